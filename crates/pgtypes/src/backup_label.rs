@@ -1,0 +1,197 @@
+//! `BackupLabel`: the file that tells recovery where a base backup begins, as `build_backup_content` writes it.
+//!
+//! One `KEY: value` a line, in a fixed order. A label may hold anything but a zero byte, line ends included, so it is
+//! taken to reach up to the last `START TIMELINE` line. What stands in the file is kept exactly; the `START TIME` is
+//! text in the server's `log_timezone` and stays text.
+
+use std::fmt;
+
+use crate::lsn::Lsn;
+use crate::parse_error::ParseError;
+use crate::segment::SegmentName;
+use crate::timeline::TimelineId;
+
+/// Which kind of server the backup is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackupFrom {
+    /// A primary; 13 calls it `master`.
+    Primary,
+    /// A standby: recovery takes the end of the backup from its `pg_control`.
+    Standby,
+}
+
+/// From where an incremental backup of PostgreSQL 17 and later goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IncrementalFrom {
+    /// Start LSN of the backup before.
+    pub lsn: Lsn,
+    /// Its timeline.
+    pub timeline: TimelineId,
+}
+
+/// The contents of `backup_label`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupLabel {
+    /// Where replay begins.
+    pub start_lsn: Lsn,
+    /// The segment of the start LSN; its timeline is the backup's.
+    pub start_segment: SegmentName,
+    /// Where the record of the backup's checkpoint is.
+    pub checkpoint_lsn: Lsn,
+    /// `streamed`, or `pg_start_backup` for the exclusive backups of 13 and 14.
+    pub method: String,
+    /// Primary or standby.
+    pub from: BackupFrom,
+    /// When the backup began, in the server's time zone: `2026-08-22 10:15:00 UTC`.
+    pub start_time: String,
+    /// What the backup was called.
+    pub label: String,
+    /// The timeline of the start LSN.
+    pub start_timeline: TimelineId,
+    /// The backup before an incremental one.
+    pub incremental_from: Option<IncrementalFrom>,
+}
+
+/// Why the text is not a backup label.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackupLabelError {
+    /// The bytes are not text.
+    #[error("backup_label is not UTF-8")]
+    NotText,
+    /// A line is missing, or stands in another place.
+    #[error("backup_label has no line {key:?} where it belongs")]
+    MissingLine {
+        /// What the line begins with.
+        key: &'static str,
+    },
+    /// A line has a value that cannot be read.
+    #[error("backup_label has an invalid line {key:?}")]
+    InvalidLine {
+        /// What the line begins with.
+        key: &'static str,
+        /// What is wrong with it.
+        source: ParseError,
+    },
+    /// The timeline in the name of the start segment is not the one of the `START TIMELINE` line.
+    #[error(
+        "backup_label contradicts itself: start segment {segment} is not on timeline {timeline}"
+    )]
+    TimelinesDiffer {
+        /// The start segment.
+        segment: SegmentName,
+        /// The `START TIMELINE`.
+        timeline: TimelineId,
+    },
+}
+
+const START: &str = "START WAL LOCATION: ";
+const CHECKPOINT: &str = "CHECKPOINT LOCATION: ";
+const METHOD: &str = "BACKUP METHOD: ";
+const FROM: &str = "BACKUP FROM: ";
+const TIME: &str = "START TIME: ";
+const LABEL: &str = "LABEL: ";
+const TIMELINE: &str = "START TIMELINE: ";
+const INCREMENTAL_LSN: &str = "INCREMENTAL FROM LSN: ";
+const INCREMENTAL_TLI: &str = "INCREMENTAL FROM TLI: ";
+
+impl BackupLabel {
+    /// The file's name in the data directory.
+    pub const FILE_NAME: &'static str = "backup_label";
+
+    /// Reads a backup label.
+    pub fn parse(bytes: &[u8]) -> Result<Self, BackupLabelError> {
+        let mut rest = std::str::from_utf8(bytes).map_err(|_| BackupLabelError::NotText)?;
+        let start = take_line(&mut rest, START)?;
+        let (start_lsn, file) = start
+            .split_once(" (file ")
+            .and_then(|(lsn, file)| Some((lsn, file.strip_suffix(')')?)))
+            .ok_or_else(|| invalid(START)(ParseError::new("an LSN and a file name", start)))?;
+        let start_lsn = start_lsn.parse().map_err(invalid(START))?;
+        let start_segment: SegmentName = file.parse().map_err(invalid(START))?;
+        let checkpoint_lsn = take_line(&mut rest, CHECKPOINT)?
+            .parse()
+            .map_err(invalid(CHECKPOINT))?;
+        let method = take_line(&mut rest, METHOD)?.to_owned();
+        let from = match take_line(&mut rest, FROM)? {
+            "primary" | "master" => BackupFrom::Primary,
+            "standby" => BackupFrom::Standby,
+            other => return Err(invalid(FROM)(ParseError::new("primary or standby", other))),
+        };
+        let start_time = take_line(&mut rest, TIME)?.to_owned();
+
+        let rest = rest
+            .strip_prefix(LABEL)
+            .ok_or(BackupLabelError::MissingLine { key: LABEL })?;
+        let (label, after) = rest
+            .rsplit_once("\nSTART TIMELINE: ")
+            .ok_or(BackupLabelError::MissingLine { key: TIMELINE })?;
+        let (timeline, mut rest) = split_line(after);
+        let start_timeline: TimelineId = timeline.parse().map_err(invalid(TIMELINE))?;
+        if start_segment.timeline() != start_timeline {
+            return Err(BackupLabelError::TimelinesDiffer {
+                segment: start_segment,
+                timeline: start_timeline,
+            });
+        }
+        let incremental_from = if rest.starts_with(INCREMENTAL_LSN) {
+            let lsn = take_line(&mut rest, INCREMENTAL_LSN)?
+                .parse()
+                .map_err(invalid(INCREMENTAL_LSN))?;
+            let timeline = take_line(&mut rest, INCREMENTAL_TLI)?
+                .parse()
+                .map_err(invalid(INCREMENTAL_TLI))?;
+            Some(IncrementalFrom { lsn, timeline })
+        } else {
+            None
+        };
+        Ok(Self {
+            start_lsn,
+            start_segment,
+            checkpoint_lsn,
+            method,
+            from,
+            start_time,
+            label: label.to_owned(),
+            start_timeline,
+            incremental_from,
+        })
+    }
+}
+
+fn invalid(key: &'static str) -> impl Fn(ParseError) -> BackupLabelError {
+    move |source| BackupLabelError::InvalidLine { key, source }
+}
+
+fn split_line(text: &str) -> (&str, &str) {
+    text.split_once('\n').unwrap_or((text, ""))
+}
+
+fn take_line<'a>(rest: &mut &'a str, key: &'static str) -> Result<&'a str, BackupLabelError> {
+    let (line, after) = split_line(rest);
+    let value = line
+        .strip_prefix(key)
+        .ok_or(BackupLabelError::MissingLine { key })?;
+    *rest = after;
+    Ok(value)
+}
+
+impl fmt::Display for BackupLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{START}{} (file {})", self.start_lsn, self.start_segment)?;
+        writeln!(f, "{CHECKPOINT}{}", self.checkpoint_lsn)?;
+        writeln!(f, "{METHOD}{}", self.method)?;
+        let from = match self.from {
+            BackupFrom::Primary => "primary",
+            BackupFrom::Standby => "standby",
+        };
+        writeln!(f, "{FROM}{from}")?;
+        writeln!(f, "{TIME}{}", self.start_time)?;
+        writeln!(f, "{LABEL}{}", self.label)?;
+        writeln!(f, "{TIMELINE}{}", self.start_timeline)?;
+        if let Some(from) = self.incremental_from {
+            writeln!(f, "{INCREMENTAL_LSN}{}", from.lsn)?;
+            writeln!(f, "{INCREMENTAL_TLI}{}", from.timeline)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,351 @@
+//! `ControlFile`: the contents of `global/pg_control`, as `ControlFileData` of `pg_control.h`.
+//!
+//! The layouts of 13 to 18 put every field that is read here at the same offset; they differ in one byte before the
+//! CRC (18 has `default_char_signedness` there) and in padding. The structure is written as the compiler lays it out,
+//! so the offsets below are those of the 64-bit little-endian ABIs.
+//!
+//! A control file is read in the order a reader can trust it: length, version, CRC-32C, then fields. Which version a
+//! file has is told even when that version is not known here. A CRC that does not hold may be a torn read of a file
+//! that the server is just writing: PostgreSQL's own tools read again, and so should callers.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+
+use crate::bytes::{i64_at, u8_at, u32_at, u64_at};
+use crate::lsn::Lsn;
+use crate::segment::{InvalidSegmentSize, WalSegmentSize};
+use crate::system_identifier::SystemIdentifier;
+use crate::timeline::TimelineId;
+use crate::version::PgVersion;
+
+/// Size of the file in bytes, `PG_CONTROL_FILE_SIZE`: the structure and zeros.
+pub const CONTROL_FILE_SIZE: usize = 8192;
+
+/// Where the CRC of the control file stands in 13 to 17.
+const CRC_OFFSET: usize = 288;
+/// Where it stands in 18.
+const CRC_OFFSET_18: usize = 292;
+
+/// What the server was doing when it last wrote its control file, as `DBState`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DbState {
+    /// `DB_STARTUP`
+    StartingUp,
+    /// `DB_SHUTDOWNED`
+    ShutDown,
+    /// `DB_SHUTDOWNED_IN_RECOVERY`
+    ShutDownInRecovery,
+    /// `DB_SHUTDOWNING`
+    ShuttingDown,
+    /// `DB_IN_CRASH_RECOVERY`
+    InCrashRecovery,
+    /// `DB_IN_ARCHIVE_RECOVERY`
+    InArchiveRecovery,
+    /// `DB_IN_PRODUCTION`
+    InProduction,
+}
+
+impl DbState {
+    fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            0 => Self::StartingUp,
+            1 => Self::ShutDown,
+            2 => Self::ShutDownInRecovery,
+            3 => Self::ShuttingDown,
+            4 => Self::InCrashRecovery,
+            5 => Self::InArchiveRecovery,
+            6 => Self::InProduction,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for DbState {
+    /// In the words of `pg_controldata`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::StartingUp => "starting up",
+            Self::ShutDown => "shut down",
+            Self::ShutDownInRecovery => "shut down in recovery",
+            Self::ShuttingDown => "shutting down",
+            Self::InCrashRecovery => "in crash recovery",
+            Self::InArchiveRecovery => "in archive recovery",
+            Self::InProduction => "in production",
+        })
+    }
+}
+
+/// The server's `wal_level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WalLevel {
+    /// Not enough for archiving.
+    Minimal,
+    /// Enough for archiving and standbys.
+    Replica,
+    /// `Replica`, and logical decoding.
+    Logical,
+}
+
+impl fmt::Display for WalLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Minimal => "minimal",
+            Self::Replica => "replica",
+            Self::Logical => "logical",
+        })
+    }
+}
+
+/// The contents of `pg_control`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlFile {
+    /// The cluster.
+    pub system_identifier: SystemIdentifier,
+    /// The major that made the cluster, by its catalog version.
+    pub version: PgVersion,
+    /// `pg_control_version`
+    pub control_version: u32,
+    /// `catalog_version_no`
+    pub catalog_version: u32,
+    /// What the server was doing.
+    pub state: DbState,
+    /// When the file was written.
+    pub modified: DateTime<Utc>,
+    /// Where the last checkpoint record begins.
+    pub checkpoint: Lsn,
+    /// Where replay from that checkpoint has to begin.
+    pub redo: Lsn,
+    /// The timeline of the checkpoint.
+    pub timeline: TimelineId,
+    /// The timeline before it, the same unless the checkpoint began a timeline.
+    pub previous_timeline: TimelineId,
+    /// `full_page_writes` at the checkpoint.
+    pub full_page_writes: bool,
+    /// The next transaction id with its epoch in the upper half.
+    pub next_xid: u64,
+    /// The next object id.
+    pub next_oid: u32,
+    /// The next multixact id.
+    pub next_multixact: u32,
+    /// The oldest transaction id that may still be in a row.
+    pub oldest_xid: u32,
+    /// When the checkpoint was made.
+    pub checkpoint_time: DateTime<Utc>,
+    /// Recovery must reach this LSN before the cluster is consistent; `None` on a primary.
+    pub min_recovery_point: Option<Lsn>,
+    /// The timeline of `min_recovery_point`.
+    pub min_recovery_timeline: Option<TimelineId>,
+    /// The start LSN of the backup that is being recovered, until its end is reached.
+    pub backup_start: Option<Lsn>,
+    /// The end of a backup from a standby that is being recovered.
+    pub backup_end: Option<Lsn>,
+    /// Whether recovery has to see the record of the backup's end.
+    pub end_of_backup_required: bool,
+    /// `wal_level`
+    pub wal_level: WalLevel,
+    /// `wal_log_hints`
+    pub wal_log_hints: bool,
+    /// `max_connections`; a hot standby needs at least as much, as of the next four.
+    pub max_connections: u32,
+    /// `max_worker_processes`
+    pub max_worker_processes: u32,
+    /// `max_wal_senders`
+    pub max_wal_senders: u32,
+    /// `max_prepared_transactions`
+    pub max_prepared_transactions: u32,
+    /// `max_locks_per_transaction`
+    pub max_locks_per_transaction: u32,
+    /// `track_commit_timestamp`
+    pub track_commit_timestamp: bool,
+    /// Size of a data page in bytes.
+    pub block_size: u32,
+    /// Pages in one file of a large relation.
+    pub relation_segment_pages: u32,
+    /// Size of a WAL page in bytes.
+    pub wal_block_size: u32,
+    /// Size of a WAL segment.
+    pub wal_segment_size: WalSegmentSize,
+    /// 0 when data pages carry no checksums, else the version of the checksum's algorithm (1).
+    pub data_checksum_version: u32,
+}
+
+/// Why the bytes are not a control file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ControlFileError {
+    /// The bytes end before the structure does.
+    #[error("pg_control is too short: {found} bytes, {needed} are needed")]
+    TooShort {
+        /// Bytes there are.
+        found: usize,
+        /// Bytes the structure has.
+        needed: usize,
+    },
+    /// The file is of a version of PostgreSQL that is not known here.
+    #[error(
+        "pg_control has control version {control_version} and catalog version {catalog_version}, \
+         of no supported PostgreSQL (13 to 18)"
+    )]
+    UnknownVersion {
+        /// `pg_control_version`; of a file from a big-endian machine, with its bytes swapped.
+        control_version: u32,
+        /// `catalog_version_no`
+        catalog_version: u32,
+    },
+    /// The contents do not have the CRC that stands in the file: damaged, or read while the server wrote it.
+    #[error("pg_control is damaged: its CRC-32C is {found:08X}, its contents have {expected:08X}")]
+    BadCrc {
+        /// CRC of the contents.
+        expected: u32,
+        /// CRC in the file.
+        found: u32,
+    },
+    /// The CRC holds and a field has a value PostgreSQL does not write.
+    #[error("pg_control has {value} as {field}, which PostgreSQL does not write")]
+    InvalidField {
+        /// The field, in the words of `pg_controldata`.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+    },
+    /// The CRC holds and the segment size is not one.
+    #[error("pg_control has no valid WAL segment size")]
+    InvalidSegmentSize(#[from] InvalidSegmentSize),
+}
+
+impl ControlFile {
+    /// The path of the control file in the data directory.
+    pub const PATH: &'static str = "global/pg_control";
+
+    /// Reads a control file; bytes after the structure are not looked at.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ControlFileError> {
+        let too_short = |needed| ControlFileError::TooShort {
+            found: bytes.len(),
+            needed,
+        };
+        let needed = CRC_OFFSET + 4;
+        let control_version = u32_at(bytes, 8).ok_or(too_short(needed))?;
+        let catalog_version = u32_at(bytes, 12).ok_or(too_short(needed))?;
+        let version = PgVersion::from_catalog_version(catalog_version)
+            .filter(|version| version.control_version() == control_version)
+            .ok_or(ControlFileError::UnknownVersion {
+                control_version,
+                catalog_version,
+            })?;
+
+        let crc_offset = if control_version >= 1800 {
+            CRC_OFFSET_18
+        } else {
+            CRC_OFFSET
+        };
+        let found = u32_at(bytes, crc_offset).ok_or(too_short(crc_offset + 4))?;
+        let body = bytes.get(..crc_offset).ok_or(too_short(crc_offset + 4))?;
+        let expected = crc32c::crc32c(body);
+        if expected != found {
+            return Err(ControlFileError::BadCrc { expected, found });
+        }
+        Fields { body }.read(version)
+    }
+
+    /// Whether data pages carry checksums.
+    pub const fn has_data_checksums(&self) -> bool {
+        self.data_checksum_version != 0
+    }
+}
+
+/// The structure up to its CRC.
+struct Fields<'a> {
+    body: &'a [u8],
+}
+
+impl Fields<'_> {
+    fn read(&self, version: PgVersion) -> Result<ControlFile, ControlFileError> {
+        let state = self.u32(16)?;
+        let wal_level = self.u32(172)?;
+        Ok(ControlFile {
+            system_identifier: SystemIdentifier::new(self.u64(0)?),
+            version,
+            control_version: self.u32(8)?,
+            catalog_version: self.u32(12)?,
+            state: DbState::from_number(state).ok_or_else(|| invalid("cluster state", state))?,
+            modified: self.time("time of last modification", 24)?,
+            checkpoint: self.lsn(32)?,
+            redo: self.lsn(40)?,
+            timeline: self.timeline("checkpoint's timeline", 48)?,
+            previous_timeline: self.timeline("checkpoint's previous timeline", 52)?,
+            full_page_writes: self.flag(56)?,
+            next_xid: self.u64(64)?,
+            next_oid: self.u32(72)?,
+            next_multixact: self.u32(76)?,
+            oldest_xid: self.u32(84)?,
+            checkpoint_time: self.time("time of the checkpoint", 104)?,
+            min_recovery_point: self.lsn(136)?.valid(),
+            min_recovery_timeline: TimelineId::new(self.u32(144)?),
+            backup_start: self.lsn(152)?.valid(),
+            backup_end: self.lsn(160)?.valid(),
+            end_of_backup_required: self.flag(168)?,
+            wal_level: match wal_level {
+                0 => WalLevel::Minimal,
+                1 => WalLevel::Replica,
+                2 => WalLevel::Logical,
+                _ => return Err(invalid("wal_level", wal_level)),
+            },
+            wal_log_hints: self.flag(176)?,
+            max_connections: self.u32(180)?,
+            max_worker_processes: self.u32(184)?,
+            max_wal_senders: self.u32(188)?,
+            max_prepared_transactions: self.u32(192)?,
+            max_locks_per_transaction: self.u32(196)?,
+            track_commit_timestamp: self.flag(200)?,
+            block_size: self.u32(216)?,
+            relation_segment_pages: self.u32(220)?,
+            wal_block_size: self.u32(224)?,
+            wal_segment_size: WalSegmentSize::new(self.u32(228)?)?,
+            data_checksum_version: self.u32(252)?,
+        })
+    }
+
+    fn get<T>(&self, value: Option<T>, needed: usize) -> Result<T, ControlFileError> {
+        value.ok_or(ControlFileError::TooShort {
+            found: self.body.len(),
+            needed,
+        })
+    }
+
+    fn u32(&self, offset: usize) -> Result<u32, ControlFileError> {
+        self.get(u32_at(self.body, offset), offset + 4)
+    }
+
+    fn u64(&self, offset: usize) -> Result<u64, ControlFileError> {
+        self.get(u64_at(self.body, offset), offset + 8)
+    }
+
+    fn lsn(&self, offset: usize) -> Result<Lsn, ControlFileError> {
+        self.u64(offset).map(Lsn::new)
+    }
+
+    fn flag(&self, offset: usize) -> Result<bool, ControlFileError> {
+        self.get(u8_at(self.body, offset), offset + 1)
+            .map(|byte| byte != 0)
+    }
+
+    fn timeline(&self, field: &'static str, offset: usize) -> Result<TimelineId, ControlFileError> {
+        let number = self.u32(offset)?;
+        TimelineId::new(number).ok_or_else(|| invalid(field, number))
+    }
+
+    fn time(&self, field: &'static str, offset: usize) -> Result<DateTime<Utc>, ControlFileError> {
+        let seconds = self.get(i64_at(self.body, offset), offset + 8)?;
+        DateTime::from_timestamp(seconds, 0).ok_or(ControlFileError::InvalidField {
+            field,
+            value: seconds.cast_unsigned(),
+        })
+    }
+}
+
+fn invalid(field: &'static str, value: u32) -> ControlFileError {
+    ControlFileError::InvalidField {
+        field,
+        value: u64::from(value),
+    }
+}
