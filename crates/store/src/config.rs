@@ -1,0 +1,475 @@
+//! [`StoreConfig`]: what a store's configuration means, already validated.
+//!
+//! Reading TOML, environment and flags is the command line's business; this is what comes out of it. Secrets have types
+//! that print as `***`, and a URL with a user or password in it is refused rather than carried around.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::wrappers::retry::RetryPolicy;
+use crate::{ConditionalCreate, ObjectName};
+
+/// Small enough that a few parts in flight fit the byte budget, large enough that 20 ms of latency do not matter.
+const DEFAULT_PART_SIZE_BYTES: u64 = 8 << 20;
+/// S3's own limits for all parts but the last.
+const PART_SIZE_RANGE: std::ops::RangeInclusive<u64> = (5 << 20)..=(5 << 30);
+
+/// A string that never reaches a message.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    /// The secret itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Why a piece of configuration is not valid.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid {what}: {reason}")]
+pub struct ConfigError {
+    /// Which piece, with its value unless that is secret.
+    pub what: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl ConfigError {
+    fn new(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Where the objects are. Parses and prints as a URL.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Location {
+    /// `s3://bucket/prefix`
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// What every key starts with; no prefix: the whole bucket.
+        prefix: Option<ObjectName>,
+    },
+    /// `file:///absolute/path`, taken literally (no percent-decoding).
+    Directory(PathBuf),
+    /// `memory:`, a new empty store with every [`crate::open`]; for tests.
+    Memory,
+}
+
+impl FromStr for Location {
+    type Err = ConfigError;
+
+    fn from_str(url: &str) -> Result<Self, Self::Err> {
+        if url == "memory:" {
+            return Ok(Self::Memory);
+        }
+        if let Some(path) = url.strip_prefix("file://") {
+            if !path.starts_with('/') {
+                return Err(ConfigError::new(
+                    format!("url {url:?}"),
+                    "a directory is written file:///absolute/path",
+                ));
+            }
+            return Ok(Self::Directory(PathBuf::from(path)));
+        }
+        let Some(rest) = url.strip_prefix("s3://") else {
+            return Err(ConfigError::new(
+                format!("url {:?}", redacted(url)),
+                "it must begin with s3:// or file://",
+            ));
+        };
+        if rest.contains('@') {
+            return Err(ConfigError::new(
+                format!("url {:?}", redacted(url)),
+                "credentials do not belong into the URL; use the credentials settings",
+            ));
+        }
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() {
+            return Err(ConfigError::new(
+                format!("url {url:?}"),
+                "the bucket is missing",
+            ));
+        }
+        let prefix = match prefix.trim_end_matches('/') {
+            "" => None,
+            prefix => Some(ObjectName::new(prefix).map_err(|error| {
+                ConfigError::new(
+                    format!("url {url:?}"),
+                    format!("the prefix is bad: {}", error.reason),
+                )
+            })?),
+        };
+        Ok(Self::S3 {
+            bucket: bucket.to_owned(),
+            prefix,
+        })
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::S3 {
+                bucket,
+                prefix: None,
+            } => write!(f, "s3://{bucket}"),
+            Self::S3 {
+                bucket,
+                prefix: Some(prefix),
+            } => write!(f, "s3://{bucket}/{prefix}"),
+            Self::Directory(path) => write!(f, "file://{}", path.display()),
+            Self::Memory => f.write_str("memory:"),
+        }
+    }
+}
+
+/// The URL without what stands between `://` and `@`.
+fn redacted(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://***@{host}"),
+        None => url.to_owned(),
+    }
+}
+
+/// Where the credentials of an S3 store come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Credentials {
+    /// The AWS chain: environment, profile files, web identity token, container, instance metadata.
+    #[default]
+    Chain,
+    /// Given in the configuration.
+    Static {
+        /// The access key id; not secret, but not printed either.
+        access_key: Secret,
+        /// The secret access key.
+        secret_key: Secret,
+        /// The session token of temporary credentials.
+        session_token: Option<Secret>,
+    },
+    /// A named profile of the AWS configuration files; its `role_arn`, `credential_process` and so on are followed.
+    Profile(String),
+}
+
+/// The 32 bytes of an SSE-C key. Prints as `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SseCustomerKey([u8; 32]);
+
+impl SseCustomerKey {
+    /// Wraps a key.
+    pub fn new(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SseCustomerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Encryption on the side of the object store, on top of the repository's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Encryption {
+    /// Ask for nothing; the bucket's default applies.
+    #[default]
+    None,
+    /// SSE-S3.
+    S3,
+    /// SSE-KMS.
+    Kms {
+        /// The key's id or ARN; none: the account's default key.
+        key_id: Option<String>,
+    },
+    /// SSE-C: the store encrypts with our key and forgets it. Needed for every read as well.
+    Customer {
+        /// The key.
+        key: SseCustomerKey,
+    },
+}
+
+/// The settings of an S3 store beyond its URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct S3Config {
+    /// `http://host:port` or `https://host`; none: AWS.
+    pub endpoint: Option<String>,
+    /// The region; none: from the environment or profile, at last `us-east-1`.
+    pub region: Option<String>,
+    /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
+    pub path_style: bool,
+    /// PEM file of certificates to trust beside those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Where the credentials come from.
+    pub credentials: Credentials,
+    /// `x-amz-storage-class` of every object, e.g. `STANDARD_IA`.
+    pub storage_class: Option<String>,
+    /// Server-side encryption.
+    pub encryption: Encryption,
+    /// Tags put on every object.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Time limits of one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until TCP and TLS stand.
+    pub connect: Duration,
+    /// From sending the request to the last byte of the answer.
+    pub attempt: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        // An 8 MiB part over 1 Mbit/s takes 67 s: slow lines must not fail.
+        Self {
+            connect: Duration::from_secs(5),
+            attempt: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Everything [`crate::open`] needs.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Where.
+    pub location: Location,
+    /// Settings of S3; without meaning for other locations.
+    pub s3: S3Config,
+    /// How [`crate::PutMode::Create`] is kept; from the repository's record.
+    pub conditional_create: ConditionalCreate,
+    /// The size callers should give the parts of an [`crate::Upload`].
+    pub part_size_bytes: u64,
+    /// How many requests may be in flight at once.
+    pub max_requests: usize,
+    /// Time limits of one attempt.
+    pub timeouts: Timeouts,
+    /// How failed attempts are repeated.
+    pub retry: RetryPolicy,
+}
+
+impl StoreConfig {
+    /// A configuration with defaults: part size 8 MiB, 16 requests in flight, credentials from the AWS chain.
+    pub fn new(location: Location) -> Self {
+        Self {
+            location,
+            s3: S3Config::default(),
+            conditional_create: ConditionalCreate::default(),
+            part_size_bytes: DEFAULT_PART_SIZE_BYTES,
+            max_requests: 16,
+            timeouts: Timeouts::default(),
+            retry: RetryPolicy::default(),
+        }
+    }
+
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// A part size outside S3's limits, no request allowed, an endpoint that is no URL or holds credentials, a CA file
+    /// without TLS, SSE-C without TLS (the key would travel in clear; refused except to this machine itself).
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if !PART_SIZE_RANGE.contains(&self.part_size_bytes) {
+            return Err(ConfigError::new(
+                format!("part_size_bytes {}", self.part_size_bytes),
+                "it must be between 5 MiB and 5 GiB",
+            ));
+        }
+        if self.max_requests == 0 {
+            return Err(ConfigError::new(
+                "max_requests 0",
+                "at least one request must be allowed",
+            ));
+        }
+        if !matches!(self.location, Location::S3 { .. }) {
+            return Ok(());
+        }
+        let plain_host = match self.s3.endpoint.as_deref() {
+            None => None,
+            Some(endpoint) => {
+                if redacted(endpoint) != endpoint {
+                    return Err(ConfigError::new(
+                        format!("endpoint {:?}", redacted(endpoint)),
+                        "credentials do not belong into the URL; use the credentials settings",
+                    ));
+                }
+                match (
+                    endpoint.strip_prefix("http://"),
+                    endpoint.strip_prefix("https://"),
+                ) {
+                    (Some(host), _) if !host.is_empty() => Some(host),
+                    (_, Some(host)) if !host.is_empty() => None,
+                    _ => {
+                        return Err(ConfigError::new(
+                            format!("endpoint {endpoint:?}"),
+                            "it must be http://host[:port] or https://host[:port]",
+                        ));
+                    }
+                }
+            }
+        };
+        if let Some(host) = plain_host {
+            if self.s3.ca_file.is_some() {
+                return Err(ConfigError::new(
+                    "ca_file",
+                    "the endpoint does not use https",
+                ));
+            }
+            let local = ["127.", "localhost", "[::1]"]
+                .iter()
+                .any(|start| host.starts_with(start));
+            if matches!(self.s3.encryption, Encryption::Customer { .. }) && !local {
+                return Err(ConfigError::new(
+                    "encryption",
+                    "SSE-C sends its key, so the endpoint must use https",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn locations_round_trip() {
+        for url in [
+            "s3://bucket",
+            "s3://bucket/a/b",
+            "file:///srv/backups",
+            "memory:",
+        ] {
+            assert_eq!(url.parse::<Location>().unwrap().to_string(), url);
+        }
+        assert_eq!(
+            "s3://b/p/".parse::<Location>().unwrap().to_string(),
+            "s3://b/p"
+        );
+    }
+
+    #[test]
+    fn bad_locations_are_refused_and_redacted() {
+        for (url, text) in [
+            (
+                "bucket",
+                "invalid url \"bucket\": it must begin with s3:// or file://",
+            ),
+            (
+                "file://relative",
+                "invalid url \"file://relative\": a directory is written file:///absolute/path",
+            ),
+            ("s3://", "invalid url \"s3://\": the bucket is missing"),
+            (
+                "s3://b/../c",
+                "invalid url \"s3://b/../c\": the prefix is bad: a part is \".\" or \"..\"",
+            ),
+            (
+                "s3://key:secret@b",
+                "invalid url \"s3://***@b\": credentials do not belong into the URL; use the credentials settings",
+            ),
+            (
+                "https://key:secret@b",
+                "invalid url \"https://***@b\": it must begin with s3:// or file://",
+            ),
+        ] {
+            assert_eq!(url.parse::<Location>().unwrap_err().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let mut config = StoreConfig::new("s3://b".parse().unwrap());
+        config.s3.credentials = Credentials::Static {
+            access_key: Secret::new("AKIASECRET"),
+            secret_key: Secret::new("hush-secret"),
+            session_token: Some(Secret::new("token-secret")),
+        };
+        config.s3.encryption = Encryption::Customer {
+            key: SseCustomerKey::new([0x41; 32]),
+        };
+        let text = format!("{config:?}");
+        assert!(
+            !text.contains("SECRET") && !text.contains("secret\"") && !text.contains("65"),
+            "{text}"
+        );
+        assert_eq!(Secret::new("x").to_string(), "***");
+    }
+
+    #[test]
+    fn validation_names_the_setting() {
+        let base = || StoreConfig::new("s3://b".parse().unwrap());
+        assert_eq!(base().validate(), Ok(()));
+        type Change = fn(&mut StoreConfig);
+        let cases: [(Change, &str); 6] = [
+            (
+                |c| c.part_size_bytes = 1,
+                "invalid part_size_bytes 1: it must be between 5 MiB and 5 GiB",
+            ),
+            (
+                |c| c.max_requests = 0,
+                "invalid max_requests 0: at least one request must be allowed",
+            ),
+            (
+                |c| c.s3.endpoint = Some("minio:9000".into()),
+                "invalid endpoint \"minio:9000\": it must be http://host[:port] or https://host[:port]",
+            ),
+            (
+                |c| c.s3.endpoint = Some("http://u:p@minio".into()),
+                "invalid endpoint \"http://***@minio\": credentials do not belong into the URL; use the credentials settings",
+            ),
+            (
+                |c| {
+                    c.s3.endpoint = Some("http://minio".into());
+                    c.s3.ca_file = Some("/ca.pem".into());
+                },
+                "invalid ca_file: the endpoint does not use https",
+            ),
+            (
+                |c| {
+                    c.s3.endpoint = Some("http://minio".into());
+                    c.s3.encryption = Encryption::Customer {
+                        key: SseCustomerKey::new([1; 32]),
+                    };
+                },
+                "invalid encryption: SSE-C sends its key, so the endpoint must use https",
+            ),
+        ];
+        for (change, text) in cases {
+            let mut config = base();
+            change(&mut config);
+            assert_eq!(config.validate().unwrap_err().to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! [`StoreError`]: what can go wrong with a store, one variant for each thing a caller does differently.
+//!
+//! Every variant carries the same [`Failure`]: which store (redacted URL), which object, which operation, what the store
+//! said, and the source. `Display` tells what happened without the source; [`StoreError::doing`] is the "while" line and
+//! [`StoreError::hint`] the "hint" line of a message in three parts.
+
+use std::error::Error;
+use std::fmt;
+
+/// What was asked of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Operation {
+    /// Opening the store.
+    Open,
+    /// [`crate::Store::put`]
+    Put,
+    /// [`crate::Store::get`]
+    Get,
+    /// [`crate::Store::get_range`]
+    GetRange,
+    /// [`crate::Store::get_tail`]
+    GetTail,
+    /// [`crate::Store::head`]
+    Head,
+    /// [`crate::Store::list`]
+    List,
+    /// [`crate::Store::list_folders`]
+    ListFolders,
+    /// [`crate::Store::delete`]
+    Delete,
+    /// [`crate::Store::begin_upload`]
+    BeginUpload,
+    /// [`crate::Upload::part`]
+    Part,
+    /// [`crate::Upload::complete`]
+    Complete,
+    /// [`crate::Upload::abort`]
+    Abort,
+}
+
+impl Operation {
+    /// All operations, in the order of their discriminants.
+    pub const ALL: [Self; 13] = [
+        Self::Open,
+        Self::Put,
+        Self::Get,
+        Self::GetRange,
+        Self::GetTail,
+        Self::Head,
+        Self::List,
+        Self::ListFolders,
+        Self::Delete,
+        Self::BeginUpload,
+        Self::Part,
+        Self::Complete,
+        Self::Abort,
+    ];
+
+    /// Whether it changes the store.
+    pub fn is_write(self) -> bool {
+        matches!(
+            self,
+            Self::Put
+                | Self::Delete
+                | Self::BeginUpload
+                | Self::Part
+                | Self::Complete
+                | Self::Abort
+        )
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Put => "put",
+            Self::Get => "get",
+            Self::GetRange => "get a range of",
+            Self::GetTail => "get the end of",
+            Self::Head => "look at",
+            Self::List => "list",
+            Self::ListFolders => "list folders of",
+            Self::Delete => "delete",
+            Self::BeginUpload => "begin the upload of",
+            Self::Part => "upload a part of",
+            Self::Complete => "complete the upload of",
+            Self::Abort => "abort the upload of",
+        })
+    }
+}
+
+/// The circumstances of a [`StoreError`].
+#[derive(Debug)]
+pub struct Failure {
+    /// The store's URL, redacted.
+    pub store: String,
+    /// The object, or the prefix of a listing; empty when the operation concerns the whole store.
+    pub name: String,
+    /// What was asked.
+    pub operation: Operation,
+    /// What the store or the operating system said, with its code; may be empty.
+    pub detail: String,
+    /// The error below, if there is one.
+    pub source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+macro_rules! store_errors {
+    ($($(#[$doc:meta])* $variant:ident),+ $(,)?) => {
+        /// What went wrong; see the [`Failure`] inside for where.
+        #[derive(Debug)]
+        pub enum StoreError {
+            $($(#[$doc])* $variant(Box<Failure>),)+
+        }
+
+        /// The variants of [`StoreError`] without their contents.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum StoreErrorKind {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl StoreError {
+            /// Makes the error of a kind.
+            pub fn new(kind: StoreErrorKind, failure: Failure) -> Self {
+                match kind {
+                    $(StoreErrorKind::$variant => Self::$variant(Box::new(failure)),)+
+                }
+            }
+
+            /// Which kind of error it is.
+            pub fn kind(&self) -> StoreErrorKind {
+                match self {
+                    $(Self::$variant(_) => StoreErrorKind::$variant,)+
+                }
+            }
+
+            /// Where it happened.
+            pub fn failure(&self) -> &Failure {
+                match self {
+                    $(Self::$variant(failure) => failure,)+
+                }
+            }
+
+            pub(crate) fn failure_mut(&mut self) -> &mut Failure {
+                match self {
+                    $(Self::$variant(failure) => failure,)+
+                }
+            }
+        }
+    };
+}
+
+store_errors! {
+    /// The store said: there is no such object. Never used for a doubt.
+    NotFound,
+    /// The name is taken and the mode was [`crate::PutMode::Create`].
+    AlreadyExists,
+    /// The credentials are wrong, expired or not allowed to do this; or the file system says so.
+    PermissionDenied,
+    /// No credentials were found where the configuration looks for them.
+    NoCredentials,
+    /// The bucket, or the directory of the store, does not exist.
+    NoSuchBucket,
+    /// The store refuses our requests because our clock and its clock differ.
+    ClockSkew,
+    /// Disk or quota full.
+    NoSpace,
+    /// The store asks for fewer requests, or is overloaded.
+    Throttled,
+    /// No answer within the time limit.
+    Timeout,
+    /// No connection, or a connection that broke, or an internal failure of the server.
+    Unreachable,
+    /// The object is shorter than the range asked for.
+    Truncated,
+    /// The bytes do not fit the checksum the store keeps for them.
+    Corrupt,
+    /// The store does not know this operation.
+    Unsupported,
+    /// The request cannot succeed as configured: wrong region, wrong CA, uneven parts, a bad name.
+    InvalidConfig,
+    /// The program is ending.
+    Cancelled,
+    /// Anything else.
+    Other,
+}
+
+impl StoreErrorKind {
+    /// Whether the same request may succeed a little later.
+    pub fn is_retryable(self) -> bool {
+        matches!(self, Self::Throttled | Self::Timeout | Self::Unreachable)
+    }
+}
+
+impl StoreError {
+    /// Whether the same request may succeed a little later. After a retryable error of a write it is unknown whether
+    /// the write took effect.
+    pub fn is_retryable(&self) -> bool {
+        self.kind().is_retryable()
+    }
+
+    /// The "while" line: `get main/holdfast.json from s3://bucket`.
+    pub fn doing(&self) -> String {
+        let failure = self.failure();
+        let preposition = match failure.operation {
+            Operation::Open => return format!("open {}", failure.store),
+            operation if operation.is_write() && operation != Operation::Delete => "to",
+            Operation::List | Operation::ListFolders => "in",
+            _ => "from",
+        };
+        let name = if failure.name.is_empty() {
+            "/"
+        } else {
+            &failure.name
+        };
+        format!(
+            "{} {name} {preposition} {}",
+            failure.operation, failure.store
+        )
+    }
+
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self.kind() {
+            StoreErrorKind::PermissionDenied => {
+                "check the access key, the secret key and the policy of the bucket, or the owner and mode of the directory"
+            }
+            StoreErrorKind::NoCredentials => {
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or credentials in the configuration"
+            }
+            StoreErrorKind::NoSuchBucket => "create the bucket or directory, or correct `url`",
+            StoreErrorKind::ClockSkew => {
+                "set this machine's clock; S3 allows 15 minutes of difference"
+            }
+            StoreErrorKind::NoSpace => {
+                "free or add space; nothing of what is stored already is lost"
+            }
+            StoreErrorKind::Throttled => {
+                "lower the number of requests in flight, or ask the provider for a higher limit"
+            }
+            StoreErrorKind::Timeout | StoreErrorKind::Unreachable => {
+                "check `endpoint`, the network and the state of the server"
+            }
+            StoreErrorKind::Truncated | StoreErrorKind::Corrupt => {
+                "the object is damaged; run `holdfast verify` to learn what depends on it"
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failure {
+            store,
+            name,
+            detail,
+            ..
+        } = self.failure();
+        match self.kind() {
+            StoreErrorKind::NotFound => write!(f, "object {name} does not exist in {store}")?,
+            StoreErrorKind::AlreadyExists => write!(f, "object {name} exists already in {store}")?,
+            StoreErrorKind::PermissionDenied => write!(f, "permission denied by {store}")?,
+            StoreErrorKind::NoCredentials => write!(f, "no credentials for {store}")?,
+            StoreErrorKind::NoSuchBucket => write!(f, "{store} does not exist")?,
+            StoreErrorKind::ClockSkew => write!(
+                f,
+                "the clocks of this machine and of {store} differ too much"
+            )?,
+            StoreErrorKind::NoSpace => write!(f, "no space left in {store}")?,
+            StoreErrorKind::Throttled => {
+                write!(f, "{store} is overloaded or limits the rate of requests")?
+            }
+            StoreErrorKind::Timeout => write!(f, "{store} did not answer in time")?,
+            StoreErrorKind::Unreachable => write!(f, "no service from {store}")?,
+            StoreErrorKind::Truncated => {
+                write!(f, "object {name} in {store} is shorter than expected")?
+            }
+            StoreErrorKind::Corrupt => {
+                write!(f, "object {name} in {store} does not match its checksum")?
+            }
+            StoreErrorKind::Unsupported => write!(f, "{store} does not support this request")?,
+            StoreErrorKind::InvalidConfig => {
+                write!(f, "wrong request or configuration for {store}")?
+            }
+            StoreErrorKind::Cancelled => write!(f, "the request to {store} was cancelled")?,
+            StoreErrorKind::Other => write!(f, "unexpected answer from {store}")?,
+        }
+        if detail.is_empty() {
+            Ok(())
+        } else {
+            write!(f, ": {detail}")
+        }
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.failure()
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(kind: StoreErrorKind, operation: Operation, detail: &str) -> StoreError {
+        StoreError::new(
+            kind,
+            Failure {
+                store: "s3://bucket".to_owned(),
+                name: "a/b".to_owned(),
+                operation,
+                detail: detail.to_owned(),
+                source: None,
+            },
+        )
+    }
+
+    #[test]
+    fn texts_are_exact() {
+        let denied = error(
+            StoreErrorKind::PermissionDenied,
+            Operation::Put,
+            "403 AccessDenied: go away",
+        );
+        assert_eq!(
+            denied.to_string(),
+            "permission denied by s3://bucket: 403 AccessDenied: go away"
+        );
+        assert_eq!(denied.doing(), "put a/b to s3://bucket");
+        assert_eq!(
+            denied.hint(),
+            Some(
+                "check the access key, the secret key and the policy of the bucket, or the owner and mode of the directory"
+            )
+        );
+        let absent = error(StoreErrorKind::NotFound, Operation::Get, "");
+        assert_eq!(
+            absent.to_string(),
+            "object a/b does not exist in s3://bucket"
+        );
+        assert_eq!(absent.doing(), "get a/b from s3://bucket");
+        assert_eq!(
+            error(StoreErrorKind::Other, Operation::List, "").doing(),
+            "list a/b in s3://bucket"
+        );
+    }
+
+    #[test]
+    fn operations_are_listed_in_order() {
+        for (index, operation) in Operation::ALL.into_iter().enumerate() {
+            assert_eq!(operation as usize, index);
+        }
+    }
+}

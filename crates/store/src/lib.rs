@@ -1,0 +1,192 @@
+//! Object stores for Holdfast: one small trait over S3, a local directory and memory.
+//!
+//! The crate knows names and bytes, nothing of PostgreSQL and nothing of the repository's format.
+//!
+//! - [`Store`] is the trait, [`Upload`] an object of unknown size in the making, [`StoreError`] everything that can go
+//!   wrong, one kind for each thing a caller does differently.
+//! - [`S3Store`], [`DirectoryStore`] and [`MemoryStore`] are the back-ends. A back-end makes one attempt and reports what
+//!   happened; it never repeats a request.
+//! - [`Retry`], [`Limited`], [`Counted`], [`Prefixed`] and [`Faulty`] are wrappers over `Arc<dyn Store>`, each with one job.
+//! - [`open`] builds the standard stack of a [`StoreConfig`]: prefix, over retry, over the limit of requests in flight,
+//!   over counters, over the back-end. So a request that waits for its next attempt holds no permit, and every attempt counts.
+//!
+//! # What is promised
+//! - An object is whole or absent, for every reader, at every moment; also after a crash or a cancelled future.
+//! - `Ok` from a write means durable: the answer of the object store, or `fsync` of file and directories.
+//! - [`PutMode::Create`] never replaces an object. Stores without a conditional write get a look before the write
+//!   ([`ConditionalCreate::Emulated`]), which is not safe against two writers in the same instant, and is said in a warning.
+//!
+//! # What is unknown after an error
+//! A write that failed with [`StoreErrorKind::Timeout`], [`StoreErrorKind::Unreachable`] or [`StoreErrorKind::Throttled`]
+//! may have taken effect: the answer may have been lost, not the request. [`Retry`] resolves this: an "already exists" that
+//! follows such an attempt is judged by comparing the stored object with the bytes to be written, and equal means success.
+//! Whoever uses a name as a lock must therefore put something of its own into the content. A dropped future leaves
+//! either state as well.
+//!
+
+mod config;
+mod error;
+mod object_name;
+mod random;
+mod same;
+mod wrappers;
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use config::{
+    ConfigError, Credentials, Encryption, Location, S3Config, Secret, SseCustomerKey, StoreConfig,
+    Timeouts,
+};
+pub use error::{Failure, Operation, StoreError, StoreErrorKind};
+pub use object_name::{ObjectName, ObjectNameError};
+pub use wrappers::retry::{Pace, Retry, RetryPolicy, SystemPace, VirtualPace};
+
+/// What a write does when the name is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PutMode {
+    /// Fail with [`StoreErrorKind::AlreadyExists`] and leave the stored object as it is.
+    Create,
+    /// Replace the object in one step.
+    Overwrite,
+}
+
+/// How a store keeps [`PutMode::Create`]; found once by [`probe_conditional_create`] and kept in the repository's record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum ConditionalCreate {
+    /// The store refuses the second write itself (`If-None-Match: *`, `link(2)`).
+    #[default]
+    Native,
+    /// We look with HEAD before the write. Two writers in the same instant are not kept apart.
+    Emulated,
+}
+
+/// What a store says about an object without handing over its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// The name, relative to the store.
+    pub name: ObjectName,
+    /// The size of the whole object.
+    pub size_bytes: u64,
+    /// CRC-32C of the whole object, where the store keeps it; listings never have it.
+    pub crc32c: Option<u32>,
+    /// When the object was written, by the store's clock.
+    pub modified: Option<SystemTime>,
+}
+
+/// A place for named, immutable runs of bytes. See the crate's documentation for what is promised.
+#[async_trait]
+pub trait Store: Send + Sync + Debug {
+    /// Writes one object, whole and durable on `Ok`.
+    ///
+    /// # Errors
+    /// `AlreadyExists` in [`PutMode::Create`] when the name is taken; otherwise any kind.
+    async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError>;
+
+    /// Reads a whole object. Checked against the store's CRC-32C where it keeps one.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, `Corrupt` when the bytes do not fit the checksum.
+    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError>;
+
+    /// Reads exactly the bytes of `range` (an empty range reads nothing and does not ask the store).
+    ///
+    /// # Errors
+    /// `NotFound` when there is no object, `Truncated` when it ends before `range.end`.
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError>;
+
+    /// Reads the last `min(bytes, size)` bytes, and tells the size of the whole object.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no object.
+    async fn get_tail(&self, name: &ObjectName, bytes: u64) -> Result<(Bytes, u64), StoreError>;
+
+    /// Tells size, checksum and age of an object.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no object.
+    async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError>;
+
+    /// All objects whose names start with the string `prefix`, in ascending byte order, after `start_after` if given.
+    ///
+    /// # Errors
+    /// Never `NotFound`: nothing there is an empty list.
+    async fn list(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+    ) -> Result<Vec<ObjectInfo>, StoreError>;
+
+    /// The names (no path, no '/') of the folders directly below the folder `prefix`, ascending. `prefix` is empty or
+    /// ends in '/'. A folder exists as long as an object is in it.
+    ///
+    /// # Errors
+    /// Never `NotFound`: nothing there is an empty list.
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError>;
+
+    /// Deletes objects. Those that do not exist count as deleted. After an error, some may be gone and some not.
+    ///
+    /// # Errors
+    /// The first failure met.
+    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError>;
+
+    /// Begins an object whose size is not known yet. Nothing appears under the name before [`Upload::complete`].
+    ///
+    /// # Errors
+    /// In [`PutMode::Create`] a taken name may be reported here already, or only by `complete`.
+    async fn begin_upload(
+        &self,
+        name: &ObjectName,
+        mode: PutMode,
+    ) -> Result<Box<dyn Upload>, StoreError>;
+
+    /// The store's URL for messages, without anything secret.
+    fn describe(&self) -> String;
+}
+
+/// An object in the making. Parts may be sent concurrently and in any order.
+///
+/// Dropping an upload leaves its parts where they are: the directory store cleans them by age, a bucket by its
+/// lifecycle rule for incomplete uploads. [`Upload::abort`] cleans at once.
+#[async_trait]
+pub trait Upload: Send + Sync + Debug {
+    /// Sends part `number` (from 1). All parts but the last have one size, at least 5 MiB; the last has 1 byte or more,
+    /// unless it is the only one. Sending a part again replaces it.
+    ///
+    /// # Errors
+    /// Any kind; the part may be sent again.
+    async fn part(&self, number: u32, body: Bytes) -> Result<(), StoreError>;
+
+    /// One attempt to make the object appear. Callers use [`Upload::complete`]; this is for wrappers that try again.
+    ///
+    /// # Errors
+    /// As [`Upload::complete`]; `NotFound` when the store does not know the upload (any more).
+    async fn try_complete(&self) -> Result<(), StoreError>;
+
+    /// One attempt to throw the parts away. Callers use [`Upload::abort`].
+    ///
+    /// # Errors
+    /// Any kind; an upload that is gone already is a success.
+    async fn try_abort(&self) -> Result<(), StoreError>;
+
+    /// Makes the object appear, whole and durable. An upload without parts makes an empty object.
+    ///
+    /// # Errors
+    /// `AlreadyExists` in [`PutMode::Create`] when the name is taken, `InvalidConfig` when parts are missing or uneven.
+    /// After any error but a retryable one the parts have been thrown away as well as could be.
+    async fn complete(self: Box<Self>) -> Result<(), StoreError> {
+        self.try_complete().await
+    }
+
+    /// Throws the parts away; the object does not appear.
+    ///
+    /// # Errors
+    /// Any kind; what is left behind does not show in any listing.
+    async fn abort(self: Box<Self>) -> Result<(), StoreError> {
+        self.try_abort().await
+    }
+}

@@ -1,0 +1,3 @@
+//! Policy over any store, one job a wrapper.
+
+pub(crate) mod retry;

@@ -1,0 +1,461 @@
+//! [`Retry`]: repeats what may succeed a little later, and finds out what happened when an answer was lost.
+//!
+//! The only layer that repeats requests: the SDK's own retry is off, because only here is it known what a repeated
+//! conditional write means, and because two layers multiply their attempts and hide them from counters and limits.
+//!
+//! - Only errors with [`StoreError::is_retryable`] are repeated, with exponential backoff and jitter, until the deadline or
+//!   the number of attempts is reached. The last error is returned as it is.
+//! - A write in [`PutMode::Create`] that meets "already exists" after an attempt of unknown outcome is judged by the stored
+//!   bytes: equal means that the name holds what we were asked to store, which is success, whoever wrote it. The same
+//!   for completing an upload, where the store may also say that it no longer knows the upload.
+//! - A range that comes back shorter than asked is an interrupted transfer and is read again.
+//!
+//! Dropping a future of this store stops the repetition; the state is the same as after one dropped attempt.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::future::Future;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::random::Random;
+use crate::same::same_content;
+use crate::{
+    Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload,
+};
+
+/// From this attempt on the log says so at warning level: once or twice is daily life with object stores.
+const WARN_FROM_ATTEMPT: u32 = 3;
+
+/// How often and how long failed attempts are repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// The pause after the first failure; doubled with every further one.
+    pub initial_backoff: Duration,
+    /// The longest pause.
+    pub max_backoff: Duration,
+    /// No new attempt begins later than this after the first one began.
+    pub deadline: Duration,
+    /// At most so many attempts, the first included.
+    pub max_attempts: u32,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            initial_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(5),
+            deadline: Duration::from_secs(60),
+            max_attempts: 12,
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// One attempt, no repetition.
+    pub fn never() -> Self {
+        Self {
+            max_attempts: 1,
+            ..Self::default()
+        }
+    }
+
+    /// The pause after failed attempt `attempt` (from 1): half of it fixed, half by `jitter` in `0.0..1.0`.
+    pub fn backoff(&self, attempt: u32, jitter: f64) -> Duration {
+        let doubled = 2_u32.saturating_pow(attempt.saturating_sub(1));
+        let full = self
+            .initial_backoff
+            .saturating_mul(doubled)
+            .min(self.max_backoff);
+        full.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
+    }
+}
+
+/// Clock and randomness of [`Retry`], so that tests need neither.
+#[async_trait]
+pub trait Pace: Send + Sync + Debug {
+    /// Time since some fixed moment.
+    fn now(&self) -> Duration;
+    /// A number in `0.0..1.0`.
+    fn jitter(&self) -> f64;
+    /// Waits.
+    async fn sleep(&self, duration: Duration);
+}
+
+/// The real clock and a generator seeded by the system.
+#[derive(Debug)]
+pub struct SystemPace {
+    start: Instant,
+    random: Mutex<Random>,
+}
+
+impl SystemPace {
+    /// Starts the clock.
+    pub fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            random: Mutex::new(Random::from_system()),
+        }
+    }
+}
+
+impl Default for SystemPace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl Pace for SystemPace {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn jitter(&self) -> f64 {
+        self.random
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .unit()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+/// A clock that only sleeping moves, and seeded jitter: retries in tests take no time and are the same every time.
+#[derive(Debug)]
+pub struct VirtualPace {
+    micros: AtomicU64,
+    random: Mutex<Random>,
+}
+
+impl VirtualPace {
+    /// A clock at zero.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            micros: AtomicU64::new(0),
+            random: Mutex::new(Random::seeded(seed)),
+        }
+    }
+}
+
+#[async_trait]
+impl Pace for VirtualPace {
+    fn now(&self) -> Duration {
+        Duration::from_micros(self.micros.load(Ordering::Relaxed))
+    }
+
+    fn jitter(&self) -> f64 {
+        self.random
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .unit()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.micros.fetch_add(micros, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Repeats failed requests of the store inside. See the module's documentation.
+#[derive(Clone, Debug)]
+pub struct Retry {
+    inner: Arc<dyn Store>,
+    policy: RetryPolicy,
+    pace: Arc<dyn Pace>,
+}
+
+/// A result, and whether attempts of unknown outcome came before it.
+struct Outcome<T> {
+    result: Result<T, StoreError>,
+    after_doubt: bool,
+}
+
+impl Retry {
+    /// Wraps a store with the real clock.
+    pub fn new(inner: Arc<dyn Store>, policy: RetryPolicy) -> Self {
+        Self::with_pace(inner, policy, Arc::new(SystemPace::new()))
+    }
+
+    /// Wraps a store with a clock of one's own.
+    pub fn with_pace(inner: Arc<dyn Store>, policy: RetryPolicy, pace: Arc<dyn Pace>) -> Self {
+        Self {
+            inner,
+            policy,
+            pace,
+        }
+    }
+
+    async fn run<T, F>(
+        &self,
+        operation: Operation,
+        name: &str,
+        attempt_once: impl Fn() -> F + Send + Sync,
+    ) -> Outcome<T>
+    where
+        T: Send,
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        let start = self.pace.now();
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let error = match attempt_once().await {
+                Err(error) if error.is_retryable() => error,
+                result => {
+                    return Outcome {
+                        result,
+                        after_doubt: attempt > 1,
+                    };
+                }
+            };
+            let pause = self.policy.backoff(attempt, self.pace.jitter());
+            let elapsed = self.pace.now().saturating_sub(start);
+            if attempt >= self.policy.max_attempts || elapsed + pause > self.policy.deadline {
+                tracing::debug!(%operation, name, attempt, ?elapsed, %error, "giving up");
+                return Outcome {
+                    result: Err(error),
+                    after_doubt: true,
+                };
+            }
+            if attempt >= WARN_FROM_ATTEMPT {
+                tracing::warn!(%operation, name, attempt, ?pause, %error, "request failed again, repeating it");
+            } else {
+                tracing::debug!(%operation, name, attempt, ?pause, %error, "request failed, repeating it");
+            }
+            self.pace.sleep(pause).await;
+        }
+    }
+
+    /// Success if the object holds what we wanted to write, else the error that raised the doubt.
+    async fn resolve(
+        &self,
+        doubt: StoreError,
+        name: &ObjectName,
+        size_bytes: u64,
+        crc32c: u32,
+    ) -> Result<(), StoreError> {
+        match same_content(self, name, size_bytes, crc32c).await {
+            Ok(true) => {
+                tracing::debug!(%name, "an attempt whose answer was lost had stored the object");
+                Ok(())
+            }
+            Ok(false) => Err(doubt),
+            // Absent now: nothing of ours was stored, the first answer stands.
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Err(doubt),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Retry {
+    async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
+        let outcome = self
+            .run(Operation::Put, name.as_str(), || {
+                self.inner.put(name, body.clone(), mode)
+            })
+            .await;
+        match outcome.result {
+            Err(error)
+                if mode == PutMode::Create
+                    && outcome.after_doubt
+                    && error.kind() == StoreErrorKind::AlreadyExists =>
+            {
+                self.resolve(error, name, body.len() as u64, crc32c::crc32c(&body))
+                    .await
+            }
+            result => result,
+        }
+    }
+
+    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        self.run(Operation::Get, name.as_str(), || self.inner.get(name))
+            .await
+            .result
+    }
+
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let wanted = range.end.saturating_sub(range.start);
+        self.run(Operation::GetRange, name.as_str(), || async {
+            let bytes = self.inner.get_range(name, range.clone()).await?;
+            if bytes.len() as u64 == wanted {
+                return Ok(bytes);
+            }
+            Err(StoreError::new(
+                StoreErrorKind::Unreachable,
+                Failure {
+                    store: self.inner.describe(),
+                    name: name.to_string(),
+                    operation: Operation::GetRange,
+                    detail: format!("{} bytes came instead of {wanted}", bytes.len()),
+                    source: None,
+                },
+            ))
+        })
+        .await
+        .result
+    }
+
+    async fn get_tail(&self, name: &ObjectName, bytes: u64) -> Result<(Bytes, u64), StoreError> {
+        self.run(Operation::GetTail, name.as_str(), || {
+            self.inner.get_tail(name, bytes)
+        })
+        .await
+        .result
+    }
+
+    async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
+        self.run(Operation::Head, name.as_str(), || self.inner.head(name))
+            .await
+            .result
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+    ) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.run(Operation::List, prefix, || {
+            self.inner.list(prefix, start_after)
+        })
+        .await
+        .result
+    }
+
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.run(Operation::ListFolders, prefix, || {
+            self.inner.list_folders(prefix)
+        })
+        .await
+        .result
+    }
+
+    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
+        let first = names.first().map_or("", ObjectName::as_str);
+        self.run(Operation::Delete, first, || self.inner.delete(names))
+            .await
+            .result
+    }
+
+    async fn begin_upload(
+        &self,
+        name: &ObjectName,
+        mode: PutMode,
+    ) -> Result<Box<dyn Upload>, StoreError> {
+        // An upload whose answer was lost stays behind without parts; it costs nothing and lifecycle rules clean it.
+        let inner = self
+            .run(Operation::BeginUpload, name.as_str(), || {
+                self.inner.begin_upload(name, mode)
+            })
+            .await
+            .result?;
+        Ok(Box::new(RetryUpload {
+            retry: self.clone(),
+            inner,
+            name: name.clone(),
+            mode,
+            parts: Mutex::default(),
+        }))
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+/// An upload that remembers size and CRC-32C of its parts, to recognise its object after a lost answer.
+#[derive(Debug)]
+struct RetryUpload {
+    retry: Retry,
+    inner: Box<dyn Upload>,
+    name: ObjectName,
+    mode: PutMode,
+    parts: Mutex<BTreeMap<u32, (usize, u32)>>,
+}
+
+impl RetryUpload {
+    fn whole(&self) -> (u64, u32) {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts
+            .values()
+            .fold((0, 0), |(size, crc), (part_size, part_crc)| {
+                (
+                    size + *part_size as u64,
+                    crc32c::crc32c_combine(crc, *part_crc, *part_size),
+                )
+            })
+    }
+}
+
+#[async_trait]
+impl Upload for RetryUpload {
+    async fn part(&self, number: u32, body: Bytes) -> Result<(), StoreError> {
+        let summary = (body.len(), crc32c::crc32c(&body));
+        let attempt = || self.inner.part(number, body.clone());
+        self.retry
+            .run(Operation::Part, self.name.as_str(), attempt)
+            .await
+            .result?;
+        self.parts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(number, summary);
+        Ok(())
+    }
+
+    async fn try_complete(&self) -> Result<(), StoreError> {
+        let attempt = || self.inner.try_complete();
+        let outcome = self
+            .retry
+            .run(Operation::Complete, self.name.as_str(), attempt)
+            .await;
+        match outcome.result {
+            Err(error)
+                if outcome.after_doubt
+                    && (error.kind() == StoreErrorKind::NotFound
+                        || (error.kind() == StoreErrorKind::AlreadyExists
+                            && self.mode == PutMode::Create)) =>
+            {
+                let (size_bytes, crc32c) = self.whole();
+                self.retry
+                    .resolve(error, &self.name, size_bytes, crc32c)
+                    .await
+            }
+            result => result,
+        }
+    }
+
+    async fn try_abort(&self) -> Result<(), StoreError> {
+        let attempt = || self.inner.try_abort();
+        self.retry
+            .run(Operation::Abort, self.name.as_str(), attempt)
+            .await
+            .result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_its_limit_and_keeps_half_fixed() {
+        let policy = RetryPolicy::default();
+        let milliseconds = |attempt, jitter| policy.backoff(attempt, jitter).as_millis();
+        assert_eq!(milliseconds(1, 0.0), 50);
+        assert_eq!(milliseconds(1, 1.0), 100);
+        assert_eq!(milliseconds(2, 1.0), 200);
+        assert_eq!(milliseconds(4, 0.0), 400);
+        assert_eq!(milliseconds(30, 1.0), 5000);
+        assert_eq!(milliseconds(u32::MAX, 1.0), 5000);
+    }
+}
