@@ -1,0 +1,120 @@
+//! `moto_server`, a Python imitation of S3 with tags, versions, upload lists and much more; slow.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::server::Credentials;
+use crate::error::{KitError, Result};
+use crate::postgres::free_port;
+use crate::scratch::Scratch;
+use crate::settings;
+
+/// A running moto server; ends with the value, and so do its objects, which it keeps in memory.
+#[derive(Debug)]
+pub struct Moto {
+    child: Child,
+    address: SocketAddr,
+    _scratch: Scratch,
+}
+
+impl Moto {
+    /// Starts the server that `scripts/provision` installed and makes the bucket `holdfast`.
+    ///
+    /// # Errors
+    /// [`KitError::Missing`] when it is not installed.
+    pub fn start() -> Result<Self> {
+        let program = settings::get("HOLDFAST_MOTO_SERVER").map(PathBuf::from).filter(|path| path.is_file());
+        let program = program.ok_or_else(|| KitError::Missing {
+            what: "moto_server".to_owned(),
+            looked_at: vec![settings::cache().join("env")],
+        })?;
+        let scratch = Scratch::new()?;
+        let log = scratch.write("moto.log", "")?;
+        let output = fs::File::create(&log).map_err(KitError::io(format!("open {}", log.display())))?;
+        let errors = output.try_clone().map_err(KitError::io(format!("open {}", log.display())))?;
+        let port = free_port()?;
+        let child = Command::new(program)
+            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .spawn()
+            .map_err(KitError::io("start moto_server"))?;
+        let mut server = Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)), _scratch: scratch };
+        let limit = Duration::from_secs(60);
+        let start = Instant::now();
+        while TcpStream::connect(server.address).is_err() {
+            let log = || fs::read_to_string(&log).unwrap_or_default();
+            if let Ok(Some(status)) = server.child.try_wait() {
+                let status = status.to_string();
+                return Err(KitError::StartFailed { server: "moto_server".to_owned(), status, log: log() });
+            }
+            if start.elapsed() > limit {
+                return Err(KitError::Timeout { what: "the start of moto_server".to_owned(), limit, log: log() });
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        server.create_bucket("holdfast")?;
+        Ok(server)
+    }
+
+    /// The server, or a visible skip: prints why and returns nothing.
+    ///
+    /// # Panics
+    /// In CI, where a missing server is a failure.
+    pub fn or_skip() -> Option<Self> {
+        Self::start().map_err(|error| settings::skip(&error.to_string())).ok()
+    }
+
+    /// The URL of the server; buckets are addressed by path.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The address of the server, to put a proxy before it.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Any credentials will do: moto does not check signatures unless it is told to.
+    pub fn credentials(&self) -> Credentials {
+        Credentials::default()
+    }
+
+    /// The region of the server.
+    pub fn region(&self) -> &'static str {
+        "us-east-1"
+    }
+
+    /// Makes a bucket.
+    pub fn create_bucket(&self, name: &str) -> Result<()> {
+        use std::io::Read as _;
+        let action = format!("make the bucket {name} in moto");
+        let mut socket = TcpStream::connect(self.address).map_err(KitError::io(action.clone()))?;
+        // An authorization header is what makes moto take the request for one to S3.
+        let request = format!(
+            "PUT /{name} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nConnection: close\r\n\
+             Authorization: AWS4-HMAC-SHA256 Credential=testkit/20260101/us-east-1/s3/aws4_request, \
+             SignedHeaders=host, Signature=0\r\n\r\n",
+            self.address
+        );
+        socket.write_all(request.as_bytes()).map_err(KitError::io(action.clone()))?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).map_err(KitError::io(action.clone()))?;
+        if answer.starts_with("HTTP/1.1 200") {
+            return Ok(());
+        }
+        Err(KitError::Unexpected { what: action, answer })
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,247 @@
+//! An S3 server over a folder, in this process and over real HTTP.
+//!
+//! It is `s3s-fs`: ranges, multipart uploads, conditional creates, checksums, list pages and delete-many; no tags and no
+//! list of unfinished uploads. Requests have to be signed with its credentials. Objects are plain files below the
+//! root, a folder a bucket, so a test can damage or remove them behind the server's back.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder as ConnectionBuilder;
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s_fs::FileSystem;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::background::Background;
+use crate::error::{KitError, Result};
+use crate::scratch::Scratch;
+
+/// An access key and its secret, of a test server only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The access key id.
+    pub access_key: String,
+    /// The secret access key.
+    pub secret_key: String,
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Self { access_key: "testkit".to_owned(), secret_key: "testkit-secret".to_owned() }
+    }
+}
+
+/// How a server is started; see [`S3Server::builder`].
+#[derive(Debug, Default)]
+pub struct S3ServerBuilder {
+    buckets: Vec<String>,
+    credentials: Credentials,
+    root: Option<PathBuf>,
+}
+
+impl S3ServerBuilder {
+    /// Makes a bucket; its name has three characters at least. Without any, there is one called `holdfast`.
+    #[must_use]
+    pub fn bucket(mut self, name: &str) -> Self {
+        self.buckets.push(name.to_owned());
+        self
+    }
+
+    /// Other credentials than the default ones.
+    #[must_use]
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
+    /// Keeps the objects in this folder instead of one that goes with the server.
+    #[must_use]
+    pub fn root(mut self, folder: &Path) -> Self {
+        self.root = Some(folder.to_path_buf());
+        self
+    }
+
+    /// Starts the server on a free port of 127.0.0.1.
+    pub fn start(self) -> Result<S3Server> {
+        let scratch = Scratch::new()?;
+        let root = match self.root {
+            Some(root) => root,
+            None => scratch.folder("s3")?,
+        };
+        let buckets = if self.buckets.is_empty() { vec!["holdfast".to_owned()] } else { self.buckets };
+        let listener = listen("127.0.0.1:0".parse().map_err(|_| KitError::Unsupported("no loopback".to_owned()))?)?;
+        let address = listener.local_addr().map_err(KitError::io("start the S3 server"))?;
+        let mut server =
+            S3Server { address, root, buckets, credentials: self.credentials, running: None, _scratch: scratch };
+        server.create_buckets()?;
+        server.run(listener)?;
+        Ok(server)
+    }
+}
+
+/// A running S3 server; ends with the value.
+#[derive(Debug)]
+pub struct S3Server {
+    address: SocketAddr,
+    root: PathBuf,
+    buckets: Vec<String>,
+    credentials: Credentials,
+    running: Option<Background>,
+    _scratch: Scratch,
+}
+
+impl S3Server {
+    /// Starts a server with the bucket `holdfast` and the default credentials.
+    pub fn start() -> Result<Self> {
+        Self::builder().start()
+    }
+
+    /// A server with other buckets, credentials or root.
+    pub fn builder() -> S3ServerBuilder {
+        S3ServerBuilder::default()
+    }
+
+    /// The URL of the server, `http://127.0.0.1:<port>`; buckets are addressed by path.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The address of the server, to put a proxy before it.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The region the server says it is in, and which requests have to be signed for.
+    pub fn region(&self) -> &'static str {
+        "us-east-1"
+    }
+
+    /// The first bucket.
+    pub fn bucket(&self) -> &str {
+        self.buckets.first().map_or("", String::as_str)
+    }
+
+    /// The credentials that requests have to be signed with.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// The environment variables with which any S3 client finds the credentials and the region.
+    pub fn environment(&self) -> [(&'static str, String); 4] {
+        [
+            ("AWS_ACCESS_KEY_ID", self.credentials.access_key.clone()),
+            ("AWS_SECRET_ACCESS_KEY", self.credentials.secret_key.clone()),
+            ("AWS_REGION", self.region().to_owned()),
+            // Away from a machine's own role: without this a client with a missing key asks the metadata service.
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ]
+    }
+
+    /// The folder with a folder a bucket.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The file that holds an object.
+    pub fn object_path(&self, bucket: &str, key: &str) -> PathBuf {
+        self.root.join(bucket).join(key)
+    }
+
+    /// Makes a further bucket.
+    pub fn create_bucket(&mut self, name: &str) -> Result<()> {
+        self.buckets.push(name.to_owned());
+        self.create_buckets()
+    }
+
+    /// Ends the server and all its connections; the objects stay.
+    pub fn stop(&mut self) {
+        self.running = None;
+    }
+
+    /// Starts the server again on its old port.
+    pub fn restart(&mut self) -> Result<()> {
+        self.stop();
+        // The old listener is closed when its threads have noticed.
+        let mut last = None;
+        for _ in 0..100 {
+            match listen(self.address) {
+                Ok(listener) => return self.run(listener),
+                Err(error) => last = Some(error),
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        last.map_or(Ok(()), Err)
+    }
+
+    fn create_buckets(&self) -> Result<()> {
+        for bucket in &self.buckets {
+            let path = self.root.join(bucket);
+            fs::create_dir_all(&path).map_err(KitError::io(format!("make the bucket {}", path.display())))?;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, listener: std::net::TcpListener) -> Result<()> {
+        let service = service(&self.root, &self.credentials)?;
+        let background = Background::start("s3-server")?;
+        background.spawn(async move {
+            if let Ok(listener) = TcpListener::from_std(listener) {
+                accept(listener, service).await;
+            }
+        });
+        self.running = Some(background);
+        Ok(())
+    }
+}
+
+/// Serves a folder as S3 in the foreground until the task is cancelled, for people and the demo.
+///
+/// # Errors
+/// When the address cannot be listened at or the folder cannot be used.
+pub async fn serve(address: SocketAddr, root: &Path, credentials: &Credentials) -> Result<()> {
+    let service = service(root, credentials)?;
+    let listener =
+        TcpListener::bind(address).await.map_err(KitError::io(format!("listen at {address} for the S3 server")))?;
+    accept(listener, service).await;
+    Ok(())
+}
+
+fn listen(address: SocketAddr) -> Result<std::net::TcpListener> {
+    // The standard library sets SO_REUSEADDR, so connections of the server before do not stand in the way.
+    let listener = std::net::TcpListener::bind(address).map_err(KitError::io(format!("listen at {address}")))?;
+    listener.set_nonblocking(true).map_err(KitError::io(format!("listen at {address}")))?;
+    Ok(listener)
+}
+
+fn service(root: &Path, credentials: &Credentials) -> Result<S3Service> {
+    let files = FileSystem::new(root)
+        .map_err(|error| KitError::Unsupported(format!("serve {} as S3: {error:?}", root.display())))?;
+    let mut builder = S3ServiceBuilder::new(files);
+    builder.set_auth(SimpleAuth::from_single(credentials.access_key.clone(), credentials.secret_key.clone()));
+    Ok(builder.build())
+}
+
+/// Takes connections for ever; they end with the set, and the set with the task.
+async fn accept(listener: TcpListener, service: S3Service) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((socket, _)) = accepted else { continue };
+                // Requests and answers are small and the client waits for each: Nagle's algorithm would add 40 ms.
+                drop(socket.set_nodelay(true));
+                let service = service.clone();
+                connections.spawn(async move {
+                    let builder = ConnectionBuilder::new(TokioExecutor::new());
+                    // A client that went away in the middle is the client's affair.
+                    drop(builder.serve_connection(TokioIo::new(socket), service).await);
+                });
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Folders that the test and PostgreSQL's user share, and programs that this user can run.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::error::{KitError, Result};
+use crate::user::DatabaseUser;
+
+/// A temporary folder of PostgreSQL's user with mode 0755, removed with all it holds on drop.
+///
+/// It lies directly below `/tmp` with a short name, because the path of a Unix socket has at most 107 bytes.
+#[derive(Debug)]
+pub struct Scratch {
+    folder: tempfile::TempDir,
+    user: DatabaseUser,
+}
+
+impl Scratch {
+    /// Makes an empty folder.
+    pub fn new() -> Result<Self> {
+        let user = DatabaseUser::current()?;
+        let folder = tempfile::Builder::new()
+            .prefix("hf-")
+            .permissions(fs::Permissions::from_mode(0o755))
+            .tempdir_in("/tmp")
+            .map_err(KitError::io("make a folder below /tmp"))?;
+        // The umask has its say in the mode at creation, so it is set again.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
+            .map_err(KitError::io(format!("open {} to everybody", folder.path().display())))?;
+        user.own(folder.path())?;
+        Ok(Self { folder, user })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The user the folder belongs to.
+    pub fn user(&self) -> &DatabaseUser {
+        &self.user
+    }
+
+    /// Makes a folder of PostgreSQL's user below this one, with mode 0755, and returns its path.
+    pub fn folder(&self, name: &str) -> Result<PathBuf> {
+        let path = self.path().join(name);
+        let action = format!("make {}", path.display());
+        fs::create_dir_all(&path).map_err(KitError::io(action.clone()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(KitError::io(action))?;
+        self.user.own(&path)?;
+        Ok(path)
+    }
+
+    /// Writes a file that PostgreSQL's user owns and everybody may read, and returns its path.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
+        let path = self.path().join(name);
+        let action = format!("write {}", path.display());
+        fs::write(&path, content).map_err(KitError::io(action.clone()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).map_err(KitError::io(action))?;
+        self.user.own(&path)?;
+        Ok(path)
+    }
+
+    /// Keeps the folder when the value is dropped, and returns its path.
+    pub fn keep(&mut self) -> PathBuf {
+        self.folder.disable_cleanup(true);
+        self.path().to_path_buf()
+    }
+}
+
+/// Copies a program of the build folder to where PostgreSQL's user can run it, and returns the path of the copy.
+///
+/// A build folder often lies below a home that nobody else may enter. The copy is made once per build (its folder is
+/// named by size and time of the original) and appears whole, so tests running at the same time share it. Copies of
+/// builds older than a day are removed. Without root there is nothing to do and the path itself comes back.
+pub fn publish_binary(program: &Path) -> Result<PathBuf> {
+    if !crate::user::is_root() {
+        return Ok(program.to_path_buf());
+    }
+    let failed = |what: &str| KitError::io(format!("{what} {} for PostgreSQL's user", program.display()));
+    let metadata = fs::metadata(program).map_err(failed("find"))?;
+    let base = PathBuf::from(format!("/tmp/holdfast-testkit.{}", rustix::process::geteuid().as_raw()));
+    fs::create_dir_all(&base).map_err(failed("make a folder of"))?;
+    // Root runs what lies here: a folder that somebody else put there first must not be used.
+    let owner = fs::symlink_metadata(&base).map_err(failed("look at the folder of"))?;
+    if !owner.is_dir() || owner.uid() != rustix::process::geteuid().as_raw() {
+        return Err(KitError::Unsupported(format!("{} belongs to somebody else", base.display())));
+    }
+    fs::set_permissions(&base, fs::Permissions::from_mode(0o755)).map_err(failed("open the folder of"))?;
+    remove_old(&base);
+
+    let name =
+        program.file_name().ok_or_else(|| KitError::Unsupported(format!("{} is no program", program.display())))?;
+    let build = format!("{}-{}-{}", metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+    let folder = base.join(build);
+    let target = folder.join(name);
+    if target.exists() {
+        return Ok(target);
+    }
+    fs::create_dir_all(&folder).map_err(failed("make a folder of"))?;
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).map_err(failed("open the folder of"))?;
+    let aside = tempfile::NamedTempFile::new_in(&folder).map_err(failed("copy"))?;
+    fs::copy(program, aside.path()).map_err(failed("copy"))?;
+    fs::set_permissions(aside.path(), fs::Permissions::from_mode(0o755)).map_err(failed("copy"))?;
+    // Closed before it is named: a program open for writing cannot be run ("text file busy").
+    let aside = aside.into_temp_path();
+    aside
+        .persist(&target)
+        .map_err(|error| KitError::Io { action: format!("name {}", target.display()), source: error.error })?;
+    Ok(target)
+}
+
+/// Removes the copies of builds that nobody has made in the last day; failures only leave them for the next run.
+fn remove_old(base: &Path) {
+    let Ok(entries) = fs::read_dir(base) else { return };
+    for entry in entries.flatten() {
+        let age = entry.metadata().and_then(|data| data.modified()).map(|time| SystemTime::now().duration_since(time));
+        if matches!(age, Ok(Ok(age)) if age > Duration::from_hours(24)) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
