@@ -1,0 +1,98 @@
+//! AES-256-GCM over the frames of one object.
+//!
+//! Every object has a key of its own: HKDF-SHA256 over the repository key, the random salt of the object's
+//! head, the object's type and the repository id. Under that key a frame's number is its nonce, which no
+//! writer uses twice because numbers only count up. The associated data binds each frame to the object's
+//! name and to its header, so that a frame moved to another object, another place or another header does not
+//! authenticate.
+
+use std::fmt;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+
+use crate::format_error::Fault;
+use crate::frame::ObjectType;
+use crate::identity::{RepositoryId, RepositoryKey};
+
+/// Length of the authentication tag behind every encrypted body, in bytes.
+pub(crate) const TAG_BYTES: usize = 16;
+
+/// The part of the frame header that is authenticated: bytes 8 to 24.
+pub(crate) type AuthenticatedHeader = [u8; 16];
+
+/// The key of one object, and the name its frames are bound to.
+pub(crate) struct ObjectCipher {
+    key: LessSafeKey,
+    /// u32 little-endian length of the name, then the name: the constant beginning of every associated data.
+    bound_name: Vec<u8>,
+}
+
+impl fmt::Debug for ObjectCipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ObjectCipher(***)")
+    }
+}
+
+impl ObjectCipher {
+    pub(crate) fn derive(
+        key: &RepositoryKey,
+        salt: &[u8; 32],
+        object_type: ObjectType,
+        repository: RepositoryId,
+        name: &str,
+    ) -> Result<Self, Fault> {
+        const STEP: Fault = Fault::Cryptography("deriving an object key");
+        let pseudorandom = Salt::new(HKDF_SHA256, salt).extract(key.expose());
+        let info: [&[u8]; 3] = [b"holdfast/1/object", &[object_type.to_byte()], repository.as_bytes()];
+        let key = pseudorandom.expand(&info, &AES_256_GCM).map(UnboundKey::from).map_err(|_| STEP)?;
+        let length = u32::try_from(name.len()).map_err(|_| STEP)?;
+        let mut bound_name = Vec::with_capacity(4 + name.len());
+        bound_name.extend_from_slice(&length.to_le_bytes());
+        bound_name.extend_from_slice(name.as_bytes());
+        Ok(Self { key: LessSafeKey::new(key), bound_name })
+    }
+
+    /// Encrypts in place and gives the tag.
+    pub(crate) fn seal(
+        &self,
+        number: u32,
+        header: &AuthenticatedHeader,
+        in_out: &mut [u8],
+    ) -> Result<[u8; TAG_BYTES], Fault> {
+        const STEP: Fault = Fault::Cryptography("encrypting a frame");
+        let tag =
+            self.key.seal_in_place_separate_tag(nonce(number), self.associated(header), in_out).map_err(|_| STEP)?;
+        tag.as_ref().try_into().map_err(|_| STEP)
+    }
+
+    /// Decrypts `stored` (ciphertext and tag) into `plain`, which must be exactly the ciphertext's length. The
+    /// content of `plain` is unspecified after a failure.
+    pub(crate) fn open(
+        &self,
+        number: u32,
+        header: &AuthenticatedHeader,
+        stored: &[u8],
+        plain: &mut [u8],
+    ) -> Result<(), Fault> {
+        let (ciphertext, tag) = stored
+            .split_last_chunk::<TAG_BYTES>()
+            .ok_or(Fault::Truncated { needed: TAG_BYTES as u64, available: stored.len() as u64 })?;
+        self.key
+            .open_separate_gather(nonce(number), self.associated(header), ciphertext, tag, plain)
+            .map_err(|_| Fault::Authentication { number })
+    }
+
+    fn associated(&self, header: &AuthenticatedHeader) -> Aad<Vec<u8>> {
+        let mut associated = Vec::with_capacity(self.bound_name.len() + header.len());
+        associated.extend_from_slice(&self.bound_name);
+        associated.extend_from_slice(header);
+        Aad::from(associated)
+    }
+}
+
+fn nonce(number: u32) -> Nonce {
+    let mut nonce = [0; 12];
+    nonce[8..].copy_from_slice(&number.to_be_bytes());
+    Nonce::assume_unique_for_key(nonce)
+}

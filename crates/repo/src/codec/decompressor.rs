@@ -1,0 +1,65 @@
+//! Decompression into a buffer of exactly the announced length.
+
+use std::cell::RefCell;
+use std::io::Read;
+
+use super::{Codec, MAX_FRAME_RAW};
+use crate::format_error::Fault;
+
+thread_local! {
+    /// zstd's decompression context is some 100 KiB; one a thread serves every frame.
+    static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Decompresses a frame's body into a new buffer of `raw_len` bytes. Refuses more than [`MAX_FRAME_RAW`] and
+/// any body that does not give exactly `raw_len` bytes.
+pub fn decompress(codec: Codec, body: &[u8], raw_len: u32) -> Result<Vec<u8>, Fault> {
+    let mut raw = Vec::new();
+    resize_raw(&mut raw, raw_len)?;
+    decompress_into(codec, body, &mut raw)?;
+    Ok(raw)
+}
+
+/// Makes `raw` exactly `raw_len` bytes long, refusing more than a frame may hold.
+pub(crate) fn resize_raw(raw: &mut Vec<u8>, raw_len: u32) -> Result<(), Fault> {
+    if raw_len > MAX_FRAME_RAW {
+        let limit = u64::from(MAX_FRAME_RAW);
+        return Err(Fault::TooLong { what: "frame", bytes: u64::from(raw_len), limit });
+    }
+    raw.resize(raw_len as usize, 0);
+    Ok(())
+}
+
+/// Decompresses a frame's body into `raw`, which must be exactly the frame's `raw_len` long: the body must
+/// fill it, and cannot write behind it. The content of `raw` is unspecified after a failure.
+pub fn decompress_into(codec: Codec, body: &[u8], raw: &mut [u8]) -> Result<(), Fault> {
+    let failed = |reason: String| Fault::Decompression { codec, reason };
+    let expected = raw.len();
+    let found = match codec {
+        Codec::None => {
+            if body.len() == expected {
+                raw.copy_from_slice(body);
+            }
+            body.len()
+        }
+        Codec::Zstd => ZSTD.with_borrow_mut(|context| {
+            let context = match context {
+                Some(context) => context,
+                None => context.insert(zstd::bulk::Decompressor::new().map_err(|error| failed(error.to_string()))?),
+            };
+            context.decompress_to_buffer(body, raw).map_err(|error| failed(error.to_string()))
+        })?,
+        Codec::Lz4 => lz4_flex::block::decompress_into(body, raw).map_err(|error| failed(error.to_string()))?,
+        Codec::Gzip => {
+            let mut decoder = flate2::bufread::GzDecoder::new(body);
+            decoder.read_exact(raw).map_err(|error| failed(error.to_string()))?;
+            // The trailer with CRC-32 and length is only read, and checked, on the way to the end.
+            let beyond = decoder.read(&mut [0]).map_err(|error| failed(error.to_string()))?;
+            if !decoder.into_inner().is_empty() {
+                return Err(failed("bytes behind the gzip member".to_owned()));
+            }
+            expected + beyond
+        }
+    };
+    if found == expected { Ok(()) } else { Err(Fault::RawLength { expected: expected as u64, found: found as u64 }) }
+}

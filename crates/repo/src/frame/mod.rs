@@ -1,0 +1,47 @@
+//! Frames: what every binary object of a repository consists of.
+//!
+//! An object is a head frame, which says what it is and to which repository it belongs, and then numbered
+//! frames of data, index, facts and tail. A frame is a 32-byte header and a body; the header has a checksum
+//! of its own and one of the body, so that damage is found before anything is decrypted or decompressed.
+//! The page `docs/format/frame.md` has the byte tables.
+//!
+//! Writing: [`Compressor`](crate::Compressor) makes a [`CompressedFrame`] on any thread;
+//! [`ObjectSealer::seal`] numbers, encrypts and finishes it where the order is known. Reading:
+//! [`ObjectOpener`] checks the head once and opens frames in any order; [`split_frames`] checks that an
+//! object held in memory is whole.
+
+mod head;
+mod header;
+mod open;
+mod seal;
+mod split;
+mod tail;
+
+pub use head::{Encryption, FORMAT_VERSION, HEAD_FRAME_BYTES, ObjectHead, ObjectType};
+pub use header::{FRAME_MAGIC, FrameHeader, FrameKind, HEADER_BYTES, Transform};
+pub use open::{Frame, FrameBuffers, ObjectOpener, open_object};
+pub use seal::{CompressedFrame, ObjectSealer, seal_object};
+pub use split::{FrameSpan, split_frames};
+pub use tail::{TAIL_FRAME_BYTES, TAIL_FRAME_BYTES_ENCRYPTED, TailPart, tail_frame_bytes};
+
+pub(crate) use split::check_order;
+pub(crate) use tail::{locate_last_part, seal_tail};
+
+/// Where a frame stands in its object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FrameLocation {
+    /// Offset of the frame's header from the start of the object, in bytes.
+    pub offset: u32,
+    /// Length of header and body, in bytes.
+    pub length: u32,
+}
+
+impl FrameLocation {
+    /// The bytes of the frame, for a ranged read.
+    pub fn range(&self) -> std::ops::Range<u64> {
+        u64::from(self.offset)..u64::from(self.offset) + u64::from(self.length)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Opening frames: checksums, decryption, decompression, in that order.
+//!
+//! [`ObjectOpener`] reads the head once and refuses the object unless it is of the expected type, of this
+//! repository, and encrypted exactly when the repository is. After that frames can be opened in any order
+//! and from several threads.
+
+use super::head::{Encryption, ObjectHead, ObjectType};
+use super::header::{FrameHeader, FrameKind, HEADER_BYTES};
+use super::split::split_frames;
+use crate::cipher::{ObjectCipher, TAG_BYTES};
+use crate::codec::{Codec, decompress_into, resize_raw};
+use crate::format_error::{Fault, FormatError};
+use crate::identity::{RepositoryId, RepositoryKey};
+
+/// An opened frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Its header.
+    pub header: FrameHeader,
+    /// Its content, decrypted and decompressed.
+    pub raw: Vec<u8>,
+}
+
+/// Buffers that one thread uses for frame after frame.
+#[derive(Debug, Default)]
+pub struct FrameBuffers {
+    plain: Vec<u8>,
+    raw: Vec<u8>,
+}
+
+/// Opens the frames of one object.
+#[derive(Debug)]
+pub struct ObjectOpener {
+    name: String,
+    head: ObjectHead,
+    cipher: Option<ObjectCipher>,
+}
+
+impl ObjectOpener {
+    /// Reads the head frame at the beginning of `bytes` ([`HEAD_FRAME_BYTES`](super::HEAD_FRAME_BYTES) suffice)
+    /// and refuses an object of another type, of another repository, unencrypted in an encrypted repository
+    /// (`key` given), or encrypted where there is no key.
+    pub fn new(
+        object_type: ObjectType,
+        name: &str,
+        bytes: &[u8],
+        repository: RepositoryId,
+        key: Option<&RepositoryKey>,
+    ) -> Result<Self, FormatError> {
+        Self::check(object_type, name, bytes, repository, key).map_err(|fault| fault.of(name))
+    }
+
+    fn check(
+        object_type: ObjectType,
+        name: &str,
+        bytes: &[u8],
+        repository: RepositoryId,
+        key: Option<&RepositoryKey>,
+    ) -> Result<Self, Fault> {
+        let head = ObjectHead::parse(bytes)?;
+        if head.repository != repository {
+            return Err(Fault::WrongRepository { expected: repository, found: head.repository });
+        }
+        if head.object_type != object_type {
+            return Err(Fault::WrongObjectType { expected: object_type, found: head.object_type });
+        }
+        let cipher = match (head.encryption, key) {
+            (Encryption::None, None) => None,
+            (Encryption::None, Some(_)) => return Err(Fault::NotEncrypted),
+            (Encryption::Aes256Gcm { .. }, None) => return Err(Fault::KeyNeeded),
+            (Encryption::Aes256Gcm { salt }, Some(key)) => {
+                Some(ObjectCipher::derive(key, &salt, object_type, repository, name)?)
+            }
+        };
+        Ok(Self { name: name.to_owned(), head, cipher })
+    }
+
+    /// The object's full name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the head says.
+    pub fn head(&self) -> &ObjectHead {
+        &self.head
+    }
+
+    /// Whether the object's frames are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.cipher.is_some()
+    }
+
+    /// Opens one frame; `bytes` must be exactly the frame.
+    pub fn open_frame(&self, bytes: &[u8]) -> Result<Frame, FormatError> {
+        let mut buffers = FrameBuffers::default();
+        let header = self.open_frame_into(bytes, &mut buffers)?.0;
+        Ok(Frame { header, raw: buffers.raw })
+    }
+
+    /// Opens one frame into buffers that are used again; `bytes` must be exactly the frame.
+    pub fn open_frame_into<'b>(
+        &self,
+        bytes: &[u8],
+        buffers: &'b mut FrameBuffers,
+    ) -> Result<(FrameHeader, &'b [u8]), FormatError> {
+        let header = self.open(bytes, buffers).map_err(|fault| fault.of(&self.name))?;
+        Ok((header, &buffers.raw))
+    }
+
+    fn open(&self, bytes: &[u8], buffers: &mut FrameBuffers) -> Result<FrameHeader, Fault> {
+        let FrameBuffers { plain, raw } = buffers;
+        let header = FrameHeader::parse(bytes, 0)?;
+        let body = &bytes[HEADER_BYTES..];
+        let stored_len = header.stored_len as usize;
+        if body.len() < stored_len {
+            return Err(Fault::Truncated { needed: header.frame_bytes(), available: bytes.len() as u64 });
+        }
+        if body.len() > stored_len {
+            return Err(Fault::TrailingBytes { bytes: (body.len() - stored_len) as u64 });
+        }
+        if crc32c::crc32c(body) != header.body_crc32c {
+            return Err(Fault::BodyChecksum { number: header.number });
+        }
+        let cipher = match (&self.cipher, header.kind) {
+            (_, FrameKind::Head) => None,
+            (cipher, _) => cipher.as_ref(),
+        };
+        match cipher {
+            None if header.encrypted => return Err(Fault::KeyNeeded),
+            None => {
+                resize_raw(raw, header.raw_len)?;
+                decompress_into(header.codec, body, raw)?;
+            }
+            Some(_) if !header.encrypted => return Err(Fault::NotEncrypted),
+            Some(cipher) if header.codec == Codec::None => {
+                resize_raw(raw, header.raw_len)?;
+                cipher.open(header.number, &header.authenticated(), body, raw)?;
+            }
+            Some(cipher) => {
+                plain.resize(stored_len.saturating_sub(TAG_BYTES), 0);
+                cipher.open(header.number, &header.authenticated(), body, plain)?;
+                resize_raw(raw, header.raw_len)?;
+                decompress_into(header.codec, plain, raw)?;
+            }
+        }
+        Ok(header)
+    }
+}
+
+/// Opens a whole object held in memory: all frames behind the head, in order. Insists on the head first,
+/// consecutive numbers, exactly one last frame at the end and nothing behind it.
+pub fn open_object(
+    object_type: ObjectType,
+    name: &str,
+    bytes: &[u8],
+    repository: RepositoryId,
+    key: Option<&RepositoryKey>,
+) -> Result<Vec<Frame>, FormatError> {
+    let opener = ObjectOpener::new(object_type, name, bytes, repository, key)?;
+    let spans = split_frames(name, bytes)?;
+    spans.iter().skip(1).map(|span| opener.open_frame(&bytes[span.range.clone()])).collect()
+}

@@ -1,0 +1,166 @@
+//! Finishing frames: number, encryption, checksums.
+//!
+//! A [`CompressedFrame`] is made on any thread and carries its body behind a free place for the header.
+//! Sealing happens where the frame's place in the object is known, because the number is part of nonce and
+//! associated data; it encrypts in place and fills the header in, and copies nothing.
+
+use super::head::{Encryption, HEAD_FRAME_BYTES, ObjectHead, ObjectType};
+use super::header::{FrameHeader, FrameKind, HEADER_BYTES, Transform};
+use crate::cipher::{ObjectCipher, TAG_BYTES};
+use crate::codec::{Codec, Compression, Compressor};
+use crate::format_error::{Fault, FormatError};
+use crate::identity::{RepositoryId, RepositoryKey, fill_random};
+
+/// A frame that is compressed but has no place yet.
+#[derive(Debug)]
+pub struct CompressedFrame {
+    kind: FrameKind,
+    codec: Codec,
+    raw_len: u32,
+    /// [`HEADER_BYTES`] of free place, then the body; room for the tag is reserved.
+    buffer: Vec<u8>,
+}
+
+impl CompressedFrame {
+    /// A frame whose body is stored as it is.
+    pub fn stored(kind: FrameKind, raw: &[u8]) -> Result<Self, Fault> {
+        let raw_len = crate::codec::checked_raw_len(raw)?;
+        let mut buffer = Vec::with_capacity(HEADER_BYTES + raw.len() + TAG_BYTES);
+        buffer.resize(HEADER_BYTES, 0);
+        buffer.extend_from_slice(raw);
+        Ok(Self::from_parts(kind, Codec::None, raw_len, buffer))
+    }
+
+    pub(crate) fn from_parts(kind: FrameKind, codec: Codec, raw_len: u32, buffer: Vec<u8>) -> Self {
+        Self { kind, codec, raw_len, buffer }
+    }
+
+    /// What the frame holds.
+    pub fn kind(&self) -> FrameKind {
+        self.kind
+    }
+
+    /// How the body is compressed.
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// Bytes before compression.
+    pub fn raw_len(&self) -> u32 {
+        self.raw_len
+    }
+
+    /// The compressed body.
+    pub fn body(&self) -> &[u8] {
+        self.buffer.get(HEADER_BYTES..).unwrap_or_default()
+    }
+
+    /// Bytes the sealed frame will have, header included: what a byte budget counts.
+    pub fn sealed_bytes(&self, encrypted: bool) -> usize {
+        self.buffer.len() + if encrypted { TAG_BYTES } else { 0 }
+    }
+}
+
+/// Seals the frames of one object. Shared by threads; the caller gives every number once.
+#[derive(Debug)]
+pub struct ObjectSealer {
+    name: String,
+    cipher: Option<ObjectCipher>,
+}
+
+impl ObjectSealer {
+    /// Begins an object of the given full name: the sealer and the head frame, which is frame 0 and already
+    /// finished. With a key, a new random salt gives the object a key of its own.
+    pub fn new(
+        object_type: ObjectType,
+        name: &str,
+        repository: RepositoryId,
+        key: Option<&RepositoryKey>,
+    ) -> Result<(Self, Vec<u8>), FormatError> {
+        let mut salt = [0; 32];
+        if key.is_some() {
+            fill_random(&mut salt).map_err(|fault| fault.of(name))?;
+        }
+        let (sealer, head) = Self::with_salt(object_type, name, repository, key.map(|key| (key, salt)))?;
+        Ok((sealer, head.to_vec()))
+    }
+
+    pub(crate) fn with_salt(
+        object_type: ObjectType,
+        name: &str,
+        repository: RepositoryId,
+        key: Option<(&RepositoryKey, [u8; 32])>,
+    ) -> Result<(Self, [u8; HEAD_FRAME_BYTES]), FormatError> {
+        let (cipher, encryption) = match key {
+            None => (None, Encryption::None),
+            Some((key, salt)) => (
+                Some(ObjectCipher::derive(key, &salt, object_type, repository, name).map_err(|fault| fault.of(name))?),
+                Encryption::Aes256Gcm { salt },
+            ),
+        };
+        let head = ObjectHead { object_type, repository, encryption }.encode();
+        Ok((Self { name: name.to_owned(), cipher }, head))
+    }
+
+    /// The object's full name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether frames are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.cipher.is_some()
+    }
+
+    /// Finishes a frame: the bytes to be stored. A number must not be used for two frames of one object.
+    pub fn seal(&self, number: u32, last: bool, frame: CompressedFrame) -> Result<Vec<u8>, FormatError> {
+        self.seal_frame(number, last, frame).map_err(|fault| fault.of(&self.name))
+    }
+
+    fn seal_frame(&self, number: u32, last: bool, frame: CompressedFrame) -> Result<Vec<u8>, Fault> {
+        let CompressedFrame { kind, codec, raw_len, mut buffer } = frame;
+        let tag_bytes = if self.cipher.is_some() { TAG_BYTES } else { 0 };
+        let stored_len = buffer.len() - HEADER_BYTES + tag_bytes;
+        let limit = crate::codec::MAX_FRAME_STORED;
+        let stored_len = u32::try_from(stored_len).ok().filter(|length| *length <= limit).ok_or(Fault::TooLong {
+            what: "frame body",
+            bytes: stored_len as u64,
+            limit: u64::from(limit),
+        })?;
+        let mut header = FrameHeader {
+            kind,
+            codec,
+            transform: Transform::None,
+            last,
+            encrypted: self.cipher.is_some(),
+            number,
+            raw_len,
+            stored_len,
+            body_crc32c: 0,
+        };
+        if let Some(cipher) = &self.cipher {
+            let tag = cipher.seal(number, &header.authenticated(), &mut buffer[HEADER_BYTES..])?;
+            buffer.extend_from_slice(&tag);
+        }
+        header.body_crc32c = crc32c::crc32c(&buffer[HEADER_BYTES..]);
+        buffer[..HEADER_BYTES].copy_from_slice(&header.encode());
+        Ok(buffer)
+    }
+}
+
+/// A small object in one call: head and one data frame, marked as the last. What an encrypted record is.
+pub fn seal_object(
+    object_type: ObjectType,
+    name: &str,
+    repository: RepositoryId,
+    key: Option<&RepositoryKey>,
+    compression: Compression,
+    raw: &[u8],
+) -> Result<Vec<u8>, FormatError> {
+    let (sealer, mut object) = ObjectSealer::new(object_type, name, repository, key)?;
+    let frame = Compressor::new(compression)
+        .and_then(|mut compressor| compressor.compress(FrameKind::Data, raw))
+        .map_err(|fault| fault.of(name))?;
+    object.extend_from_slice(&sealer.seal(1, true, frame)?);
+    Ok(object)
+}

@@ -1,0 +1,63 @@
+//! What Holdfast stores: the repository format, without any input or output.
+//!
+//! Everything here turns values into bytes and bytes into values; fetching and storing them belongs to the
+//! engine and its store. The format is specified in `docs/format/`, from which an independent reader is
+//! written and tested; the code and the pages change together.
+//!
+//! The binary half, lowest first:
+//!
+//! - [`identity`]: [`RepositoryId`], [`RepositoryKey`]
+//! - [`codec`]: [`Compression`], [`Compressor`], [`decompress_into`](codec::decompress_into)
+//! - [`frame`]: the 32-byte header, sealing and opening, the head and the tail of an object
+//! - [`pack`]: many chunks in one object with an index at its end
+//! - [`wal_object`]: one WAL, history, backup-history or partial file as one object
+//! - [`manifest`]: where every extent of every file of a backup is
+//!
+//! No parser here panics or allocates without bound on hostile bytes. Every [`FormatError`] names the object.
+//!
+//! ```
+//! use holdfast_repo::{Compression, Compressor, FrameKind, PackIndex, PackWriter, RepositoryId, RepositoryKey};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let repository = RepositoryId::random()?;
+//! let key = RepositoryKey::random()?;
+//! let mut compressor = Compressor::new("zstd:3".parse::<Compression>()?)?;
+//!
+//! let (mut pack, head) = PackWriter::new("main/packs/20260822T101500Z/000001.pack", repository, Some(&key))?;
+//! let frame = compressor.compress(FrameKind::Data, b"one extent of one file")?;
+//! let (location, sealed) = pack.append(frame, &[])?;
+//! let end = pack.finish()?;
+//!
+//! let object = [head, sealed, end].concat();
+//! let index = PackIndex::parse("main/packs/20260822T101500Z/000001.pack", &object, repository, Some(&key))?;
+//! assert_eq!(index.frames()[0].location, location);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod chunk;
+pub mod codec;
+pub mod format_error;
+pub mod frame;
+pub mod identity;
+pub mod key;
+pub mod manifest;
+pub mod name;
+pub mod pack;
+pub mod record;
+pub mod wal_object;
+
+mod cipher;
+mod varint;
+
+pub use chunk::ChunkHash;
+pub use codec::{Codec, Compression, CompressionParseError, Compressor};
+pub use format_error::{Fault, FaultClass, FormatError};
+pub use frame::{
+    CompressedFrame, Encryption, Frame, FrameBuffers, FrameHeader, FrameKind, FrameLocation, ObjectHead, ObjectOpener,
+    ObjectSealer, ObjectType,
+};
+pub use identity::{RepositoryId, RepositoryKey};
+pub use manifest::{Extent, FileEntry, FileKind, Manifest, ManifestHeader, ManifestReader, ManifestWriter, PackEntry};
+pub use pack::{PackChunk, PackFrame, PackIndex, PackWriter};
+pub use wal_object::{WalObjectFacts, WalObjectPlan};

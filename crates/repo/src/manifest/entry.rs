@@ -1,0 +1,267 @@
+//! The entries of a manifest and their binary form.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::chunk::ChunkHash;
+use crate::codec::MAX_FRAME_RAW;
+use crate::format_error::Fault;
+use crate::frame::FrameLocation;
+use crate::varint::{Reader, put_bytes, put_varint};
+
+/// Files are cut into extents of 128 pages: 1 MiB.
+pub const EXTENT_BYTES: u32 = 1 << 20;
+
+/// Bytes of the shortest extent in a manifest: five varints of one byte and the hash.
+const SHORTEST_EXTENT: usize = 5 + 32;
+
+/// The first section: whose manifest this is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestHeader {
+    /// The backup's id.
+    pub backup: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// Length of every extent of a file but its last, in bytes.
+    pub extent_bytes: u32,
+    /// Whatever else the writer has to say; readers take what they know.
+    #[serde(default)]
+    pub details: Map<String, Value>,
+}
+
+/// A pack that extents refer to by its position in the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackEntry {
+    /// The pack's full object name.
+    pub name: String,
+    /// The pack's size in bytes.
+    pub size_bytes: u64,
+}
+
+/// Where the bytes of one extent are. Extents follow each other in the file without gaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The hash of the extent's raw bytes.
+    pub hash: ChunkHash,
+    /// The pack's position in the list of packs.
+    pub pack: u32,
+    /// Where the frame stands in the pack.
+    pub frame_offset: u32,
+    /// Length of the frame with its header; 0 for a hole.
+    pub frame_length: u32,
+    /// Where the extent begins in the frame's raw bytes.
+    pub offset: u32,
+    /// Length of the extent in bytes.
+    pub length: u32,
+}
+
+impl Extent {
+    /// An extent in a frame of a pack.
+    pub fn stored(hash: ChunkHash, pack: u32, frame: FrameLocation, offset: u32, length: u32) -> Self {
+        Self { hash, pack, frame_offset: frame.offset, frame_length: frame.length, offset, length }
+    }
+
+    /// An extent of zeros, which is not stored. `hash` is that of `length` zeros.
+    pub fn hole(hash: ChunkHash, length: u32) -> Self {
+        Self { hash, pack: 0, frame_offset: 0, frame_length: 0, offset: 0, length }
+    }
+
+    /// Whether the extent is all zeros and not stored.
+    pub fn is_hole(&self) -> bool {
+        self.frame_length == 0
+    }
+
+    /// The frame's place in its pack.
+    pub fn frame(&self) -> FrameLocation {
+        FrameLocation { offset: self.frame_offset, length: self.frame_length }
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        let Self { hash, pack, frame_offset, frame_length, offset, length } = self;
+        for field in [pack, frame_offset, frame_length, offset, length] {
+            put_varint(out, u64::from(*field));
+        }
+        out.extend_from_slice(hash.as_bytes());
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Fault> {
+        Ok(Self {
+            pack: reader.varint_u32("pack number")?,
+            frame_offset: reader.varint_u32("frame offset")?,
+            frame_length: reader.varint_u32("frame length")?,
+            offset: reader.varint_u32("offset in the frame")?,
+            length: reader.varint_u32("extent length")?,
+            hash: ChunkHash::from_bytes(reader.array()?),
+        })
+    }
+
+    fn check(&self, packs: &[PackEntry]) -> Result<(), String> {
+        if self.length == 0 || self.length > MAX_FRAME_RAW {
+            return Err(format!("an extent of {} bytes", self.length));
+        }
+        if self.is_hole() {
+            let placed = self.pack != 0 || self.frame_offset != 0 || self.offset != 0;
+            return if placed { Err("a hole with a place in a pack".to_owned()) } else { Ok(()) };
+        }
+        let pack = packs.get(self.pack as usize).ok_or_else(|| format!("pack number {} is not listed", self.pack))?;
+        if self.frame().range().end > pack.size_bytes {
+            return Err(format!("an extent behind the end of pack {}", pack.name));
+        }
+        if u64::from(self.offset) + u64::from(self.length) > u64::from(MAX_FRAME_RAW) {
+            return Err("an extent behind the end of its frame".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// What a directory entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind<'a> {
+    /// A regular file.
+    File {
+        /// CRC-32C of the whole content.
+        crc32c: u32,
+        /// Its extents in order.
+        extents: &'a [Extent],
+    },
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink {
+        /// Where it points; raw bytes.
+        target: &'a [u8],
+    },
+}
+
+/// One file, directory or symbolic link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileEntry<'a> {
+    /// Relative to the data directory, parts separated by `/`; raw bytes. Empty for the data directory itself.
+    pub path: &'a [u8],
+    /// What it is, with its content.
+    pub kind: FileKind<'a>,
+    /// Permission bits, as `st_mode & 07777`.
+    pub mode: u32,
+    /// Length in bytes; 0 for directories and links.
+    pub size_bytes: u64,
+    /// Time of the last change, seconds since 1970.
+    pub mtime_seconds: u64,
+}
+
+impl<'a> FileEntry<'a> {
+    /// The extents of a file; none for anything else.
+    pub fn extents(&self) -> &'a [Extent] {
+        match self.kind {
+            FileKind::File { extents, .. } => extents,
+            FileKind::Directory | FileKind::Symlink { .. } => &[],
+        }
+    }
+
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        put_bytes(out, self.path);
+        out.push(match self.kind {
+            FileKind::File { .. } => 0,
+            FileKind::Directory => 1,
+            FileKind::Symlink { .. } => 2,
+        });
+        put_varint(out, u64::from(self.mode));
+        put_varint(out, self.size_bytes);
+        put_varint(out, self.mtime_seconds);
+        match self.kind {
+            FileKind::Directory => {}
+            FileKind::Symlink { target } => put_bytes(out, target),
+            FileKind::File { crc32c, extents } => {
+                out.extend_from_slice(&crc32c.to_le_bytes());
+                put_varint(out, extents.len() as u64);
+                for extent in extents {
+                    extent.put(out);
+                }
+            }
+        }
+    }
+
+    /// Reads an entry; the extents of a file go into `extents`, which is emptied first.
+    pub(super) fn read<'r: 'a>(reader: &mut Reader<'r>, extents: &'a mut Vec<Extent>) -> Result<Self, Fault> {
+        extents.clear();
+        let path = reader.bytes()?;
+        let kind = reader.byte()?;
+        let mode = reader.varint_u32("mode")?;
+        let size_bytes = reader.varint()?;
+        let mtime_seconds = reader.varint()?;
+        let kind = match kind {
+            0 => {
+                let crc32c = u32::from_le_bytes(reader.array()?);
+                let count = reader.count(SHORTEST_EXTENT)?;
+                extents.reserve(count);
+                for _ in 0..count {
+                    extents.push(Extent::read(reader)?);
+                }
+                FileKind::File { crc32c, extents }
+            }
+            1 => FileKind::Directory,
+            2 => FileKind::Symlink { target: reader.bytes()? },
+            other => return Err(reader.malformed(format!("unknown kind of file {other}"))),
+        };
+        Ok(Self { path, kind, mode, size_bytes, mtime_seconds })
+    }
+
+    /// What a reader insists on: a safe path, extents inside their packs, lengths that add up. Writers check
+    /// the same, so that no backup is made that cannot be read.
+    pub(super) fn check(&self, packs: &[PackEntry]) -> Result<(), Fault> {
+        let wrong = |problem: String| {
+            let path = String::from_utf8_lossy(self.path);
+            Fault::malformed("file entry", format!("{problem} (path `{path}`)"))
+        };
+        if !(self.path.is_empty() && self.kind == FileKind::Directory) {
+            check_path(self.path)?;
+        }
+        if self.mode > 0o7777 {
+            return Err(wrong(format!("mode {:o}", self.mode)));
+        }
+        let mut total = 0;
+        for extent in self.extents() {
+            extent.check(packs).map_err(wrong)?;
+            total += u64::from(extent.length);
+        }
+        if total != self.size_bytes {
+            return Err(wrong(format!("extents of {total} bytes for a size of {}", self.size_bytes)));
+        }
+        match self.kind {
+            FileKind::Symlink { target } if target.is_empty() || target.contains(&0) => {
+                Err(wrong("a link without a proper target".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Refuses a path that could leave the data directory or that no file system takes: absolute, with an empty
+/// part, `.` or `..`, or with a zero byte.
+pub fn check_path(path: &[u8]) -> Result<(), Fault> {
+    let safe = path.split(|byte| *byte == b'/').all(|part| !matches!(part, b"" | b"." | b".."));
+    if safe && !path.contains(&0) {
+        Ok(())
+    } else {
+        Err(Fault::malformed("file entry", format!("unsafe path `{}`", String::from_utf8_lossy(path))))
+    }
+}
+
+pub(super) fn put_packs(out: &mut Vec<u8>, packs: &[PackEntry]) {
+    put_varint(out, packs.len() as u64);
+    for PackEntry { name, size_bytes } in packs {
+        put_bytes(out, name.as_bytes());
+        put_varint(out, *size_bytes);
+    }
+}
+
+pub(super) fn read_packs(reader: &mut Reader<'_>) -> Result<Vec<PackEntry>, Fault> {
+    let count = reader.count(2)?;
+    let mut packs = Vec::with_capacity(count);
+    for _ in 0..count {
+        let name = std::str::from_utf8(reader.bytes()?)
+            .map_err(|_| reader.malformed("the name of a pack is not UTF-8"))?
+            .to_owned();
+        packs.push(PackEntry { name, size_bytes: reader.varint()? });
+    }
+    if reader.is_empty() { Ok(packs) } else { Err(reader.malformed(format!("{} bytes too many", reader.remaining()))) }
+}

@@ -1,0 +1,166 @@
+//! A whole manifest in memory, packed tightly.
+
+use super::entry::{Extent, FileEntry, FileKind, ManifestHeader, PackEntry};
+use crate::format_error::{Fault, FormatError};
+use crate::identity::{RepositoryId, RepositoryKey};
+use crate::manifest::ManifestReader;
+
+/// Extents are kept in blocks of this many (3.4 MB): growing by doubling one large array would need the old
+/// and the new array at once. The extents of one file stand in one block.
+const BLOCK_EXTENTS: usize = 1 << 16;
+
+/// All files of a backup. Files keep the order they were pushed in.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    header: ManifestHeader,
+    packs: Vec<PackEntry>,
+    files: Vec<File>,
+    /// Paths, each followed by the target of a symbolic link.
+    names: Vec<u8>,
+    extents: Vec<Vec<Extent>>,
+    extent_count: u64,
+    total_bytes: u64,
+}
+
+/// A file in 56 bytes; its names and extents are elsewhere.
+#[derive(Debug, Clone, Copy)]
+struct File {
+    names_start: u64,
+    size_bytes: u64,
+    mtime_seconds: u64,
+    path_length: u32,
+    mode: u32,
+    content: Content,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Content {
+    File { crc32c: u32, block: u32, start: u32, count: u32 },
+    Directory,
+    Symlink { target_length: u32 },
+}
+
+impl Manifest {
+    /// A manifest without files yet.
+    pub fn new(header: ManifestHeader, packs: Vec<PackEntry>) -> Self {
+        Self {
+            header,
+            packs,
+            files: Vec::new(),
+            names: Vec::new(),
+            extents: Vec::new(),
+            extent_count: 0,
+            total_bytes: 0,
+        }
+    }
+
+    /// Reads a manifest object held in memory.
+    pub fn parse(
+        name: &str,
+        object: &[u8],
+        repository: RepositoryId,
+        key: Option<&RepositoryKey>,
+    ) -> Result<Self, FormatError> {
+        let mut reader = ManifestReader::new(name, repository, key);
+        reader.feed(object)?;
+        reader.finish()
+    }
+
+    /// Adds a file. Fails when its path is unsafe, an extent lies outside the listed packs, or the extents do
+    /// not add up to its size.
+    pub fn push(&mut self, entry: &FileEntry<'_>) -> Result<(), Fault> {
+        entry.check(&self.packs)?;
+        let too_long = |what, bytes: usize| Fault::TooLong { what, bytes: bytes as u64, limit: u64::from(u32::MAX) };
+        let length_of = |what, bytes: &[u8]| u32::try_from(bytes.len()).map_err(|_| too_long(what, bytes.len()));
+        let path_length = length_of("path", entry.path)?;
+        let content = match entry.kind {
+            FileKind::Directory => Content::Directory,
+            FileKind::Symlink { target } => Content::Symlink { target_length: length_of("link target", target)? },
+            FileKind::File { crc32c, extents } => {
+                let (block, start) = self.place_extents(extents);
+                let count = u32::try_from(extents.len()).map_err(|_| too_long("extent list", extents.len()))?;
+                Content::File { crc32c, block, start, count }
+            }
+        };
+        let names_start = self.names.len() as u64;
+        self.names.extend_from_slice(entry.path);
+        if let FileKind::Symlink { target } = entry.kind {
+            self.names.extend_from_slice(target);
+        }
+        let FileEntry { size_bytes, mtime_seconds, mode, .. } = *entry;
+        self.files.push(File { names_start, size_bytes, mtime_seconds, path_length, mode, content });
+        self.total_bytes += size_bytes;
+        Ok(())
+    }
+
+    fn place_extents(&mut self, extents: &[Extent]) -> (u32, u32) {
+        let fits = |block: &Vec<Extent>| block.capacity() - block.len() >= extents.len();
+        if !self.extents.last().is_some_and(fits) {
+            self.extents.push(Vec::with_capacity(extents.len().max(BLOCK_EXTENTS)));
+        }
+        let block = self.extents.len() - 1;
+        let start = self.extents[block].len();
+        self.extents[block].extend_from_slice(extents);
+        self.extent_count += extents.len() as u64;
+        (block as u32, start as u32)
+    }
+
+    /// The first section.
+    pub fn header(&self) -> &ManifestHeader {
+        &self.header
+    }
+
+    /// The packs that extents refer to by position.
+    pub fn packs(&self) -> &[PackEntry] {
+        &self.packs
+    }
+
+    /// The number of files, directories and links.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Whether there are no files.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// The number of extents of all files.
+    pub fn extent_count(&self) -> u64 {
+        self.extent_count
+    }
+
+    /// The length of all files together, in bytes.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    /// A file by its position.
+    pub fn file(&self, position: usize) -> Option<FileEntry<'_>> {
+        let file = self.files.get(position)?;
+        let start = file.names_start as usize;
+        let path_end = start + file.path_length as usize;
+        let kind = match file.content {
+            Content::Directory => FileKind::Directory,
+            Content::Symlink { target_length } => {
+                FileKind::Symlink { target: &self.names[path_end..path_end + target_length as usize] }
+            }
+            Content::File { crc32c, block, start, count } => FileKind::File {
+                crc32c,
+                extents: &self.extents[block as usize][start as usize..start as usize + count as usize],
+            },
+        };
+        Some(FileEntry {
+            path: &self.names[start..path_end],
+            kind,
+            mode: file.mode,
+            size_bytes: file.size_bytes,
+            mtime_seconds: file.mtime_seconds,
+        })
+    }
+
+    /// All files in order.
+    pub fn files(&self) -> impl Iterator<Item = FileEntry<'_>> {
+        (0..self.files.len()).filter_map(|position| self.file(position))
+    }
+}

@@ -1,0 +1,28 @@
+//! The manifest of a backup: every file, and where every extent of it is.
+//!
+//! Order of the object: head, then data frames only, the last one marked as such. Each frame's raw bytes begin
+//! with a section number: 1 header (JSON), 2 packs, 3 files. Sections come in this order, the first two
+//! once. A file's entry is never split over frames.
+//!
+//! [`Manifest`] holds all of it in memory: 52 bytes an extent, so that 10 TB in extents of 1 MiB, with a
+//! million files, take well under 1 GiB. [`ManifestWriter`] and [`ManifestReader`] work frame by frame.
+//!
+//! A reader trusts nothing in a manifest: paths that could leave the data directory, extents outside their
+//! packs and lengths that do not add up are refused.
+
+mod entry;
+mod memory;
+mod read;
+mod write;
+
+pub use entry::{EXTENT_BYTES, Extent, FileEntry, FileKind, ManifestHeader, PackEntry, check_path};
+pub use memory::Manifest;
+pub use read::ManifestReader;
+pub use write::ManifestWriter;
+
+const SECTION_HEADER: u8 = 1;
+const SECTION_PACKS: u8 = 2;
+const SECTION_FILES: u8 = 3;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! Reading a manifest as its bytes arrive.
+
+use super::entry::{Extent, FileEntry, ManifestHeader, PackEntry, read_packs};
+use super::memory::Manifest;
+use super::{SECTION_FILES, SECTION_HEADER, SECTION_PACKS};
+use crate::format_error::{Fault, FormatError};
+use crate::frame::{
+    FrameBuffers, FrameHeader, FrameKind, HEAD_FRAME_BYTES, HEADER_BYTES, ObjectOpener, ObjectType, check_order,
+};
+use crate::identity::{RepositoryId, RepositoryKey};
+use crate::varint::Reader;
+
+/// Takes a manifest object in pieces of any size and gives the [`Manifest`] when all of it has come. Holds at
+/// most one unfinished frame besides the result.
+#[derive(Debug)]
+pub struct ManifestReader {
+    name: String,
+    repository: RepositoryId,
+    key: Option<RepositoryKey>,
+    /// The beginning of a frame whose rest has not come yet.
+    unfinished: Vec<u8>,
+    opener: Option<ObjectOpener>,
+    next_number: u64,
+    finished: bool,
+    buffers: FrameBuffers,
+    extents: Vec<Extent>,
+    header: Option<ManifestHeader>,
+    manifest: Option<Manifest>,
+}
+
+impl ManifestReader {
+    /// A reader for the object of this full name.
+    pub fn new(name: &str, repository: RepositoryId, key: Option<&RepositoryKey>) -> Self {
+        Self {
+            name: name.to_owned(),
+            repository,
+            key: key.cloned(),
+            unfinished: Vec::new(),
+            opener: None,
+            next_number: 0,
+            finished: false,
+            buffers: FrameBuffers::default(),
+            extents: Vec::new(),
+            header: None,
+            manifest: None,
+        }
+    }
+
+    /// Takes the next bytes of the object.
+    pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), FormatError> {
+        // A frame that began in an earlier piece is completed first: its header, then its body.
+        while !self.unfinished.is_empty() && !piece.is_empty() {
+            let wanted = self.frame_bytes(&self.unfinished)?.unwrap_or(HEADER_BYTES);
+            let (taken, rest) = piece.split_at(piece.len().min(wanted - self.unfinished.len()));
+            self.unfinished.extend_from_slice(taken);
+            piece = rest;
+            if self.frame_bytes(&self.unfinished)? == Some(self.unfinished.len()) {
+                let mut frame = std::mem::take(&mut self.unfinished);
+                self.take_frame(&frame)?;
+                frame.clear();
+                self.unfinished = frame;
+            }
+        }
+        while let Some(length) = self.frame_bytes(piece)?.filter(|length| *length <= piece.len()) {
+            let (frame, rest) = piece.split_at(length);
+            self.take_frame(frame)?;
+            piece = rest;
+        }
+        self.unfinished.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// The manifest, when the last frame has come and nothing is missing.
+    pub fn finish(self) -> Result<Manifest, FormatError> {
+        if !self.finished || !self.unfinished.is_empty() {
+            return Err(Fault::MissingLastFrame.of(self.name));
+        }
+        self.manifest.ok_or_else(|| Fault::malformed("manifest", "no list of packs").of(self.name))
+    }
+
+    /// The length of the frame that begins here, when its header is there.
+    fn frame_bytes(&self, bytes: &[u8]) -> Result<Option<usize>, FormatError> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        if self.finished {
+            return Err(Fault::TrailingBytes { bytes: bytes.len() as u64 }.of(&self.name));
+        }
+        if bytes.len() < HEADER_BYTES {
+            return Ok(None);
+        }
+        let header = FrameHeader::parse(bytes, 0).map_err(|fault| fault.of(&self.name))?;
+        Ok(Some(header.frame_bytes() as usize))
+    }
+
+    fn take_frame(&mut self, frame: &[u8]) -> Result<(), FormatError> {
+        let header = FrameHeader::parse(frame, 0).map_err(|fault| fault.of(&self.name))?;
+        check_order(&header, self.next_number).map_err(|fault| fault.of(&self.name))?;
+        self.next_number += 1;
+        let Some(opener) = &self.opener else {
+            debug_assert!(frame.len() <= HEAD_FRAME_BYTES || header.kind == FrameKind::Head);
+            let opener =
+                ObjectOpener::new(ObjectType::Manifest, &self.name, frame, self.repository, self.key.as_ref())?;
+            self.opener = Some(opener);
+            return Ok(());
+        };
+        let mut buffers = std::mem::take(&mut self.buffers);
+        let (header, raw) = opener.open_frame_into(frame, &mut buffers)?;
+        if header.kind != FrameKind::Data {
+            let (number, found) = (header.number, header.kind);
+            return Err(Fault::UnexpectedKind { number, expected: FrameKind::Data, found }.of(&self.name));
+        }
+        self.take_section(raw).map_err(|fault| fault.of(&self.name))?;
+        self.finished = header.last;
+        self.buffers = buffers;
+        Ok(())
+    }
+
+    fn take_section(&mut self, raw: &[u8]) -> Result<(), Fault> {
+        let out_of_order = |section: &str| Fault::malformed("manifest", format!("{section} out of order"));
+        let (section, content) =
+            raw.split_first().ok_or_else(|| Fault::malformed("manifest", "a frame without a section"))?;
+        match *section {
+            SECTION_HEADER => {
+                if self.header.is_some() || self.manifest.is_some() {
+                    return Err(out_of_order("header"));
+                }
+                let header = serde_json::from_slice(content)
+                    .map_err(|error| Fault::malformed("manifest header", error.to_string()))?;
+                self.header = Some(header);
+                Ok(())
+            }
+            SECTION_PACKS => {
+                let header = self.header.take().ok_or_else(|| out_of_order("list of packs"))?;
+                let packs: Vec<PackEntry> = read_packs(&mut Reader::new("list of packs", content))?;
+                self.manifest = Some(Manifest::new(header, packs));
+                Ok(())
+            }
+            SECTION_FILES => {
+                let manifest = self.manifest.as_mut().ok_or_else(|| out_of_order("files"))?;
+                let mut reader = Reader::new("file entry", content);
+                while !reader.is_empty() {
+                    let entry = FileEntry::read(&mut reader, &mut self.extents)?;
+                    manifest.push(&entry)?;
+                }
+                Ok(())
+            }
+            other => Err(Fault::UnknownSection(other)),
+        }
+    }
+}

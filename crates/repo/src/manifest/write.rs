@@ -1,0 +1,101 @@
+//! Writing a manifest, one finished frame after the other.
+
+use bytes::Bytes;
+
+use super::entry::{FileEntry, ManifestHeader, PackEntry, put_packs};
+use super::memory::Manifest;
+use super::{SECTION_FILES, SECTION_HEADER, SECTION_PACKS};
+use crate::codec::{Codec, Compression, Compressor};
+use crate::format_error::{Fault, FormatError};
+use crate::frame::{FrameKind, ObjectSealer, ObjectType};
+use crate::identity::{RepositoryId, RepositoryKey};
+
+/// A frame of files is closed when it passes this many raw bytes.
+const FRAME_FULL_BYTES: usize = 1 << 20;
+
+/// Gives the frames of a manifest in order; holds at most one frame of files.
+#[derive(Debug)]
+pub struct ManifestWriter {
+    sealer: ObjectSealer,
+    compressor: Compressor,
+    packs: Vec<PackEntry>,
+    next_number: u32,
+    files: Vec<u8>,
+}
+
+impl ManifestWriter {
+    /// Begins a manifest of the given full object name. All packs must be known and finished. The bytes are
+    /// the head, header and packs frames, to be stored first.
+    pub fn new(
+        name: &str,
+        repository: RepositoryId,
+        key: Option<&RepositoryKey>,
+        header: &ManifestHeader,
+        packs: &[PackEntry],
+    ) -> Result<(Self, Bytes), FormatError> {
+        let named = |fault: Fault| fault.of(name);
+        let (sealer, mut start) = ObjectSealer::new(ObjectType::Manifest, name, repository, key)?;
+        let compressor = Compressor::new(Compression::of(Codec::Zstd)).map_err(named)?;
+        let (packs, files) = (packs.to_vec(), vec![SECTION_FILES]);
+        let mut writer = Self { sealer, compressor, packs, next_number: 1, files };
+        let mut section = vec![SECTION_HEADER];
+        serde_json::to_writer(&mut section, header)
+            .map_err(|error| named(Fault::malformed("manifest header", error.to_string())))?;
+        start.extend_from_slice(&writer.seal(&section, false)?);
+        section.clear();
+        section.push(SECTION_PACKS);
+        put_packs(&mut section, &writer.packs);
+        start.extend_from_slice(&writer.seal(&section, false)?);
+        Ok((writer, start.into()))
+    }
+
+    /// Adds a file, and gives a frame when one is full. Fails, like a reader would, on an unsafe path, an
+    /// extent outside the packs, or a size that is not the sum of the extents.
+    pub fn push(&mut self, entry: &FileEntry<'_>) -> Result<Option<Bytes>, FormatError> {
+        entry.check(&self.packs).map_err(|fault| fault.of(self.sealer.name()))?;
+        entry.put(&mut self.files);
+        if self.files.len() <= FRAME_FULL_BYTES {
+            return Ok(None);
+        }
+        self.close_frame(false).map(Some)
+    }
+
+    /// The last frame, to be stored at the end of the object.
+    pub fn finish(mut self) -> Result<Bytes, FormatError> {
+        self.close_frame(true)
+    }
+
+    /// A whole manifest as one object in memory.
+    pub fn write(
+        name: &str,
+        repository: RepositoryId,
+        key: Option<&RepositoryKey>,
+        manifest: &Manifest,
+    ) -> Result<Bytes, FormatError> {
+        let (mut writer, start) = Self::new(name, repository, key, manifest.header(), manifest.packs())?;
+        let mut object = start.to_vec();
+        for file in manifest.files() {
+            if let Some(frame) = writer.push(&file)? {
+                object.extend_from_slice(&frame);
+            }
+        }
+        object.extend_from_slice(&writer.finish()?);
+        Ok(object.into())
+    }
+
+    fn close_frame(&mut self, last: bool) -> Result<Bytes, FormatError> {
+        let mut files = std::mem::take(&mut self.files);
+        let sealed = self.seal(&files, last)?;
+        files.clear();
+        files.push(SECTION_FILES);
+        self.files = files;
+        Ok(sealed.into())
+    }
+
+    fn seal(&mut self, section: &[u8], last: bool) -> Result<Vec<u8>, FormatError> {
+        let frame = self.compressor.compress(FrameKind::Data, section).map_err(|fault| fault.of(self.sealer.name()))?;
+        let number = self.next_number;
+        self.next_number += 1;
+        self.sealer.seal(number, last, frame)
+    }
+}

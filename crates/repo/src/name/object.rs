@@ -1,0 +1,289 @@
+//! The typed form of every object name, and the folders to list.
+
+use super::{BackupId, ClaimNumber, ClusterName, LedgerKind, LedgerTime, NameError, SlotName};
+use crate::codec::Codec;
+use holdfast_pgtypes::{TimelineId, WalFileName};
+use std::fmt;
+use std::str::FromStr;
+
+/// Name of the record that makes a prefix a repository.
+pub const REPOSITORY_OBJECT: &str = "holdfast.json";
+
+/// The highest pack number: the name has six digits. At the default pack size this is far above any backup.
+pub const MAX_PACK_NUMBER: u32 = 999_999;
+
+/// Every object of a repository, by name. `Display` gives the name relative to the repository's prefix, `FromStr` reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ObjectPath {
+    /// `holdfast.json`
+    Repository,
+    /// `keys/<slot>.json`
+    KeySlot(SlotName),
+    /// `<cluster>/claims/<n>.json`
+    Claim {
+        /// Whose archive.
+        cluster: ClusterName,
+        /// Which claim on it.
+        claim: ClaimNumber,
+    },
+    /// `<cluster>/wal/<claim>/<timeline>/<16 hex>/<file>.<codec>[.enc]`, history files without the 16-hex folder
+    WalFile {
+        /// Whose archive.
+        cluster: ClusterName,
+        /// Under which claim.
+        claim: ClaimNumber,
+        /// PostgreSQL's file name.
+        file: WalFileName,
+        /// How it is compressed.
+        codec: Codec,
+        /// Whether it is encrypted.
+        encrypted: bool,
+    },
+    /// `<cluster>/packs/<backup id>/<6 digits>.pack`
+    Pack {
+        /// Whose backup.
+        cluster: ClusterName,
+        /// The backup that wrote it.
+        backup: BackupId,
+        /// Number of the pack within the backup, up to [`MAX_PACK_NUMBER`].
+        number: u32,
+    },
+    /// `<cluster>/backups/<backup id>/start.json`
+    BackupStart {
+        /// Whose backup.
+        cluster: ClusterName,
+        /// Which one.
+        backup: BackupId,
+    },
+    /// `<cluster>/backups/<backup id>/manifest`
+    Manifest {
+        /// Whose backup.
+        cluster: ClusterName,
+        /// Which one.
+        backup: BackupId,
+    },
+    /// `<cluster>/backups/<backup id>/backup.json`: its presence makes the backup exist
+    BackupSummary {
+        /// Whose backup.
+        cluster: ClusterName,
+        /// Which one.
+        backup: BackupId,
+    },
+    /// `<cluster>/ledger/<time>-<kind>.json`
+    Ledger {
+        /// Whose ledger.
+        cluster: ClusterName,
+        /// When it was written.
+        time: LedgerTime,
+        /// What it tells of.
+        kind: LedgerKind,
+    },
+}
+
+impl ObjectPath {
+    /// The cluster an object belongs to; `None` for the repository's own record and its keys.
+    pub fn cluster(&self) -> Option<&ClusterName> {
+        match self {
+            Self::Repository | Self::KeySlot(_) => None,
+            Self::Claim { cluster, .. }
+            | Self::WalFile { cluster, .. }
+            | Self::Pack { cluster, .. }
+            | Self::BackupStart { cluster, .. }
+            | Self::Manifest { cluster, .. }
+            | Self::BackupSummary { cluster, .. }
+            | Self::Ledger { cluster, .. } => Some(cluster),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        if text == REPOSITORY_OBJECT {
+            return Some(Self::Repository);
+        }
+        let (top, rest) = text.split_once('/')?;
+        if top == "keys" {
+            return Some(Self::KeySlot(rest.strip_suffix(".json")?.parse().ok()?));
+        }
+        let cluster: ClusterName = top.parse().ok()?;
+        let (folder, rest) = rest.split_once('/')?;
+        match folder {
+            "claims" => Some(Self::Claim { cluster, claim: rest.strip_suffix(".json")?.parse().ok()? }),
+            "wal" => {
+                let (claim, rest) = rest.split_once('/')?;
+                let (_, stored) = rest.rsplit_once('/')?;
+                let (file, codec, encrypted) = split_wal_extension(stored)?;
+                Some(Self::WalFile { cluster, claim: claim.parse().ok()?, file: file.parse().ok()?, codec, encrypted })
+            }
+            "packs" => {
+                let (backup, pack) = rest.split_once('/')?;
+                let number = pack.strip_suffix(".pack").filter(|digits| digits.len() == 6)?.parse().ok()?;
+                Some(Self::Pack { cluster, backup: backup.parse().ok()?, number })
+            }
+            "backups" => {
+                let (backup, object) = rest.split_once('/')?;
+                let backup = backup.parse().ok()?;
+                match object {
+                    "start.json" => Some(Self::BackupStart { cluster, backup }),
+                    "manifest" => Some(Self::Manifest { cluster, backup }),
+                    "backup.json" => Some(Self::BackupSummary { cluster, backup }),
+                    _ => None,
+                }
+            }
+            "ledger" => {
+                let (time, kind) = rest.strip_suffix(".json")?.split_once('-')?;
+                Some(Self::Ledger { cluster, time: time.parse().ok()?, kind: kind.parse().ok()? })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ObjectPath {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Repository => formatter.write_str(REPOSITORY_OBJECT),
+            Self::KeySlot(slot) => write!(formatter, "keys/{slot}.json"),
+            Self::Claim { cluster, claim } => write!(formatter, "{cluster}/claims/{claim}.json"),
+            Self::WalFile { cluster, claim, file, codec, encrypted } => {
+                let name = file.to_string();
+                let extension = codec.extension();
+                let seal = if *encrypted { ".enc" } else { "" };
+                // Every WAL file name begins with the timeline, all but history files go on with the log number.
+                let timeline = name.get(..8).unwrap_or_default();
+                write!(formatter, "{cluster}/wal/{claim}/{timeline}/")?;
+                if !matches!(file, WalFileName::History(_)) {
+                    write!(formatter, "{}/", name.get(..16).unwrap_or_default())?;
+                }
+                write!(formatter, "{name}.{extension}{seal}")
+            }
+            Self::Pack { cluster, backup, number } => write!(formatter, "{cluster}/packs/{backup}/{number:06}.pack"),
+            Self::BackupStart { cluster, backup } => write!(formatter, "{cluster}/backups/{backup}/start.json"),
+            Self::Manifest { cluster, backup } => write!(formatter, "{cluster}/backups/{backup}/manifest"),
+            Self::BackupSummary { cluster, backup } => write!(formatter, "{cluster}/backups/{backup}/backup.json"),
+            Self::Ledger { cluster, time, kind } => write!(formatter, "{cluster}/ledger/{time}-{kind}.json"),
+        }
+    }
+}
+
+impl FromStr for ObjectPath {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::parse(text)
+            .filter(|path| path.to_string() == text)
+            .ok_or_else(|| NameError::new("repository object name", text, "see the list of names in docs/format"))
+    }
+}
+
+fn split_wal_extension(stored: &str) -> Option<(&str, Codec, bool)> {
+    let (stored, encrypted) = stored.strip_suffix(".enc").map_or((stored, false), |inner| (inner, true));
+    let (file, extension) = stored.rsplit_once('.')?;
+    let codec = Codec::ALL.into_iter().find(|codec| codec.extension() == extension)?;
+    Some((file, codec, encrypted))
+}
+
+/// `<cluster>/wal/<claim>/...`: the object of a WAL file.
+///
+/// The codec is the claim's, so that a file has exactly one possible name and conditional create protects it; of history
+/// files it is always [`Codec::Zstd`] (see [`wal_codec`]).
+pub fn wal_file(
+    cluster: &ClusterName,
+    claim: ClaimNumber,
+    file: &WalFileName,
+    claim_codec: Codec,
+    encrypted: bool,
+) -> String {
+    let codec = wal_codec(file, claim_codec);
+    ObjectPath::WalFile { cluster: cluster.clone(), claim, file: *file, codec, encrypted }.to_string()
+}
+
+/// The codec a WAL file is stored with under a claim: the claim's, except history files, which are always zstd.
+pub fn wal_codec(file: &WalFileName, claim_codec: Codec) -> Codec {
+    match file {
+        WalFileName::History(_) => Codec::Zstd,
+        WalFileName::Segment(_) | WalFileName::Partial(_) | WalFileName::BackupHistory { .. } => claim_codec,
+    }
+}
+
+/// `<cluster>/wal/<claim>/`: every WAL file of a claim.
+pub fn wal_claim_folder(cluster: &ClusterName, claim: ClaimNumber) -> String {
+    format!("{cluster}/wal/{claim}/")
+}
+
+/// `<cluster>/wal/<claim>/<timeline>/`: every WAL file of one timeline.
+pub fn wal_timeline_folder(cluster: &ClusterName, claim: ClaimNumber, timeline: TimelineId) -> String {
+    format!("{cluster}/wal/{claim}/{}/", timeline.hex())
+}
+
+/// `<cluster>/wal/<claim>/<timeline>/<16 hex>/`: the folder that holds `file`, up to 256 segments of 16 MiB. For a history
+/// file it is the folder of its timeline.
+pub fn wal_log_folder(cluster: &ClusterName, claim: ClaimNumber, file: &WalFileName) -> String {
+    let mut name = wal_file(cluster, claim, file, Codec::Zstd, false);
+    name.truncate(name.rfind('/').map_or(0, |at| at + 1));
+    name
+}
+
+/// `keys/<slot>.json`
+pub fn key_slot(slot: &SlotName) -> String {
+    ObjectPath::KeySlot(slot.clone()).to_string()
+}
+
+/// `keys/`
+pub fn keys_folder() -> String {
+    "keys/".to_owned()
+}
+
+/// `<cluster>/claims/<n>.json`
+pub fn claim(cluster: &ClusterName, claim: ClaimNumber) -> String {
+    ObjectPath::Claim { cluster: cluster.clone(), claim }.to_string()
+}
+
+/// `<cluster>/claims/`
+pub fn claims_folder(cluster: &ClusterName) -> String {
+    format!("{cluster}/claims/")
+}
+
+/// `<cluster>/packs/<backup id>/<6 digits>.pack`; `number` is at most [`MAX_PACK_NUMBER`].
+pub fn pack(cluster: &ClusterName, backup: &BackupId, number: u32) -> String {
+    debug_assert!(number <= MAX_PACK_NUMBER, "pack number {number} has more than six digits");
+    ObjectPath::Pack { cluster: cluster.clone(), backup: *backup, number }.to_string()
+}
+
+/// `<cluster>/packs/<backup id>/`
+pub fn packs_folder(cluster: &ClusterName, backup: &BackupId) -> String {
+    format!("{cluster}/packs/{backup}/")
+}
+
+/// `<cluster>/backups/`
+pub fn backups_folder(cluster: &ClusterName) -> String {
+    format!("{cluster}/backups/")
+}
+
+/// `<cluster>/backups/<backup id>/`
+pub fn backup_folder(cluster: &ClusterName, backup: &BackupId) -> String {
+    format!("{cluster}/backups/{backup}/")
+}
+
+/// `<cluster>/backups/<backup id>/start.json`
+pub fn backup_start(cluster: &ClusterName, backup: &BackupId) -> String {
+    ObjectPath::BackupStart { cluster: cluster.clone(), backup: *backup }.to_string()
+}
+
+/// `<cluster>/backups/<backup id>/manifest`
+pub fn manifest(cluster: &ClusterName, backup: &BackupId) -> String {
+    ObjectPath::Manifest { cluster: cluster.clone(), backup: *backup }.to_string()
+}
+
+/// `<cluster>/backups/<backup id>/backup.json`
+pub fn backup_summary(cluster: &ClusterName, backup: &BackupId) -> String {
+    ObjectPath::BackupSummary { cluster: cluster.clone(), backup: *backup }.to_string()
+}
+
+/// `<cluster>/ledger/<time>-<kind>.json`
+pub fn ledger(cluster: &ClusterName, time: LedgerTime, kind: LedgerKind) -> String {
+    ObjectPath::Ledger { cluster: cluster.clone(), time, kind }.to_string()
+}
+
+/// `<cluster>/ledger/`
+pub fn ledger_folder(cluster: &ClusterName) -> String {
+    format!("{cluster}/ledger/")
+}

@@ -1,0 +1,131 @@
+//! The index at the end of a pack: every frame, every chunk in it, and whose chunk it was.
+
+use crate::chunk::ChunkHash;
+use crate::format_error::{Fault, FormatError};
+use crate::frame::{
+    FrameKind, FrameLocation, HEAD_FRAME_BYTES, HEADER_BYTES, ObjectOpener, ObjectType, TailPart, locate_last_part,
+};
+use crate::identity::{RepositoryId, RepositoryKey};
+use crate::varint::{Reader, put_bytes, put_varint};
+
+/// Bytes of the shortest chunk entry: four varints of one byte and the hash.
+const SHORTEST_CHUNK: usize = 4 + 32;
+
+/// A chunk in a frame, and the extent it was stored for first (others may share it).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackChunk {
+    /// Where it begins in the frame's raw bytes.
+    pub offset: u32,
+    /// Its length in bytes.
+    pub length: u32,
+    /// The hash of its raw bytes.
+    pub hash: ChunkHash,
+    /// The file, relative to the data directory; raw bytes.
+    pub path: Vec<u8>,
+    /// The number of the extent in the file, from 0.
+    pub extent: u64,
+}
+
+/// A data frame of a pack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackFrame {
+    /// Where it stands.
+    pub location: FrameLocation,
+    /// Bytes after decompression.
+    pub raw_len: u32,
+    /// Its chunks, in order of their offsets.
+    pub chunks: Vec<PackChunk>,
+}
+
+/// The index of a pack.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PackIndex {
+    frames: Vec<PackFrame>,
+}
+
+impl PackIndex {
+    /// The data frames in order. They follow each other without a gap, from the head to the index.
+    pub fn frames(&self) -> &[PackFrame] {
+        &self.frames
+    }
+
+    /// Reads the index of a pack held in memory.
+    pub fn parse(
+        name: &str,
+        object: &[u8],
+        repository: RepositoryId,
+        key: Option<&RepositoryKey>,
+    ) -> Result<Self, FormatError> {
+        let opener = ObjectOpener::new(ObjectType::Pack, name, object, repository, key)?;
+        match Self::from_end(&opener, object, object.len() as u64)? {
+            TailPart::Complete(index) => Ok(index),
+            TailPart::Fetch(range) => {
+                Err(Fault::Truncated { needed: range.end, available: object.len() as u64 }.of(name))
+            }
+        }
+    }
+
+    /// Reads the index from the last bytes of a pack of the given size, or says what to fetch.
+    pub fn from_end(opener: &ObjectOpener, end: &[u8], object_size: u64) -> Result<TailPart<Self>, FormatError> {
+        match locate_last_part(opener, end, object_size, FrameKind::Index)? {
+            TailPart::Fetch(range) => Ok(TailPart::Fetch(range)),
+            TailPart::Complete((index_offset, frame)) => {
+                let index = Self::decode(&frame.raw, index_offset).map_err(|fault| fault.of(opener.name()))?;
+                Ok(TailPart::Complete(index))
+            }
+        }
+    }
+
+    /// Decodes the raw bytes of an index frame that stands at `index_offset` of its pack.
+    fn decode(raw: &[u8], index_offset: u64) -> Result<Self, Fault> {
+        let mut reader = Reader::new("pack index", raw);
+        let mut frames = Vec::new();
+        let mut next = HEAD_FRAME_BYTES as u64;
+        while !reader.is_empty() {
+            let location = FrameLocation {
+                offset: reader.varint_u32("frame offset")?,
+                length: reader.varint_u32("frame length")?,
+            };
+            if u64::from(location.offset) != next || (location.length as usize) < HEADER_BYTES {
+                return Err(reader.malformed(format!("a frame at {location:?} where {next} was expected")));
+            }
+            next = location.range().end;
+            let raw_len = reader.varint_u32("raw length")?;
+            let count = reader.count(SHORTEST_CHUNK)?;
+            let chunks = (0..count).map(|_| read_chunk(&mut reader, raw_len)).collect::<Result<_, _>>()?;
+            frames.push(PackFrame { location, raw_len, chunks });
+        }
+        if next != index_offset {
+            return Err(reader.malformed(format!("frames end at {next}, the index is at {index_offset}")));
+        }
+        Ok(Self { frames })
+    }
+}
+
+fn read_chunk(reader: &mut Reader<'_>, raw_len: u32) -> Result<PackChunk, Fault> {
+    let chunk = PackChunk {
+        offset: reader.varint_u32("chunk offset")?,
+        length: reader.varint_u32("chunk length")?,
+        hash: ChunkHash::from_bytes(reader.array()?),
+        path: reader.bytes()?.to_vec(),
+        extent: reader.varint()?,
+    };
+    if u64::from(chunk.offset) + u64::from(chunk.length) > u64::from(raw_len) {
+        return Err(reader.malformed("a chunk reaches behind its frame"));
+    }
+    Ok(chunk)
+}
+
+pub(super) fn put_frame(out: &mut Vec<u8>, location: FrameLocation, raw_len: u32, chunks: &[PackChunk]) {
+    put_varint(out, u64::from(location.offset));
+    put_varint(out, u64::from(location.length));
+    put_varint(out, u64::from(raw_len));
+    put_varint(out, chunks.len() as u64);
+    for PackChunk { offset, length, hash, path, extent } in chunks {
+        put_varint(out, u64::from(*offset));
+        put_varint(out, u64::from(*length));
+        out.extend_from_slice(hash.as_bytes());
+        put_bytes(out, path);
+        put_varint(out, *extent);
+    }
+}

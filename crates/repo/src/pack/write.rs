@@ -1,0 +1,98 @@
+//! Writing a pack, one frame after the other.
+
+use bytes::Bytes;
+
+use super::index::{PackChunk, put_frame};
+use crate::codec::{Codec, Compression, Compressor};
+use crate::format_error::{Fault, FormatError};
+use crate::frame::{CompressedFrame, FrameKind, FrameLocation, ObjectSealer, ObjectType, seal_tail, tail_frame_bytes};
+use crate::identity::{RepositoryId, RepositoryKey};
+
+/// The most bytes of a pack that frames may take: offsets in manifests are 32 bits wide.
+pub const MAX_PACK_BYTES: u64 = u32::MAX as u64;
+
+/// The index a pack should not outgrow, in bytes before compression. It is one frame, which may hold
+/// [`MAX_FRAME_RAW`](crate::codec::MAX_FRAME_RAW), and a reader holds all of it; tiny files reach this long
+/// before a pack is large.
+const INDEX_FULL_BYTES: usize = 16 << 20;
+
+/// Gives the bytes of a pack in order. The caller compresses frames elsewhere and uploads what it gets.
+#[derive(Debug)]
+pub struct PackWriter {
+    sealer: ObjectSealer,
+    next_number: u32,
+    size_bytes: u64,
+    /// The raw content of the index frame so far.
+    index: Vec<u8>,
+}
+
+impl PackWriter {
+    /// Begins a pack of the given full object name; the bytes are its head frame, to be stored first.
+    pub fn new(
+        name: &str,
+        repository: RepositoryId,
+        key: Option<&RepositoryKey>,
+    ) -> Result<(Self, Bytes), FormatError> {
+        let (sealer, head) = ObjectSealer::new(ObjectType::Pack, name, repository, key)?;
+        let writer = Self { sealer, next_number: 1, size_bytes: head.len() as u64, index: Vec::new() };
+        Ok((writer, head.into()))
+    }
+
+    /// The object's full name.
+    pub fn name(&self) -> &str {
+        self.sealer.name()
+    }
+
+    /// Bytes given out so far, the head included.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Data frames so far.
+    pub fn frames(&self) -> u32 {
+        self.next_number - 1
+    }
+
+    /// Whether a pack of this target size should be finished before another frame is appended.
+    pub fn is_full(&self, target_bytes: u64) -> bool {
+        self.size_bytes >= target_bytes || self.index.len() >= INDEX_FULL_BYTES
+    }
+
+    /// Gives a data frame its place: where it stands, and its bytes. The chunks are those in the frame, in
+    /// order of their offsets. Fails with [`Fault::TooLong`] when the frame would pass [`MAX_PACK_BYTES`]; the
+    /// writer is then as before, and the frame is lost.
+    pub fn append(
+        &mut self,
+        frame: CompressedFrame,
+        chunks: &[PackChunk],
+    ) -> Result<(FrameLocation, Bytes), FormatError> {
+        let named = |fault: Fault| fault.of(self.sealer.name());
+        if frame.kind() != FrameKind::Data {
+            let (number, found) = (self.next_number, frame.kind());
+            return Err(named(Fault::UnexpectedKind { number, expected: FrameKind::Data, found }));
+        }
+        let length = frame.sealed_bytes(self.sealer.is_encrypted()) as u64;
+        let end = self.size_bytes + length;
+        if end > MAX_PACK_BYTES {
+            return Err(named(Fault::TooLong { what: "pack", bytes: end, limit: MAX_PACK_BYTES }));
+        }
+        let location = FrameLocation { offset: self.size_bytes as u32, length: length as u32 };
+        put_frame(&mut self.index, location, frame.raw_len(), chunks);
+        let sealed = self.sealer.seal(self.next_number, false, frame)?;
+        debug_assert_eq!(sealed.len() as u64, length);
+        self.next_number += 1;
+        self.size_bytes = end;
+        Ok((location, sealed.into()))
+    }
+
+    /// The index and tail, to be stored last.
+    pub fn finish(self) -> Result<Bytes, FormatError> {
+        let frame = Compressor::new(Compression::of(Codec::Zstd))
+            .and_then(|mut compressor| compressor.compress(FrameKind::Index, &self.index))
+            .map_err(|fault| fault.of(self.sealer.name()))?;
+        let mut end = self.sealer.seal(self.next_number, false, frame)?;
+        end.reserve_exact(tail_frame_bytes(self.sealer.is_encrypted()));
+        end.extend_from_slice(&seal_tail(&self.sealer, self.next_number + 1, self.size_bytes)?);
+        Ok(end.into())
+    }
+}

@@ -1,0 +1,101 @@
+//! `ledger/<time>-<kind>.json`: what happened to an archive that nobody may miss.
+
+use super::{RecordBody, RecordKind};
+use crate::name::{BackupId, ClaimNumber, LedgerKind};
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::{SegmentName, WalFileName};
+use serde::{Deserialize, Serialize};
+
+/// One entry of a cluster's ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerRecord {
+    /// When it was written.
+    pub time: DateTime<Utc>,
+    /// Host that wrote it.
+    pub host: String,
+    /// Version of the software.
+    pub software_version: String,
+    /// What it tells.
+    pub entry: LedgerEntry,
+}
+
+/// What a ledger entry tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum LedgerEntry {
+    /// Segments `first` to `last` of one timeline should be in the archive and are not.
+    Gap {
+        /// Claim they belong to.
+        claim: ClaimNumber,
+        /// First missing segment.
+        first: SegmentName,
+        /// Last missing segment.
+        last: SegmentName,
+        /// How many are missing.
+        count: u64,
+        /// How it came about or was found.
+        reason: String,
+    },
+    /// A WAL file was offered with other content than the stored one.
+    Divergence {
+        /// Claim it belongs to.
+        claim: ClaimNumber,
+        /// The file.
+        file: WalFileName,
+        /// SHA-256 of the stored content, 64 hex digits.
+        stored_sha256: String,
+        /// SHA-256 of the offered content, 64 hex digits.
+        offered_sha256: String,
+    },
+    /// Objects will be deleted.
+    Deletion {
+        /// Backups that go.
+        backups: Vec<BackupId>,
+        /// Objects that go.
+        object_count: u64,
+        /// Their size in bytes.
+        size_bytes: u64,
+        /// Before this time nothing is deleted.
+        not_before: DateTime<Utc>,
+        /// The rule that decided it.
+        reason: String,
+    },
+    /// Objects were verified.
+    Verification {
+        /// The backup that was verified, or none for WAL alone.
+        backup: Option<BackupId>,
+        /// Whether every byte was read, or only presence and size were checked.
+        deep: bool,
+        /// Objects looked at.
+        object_count: u64,
+        /// Bytes read.
+        size_bytes: u64,
+        /// What was wrong, if anything.
+        problems: Vec<VerificationProblem>,
+    },
+}
+
+/// One problem that a verification found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerificationProblem {
+    /// Object name, relative to the repository's prefix.
+    pub object: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl LedgerEntry {
+    /// The kind, as in the object's name.
+    pub fn kind(&self) -> LedgerKind {
+        match self {
+            Self::Gap { .. } => LedgerKind::Gap,
+            Self::Divergence { .. } => LedgerKind::Divergence,
+            Self::Deletion { .. } => LedgerKind::Deletion,
+            Self::Verification { .. } => LedgerKind::Verification,
+        }
+    }
+}
+
+impl RecordBody for LedgerRecord {
+    const KIND: RecordKind = RecordKind::Ledger;
+}

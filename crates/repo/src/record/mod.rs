@@ -1,0 +1,282 @@
+//! Records: the small JSON objects of a repository.
+//!
+//! A record is an envelope around a body:
+//! `{"holdfast": "<kind>", "version": 1, "sha256": "<hex>", "body": {...}}`. The digest is over the exact text of the body
+//! as it stands in the object, so that it can be checked with `sha256sum` after cutting the body out, and reformatting the
+//! file breaks it. In an encrypted repository the same text is the one data frame of a framed object; `holdfast.json` and
+//! `keys/*.json` are always plain, because they are read before the key is known.
+//!
+//! Versions: the version is checked first and a newer one is refused by number. Within a version fields are only ever
+//! added, so unknown fields are ignored, and the frozen samples in `tests/samples` parse for ever.
+//!
+//! ```
+//! use holdfast_repo::record::{self, StartRecord};
+//!
+//! let start = StartRecord {
+//!     backup_id: "20260822T101500Z".parse()?,
+//!     cluster: "main".parse()?,
+//!     claim: "1".parse()?,
+//!     system_identifier: "7412345678901234567".parse()?,
+//!     host: "db1".to_owned(),
+//!     pid: 4711,
+//!     pgdata: "/var/lib/postgresql/18/main".to_owned(),
+//!     started: "2026-08-22T10:15:00Z".parse()?,
+//!     software_version: "0.1.0".to_owned(),
+//! };
+//! let object = record::encode_plain(&start)?;
+//! assert_eq!(record::decode_plain::<StartRecord>(&object)?, start);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod backup;
+mod claim;
+mod ledger;
+mod repository;
+mod start;
+#[cfg(test)]
+mod tests;
+
+pub use backup::{
+    BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, DatabaseEntry, MAX_LISTED_CHECKSUM_FAILURES,
+    ManifestEntry, TablespaceEntry,
+};
+pub use claim::ClaimRecord;
+pub use ledger::{LedgerEntry, LedgerRecord, VerificationProblem};
+pub use repository::{ConditionalCreate, EncryptionKind, FORMAT_VERSION, RepositoryRecord};
+pub use start::StartRecord;
+
+use crate::codec::Compression;
+use crate::format_error::{Fault, FormatError};
+use crate::frame::{FRAME_MAGIC, FrameKind, ObjectType, open_object, seal_object};
+use crate::identity::{RepositoryId, RepositoryKey};
+use aws_lc_rs::digest;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::fmt;
+use thiserror::Error;
+
+/// The version of records that this crate writes and the newest it reads.
+pub const RECORD_VERSION: u32 = 1;
+
+/// What a record is about: the `holdfast` field of its envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RecordKind {
+    /// [`RepositoryRecord`]
+    Repository,
+    /// [`KeySlot`](crate::key::KeySlot)
+    KeySlot,
+    /// [`ClaimRecord`]
+    Claim,
+    /// [`StartRecord`]
+    BackupStart,
+    /// [`BackupRecord`]
+    Backup,
+    /// [`LedgerRecord`]
+    Ledger,
+}
+
+impl RecordKind {
+    /// The word in the envelope.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Repository => "repository",
+            Self::KeySlot => "key-slot",
+            Self::Claim => "claim",
+            Self::BackupStart => "backup-start",
+            Self::Backup => "backup",
+            Self::Ledger => "ledger",
+        }
+    }
+}
+
+impl fmt::Display for RecordKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// The body of a record.
+pub trait RecordBody: Serialize + DeserializeOwned {
+    /// The kind its envelope names.
+    const KIND: RecordKind;
+    /// Whether it is plain in encrypted repositories too, because it is read before the key is known.
+    const ALWAYS_PLAIN: bool = false;
+}
+
+/// The repository a record is stored in.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordSeal<'a> {
+    /// The repository's identity.
+    pub repository: RepositoryId,
+    /// Its key; none when the repository is not encrypted.
+    pub key: Option<&'a RepositoryKey>,
+}
+
+/// Why an object is not the record it should be.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// The object is not a record at all, or its JSON is damaged.
+    #[error("not a {expected} record")]
+    Malformed {
+        /// The record that was asked for.
+        expected: RecordKind,
+        /// What the JSON reader says.
+        source: serde_json::Error,
+    },
+    /// A record of another kind.
+    #[error("a {found:?} record stands where a {expected} record should be")]
+    WrongKind {
+        /// The record that was asked for.
+        expected: RecordKind,
+        /// The kind the envelope names.
+        found: String,
+    },
+    /// A later version of the software wrote it.
+    #[error("{expected} record of version {found}, this software reads up to version {RECORD_VERSION}")]
+    UnsupportedVersion {
+        /// The record that was asked for.
+        expected: RecordKind,
+        /// The version of the record.
+        found: u32,
+    },
+    /// The body is not the one that was written.
+    #[error("the body of the {expected} record has SHA-256 {found}, its envelope says {recorded}")]
+    DigestMismatch {
+        /// The record that was asked for.
+        expected: RecordKind,
+        /// The digest in the envelope.
+        recorded: String,
+        /// The digest of the body as read.
+        found: String,
+    },
+    /// The body is whole but does not fit the record's type.
+    #[error("the body of the {expected} record is not valid")]
+    InvalidBody {
+        /// The record that was asked for.
+        expected: RecordKind,
+        /// What the JSON reader says.
+        source: serde_json::Error,
+    },
+    /// The framed object around an encrypted record is damaged, foreign, or does not open.
+    #[error("open the {expected} record")]
+    Sealed {
+        /// The record that was asked for.
+        expected: RecordKind,
+        /// What is wrong with the object.
+        source: FormatError,
+    },
+    /// The record could not be encrypted.
+    #[error("seal the {kind} record")]
+    Seal {
+        /// The record.
+        kind: RecordKind,
+        /// What failed.
+        source: FormatError,
+    },
+    /// The body could not be written as JSON.
+    #[error("write the {kind} record as JSON")]
+    Encode {
+        /// The record.
+        kind: RecordKind,
+        /// What the JSON writer says.
+        source: serde_json::Error,
+    },
+}
+
+#[derive(Deserialize)]
+struct EnvelopeHead {
+    holdfast: String,
+    version: u32,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    sha256: String,
+    #[serde(borrow)]
+    body: &'a RawValue,
+}
+
+/// The JSON text of a record.
+///
+/// # Errors
+/// [`RecordError::Encode`] if the body cannot be written as JSON, which no record of this crate causes.
+pub fn encode_plain<T: RecordBody>(body: &T) -> Result<Vec<u8>, RecordError> {
+    let body = serde_json::to_string_pretty(body).map_err(|source| RecordError::Encode { kind: T::KIND, source })?;
+    let kind = T::KIND;
+    let digest = sha256_hex(body.as_bytes());
+    let text = format!(
+        "{{\n\"holdfast\": \"{kind}\",\n\"version\": {RECORD_VERSION},\n\"sha256\": \"{digest}\",\n\"body\": {body}\n}}\n"
+    );
+    Ok(text.into_bytes())
+}
+
+/// Reads a record from its JSON text, checking kind, version and digest in this order.
+///
+/// # Errors
+/// See [`RecordError`].
+pub fn decode_plain<T: RecordBody>(object: &[u8]) -> Result<T, RecordError> {
+    let expected = T::KIND;
+    let malformed = |source| RecordError::Malformed { expected, source };
+    // The head alone first: what else a later version's envelope holds is not for us to judge.
+    let head: EnvelopeHead = serde_json::from_slice(object).map_err(malformed)?;
+    if head.holdfast != expected.as_str() {
+        return Err(RecordError::WrongKind { expected, found: head.holdfast });
+    }
+    if head.version == 0 || head.version > RECORD_VERSION {
+        return Err(RecordError::UnsupportedVersion { expected, found: head.version });
+    }
+    let envelope: Envelope<'_> = serde_json::from_slice(object).map_err(malformed)?;
+    let body = envelope.body.get();
+    let found = sha256_hex(body.as_bytes());
+    if found != envelope.sha256 {
+        return Err(RecordError::DigestMismatch { expected, recorded: envelope.sha256, found });
+    }
+    serde_json::from_str(body).map_err(|source| RecordError::InvalidBody { expected, source })
+}
+
+/// The object of a record as it is stored under `name`: plain, or sealed in an encrypted repository.
+///
+/// # Errors
+/// [`RecordError::Encode`] and [`RecordError::Seal`], which mean that the system fails (no random numbers).
+pub fn encode<T: RecordBody>(name: &str, seal: RecordSeal<'_>, body: &T) -> Result<Vec<u8>, RecordError> {
+    let text = encode_plain(body)?;
+    let key = match seal.key {
+        Some(key) if !T::ALWAYS_PLAIN => key,
+        _ => return Ok(text),
+    };
+    seal_object(ObjectType::Record, name, seal.repository, Some(key), Compression::default(), &text)
+        .map_err(|source| RecordError::Seal { kind: T::KIND, source })
+}
+
+/// Reads a record from the object stored under `name`. In an encrypted repository a plain object is refused, and the
+/// reverse, so that nobody can put a forged record beside the sealed ones.
+///
+/// # Errors
+/// See [`RecordError`].
+pub fn decode<T: RecordBody>(name: &str, seal: RecordSeal<'_>, object: &[u8]) -> Result<T, RecordError> {
+    let expected = T::KIND;
+    let sealed = |source| RecordError::Sealed { expected, source };
+    let is_framed = object.starts_with(&FRAME_MAGIC.to_le_bytes());
+    let key = if T::ALWAYS_PLAIN { None } else { seal.key };
+    match key {
+        None if is_framed => Err(sealed(Fault::KeyNeeded.of(name))),
+        None => decode_plain(object),
+        Some(_) if !is_framed && decode_plain::<T>(object).is_ok() => Err(sealed(Fault::NotEncrypted.of(name))),
+        Some(key) => {
+            let frames = open_object(ObjectType::Record, name, object, seal.repository, Some(key)).map_err(sealed)?;
+            match frames.as_slice() {
+                [frame] if frame.header.kind == FrameKind::Data => decode_plain(&frame.raw),
+                frames => Err(sealed(
+                    Fault::Malformed { what: "record", problem: format!("{} frames instead of one", frames.len()) }
+                        .of(name),
+                )),
+            }
+        }
+    }
+}
+
+/// SHA-256 as 64 lower-case hex digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex::encode(digest::digest(&digest::SHA256, bytes))
+}

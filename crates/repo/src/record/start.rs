@@ -1,0 +1,35 @@
+//! `start.json`: a backup has begun.
+
+use super::{RecordBody, RecordKind};
+use crate::name::{BackupId, ClaimNumber, ClusterName};
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::SystemIdentifier;
+use serde::{Deserialize, Serialize};
+
+/// The first object of a backup. Created conditionally, it makes the backup id unique; a backup with this record and
+/// without `backup.json` is running or was interrupted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartRecord {
+    /// Identity of the backup, as in its name.
+    pub backup_id: BackupId,
+    /// Cluster of the backup, as in its name.
+    pub cluster: ClusterName,
+    /// Claim under which its WAL is archived.
+    pub claim: ClaimNumber,
+    /// PostgreSQL's system identifier.
+    pub system_identifier: SystemIdentifier,
+    /// Host the backup runs on.
+    pub host: String,
+    /// Process that runs the backup.
+    pub pid: u32,
+    /// Data directory on that host.
+    pub pgdata: String,
+    /// When the backup began, by the clock of the host.
+    pub started: DateTime<Utc>,
+    /// Version of the software.
+    pub software_version: String,
+}
+
+impl RecordBody for StartRecord {
+    const KIND: RecordKind = RecordKind::BackupStart;
+}

@@ -1,0 +1,46 @@
+//! What is known about a WAL file without reading it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::chunk::ChunkHash;
+use crate::codec::Codec;
+use crate::format_error::Fault;
+
+/// The content of a facts frame, stored as JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WalObjectFacts {
+    /// The file's name as PostgreSQL knows it.
+    pub file_name: String,
+    /// Its length in bytes.
+    pub raw_len: u64,
+    /// The hash of the whole file.
+    pub blake3: ChunkHash,
+    /// What the archiver learnt from the file: an object, empty when nothing. Readers take what they know.
+    #[serde(default)]
+    pub facts: Value,
+}
+
+impl WalObjectFacts {
+    /// The facts about a file whose bytes are at hand.
+    pub fn of(file_name: &str, raw: &[u8], facts: Value) -> Self {
+        Self { file_name: file_name.to_owned(), raw_len: raw.len() as u64, blake3: ChunkHash::of(raw), facts }
+    }
+
+    pub(super) fn encode(&self) -> Result<Vec<u8>, Fault> {
+        serde_json::to_vec(self).map_err(|error| Fault::malformed("WAL facts", error.to_string()))
+    }
+
+    /// Reads the facts and checks that the object named `object` is one for this file: in a repository without
+    /// encryption this is what tells two objects that changed places.
+    pub(super) fn decode(raw: &[u8], object: &str) -> Result<Self, Fault> {
+        let facts: Self =
+            serde_json::from_slice(raw).map_err(|error| Fault::malformed("WAL facts", error.to_string()))?;
+        let last = object.rsplit('/').next().unwrap_or_default();
+        let last = last.strip_suffix(".enc").unwrap_or(last);
+        let named = last.rsplit_once('.').is_some_and(|(file, extension)| {
+            file == facts.file_name && Codec::ALL.iter().any(|codec| codec.extension() == extension)
+        });
+        if named { Ok(facts) } else { Err(Fault::WrongFileName { found: facts.file_name }) }
+    }
+}

@@ -1,0 +1,91 @@
+//! Reading WAL objects.
+
+use super::facts::WalObjectFacts;
+use crate::format_error::{Fault, FormatError};
+use crate::frame::{
+    FrameBuffers, FrameKind, FrameSpan, ObjectOpener, ObjectType, TailPart, locate_last_part, split_frames,
+};
+use crate::identity::{RepositoryId, RepositoryKey};
+
+/// The longest file accepted: a segment is at most 1 GiB (`WalSegMaxSize` in xlog_internal.h).
+const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// Gives the file of a WAL object, and its facts, when all of it is right: order and kinds of the frames,
+/// checksums, authentication, length, BLAKE3, and the file's name in the object's name.
+pub fn decode(
+    name: &str,
+    object: &[u8],
+    repository: RepositoryId,
+    key: Option<&RepositoryKey>,
+) -> Result<(Vec<u8>, WalObjectFacts), FormatError> {
+    let named = |fault: Fault| fault.of(name);
+    let opener = ObjectOpener::new(ObjectType::Wal, name, object, repository, key)?;
+    let spans = split_frames(name, object)?;
+    // The facts come first: they say how much memory the file needs.
+    let (facts_offset, facts) = match parse_end(&opener, object, object.len() as u64)? {
+        TailPart::Complete(found) => found,
+        TailPart::Fetch(range) => {
+            return Err(named(Fault::Truncated { needed: range.end, available: object.len() as u64 }));
+        }
+    };
+    let data = data_frames(&spans, facts_offset).map_err(named)?;
+    let total: u64 = data.iter().map(|span| u64::from(span.header.raw_len)).sum();
+    if total != facts.raw_len {
+        return Err(named(Fault::RawLength { expected: facts.raw_len, found: total }));
+    }
+    if total > MAX_FILE_BYTES {
+        return Err(named(Fault::TooLong { what: "WAL file", bytes: total, limit: MAX_FILE_BYTES }));
+    }
+    let mut raw = Vec::new();
+    let mut buffers = FrameBuffers::default();
+    for span in data {
+        raw.extend_from_slice(opener.open_frame_into(&object[span.range.clone()], &mut buffers)?.1);
+    }
+    facts.blake3.verify(&raw).map_err(named)?;
+    Ok((raw, facts))
+}
+
+/// Reads the facts from the last bytes of an object of the given size, or says what to fetch. The last
+/// [`TAIL_FRAME_BYTES_ENCRYPTED`](crate::frame::TAIL_FRAME_BYTES_ENCRYPTED) bytes are needed at least; 4 KiB
+/// hold the facts of nearly every object. The opener needs the object's head, its first
+/// [`HEAD_FRAME_BYTES`](crate::frame::HEAD_FRAME_BYTES).
+pub fn facts_from_end(
+    opener: &ObjectOpener,
+    end: &[u8],
+    object_size: u64,
+) -> Result<TailPart<WalObjectFacts>, FormatError> {
+    Ok(match parse_end(opener, end, object_size)? {
+        TailPart::Complete((_, facts)) => TailPart::Complete(facts),
+        TailPart::Fetch(range) => TailPart::Fetch(range),
+    })
+}
+
+fn parse_end(
+    opener: &ObjectOpener,
+    end: &[u8],
+    object_size: u64,
+) -> Result<TailPart<(u64, WalObjectFacts)>, FormatError> {
+    match locate_last_part(opener, end, object_size, FrameKind::Facts)? {
+        TailPart::Fetch(range) => Ok(TailPart::Fetch(range)),
+        TailPart::Complete((offset, frame)) => {
+            let facts = WalObjectFacts::decode(&frame.raw, opener.name()).map_err(|fault| fault.of(opener.name()))?;
+            Ok(TailPart::Complete((offset, facts)))
+        }
+    }
+}
+
+/// The frames between head and facts, which must all be data.
+fn data_frames(spans: &[FrameSpan], facts_offset: u64) -> Result<&[FrameSpan], Fault> {
+    let facts = spans.len().checked_sub(2).filter(|facts| spans[*facts].range.start as u64 == facts_offset);
+    let data = facts
+        .and_then(|facts| spans.get(1..facts))
+        .ok_or_else(|| Fault::malformed("WAL object", "the tail does not point to the frame before it"))?;
+    match data.iter().find(|span| span.header.kind != FrameKind::Data) {
+        None => Ok(data),
+        Some(span) => Err(Fault::UnexpectedKind {
+            number: span.header.number,
+            expected: FrameKind::Data,
+            found: span.header.kind,
+        }),
+    }
+}
