@@ -73,9 +73,7 @@ pub enum BackupLabelError {
         source: ParseError,
     },
     /// The timeline in the name of the start segment is not the one of the `START TIMELINE` line.
-    #[error(
-        "backup_label contradicts itself: start segment {segment} is not on timeline {timeline}"
-    )]
+    #[error("backup_label contradicts itself: start segment {segment} is not on timeline {timeline}")]
     TimelinesDiffer {
         /// The start segment.
         segment: SegmentName,
@@ -108,9 +106,7 @@ impl BackupLabel {
             .ok_or_else(|| invalid(START)(ParseError::new("an LSN and a file name", start)))?;
         let start_lsn = start_lsn.parse().map_err(invalid(START))?;
         let start_segment: SegmentName = file.parse().map_err(invalid(START))?;
-        let checkpoint_lsn = take_line(&mut rest, CHECKPOINT)?
-            .parse()
-            .map_err(invalid(CHECKPOINT))?;
+        let checkpoint_lsn = take_line(&mut rest, CHECKPOINT)?.parse().map_err(invalid(CHECKPOINT))?;
         let method = take_line(&mut rest, METHOD)?.to_owned();
         let from = match take_line(&mut rest, FROM)? {
             "primary" | "master" => BackupFrom::Primary,
@@ -119,27 +115,17 @@ impl BackupLabel {
         };
         let start_time = take_line(&mut rest, TIME)?.to_owned();
 
-        let rest = rest
-            .strip_prefix(LABEL)
-            .ok_or(BackupLabelError::MissingLine { key: LABEL })?;
-        let (label, after) = rest
-            .rsplit_once("\nSTART TIMELINE: ")
-            .ok_or(BackupLabelError::MissingLine { key: TIMELINE })?;
+        let rest = rest.strip_prefix(LABEL).ok_or(BackupLabelError::MissingLine { key: LABEL })?;
+        let (label, after) =
+            rest.rsplit_once("\nSTART TIMELINE: ").ok_or(BackupLabelError::MissingLine { key: TIMELINE })?;
         let (timeline, mut rest) = split_line(after);
         let start_timeline: TimelineId = timeline.parse().map_err(invalid(TIMELINE))?;
         if start_segment.timeline() != start_timeline {
-            return Err(BackupLabelError::TimelinesDiffer {
-                segment: start_segment,
-                timeline: start_timeline,
-            });
+            return Err(BackupLabelError::TimelinesDiffer { segment: start_segment, timeline: start_timeline });
         }
         let incremental_from = if rest.starts_with(INCREMENTAL_LSN) {
-            let lsn = take_line(&mut rest, INCREMENTAL_LSN)?
-                .parse()
-                .map_err(invalid(INCREMENTAL_LSN))?;
-            let timeline = take_line(&mut rest, INCREMENTAL_TLI)?
-                .parse()
-                .map_err(invalid(INCREMENTAL_TLI))?;
+            let lsn = take_line(&mut rest, INCREMENTAL_LSN)?.parse().map_err(invalid(INCREMENTAL_LSN))?;
+            let timeline = take_line(&mut rest, INCREMENTAL_TLI)?.parse().map_err(invalid(INCREMENTAL_TLI))?;
             Some(IncrementalFrom { lsn, timeline })
         } else {
             None
@@ -168,9 +154,7 @@ fn split_line(text: &str) -> (&str, &str) {
 
 fn take_line<'a>(rest: &mut &'a str, key: &'static str) -> Result<&'a str, BackupLabelError> {
     let (line, after) = split_line(rest);
-    let value = line
-        .strip_prefix(key)
-        .ok_or(BackupLabelError::MissingLine { key })?;
+    let value = line.strip_prefix(key).ok_or(BackupLabelError::MissingLine { key })?;
     *rest = after;
     Ok(value)
 }

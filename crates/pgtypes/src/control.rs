@@ -219,25 +219,15 @@ impl ControlFile {
 
     /// Reads a control file; bytes after the structure are not looked at.
     pub fn parse(bytes: &[u8]) -> Result<Self, ControlFileError> {
-        let too_short = |needed| ControlFileError::TooShort {
-            found: bytes.len(),
-            needed,
-        };
+        let too_short = |needed| ControlFileError::TooShort { found: bytes.len(), needed };
         let needed = CRC_OFFSET + 4;
         let control_version = u32_at(bytes, 8).ok_or(too_short(needed))?;
         let catalog_version = u32_at(bytes, 12).ok_or(too_short(needed))?;
         let version = PgVersion::from_catalog_version(catalog_version)
             .filter(|version| version.control_version() == control_version)
-            .ok_or(ControlFileError::UnknownVersion {
-                control_version,
-                catalog_version,
-            })?;
+            .ok_or(ControlFileError::UnknownVersion { control_version, catalog_version })?;
 
-        let crc_offset = if control_version >= 1800 {
-            CRC_OFFSET_18
-        } else {
-            CRC_OFFSET
-        };
+        let crc_offset = if control_version >= 1800 { CRC_OFFSET_18 } else { CRC_OFFSET };
         let found = u32_at(bytes, crc_offset).ok_or(too_short(crc_offset + 4))?;
         let body = bytes.get(..crc_offset).ok_or(too_short(crc_offset + 4))?;
         let expected = crc32c::crc32c(body);
@@ -306,10 +296,7 @@ impl Fields<'_> {
     }
 
     fn get<T>(&self, value: Option<T>, needed: usize) -> Result<T, ControlFileError> {
-        value.ok_or(ControlFileError::TooShort {
-            found: self.body.len(),
-            needed,
-        })
+        value.ok_or(ControlFileError::TooShort { found: self.body.len(), needed })
     }
 
     fn u32(&self, offset: usize) -> Result<u32, ControlFileError> {
@@ -325,8 +312,7 @@ impl Fields<'_> {
     }
 
     fn flag(&self, offset: usize) -> Result<bool, ControlFileError> {
-        self.get(u8_at(self.body, offset), offset + 1)
-            .map(|byte| byte != 0)
+        self.get(u8_at(self.body, offset), offset + 1).map(|byte| byte != 0)
     }
 
     fn timeline(&self, field: &'static str, offset: usize) -> Result<TimelineId, ControlFileError> {
@@ -336,16 +322,11 @@ impl Fields<'_> {
 
     fn time(&self, field: &'static str, offset: usize) -> Result<DateTime<Utc>, ControlFileError> {
         let seconds = self.get(i64_at(self.body, offset), offset + 8)?;
-        DateTime::from_timestamp(seconds, 0).ok_or(ControlFileError::InvalidField {
-            field,
-            value: seconds.cast_unsigned(),
-        })
+        DateTime::from_timestamp(seconds, 0)
+            .ok_or(ControlFileError::InvalidField { field, value: seconds.cast_unsigned() })
     }
 }
 
 fn invalid(field: &'static str, value: u32) -> ControlFileError {
-    ControlFileError::InvalidField {
-        field,
-        value: u64::from(value),
-    }
+    ControlFileError::InvalidField { field, value: u64::from(value) }
 }

@@ -66,10 +66,7 @@ impl HistoryFile {
         let mut last = None;
         for entry in &entries {
             if last.is_some_and(|last| entry.timeline <= last) || entry.timeline >= timeline {
-                return Err(HistoryFileError::OutOfOrder {
-                    timeline,
-                    ancestor: entry.timeline,
-                });
+                return Err(HistoryFileError::OutOfOrder { timeline, ancestor: entry.timeline });
             }
             last = Some(entry.timeline);
         }
@@ -78,17 +75,14 @@ impl HistoryFile {
 
     /// Reads the history file of `timeline`.
     pub fn parse(timeline: TimelineId, bytes: &[u8]) -> Result<Self, HistoryFileError> {
-        let text =
-            std::str::from_utf8(bytes).map_err(|_| HistoryFileError::NotText { timeline })?;
+        let text = std::str::from_utf8(bytes).map_err(|_| HistoryFileError::NotText { timeline })?;
         let entries = text
             .lines()
             .map(str::trim_start)
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
             .map(|line| {
-                parse_entry(line).ok_or_else(|| HistoryFileError::InvalidLine {
-                    timeline,
-                    line: line.chars().take(200).collect(),
-                })
+                parse_entry(line)
+                    .ok_or_else(|| HistoryFileError::InvalidLine { timeline, line: line.chars().take(200).collect() })
             })
             .collect::<Result<_, _>>()?;
         Self::new(timeline, entries)
@@ -114,9 +108,7 @@ impl HistoryFile {
 fn parse_entry(line: &str) -> Option<HistoryEntry> {
     let (timeline, rest) = line.split_once([' ', '\t'])?;
     let rest = rest.trim_start();
-    let (lsn, reason) = rest
-        .split_once([' ', '\t'])
-        .unwrap_or((rest.trim_end(), ""));
+    let (lsn, reason) = rest.split_once([' ', '\t']).unwrap_or((rest.trim_end(), ""));
     Some(HistoryEntry {
         timeline: TimelineId::new(decimal(timeline)?)?,
         switch_lsn: lsn.parse().ok()?,
@@ -129,11 +121,7 @@ impl fmt::Display for HistoryFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, entry) in self.entries.iter().enumerate() {
             let before = if i == 0 { "" } else { "\n" };
-            writeln!(
-                f,
-                "{before}{}\t{}\t{}",
-                entry.timeline, entry.switch_lsn, entry.reason
-            )?;
+            writeln!(f, "{before}{}\t{}\t{}", entry.timeline, entry.switch_lsn, entry.reason)?;
         }
         Ok(())
     }
@@ -167,14 +155,7 @@ pub struct Ancestry {
 impl Ancestry {
     /// The ancestry of a timeline without a history file: that timeline alone, from the beginning.
     pub fn alone(timeline: TimelineId) -> Self {
-        Self {
-            spans: vec![TimelineSpan {
-                timeline,
-                start: Lsn::INVALID,
-                end: None,
-            }],
-            timeline,
-        }
+        Self { spans: vec![TimelineSpan { timeline, start: Lsn::INVALID, end: None }], timeline }
     }
 
     /// The ancestry a history file describes.
@@ -182,22 +163,11 @@ impl Ancestry {
         let mut spans = Vec::with_capacity(history.entries.len() + 1);
         let mut start = Lsn::INVALID;
         for entry in &history.entries {
-            spans.push(TimelineSpan {
-                timeline: entry.timeline,
-                start,
-                end: Some(entry.switch_lsn),
-            });
+            spans.push(TimelineSpan { timeline: entry.timeline, start, end: Some(entry.switch_lsn) });
             start = entry.switch_lsn;
         }
-        spans.push(TimelineSpan {
-            timeline: history.timeline,
-            start,
-            end: None,
-        });
-        Self {
-            spans,
-            timeline: history.timeline,
-        }
+        spans.push(TimelineSpan { timeline: history.timeline, start, end: None });
+        Self { spans, timeline: history.timeline }
     }
 
     /// The timeline whose ancestry this is.
@@ -218,16 +188,12 @@ impl Ancestry {
     /// The timeline that owns the byte at `lsn`; as `tliOfPointInHistory`. Histories with switch LSNs that go backwards
     /// give the timeline that ends last.
     pub fn owner(&self, lsn: Lsn) -> TimelineId {
-        self.spans
-            .iter()
-            .find(|span| span.contains(lsn))
-            .map_or(self.timeline, |span| span.timeline)
+        self.spans.iter().find(|span| span.contains(lsn)).map_or(self.timeline, |span| span.timeline)
     }
 
     /// Whether a cluster at `lsn` of `timeline` can follow this ancestry: the position is on the path, or on its end.
     pub fn passes(&self, timeline: TimelineId, lsn: Lsn) -> bool {
-        self.span(timeline)
-            .is_some_and(|span| span.start <= lsn && span.end.is_none_or(|end| lsn <= end))
+        self.span(timeline).is_some_and(|span| span.start <= lsn && span.end.is_none_or(|end| lsn <= end))
     }
 
     /// The name under which recovery reads the segment that contains `lsn`: the newest timeline that has begun within

@@ -97,13 +97,8 @@ impl FromStr for Lsn {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let half = |digits: &str| {
-            let valid =
-                matches!(digits.len(), 1..=8) && digits.bytes().all(|b| b.is_ascii_hexdigit());
-            if valid {
-                u64::from_str_radix(digits, 16).ok()
-            } else {
-                None
-            }
+            let valid = matches!(digits.len(), 1..=8) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+            if valid { u64::from_str_radix(digits, 16).ok() } else { None }
         };
         text.split_once('/')
             .and_then(|(high, low)| Some(Self(half(high)? << 32 | half(low)?)))
@@ -122,30 +117,15 @@ mod tests {
         let lsn: Lsn = "16/B374D848".parse().unwrap();
         assert_eq!(lsn.as_u64(), 0x16_B374_D848);
         assert_eq!(lsn.to_string(), "16/B374D848");
-        assert_eq!(
-            "00000000/0300A0C8".parse::<Lsn>().unwrap().to_string(),
-            "0/300A0C8"
-        );
+        assert_eq!("00000000/0300A0C8".parse::<Lsn>().unwrap().to_string(), "0/300A0C8");
         assert_eq!("a/b".parse::<Lsn>().unwrap(), Lsn::new(0xA_0000_000B));
     }
 
     #[test]
     fn refuses_what_is_not_an_lsn() {
-        for text in [
-            "",
-            "/",
-            "1/",
-            "/1",
-            "1",
-            "+1/0",
-            "1/-1",
-            "123456789/0",
-            "0/123456789",
-            "1/2/3",
-            " 1/2",
-            "g/1",
-            "é/1",
-        ] {
+        for text in
+            ["", "/", "1/", "/1", "1", "+1/0", "1/-1", "123456789/0", "0/123456789", "1/2/3", " 1/2", "g/1", "é/1"]
+        {
             let error = text.parse::<Lsn>().unwrap_err();
             assert_eq!(error.to_string(), format!("not an LSN: {text:?}"));
         }

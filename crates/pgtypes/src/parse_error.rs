@@ -67,15 +67,8 @@ pub(crate) use serde_as_text;
 /// A number in upper-case hexadecimal digits only, as PostgreSQL's file names have it (`from_str_radix` alone would
 /// take a sign and lower case).
 pub(crate) fn upper_hex_u32(text: &str) -> Option<u32> {
-    let valid = !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
-    if valid {
-        u32::from_str_radix(text, 16).ok()
-    } else {
-        None
-    }
+    let valid = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
+    if valid { u32::from_str_radix(text, 16).ok() } else { None }
 }
 
 /// A decimal number without a sign.

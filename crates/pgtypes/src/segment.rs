@@ -87,21 +87,13 @@ impl SegmentName {
     pub fn from_number(number: u64, timeline: TimelineId, size: WalSegmentSize) -> Option<Self> {
         let id = u32::try_from(number / size.segments_per_id()).ok()?;
         let segment = u32::try_from(number % size.segments_per_id()).ok()?;
-        Some(Self {
-            timeline,
-            id,
-            segment,
-        })
+        Some(Self { timeline, id, segment })
     }
 
     /// The segment that holds the byte at `lsn`; as `XLByteToSeg`.
     pub fn containing(lsn: Lsn, timeline: TimelineId, size: WalSegmentSize) -> Self {
         let within = (lsn.as_u64() & 0xFFFF_FFFF) / size.as_u64();
-        Self {
-            timeline,
-            id: (lsn.as_u64() >> 32) as u32,
-            segment: within as u32,
-        }
+        Self { timeline, id: (lsn.as_u64() >> 32) as u32, segment: within as u32 }
     }
 
     /// The segment that holds the byte before `lsn`, so a stop LSN on a border names the segment that ends there; as
@@ -166,13 +158,7 @@ impl SegmentName {
 
 impl fmt::Display for SegmentName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:08X}{:08X}{:08X}",
-            self.timeline.get(),
-            self.id,
-            self.segment
-        )
+        write!(f, "{:08X}{:08X}{:08X}", self.timeline.get(), self.id, self.segment)
     }
 }
 
@@ -191,11 +177,7 @@ impl FromStr for SegmentName {
             if text.len() != 24 {
                 return None;
             }
-            Some(Self {
-                timeline: TimelineId::new(group(0..8)?)?,
-                id: group(8..16)?,
-                segment: group(16..24)?,
-            })
+            Some(Self { timeline: TimelineId::new(group(0..8)?)?, id: group(8..16)?, segment: group(16..24)? })
         };
         parse().ok_or_else(|| ParseError::new("a WAL segment name", text))
     }
@@ -215,39 +197,21 @@ mod tests {
     fn the_two_roundings_differ_on_a_border() {
         let size = WalSegmentSize::DEFAULT;
         let border: Lsn = "A/FF000000".parse().unwrap();
-        assert_eq!(
-            SegmentName::containing(border, TimelineId::FIRST, size),
-            name("000000010000000A000000FF")
-        );
-        assert_eq!(
-            SegmentName::ending_at(border, TimelineId::FIRST, size),
-            name("000000010000000A000000FE")
-        );
+        assert_eq!(SegmentName::containing(border, TimelineId::FIRST, size), name("000000010000000A000000FF"));
+        assert_eq!(SegmentName::ending_at(border, TimelineId::FIRST, size), name("000000010000000A000000FE"));
         let inside = border.saturating_add(1);
-        assert_eq!(
-            SegmentName::ending_at(inside, TimelineId::FIRST, size),
-            name("000000010000000A000000FF")
-        );
+        assert_eq!(SegmentName::ending_at(inside, TimelineId::FIRST, size), name("000000010000000A000000FF"));
     }
 
     #[test]
     fn neighbours_carry_over_the_middle_group() {
         let size = WalSegmentSize::DEFAULT;
-        assert_eq!(
-            name("000000010000000A000000FF").next(size),
-            Some(name("000000010000000B00000000"))
-        );
-        assert_eq!(
-            name("000000010000000B00000000").previous(size),
-            Some(name("000000010000000A000000FF"))
-        );
+        assert_eq!(name("000000010000000A000000FF").next(size), Some(name("000000010000000B00000000")));
+        assert_eq!(name("000000010000000B00000000").previous(size), Some(name("000000010000000A000000FF")));
         assert_eq!(name("000000010000000000000000").previous(size), None);
         assert_eq!(name("00000001FFFFFFFF000000FF").next(size), None);
         let small = WalSegmentSize::new(1 << 20).unwrap();
-        assert_eq!(
-            name("000000010000000A000000FF").next(small),
-            Some(name("000000010000000A00000100"))
-        );
+        assert_eq!(name("000000010000000A000000FF").next(small), Some(name("000000010000000A00000100")));
         assert!(name("000000010000000A00000FFF").is_valid_for(small));
         assert!(!name("000000010000000A00000100").is_valid_for(size));
     }

@@ -36,9 +36,7 @@ impl FromStr for SystemIdentifier {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        decimal(text)
-            .map(Self)
-            .ok_or_else(|| ParseError::new("a system identifier", text))
+        decimal(text).map(Self).ok_or_else(|| ParseError::new("a system identifier", text))
     }
 }
 

@@ -58,9 +58,7 @@ impl FromStr for TimelineId {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        decimal(text)
-            .and_then(Self::new)
-            .ok_or_else(|| ParseError::new("a timeline", text))
+        decimal(text).and_then(Self::new).ok_or_else(|| ParseError::new("a timeline", text))
     }
 }
 

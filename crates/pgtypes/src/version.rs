@@ -36,14 +36,7 @@ impl PgVersion {
     pub const V18: Self = Self(18);
 
     /// All supported majors, oldest first.
-    pub const ALL: [Self; 6] = [
-        Self::V13,
-        Self::V14,
-        Self::V15,
-        Self::V16,
-        Self::V17,
-        Self::V18,
-    ];
+    pub const ALL: [Self; 6] = [Self::V13, Self::V14, Self::V15, Self::V16, Self::V17, Self::V18];
 
     /// The major of this number.
     pub const fn new(major: u16) -> Result<Self, UnsupportedVersion> {
@@ -60,16 +53,12 @@ impl PgVersion {
 
     /// The released major with this `CATALOG_VERSION_NO`; `None` for other majors and for development builds.
     pub fn from_catalog_version(number: u32) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|version| version.catalog_version() == number)
+        Self::ALL.into_iter().find(|version| version.catalog_version() == number)
     }
 
     /// The major whose WAL pages have this `XLOG_PAGE_MAGIC`.
     pub fn from_wal_page_magic(magic: u16) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|version| version.wal_page_magic() == magic)
+        Self::ALL.into_iter().find(|version| version.wal_page_magic() == magic)
     }
 
     /// The number of the major.
@@ -117,20 +106,12 @@ impl PgVersion {
 
     /// The SQL function that begins an online backup.
     pub const fn backup_start_function(self) -> &'static str {
-        if self.has_backup_start_names() {
-            "pg_backup_start"
-        } else {
-            "pg_start_backup"
-        }
+        if self.has_backup_start_names() { "pg_backup_start" } else { "pg_start_backup" }
     }
 
     /// The SQL function that ends an online backup.
     pub const fn backup_stop_function(self) -> &'static str {
-        if self.has_backup_start_names() {
-            "pg_backup_stop"
-        } else {
-            "pg_stop_backup"
-        }
+        if self.has_backup_start_names() { "pg_backup_stop" } else { "pg_stop_backup" }
     }
 
     /// Whether online backups are `pg_backup_start` and `pg_backup_stop`, without the exclusive mode.
@@ -187,18 +168,9 @@ mod tests {
     #[test]
     fn numbers_lead_back_to_their_major() {
         for version in PgVersion::ALL {
-            assert_eq!(
-                PgVersion::from_catalog_version(version.catalog_version()),
-                Some(version)
-            );
-            assert_eq!(
-                PgVersion::from_wal_page_magic(version.wal_page_magic()),
-                Some(version)
-            );
-            assert_eq!(
-                PgVersion::from_server_version_num(u32::from(version.major()) * 10_000 + 7),
-                Ok(version)
-            );
+            assert_eq!(PgVersion::from_catalog_version(version.catalog_version()), Some(version));
+            assert_eq!(PgVersion::from_wal_page_magic(version.wal_page_magic()), Some(version));
+            assert_eq!(PgVersion::from_server_version_num(u32::from(version.major()) * 10_000 + 7), Ok(version));
             assert_eq!(version.to_string().parse(), Ok(version));
         }
     }
@@ -206,17 +178,8 @@ mod tests {
     #[test]
     fn other_majors_are_refused() {
         assert_eq!(PgVersion::new(12), Err(UnsupportedVersion(12)));
-        assert_eq!(
-            PgVersion::from_server_version_num(190_000),
-            Err(UnsupportedVersion(19))
-        );
-        assert_eq!(
-            PgVersion::from_server_version_num(u32::MAX),
-            Err(UnsupportedVersion(u16::MAX))
-        );
-        assert_eq!(
-            UnsupportedVersion(12).to_string(),
-            "PostgreSQL 12 is not supported: 13 to 18 are"
-        );
+        assert_eq!(PgVersion::from_server_version_num(190_000), Err(UnsupportedVersion(19)));
+        assert_eq!(PgVersion::from_server_version_num(u32::MAX), Err(UnsupportedVersion(u16::MAX)));
+        assert_eq!(UnsupportedVersion(12).to_string(), "PostgreSQL 12 is not supported: 13 to 18 are");
     }
 }

@@ -35,9 +35,7 @@ impl WalFileName {
     /// The timeline in the name.
     pub const fn timeline(self) -> TimelineId {
         match self {
-            Self::Segment(segment)
-            | Self::Partial(segment)
-            | Self::BackupHistory { segment, .. } => segment.timeline(),
+            Self::Segment(segment) | Self::Partial(segment) | Self::BackupHistory { segment, .. } => segment.timeline(),
             Self::History(timeline) => timeline,
         }
     }
@@ -45,9 +43,7 @@ impl WalFileName {
     /// The segment in the name, if it has one.
     pub const fn segment(self) -> Option<SegmentName> {
         match self {
-            Self::Segment(segment)
-            | Self::Partial(segment)
-            | Self::BackupHistory { segment, .. } => Some(segment),
+            Self::Segment(segment) | Self::Partial(segment) | Self::BackupHistory { segment, .. } => Some(segment),
             Self::History(_) => None,
         }
     }
@@ -76,13 +72,8 @@ impl FromStr for WalFileName {
                 "partial" => stem.parse().ok().map(Self::Partial),
                 "history" => TimelineId::from_hex(stem).ok().map(Self::History),
                 _ => {
-                    let offset = ending
-                        .strip_suffix(".backup")
-                        .filter(|digits| digits.len() == 8)?;
-                    Some(Self::BackupHistory {
-                        segment: stem.parse().ok()?,
-                        offset: upper_hex_u32(offset)?,
-                    })
+                    let offset = ending.strip_suffix(".backup").filter(|digits| digits.len() == 8)?;
+                    Some(Self::BackupHistory { segment: stem.parse().ok()?, offset: upper_hex_u32(offset)? })
                 }
             }
         };
@@ -101,21 +92,9 @@ mod tests {
         let segment: SegmentName = "000000010000000A000000FF".parse().unwrap();
         for (text, name) in [
             ("000000010000000A000000FF", WalFileName::Segment(segment)),
-            (
-                "000000010000000A000000FF.partial",
-                WalFileName::Partial(segment),
-            ),
-            (
-                "00000002.history",
-                WalFileName::History(TimelineId::new(2).unwrap()),
-            ),
-            (
-                "000000010000000A000000FF.00000028.backup",
-                WalFileName::BackupHistory {
-                    segment,
-                    offset: 0x28,
-                },
-            ),
+            ("000000010000000A000000FF.partial", WalFileName::Partial(segment)),
+            ("00000002.history", WalFileName::History(TimelineId::new(2).unwrap())),
+            ("000000010000000A000000FF.00000028.backup", WalFileName::BackupHistory { segment, offset: 0x28 }),
         ] {
             assert_eq!(text.parse::<WalFileName>().unwrap(), name);
             assert_eq!(name.to_string(), text);
