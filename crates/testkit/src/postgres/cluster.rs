@@ -23,7 +23,7 @@ use crate::error::{KitError, Result, run};
 use crate::scratch::Scratch;
 
 /// How long a server may take to start or stop; a busy machine with two cores needs a few seconds at most.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// How many bytes of the log an error carries.
 const LOG_TAIL_BYTES: usize = 4096;

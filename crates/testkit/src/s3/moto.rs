@@ -45,7 +45,7 @@ impl Moto {
             .spawn()
             .map_err(KitError::io("start moto_server"))?;
         let mut server = Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)), _scratch: scratch };
-        let limit = Duration::from_secs(60);
+        let limit = Duration::from_mins(1);
         let start = Instant::now();
         while TcpStream::connect(server.address).is_err() {
             let log = || fs::read_to_string(&log).unwrap_or_default();
