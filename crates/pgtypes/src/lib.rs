@@ -17,6 +17,7 @@ pub mod system_identifier;
 pub mod tablespace_map;
 pub mod timeline;
 pub mod version;
+pub mod wal;
 pub mod wal_file_name;
 
 pub use backup_label::BackupLabel;

@@ -1,0 +1,96 @@
+//! Headers of WAL pages, as `XLogPageHeaderData` and `XLogLongPageHeaderData` of `xlog_internal.h`.
+//!
+//! Every page begins with a short header; the first page of a segment has the long one, which adds the cluster and the
+//! sizes. The layout is the same in 13 to 18.
+
+use crate::bytes::{u16_at, u32_at, u64_at};
+use crate::lsn::Lsn;
+use crate::system_identifier::SystemIdentifier;
+
+/// Size of the short header in bytes, `SizeOfXLogShortPHD`.
+pub const SHORT_HEADER_SIZE: usize = 24;
+/// Size of the long header in bytes, `SizeOfXLogLongPHD`.
+pub const LONG_HEADER_SIZE: usize = 40;
+
+/// `XLP_FIRST_IS_CONTRECORD`
+const FIRST_IS_CONTINUATION: u16 = 0x0001;
+/// `XLP_LONG_HEADER`
+const LONG_HEADER: u16 = 0x0002;
+/// `XLP_FIRST_IS_OVERWRITE_CONTRECORD`
+const FIRST_IS_OVERWRITE: u16 = 0x0008;
+/// `XLP_ALL_FLAGS`
+const ALL_FLAGS: u16 = 0x000F;
+
+/// The header of a WAL page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WalPageHeader {
+    /// `xlp_magic`, which tells the major.
+    pub magic: u16,
+    /// `xlp_info`
+    pub info: u16,
+    /// The timeline of the first record on the page, `xlp_tli`; 0 in no valid page.
+    pub timeline: u32,
+    /// The LSN of the page's first byte, `xlp_pageaddr`.
+    pub page_lsn: Lsn,
+    /// Bytes still to come of the record that began on a page before, `xlp_rem_len`.
+    pub remaining: u32,
+    /// What only the long header has.
+    pub long: Option<LongHeader>,
+}
+
+/// The part of the header only the first page of a segment has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LongHeader {
+    /// The cluster.
+    pub system_identifier: SystemIdentifier,
+    /// The segment size in bytes as it stands in the header, not checked.
+    pub segment_size: u32,
+    /// The size of a WAL page in bytes as it stands in the header, not checked.
+    pub block_size: u32,
+}
+
+impl WalPageHeader {
+    /// Reads a header, the long one when the page says it has it; `None` when there are too few bytes.
+    pub fn parse(page: &[u8]) -> Option<Self> {
+        // The short header is a whole number of 8-byte words, its last 4 bytes are padding.
+        page.get(..SHORT_HEADER_SIZE)?;
+        let info = u16_at(page, 2)?;
+        let long = if info & LONG_HEADER != 0 {
+            Some(LongHeader {
+                system_identifier: SystemIdentifier::new(u64_at(page, 24)?),
+                segment_size: u32_at(page, 32)?,
+                block_size: u32_at(page, 36)?,
+            })
+        } else {
+            None
+        };
+        Some(Self {
+            magic: u16_at(page, 0)?,
+            info,
+            timeline: u32_at(page, 4)?,
+            page_lsn: Lsn::new(u64_at(page, 8)?),
+            remaining: u32_at(page, 16)?,
+            long,
+        })
+    }
+
+    /// Size of this header in bytes: where the page's contents begin.
+    pub const fn size(&self) -> usize {
+        if self.long.is_some() { LONG_HEADER_SIZE } else { SHORT_HEADER_SIZE }
+    }
+
+    /// Whether the page begins with the rest of a record.
+    pub const fn is_continuation(&self) -> bool {
+        self.info & FIRST_IS_CONTINUATION != 0
+    }
+
+    /// Whether the page replaces the rest of a record that was lost in a crash.
+    pub const fn is_overwrite(&self) -> bool {
+        self.info & FIRST_IS_OVERWRITE != 0
+    }
+
+    /// Whether no unknown flag is set.
+    pub const fn has_known_flags(&self) -> bool {
+        self.info & !ALL_FLAGS == 0
+    }
+}
