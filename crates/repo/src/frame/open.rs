@@ -121,11 +121,13 @@ impl ObjectOpener {
         if crc32c::crc32c(body) != header.body_crc32c {
             return Err(Fault::BodyChecksum { number: header.number });
         }
-        let cipher = match (&self.cipher, header.kind) {
-            (_, FrameKind::Head) => None,
-            (cipher, _) => cipher.as_ref(),
-        };
-        match cipher {
+        // The head is the one frame that is never encrypted, and it was read by the constructor: taking another
+        // one here would let a forger put his own bytes in place of an encrypted frame.
+        if header.kind == FrameKind::Head {
+            let (number, found) = (header.number, header.kind);
+            return Err(Fault::UnexpectedKind { number, expected: FrameKind::Data, found });
+        }
+        match &self.cipher {
             None if header.encrypted => return Err(Fault::KeyNeeded),
             None => {
                 resize_raw(raw, header.raw_len)?;

@@ -4,9 +4,7 @@ use super::entry::{Extent, FileEntry, ManifestHeader, PackEntry, read_packs};
 use super::memory::Manifest;
 use super::{SECTION_FILES, SECTION_HEADER, SECTION_PACKS};
 use crate::format_error::{Fault, FormatError};
-use crate::frame::{
-    FrameBuffers, FrameHeader, FrameKind, HEAD_FRAME_BYTES, HEADER_BYTES, ObjectOpener, ObjectType, check_order,
-};
+use crate::frame::{FrameBuffers, FrameHeader, FrameKind, HEADER_BYTES, ObjectOpener, ObjectType, check_order};
 use crate::identity::{RepositoryId, RepositoryKey};
 use crate::varint::Reader;
 
@@ -98,7 +96,6 @@ impl ManifestReader {
         check_order(&header, self.next_number).map_err(|fault| fault.of(&self.name))?;
         self.next_number += 1;
         let Some(opener) = &self.opener else {
-            debug_assert!(frame.len() <= HEAD_FRAME_BYTES || header.kind == FrameKind::Head);
             let opener =
                 ObjectOpener::new(ObjectType::Manifest, &self.name, frame, self.repository, self.key.as_ref())?;
             self.opener = Some(opener);

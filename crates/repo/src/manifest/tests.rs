@@ -1,1 +1,255 @@
-//! Tests.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::chunk::ChunkHash;
+use crate::codec::{Compression, Compressor};
+use crate::format_error::Fault;
+use crate::frame::{FrameKind, ObjectSealer, ObjectType};
+use crate::identity::{RepositoryId, RepositoryKey};
+
+const NAME: &str = "main/backups/20260822T101500Z/manifest";
+
+fn repository() -> RepositoryId {
+    RepositoryId::from_bytes([7; 16])
+}
+
+fn key() -> RepositoryKey {
+    RepositoryKey::from_bytes([1; 32])
+}
+
+fn header() -> ManifestHeader {
+    let details = json!({"start_lsn": "0/2000028"}).as_object().unwrap().clone();
+    ManifestHeader {
+        backup: "20260822T101500Z".to_owned(),
+        cluster: "main".to_owned(),
+        extent_bytes: EXTENT_BYTES,
+        details,
+    }
+}
+
+fn packs() -> Vec<PackEntry> {
+    (1..=2)
+        .map(|number| PackEntry { name: format!("main/packs/20260822T101500Z/{number:06}.pack"), size_bytes: 5000 })
+        .collect()
+}
+
+fn extent(length: u32) -> Extent {
+    Extent { hash: ChunkHash::of(b"x"), pack: 1, frame_offset: 92, frame_length: 4908, offset: 3, length }
+}
+
+fn file<'a>(path: &'a str, extents: &'a [Extent]) -> FileEntry<'a> {
+    FileEntry {
+        path: path.as_bytes(),
+        kind: FileKind::File { crc32c: 0xdead_beef, extents },
+        mode: 0o600,
+        size_bytes: extents.iter().map(|extent| u64::from(extent.length)).sum(),
+        mtime_seconds: 1_787_393_700,
+    }
+}
+
+fn sample() -> Manifest {
+    let mut manifest = Manifest::new(header(), packs());
+    let directory = FileEntry { path: b"", kind: FileKind::Directory, mode: 0o700, size_bytes: 0, mtime_seconds: 0 };
+    manifest.push(&directory).unwrap();
+    manifest.push(&FileEntry { path: b"base/5", ..directory }).unwrap();
+    manifest.push(&file("base/5/1259", &[extent(8192), Extent::hole(ChunkHash::of(&[0; 7]), 7)])).unwrap();
+    manifest.push(&file("base/5/1260", &[])).unwrap();
+    let link = FileKind::Symlink { target: b"/srv/\xff space" };
+    manifest.push(&FileEntry { path: b"pg_tblspc/16384", kind: link, mode: 0o777, ..directory }).unwrap();
+    manifest.push(&file("PG_VERSION", &[extent(3)])).unwrap();
+    manifest
+}
+
+fn assert_same(found: &Manifest, expected: &Manifest) {
+    assert_eq!((found.header(), found.packs()), (expected.header(), expected.packs()));
+    assert!(found.files().eq(expected.files()));
+    assert_eq!(found.extent_count(), expected.extent_count());
+    assert_eq!(found.total_bytes(), expected.total_bytes());
+}
+
+#[test]
+fn manifests_round_trip_in_pieces_of_any_size() {
+    let manifest = sample();
+    assert_eq!((manifest.len(), manifest.extent_count(), manifest.total_bytes()), (6, 3, 8202));
+    for key in [None, Some(key())] {
+        let object = ManifestWriter::write(NAME, repository(), key.as_ref(), &manifest).unwrap();
+        assert_same(&Manifest::parse(NAME, &object, repository(), key.as_ref()).unwrap(), &manifest);
+        for piece_bytes in [1, 7, 31, 32, 33, 92, 100, object.len() - 1] {
+            let mut reader = ManifestReader::new(NAME, repository(), key.as_ref());
+            for piece in object.chunks(piece_bytes) {
+                reader.feed(piece).unwrap();
+            }
+            assert_same(&reader.finish().unwrap(), &manifest);
+        }
+    }
+    let empty = Manifest::new(header(), Vec::new());
+    let object = ManifestWriter::write(NAME, repository(), None, &empty).unwrap();
+    assert!(Manifest::parse(NAME, &object, repository(), None).unwrap().is_empty());
+}
+
+#[test]
+fn many_files_take_many_frames() {
+    let mut manifest = Manifest::new(header(), packs());
+    let extents = vec![extent(1000); 1024];
+    for number in 0..100 {
+        manifest.push(&file(&format!("base/5/{number}"), &extents)).unwrap();
+    }
+    let object = ManifestWriter::write(NAME, repository(), Some(&key()), &manifest).unwrap();
+    assert!(crate::frame::split_frames(NAME, &object).unwrap().len() > 5);
+    assert_same(&Manifest::parse(NAME, &object, repository(), Some(&key())).unwrap(), &manifest);
+}
+
+#[test]
+fn every_changed_byte_and_every_truncation_is_detected() {
+    for key in [None, Some(key())] {
+        let object = ManifestWriter::write(NAME, repository(), key.as_ref(), &sample()).unwrap();
+        for position in 0..object.len() {
+            let mut changed = object.to_vec();
+            changed[position] ^= 2;
+            assert!(Manifest::parse(NAME, &changed, repository(), key.as_ref()).is_err(), "byte {position}");
+            assert!(
+                Manifest::parse(NAME, &object[..position], repository(), key.as_ref()).is_err(),
+                "{position} bytes"
+            );
+        }
+        let longer = [&object[..], b"x"].concat();
+        let error = Manifest::parse(NAME, &longer, repository(), key.as_ref()).unwrap_err();
+        assert_eq!(error.fault(), &Fault::TrailingBytes { bytes: 1 });
+    }
+}
+
+#[test]
+fn entries_that_could_do_harm_are_refused() {
+    let good = [extent(100)];
+    let base = file("base/1", &good);
+    let changed = |change: fn(&mut Extent)| {
+        let mut extent = extent(100);
+        change(&mut extent);
+        [extent]
+    };
+    let (no_pack, behind, empty, placed_hole, overlong) = (
+        changed(|extent| extent.pack = 2),
+        changed(|extent| extent.frame_length = 4909),
+        changed(|extent| extent.length = 0),
+        changed(|extent| extent.frame_length = 0),
+        changed(|extent| extent.offset = u32::MAX),
+    );
+    let cases: [(&str, FileEntry<'_>); 17] = [
+        ("absolute", FileEntry { path: b"/etc/passwd", ..base }),
+        ("parent", FileEntry { path: b"base/../../x", ..base }),
+        ("parent first", FileEntry { path: b"..", ..base }),
+        ("dot", FileEntry { path: b"./x", ..base }),
+        ("double slash", FileEntry { path: b"a//b", ..base }),
+        ("slash at the end", FileEntry { path: b"a/", ..base }),
+        ("zero byte", FileEntry { path: b"a\0b", ..base }),
+        ("empty", FileEntry { path: b"", ..base }),
+        ("size", FileEntry { size_bytes: 101, ..base }),
+        ("mode", FileEntry { mode: 0o10_0600, ..base }),
+        ("directory with a size", FileEntry { kind: FileKind::Directory, ..base }),
+        ("link to nothing", FileEntry { kind: FileKind::Symlink { target: b"" }, size_bytes: 0, ..base }),
+        ("no such pack", file("base/1", &no_pack)),
+        ("behind the pack", file("base/1", &behind)),
+        ("empty extent", file("base/1", &empty)),
+        ("hole in a pack", file("base/1", &placed_hole)),
+        ("behind the frame", file("base/1", &overlong)),
+    ];
+    let mut manifest = Manifest::new(header(), packs());
+    manifest.push(&base).unwrap();
+    for (what, entry) in cases {
+        assert!(manifest.push(&entry).is_err(), "{what}");
+        let mut writer = ManifestWriter::new(NAME, repository(), None, &header(), &packs()).unwrap().0;
+        assert!(writer.push(&entry).is_err(), "{what}");
+        // A hostile writer does not check.
+        let mut section = vec![SECTION_FILES];
+        entry.put(&mut section);
+        assert!(parse_sections(&[&header_section(), &packs_section(), &section]).is_err(), "{what}");
+    }
+    assert_eq!(manifest.len(), 1);
+}
+
+fn header_section() -> Vec<u8> {
+    [&[SECTION_HEADER][..], &serde_json::to_vec(&header()).unwrap()].concat()
+}
+
+fn packs_section() -> Vec<u8> {
+    let mut section = vec![SECTION_PACKS];
+    entry::put_packs(&mut section, &packs());
+    section
+}
+
+/// Reads a manifest of these raw frames.
+fn parse_sections(sections: &[&[u8]]) -> Result<Manifest, Fault> {
+    let (sealer, mut object) = ObjectSealer::new(ObjectType::Manifest, NAME, repository(), None).unwrap();
+    let mut compressor = Compressor::new(Compression::default()).unwrap();
+    for (number, section) in (1..).zip(sections) {
+        let frame = compressor.compress(FrameKind::Data, section).unwrap();
+        object.extend(sealer.seal(number, number as usize == sections.len(), frame).unwrap());
+    }
+    Manifest::parse(NAME, &object, repository(), None).map_err(|error| error.fault().clone())
+}
+
+#[test]
+fn sections_come_in_order() {
+    let (header, packs, files) = (header_section(), packs_section(), vec![SECTION_FILES]);
+    parse_sections(&[&header, &packs]).unwrap();
+    parse_sections(&[&header, &packs, &files, &files]).unwrap();
+    for wrong in [
+        &[&header[..]][..],
+        &[&packs],
+        &[&files],
+        &[&header, &files],
+        &[&packs, &header],
+        &[&header, &header, &packs],
+        &[&header, &packs, &packs],
+        &[&header, &packs, &header],
+        &[&header, &packs, &[]],
+    ] {
+        assert!(parse_sections(wrong).is_err());
+    }
+    assert_eq!(parse_sections(&[&header, &packs, &[4]]).unwrap_err(), Fault::UnknownSection(4));
+}
+
+prop_compose! {
+    fn any_extent()(hash: [u8; 32], pack in 0..2_u32, frame_offset in 0..2500_u32, frame_length in 1..2500_u32,
+                    offset in 0..1000_u32, length in 1..=EXTENT_BYTES, hole: bool) -> Extent {
+        let hash = ChunkHash::from_bytes(hash);
+        if hole { Extent::hole(hash, length) } else { Extent { hash, pack, frame_offset, frame_length, offset, length } }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_files_round_trip(files in proptest::collection::vec(
+        ("[a-z0-9_]{1,9}(/[a-z0-9._]{1,9}x){0,3}", proptest::collection::vec(any_extent(), 0..20), 0..0o7777_u32, any::<u32>()),
+        0..30,
+    )) {
+        let mut manifest = Manifest::new(header(), packs());
+        for (path, extents, mode, time) in &files {
+            manifest.push(&FileEntry { mode: *mode, mtime_seconds: u64::from(*time), ..file(path, extents) }).unwrap();
+        }
+        let object = ManifestWriter::write(NAME, repository(), Some(&key()), &manifest).unwrap();
+        let found = Manifest::parse(NAME, &object, repository(), Some(&key())).unwrap();
+        prop_assert!(found.files().eq(manifest.files()));
+        prop_assert_eq!(found.len(), files.len());
+    }
+
+    #[test]
+    fn hostile_sections_never_panic(mut section in proptest::collection::vec(any::<u8>(), 0..400), small: bool) {
+        if small {
+            section.iter_mut().for_each(|byte| *byte %= 4);
+        }
+        let _ = parse_sections(&[&section]);
+        let _ = parse_sections(&[&header_section(), &[&[SECTION_PACKS], &section[..]].concat()]);
+        let _ = parse_sections(&[&header_section(), &packs_section(), &[&[SECTION_FILES], &section[..]].concat()]);
+    }
+
+    #[test]
+    fn hostile_pieces_never_panic(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 0..10)) {
+        let mut reader = ManifestReader::new(NAME, repository(), None);
+        let fed = pieces.iter().try_for_each(|piece| reader.feed(piece));
+        prop_assert!(fed.is_err() || reader.finish().is_err());
+    }
+}

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::index::{PackChunk, put_frame};
-use crate::codec::{Codec, Compression, Compressor};
+use crate::codec::{Codec, Compression, Compressor, MAX_FRAME_RAW};
 use crate::format_error::{Fault, FormatError};
 use crate::frame::{CompressedFrame, FrameKind, FrameLocation, ObjectSealer, ObjectType, seal_tail, tail_frame_bytes};
 use crate::identity::{RepositoryId, RepositoryKey};
@@ -12,7 +12,7 @@ use crate::identity::{RepositoryId, RepositoryKey};
 pub const MAX_PACK_BYTES: u64 = u32::MAX as u64;
 
 /// The index a pack should not outgrow, in bytes before compression. It is one frame, which may hold
-/// [`MAX_FRAME_RAW`](crate::codec::MAX_FRAME_RAW), and a reader holds all of it; tiny files reach this long
+/// [`MAX_FRAME_RAW`], and a reader holds all of it; tiny files reach this long
 /// before a pack is large.
 const INDEX_FULL_BYTES: usize = 16 << 20;
 
@@ -59,8 +59,8 @@ impl PackWriter {
     }
 
     /// Gives a data frame its place: where it stands, and its bytes. The chunks are those in the frame, in
-    /// order of their offsets. Fails with [`Fault::TooLong`] when the frame would pass [`MAX_PACK_BYTES`]; the
-    /// writer is then as before, and the frame is lost.
+    /// order of their offsets. Fails with [`Fault::TooLong`] when the frame would pass [`MAX_PACK_BYTES`],
+    /// or its chunks the largest index; the writer is then as before, and the frame is lost.
     pub fn append(
         &mut self,
         frame: CompressedFrame,
@@ -77,7 +77,13 @@ impl PackWriter {
             return Err(named(Fault::TooLong { what: "pack", bytes: end, limit: MAX_PACK_BYTES }));
         }
         let location = FrameLocation { offset: self.size_bytes as u32, length: length as u32 };
+        let index_bytes = self.index.len();
         put_frame(&mut self.index, location, frame.raw_len(), chunks);
+        if self.index.len() > MAX_FRAME_RAW as usize {
+            let bytes = self.index.len() as u64;
+            self.index.truncate(index_bytes);
+            return Err(named(Fault::TooLong { what: "pack index", bytes, limit: u64::from(MAX_FRAME_RAW) }));
+        }
         let sealed = self.sealer.seal(self.next_number, false, frame)?;
         debug_assert_eq!(sealed.len() as u64, length);
         self.next_number += 1;

@@ -1,14 +1,12 @@
 //! Reading WAL objects.
 
 use super::facts::WalObjectFacts;
+use super::write::check_file_bytes;
 use crate::format_error::{Fault, FormatError};
 use crate::frame::{
     FrameBuffers, FrameKind, FrameSpan, ObjectOpener, ObjectType, TailPart, locate_last_part, split_frames,
 };
 use crate::identity::{RepositoryId, RepositoryKey};
-
-/// The longest file accepted: a segment is at most 1 GiB (`WalSegMaxSize` in xlog_internal.h).
-const MAX_FILE_BYTES: u64 = 1 << 30;
 
 /// Gives the file of a WAL object, and its facts, when all of it is right: order and kinds of the frames,
 /// checksums, authentication, length, BLAKE3, and the file's name in the object's name.
@@ -33,9 +31,7 @@ pub fn decode(
     if total != facts.raw_len {
         return Err(named(Fault::RawLength { expected: facts.raw_len, found: total }));
     }
-    if total > MAX_FILE_BYTES {
-        return Err(named(Fault::TooLong { what: "WAL file", bytes: total, limit: MAX_FILE_BYTES }));
-    }
+    check_file_bytes(total).map_err(named)?;
     let mut raw = Vec::new();
     let mut buffers = FrameBuffers::default();
     for span in data {
