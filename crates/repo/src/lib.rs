@@ -13,6 +13,14 @@
 //! - [`wal_object`]: one WAL, history, backup-history or partial file as one object
 //! - [`manifest`]: where every extent of every file of a backup is
 //!
+//! Names, records, keys and planning:
+//!
+//! - [`name`]: [`ClusterName`], [`BackupId`], and the name of every object
+//! - [`record`]: the JSON records, plain and sealed: [`RepositoryRecord`], [`ClaimRecord`], [`BackupRecord`] and others
+//! - [`key`]: [`KeySlot`], which wraps the repository key under a passphrase or a key file; [`Secret`]
+//! - [`catalog`]: what a listing says is there: [`WalInventory`], [`BackupCatalog`]
+//! - [`recovery`]: from a wish to a backup and its WAL: [`RecoveryPath`], [`RecoveryPlan`], [`Unreachable`]
+//!
 //! No parser here panics or allocates without bound on hostile bytes. Every [`FormatError`] names the object.
 //!
 //! ```
@@ -35,6 +43,7 @@
 //! # }
 //! ```
 
+pub mod catalog;
 pub mod chunk;
 pub mod codec;
 pub mod format_error;
@@ -45,11 +54,13 @@ pub mod manifest;
 pub mod name;
 pub mod pack;
 pub mod record;
+pub mod recovery;
 pub mod wal_object;
 
 mod cipher;
 mod varint;
 
+pub use catalog::{BackupCatalog, SegmentRange, WalInventory};
 pub use chunk::ChunkHash;
 pub use codec::{Codec, Compression, CompressionParseError, Compressor};
 pub use format_error::{Fault, FaultClass, FormatError};
@@ -58,6 +69,10 @@ pub use frame::{
     ObjectSealer, ObjectType,
 };
 pub use identity::{RepositoryId, RepositoryKey};
+pub use key::{KeyError, KeySlot, Secret};
 pub use manifest::{Extent, FileEntry, FileKind, Manifest, ManifestHeader, ManifestReader, ManifestWriter, PackEntry};
+pub use name::{BackupId, ClaimNumber, ClusterName, NameError, ObjectPath, SlotName};
 pub use pack::{PackChunk, PackFrame, PackIndex, PackWriter};
+pub use record::{BackupRecord, ClaimRecord, LedgerRecord, RecordError, RecordSeal, RepositoryRecord, StartRecord};
+pub use recovery::{RecoveryPath, RecoveryPlan, RecoveryTarget, RecoveryWish, RecoveryWorld, Unreachable};
 pub use wal_object::{WalObjectFacts, WalObjectPlan};

@@ -1,0 +1,200 @@
+//! The WAL of one claim as ranges of segments.
+//!
+//! A listing comes in ascending order, so a segment nearly always extends the last range, and a million segments cost a
+//! comparison each and a few ranges of memory. Any other order is right too, only slower.
+
+use super::SegmentRange;
+use crate::name::{ClaimNumber, ClusterName, ObjectPath};
+use holdfast_pgtypes::{SegmentName, TimelineId, WalFileName, WalSegmentSize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Which WAL files of one claim are in the repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalInventory {
+    size: WalSegmentSize,
+    segments: BTreeMap<TimelineId, Ranges>,
+    partials: BTreeSet<SegmentName>,
+    histories: BTreeSet<TimelineId>,
+    stray_count: u64,
+}
+
+/// Segment numbers as sorted ranges, both ends included, with at least one missing number between two of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Ranges(Vec<(u64, u64)>);
+
+impl WalInventory {
+    /// Nothing yet.
+    pub fn new(size: WalSegmentSize) -> Self {
+        Self { size, segments: BTreeMap::new(), partials: BTreeSet::new(), histories: BTreeSet::new(), stray_count: 0 }
+    }
+
+    /// These files.
+    pub fn from_files(size: WalSegmentSize, files: impl IntoIterator<Item = WalFileName>) -> Self {
+        let mut inventory = Self::new(size);
+        for file in files {
+            inventory.add(file);
+        }
+        inventory
+    }
+
+    /// The objects listed under a claim's WAL folder. Names that are not WAL files of this claim are strays.
+    pub fn from_listing<'a>(
+        size: WalSegmentSize,
+        cluster: &ClusterName,
+        claim: ClaimNumber,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let mut inventory = Self::new(size);
+        for name in names {
+            match name.parse() {
+                Ok(ObjectPath::WalFile { cluster: of, claim: under, file, .. }) if of == *cluster && under == claim => {
+                    inventory.add(file);
+                }
+                _ => inventory.stray_count += 1,
+            }
+        }
+        inventory
+    }
+
+    /// Adds a file. A segment whose name no cluster with this segment size can have is a stray.
+    pub fn add(&mut self, file: WalFileName) {
+        match file {
+            WalFileName::Segment(segment) if segment.is_valid_for(self.size) => {
+                self.segments.entry(segment.timeline()).or_default().insert(segment.number(self.size));
+            }
+            WalFileName::Partial(segment) if segment.is_valid_for(self.size) => {
+                self.partials.insert(segment);
+            }
+            WalFileName::History(timeline) => {
+                self.histories.insert(timeline);
+            }
+            WalFileName::BackupHistory { .. } => {}
+            WalFileName::Segment(_) | WalFileName::Partial(_) => self.stray_count += 1,
+        }
+    }
+
+    /// The segment size the numbers are for.
+    pub fn segment_size(&self) -> WalSegmentSize {
+        self.size
+    }
+
+    /// Objects that are not WAL files of this claim.
+    pub fn stray_count(&self) -> u64 {
+        self.stray_count
+    }
+
+    /// Timelines with at least one whole segment, ascending.
+    pub fn timelines(&self) -> impl DoubleEndedIterator<Item = TimelineId> {
+        self.segments.keys().copied()
+    }
+
+    /// Timelines whose history file is there, ascending.
+    pub fn histories(&self) -> impl DoubleEndedIterator<Item = TimelineId> {
+        self.histories.iter().copied()
+    }
+
+    /// Partial segments, ascending.
+    pub fn partials(&self) -> impl DoubleEndedIterator<Item = SegmentName> {
+        self.partials.iter().copied()
+    }
+
+    /// Whether a whole segment is there.
+    pub fn contains(&self, segment: SegmentName) -> bool {
+        let number = segment.number(self.size);
+        self.segments.get(&segment.timeline()).is_some_and(|ranges| ranges.holding(number).is_some())
+    }
+
+    /// How many whole segments there are.
+    pub fn segment_count(&self) -> u64 {
+        self.segments.values().flat_map(|ranges| &ranges.0).map(|(first, last)| last - first + 1).sum()
+    }
+
+    /// The segments of a timeline as ranges, ascending, each as long as can be.
+    pub fn ranges(&self, timeline: TimelineId) -> Vec<SegmentRange> {
+        self.number_ranges(timeline)
+            .iter()
+            .filter_map(|&(first, last)| SegmentRange::new(timeline, first, last, self.size))
+            .collect()
+    }
+
+    /// What is missing from `first` to `last` (both included) of their timeline, ascending. Segments of different
+    /// timelines have nothing between them.
+    pub fn holes(&self, first: SegmentName, last: SegmentName) -> Vec<SegmentRange> {
+        if first.timeline() != last.timeline() {
+            return Vec::new();
+        }
+        let timeline = first.timeline();
+        let (mut next, last) = (first.number(self.size), last.number(self.size));
+        let mut holes = Vec::new();
+        for &(present_first, present_last) in self.number_ranges(timeline) {
+            if present_last < next {
+                continue;
+            }
+            if present_first > last {
+                break;
+            }
+            if present_first > next {
+                holes.extend(SegmentRange::new(timeline, next, present_first - 1, self.size));
+            }
+            next = present_last.saturating_add(1);
+        }
+        if next <= last {
+            holes.extend(SegmentRange::new(timeline, next, last, self.size));
+        }
+        holes
+    }
+
+    /// The last segment of the gapless run that holds `first`; `None` if `first` itself is missing.
+    pub fn contiguous_end(&self, first: SegmentName) -> Option<SegmentName> {
+        let timeline = first.timeline();
+        let (_, last) = self.segments.get(&timeline)?.holding(first.number(self.size))?;
+        SegmentName::from_number(last, timeline, self.size)
+    }
+
+    /// The segments of a timeline as ranges of numbers, both ends included.
+    pub(crate) fn number_ranges(&self, timeline: TimelineId) -> &[(u64, u64)] {
+        self.segments.get(&timeline).map_or(&[], |ranges| ranges.0.as_slice())
+    }
+}
+
+impl Ranges {
+    fn holding(&self, number: u64) -> Option<(u64, u64)> {
+        let after = self.0.partition_point(|&(first, _)| first <= number);
+        let range = *self.0.get(after.checked_sub(1)?)?;
+        (number <= range.1).then_some(range)
+    }
+
+    fn insert(&mut self, number: u64) {
+        let after = self.0.partition_point(|&(first, _)| first <= number);
+        if let Some((_, last)) = after.checked_sub(1).and_then(|before| self.0.get_mut(before)) {
+            if number <= *last {
+                return;
+            }
+            if number == *last + 1 {
+                *last = number;
+                self.join(after - 1);
+                return;
+            }
+        }
+        match self.0.get_mut(after) {
+            Some((first, _)) if *first == number + 1 => *first = number,
+            _ => self.0.insert(after, (number, number)),
+        }
+    }
+
+    /// Joins the range at `index` with the next one if nothing is missing between them.
+    fn join(&mut self, index: usize) {
+        let (Some(&(_, last)), Some(&(next_first, next_last))) = (self.0.get(index), self.0.get(index + 1)) else {
+            return;
+        };
+        if next_first == last + 1 {
+            self.0.remove(index + 1);
+            if let Some(range) = self.0.get_mut(index) {
+                range.1 = next_last;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

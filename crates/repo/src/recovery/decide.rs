@@ -1,0 +1,255 @@
+//! Step 2: one backup and the WAL it needs.
+
+use super::{Candidate, ReachableWindow, RecoveryPath, RecoveryTarget, Unreachable, WalRun};
+use crate::catalog::SegmentRange;
+use crate::name::BackupId;
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::{Lsn, TimelineId};
+use serde::Serialize;
+
+/// What the caller looked up in the runs of a path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TargetFacts {
+    /// Facts of each run, in the order of [`RecoveryPath::runs`]; runs without any may be left out at the end.
+    pub runs: Vec<RunFacts>,
+    /// Start LSNs of the records of the target, in any order: commits, aborts and prepares of the transaction, restore
+    /// points of the name. For a time, if known: the commits or aborts that recovery would stop at.
+    pub records: Vec<Lsn>,
+}
+
+/// Facts of one run, about its WAL before [`WalRun::end_lsn`] only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RunFacts {
+    /// Start of the last record, if it was looked up: a sharper end for LSN targets.
+    pub last_record: Option<Lsn>,
+    /// The latest time of a commit or abort; none if there is none or it was not looked up.
+    pub last_transaction_time: Option<DateTime<Utc>>,
+}
+
+/// The way to the target: what `restore --plan` prints and the restore executes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RecoveryPlan {
+    /// The backup to restore.
+    pub backup: BackupId,
+    /// Its own timeline.
+    pub backup_timeline: TimelineId,
+    /// The timeline to recover along: the number to write as `recovery_target_timeline`.
+    pub timeline: TimelineId,
+    /// Where recovery begins: the backup's redo LSN.
+    pub start_lsn: Lsn,
+    /// Where recovery is consistent: the backup's stop LSN.
+    pub consistent_lsn: Lsn,
+    /// Where recovery stops, as far as it is known before it runs.
+    pub target_lsn: Option<Lsn>,
+    /// The segments recovery will read, in order, under the names it asks for. For targets whose place is not known these
+    /// are all to the end of the run; recovery may stop before.
+    pub segments: Vec<SegmentRange>,
+    /// How many these are.
+    pub segment_count: u64,
+    /// Their raw size in bytes.
+    pub wal_bytes: u64,
+    /// The timelines whose history files recovery reads, oldest first.
+    pub history_files: Vec<TimelineId>,
+    /// The window around the target.
+    pub window: ReachableWindow,
+}
+
+/// Why a candidate does not serve.
+enum Miss {
+    /// The target is before its consistent point.
+    Before,
+    /// The WAL that follows it gapless does not reach the target.
+    Beyond,
+}
+
+impl RecoveryPath {
+    /// Picks the newest backup that serves the target and the segments it needs.
+    ///
+    /// # Errors
+    /// [`Unreachable`], with the windows that can be reached.
+    pub fn decide(&self, facts: &TargetFacts) -> Result<RecoveryPlan, Unreachable> {
+        let named = self.wish.backup;
+        let eligible: Vec<&Candidate> = self
+            .candidates
+            .iter()
+            .filter(|candidate| named.is_none_or(|backup| candidate.backup.backup_id == backup))
+            .collect();
+        let Some(newest) = eligible.first() else {
+            return Err(self.no_usable_backup(facts));
+        };
+        let mut first_beyond = None;
+        for candidate in &eligible {
+            match self.reach(candidate, facts) {
+                Ok(target_lsn) => return Ok(self.plan(candidate, target_lsn, facts)),
+                Err(Miss::Before) => {}
+                Err(Miss::Beyond) => {
+                    // Older backups follow the same WAL or stop at an earlier hole: none of them gets further.
+                    first_beyond = Some(*candidate);
+                    break;
+                }
+            }
+        }
+        let target = self.wish.target.clone();
+        let windows = self.windows(facts);
+        let looks_for_records = matches!(target, RecoveryTarget::Xid(_) | RecoveryTarget::Name(_));
+        match first_beyond {
+            Some(_) if looks_for_records && facts.records.is_empty() => {
+                Err(Unreachable::TargetNotFound { target, windows })
+            }
+            Some(candidate) => Err(self.beyond(candidate, facts)),
+            None => match named {
+                Some(backup) => Err(Unreachable::TargetBeforeChosenBackup {
+                    target,
+                    backup,
+                    stop_lsn: newest.backup.stop_lsn,
+                    stop_time: newest.backup.stop_time,
+                    windows,
+                }),
+                None => Err(Unreachable::BeforeFirstBackup { target, windows }),
+            },
+        }
+    }
+
+    /// What can be restored to on this timeline, oldest first: one window per run that holds a usable backup.
+    pub fn windows(&self, facts: &TargetFacts) -> Vec<ReachableWindow> {
+        (0..self.runs.len()).filter_map(|run| self.window(run, facts)).collect()
+    }
+
+    fn window(&self, index: usize, facts: &TargetFacts) -> Option<ReachableWindow> {
+        let run = self.runs.get(index)?;
+        let first = self.candidates.iter().rev().find(|candidate| candidate.run == index)?;
+        Some(ReachableWindow {
+            timeline: self.timeline,
+            first_backup: first.backup.backup_id,
+            from_lsn: first.backup.stop_lsn,
+            from_time: first.backup.stop_time,
+            to_lsn: run.end_lsn,
+            to_time: run_facts(facts, index).last_transaction_time,
+        })
+    }
+
+    /// Where recovery from a candidate stops, if it is known, or why it does not get there.
+    fn reach(&self, candidate: &Candidate, facts: &TargetFacts) -> Result<Option<Lsn>, Miss> {
+        let backup = &candidate.backup;
+        let run = self.runs.get(candidate.run).ok_or(Miss::Beyond)?;
+        let known = run_facts(facts, candidate.run);
+        match &self.wish.target {
+            RecoveryTarget::Latest => {
+                let is_end = candidate.run + 1 == self.runs.len() && run.hole.is_none();
+                if is_end { Ok(None) } else { Err(Miss::Beyond) }
+            }
+            // Recovery notices that it is consistent and may stop when it has the next record in hand.
+            RecoveryTarget::Immediate if backup.stop_lsn < run.end_lsn => Ok(Some(backup.stop_lsn)),
+            RecoveryTarget::Immediate => Err(Miss::Beyond),
+            RecoveryTarget::Lsn(lsn) => {
+                if *lsn < backup.stop_lsn {
+                    return Err(Miss::Before);
+                }
+                let reached = *lsn < run.end_lsn && known.last_record.is_none_or(|last| *lsn <= last);
+                if reached { Ok(Some(*lsn)) } else { Err(Miss::Beyond) }
+            }
+            RecoveryTarget::Time(time) => {
+                // Every commit before the stop LSN has a time before the stop time, one at the very moment included.
+                let (consistent, reached) = if self.wish.inclusive {
+                    (backup.stop_time <= *time, known.last_transaction_time.is_some_and(|last| last > *time))
+                } else {
+                    (backup.stop_time < *time, known.last_transaction_time.is_some_and(|last| last >= *time))
+                };
+                if !consistent {
+                    return Err(Miss::Before);
+                }
+                if !reached {
+                    return Err(Miss::Beyond);
+                }
+                let stop = facts.records.iter().copied().filter(|lsn| *lsn >= backup.stop_lsn && *lsn < run.end_lsn);
+                Ok(stop.min())
+            }
+            RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => {
+                let met = facts.records.iter().copied().filter(|lsn| *lsn >= backup.start_lsn).min();
+                match met {
+                    // A later backup has passed it; an earlier one may meet it.
+                    Some(lsn) if lsn < backup.stop_lsn => Err(Miss::Before),
+                    Some(lsn) if lsn < run.end_lsn => Ok(Some(lsn)),
+                    Some(_) => Err(Miss::Beyond),
+                    None if facts.records.is_empty() => Err(Miss::Beyond),
+                    None => Err(Miss::Before),
+                }
+            }
+        }
+    }
+
+    fn plan(&self, candidate: &Candidate, target_lsn: Option<Lsn>, facts: &TargetFacts) -> RecoveryPlan {
+        let backup = &candidate.backup;
+        let first = backup.start_segment.number(self.size);
+        let (segments, window) = match self.runs.get(candidate.run) {
+            Some(run) => (
+                self.segments_between(run, first, self.last_needed(run, target_lsn)),
+                self.window(candidate.run, facts),
+            ),
+            None => (Vec::new(), None),
+        };
+        let segment_count = segments.iter().map(|range| range.count).sum();
+        RecoveryPlan {
+            backup: backup.backup_id,
+            backup_timeline: backup.timeline,
+            timeline: self.timeline,
+            start_lsn: backup.start_lsn,
+            consistent_lsn: backup.stop_lsn,
+            target_lsn,
+            segments,
+            segment_count,
+            wal_bytes: self.size.as_u64().saturating_mul(segment_count),
+            history_files: self.history_files.clone(),
+            window: window.unwrap_or(ReachableWindow {
+                timeline: self.timeline,
+                first_backup: backup.backup_id,
+                from_lsn: backup.stop_lsn,
+                from_time: backup.stop_time,
+                to_lsn: backup.stop_lsn,
+                to_time: None,
+            }),
+        }
+    }
+
+    /// The last segment recovery reads to stop at a known LSN: one more than the LSN is in, because the record it stops at
+    /// may begin or end there.
+    fn last_needed(&self, run: &WalRun, target_lsn: Option<Lsn>) -> u64 {
+        match target_lsn {
+            Some(lsn) => (lsn.as_u64() / self.size.as_u64()).saturating_add(1).min(run.last_number()),
+            None => run.last_number(),
+        }
+    }
+
+    /// The WAL behind a candidate ends before the target: by a hole, or because there is no more.
+    fn beyond(&self, candidate: &Candidate, facts: &TargetFacts) -> Unreachable {
+        let target = self.wish.target.clone();
+        let windows = self.windows(facts);
+        let run = self.runs.get(candidate.run);
+        match run.and_then(|run| run.hole) {
+            Some(hole) => Unreachable::Hole { target, hole, windows },
+            None => Unreachable::BeyondArchive {
+                target,
+                until_lsn: run.map_or(candidate.backup.stop_lsn, |run| run.end_lsn),
+                until_time: run_facts(facts, candidate.run).last_transaction_time,
+                windows,
+            },
+        }
+    }
+
+    /// Every backup on the timeline, or the named one, misses WAL between its start and its stop.
+    fn no_usable_backup(&self, facts: &TargetFacts) -> Unreachable {
+        let target = self.wish.target.clone();
+        let rejection = match self.wish.backup {
+            Some(backup) => self.rejected.iter().find(|rejection| rejection.backup == backup),
+            None => self.rejected.first(),
+        };
+        match rejection {
+            Some(rejection) => Unreachable::Hole { target, hole: rejection.hole, windows: self.windows(facts) },
+            None => Unreachable::NoBackups,
+        }
+    }
+}
+
+fn run_facts(facts: &TargetFacts, run: usize) -> RunFacts {
+    facts.runs.get(run).copied().unwrap_or_default()
+}

@@ -1,0 +1,360 @@
+//! Step 1: the timeline, the backups on it, and the runs of WAL along it.
+
+use super::{Hole, RecoveryTarget, RecoveryWish, TargetTimeline, Unreachable};
+use crate::catalog::{SegmentRange, WalInventory};
+use crate::name::{BackupId, ClaimNumber};
+use crate::record::BackupRecord;
+use holdfast_pgtypes::{Ancestry, HistoryFile, Lsn, SegmentName, TimelineId, WalSegmentSize};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is known of an archive before any WAL is read. All of it belongs to one claim.
+#[derive(Debug, Clone, Copy)]
+pub struct RecoveryWorld<'a> {
+    /// The claim; backups of other claims are ignored, their WAL is elsewhere.
+    pub claim: ClaimNumber,
+    /// The summaries of the complete backups, in any order.
+    pub backups: &'a [BackupRecord],
+    /// The history files of the claim.
+    pub histories: &'a BTreeMap<TimelineId, HistoryFile>,
+    /// The segments of the claim.
+    pub wal: &'a WalInventory,
+}
+
+/// A gapless run of WAL along the path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WalRun {
+    /// Its segments under the names recovery asks for, in order.
+    pub segments: Vec<SegmentRange>,
+    /// The first LSN of the run.
+    pub start_lsn: Lsn,
+    /// The end of what may be replayed: the end of the last segment, or the LSN at which the path leaves it.
+    pub end_lsn: Lsn,
+    /// What is missing behind it; none if it is the end of the archive.
+    pub hole: Option<Hole>,
+    #[serde(skip)]
+    first: u64,
+    #[serde(skip)]
+    last: u64,
+}
+
+/// A backup from which the path can be followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The backup.
+    pub backup: BackupRecord,
+    /// The run that holds all its WAL: an index into [`RecoveryPath::runs`].
+    pub run: usize,
+}
+
+/// Why a backup on the timeline cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rejection {
+    /// The backup.
+    pub backup: BackupId,
+    /// The WAL between its start and its stop that is missing.
+    pub hole: Hole,
+}
+
+/// What [`RecoveryPath::decide`] needs to know of the runs, by the kind of target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FactsNeeded {
+    /// Nothing.
+    None,
+    /// The last commit or abort of each run.
+    LastTransaction,
+    /// Where the commit, abort or prepare records of the transaction, or the restore points of the name, stand.
+    TargetRecords,
+}
+
+/// The way to the target timeline: result of the first step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveryPath {
+    pub(super) wish: RecoveryWish,
+    pub(super) timeline: TimelineId,
+    pub(super) ancestry: Ancestry,
+    pub(super) size: WalSegmentSize,
+    pub(super) runs: Vec<WalRun>,
+    pub(super) candidates: Vec<Candidate>,
+    pub(super) rejected: Vec<Rejection>,
+    pub(super) history_files: Vec<TimelineId>,
+    pub(super) unreached: Vec<TimelineId>,
+}
+
+impl RecoveryPath {
+    /// Finds the path for a wish.
+    ///
+    /// # Errors
+    /// [`Unreachable`], if no backup leads to the wanted timeline at all.
+    pub fn find(wish: &RecoveryWish, world: &RecoveryWorld<'_>) -> Result<Self, Unreachable> {
+        let backups: Vec<&BackupRecord> = world.backups.iter().filter(|backup| backup.claim == world.claim).collect();
+        let newest = backups.iter().max_by_key(|backup| backup.stop_time).ok_or(Unreachable::NoBackups)?;
+        let named = match wish.backup {
+            None => None,
+            Some(id) => Some(backups.iter().copied().find(|backup| backup.backup_id == id).ok_or_else(|| {
+                let known: BTreeSet<BackupId> = backups.iter().map(|backup| backup.backup_id).collect();
+                Unreachable::BackupUnknown { backup: id, known: known.into_iter().collect() }
+            })?),
+        };
+        let known = known_timelines(world, &backups);
+        let timeline = match wish.timeline {
+            TargetTimeline::Number(timeline) => timeline,
+            TargetTimeline::Current => named.unwrap_or(newest).timeline,
+            TargetTimeline::Latest => known
+                .iter()
+                .rev()
+                .copied()
+                .find(|timeline| {
+                    let ancestry = ancestry(world, *timeline);
+                    match named {
+                        Some(backup) => is_on(&ancestry, backup),
+                        None => backups.iter().any(|backup| is_on(&ancestry, backup)),
+                    }
+                })
+                .unwrap_or_else(|| named.unwrap_or(newest).timeline),
+        };
+        if !known.contains(&timeline) {
+            return Err(Unreachable::TimelineUnknown { timeline, known: known.into_iter().collect() });
+        }
+        let ancestry = ancestry(world, timeline);
+        if let Some(backup) = named.filter(|backup| !is_on(&ancestry, backup)) {
+            return Err(Unreachable::BackupNotOnTimeline {
+                backup: backup.backup_id,
+                backup_timeline: backup.timeline,
+                stop_lsn: backup.stop_lsn,
+                timeline,
+                switch_lsn: ancestry.span(backup.timeline).and_then(|span| span.end),
+            });
+        }
+        let mut on_path: Vec<&BackupRecord> =
+            backups.iter().copied().filter(|backup| is_on(&ancestry, backup)).collect();
+        if on_path.is_empty() {
+            let backup_timelines: BTreeSet<TimelineId> = backups.iter().map(|backup| backup.timeline).collect();
+            let backup_timelines = backup_timelines.into_iter().collect();
+            return Err(Unreachable::NoBackupOnTimeline { timeline, backup_timelines });
+        }
+        on_path.sort_by_key(|backup| std::cmp::Reverse((backup.stop_lsn, backup.backup_id)));
+
+        let history_files = ancestry.path().iter().map(|span| span.timeline);
+        let history_files = history_files.filter(|timeline| world.histories.contains_key(timeline)).collect();
+        let mut path = Self {
+            wish: wish.clone(),
+            timeline,
+            size: world.wal.segment_size(),
+            runs: wal_runs(&ancestry, world.wal),
+            ancestry,
+            candidates: Vec::new(),
+            rejected: Vec::new(),
+            history_files,
+            unreached: known.into_iter().filter(|known| *known > timeline).collect(),
+        };
+        for backup in on_path {
+            match path.run_of(backup) {
+                Ok(run) => path.candidates.push(Candidate { backup: backup.clone(), run }),
+                Err(hole) => path.rejected.push(Rejection { backup: backup.backup_id, hole }),
+            }
+        }
+        Ok(path)
+    }
+
+    /// The timeline to follow: what the restore writes as `recovery_target_timeline`.
+    pub fn timeline(&self) -> TimelineId {
+        self.timeline
+    }
+
+    /// The timelines of the path with what they own.
+    pub fn ancestry(&self) -> &Ancestry {
+        &self.ancestry
+    }
+
+    /// The gapless runs of WAL along the path, oldest first.
+    pub fn runs(&self) -> &[WalRun] {
+        &self.runs
+    }
+
+    /// The backups the path can be followed from, newest first.
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.candidates
+    }
+
+    /// The backups on the timeline that miss WAL of their own, newest first.
+    pub fn rejected(&self) -> &[Rejection] {
+        &self.rejected
+    }
+
+    /// Timelines above the chosen one, ascending: for `latest` those that no backup leads to, perhaps because their history
+    /// file is not in the archive. Worth a warning.
+    pub fn higher_timelines(&self) -> &[TimelineId] {
+        &self.unreached
+    }
+
+    /// What must be looked up before [`decide`](Self::decide).
+    pub fn facts_needed(&self) -> FactsNeeded {
+        match self.wish.target {
+            RecoveryTarget::Latest | RecoveryTarget::Immediate | RecoveryTarget::Lsn(_) => FactsNeeded::None,
+            RecoveryTarget::Time(_) => FactsNeeded::LastTransaction,
+            RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => FactsNeeded::TargetRecords,
+        }
+    }
+
+    /// The run that holds all WAL of a backup, or what is missing of it.
+    fn run_of(&self, backup: &BackupRecord) -> Result<usize, Hole> {
+        let first = backup.start_segment.number(self.size);
+        let last = backup.stop_segment.number(self.size).max(first);
+        let missing = |number: u64, last: u64| self.missing(number, last);
+        // The runs ascend, so the first that ends at the start segment or later is the only one that can hold it.
+        let Some((index, run)) = self.runs.iter().enumerate().find(|(_, run)| run.last >= first) else {
+            return Err(missing(first, last));
+        };
+        if run.first > first {
+            return Err(missing(first, last.min(run.first - 1)));
+        }
+        if run.last < last {
+            let next = self.runs.get(index + 1).map_or(last, |next| last.min(next.first.saturating_sub(1)));
+            return Err(run.hole.unwrap_or_else(|| missing(run.last + 1, next)));
+        }
+        if run.end_lsn < backup.stop_lsn {
+            return Err(run.hole.unwrap_or_else(|| missing(run.last, last)));
+        }
+        Ok(index)
+    }
+
+    fn missing(&self, first: u64, last: u64) -> Hole {
+        missing(&self.ancestry, self.size, first, last)
+    }
+
+    /// The segments of a run between two numbers, both included.
+    pub(super) fn segments_between(&self, run: &WalRun, first: u64, last: u64) -> Vec<SegmentRange> {
+        run.segments
+            .iter()
+            .filter_map(|range| {
+                let range_first = range.first.number(self.size).max(first);
+                let range_last = range.last.number(self.size).min(last);
+                SegmentRange::new(range.timeline, range_first, range_last, self.size)
+            })
+            .collect()
+    }
+}
+
+impl WalRun {
+    /// Whether the byte at `lsn` is in the run.
+    pub fn contains(&self, lsn: Lsn) -> bool {
+        self.start_lsn <= lsn && lsn < self.end_lsn
+    }
+
+    pub(super) fn last_number(&self) -> u64 {
+        self.last
+    }
+}
+
+/// Every timeline that history files, WAL or backups speak of.
+fn known_timelines(world: &RecoveryWorld<'_>, backups: &[&BackupRecord]) -> BTreeSet<TimelineId> {
+    let mut known: BTreeSet<TimelineId> = world.wal.timelines().collect();
+    known.extend(backups.iter().map(|backup| backup.timeline));
+    for history in world.histories.values() {
+        known.insert(history.timeline());
+        known.extend(history.entries().iter().map(|entry| entry.timeline));
+    }
+    known
+}
+
+/// As `readTimeLineHistory`: a timeline without a history file has no parents.
+fn ancestry(world: &RecoveryWorld<'_>, timeline: TimelineId) -> Ancestry {
+    world.histories.get(&timeline).map_or_else(|| Ancestry::alone(timeline), Ancestry::from_history)
+}
+
+/// Whether recovery of the backup can follow the ancestry: its redo LSN and its end are on it. The end may stand on a later
+/// timeline than the start when a standby followed a switch meanwhile.
+fn is_on(ancestry: &Ancestry, backup: &BackupRecord) -> bool {
+    ancestry.owner(backup.start_lsn) == backup.timeline
+        && ancestry.passes(backup.stop_segment.timeline(), backup.stop_lsn)
+}
+
+/// The segments `first` to `last` as a hole, named as recovery asks for the first of them.
+fn missing(ancestry: &Ancestry, size: WalSegmentSize, first: u64, last: u64) -> Hole {
+    let first_missing = ancestry.segment_containing(Lsn::new(first.saturating_mul(size.as_u64())), size);
+    Hole { timeline: first_missing.timeline(), first_missing, count: last.saturating_sub(first).saturating_add(1) }
+}
+
+/// A piece of the path that is there: segment numbers of one timeline, and whether only part of the last may be replayed.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    timeline: TimelineId,
+    first: u64,
+    last: u64,
+    cut: Option<Lsn>,
+}
+
+/// The runs of WAL along an ancestry. Costs the number of ranges, not of segments.
+fn wal_runs(ancestry: &Ancestry, wal: &WalInventory) -> Vec<WalRun> {
+    let size = wal.segment_size();
+    let mut runs: Vec<Vec<Piece>> = Vec::new();
+    for piece in pieces(ancestry, wal) {
+        match runs.last_mut() {
+            Some(run) if run.last().is_some_and(|before| before.cut.is_none() && before.last + 1 == piece.first) => {
+                run.push(piece);
+            }
+            _ => runs.push(vec![piece]),
+        }
+    }
+    let starts: Vec<u64> = runs.iter().filter_map(|run| run.first().map(|piece| piece.first)).collect();
+    let mut built = Vec::with_capacity(runs.len());
+    for (index, run) in runs.iter().enumerate() {
+        let (Some(head), Some(tail)) = (run.first(), run.last()) else { continue };
+        // The segment that is cut is itself the first one missing, under its new name.
+        let first_missing = if tail.cut.is_some() { tail.last } else { tail.last + 1 };
+        let hole = match starts.get(index + 1) {
+            Some(next) => Some(missing(ancestry, size, first_missing, next.saturating_sub(1).max(first_missing))),
+            None => tail.cut.map(|_| missing(ancestry, size, first_missing, first_missing)),
+        };
+        let segments: Vec<SegmentRange> =
+            run.iter().filter_map(|piece| SegmentRange::new(piece.timeline, piece.first, piece.last, size)).collect();
+        let start_lsn = Lsn::new(head.first.saturating_mul(size.as_u64()));
+        let end_lsn = tail.cut.unwrap_or_else(|| Lsn::new((tail.last + 1).saturating_mul(size.as_u64())));
+        built.push(WalRun { segments, start_lsn, end_lsn, hole, first: head.first, last: tail.last });
+    }
+    built
+}
+
+/// What is there of the path, in order of segment numbers.
+fn pieces(ancestry: &Ancestry, wal: &WalInventory) -> Vec<Piece> {
+    let size = wal.segment_size();
+    let spans = ancestry.path();
+    let begin = |lsn: Lsn| lsn.as_u64() / size.as_u64();
+    let mut pieces = Vec::new();
+    // From the newest timeline back: each owns the segments from the one it begins in up to where a newer one begins.
+    let mut owned_until = u64::MAX;
+    for (index, span) in spans.iter().enumerate().rev() {
+        let first_owned = begin(span.start);
+        if first_owned >= owned_until {
+            continue;
+        }
+        for &(first, last) in wal.number_ranges(span.timeline).iter().rev() {
+            let (first, last) = (first.max(first_owned), last.min(owned_until - 1));
+            if first <= last {
+                pieces.push(Piece { timeline: span.timeline, first, last, cut: None });
+            }
+        }
+        let switches_inside = span.start.as_u64() % size.as_u64() != 0;
+        if switches_inside && !holds(wal, span.timeline, first_owned, size) {
+            // Only a copy under an older name: what it holds before the switch is on the path.
+            let older = spans.iter().take(index).rev().filter(|older| begin(older.start) <= first_owned);
+            let older = older.filter(|older| holds(wal, older.timeline, first_owned, size)).next();
+            if let Some(older) = older {
+                pieces.push(Piece {
+                    timeline: older.timeline,
+                    first: first_owned,
+                    last: first_owned,
+                    cut: Some(older.end.unwrap_or(span.start)),
+                });
+            }
+        }
+        owned_until = first_owned;
+    }
+    pieces.reverse();
+    pieces
+}
+
+fn holds(wal: &WalInventory, timeline: TimelineId, number: u64, size: WalSegmentSize) -> bool {
+    SegmentName::from_number(number, timeline, size).is_some_and(|segment| wal.contains(segment))
+}

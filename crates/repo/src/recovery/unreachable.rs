@@ -1,0 +1,174 @@
+//! Why a wish cannot be met, and what could be.
+
+use super::RecoveryTarget;
+use crate::name::BackupId;
+use chrono::{DateTime, SecondsFormat, Utc};
+use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
+use serde::Serialize;
+use std::fmt;
+use thiserror::Error;
+
+/// A stretch that can be restored to: from the end of its first backup to the end of a gapless run of WAL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReachableWindow {
+    /// The timeline the stretch is followed along.
+    pub timeline: TimelineId,
+    /// The backup it begins with.
+    pub first_backup: BackupId,
+    /// The first LSN that can be restored to: the stop LSN of that backup.
+    pub from_lsn: Lsn,
+    /// The stop time of that backup.
+    pub from_time: DateTime<Utc>,
+    /// The end of the WAL: every LSN before it can be restored to.
+    pub to_lsn: Lsn,
+    /// The last transaction in the WAL, if it was looked up: times before it can be restored to.
+    pub to_time: Option<DateTime<Utc>>,
+}
+
+impl fmt::Display for ReachableWindow {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} ({})", self.from_lsn, self.from_time.to_rfc3339_opts(SecondsFormat::AutoSi, true))?;
+        write!(formatter, " to {}", self.to_lsn)?;
+        if let Some(time) = self.to_time {
+            write!(formatter, " ({})", time.to_rfc3339_opts(SecondsFormat::AutoSi, true))?;
+        }
+        write!(formatter, " on timeline {}", self.timeline)
+    }
+}
+
+/// Segments that are missing while later ones are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Hole {
+    /// The timeline under whose name recovery would ask for the first of them.
+    pub timeline: TimelineId,
+    /// The first missing segment.
+    pub first_missing: SegmentName,
+    /// How many are missing.
+    pub count: u64,
+}
+
+impl fmt::Display for Hole {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.count {
+            1 => write!(formatter, "WAL segment {} is missing", self.first_missing),
+            count => write!(formatter, "{count} WAL segments from {} on are missing", self.first_missing),
+        }
+    }
+}
+
+/// Why no plan can be made. `windows` says what could be restored on the same timeline, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize)]
+#[serde(tag = "reason", rename_all = "kebab-case")]
+pub enum Unreachable {
+    /// There is no complete backup.
+    #[error("there is no complete backup")]
+    NoBackups,
+    /// The named backup is not there.
+    #[error("there is no complete backup {backup}")]
+    BackupUnknown {
+        /// The named backup.
+        backup: BackupId,
+        /// Those that are there, oldest first.
+        known: Vec<BackupId>,
+    },
+    /// Nothing in the archive knows the timeline.
+    #[error("timeline {timeline} is not in the archive")]
+    TimelineUnknown {
+        /// The wanted timeline.
+        timeline: TimelineId,
+        /// Those that are there, ascending.
+        known: Vec<TimelineId>,
+    },
+    /// The named backup does not lie on the ancestry of the timeline.
+    #[error("backup {backup} of timeline {backup_timeline} does not lead to timeline {timeline}")]
+    BackupNotOnTimeline {
+        /// The named backup.
+        backup: BackupId,
+        /// Its timeline.
+        backup_timeline: TimelineId,
+        /// Its stop LSN.
+        stop_lsn: Lsn,
+        /// The wanted timeline.
+        timeline: TimelineId,
+        /// Where the wanted timeline's history leaves the backup's; none if it never was on it.
+        switch_lsn: Option<Lsn>,
+    },
+    /// No backup lies on the ancestry of the timeline.
+    #[error("no backup leads to timeline {timeline}")]
+    NoBackupOnTimeline {
+        /// The wanted timeline.
+        timeline: TimelineId,
+        /// The timelines that backups were taken on, ascending.
+        backup_timelines: Vec<TimelineId>,
+    },
+    /// The target is before the end of the oldest backup that could serve.
+    #[error("{target} is before the end of the oldest backup")]
+    BeforeFirstBackup {
+        /// The target.
+        target: RecoveryTarget,
+        /// What can be reached.
+        windows: Vec<ReachableWindow>,
+    },
+    /// The target is before the end of the backup that was named.
+    #[error("{target} is before the end of backup {backup}, which is consistent from {stop_lsn} on")]
+    TargetBeforeChosenBackup {
+        /// The target.
+        target: RecoveryTarget,
+        /// The named backup.
+        backup: BackupId,
+        /// Its stop LSN.
+        stop_lsn: Lsn,
+        /// Its stop time.
+        stop_time: DateTime<Utc>,
+        /// What can be reached.
+        windows: Vec<ReachableWindow>,
+    },
+    /// The target is after the end of the archived WAL, or at it where PostgreSQL needs more to stop.
+    #[error("{target} is beyond the archived WAL, which ends at {until_lsn}")]
+    BeyondArchive {
+        /// The target.
+        target: RecoveryTarget,
+        /// End of the WAL.
+        until_lsn: Lsn,
+        /// The last transaction before that end, if it was looked up.
+        until_time: Option<DateTime<Utc>>,
+        /// What can be reached.
+        windows: Vec<ReachableWindow>,
+    },
+    /// WAL is missing between every backup that could serve and the target.
+    #[error("{hole} on the way to {target}")]
+    Hole {
+        /// The target.
+        target: RecoveryTarget,
+        /// What is missing.
+        hole: Hole,
+        /// What can be reached.
+        windows: Vec<ReachableWindow>,
+    },
+    /// No record of the wanted transaction or restore point is in the archived WAL.
+    #[error("{target} is not in the archived WAL")]
+    TargetNotFound {
+        /// The target.
+        target: RecoveryTarget,
+        /// What can be reached.
+        windows: Vec<ReachableWindow>,
+    },
+}
+
+impl Unreachable {
+    /// What can be reached on the timeline, oldest first.
+    pub fn windows(&self) -> &[ReachableWindow] {
+        match self {
+            Self::NoBackups
+            | Self::BackupUnknown { .. }
+            | Self::TimelineUnknown { .. }
+            | Self::BackupNotOnTimeline { .. }
+            | Self::NoBackupOnTimeline { .. } => &[],
+            Self::BeforeFirstBackup { windows, .. }
+            | Self::TargetBeforeChosenBackup { windows, .. }
+            | Self::BeyondArchive { windows, .. }
+            | Self::Hole { windows, .. }
+            | Self::TargetNotFound { windows, .. } => windows,
+        }
+    }
+}
