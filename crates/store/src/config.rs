@@ -57,10 +57,7 @@ pub struct ConfigError {
 
 impl ConfigError {
     fn new(what: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            reason: reason.into(),
-        }
+        Self { what: what.into(), reason: reason.into() }
     }
 }
 
@@ -89,18 +86,12 @@ impl FromStr for Location {
         }
         if let Some(path) = url.strip_prefix("file://") {
             if !path.starts_with('/') {
-                return Err(ConfigError::new(
-                    format!("url {url:?}"),
-                    "a directory is written file:///absolute/path",
-                ));
+                return Err(ConfigError::new(format!("url {url:?}"), "a directory is written file:///absolute/path"));
             }
             return Ok(Self::Directory(PathBuf::from(path)));
         }
         let Some(rest) = url.strip_prefix("s3://") else {
-            return Err(ConfigError::new(
-                format!("url {:?}", redacted(url)),
-                "it must begin with s3:// or file://",
-            ));
+            return Err(ConfigError::new(format!("url {:?}", redacted(url)), "it must begin with s3:// or file://"));
         };
         if rest.contains('@') {
             return Err(ConfigError::new(
@@ -110,38 +101,23 @@ impl FromStr for Location {
         }
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         if bucket.is_empty() {
-            return Err(ConfigError::new(
-                format!("url {url:?}"),
-                "the bucket is missing",
-            ));
+            return Err(ConfigError::new(format!("url {url:?}"), "the bucket is missing"));
         }
         let prefix = match prefix.trim_end_matches('/') {
             "" => None,
             prefix => Some(ObjectName::new(prefix).map_err(|error| {
-                ConfigError::new(
-                    format!("url {url:?}"),
-                    format!("the prefix is bad: {}", error.reason),
-                )
+                ConfigError::new(format!("url {url:?}"), format!("the prefix is bad: {}", error.reason))
             })?),
         };
-        Ok(Self::S3 {
-            bucket: bucket.to_owned(),
-            prefix,
-        })
+        Ok(Self::S3 { bucket: bucket.to_owned(), prefix })
     }
 }
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::S3 {
-                bucket,
-                prefix: None,
-            } => write!(f, "s3://{bucket}"),
-            Self::S3 {
-                bucket,
-                prefix: Some(prefix),
-            } => write!(f, "s3://{bucket}/{prefix}"),
+            Self::S3 { bucket, prefix: None } => write!(f, "s3://{bucket}"),
+            Self::S3 { bucket, prefix: Some(prefix) } => write!(f, "s3://{bucket}/{prefix}"),
             Self::Directory(path) => write!(f, "file://{}", path.display()),
             Self::Memory => f.write_str("memory:"),
         }
@@ -252,10 +228,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         // An 8 MiB part over 1 Mbit/s takes 67 s: slow lines must not fail.
-        Self {
-            connect: Duration::from_secs(5),
-            attempt: Duration::from_secs(120),
-        }
+        Self { connect: Duration::from_secs(5), attempt: Duration::from_secs(120) }
     }
 }
 
@@ -305,10 +278,7 @@ impl StoreConfig {
             ));
         }
         if self.max_requests == 0 {
-            return Err(ConfigError::new(
-                "max_requests 0",
-                "at least one request must be allowed",
-            ));
+            return Err(ConfigError::new("max_requests 0", "at least one request must be allowed"));
         }
         if !matches!(self.location, Location::S3 { .. }) {
             return Ok(());
@@ -322,10 +292,7 @@ impl StoreConfig {
                         "credentials do not belong into the URL; use the credentials settings",
                     ));
                 }
-                match (
-                    endpoint.strip_prefix("http://"),
-                    endpoint.strip_prefix("https://"),
-                ) {
+                match (endpoint.strip_prefix("http://"), endpoint.strip_prefix("https://")) {
                     (Some(host), _) if !host.is_empty() => Some(host),
                     (_, Some(host)) if !host.is_empty() => None,
                     _ => {
@@ -339,19 +306,11 @@ impl StoreConfig {
         };
         if let Some(host) = plain_host {
             if self.s3.ca_file.is_some() {
-                return Err(ConfigError::new(
-                    "ca_file",
-                    "the endpoint does not use https",
-                ));
+                return Err(ConfigError::new("ca_file", "the endpoint does not use https"));
             }
-            let local = ["127.", "localhost", "[::1]"]
-                .iter()
-                .any(|start| host.starts_with(start));
+            let local = ["127.", "localhost", "[::1]"].iter().any(|start| host.starts_with(start));
             if matches!(self.s3.encryption, Encryption::Customer { .. }) && !local {
-                return Err(ConfigError::new(
-                    "encryption",
-                    "SSE-C sends its key, so the endpoint must use https",
-                ));
+                return Err(ConfigError::new("encryption", "SSE-C sends its key, so the endpoint must use https"));
             }
         }
         Ok(())
@@ -365,44 +324,24 @@ mod tests {
 
     #[test]
     fn locations_round_trip() {
-        for url in [
-            "s3://bucket",
-            "s3://bucket/a/b",
-            "file:///srv/backups",
-            "memory:",
-        ] {
+        for url in ["s3://bucket", "s3://bucket/a/b", "file:///srv/backups", "memory:"] {
             assert_eq!(url.parse::<Location>().unwrap().to_string(), url);
         }
-        assert_eq!(
-            "s3://b/p/".parse::<Location>().unwrap().to_string(),
-            "s3://b/p"
-        );
+        assert_eq!("s3://b/p/".parse::<Location>().unwrap().to_string(), "s3://b/p");
     }
 
     #[test]
     fn bad_locations_are_refused_and_redacted() {
         for (url, text) in [
-            (
-                "bucket",
-                "invalid url \"bucket\": it must begin with s3:// or file://",
-            ),
-            (
-                "file://relative",
-                "invalid url \"file://relative\": a directory is written file:///absolute/path",
-            ),
+            ("bucket", "invalid url \"bucket\": it must begin with s3:// or file://"),
+            ("file://relative", "invalid url \"file://relative\": a directory is written file:///absolute/path"),
             ("s3://", "invalid url \"s3://\": the bucket is missing"),
-            (
-                "s3://b/../c",
-                "invalid url \"s3://b/../c\": the prefix is bad: a part is \".\" or \"..\"",
-            ),
+            ("s3://b/../c", "invalid url \"s3://b/../c\": the prefix is bad: a part is \".\" or \"..\""),
             (
                 "s3://key:secret@b",
                 "invalid url \"s3://***@b\": credentials do not belong into the URL; use the credentials settings",
             ),
-            (
-                "https://key:secret@b",
-                "invalid url \"https://***@b\": it must begin with s3:// or file://",
-            ),
+            ("https://key:secret@b", "invalid url \"https://***@b\": it must begin with s3:// or file://"),
         ] {
             assert_eq!(url.parse::<Location>().unwrap_err().to_string(), text);
         }
@@ -416,14 +355,9 @@ mod tests {
             secret_key: Secret::new("hush-secret"),
             session_token: Some(Secret::new("token-secret")),
         };
-        config.s3.encryption = Encryption::Customer {
-            key: SseCustomerKey::new([0x41; 32]),
-        };
+        config.s3.encryption = Encryption::Customer { key: SseCustomerKey::new([0x41; 32]) };
         let text = format!("{config:?}");
-        assert!(
-            !text.contains("SECRET") && !text.contains("secret\"") && !text.contains("65"),
-            "{text}"
-        );
+        assert!(!text.contains("SECRET") && !text.contains("secret\"") && !text.contains("65"), "{text}");
         assert_eq!(Secret::new("x").to_string(), "***");
     }
 
@@ -433,14 +367,8 @@ mod tests {
         assert_eq!(base().validate(), Ok(()));
         type Change = fn(&mut StoreConfig);
         let cases: [(Change, &str); 6] = [
-            (
-                |c| c.part_size_bytes = 1,
-                "invalid part_size_bytes 1: it must be between 5 MiB and 5 GiB",
-            ),
-            (
-                |c| c.max_requests = 0,
-                "invalid max_requests 0: at least one request must be allowed",
-            ),
+            (|c| c.part_size_bytes = 1, "invalid part_size_bytes 1: it must be between 5 MiB and 5 GiB"),
+            (|c| c.max_requests = 0, "invalid max_requests 0: at least one request must be allowed"),
             (
                 |c| c.s3.endpoint = Some("minio:9000".into()),
                 "invalid endpoint \"minio:9000\": it must be http://host[:port] or https://host[:port]",
@@ -459,9 +387,7 @@ mod tests {
             (
                 |c| {
                     c.s3.endpoint = Some("http://minio".into());
-                    c.s3.encryption = Encryption::Customer {
-                        key: SseCustomerKey::new([1; 32]),
-                    };
+                    c.s3.encryption = Encryption::Customer { key: SseCustomerKey::new([1; 32]) };
                 },
                 "invalid encryption: SSE-C sends its key, so the endpoint must use https",
             ),

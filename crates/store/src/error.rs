@@ -58,15 +58,7 @@ impl Operation {
 
     /// Whether it changes the store.
     pub fn is_write(self) -> bool {
-        matches!(
-            self,
-            Self::Put
-                | Self::Delete
-                | Self::BeginUpload
-                | Self::Part
-                | Self::Complete
-                | Self::Abort
-        )
+        matches!(self, Self::Put | Self::Delete | Self::BeginUpload | Self::Part | Self::Complete | Self::Abort)
     }
 }
 
@@ -208,15 +200,8 @@ impl StoreError {
             Operation::List | Operation::ListFolders => "in",
             _ => "from",
         };
-        let name = if failure.name.is_empty() {
-            "/"
-        } else {
-            &failure.name
-        };
-        format!(
-            "{} {name} {preposition} {}",
-            failure.operation, failure.store
-        )
+        let name = if failure.name.is_empty() { "/" } else { &failure.name };
+        format!("{} {name} {preposition} {}", failure.operation, failure.store)
     }
 
     /// What a person can do about it.
@@ -229,12 +214,8 @@ impl StoreError {
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or credentials in the configuration"
             }
             StoreErrorKind::NoSuchBucket => "create the bucket or directory, or correct `url`",
-            StoreErrorKind::ClockSkew => {
-                "set this machine's clock; S3 allows 15 minutes of difference"
-            }
-            StoreErrorKind::NoSpace => {
-                "free or add space; nothing of what is stored already is lost"
-            }
+            StoreErrorKind::ClockSkew => "set this machine's clock; S3 allows 15 minutes of difference",
+            StoreErrorKind::NoSpace => "free or add space; nothing of what is stored already is lost",
             StoreErrorKind::Throttled => {
                 "lower the number of requests in flight, or ask the provider for a higher limit"
             }
@@ -251,55 +232,32 @@ impl StoreError {
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure {
-            store,
-            name,
-            detail,
-            ..
-        } = self.failure();
+        let Failure { store, name, detail, .. } = self.failure();
         match self.kind() {
             StoreErrorKind::NotFound => write!(f, "object {name} does not exist in {store}")?,
             StoreErrorKind::AlreadyExists => write!(f, "object {name} exists already in {store}")?,
             StoreErrorKind::PermissionDenied => write!(f, "permission denied by {store}")?,
             StoreErrorKind::NoCredentials => write!(f, "no credentials for {store}")?,
             StoreErrorKind::NoSuchBucket => write!(f, "{store} does not exist")?,
-            StoreErrorKind::ClockSkew => write!(
-                f,
-                "the clocks of this machine and of {store} differ too much"
-            )?,
+            StoreErrorKind::ClockSkew => write!(f, "the clocks of this machine and of {store} differ too much")?,
             StoreErrorKind::NoSpace => write!(f, "no space left in {store}")?,
-            StoreErrorKind::Throttled => {
-                write!(f, "{store} is overloaded or limits the rate of requests")?
-            }
+            StoreErrorKind::Throttled => write!(f, "{store} is overloaded or limits the rate of requests")?,
             StoreErrorKind::Timeout => write!(f, "{store} did not answer in time")?,
             StoreErrorKind::Unreachable => write!(f, "no service from {store}")?,
-            StoreErrorKind::Truncated => {
-                write!(f, "object {name} in {store} is shorter than expected")?
-            }
-            StoreErrorKind::Corrupt => {
-                write!(f, "object {name} in {store} does not match its checksum")?
-            }
+            StoreErrorKind::Truncated => write!(f, "object {name} in {store} is shorter than expected")?,
+            StoreErrorKind::Corrupt => write!(f, "object {name} in {store} does not match its checksum")?,
             StoreErrorKind::Unsupported => write!(f, "{store} does not support this request")?,
-            StoreErrorKind::InvalidConfig => {
-                write!(f, "wrong request or configuration for {store}")?
-            }
+            StoreErrorKind::InvalidConfig => write!(f, "wrong request or configuration for {store}")?,
             StoreErrorKind::Cancelled => write!(f, "the request to {store} was cancelled")?,
             StoreErrorKind::Other => write!(f, "unexpected answer from {store}")?,
         }
-        if detail.is_empty() {
-            Ok(())
-        } else {
-            write!(f, ": {detail}")
-        }
+        if detail.is_empty() { Ok(()) } else { write!(f, ": {detail}") }
     }
 }
 
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.failure()
-            .source
-            .as_deref()
-            .map(|source| source as &(dyn Error + 'static))
+        self.failure().source.as_deref().map(|source| source as &(dyn Error + 'static))
     }
 }
 
@@ -322,15 +280,8 @@ mod tests {
 
     #[test]
     fn texts_are_exact() {
-        let denied = error(
-            StoreErrorKind::PermissionDenied,
-            Operation::Put,
-            "403 AccessDenied: go away",
-        );
-        assert_eq!(
-            denied.to_string(),
-            "permission denied by s3://bucket: 403 AccessDenied: go away"
-        );
+        let denied = error(StoreErrorKind::PermissionDenied, Operation::Put, "403 AccessDenied: go away");
+        assert_eq!(denied.to_string(), "permission denied by s3://bucket: 403 AccessDenied: go away");
         assert_eq!(denied.doing(), "put a/b to s3://bucket");
         assert_eq!(
             denied.hint(),
@@ -339,15 +290,9 @@ mod tests {
             )
         );
         let absent = error(StoreErrorKind::NotFound, Operation::Get, "");
-        assert_eq!(
-            absent.to_string(),
-            "object a/b does not exist in s3://bucket"
-        );
+        assert_eq!(absent.to_string(), "object a/b does not exist in s3://bucket");
         assert_eq!(absent.doing(), "get a/b from s3://bucket");
-        assert_eq!(
-            error(StoreErrorKind::Other, Operation::List, "").doing(),
-            "list a/b in s3://bucket"
-        );
+        assert_eq!(error(StoreErrorKind::Other, Operation::List, "").doing(), "list a/b in s3://bucket");
     }
 
     #[test]

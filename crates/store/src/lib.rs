@@ -23,11 +23,31 @@
 //! Whoever uses a name as a lock must therefore put something of its own into the content. A dropped future leaves
 //! either state as well.
 //!
+//! # Example
+//! ```
+//! use holdfast_store::{ObjectName, PutMode, Store, StoreConfig, StoreErrorKind};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! let store = holdfast_store::open(&StoreConfig::new("memory:".parse()?)).await?;
+//! let name: ObjectName = "main/claims/1.json".parse()?;
+//! store.put(&name, "one".into(), PutMode::Create).await?;
+//! let second = store.put(&name, "two".into(), PutMode::Create).await;
+//! assert_eq!(second.unwrap_err().kind(), StoreErrorKind::AlreadyExists);
+//! assert_eq!(store.get(&name).await?, "one");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
 
 mod config;
+mod directory;
 mod error;
+mod memory;
 mod object_name;
+mod open;
+mod parts;
+mod probe;
 mod random;
+mod s3;
 mod same;
 mod wrappers;
 
@@ -39,11 +59,19 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use config::{
-    ConfigError, Credentials, Encryption, Location, S3Config, Secret, SseCustomerKey, StoreConfig,
-    Timeouts,
+    ConfigError, Credentials, Encryption, Location, S3Config, Secret, SseCustomerKey, StoreConfig, Timeouts,
 };
+pub use directory::DirectoryStore;
 pub use error::{Failure, Operation, StoreError, StoreErrorKind};
+pub use memory::MemoryStore;
 pub use object_name::{ObjectName, ObjectNameError};
+pub use open::{open, open_counted, open_or_create};
+pub use probe::probe_conditional_create;
+pub use s3::S3Store;
+pub use wrappers::counted::{Counted, Counters, OperationCount};
+pub use wrappers::faulty::{Fault, FaultRule, Faulty};
+pub use wrappers::limited::Limited;
+pub use wrappers::prefixed::Prefixed;
 pub use wrappers::retry::{Pace, Retry, RetryPolicy, SystemPace, VirtualPace};
 
 /// What a write does when the name is taken.
@@ -115,11 +143,7 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// # Errors
     /// Never `NotFound`: nothing there is an empty list.
-    async fn list(
-        &self,
-        prefix: &str,
-        start_after: Option<&str>,
-    ) -> Result<Vec<ObjectInfo>, StoreError>;
+    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError>;
 
     /// The names (no path, no '/') of the folders directly below the folder `prefix`, ascending. `prefix` is empty or
     /// ends in '/'. A folder exists as long as an object is in it.
@@ -138,11 +162,7 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// # Errors
     /// In [`PutMode::Create`] a taken name may be reported here already, or only by `complete`.
-    async fn begin_upload(
-        &self,
-        name: &ObjectName,
-        mode: PutMode,
-    ) -> Result<Box<dyn Upload>, StoreError>;
+    async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError>;
 
     /// The store's URL for messages, without anything secret.
     fn describe(&self) -> String;

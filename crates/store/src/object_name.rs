@@ -117,24 +117,14 @@ mod tests {
         for name in ["a", "a/b", "holdfast.json", "a b/ü+%/..c", "...", ".hidden"] {
             assert_eq!(name.parse::<ObjectName>().unwrap().to_string(), name);
         }
-        assert_eq!(
-            ObjectName::new("a/b")
-                .unwrap()
-                .join("c/d")
-                .unwrap()
-                .file_name(),
-            "d"
-        );
+        assert_eq!(ObjectName::new("a/b").unwrap().join("c/d").unwrap().file_name(), "d");
     }
 
     #[test]
     fn bad_names_are_refused_with_the_input_in_the_message() {
         let long_part = "x".repeat(256);
         let long = "abc/".repeat(300) + "x";
-        for name in [
-            "", "/", "/a", "a/", "a//b", "..", "../a", "a/../b", "a/.", "a\0b", "a\nb", &long_part,
-            &long,
-        ] {
+        for name in ["", "/", "/a", "a/", "a//b", "..", "../a", "a/../b", "a/.", "a\0b", "a\nb", &long_part, &long] {
             let error = ObjectName::new(name).unwrap_err();
             assert_eq!(error.name, name);
             assert!(error.to_string().starts_with("invalid object name "));

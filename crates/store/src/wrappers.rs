@@ -1,3 +1,7 @@
-//! Policy over any store, one job a wrapper.
+//! Policy over any store, one job a wrapper; see the crate's documentation for the order of the standard stack.
 
+pub(crate) mod counted;
+pub(crate) mod faulty;
+pub(crate) mod limited;
+pub(crate) mod prefixed;
 pub(crate) mod retry;

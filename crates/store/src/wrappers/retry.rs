@@ -25,9 +25,7 @@ use bytes::Bytes;
 
 use crate::random::Random;
 use crate::same::same_content;
-use crate::{
-    Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload,
-};
+use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
 
 /// From this attempt on the log says so at warning level: once or twice is daily life with object stores.
 const WARN_FROM_ATTEMPT: u32 = 3;
@@ -59,19 +57,13 @@ impl Default for RetryPolicy {
 impl RetryPolicy {
     /// One attempt, no repetition.
     pub fn never() -> Self {
-        Self {
-            max_attempts: 1,
-            ..Self::default()
-        }
+        Self { max_attempts: 1, ..Self::default() }
     }
 
     /// The pause after failed attempt `attempt` (from 1): half of it fixed, half by `jitter` in `0.0..1.0`.
     pub fn backoff(&self, attempt: u32, jitter: f64) -> Duration {
         let doubled = 2_u32.saturating_pow(attempt.saturating_sub(1));
-        let full = self
-            .initial_backoff
-            .saturating_mul(doubled)
-            .min(self.max_backoff);
+        let full = self.initial_backoff.saturating_mul(doubled).min(self.max_backoff);
         full.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
     }
 }
@@ -97,10 +89,7 @@ pub struct SystemPace {
 impl SystemPace {
     /// Starts the clock.
     pub fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            random: Mutex::new(Random::from_system()),
-        }
+        Self { start: Instant::now(), random: Mutex::new(Random::from_system()) }
     }
 }
 
@@ -117,10 +106,7 @@ impl Pace for SystemPace {
     }
 
     fn jitter(&self) -> f64 {
-        self.random
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .unit()
+        self.random.lock().unwrap_or_else(PoisonError::into_inner).unit()
     }
 
     async fn sleep(&self, duration: Duration) {
@@ -138,10 +124,7 @@ pub struct VirtualPace {
 impl VirtualPace {
     /// A clock at zero.
     pub fn new(seed: u64) -> Self {
-        Self {
-            micros: AtomicU64::new(0),
-            random: Mutex::new(Random::seeded(seed)),
-        }
+        Self { micros: AtomicU64::new(0), random: Mutex::new(Random::seeded(seed)) }
     }
 }
 
@@ -152,10 +135,7 @@ impl Pace for VirtualPace {
     }
 
     fn jitter(&self) -> f64 {
-        self.random
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .unit()
+        self.random.lock().unwrap_or_else(PoisonError::into_inner).unit()
     }
 
     async fn sleep(&self, duration: Duration) {
@@ -187,11 +167,7 @@ impl Retry {
 
     /// Wraps a store with a clock of one's own.
     pub fn with_pace(inner: Arc<dyn Store>, policy: RetryPolicy, pace: Arc<dyn Pace>) -> Self {
-        Self {
-            inner,
-            policy,
-            pace,
-        }
+        Self { inner, policy, pace }
     }
 
     async fn run<T, F>(
@@ -211,20 +187,14 @@ impl Retry {
             let error = match attempt_once().await {
                 Err(error) if error.is_retryable() => error,
                 result => {
-                    return Outcome {
-                        result,
-                        after_doubt: attempt > 1,
-                    };
+                    return Outcome { result, after_doubt: attempt > 1 };
                 }
             };
             let pause = self.policy.backoff(attempt, self.pace.jitter());
             let elapsed = self.pace.now().saturating_sub(start);
             if attempt >= self.policy.max_attempts || elapsed + pause > self.policy.deadline {
                 tracing::debug!(%operation, name, attempt, ?elapsed, %error, "giving up");
-                return Outcome {
-                    result: Err(error),
-                    after_doubt: true,
-                };
+                return Outcome { result: Err(error), after_doubt: true };
             }
             if attempt >= WARN_FROM_ATTEMPT {
                 tracing::warn!(%operation, name, attempt, ?pause, %error, "request failed again, repeating it");
@@ -259,28 +229,19 @@ impl Retry {
 #[async_trait]
 impl Store for Retry {
     async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
-        let outcome = self
-            .run(Operation::Put, name.as_str(), || {
-                self.inner.put(name, body.clone(), mode)
-            })
-            .await;
+        let outcome = self.run(Operation::Put, name.as_str(), || self.inner.put(name, body.clone(), mode)).await;
         match outcome.result {
             Err(error)
-                if mode == PutMode::Create
-                    && outcome.after_doubt
-                    && error.kind() == StoreErrorKind::AlreadyExists =>
+                if mode == PutMode::Create && outcome.after_doubt && error.kind() == StoreErrorKind::AlreadyExists =>
             {
-                self.resolve(error, name, body.len() as u64, crc32c::crc32c(&body))
-                    .await
+                self.resolve(error, name, body.len() as u64, crc32c::crc32c(&body)).await
             }
             result => result,
         }
     }
 
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
-        self.run(Operation::Get, name.as_str(), || self.inner.get(name))
-            .await
-            .result
+        self.run(Operation::Get, name.as_str(), || self.inner.get(name)).await.result
     }
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -306,65 +267,31 @@ impl Store for Retry {
     }
 
     async fn get_tail(&self, name: &ObjectName, bytes: u64) -> Result<(Bytes, u64), StoreError> {
-        self.run(Operation::GetTail, name.as_str(), || {
-            self.inner.get_tail(name, bytes)
-        })
-        .await
-        .result
+        self.run(Operation::GetTail, name.as_str(), || self.inner.get_tail(name, bytes)).await.result
     }
 
     async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
-        self.run(Operation::Head, name.as_str(), || self.inner.head(name))
-            .await
-            .result
+        self.run(Operation::Head, name.as_str(), || self.inner.head(name)).await.result
     }
 
-    async fn list(
-        &self,
-        prefix: &str,
-        start_after: Option<&str>,
-    ) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.run(Operation::List, prefix, || {
-            self.inner.list(prefix, start_after)
-        })
-        .await
-        .result
+    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.run(Operation::List, prefix, || self.inner.list(prefix, start_after)).await.result
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        self.run(Operation::ListFolders, prefix, || {
-            self.inner.list_folders(prefix)
-        })
-        .await
-        .result
+        self.run(Operation::ListFolders, prefix, || self.inner.list_folders(prefix)).await.result
     }
 
     async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
         let first = names.first().map_or("", ObjectName::as_str);
-        self.run(Operation::Delete, first, || self.inner.delete(names))
-            .await
-            .result
+        self.run(Operation::Delete, first, || self.inner.delete(names)).await.result
     }
 
-    async fn begin_upload(
-        &self,
-        name: &ObjectName,
-        mode: PutMode,
-    ) -> Result<Box<dyn Upload>, StoreError> {
+    async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
         // An upload whose answer was lost stays behind without parts; it costs nothing and lifecycle rules clean it.
-        let inner = self
-            .run(Operation::BeginUpload, name.as_str(), || {
-                self.inner.begin_upload(name, mode)
-            })
-            .await
-            .result?;
-        Ok(Box::new(RetryUpload {
-            retry: self.clone(),
-            inner,
-            name: name.clone(),
-            mode,
-            parts: Mutex::default(),
-        }))
+        let inner =
+            self.run(Operation::BeginUpload, name.as_str(), || self.inner.begin_upload(name, mode)).await.result?;
+        Ok(Box::new(RetryUpload { retry: self.clone(), inner, name: name.clone(), mode, parts: Mutex::default() }))
     }
 
     fn describe(&self) -> String {
@@ -385,14 +312,9 @@ struct RetryUpload {
 impl RetryUpload {
     fn whole(&self) -> (u64, u32) {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        parts
-            .values()
-            .fold((0, 0), |(size, crc), (part_size, part_crc)| {
-                (
-                    size + *part_size as u64,
-                    crc32c::crc32c_combine(crc, *part_crc, *part_size),
-                )
-            })
+        parts.values().fold((0, 0), |(size, crc), (part_size, part_crc)| {
+            (size + *part_size as u64, crc32c::crc32c_combine(crc, *part_crc, *part_size))
+        })
     }
 }
 
@@ -401,34 +323,22 @@ impl Upload for RetryUpload {
     async fn part(&self, number: u32, body: Bytes) -> Result<(), StoreError> {
         let summary = (body.len(), crc32c::crc32c(&body));
         let attempt = || self.inner.part(number, body.clone());
-        self.retry
-            .run(Operation::Part, self.name.as_str(), attempt)
-            .await
-            .result?;
-        self.parts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(number, summary);
+        self.retry.run(Operation::Part, self.name.as_str(), attempt).await.result?;
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(number, summary);
         Ok(())
     }
 
     async fn try_complete(&self) -> Result<(), StoreError> {
         let attempt = || self.inner.try_complete();
-        let outcome = self
-            .retry
-            .run(Operation::Complete, self.name.as_str(), attempt)
-            .await;
+        let outcome = self.retry.run(Operation::Complete, self.name.as_str(), attempt).await;
         match outcome.result {
             Err(error)
                 if outcome.after_doubt
                     && (error.kind() == StoreErrorKind::NotFound
-                        || (error.kind() == StoreErrorKind::AlreadyExists
-                            && self.mode == PutMode::Create)) =>
+                        || (error.kind() == StoreErrorKind::AlreadyExists && self.mode == PutMode::Create)) =>
             {
                 let (size_bytes, crc32c) = self.whole();
-                self.retry
-                    .resolve(error, &self.name, size_bytes, crc32c)
-                    .await
+                self.retry.resolve(error, &self.name, size_bytes, crc32c).await
             }
             result => result,
         }
@@ -436,10 +346,7 @@ impl Upload for RetryUpload {
 
     async fn try_abort(&self) -> Result<(), StoreError> {
         let attempt = || self.inner.try_abort();
-        self.retry
-            .run(Operation::Abort, self.name.as_str(), attempt)
-            .await
-            .result
+        self.retry.run(Operation::Abort, self.name.as_str(), attempt).await.result
     }
 }
 

@@ -1,0 +1,247 @@
+//! [`DirectoryStore`]: objects as files below one directory, for `file://` repositories on a disk or a network mount.
+//!
+//! # Order of a write
+//! 1. The bytes go to a new file in `.holdfast-tmp` below the root, which listings hide and names cannot reach.
+//! 2. The file is synced. Parts of an upload are handed to the disk as they come, so that this sync is short.
+//! 3. Missing folders are made, each synced into its parent; the first use of a folder by a process syncs its chain, since
+//!    another process may have made it a moment ago and not synced it yet.
+//! 4. The file gets its name in one step: `renameat2(RENAME_NOREPLACE)`, or `link(2)` on file systems without it, in
+//!    [`PutMode::Create`]; `rename(2)` in [`PutMode::Overwrite`]. Then the folder is synced.
+//!
+//! # After a crash
+//! A file in `.holdfast-tmp` is left behind at most. Opening a store removes those older than a day. An error after step 4
+//! (the folder could not be synced) leaves the object visible, maybe not durable: not acknowledged.
+//!
+//! # Rules
+//! - The root must exist ([`StoreErrorKind::NoSuchBucket`]): a missing directory may be a disk that is not mounted, and is
+//!   never reported as a missing object. [`DirectoryStore::create`] makes it.
+//! - Files are 0600, folders 0700. All I/O runs on tokio's blocking pool; a future dropped in the middle lets its write
+//!   run to the end.
+//! - Nothing else may write below the root. An object cannot have the name of a folder (`a` beside `a/b`).
+
+mod files;
+mod upload;
+
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
+use files::Files;
+use upload::DirectoryUpload;
+
+/// A directory of objects.
+#[derive(Clone, Debug)]
+pub struct DirectoryStore {
+    files: Arc<Files>,
+}
+
+impl DirectoryStore {
+    /// Opens an existing directory, and removes temporary files that a killed process left more than a day ago.
+    ///
+    /// # Errors
+    /// `NoSuchBucket` when it does not exist, `InvalidConfig` when it is no directory or its path is not UTF-8.
+    pub async fn open(root: &Path) -> Result<Self, StoreError> {
+        let files = Files::new(root)?;
+        let store = Self { files: Arc::new(files) };
+        store
+            .run(Operation::Open, "", |files| {
+                files.check_root()?;
+                files.clean();
+                Ok(())
+            })
+            .await?;
+        Ok(store)
+    }
+
+    /// Makes the directory with its parents where missing, durably, and opens it.
+    ///
+    /// # Errors
+    /// As [`DirectoryStore::open`], and whatever making directories may meet.
+    pub async fn create(root: &Path) -> Result<Self, StoreError> {
+        let store = Self { files: Arc::new(Files::new(root)?) };
+        store.run(Operation::Open, "", |files| Ok(files.make_root()?)).await?;
+        Self::open(root).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        name: &str,
+        work: impl FnOnce(&Files) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let files = Arc::clone(&self.files);
+        let trouble = match tokio::task::spawn_blocking(move || work(&files)).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(trouble)) => trouble,
+            Err(join) => {
+                Trouble { kind: Some(StoreErrorKind::Cancelled), detail: String::new(), source: Some(Box::new(join)) }
+            }
+        };
+        // What is missing may be the whole disk: only an existing root makes an absence.
+        let mut kind = trouble.kind.unwrap_or(StoreErrorKind::Other);
+        let mut detail = trouble.detail;
+        if kind == StoreErrorKind::NotFound {
+            match tokio::fs::metadata(self.files.root()).await {
+                Ok(root) if root.is_dir() => detail.clear(),
+                _ => kind = StoreErrorKind::NoSuchBucket,
+            }
+        }
+        Err(StoreError::new(
+            kind,
+            Failure { store: self.describe(), name: name.to_owned(), operation, detail, source: trouble.source },
+        ))
+    }
+}
+
+/// An error before it knows its store and object.
+#[derive(Debug)]
+struct Trouble {
+    kind: Option<StoreErrorKind>,
+    detail: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Trouble {
+    fn new(kind: StoreErrorKind, detail: impl Into<String>) -> Self {
+        Self { kind: Some(kind), detail: detail.into(), source: None }
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        use io::ErrorKind as Io;
+        let kind = match error.kind() {
+            Io::NotFound | Io::NotADirectory | Io::IsADirectory => Some(StoreErrorKind::NotFound),
+            Io::AlreadyExists => Some(StoreErrorKind::AlreadyExists),
+            Io::PermissionDenied | Io::ReadOnlyFilesystem => Some(StoreErrorKind::PermissionDenied),
+            Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => Some(StoreErrorKind::NoSpace),
+            Io::CrossesDevices | Io::InvalidFilename => Some(StoreErrorKind::InvalidConfig),
+            Io::TimedOut => Some(StoreErrorKind::Timeout),
+            _ => None,
+        };
+        Self { kind, detail: error.to_string(), source: Some(Box::new(error)) }
+    }
+}
+
+impl From<rustix::io::Errno> for Trouble {
+    fn from(error: rustix::io::Errno) -> Self {
+        io::Error::from(error).into()
+    }
+}
+
+#[async_trait]
+impl Store for DirectoryStore {
+    async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
+        let target = name.clone();
+        self.run(Operation::Put, name.as_str(), move |files| {
+            files.check_root()?;
+            if mode == PutMode::Create {
+                files.must_be_absent(&target)?;
+            }
+            let temporary = files.temporary()?;
+            temporary.file().write_all_at(&body, 0)?;
+            files.publish(&temporary, &target, mode)
+        })
+        .await
+    }
+
+    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        let target = name.clone();
+        self.run(Operation::Get, name.as_str(), move |files| Ok(Bytes::from(std::fs::read(files.path(&target)?)?)))
+            .await
+    }
+
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
+        if range.start >= range.end {
+            return Ok(Bytes::new());
+        }
+        let target = name.clone();
+        self.run(Operation::GetRange, name.as_str(), move |files| {
+            let (file, size) = files.open(&target)?;
+            if range.end > size {
+                let detail = format!("{size} bytes, asked for {}..{}", range.start, range.end);
+                return Err(Trouble::new(StoreErrorKind::Truncated, detail));
+            }
+            Ok(files::read_at(&file, range)?)
+        })
+        .await
+    }
+
+    async fn get_tail(&self, name: &ObjectName, bytes: u64) -> Result<(Bytes, u64), StoreError> {
+        let target = name.clone();
+        self.run(Operation::GetTail, name.as_str(), move |files| {
+            let (file, size) = files.open(&target)?;
+            Ok((files::read_at(&file, size.saturating_sub(bytes)..size)?, size))
+        })
+        .await
+    }
+
+    async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
+        let target = name.clone();
+        self.run(Operation::Head, name.as_str(), move |files| {
+            let metadata = std::fs::metadata(files.path(&target)?)?;
+            if !metadata.is_file() {
+                return Err(Trouble::new(StoreErrorKind::NotFound, ""));
+            }
+            Ok(ObjectInfo {
+                name: target,
+                size_bytes: metadata.len(),
+                crc32c: None,
+                modified: metadata.modified().ok(),
+            })
+        })
+        .await
+    }
+
+    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
+        let (wanted, start_after) = (prefix.to_owned(), start_after.map(str::to_owned));
+        self.run(Operation::List, prefix, move |files| {
+            files.check_root()?;
+            files.list(&wanted, start_after.as_deref())
+        })
+        .await
+    }
+
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let wanted = prefix.to_owned();
+        self.run(Operation::ListFolders, prefix, move |files| {
+            files.check_root()?;
+            files.list_folders(&wanted)
+        })
+        .await
+    }
+
+    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
+        let first = names.first().map_or("", ObjectName::as_str);
+        let names = names.to_vec();
+        self.run(Operation::Delete, first, move |files| {
+            files.check_root()?;
+            files.delete(&names)
+        })
+        .await
+    }
+
+    async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
+        let target = name.clone();
+        let temporary = self
+            .run(Operation::BeginUpload, name.as_str(), move |files| {
+                files.check_root()?;
+                if mode == PutMode::Create {
+                    files.must_be_absent(&target)?;
+                }
+                files.temporary()
+            })
+            .await?;
+        Ok(Box::new(DirectoryUpload::new(self.clone(), name.clone(), mode, temporary)))
+    }
+
+    fn describe(&self) -> String {
+        format!("file://{}", self.files.root().display())
+    }
+}

@@ -1,0 +1,389 @@
+//! The blocking half of the directory store: paths, temporary files, publishing, walking, deleting.
+
+use std::collections::BTreeSet;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+
+use super::Trouble;
+use crate::random::Random;
+use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, StoreError, StoreErrorKind};
+
+/// Where files grow before they have their name.
+const TEMPORARY: &str = ".holdfast-tmp";
+/// No write takes this long; a running one must never lose its file.
+const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// A folder may vanish under us when its last object is deleted; a few more tries always win.
+const FOLDER_TRIES: u32 = 10;
+
+#[derive(Debug)]
+pub(super) struct Files {
+    root: PathBuf,
+    random: Mutex<Random>,
+    /// Folders whose chain up to the root this process has synced.
+    synced: Mutex<BTreeSet<PathBuf>>,
+}
+
+/// A file without a name yet; removed when dropped.
+#[derive(Debug)]
+pub(super) struct Temporary {
+    path: PathBuf,
+    file: File,
+}
+
+impl Temporary {
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Gone already when the file was published by renaming; whatever else fails is cleaned by age.
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::debug!(%error, path = %self.path.display(), "a temporary file stays behind");
+            }
+        }
+    }
+}
+
+impl Files {
+    pub(super) fn new(root: &Path) -> Result<Self, StoreError> {
+        if !root.is_absolute() || root.to_str().is_none() {
+            return Err(StoreError::new(
+                StoreErrorKind::InvalidConfig,
+                Failure {
+                    store: format!("file://{}", root.display()),
+                    name: String::new(),
+                    operation: Operation::Open,
+                    detail: "the path must be absolute and UTF-8".to_owned(),
+                    source: None,
+                },
+            ));
+        }
+        Ok(Self { root: root.to_owned(), random: Mutex::new(Random::from_system()), synced: Mutex::default() })
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn check_root(&self) -> Result<(), Trouble> {
+        match std::fs::metadata(&self.root) {
+            Ok(metadata) if metadata.is_dir() => Ok(()),
+            Ok(_) => Err(Trouble::new(StoreErrorKind::InvalidConfig, "it is not a directory")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Trouble::new(StoreErrorKind::NoSuchBucket, ""))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) fn make_root(&self) -> io::Result<()> {
+        make_folder(&self.root)
+    }
+
+    /// Removes what killed processes left behind. Failures do no harm.
+    pub(super) fn clean(&self) {
+        let Ok(entries) = std::fs::read_dir(self.root.join(TEMPORARY)) else { return };
+        for entry in entries.flatten() {
+            let age = entry
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .ok()
+                .and_then(|modified| SystemTime::now().duration_since(modified).ok());
+            if age.is_some_and(|age| age > TEMPORARY_AGE) {
+                let path = entry.path();
+                let removed = std::fs::remove_file(&path);
+                tracing::debug!(path = %path.display(), ?removed, "removing an old temporary file");
+            }
+        }
+    }
+
+    /// Where an object lies. [`ObjectName`] keeps it below the root; the folder of temporary files is off limits.
+    pub(super) fn path(&self, name: &ObjectName) -> Result<PathBuf, Trouble> {
+        if name.as_str().split('/').next() == Some(TEMPORARY) {
+            let detail = format!("names below {TEMPORARY} are reserved");
+            return Err(Trouble::new(StoreErrorKind::InvalidConfig, detail));
+        }
+        Ok(self.root.join(name.as_str()))
+    }
+
+    pub(super) fn open(&self, name: &ObjectName) -> Result<(File, u64), Trouble> {
+        let file = File::open(self.path(name)?)?;
+        let metadata = file.metadata()?;
+        if metadata.is_file() { Ok((file, metadata.len())) } else { Err(Trouble::new(StoreErrorKind::NotFound, "")) }
+    }
+
+    /// `AlreadyExists` when the name is taken: saves writing what cannot be published. Syncs the folder, because the
+    /// caller may take the object for stored, and its writer may not have come that far.
+    pub(super) fn must_be_absent(&self, name: &ObjectName) -> Result<(), Trouble> {
+        let path = self.path(name)?;
+        match std::fs::symlink_metadata(&path) {
+            Ok(_) => Err(self.taken(&path)),
+            Err(error) if is_absence(&error) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn taken(&self, path: &Path) -> Trouble {
+        if let Some(folder) = path.parent() {
+            if let Err(error) = sync_folder(folder) {
+                return error.into();
+            }
+        }
+        Trouble::new(StoreErrorKind::AlreadyExists, "")
+    }
+
+    /// A new empty file aside.
+    pub(super) fn temporary(&self) -> Result<Temporary, Trouble> {
+        let folder = self.root.join(TEMPORARY);
+        let unique = self.random.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let path = folder.join(format!("{}-{unique:016x}", std::process::id()));
+        let create = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let file = match create() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_folder(&folder)?;
+                create()?
+            }
+            result => result?,
+        };
+        Ok(Temporary { path, file })
+    }
+
+    /// Steps 2 to 4 of a write.
+    pub(super) fn publish(&self, temporary: &Temporary, name: &ObjectName, mode: PutMode) -> Result<(), Trouble> {
+        let path = self.path(name)?;
+        let folder = path.parent().unwrap_or(&self.root);
+        temporary.file.sync_all()?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            self.make_chain(folder).map_err(in_the_way)?;
+            let named = match mode {
+                PutMode::Create => create_name(&temporary.path, &path),
+                PutMode::Overwrite => rustix::fs::rename(&temporary.path, &path),
+            };
+            match named {
+                Ok(()) => break,
+                Err(Errno::NOENT) if tries < FOLDER_TRIES => self.forget(folder),
+                Err(Errno::EXIST) if mode == PutMode::Create => return Err(self.taken(&path)),
+                Err(error) => return Err(in_the_way(error.into())),
+            }
+        }
+        Ok(sync_folder(folder)?)
+    }
+
+    /// Makes the folders down to `folder` and has their chain up to the root synced once by this process.
+    fn make_chain(&self, folder: &Path) -> io::Result<()> {
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        if synced.contains(folder) {
+            return Ok(());
+        }
+        let mut chain: Vec<&Path> = folder.ancestors().take_while(|ancestor| *ancestor != self.root).collect();
+        chain.reverse();
+        for link in chain {
+            if synced.contains(link) {
+                continue;
+            }
+            match DirBuilder::new().mode(0o700).create(link) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+            if let Some(parent) = link.parent() {
+                sync_folder(parent)?;
+            }
+            synced.insert(link.to_owned());
+        }
+        Ok(())
+    }
+
+    fn forget(&self, folder: &Path) {
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        for ancestor in folder.ancestors() {
+            synced.remove(ancestor);
+        }
+    }
+
+    pub(super) fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, Trouble> {
+        let mut found = Vec::new();
+        let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
+        if !folder.is_empty() && ObjectName::new(folder).is_err() {
+            return Ok(found);
+        }
+        self.walk(folder, &mut |name, metadata| {
+            let wanted = name.as_str().starts_with(prefix) && start_after.is_none_or(|after| name.as_str() > after);
+            if wanted {
+                found.push(ObjectInfo {
+                    name,
+                    size_bytes: metadata.len(),
+                    crc32c: None,
+                    modified: metadata.modified().ok(),
+                });
+            }
+            true
+        })?;
+        found.sort_by(|left, right| left.name.cmp(&right.name));
+        Ok(found)
+    }
+
+    pub(super) fn list_folders(&self, prefix: &str) -> Result<Vec<String>, Trouble> {
+        let parent = prefix.trim_end_matches('/');
+        if !parent.is_empty() && ObjectName::new(parent).is_err() {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        let entries = match std::fs::read_dir(self.root.join(parent)) {
+            Err(error) if is_absence(&error) => return Ok(found),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if !entry.file_type()?.is_dir() || (parent.is_empty() && name == TEMPORARY) {
+                continue;
+            }
+            let below = if parent.is_empty() { name.clone() } else { format!("{parent}/{name}") };
+            let mut inhabited = false;
+            self.walk(&below, &mut |_, _| {
+                inhabited = true;
+                false
+            })?;
+            if inhabited {
+                found.push(name);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Visits every object below a folder, in no order, until `visit` says false. Returns false in that case.
+    fn walk(&self, folder: &str, visit: &mut impl FnMut(ObjectName, &std::fs::Metadata) -> bool) -> io::Result<bool> {
+        let entries = match std::fs::read_dir(self.root.join(folder)) {
+            Err(error) if is_absence(&error) => return Ok(true),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if folder.is_empty() && name == TEMPORARY {
+                continue;
+            }
+            let below = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+            let metadata = match entry.metadata() {
+                // Deleted while we walk.
+                Err(error) if is_absence(&error) => continue,
+                metadata => metadata?,
+            };
+            if metadata.is_dir() {
+                if !self.walk(&below, visit)? {
+                    return Ok(false);
+                }
+            } else if metadata.is_file() {
+                let name = match ObjectName::new(below) {
+                    Ok(name) => name,
+                    Err(error) => {
+                        tracing::debug!(%error, "skipping a foreign file");
+                        continue;
+                    }
+                };
+                if !visit(name, &metadata) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Removes files, then the folders they leave empty, then syncs what is left of the folders.
+    pub(super) fn delete(&self, names: &[ObjectName]) -> Result<(), Trouble> {
+        let mut touched = BTreeSet::new();
+        for name in names {
+            let path = self.path(name)?;
+            match std::fs::remove_file(&path) {
+                Err(error) if is_absence(&error) => continue,
+                // A folder of this name: there is no such object.
+                Err(_) if path.is_dir() => continue,
+                result => result?,
+            }
+            let mut folder = path.parent().unwrap_or(&self.root);
+            while folder != self.root && std::fs::remove_dir(folder).is_ok() {
+                self.forget(folder);
+                folder = folder.parent().unwrap_or(&self.root);
+            }
+            touched.insert(folder.to_owned());
+        }
+        for folder in touched {
+            match sync_folder(&folder) {
+                Err(error) if !is_absence(&error) => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives a file a name that must be free.
+fn create_name(from: &Path, to: &Path) -> Result<(), Errno> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system (NFS, some FUSE) has the flag; all of them have links, which never replace either.
+        // The temporary name is removed when the Temporary is dropped.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => rustix::fs::link(from, to),
+        result => result,
+    }
+}
+
+/// A file where a folder should be, or the reverse, while writing: not an absence.
+fn in_the_way(error: io::Error) -> Trouble {
+    match error.kind() {
+        io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory | io::ErrorKind::AlreadyExists => {
+            Trouble::new(StoreErrorKind::InvalidConfig, "an object and a folder would have the same name")
+        }
+        _ => error.into(),
+    }
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Makes a folder and its parents, each synced into its parent.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => folder.parent().map_or(Ok(()), sync_folder),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match folder.parent() {
+            Some(parent) => {
+                make_folder(parent)?;
+                make_folder(folder)
+            }
+            None => Err(error),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder)?.sync_all() {
+        // Some network file systems cannot sync a folder; they write its changes through.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        result => result,
+    }
+}
+
+/// Reads exactly `range`, which the caller has checked against the size.
+pub(super) fn read_at(file: &File, range: Range<u64>) -> io::Result<Bytes> {
+    let length = usize::try_from(range.end - range.start).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    let mut buffer = vec![0; length];
+    file.read_exact_at(&mut buffer, range.start)?;
+    Ok(Bytes::from(buffer))
+}

@@ -1,0 +1,187 @@
+//! [`MemoryStore`]: the reference behaviour of the trait, for tests. Clones share their objects; nothing survives the process.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+
+use crate::parts::total_size;
+use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
+
+/// Objects in a map.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    objects: Arc<Mutex<BTreeMap<ObjectName, Stored>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Stored {
+    body: Bytes,
+    crc32c: u32,
+    modified: SystemTime,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Stored>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fail(operation: Operation, name: &str, kind: StoreErrorKind, detail: String) -> StoreError {
+        let store = "memory:".to_owned();
+        StoreError::new(kind, Failure { store, name: name.to_owned(), operation, detail, source: None })
+    }
+
+    fn stored(&self, operation: Operation, name: &ObjectName) -> Result<Stored, StoreError> {
+        self.lock()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| Self::fail(operation, name.as_str(), StoreErrorKind::NotFound, String::new()))
+    }
+
+    fn store(&self, operation: Operation, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
+        let mut objects = self.lock();
+        if mode == PutMode::Create && objects.contains_key(name) {
+            return Err(Self::fail(operation, name.as_str(), StoreErrorKind::AlreadyExists, String::new()));
+        }
+        let crc32c = crc32c::crc32c(&body);
+        objects.insert(name.clone(), Stored { body, crc32c, modified: SystemTime::now() });
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
+        self.store(Operation::Put, name, body, mode)
+    }
+
+    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        Ok(self.stored(Operation::Get, name)?.body)
+    }
+
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
+        if range.start >= range.end {
+            return Ok(Bytes::new());
+        }
+        let body = self.stored(Operation::GetRange, name)?.body;
+        let size = body.len();
+        match (usize::try_from(range.start), usize::try_from(range.end)) {
+            (Ok(start), Ok(end)) if end <= size => Ok(body.slice(start..end)),
+            _ => {
+                let detail = format!("{size} bytes, asked for {}..{}", range.start, range.end);
+                Err(Self::fail(Operation::GetRange, name.as_str(), StoreErrorKind::Truncated, detail))
+            }
+        }
+    }
+
+    async fn get_tail(&self, name: &ObjectName, bytes: u64) -> Result<(Bytes, u64), StoreError> {
+        let body = self.stored(Operation::GetTail, name)?.body;
+        let keep = usize::try_from(bytes).unwrap_or(usize::MAX).min(body.len());
+        Ok((body.slice(body.len() - keep..), body.len() as u64))
+    }
+
+    async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
+        let stored = self.stored(Operation::Head, name)?;
+        Ok(ObjectInfo {
+            name: name.clone(),
+            size_bytes: stored.body.len() as u64,
+            crc32c: Some(stored.crc32c),
+            modified: Some(stored.modified),
+        })
+    }
+
+    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
+        let objects = self.lock();
+        let wanted = objects.iter().filter(|(name, _)| {
+            name.as_str().starts_with(prefix) && start_after.is_none_or(|after| name.as_str() > after)
+        });
+        Ok(wanted
+            .map(|(name, stored)| ObjectInfo {
+                name: name.clone(),
+                size_bytes: stored.body.len() as u64,
+                crc32c: None,
+                modified: Some(stored.modified),
+            })
+            .collect())
+    }
+
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let objects = self.lock();
+        let folders = objects.keys().filter_map(|name| {
+            let (folder, _) = name.as_str().strip_prefix(prefix)?.split_once('/')?;
+            Some(folder.to_owned())
+        });
+        let mut folders: Vec<String> = folders.collect();
+        // "a-b/" sorts before "a/" among the names, "a" before "a-b" among the folders.
+        folders.sort();
+        folders.dedup();
+        Ok(folders)
+    }
+
+    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
+        let mut objects = self.lock();
+        for name in names {
+            objects.remove(name);
+        }
+        Ok(())
+    }
+
+    async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
+        let parts = Mutex::default();
+        Ok(Box::new(MemoryUpload { store: self.clone(), name: name.clone(), mode, parts }))
+    }
+
+    fn describe(&self) -> String {
+        "memory:".to_owned()
+    }
+}
+
+#[derive(Debug)]
+struct MemoryUpload {
+    store: MemoryStore,
+    name: ObjectName,
+    mode: PutMode,
+    parts: Mutex<BTreeMap<u32, Bytes>>,
+}
+
+impl MemoryUpload {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Bytes>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fail(&self, operation: Operation, kind: StoreErrorKind, detail: String) -> StoreError {
+        MemoryStore::fail(operation, self.name.as_str(), kind, detail)
+    }
+}
+
+#[async_trait]
+impl Upload for MemoryUpload {
+    async fn part(&self, number: u32, body: Bytes) -> Result<(), StoreError> {
+        self.lock().insert(number, body);
+        Ok(())
+    }
+
+    async fn try_complete(&self) -> Result<(), StoreError> {
+        let parts = self.lock().clone();
+        let sizes = parts.iter().map(|(number, body)| (*number, body.len() as u64)).collect();
+        total_size(&sizes).map_err(|detail| self.fail(Operation::Complete, StoreErrorKind::InvalidConfig, detail))?;
+        let body = parts.into_values().fold(BytesMut::new(), |mut whole, part| {
+            whole.extend_from_slice(&part);
+            whole
+        });
+        self.store.store(Operation::Complete, &self.name, body.freeze(), self.mode)
+    }
+
+    async fn try_abort(&self) -> Result<(), StoreError> {
+        self.lock().clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,65 @@
+//! The standard stack of a configuration.
+
+use std::sync::Arc;
+
+use crate::{
+    Counted, Counters, DirectoryStore, Failure, Limited, Location, MemoryStore, ObjectName, Operation, Prefixed, Retry,
+    S3Store, Store, StoreConfig, StoreError, StoreErrorKind,
+};
+
+/// Opens a store: prefix, over retry, over the limit of requests in flight, over counters, over the back-end.
+///
+/// No request is made to an S3 store; a directory must exist.
+///
+/// # Errors
+/// `InvalidConfig` with the setting in the text, `NoSuchBucket` when a directory does not exist.
+pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
+    open_counted(config, Arc::default()).await
+}
+
+/// As [`open`], counting into `counters`, which progress displays and tests read.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_counted(config: &StoreConfig, counters: Arc<Counters>) -> Result<Arc<dyn Store>, StoreError> {
+    config.validate().map_err(|error| {
+        StoreError::new(
+            StoreErrorKind::InvalidConfig,
+            Failure {
+                store: config.location.to_string(),
+                name: String::new(),
+                operation: Operation::Open,
+                detail: error.to_string(),
+                source: None,
+            },
+        )
+    })?;
+    let mut prefix: Option<ObjectName> = None;
+    let back_end: Arc<dyn Store> = match &config.location {
+        Location::S3 { prefix: wanted, .. } => {
+            prefix.clone_from(wanted);
+            Arc::new(S3Store::new(config).await?)
+        }
+        Location::Directory(path) => Arc::new(DirectoryStore::open(path).await?),
+        Location::Memory => Arc::new(MemoryStore::new()),
+    };
+    let counted = Arc::new(Counted::new(back_end, counters));
+    let limited = Arc::new(Limited::new(counted, config.max_requests));
+    let retry: Arc<dyn Store> = Arc::new(Retry::new(limited, config.retry));
+    Ok(match prefix {
+        Some(prefix) => Arc::new(Prefixed::new(retry, prefix)),
+        None => retry,
+    })
+}
+
+/// As [`open`], but makes the directory of a `file://` store first, with its parents. For `repo init`: everything else
+/// must not create directories, or a disk that is not mounted would look like an empty repository.
+///
+/// # Errors
+/// As [`open`], and whatever making directories may meet.
+pub async fn open_or_create(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
+    if let Location::Directory(path) = &config.location {
+        DirectoryStore::create(path).await?;
+    }
+    open(config).await
+}

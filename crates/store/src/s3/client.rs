@@ -1,0 +1,164 @@
+//! The SDK's client for one configuration: HTTP and TLS, region, credentials, timeouts, checksums.
+//!
+//! - The SDK's retry is off: [`crate::Retry`] is the one layer that repeats.
+//! - Plain HTTP endpoints with given credentials never load the system's certificates, which costs milliseconds at the
+//!   start of every `wal push`.
+//! - The credentials chain may look at the instance metadata service. Its connect timeout is one second and it is asked
+//!   once, so a plain host learns quickly that it has no credentials.
+
+use std::path::Path;
+
+use aws_config::BehaviorVersion;
+use aws_config::environment::region::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    Builder, Credentials as SdkCredentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    SharedHttpClient,
+};
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::{Credentials, StoreConfig};
+
+/// What AWS and most other stores take when nothing is said.
+const DEFAULT_REGION: &str = "us-east-1";
+
+/// Builds the client. The error is a sentence about the configuration.
+pub(super) async fn build(config: &StoreConfig) -> Result<Client, String> {
+    let s3 = &config.s3;
+    let plain_http = s3.endpoint.as_deref().is_some_and(|url| url.starts_with("http://"));
+    let http =
+        if plain_http { aws_smithy_http_client::Builder::new().build_http() } else { https(s3.ca_file.as_deref())? };
+    let mut builder = match &s3.credentials {
+        Credentials::Static { access_key, secret_key, session_token } => {
+            let credentials = SdkCredentials::new(
+                access_key.expose(),
+                secret_key.expose(),
+                session_token.as_ref().map(|token| token.expose().to_owned()),
+                None,
+                "configuration",
+            );
+            let region = match &s3.region {
+                Some(region) => Some(Region::new(region.clone())),
+                None => region_chain(None).region().await,
+            };
+            Builder::new().behavior_version_latest().credentials_provider(credentials).region(region)
+        }
+        Credentials::Chain => from_environment(s3.region.as_deref(), None, plain_http, &http).await?,
+        Credentials::Profile(profile) => {
+            from_environment(s3.region.as_deref(), Some(profile), plain_http, &http).await?
+        }
+    };
+    if let Some(endpoint) = &s3.endpoint {
+        builder = builder.endpoint_url(endpoint);
+    }
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(config.timeouts.connect)
+        .operation_attempt_timeout(config.timeouts.attempt)
+        .build();
+    Ok(Client::from_conf(
+        builder
+            .http_client(http)
+            .force_path_style(s3.path_style)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts)
+            // We send CRC-32C ourselves; where the protocol demands a checksum (DeleteObjects) the SDK adds one.
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .build(),
+    ))
+}
+
+/// Settings out of the AWS environment: the credentials chain with web identity, profiles and instance metadata.
+async fn from_environment(
+    region: Option<&str>,
+    profile: Option<&String>,
+    plain_http: bool,
+    http: &SharedHttpClient,
+) -> Result<Builder, String> {
+    // The token services behind the chain speak HTTPS even when the store does not.
+    let http = if plain_http { https(None)? } else { http.clone() };
+    let chain = match region {
+        Some(region) => RegionProviderChain::first_try(Region::new(region.to_owned())),
+        None => region_chain(profile),
+    };
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http).region(chain);
+    if let Some(profile) = profile {
+        let provider = aws_config::profile::ProfileFileCredentialsProvider::builder().profile_name(profile).build();
+        loader = loader.profile_name(profile).credentials_provider(provider);
+    }
+    Ok(Builder::from(&loader.load().await))
+}
+
+/// Environment and profile, then the default; not the instance metadata service, which a plain host would wait for.
+fn region_chain(profile: Option<&String>) -> RegionProviderChain {
+    let mut file = ProfileFileRegionProvider::builder();
+    if let Some(profile) = profile {
+        file = file.profile_name(profile);
+    }
+    RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+        .or_else(file.build())
+        .or_else(Region::new(DEFAULT_REGION))
+}
+
+fn https(ca_file: Option<&Path>) -> Result<SharedHttpClient, String> {
+    let mut trust = TrustStore::default();
+    if let Some(path) = ca_file {
+        trust = trust.with_pem_certificate(checked_ca_file(path)?);
+    }
+    let context = TlsContext::builder()
+        .with_trust_store(trust)
+        .build()
+        .map_err(|error| format!("TLS cannot be set up: {error}"))?;
+    Ok(aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+        .tls_context(context)
+        .build_https())
+}
+
+/// Reads a CA file and makes sure that it holds certificates: the SDK would panic on anything else.
+fn checked_ca_file(path: &Path) -> Result<Vec<u8>, String> {
+    let shown = path.display();
+    let pem = std::fs::read(path).map_err(|error| format!("ca_file {shown} cannot be read: {error}"))?;
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| format!("ca_file {shown} is not a PEM file: {error}"))?;
+        roots
+            .add(certificate)
+            .map_err(|error| format!("ca_file {shown} holds a certificate that cannot be used: {error}"))?;
+    }
+    if roots.is_empty() {
+        return Err(format!("ca_file {shown} holds no certificate in PEM form"));
+    }
+    Ok(pem)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn bad_ca_files_are_refused_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        let shown = path.display().to_string();
+        assert!(checked_ca_file(&path).unwrap_err().starts_with(&format!("ca_file {shown} cannot be read: ")));
+        std::fs::write(&path, "hello").unwrap();
+        assert_eq!(checked_ca_file(&path).unwrap_err(), format!("ca_file {shown} holds no certificate in PEM form"));
+        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+        assert!(
+            checked_ca_file(&path)
+                .unwrap_err()
+                .starts_with(&format!("ca_file {shown} holds a certificate that cannot be used: "))
+        );
+        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n").unwrap();
+        assert!(checked_ca_file(&path).unwrap_err().starts_with(&format!("ca_file {shown} is not a PEM file: ")));
+    }
+}

@@ -1,0 +1,288 @@
+//! What S3's answers mean: from the SDK's error to a [`StoreErrorKind`] and a sentence for people.
+//!
+//! The invariant that matters: `NotFound` only where the store named the missing thing (`NoSuchKey`, `NoSuchUpload`, or a
+//! 404 to a HEAD, which has no body; [`super::S3Store`] asks again there). A 404 from some proxy is `Other`, a doubt.
+
+use std::error::Error;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+use crate::{Operation, StoreErrorKind};
+
+/// An error before it knows its store and object.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub(super) kind: StoreErrorKind,
+    /// Code, status and message as the store gave them.
+    pub(super) detail: String,
+    /// S3's error code; empty when there was none.
+    pub(super) code: String,
+}
+
+/// Judges any failure of an SDK call.
+pub(super) fn judge<E>(operation: Operation, error: &SdkError<E, HttpResponse>) -> Judged
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    match error {
+        SdkError::ServiceError(service) => {
+            let raw = service.raw();
+            let region = raw.headers().get("x-amz-bucket-region");
+            let body = raw.body().bytes().map(String::from_utf8_lossy).unwrap_or_default();
+            judge_answer(&Answer {
+                operation,
+                status: raw.status().as_u16(),
+                code: service.err().code().unwrap_or_default(),
+                message: service.err().message().unwrap_or_default(),
+                region: region.or_else(|| element(&body, "Region")),
+                endpoint: element(&body, "Endpoint"),
+            })
+        }
+        SdkError::ResponseError(response) => Judged {
+            kind: StoreErrorKind::Unreachable,
+            detail: format!("HTTP {} with an unreadable body: {}", response.raw().status().as_u16(), chain(error)),
+            code: String::new(),
+        },
+        SdkError::TimeoutError(_) => judged(StoreErrorKind::Timeout, chain(error)),
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => judged(StoreErrorKind::Timeout, chain(error)),
+        _ => judge_local(error),
+    }
+}
+
+fn judged(kind: StoreErrorKind, detail: String) -> Judged {
+    Judged { kind, detail, code: String::new() }
+}
+
+/// A request that got no answer: credentials, TLS, or the network.
+fn judge_local<E>(error: &SdkError<E, HttpResponse>) -> Judged
+where
+    E: Error + 'static,
+{
+    let mut below: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(cause) = below {
+        if let Some(credentials) = cause.downcast_ref::<CredentialsError>() {
+            let kind = match credentials {
+                CredentialsError::InvalidConfiguration(_) => StoreErrorKind::InvalidConfig,
+                _ => StoreErrorKind::NoCredentials,
+            };
+            return judged(kind, chain(cause));
+        }
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            if let rustls::Error::InvalidCertificate(_) = tls {
+                return judged(
+                    StoreErrorKind::InvalidConfig,
+                    format!("the server's certificate is not trusted ({tls}); give its CA as `ca_file`"),
+                );
+            }
+            return judged(StoreErrorKind::Unreachable, chain(cause));
+        }
+        // `io::Error` hides what it wraps from `source` of some layers.
+        below = match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => cause.source(),
+        };
+    }
+    let text = chain(error);
+    if text.contains("identity resolver timed out") {
+        return judged(StoreErrorKind::NoCredentials, text);
+    }
+    match error {
+        SdkError::ConstructionFailure(_) => judged(StoreErrorKind::InvalidConfig, text),
+        SdkError::DispatchFailure(failure) if failure.is_user() => judged(StoreErrorKind::InvalidConfig, text),
+        _ => judged(StoreErrorKind::Unreachable, text),
+    }
+}
+
+/// The parts of an error answer that matter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer<'a> {
+    pub(super) operation: Operation,
+    pub(super) status: u16,
+    pub(super) code: &'a str,
+    pub(super) message: &'a str,
+    pub(super) region: Option<&'a str>,
+    pub(super) endpoint: Option<&'a str>,
+}
+
+/// Judges an answer by its code, then by its status.
+pub(super) fn judge_answer(answer: &Answer<'_>) -> Judged {
+    use StoreErrorKind as Kind;
+    let Answer { operation, status, code, message, region, endpoint } = *answer;
+    let on_upload = matches!(operation, Operation::Part | Operation::Complete | Operation::Abort);
+    let kind = match (code, status) {
+        ("NoSuchKey", _) => Kind::NotFound,
+        ("NoSuchUpload", _) if on_upload => Kind::NotFound,
+        ("" | "NotFound", 404) if operation == Operation::Head => Kind::NotFound,
+        ("NoSuchBucket", _) => Kind::NoSuchBucket,
+        ("PreconditionFailed", _) | ("", 412) => Kind::AlreadyExists,
+        // Two conditional writes at the same moment: S3 asks for another try, which then gets a clear answer.
+        ("ConditionalRequestConflict" | "OperationAborted", _) => Kind::Throttled,
+        ("RequestTimeTooSkewed", _) => Kind::ClockSkew,
+        (
+            "SlowDown"
+            | "SlowDownRead"
+            | "SlowDownWrite"
+            | "ServiceUnavailable"
+            | "Throttling"
+            | "ThrottlingException"
+            | "TooManyRequests"
+            | "RequestLimitExceeded"
+            | "BandwidthLimitExceeded",
+            _,
+        ) => Kind::Throttled,
+        ("RequestTimeout", _) => Kind::Timeout,
+        ("BadDigest" | "XAmzContentChecksumMismatch" | "IncompleteBody", _) => Kind::Unreachable,
+        (
+            "InsufficientStorage"
+            | "QuotaExceeded"
+            | "XMinioStorageFull"
+            | "XMinioAdminBucketQuotaExceeded"
+            | "InsufficientCapacity",
+            _,
+        ) => Kind::NoSpace,
+        (
+            "PermanentRedirect"
+            | "TemporaryRedirect"
+            | "AuthorizationHeaderMalformed"
+            | "IllegalLocationConstraintException"
+            | "InvalidRequest"
+            | "InvalidArgument"
+            | "InvalidBucketName"
+            | "EntityTooSmall"
+            | "EntityTooLarge"
+            | "KeyTooLongError"
+            | "InvalidPart"
+            | "InvalidPartOrder"
+            | "InvalidStorageClass"
+            | "InvalidTag"
+            | "MissingContentMD5",
+            _,
+        ) => Kind::InvalidConfig,
+        ("InvalidRange", _) => Kind::Truncated,
+        (
+            "AccessDenied"
+            | "InvalidAccessKeyId"
+            | "SignatureDoesNotMatch"
+            | "ExpiredToken"
+            | "InvalidToken"
+            | "TokenRefreshRequired"
+            | "AccountProblem"
+            | "AllAccessDisabled",
+            _,
+        ) => Kind::PermissionDenied,
+        ("NotImplemented" | "MethodNotAllowed", _) => Kind::Unsupported,
+        ("InternalError", _) => Kind::Unreachable,
+        (_, 301 | 307 | 308) => Kind::InvalidConfig,
+        (_, 401 | 403) => Kind::PermissionDenied,
+        (_, 405 | 501) => Kind::Unsupported,
+        (_, 408) => Kind::Timeout,
+        (_, 416) => Kind::Truncated,
+        (_, 429 | 503) => Kind::Throttled,
+        (_, 507) => Kind::NoSpace,
+        (_, 500..=599) => Kind::Unreachable,
+        _ => Kind::Other,
+    };
+    let mut detail = format!("HTTP {status}");
+    for part in [" ", code, if message.is_empty() { "" } else { ": " }, message] {
+        detail.push_str(part);
+    }
+    let mut detail = detail.trim_end().to_owned();
+    if kind == Kind::InvalidConfig {
+        let redirected = matches!(status, 301 | 307 | 308) || code == "AuthorizationHeaderMalformed";
+        match (region, endpoint) {
+            (Some(region), _) if redirected => {
+                detail.push_str("; the bucket is in region \"");
+                detail.push_str(region);
+                detail.push_str("\": set `region`");
+            }
+            (None, Some(endpoint)) if redirected => {
+                detail.push_str("; the bucket is served by ");
+                detail.push_str(endpoint);
+                detail.push_str(": set `endpoint` and `region`");
+            }
+            _ => {}
+        }
+    }
+    Judged { kind, detail, code: code.to_owned() }
+}
+
+/// The text of the first `<tag>` of an XML answer; enough for S3's flat errors.
+fn element<'a>(body: &'a str, tag: &str) -> Option<&'a str> {
+    let (_, rest) = body.split_once(&format!("<{tag}>"))?;
+    let (text, _) = rest.split_once('<')?;
+    Some(text)
+}
+
+/// An error and its sources in one line, without repetitions.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(cause) = below {
+        let part = cause.to_string();
+        if !text.contains(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        below = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_judged_by_code_and_status() {
+        use StoreErrorKind as Kind;
+        let plain =
+            |operation, status, code| Answer { operation, status, code, message: "", region: None, endpoint: None };
+        for (operation, status, code, kind) in [
+            (Operation::Get, 404, "NoSuchKey", Kind::NotFound),
+            (Operation::Get, 404, "", Kind::Other),
+            (Operation::Get, 404, "NotFound", Kind::Other),
+            (Operation::Head, 404, "", Kind::NotFound),
+            (Operation::Get, 404, "NoSuchBucket", Kind::NoSuchBucket),
+            (Operation::Complete, 404, "NoSuchUpload", Kind::NotFound),
+            (Operation::Get, 404, "NoSuchUpload", Kind::Other),
+            (Operation::Put, 412, "PreconditionFailed", Kind::AlreadyExists),
+            (Operation::Put, 409, "ConditionalRequestConflict", Kind::Throttled),
+            (Operation::Put, 403, "AccessDenied", Kind::PermissionDenied),
+            (Operation::Put, 403, "RequestTimeTooSkewed", Kind::ClockSkew),
+            (Operation::Head, 403, "", Kind::PermissionDenied),
+            (Operation::Put, 503, "SlowDown", Kind::Throttled),
+            (Operation::Put, 429, "", Kind::Throttled),
+            (Operation::Put, 500, "InternalError", Kind::Unreachable),
+            (Operation::Put, 502, "", Kind::Unreachable),
+            (Operation::Put, 507, "XMinioStorageFull", Kind::NoSpace),
+            (Operation::Put, 400, "RequestTimeout", Kind::Timeout),
+            (Operation::Delete, 501, "NotImplemented", Kind::Unsupported),
+            (Operation::GetRange, 416, "InvalidRange", Kind::Truncated),
+            (Operation::Put, 418, "Teapot", Kind::Other),
+        ] {
+            assert_eq!(judge_answer(&plain(operation, status, code)).kind, kind, "{operation} {status} {code}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_region_names_the_right_one() {
+        let answer = Answer {
+            operation: Operation::Put,
+            status: 301,
+            code: "PermanentRedirect",
+            message: "use the other",
+            region: Some("eu-central-1"),
+            endpoint: None,
+        };
+        let judged = judge_answer(&answer);
+        assert_eq!(judged.kind, StoreErrorKind::InvalidConfig);
+        assert_eq!(
+            judged.detail,
+            "HTTP 301 PermanentRedirect: use the other; the bucket is in region \"eu-central-1\": set `region`"
+        );
+        assert_eq!(element("<Error><Region>eu-west-1</Region></Error>", "Region"), Some("eu-west-1"));
+        assert_eq!(element("<Error><Region>eu-", "Region"), None);
+    }
+}

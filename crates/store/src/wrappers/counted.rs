@@ -1,0 +1,177 @@
+//! [`Counted`]: how many requests of each kind were made, how many failed, how many bytes went which way.
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, Upload};
+
+/// Shared counters; any number of stores may count into one.
+#[derive(Debug, Default)]
+pub struct Counters {
+    operations: [Cell; Operation::ALL.len()],
+}
+
+#[derive(Debug, Default)]
+struct Cell {
+    requests: AtomicU64,
+    failures: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+/// What was counted for one operation, or for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OperationCount {
+    /// Calls of the back-end, repeated ones included. A listing of many pages is one.
+    pub requests: u64,
+    /// How many of them failed.
+    pub failures: u64,
+    /// Bytes of objects read, of successful calls.
+    pub bytes_in: u64,
+    /// Bytes of objects written, of successful calls.
+    pub bytes_out: u64,
+}
+
+impl Counters {
+    /// What was counted for one operation.
+    pub fn of(&self, operation: Operation) -> OperationCount {
+        let cell = self.cell(operation);
+        OperationCount {
+            requests: cell.requests.load(Ordering::Relaxed),
+            failures: cell.failures.load(Ordering::Relaxed),
+            bytes_in: cell.bytes_in.load(Ordering::Relaxed),
+            bytes_out: cell.bytes_out.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What was counted in all.
+    pub fn total(&self) -> OperationCount {
+        Operation::ALL.into_iter().map(|operation| self.of(operation)).fold(OperationCount::default(), |sum, count| {
+            OperationCount {
+                requests: sum.requests + count.requests,
+                failures: sum.failures + count.failures,
+                bytes_in: sum.bytes_in + count.bytes_in,
+                bytes_out: sum.bytes_out + count.bytes_out,
+            }
+        })
+    }
+
+    fn cell(&self, operation: Operation) -> &Cell {
+        &self.operations[operation as usize]
+    }
+
+    async fn count<T>(
+        &self,
+        operation: Operation,
+        bytes_out: usize,
+        bytes_in: impl Fn(&T) -> usize + Send,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let cell = self.cell(operation);
+        cell.requests.fetch_add(1, Ordering::Relaxed);
+        let result = call.await;
+        match &result {
+            Ok(value) => {
+                cell.bytes_out.fetch_add(bytes_out as u64, Ordering::Relaxed);
+                cell.bytes_in.fetch_add(bytes_in(value) as u64, Ordering::Relaxed);
+            }
+            Err(_) => {
+                cell.failures.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        result
+    }
+}
+
+/// Counts what passes through.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    inner: Arc<dyn Store>,
+    counters: Arc<Counters>,
+}
+
+impl Counted {
+    /// Counts into `counters`.
+    pub fn new(inner: Arc<dyn Store>, counters: Arc<Counters>) -> Self {
+        Self { inner, counters }
+    }
+}
+
+fn none<T>(_: &T) -> usize {
+    0
+}
+
+#[async_trait]
+impl Store for Counted {
+    async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
+        let size = body.len();
+        self.counters.count(Operation::Put, size, none, self.inner.put(name, body, mode)).await
+    }
+
+    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        self.counters.count(Operation::Get, 0, Bytes::len, self.inner.get(name)).await
+    }
+
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let call = self.inner.get_range(name, range);
+        self.counters.count(Operation::GetRange, 0, Bytes::len, call).await
+    }
+
+    async fn get_tail(&self, name: &ObjectName, bytes: u64) -> Result<(Bytes, u64), StoreError> {
+        let size = |(tail, _): &(Bytes, u64)| tail.len();
+        self.counters.count(Operation::GetTail, 0, size, self.inner.get_tail(name, bytes)).await
+    }
+
+    async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
+        self.counters.count(Operation::Head, 0, none, self.inner.head(name)).await
+    }
+
+    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.counters.count(Operation::List, 0, none, self.inner.list(prefix, start_after)).await
+    }
+
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.counters.count(Operation::ListFolders, 0, none, self.inner.list_folders(prefix)).await
+    }
+
+    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
+        self.counters.count(Operation::Delete, 0, none, self.inner.delete(names)).await
+    }
+
+    async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
+        let call = self.inner.begin_upload(name, mode);
+        let inner = self.counters.count(Operation::BeginUpload, 0, none, call).await?;
+        Ok(Box::new(CountedUpload { inner, counters: Arc::clone(&self.counters) }))
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+#[derive(Debug)]
+struct CountedUpload {
+    inner: Box<dyn Upload>,
+    counters: Arc<Counters>,
+}
+
+#[async_trait]
+impl Upload for CountedUpload {
+    async fn part(&self, number: u32, body: Bytes) -> Result<(), StoreError> {
+        let size = body.len();
+        self.counters.count(Operation::Part, size, none, self.inner.part(number, body)).await
+    }
+
+    async fn try_complete(&self) -> Result<(), StoreError> {
+        self.counters.count(Operation::Complete, 0, none, self.inner.try_complete()).await
+    }
+
+    async fn try_abort(&self) -> Result<(), StoreError> {
+        self.counters.count(Operation::Abort, 0, none, self.inner.try_abort()).await
+    }
+}

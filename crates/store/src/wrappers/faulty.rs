@@ -1,0 +1,304 @@
+//! [`Faulty`]: a store that goes wrong on purpose, the same way for the same seed and the same order of requests.
+//!
+//! For tests, ours and those of the crates above. Rules are tried in order for every request; each that matches draws from
+//! the seeded generator and may inject its [`Fault`]. A crash point stands for the end of the process: the request that
+//! reaches it may or may not take effect, every later one fails without.
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+
+use crate::random::Random;
+use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
+
+/// What goes wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// An error of this kind instead of the request, which has no effect.
+    Refuse(StoreErrorKind),
+    /// The request takes effect and a timeout comes back.
+    LostAnswer,
+    /// A read returns fewer bytes than it should, and says nothing.
+    Truncate,
+    /// A read returns one flipped bit, and says nothing.
+    FlipBit,
+    /// The request waits first.
+    Delay(Duration),
+}
+
+/// When a fault is injected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FaultRule {
+    /// For these operations; empty: for all.
+    pub operations: Vec<Operation>,
+    /// For names (or listed prefixes) that start so; empty: for all.
+    pub name_prefix: String,
+    /// With this probability, `0.0..=1.0`.
+    pub probability: f64,
+    /// At most so often; none: without end.
+    pub times: Option<u64>,
+    /// What goes wrong then.
+    pub fault: Fault,
+}
+
+impl FaultRule {
+    /// A rule for all names, without end.
+    pub fn new(operations: &[Operation], probability: f64, fault: Fault) -> Self {
+        Self { operations: operations.to_vec(), name_prefix: String::new(), probability, times: None, fault }
+    }
+
+    /// Only for names that start so.
+    #[must_use]
+    pub fn on(mut self, name_prefix: &str) -> Self {
+        name_prefix.clone_into(&mut self.name_prefix);
+        self
+    }
+
+    /// At most so often.
+    #[must_use]
+    pub fn times(mut self, times: u64) -> Self {
+        self.times = Some(times);
+        self
+    }
+}
+
+/// Injects faults into the requests of the store inside.
+#[derive(Clone, Debug)]
+pub struct Faulty {
+    inner: Arc<dyn Store>,
+    plan: Arc<Plan>,
+}
+
+#[derive(Debug)]
+struct Plan {
+    state: Mutex<State>,
+    active: AtomicBool,
+    injected: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    rules: Vec<FaultRule>,
+    random: Random,
+    /// Requests left before the crash.
+    until_crash: Option<u64>,
+}
+
+/// What was drawn for one request.
+#[derive(Debug, Default)]
+struct Drawn {
+    delay: Option<Duration>,
+    refuse: Option<StoreErrorKind>,
+    lost: Option<StoreErrorKind>,
+    /// Where to cut, as a share of the bytes in 1/2^64.
+    truncate: Option<u64>,
+    flip: Option<u64>,
+}
+
+impl Faulty {
+    /// Injects faults by these rules. The same seed and the same order of requests give the same faults.
+    pub fn new(inner: Arc<dyn Store>, seed: u64, rules: Vec<FaultRule>) -> Self {
+        let state = State { rules, random: Random::seeded(seed), until_crash: None };
+        Self {
+            inner,
+            plan: Arc::new(Plan {
+                state: Mutex::new(state),
+                active: AtomicBool::new(true),
+                injected: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// After `requests` more requests the store fails for ever, with [`StoreErrorKind::Cancelled`].
+    pub fn crash_after(&self, requests: u64) {
+        self.plan.state.lock().unwrap_or_else(PoisonError::into_inner).until_crash = Some(requests);
+    }
+
+    /// Switches all faults, the crash included, off or on.
+    pub fn set_active(&self, active: bool) {
+        self.plan.active.store(active, Ordering::SeqCst);
+    }
+
+    /// How many faults were injected so far (delays do not count).
+    pub fn injected(&self) -> u64 {
+        self.plan.injected.load(Ordering::SeqCst)
+    }
+
+    fn draw(&self, operation: Operation, name: &str) -> Drawn {
+        let mut drawn = Drawn::default();
+        if !self.plan.active.load(Ordering::SeqCst) {
+            return drawn;
+        }
+        let mut state = self.plan.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { rules, random, until_crash } = &mut *state;
+        match until_crash {
+            Some(0) => drawn.refuse = Some(StoreErrorKind::Cancelled),
+            Some(1) => {
+                *until_crash = Some(0);
+                if random.unit() < 0.5 {
+                    drawn.lost = Some(StoreErrorKind::Cancelled);
+                } else {
+                    drawn.refuse = Some(StoreErrorKind::Cancelled);
+                }
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        for rule in rules {
+            let applies = (rule.operations.is_empty() || rule.operations.contains(&operation))
+                && name.starts_with(&rule.name_prefix)
+                && rule.times != Some(0);
+            if !applies || random.unit() >= rule.probability {
+                continue;
+            }
+            rule.times = rule.times.map(|times| times - 1);
+            match rule.fault {
+                Fault::Refuse(kind) => drawn.refuse = drawn.refuse.or(Some(kind)),
+                Fault::LostAnswer => drawn.lost = drawn.lost.or(Some(StoreErrorKind::Timeout)),
+                Fault::Truncate => drawn.truncate = Some(random.next()),
+                Fault::FlipBit => drawn.flip = Some(random.next()),
+                Fault::Delay(duration) => {
+                    drawn.delay = Some(duration);
+                    continue;
+                }
+            }
+            self.plan.injected.fetch_add(1, Ordering::SeqCst);
+        }
+        drawn
+    }
+
+    fn error(&self, kind: StoreErrorKind, operation: Operation, name: &str) -> StoreError {
+        StoreError::new(
+            kind,
+            Failure {
+                store: self.inner.describe(),
+                name: name.to_owned(),
+                operation,
+                detail: "injected fault".to_owned(),
+                source: None,
+            },
+        )
+    }
+
+    async fn pass<T: Send>(
+        &self,
+        operation: Operation,
+        name: &str,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+        damage: impl FnOnce(T, &Drawn) -> T + Send,
+    ) -> Result<T, StoreError> {
+        let drawn = self.draw(operation, name);
+        if let Some(delay) = drawn.delay {
+            tokio::time::sleep(delay).await;
+        }
+        if let Some(kind) = drawn.refuse {
+            return Err(self.error(kind, operation, name));
+        }
+        let value = call.await?;
+        match drawn.lost {
+            Some(kind) => Err(self.error(kind, operation, name)),
+            None => Ok(damage(value, &drawn)),
+        }
+    }
+}
+
+fn unharmed<T>(value: T, _: &Drawn) -> T {
+    value
+}
+
+fn damaged(bytes: Bytes, drawn: &Drawn) -> Bytes {
+    let mut bytes = bytes;
+    let size = bytes.len() as u64;
+    if let (Some(at), false) = (drawn.truncate, bytes.is_empty()) {
+        bytes.truncate(usize::try_from(at % size).unwrap_or(0));
+    }
+    if let (Some(at), false) = (drawn.flip, bytes.is_empty()) {
+        let mut changed = BytesMut::from(&bytes[..]);
+        let index = usize::try_from((at >> 3) % changed.len() as u64).unwrap_or(0);
+        changed[index] ^= 1 << (at & 7);
+        bytes = changed.freeze();
+    }
+    bytes
+}
+
+#[async_trait]
+impl Store for Faulty {
+    async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
+        let call = self.inner.put(name, body, mode);
+        self.pass(Operation::Put, name.as_str(), call, unharmed).await
+    }
+
+    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        self.pass(Operation::Get, name.as_str(), self.inner.get(name), damaged).await
+    }
+
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let call = self.inner.get_range(name, range);
+        self.pass(Operation::GetRange, name.as_str(), call, damaged).await
+    }
+
+    async fn get_tail(&self, name: &ObjectName, bytes: u64) -> Result<(Bytes, u64), StoreError> {
+        let call = self.inner.get_tail(name, bytes);
+        let damage = |(tail, size): (Bytes, u64), drawn: &Drawn| (damaged(tail, drawn), size);
+        self.pass(Operation::GetTail, name.as_str(), call, damage).await
+    }
+
+    async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
+        self.pass(Operation::Head, name.as_str(), self.inner.head(name), unharmed).await
+    }
+
+    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
+        let call = self.inner.list(prefix, start_after);
+        self.pass(Operation::List, prefix, call, unharmed).await
+    }
+
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let call = self.inner.list_folders(prefix);
+        self.pass(Operation::ListFolders, prefix, call, unharmed).await
+    }
+
+    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
+        let first = names.first().map_or("", ObjectName::as_str);
+        self.pass(Operation::Delete, first, self.inner.delete(names), unharmed).await
+    }
+
+    async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
+        let call = self.inner.begin_upload(name, mode);
+        let inner = self.pass(Operation::BeginUpload, name.as_str(), call, unharmed).await?;
+        Ok(Box::new(FaultyUpload { faulty: self.clone(), inner, name: name.clone() }))
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+#[derive(Debug)]
+struct FaultyUpload {
+    faulty: Faulty,
+    inner: Box<dyn Upload>,
+    name: ObjectName,
+}
+
+#[async_trait]
+impl Upload for FaultyUpload {
+    async fn part(&self, number: u32, body: Bytes) -> Result<(), StoreError> {
+        let call = self.inner.part(number, body);
+        self.faulty.pass(Operation::Part, self.name.as_str(), call, unharmed).await
+    }
+
+    async fn try_complete(&self) -> Result<(), StoreError> {
+        let call = self.inner.try_complete();
+        self.faulty.pass(Operation::Complete, self.name.as_str(), call, unharmed).await
+    }
+
+    async fn try_abort(&self) -> Result<(), StoreError> {
+        let call = self.inner.try_abort();
+        self.faulty.pass(Operation::Abort, self.name.as_str(), call, unharmed).await
+    }
+}

@@ -1,0 +1,140 @@
+//! [`Prefixed`]: a store inside a folder of another one. Errors and listings speak of names as the caller knows them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
+
+/// Puts `prefix/` before every name.
+#[derive(Clone, Debug)]
+pub struct Prefixed {
+    inner: Arc<dyn Store>,
+    /// Ends in '/'.
+    folder: String,
+}
+
+impl Prefixed {
+    /// Everything happens below `prefix`.
+    pub fn new(inner: Arc<dyn Store>, prefix: ObjectName) -> Self {
+        Self { inner, folder: format!("{prefix}/") }
+    }
+
+    fn full(&self, operation: Operation, name: &ObjectName) -> Result<ObjectName, StoreError> {
+        ObjectName::new(format!("{}{name}", self.folder)).map_err(|error| {
+            let detail = format!("with its prefix the name is not valid: {}", error.reason);
+            StoreError::new(
+                StoreErrorKind::InvalidConfig,
+                Failure {
+                    store: self.describe(),
+                    name: name.to_string(),
+                    operation,
+                    detail,
+                    source: Some(error.into()),
+                },
+            )
+        })
+    }
+
+    /// Speaks of the store and the object as the caller does.
+    fn translate(&self, mut error: StoreError) -> StoreError {
+        let described = self.describe();
+        let bucket_itself = error.kind() == StoreErrorKind::NoSuchBucket;
+        let failure = error.failure_mut();
+        if !bucket_itself {
+            failure.store = described;
+        }
+        if let Some(name) = failure.name.strip_prefix(&self.folder) {
+            failure.name = name.to_owned();
+        }
+        error
+    }
+}
+
+#[async_trait]
+impl Store for Prefixed {
+    async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
+        let full = self.full(Operation::Put, name)?;
+        self.inner.put(&full, body, mode).await.map_err(|error| self.translate(error))
+    }
+
+    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        let full = self.full(Operation::Get, name)?;
+        self.inner.get(&full).await.map_err(|error| self.translate(error))
+    }
+
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let full = self.full(Operation::GetRange, name)?;
+        self.inner.get_range(&full, range).await.map_err(|error| self.translate(error))
+    }
+
+    async fn get_tail(&self, name: &ObjectName, bytes: u64) -> Result<(Bytes, u64), StoreError> {
+        let full = self.full(Operation::GetTail, name)?;
+        self.inner.get_tail(&full, bytes).await.map_err(|error| self.translate(error))
+    }
+
+    async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
+        let full = self.full(Operation::Head, name)?;
+        let info = self.inner.head(&full).await.map_err(|error| self.translate(error))?;
+        Ok(ObjectInfo { name: name.clone(), ..info })
+    }
+
+    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
+        let full = format!("{}{prefix}", self.folder);
+        let start_after = start_after.map(|name| format!("{}{name}", self.folder));
+        let found = self.inner.list(&full, start_after.as_deref()).await;
+        let found = found.map_err(|error| self.translate(error))?;
+        Ok(found
+            .into_iter()
+            .filter_map(|info| {
+                let name = ObjectName::new(info.name.as_str().strip_prefix(&self.folder)?).ok()?;
+                Some(ObjectInfo { name, ..info })
+            })
+            .collect())
+    }
+
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let full = format!("{}{prefix}", self.folder);
+        self.inner.list_folders(&full).await.map_err(|error| self.translate(error))
+    }
+
+    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
+        let full: Result<Vec<_>, _> = names.iter().map(|name| self.full(Operation::Delete, name)).collect();
+        self.inner.delete(&full?).await.map_err(|error| self.translate(error))
+    }
+
+    async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
+        let full = self.full(Operation::BeginUpload, name)?;
+        let inner = self.inner.begin_upload(&full, mode).await;
+        let inner = inner.map_err(|error| self.translate(error))?;
+        Ok(Box::new(PrefixedUpload { inner, prefixed: self.clone() }))
+    }
+
+    fn describe(&self) -> String {
+        let inner = self.inner.describe();
+        format!("{}/{}", inner.trim_end_matches('/'), self.folder.trim_end_matches('/'))
+    }
+}
+
+#[derive(Debug)]
+struct PrefixedUpload {
+    inner: Box<dyn Upload>,
+    prefixed: Prefixed,
+}
+
+#[async_trait]
+impl Upload for PrefixedUpload {
+    async fn part(&self, number: u32, body: Bytes) -> Result<(), StoreError> {
+        self.inner.part(number, body).await.map_err(|error| self.prefixed.translate(error))
+    }
+
+    async fn try_complete(&self) -> Result<(), StoreError> {
+        self.inner.try_complete().await.map_err(|error| self.prefixed.translate(error))
+    }
+
+    async fn try_abort(&self) -> Result<(), StoreError> {
+        self.inner.try_abort().await.map_err(|error| self.prefixed.translate(error))
+    }
+}
