@@ -111,5 +111,6 @@ fn a_million_files_and_ten_terabytes() {
     }
 
     let growth = resident_bytes()["VmHWM"] - before;
-    assert!(growth < GIB * 3 / 4, "{} MiB resident, manifest of {} MiB", growth >> 20, object_bytes >> 20);
+    eprintln!("{} MiB resident for a manifest of {} MiB", growth >> 20, object_bytes >> 20);
+    assert!(growth < GIB * 3 / 4, "{} MiB resident", growth >> 20);
 }

@@ -12,7 +12,7 @@ use crate::format_error::{Fault, FormatError};
 use crate::identity::{RepositoryId, RepositoryKey, fill_random};
 
 /// A frame that is compressed but has no place yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct CompressedFrame {
     kind: FrameKind,
     codec: Codec,

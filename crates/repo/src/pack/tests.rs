@@ -66,10 +66,10 @@ fn packs_round_trip() {
                 let opener = ObjectOpener::new(ObjectType::Pack, NAME, head, repository(), key.as_ref()).unwrap();
                 for (number, frame) in index.frames().iter().enumerate().rev() {
                     let range = frame.location.range();
-                    let opened = opener.open_frame(&object[range.start as usize..range.end as usize]).unwrap();
-                    assert_eq!(opened.raw, raw_of(number as u32));
+                    let raw = opener.open_frame(&object[range.start as usize..range.end as usize]).unwrap().raw;
+                    assert_eq!(raw, raw_of(number as u32));
                     for chunk in &frame.chunks {
-                        let raw = &opened.raw[chunk.offset as usize..(chunk.offset + chunk.length) as usize];
+                        let raw = &raw[chunk.offset as usize..(chunk.offset + chunk.length) as usize];
                         chunk.hash.verify(raw).unwrap();
                         assert_eq!(chunk.path, format!("base/5/{number}").as_bytes());
                     }
