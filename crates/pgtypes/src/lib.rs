@@ -5,6 +5,7 @@ mod bytes;
 mod parse_error;
 
 pub mod backup_label;
+pub mod backup_manifest;
 pub mod checksum;
 pub mod control;
 pub mod exclude;
