@@ -16,8 +16,10 @@
 //! run on threads of their own, so a test may block its own runtime without starving them.
 
 pub mod background;
+pub mod disk;
 pub mod error;
 pub mod postgres;
+pub mod rows;
 pub mod s3;
 pub mod scratch;
 pub mod settings;
