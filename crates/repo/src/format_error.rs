@@ -59,15 +59,16 @@ impl std::error::Error for FormatError {}
 /// What a caller does differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultClass {
-    /// The bytes are not what was written: truncated, changed, swapped.
+    /// The bytes are not what was written: truncated, changed, swapped. A frame that does not authenticate counts
+    /// as damaged: a wrong key was already refused by its key slot.
     Damaged,
     /// Written by a newer program, or by something that is not Holdfast.
     Unsupported,
     /// The object belongs to another repository, or is another kind of object.
     Foreign,
-    /// No key, a wrong key, or a key where none belongs.
+    /// No key where one is needed, or an object without encryption in an encrypted repository.
     Key,
-    /// The writer was asked for something the format cannot hold.
+    /// Larger than the format allows, or than the reader is ready for.
     Limit,
     /// The operating system gave no random bytes, or the cryptographic library refused to work.
     Internal,
@@ -280,6 +281,7 @@ impl Fault {
             | Self::Decompression { .. }
             | Self::ContentHash { .. }
             | Self::WrongFileName { .. }
+            | Self::Authentication { .. }
             | Self::InvalidRepositoryId(_)
             | Self::InvalidChunkHash(_)
             | Self::Malformed { .. } => FaultClass::Damaged,
@@ -292,7 +294,7 @@ impl Fault {
             | Self::UnknownSection(_)
             | Self::UnsupportedVersion { .. } => FaultClass::Unsupported,
             Self::WrongRepository { .. } | Self::WrongObjectType { .. } => FaultClass::Foreign,
-            Self::NotEncrypted | Self::KeyNeeded | Self::Authentication { .. } => FaultClass::Key,
+            Self::NotEncrypted | Self::KeyNeeded => FaultClass::Key,
             Self::TooLong { .. } => FaultClass::Limit,
             Self::Compression { .. } | Self::Cryptography(_) => FaultClass::Internal,
         }

@@ -75,7 +75,7 @@ fn a_million_files_and_ten_terabytes() {
         })
         .collect();
 
-    let (mut writer, start) = ManifestWriter::new(name, repository, Some(&key), &header, &packs).unwrap();
+    let (mut writer, start) = ManifestWriter::new(name, repository, Some(&key), &header).unwrap();
     let mut reader = ManifestReader::new(name, repository, Some(&key));
     reader.feed(&start).unwrap();
     let mut object_bytes = start.len();
@@ -95,7 +95,7 @@ fn a_million_files_and_ten_terabytes() {
             reader.feed(&frame).unwrap();
         }
     }
-    let last = writer.finish().unwrap();
+    let last = writer.finish(&packs).unwrap();
     object_bytes += last.len();
     reader.feed(&last).unwrap();
     let manifest = reader.finish().unwrap();

@@ -8,7 +8,7 @@ use super::head::{Encryption, ObjectHead, ObjectType};
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES};
 use super::split::split_frames;
 use crate::cipher::{ObjectCipher, TAG_BYTES};
-use crate::codec::{Codec, decompress_into, resize_raw};
+use crate::codec::{Codec, MAX_FRAME_RAW, decompress_into, resize_raw};
 use crate::format_error::{Fault, FormatError};
 use crate::identity::{RepositoryId, RepositoryKey};
 
@@ -149,8 +149,10 @@ impl ObjectOpener {
     }
 }
 
-/// Opens a whole object held in memory: all frames behind the head, in order. Insists on the head first,
-/// consecutive numbers, exactly one last frame at the end and nothing behind it.
+/// Opens a small object held in memory: all frames behind the head, in order. Insists on the head first,
+/// consecutive numbers, exactly one last frame at the end and nothing behind it; and on at most
+/// [`MAX_FRAME_RAW`] raw bytes in all frames together, because few bytes can announce very many. Larger objects
+/// are opened frame by frame after [`split_frames`].
 pub fn open_object(
     object_type: ObjectType,
     name: &str,
@@ -160,5 +162,10 @@ pub fn open_object(
 ) -> Result<Vec<Frame>, FormatError> {
     let opener = ObjectOpener::new(object_type, name, bytes, repository, key)?;
     let spans = split_frames(name, bytes)?;
+    let total: u64 = spans.iter().map(|span| u64::from(span.header.raw_len)).sum();
+    let limit = u64::from(MAX_FRAME_RAW);
+    if total > limit {
+        return Err(Fault::TooLong { what: "object", bytes: total, limit }.of(name));
+    }
     spans.iter().skip(1).map(|span| opener.open_frame(&bytes[span.range.clone()])).collect()
 }

@@ -265,6 +265,20 @@ fn what_is_unknown_is_refused_by_name() {
 }
 
 #[test]
+fn a_small_object_that_announces_very_much_is_refused() {
+    let (sealer, mut object) = ObjectSealer::new(ObjectType::Record, NAME, repository(), None).unwrap();
+    let mut compressor = Compressor::new(Compression::default()).unwrap();
+    let zeros = vec![0; 40 << 20];
+    for number in 1..=2 {
+        let frame = compressor.compress(FrameKind::Data, &zeros).unwrap();
+        object.extend(sealer.seal(number, number == 2, frame).unwrap());
+    }
+    assert!(object.len() < 10_000);
+    let error = open_object(ObjectType::Record, NAME, &object, repository(), None).unwrap_err();
+    assert!(matches!(error.fault(), Fault::TooLong { what: "object", .. }));
+}
+
+#[test]
 fn a_zstd_decoder_sees_the_data_and_nothing_else() {
     let (sealer, mut object) = ObjectSealer::new(ObjectType::Record, NAME, repository(), None).unwrap();
     let mut compressor = Compressor::new(Compression::default()).unwrap();

@@ -71,6 +71,15 @@ impl Extent {
         self.frame_length == 0
     }
 
+    /// The extent's bytes in the raw bytes of its frame, when they are there and have the right hash.
+    pub fn verified_in<'r>(&self, raw: &'r [u8]) -> Result<&'r [u8], Fault> {
+        let start = self.offset as usize;
+        let end = start.saturating_add(self.length as usize);
+        let found = raw.get(start..end).ok_or(Fault::Truncated { needed: end as u64, available: raw.len() as u64 })?;
+        self.hash.verify(found)?;
+        Ok(found)
+    }
+
     /// The frame's place in its pack.
     pub fn frame(&self) -> FrameLocation {
         FrameLocation { offset: self.frame_offset, length: self.frame_length }
@@ -95,17 +104,14 @@ impl Extent {
         })
     }
 
-    fn check(&self, packs: &[PackEntry]) -> Result<(), String> {
+    /// What can be judged without the list of packs, which comes last in a manifest.
+    fn check_shape(&self) -> Result<(), String> {
         if self.length == 0 || self.length > MAX_FRAME_RAW {
             return Err(format!("an extent of {} bytes", self.length));
         }
         if self.is_hole() {
             let placed = self.pack != 0 || self.frame_offset != 0 || self.offset != 0;
             return if placed { Err("a hole with a place in a pack".to_owned()) } else { Ok(()) };
-        }
-        let pack = packs.get(self.pack as usize).ok_or_else(|| format!("pack number {} is not listed", self.pack))?;
-        if self.frame().range().end > pack.size_bytes {
-            return Err(format!("an extent behind the end of pack {}", pack.name));
         }
         if u64::from(self.offset) + u64::from(self.length) > u64::from(MAX_FRAME_RAW) {
             return Err("an extent behind the end of its frame".to_owned());
@@ -205,9 +211,9 @@ impl<'a> FileEntry<'a> {
         Ok(Self { path, kind, mode, size_bytes, mtime_seconds })
     }
 
-    /// What a reader insists on: a safe path, extents inside their packs, lengths that add up. Writers check
-    /// the same, so that no backup is made that cannot be read.
-    pub(super) fn check(&self, packs: &[PackEntry]) -> Result<(), Fault> {
+    /// What a reader insists on: a safe path, extents that make sense, lengths that add up. Writers check
+    /// the same, so that no backup is made that cannot be read. Packs are checked by [`PackReach`].
+    pub(super) fn check(&self) -> Result<(), Fault> {
         let wrong = |problem: String| {
             let path = String::from_utf8_lossy(self.path);
             Fault::malformed("file entry", format!("{problem} (path `{path}`)"))
@@ -220,7 +226,7 @@ impl<'a> FileEntry<'a> {
         }
         let mut total = 0;
         for extent in self.extents() {
-            extent.check(packs).map_err(wrong)?;
+            extent.check_shape().map_err(wrong)?;
             total += u64::from(extent.length);
         }
         if total != self.size_bytes {

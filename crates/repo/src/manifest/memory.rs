@@ -1,6 +1,7 @@
 //! A whole manifest in memory, packed tightly.
 
 use super::entry::{Extent, FileEntry, FileKind, ManifestHeader, PackEntry};
+use super::reach::PackReach;
 use crate::format_error::{Fault, FormatError};
 use crate::identity::{RepositoryId, RepositoryKey};
 use crate::manifest::ManifestReader;
@@ -20,6 +21,7 @@ pub struct Manifest {
     extents: Vec<Vec<Extent>>,
     extent_count: u64,
     total_bytes: u64,
+    reach: PackReach,
 }
 
 /// A file in 56 bytes; its names and extents are elsewhere.
@@ -41,11 +43,12 @@ enum Content {
 }
 
 impl Manifest {
-    /// A manifest without files yet.
-    pub fn new(header: ManifestHeader, packs: Vec<PackEntry>) -> Self {
+    /// A manifest without files and packs yet.
+    pub fn new(header: ManifestHeader) -> Self {
         Self {
             header,
-            packs,
+            packs: Vec::new(),
+            reach: PackReach::default(),
             files: Vec::new(),
             names: Vec::new(),
             extents: Vec::new(),
@@ -66,10 +69,18 @@ impl Manifest {
         reader.finish()
     }
 
-    /// Adds a file. Fails when its path is unsafe, an extent lies outside the listed packs, or the extents do
-    /// not add up to its size.
+    /// Adds the packs, behind the last file. Fails when an extent lies outside of them.
+    pub fn set_packs(&mut self, packs: Vec<PackEntry>) -> Result<(), Fault> {
+        std::mem::take(&mut self.reach).check(&packs)?;
+        self.packs = packs;
+        Ok(())
+    }
+
+    /// Adds a file. Fails when its path is unsafe, an extent makes no sense, or the extents do not add up to
+    /// its size.
     pub fn push(&mut self, entry: &FileEntry<'_>) -> Result<(), Fault> {
-        entry.check(&self.packs)?;
+        entry.check()?;
+        self.reach.note(entry);
         let too_long = |what, bytes: usize| Fault::TooLong { what, bytes: bytes as u64, limit: u64::from(u32::MAX) };
         let length_of = |what, bytes: &[u8]| u32::try_from(bytes.len()).map_err(|_| too_long(what, bytes.len()));
         let path_length = length_of("path", entry.path)?;

@@ -1,8 +1,8 @@
 //! The manifest of a backup: every file, and where every extent of it is.
 //!
 //! Order of the object: head, then data frames only, the last one marked as such. Each frame's raw bytes begin
-//! with a section number: 1 header (JSON), 2 packs, 3 files. Sections come in this order, the first two
-//! once. A file's entry is never split over frames.
+//! with a section number: 1 header (JSON), 3 files, 2 packs. Sections come in this order, header and packs
+//! once, so that a manifest is written while its packs are still being made. A file's entry is never split over frames.
 //!
 //! [`Manifest`] holds all of it in memory: 52 bytes an extent, so that 10 TB in extents of 1 MiB, with a
 //! million files, take well under 1 GiB. [`ManifestWriter`] and [`ManifestReader`] work frame by frame.
@@ -12,6 +12,7 @@
 
 mod entry;
 mod memory;
+mod reach;
 mod read;
 mod write;
 

@@ -22,8 +22,8 @@ pub struct ManifestReader {
     finished: bool,
     buffers: FrameBuffers,
     extents: Vec<Extent>,
-    header: Option<ManifestHeader>,
     manifest: Option<Manifest>,
+    has_packs: bool,
 }
 
 impl ManifestReader {
@@ -39,8 +39,8 @@ impl ManifestReader {
             finished: false,
             buffers: FrameBuffers::default(),
             extents: Vec::new(),
-            header: None,
             manifest: None,
+            has_packs: false,
         }
     }
 
@@ -73,7 +73,9 @@ impl ManifestReader {
         if !self.finished || !self.unfinished.is_empty() {
             return Err(Fault::MissingLastFrame.of(self.name));
         }
-        self.manifest.ok_or_else(|| Fault::malformed("manifest", "no list of packs").of(self.name))
+        self.manifest
+            .filter(|_| self.has_packs)
+            .ok_or_else(|| Fault::malformed("manifest", "no list of packs").of(self.name))
     }
 
     /// The length of the frame that begins here, when its header is there.
@@ -117,20 +119,17 @@ impl ManifestReader {
         let out_of_order = |section: &str| Fault::malformed("manifest", format!("{section} out of order"));
         let (section, content) =
             raw.split_first().ok_or_else(|| Fault::malformed("manifest", "a frame without a section"))?;
+        if self.has_packs {
+            return Err(out_of_order("a section behind the list of packs"));
+        }
         match *section {
             SECTION_HEADER => {
-                if self.header.is_some() || self.manifest.is_some() {
+                if self.manifest.is_some() {
                     return Err(out_of_order("header"));
                 }
-                let header = serde_json::from_slice(content)
+                let header: ManifestHeader = serde_json::from_slice(content)
                     .map_err(|error| Fault::malformed("manifest header", error.to_string()))?;
-                self.header = Some(header);
-                Ok(())
-            }
-            SECTION_PACKS => {
-                let header = self.header.take().ok_or_else(|| out_of_order("list of packs"))?;
-                let packs: Vec<PackEntry> = read_packs(&mut Reader::new("list of packs", content))?;
-                self.manifest = Some(Manifest::new(header, packs));
+                self.manifest = Some(Manifest::new(header));
                 Ok(())
             }
             SECTION_FILES => {
@@ -141,6 +140,12 @@ impl ManifestReader {
                     manifest.push(&entry)?;
                 }
                 Ok(())
+            }
+            SECTION_PACKS => {
+                let manifest = self.manifest.as_mut().ok_or_else(|| out_of_order("list of packs"))?;
+                let packs: Vec<PackEntry> = read_packs(&mut Reader::new("list of packs", content))?;
+                self.has_packs = true;
+                manifest.set_packs(packs)
             }
             other => Err(Fault::UnknownSection(other)),
         }

@@ -51,7 +51,7 @@ fn file<'a>(path: &'a str, extents: &'a [Extent]) -> FileEntry<'a> {
 }
 
 fn sample() -> Manifest {
-    let mut manifest = Manifest::new(header(), packs());
+    let mut manifest = Manifest::new(header());
     let directory = FileEntry { path: b"", kind: FileKind::Directory, mode: 0o700, size_bytes: 0, mtime_seconds: 0 };
     manifest.push(&directory).unwrap();
     manifest.push(&FileEntry { path: b"base/5", ..directory }).unwrap();
@@ -60,6 +60,7 @@ fn sample() -> Manifest {
     let link = FileKind::Symlink { target: b"/srv/\xff space" };
     manifest.push(&FileEntry { path: b"pg_tblspc/16384", kind: link, mode: 0o777, ..directory }).unwrap();
     manifest.push(&file("PG_VERSION", &[extent(3)])).unwrap();
+    manifest.set_packs(packs()).unwrap();
     manifest
 }
 
@@ -85,18 +86,32 @@ fn manifests_round_trip_in_pieces_of_any_size() {
             assert_same(&reader.finish().unwrap(), &manifest);
         }
     }
-    let empty = Manifest::new(header(), Vec::new());
+    let empty = Manifest::new(header());
     let object = ManifestWriter::write(NAME, repository(), None, &empty).unwrap();
     assert!(Manifest::parse(NAME, &object, repository(), None).unwrap().is_empty());
 }
 
 #[test]
+fn extents_are_taken_from_their_frame_only_when_whole() {
+    let raw = b"...an extent...";
+    let placed = Extent { hash: ChunkHash::of(b"an extent"), offset: 3, length: 9, ..extent(9) };
+    assert_eq!(placed.verified_in(raw).unwrap(), b"an extent");
+    let content = Extent { offset: 2, ..placed }.verified_in(raw).unwrap_err();
+    assert!(matches!(content, Fault::ContentHash { .. }));
+    for (offset, length) in [(7, 9), (16, 1), (u32::MAX, u32::MAX)] {
+        let behind = Extent { offset, length, ..placed }.verified_in(raw).unwrap_err();
+        assert!(matches!(behind, Fault::Truncated { .. }));
+    }
+}
+
+#[test]
 fn many_files_take_many_frames() {
-    let mut manifest = Manifest::new(header(), packs());
+    let mut manifest = Manifest::new(header());
     let extents = vec![extent(1000); 1024];
     for number in 0..100 {
         manifest.push(&file(&format!("base/5/{number}"), &extents)).unwrap();
     }
+    manifest.set_packs(packs()).unwrap();
     let object = ManifestWriter::write(NAME, repository(), Some(&key()), &manifest).unwrap();
     assert!(crate::frame::split_frames(NAME, &object).unwrap().len() > 5);
     assert_same(&Manifest::parse(NAME, &object, repository(), Some(&key())).unwrap(), &manifest);
@@ -156,18 +171,17 @@ fn entries_that_could_do_harm_are_refused() {
         ("hole in a pack", file("base/1", &placed_hole)),
         ("behind the frame", file("base/1", &overlong)),
     ];
-    let mut manifest = Manifest::new(header(), packs());
-    manifest.push(&base).unwrap();
     for (what, entry) in cases {
-        assert!(manifest.push(&entry).is_err(), "{what}");
-        let mut writer = ManifestWriter::new(NAME, repository(), None, &header(), &packs()).unwrap().0;
-        assert!(writer.push(&entry).is_err(), "{what}");
+        let mut manifest = Manifest::new(header());
+        manifest.push(&base).unwrap();
+        assert!(manifest.push(&entry).and_then(|()| manifest.set_packs(packs())).is_err(), "{what}");
+        let mut writer = ManifestWriter::new(NAME, repository(), None, &header()).unwrap().0;
+        assert!(writer.push(&entry).and_then(|_| writer.finish(&packs())).is_err(), "{what}");
         // A hostile writer does not check.
         let mut section = vec![SECTION_FILES];
         entry.put(&mut section);
-        assert!(parse_sections(&[&header_section(), &packs_section(), &section]).is_err(), "{what}");
+        assert!(parse_sections(&[&header_section(), &section, &packs_section()]).is_err(), "{what}");
     }
-    assert_eq!(manifest.len(), 1);
 }
 
 fn header_section() -> Vec<u8> {
@@ -199,7 +213,7 @@ fn object_of(sections: &[&[u8]]) -> Vec<u8> {
 fn sections_come_in_order() {
     let (header, packs, files) = (header_section(), packs_section(), vec![SECTION_FILES]);
     parse_sections(&[&header, &packs]).unwrap();
-    parse_sections(&[&header, &packs, &files, &files]).unwrap();
+    parse_sections(&[&header, &files, &files, &packs]).unwrap();
     for wrong in [
         &[&header[..]][..],
         &[&packs],
@@ -209,11 +223,12 @@ fn sections_come_in_order() {
         &[&header, &header, &packs],
         &[&header, &packs, &packs],
         &[&header, &packs, &header],
-        &[&header, &packs, &[]],
+        &[&header, &packs, &files],
+        &[&header, &[], &packs],
     ] {
         assert!(parse_sections(wrong).is_err());
     }
-    assert_eq!(parse_sections(&[&header, &packs, &[4]]).unwrap_err(), Fault::UnknownSection(4));
+    assert_eq!(parse_sections(&[&header, &[4], &packs]).unwrap_err(), Fault::UnknownSection(4));
 }
 
 prop_compose! {
@@ -230,10 +245,11 @@ proptest! {
         ("[a-z0-9_]{1,9}(/[a-z0-9._]{1,9}x){0,3}", proptest::collection::vec(any_extent(), 0..20), 0..0o7777_u32, any::<u32>()),
         0..30,
     )) {
-        let mut manifest = Manifest::new(header(), packs());
+        let mut manifest = Manifest::new(header());
         for (path, extents, mode, time) in &files {
             manifest.push(&FileEntry { mode: *mode, mtime_seconds: u64::from(*time), ..file(path, extents) }).unwrap();
         }
+        manifest.set_packs(packs()).unwrap();
         let object = ManifestWriter::write(NAME, repository(), Some(&key()), &manifest).unwrap();
         let found = Manifest::parse(NAME, &object, repository(), Some(&key())).unwrap();
         prop_assert!(found.files().eq(manifest.files()));
@@ -247,7 +263,7 @@ proptest! {
         }
         let _ = parse_sections(&[&section]);
         let _ = parse_sections(&[&header_section(), &[&[SECTION_PACKS], &section[..]].concat()]);
-        let _ = parse_sections(&[&header_section(), &packs_section(), &[&[SECTION_FILES], &section[..]].concat()]);
+        let _ = parse_sections(&[&header_section(), &[&[SECTION_FILES], &section[..]].concat(), &packs_section()]);
     }
 
     #[test]

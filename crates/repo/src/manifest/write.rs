@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::entry::{FileEntry, ManifestHeader, PackEntry, put_packs};
 use super::memory::Manifest;
+use super::reach::PackReach;
 use super::{SECTION_FILES, SECTION_HEADER, SECTION_PACKS};
 use crate::codec::{Codec, Compression, Compressor};
 use crate::format_error::{Fault, FormatError};
@@ -18,51 +19,53 @@ const FRAME_FULL_BYTES: usize = 1 << 20;
 pub struct ManifestWriter {
     sealer: ObjectSealer,
     compressor: Compressor,
-    packs: Vec<PackEntry>,
+    reach: PackReach,
     next_number: u32,
     files: Vec<u8>,
 }
 
 impl ManifestWriter {
-    /// Begins a manifest of the given full object name. All packs must be known and finished. The bytes are
-    /// the head, header and packs frames, to be stored first.
+    /// Begins a manifest of the given full object name. The bytes are the head and header frames, to be stored
+    /// first.
     pub fn new(
         name: &str,
         repository: RepositoryId,
         key: Option<&RepositoryKey>,
         header: &ManifestHeader,
-        packs: &[PackEntry],
     ) -> Result<(Self, Bytes), FormatError> {
         let named = |fault: Fault| fault.of(name);
         let (sealer, mut start) = ObjectSealer::new(ObjectType::Manifest, name, repository, key)?;
         let compressor = Compressor::new(Compression::of(Codec::Zstd)).map_err(named)?;
-        let (packs, files) = (packs.to_vec(), vec![SECTION_FILES]);
-        let mut writer = Self { sealer, compressor, packs, next_number: 1, files };
+        let (reach, files) = (PackReach::default(), vec![SECTION_FILES]);
+        let mut writer = Self { sealer, compressor, reach, next_number: 1, files };
         let mut section = vec![SECTION_HEADER];
         serde_json::to_writer(&mut section, header)
             .map_err(|error| named(Fault::malformed("manifest header", error.to_string())))?;
-        start.extend_from_slice(&writer.seal(&section, false)?);
-        section.clear();
-        section.push(SECTION_PACKS);
-        put_packs(&mut section, &writer.packs);
         start.extend_from_slice(&writer.seal(&section, false)?);
         Ok((writer, start.into()))
     }
 
     /// Adds a file, and gives a frame when one is full. Fails, like a reader would, on an unsafe path, an
-    /// extent outside the packs, or a size that is not the sum of the extents.
+    /// extent that makes no sense, or a size that is not the sum of the extents.
     pub fn push(&mut self, entry: &FileEntry<'_>) -> Result<Option<Bytes>, FormatError> {
-        entry.check(&self.packs).map_err(|fault| fault.of(self.sealer.name()))?;
+        entry.check().map_err(|fault| fault.of(self.sealer.name()))?;
+        self.reach.note(entry);
         entry.put(&mut self.files);
         if self.files.len() <= FRAME_FULL_BYTES {
             return Ok(None);
         }
-        self.close_frame(false).map(Some)
+        self.close_frame().map(Some)
     }
 
-    /// The last frame, to be stored at the end of the object.
-    pub fn finish(mut self) -> Result<Bytes, FormatError> {
-        self.close_frame(true)
+    /// The last frames, to be stored at the end of the object. All packs must be known by now; fails when an
+    /// extent lies outside of them.
+    pub fn finish(mut self, packs: &[PackEntry]) -> Result<Bytes, FormatError> {
+        std::mem::take(&mut self.reach).check(packs).map_err(|fault| fault.of(self.sealer.name()))?;
+        let mut end = if self.files.len() > 1 { self.close_frame()?.to_vec() } else { Vec::new() };
+        let mut section = vec![SECTION_PACKS];
+        put_packs(&mut section, packs);
+        end.extend_from_slice(&self.seal(&section, true)?);
+        Ok(end.into())
     }
 
     /// A whole manifest as one object in memory.
@@ -72,20 +75,20 @@ impl ManifestWriter {
         key: Option<&RepositoryKey>,
         manifest: &Manifest,
     ) -> Result<Bytes, FormatError> {
-        let (mut writer, start) = Self::new(name, repository, key, manifest.header(), manifest.packs())?;
+        let (mut writer, start) = Self::new(name, repository, key, manifest.header())?;
         let mut object = start.to_vec();
         for file in manifest.files() {
             if let Some(frame) = writer.push(&file)? {
                 object.extend_from_slice(&frame);
             }
         }
-        object.extend_from_slice(&writer.finish()?);
+        object.extend_from_slice(&writer.finish(manifest.packs())?);
         Ok(object.into())
     }
 
-    fn close_frame(&mut self, last: bool) -> Result<Bytes, FormatError> {
+    fn close_frame(&mut self) -> Result<Bytes, FormatError> {
         let mut files = std::mem::take(&mut self.files);
-        let sealed = self.seal(&files, last)?;
+        let sealed = self.seal(&files, false)?;
         files.clear();
         files.push(SECTION_FILES);
         self.files = files;

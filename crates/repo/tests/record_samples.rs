@@ -1,0 +1,250 @@
+//! The frozen samples of format version 1 in `tests/samples`: they must parse for ever, and give these values.
+//!
+//! A sample is never changed. A new version of a record gets new files beside these.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use holdfast_pgtypes::{SystemIdentifier, TimelineId, WalSegmentSize};
+use holdfast_repo::codec::Codec;
+use holdfast_repo::identity::{RepositoryId, RepositoryKey};
+use holdfast_repo::key::{KeySlot, KeySlotKind, Secret};
+use holdfast_repo::name::ClaimNumber;
+use holdfast_repo::record::{
+    self, BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, ClaimRecord, ConditionalCreate, DatabaseEntry,
+    EncryptionKind, LedgerEntry, LedgerRecord, ManifestEntry, RecordBody, RecordSeal, RepositoryRecord, StartRecord,
+    TablespaceEntry, VerificationProblem,
+};
+use std::fmt::Debug;
+
+const REPOSITORY_ID: [u8; 16] = *b"sample-repo-id-1";
+const REPOSITORY_KEY: [u8; 32] = *b"sample repository key, 32 bytes.";
+const SEALED_NAME: &str = "main/claims/1.json";
+
+fn check<T: RecordBody + PartialEq + Debug>(sample: &[u8], value: &T) {
+    assert_eq!(&record::decode_plain::<T>(sample).unwrap(), value);
+    assert_eq!(
+        String::from_utf8(record::encode_plain(value).unwrap()).unwrap(),
+        String::from_utf8(sample.to_vec()).unwrap(),
+        "the writer has changed: older software would read something else"
+    );
+}
+
+fn repository() -> RepositoryRecord {
+    RepositoryRecord {
+        repository_id: RepositoryId::from_bytes(REPOSITORY_ID),
+        format_version: 1,
+        created: "2026-08-22T10:00:00.123456Z".parse().unwrap(),
+        encryption: EncryptionKind::Aes256Gcm,
+        conditional_create: ConditionalCreate::Native,
+        extent_size_bytes: 1 << 20,
+        pack_size_bytes: 256 << 20,
+        software_version: "0.1.0".to_owned(),
+    }
+}
+
+fn claim() -> ClaimRecord {
+    ClaimRecord {
+        number: ClaimNumber::FIRST,
+        cluster: "main".parse().unwrap(),
+        system_identifier: SystemIdentifier::new(7_412_345_678_901_234_567),
+        pg_major: 18,
+        pg_control_version: 1800,
+        catalog_version: 202_506_291,
+        wal_segment_size: WalSegmentSize::DEFAULT,
+        wal_codec: Codec::Zstd,
+        since: "2026-08-22T10:00:01Z".parse().unwrap(),
+        host: "db1".to_owned(),
+        software_version: "0.1.0".to_owned(),
+    }
+}
+
+fn start() -> StartRecord {
+    StartRecord {
+        backup_id: "20260822T101500Z".parse().unwrap(),
+        cluster: "main".parse().unwrap(),
+        claim: ClaimNumber::FIRST,
+        system_identifier: SystemIdentifier::new(7_412_345_678_901_234_567),
+        host: "db1".to_owned(),
+        pid: 4711,
+        pgdata: "/var/lib/postgresql/18/main".to_owned(),
+        started: "2026-08-22T10:15:00.5Z".parse().unwrap(),
+        software_version: "0.1.0".to_owned(),
+    }
+}
+
+fn backup() -> BackupRecord {
+    BackupRecord {
+        backup_id: "20260822T101500Z".parse().unwrap(),
+        label: "holdfast 20260822T101500Z".to_owned(),
+        cluster: "main".parse().unwrap(),
+        claim: ClaimNumber::FIRST,
+        backup_type: BackupType::Full,
+        system_identifier: SystemIdentifier::new(7_412_345_678_901_234_567),
+        pg_version: "18.1 (Debian 18.1-1)".to_owned(),
+        pg_major: 18,
+        catalog_version: 202_506_291,
+        wal_segment_size: WalSegmentSize::DEFAULT,
+        timeline: TimelineId::new(2).unwrap(),
+        start_lsn: "A/FF000028".parse().unwrap(),
+        stop_lsn: "B/1000158".parse().unwrap(),
+        start_segment: "000000020000000A000000FF".parse().unwrap(),
+        stop_segment: "000000020000000B00000001".parse().unwrap(),
+        start_time: "2026-08-22T10:15:01.000001Z".parse().unwrap(),
+        stop_time: "2026-08-22T10:16:30.654321Z".parse().unwrap(),
+        duration_milliseconds: 95_250,
+        from_standby: false,
+        data_checksums: true,
+        checksum_failures: ChecksumFailures {
+            count: 2,
+            listed: vec![ChecksumFailure {
+                path: "base/16384/16385.1".to_owned(),
+                block: 131_073,
+                expected: 4242,
+                found: 17,
+            }],
+        },
+        file_count: 1234,
+        removed_file_count: 1,
+        size_bytes: 2_700_000_000,
+        stored_bytes: 712_345_678,
+        pack_count: 3,
+        tablespaces: vec![TablespaceEntry {
+            oid: 16_400,
+            name: "fast disk".to_owned(),
+            path: "/mnt/\"fast\"".to_owned(),
+        }],
+        databases: vec![
+            DatabaseEntry { oid: 5, name: "postgres".to_owned() },
+            DatabaseEntry { oid: 16_384, name: "bücher".to_owned() },
+        ],
+        compression: "zstd:3".to_owned(),
+        encryption: EncryptionKind::Aes256Gcm,
+        manifest: ManifestEntry {
+            name: "main/backups/20260822T101500Z/manifest".to_owned(),
+            size_bytes: 65_432,
+            sha256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".to_owned(),
+        },
+        next_xid: (3 << 32) | 771,
+        host: "db1".to_owned(),
+        software_version: "0.1.0".to_owned(),
+        annotations: [("ticket".to_owned(), "OPS-1".to_owned())].into(),
+    }
+}
+
+fn ledger(entry: LedgerEntry) -> LedgerRecord {
+    LedgerRecord {
+        time: "2026-08-22T12:00:00.000001Z".parse().unwrap(),
+        host: "db1".to_owned(),
+        software_version: "0.1.0".to_owned(),
+        entry,
+    }
+}
+
+fn gap() -> LedgerRecord {
+    ledger(LedgerEntry::Gap {
+        claim: ClaimNumber::FIRST,
+        first: "000000020000000B00000002".parse().unwrap(),
+        last: "000000020000000B00000003".parse().unwrap(),
+        count: 2,
+        reason: "found missing by check".to_owned(),
+    })
+}
+
+fn divergence() -> LedgerRecord {
+    ledger(LedgerEntry::Divergence {
+        claim: ClaimNumber::FIRST,
+        file: "000000020000000B00000002.partial".parse().unwrap(),
+        stored_sha256: "00".repeat(32),
+        offered_sha256: "ff".repeat(32),
+    })
+}
+
+fn deletion() -> LedgerRecord {
+    ledger(LedgerEntry::Deletion {
+        backups: vec!["20260701T000000Z".parse().unwrap()],
+        object_count: 12,
+        size_bytes: 3_456_789,
+        not_before: "2026-08-23T12:00:00Z".parse().unwrap(),
+        reason: "outside of the window of 30d".to_owned(),
+    })
+}
+
+fn verification() -> LedgerRecord {
+    ledger(LedgerEntry::Verification {
+        backup: Some("20260822T101500Z".parse().unwrap()),
+        deep: true,
+        object_count: 5,
+        size_bytes: 712_345_678,
+        problems: vec![VerificationProblem {
+            object: "main/packs/20260822T101500Z/000002.pack".to_owned(),
+            problem: "the body of frame 7 fails its checksum".to_owned(),
+        }],
+    })
+}
+
+#[test]
+fn plain_samples_give_these_values() {
+    check(include_bytes!("samples/repository.json"), &repository());
+    check(include_bytes!("samples/claim.json"), &claim());
+    check(include_bytes!("samples/start.json"), &start());
+    check(include_bytes!("samples/backup.json"), &backup());
+    check(include_bytes!("samples/ledger-gap.json"), &gap());
+    check(include_bytes!("samples/ledger-divergence.json"), &divergence());
+    check(include_bytes!("samples/ledger-deletion.json"), &deletion());
+    check(include_bytes!("samples/ledger-verification.json"), &verification());
+}
+
+#[test]
+fn the_sealed_sample_opens() {
+    let key = RepositoryKey::from_bytes(REPOSITORY_KEY);
+    let seal = RecordSeal { repository: RepositoryId::from_bytes(REPOSITORY_ID), key: Some(&key) };
+    let sample = include_bytes!("samples/claim.json.sealed");
+    assert_eq!(record::decode::<ClaimRecord>(SEALED_NAME, seal, sample).unwrap(), claim());
+}
+
+#[test]
+fn the_key_slot_samples_open() {
+    let repository = RepositoryId::from_bytes(REPOSITORY_ID);
+    let slot: KeySlot = record::decode_plain(include_bytes!("samples/key-slot-passphrase.json")).unwrap();
+    assert_eq!((slot.slot().as_str(), slot.kind()), ("default", KeySlotKind::Passphrase));
+    let key = slot.unlock_passphrase(&repository, &Secret::from("correct horse battery staple")).unwrap();
+    assert_eq!(key.expose(), &REPOSITORY_KEY);
+
+    let slot: KeySlot = record::decode_plain(include_bytes!("samples/key-slot-key-file.json")).unwrap();
+    assert_eq!((slot.slot().as_str(), slot.kind()), ("vault", KeySlotKind::KeyFile));
+    let key = slot.unlock_key_file(&repository, &Secret::new([0x5A; 32])).unwrap();
+    assert_eq!(key.expose(), &REPOSITORY_KEY);
+}
+
+#[test]
+fn fields_of_later_versions_are_ignored() {
+    // What a later minor version would write: a field more in the body, and one more in the envelope.
+    let body = serde_json::to_string(&start()).unwrap();
+    let body = format!("{},\"later\":{{\"deep\":[1,2,3]}}}}", body.strip_suffix('}').unwrap());
+    let digest = record::sha256_hex(body.as_bytes());
+    let text = format!(
+        "{{\"holdfast\":\"backup-start\",\"version\":1,\"signed_by\":\"x\",\"sha256\":\"{digest}\",\"body\":{body}}}"
+    );
+    assert_eq!(record::decode_plain::<StartRecord>(text.as_bytes()).unwrap(), start());
+}
+
+#[test]
+#[ignore = "writes"]
+fn write_samples_once() {
+    let w = |n: &str, b: Vec<u8>| std::fs::write(format!("tests/samples/{n}"), b).unwrap();
+    w("repository.json", record::encode_plain(&repository()).unwrap());
+    w("claim.json", record::encode_plain(&claim()).unwrap());
+    w("start.json", record::encode_plain(&start()).unwrap());
+    w("backup.json", record::encode_plain(&backup()).unwrap());
+    w("ledger-gap.json", record::encode_plain(&gap()).unwrap());
+    w("ledger-divergence.json", record::encode_plain(&divergence()).unwrap());
+    w("ledger-deletion.json", record::encode_plain(&deletion()).unwrap());
+    w("ledger-verification.json", record::encode_plain(&verification()).unwrap());
+    let key = RepositoryKey::from_bytes(REPOSITORY_KEY);
+    let id = RepositoryId::from_bytes(REPOSITORY_ID);
+    let seal = RecordSeal { repository: id, key: Some(&key) };
+    w("claim.json.sealed", record::encode(SEALED_NAME, seal, &claim()).unwrap());
+    let t = "2026-08-22T10:00:00Z".parse().unwrap();
+    w("key-slot-passphrase.json", record::encode_plain(&KeySlot::create_passphrase("default".parse().unwrap(), &id, &key, &Secret::from("correct horse battery staple"), Default::default(), t).unwrap()).unwrap());
+    w("key-slot-key-file.json", record::encode_plain(&KeySlot::create_key_file("vault".parse().unwrap(), &id, &key, &Secret::new([0x5A; 32]), t).unwrap()).unwrap());
+}
