@@ -1,0 +1,262 @@
+//! The command line: what was written, by clap, with values parsed into PostgreSQL's own types where that needs no I/O.
+//!
+//! Flags that also exist as configuration keys are laid over the configuration ([`Args::overlay`]), so that they are
+//! validated, and complained about, in one place.
+
+mod restore;
+mod time;
+
+#[cfg(test)]
+mod tests;
+
+pub use restore::{RestoreArgs, Target, TargetAction, TargetTimeline};
+pub use time::parse_time;
+
+use crate::config::meant::LogLevel;
+use crate::config::written::Written;
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Backup, WAL archive and point-in-time recovery for PostgreSQL 13 to 18.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "holdfast", version, propagate_version = true, disable_help_subcommand = true, max_term_width = 100)]
+pub struct Args {
+    /// Flags of all commands.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of all commands.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The configuration file [default: /etc/holdfast/holdfast.toml, or $HOLDFAST_CONFIG]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// How results (stdout) and errors (stderr) are written
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text, global = true)]
+    pub output: Output,
+    /// The least important log lines to show [default: info]
+    #[arg(long, value_name = "LEVEL", value_enum, global = true, conflicts_with_all = ["verbose", "quiet"])]
+    pub log_level: Option<LogLevel>,
+    /// Show more: -v every step, -vv every request
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// Show errors only, and no progress
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Show no progress
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+    /// When to colour messages; `auto` also heeds NO_COLOR
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Color::Auto, global = true)]
+    pub color: Color,
+}
+
+/// `--output`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// `--color`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Make and look at repositories
+    #[command(subcommand)]
+    Repo(RepoCommand),
+    /// Back up the cluster
+    Backup(BackupArgs),
+    /// List the backups
+    List,
+    /// Show the cluster's archive: backups, WAL, and the moments that can be restored
+    Info,
+    /// Check configuration, repositories, PostgreSQL and archiving, and list what is wrong
+    Check,
+    /// Restore the cluster into a directory
+    Restore(RestoreArgs),
+    /// Archive and fetch WAL
+    #[command(subcommand)]
+    Wal(WalCommand),
+    /// Print the completions of a shell
+    #[command(hide = true)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory; made if it does not exist
+        dir: PathBuf,
+    },
+}
+
+/// `holdfast repo`
+#[derive(Clone, Debug, Subcommand)]
+pub enum RepoCommand {
+    /// Make the configured repositories and claim the cluster's archive in them; does nothing where that is done
+    Init {
+        /// Begin a new archive for this cluster after a major upgrade; what was archived before stays restorable
+        #[arg(long)]
+        new_claim: bool,
+    },
+    /// Show the configured repositories
+    Info,
+}
+
+/// `holdfast wal`
+#[derive(Clone, Debug, Subcommand)]
+pub enum WalCommand {
+    /// Archive a WAL file; for archive_command = 'holdfast wal push %p'
+    Push {
+        /// The file, absolute or relative to the data directory
+        path: PathBuf,
+    },
+    /// Fetch a WAL file; for restore_command = 'holdfast wal get %f %p'
+    Get {
+        /// The file's name
+        name: String,
+        /// Where to put it
+        dest: PathBuf,
+    },
+    /// List what is archived, with its gaps
+    List,
+}
+
+/// `--type`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BackupType {
+    /// Whatever is best; always full in this release.
+    Auto,
+    /// Read and store everything.
+    Full,
+}
+
+/// `holdfast backup`
+#[derive(Clone, Debug, clap::Args)]
+pub struct BackupArgs {
+    /// What to store
+    #[arg(long = "type", value_name = "TYPE", value_enum, default_value_t = BackupType::Auto)]
+    pub kind: BackupType,
+    /// Start with an immediate checkpoint instead of waiting for the next one
+    #[arg(long)]
+    pub start_fast: bool,
+    /// Threads that compress [default: backup.jobs, or the number of cores]
+    #[arg(long, short, value_name = "N")]
+    pub jobs: Option<u32>,
+    /// A text kept with the backup
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
+    /// zstd:N, lz4, gzip:N or none [default: backup.compression, or zstd:3]
+    #[arg(long, value_name = "CODEC")]
+    pub compression: Option<String>,
+    /// How long to wait for the WAL of the backup, such as 10min [default: backup.archive_timeout, or 60s]
+    #[arg(long, value_name = "DURATION")]
+    pub archive_timeout: Option<String>,
+    /// Do not check page checksums while reading
+    #[arg(long)]
+    pub no_page_checks: bool,
+}
+
+/// A value for the configuration, its key and the flag it came from.
+pub type FlagValue = (Written, &'static str, &'static str);
+
+impl Args {
+    /// The values that the flags lay over the configuration.
+    pub fn overlay(&self) -> Vec<FlagValue> {
+        let mut values = Vec::new();
+        let mut set = |key, flag, put: &dyn Fn(&mut Written)| {
+            let mut written = Written::default();
+            put(&mut written);
+            values.push((written, key, flag));
+        };
+        let Global { config: _, output: _, log_level: _, verbose, quiet, no_progress: _, color: _ } = self.global;
+        if let Some((flag, level)) = match (self.global.log_level, verbose, quiet) {
+            (Some(level), _, _) => Some(("--log-level", level)),
+            (None, _, true) => Some(("--quiet", LogLevel::Error)),
+            (None, 0, false) => None,
+            (None, 1, false) => Some(("-v", LogLevel::Debug)),
+            (None, _, false) => Some(("-vv", LogLevel::Trace)),
+        } {
+            let name = level.to_possible_value().map(|value| value.get_name().to_owned());
+            set("log.level", flag, &|written| written.log.level.clone_from(&name));
+        }
+        match &self.command {
+            Command::Backup(backup) => {
+                let BackupArgs { kind: _, start_fast, jobs, label, compression, archive_timeout, no_page_checks } =
+                    backup;
+                if *start_fast {
+                    set("backup.start_fast", "--start-fast", &|written| written.backup.start_fast = Some(true));
+                }
+                if jobs.is_some() {
+                    set("backup.jobs", "--jobs", &|written| written.backup.jobs = *jobs);
+                }
+                if label.is_some() {
+                    set("backup.label", "--label", &|written| written.backup.label.clone_from(label));
+                }
+                if compression.is_some() {
+                    set("backup.compression", "--compression", &|written| {
+                        written.backup.compression.clone_from(compression)
+                    });
+                }
+                if archive_timeout.is_some() {
+                    set("backup.archive_timeout", "--archive-timeout", &|written| {
+                        written.backup.archive_timeout.clone_from(archive_timeout);
+                    });
+                }
+                if *no_page_checks {
+                    set("backup.page_checks", "--no-page-checks", &|written| written.backup.page_checks = Some(false));
+                }
+            }
+            Command::Restore(restore) if restore.jobs.is_some() => {
+                set("restore.jobs", "--jobs", &|written| written.restore.jobs = restore.jobs);
+            }
+            Command::Restore(_)
+            | Command::Repo(_)
+            | Command::List
+            | Command::Info
+            | Command::Check
+            | Command::Wal(_)
+            | Command::Completions { .. }
+            | Command::Man { .. } => {}
+        }
+        values
+    }
+
+    /// What the command is doing as a whole: the `while:` line where nothing nearer said it.
+    pub fn doing(&self) -> &'static str {
+        match &self.command {
+            Command::Repo(RepoCommand::Init { .. }) => "making the repositories",
+            Command::Repo(RepoCommand::Info) => "looking at the repositories",
+            Command::Backup(_) => "backing up the cluster",
+            Command::List => "listing the backups",
+            Command::Info => "looking at the archive",
+            Command::Check => "checking the set-up",
+            Command::Restore(restore) if restore.plan => "planning the restore",
+            Command::Restore(_) => "restoring the cluster",
+            Command::Wal(WalCommand::Push { .. }) => "archiving WAL",
+            Command::Wal(WalCommand::Get { .. }) => "fetching WAL",
+            Command::Wal(WalCommand::List) => "listing the archived WAL",
+            Command::Completions { .. } => "printing completions",
+            Command::Man { .. } => "writing the manual pages",
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! `holdfast restore`: where to, up to where, along which timeline.
+
+use super::time::parse_time;
+use crate::config::meant::absolute;
+use chrono::{DateTime, Utc};
+use clap::ValueEnum;
+use holdfast_pgtypes::{Lsn, TimelineId};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// `holdfast restore`
+#[derive(Clone, Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("target").multiple(false))]
+#[command(group = clap::ArgGroup::new("exclusive-target").multiple(true))]
+pub struct RestoreArgs {
+    /// The directory to restore into, absolute; it must be empty, unless --delta is given
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
+    pub pgdata: PathBuf,
+    /// Recover up to this moment, such as "2026-11-22 10:15:00+00"; the zone must be given
+    #[arg(long, value_name = "TIME", value_parser = parse_time, groups = ["target", "exclusive-target"])]
+    pub target_time: Option<DateTime<Utc>>,
+    /// Recover up to this place in the WAL, such as 16/B374D848
+    #[arg(long, value_name = "LSN", groups = ["target", "exclusive-target"])]
+    pub target_lsn: Option<Lsn>,
+    /// Recover up to this transaction
+    #[arg(long, value_name = "XID", value_parser = parse_xid, groups = ["target", "exclusive-target"])]
+    pub target_xid: Option<u64>,
+    /// Recover up to this restore point, made with pg_create_restore_point()
+    #[arg(long, value_name = "NAME", value_parser = parse_restore_point, group = "target")]
+    pub target_name: Option<String>,
+    /// Recover only until the backup is consistent
+    #[arg(long, group = "target")]
+    pub target_immediate: bool,
+    /// latest: the newest timeline; current: the backup's; or a number
+    #[arg(long, value_name = "TIMELINE", default_value = "latest")]
+    pub target_timeline: TargetTimeline,
+    /// Stop just before the target instead of just after it; for times, LSNs and transactions
+    #[arg(long, requires = "exclusive-target")]
+    pub target_exclusive: bool,
+    /// What the server does at the target [default: pause, as PostgreSQL]
+    #[arg(long, value_name = "ACTION", value_enum, requires = "target")]
+    pub target_action: Option<TargetAction>,
+    /// The backup to begin with [default: the newest one before the target]
+    #[arg(long, value_name = "ID")]
+    pub backup: Option<String>,
+    /// Restore over an existing data directory: keep what is equal, fetch what differs, remove what is not in the backup
+    #[arg(long)]
+    pub delta: bool,
+    /// Only say what would be done: backup, timelines, WAL, bytes
+    #[arg(long)]
+    pub plan: bool,
+    /// Put a tablespace into another directory; may be given several times
+    #[arg(long = "tablespace", value_name = "NAME=DIR", value_parser = parse_tablespace)]
+    pub tablespaces: Vec<(String, PathBuf)>,
+    /// Restore a standby: it follows the archive instead of ending recovery
+    #[arg(long, conflicts_with = "target")]
+    pub standby: bool,
+    /// Threads that decompress [default: restore.jobs, or the number of cores]
+    #[arg(long, short, value_name = "N")]
+    pub jobs: Option<u32>,
+}
+
+/// Where recovery ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// At the end of the archive.
+    Latest,
+    /// As soon as the backup is consistent.
+    Immediate,
+    /// At a moment.
+    Time(DateTime<Utc>),
+    /// At a place in the WAL.
+    Lsn(Lsn),
+    /// At the end of a transaction.
+    Xid(u64),
+    /// At a restore point.
+    Name(String),
+}
+
+impl RestoreArgs {
+    /// The target; clap has seen to it that there is at most one.
+    pub fn target(&self) -> Target {
+        match (self.target_time, self.target_lsn, self.target_xid, &self.target_name, self.target_immediate) {
+            (Some(time), ..) => Target::Time(time),
+            (None, Some(lsn), ..) => Target::Lsn(lsn),
+            (None, None, Some(xid), ..) => Target::Xid(xid),
+            (None, None, None, Some(name), _) => Target::Name(name.clone()),
+            (None, None, None, None, true) => Target::Immediate,
+            (None, None, None, None, false) => Target::Latest,
+        }
+    }
+}
+
+/// `--target-action`, as `recovery_target_action`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TargetAction {
+    /// Stay in recovery, open for reading, until pg_wal_replay_resume() is called.
+    Pause,
+    /// End recovery and open for writing.
+    Promote,
+    /// Stop the server.
+    Shutdown,
+}
+
+/// `--target-timeline`, as `recovery_target_timeline`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetTimeline {
+    /// The newest one in the archive.
+    Latest,
+    /// The one the backup was made on.
+    Current,
+    /// This one.
+    Id(TimelineId),
+}
+
+impl FromStr for TargetTimeline {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "latest" => Ok(Self::Latest),
+            "current" => Ok(Self::Current),
+            _ => text
+                .parse()
+                .map(Self::Id)
+                .map_err(|_| "expected latest, current or the number of a timeline".to_owned()),
+        }
+    }
+}
+
+/// A transaction that can have committed: 3 is the first ordinary one (`FirstNormalTransactionId`). With epoch, as
+/// `pg_current_xact_id()` prints it, it may need more than 32 bits.
+fn parse_xid(text: &str) -> Result<u64, String> {
+    text.parse()
+        .ok()
+        .filter(|xid| *xid >= 3)
+        .ok_or_else(|| "expected the number of a transaction, 3 or more".to_owned())
+}
+
+/// As `pg_create_restore_point` takes it: at most `MAXFNAMELEN - 1` bytes.
+fn parse_restore_point(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("the name is empty".to_owned()),
+        text if text.len() > 63 => Err("a restore point has a name of at most 63 bytes".to_owned()),
+        text if text.chars().any(char::is_control) => Err("the name holds control characters".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+/// NAME is the tablespace's name or its OID.
+fn parse_tablespace(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, directory)) if !name.is_empty() => absolute(directory)
+            .map(|directory| (name.to_owned(), directory))
+            .map_err(|reason| format!("the directory {reason}")),
+        _ => Err("expected NAME=DIR".to_owned()),
+    }
+}

@@ -1,0 +1,183 @@
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use super::*;
+use crate::exit_code::ExitCode;
+use crate::failure;
+use clap::CommandFactory;
+
+fn parse(line: &str) -> Result<Args, clap::Error> {
+    Args::try_parse_from(std::iter::once("holdfast").chain(line.split(' ')))
+}
+
+fn refusal(line: &str) -> String {
+    let error = parse(line).err().unwrap();
+    let failure = failure::of_command_line(&error);
+    assert_eq!(failure.code, ExitCode::Usage, "{line}");
+    failure::present::text(&failure, crate::output::Style::Plain)
+}
+
+fn restore(line: &str) -> RestoreArgs {
+    match parse(line).map(|args| args.command) {
+        Ok(Command::Restore(restore)) => restore,
+        other => unreachable!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Args::command().debug_assert();
+}
+
+#[test]
+fn times() {
+    for (text, expected) in [
+        ("2026-11-22 10:15:00+00", Ok("2026-11-22T10:15:00+00:00")),
+        ("2026-11-22T10:15:00Z", Ok("2026-11-22T10:15:00+00:00")),
+        ("2026-11-22 10:15:00 UTC", Ok("2026-11-22T10:15:00+00:00")),
+        ("2026-11-22 10:15:00.5+02", Ok("2026-11-22T08:15:00.500+00:00")),
+        ("2026-11-22 10:15:00.123456+02:00", Ok("2026-11-22T08:15:00.123456+00:00")),
+        ("2026-11-22 10:15:00 -0330", Ok("2026-11-22T13:45:00+00:00")),
+        ("2026-11-22 10:15:00+00:19:32", Ok("2026-11-22T09:55:28+00:00")),
+        ("2026-11-22 10:15+05:30", Ok("2026-11-22T04:45:00+00:00")),
+        ("2024-02-29 00:00:00+00", Ok("2024-02-29T00:00:00+00:00")),
+        (
+            "2026-11-22 10:15:00",
+            Err("the time zone is missing: write it as an offset from UTC, such as +00, +02:00 or Z"),
+        ),
+        (
+            "2026-11-22 10:15:00 Europe/Berlin",
+            Err("unknown time zone \"Europe/Berlin\": write it as an offset from UTC, such as +02, +02:00 or Z"),
+        ),
+        (
+            "2026-11-22 10:15:00+2",
+            Err("unknown time zone \"+2\": write it as an offset from UTC, such as +02, +02:00 or Z"),
+        ),
+        (
+            "2026-11-22 10:15:00+16",
+            Err("unknown time zone \"+16\": write it as an offset from UTC, such as +02, +02:00 or Z"),
+        ),
+        ("2026-02-29 00:00:00+00", Err("there is no day 2026-02-29")),
+        ("2026-11-22 24:15:00+00", Err("there is no time of day 24:15:00")),
+        ("2026-11-22 10:15:00.1234567+00", Err("PostgreSQL's times have at most 6 digits behind the point")),
+        ("2026-11-22", Err("expected a time such as \"2026-11-22 10:15:00+00\"")),
+        ("2026-11-2210:15:00Z", Err("expected a time such as \"2026-11-22 10:15:00+00\"")),
+        ("2026-11-22 10:15:.5Z", Err("expected a time such as \"2026-11-22 10:15:00+00\"")),
+        ("", Err("expected a time such as \"2026-11-22 10:15:00+00\"")),
+        ("yesterday", Err("expected a time such as \"2026-11-22 10:15:00+00\"")),
+        ("２026-11-22 10:15:00Z", Err("expected a time such as \"2026-11-22 10:15:00+00\"")),
+    ] {
+        let parsed = parse_time(text).map(|time| time.to_rfc3339());
+        assert_eq!(parsed, expected.map(str::to_owned).map_err(str::to_owned), "{text:?}");
+    }
+}
+
+#[test]
+fn targets() {
+    let target = |flags: &str| restore(&format!("restore --pgdata /data{flags}")).target();
+    assert_eq!(target(""), Target::Latest);
+    assert_eq!(target(" --target-immediate"), Target::Immediate);
+    assert_eq!(target(" --target-lsn 16/B374D848"), Target::Lsn("16/B374D848".parse().unwrap()));
+    assert_eq!(target(" --target-xid 748 --target-exclusive"), Target::Xid(748));
+    assert_eq!(
+        target(" --target-name before-release --target-action promote"),
+        Target::Name("before-release".to_owned())
+    );
+    assert_eq!(
+        target(" --target-time 2026-11-22T10:15:00Z"),
+        Target::Time(parse_time("2026-11-22 10:15:00+00").unwrap())
+    );
+    assert_eq!(restore("restore --pgdata /data").target_timeline, TargetTimeline::Latest);
+    assert_eq!(
+        restore("restore --pgdata /data --target-timeline 7").target_timeline,
+        TargetTimeline::Id("7".parse().unwrap())
+    );
+    assert_eq!(
+        restore("restore --pgdata /data --tablespace fast=/ssd/pg --tablespace 16400=/hdd").tablespaces,
+        [("fast".to_owned(), PathBuf::from("/ssd/pg")), ("16400".to_owned(), PathBuf::from("/hdd"))]
+    );
+}
+
+#[test]
+fn wrong_command_lines_are_refused_in_three_parts() {
+    for (line, expected) in [
+        (
+            "restore --pgdata /data --target-time 2026-11-22T10:15:00",
+            "error: invalid value '2026-11-22T10:15:00' for '--target-time <TIME>': the time zone is missing: write it as an offset from UTC, such as +00, +02:00 or Z\n\
+             while: reading the command line\n\
+             hint:  add --help to see what can be written\n",
+        ),
+        (
+            "restore --pgdata data",
+            "error: invalid value 'data' for '--pgdata <DIR>': must be an absolute path\n\
+             while: reading the command line\n\
+             hint:  add --help to see what can be written\n",
+        ),
+        (
+            "restore --pgdata /data --target-xid 748 --target-lsn 0/3000000",
+            "error: the argument '--target-xid <XID>' cannot be used with '--target-lsn <LSN>'\n\
+             while: reading the command line\n\
+             hint:  usage: holdfast restore --pgdata <DIR> --target-xid <XID>\n",
+        ),
+        (
+            "restore --pgdata /data --target-timeline newest",
+            "error: invalid value 'newest' for '--target-timeline <TIMELINE>': expected latest, current or the number of a timeline\n\
+             while: reading the command line\n\
+             hint:  add --help to see what can be written\n",
+        ),
+        (
+            "backup --typ full",
+            "error: unexpected argument '--typ' found\n\
+             while: reading the command line\n\
+             hint:  a similar argument exists: '--type'\n",
+        ),
+        (
+            "wal get 000000010000000000000001",
+            "error: the following required arguments were not provided: <DEST>\n\
+             while: reading the command line\n\
+             hint:  usage: holdfast wal get <NAME> <DEST>\n",
+        ),
+    ] {
+        assert_eq!(refusal(line), expected, "{line}");
+    }
+}
+
+#[test]
+fn combinations_without_meaning_are_refused() {
+    for line in [
+        "restore --pgdata /data --target-exclusive",
+        "restore --pgdata /data --target-name x --target-exclusive",
+        "restore --pgdata /data --target-immediate --target-exclusive",
+        "restore --pgdata /data --target-action promote",
+        "restore --pgdata /data --standby --target-immediate",
+        "restore --pgdata /data --target-xid 2",
+        "restore --pgdata /data --tablespace fast",
+        "restore --pgdata /data --tablespace fast=ssd",
+        "restore --target-immediate",
+        "list -v -q",
+        "list --log-level info -v",
+        "backup --type incremental",
+    ] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn every_command_of_the_manual_parses() {
+    for line in [
+        "repo init",
+        "repo init --new-claim",
+        "repo info --output json",
+        "--config /x backup --type auto --start-fast --jobs 4 --label nightly --compression lz4 --archive-timeout 5min --no-page-checks",
+        "list --no-progress --color never",
+        "info",
+        "check",
+        "restore --pgdata /data --backup 20260822T101500Z --delta --plan --standby --jobs 3",
+        "wal push pg_wal/000000010000000000000001",
+        "wal get 000000010000000000000001 pg_wal/RECOVERYXLOG",
+        "wal list",
+        "completions bash",
+        "man /tmp/man",
+    ] {
+        assert!(parse(line).is_ok(), "{line}");
+    }
+}

@@ -1,0 +1,183 @@
+//! What can be wrong with a configuration. Every variant knows the key and where it was written; never a secret value.
+
+use super::origin::Origin;
+use crate::exit_code::ExitCode;
+use crate::failure::{Explain, Failure};
+use std::path::PathBuf;
+
+/// A configuration that is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file that was asked for cannot be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("syntax error {origin}: {reason}")]
+    Syntax {
+        /// Where.
+        origin: Origin,
+        /// What the parser said.
+        reason: String,
+    },
+    /// A key that does not exist.
+    #[error("unknown key `{key}` {origin}")]
+    UnknownKey {
+        /// The key with its section.
+        key: String,
+        /// Where.
+        origin: Origin,
+        /// What was probably meant, and what could have been written.
+        hint: String,
+    },
+    /// A variable of one of our sections with a key that does not exist.
+    #[error("unknown environment variable {name}")]
+    UnknownVariable {
+        /// The variable.
+        name: String,
+        /// The section it would belong to.
+        section: String,
+        /// What was probably meant.
+        suggestion: Option<String>,
+    },
+    /// A variable that is not text.
+    #[error("the environment variable {name} is not valid UTF-8")]
+    VariableNotText {
+        /// The variable.
+        name: String,
+    },
+    /// A repository's number in a variable that is not 2 to 16.
+    #[error("the environment variable {name} names a repository that cannot be")]
+    RepositoryNumber {
+        /// The variable.
+        name: String,
+        /// The variable for the first repository.
+        first: String,
+    },
+    /// A value of another type than the key has.
+    #[error("wrong value for `{key}` {origin}: {reason}")]
+    WrongType {
+        /// The key.
+        key: String,
+        /// Where.
+        origin: Origin,
+        /// What was expected.
+        reason: String,
+    },
+    /// A value that cannot be.
+    #[error("invalid {key}{}: {reason}{}", shown(value.as_deref()), place(origin.as_ref()))]
+    Invalid {
+        /// The key.
+        key: String,
+        /// The value, unless it is secret.
+        value: Option<String>,
+        /// Where.
+        origin: Option<Origin>,
+        /// Why not.
+        reason: String,
+    },
+    /// A value that is needed is not there.
+    #[error("`{key}` is not set")]
+    Missing {
+        /// The key.
+        key: String,
+        /// What to write.
+        hint: String,
+    },
+    /// A repository that says nothing about encryption.
+    #[error("repository {url} does not say how it is encrypted")]
+    EncryptionMissing {
+        /// The URL, redacted.
+        url: String,
+    },
+    /// A file with a secret cannot be used.
+    #[error("cannot use the {what} {}: {reason}", path.display())]
+    SecretFile {
+        /// "passphrase file", "key file".
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+fn shown(value: Option<&str>) -> String {
+    value.map(|value| format!(" {value:?}")).unwrap_or_default()
+}
+
+fn place(origin: Option<&Origin>) -> String {
+    origin.map(|origin| format!(" ({origin})")).unwrap_or_default()
+}
+
+impl Explain for ConfigError {
+    fn explain(&self) -> Failure {
+        let source = std::error::Error::source(self);
+        let failure = Failure::new(ExitCode::Configuration, self.to_string())
+            .caused_by(source)
+            .doing("reading the configuration");
+        match self {
+            Self::Unreadable { .. } => {
+                failure.hint("name another file with --config or HOLDFAST_CONFIG, or make this one readable")
+            }
+            Self::Syntax { .. } => {
+                failure.hint("the file is TOML: [section] lines, then key = value with texts in double quotes")
+            }
+            Self::UnknownVariable { section, suggestion, .. } => failure.hint(match suggestion {
+                Some(name) => format!("did you mean {name}?"),
+                None => format!(
+                    "variables are named HOLDFAST_<SECTION>_<KEY>; the keys of {section} are in docs/configuration.md"
+                ),
+            }),
+            Self::VariableNotText { .. } => failure.hint("set it to plain text, or unset it"),
+            Self::RepositoryNumber { first, .. } => failure.hint(format!(
+                "the first repository is {first}, without a number; further ones have the numbers 2 to 16"
+            )),
+            Self::WrongType { .. } | Self::Invalid { .. } => {
+                failure.hint("docs/configuration.md says what this key takes")
+            }
+            Self::UnknownKey { hint, .. } | Self::Missing { hint, .. } => failure.hint(hint),
+            Self::EncryptionMissing { .. } => failure.hint(
+                "write encryption = { passphrase_file = \"/etc/holdfast/passphrase\" } or { key_file = \"...\" }, \
+                 or encryption = \"none\" if everyone who can read the store may read the database",
+            ),
+            Self::SecretFile { .. } => {
+                failure.hint("the file must be readable by the user that runs holdfast, and by no other")
+            }
+        }
+    }
+}
+
+/// The known word that `written` most probably stands for, if one is near enough: up to a third of its letters differ.
+pub(super) fn nearest(written: &str, known: &[&str]) -> Option<String> {
+    known
+        .iter()
+        .map(|word| (distance(written, word), *word))
+        .min()
+        .filter(|(distance, word)| *distance <= word.chars().count().div_ceil(3))
+        .map(|(_, word)| word.to_owned())
+}
+
+/// Letters to insert, delete, replace or exchange with their neighbour.
+fn distance(left: &str, right: &str) -> usize {
+    let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, b) in right.iter().enumerate() {
+            let replaced = above[j] + usize::from(a != b);
+            let mut best = replaced.min(above[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *a == right[j - 1] && left[i - 1] == *b {
+                best = best.min(before[j - 1] + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut above, row);
+    }
+    above[right.len()]
+}

@@ -1,0 +1,384 @@
+//! What the configuration means: validated types, made from the written ones by taking them apart completely.
+
+use super::error::ConfigError;
+use super::origin::Origins;
+use super::repository::{self, Repository};
+use super::units;
+use super::written::{BackupTable, ClusterTable, KeepTable, LogTable, RestoreTable, RetentionTable, WalTable, Written};
+use crate::secret::Secret;
+use holdfast_repo::Compression;
+use holdfast_repo::name::ClusterName;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Default of `backup.memory`: 256 MiB, enough for 2 cores and 16 parts in flight.
+const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
+/// Below this a frame of 4 MiB, its compressed copy and one part of an upload do not fit for two jobs.
+const LEAST_MEMORY_BYTES: u64 = 32 << 20;
+/// Default of `backup.archive_timeout` and `wal.timeout`: PostgreSQL's own patience before it warns that the WAL of a
+/// backup is not archived is 60 s too.
+const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
+const DEFAULT_PUSH_AHEAD: u32 = 16;
+const DEFAULT_PREFETCH: u32 = 8;
+/// More segments ahead than this only fill the spool: 256 are 4 GiB.
+const MOST_SEGMENTS_AHEAD: u32 = 256;
+/// More threads than this are a mistyped number.
+const MOST_JOBS: u32 = 1024;
+const SPOOL: &str = "/var/spool/holdfast";
+/// Where Debian's packages and the official images put the server's socket.
+const DEFAULT_CONNECTION: &str = "host=/var/run/postgresql user=postgres dbname=postgres";
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which PostgreSQL.
+    pub cluster: Cluster,
+    /// Where to store; at least one, no two at the same place.
+    pub repositories: Vec<Repository>,
+    /// How backups are made.
+    pub backup: Backup,
+    /// How WAL is archived and fetched.
+    pub wal: Wal,
+    /// How backups are restored.
+    pub restore: Restore,
+    /// What is kept. Read by `holdfast expire`, which is not part of this release.
+    pub retention: Retention,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// `[cluster]`
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// The name of the archive.
+    pub name: ClusterName,
+    /// The data directory, absolute.
+    pub pgdata: Option<PathBuf>,
+    /// How to connect to the server.
+    pub connection: Secret,
+    /// How to connect to the primary, for backups from a standby.
+    pub primary_connection: Option<Secret>,
+}
+
+impl Cluster {
+    /// The data directory, for commands that need it.
+    pub fn require_pgdata(&self) -> Result<&Path, ConfigError> {
+        self.pgdata.as_deref().ok_or_else(|| ConfigError::Missing {
+            key: "cluster.pgdata".to_owned(),
+            hint: "write pgdata = \"/var/lib/postgresql/18/main\" under [cluster], or set HOLDFAST_CLUSTER_PGDATA"
+                .to_owned(),
+        })
+    }
+}
+
+/// `[backup]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// Codec and level of the packs.
+    pub compression: Compression,
+    /// Threads that compress, hash and encrypt.
+    pub jobs: NonZeroUsize,
+    /// The byte budget of the pipeline.
+    pub memory_bytes: u64,
+    /// Ask for an immediate checkpoint.
+    pub start_fast: bool,
+    /// How long to wait for the WAL of the backup.
+    pub archive_timeout: Duration,
+    /// Check page checksums while reading.
+    pub page_checks: bool,
+    /// A text kept with the backup.
+    pub label: Option<String>,
+}
+
+/// `[wal]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wal {
+    /// Codec and level. The codec is fixed when an archive is claimed; the level may change at any time.
+    pub compression: Compression,
+    /// Segments stored in one run of `wal push`, the one asked for included.
+    pub push_ahead: NonZeroUsize,
+    /// Segments fetched ahead by `wal get`; 0 for none.
+    pub prefetch: usize,
+    /// Where prefetched segments wait, absolute; one directory for each cluster.
+    pub spool: PathBuf,
+    /// How long one `wal push` or `wal get` may take.
+    pub timeout: Duration,
+}
+
+/// `[restore]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restore {
+    /// Threads that decrypt and decompress.
+    pub jobs: NonZeroUsize,
+}
+
+/// `[retention]`; nothing written is nothing deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Retention {
+    /// How far back any moment can be restored.
+    pub window: Option<Duration>,
+    /// Backups kept beyond the window.
+    pub keep: Keep,
+}
+
+/// `keep` of `[retention]`: how many of each, 0 for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Keep {
+    /// The newest so many.
+    pub last: u32,
+    /// One for each of so many days.
+    pub daily: u32,
+    /// One for each of so many weeks.
+    pub weekly: u32,
+    /// One for each of so many months.
+    pub monthly: u32,
+    /// One for each of so many years.
+    pub yearly: u32,
+}
+
+/// `[log]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least important lines that are shown.
+    pub level: LogLevel,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// `log.level` and `--log-level`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// What needs attention.
+    Warn,
+    /// What happens.
+    Info,
+    /// Every step.
+    Debug,
+    /// Every request.
+    Trace,
+}
+
+impl FromStr for LogLevel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        <Self as clap::ValueEnum>::from_str(text, false)
+            .map_err(|_| "expected error, warn, info, debug or trace".to_owned())
+    }
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object in each line.
+    Json,
+}
+
+/// Gives the written values their meaning. `origins` says where each stands, for the messages.
+pub fn mean(written: Written, origins: &Origins) -> Result<Config, ConfigError> {
+    let Written { cluster, repo, backup, wal, restore, retention, log } = written;
+    let reader = Reader { origins };
+    let cluster = reader.cluster(cluster)?;
+    let repositories = repository::mean(&reader, repo)?;
+    Ok(Config {
+        wal: reader.wal(wal, &cluster.name)?,
+        cluster,
+        repositories,
+        backup: reader.backup(backup)?,
+        restore: reader.restore(&restore)?,
+        retention: reader.retention(retention)?,
+        log: reader.log(log)?,
+    })
+}
+
+/// Parses values and complains with key, value and place.
+pub(super) struct Reader<'o> {
+    origins: &'o Origins,
+}
+
+impl Reader<'_> {
+    pub(super) fn invalid(&self, key: &str, value: Option<&str>, reason: impl Into<String>) -> ConfigError {
+        ConfigError::Invalid {
+            key: key.to_owned(),
+            value: value.map(str::to_owned),
+            origin: self.origins.get(key).cloned(),
+            reason: reason.into(),
+        }
+    }
+
+    pub(super) fn parsed<T>(
+        &self,
+        key: &str,
+        value: Option<String>,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(text) = value else { return Ok(None) };
+        parse(&text).map(Some).map_err(|reason| self.invalid(key, Some(&text), reason))
+    }
+
+    pub(super) fn path(&self, key: &str, value: Option<String>) -> Result<Option<PathBuf>, ConfigError> {
+        self.parsed(key, value, absolute)
+    }
+
+    fn connection(&self, key: &str, value: Option<Secret>) -> Result<Option<Secret>, ConfigError> {
+        let Some(text) = value else { return Ok(None) };
+        // Only the shape is looked at; the text may hold a password, so it is not repeated.
+        match text.expose().parse::<tokio_postgres::Config>() {
+            Ok(_) => Ok(Some(text)),
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+                Err(self.invalid(key, None, format!("{error}{cause}")))
+            }
+        }
+    }
+
+    fn jobs(&self, key: &str, value: Option<u32>) -> Result<NonZeroUsize, ConfigError> {
+        match value {
+            None => Ok(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
+            Some(jobs) => self.between(key, jobs, 1, MOST_JOBS),
+        }
+    }
+
+    fn between(&self, key: &str, value: u32, least: u32, most: u32) -> Result<NonZeroUsize, ConfigError> {
+        usize::try_from(value)
+            .ok()
+            .filter(|_| (least..=most).contains(&value))
+            .and_then(NonZeroUsize::new)
+            .ok_or_else(|| self.invalid(key, Some(&value.to_string()), format!("expected {least} to {most}")))
+    }
+
+    fn timeout(&self, key: &str, value: Option<String>) -> Result<Duration, ConfigError> {
+        let timeout = self.parsed(key, value, |text| match units::duration(text)? {
+            Duration::ZERO => Err("must be more than zero".to_owned()),
+            timeout => Ok(timeout),
+        })?;
+        Ok(timeout.unwrap_or(DEFAULT_TIMEOUT))
+    }
+
+    fn compression(&self, key: &str, value: Option<String>) -> Result<Compression, ConfigError> {
+        let compression = self.parsed(key, value, |text| {
+            text.parse().map_err(|_| {
+                "expected zstd:N (N from -7 to 22 without 0), lz4, gzip:N (N from 1 to 9) or none".to_owned()
+            })
+        })?;
+        Ok(compression.unwrap_or_default())
+    }
+
+    fn cluster(&self, table: ClusterTable) -> Result<Cluster, ConfigError> {
+        let ClusterTable { name, pgdata, connection, primary_connection } = table;
+        let name =
+            self.parsed("cluster.name", name, |text| text.parse::<ClusterName>().map_err(|error| error.to_string()))?;
+        let Some(name) = name else {
+            return Err(ConfigError::Missing {
+                key: "cluster.name".to_owned(),
+                hint: format!(
+                    "write name = \"main\" under [cluster] in {}, or set HOLDFAST_CLUSTER_NAME",
+                    self.origins.file().display()
+                ),
+            });
+        };
+        Ok(Cluster {
+            name,
+            pgdata: self.path("cluster.pgdata", pgdata)?,
+            connection: self
+                .connection("cluster.connection", connection)?
+                .unwrap_or_else(|| Secret::new(DEFAULT_CONNECTION)),
+            primary_connection: self.connection("cluster.primary_connection", primary_connection)?,
+        })
+    }
+
+    fn backup(&self, table: BackupTable) -> Result<Backup, ConfigError> {
+        let BackupTable { compression, jobs, memory, start_fast, archive_timeout, page_checks, label } = table;
+        let memory = self.parsed("backup.memory", memory, |text| match units::size_bytes(text)? {
+            bytes if bytes < LEAST_MEMORY_BYTES => Err("must be at least 32MiB".to_owned()),
+            bytes => Ok(bytes),
+        })?;
+        let label = self.parsed("backup.label", label, |text| match text {
+            // PostgreSQL puts the label into one line of backup_label, and takes at most MAXPGPATH bytes.
+            text if text.len() > 1024 => Err("must be at most 1024 bytes".to_owned()),
+            text if text.chars().any(char::is_control) => Err("must be one line of plain text".to_owned()),
+            text => Ok(text.to_owned()),
+        })?;
+        Ok(Backup {
+            compression: self.compression("backup.compression", compression)?,
+            jobs: self.jobs("backup.jobs", jobs)?,
+            memory_bytes: memory.unwrap_or(DEFAULT_MEMORY_BYTES),
+            start_fast: start_fast.unwrap_or(false),
+            archive_timeout: self.timeout("backup.archive_timeout", archive_timeout)?,
+            page_checks: page_checks.unwrap_or(true),
+            label: label.filter(|label| !label.is_empty()),
+        })
+    }
+
+    fn wal(&self, table: WalTable, cluster: &ClusterName) -> Result<Wal, ConfigError> {
+        let WalTable { compression, push_ahead, prefetch, spool, timeout } = table;
+        let prefetch = prefetch.unwrap_or(DEFAULT_PREFETCH);
+        Ok(Wal {
+            compression: self.compression("wal.compression", compression)?,
+            push_ahead: self.between(
+                "wal.push_ahead",
+                push_ahead.unwrap_or(DEFAULT_PUSH_AHEAD),
+                1,
+                MOST_SEGMENTS_AHEAD,
+            )?,
+            prefetch: match prefetch {
+                0 => 0,
+                some => self.between("wal.prefetch", some, 0, MOST_SEGMENTS_AHEAD)?.get(),
+            },
+            spool: self.path("wal.spool", spool)?.unwrap_or_else(|| PathBuf::from(SPOOL)).join(cluster.as_str()),
+            timeout: self.timeout("wal.timeout", timeout)?,
+        })
+    }
+
+    fn restore(&self, table: &RestoreTable) -> Result<Restore, ConfigError> {
+        let RestoreTable { jobs } = table;
+        Ok(Restore { jobs: self.jobs("restore.jobs", *jobs)? })
+    }
+
+    fn retention(&self, table: RetentionTable) -> Result<Retention, ConfigError> {
+        let RetentionTable { window, keep } = table;
+        let KeepTable { last, daily, weekly, monthly, yearly } = keep.unwrap_or_default();
+        let number = |count: Option<u32>| count.unwrap_or(0);
+        Ok(Retention {
+            window: self.parsed("retention.window", window, units::duration)?,
+            keep: Keep {
+                last: number(last),
+                daily: number(daily),
+                weekly: number(weekly),
+                monthly: number(monthly),
+                yearly: number(yearly),
+            },
+        })
+    }
+
+    fn log(&self, table: LogTable) -> Result<Log, ConfigError> {
+        let LogTable { level, format } = table;
+        let format = self.parsed("log.format", format, |text| match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("expected text or json".to_owned()),
+        })?;
+        Ok(Log {
+            level: self.parsed("log.level", level, str::parse)?.unwrap_or(LogLevel::Info),
+            format: format.unwrap_or(LogFormat::Text),
+        })
+    }
+}
+
+/// A path that does not depend on the directory of whoever calls: PostgreSQL runs `archive_command` in its data directory.
+pub fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() {
+        return Err("must be an absolute path".to_owned());
+    }
+    if path.components().any(|part| part == std::path::Component::ParentDir) {
+        return Err("must not contain \"..\"".to_owned());
+    }
+    Ok(path)
+}

@@ -1,0 +1,86 @@
+//! Configuration, in two steps.
+//!
+//! 1. **What was written** ([`written`]): the TOML file ([`file`]), over it the environment ([`environment`]), over it the
+//!    flags. Nothing is looked at but shape: keys are known, numbers are numbers. Where each value came from is kept
+//!    ([`origin`]), so that every complaint names the file and line, the variable or the flag.
+//! 2. **What it means** ([`meant`]): validated types, built by taking the written ones apart completely, so that a new key
+//!    cannot be forgotten. Still no I/O: paths are absolute, but nothing was opened.
+//!
+//! A wrong configuration is refused as a whole before a command does anything. `docs/configuration.md` describes the keys,
+//! and a test holds it against the types.
+
+pub mod environment;
+mod error;
+pub mod file;
+pub mod meant;
+pub mod origin;
+pub mod repository;
+pub mod units;
+pub mod written;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::ConfigError;
+pub use meant::Config;
+
+use origin::Origins;
+use std::path::{Path, PathBuf};
+use written::Written;
+
+/// Where the file is looked for when neither `--config` nor `HOLDFAST_CONFIG` names one.
+pub const DEFAULT_FILE: &str = "/etc/holdfast/holdfast.toml";
+
+/// The variable that names the file.
+pub const FILE_VARIABLE: &str = "HOLDFAST_CONFIG";
+
+/// Reads file and environment, lays `flags` (values with the flags' names) over them, and validates.
+///
+/// A file that was asked for must exist; the default file may be missing, since the environment can say everything.
+pub fn load(
+    file: Option<&Path>,
+    environment: &[(String, String)],
+    flags: Vec<(Written, &'static str, &'static str)>,
+) -> Result<Config, ConfigError> {
+    let named = file.map(Path::to_path_buf).or_else(|| {
+        environment
+            .iter()
+            .find(|(name, value)| name == FILE_VARIABLE && !value.is_empty())
+            .map(|(_, value)| PathBuf::from(value))
+    });
+    let (path, text) = match named {
+        Some(path) => {
+            let text = read(&path)?;
+            (path, text)
+        }
+        None => match read(Path::new(DEFAULT_FILE)) {
+            Ok(text) => (PathBuf::from(DEFAULT_FILE), text),
+            Err(ConfigError::Unreadable { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                (PathBuf::from(DEFAULT_FILE), String::new())
+            }
+            Err(error) => return Err(error),
+        },
+    };
+    from_text(&path, &text, environment, flags)
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
+}
+
+/// [`load`] with the file's text in hand.
+pub fn from_text(
+    path: &Path,
+    text: &str,
+    environment: &[(String, String)],
+    flags: Vec<(Written, &'static str, &'static str)>,
+) -> Result<Config, ConfigError> {
+    let mut origins = Origins::new(path);
+    let mut written = file::parse(path, text, &mut origins)?;
+    environment::overlay(&mut written, environment, &mut origins)?;
+    for (values, key, flag) in flags {
+        origins.set(key, origin::Origin::Flag(flag.to_owned()));
+        written.overlay(values);
+    }
+    meant::mean(written, &origins)
+}

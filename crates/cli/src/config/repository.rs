@@ -1,0 +1,382 @@
+//! `[[repo]]`: a store's settings and how the repository in it is encrypted.
+//!
+//! The settings of the store are its own crate's type. What has to be read from files (passphrase, key file, SSE-C key) is
+//! a path here and read by [`Repository::store_config`] and [`Repository::key_source`], when a command opens the
+//! repository: `repo info` of a machine without the key still works out its configuration.
+
+use super::error::ConfigError;
+use super::meant::{Reader, absolute};
+use super::origin::repository_key;
+use super::units;
+use super::written::{EncryptionTable, RepoTable, SseTable, WordOr};
+use crate::secret::Secret;
+use holdfast_store::{Credentials, Encryption as ServerSide, Location, S3Config, SseCustomerKey, StoreConfig};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A passphrase file larger than this is not a passphrase file.
+const LARGEST_SECRET_FILE: usize = 64 << 10;
+/// S3 allows 10 tags on an object.
+const MOST_TAGS: usize = 10;
+const MOST_REQUESTS: u32 = 1024;
+
+/// One repository.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    store: StoreConfig,
+    sse_key_file: Option<PathBuf>,
+    /// How it is encrypted.
+    pub encryption: Encryption,
+}
+
+/// How a repository is encrypted, and what opens it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    /// Not at all: `encryption = "none"`.
+    None,
+    /// A passphrase in a file; a newline at its end does not count.
+    PassphraseFile(PathBuf),
+    /// A passphrase in an environment variable.
+    PassphraseVariable(String),
+    /// 32 bytes of key in a file.
+    KeyFile(PathBuf),
+}
+
+/// What opens a repository, read.
+#[derive(Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// Nothing is needed.
+    None,
+    /// A passphrase.
+    Passphrase(Secret),
+    /// The content of a key file: 32 bytes.
+    Key([u8; 32]),
+}
+
+impl std::fmt::Debug for KeySource {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::None => "None",
+            Self::Passphrase(_) => "Passphrase(***)",
+            Self::Key(_) => "Key(***)",
+        })
+    }
+}
+
+impl Repository {
+    /// Where it is.
+    pub fn location(&self) -> &Location {
+        &self.store.location
+    }
+
+    /// The settings of the store; reads the SSE-C key file, if one is configured.
+    pub fn store_config(&self) -> Result<StoreConfig, ConfigError> {
+        let mut store = self.store.clone();
+        if let Some(path) = &self.sse_key_file {
+            store.s3.encryption = ServerSide::Customer { key: SseCustomerKey::new(read_key("SSE-C key file", path)?) };
+            store.validate().map_err(|error| ConfigError::Invalid {
+                key: "repo.sse".to_owned(),
+                value: None,
+                origin: None,
+                reason: error.reason,
+            })?;
+        }
+        Ok(store)
+    }
+
+    /// Reads what opens the repository. `environment` looks up a variable.
+    pub fn key_source(&self, environment: impl FnOnce(&str) -> Option<String>) -> Result<KeySource, ConfigError> {
+        match &self.encryption {
+            Encryption::None => Ok(KeySource::None),
+            Encryption::PassphraseFile(path) => {
+                let bytes = read_secret("passphrase file", path)?;
+                let unusable = |reason: &str| ConfigError::SecretFile {
+                    what: "passphrase file",
+                    path: path.clone(),
+                    reason: reason.to_owned(),
+                };
+                let text = String::from_utf8(bytes).map_err(|_| unusable("it is not valid UTF-8"))?;
+                // Editors and `echo` end a file with a newline; it is no part of what the person typed.
+                let text =
+                    text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+                if text.is_empty() {
+                    return Err(unusable("it is empty"));
+                }
+                Ok(KeySource::Passphrase(Secret::new(text)))
+            }
+            Encryption::PassphraseVariable(name) => match environment(name).filter(|text| !text.is_empty()) {
+                Some(text) => Ok(KeySource::Passphrase(Secret::new(text))),
+                None => Err(ConfigError::Missing {
+                    key: format!("${name}"),
+                    hint: format!(
+                        "the configuration takes the passphrase from the environment variable {name}: set it"
+                    ),
+                }),
+            },
+            Encryption::KeyFile(path) => read_key("key file", path).map(KeySource::Key),
+        }
+    }
+}
+
+fn read_secret(what: &'static str, path: &Path) -> Result<Vec<u8>, ConfigError> {
+    let unusable = |reason: String| ConfigError::SecretFile { what, path: path.to_owned(), reason };
+    let bytes = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    if bytes.len() > LARGEST_SECRET_FILE {
+        return Err(unusable("it is larger than 64 KiB".to_owned()));
+    }
+    Ok(bytes)
+}
+
+/// 32 bytes, raw or as 64 hexadecimal digits and perhaps a newline.
+fn read_key(what: &'static str, path: &Path) -> Result<[u8; 32], ConfigError> {
+    let bytes = read_secret(what, path)?;
+    if let Ok(key) = <[u8; 32]>::try_from(bytes.as_slice()) {
+        return Ok(key);
+    }
+    let mut key = [0; 32];
+    let digits = bytes.trim_ascii();
+    let decoded = digits.len() == 64
+        && key.iter_mut().zip(digits.chunks_exact(2)).all(|(byte, pair)| {
+            let parsed = std::str::from_utf8(pair)
+                .ok()
+                .filter(|pair| pair.bytes().all(|digit| digit.is_ascii_hexdigit()))
+                .and_then(|pair| u8::from_str_radix(pair, 16).ok());
+            parsed.is_some_and(|parsed| {
+                *byte = parsed;
+                true
+            })
+        });
+    if decoded {
+        Ok(key)
+    } else {
+        Err(ConfigError::SecretFile {
+            what,
+            path: path.to_owned(),
+            reason: "expected exactly 32 bytes, or 64 hexadecimal digits".to_owned(),
+        })
+    }
+}
+
+pub(super) fn mean(reader: &Reader<'_>, tables: Vec<RepoTable>) -> Result<Vec<Repository>, ConfigError> {
+    if tables.is_empty() {
+        return Err(ConfigError::Missing {
+            key: "repo.url".to_owned(),
+            hint: "write a [[repo]] section with url = \"s3://bucket/prefix\" or \"file:///srv/backups\", or set HOLDFAST_REPO_URL"
+                .to_owned(),
+        });
+    }
+    let mut repositories: Vec<Repository> = Vec::new();
+    for (index, table) in tables.into_iter().enumerate() {
+        let repository = one(reader, index, table)?;
+        let same = |known: &&Repository| {
+            known.location() == repository.location() && known.store.s3.endpoint == repository.store.s3.endpoint
+        };
+        if repositories.iter().any(|known| same(&known)) {
+            let key = repository_key(index, "url");
+            let reason = "another [[repo]] has the same place";
+            return Err(reader.invalid(&key, Some(&repository.location().to_string()), reason));
+        }
+        repositories.push(repository);
+    }
+    Ok(repositories)
+}
+
+fn one(reader: &Reader<'_>, index: usize, table: RepoTable) -> Result<Repository, ConfigError> {
+    let RepoTable {
+        url,
+        endpoint,
+        region,
+        path_style,
+        ca_file,
+        encryption,
+        access_key_id,
+        secret_access_key,
+        session_token,
+        profile,
+        storage_class,
+        sse,
+        tags,
+        part_size,
+        max_requests,
+    } = table;
+    let key = |name: &str| repository_key(index, name);
+    let Some(url) = url else {
+        return Err(ConfigError::Missing {
+            key: key("url"),
+            hint: format!(
+                "repository {} has settings but no url: write url = \"s3://bucket/prefix\" or \"file:///srv/backups\"",
+                index + 1
+            ),
+        });
+    };
+    let location: Location = url.parse().map_err(|error: holdfast_store::ConfigError| {
+        // The error's own `what` holds the URL without its credentials.
+        let shown = error.what.strip_prefix("url ").map(|quoted| quoted.trim_matches('"').to_owned());
+        reader.invalid(&key("url"), shown.as_deref(), error.reason)
+    })?;
+    let Some(encryption) = encryption else {
+        return Err(ConfigError::EncryptionMissing { url: location.to_string() });
+    };
+
+    if let Location::Directory(_) = location {
+        let only_s3 = [
+            ("endpoint", endpoint.is_some()),
+            ("region", region.is_some()),
+            ("path_style", path_style.is_some()),
+            ("ca_file", ca_file.is_some()),
+            ("access_key_id", access_key_id.is_some()),
+            ("secret_access_key", secret_access_key.is_some()),
+            ("session_token", session_token.is_some()),
+            ("profile", profile.is_some()),
+            ("storage_class", storage_class.is_some()),
+            ("sse", sse.is_some()),
+            ("tags", tags.is_some()),
+        ];
+        if let Some((name, _)) = only_s3.into_iter().find(|(_, written)| *written) {
+            return Err(reader.invalid(&key(name), None, "has no meaning for a repository in a directory"));
+        }
+    }
+
+    let credentials =
+        credentials(reader, &key, access_key_id, secret_access_key.as_ref(), session_token.as_ref(), profile)?;
+    let (server_side, sse_key_file) = server_side(reader, &key("sse"), sse)?;
+    let mut store = StoreConfig::new(location);
+    store.s3 = S3Config {
+        // Nearly every S3-compatible server is reached by an address without the bucket in it.
+        path_style: path_style.unwrap_or(endpoint.is_some()),
+        endpoint,
+        region,
+        ca_file: reader.path(&key("ca_file"), ca_file)?,
+        credentials,
+        storage_class,
+        encryption: server_side,
+        tags: checked_tags(reader, &key("tags"), tags)?,
+    };
+    if let Some(bytes) = reader.parsed(&key("part_size"), part_size, |text| match units::size_bytes(text)? {
+        bytes if !(5 << 20..=5 << 30).contains(&bytes) => Err("must be between 5MiB and 5GiB".to_owned()),
+        bytes => Ok(bytes),
+    })? {
+        store.part_size_bytes = bytes;
+    }
+    if let Some(requests) = max_requests {
+        store.max_requests =
+            usize::try_from(requests).ok().filter(|_| (1..=MOST_REQUESTS).contains(&requests)).ok_or_else(|| {
+                reader.invalid(
+                    &key("max_requests"),
+                    Some(&requests.to_string()),
+                    format!("expected 1 to {MOST_REQUESTS}"),
+                )
+            })?;
+    }
+    store.validate().map_err(|error| {
+        // What is left for the store to refuse is about the endpoint and what goes over it.
+        let name = error.what.split(' ').next().filter(|name| *name == "ca_file").unwrap_or("endpoint");
+        reader.invalid(&key(name), None, error.reason)
+    })?;
+    Ok(Repository { store, sse_key_file, encryption: encrypted(reader, &key("encryption"), encryption)? })
+}
+
+fn encrypted(reader: &Reader<'_>, key: &str, written: WordOr<EncryptionTable>) -> Result<Encryption, ConfigError> {
+    let table = match written {
+        WordOr::Word(word) if word == "none" => return Ok(Encryption::None),
+        WordOr::Word(word) => {
+            return Err(reader.invalid(key, Some(&word), "the only word is \"none\"; otherwise a table such as { passphrase_file = \"/etc/holdfast/passphrase\" }"));
+        }
+        WordOr::Table(table) => table,
+    };
+    let EncryptionTable { passphrase_file, passphrase_env, key_file } = table;
+    match (passphrase_file, passphrase_env, key_file) {
+        (Some(file), None, None) => absolute(&file)
+            .map(Encryption::PassphraseFile)
+            .map_err(|reason| reader.invalid(&format!("{key}.passphrase_file"), Some(&file), reason)),
+        (None, Some(name), None) if name.is_empty() || name.contains(['=', '\0']) => Err(reader.invalid(
+            &format!("{key}.passphrase_env"),
+            Some(&name),
+            "expected the name of an environment variable",
+        )),
+        (None, Some(name), None) => Ok(Encryption::PassphraseVariable(name)),
+        (None, None, Some(file)) => absolute(&file)
+            .map(Encryption::KeyFile)
+            .map_err(|reason| reader.invalid(&format!("{key}.key_file"), Some(&file), reason)),
+        (None, None, None) => {
+            Err(reader.invalid(key, None, "expected one of passphrase_file, passphrase_env and key_file"))
+        }
+        _ => Err(reader.invalid(key, None, "expected only one of passphrase_file, passphrase_env and key_file")),
+    }
+}
+
+fn credentials(
+    reader: &Reader<'_>,
+    key: &impl Fn(&str) -> String,
+    access_key_id: Option<String>,
+    secret_access_key: Option<&Secret>,
+    session_token: Option<&Secret>,
+    profile: Option<String>,
+) -> Result<Credentials, ConfigError> {
+    let foreign = |secret: &Secret| holdfast_store::Secret::new(secret.expose());
+    match (access_key_id, secret_access_key, profile) {
+        (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
+            Err(reader.invalid(&key("profile"), None, "cannot be combined with access_key_id and secret_access_key"))
+        }
+        (Some(id), Some(secret), None) => Ok(Credentials::Static {
+            access_key: holdfast_store::Secret::new(id),
+            secret_key: foreign(secret),
+            session_token: session_token.map(foreign),
+        }),
+        (Some(_), None, None) => Err(reader.invalid(&key("access_key_id"), None, "needs secret_access_key beside it")),
+        (None, Some(_), None) => Err(reader.invalid(&key("secret_access_key"), None, "needs access_key_id beside it")),
+        (None, None, _) if session_token.is_some() => {
+            Err(reader.invalid(&key("session_token"), None, "needs access_key_id and secret_access_key beside it"))
+        }
+        (None, None, Some(profile)) => Ok(Credentials::Profile(profile)),
+        (None, None, None) => Ok(Credentials::Chain),
+    }
+}
+
+fn server_side(
+    reader: &Reader<'_>,
+    key: &str,
+    written: Option<WordOr<SseTable>>,
+) -> Result<(ServerSide, Option<PathBuf>), ConfigError> {
+    match written {
+        None => Ok((ServerSide::None, None)),
+        Some(WordOr::Word(word)) => match word.as_str() {
+            "none" => Ok((ServerSide::None, None)),
+            "s3" => Ok((ServerSide::S3, None)),
+            "kms" => Ok((ServerSide::Kms { key_id: None }, None)),
+            other => match other.strip_prefix("kms:").filter(|id| !id.is_empty()) {
+                Some(id) => Ok((ServerSide::Kms { key_id: Some(id.to_owned()) }, None)),
+                None => Err(reader.invalid(
+                    key,
+                    Some(other),
+                    "expected none, s3, kms, kms:<key id> or { c_key_file = \"...\" }",
+                )),
+            },
+        },
+        Some(WordOr::Table(SseTable { c_key_file })) => match reader.path(&format!("{key}.c_key_file"), c_key_file)? {
+            Some(path) => Ok((ServerSide::None, Some(path))),
+            None => Err(reader.invalid(key, None, "the table needs c_key_file")),
+        },
+    }
+}
+
+fn checked_tags(
+    reader: &Reader<'_>,
+    key: &str,
+    tags: Option<BTreeMap<String, String>>,
+) -> Result<BTreeMap<String, String>, ConfigError> {
+    let tags = tags.unwrap_or_default();
+    if tags.len() > MOST_TAGS {
+        return Err(reader.invalid(key, None, format!("S3 takes at most {MOST_TAGS} tags")));
+    }
+    if let Some(name) =
+        tags.iter().find(|(name, value)| name.is_empty() || name.chars().count() > 128 || value.chars().count() > 256)
+    {
+        return Err(reader.invalid(
+            key,
+            Some(name.0),
+            "S3 takes tags with names of 1 to 128 characters and values of up to 256",
+        ));
+    }
+    Ok(tags)
+}

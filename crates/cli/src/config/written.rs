@@ -1,0 +1,275 @@
+//! What was written: the shape of the configuration file, every key optional, nothing interpreted.
+//!
+//! The same types take the environment's values and the flags'; [`Written::overlay`] lays one over another. The names of
+//! the keys exist once, as the fields of these structs: [`SECTIONS`] and the structs' `KEYS` come from the same lines.
+
+use crate::secret::Secret;
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+macro_rules! table {
+    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $kind:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            $($(#[$field_meta])* pub $field: Option<$kind>,)*
+        }
+
+        impl $name {
+            /// The keys of this table, in the order of the manual.
+            pub const KEYS: &'static [&'static str] = &[$(stringify!($field)),*];
+
+            /// Takes every value that `over` has.
+            pub fn overlay(&mut self, over: Self) {
+                $(if over.$field.is_some() {
+                    self.$field = over.$field;
+                })*
+            }
+        }
+    };
+}
+
+table! {
+    /// `[cluster]`: which PostgreSQL.
+    ClusterTable {
+        /// The name of the cluster's archive in the repositories.
+        name: String,
+        /// The data directory.
+        pgdata: String,
+        /// How to connect to the server.
+        connection: Secret,
+        /// How to connect to the primary when the backup is taken from a standby.
+        primary_connection: Secret,
+    }
+}
+
+table! {
+    /// `[[repo]]`: where to store.
+    RepoTable {
+        /// `s3://bucket/prefix` or `file:///directory`.
+        url: String,
+        /// The address of an S3-compatible server.
+        endpoint: String,
+        /// The region.
+        region: String,
+        /// Bucket in the path instead of the host name.
+        path_style: bool,
+        /// Certificates to trust, in PEM.
+        ca_file: String,
+        /// How the repository is encrypted, or `"none"`.
+        encryption: WordOr<EncryptionTable>,
+        /// Credentials written out.
+        access_key_id: String,
+        /// Credentials written out.
+        secret_access_key: Secret,
+        /// Credentials written out.
+        session_token: Secret,
+        /// A profile of the AWS configuration files.
+        profile: String,
+        /// The storage class of new objects.
+        storage_class: String,
+        /// Encryption by the server.
+        sse: WordOr<SseTable>,
+        /// Tags of new objects.
+        tags: BTreeMap<String, String>,
+        /// The size of the parts of multipart uploads.
+        part_size: String,
+        /// Requests in flight at once.
+        max_requests: u32,
+    }
+}
+
+table! {
+    /// The ways to open an encrypted repository; exactly one is given.
+    EncryptionTable {
+        /// A file that holds the passphrase.
+        passphrase_file: String,
+        /// An environment variable that holds the passphrase.
+        passphrase_env: String,
+        /// A file that holds 32 bytes of key, raw or as 64 hexadecimal digits.
+        key_file: String,
+    }
+}
+
+table! {
+    /// Server-side encryption with a key of the customer.
+    SseTable {
+        /// A file that holds the 32 bytes of the key.
+        c_key_file: String,
+    }
+}
+
+table! {
+    /// `[backup]`.
+    BackupTable {
+        /// Codec and level.
+        compression: String,
+        /// Threads that compress.
+        jobs: u32,
+        /// The byte budget.
+        memory: String,
+        /// Ask for an immediate checkpoint.
+        start_fast: bool,
+        /// How long to wait for the WAL of the backup.
+        archive_timeout: String,
+        /// Check page checksums while reading.
+        page_checks: bool,
+        /// A text kept with the backup.
+        label: String,
+    }
+}
+
+table! {
+    /// `[wal]`.
+    WalTable {
+        /// Codec and level.
+        compression: String,
+        /// Segments stored in one run of `wal push`.
+        push_ahead: u32,
+        /// Segments fetched ahead by `wal get`.
+        prefetch: u32,
+        /// Where prefetched segments wait.
+        spool: String,
+        /// How long one `wal push` or `wal get` may take.
+        timeout: String,
+    }
+}
+
+table! {
+    /// `[restore]`.
+    RestoreTable {
+        /// Threads that decompress.
+        jobs: u32,
+    }
+}
+
+table! {
+    /// `[retention]`.
+    RetentionTable {
+        /// How far back any moment can be restored.
+        window: String,
+        /// Backups kept beyond the window.
+        keep: KeepTable,
+    }
+}
+
+table! {
+    /// `keep` of `[retention]`.
+    KeepTable {
+        /// The newest so many.
+        last: u32,
+        /// One for each of so many days.
+        daily: u32,
+        /// One for each of so many weeks.
+        weekly: u32,
+        /// One for each of so many months.
+        monthly: u32,
+        /// One for each of so many years.
+        yearly: u32,
+    }
+}
+
+table! {
+    /// `[log]`.
+    LogTable {
+        /// `error`, `warn`, `info`, `debug` or `trace`.
+        level: String,
+        /// `text` or `json`.
+        format: String,
+    }
+}
+
+/// Everything that was written.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Written {
+    /// `[cluster]`
+    pub cluster: ClusterTable,
+    /// `[[repo]]`
+    pub repo: Vec<RepoTable>,
+    /// `[backup]`
+    pub backup: BackupTable,
+    /// `[wal]`
+    pub wal: WalTable,
+    /// `[restore]`
+    pub restore: RestoreTable,
+    /// `[retention]`
+    pub retention: RetentionTable,
+    /// `[log]`
+    pub log: LogTable,
+}
+
+/// The sections and their keys. A test holds this list against the fields of [`Written`].
+pub const SECTIONS: &[(&str, &[&str])] = &[
+    ("cluster", ClusterTable::KEYS),
+    ("repo", RepoTable::KEYS),
+    ("backup", BackupTable::KEYS),
+    ("wal", WalTable::KEYS),
+    ("restore", RestoreTable::KEYS),
+    ("retention", RetentionTable::KEYS),
+    ("log", LogTable::KEYS),
+];
+
+/// The keys whose value is a table with fixed keys of its own. (`repo.tags` takes any key.)
+pub const INNER_TABLES: &[(&str, &str, &[&str])] = &[
+    ("repo", "encryption", EncryptionTable::KEYS),
+    ("repo", "sse", SseTable::KEYS),
+    ("retention", "keep", KeepTable::KEYS),
+];
+
+impl Written {
+    /// Takes every value that `over` has; repositories are matched by their place in the list.
+    pub fn overlay(&mut self, over: Self) {
+        let Self { cluster, repo, backup, wal, restore, retention, log } = over;
+        self.cluster.overlay(cluster);
+        for (index, table) in repo.into_iter().enumerate() {
+            match self.repo.get_mut(index) {
+                Some(known) => known.overlay(table),
+                None => self.repo.push(table),
+            }
+        }
+        self.backup.overlay(backup);
+        self.wal.overlay(wal);
+        self.restore.overlay(restore);
+        self.retention.overlay(retention);
+        self.log.overlay(log);
+    }
+}
+
+/// A value that is either a word (`"none"`) or a table.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WordOr<T> {
+    /// The word.
+    Word(String),
+    /// The table.
+    Table(T),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for WordOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+            type Value = WordOr<T>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a word in quotes or a table in braces")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Self::Value, E> {
+                Ok(WordOr::Word(word.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(WordOr::Table)
+            }
+        }
+
+        deserializer.deserialize_any(Either(PhantomData))
+    }
+}

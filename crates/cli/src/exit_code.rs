@@ -1,0 +1,220 @@
+//! The exit codes of `holdfast`, all of them, in one table.
+//!
+//! PostgreSQL reads two of our commands' codes, and it reads them differently:
+//!
+//! - `archive_command` (`wal push`): any code from 1 to 125 means "try again later"; above 125 the archiver process
+//!   itself ends (`wait_result_is_any_signal` in `src/common/wait_error.c`). So every number of the table is at most 125.
+//! - `restore_command` (`wal get`): 1 to 125 means "not in the archive", and recovery may end there; above 125 stops
+//!   recovery (`RestoreArchivedFile` in `xlogarchive.c`). So [`ExitCode::Absent`] alone stays at 1, and everything else
+//!   is raised by 128 ([`ExitCode::for_restore_command`]). Status 143 is the exception of PostgreSQL itself: it means that
+//!   the command was ended by SIGTERM, and recovery goes down quietly; no number of the table may become 143 by accident.
+//!
+//! The numbers are part of the interface: they never change their meaning. `docs/exit-codes.md` is the same table for
+//! people, and a test compares the two.
+
+use std::fmt;
+
+/// What a status above this number means to PostgreSQL: the command was ended by a signal, or could not be run.
+const HIGHEST_ORDINARY_STATUS: u8 = 125;
+
+/// Added to a number so that `restore_command` stops recovery; also what a shell adds to a signal's number.
+const SIGNAL_BASE: u8 = 128;
+
+macro_rules! exit_codes {
+    ($($variant:ident = $number:literal, $name:literal, $meaning:literal;)*) => {
+        /// How a command ended. The number is what the shell sees, the name stands in JSON errors.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum ExitCode {
+            $(#[doc = $meaning] $variant = $number,)*
+        }
+
+        impl ExitCode {
+            /// Every code, ascending by number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The name in JSON errors and in the manual, such as `wrong-cluster`.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What it means, in the manual's words.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)* }
+            }
+        }
+    };
+}
+
+exit_codes! {
+    Ok = 0, "ok", "the command did what it was asked to do";
+    Absent = 1, "absent", "the repository answered that it does not hold this WAL file (`wal get` only)";
+    Usage = 2, "usage", "the command line is wrong";
+    ProblemsFound = 3, "problems-found", "the command ran to its end and found problems, which it listed";
+    Configuration = 10, "configuration", "the configuration is wrong or incomplete";
+    WrongKey = 11, "wrong-key", "the passphrase or key file does not open this repository";
+    WrongCluster = 12, "wrong-cluster", "the archive belongs to another cluster";
+    WrongVersion = 13, "wrong-version", "this PostgreSQL version is not the archive's, or is not supported";
+    NotInitialised = 14, "not-initialised", "there is no Holdfast repository at this place";
+    AlreadyInitialised = 16, "already-initialised", "there is a Holdfast repository at this place already";
+    UnsupportedFormat = 17, "unsupported-format", "the repository was written in a format this release does not read";
+    NoSuchBucket = 20, "no-such-bucket", "the bucket or the directory of the repository does not exist";
+    NoCredentials = 21, "no-credentials", "no credentials for the store were found";
+    PermissionDenied = 22, "permission-denied", "the store refused the operation to these credentials";
+    ClockSkew = 23, "clock-skew", "the clock of this machine and the store's differ too much";
+    Unreachable = 24, "unreachable", "the store did not answer, or asked to slow down until the retries ran out";
+    StoreRefused = 25, "store-refused", "the store answered with an error that has no code of its own";
+    NoSpace = 30, "no-space", "a disk or a quota is full";
+    UnreadableFile = 31, "unreadable-file", "a local file could not be read";
+    UnwritableFile = 32, "unwritable-file", "a local file could not be written";
+    CorruptObject = 40, "corrupt-object", "an object of the repository fails its checksum or does not parse";
+    TruncatedObject = 41, "truncated-object", "an object of the repository is shorter than it must be";
+    SwappedObject = 42, "swapped-object", "an object fails its authentication: changed, or put in another's place";
+    MissingObject = 43, "missing-object", "an object that the repository names is not there";
+    Diverged = 44, "diverged", "the name exists in the repository with other content";
+    PostgresConnection = 50, "postgres-connection", "PostgreSQL could not be reached";
+    PostgresRefused = 51, "postgres-refused", "PostgreSQL answered with an error";
+    WalNotArchived = 52, "wal-not-archived", "WAL that the backup needs was not archived in time";
+    NoBackup = 60, "no-backup", "there is no backup that fits";
+    TargetUnreachable = 61, "target-unreachable", "the recovery target cannot be reached from this repository";
+    DirectoryNotEmpty = 62, "directory-not-empty", "the directory to restore into is not empty";
+    ServerRunning = 63, "server-running", "a PostgreSQL server is running in the directory";
+    Locked = 70, "locked", "another run is in progress";
+    Cancelled = 80, "cancelled", "ended by a signal (a shell sees 128 and the signal's number)";
+    Internal = 99, "internal", "a fault in Holdfast itself";
+}
+
+/// Who reads the exit status of this run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A person, a script, a scheduler.
+    Shell,
+    /// PostgreSQL's archiver, by `archive_command = 'holdfast wal push %p'`.
+    ArchiveCommand,
+    /// PostgreSQL's recovery, by `restore_command = 'holdfast wal get %f %p'`.
+    RestoreCommand,
+}
+
+impl Caller {
+    /// Who called, by the raw words of the command line, before they are parsed: a command line that does not parse
+    /// must not say "not in the archive" either, so whatever looks like `wal get` counts as it.
+    pub fn of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut after_wal = false;
+        let mut caller = Self::Shell;
+        for word in words {
+            match word {
+                "wal" => after_wal = true,
+                "get" if after_wal => return Self::RestoreCommand,
+                "push" if after_wal => caller = Self::ArchiveCommand,
+                _ => {}
+            }
+        }
+        caller
+    }
+}
+
+impl ExitCode {
+    /// The number in the table; at most 125.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The status for `restore_command`: 0 and 1 for "here it is" and "not in the archive", above 125 for all others.
+    pub fn for_restore_command(self) -> u8 {
+        match self {
+            Self::Ok | Self::Absent => self.number(),
+            other => SIGNAL_BASE + other.number(),
+        }
+    }
+
+    /// The status this process ends with. `signal` is the signal that cancelled the run, if one did.
+    pub fn status(self, caller: Caller, signal: Option<u8>) -> u8 {
+        match (caller, self, signal) {
+            // As a shell reports a command that a signal ended. To recovery, 143 says that a fast shutdown was asked for.
+            (Caller::Shell | Caller::RestoreCommand, Self::Cancelled, Some(signal)) => SIGNAL_BASE + signal,
+            (Caller::RestoreCommand, code, _) => code.for_restore_command(),
+            (Caller::Shell | Caller::ArchiveCommand, code, _) => code.number().min(HIGHEST_ORDINARY_STATUS),
+        }
+    }
+}
+
+impl fmt::Display for ExitCode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The manual's table: `| number | name | meaning |`.
+    fn manual() -> Vec<(String, String, String)> {
+        include_str!("../../../docs/exit-codes.md")
+            .lines()
+            .filter_map(|line| {
+                let cells: Vec<&str> = line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
+                let [number, name, meaning] = cells.as_slice() else { return None };
+                number.parse::<u8>().ok()?;
+                Some(((*number).to_owned(), name.trim_matches('`').to_owned(), (*meaning).to_owned()))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_manual_holds_the_same_table() {
+        let table: Vec<_> = ExitCode::ALL
+            .iter()
+            .map(|code| (code.number().to_string(), code.name().to_owned(), code.meaning().to_owned()))
+            .collect();
+        assert_eq!(table, manual());
+    }
+
+    #[test]
+    fn numbers_ascend_and_stay_below_what_ends_the_archiver() {
+        let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| code.number()).collect();
+        assert!(numbers.is_sorted_by(|left, right| left < right), "{numbers:?}");
+        assert!(numbers.iter().all(|number| *number <= HIGHEST_ORDINARY_STATUS), "{numbers:?}");
+    }
+
+    #[test]
+    fn recovery_reads_only_absent_as_absent() {
+        for code in ExitCode::ALL {
+            let status = code.for_restore_command();
+            match code {
+                ExitCode::Ok => assert_eq!(status, 0),
+                ExitCode::Absent => assert_eq!(status, 1),
+                other => {
+                    assert!(status > HIGHEST_ORDINARY_STATUS, "{other} is {status}");
+                    assert_ne!(status, 143, "{other} looks like SIGTERM");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_archiver_never_sees_a_status_that_ends_it() {
+        for code in ExitCode::ALL {
+            assert!(code.status(Caller::ArchiveCommand, Some(15)) <= HIGHEST_ORDINARY_STATUS);
+            assert_eq!(code.status(Caller::ArchiveCommand, None) == 0, *code == ExitCode::Ok);
+        }
+    }
+
+    #[test]
+    fn a_signal_is_reported_as_a_shell_does() {
+        assert_eq!(ExitCode::Cancelled.status(Caller::Shell, Some(2)), 130);
+        assert_eq!(ExitCode::Cancelled.status(Caller::RestoreCommand, Some(15)), 143);
+        assert_eq!(ExitCode::Cancelled.status(Caller::Shell, None), 80);
+        assert_eq!(ExitCode::NoSpace.status(Caller::Shell, Some(2)), 30);
+    }
+
+    #[test]
+    fn the_caller_is_known_before_the_words_are_parsed() {
+        let caller = |line: &str| Caller::of_words(line.split(' '));
+        assert_eq!(caller("wal get 000000010000000000000001 /tmp/x"), Caller::RestoreCommand);
+        assert_eq!(caller("--config /x wal --unknown get"), Caller::RestoreCommand);
+        assert_eq!(caller("wal push pg_wal/000000010000000000000001"), Caller::ArchiveCommand);
+        assert_eq!(caller("wal list"), Caller::Shell);
+        assert_eq!(caller("get wal"), Caller::Shell);
+    }
+}

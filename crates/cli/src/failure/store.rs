@@ -1,0 +1,86 @@
+//! Errors of object stores.
+
+use super::{Explain, Failure};
+use crate::exit_code::ExitCode;
+use holdfast_store::{Operation, StoreError, StoreErrorKind};
+use std::error::Error as _;
+
+impl Explain for StoreError {
+    fn explain(&self) -> Failure {
+        let code = match self.kind() {
+            StoreErrorKind::NotFound => ExitCode::MissingObject,
+            StoreErrorKind::AlreadyExists => ExitCode::Diverged,
+            StoreErrorKind::PermissionDenied => ExitCode::PermissionDenied,
+            StoreErrorKind::NoCredentials => ExitCode::NoCredentials,
+            StoreErrorKind::NoSuchBucket => ExitCode::NoSuchBucket,
+            StoreErrorKind::ClockSkew => ExitCode::ClockSkew,
+            StoreErrorKind::NoSpace => ExitCode::NoSpace,
+            StoreErrorKind::Throttled | StoreErrorKind::Timeout | StoreErrorKind::Unreachable => ExitCode::Unreachable,
+            StoreErrorKind::Truncated => ExitCode::TruncatedObject,
+            StoreErrorKind::Corrupt => ExitCode::CorruptObject,
+            StoreErrorKind::InvalidConfig if self.failure().operation == Operation::Open => ExitCode::Configuration,
+            StoreErrorKind::Unsupported | StoreErrorKind::InvalidConfig | StoreErrorKind::Other => {
+                ExitCode::StoreRefused
+            }
+            StoreErrorKind::Cancelled => ExitCode::Cancelled,
+        };
+        let failure = Failure::new(code, self.to_string()).caused_by(self.source()).doing(self.doing());
+        match self.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(kind: StoreErrorKind, detail: &str) -> StoreError {
+        StoreError::new(
+            kind,
+            holdfast_store::Failure {
+                store: "s3://bucket/pg".to_owned(),
+                name: "holdfast.json".to_owned(),
+                operation: Operation::Get,
+                detail: detail.to_owned(),
+                source: None,
+            },
+        )
+    }
+
+    #[test]
+    fn each_kind_has_its_code() {
+        for (kind, code) in [
+            (StoreErrorKind::NotFound, ExitCode::MissingObject),
+            (StoreErrorKind::AlreadyExists, ExitCode::Diverged),
+            (StoreErrorKind::PermissionDenied, ExitCode::PermissionDenied),
+            (StoreErrorKind::NoCredentials, ExitCode::NoCredentials),
+            (StoreErrorKind::NoSuchBucket, ExitCode::NoSuchBucket),
+            (StoreErrorKind::ClockSkew, ExitCode::ClockSkew),
+            (StoreErrorKind::NoSpace, ExitCode::NoSpace),
+            (StoreErrorKind::Throttled, ExitCode::Unreachable),
+            (StoreErrorKind::Timeout, ExitCode::Unreachable),
+            (StoreErrorKind::Unreachable, ExitCode::Unreachable),
+            (StoreErrorKind::Truncated, ExitCode::TruncatedObject),
+            (StoreErrorKind::Corrupt, ExitCode::CorruptObject),
+            (StoreErrorKind::Unsupported, ExitCode::StoreRefused),
+            (StoreErrorKind::InvalidConfig, ExitCode::StoreRefused),
+            (StoreErrorKind::Cancelled, ExitCode::Cancelled),
+            (StoreErrorKind::Other, ExitCode::StoreRefused),
+        ] {
+            assert_eq!(error(kind, "").explain().code, code, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_three_parts_come_from_the_store() {
+        let failure = error(StoreErrorKind::NoSuchBucket, "404 NoSuchBucket").explain();
+        assert_eq!(
+            super::super::present::text(&failure, crate::output::Style::Plain),
+            "error: s3://bucket/pg does not exist: 404 NoSuchBucket\n\
+             while: get holdfast.json from s3://bucket/pg\n\
+             hint:  create the bucket or directory, or correct `url`\n"
+        );
+    }
+}

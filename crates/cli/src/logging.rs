@@ -1,0 +1,71 @@
+//! The log: tracing to stderr, as text or JSON, above whatever progress bar is drawn.
+//!
+//! Our own crates log at the configured level; libraries below them only what needs attention, and one step more when
+//! every request is wanted: the S3 client at `debug` prints headers.
+
+use crate::config::meant::{Log, LogFormat, LogLevel};
+use crate::output::Style;
+use crate::output::progress::above_bar;
+use std::io;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
+
+/// Our crates' names all begin with this.
+const OURS: &str = "holdfast";
+
+/// Starts the log. A second call changes nothing, as in tests.
+pub fn start(log: Log, style: Style) {
+    let filter = Targets::new().with_default(libraries(log.level)).with_target(OURS, ours(log.level));
+    let layer = match log.format {
+        LogFormat::Text => fmt::layer()
+            .with_ansi(style == Style::Coloured)
+            .with_target(log.level >= LogLevel::Debug)
+            .with_writer(AboveBar)
+            .boxed(),
+        LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(AboveBar).boxed(),
+    };
+    let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+}
+
+fn ours(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+fn libraries(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn | LogLevel::Info | LogLevel::Debug => LevelFilter::WARN,
+        LogLevel::Trace => LevelFilter::INFO,
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct AboveBar;
+
+impl io::Write for AboveBar {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        above_bar(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for AboveBar {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        *self
+    }
+}

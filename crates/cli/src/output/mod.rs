@@ -1,0 +1,18 @@
+//! What a command says: results to stdout, everything else (progress, log, errors) to stderr.
+//!
+//! [`stdout`] is the one place that writes results. [`size`] and [`table`] shape them for people, serde for programs.
+//! [`progress`] draws what the engine reports. All of it can be read without colour.
+
+pub mod progress;
+pub mod size;
+pub mod stdout;
+pub mod table;
+
+/// Whether text may be coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Without colour.
+    Plain,
+    /// With colour.
+    Coloured,
+}

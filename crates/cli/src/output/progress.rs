@@ -1,0 +1,298 @@
+//! Progress on stderr: a bar with rate and remaining time on a terminal, a line every five seconds elsewhere.
+//!
+//! The engine calls from many threads, and often; it only adds to a counter. A bar is drawn by indicatif's own clock, lines
+//! by a thread of their own, so that a transfer that hangs is visible too. Log lines go through [`above_bar`] so that they
+//! do not cut a bar in two.
+
+use super::size;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often a line is written where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+/// Often enough for the eye, seldom enough to cost nothing.
+const REDRAW_EVERY: Duration = Duration::from_millis(100);
+
+static BARS: LazyLock<MultiProgress> =
+    LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
+
+/// Writes to stderr with no bar in the way.
+pub fn above_bar(bytes: &[u8]) -> std::io::Result<()> {
+    BARS.suspend(|| std::io::stderr().lock().write_all(bytes))
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// Not at all.
+    Nothing,
+    /// As bars.
+    Bars,
+    /// As lines.
+    Lines,
+}
+
+impl Show {
+    /// Bars on a terminal, lines elsewhere, nothing when that was asked for.
+    pub fn choose(wanted: bool) -> Self {
+        match wanted {
+            false => Self::Nothing,
+            true if std::io::stderr().is_terminal() => Self::Bars,
+            true => Self::Lines,
+        }
+    }
+}
+
+/// The progress of one command.
+#[derive(Debug)]
+pub struct Progress {
+    show: Show,
+    bar: Mutex<Option<ProgressBar>>,
+    lines: Option<Lines>,
+}
+
+impl Progress {
+    /// Shows nothing before the first phase.
+    pub fn new(show: Show) -> Self {
+        Self { show, bar: Mutex::new(None), lines: (show == Show::Lines).then(|| Lines::start(LINE_EVERY, write_line)) }
+    }
+
+    /// Ends what is shown, before results or an error are printed.
+    pub fn finish(&self) {
+        if let Some(bar) = self.current_bar().take() {
+            bar.finish_and_clear();
+        }
+        if let Some(lines) = &self.lines {
+            lines.end_phase();
+        }
+    }
+
+    /// A named phase begins; `total_bytes` is known for phases that move data.
+    pub fn phase(&self, name: &str, total_bytes: Option<u64>) {
+        match (self.show, &self.lines) {
+            (Show::Bars, _) => {
+                let bar = match total_bytes {
+                    Some(total) => ProgressBar::new(total).with_style(style(
+                        "{msg:24} [{bar:30}] {percent}% {hold_done} of {hold_total}  {hold_rate}  {hold_eta}",
+                    )),
+                    None => ProgressBar::new_spinner().with_style(style("{msg:24} {spinner}  {elapsed}")),
+                };
+                let bar = BARS.add(bar.with_message(name.to_owned()));
+                bar.enable_steady_tick(REDRAW_EVERY);
+                if let Some(before) = self.current_bar().replace(bar) {
+                    before.finish_and_clear();
+                }
+            }
+            (_, Some(lines)) => lines.begin_phase(name, total_bytes),
+            _ => {}
+        }
+    }
+
+    /// So many bytes of the phase's total are done.
+    pub fn advance(&self, bytes: u64) {
+        if let Some(lines) = &self.lines {
+            lines.shared.done.fetch_add(bytes, Ordering::Relaxed);
+        } else if self.show == Show::Bars
+            && let Some(bar) = self.current_bar().as_ref()
+        {
+            bar.inc(bytes);
+        }
+    }
+
+    /// A fact worth a line of its own.
+    pub fn note(&self, text: &str) {
+        if self.show != Show::Nothing {
+            // Progress that cannot be written is no reason to fail a backup.
+            let _ = above_bar(format!("{text}\n").as_bytes());
+        }
+    }
+
+    fn current_bar(&self) -> std::sync::MutexGuard<'_, Option<ProgressBar>> {
+        self.bar.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style
+        .progress_chars("=> ")
+        .with_key("hold_done", |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = out.write_str(&size::size(state.pos()));
+        })
+        .with_key("hold_total", |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = out.write_str(&size::size(state.len().unwrap_or_default()));
+        })
+        .with_key("hold_rate", |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = out.write_str(&size::rate(state.pos(), state.elapsed()).unwrap_or_default());
+        })
+        .with_key("hold_eta", |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = write!(out, "{} left", size::duration(state.eta()));
+        })
+}
+
+fn write_line(line: &str) {
+    let _ = above_bar(format!("{line}\n").as_bytes());
+}
+
+/// The thread that writes lines, and what it counts.
+#[derive(Debug)]
+struct Lines {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    done: AtomicU64,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    phase: Option<Phase>,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Phase {
+    name: String,
+    total: Option<u64>,
+    began: Instant,
+}
+
+impl Lines {
+    fn start(every: Duration, write: fn(&str)) -> Self {
+        let shared = Arc::new(Shared::default());
+        let seen = Arc::clone(&shared);
+        let body = move || {
+            let mut state = seen.state.lock().unwrap_or_else(PoisonError::into_inner);
+            loop {
+                let (woken, waited) = seen.wake.wait_timeout(state, every).unwrap_or_else(PoisonError::into_inner);
+                state = woken;
+                if state.ended {
+                    return;
+                }
+                if waited.timed_out()
+                    && let Some(phase) = &state.phase
+                {
+                    write(&phase.line(seen.done.load(Ordering::Relaxed), phase.began.elapsed()));
+                }
+            }
+        };
+        // Without a thread there are no lines in between; the beginning and end of each phase are written all the same.
+        let thread = std::thread::Builder::new().name("progress".to_owned()).spawn(body).ok();
+        Self { shared, thread }
+    }
+
+    fn begin_phase(&self, name: &str, total: Option<u64>) {
+        self.end_phase();
+        write_line(&match total {
+            Some(total) => format!("{name}: {}", size::size(total)),
+            None => name.to_owned(),
+        });
+        self.shared.done.store(0, Ordering::Relaxed);
+        self.state().phase = Some(Phase { name: name.to_owned(), total, began: Instant::now() });
+    }
+
+    fn end_phase(&self) {
+        let phase = self.state().phase.take();
+        if let Some(phase) = phase.filter(|phase| phase.total.is_some()) {
+            write_line(&phase.summary(self.shared.done.load(Ordering::Relaxed), phase.began.elapsed()));
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.state().ended = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Phase {
+    /// `copying: 1.2 GiB of 4.0 GiB (30%), 85.2 MiB/s, 33s left`
+    fn line(&self, done: u64, elapsed: Duration) -> String {
+        let rate = size::rate(done, elapsed).map(|rate| format!(", {rate}")).unwrap_or_default();
+        match self.total {
+            None if done == 0 => format!("{}: {}", self.name, size::duration(elapsed)),
+            None => format!("{}: {}{rate}", self.name, size::size(done)),
+            Some(total) => {
+                let percent = (u128::from(done) * 100).checked_div(u128::from(total)).unwrap_or(100).min(100);
+                let left = (elapsed.as_millis() * u128::from(total.saturating_sub(done))).checked_div(u128::from(done));
+                let left = left
+                    .and_then(|milliseconds| u64::try_from(milliseconds).ok())
+                    .map(|milliseconds| format!(", {} left", size::duration(Duration::from_millis(milliseconds))))
+                    .unwrap_or_default();
+                format!("{}: {} of {} ({percent}%){rate}{left}", self.name, size::size(done), size::size(total))
+            }
+        }
+    }
+
+    /// `copying: 4.0 GiB in 47s, 87.1 MiB/s`
+    fn summary(&self, done: u64, elapsed: Duration) -> String {
+        let rate = size::rate(done, elapsed).map(|rate| format!(", {rate}")).unwrap_or_default();
+        format!("{}: {} in {}{rate}", self.name, size::size(done), size::duration(elapsed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    fn phase(total: Option<u64>) -> Phase {
+        Phase { name: "copying".to_owned(), total, began: Instant::now() }
+    }
+
+    #[test]
+    fn lines_tell_rate_and_remaining_time() {
+        let ten = Duration::from_secs(10);
+        assert_eq!(phase(Some(4 << 30)).line(1 << 30, ten), "copying: 1.0 GiB of 4.0 GiB (25%), 102 MiB/s, 30s left");
+        assert_eq!(phase(Some(4 << 30)).line(0, ten), "copying: 0 B of 4.0 GiB (0%), 0 B/s");
+        assert_eq!(phase(Some(0)).line(0, ten), "copying: 0 B of 0 B (100%), 0 B/s");
+        assert_eq!(phase(None).line(0, ten), "copying: 10s");
+        assert_eq!(phase(None).line(1 << 20, ten), "copying: 1.0 MiB, 102 KiB/s");
+        assert_eq!(phase(Some(4 << 30)).summary(4 << 30, ten), "copying: 4.0 GiB in 10s, 409 MiB/s");
+    }
+
+    #[test]
+    fn lines_come_though_nothing_moves() {
+        static WRITTEN: AtomicUsize = AtomicUsize::new(0);
+        let lines = Lines::start(Duration::from_millis(5), |_| {
+            WRITTEN.fetch_add(1, Ordering::Relaxed);
+        });
+        lines.begin_phase("waiting", None);
+        while WRITTEN.load(Ordering::Relaxed) < 2 {
+            std::thread::yield_now();
+        }
+        drop(lines);
+    }
+
+    #[test]
+    fn nothing_is_shown_when_not_wanted() {
+        assert_eq!(Show::choose(false), Show::Nothing);
+        let progress = Progress::new(Show::Nothing);
+        progress.phase("copying", Some(1));
+        progress.advance(1);
+        progress.finish();
+        assert!(progress.current_bar().is_none());
+    }
+}

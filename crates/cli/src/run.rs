@@ -1,0 +1,108 @@
+//! One run of the command, from its words to its exit status.
+//!
+//! Nothing here may end the process in any other way than by its return value: a panic, a signal and a command line that
+//! does not parse all have to come out as a status that says the right thing to PostgreSQL.
+
+use crate::args::{Args, Color, Output};
+use crate::config;
+use crate::exit_code::{Caller, ExitCode};
+use crate::failure::{self, Failure, present};
+use crate::logging;
+use crate::output::progress::{Show, above_bar};
+use crate::output::{Style, stdout};
+use crate::signals::Signals;
+use crate::verbs::{self, Context};
+use clap::Parser;
+use clap::error::ErrorKind;
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// How a failure is to be shown; guessed from the words until they are parsed.
+#[derive(Clone, Copy, Debug)]
+struct Manner {
+    output: Output,
+    style: Style,
+}
+
+/// Runs the command of these words (the first is the program) and returns the exit status of the process.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let texts: Vec<&str> = words.iter().skip(1).filter_map(|word| word.to_str()).collect();
+    let caller = Caller::of_words(texts.iter().copied());
+    let json = texts.contains(&"--output=json") || texts.windows(2).any(|pair| pair == ["--output", "json"]);
+    let mut manner = Manner { output: if json { Output::Json } else { Output::Text }, style: style(Color::Auto) };
+    let mut signal = None;
+    let ended = catch_unwind(AssertUnwindSafe(|| perform(words, &mut manner, &mut signal)));
+    let result = ended.unwrap_or_else(|_| Err(Failure::internal("holdfast stopped at a fault in its own code")));
+    let code = match result {
+        Ok(code) => code,
+        Err(failure) => {
+            let text = match manner.output {
+                Output::Text => present::text(&failure, manner.style),
+                Output::Json => present::json(&failure),
+            };
+            // Where stderr cannot be written the exit status is all that is left to say.
+            let _ = above_bar(text.as_bytes());
+            failure.code
+        }
+    };
+    code.status(caller, signal)
+}
+
+fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -> Result<ExitCode, Failure> {
+    let args = match Args::try_parse_from(words) {
+        Ok(args) => args,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            let coloured = std::io::stdout().is_terminal() && manner.style == Style::Coloured;
+            let rendered = error.render();
+            return stdout::text(&if coloured { rendered.ansi().to_string() } else { rendered.to_string() })
+                .map(|()| ExitCode::Ok);
+        }
+        Err(error) => return Err(failure::of_command_line(&error)),
+    };
+    *manner = Manner { output: args.global.output, style: style(args.global.color) };
+    let doing = args.doing();
+    if let Some(result) = verbs::run_bare(&args.command) {
+        return result.map_err(|failure| failure.doing(doing));
+    }
+
+    let environment = config::environment::of_process()?;
+    let config = config::load(args.global.config.as_deref(), &environment, args.overlay())?;
+    logging::start(config.log, manner.style);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::internal("the runtime cannot be started").caused_by(Some(&error)))?;
+    let manner = *manner;
+    let result = runtime.block_on(async {
+        let signals = Signals::listen()
+            .map_err(|error| Failure::internal("cannot listen for signals").caused_by(Some(&error)))?;
+        let show = Show::choose(!args.global.no_progress && !args.global.quiet && manner.output == Output::Text);
+        let context =
+            Context { config, output: manner.output, show, style: manner.style, cancellation: signals.cancellation() };
+        let verb = tokio::spawn(verbs::run(&args.command, &context));
+        let result = tokio::select! {
+            joined = verb => joined.unwrap_or_else(|_| Err(Failure::internal("holdfast stopped at a fault in its own code"))),
+            () = signals.second() => Err(Failure::cancelled().hint("what was under way is left as after a crash; the next run cleans up")),
+        };
+        *signal = signals.first();
+        result
+    });
+    // Blocking threads may be in the middle of a system call; what they do no longer matters.
+    runtime.shutdown_background();
+    result.map_err(|failure| failure.doing(doing))
+}
+
+fn style(color: Color) -> Style {
+    let coloured = match color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => {
+            std::io::stderr().is_terminal()
+                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+                && std::env::var_os("TERM").is_none_or(|value| value != "dumb")
+        }
+    };
+    if coloured { Style::Coloured } else { Style::Plain }
+}

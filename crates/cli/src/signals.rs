@@ -1,0 +1,81 @@
+//! SIGINT, SIGTERM and SIGHUP: the first cancels, the second ends at once.
+//!
+//! Cancelling is orderly: the command stops its PostgreSQL backup session, removes what it left half done, and ends with
+//! 128 and the signal's number. After a second signal `main` returns without waiting for anything; what is left behind then
+//! is what a crash leaves, and the next run deals with it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The signals of one run.
+#[derive(Clone, Debug, Default)]
+pub struct Signals {
+    first: Arc<AtomicU8>,
+    cancel: CancellationToken,
+    at_once: CancellationToken,
+}
+
+impl Signals {
+    /// Begins to listen; to be called within the runtime. Where a handler cannot be set, the signal keeps its default.
+    pub fn listen() -> std::io::Result<Self> {
+        let signals = Self::default();
+        for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+            let mut stream = signal(kind)?;
+            let mine = signals.clone();
+            let number = u8::try_from(kind.as_raw_value()).unwrap_or_default();
+            tokio::spawn(async move {
+                while stream.recv().await.is_some() {
+                    mine.received(number);
+                }
+            });
+        }
+        Ok(signals)
+    }
+
+    fn received(&self, number: u8) {
+        if self.first.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tracing::warn!(signal = number, "cancelling; a second signal ends at once");
+            self.cancel.cancel();
+        } else {
+            self.at_once.cancel();
+        }
+    }
+
+    /// The number of the first signal.
+    pub fn first(&self) -> Option<u8> {
+        match self.first.load(Ordering::Relaxed) {
+            0 => None,
+            number => Some(number),
+        }
+    }
+
+    /// Cancelled by the first signal; the command's own token.
+    pub fn cancellation(&self) -> CancellationToken {
+        self.cancel.clone()
+    }
+
+    /// Returns at the second signal.
+    pub async fn second(&self) {
+        self.at_once.cancelled().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_cancels_and_the_second_ends() {
+        let signals = Signals::default();
+        assert_eq!(signals.first(), None);
+        signals.received(15);
+        assert_eq!(signals.first(), Some(15));
+        assert!(signals.cancellation().is_cancelled());
+        assert!(!signals.at_once.is_cancelled());
+        signals.received(2);
+        assert_eq!(signals.first(), Some(15));
+        assert!(signals.at_once.is_cancelled());
+    }
+}
