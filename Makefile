@@ -1,0 +1,58 @@
+# What a person types. Everything below installs what it needs by itself, see scripts/provision.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# rustup's folder may not be on the PATH of a fresh machine's shell.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+# Arguments of the demo, for instance DEMO_ARGS=--keep
+DEMO_ARGS ?=
+# More arguments for the test runner, for instance TEST_ARGS='-p holdfast-store' or TEST_ARGS=-E 'test(restore)'
+TEST_ARGS ?=
+
+.PHONY: help
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+		printf '  make %-9s %s\n' "$$name" "$$text"; done
+
+.PHONY: build
+build: ## Build a development version
+	@scripts/provision --build
+	cargo build --locked --workspace --bins
+
+.PHONY: release
+release: ## Build the release version, target/release/holdfast
+	@scripts/provision --build
+	cargo build --locked --release -p holdfast-cli
+
+.PHONY: demo
+demo: ## Back up, break and restore a PostgreSQL before your eyes; DEMO_ARGS=--keep leaves it running
+	@scripts/provision --demo
+	@cargo build --locked --release -p holdfast-cli -p holdfast-testkit --bins
+	@cargo run --quiet --locked --release -p holdfast-testkit --bin holdfast-demo -- $(DEMO_ARGS)
+
+.PHONY: test
+test: ## Check everything: lints, every tier of tests, the documents, the independent reader
+	@scripts/test all
+
+.PHONY: quick
+quick: ## The tests alone, without lints and documents; TEST_ARGS goes to the test runner
+	@scripts/test tests $(TEST_ARGS)
+
+.PHONY: lint
+lint: ## Check format, lints and dependencies
+	@scripts/test lint
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt --all
+
+.PHONY: doc
+doc: ## Build the API documents, target/doc
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+.PHONY: clean
+clean: ## Remove what was built; the cache of servers outside the checkout stays
+	cargo clean
