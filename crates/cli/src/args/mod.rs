@@ -214,7 +214,7 @@ impl Args {
                 }
                 if compression.is_some() {
                     set("backup.compression", "--compression", &|written| {
-                        written.backup.compression.clone_from(compression)
+                        written.backup.compression.clone_from(compression);
                     });
                 }
                 if archive_timeout.is_some() {
