@@ -1,0 +1,454 @@
+//! One WAL file into every repository: read, scanned, compressed by pieces, created, confirmed.
+//!
+//! Steps for a file: check it against each claim; read it; on the crew, piece by piece, compress once for each codec and
+//! seal once for each repository; hand the frames to the uploads in order; end each object with facts and tail; create all
+//! objects at the same time; then ask each store for size and checksum of what it has now.
+//!
+//! A name that is taken is judged by what stands under it: the stored object is read whole and verified. The same content
+//! (BLAKE3 and length of the raw file; two encrypted objects of one file never have the same bytes) is success, other
+//! content is [`What::Divergence`], and a record of it goes into the ledger when it can.
+//!
+//! Memory: a file takes one permit for everything it may hold before it starts, so that files wait for each other and
+//! never in the middle, and gives back most of it when it is compressed and only waits for the store.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::wal::reader::WalSegment;
+use holdfast_pgtypes::{PgVersion, WalFileName};
+use holdfast_repo::frame::ObjectType;
+use holdfast_repo::name::{self, ClusterName, LedgerTime};
+use holdfast_repo::record::{ClaimRecord, LedgerEntry, LedgerRecord, sha256_hex};
+use holdfast_repo::wal_object::{PIECE_BYTES, WalObjectFacts, WalObjectPlan};
+use holdfast_repo::{ChunkHash, Compression};
+use holdfast_store::StoreErrorKind;
+use serde::Serialize;
+use serde_json::json;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use super::encode::{self, MAX_SCANNED_BYTES, ObjectForm};
+use super::local_file::LocalFile;
+use super::stored::{self, Sent};
+use crate::error::{Doing, Error, What};
+use crate::pipeline::budget::{ByteBudget, MINIMUM_BYTES, Permit};
+use crate::pipeline::crew::Crew;
+use crate::pipeline::object_upload::ObjectUpload;
+use crate::repository::claim::Identity;
+use crate::repository::{Repository, object_name};
+
+/// A WAL object up to this size goes up in one request: an ordinary segment always does.
+const PART_BYTES: usize = 32 << 20;
+
+/// Pieces of one file on the crew at the same time.
+const PIECES_IN_FLIGHT: usize = 4;
+
+/// How long to clean up behind an upload that is given up.
+const ABORT_WITHIN: Duration = Duration::from_secs(5);
+
+/// A repository that a WAL file goes to, with the claim that it belongs to.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// The open repository.
+    pub repository: Repository,
+    /// The claim, checked already.
+    pub claim: ClaimRecord,
+}
+
+/// What all files of a run share.
+#[derive(Debug, Clone)]
+pub struct ArchiveContext {
+    /// Whose archive.
+    pub cluster: ClusterName,
+    /// Codec and level; where the claim's codec is another, that one is used at its usual level.
+    pub compression: Compression,
+    /// Where pieces are compressed.
+    pub crew: Crew,
+    /// What bounds the memory of all files together.
+    pub budget: ByteBudget,
+    /// Host and time for ledger records; none are written without.
+    pub ledger: Option<(String, DateTime<Utc>)>,
+}
+
+/// How a file came to be in a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stored {
+    /// This run created the object.
+    Created,
+    /// The same content stood there already.
+    AlreadyThere,
+}
+
+/// A file in one repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StoredIn {
+    /// The redacted URL.
+    pub store: String,
+    /// Whether it was new.
+    pub stored: Stored,
+    /// Size of the object that this run made for it.
+    pub size_bytes: u64,
+}
+
+/// A file that is durable in every repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ArchivedFile {
+    /// Its name.
+    pub file: WalFileName,
+    /// Its size.
+    pub raw_bytes: u64,
+    /// Where it is, in the order of the repositories.
+    pub repositories: Vec<StoredIn>,
+}
+
+/// Archives one file of `pg_wal` in one repository, under the same rules as `wal push`; `Ok` means durable.
+pub async fn archive_file(
+    repository: &Repository,
+    cluster: &ClusterName,
+    claim: &ClaimRecord,
+    path: &Path,
+    compression: Compression,
+    crew: &Crew,
+    cancel: &CancellationToken,
+) -> Result<ArchivedFile, Error> {
+    let path = path.to_owned();
+    let file = Arc::new(blocking(move || LocalFile::open(&path)).await?);
+    let context = ArchiveContext {
+        cluster: cluster.clone(),
+        compression,
+        crew: crew.clone(),
+        budget: ByteBudget::new(MINIMUM_BYTES),
+        ledger: None,
+    };
+    let destinations = [Destination { repository: repository.clone(), claim: claim.clone() }];
+    let permit = context.budget.acquire(memory_needed(&file, destinations.len())).await;
+    deliver(file, &destinations, &context, permit, cancel).await
+}
+
+/// The most bytes that [`deliver`] holds for a file at any moment.
+pub(super) fn memory_needed(file: &LocalFile, destinations: usize) -> u64 {
+    let size = file.identity.size_bytes;
+    let window = (PIECES_IN_FLIGHT * PIECE_BYTES) as u64;
+    let raw = if size <= MAX_SCANNED_BYTES { size } else { window };
+    // Being filled, and two more parts on their way.
+    let outgoing = size.min(3 * PART_BYTES as u64 + window);
+    raw + outgoing * destinations as u64
+}
+
+/// Brings a file into every destination. `permit` covers [`memory_needed`].
+pub(super) async fn deliver(
+    file: Arc<LocalFile>,
+    destinations: &[Destination],
+    context: &ArchiveContext,
+    permit: Permit,
+    cancel: &CancellationToken,
+) -> Result<ArchivedFile, Error> {
+    let name = file.name;
+    let mut delivery = Delivery { file, destinations, context, permit, outgoing: Vec::new() };
+    let outcome = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(What::Cancelled.into()),
+        outcome = delivery.run() => outcome,
+    };
+    if outcome.is_err() {
+        for upload in delivery.outgoing.iter_mut().filter_map(|outgoing| outgoing.upload.take()) {
+            if tokio::time::timeout(ABORT_WITHIN, upload.abort()).await.is_err() {
+                tracing::debug!(file = %name, "an unfinished upload could not be removed in time");
+            }
+        }
+    }
+    outcome.doing(|| format!("archiving {name}"))
+}
+
+struct Delivery<'a> {
+    file: Arc<LocalFile>,
+    destinations: &'a [Destination],
+    context: &'a ArchiveContext,
+    permit: Permit,
+    outgoing: Vec<Outgoing>,
+}
+
+/// One object on its way.
+struct Outgoing {
+    object: String,
+    /// `None` when the name turned out to be taken, and once it is finished.
+    upload: Option<ObjectUpload>,
+    size_bytes: u64,
+    crc32c: u32,
+}
+
+impl Outgoing {
+    async fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.size_bytes += bytes.len() as u64;
+        self.crc32c = crc32c::crc32c_append(self.crc32c, bytes);
+        let Some(upload) = &mut self.upload else { return Ok(()) };
+        match upload.push(bytes, None).await {
+            Err(error) if is_already_there(&error) => {
+                if let Some(upload) = self.upload.take() {
+                    upload.abort().await;
+                }
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+impl Delivery<'_> {
+    async fn run(&mut self) -> Result<ArchivedFile, Error> {
+        for destination in self.destinations {
+            self.file.check(&identity_of(&destination.claim)?)?;
+        }
+        let forms = Arc::new(self.begin().await?);
+        let facts = self.compress(&forms).await?;
+        self.end(&forms, &facts).await?;
+        drop(forms);
+
+        let outgoing = std::mem::take(&mut self.outgoing);
+        let (file, context) = (&self.file, self.context);
+        let finishing = self.destinations.iter().zip(outgoing).map(|(destination, outgoing)| {
+            let facts = &facts;
+            async move { finish(file, destination, context, outgoing, facts).await }
+        });
+        // All run to their end even when one fails: what is stored now need not be sent again.
+        let repositories = futures::future::join_all(finishing).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(ArchivedFile { file: self.file.name, raw_bytes: facts.raw_len, repositories })
+    }
+
+    /// Opens one upload for each destination and gives it the head.
+    async fn begin(&mut self) -> Result<Vec<ObjectForm>, Error> {
+        let mut forms = Vec::with_capacity(self.destinations.len());
+        for Destination { repository, claim } in self.destinations {
+            let object = stored::wal_object_name(repository, &self.context.cluster, claim, &self.file.name);
+            let (sealer, head) =
+                holdfast_repo::ObjectSealer::new(ObjectType::Wal, &object, repository.id(), repository.key())?;
+            let upload = ObjectUpload::new(Arc::clone(repository.store()), object_name(&object)?, PART_BYTES);
+            let mut outgoing = Outgoing { object, upload: Some(upload), size_bytes: 0, crc32c: 0 };
+            outgoing.push(&head).await?;
+            self.outgoing.push(outgoing);
+            let codec = name::wal_codec(&self.file.name, claim.wal_codec);
+            let configured = self.context.compression;
+            let compression = if codec == configured.codec() { configured } else { Compression::of(codec) };
+            forms.push(ObjectForm { sealer, compression });
+        }
+        Ok(forms)
+    }
+
+    /// Reads, hashes, scans and compresses the file; gives the sealed pieces to the uploads in order.
+    async fn compress(&mut self, forms: &Arc<Vec<ObjectForm>>) -> Result<WalObjectFacts, Error> {
+        let raw_len = self.file.identity.size_bytes;
+        let plan = WalObjectPlan::new(usize::try_from(raw_len).unwrap_or(usize::MAX));
+        let crew = &self.context.crew;
+        let (hash, facts) = if raw_len <= MAX_SCANNED_BYTES {
+            let file = Arc::clone(&self.file);
+            let whole = Arc::new(blocking(move || file.read_all()).await?);
+            let mut waiting = VecDeque::with_capacity(PIECES_IN_FLIGHT);
+            // The records are looked at last: their facts are needed last.
+            let mut described = None;
+            let pieces = plan.pieces();
+            let last = pieces.len();
+            for (index, range) in pieces.enumerate() {
+                if waiting.len() == PIECES_IN_FLIGHT {
+                    push_first(&mut waiting, &mut self.outgoing).await?;
+                }
+                let (raw, forms) = (Arc::clone(&whole), Arc::clone(forms));
+                waiting.push_back(crew.run(move || encode::seal_piece(&raw[range], index as u32 + 1, &forms)));
+                if index + 1 == last {
+                    described = Some(crew.run(self.describe_job(Arc::clone(&whole))?));
+                }
+            }
+            drop(whole);
+            while !waiting.is_empty() {
+                push_first(&mut waiting, &mut self.outgoing).await?;
+            }
+            match described {
+                Some(described) => described.await?,
+                None => (ChunkHash::of(b""), json!({})),
+            }
+        } else {
+            let mut waiting = VecDeque::with_capacity(PIECES_IN_FLIGHT);
+            let mut hasher = blake3::Hasher::new();
+            for index in 0..plan.pieces().len() {
+                if waiting.len() == PIECES_IN_FLIGHT {
+                    push_first(&mut waiting, &mut self.outgoing).await?;
+                }
+                let file = Arc::clone(&self.file);
+                let (piece, updated) = blocking(move || {
+                    let piece = file.read_piece(index as u64)?;
+                    hasher.update(&piece);
+                    Ok((piece, hasher))
+                })
+                .await?;
+                hasher = updated;
+                let forms = Arc::clone(forms);
+                waiting.push_back(crew.run(move || encode::seal_piece(&piece, index as u32 + 1, &forms)));
+            }
+            while !waiting.is_empty() {
+                push_first(&mut waiting, &mut self.outgoing).await?;
+            }
+            (hasher.finalize().into(), encode::scan(None))
+        };
+        let file = Arc::clone(&self.file);
+        blocking(move || file.check_unchanged()).await?;
+        Ok(WalObjectFacts { file_name: self.file.name.to_string(), raw_len, blake3: hash, facts })
+    }
+
+    /// The job that hashes the whole file and, for a segment, reads its records.
+    fn describe_job(
+        &self,
+        whole: Arc<Vec<u8>>,
+    ) -> Result<impl FnOnce() -> (ChunkHash, serde_json::Value) + Send + 'static, Error> {
+        let identity = self.destinations.first().map(|first| identity_of(&first.claim)).transpose()?;
+        let segment = self.file.segment();
+        Ok(move || {
+            let hash = ChunkHash::of(&whole);
+            let facts = match (segment, identity) {
+                (Some(name), Some(Identity { version, wal_segment_size: size, .. })) => {
+                    encode::scan(Some(WalSegment { bytes: &whole, name, size, version }))
+                }
+                _ => json!({}),
+            };
+            (hash, facts)
+        })
+    }
+
+    /// Gives every upload its facts and tail; then nothing of the file is held but what the uploads have.
+    async fn end(&mut self, forms: &[ObjectForm], facts: &WalObjectFacts) -> Result<(), Error> {
+        let pieces = facts.raw_len.div_ceil(PIECE_BYTES as u64) as u32;
+        for (outgoing, form) in self.outgoing.iter_mut().zip(forms) {
+            let end = encode::seal_end(form, facts, pieces + 1, outgoing.size_bytes)?;
+            outgoing.push(&end).await?;
+        }
+        self.permit.shrink_to(self.outgoing.iter().map(|outgoing| outgoing.size_bytes).sum());
+        Ok(())
+    }
+}
+
+async fn push_first<F>(waiting: &mut VecDeque<F>, outgoing: &mut [Outgoing]) -> Result<(), Error>
+where
+    F: Future<Output = Result<Result<Vec<Vec<u8>>, Error>, Error>>,
+{
+    let Some(first) = waiting.pop_front() else { return Ok(()) };
+    for (outgoing, sealed) in outgoing.iter_mut().zip(first.await??) {
+        outgoing.push(&sealed).await?;
+    }
+    Ok(())
+}
+
+/// Creates the object and confirms it, or judges the one that stands there.
+async fn finish(
+    file: &Arc<LocalFile>,
+    destination: &Destination,
+    context: &ArchiveContext,
+    outgoing: Outgoing,
+    facts: &WalObjectFacts,
+) -> Result<StoredIn, Error> {
+    let Outgoing { object, upload, size_bytes, crc32c } = outgoing;
+    let repository = &destination.repository;
+    let created = match upload {
+        None => false,
+        Some(upload) => match upload.finish().await {
+            Ok(_) => true,
+            Err(error) if is_already_there(&error) => false,
+            Err(error) => return Err(error),
+        },
+    };
+    let stored = if created {
+        stored::confirm(repository, &object, Sent { size_bytes, crc32c }).await?;
+        Stored::Created
+    } else {
+        judge(file, destination, context, &object, facts).await?;
+        Stored::AlreadyThere
+    };
+    Ok(StoredIn { store: repository.describe(), stored, size_bytes })
+}
+
+/// Compares the object that stands under the file's name with the file.
+async fn judge(
+    file: &Arc<LocalFile>,
+    destination: &Destination,
+    context: &ArchiveContext,
+    object: &str,
+    facts: &WalObjectFacts,
+) -> Result<(), Error> {
+    let Destination { repository, claim } = destination;
+    let (raw, stored) = stored::read(repository, object, &context.crew)
+        .await
+        .doing(|| format!("comparing {} with what is stored under its name", file.name))?;
+    if stored.blake3 == facts.blake3 && stored.raw_len == facts.raw_len {
+        return Ok(());
+    }
+    if let Some((host, now)) = &context.ledger {
+        let file = Arc::clone(file);
+        let file_name = file.name;
+        let digests = context.crew.run(move || Ok((sha256_hex(&raw), sha256_hex(&file.read_all()?)))).await;
+        let written = match digests.and_then(|digests| digests) {
+            Ok((stored_sha256, offered_sha256)) => {
+                let entry =
+                    LedgerEntry::Divergence { claim: claim.number, file: file_name, stored_sha256, offered_sha256 };
+                write_ledger(repository, &context.cluster, host, *now, entry).await
+            }
+            Err(error) => Err(error),
+        };
+        // The divergence itself is what the caller must hear of.
+        if let Err(error) = written {
+            tracing::warn!(file = %file_name, %error, "the divergence could not be written to the ledger");
+        }
+    }
+    Err(What::Divergence {
+        store: repository.describe(),
+        name: object.to_owned(),
+        stored: stored.blake3.to_string(),
+        here: facts.blake3.to_string(),
+    }
+    .into())
+}
+
+async fn write_ledger(
+    repository: &Repository,
+    cluster: &ClusterName,
+    host: &str,
+    now: DateTime<Utc>,
+    entry: LedgerEntry,
+) -> Result<(), Error> {
+    let kind = entry.kind();
+    let record = LedgerRecord {
+        time: now,
+        host: host.to_owned(),
+        software_version: env!("CARGO_PKG_VERSION").to_owned(),
+        entry,
+    };
+    let mut time = LedgerTime::new(now).map_err(|e| What::Internal(e.to_string()))?;
+    // Another writer may have taken the very microsecond.
+    for _ in 0..8 {
+        match repository.create_record(&name::ledger(cluster, time, kind), &record).await {
+            Err(error) if is_already_there(&error) => time = time.next(),
+            outcome => return outcome,
+        }
+    }
+    Err(What::Internal("no free name in the ledger".to_owned()).into())
+}
+
+/// Whose WAL a claim is for.
+pub(super) fn identity_of(claim: &ClaimRecord) -> Result<Identity, Error> {
+    let version = PgVersion::new(claim.pg_major).map_err(|e| What::Malformed {
+        name: format!("claim {} on {}", claim.number, claim.cluster),
+        reason: e.to_string(),
+    })?;
+    Ok(Identity { system_identifier: claim.system_identifier, version, wal_segment_size: claim.wal_segment_size })
+}
+
+/// Runs file I/O where it may block.
+pub(super) async fn blocking<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    spawn_blocking(job).await.unwrap_or_else(|e| Err(What::Internal(format!("a file task failed: {e}")).into()))
+}
+
+fn is_already_there(error: &Error) -> bool {
+    matches!(&*error.what, What::Store(e) if e.kind() == StoreErrorKind::AlreadyExists)
+}

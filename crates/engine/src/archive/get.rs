@@ -1,0 +1,339 @@
+//! `wal get`: the `restore_command`.
+//!
+//! Steps: hand over from the spool when the segment was fetched ahead; else ask the repositories in their order, the first
+//! that has the file, whole and right, wins; write it beside the destination, fsync, rename; then fetch the segments after
+//! it into the spool, within a time limit, since PostgreSQL waits.
+//!
+//! Three answers are kept apart, because PostgreSQL ends recovery on one of them: here it is; [`What::Absent`], said only
+//! when every repository was opened, has the claim, and answered that there is no such object; and any other error, which
+//! means "not known". A damaged object in one repository is no answer at all when another has a good one.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::wal::segment_check::{ExpectedSegment, check_segment_header};
+use holdfast_pgtypes::{SegmentName, SystemIdentifier, WalFileName};
+use holdfast_repo::ChunkHash;
+use holdfast_repo::name::ClusterName;
+use holdfast_repo::record::ClaimRecord;
+use serde::Serialize;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::deliver::{blocking, identity_of};
+use super::prefetched::{self, Prefetched};
+use super::spool::{self, RepositorySetId};
+use super::stored;
+use crate::error::{Doing, Error, What};
+use crate::pipeline::budget::ByteBudget;
+use crate::pipeline::crew::Crew;
+use crate::repository::{Repository, RepositoryTarget};
+
+/// When the requested file is in place, fetching ahead gets this long.
+const PREFETCH_WITHIN: Duration = Duration::from_secs(15);
+
+/// What `wal get` is told.
+#[derive(Debug, Clone)]
+pub struct GetOptions {
+    /// Whose archive.
+    pub cluster: ClusterName,
+    /// `%f` as PostgreSQL gives it.
+    pub name: WalFileName,
+    /// `%p`: where the file goes, relative to the current directory or absolute.
+    pub destination: PathBuf,
+    /// How many segments after the requested one are fetched ahead; also the most that the spool holds.
+    pub prefetch: usize,
+    /// Where they are kept.
+    pub spool: PathBuf,
+    /// The repositories.
+    pub repository_set: RepositorySetId,
+    /// Whose WAL is wanted, from `pg_control` of the directory being recovered. Without it, that of the claim in force.
+    pub system_identifier: Option<SystemIdentifier>,
+    /// The threads that decompress.
+    pub crew: Crew,
+    /// The bound on memory.
+    pub budget: ByteBudget,
+    /// Now.
+    pub now: DateTime<Utc>,
+}
+
+/// What a successful `wal get` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GetReport {
+    /// The file.
+    pub file: WalFileName,
+    /// Where it came from.
+    pub source: GetSource,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Segments that this run fetched ahead.
+    pub prefetched: usize,
+}
+
+/// Where a file came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GetSource {
+    /// An earlier run had fetched it ahead.
+    Spool,
+    /// This repository, by its redacted URL.
+    Repository(String),
+}
+
+/// Brings a file of the archive to its destination.
+pub async fn get(
+    targets: &[RepositoryTarget],
+    options: &GetOptions,
+    cancel: &CancellationToken,
+) -> Result<GetReport, Error> {
+    get_inner(targets, options, cancel).await.doing(|| format!("fetching {} from the archive", options.name))
+}
+
+async fn get_inner(
+    targets: &[RepositoryTarget],
+    options: &GetOptions,
+    cancel: &CancellationToken,
+) -> Result<GetReport, Error> {
+    if targets.is_empty() {
+        return Err(What::Refused("there is no repository to fetch from".to_owned()).into());
+    }
+    if let Some(system_identifier) = options.system_identifier
+        && let Some(report) = options.from_spool(system_identifier).await?
+    {
+        return Ok(report);
+    }
+    let answer = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(What::Cancelled.into()),
+        answer = ask_all(targets, options) => answer?,
+    };
+    let found = match answer {
+        Answer::Done(report) => return Ok(report),
+        Answer::Found(found) => found,
+    };
+    let size_bytes = found.raw.len() as u64;
+    let Found { repository, claim, raw } = found;
+    let destination = options.destination.clone();
+    let now = options.now;
+    blocking(move || {
+        prefetched::write_durably(&destination, &raw)?;
+        spool::remove_stale(prefetched::parent_of(&destination), now.into());
+        Ok(())
+    })
+    .await?;
+    let source = GetSource::Repository(repository.describe());
+    let mut report = GetReport { file: options.name, source, size_bytes, prefetched: 0 };
+    if let WalFileName::Segment(segment) = options.name
+        && options.prefetch > 0
+    {
+        // The file is in place: from here on nothing makes the answer worse.
+        report.prefetched = tokio::select! {
+            biased;
+            () = cancel.cancelled() => 0,
+            count = prefetch(options, segment, &repository, &claim) => count,
+        };
+    }
+    Ok(report)
+}
+
+/// A file that one repository had, verified.
+struct Found {
+    repository: Repository,
+    claim: ClaimRecord,
+    raw: Vec<u8>,
+}
+
+enum Answer {
+    Found(Found),
+    /// Handed over from the spool after all.
+    Done(GetReport),
+}
+
+async fn ask_all(targets: &[RepositoryTarget], options: &GetOptions) -> Result<Answer, Error> {
+    let mut doubt: Option<Error> = None;
+    for target in targets {
+        match ask(target, options).await {
+            Ok(Some(answer)) => {
+                if let Some(error) = doubt {
+                    tracing::warn!(file = %options.name, %error, "another repository had to answer");
+                }
+                return Ok(answer);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                if doubt.is_none() {
+                    doubt = Some(error);
+                } else {
+                    tracing::warn!(file = %options.name, %error, "a further repository could not answer");
+                }
+            }
+        }
+    }
+    Err(doubt.unwrap_or_else(|| What::Absent { file: options.name.to_string() }.into()))
+}
+
+/// Asks one repository; `None` is its answer that the file is not there.
+async fn ask(target: &RepositoryTarget, options: &GetOptions) -> Result<Option<Answer>, Error> {
+    let repository = Repository::open(target).await?;
+    let claim = choose_claim(&repository, options).await?;
+    if options.system_identifier.is_none()
+        && let Some(report) = options.from_spool(claim.system_identifier).await?
+    {
+        return Ok(Some(Answer::Done(report)));
+    }
+    let bytes = memory_needed(&claim, options.name);
+    let _permit = options.budget.acquire(bytes).await;
+    let fetched = fetch(&repository, &claim, options, &options.name).await?;
+    Ok(fetched.map(|(raw, _)| Answer::Found(Found { repository, claim, raw })))
+}
+
+/// The claim whose WAL is wanted.
+async fn choose_claim(repository: &Repository, options: &GetOptions) -> Result<ClaimRecord, Error> {
+    let Some(wanted) = options.system_identifier else {
+        return repository.current_claim(&options.cluster).await;
+    };
+    let mut claims = repository.claims(&options.cluster).await?;
+    let Some(newest) = claims.last() else {
+        let (store, cluster) = (repository.describe(), options.cluster.to_string());
+        return Err(What::NoClaim { store, cluster }.into());
+    };
+    let wrong = What::WrongCluster {
+        store: repository.describe(),
+        cluster: options.cluster.to_string(),
+        claimed: newest.system_identifier,
+        here: "the cluster being recovered".to_owned(),
+        found: wanted,
+    };
+    claims.retain(|claim| claim.system_identifier == wanted);
+    claims.pop().ok_or_else(|| wrong.into())
+}
+
+/// Fetches a file and verifies all of it; `None` is the repository's answer that there is none.
+async fn fetch(
+    repository: &Repository,
+    claim: &ClaimRecord,
+    options: &GetOptions,
+    file: &WalFileName,
+) -> Result<Option<(Vec<u8>, ChunkHash)>, Error> {
+    let object = stored::wal_object_name(repository, &options.cluster, claim, file);
+    let (raw, facts) = match stored::read(repository, &object, &options.crew).await {
+        Ok(read) => read,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if let WalFileName::Segment(name) | WalFileName::Partial(name) = *file {
+        check_segment(&raw, name, claim).doing(|| format!("checking {object} from {}", repository.describe()))?;
+    }
+    Ok(Some((raw, facts.blake3)))
+}
+
+fn check_segment(raw: &[u8], name: SegmentName, claim: &ClaimRecord) -> Result<(), Error> {
+    let identity = identity_of(claim)?;
+    let size = identity.wal_segment_size;
+    let expected =
+        ExpectedSegment { system_identifier: identity.system_identifier, version: identity.version, name, size };
+    check_segment_header(raw, &expected).map_err(|source| What::SegmentMismatch { file: name.to_string(), source })?;
+    if raw.len() as u64 == size.as_u64() {
+        Ok(())
+    } else {
+        let path = PathBuf::from(name.to_string());
+        Err(What::SegmentSize { path, found: raw.len() as u64, expected: size }.into())
+    }
+}
+
+/// The object and the file in it, for a while both.
+fn memory_needed(claim: &ClaimRecord, file: WalFileName) -> u64 {
+    match file {
+        WalFileName::Segment(_) | WalFileName::Partial(_) => 2 * claim.wal_segment_size.as_u64(),
+        WalFileName::History(_) | WalFileName::BackupHistory { .. } => 64 << 10,
+    }
+}
+
+/// Fetches the segments after `reached` into the spool; how many. Nothing that goes wrong here is an error.
+async fn prefetch(options: &GetOptions, reached: SegmentName, repository: &Repository, claim: &ClaimRecord) -> usize {
+    let spooled = options.prefetched(claim.system_identifier);
+    let wanted = {
+        let (spooled, limit, size, now) = (spooled.clone(), options.prefetch, claim.wal_segment_size, options.now);
+        let looked = blocking(move || {
+            spooled.remove_stale(now.into());
+            spooled.sweep(reached, limit);
+            let following = std::iter::successors(reached.next(size), |segment| segment.next(size)).take(limit);
+            Ok(following.filter(|segment| !spooled.has(*segment)).collect::<Vec<_>>())
+        });
+        looked.await.unwrap_or_default()
+    };
+    let mut tasks = JoinSet::new();
+    for segment in wanted {
+        let (options, repository, claim, spooled) =
+            (options.clone(), repository.clone(), claim.clone(), spooled.clone());
+        tasks.spawn(async move { prefetch_one(&options, segment, &repository, &claim, spooled).await });
+    }
+    let mut count = 0;
+    let all = async {
+        while let Some(done) = tasks.join_next().await {
+            count += usize::from(matches!(done, Ok(true)));
+        }
+    };
+    if tokio::time::timeout(PREFETCH_WITHIN, all).await.is_err() {
+        tracing::debug!("fetching ahead took too long and was ended");
+    }
+    tasks.shutdown().await;
+    count
+}
+
+async fn prefetch_one(
+    options: &GetOptions,
+    segment: SegmentName,
+    repository: &Repository,
+    claim: &ClaimRecord,
+    spooled: Prefetched,
+) -> bool {
+    let file = WalFileName::Segment(segment);
+    let _permit = options.budget.acquire(memory_needed(claim, file)).await;
+    match fetch(repository, claim, options, &file).await {
+        Ok(None) => false,
+        Ok(Some((raw, hash))) => match blocking(move || spooled.keep(segment, &hash, &raw)).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%segment, %error, "a segment fetched ahead cannot be kept in the spool");
+                false
+            }
+        },
+        Err(error) => {
+            // When PostgreSQL asks for it, it will be asked for again, and then the error counts.
+            tracing::debug!(%segment, %error, "a segment could not be fetched ahead");
+            false
+        }
+    }
+}
+
+impl GetOptions {
+    fn prefetched(&self, system_identifier: SystemIdentifier) -> Prefetched {
+        Prefetched::new(&self.spool, &self.cluster, &self.repository_set, system_identifier)
+    }
+
+    /// Hands the segment over from the spool when it is there.
+    async fn from_spool(&self, system_identifier: SystemIdentifier) -> Result<Option<GetReport>, Error> {
+        let WalFileName::Segment(segment) = self.name else { return Ok(None) };
+        if self.prefetch == 0 {
+            return Ok(None);
+        }
+        let spooled = self.prefetched(system_identifier);
+        let (destination, limit) = (self.destination.clone(), self.prefetch);
+        let size_bytes = blocking(move || {
+            let size_bytes = spooled.hand_over(segment, &destination)?;
+            if size_bytes.is_some() {
+                spooled.sweep(segment, limit);
+            }
+            Ok(size_bytes)
+        })
+        .await?;
+        Ok(size_bytes.map(|size_bytes| GetReport {
+            file: self.name,
+            source: GetSource::Spool,
+            size_bytes,
+            prefetched: 0,
+        }))
+    }
+}

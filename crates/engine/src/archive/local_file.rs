@@ -1,0 +1,147 @@
+//! A WAL file on this machine, on its way into the archive: opened once, checked by its first bytes, read by pieces.
+//!
+//! The file's identity is taken when it is opened and compared when it has been read: a file that changed in between is
+//! not archived, and a mark made from this identity does not speak for another file.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use holdfast_pgtypes::wal::page::WalPageHeader;
+use holdfast_pgtypes::wal::segment_check::{ExpectedSegment, NEEDED_BYTES, check_segment_header};
+use holdfast_pgtypes::{ControlFile, PgVersion, SegmentName, WalFileName, WalSegmentSize};
+use holdfast_repo::wal_object::PIECE_BYTES;
+
+use super::mark::{self, FileIdentity};
+use crate::error::{Doing, Error, What};
+use crate::repository::claim::Identity;
+
+/// History and backup history files are a few hundred bytes; what is longer than this is something else.
+const MAX_TEXT_FILE_BYTES: u64 = 16 << 20;
+
+/// An open WAL file.
+#[derive(Debug)]
+pub(super) struct LocalFile {
+    pub(super) path: PathBuf,
+    pub(super) name: WalFileName,
+    pub(super) identity: FileIdentity,
+    file: File,
+    head: Vec<u8>,
+}
+
+impl LocalFile {
+    /// Opens the file and reads its first bytes. Blocks.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let name = mark::wal_file_name(path).ok_or_else(|| {
+            What::Refused(format!(
+                "{} is not the name of a WAL segment, history or backup history file",
+                path.display()
+            ))
+        })?;
+        let file = File::open(path).map_err(|e| Error::file("open", path, e))?;
+        let metadata = file.metadata().map_err(|e| Error::file("read", path, e))?;
+        if !metadata.is_file() {
+            return Err(What::Refused(format!("{} is not a file", path.display())).into());
+        }
+        let identity = FileIdentity::of(&metadata);
+        let mut head = vec![0; NEEDED_BYTES.min(usize::try_from(identity.size_bytes).unwrap_or(NEEDED_BYTES))];
+        file.read_exact_at(&mut head, 0).map_err(|e| Error::file("read", path, e))?;
+        Ok(Self { path: path.to_owned(), name, identity, file, head })
+    }
+
+    /// The segment whose content the file has; history and backup history files have none.
+    pub(super) fn segment(&self) -> Option<SegmentName> {
+        match self.name {
+            WalFileName::Segment(segment) | WalFileName::Partial(segment) => Some(segment),
+            WalFileName::History(_) | WalFileName::BackupHistory { .. } => None,
+        }
+    }
+
+    /// Which cluster a segment says it is of; `None` for files that do not say.
+    pub(super) fn stated_identity(&self) -> Result<Option<Identity>, Error> {
+        if self.segment().is_none() {
+            return Ok(None);
+        }
+        let malformed = |reason: String| What::Malformed { name: self.path.display().to_string(), reason };
+        let header = WalPageHeader::parse(&self.head)
+            .ok_or_else(|| malformed(format!("it has {} bytes, less than a WAL page header", self.head.len())))?;
+        let version = PgVersion::from_wal_page_magic(header.magic).ok_or_else(|| {
+            malformed(format!("it begins with {:04X}, which no WAL of PostgreSQL 13 to 18 does", header.magic))
+        })?;
+        let long = header
+            .long
+            .ok_or_else(|| malformed("it does not begin with the header of a segment's first page".to_owned()))?;
+        let wal_segment_size = WalSegmentSize::new(long.segment_size).map_err(|e| malformed(e.to_string()))?;
+        Ok(Some(Identity { system_identifier: long.system_identifier, version, wal_segment_size }))
+    }
+
+    /// Whether the file is what its name says, of this cluster, and whole.
+    pub(super) fn check(&self, identity: &Identity) -> Result<(), Error> {
+        let found = self.identity.size_bytes;
+        let Some(name) = self.segment() else {
+            if found == 0 {
+                let name = self.path.display().to_string();
+                return Err(What::Malformed { name, reason: "it is empty".to_owned() }.into());
+            }
+            if found > MAX_TEXT_FILE_BYTES {
+                return Err(What::Refused(format!("{} has {found} bytes", self.path.display())).into());
+            }
+            return Ok(());
+        };
+        let Identity { system_identifier, version, wal_segment_size: size } = *identity;
+        let expected = ExpectedSegment { system_identifier, version, name, size };
+        check_segment_header(&self.head, &expected)
+            .map_err(|source| What::SegmentMismatch { file: self.path.display().to_string(), source })?;
+        if found != size.as_u64() {
+            return Err(What::SegmentSize { path: self.path.clone(), found, expected: size }.into());
+        }
+        Ok(())
+    }
+
+    /// Reads a piece of the file. Blocks.
+    pub(super) fn read_piece(&self, number: u64) -> Result<Vec<u8>, Error> {
+        let start = number * PIECE_BYTES as u64;
+        let length = self.identity.size_bytes.saturating_sub(start).min(PIECE_BYTES as u64);
+        let mut piece = vec![0; length as usize];
+        self.file.read_exact_at(&mut piece, start).map_err(|e| Error::file("read", &self.path, e))?;
+        Ok(piece)
+    }
+
+    /// Reads the whole file. Blocks.
+    pub(super) fn read_all(&self) -> Result<Vec<u8>, Error> {
+        let length = usize::try_from(self.identity.size_bytes)
+            .map_err(|_| What::Refused(format!("{} is too large", self.path.display())))?;
+        let mut whole = vec![0; length];
+        self.file.read_exact_at(&mut whole, 0).map_err(|e| Error::file("read", &self.path, e))?;
+        Ok(whole)
+    }
+
+    /// Fails when the file is not any more what it was when it was opened. Blocks.
+    pub(super) fn check_unchanged(&self) -> Result<(), Error> {
+        let metadata = self.file.metadata().map_err(|e| Error::file("read", &self.path, e))?;
+        if FileIdentity::of(&metadata) == self.identity {
+            Ok(())
+        } else {
+            Err(What::Refused(format!("{} was changed while it was read", self.path.display())).into())
+        }
+    }
+}
+
+/// The identity in `global/pg_control` of the data directory around a WAL file, `None` when there is none. Blocks.
+///
+/// The way up is taken on the path's text: `pg_wal` may be a symbolic link, whose `..` is not the data directory.
+pub(super) fn identity_around(path: &Path) -> Result<Option<Identity>, Error> {
+    let Some(pgdata) = path.parent().and_then(Path::parent) else { return Ok(None) };
+    let control = pgdata.join("global").join("pg_control");
+    let bytes = match std::fs::read(&control) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::file("read", &control, error)),
+    };
+    let parsed = ControlFile::parse(&bytes).or_else(|first| {
+        // The server may have been writing it: once more, as PostgreSQL's own tools do.
+        std::fs::read(&control).map_err(|_| first).and_then(|bytes| ControlFile::parse(&bytes))
+    });
+    let parsed = parsed.map_err(|source| What::ControlFile { path: control, source });
+    Ok(Some(Identity::of_control_file(&parsed.doing(|| "looking for the cluster of a WAL file".to_owned())?)))
+}

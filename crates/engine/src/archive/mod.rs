@@ -1,0 +1,41 @@
+//! The WAL archive: `archive_command` and `restore_command`, and what the archive holds.
+//!
+//! - [`push`](push()): one file that PostgreSQL asks for, and its neighbours that wait beside it. Steps: a mark says it is
+//!   done already ([`marked_durable`]); else open the repositories, check the file against the claim, compress by
+//!   pieces, create, read the store's checksum back, and only then say yes.
+//! - [`get`](get()): one file for PostgreSQL, from the spool or from the first repository that has it, verified to the
+//!   last byte before it gets its name; then the segments after it into the spool.
+//! - [`list`](list()): what is there, and which gaps.
+//! - [`archive_file`] and [`missing_segments`]: the parts that a backup needs to confirm its WAL.
+//!
+//! Invariants: `push` returns `Ok` only when the file is in every repository and has been confirmed there; no object is
+//! ever replaced; `get` returns [`What::Absent`](crate::What::Absent) only when every repository answered so.
+//!
+//! After a crash: a push leaves nothing or whole objects (an unfinished multipart upload is not an object), a get leaves
+//! temporary files beside its destination and in the spool, which later runs remove. The spool holds nothing that cannot be
+//! made again; losing it costs time only. Its layout is `<spool>/<cluster>/push/` for marks and
+//! `<spool>/<cluster>/get-<who>/` for segments fetched ahead.
+
+mod deliver;
+mod encode;
+mod get;
+mod list;
+mod local_file;
+mod mark;
+mod missing;
+mod prefetched;
+mod push;
+mod ready;
+mod spool;
+mod stored;
+
+pub use deliver::{ArchiveContext, ArchivedFile, Destination, Stored, StoredIn, archive_file};
+pub use get::{GetOptions, GetReport, GetSource, get};
+pub use list::{ClaimWal, SegmentRange, TimelineWal, WalListing, list};
+pub use mark::marked_durable;
+pub use missing::missing_segments;
+pub use push::{PushOptions, PushOutcome, PushReport, push};
+pub use spool::RepositorySetId;
+
+#[cfg(test)]
+mod tests;

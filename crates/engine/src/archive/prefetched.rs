@@ -1,0 +1,154 @@
+//! Segments fetched ahead, in the spool, and how a file gets its name at the destination.
+//!
+//! A segment is kept as `<segment>.<BLAKE3>`, so that what a crash of the machine tore is found when it is to be handed
+//! over: the content is hashed then, always. The folder is named for the repositories and the cluster, so that neither a
+//! changed configuration nor another cluster's restore on this machine is served from it. Two processes may work on one
+//! folder: files appear and are taken by rename, and who loses a race fetches from the repository.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use holdfast_pgtypes::{SegmentName, SystemIdentifier};
+use holdfast_repo::ChunkHash;
+use holdfast_repo::name::ClusterName;
+
+use super::spool::{self, RepositorySetId};
+use crate::error::Error;
+
+/// The segments of one cluster that were fetched ahead from one set of repositories.
+#[derive(Debug, Clone)]
+pub(super) struct Prefetched {
+    folder: PathBuf,
+}
+
+#[derive(Debug)]
+struct Entry {
+    segment: SegmentName,
+    hash: ChunkHash,
+    path: PathBuf,
+}
+
+impl Prefetched {
+    pub(super) fn new(
+        spool: &Path,
+        cluster: &ClusterName,
+        set: &RepositorySetId,
+        system_identifier: SystemIdentifier,
+    ) -> Self {
+        let folder = format!("get-{}-{system_identifier}", set.short());
+        Self { folder: spool.join(cluster.as_str()).join(folder) }
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return Vec::new() };
+        let parsed = entries.flatten().filter_map(|entry| {
+            let name = entry.file_name();
+            let (segment, hash) = name.to_str()?.split_once('.')?;
+            Some(Entry { segment: segment.parse().ok()?, hash: hash.parse().ok()?, path: entry.path() })
+        });
+        parsed.collect()
+    }
+
+    /// Whether a segment is here. Its content is looked at when it is handed over.
+    pub(super) fn has(&self, segment: SegmentName) -> bool {
+        self.entries().iter().any(|entry| entry.segment == segment)
+    }
+
+    /// Puts a verified segment aside. Blocks.
+    pub(super) fn keep(&self, segment: SegmentName, hash: &ChunkHash, raw: &[u8]) -> Result<(), Error> {
+        spool::write_aside(&self.folder, &format!("{segment}.{hash}"), raw)
+            .map_err(|e| Error::file("write", &self.folder, e))
+    }
+
+    /// Moves a segment to `destination` when it is here and whole; its size, or `None`. Blocks.
+    pub(super) fn hand_over(&self, segment: SegmentName, destination: &Path) -> Result<Option<u64>, Error> {
+        for entry in self.entries().into_iter().filter(|entry| entry.segment == segment) {
+            let aside = parent_of(destination).join(spool::temporary_name());
+            let taken = take(&entry, &aside);
+            match taken {
+                Ok(Some(size_bytes)) => {
+                    finish(&aside, destination)?;
+                    return Ok(Some(size_bytes));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    // The spool is a help, not a must: what cannot be read there is fetched.
+                    tracing::warn!(path = %entry.path.display(), %error, "a segment fetched ahead cannot be used");
+                    spool::remove_quietly(&entry.path);
+                }
+            }
+            spool::remove_quietly(&aside);
+        }
+        Ok(None)
+    }
+
+    /// Removes what recovery has passed and what is beyond `limit` files: segments of this timeline behind `reached` are
+    /// kept first. Blocks.
+    pub(super) fn sweep(&self, reached: SegmentName, limit: usize) {
+        let mut entries = self.entries();
+        let passed = |segment: SegmentName| segment <= reached.on_timeline(segment.timeline());
+        entries.sort_unstable_by_key(|entry| {
+            (passed(entry.segment), entry.segment.timeline() != reached.timeline(), entry.segment)
+        });
+        for (index, entry) in entries.iter().enumerate() {
+            if index >= limit || passed(entry.segment) {
+                spool::remove_quietly(&entry.path);
+            }
+        }
+    }
+
+    /// Removes temporary files of killed runs. Blocks.
+    pub(super) fn remove_stale(&self, now: std::time::SystemTime) {
+        spool::remove_stale(&self.folder, now);
+    }
+}
+
+/// Takes an entry out of the spool to `aside`; `None` when another process took it or it is not what it was.
+fn take(entry: &Entry, aside: &Path) -> std::io::Result<Option<u64>> {
+    let content = match std::fs::rename(&entry.path, aside) {
+        Ok(()) => std::fs::read(aside)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+            let content = std::fs::read(&entry.path)?;
+            File::create_new(aside)?.write_all(&content)?;
+            spool::remove_quietly(&entry.path);
+            content
+        }
+        Err(error) => return Err(error),
+    };
+    if ChunkHash::of(&content) == entry.hash {
+        Ok(Some(content.len() as u64))
+    } else {
+        tracing::warn!(path = %entry.path.display(), "a segment fetched ahead is damaged and is fetched again");
+        Ok(None)
+    }
+}
+
+/// Writes a verified file and gives it its name: aside, fsync, rename, fsync of the directory. Blocks.
+pub(super) fn write_durably(destination: &Path, content: &[u8]) -> Result<(), Error> {
+    let aside = parent_of(destination).join(spool::temporary_name());
+    let written = File::create_new(&aside).and_then(|mut file| file.write_all(content));
+    if let Err(error) = written {
+        spool::remove_quietly(&aside);
+        return Err(Error::file("write", &aside, error));
+    }
+    finish(&aside, destination)
+}
+
+fn finish(aside: &Path, destination: &Path) -> Result<(), Error> {
+    let folder = parent_of(destination);
+    let finished = File::open(aside)
+        .and_then(|file| file.sync_all())
+        .and_then(|()| std::fs::rename(aside, destination))
+        .and_then(|()| File::open(folder).and_then(|folder| folder.sync_all()));
+    finished.map_err(|error| {
+        spool::remove_quietly(aside);
+        Error::file("write", destination, error)
+    })
+}
+
+/// The directory of a file, also of one that is named without any.
+pub(super) fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}

@@ -1,0 +1,415 @@
+//! `wal push`: the `archive_command`.
+//!
+//! Steps: answer from a mark; open and check the file; open every repository and check or take the claim on its archive;
+//! bring the file and the neighbours that wait beside it into every repository at the same time; mark the neighbours.
+//! `Ok` means that the requested file is durable everywhere. A neighbour that fails is logged, not marked and not
+//! reported: PostgreSQL will ask for it. A failed or cancelled run acknowledges nothing; what it stored stays and is found
+//! equal by the next.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::WalFileName;
+use holdfast_repo::Compression;
+use holdfast_repo::name::ClusterName;
+use holdfast_repo::record::ClaimRecord;
+use serde::Serialize;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::deliver::{self, ArchiveContext, ArchivedFile, Destination, Stored, blocking};
+use super::local_file::{LocalFile, identity_around};
+use super::mark;
+use super::ready::Ready;
+use super::spool::{self, RepositorySetId};
+use crate::error::{Doing, Error, What};
+use crate::pipeline::budget::{ByteBudget, Permit};
+use crate::pipeline::crew::Crew;
+use crate::progress::Progress;
+use crate::repository::claim::{Claimant, Identity};
+use crate::repository::{Repository, RepositoryTarget};
+
+/// When the requested file is durable, its neighbours get this long: PostgreSQL waits for the answer.
+const NEIGHBOURS_WITHIN: Duration = Duration::from_secs(20);
+
+/// What `wal push` is told.
+#[derive(Debug, Clone)]
+pub struct PushOptions {
+    /// Whose archive.
+    pub cluster: ClusterName,
+    /// `%p` as PostgreSQL gives it: relative to the data directory, which is the current directory, or absolute.
+    pub path: PathBuf,
+    /// Codec and level; an archive keeps the codec of its claim.
+    pub compression: Compression,
+    /// How many files beyond the requested one are taken along.
+    pub push_ahead: usize,
+    /// Where marks are kept.
+    pub spool: PathBuf,
+    /// The repositories, as [`marked_durable`](super::marked_durable) is asked about them.
+    pub repository_set: RepositorySetId,
+    /// The threads that compress.
+    pub crew: Crew,
+    /// The bound on memory.
+    pub budget: ByteBudget,
+    /// This host.
+    pub host: String,
+    /// Now.
+    pub now: DateTime<Utc>,
+}
+
+/// What a successful `wal push` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PushReport {
+    /// The requested file.
+    pub file: WalFileName,
+    /// How it came to be durable.
+    pub outcome: PushOutcome,
+    /// Neighbours that are durable and marked now.
+    pub neighbours: Vec<ArchivedFile>,
+    /// Neighbours that could not be archived in this run, with the reason.
+    pub failed_neighbours: Vec<(WalFileName, String)>,
+}
+
+/// How a requested file came to be durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PushOutcome {
+    /// An earlier run took it along; no repository was asked.
+    Marked,
+    /// This run brought it there, or found it there.
+    Archived(ArchivedFile),
+}
+
+/// Archives the requested file, and neighbours.
+pub async fn push(
+    targets: &[RepositoryTarget],
+    options: &PushOptions,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<PushReport, Error> {
+    push_inner(targets, options, progress, cancel).await.doing(|| format!("pushing {}", options.path.display()))
+}
+
+async fn push_inner(
+    targets: &[RepositoryTarget],
+    options: &PushOptions,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<PushReport, Error> {
+    if targets.is_empty() {
+        return Err(What::Refused("there is no repository to archive to".to_owned()).into());
+    }
+    let prepared = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(What::Cancelled.into()),
+        prepared = prepare(targets, options) => prepared?,
+    };
+    match prepared {
+        Prepared::Marked(file) => {
+            Ok(PushReport { file, outcome: PushOutcome::Marked, neighbours: Vec::new(), failed_neighbours: Vec::new() })
+        }
+        Prepared::ToDo { requested, neighbours, destinations } => {
+            transfer(requested, neighbours, destinations, options, progress, cancel).await
+        }
+    }
+}
+
+enum Prepared {
+    /// Nothing is to be done.
+    Marked(WalFileName),
+    /// These files go to these repositories.
+    ToDo { requested: Arc<LocalFile>, neighbours: Vec<(WalFileName, PathBuf)>, destinations: Arc<Vec<Destination>> },
+}
+
+/// Everything before the first byte is sent.
+async fn prepare(targets: &[RepositoryTarget], options: &PushOptions) -> Result<Prepared, Error> {
+    let PushOptions { cluster, path, spool, repository_set, .. } = options;
+    let looked = {
+        let (path, spool, cluster, set) = (path.clone(), spool.clone(), cluster.clone(), *repository_set);
+        blocking(move || {
+            let marked = mark::marked_durable(&spool, &cluster, &set, &path);
+            let requested = LocalFile::open(&path)?;
+            let identity = match requested.stated_identity()? {
+                Some(identity) => Some(identity),
+                None => identity_around(&path)?,
+            };
+            Ok((marked, requested, identity))
+        })
+        .await?
+    };
+    let (marked, requested, identity) = looked;
+    if marked {
+        return Ok(Prepared::Marked(requested.name));
+    }
+    if let Some(identity) = &identity {
+        // Before anybody is asked: a truncated file or another segment's is no reason to claim an archive.
+        requested.check(identity)?;
+    }
+    let destinations = open_all(targets, options, identity).await?;
+    let neighbours = {
+        let (path, spool, cluster) = (path.clone(), spool.clone(), cluster.clone());
+        let (set, name, push_ahead) = (*repository_set, requested.name, options.push_ahead);
+        let now = options.now;
+        blocking(move || Ok(find_neighbours(&path, name, push_ahead, &spool, &cluster, &set, now))).await?
+    };
+    Ok(Prepared::ToDo { requested: Arc::new(requested), neighbours, destinations: Arc::new(destinations) })
+}
+
+/// Opens all repositories at the same time and checks, or takes, the claim in each.
+async fn open_all(
+    targets: &[RepositoryTarget],
+    options: &PushOptions,
+    identity: Option<Identity>,
+) -> Result<Vec<Destination>, Error> {
+    let opening = targets.iter().map(|target| async {
+        let repository = Repository::open(target).await?;
+        let claim = claim_in(&repository, options, identity).await?;
+        Ok::<_, Error>(Destination { repository, claim })
+    });
+    let opened = futures::future::join_all(opening).await;
+    let destinations = opened.into_iter().collect::<Result<Vec<_>, _>>()?;
+    if let Some((first, others)) = destinations.split_first() {
+        for other in others {
+            if other.claim.system_identifier != first.claim.system_identifier {
+                return Err(What::WrongCluster {
+                    store: other.repository.describe(),
+                    cluster: options.cluster.to_string(),
+                    claimed: other.claim.system_identifier,
+                    here: format!("the archive in {}", first.repository.describe()),
+                    found: first.claim.system_identifier,
+                }
+                .into());
+            }
+        }
+        let kept = first.claim.wal_codec;
+        if kept != options.compression.codec() {
+            tracing::warn!(
+                configured = %options.compression,
+                archive = %kept,
+                "the archive keeps the codec it was begun with; the configured one applies from the next claim on"
+            );
+        }
+    }
+    Ok(destinations)
+}
+
+async fn claim_in(
+    repository: &Repository,
+    options: &PushOptions,
+    identity: Option<Identity>,
+) -> Result<ClaimRecord, Error> {
+    let Some(identity) = identity else {
+        // A history file outside of a data directory: it does not say whose it is.
+        return repository.current_claim(&options.cluster).await;
+    };
+    let claimant = Claimant {
+        identity,
+        here: options.path.display().to_string(),
+        wal_codec: options.compression.codec(),
+        host: options.host.clone(),
+        now: options.now,
+    };
+    repository.take_claim(&options.cluster, &claimant).await
+}
+
+/// The neighbours to take along, in the archiver's order. Also sweeps the spool. Blocks.
+fn find_neighbours(
+    path: &Path,
+    requested: WalFileName,
+    push_ahead: usize,
+    spool: &Path,
+    cluster: &ClusterName,
+    set: &RepositorySetId,
+    now: DateTime<Utc>,
+) -> Vec<(WalFileName, PathBuf)> {
+    let ready = Ready::beside(path);
+    mark::sweep(spool, cluster, |file| *file == requested || ready.contains(file));
+    spool::remove_stale(&spool::push_folder(spool, cluster), now.into());
+    let folder = path.parent().unwrap_or(Path::new(""));
+    ready
+        .after(requested)
+        .map(|file| (file, folder.join(file.to_string())))
+        .filter(|(file, path)| {
+            let identity = std::fs::metadata(path).ok().map(|metadata| mark::FileIdentity::of(&metadata));
+            identity.is_some_and(|identity| !mark::is_marked(spool, cluster, set, file, &identity))
+        })
+        .take(push_ahead)
+        .collect()
+}
+
+/// What one transfer came to.
+struct Transferred {
+    is_requested: bool,
+    file: WalFileName,
+    outcome: Result<ArchivedFile, Error>,
+}
+
+async fn transfer(
+    requested: Arc<LocalFile>,
+    neighbours: Vec<(WalFileName, PathBuf)>,
+    destinations: Arc<Vec<Destination>>,
+    options: &PushOptions,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<PushReport, Error> {
+    let name = requested.name;
+    progress.phase("archiving WAL", None);
+    let context = ArchiveContext {
+        cluster: options.cluster.clone(),
+        compression: options.compression,
+        crew: options.crew.clone(),
+        budget: options.budget.clone(),
+        ledger: Some((options.host.clone(), options.now)),
+    };
+    let turn = Turn { destinations, context, options: options.clone() };
+
+    let mut tasks = JoinSet::new();
+    // The requested file has the first right to memory.
+    let permit = turn.context.budget.acquire(deliver::memory_needed(&requested, turn.destinations.len())).await;
+    let stop_requested = cancel.child_token();
+    let stop_neighbours = cancel.child_token();
+    tasks.spawn(turn.clone().requested(requested, permit, stop_requested));
+    for (file, path) in neighbours {
+        tasks.spawn(turn.clone().neighbour(file, path, stop_neighbours.clone()));
+    }
+
+    let mut outcome: Option<Result<ArchivedFile, Error>> = None;
+    let mut report =
+        PushReport { file: name, outcome: PushOutcome::Marked, neighbours: Vec::new(), failed_neighbours: Vec::new() };
+    let mut deadline = None;
+    loop {
+        let next = tokio::select! {
+            next = tasks.join_next() => next,
+            () = sleep_until(deadline) => {
+                stop_neighbours.cancel();
+                deadline = None;
+                continue;
+            }
+        };
+        let Some(joined) = next else { break };
+        let Ok(Transferred { is_requested, file, outcome: done }) = joined else {
+            // The other tasks are joined all the same; a requested file without an outcome is an error below.
+            tracing::error!("a transfer failed unexpectedly");
+            continue;
+        };
+        if let Ok(archived) = &done {
+            progress.advance(archived.raw_bytes);
+        }
+        match (is_requested, done) {
+            (true, done) => {
+                if done.is_ok() {
+                    deadline = Some(Instant::now() + NEIGHBOURS_WITHIN);
+                } else {
+                    stop_neighbours.cancel();
+                }
+                outcome = Some(done);
+            }
+            (false, Ok(archived)) => report.neighbours.push(archived),
+            (false, Err(error)) => {
+                if !matches!(*error.what, What::Cancelled) {
+                    tracing::warn!(%file, %error, "a waiting WAL file could not be taken along; PostgreSQL will ask for it");
+                }
+                report.failed_neighbours.push((file, error.to_string()));
+            }
+        }
+    }
+    if cancel.is_cancelled() {
+        return Err(What::Cancelled.into());
+    }
+    let archived = outcome.ok_or_else(|| What::Internal("a transfer ended without an answer".to_owned()))??;
+    report.outcome = PushOutcome::Archived(archived);
+    Ok(report)
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What every transfer of a run has.
+#[derive(Clone)]
+struct Turn {
+    destinations: Arc<Vec<Destination>>,
+    context: ArchiveContext,
+    options: PushOptions,
+}
+
+impl Turn {
+    async fn requested(self, file: Arc<LocalFile>, permit: Permit, cancel: CancellationToken) -> Transferred {
+        let name = file.name;
+        let outcome = self.deliver(file, permit, &cancel).await;
+        Transferred { is_requested: true, file: name, outcome }
+    }
+
+    async fn neighbour(self, file: WalFileName, path: PathBuf, cancel: CancellationToken) -> Transferred {
+        let outcome = self.neighbour_inner(path, &cancel).await;
+        Transferred { is_requested: false, file, outcome }
+    }
+
+    async fn neighbour_inner(&self, path: PathBuf, cancel: &CancellationToken) -> Result<ArchivedFile, Error> {
+        let file = Arc::new(blocking(move || LocalFile::open(&path)).await?);
+        let bytes = deliver::memory_needed(&file, self.destinations.len());
+        let permit = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(What::Cancelled.into()),
+            permit = self.context.budget.acquire(bytes) => permit,
+        };
+        let archived = self.deliver(Arc::clone(&file), permit, cancel).await?;
+        let PushOptions { spool, cluster, repository_set, .. } = self.options.clone();
+        let marked = blocking(move || {
+            mark::write(&spool, &cluster, &repository_set, &file.name, &file.identity)
+                .map_err(|e| Error::file("write", &spool, e))
+        });
+        if let Err(error) = marked.await {
+            tracing::warn!(%error, "a WAL file is archived but could not be marked, so it will be looked at again");
+        }
+        Ok(archived)
+    }
+
+    /// Delivers a file and keeps the note of failed attempts.
+    async fn deliver(
+        &self,
+        file: Arc<LocalFile>,
+        permit: Permit,
+        cancel: &CancellationToken,
+    ) -> Result<ArchivedFile, Error> {
+        let name = file.name;
+        let note = |write: bool| {
+            let (spool, cluster) = (self.options.spool.clone(), self.options.cluster.clone());
+            blocking(move || {
+                if write {
+                    mark::write_tried(&spool, &cluster, &name);
+                    return Ok(false);
+                }
+                Ok(mark::take_tried(&spool, &cluster, &name))
+            })
+        };
+        let tried = note(false).await?;
+        let mut context = self.context.clone();
+        if tried {
+            // PostgreSQL asks again and again; one record tells of it all.
+            context.ledger = None;
+        }
+        let outcome = deliver::deliver(file, &self.destinations, &context, permit, cancel).await;
+        match &outcome {
+            Ok(archived) => {
+                for found in archived.repositories.iter().filter(|found| found.stored == Stored::AlreadyThere) {
+                    if tried {
+                        tracing::info!(file = %name, store = found.store, "stored already by an earlier attempt");
+                    } else {
+                        tracing::warn!(file = %name, store = found.store, "stored already, with the same content");
+                    }
+                }
+            }
+            Err(_) => {
+                note(true).await?;
+            }
+        }
+        outcome
+    }
+}

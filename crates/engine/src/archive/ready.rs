@@ -1,0 +1,87 @@
+//! Neighbours: the files that wait for the archiver beside the one it asks for.
+//!
+//! PostgreSQL marks a file to be archived by `archive_status/<name>.ready` beside it and asks for them in a fixed order,
+//! timeline history files first, then by name (`pgarch_readyXlog` in `pgarch.c`). Those that come after the requested one
+//! will be asked for next, so their turn is taken ahead. Names that are not WAL archive files are PostgreSQL's own
+//! business and passed over.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use holdfast_pgtypes::WalFileName;
+
+/// The files that wait, as the directory says at this moment.
+#[derive(Debug, Default)]
+pub(super) struct Ready(BTreeMap<(bool, String), WalFileName>);
+
+impl Ready {
+    /// Reads `archive_status` beside the file. A directory that cannot be read means that nobody waits: the requested
+    /// file does not depend on it.
+    pub(super) fn beside(file: &Path) -> Self {
+        let folder = file.parent().unwrap_or(Path::new("")).join("archive_status");
+        let Ok(entries) = std::fs::read_dir(folder) else { return Self::default() };
+        let names = entries.flatten().filter_map(|entry| {
+            let name = entry.file_name();
+            name.to_str()?.strip_suffix(".ready")?.parse().ok()
+        });
+        Self(names.map(|file| (Self::key(file), file)).collect())
+    }
+
+    /// Whether a file waits.
+    pub(super) fn contains(&self, file: &WalFileName) -> bool {
+        self.0.contains_key(&Self::key(*file))
+    }
+
+    /// The files behind `requested` in the archiver's order, and history files whatever their place.
+    pub(super) fn after(&self, requested: WalFileName) -> impl Iterator<Item = WalFileName> {
+        let own = Self::key(requested);
+        self.0.iter().filter(move |(key, _)| **key != own && (!key.0 || **key > own)).map(|(_, file)| *file)
+    }
+
+    /// History files sort first, then names as text.
+    fn key(file: WalFileName) -> (bool, String) {
+        (!matches!(file, WalFileName::History(_)), file.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn takes_what_comes_after_in_the_archivers_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let status = folder.path().join("archive_status");
+        std::fs::create_dir(&status).unwrap();
+        for name in [
+            "000000010000000000000002.ready",
+            "000000010000000000000004.ready",
+            "000000010000000000000003.ready",
+            "000000010000000000000005.done",
+            "000000010000000000000001.ready",
+            "000000010000000000000003.00000028.backup.ready",
+            "00000002.history.ready",
+            "000000010000000000000004.partial.ready",
+            "something.ready",
+        ] {
+            std::fs::write(status.join(name), b"").unwrap();
+        }
+        let ready = Ready::beside(&folder.path().join("000000010000000000000002"));
+        let after: Vec<String> =
+            ready.after("000000010000000000000002".parse().unwrap()).map(|name| name.to_string()).collect();
+        assert_eq!(
+            after,
+            [
+                "00000002.history",
+                "000000010000000000000003",
+                "000000010000000000000003.00000028.backup",
+                "000000010000000000000004",
+                "000000010000000000000004.partial",
+            ]
+        );
+        assert!(ready.contains(&"00000002.history".parse().unwrap()));
+        assert!(!ready.contains(&"000000010000000000000005".parse().unwrap()));
+        assert_eq!(Ready::beside(Path::new("/nonexistent/file")).after("00000002.history".parse().unwrap()).count(), 0);
+    }
+}
