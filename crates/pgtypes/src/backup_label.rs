@@ -179,3 +179,104 @@ impl fmt::Display for BackupLabel {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const FULL: &str = "\
+START WAL LOCATION: 0/1300028 (file 000000010000000000000013)
+CHECKPOINT LOCATION: 0/1300060
+BACKUP METHOD: streamed
+BACKUP FROM: primary
+START TIME: 2026-11-22 08:53:47 UTC
+LABEL: a label
+START TIMELINE: 1
+";
+
+    #[test]
+    fn reads_a_label_of_15() {
+        let label = BackupLabel::parse(FULL.as_bytes()).unwrap();
+        assert_eq!(label.start_lsn.to_string(), "0/1300028");
+        assert_eq!(label.start_segment.to_string(), "000000010000000000000013");
+        assert_eq!(label.checkpoint_lsn.to_string(), "0/1300060");
+        assert_eq!(label.method, "streamed");
+        assert_eq!(label.from, BackupFrom::Primary);
+        assert_eq!(label.start_time, "2026-11-22 08:53:47 UTC");
+        assert_eq!(label.label, "a label");
+        assert_eq!(label.start_timeline, TimelineId::FIRST);
+        assert_eq!(label.incremental_from, None);
+        assert_eq!(label.to_string(), FULL);
+    }
+
+    #[test]
+    fn reads_an_incremental_label_of_18() {
+        let text = format!("{FULL}INCREMENTAL FROM LSN: 0/1300028\nINCREMENTAL FROM TLI: 1\n");
+        let label = BackupLabel::parse(text.as_bytes()).unwrap();
+        let from = label.incremental_from.unwrap();
+        assert_eq!((from.lsn.to_string().as_str(), from.timeline), ("0/1300028", TimelineId::FIRST));
+        assert_eq!(label.to_string(), text);
+    }
+
+    #[test]
+    fn a_label_may_look_like_a_line() {
+        let text = FULL.replace("a label", "x\nSTART TIMELINE: 7\ny");
+        let label = BackupLabel::parse(text.as_bytes()).unwrap();
+        assert_eq!(label.label, "x\nSTART TIMELINE: 7\ny");
+        assert_eq!(label.start_timeline, TimelineId::FIRST);
+    }
+
+    #[test]
+    fn knows_13s_master_and_standbys() {
+        let from = |word: &str| BackupLabel::parse(FULL.replace("primary", word).as_bytes()).map(|label| label.from);
+        assert_eq!(from("master"), Ok(BackupFrom::Primary));
+        assert_eq!(from("standby"), Ok(BackupFrom::Standby));
+        assert!(from("elsewhere").is_err());
+    }
+
+    #[test]
+    fn names_the_line_that_is_wrong() {
+        let error = |text: &str| BackupLabel::parse(text.as_bytes()).unwrap_err().to_string();
+        assert_eq!(error(""), "backup_label has no line \"START WAL LOCATION: \" where it belongs");
+        assert_eq!(
+            error(&FULL.replace("BACKUP METHOD", "METHOD")),
+            "backup_label has no line \"BACKUP METHOD: \" where it belongs"
+        );
+        assert_eq!(
+            error(&FULL.replace("0/1300060", "here")),
+            "backup_label has an invalid line \"CHECKPOINT LOCATION: \""
+        );
+        assert_eq!(
+            error(&FULL.replace("START TIMELINE: 1", "START TIMELINE: 2")),
+            "backup_label contradicts itself: start segment 000000010000000000000013 is not on timeline 2"
+        );
+        assert_eq!(BackupLabel::parse(b"\xff"), Err(BackupLabelError::NotText));
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(start: u64, checkpoint: u64, number in 1u32.., label in "[^\u{0}]{0,40}", incremental: bool) {
+            let timeline = TimelineId::new(number).unwrap();
+            let size = crate::segment::WalSegmentSize::DEFAULT;
+            let label = BackupLabel {
+                start_lsn: Lsn::new(start),
+                start_segment: SegmentName::containing(Lsn::new(start), timeline, size),
+                checkpoint_lsn: Lsn::new(checkpoint),
+                method: "streamed".to_owned(),
+                from: BackupFrom::Standby,
+                start_time: "2026-11-22 08:53:47 UTC".to_owned(),
+                label,
+                start_timeline: timeline,
+                incremental_from: incremental.then_some(IncrementalFrom { lsn: Lsn::new(checkpoint), timeline }),
+            };
+            prop_assert_eq!(BackupLabel::parse(label.to_string().as_bytes()).unwrap(), label);
+        }
+
+        #[test]
+        fn never_panics(bytes: Vec<u8>, cut in 0..FULL.len()) {
+            let _ = BackupLabel::parse(&bytes);
+            let _ = BackupLabel::parse(FULL.get(..cut).unwrap().as_bytes());
+        }
+    }
+}

@@ -210,3 +210,114 @@ impl Ancestry {
         SegmentName::containing(lsn, timeline, size)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn timeline(number: u32) -> TimelineId {
+        TimelineId::new(number).unwrap()
+    }
+
+    fn lsn(text: &str) -> Lsn {
+        text.parse().unwrap()
+    }
+
+    /// As PostgreSQL 18 wrote it after two promotions.
+    const THIRD: &str = "1\t0/16000A0\tno recovery target specified\n\n2\t0/1600220\tno recovery target specified\n";
+
+    #[test]
+    fn reads_what_the_server_writes() {
+        let history = HistoryFile::parse(timeline(3), THIRD.as_bytes()).unwrap();
+        assert_eq!(history.to_string(), THIRD);
+        assert_eq!(history.entries().len(), 2);
+        assert_eq!(history.parent().unwrap().timeline, timeline(2));
+        assert_eq!(history.parent().unwrap().switch_lsn, lsn("0/1600220"));
+        assert_eq!(history.parent().unwrap().reason, "no recovery target specified");
+    }
+
+    #[test]
+    fn reads_comments_and_other_spaces() {
+        let history =
+            HistoryFile::parse(timeline(9), b"# a comment\r\n  1 0/5000000\r\n\n\t4\t 1/0 before 'x'\n").unwrap();
+        assert_eq!(history.entries().first().unwrap().reason, "");
+        assert_eq!(history.entries().last().unwrap().reason, "before 'x'");
+        assert_eq!(HistoryFile::parse(timeline(2), b"").unwrap().entries(), []);
+    }
+
+    #[test]
+    fn refuses_other_files() {
+        let error = |text: &[u8]| HistoryFile::parse(timeline(3), text).unwrap_err().to_string();
+        assert_eq!(
+            error(b"1\tx\treason\n"),
+            "history file of timeline 3 has a line that is no entry: \"1\\tx\\treason\""
+        );
+        assert_eq!(error(b"1\n"), "history file of timeline 3 has a line that is no entry: \"1\"");
+        assert_eq!(error(b"0\t0/1\t\n"), "history file of timeline 3 has a line that is no entry: \"0\\t0/1\\t\"");
+        assert_eq!(error(b"\xff"), "history file of timeline 3 is not UTF-8");
+        assert_eq!(error(b"2\t0/1\t\n1\t0/2\t\n"), "history file of timeline 3 lists timeline 1 out of order");
+        assert_eq!(error(b"3\t0/1\t\n"), "history file of timeline 3 lists timeline 3 out of order");
+    }
+
+    #[test]
+    fn a_timeline_owns_from_one_switch_to_the_next() {
+        let ancestry = Ancestry::from_history(&HistoryFile::parse(timeline(3), THIRD.as_bytes()).unwrap());
+        for (position, owner) in
+            [("0/0", 1), ("0/160009F", 1), ("0/16000A0", 2), ("0/160021F", 2), ("0/1600220", 3), ("FF/0", 3)]
+        {
+            assert_eq!(ancestry.owner(lsn(position)), timeline(owner), "{position}");
+        }
+        assert_eq!(ancestry.path().len(), 3);
+        assert_eq!(ancestry.span(timeline(2)).unwrap().end, Some(lsn("0/1600220")));
+        assert_eq!(ancestry.span(timeline(4)), None);
+        assert_eq!(Ancestry::alone(timeline(5)).owner(lsn("1/0")), timeline(5));
+    }
+
+    #[test]
+    fn only_positions_on_the_path_can_follow_it() {
+        let ancestry = Ancestry::from_history(&HistoryFile::parse(timeline(3), THIRD.as_bytes()).unwrap());
+        assert!(ancestry.passes(timeline(1), lsn("0/16000A0")));
+        assert!(!ancestry.passes(timeline(1), lsn("0/16000A1")), "timeline 1 went on without us");
+        assert!(ancestry.passes(timeline(3), lsn("5/0")));
+        assert!(!ancestry.passes(timeline(3), lsn("0/100")));
+        assert!(!ancestry.passes(timeline(4), lsn("0/100")));
+    }
+
+    #[test]
+    fn a_segment_with_a_switch_is_read_on_the_newest_timeline() {
+        let size = WalSegmentSize::new(1 << 20).unwrap();
+        let ancestry = Ancestry::from_history(&HistoryFile::parse(timeline(3), THIRD.as_bytes()).unwrap());
+        let name = |text: &str| ancestry.segment_containing(lsn(text), size).to_string();
+        assert_eq!(name("0/15FFFFF"), "000000010000000000000015");
+        assert_eq!(name("0/1600000"), "000000030000000000000016");
+        assert_eq!(name("0/1700000"), "000000030000000000000017");
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(entries in proptest::collection::btree_map(1u32..100, (any::<u64>(), "[a-z]{0,9}"), 0..6)) {
+            let entries = entries
+                .into_iter()
+                .map(|(number, (switch, reason))| HistoryEntry {
+                    timeline: timeline(number),
+                    switch_lsn: Lsn::new(switch),
+                    reason,
+                })
+                .collect();
+            let history = HistoryFile::new(timeline(100), entries).unwrap();
+            let text = history.to_string();
+            prop_assert_eq!(HistoryFile::parse(timeline(100), text.as_bytes()).unwrap(), history);
+        }
+
+        #[test]
+        fn never_panics(bytes: Vec<u8>, text in "[0-9]{1,3}[\t ][0-9A-F]{1,3}/[0-9A-F]{1,3}.*", position: u64) {
+            let _ = HistoryFile::parse(timeline(7), &bytes);
+            if let Ok(history) = HistoryFile::parse(timeline(700), text.as_bytes()) {
+                let ancestry = Ancestry::from_history(&history);
+                let _ = ancestry.owner(Lsn::new(position));
+                let _ = ancestry.segment_containing(Lsn::new(position), WalSegmentSize::DEFAULT);
+            }
+        }
+    }
+}

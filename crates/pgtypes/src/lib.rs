@@ -1,4 +1,40 @@
-//! PostgreSQL's own facts for Holdfast: LSNs, WAL, control file, page checksums.
+//! PostgreSQL's own facts for Holdfast: what the files of a cluster and its WAL say, for the majors 13 to 18.
+//!
+//! Everything here is a pure function over bytes and texts: no I/O, no clock, no async. All of it may be given bytes
+//! from a disk, a network or a bucket, and none of it panics on them: what cannot be read is an error that says what was
+//! found, or, where WAL simply ends, the end.
+//!
+//! | for | see |
+//! |---|---|
+//! | positions and names in the WAL | [`Lsn`], [`TimelineId`], [`SegmentName`], [`WalSegmentSize`], [`WalFileName`] |
+//! | the cluster and its major | [`SystemIdentifier`], [`PgVersion`], [`ControlFile`] |
+//! | the files of a backup | [`BackupLabel`], [`TablespaceMap`], [`backup_manifest`], [`exclude`] |
+//! | branches of history | [`HistoryFile`], [`Ancestry`] |
+//! | data pages | [`relation`], [`page`], [`checksum`] |
+//! | WAL segments | [`wal`] |
+//!
+//! Names are PostgreSQL's own; the C name stands in the documentation where there is one. What differs between majors is
+//! asked of [`PgVersion`].
+//!
+//! ```
+//! use holdfast_pgtypes::{Ancestry, HistoryFile, Lsn, SegmentName, TimelineId, WalSegmentSize};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Which segment is needed to replay from this redo LSN towards timeline 2?
+//! let size = WalSegmentSize::new(16 << 20)?;
+//! let redo: Lsn = "A/FF000028".parse()?;
+//! let history = HistoryFile::parse(TimelineId::from_hex("00000002")?, b"1\tB/5000060\tno recovery target specified\n")?;
+//! let ancestry = Ancestry::from_history(&history);
+//! assert_eq!(ancestry.owner(redo), TimelineId::FIRST);
+//! let segment = ancestry.segment_containing(redo, size);
+//! assert_eq!(segment.to_string(), "000000010000000A000000FF");
+//!
+//! // A stop LSN on a border belongs to the segment that ends there.
+//! let stop: Lsn = "B/0".parse()?;
+//! assert_eq!(SegmentName::ending_at(stop, TimelineId::FIRST, size), segment);
+//! # Ok(())
+//! # }
+//! ```
 #![warn(clippy::indexing_slicing)]
 
 mod bytes;

@@ -99,7 +99,6 @@ fn parse_line(line: &[u8]) -> Result<TablespaceEntry, TablespaceMapError> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

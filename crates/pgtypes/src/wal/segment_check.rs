@@ -157,7 +157,6 @@ pub fn check_segment_header(bytes: &[u8], expected: &ExpectedSegment) -> Result<
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
