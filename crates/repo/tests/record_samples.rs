@@ -227,24 +227,3 @@ fn fields_of_later_versions_are_ignored() {
     );
     assert_eq!(record::decode_plain::<StartRecord>(text.as_bytes()).unwrap(), start());
 }
-
-#[test]
-#[ignore = "writes"]
-fn write_samples_once() {
-    let w = |n: &str, b: Vec<u8>| std::fs::write(format!("tests/samples/{n}"), b).unwrap();
-    w("repository.json", record::encode_plain(&repository()).unwrap());
-    w("claim.json", record::encode_plain(&claim()).unwrap());
-    w("start.json", record::encode_plain(&start()).unwrap());
-    w("backup.json", record::encode_plain(&backup()).unwrap());
-    w("ledger-gap.json", record::encode_plain(&gap()).unwrap());
-    w("ledger-divergence.json", record::encode_plain(&divergence()).unwrap());
-    w("ledger-deletion.json", record::encode_plain(&deletion()).unwrap());
-    w("ledger-verification.json", record::encode_plain(&verification()).unwrap());
-    let key = RepositoryKey::from_bytes(REPOSITORY_KEY);
-    let id = RepositoryId::from_bytes(REPOSITORY_ID);
-    let seal = RecordSeal { repository: id, key: Some(&key) };
-    w("claim.json.sealed", record::encode(SEALED_NAME, seal, &claim()).unwrap());
-    let t = "2026-08-22T10:00:00Z".parse().unwrap();
-    w("key-slot-passphrase.json", record::encode_plain(&KeySlot::create_passphrase("default".parse().unwrap(), &id, &key, &Secret::from("correct horse battery staple"), Default::default(), t).unwrap()).unwrap());
-    w("key-slot-key-file.json", record::encode_plain(&KeySlot::create_key_file("vault".parse().unwrap(), &id, &key, &Secret::new([0x5A; 32]), t).unwrap()).unwrap());
-}

@@ -1,7 +1,7 @@
 //! The identity of a backup: the second in which it started.
 
 use super::NameError;
-use chrono::{DateTime, Datelike as _, NaiveDateTime, SubsecRound as _, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDateTime, Utc};
 use std::fmt;
 use std::str::FromStr;
 
@@ -21,8 +21,8 @@ impl BackupId {
     /// # Errors
     /// A year that does not have four digits.
     pub fn new(time: DateTime<Utc>) -> Result<Self, NameError> {
-        // A leap second is second 59 with a fraction above 1e9; dropping the fraction gives the second before.
-        let time = time.trunc_subsecs(0);
+        // Chrono keeps a leap second as second 59 with a fraction above 1e9; this makes it second 59.
+        let time = DateTime::from_timestamp(time.timestamp(), 0).unwrap_or(time);
         if (0..=9999).contains(&time.year()) {
             Ok(Self(time))
         } else {
