@@ -198,6 +198,13 @@ mod tests {
         ));
     }
 
+    #[test]
+    fn checksums_are_printed_as_postgresql_18_printed_them() {
+        // The line of PG_VERSION in a manifest of pg_basebackup.
+        let file = ManifestFile { crc32c: crc32c::crc32c(b"18\n"), ..file(b"PG_VERSION") };
+        assert!(manifest(PgVersion::V18, &[file], &[]).contains("\"Checksum\": \"994e7be2\""));
+    }
+
     proptest! {
         #[test]
         fn every_path_gives_valid_json(path: Vec<u8>) {
