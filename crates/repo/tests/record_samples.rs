@@ -124,7 +124,7 @@ fn backup() -> BackupRecord {
             size_bytes: 65_432,
             sha256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".to_owned(),
         },
-        next_xid: (3 << 32) | 771,
+        next_xid: 3 * (1 << 32) + 771,
         host: "db1".to_owned(),
         software_version: "0.1.0".to_owned(),
         annotations: [("ticket".to_owned(), "OPS-1".to_owned())].into(),

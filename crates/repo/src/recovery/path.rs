@@ -307,13 +307,23 @@ fn wal_runs(ancestry: &Ancestry, wal: &WalInventory) -> Vec<WalRun> {
             Some(next) => Some(missing(ancestry, size, first_missing, next.saturating_sub(1).max(first_missing))),
             None => tail.cut.map(|_| missing(ancestry, size, first_missing, first_missing)),
         };
-        let segments: Vec<SegmentRange> =
-            run.iter().filter_map(|piece| SegmentRange::new(piece.timeline, piece.first, piece.last, size)).collect();
+        let segments = ranges(run, size);
         let start_lsn = Lsn::new(head.first.saturating_mul(size.as_u64()));
         let end_lsn = tail.cut.unwrap_or_else(|| Lsn::new((tail.last + 1).saturating_mul(size.as_u64())));
         built.push(WalRun { segments, start_lsn, end_lsn, hole, first: head.first, last: tail.last });
     }
     built
+}
+
+/// Consecutive pieces as ranges, those of one timeline joined.
+fn ranges(pieces: &[Piece], size: WalSegmentSize) -> Vec<SegmentRange> {
+    pieces
+        .chunk_by(|a, b| a.timeline == b.timeline)
+        .filter_map(|joined| {
+            let (first, last) = (joined.first()?, joined.last()?);
+            SegmentRange::new(first.timeline, first.first, last.last, size)
+        })
+        .collect()
 }
 
 /// What is there of the path, in order of segment numbers.
@@ -338,9 +348,8 @@ fn pieces(ancestry: &Ancestry, wal: &WalInventory) -> Vec<Piece> {
         let switches_inside = span.start.as_u64() % size.as_u64() != 0;
         if switches_inside && !holds(wal, span.timeline, first_owned, size) {
             // Only a copy under an older name: what it holds before the switch is on the path.
-            let older = spans.iter().take(index).rev().filter(|older| begin(older.start) <= first_owned);
-            let older = older.filter(|older| holds(wal, older.timeline, first_owned, size)).next();
-            if let Some(older) = older {
+            let mut older = spans.iter().take(index).rev().filter(|older| begin(older.start) <= first_owned);
+            if let Some(older) = older.find(|older| holds(wal, older.timeline, first_owned, size)) {
                 pieces.push(Piece {
                     timeline: older.timeline,
                     first: first_owned,

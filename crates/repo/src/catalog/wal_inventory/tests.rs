@@ -1,7 +1,5 @@
 //! Ranges against a set of numbers.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 use super::*;
 use proptest::prelude::*;
 use std::time::Instant;
@@ -82,7 +80,7 @@ proptest! {
         for pair in holes.windows(2) {
             prop_assert!(pair[0].end_lsn(SIZE) < pair[1].start_lsn(SIZE));
         }
-        let end = (from..).take_while(|n| set.contains(n)).last().map(segment);
+        let end = (from..100).take_while(|n| set.contains(n)).last().map(segment);
         prop_assert_eq!(wal.contiguous_end(segment(from)), end);
     }
 }
