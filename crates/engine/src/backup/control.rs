@@ -1,0 +1,44 @@
+//! Reading `global/pg_control` of a data directory that a server may be writing to.
+//!
+//! PostgreSQL writes the file in one small write, but a reader may still see half of it (the kernel promises
+//! nothing); the CRC tells, and the file is read again.
+
+use std::path::Path;
+use std::time::Duration;
+
+use holdfast_pgtypes::ControlFile;
+use holdfast_pgtypes::control::ControlFileError;
+
+use crate::error::{Error, What};
+
+/// Reads before a bad CRC counts as damage rather than as a write that was in progress.
+const ATTEMPTS: u32 = 10;
+
+/// Between two reads.
+const READ_AGAIN_AFTER: Duration = Duration::from_millis(5);
+
+/// Reads and understands the control file.
+pub fn read_control_file(pgdata: &Path) -> Result<ControlFile, Error> {
+    read(pgdata).map(|(_, control)| control)
+}
+
+/// The bytes of the control file, whose CRC holds.
+pub(super) fn read_control_bytes(pgdata: &Path) -> Result<Vec<u8>, Error> {
+    read(pgdata).map(|(bytes, _)| bytes)
+}
+
+fn read(pgdata: &Path) -> Result<(Vec<u8>, ControlFile), Error> {
+    let path = pgdata.join("global/pg_control");
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let bytes = std::fs::read(&path).map_err(|e| Error::file("read", &path, e))?;
+        match ControlFile::parse(&bytes) {
+            Ok(control) => return Ok((bytes, control)),
+            Err(ControlFileError::BadCrc { .. } | ControlFileError::TooShort { .. }) if attempt < ATTEMPTS => {
+                std::thread::sleep(READ_AGAIN_AFTER);
+            }
+            Err(source) => return Err(What::ControlFile { path, source }.into()),
+        }
+    }
+}

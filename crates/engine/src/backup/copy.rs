@@ -1,0 +1,245 @@
+//! Moving the files: units are read and encoded by many threads and committed in order.
+//!
+//! ```text
+//! plan -> [ permit | read (blocking pool) | check, hash, compress (crew) ] -> in order -> sinks (one a repository)
+//!          `--------------- several units at once ----------------------'
+//! ```
+//! A unit holds a permit for its raw and compressed bytes from before it is read until the store has its part, so
+//! memory stays within the budget. Units get their permits in the order in which they are committed; a unit that
+//! waits therefore only waits for uploads, which go on by themselves, and never for a unit behind it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use holdfast_repo::Compression;
+use holdfast_repo::manifest::Extent;
+use tokio_util::sync::CancellationToken;
+
+use super::encode::{BadPage, EncodedChunk, EncodedUnit, encode_unit};
+use super::plan::{SourceFile, Unit, Units};
+use super::read::{Piece, ReadUnit, read_unit};
+use super::sink::Sink;
+use crate::error::{Error, What};
+use crate::pipeline::budget::{ByteBudget, Permit};
+use crate::pipeline::crew::Crew;
+use crate::progress::Progress;
+
+/// What one copy works with.
+pub(super) struct Copier<'a> {
+    pub pgdata: PathBuf,
+    pub compression: Compression,
+    pub crew: Crew,
+    pub budget: ByteBudget,
+    pub extent_size_bytes: u32,
+    pub progress: &'a dyn Progress,
+    pub cancel: CancellationToken,
+}
+
+/// Counts over all files.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    /// Files with an entry in the manifest.
+    pub file_count: u64,
+    /// Files that were gone when they were read.
+    pub removed_count: u64,
+    /// Bytes of files in the manifest.
+    pub size_bytes: u64,
+    /// Pages whose checksum did not hold, by path.
+    pub bad_pages: Vec<(Box<[u8]>, BadPage)>,
+}
+
+type Buffers = Arc<Mutex<Vec<Vec<u8>>>>;
+
+impl Copier<'_> {
+    /// Copies all `files`, which are sorted as [`super::plan::sort`] does, into every sink.
+    pub(super) async fn copy(&self, files: Vec<SourceFile>, sinks: &mut [Sink]) -> Result<Copied, Error> {
+        let files: Arc<[SourceFile]> = files.into();
+        let buffers = Buffers::default();
+        // Enough to keep every thread busy while others wait for the disk; the budget bounds the rest.
+        let window = self.crew.threads() * 2 + 2;
+        let mut units = Units::new(&files, self.extent_size_bytes);
+        let mut at_work = FuturesOrdered::new();
+        let mut commit = Commit { files: &files, current: None, copied: Copied::default() };
+        loop {
+            while at_work.len() < window
+                && let Some(unit) = units.next()
+            {
+                let permit = self.permit(unit.length(), sinks.len()).await?;
+                at_work.push_back(self.start(&files, unit, &buffers, permit));
+            }
+            let next = tokio::select! {
+                next = at_work.next() => next,
+                () = self.cancel.cancelled() => return Err(What::Cancelled.into()),
+            };
+            let Some(done) = next else { break };
+            let (mut encoded, permit) =
+                done.map_err(|e| What::Internal(format!("a copying task failed: {e}")))??;
+            let buffer = std::mem::take(&mut encoded.buffer);
+            let raw_len = encoded.raw_len;
+            commit.unit(encoded, permit, sinks).await?;
+            if let Ok(mut free) = buffers.lock() {
+                free.push(buffer);
+            }
+            self.progress.advance(raw_len as u64);
+        }
+        commit.finish_current(sinks).await?;
+        Ok(commit.copied)
+    }
+
+    /// Stores a few files whose content is in memory already, such as `backup_label`.
+    pub(super) async fn copy_from_memory(
+        &self,
+        contents: Vec<(SourceFile, Vec<u8>)>,
+        sinks: &mut [Sink],
+    ) -> Result<Copied, Error> {
+        let mut raw = Vec::new();
+        let mut pieces = Vec::new();
+        let mut files = Vec::new();
+        for (file, content) in contents {
+            pieces.push(Piece { file: files.len(), offset: 0, length: content.len(), removed: false });
+            raw.extend_from_slice(&content);
+            files.push(file);
+        }
+        let permit = self.permit(raw.len() as u32, sinks.len()).await?;
+        let unit = Unit::Group { files: 0..files.len(), length: raw.len() as u32 };
+        let encoded = encode_unit(&self.pgdata, &files, ReadUnit { unit, raw, pieces }, self.compression)?;
+        let mut commit = Commit { files: &files, current: None, copied: Copied::default() };
+        commit.unit(encoded, permit, sinks).await?;
+        commit.finish_current(sinks).await?;
+        Ok(commit.copied)
+    }
+
+    async fn permit(&self, length: u32, repositories: usize) -> Result<Permit, Error> {
+        // Raw bytes once, compressed bytes (at worst as many) once a repository.
+        let bytes = u64::from(length) * (1 + repositories as u64);
+        tokio::select! {
+            permit = self.budget.acquire(bytes) => Ok(permit),
+            () = self.cancel.cancelled() => Err(What::Cancelled.into()),
+        }
+    }
+
+    fn start(
+        &self,
+        files: &Arc<[SourceFile]>,
+        unit: Unit,
+        buffers: &Buffers,
+        permit: Permit,
+    ) -> tokio::task::JoinHandle<Result<(EncodedUnit, Permit), Error>> {
+        let (pgdata, files, buffers) = (self.pgdata.clone(), Arc::clone(files), Arc::clone(buffers));
+        let (crew, compression) = (self.crew.clone(), self.compression);
+        tokio::spawn(async move {
+            let read = tokio::task::spawn_blocking(move || {
+                let buffer = buffers.lock().ok().and_then(|mut free| free.pop()).unwrap_or_default();
+                read_unit(&pgdata, &files, unit, buffer).map(|read| (pgdata, files, read))
+            });
+            let (pgdata, files, read) =
+                read.await.map_err(|e| What::Internal(format!("a reading thread failed: {e}")))??;
+            let encoded = crew.run(move || encode_unit(Path::new(&pgdata), &files, read, compression)).await??;
+            Ok((encoded, permit))
+        })
+    }
+}
+
+/// Puts encoded units together to files, in order.
+struct Commit<'a> {
+    files: &'a [SourceFile],
+    current: Option<Current>,
+    copied: Copied,
+}
+
+/// The file of several extents that is being put together.
+struct Current {
+    file: usize,
+    size_bytes: u64,
+    crc32c: u32,
+    /// Removed, or shorter than planned: what follows does not count.
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Growing,
+    Ended,
+    Removed,
+}
+
+impl Commit<'_> {
+    async fn unit(&mut self, encoded: EncodedUnit, mut permit: Permit, sinks: &mut [Sink]) -> Result<(), Error> {
+        let EncodedUnit { chunks, frame, bad_pages, .. } = encoded;
+        for bad in bad_pages {
+            if let Some(file) = self.files.get(bad.file) {
+                self.copied.bad_pages.push((file.path.clone(), bad));
+            }
+        }
+        let mut places = Vec::with_capacity(sinks.len());
+        if let Some(frame) = frame {
+            let bytes = frame.body().len() as u64;
+            permit.shrink_to(bytes * sinks.len() as u64);
+            let (last, others) = sinks.split_last_mut().ok_or_else(|| What::Internal("no repository".to_owned()))?;
+            for sink in others {
+                let share = permit.split_off(bytes);
+                places.push(sink.frame(frame.clone(), &chunks, self.files, share).await?);
+            }
+            places.push(last.frame(frame, &chunks, self.files, permit).await?);
+        }
+        for chunk in chunks {
+            self.chunk(&chunk, &places, sinks).await?;
+        }
+        Ok(())
+    }
+
+    async fn chunk(
+        &mut self,
+        chunk: &EncodedChunk,
+        places: &[(u32, holdfast_repo::FrameLocation)],
+        sinks: &mut [Sink],
+    ) -> Result<(), Error> {
+        let piece = chunk.piece;
+        if self.current.as_ref().is_none_or(|current| current.file != piece.file) {
+            self.finish_current(sinks).await?;
+            self.current = Some(Current { file: piece.file, size_bytes: 0, crc32c: 0, state: State::Growing });
+        }
+        let Some(current) = &mut self.current else { return Ok(()) };
+        if piece.removed {
+            current.state = State::Removed;
+        }
+        // A file that was shortened and extended again while we read has a hole that WAL replay fills; what
+        // stands behind it must not move to its place.
+        if current.state == State::Growing && piece.offset != current.size_bytes {
+            current.state = State::Ended;
+        }
+        if current.state != State::Growing || piece.length == 0 {
+            return Ok(());
+        }
+        let length = piece.length as u32;
+        for (index, sink) in sinks.iter_mut().enumerate() {
+            sink.extent(match (chunk.offset_in_frame, places.get(index)) {
+                (Some(offset), Some((pack, location))) => {
+                    Extent::stored(chunk.hash, *pack, *location, offset, length)
+                }
+                _ => Extent::hole(chunk.hash, length),
+            });
+        }
+        current.crc32c = crc32c::crc32c_combine(current.crc32c, chunk.crc32c, piece.length);
+        current.size_bytes += piece.length as u64;
+        Ok(())
+    }
+
+    async fn finish_current(&mut self, sinks: &mut [Sink]) -> Result<(), Error> {
+        let Some(current) = self.current.take() else { return Ok(()) };
+        let Some(file) = self.files.get(current.file) else { return Ok(()) };
+        if current.state == State::Removed {
+            self.copied.removed_count += 1;
+            sinks.iter_mut().for_each(Sink::drop_file);
+            return Ok(());
+        }
+        for sink in sinks.iter_mut() {
+            sink.finish_file(file, current.size_bytes, current.crc32c).await?;
+        }
+        self.copied.file_count += 1;
+        self.copied.size_bytes += current.size_bytes;
+        Ok(())
+    }
+}

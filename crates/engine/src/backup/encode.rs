@@ -1,0 +1,193 @@
+//! From the bytes of a unit to a compressed frame: page checks, CRC-32C, BLAKE3, compression.
+//!
+//! Runs on the crew, one unit a job, so that the extents of one large file keep all threads busy.
+//! The buffers a thread needs (a compressor's window) are kept by the thread.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::time::Duration;
+
+use holdfast_pgtypes::page::{PageCheck as PageVerdict, PageHeader, verify_page};
+use holdfast_pgtypes::Lsn;
+use holdfast_pgtypes::checksum::{PAGE_SIZE, page_checksum};
+use holdfast_repo::chunk::is_all_zero;
+use holdfast_repo::{ChunkHash, CompressedFrame, Compression, Compressor, FormatError, FrameKind};
+
+use super::plan::{PageCheck, SourceFile};
+use super::read::{Piece, ReadUnit, path_of, read_page_again};
+use crate::error::{Error, What};
+
+/// A page whose checksum does not hold is read again after these waits before it counts as bad: PostgreSQL
+/// writes 8 KiB pages while we read, and a reader may see half of a write.
+const READ_AGAIN_AFTER: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(10), Duration::from_millis(100)];
+
+/// A unit ready to be put into packs.
+#[derive(Debug)]
+pub(super) struct EncodedUnit {
+    /// What was found of each file, in order.
+    pub chunks: Vec<EncodedChunk>,
+    /// The frame with the chunks that are not holes; `None` when there are none.
+    pub frame: Option<CompressedFrame>,
+    /// Bytes read.
+    pub raw_len: usize,
+    /// Pages whose checksum did not hold.
+    pub bad_pages: Vec<BadPage>,
+    /// The read buffer, to be used again.
+    pub buffer: Vec<u8>,
+}
+
+/// One chunk of a unit.
+#[derive(Debug, Clone)]
+pub(super) struct EncodedChunk {
+    /// What was read.
+    pub piece: Piece,
+    /// CRC-32C of the raw bytes.
+    pub crc32c: u32,
+    /// BLAKE3 of the raw bytes.
+    pub hash: ChunkHash,
+    /// Where the chunk begins in the frame; `None` for a hole or an empty chunk.
+    pub offset_in_frame: Option<u32>,
+}
+
+/// A page whose checksum does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BadPage {
+    /// Index into the list of files.
+    pub file: usize,
+    /// Its number within the relation.
+    pub block: u32,
+    /// What the checksum should be.
+    pub expected: u16,
+    /// What the page says.
+    pub found: u16,
+    /// The page's own LSN. A page that claims to be newer than the start of the backup is bad only if
+    /// that LSN turns out to be later than its end.
+    pub lsn: Lsn,
+}
+
+thread_local! {
+    static COMPRESSOR: RefCell<Option<Compressor>> = const { RefCell::new(None) };
+}
+
+/// Checks, hashes and compresses a unit.
+pub(super) fn encode_unit(
+    pgdata: &Path,
+    files: &[SourceFile],
+    read: ReadUnit,
+    compression: Compression,
+) -> Result<EncodedUnit, Error> {
+    let ReadUnit { mut raw, pieces, .. } = read;
+    let mut bad_pages = Vec::new();
+    let mut chunks = Vec::with_capacity(pieces.len());
+    let mut start = 0;
+    let mut holes = false;
+    for piece in pieces {
+        let end = start + piece.length;
+        if let Some(file) = files.get(piece.file)
+            && let PageCheck::FromBlock(first) = file.check
+        {
+            check_pages(pgdata, file, piece, first, &mut raw[start..end], &mut bad_pages)?;
+        }
+        let bytes = &raw[start..end];
+        let stored = !bytes.is_empty() && !is_all_zero(bytes);
+        holes |= !stored;
+        chunks.push(EncodedChunk {
+            piece,
+            crc32c: crc32c::crc32c(bytes),
+            hash: ChunkHash::of(bytes),
+            offset_in_frame: stored.then_some(start as u32),
+        });
+        start = end;
+    }
+    let raw_len = raw.len();
+    if holes {
+        close_gaps(&mut raw, &mut chunks);
+    }
+    let frame = if raw.is_empty() { None } else { Some(compress(&raw, compression)?) };
+    Ok(EncodedUnit { chunks, frame, raw_len, bad_pages, buffer: raw })
+}
+
+/// Moves the chunks that are stored together, over the holes between them.
+fn close_gaps(raw: &mut Vec<u8>, chunks: &mut [EncodedChunk]) {
+    let mut filled = 0;
+    for chunk in chunks {
+        if let Some(offset) = &mut chunk.offset_in_frame {
+            let from = *offset as usize;
+            raw.copy_within(from..from + chunk.piece.length, filled);
+            *offset = filled as u32;
+            filled += chunk.piece.length;
+        }
+    }
+    raw.truncate(filled);
+}
+
+fn compress(raw: &[u8], compression: Compression) -> Result<CompressedFrame, Error> {
+    let compressed = COMPRESSOR.with_borrow_mut(|kept| {
+        let compressor = match kept {
+            Some(compressor) if compressor.compression() == compression => compressor,
+            _ => kept.insert(Compressor::new(compression)?),
+        };
+        compressor.compress(FrameKind::Data, raw)
+    });
+    compressed.map_err(|fault| What::Format(FormatError::new("a new frame", fault)).into())
+}
+
+fn check_pages(
+    pgdata: &Path,
+    file: &SourceFile,
+    piece: Piece,
+    first_block: u32,
+    bytes: &mut [u8],
+    bad_pages: &mut Vec<BadPage>,
+) -> Result<(), Error> {
+    let first = first_block + (piece.offset / PAGE_SIZE as u64) as u32;
+    // A last piece of a page, while PostgreSQL extends the file, is not a page yet.
+    let (pages, _) = bytes.as_chunks_mut::<PAGE_SIZE>();
+    for (block, page) in (first..).zip(pages) {
+        if verify_page(page, block).is_good() {
+            continue;
+        }
+        let offset = u64::from(block - first_block) * PAGE_SIZE as u64;
+        if let Some(bad) = read_until_it_holds(&path_of(pgdata, file), offset, block, page)? {
+            bad_pages.push(BadPage { file: piece.file, ..bad });
+        }
+    }
+    Ok(())
+}
+
+/// Reads a page again, into `page`, until its checksum holds; `None` when it does, or when the page is gone.
+fn read_until_it_holds(
+    path: &Path,
+    offset: u64,
+    block: u32,
+    page: &mut [u8; PAGE_SIZE],
+) -> Result<Option<BadPage>, Error> {
+    let mut verdict = PageVerdict::New;
+    for wait in READ_AGAIN_AFTER {
+        // The crew's thread may wait: this is rare, and the page matters more than the thread.
+        std::thread::sleep(wait);
+        if read_page_again(path, offset, page)?.is_none() {
+            return Ok(None);
+        }
+        verdict = verify_page(page, block);
+        if verdict.is_good() {
+            return Ok(None);
+        }
+    }
+    let header = PageHeader::parse(page);
+    let (expected, found) = match verdict {
+        PageVerdict::BadChecksum { expected, found } => (expected, found),
+        _ => (page_checksum(page, block), header.as_ref().map_or(0, |header| header.checksum)),
+    };
+    let lsn = header.map_or(Lsn::new(0), |header| header.lsn);
+    Ok(Some(BadPage { file: 0, block, expected, found, lsn }))
+}
+
+impl BadPage {
+    /// Whether the page counts as bad, now that the end of the backup is known: WAL replay between start and stop
+    /// writes a page anew, from a full-page image, that was changed in between.
+    pub(super) fn counts(&self, start_lsn: Lsn, stop_lsn: Lsn) -> bool {
+        self.lsn < start_lsn || self.lsn > stop_lsn
+    }
+}

@@ -1,0 +1,213 @@
+//! Pure planning: which pieces of which files are read, in which order.
+//!
+//! A file of more than [`GROUPED_BYTES`] is cut in extents, each a unit of work of its own, so that
+//! one 1 GiB relation segment uses every core. Smaller files are put together, up to one extent a
+//! unit, so that a hundred thousand small files cost a few thousand frames.
+//!
+//! Units are made one at a time from the sorted list of files: a plan for 10 TB needs no memory
+//! beyond the list itself.
+
+use std::ops::Range;
+
+/// Files up to this size share a frame with others. A quarter of an extent: small enough that a
+/// shared frame holds several, large enough that a frame of its own is not mostly header.
+pub(super) const GROUPED_BYTES: u64 = 256 * 1024;
+
+/// A file to back up, as it was found when the data directory was listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SourceFile {
+    /// Relative to the data directory, with `/`; not necessarily UTF-8.
+    pub path: Box<[u8]>,
+    /// Size when it was listed; what is read is never more than this for files of several units.
+    pub size_bytes: u64,
+    /// Modification time in seconds since the epoch.
+    pub mtime: i64,
+    /// Permission bits.
+    pub mode: u32,
+    /// How its content is checked.
+    pub check: PageCheck,
+}
+
+/// Whether the pages of a file carry checksums that are verified while reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PageCheck {
+    /// Not a relation file, or checksums are off.
+    None,
+    /// A relation file; its first page is this block of the relation.
+    FromBlock(u32),
+}
+
+/// One piece of work: read at once, stored in one frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// One extent of one file.
+    Extent {
+        /// Index into the list of files.
+        file: usize,
+        /// The extent's number within the file.
+        number: u32,
+        /// Where it begins, in bytes.
+        offset: u64,
+        /// Its planned length in bytes.
+        length: u32,
+    },
+    /// Several whole small files.
+    Group {
+        /// Indexes into the list of files.
+        files: Range<usize>,
+        /// Their planned length together, in bytes.
+        length: u32,
+    },
+}
+
+impl Unit {
+    /// The planned length in bytes.
+    pub(super) fn length(&self) -> u32 {
+        match self {
+            Self::Extent { length, .. } | Self::Group { length, .. } => *length,
+        }
+    }
+}
+
+/// Puts files into the order in which they are read: large ones first, so that the end of a backup
+/// is not one long file; within that by path, so that a database's files stand together.
+pub(super) fn sort(files: &mut [SourceFile]) {
+    files.sort_unstable_by(|a, b| {
+        let small = |f: &SourceFile| f.size_bytes <= GROUPED_BYTES;
+        small(a).cmp(&small(b)).then_with(|| a.path.cmp(&b.path))
+    });
+}
+
+/// The units of a sorted list of files.
+pub(super) struct Units<'a> {
+    files: &'a [SourceFile],
+    extent_size: u64,
+    file: usize,
+    offset: u64,
+}
+
+impl<'a> Units<'a> {
+    /// Over `files`, sorted by [`sort`].
+    pub(super) fn new(files: &'a [SourceFile], extent_size_bytes: u32) -> Self {
+        Self { files, extent_size: u64::from(extent_size_bytes), file: 0, offset: 0 }
+    }
+
+    fn group(&mut self) -> Unit {
+        let start = self.file;
+        let mut length = 0;
+        while let Some(file) = self.files.get(self.file) {
+            if self.file > start && length + file.size_bytes > self.extent_size {
+                break;
+            }
+            length += file.size_bytes;
+            self.file += 1;
+        }
+        Unit::Group { files: start..self.file, length: length as u32 }
+    }
+}
+
+impl Iterator for Units<'_> {
+    type Item = Unit;
+
+    fn next(&mut self) -> Option<Unit> {
+        let file = self.files.get(self.file)?;
+        if file.size_bytes <= GROUPED_BYTES {
+            return Some(self.group());
+        }
+        let offset = self.offset;
+        let length = (file.size_bytes - offset).min(self.extent_size);
+        let unit = Unit::Extent {
+            file: self.file,
+            number: (offset / self.extent_size) as u32,
+            offset,
+            length: length as u32,
+        };
+        self.offset += length;
+        if self.offset == file.size_bytes {
+            self.file += 1;
+            self.offset = 0;
+        }
+        Some(unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    fn file(path: &str, size_bytes: u64) -> SourceFile {
+        SourceFile { path: path.as_bytes().into(), size_bytes, mtime: 0, mode: 0o600, check: PageCheck::None }
+    }
+
+    #[test]
+    fn a_large_file_is_cut_in_extents_and_small_ones_share_a_unit() {
+        let mut files =
+            vec![file("small/a", 8192), file("base/1/2", 2 * MIB + 8192), file("small/b", 0), file("small/c", 100)];
+        sort(&mut files);
+        let units: Vec<Unit> = Units::new(&files, MIB as u32).collect();
+        assert_eq!(
+            units,
+            vec![
+                Unit::Extent { file: 0, number: 0, offset: 0, length: MIB as u32 },
+                Unit::Extent { file: 0, number: 1, offset: MIB, length: MIB as u32 },
+                Unit::Extent { file: 0, number: 2, offset: 2 * MIB, length: 8192 },
+                Unit::Group { files: 1..4, length: 8292 },
+            ]
+        );
+    }
+
+    #[test]
+    fn a_group_never_passes_one_extent() {
+        let files: Vec<SourceFile> = (0..100).map(|n| file(&format!("f{n:03}"), 200 * 1024)).collect();
+        let units: Vec<Unit> = Units::new(&files, MIB as u32).collect();
+        assert_eq!(units.len(), 20);
+        assert!(units.iter().all(|unit| u64::from(unit.length()) <= MIB));
+    }
+
+    /// Every byte of every file in exactly one unit, whatever the sizes.
+    #[test]
+    fn units_cover_every_file_once() {
+        let sizes = [0, 1, GROUPED_BYTES - 1, GROUPED_BYTES, GROUPED_BYTES + 1, MIB, MIB + 1, 3 * MIB];
+        let mut files: Vec<SourceFile> =
+            (0..64).map(|n| file(&format!("f{n}"), sizes[(n * 7) % sizes.len()])).collect();
+        sort(&mut files);
+        let mut covered = vec![0_u64; files.len()];
+        let mut seen = vec![0_u32; files.len()];
+        for unit in Units::new(&files, MIB as u32) {
+            match unit {
+                Unit::Extent { file, offset, length, .. } => {
+                    assert_eq!(covered[file], offset);
+                    covered[file] += u64::from(length);
+                    seen[file] += 1;
+                }
+                Unit::Group { files: range, .. } => {
+                    for index in range {
+                        covered[index] += files[index].size_bytes;
+                        seen[index] += 1;
+                    }
+                }
+            }
+        }
+        for (index, file) in files.iter().enumerate() {
+            assert_eq!(covered[index], file.size_bytes);
+            assert!(seen[index] >= 1);
+        }
+    }
+
+    #[test]
+    fn ten_terabytes_in_a_million_files_are_planned_in_little_memory() {
+        // 10 MiB each: 10 million extents, none of them held.
+        let files: Vec<SourceFile> =
+            (0..1_000_000).map(|n| file(&format!("base/16384/{n}"), 10 * MIB)).collect();
+        let mut total = 0_u64;
+        let mut count = 0_u64;
+        for unit in Units::new(&files, MIB as u32) {
+            total += u64::from(unit.length());
+            count += 1;
+        }
+        assert_eq!(total, 10 * MIB * 1_000_000);
+        assert_eq!(count, 10_000_000);
+    }
+}

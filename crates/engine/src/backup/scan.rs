@@ -1,0 +1,217 @@
+//! Listing the data directory: what belongs into a backup, by PostgreSQL's own rules
+//! (`holdfast_pgtypes::exclude`). Blocking.
+//!
+//! A file or directory that disappears while it is listed was removed by PostgreSQL and is counted. Links are
+//! followed where PostgreSQL makes them (`pg_tblspc`, `pg_wal`); any other link is kept as a link.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fs::Metadata;
+use std::io::ErrorKind;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use holdfast_pgtypes::exclude::{Exclusions, Verdict, wal_subdirectories};
+use holdfast_pgtypes::ControlFile;
+use holdfast_pgtypes::relation::RelationPath;
+use tokio_util::sync::CancellationToken;
+
+use super::plan::{PageCheck, SourceFile};
+use crate::error::{Error, What};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// Directories, the data directory itself first, each before what is in it.
+    pub directories: Vec<Directory>,
+    /// Symbolic links.
+    pub links: Vec<Link>,
+    /// Files to back up, in no particular order; without `global/pg_control`, which is read last.
+    pub files: Vec<SourceFile>,
+    /// Entries that disappeared while they were looked at.
+    pub removed: u64,
+    /// Sum of the files' sizes in bytes.
+    pub total_bytes: u64,
+}
+
+/// A directory to be made at restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Directory {
+    /// Relative to the data directory; empty for itself.
+    pub path: Box<[u8]>,
+    /// Permission bits.
+    pub mode: u32,
+    /// Modification time in seconds since the epoch.
+    pub mtime: i64,
+}
+
+/// A symbolic link to be made at restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Link {
+    /// Relative to the data directory.
+    pub path: Box<[u8]>,
+    /// Where it leads.
+    pub target: Box<[u8]>,
+    /// Modification time in seconds since the epoch.
+    pub mtime: i64,
+}
+
+/// Whether the pages of relations are checked while reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PageChecks {
+    /// As far as the cluster has checksums.
+    On,
+    /// Not wished, or the cluster has none.
+    Off,
+}
+
+/// Lists the data directory and its tablespaces.
+pub(super) fn scan(
+    pgdata: &Path,
+    control: &ControlFile,
+    checks: PageChecks,
+    cancel: &CancellationToken,
+) -> Result<Scan, Error> {
+    let mut scan = Scan::default();
+    let mut waiting = VecDeque::from([Vec::new()]);
+    while let Some(directory) = waiting.pop_front() {
+        if cancel.is_cancelled() {
+            return Err(What::Cancelled.into());
+        }
+        scan_directory(pgdata, &directory, control, checks, &mut scan, &mut waiting)?;
+    }
+    Ok(scan)
+}
+
+fn scan_directory(
+    pgdata: &Path,
+    directory: &[u8],
+    control: &ControlFile,
+    checks: PageChecks,
+    scan: &mut Scan,
+    waiting: &mut VecDeque<Vec<u8>>,
+) -> Result<(), Error> {
+    let here = pgdata.join(OsStr::from_bytes(directory));
+    let vanished = |scan: &mut Scan| {
+        scan.removed += 1;
+        Ok(())
+    };
+    let (entries, metadata) = match list(&here) {
+        Ok(found) => found,
+        Err(e) if e.kind() == ErrorKind::NotFound && !directory.is_empty() => return vanished(scan),
+        Err(e) => return Err(Error::file("list", &here, e)),
+    };
+    scan.directories.push(Directory {
+        path: directory.into(),
+        mode: metadata.mode() & 0o7777,
+        mtime: metadata.mtime(),
+    });
+    let version = control.version;
+    let rules = Exclusions::for_directory(version, directory, entries.iter().map(|name| name.as_bytes()));
+    for name in &entries {
+        let verdict = rules.verdict(name.as_bytes());
+        if matches!(verdict, Verdict::Excluded(_) | Verdict::ControlFile) {
+            continue;
+        }
+        let path = join(directory, name.as_bytes());
+        let full = here.join(name);
+        let metadata = match std::fs::symlink_metadata(&full) {
+            Ok(metadata) => metadata,
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                scan.removed += 1;
+                continue;
+            }
+            Err(e) => return Err(Error::file("look at", &full, e)),
+        };
+        match verdict {
+            Verdict::ContentsExcluded => keep_empty(&path, &full, &metadata, version, scan)?,
+            _ if metadata.is_dir() => waiting.push_back(path),
+            _ if metadata.is_symlink() => {
+                let target = std::fs::read_link(&full).map_err(|e| Error::file("read the link", &full, e))?;
+                scan.links.push(Link {
+                    path: path.clone().into(),
+                    target: target.into_os_string().into_vec().into(),
+                    mtime: metadata.mtime(),
+                });
+                if directory == b"pg_tblspc" {
+                    waiting.push_back(path);
+                }
+            }
+            _ if metadata.is_file() => {
+                scan.total_bytes += metadata.len();
+                let check = page_check(&path, control, checks);
+                scan.files.push(SourceFile {
+                    path: path.into(),
+                    size_bytes: metadata.len(),
+                    mtime: metadata.mtime(),
+                    mode: metadata.mode() & 0o7777,
+                    check,
+                });
+            }
+            // Sockets, pipes and devices are not data; pg_basebackup leaves them out as well.
+            _ => tracing::warn!(path = %full.display(), "left out of the backup: neither file, directory nor link"),
+        }
+    }
+    Ok(())
+}
+
+/// A directory whose contents PostgreSQL makes anew: kept without them. Where it is a link (`pg_wal` on another
+/// disk), a plain directory is kept, as pg_basebackup does.
+fn keep_empty(
+    path: &[u8],
+    full: &Path,
+    metadata: &Metadata,
+    version: holdfast_pgtypes::PgVersion,
+    scan: &mut Scan,
+) -> Result<(), Error> {
+    let metadata = if metadata.is_symlink() {
+        std::fs::metadata(full).map_err(|e| Error::file("follow the link", full, e))?
+    } else {
+        metadata.clone()
+    };
+    if !metadata.is_dir() {
+        return Ok(());
+    }
+    let mode = metadata.mode() & 0o7777;
+    scan.directories.push(Directory { path: path.into(), mode, mtime: metadata.mtime() });
+    if path == b"pg_wal" {
+        for name in wal_subdirectories(version) {
+            scan.directories.push(Directory {
+                path: join(path, name.as_bytes()).into(),
+                mode,
+                mtime: metadata.mtime(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn page_check(path: &[u8], control: &ControlFile, checks: PageChecks) -> PageCheck {
+    if checks == PageChecks::Off {
+        return PageCheck::None;
+    }
+    RelationPath::parse(path, control.version)
+        .and_then(|relation| relation.file.first_block(control.relation_segment_pages))
+        .map_or(PageCheck::None, PageCheck::FromBlock)
+}
+
+fn list(directory: &Path) -> std::io::Result<(Vec<OsString>, Metadata)> {
+    let metadata = std::fs::metadata(directory)?;
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        names.push(entry?.file_name());
+    }
+    names.sort_unstable();
+    Ok((names, metadata))
+}
+
+fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(directory.len() + 1 + name.len());
+    path.extend_from_slice(directory);
+    if !directory.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
+}

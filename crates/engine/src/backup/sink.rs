@@ -1,0 +1,246 @@
+//! Where one repository's share of a backup goes: frames into packs, file entries into the manifest, both uploaded
+//! while they are being made.
+//!
+//! Order in the repository: packs appear as they are finished, the manifest after the last of them
+//! ([`Sink::finish`]), `backup.json` is the caller's. Every repository has a sink of its own, since places in packs
+//! differ with encryption; what is read and compressed once feeds them all.
+
+use aws_lc_rs::digest;
+use holdfast_repo::manifest::{Extent, FileEntry, FileKind, ManifestHeader, ManifestWriter, PackEntry};
+use holdfast_repo::name::{self, BackupId, ClusterName, MAX_PACK_NUMBER};
+use holdfast_repo::pack::{PackChunk, PackWriter};
+use holdfast_repo::record::ManifestEntry;
+use holdfast_repo::CompressedFrame;
+use tokio::task::JoinSet;
+
+use super::encode::EncodedChunk;
+use super::plan::SourceFile;
+use crate::error::{Doing, Error, What};
+use crate::pipeline::budget::Permit;
+use crate::pipeline::object_upload::ObjectUpload;
+use crate::repository::{Repository, object_name};
+
+/// One repository's part of a running backup.
+pub(super) struct Sink {
+    repository: Repository,
+    cluster: ClusterName,
+    backup: BackupId,
+    part_size: usize,
+    pack: Option<OpenPack>,
+    packs: Vec<PackEntry>,
+    finishing: JoinSet<Result<u64, Error>>,
+    stored_bytes: u64,
+    extents: Vec<Extent>,
+    manifest: ManifestWriter,
+    manifest_upload: ObjectUpload,
+    manifest_digest: digest::Context,
+}
+
+struct OpenPack {
+    writer: PackWriter,
+    upload: ObjectUpload,
+}
+
+/// What a finished sink has stored.
+#[derive(Debug)]
+pub(super) struct Stored {
+    /// The manifest, as `backup.json` names it.
+    pub manifest: ManifestEntry,
+    /// Packs.
+    pub pack_count: u32,
+    /// Bytes of packs and manifest.
+    pub stored_bytes: u64,
+}
+
+impl Sink {
+    pub(super) async fn new(
+        repository: Repository,
+        cluster: &ClusterName,
+        backup: BackupId,
+        part_size: usize,
+    ) -> Result<Self, Error> {
+        let manifest_name = name::manifest(cluster, &backup);
+        let header = ManifestHeader {
+            backup: backup.to_string(),
+            cluster: cluster.to_string(),
+            extent_bytes: repository.record().extent_size_bytes,
+            details: serde_json::Map::default(),
+        };
+        let (manifest, head) = ManifestWriter::new(&manifest_name, repository.id(), repository.key(), &header)?;
+        let upload = ObjectUpload::new(
+            std::sync::Arc::clone(repository.store()),
+            object_name(&manifest_name)?,
+            part_size,
+        );
+        let mut sink = Self {
+            repository,
+            cluster: cluster.clone(),
+            backup,
+            part_size,
+            pack: None,
+            packs: Vec::new(),
+            finishing: JoinSet::new(),
+            stored_bytes: 0,
+            extents: Vec::new(),
+            manifest,
+            manifest_upload: upload,
+            manifest_digest: digest::Context::new(&digest::SHA256),
+        };
+        sink.push_manifest(&head).await?;
+        Ok(sink)
+    }
+
+    /// The repository.
+    pub(super) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Stores a frame and remembers where its chunks are. The chunks must come in the order of their files; the
+    /// caller calls [`Self::finish_file`] between the chunks of one file and the next.
+    pub(super) async fn frame(
+        &mut self,
+        frame: CompressedFrame,
+        chunks: &[EncodedChunk],
+        files: &[SourceFile],
+        permit: Permit,
+    ) -> Result<(u32, holdfast_repo::FrameLocation), Error> {
+        let extent_size = u64::from(self.repository.record().extent_size_bytes);
+        let in_frame: Vec<PackChunk> = chunks
+            .iter()
+            .filter_map(|chunk| {
+                Some(PackChunk {
+                    offset: chunk.offset_in_frame?,
+                    length: chunk.piece.length as u32,
+                    hash: chunk.hash,
+                    path: files.get(chunk.piece.file)?.path.to_vec(),
+                    extent: chunk.piece.offset / extent_size,
+                })
+            })
+            .collect();
+        let number = self.packs.len() as u32;
+        let pack_size = self.repository.record().pack_size_bytes;
+        let pack = self.open_pack().await?;
+        let (location, bytes) = pack.writer.append(frame, &in_frame)?;
+        pack.upload.push(&bytes, Some(permit)).await?;
+        if pack.writer.is_full(pack_size) {
+            self.close_pack().await?;
+        }
+        Ok((number, location))
+    }
+
+    /// Adds an extent to the file that is being put together.
+    pub(super) fn extent(&mut self, extent: Extent) {
+        self.extents.push(extent);
+    }
+
+    /// Forgets the extents of a file that turned out to be removed.
+    pub(super) fn drop_file(&mut self) {
+        self.extents.clear();
+    }
+
+    /// Writes the entry of the file whose extents have been added.
+    pub(super) async fn finish_file(
+        &mut self,
+        file: &SourceFile,
+        size_bytes: u64,
+        crc32c: u32,
+    ) -> Result<(), Error> {
+        let extents = std::mem::take(&mut self.extents);
+        let entry = FileEntry {
+            path: &file.path,
+            kind: FileKind::File { crc32c, extents: &extents },
+            mode: file.mode,
+            size_bytes,
+            mtime_seconds: u64::try_from(file.mtime).unwrap_or(0),
+        };
+        self.entry(&entry).await?;
+        self.extents = extents;
+        self.extents.clear();
+        Ok(())
+    }
+
+    /// Writes any other entry.
+    pub(super) async fn entry(&mut self, entry: &FileEntry<'_>) -> Result<(), Error> {
+        if let Some(frame) = self.manifest.push(entry)? {
+            self.push_manifest(&frame).await?;
+        }
+        Ok(())
+    }
+
+    /// Closes the last pack, waits for all of them, then makes the manifest appear.
+    pub(super) async fn finish(mut self) -> Result<Stored, Error> {
+        if self.pack.is_some() {
+            self.close_pack().await?;
+        }
+        self.reap(true).await?;
+        let Self { manifest, mut manifest_upload, mut manifest_digest, packs, stored_bytes, .. } = self;
+        let end = manifest.finish(&packs)?;
+        manifest_digest.update(&end);
+        manifest_upload.push(&end, None).await?;
+        let size_bytes = manifest_upload.finish().await.doing(|| "storing the manifest".to_owned())?;
+        Ok(Stored {
+            manifest: ManifestEntry {
+                name: name::manifest(&self.cluster, &self.backup),
+                size_bytes,
+                sha256: hex::encode(manifest_digest.finish()),
+            },
+            pack_count: packs.len() as u32,
+            stored_bytes: stored_bytes + size_bytes,
+        })
+    }
+
+    /// Gives everything up and removes what can be reached.
+    pub(super) async fn abort(mut self) {
+        self.finishing.shutdown().await;
+        if let Some(pack) = self.pack.take() {
+            pack.upload.abort().await;
+        }
+        self.manifest_upload.abort().await;
+    }
+
+    async fn open_pack(&mut self) -> Result<&mut OpenPack, Error> {
+        if self.pack.is_none() {
+            let number = self.packs.len() as u32 + 1;
+            if number > MAX_PACK_NUMBER {
+                return Err(What::Refused(format!("a backup of more than {MAX_PACK_NUMBER} packs")).into());
+            }
+            let pack_name = name::pack(&self.cluster, &self.backup, number);
+            let (writer, head) = PackWriter::new(&pack_name, self.repository.id(), self.repository.key())?;
+            let store = std::sync::Arc::clone(self.repository.store());
+            let mut upload = ObjectUpload::new(store, object_name(&pack_name)?, self.part_size);
+            upload.push(&head, None).await?;
+            self.pack = Some(OpenPack { writer, upload });
+        }
+        self.pack.as_mut().ok_or_else(|| What::Internal("no pack is open".to_owned()).into())
+    }
+
+    async fn close_pack(&mut self) -> Result<(), Error> {
+        let Some(OpenPack { writer, mut upload }) = self.pack.take() else { return Ok(()) };
+        let pack_name = writer.name().to_owned();
+        let end = writer.finish()?;
+        upload.push(&end, None).await?;
+        self.packs.push(PackEntry { name: pack_name, size_bytes: upload.size_bytes() });
+        self.stored_bytes += upload.size_bytes();
+        // Finishing waits for parts on their way; the next pack need not.
+        self.finishing.spawn(upload.finish());
+        self.reap(false).await
+    }
+
+    /// Collects finished packs, so that a failed one ends the backup soon.
+    async fn reap(&mut self, all: bool) -> Result<(), Error> {
+        loop {
+            let next = if all { self.finishing.join_next().await } else { self.finishing.try_join_next() };
+            match next {
+                None => return Ok(()),
+                Some(done) => {
+                    done.map_err(|e| What::Internal(format!("an upload task failed: {e}")))??;
+                }
+            }
+        }
+    }
+
+    async fn push_manifest(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.manifest_digest.update(bytes);
+        self.manifest_upload.push(bytes, None).await
+    }
+}

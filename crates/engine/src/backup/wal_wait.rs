@@ -1,0 +1,94 @@
+//! Waiting until all WAL from start to stop LSN is in the repository: without it a backup is not restorable, so it is
+//! not complete (promise 3).
+//!
+//! The archiver of the server does the work. What it has not sent yet, although it stands complete in `pg_wal`, is
+//! sent from here by the same code and under the same rules, so that a slow archiver does not hold a backup up.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use holdfast_pgtypes::SegmentName;
+use holdfast_repo::name::ClusterName;
+use holdfast_repo::record::ClaimRecord;
+use holdfast_repo::Compression;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::archive;
+use crate::error::{Doing, Error, What};
+use crate::pipeline::crew::Crew;
+use crate::progress::Progress;
+use crate::repository::Repository;
+
+/// How long to wait between two looks.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
+
+/// What is waited for.
+pub(super) struct WalWait<'a> {
+    /// Every repository with the claim on its archive.
+    pub repositories: Vec<(&'a Repository, &'a ClaimRecord)>,
+    pub cluster: &'a ClusterName,
+    pub first: SegmentName,
+    pub last: SegmentName,
+    /// Where complete segments may stand.
+    pub pg_wal: PathBuf,
+    /// The last segment that the server has finished, where this is known; only up to here files in `pg_wal`
+    /// are complete.
+    pub finished: Option<SegmentName>,
+    pub compression: Compression,
+    pub crew: Crew,
+    pub timeout: Duration,
+    pub backup: String,
+}
+
+impl WalWait<'_> {
+    /// Returns when every segment is in every repository.
+    pub(super) async fn run(&self, progress: &dyn Progress, cancel: &CancellationToken) -> Result<(), Error> {
+        let phrase = || format!("waiting for the WAL of backup {} ({} to {})", self.backup, self.first, self.last);
+        self.run_inner(progress, cancel).await.doing(phrase)
+    }
+
+    async fn run_inner(&self, progress: &dyn Progress, cancel: &CancellationToken) -> Result<(), Error> {
+        progress.phase("waiting for WAL", None);
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            let mut first_missing = None;
+            for (repository, claim) in &self.repositories {
+                let missing =
+                    archive::missing_segments(repository, self.cluster, claim, self.first, self.last).await?;
+                for segment in missing {
+                    if !self.send(repository, claim, segment, cancel).await? {
+                        first_missing.get_or_insert(segment);
+                    }
+                }
+            }
+            let Some(segment) = first_missing else { return Ok(()) };
+            if Instant::now() >= deadline {
+                return Err(What::NotArchived { segment: segment.to_string(), waited: self.timeout }.into());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_AGAIN_AFTER) => {}
+                () = cancel.cancelled() => return Err(What::Cancelled.into()),
+            }
+        }
+    }
+
+    /// Sends a segment that is finished and still in `pg_wal`; says whether it is archived now.
+    async fn send(
+        &self,
+        repository: &Repository,
+        claim: &ClaimRecord,
+        segment: SegmentName,
+        cancel: &CancellationToken,
+    ) -> Result<bool, Error> {
+        if self.finished.is_none_or(|finished| segment > finished) {
+            return Ok(false);
+        }
+        let path = self.pg_wal.join(segment.to_string());
+        if !path.exists() {
+            return Ok(false);
+        }
+        archive::archive_file(repository, self.cluster, claim, &path, self.compression, &self.crew, cancel).await?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,242 @@
+//! The verb `check`: does everything that a backup and an archive need work, end to end, now?
+//!
+//! Steps: the repositories open; the data directory and the claims agree; the server is the data directory's and is
+//! set up to archive; a restore point is written, its WAL segment finished, and waited for in every repository. The
+//! last step is the one that counts: it is the way that every committed transaction takes.
+//!
+//! Nothing is left behind but a restore point and a claim (which the first archived segment would take as well).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use holdfast_pgtypes::SegmentName;
+use holdfast_repo::Compression;
+use holdfast_repo::name::ClusterName;
+use holdfast_repo::record::{ClaimRecord, ConditionalCreate};
+use serde::Serialize;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::archive;
+use crate::backup::read_control_file;
+use crate::error::{Doing, Error, What};
+use crate::progress::Progress;
+use crate::repository::claim::{Claimant, Identity};
+use crate::repository::{Repository, RepositoryTarget};
+use crate::server::{Connection, ConnectionSettings, ServerFacts};
+
+/// The name of the restore point that a check writes.
+pub const RESTORE_POINT: &str = "holdfast check";
+
+/// How long to wait between two looks for the segment.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// What a check is told.
+#[derive(Debug, Clone)]
+pub struct CheckOptions {
+    /// The archive's name.
+    pub cluster: ClusterName,
+    /// The data directory.
+    pub pgdata: PathBuf,
+    /// How to reach the server; found through `postmaster.pid` without it.
+    pub connection: Option<String>,
+    /// The codec counts when this check is the first to claim the archive.
+    pub wal_compression: Compression,
+    /// How long to wait for the segment.
+    pub archive_timeout: Duration,
+    /// This host.
+    pub host: String,
+    /// Now.
+    pub now: DateTime<Utc>,
+}
+
+/// What a check found, in the order of its steps.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckReport {
+    /// One finding a step.
+    pub findings: Vec<Finding>,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub subject: String,
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was found.
+    pub detail: String,
+}
+
+/// How a thing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// It works, with a weakness that the user should know.
+    Warning,
+    /// It does not work.
+    Failed,
+}
+
+impl CheckReport {
+    /// Whether nothing failed.
+    pub fn is_good(&self) -> bool {
+        self.findings.iter().all(|finding| finding.verdict != Verdict::Failed)
+    }
+
+    fn add(&mut self, subject: impl Into<String>, verdict: Verdict, detail: impl Into<String>) {
+        self.findings.push(Finding { subject: subject.into(), verdict, detail: detail.into() });
+    }
+}
+
+/// Checks. A step that fails ends the check with its error; what was found before is in the progress notes.
+pub async fn check(
+    targets: &[RepositoryTarget],
+    options: &CheckOptions,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<CheckReport, Error> {
+    let mut report = CheckReport { findings: Vec::new() };
+    progress.phase("checking", None);
+    let mut repositories = Vec::new();
+    for target in targets {
+        let repository = Repository::open(target).await?;
+        describe_repository(&repository, &mut report);
+        repositories.push(repository);
+    }
+    let control = read_control_file(&options.pgdata)?;
+    report.add(
+        "data directory",
+        Verdict::Ok,
+        format!(
+            "{}: PostgreSQL {}, system identifier {}, page checksums {}",
+            options.pgdata.display(),
+            control.version,
+            control.system_identifier,
+            if control.has_data_checksums() { "on" } else { "off" }
+        ),
+    );
+    let claimant = Claimant {
+        identity: Identity::of_control_file(&control),
+        here: format!("the data directory {}", options.pgdata.display()),
+        wal_codec: options.wal_compression.codec(),
+        host: options.host.clone(),
+        now: options.now.trunc_subsecs(0),
+    };
+    let mut claims = Vec::new();
+    for repository in &repositories {
+        let claim = repository.take_claim(&options.cluster, &claimant).await?;
+        report.add(
+            format!("archive {}", options.cluster),
+            Verdict::Ok,
+            format!("claim {} in {} is of this cluster", claim.number, repository.describe()),
+        );
+        claims.push(claim);
+    }
+    let settings = ConnectionSettings { connection: options.connection.clone(), pgdata: options.pgdata.clone() };
+    let connection = Connection::open(&settings).await?;
+    let facts = ServerFacts::ask(&connection).await?;
+    check_server(&facts, options, &mut report)?;
+    if facts.in_recovery {
+        report.add(
+            "archiving",
+            Verdict::Warning,
+            "this server is a standby, which cannot write a restore point: run the check on the primary as well",
+        );
+    } else {
+        let archived = Archived { repositories: &repositories, claims: &claims, options, cancel };
+        let segment = write_restore_point(&connection).await?;
+        archived.wait(segment).await?;
+        report.add("archiving", Verdict::Ok, format!("segment {segment} reached every repository"));
+    }
+    connection.close().await;
+    Ok(report)
+}
+
+fn describe_repository(repository: &Repository, report: &mut CheckReport) {
+    let record = repository.record();
+    let detail = format!("{}: repository {}, encryption {}", repository.describe(), record.repository_id, record.encryption);
+    report.add("repository", Verdict::Ok, detail);
+    if record.conditional_create == ConditionalCreate::Emulated {
+        report.add(
+            "conditional writes",
+            Verdict::Warning,
+            format!(
+                "{} ignores conditional writes: a look before each write replaces them, which two writers in the same \
+                 instant can defeat",
+                repository.describe()
+            ),
+        );
+    }
+}
+
+fn check_server(facts: &ServerFacts, options: &CheckOptions, report: &mut CheckReport) -> Result<(), Error> {
+    facts.check_is_of(&options.pgdata, read_control_file(&options.pgdata)?.system_identifier)?;
+    report.add("server", Verdict::Ok, format!("PostgreSQL {}, wal_level {}", facts.version_text, facts.wal_level));
+    if facts.archives() {
+        let how = if facts.archive_library.is_empty() { &facts.archive_command } else { &facts.archive_library };
+        report.add("archive settings", Verdict::Ok, format!("archive_mode {}: {how}", facts.archive_mode));
+    } else {
+        report.add(
+            "archive settings",
+            if facts.in_recovery { Verdict::Warning } else { Verdict::Failed },
+            format!("archive_mode is {}, archive_command is {:?}", facts.archive_mode, facts.archive_command),
+        );
+    }
+    Ok(())
+}
+
+/// Writes a restore point and finishes its segment, whose name is returned.
+async fn write_restore_point(connection: &Connection) -> Result<SegmentName, Error> {
+    let row = connection
+        .client()
+        .query_one(
+            "WITH point AS (SELECT pg_create_restore_point($1) AS lsn), \
+             named AS MATERIALIZED (SELECT pg_walfile_name(lsn) AS name FROM point) \
+             SELECT name, pg_switch_wal()::text FROM named",
+            &[&RESTORE_POINT],
+        )
+        .await
+        .doing(|| "writing a restore point and finishing its WAL segment".to_owned())?;
+    let name: String = row.get(0);
+    name.parse().map_err(|_| What::Malformed { name: "a segment name from the server".to_owned(), reason: name }.into())
+}
+
+struct Archived<'a> {
+    repositories: &'a [Repository],
+    claims: &'a [ClaimRecord],
+    options: &'a CheckOptions,
+    cancel: &'a CancellationToken,
+}
+
+impl Archived<'_> {
+    async fn wait(&self, segment: SegmentName) -> Result<(), Error> {
+        let deadline = Instant::now() + self.options.archive_timeout;
+        let phrase = || format!("waiting for WAL segment {segment} to reach every repository");
+        loop {
+            let mut missing = false;
+            for (repository, claim) in self.repositories.iter().zip(self.claims) {
+                let cluster = &self.options.cluster;
+                missing |= !archive::missing_segments(repository, cluster, claim, segment, segment)
+                    .await
+                    .doing(phrase)?
+                    .is_empty();
+            }
+            if !missing {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let waited = self.options.archive_timeout;
+                let what = What::NotArchived { segment: segment.to_string(), waited };
+                return Err(Error::from(what)).doing(phrase);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_AGAIN_AFTER) => {}
+                () = self.cancel.cancelled() => return Err(What::Cancelled.into()),
+            }
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! What can go wrong in a verb: one variant for each thing that a caller does differently.
+//!
+//! [`What`] says what happened; [`Error::doing`] collects, from the inside to the outside, phrases
+//! in the present tense that say what the engine was doing. The wording for people (hints, exit
+//! codes) is the command line's; everything it needs for that is a field here.
+
+use std::path::{Path, PathBuf};
+
+use holdfast_pgtypes as pg;
+use holdfast_repo as repo;
+use holdfast_store::StoreError;
+
+/// An error of a verb, with what it was doing.
+#[derive(Debug)]
+pub struct Error {
+    /// What happened.
+    pub what: Box<What>,
+    /// What the engine was doing, innermost first.
+    pub doing: Vec<String>,
+}
+
+/// What happened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum What {
+    /// The object store refused or could not be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Bytes in the repository are not what they should be.
+    #[error(transparent)]
+    Format(#[from] repo::FormatError),
+    /// A JSON record of the repository cannot be read.
+    #[error(transparent)]
+    Record(#[from] repo::record::RecordError),
+    /// The repository key cannot be unlocked.
+    #[error(transparent)]
+    Key(#[from] repo::key::KeyError),
+    /// The wished target cannot be reached from what is stored.
+    #[error(transparent)]
+    Unreachable(#[from] repo::recovery::Unreachable),
+    /// A statement or the connection failed.
+    #[error("{}", postgres_text(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+    /// The connection string cannot be used.
+    #[error("cannot use the connection settings: {0}")]
+    Connection(String),
+    /// The server cannot be backed up as it is configured.
+    #[error("{0}")]
+    ServerSetting(ServerSetting),
+    /// A local file could not be read or written.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    File {
+        /// "read", "write", "create" and the like.
+        operation: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// `global/pg_control` is not one of PostgreSQL 13 to 18, or is damaged.
+    #[error("{}: {source}", path.display())]
+    ControlFile {
+        /// Where it was read.
+        path: PathBuf,
+        /// Why it is refused.
+        source: pg::control::ControlFileError,
+    },
+    /// A file inside the data directory or the repository does not parse.
+    #[error("{name} cannot be understood: {reason}")]
+    Malformed {
+        /// Which file or object.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// There is no repository at this place.
+    #[error("there is no Holdfast repository at {store}")]
+    NotInitialised {
+        /// The redacted URL.
+        store: String,
+    },
+    /// There is a repository already, and it is another one than would be made.
+    #[error("{store} holds a repository already: {found}")]
+    AlreadyInitialised {
+        /// The redacted URL.
+        store: String,
+        /// Which.
+        found: String,
+    },
+    /// The configuration and the repository disagree on encryption.
+    #[error("{store} is {found}, but the configuration says {configured}")]
+    EncryptionMismatch {
+        /// The redacted URL.
+        store: String,
+        /// "encrypted with aes-256-gcm" or "not encrypted".
+        found: String,
+        /// What the configuration says.
+        configured: String,
+    },
+    /// The repository has no key slot that could be opened by what is configured.
+    #[error("{store} has no {kind} key slot")]
+    NoKeySlot {
+        /// The redacted URL.
+        store: String,
+        /// "passphrase" or "key-file".
+        kind: &'static str,
+    },
+    /// The archive belongs to another cluster.
+    #[error(
+        "the archive {cluster} in {store} belongs to system identifier {claimed}, but {here} has {found}"
+    )]
+    WrongCluster {
+        /// The redacted URL.
+        store: String,
+        /// The name of the archive.
+        cluster: String,
+        /// Who claimed it.
+        claimed: pg::SystemIdentifier,
+        /// What is being worked with.
+        here: String,
+        /// Its identity.
+        found: pg::SystemIdentifier,
+    },
+    /// The archive belongs to another major version of PostgreSQL.
+    #[error("the archive {cluster} in {store} is of PostgreSQL {claimed}, but {here} is of PostgreSQL {found}")]
+    WrongVersion {
+        /// The redacted URL.
+        store: String,
+        /// The name of the archive.
+        cluster: String,
+        /// The major version that claimed it.
+        claimed: u16,
+        /// What is being worked with.
+        here: String,
+        /// Its major version.
+        found: u16,
+    },
+    /// A WAL file is not the segment that its name says, or not of this cluster.
+    #[error("{file}: {source}")]
+    SegmentMismatch {
+        /// The WAL file.
+        file: String,
+        /// Which of its facts differs.
+        source: pg::wal::segment_check::SegmentMismatch,
+    },
+    /// A WAL segment file that is not whole.
+    #[error("{} has {found} bytes, the cluster's WAL segments have {}", path.display(), expected.bytes())]
+    SegmentSize {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        found: u64,
+        /// The size of every segment of this cluster.
+        expected: pg::WalSegmentSize,
+    },
+    /// No claim has been made on this archive yet.
+    #[error("nothing has been archived for cluster {cluster} in {store}")]
+    NoClaim {
+        /// The redacted URL.
+        store: String,
+        /// The name of the archive.
+        cluster: String,
+    },
+    /// The same name with other content is stored already.
+    #[error("{name} is stored in {store} already, with other content")]
+    Divergence {
+        /// The redacted URL.
+        store: String,
+        /// The object.
+        name: String,
+        /// The BLAKE3 of the stored content, where known.
+        stored: String,
+        /// The BLAKE3 of the content here.
+        here: String,
+    },
+    /// The repository answered that this WAL file is not there.
+    #[error("{file} is not in the archive")]
+    Absent {
+        /// The WAL file.
+        file: String,
+    },
+    /// What was stored could not be read back as it was sent.
+    #[error("{name} in {store} does not read back as it was stored: {reason}")]
+    NotReadable {
+        /// The redacted URL.
+        store: String,
+        /// The object.
+        name: String,
+        /// Size or checksum that differs.
+        reason: String,
+    },
+    /// WAL that the backup needs did not reach the archive in time.
+    #[error("WAL segment {segment} was not archived within {}s", waited.as_secs())]
+    NotArchived {
+        /// The first one missing.
+        segment: String,
+        /// How long it was waited for.
+        waited: std::time::Duration,
+    },
+    /// The restore target directory holds something.
+    #[error("{} is not empty", directory.display())]
+    NotEmpty {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// A server runs in this directory.
+    #[error("a PostgreSQL server is running in {} (process {pid})", directory.display())]
+    ServerRunning {
+        /// The data directory.
+        directory: PathBuf,
+        /// Its process.
+        pid: i32,
+    },
+    /// Another run of the same kind is at work.
+    #[error("another {verb} of {subject} is running{}", pid.map_or(String::new(), |p| format!(" (process {p})")))]
+    AnotherRun {
+        /// "backup", "restore".
+        verb: &'static str,
+        /// Of what.
+        subject: String,
+        /// Its process, where known.
+        pid: Option<i32>,
+    },
+    /// No backup of that name is complete.
+    #[error("there is no complete backup {backup} of cluster {cluster}")]
+    NoSuchBackup {
+        /// What was asked for.
+        backup: String,
+        /// The cluster.
+        cluster: String,
+    },
+    /// Something asked for cannot be done as asked.
+    #[error("{0}")]
+    Refused(String),
+    /// A signal or the caller ended the command.
+    #[error("cancelled")]
+    Cancelled,
+    /// A fault of Holdfast itself.
+    #[error("internal fault: {0}")]
+    Internal(String),
+}
+
+/// A setting of the server that makes a backup impossible.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ServerSetting {
+    /// `wal_level = minimal` writes too little WAL to recover a backup.
+    #[error("wal_level is \"minimal\"")]
+    WalLevelMinimal,
+    /// A version that this release does not know.
+    #[error("PostgreSQL {0} is not supported (13 to 18 are)")]
+    Version(String),
+    /// The connection leads to another server than the data directory's.
+    #[error("the connection leads to a server with system identifier {server}, but {} has {directory_identifier}", directory.display())]
+    OtherServer {
+        /// The server's identity.
+        server: pg::SystemIdentifier,
+        /// The directory.
+        directory: PathBuf,
+        /// The directory's identity.
+        directory_identifier: pg::SystemIdentifier,
+    },
+}
+
+impl Error {
+    /// Adds what was being done, from the inside to the outside.
+    #[must_use]
+    pub fn doing(mut self, phrase: impl Into<String>) -> Self {
+        self.doing.push(phrase.into());
+        self
+    }
+
+    /// A failed operation on a local file.
+    pub(crate) fn file(operation: &'static str, path: &Path, source: std::io::Error) -> Self {
+        What::File { operation, path: path.to_owned(), source }.into()
+    }
+
+    /// Whether a conditional create found the name taken.
+    pub fn is_already_exists(&self) -> bool {
+        matches!(&*self.what, What::Store(e) if e.kind() == holdfast_store::StoreErrorKind::AlreadyExists)
+    }
+
+    /// Whether the repository answered that the object is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(&*self.what, What::Store(e) if e.kind() == holdfast_store::StoreErrorKind::NotFound)
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.what)?;
+        for phrase in &self.doing {
+            write!(f, ", while {phrase}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&*self.what)
+    }
+}
+
+impl<T: Into<What>> From<T> for Error {
+    fn from(what: T) -> Self {
+        Self { what: Box::new(what.into()), doing: Vec::new() }
+    }
+}
+
+/// Adds what was being done to a failed result.
+pub trait Doing<T> {
+    /// `phrase` completes "while …", in the present tense.
+    fn doing(self, phrase: impl FnOnce() -> String) -> Result<T, Error>;
+}
+
+impl<T, E: Into<Error>> Doing<T> for Result<T, E> {
+    fn doing(self, phrase: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|e| e.into().doing(phrase()))
+    }
+}
+
+/// PostgreSQL's own message, not only "db error".
+fn postgres_text(error: &tokio_postgres::Error) -> String {
+    use std::error::Error as _;
+    if let Some(db) = error.as_db_error() {
+        return format!("{}: {} (SQLSTATE {})", db.severity(), db.message(), db.code().code());
+    }
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

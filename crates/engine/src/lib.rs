@@ -1,0 +1,20 @@
+//! The verbs of Holdfast.
+//!
+//! A verb reads what is, plans (pure), and executes. The byte's way down is `backup/` (data directory to packs) and
+//! `archive/` (WAL segments to objects), its way up is `restore/`; `repository/` is what they all write to and read
+//! from, `server/` the PostgreSQL beside the data directory, `pipeline/` the machinery that moves many bytes at once
+//! under one byte budget.
+//!
+//! Nothing here prints, exits, or reads a clock or an environment variable that its caller could have given.
+
+pub mod archive;
+pub mod backup;
+pub mod check;
+pub mod error;
+pub mod pipeline;
+pub mod progress;
+pub mod repository;
+pub mod restore;
+pub mod server;
+
+pub use error::{Doing, Error, What};

@@ -1,0 +1,160 @@
+//! One object on its way to the store, piece by piece: cut into parts of equal size, many parts in
+//! flight.
+//!
+//! An object that turns out smaller than one part is put in one request. Each part keeps the
+//! permits of its bytes until the store has it. After a failure or a cancel the upload is aborted;
+//! a process that dies leaves an unfinished multipart upload, which is not an object and which
+//! the store's lifecycle rules (or the next run's cleaning) remove.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_store::{ObjectName, PutMode, Store, Upload};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::budget::Permit;
+use crate::error::{Doing, Error, What};
+
+/// Parts of one object in flight that carry no permits: enough to hide latency, few enough to not
+/// need a budget.
+const UNBUDGETED_PARTS_IN_FLIGHT: usize = 2;
+
+/// An object being written.
+pub(crate) struct ObjectUpload {
+    store: Arc<dyn Store>,
+    name: ObjectName,
+    part_size: usize,
+    buffer: Vec<u8>,
+    permits: Vec<Permit>,
+    upload: Option<Arc<Box<dyn Upload>>>,
+    parts: JoinSet<Result<(), Error>>,
+    next_part: u32,
+    size_bytes: u64,
+    unbudgeted: Arc<Semaphore>,
+}
+
+impl ObjectUpload {
+    /// Nothing is sent before the first full part.
+    pub(crate) fn new(store: Arc<dyn Store>, name: ObjectName, part_size: usize) -> Self {
+        Self {
+            store,
+            name,
+            part_size,
+            buffer: Vec::new(),
+            permits: Vec::new(),
+            upload: None,
+            parts: JoinSet::new(),
+            next_part: 1,
+            size_bytes: 0,
+            unbudgeted: Arc::new(Semaphore::new(UNBUDGETED_PARTS_IN_FLIGHT)),
+        }
+    }
+
+    /// Bytes given so far.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Adds bytes; `permit` is held until they are stored.
+    pub(crate) async fn push(&mut self, mut bytes: &[u8], mut permit: Option<Permit>) -> Result<(), Error> {
+        self.size_bytes += bytes.len() as u64;
+        while !bytes.is_empty() {
+            if self.buffer.capacity() == 0 {
+                self.buffer.reserve_exact(self.part_size);
+            }
+            let taken = bytes.len().min(self.part_size - self.buffer.len());
+            let (now, later) = bytes.split_at(taken);
+            self.buffer.extend_from_slice(now);
+            bytes = later;
+            if bytes.is_empty() {
+                self.permits.extend(permit.take());
+            }
+            if self.buffer.len() == self.part_size {
+                self.send_part().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the rest and makes the object appear; `Ok` means that it is durable.
+    pub(crate) async fn finish(mut self) -> Result<u64, Error> {
+        let size_bytes = self.size_bytes;
+        let name = self.name.clone();
+        self.finish_inner().await.doing(|| format!("storing {name}"))?;
+        Ok(size_bytes)
+    }
+
+    async fn finish_inner(&mut self) -> Result<(), Error> {
+        if self.upload.is_none() {
+            let body = Bytes::from(std::mem::take(&mut self.buffer));
+            self.store.put(&self.name, body, PutMode::Create).await?;
+            self.permits.clear();
+            return Ok(());
+        }
+        let mut outcome = Ok(());
+        if !self.buffer.is_empty() {
+            outcome = self.send_part().await;
+        }
+        while let Some(part) = self.parts.join_next().await {
+            let part = part.unwrap_or_else(|e| Err(What::Internal(format!("an upload task failed: {e}")).into()));
+            outcome = outcome.and(part);
+        }
+        // Every task has been joined, so nobody else holds the upload any more.
+        let Some(upload) = self.upload.take().and_then(Arc::into_inner) else {
+            return outcome.and(Err(What::Internal("the upload is gone".to_owned()).into()));
+        };
+        match outcome {
+            Ok(()) => Ok(upload.complete().await?),
+            Err(error) => {
+                if let Err(abort) = upload.abort().await {
+                    tracing::debug!(name = %self.name, error = %abort, "an unfinished upload could not be removed");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives the upload up; what was sent is removed as far as the store can be reached.
+    pub(crate) async fn abort(mut self) {
+        self.parts.shutdown().await;
+        if let Some(upload) = self.upload.take().and_then(Arc::into_inner)
+            && let Err(error) = upload.abort().await
+        {
+            tracing::debug!(name = %self.name, %error, "an unfinished upload could not be removed");
+        }
+    }
+
+    async fn send_part(&mut self) -> Result<(), Error> {
+        // A part that failed meanwhile ends the upload now, not at its end.
+        while let Some(done) = self.parts.try_join_next() {
+            done.unwrap_or_else(|e| Err(What::Internal(format!("an upload task failed: {e}")).into()))?;
+        }
+        let upload = if let Some(upload) = &self.upload {
+            Arc::clone(upload)
+        } else {
+            let upload = Arc::new(self.store.begin_upload(&self.name, PutMode::Create).await?);
+            self.upload = Some(Arc::clone(&upload));
+            upload
+        };
+        let body = Bytes::from(std::mem::take(&mut self.buffer));
+        let permits = std::mem::take(&mut self.permits);
+        let slot = if permits.is_empty() {
+            match Arc::clone(&self.unbudgeted).acquire_owned().await {
+                Ok(slot) => Some(slot),
+                Err(_) => return Err(What::Cancelled.into()),
+            }
+        } else {
+            None
+        };
+        let number = self.next_part;
+        self.next_part += 1;
+        let name = self.name.clone();
+        self.parts.spawn(async move {
+            let sent = upload.part(number, body).await.doing(|| format!("storing part {number} of {name}"));
+            drop((permits, slot));
+            sent
+        });
+        Ok(())
+    }
+}

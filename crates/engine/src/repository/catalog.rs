@@ -1,0 +1,92 @@
+//! Which backups an archive has.
+
+use std::collections::BTreeSet;
+
+use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath};
+use holdfast_repo::record::{BackupRecord, StartRecord};
+use serde::Serialize;
+
+use super::Repository;
+use crate::error::{Doing, Error};
+
+/// What the names in a `backups/` folder say.
+#[derive(Debug, Default)]
+struct Listed {
+    complete: BTreeSet<BackupId>,
+    unfinished: BTreeSet<BackupId>,
+}
+
+/// A backup without `backup.json`: running somewhere, or dead.
+#[derive(Debug, Clone, Serialize)]
+pub struct UnfinishedBackup {
+    /// Its id, which is when it started.
+    pub backup_id: BackupId,
+    /// Who started it, where that can be read.
+    pub start: Option<StartRecord>,
+}
+
+impl Repository {
+    /// The names of all clusters with an archive here.
+    pub async fn clusters(&self) -> Result<Vec<ClusterName>, Error> {
+        let folders = self.store().list_folders("").await.doing(|| format!("listing {}", self.describe()))?;
+        Ok(folders.iter().filter_map(|folder| folder.trim_end_matches('/').parse().ok()).collect())
+    }
+
+    /// All complete backups, oldest first.
+    pub async fn backups(&self, cluster: &ClusterName) -> Result<Vec<BackupRecord>, Error> {
+        let mut backups = Vec::new();
+        for backup in self.listed(cluster).await?.complete {
+            backups.push(self.backup(cluster, backup).await?);
+        }
+        Ok(backups)
+    }
+
+    /// One complete backup.
+    pub async fn backup(&self, cluster: &ClusterName, backup: BackupId) -> Result<BackupRecord, Error> {
+        self.read_record(&name::backup_summary(cluster, &backup)).await
+    }
+
+    /// Backups that have begun and have no `backup.json`.
+    pub async fn unfinished_backups(&self, cluster: &ClusterName) -> Result<Vec<BackupId>, Error> {
+        Ok(self.listed(cluster).await?.unfinished.into_iter().collect())
+    }
+
+    /// The same, with what their start records say.
+    pub async fn describe_unfinished(&self, cluster: &ClusterName) -> Result<Vec<UnfinishedBackup>, Error> {
+        let mut described = Vec::new();
+        for backup_id in self.unfinished_backups(cluster).await? {
+            let start = self.read_record(&name::backup_start(cluster, &backup_id)).await;
+            let start = match start {
+                Ok(start) => Some(start),
+                Err(error) if error.is_not_found() => None,
+                Err(error) => return Err(error),
+            };
+            described.push(UnfinishedBackup { backup_id, start });
+        }
+        Ok(described)
+    }
+
+    async fn listed(&self, cluster: &ClusterName) -> Result<Listed, Error> {
+        let objects = self
+            .store()
+            .list(&name::backups_folder(cluster), None)
+            .await
+            .doing(|| format!("listing the backups of {cluster} in {}", self.describe()))?;
+        let mut listed = Listed::default();
+        for object in objects {
+            match object.name.as_ref().parse() {
+                Ok(ObjectPath::BackupSummary { backup, .. }) => {
+                    listed.complete.insert(backup);
+                }
+                Ok(ObjectPath::BackupStart { backup, .. } | ObjectPath::Manifest { backup, .. }) => {
+                    listed.unfinished.insert(backup);
+                }
+                _ => {}
+            }
+        }
+        for backup in &listed.complete {
+            listed.unfinished.remove(backup);
+        }
+        Ok(listed)
+    }
+}

@@ -1,0 +1,170 @@
+//! Claims: which cluster owns an archive. Checked before anything is written (promise 8).
+//!
+//! The claim with the highest number is the one in force. It is created conditionally, so of two
+//! clusters that come to an empty archive at the same moment exactly one gets it and the other is
+//! refused with the identity of both.
+
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::{ControlFile, PgVersion, SystemIdentifier, WalSegmentSize};
+use holdfast_repo::codec::Codec;
+use holdfast_repo::name::{self, ClaimNumber, ClusterName, ObjectPath};
+use holdfast_repo::record::ClaimRecord;
+
+use super::Repository;
+use crate::error::{Doing, Error, What};
+
+/// What identifies a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Made by `initdb`, kept for the cluster's life.
+    pub system_identifier: SystemIdentifier,
+    /// The major version.
+    pub version: PgVersion,
+    /// Set by `initdb --wal-segsize`.
+    pub wal_segment_size: WalSegmentSize,
+}
+
+impl Identity {
+    /// The identity that a control file states.
+    pub fn of_control_file(control: &ControlFile) -> Self {
+        Self {
+            system_identifier: control.system_identifier,
+            version: control.version,
+            wal_segment_size: control.wal_segment_size,
+        }
+    }
+}
+
+/// Who takes a claim, written into it.
+#[derive(Debug, Clone)]
+pub struct Claimant {
+    /// Who it is.
+    pub identity: Identity,
+    /// "the data directory /srv/pg", for messages.
+    pub here: String,
+    /// The codec of the WAL files of this claim.
+    pub wal_codec: Codec,
+    /// This host.
+    pub host: String,
+    /// Now.
+    pub now: DateTime<Utc>,
+}
+
+impl Repository {
+    /// All claims on an archive, oldest first.
+    pub async fn claims(&self, cluster: &ClusterName) -> Result<Vec<ClaimRecord>, Error> {
+        let mut claims = Vec::new();
+        let listed = self
+            .store()
+            .list(&name::claims_folder(cluster), None)
+            .await
+            .doing(|| format!("looking for the claims on {cluster} in {}", self.describe()))?;
+        for object in listed {
+            if let Ok(ObjectPath::Claim { .. }) = object.name.as_ref().parse() {
+                claims.push(self.read_record::<ClaimRecord>(object.name.as_ref()).await?);
+            }
+        }
+        claims.sort_unstable_by_key(|claim| claim.number);
+        Ok(claims)
+    }
+
+    /// The claim in force, or an error that nothing has been archived yet.
+    pub async fn current_claim(&self, cluster: &ClusterName) -> Result<ClaimRecord, Error> {
+        self.claims(cluster)
+            .await?
+            .pop()
+            .ok_or_else(|| What::NoClaim { store: self.describe(), cluster: cluster.to_string() }.into())
+    }
+
+    /// Checks that the archive is `claimant`'s, or takes it when nobody has it.
+    pub async fn take_claim(&self, cluster: &ClusterName, claimant: &Claimant) -> Result<ClaimRecord, Error> {
+        let phrase = || format!("checking who owns the archive {cluster} in {}", self.describe());
+        self.take_claim_inner(cluster, claimant, false).await.doing(phrase)
+    }
+
+    /// Takes the archive over for a cluster with another identity, as `pg_upgrade` makes it; the
+    /// WAL of the earlier claim stays where it is.
+    pub async fn take_next_claim(&self, cluster: &ClusterName, claimant: &Claimant) -> Result<ClaimRecord, Error> {
+        let phrase = || format!("taking a new claim on the archive {cluster} in {}", self.describe());
+        self.take_claim_inner(cluster, claimant, true).await.doing(phrase)
+    }
+
+    async fn take_claim_inner(
+        &self,
+        cluster: &ClusterName,
+        claimant: &Claimant,
+        succeed: bool,
+    ) -> Result<ClaimRecord, Error> {
+        // A second turn follows when somebody else took the same number in between.
+        for _ in 0..2 {
+            let current = self.claims(cluster).await?.pop();
+            let number = match &current {
+                None => ClaimNumber::FIRST,
+                Some(claim) => match self.check_claim(claim, claimant) {
+                    Ok(()) => return Ok(claim.clone()),
+                    Err(error) if !succeed => return Err(error),
+                    Err(_) => claim
+                        .number
+                        .next()
+                        .ok_or_else(|| What::Internal("there are too many claims".to_owned()))?,
+                },
+            };
+            let claim = ClaimRecord {
+                number,
+                cluster: cluster.clone(),
+                system_identifier: claimant.identity.system_identifier,
+                pg_major: claimant.identity.version.major(),
+                pg_control_version: claimant.identity.version.control_version(),
+                catalog_version: claimant.identity.version.catalog_version(),
+                wal_segment_size: claimant.identity.wal_segment_size,
+                wal_codec: claimant.wal_codec,
+                since: claimant.now,
+                host: claimant.host.clone(),
+                software_version: env!("CARGO_PKG_VERSION").to_owned(),
+            };
+            match self.create_record(&name::claim(cluster, number), &claim).await {
+                Ok(()) => return Ok(claim),
+                Err(error) if error.is_already_exists() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(What::AnotherRun { verb: "claim", subject: format!("the archive {cluster}"), pid: None }.into())
+    }
+
+    /// Whether `claimant` is who the claim names.
+    pub fn check_claim(&self, claim: &ClaimRecord, claimant: &Claimant) -> Result<(), Error> {
+        let identity = &claimant.identity;
+        if claim.system_identifier != identity.system_identifier {
+            return Err(What::WrongCluster {
+                store: self.describe(),
+                cluster: claim.cluster.to_string(),
+                claimed: claim.system_identifier,
+                here: claimant.here.clone(),
+                found: identity.system_identifier,
+            }
+            .into());
+        }
+        if claim.pg_major != identity.version.major() {
+            return Err(What::WrongVersion {
+                store: self.describe(),
+                cluster: claim.cluster.to_string(),
+                claimed: claim.pg_major,
+                here: claimant.here.clone(),
+                found: identity.version.major(),
+            }
+            .into());
+        }
+        if claim.wal_segment_size != identity.wal_segment_size {
+            return Err(What::Refused(format!(
+                "the archive {} in {} has WAL segments of {} bytes, but {} has {}",
+                claim.cluster,
+                self.describe(),
+                claim.wal_segment_size.bytes(),
+                claimant.here,
+                identity.wal_segment_size.bytes()
+            ))
+            .into());
+        }
+        Ok(())
+    }
+}

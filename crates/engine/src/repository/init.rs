@@ -1,0 +1,108 @@
+//! Making a repository.
+//!
+//! Order: find out whether the store keeps conditional writes; write the key slot; write
+//! `holdfast.json` last, since its presence makes the repository exist. A run that dies in between
+//! leaves a key slot that no repository refers to; the next `repo init` notices and says so.
+
+use chrono::{DateTime, Utc};
+use holdfast_repo::key::{Argon2Cost, KeySlot};
+use holdfast_repo::manifest::EXTENT_BYTES;
+use holdfast_repo::name;
+use holdfast_repo::record::{self, ConditionalCreate, EncryptionKind, FORMAT_VERSION, RepositoryRecord};
+use holdfast_repo::{Fault, RepositoryId, RepositoryKey};
+use holdfast_store::{PutMode, StoreErrorKind, probe_conditional_create};
+
+use super::{Repository, RepositoryTarget, Unlock, first_slot, object_name, read_repository_record};
+use crate::error::{Doing, Error, What};
+
+/// Packs are closed at this size: large enough that 10 TB are tens of thousands of objects, small enough that a
+/// mostly dead pack is cheap to rewrite.
+const PACK_SIZE_BYTES: u64 = 128 * 1024 * 1024;
+
+/// What `init` found or made.
+#[derive(Debug)]
+pub struct Initialised {
+    /// The open repository.
+    pub repository: Repository,
+    /// Whether this call made it, or it was there and fits.
+    pub created: bool,
+}
+
+/// Makes a repository, or opens the one that is there when it fits the configuration.
+pub async fn init(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Initialised, Error> {
+    let url = target.store.describe();
+    init_inner(target, now).await.doing(|| format!("making a repository at {url}"))
+}
+
+async fn init_inner(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Initialised, Error> {
+    let store = &target.store;
+    if read_repository_record(store).await?.is_some() {
+        return Ok(Initialised { repository: Repository::open(target).await?, created: false });
+    }
+    let conditional_create = probe(target).await?;
+    let repository_id = RepositoryId::random().map_err(no_randomness)?;
+    let (encryption, key) = match &target.unlock {
+        Unlock::NotEncrypted => (EncryptionKind::None, None),
+        Unlock::Passphrase(secret) => {
+            let key = random_key()?;
+            let cost = Argon2Cost::default();
+            let slot = KeySlot::create_passphrase(first_slot()?, &repository_id, &key, secret, cost, now)?;
+            store_slot(target, &slot).await?;
+            (EncryptionKind::Aes256Gcm, Some(key))
+        }
+        Unlock::KeyFile(secret) => {
+            let key = random_key()?;
+            let slot = KeySlot::create_key_file(first_slot()?, &repository_id, &key, secret, now)?;
+            store_slot(target, &slot).await?;
+            (EncryptionKind::Aes256Gcm, Some(key))
+        }
+    };
+    let body = RepositoryRecord {
+        repository_id,
+        format_version: FORMAT_VERSION,
+        created: now,
+        encryption,
+        conditional_create,
+        extent_size_bytes: EXTENT_BYTES,
+        pack_size_bytes: PACK_SIZE_BYTES,
+        software_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let object = record::encode_plain(&body)?;
+    store.put(&object_name(name::REPOSITORY_OBJECT)?, object.into(), PutMode::Create).await?;
+    Ok(Initialised { repository: Repository::assemble(std::sync::Arc::clone(store), body, key), created: true })
+}
+
+/// Finds out whether the store keeps conditional writes, by trying one and looking.
+async fn probe(target: &RepositoryTarget) -> Result<ConditionalCreate, Error> {
+    let found = probe_conditional_create(&*target.store, &object_name("probe")?)
+        .await
+        .doing(|| "trying a conditional write".to_owned())?;
+    Ok(match found {
+        holdfast_store::ConditionalCreate::Native => ConditionalCreate::Native,
+        holdfast_store::ConditionalCreate::Emulated => ConditionalCreate::Emulated,
+    })
+}
+
+/// Writes the first key slot. One that is there already is left over from an `init` that did not get to its end, or
+/// belongs to a repository whose `holdfast.json` was lost: it is never overwritten.
+async fn store_slot(target: &RepositoryTarget, slot: &KeySlot) -> Result<(), Error> {
+    let name = object_name(&name::key_slot(slot.slot()))?;
+    let object = record::encode_plain(slot)?;
+    match target.store.put(&name, object.into(), PutMode::Create).await {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == StoreErrorKind::AlreadyExists => Err(What::AlreadyInitialised {
+            store: target.store.describe(),
+            found: format!("a key slot ({name}) without holdfast.json"),
+        }
+        .into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn random_key() -> Result<RepositoryKey, Error> {
+    RepositoryKey::random().map_err(no_randomness)
+}
+
+fn no_randomness(fault: Fault) -> Error {
+    What::Internal(format!("no random numbers: {fault}")).into()
+}

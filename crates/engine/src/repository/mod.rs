@@ -1,0 +1,225 @@
+//! An open repository: the store, the record that says what it is, and the key.
+//!
+//! Opening is three small reads and, for a passphrase, one key derivation. From then on everything
+//! that is read is checked against the repository's identity, and everything that is written is
+//! created once.
+//!
+//! - [`Repository`] in this file: opening, records.
+//! - [`init`]: making one, with the probe for conditional writes.
+//! - [`claim`]: who owns an archive, checked before anything is written.
+//! - [`catalog`]: which backups there are, and which WAL.
+
+pub mod catalog;
+pub mod claim;
+pub mod init;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_repo::name::{self, SlotName};
+use holdfast_repo::key::{KeySlot, KeySlotKind, Secret};
+use holdfast_repo::record::{self, RecordBody, RecordSeal, RepositoryRecord};
+use holdfast_repo::{ObjectOpener, ObjectSealer, ObjectType, RepositoryId, RepositoryKey};
+use holdfast_store::{ObjectName, PutMode, Store, StoreErrorKind};
+
+use crate::error::{Doing, Error, What};
+
+/// A repository as it is configured, not opened yet.
+#[derive(Debug, Clone)]
+pub struct RepositoryTarget {
+    /// The store, at the repository's prefix.
+    pub store: Arc<dyn Store>,
+    /// How its key is unlocked.
+    pub unlock: Unlock,
+}
+
+/// How a repository's key is unlocked.
+#[derive(Debug, Clone)]
+pub enum Unlock {
+    /// The repository is not encrypted, said in so many words.
+    NotEncrypted,
+    /// By a passphrase.
+    Passphrase(Secret),
+    /// By the content of a key file.
+    KeyFile(Secret),
+}
+
+impl Unlock {
+    fn describe(&self) -> &'static str {
+        match self {
+            Self::NotEncrypted => "encryption = \"none\"",
+            Self::Passphrase(_) => "a passphrase",
+            Self::KeyFile(_) => "a key file",
+        }
+    }
+}
+
+/// An open repository; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<dyn Store>,
+    record: RepositoryRecord,
+    key: Option<RepositoryKey>,
+}
+
+impl Repository {
+    /// Reads `holdfast.json` and unlocks the key.
+    pub async fn open(target: &RepositoryTarget) -> Result<Self, Error> {
+        let url = target.store.describe();
+        Self::open_inner(target).await.doing(|| format!("opening the repository {url}"))
+    }
+
+    async fn open_inner(target: &RepositoryTarget) -> Result<Self, Error> {
+        let store = Arc::clone(&target.store);
+        // The key slots are listed at the same time: one round trip less for each `wal push`.
+        let (record, slots) = tokio::join!(read_repository_record(&store), async {
+            match target.unlock {
+                Unlock::NotEncrypted => Ok(Vec::new()),
+                Unlock::Passphrase(_) | Unlock::KeyFile(_) => read_key_slots(&store).await,
+            }
+        });
+        let record = record?.ok_or_else(|| What::NotInitialised { store: store.describe() })?;
+        let encrypted = record.encryption.is_encrypted();
+        if encrypted == matches!(target.unlock, Unlock::NotEncrypted) {
+            return Err(What::EncryptionMismatch {
+                store: store.describe(),
+                found: if encrypted { format!("encrypted with {}", record.encryption) } else { "not encrypted".to_owned() },
+                configured: target.unlock.describe().to_owned(),
+            }
+            .into());
+        }
+        let (slots, way, id, url) = (slots?, target.unlock.clone(), record.repository_id, store.describe());
+        let key = tokio::task::spawn_blocking(move || unlock(&way, &slots, id, &url))
+            .await
+            .map_err(|e| What::Internal(format!("unlocking the key: {e}")))??;
+        Ok(Self::assemble(store, record, key))
+    }
+
+    /// A repository whose parts are known already.
+    pub(super) fn assemble(store: Arc<dyn Store>, record: RepositoryRecord, key: Option<RepositoryKey>) -> Self {
+        Self { inner: Arc::new(Inner { store, record, key }) }
+    }
+
+    /// The store, at the repository's prefix.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+
+    /// What the repository says of itself.
+    pub fn record(&self) -> &RepositoryRecord {
+        &self.inner.record
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> RepositoryId {
+        self.inner.record.repository_id
+    }
+
+    /// The key, in an encrypted repository.
+    pub(crate) fn key(&self) -> Option<&RepositoryKey> {
+        self.inner.key.as_ref()
+    }
+
+    fn seal(&self) -> RecordSeal<'_> {
+        RecordSeal { repository: self.id(), key: self.key() }
+    }
+
+    /// Whether objects are sealed.
+    pub fn is_encrypted(&self) -> bool {
+        self.inner.key.is_some()
+    }
+
+    /// The redacted URL, for messages.
+    pub fn describe(&self) -> String {
+        self.inner.store.describe()
+    }
+
+    /// Seals the frames of one new object; the second part is its head frame.
+    pub fn sealer(&self, object_type: ObjectType, name: &str) -> Result<(ObjectSealer, Vec<u8>), Error> {
+        Ok(ObjectSealer::new(object_type, name, self.id(), self.key())?)
+    }
+
+    /// Opens the frames of one stored object, from the bytes of its head frame.
+    pub fn opener(&self, object_type: ObjectType, name: &str, head: &[u8]) -> Result<ObjectOpener, Error> {
+        Ok(ObjectOpener::new(object_type, name, head, self.id(), self.key())?)
+    }
+
+    /// Reads a record.
+    pub async fn read_record<T: RecordBody>(&self, name: &str) -> Result<T, Error> {
+        let object = self.store().get(&object_name(name)?).await?;
+        self.decode_record(name, &object)
+    }
+
+    /// Understands the bytes of a record.
+    pub(crate) fn decode_record<T: RecordBody>(&self, name: &str, object: &[u8]) -> Result<T, Error> {
+        record::decode(name, self.seal(), object).doing(|| format!("reading {name} in {}", self.describe()))
+    }
+
+    /// Creates a record; a record of that name must not exist.
+    pub async fn create_record<T: RecordBody>(&self, name: &str, body: &T) -> Result<(), Error> {
+        let object = record::encode(name, self.seal(), body)?;
+        self.store()
+            .put(&object_name(name)?, Bytes::from(object), PutMode::Create)
+            .await
+            .doing(|| format!("writing {name} to {}", self.describe()))
+    }
+}
+
+/// A name made by `holdfast_repo::name` as the store takes it.
+pub(crate) fn object_name(name: &str) -> Result<ObjectName, Error> {
+    name.parse().map_err(|e| What::Internal(format!("object name {name}: {e}")).into())
+}
+
+async fn read_repository_record(store: &Arc<dyn Store>) -> Result<Option<RepositoryRecord>, Error> {
+    match store.get(&object_name(name::REPOSITORY_OBJECT)?).await {
+        Ok(object) => Ok(Some(record::decode_plain(&object)?)),
+        Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn read_key_slots(store: &Arc<dyn Store>) -> Result<Vec<KeySlot>, Error> {
+    let mut slots = Vec::new();
+    for object in store.list(&name::keys_folder(), None).await? {
+        let body = store.get(&object.name).await?;
+        slots.push(record::decode_plain(&body).doing(|| format!("reading {}", object.name))?);
+    }
+    Ok(slots)
+}
+
+/// Tries every slot of the configured kind; blocking, since a passphrase is slow to check by design.
+fn unlock(
+    unlock: &Unlock,
+    slots: &[KeySlot],
+    repository: RepositoryId,
+    store: &str,
+) -> Result<Option<RepositoryKey>, Error> {
+    let (kind, wanted) = match unlock {
+        Unlock::NotEncrypted => return Ok(None),
+        Unlock::Passphrase(_) => ("passphrase", KeySlotKind::Passphrase),
+        Unlock::KeyFile(_) => ("key-file", KeySlotKind::KeyFile),
+    };
+    let mut outcome: Error = What::NoKeySlot { store: store.to_owned(), kind }.into();
+    for slot in slots.iter().filter(|slot| slot.kind() == wanted) {
+        let opened = match unlock {
+            Unlock::NotEncrypted => return Ok(None),
+            Unlock::Passphrase(secret) => slot.unlock_passphrase(&repository, secret),
+            Unlock::KeyFile(secret) => slot.unlock_key_file(&repository, secret),
+        };
+        match opened {
+            Ok(key) => return Ok(Some(key)),
+            Err(error) => outcome = error.into(),
+        }
+    }
+    Err(outcome)
+}
+
+/// The name of the first key slot, made by `repo init`.
+pub(crate) fn first_slot() -> Result<SlotName, Error> {
+    "default".parse().map_err(|e| What::Internal(format!("key slot name: {e}")).into())
+}

@@ -1,0 +1,141 @@
+//! What a backup must know of the server, asked in one go before it starts.
+
+use std::path::{Path, PathBuf};
+
+use holdfast_pgtypes::{PgVersion, SystemIdentifier};
+use serde::{Deserialize, Serialize};
+
+use super::Connection;
+use crate::error::{Doing, Error, ServerSetting, What};
+
+/// Facts of a running server.
+#[derive(Debug, Clone)]
+pub struct ServerFacts {
+    /// The major version.
+    pub version: PgVersion,
+    /// The full text, such as "18.6".
+    pub version_text: String,
+    /// Whether it is a standby.
+    pub in_recovery: bool,
+    /// `wal_level`.
+    pub wal_level: String,
+    /// `archive_mode`.
+    pub archive_mode: String,
+    /// `archive_command`, empty when not set or not visible to this role.
+    pub archive_command: String,
+    /// `archive_library`, from version 15.
+    pub archive_library: String,
+    /// `data_directory`, where the role may see it.
+    pub data_directory: Option<PathBuf>,
+    /// The system identifier, where the role may see it.
+    pub system_identifier: Option<SystemIdentifier>,
+    /// Tablespaces outside the data directory.
+    pub tablespaces: Vec<Tablespace>,
+    /// Databases.
+    pub databases: Vec<Database>,
+}
+
+/// A tablespace outside the data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tablespace {
+    /// `pg_tablespace.oid`, the name of its link in `pg_tblspc`.
+    pub oid: u32,
+    /// `spcname`.
+    pub name: String,
+    /// Where the link leads.
+    pub location: String,
+}
+
+/// A database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Database {
+    /// `pg_database.oid`, the name of its directory.
+    pub oid: u32,
+    /// `datname`.
+    pub name: String,
+}
+
+impl ServerFacts {
+    /// Asks the server.
+    pub async fn ask(connection: &Connection) -> Result<Self, Error> {
+        Self::ask_inner(connection).await.doing(|| "asking the server for its settings".to_owned())
+    }
+
+    async fn ask_inner(connection: &Connection) -> Result<Self, Error> {
+        let client = connection.client();
+        let row = client
+            .query_one(
+                "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), \
+                 pg_is_in_recovery(), current_setting('wal_level'), current_setting('archive_mode'), \
+                 coalesce((SELECT setting FROM pg_settings WHERE name = 'archive_command'), ''), \
+                 coalesce((SELECT setting FROM pg_settings WHERE name = 'archive_library'), ''), \
+                 (SELECT setting FROM pg_settings WHERE name = 'data_directory')",
+                &[],
+            )
+            .await?;
+        let number: i32 = row.get(0);
+        let version_text: String = row.get(1);
+        let version = PgVersion::from_server_version_num(number.unsigned_abs())
+            .map_err(|_| What::ServerSetting(ServerSetting::Version(version_text.clone())))?;
+        let archive_command: String = row.get(5);
+        let tablespaces = client
+            .query(
+                "SELECT oid, spcname::text, pg_tablespace_location(oid) FROM pg_tablespace \
+                 WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid",
+                &[],
+            )
+            .await?
+            .iter()
+            .map(|row| Tablespace { oid: row.get(0), name: row.get(1), location: row.get(2) })
+            .collect();
+        let databases = client
+            .query("SELECT oid, datname::text FROM pg_database ORDER BY oid", &[])
+            .await?
+            .iter()
+            .map(|row| Database { oid: row.get(0), name: row.get(1) })
+            .collect();
+        // A role without pg_monitor may not call this; the identity is then checked by the data
+        // directory alone.
+        let system_identifier = match client
+            .query_one("SELECT system_identifier::text FROM pg_control_system()", &[])
+            .await
+        {
+            Ok(row) => row.get::<_, String>(0).parse().ok(),
+            Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self {
+            version,
+            version_text,
+            in_recovery: row.get(2),
+            wal_level: row.get(3),
+            archive_mode: row.get(4),
+            // What pg_settings shows for an unset command.
+            archive_command: if archive_command == "(disabled)" { String::new() } else { archive_command },
+            archive_library: row.get(6),
+            data_directory: row.get::<_, Option<String>>(7).map(PathBuf::from),
+            system_identifier,
+            tablespaces,
+            databases,
+        })
+    }
+
+    /// Fails when the server is not the one of this data directory.
+    pub fn check_is_of(&self, pgdata: &Path, identifier: SystemIdentifier) -> Result<(), Error> {
+        match self.system_identifier {
+            Some(server) if server != identifier => Err(What::ServerSetting(ServerSetting::OtherServer {
+                server,
+                directory: pgdata.to_owned(),
+                directory_identifier: identifier,
+            })
+            .into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the server archives its WAL at all.
+    pub fn archives(&self) -> bool {
+        (self.archive_mode == "always" || (self.archive_mode == "on" && !self.in_recovery))
+            && !(self.archive_command.is_empty() && self.archive_library.is_empty())
+    }
+}
