@@ -19,6 +19,7 @@ pub mod background;
 pub mod disk;
 pub mod error;
 pub mod postgres;
+pub mod proxy;
 pub mod rows;
 pub mod s3;
 pub mod scratch;

@@ -122,3 +122,18 @@ fn remove_old(base: &Path) {
         }
     }
 }
+
+/// A program of the same build as this one, such as `holdfast` beside a test: it lies in this program's folder or, for a
+/// test in `deps`, in the one above.
+///
+/// # Errors
+/// [`KitError::Missing`] when it was not built; `cargo build --workspace --bins` builds them all.
+pub fn built_program(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().map_err(KitError::io("find the own program"))?;
+    let candidates: Vec<PathBuf> = own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).collect();
+    candidates
+        .iter()
+        .find(|path| path.is_file())
+        .cloned()
+        .ok_or_else(|| KitError::Missing { what: format!("`{name}` of this build"), looked_at: candidates })
+}

@@ -1,0 +1,353 @@
+//! An HTTP proxy that fails requests on purpose.
+//!
+//! Requests go to the server as they came, `Host` included, so that S3 signatures stay valid. For each request the first
+//! fault that matches and is due decides; without one it passes. Counting and chance follow the order in which the
+//! requests of that fault arrive, and chance a seed, so a run with one request at a time can be repeated exactly.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::Sleep;
+
+use crate::background::Background;
+use crate::error::{KitError, Result};
+
+/// How long a truncated body waits before it breaks off: an error at once would take along what is not yet on its way.
+const FLUSH: Duration = Duration::from_millis(20);
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What happens to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The server acts on it, and its answer is dropped with the connection.
+    LostAnswer,
+    /// The connection is dropped before the server sees it.
+    LostRequest,
+    /// An S3 error instead of an answer, such as 503 `SlowDown` or 500 `InternalError`; the server does not see the
+    /// request.
+    Status(u16, &'static str),
+    /// The answer's body ends with the connection after this many bytes, as if the server had died.
+    TruncatedBody(u64),
+    /// The byte at this position of the answer's body has its lowest bit flipped.
+    FlippedBit(u64),
+    /// The answer comes this much later.
+    Delay(Duration),
+}
+
+/// Which of the matching requests it happens to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// All of them.
+    Always,
+    /// The first ones, this many.
+    First(u64),
+    /// A single one, counted from 1.
+    Nth(u64),
+    /// Every nth one.
+    EveryNth(u64),
+    /// Each with this chance in a thousand, by a seed.
+    Chance {
+        /// The chance in a thousand.
+        per_mille: u64,
+        /// The seed, which a failing test prints.
+        seed: u64,
+    },
+}
+
+/// A rule: these requests, this often, this effect.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    effect: Effect,
+    when: When,
+    method: Option<String>,
+    path_contains: String,
+    matched: u64,
+}
+
+impl Fault {
+    /// An effect on requests of every kind.
+    pub fn new(effect: Effect, when: When) -> Self {
+        Self { effect, when, method: None, path_contains: String::new(), matched: 0 }
+    }
+
+    /// Only requests with this method.
+    #[must_use]
+    pub fn method(mut self, method: &str) -> Self {
+        self.method = Some(method.to_owned());
+        self
+    }
+
+    /// Only requests whose path and query contain this, for instance `/wal/` or `uploadId=`.
+    #[must_use]
+    pub fn path_contains(mut self, part: &str) -> Self {
+        part.clone_into(&mut self.path_contains);
+        self
+    }
+
+    fn matches(&self, method: &str, path: &str) -> bool {
+        self.method.as_deref().is_none_or(|wanted| wanted == method) && path.contains(&self.path_contains)
+    }
+
+    /// Counts a matching request and says whether the effect happens to it.
+    fn is_due(&mut self) -> bool {
+        self.matched += 1;
+        match self.when {
+            When::Always => true,
+            When::First(count) => self.matched <= count,
+            When::Nth(number) => self.matched == number,
+            When::EveryNth(number) => number > 0 && self.matched.is_multiple_of(number),
+            When::Chance { per_mille, seed } => mix(seed.wrapping_add(self.matched)) % 1000 < per_mille,
+        }
+    }
+}
+
+/// The finaliser of SplitMix64: neighbouring inputs give unrelated outputs.
+fn mix(mut value: u64) -> u64 {
+    value = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    value ^ (value >> 31)
+}
+
+/// A request that came by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The method.
+    pub method: String,
+    /// The path and the query.
+    pub path: String,
+    /// What was done to it.
+    pub effect: Option<Effect>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    faults: Vec<Fault>,
+    seen: Vec<Seen>,
+}
+
+/// A running proxy; it and its connections end with the value.
+#[derive(Debug)]
+pub struct HttpFaults {
+    address: SocketAddr,
+    shared: Arc<Mutex<Shared>>,
+    _background: Background,
+}
+
+impl HttpFaults {
+    /// Starts a proxy to an HTTP server on a free port of 127.0.0.1, without faults.
+    pub fn start(target: SocketAddr) -> Result<Self> {
+        let background = Background::start("http-faults")?;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(KitError::io("start a proxy"))?;
+        listener.set_nonblocking(true).map_err(KitError::io("start a proxy"))?;
+        let address = listener.local_addr().map_err(KitError::io("start a proxy"))?;
+        let shared = Arc::new(Mutex::new(Shared::default()));
+        let state = Arc::clone(&shared);
+        background.spawn(async move {
+            if let Ok(listener) = TcpListener::from_std(listener) {
+                accept(listener, target, state).await;
+            }
+        });
+        Ok(Self { address, shared, _background: background })
+    }
+
+    /// The address to give to the client.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address as a URL.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Adds a fault behind those that are there.
+    pub fn inject(&self, fault: Fault) {
+        lock(&self.shared).faults.push(fault);
+    }
+
+    /// Removes all faults.
+    pub fn clear(&self) {
+        lock(&self.shared).faults.clear();
+    }
+
+    /// The requests so far, in the order of their arrival.
+    pub fn seen(&self) -> Vec<Seen> {
+        lock(&self.shared).seen.clone()
+    }
+
+    /// How many requests had something done to them.
+    pub fn hits(&self) -> usize {
+        lock(&self.shared).seen.iter().filter(|seen| seen.effect.is_some()).count()
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn accept(listener: TcpListener, target: SocketAddr, shared: Arc<Mutex<Shared>>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((client, _)) = accepted else { continue };
+                let _ = client.set_nodelay(true);
+                let shared = Arc::clone(&shared);
+                connections.spawn(async move {
+                    let service = service_fn(move |request| answer(request, target, Arc::clone(&shared)));
+                    // An error is a connection that was dropped on purpose, or a client that went away.
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(client), service)
+                        .await;
+                });
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    target: SocketAddr,
+    shared: Arc<Mutex<Shared>>,
+) -> Result<Response<Answer>, BoxError> {
+    let method = request.method().to_string();
+    let path = request.uri().path_and_query().map_or("/", hyper::http::uri::PathAndQuery::as_str).to_owned();
+    let effect = {
+        let mut shared = lock(&shared);
+        let fault = shared.faults.iter_mut().filter(|fault| fault.matches(&method, &path)).find_map(|fault| {
+            let due = fault.is_due();
+            due.then(|| fault.effect.clone())
+        });
+        shared.seen.push(Seen { method, path, effect: fault.clone() });
+        fault
+    };
+    match effect {
+        Some(Effect::LostRequest) => Err("lost the request on purpose".into()),
+        Some(Effect::Status(status, code)) => {
+            // The body is taken first: a client that is still sending would see a reset instead of the status.
+            drain(request.into_body()).await?;
+            let text = format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>injected</Message></Error>"
+            );
+            let mut response = Response::new(Answer::Text(Some(Bytes::from(text))));
+            *response.status_mut() = StatusCode::from_u16(status)?;
+            response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/xml"));
+            Ok(response)
+        }
+        Some(Effect::LostAnswer) => {
+            drain(forward(request, target).await?.into_body()).await?;
+            Err("lost the answer on purpose".into())
+        }
+        Some(Effect::TruncatedBody(left)) => {
+            Ok(forward(request, target).await?.map(|body| Answer::Truncated { body, left, flushed: None }))
+        }
+        Some(Effect::FlippedBit(at)) => {
+            Ok(forward(request, target).await?.map(|body| Answer::Flipped { body, at: Some(at) }))
+        }
+        Some(Effect::Delay(delay)) => {
+            let response = forward(request, target).await?;
+            tokio::time::sleep(delay).await;
+            Ok(response.map(Answer::Whole))
+        }
+        None => Ok(forward(request, target).await?.map(Answer::Whole)),
+    }
+}
+
+/// Sends a request to the server over a connection of its own.
+async fn forward(request: Request<Incoming>, target: SocketAddr) -> Result<Response<Incoming>, BoxError> {
+    let server = TcpStream::connect(target).await?;
+    server.set_nodelay(true)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(server)).await?;
+    // Ends when the answer's body was read, or is dropped.
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(sender.send_request(request).await?)
+}
+
+async fn drain(mut body: Incoming) -> Result<(), hyper::Error> {
+    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        frame?;
+    }
+    Ok(())
+}
+
+/// The body of an answer, as it is or with something done to it.
+enum Answer {
+    Whole(Incoming),
+    Text(Option<Bytes>),
+    Truncated { body: Incoming, left: u64, flushed: Option<Pin<Box<Sleep>>> },
+    Flipped { body: Incoming, at: Option<u64> },
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Self::Text(text) => Poll::Ready(text.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Truncated { left: 0, flushed, .. } => {
+                ready!(flushed.get_or_insert_with(|| Box::pin(tokio::time::sleep(FLUSH))).as_mut().poll(context));
+                Poll::Ready(Some(Err("truncated the answer on purpose".into())))
+            }
+            Self::Truncated { body, left, .. } => {
+                let frame = ready!(Pin::new(body).poll_frame(context)?);
+                Poll::Ready(frame.map(|frame| Ok(frame.map_data(|data| truncate(&data, left)))))
+            }
+            Self::Flipped { body, at } => {
+                let frame = ready!(Pin::new(body).poll_frame(context)?);
+                Poll::Ready(frame.map(|frame| Ok(frame.map_data(|data| flip(data, at)))))
+            }
+        }
+    }
+
+    /// What the server announced stays announced: a truncated answer is one whose length does not come true.
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) | Self::Truncated { body, .. } | Self::Flipped { body, .. } => body.size_hint(),
+            Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) | Self::Flipped { body, .. } => body.is_end_stream(),
+            Self::Text(text) => text.is_none(),
+            Self::Truncated { .. } => false,
+        }
+    }
+}
+
+/// What of this piece is still let through.
+fn truncate(data: &Bytes, left: &mut u64) -> Bytes {
+    let kept = data.slice(..data.len().min(usize::try_from(*left).unwrap_or(usize::MAX)));
+    *left -= kept.len() as u64;
+    kept
+}
+
+/// Flips the bit if it is in this piece, or counts the piece off.
+fn flip(data: Bytes, at: &mut Option<u64>) -> Bytes {
+    let Some(position) = *at else { return data };
+    if let Some(left) = position.checked_sub(data.len() as u64) {
+        *at = Some(left);
+        return data;
+    }
+    *at = None;
+    let mut changed = data.to_vec();
+    if let Some(byte) = usize::try_from(position).ok().and_then(|position| changed.get_mut(position)) {
+        *byte ^= 1;
+    }
+    changed.into()
+}

@@ -1,0 +1,178 @@
+//! A TCP proxy with latency and interruptions.
+//!
+//! Every byte is held back by the latency of its way, none by a limit of bandwidth: each direction is a reader that puts
+//! a time on what it read and a writer that waits for it, with a bounded queue between.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use crate::background::Background;
+use crate::error::{KitError, Result};
+
+/// Enough pieces under way for 64 MiB in each direction of a connection: far more than latency times any loopback rate.
+const QUEUE: usize = 1024;
+const PIECE_BYTES: usize = 64 * 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Pass,
+    Refuse,
+    Stall,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    mode: Mode,
+    latency: Duration,
+    /// Connections of an earlier generation are cut.
+    generation: u64,
+}
+
+/// A running proxy; it and its connections end with the value.
+#[derive(Debug)]
+pub struct TcpProxy {
+    address: SocketAddr,
+    state: watch::Sender<State>,
+    _background: Background,
+}
+
+impl TcpProxy {
+    /// Starts a proxy to a server on a free port of 127.0.0.1, without latency.
+    pub fn start(target: SocketAddr) -> Result<Self> {
+        let background = Background::start("tcp-proxy")?;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(KitError::io("start a proxy"))?;
+        listener.set_nonblocking(true).map_err(KitError::io("start a proxy"))?;
+        let address = listener.local_addr().map_err(KitError::io("start a proxy"))?;
+        let (state, watched) = watch::channel(State { mode: Mode::Pass, latency: Duration::ZERO, generation: 0 });
+        background.spawn(async move {
+            if let Ok(listener) = TcpListener::from_std(listener) {
+                accept(listener, target, watched).await;
+            }
+        });
+        Ok(Self { address, state, _background: background })
+    }
+
+    /// The address to give to the client.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address as the URL of an HTTP server.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Holds every byte back this long on each way, so that a round trip takes twice as long.
+    pub fn set_latency(&self, each_way: Duration) {
+        self.state.send_modify(|state| state.latency = each_way);
+    }
+
+    /// Resets new connections at once; those that exist go on.
+    pub fn refuse(&self) {
+        self.state.send_modify(|state| state.mode = Mode::Refuse);
+    }
+
+    /// Resets all connections that exist; new ones are served.
+    pub fn cut(&self) {
+        self.state.send_modify(|state| state.generation += 1);
+    }
+
+    /// Passes nothing on any more, while old and new connections stay open and what was sent waits.
+    pub fn stall(&self) {
+        self.state.send_modify(|state| state.mode = Mode::Stall);
+    }
+
+    /// Serves again after [`Self::refuse`] or [`Self::stall`].
+    pub fn resume(&self) {
+        self.state.send_modify(|state| state.mode = Mode::Pass);
+    }
+}
+
+async fn accept(listener: TcpListener, target: SocketAddr, state: watch::Receiver<State>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((client, _)) = accepted else { continue };
+                if state.borrow().mode == Mode::Refuse {
+                    reset(client);
+                } else {
+                    connections.spawn(connection(client, target, state.clone()));
+                }
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// Closes a connection so that the other side sees a reset, not an end of data.
+fn reset(stream: TcpStream) {
+    let _ = stream.set_zero_linger();
+    drop(stream);
+}
+
+async fn connection(mut client: TcpStream, target: SocketAddr, mut state: watch::Receiver<State>) {
+    let generation = state.borrow().generation;
+    let Ok(mut server) = TcpStream::connect(target).await else { return reset(client) };
+    let _ = client.set_nodelay(true);
+    let _ = server.set_nodelay(true);
+    let orderly = {
+        let (client_read, client_write) = client.split();
+        let (server_read, server_write) = server.split();
+        let there = one_way(client_read, server_write, state.clone());
+        let back = one_way(server_read, client_write, state.clone());
+        tokio::select! {
+            // Both directions to their ends, since one may be closed early; a failure of one ends both.
+            result = async { tokio::try_join!(there, back) } => result.is_ok(),
+            () = is_cut(&mut state, generation) => false,
+        }
+    };
+    if !orderly {
+        reset(client);
+        reset(server);
+    }
+}
+
+/// Returns when the connections of this generation are cut.
+async fn is_cut(state: &mut watch::Receiver<State>, generation: u64) {
+    let _ = state.wait_for(|state| state.generation != generation).await;
+}
+
+/// Returns when data may pass.
+async fn may_pass(state: &mut watch::Receiver<State>) {
+    let _ = state.wait_for(|state| state.mode != Mode::Stall).await;
+}
+
+async fn one_way(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut state: watch::Receiver<State>) -> io::Result<()> {
+    let (sender, mut queue) = mpsc::channel::<(Instant, Vec<u8>)>(QUEUE);
+    let latency = state.clone();
+    let read = async move {
+        loop {
+            let mut piece = vec![0; PIECE_BYTES];
+            let length = from.read(&mut piece).await?;
+            piece.truncate(length);
+            let due = Instant::now() + latency.borrow().latency;
+            // The end of the data, an empty piece, takes as long as the data.
+            if sender.send((due, piece)).await.is_err() || length == 0 {
+                return Ok(());
+            }
+        }
+    };
+    let write = async move {
+        while let Some((due, piece)) = queue.recv().await {
+            sleep_until(due).await;
+            may_pass(&mut state).await;
+            to.write_all(&piece).await?;
+        }
+        to.shutdown().await
+    };
+    tokio::try_join!(read, write).map(drop)
+}
