@@ -106,9 +106,7 @@ pub enum What {
         kind: &'static str,
     },
     /// The archive belongs to another cluster.
-    #[error(
-        "the archive {cluster} in {store} belongs to system identifier {claimed}, but {here} has {found}"
-    )]
+    #[error("the archive {cluster} in {store} belongs to system identifier {claimed}, but {here} has {found}")]
     WrongCluster {
         /// The redacted URL.
         store: String,

@@ -74,8 +74,7 @@ impl Copier<'_> {
                 () = self.cancel.cancelled() => return Err(What::Cancelled.into()),
             };
             let Some(done) = next else { break };
-            let (mut encoded, permit) =
-                done.map_err(|e| What::Internal(format!("a copying task failed: {e}")))??;
+            let (mut encoded, permit) = done.map_err(|e| What::Internal(format!("a copying task failed: {e}")))??;
             let buffer = std::mem::take(&mut encoded.buffer);
             let raw_len = encoded.raw_len;
             commit.unit(encoded, permit, sinks).await?;
@@ -103,8 +102,7 @@ impl Copier<'_> {
             files.push(file);
         }
         let permit = self.permit(raw.len() as u32, sinks.len()).await?;
-        let unit = Unit::Group { files: 0..files.len(), length: raw.len() as u32 };
-        let encoded = encode_unit(&self.pgdata, &files, ReadUnit { unit, raw, pieces }, self.compression)?;
+        let encoded = encode_unit(&self.pgdata, &files, ReadUnit { raw, pieces }, self.compression)?;
         let mut commit = Commit { files: &files, current: None, copied: Copied::default() };
         commit.unit(encoded, permit, sinks).await?;
         commit.finish_current(sinks).await?;
@@ -132,7 +130,7 @@ impl Copier<'_> {
         tokio::spawn(async move {
             let read = tokio::task::spawn_blocking(move || {
                 let buffer = buffers.lock().ok().and_then(|mut free| free.pop()).unwrap_or_default();
-                read_unit(&pgdata, &files, unit, buffer).map(|read| (pgdata, files, read))
+                read_unit(&pgdata, &files, &unit, buffer).map(|read| (pgdata, files, read))
             });
             let (pgdata, files, read) =
                 read.await.map_err(|e| What::Internal(format!("a reading thread failed: {e}")))??;
@@ -216,9 +214,7 @@ impl Commit<'_> {
         let length = piece.length as u32;
         for (index, sink) in sinks.iter_mut().enumerate() {
             sink.extent(match (chunk.offset_in_frame, places.get(index)) {
-                (Some(offset), Some((pack, location))) => {
-                    Extent::stored(chunk.hash, *pack, *location, offset, length)
-                }
+                (Some(offset), Some((pack, location))) => Extent::stored(chunk.hash, *pack, *location, offset, length),
                 _ => Extent::hole(chunk.hash, length),
             });
         }

@@ -7,9 +7,9 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::time::Duration;
 
-use holdfast_pgtypes::page::{PageCheck as PageVerdict, PageHeader, verify_page};
 use holdfast_pgtypes::Lsn;
 use holdfast_pgtypes::checksum::{PAGE_SIZE, page_checksum};
+use holdfast_pgtypes::page::{PageCheck as PageVerdict, PageHeader, verify_page};
 use holdfast_repo::chunk::is_all_zero;
 use holdfast_repo::{ChunkHash, CompressedFrame, Compression, Compressor, FormatError, FrameKind};
 

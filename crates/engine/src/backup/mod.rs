@@ -29,6 +29,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
+use holdfast_pgtypes::checksum::PAGE_SIZE;
 use holdfast_pgtypes::{ControlFile, Lsn, SegmentName};
 use holdfast_repo::Compression;
 use holdfast_repo::manifest::{FileEntry, FileKind};
@@ -195,6 +196,9 @@ fn check_server(
     }
     if options.page_checks && !control.has_data_checksums() {
         warnings.push("the cluster has no data checksums, so its pages were not checked".to_owned());
+    } else if options.page_checks && control.block_size != PAGE_SIZE as u32 {
+        let size = control.block_size;
+        warnings.push(format!("the cluster has pages of {size} bytes, whose checksums this release cannot check"));
     }
     Ok(())
 }
@@ -327,7 +331,8 @@ impl Run<'_> {
     async fn scan(&self) -> Result<Scan, Error> {
         self.progress.phase("listing files", None);
         let (pgdata, control, cancel) = (self.options.pgdata.clone(), self.control.clone(), self.cancel.clone());
-        let checks = if self.options.page_checks && self.control.has_data_checksums() {
+        let known_size = self.control.block_size == PAGE_SIZE as u32;
+        let checks = if self.options.page_checks && self.control.has_data_checksums() && known_size {
             PageChecks::On
         } else {
             PageChecks::Off
@@ -451,8 +456,7 @@ impl Run<'_> {
         if !self.facts.in_recovery {
             return;
         }
-        let settings =
-            ConnectionSettings { connection: Some(connection.clone()), pgdata: self.options.pgdata.clone() };
+        let settings = ConnectionSettings { connection: Some(connection.clone()), pgdata: self.options.pgdata.clone() };
         let switched = async {
             let primary = Connection::open(&settings).await?;
             let row = primary.client().execute("SELECT pg_switch_wal()", &[]).await;

@@ -116,12 +116,8 @@ impl Iterator for Units<'_> {
         }
         let offset = self.offset;
         let length = (file.size_bytes - offset).min(self.extent_size);
-        let unit = Unit::Extent {
-            file: self.file,
-            number: (offset / self.extent_size) as u32,
-            offset,
-            length: length as u32,
-        };
+        let unit =
+            Unit::Extent { file: self.file, number: (offset / self.extent_size) as u32, offset, length: length as u32 };
         self.offset += length;
         if self.offset == file.size_bytes {
             self.file += 1;
@@ -199,8 +195,7 @@ mod tests {
     #[test]
     fn ten_terabytes_in_a_million_files_are_planned_in_little_memory() {
         // 10 MiB each: 10 million extents, none of them held.
-        let files: Vec<SourceFile> =
-            (0..1_000_000).map(|n| file(&format!("base/16384/{n}"), 10 * MIB)).collect();
+        let files: Vec<SourceFile> = (0..1_000_000).map(|n| file(&format!("base/16384/{n}"), 10 * MIB)).collect();
         let mut total = 0_u64;
         let mut count = 0_u64;
         for unit in Units::new(&files, MIB as u32) {

@@ -21,8 +21,6 @@ const GROWN_FILE_LIMIT: u64 = 16 * 1024 * 1024;
 /// The bytes of one unit.
 #[derive(Debug)]
 pub(super) struct ReadUnit {
-    /// What was to be read.
-    pub unit: Unit,
     /// All pieces one behind the other.
     pub raw: Vec<u8>,
     /// The pieces, in the order of `raw`.
@@ -48,15 +46,10 @@ pub(super) fn path_of(pgdata: &Path, file: &SourceFile) -> PathBuf {
 }
 
 /// Reads a unit into `raw`, a buffer that may come from an earlier unit.
-pub(super) fn read_unit(
-    pgdata: &Path,
-    files: &[SourceFile],
-    unit: Unit,
-    mut raw: Vec<u8>,
-) -> Result<ReadUnit, Error> {
+pub(super) fn read_unit(pgdata: &Path, files: &[SourceFile], unit: &Unit, mut raw: Vec<u8>) -> Result<ReadUnit, Error> {
     raw.clear();
     let mut pieces = Vec::new();
-    match &unit {
+    match unit {
         Unit::Extent { file, offset, length, .. } => {
             pieces.push(read_piece(pgdata, files, *file, *offset, u64::from(*length), &mut raw)?);
         }
@@ -71,7 +64,7 @@ pub(super) fn read_unit(
             }
         }
     }
-    Ok(ReadUnit { unit, raw, pieces })
+    Ok(ReadUnit { raw, pieces })
 }
 
 fn read_piece(
@@ -148,7 +141,7 @@ mod tests {
             source("relation", 2 * 8192, PageCheck::FromBlock(0)),
         ];
         let unit = Unit::Group { files: 0..4, length: 21 };
-        let read = read_unit(dir.path(), &files, unit, Vec::new()).unwrap();
+        let read = read_unit(dir.path(), &files, &unit, Vec::new()).unwrap();
         let found: Vec<(usize, bool)> = read.pieces.iter().map(|p| (p.length, p.removed)).collect();
         assert_eq!(found, [(0, true), (2, false), (19, false), (2 * 8192, false)]);
         assert_eq!(read.raw.len(), 2 + 19 + 2 * 8192);
@@ -159,8 +152,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("odd")).unwrap();
         let files = [source("odd", 10, PageCheck::None)];
-        let error =
-            read_unit(dir.path(), &files, Unit::Group { files: 0..1, length: 10 }, Vec::new()).unwrap_err();
+        let error = read_unit(dir.path(), &files, &Unit::Group { files: 0..1, length: 10 }, Vec::new()).unwrap_err();
         assert!(error.to_string().starts_with("cannot read "), "{error}");
     }
 }

@@ -12,8 +12,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use holdfast_pgtypes::exclude::{Exclusions, Verdict, wal_subdirectories};
 use holdfast_pgtypes::ControlFile;
+use holdfast_pgtypes::exclude::{Exclusions, Verdict, wal_subdirectories};
 use holdfast_pgtypes::relation::RelationPath;
 use tokio_util::sync::CancellationToken;
 

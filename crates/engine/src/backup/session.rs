@@ -65,11 +65,8 @@ pub(super) async fn stop(connection: &Connection, version: PgVersion) -> Result<
     } else {
         "SELECT lsn::text, labelfile, spcmapfile, clock_timestamp()::text FROM pg_stop_backup(false, false)"
     };
-    let row = connection
-        .client()
-        .query_one(statement, &[])
-        .await
-        .doing(|| "ending backup mode on the server".to_owned())?;
+    let row =
+        connection.client().query_one(statement, &[]).await.doing(|| "ending backup mode on the server".to_owned())?;
     let label_text: String = row.get(1);
     let label = BackupLabel::parse(label_text.as_bytes()).map_err(|e| What::Malformed {
         name: "the backup_label that the server returned".to_owned(),
@@ -89,7 +86,8 @@ fn has_new_names(version: PgVersion) -> bool {
 }
 
 fn lsn(text: &str) -> Result<Lsn, Error> {
-    text.parse().map_err(|_| What::Malformed { name: "an LSN from the server".to_owned(), reason: text.to_owned() }.into())
+    text.parse()
+        .map_err(|_| What::Malformed { name: "an LSN from the server".to_owned(), reason: text.to_owned() }.into())
 }
 
 /// `timestamptz` as text under `datestyle = ISO`, such as `2026-11-22 08:15:50.123456+00`.

@@ -6,11 +6,11 @@
 //! differ with encryption; what is read and compressed once feeds them all.
 
 use aws_lc_rs::digest;
+use holdfast_repo::CompressedFrame;
 use holdfast_repo::manifest::{Extent, FileEntry, FileKind, ManifestHeader, ManifestWriter, PackEntry};
 use holdfast_repo::name::{self, BackupId, ClusterName, MAX_PACK_NUMBER};
 use holdfast_repo::pack::{PackChunk, PackWriter};
 use holdfast_repo::record::ManifestEntry;
-use holdfast_repo::CompressedFrame;
 use tokio::task::JoinSet;
 
 use super::encode::EncodedChunk;
@@ -67,11 +67,8 @@ impl Sink {
             details: serde_json::Map::default(),
         };
         let (manifest, head) = ManifestWriter::new(&manifest_name, repository.id(), repository.key(), &header)?;
-        let upload = ObjectUpload::new(
-            std::sync::Arc::clone(repository.store()),
-            object_name(&manifest_name)?,
-            part_size,
-        );
+        let upload =
+            ObjectUpload::new(std::sync::Arc::clone(repository.store()), object_name(&manifest_name)?, part_size);
         let mut sink = Self {
             repository,
             cluster: cluster.clone(),
@@ -88,11 +85,6 @@ impl Sink {
         };
         sink.push_manifest(&head).await?;
         Ok(sink)
-    }
-
-    /// The repository.
-    pub(super) fn repository(&self) -> &Repository {
-        &self.repository
     }
 
     /// Stores a frame and remembers where its chunks are. The chunks must come in the order of their files; the
@@ -139,12 +131,7 @@ impl Sink {
     }
 
     /// Writes the entry of the file whose extents have been added.
-    pub(super) async fn finish_file(
-        &mut self,
-        file: &SourceFile,
-        size_bytes: u64,
-        crc32c: u32,
-    ) -> Result<(), Error> {
+    pub(super) async fn finish_file(&mut self, file: &SourceFile, size_bytes: u64, crc32c: u32) -> Result<(), Error> {
         let extents = std::mem::take(&mut self.extents);
         let entry = FileEntry {
             path: &file.path,

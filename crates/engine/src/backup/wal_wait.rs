@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_pgtypes::SegmentName;
+use holdfast_repo::Compression;
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::ClaimRecord;
-use holdfast_repo::Compression;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -54,8 +54,7 @@ impl WalWait<'_> {
         loop {
             let mut first_missing = None;
             for (repository, claim) in &self.repositories {
-                let missing =
-                    archive::missing_segments(repository, self.cluster, claim, self.first, self.last).await?;
+                let missing = archive::missing_segments(repository, self.cluster, claim, self.first, self.last).await?;
                 for segment in missing {
                     if !self.send(repository, claim, segment, cancel).await? {
                         first_missing.get_or_insert(segment);

@@ -158,7 +158,8 @@ pub async fn check(
 
 fn describe_repository(repository: &Repository, report: &mut CheckReport) {
     let record = repository.record();
-    let detail = format!("{}: repository {}, encryption {}", repository.describe(), record.repository_id, record.encryption);
+    let detail =
+        format!("{}: repository {}, encryption {}", repository.describe(), record.repository_id, record.encryption);
     report.add("repository", Verdict::Ok, detail);
     if record.conditional_create == ConditionalCreate::Emulated {
         report.add(

@@ -49,8 +49,6 @@ impl Crew {
             // Nobody waits any more when the command was cancelled; the result is not needed then.
             drop(answer.send(job()));
         });
-        async move {
-            waiting.await.map_err(|_| What::Internal("a worker thread panicked".to_owned()).into())
-        }
+        async move { waiting.await.map_err(|_| What::Internal("a worker thread panicked".to_owned()).into()) }
     }
 }

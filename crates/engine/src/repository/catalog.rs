@@ -1,20 +1,12 @@
 //! Which backups an archive has.
 
-use std::collections::BTreeSet;
-
-use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath};
+use holdfast_repo::catalog::BackupCatalog;
+use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::{BackupRecord, StartRecord};
 use serde::Serialize;
 
 use super::Repository;
-use crate::error::{Doing, Error};
-
-/// What the names in a `backups/` folder say.
-#[derive(Debug, Default)]
-struct Listed {
-    complete: BTreeSet<BackupId>,
-    unfinished: BTreeSet<BackupId>,
-}
+use crate::error::{Doing, Error, What};
 
 /// A backup without `backup.json`: running somewhere, or dead.
 #[derive(Debug, Clone, Serialize)]
@@ -35,7 +27,7 @@ impl Repository {
     /// All complete backups, oldest first.
     pub async fn backups(&self, cluster: &ClusterName) -> Result<Vec<BackupRecord>, Error> {
         let mut backups = Vec::new();
-        for backup in self.listed(cluster).await?.complete {
+        for backup in self.listed(cluster).await?.complete() {
             backups.push(self.backup(cluster, backup).await?);
         }
         Ok(backups)
@@ -43,12 +35,19 @@ impl Repository {
 
     /// One complete backup.
     pub async fn backup(&self, cluster: &ClusterName, backup: BackupId) -> Result<BackupRecord, Error> {
-        self.read_record(&name::backup_summary(cluster, &backup)).await
+        let name = name::backup_summary(cluster, &backup);
+        let record: BackupRecord = self.read_record(&name).await?;
+        // Without encryption nothing else binds a record to its name.
+        if record.backup_id != backup || record.cluster != *cluster {
+            let reason = format!("it is of backup {} of cluster {}", record.backup_id, record.cluster);
+            return Err(What::Malformed { name, reason }.into());
+        }
+        Ok(record)
     }
 
     /// Backups that have begun and have no `backup.json`.
     pub async fn unfinished_backups(&self, cluster: &ClusterName) -> Result<Vec<BackupId>, Error> {
-        Ok(self.listed(cluster).await?.unfinished.into_iter().collect())
+        Ok(self.listed(cluster).await?.unfinished().map(|(backup, _)| backup).collect())
     }
 
     /// The same, with what their start records say.
@@ -66,27 +65,12 @@ impl Repository {
         Ok(described)
     }
 
-    async fn listed(&self, cluster: &ClusterName) -> Result<Listed, Error> {
+    async fn listed(&self, cluster: &ClusterName) -> Result<BackupCatalog, Error> {
         let objects = self
             .store()
             .list(&name::backups_folder(cluster), None)
             .await
             .doing(|| format!("listing the backups of {cluster} in {}", self.describe()))?;
-        let mut listed = Listed::default();
-        for object in objects {
-            match object.name.as_ref().parse() {
-                Ok(ObjectPath::BackupSummary { backup, .. }) => {
-                    listed.complete.insert(backup);
-                }
-                Ok(ObjectPath::BackupStart { backup, .. } | ObjectPath::Manifest { backup, .. }) => {
-                    listed.unfinished.insert(backup);
-                }
-                _ => {}
-            }
-        }
-        for backup in &listed.complete {
-            listed.unfinished.remove(backup);
-        }
-        Ok(listed)
+        Ok(BackupCatalog::from_listing(cluster, objects.iter().map(|object| object.name.as_ref())))
     }
 }

@@ -60,8 +60,14 @@ impl Repository {
             .await
             .doing(|| format!("looking for the claims on {cluster} in {}", self.describe()))?;
         for object in listed {
-            if let Ok(ObjectPath::Claim { .. }) = object.name.as_ref().parse() {
-                claims.push(self.read_record::<ClaimRecord>(object.name.as_ref()).await?);
+            if let Ok(ObjectPath::Claim { claim: number, .. }) = object.name.as_ref().parse() {
+                let claim: ClaimRecord = self.read_record(object.name.as_ref()).await?;
+                // Without encryption nothing else binds a record to its name.
+                if claim.number != number || claim.cluster != *cluster {
+                    let reason = format!("it is claim {} on {}", claim.number, claim.cluster);
+                    return Err(What::Malformed { name: object.name.to_string(), reason }.into());
+                }
+                claims.push(claim);
             }
         }
         claims.sort_unstable_by_key(|claim| claim.number);
@@ -103,10 +109,9 @@ impl Repository {
                 Some(claim) => match self.check_claim(claim, claimant) {
                     Ok(()) => return Ok(claim.clone()),
                     Err(error) if !succeed => return Err(error),
-                    Err(_) => claim
-                        .number
-                        .next()
-                        .ok_or_else(|| What::Internal("there are too many claims".to_owned()))?,
+                    Err(_) => {
+                        claim.number.next().ok_or_else(|| What::Internal("there are too many claims".to_owned()))?
+                    }
                 },
             };
             let claim = ClaimRecord {

@@ -16,8 +16,8 @@ pub mod init;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_repo::name::{self, SlotName};
 use holdfast_repo::key::{KeySlot, KeySlotKind, Secret};
+use holdfast_repo::name::{self, SlotName};
 use holdfast_repo::record::{self, RecordBody, RecordSeal, RepositoryRecord};
 use holdfast_repo::{ObjectOpener, ObjectSealer, ObjectType, RepositoryId, RepositoryKey};
 use holdfast_store::{ObjectName, PutMode, Store, StoreErrorKind};
@@ -88,7 +88,11 @@ impl Repository {
         if encrypted == matches!(target.unlock, Unlock::NotEncrypted) {
             return Err(What::EncryptionMismatch {
                 store: store.describe(),
-                found: if encrypted { format!("encrypted with {}", record.encryption) } else { "not encrypted".to_owned() },
+                found: if encrypted {
+                    format!("encrypted with {}", record.encryption)
+                } else {
+                    "not encrypted".to_owned()
+                },
                 configured: target.unlock.describe().to_owned(),
             }
             .into());

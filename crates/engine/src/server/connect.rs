@@ -59,9 +59,8 @@ impl PostmasterPid {
 
     /// Whether that process is alive. A process of another user counts as alive.
     pub fn is_alive(&self) -> bool {
-        rustix::process::Pid::from_raw(self.pid).is_some_and(|pid| {
-            !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
-        })
+        rustix::process::Pid::from_raw(self.pid)
+            .is_some_and(|pid| !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
     }
 }
 
@@ -70,10 +69,9 @@ impl Connection {
     pub async fn open(settings: &ConnectionSettings) -> Result<Self, Error> {
         let (mut config, described) = settings.resolve()?;
         if matches!(config.get_ssl_mode(), SslMode::Require) {
-            return Err(What::Connection(
-                "sslmode=require is not supported; connect over the Unix socket".to_owned(),
-            )
-            .into());
+            return Err(
+                What::Connection("sslmode=require is not supported; connect over the Unix socket".to_owned()).into()
+            );
         }
         config.ssl_mode(SslMode::Disable);
         if config.get_application_name().is_none() {
@@ -164,10 +162,7 @@ mod tests {
 
     #[test]
     fn an_early_postmaster_pid_has_the_process_only() {
-        assert_eq!(
-            PostmasterPid::parse("12\n"),
-            Some(PostmasterPid { pid: 12, port: None, socket_directory: None })
-        );
+        assert_eq!(PostmasterPid::parse("12\n"), Some(PostmasterPid { pid: 12, port: None, socket_directory: None }));
         assert_eq!(PostmasterPid::parse(""), None);
     }
 }

@@ -96,14 +96,12 @@ impl ServerFacts {
             .collect();
         // A role without pg_monitor may not call this; the identity is then checked by the data
         // directory alone.
-        let system_identifier = match client
-            .query_one("SELECT system_identifier::text FROM pg_control_system()", &[])
-            .await
-        {
-            Ok(row) => row.get::<_, String>(0).parse().ok(),
-            Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE) => None,
-            Err(error) => return Err(error.into()),
-        };
+        let system_identifier =
+            match client.query_one("SELECT system_identifier::text FROM pg_control_system()", &[]).await {
+                Ok(row) => row.get::<_, String>(0).parse().ok(),
+                Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE) => None,
+                Err(error) => return Err(error.into()),
+            };
         Ok(Self {
             version,
             version_text,
