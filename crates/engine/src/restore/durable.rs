@@ -1,0 +1,169 @@
+//! The end of a restore: everything on disk, then `global/pg_control`, then the resume point goes.
+//!
+//! No file is forced to disk by itself: one `syncfs` for each file system does it for all of them, in the order the disk
+//! likes. It reports write errors of any file since Linux 5.8. A crash before `pg_control` leaves a directory that cannot
+//! start and is resumed; a crash after it leaves a complete one with a resume point, which a resume removes.
+
+use std::fs::{File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use aws_lc_rs::digest;
+use chrono::DateTime;
+use holdfast_pgtypes::backup_manifest::{ManifestFile, ManifestWriter, WalRange, checksum_line};
+use holdfast_pgtypes::{ControlFile, PgVersion};
+use holdfast_repo::manifest::{FileKind, Manifest};
+use holdfast_repo::record::BackupRecord;
+
+use super::layout::{LINKS, Layout, PathIndex};
+use super::resume::sync_parent;
+use crate::error::{Error, What};
+
+/// Makes the directories and links of a backup, parents first. Blocking.
+pub(super) fn make_tree(layout: &Layout, manifest: &Manifest, index: &PathIndex) -> Result<u64, Error> {
+    let mut links = 0;
+    for entry in index.ordered().filter_map(|position| manifest.file(position)) {
+        let place = layout.place(entry.path);
+        match entry.kind {
+            FileKind::Directory if entry.path.is_empty() => {}
+            FileKind::Directory => make_directory(&place, entry.mode)?,
+            FileKind::Symlink { target } => {
+                use std::os::unix::ffi::OsStrExt;
+                symlink(std::ffi::OsStr::from_bytes(target), &place).map_err(|e| Error::file("create", &place, e))?;
+                links += 1;
+            }
+            FileKind::File { .. } => {
+                // A directory without an entry of its own, above the file.
+                if let Some(end) = entry.path.iter().rposition(|byte| *byte == b'/')
+                    && index.find(manifest, &entry.path[..end]).is_none()
+                    && let Some(parent) = place.parent()
+                {
+                    std::fs::DirBuilder::new()
+                        .recursive(true)
+                        .mode(0o700)
+                        .create(parent)
+                        .map_err(|e| Error::file("create", parent, e))?;
+                }
+            }
+        }
+    }
+    for tablespace in layout.tablespaces() {
+        let link = layout.place(&[LINKS, b"/"].concat()).join(tablespace.oid.to_string());
+        if let Some(parent) = link.parent() {
+            make_directory(parent, 0o700)?;
+        }
+        symlink(&tablespace.location, &link).map_err(|e| Error::file("create", &link, e))?;
+    }
+    Ok(links)
+}
+
+/// The owner can always write in it while the restore runs, and PostgreSQL needs that as well.
+fn make_directory(path: &Path, mode: u32) -> Result<(), Error> {
+    let mode = mode | 0o700;
+    match std::fs::DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(Error::file("create", path, e)),
+    }
+    // The umask takes bits from a new directory, and an old one may have others.
+    set_mode(path, mode)
+}
+
+/// Sets permission bits.
+pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|e| Error::file("set the mode of", path, e))
+}
+
+/// Writes a file of ours; the `syncfs` that follows makes it durable. Whatever stood at its name is replaced, a link
+/// not followed.
+pub(super) fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
+    remove_if_there(path)?;
+    let write = || {
+        let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
+        file.write_all(content)?;
+        file.set_permissions(Permissions::from_mode(mode))
+    };
+    write().map_err(|e| Error::file("write", path, e))
+}
+
+/// Removes a file that may not be there.
+pub(super) fn remove_if_there(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::file("remove", path, e)),
+    }
+}
+
+/// A file whose content is made by the restore: what `pg_verifybackup` will find in place of the backed-up one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rewritten<'a> {
+    /// Its path in the manifest.
+    pub path: &'a [u8],
+    /// Its content.
+    pub content: &'a [u8],
+}
+
+/// `backup_manifest`, for `pg_verifybackup`.
+pub(super) fn write_backup_manifest(
+    path: &Path,
+    manifest: &Manifest,
+    backup: &BackupRecord,
+    version: PgVersion,
+    rewritten: &[Rewritten<'_>],
+) -> Result<(), Error> {
+    remove_if_there(path)?;
+    let failed = |e| Error::file("write", path, e);
+    let file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    let mut out = std::io::BufWriter::with_capacity(1 << 20, file);
+    let mut digest = digest::Context::new(&digest::SHA256);
+    let mut written = Ok(());
+    {
+        let mut sink = |piece: &[u8]| {
+            digest.update(piece);
+            if written.is_ok() {
+                written = out.write_all(piece);
+            }
+        };
+        let mut writer = ManifestWriter::begin(version, backup.system_identifier, &mut sink);
+        for entry in manifest.files() {
+            let FileKind::File { crc32c, .. } = entry.kind else { continue };
+            let ours = rewritten.iter().find(|file| file.path == entry.path);
+            let (size_bytes, crc32c) = ours
+                .map_or((entry.size_bytes, crc32c), |ours| (ours.content.len() as u64, crc32c::crc32c(ours.content)));
+            writer.file(&ManifestFile {
+                path: entry.path,
+                size_bytes,
+                modified: DateTime::from_timestamp(entry.mtime_seconds.cast_signed(), 0).unwrap_or_default(),
+                crc32c,
+            });
+        }
+        writer.finish(&[WalRange { timeline: backup.timeline, start: backup.start_lsn, end: backup.stop_lsn }]);
+    }
+    written.map_err(failed)?;
+    let sha256: [u8; 32] =
+        digest.finish().as_ref().try_into().map_err(|_| What::Internal("a SHA-256 of another length".to_owned()))?;
+    out.write_all(checksum_line(&sha256).as_bytes()).map_err(failed)?;
+    out.flush().map_err(failed)
+}
+
+/// Forces everything that was written below the directories to disk.
+pub(super) fn sync_roots(layout: &Layout) -> Result<(), Error> {
+    for root in layout.roots() {
+        let failed = |e| Error::file("sync the file system of", root, e);
+        let directory = File::open(root).map_err(failed)?;
+        rustix::fs::syncfs(&directory).map_err(|e| failed(e.into()))?;
+    }
+    Ok(())
+}
+
+/// Writes `global/pg_control` durably: from here on the server can start.
+pub(super) fn write_control_file(pgdata: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
+    let path = pgdata.join(ControlFile::PATH);
+    let aside = pgdata.join("global/pg_control.holdfast");
+    write_file(&aside, content, mode)?;
+    File::open(&aside).and_then(|file| file.sync_all()).map_err(|e| Error::file("sync", &aside, e))?;
+    std::fs::rename(&aside, &path).map_err(|e| Error::file("rename", &aside, e))?;
+    sync_parent(&path)
+}

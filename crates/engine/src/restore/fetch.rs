@@ -1,0 +1,183 @@
+//! The data on its way: ranged requests, opening and checking on the crew, writing on blocking threads.
+//!
+//! Stages: the planner's requests ([`super::coalesce`]) are started as long as the byte budget has room; each carries a
+//! permit for its stored and its raw bytes until all of it is written. Its frames are opened and their chunks checked
+//! against the manifest's hashes in parallel on the crew; each frame is then written by a blocking thread, of which
+//! a bounded number is at work. Nothing is written that was not checked.
+//!
+//! The first failure stops new requests; those under way come to their end before it is reported, so that no thread
+//! writes into the directory after the lock on it is gone. What is written stays: a later run compares it by hash.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use holdfast_repo::Frame;
+use holdfast_repo::frame::{FrameKind, ObjectOpener};
+use holdfast_repo::manifest::Manifest;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::coalesce::{Fetch, Fetches, FrameWork, Wanted};
+use super::files::Files;
+use super::packs::{Packs, piece};
+use crate::error::{Doing, Error, What};
+use crate::pipeline::budget::{ByteBudget, Permit};
+use crate::pipeline::crew::Crew;
+use crate::progress::Progress;
+
+/// Requests in flight. The budget bounds their bytes; this bounds their number when they are small, as in a delta restore
+/// of scattered changes.
+const MAX_REQUESTS: usize = 64;
+
+/// Threads that write at the same time: enough to keep a disk with many queues busy.
+const MAX_WRITERS: usize = 8;
+
+/// What moves the data of one restore.
+pub(super) struct Mover {
+    pub manifest: Arc<Manifest>,
+    pub packs: Packs,
+    pub files: Files,
+    pub crew: Crew,
+    pub budget: ByteBudget,
+    pub progress: Arc<dyn Progress>,
+    pub writers: Semaphore,
+    pub fetched_bytes: AtomicU64,
+    pub written_bytes: AtomicU64,
+    /// Ends with the command, or with the first failure.
+    pub cancel: CancellationToken,
+}
+
+impl Mover {
+    /// As many writers as are useful.
+    pub(super) fn writers() -> Semaphore {
+        Semaphore::new(MAX_WRITERS)
+    }
+}
+
+/// Fetches the extents in `wanted`, which must be sorted, and writes them to their places.
+pub(super) async fn fetch(mover: &Arc<Mover>, wanted: Vec<Wanted>) -> Result<(), Error> {
+    let slots = Arc::new(Semaphore::new(MAX_REQUESTS));
+    let manifest = Arc::clone(&mover.manifest);
+    let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
+    let mut outcome = Ok(());
+    for fetch in Fetches::new(&manifest, wanted.into_iter()) {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
+        let permit = mover.budget.acquire(fetch.memory_bytes()).await;
+        while let Some(done) = tasks.try_join_next() {
+            settle(&mut outcome, done, mover);
+        }
+        if outcome.is_err() || mover.cancel.is_cancelled() {
+            break;
+        }
+        let mover = Arc::clone(mover);
+        tasks.spawn(async move {
+            let done = mover.run(fetch, permit).await;
+            drop(slot);
+            done
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        settle(&mut outcome, done, mover);
+    }
+    outcome?;
+    if mover.cancel.is_cancelled() { Err(What::Cancelled.into()) } else { Ok(()) }
+}
+
+/// Keeps the first failure, and stops the others. A task that stopped because of it is not a failure of its own.
+fn settle(outcome: &mut Result<(), Error>, done: Result<Result<(), Error>, tokio::task::JoinError>, mover: &Mover) {
+    let done = done.unwrap_or_else(|e| Err(What::Internal(format!("a restore task failed: {e}")).into()));
+    if let Err(error) = done {
+        if outcome.is_ok() {
+            *outcome = Err(error);
+        }
+        mover.cancel.cancel();
+    }
+}
+
+impl Mover {
+    /// One request from its bytes to its files.
+    async fn run(self: &Arc<Self>, fetch: Fetch, permit: Permit) -> Result<(), Error> {
+        let read = async {
+            tokio::try_join!(self.packs.opener(fetch.pack), self.packs.bytes(fetch.pack, fetch.range.clone()))
+        };
+        let (opener, bytes) = tokio::select! {
+            read = read => read?,
+            () = self.cancel.cancelled() => return Err(What::Cancelled.into()),
+        };
+        self.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let mut opening = Vec::with_capacity(fetch.frames.len());
+        for frame in fetch.frames {
+            let start = (frame.location.range().start - fetch.range.start) as usize;
+            let body = bytes.slice(start..start + frame.location.length as usize);
+            let (opener, manifest) = (Arc::clone(&opener), Arc::clone(&self.manifest));
+            opening.push(self.crew.run(move || open(&opener, &body, frame, &manifest)));
+        }
+        drop(bytes);
+        let mut writing: JoinSet<Result<u64, Error>> = JoinSet::new();
+        let mut outcome = Ok(());
+        for opened in opening {
+            // After a failure the rest is still waited for: the crew works on it.
+            match opened.await.and_then(|opened| opened) {
+                Ok((frame, work)) if outcome.is_ok() && !self.cancel.is_cancelled() => {
+                    let mover = Arc::clone(self);
+                    writing.spawn(async move { mover.write(frame, work).await });
+                }
+                Ok(_) => {}
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        while let Some(written) = writing.join_next().await {
+            let written = written.unwrap_or_else(|e| Err(What::Internal(format!("a writing task failed: {e}")).into()));
+            match written {
+                Ok(bytes) => {
+                    self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+                    self.progress.advance(bytes);
+                }
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        drop(permit);
+        outcome
+    }
+
+    async fn write(self: Arc<Self>, frame: Frame, work: FrameWork) -> Result<u64, Error> {
+        let writer = Arc::clone(&self);
+        let _turn = self.writers.acquire().await.map_err(|_| What::Cancelled)?;
+        let written = tokio::task::spawn_blocking(move || {
+            writer.files.write(&work.pieces, &frame.raw)?;
+            Ok(work.pieces.iter().map(|piece| u64::from(piece.length)).sum())
+        });
+        written.await.unwrap_or_else(|e| Err(What::Internal(format!("a writing thread failed: {e}")).into()))
+    }
+}
+
+/// Opens a frame and checks every chunk that is wanted of it. Runs on the crew.
+fn open(
+    opener: &ObjectOpener,
+    body: &Bytes,
+    work: FrameWork,
+    manifest: &Manifest,
+) -> Result<(Frame, FrameWork), Error> {
+    let restoring = |file: u32| {
+        let path = manifest.file(file as usize).map_or(b"".as_slice(), |entry| entry.path);
+        format!("restoring {}", String::from_utf8_lossy(path))
+    };
+    let first = work.pieces.first().map_or(0, |piece| piece.file);
+    let frame = opener.open_frame(body).doing(|| restoring(first))?;
+    if frame.header.kind != FrameKind::Data {
+        let fault = holdfast_repo::Fault::UnexpectedKind {
+            number: frame.header.number,
+            expected: FrameKind::Data,
+            found: frame.header.kind,
+        };
+        return Err(fault.of(opener.name())).doing(|| restoring(first));
+    }
+    for wanted in &work.pieces {
+        piece(&frame.raw, wanted.offset, wanted.length, wanted.hash)
+            .map_err(|fault| fault.of(opener.name()))
+            .doing(|| restoring(wanted.file))?;
+    }
+    Ok((frame, work))
+}

@@ -1,0 +1,349 @@
+//! Where the files of a backup go: the data directory, or the directory of a tablespace.
+//!
+//! A manifest comes from outside. Before anything is written, [`check`] refuses one in which a path occurs twice or
+//! leads through something that is not a directory, so that a symbolic link of the backup can never carry a write
+//! out of the directories of the restore.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use holdfast_repo::manifest::{FileKind, Manifest};
+use holdfast_repo::record::TablespaceEntry;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, What};
+
+/// The folder of the links to tablespaces, as `PG_TBLSPC_DIR`.
+pub(super) const LINKS: &[u8] = b"pg_tblspc";
+
+/// `--tablespace NAME=DIR`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TablespaceMapping {
+    /// The tablespace's name or OID.
+    pub tablespace: String,
+    /// Where it goes, absolute.
+    pub directory: PathBuf,
+}
+
+/// A tablespace and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablespacePlace {
+    /// Its OID, the name of its link in `pg_tblspc`.
+    pub oid: u32,
+    /// Its name.
+    pub name: String,
+    /// Where it was on the server.
+    pub original: String,
+    /// Where it goes.
+    pub location: PathBuf,
+}
+
+/// The directories of one restore.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    pgdata: PathBuf,
+    tablespaces: Vec<TablespacePlace>,
+}
+
+impl Layout {
+    /// The places for the tablespaces of a backup. Refuses mappings of unknown tablespaces, relative directories,
+    /// two tablespaces in one directory, and tablespaces inside the data directory.
+    pub(super) fn new(
+        pgdata: &Path,
+        tablespaces: &[TablespaceEntry],
+        mappings: &[TablespaceMapping],
+    ) -> Result<Self, Error> {
+        // A tablespace "in place" (developers' `allow_in_place_tablespaces`) is a directory in pg_tblspc.
+        let outside: Vec<&TablespaceEntry> = tablespaces.iter().filter(|t| t.path.starts_with('/')).collect();
+        for mapping in mappings {
+            let known = outside.iter().any(|t| is_named(t, &mapping.tablespace));
+            if !known {
+                let names: Vec<&str> = outside.iter().map(|t| t.name.as_str()).collect();
+                let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                return refused(format!(
+                    "the backup has no tablespace {} (tablespaces of the backup: {names})",
+                    mapping.tablespace
+                ));
+            }
+            if !mapping.directory.is_absolute() {
+                return refused(format!("the directory {} is not absolute", mapping.directory.display()));
+            }
+        }
+        let mut places: Vec<TablespacePlace> = Vec::with_capacity(outside.len());
+        for tablespace in outside {
+            let mut mapped = mappings.iter().filter(|m| is_named(tablespace, &m.tablespace));
+            let location = mapped.next().map_or_else(|| PathBuf::from(&tablespace.path), |m| m.directory.clone());
+            if mapped.next().is_some() {
+                return refused(format!("two directories are given for tablespace {}", tablespace.name));
+            }
+            if location.starts_with(pgdata) || pgdata.starts_with(&location) {
+                return refused(format!(
+                    "tablespace {} would be in {}, which overlaps the data directory {}",
+                    tablespace.name,
+                    location.display(),
+                    pgdata.display()
+                ));
+            }
+            if let Some(other) =
+                places.iter().find(|p| p.location.starts_with(&location) || location.starts_with(&p.location))
+            {
+                return refused(format!(
+                    "tablespaces {} and {} would be in overlapping directories, {} and {}",
+                    other.name,
+                    tablespace.name,
+                    other.location.display(),
+                    location.display()
+                ));
+            }
+            places.push(TablespacePlace {
+                oid: tablespace.oid,
+                name: tablespace.name.clone(),
+                original: tablespace.path.clone(),
+                location,
+            });
+        }
+        Ok(Self { pgdata: pgdata.to_owned(), tablespaces: places })
+    }
+
+    /// The data directory.
+    pub(super) fn pgdata(&self) -> &Path {
+        &self.pgdata
+    }
+
+    /// The tablespaces outside of it.
+    pub(super) fn tablespaces(&self) -> &[TablespacePlace] {
+        &self.tablespaces
+    }
+
+    /// The data directory and the tablespaces: one `syncfs` each covers all that was written.
+    pub(super) fn roots(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.pgdata.as_path()).chain(self.tablespaces.iter().map(|t| t.location.as_path()))
+    }
+
+    /// Where a path of the manifest goes.
+    pub(super) fn place(&self, path: &[u8]) -> PathBuf {
+        match self.split(path) {
+            Some((tablespace, rest)) => tablespace.location.join(OsStr::from_bytes(rest)),
+            None => self.pgdata.join(OsStr::from_bytes(path)),
+        }
+    }
+
+    /// Whether this is the link to a tablespace: it is made from the mapping, not from the manifest.
+    pub(super) fn is_tablespace_link(&self, path: &[u8]) -> bool {
+        matches!(self.split(path), Some((_, b"")))
+    }
+
+    fn split<'p>(&self, path: &'p [u8]) -> Option<(&TablespacePlace, &'p [u8])> {
+        if self.tablespaces.is_empty() {
+            return None;
+        }
+        let inside = path.strip_prefix(LINKS)?.strip_prefix(b"/")?;
+        let end = inside.iter().position(|byte| *byte == b'/').unwrap_or(inside.len());
+        let (name, rest) = inside.split_at(end);
+        let oid: u32 = std::str::from_utf8(name).ok()?.parse().ok()?;
+        let tablespace = self.tablespaces.iter().find(|t| t.oid == oid && t.oid.to_string().as_bytes() == name)?;
+        Some((tablespace, rest.strip_prefix(b"/").unwrap_or(rest)))
+    }
+}
+
+/// The positions of a manifest's entries by path, without the links to tablespaces.
+#[derive(Debug)]
+pub(super) struct PathIndex {
+    order: Vec<u32>,
+}
+
+impl PathIndex {
+    /// The position of a path.
+    pub(super) fn find(&self, manifest: &Manifest, path: &[u8]) -> Option<usize> {
+        let at = self.order.binary_search_by(|position| path_of(manifest, *position).cmp(path)).ok()?;
+        self.order.get(at).map(|position| *position as usize)
+    }
+
+    /// All positions in the order of the paths: a directory stands before what is in it.
+    pub(super) fn ordered(&self) -> impl Iterator<Item = usize> {
+        self.order.iter().map(|position| *position as usize)
+    }
+}
+
+fn path_of(manifest: &Manifest, position: u32) -> &[u8] {
+    manifest.file(position as usize).map_or(b"".as_slice(), |entry| entry.path)
+}
+
+/// Checks what the format alone does not promise: every path once, every path below directories only, extents of
+/// the manifest's own length.
+pub(super) fn check(manifest: &Manifest, layout: &Layout) -> Result<PathIndex, Error> {
+    let malformed = |path: &[u8], reason: &str| -> Error {
+        What::Malformed {
+            name: format!("the manifest of backup {}", manifest.header().backup),
+            reason: format!("{}: {reason}", String::from_utf8_lossy(path)),
+        }
+        .into()
+    };
+    let count =
+        u32::try_from(manifest.len()).map_err(|_| malformed(b"", "more entries than this release can handle"))?;
+    let extent_bytes = manifest.header().extent_bytes;
+    if extent_bytes == 0 {
+        return Err(malformed(b"", "extents of 0 bytes"));
+    }
+    let mut order: Vec<u32> =
+        (0..count).filter(|position| !layout.is_tablespace_link(path_of(manifest, *position))).collect();
+    order.sort_unstable_by(|a, b| path_of(manifest, *a).cmp(path_of(manifest, *b)));
+    let twice = order.windows(2).find(|pair| path_of(manifest, pair[0]) == path_of(manifest, pair[1]));
+    if let Some(pair) = twice {
+        return Err(malformed(path_of(manifest, pair[0]), "the path occurs twice"));
+    }
+    let index = PathIndex { order };
+    for entry in manifest.files() {
+        if let [all_but_last @ .., last] = entry.extents()
+            && (all_but_last.iter().any(|extent| extent.length != extent_bytes) || last.length > extent_bytes)
+        {
+            return Err(malformed(entry.path, "extents of uneven length"));
+        }
+        let mut below = entry.path;
+        while let Some(end) = below.iter().rposition(|byte| *byte == b'/') {
+            below = &below[..end];
+            if layout.is_tablespace_link(below) {
+                break;
+            }
+            match index.find(manifest, below).and_then(|position| manifest.file(position)) {
+                Some(parent) if parent.kind == FileKind::Directory => break,
+                Some(_) => return Err(malformed(entry.path, "the path leads through something that is no directory")),
+                None => {}
+            }
+        }
+    }
+    Ok(index)
+}
+
+fn is_named(tablespace: &TablespaceEntry, wanted: &str) -> bool {
+    tablespace.name == wanted || tablespace.oid.to_string() == wanted
+}
+
+fn refused<T>(why: String) -> Result<T, Error> {
+    Err(What::Refused(why).into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use holdfast_repo::ChunkHash;
+    use holdfast_repo::manifest::{Extent, FileEntry, ManifestHeader};
+
+    use super::*;
+
+    fn tablespaces() -> Vec<TablespaceEntry> {
+        vec![
+            TablespaceEntry { oid: 16400, name: "fast".to_owned(), path: "/ssd/pg".to_owned() },
+            TablespaceEntry { oid: 16401, name: "slow".to_owned(), path: "/hdd/pg".to_owned() },
+        ]
+    }
+
+    fn mapping(tablespace: &str, directory: &str) -> TablespaceMapping {
+        TablespaceMapping { tablespace: tablespace.to_owned(), directory: directory.into() }
+    }
+
+    fn layout(mappings: &[TablespaceMapping]) -> Result<Layout, String> {
+        Layout::new(Path::new("/srv/pg"), &tablespaces(), mappings).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn paths_go_to_the_data_directory_or_the_tablespace() {
+        let layout = layout(&[mapping("fast", "/new/fast"), mapping("16401", "/new/slow")]).unwrap();
+        for (path, place) in [
+            ("base/5/1259", "/srv/pg/base/5/1259"),
+            ("pg_tblspc/16400/PG_18_202506291/5/16402", "/new/fast/PG_18_202506291/5/16402"),
+            ("pg_tblspc/16401/PG_18_202506291", "/new/slow/PG_18_202506291"),
+            ("pg_tblspc/16402/PG_18_202506291", "/srv/pg/pg_tblspc/16402/PG_18_202506291"),
+            ("pg_tblspc/016400/x", "/srv/pg/pg_tblspc/016400/x"),
+            ("pg_tblspc", "/srv/pg/pg_tblspc"),
+        ] {
+            assert_eq!(layout.place(path.as_bytes()), Path::new(place), "{path}");
+        }
+        assert!(layout.is_tablespace_link(b"pg_tblspc/16400"));
+        assert!(!layout.is_tablespace_link(b"pg_tblspc/16402"));
+        assert!(!layout.is_tablespace_link(b"pg_tblspc/16400/PG_18_202506291"));
+    }
+
+    #[test]
+    fn mappings_that_cannot_be_meant_are_refused() {
+        for (mappings, message) in [
+            (
+                vec![mapping("quick", "/x")],
+                "the backup has no tablespace quick (tablespaces of the backup: fast, slow)",
+            ),
+            (vec![mapping("fast", "x")], "the directory x is not absolute"),
+            (vec![mapping("fast", "/x"), mapping("16400", "/y")], "two directories are given for tablespace fast"),
+            (
+                vec![mapping("fast", "/x"), mapping("slow", "/x/y")],
+                "tablespaces fast and slow would be in overlapping directories, /x and /x/y",
+            ),
+            (
+                vec![mapping("fast", "/srv/pg/fast")],
+                "tablespace fast would be in /srv/pg/fast, which overlaps the data directory /srv/pg",
+            ),
+        ] {
+            assert_eq!(layout(&mappings).unwrap_err(), message);
+        }
+    }
+
+    fn manifest(entries: &[(&str, FileKind<'_>)]) -> Manifest {
+        let header = ManifestHeader {
+            backup: "20260822T101500Z".to_owned(),
+            cluster: "main".to_owned(),
+            extent_bytes: 1 << 20,
+            details: serde_json::Map::new(),
+        };
+        let mut manifest = Manifest::new(header);
+        for (path, kind) in entries {
+            let size_bytes = match kind {
+                FileKind::File { extents, .. } => extents.iter().map(|e| u64::from(e.length)).sum(),
+                _ => 0,
+            };
+            let entry = FileEntry { path: path.as_bytes(), kind: *kind, mode: 0o600, size_bytes, mtime_seconds: 0 };
+            manifest.push(&entry).unwrap();
+        }
+        manifest
+    }
+
+    #[test]
+    fn hostile_manifests_are_refused() {
+        let layout = layout(&[]).unwrap();
+        let file = FileKind::File { crc32c: 0, extents: &[] };
+        let link = FileKind::Symlink { target: b"/etc" };
+        let short = [Extent::hole(ChunkHash::of(b""), 7), Extent::hole(ChunkHash::of(b""), 1 << 20)];
+        let uneven = FileKind::File { crc32c: 0, extents: &short };
+        for (entries, message) in [
+            (vec![("a", link), ("a/passwd", file)], "a/passwd: the path leads through something that is no directory"),
+            (
+                vec![("a", link), ("a/b/passwd", file)],
+                "a/b/passwd: the path leads through something that is no directory",
+            ),
+            (vec![("a", file), ("a", FileKind::Directory)], "a: the path occurs twice"),
+            (vec![("a", uneven)], "a: extents of uneven length"),
+        ] {
+            let error = check(&manifest(&entries), &layout).unwrap_err().to_string();
+            assert!(error.ends_with(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_index_finds_every_path_but_tablespace_links() {
+        let layout = layout(&[]).unwrap();
+        let file = FileKind::File { crc32c: 0, extents: &[] };
+        let entries = [
+            ("pg_tblspc/16400", FileKind::Symlink { target: b"/ssd/pg" }),
+            ("pg_tblspc/16400", FileKind::Directory),
+            ("pg_tblspc/16400/PG_18", FileKind::Directory),
+            ("pg_tblspc/16400/PG_18/1", file),
+            ("base", FileKind::Directory),
+            ("base.x", file),
+            ("base/1", file),
+        ];
+        let manifest = manifest(&entries);
+        let index = check(&manifest, &layout).unwrap();
+        assert_eq!(index.find(&manifest, b"pg_tblspc/16400"), None);
+        assert_eq!(index.find(&manifest, b"base/1"), Some(6));
+        assert_eq!(index.ordered().count(), 5);
+    }
+}

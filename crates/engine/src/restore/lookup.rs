@@ -1,0 +1,353 @@
+//! What the recovery planner asks of the archived WAL: the last transaction for a time, the records of a transaction or
+//! restore point.
+//!
+//! The archiver stored the facts of each segment at the end of its object, so a look costs two small requests.
+//! Segments are looked at from the newest back, many at a time, and the search ends as soon as the answer is certain. A
+//! segment whose facts are missing or too coarse is fetched and scanned. The record that crosses from one segment into
+//! the next is put together from the facts of both.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Duration, Utc};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use holdfast_pgtypes::wal::join::{HeadContinuation, join};
+use holdfast_pgtypes::wal::reader::WalSegment;
+use holdfast_pgtypes::wal::record::Event;
+use holdfast_pgtypes::wal::scan::SegmentFacts;
+use holdfast_pgtypes::{Lsn, PgVersion, SegmentName, WalFileName};
+use holdfast_repo::frame::{HEAD_FRAME_BYTES, ObjectType, TailPart};
+use holdfast_repo::name::{self, BackupId};
+use holdfast_repo::record::ClaimRecord;
+use holdfast_repo::recovery::{FactsNeeded, RecoveryPath, RecoveryTarget, RecoveryWish, RunFacts, TargetFacts, WalRun};
+use holdfast_repo::wal_object;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Doing, Error, What};
+use crate::pipeline::crew::Crew;
+use crate::progress::Progress;
+use crate::repository::{Repository, object_name};
+
+/// Segments looked at together. Two small requests each: enough to hide latency, few enough to not be throttled.
+const AT_ONCE: usize = 16;
+
+/// The end of an object that is asked for first; it holds the facts of nearly every segment.
+const FACTS_BYTES: u64 = 4096;
+
+/// How far the clock of a server may have gone backwards between two transactions: a search for a time does not end
+/// before it is this far past the target.
+const CLOCK_TOLERANCE: Duration = Duration::hours(1);
+
+/// Looks into the WAL of one claim.
+#[derive(Clone)]
+pub(super) struct WalLookup {
+    pub repository: Repository,
+    pub claim: Arc<ClaimRecord>,
+    pub version: PgVersion,
+    pub crew: Crew,
+    pub cancel: CancellationToken,
+}
+
+impl WalLookup {
+    /// The facts that the planner needs for a wish.
+    pub(super) async fn target_facts(
+        &self,
+        path: &RecoveryPath,
+        wish: &RecoveryWish,
+        progress: &dyn Progress,
+    ) -> Result<TargetFacts, Error> {
+        match (path.facts_needed(), &wish.target) {
+            (FactsNeeded::LastTransaction, RecoveryTarget::Time(time)) => {
+                progress.phase("looking for the target time in the archived WAL", None);
+                self.time_facts(path, wish, *time).await.doing(|| format!("looking for {} in the WAL", wish.target))
+            }
+            (FactsNeeded::TargetRecords, _) => {
+                progress.phase("looking for the target in the archived WAL", None);
+                self.record_facts(path, wish).await.doing(|| format!("looking for {} in the WAL", wish.target))
+            }
+            _ => Ok(TargetFacts::default()),
+        }
+    }
+
+    /// The last transaction of each run that has a backup, and where recovery would stop.
+    async fn time_facts(
+        &self,
+        path: &RecoveryPath,
+        wish: &RecoveryWish,
+        time: DateTime<Utc>,
+    ) -> Result<TargetFacts, Error> {
+        let mut facts = TargetFacts::default();
+        for (index, run) in path.runs().iter().enumerate() {
+            let mut known = RunFacts::default();
+            let candidates =
+                path.candidates().iter().filter(|c| c.run == index && is_eligible(wish, c.backup.backup_id));
+            let starts: Vec<(Lsn, DateTime<Utc>)> =
+                candidates.map(|c| (c.backup.start_lsn, c.backup.stop_time)).collect();
+            if let Some(oldest) = starts.iter().map(|(start, _)| *start).min() {
+                known.last_transaction_time = self.last_transaction(run, oldest, time).await?;
+                let passes = |last: DateTime<Utc>| if wish.inclusive { last > time } else { last >= time };
+                // The newest backup that is consistent before the target is the one that will be chosen.
+                let chosen = starts.iter().filter(|(_, stop)| *stop <= time).map(|(start, _)| *start).max();
+                if let Some(start) = chosen.filter(|_| known.last_transaction_time.is_some_and(passes)) {
+                    facts.records.extend(self.first_after(run, start, &passes).await?);
+                }
+            }
+            facts.runs.push(known);
+        }
+        Ok(facts)
+    }
+
+    /// The latest transaction of a run as far as it matters for `time`: a later one than `time` ends the search.
+    async fn last_transaction(
+        &self,
+        run: &WalRun,
+        start: Lsn,
+        time: DateTime<Utc>,
+    ) -> Result<Option<DateTime<Utc>>, Error> {
+        let mut latest: Option<DateTime<Utc>> = None;
+        let mut next_head = None;
+        let segments = self.segments(run, start);
+        for batch in segments.rchunks(AT_ONCE) {
+            let facts = self.batch(batch, run.end_lsn).await?;
+            let crossing = self.crossings(&facts, &mut next_head, run.end_lsn);
+            let ends = facts.iter().filter_map(|f| f.latest_time).chain(crossing.iter().filter_map(time_of));
+            let of_batch = ends.max();
+            latest = latest.max(of_batch);
+            let past = latest.is_some_and(|latest| latest > time);
+            let far_before = of_batch.is_some_and(|of_batch| of_batch + CLOCK_TOLERANCE < time);
+            if past || far_before {
+                break;
+            }
+        }
+        Ok(latest)
+    }
+
+    /// The first end of a transaction that passes the target, found by halving. The clock may have jumped, so that an
+    /// even earlier one is missed: the plan then names more WAL than recovery reads, never less.
+    async fn first_after(
+        &self,
+        run: &WalRun,
+        start: Lsn,
+        passes: &(dyn Fn(DateTime<Utc>) -> bool + Sync),
+    ) -> Result<Option<Lsn>, Error> {
+        let segments = self.segments(run, start);
+        let (mut low, mut high) = (0, segments.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let Some(segment) = segments.get(middle) else { break };
+            let facts = self.facts(*segment, run.end_lsn).await?;
+            if facts.latest_time.is_some_and(passes) { high = middle } else { low = middle + 1 }
+        }
+        // The crossing record before the segment comes first.
+        let around: Vec<SegmentName> =
+            segments.get(low.saturating_sub(1)..segments.len().min(low + 1)).unwrap_or_default().to_vec();
+        let facts = self.batch(&around, run.end_lsn).await?;
+        let crossing = self.crossings(&facts, &mut None, run.end_lsn);
+        let crossed = crossing.iter().filter(|event| time_of(event).is_some_and(passes)).filter_map(lsn_of).min();
+        if crossed.is_some() {
+            return Ok(crossed);
+        }
+        let Some(segment) = segments.get(low) else { return Ok(None) };
+        let events = self.events(*segment, run.end_lsn).await?;
+        Ok(events.iter().filter(|event| time_of(event).is_some_and(passes)).filter_map(lsn_of).min())
+    }
+
+    /// The records of a transaction or of the restore points of a name.
+    async fn record_facts(&self, path: &RecoveryPath, wish: &RecoveryWish) -> Result<TargetFacts, Error> {
+        let mut found = TargetFacts::default();
+        for (index, run) in path.runs().iter().enumerate().rev() {
+            let eligible: Vec<_> = path
+                .candidates()
+                .iter()
+                .filter(|c| c.run == index && is_eligible(wish, c.backup.backup_id))
+                .map(|c| &c.backup)
+                .collect();
+            let Some(oldest) = eligible.iter().map(|backup| backup.start_lsn).min() else { continue };
+            let segments = self.segments(run, oldest);
+            let mut next_head = None;
+            for batch in segments.rchunks(AT_ONCE) {
+                let facts = self.batch(batch, run.end_lsn).await?;
+                let crossing = self.crossings(&facts, &mut next_head, run.end_lsn);
+                found.records.extend(crossing.iter().filter(|event| is_target(event, &wish.target)).filter_map(lsn_of));
+                for (segment, facts) in batch.iter().zip(&facts) {
+                    self.records_in(*segment, facts, &wish.target, run.end_lsn, &mut found.records).await?;
+                }
+                // Recovery stops at the first record it meets: certain as soon as all WAL behind the start of the
+                // backup that would be chosen has been looked at.
+                let Some(first) = found.records.iter().min() else { continue };
+                let chosen = eligible.iter().filter(|b| b.stop_lsn <= *first).max_by_key(|b| b.stop_lsn);
+                let reached = batch.first().map(|segment| segment.start_lsn(self.claim.wal_segment_size));
+                if chosen.is_some_and(|chosen| reached.is_some_and(|reached| reached <= chosen.start_lsn)) {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn records_in(
+        &self,
+        segment: SegmentName,
+        facts: &SegmentFacts,
+        target: &RecoveryTarget,
+        end: Lsn,
+        records: &mut Vec<Lsn>,
+    ) -> Result<(), Error> {
+        match target {
+            RecoveryTarget::Name(name) => {
+                records.extend(facts.restore_points.iter().filter(|point| point.name == *name).map(|point| point.lsn));
+            }
+            // Which transactions are between the oldest and the newest, only the segment itself tells.
+            RecoveryTarget::Xid(xid) if facts.may_end_xid(*xid as u32) => {
+                let events = self.events(segment, end).await?;
+                records.extend(events.iter().filter(|event| is_target(event, target)).filter_map(lsn_of));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The records that cross from one segment of a batch into the next, and from its last into the batch looked at
+    /// before, whose first head is in `next_head`.
+    fn crossings(&self, facts: &[SegmentFacts], next_head: &mut Option<HeadContinuation>, end: Lsn) -> Vec<Event> {
+        let heads = facts.iter().skip(1).map(|f| f.head_continuation.as_ref()).chain([next_head.as_ref()]);
+        let events: Vec<Event> = facts
+            .iter()
+            .zip(heads)
+            .filter_map(|(facts, head)| join(facts.tail_fragment.as_ref()?, head?, self.version))
+            .filter(|event| lsn_of(event).is_none_or(|lsn| lsn < end))
+            .collect();
+        *next_head = facts.first().and_then(|f| f.head_continuation.clone());
+        events
+    }
+
+    /// The segments of a run from the one that holds `start` on.
+    fn segments(&self, run: &WalRun, start: Lsn) -> Vec<SegmentName> {
+        let size = self.claim.wal_segment_size;
+        run.segments
+            .iter()
+            .flat_map(|range| range.names(size))
+            .filter(|segment| segment.end_lsn(size) > start)
+            .collect()
+    }
+
+    async fn batch(&self, segments: &[SegmentName], end: Lsn) -> Result<Vec<SegmentFacts>, Error> {
+        let each = segments.iter().map(|segment| self.facts(*segment, end));
+        stream::iter(each.collect::<Vec<_>>()).buffered(AT_ONCE).try_collect().await
+    }
+
+    /// The facts of a segment about its records before `end`.
+    async fn facts(&self, segment: SegmentName, end: Lsn) -> Result<SegmentFacts, Error> {
+        if self.cancel.is_cancelled() {
+            return Err(What::Cancelled.into());
+        }
+        let whole = segment.end_lsn(self.claim.wal_segment_size) <= end;
+        if whole && let Some(facts) = self.stored_facts(segment).await? {
+            return Ok(facts);
+        }
+        let mut facts = self.scan(segment, SegmentFacts::scan).await?;
+        if !whole {
+            // The path leaves this segment: what is behind belongs to an abandoned branch.
+            let mut before =
+                SegmentFacts { head_continuation: facts.head_continuation.take(), ..SegmentFacts::default() };
+            for event in self.events(segment, end).await? {
+                before.add(event);
+            }
+            return Ok(before);
+        }
+        Ok(facts)
+    }
+
+    /// What the archiver stored, unless it did not look at the records.
+    async fn stored_facts(&self, segment: SegmentName) -> Result<Option<SegmentFacts>, Error> {
+        let object = self.object(segment);
+        let name = object_name(&object)?;
+        let store = self.repository.store();
+        let reading = || format!("reading the facts of {object}");
+        let (head, end) =
+            tokio::try_join!(store.get_range(&name, 0..HEAD_FRAME_BYTES as u64), store.get_tail(&name, FACTS_BYTES))
+                .doing(reading)?;
+        let opener = self.repository.opener(ObjectType::Wal, &object, &head)?;
+        let (end, size_bytes) = end;
+        let facts = match wal_object::facts_from_end(&opener, &end, size_bytes).doing(reading)? {
+            TailPart::Complete(facts) => facts,
+            TailPart::Fetch(range) => {
+                let end = store.get_range(&name, range).await.doing(reading)?;
+                match wal_object::facts_from_end(&opener, &end, size_bytes).doing(reading)? {
+                    TailPart::Complete(facts) => facts,
+                    TailPart::Fetch(_) => return Ok(None),
+                }
+            }
+        };
+        let facts: Option<SegmentFacts> = serde_json::from_value(facts.facts).ok();
+        // A segment in which nothing begins and nothing ends does not exist: the archiver left a note instead.
+        Ok(facts.filter(|facts| facts.first_record_lsn.is_some() || facts.last_record_end.is_some()))
+    }
+
+    /// The reported records of a segment before `end`.
+    async fn events(&self, segment: SegmentName, end: Lsn) -> Result<Vec<Event>, Error> {
+        self.scan(segment, move |segment| {
+            let records = segment.records().take_while(|record| record.lsn < end);
+            records.filter_map(|record| record.event).collect()
+        })
+        .await
+    }
+
+    async fn scan<T: Send + 'static>(
+        &self,
+        segment: SegmentName,
+        look: impl FnOnce(WalSegment<'_>) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        if self.cancel.is_cancelled() {
+            return Err(What::Cancelled.into());
+        }
+        let object = self.object(segment);
+        let reading = || format!("reading WAL segment {segment}");
+        let bytes = self.repository.store().get(&object_name(&object)?).await.doing(reading)?;
+        let (repository, size, version) = (self.repository.clone(), self.claim.wal_segment_size, self.version);
+        self.crew
+            .run(move || {
+                let (raw, _) = wal_object::decode(&object, &bytes, repository.id(), repository.key())?;
+                Ok::<_, Error>(look(WalSegment { bytes: &raw, name: segment, size, version }))
+            })
+            .await?
+            .doing(reading)
+    }
+
+    fn object(&self, segment: SegmentName) -> String {
+        name::wal_file(
+            &self.claim.cluster,
+            self.claim.number,
+            &WalFileName::Segment(segment),
+            self.claim.wal_codec,
+            self.repository.is_encrypted(),
+        )
+    }
+}
+
+fn is_eligible(wish: &RecoveryWish, backup: BackupId) -> bool {
+    wish.backup.is_none_or(|named| named == backup)
+}
+
+fn is_target(event: &Event, target: &RecoveryTarget) -> bool {
+    match (event, target) {
+        // PostgreSQL compares the lower 32 bits, which is all that a record holds.
+        (Event::XactEnd(end), RecoveryTarget::Xid(xid)) => end.xid == Some(*xid as u32),
+        (Event::RestorePoint(point), RecoveryTarget::Name(name)) => point.name == *name,
+        _ => false,
+    }
+}
+
+fn time_of(event: &Event) -> Option<DateTime<Utc>> {
+    match event {
+        Event::XactEnd(end) => Some(end.time),
+        _ => None,
+    }
+}
+
+fn lsn_of(event: &Event) -> Option<Lsn> {
+    match event {
+        Event::XactEnd(end) => Some(end.lsn),
+        Event::RestorePoint(point) => Some(point.lsn),
+        _ => None,
+    }
+}

@@ -1,0 +1,441 @@
+//! Restore: a backup and the way to a moment, brought into a directory that PostgreSQL can start in.
+//!
+//! Order:
+//! 1. [`preflight`]: the backup and the WAL for the wish, the manifest, the packs, the directories. Everything that
+//!    can be refused is refused here, before the first byte is written. [`lookup`] answers the planner's questions.
+//! 2. [`prepare`]: the directory is taken: resume point and lock, then `global/pg_control` of an existing one removed.
+//! 3. [`reuse`], when something is there: what is not in the backup goes, what is equal stays.
+//! 4. [`durable::make_tree`], then [`fetch`]: requests planned by [`coalesce`], frames opened and checked, [`files`]
+//!    written.
+//! 5. [`settings`]: recovery settings, signal file, `backup_label`, tablespace map, `backup_manifest`.
+//! 6. [`durable`]: one `syncfs` for each file system, then `global/pg_control`, then the resume point goes.
+//!
+//! Invariant: from step 2 until the end of step 6 there is no `global/pg_control`, so that PostgreSQL refuses to start.
+//! After a crash, a cancel or a failure the directory holds `holdfast.restore`, and the same command goes on with it:
+//! it compares what is there by hash and fetches the rest. Ownership is the calling user's.
+
+mod coalesce;
+mod durable;
+mod fetch;
+mod files;
+mod layout;
+mod lookup;
+mod packs;
+mod preflight;
+mod prepare;
+mod resume;
+mod reuse;
+mod settings;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::backup_manifest::ManifestWriter;
+use holdfast_pgtypes::{BackupLabel, TablespaceMap};
+use holdfast_repo::name::{BackupId, ClusterName};
+use holdfast_repo::recovery::{RecoveryPlan, RecoveryTarget, RecoveryWish};
+use serde::Serialize;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub use layout::{TablespaceMapping, TablespacePlace};
+pub use prepare::TargetState;
+pub use resume::{RESUME_POINT, ResumePoint};
+pub use settings::TargetAction;
+
+use coalesce::{Fetches, Wanted};
+use durable::Rewritten;
+use fetch::Mover;
+use files::Files;
+use packs::Packs;
+use preflight::{AUTO_CONF, Preflight};
+use resume::ResumeLock;
+use reuse::Comparison;
+use settings::Recovery;
+
+use crate::error::{Doing, Error, What};
+use crate::pipeline::budget::ByteBudget;
+use crate::pipeline::crew::Crew;
+use crate::progress::Progress;
+use crate::repository::Repository;
+
+/// What is to be restored, where and how.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// The cluster's name in the repository.
+    pub cluster: ClusterName,
+    /// Where the data directory goes, absolute.
+    pub pgdata: PathBuf,
+    /// Up to where, along which timeline, from which backup.
+    pub wish: RecoveryWish,
+    /// What the server does at the target; [`TargetAction::Pause`] when not given, as PostgreSQL. Without a target, and
+    /// unless a standby is made, the server ends recovery at the end of the WAL whatever stands here.
+    pub target_action: Option<TargetAction>,
+    /// Whether an existing data directory of the same cluster is brought to the state of the backup.
+    pub delta: bool,
+    /// Other directories for tablespaces.
+    pub tablespaces: Vec<TablespaceMapping>,
+    /// Whether the server follows the archive (`standby.signal`) instead of ending recovery.
+    pub standby: bool,
+    /// Threads that decompress and check; 0 for one a processor.
+    pub jobs: usize,
+    /// Bytes that the buffers may hold together.
+    pub memory_bytes: u64,
+    /// What PostgreSQL calls for each WAL file.
+    pub restore_command: String,
+    /// This host, for the resume point.
+    pub host: String,
+    /// Now.
+    pub now: DateTime<Utc>,
+}
+
+/// What a restore would do.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestorePlan {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// Where it goes.
+    pub pgdata: PathBuf,
+    /// What is there.
+    pub target_state: TargetState,
+    /// The backup, the timelines, the WAL and the reachable window.
+    pub recovery: RecoveryPlan,
+    /// Where the tablespaces go.
+    pub tablespaces: Vec<TablespacePlace>,
+    /// Files.
+    pub file_count: u64,
+    /// Bytes to ask the store for, WAL not counted. When something is there already: at most.
+    pub fetch_bytes: u64,
+    /// Bytes to write, holes not counted. When something is there already: at most.
+    pub write_bytes: u64,
+    /// Bytes that stay holes.
+    pub hole_bytes: u64,
+    /// What is added to `postgresql.auto.conf`.
+    pub auto_conf_lines: Vec<String>,
+    /// `recovery.signal` or `standby.signal`.
+    pub signal_file: String,
+    /// What is worth knowing.
+    pub notes: Vec<String>,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestoreReport {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The backup.
+    pub backup: BackupId,
+    /// Where it is.
+    pub pgdata: PathBuf,
+    /// What was there before.
+    pub target_state: TargetState,
+    /// The way that PostgreSQL will go.
+    pub recovery: RecoveryPlan,
+    /// Where the tablespaces are.
+    pub tablespaces: Vec<TablespacePlace>,
+    /// Files.
+    pub file_count: u64,
+    /// Bytes that the store gave.
+    pub fetched_bytes: u64,
+    /// Bytes written to files.
+    pub written_bytes: u64,
+    /// Bytes that are holes.
+    pub hole_bytes: u64,
+    /// Bytes that were there already, compared by hash.
+    pub reused_bytes: u64,
+    /// Files and directories removed because the backup does not have them.
+    pub removed_entries: u64,
+    /// How long it took.
+    #[serde(rename = "duration_seconds", serialize_with = "as_seconds")]
+    pub duration: Duration,
+    /// `recovery.signal` or `standby.signal`.
+    pub signal_file: String,
+    /// What PostgreSQL does when it is started, in words.
+    pub next: String,
+    /// What is worth knowing.
+    pub notes: Vec<String>,
+}
+
+fn as_seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+/// Says what [`restore`] would do; refuses what it would refuse. Writes nothing.
+pub async fn plan(
+    repository: &Repository,
+    options: &RestoreOptions,
+    progress: &Arc<dyn Progress>,
+    cancel: &CancellationToken,
+) -> Result<RestorePlan, Error> {
+    let phrase = || format!("planning a restore of {} into {}", options.cluster, options.pgdata.display());
+    let crew = Crew::new(options.jobs)?;
+    check_options(options).doing(phrase)?;
+    let found = preflight::preflight(repository, options, &crew, progress.as_ref(), cancel).await.doing(phrase)?;
+    let wanted = everything(&found);
+    let fetch_bytes =
+        Fetches::new(&found.manifest, wanted.iter().copied()).map(|fetch| fetch.range.end - fetch.range.start).sum();
+    let (file_count, write_bytes, hole_bytes) = sizes(&found);
+    Ok(RestorePlan {
+        cluster: options.cluster.clone(),
+        pgdata: options.pgdata.clone(),
+        target_state: found.state,
+        tablespaces: found.layout.tablespaces().to_vec(),
+        file_count,
+        fetch_bytes,
+        write_bytes,
+        hole_bytes,
+        auto_conf_lines: settings::lines(&recovery(options, &found), options.now),
+        signal_file: settings::signal_file(options.standby).to_owned(),
+        notes: notes(options, &found),
+        recovery: found.plan,
+    })
+}
+
+/// Restores a backup so that PostgreSQL, when it is started, recovers to the wished moment.
+pub async fn restore(
+    repository: &Repository,
+    options: &RestoreOptions,
+    progress: &Arc<dyn Progress>,
+    cancel: &CancellationToken,
+) -> Result<RestoreReport, Error> {
+    let phrase = || format!("restoring {} into {}", options.cluster, options.pgdata.display());
+    restore_inner(repository, options, progress, cancel).await.doing(phrase)
+}
+
+async fn restore_inner(
+    repository: &Repository,
+    options: &RestoreOptions,
+    progress: &Arc<dyn Progress>,
+    cancel: &CancellationToken,
+) -> Result<RestoreReport, Error> {
+    let began = Instant::now();
+    check_options(options)?;
+    let crew = Crew::new(options.jobs)?;
+    let found = Arc::new(preflight::preflight(repository, options, &crew, progress.as_ref(), cancel).await?);
+    progress.note(&format!("restoring backup {}", found.backup.backup_id));
+
+    let (taking, for_take) = (Arc::clone(&found), options.clone());
+    let (state, lock) = blocking(move || prepare::take(&taking.layout, &taking.wanted(&for_take)))
+        .await
+        .doing(|| "taking the directory".to_owned())?;
+
+    let data = move_data(repository, options, &found, state, &crew, progress, cancel).await;
+    let data = data.doing(|| format!("restoring the files of backup {}", found.backup.backup_id))?;
+
+    progress.phase("making it durable", None);
+    let (ending, for_end) = (Arc::clone(&found), options.clone());
+    blocking(move || finish(&ending, &for_end, lock)).await.doing(|| "finishing the restore".to_owned())?;
+
+    let (file_count, _, hole_bytes) = sizes(&found);
+    Ok(RestoreReport {
+        cluster: options.cluster.clone(),
+        backup: found.backup.backup_id,
+        pgdata: options.pgdata.clone(),
+        target_state: state,
+        recovery: found.plan.clone(),
+        tablespaces: found.layout.tablespaces().to_vec(),
+        file_count,
+        fetched_bytes: data.fetched_bytes,
+        written_bytes: data.written_bytes,
+        hole_bytes,
+        reused_bytes: data.reused_bytes,
+        removed_entries: data.removed_entries,
+        duration: began.elapsed(),
+        signal_file: settings::signal_file(options.standby).to_owned(),
+        next: next_words(options, &found.plan),
+        notes: notes(options, &found),
+    })
+}
+
+#[derive(Debug, Default)]
+struct MovedData {
+    fetched_bytes: u64,
+    written_bytes: u64,
+    reused_bytes: u64,
+    removed_entries: u64,
+}
+
+/// Steps 3 and 4: from a taken directory to one in which all data of the backup is.
+async fn move_data(
+    repository: &Repository,
+    options: &RestoreOptions,
+    found: &Arc<Preflight>,
+    state: TargetState,
+    crew: &Crew,
+    progress: &Arc<dyn Progress>,
+    cancel: &CancellationToken,
+) -> Result<MovedData, Error> {
+    let budget = ByteBudget::new(options.memory_bytes);
+    let mut data = MovedData::default();
+    let mut wanted;
+    if state.reuses() {
+        progress.phase("removing what is not in the backup", None);
+        let (sweeping, token) = (Arc::clone(found), cancel.clone());
+        data.removed_entries = blocking(move || {
+            let directory = format!("PG_{}_{}", sweeping.version.major(), sweeping.backup.catalog_version);
+            reuse::sweep(&sweeping.layout, &sweeping.manifest, &sweeping.index, &directory, &token)
+        })
+        .await?;
+        progress.phase("comparing what is there", Some(found.manifest.total_bytes()));
+        let comparison = Arc::new(Comparison {
+            manifest: Arc::clone(&found.manifest),
+            layout: Arc::clone(&found.layout),
+            budget: budget.clone(),
+            crew: crew.clone(),
+            progress: Arc::clone(progress),
+            cancel: cancel.clone(),
+        });
+        let compared = reuse::compare(&comparison, found.data_files()).await?;
+        data.reused_bytes = compared.reused_bytes;
+        wanted = compared.wanted;
+        wanted.sort_unstable();
+    } else {
+        wanted = everything(found);
+    }
+    let making = Arc::clone(found);
+    blocking(move || durable::make_tree(&making.layout, &making.manifest, &making.index)).await?;
+
+    let files = Files::new(Arc::clone(&found.manifest), Arc::clone(&found.layout));
+    for extent in &wanted {
+        files.expect(extent.file, 1);
+    }
+    let mover = Arc::new(Mover {
+        manifest: Arc::clone(&found.manifest),
+        packs: Packs::new(repository.clone(), Arc::clone(&found.manifest)),
+        files,
+        crew: crew.clone(),
+        budget,
+        progress: Arc::clone(progress),
+        writers: Mover::writers(),
+        fetched_bytes: AtomicU64::new(0),
+        written_bytes: AtomicU64::new(0),
+        cancel: cancel.child_token(),
+    });
+    let total = wanted.iter().map(|extent| length(found, *extent)).sum();
+    progress.phase("restoring files", Some(total));
+    let (settling, settle) = (Arc::clone(found), Arc::clone(&mover));
+    blocking(move || settle.files.settle_complete(settling.data_files(), &settle.cancel)).await?;
+    fetch::fetch(&mover, wanted).await?;
+    data.fetched_bytes = mover.fetched_bytes.load(Ordering::Relaxed);
+    data.written_bytes = mover.written_bytes.load(Ordering::Relaxed);
+    Ok(data)
+}
+
+/// Steps 5 and 6.
+fn finish(found: &Preflight, options: &RestoreOptions, lock: ResumeLock) -> Result<(), Error> {
+    let pgdata = found.layout.pgdata();
+    let lines = settings::lines(&recovery(options, found), options.now);
+    let auto_conf = settings::auto_conf(&found.auto_conf.content, &lines, options.standby);
+    durable::write_file(&pgdata.join(AUTO_CONF), &auto_conf, found.auto_conf.mode)?;
+    durable::write_file(&pgdata.join(BackupLabel::FILE_NAME), &found.backup_label.content, found.backup_label.mode)?;
+    let mut rewritten = vec![Rewritten { path: AUTO_CONF.as_bytes(), content: &auto_conf }];
+    let map = match &found.tablespace_map {
+        Some(held) => {
+            let backed_up = TablespaceMap::parse(&held.content).map_err(|e| What::Malformed {
+                name: format!("tablespace_map of backup {}", found.backup.backup_id),
+                reason: e.to_string(),
+            })?;
+            let map = settings::tablespace_map(&backed_up, &found.layout).to_bytes();
+            durable::write_file(&pgdata.join(TablespaceMap::FILE_NAME), &map, held.mode)?;
+            map
+        }
+        None => Vec::new(),
+    };
+    if found.tablespace_map.is_some() {
+        rewritten.push(Rewritten { path: TablespaceMap::FILE_NAME.as_bytes(), content: &map });
+    }
+    for signal in settings::SIGNAL_FILES {
+        durable::remove_if_there(&pgdata.join(signal))?;
+    }
+    durable::write_file(&pgdata.join(settings::signal_file(options.standby)), b"", 0o600)?;
+    let manifest_path = pgdata.join(ManifestWriter::FILE_NAME);
+    durable::write_backup_manifest(&manifest_path, &found.manifest, &found.backup, found.version, &rewritten)?;
+    if let Some(root) = found.index.find(&found.manifest, b"").and_then(|position| found.manifest.file(position)) {
+        durable::set_mode(pgdata, root.mode | 0o700)?;
+    }
+    durable::sync_roots(&found.layout)?;
+    durable::write_control_file(pgdata, &found.control.content, found.control.mode)?;
+    lock.remove()
+}
+
+fn check_options(options: &RestoreOptions) -> Result<(), Error> {
+    if !options.pgdata.is_absolute() {
+        return Err(What::Refused(format!("the directory {} is not absolute", options.pgdata.display())).into());
+    }
+    if options.pgdata.parent().is_none() {
+        return Err(What::Refused("a data directory cannot be the root directory".to_owned()).into());
+    }
+    Ok(())
+}
+
+fn recovery<'a>(options: &'a RestoreOptions, found: &'a Preflight) -> Recovery<'a> {
+    Recovery {
+        wish: &options.wish,
+        plan: &found.plan,
+        action: options.target_action,
+        standby: options.standby,
+        restore_command: &options.restore_command,
+    }
+}
+
+/// Every extent that is stored, in order of fetching.
+fn everything(found: &Preflight) -> Vec<Wanted> {
+    let mut wanted: Vec<Wanted> =
+        found.data_files().flat_map(|file| reuse::all_extents(&found.manifest, file)).collect();
+    wanted.sort_unstable();
+    wanted
+}
+
+fn length(found: &Preflight, wanted: Wanted) -> u64 {
+    let entry = found.manifest.file(wanted.file as usize);
+    entry.and_then(|entry| entry.extents().get(wanted.extent as usize)).map_or(0, |extent| u64::from(extent.length))
+}
+
+/// Files, stored bytes and bytes of holes.
+fn sizes(found: &Preflight) -> (u64, u64, u64) {
+    let mut sizes = (0, 0, 0);
+    for entry in found.data_files().filter_map(|file| found.manifest.file(file as usize)) {
+        sizes.0 += 1;
+        for extent in entry.extents() {
+            let bytes = if extent.is_hole() { &mut sizes.2 } else { &mut sizes.1 };
+            *bytes += u64::from(extent.length);
+        }
+    }
+    sizes
+}
+
+fn notes(options: &RestoreOptions, found: &Preflight) -> Vec<String> {
+    let mut notes = found.notes.clone();
+    if !options.standby {
+        notes.push(format!(
+            "archive_command stays as it was backed up: once promoted, the server archives a new timeline into the same \
+             archive unless you change it in {}",
+            options.pgdata.join("postgresql.conf").display()
+        ));
+    }
+    notes
+}
+
+fn next_words(options: &RestoreOptions, plan: &RecoveryPlan) -> String {
+    let start = format!("pg_ctl -D {} start", options.pgdata.display());
+    if options.standby {
+        return format!("start it with `{start}`: it follows the archive as a standby until it is promoted");
+    }
+    let target = &options.wish.target;
+    let then = match (target, options.target_action.unwrap_or(TargetAction::Pause)) {
+        (RecoveryTarget::Latest, _) | (_, TargetAction::Promote) => "and opens for writing on a new timeline",
+        (_, TargetAction::Pause) => "and pauses there, open for reading, until `SELECT pg_wal_replay_resume()`",
+        (_, TargetAction::Shutdown) => "and shuts down",
+    };
+    format!("start it with `{start}`: it recovers along timeline {} to {target} {then}", plan.timeline)
+}
+
+/// Runs blocking work to its end; it is not given up half-way when the command is cancelled.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(What::Internal(format!("a blocking task failed: {e}")).into()))
+}

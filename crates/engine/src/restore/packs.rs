@@ -1,0 +1,114 @@
+//! Reading from packs: one opener a pack, ranged requests, single files into memory.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_repo::frame::{FrameLocation, HEAD_FRAME_BYTES, ObjectOpener, ObjectType};
+use holdfast_repo::manifest::{FileEntry, FileKind, Manifest, PackEntry};
+use holdfast_repo::{ChunkHash, Fault};
+use tokio::sync::OnceCell;
+
+use crate::error::{Doing, Error, What};
+use crate::repository::{Repository, object_name};
+
+/// The most bytes of a file that is held in memory: none of those that are (`backup_label`, `postgresql.auto.conf`,
+/// `pg_control`) is ever near.
+const MAX_HELD_BYTES: u64 = 16 << 20;
+
+/// The packs of a manifest.
+#[derive(Debug)]
+pub(super) struct Packs {
+    repository: Repository,
+    manifest: Arc<Manifest>,
+    openers: Vec<OnceCell<Arc<ObjectOpener>>>,
+}
+
+impl Packs {
+    /// Nothing is read yet.
+    pub(super) fn new(repository: Repository, manifest: Arc<Manifest>) -> Self {
+        let openers = manifest.packs().iter().map(|_| OnceCell::new()).collect();
+        Self { repository, manifest, openers }
+    }
+
+    /// What the manifest says of a pack.
+    pub(super) fn entry(&self, pack: u32) -> Result<&PackEntry, Error> {
+        self.manifest
+            .packs()
+            .get(pack as usize)
+            .ok_or_else(|| What::Internal(format!("pack number {pack} is not in the manifest")).into())
+    }
+
+    /// What opens the frames of a pack; its head is read once.
+    pub(super) async fn opener(&self, pack: u32) -> Result<Arc<ObjectOpener>, Error> {
+        let entry = self.entry(pack)?;
+        let cell = self
+            .openers
+            .get(pack as usize)
+            .ok_or_else(|| What::Internal(format!("pack number {pack} is not in the manifest")))?;
+        let read = || async {
+            let head = self.bytes(pack, 0..HEAD_FRAME_BYTES as u64).await?;
+            self.repository.opener(ObjectType::Pack, &entry.name, &head).map(Arc::new)
+        };
+        cell.get_or_try_init(read).await.cloned()
+    }
+
+    /// Bytes of a pack.
+    pub(super) async fn bytes(&self, pack: u32, range: std::ops::Range<u64>) -> Result<Bytes, Error> {
+        let name = object_name(&self.entry(pack)?.name)?;
+        let read = self.repository.store().get_range(&name, range.clone()).await;
+        read.doing(|| format!("reading bytes {} to {} of {name}", range.start, range.end))
+    }
+
+    /// A small file in memory, checked against its hashes and its CRC-32C.
+    pub(super) async fn file(&self, entry: &FileEntry<'_>) -> Result<Vec<u8>, Error> {
+        let path = String::from_utf8_lossy(entry.path).into_owned();
+        self.file_inner(entry, &path).await.doing(|| format!("reading {path} of the backup"))
+    }
+
+    async fn file_inner(&self, entry: &FileEntry<'_>, path: &str) -> Result<Vec<u8>, Error> {
+        let FileKind::File { crc32c, extents } = entry.kind else {
+            return Err(What::Malformed {
+                name: format!("the manifest of backup {}", self.manifest.header().backup),
+                reason: format!("{path} is not a file"),
+            }
+            .into());
+        };
+        if entry.size_bytes > MAX_HELD_BYTES {
+            return Err(What::Refused(format!(
+                "{path} of the backup has {} bytes, more than the {MAX_HELD_BYTES} that it can have",
+                entry.size_bytes
+            ))
+            .into());
+        }
+        let mut content = Vec::with_capacity(entry.size_bytes as usize);
+        for extent in extents {
+            if extent.is_hole() {
+                content.resize(content.len() + extent.length as usize, 0);
+                continue;
+            }
+            let opener = self.opener(extent.pack).await?;
+            let location: FrameLocation = extent.frame();
+            let frame = opener.open_frame(&self.bytes(extent.pack, location.range()).await?)?;
+            let piece = piece(&frame.raw, extent.offset, extent.length, extent.hash)
+                .map_err(|fault| fault.of(opener.name()))?;
+            content.extend_from_slice(piece);
+        }
+        if crc32c::crc32c(&content) != crc32c {
+            return Err(What::Malformed {
+                name: path.to_owned(),
+                reason: "its CRC-32C is not the one in the manifest".to_owned(),
+            }
+            .into());
+        }
+        Ok(content)
+    }
+}
+
+/// A chunk in the raw bytes of a frame, if it is the one of this hash.
+pub(super) fn piece(raw: &[u8], offset: u32, length: u32, hash: ChunkHash) -> Result<&[u8], Fault> {
+    let start = offset as usize;
+    let end = start.saturating_add(length as usize);
+    let piece = raw.get(start..end).ok_or(Fault::RawLength { expected: end as u64, found: raw.len() as u64 })?;
+    hash.verify(piece)?;
+    Ok(piece)
+}

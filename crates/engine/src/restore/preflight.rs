@@ -1,0 +1,391 @@
+//! Everything that can be known, and refused, before the first byte is written.
+//!
+//! Steps: backups, history files and the WAL's names; the planner's path; the facts it asks for; its plan, which contains
+//! the check that all WAL from the backup's start to its target is there (promise 5); the manifest, checked against the
+//! digest in `backup.json`; the packs it names, each there with the size it states; the files of the backup that
+//! are needed in memory; and the directories it would go to. Nothing is written here.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use holdfast_pgtypes::{BackupLabel, ControlFile, HistoryFile, PgVersion, TablespaceMap, TimelineId, WalFileName};
+use holdfast_repo::catalog::WalInventory;
+use holdfast_repo::manifest::{Manifest, ManifestReader};
+use holdfast_repo::name::{self, ClusterName, ObjectPath};
+use holdfast_repo::record::{BackupRecord, ClaimRecord};
+use holdfast_repo::recovery::{RecoveryPath, RecoveryPlan, RecoveryTarget, RecoveryWish, RecoveryWorld};
+use holdfast_repo::wal_object;
+use tokio_util::sync::CancellationToken;
+
+use super::RestoreOptions;
+use super::layout::{self, Layout, PathIndex};
+use super::lookup::WalLookup;
+use super::packs::Packs;
+use super::prepare::{self, TargetState, Wanted};
+use super::resume::{ResumePoint, VERSION};
+use super::settings::SIGNAL_FILES;
+use crate::error::{Doing, Error, What};
+use crate::pipeline::crew::Crew;
+use crate::progress::Progress;
+use crate::repository::{Repository, object_name};
+
+/// Requests of one kind in flight while looking around.
+const AT_ONCE: usize = 16;
+
+/// Bytes of one request for a piece of the manifest; some are in flight while one is read.
+const MANIFEST_PIECE_BYTES: u64 = 8 << 20;
+const MANIFEST_PIECES_AT_ONCE: usize = 3;
+
+/// The file that `ALTER SYSTEM` writes.
+pub(super) const AUTO_CONF: &str = "postgresql.auto.conf";
+
+/// A file of the backup that is kept in memory and written by its own rules.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub content: Vec<u8>,
+    pub mode: u32,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Preflight {
+    pub backup: BackupRecord,
+    pub version: PgVersion,
+    pub plan: RecoveryPlan,
+    pub manifest: Arc<Manifest>,
+    pub layout: Arc<Layout>,
+    pub index: PathIndex,
+    pub control: Held,
+    pub backup_label: Held,
+    pub tablespace_map: Option<Held>,
+    pub auto_conf: Held,
+    pub point: ResumePoint,
+    pub state: TargetState,
+    pub store: String,
+    pub notes: Vec<String>,
+}
+
+impl Preflight {
+    /// What the decision about the target directory depends on.
+    pub(super) fn wanted<'a>(&'a self, options: &RestoreOptions) -> Wanted<'a> {
+        Wanted {
+            point: &self.point,
+            system_identifier: self.backup.system_identifier,
+            control: &self.control.content,
+            delta: options.delta,
+            store: &self.store,
+        }
+    }
+
+    /// Positions of the files whose data is fetched.
+    pub(super) fn data_files(&self) -> impl Iterator<Item = u32> {
+        use holdfast_repo::FileKind;
+        (0..self.manifest.len() as u32).filter(|position| {
+            self.manifest
+                .file(*position as usize)
+                .is_some_and(|entry| matches!(entry.kind, FileKind::File { .. }) && !is_held(entry.path))
+        })
+    }
+}
+
+/// Whether a file is written by its own rules.
+fn is_held(path: &[u8]) -> bool {
+    let held = [ControlFile::PATH, BackupLabel::FILE_NAME, TablespaceMap::FILE_NAME, AUTO_CONF];
+    held.iter().chain(&SIGNAL_FILES).any(|name| name.as_bytes() == path)
+}
+
+/// Looks at everything.
+pub(super) async fn preflight(
+    repository: &Repository,
+    options: &RestoreOptions,
+    crew: &Crew,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<Preflight, Error> {
+    let looking = async {
+        progress.phase("choosing the backup", None);
+        let archive = Archive::read(repository, &options.cluster, &options.wish).await?;
+        let (plan, mut notes) = archive.plan(repository, options, crew, progress, cancel).await?;
+        let backup = archive.backups.into_iter().find(|backup| backup.backup_id == plan.backup);
+        let backup =
+            backup.ok_or_else(|| What::Internal(format!("the planner chose {}, which is not there", plan.backup)))?;
+        let version =
+            PgVersion::new(backup.pg_major).map_err(|e| What::Refused(format!("backup {}: {e}", backup.backup_id)))?;
+        if backup.checksum_failures.count > 0 {
+            notes.push(format!(
+                "{} pages of backup {} had a wrong checksum when it was taken; see `holdfast info`",
+                backup.checksum_failures.count, backup.backup_id
+            ));
+        }
+        let layout = Arc::new(Layout::new(&options.pgdata, &backup.tablespaces, &options.tablespaces)?);
+
+        progress.phase("reading the manifest", None);
+        let manifest = Arc::new(
+            read_manifest(repository, &backup)
+                .await
+                .doing(|| format!("reading the manifest of backup {}", backup.backup_id))?,
+        );
+        let index = layout::check(&manifest, &layout)?;
+        check_packs(repository, &manifest)
+            .await
+            .doing(|| format!("looking for the packs of backup {}", backup.backup_id))?;
+
+        let packs = Packs::new(repository.clone(), Arc::clone(&manifest));
+        let needed = |name: &str| -> Error {
+            What::Malformed {
+                name: format!("the manifest of backup {}", backup.backup_id),
+                reason: format!("it has no {name}"),
+            }
+            .into()
+        };
+        let control =
+            hold(&packs, &manifest, &index, ControlFile::PATH).await?.ok_or_else(|| needed(ControlFile::PATH))?;
+        check_control_file(&control.content, &backup)?;
+        let backup_label = hold(&packs, &manifest, &index, BackupLabel::FILE_NAME)
+            .await?
+            .ok_or_else(|| needed(BackupLabel::FILE_NAME))?;
+        check_label(&backup_label.content, &backup)?;
+        let tablespace_map = hold(&packs, &manifest, &index, TablespaceMap::FILE_NAME).await?;
+        let auto_conf = hold(&packs, &manifest, &index, AUTO_CONF).await?;
+        let auto_conf = auto_conf.unwrap_or(Held { content: Vec::new(), mode: 0o600 });
+
+        let point = ResumePoint {
+            version: VERSION,
+            repository: repository.id(),
+            cluster: options.cluster.clone(),
+            backup: backup.backup_id,
+            tablespaces: layout.tablespaces().to_vec(),
+            host: options.host.clone(),
+            pid: std::process::id(),
+            started: options.now,
+        };
+        let mut found = Preflight {
+            version,
+            plan,
+            manifest,
+            layout,
+            index,
+            control,
+            backup_label,
+            tablespace_map,
+            auto_conf,
+            point,
+            state: TargetState::Fresh,
+            store: repository.describe(),
+            notes,
+            backup,
+        };
+        let wanted = found.wanted(options);
+        let state = prepare::inspect(&found.layout, &wanted)
+            .doing(|| format!("looking at the directory {}", options.pgdata.display()))?;
+        found.state = state;
+        Ok(found)
+    };
+    tokio::select! {
+        found = looking => found,
+        () = cancel.cancelled() => Err(What::Cancelled.into()),
+    }
+}
+
+/// What names and summaries say of an archive.
+struct Archive {
+    claim: Arc<ClaimRecord>,
+    backups: Vec<BackupRecord>,
+    histories: BTreeMap<TimelineId, HistoryFile>,
+    wal: WalInventory,
+}
+
+impl Archive {
+    async fn read(repository: &Repository, cluster: &ClusterName, wish: &RecoveryWish) -> Result<Self, Error> {
+        let (claims, backups) = tokio::try_join!(repository.claims(cluster), repository.backups(cluster))?;
+        // A named backup may be of an earlier claim, before a pg_upgrade; its WAL is there.
+        let named = wish.backup.and_then(|named| backups.iter().find(|backup| backup.backup_id == named));
+        let claim = match named {
+            Some(backup) => claims.into_iter().find(|claim| claim.number == backup.claim),
+            None => claims.into_iter().next_back(),
+        };
+        let claim =
+            claim.ok_or_else(|| What::NoClaim { store: repository.describe(), cluster: cluster.to_string() })?;
+        let folder = name::wal_claim_folder(cluster, claim.number);
+        let listing = || format!("listing the WAL of {cluster} in {}", repository.describe());
+        let timelines = repository.store().list_folders(&folder).await.doing(listing)?;
+        let mut wal = WalInventory::new(claim.wal_segment_size);
+        // One folder a timeline, so that a long archive is listed side by side.
+        let lists = timelines.iter().map(|timeline| {
+            let prefix = format!("{folder}{}/", timeline.trim_end_matches('/'));
+            async move { repository.store().list(&prefix, None).await }
+        });
+        let mut lists = stream::iter(lists.collect::<Vec<_>>()).buffered(AT_ONCE);
+        while let Some(objects) = lists.try_next().await.doing(listing)? {
+            for object in objects {
+                if let Ok(ObjectPath::WalFile { file, .. }) = object.name.as_ref().parse() {
+                    wal.add(file);
+                }
+            }
+        }
+        drop(lists);
+        let histories = read_histories(repository, &claim, &wal).await?;
+        Ok(Self { claim: Arc::new(claim), backups, histories, wal })
+    }
+
+    async fn plan(
+        &self,
+        repository: &Repository,
+        options: &RestoreOptions,
+        crew: &Crew,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<(RecoveryPlan, Vec<String>), Error> {
+        let world = RecoveryWorld {
+            claim: self.claim.number,
+            backups: &self.backups,
+            histories: &self.histories,
+            wal: &self.wal,
+        };
+        let choosing = || format!("choosing a backup of {} for {}", options.cluster, options.wish.target);
+        let path = RecoveryPath::find(&options.wish, &world).doing(choosing)?;
+        let version = PgVersion::new(self.claim.pg_major)
+            .map_err(|e| What::Refused(format!("the archive {}: {e}", options.cluster)))?;
+        let lookup = WalLookup {
+            repository: repository.clone(),
+            claim: Arc::clone(&self.claim),
+            version,
+            crew: crew.clone(),
+            cancel: cancel.clone(),
+        };
+        let facts = lookup.target_facts(&path, &options.wish, progress).await?;
+        let plan = path.decide(&facts).doing(choosing)?;
+        let mut notes = Vec::new();
+        let higher: Vec<String> = path.higher_timelines().iter().map(ToString::to_string).collect();
+        if !higher.is_empty() {
+            notes.push(format!(
+                "recovery follows timeline {}; the archive also knows higher timelines: {}",
+                plan.timeline,
+                higher.join(", ")
+            ));
+        }
+        let partial = self.wal.partials().filter(|segment| segment.timeline() == plan.timeline).max();
+        if let (Some(partial), RecoveryTarget::Latest) = (partial, &options.wish.target) {
+            notes.push(format!("{partial}.partial is in the archive; PostgreSQL does not replay partial segments"));
+        }
+        Ok((plan, notes))
+    }
+}
+
+async fn read_histories(
+    repository: &Repository,
+    claim: &ClaimRecord,
+    wal: &WalInventory,
+) -> Result<BTreeMap<TimelineId, HistoryFile>, Error> {
+    let reads = wal.histories().map(|timeline| async move {
+        let file = WalFileName::History(timeline);
+        let object = name::wal_file(&claim.cluster, claim.number, &file, claim.wal_codec, repository.is_encrypted());
+        let reading = || format!("reading the history of timeline {timeline}");
+        let bytes = repository.store().get(&object_name(&object)?).await.doing(reading)?;
+        let (raw, _) = wal_object::decode(&object, &bytes, repository.id(), repository.key()).doing(reading)?;
+        let history =
+            HistoryFile::parse(timeline, &raw).map_err(|e| What::Malformed { name: object, reason: e.to_string() })?;
+        Ok::<_, Error>((timeline, history))
+    });
+    stream::iter(reads.collect::<Vec<_>>()).buffered(AT_ONCE).try_collect().await
+}
+
+/// Reads the manifest piece by piece, so that it is held only once and not twice.
+async fn read_manifest(repository: &Repository, backup: &BackupRecord) -> Result<Manifest, Error> {
+    let entry = &backup.manifest;
+    let name = object_name(&entry.name)?;
+    let store = repository.store();
+    // A range behind the end is an error of its own; an object that is too long is noticed here.
+    let size_bytes = store.head(&name).await?.size_bytes;
+    let not_as_stored =
+        |reason: String| What::NotReadable { store: store.describe(), name: entry.name.clone(), reason };
+    if size_bytes != entry.size_bytes {
+        let expected = entry.size_bytes;
+        return Err(not_as_stored(format!("it has {size_bytes} bytes, backup.json says {expected}")).into());
+    }
+    let ranges = (0..size_bytes.div_ceil(MANIFEST_PIECE_BYTES)).map(|piece| {
+        let start = piece * MANIFEST_PIECE_BYTES;
+        start..size_bytes.min(start + MANIFEST_PIECE_BYTES)
+    });
+    let reads = ranges.map(|range| store.get_range(&name, range)).collect::<Vec<_>>();
+    let mut pieces = stream::iter(reads).buffered(MANIFEST_PIECES_AT_ONCE);
+    let mut reader = ManifestReader::new(&entry.name, repository.id(), repository.key());
+    let mut sha256 = digest::Context::new(&digest::SHA256);
+    while let Some(piece) = pieces.try_next().await? {
+        sha256.update(&piece);
+        reader.feed(&piece)?;
+    }
+    let manifest = reader.finish()?;
+    let found = hex::encode(sha256.finish());
+    if found != entry.sha256 {
+        return Err(not_as_stored(format!("its SHA-256 is {found}, backup.json says {}", entry.sha256)).into());
+    }
+    let header = manifest.header();
+    if header.backup != backup.backup_id.to_string() || header.cluster != backup.cluster.as_ref() {
+        return Err(What::Malformed {
+            name: entry.name.clone(),
+            reason: format!("it is the manifest of backup {} of {}", header.backup, header.cluster),
+        }
+        .into());
+    }
+    Ok(manifest)
+}
+
+/// Every pack is there, with the size that the manifest states. One listing for each folder of packs.
+async fn check_packs(repository: &Repository, manifest: &Manifest) -> Result<(), Error> {
+    let folders: BTreeSet<&str> =
+        manifest.packs().iter().filter_map(|pack| pack.name.rsplit_once('/')).map(|(folder, _)| folder).collect();
+    let mut sizes: HashMap<String, u64> = HashMap::new();
+    for folder in folders {
+        for object in repository.store().list(&format!("{folder}/"), None).await? {
+            sizes.insert(object.name.to_string(), object.size_bytes);
+        }
+    }
+    for pack in manifest.packs() {
+        let reason = match sizes.get(&pack.name) {
+            Some(size) if *size == pack.size_bytes => continue,
+            Some(size) => format!("it has {size} bytes, the manifest says {}", pack.size_bytes),
+            None => "it is not there".to_owned(),
+        };
+        return Err(What::NotReadable { store: repository.describe(), name: pack.name.clone(), reason }.into());
+    }
+    Ok(())
+}
+
+async fn hold(packs: &Packs, manifest: &Manifest, index: &PathIndex, path: &str) -> Result<Option<Held>, Error> {
+    let Some(entry) = index.find(manifest, path.as_bytes()).and_then(|position| manifest.file(position)) else {
+        return Ok(None);
+    };
+    Ok(Some(Held { content: packs.file(&entry).await?, mode: entry.mode }))
+}
+
+/// The control file is the last thing that is written: it must be whole, and of the cluster that the summary names.
+fn check_control_file(content: &[u8], backup: &BackupRecord) -> Result<(), Error> {
+    let malformed = |reason: String| What::Malformed {
+        name: format!("{} of backup {}", ControlFile::PATH, backup.backup_id),
+        reason,
+    };
+    let control = ControlFile::parse(content).map_err(|e| malformed(e.to_string()))?;
+    if control.system_identifier != backup.system_identifier {
+        return Err(malformed(format!(
+            "it is of system identifier {}, backup.json says {}",
+            control.system_identifier, backup.system_identifier
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+fn check_label(content: &[u8], backup: &BackupRecord) -> Result<(), Error> {
+    let malformed =
+        |reason: String| What::Malformed { name: format!("backup_label of backup {}", backup.backup_id), reason };
+    let label = BackupLabel::parse(content).map_err(|e| malformed(e.to_string()))?;
+    if label.start_lsn != backup.start_lsn {
+        return Err(
+            malformed(format!("it starts at {}, backup.json says {}", label.start_lsn, backup.start_lsn)).into()
+        );
+    }
+    Ok(())
+}

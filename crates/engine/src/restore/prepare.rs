@@ -1,0 +1,235 @@
+//! The target directory: what is there, whether it may be used, and taking it.
+//!
+//! [`inspect`] only looks, and refuses what must not be touched; [`take`] acts. The first acts on an existing directory are
+//! the resume point and the removal of `global/pg_control`: from then on nothing can start there until the restore is done.
+
+use std::fs::DirBuilder;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use holdfast_pgtypes::{ControlFile, SystemIdentifier};
+use serde::Serialize;
+
+use super::layout::Layout;
+use super::resume::{RESUME_POINT, ResumeLock, ResumePoint, sync_parent};
+use crate::error::{Error, What};
+use crate::server::PostmasterPid;
+
+/// What is at the place of the restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetState {
+    /// Nothing that could be of use: the directories are empty, or will be made.
+    Fresh,
+    /// An interrupted restore of the same backup, which is continued.
+    Resumed,
+    /// A data directory that is brought to the state of the backup.
+    Delta,
+}
+
+impl TargetState {
+    /// Whether files that are there are compared and used.
+    pub(super) fn reuses(self) -> bool {
+        self != Self::Fresh
+    }
+}
+
+/// What the decision about the target depends on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// The restore that is asked for.
+    pub point: &'a ResumePoint,
+    /// Whose data it is.
+    pub system_identifier: SystemIdentifier,
+    /// The control file of the backup.
+    pub control: &'a [u8],
+    /// Whether an existing data directory may be used.
+    pub delta: bool,
+    /// The repository, for messages.
+    pub store: &'a str,
+}
+
+/// Looks at the directories of the restore and refuses those that hold something else.
+pub(super) fn inspect(layout: &Layout, wanted: &Wanted<'_>) -> Result<TargetState, Error> {
+    let pgdata = layout.pgdata();
+    let state = inspect_pgdata(pgdata, wanted)?;
+    let mut found = state;
+    for tablespace in layout.tablespaces() {
+        match contents(&tablespace.location)? {
+            Contents::Absent => check_parent(&tablespace.location)?,
+            Contents::Empty => {}
+            Contents::Something if state.reuses() => {}
+            // The data directory was lost and the tablespace was not.
+            Contents::Something if wanted.delta => found = TargetState::Delta,
+            Contents::Something => return Err(What::NotEmpty { directory: tablespace.location.clone() }.into()),
+        }
+    }
+    Ok(found)
+}
+
+fn inspect_pgdata(pgdata: &Path, wanted: &Wanted<'_>) -> Result<TargetState, Error> {
+    match contents(pgdata)? {
+        Contents::Absent => {
+            check_parent(pgdata)?;
+            return Ok(TargetState::Fresh);
+        }
+        Contents::Empty => return Ok(TargetState::Fresh),
+        Contents::Something => {}
+    }
+    if let Some(postmaster) = PostmasterPid::read(pgdata)?
+        && postmaster.pid.cast_unsigned() != std::process::id()
+        && postmaster.is_alive()
+    {
+        return Err(What::ServerRunning { directory: pgdata.to_owned(), pid: postmaster.pid }.into());
+    }
+    let control_path = pgdata.join(ControlFile::PATH);
+    let control = match std::fs::read(&control_path) {
+        Ok(bytes) => Some(bytes),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
+        Err(e) => return Err(Error::file("read", &control_path, e)),
+    };
+    let resume_point_there = exists(&pgdata.join(RESUME_POINT))?;
+    if let Some(point) = ResumePoint::read(pgdata)? {
+        // With a control file that is not the backup's, a server may have run here since: not ours any more.
+        let untouched = control.as_deref().is_none_or(|control| control == wanted.control);
+        if point.is_same_restore(wanted.point) && untouched {
+            return Ok(TargetState::Resumed);
+        }
+        if !wanted.delta {
+            return Err(refuse_resume(pgdata, &point, wanted.point, untouched));
+        }
+    }
+    if !wanted.delta {
+        return Err(What::NotEmpty { directory: pgdata.to_owned() }.into());
+    }
+    if !resume_point_there && !exists(&pgdata.join("PG_VERSION"))? {
+        return Err(What::Refused(format!(
+            "{} is neither a data directory (it has no PG_VERSION) nor an interrupted restore",
+            pgdata.display()
+        ))
+        .into());
+    }
+    if let Some(control) = control {
+        let control =
+            ControlFile::parse(&control).map_err(|source| What::ControlFile { path: control_path.clone(), source })?;
+        if control.system_identifier != wanted.system_identifier {
+            return Err(What::WrongCluster {
+                store: wanted.store.to_owned(),
+                cluster: wanted.point.cluster.to_string(),
+                claimed: wanted.system_identifier,
+                here: format!("the data directory {}", pgdata.display()),
+                found: control.system_identifier,
+            }
+            .into());
+        }
+    }
+    Ok(TargetState::Delta)
+}
+
+fn refuse_resume(pgdata: &Path, there: &ResumePoint, wanted: &ResumePoint, untouched: bool) -> Error {
+    let directory = pgdata.display();
+    let why = if !untouched {
+        format!(
+            "{directory} holds a control file and an interrupted restore: pass --delta to bring it to the state of \
+             backup {}, or restore into an empty directory",
+            wanted.backup
+        )
+    } else if (there.repository, &there.cluster, there.backup) == (wanted.repository, &wanted.cluster, wanted.backup) {
+        format!(
+            "{directory} holds an interrupted restore of backup {} with other directories for its tablespaces: give the \
+             same ones to go on with it, or restore into an empty directory",
+            there.backup
+        )
+    } else {
+        format!(
+            "{directory} holds an interrupted restore of backup {} of {}, but backup {} of {} would be restored now: pass \
+             --backup {} to go on with it, --delta to use what is there, or restore into an empty directory",
+            there.backup, there.cluster, wanted.backup, wanted.cluster, there.backup
+        )
+    };
+    What::Refused(why).into()
+}
+
+/// Takes the directory: makes what is missing, locks it, and makes sure that nothing can start there. `wanted` is
+/// judged again under the lock.
+pub(super) fn take(layout: &Layout, wanted: &Wanted<'_>) -> Result<(TargetState, ResumeLock), Error> {
+    let pgdata = layout.pgdata();
+    let before = inspect(layout, wanted)?;
+    make_directory(pgdata)?;
+    let mut lock = ResumeLock::take(pgdata)?;
+    let state = if before == TargetState::Fresh {
+        // Somebody may have come in between; our own empty resume point does not count.
+        if inspect(layout, wanted)? != TargetState::Fresh {
+            return Err(What::NotEmpty { directory: pgdata.to_owned() }.into());
+        }
+        before
+    } else {
+        inspect(layout, wanted)?
+    };
+    lock.record(wanted.point)?;
+    if state.reuses() {
+        let control = pgdata.join(ControlFile::PATH);
+        match std::fs::remove_file(&control) {
+            Ok(()) => sync_parent(&control)?,
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            Err(e) => return Err(Error::file("remove", &control, e)),
+        }
+    }
+    for tablespace in layout.tablespaces() {
+        make_directory(&tablespace.location)?;
+    }
+    Ok((state, lock))
+}
+
+enum Contents {
+    Absent,
+    Empty,
+    Something,
+}
+
+/// What a directory holds. A resume point alone is nothing, unless it was written to its end.
+fn contents(directory: &Path) -> Result<Contents, Error> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Contents::Absent),
+        Err(e) => return Err(Error::file("list", directory, e)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::file("list", directory, e))?;
+        if entry.file_name() != RESUME_POINT || ResumePoint::read(directory)?.is_some() {
+            return Ok(Contents::Something);
+        }
+    }
+    Ok(Contents::Empty)
+}
+
+fn exists(path: &Path) -> Result<bool, Error> {
+    match std::fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(e) => Err(Error::file("look at", path, e)),
+    }
+}
+
+fn check_parent(directory: &Path) -> Result<(), Error> {
+    let parent = directory.parent().unwrap_or(Path::new("/"));
+    match std::fs::metadata(parent) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(Error::file("create", directory, ErrorKind::NotADirectory.into())),
+        Err(e) => Err(Error::file("look at", parent, e)),
+    }
+}
+
+/// Makes a directory that only its owner may enter, as initdb does; one that is there stays as it is.
+pub(super) fn make_directory(directory: &Path) -> Result<(), Error> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(Error::file("create", directory, e)),
+    }
+}
+
+#[cfg(test)]
+#[path = "prepare/tests.rs"]
+mod tests;

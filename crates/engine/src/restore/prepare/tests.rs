@@ -1,0 +1,205 @@
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+use std::fs;
+
+use holdfast_repo::RepositoryId;
+use holdfast_repo::record::TablespaceEntry;
+
+use super::super::resume::VERSION;
+use super::*;
+
+const CONTROL: &[u8] = include_bytes!("../../../../pgtypes/tests/fixtures/pg_control.18");
+const OTHER_CONTROL: &[u8] = include_bytes!("../../../../pgtypes/tests/fixtures/pg_control.15");
+
+struct Case {
+    directory: tempfile::TempDir,
+    point: ResumePoint,
+    layout: Layout,
+    delta: bool,
+    identifier: SystemIdentifier,
+}
+
+impl Case {
+    /// A restore into `pgdata`, with a tablespace in `fast`.
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let fast = directory.path().join("fast").to_str().unwrap().to_owned();
+        let tablespaces = [TablespaceEntry { oid: 16400, name: "fast".to_owned(), path: fast }];
+        let layout = Layout::new(&directory.path().join("pgdata"), &tablespaces, &[]).unwrap();
+        let point = ResumePoint {
+            version: VERSION,
+            repository: RepositoryId::random().unwrap(),
+            cluster: "main".parse().unwrap(),
+            backup: "20260822T101500Z".parse().unwrap(),
+            tablespaces: layout.tablespaces().to_vec(),
+            host: "db1".to_owned(),
+            pid: 1,
+            started: "2026-08-22T11:00:00Z".parse().unwrap(),
+        };
+        let identifier = ControlFile::parse(CONTROL).unwrap().system_identifier;
+        Self { directory, point, layout, delta: false, identifier }
+    }
+
+    fn delta() -> Self {
+        Self { delta: true, ..Self::new() }
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            point: &self.point,
+            system_identifier: self.identifier,
+            control: CONTROL,
+            delta: self.delta,
+            store: "memory://",
+        }
+    }
+
+    fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+        let path = self.directory.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn resume_point(&self, point: &ResumePoint) {
+        self.write("pgdata/holdfast.restore", serde_json::to_vec(point).unwrap());
+    }
+
+    fn inspect(&self) -> Result<TargetState, String> {
+        let place = self.directory.path().to_str().unwrap();
+        inspect(&self.layout, &self.wanted()).map_err(|e| e.to_string().replace(place, ""))
+    }
+}
+
+#[test]
+fn absent_and_empty_directories_are_fresh() {
+    let case = Case::new();
+    assert_eq!(case.inspect(), Ok(TargetState::Fresh));
+    fs::create_dir(case.directory.path().join("pgdata")).unwrap();
+    fs::create_dir(case.directory.path().join("fast")).unwrap();
+    assert_eq!(case.inspect(), Ok(TargetState::Fresh));
+    // What a restore leaves that died before it had written anything.
+    case.write("pgdata/holdfast.restore", "");
+    assert_eq!(case.inspect(), Ok(TargetState::Fresh));
+}
+
+#[test]
+fn a_parent_that_does_not_exist_is_not_made() {
+    let mut case = Case::new();
+    case.layout = Layout::new(&case.directory.path().join("no/pgdata"), &[], &[]).unwrap();
+    assert_eq!(case.inspect().unwrap_err(), "cannot look at /no: No such file or directory (os error 2)");
+}
+
+#[test]
+fn directories_that_hold_something_are_refused() {
+    let case = Case::new();
+    case.write("fast/x", "");
+    assert_eq!(case.inspect().unwrap_err(), "/fast is not empty");
+    case.write("pgdata/PG_VERSION", "18\n");
+    assert_eq!(case.inspect().unwrap_err(), "/pgdata is not empty");
+}
+
+#[test]
+fn delta_takes_a_data_directory_of_the_same_cluster_only() {
+    let case = Case::delta();
+    case.write("pgdata/notes.txt", "");
+    assert_eq!(
+        case.inspect().unwrap_err(),
+        "/pgdata is neither a data directory (it has no PG_VERSION) nor an interrupted restore"
+    );
+    case.write("pgdata/PG_VERSION", "18\n");
+    assert_eq!(case.inspect(), Ok(TargetState::Delta));
+    case.write("pgdata/global/pg_control", CONTROL);
+    case.write("fast/x", "");
+    assert_eq!(case.inspect(), Ok(TargetState::Delta));
+    case.write("pgdata/global/pg_control", OTHER_CONTROL);
+    let other = ControlFile::parse(OTHER_CONTROL).unwrap().system_identifier;
+    assert_eq!(
+        case.inspect().unwrap_err(),
+        format!(
+            "the archive main in memory:// belongs to system identifier {}, but the data directory /pgdata has {other}",
+            case.identifier
+        )
+    );
+    case.write("pgdata/global/pg_control", "junk");
+    assert!(case.inspect().unwrap_err().starts_with("/pgdata/global/pg_control: "));
+}
+
+#[test]
+fn delta_uses_a_tablespace_whose_data_directory_was_lost() {
+    let case = Case::delta();
+    case.write("fast/x", "");
+    assert_eq!(case.inspect(), Ok(TargetState::Delta));
+}
+
+#[test]
+fn a_running_server_is_refused_even_with_delta() {
+    let case = Case::delta();
+    case.write("pgdata/PG_VERSION", "18\n");
+    // The parent of this process lives.
+    let parent = rustix::process::getppid().unwrap().as_raw_nonzero();
+    case.write("pgdata/postmaster.pid", format!("{parent}\n"));
+    assert_eq!(case.inspect().unwrap_err(), format!("a PostgreSQL server is running in /pgdata (process {parent})"));
+    // No process has this number.
+    case.write("pgdata/postmaster.pid", "999999999\n");
+    assert_eq!(case.inspect(), Ok(TargetState::Delta));
+}
+
+#[test]
+fn an_interrupted_restore_is_resumed_by_the_same_restore_only() {
+    let case = Case::new();
+    case.resume_point(&case.point);
+    case.write("fast/x", "");
+    assert_eq!(case.inspect(), Ok(TargetState::Resumed));
+    // It died between its control file and the removal of the resume point.
+    case.write("pgdata/global/pg_control", CONTROL);
+    assert_eq!(case.inspect(), Ok(TargetState::Resumed));
+    // A server ran here since.
+    case.write("pgdata/global/pg_control", OTHER_CONTROL);
+    assert_eq!(
+        case.inspect().unwrap_err(),
+        "/pgdata holds a control file and an interrupted restore: pass --delta to bring it to the state of backup \
+         20260822T101500Z, or restore into an empty directory"
+    );
+    fs::remove_file(case.directory.path().join("pgdata/global/pg_control")).unwrap();
+    case.resume_point(&ResumePoint { backup: "20260101T000000Z".parse().unwrap(), ..case.point.clone() });
+    assert_eq!(
+        case.inspect().unwrap_err(),
+        "/pgdata holds an interrupted restore of backup 20260101T000000Z of main, but backup 20260822T101500Z of main \
+         would be restored now: pass --backup 20260101T000000Z to go on with it, --delta to use what is there, or restore \
+         into an empty directory"
+    );
+    case.resume_point(&ResumePoint { tablespaces: Vec::new(), ..case.point.clone() });
+    assert_eq!(
+        case.inspect().unwrap_err(),
+        "/pgdata holds an interrupted restore of backup 20260822T101500Z with other directories for its tablespaces: give \
+         the same ones to go on with it, or restore into an empty directory"
+    );
+    let case = Case { delta: true, ..case };
+    assert_eq!(case.inspect(), Ok(TargetState::Delta));
+}
+
+#[test]
+fn taking_a_directory_removes_the_control_file_and_keeps_others_out() {
+    let case = Case::delta();
+    case.write("pgdata/PG_VERSION", "18\n");
+    case.write("pgdata/global/pg_control", CONTROL);
+    let (state, lock) = take(&case.layout, &case.wanted()).unwrap();
+    assert_eq!(state, TargetState::Delta);
+    assert!(!case.directory.path().join("pgdata/global/pg_control").exists());
+    assert!(case.directory.path().join("fast").is_dir());
+    assert_eq!(ResumePoint::read(case.layout.pgdata()).unwrap(), Some(case.point.clone()));
+    let error = take(&case.layout, &case.wanted()).unwrap_err();
+    assert!(matches!(*error.what, What::AnotherRun { verb: "restore", pid: Some(1), .. }));
+    drop(lock);
+    assert_eq!(take(&case.layout, &case.wanted()).unwrap().0, TargetState::Resumed);
+}
+
+#[test]
+fn a_new_data_directory_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let case = Case::new();
+    take(&case.layout, &case.wanted()).unwrap();
+    for name in ["pgdata", "fast"] {
+        let metadata = fs::metadata(case.directory.path().join(name)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o7777, 0o700);
+    }
+}

@@ -1,0 +1,188 @@
+//! The resume point: `holdfast.restore` in the data directory, and the lock against two restores at once.
+//!
+//! It is written before anything else and removed after everything else. A directory that holds it holds a restore that
+//! was not finished, and says of which backup. A crash leaves it; the kernel gives the lock back by itself.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use holdfast_repo::RepositoryId;
+use holdfast_repo::name::{BackupId, ClusterName};
+use rustix::fs::{FlockOperation, OFlags};
+use serde::{Deserialize, Serialize};
+
+use super::layout::TablespacePlace;
+use crate::error::{Error, What};
+
+/// The file's name in the data directory.
+pub const RESUME_POINT: &str = "holdfast.restore";
+
+/// What is being restored here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumePoint {
+    /// The version of this file.
+    pub version: u32,
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The backup.
+    pub backup: BackupId,
+    /// Where the tablespaces go.
+    pub tablespaces: Vec<TablespacePlace>,
+    /// The host that restores.
+    pub host: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it began, or was begun again.
+    pub started: DateTime<Utc>,
+}
+
+/// The version of the file that is written and read.
+pub(super) const VERSION: u32 = 1;
+
+impl ResumePoint {
+    /// Reads the resume point of a directory; `None` when there is none, or one that was never written to its end:
+    /// nothing else has been done then.
+    pub fn read(pgdata: &Path) -> Result<Option<Self>, Error> {
+        let path = pgdata.join(RESUME_POINT);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::file("read", &path, e)),
+        }
+    }
+
+    /// Whether a restore with these facts goes on where that one stopped.
+    pub(super) fn is_same_restore(&self, other: &Self) -> bool {
+        self.version == other.version
+            && self.repository == other.repository
+            && self.cluster == other.cluster
+            && self.backup == other.backup
+            && self.tablespaces == other.tablespaces
+    }
+}
+
+/// The locked resume point of a running restore.
+#[derive(Debug)]
+pub(super) struct ResumeLock {
+    file: File,
+    path: PathBuf,
+}
+
+impl ResumeLock {
+    /// Takes the lock; the directory must exist. Makes the file, with nothing in it, when it is not there.
+    pub(super) fn take(pgdata: &Path) -> Result<Self, Error> {
+        let path = pgdata.join(RESUME_POINT);
+        // A second turn follows when the restore that held the lock finished and removed the file in between.
+        for _ in 0..3 {
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed())
+                .open(&path)
+                .map_err(|e| Error::file("create", &path, e))?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(another_run(pgdata, file)),
+                Err(e) => return Err(Error::file("lock", &path, e.into())),
+            }
+            let held = file.metadata().map_err(|e| Error::file("look at", &path, e))?;
+            match std::fs::symlink_metadata(&path) {
+                Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => return Ok(Self { file, path }),
+                Ok(_) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::file("look at", &path, e)),
+            }
+        }
+        Err(another_run_of(pgdata, None))
+    }
+
+    /// Writes what is being restored, durably. Written in place: another file of this name would not carry the lock.
+    pub(super) fn record(&mut self, point: &ResumePoint) -> Result<(), Error> {
+        let mut text = serde_json::to_vec_pretty(point)
+            .map_err(|e| What::Internal(format!("the resume point cannot be written as JSON: {e}")))?;
+        text.push(b'\n');
+        let write = |file: &mut File| {
+            file.set_len(0)?;
+            file.rewind()?;
+            file.write_all(&text)?;
+            file.sync_all()
+        };
+        write(&mut self.file).map_err(|e| Error::file("write", &self.path, e))?;
+        sync_parent(&self.path)
+    }
+
+    /// Removes the resume point, durably: the restore is finished.
+    pub(super) fn remove(self) -> Result<(), Error> {
+        std::fs::remove_file(&self.path).map_err(|e| Error::file("remove", &self.path, e))?;
+        sync_parent(&self.path)
+    }
+}
+
+fn another_run(pgdata: &Path, mut file: File) -> Error {
+    let mut text = String::new();
+    let point: Option<ResumePoint> = file.read_to_string(&mut text).ok().and_then(|_| serde_json::from_str(&text).ok());
+    another_run_of(pgdata, point.and_then(|point| i32::try_from(point.pid).ok()))
+}
+
+fn another_run_of(pgdata: &Path, pid: Option<i32>) -> Error {
+    What::AnotherRun { verb: "restore", subject: format!("a backup into {}", pgdata.display()), pid }.into()
+}
+
+/// Makes the names in a file's directory durable.
+pub(super) fn sync_parent(path: &Path) -> Result<(), Error> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    File::open(parent).and_then(|directory| directory.sync_all()).map_err(|e| Error::file("sync", parent, e))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    fn point() -> ResumePoint {
+        ResumePoint {
+            version: VERSION,
+            repository: RepositoryId::random().unwrap(),
+            cluster: "main".parse().unwrap(),
+            backup: "20260822T101500Z".parse().unwrap(),
+            tablespaces: Vec::new(),
+            host: "db1".to_owned(),
+            pid: 4711,
+            started: "2026-08-22T11:00:00Z".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_second_restore_is_told_who_holds_the_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut lock = ResumeLock::take(directory.path()).unwrap();
+        let point = point();
+        lock.record(&point).unwrap();
+        assert_eq!(ResumePoint::read(directory.path()).unwrap(), Some(point));
+        let error = ResumeLock::take(directory.path()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("another restore of a backup into {} is running (process 4711)", directory.path().display())
+        );
+        lock.remove().unwrap();
+        assert!(ResumePoint::read(directory.path()).unwrap().is_none());
+        ResumeLock::take(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn an_unfinished_resume_point_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        ResumeLock::take(directory.path()).unwrap();
+        assert!(ResumePoint::read(directory.path()).unwrap().is_none());
+        std::fs::write(directory.path().join(RESUME_POINT), "{\"version\": 1, ").unwrap();
+        assert!(ResumePoint::read(directory.path()).unwrap().is_none());
+    }
+}

@@ -1,0 +1,355 @@
+//! What is there already: the one mechanism of resume and `--delta`.
+//!
+//! [`sweep`] removes everything that is not in the manifest and whatever stands where something of another kind belongs, so
+//! that afterwards every path of the manifest leads through real directories. [`compare`] reads the files that stay,
+//! extent by extent, and gives the extents whose BLAKE3 differs. Times and sizes are not trusted: a crash may have
+//! left either without the bytes.
+
+use std::ffi::OsStr;
+use std::fs::{DirEntry, File};
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use holdfast_repo::ChunkHash;
+use holdfast_repo::manifest::{Extent, FileKind, Manifest};
+use rustix::fs::OFlags;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::coalesce::Wanted;
+use super::files::make_hole;
+use super::layout::{LINKS, Layout, PathIndex};
+use super::resume::RESUME_POINT;
+use crate::error::{Error, What};
+use crate::pipeline::budget::ByteBudget;
+use crate::pipeline::crew::Crew;
+use crate::progress::Progress;
+
+/// Bytes read at once for the comparison.
+const BATCH_BYTES: u64 = 8 << 20;
+
+/// Files compared at once, for those that are tiny.
+const BATCH_FILES: usize = 256;
+
+/// Batches under way: one is read while others are hashed.
+const MAX_BATCHES: usize = 8;
+
+/// Removes what is not part of the backup, in the data directory and in the tablespaces' own version directories.
+/// Gives the number of entries removed. Blocking.
+pub(super) fn sweep(
+    layout: &Layout,
+    manifest: &Manifest,
+    index: &PathIndex,
+    version_directory: &str,
+    cancel: &CancellationToken,
+) -> Result<u64, Error> {
+    let mut removed = 0;
+    let mut waiting: Vec<(PathBuf, Vec<u8>)> = vec![(layout.pgdata().to_owned(), Vec::new())];
+    for tablespace in layout.tablespaces() {
+        let path = [LINKS, b"/", tablespace.oid.to_string().as_bytes(), b"/", version_directory.as_bytes()].concat();
+        let directory = tablespace.location.join(version_directory);
+        // A link in its place is not followed; one that is no part of the backup is removed.
+        match std::fs::symlink_metadata(&directory) {
+            Ok(metadata) if metadata.is_dir() && index.find(manifest, &path).is_some() => {
+                waiting.push((directory, path))
+            }
+            Ok(metadata) => removed += remove(&directory, metadata.is_dir())?,
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::file("look at", &directory, e)),
+        }
+    }
+    while let Some((directory, path)) = waiting.pop() {
+        if cancel.is_cancelled() {
+            return Err(What::Cancelled.into());
+        }
+        let entries = std::fs::read_dir(&directory).map_err(|e| Error::file("list", &directory, e))?;
+        for entry in entries {
+            let entry = entry.map_err(|e| Error::file("list", &directory, e))?;
+            let name = entry.file_name();
+            if path.is_empty() && name == RESUME_POINT {
+                continue;
+            }
+            let inside = join(&path, name.as_bytes());
+            let is_directory = is_directory(&entry)?;
+            match keep(manifest, index, &inside, &entry, is_directory)? {
+                Kept::No => removed += remove(&entry.path(), is_directory)?,
+                Kept::Leaf => {}
+                Kept::Directory => waiting.push((entry.path(), inside)),
+            }
+        }
+    }
+    Ok(removed)
+}
+
+enum Kept {
+    No,
+    Leaf,
+    Directory,
+}
+
+fn keep(
+    manifest: &Manifest,
+    index: &PathIndex,
+    path: &[u8],
+    entry: &DirEntry,
+    is_directory: bool,
+) -> Result<Kept, Error> {
+    let Some(wanted) = index.find(manifest, path).and_then(|position| manifest.file(position)) else {
+        return Ok(Kept::No);
+    };
+    Ok(match wanted.kind {
+        FileKind::Directory if is_directory => Kept::Directory,
+        FileKind::File { .. } => {
+            let metadata = entry.metadata().map_err(|e| Error::file("look at", &entry.path(), e))?;
+            // Another name of the same file would change with it, such as the old cluster of `pg_upgrade --link`.
+            if metadata.is_file() && metadata.nlink() == 1 { Kept::Leaf } else { Kept::No }
+        }
+        FileKind::Directory | FileKind::Symlink { .. } => Kept::No,
+    })
+}
+
+fn is_directory(entry: &DirEntry) -> Result<bool, Error> {
+    entry.file_type().map(|kind| kind.is_dir()).map_err(|e| Error::file("look at", &entry.path(), e))
+}
+
+/// Neither follows links.
+fn remove(path: &Path, is_directory: bool) -> Result<u64, Error> {
+    let removed = if is_directory { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    removed.map_err(|e| Error::file("remove", path, e))?;
+    Ok(1)
+}
+
+fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
+}
+
+/// What the comparison found.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    /// Extents that must be fetched, unsorted.
+    pub wanted: Vec<Wanted>,
+    /// Bytes that are there already, holes not counted.
+    pub reused_bytes: u64,
+}
+
+/// Some extents of one file.
+#[derive(Debug, Clone, Copy)]
+struct Stretch {
+    file: u32,
+    first: u32,
+    count: u32,
+}
+
+/// Everything the comparison works with.
+pub(super) struct Comparison {
+    pub manifest: Arc<Manifest>,
+    pub layout: Arc<Layout>,
+    pub budget: ByteBudget,
+    pub crew: Crew,
+    pub progress: Arc<dyn Progress>,
+    pub cancel: CancellationToken,
+}
+
+/// Compares the files of the manifest at `positions` with what is on disk.
+pub(super) async fn compare(
+    comparison: &Arc<Comparison>,
+    positions: impl Iterator<Item = u32>,
+) -> Result<Compared, Error> {
+    let manifest = Arc::clone(&comparison.manifest);
+    let mut tasks: JoinSet<Result<Compared, Error>> = JoinSet::new();
+    let mut total = Compared::default();
+    let mut outcome = Ok(());
+    let mut batches = Batches { manifest: &manifest, positions, rest: None };
+    loop {
+        let batch = if outcome.is_ok() && !comparison.cancel.is_cancelled() { batches.next() } else { None };
+        let done = match (&batch, tasks.len() < MAX_BATCHES) {
+            (Some(_), true) => None,
+            _ => tasks.join_next().await,
+        };
+        if let Some(done) = done {
+            match done.unwrap_or_else(|e| Err(What::Internal(format!("a comparing task failed: {e}")).into())) {
+                Ok(part) => {
+                    total.wanted.extend(part.wanted);
+                    total.reused_bytes += part.reused_bytes;
+                }
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        match batch {
+            Some((stretches, bytes)) => {
+                let permit = comparison.budget.acquire(bytes).await;
+                let comparison = Arc::clone(comparison);
+                tasks.spawn(async move {
+                    let compared = comparison.batch(stretches).await;
+                    drop(permit);
+                    compared
+                });
+            }
+            None if tasks.is_empty() => break,
+            None => {}
+        }
+    }
+    outcome?;
+    if comparison.cancel.is_cancelled() { Err(What::Cancelled.into()) } else { Ok(total) }
+}
+
+/// Cuts the files into pieces of work: a large one into several, many small ones into one.
+struct Batches<'a, I> {
+    manifest: &'a Manifest,
+    positions: I,
+    /// What is left of a large file.
+    rest: Option<Stretch>,
+}
+
+impl<I: Iterator<Item = u32>> Iterator for Batches<'_, I> {
+    type Item = (Vec<Stretch>, u64);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut stretches = Vec::new();
+        let mut bytes = 0;
+        while stretches.len() < BATCH_FILES && bytes < BATCH_BYTES {
+            let Some(stretch) = self.rest.take().or_else(|| {
+                let file = self.positions.next()?;
+                let count = self.manifest.file(file as usize)?.extents().len() as u32;
+                Some(Stretch { file, first: 0, count })
+            }) else {
+                break;
+            };
+            let entry = self.manifest.file(stretch.file as usize)?;
+            let extents = entry.extents().get(stretch.first as usize..).unwrap_or_default();
+            let mut taken = 0;
+            for extent in extents {
+                if taken > 0 && bytes >= BATCH_BYTES {
+                    break;
+                }
+                bytes += u64::from(extent.length);
+                taken += 1;
+            }
+            if taken < stretch.count {
+                self.rest =
+                    Some(Stretch { file: stretch.file, first: stretch.first + taken, count: stretch.count - taken });
+            }
+            stretches.push(Stretch { count: taken, ..stretch });
+        }
+        if stretches.is_empty() { None } else { Some((stretches, bytes)) }
+    }
+}
+
+/// The bytes of a stretch as they are on disk; `None` when there is no such file.
+struct Found {
+    stretch: Stretch,
+    bytes: Option<Vec<u8>>,
+}
+
+impl Comparison {
+    async fn batch(self: &Arc<Self>, stretches: Vec<Stretch>) -> Result<Compared, Error> {
+        let reader = Arc::clone(self);
+        let found = tokio::task::spawn_blocking(move || {
+            stretches.into_iter().map(|stretch| reader.read(stretch)).collect::<Result<Vec<_>, _>>()
+        });
+        let found = found.await.map_err(|e| What::Internal(format!("a reading thread failed: {e}")))??;
+        let judge = Arc::clone(self);
+        let (compared, holes) = self.crew.run(move || judge.judge(&found)).await?;
+        if !holes.is_empty() {
+            let writer = Arc::clone(self);
+            let punched = tokio::task::spawn_blocking(move || writer.punch(&holes));
+            punched.await.map_err(|e| What::Internal(format!("a writing thread failed: {e}")))??;
+        }
+        Ok(compared)
+    }
+
+    fn read(&self, stretch: Stretch) -> Result<Found, Error> {
+        let path = self.path(stretch.file);
+        let file = match open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Found { stretch, bytes: None }),
+            // One that we may not write is of no use as it is.
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+                remove(&path, false)?;
+                return Ok(Found { stretch, bytes: None });
+            }
+            Err(e) => return Err(Error::file("open", &path, e)),
+        };
+        let extents = self.extents(stretch);
+        let length: u64 = extents.iter().map(|extent| u64::from(extent.length)).sum();
+        let start = self.offset(stretch.first);
+        let mut bytes = vec![0; length as usize];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match file.read_at(&mut bytes[filled..], start + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::file("read", &path, e)),
+            }
+        }
+        // What is behind the end of the file will be zeros when it has its length.
+        self.progress.advance(length);
+        Ok(Found { stretch, bytes: Some(bytes) })
+    }
+
+    /// Which extents differ, and which holes are not zero.
+    fn judge(&self, found: &[Found]) -> (Compared, Vec<(u32, u64, u64)>) {
+        let mut compared = Compared::default();
+        let mut holes = Vec::new();
+        for Found { stretch, bytes } in found {
+            let mut rest = bytes.as_deref();
+            for (extent, number) in self.extents(*stretch).iter().zip(stretch.first..) {
+                let here = rest.and_then(|bytes| bytes.split_at_checked(extent.length as usize));
+                rest = here.map(|(_, rest)| rest);
+                let equal = here.is_some_and(|(bytes, _)| ChunkHash::of(bytes) == extent.hash);
+                match (extent.is_hole(), equal) {
+                    (true, false) if here.is_some() => {
+                        holes.push((stretch.file, self.offset(number), u64::from(extent.length)));
+                    }
+                    (true, _) => {}
+                    (false, true) => compared.reused_bytes += u64::from(extent.length),
+                    (false, false) => compared.wanted.push(wanted(stretch.file, number, extent)),
+                }
+            }
+        }
+        (compared, holes)
+    }
+
+    fn punch(&self, holes: &[(u32, u64, u64)]) -> Result<(), Error> {
+        for &(file, offset, length) in holes {
+            let path = self.path(file);
+            open(&path)
+                .and_then(|file| make_hole(&file, offset, length))
+                .map_err(|e| Error::file("write", &path, e))?;
+        }
+        Ok(())
+    }
+
+    fn extents(&self, stretch: Stretch) -> &[Extent] {
+        let extents = self.manifest.file(stretch.file as usize).map_or(&[][..], |entry| entry.extents());
+        let first = stretch.first as usize;
+        extents.get(first..first + stretch.count as usize).unwrap_or_default()
+    }
+
+    fn offset(&self, extent: u32) -> u64 {
+        u64::from(extent) * u64::from(self.manifest.header().extent_bytes)
+    }
+
+    fn path(&self, file: u32) -> PathBuf {
+        self.layout.place(self.manifest.file(file as usize).map_or(b"".as_slice(), |entry| entry.path))
+    }
+}
+
+/// Everything that must be fetched of a file that is not there.
+pub(super) fn all_extents(manifest: &Manifest, file: u32) -> impl Iterator<Item = Wanted> {
+    let extents = manifest.file(file as usize).map_or(&[][..], |entry| entry.extents());
+    extents.iter().zip(0..).filter(|(extent, _)| !extent.is_hole()).map(move |(extent, n)| wanted(file, n, extent))
+}
+
+fn wanted(file: u32, number: u32, extent: &Extent) -> Wanted {
+    Wanted { pack: extent.pack, frame_offset: extent.frame_offset, file, extent: number }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed();
+    File::options().read(true).write(true).custom_flags(flags).open(OsStr::new(path))
+}

@@ -1,0 +1,178 @@
+//! What PostgreSQL is told about the recovery: `postgresql.auto.conf`, the signal file, the tablespace map. Pure.
+//!
+//! PostgreSQL 13 and later read the recovery settings as ordinary ones, `postgresql.auto.conf` last. Only one
+//! `recovery_target*` may be set in all files together, but an empty value takes back what another file says. The order
+//! matters: `assign_recovery_target_*` (`xlogrecovery.c`, `guc.c` before 15) refuses any other target, an empty one too,
+//! once one is set. So the empty ones come first and ours last.
+
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::TablespaceMap;
+use holdfast_pgtypes::tablespace_map::TablespaceEntry;
+use holdfast_repo::recovery::{RecoveryPlan, RecoveryTarget, RecoveryWish};
+use serde::{Deserialize, Serialize};
+
+use super::layout::Layout;
+
+/// `recovery_target_action`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetAction {
+    /// Stay in recovery, open for reading, until `pg_wal_replay_resume()` is called. PostgreSQL's default.
+    Pause,
+    /// End recovery and open for writing.
+    Promote,
+    /// Stop the server.
+    Shutdown,
+}
+
+impl TargetAction {
+    /// As PostgreSQL writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Promote => "promote",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// The settings that say where recovery stops; of these only one may be set.
+const TARGETS: [&str; 5] =
+    ["recovery_target", "recovery_target_time", "recovery_target_lsn", "recovery_target_xid", "recovery_target_name"];
+
+/// Other settings that a restore always makes anew.
+const RECOVERY: [&str; 4] =
+    ["restore_command", "recovery_target_inclusive", "recovery_target_timeline", "recovery_target_action"];
+
+/// Settings of a standby that would connect to the primary it once had.
+const STANDBY: [&str; 2] = ["primary_conninfo", "primary_slot_name"];
+
+/// The comment in front of our lines; lines like it from earlier restores are dropped.
+const COMMENT_START: &[u8] = b"# Holdfast: recovery settings of the restore of backup ";
+
+/// What the recovery settings depend on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Recovery<'a> {
+    /// The wish.
+    pub wish: &'a RecoveryWish,
+    /// The planner's answer.
+    pub plan: &'a RecoveryPlan,
+    /// What to do at the target.
+    pub action: Option<TargetAction>,
+    /// Whether a standby is made.
+    pub standby: bool,
+    /// `restore_command`
+    pub restore_command: &'a str,
+}
+
+/// The name of the file that starts recovery.
+pub(super) fn signal_file(standby: bool) -> &'static str {
+    if standby { "standby.signal" } else { "recovery.signal" }
+}
+
+/// Both signal files: one from the backup must not decide in place of ours.
+pub(super) const SIGNAL_FILES: [&str; 2] = ["recovery.signal", "standby.signal"];
+
+/// The lines that a restore adds to `postgresql.auto.conf`, without line ends.
+pub(super) fn lines(recovery: &Recovery<'_>, now: DateTime<Utc>) -> Vec<String> {
+    let Recovery { wish, plan, action, standby, restore_command } = *recovery;
+    let (target, value) = match &wish.target {
+        RecoveryTarget::Latest => ("", String::new()),
+        RecoveryTarget::Immediate => ("recovery_target", "immediate".to_owned()),
+        RecoveryTarget::Time(time) => ("recovery_target_time", timestamp(*time)),
+        RecoveryTarget::Lsn(lsn) => ("recovery_target_lsn", lsn.to_string()),
+        RecoveryTarget::Xid(xid) => ("recovery_target_xid", xid.to_string()),
+        RecoveryTarget::Name(name) => ("recovery_target_name", name.clone()),
+    };
+    let mut lines = vec![
+        format!("{}{} at {}", String::from_utf8_lossy(COMMENT_START), plan.backup, now.format("%Y-%m-%d %H:%M:%S UTC")),
+        setting("restore_command", restore_command),
+        setting("recovery_target_timeline", &timeline(plan, standby)),
+        setting("recovery_target_inclusive", if wish.inclusive { "on" } else { "off" }),
+        setting("recovery_target_action", action.unwrap_or(TargetAction::Pause).as_str()),
+    ];
+    lines.extend(TARGETS.iter().filter(|name| **name != target).map(|name| setting(name, "")));
+    if !target.is_empty() {
+        lines.push(setting(target, &value));
+    }
+    lines
+}
+
+/// The number that the planner chose, so that PostgreSQL takes the way that was checked. A standby follows every new
+/// timeline instead. A timeline whose history file was never archived cannot be named (`existsTimeLineHistory`); then
+/// it is the backup's own.
+fn timeline(plan: &RecoveryPlan, standby: bool) -> String {
+    if standby {
+        "latest".to_owned()
+    } else if plan.timeline.get() == 1 || plan.history_files.contains(&plan.timeline) {
+        plan.timeline.to_string()
+    } else {
+        "current".to_owned()
+    }
+}
+
+/// With all digits that PostgreSQL keeps, and the zone, so that the server's `timezone` does not matter.
+fn timestamp(time: DateTime<Utc>) -> String {
+    time.format("%Y-%m-%d %H:%M:%S%.6f+00").to_string()
+}
+
+/// A line as `write_auto_conf_file` quotes it; what the lexer (`guc-file.l`) does not take inside a value is escaped.
+fn setting(name: &str, value: &str) -> String {
+    let mut line = format!("{name} = '");
+    for c in value.chars() {
+        match c {
+            '\'' => line.push_str("''"),
+            '\\' => line.push_str("\\\\"),
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            c => line.push(c),
+        }
+    }
+    line.push('\'');
+    line
+}
+
+/// The backed-up `postgresql.auto.conf` without what we set, and with our lines behind it.
+pub(super) fn auto_conf(backed_up: &[u8], ours: &[String], standby: bool) -> Vec<u8> {
+    let mut text = Vec::with_capacity(backed_up.len() + 1024);
+    for line in backed_up.split_inclusive(|byte| *byte == b'\n') {
+        if !is_ours(line, standby) {
+            text.extend_from_slice(line);
+        }
+    }
+    if !text.is_empty() && !text.ends_with(b"\n") {
+        text.push(b'\n');
+    }
+    for line in ours {
+        text.extend_from_slice(line.as_bytes());
+        text.push(b'\n');
+    }
+    text
+}
+
+fn is_ours(line: &[u8], standby: bool) -> bool {
+    let line = line.trim_ascii();
+    if line.starts_with(COMMENT_START) {
+        return true;
+    }
+    let end = line.iter().position(|byte| byte.is_ascii_whitespace() || *byte == b'=').unwrap_or(line.len());
+    let name = &line[..end];
+    let is = |names: &[&str]| names.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
+    is(&TARGETS) || is(&RECOVERY) || (!standby && is(&STANDBY))
+}
+
+/// `tablespace_map` with the directories of the restore; recovery makes the links anew from it.
+pub(super) fn tablespace_map(backed_up: &TablespaceMap, layout: &Layout) -> TablespaceMap {
+    use std::os::unix::ffi::OsStrExt;
+    let place = |entry: &TablespaceEntry| {
+        let place = layout.tablespaces().iter().find(|tablespace| tablespace.oid == entry.oid);
+        place.map_or_else(|| entry.path.clone(), |place| place.location.as_os_str().as_bytes().to_vec())
+    };
+    TablespaceMap {
+        entries: backed_up.entries.iter().map(|entry| TablespaceEntry { oid: entry.oid, path: place(entry) }).collect(),
+    }
+}
+
+#[cfg(test)]
+#[path = "settings/tests.rs"]
+mod tests;
