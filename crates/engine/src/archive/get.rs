@@ -99,7 +99,7 @@ async fn get_inner(
         return Err(What::Refused("there is no repository to fetch from".to_owned()).into());
     }
     if let Some(system_identifier) = options.system_identifier
-        && let Some(report) = options.from_spool(system_identifier).await?
+        && let Some(report) = options.hand_over_spooled(system_identifier).await?
     {
         return Ok(report);
     }
@@ -178,7 +178,7 @@ async fn ask(target: &RepositoryTarget, options: &GetOptions) -> Result<Option<A
     let repository = Repository::open(target).await?;
     let claim = choose_claim(&repository, options).await?;
     if options.system_identifier.is_none()
-        && let Some(report) = options.from_spool(claim.system_identifier).await?
+        && let Some(report) = options.hand_over_spooled(claim.system_identifier).await?
     {
         return Ok(Some(Answer::Done(report)));
     }
@@ -314,7 +314,7 @@ impl GetOptions {
     }
 
     /// Hands the segment over from the spool when it is there.
-    async fn from_spool(&self, system_identifier: SystemIdentifier) -> Result<Option<GetReport>, Error> {
+    async fn hand_over_spooled(&self, system_identifier: SystemIdentifier) -> Result<Option<GetReport>, Error> {
         let WalFileName::Segment(segment) = self.name else { return Ok(None) };
         if self.prefetch == 0 {
             return Ok(None);

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{SegmentName, SystemIdentifier, TimelineId, WalFileName, WalSegmentSize};
+use holdfast_repo::catalog::{SegmentRange, WalInventory};
 use holdfast_repo::name::{self, ClaimNumber, ClusterName, ObjectPath};
 use holdfast_store::ObjectInfo;
 use serde::Serialize;
@@ -64,17 +65,6 @@ pub struct TimelineWal {
     pub newest: Option<DateTime<Utc>>,
 }
 
-/// A run of segments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct SegmentRange {
-    /// The first.
-    pub first: SegmentName,
-    /// The last, included.
-    pub last: SegmentName,
-    /// How many.
-    pub count: u64,
-}
-
 /// Lists the WAL of a cluster.
 pub async fn list(repository: &Repository, cluster: &ClusterName) -> Result<WalListing, Error> {
     let mut claims = Vec::new();
@@ -96,60 +86,41 @@ pub async fn list(repository: &Repository, cluster: &ClusterName) -> Result<WalL
     Ok(WalListing { store: repository.describe(), cluster: cluster.clone(), claims })
 }
 
+/// What a listing says beyond the names.
 #[derive(Default)]
 struct Seen {
-    /// Numbers of segments, ascending once sorted.
-    numbers: Vec<u64>,
-    partials: Vec<SegmentName>,
-    has_history: bool,
+    segments: u64,
     backup_histories: u64,
     stored_bytes: u64,
     newest: Option<SystemTime>,
 }
 
 fn by_timeline(objects: &[ObjectInfo], size: WalSegmentSize) -> Vec<TimelineWal> {
+    let mut inventory = WalInventory::new(size);
     let mut timelines: BTreeMap<TimelineId, Seen> = BTreeMap::new();
     for object in objects {
         let Ok(ObjectPath::WalFile { file, .. }) = object.name.as_ref().parse() else { continue };
+        inventory.add(file);
         let seen = timelines.entry(file.timeline()).or_default();
-        match file {
-            WalFileName::Segment(segment) => seen.numbers.push(segment.number(size)),
-            WalFileName::Partial(segment) => seen.partials.push(segment),
-            WalFileName::History(_) => seen.has_history = true,
-            WalFileName::BackupHistory { .. } => seen.backup_histories += 1,
-        }
+        seen.segments += u64::from(matches!(file, WalFileName::Segment(_)));
+        seen.backup_histories += u64::from(matches!(file, WalFileName::BackupHistory { .. }));
         seen.stored_bytes += object.size_bytes;
         seen.newest = seen.newest.max(object.modified);
     }
-    timelines.into_iter().map(|(timeline, seen)| seen.describe(timeline, size)).collect()
-}
-
-impl Seen {
-    fn describe(mut self, timeline: TimelineId, size: WalSegmentSize) -> TimelineWal {
-        self.numbers.sort_unstable();
-        self.numbers.dedup();
-        self.partials.sort_unstable();
-        let range = |first: u64, last: u64| {
-            // The numbers come from names, or stand between two that do.
-            let name = |number| SegmentName::from_number(number, timeline, size);
-            Some(SegmentRange { first: name(first)?, last: name(last)?, count: last - first + 1 })
-        };
-        let runs: Vec<(u64, u64)> =
-            self.numbers.chunk_by(|a, b| a + 1 == *b).filter_map(|run| Some((*run.first()?, *run.last()?))).collect();
+    let describe = |(timeline, seen): (TimelineId, Seen)| {
+        let ranges = inventory.ranges(timeline);
+        let ends = ranges.first().zip(ranges.last());
         TimelineWal {
             timeline,
-            ranges: runs.iter().filter_map(|(first, last)| range(*first, *last)).collect(),
-            gaps: runs
-                .iter()
-                .zip(runs.iter().skip(1))
-                .filter_map(|((_, before), (after, _))| range(before + 1, after - 1))
-                .collect(),
-            has_history: self.has_history,
-            partials: self.partials,
-            backup_histories: self.backup_histories,
-            segments: self.numbers.len() as u64,
-            stored_bytes: self.stored_bytes,
-            newest: self.newest.map(Into::into),
+            gaps: ends.map(|(first, last)| inventory.holes(first.first, last.last)).unwrap_or_default(),
+            ranges,
+            has_history: inventory.histories().any(|found| found == timeline),
+            partials: inventory.partials().filter(|partial| partial.timeline() == timeline).collect(),
+            backup_histories: seen.backup_histories,
+            segments: seen.segments,
+            stored_bytes: seen.stored_bytes,
+            newest: seen.newest.map(Into::into),
         }
-    }
+    };
+    timelines.into_iter().map(describe).collect()
 }

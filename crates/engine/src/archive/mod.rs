@@ -31,7 +31,7 @@ mod stored;
 
 pub use deliver::{ArchiveContext, ArchivedFile, Destination, Stored, StoredIn, archive_file};
 pub use get::{GetOptions, GetReport, GetSource, get};
-pub use list::{ClaimWal, SegmentRange, TimelineWal, WalListing, list};
+pub use list::{ClaimWal, TimelineWal, WalListing, list};
 pub use mark::marked_durable;
 pub use missing::missing_segments;
 pub use push::{PushOptions, PushOutcome, PushReport, push};

@@ -16,7 +16,7 @@ use holdfast_repo::name::ClusterName;
 const TEMPORARY_PREFIX: &str = "tmp-holdfast-";
 
 /// Temporary files this old belong to nobody: writing one takes seconds.
-const STALE_AFTER: Duration = Duration::from_secs(600);
+const STALE_AFTER: Duration = Duration::from_mins(10);
 
 /// Which repositories a command works with, for a cluster: what the spool knows is only true for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
