@@ -228,7 +228,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         // An 8 MiB part over 1 Mbit/s takes 67 s: slow lines must not fail.
-        Self { connect: Duration::from_secs(5), attempt: Duration::from_secs(120) }
+        Self { connect: Duration::from_secs(5), attempt: Duration::from_mins(2) }
     }
 }
 
@@ -363,9 +363,9 @@ mod tests {
 
     #[test]
     fn validation_names_the_setting() {
+        type Change = fn(&mut StoreConfig);
         let base = || StoreConfig::new("s3://b".parse().unwrap());
         assert_eq!(base().validate(), Ok(()));
-        type Change = fn(&mut StoreConfig);
         let cases: [(Change, &str); 6] = [
             (|c| c.part_size_bytes = 1, "invalid part_size_bytes 1: it must be between 5 MiB and 5 GiB"),
             (|c| c.max_requests = 0, "invalid max_requests 0: at least one request must be allowed"),

@@ -199,7 +199,14 @@ pub trait Upload: Send + Sync + Debug {
     /// `AlreadyExists` in [`PutMode::Create`] when the name is taken, `InvalidConfig` when parts are missing or uneven.
     /// After any error but a retryable one the parts have been thrown away as well as could be.
     async fn complete(self: Box<Self>) -> Result<(), StoreError> {
-        self.try_complete().await
+        let result = self.try_complete().await;
+        // After a retryable error the parts may be an object already, or may be wanted: those are left to age.
+        if result.as_ref().is_err_and(|error| !error.is_retryable())
+            && let Err(error) = self.try_abort().await
+        {
+            tracing::debug!(%error, "parts stay behind");
+        }
+        result
     }
 
     /// Throws the parts away; the object does not appear.

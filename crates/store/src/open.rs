@@ -47,7 +47,7 @@ pub async fn open_counted(config: &StoreConfig, counters: Arc<Counters>) -> Resu
     let limited = Arc::new(Limited::new(counted, config.max_requests));
     let retry: Arc<dyn Store> = Arc::new(Retry::new(limited, config.retry));
     Ok(match prefix {
-        Some(prefix) => Arc::new(Prefixed::new(retry, prefix)),
+        Some(prefix) => Arc::new(Prefixed::new(retry, &prefix)),
         None => retry,
     })
 }

@@ -11,8 +11,8 @@
 //!   more than the compression of the fastest level.
 //!
 //! # Reads
-//! - Whole objects are checked against the CRC-32C that the store keeps for them. Ranges are not: the store has no checksum
-//!   for them, and the frames in our objects carry their own.
+//! - Whole objects that were written in one piece are checked against the CRC-32C that the store keeps for them. Ranges and
+//!   objects made of parts are not: the frames in our objects carry their own.
 //! - A HEAD has no body, so a 404 cannot say whether the object or the bucket is missing. [`Store::head`] asks again with a
 //!   GET of one byte before it says `NotFound`.
 //!
@@ -39,7 +39,7 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
-use aws_sdk_s3::types::{ChecksumMode, Delete, ObjectIdentifier};
+use aws_sdk_s3::types::{ChecksumMode, ChecksumType, Delete, ObjectIdentifier};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -383,8 +383,15 @@ fn ask_for_checksum(request: &mut HttpRequest) {
     request.headers_mut().insert("x-amz-checksum-mode", "ENABLED");
 }
 
-/// CRC-32C of a whole object out of the header; composite ones ("...-3") say nothing about the whole.
-fn whole_crc32c(header: Option<&str>) -> Option<u32> {
+/// CRC-32C of an object that was written in one piece.
+///
+/// Objects made of parts may have a checksum of the parts' checksums instead. Some stores mark that with "...-3", some with
+/// the type, and some (moto 5) call it the checksum of the whole. A wrong guess would call a sound object corrupt, so
+/// whatever was made of parts, which its ETag tells, counts as having none.
+fn whole_crc32c(header: Option<&str>, kind: Option<&ChecksumType>, etag: Option<&str>) -> Option<u32> {
+    if kind == Some(&ChecksumType::Composite) || etag.is_none_or(|etag| etag.contains('-')) {
+        return None;
+    }
     let bytes = BASE64.decode(header?).ok()?;
     Some(u32::from_be_bytes(bytes.try_into().ok()?))
 }
@@ -426,7 +433,7 @@ impl Store for S3Store {
             .send()
             .await
             .map_err(|error| self.shared.error(Operation::Get, name.as_str(), error))?;
-        let expected = whole_crc32c(output.checksum_crc32_c());
+        let expected = whole_crc32c(output.checksum_crc32_c(), output.checksum_type(), output.e_tag());
         let bytes = self.body(Operation::Get, name, output).await?;
         match expected {
             Some(expected) if crc32c::crc32c(&bytes) != expected => {
@@ -479,11 +486,20 @@ impl Store for S3Store {
         let output = match self.get_request(name).range(format!("bytes=-{bytes}")).send().await {
             Ok(output) => output,
             Err(error) => match self.shared.error(operation, name.as_str(), error) {
-                // An empty object has no last byte; some stores also mind a suffix longer than the object.
-                error if error.kind() == StoreErrorKind::Truncated => {
-                    let whole = self.get(name).await?;
-                    let size = whole.len() as u64;
-                    return Ok((last(&whole, bytes), size));
+                // An empty object has no last byte, and some stores fail over a suffix longer than the object, even with a
+                // 500. A look at the size tells whether that was it.
+                error
+                    if matches!(
+                        error.kind(),
+                        StoreErrorKind::Truncated | StoreErrorKind::Unreachable | StoreErrorKind::InvalidConfig
+                    ) =>
+                {
+                    let size = match self.head(name).await {
+                        Ok(info) if info.size_bytes <= bytes => info.size_bytes,
+                        _ => return Err(error),
+                    };
+                    let whole = self.get_range(name, 0..size).await?;
+                    return Ok((whole, size));
                 }
                 error => return Err(error),
             },
@@ -505,7 +521,11 @@ impl Store for S3Store {
             Err(error) if error.kind() == StoreErrorKind::NotFound => {
                 let confirm = self.get_request(name).range("bytes=0-0").send().await;
                 return Err(match confirm {
-                    Err(error) => self.shared.error(Operation::Head, name.as_str(), error),
+                    // Judged as the GET it was: only a named key is an absence.
+                    Err(error) => {
+                        let judged = judge(Operation::Get, &error);
+                        self.shared.judged(Operation::Head, name.as_str(), judged, Some(error.into()))
+                    }
                     Ok(_) => self.shared.fail(
                         Operation::Head,
                         name.as_str(),
@@ -524,7 +544,7 @@ impl Store for S3Store {
         Ok(ObjectInfo {
             name: name.clone(),
             size_bytes,
-            crc32c: whole_crc32c(output.checksum_crc32_c()),
+            crc32c: whole_crc32c(output.checksum_crc32_c(), output.checksum_type(), output.e_tag()),
             modified: system_time(output.last_modified()),
         })
     }
@@ -620,10 +640,18 @@ mod tests {
         assert_eq!(whole_size("bytes 0-9/1234"), Some(1234));
         assert_eq!(whole_size("bytes 0-9/*"), None);
         assert_eq!(whole_size("nonsense"), None);
-        assert_eq!(whole_crc32c(Some("AAAAAQ==")), Some(1));
-        assert_eq!(whole_crc32c(Some("AAAAAQ==-3")), None);
-        assert_eq!(whole_crc32c(Some("AAAA")), None);
-        assert_eq!(whole_crc32c(None), None);
+        let full = Some(&ChecksumType::FullObject);
+        let composite = Some(&ChecksumType::Composite);
+        let (plain, of_parts) = (Some("\"abc\""), Some("\"abc-3\""));
+        assert_eq!(whole_crc32c(Some("AAAAAQ=="), full, plain), Some(1));
+        assert_eq!(whole_crc32c(Some("AAAAAQ=="), full, of_parts), None);
+        assert_eq!(whole_crc32c(Some("AAAAAQ=="), None, plain), Some(1));
+        assert_eq!(whole_crc32c(Some("AAAAAQ=="), None, of_parts), None);
+        assert_eq!(whole_crc32c(Some("AAAAAQ=="), None, None), None);
+        assert_eq!(whole_crc32c(Some("AAAAAQ=="), composite, plain), None);
+        assert_eq!(whole_crc32c(Some("AAAAAQ==-3"), full, plain), None);
+        assert_eq!(whole_crc32c(Some("AAAA"), full, plain), None);
+        assert_eq!(whole_crc32c(None, full, plain), None);
         assert_eq!(last(&Bytes::from_static(b"abc"), 2), "bc");
         assert_eq!(last(&Bytes::from_static(b"abc"), u64::MAX), "abc");
     }

@@ -20,7 +20,7 @@ use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, StoreError, Sto
 /// Where files grow before they have their name.
 const TEMPORARY: &str = ".holdfast-tmp";
 /// No write takes this long; a running one must never lose its file.
-const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+const TEMPORARY_AGE: Duration = Duration::from_hours(24);
 /// A folder may vanish under us when its last object is deleted; a few more tries always win.
 const FOLDER_TRIES: u32 = 10;
 
@@ -48,10 +48,11 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         // Gone already when the file was published by renaming; whatever else fails is cleaned by age.
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            if error.kind() != io::ErrorKind::NotFound {
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::debug!(%error, path = %self.path.display(), "a temporary file stays behind");
             }
+            _ => {}
         }
     }
 }
@@ -129,19 +130,10 @@ impl Files {
     pub(super) fn must_be_absent(&self, name: &ObjectName) -> Result<(), Trouble> {
         let path = self.path(name)?;
         match std::fs::symlink_metadata(&path) {
-            Ok(_) => Err(self.taken(&path)),
+            Ok(_) => Err(taken(&path)),
             Err(error) if is_absence(&error) => Ok(()),
             Err(error) => Err(error.into()),
         }
-    }
-
-    fn taken(&self, path: &Path) -> Trouble {
-        if let Some(folder) = path.parent() {
-            if let Err(error) = sync_folder(folder) {
-                return error.into();
-            }
-        }
-        Trouble::new(StoreErrorKind::AlreadyExists, "")
     }
 
     /// A new empty file aside.
@@ -176,7 +168,7 @@ impl Files {
             match named {
                 Ok(()) => break,
                 Err(Errno::NOENT) if tries < FOLDER_TRIES => self.forget(folder),
-                Err(Errno::EXIST) if mode == PutMode::Create => return Err(self.taken(&path)),
+                Err(Errno::EXIST) if mode == PutMode::Create => return Err(taken(&path)),
                 Err(error) => return Err(in_the_way(error.into())),
             }
         }
@@ -217,7 +209,7 @@ impl Files {
     pub(super) fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, Trouble> {
         let mut found = Vec::new();
         let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
-        if !folder.is_empty() && ObjectName::new(folder).is_err() {
+        if !may_be_listed(folder) {
             return Ok(found);
         }
         self.walk(folder, &mut |name, metadata| {
@@ -238,7 +230,7 @@ impl Files {
 
     pub(super) fn list_folders(&self, prefix: &str) -> Result<Vec<String>, Trouble> {
         let parent = prefix.trim_end_matches('/');
-        if !parent.is_empty() && ObjectName::new(parent).is_err() {
+        if !may_be_listed(parent) {
             return Ok(Vec::new());
         }
         let mut found = Vec::new();
@@ -332,6 +324,14 @@ impl Files {
     }
 }
 
+/// The name is taken; its folder is synced before the caller relies on that.
+fn taken(path: &Path) -> Trouble {
+    match path.parent().map_or(Ok(()), sync_folder) {
+        Ok(()) => Trouble::new(StoreErrorKind::AlreadyExists, ""),
+        Err(error) => error.into(),
+    }
+}
+
 /// Gives a file a name that must be free.
 fn create_name(from: &Path, to: &Path) -> Result<(), Errno> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
@@ -340,6 +340,11 @@ fn create_name(from: &Path, to: &Path) -> Result<(), Errno> {
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => rustix::fs::link(from, to),
         result => result,
     }
+}
+
+/// Whether objects can be in this folder: the root, or what a name could begin with.
+fn may_be_listed(folder: &str) -> bool {
+    folder.is_empty() || (ObjectName::new(folder).is_ok() && folder.split('/').next() != Some(TEMPORARY))
 }
 
 /// A file where a folder should be, or the reverse, while writing: not an absence.

@@ -11,7 +11,8 @@ use std::path::Path;
 use aws_config::BehaviorVersion;
 use aws_config::environment::region::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
+use aws_config::provider_config::ProviderConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -88,9 +89,12 @@ async fn from_environment(
         Some(region) => RegionProviderChain::first_try(Region::new(region.to_owned())),
         None => region_chain(profile),
     };
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http).region(chain);
+    let region = chain.region().await;
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone()).region(region.clone());
     if let Some(profile) = profile {
-        let provider = aws_config::profile::ProfileFileCredentialsProvider::builder().profile_name(profile).build();
+        // Not the chain with a profile name: there the environment's credentials would win over the profile asked for.
+        let settings = ProviderConfig::without_region().with_http_client(http).with_region(region);
+        let provider = ProfileFileCredentialsProvider::builder().configure(&settings).profile_name(profile).build();
         loader = loader.profile_name(profile).credentials_provider(provider);
     }
     Ok(Builder::from(&loader.load().await))

@@ -112,77 +112,9 @@ pub(super) fn judge_answer(answer: &Answer<'_>) -> Judged {
     let Answer { operation, status, code, message, region, endpoint } = *answer;
     let on_upload = matches!(operation, Operation::Part | Operation::Complete | Operation::Abort);
     let kind = match (code, status) {
-        ("NoSuchKey", _) => Kind::NotFound,
         ("NoSuchUpload", _) if on_upload => Kind::NotFound,
         ("" | "NotFound", 404) if operation == Operation::Head => Kind::NotFound,
-        ("NoSuchBucket", _) => Kind::NoSuchBucket,
-        ("PreconditionFailed", _) | ("", 412) => Kind::AlreadyExists,
-        // Two conditional writes at the same moment: S3 asks for another try, which then gets a clear answer.
-        ("ConditionalRequestConflict" | "OperationAborted", _) => Kind::Throttled,
-        ("RequestTimeTooSkewed", _) => Kind::ClockSkew,
-        (
-            "SlowDown"
-            | "SlowDownRead"
-            | "SlowDownWrite"
-            | "ServiceUnavailable"
-            | "Throttling"
-            | "ThrottlingException"
-            | "TooManyRequests"
-            | "RequestLimitExceeded"
-            | "BandwidthLimitExceeded",
-            _,
-        ) => Kind::Throttled,
-        ("RequestTimeout", _) => Kind::Timeout,
-        ("BadDigest" | "XAmzContentChecksumMismatch" | "IncompleteBody", _) => Kind::Unreachable,
-        (
-            "InsufficientStorage"
-            | "QuotaExceeded"
-            | "XMinioStorageFull"
-            | "XMinioAdminBucketQuotaExceeded"
-            | "InsufficientCapacity",
-            _,
-        ) => Kind::NoSpace,
-        (
-            "PermanentRedirect"
-            | "TemporaryRedirect"
-            | "AuthorizationHeaderMalformed"
-            | "IllegalLocationConstraintException"
-            | "InvalidRequest"
-            | "InvalidArgument"
-            | "InvalidBucketName"
-            | "EntityTooSmall"
-            | "EntityTooLarge"
-            | "KeyTooLongError"
-            | "InvalidPart"
-            | "InvalidPartOrder"
-            | "InvalidStorageClass"
-            | "InvalidTag"
-            | "MissingContentMD5",
-            _,
-        ) => Kind::InvalidConfig,
-        ("InvalidRange", _) => Kind::Truncated,
-        (
-            "AccessDenied"
-            | "InvalidAccessKeyId"
-            | "SignatureDoesNotMatch"
-            | "ExpiredToken"
-            | "InvalidToken"
-            | "TokenRefreshRequired"
-            | "AccountProblem"
-            | "AllAccessDisabled",
-            _,
-        ) => Kind::PermissionDenied,
-        ("NotImplemented" | "MethodNotAllowed", _) => Kind::Unsupported,
-        ("InternalError", _) => Kind::Unreachable,
-        (_, 301 | 307 | 308) => Kind::InvalidConfig,
-        (_, 401 | 403) => Kind::PermissionDenied,
-        (_, 405 | 501) => Kind::Unsupported,
-        (_, 408) => Kind::Timeout,
-        (_, 416) => Kind::Truncated,
-        (_, 429 | 503) => Kind::Throttled,
-        (_, 507) => Kind::NoSpace,
-        (_, 500..=599) => Kind::Unreachable,
-        _ => Kind::Other,
+        _ => kind_of_code(code).unwrap_or_else(|| kind_of_status(status)),
     };
     let mut detail = format!("HTTP {status}");
     for part in [" ", code, if message.is_empty() { "" } else { ": " }, message] {
@@ -206,6 +138,80 @@ pub(super) fn judge_answer(answer: &Answer<'_>) -> Judged {
         }
     }
     Judged { kind, detail, code: code.to_owned() }
+}
+
+/// What S3's error codes mean, with those of MinIO and Ceph that have no like in S3.
+fn kind_of_code(code: &str) -> Option<StoreErrorKind> {
+    use StoreErrorKind as Kind;
+    Some(match code {
+        "NoSuchKey" => Kind::NotFound,
+        "NoSuchBucket" => Kind::NoSuchBucket,
+        "PreconditionFailed" => Kind::AlreadyExists,
+        "RequestTimeTooSkewed" => Kind::ClockSkew,
+        // The 409 of two conditional writes at the same moment asks for another try, which then gets a clear answer.
+        "ConditionalRequestConflict"
+        | "OperationAborted"
+        | "SlowDown"
+        | "SlowDownRead"
+        | "SlowDownWrite"
+        | "ServiceUnavailable"
+        | "Throttling"
+        | "ThrottlingException"
+        | "TooManyRequests"
+        | "RequestLimitExceeded"
+        | "BandwidthLimitExceeded" => Kind::Throttled,
+        "RequestTimeout" => Kind::Timeout,
+        // Bytes damaged on the way: sending them again helps.
+        "BadDigest" | "XAmzContentChecksumMismatch" | "IncompleteBody" | "InternalError" => Kind::Unreachable,
+        "InsufficientStorage"
+        | "QuotaExceeded"
+        | "XMinioStorageFull"
+        | "XMinioAdminBucketQuotaExceeded"
+        | "InsufficientCapacity" => Kind::NoSpace,
+        "PermanentRedirect"
+        | "TemporaryRedirect"
+        | "AuthorizationHeaderMalformed"
+        | "IllegalLocationConstraintException"
+        | "InvalidRequest"
+        | "InvalidArgument"
+        | "InvalidBucketName"
+        | "EntityTooSmall"
+        | "EntityTooLarge"
+        | "KeyTooLongError"
+        | "InvalidPart"
+        | "InvalidPartOrder"
+        | "InvalidStorageClass"
+        | "InvalidTag"
+        | "MissingContentMD5" => Kind::InvalidConfig,
+        "InvalidRange" => Kind::Truncated,
+        "AccessDenied"
+        | "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "ExpiredToken"
+        | "InvalidToken"
+        | "TokenRefreshRequired"
+        | "AccountProblem"
+        | "AllAccessDisabled" => Kind::PermissionDenied,
+        "NotImplemented" | "MethodNotAllowed" => Kind::Unsupported,
+        _ => return None,
+    })
+}
+
+/// What is left to go by when the code is missing or unknown.
+fn kind_of_status(status: u16) -> StoreErrorKind {
+    use StoreErrorKind as Kind;
+    match status {
+        301 | 307 | 308 => Kind::InvalidConfig,
+        401 | 403 => Kind::PermissionDenied,
+        405 | 501 => Kind::Unsupported,
+        408 => Kind::Timeout,
+        412 => Kind::AlreadyExists,
+        416 => Kind::Truncated,
+        429 | 503 => Kind::Throttled,
+        507 => Kind::NoSpace,
+        500..=599 => Kind::Unreachable,
+        _ => Kind::Other,
+    }
 }
 
 /// The text of the first `<tag>` of an XML answer; enough for S3's flat errors.

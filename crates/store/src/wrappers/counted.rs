@@ -40,12 +40,12 @@ pub struct OperationCount {
 impl Counters {
     /// What was counted for one operation.
     pub fn of(&self, operation: Operation) -> OperationCount {
-        let cell = self.cell(operation);
+        let counter = self.cell(operation);
         OperationCount {
-            requests: cell.requests.load(Ordering::Relaxed),
-            failures: cell.failures.load(Ordering::Relaxed),
-            bytes_in: cell.bytes_in.load(Ordering::Relaxed),
-            bytes_out: cell.bytes_out.load(Ordering::Relaxed),
+            requests: counter.requests.load(Ordering::Relaxed),
+            failures: counter.failures.load(Ordering::Relaxed),
+            bytes_in: counter.bytes_in.load(Ordering::Relaxed),
+            bytes_out: counter.bytes_out.load(Ordering::Relaxed),
         }
     }
 
@@ -72,16 +72,16 @@ impl Counters {
         bytes_in: impl Fn(&T) -> usize + Send,
         call: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
-        let cell = self.cell(operation);
-        cell.requests.fetch_add(1, Ordering::Relaxed);
+        let counter = self.cell(operation);
+        counter.requests.fetch_add(1, Ordering::Relaxed);
         let result = call.await;
         match &result {
             Ok(value) => {
-                cell.bytes_out.fetch_add(bytes_out as u64, Ordering::Relaxed);
-                cell.bytes_in.fetch_add(bytes_in(value) as u64, Ordering::Relaxed);
+                counter.bytes_out.fetch_add(bytes_out as u64, Ordering::Relaxed);
+                counter.bytes_in.fetch_add(bytes_in(value) as u64, Ordering::Relaxed);
             }
             Err(_) => {
-                cell.failures.fetch_add(1, Ordering::Relaxed);
+                counter.failures.fetch_add(1, Ordering::Relaxed);
             }
         }
         result

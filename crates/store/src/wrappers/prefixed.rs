@@ -18,7 +18,7 @@ pub struct Prefixed {
 
 impl Prefixed {
     /// Everything happens below `prefix`.
-    pub fn new(inner: Arc<dyn Store>, prefix: ObjectName) -> Self {
+    pub fn new(inner: Arc<dyn Store>, prefix: &ObjectName) -> Self {
         Self { inner, folder: format!("{prefix}/") }
     }
 

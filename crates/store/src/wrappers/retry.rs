@@ -48,7 +48,7 @@ impl Default for RetryPolicy {
         Self {
             initial_backoff: Duration::from_millis(100),
             max_backoff: Duration::from_secs(5),
-            deadline: Duration::from_secs(60),
+            deadline: Duration::from_mins(1),
             max_attempts: 12,
         }
     }
