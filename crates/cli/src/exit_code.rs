@@ -93,6 +93,9 @@ pub enum Caller {
     ArchiveCommand,
     /// PostgreSQL's recovery, by `restore_command = 'holdfast wal get %f %p'`.
     RestoreCommand,
+    /// A standby's recovery, by `restore_command = 'holdfast wal get --standby %f %p'`: it asks again by itself, so a
+    /// doubt must not stop it.
+    StandbyRestoreCommand,
 }
 
 impl Caller {
@@ -102,10 +105,11 @@ impl Caller {
         let mut after_wal = false;
         let mut caller = Self::Shell;
         for word in words {
-            match word {
-                "wal" => after_wal = true,
-                "get" if after_wal => return Self::RestoreCommand,
-                "push" if after_wal => caller = Self::ArchiveCommand,
+            match (word, caller) {
+                ("wal", _) => after_wal = true,
+                ("get", Self::Shell | Self::ArchiveCommand) if after_wal => caller = Self::RestoreCommand,
+                ("push", Self::Shell) if after_wal => caller = Self::ArchiveCommand,
+                ("--standby", Self::RestoreCommand) => return Self::StandbyRestoreCommand,
                 _ => {}
             }
         }
@@ -131,9 +135,13 @@ impl ExitCode {
     pub fn status(self, caller: Caller, signal: Option<u8>) -> u8 {
         match (caller, self, signal) {
             // As a shell reports a command that a signal ended. To recovery, 143 says that a fast shutdown was asked for.
-            (Caller::Shell | Caller::RestoreCommand, Self::Cancelled, Some(signal)) => SIGNAL_BASE + signal,
+            (Caller::Shell | Caller::RestoreCommand | Caller::StandbyRestoreCommand, Self::Cancelled, Some(signal)) => {
+                SIGNAL_BASE + signal
+            }
             (Caller::RestoreCommand, code, _) => code.for_restore_command(),
-            (Caller::Shell | Caller::ArchiveCommand, code, _) => code.number().min(HIGHEST_ORDINARY_STATUS),
+            (Caller::Shell | Caller::ArchiveCommand | Caller::StandbyRestoreCommand, code, _) => {
+                code.number().min(HIGHEST_ORDINARY_STATUS)
+            }
         }
     }
 }
@@ -213,6 +221,8 @@ mod tests {
         let caller = |line: &str| Caller::of_words(line.split(' '));
         assert_eq!(caller("wal get 000000010000000000000001 /tmp/x"), Caller::RestoreCommand);
         assert_eq!(caller("--config /x wal --unknown get"), Caller::RestoreCommand);
+        assert_eq!(caller("wal get --standby 00000002.history /tmp/x"), Caller::StandbyRestoreCommand);
+        assert_eq!(caller("restore --standby"), Caller::Shell);
         assert_eq!(caller("wal push pg_wal/000000010000000000000001"), Caller::ArchiveCommand);
         assert_eq!(caller("wal list"), Caller::Shell);
         assert_eq!(caller("get wal"), Caller::Shell);

@@ -3,8 +3,8 @@
 //! Nothing here may end the process in any other way than by its return value: a panic, a signal and a command line that
 //! does not parse all have to come out as a status that says the right thing to PostgreSQL.
 
-use crate::args::{Args, Color, Output};
-use crate::config;
+use crate::args::{Args, Color, Command, Output, WalCommand};
+use crate::config::{self, Loaded};
 use crate::exit_code::{Caller, ExitCode};
 use crate::failure::{self, Failure, present};
 use crate::logging;
@@ -17,6 +17,9 @@ use clap::error::ErrorKind;
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// PostgreSQL starts many of these: threads for all cores would cost more than they bring.
+const WAL_WORKERS: usize = 2;
 
 /// How a failure is to be shown; guessed from the words until they are parsed.
 #[derive(Clone, Copy, Debug)]
@@ -68,9 +71,20 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
     }
 
     let environment = config::environment::of_process()?;
-    let config = config::load(args.global.config.as_deref(), &environment, args.overlay())?;
+    let Loaded { config, file: config_file } =
+        config::load(args.global.config.as_deref(), &environment, args.overlay())?;
     logging::start(config.log, manner.style);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    if let Command::Wal(WalCommand::Push { path }) = &args.command
+        && manner.output == Output::Text
+        && verbs::already_durable(&config, path)
+    {
+        return Ok(ExitCode::Ok);
+    }
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if matches!(args.command, Command::Wal(_)) {
+        builder.worker_threads(WAL_WORKERS);
+    }
+    let runtime = builder
         .enable_all()
         .build()
         .map_err(|error| Failure::internal("the runtime cannot be started").caused_by(Some(&error)))?;
@@ -80,8 +94,8 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
             .map_err(|error| Failure::internal("cannot listen for signals").caused_by(Some(&error)))?;
         let show = Show::choose(!args.global.no_progress && !args.global.quiet && manner.output == Output::Text);
         let context =
-            Context { config, output: manner.output, show, style: manner.style, cancellation: signals.cancellation() };
-        let verb = tokio::spawn(verbs::run(&args.command, &context));
+            Context { config, config_file, variables: variables(&environment), output: manner.output, show, style: manner.style, cancellation: signals.cancellation() };
+        let verb = tokio::spawn(verbs::run(args.command, context));
         let result = tokio::select! {
             joined = verb => joined.unwrap_or_else(|_| Err(Failure::internal("holdfast stopped at a fault in its own code"))),
             () = signals.second() => Err(Failure::cancelled().hint("what was under way is left as after a crash; the next run cleans up")),
@@ -92,6 +106,12 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
     // Blocking threads may be in the middle of a system call; what they do no longer matters.
     runtime.shutdown_background();
     result.map_err(|failure| failure.doing(doing))
+}
+
+/// The variables that have to be set as well wherever the same configuration is to be found.
+fn variables(environment: &[(String, String)]) -> Vec<String> {
+    let names = environment.iter().map(|(name, _)| name.clone());
+    names.filter(|name| name != config::FILE_VARIABLE).collect()
 }
 
 fn style(color: Color) -> Style {

@@ -55,6 +55,9 @@ pub struct RestoreArgs {
     /// Restore a standby: it follows the archive instead of ending recovery
     #[arg(long, conflicts_with = "target")]
     pub standby: bool,
+    /// Restore from the repository of this number, counted from 1 in the order of the configuration
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub repo: usize,
     /// Threads that decompress [default: restore.jobs, or the number of cores]
     #[arg(long, short, value_name = "N")]
     pub jobs: Option<u32>,

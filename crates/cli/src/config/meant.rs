@@ -27,8 +27,6 @@ const MOST_SEGMENTS_AHEAD: u32 = 256;
 /// More threads than this are a mistyped number.
 const MOST_JOBS: u32 = 1024;
 const SPOOL: &str = "/var/spool/holdfast";
-/// Where Debian's packages and the official images put the server's socket.
-const DEFAULT_CONNECTION: &str = "host=/var/run/postgresql user=postgres dbname=postgres";
 
 /// The whole configuration.
 #[derive(Clone, Debug)]
@@ -56,8 +54,8 @@ pub struct Cluster {
     pub name: ClusterName,
     /// The data directory, absolute.
     pub pgdata: Option<PathBuf>,
-    /// How to connect to the server.
-    pub connection: Secret,
+    /// How to connect to the server; without it `postmaster.pid` tells where it listens.
+    pub connection: Option<Secret>,
     /// How to connect to the primary, for backups from a standby.
     pub primary_connection: Option<Secret>,
 }
@@ -101,7 +99,7 @@ pub struct Wal {
     pub push_ahead: NonZeroUsize,
     /// Segments fetched ahead by `wal get`; 0 for none.
     pub prefetch: usize,
-    /// Where prefetched segments wait, absolute; one directory for each cluster.
+    /// Where marks and prefetched segments are kept, absolute; each cluster has a directory in it.
     pub spool: PathBuf,
     /// How long one `wal push` or `wal get` may take.
     pub timeout: Duration,
@@ -187,7 +185,7 @@ pub fn mean(written: Written, origins: &Origins) -> Result<Config, ConfigError> 
     let cluster = reader.cluster(cluster)?;
     let repositories = repository::mean(&reader, repo)?;
     Ok(Config {
-        wal: reader.wal(wal, &cluster.name)?,
+        wal: reader.wal(wal)?,
         cluster,
         repositories,
         backup: reader.backup(backup)?,
@@ -286,9 +284,7 @@ impl Reader<'_> {
         Ok(Cluster {
             name,
             pgdata: self.path("cluster.pgdata", pgdata)?,
-            connection: self
-                .connection("cluster.connection", connection)?
-                .unwrap_or_else(|| Secret::new(DEFAULT_CONNECTION)),
+            connection: self.connection("cluster.connection", connection)?,
             primary_connection: self.connection("cluster.primary_connection", primary_connection)?,
         })
     }
@@ -316,7 +312,7 @@ impl Reader<'_> {
         })
     }
 
-    fn wal(&self, table: WalTable, cluster: &ClusterName) -> Result<Wal, ConfigError> {
+    fn wal(&self, table: WalTable) -> Result<Wal, ConfigError> {
         let WalTable { compression, push_ahead, prefetch, spool, timeout } = table;
         let prefetch = prefetch.unwrap_or(DEFAULT_PREFETCH);
         Ok(Wal {
@@ -331,7 +327,7 @@ impl Reader<'_> {
                 0 => 0,
                 some => self.between("wal.prefetch", some, 0, MOST_SEGMENTS_AHEAD)?.get(),
             },
-            spool: self.path("wal.spool", spool)?.unwrap_or_else(|| PathBuf::from(SPOOL)).join(cluster.as_str()),
+            spool: self.path("wal.spool", spool)?.unwrap_or_else(|| PathBuf::from(SPOOL)),
             timeout: self.timeout("wal.timeout", timeout)?,
         })
     }

@@ -34,6 +34,15 @@ pub const DEFAULT_FILE: &str = "/etc/holdfast/holdfast.toml";
 /// The variable that names the file.
 pub const FILE_VARIABLE: &str = "HOLDFAST_CONFIG";
 
+/// A configuration and the file it was read from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What is meant.
+    pub config: Config,
+    /// The file, absolute; none where there was none.
+    pub file: Option<PathBuf>,
+}
+
 /// Reads file and environment, lays `flags` (values with the flags' names) over them, and validates.
 ///
 /// A file that was asked for must exist; the default file may be missing, since the environment can say everything.
@@ -41,7 +50,7 @@ pub fn load(
     file: Option<&Path>,
     environment: &[(String, String)],
     flags: Vec<(Written, &'static str, &'static str)>,
-) -> Result<Config, ConfigError> {
+) -> Result<Loaded, ConfigError> {
     let named = file.map(Path::to_path_buf).or_else(|| {
         environment
             .iter()
@@ -51,17 +60,23 @@ pub fn load(
     let (path, text) = match named {
         Some(path) => {
             let text = read(&path)?;
-            (path, text)
+            (path, Some(text))
         }
         None => match read(Path::new(DEFAULT_FILE)) {
-            Ok(text) => (PathBuf::from(DEFAULT_FILE), text),
+            Ok(text) => (PathBuf::from(DEFAULT_FILE), Some(text)),
             Err(ConfigError::Unreadable { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                (PathBuf::from(DEFAULT_FILE), String::new())
+                (PathBuf::from(DEFAULT_FILE), None)
             }
             Err(error) => return Err(error),
         },
     };
-    from_text(&path, &text, environment, flags)
+    let config = from_text(&path, text.as_deref().unwrap_or_default(), environment, flags)?;
+    let file = match text {
+        // PostgreSQL will call from its own directory.
+        Some(_) => Some(std::path::absolute(&path).unwrap_or(path)),
+        None => None,
+    };
+    Ok(Loaded { config, file })
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {

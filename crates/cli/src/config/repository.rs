@@ -69,6 +69,18 @@ impl Repository {
         &self.store.location
     }
 
+    /// All that tells this place from another: URL, endpoint and region.
+    pub fn place(&self) -> String {
+        let S3Config { endpoint, region, .. } = &self.store.s3;
+        let part = |part: &Option<String>| part.clone().unwrap_or_default();
+        format!("{} {} {}", self.store.location, part(endpoint), part(region))
+    }
+
+    /// The size of the parts of multipart uploads.
+    pub fn part_size_bytes(&self) -> u64 {
+        self.store.part_size_bytes
+    }
+
     /// The settings of the store; reads the SSE-C key file, if one is configured.
     pub fn store_config(&self) -> Result<StoreConfig, ConfigError> {
         let mut store = self.store.clone();

@@ -58,7 +58,7 @@ fn the_sample_of_the_design_is_understood() {
     let config = meant(SAMPLE, &[]);
     assert_eq!(config.cluster.name.as_str(), "main");
     assert_eq!(config.cluster.require_pgdata().unwrap(), Path::new("/var/lib/postgresql/18/main"));
-    assert_eq!(config.cluster.connection.expose(), "host=/var/run/postgresql user=postgres");
+    assert_eq!(config.cluster.connection.as_ref().unwrap().expose(), "host=/var/run/postgresql user=postgres");
     let repository = config.repositories.first().unwrap();
     assert_eq!(repository.location().to_string(), "s3://bucket/prefix");
     assert_eq!(repository.encryption, Encryption::PassphraseFile(PathBuf::from("/etc/holdfast/passphrase")));
@@ -77,13 +77,13 @@ fn defaults() {
     let config = meant(LEAST, &[]);
     assert_eq!(config.repositories.first().unwrap().location(), &Location::Directory(PathBuf::from("/srv/backups")));
     assert_eq!(config.repositories.first().unwrap().encryption, Encryption::None);
-    assert_eq!(config.cluster.connection.expose(), "host=/var/run/postgresql user=postgres dbname=postgres");
+    assert!(config.cluster.connection.is_none());
     assert_eq!(config.backup.memory_bytes, 256 << 20);
     assert_eq!(config.backup.archive_timeout, Duration::from_mins(1));
     assert!(config.backup.page_checks && !config.backup.start_fast);
     assert_eq!(config.wal.push_ahead.get(), 16);
     assert_eq!(config.wal.prefetch, 8);
-    assert_eq!(config.wal.spool, Path::new("/var/spool/holdfast/main"));
+    assert_eq!(config.wal.spool, Path::new("/var/spool/holdfast"));
     assert_eq!(config.wal.timeout, Duration::from_mins(1));
     assert_eq!(config.retention, meant::Retention::default());
     let missing = config.cluster.require_pgdata().unwrap_err().explain();

@@ -4,6 +4,7 @@
 //! the step that was under way and a hint. Conversions stand in a file for each source of errors, so that the wording of
 //! one crate's errors is in one place. [`present`] prints a failure as text or JSON. A failure is printed once, by `main`.
 
+mod engine;
 pub mod present;
 mod store;
 mod usage;

@@ -12,6 +12,7 @@ use serde_json::json;
 
 const RED: &str = "\u{1b}[1;31m";
 const CYAN: &str = "\u{1b}[1;36m";
+const YELLOW: &str = "\u{1b}[1;33m";
 const GREEN: &str = "\u{1b}[1;32m";
 const RESET: &str = "\u{1b}[0m";
 
@@ -33,6 +34,15 @@ fn part(label: &str, colour: &str, content: &str, style: Style) -> String {
     match style {
         Style::Plain => format!("{label}{padding}{content}\n"),
         Style::Coloured => format!("{colour}{label}{RESET}{padding}{content}\n"),
+    }
+}
+
+/// A warning as a line of text.
+pub fn warning(text: &str, style: Style) -> String {
+    let label = "warning:";
+    match style {
+        Style::Plain => format!("{label} {text}\n"),
+        Style::Coloured => format!("{YELLOW}{label}{RESET} {text}\n"),
     }
 }
 

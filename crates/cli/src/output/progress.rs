@@ -116,6 +116,20 @@ impl Progress {
     }
 }
 
+impl holdfast_engine::progress::Progress for Progress {
+    fn phase(&self, name: &str, total_bytes: Option<u64>) {
+        Self::phase(self, name, total_bytes);
+    }
+
+    fn advance(&self, bytes: u64) {
+        Self::advance(self, bytes);
+    }
+
+    fn note(&self, text: &str) {
+        Self::note(self, text);
+    }
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         self.finish();

@@ -1,0 +1,296 @@
+//! Errors of the engine: every [`What`] gets its exit code and says what to do next.
+
+use super::{Explain, Failure};
+use crate::exit_code::ExitCode;
+use holdfast_engine::error::ServerSetting;
+use holdfast_engine::{Error, What};
+use holdfast_pgtypes::control::ControlFileError;
+use holdfast_pgtypes::wal::segment_check::SegmentMismatch;
+use holdfast_repo::key::KeyError;
+use holdfast_repo::record::RecordError;
+use holdfast_repo::recovery::Unreachable;
+use holdfast_repo::{Fault, FaultClass, FormatError};
+use std::error::Error as _;
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// The longest `while:` line: what fits two lines of a terminal. Phrases further out are left off.
+const LONGEST_DOING: usize = 160;
+
+/// Reading operations as the engine names them; every other one writes.
+const READING: [&str; 6] = ["read", "list", "look at", "open", "lock", "stat"];
+
+impl Explain for Error {
+    fn explain(&self) -> Failure {
+        let mut failure = of_what(&self.what);
+        // The store's own phrase names object and store, and stands where the engine's would repeat them.
+        let mut phrases = failure.doing.take().into_iter().chain(self.doing.iter().cloned());
+        let mut doing = phrases.next().unwrap_or_default();
+        for phrase in phrases {
+            if doing.len() + 2 + phrase.len() > LONGEST_DOING {
+                break;
+            }
+            doing.push_str(", ");
+            doing.push_str(&phrase);
+        }
+        if doing.is_empty() { failure } else { failure.doing(doing) }
+    }
+}
+
+fn of_what(what: &What) -> Failure {
+    let new = |code| Failure::new(code, what.to_string());
+    match what {
+        What::Store(error) => error.explain(),
+        What::Format(error) => error.explain(),
+        What::Record(error) => error.explain(),
+        What::Key(error) => error.explain(),
+        What::Unreachable(error) => error.explain(),
+        What::Postgres(error) => of_postgres(what, error),
+        What::Connection(_) => new(ExitCode::PostgresConnection)
+            .hint("set `cluster.connection`, such as \"host=/var/run/postgresql user=postgres dbname=postgres\", and start the server"),
+        What::ServerSetting(setting) => of_setting(what, setting),
+        What::File { operation, path, source } => of_file(what, operation, path, source),
+        What::ControlFile { path, source } => match source {
+            ControlFileError::UnknownVersion { .. } => new(ExitCode::WrongVersion)
+                .hint("this release supports PostgreSQL 13 to 18 on 64-bit little-endian machines"),
+            _ => new(ExitCode::UnreadableFile).hint(format!(
+                "check that {} is the data directory's, and that its disk is sound: PostgreSQL itself cannot start with it",
+                path.display()
+            )),
+        },
+        What::Malformed { .. } => new(ExitCode::CorruptObject).hint(
+            "if it is in the repository, another repository or an earlier backup may be sound; `holdfast info` lists them",
+        ),
+        What::NotInitialised { .. } => new(ExitCode::NotInitialised)
+            .hint("check `url`; if it is right and the repository is to be made, run `holdfast repo init`"),
+        What::AlreadyInitialised { .. } => new(ExitCode::AlreadyInitialised).hint(
+            "nothing was changed: choose another place, or look there and delete the remains if no backup needs them",
+        ),
+        What::EncryptionMismatch { .. } => new(ExitCode::Configuration)
+            .hint("correct `encryption` of this [[repo]], or `url` if this is not the repository that was meant"),
+        What::NoKeySlot { .. } => {
+            new(ExitCode::WrongKey).hint("the repository is opened by another kind of secret: correct `encryption` of this [[repo]]")
+        }
+        What::WrongCluster { .. } => new(ExitCode::WrongCluster).hint(
+            "nothing was written: give this cluster a `cluster.name` of its own, or, if it is the successor of the archive's \
+             (pg_upgrade, initdb), run `holdfast repo init --new-claim`",
+        ),
+        What::WrongVersion { .. } => new(ExitCode::WrongVersion).hint(
+            "nothing was written: after pg_upgrade run `holdfast repo init --new-claim`; otherwise correct `cluster.name`",
+        ),
+        What::SegmentMismatch { file, source } => of_segment(what, file, source),
+        What::SegmentSize { path, .. } if is_local(path) => new(ExitCode::UnreadableFile)
+            .hint("PostgreSQL's segments are whole: look for a full disk, or for something that copied the file half"),
+        What::SegmentSize { .. } => new(ExitCode::TruncatedObject).hint(damaged_object_hint()),
+        What::NoClaim { .. } => new(ExitCode::NoBackup)
+            .hint("check `cluster.name`; `holdfast repo info` lists the clusters of a repository"),
+        What::Divergence { .. } => new(ExitCode::Diverged).hint(
+            "nothing was overwritten: two servers write into one archive, or one of them went on after it was restored or \
+             promoted twice; find out which is right before you change anything",
+        ),
+        What::Absent { .. } => new(ExitCode::Absent).hint("`holdfast wal list` shows what is archived"),
+        What::NotReadable { .. } => new(ExitCode::CorruptObject).hint(damaged_object_hint()),
+        What::NotArchived { .. } => new(ExitCode::WalNotArchived)
+            .hint("check `archive_command` on the primary and the last failure in pg_stat_archiver"),
+        What::NotEmpty { directory } => new(ExitCode::DirectoryNotEmpty).hint(format!(
+            "name another directory, move what is in {} away, or add --delta to bring an old data directory of this \
+             cluster to the state of the backup",
+            directory.display()
+        )),
+        What::ServerRunning { directory, .. } => new(ExitCode::ServerRunning).hint(format!(
+            "stop it first (pg_ctl -D {} stop), or restore into another directory",
+            directory.display()
+        )),
+        What::AnotherRun { .. } => new(ExitCode::Locked).hint("wait until it has ended, then run this again"),
+        What::NoSuchBackup { .. } => new(ExitCode::NoBackup).hint("`holdfast list` shows the complete backups"),
+        What::Refused(_) => new(ExitCode::Usage).hint("change what the message names, then run this again"),
+        What::Cancelled => Failure::cancelled(),
+        What::Internal(_) => Failure::internal(what.to_string()),
+        // The enum may grow; whatever is new is named by its own text.
+        _ => Failure::internal(what.to_string()),
+    }
+}
+
+fn damaged_object_hint() -> &'static str {
+    "nothing was used of it: look for another copy (a second repository, a version of the object in the bucket), and check \
+     the store"
+}
+
+fn is_local(path: &Path) -> bool {
+    path.parent().is_some_and(|parent| !parent.as_os_str().is_empty())
+}
+
+fn of_file(what: &What, operation: &str, path: &Path, source: &std::io::Error) -> Failure {
+    let reading = READING.contains(&operation);
+    let code = match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ExitCode::NoSpace,
+        _ if reading => ExitCode::UnreadableFile,
+        _ => ExitCode::UnwritableFile,
+    };
+    let failure = Failure::new(code, what.to_string());
+    match (source.kind(), reading) {
+        (ErrorKind::StorageFull | ErrorKind::QuotaExceeded, _) => {
+            failure.hint(format!("make room on the file system of {}, then run this again", path.display()))
+        }
+        (ErrorKind::PermissionDenied, true) => {
+            failure.hint("run holdfast as the user that PostgreSQL runs as, such as with sudo -u postgres")
+        }
+        (ErrorKind::PermissionDenied, false) => {
+            failure.hint("check owner and mode of the directory; holdfast runs as the user that PostgreSQL runs as")
+        }
+        (ErrorKind::NotFound, _) => failure.hint("check the path; for the data directory it is `cluster.pgdata`"),
+        (ErrorKind::ReadOnlyFilesystem, _) => {
+            failure.hint("the file system is mounted read-only: choose another place")
+        }
+        _ => failure.hint("check the disk and the kernel's log (dmesg)"),
+    }
+}
+
+fn of_postgres(what: &What, error: &tokio_postgres::Error) -> Failure {
+    let Some(answer) = error.as_db_error() else {
+        return Failure::new(ExitCode::PostgresConnection, what.to_string())
+            .hint("check that the server runs and that `cluster.connection` leads to it");
+    };
+    let state = answer.code().code();
+    Failure::new(ExitCode::PostgresRefused, what.to_string()).hint(match state {
+        _ if state.starts_with("28") => "check the user in `cluster.connection` against pg_hba.conf",
+        "3D000" => "name an existing database in `cluster.connection`, such as dbname=postgres",
+        "42501" => {
+            "connect as a superuser, or grant the role pg_read_all_settings, pg_checkpoint and EXECUTE on pg_backup_start, \
+             pg_backup_stop, pg_create_restore_point and pg_switch_wal"
+        }
+        "53300" => "the server has no free connection: try again, or raise max_connections",
+        "57P03" => "the server is starting up or shutting down: try again when it accepts connections",
+        _ if state.starts_with("57P") => "the server was stopped meanwhile: run this again when it is up",
+        _ => "the server's own log says more",
+    })
+}
+
+fn of_setting(what: &What, setting: &ServerSetting) -> Failure {
+    match setting {
+        ServerSetting::WalLevelMinimal => Failure::new(ExitCode::Configuration, what.to_string())
+            .hint("set wal_level = replica in postgresql.conf and restart the server"),
+        ServerSetting::Version(_) => {
+            Failure::new(ExitCode::WrongVersion, what.to_string()).hint("this release supports PostgreSQL 13 to 18")
+        }
+        ServerSetting::OtherServer { .. } => Failure::new(ExitCode::WrongCluster, what.to_string())
+            .hint("let `cluster.connection` and `cluster.pgdata` name the same server"),
+    }
+}
+
+fn of_segment(what: &What, file: &str, source: &SegmentMismatch) -> Failure {
+    let message = what.to_string();
+    match source {
+        SegmentMismatch::Cluster { .. } => Failure::new(ExitCode::WrongCluster, message)
+            .hint("nothing was stored or handed over: check `cluster.name` and where the file comes from"),
+        SegmentMismatch::Version { .. } => Failure::new(ExitCode::WrongVersion, message)
+            .hint("nothing was stored or handed over: after pg_upgrade run `holdfast repo init --new-claim`"),
+        _ if is_local(Path::new(file)) => Failure::new(ExitCode::UnreadableFile, message)
+            .hint("nothing was stored: the file is not what its name says; check the disk and what wrote it"),
+        _ => Failure::new(ExitCode::CorruptObject, message).hint(damaged_object_hint()),
+    }
+}
+
+impl Explain for FormatError {
+    fn explain(&self) -> Failure {
+        let code = match (self.fault(), self.class()) {
+            (Fault::Truncated { .. } | Fault::MissingLastFrame, _) => ExitCode::TruncatedObject,
+            (Fault::Authentication { .. } | Fault::WrongFileName { .. }, _) | (_, FaultClass::Foreign) => {
+                ExitCode::SwappedObject
+            }
+            (Fault::NotEncrypted, _) => ExitCode::SwappedObject,
+            (_, FaultClass::Unsupported) => ExitCode::UnsupportedFormat,
+            (_, FaultClass::Key) => ExitCode::WrongKey,
+            (_, FaultClass::Internal) => ExitCode::Internal,
+            (_, FaultClass::Damaged | FaultClass::Limit) => ExitCode::CorruptObject,
+        };
+        let failure = Failure::new(code, self.to_string());
+        match code {
+            ExitCode::UnsupportedFormat => failure.hint("use the release of holdfast that wrote it, or a newer one"),
+            ExitCode::WrongKey => failure.hint("check `encryption` of this [[repo]]"),
+            ExitCode::SwappedObject => failure.hint(
+                "somebody changed the repository, or two were mixed by copying: look for another copy, and at who may write there",
+            ),
+            ExitCode::Internal => failure.hint("run this again; if it fails again, please report it"),
+            _ => failure.hint(damaged_object_hint()),
+        }
+    }
+}
+
+impl Explain for RecordError {
+    fn explain(&self) -> Failure {
+        let code = match self {
+            Self::Sealed { source, .. } => {
+                let inner = source.explain();
+                let failure = Failure::new(inner.code, self.to_string()).caused_by(self.source());
+                return match inner.hint {
+                    Some(hint) => failure.hint(hint),
+                    None => failure,
+                };
+            }
+            Self::UnsupportedVersion { .. } => ExitCode::UnsupportedFormat,
+            Self::WrongKind { .. } => ExitCode::SwappedObject,
+            Self::Malformed { .. } | Self::DigestMismatch { .. } | Self::InvalidBody { .. } => ExitCode::CorruptObject,
+            Self::Seal { .. } | Self::Encode { .. } => ExitCode::Internal,
+        };
+        let failure = Failure::new(code, self.to_string()).caused_by(self.source());
+        match code {
+            ExitCode::UnsupportedFormat => failure.hint("use the release of holdfast that wrote it, or a newer one"),
+            _ => failure.hint(damaged_object_hint()),
+        }
+    }
+}
+
+impl Explain for KeyError {
+    fn explain(&self) -> Failure {
+        let new = |code| Failure::new(code, self.to_string());
+        match self {
+            Self::WrongPassphrase { .. } => new(ExitCode::WrongKey)
+                .hint("check the passphrase in `encryption` of this [[repo]], and that `url` is the repository that was meant"),
+            Self::WrongKeyFile { .. } => new(ExitCode::WrongKey)
+                .hint("check the key file in `encryption` of this [[repo]], and that `url` is the repository that was meant"),
+            Self::WrongKind { .. } => new(ExitCode::WrongKey).hint("correct `encryption` of this [[repo]]"),
+            Self::Malformed { .. } => new(ExitCode::CorruptObject).hint(
+                "without its key slot a repository cannot be opened: restore the object below keys/ from a copy of the repository",
+            ),
+            Self::UnsupportedKdf { .. } => {
+                new(ExitCode::UnsupportedFormat).hint("use the release of holdfast that wrote it, or a newer one")
+            }
+            Self::WeakSecret { .. } => new(ExitCode::Configuration).hint("choose a longer one, such as with openssl rand -hex 32"),
+            Self::Crypto => Failure::internal(self.to_string()),
+        }
+    }
+}
+
+impl Explain for Unreachable {
+    fn explain(&self) -> Failure {
+        let code = match self {
+            Self::NoBackups | Self::BackupUnknown { .. } | Self::NoBackupOnTimeline { .. } => ExitCode::NoBackup,
+            _ => ExitCode::TargetUnreachable,
+        };
+        let failure = Failure::new(code, self.to_string());
+        match self {
+            Self::NoBackups => {
+                failure.hint("take one with `holdfast backup`; `holdfast list` also shows unfinished ones")
+            }
+            Self::BackupUnknown { known, .. } => failure.hint(format!("complete backups: {}", listed(known))),
+            Self::TimelineUnknown { known, .. } => failure.hint(format!("timelines in the archive: {}", listed(known))),
+            Self::BackupNotOnTimeline { .. } => {
+                failure.hint("leave --backup out, or follow the backup's own timeline with --target-timeline current")
+            }
+            Self::NoBackupOnTimeline { backup_timelines, .. } => {
+                failure.hint(format!("backups were taken on timelines {}", listed(backup_timelines)))
+            }
+            _ if self.windows().is_empty() => failure.hint("`holdfast info` shows what can be restored"),
+            _ => {
+                let windows: Vec<String> = self.windows().iter().map(ToString::to_string).collect();
+                failure.hint(format!("what can be restored: {}", windows.join("\n")))
+            }
+        }
+    }
+}
+
+fn listed<T: ToString>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+}

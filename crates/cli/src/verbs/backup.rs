@@ -1,0 +1,112 @@
+//! `backup`: a full backup into every repository, and what it came to.
+//!
+//! A backup in which pages have a wrong checksum is complete and ends with success: the data is as the server has it, an
+//! older backup may be worse, and a scheduler that takes it for failed would repeat it for ever. It is said in a warning,
+//! in the summary, and by its mark in `list`.
+
+use super::{Context, targets, time};
+use crate::args::BackupArgs;
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::output::progress::Progress;
+use crate::output::size::{duration, rate, size};
+use holdfast_engine::backup::{BackupOptions, BackupReport, StoredBackup, backup};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// Bad pages named in the summary; the record holds more.
+const PAGES_SHOWN: usize = 10;
+
+pub(super) async fn run(context: &Context, _args: &BackupArgs) -> Result<ExitCode, Failure> {
+    let config = &context.config;
+    let options = BackupOptions {
+        cluster: config.cluster.name.clone(),
+        pgdata: config.cluster.require_pgdata()?.to_owned(),
+        connection: config.cluster.connection.as_ref().map(|text| text.expose().to_owned()),
+        primary_connection: config.cluster.primary_connection.as_ref().map(|text| text.expose().to_owned()),
+        label: config.backup.label.clone().unwrap_or_else(|| "holdfast".to_owned()),
+        start_fast: config.backup.start_fast,
+        jobs: config.backup.jobs.get(),
+        memory_bytes: config.backup.memory_bytes,
+        part_size_bytes: usize::try_from(part_size(context)).unwrap_or(usize::MAX),
+        compression: config.backup.compression,
+        wal_compression: config.wal.compression,
+        page_checks: config.backup.page_checks,
+        archive_timeout: config.backup.archive_timeout,
+        host: time::host(),
+        now: time::now(),
+    };
+    let targets = targets::all(context, None).await?;
+    let progress = Progress::new(context.show);
+    let report = backup(&targets, &options, &progress, &context.cancellation).await?;
+    progress.finish();
+    for warning in &report.warnings {
+        context.warn(warning);
+    }
+    context.print(|| summary(&report), || serde_json::json!(report))?;
+    Ok(ExitCode::Ok)
+}
+
+/// One pipeline feeds all repositories: the largest part size is the one that all of them take.
+fn part_size(context: &Context) -> u64 {
+    context
+        .config
+        .repositories
+        .iter()
+        .map(crate::config::repository::Repository::part_size_bytes)
+        .max()
+        .unwrap_or(8 << 20)
+}
+
+fn summary(report: &BackupReport) -> String {
+    let mut text = String::new();
+    let Some(first) = report.repositories.first().map(|stored| &stored.backup) else { return text };
+    let took = Duration::from_millis(first.duration_milliseconds);
+    let _ = writeln!(text, "backup {} of {} is complete", first.backup_id, first.cluster);
+    let _ = writeln!(
+        text,
+        "  LSN         {} to {} on timeline {}, WAL {} to {}",
+        first.start_lsn, first.stop_lsn, first.timeline, first.start_segment, first.stop_segment
+    );
+    let _ = writeln!(
+        text,
+        "  time        {} to {}, {}",
+        time::shown(first.start_time),
+        time::shown(first.stop_time),
+        duration(took)
+    );
+    let _ = writeln!(
+        text,
+        "  read        {} in {} files{}",
+        size(first.size_bytes),
+        first.file_count,
+        rate(first.size_bytes, took).map(|rate| format!(", {rate}")).unwrap_or_default()
+    );
+    for StoredBackup { repository, backup } in &report.repositories {
+        let _ = writeln!(
+            text,
+            "  stored      {} ({}) in {repository}",
+            size(backup.stored_bytes),
+            ratio(backup.size_bytes, backup.stored_bytes)
+        );
+    }
+    if first.checksum_failures.count > 0 {
+        let _ = writeln!(text, "  bad pages   {}; this backup is marked", first.checksum_failures.count);
+        for failure in first.checksum_failures.listed.iter().take(PAGES_SHOWN) {
+            let _ = writeln!(
+                text,
+                "              {} block {}: checksum {:04X}, its bytes give {:04X}",
+                failure.path, failure.block, failure.found, failure.expected
+            );
+        }
+    }
+    text
+}
+
+/// `3.2:1`
+pub(super) fn ratio(raw: u64, stored: u64) -> String {
+    match (raw * 10).checked_div(stored) {
+        Some(tenths) => format!("{}.{}:1", tenths / 10, tenths % 10),
+        None => "-".to_owned(),
+    }
+}

@@ -1,0 +1,39 @@
+//! `check`: the engine's findings as a table.
+
+use super::{Context, targets, time};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::output::progress::Progress;
+use crate::output::table::{Align, Table};
+use holdfast_engine::check::{CheckOptions, Verdict, check};
+
+pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
+    let config = &context.config;
+    let options = CheckOptions {
+        cluster: config.cluster.name.clone(),
+        pgdata: config.cluster.require_pgdata()?.to_owned(),
+        connection: config.cluster.connection.as_ref().map(|text| text.expose().to_owned()),
+        wal_compression: config.wal.compression,
+        archive_timeout: config.backup.archive_timeout,
+        host: time::host(),
+        now: time::now(),
+    };
+    let targets = targets::all(context, None).await?;
+    let progress = Progress::new(context.show);
+    let report = check(&targets, &options, &progress, &context.cancellation).await?;
+    progress.finish();
+    let text = || {
+        let mut table = Table::new([("", Align::Left), ("CHECKED", Align::Left), ("FOUND", Align::Left)]);
+        for finding in &report.findings {
+            let verdict = match finding.verdict {
+                Verdict::Ok => "ok",
+                Verdict::Warning => "warning",
+                Verdict::Failed => "failed",
+            };
+            table.row([verdict.to_owned(), finding.subject.clone(), finding.detail.clone()]);
+        }
+        table.render()
+    };
+    context.print(text, || serde_json::json!({ "good": report.is_good(), "findings": report.findings }))?;
+    Ok(if report.is_good() { ExitCode::Ok } else { ExitCode::ProblemsFound })
+}

@@ -1,0 +1,108 @@
+//! `list`: the backups of the cluster, in each repository.
+
+use super::backup::ratio;
+use super::{Context, repo, targets, time};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::output::size::{duration, size};
+use crate::output::table::{Align, Table};
+use holdfast_engine::repository::Repository;
+use holdfast_engine::repository::catalog::UnfinishedBackup;
+use holdfast_repo::record::{BackupRecord, BackupType};
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::time::Duration;
+
+pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
+    let (mut text, mut listed, mut failed) = (String::new(), Vec::new(), None);
+    for (url, opened) in targets::opened(context).await {
+        let shown = match opened {
+            Ok(repository) => list_of(context, &repository).await,
+            Err(failure) => Err(failure),
+        };
+        match shown {
+            Ok((lines, value)) => {
+                text.push_str(&lines);
+                listed.push(value);
+            }
+            Err(failure) => {
+                let _ = writeln!(text, "{url}: cannot be read: {failure}");
+                listed.push(repo::unreadable(&url, &failure));
+                failed.get_or_insert(failure);
+            }
+        }
+    }
+    context.print(|| text, || json!({ "cluster": context.config.cluster.name, "repositories": listed }))?;
+    failed.map_or(Ok(ExitCode::Ok), Err)
+}
+
+async fn list_of(context: &Context, repository: &Repository) -> Result<(String, Value), Failure> {
+    let cluster = &context.config.cluster.name;
+    let (backups, unfinished) = tokio::try_join!(repository.backups(cluster), repository.describe_unfinished(cluster))?;
+    let text = format!("{cluster} in {}\n{}", repository.describe(), tables(&backups, &unfinished));
+    Ok((text, json!({ "repository": repository.describe(), "backups": backups, "unfinished": unfinished })))
+}
+
+fn tables(backups: &[BackupRecord], unfinished: &[UnfinishedBackup]) -> String {
+    let mut table = Table::new([
+        ("BACKUP", Align::Left),
+        ("TYPE", Align::Left),
+        ("START", Align::Left),
+        ("STOP", Align::Left),
+        ("TOOK", Align::Right),
+        ("SIZE", Align::Right),
+        ("STORED", Align::Right),
+        ("RATIO", Align::Right),
+        ("TL", Align::Right),
+        ("LSN", Align::Left),
+        ("WAL", Align::Left),
+        ("MARKS", Align::Left),
+    ]);
+    for backup in backups {
+        table.row([
+            backup.backup_id.to_string(),
+            match backup.backup_type {
+                BackupType::Full => "full".to_owned(),
+            },
+            time::shown(backup.start_time),
+            time::shown(backup.stop_time),
+            duration(Duration::from_millis(backup.duration_milliseconds)),
+            size(backup.size_bytes),
+            size(backup.stored_bytes),
+            ratio(backup.size_bytes, backup.stored_bytes),
+            backup.timeline.to_string(),
+            format!("{}..{}", backup.start_lsn, backup.stop_lsn),
+            format!("{}..{}", backup.start_segment, backup.stop_segment),
+            marks(backup),
+        ]);
+    }
+    let mut text = if table.is_empty() { "no complete backup\n".to_owned() } else { table.render() };
+    for UnfinishedBackup { backup_id, start } in unfinished {
+        let _ = match start {
+            Some(start) => writeln!(
+                text,
+                "unfinished {backup_id}: process {} on {} began it at {}; it runs, or the next backup there removes it",
+                start.pid,
+                start.host,
+                time::shown(start.started)
+            ),
+            None => writeln!(text, "unfinished {backup_id}: its start record is gone"),
+        };
+    }
+    text
+}
+
+/// What one should know before relying on a backup.
+pub(super) fn marks(backup: &BackupRecord) -> String {
+    let mut marks = Vec::new();
+    if backup.checksum_failures.count > 0 {
+        marks.push(format!("{} bad pages", backup.checksum_failures.count));
+    }
+    if backup.from_standby {
+        marks.push("from standby".to_owned());
+    }
+    if !backup.data_checksums {
+        marks.push("no page checksums".to_owned());
+    }
+    marks.join(", ")
+}

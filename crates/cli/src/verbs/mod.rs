@@ -1,0 +1,104 @@
+//! From a parsed command to the engine's verb, and from its report to text or JSON: a file for each verb.
+//!
+//! A verb's file builds the engine's options from configuration and flags, calls, and prints. Nothing is decided here
+//! that the engine could decide. [`targets`] opens what is configured.
+
+mod backup;
+mod check;
+mod command_line;
+mod info;
+mod list;
+mod repo;
+mod restore;
+mod targets;
+mod time;
+mod wal;
+
+use crate::args::{Args, Command, Output, RepoCommand, WalCommand};
+use crate::config::Config;
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, present};
+use crate::output::progress::{Show, above_bar};
+use crate::output::{Style, stdout};
+use clap::CommandFactory;
+use std::path::{Path, PathBuf};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use wal::already_durable;
+
+/// What every verb is given.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The configuration, flags included.
+    pub config: Config,
+    /// The file that was read, absolute; none where the environment said everything.
+    pub config_file: Option<PathBuf>,
+    /// The names of the variables that the configuration depends on.
+    pub variables: Vec<String>,
+    /// How results are written.
+    pub output: Output,
+    /// How progress is shown.
+    pub show: Show,
+    /// Whether text on stderr may be coloured.
+    pub style: Style,
+    /// Tripped by the first signal.
+    pub cancellation: CancellationToken,
+}
+
+impl Context {
+    /// Says on stderr what does not fail the command and must be seen.
+    fn warn(&self, text: &str) {
+        // Where stderr cannot be written, nobody is there to be warned.
+        let _ = above_bar(present::warning(text, self.style).as_bytes());
+    }
+
+    /// Prints a result: `json` is made only where it is wanted.
+    fn print(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> serde_json::Value) -> Result<(), Failure> {
+        match self.output {
+            Output::Text => stdout::text(&text()),
+            Output::Json => stdout::json(&json()),
+        }
+    }
+}
+
+/// Runs the commands that need neither configuration nor runtime; others answer `None`.
+pub(crate) fn run_bare(command: &Command) -> Option<Result<ExitCode, Failure>> {
+    match command {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "holdfast", &mut script);
+            Some(stdout::text(&String::from_utf8_lossy(&script)).map(|()| ExitCode::Ok))
+        }
+        Command::Man { dir } => Some(man(dir).map(|()| ExitCode::Ok)),
+        _ => None,
+    }
+}
+
+fn man(dir: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Args::command(), dir)).map_err(|error| {
+        let code =
+            if error.kind() == std::io::ErrorKind::StorageFull { ExitCode::NoSpace } else { ExitCode::UnwritableFile };
+        Failure::new(code, format!("cannot write the manual pages into {}", dir.display()))
+            .caused_by(Some(&error))
+            .hint("name a directory that you may write")
+    })
+}
+
+/// Runs the verb of a command.
+pub(crate) async fn run(command: Command, context: Context) -> Result<ExitCode, Failure> {
+    match &command {
+        Command::Repo(RepoCommand::Init { new_claim }) => repo::init(&context, *new_claim).await,
+        Command::Repo(RepoCommand::Info) => repo::info(&context).await,
+        Command::Backup(args) => backup::run(&context, args).await,
+        Command::List => list::run(&context).await,
+        Command::Info => info::run(&context).await,
+        Command::Check => check::run(&context).await,
+        Command::Restore(args) => restore::run(&context, args).await,
+        Command::Wal(WalCommand::Push { path }) => wal::push(&context, path).await,
+        Command::Wal(WalCommand::Get { name, dest, standby: _ }) => wal::get(&context, name, dest).await,
+        Command::Wal(WalCommand::List) => wal::list(&context).await,
+        Command::Completions { .. } | Command::Man { .. } => {
+            Err(Failure::internal("a command without configuration came to the engine"))
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! `repo init` and `repo info`.
+
+use super::{Context, command_line, targets, time};
+use crate::exit_code::ExitCode;
+use crate::failure::{Explain, Failure};
+use crate::output::table::{Align, Table};
+use holdfast_engine::backup::read_control_file;
+use holdfast_engine::repository::claim::{Claimant, Identity};
+use holdfast_engine::repository::{Repository, init as engine};
+use holdfast_repo::name::ClusterName;
+use holdfast_repo::record::{ClaimRecord, ConditionalCreate};
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+const EMULATED: &str = "ignores conditional writes: a look before each write replaces them, which two writers in the same \
+                        instant can defeat; let only one server archive into it";
+
+/// Makes every repository and takes the claim on the cluster's archive, where the data directory can be read.
+pub(super) async fn init(context: &Context, new_claim: bool) -> Result<ExitCode, Failure> {
+    let cluster = &context.config.cluster.name;
+    let claimant = claimant(context, new_claim)?;
+    let (mut text, mut repositories) = (String::new(), Vec::new());
+    for configured in &context.config.repositories {
+        let target = targets::one(configured, targets::Directory::Make, None).await?;
+        let made = engine::init(&target, time::now()).await?;
+        let repository = &made.repository;
+        let claim = match &claimant {
+            None => repository.claims(cluster).await?.pop(),
+            Some(claimant) if new_claim => Some(repository.take_next_claim(cluster, claimant).await?),
+            Some(claimant) => Some(repository.take_claim(cluster, claimant).await?),
+        };
+        if repository.record().conditional_create == ConditionalCreate::Emulated {
+            context.warn(&format!("{} {EMULATED}", repository.describe()));
+        }
+        text.push_str(&init_text(repository, made.created, cluster, claim.as_ref()));
+        let mut described = description(repository);
+        described["created_now"] = json!(made.created);
+        described["claim"] = json!(claim);
+        repositories.push(described);
+    }
+    let archive_command = command_line::of_self(context, "wal push \"%p\"")?;
+    context.print(
+        || {
+            let _ = write!(
+                text,
+                "\nnext, in postgresql.conf (archive_mode needs a restart):\n  wal_level = replica\n  archive_mode = on\n  {}\n\
+                 then `holdfast check`, and `holdfast backup`\n",
+                command_line::setting("archive_command", &archive_command)
+            );
+            if !context.variables.is_empty() {
+                let _ = writeln!(text, "the server's environment needs {} as well", context.variables.join(", "));
+            }
+            text
+        },
+        || json!({ "cluster": cluster, "repositories": repositories, "archive_command": archive_command }),
+    )?;
+    Ok(ExitCode::Ok)
+}
+
+/// Who claims the archive; nobody where there is no data directory (yet).
+fn claimant(context: &Context, required: bool) -> Result<Option<Claimant>, Failure> {
+    let pgdata = match &context.config.cluster.pgdata {
+        None if required => {
+            return Err(context
+                .config
+                .cluster
+                .require_pgdata()
+                .map_or_else(Into::into, |_| Failure::internal("the data directory is set and is not")));
+        }
+        None => return Ok(None),
+        Some(pgdata) => pgdata,
+    };
+    match read_control_file(pgdata) {
+        Ok(control) => Ok(Some(Claimant {
+            identity: Identity::of_control_file(&control),
+            here: format!("the data directory {}", pgdata.display()),
+            wal_codec: context.config.wal.compression.codec(),
+            host: time::host(),
+            now: time::now(),
+        })),
+        Err(error) if required => Err(error.into()),
+        Err(error) => {
+            context.warn(&format!(
+                "the archive is not claimed for a cluster yet: {}; the first `wal push` or `backup` will do it",
+                error.explain()
+            ));
+            Ok(None)
+        }
+    }
+}
+
+fn init_text(repository: &Repository, created: bool, cluster: &ClusterName, claim: Option<&ClaimRecord>) -> String {
+    let record = repository.record();
+    let mut text = format!(
+        "{}: {}\n  repository id       {}\n  encryption          {}\n  conditional writes  {}\n",
+        repository.describe(),
+        if created { "made" } else { "is there already, and fits" },
+        record.repository_id,
+        record.encryption,
+        conditional(record.conditional_create),
+    );
+    if let Some(claim) = claim {
+        let _ = writeln!(text, "  archive {cluster}: {}", claim_text(claim));
+    }
+    text
+}
+
+fn claim_text(claim: &ClaimRecord) -> String {
+    format!(
+        "claim {} of PostgreSQL {}, system identifier {}, since {}",
+        claim.number,
+        claim.pg_major,
+        claim.system_identifier,
+        time::shown(claim.since)
+    )
+}
+
+pub(super) fn conditional(how: ConditionalCreate) -> &'static str {
+    match how {
+        ConditionalCreate::Native => "native",
+        ConditionalCreate::Emulated => "emulated",
+    }
+}
+
+/// What a repository says of itself, for JSON.
+pub(super) fn description(repository: &Repository) -> Value {
+    let record = repository.record();
+    json!({
+        "repository": repository.describe(),
+        "id": record.repository_id,
+        "format_version": record.format_version,
+        "created": record.created,
+        "encryption": record.encryption,
+        "conditional_create": record.conditional_create,
+    })
+}
+
+/// A failure as it stands beside the repositories that could be read.
+pub(super) fn unreadable(url: &str, failure: &Failure) -> Value {
+    json!({
+        "repository": url,
+        "error": { "code": failure.code.number(), "name": failure.code.name(), "message": failure.what() },
+    })
+}
+
+/// Shows the configured repositories. Those that cannot be opened fail the command, after the others were shown.
+pub(super) async fn info(context: &Context) -> Result<ExitCode, Failure> {
+    let (mut text, mut described, mut failed) = (String::new(), Vec::new(), None);
+    for (url, opened) in targets::opened(context).await {
+        let shown = match opened {
+            Ok(repository) => info_of(&repository).await,
+            Err(failure) => Err(failure),
+        };
+        match shown {
+            Ok((lines, value)) => {
+                text.push_str(&lines);
+                described.push(value);
+            }
+            Err(failure) => {
+                let _ = writeln!(text, "{url}: cannot be read: {failure}");
+                described.push(unreadable(&url, &failure));
+                failed.get_or_insert(failure);
+            }
+        }
+    }
+    context.print(|| text, || json!({ "repositories": described }))?;
+    failed.map_or(Ok(ExitCode::Ok), Err)
+}
+
+async fn info_of(repository: &Repository) -> Result<(String, Value), Failure> {
+    let record = repository.record();
+    let mut table = Table::new([
+        ("CLUSTER", Align::Left),
+        ("CLAIM", Align::Right),
+        ("POSTGRESQL", Align::Right),
+        ("SYSTEM IDENTIFIER", Align::Left),
+        ("SINCE", Align::Left),
+    ]);
+    let mut clusters = Vec::new();
+    for cluster in repository.clusters().await? {
+        let claims = repository.claims(&cluster).await?;
+        if claims.is_empty() {
+            continue;
+        }
+        for claim in &claims {
+            table.row([
+                cluster.to_string(),
+                claim.number.to_string(),
+                claim.pg_major.to_string(),
+                claim.system_identifier.to_string(),
+                time::shown(claim.since),
+            ]);
+        }
+        clusters.push(json!({ "name": cluster, "claims": claims }));
+    }
+    let mut text = format!(
+        "{}\n  repository id       {}\n  created             {}\n  encryption          {}\n  conditional writes  {}\n",
+        repository.describe(),
+        record.repository_id,
+        time::shown(record.created),
+        record.encryption,
+        conditional(record.conditional_create),
+    );
+    if table.is_empty() {
+        text.push_str("no cluster archives here yet\n");
+    } else {
+        text.push_str(&table.render());
+    }
+    let mut described = description(repository);
+    described["clusters"] = json!(clusters);
+    Ok((text, described))
+}

@@ -1,0 +1,219 @@
+//! `restore`: the flags as a wish, the plan or the report as text, and what to do next.
+
+use super::{Context, command_line, targets, time};
+use crate::args::{self, RestoreArgs};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::output::progress::Progress;
+use crate::output::size::{duration, rate, size};
+use holdfast_engine::repository::Repository;
+use holdfast_engine::restore::{
+    RestoreOptions, RestorePlan, RestoreReport, TablespaceMapping, TablespacePlace, TargetAction, TargetState, plan,
+    restore,
+};
+use holdfast_repo::recovery::{RecoveryPlan, RecoveryTarget, RecoveryWish, TargetTimeline};
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+pub(super) async fn run(context: &Context, args: &RestoreArgs) -> Result<ExitCode, Failure> {
+    let options = options(context, args)?;
+    let configured =
+        args.repo.checked_sub(1).and_then(|index| context.config.repositories.get(index)).ok_or_else(|| {
+            Failure::new(ExitCode::Usage, format!("there is no repository {}", args.repo))
+                .hint(format!("--repo counts from 1; {} are configured", context.config.repositories.len()))
+        })?;
+    let repository = Repository::open(&targets::one(configured, targets::Directory::MustExist, None).await?).await?;
+    let show = Arc::new(Progress::new(context.show));
+    let progress: Arc<dyn holdfast_engine::progress::Progress> = Arc::clone(&show) as _;
+    if args.plan {
+        let plan = plan(&repository, &options, &progress, &context.cancellation).await?;
+        show.finish();
+        context.print(|| plan_text(&plan, &repository), || serde_json::json!(plan))?;
+    } else {
+        let mut report = restore(&repository, &options, &progress, &context.cancellation).await?;
+        show.finish();
+        if !context.variables.is_empty() {
+            report.notes.push(format!(
+                "restore_command takes part of its configuration from the environment: start the server with {} set",
+                context.variables.join(", ")
+            ));
+        }
+        let root = rustix::process::geteuid().is_root();
+        if root {
+            context.warn(&format!(
+                "{} belongs to root now, and PostgreSQL refuses to run as root: `chown -R postgres: {}`, or run the restore \
+                 with sudo -u postgres",
+                report.pgdata.display(),
+                report.pgdata.display()
+            ));
+        }
+        context.print(|| report_text(&report, &repository, root, args), || serde_json::json!(report))?;
+    }
+    Ok(ExitCode::Ok)
+}
+
+fn options(context: &Context, args: &RestoreArgs) -> Result<RestoreOptions, Failure> {
+    let config = &context.config;
+    let backup = args.backup.as_deref().map(|id| {
+        id.parse().map_err(|_| {
+            Failure::new(ExitCode::Usage, format!("{id:?} is not the id of a backup"))
+                .hint("an id looks like 20260822T101500Z; `holdfast list` shows them")
+        })
+    });
+    let words = if args.standby { "wal get --standby %f \"%p\"" } else { "wal get %f \"%p\"" };
+    Ok(RestoreOptions {
+        cluster: config.cluster.name.clone(),
+        pgdata: args.pgdata.clone(),
+        wish: RecoveryWish {
+            target: match args.target() {
+                args::Target::Latest => RecoveryTarget::Latest,
+                args::Target::Immediate => RecoveryTarget::Immediate,
+                args::Target::Time(time) => RecoveryTarget::Time(time),
+                args::Target::Lsn(lsn) => RecoveryTarget::Lsn(lsn),
+                args::Target::Xid(xid) => RecoveryTarget::Xid(xid),
+                args::Target::Name(name) => RecoveryTarget::Name(name),
+            },
+            inclusive: !args.target_exclusive,
+            timeline: match args.target_timeline {
+                args::TargetTimeline::Latest => TargetTimeline::Latest,
+                args::TargetTimeline::Current => TargetTimeline::Current,
+                args::TargetTimeline::Id(timeline) => TargetTimeline::Number(timeline),
+            },
+            backup: backup.transpose()?,
+        },
+        target_action: args.target_action.map(|action| match action {
+            args::TargetAction::Pause => TargetAction::Pause,
+            args::TargetAction::Promote => TargetAction::Promote,
+            args::TargetAction::Shutdown => TargetAction::Shutdown,
+        }),
+        delta: args.delta,
+        tablespaces: args
+            .tablespaces
+            .iter()
+            .map(|(tablespace, directory)| TablespaceMapping {
+                tablespace: tablespace.clone(),
+                directory: directory.clone(),
+            })
+            .collect(),
+        standby: args.standby,
+        jobs: config.restore.jobs.get(),
+        memory_bytes: config.backup.memory_bytes,
+        restore_command: command_line::of_self(context, words)?,
+        host: time::host(),
+        now: time::now(),
+    })
+}
+
+/// The lines that plan and report share.
+fn recovery_text(text: &mut String, recovery: &RecoveryPlan, tablespaces: &[TablespacePlace]) {
+    let _ = writeln!(
+        text,
+        "  timeline    {} (the backup is of timeline {}){}",
+        recovery.timeline,
+        recovery.backup_timeline,
+        match recovery.history_files.as_slice() {
+            [] => String::new(),
+            files => format!(
+                ", by the history files of {}",
+                files.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ),
+        }
+    );
+    let _ = writeln!(
+        text,
+        "  WAL         from {}, consistent at {}{}: {} segments, {}",
+        recovery.start_lsn,
+        recovery.consistent_lsn,
+        recovery.target_lsn.map(|lsn| format!(", target at {lsn}")).unwrap_or_default(),
+        recovery.segment_count,
+        size(recovery.wal_bytes)
+    );
+    for range in &recovery.segments {
+        let _ = writeln!(text, "              {} to {} ({})", range.first, range.last, range.count);
+    }
+    let _ = writeln!(text, "  window      {}", recovery.window);
+    for place in tablespaces {
+        let _ = writeln!(
+            text,
+            "  tablespace  {} ({}) from {} to {}",
+            place.name,
+            place.oid,
+            place.original,
+            place.location.display()
+        );
+    }
+}
+
+fn state_text(state: TargetState) -> &'static str {
+    match state {
+        TargetState::Fresh => "empty",
+        TargetState::Resumed => "an interrupted restore of this backup, which is continued",
+        TargetState::Delta => "a data directory, brought to the state of the backup",
+    }
+}
+
+fn plan_text(plan: &RestorePlan, repository: &Repository) -> String {
+    let mut text =
+        format!("would restore backup {} of {} from {}\n", plan.recovery.backup, plan.cluster, repository.describe());
+    let _ = writeln!(text, "  into        {}: {}", plan.pgdata.display(), state_text(plan.target_state));
+    let at_most = if plan.target_state == TargetState::Fresh { "" } else { "at most " };
+    let _ = writeln!(
+        text,
+        "  files       {}: {at_most}{} to fetch, {at_most}{} to write, {} of holes",
+        plan.file_count,
+        size(plan.fetch_bytes),
+        size(plan.write_bytes),
+        size(plan.hole_bytes)
+    );
+    recovery_text(&mut text, &plan.recovery, &plan.tablespaces);
+    let _ = writeln!(text, "  writes      {} and, into postgresql.auto.conf:", plan.signal_file);
+    for line in &plan.auto_conf_lines {
+        let _ = writeln!(text, "              {line}");
+    }
+    for note in &plan.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    text.push_str("nothing was written\n");
+    text
+}
+
+fn report_text(report: &RestoreReport, repository: &Repository, root: bool, args: &RestoreArgs) -> String {
+    let mut text = format!(
+        "backup {} of {} is restored from {} into {}\n",
+        report.backup,
+        report.cluster,
+        repository.describe(),
+        report.pgdata.display()
+    );
+    let _ = writeln!(text, "  found       {}", state_text(report.target_state));
+    let _ = writeln!(
+        text,
+        "  files       {}: {} fetched, {} written, {} of holes, {} kept, in {}{}",
+        report.file_count,
+        size(report.fetched_bytes),
+        size(report.written_bytes),
+        size(report.hole_bytes),
+        size(report.reused_bytes),
+        duration(report.duration),
+        rate(report.written_bytes, report.duration).map(|rate| format!(", {rate}")).unwrap_or_default()
+    );
+    recovery_text(&mut text, &report.recovery, &report.tablespaces);
+    for note in &report.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    let _ = writeln!(text, "next: {}", next_text(report, root));
+    let promotes = args.target_action == Some(args::TargetAction::Promote);
+    if args.standby || (args.target() != args::Target::Latest && !promotes) {
+        let _ = writeln!(text, "to open it for writing: {}", promote_text(&report.pgdata));
+    }
+    text
+}
+
+fn next_text(report: &RestoreReport, root: bool) -> String {
+    if root { format!("{}, as the user postgres (not as root)", report.next) } else { report.next.clone() }
+}
+
+fn promote_text(pgdata: &Path) -> String {
+    format!("pg_ctl -D {} promote", pgdata.display())
+}

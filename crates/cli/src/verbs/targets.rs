@@ -1,0 +1,164 @@
+//! The configured repositories as the engine takes them.
+//!
+//! What `repo init` found out about a store's conditional writes stands in the repository's record. [`AsRecorded`] reads
+//! it as it passes by, so that no command needs a request more: the engine reads the record before it writes anything, and
+//! `repo init` writes the record before anything else but its probe and the key slot.
+
+use super::Context;
+use crate::config::repository::{KeySource, Repository as Configured};
+use crate::failure::Failure;
+use async_trait::async_trait;
+use bytes::Bytes;
+use holdfast_engine::repository::{Repository, RepositoryTarget, Unlock};
+use holdfast_repo::key::Secret;
+use holdfast_repo::name::REPOSITORY_OBJECT;
+use holdfast_repo::record::{ConditionalCreate as Recorded, RepositoryRecord, decode_plain};
+use holdfast_store::{
+    ConditionalCreate, ObjectInfo, ObjectName, PutMode, Store, StoreConfig, StoreError, StoreErrorKind, Upload,
+};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+/// The object that `repo init` tries conditional writes with; always written the native way.
+const PROBE_OBJECT: &str = "probe";
+
+/// Whether the directory of a repository may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Directory {
+    /// It must be there: a disk that is not mounted must not look like an empty repository.
+    MustExist,
+    /// It is made, with its parents.
+    Make,
+}
+
+/// All configured repositories, in their order. `deadline` bounds the repetitions of each request.
+pub(super) async fn all(context: &Context, deadline: Option<Duration>) -> Result<Vec<RepositoryTarget>, Failure> {
+    let mut targets = Vec::new();
+    for configured in &context.config.repositories {
+        targets.push(one(configured, Directory::MustExist, deadline).await?);
+    }
+    Ok(targets)
+}
+
+/// One repository.
+pub(super) async fn one(
+    configured: &Configured,
+    directory: Directory,
+    deadline: Option<Duration>,
+) -> Result<RepositoryTarget, Failure> {
+    let mut config = configured.store_config()?;
+    if let Some(deadline) = deadline {
+        config.retry.deadline = deadline;
+    }
+    let unlock = match configured.key_source(|name| std::env::var(name).ok())? {
+        KeySource::None => Unlock::NotEncrypted,
+        KeySource::Passphrase(passphrase) => Unlock::Passphrase(Secret::new(passphrase.expose().as_bytes())),
+        KeySource::Key(key) => Unlock::KeyFile(Secret::new(key)),
+    };
+    let native = match directory {
+        Directory::MustExist => holdfast_store::open(&config).await?,
+        Directory::Make => holdfast_store::open_or_create(&config).await?,
+    };
+    let store = Arc::new(AsRecorded { native, config, emulated: OnceCell::new() });
+    Ok(RepositoryTarget { store, unlock })
+}
+
+/// Every configured repository, opened or with the reason why not, so that one that is gone does not hide the others.
+pub(super) async fn opened(context: &Context) -> Vec<(String, Result<Repository, Failure>)> {
+    let opening = context.config.repositories.iter().map(|configured| async {
+        let opened = async { Ok(Repository::open(&one(configured, Directory::MustExist, None).await?).await?) };
+        (configured.location().to_string(), opened.await)
+    });
+    futures::future::join_all(opening).await
+}
+
+/// A store that keeps conditional writes as the repository's record says.
+#[derive(Debug)]
+struct AsRecorded {
+    native: Arc<dyn Store>,
+    config: StoreConfig,
+    emulated: OnceCell<Arc<dyn Store>>,
+}
+
+impl AsRecorded {
+    fn store(&self) -> &Arc<dyn Store> {
+        self.emulated.get().unwrap_or(&self.native)
+    }
+
+    async fn emulate(&self) -> Result<(), StoreError> {
+        let open = || async {
+            let config = StoreConfig { conditional_create: ConditionalCreate::Emulated, ..self.config.clone() };
+            holdfast_store::open(&config).await
+        };
+        self.emulated.get_or_try_init(open).await.map(|_| ())
+    }
+
+    /// Looks at the record of the repository. One that does not parse is the engine's to refuse.
+    async fn heed(&self, name: &ObjectName, body: &[u8]) -> Result<(), StoreError> {
+        if name.as_ref() == REPOSITORY_OBJECT
+            && let Ok(record) = decode_plain::<RepositoryRecord>(body)
+            && record.conditional_create == Recorded::Emulated
+        {
+            self.emulate().await?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for AsRecorded {
+    async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
+        if name.as_ref() == PROBE_OBJECT {
+            let answer = self.native.put(name, body, mode).await;
+            // A store that refuses the condition by name would refuse the key slot, too, which is written next.
+            if let Err(error) = &answer
+                && matches!(error.kind(), StoreErrorKind::Unsupported | StoreErrorKind::InvalidConfig)
+            {
+                self.emulate().await?;
+            }
+            return answer;
+        }
+        self.heed(name, &body).await?;
+        self.store().put(name, body, mode).await
+    }
+
+    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        let body = self.store().get(name).await?;
+        self.heed(name, &body).await?;
+        Ok(body)
+    }
+
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.store().get_range(name, range).await
+    }
+
+    async fn get_tail(&self, name: &ObjectName, bytes: u64) -> Result<(Bytes, u64), StoreError> {
+        self.store().get_tail(name, bytes).await
+    }
+
+    async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
+        self.store().head(name).await
+    }
+
+    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.store().list(prefix, start_after).await
+    }
+
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.store().list_folders(prefix).await
+    }
+
+    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
+        self.store().delete(names).await
+    }
+
+    async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
+        self.store().begin_upload(name, mode).await
+    }
+
+    fn describe(&self) -> String {
+        self.native.describe()
+    }
+}
