@@ -180,8 +180,9 @@ mod tests {
         for (number, &(pack, offset, length, inside)) in extents.iter().enumerate() {
             let hash = ChunkHash::of(&number.to_le_bytes());
             let extent = Extent::stored(hash, pack, FrameLocation { offset, length }, inside, 1000);
+            let path = format!("f{number}");
             let entry = FileEntry {
-                path: format!("f{number}").as_bytes(),
+                path: path.as_bytes(),
                 kind: FileKind::File { crc32c: 0, extents: &[extent] },
                 mode: 0o600,
                 size_bytes: 1000,

@@ -439,3 +439,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
         .await
         .unwrap_or_else(|e| Err(What::Internal(format!("a blocking task failed: {e}")).into()))
 }
+
+#[cfg(test)]
+mod tests;

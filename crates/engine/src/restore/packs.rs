@@ -52,11 +52,16 @@ impl Packs {
         cell.get_or_try_init(read).await.cloned()
     }
 
-    /// Bytes of a pack.
+    /// Bytes of a pack: exactly those, whatever the store thinks of its answer.
     pub(super) async fn bytes(&self, pack: u32, range: std::ops::Range<u64>) -> Result<Bytes, Error> {
         let name = object_name(&self.entry(pack)?.name)?;
-        let read = self.repository.store().get_range(&name, range.clone()).await;
-        read.doing(|| format!("reading bytes {} to {} of {name}", range.start, range.end))
+        let reading = || format!("reading bytes {} to {} of {name}", range.start, range.end);
+        let bytes = self.repository.store().get_range(&name, range.clone()).await.doing(reading)?;
+        if bytes.len() as u64 == range.end - range.start {
+            return Ok(bytes);
+        }
+        let truncated = Fault::Truncated { needed: range.end - range.start, available: bytes.len() as u64 };
+        Err(truncated.of(name.to_string())).doing(reading)
     }
 
     /// A small file in memory, checked against its hashes and its CRC-32C.

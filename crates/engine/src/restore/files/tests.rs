@@ -21,8 +21,9 @@ fn files(directory: &Path, count: u32) -> Files {
     let location = FrameLocation { offset: 100, length: 100 };
     let extent = |length| Extent::stored(ChunkHash::of(b""), 0, location, 0, length);
     for number in 0..count {
+        let path = format!("f{number}");
         let entry = FileEntry {
-            path: format!("f{number}").as_bytes(),
+            path: path.as_bytes(),
             kind: FileKind::File { crc32c: 0, extents: &[extent(EXTENT), extent(10)] },
             mode: 0o640,
             size_bytes: u64::from(EXTENT) + 10,

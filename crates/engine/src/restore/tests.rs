@@ -1,0 +1,378 @@
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+mod sample;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use holdfast_repo::recovery::TargetTimeline;
+use holdfast_store::{Fault, FaultRule, Faulty, Operation, Store};
+
+use self::sample::{CONTROL, Sample, label_start, noise};
+use super::*;
+use crate::progress::Silent;
+use crate::repository::RepositoryTarget;
+
+#[tokio::test]
+async fn a_fresh_restore_is_the_backup_to_the_last_byte() {
+    for encrypted in [false, true] {
+        let sample = Sample::new(encrypted).await;
+        assert_eq!(label_start(), sample.backup.start_lsn);
+        let report = sample.restore().await.unwrap();
+        sample.check();
+        assert_eq!(report.target_state, TargetState::Fresh);
+        assert_eq!((report.reused_bytes, report.removed_entries), (0, 0));
+        let holes = fs::metadata(sample.pgdata().join("base/5/1262")).unwrap();
+        assert_eq!((holes.len(), holes.blocks()), (3 * 64 * 1024, 0));
+        assert_eq!(holes.mtime(), 1_787_393_700);
+        assert_eq!(report.hole_bytes, 6 * 64 * 1024);
+        assert!(report.fetched_bytes > 0 && report.written_bytes > 0);
+        assert_eq!(
+            report.next,
+            format!(
+                "start it with `pg_ctl -D {} start`: it recovers along timeline 1 to the end of the archived WAL and \
+                 opens for writing on a new timeline",
+                sample.pgdata().display()
+            )
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_plan_writes_nothing_and_knows_what_the_restore_does() {
+    let sample = Sample::new(true).await;
+    let progress: Arc<dyn Progress> = Arc::new(Silent);
+    let planned = plan(&sample.repository, &sample.options(), &progress, &CancellationToken::new()).await.unwrap();
+    assert!(!sample.pgdata().exists());
+    let report = sample.restore().await.unwrap();
+    assert_eq!(planned.fetch_bytes, report.fetched_bytes);
+    assert_eq!(planned.write_bytes, report.written_bytes);
+    assert_eq!(planned.recovery, report.recovery);
+    assert_eq!(planned.recovery.segment_count, 3);
+    assert_eq!(planned.signal_file, "recovery.signal");
+    let json = serde_json::to_value(&planned).unwrap();
+    assert_eq!(json.pointer("/recovery/backup").and_then(|b| b.as_str()), Some("20260822T101500Z"));
+    assert_eq!(json.pointer("/target_state").and_then(|b| b.as_str()), Some("fresh"));
+}
+
+#[tokio::test]
+async fn a_standby_gets_its_own_signal_file() {
+    let sample = Sample::new(false).await;
+    let options = RestoreOptions { standby: true, ..sample.options() };
+    sample.restore_with(&sample.repository, &options).await.unwrap();
+    assert!(sample.pgdata().join("standby.signal").exists());
+    assert!(!sample.pgdata().join("recovery.signal").exists());
+    let auto_conf = fs::read_to_string(sample.pgdata().join("postgresql.auto.conf")).unwrap();
+    assert!(auto_conf.contains("recovery_target_timeline = 'latest'"));
+}
+
+#[tokio::test]
+async fn a_restore_over_itself_is_refused_and_with_delta_fetches_nothing() {
+    let sample = Sample::new(true).await;
+    sample.restore().await.unwrap();
+    let error = sample.restore().await.unwrap_err();
+    assert!(matches!(*error.what, What::NotEmpty { .. }));
+    sample.check();
+    let options = RestoreOptions { delta: true, ..sample.options() };
+    let report = sample.restore_with(&sample.repository, &options).await.unwrap();
+    assert_eq!((report.target_state, report.fetched_bytes, report.written_bytes), (TargetState::Delta, 0, 0));
+    assert!(report.reused_bytes > 0);
+    sample.check();
+}
+
+#[tokio::test]
+async fn delta_brings_back_whatever_was_changed() {
+    let sample = Sample::new(false).await;
+    sample.restore().await.unwrap();
+    let pgdata = sample.pgdata();
+    let change = |path: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut content = fs::read(pgdata.join(path)).unwrap();
+        change(&mut content);
+        fs::write(pgdata.join(path), content).unwrap();
+    };
+    change("base/5/1259", &|content| content[700_000] ^= 1);
+    change("base/5/1260", &|content| content[100_000] = 1);
+    change("base/5/1261", &|content| content.extend_from_slice(b"more"));
+    change("base/5/1262", &|content| content.truncate(10));
+    change("base/5/1263", &|content| content.truncate(70_000));
+    fs::remove_file(pgdata.join("base/5/s001")).unwrap();
+    fs::write(pgdata.join("base/5/99999"), "a new table").unwrap();
+    fs::create_dir_all(pgdata.join("base/6/deep")).unwrap();
+    fs::write(pgdata.join("pg_wal/000000010000000000000007"), "old WAL").unwrap();
+    fs::write(sample.fast().join("PG_18_202506291/5/77"), "a new table").unwrap();
+    // Something of another version in the tablespace is not ours to remove.
+    fs::create_dir(sample.fast().join("PG_17_202406281")).unwrap();
+    // A link in the place of a directory or file leads out and must not be followed.
+    let outside = sample.directory.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("kept"), "kept").unwrap();
+    fs::remove_dir_all(pgdata.join("pg_wal")).unwrap();
+    std::os::unix::fs::symlink(&outside, pgdata.join("pg_wal")).unwrap();
+    fs::remove_file(pgdata.join("PG_VERSION")).unwrap();
+    std::os::unix::fs::symlink(outside.join("kept"), pgdata.join("PG_VERSION")).unwrap();
+    // Another name of a file must not change with it.
+    let other_name = sample.directory.path().join("other-name");
+    fs::hard_link(pgdata.join("base/5/s002"), &other_name).unwrap();
+    fs::write(&other_name, "changed").unwrap();
+
+    let options = RestoreOptions { delta: true, ..sample.options() };
+    let report = sample.restore_with(&sample.repository, &options).await.unwrap();
+    assert_eq!(fs::read(outside.join("kept")).unwrap(), b"kept");
+    assert_eq!(fs::read(&other_name).unwrap(), b"changed");
+    assert!(report.fetched_bytes < 600_000, "{report:?}");
+    assert!(sample.fast().join("PG_17_202406281").exists());
+    fs::remove_dir(sample.fast().join("PG_17_202406281")).unwrap();
+    sample.check();
+}
+
+/// A failure at every single request: the directory cannot start, and the next run completes it.
+#[tokio::test]
+async fn a_restore_that_fails_at_any_request_is_resumed() {
+    let sample = Sample::new(true).await;
+    let mut completed = 0;
+    for requests in 1.. {
+        let faulty = Arc::new(Faulty::new(Arc::clone(&sample.store), requests, Vec::new()));
+        faulty.set_active(false);
+        let target = RepositoryTarget { store: faulty.clone() as Arc<dyn Store>, unlock: sample.target.unlock.clone() };
+        let repository = Repository::open(&target).await.unwrap();
+        faulty.crash_after(requests);
+        faulty.set_active(true);
+        match sample.restore_with(&repository, &sample.options()).await {
+            Ok(_) => {
+                completed += 1;
+                assert!(requests > 10);
+            }
+            Err(_) => {
+                sample.check_interrupted();
+                sample.restore().await.unwrap();
+            }
+        }
+        sample.check();
+        fs::remove_dir_all(sample.pgdata()).unwrap();
+        fs::remove_dir_all(sample.fast()).unwrap();
+        if completed > 0 {
+            break;
+        }
+    }
+}
+
+/// One read after the other comes back short or with a flipped bit, and nothing wrong is ever left behind.
+#[tokio::test]
+async fn wrong_answers_are_noticed_and_resumed() {
+    let sample = Sample::new(false).await;
+    for seed in 0..40 {
+        let fault = if seed % 2 == 0 { Fault::FlipBit } else { Fault::Truncate };
+        let rule = FaultRule::new(&[Operation::GetRange], 0.1, fault).on("main/packs/");
+        let faulty = Arc::new(Faulty::new(Arc::clone(&sample.store), seed, vec![rule]));
+        let target = RepositoryTarget { store: faulty.clone() as Arc<dyn Store>, unlock: sample.target.unlock.clone() };
+        let repository = Repository::open(&target).await.unwrap();
+        let mut runs = 0;
+        loop {
+            runs += 1;
+            let injected = faulty.injected();
+            match sample.restore_with(&repository, &sample.options()).await {
+                Ok(_) => break,
+                Err(error) => {
+                    assert!(faulty.injected() > injected, "seed {seed}: {error}");
+                    assert!(matches!(*error.what, What::Format(_)), "seed {seed}: {error}");
+                    sample.check_interrupted();
+                }
+            }
+            assert!(runs < 200, "seed {seed} does not come to an end");
+        }
+        sample.check();
+        fs::remove_dir_all(sample.pgdata()).unwrap();
+        fs::remove_dir_all(sample.fast()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn damaged_packs_fail_with_pack_and_file_and_are_resumable() {
+    for encrypted in [false, true] {
+        let sample = Sample::new(encrypted).await;
+        let (first, second) = (sample.packs[0].name.clone(), sample.packs[1].name.clone());
+        let good = sample.store.get(&first.parse().unwrap()).await.unwrap();
+        sample
+            .replace(&first, |mut bytes| {
+                bytes[200_000] ^= 1;
+                bytes
+            })
+            .await;
+        let error = sample.restore().await.unwrap_err();
+        assert!(matches!(&*error.what, What::Format(e) if e.to_string().contains(&first)), "{error}");
+        assert!(error.doing.iter().any(|phrase| phrase.starts_with("restoring base/5/")), "{error}");
+        sample.check_interrupted();
+        // Put right, the same command goes on.
+        sample.replace(&first, |_| good.to_vec()).await;
+        let report = sample.restore().await.unwrap();
+        assert_eq!(report.target_state, TargetState::Resumed);
+        sample.check();
+        fs::remove_dir_all(sample.pgdata()).unwrap();
+        fs::remove_dir_all(sample.fast()).unwrap();
+
+        // Another pack's bytes under this name, cut or filled up to its size.
+        let other = sample.store.get(&second.parse().unwrap()).await.unwrap();
+        sample
+            .replace(&first, |bytes| {
+                let mut swapped = other.to_vec();
+                swapped.resize(bytes.len(), 0);
+                swapped
+            })
+            .await;
+        let error = sample.restore().await.unwrap_err();
+        assert!(matches!(&*error.what, What::Format(e) if e.to_string().contains(&first)), "{error}");
+        assert!(!sample.pgdata().join("global/pg_control").exists());
+    }
+}
+
+#[tokio::test]
+async fn packs_that_are_missing_or_short_are_refused_before_anything_is_written() {
+    let sample = Sample::new(false).await;
+    let name = sample.packs[1].name.clone();
+    sample
+        .replace(&name, |mut bytes| {
+            bytes.pop();
+            bytes
+        })
+        .await;
+    let error = sample.restore().await.unwrap_err();
+    let size_bytes = sample.packs[1].size_bytes;
+    assert_eq!(
+        error.what.to_string(),
+        format!(
+            "{name} in {} does not read back as it was stored: it has {} bytes, the manifest says {size_bytes}",
+            sample.repository.describe(),
+            size_bytes - 1
+        )
+    );
+    sample.store.delete(&[name.parse().unwrap()]).await.unwrap();
+    let error = sample.restore().await.unwrap_err();
+    assert!(error.what.to_string().ends_with("it is not there"), "{error}");
+    assert!(!sample.pgdata().exists());
+}
+
+#[tokio::test]
+async fn another_manifest_than_the_summary_names_is_refused() {
+    let sample = Sample::new(false).await;
+    let name = sample.backup.manifest.name.clone();
+    sample
+        .replace(&name, |mut bytes| {
+            bytes.push(0);
+            bytes
+        })
+        .await;
+    let error = sample.restore().await.unwrap_err();
+    assert!(matches!(*error.what, What::NotReadable { .. }), "{error}");
+    assert!(!sample.pgdata().exists());
+}
+
+#[tokio::test]
+async fn missing_wal_is_refused_with_the_first_missing_segment() {
+    let sample = Sample::new(false).await;
+    let wal = sample.store.list("main/wal/", None).await.unwrap();
+    let second = wal.iter().find(|object| object.name.as_ref().contains("000000010000000000000021")).unwrap();
+    sample.store.delete(std::slice::from_ref(&second.name)).await.unwrap();
+    let error = sample.restore().await.unwrap_err();
+    assert!(matches!(*error.what, What::Unreachable(_)), "{error}");
+    assert!(error.what.to_string().contains("000000010000000000000021"), "{error}");
+    assert!(!sample.pgdata().exists());
+}
+
+#[tokio::test]
+async fn targets_that_cannot_be_reached_are_refused() {
+    let sample = Sample::new(false).await;
+    let wish = |target| RecoveryWish { target, inclusive: true, timeline: TargetTimeline::Latest, backup: None };
+    for target in [
+        RecoveryTarget::Lsn("0/1000000".parse().unwrap()),
+        RecoveryTarget::Lsn("9/0".parse().unwrap()),
+        RecoveryTarget::Time("2020-01-01T00:00:00Z".parse().unwrap()),
+        RecoveryTarget::Time("2030-01-01T00:00:00Z".parse().unwrap()),
+        RecoveryTarget::Xid(4711),
+        RecoveryTarget::Name("nowhere".to_owned()),
+    ] {
+        let options = RestoreOptions { wish: wish(target), ..sample.options() };
+        let error = sample.restore_with(&sample.repository, &options).await.unwrap_err();
+        assert!(matches!(*error.what, What::Unreachable(_)), "{error}");
+        assert!(!sample.pgdata().exists());
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_restore_is_resumed() {
+    let sample = Sample::new(false).await;
+    let rule = FaultRule::new(&[Operation::GetRange], 1.0, Fault::Delay(Duration::from_millis(30))).on("main/packs/");
+    let slow = Arc::new(Faulty::new(Arc::clone(&sample.store), 1, vec![rule]));
+    let target = RepositoryTarget { store: slow, unlock: sample.target.unlock.clone() };
+    let repository = Repository::open(&target).await.unwrap();
+    for milliseconds in [1, 50, 150, 200, 250] {
+        let cancel = CancellationToken::new();
+        let later = cancel.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            later.cancel();
+        });
+        let progress: Arc<dyn Progress> = Arc::new(Silent);
+        match restore(&repository, &sample.options(), &progress, &cancel).await {
+            Ok(_) => break,
+            Err(error) => {
+                assert!(matches!(*error.what, What::Cancelled), "{error}");
+                sample.check_interrupted();
+            }
+        }
+    }
+    if sample.pgdata().join(RESUME_POINT).exists() || !sample.pgdata().exists() {
+        sample.restore().await.unwrap();
+    }
+    sample.check();
+}
+
+/// A directory in which nothing can be made stands for a disk that takes no more: the error names the file, the
+/// directory cannot start, and the restore goes on when there is room.
+#[tokio::test]
+async fn a_file_that_cannot_be_written_fails_the_restore_and_is_resumed() {
+    let sample = Sample::new(false).await;
+    // Something non-empty stands where a file belongs; only a resume removes it.
+    let options = sample.options();
+    fs::create_dir(sample.pgdata()).unwrap();
+    let found = {
+        let crew = Crew::new(1).unwrap();
+        preflight::preflight(&sample.repository, &options, &crew, &Silent, &CancellationToken::new()).await.unwrap()
+    };
+    let (_, lock) = prepare::take(&found.layout, &found.wanted(&options)).unwrap();
+    drop(lock);
+    fs::create_dir_all(sample.pgdata().join("base/5/1259/in-the-way")).unwrap();
+    let found = Arc::new(found);
+    let progress: Arc<dyn Progress> = Arc::new(Silent);
+    let crew = Crew::new(1).unwrap();
+    let cancel = CancellationToken::new();
+    let moved = move_data(&sample.repository, &options, &found, TargetState::Fresh, &crew, &progress, &cancel).await;
+    let error = moved.unwrap_err();
+    let path = sample.pgdata().join("base/5/1259");
+    assert!(matches!(&*error.what, What::File { operation: "create", path: p, .. } if *p == path), "{error}");
+    sample.check_interrupted();
+    sample.restore().await.unwrap();
+    sample.check();
+}
+
+#[tokio::test]
+async fn a_crash_between_control_file_and_resume_point_is_resumed() {
+    let sample = Sample::new(false).await;
+    sample.restore().await.unwrap();
+    let options = sample.options();
+    let crew = Crew::new(1).unwrap();
+    let empty =
+        RestoreOptions { pgdata: sample.directory.path().join("new"), tablespaces: Vec::new(), ..options.clone() };
+    let found =
+        preflight::preflight(&sample.repository, &empty, &crew, &Silent, &CancellationToken::new()).await.unwrap();
+    let layout = layout::Layout::new(&sample.pgdata(), &sample.backup.tablespaces, &options.tablespaces).unwrap();
+    let point = ResumePoint { tablespaces: layout.tablespaces().to_vec(), ..found.point.clone() };
+    ResumeLock::take(&sample.pgdata()).unwrap().record(&point).unwrap();
+    assert_eq!(fs::read(sample.pgdata().join("global/pg_control")).unwrap(), CONTROL);
+    let report = sample.restore().await.unwrap();
+    assert_eq!((report.target_state, report.fetched_bytes), (TargetState::Resumed, 0));
+    sample.check();
+}
+
+#[test]
+fn the_noise_of_the_sample_does_not_repeat() {
+    assert_ne!(noise(1, 100), noise(2, 100));
+}

@@ -1,0 +1,477 @@
+//! A repository with one backup, made by hand from the format's own writers, and the directory it should give.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::{BackupLabel, ControlFile, Lsn, SegmentName, TimelineId, WalFileName};
+use holdfast_repo::chunk::is_all_zero;
+use holdfast_repo::codec::{Codec, Compression, Compressor};
+use holdfast_repo::frame::FrameKind;
+use holdfast_repo::key::Secret;
+use holdfast_repo::manifest::{Extent, FileEntry, FileKind, Manifest, ManifestHeader, ManifestWriter, PackEntry};
+use holdfast_repo::name::{self, ClaimNumber};
+use holdfast_repo::pack::PackWriter;
+use holdfast_repo::record::{
+    BackupRecord, BackupType, ChecksumFailures, EncryptionKind, ManifestEntry, TablespaceEntry, sha256_hex,
+};
+use holdfast_repo::{ChunkHash, wal_object};
+use holdfast_store::{MemoryStore, PutMode, Store};
+
+use super::super::*;
+use crate::progress::Silent;
+use crate::repository::claim::{Claimant, Identity};
+use crate::repository::{RepositoryTarget, Unlock, init, object_name};
+
+pub(super) const CONTROL: &[u8] = include_bytes!("../../../../pgtypes/tests/fixtures/pg_control.18");
+
+/// Eight pages: small enough that small files have several extents.
+const EXTENT: usize = 64 * 1024;
+
+const BACKUP: &str = "20260822T101500Z";
+
+/// A file, directory (no content) or link of the sample.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Entry {
+    Directory,
+    File(Vec<u8>),
+    Link(&'static str),
+}
+
+pub(super) struct Sample {
+    pub directory: tempfile::TempDir,
+    pub store: Arc<dyn Store>,
+    pub target: RepositoryTarget,
+    pub repository: Repository,
+    pub entries: BTreeMap<String, Entry>,
+    pub packs: Vec<PackEntry>,
+    pub backup: BackupRecord,
+}
+
+/// Bytes that neither compress nor repeat.
+pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+pub(super) fn now() -> DateTime<Utc> {
+    "2026-11-22T11:00:00Z".parse().unwrap()
+}
+
+fn entries(original_tablespace: &str) -> BTreeMap<String, Entry> {
+    let mut holes = noise(2, 6 * EXTENT);
+    holes[EXTENT..3 * EXTENT].fill(0);
+    holes[5 * EXTENT..].fill(0);
+    let label = "START WAL LOCATION: 0/2000028 (file 000000010000000000000020)\nCHECKPOINT LOCATION: 0/2000060\n\
+                 BACKUP METHOD: streamed\nBACKUP FROM: primary\nSTART TIME: 2026-08-22 10:15:00 UTC\nLABEL: x\n\
+                 START TIMELINE: 1\n";
+    let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+    for directory in [
+        "",
+        "base",
+        "base/5",
+        "global",
+        "pg_wal",
+        "pg_wal/archive_status",
+        "pg_tblspc",
+        "pg_tblspc/16400",
+        "pg_tblspc/16400/PG_18_202506291",
+        "pg_tblspc/16400/PG_18_202506291/5",
+    ] {
+        entries.insert(directory.to_owned(), Entry::Directory);
+    }
+    for (path, content) in [
+        ("PG_VERSION", b"18\n".to_vec()),
+        ("base/5/1259", noise(1, 20 * EXTENT + 8192)),
+        ("base/5/1260", holes),
+        ("base/5/1261", Vec::new()),
+        ("base/5/1262", vec![0; 3 * EXTENT]),
+        ("base/5/1263", vec![7; 2 * EXTENT]),
+        ("pg_tblspc/16400/PG_18_202506291/5/16500", noise(3, 3 * EXTENT)),
+        ("postgresql.conf", b"port = 5432\n".to_vec()),
+        ("postgresql.auto.conf", b"work_mem = '8MB'\nrestore_command = 'old'\n".to_vec()),
+        ("standby.signal", Vec::new()),
+        ("backup_label", label.as_bytes().to_vec()),
+        ("tablespace_map", format!("16400 {original_tablespace}\n").into_bytes()),
+        ("global/pg_control", CONTROL.to_vec()),
+    ] {
+        entries.insert(path.to_owned(), Entry::File(content));
+    }
+    for number in 0..300_u64 {
+        entries.insert(format!("base/5/s{number:03}"), Entry::File(noise(100 + number, 200 + number as usize)));
+    }
+    entries.insert("log".to_owned(), Entry::Link("/var/log/somewhere"));
+    entries
+}
+
+/// Puts frames into packs of about a megabyte.
+struct Packer<'a> {
+    repository: &'a Repository,
+    compressor: Compressor,
+    open: Option<(PackWriter, Vec<u8>)>,
+    packs: Vec<PackEntry>,
+    done: Vec<(String, Vec<u8>)>,
+}
+
+impl Packer<'_> {
+    fn frame(&mut self, raw: &[u8]) -> (u32, holdfast_repo::FrameLocation) {
+        let number = self.packs.len() as u32;
+        let (writer, bytes) = self.open.get_or_insert_with(|| {
+            let name = name::pack(&"main".parse().unwrap(), &BACKUP.parse().unwrap(), number);
+            let (writer, head) = PackWriter::new(&name, self.repository.id(), self.repository.key()).unwrap();
+            (writer, head.to_vec())
+        });
+        let frame = self.compressor.compress(FrameKind::Data, raw).unwrap();
+        let (location, sealed) = writer.append(frame, &[]).unwrap();
+        bytes.extend_from_slice(&sealed);
+        if writer.is_full(1 << 20) {
+            self.close();
+        }
+        (number, location)
+    }
+
+    fn close(&mut self) {
+        let Some((writer, mut bytes)) = self.open.take() else { return };
+        let name = writer.name().to_owned();
+        bytes.extend_from_slice(&writer.finish().unwrap());
+        self.packs.push(PackEntry { name: name.clone(), size_bytes: bytes.len() as u64 });
+        self.done.push((name, bytes));
+    }
+}
+
+impl Sample {
+    /// A fresh repository in memory, encrypted or not, with the backup and its WAL.
+    pub(super) async fn new(encrypted: bool) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let unlock = if encrypted { Unlock::KeyFile(Secret::new(noise(9, 32))) } else { Unlock::NotEncrypted };
+        let target = RepositoryTarget { store: Arc::clone(&store), unlock };
+        let repository = init::init(&target, now()).await.unwrap().repository;
+        let control = ControlFile::parse(CONTROL).unwrap();
+        let claimant = Claimant {
+            identity: Identity::of_control_file(&control),
+            here: "a test".to_owned(),
+            wal_codec: Codec::Zstd,
+            host: "db1".to_owned(),
+            now: now(),
+        };
+        repository.take_claim(&"main".parse().unwrap(), &claimant).await.unwrap();
+
+        let original = directory.path().join("original").to_str().unwrap().to_owned();
+        let entries = entries(&original);
+        let (manifest, packs) = Self::store_packs(&repository, &entries, &original).await;
+        let object_id = name::manifest(&"main".parse().unwrap(), &BACKUP.parse().unwrap());
+        let object = ManifestWriter::write(&object_id, repository.id(), repository.key(), &manifest).unwrap();
+        let backup = Self::record(&control, &repository, &object_id, &object, &original);
+        repository.store().put(&object_name(&object_id).unwrap(), object, PutMode::Create).await.unwrap();
+        let summary = name::backup_summary(&backup.cluster, &backup.backup_id);
+        repository.create_record(&summary, &backup).await.unwrap();
+        let sample = Self { directory, store, target, repository, entries, packs, backup };
+        for segment in 0x20..=0x22 {
+            sample.put_segment(segment).await;
+        }
+        sample
+    }
+
+    /// Archives a segment in which nothing happens.
+    pub(super) async fn put_segment(&self, number: u64) {
+        let segment = SegmentName::from_number(number, TimelineId::FIRST, self.backup.wal_segment_size).unwrap();
+        let file = WalFileName::Segment(segment);
+        let object = name::wal_file(
+            &self.backup.cluster,
+            ClaimNumber::FIRST,
+            &file,
+            Codec::Zstd,
+            self.repository.is_encrypted(),
+        );
+        let facts = serde_json::json!({ "first_record_lsn": segment.start_lsn(self.backup.wal_segment_size) });
+        let (id, key) = (self.repository.id(), self.repository.key());
+        let bytes =
+            wal_object::encode(&object, &file.to_string(), b"WAL", Compression::of(Codec::Zstd), id, key, facts)
+                .unwrap();
+        self.repository.store().put(&object_name(&object).unwrap(), bytes, PutMode::Create).await.unwrap();
+    }
+
+    async fn store_packs(
+        repository: &Repository,
+        entries: &BTreeMap<String, Entry>,
+        original: &str,
+    ) -> (Manifest, Vec<PackEntry>) {
+        let header = ManifestHeader {
+            backup: BACKUP.to_owned(),
+            cluster: "main".to_owned(),
+            extent_bytes: EXTENT as u32,
+            details: serde_json::Map::new(),
+        };
+        let mut manifest = Manifest::new(header);
+        let compressor = Compressor::new(Compression::of(Codec::Zstd)).unwrap();
+        let mut packer = Packer { repository, compressor, open: None, packs: Vec::new(), done: Vec::new() };
+        // Twenty small files share a frame.
+        let small: Vec<(&String, &Vec<u8>)> = entries
+            .iter()
+            .filter_map(|(path, entry)| match entry {
+                Entry::File(content) if path.starts_with("base/5/s") => Some((path, content)),
+                _ => None,
+            })
+            .collect();
+        let mut grouped: BTreeMap<&str, Extent> = BTreeMap::new();
+        for group in small.chunks(20) {
+            let raw: Vec<u8> = group.iter().flat_map(|(_, content)| content.iter().copied()).collect();
+            let (pack, location) = packer.frame(&raw);
+            let mut offset = 0;
+            for (path, content) in group {
+                let hash = ChunkHash::of(content);
+                grouped.insert(path, Extent::stored(hash, pack, location, offset, content.len() as u32));
+                offset += content.len() as u32;
+            }
+        }
+        // As a backup lists it: the link to a tablespace and the directory behind it.
+        let link = FileKind::Symlink { target: original.as_bytes() };
+        manifest.push(&entry("pg_tblspc/16400", link, 0)).unwrap();
+        for (path, content) in entries {
+            match content {
+                Entry::Directory => manifest.push(&entry(path, FileKind::Directory, 0)).unwrap(),
+                Entry::Link(target) => {
+                    manifest.push(&entry(path, FileKind::Symlink { target: target.as_bytes() }, 0)).unwrap();
+                }
+                Entry::File(content) => {
+                    let extents: Vec<Extent> = match grouped.get(path.as_str()) {
+                        Some(extent) => vec![*extent],
+                        None => content.chunks(EXTENT).map(|raw| extent(&mut packer, raw)).collect(),
+                    };
+                    let kind = FileKind::File { crc32c: crc32c::crc32c(content), extents: &extents };
+                    manifest.push(&entry(path, kind, content.len() as u64)).unwrap();
+                }
+            }
+        }
+        packer.close();
+        manifest.set_packs(packer.packs.clone()).unwrap();
+        for (name, bytes) in packer.done {
+            repository.store().put(&object_name(&name).unwrap(), Bytes::from(bytes), PutMode::Create).await.unwrap();
+        }
+        (manifest, packer.packs)
+    }
+
+    fn record(
+        control: &ControlFile,
+        repository: &Repository,
+        object_id: &str,
+        object: &[u8],
+        original: &str,
+    ) -> BackupRecord {
+        let size = control.wal_segment_size;
+        let segment = |number| SegmentName::from_number(number, TimelineId::FIRST, size).unwrap();
+        let start = Lsn::new(0x200_0028);
+        BackupRecord {
+            backup_id: BACKUP.parse().unwrap(),
+            label: "x".to_owned(),
+            cluster: "main".parse().unwrap(),
+            claim: ClaimNumber::FIRST,
+            backup_type: BackupType::Full,
+            system_identifier: control.system_identifier,
+            pg_version: "18.1".to_owned(),
+            pg_major: 18,
+            catalog_version: 202_506_291,
+            wal_segment_size: size,
+            timeline: TimelineId::FIRST,
+            start_lsn: start,
+            stop_lsn: segment(0x21).start_lsn(size).saturating_add(0x100),
+            start_segment: SegmentName::containing(start, TimelineId::FIRST, size),
+            stop_segment: segment(0x21),
+            start_time: "2026-08-22T10:15:00Z".parse().unwrap(),
+            stop_time: "2026-08-22T10:16:00Z".parse().unwrap(),
+            duration_milliseconds: 60_000,
+            from_standby: false,
+            data_checksums: true,
+            checksum_failures: ChecksumFailures::default(),
+            file_count: 0,
+            removed_file_count: 0,
+            size_bytes: 0,
+            stored_bytes: 0,
+            pack_count: 0,
+            tablespaces: vec![TablespaceEntry { oid: 16400, name: "fast".to_owned(), path: original.to_owned() }],
+            databases: Vec::new(),
+            compression: "zstd:3".to_owned(),
+            encryption: if repository.is_encrypted() { EncryptionKind::Aes256Gcm } else { EncryptionKind::None },
+            manifest: ManifestEntry {
+                name: object_id.to_owned(),
+                size_bytes: object.len() as u64,
+                sha256: sha256_hex(object),
+            },
+            next_xid: 800,
+            host: "db1".to_owned(),
+            software_version: "0.1.0".to_owned(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn pgdata(&self) -> PathBuf {
+        self.directory.path().join("pgdata")
+    }
+
+    pub(super) fn fast(&self) -> PathBuf {
+        self.directory.path().join("fast")
+    }
+
+    pub(super) fn options(&self) -> RestoreOptions {
+        RestoreOptions {
+            cluster: "main".parse().unwrap(),
+            pgdata: self.pgdata(),
+            wish: RecoveryWish::default(),
+            target_action: None,
+            delta: false,
+            tablespaces: vec![TablespaceMapping { tablespace: "fast".to_owned(), directory: self.fast() }],
+            standby: false,
+            jobs: 2,
+            memory_bytes: 64 << 20,
+            restore_command: "holdfast wal get %f %p".to_owned(),
+            host: "db2".to_owned(),
+            now: now(),
+        }
+    }
+
+    pub(super) async fn restore(&self) -> Result<RestoreReport, Error> {
+        self.restore_with(&self.repository, &self.options()).await
+    }
+
+    pub(super) async fn restore_with(
+        &self,
+        repository: &Repository,
+        options: &RestoreOptions,
+    ) -> Result<RestoreReport, Error> {
+        let progress: Arc<dyn Progress> = Arc::new(Silent);
+        restore(repository, options, &progress, &CancellationToken::new()).await
+    }
+
+    /// Puts other bytes in the place of an object.
+    pub(super) async fn replace(&self, name: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+        let name = object_name(name).unwrap();
+        let bytes = self.store.get(&name).await.unwrap();
+        self.store.put(&name, change(bytes.to_vec()).into(), PutMode::Overwrite).await.unwrap();
+    }
+
+    /// Compares the directories with what the backup should give, to the last file.
+    pub(super) fn check(&self) {
+        let mut found = BTreeMap::new();
+        read_tree(&self.pgdata(), "", &mut found);
+        let link = found.remove("pg_tblspc/16400");
+        let expected_link = self.fast().to_str().unwrap().to_owned();
+        assert!(matches!(link, Some((Found::Link(to), _)) if to == expected_link));
+        read_tree(&self.fast(), "pg_tblspc/16400", &mut found);
+
+        let auto_conf = String::from_utf8(take_file(&mut found, "postgresql.auto.conf")).unwrap();
+        assert!(auto_conf.starts_with("work_mem = '8MB'\n# Holdfast: "), "{auto_conf}");
+        assert!(auto_conf.contains("restore_command = 'holdfast wal get %f %p'\n"), "{auto_conf}");
+        assert_eq!(take_file(&mut found, "recovery.signal"), b"");
+        let map = String::from_utf8(take_file(&mut found, "tablespace_map")).unwrap();
+        assert_eq!(map, format!("16400 {expected_link}\n"));
+        self.check_backup_manifest(&take_file(&mut found, "backup_manifest"), &map);
+
+        for (path, entry) in &self.entries {
+            if ["", "postgresql.auto.conf", "standby.signal", "tablespace_map", "pg_tblspc/16400"]
+                .contains(&path.as_str())
+            {
+                continue;
+            }
+            let (here, mode) = found.remove(path).unwrap_or_else(|| panic!("{path} is missing"));
+            match (entry, here) {
+                (Entry::Directory, Found::Directory) => assert_eq!(mode, 0o700, "{path}"),
+                (Entry::File(content), Found::File(here)) => {
+                    assert!(*content == here, "{path} differs");
+                    assert_eq!(mode, 0o600, "{path}");
+                }
+                (Entry::Link(to), Found::Link(here)) => assert_eq!(*to, here),
+                (entry, _) => panic!("{path} should be {entry:?}"),
+            }
+        }
+        assert!(found.is_empty(), "too much: {:?}", found.keys());
+    }
+
+    /// The paths, sizes and checksums that `pg_verifybackup` would compare.
+    fn check_backup_manifest(&self, text: &[u8], map: &str) {
+        let value: serde_json::Value = serde_json::from_slice(text).unwrap();
+        let files = value.pointer("/Files").and_then(|files| files.as_array()).unwrap();
+        let of_backup = self.entries.values().filter(|entry| matches!(entry, Entry::File(_)));
+        assert_eq!(files.len(), of_backup.count());
+        for file in files {
+            let path = file.get("Path").and_then(|path| path.as_str()).unwrap();
+            if path == "postgresql.auto.conf" {
+                continue;
+            }
+            let Some(Entry::File(content)) = self.entries.get(path) else { panic!("{path} is no file") };
+            let content = if path == "tablespace_map" { map.as_bytes() } else { content };
+            let checksum = hex::encode(crc32c::crc32c(content).to_le_bytes());
+            assert_eq!(file.get("Size").and_then(serde_json::Value::as_u64), Some(content.len() as u64));
+            assert_eq!(file.get("Checksum").and_then(|c| c.as_str()), Some(checksum.as_str()));
+        }
+        let end = text.windows(20).rposition(|window| window == b"\"Manifest-Checksum\":").unwrap();
+        let digest = value.get("Manifest-Checksum").and_then(|digest| digest.as_str()).unwrap();
+        assert_eq!(digest, sha256_hex(&text[..end]));
+    }
+
+    /// An interrupted restore: PostgreSQL would not start, and the next restore knows what it is.
+    pub(super) fn check_interrupted(&self) {
+        assert!(!self.pgdata().join("global/pg_control").exists());
+        if self.pgdata().exists() {
+            assert!(
+                self.pgdata().join(RESUME_POINT).exists() || std::fs::read_dir(self.pgdata()).unwrap().next().is_none()
+            );
+        }
+    }
+}
+
+fn entry<'a>(path: &'a str, kind: FileKind<'a>, size_bytes: u64) -> FileEntry<'a> {
+    let mode = if matches!(kind, FileKind::File { .. }) { 0o600 } else { 0o700 };
+    FileEntry { path: path.as_bytes(), kind, mode, size_bytes, mtime_seconds: 1_787_393_700 }
+}
+
+fn extent(packer: &mut Packer<'_>, raw: &[u8]) -> Extent {
+    let hash = ChunkHash::of(raw);
+    if is_all_zero(raw) {
+        return Extent::hole(hash, raw.len() as u32);
+    }
+    let (pack, location) = packer.frame(raw);
+    Extent::stored(hash, pack, location, 0, raw.len() as u32)
+}
+
+pub(super) enum Found {
+    Directory,
+    File(Vec<u8>),
+    Link(String),
+}
+
+fn take_file(found: &mut BTreeMap<String, (Found, u32)>, path: &str) -> Vec<u8> {
+    match found.remove(path) {
+        Some((Found::File(content), _)) => content,
+        _ => panic!("{path} is no file"),
+    }
+}
+
+fn read_tree(root: &Path, below: &str, found: &mut BTreeMap<String, (Found, u32)>) {
+    for entry in std::fs::read_dir(root).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let path = if below.is_empty() { name } else { format!("{below}/{name}") };
+        let metadata = entry.metadata().unwrap();
+        let mode = metadata.mode() & 0o7777;
+        if metadata.is_dir() {
+            found.insert(path.clone(), (Found::Directory, mode));
+            read_tree(&entry.path(), &path, found);
+        } else if metadata.is_symlink() {
+            let target = std::fs::read_link(entry.path()).unwrap();
+            found.insert(path, (Found::Link(target.to_str().unwrap().to_owned()), mode));
+        } else {
+            found.insert(path, (Found::File(std::fs::read(entry.path()).unwrap()), mode));
+        }
+    }
+}
+
+/// The label is the one that the summary describes.
+pub(super) fn label_start() -> Lsn {
+    let Some(Entry::File(label)) = entries("/x").remove("backup_label") else { panic!("no label") };
+    BackupLabel::parse(&label).unwrap().start_lsn
+}
