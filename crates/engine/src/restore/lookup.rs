@@ -97,7 +97,7 @@ impl WalLookup {
     }
 
     /// The latest transaction of a run as far as it matters for `time`: a later one than `time` ends the search.
-    async fn last_transaction(
+    pub(super) async fn last_transaction(
         &self,
         run: &WalRun,
         start: Lsn,
@@ -113,7 +113,8 @@ impl WalLookup {
             let of_batch = ends.max();
             latest = latest.max(of_batch);
             let past = latest.is_some_and(|latest| latest > time);
-            let far_before = of_batch.is_some_and(|of_batch| of_batch + CLOCK_TOLERANCE < time);
+            let far_before = of_batch
+                .is_some_and(|latest| latest.checked_add_signed(CLOCK_TOLERANCE).is_some_and(|latest| latest < time));
             if past || far_before {
                 break;
             }

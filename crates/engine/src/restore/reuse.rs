@@ -54,7 +54,7 @@ pub(super) fn sweep(
         // A link in its place is not followed; one that is no part of the backup is removed.
         match std::fs::symlink_metadata(&directory) {
             Ok(metadata) if metadata.is_dir() && index.find(manifest, &path).is_some() => {
-                waiting.push((directory, path))
+                waiting.push((directory, path));
             }
             Ok(metadata) => removed += remove(&directory, metadata.is_dir())?,
             Err(e) if e.kind() == ErrorKind::NotFound => {}

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use holdfast_repo::recovery::TargetTimeline;
 use holdfast_store::{Fault, FaultRule, Faulty, Operation, Store};
 
-use self::sample::{CONTROL, Sample, label_start, noise};
+use self::sample::{CONTROL, SEGMENT, Sample, label_start, noise};
 use super::*;
 use crate::progress::Silent;
 use crate::repository::RepositoryTarget;
@@ -47,7 +47,7 @@ async fn the_plan_writes_nothing_and_knows_what_the_restore_does() {
     assert_eq!(planned.fetch_bytes, report.fetched_bytes);
     assert_eq!(planned.write_bytes, report.written_bytes);
     assert_eq!(planned.recovery, report.recovery);
-    assert_eq!(planned.recovery.segment_count, 3);
+    assert_eq!(planned.recovery.segment_count, 4);
     assert_eq!(planned.signal_file, "recovery.signal");
     let json = serde_json::to_value(&planned).unwrap();
     assert_eq!(json.pointer("/recovery/backup").and_then(|b| b.as_str()), Some("20260822T101500Z"));
@@ -136,15 +136,12 @@ async fn a_restore_that_fails_at_any_request_is_resumed() {
         let repository = Repository::open(&target).await.unwrap();
         faulty.crash_after(requests);
         faulty.set_active(true);
-        match sample.restore_with(&repository, &sample.options()).await {
-            Ok(_) => {
-                completed += 1;
-                assert!(requests > 10);
-            }
-            Err(_) => {
-                sample.check_interrupted();
-                sample.restore().await.unwrap();
-            }
+        if sample.restore_with(&repository, &sample.options()).await.is_ok() {
+            completed += 1;
+            assert!(requests > 10);
+        } else {
+            sample.check_interrupted();
+            sample.restore().await.unwrap();
         }
         sample.check();
         fs::remove_dir_all(sample.pgdata()).unwrap();
@@ -269,11 +266,11 @@ async fn another_manifest_than_the_summary_names_is_refused() {
 async fn missing_wal_is_refused_with_the_first_missing_segment() {
     let sample = Sample::new(false).await;
     let wal = sample.store.list("main/wal/", None).await.unwrap();
-    let second = wal.iter().find(|object| object.name.as_ref().contains("000000010000000000000021")).unwrap();
+    let second = wal.iter().find(|object| object.name.as_ref().contains("000000010000000000000009")).unwrap();
     sample.store.delete(std::slice::from_ref(&second.name)).await.unwrap();
     let error = sample.restore().await.unwrap_err();
     assert!(matches!(*error.what, What::Unreachable(_)), "{error}");
-    assert!(error.what.to_string().contains("000000010000000000000021"), "{error}");
+    assert!(error.what.to_string().contains("000000010000000000000009"), "{error}");
     assert!(!sample.pgdata().exists());
 }
 
@@ -282,7 +279,8 @@ async fn targets_that_cannot_be_reached_are_refused() {
     let sample = Sample::new(false).await;
     let wish = |target| RecoveryWish { target, inclusive: true, timeline: TargetTimeline::Latest, backup: None };
     for target in [
-        RecoveryTarget::Lsn("0/1000000".parse().unwrap()),
+        RecoveryTarget::Lsn("0/1".parse().unwrap()),
+        RecoveryTarget::Xid(776),
         RecoveryTarget::Lsn("9/0".parse().unwrap()),
         RecoveryTarget::Time("2020-01-01T00:00:00Z".parse().unwrap()),
         RecoveryTarget::Time("2030-01-01T00:00:00Z".parse().unwrap()),
@@ -293,6 +291,48 @@ async fn targets_that_cannot_be_reached_are_refused() {
         let error = sample.restore_with(&sample.repository, &options).await.unwrap_err();
         assert!(matches!(*error.what, What::Unreachable(_)), "{error}");
         assert!(!sample.pgdata().exists());
+    }
+}
+
+/// Where recovery stops, as `pg_waldump` shows the records of the segment.
+#[tokio::test]
+async fn targets_are_found_in_the_archived_wal() {
+    let sample = Sample::new(true).await;
+    let progress: Arc<dyn Progress> = Arc::new(Silent);
+    let time = |text: &str| RecoveryTarget::Time(format!("2026-11-22T08:45:{text}Z").parse().unwrap());
+    for facts in [None, Some(serde_json::json!({ "note": "not looked at" }))] {
+        if facts.is_some() {
+            sample.put_segment(0xA, SEGMENT, facts).await;
+        }
+        for (target, inclusive, lsn) in [
+            (time("27.430851"), true, "0/A01660"),
+            (time("27.430851"), false, "0/A001F0"),
+            (time("27"), true, "0/A00070"),
+            (time("27.476188"), true, "0/A04668"),
+            (RecoveryTarget::Xid(775), true, "0/A01660"),
+            (RecoveryTarget::Xid((7 << 32) + 774), true, "0/A001F0"),
+            (RecoveryTarget::Name("before drop".to_owned()), true, "0/A00098"),
+            (RecoveryTarget::Name("after drop".to_owned()), true, "0/A044F0"),
+        ] {
+            let wish = RecoveryWish { target, inclusive, timeline: TargetTimeline::Latest, backup: None };
+            let options = RestoreOptions { wish, ..sample.options() };
+            let planned = plan(&sample.repository, &options, &progress, &CancellationToken::new()).await;
+            let planned = planned.unwrap_or_else(|e| panic!("{:?}: {e}", options.wish.target));
+            assert_eq!(planned.recovery.target_lsn, Some(lsn.parse().unwrap()), "{:?}", options.wish);
+        }
+        let wish = RecoveryWish { target: time("27.476189"), ..RecoveryWish::default() };
+        let options = RestoreOptions { wish, ..sample.options() };
+        let error = plan(&sample.repository, &options, &progress, &CancellationToken::new()).await.unwrap_err();
+        assert_eq!(
+            error.what.to_string(),
+            "time 2026-11-22T08:45:27.476189Z is beyond the archived WAL, which ends at 0/C00000"
+        );
+        let What::Unreachable(unreachable) = &*error.what else { panic!("{error}") };
+        let windows: Vec<String> = unreachable.windows().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            windows,
+            ["0/900100 (2026-08-22T10:16:00Z) to 0/C00000 (2026-11-22T08:45:27.476189Z) on timeline 1"]
+        );
     }
 }
 

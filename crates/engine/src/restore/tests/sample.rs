@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use holdfast_pgtypes::{BackupLabel, ControlFile, Lsn, SegmentName, TimelineId, WalFileName};
+use holdfast_pgtypes::wal::reader::WalSegment;
+use holdfast_pgtypes::wal::scan::SegmentFacts;
+use holdfast_pgtypes::{BackupLabel, ControlFile, Lsn, PgVersion, SegmentName, TimelineId, WalFileName};
 use holdfast_repo::chunk::is_all_zero;
 use holdfast_repo::codec::{Codec, Compression, Compressor};
 use holdfast_repo::frame::FrameKind;
@@ -27,6 +29,9 @@ use crate::repository::claim::{Claimant, Identity};
 use crate::repository::{RepositoryTarget, Unlock, init, object_name};
 
 pub(super) const CONTROL: &[u8] = include_bytes!("../../../../pgtypes/tests/fixtures/pg_control.18");
+
+/// The beginning of segment 0A of a PostgreSQL 18, with transactions 771 to 780 and two restore points.
+pub(super) const SEGMENT: &[u8] = include_bytes!("../../../../pgtypes/tests/fixtures/segment-0A.18");
 
 /// Eight pages: small enough that small files have several extents.
 const EXTENT: usize = 64 * 1024;
@@ -62,11 +67,19 @@ pub(super) fn now() -> DateTime<Utc> {
     "2026-11-22T11:00:00Z".parse().unwrap()
 }
 
+/// What the archiver stores about [`SEGMENT`].
+fn facts() -> serde_json::Value {
+    let name = "00000001000000000000000A".parse().unwrap();
+    let size = ControlFile::parse(CONTROL).unwrap().wal_segment_size;
+    let segment = WalSegment { bytes: SEGMENT, name, size, version: PgVersion::V18 };
+    serde_json::to_value(SegmentFacts::scan(segment)).unwrap()
+}
+
 fn entries(original_tablespace: &str) -> BTreeMap<String, Entry> {
     let mut holes = noise(2, 6 * EXTENT);
     holes[EXTENT..3 * EXTENT].fill(0);
     holes[5 * EXTENT..].fill(0);
-    let label = "START WAL LOCATION: 0/2000028 (file 000000010000000000000020)\nCHECKPOINT LOCATION: 0/2000060\n\
+    let label = "START WAL LOCATION: 0/800028 (file 000000010000000000000008)\nCHECKPOINT LOCATION: 0/800060\n\
                  BACKUP METHOD: streamed\nBACKUP FROM: primary\nSTART TIME: 2026-08-22 10:15:00 UTC\nLABEL: x\n\
                  START TIMELINE: 1\n";
     let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
@@ -171,29 +184,28 @@ impl Sample {
         let summary = name::backup_summary(&backup.cluster, &backup.backup_id);
         repository.create_record(&summary, &backup).await.unwrap();
         let sample = Self { directory, store, target, repository, entries, packs, backup };
-        for segment in 0x20..=0x22 {
-            sample.put_segment(segment).await;
+        for segment in [8, 9, 0xB] {
+            sample.put_segment(segment, b"WAL", None).await;
         }
+        sample.put_segment(0xA, SEGMENT, Some(facts())).await;
         sample
     }
 
-    /// Archives a segment in which nothing happens.
-    pub(super) async fn put_segment(&self, number: u64) {
+    /// Archives a segment with these facts, or one in which nothing happens.
+    pub(super) async fn put_segment(&self, number: u64, raw: &[u8], facts: Option<serde_json::Value>) {
         let segment = SegmentName::from_number(number, TimelineId::FIRST, self.backup.wal_segment_size).unwrap();
-        let file = WalFileName::Segment(segment);
-        let object = name::wal_file(
-            &self.backup.cluster,
-            ClaimNumber::FIRST,
-            &file,
-            Codec::Zstd,
-            self.repository.is_encrypted(),
-        );
-        let facts = serde_json::json!({ "first_record_lsn": segment.start_lsn(self.backup.wal_segment_size) });
+        let start = segment.start_lsn(self.backup.wal_segment_size);
+        let facts = facts.unwrap_or_else(|| serde_json::json!({ "first_record_lsn": start }));
         let (id, key) = (self.repository.id(), self.repository.key());
-        let bytes =
-            wal_object::encode(&object, &file.to_string(), b"WAL", Compression::of(Codec::Zstd), id, key, facts)
-                .unwrap();
-        self.repository.store().put(&object_name(&object).unwrap(), bytes, PutMode::Create).await.unwrap();
+        let file = segment.to_string();
+        let name = self.wal_object(segment);
+        let bytes = wal_object::encode(&name, &file, raw, Compression::of(Codec::Zstd), id, key, facts).unwrap();
+        self.repository.store().put(&object_name(&name).unwrap(), bytes, PutMode::Overwrite).await.unwrap();
+    }
+
+    fn wal_object(&self, segment: SegmentName) -> String {
+        let file = WalFileName::Segment(segment);
+        name::wal_file(&self.backup.cluster, ClaimNumber::FIRST, &file, Codec::Zstd, self.repository.is_encrypted())
     }
 
     async fn store_packs(
@@ -265,7 +277,7 @@ impl Sample {
     ) -> BackupRecord {
         let size = control.wal_segment_size;
         let segment = |number| SegmentName::from_number(number, TimelineId::FIRST, size).unwrap();
-        let start = Lsn::new(0x200_0028);
+        let start = Lsn::new(0x80_0028);
         BackupRecord {
             backup_id: BACKUP.parse().unwrap(),
             label: "x".to_owned(),
@@ -279,9 +291,9 @@ impl Sample {
             wal_segment_size: size,
             timeline: TimelineId::FIRST,
             start_lsn: start,
-            stop_lsn: segment(0x21).start_lsn(size).saturating_add(0x100),
+            stop_lsn: segment(9).start_lsn(size).saturating_add(0x100),
             start_segment: SegmentName::containing(start, TimelineId::FIRST, size),
-            stop_segment: segment(0x21),
+            stop_segment: segment(9),
             start_time: "2026-08-22T10:15:00Z".parse().unwrap(),
             stop_time: "2026-08-22T10:16:00Z".parse().unwrap(),
             duration_milliseconds: 60_000,
