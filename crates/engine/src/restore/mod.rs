@@ -23,6 +23,7 @@ mod lookup;
 mod packs;
 mod preflight;
 mod prepare;
+mod reach;
 mod resume;
 mod reuse;
 mod settings;
@@ -43,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use layout::{TablespaceMapping, TablespacePlace};
 pub use prepare::TargetState;
+pub use reach::{TimelineReach, reach};
 pub use resume::{RESUME_POINT, ResumePoint};
 pub use settings::TargetAction;
 
@@ -293,7 +295,8 @@ async fn move_data(
         wanted = compared.wanted;
         wanted.sort_unstable();
     } else {
-        wanted = everything(found);
+        let sorting = Arc::clone(found);
+        wanted = crew.run(move || everything(&sorting)).await?;
     }
     let making = Arc::clone(found);
     blocking(move || durable::make_tree(&making.layout, &making.manifest, &making.index)).await?;

@@ -127,7 +127,8 @@ pub(super) async fn preflight(
                 .await
                 .doing(|| format!("reading the manifest of backup {}", backup.backup_id))?,
         );
-        let index = layout::check(&manifest, &layout)?;
+        let (checking, places) = (Arc::clone(&manifest), Arc::clone(&layout));
+        let index = crew.run(move || layout::check(&checking, &places)).await??;
         check_packs(repository, &manifest)
             .await
             .doing(|| format!("looking for the packs of backup {}", backup.backup_id))?;
@@ -190,11 +191,11 @@ pub(super) async fn preflight(
 }
 
 /// What names and summaries say of an archive.
-struct Archive {
-    claim: Arc<ClaimRecord>,
-    backups: Vec<BackupRecord>,
-    histories: BTreeMap<TimelineId, HistoryFile>,
-    wal: WalInventory,
+pub(super) struct Archive {
+    pub claim: Arc<ClaimRecord>,
+    pub backups: Vec<BackupRecord>,
+    pub histories: BTreeMap<TimelineId, HistoryFile>,
+    pub wal: WalInventory,
 }
 
 impl Archive {
@@ -208,6 +209,16 @@ impl Archive {
         };
         let claim =
             claim.ok_or_else(|| What::NoClaim { store: repository.describe(), cluster: cluster.to_string() })?;
+        Self::of_claim(repository, claim, backups).await
+    }
+
+    /// What the WAL folder of one claim holds.
+    pub(super) async fn of_claim(
+        repository: &Repository,
+        claim: ClaimRecord,
+        backups: Vec<BackupRecord>,
+    ) -> Result<Self, Error> {
+        let cluster = &claim.cluster;
         let folder = name::wal_claim_folder(cluster, claim.number);
         let listing = || format!("listing the WAL of {cluster} in {}", repository.describe());
         let timelines = repository.store().list_folders(&folder).await.doing(listing)?;
@@ -230,6 +241,16 @@ impl Archive {
         Ok(Self { claim: Arc::new(claim), backups, histories, wal })
     }
 
+    /// The same for the planner.
+    pub(super) fn world(&self) -> RecoveryWorld<'_> {
+        RecoveryWorld {
+            claim: self.claim.number,
+            backups: &self.backups,
+            histories: &self.histories,
+            wal: &self.wal,
+        }
+    }
+
     async fn plan(
         &self,
         repository: &Repository,
@@ -238,12 +259,7 @@ impl Archive {
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<(RecoveryPlan, Vec<String>), Error> {
-        let world = RecoveryWorld {
-            claim: self.claim.number,
-            backups: &self.backups,
-            histories: &self.histories,
-            wal: &self.wal,
-        };
+        let world = self.world();
         let choosing = || format!("choosing a backup of {} for {}", options.cluster, options.wish.target);
         let path = RecoveryPath::find(&options.wish, &world).doing(choosing)?;
         let version = PgVersion::new(self.claim.pg_major)

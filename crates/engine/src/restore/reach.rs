@@ -1,0 +1,93 @@
+//! What could be restored, without a wish: the answer of `info`.
+//!
+//! The planner's first step for every timeline of a claim, and the last transaction of each stretch, looked up in the
+//! facts of its newest segments. Nothing of it is remembered: what is said is what is there now.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::{PgVersion, TimelineId};
+use holdfast_repo::record::{BackupRecord, ClaimRecord};
+use holdfast_repo::recovery::{
+    ReachableWindow, RecoveryPath, RecoveryTarget, RecoveryWish, Rejection, RunFacts, TargetFacts, TargetTimeline,
+};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::lookup::WalLookup;
+use super::preflight::Archive;
+use crate::error::{Doing, Error, What};
+use crate::pipeline::crew::Crew;
+use crate::repository::Repository;
+
+/// What can be restored along one timeline.
+#[derive(Debug, Clone, Serialize)]
+pub struct TimelineReach {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// Every moment within can be restored to; oldest first.
+    pub windows: Vec<ReachableWindow>,
+    /// Backups on the way that miss WAL of their own, newest first.
+    pub unusable: Vec<Rejection>,
+}
+
+/// What can be restored of a claim, by timeline, ascending. Timelines that no backup leads to are left out. `backups` may
+/// hold those of other claims.
+pub async fn reach(
+    repository: &Repository,
+    claim: &ClaimRecord,
+    backups: &[BackupRecord],
+    crew: &Crew,
+    cancel: &CancellationToken,
+) -> Result<Vec<TimelineReach>, Error> {
+    let looking = async {
+        let archive = Archive::of_claim(repository, claim.clone(), backups.to_vec()).await?;
+        let version = PgVersion::new(claim.pg_major)
+            .map_err(|e| What::Refused(format!("claim {} of {}: {e}", claim.number, claim.cluster)))?;
+        let lookup = WalLookup {
+            repository: repository.clone(),
+            claim: Arc::clone(&archive.claim),
+            version,
+            crew: crew.clone(),
+            cancel: cancel.clone(),
+        };
+        let of_backups = backups.iter().filter(|backup| backup.claim == claim.number).map(|backup| backup.timeline);
+        let timelines: BTreeSet<TimelineId> =
+            archive.wal.timelines().chain(archive.wal.histories()).chain(of_backups).collect();
+        let mut found = Vec::new();
+        for timeline in timelines {
+            let wish = RecoveryWish {
+                target: RecoveryTarget::Latest,
+                timeline: TargetTimeline::Number(timeline),
+                ..RecoveryWish::default()
+            };
+            let Ok(path) = RecoveryPath::find(&wish, &archive.world()) else { continue };
+            found.push(TimelineReach {
+                timeline,
+                windows: path.windows(&last_transactions(&path, &lookup).await?),
+                unusable: path.rejected().to_vec(),
+            });
+        }
+        Ok(found)
+    };
+    let looked: Result<_, Error> = tokio::select! {
+        found = looking => found,
+        () = cancel.cancelled() => Err(What::Cancelled.into()),
+    };
+    looked.doing(|| format!("looking for what can be restored of {} in {}", claim.cluster, repository.describe()))
+}
+
+async fn last_transactions(path: &RecoveryPath, lookup: &WalLookup) -> Result<TargetFacts, Error> {
+    let mut facts = TargetFacts::default();
+    for (index, run) in path.runs().iter().enumerate() {
+        let starts = path.candidates().iter().filter(|candidate| candidate.run == index);
+        let last_transaction_time = match starts.map(|candidate| candidate.backup.start_lsn).min() {
+            // No transaction is later: the search ends with the first segments that hold any.
+            Some(start) => lookup.last_transaction(run, start, DateTime::<Utc>::MAX_UTC).await?,
+            None => None,
+        };
+        facts.runs.push(RunFacts { last_transaction_time, ..RunFacts::default() });
+    }
+    Ok(facts)
+}
