@@ -94,7 +94,7 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
             .map_err(|error| Failure::internal("cannot listen for signals").caused_by(Some(&error)))?;
         let show = Show::choose(!args.global.no_progress && !args.global.quiet && manner.output == Output::Text);
         let context =
-            Context { config, config_file, variables: variables(&environment), output: manner.output, show, style: manner.style, cancellation: signals.cancellation() };
+            Context { variables: verbs::inherited::variables(&config, &environment), config, config_file, output: manner.output, show, style: manner.style, cancellation: signals.cancellation() };
         let verb = tokio::spawn(verbs::run(args.command, context));
         let result = tokio::select! {
             joined = verb => joined.unwrap_or_else(|_| Err(Failure::internal("holdfast stopped at a fault in its own code"))),
@@ -106,12 +106,6 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
     // Blocking threads may be in the middle of a system call; what they do no longer matters.
     runtime.shutdown_background();
     result.map_err(|failure| failure.doing(doing))
-}
-
-/// The variables that have to be set as well wherever the same configuration is to be found.
-fn variables(environment: &[(String, String)]) -> Vec<String> {
-    let names = environment.iter().map(|(name, _)| name.clone());
-    names.filter(|name| name != config::FILE_VARIABLE).collect()
 }
 
 fn style(color: Color) -> Style {

@@ -76,6 +76,11 @@ impl Repository {
         format!("{} {} {}", self.store.location, part(endpoint), part(region))
     }
 
+    /// Where the store's credentials come from.
+    pub fn credentials(&self) -> &Credentials {
+        &self.store.s3.credentials
+    }
+
     /// The size of the parts of multipart uploads.
     pub fn part_size_bytes(&self) -> u64 {
         self.store.part_size_bytes

@@ -1,8 +1,233 @@
-//! `info`: what the archive of the cluster is worth now, for the person who has to restore it.
-use super::Context;
+//! `info`: what the archive of the cluster is worth now, for the person who has to restore it at three in the morning.
+//!
+//! For each repository and each claim: whose it is, the backups, the WAL with its gaps, and the stretches of time that
+//! can be restored, as the recovery planner sees them. All of it is read from the repository at the time of the call.
+
+use super::{Context, list, repo, targets, time};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::output::size::{duration, size};
+use chrono::{DateTime, Utc};
+use holdfast_engine::archive::{self, ClaimWal};
+use holdfast_engine::pipeline::crew::Crew;
+use holdfast_engine::repository::Repository;
+use holdfast_engine::restore::{TimelineReach, reach};
+use holdfast_repo::record::{BackupRecord, ClaimRecord};
+use holdfast_repo::recovery::ReachableWindow;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// One claim on the cluster's archive in one repository.
+#[derive(Debug, Serialize)]
+struct Claimed {
+    claim: ClaimRecord,
+    backups: Backups,
+    wal: Option<ClaimWal>,
+    last_wal_stored: Option<DateTime<Utc>>,
+    last_wal_age_seconds: Option<u64>,
+    reach: Vec<TimelineReach>,
+}
+
+/// The backups of a claim.
+#[derive(Debug, Serialize)]
+struct Backups {
+    complete: usize,
+    first: Option<Brief>,
+    last: Option<Brief>,
+    last_age_seconds: Option<u64>,
+    stored_bytes: u64,
+    marked: Vec<Brief>,
+}
+
+/// A backup in a line.
+#[derive(Debug, Serialize)]
+struct Brief {
+    backup_id: String,
+    stop_time: DateTime<Utc>,
+    marks: String,
+}
+
+impl Brief {
+    fn of(backup: &BackupRecord) -> Self {
+        Self { backup_id: backup.backup_id.to_string(), stop_time: backup.stop_time, marks: list::marks(backup) }
+    }
+}
 
 pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
-    super::list::run(context).await
+    let now = time::now();
+    let cluster = &context.config.cluster.name;
+    let (mut text, mut described, mut failed) = (String::new(), Vec::new(), None);
+    for (index, (url, opened)) in targets::opened(context).await.into_iter().enumerate() {
+        let shown = match opened {
+            Ok(repository) => of_repository(context, &repository, index + 1, now).await,
+            Err(failure) => Err(failure),
+        };
+        match shown {
+            Ok((lines, value)) => {
+                text.push_str(&lines);
+                described.push(value);
+            }
+            Err(failure) => {
+                let _ = writeln!(text, "{cluster} in {url}: cannot be read: {failure}");
+                described.push(repo::unreadable(&url, &failure));
+                failed.get_or_insert(failure);
+            }
+        }
+    }
+    context.print(|| text, || json!({ "cluster": cluster, "now": now, "repositories": described }))?;
+    failed.map_or(Ok(ExitCode::Ok), Err)
+}
+
+async fn of_repository(
+    context: &Context,
+    repository: &Repository,
+    number: usize,
+    now: DateTime<Utc>,
+) -> Result<(String, Value), Failure> {
+    let cluster = &context.config.cluster.name;
+    let (claims, backups, unfinished, wal) = tokio::try_join!(
+        repository.claims(cluster),
+        repository.backups(cluster),
+        repository.describe_unfinished(cluster),
+        archive::list(repository, cluster),
+    )?;
+    let crew = Crew::new(context.config.restore.jobs.get())?;
+    let mut claimed = Vec::new();
+    for claim in claims {
+        let wal = wal.claims.iter().find(|wal| wal.claim == claim.number).cloned();
+        let last_wal_stored = wal.iter().flat_map(|wal| &wal.timelines).filter_map(|timeline| timeline.newest).max();
+        claimed.push(Claimed {
+            reach: reach(repository, &claim, &backups, &crew, &context.cancellation).await?,
+            backups: backups_of(&claim, &backups, now),
+            last_wal_age_seconds: last_wal_stored.map(|stored| time::ago(stored, now).as_secs()),
+            last_wal_stored,
+            wal,
+            claim,
+        });
+    }
+    let mut text = format!(
+        "{cluster} in {}\n  repository {}, encryption {}, conditional writes {}\n",
+        repository.describe(),
+        repository.id(),
+        repository.record().encryption,
+        repo::conditional(repository.record().conditional_create),
+    );
+    if claimed.is_empty() {
+        text.push_str("  nothing is archived yet: no backup, no WAL\n");
+    }
+    for claimed in &claimed {
+        claim_text(&mut text, claimed, number, now);
+    }
+    for unfinished in &unfinished {
+        let _ = writeln!(text, "  unfinished backup {}: running, or dead; see `holdfast list`", unfinished.backup_id);
+    }
+    let mut value = repo::description(repository);
+    value["number"] = json!(number);
+    value["claims"] = json!(claimed);
+    value["unfinished"] = json!(unfinished);
+    Ok((text, value))
+}
+
+fn backups_of(claim: &ClaimRecord, backups: &[BackupRecord], now: DateTime<Utc>) -> Backups {
+    let of_claim: Vec<&BackupRecord> = backups.iter().filter(|backup| backup.claim == claim.number).collect();
+    let last = of_claim.iter().max_by_key(|backup| backup.stop_time);
+    Backups {
+        complete: of_claim.len(),
+        first: of_claim.iter().min_by_key(|backup| backup.stop_time).map(|backup| Brief::of(backup)),
+        last: last.map(|backup| Brief::of(backup)),
+        last_age_seconds: last.map(|backup| time::ago(backup.stop_time, now).as_secs()),
+        stored_bytes: of_claim.iter().map(|backup| backup.stored_bytes).sum(),
+        marked: of_claim
+            .iter()
+            .filter(|backup| backup.checksum_failures.count > 0)
+            .map(|backup| Brief::of(backup))
+            .collect(),
+    }
+}
+
+fn claim_text(text: &mut String, claimed: &Claimed, number: usize, now: DateTime<Utc>) {
+    let Claimed { claim, backups, wal, last_wal_stored, last_wal_age_seconds: _, reach } = claimed;
+    let _ = writeln!(
+        text,
+        "  claim {}: PostgreSQL {}, system identifier {}, since {}",
+        claim.number,
+        claim.pg_major,
+        claim.system_identifier,
+        time::shown(claim.since)
+    );
+    let ago = |moment: DateTime<Utc>| format!("{} ({} ago)", time::shown(moment), duration(time::ago(moment, now)));
+    match (&backups.first, &backups.last) {
+        (Some(first), Some(last)) => {
+            let _ = writeln!(
+                text,
+                "    backups   {} complete, {}; first {}, last {} of {}",
+                backups.complete,
+                size(backups.stored_bytes),
+                first.backup_id,
+                last.backup_id,
+                ago(last.stop_time)
+            );
+        }
+        _ => text.push_str("    backups   none is complete: nothing can be restored\n"),
+    }
+    for marked in &backups.marked {
+        let _ = writeln!(text, "    marked    {}: {}", marked.backup_id, marked.marks);
+    }
+    let _ = match last_wal_stored {
+        Some(stored) => writeln!(text, "    last WAL  stored {}", ago(*stored)),
+        None => writeln!(text, "    last WAL  none is archived: check archive_mode and archive_command"),
+    };
+    for timeline in wal.iter().flat_map(|wal| &wal.timelines) {
+        for range in &timeline.ranges {
+            let _ = writeln!(
+                text,
+                "    WAL       timeline {}: {} to {} ({})",
+                timeline.timeline, range.first, range.last, range.count
+            );
+        }
+        for gap in &timeline.gaps {
+            let _ = writeln!(
+                text,
+                "    GAP       timeline {}: {} to {} ({}) are missing",
+                timeline.timeline, gap.first, gap.last, gap.count
+            );
+        }
+    }
+    for timeline in reach {
+        for unusable in &timeline.unusable {
+            let _ = writeln!(
+                text,
+                "    UNUSABLE  backup {} on timeline {}: {}",
+                unusable.backup, timeline.timeline, unusable.hole
+            );
+        }
+    }
+    let windows: Vec<&ReachableWindow> = reach.iter().flat_map(|timeline| &timeline.windows).collect();
+    for window in &windows {
+        let _ = writeln!(text, "    can be restored: timeline {}", window.timeline);
+        let _ = writeln!(
+            text,
+            "      from    {} (LSN {}), the end of backup {}",
+            time::shown(window.from_time),
+            window.from_lsn,
+            window.first_backup
+        );
+        let _ = match window.to_time {
+            Some(last) => writeln!(
+                text,
+                "      to      {} (LSN {}), the last archived transaction",
+                time::precise(last),
+                window.to_lsn
+            ),
+            None => writeln!(text, "      to      LSN {}, the end of the WAL; it holds no transaction", window.to_lsn),
+        };
+    }
+    if !windows.is_empty() {
+        let repo = if number == 1 { String::new() } else { format!(" --repo {number}") };
+        let _ = writeln!(
+            text,
+            "    to restore: holdfast restore{repo} --pgdata DIR; add --target-time \"...+00\" for an earlier moment, --plan to look first"
+        );
+    }
 }

@@ -7,6 +7,7 @@ mod backup;
 mod check;
 mod command_line;
 mod info;
+pub(crate) mod inherited;
 mod list;
 mod repo;
 mod restore;
