@@ -1,0 +1,263 @@
+//! The stage of the end-to-end tests: a PostgreSQL, a store, a configuration file and the `holdfast` binary, as a user
+//! would have them.
+//!
+//! Everything runs as PostgreSQL's user, through the command line only: what these tests see is what a user sees.
+
+#![allow(dead_code, reason = "each test binary uses its own part of the stage")]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use holdfast_testkit::postgres::{Cluster, Installation};
+use holdfast_testkit::s3::S3Server;
+use holdfast_testkit::scratch::{Scratch, built_program, publish_binary};
+use holdfast_testkit::user::run_as_postgres;
+
+/// Where the repository is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StoreKind {
+    /// `s3s-fs` over HTTP.
+    S3,
+    /// A local directory.
+    Directory,
+}
+
+/// How the repository is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seal {
+    /// Not at all.
+    None,
+    /// By a passphrase.
+    Passphrase,
+    /// By a key file.
+    KeyFile,
+}
+
+/// What the stage is built from.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) store: StoreKind,
+    pub(crate) seal: Seal,
+    pub(crate) compression: &'static str,
+    pub(crate) wal_compression: &'static str,
+    pub(crate) checksums: bool,
+    pub(crate) wal_segment_mib: u32,
+    /// Further lines of `postgresql.conf`.
+    pub(crate) settings: Vec<(&'static str, String)>,
+    /// Whether the server archives its WAL through `holdfast wal push`.
+    pub(crate) archive: bool,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            store: StoreKind::S3,
+            seal: Seal::Passphrase,
+            compression: "zstd:3",
+            wal_compression: "zstd:1",
+            checksums: true,
+            wal_segment_mib: 16,
+            settings: Vec::new(),
+            archive: true,
+        }
+    }
+}
+
+/// The stage, with its server running and its repository made.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) installation: Installation,
+    pub(crate) cluster: Cluster,
+    pub(crate) scratch: Scratch,
+    pub(crate) s3: Option<S3Server>,
+    pub(crate) config: PathBuf,
+    pub(crate) holdfast: PathBuf,
+    pub(crate) plan: Plan,
+}
+
+/// The passphrase of encrypted stages.
+pub(crate) const PASSPHRASE: &str = "correct horse battery staple";
+
+impl Stage {
+    /// Builds a stage for one major, or says why it is skipped.
+    pub(crate) async fn start(major: u16, plan: Plan) -> Option<Self> {
+        let installation = Installation::or_skip(major)?;
+        let scratch = Scratch::new().expect("make a folder");
+        let holdfast = publish_binary(&built_program("holdfast").expect("find holdfast")).expect("publish holdfast");
+        let config = scratch.path().join("holdfast.toml");
+        let mut builder = Cluster::builder(&installation)
+            .checksums(plan.checksums)
+            .wal_segment_mib(plan.wal_segment_mib)
+            .setting("archive_timeout", "0");
+        for (name, value) in &plan.settings {
+            builder = builder.setting(name, value);
+        }
+        if plan.archive {
+            let command = format!("{} --config {} wal push %p", holdfast.display(), config.display());
+            builder = builder.archive_command(&command);
+        }
+        let mut cluster = builder.create().await.expect("make the cluster");
+        let s3 = match plan.store {
+            StoreKind::S3 => Some(S3Server::start().expect("start the S3 server")),
+            StoreKind::Directory => None,
+        };
+        scratch.write("passphrase", format!("{PASSPHRASE}\n")).expect("write the passphrase");
+        scratch.write("key", "07".repeat(32)).expect("write the key file");
+        scratch.folder("spool").expect("make the spool");
+        let repository = repository_lines(&plan, s3.as_ref(), &scratch, "repository");
+        let text = config_text(&plan, &scratch, cluster.data(), &[repository]);
+        scratch.write("holdfast.toml", text).expect("write the configuration");
+        cluster.start().await.expect("start the server");
+        let stage = Self { installation, cluster, scratch, s3, config, holdfast, plan };
+        stage.ok(&["repo", "init"]);
+        Some(stage)
+    }
+
+    /// `holdfast` with the stage's configuration, as PostgreSQL's user.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        self.command_with(&self.config, arguments)
+    }
+
+    /// `holdfast` with another configuration file.
+    pub(crate) fn command_with(&self, config: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.holdfast);
+        command.arg("--config").arg(config).args(arguments).stdin(Stdio::null());
+        run_as_postgres(&mut command).expect("drop to PostgreSQL's user");
+        command.env("NO_COLOR", "1");
+        command
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("run holdfast")
+    }
+
+    /// Runs it, which must succeed; its standard output.
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        succeeded(&self.run(arguments), arguments)
+    }
+
+    /// Runs it with `--output json`, which must succeed.
+    pub(crate) fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        let mut all = vec!["--output", "json"];
+        all.extend_from_slice(arguments);
+        let text = self.ok(&all);
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e} in the output of {arguments:?}:\n{text}"))
+    }
+
+    /// Runs it, which must fail; exit code and standard error.
+    pub(crate) fn fails(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.run(arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let code = output.status.code().unwrap_or(-1);
+        assert_ne!(code, 0, "holdfast {arguments:?} should fail; it said:\n{text}");
+        (code, text)
+    }
+
+    /// Starts it and lets it run.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start holdfast")
+    }
+
+    /// A folder that does not exist yet, for a restore.
+    pub(crate) fn target(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    /// Restores into a new folder and starts a server there; waits until recovery is over when `promoted`.
+    pub(crate) async fn restore_and_start(&self, name: &str, arguments: &[&str]) -> Cluster {
+        let target = self.target(name);
+        let path = target.display().to_string();
+        let mut all = vec!["restore", "--pgdata", &path];
+        all.extend_from_slice(arguments);
+        self.ok(&all);
+        self.start_restored(&target).await
+    }
+
+    /// Starts a server on a restored folder, with archiving into the old archive switched off.
+    pub(crate) async fn start_restored(&self, target: &Path) -> Cluster {
+        let mut restored = Cluster::adopt(&self.installation, target).expect("take over the restored folder");
+        restored.override_setting("archive_mode", "off");
+        restored.start().await.unwrap_or_else(|e| panic!("start the restored server: {e}\n{}", restored.log_text()));
+        restored
+    }
+
+    /// Finishes the current segment and waits until it is archived.
+    pub(crate) async fn archive_now(&self) {
+        let name = self.cluster.value("SELECT pg_walfile_name(pg_current_wal_lsn())").await.expect("name the segment");
+        self.cluster
+            .sql("SELECT pg_create_restore_point('archive now'); SELECT pg_switch_wal()")
+            .await
+            .expect("switch");
+        let query = format!("SELECT coalesce(last_archived_wal >= '{name}', false) FROM pg_stat_archiver");
+        self.cluster.wait_for(&query, Duration::from_secs(60)).await.expect("archive the segment");
+    }
+
+    /// All objects of the repository as files below this folder.
+    pub(crate) fn repository_folder(&self) -> PathBuf {
+        match &self.s3 {
+            Some(s3) => s3.object_path(s3.bucket(), "repository"),
+            None => self.scratch.path().join("repository"),
+        }
+    }
+
+    /// Writes a second configuration file.
+    pub(crate) fn write_config(&self, name: &str, text: &str) -> PathBuf {
+        self.scratch.write(name, text).expect("write a configuration")
+    }
+
+    /// The text of the stage's configuration.
+    pub(crate) fn config_text(&self) -> String {
+        std::fs::read_to_string(&self.config).expect("read the configuration")
+    }
+}
+
+/// Waits until recovery has ended.
+pub(crate) async fn wait_promoted(cluster: &Cluster) {
+    cluster.wait_promoted(Duration::from_secs(90)).await.unwrap_or_else(|e| panic!("{e}\n{}", cluster.log_text()));
+}
+
+/// The standard output of a command that must have succeeded.
+pub(crate) fn succeeded(output: &Output, arguments: &[&str]) -> String {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "holdfast {arguments:?} failed with {}:\n{error}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The `[[repo]]` of a store.
+pub(crate) fn repository_lines(plan: &Plan, s3: Option<&S3Server>, scratch: &Scratch, prefix: &str) -> String {
+    let place = match s3 {
+        Some(s3) => format!(
+            "url = \"s3://{}/{prefix}\"\nendpoint = \"{}\"\nregion = \"{}\"\npath_style = true\n\
+             access_key_id = \"{}\"\nsecret_access_key = \"{}\"\n",
+            s3.bucket(),
+            s3.endpoint(),
+            s3.region(),
+            s3.credentials().access_key,
+            s3.credentials().secret_key,
+        ),
+        None => format!("url = \"file://{}\"\n", scratch.path().join(prefix).display()),
+    };
+    let folder = scratch.path().display();
+    let seal = match plan.seal {
+        Seal::None => "encryption = \"none\"\n".to_owned(),
+        Seal::Passphrase => format!("encryption = {{ passphrase_file = \"{folder}/passphrase\" }}\n"),
+        Seal::KeyFile => format!("encryption = {{ key_file = \"{folder}/key\" }}\n"),
+    };
+    format!("[[repo]]\n{place}{seal}")
+}
+
+/// A whole configuration file.
+pub(crate) fn config_text(plan: &Plan, scratch: &Scratch, pgdata: &Path, repositories: &[String]) -> String {
+    format!(
+        "[cluster]\nname = \"main\"\npgdata = \"{}\"\n\n{}\n[backup]\ncompression = \"{}\"\nstart_fast = true\n\n\
+         [wal]\ncompression = \"{}\"\nspool = \"{}\"\n",
+        pgdata.display(),
+        repositories.join("\n"),
+        plan.compression,
+        plan.wal_compression,
+        scratch.path().join("spool").display(),
+    )
+}
