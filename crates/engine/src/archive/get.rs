@@ -1,8 +1,8 @@
 //! `wal get`: the `restore_command`.
 //!
 //! Steps: hand over from the spool when the segment was fetched ahead; else ask the repositories in their order, the first
-//! that has the file, whole and right, wins; write it beside the destination, fsync, rename; then fetch the segments after
-//! it into the spool, within a time limit, since PostgreSQL waits.
+//! that has the file, whole and right, wins; write it beside the destination, fsync, rename; meanwhile fetch the segments
+//! after it into the spool, within a time limit, since PostgreSQL waits.
 //!
 //! Three answers are kept apart, because PostgreSQL ends recovery on one of them: here it is; [`What::Absent`], said only
 //! when every repository was opened, has the claim, and answered that there is no such object; and any other error, which
@@ -30,7 +30,7 @@ use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
 use crate::repository::{Repository, RepositoryTarget};
 
-/// When the requested file is in place, fetching ahead gets this long.
+/// From when the requested file is there and verified, fetching ahead gets this long.
 const PREFETCH_WITHIN: Duration = Duration::from_secs(15);
 
 /// What `wal get` is told.
@@ -116,25 +116,26 @@ async fn get_inner(
     let Found { repository, claim, raw } = found;
     let destination = options.destination.clone();
     let now = options.now;
-    blocking(move || {
+    let place = blocking(move || {
         prefetched::write_durably(&destination, &raw)?;
         spool::remove_stale(prefetched::parent_of(&destination), now.into());
         Ok(())
-    })
-    .await?;
-    let source = GetSource::Repository(repository.describe());
-    let mut report = GetReport { file: options.name, source, size_bytes, prefetched: 0 };
-    if let WalFileName::Segment(segment) = options.name
-        && options.prefetch > 0
-    {
-        // The file is in place: from here on nothing makes the answer worse.
-        report.prefetched = tokio::select! {
+    });
+    // Writing and fetching ahead do not wait for each other; a file that cannot be written ends both.
+    let ahead = async {
+        let WalFileName::Segment(segment) = options.name else { return Ok(0) };
+        if options.prefetch == 0 {
+            return Ok(0);
+        }
+        Ok(tokio::select! {
             biased;
             () = cancel.cancelled() => 0,
             count = prefetch(options, segment, &repository, &claim) => count,
-        };
-    }
-    Ok(report)
+        })
+    };
+    let ((), prefetched) = futures::future::try_join(place, ahead).await?;
+    let source = GetSource::Repository(repository.describe());
+    Ok(GetReport { file: options.name, source, size_bytes, prefetched })
 }
 
 /// A file that one repository had, verified.

@@ -169,7 +169,7 @@ async fn files_that_are_not_what_their_name_says_claim_nothing() {
     assert_eq!(kind(&bench.push(&other).await.unwrap_err()), "Refused");
     let absent = bench.pgdata().join("pg_wal").join(name(9));
     assert_eq!(kind(&bench.push(&absent).await.unwrap_err()), "File");
-    assert_eq!(bench.objects(0, "main/").await, [String::new(); 0]);
+    assert!(bench.objects(0, "main/").await.is_empty());
 }
 
 #[tokio::test]
@@ -218,7 +218,7 @@ async fn the_claims_codec_is_kept() {
     options.compression = "lz4".parse().unwrap();
     bench.push_with(&options).await.unwrap();
     bench.push(&paths[1]).await.unwrap();
-    assert!(bench.objects(0, "main/wal/").await.iter().all(|object| object.ends_with(".lz4")));
+    assert!(bench.objects(0, "main/wal/").await.iter().all(|object| object.strip_suffix(".lz4").is_some()));
     assert_eq!(stored_as(&bench.push(&paths[0]).await.unwrap()), [Stored::AlreadyThere]);
 }
 
@@ -241,7 +241,7 @@ async fn a_failed_neighbour_does_not_fail_the_requested_file() {
 async fn a_cancelled_push_acknowledges_nothing() {
     let mut bench = Bench::new(1).await;
     let paths = bench.segments(1, 4);
-    let slow = Fault::Delay(std::time::Duration::from_secs(60));
+    let slow = Fault::Delay(std::time::Duration::from_mins(1));
     bench.faulty(0, vec![FaultRule::new(&[Operation::Put], 1.0, slow).on("main/wal/")]);
     let cancel = CancellationToken::new();
     let stop = cancel.clone();
