@@ -243,12 +243,7 @@ impl Archive {
 
     /// The same for the planner.
     pub(super) fn world(&self) -> RecoveryWorld<'_> {
-        RecoveryWorld {
-            claim: self.claim.number,
-            backups: &self.backups,
-            histories: &self.histories,
-            wal: &self.wal,
-        }
+        RecoveryWorld { claim: self.claim.number, backups: &self.backups, histories: &self.histories, wal: &self.wal }
     }
 
     async fn plan(
