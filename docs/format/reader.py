@@ -1,0 +1,513 @@
+#!/usr/bin/env python3
+"""Reads a Holdfast repository without Holdfast. Written from the pages beside it alone, and so keeps them honest.
+
+    reader.py REPOSITORY list [CLUSTER]
+    reader.py REPOSITORY restore CLUSTER --to DIR [--backup ID] [--tablespace OID=DIR]...
+    reader.py REPOSITORY wal CLUSTER FILE DEST [--claim N]
+    reader.py REPOSITORY wal-all CLUSTER DEST_DIR [--claim N]
+
+REPOSITORY is a directory; a bucket is copied into one first, with any S3 client. --passphrase-file FILE or --key-file
+FILE opens an encrypted one. Run it as the user PostgreSQL runs as; scripts/requirements-reader.txt lists the libraries.
+
+To start what was restored: fetch the WAL with `wal-all`, put restore_command = 'cp DEST_DIR/%f %p' into
+DIR/postgresql.auto.conf, and create DIR/recovery.signal. (Do not make `wal` the restore_command: it ends with 1 for a
+damaged file too, which PostgreSQL takes for the end of the archive.) What could be read of a damaged one stays as
+DEST.part.
+"""
+import argparse, functools, hashlib, json, os, re, struct, sys, zlib
+from collections import namedtuple
+from contextlib import contextmanager
+
+import google_crc32c, lz4.block, zstandard
+from argon2.low_level import Type, hash_secret_raw
+from blake3 import blake3
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+HEAD, DATA, INDEX, FACTS, TAIL = range(5)
+PACK, WAL, MANIFEST, RECORD = range(1, 5)
+CODECS, ENDINGS = ["none", "zstd", "lz4", "gzip"], ["raw", "zst", "lz4", "gz"]
+LAST, ENCRYPTED = 1, 2
+FILE, DIRECTORY, LINK = range(3)
+MIB = 1 << 20
+NAME, BACKUP, CLAIM = r"(?!\.)[A-Za-z0-9._-]{1,63}", r"\d{8}T\d{6}Z", r"[1-9]\d*\.json"
+HISTORY, SEGMENT = r"[0-9A-F]{8}\.history", r"[0-9A-F]{24}(?:\.partial|\.[0-9A-F]{8}\.backup)?"
+CONTROL, NEWER = b"global/pg_control", "written by a newer holdfast"
+Frame = namedtuple("Frame", "kind codec flags number raw end")
+Entry = namedtuple("Entry", "path kind mode size mtime target crc32c extents")
+
+
+class Unreadable(Exception):
+    """Which object cannot be read, and why."""
+
+
+def need(condition, problem):
+    if not condition:
+        raise Unreadable(problem)
+
+
+@contextmanager
+def reading(what):
+    """Whatever goes wrong inside is about this object, or this part of one."""
+    try:
+        yield
+    except InvalidTag:
+        raise Unreadable(f"{what}: fails its authentication: changed, or put in another's place") from None
+    except KeyError as e:
+        raise Unreadable(f"{what}: lacks {e}") from e
+    except (Unreadable, TypeError, ValueError, RuntimeError, zlib.error, zstandard.ZstdError, OSError) as e:
+        raise Unreadable(f"{what}: {e}") from e
+
+
+def hkdf(ikm, salt, info):
+    return HKDF(SHA256(), 32, salt, info).derive(ikm)
+
+
+def decompress(codec, body, raw_len):
+    if codec == 1:
+        need(zstandard.frame_content_size(body) == raw_len, "its zstd frame states another length")
+        return zstandard.ZstdDecompressor().decompress(body, allow_extra_data=False)
+    if codec == 2:
+        return lz4.block.decompress(body, uncompressed_size=raw_len)
+    if codec == 3:
+        gzip = zlib.decompressobj(wbits=31)
+        raw = gzip.decompress(body, raw_len + 1)
+        need(gzip.eof and not gzip.unused_data, "its gzip member does not end where it should")
+        return raw
+    return body
+
+
+class Object:
+    """An object made of frames (frame.md, encryption.md). Opening it reads and checks the head."""
+
+    def __init__(self, repository, name, object_type):
+        self.name, self.cipher, self.file = name, None, open(repository.path(name), "rb")
+        self.size = os.fstat(self.file.fileno()).st_size
+        head = self.frame(0)
+        need(head[:4] == (HEAD, 0, 0, 0) and head.end == 92, "does not begin with a head frame")
+        signature, version, kind, encryption, owner, salt = struct.unpack("<8sHBB16s32s", head.raw)
+        need(signature == b"HOLDFAST", "no object of Holdfast")
+        need(version == 1 and encryption <= 1, NEWER)
+        need(owner == repository.id, f"belongs to another repository, {owner.hex()}")
+        need(kind == object_type, f"an object of type {kind}, but its name is one of type {object_type}")
+        need(bool(encryption) == bool(repository.key), "encrypted or not, unlike the repository")
+        if encryption:
+            self.cipher = AESGCM(hkdf(repository.key, salt, b"holdfast/1/object" + bytes([kind]) + owner))
+
+    def frame(self, at):
+        with reading(f"frame at {at}"):
+            self.file.seek(at)
+            header = self.file.read(32)
+            need(len(header) == 32, "truncated")
+            (magic, skip, kind, codec, transform, flags, number, raw_len, stored_len, body_checksum,
+             header_checksum) = struct.unpack("<IIBBBBIIIII", header)
+            need(magic == 0x184D2A5B, "no frame begins here")
+            need(google_crc32c.value(header[:28]) == header_checksum, "the header fails its checksum")
+            need(kind <= TAIL and codec <= 3 and transform == 0 and flags <= 3, NEWER)
+            need(raw_len <= 64 * MIB and stored_len <= 65 * MIB, "too large")
+            seen_by_zstd = kind == DATA and codec == 1 and not flags & ENCRYPTED
+            need(skip == (24 if seen_by_zstd else 24 + stored_len), "wrong skip length")
+            body = self.file.read(stored_len)
+            need(len(body) == stored_len, "truncated")
+            need(google_crc32c.value(body) == body_checksum, "the body fails its checksum")
+            need(bool(flags & ENCRYPTED) == bool(self.cipher), "encrypted or not, unlike its object")
+            if self.cipher:
+                name = self.name.encode()
+                aad = struct.pack("<I", len(name)) + name + header[8:24]
+                body = self.cipher.decrypt(struct.pack(">QI", 0, number), body, aad)
+            raw = decompress(codec, body, raw_len)
+            need(len(raw) == raw_len, f"has {len(raw)} bytes instead of {raw_len}")
+            return Frame(kind, codec, flags, number, raw, at + 32 + stored_len)
+
+    def frames(self):
+        """All frames behind the head, with their offsets; refuses an object that is not whole."""
+        at, number, flags = 92, 0, 0
+        while not flags & LAST:
+            frame, number = self.frame(at), number + 1
+            need(frame.kind != HEAD and frame.number == number, f"frame at {at}: out of order")
+            yield at, frame
+            at, flags = frame.end, frame.flags
+        need(at == self.size, "bytes behind the last frame")
+
+
+class Repository:
+    """Names, records and the key (names.md, records.md, keys.md)."""
+
+    def __init__(self, directory, passphrase_file=None, key_file=None):
+        self.directory, self.key, secret_file = directory, None, passphrase_file or key_file
+        need(os.path.isfile(self.path("holdfast.json")), f"{directory} is not a repository: it has no holdfast.json")
+        about = self.record("holdfast.json", "repository")
+        need(about["format_version"] == 1 and about["encryption"] in ("none", "aes-256-gcm"), f"holdfast.json: {NEWER}")
+        self.id, encrypted = bytes.fromhex(about["repository_id"]), about["encryption"] != "none"
+        need(secret_file or not encrypted, "the repository is encrypted: give --passphrase-file or --key-file")
+        need(encrypted or not secret_file, "a secret is given, but the repository says that it is not encrypted")
+        if encrypted:
+            self.key = self.unlock(passphrase_file, key_file)
+
+    def path(self, name):
+        return os.path.join(self.directory, name)
+
+    def list(self, folder, pattern):
+        names = os.listdir(self.path(folder)) if os.path.isdir(self.path(folder)) else []
+        return sorted(name for name in names if re.fullmatch(pattern, name))
+
+    def record(self, name, kind):
+        """The body of a JSON record."""
+        with reading(self.path(name)):
+            if self.key:
+                frames = [frame for _, frame in Object(self, name, RECORD).frames()]
+                need([frame.kind for frame in frames] == [DATA], "not one data frame")
+                text = frames[0].raw.decode()
+            else:
+                with open(self.path(name), "rb") as file:
+                    text = file.read().decode()
+            record = json.loads(text)
+            need(record["holdfast"] == kind, f"a record of kind {record['holdfast']}")
+            need(record["version"] == 1, NEWER)
+            for match in re.finditer(r'"body"\s*:\s*', text):
+                body, end = json.JSONDecoder().raw_decode(text, match.end())
+                if hashlib.sha256(text[match.end():end].encode()).hexdigest() == record["sha256"]:
+                    return body
+            raise Unreadable("fails its SHA-256")
+
+    def unlock(self, passphrase_file, key_file):
+        """The repository key, from the first slot that opens."""
+        with open(passphrase_file or key_file, "rb") as file:
+            secret = file.read()
+        if passphrase_file:
+            secret = re.sub(rb"\r?\n\Z", b"", secret)
+        elif len(secret) != 32:
+            need(re.fullmatch(rb"\s*[0-9A-Fa-f]{64}\s*", secret), f"{key_file} holds neither 32 bytes nor 64 digits")
+            secret = bytes.fromhex(secret.decode())
+        for name in self.list("keys", NAME + r"\.json"):
+            slot, body = name.removesuffix(".json"), self.record(f"keys/{name}", "key-slot")
+            with reading(f"keys/{name}"):
+                need(body["slot"] == slot, f"a slot of another name, {body['slot']}")
+                kdf, salt, wrapped = body["kdf"], bytes.fromhex(body["kdf"]["salt"]), bytes.fromhex(body["wrapped"])
+                if passphrase_file and (body["kind"], kdf["algorithm"]) == ("passphrase", "argon2id"):
+                    memory, passes, lanes = kdf["memory_kib"], kdf["iterations"], kdf["parallelism"]
+                    need(8192 <= memory <= MIB and 1 <= passes <= 64 and memory * passes <= 8 * MIB
+                         and 1 <= lanes <= 16, "parameters out of bounds")
+                    wrapping_key = hash_secret_raw(secret, salt, passes, memory, lanes, 32, Type.ID, 0x13)
+                elif key_file and (body["kind"], kdf["algorithm"]) == ("key-file", "hkdf-sha256"):
+                    wrapping_key = hkdf(secret, salt, b"holdfast/1/key-file")
+                else:
+                    continue
+                try:
+                    aad = b"holdfast/1/key-slot" + self.id + slot.encode()
+                    return AESGCM(wrapping_key).decrypt(wrapped[:12], wrapped[12:], aad)
+                except InvalidTag:
+                    continue
+        raise Unreadable(f"{passphrase_file or key_file} opens none of the repository's key slots")
+
+
+class Cursor:
+    """Takes values off the front of raw bytes."""
+
+    def __init__(self, raw):
+        self.raw, self.at = raw, 0
+
+    def take(self, count):
+        need(count <= len(self.raw) - self.at, "an entry is cut off")
+        self.at += count
+        return self.raw[self.at - count:self.at]
+
+    def varint(self):
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                need(value < 1 << 64 and (byte or not shift), "a malformed varint")
+                return value
+        raise Unreadable("a malformed varint")
+
+    def entry(self):
+        path, kind = self.take(self.varint()), self.take(1)[0]
+        need(kind <= LINK, NEWER)
+        mode, size, mtime, target, crc32c, extents = self.varint(), self.varint(), self.varint(), b"", 0, []
+        if kind == LINK:
+            target = self.take(self.varint())
+        elif kind == FILE:
+            crc32c = int.from_bytes(self.take(4), "little")
+            extents = [(*(self.varint() for _ in range(5)), self.take(32)) for _ in range(self.varint())]
+        return Entry(path, kind, mode, size, mtime, target, crc32c, extents)
+
+
+class Manifest:
+    """A backup (manifest.md). Its entries are read anew, frame by frame, each time: those of 10 TB are 500 MB."""
+
+    def __init__(self, repository, cluster, backup):
+        self.record = repository.record(f"{cluster}/backups/{backup}/backup.json", "backup")
+        self.name, self.packs, order = f"{cluster}/backups/{backup}/manifest", [], []
+        with reading(self.name), open(repository.path(self.name), "rb") as file:
+            self.object = Object(repository, self.name, MANIFEST)
+            found = {"name": self.name, "size_bytes": self.object.size,
+                     "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+            need(found.items() <= self.record["manifest"].items(), "not the object that backup.json names")
+            for section, cursor in self.sections():
+                order.append(section)
+                if section == 1:
+                    self.header = json.loads(cursor.raw[1:])
+                elif section == 2:
+                    count = cursor.varint()
+                    self.packs = [(cursor.take(cursor.varint()).decode(), cursor.varint()) for _ in range(count)]
+                    need(cursor.at == len(cursor.raw), "bytes behind the list of packs")
+            need(order == [1, *[3] * (len(order) - 2), 2], "sections out of order")
+            need((self.header["cluster"], self.header["backup"]) == (cluster, backup), "of another backup")
+            need((self.record["cluster"], self.record["backup_id"]) == (cluster, backup), "of another backup")
+            for pack, _ in self.packs:
+                need(re.fullmatch(f"{NAME}/packs/{BACKUP}/\\d{{6}}\\.pack", pack), f"names a pack {pack}")
+
+    def sections(self):
+        for at, frame in self.object.frames():
+            need(frame.kind == DATA and frame.raw, f"frame at {at}: not a section")
+            cursor = Cursor(frame.raw)
+            section = cursor.take(1)[0]
+            need(section in (1, 2, 3), f"frame at {at}: {NEWER}")
+            yield section, cursor
+
+    def entries(self):
+        for section, cursor in self.sections():
+            while section == 3 and cursor.at < len(cursor.raw):
+                with reading(self.name):
+                    entry = cursor.entry()
+                with reading(f"{self.name}: {os.fsdecode(entry.path)}"):
+                    self.check(entry)
+                yield entry
+
+    def check(self, entry):
+        """Refuses what could not be restored, or not safely."""
+        wrong_parts = {b"", b".", b".."}.intersection(entry.path.split(b"/"))
+        need(not wrong_parts or (entry.path, entry.kind) == (b"", DIRECTORY), "not a path below the data directory")
+        need(b"\0" not in entry.path + entry.target and entry.mode <= 0o7777, "malformed")
+        left, full = entry.size, self.header["extent_bytes"]
+        for pack, frame_at, frame_length, at, length, _ in entry.extents:
+            need(0 < length == min(left, full), "extents that do not add up")
+            left -= length
+            need(at + length <= 64 * MIB, "an extent beyond its frame")
+            if frame_length == 0:
+                need((pack, frame_at, at) == (0, 0, 0), "a hole with a place")
+            else:
+                need(pack < len(self.packs), "a pack that is not listed")
+                need(frame_at + frame_length <= self.packs[pack][1], "a frame behind the end of its pack")
+        need(left == 0, "extents that do not add up")
+
+
+class Restore:
+    """Writes a backup into empty directories. global/pg_control comes last, so that nothing half-done can start."""
+
+    def __init__(self, repository, manifest, to, tablespaces):
+        self.repository, self.manifest, self.to = repository, manifest, os.fsencode(os.path.abspath(to))
+        self.mapped, self.control = bool(tablespaces), None
+        # Small files share frames and stand next to each other, so the last frames are worth keeping.
+        self.frame, self.pack = functools.lru_cache(2)(self.open_frame), functools.lru_cache(8)(self.open_pack)
+        # Paths of the links to tablespaces, and where what is below them goes.
+        self.places = {}
+        for entry in manifest.entries():
+            if entry.kind == FILE and entry.path == CONTROL:
+                need(not self.control, f"{manifest.name}: global/pg_control occurs twice")
+                self.control = entry
+            elif entry.kind == LINK and re.fullmatch(rb"pg_tblspc/[1-9]\d*", entry.path):
+                place = tablespaces.pop(entry.path[10:].decode(), None)
+                self.places[entry.path] = os.fsencode(os.path.abspath(place)) if place else entry.target
+        need(self.control, f"{manifest.name}: no global/pg_control")
+        need(not tablespaces, f"the backup has no tablespace {', '.join(tablespaces)} outside the data directory")
+        for place in self.places.values():
+            need(place.startswith(b"/") and os.path.commonpath([place, self.to]) not in (place, self.to),
+                 f"a tablespace would be in {os.fsdecode(place)}: give another place with --tablespace OID=DIR")
+
+    def open_pack(self, number):
+        name, size = self.manifest.packs[number]
+        with reading(name):
+            pack = Object(self.repository, name, PACK)
+            need(pack.size == size, f"has {pack.size} bytes, but the manifest says {size}")
+            return pack
+
+    def open_frame(self, number, at, length):
+        pack = self.pack(number)
+        with reading(pack.name):
+            frame = pack.frame(at)
+            need((frame.kind, frame.flags & LAST, frame.end) == (DATA, 0, at + length),
+                 f"frame at {at}: not what the manifest says")
+            return frame.raw
+
+    def place(self, path):
+        parts = path.split(b"/")
+        tablespace = self.places.get(b"/".join(parts[:2]))
+        return os.path.join(tablespace, *parts[2:]) if tablespace else os.path.join(self.to, path).rstrip(b"/")
+
+    def write(self, entry):
+        crc32c, place = 0, self.place(entry.path)
+        with open(place, "xb") as out:
+            for pack, frame_at, frame_length, at, length, expected in entry.extents:
+                chunk = self.frame(pack, frame_at, frame_length)[at:at + length] if frame_length else bytes(length)
+                need(blake3(chunk).digest() == expected, f"wrong BLAKE3 at {out.tell()}")
+                crc32c = google_crc32c.extend(crc32c, chunk)
+                out.write(chunk) if frame_length else out.seek(length, os.SEEK_CUR)
+            need(crc32c == entry.crc32c, "wrong CRC-32C")
+            out.truncate(entry.size)
+        os.chmod(place, entry.mode)
+        os.utime(place, (entry.mtime, entry.mtime))
+
+    def restore(self, entry, made, directories):
+        # Two entries may be called pg_tblspc/<oid>: the directory, outside, and the link to it.
+        place = os.path.join(self.to, entry.path) if entry.kind == LINK else self.place(entry.path)
+        # Through directories of the backup only, never through links: nothing may be written elsewhere.
+        need(place in made or os.path.dirname(place) in made, "is in no directory of the backup")
+        if entry.kind == DIRECTORY:
+            if place not in made:
+                os.mkdir(place)
+            made.add(place)
+            directories[place] = entry
+        elif entry.kind == LINK:
+            os.symlink(self.places.get(entry.path, entry.target), place)
+            os.utime(place, (entry.mtime, entry.mtime), follow_symlinks=False)
+        elif entry.path != CONTROL:
+            self.write(entry)
+
+    def run(self):
+        made, directories = {self.to, *self.places.values()}, {}
+        for place in made:
+            os.makedirs(place, exist_ok=True)
+            need(not os.listdir(place), f"{os.fsdecode(place)} is not empty")
+        for entry in self.manifest.entries():
+            with reading(os.fsdecode(entry.path)):
+                self.restore(entry, made, directories)
+        if self.mapped:
+            # PostgreSQL makes the links anew from this file when it starts.
+            with open(os.path.join(self.to, b"tablespace_map"), "wb") as out:
+                for link, place in self.places.items():
+                    out.write(link[10:] + b" " + re.sub(rb"([\\\r\n])", rb"\\\1", place) + b"\n")
+        os.sync()
+        with reading(os.fsdecode(CONTROL)):
+            self.write(self.control)
+        for place, entry in reversed(directories.items()):
+            os.chmod(place, entry.mode)
+            os.utime(place, (entry.mtime, entry.mtime))
+        os.sync()
+
+
+class Archive:
+    """The WAL of a claim, the newest if none is given (names.md, wal.md)."""
+
+    def __init__(self, repository, cluster, number=None):
+        claims = repository.list(f"{cluster}/claims", CLAIM)
+        need(claims, f"{repository.directory} has no archive of a cluster {cluster}")
+        number = number or max(int(name[:-5]) for name in claims)
+        self.repository, self.folder = repository, f"{cluster}/wal/{number}"
+        self.claim = repository.record(f"{cluster}/claims/{number}.json", "claim")
+        self.codec = CODECS.index(self.claim["wal_codec"])
+        need((self.claim["number"], self.claim["cluster"]) == (number, cluster), f"claim {number}: of another name")
+
+    def object_name(self, file):
+        history = re.fullmatch(HISTORY, file)
+        need(history or re.fullmatch(SEGMENT, file), f"{file} is not the name of a WAL file")
+        folder = file[:8] if history else f"{file[:8]}/{file[:16]}"
+        ending = ENDINGS[1 if history else self.codec] + (".enc" if self.repository.key else "")
+        return f"{self.folder}/{folder}/{file}.{ending}"
+
+    def files(self):
+        """All WAL files, in order. An object of another spelling is none."""
+        found = set()
+        for folder, _, names in os.walk(self.repository.path(self.folder)):
+            for match in filter(None, (re.match(f"({HISTORY}|{SEGMENT})\\.[a-z]", name) for name in names)):
+                if os.path.join(folder, match.string) == self.repository.path(self.object_name(match[1])):
+                    found.add(match[1])
+        return sorted(found)
+
+    def fetch(self, file, to):
+        name, kinds, codecs, length, digest = self.object_name(file), "", set(), 0, blake3()
+        need(os.path.isfile(self.repository.path(name)), f"the archive does not hold {file}: there is no {name}")
+        with reading(name), open(f"{to}.part", "wb") as out:
+            for at, frame in Object(self.repository, name, WAL).frames():
+                kinds += str(frame.kind)
+                if frame.kind == DATA:
+                    codecs.add(frame.codec)
+                    length += out.write(frame.raw)
+                    digest.update(frame.raw)
+                elif frame.kind == FACTS:
+                    facts, facts_at = json.loads(frame.raw), at
+            need(re.fullmatch(f"{DATA}*{FACTS}{TAIL}", kinds), "frames out of order")
+            need(frame.raw == struct.pack("<Q", facts_at), "the tail does not point to the facts")
+            need(codecs <= {1 if file.endswith(".history") else self.codec}, "another codec than its name says")
+            need(facts["file_name"] == file, f"holds {facts['file_name']}")
+            need((facts["raw_len"], facts["blake3"]) == (length, digest.hexdigest()), "wrong length or BLAKE3")
+            out.flush()
+            os.fsync(out.fileno())
+        os.rename(f"{to}.part", to)
+
+    def fetch_all(self, to):
+        os.makedirs(to, exist_ok=True)
+        files, damaged = self.files(), 0
+        for file in files:
+            try:
+                self.fetch(file, os.path.join(to, file))
+            except Unreadable as e:
+                damaged += 1
+                print(f"error: {e}", file=sys.stderr)
+        need(not damaged, f"{damaged} of {len(files)} WAL files are damaged and left out")
+
+
+def complete_backups(repository, cluster):
+    return [backup for backup in repository.list(f"{cluster}/backups", BACKUP)
+            if os.path.isfile(repository.path(f"{cluster}/backups/{backup}/backup.json"))]
+
+
+def show(repository, cluster):
+    need(not cluster or repository.list(f"{cluster}/claims", CLAIM), f"{repository.directory} has no cluster {cluster}")
+    for cluster in [cluster] if cluster else repository.list("", NAME):
+        for name in repository.list(f"{cluster}/claims", CLAIM):
+            archive = Archive(repository, cluster, int(name[:-5]))
+            segments = [file for file in archive.files() if len(file) == 24] or ["no segment"]
+            print("{cluster}: claim {number}: PostgreSQL {pg_major}, system identifier {system_identifier}, WAL "
+                  .format(**archive.claim), " to ".join(sorted({segments[0], segments[-1]})), sep="")
+        for backup in complete_backups(repository, cluster):
+            print("{cluster}: backup {backup_id}: {type}, PostgreSQL {pg_version}, claim {claim}, timeline {timeline}, "
+                  "{start_lsn} to {stop_lsn}, {size_bytes} bytes"
+                  .format(**repository.record(f"{cluster}/backups/{backup}/backup.json", "backup")))
+
+
+def restore(repository, cluster, backup, to, tablespaces):
+    backups = complete_backups(repository, cluster)
+    need(backups, f"{repository.directory} has no complete backup of a cluster {cluster}")
+    need(backup in (None, *backups), f"there is no complete backup {backup}, only {', '.join(backups)}")
+    manifest = Manifest(repository, cluster, backup or backups[-1])
+    Restore(repository, manifest, to, dict(mapping.split("=", 1) for mapping in tablespaces)).run()
+    print("restored backup {backup_id}; to start, it needs the WAL of claim {claim} from {start_segment} to "
+          "{stop_segment} at least".format(**manifest.record), file=sys.stderr)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("repository", metavar="REPOSITORY")
+    parser.add_argument("command", metavar="COMMAND", choices=["list", "restore", "wal", "wal-all"])
+    parser.add_argument("names", metavar="NAME", nargs="*")
+    for option in ("--passphrase-file", "--key-file", "--to", "--backup"):
+        parser.add_argument(option)
+    parser.add_argument("--claim", type=int)
+    parser.add_argument("--tablespace", action="append", default=[], metavar="OID=DIR")
+    given = parser.parse_args()
+    if len(given.names) not in {"list": (0, 1), "restore": (1,), "wal": (3,), "wal-all": (2,)}[given.command]:
+        parser.error(f"see --help for the arguments of {given.command}")
+    if (given.command == "restore") != bool(given.to) or not all("=" in mapping for mapping in given.tablespace):
+        parser.error("see --help for the options of restore")
+    os.umask(0o077)
+    try:
+        repository = Repository(given.repository, given.passphrase_file, given.key_file)
+        if given.command == "list":
+            show(repository, *given.names or [None])
+        elif given.command == "restore":
+            restore(repository, *given.names, given.backup, given.to, given.tablespace)
+        elif given.command == "wal":
+            Archive(repository, given.names[0], given.claim).fetch(*given.names[1:])
+        else:
+            Archive(repository, given.names[0], given.claim).fetch_all(given.names[1])
+    except (Unreadable, OSError, LookupError, TypeError, ValueError) as e:
+        sys.exit(f"error: {e}")
+
+
+if __name__ == "__main__":
+    main()
