@@ -101,7 +101,7 @@ pub struct Wal {
     pub prefetch: usize,
     /// Where marks and prefetched segments are kept, absolute; each cluster has a directory in it.
     pub spool: PathBuf,
-    /// How long one `wal push` or `wal get` may take.
+    /// How long `wal push` and `wal get` repeat a request that fails.
     pub timeout: Duration,
 }
 

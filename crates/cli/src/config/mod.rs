@@ -71,11 +71,8 @@ pub fn load(
         },
     };
     let config = from_text(&path, text.as_deref().unwrap_or_default(), environment, flags)?;
-    let file = match text {
-        // PostgreSQL will call from its own directory.
-        Some(_) => Some(std::path::absolute(&path).unwrap_or(path)),
-        None => None,
-    };
+    // PostgreSQL will call from its own directory.
+    let file = text.map(|_| std::path::absolute(&path).unwrap_or(path));
     Ok(Loaded { config, file })
 }
 

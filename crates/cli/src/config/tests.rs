@@ -1,3 +1,5 @@
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use super::origin::Origin;
 use super::repository::{Encryption, KeySource};
 use super::written::{INNER_TABLES, SECTIONS};

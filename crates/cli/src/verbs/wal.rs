@@ -21,6 +21,7 @@ use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::{Error, What};
 use holdfast_pgtypes::{ControlFile, SystemIdentifier, WalFileName};
 use serde_json::json;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// Whether an earlier `wal push` stored exactly this file in all repositories. A few system calls, no runtime.
@@ -68,7 +69,8 @@ pub(super) async fn push(context: &Context, path: &Path) -> Result<ExitCode, Fai
         now: time::now(),
     };
     let progress = Progress::new(Show::Nothing);
-    let report = archive::push(&targets, &options, &progress, &context.cancellation).await?;
+    let pushed = archive::push(&targets, &options, &progress, &context.cancellation).await;
+    let report = pushed.map_err(|error| of_local_file(&error))?;
     for (file, reason) in &report.failed_neighbours {
         tracing::info!(%file, reason, "a segment taken along could not be archived yet; PostgreSQL will ask for it");
     }
@@ -82,6 +84,17 @@ pub(super) async fn push(context: &Context, path: &Path) -> Result<ExitCode, Fai
         }
     }
     Ok(ExitCode::Ok)
+}
+
+/// A file of `pg_wal` that does not parse is no object of the repository.
+fn of_local_file(error: &Error) -> Failure {
+    let mut failure = error.explain();
+    if matches!(&*error.what, What::Malformed { .. }) {
+        failure.code = ExitCode::UnreadableFile;
+        failure.hint =
+            Some("nothing was stored: the file is not what its name says; check the disk and what wrote it".to_owned());
+    }
+    failure
 }
 
 pub(super) async fn get(context: &Context, name: &str, destination: &Path) -> Result<ExitCode, Failure> {
@@ -196,10 +209,11 @@ fn listing_text(listing: &archive::WalListing) -> String {
                 timeline.newest.map(time::shown).unwrap_or_default(),
             ]);
             for gap in &timeline.gaps {
-                gaps.push_str(&format!(
-                    "gap in claim {}, timeline {}: {} to {} ({} segments) are missing\n",
+                let _ = writeln!(
+                    gaps,
+                    "gap in claim {}, timeline {}: {} to {} ({} segments) are missing",
                     claim.claim, timeline.timeline, gap.first, gap.last, gap.count
-                ));
+                );
             }
         }
     }
