@@ -162,3 +162,6 @@ impl Store for AsRecorded {
         self.native.describe()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use super::*;
+use holdfast_engine::repository::init::init;
+use holdfast_store::{Failure as StoreFailure, Location, Operation};
+use std::path::Path;
+
+/// What a store without conditional writes does with one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Without {
+    /// Answers that it does not know the condition.
+    Refuses,
+    /// Writes over what is there.
+    Ignores,
+}
+
+#[derive(Debug)]
+struct Unconditional(Arc<dyn Store>, Without);
+
+#[async_trait]
+impl Store for Unconditional {
+    async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
+        match (mode, self.1) {
+            (PutMode::Create, Without::Refuses) => Err(StoreError::new(
+                StoreErrorKind::Unsupported,
+                StoreFailure {
+                    store: self.describe(),
+                    name: name.to_string(),
+                    operation: Operation::Put,
+                    detail: "501 NotImplemented".to_owned(),
+                    source: None,
+                },
+            )),
+            _ => self.0.put(name, body, PutMode::Overwrite).await,
+        }
+    }
+
+    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        self.0.get(name).await
+    }
+
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.0.get_range(name, range).await
+    }
+
+    async fn get_tail(&self, name: &ObjectName, bytes: u64) -> Result<(Bytes, u64), StoreError> {
+        self.0.get_tail(name, bytes).await
+    }
+
+    async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
+        self.0.head(name).await
+    }
+
+    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.0.list(prefix, start_after).await
+    }
+
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.0.list_folders(prefix).await
+    }
+
+    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
+        self.0.delete(names).await
+    }
+
+    async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
+        self.0.begin_upload(name, mode).await
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+}
+
+/// A store whose native way knows no condition; the emulated way is the directory's own.
+async fn target(directory: &Path, without: Without) -> (RepositoryTarget, Arc<AsRecorded>) {
+    let config = StoreConfig::new(Location::Directory(directory.to_owned()));
+    let native = Arc::new(Unconditional(holdfast_store::open(&config).await.unwrap(), without));
+    let store = Arc::new(AsRecorded { native, config, emulated: OnceCell::new() });
+    let unlock = Unlock::Passphrase(Secret::new(b"correct horse".to_vec()));
+    (RepositoryTarget { store: Arc::clone(&store) as Arc<dyn Store>, unlock }, store)
+}
+
+#[tokio::test]
+async fn a_store_without_conditional_writes_is_found_and_remembered() {
+    for without in [Without::Refuses, Without::Ignores] {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, store) = target(directory.path(), without).await;
+        let made = init(&first, super::super::time::now()).await.unwrap();
+        assert_eq!(made.repository.record().conditional_create, Recorded::Emulated, "{without:?}");
+        assert!(store.emulated.initialized(), "{without:?}");
+        // Another process learns it from the record, before it writes.
+        let (again, store) = target(directory.path(), without).await;
+        assert!(!store.emulated.initialized());
+        let repository = Repository::open(&again).await.unwrap();
+        assert!(store.emulated.initialized(), "{without:?}");
+        let name: ObjectName = "main/claims/1.json".parse().unwrap();
+        repository.store().put(&name, "one".into(), PutMode::Create).await.unwrap();
+        let taken = repository.store().put(&name, "two".into(), PutMode::Create).await.unwrap_err();
+        assert_eq!(taken.kind(), StoreErrorKind::AlreadyExists, "{without:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_with_conditional_writes_is_used_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = StoreConfig::new(Location::Directory(directory.path().to_owned()));
+    let native = holdfast_store::open(&config).await.unwrap();
+    let store = Arc::new(AsRecorded { native, config, emulated: OnceCell::new() });
+    let target = RepositoryTarget { store: Arc::clone(&store) as Arc<dyn Store>, unlock: Unlock::NotEncrypted };
+    let made = init(&target, super::super::time::now()).await.unwrap();
+    assert_eq!(made.repository.record().conditional_create, Recorded::Native);
+    assert!(!store.emulated.initialized());
+}
