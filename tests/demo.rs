@@ -1,0 +1,42 @@
+//! The demo, small: it has to end well by itself, and to say that the rows are back.
+
+#![expect(clippy::expect_used, reason = "a failed set-up fails the test")]
+
+use std::process::{Command, Output, Stdio};
+
+use holdfast_testkit::postgres::Installation;
+
+fn demo(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_holdfast-demo"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("run the demo")
+}
+
+#[test]
+fn the_rows_are_back() {
+    if Installation::or_skip(18).is_none() {
+        return;
+    }
+    let output = demo(&["--rows", "5000", "--size-mb", "20"]);
+    let (text, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}\n{text}\n{error}", output.status);
+    let said = text.lines().find(|line| line.starts_with("All ")).expect("the demo says what is back");
+    let orders: u64 = said.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("the number of orders");
+    assert!(orders > 5000, "orders taken after the backup are back as well: {said}");
+    assert!(said.ends_with("orders are back, with the same checksum."), "{said}");
+    assert!(text.contains("ERROR:  relation \"orders\" does not exist"), "the table was lost before: {text}");
+    assert!(!text.contains('\x1b'), "no colour where there is no terminal");
+    for line in error.lines() {
+        assert!(!line.contains("WARN") && !line.starts_with("warning"), "{line}");
+    }
+}
+
+#[test]
+fn a_wrong_argument_is_refused() {
+    let output = demo(&["--rows", "none"]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("error: --rows wants a number from 1 on, not \"none\"\nusage: "), "{error}");
+}
