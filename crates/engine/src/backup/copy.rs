@@ -5,8 +5,9 @@
 //!          `--------------- several units at once ----------------------'
 //! ```
 //! A unit holds a permit for its raw and compressed bytes from before it is read until the store has its part, so
-//! memory stays within the budget. Units get their permits in the order in which they are committed; a unit that
-//! waits therefore only waits for uploads, which go on by themselves, and never for a unit behind it.
+//! memory stays within the budget. Units get their permits in the order in which they are committed, and while the next
+//! one waits for its permit, those before it go on being committed. A waiting unit therefore waits only for uploads, which
+//! go on by themselves, and for parts that are being filled, for which [`Copier::check_budget`] leaves room.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -59,22 +60,28 @@ impl Copier<'_> {
         let buffers = Buffers::default();
         // Enough to keep every thread busy while others wait for the disk; the budget bounds the rest.
         let window = self.crew.threads() * 2 + 2;
-        let mut units = Units::new(&files, self.extent_size_bytes);
+        let mut units = Units::new(&files, self.extent_size_bytes).peekable();
         let mut at_work = FuturesOrdered::new();
         let mut commit = Commit { files: &files, current: None, copied: Copied::default() };
         loop {
-            while at_work.len() < window
-                && let Some(unit) = units.next()
-            {
-                let permit = self.permit(unit.length(), sinks.len()).await?;
-                at_work.push_back(self.start(&files, unit, &buffers, permit));
+            let wanted = units.peek().filter(|_| at_work.len() < window).map(Unit::length);
+            // An `else` of the select would never come: waiting for a cancel is always a branch of it.
+            if wanted.is_none() && at_work.is_empty() {
+                break;
             }
             let next = tokio::select! {
-                next = at_work.next() => next,
+                biased;
                 () = self.cancel.cancelled() => return Err(What::Cancelled.into()),
+                // Many threads with a small budget: the units at work hold all of it until the first is committed.
+                Some(permit) = self.permit_for(wanted, sinks.len()) => {
+                    if let Some(unit) = units.next() {
+                        at_work.push_back(self.start(&files, unit, &buffers, permit));
+                    }
+                    continue;
+                }
+                Some(next) = at_work.next() => next,
             };
-            let Some(done) = next else { break };
-            let (mut encoded, permit) = done.map_err(|e| What::Internal(format!("a copying task failed: {e}")))??;
+            let (mut encoded, permit) = next.map_err(|e| What::Internal(format!("a copying task failed: {e}")))??;
             let buffer = std::mem::take(&mut encoded.buffer);
             let raw_len = encoded.raw_len;
             commit.unit(encoded, permit, sinks).await?;
@@ -109,11 +116,34 @@ impl Copier<'_> {
         Ok(commit.copied)
     }
 
+    /// Refuses a budget in which the parts that are being filled, one a repository, could leave no room for a unit to
+    /// fill them up.
+    pub(super) fn check_budget(&self, part_size: usize, repositories: usize) -> Result<(), Error> {
+        let (part_size, repositories) = (part_size as u64, repositories as u64);
+        let unit = unit_bytes(self.extent_size_bytes, repositories);
+        // A frame can be somewhat larger than what is in it, and permits are counted in pages.
+        let least = repositories * (part_size + part_size / 8) + 2 * unit;
+        if self.budget.total_bytes() >= least {
+            return Ok(());
+        }
+        Err(What::Refused(format!(
+            "backup.memory of {} MiB is too little for {repositories} repositories with parts of {} MiB: at least {} MiB \
+             are needed",
+            self.budget.total_bytes() >> 20,
+            part_size >> 20,
+            least.div_ceil(1 << 20)
+        ))
+        .into())
+    }
+
+    /// A permit for a unit of this length; nothing when there is no unit.
+    async fn permit_for(&self, length: Option<u32>, repositories: usize) -> Option<Permit> {
+        Some(self.budget.acquire(unit_bytes(length?, repositories as u64)).await)
+    }
+
     async fn permit(&self, length: u32, repositories: usize) -> Result<Permit, Error> {
-        // Raw bytes once, compressed bytes (at worst as many) once a repository.
-        let bytes = u64::from(length) * (1 + repositories as u64);
         tokio::select! {
-            permit = self.budget.acquire(bytes) => Ok(permit),
+            permit = self.budget.acquire(unit_bytes(length, repositories as u64)) => Ok(permit),
             () = self.cancel.cancelled() => Err(What::Cancelled.into()),
         }
     }
@@ -138,6 +168,11 @@ impl Copier<'_> {
             Ok((encoded, permit))
         })
     }
+}
+
+/// Raw bytes once, compressed bytes (at worst as many) once a repository.
+fn unit_bytes(length: u32, repositories: u64) -> u64 {
+    u64::from(length) * (1 + repositories)
 }
 
 /// Puts encoded units together to files, in order.

@@ -5,7 +5,8 @@
 //! 2. [`session`]: `pg_backup_start` on a connection that stays open.
 //! 3. [`scan`] lists the files, [`plan`] cuts them into units (pure).
 //! 4. [`copy`]: [`read`] -> [`encode`] -> [`sink`], many units at once, under one byte budget.
-//! 5. `pg_backup_stop`; `backup_label`, `tablespace_map` and, last of all, `global/pg_control` ([`control`]).
+//! 5. `global/pg_control` is read ([`control`]), `pg_backup_stop` called; `backup_label`, `tablespace_map` and the control
+//!    file are stored.
 //! 6. Packs and manifest are finished and looked at; [`wal_wait`] waits for the WAL.
 //! 7. `backup.json` is created. Only now the backup exists.
 //!
@@ -25,7 +26,10 @@ mod session;
 mod sink;
 mod wal_wait;
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
@@ -54,9 +58,12 @@ use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::claim::{Claimant, Identity};
 use crate::repository::{Repository, RepositoryTarget};
-use crate::server::{Connection, ConnectionSettings, Database, ServerFacts, Tablespace};
+use crate::server::{Connection, ConnectionSettings, Database, ServerFacts};
 
 pub use self::control::read_control_file;
+
+/// How long a cancelled run gets to end by itself, uploads included; then what it waits for is dropped.
+const CANCEL_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a backup is told.
 #[derive(Debug, Clone)]
@@ -133,17 +140,35 @@ pub async fn backup(
     let facts = ServerFacts::ask(&connection).await?;
     check_server(&facts, options, &control, &mut warnings)?;
     let runner = Runner { host: options.host.clone(), pgdata: options.pgdata.display().to_string() };
+    let mut dead = None;
     for repository in &repositories {
         for removed in remains::remove_of_runner(repository, &options.cluster, &runner).await? {
             progress.note(&format!("removed the remains of backup {removed}, which was not finished"));
+            dead = dead.max(Some(removed));
         }
     }
-    let backup = reserve(&repositories, &claims, options, &control).await?;
-    let run = Run { options, control, facts, connection, repositories, claims, backup, progress, cancel, began };
-    let outcome = tokio::select! {
-        outcome = run.execute(&mut warnings) => outcome,
-        // A second look for the waits that have none of their own, such as the starting checkpoint.
-        () = cancel.cancelled() => Err(What::Cancelled.into()),
+    let backup = reserve(&repositories, &claims, options, &control, dead).await?;
+    let publishing = AtomicBool::new(false);
+    let run =
+        Run { options, control, facts, connection, repositories, claims, backup, progress, cancel, began, publishing };
+    let outcome = {
+        let mut execute = std::pin::pin!(run.execute(&mut warnings));
+        tokio::select! {
+            biased;
+            outcome = &mut execute => outcome,
+            () = cancel.cancelled() => {
+                // The run ends by itself and cleans its uploads up; only the server has to be told.
+                run.connection.cancel_statement().await;
+                match tokio::time::timeout(CANCEL_WITHIN, execute).await {
+                    Ok(Ok(complete)) => Ok(complete),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "the cancelled backup ended");
+                        Err(What::Cancelled.into())
+                    }
+                    Err(_) => Err(What::Cancelled.into()),
+                }
+            }
+        }
     };
     match outcome {
         Ok(repositories) => {
@@ -203,14 +228,17 @@ fn check_server(
     Ok(())
 }
 
-/// Finds an id that no other backup has, by creating its start record in every repository.
+/// Finds an id that no other backup has, by creating its start record in every repository. It is later than that of the
+/// dead run whose remains were removed: a name never comes back with other content.
 async fn reserve(
     repositories: &[Repository],
     claims: &[ClaimRecord],
     options: &BackupOptions,
     control: &ControlFile,
+    dead: Option<BackupId>,
 ) -> Result<BackupId, Error> {
-    let mut time = options.now.trunc_subsecs(0);
+    let after = dead.map(|dead| dead.time() + chrono::TimeDelta::seconds(1));
+    let mut time = after.map_or(options.now, |after| after.max(options.now)).trunc_subsecs(0);
     'ids: for _ in 0..60 {
         let backup_id = BackupId::new(time).map_err(|e| What::Internal(e.to_string()))?;
         time += chrono::TimeDelta::seconds(1);
@@ -254,6 +282,16 @@ struct Run<'a> {
     progress: &'a dyn Progress,
     cancel: &'a CancellationToken,
     began: Instant,
+    /// Whether a record that makes the backup exist is on its way, or there.
+    publishing: AtomicBool,
+}
+
+/// What the copy came to.
+struct Content {
+    started: Started,
+    stopped: Stopped,
+    copied: Copied,
+    tablespaces: Vec<TablespaceEntry>,
 }
 
 impl Run<'_> {
@@ -261,10 +299,10 @@ impl Run<'_> {
         let mut sinks = Vec::new();
         for repository in &self.repositories {
             let part_size = self.options.part_size_bytes;
-            sinks.push(Sink::new(repository.clone(), &self.options.cluster, self.backup, part_size).await?);
+            sinks.push(Sink::new(repository.clone(), &self.options.cluster, self.backup, part_size, self.cancel).await?);
         }
         match self.copy_everything(&mut sinks).await {
-            Ok((started, stopped, copied)) => self.complete(sinks, started, stopped, copied, warnings).await,
+            Ok(content) => self.complete(sinks, content, warnings).await,
             Err(error) => {
                 for sink in sinks {
                     sink.abort().await;
@@ -275,12 +313,13 @@ impl Run<'_> {
     }
 
     /// From the start call to the last byte of `pg_control`.
-    async fn copy_everything(&self, sinks: &mut [Sink]) -> Result<(Started, Stopped, Copied), Error> {
+    async fn copy_everything(&self, sinks: &mut [Sink]) -> Result<Content, Error> {
         let (options, version) = (self.options, self.facts.version);
         self.progress.phase("waiting for a checkpoint", None);
         let started = session::start(&self.connection, version, &options.label, options.start_fast).await?;
         self.progress.note(&format!("backup {} starts at {}", self.backup, started.start_lsn));
         let scan = self.scan().await?;
+        let tablespaces = self.tablespaces(&scan).await?;
         let Scan { directories, links, mut files, removed, total_bytes } = scan;
         for sink in sinks.iter_mut() {
             for directory in &directories {
@@ -316,16 +355,20 @@ impl Run<'_> {
             progress: self.progress,
             cancel: self.cancel.clone(),
         };
+        copier.check_budget(options.part_size_bytes, sinks.len())?;
         self.progress.phase("copying", Some(total_bytes));
         let mut copied = copier.copy(files, sinks).await.doing(|| "copying the data directory".to_owned())?;
         copied.removed_count += removed;
         self.progress.phase("finishing", None);
-        let stopped = session::stop(&self.connection, version).await?;
+        // After all other files and before the stop call. On a standby the control file says with its minimum recovery
+        // end from where on the copied pages are consistent, and the stop LSN must not lie before that; a standby that
+        // is promoted in between makes the stop call fail (`do_pg_backup_stop`), and not the restore.
         let control = control::read_control_bytes(&options.pgdata)?;
-        let last = copier.copy_from_memory(self.last_files(&stopped, control), sinks).await?;
+        let stopped = session::stop(&self.connection, version).await?;
+        let last = copier.copy_from_memory(self.last_files(&stopped, control)?, sinks).await?;
         copied.file_count += last.file_count;
         copied.size_bytes += last.size_bytes;
-        Ok((started, stopped, copied))
+        Ok(Content { started, stopped, copied, tablespaces })
     }
 
     async fn scan(&self) -> Result<Scan, Error> {
@@ -344,13 +387,17 @@ impl Run<'_> {
     }
 
     /// What the stop call gave, and the control file, in the order of their restore: `pg_control` is last.
-    fn last_files(&self, stopped: &Stopped, control: Vec<u8>) -> Vec<(SourceFile, Vec<u8>)> {
+    fn last_files(&self, stopped: &Stopped, control: Vec<u8>) -> Result<Vec<(SourceFile, Vec<u8>)>, Error> {
+        // The server would write all of them with the mode that initdb gave its files: 0600, or 0640 for group access.
+        let control_path = self.options.pgdata.join(ControlFile::PATH);
+        let metadata = std::fs::metadata(&control_path).map_err(|e| Error::file("look at", &control_path, e))?;
+        let mode = metadata.mode() & 0o777;
         let file = |path: &str, content: Vec<u8>| {
             let file = SourceFile {
                 path: path.as_bytes().into(),
                 size_bytes: content.len() as u64,
                 mtime: stopped.stop_time.timestamp(),
-                mode: 0o600,
+                mode,
                 check: PageCheck::None,
             };
             (file, content)
@@ -359,22 +406,30 @@ impl Run<'_> {
         if !stopped.tablespace_map.is_empty() {
             files.push(file("tablespace_map", stopped.tablespace_map.clone().into_bytes()));
         }
-        files.push(file("global/pg_control", control));
-        files
+        files.push(file(ControlFile::PATH, control));
+        Ok(files)
     }
 
     /// Finishes packs and manifests, waits for the WAL, and makes the backup exist.
     async fn complete(
         &self,
         sinks: Vec<Sink>,
-        started: Started,
-        stopped: Stopped,
-        copied: Copied,
+        content: Content,
         warnings: &mut Vec<String>,
     ) -> Result<Vec<StoredBackup>, Error> {
+        let Content { started, stopped, copied, tablespaces } = content;
         let mut stored = Vec::new();
-        for sink in sinks {
-            stored.push(sink.finish().await?);
+        let mut sinks = sinks.into_iter();
+        while let Some(sink) = sinks.next() {
+            match sink.finish().await {
+                Ok(done) => stored.push(done),
+                Err(error) => {
+                    for sink in sinks {
+                        sink.abort().await;
+                    }
+                    return Err(error);
+                }
+            }
         }
         self.finish_segment_on_primary(warnings).await;
         let size = self.control.wal_segment_size;
@@ -405,6 +460,9 @@ impl Run<'_> {
             ));
         }
         let mut complete = Vec::new();
+        if self.cancel.is_cancelled() {
+            return Err(What::Cancelled.into());
+        }
         for ((repository, claim), stored) in self.repositories.iter().zip(&self.claims).zip(stored) {
             let Stored { manifest, pack_count, stored_bytes } = stored;
             let record = BackupRecord {
@@ -434,7 +492,7 @@ impl Run<'_> {
                 size_bytes: copied.size_bytes,
                 stored_bytes,
                 pack_count,
-                tablespaces: self.tablespaces(),
+                tablespaces: tablespaces.clone(),
                 databases: self.databases(),
                 compression: self.options.compression.to_string(),
                 encryption: repository.record().encryption,
@@ -442,9 +500,15 @@ impl Run<'_> {
                 next_xid: self.control.next_xid,
                 host: self.options.host.clone(),
                 software_version: env!("CARGO_PKG_VERSION").to_owned(),
-                annotations: std::collections::BTreeMap::default(),
+                annotations: BTreeMap::default(),
             };
-            repository.create_record(&name::backup_summary(&self.options.cluster, &self.backup), &record).await?;
+            self.publishing.store(true, Ordering::Relaxed);
+            let name = name::backup_summary(&self.options.cluster, &self.backup);
+            if let Err(error) = repository.create_record(&name, &record).await {
+                let in_doubt = matches!(&*error.what, What::Store(error) if error.is_retryable());
+                self.publishing.store(in_doubt, Ordering::Relaxed);
+                return Err(error);
+            }
             complete.push(StoredBackup { repository: repository.describe(), backup: record });
         }
         Ok(complete)
@@ -487,13 +551,22 @@ impl Run<'_> {
         }
     }
 
-    fn tablespaces(&self) -> Vec<TablespaceEntry> {
-        let entry = |tablespace: &Tablespace| TablespaceEntry {
-            oid: tablespace.oid,
-            name: tablespace.name.clone(),
-            path: tablespace.location.clone(),
+    /// The tablespaces as they stand on disk: one can have been made or dropped since the server was asked, and files
+    /// below a link that the backup does not know as a tablespace could not be restored.
+    async fn tablespaces(&self, scan: &Scan) -> Result<Vec<TablespaceEntry>, Error> {
+        let names = ServerFacts::tablespace_names(&self.connection).await?;
+        let mut paths: BTreeMap<u32, &[u8]> = BTreeMap::new();
+        // First those that are directories, made "in place": the others have a link besides.
+        paths.extend(
+            scan.directories.iter().filter_map(|found| Some((scan::tablespace_oid(&found.path)?, &*found.path))),
+        );
+        paths.extend(scan.links.iter().filter_map(|link| Some((scan::tablespace_oid(&link.path)?, &*link.target))));
+        let entry = |(oid, path): (u32, &[u8])| TablespaceEntry {
+            oid,
+            name: names.get(&oid).cloned().unwrap_or_else(|| oid.to_string()),
+            path: String::from_utf8_lossy(path).into_owned(),
         };
-        self.facts.tablespaces.iter().map(entry).collect()
+        Ok(paths.into_iter().map(entry).collect())
     }
 
     fn databases(&self) -> Vec<DatabaseEntry> {
@@ -505,6 +578,11 @@ impl Run<'_> {
     async fn give_up(self) {
         self.connection.cancel_statement().await;
         self.connection.close().await;
+        if self.publishing.load(Ordering::Relaxed) {
+            // The last write may still arrive, and what it makes appear must be whole.
+            tracing::warn!("whether the last record was stored is not known; the next backup on this host cleans up");
+            return;
+        }
         for repository in &self.repositories {
             if let Err(error) = remains::remove(repository, &self.options.cluster, self.backup).await {
                 tracing::warn!(%error, "the next backup on this host will remove what is left");

@@ -57,6 +57,12 @@ pub(super) struct Link {
     pub mtime: i64,
 }
 
+/// The OID of the tablespace whose link or directory this is: PostgreSQL gives those, and no others, a number for a name.
+pub(super) fn tablespace_oid(path: &[u8]) -> Option<u32> {
+    let name = std::str::from_utf8(path.strip_prefix(b"pg_tblspc/")?).ok()?;
+    name.parse().ok().filter(|oid: &u32| oid.to_string() == name)
+}
+
 /// Whether the pages of relations are checked while reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PageChecks {
@@ -134,7 +140,7 @@ fn scan_directory(
                     target: target.into_os_string().into_vec().into(),
                     mtime: metadata.mtime(),
                 });
-                if directory == b"pg_tblspc" {
+                if tablespace_oid(&path).is_some() {
                     waiting.push_back(path);
                 }
             }

@@ -12,6 +12,7 @@ use holdfast_repo::name::{self, BackupId, ClusterName, MAX_PACK_NUMBER};
 use holdfast_repo::pack::{PackChunk, PackWriter};
 use holdfast_repo::record::ManifestEntry;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::encode::EncodedChunk;
 use super::plan::SourceFile;
@@ -34,6 +35,7 @@ pub(super) struct Sink {
     manifest: ManifestWriter,
     manifest_upload: ObjectUpload,
     manifest_digest: digest::Context,
+    stop: CancellationToken,
 }
 
 struct OpenPack {
@@ -58,6 +60,7 @@ impl Sink {
         cluster: &ClusterName,
         backup: BackupId,
         part_size: usize,
+        cancel: &CancellationToken,
     ) -> Result<Self, Error> {
         let manifest_name = name::manifest(cluster, &backup);
         let header = ManifestHeader {
@@ -67,8 +70,9 @@ impl Sink {
             details: serde_json::Map::default(),
         };
         let (manifest, head) = ManifestWriter::new(&manifest_name, repository.id(), repository.key(), &header)?;
-        let upload =
-            ObjectUpload::new(std::sync::Arc::clone(repository.store()), object_name(&manifest_name)?, part_size);
+        let stop = cancel.child_token();
+        let store = std::sync::Arc::clone(repository.store());
+        let upload = ObjectUpload::new(store, object_name(&manifest_name)?, part_size).with_stop(stop.clone());
         let mut sink = Self {
             repository,
             cluster: cluster.clone(),
@@ -82,6 +86,7 @@ impl Sink {
             manifest,
             manifest_upload: upload,
             manifest_digest: digest::Context::new(&digest::SHA256),
+            stop,
         };
         sink.push_manifest(&head).await?;
         Ok(sink)
@@ -154,12 +159,12 @@ impl Sink {
         Ok(())
     }
 
-    /// Closes the last pack, waits for all of them, then makes the manifest appear.
+    /// Closes the last pack, waits for all of them, then makes the manifest appear. Gives everything up on failure.
     pub(super) async fn finish(mut self) -> Result<Stored, Error> {
-        if self.pack.is_some() {
-            self.close_pack().await?;
+        if let Err(error) = self.finish_packs().await {
+            self.abort().await;
+            return Err(error);
         }
-        self.reap(true).await?;
         let Self { manifest, mut manifest_upload, mut manifest_digest, packs, stored_bytes, .. } = self;
         let end = manifest.finish(&packs)?;
         manifest_digest.update(&end);
@@ -176,9 +181,18 @@ impl Sink {
         })
     }
 
+    async fn finish_packs(&mut self) -> Result<(), Error> {
+        if self.pack.is_some() {
+            self.close_pack().await?;
+        }
+        self.reap(true).await
+    }
+
     /// Gives everything up and removes what can be reached.
     pub(super) async fn abort(mut self) {
-        self.finishing.shutdown().await;
+        // Those being finished end by the token: ended from outside they would leave their uploads behind.
+        self.stop.cancel();
+        while self.finishing.join_next().await.is_some() {}
         if let Some(pack) = self.pack.take() {
             pack.upload.abort().await;
         }
@@ -194,7 +208,8 @@ impl Sink {
             let pack_name = name::pack(&self.cluster, &self.backup, number);
             let (writer, head) = PackWriter::new(&pack_name, self.repository.id(), self.repository.key())?;
             let store = std::sync::Arc::clone(self.repository.store());
-            let mut upload = ObjectUpload::new(store, object_name(&pack_name)?, self.part_size);
+            let upload = ObjectUpload::new(store, object_name(&pack_name)?, self.part_size);
+            let mut upload = upload.with_stop(self.stop.clone());
             upload.push(&head, None).await?;
             self.pack = Some(OpenPack { writer, upload });
         }

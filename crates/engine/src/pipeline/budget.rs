@@ -11,9 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Bytes are counted in units of this size, as a semaphore counts in `u32`.
 const UNIT_BYTES: u64 = 4096;
 
-/// The smallest budget that cannot stall: one upload part being filled, one in flight and a few
-/// extents being compressed, for one repository.
-pub const MINIMUM_BYTES: u64 = 64 * 1024 * 1024;
+/// The smallest budget that is useful, and the smallest that `backup.memory` may be: one upload part being filled, one in
+/// flight and a few extents being compressed, for one repository.
+pub const MINIMUM_BYTES: u64 = 32 * 1024 * 1024;
 
 /// A bound on bytes held in buffers; cheap to clone.
 #[derive(Debug, Clone)]
@@ -43,6 +43,11 @@ impl ByteBudget {
             Ok(inner) => Permit { inner },
             Err(_) => unreachable!("the budget's semaphore is never closed"),
         }
+    }
+
+    /// Bytes in all.
+    pub fn total_bytes(&self) -> u64 {
+        u64::from(self.total_units) * UNIT_BYTES
     }
 
     /// Bytes that nobody holds at this moment.

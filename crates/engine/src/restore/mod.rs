@@ -353,9 +353,12 @@ fn finish(found: &Preflight, options: &RestoreOptions, lock: ResumeLock) -> Resu
     for signal in settings::SIGNAL_FILES {
         durable::remove_if_there(&pgdata.join(signal))?;
     }
-    durable::write_file(&pgdata.join(settings::signal_file(options.standby)), b"", 0o600)?;
+    // 0600, or 0640 in a cluster with group access.
+    let mode = found.control.mode;
+    durable::write_file(&pgdata.join(settings::signal_file(options.standby)), b"", mode)?;
     let manifest_path = pgdata.join(ManifestWriter::FILE_NAME);
     durable::write_backup_manifest(&manifest_path, &found.manifest, &found.backup, found.version, &rewritten)?;
+    durable::set_mode(&manifest_path, mode)?;
     if let Some(root) = found.index.find(&found.manifest, b"").and_then(|position| found.manifest.file(position)) {
         durable::set_mode(pgdata, root.mode | 0o700)?;
     }

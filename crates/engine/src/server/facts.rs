@@ -1,5 +1,6 @@
 //! What a backup must know of the server, asked in one go before it starts.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use holdfast_pgtypes::{PgVersion, SystemIdentifier};
@@ -29,21 +30,8 @@ pub struct ServerFacts {
     pub data_directory: Option<PathBuf>,
     /// The system identifier, where the role may see it.
     pub system_identifier: Option<SystemIdentifier>,
-    /// Tablespaces outside the data directory.
-    pub tablespaces: Vec<Tablespace>,
     /// Databases.
     pub databases: Vec<Database>,
-}
-
-/// A tablespace outside the data directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tablespace {
-    /// `pg_tablespace.oid`, the name of its link in `pg_tblspc`.
-    pub oid: u32,
-    /// `spcname`.
-    pub name: String,
-    /// Where the link leads.
-    pub location: String,
 }
 
 /// A database.
@@ -78,16 +66,6 @@ impl ServerFacts {
         let version = PgVersion::from_server_version_num(number.unsigned_abs())
             .map_err(|_| What::ServerSetting(ServerSetting::Version(version_text.clone())))?;
         let archive_command: String = row.get(5);
-        let tablespaces = client
-            .query(
-                "SELECT oid, spcname::text, pg_tablespace_location(oid) FROM pg_tablespace \
-                 WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid",
-                &[],
-            )
-            .await?
-            .iter()
-            .map(|row| Tablespace { oid: row.get(0), name: row.get(1), location: row.get(2) })
-            .collect();
         let databases = client
             .query("SELECT oid, datname::text FROM pg_database ORDER BY oid", &[])
             .await?
@@ -113,9 +91,17 @@ impl ServerFacts {
             archive_library: row.get(6),
             data_directory: row.get::<_, Option<String>>(7).map(PathBuf::from),
             system_identifier,
-            tablespaces,
             databases,
         })
+    }
+
+    /// OIDs and names of the tablespaces of this moment. Their places are not asked for: `pg_tablespace_location` fails
+    /// for one that is being dropped.
+    pub async fn tablespace_names(connection: &Connection) -> Result<HashMap<u32, String>, Error> {
+        let asking = || "asking the server for its tablespaces".to_owned();
+        let rows =
+            connection.client().query("SELECT oid, spcname::text FROM pg_tablespace", &[]).await.doing(asking)?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
     /// Fails when the server is not the one of this data directory.

@@ -8,4 +8,4 @@ mod connect;
 mod facts;
 
 pub use connect::{Connection, ConnectionSettings, PostmasterPid};
-pub use facts::{Database, ServerFacts, Tablespace};
+pub use facts::{Database, ServerFacts};
