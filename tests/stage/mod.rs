@@ -6,6 +6,9 @@
 #![allow(dead_code, reason = "each test binary uses its own part of the stage")]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
 
+pub(crate) mod attack;
+pub(crate) mod proof;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -192,7 +195,7 @@ impl Stage {
             .await
             .expect("switch");
         let query = format!("SELECT coalesce(last_archived_wal >= '{name}', false) FROM pg_stat_archiver");
-        self.cluster.wait_for(&query, Duration::from_secs(60)).await.expect("archive the segment");
+        self.cluster.wait_for(&query, Duration::from_mins(1)).await.expect("archive the segment");
     }
 
     /// All objects of the repository as files below this folder.

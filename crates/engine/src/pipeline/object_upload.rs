@@ -2,7 +2,7 @@
 //! flight.
 //!
 //! An object that turns out smaller than one part is put in one request. Each part keeps the
-//! permits of its bytes until the store has it. After a failure or a cancel the upload is aborted;
+//! permits of its bytes until the store has it. After a failure or a stop the upload is aborted;
 //! a process that dies leaves an unfinished multipart upload, which is not an object and which
 //! the store's lifecycle rules (or the next run's cleaning) remove.
 
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use holdfast_store::{ObjectName, PutMode, Store, Upload};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::budget::Permit;
 use crate::error::{Doing, Error, What};
@@ -32,6 +33,7 @@ pub(crate) struct ObjectUpload {
     next_part: u32,
     size_bytes: u64,
     unbudgeted: Arc<Semaphore>,
+    stop: CancellationToken,
 }
 
 impl ObjectUpload {
@@ -48,7 +50,14 @@ impl ObjectUpload {
             next_part: 1,
             size_bytes: 0,
             unbudgeted: Arc::new(Semaphore::new(UNBUDGETED_PARTS_IN_FLIGHT)),
+            stop: CancellationToken::new(),
         }
+    }
+
+    /// As [`Self::new`], but [`Self::finish`] gives the upload up, and fails, when this token comes before all parts are
+    /// stored.
+    pub(crate) fn with_stop(self, stop: CancellationToken) -> Self {
+        Self { stop, ..self }
     }
 
     /// Bytes given so far.
@@ -96,7 +105,17 @@ impl ObjectUpload {
         if !self.buffer.is_empty() {
             outcome = self.send_part().await;
         }
-        while let Some(part) = self.parts.join_next().await {
+        loop {
+            let part = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {
+                    self.parts.shutdown().await;
+                    outcome = Err(What::Cancelled.into());
+                    break;
+                }
+                part = self.parts.join_next() => part,
+            };
+            let Some(part) = part else { break };
             let part = part.unwrap_or_else(|e| Err(What::Internal(format!("an upload task failed: {e}")).into()));
             outcome = outcome.and(part);
         }

@@ -1,0 +1,263 @@
+//! What attack tests need beside the stage: dice, victims, and a look behind the repository's back.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use holdfast_testkit::postgres::Cluster;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::Stage;
+
+/// A small generator (SplitMix64) whose seed is printed; `HOLDFAST_TEST_SEED` repeats a run.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new() -> Self {
+        let seed = std::env::var("HOLDFAST_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_micros() as u64)
+        });
+        eprintln!("HOLDFAST_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// A number below the limit.
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % limit.max(1)
+    }
+
+    /// A moment in this round's share of a run that takes `whole`: all rounds together cover all of it.
+    pub(crate) fn moment(&mut self, whole: Duration, round: u32, rounds: u32) -> Duration {
+        let share = whole / rounds;
+        share * round + Duration::from_micros(self.below(share.as_micros() as u64))
+    }
+}
+
+/// A `holdfast` in a process group of its own, to be killed. Killed on drop as well.
+pub(crate) struct Victim {
+    child: Option<Child>,
+    group: Pid,
+}
+
+/// How a victim ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// The status as a shell shows it: 128 and the number when a signal ended it.
+    pub(crate) fn code(&self) -> i32 {
+        self.status.code().or_else(|| self.status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
+    }
+}
+
+impl Victim {
+    /// Starts `holdfast` with the stage's configuration.
+    pub(crate) fn start(stage: &Stage, arguments: &[&str]) -> Self {
+        Self::of(stage.command(arguments))
+    }
+
+    /// Starts any command.
+    pub(crate) fn of(mut command: Command) -> Self {
+        command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().expect("start holdfast");
+        let group = Pid::from_raw(i32::try_from(child.id()).expect("a process id")).expect("a process id");
+        Self { child: Some(child), group }
+    }
+
+    /// Sends a signal to the whole group; one that has ended already is no error.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let _ = kill_process_group(self.group, signal);
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().expect("look at holdfast").is_none())
+    }
+
+    /// Kills it with `SIGKILL`, if it still runs, and collects it.
+    pub(crate) fn kill(self) -> Ended {
+        self.signal(Signal::KILL);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(mut self) -> Ended {
+        let output = self.child.take().expect("it was not collected yet").wait_with_output().expect("wait");
+        Ended {
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Waits until a condition holds or the victim has ended; says whether it holds.
+    pub(crate) async fn runs_until(&mut self, mut condition: impl FnMut() -> bool) -> bool {
+        let began = Instant::now();
+        loop {
+            if condition() {
+                return true;
+            }
+            if !self.is_running() {
+                return false;
+            }
+            assert!(began.elapsed() < Duration::from_mins(1), "nothing happened for a minute");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = kill_process_group(self.group, Signal::KILL);
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What tells whether an object was written again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ObjectFile {
+    pub(crate) size_bytes: u64,
+    pub(crate) inode: u64,
+    modified: (i64, i64),
+}
+
+/// All objects of the repository by name, as they lie on the disk of the store.
+pub(crate) fn objects(stage: &Stage) -> BTreeMap<String, ObjectFile> {
+    files_below(&stage.repository_folder())
+        .into_iter()
+        .filter(|(name, _)| !name.starts_with(".holdfast-tmp/"))
+        .collect()
+}
+
+/// All files below a folder, by path relative to it; what vanishes meanwhile is left out.
+pub(crate) fn files_below(root: &Path) -> BTreeMap<String, ObjectFile> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => panic!("list {}: {error}", folder.display()),
+        };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
+            if metadata.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(root).expect("a path below the root").display().to_string();
+            let file = ObjectFile {
+                size_bytes: metadata.len(),
+                inode: metadata.ino(),
+                modified: (metadata.mtime(), metadata.mtime_nsec()),
+            };
+            found.insert(name, file);
+        }
+    }
+    found
+}
+
+/// The ids of all backups of which anything is in the store, by the objects' names.
+pub(crate) fn ids_in_store(stage: &Stage) -> BTreeSet<String> {
+    let id_of = |name: &String| {
+        let mut parts = name.split('/');
+        let folder = parts.nth(1)?;
+        matches!(folder, "packs" | "backups").then(|| parts.next().map(str::to_owned)).flatten()
+    };
+    objects(stage).keys().filter_map(id_of).collect()
+}
+
+/// The ids of the complete backups, by `holdfast list`.
+pub(crate) fn complete(stage: &Stage) -> BTreeSet<String> {
+    let listed = stage.json(&["list"]);
+    let backups = listed["repositories"][0]["backups"].as_array().expect("a list of backups");
+    backups.iter().map(|backup| backup["backup_id"].as_str().expect("an id").to_owned()).collect()
+}
+
+/// Takes a backup; its id.
+pub(crate) fn back_up(stage: &Stage) -> String {
+    let report = stage.json(&["backup"]);
+    report["repositories"][0]["backup"]["backup_id"].as_str().expect("an id").to_owned()
+}
+
+/// Waits until no session of holdfast is left in the server: with its session a backup's mode ends.
+pub(crate) async fn sessions_gone(cluster: &Cluster) {
+    let query = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'holdfast'";
+    cluster.wait_for(query, Duration::from_secs(30)).await.expect("the session of the dead backup ends");
+}
+
+/// A table of about 20 MB that compresses to half of it: several parts of an upload.
+pub(crate) async fn load(cluster: &Cluster) {
+    cluster
+        .sql(
+            "CREATE TABLE load AS SELECT g AS id, md5(g::text) || md5((-g)::text) || md5(g::text || 'a') \
+             || md5(g::text || 'b') AS text FROM generate_series(1, 120000) g; CHECKPOINT",
+        )
+        .await
+        .expect("load data");
+}
+
+/// What the table of [`load`] holds, in one row.
+pub(crate) async fn sum(cluster: &Cluster) -> Vec<Vec<String>> {
+    cluster.sql("SELECT count(*), sum(id), md5(string_agg(text, '' ORDER BY id)) FROM load").await.expect("sum up")
+}
+
+/// The LSN up to which everything is written.
+pub(crate) async fn insert_lsn(cluster: &Cluster) -> u64 {
+    let text = cluster.value("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").await.expect("ask for the LSN");
+    text.parse().expect("a number")
+}
+
+/// The segments in `pg_wal` whose state is `ready` or `done`, ascending.
+pub(crate) fn segments(data: &Path, state: &str) -> Vec<String> {
+    let suffix = format!(".{state}");
+    let entries = std::fs::read_dir(data.join("pg_wal/archive_status")).expect("list archive_status");
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_string_lossy().strip_suffix(&suffix).map(str::to_owned))
+        .filter(|name| name.len() == 24)
+        .collect();
+    names.sort();
+    names
+}
+
+/// The object that holds a segment; not that of the history of a backup that began in it.
+pub(crate) fn wal_object(stage: &Stage, segment: &str) -> Option<(String, ObjectFile)> {
+    let start = format!("/{segment}.");
+    let holds = |name: &str| name.contains("/wal/") && name.contains(&start) && !name.contains(".backup.");
+    objects(stage).into_iter().find(|(name, _)| holds(name))
+}
+
+/// A segment in `pg_wal`.
+pub(crate) fn segment_path(data: &Path, segment: &str) -> PathBuf {
+    data.join("pg_wal").join(segment)
+}
+
+/// Makes the server write WAL and switch segments this many times.
+pub(crate) async fn fill_segments(cluster: &Cluster, count: u32) {
+    cluster.sql("CREATE TABLE IF NOT EXISTS filler (text text)").await.expect("make a table");
+    for _ in 0..count {
+        cluster
+            .sql(
+                "INSERT INTO filler SELECT md5(random()::text) FROM generate_series(1, 2000); \
+                 SELECT pg_switch_wal()",
+            )
+            .await
+            .expect("write WAL");
+    }
+}
