@@ -202,7 +202,14 @@ async fn a_slow_network_and_cut_connections_are_survived() {
         }
     }
     let ended = victim.wait();
-    assert!(ended.status.success(), "{ended:?}");
+    if !ended.status.success() {
+        // `s3s-fs` gives a multipart upload up when the connection is cut while it puts the parts together; the request
+        // that comes again meets an upload that it does not know, which it calls a lack of permission. Then nothing may
+        // be left, and the next backup works.
+        assert!(ended.stderr.contains("complete the upload"), "{ended:?}");
+        assert!(complete(&stage).is_empty() && ids_in_store(&stage).is_empty(), "{:?}", ids_in_store(&stage));
+        back_up(&stage);
+    }
     let written = stop(&stage, writer).await;
     stage.archive_now().await;
     let target = stage.target("restored");
@@ -326,7 +333,7 @@ async fn damaged_answers(major: u16, seal: Seal) {
         let destination = folder.join(format!("{segment}-{round}"));
         let output = stage.run(&["wal", "get", &segment, &destination.display().to_string()]);
         let (code, text) = (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr));
-        eprintln!("{what}: {code} {text}");
+        eprintln!("{what}: {code}");
         if code == 0 {
             fetched += 1;
             let bytes = std::fs::read(&destination).expect("read what was fetched");
@@ -335,8 +342,9 @@ async fn damaged_answers(major: u16, seal: Seal) {
             assert!(code > 125 && code != 143, "{what}: {code} would end recovery early: {text}");
             assert!(!destination.exists(), "{what}: a failed fetch leaves a file");
         }
-        assert!(code == 0 || round != 0, "{what}: an interrupted answer is asked for again: {text}");
-        assert!(code != 0 || round == 0 || round == 2, "{what}: must fail");
+        let mended = round == 0 || round == 2;
+        assert!(code == 0 || !mended, "{what}: what went wrong on the way is asked for again: {text}");
+        assert!(code != 0 || mended, "{what}: must fail");
     }
     assert!(fetched >= 1);
 }
@@ -664,6 +672,10 @@ async fn other_content_under_a_name_is_a_hard_stop() {
 
 async fn two_pushes(store: StoreKind) {
     let Some(stage) = Stage::start(18, unarchived(store, Seal::KeyFile)).await else { return };
+    let proxy = stage.s3.is_some().then(|| http_faults(&stage));
+    if let Some(proxy) = &proxy {
+        proxy.one_at_a_time();
+    }
     // Two hosts, or two archivers by mistake: the same configuration, but a spool each.
     let spool = stage.scratch.path().join("spool").display().to_string();
     let second = stage.config_text().replace(&spool, &format!("{spool}-2"));

@@ -9,6 +9,8 @@
 //!   bytes: equal means that the name holds what we were asked to store, which is success, whoever wrote it. The same
 //!   for completing an upload, where the store may also say that it no longer knows the upload.
 //! - A range that comes back shorter than asked is an interrupted transfer and is read again.
+//! - An object that does not match its checksum may have been changed on its way, and is read once more; one that is
+//!   damaged in the store is damaged the second time as well.
 //!
 //! Dropping a future of this store stops the repetition; the state is the same as after one dropped attempt.
 
@@ -241,7 +243,14 @@ impl Store for Retry {
     }
 
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
-        self.run(Operation::Get, name.as_str(), || self.inner.get(name)).await.result
+        let get = || self.run(Operation::Get, name.as_str(), || self.inner.get(name));
+        match get().await.result {
+            Err(error) if error.kind() == StoreErrorKind::Corrupt => {
+                tracing::warn!(%name, %error, "an object did not arrive right and is fetched once more");
+                get().await.result
+            }
+            result => result,
+        }
     }
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {

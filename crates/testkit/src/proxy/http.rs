@@ -134,6 +134,7 @@ pub struct Seen {
 struct Shared {
     faults: Vec<Fault>,
     seen: Vec<Seen>,
+    turn: Option<Arc<tokio::sync::Mutex<()>>>,
 }
 
 /// A running proxy; it and its connections end with the value.
@@ -174,6 +175,12 @@ impl HttpFaults {
     /// Adds a fault behind those that are there.
     pub fn inject(&self, fault: Fault) {
         lock(&self.shared).faults.push(fault);
+    }
+
+    /// Lets only one request at a time be at the server, up to the head of its answer. `s3s-fs` looks for an object and
+    /// then writes it; this way its conditional writes are atomic, as those of a real store are.
+    pub fn one_at_a_time(&self) {
+        lock(&self.shared).turn = Some(Arc::default());
     }
 
     /// Removes all faults.
@@ -224,6 +231,11 @@ async fn answer(
 ) -> Result<Response<Answer>, BoxError> {
     let method = request.method().to_string();
     let path = request.uri().path_and_query().map_or("/", hyper::http::uri::PathAndQuery::as_str).to_owned();
+    let turn = lock(&shared).turn.clone();
+    let _turn = match &turn {
+        Some(turn) => Some(turn.lock().await),
+        None => None,
+    };
     let effect = {
         let mut shared = lock(&shared);
         let fault = shared.faults.iter_mut().filter(|fault| fault.matches(&method, &path)).find_map(|fault| {
