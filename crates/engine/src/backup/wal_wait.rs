@@ -87,7 +87,23 @@ impl WalWait<'_> {
         if !path.exists() {
             return Ok(false);
         }
-        archive::archive_file(repository, self.cluster, claim, &path, self.compression, &self.crew, cancel).await?;
-        Ok(true)
+        let sent =
+            archive::archive_file(repository, self.cluster, claim, &path, self.compression, &self.crew, cancel).await;
+        match sent {
+            Ok(_) => Ok(true),
+            // The archiver was quicker, and the server has made a new segment of the file while it was read.
+            Err(_) if self.is_archived(repository, claim, segment).await? => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn is_archived(
+        &self,
+        repository: &Repository,
+        claim: &ClaimRecord,
+        segment: SegmentName,
+    ) -> Result<bool, Error> {
+        let missing = archive::missing_segments(repository, self.cluster, claim, segment, segment).await?;
+        Ok(missing.is_empty())
     }
 }
