@@ -128,7 +128,7 @@ async fn lost_answers_are_neither_doubles_nor_divergence() {
     assert_eq!(proxy.hits(), 3, "{:?}", proxy.seen());
     proxy.clear();
     // Every kind of write that a backup does.
-    let writes = [
+    let kinds = [
         ("PUT", "start.json"),
         ("POST", "?uploads"),
         ("PUT", "partNumber="),
@@ -136,13 +136,13 @@ async fn lost_answers_are_neither_doubles_nor_divergence() {
         ("PUT", "/manifest"),
         ("PUT", "backup.json"),
     ];
-    for (method, path) in writes {
+    for (method, path) in kinds {
         proxy.inject(lost(When::First(1)).method(method).path_contains(path));
     }
     let before = proxy.hits();
     let id = back_up(&stage);
     let seen: Vec<_> = proxy.seen().into_iter().filter(|seen| seen.effect.is_some()).collect();
-    assert_eq!(proxy.hits() - before, writes.len(), "{seen:?}");
+    assert_eq!(proxy.hits() - before, kinds.len(), "{seen:?}");
     assert_eq!(complete(&stage).into_iter().collect::<Vec<_>>(), [id]);
     assert_eq!(ids_in_store(&stage), complete(&stage));
     proxy.clear();
