@@ -155,14 +155,14 @@ impl Cluster {
 
     /// Takes over a data directory that something else made, a restore for one, with the server stopped.
     ///
-    /// The directory and what its `pg_tblspc` links to are given to PostgreSQL's user. It stays where it is, and stays
-    /// when the cluster is dropped.
+    /// The directory and its tablespaces below `/tmp` are given to PostgreSQL's user. It stays where it is, and stays when
+    /// the cluster is dropped.
     pub fn adopt(installation: &Installation, data: &Path) -> Result<Self> {
         let scratch = Scratch::new()?;
         scratch.folder("socket")?;
         scratch.user().own_tree(data)?;
         if let Ok(entries) = fs::read_dir(data.join("pg_tblspc")) {
-            for target in entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()) {
+            for target in entries.flatten().filter_map(|entry| tablespace_of_a_test(&entry.path())) {
                 scratch.user().own_tree(&target)?;
             }
         }
@@ -493,6 +493,16 @@ impl Drop for Cluster {
     }
 }
 
+/// Where a link in `pg_tblspc` leads, if that is a tablespace that a test made: named by an OID, and below `/tmp`.
+///
+/// Anything can be linked there, and as root all of it would change its owner: a test that backed up a link to `/etc`
+/// once gave that away.
+fn tablespace_of_a_test(link: &Path) -> Option<PathBuf> {
+    let target = fs::read_link(link).ok()?;
+    let by_oid = link.file_name()?.to_str()?.bytes().all(|byte| byte.is_ascii_digit());
+    (by_oid && target.canonicalize().ok()?.starts_with("/tmp")).then_some(target)
+}
+
 /// Runs a program as the owner of the folder.
 pub(super) async fn run_as(scratch: &Scratch, mut command: Command) -> Result<String> {
     scratch.user().drop_to(&mut command);
@@ -510,4 +520,27 @@ pub(crate) fn free_port() -> Result<u16> {
 /// A line of `postgresql.conf`; quotes and backslashes as `guc-file.l` reads them.
 fn setting_line(name: &str, value: &str) -> String {
     format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn only_tablespaces_of_tests_change_their_owner() {
+        let folder = tempfile::tempdir_in("/tmp").unwrap();
+        let link = |name: &str, target: &Path| {
+            let link = folder.path().join(name);
+            symlink(target, &link).unwrap();
+            tablespace_of_a_test(&link)
+        };
+        assert_eq!(link("16400", folder.path()), Some(folder.path().to_path_buf()));
+        assert_eq!(link("16401", Path::new("/etc")), None);
+        assert_eq!(link("16402", Path::new("/tmp/../etc")), None);
+        assert_eq!(link("old", folder.path()), None);
+        assert_eq!(link("16403", &folder.path().join("gone")), None);
+    }
 }
