@@ -20,7 +20,7 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
     };
     let targets = targets::all(context, None).await?;
     let progress = Progress::new(context.show);
-    let report = check(&targets, &options, &progress, &context.cancellation).await?;
+    let (report, outcome) = check(&targets, &options, &progress, &context.cancellation).await;
     progress.finish();
     let text = || {
         let mut table = Table::new([("", Align::Left), ("CHECKED", Align::Left), ("FOUND", Align::Left)]);
@@ -35,5 +35,7 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
         table.render()
     };
     context.print(text, || serde_json::json!({ "good": report.is_good(), "findings": report.findings }))?;
+    // The table says how far it came; the error, with its hint, what to do about the step that failed.
+    outcome?;
     Ok(if report.is_good() { ExitCode::Ok } else { ExitCode::ProblemsFound })
 }

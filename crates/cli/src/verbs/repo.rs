@@ -4,6 +4,7 @@ use super::{Context, command_line, targets, time};
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain, Failure};
 use crate::output::table::{Align, Table};
+use holdfast_engine::archive::forget_marks;
 use holdfast_engine::backup::read_control_file;
 use holdfast_engine::repository::claim::{Claimant, Identity};
 use holdfast_engine::repository::{Repository, init as engine};
@@ -24,6 +25,9 @@ pub(super) async fn init(context: &Context, new_claim: bool) -> Result<ExitCode,
         let target = targets::one(configured, targets::Directory::Make, None).await?;
         let made = engine::init(&target, time::now()).await?;
         let repository = &made.repository;
+        if made.created {
+            forget_marks(&context.config.wal.spool, cluster)?;
+        }
         let claim = match &claimant {
             None => repository.claims(cluster).await?.pop(),
             Some(claimant) if new_claim => Some(repository.take_next_claim(cluster, claimant).await?),

@@ -35,7 +35,7 @@ pub use list::{ClaimWal, TimelineWal, WalListing, list};
 pub use mark::marked_durable;
 pub use missing::missing_segments;
 pub use push::{PushOptions, PushOutcome, PushReport, push};
-pub use spool::RepositorySetId;
+pub use spool::{RepositorySetId, forget_marks};
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,8 @@ use std::time::{Duration, SystemTime};
 use holdfast_repo::ChunkHash;
 use holdfast_repo::name::ClusterName;
 
+use crate::error::Error;
+
 /// How temporary files begin, in the spool and beside a destination.
 const TEMPORARY_PREFIX: &str = "tmp-holdfast-";
 
@@ -89,6 +91,17 @@ pub(super) fn remove_stale(folder: &Path, now: SystemTime) {
         if age.is_some_and(|age| age > STALE_AFTER) {
             remove_quietly(&entry.path());
         }
+    }
+}
+
+/// Forgets which files are durable. For when a repository has been made: one that stood at the same place before may
+/// have had what the new one lacks.
+pub fn forget_marks(spool: &Path, cluster: &ClusterName) -> Result<(), Error> {
+    let folder = push_folder(spool, cluster);
+    match std::fs::remove_dir_all(&folder) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::file("remove", &folder, error)),
     }
 }
 

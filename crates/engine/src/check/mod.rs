@@ -92,19 +92,33 @@ impl CheckReport {
     }
 }
 
-/// Checks. A step that fails ends the check with its error; what was found before is in the progress notes.
+/// Checks. A step that fails ends the check with its error; the report has what was found before, and the failure.
 pub async fn check(
     targets: &[RepositoryTarget],
     options: &CheckOptions,
     progress: &dyn Progress,
     cancel: &CancellationToken,
-) -> Result<CheckReport, Error> {
+) -> (CheckReport, Result<(), Error>) {
     let mut report = CheckReport { findings: Vec::new() };
     progress.phase("checking", None);
+    let outcome = run_steps(targets, options, cancel, &mut report).await;
+    if let Err(error) = &outcome {
+        let subject = error.doing.first().cloned().unwrap_or_else(|| "check".to_owned());
+        report.add(subject, Verdict::Failed, error.what.to_string());
+    }
+    (report, outcome)
+}
+
+async fn run_steps(
+    targets: &[RepositoryTarget],
+    options: &CheckOptions,
+    cancel: &CancellationToken,
+    report: &mut CheckReport,
+) -> Result<(), Error> {
     let mut repositories = Vec::new();
     for target in targets {
         let repository = Repository::open(target).await?;
-        describe_repository(&repository, &mut report);
+        describe_repository(&repository, report);
         repositories.push(repository);
     }
     let control = read_control_file(&options.pgdata)?;
@@ -139,7 +153,7 @@ pub async fn check(
     let settings = ConnectionSettings { connection: options.connection.clone(), pgdata: options.pgdata.clone() };
     let connection = Connection::open(&settings).await?;
     let facts = ServerFacts::ask(&connection).await?;
-    check_server(&facts, options, &mut report)?;
+    check_server(&facts, options, report)?;
     if facts.in_recovery {
         report.add(
             "archiving",
@@ -153,7 +167,7 @@ pub async fn check(
         report.add("archiving", Verdict::Ok, format!("segment {segment} reached every repository"));
     }
     connection.close().await;
-    Ok(report)
+    Ok(())
 }
 
 fn describe_repository(repository: &Repository, report: &mut CheckReport) {

@@ -1,5 +1,6 @@
 //! Which backups an archive has.
 
+use futures::stream::{self, StreamExt, TryStreamExt};
 use holdfast_repo::catalog::BackupCatalog;
 use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::{BackupRecord, StartRecord};
@@ -7,6 +8,9 @@ use serde::Serialize;
 
 use super::Repository;
 use crate::error::{Doing, Error, What};
+
+/// Records that are read at the same time: enough to hide latency over years of daily backups.
+const RECORDS_AT_ONCE: usize = 16;
 
 /// A backup without `backup.json`: running somewhere, or dead.
 #[derive(Debug, Clone, Serialize)]
@@ -26,11 +30,11 @@ impl Repository {
 
     /// All complete backups, oldest first.
     pub async fn backups(&self, cluster: &ClusterName) -> Result<Vec<BackupRecord>, Error> {
-        let mut backups = Vec::new();
-        for backup in self.listed(cluster).await?.complete() {
-            backups.push(self.backup(cluster, backup).await?);
-        }
-        Ok(backups)
+        let listed = self.listed(cluster).await?;
+        stream::iter(listed.complete().map(|backup| self.backup(cluster, backup)))
+            .buffered(RECORDS_AT_ONCE)
+            .try_collect()
+            .await
     }
 
     /// One complete backup.

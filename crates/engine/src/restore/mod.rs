@@ -270,7 +270,9 @@ async fn move_data(
     progress: &Arc<dyn Progress>,
     cancel: &CancellationToken,
 ) -> Result<MovedData, Error> {
-    let budget = ByteBudget::new(options.memory_bytes);
+    // The allocator keeps some of what many threads gave back: the buffers get seven eighths, so that the process
+    // stays within what was asked for.
+    let budget = ByteBudget::new(options.memory_bytes / 8 * 7);
     let mut data = MovedData::default();
     let mut wanted;
     if state.reuses() {
