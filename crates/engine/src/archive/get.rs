@@ -117,7 +117,7 @@ async fn get_inner(
     let destination = options.destination.clone();
     let now = options.now;
     let place = blocking(move || {
-        prefetched::write_durably(&destination, &raw)?;
+        prefetched::write_whole(&destination, &raw)?;
         spool::remove_stale(prefetched::parent_of(&destination), now.into());
         Ok(())
     });

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use holdfast_pgtypes::wal::page::WalPageHeader;
 use holdfast_pgtypes::wal::segment_check::{ExpectedSegment, NEEDED_BYTES, check_segment_header};
-use holdfast_pgtypes::{ControlFile, PgVersion, SegmentName, WalFileName, WalSegmentSize};
+use holdfast_pgtypes::{ControlFile, HistoryFile, PgVersion, SegmentName, WalFileName, WalSegmentSize};
 use holdfast_repo::wal_object::PIECE_BYTES;
 
 use super::mark::{self, FileIdentity};
@@ -85,6 +85,11 @@ impl LocalFile {
             }
             if found > MAX_TEXT_FILE_BYTES {
                 return Err(What::Refused(format!("{} has {found} bytes", self.path.display())).into());
+            }
+            if let WalFileName::History(timeline) = self.name {
+                // One that does not parse would stand in the way of every later restore, and could never be replaced.
+                HistoryFile::parse(timeline, &self.read_all()?)
+                    .map_err(|e| What::Malformed { name: self.path.display().to_string(), reason: e.to_string() })?;
             }
             return Ok(());
         };
