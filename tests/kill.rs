@@ -426,6 +426,26 @@ async fn a_cancelled_backup_leaves_nothing_and_a_dead_server_fails_it() {
         assert_eq!(ids_in_store(&stage), complete(&stage), "remains after SIGTERM at {delay:?}");
     }
 
+    // While the store is away: in bounded time, and the next backup cleans up.
+    proxy.inject(hold());
+    let before = proxy.hits();
+    let mut victim = Victim::start(&stage, &["backup"]);
+    assert!(victim.runs_until(|| proxy.hits() > before).await, "the backup begins to copy: {:?}", victim.wait());
+    proxy.clear();
+    proxy.inject(Fault::new(Effect::LostRequest, When::Always));
+    let began = Instant::now();
+    victim.signal(Signal::TERM);
+    let ended = victim.wait();
+    assert_eq!(ended.code(), 143, "{ended:?}");
+    assert!(began.elapsed() < Duration::from_secs(25), "a cancel took {:?}", began.elapsed());
+    assert!(ended.stderr.contains("the next backup on this host will remove"), "{}", ended.stderr);
+    proxy.clear();
+    sessions_gone(&stage.cluster).await;
+    let known = complete(&stage);
+    assert!(ids_in_store(&stage).len() > known.len(), "what could not be removed is still there");
+    back_up(&stage);
+    assert_eq!(ids_in_store(&stage), complete(&stage), "the next backup removes the remains");
+
     // The postmaster dies under a backup.
     let known = complete(&stage);
     proxy.inject(hold());

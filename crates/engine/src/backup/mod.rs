@@ -65,6 +65,10 @@ pub use self::control::read_control_file;
 /// How long a cancelled run gets to end by itself, uploads included; then what it waits for is dropped.
 const CANCEL_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a failed or cancelled run tries to remove what it has stored, for each repository: once for its unfinished
+/// uploads, and once for its objects. A store that is away must not hold the end of a run up.
+const CLEAN_WITHIN: Duration = Duration::from_secs(5);
+
 /// What a backup is told.
 #[derive(Debug, Clone)]
 pub struct BackupOptions {
@@ -299,7 +303,8 @@ impl Run<'_> {
         let mut sinks = Vec::new();
         for repository in &self.repositories {
             let part_size = self.options.part_size_bytes;
-            sinks.push(Sink::new(repository.clone(), &self.options.cluster, self.backup, part_size, self.cancel).await?);
+            sinks
+                .push(Sink::new(repository.clone(), &self.options.cluster, self.backup, part_size, self.cancel).await?);
         }
         match self.copy_everything(&mut sinks).await {
             Ok(content) => self.complete(sinks, content, warnings).await,
@@ -584,8 +589,14 @@ impl Run<'_> {
             return;
         }
         for repository in &self.repositories {
-            if let Err(error) = remains::remove(repository, &self.options.cluster, self.backup).await {
-                tracing::warn!(%error, "the next backup on this host will remove what is left");
+            let removing = remains::remove(repository, &self.options.cluster, self.backup);
+            match tokio::time::timeout(CLEAN_WITHIN, removing).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the next backup on this host will remove what is left"),
+                Err(_) => tracing::warn!(
+                    store = repository.describe(),
+                    "the store takes too long; the next backup on this host will remove what is left"
+                ),
             }
         }
     }

@@ -14,6 +14,7 @@ use holdfast_repo::record::ManifestEntry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::CLEAN_WITHIN;
 use super::encode::EncodedChunk;
 use super::plan::SourceFile;
 use crate::error::{Doing, Error, What};
@@ -188,8 +189,15 @@ impl Sink {
         self.reap(true).await
     }
 
-    /// Gives everything up and removes what can be reached.
-    pub(super) async fn abort(mut self) {
+    /// Gives everything up and removes what can be reached within [`CLEAN_WITHIN`].
+    pub(super) async fn abort(self) {
+        let backup = self.backup;
+        if tokio::time::timeout(CLEAN_WITHIN, self.abort_uploads()).await.is_err() {
+            tracing::debug!(%backup, "unfinished uploads could not be removed in time");
+        }
+    }
+
+    async fn abort_uploads(mut self) {
         // Those being finished end by the token: ended from outside they would leave their uploads behind.
         self.stop.cancel();
         while self.finishing.join_next().await.is_some() {}
