@@ -1,6 +1,6 @@
 //! The log: tracing to stderr, as text or JSON, above whatever progress bar is drawn.
 //!
-//! Our own crates log at the configured level; libraries below them only what needs attention, and one step more when
+//! Our own crates log at the configured level; libraries below them only errors, warnings at `debug`, and one step more when
 //! every request is wanted: the S3 client at `debug` prints headers.
 
 use crate::config::meant::{Log, LogFormat, LogLevel};
@@ -42,8 +42,9 @@ fn ours(level: LogLevel) -> LevelFilter {
 
 fn libraries(level: LogLevel) -> LevelFilter {
     match level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn | LogLevel::Info | LogLevel::Debug => LevelFilter::WARN,
+        // What they warn of comes back as an error, which is then said in our words.
+        LogLevel::Error | LogLevel::Warn | LogLevel::Info => LevelFilter::ERROR,
+        LogLevel::Debug => LevelFilter::WARN,
         LogLevel::Trace => LevelFilter::INFO,
     }
 }

@@ -105,7 +105,8 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
     });
     // Blocking threads may be in the middle of a system call; what they do no longer matters.
     runtime.shutdown_background();
-    result.map_err(|failure| failure.doing(doing))
+    // "Not in the archive" is the usual end of every recovery: no three lines of it in the server's log.
+    result.map_err(|failure| if failure.code == ExitCode::Absent { failure } else { failure.doing(doing) })
 }
 
 fn style(color: Color) -> Style {

@@ -42,7 +42,7 @@ pub enum What {
     #[error("{}", postgres_text(.0))]
     Postgres(#[from] tokio_postgres::Error),
     /// The connection string cannot be used.
-    #[error("cannot use the connection settings: {0}")]
+    #[error("{0}")]
     Connection(String),
     /// The server cannot be backed up as it is configured.
     #[error("{0}")]

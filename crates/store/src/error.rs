@@ -206,14 +206,19 @@ impl StoreError {
 
     /// What a person can do about it.
     pub fn hint(&self) -> Option<&'static str> {
+        let local = self.failure().store.starts_with("file://");
         Some(match self.kind() {
-            StoreErrorKind::PermissionDenied => {
-                "check the access key, the secret key and the policy of the bucket, or the owner and mode of the directory"
+            StoreErrorKind::PermissionDenied if local => {
+                "check owner and mode of the directory; holdfast runs as the user that PostgreSQL runs as"
             }
+            StoreErrorKind::PermissionDenied => "check the access key, the secret key and the policy of the bucket",
             StoreErrorKind::NoCredentials => {
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or credentials in the configuration"
             }
-            StoreErrorKind::NoSuchBucket => "create the bucket or directory, or correct `url`",
+            StoreErrorKind::NoSuchBucket if local => {
+                "mount the disk it is on, or correct `url`; a new repository is made by `holdfast repo init`"
+            }
+            StoreErrorKind::NoSuchBucket => "create the bucket, or correct `url`",
             StoreErrorKind::ClockSkew => "set this machine's clock; S3 allows 15 minutes of difference",
             StoreErrorKind::NoSpace => "free or add space; nothing of what is stored already is lost",
             StoreErrorKind::Throttled => {
@@ -223,9 +228,18 @@ impl StoreError {
                 "check `endpoint`, the network and the state of the server"
             }
             StoreErrorKind::Truncated | StoreErrorKind::Corrupt => {
-                "the object is damaged; run `holdfast verify` to learn what depends on it"
+                "nothing was used of it: look for another copy (a second repository, a version of the object in the \
+                 bucket), and check the store"
             }
-            _ => return None,
+            StoreErrorKind::NotFound => {
+                "look for another copy (a second repository, a deleted version in the bucket), and at who may delete there"
+            }
+            StoreErrorKind::InvalidConfig if local => "name a directory in `url`",
+            StoreErrorKind::InvalidConfig => "check `url`, `endpoint` and `region` of this [[repo]]",
+            StoreErrorKind::Unsupported | StoreErrorKind::Other => {
+                "the answer is the store's own: its log, or whoever runs it, knows more"
+            }
+            StoreErrorKind::AlreadyExists | StoreErrorKind::Cancelled => return None,
         })
     }
 }
@@ -283,12 +297,7 @@ mod tests {
         let denied = error(StoreErrorKind::PermissionDenied, Operation::Put, "403 AccessDenied: go away");
         assert_eq!(denied.to_string(), "permission denied by s3://bucket: 403 AccessDenied: go away");
         assert_eq!(denied.doing(), "put a/b to s3://bucket");
-        assert_eq!(
-            denied.hint(),
-            Some(
-                "check the access key, the secret key and the policy of the bucket, or the owner and mode of the directory"
-            )
-        );
+        assert_eq!(denied.hint(), Some("check the access key, the secret key and the policy of the bucket"));
         let absent = error(StoreErrorKind::NotFound, Operation::Get, "");
         assert_eq!(absent.to_string(), "object a/b does not exist in s3://bucket");
         assert_eq!(absent.doing(), "get a/b from s3://bucket");

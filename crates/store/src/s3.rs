@@ -69,6 +69,8 @@ pub struct S3Store {
 struct Shared {
     client: Client,
     bucket: String,
+    /// For messages; AWS's own has none.
+    endpoint: Option<String>,
     settings: Settings,
     conditional_create: ConditionalCreate,
     attempt_timeout: std::time::Duration,
@@ -104,6 +106,7 @@ impl S3Store {
             shared: Arc::new(Shared {
                 client,
                 bucket: bucket.clone(),
+                endpoint: config.s3.endpoint.clone(),
                 settings: Settings::new(&config.s3),
                 conditional_create: config.conditional_create,
                 attempt_timeout: config.timeouts.attempt,
@@ -301,7 +304,14 @@ impl Shared {
         judged: Judged,
         source: Option<Box<dyn Error + Send + Sync>>,
     ) -> StoreError {
-        let mut error = self.fail(operation, name, judged.kind, judged.detail);
+        let detail = match (&self.endpoint, judged.kind) {
+            // Who does not answer is the first thing to know.
+            (Some(endpoint), StoreErrorKind::Unreachable | StoreErrorKind::Timeout) => {
+                format!("{endpoint}: {}", judged.detail)
+            }
+            _ => judged.detail,
+        };
+        let mut error = self.fail(operation, name, judged.kind, detail);
         error.failure_mut().source = source;
         error
     }

@@ -146,7 +146,7 @@ impl Explain for ConfigError {
                  or encryption = \"none\" if everyone who can read the store may read the database",
             ),
             Self::SecretFile { .. } => {
-                failure.hint("the file must be readable by the user that runs holdfast, and by no other")
+                failure.hint("name the right file in the configuration; the user that runs holdfast must be able to read it, and nobody else")
             }
         }
     }

@@ -32,9 +32,18 @@ pub fn parse(path: &Path, text: &str, origins: &mut Origins) -> Result<Written, 
         ConfigError::WrongType {
             key: key.unwrap_or_default(),
             origin: at(error.span()),
-            reason: error.message().trim().replace('\n', "; "),
+            reason: in_plain_words(error.message()),
         }
     })
+}
+
+/// What serde says, without the names of Rust's types.
+fn in_plain_words(message: &str) -> String {
+    let mut text = message.trim().replace('\n', "; ");
+    for number in ["u16", "u32", "u64", "usize", "i32", "i64"] {
+        text = text.replace(&format!("expected {number}"), "expected a whole number");
+    }
+    text
 }
 
 /// Line and column of a byte offset, both from 1.

@@ -47,7 +47,7 @@ fn of_what(what: &What) -> Failure {
         What::Unreachable(error) => error.explain(),
         What::Postgres(error) => of_postgres(what, error),
         What::Connection(_) => new(ExitCode::PostgresConnection)
-            .hint("set `cluster.connection`, such as \"host=/var/run/postgresql user=postgres dbname=postgres\", and start the server"),
+            .hint("start the server; `cluster.connection` may look like \"host=/var/run/postgresql user=postgres dbname=postgres\", and left out it is found by the data directory"),
         What::ServerSetting(setting) => of_setting(what, setting),
         What::File { operation, path, source } => of_file(what, operation, path, source),
         What::ControlFile { path, source } => match source {
@@ -91,7 +91,10 @@ fn of_what(what: &What) -> Failure {
         What::Absent { .. } => new(ExitCode::Absent).hint("`holdfast wal list` shows what is archived"),
         What::NotReadable { .. } => new(ExitCode::CorruptObject).hint(damaged_object_hint()),
         What::NotArchived { .. } => new(ExitCode::WalNotArchived)
-            .hint("check `archive_command` on the primary and the last failure in pg_stat_archiver"),
+            .hint(
+                "check `archive_command` on the primary and the last failure in pg_stat_archiver; a primary at rest leaves \
+                 its segment unfinished: for backups of a standby set `cluster.primary_connection`",
+            ),
         What::NotEmpty { directory } => new(ExitCode::DirectoryNotEmpty).hint(format!(
             "name another directory, move what is in {} away, or add --delta to bring an old data directory of this \
              cluster to the state of the backup",
@@ -115,6 +118,10 @@ fn damaged_object_hint() -> &'static str {
      the store"
 }
 
+fn swapped_object_hint() -> &'static str {
+    "somebody changed the repository, or two were mixed by copying: look for another copy, and at who may write there"
+}
+
 fn is_local(path: &Path) -> bool {
     path.parent().is_some_and(|parent| !parent.as_os_str().is_empty())
 }
@@ -132,12 +139,14 @@ fn of_file(what: &What, operation: &str, path: &Path, source: &std::io::Error) -
             failure.hint(format!("make room on the file system of {}, then run this again", path.display()))
         }
         (ErrorKind::PermissionDenied, true) => {
-            failure.hint("run holdfast as the user that PostgreSQL runs as, such as with sudo -u postgres")
+            failure.hint("run holdfast as the user that PostgreSQL runs as (sudo -u postgres), and look at owner and mode of the file")
         }
         (ErrorKind::PermissionDenied, false) => {
             failure.hint("check owner and mode of the directory; holdfast runs as the user that PostgreSQL runs as")
         }
-        (ErrorKind::NotFound, _) => failure.hint("check the path; for the data directory it is `cluster.pgdata`"),
+        (ErrorKind::NotFound, true) => failure.hint("check the path; for the data directory it is `cluster.pgdata`"),
+        (ErrorKind::NotFound, false) => failure.hint("check the path: the directory above it must be there"),
+        (ErrorKind::NotADirectory, _) => failure.hint("check the path: a directory is wanted there, and a file is found"),
         (ErrorKind::ReadOnlyFilesystem, _) => {
             failure.hint("the file system is mounted read-only: choose another place")
         }
@@ -207,9 +216,7 @@ impl Explain for FormatError {
         match code {
             ExitCode::UnsupportedFormat => failure.hint("use the release of holdfast that wrote it, or a newer one"),
             ExitCode::WrongKey => failure.hint("check `encryption` of this [[repo]]"),
-            ExitCode::SwappedObject => failure.hint(
-                "somebody changed the repository, or two were mixed by copying: look for another copy, and at who may write there",
-            ),
+            ExitCode::SwappedObject => failure.hint(swapped_object_hint()),
             ExitCode::Internal => failure.hint("run this again; if it fails again, please report it"),
             _ => failure.hint(damaged_object_hint()),
         }
@@ -229,12 +236,14 @@ impl Explain for RecordError {
             }
             Self::UnsupportedVersion { .. } => ExitCode::UnsupportedFormat,
             Self::WrongKind { .. } => ExitCode::SwappedObject,
+            Self::Malformed { source, .. } if source.is_eof() => ExitCode::TruncatedObject,
             Self::Malformed { .. } | Self::DigestMismatch { .. } | Self::InvalidBody { .. } => ExitCode::CorruptObject,
             Self::Seal { .. } | Self::Encode { .. } => ExitCode::Internal,
         };
         let failure = Failure::new(code, self.to_string()).caused_by(self.source());
         match code {
             ExitCode::UnsupportedFormat => failure.hint("use the release of holdfast that wrote it, or a newer one"),
+            ExitCode::SwappedObject => failure.hint(swapped_object_hint()),
             _ => failure.hint(damaged_object_hint()),
         }
     }

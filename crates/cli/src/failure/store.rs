@@ -24,7 +24,9 @@ impl Explain for StoreError {
             }
             StoreErrorKind::Cancelled => ExitCode::Cancelled,
         };
-        let failure = Failure::new(code, self.to_string()).caused_by(self.source()).doing(self.doing());
+        // The detail is what the store or the system said, in full; the error below repeats it in the client's words.
+        let cause = if self.failure().detail.is_empty() { self.source() } else { None };
+        let failure = Failure::new(code, self.to_string()).caused_by(cause).doing(self.doing());
         match self.hint() {
             Some(hint) => failure.hint(hint),
             None => failure,
@@ -80,7 +82,7 @@ mod tests {
             super::super::present::text(&failure, crate::output::Style::Plain),
             "error: s3://bucket/pg does not exist: 404 NoSuchBucket\n\
              while: get holdfast.json from s3://bucket/pg\n\
-             hint:  create the bucket or directory, or correct `url`\n"
+             hint:  create the bucket, or correct `url`\n"
         );
     }
 }

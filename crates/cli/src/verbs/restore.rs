@@ -3,9 +3,10 @@
 use super::{Context, command_line, targets, time};
 use crate::args::{self, RestoreArgs};
 use crate::exit_code::ExitCode;
-use crate::failure::Failure;
+use crate::failure::{Explain, Failure};
 use crate::output::progress::Progress;
 use crate::output::size::{duration, rate, size};
+use holdfast_engine::Error;
 use holdfast_engine::repository::Repository;
 use holdfast_engine::restore::{
     RestoreOptions, RestorePlan, RestoreReport, TablespaceMapping, TablespacePlace, TargetAction, TargetState, plan,
@@ -21,17 +22,19 @@ pub(super) async fn run(context: &Context, args: &RestoreArgs) -> Result<ExitCod
     let configured =
         args.repo.checked_sub(1).and_then(|index| context.config.repositories.get(index)).ok_or_else(|| {
             Failure::new(ExitCode::Usage, format!("there is no repository {}", args.repo))
-                .hint(format!("--repo counts from 1; {} are configured", context.config.repositories.len()))
+                .hint(format!("--repo counts from 1, and the configuration has {}", context.config.repositories.len()))
         })?;
     let repository = Repository::open(&targets::one(configured, targets::Directory::MustExist, None).await?).await?;
     let show = Arc::new(Progress::new(context.show));
     let progress: Arc<dyn holdfast_engine::progress::Progress> = Arc::clone(&show) as _;
     if args.plan {
-        let plan = plan(&repository, &options, &progress, &context.cancellation).await?;
+        let plan =
+            plan(&repository, &options, &progress, &context.cancellation).await.map_err(|error| refused(&error))?;
         show.finish();
         context.print(|| plan_text(&plan, &repository), || serde_json::json!(plan))?;
     } else {
-        let mut report = restore(&repository, &options, &progress, &context.cancellation).await?;
+        let restored = restore(&repository, &options, &progress, &context.cancellation).await;
+        let mut report = restored.map_err(|error| refused(&error))?;
         show.finish();
         if !context.variables.is_empty() {
             report.notes.push(format!(
@@ -51,6 +54,15 @@ pub(super) async fn run(context: &Context, args: &RestoreArgs) -> Result<ExitCod
         context.print(|| report_text(&report, &repository, root, args), || serde_json::json!(report))?;
     }
     Ok(ExitCode::Ok)
+}
+
+/// A new claim, as everywhere else, is no way out where another cluster's directory would be overwritten.
+fn refused(error: &Error) -> Failure {
+    let mut failure = error.explain();
+    if failure.code == ExitCode::WrongCluster {
+        failure.hint = Some("nothing was changed: name another directory with --pgdata".to_owned());
+    }
+    failure
 }
 
 fn options(context: &Context, args: &RestoreArgs) -> Result<RestoreOptions, Failure> {

@@ -111,7 +111,10 @@ pub(super) async fn get(context: &Context, name: &str, destination: &Path) -> Re
         match targets::one(configured, targets::Directory::MustExist, Some(config.wal.timeout)).await {
             Ok(target) => targets.push(target),
             Err(failure) => {
-                context.warn(&format!("{} cannot be asked: {failure}", configured.location()));
+                // The only one's failure is the command's, which is said at the end.
+                if config.repositories.len() > 1 {
+                    context.warn(&format!("{} cannot be asked: {failure}", configured.location()));
+                }
                 doubt.get_or_insert(failure);
             }
         }
@@ -145,15 +148,27 @@ pub(super) async fn get(context: &Context, name: &str, destination: &Path) -> Re
         }
         Err(error) => match (&*error.what, doubt) {
             (What::Absent { .. }, Some(failure)) => Err(failure),
-            _ => Err(absent_in_one_line(&error)),
+            _ => Err(as_recovery_reads_it(&error)),
         },
     }
 }
 
 /// "Not in the archive" is the usual end of every recovery: it is no error to make three lines of in the server's log.
-fn absent_in_one_line(error: &Error) -> Failure {
-    let failure = error.explain();
-    if failure.code == ExitCode::Absent { Failure::new(failure.code, failure.message) } else { failure }
+/// And to give the cluster another name helps the one who archives, not the one who recovers.
+fn as_recovery_reads_it(error: &Error) -> Failure {
+    let mut failure = error.explain();
+    match failure.code {
+        ExitCode::Absent => Failure::new(failure.code, failure.message),
+        ExitCode::WrongCluster => {
+            failure.hint = Some(
+                "nothing was handed over: `cluster.name` in the configuration of restore_command must be that of the \
+                 archive this data directory was restored from"
+                    .to_owned(),
+            );
+            failure
+        }
+        _ => failure,
+    }
 }
 
 /// Whose WAL is wanted: PostgreSQL calls in the data directory it recovers, and `%p` is relative to it. Nothing where no

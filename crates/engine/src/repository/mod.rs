@@ -20,7 +20,7 @@ use holdfast_repo::key::{KeySlot, KeySlotKind, Secret};
 use holdfast_repo::name::{self, SlotName};
 use holdfast_repo::record::{self, RecordBody, RecordSeal, RepositoryRecord};
 use holdfast_repo::{ObjectOpener, ObjectSealer, ObjectType, RepositoryId, RepositoryKey};
-use holdfast_store::{ObjectName, PutMode, Store, StoreErrorKind};
+use holdfast_store::{Failure, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind};
 
 use crate::error::{Doing, Error, What};
 
@@ -181,7 +181,7 @@ pub(crate) fn object_name(name: &str) -> Result<ObjectName, Error> {
 
 async fn read_repository_record(store: &Arc<dyn Store>) -> Result<Option<RepositoryRecord>, Error> {
     match store.get(&object_name(name::REPOSITORY_OBJECT)?).await {
-        Ok(object) => Ok(Some(record::decode_plain(&object)?)),
+        Ok(object) => Ok(Some(record::decode_plain(&object).doing(|| format!("reading {}", name::REPOSITORY_OBJECT))?)),
         Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -208,6 +208,12 @@ fn unlock(
         Unlock::Passphrase(_) => ("passphrase", KeySlotKind::Passphrase),
         Unlock::KeyFile(_) => ("key-file", KeySlotKind::KeyFile),
     };
+    if slots.is_empty() {
+        let (name, operation) = (name::keys_folder(), Operation::List);
+        let detail = "not one key slot is there, and without one the repository cannot be opened".to_owned();
+        let failure = Failure { store: store.to_owned(), name, operation, detail, source: None };
+        return Err(StoreError::new(StoreErrorKind::NotFound, failure).into());
+    }
     let mut outcome: Error = What::NoKeySlot { store: store.to_owned(), kind }.into();
     for slot in slots.iter().filter(|slot| slot.kind() == wanted) {
         let opened = match unlock {

@@ -17,6 +17,7 @@ use holdfast_repo::name::{self, ClusterName, ObjectPath};
 use holdfast_repo::record::{BackupRecord, ClaimRecord};
 use holdfast_repo::recovery::{RecoveryPath, RecoveryPlan, RecoveryTarget, RecoveryWish, RecoveryWorld};
 use holdfast_repo::wal_object;
+use holdfast_store::{Failure, Operation, StoreError, StoreErrorKind};
 use tokio_util::sync::CancellationToken;
 
 use super::RestoreOptions;
@@ -313,8 +314,7 @@ async fn read_manifest(repository: &Repository, backup: &BackupRecord) -> Result
     let not_as_stored =
         |reason: String| What::NotReadable { store: store.describe(), name: entry.name.clone(), reason };
     if size_bytes != entry.size_bytes {
-        let expected = entry.size_bytes;
-        return Err(not_as_stored(format!("it has {size_bytes} bytes, backup.json says {expected}")).into());
+        return Err(not_whole(repository, &entry.name, Some(size_bytes), entry.size_bytes, "backup.json"));
     }
     let ranges = (0..size_bytes.div_ceil(MANIFEST_PIECE_BYTES)).map(|piece| {
         let start = piece * MANIFEST_PIECE_BYTES;
@@ -355,14 +355,31 @@ async fn check_packs(repository: &Repository, manifest: &Manifest) -> Result<(),
         }
     }
     for pack in manifest.packs() {
-        let reason = match sizes.get(&pack.name) {
-            Some(size) if *size == pack.size_bytes => continue,
-            Some(size) => format!("it has {size} bytes, the manifest says {}", pack.size_bytes),
-            None => "it is not there".to_owned(),
-        };
-        return Err(What::NotReadable { store: repository.describe(), name: pack.name.clone(), reason }.into());
+        let found = sizes.get(&pack.name).copied();
+        if found != Some(pack.size_bytes) {
+            return Err(not_whole(repository, &pack.name, found, pack.size_bytes, "the manifest"));
+        }
     }
     Ok(())
+}
+
+/// An object that is missing, too short or too long: three things that a person does something different about.
+fn not_whole(repository: &Repository, name: &str, found: Option<u64>, expected: u64, who_says: &str) -> Error {
+    let failed = |kind, detail| {
+        let (store, name) = (repository.describe(), name.to_owned());
+        StoreError::new(kind, Failure { store, name, operation: Operation::Head, detail, source: None })
+    };
+    match found {
+        None => failed(StoreErrorKind::NotFound, format!("{who_says} names it")).into(),
+        Some(found) if found < expected => {
+            let detail = format!("it has {found} bytes, {who_says} says {expected}");
+            failed(StoreErrorKind::Truncated, detail).into()
+        }
+        Some(found) => {
+            let reason = format!("it has {found} bytes, {who_says} says {expected}");
+            What::NotReadable { store: repository.describe(), name: name.to_owned(), reason }.into()
+        }
+    }
 }
 
 async fn hold(packs: &Packs, manifest: &Manifest, index: &PathIndex, path: &str) -> Result<Option<Held>, Error> {

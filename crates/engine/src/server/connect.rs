@@ -69,9 +69,10 @@ impl Connection {
     pub async fn open(settings: &ConnectionSettings) -> Result<Self, Error> {
         let (mut config, described) = settings.resolve()?;
         if matches!(config.get_ssl_mode(), SslMode::Require) {
-            return Err(
-                What::Connection("sslmode=require is not supported; connect over the Unix socket".to_owned()).into()
-            );
+            return Err(What::Connection(
+                "cluster.connection asks for TLS, which is not supported: use the Unix socket".to_owned(),
+            )
+            .into());
         }
         config.ssl_mode(SslMode::Disable);
         if config.get_application_name().is_none() {
@@ -123,13 +124,14 @@ impl Connection {
 impl ConnectionSettings {
     fn resolve(&self) -> Result<(tokio_postgres::Config, String), Error> {
         if let Some(text) = &self.connection {
-            let config: tokio_postgres::Config =
-                text.parse().map_err(|e: tokio_postgres::Error| What::Connection(e.to_string()))?;
+            let config: tokio_postgres::Config = text
+                .parse()
+                .map_err(|e: tokio_postgres::Error| What::Connection(format!("cannot use cluster.connection: {e}")))?;
             return Ok((config, "cluster.connection".to_owned()));
         }
         let Some(postmaster) = PostmasterPid::read(&self.pgdata)? else {
             return Err(What::Connection(format!(
-                "no server runs in {} (there is no postmaster.pid) and cluster.connection is not set",
+                "no server runs in {}: there is no postmaster.pid",
                 self.pgdata.display()
             ))
             .into());

@@ -159,7 +159,7 @@ pub enum RecordError {
         source: serde_json::Error,
     },
     /// The framed object around an encrypted record is damaged, foreign, or does not open.
-    #[error("open the {expected} record")]
+    #[error("the {expected} record cannot be opened")]
     Sealed {
         /// The record that was asked for.
         expected: RecordKind,
