@@ -1,7 +1,7 @@
 //! `wal get`: the `restore_command`.
 //!
 //! Steps: hand over from the spool when the segment was fetched ahead; else ask the repositories in their order, the first
-//! that has the file, whole and right, wins; write it beside the destination, fsync, rename; meanwhile fetch the segments
+//! that has the file, whole and right, wins; write it beside the destination, rename; meanwhile fetch the segments
 //! after it into the spool, within a time limit, since PostgreSQL waits.
 //!
 //! Three answers are kept apart, because PostgreSQL ends recovery on one of them: here it is; [`What::Absent`], said only

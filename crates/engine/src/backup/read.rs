@@ -18,6 +18,9 @@ use crate::error::Error;
 /// up to this size, since nothing repairs half a configuration file.
 const GROWN_FILE_LIMIT: u64 = 16 * 1024 * 1024;
 
+/// Room that the standard library wants to see the end of a file without making the buffer grow.
+const PROBE_BYTES: usize = 32;
+
 /// The bytes of one unit.
 #[derive(Debug)]
 pub(super) struct ReadUnit {
@@ -48,6 +51,8 @@ pub(super) fn path_of(pgdata: &Path, file: &SourceFile) -> PathBuf {
 /// Reads a unit into `raw`, a buffer that may come from an earlier unit.
 pub(super) fn read_unit(pgdata: &Path, files: &[SourceFile], unit: &Unit, mut raw: Vec<u8>) -> Result<ReadUnit, Error> {
     raw.clear();
+    // At once and exactly: a buffer that grows is at times twice as large, and leaves its smaller selves to the allocator.
+    raw.reserve_exact(unit.length() as usize + PROBE_BYTES);
     let mut pieces = Vec::new();
     match unit {
         Unit::Extent { file, offset, length, .. } => {

@@ -5,6 +5,8 @@
 //! ([`Sink::finish`]), `backup.json` is the caller's. Every repository has a sink of its own, since places in packs
 //! differ with encryption; what is read and compressed once feeds them all.
 
+use std::collections::BTreeMap;
+
 use aws_lc_rs::digest;
 use holdfast_repo::CompressedFrame;
 use holdfast_repo::manifest::{Extent, FileEntry, FileKind, ManifestHeader, ManifestWriter, PackEntry};
@@ -171,6 +173,9 @@ impl Sink {
         manifest_digest.update(&end);
         manifest_upload.push(&end, None).await?;
         let size_bytes = manifest_upload.finish().await.doing(|| "storing the manifest".to_owned())?;
+        look_at(&self.repository, &name::packs_folder(&self.cluster, &self.backup), &packs).await?;
+        let manifest = PackEntry { name: name::manifest(&self.cluster, &self.backup), size_bytes };
+        look_at(&self.repository, &manifest.name, std::slice::from_ref(&manifest)).await?;
         Ok(Stored {
             manifest: ManifestEntry {
                 name: name::manifest(&self.cluster, &self.backup),
@@ -253,4 +258,19 @@ impl Sink {
         self.manifest_digest.update(bytes);
         self.manifest_upload.push(bytes, None).await
     }
+}
+
+/// Compares what the store lists with what was sent: a backup is not called complete on the word of an upload alone.
+async fn look_at(repository: &Repository, prefix: &str, sent: &[PackEntry]) -> Result<(), Error> {
+    let listed = repository.store().list(prefix, None).await.doing(|| format!("looking at {prefix} as stored"))?;
+    let found: BTreeMap<&str, u64> = listed.iter().map(|object| (object.name.as_ref(), object.size_bytes)).collect();
+    for object in sent {
+        let reason = match found.get(object.name.as_str()) {
+            Some(size) if *size == object.size_bytes => continue,
+            Some(size) => format!("{size} bytes are listed, {} were sent", object.size_bytes),
+            None => "it is not listed".to_owned(),
+        };
+        return Err(What::NotReadable { store: repository.describe(), name: object.name.clone(), reason }.into());
+    }
+    Ok(())
 }

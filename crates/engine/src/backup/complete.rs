@@ -1,0 +1,163 @@
+//! The end of a backup: packs and manifests are finished and looked at, the WAL is waited for, and `backup.json` makes
+//! the backup exist (promise 3).
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use holdfast_pgtypes::{Lsn, SegmentName};
+use holdfast_repo::name;
+use holdfast_repo::record::{
+    BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, MAX_LISTED_CHECKSUM_FAILURES,
+};
+
+use super::StoredBackup;
+use super::copy::Copied;
+use super::run::{Content, Run};
+use super::sink::{Sink, Stored};
+use super::wal_wait::WalWait;
+use crate::error::{Error, What};
+use crate::pipeline::crew::Crew;
+use crate::server::{Connection, ConnectionSettings};
+
+impl Run<'_> {
+    /// Finishes packs and manifests, waits for the WAL, and makes the backup exist.
+    pub(super) async fn complete(
+        &self,
+        sinks: Vec<Sink>,
+        content: Content,
+        warnings: &mut Vec<String>,
+    ) -> Result<Vec<StoredBackup>, Error> {
+        let Content { started, stopped, copied, tablespaces } = content;
+        let mut stored = Vec::new();
+        let mut sinks = sinks.into_iter();
+        while let Some(sink) = sinks.next() {
+            match sink.finish().await {
+                Ok(done) => stored.push(done),
+                Err(error) => {
+                    for sink in sinks {
+                        sink.abort().await;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        self.finish_segment_on_primary(warnings).await;
+        let size = self.control.wal_segment_size;
+        let timeline = stopped.label.start_timeline;
+        let first = SegmentName::containing(started.start_lsn, timeline, size);
+        let last = SegmentName::ending_at(stopped.stop_lsn, timeline, size);
+        let wait = WalWait {
+            repositories: self.repositories.iter().zip(&self.claims).collect(),
+            cluster: &self.options.cluster,
+            first,
+            last,
+            pg_wal: self.options.pgdata.join("pg_wal"),
+            // pg_backup_stop has switched to the next segment on a primary; a standby cannot.
+            finished: (!self.facts.in_recovery).then_some(last),
+            compression: self.options.wal_compression,
+            crew: Crew::new(self.options.jobs)?,
+            timeout: self.options.archive_timeout,
+            backup: self.backup.to_string(),
+        };
+        wait.run(self.progress, self.cancel).await?;
+        let failures = self.failures(&copied, started.start_lsn, stopped.stop_lsn);
+        if failures.count > 0 {
+            warnings.push(format!(
+                "{} page(s) have a wrong checksum, the first one in {} at block {}; the backup holds them as they are",
+                failures.count,
+                failures.listed.first().map_or("", |failure| failure.path.as_str()),
+                failures.listed.first().map_or(0, |failure| failure.block)
+            ));
+        }
+        let mut complete = Vec::new();
+        if self.cancel.is_cancelled() {
+            return Err(What::Cancelled.into());
+        }
+        for ((repository, claim), stored) in self.repositories.iter().zip(&self.claims).zip(stored) {
+            let Stored { manifest, pack_count, stored_bytes } = stored;
+            let record = BackupRecord {
+                backup_id: self.backup,
+                label: self.options.label.clone(),
+                cluster: self.options.cluster.clone(),
+                claim: claim.number,
+                backup_type: BackupType::Full,
+                system_identifier: self.control.system_identifier,
+                pg_version: self.facts.version_text.clone(),
+                pg_major: self.facts.version.major(),
+                catalog_version: self.control.catalog_version,
+                wal_segment_size: size,
+                timeline,
+                start_lsn: started.start_lsn,
+                stop_lsn: stopped.stop_lsn,
+                start_segment: first,
+                stop_segment: last,
+                start_time: started.start_time,
+                stop_time: stopped.stop_time,
+                duration_milliseconds: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                from_standby: self.facts.in_recovery,
+                data_checksums: self.control.has_data_checksums(),
+                checksum_failures: failures.clone(),
+                file_count: copied.file_count,
+                removed_file_count: copied.removed_count,
+                size_bytes: copied.size_bytes,
+                stored_bytes,
+                pack_count,
+                tablespaces: tablespaces.clone(),
+                databases: self.databases(),
+                compression: self.options.compression.to_string(),
+                encryption: repository.record().encryption,
+                manifest,
+                next_xid: self.control.next_xid,
+                host: self.options.host.clone(),
+                software_version: env!("CARGO_PKG_VERSION").to_owned(),
+                annotations: BTreeMap::default(),
+            };
+            self.publishing.store(true, Ordering::Relaxed);
+            let name = name::backup_summary(&self.options.cluster, &self.backup);
+            if let Err(error) = repository.create_record(&name, &record).await {
+                let in_doubt = matches!(&*error.what, What::Store(error) if error.is_retryable());
+                self.publishing.store(in_doubt, Ordering::Relaxed);
+                return Err(error);
+            }
+            complete.push(StoredBackup { repository: repository.describe(), backup: record });
+        }
+        Ok(complete)
+    }
+
+    /// A standby cannot finish the segment of the stop LSN; its primary can, when we know how to reach it.
+    async fn finish_segment_on_primary(&self, warnings: &mut Vec<String>) {
+        let Some(connection) = &self.options.primary_connection else { return };
+        if !self.facts.in_recovery {
+            return;
+        }
+        let settings = ConnectionSettings { connection: Some(connection.clone()), pgdata: self.options.pgdata.clone() };
+        let switched = async {
+            let primary = Connection::open(&settings).await?;
+            let row = primary.client().execute("SELECT pg_switch_wal()", &[]).await;
+            primary.close().await;
+            row.map_err(Error::from)
+        };
+        if let Err(error) = switched.await {
+            // The primary may finish the segment by itself in time (archive_timeout, or plain work).
+            warnings.push(format!("the primary could not be asked to finish its WAL segment: {error}"));
+        }
+    }
+
+    fn failures(&self, copied: &Copied, start_lsn: Lsn, stop_lsn: Lsn) -> ChecksumFailures {
+        let settled: Vec<ChecksumFailure> = copied
+            .bad_pages
+            .iter()
+            .filter(|(_, page)| page.counts(start_lsn, stop_lsn))
+            .map(|(path, page)| ChecksumFailure {
+                path: String::from_utf8_lossy(path).into_owned(),
+                block: page.block,
+                expected: page.expected,
+                found: page.found,
+            })
+            .collect();
+        ChecksumFailures {
+            count: settled.len() as u64,
+            listed: settled.into_iter().take(MAX_LISTED_CHECKSUM_FAILURES).collect(),
+        }
+    }
+}
