@@ -60,7 +60,7 @@ impl Run<'_> {
             backup: self.backup.to_string(),
         };
         wait.run(self.progress, self.cancel).await?;
-        let failures = self.failures(&copied, started.start_lsn, stopped.stop_lsn);
+        let failures = failures(&copied, started.start_lsn, stopped.stop_lsn);
         if failures.count > 0 {
             warnings.push(format!(
                 "{} page(s) have a wrong checksum, the first one in {} at block {}; the backup holds them as they are",
@@ -74,7 +74,7 @@ impl Run<'_> {
             return Err(What::Cancelled.into());
         }
         for ((repository, claim), stored) in self.repositories.iter().zip(&self.claims).zip(stored) {
-            let Stored { manifest, pack_count, stored_bytes } = stored;
+            let Stored { manifest, pack_count, size_bytes: stored_bytes } = stored;
             let record = BackupRecord {
                 backup_id: self.backup,
                 label: self.options.label.clone(),
@@ -142,22 +142,23 @@ impl Run<'_> {
             warnings.push(format!("the primary could not be asked to finish its WAL segment: {error}"));
         }
     }
+}
 
-    fn failures(&self, copied: &Copied, start_lsn: Lsn, stop_lsn: Lsn) -> ChecksumFailures {
-        let settled: Vec<ChecksumFailure> = copied
-            .bad_pages
-            .iter()
-            .filter(|(_, page)| page.counts(start_lsn, stop_lsn))
-            .map(|(path, page)| ChecksumFailure {
-                path: String::from_utf8_lossy(path).into_owned(),
-                block: page.block,
-                expected: page.expected,
-                found: page.found,
-            })
-            .collect();
-        ChecksumFailures {
-            count: settled.len() as u64,
-            listed: settled.into_iter().take(MAX_LISTED_CHECKSUM_FAILURES).collect(),
-        }
+/// The pages that count as bad, now that start and end are known.
+fn failures(copied: &Copied, start_lsn: Lsn, stop_lsn: Lsn) -> ChecksumFailures {
+    let settled: Vec<ChecksumFailure> = copied
+        .bad_pages
+        .iter()
+        .filter(|(_, page)| page.counts(start_lsn, stop_lsn))
+        .map(|(path, page)| ChecksumFailure {
+            path: String::from_utf8_lossy(path).into_owned(),
+            block: page.block,
+            expected: page.expected,
+            found: page.found,
+        })
+        .collect();
+    ChecksumFailures {
+        count: settled.len() as u64,
+        listed: settled.into_iter().take(MAX_LISTED_CHECKSUM_FAILURES).collect(),
     }
 }

@@ -114,8 +114,8 @@ impl Run<'_> {
         };
         copier.check_budget(options.part_size_bytes, sinks.len())?;
         self.progress.phase("copying", Some(total_bytes));
-        let mut copied = copier.copy(files, sinks).await.doing(|| "copying the data directory".to_owned())?;
-        copied.removed_count += removed;
+        let mut totals = copier.copy(files, sinks).await.doing(|| "copying the data directory".to_owned())?;
+        totals.removed_count += removed;
         self.progress.phase("finishing", None);
         // After all other files and before the stop call. On a standby the control file says with its minimum recovery
         // end from where on the copied pages are consistent, and the stop LSN must not lie before that; a standby that
@@ -123,9 +123,9 @@ impl Run<'_> {
         let control = control::read_control_bytes(&options.pgdata)?;
         let stopped = session::stop(&self.connection, version).await?;
         let last = copier.copy_from_memory(self.last_files(&stopped, control)?, sinks).await?;
-        copied.file_count += last.file_count;
-        copied.size_bytes += last.size_bytes;
-        Ok(Content { started, stopped, copied, tablespaces })
+        totals.file_count += last.file_count;
+        totals.size_bytes += last.size_bytes;
+        Ok(Content { started, stopped, copied: totals, tablespaces })
     }
 
     async fn scan(&self) -> Result<Scan, Error> {

@@ -54,7 +54,7 @@ pub(super) struct Stored {
     /// Packs.
     pub pack_count: u32,
     /// Bytes of packs and manifest.
-    pub stored_bytes: u64,
+    pub size_bytes: u64,
 }
 
 impl Sink {
@@ -183,7 +183,7 @@ impl Sink {
                 sha256: hex::encode(manifest_digest.finish()),
             },
             pack_count: packs.len() as u32,
-            stored_bytes: stored_bytes + size_bytes,
+            size_bytes: stored_bytes + size_bytes,
         })
     }
 

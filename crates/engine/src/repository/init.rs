@@ -40,7 +40,7 @@ async fn init_inner(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Ini
         return Ok(Initialised { repository: Repository::open(target).await?, created: false });
     }
     let conditional_create = probe(target).await?;
-    let repository_id = RepositoryId::random().map_err(no_randomness)?;
+    let repository_id = RepositoryId::random().map_err(|fault| no_randomness(&fault))?;
     let (encryption, key) = match &target.unlock {
         Unlock::NotEncrypted => (EncryptionKind::None, None),
         Unlock::Passphrase(secret) => {
@@ -100,9 +100,9 @@ async fn store_slot(target: &RepositoryTarget, slot: &KeySlot) -> Result<(), Err
 }
 
 fn random_key() -> Result<RepositoryKey, Error> {
-    RepositoryKey::random().map_err(no_randomness)
+    RepositoryKey::random().map_err(|fault| no_randomness(&fault))
 }
 
-fn no_randomness(fault: Fault) -> Error {
+fn no_randomness(fault: &Fault) -> Error {
     What::Internal(format!("no random numbers: {fault}")).into()
 }
