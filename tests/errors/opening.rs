@@ -1,0 +1,434 @@
+//! Repositories that do not open: wrong secret, wrong kind of secret, wrong place, damaged records.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use holdfast_testkit::disk::SmallDisk;
+use holdfast_testkit::user::is_root;
+
+use crate::kit::{Bench, Damage, files_below};
+use crate::stage::PASSPHRASE;
+
+const URL: &str = "url = \"file://$DIR/repository\"\n";
+
+fn with(encryption: &str) -> String {
+    format!("{URL}encryption = {encryption}")
+}
+
+/// A bench with one repository, made with this encryption.
+fn repository(encryption: &str) -> Bench {
+    let mut bench = Bench::new();
+    bench.texts.name("REPO", "file://$DIR/repository");
+    bench.scratch.write("passphrase", format!("{PASSPHRASE}\n")).expect("write the passphrase");
+    bench.scratch.write("other", "another passphrase altogether\n").expect("write the other passphrase");
+    bench.scratch.write("key", "07".repeat(32)).expect("write the key file");
+    bench.scratch.write("other-key", "08".repeat(32)).expect("write the other key file");
+    bench.scratch.write("empty", "\n").expect("write an empty file");
+    bench.scratch.write("short", "0707").expect("write a short key");
+    bench.configure(&with(encryption));
+    bench.ok(&["repo", "init"]);
+    bench
+}
+
+#[test]
+fn secrets_that_do_not_fit_an_encrypted_repository() {
+    let mut bench = repository("{ passphrase_file = \"$DIR/passphrase\" }");
+    let before = files_below(&bench.path("repository"));
+    for (case, encryption, status, expected) in [
+        (
+            "wrong passphrase",
+            "{ passphrase_file = \"$DIR/other\" }",
+            11,
+            "error: the passphrase does not open key slot default\n\
+                 while: opening the repository $REPO\n\
+                 hint:  check the passphrase in `encryption` of this [[repo]], and that `url` is the repository \
+                 that was meant\n",
+        ),
+        (
+            "passphrase file missing",
+            "{ passphrase_file = \"$DIR/nowhere\" }",
+            10,
+            "error: cannot use the passphrase file $DIR/nowhere: No such file or directory (os error 2)\n\
+                 while: reading the configuration\n\
+                 hint:  name the right file in the configuration; the user that runs holdfast must be able to \
+                 read it, and nobody else\n",
+        ),
+        (
+            "passphrase file empty",
+            "{ passphrase_file = \"$DIR/empty\" }",
+            10,
+            "error: cannot use the passphrase file $DIR/empty: it is empty\n\
+                 while: reading the configuration\n\
+                 hint:  name the right file in the configuration; the user that runs holdfast must be able to \
+                 read it, and nobody else\n",
+        ),
+        (
+            "variable not set",
+            "{ passphrase_env = \"BACKUP_SECRET\" }",
+            10,
+            "error: `$BACKUP_SECRET` is not set\n\
+                 while: reading the configuration\n\
+                 hint:  the configuration takes the passphrase from the environment variable BACKUP_SECRET: set \
+                 it\n",
+        ),
+        (
+            "key file for a passphrase",
+            "{ key_file = \"$DIR/key\" }",
+            11,
+            "error: $REPO has no key-file key slot\n\
+                 while: opening the repository $REPO\n\
+                 hint:  the repository is opened by another kind of secret: correct `encryption` of this \
+                 [[repo]]\n",
+        ),
+        (
+            "key file too short",
+            "{ key_file = \"$DIR/short\" }",
+            10,
+            "error: cannot use the key file $DIR/short: expected exactly $SIZE bytes, or 64 hexadecimal \
+                 digits\n\
+                 while: reading the configuration\n\
+                 hint:  name the right file in the configuration; the user that runs holdfast must be able to \
+                 read it, and nobody else\n",
+        ),
+        (
+            "none for an encrypted repository",
+            "\"none\"",
+            10,
+            "error: $REPO is encrypted with aes-256-gcm, but the configuration says encryption = \"none\"\n\
+                 while: opening the repository $REPO\n\
+                 hint:  correct `encryption` of this [[repo]], or `url` if this is not the repository that was \
+                 meant\n",
+        ),
+    ] {
+        bench.configure(&with(encryption));
+        bench.fails(case, &["list"], status, expected);
+    }
+    // A repository that is there already is opened, and never made anew.
+    for (case, encryption, status, expected) in [
+        (
+            "init with another passphrase",
+            "{ passphrase_file = \"$DIR/other\" }",
+            11,
+            "error: the passphrase does not open key slot default\n\
+                 while: opening the repository $REPO, making a repository at $REPO\n\
+                 hint:  check the passphrase in `encryption` of this [[repo]], and that `url` is the repository \
+                 that was meant\n",
+        ),
+        (
+            "init without encryption",
+            "\"none\"",
+            10,
+            "error: $REPO is encrypted with aes-256-gcm, but the configuration says encryption = \"none\"\n\
+                 while: opening the repository $REPO, making a repository at $REPO\n\
+                 hint:  correct `encryption` of this [[repo]], or `url` if this is not the repository that was \
+                 meant\n",
+        ),
+    ] {
+        bench.configure(&with(encryption));
+        bench.fails(case, &["repo", "init"], status, expected);
+    }
+    assert_eq!(files_below(&bench.path("repository")), before, "nothing may be written");
+    bench.configure(&with("{ passphrase_file = \"$DIR/other\" }"));
+    bench.fails(
+        "wrong passphrase, as JSON",
+        &["--output", "json", "list"],
+        11,
+        "{\"error\":{\"code\":11,\"hint\":\"check the passphrase in `encryption` of this [[repo]], and that \
+             `url` is the repository that was meant\",\"message\":\"the passphrase does not open key slot \
+             default\",\"name\":\"wrong-key\",\"while\":\"opening the repository $REPO\"}}\n",
+    );
+    bench.fails(
+        "wrong passphrase at recovery",
+        &["wal", "get", "000000010000000000000001", "$DIR/x"],
+        139,
+        "error: the passphrase does not open key slot default\n\
+             while: opening the repository $REPO, fetching $SEGMENT from the archive\n\
+             hint:  check the passphrase in `encryption` of this [[repo]], and that `url` is the repository that \
+             was meant\n",
+    );
+    bench.finish();
+}
+
+#[test]
+fn secrets_where_others_are_needed() {
+    let mut bench = repository("{ key_file = \"$DIR/key\" }");
+    bench.configure(&with("{ key_file = \"$DIR/other-key\" }"));
+    bench.fails(
+        "wrong key file",
+        &["list"],
+        11,
+        "error: the key file does not open key slot default\n\
+             while: opening the repository $REPO\n\
+             hint:  check the key file in `encryption` of this [[repo]], and that `url` is the repository that \
+             was meant\n",
+    );
+    bench.configure(&with("{ passphrase_file = \"$DIR/passphrase\" }"));
+    bench.fails(
+        "passphrase for a key file",
+        &["list"],
+        11,
+        "error: $REPO has no passphrase key slot\n\
+             while: opening the repository $REPO\n\
+             hint:  the repository is opened by another kind of secret: correct `encryption` of this [[repo]]\n",
+    );
+    bench.finish();
+
+    let mut bench = repository("\"none\"");
+    bench.configure(&with("{ passphrase_file = \"$DIR/passphrase\" }"));
+    bench.fails(
+        "passphrase for no encryption",
+        &["list"],
+        10,
+        "error: $REPO is not encrypted, but the configuration says a passphrase\n\
+             while: opening the repository $REPO\n\
+             hint:  correct `encryption` of this [[repo]], or `url` if this is not the repository that was \
+             meant\n",
+    );
+    bench.finish();
+}
+
+#[test]
+fn places_without_a_repository() {
+    let mut bench = Bench::new();
+    bench.texts.name("REPO", "file://$DIR/repository");
+    bench.configure(&with("\"none\""));
+    bench.fails(
+        "no directory",
+        &["list"],
+        20,
+        "error: $REPO does not exist\n\
+             while: open $REPO\n\
+             hint:  mount the disk it is on, or correct `url`; a new repository is made by `holdfast repo init`\n",
+    );
+    let folder = bench.scratch.folder("repository").expect("make the folder");
+    bench.fails(
+        "empty directory",
+        &["list"],
+        14,
+        "error: there is no Holdfast repository at $REPO\n\
+             while: opening the repository $REPO\n\
+             hint:  check `url`; if it is right and the repository is to be made, run `holdfast repo init`\n",
+    );
+    bench.fails(
+        "empty directory, as JSON",
+        &["--output", "json", "list"],
+        14,
+        "{\"error\":{\"code\":14,\"hint\":\"check `url`; if it is right and the repository is to be made, \
+             run `holdfast repo init`\",\"message\":\"there is no Holdfast repository at \
+             $REPO\",\"name\":\"not-initialised\",\"while\":\"opening the repository $REPO\"}}\n",
+    );
+    bench.fails(
+        "empty directory at recovery",
+        &["wal", "get", "000000010000000000000001", "$DIR/x"],
+        142,
+        "error: there is no Holdfast repository at $REPO\n\
+             while: opening the repository $REPO, fetching $SEGMENT from the archive\n\
+             hint:  check `url`; if it is right and the repository is to be made, run `holdfast repo init`\n",
+    );
+    if is_root() {
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("close the folder");
+        std::os::unix::fs::chown(&folder, Some(0), Some(0)).expect("give the folder to root");
+        bench.fails(
+            "directory of somebody else",
+            &["list"],
+            22,
+            "error: permission denied by $REPO: Permission denied (os error 13)\n\
+                 while: get holdfast.json from $REPO, opening the repository $REPO\n\
+                 hint:  check owner and mode of the directory; holdfast runs as the user that PostgreSQL runs \
+                 as\n",
+        );
+        bench.fails(
+            "init in a directory of somebody else",
+            &["repo", "init"],
+            22,
+            "error: permission denied by $REPO: Permission denied (os error 13)\n\
+                 while: get holdfast.json from $REPO, making a repository at $REPO\n\
+                 hint:  check owner and mode of the directory; holdfast runs as the user that PostgreSQL runs \
+                 as\n",
+        );
+        bench.scratch.user().own(&folder).expect("give the folder back");
+    }
+    fs::remove_dir(&folder).expect("remove the folder");
+    bench.scratch.write("repository", "a file").expect("write a file");
+    bench.fails(
+        "a file in its place",
+        &["list"],
+        10,
+        "error: wrong request or configuration for $REPO: it is not a directory\n\
+             while: open $REPO\n\
+             hint:  name a directory in `url`\n",
+    );
+    bench.finish();
+}
+
+#[test]
+fn a_key_slot_without_its_repository_is_not_overwritten() {
+    let mut bench = repository("{ passphrase_file = \"$DIR/passphrase\" }");
+    let record = bench.path("repository/holdfast.json");
+    let lost = Damage::remove(&record);
+    bench.fails(
+        "init over the remains",
+        &["repo", "init"],
+        16,
+        "error: $REPO holds a repository already: a key slot (keys/default.json) without holdfast.json\n\
+             while: making a repository at $REPO\n\
+             hint:  nothing was changed: choose another place, or look there and delete the remains if no backup \
+             needs them\n",
+    );
+    drop(lost);
+    bench.ok(&["list"]);
+    bench.finish();
+}
+
+#[test]
+fn a_full_disk_at_repo_init() {
+    let Some(disk) = SmallDisk::or_skip(64 << 10) else { return };
+    let mut bench = Bench::new();
+    bench.texts.name("DISK", disk.path().display());
+    let filler = disk.path().join("filler");
+    fs::write(&filler, vec![0; usize::try_from(disk.free_bytes().expect("ask the disk")).expect("a small disk")])
+        .expect("fill the disk");
+    bench.configure(&format!("url = \"file://{}/repository\"\nencryption = \"none\"", disk.path().display()));
+    bench.fails(
+        "init",
+        &["repo", "init"],
+        30,
+        "error: no space left in file://$DISK/repository: No space left on device (os error 28)\n\
+             while: put probe to file://$DISK/repository, trying a conditional write, making a repository at \
+             file://$DISK/repository\n\
+             hint:  free or add space; nothing of what is stored already is lost\n",
+    );
+    fs::remove_file(filler).expect("make room");
+    bench.ok(&["repo", "init"]);
+    bench.finish();
+}
+
+/// Every command that reads an archive, before anything is in it.
+#[test]
+fn an_archive_that_is_empty() {
+    let mut bench = repository("\"none\"");
+    for (arguments, said) in [
+        (&["list"][..], "main in $REPO\nno complete backup\n"),
+        (&["wal", "list"], "main in $REPO\nno WAL is archived\n"),
+    ] {
+        assert_eq!(bench.texts.plain(&bench.ok(arguments)), said, "{arguments:?}");
+    }
+    let target = bench.path("target").display().to_string();
+    bench.fails(
+        "restore",
+        &["--no-progress", "restore", "--pgdata", &target],
+        60,
+        "error: nothing has been archived for cluster main in $REPO\n\
+             while: restoring main into $DIR/target\n\
+             hint:  check `cluster.name`; `holdfast repo info` lists the clusters of a repository\n",
+    );
+    bench.fails(
+        "wal get",
+        &["wal", "get", "000000010000000000000001", &target],
+        188,
+        "error: nothing has been archived for cluster main in $REPO\n\
+             while: fetching $SEGMENT from the archive\n\
+             hint:  check `cluster.name`; `holdfast repo info` lists the clusters of a repository\n",
+    );
+    assert!(!Path::new(&target).exists());
+    bench.finish();
+}
+
+#[test]
+fn records_of_the_repository_that_are_damaged() {
+    let mut bench = repository("{ passphrase_file = \"$DIR/passphrase\" }");
+    let record = bench.path("repository/holdfast.json");
+    let slot = bench.path("repository/keys/default.json");
+    for (case, damage, status, expected) in [(
+        "not JSON",
+        Damage::change(&record, |bytes| *bytes = b"hello".to_vec()),
+        40,
+        "error: not a repository record: expected value at line 1 column 1\n\
+             while: reading holdfast.json, opening the repository $REPO\n\
+             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
+             in the bucket), and check the store\n",
+    )] {
+        bench.fails(case, &["list"], status, expected);
+        drop(damage);
+    }
+    let damage = Damage::change(&record, Vec::clear);
+    bench.fails(
+        "empty",
+        &["list"],
+        41,
+        "error: not a repository record: EOF while parsing a value at line 1 column 0\n\
+             while: reading holdfast.json, opening the repository $REPO\n\
+             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
+             in the bucket), and check the store\n",
+    );
+    drop(damage);
+    let damage = Damage::halve(&record);
+    bench.fails(
+        "truncated",
+        &["list"],
+        41,
+        "error: not a repository record: EOF while parsing an object at line 8 column 1\n\
+             while: reading holdfast.json, opening the repository $REPO\n\
+             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
+             in the bucket), and check the store\n",
+    );
+    drop(damage);
+    let damage = Damage::replace(&record, "pack_size_bytes\": 1", "pack_size_bytes\": 2");
+    bench.fails(
+        "changed",
+        &["list"],
+        40,
+        "error: the body of the repository record has SHA-256 $DIGEST, its envelope says $DIGEST\n\
+             while: reading holdfast.json, opening the repository $REPO\n\
+             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
+             in the bucket), and check the store\n",
+    );
+    drop(damage);
+    let damage = Damage::replace(&record, "\"version\": 1", "\"version\": 2");
+    bench.fails(
+        "of a later release",
+        &["list"],
+        17,
+        "error: repository record of version 2, this software reads up to version 1\n\
+             while: reading holdfast.json, opening the repository $REPO\n\
+             hint:  use the release of holdfast that wrote it, or a newer one\n",
+    );
+    drop(damage);
+    let damage = Damage::put_instead(&record, &slot);
+    bench.fails(
+        "another record",
+        &["list"],
+        42,
+        "error: a \"key-slot\" record stands where a repository record should be\n\
+             while: reading holdfast.json, opening the repository $REPO\n\
+             hint:  somebody changed the repository, or two were mixed by copying: look for another copy, and at \
+             who may write there\n",
+    );
+    drop(damage);
+    let damage = Damage::halve(&slot);
+    bench.fails(
+        "key slot truncated",
+        &["list"],
+        41,
+        "error: not a key-slot record: EOF while parsing an object at line 12 column 17\n\
+             while: reading keys/default.json, opening the repository $REPO\n\
+             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
+             in the bucket), and check the store\n",
+    );
+    drop(damage);
+    let damage = Damage::remove(&slot);
+    bench.fails(
+        "key slot missing",
+        &["list"],
+        43,
+        "error: object keys/ does not exist in $REPO: not one key slot is there, and without one the \
+             repository cannot be opened\n\
+             while: list keys/ in $REPO, opening the repository $REPO\n\
+             hint:  look for another copy (a second repository, a deleted version in the bucket), and at who may \
+             delete there\n",
+    );
+    drop(damage);
+    bench.ok(&["list"]);
+    bench.finish();
+}
