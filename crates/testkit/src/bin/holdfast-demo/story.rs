@@ -229,3 +229,22 @@ fn compare(before: &Proof, after: &Proof, screen: &Screen) -> Result<()> {
     screen.good(&format!("All {} orders are back, with the same checksum.", after.orders));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_are_not_back_fail_the_demo() {
+        let screen = Screen::new();
+        let before = Proof { orders: 2, checksum: "a".to_owned(), events: 3 };
+        assert!(compare(&before, &before, &screen).is_ok());
+        for after in [
+            Proof { orders: 1, ..before.clone() },
+            Proof { checksum: "b".to_owned(), ..before.clone() },
+            Proof { events: 4, ..before.clone() },
+        ] {
+            assert!(compare(&before, &after, &screen).is_err(), "{after:?}");
+        }
+    }
+}
