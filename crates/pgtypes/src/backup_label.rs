@@ -182,6 +182,8 @@ impl fmt::Display for BackupLabel {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
     use super::*;
     use proptest::prelude::*;
 

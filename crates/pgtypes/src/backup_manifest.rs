@@ -142,6 +142,8 @@ fn json_string(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
     use super::*;
     use proptest::prelude::*;
 

@@ -185,6 +185,8 @@ impl FromStr for SegmentName {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
     use super::*;
     use proptest::prelude::*;
 

@@ -100,6 +100,8 @@ fn parse_line(line: &[u8]) -> Result<TablespaceEntry, TablespaceMapError> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
     use super::*;
     use proptest::prelude::*;
 

@@ -83,6 +83,8 @@ impl FromStr for WalFileName {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
     use super::*;
     use proptest::prelude::*;
 

@@ -158,6 +158,8 @@ pub fn check_segment_header(bytes: &[u8], expected: &ExpectedSegment) -> Result<
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
     use super::*;
     use proptest::prelude::*;
 

@@ -1,5 +1,7 @@
 //! Slots open with their own secret, in their own repository, and hostile ones cost nothing.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use super::*;
 use crate::record;
 use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! Names round-trip, and nothing else parses.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use super::*;
 use crate::codec::Codec;
 use chrono::{DateTime, Utc};

@@ -1,5 +1,7 @@
 //! What a record refuses, and that it never panics.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use super::*;
 use proptest::prelude::*;
 

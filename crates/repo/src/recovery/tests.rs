@@ -9,6 +9,8 @@
 //! ```
 //! The old primary went on on timeline 1 after the switch: its segments 8 to 10 are of the abandoned branch.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use super::*;
 use crate::catalog::WalInventory;
 use crate::name::{BackupId, ClaimNumber};

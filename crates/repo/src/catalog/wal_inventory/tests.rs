@@ -1,5 +1,7 @@
 //! Ranges against a set of numbers.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use super::*;
 use proptest::prelude::*;
 use std::time::Instant;
