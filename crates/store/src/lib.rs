@@ -38,6 +38,7 @@
 //! # }).unwrap();
 //! ```
 
+mod buffer;
 mod config;
 mod directory;
 mod error;
@@ -58,6 +59,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use buffer::Buffer;
 pub use config::{
     ConfigError, Credentials, Encryption, Location, S3Config, Secret, SseCustomerKey, StoreConfig, Timeouts,
 };

@@ -38,7 +38,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
-use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_sdk_s3::primitives::{AggregatedBytes, ByteStream, DateTime};
 use aws_sdk_s3::types::{ChecksumMode, ChecksumType, Delete, ObjectIdentifier};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -47,8 +47,8 @@ use futures::future::try_join_all;
 use md5::Digest;
 
 use crate::{
-    ConditionalCreate, Failure, Location, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreConfig, StoreError,
-    StoreErrorKind, Upload,
+    Buffer, ConditionalCreate, Failure, Location, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreConfig,
+    StoreError, StoreErrorKind, Upload,
 };
 use errors::{Answer, Judged, judge, judge_answer};
 use settings::Settings;
@@ -56,6 +56,10 @@ use upload::S3Upload;
 
 /// S3's limit for one DeleteObjects.
 const DELETE_BATCH: usize = 1000;
+
+/// An announced length beyond this is not believed before the bytes are there.
+const MAX_RECEIVED_BYTES: usize = 1 << 30;
+
 /// How many single deletes run at once where DeleteObjects is not to be had.
 const DELETE_PARALLEL: usize = 8;
 
@@ -169,10 +173,11 @@ impl S3Store {
         output: GetObjectOutput,
     ) -> Result<Bytes, StoreError> {
         let fail = |kind, detail| self.shared.fail(operation, name.as_str(), kind, detail);
-        let collected = tokio::time::timeout(self.shared.attempt_timeout, output.body.collect());
-        match collected.await {
-            Ok(Ok(bytes)) => Ok(bytes.into_bytes()),
-            Ok(Err(error)) => Err(fail(StoreErrorKind::Unreachable, errors::chain(&error))),
+        let length = output.content_length().and_then(|length| usize::try_from(length).ok());
+        let received = tokio::time::timeout(self.shared.attempt_timeout, receive(output.body, length));
+        match received.await {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(error)) => Err(fail(StoreErrorKind::Unreachable, error)),
             Err(_) => Err(fail(
                 StoreErrorKind::Timeout,
                 format!("the body did not come within {:?}", self.shared.attempt_timeout),
@@ -404,6 +409,24 @@ fn whole_crc32c(header: Option<&str>, kind: Option<&ChecksumType>, etag: Option<
     }
     let bytes = BASE64.decode(header?).ok()?;
     Some(u32::from_be_bytes(bytes.try_into().ok()?))
+}
+
+/// Receives a body whose length was announced into memory of its own, without holding it twice. A shorter one is judged by
+/// the caller.
+async fn receive(mut body: ByteStream, length: Option<usize>) -> Result<Bytes, String> {
+    let Some(length) = length.filter(|length| *length <= MAX_RECEIVED_BYTES) else {
+        return body.collect().await.map(AggregatedBytes::into_bytes).map_err(|error| errors::chain(&error));
+    };
+    let mut buffer = Buffer::zeroed(length).map_err(|error| error.to_string())?;
+    let mut filled = 0;
+    while let Some(piece) = body.try_next().await.map_err(|error| errors::chain(&error))? {
+        let place = buffer.get_mut(filled..filled + piece.len());
+        place
+            .ok_or_else(|| format!("the body is longer than the {length} bytes of its header"))?
+            .copy_from_slice(&piece);
+        filled += piece.len();
+    }
+    Ok(buffer.freeze(filled))
 }
 
 /// The size of the whole object out of `bytes 0-9/1234`.

@@ -8,3 +8,4 @@
 pub mod budget;
 pub mod crew;
 pub(crate) mod object_upload;
+mod part_buffer;

@@ -8,13 +8,13 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use holdfast_store::{ObjectName, PutMode, Store, Upload};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Permit;
+use super::part_buffer::PartBuffer;
 use crate::error::{Doing, Error, What};
 
 /// Parts of one object in flight that carry no permits: enough to hide latency, few enough to not
@@ -26,7 +26,7 @@ pub(crate) struct ObjectUpload {
     store: Arc<dyn Store>,
     name: ObjectName,
     part_size: usize,
-    buffer: Vec<u8>,
+    buffer: PartBuffer,
     permits: Vec<Permit>,
     upload: Option<Arc<Box<dyn Upload>>>,
     parts: JoinSet<Result<(), Error>>,
@@ -43,7 +43,7 @@ impl ObjectUpload {
             store,
             name,
             part_size,
-            buffer: Vec::new(),
+            buffer: PartBuffer::default(),
             permits: Vec::new(),
             upload: None,
             parts: JoinSet::new(),
@@ -69,13 +69,7 @@ impl ObjectUpload {
     pub(crate) async fn push(&mut self, mut bytes: &[u8], mut permit: Option<Permit>) -> Result<(), Error> {
         self.size_bytes += bytes.len() as u64;
         while !bytes.is_empty() {
-            if self.buffer.capacity() == 0 {
-                self.buffer.reserve_exact(self.part_size);
-            }
-            let taken = bytes.len().min(self.part_size - self.buffer.len());
-            let (now, later) = bytes.split_at(taken);
-            self.buffer.extend_from_slice(now);
-            bytes = later;
+            bytes = self.buffer.fill(bytes, self.part_size)?;
             if bytes.is_empty() {
                 self.permits.extend(permit.take());
             }
@@ -96,13 +90,13 @@ impl ObjectUpload {
 
     async fn finish_inner(&mut self) -> Result<(), Error> {
         if self.upload.is_none() {
-            let body = Bytes::from(std::mem::take(&mut self.buffer));
+            let body = self.buffer.take();
             self.store.put(&self.name, body, PutMode::Create).await?;
             self.permits.clear();
             return Ok(());
         }
         let mut outcome = Ok(());
-        if !self.buffer.is_empty() {
+        if self.buffer.len() > 0 {
             outcome = self.send_part().await;
         }
         loop {
@@ -156,7 +150,7 @@ impl ObjectUpload {
             self.upload = Some(Arc::clone(&upload));
             upload
         };
-        let body = Bytes::from(std::mem::take(&mut self.buffer));
+        let body = self.buffer.take();
         let permits = std::mem::take(&mut self.permits);
         let slot = if permits.is_empty() {
             match Arc::clone(&self.unbudgeted).acquire_owned().await {

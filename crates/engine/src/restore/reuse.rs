@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use holdfast_repo::ChunkHash;
 use holdfast_repo::manifest::{Extent, FileKind, Manifest};
+use holdfast_store::Buffer;
 use rustix::fs::OFlags;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -241,7 +242,7 @@ impl<I: Iterator<Item = u32>> Iterator for Batches<'_, I> {
 /// The bytes of a stretch as they are on disk; `None` when there is no such file.
 struct Found {
     stretch: Stretch,
-    bytes: Option<Vec<u8>>,
+    bytes: Option<Buffer>,
 }
 
 impl Comparison {
@@ -276,7 +277,7 @@ impl Comparison {
         let extents = self.extents(stretch);
         let length: u64 = extents.iter().map(|extent| u64::from(extent.length)).sum();
         let start = self.offset(stretch.first);
-        let mut bytes = vec![0; length as usize];
+        let mut bytes = Buffer::zeroed(length as usize).map_err(|e| Error::file("read", &path, e))?;
         let mut filled = 0;
         while filled < bytes.len() {
             match file.read_at(&mut bytes[filled..], start + filled as u64) {

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::Trouble;
 use crate::random::Random;
-use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, StoreError, StoreErrorKind};
+use crate::{Buffer, Failure, ObjectInfo, ObjectName, Operation, PutMode, StoreError, StoreErrorKind};
 
 /// Where files grow before they have their name.
 const TEMPORARY: &str = ".holdfast-tmp";
@@ -388,7 +388,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 /// Reads exactly `range`, which the caller has checked against the size.
 pub(super) fn read_at(file: &File, range: Range<u64>) -> io::Result<Bytes> {
     let length = usize::try_from(range.end - range.start).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-    let mut buffer = vec![0; length];
+    let mut buffer = Buffer::zeroed(length)?;
     file.read_exact_at(&mut buffer, range.start)?;
-    Ok(Bytes::from(buffer))
+    Ok(buffer.freeze(length))
 }

@@ -1,0 +1,60 @@
+//! The memory of one upload part, which goes back to the system when the store has the part.
+
+use bytes::Bytes;
+use holdfast_store::Buffer;
+
+use crate::error::{Error, What};
+
+/// A part being filled. Only what is filled takes memory.
+#[derive(Debug, Default)]
+pub(crate) struct PartBuffer {
+    memory: Option<Buffer>,
+    length: usize,
+}
+
+impl PartBuffer {
+    /// Bytes filled.
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Adds as many of the bytes as there is room for in a part of `part_size`; gives the rest back.
+    pub(crate) fn fill<'b>(&mut self, bytes: &'b [u8], part_size: usize) -> Result<&'b [u8], Error> {
+        let memory = match &mut self.memory {
+            Some(memory) => memory,
+            empty => empty.insert(
+                Buffer::zeroed(part_size).map_err(|e| What::Internal(format!("no memory for an upload part: {e}")))?,
+            ),
+        };
+        let room = memory.get_mut(self.length..).unwrap_or_default();
+        let (now, later) = bytes.split_at(bytes.len().min(room.len()));
+        if let Some(place) = room.get_mut(..now.len()) {
+            place.copy_from_slice(now);
+        }
+        self.length += now.len();
+        Ok(later)
+    }
+
+    /// The part, without a copy.
+    pub(crate) fn take(&mut self) -> Bytes {
+        let Self { memory, length } = std::mem::take(self);
+        memory.map_or_else(Bytes::new, |memory| memory.freeze(length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_takes_what_fits_and_begins_anew() {
+        let mut buffer = PartBuffer::default();
+        assert_eq!(buffer.take(), Bytes::new());
+        assert_eq!(buffer.fill(b"abc", 5).expect("memory"), b"");
+        assert_eq!(buffer.fill(b"defg", 5).expect("memory"), b"fg");
+        assert_eq!((buffer.len(), buffer.fill(b"fg", 5).expect("memory")), (5, &b"fg"[..]));
+        assert_eq!(buffer.take(), "abcde");
+        assert_eq!((buffer.len(), buffer.fill(b"fg", 5).expect("memory")), (0, &b""[..]));
+        assert_eq!(buffer.take(), "fg");
+    }
+}
