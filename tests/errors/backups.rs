@@ -46,7 +46,7 @@ async fn a_data_directory_that_cannot_be_backed_up() {
         let path = "CREATE TABLE t (n int); CHECKPOINT; SELECT pg_relation_filepath('t')";
         let path = stage.cluster.sql(path).await.expect("make a table")[0][0].clone();
         let file = stage.cluster.data().join(path);
-        fs::set_permissions(&file, fs::Permissions::from_mode(0)).expect("close a file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).expect("close a file");
         chown(&file, Some(0), Some(0)).expect("give a file to root");
         texts.expect(
             "a file that cannot be read",

@@ -48,6 +48,7 @@ impl Texts {
     }
 
     /// Shows `value` as `$name`. What is named first is replaced first.
+    #[expect(clippy::needless_pass_by_value, reason = "displays of paths are made where they are passed")]
     pub(crate) fn name(&mut self, name: &str, value: impl ToString) {
         self.known.push((value.to_string(), format!("${name}")));
     }

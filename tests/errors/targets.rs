@@ -255,7 +255,7 @@ async fn full_disk(stage: &Stage, texts: &mut Texts) {
     let path = target.display().to_string();
     texts.expect(
         "a disk that is too small",
-        &quietly(&stage, &["restore", "--pgdata", &path]),
+        &quietly(stage, &["restore", "--pgdata", &path]),
         30,
         "error: cannot write $DISK/data/$FILE: No space left on device (os error 28)\n\
              while: restoring the files of backup $BACKUP, restoring main into $DISK/data\n\
@@ -266,7 +266,7 @@ async fn full_disk(stage: &Stage, texts: &mut Texts) {
     stage.ok(&["restore", "--pgdata", &path]);
     let mut restored = stage.start_restored(&target).await;
     crate::stage::wait_promoted(&restored).await;
-    tokio::time::timeout(Duration::from_secs(60), restored.stop(holdfast_testkit::postgres::Shutdown::Immediate))
+    tokio::time::timeout(Duration::from_mins(1), restored.stop(holdfast_testkit::postgres::Shutdown::Immediate))
         .await
         .expect("in time")
         .expect("stop the restored server");

@@ -192,7 +192,7 @@ fn wrong_types_name_the_key() {
         (
             "[backup]\njobs = \"two\"\n",
             &[][..],
-            "wrong value for `backup.jobs` in /etc/holdfast/holdfast.toml, line 2, column 8: invalid type: string \"two\", expected u32",
+            "wrong value for `backup.jobs` in /etc/holdfast/holdfast.toml, line 2, column 8: invalid type: string \"two\", expected a whole number",
         ),
         (
             "[repo]\nurl = \"s3://b\"\n",
