@@ -239,18 +239,18 @@ impl<I: Iterator<Item = u32>> Iterator for Batches<'_, I> {
     }
 }
 
-/// The bytes of a stretch as they are on disk; `None` when there is no such file.
+/// What a batch found on disk, in one piece of memory: many small ones would stay with the allocator.
 struct Found {
-    stretch: Stretch,
-    bytes: Option<Buffer>,
+    /// The bytes of all stretches, one behind the other.
+    bytes: Buffer,
+    /// Each with its length, and whether there is such a file.
+    stretches: Vec<(Stretch, usize, bool)>,
 }
 
 impl Comparison {
     async fn batch(self: &Arc<Self>, stretches: Vec<Stretch>) -> Result<Compared, Error> {
         let reader = Arc::clone(self);
-        let found = tokio::task::spawn_blocking(move || {
-            stretches.into_iter().map(|stretch| reader.read(stretch)).collect::<Result<Vec<_>, _>>()
-        });
+        let found = tokio::task::spawn_blocking(move || reader.read_all(&stretches));
         let found = found.await.map_err(|e| What::Internal(format!("a reading thread failed: {e}")))??;
         let judge = Arc::clone(self);
         let (compared, holes) = self.crew.run(move || judge.judge(&found)).await?;
@@ -262,22 +262,35 @@ impl Comparison {
         Ok(compared)
     }
 
-    fn read(&self, stretch: Stretch) -> Result<Found, Error> {
+    fn read_all(&self, stretches: &[Stretch]) -> Result<Found, Error> {
+        let length = |stretch: &Stretch| self.extents(*stretch).iter().map(|extent| extent.length as usize).sum();
+        let total = stretches.iter().map(length).sum();
+        let no_memory = |e| What::Internal(format!("no memory for a comparison: {e}"));
+        let mut found = Found { bytes: Buffer::zeroed(total).map_err(no_memory)?, stretches: Vec::new() };
+        let mut start = 0;
+        for stretch in stretches {
+            let length = length(stretch);
+            let there = self.read(*stretch, &mut found.bytes[start..start + length])?;
+            found.stretches.push((*stretch, length, there));
+            start += length;
+        }
+        Ok(found)
+    }
+
+    /// Reads a stretch; says whether there is such a file.
+    fn read(&self, stretch: Stretch, bytes: &mut [u8]) -> Result<bool, Error> {
         let path = self.path(stretch.file);
         let file = match open(&path) {
             Ok(file) => file,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Found { stretch, bytes: None }),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
             // One that we may not write is of no use as it is.
             Err(e) if e.kind() == ErrorKind::PermissionDenied => {
                 remove(&path, false)?;
-                return Ok(Found { stretch, bytes: None });
+                return Ok(false);
             }
             Err(e) => return Err(Error::file("open", &path, e)),
         };
-        let extents = self.extents(stretch);
-        let length: u64 = extents.iter().map(|extent| u64::from(extent.length)).sum();
         let start = self.offset(stretch.first);
-        let mut bytes = Buffer::zeroed(length as usize).map_err(|e| Error::file("read", &path, e))?;
         let mut filled = 0;
         while filled < bytes.len() {
             match file.read_at(&mut bytes[filled..], start + filled as u64) {
@@ -288,16 +301,18 @@ impl Comparison {
             }
         }
         // What is behind the end of the file will be zeros when it has its length.
-        self.progress.advance(length);
-        Ok(Found { stretch, bytes: Some(bytes) })
+        self.progress.advance(bytes.len() as u64);
+        Ok(true)
     }
 
     /// Which extents differ, and which holes are not zero.
-    fn judge(&self, found: &[Found]) -> (Compared, Vec<(u32, u64, u64)>) {
+    fn judge(&self, found: &Found) -> (Compared, Vec<(u32, u64, u64)>) {
         let mut compared = Compared::default();
         let mut holes = Vec::new();
-        for Found { stretch, bytes } in found {
-            let mut rest = bytes.as_deref();
+        let mut start = 0;
+        for (stretch, length, there) in &found.stretches {
+            let mut rest = there.then(|| &found.bytes[start..start + length]);
+            start += length;
             for (extent, number) in self.extents(*stretch).iter().zip(stretch.first..) {
                 let here = rest.and_then(|bytes| bytes.split_at_checked(extent.length as usize));
                 rest = here.map(|(_, rest)| rest);
