@@ -42,7 +42,7 @@ impl Texts {
             pattern(r"\btmp-holdfast-[\w-]+", "$TEMPORARY"),
             pattern(r"\bprocess \d+\b", "process $PID"),
             pattern(r"\b(base/\d+|global)/\d\w*", "$FILE"),
-            pattern(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "$ID"),
+            pattern(r"\b[0-9a-f]{32}\b", "$ID"),
         ];
         Self { known: Vec::new(), patterns, wrong: Vec::new() }
     }

@@ -310,6 +310,11 @@ fn an_archive_that_is_empty() {
     let mut bench = repository("\"none\"");
     for (arguments, said) in [
         (&["list"][..], "main in $REPO\nno complete backup\n"),
+        (
+            &["info"],
+            "main in $REPO\n  repository $ID, encryption none, conditional writes native\n  \
+             nothing is archived yet: no backup, no WAL\n",
+        ),
         (&["wal", "list"], "main in $REPO\nno WAL is archived\n"),
     ] {
         assert_eq!(bench.texts.plain(&bench.ok(arguments)), said, "{arguments:?}");
