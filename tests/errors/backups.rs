@@ -202,7 +202,16 @@ async fn settings_of_the_server() {
     stage.cluster.set("archive_mode", "on").expect("set");
     stage.cluster.set("archive_command", "false").expect("set");
     stage.cluster.restart().await.expect("restart");
-    texts.expect("archive_command fails", &quietly(&stage, &["backup"]), 0, "");
+    stage.cluster.sql("CREATE TABLE fails (n int); SELECT pg_switch_wal()").await.expect("switch");
+    let failed = "SELECT last_failed_time IS NOT NULL FROM pg_stat_archiver";
+    stage.cluster.wait_for(failed, Duration::from_secs(30)).await.expect("wait for the archiver to fail");
+    texts.expect(
+        "archive_command fails",
+        &quietly(&stage, &["backup"]),
+        0,
+        "warning: the archiver's last attempt failed, at $SEGMENT: until it succeeds, this backup can be restored to \
+             its own end, and to no later moment; see pg_stat_archiver and the server's log\n",
+    );
     let config = stage.config_text().replace("[backup]\n", "[backup]\narchive_timeout = \"2s\"\n");
     stage.write_config("holdfast.toml", &config);
     texts.expect(

@@ -17,7 +17,7 @@ use super::sink::{Sink, Stored};
 use super::wal_wait::WalWait;
 use crate::error::{Error, What};
 use crate::pipeline::crew::Crew;
-use crate::server::{Connection, ConnectionSettings};
+use crate::server::{Connection, ConnectionSettings, ServerFacts};
 
 impl Run<'_> {
     /// Finishes packs and manifests, waits for the WAL, and makes the backup exist.
@@ -60,6 +60,15 @@ impl Run<'_> {
             backup: self.backup.to_string(),
         };
         wait.run(self.progress, self.cancel).await?;
+        // What the archiver did not send was sent from here, so a broken archiver would go unnoticed.
+        if self.facts.archives()
+            && let Some(segment) = ServerFacts::archiver_failure(&self.connection).await?
+        {
+            warnings.push(format!(
+                "the archiver's last attempt failed, at {segment}: until it succeeds, this backup can be restored to its \
+                 own end, and to no later moment; see pg_stat_archiver and the server's log"
+            ));
+        }
         let failures = failures(&copied, started.start_lsn, stopped.stop_lsn);
         if failures.count > 0 {
             warnings.push(format!(

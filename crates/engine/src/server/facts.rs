@@ -117,6 +117,20 @@ impl ServerFacts {
         }
     }
 
+    /// The segment at which the archiver's last attempt failed; `None` while it succeeds.
+    pub async fn archiver_failure(connection: &Connection) -> Result<Option<String>, Error> {
+        let rows = connection
+            .client()
+            .query(
+                "SELECT last_failed_wal FROM pg_stat_archiver \
+                 WHERE last_failed_time > coalesce(last_archived_time, '-infinity')",
+                &[],
+            )
+            .await
+            .doing(|| "asking how the archiver does".to_owned())?;
+        Ok(rows.first().and_then(|row| row.get(0)))
+    }
+
     /// Whether the server archives its WAL at all.
     pub fn archives(&self) -> bool {
         (self.archive_mode == "always" || (self.archive_mode == "on" && !self.in_recovery))
