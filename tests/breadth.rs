@@ -442,8 +442,8 @@ async fn a_storm_of_ddl_does_not_matter() {
         expected.push(cluster.sql(sum).await.expect("sum up"));
     }
     stage.archive_now().await;
-    let list = stage.json(&["list"]);
-    let backups = find(&list, "backups").and_then(|backups| backups.as_array()).expect("backups").clone();
+    let listed = stage.json(&["list"]);
+    let backups = find(&listed, "backups").and_then(|backups| backups.as_array()).expect("backups").clone();
     assert_eq!(backups.len(), 3);
     let mapping = format!("storm={}", stage.target("storm-end").display());
     for (n, backup) in backups.iter().enumerate().filter(|(n, _)| *n != 1) {

@@ -121,9 +121,9 @@ async fn backups_from_a_standby(major: u16, plan: Plan) {
     }
     // Only as far as the backup itself goes.
     let target = stage.target("immediate");
-    let place = target.display().to_string();
+    let folder = target.display().to_string();
     let id = text(&report, "backup_id");
-    stage.ok(&["restore", "--backup", id, "--pgdata", &place, "--target-immediate", "--target-action", "promote"]);
+    stage.ok(&["restore", "--backup", id, "--pgdata", &folder, "--target-immediate", "--target-action", "promote"]);
     wait_promoted(&stage.start_restored(&target).await).await;
 }
 
@@ -209,12 +209,12 @@ async fn a_restored_standby_follows_and_takes_over() {
     let next = stage.cluster.value("SELECT pg_walfile_name(pg_current_wal_lsn())").await.expect("name the segment");
     let short = stage.config_text().replace("[wal]", "[wal]\ntimeout = \"2s\"");
     let short = stage.write_config("short.toml", &short);
-    let place = stage.target("segment").display().to_string();
+    let folder = stage.target("segment").display().to_string();
     for (arguments, code) in [(vec!["wal", "get", "--standby"], 24), (vec!["wal", "get"], 152)] {
-        let arguments = [arguments, vec![next.as_str(), place.as_str()]].concat();
+        let arguments = [arguments, vec![next.as_str(), folder.as_str()]].concat();
         let output = stage.command_with(&short, &arguments).output().expect("run holdfast");
         assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
-        assert!(!Path::new(&place).exists());
+        assert!(!Path::new(&folder).exists());
     }
     let number = writer.journal().rows().len();
     writer.wait_for_rows(number as u64 + 20).await.expect("write rows");
