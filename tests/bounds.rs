@@ -1,7 +1,7 @@
 //! Bounds that hold whatever the size: memory stays within `backup.memory` plus 64 MiB, a budget is never a dead end, and
 //! one large file keeps all threads of the crew busy.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a failed set-up fails the test")]
+#![expect(clippy::expect_used, reason = "a failed set-up fails the test")]
 
 mod stage;
 
@@ -87,17 +87,17 @@ fn look(pid: u32, seen: &mut Seen) {
 fn fill(stage: &Stage, name: &str, mib: u64) {
     let path = stage.cluster.data().join(name);
     let mut file = std::io::BufWriter::new(fs::File::create(&path).expect("make a file"));
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64 ^ mib ^ name.len() as u64;
+    let mut seed = 0x9E37_79B9_7F4A_7C15_u64 ^ mib ^ name.len() as u64;
     let mut block = vec![0_u8; MIB as usize];
     for n in 0..mib {
         for word in block.as_chunks_mut::<8>().0 {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
             *word = if n % 2 == 0 {
-                state.to_le_bytes()
+                seed.to_le_bytes()
             } else {
-                format!("{:08}", state % 5000).as_bytes()[..8].try_into().expect("8")
+                format!("{:08}", seed % 5000).as_bytes()[..8].try_into().expect("8")
             };
         }
         file.write_all(&block).expect("write");
