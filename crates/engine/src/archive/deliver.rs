@@ -24,7 +24,6 @@ use holdfast_repo::name::{self, ClusterName, LedgerTime};
 use holdfast_repo::record::{ClaimRecord, LedgerEntry, LedgerRecord, sha256_hex};
 use holdfast_repo::wal_object::{PIECE_BYTES, WalObjectFacts, WalObjectPlan};
 use holdfast_repo::{ChunkHash, Compression};
-use holdfast_store::StoreErrorKind;
 use serde::Serialize;
 use serde_json::json;
 use tokio::task::spawn_blocking;
@@ -187,7 +186,7 @@ impl Outgoing {
         self.crc32c = crc32c::crc32c_append(self.crc32c, bytes);
         let Some(upload) = &mut self.upload else { return Ok(()) };
         match upload.push(bytes, None).await {
-            Err(error) if is_already_there(&error) => {
+            Err(error) if error.is_already_exists() => {
                 if let Some(upload) = self.upload.take() {
                     upload.abort().await;
                 }
@@ -353,7 +352,7 @@ async fn finish(
         None => false,
         Some(upload) => match upload.finish().await {
             Ok(_) => true,
-            Err(error) if is_already_there(&error) => false,
+            Err(error) if error.is_already_exists() => false,
             Err(error) => return Err(error),
         },
     };
@@ -426,7 +425,7 @@ async fn write_ledger(
     // Another writer may have taken the very microsecond.
     for _ in 0..8 {
         match repository.create_record(&name::ledger(cluster, time, kind), &record).await {
-            Err(error) if is_already_there(&error) => time = time.next(),
+            Err(error) if error.is_already_exists() => time = time.next(),
             outcome => return outcome,
         }
     }
@@ -447,8 +446,4 @@ pub(super) async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     spawn_blocking(job).await.unwrap_or_else(|e| Err(What::Internal(format!("a file task failed: {e}")).into()))
-}
-
-fn is_already_there(error: &Error) -> bool {
-    matches!(&*error.what, What::Store(e) if e.kind() == StoreErrorKind::AlreadyExists)
 }
