@@ -21,67 +21,38 @@
 //! (`AbortIncompleteMultipartUpload`) removes them.
 
 mod client;
+mod delete;
 mod errors;
+mod receive;
 mod settings;
+mod shared;
 mod upload;
 
-use std::error::Error;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
-use aws_sdk_s3::Client;
-use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::config::http::HttpRequest;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
-use aws_sdk_s3::operation::head_object::HeadObjectOutput;
-use aws_sdk_s3::primitives::{AggregatedBytes, ByteStream, DateTime};
-use aws_sdk_s3::types::{ChecksumMode, ChecksumType, Delete, ObjectIdentifier};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
-use futures::future::try_join_all;
-use md5::Digest;
 
 use crate::{
-    Buffer, ConditionalCreate, Failure, Location, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreConfig,
-    StoreError, StoreErrorKind, Upload,
+    ConditionalCreate, Failure, Location, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreConfig, StoreError,
+    StoreErrorKind, Upload,
 };
-use errors::{Answer, Judged, judge, judge_answer};
+use errors::judge;
+use receive::{last, receive, system_time, whole_crc32c, whole_size};
 use settings::Settings;
+use shared::Shared;
 use upload::S3Upload;
-
-/// S3's limit for one DeleteObjects.
-const DELETE_BATCH: usize = 1000;
-
-/// An announced length beyond this is not believed before the bytes are there.
-const MAX_RECEIVED_BYTES: usize = 1 << 30;
-
-/// How many single deletes run at once where DeleteObjects is not to be had.
-const DELETE_PARALLEL: usize = 8;
 
 /// A bucket. Names are keys; the prefix of a repository is [`crate::Prefixed`]'s business.
 #[derive(Clone, Debug)]
 pub struct S3Store {
     shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    client: Client,
-    bucket: String,
-    /// For messages; AWS's own has none.
-    endpoint: Option<String>,
-    settings: Settings,
-    conditional_create: ConditionalCreate,
-    attempt_timeout: std::time::Duration,
-    /// The store refused our checksum headers once.
-    no_checksums: AtomicBool,
-    /// The store refused DeleteObjects once.
-    no_delete_objects: AtomicBool,
 }
 
 impl S3Store {
@@ -226,216 +197,11 @@ impl S3Store {
             token = next;
         }
     }
-
-    async fn delete_one(&self, name: &ObjectName) -> Result<(), StoreError> {
-        let request = self.shared.client.delete_object().bucket(&self.shared.bucket).key(name.as_str());
-        match request.send().await {
-            Ok(_) => Ok(()),
-            Err(error) => match self.shared.error(Operation::Delete, name.as_str(), error) {
-                error if error.kind() == StoreErrorKind::NotFound => Ok(()),
-                error => Err(error),
-            },
-        }
-    }
-
-    async fn delete_batch(&self, names: &[ObjectName]) -> Result<(), BatchError> {
-        let shared = &self.shared;
-        let mut delete = Delete::builder().quiet(true);
-        for name in names {
-            let object = ObjectIdentifier::builder().key(name.as_str()).build();
-            delete = delete.objects(object.map_err(|error| shared.invalid(names, &error))?);
-        }
-        let delete = delete.build().map_err(|error| shared.invalid(names, &error))?;
-        let request = shared.client.delete_objects().bucket(&shared.bucket).delete(delete);
-        let first = names.first().map_or("", ObjectName::as_str);
-        let output = match request.customize().mutate_request(add_content_md5).send().await {
-            Ok(output) => output,
-            Err(error) => {
-                let judged = judge(Operation::Delete, &error);
-                let refused = judged.kind == StoreErrorKind::Unsupported
-                    || ["MissingContentMD5", "InvalidRequest", "InvalidArgument", "MalformedXML"]
-                        .contains(&judged.code.as_str());
-                let error = shared.judged(Operation::Delete, first, judged, Some(error.into()));
-                return Err(if refused { BatchError::Refused } else { BatchError::Failed(error) });
-            }
-        };
-        for error in output.errors() {
-            let answer = Answer {
-                operation: Operation::Delete,
-                status: 200,
-                code: error.code().unwrap_or_default(),
-                message: error.message().unwrap_or_default(),
-                region: None,
-                endpoint: None,
-            };
-            let judged = judge_answer(&answer);
-            if judged.kind != StoreErrorKind::NotFound {
-                let key = error.key().unwrap_or_default();
-                return Err(BatchError::Failed(shared.judged(Operation::Delete, key, judged, None)));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// How a DeleteObjects failed.
-enum BatchError {
-    /// The store does not take the request at all: delete one by one.
-    Refused,
-    Failed(StoreError),
-}
-
-impl From<StoreError> for BatchError {
-    fn from(error: StoreError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl Shared {
-    fn describe(&self) -> String {
-        format!("s3://{}", self.bucket)
-    }
-
-    fn fail(&self, operation: Operation, name: &str, kind: StoreErrorKind, detail: String) -> StoreError {
-        let store = self.describe();
-        let name = name.to_owned();
-        StoreError::new(kind, Failure { store, name, operation, detail, source: None })
-    }
-
-    fn judged(
-        &self,
-        operation: Operation,
-        name: &str,
-        judged: Judged,
-        source: Option<Box<dyn Error + Send + Sync>>,
-    ) -> StoreError {
-        let detail = match (&self.endpoint, judged.kind) {
-            // Who does not answer is the first thing to know.
-            (Some(endpoint), StoreErrorKind::Unreachable | StoreErrorKind::Timeout) => {
-                format!("{endpoint}: {}", judged.detail)
-            }
-            _ => judged.detail,
-        };
-        let mut error = self.fail(operation, name, judged.kind, detail);
-        error.failure_mut().source = source;
-        error
-    }
-
-    fn error<E>(&self, operation: Operation, name: &str, error: SdkError<E, HttpResponse>) -> StoreError
-    where
-        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
-    {
-        let judged = judge(operation, &error);
-        self.judged(operation, name, judged, Some(error.into()))
-    }
-
-    fn invalid(&self, names: &[ObjectName], error: &dyn Error) -> StoreError {
-        let first = names.first().map_or("", ObjectName::as_str);
-        self.fail(Operation::Delete, first, StoreErrorKind::InvalidConfig, error.to_string())
-    }
-
-    fn if_none_match(&self, mode: PutMode) -> Option<String> {
-        (mode == PutMode::Create && self.conditional_create == ConditionalCreate::Native).then(|| "*".to_owned())
-    }
-
-    /// The value of our checksum header, unless the store does not want it.
-    fn checksum(&self, crc32c: u32) -> Option<String> {
-        (!self.no_checksums.load(Ordering::Relaxed)).then(|| BASE64.encode(crc32c.to_be_bytes()))
-    }
-
-    /// Whether a refusal may be about the checksum header, which stores older than 2022 do not know.
-    fn may_refuse_checksums(&self, error: &StoreError) -> bool {
-        matches!(error.kind(), StoreErrorKind::InvalidConfig | StoreErrorKind::Unsupported)
-            && !self.no_checksums.load(Ordering::Relaxed)
-    }
-
-    fn remember_no_checksums(&self) {
-        if !self.no_checksums.swap(true, Ordering::Relaxed) {
-            tracing::warn!(store = %self.describe(), "the store refuses CRC-32C headers; writing without them");
-        }
-    }
-
-    /// HEAD as it comes: a 404 may mean a missing bucket.
-    async fn head_once(&self, operation: Operation, name: &ObjectName) -> Result<HeadObjectOutput, StoreError> {
-        self.client
-            .head_object()
-            .bucket(&self.bucket)
-            .key(name.as_str())
-            .checksum_mode(ChecksumMode::Enabled)
-            .set_sse_customer_algorithm(self.settings.customer_algorithm())
-            .set_sse_customer_key(self.settings.customer_key())
-            .set_sse_customer_key_md5(self.settings.customer_key_md5())
-            .send()
-            .await
-            .map_err(|error| {
-                let mut judged = judge(Operation::Head, &error);
-                if judged.kind == StoreErrorKind::InvalidConfig && judged.code.is_empty() {
-                    judged.detail.push_str(" (to HEAD, which has no message)");
-                }
-                self.judged(operation, name.as_str(), judged, Some(error.into()))
-            })
-    }
-
-    /// `AlreadyExists` when the object is there. A missing bucket shows in the write that follows.
-    async fn must_be_absent(&self, operation: Operation, name: &ObjectName) -> Result<(), StoreError> {
-        match self.head_once(operation, name).await {
-            Ok(_) => Err(self.fail(operation, name.as_str(), StoreErrorKind::AlreadyExists, String::new())),
-            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// `Content-MD5` over the body: stores that predate the flexible checksums refuse DeleteObjects without it.
-fn add_content_md5(request: &mut HttpRequest) {
-    let Some(body) = request.body().bytes() else { return };
-    let digest = BASE64.encode(md5::Md5::digest(body));
-    request.headers_mut().insert("content-md5", digest);
 }
 
 /// Asks for the checksum without the SDK's own check of it, which would hide a mismatch among broken connections.
 fn ask_for_checksum(request: &mut HttpRequest) {
     request.headers_mut().insert("x-amz-checksum-mode", "ENABLED");
-}
-
-/// CRC-32C of an object that was written in one piece.
-///
-/// Objects made of parts may have a checksum of the parts' checksums instead. Some stores mark that with "...-3", some with
-/// the type, and some (moto 5) call it the checksum of the whole. A wrong guess would call a sound object corrupt, so
-/// whatever was made of parts, which its ETag tells, counts as having none.
-fn whole_crc32c(header: Option<&str>, kind: Option<&ChecksumType>, etag: Option<&str>) -> Option<u32> {
-    if kind == Some(&ChecksumType::Composite) || etag.is_none_or(|etag| etag.contains('-')) {
-        return None;
-    }
-    let bytes = BASE64.decode(header?).ok()?;
-    Some(u32::from_be_bytes(bytes.try_into().ok()?))
-}
-
-/// Receives a body whose length was announced into memory of its own, without holding it twice. A shorter one is judged by
-/// the caller.
-async fn receive(mut body: ByteStream, length: Option<usize>) -> Result<Bytes, String> {
-    let Some(length) = length.filter(|length| *length <= MAX_RECEIVED_BYTES) else {
-        return body.collect().await.map(AggregatedBytes::into_bytes).map_err(|error| errors::chain(&error));
-    };
-    let mut buffer = Buffer::zeroed(length).map_err(|error| error.to_string())?;
-    let mut filled = 0;
-    while let Some(piece) = body.try_next().await.map_err(|error| errors::chain(&error))? {
-        let place = buffer.get_mut(filled..filled + piece.len());
-        place
-            .ok_or_else(|| format!("the body is longer than the {length} bytes of its header"))?
-            .copy_from_slice(&piece);
-        filled += piece.len();
-    }
-    Ok(buffer.freeze(filled))
-}
-
-/// The size of the whole object out of `bytes 0-9/1234`.
-fn whole_size(content_range: &str) -> Option<u64> {
-    content_range.rsplit_once('/')?.1.parse().ok()
-}
-
-fn system_time(time: Option<&DateTime>) -> Option<SystemTime> {
-    SystemTime::try_from(*time?).ok()
 }
 
 #[async_trait]
@@ -628,25 +394,7 @@ impl Store for S3Store {
     }
 
     async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
-        if let [name] = names {
-            return self.delete_one(name).await;
-        }
-        for batch in names.chunks(DELETE_BATCH) {
-            if !self.shared.no_delete_objects.load(Ordering::Relaxed) {
-                match self.delete_batch(batch).await {
-                    Ok(()) => continue,
-                    Err(BatchError::Failed(error)) => return Err(error),
-                    Err(BatchError::Refused) => {
-                        tracing::debug!(store = %self.describe(), "the store refuses DeleteObjects, deleting one by one");
-                        self.shared.no_delete_objects.store(true, Ordering::Relaxed);
-                    }
-                }
-            }
-            for group in batch.chunks(DELETE_PARALLEL) {
-                try_join_all(group.iter().map(|name| self.delete_one(name))).await?;
-            }
-        }
-        Ok(())
+        delete::delete(&self.shared, names).await
     }
 
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
@@ -655,44 +403,5 @@ impl Store for S3Store {
 
     fn describe(&self) -> String {
         self.shared.describe()
-    }
-}
-
-/// The last bytes of a buffer, without a copy.
-fn last(whole: &Bytes, bytes: u64) -> Bytes {
-    let keep = usize::try_from(bytes).unwrap_or(usize::MAX).min(whole.len());
-    whole.slice(whole.len() - keep..)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn headers_are_read_and_nonsense_is_not() {
-        assert_eq!(whole_size("bytes 0-9/1234"), Some(1234));
-        assert_eq!(whole_size("bytes 0-9/*"), None);
-        assert_eq!(whole_size("nonsense"), None);
-        let full = Some(&ChecksumType::FullObject);
-        let composite = Some(&ChecksumType::Composite);
-        let (plain, of_parts) = (Some("\"abc\""), Some("\"abc-3\""));
-        assert_eq!(whole_crc32c(Some("AAAAAQ=="), full, plain), Some(1));
-        assert_eq!(whole_crc32c(Some("AAAAAQ=="), full, of_parts), None);
-        assert_eq!(whole_crc32c(Some("AAAAAQ=="), None, plain), Some(1));
-        assert_eq!(whole_crc32c(Some("AAAAAQ=="), None, of_parts), None);
-        assert_eq!(whole_crc32c(Some("AAAAAQ=="), None, None), None);
-        assert_eq!(whole_crc32c(Some("AAAAAQ=="), composite, plain), None);
-        assert_eq!(whole_crc32c(Some("AAAAAQ==-3"), full, plain), None);
-        assert_eq!(whole_crc32c(Some("AAAA"), full, plain), None);
-        assert_eq!(whole_crc32c(None, full, plain), None);
-        assert_eq!(last(&Bytes::from_static(b"abc"), 2), "bc");
-        assert_eq!(last(&Bytes::from_static(b"abc"), u64::MAX), "abc");
-    }
-
-    #[test]
-    fn the_content_md5_is_that_of_the_body() {
-        let mut request = HttpRequest::new(aws_sdk_s3::primitives::SdkBody::from("Check Integrity!"));
-        add_content_md5(&mut request);
-        assert_eq!(request.headers().get("content-md5"), Some("nwqq6b6ua/tTDk7B5M184w=="));
     }
 }

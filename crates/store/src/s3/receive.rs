@@ -1,0 +1,88 @@
+//! Taking an answer apart: its body, and what its headers say of the object.
+
+use std::time::SystemTime;
+
+use aws_sdk_s3::primitives::{AggregatedBytes, ByteStream, DateTime};
+use aws_sdk_s3::types::ChecksumType;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+
+use super::errors;
+use crate::Buffer;
+
+/// An announced length beyond this is not believed before the bytes are there.
+const MAX_RECEIVED_BYTES: usize = 1 << 30;
+
+/// CRC-32C of an object that was written in one piece.
+///
+/// Objects made of parts may have a checksum of the parts' checksums instead. Some stores mark that with "...-3", some with
+/// the type, and some (moto 5) call it the checksum of the whole. A wrong guess would call a sound object corrupt, so
+/// whatever was made of parts, which its ETag tells, counts as having none.
+pub(super) fn whole_crc32c(header: Option<&str>, kind: Option<&ChecksumType>, etag: Option<&str>) -> Option<u32> {
+    if kind == Some(&ChecksumType::Composite) || etag.is_none_or(|etag| etag.contains('-')) {
+        return None;
+    }
+    let bytes = BASE64.decode(header?).ok()?;
+    Some(u32::from_be_bytes(bytes.try_into().ok()?))
+}
+
+/// Receives a body whose length was announced into memory of its own, without holding it twice. A shorter one is judged by
+/// the caller.
+pub(super) async fn receive(mut body: ByteStream, length: Option<usize>) -> Result<Bytes, String> {
+    let Some(length) = length.filter(|length| *length <= MAX_RECEIVED_BYTES) else {
+        return body.collect().await.map(AggregatedBytes::into_bytes).map_err(|error| errors::chain(&error));
+    };
+    let mut buffer = Buffer::zeroed(length).map_err(|error| error.to_string())?;
+    let mut filled = 0;
+    while let Some(piece) = body.try_next().await.map_err(|error| errors::chain(&error))? {
+        let place = buffer.get_mut(filled..filled + piece.len());
+        place
+            .ok_or_else(|| format!("the body is longer than the {length} bytes of its header"))?
+            .copy_from_slice(&piece);
+        filled += piece.len();
+    }
+    Ok(buffer.freeze(filled))
+}
+
+/// The size of the whole object out of `bytes 0-9/1234`.
+pub(super) fn whole_size(content_range: &str) -> Option<u64> {
+    content_range.rsplit_once('/')?.1.parse().ok()
+}
+
+/// A time of the store's clock.
+pub(super) fn system_time(time: Option<&DateTime>) -> Option<SystemTime> {
+    SystemTime::try_from(*time?).ok()
+}
+
+/// The last bytes of a buffer, without a copy.
+pub(super) fn last(whole: &Bytes, bytes: u64) -> Bytes {
+    let keep = usize::try_from(bytes).unwrap_or(usize::MAX).min(whole.len());
+    whole.slice(whole.len() - keep..)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_read_and_nonsense_is_not() {
+        assert_eq!(whole_size("bytes 0-9/1234"), Some(1234));
+        assert_eq!(whole_size("bytes 0-9/*"), None);
+        assert_eq!(whole_size("nonsense"), None);
+        let full = Some(&ChecksumType::FullObject);
+        let composite = Some(&ChecksumType::Composite);
+        let (plain, of_parts) = (Some("\"abc\""), Some("\"abc-3\""));
+        assert_eq!(whole_crc32c(Some("AAAAAQ=="), full, plain), Some(1));
+        assert_eq!(whole_crc32c(Some("AAAAAQ=="), full, of_parts), None);
+        assert_eq!(whole_crc32c(Some("AAAAAQ=="), None, plain), Some(1));
+        assert_eq!(whole_crc32c(Some("AAAAAQ=="), None, of_parts), None);
+        assert_eq!(whole_crc32c(Some("AAAAAQ=="), None, None), None);
+        assert_eq!(whole_crc32c(Some("AAAAAQ=="), composite, plain), None);
+        assert_eq!(whole_crc32c(Some("AAAAAQ==-3"), full, plain), None);
+        assert_eq!(whole_crc32c(Some("AAAA"), full, plain), None);
+        assert_eq!(whole_crc32c(None, full, plain), None);
+        assert_eq!(last(&Bytes::from_static(b"abc"), 2), "bc");
+        assert_eq!(last(&Bytes::from_static(b"abc"), u64::MAX), "abc");
+    }
+}

@@ -1,0 +1,130 @@
+//! What all requests to one bucket share: the client, the settings, and how an answer becomes an error.
+
+use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::types::ChecksumMode;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::errors::{Judged, judge};
+use super::settings::Settings;
+use crate::{ConditionalCreate, Failure, ObjectName, Operation, PutMode, StoreError, StoreErrorKind};
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) client: Client,
+    pub(super) bucket: String,
+    /// For messages; AWS's own has none.
+    pub(super) endpoint: Option<String>,
+    pub(super) settings: Settings,
+    pub(super) conditional_create: ConditionalCreate,
+    pub(super) attempt_timeout: std::time::Duration,
+    /// The store refused our checksum headers once.
+    pub(super) no_checksums: AtomicBool,
+    /// The store refused DeleteObjects once.
+    pub(super) no_delete_objects: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn describe(&self) -> String {
+        format!("s3://{}", self.bucket)
+    }
+
+    pub(super) fn fail(&self, operation: Operation, name: &str, kind: StoreErrorKind, detail: String) -> StoreError {
+        let store = self.describe();
+        let name = name.to_owned();
+        StoreError::new(kind, Failure { store, name, operation, detail, source: None })
+    }
+
+    pub(super) fn judged(
+        &self,
+        operation: Operation,
+        name: &str,
+        judged: Judged,
+        source: Option<Box<dyn Error + Send + Sync>>,
+    ) -> StoreError {
+        let detail = match (&self.endpoint, judged.kind) {
+            // Who does not answer is the first thing to know.
+            (Some(endpoint), StoreErrorKind::Unreachable | StoreErrorKind::Timeout) => {
+                format!("{endpoint}: {}", judged.detail)
+            }
+            _ => judged.detail,
+        };
+        let mut error = self.fail(operation, name, judged.kind, detail);
+        error.failure_mut().source = source;
+        error
+    }
+
+    pub(super) fn error<E>(&self, operation: Operation, name: &str, error: SdkError<E, HttpResponse>) -> StoreError
+    where
+        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+    {
+        let judged = judge(operation, &error);
+        self.judged(operation, name, judged, Some(error.into()))
+    }
+
+    pub(super) fn invalid(&self, names: &[ObjectName], error: &dyn Error) -> StoreError {
+        let first = names.first().map_or("", ObjectName::as_str);
+        self.fail(Operation::Delete, first, StoreErrorKind::InvalidConfig, error.to_string())
+    }
+
+    pub(super) fn if_none_match(&self, mode: PutMode) -> Option<String> {
+        (mode == PutMode::Create && self.conditional_create == ConditionalCreate::Native).then(|| "*".to_owned())
+    }
+
+    /// The value of our checksum header, unless the store does not want it.
+    pub(super) fn checksum(&self, crc32c: u32) -> Option<String> {
+        (!self.no_checksums.load(Ordering::Relaxed)).then(|| BASE64.encode(crc32c.to_be_bytes()))
+    }
+
+    /// Whether a refusal may be about the checksum header, which stores older than 2022 do not know.
+    pub(super) fn may_refuse_checksums(&self, error: &StoreError) -> bool {
+        matches!(error.kind(), StoreErrorKind::InvalidConfig | StoreErrorKind::Unsupported)
+            && !self.no_checksums.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn remember_no_checksums(&self) {
+        if !self.no_checksums.swap(true, Ordering::Relaxed) {
+            tracing::warn!(store = %self.describe(), "the store refuses CRC-32C headers; writing without them");
+        }
+    }
+
+    /// HEAD as it comes: a 404 may mean a missing bucket.
+    pub(super) async fn head_once(
+        &self,
+        operation: Operation,
+        name: &ObjectName,
+    ) -> Result<HeadObjectOutput, StoreError> {
+        self.client
+            .head_object()
+            .bucket(&self.bucket)
+            .key(name.as_str())
+            .checksum_mode(ChecksumMode::Enabled)
+            .set_sse_customer_algorithm(self.settings.customer_algorithm())
+            .set_sse_customer_key(self.settings.customer_key())
+            .set_sse_customer_key_md5(self.settings.customer_key_md5())
+            .send()
+            .await
+            .map_err(|error| {
+                let mut judged = judge(Operation::Head, &error);
+                if judged.kind == StoreErrorKind::InvalidConfig && judged.code.is_empty() {
+                    judged.detail.push_str(" (to HEAD, which has no message)");
+                }
+                self.judged(operation, name.as_str(), judged, Some(error.into()))
+            })
+    }
+
+    /// `AlreadyExists` when the object is there. A missing bucket shows in the write that follows.
+    pub(super) async fn must_be_absent(&self, operation: Operation, name: &ObjectName) -> Result<(), StoreError> {
+        match self.head_once(operation, name).await {
+            Ok(_) => Err(self.fail(operation, name.as_str(), StoreErrorKind::AlreadyExists, String::new())),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
