@@ -1,6 +1,6 @@
 //! Configuration, in two steps.
 //!
-//! 1. **What was written** ([`written`]): the TOML file ([`file`]), over it the environment ([`environment`]), over it the
+//! 1. **What was written** ([`written`]): the TOML file ([`file`](mod@file)), over it the environment ([`environment`]), over it the
 //!    flags. Nothing is looked at but shape: keys are known, numbers are numbers. Where each value came from is kept
 //!    ([`origin`]), so that every complaint names the file and line, the variable or the flag.
 //! 2. **What it means** ([`meant`]): validated types, built by taking the written ones apart completely, so that a new key
