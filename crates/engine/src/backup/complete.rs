@@ -54,6 +54,7 @@ impl Run<'_> {
             pg_wal: self.options.pgdata.join("pg_wal"),
             // pg_backup_stop has switched to the next segment on a primary; a standby cannot.
             finished: (!self.facts.in_recovery).then_some(last),
+            archives: self.facts.archives(),
             compression: self.options.wal_compression,
             crew: Crew::new(self.options.jobs)?,
             timeout: self.options.archive_timeout,

@@ -1,8 +1,10 @@
 //! Waiting until all WAL from start to stop LSN is in the repository: without it a backup is not restorable, so it is
 //! not complete (promise 3).
 //!
-//! The archiver of the server does the work. What it has not sent yet, although it stands complete in `pg_wal`, is
-//! sent from here by the same code and under the same rules, so that a slow archiver does not hold a backup up.
+//! The archiver of the server does the work. What it has not sent after some seconds, although it stands complete in
+//! `pg_wal`, is sent from here by the same code and under the same rules, so that a slow archiver does not hold a backup
+//! up. Not sooner: two writers of one object at the same moment are what stores without true conditional writes cannot
+//! tell apart.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,7 +23,10 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 
 /// How long to wait between two looks.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// How long a server that archives is left to do it alone: an archiver at work needs a fraction of this.
+const ARCHIVER_ALONE: Duration = Duration::from_secs(5);
 
 /// What is waited for.
 pub(super) struct WalWait<'a> {
@@ -35,6 +40,8 @@ pub(super) struct WalWait<'a> {
     /// The last segment that the server has finished, where this is known; only up to here files in `pg_wal`
     /// are complete.
     pub finished: Option<SegmentName>,
+    /// Whether the server archives, and so is waited for before a segment is sent from here.
+    pub archives: bool,
     pub compression: Compression,
     pub crew: Crew,
     pub timeout: Duration,
@@ -50,19 +57,22 @@ impl WalWait<'_> {
 
     async fn run_inner(&self, progress: &dyn Progress, cancel: &CancellationToken) -> Result<(), Error> {
         progress.phase("waiting for WAL", None);
-        let deadline = Instant::now() + self.timeout;
+        let began = Instant::now();
+        let deadline = began + self.timeout;
+        let alone_until = if self.archives { deadline.min(began + ARCHIVER_ALONE) } else { began };
         loop {
             let mut first_missing = None;
+            let may_send = Instant::now() >= alone_until;
             for (repository, claim) in &self.repositories {
                 let missing = archive::missing_segments(repository, self.cluster, claim, self.first, self.last).await?;
                 for segment in missing {
-                    if !self.send(repository, claim, segment, cancel).await? {
+                    if !(may_send && self.send(repository, claim, segment, cancel).await?) {
                         first_missing.get_or_insert(segment);
                     }
                 }
             }
             let Some(segment) = first_missing else { return Ok(()) };
-            if Instant::now() >= deadline {
+            if may_send && Instant::now() >= deadline {
                 return Err(What::NotArchived { segment: segment.to_string(), waited: self.timeout }.into());
             }
             tokio::select! {
