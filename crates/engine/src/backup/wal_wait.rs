@@ -3,8 +3,9 @@
 //!
 //! The archiver of the server does the work. What it has not sent after some seconds, although it stands complete in
 //! `pg_wal`, is sent from here by the same code and under the same rules, so that a slow archiver does not hold a backup
-//! up. Not sooner: two writers of one object at the same moment are what stores without true conditional writes cannot
-//! tell apart.
+//! up. Not while the archiver may be at it: two writers of one object at the same moment are what stores without true
+//! conditional writes cannot tell apart. PostgreSQL itself says whether it is: `archive_status/<segment>.ready` stands
+//! there from the segment's end until `archive_command` has succeeded (`xlogarchive.c`).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use crate::repository::Repository;
 /// How long to wait between two looks.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
-/// How long a server that archives is left to do it alone: an archiver at work needs a fraction of this.
+/// How long an archiver that has a segment still to send is left to do it alone: one at work needs a fraction of this.
 const ARCHIVER_ALONE: Duration = Duration::from_secs(5);
 
 /// What is waited for.
@@ -66,7 +67,8 @@ impl WalWait<'_> {
             for (repository, claim) in &self.repositories {
                 let missing = archive::missing_segments(repository, self.cluster, claim, self.first, self.last).await?;
                 for segment in missing {
-                    if !(may_send && self.send(repository, claim, segment, cancel).await?) {
+                    let mine = may_send || !self.archiver_has(segment);
+                    if !(mine && self.send(repository, claim, segment, cancel).await?) {
                         first_missing.get_or_insert(segment);
                     }
                 }
@@ -80,6 +82,11 @@ impl WalWait<'_> {
                 () = cancel.cancelled() => return Err(What::Cancelled.into()),
             }
         }
+    }
+
+    /// Whether the archiver has the segment still to send, or sends it now.
+    fn archiver_has(&self, segment: SegmentName) -> bool {
+        self.pg_wal.join("archive_status").join(format!("{segment}.ready")).exists()
     }
 
     /// Sends a segment that is finished and still in `pg_wal`; says whether it is archived now.
