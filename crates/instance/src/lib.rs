@@ -1,0 +1,1 @@
+//! The instance manager: PID 1 of a PostgreSQL pod.

@@ -1,0 +1,185 @@
+//! The `Backup` resource: one backup, asked for once.
+
+use crate::cluster::{BackupTarget, BarmanObjectStore};
+use chrono::{DateTime, Utc};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One backup of a cluster, taken once. `status.phase` is `completed` only when a restore needs nothing more.
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "holdfast.dev",
+    version = "v1",
+    kind = "Backup",
+    plural = "backups",
+    shortname = "hfb",
+    category = "holdfast",
+    namespaced,
+    status = "BackupStatus",
+    printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.cluster.name"),
+    printcolumn(name = "Method", type_ = "string", json_path = ".status.method"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress"),
+    printcolumn(name = "Instance", type_ = "string", json_path = ".status.instance", priority = 1),
+    printcolumn(name = "Backup ID", type_ = "string", json_path = ".status.backupId", priority = 1),
+    printcolumn(name = "Error", type_ = "string", json_path = ".status.error"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    derive = "Default",
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupSpec {
+    /// The cluster, in the same namespace.
+    pub cluster: ClusterReference,
+    /// Object store (the default) or volume snapshots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<BackupMethod>,
+    /// Which instance is backed up; the cluster's setting when it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<BackupTarget>,
+    /// For snapshots: whether the server runs on; the cluster's setting when it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub online: Option<bool>,
+}
+
+/// A cluster in the same namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ClusterReference {
+    /// Its name.
+    pub name: String,
+}
+
+/// How a backup is stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum BackupMethod {
+    /// In the object store of `spec.backup.barmanObjectStore`.
+    #[default]
+    BarmanObjectStore,
+    /// As snapshots of the instance's volumes.
+    VolumeSnapshot,
+}
+
+/// Where a backup stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum BackupPhase {
+    /// Waiting: for the cluster, or for the backup before it. `reason` says which.
+    #[default]
+    Pending,
+    /// Data is being stored.
+    Running,
+    /// Data is stored; the WAL it needs is on its way into the archive.
+    Finalizing,
+    /// A restore needs nothing more.
+    Completed,
+    /// It ended without a backup. `error` says why.
+    Failed,
+}
+
+impl BackupPhase {
+    /// Whether nothing will change any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed)
+    }
+}
+
+/// Where a backup stands.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupStatus {
+    /// Where it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<BackupPhase>,
+    /// What it waits for, since when, or what was noticed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How it is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<BackupMethod>,
+    /// The instance that is backed up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// How many times it was begun; a pod that went away in the middle makes it begin again.
+    #[serde(default)]
+    pub attempts: i32,
+    /// How far it is, such as `42% (1.2 GiB of 2.9 GiB)`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<String>,
+    /// Bytes read so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub done_bytes: Option<i64>,
+    /// Bytes to read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<i64>,
+    /// Its id in the archive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_id: Option<String>,
+    /// When it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it was complete, or failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped_at: Option<DateTime<Utc>>,
+    /// First segment that a restore needs.
+    #[serde(rename = "beginWal", skip_serializing_if = "Option::is_none")]
+    pub begin_wal: Option<String>,
+    /// Last segment that a restore needs.
+    #[serde(rename = "endWal", skip_serializing_if = "Option::is_none")]
+    pub end_wal: Option<String>,
+    /// Start LSN.
+    #[serde(rename = "beginLSN", skip_serializing_if = "Option::is_none")]
+    pub begin_lsn: Option<String>,
+    /// Stop LSN.
+    #[serde(rename = "endLSN", skip_serializing_if = "Option::is_none")]
+    pub end_lsn: Option<String>,
+    /// The timeline.
+    #[serde(rename = "timelineID", skip_serializing_if = "Option::is_none")]
+    pub timeline_id: Option<u32>,
+    /// Bytes of the data directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_bytes: Option<i64>,
+    /// Bytes in the archive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored_bytes: Option<i64>,
+    /// The object store as the cluster had it, so that the backup can be found when the cluster is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub barman_object_store: Option<BarmanObjectStore>,
+    /// Snapshots that hold it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_backup_status: Option<SnapshotStatus>,
+    /// `backup_label` of a hot snapshot, base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_label_file: Option<String>,
+    /// `tablespace_map` of a hot snapshot, base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tablespace_map_file: Option<String>,
+    /// Whether the server ran on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub online: Option<bool>,
+    /// Why it failed: what happened, while doing what, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The generation of the spec that this status is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}
+
+/// Snapshots that hold a backup.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SnapshotStatus {
+    /// Each of them.
+    #[serde(default)]
+    pub elements: Vec<SnapshotElement>,
+}
+
+/// One snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SnapshotElement {
+    /// Name of the `VolumeSnapshot`.
+    pub name: String,
+    /// `PG_DATA` or `PG_WAL`.
+    #[serde(rename = "type")]
+    pub kind: String,
+}

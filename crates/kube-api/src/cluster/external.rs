@@ -1,0 +1,16 @@
+//! `spec.externalClusters`: other clusters, named as sources of a recovery.
+
+use super::BarmanObjectStore;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Another cluster, whose archive a recovery reads.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalCluster {
+    /// The name that `bootstrap.recovery.source` refers to, and the name of its archive unless `serverName` says another.
+    pub name: String,
+    /// Its archive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub barman_object_store: Option<BarmanObjectStore>,
+}

@@ -1,0 +1,179 @@
+//! `spec.backup`: where WAL is archived and backups go.
+
+use k8s_openapi::api::core::v1::SecretKeySelector;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Where WAL is archived and backups go.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupConfiguration {
+    /// An S3-compatible object store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub barman_object_store: Option<BarmanObjectStore>,
+    /// How volume snapshots are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_snapshot: Option<VolumeSnapshotConfiguration>,
+    /// Which instance is backed up, `prefer-standby` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<BackupTarget>,
+    /// How far back a restore must be possible, such as `30d`. Kept for the retention to come: nothing is deleted yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_policy: Option<String>,
+}
+
+/// Which instance is backed up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackupTarget {
+    /// The primary.
+    Primary,
+    /// The most advanced standby, or the primary where there is none.
+    #[default]
+    PreferStandby,
+}
+
+/// An S3-compatible object store. The name is CloudNativePG's; the format of the archive is Holdfast's.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BarmanObjectStore {
+    /// `s3://bucket/prefix`.
+    pub destination_path: String,
+    /// The address of an S3-compatible server; AWS when it is absent.
+    #[serde(rename = "endpointURL", skip_serializing_if = "Option::is_none")]
+    pub endpoint_url: Option<String>,
+    /// Key of a Secret with certificates to trust, in PEM.
+    #[serde(rename = "endpointCA", skip_serializing_if = "Option::is_none")]
+    pub endpoint_ca: Option<SecretKeySelector>,
+    /// Name of the archive below the path; the cluster's name when it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// Credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub s3_credentials: Option<S3Credentials>,
+    /// Archiving of WAL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wal: Option<WalOptions>,
+    /// Backups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataOptions>,
+    /// Tags of the objects.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// Tags of history files. All objects get `tags` here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub history_tags: BTreeMap<String, String>,
+    /// Encryption before anything leaves the pod. Holdfast's own field; nothing is encrypted by us when it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<EncryptionOptions>,
+}
+
+/// Credentials of an object store: keys of Secrets, or the role of the service account.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct S3Credentials {
+    /// The access key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_key_id: Option<SecretKeySelector>,
+    /// Its secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_access_key: Option<SecretKeySelector>,
+    /// The token of a session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_token: Option<SecretKeySelector>,
+    /// The region.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<SecretKeySelector>,
+    /// Use the role that the service account or the node has.
+    #[serde(rename = "inheritFromIAMRole", skip_serializing_if = "Option::is_none")]
+    pub inherit_from_iam_role: Option<bool>,
+}
+
+/// Archiving of WAL.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WalOptions {
+    /// `zstd` (the default), `lz4`, `gzip`, or `none`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<String>,
+    /// Encryption by the store: `AES256` or `aws:kms`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<String>,
+    /// Segments stored, or fetched, at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_parallel: Option<i32>,
+}
+
+/// Backups.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DataOptions {
+    /// `zstd` (the default), `lz4`, `gzip`, or `none`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<String>,
+    /// Encryption by the store: `AES256` or `aws:kms`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<String>,
+    /// Threads that compress.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub jobs: Option<i32>,
+    /// Whether the backup begins with an immediate checkpoint, true by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub immediate_checkpoint: Option<bool>,
+}
+
+/// Encryption by Holdfast, before anything leaves the pod: exactly one of the two.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EncryptionOptions {
+    /// Key of a Secret that holds a passphrase.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passphrase: Option<SecretKeySelector>,
+    /// Key of a Secret that holds 32 bytes, raw or as 64 hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<SecretKeySelector>,
+}
+
+/// How volume snapshots are taken.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeSnapshotConfiguration {
+    /// `VolumeSnapshotClass` of the data volume; the cluster's default class when it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_name: Option<String>,
+    /// `VolumeSnapshotClass` of the WAL volume, `className` when it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wal_class_name: Option<String>,
+    /// Whether the server runs on while the snapshot is taken (the default), or is stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub online: Option<bool>,
+    /// Labels of the snapshots.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the snapshots.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// What the snapshots go away with: `none` (the default), `backup` or `cluster`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_owner_reference: Option<SnapshotOwner>,
+    /// Seconds until the snapshots must be ready, 600 by default. Holdfast's own field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub deadline_seconds: Option<i32>,
+}
+
+/// What snapshots go away with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SnapshotOwner {
+    /// They stay.
+    #[default]
+    None,
+    /// The `Backup`.
+    Backup,
+    /// The `Cluster`.
+    Cluster,
+}

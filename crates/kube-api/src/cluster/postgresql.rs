@@ -1,0 +1,36 @@
+//! `spec.postgresql`: settings of PostgreSQL.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Settings of PostgreSQL.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PostgresConfiguration {
+    /// Lines of `postgresql.conf`. Settings that the instance manager needs itself are refused by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
+    /// Lines of `pg_hba.conf`, before the default at its end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pg_hba: Vec<String>,
+    /// Lines of `pg_ident.conf`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pg_ident: Vec<String>,
+    /// Libraries loaded when the server starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared_preload_libraries: Vec<String>,
+    /// Synchronous replication. Read so that it can be refused in so many words: replication is asynchronous.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub synchronous: Option<Synchronous>,
+}
+
+/// Synchronous replication.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Synchronous {
+    /// `any` or `first`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Standbys that must confirm a commit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number: Option<i32>,
+}

@@ -1,0 +1,53 @@
+//! `spec.affinity`: on which nodes instances may run.
+
+use k8s_openapi::api::core::v1::{NodeAffinity, PodAffinity, PodAntiAffinity, Toleration};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// On which nodes instances may run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AffinityConfiguration {
+    /// Whether instances keep away from each other, true by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enable_pod_anti_affinity: Option<bool>,
+    /// The node label whose values they keep apart by, `kubernetes.io/hostname` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topology_key: Option<String>,
+    /// Whether they must, or should (the default).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_anti_affinity_type: Option<AntiAffinityType>,
+    /// Labels a node must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Rules about nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_affinity: Option<NodeAffinity>,
+    /// Taints that are tolerated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
+    /// More rules about pods to keep away from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub additional_pod_anti_affinity: Option<PodAntiAffinity>,
+    /// Rules about pods to be near to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub additional_pod_affinity: Option<PodAffinity>,
+    /// Accepted for people who write a pod's field here; `additionalPodAntiAffinity` is its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_anti_affinity: Option<PodAntiAffinity>,
+    /// Accepted for people who write a pod's field here; `additionalPodAffinity` is its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_affinity: Option<PodAffinity>,
+}
+
+/// How strictly instances keep away from each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AntiAffinityType {
+    /// They should.
+    #[default]
+    Preferred,
+    /// They must.
+    Required,
+}

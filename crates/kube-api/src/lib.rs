@@ -1,0 +1,35 @@
+//! The custom resources of Holdfast in the group `holdfast.dev/v1`: [`Cluster`], [`Backup`] and [`ScheduledBackup`].
+//!
+//! This crate says what may be written and what it means; it talks to nobody. The reconcilers of the operator, the
+//! validating webhook and `holdfast manifest check` all read manifests through it, so that a manifest means the same
+//! everywhere. Field names are CloudNativePG's wherever it has the field.
+//!
+//! - [`cluster`], [`backup`], [`scheduled_backup`]: the types as they are written, from which the CRDs are generated
+//! - [`names`]: names of owned objects, labels, annotations, ports and paths, agreed between operator and instance manager
+//! - [`status_port`]: what operator and instance manager say to each other over mutual TLS
+//!
+//! ```
+//! use holdfast_kube_api::{Backup, names};
+//!
+//! let backup: Backup = serde_json::from_str(
+//!     r#"{"apiVersion": "holdfast.dev/v1", "kind": "Backup", "metadata": {"name": "nightly"},
+//!         "spec": {"cluster": {"name": "main"}}}"#,
+//! )?;
+//! assert_eq!(names::instance(&backup.spec.cluster.name, 1), "main-1");
+//! # Ok::<(), serde_json::Error>(())
+//! ```
+
+pub mod backup;
+pub mod cluster;
+pub mod names;
+pub mod scheduled_backup;
+pub mod status_port;
+
+pub use backup::{Backup, BackupSpec, BackupStatus};
+pub use cluster::{Cluster, ClusterSpec, ClusterStatus};
+pub use scheduled_backup::{ScheduledBackup, ScheduledBackupSpec, ScheduledBackupStatus};
+
+/// The API group.
+pub const GROUP: &str = "holdfast.dev";
+/// The version of the API.
+pub const VERSION: &str = "v1";

@@ -1,0 +1,1 @@
+//! The operator: reconcilers of `Cluster`, `Backup` and `ScheduledBackup`.
