@@ -5,6 +5,10 @@
 //! everywhere. Field names are CloudNativePG's wherever it has the field.
 //!
 //! - [`cluster`], [`backup`], [`scheduled_backup`]: the types as they are written, from which the CRDs are generated
+//! - [`crds`]: those CRDs
+//! - [`validate`]: what a manifest means, and everything that is wrong with it
+//! - [`schedule`]: when a `ScheduledBackup` is due
+//! - [`manifest`]: YAML as people write it, for `holdfast manifest check`
 //! - [`names`]: names of owned objects, labels, annotations, ports and paths, agreed between operator and instance manager
 //! - [`status_port`]: what operator and instance manager say to each other over mutual TLS
 //!
@@ -21,9 +25,14 @@
 
 pub mod backup;
 pub mod cluster;
+pub mod crds;
+pub mod lenient;
+pub mod manifest;
 pub mod names;
+pub mod schedule;
 pub mod scheduled_backup;
 pub mod status_port;
+pub mod validate;
 
 pub use backup::{Backup, BackupSpec, BackupStatus};
 pub use cluster::{Cluster, ClusterSpec, ClusterStatus};

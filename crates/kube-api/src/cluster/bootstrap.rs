@@ -146,13 +146,26 @@ pub struct RecoveryTarget {
     #[serde(rename = "backupID", skip_serializing_if = "Option::is_none")]
     pub backup_id: Option<String>,
     /// `latest` (the default), `current`, or the number of a timeline.
-    #[serde(rename = "targetTLI", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "targetTLI",
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::lenient::text"
+    )]
+    #[schemars(schema_with = "crate::lenient::text_schema")]
     pub target_tli: Option<String>,
     /// A transaction.
-    #[serde(rename = "targetXID", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "targetXID",
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::lenient::text"
+    )]
+    #[schemars(schema_with = "crate::lenient::text_schema")]
     pub target_xid: Option<String>,
     /// A restore point made with `pg_create_restore_point()`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::lenient::text")]
+    #[schemars(schema_with = "crate::lenient::text_schema")]
     pub target_name: Option<String>,
     /// A place in the WAL, such as `16/B374D848`.
     #[serde(rename = "targetLSN", skip_serializing_if = "Option::is_none")]

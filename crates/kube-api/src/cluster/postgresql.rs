@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PostgresConfiguration {
     /// Lines of `postgresql.conf`. Settings that the instance manager needs itself are refused by name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "crate::lenient::texts")]
+    #[schemars(schema_with = "crate::lenient::texts_schema")]
     pub parameters: BTreeMap<String, String>,
     /// Lines of `pg_hba.conf`, before the default at its end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

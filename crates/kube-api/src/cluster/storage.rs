@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct StorageConfiguration {
     /// Its size, such as `100Gi`. It can grow later.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::lenient::text")]
+    #[schemars(schema_with = "crate::lenient::text_schema")]
     pub size: Option<String>,
     /// Its storage class; the cluster's default class when it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,0 +1,52 @@
+//! Writes values as YAML.
+
+use serde_json::Value;
+
+/// A value that cannot be written as YAML.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot be written as YAML")]
+pub struct WriteError(#[from] serde_saphyr::ser::Error);
+
+/// Writes a value as one YAML document, which ends with a line break.
+///
+/// Words that YAML 1.1 takes for something else (`on`, `no`, `1_000`) are quoted: `kubectl` reads YAML 1.1.
+pub fn write(value: &Value) -> Result<String, WriteError> {
+    // Folded texts are hard to search for and to compare: long lines stay.
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    let mut text = serde_saphyr::to_string_with_options(value, options)?;
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_written_reads_back_the_same() {
+        let value = json!({
+            "texts": ["on", "no", "null", "~", "1_000", "0x10", "1e3", "2025-01-01", "", " ", "a: b", "# c", "'", "\"", "two\nlines\n"],
+            "numbers": [1, -1, 1.5, 0],
+            "flags": [true, false, null],
+            "empty": {"list": [], "object": {}},
+            "long": "word ".repeat(60),
+        });
+        let text = write(&value).unwrap();
+        let documents = super::super::read(&text).unwrap();
+        assert_eq!(documents.len(), 1);
+        assert_eq!(documents[0].value, value, "{text}");
+    }
+
+    #[test]
+    fn it_reads_like_a_manifest() {
+        let value = json!({"apiVersion": "v1", "spec": {"list": [{"name": "a", "value": "on"}], "text": "x"}});
+        assert_eq!(
+            write(&value).unwrap(),
+            "apiVersion: v1\nspec:\n  list:\n  - name: a\n    value: \"on\"\n  text: x\n"
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! What a manifest means, and everything that is wrong with it.
+//!
+//! The reconcilers, the webhook and `holdfast manifest check` all read resources through here, as the JSON they are stored
+//! as, so that a field nobody knows is found and not lost. Each function gives the meaning with defaults laid in, fields
+//! moved where they belong and texts parsed, together with [`Finding`]s: errors stop the resource until it is changed,
+//! warnings are shown and it goes on. All of them are found in one run, not only the first.
+//!
+//! Nothing here knows what exists in the cluster: whether a Secret is there is for the reconcilers to find.
+
+mod finding;
+
+pub use finding::{Finding, Outcome, Reason};
+
+use crate::backup::{BackupMethod, BackupSpec};
+use crate::cluster::{BackupTarget, ClusterSpec};
+use crate::schedule::Schedule;
+use crate::scheduled_backup::ScheduledBackupSpec;
+use finding::Findings;
+use serde_json::Value;
+
+/// A `Cluster` as it is meant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidCluster {
+    /// Its name.
+    pub name: String,
+    /// Its namespace; empty in a manifest that names none.
+    pub namespace: String,
+    /// Its uid, once it is stored.
+    pub uid: Option<String>,
+    /// Its generation, once it is stored.
+    pub generation: Option<i64>,
+    /// The spec with defaults laid in and everything at its place: `storage.size` is there, `bootstrap` has exactly one
+    /// method, root `tolerations` and `affinity.podAffinity`/`podAntiAffinity` are empty.
+    pub spec: ClusterSpec,
+    /// PostgreSQL's major version, from the image's tag; absent when the tag does not say.
+    pub postgres_major: Option<u16>,
+}
+
+/// A `Backup` as it is meant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidBackup {
+    /// Its name.
+    pub name: String,
+    /// Its namespace; empty in a manifest that names none.
+    pub namespace: String,
+    /// The cluster, in the same namespace.
+    pub cluster: String,
+    /// How it is stored.
+    pub method: BackupMethod,
+    /// Which instance is backed up, where the backup says so.
+    pub target: Option<BackupTarget>,
+    /// For snapshots: whether the server runs on, where the backup says so.
+    pub online: Option<bool>,
+}
+
+/// A `ScheduledBackup` as it is meant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidScheduledBackup {
+    /// Its name.
+    pub name: String,
+    /// Its namespace; empty in a manifest that names none.
+    pub namespace: String,
+    /// The spec.
+    pub spec: ScheduledBackupSpec,
+    /// When it is due, in its time zone.
+    pub schedule: Schedule,
+}
+
+/// Reads a `Cluster`.
+pub fn cluster(raw: &Value) -> Outcome<ValidCluster> {
+    let mut findings = Findings::default();
+    let spec: Option<ClusterSpec> = read_spec(raw, &mut findings);
+    let value = spec.map(|spec| ValidCluster {
+        name: metadata(raw, "name"),
+        namespace: metadata(raw, "namespace"),
+        uid: raw["metadata"]["uid"].as_str().map(str::to_owned),
+        generation: raw["metadata"]["generation"].as_i64(),
+        spec,
+        postgres_major: None,
+    });
+    findings.outcome(value)
+}
+
+/// Reads a `Cluster` that takes the place of another.
+pub fn cluster_update(_old: &Value, new: &Value) -> Outcome<ValidCluster> {
+    cluster(new)
+}
+
+/// Reads a `Backup`.
+pub fn backup(raw: &Value) -> Outcome<ValidBackup> {
+    let mut findings = Findings::default();
+    let spec: Option<BackupSpec> = read_spec(raw, &mut findings);
+    let value = spec.map(|spec| ValidBackup {
+        name: metadata(raw, "name"),
+        namespace: metadata(raw, "namespace"),
+        cluster: spec.cluster.name,
+        method: spec.method.unwrap_or_default(),
+        target: spec.target,
+        online: spec.online,
+    });
+    findings.outcome(value)
+}
+
+/// Reads a `ScheduledBackup`.
+pub fn scheduled_backup(raw: &Value) -> Outcome<ValidScheduledBackup> {
+    let mut findings = Findings::default();
+    let spec: Option<ScheduledBackupSpec> = read_spec(raw, &mut findings);
+    let value = spec.and_then(|spec| match Schedule::parse(&spec.schedule, spec.time_zone.as_deref()) {
+        Ok(schedule) => Some(ValidScheduledBackup {
+            name: metadata(raw, "name"),
+            namespace: metadata(raw, "namespace"),
+            schedule,
+            spec,
+        }),
+        Err(error) => {
+            findings.error(error.field(), Reason::InvalidValue, error.to_string(), error.hint());
+            None
+        }
+    });
+    findings.outcome(value)
+}
+
+fn metadata(raw: &Value, field: &str) -> String {
+    raw["metadata"][field].as_str().unwrap_or_default().to_owned()
+}
+
+fn read_spec<T: serde::de::DeserializeOwned>(raw: &Value, findings: &mut Findings) -> Option<T> {
+    match serde_json::from_value(raw["spec"].clone()) {
+        Ok(spec) => Some(spec),
+        Err(error) => {
+            findings.error(
+                "spec",
+                Reason::WrongType,
+                error.to_string(),
+                "see `kubectl explain` for the type of each field",
+            );
+            None
+        }
+    }
+}
