@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use holdfast_testkit::kube::{Bed, serve_resident, serve_s3};
+use holdfast_testkit::kube::{Bed, Resident};
 use holdfast_testkit::scratch::built_program;
 use holdfast_testkit::{KitError, Result};
 
@@ -48,6 +48,11 @@ enum Verb {
         /// What to do with it
         action: Switch,
     },
+    /// Take the storage vendor away or bring it back
+    Storage {
+        /// What to do with it
+        action: Switch,
+    },
     /// Pause, resume or restart the API server
     Api {
         /// What to do with it
@@ -61,12 +66,17 @@ enum Verb {
         #[arg(long)]
         holdfast: Option<PathBuf>,
     },
-    /// Serve names and storage of a running cluster (started by `up`)
+    /// Serve a part of a running cluster in the foreground (started by `up`)
     #[command(hide = true)]
-    Resident,
-    /// Serve the object store of a running cluster (started by `up`)
-    #[command(hide = true)]
-    ServeS3,
+    Serve {
+        /// Which part
+        #[arg(value_parser = parse_resident)]
+        part: Resident,
+    },
+}
+
+fn parse_resident(name: &str) -> std::result::Result<Resident, String> {
+    Resident::ALL.into_iter().find(|part| part.name() == name).ok_or_else(|| "no part of the cluster".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -136,8 +146,8 @@ fn run(verb: Verb) -> Result<ExitCode> {
                 Switch::Start => node.start()?,
             }
         }
-        Verb::S3 { action: Switch::Stop } => running()?.s3_stop()?,
-        Verb::S3 { action: Switch::Start } => running()?.s3_start()?,
+        Verb::S3 { action } => switch(&running()?, Resident::S3, action)?,
+        Verb::Storage { action } => switch(&running()?, Resident::Storage, action)?,
         Verb::Api { action: ApiAction::Pause } => running()?.pause_apiserver()?,
         // It does not answer while it is paused, so it is not asked whether it runs.
         Verb::Api { action: ApiAction::Resume } => Bed::installed()?.resume_apiserver()?,
@@ -150,10 +160,16 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::LoadImage { .. } => {
             return Err(KitError::Unsupported("an archive or --holdfast, not both".to_owned()));
         }
-        Verb::Resident => block_on(serve_resident())?,
-        Verb::ServeS3 => block_on(serve_s3())?,
+        Verb::Serve { part } => block_on(part.serve())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn switch(bed: &Bed, part: Resident, action: Switch) -> Result<()> {
+    match action {
+        Switch::Stop => bed.stop_resident(part),
+        Switch::Start => bed.start_resident(part),
+    }
 }
 
 fn running() -> Result<Bed> {

@@ -20,6 +20,7 @@ use super::disk::{self, Disk};
 use super::layout::{self, HOST, KUBERNETES_SERVICE, Layout, NODES, S3_PORT};
 use super::namespace::Namespace;
 use super::node::Machine;
+use super::resident::Resident;
 use super::tools::{run, run_with_input};
 use super::unit::{Unit, tail, wait_until};
 use super::{certificates, host, images, manifests};
@@ -227,25 +228,32 @@ impl Bed {
         Ok(self.layout()?.path("s3"))
     }
 
-    /// Takes the object store away: connections are refused until [`Bed::s3_start`]. The objects stay.
-    pub fn s3_stop(&self) -> Result<()> {
+    /// Takes a part of the bed away until [`Bed::start_resident`]: the object store refuses connections, the storage
+    /// vendor does nothing, names are not known. Objects and volumes stay.
+    pub fn stop_resident(&self, resident: Resident) -> Result<()> {
         self.layout()?;
-        Unit::new("s3").kill()
+        Unit::new(resident.name()).kill()
     }
 
-    /// Brings the object store back.
-    pub fn s3_start(&self) -> Result<()> {
+    /// Brings a part of the bed back; nothing is done when it runs.
+    pub fn start_resident(&self, resident: Resident) -> Result<()> {
         let layout = self.layout()?;
-        if Unit::new("s3").is_running() {
+        let unit = Unit::new(resident.name());
+        if unit.is_running() {
             return Ok(());
         }
-        start_own(layout, "s3", "serve-s3")?;
+        start_resident(layout, resident)?;
+        let port = match resident {
+            Resident::Names => 53,
+            Resident::S3 => S3_PORT,
+            Resident::Storage => return Ok(()),
+        };
         let limit = Duration::from_secs(20);
-        if wait_until(limit, || std::net::TcpStream::connect((HOST, S3_PORT)).is_ok()) {
+        if wait_until(limit, || std::net::TcpStream::connect((HOST, port)).is_ok()) {
             return Ok(());
         }
-        let log = tail(&control_plane::log(layout, "s3"));
-        Err(KitError::Timeout { what: "the start of the object store".to_owned(), limit, log })
+        let log = tail(&control_plane::log(layout, resident.name()));
+        Err(KitError::Timeout { what: format!("the start of {}", resident.name()), limit, log })
     }
 
     /// Ends the API server at once and starts it again; clients see broken and refused connections for some seconds.
@@ -305,7 +313,7 @@ impl Bed {
     pub fn status(&self) -> Result<String> {
         let layout = self.layout()?;
         let mut names: Vec<String> = DAEMONS.iter().map(|name| (*name).to_owned()).collect();
-        names.extend(["resident".to_owned(), "s3".to_owned()]);
+        names.extend(Resident::ALL.map(|resident| resident.name().to_owned()));
         for number in 1..=NODES {
             let node = layout::node_name(number);
             names.extend([format!("containerd-{node}"), format!("kubelet-{node}"), node]);
@@ -330,7 +338,6 @@ impl Bed {
     fn answers(&self) -> bool {
         self.kubeconfig.exists()
             && Unit::new("apiserver").is_running()
-            && Unit::new("resident").is_running()
             && self.kubectl(&["--request-timeout=5s", "get", "--raw", "/readyz"]).is_ok()
     }
 
@@ -360,8 +367,9 @@ impl Bed {
             let what = "the API server to know volume snapshots".to_owned();
             return Err(KitError::Timeout { what, limit, log: String::new() });
         }
-        start_own(layout, "resident", "resident")?;
-        self.s3_start()?;
+        for resident in Resident::ALL {
+            self.start_resident(resident)?;
+        }
 
         for number in 1..=NODES {
             self.wait_for_node(number, true)?;
@@ -461,19 +469,20 @@ fn start_containers(layout: &Layout, disk: &Disk) -> Result<Vec<Machine>> {
     Ok(machines)
 }
 
-/// Starts one of the daemons that are part of the program `holdfast-kube`.
-fn start_own(layout: &Layout, unit: &str, verb: &str) -> Result<()> {
+/// Starts one of the processes of the program `holdfast-kube`.
+fn start_resident(layout: &Layout, resident: Resident) -> Result<()> {
+    let name = resident.name();
     let program = match std::env::current_exe() {
         Ok(own) if own.file_name().is_some_and(|name| name == "holdfast-kube") => own,
         _ => scratch::built_program("holdfast-kube")?,
     };
     // A copy: the next build replaces the original.
-    let copy = layout.path(&format!("holdfast-kube-{unit}"));
+    let copy = layout.path(&format!("holdfast-kube-{name}"));
     let _ = fs::remove_file(&copy);
     fs::copy(&program, &copy).map_err(KitError::io(format!("copy {}", program.display())))?;
     let mut command = Command::new(copy);
-    command.arg(verb).env("HOLDFAST_KUBE_DIR", layout.root()).env("HOLDFAST_CACHE", settings::cache());
-    Unit::new(unit).start(&command, &control_plane::log(layout, unit))
+    command.args(["serve", name]).env("HOLDFAST_KUBE_DIR", layout.root()).env("HOLDFAST_CACHE", settings::cache());
+    Unit::new(name).start(&command, &control_plane::log(layout, name))
 }
 
 fn prepare_folders(layout: &Layout) -> Result<()> {

@@ -26,6 +26,7 @@ mod names;
 mod namespace;
 mod node;
 mod resident;
+mod storage;
 mod tools;
 mod unit;
 
@@ -33,4 +34,4 @@ pub use bed::{Bed, Node, ObjectStore};
 pub use images::{HOLDFAST, PAUSE, POSTGRESQL_15, POSTGRESQL_18};
 pub use manifests::{LOCAL_STORAGE_CLASS, SNAPSHOT_CLASS, STORAGE_CLASS};
 pub use namespace::Namespace;
-pub use resident::{serve_resident, serve_s3};
+pub use resident::Resident;

@@ -1,4 +1,4 @@
-//! What runs inside the program `holdfast-kube` as long as the bed does.
+//! What runs in processes of the program `holdfast-kube` as long as the bed does, and how they follow objects.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,8 +12,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::bed::client;
+use super::disk::Disk;
 use super::layout::{HOST, Layout, S3_PORT};
-use super::names;
+use super::{names, storage};
 use crate::error::Result;
 use crate::s3::{Credentials, serve};
 
@@ -49,15 +50,44 @@ async fn ring<K>(stream: impl Stream<Item = Result<watcher::Event<K>, watcher::E
     }
 }
 
-/// Serves names and storage of the bed until the process is killed.
-pub async fn serve_resident() -> Result<()> {
-    let layout = Layout::find()?;
-    let client = client(&layout.kubeconfig("resident")).await?;
-    names::serve(&client, SocketAddr::from((HOST, 53))).await
+/// A part of the bed that is a process of the program `holdfast-kube`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resident {
+    /// The DNS server, see `names/`.
+    Names,
+    /// The storage vendor, see `storage/`.
+    Storage,
+    /// The object store.
+    S3,
 }
 
-/// Serves the object store of the bed until the process is killed.
-pub async fn serve_s3() -> Result<()> {
-    let layout = Layout::find()?;
-    serve(SocketAddr::from((HOST, S3_PORT)), &layout.path("s3"), &Credentials::default()).await
+impl Resident {
+    /// All of them in the order of their start.
+    pub const ALL: [Self; 3] = [Self::Names, Self::Storage, Self::S3];
+
+    /// Its name, which is that of its log and its control group too.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Names => "names",
+            Self::Storage => "storage",
+            Self::S3 => "s3",
+        }
+    }
+
+    /// Serves until the process is killed.
+    pub async fn serve(self) -> Result<()> {
+        let layout = Layout::find()?;
+        match self {
+            Self::Names => {
+                let client = client(&layout.kubeconfig("resident")).await?;
+                names::serve(&client, SocketAddr::from((HOST, 53))).await
+            }
+            Self::Storage => {
+                let client = client(&layout.kubeconfig("resident")).await?;
+                storage::serve(&client, Disk::at(layout.disk())).await;
+                Ok(())
+            }
+            Self::S3 => serve(SocketAddr::from((HOST, S3_PORT)), &layout.path("s3"), &Credentials::default()).await,
+        }
+    }
 }
