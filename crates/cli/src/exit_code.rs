@@ -58,6 +58,7 @@ exit_codes! {
     NotInitialised = 14, "not-initialised", "there is no Holdfast repository at this place";
     AlreadyInitialised = 16, "already-initialised", "there is a Holdfast repository at this place already";
     UnsupportedFormat = 17, "unsupported-format", "the repository was written in a format this release does not read";
+    ArchiveNotEmpty = 18, "archive-not-empty", "the archive that is to be begun holds something, and nobody has claimed it";
     NoSuchBucket = 20, "no-such-bucket", "the bucket or the directory of the repository does not exist";
     NoCredentials = 21, "no-credentials", "no credentials for the store were found";
     PermissionDenied = 22, "permission-denied", "the store refused the operation to these credentials";

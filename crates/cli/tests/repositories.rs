@@ -289,3 +289,79 @@ fn files_that_cannot_be_archived() {
     assert_eq!(place.run(&["wal", "push", &path]).0, 31);
     assert_eq!(place.json(&["wal", "list"])["repositories"][0]["claims"][0]["timelines"], serde_json::json!([]));
 }
+
+#[test]
+fn an_archive_is_claimed_before_its_cluster_exists() {
+    let place = Place::new(PASSPHRASE);
+    let owner = ["--owner", "production/shop/4c1f6a52"];
+    let checked = place.json(&[&["repo", "claim", "--check"], &owner[..]].concat());
+    assert_eq!(checked["owner"], "production/shop/4c1f6a52");
+    assert_eq!(checked["checked_only"], true);
+    assert_eq!(checked["repositories"][0]["created_now"], true);
+    assert_eq!(checked["repositories"][0]["claim"], serde_json::Value::Null);
+    let (status, stdout, stderr) = place.run(&[&["repo", "claim", "--check"], &owner[..]].concat());
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    assert!(stdout.ends_with("  archive main: empty, free for production/shop/4c1f6a52\n"), "{stdout}");
+
+    let claimed = place.json(&[&["repo", "claim"], &owner[..]].concat());
+    assert_eq!(claimed["repositories"][0]["created_now"], false);
+    assert_eq!(claimed["repositories"][0]["claimed_now"], true);
+    assert_eq!(claimed["repositories"][0]["claim"]["owner"], "production/shop/4c1f6a52");
+    let again = place.json(&[&["repo", "claim"], &owner[..]].concat());
+    assert_eq!(again["repositories"][0]["claimed_now"], false);
+    assert_eq!(again["repositories"][0]["claim"], claimed["repositories"][0]["claim"]);
+
+    let system_identifier = claimed["repositories"][0]["claim"]["system_identifier"].as_str().unwrap().to_owned();
+    let hint = "nothing was written: give this cluster a `cluster.name` of its own, or, if it takes the archive over, run \
+                `holdfast repo init --new-claim`";
+    let refused = |here: &str, doing: &str| {
+        let error = format!(
+            "the archive main in file://DIR/repo is claimed by production/shop/4c1f6a52 (system identifier \
+             {system_identifier}), but {here} is production/shop/90aa17f3"
+        );
+        failed(12, &error, doing, hint)
+    };
+    let other = ["--owner", "production/shop/90aa17f3"];
+    let doing = "checking that the archive main in file://DIR/repo is free";
+    assert_eq!(
+        place.run(&[&["repo", "claim", "--check"], &other[..]].concat()),
+        refused("the cluster to be made", doing)
+    );
+    assert_eq!(place.run(&[&["repo", "claim"], &other[..]].concat()), refused("the data directory DIR/pg", doing));
+    // The same by the configuration: a copy of the cluster is kept out of what its original archives into.
+    let text = std::fs::read_to_string(place.path("holdfast.toml")).unwrap();
+    let other = text.replace("name = \"main\"", "name = \"main\"\nowner = \"production/shop/90aa17f3\"");
+    std::fs::write(place.path("holdfast.toml"), other).unwrap();
+    let doing = "checking who owns the archive main in file://DIR/repo";
+    assert_eq!(place.run(&["repo", "init"]), refused("the data directory DIR/pg", doing));
+    assert_eq!(place.run(&["backup", "--no-progress"]), refused("the data directory DIR/pg", doing));
+}
+
+#[test]
+fn an_archive_of_other_software_is_not_begun() {
+    let place = Place::new("\"none\"");
+    std::fs::create_dir_all(place.path("repo/main/base/20260101T000000")).unwrap();
+    std::fs::create_dir_all(place.path("repo/main/wals")).unwrap();
+    std::fs::write(place.path("repo/main/base/20260101T000000/backup.info"), "backup_name=x\n").unwrap();
+    std::fs::write(place.path("repo/main/wals/x"), "x").unwrap();
+    assert_eq!(
+        place.run(&["repo", "claim", "--check", "--owner", "production/shop/4c1f6a52"]),
+        failed(
+            18,
+            "the archive main in file://DIR/repo is not empty: it holds base/, wals/, which looks like an archive of \
+             Barman, and nobody has claimed it; the cluster to be made is production/shop/4c1f6a52",
+            "checking that the archive main in file://DIR/repo is free",
+            "nothing was written: give this cluster a `cluster.name` that nothing is stored under yet, or another `url`",
+        )
+    );
+    assert!(!place.path("repo/holdfast.json").exists());
+    assert_eq!(
+        place.run(&["repo", "claim", "--check"]),
+        failed(
+            10,
+            "`cluster.owner` is not set",
+            "reading the configuration",
+            "say it with --owner, write owner = \"...\" under [cluster], or set HOLDFAST_CLUSTER_OWNER",
+        )
+    );
+}

@@ -119,6 +119,38 @@ pub enum What {
         /// Its identity.
         found: pg::SystemIdentifier,
     },
+    /// The archive was claimed for somebody else.
+    #[error("the archive {cluster} in {store} is claimed {}, but {here} is {owner}", claimed_by(claimed.as_ref(), *system_identifier))]
+    WrongOwner {
+        /// The redacted URL.
+        store: String,
+        /// The name of the archive.
+        cluster: String,
+        /// Whose the claim is; `None` when it names nobody.
+        claimed: Option<String>,
+        /// The system identifier of the claim.
+        system_identifier: pg::SystemIdentifier,
+        /// What is being worked with: "the data directory /srv/pg".
+        here: String,
+        /// Its owner.
+        owner: String,
+    },
+    /// An archive that is to be begun holds objects already, and no claim.
+    #[error(
+        "the archive {cluster} in {store} is not empty: it holds {found}, and nobody has claimed it; {here} is {owner}"
+    )]
+    ArchiveNotEmpty {
+        /// The redacted URL.
+        store: String,
+        /// The name of the archive.
+        cluster: String,
+        /// What it holds, in words.
+        found: String,
+        /// What is being worked with.
+        here: String,
+        /// Its owner.
+        owner: String,
+    },
     /// The archive belongs to another major version of PostgreSQL.
     #[error("the archive {cluster} in {store} is of PostgreSQL {claimed}, but {here} is of PostgreSQL {found}")]
     WrongVersion {
@@ -314,6 +346,13 @@ pub trait Doing<T> {
 impl<T, E: Into<Error>> Doing<T> for Result<T, E> {
     fn doing(self, phrase: impl FnOnce() -> String) -> Result<T, Error> {
         self.map_err(|e| e.into().doing(phrase()))
+    }
+}
+
+fn claimed_by(owner: Option<&String>, system_identifier: pg::SystemIdentifier) -> String {
+    match owner {
+        Some(owner) => format!("by {owner} (system identifier {system_identifier})"),
+        None => format!("for system identifier {system_identifier}, without an owner"),
     }
 }
 

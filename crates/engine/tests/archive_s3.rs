@@ -108,6 +108,7 @@ impl Bench {
             }
             runs += 1;
             let options = PushOptions {
+                owner: None,
                 cluster: self.cluster.clone(),
                 path,
                 compression: "zstd:1".parse().unwrap(),

@@ -55,6 +55,7 @@ fn claim() -> ClaimRecord {
         since: "2026-08-22T10:00:01Z".parse().unwrap(),
         host: "db1".to_owned(),
         software_version: "0.1.0".to_owned(),
+        owner: None,
     }
 }
 
@@ -186,6 +187,8 @@ fn verification() -> LedgerRecord {
 fn plain_samples_give_these_values() {
     check(include_bytes!("samples/repository.json"), &repository());
     check(include_bytes!("samples/claim.json"), &claim());
+    let owned = ClaimRecord { owner: Some("production/shop/4c1f6a52".to_owned()), ..claim() };
+    check(include_bytes!("samples/claim-owner.json"), &owned);
     check(include_bytes!("samples/start.json"), &start());
     check(include_bytes!("samples/backup.json"), &backup());
     check(include_bytes!("samples/ledger-gap.json"), &gap());

@@ -12,7 +12,7 @@ mod tests;
 pub use restore::{RestoreArgs, Target, TargetAction, TargetTimeline};
 pub use time::parse_time;
 
-use crate::config::meant::LogLevel;
+use crate::config::meant::{LogLevel, absolute};
 use crate::config::written::Written;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -117,6 +117,18 @@ pub enum RepoCommand {
         /// Begin a new archive for this cluster after a major upgrade; what was archived before stays restorable
         #[arg(long)]
         new_claim: bool,
+    },
+    /// Claim the archive for a cluster that is about to exist, or was just made; makes the repositories where there are none
+    Claim {
+        /// The data directory whose system identifier the claim gets [default: cluster.pgdata]
+        #[arg(long, value_name = "DIR", value_parser = absolute)]
+        pgdata: Option<PathBuf>,
+        /// Only make sure that the archive is empty, or the owner's already; for before initdb or a recovery
+        #[arg(long)]
+        check: bool,
+        /// Who the archive is for; somebody else's is refused [default: cluster.owner]
+        #[arg(long, value_name = "TEXT")]
+        owner: Option<String>,
     },
     /// Show the configured repositories
     Info,
@@ -229,6 +241,16 @@ impl Args {
                     set("backup.page_checks", "--no-page-checks", &|written| written.backup.page_checks = Some(false));
                 }
             }
+            Command::Repo(RepoCommand::Claim { pgdata, check: _, owner }) => {
+                if let Some(pgdata) = pgdata {
+                    set("cluster.pgdata", "--pgdata", &|written| {
+                        written.cluster.pgdata = Some(pgdata.to_string_lossy().into_owned());
+                    });
+                }
+                if owner.is_some() {
+                    set("cluster.owner", "--owner", &|written| written.cluster.owner.clone_from(owner));
+                }
+            }
             Command::Restore(restore) if restore.jobs.is_some() => {
                 set("restore.jobs", "--jobs", &|written| written.restore.jobs = restore.jobs);
             }
@@ -248,6 +270,8 @@ impl Args {
     pub fn doing(&self) -> &'static str {
         match &self.command {
             Command::Repo(RepoCommand::Init { .. }) => "making the repositories",
+            Command::Repo(RepoCommand::Claim { check: true, .. }) => "checking that the archive is free",
+            Command::Repo(RepoCommand::Claim { .. }) => "claiming the archive",
             Command::Repo(RepoCommand::Info) => "looking at the repositories",
             Command::Backup(_) => "backing up the cluster",
             Command::List => "listing the backups",

@@ -167,6 +167,8 @@ fn every_command_of_the_manual_parses() {
         "repo init",
         "repo init --new-claim",
         "repo info --output json",
+        "repo claim --pgdata /data --owner production/shop/4c1f6a52 --output json",
+        "repo claim --check --owner production/shop/4c1f6a52",
         "--config /x backup --type auto --start-fast --jobs 4 --label nightly --compression lz4 --archive-timeout 5min --no-page-checks",
         "list --no-progress --color never",
         "info",

@@ -26,6 +26,8 @@ const DEFAULT_PREFETCH: u32 = 8;
 const MOST_SEGMENTS_AHEAD: u32 = 256;
 /// More threads than this are a mistyped number.
 const MOST_JOBS: u32 = 1024;
+/// Two names of Kubernetes and a uid fit; what is longer is no name.
+const MOST_OWNER_BYTES: usize = 1024;
 const SPOOL: &str = "/var/spool/holdfast";
 
 /// The whole configuration.
@@ -52,6 +54,8 @@ pub struct Config {
 pub struct Cluster {
     /// The name of the archive.
     pub name: ClusterName,
+    /// Who the archive is for: a claim of somebody else is refused, though the system identifier may be the same.
+    pub owner: Option<String>,
     /// The data directory, absolute.
     pub pgdata: Option<PathBuf>,
     /// How to connect to the server; without it `postmaster.pid` tells where it listens.
@@ -61,6 +65,15 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Who the archive is for, for commands that need it.
+    pub fn require_owner(&self) -> Result<&str, ConfigError> {
+        self.owner.as_deref().ok_or_else(|| ConfigError::Missing {
+            key: "cluster.owner".to_owned(),
+            hint: "say it with --owner, write owner = \"...\" under [cluster], or set HOLDFAST_CLUSTER_OWNER"
+                .to_owned(),
+        })
+    }
+
     /// The data directory, for commands that need it.
     pub fn require_pgdata(&self) -> Result<&Path, ConfigError> {
         self.pgdata.as_deref().ok_or_else(|| ConfigError::Missing {
@@ -269,7 +282,7 @@ impl Reader<'_> {
     }
 
     fn cluster(&self, table: ClusterTable) -> Result<Cluster, ConfigError> {
-        let ClusterTable { name, pgdata, connection, primary_connection } = table;
+        let ClusterTable { name, owner, pgdata, connection, primary_connection } = table;
         let name =
             self.parsed("cluster.name", name, |text| text.parse::<ClusterName>().map_err(|error| error.to_string()))?;
         let Some(name) = name else {
@@ -281,8 +294,15 @@ impl Reader<'_> {
                 ),
             });
         };
+        let owner = self.parsed("cluster.owner", owner, |text| match text {
+            "" => Err("must not be empty".to_owned()),
+            text if text.len() > MOST_OWNER_BYTES => Err(format!("must be at most {MOST_OWNER_BYTES} bytes")),
+            text if text.chars().any(char::is_control) => Err("must be one line of plain text".to_owned()),
+            text => Ok(text.to_owned()),
+        })?;
         Ok(Cluster {
             name,
+            owner,
             pgdata: self.path("cluster.pgdata", pgdata)?,
             connection: self.connection("cluster.connection", connection)?,
             primary_connection: self.connection("cluster.primary_connection", primary_connection)?,

@@ -39,6 +39,8 @@ table! {
     ClusterTable {
         /// The name of the cluster's archive in the repositories.
         name: String,
+        /// Who the archive is for.
+        owner: String,
         /// The data directory.
         pgdata: String,
         /// How to connect to the server.

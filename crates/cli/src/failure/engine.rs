@@ -75,6 +75,13 @@ fn of_what(what: &What) -> Failure {
             "nothing was written: give this cluster a `cluster.name` of its own, or, if it is the successor of the archive's \
              (pg_upgrade, initdb), run `holdfast repo init --new-claim`",
         ),
+        What::WrongOwner { .. } => new(ExitCode::WrongCluster).hint(
+            "nothing was written: give this cluster a `cluster.name` of its own, or, if it takes the archive over, run \
+             `holdfast repo init --new-claim`",
+        ),
+        What::ArchiveNotEmpty { .. } => new(ExitCode::ArchiveNotEmpty).hint(
+            "nothing was written: give this cluster a `cluster.name` that nothing is stored under yet, or another `url`",
+        ),
         What::WrongVersion { .. } => new(ExitCode::WrongVersion).hint(
             "nothing was written: after pg_upgrade run `holdfast repo init --new-claim`; otherwise correct `cluster.name`",
         ),

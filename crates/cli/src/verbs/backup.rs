@@ -21,6 +21,7 @@ pub(super) async fn run(context: &Context, _args: &BackupArgs) -> Result<ExitCod
     let config = &context.config;
     let options = BackupOptions {
         cluster: config.cluster.name.clone(),
+        owner: config.cluster.owner.clone(),
         pgdata: config.cluster.require_pgdata()?.to_owned(),
         connection: config.cluster.connection.as_ref().map(|text| text.expose().to_owned()),
         primary_connection: config.cluster.primary_connection.as_ref().map(|text| text.expose().to_owned()),

@@ -11,6 +11,7 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
     let config = &context.config;
     let options = CheckOptions {
         cluster: config.cluster.name.clone(),
+        owner: config.cluster.owner.clone(),
         pgdata: config.cluster.require_pgdata()?.to_owned(),
         connection: config.cluster.connection.as_ref().map(|text| text.expose().to_owned()),
         wal_compression: config.wal.compression,

@@ -89,6 +89,7 @@ fn man(dir: &Path) -> Result<(), Failure> {
 pub(crate) async fn run(command: Command, context: Context) -> Result<ExitCode, Failure> {
     match &command {
         Command::Repo(RepoCommand::Init { new_claim }) => repo::init(&context, *new_claim).await,
+        Command::Repo(RepoCommand::Claim { check, .. }) => repo::claim(&context, *check).await,
         Command::Repo(RepoCommand::Info) => repo::info(&context).await,
         Command::Backup(args) => backup::run(&context, args).await,
         Command::List => list::run(&context).await,

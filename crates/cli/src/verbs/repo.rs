@@ -1,4 +1,4 @@
-//! `repo init` and `repo info`.
+//! `repo init`, `repo claim` and `repo info`.
 
 use super::{Context, command_line, targets, time};
 use crate::exit_code::ExitCode;
@@ -7,7 +7,7 @@ use crate::output::table::{Align, Table};
 use holdfast_engine::archive::forget_marks;
 use holdfast_engine::backup::read_control_file;
 use holdfast_engine::repository::claim::{Claimant, Identity};
-use holdfast_engine::repository::{Repository, init as engine};
+use holdfast_engine::repository::{Repository, begin, init as engine};
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::{ClaimRecord, ConditionalCreate};
 use serde_json::{Value, json};
@@ -61,6 +61,50 @@ pub(super) async fn init(context: &Context, new_claim: bool) -> Result<ExitCode,
     Ok(ExitCode::Ok)
 }
 
+/// Claims the archive for a cluster and its owner, or only makes sure that it could.
+pub(super) async fn claim(context: &Context, check: bool) -> Result<ExitCode, Failure> {
+    let config = &context.config.cluster;
+    let (cluster, owner) = (&config.name, config.require_owner()?);
+    let claimant = if check { None } else { claimant(context, true)? };
+    let here = claimant.as_ref().map_or_else(|| "the cluster to be made".to_owned(), |claimant| claimant.here.clone());
+    let (mut text, mut repositories) = (String::new(), Vec::new());
+    let mut prepared = Vec::new();
+    // All are looked at before the first is claimed.
+    for configured in &context.config.repositories {
+        let target = targets::one(configured, targets::Directory::Make, None).await?;
+        prepared.push(begin::prepare(&target, cluster, &here, owner, time::now()).await?);
+    }
+    for begin::Prepared { repository, made, claim } in prepared {
+        if made {
+            forget_marks(&context.config.wal.spool, cluster)?;
+        }
+        if repository.record().conditional_create == ConditionalCreate::Emulated {
+            context.warn(&format!("{} {EMULATED}", repository.describe()));
+        }
+        let (claim, claimed_now) = match &claimant {
+            None => (claim, false),
+            Some(claimant) => {
+                let (claim, new) = repository.claim_for_owner(cluster, claimant, owner).await?;
+                (Some(claim), new)
+            }
+        };
+        text.push_str(&init_text(&repository, made, cluster, claim.as_ref()));
+        if claim.is_none() {
+            let _ = writeln!(text, "  archive {cluster}: empty, free for {owner}");
+        }
+        let mut described = description(&repository);
+        described["created_now"] = json!(made);
+        described["claimed_now"] = json!(claimed_now);
+        described["claim"] = json!(claim);
+        repositories.push(described);
+    }
+    context.print(
+        || text,
+        || json!({ "cluster": cluster, "owner": owner, "checked_only": check, "repositories": repositories }),
+    )?;
+    Ok(ExitCode::Ok)
+}
+
 /// Who claims the archive; nobody where there is no data directory (yet).
 fn claimant(context: &Context, required: bool) -> Result<Option<Claimant>, Failure> {
     let pgdata = match &context.config.cluster.pgdata {
@@ -78,6 +122,7 @@ fn claimant(context: &Context, required: bool) -> Result<Option<Claimant>, Failu
         Ok(control) => Ok(Some(Claimant {
             identity: Identity::of_control_file(&control),
             here: format!("the data directory {}", pgdata.display()),
+            owner: context.config.cluster.owner.clone(),
             wal_codec: context.config.wal.compression.codec(),
             host: time::host(),
             now: time::now(),
@@ -116,7 +161,7 @@ fn claim_text(claim: &ClaimRecord) -> String {
         claim.pg_major,
         claim.system_identifier,
         time::shown(claim.since)
-    )
+    ) + &claim.owner.as_ref().map(|owner| format!(", for {owner}")).unwrap_or_default()
 }
 
 pub(super) fn conditional(how: ConditionalCreate) -> &'static str {

@@ -9,6 +9,7 @@ use crate::config::repository::{KeySource, Repository as Configured};
 use crate::failure::Failure;
 use async_trait::async_trait;
 use bytes::Bytes;
+use holdfast_engine::repository::init::PROBE;
 use holdfast_engine::repository::{Repository, RepositoryTarget, Unlock};
 use holdfast_repo::key::Secret;
 use holdfast_repo::name::REPOSITORY_OBJECT;
@@ -20,9 +21,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OnceCell;
-
-/// The object that `repo init` tries conditional writes with; always written the native way.
-const PROBE_OBJECT: &str = "probe";
 
 /// Whether the directory of a repository may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +108,8 @@ impl AsRecorded {
 #[async_trait]
 impl Store for AsRecorded {
     async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
-        if name.as_ref() == PROBE_OBJECT {
+        // What `repo init` tries conditional writes with is always written the native way.
+        if name.as_ref().starts_with(PROBE) {
             let answer = self.native.put(name, body, mode).await;
             // A store that refuses the condition by name would refuse the key slot, too, which is written next.
             if let Err(error) = &answer

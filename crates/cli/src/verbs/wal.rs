@@ -57,6 +57,7 @@ pub(super) async fn push(context: &Context, path: &Path) -> Result<ExitCode, Fai
     let targets = targets::all(context, Some(config.wal.timeout)).await?;
     let options = PushOptions {
         cluster: config.cluster.name.clone(),
+        owner: config.cluster.owner.clone(),
         path: path.to_owned(),
         compression: config.wal.compression,
         // Without marks a neighbour's turn would find it stored and wonder.

@@ -40,6 +40,8 @@ const NEIGHBOURS_WITHIN: Duration = Duration::from_secs(20);
 pub struct PushOptions {
     /// Whose archive.
     pub cluster: ClusterName,
+    /// For whom the archive is claimed; a claim of somebody else is refused.
+    pub owner: Option<String>,
     /// `%p` as PostgreSQL gives it: relative to the data directory, which is the current directory, or absolute.
     pub path: PathBuf,
     /// Codec and level; an archive keeps the codec of its claim.
@@ -208,6 +210,7 @@ async fn claim_in(
     let claimant = Claimant {
         identity,
         here: options.path.display().to_string(),
+        owner: options.owner.clone(),
         wal_codec: options.compression.codec(),
         host: options.host.clone(),
         now: options.now,

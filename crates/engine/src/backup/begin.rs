@@ -21,6 +21,7 @@ pub(super) async fn claim_archives(
     let claimant = Claimant {
         identity: Identity::of_control_file(control),
         here: format!("the data directory {}", options.pgdata.display()),
+        owner: options.owner.clone(),
         wal_codec: options.wal_compression.codec(),
         host: options.host.clone(),
         now: options.now.trunc_subsecs(0),

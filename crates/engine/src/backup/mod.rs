@@ -62,6 +62,8 @@ const CLEAN_WITHIN: Duration = Duration::from_secs(5);
 pub struct BackupOptions {
     /// The archive's name.
     pub cluster: ClusterName,
+    /// For whom the archive is claimed; a claim of somebody else is refused.
+    pub owner: Option<String>,
     /// The data directory.
     pub pgdata: PathBuf,
     /// How to reach the server; found through `postmaster.pid` without it.

@@ -37,6 +37,8 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 pub struct CheckOptions {
     /// The archive's name.
     pub cluster: ClusterName,
+    /// For whom the archive is claimed; a claim of somebody else is refused.
+    pub owner: Option<String>,
     /// The data directory.
     pub pgdata: PathBuf,
     /// How to reach the server; found through `postmaster.pid` without it.
@@ -136,6 +138,7 @@ async fn run_steps(
     let claimant = Claimant {
         identity: Identity::of_control_file(&control),
         here: format!("the data directory {}", options.pgdata.display()),
+        owner: options.owner.clone(),
         wal_codec: options.wal_compression.codec(),
         host: options.host.clone(),
         now: options.now.trunc_subsecs(0),

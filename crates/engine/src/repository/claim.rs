@@ -42,12 +42,34 @@ pub struct Claimant {
     pub identity: Identity,
     /// "the data directory /srv/pg", for messages.
     pub here: String,
+    /// For whom, in the user's words; nobody in particular without it.
+    pub owner: Option<String>,
     /// The codec of the WAL files of this claim.
     pub wal_codec: Codec,
     /// This host.
     pub host: String,
     /// Now.
     pub now: DateTime<Utc>,
+}
+
+impl Claimant {
+    /// The claim that it would take.
+    pub(super) fn record(&self, cluster: &ClusterName, number: ClaimNumber) -> ClaimRecord {
+        ClaimRecord {
+            number,
+            cluster: cluster.clone(),
+            system_identifier: self.identity.system_identifier,
+            pg_major: self.identity.version.major(),
+            pg_control_version: self.identity.version.control_version(),
+            catalog_version: self.identity.version.catalog_version(),
+            wal_segment_size: self.identity.wal_segment_size,
+            wal_codec: self.wal_codec,
+            since: self.now,
+            host: self.host.clone(),
+            software_version: env!("CARGO_PKG_VERSION").to_owned(),
+            owner: self.owner.clone(),
+        }
+    }
 }
 
 impl Repository {
@@ -114,19 +136,7 @@ impl Repository {
                     }
                 },
             };
-            let claim = ClaimRecord {
-                number,
-                cluster: cluster.clone(),
-                system_identifier: claimant.identity.system_identifier,
-                pg_major: claimant.identity.version.major(),
-                pg_control_version: claimant.identity.version.control_version(),
-                catalog_version: claimant.identity.version.catalog_version(),
-                wal_segment_size: claimant.identity.wal_segment_size,
-                wal_codec: claimant.wal_codec,
-                since: claimant.now,
-                host: claimant.host.clone(),
-                software_version: env!("CARGO_PKG_VERSION").to_owned(),
-            };
+            let claim = claimant.record(cluster, number);
             match self.create_record(&name::claim(cluster, number), &claim).await {
                 Ok(()) => return Ok(claim),
                 Err(error) if error.is_already_exists() => {}
@@ -170,6 +180,24 @@ impl Repository {
             ))
             .into());
         }
+        // A claim without an owner is of a time before there was one, or of somebody who needs none.
+        if let (Some(claimed), Some(owner)) = (&claim.owner, &claimant.owner)
+            && claimed != owner
+        {
+            return Err(self.wrong_owner(claim, &claimant.here, owner));
+        }
         Ok(())
+    }
+
+    pub(super) fn wrong_owner(&self, claim: &ClaimRecord, here: &str, owner: &str) -> Error {
+        What::WrongOwner {
+            store: self.describe(),
+            cluster: claim.cluster.to_string(),
+            claimed: claim.owner.clone(),
+            system_identifier: claim.system_identifier,
+            here: here.to_owned(),
+            owner: owner.to_owned(),
+        }
+        .into()
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! Order: find out whether the store keeps conditional writes; write the key slot; write
 //! `holdfast.json` last, since its presence makes the repository exist. A run that dies in between
-//! leaves a key slot that no repository refers to; the next `repo init` notices and says so.
+//! leaves a key slot that no repository refers to; the next `repo init` notices and says so. Of two runs at the same
+//! moment one makes the repository, and the other waits a little for it and opens it.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use holdfast_repo::key::{Argon2Cost, KeySlot};
@@ -18,6 +21,13 @@ use crate::error::{Doing, Error, What};
 /// Packs are closed at this size: large enough that 10 TB are tens of thousands of objects, small enough that a
 /// mostly dead pack is cheap to rewrite.
 const PACK_SIZE_BYTES: u64 = 128 * 1024 * 1024;
+
+/// What the names of the objects begin with that a store's conditional writes are tried with.
+pub const PROBE: &str = "probe-";
+
+/// Between the key slot of another run and its `holdfast.json` is one request: some seconds are enough for it.
+const OTHER_RUN_LOOKS: u32 = 15;
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// What `init` found or made.
 #[derive(Debug)]
@@ -47,13 +57,17 @@ async fn init_inner(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Ini
             let key = random_key()?;
             let cost = Argon2Cost::default();
             let slot = KeySlot::create_passphrase(first_slot()?, &repository_id, &key, secret, cost, now)?;
-            store_slot(target, &slot).await?;
+            if let Some(repository) = store_slot(target, &slot).await? {
+                return Ok(Initialised { repository, created: false });
+            }
             (EncryptionKind::Aes256Gcm, Some(key))
         }
         Unlock::KeyFile(secret) => {
             let key = random_key()?;
             let slot = KeySlot::create_key_file(first_slot()?, &repository_id, &key, secret, now)?;
-            store_slot(target, &slot).await?;
+            if let Some(repository) = store_slot(target, &slot).await? {
+                return Ok(Initialised { repository, created: false });
+            }
             (EncryptionKind::Aes256Gcm, Some(key))
         }
     };
@@ -68,13 +82,23 @@ async fn init_inner(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Ini
         software_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let object = record::encode_plain(&body)?;
-    store.put(&object_name(name::REPOSITORY_OBJECT)?, object.into(), PutMode::Create).await?;
-    Ok(Initialised { repository: Repository::assemble(std::sync::Arc::clone(store), body, key), created: true })
+    match store.put(&object_name(name::REPOSITORY_OBJECT)?, object.into(), PutMode::Create).await {
+        Ok(()) => {
+            Ok(Initialised { repository: Repository::assemble(std::sync::Arc::clone(store), body, key), created: true })
+        }
+        // Somebody else was quicker.
+        Err(error) if error.kind() == StoreErrorKind::AlreadyExists => {
+            Ok(Initialised { repository: Repository::open(target).await?, created: false })
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Finds out whether the store keeps conditional writes, by trying one and looking.
 async fn probe(target: &RepositoryTarget) -> Result<ConditionalCreate, Error> {
-    let found = probe_conditional_create(&*target.store, &object_name("probe")?)
+    // A name of its own: two that probe at the same moment must not take each other for a store's fault.
+    let scratch = RepositoryId::random().map_err(|fault| no_randomness(&fault))?;
+    let found = probe_conditional_create(&*target.store, &object_name(&format!("{PROBE}{scratch}"))?)
         .await
         .doing(|| "trying a conditional write".to_owned())?;
     Ok(match found {
@@ -83,20 +107,28 @@ async fn probe(target: &RepositoryTarget) -> Result<ConditionalCreate, Error> {
     })
 }
 
-/// Writes the first key slot. One that is there already is left over from an `init` that did not get to its end, or
-/// belongs to a repository whose `holdfast.json` was lost: it is never overwritten.
-async fn store_slot(target: &RepositoryTarget, slot: &KeySlot) -> Result<(), Error> {
+/// Writes the first key slot. One that is there already is that of a run at the same moment, whose repository is opened,
+/// or it is left over from an `init` that did not get to its end, or of a repository whose `holdfast.json` was lost: it is
+/// never overwritten.
+async fn store_slot(target: &RepositoryTarget, slot: &KeySlot) -> Result<Option<Repository>, Error> {
     let name = object_name(&name::key_slot(slot.slot()))?;
     let object = record::encode_plain(slot)?;
     match target.store.put(&name, object.into(), PutMode::Create).await {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == StoreErrorKind::AlreadyExists => Err(What::AlreadyInitialised {
-            store: target.store.describe(),
-            found: format!("a key slot ({name}) without holdfast.json"),
-        }
-        .into()),
-        Err(error) => Err(error.into()),
+        Ok(()) => return Ok(None),
+        Err(error) if error.kind() == StoreErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error.into()),
     }
+    for _ in 0..OTHER_RUN_LOOKS {
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+        if read_repository_record(&target.store).await?.is_some() {
+            return Repository::open(target).await.map(Some);
+        }
+    }
+    Err(What::AlreadyInitialised {
+        store: target.store.describe(),
+        found: format!("a key slot ({name}) without holdfast.json"),
+    }
+    .into())
 }
 
 fn random_key() -> Result<RepositoryKey, Error> {

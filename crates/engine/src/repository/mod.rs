@@ -7,8 +7,10 @@
 //! - [`Repository`] in this file: opening, records.
 //! - [`init`]: making one, with the probe for conditional writes.
 //! - [`claim`]: who owns an archive, checked before anything is written.
+//! - [`begin`]: the claim of a cluster that is about to exist.
 //! - [`catalog`]: which backups there are, and which WAL.
 
+pub mod begin;
 pub mod catalog;
 pub mod claim;
 pub mod init;

@@ -34,6 +34,10 @@ pub struct ClaimRecord {
     pub host: String,
     /// Version of the software that made the claim.
     pub software_version: String,
+    /// Who the archive was claimed for, in the words of whoever claimed it. A restored copy of a cluster has the system
+    /// identifier of the original: where an owner is recorded, it tells the two apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 impl RecordBody for ClaimRecord {

@@ -102,6 +102,7 @@ impl Bench {
 
     pub(super) fn push_options(&self, path: &Path) -> PushOptions {
         PushOptions {
+            owner: None,
             cluster: self.cluster.clone(),
             path: path.to_owned(),
             compression: "zstd:1".parse().unwrap(),

@@ -168,6 +168,7 @@ impl Sample {
         let claimant = Claimant {
             identity: Identity::of_control_file(&control),
             here: "a test".to_owned(),
+            owner: None,
             wal_codec: Codec::Zstd,
             host: "db1".to_owned(),
             now: now(),

@@ -1,0 +1,179 @@
+//! Beginning an archive for a cluster that is about to exist, so that its owner is known before `initdb` or a recovery
+//! has filled a volume, and not at the first segment.
+//!
+//! Two steps with the making of the cluster between them: [`prepare`] makes sure that the archive is free, or the
+//! owner's already; [`Repository::claim_for_owner`] takes it for the system identifier that is there now.
+//!
+//! Invariant: an archive without a claim is taken only while it holds nothing at all, objects of other software included.
+//! Of two that come at the same moment one gets the claim (conditional create), the other is told whose it is.
+//!
+//! After a crash between the steps both can be repeated. When `initdb` had to be repeated meanwhile, the owner's claim
+//! names a system identifier that is gone: as long as nothing was archived under it, the next claim succeeds it.
+
+use chrono::{DateTime, Utc};
+use holdfast_repo::name::{self, ClaimNumber, ClusterName};
+use holdfast_repo::record::ClaimRecord;
+use holdfast_store::Store;
+
+use super::claim::Claimant;
+use super::{Repository, RepositoryTarget, init};
+use crate::error::{Doing, Error, What};
+
+/// Folders of other software's archives, by which people know them.
+const FOREIGN: [(&[&str], &str); 3] = [
+    (&["base", "wals"], "which looks like an archive of Barman"),
+    (&["basebackups_005", "wal_005"], "which looks like an archive of WAL-G"),
+    (&["archive", "backup"], "which looks like a repository of pgBackRest"),
+];
+
+/// A name or two tell what it is; a bucket can have thousands.
+const NAMED_AT_MOST: usize = 5;
+
+/// An archive that its owner may begin, or has begun.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The repository.
+    pub repository: Repository,
+    /// Whether this call made the repository.
+    pub made: bool,
+    /// The owner's claim; none while the archive is empty.
+    pub claim: Option<ClaimRecord>,
+}
+
+/// Makes sure that the archive is empty or the owner's, and makes the repository where there is none. `here` stands in the
+/// message of a refusal: "the data directory /srv/pg". Nothing is written before the archive was looked at.
+pub async fn prepare(
+    target: &RepositoryTarget,
+    cluster: &ClusterName,
+    here: &str,
+    owner: &str,
+    now: DateTime<Utc>,
+) -> Result<Prepared, Error> {
+    let phrase = || format!("checking that the archive {cluster} in {} is free", target.store.describe());
+    prepare_inner(target, cluster, here, owner, now).await.doing(phrase)
+}
+
+async fn prepare_inner(
+    target: &RepositoryTarget,
+    cluster: &ClusterName,
+    here: &str,
+    owner: &str,
+    now: DateTime<Utc>,
+) -> Result<Prepared, Error> {
+    let (repository, made) = match Repository::open(target).await {
+        Ok(repository) => (repository, false),
+        Err(error) if matches!(*error.what, What::NotInitialised { .. }) => {
+            check_empty(&*target.store, cluster, here, owner).await?;
+            let made = init::init(target, now).await?;
+            (made.repository, made.created)
+        }
+        Err(error) => return Err(error),
+    };
+    // In this order: a claim that somebody takes meanwhile is one, and not a foreign object.
+    let empty = check_empty(&**repository.store(), cluster, here, owner).await;
+    let claim = repository.claims(cluster).await?.pop();
+    match &claim {
+        None => empty?,
+        Some(claim) if claim.owner.as_deref() == Some(owner) => {}
+        Some(claim) => return Err(repository.wrong_owner(claim, here, owner)),
+    }
+    Ok(Prepared { repository, made, claim })
+}
+
+impl Repository {
+    /// Takes the archive for the claimant and its owner; says whether the claim is new. The same owner and system
+    /// identifier again are a success. A claim of the same owner for another system identifier is succeeded only while
+    /// nothing was archived under it.
+    pub async fn claim_for_owner(
+        &self,
+        cluster: &ClusterName,
+        claimant: &Claimant,
+        owner: &str,
+    ) -> Result<(ClaimRecord, bool), Error> {
+        let phrase = || format!("claiming the archive {cluster} in {}", self.describe());
+        self.claim_for_owner_inner(cluster, claimant, owner).await.doing(phrase)
+    }
+
+    async fn claim_for_owner_inner(
+        &self,
+        cluster: &ClusterName,
+        claimant: &Claimant,
+        owner: &str,
+    ) -> Result<(ClaimRecord, bool), Error> {
+        let claimant = Claimant { owner: Some(owner.to_owned()), ..claimant.clone() };
+        // A second turn follows when somebody else took the same number in between.
+        for _ in 0..2 {
+            let empty = check_empty(&**self.store(), cluster, &claimant.here, owner).await;
+            let number = match self.claims(cluster).await?.pop() {
+                None => empty.map(|()| ClaimNumber::FIRST)?,
+                Some(claim) if claim.owner.as_deref() != Some(owner) => {
+                    return Err(self.wrong_owner(&claim, &claimant.here, owner));
+                }
+                Some(claim) => match self.check_claim(&claim, &claimant) {
+                    Ok(()) => return Ok((claim, false)),
+                    Err(error) if self.has_archived(cluster, claim.number).await? => return Err(error),
+                    Err(_) => {
+                        claim.number.next().ok_or_else(|| What::Internal("there are too many claims".to_owned()))?
+                    }
+                },
+            };
+            let claim = claimant.record(cluster, number);
+            match self.create_record(&name::claim(cluster, number), &claim).await {
+                Ok(()) => return Ok((claim, true)),
+                Err(error) if error.is_already_exists() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(What::AnotherRun { verb: "claim", subject: format!("the archive {cluster}"), pid: None }.into())
+    }
+
+    /// Whether there is any WAL of a claim, or any backup of the cluster.
+    async fn has_archived(&self, cluster: &ClusterName, claim: ClaimNumber) -> Result<bool, Error> {
+        for folder in [name::wal_claim_folder(cluster, claim), name::backups_folder(cluster)] {
+            if !self.store().list_folders(&folder).await?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Refuses a folder of the cluster's name that holds anything.
+async fn check_empty(store: &dyn Store, cluster: &ClusterName, here: &str, owner: &str) -> Result<(), Error> {
+    let folder = format!("{cluster}/");
+    // Folders first: they are few, however many objects there are.
+    let mut names: Vec<String> =
+        store.list_folders(&folder).await?.into_iter().map(|name| name.trim_end_matches('/').to_owned()).collect();
+    let foreign = FOREIGN.iter().find(|(folders, _)| folders.iter().all(|folder| names.iter().any(|n| n == folder)));
+    for name in &mut names {
+        name.push('/');
+    }
+    if names.is_empty() {
+        let objects = store.list(&folder, None).await?;
+        names.extend(objects.iter().map(|object| object.name.as_ref().trim_start_matches(&folder).to_owned()));
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    let more = names.len().saturating_sub(NAMED_AT_MOST);
+    names.truncate(NAMED_AT_MOST);
+    let mut found = names.join(", ");
+    if more > 0 {
+        found.push_str(&format!(" and {more} more"));
+    }
+    if let Some((_, what)) = foreign {
+        found.push_str(", ");
+        found.push_str(what);
+    }
+    Err(What::ArchiveNotEmpty {
+        store: store.describe(),
+        cluster: cluster.to_string(),
+        found,
+        here: here.to_owned(),
+        owner: owner.to_owned(),
+    }
+    .into())
+}
+
+#[cfg(test)]
+mod tests;
