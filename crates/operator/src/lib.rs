@@ -1,1 +1,27 @@
-//! The operator: reconcilers of `Cluster`, `Backup` and `ScheduledBackup`.
+//! The operator: level-triggered reconcilers of `Cluster`, `Backup` and `ScheduledBackup`.
+//!
+//! A reconcile is read, validate, decide, write the status, apply. Only reading and the last two hold a client:
+//! [`cluster::decide`] is a pure function of the manifest, of what was observed and of the clock, and tested as tables.
+//! The status is written **before** the actions, with the resource version that was read: it holds the operator's
+//! intentions (which instances exist, which one shall take writes), so nothing is ever done that another reconcile could
+//! not know of, and an operator that acts on an old view fails at the status and does nothing.
+//!
+//! - [`run`]: the process: leader election, controllers, metrics
+//! - [`cluster`]: the core: pods, volumes, services, certificates, failover
+//! - [`status_client`]: mutual TLS to the instance managers
+//! - [`certificates`]: each cluster's own authority
+//! - [`lease`]: which operator is in charge
+//!
+//! After a crash anywhere, the next reconcile, by this operator or by another, reads what stands and goes on from there.
+
+pub mod certificates;
+pub mod cluster;
+pub mod context;
+pub mod error;
+pub mod http;
+pub mod lease;
+pub mod metrics;
+pub mod run;
+pub mod status_client;
+
+pub use run::{Options, run};

@@ -1,0 +1,74 @@
+//! The end of an attempt: another one, or the end of the `Backup`.
+
+use super::task::{ATTEMPTS, Action, Decision, Memory, Requeue, Task};
+use crate::backups::reason::{Notice, Reason};
+use crate::backups::trouble::{Trouble, first_line, time};
+use chrono::{DateTime, TimeDelta, Utc};
+use holdfast_kube_api::backup::{BackupMethod, BackupPhase, BackupStatus};
+
+/// The wait after an attempt: 10 s, doubled each time.
+fn backoff(attempts: i32) -> TimeDelta {
+    TimeDelta::seconds(10 << attempts.clamp(1, 6).saturating_sub(1))
+}
+
+/// Ends the run of this `Backup` on the instance it was begun on.
+pub(crate) fn release(task: &Task) -> Option<Action> {
+    let (instance, uid) = (task.status.instance.clone()?, task.uid.clone());
+    Some(match task.method() {
+        BackupMethod::BarmanObjectStore => Action::GiveUp { instance, uid },
+        BackupMethod::VolumeSnapshot => Action::Release { instance, uid },
+    })
+}
+
+/// The attempt ended without a backup: the next one is set, or the `Backup` fails with the error of this one.
+pub(crate) fn over(task: &Task, memory: &Memory, now: DateTime<Utc>, error: &str) -> Decision {
+    if task.status.attempts >= ATTEMPTS {
+        let error = format!("{error}\n(attempt {} of {ATTEMPTS})", task.status.attempts);
+        return fail(task, memory, now, error);
+    }
+    let at = now + backoff(task.status.attempts);
+    let mut decision = Decision::keep(task, memory, super::after(at - now));
+    decision.memory = Memory { retry_at: Some(at), ..Memory::default() };
+    let reason = format!(
+        "attempt {} of {ATTEMPTS} begins at {}; attempt {} on {} ended: {}",
+        task.status.attempts + 1,
+        time(at),
+        task.status.attempts,
+        task.status.instance.as_deref().unwrap_or("an instance"),
+        first_line(error)
+    );
+    decision.events.push(Notice::new(Reason::BackupRetried, reason.clone()));
+    decision.status = BackupStatus {
+        phase: Some(BackupPhase::Pending),
+        reason: Some(reason),
+        method: task.status.method,
+        instance: task.status.instance.clone(),
+        attempts: task.status.attempts,
+        observed_generation: task.generation,
+        ..BackupStatus::default()
+    };
+    decision
+}
+
+/// The `Backup` ends without a backup.
+pub(crate) fn fail(task: &Task, memory: &Memory, now: DateTime<Utc>, error: String) -> Decision {
+    let mut decision = Decision::keep(task, memory, Requeue::OnChange);
+    decision.events.push(Notice::new(Reason::BackupFailed, error.clone()));
+    decision.status.phase = Some(BackupPhase::Failed);
+    decision.status.method = Some(task.method());
+    decision.status.reason = None;
+    decision.status.stopped_at = Some(now);
+    decision.status.error = Some(error);
+    decision.let_go = true;
+    decision
+}
+
+/// The cluster went away under a run.
+pub(crate) fn cluster_deleted(task: &Task, memory: &Memory, now: DateTime<Utc>) -> Decision {
+    let trouble = Trouble::new(
+        format!("cluster {} was deleted", task.spec.cluster.name),
+        task.doing(),
+        "what was stored before is still in the archive; a Backup of a cluster needs the cluster",
+    );
+    fail(task, memory, now, trouble.to_string())
+}

@@ -1,0 +1,57 @@
+//! What to do about a `Backup`: pure, no client, no clock.
+//!
+//! Order of the steps of an attempt: wait for the turn ([`pending`]), choose an instance, hold the object by a
+//! finalizer, ask the instance, then follow what it says ([`follow`], or [`snapshot`](crate::backups::snapshot) for
+//! volume snapshots) until the run ends. An attempt that ends without a backup is followed by another
+//! ([`attempt`](super::attempt)), up to a limit.
+//!
+//! The state is in `Backup.status` and in what instances and the API server say, not in this process: whatever was done
+//! before a crash is seen again and gone on with. `completed` is only ever the word of the engine, passed on.
+
+use super::task::{Decision, GIVE_UP_LIMIT, Memory, Observed, Requeue, Task};
+use super::{follow, pending};
+use crate::backups::reason::{Notice, Reason};
+use crate::backups::snapshot;
+use crate::backups::view::Seen;
+use chrono::{DateTime, Utc};
+use holdfast_kube_api::backup::{BackupMethod, BackupPhase};
+use std::time::Duration;
+
+/// Decides.
+pub fn decide(task: &Task, observed: &Observed, memory: &Memory, now: DateTime<Utc>) -> Decision {
+    let phase = task.phase();
+    if phase.is_final() {
+        return Decision { let_go: true, ..Decision::keep(task, memory, Requeue::OnChange) };
+    }
+    if let Some(deleted) = task.deleted {
+        return give_up(task, observed, memory, now, deleted);
+    }
+    match (phase, task.method()) {
+        (BackupPhase::Pending, _) => pending::decide(task, observed, memory, now),
+        (_, BackupMethod::BarmanObjectStore) => follow::decide(task, observed, memory, now),
+        (_, BackupMethod::VolumeSnapshot) => snapshot::follow(task, observed, memory, now),
+    }
+}
+
+/// The `Backup` is being deleted: its run is ended first. An instance that does not answer is asked for a while and then
+/// left to itself: its run, should it live, is ended as an orphan before the next one.
+fn give_up(task: &Task, observed: &Observed, memory: &Memory, now: DateTime<Utc>, deleted: DateTime<Utc>) -> Decision {
+    let mut decision = Decision::keep(task, memory, Requeue::After(Duration::from_secs(1)));
+    decision.actions.extend(snapshot::delete_all(&observed.snapshots));
+    let silent = matches!(observed.run, Seen::Silent(_)) || matches!(observed.snapshot, Seen::Silent(_));
+    let gone = match (&observed.cluster, &task.status.instance) {
+        (Some(cluster), Some(instance)) => cluster.instance(instance).is_none(),
+        _ => true,
+    };
+    if !gone && !(silent && now - deleted > GIVE_UP_LIMIT) {
+        decision.actions.extend(super::attempt::release(task));
+    }
+    if task.phase() != BackupPhase::Pending {
+        decision.events.push(Notice::new(Reason::BackupGivenUp, "its Backup was deleted: the run is given up"));
+    }
+    decision.let_go = true;
+    decision
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! A backup into the object store that was begun: what its instance says of it.
+//!
+//! Every way out of here but one ends the attempt: `completed` needs the engine's own answer with the id of a backup.
+//! A standby cannot end its segment, so while its run waits for WAL the primary is asked to, again and again: a database
+//! that nobody writes to completes too.
+
+use super::task::{
+    Action, Decision, Memory, Observed, PROGRESS_EVERY, Requeue, SILENCE_LIMIT, STALL_LIMIT, SWITCH_EVERY, Task, WAL_LIMIT,
+};
+use super::{after, attempt};
+use crate::backups::reason::{Notice, Reason};
+use crate::backups::trouble::{Trouble, bytes, duration, progress, time};
+use crate::backups::view::{ClusterView, Seen};
+use chrono::{DateTime, TimeDelta, Utc};
+use holdfast_kube_api::backup::BackupPhase;
+use holdfast_kube_api::status_port::{BackupRun, BackupState};
+
+/// Decides about a backup that is running or finalizing.
+pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: DateTime<Utc>) -> Decision {
+    let Some(cluster) = observed.cluster.as_ref().filter(|cluster| !cluster.deleting) else {
+        return attempt::cluster_deleted(task, memory, now);
+    };
+    let instance = task.status.instance.as_deref().unwrap_or_default();
+    match &observed.run {
+        Seen::NotAsked | Seen::Silent(_) if cluster.instance(instance).is_none() => {
+            let error = Trouble::new(format!("pod {instance} is gone"), task.doing(), "the next attempt begins by itself");
+            attempt::over(task, memory, now, &error.to_string())
+        }
+        Seen::NotAsked => silent(task, memory, now, instance, "it was not asked"),
+        Seen::Silent(why) => silent(task, memory, now, instance, why),
+        Seen::Unknown => {
+            let error = Trouble::new(
+                format!("the instance manager of {instance} was restarted in the middle of the backup"),
+                task.doing(),
+                "the next attempt begins by itself; see the restarts and the last state of the pod",
+            );
+            attempt::over(task, memory, now, &error.to_string())
+        }
+        Seen::Known(run) => {
+            let memory = Memory { silent_since: None, waiting_since: None, refused: None, ..memory.clone() };
+            match run.state {
+                BackupState::Running => copying(task, &memory, now, run),
+                BackupState::WaitingForWal => waiting_for_wal(task, cluster, &memory, now, run),
+                BackupState::Completed => completed(task, &memory, now, run),
+                BackupState::Failed => failed(task, &memory, now, run),
+            }
+        }
+    }
+}
+
+/// The instance does not answer and its pod is there: its run may well go on, so it is waited for within a limit.
+pub(crate) fn silent(task: &Task, memory: &Memory, now: DateTime<Utc>, instance: &str, why: &str) -> Decision {
+    let since = memory.silent_since.unwrap_or(now);
+    let until = since + SILENCE_LIMIT;
+    if now >= until {
+        let error = Trouble::new(
+            format!("{instance} did not answer since {}: {why}", time(since)),
+            task.doing(),
+            "the next attempt begins by itself; see whether its node and its network are well",
+        );
+        return attempt::over(task, memory, now, &error.to_string());
+    }
+    let mut decision = Decision::keep(task, memory, after(TimeDelta::seconds(2)));
+    decision.memory.silent_since = Some(since);
+    decision.status.reason =
+        Some(format!("{instance} does not answer since {}; waiting until {}: {why}", time(since), time(until)));
+    decision
+}
+
+/// Data is read and stored.
+fn copying(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) -> Decision {
+    let (mut decision, since) = progressed(task, memory, now, run);
+    if now - since >= STALL_LIMIT {
+        let error = Trouble::new(
+            format!("not a byte was read for {}", duration(STALL_LIMIT)),
+            task.doing(),
+            "see the log of the pod: a volume or an object store that hangs, or a checkpoint that does not end",
+        );
+        let mut decision = attempt::fail(task, memory, now, error.to_string());
+        decision.actions.extend(attempt::release(task));
+        return decision;
+    }
+    decision.status.phase = Some(BackupPhase::Running);
+    decision.status.reason = None;
+    let text = progress(run.done_bytes, run.total_bytes);
+    // Its own changes are written at most every two seconds: they are for people.
+    let fresh = memory.progress_written.is_none_or(|written| now - written >= PROGRESS_EVERY);
+    let shown = task.status.progress.is_some() && task.phase() == BackupPhase::Running;
+    if !shown || (fresh && task.status.progress.as_deref() != Some(text.as_str())) {
+        decision.memory.progress_written = Some(now);
+        show(&mut decision, run, text);
+    }
+    decision
+}
+
+/// All data is stored; the WAL it needs is on its way.
+fn waiting_for_wal(task: &Task, cluster: &ClusterView, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) -> Decision {
+    let (mut decision, since) = progressed(task, memory, now, run);
+    if now - since >= WAL_LIMIT {
+        let error = Trouble::new(
+            format!("the WAL that the backup needs was not archived within {}", duration(WAL_LIMIT)),
+            task.doing(),
+            "see the condition ContinuousArchiving of the Cluster for why the archiver does not get on",
+        );
+        let mut decision = attempt::fail(task, memory, now, error.to_string());
+        decision.actions.extend(attempt::release(task));
+        return decision;
+    }
+    decision.status.phase = Some(BackupPhase::Finalizing);
+    let done = run.total_bytes.unwrap_or(run.done_bytes);
+    show(&mut decision, run, format!("100% ({}), waiting for WAL", bytes(done)));
+    if task.phase() != BackupPhase::Finalizing {
+        let text = "all data is stored; waiting for the archive to hold the WAL up to its stop";
+        decision.events.push(Notice::new(Reason::BackupFinalizing, text));
+    }
+    let instance = task.status.instance.as_deref().unwrap_or_default();
+    decision.status.reason = switch_wal(&mut decision, cluster, instance, now);
+    decision
+}
+
+/// Asks the primary to switch WAL when the run is another instance's. Returns what there is to say of it.
+pub(crate) fn switch_wal(
+    decision: &mut Decision,
+    cluster: &ClusterView,
+    instance: &str,
+    now: DateTime<Utc>,
+) -> Option<String> {
+    let Some(primary) = cluster.primary() else {
+        return Some(format!("cluster {} has no primary that could archive the last WAL; waiting for one", cluster.name));
+    };
+    if primary.name != instance && decision.memory.switched_at.is_none_or(|at| now - at >= SWITCH_EVERY) {
+        decision.actions.push(Action::SwitchWal { instance: primary.name.clone() });
+        decision.memory.switched_at = Some(now);
+    }
+    None
+}
+
+/// The engine says it is complete.
+fn completed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) -> Decision {
+    let Some(result) = run.result.as_ref().filter(|result| !result.backup_id.is_empty()) else {
+        let error = Trouble::new(
+            "the backup ended without saying what it is",
+            task.doing(),
+            "operator and instance manager may be of different versions; the next attempt begins by itself",
+        );
+        let mut decision = attempt::over(task, memory, now, &error.to_string());
+        decision.actions.extend(attempt::release(task));
+        return decision;
+    };
+    let mut decision = Decision::keep(task, memory, Requeue::OnChange);
+    let status = &mut decision.status;
+    status.phase = Some(BackupPhase::Completed);
+    status.reason = (!result.warnings.is_empty()).then(|| result.warnings.join("; "));
+    status.error = None;
+    status.started_at = run.started_at.or(status.started_at);
+    status.stopped_at = run.stopped_at.or(Some(now));
+    status.backup_id = Some(result.backup_id.clone());
+    status.begin_wal.clone_from(&result.begin_wal);
+    status.end_wal.clone_from(&result.end_wal);
+    status.begin_lsn.clone_from(&result.begin_lsn);
+    status.end_lsn.clone_from(&result.end_lsn);
+    status.timeline_id = result.timeline_id;
+    status.data_bytes = result.data_bytes.map(signed);
+    status.stored_bytes = result.stored_bytes.map(signed);
+    status.done_bytes = Some(signed(run.done_bytes));
+    status.total_bytes = run.total_bytes.map(signed);
+    status.progress = Some(progress(run.done_bytes, run.total_bytes.or(Some(run.done_bytes))));
+    decision.events.extend(result.warnings.iter().map(|text| Notice::new(Reason::BackupWarning, text.clone())));
+    decision.events.push(Notice::new(Reason::BackupCompleted, format!("backup {} is complete", result.backup_id)));
+    decision.let_go = true;
+    decision
+}
+
+/// The engine says it failed. Forgetting the run lets the next attempt begin on the same instance.
+fn failed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) -> Decision {
+    let unknown = || {
+        Trouble::new("the backup failed without saying why", task.doing(), "see the log of the pod").to_string()
+    };
+    let error = run.error.clone().unwrap_or_else(unknown);
+    let mut decision = attempt::over(task, memory, now, &error);
+    decision.actions.extend(attempt::release(task));
+    decision
+}
+
+/// Keeps the time of the last progress, and says how soon to look again: often at first, since a small backup is over in
+/// seconds, seldom once it is known to be long.
+fn progressed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) -> (Decision, DateTime<Utc>) {
+    let age = task.status.started_at.map_or(TimeDelta::zero(), |started| now - started);
+    let next = match age.num_seconds() {
+        ..20 => TimeDelta::milliseconds(300),
+        20..120 => TimeDelta::seconds(1),
+        _ => TimeDelta::seconds(2),
+    };
+    let mut decision = Decision::keep(task, memory, after(next));
+    let since = match memory.progress {
+        Some((state, done, since)) if (state, done) == (run.state, run.done_bytes) => since,
+        _ => now,
+    };
+    decision.memory.progress = Some((run.state, run.done_bytes, since));
+    (decision, since)
+}
+
+/// Writes the progress into the status.
+fn show(decision: &mut Decision, run: &BackupRun, text: String) {
+    let status = &mut decision.status;
+    status.progress = Some(text);
+    status.done_bytes = Some(signed(run.done_bytes));
+    status.total_bytes = run.total_bytes.map(signed);
+    if run.backup_id.is_some() {
+        status.backup_id.clone_from(&run.backup_id);
+    }
+}
+
+/// The API's integers are signed.
+pub(crate) fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,223 @@
+//! A `Backup` that has not begun, or waits for its next attempt.
+//!
+//! What can never succeed fails at once, so that it is not in the way of the next; what is worth waiting for is waited
+//! for with its name, since when and until when in `status.reason`.
+
+use super::task::{
+    ATTEMPTS, Action, CLUSTER_LIMIT, Decision, INSTANCE_LIMIT, LOOK_EVERY, Memory, Observed, Requeue, Task,
+};
+use super::{after, attempt};
+use crate::backups::reason::{Notice, Reason};
+use crate::backups::snapshot;
+use crate::backups::target::{Choice, Wish, choose};
+use crate::backups::trouble::{Trouble, time};
+use crate::backups::view::{ClusterView, InstanceView};
+use chrono::{DateTime, Utc};
+use holdfast_kube_api::backup::{BackupMethod, BackupPhase, BackupStatus};
+use std::time::Duration;
+
+/// Decides about a `Backup` that is pending.
+pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: DateTime<Utc>) -> Decision {
+    let name = &task.spec.cluster.name;
+    let Some(cluster) = &observed.cluster else {
+        let until = task.created + CLUSTER_LIMIT;
+        if now < until {
+            let reason = format!("cluster {name} does not exist; waiting for it until {}", time(until));
+            return wait(task, memory, reason, after(until - now));
+        }
+        let trouble = Trouble::new(
+            format!("cluster {name} does not exist"),
+            task.doing(),
+            "`spec.cluster.name` names a Cluster of the same namespace; create a new Backup once it is there",
+        );
+        return attempt::fail(task, memory, now, trouble.to_string());
+    };
+    if cluster.deleting {
+        return attempt::cluster_deleted(task, memory, now);
+    }
+    if let Some(trouble) = impossible(task, cluster, observed) {
+        return attempt::fail(task, memory, now, trouble.to_string());
+    }
+    if let Some(ahead) = &observed.ahead {
+        // Its end is watched; the look in between is for an event that was lost.
+        return wait(task, memory, format!("waiting for Backup {ahead}, which is before it"), after_look());
+    }
+    if let Some(at) = memory.retry_at.filter(|at| *at > now) {
+        return Decision::keep(task, memory, after(at - now));
+    }
+    if let Some(instance) = running(task, cluster) {
+        return resume(task, memory, now, instance);
+    }
+    if !cluster.bootstrapped {
+        return wait(task, memory, format!("cluster {name} is being bootstrapped"), after_look());
+    }
+    let wish = Wish {
+        target: task.spec.target.unwrap_or(cluster.target),
+        cold: is_cold(task, cluster),
+        failed: task.status.instance.as_deref().filter(|_| task.status.attempts > 0),
+    };
+    let (instance, warning) = match choose(cluster, wish) {
+        Choice::Instance { name, warning } => (name, warning),
+        Choice::Wait(why) => return wait_for_instance(task, memory, now, &why),
+    };
+    if let Some(busy) = cluster.instance(&instance).and_then(InstanceView::busy_with) {
+        return in_the_way(task, observed, memory, now, &instance, busy);
+    }
+    if let Some(why) = &memory.refused {
+        // Asked before, and not taken: asked again below, within the same limit.
+        let since = memory.waiting_since.unwrap_or(now);
+        if now - since >= INSTANCE_LIMIT {
+            return wait_for_instance(task, memory, now, why);
+        }
+    }
+    begin(task, cluster, memory, now, instance, warning)
+}
+
+/// What no waiting can help.
+fn impossible(task: &Task, cluster: &ClusterView, observed: &Observed) -> Option<Trouble> {
+    let archived = cluster.archive.is_some();
+    match task.method() {
+        BackupMethod::BarmanObjectStore if !archived => Some(Trouble::new(
+            format!("cluster {} has no object store to back up into", cluster.name),
+            task.doing(),
+            "set `spec.backup.barmanObjectStore` of the Cluster, or ask for `method: volumeSnapshot`",
+        )),
+        BackupMethod::VolumeSnapshot if !observed.snapshots_known => Some(Trouble::new(
+            "this Kubernetes knows no snapshot.storage.k8s.io/v1",
+            task.doing(),
+            "install the VolumeSnapshot CRDs and the storage driver's snapshot controller, or ask for \
+             `method: barmanObjectStore`",
+        )),
+        BackupMethod::VolumeSnapshot if !archived && !is_cold(task, cluster) => Some(Trouble::new(
+            format!("cluster {} has no WAL archive, and a hot snapshot cannot be restored without one", cluster.name),
+            task.doing(),
+            "set `spec.backup.barmanObjectStore` of the Cluster, or ask for a cold snapshot with `online: false`",
+        )),
+        BackupMethod::BarmanObjectStore | BackupMethod::VolumeSnapshot => None,
+    }
+}
+
+/// Whether the server is stopped for it.
+fn is_cold(task: &Task, cluster: &ClusterView) -> bool {
+    task.method() == BackupMethod::VolumeSnapshot && !task.spec.online.or(cluster.snapshots.online).unwrap_or(true)
+}
+
+/// The instance that already runs this `Backup`: the operator ended between its request and the status.
+fn running<'a>(task: &Task, cluster: &'a ClusterView) -> Option<&'a InstanceView> {
+    cluster.instances.iter().find(|instance| instance.busy_with() == Some(task.uid.as_str()))
+}
+
+/// Goes on with a run that the status does not name.
+fn resume(task: &Task, memory: &Memory, now: DateTime<Utc>, instance: &InstanceView) -> Decision {
+    let mut decision = Decision::keep(task, memory, after_asking()).act(Action::Hold);
+    decision.status.phase = Some(BackupPhase::Running);
+    decision.status.method = Some(task.method());
+    decision.status.instance = Some(instance.name.clone());
+    decision.status.attempts = task.status.attempts.max(1);
+    decision.status.started_at.get_or_insert(now);
+    decision.status.reason = None;
+    if task.method() == BackupMethod::VolumeSnapshot {
+        let run = instance.status.as_ref().and_then(|status| status.snapshot.as_ref());
+        decision.status.online = run.map(|run| run.online);
+    }
+    decision.memory = Memory::default();
+    decision
+}
+
+/// The instance is busy with another `Backup`: waited for, or ended when no `Backup` asks for it any more.
+fn in_the_way(
+    task: &Task,
+    observed: &Observed,
+    memory: &Memory,
+    now: DateTime<Utc>,
+    instance: &str,
+    busy: &str,
+) -> Decision {
+    if observed.known.contains(busy) {
+        return wait_for_instance(task, memory, now, &format!("{instance} is busy with another Backup"));
+    }
+    let text = format!("{instance} ran a backup for a Backup that does not exist any more (uid {busy}): it is ended");
+    let (instance, uid) = (instance.to_owned(), busy.to_owned());
+    let mut decision = Decision::keep(task, memory, after_asking())
+        .act(Action::GiveUp { instance: instance.clone(), uid: uid.clone() })
+        .act(Action::Release { instance, uid });
+    decision.events.push(Notice::new(Reason::OrphanEnded, text));
+    decision
+}
+
+/// Begins an attempt.
+fn begin(
+    task: &Task,
+    cluster: &ClusterView,
+    memory: &Memory,
+    now: DateTime<Utc>,
+    instance: String,
+    warning: Option<String>,
+) -> Decision {
+    let attempts = task.status.attempts + 1;
+    let mut decision = Decision::keep(task, memory, after_asking()).act(Action::Hold);
+    let mut status = BackupStatus {
+        phase: Some(BackupPhase::Running),
+        reason: warning.clone(),
+        method: Some(task.method()),
+        instance: Some(instance.clone()),
+        attempts,
+        started_at: Some(now),
+        barman_object_store: cluster.archive.clone(),
+        observed_generation: task.generation,
+        ..BackupStatus::default()
+    };
+    let on = format!("{}on {instance}", if attempts > 1 { format!("attempt {attempts} of {ATTEMPTS}, ") } else { String::new() });
+    let text = match task.method() {
+        BackupMethod::BarmanObjectStore => {
+            decision.actions.push(Action::Start { instance });
+            format!("backup into the object store, {on}")
+        }
+        BackupMethod::VolumeSnapshot => {
+            let online = !is_cold(task, cluster);
+            status.online = Some(online);
+            decision.actions.push(Action::Prepare { instance, request: snapshot::request(task, cluster, online, now) });
+            format!("{} volume snapshots, {on}", if online { "hot" } else { "cold" })
+        }
+    };
+    decision.events.push(Notice::new(Reason::BackupStarted, text));
+    decision.events.extend(warning.map(|text| Notice::new(Reason::BackupWarning, text)));
+    decision.status = status;
+    // What a refusal needs is kept until the instance took the request: the wait for it has one limit.
+    decision.memory = Memory { waiting_since: memory.waiting_since.or(Some(now)), ..Memory::default() };
+    decision
+}
+
+/// Waits for an instance, within the limit.
+fn wait_for_instance(task: &Task, memory: &Memory, now: DateTime<Utc>, why: &str) -> Decision {
+    let since = memory.waiting_since.unwrap_or(now);
+    let until = since + INSTANCE_LIMIT;
+    if now >= until {
+        let trouble = Trouble::new(
+            why.to_owned(),
+            format!("{}, waiting for an instance since {}", task.doing(), time(since)),
+            "see `kubectl describe` of the Cluster for what it waits for; create a new Backup when it is ready",
+        );
+        return attempt::fail(task, memory, now, trouble.to_string());
+    }
+    let mut decision = wait(task, memory, format!("{why}; waiting until {}", time(until)), Requeue::After(Duration::from_secs(2)));
+    decision.memory.waiting_since = Some(since);
+    decision
+}
+
+/// Stays pending, with the reason.
+fn wait(task: &Task, memory: &Memory, reason: String, next: Requeue) -> Decision {
+    let mut decision = Decision::keep(task, memory, next);
+    decision.status.phase = Some(BackupPhase::Pending);
+    decision.status.reason = Some(reason);
+    decision
+}
+
+/// Soon after a request: a small backup may be over within a second.
+fn after_asking() -> Requeue {
+    Requeue::After(Duration::from_millis(300))
+}
+
+fn after_look() -> Requeue {
+    Requeue::After(LOOK_EVERY)
+}

@@ -1,0 +1,23 @@
+//! `Backup`, `ScheduledBackup` and volume snapshots.
+//!
+//! A reconcile is read, decide, act, write the status. Unlike the cluster's, a backup's actions come before its status:
+//! they are requests to one instance, which can be repeated and which the instance itself remembers, so that a status
+//! that says `running` always means that the instance took the request; one whose status was not written any more is
+//! recognised by what the instance says.
+//!
+//! - [`backup`]: one backup, into the object store or as snapshots: whose turn, which instance, following it to its end
+//! - [`snapshot`]: the steps of volume snapshots
+//! - [`target`]: which instance is backed up
+//! - [`view`]: what decisions see of a cluster
+//! - [`reason`]: the closed set of reasons of Events
+
+pub mod backup;
+mod clock;
+#[cfg(test)]
+mod fixture;
+pub mod reason;
+pub mod schedule;
+pub mod snapshot;
+pub mod target;
+pub mod trouble;
+pub mod view;

@@ -1,0 +1,271 @@
+//! What to do about a `ScheduledBackup`: pure, no client, no clock.
+//!
+//! Of the times that passed since the last look only the newest is made up for; the others are counted. Times that pass
+//! while it is suspended are not made up for at all: that is what it was suspended for.
+
+use crate::backups::reason::{Notice, Reason};
+use crate::backups::snapshot::Owner;
+use crate::backups::trouble::time;
+use chrono::{DateTime, TimeDelta, Utc};
+use holdfast_kube_api::backup::{BackupPhase, BackupSpec};
+use holdfast_kube_api::names;
+use holdfast_kube_api::schedule::Schedule;
+use holdfast_kube_api::scheduled_backup::{
+    BackupOwner, ConcurrencyPolicy, ScheduledBackupSpec, ScheduledBackupStatus,
+};
+use std::collections::BTreeMap;
+
+/// Missed times are counted up to here: a schedule by the second that was down for a month is no reason to count for
+/// minutes.
+const COUNTED: usize = 10_000;
+/// The longest sleep: clocks of machines are set, and then the next time is nearer than it was.
+const LONGEST_SLEEP: TimeDelta = TimeDelta::minutes(10);
+/// How many times to come are shown.
+const SHOWN: usize = 3;
+
+/// A `ScheduledBackup`, as far as decisions need it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Scheduled {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// When it was created.
+    pub created: DateTime<Utc>,
+    /// Its generation.
+    pub generation: Option<i64>,
+    /// What is asked.
+    pub spec: ScheduledBackupSpec,
+    /// Where it stood when it was read.
+    pub status: ScheduledBackupStatus,
+}
+
+/// What was read for a decision.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Observed {
+    /// All `Backup`s of the namespace.
+    pub backups: Vec<Made>,
+    /// The uid of the cluster, when it exists.
+    pub cluster_uid: Option<String>,
+}
+
+/// A `Backup` that exists.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Made {
+    /// Its name.
+    pub name: String,
+    /// Whether this schedule made it.
+    pub ours: bool,
+    /// When it was created.
+    pub created: DateTime<Utc>,
+    /// Where it stands.
+    pub phase: BackupPhase,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+}
+
+/// A `Backup` to be created.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BackupPlan {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What is asked.
+    pub spec: BackupSpec,
+    /// What it goes away with.
+    pub owner: Option<Owner>,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// `Backup`s to be deleted, by name; done first.
+    pub delete: Vec<String>,
+    /// `Backup`s to be created; done before the status is written.
+    pub create: Vec<BackupPlan>,
+    /// The new status, without conditions.
+    pub status: ScheduledBackupStatus,
+    /// Events.
+    pub events: Vec<Notice>,
+    /// When to look again.
+    pub next: TimeDelta,
+}
+
+/// Decides.
+pub fn decide(scheduled: &Scheduled, schedule: &Schedule, observed: &Observed, now: DateTime<Utc>) -> Decision {
+    let status = ScheduledBackupStatus { observed_generation: scheduled.generation, ..scheduled.status.clone() };
+    let mut work = Work {
+        scheduled,
+        observed,
+        active: observed.backups.iter().filter(|made| is_active(made)).map(|made| made.name.clone()).collect(),
+        decision: Decision { delete: Vec::new(), create: Vec::new(), status, events: Vec::new(), next: LONGEST_SLEEP },
+    };
+    let anchor = scheduled.status.last_schedule_time.unwrap_or(scheduled.created).min(now);
+    let (newest, count) = due(schedule, anchor, now);
+    let suspended = scheduled.spec.suspend.unwrap_or(false);
+    if suspended {
+        work.decision.status.message = Some("suspended".to_owned());
+    } else {
+        if work.decision.status.message.as_deref() == Some("suspended") {
+            work.decision.status.message = None;
+        }
+        if scheduled.spec.immediate.unwrap_or(false) && !scheduled.status.immediate_done {
+            work.answer(scheduled.created, "at once, as `immediate` asks");
+            work.decision.status.immediate_done = true;
+        }
+        if let Some(newest) = newest {
+            if count > 1 {
+                let others = count - 1;
+                work.left_out(others, format!("{others} times before {} passed unanswered", time(newest)));
+            }
+            work.due_at(newest, now);
+        }
+    }
+    work.prune();
+    let mut decision = work.decision;
+    let status = &mut decision.status;
+    if let Some(newest) = newest {
+        status.last_schedule_time = Some(newest);
+    }
+    status.next_schedule_times =
+        if suspended { Vec::new() } else { schedule.upcoming(now).take(SHOWN).collect() };
+    if newest.is_some() || *status != scheduled.status {
+        status.last_check_time = Some(now);
+    }
+    decision.next = schedule.next_after(now).map_or(LONGEST_SLEEP, |next| (next - now).min(LONGEST_SLEEP));
+    decision
+}
+
+/// The newest time that is due, and how many are.
+fn due(schedule: &Schedule, after: DateTime<Utc>, until: DateTime<Utc>) -> (Option<DateTime<Utc>>, usize) {
+    let mut newest = None;
+    let mut count = 0;
+    for time in schedule.times_between(after, until).take(COUNTED) {
+        newest = Some(time);
+        count += 1;
+    }
+    if count < COUNTED {
+        return (newest, count);
+    }
+    // Many times in the span: the newest is near its end.
+    let spans = [TimeDelta::minutes(1), TimeDelta::hours(1), TimeDelta::days(1), TimeDelta::days(32)];
+    let near = spans.iter().find_map(|span| schedule.times_between((until - *span).max(after), until).last());
+    (near.max(newest), count)
+}
+
+fn is_active(made: &Made) -> bool {
+    made.ours && !made.deleting && !made.phase.is_final()
+}
+
+/// A decision in the making.
+struct Work<'a> {
+    scheduled: &'a Scheduled,
+    observed: &'a Observed,
+    /// Names of the `Backup`s of this schedule that are not over.
+    active: Vec<String>,
+    decision: Decision,
+}
+
+impl Work<'_> {
+    /// A time of the schedule has come.
+    fn due_at(&mut self, at: DateTime<Utc>, now: DateTime<Utc>) {
+        let late = now - at;
+        if let Some(limit) = self.scheduled.spec.starting_deadline_seconds
+            && late > TimeDelta::seconds(limit)
+        {
+            let text = format!(
+                "the backup of {} was left out: {} s late, and `startingDeadlineSeconds` is {limit}",
+                time(at),
+                late.num_seconds()
+            );
+            return self.left_out(1, text);
+        }
+        self.answer(at, &format!("for {}", time(at)));
+    }
+
+    /// Makes the `Backup` of a time, unless it is there.
+    fn answer(&mut self, at: DateTime<Utc>, why: &str) {
+        let name = format!("{}-{}", self.scheduled.name, at.format("%Y%m%d%H%M%S"));
+        if let Some(there) = self.observed.backups.iter().find(|made| made.name == name) {
+            if there.ours {
+                self.decision.status.last_backup = Some(name);
+            } else {
+                let text = format!("the backup of {} was left out: another Backup has the name {name}", time(at));
+                self.left_out(1, text);
+            }
+            return;
+        }
+        if let Some(before) = self.active.first() {
+            match self.scheduled.spec.concurrency_policy.unwrap_or_default() {
+                ConcurrencyPolicy::Forbid => {
+                    let text = format!("the backup of {} was left out: Backup {before} is not over", time(at));
+                    return self.left_out(1, text);
+                }
+                ConcurrencyPolicy::Allow => {}
+                ConcurrencyPolicy::Replace => self.decision.delete.append(&mut self.active),
+            }
+        }
+        let spec = &self.scheduled.spec;
+        let owner = match spec.backup_owner_reference.unwrap_or_default() {
+            BackupOwner::None => None,
+            BackupOwner::Itself => Some(Owner {
+                kind: "ScheduledBackup",
+                name: self.scheduled.name.clone(),
+                uid: self.scheduled.uid.clone(),
+            }),
+            BackupOwner::Cluster => self.observed.cluster_uid.clone().map(|uid| Owner {
+                kind: "Cluster",
+                name: spec.cluster.name.clone(),
+                uid,
+            }),
+        };
+        self.decision.events.push(Notice::new(Reason::BackupScheduled, format!("Backup {name} {why}")));
+        self.decision.status.message = None;
+        self.decision.status.last_backup = Some(name.clone());
+        self.active.push(name.clone());
+        self.decision.create.push(BackupPlan {
+            name,
+            labels: BTreeMap::from([
+                (names::SCHEDULE_LABEL.to_owned(), self.scheduled.name.clone()),
+                (names::CLUSTER_LABEL.to_owned(), spec.cluster.name.clone()),
+            ]),
+            spec: BackupSpec {
+                cluster: spec.cluster.clone(),
+                method: spec.method,
+                target: spec.target,
+                online: spec.online,
+            },
+            owner,
+        });
+    }
+
+    /// Counts times that get no backup, and says so.
+    fn left_out(&mut self, count: usize, text: String) {
+        self.decision.status.missed += i64::try_from(count).unwrap_or(i64::MAX);
+        self.decision.status.message = Some(text.clone());
+        self.decision.events.push(Notice::new(Reason::ScheduleMissed, text));
+    }
+
+    /// Deletes the oldest `Backup`s beyond the history limits.
+    fn prune(&mut self) {
+        let limits = [
+            (BackupPhase::Completed, self.scheduled.spec.successful_backups_history_limit),
+            (BackupPhase::Failed, self.scheduled.spec.failed_backups_history_limit),
+        ];
+        for (phase, limit) in limits {
+            let Some(limit) = limit.and_then(|limit| usize::try_from(limit).ok()) else { continue };
+            let mut made: Vec<&Made> =
+                self.observed.backups.iter().filter(|made| made.ours && !made.deleting && made.phase == phase).collect();
+            made.sort_by(|a, b| (b.created, &b.name).cmp(&(a.created, &a.name)));
+            for old in made.into_iter().skip(limit) {
+                let text = format!("Backup {} is beyond the history limit of {limit}; its data stays", old.name);
+                self.decision.events.push(Notice::new(Reason::HistoryPruned, text));
+                self.decision.delete.push(old.name.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

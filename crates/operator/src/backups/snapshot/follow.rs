@@ -1,0 +1,404 @@
+//! What to do about volume snapshots that were begun. Pure.
+
+use super::objects::SnapshotSeen;
+use super::volumes::{Standing, plan, standing};
+use crate::backups::backup::attempt::{self, cluster_deleted};
+use crate::backups::backup::{Action, Decision, LOOK_EVERY, Memory, Observed, Requeue, Task, after, silent, switch_wal};
+use crate::backups::reason::{Notice, Reason};
+use crate::backups::trouble::{Trouble, first_line, time};
+use crate::backups::view::{ClusterView, Seen, Volume};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, TimeDelta, Utc};
+use holdfast_kube_api::backup::{BackupPhase, SnapshotElement, SnapshotStatus};
+use holdfast_kube_api::names;
+use holdfast_kube_api::status_port::{SnapshotRequest, SnapshotRun, SnapshotState};
+use std::time::Duration;
+
+/// The limit when `volumeSnapshot.deadlineSeconds` is absent.
+const DEADLINE: TimeDelta = TimeDelta::minutes(10);
+/// How much later than the operator the instance ends it by itself: only when nobody is there to ask it to.
+const INSTANCE_MARGIN: TimeDelta = TimeDelta::minutes(1);
+
+/// What the instance is asked for.
+pub(crate) fn request(task: &Task, cluster: &ClusterView, online: bool, now: DateTime<Utc>) -> SnapshotRequest {
+    SnapshotRequest { name: task.name.clone(), online, deadline: Some(now + deadline(cluster) + INSTANCE_MARGIN) }
+}
+
+/// Deletes what was snapshotted.
+pub(crate) fn delete_all(snapshots: &[SnapshotSeen]) -> impl Iterator<Item = Action> {
+    snapshots
+        .iter()
+        .filter(|snapshot| !snapshot.deleting)
+        .map(|snapshot| Action::DeleteSnapshot { snapshot: snapshot.name.clone() })
+}
+
+fn deadline(cluster: &ClusterView) -> TimeDelta {
+    cluster.snapshots.deadline_seconds.map_or(DEADLINE, |seconds| TimeDelta::seconds(i64::from(seconds)))
+}
+
+/// What all steps look at.
+struct Look<'a> {
+    task: &'a Task,
+    cluster: &'a ClusterView,
+    memory: Memory,
+    now: DateTime<Utc>,
+    instance: &'a str,
+    /// Each volume of the instance, and where its snapshot stands.
+    volumes: Vec<(&'a Volume, Standing<'a>)>,
+    all: &'a [SnapshotSeen],
+}
+
+/// Decides about snapshots that were begun.
+pub(crate) fn follow(task: &Task, observed: &Observed, memory: &Memory, now: DateTime<Utc>) -> Decision {
+    let cluster = observed.cluster.as_ref().filter(|cluster| !cluster.deleting);
+    if task.status.end_lsn.is_some() {
+        // The instance said all there is to say, and is not needed any more; nor is the cluster.
+        return finish(task, cluster, &observed.snapshots, memory, now);
+    }
+    let Some(cluster) = cluster else {
+        let mut decision = cluster_deleted(task, memory, now);
+        decision.actions.extend(delete_all(&observed.snapshots));
+        return decision;
+    };
+    let instance = task.status.instance.as_deref().unwrap_or_default();
+    let all = observed.snapshots.as_slice();
+    let Some(view) = cluster.instance(instance) else {
+        let error = Trouble::new(format!("pod {instance} is gone"), task.doing(), "the next attempt begins by itself");
+        return again(task, all, memory, now, &error.to_string());
+    };
+    let volumes = view.volumes.iter().map(|volume| (volume, standing(volume, task, all, now))).collect();
+    let mut look = Look { task, cluster, memory: memory.clone(), now, instance, volumes, all };
+    let started = task.status.started_at.unwrap_or(now);
+    if now - started >= deadline(cluster) {
+        return too_late(&look, observed);
+    }
+    match &observed.snapshot {
+        Seen::NotAsked | Seen::Silent(_) => {
+            let why = if let Seen::Silent(why) = &observed.snapshot { why } else { "it was not asked" };
+            let decision = silent(task, memory, now, instance, why);
+            if decision.status.phase == Some(BackupPhase::Pending) || decision.let_go {
+                return with_deletions(decision, all);
+            }
+            decision
+        }
+        Seen::Unknown => {
+            let error = Trouble::new(
+                format!("the instance manager of {instance} was restarted before the snapshots were taken"),
+                task.doing(),
+                "the next attempt begins by itself; see the restarts and the last state of the pod",
+            );
+            again(task, all, memory, now, &error.to_string())
+        }
+        Seen::Known(run) => {
+            look.memory = Memory { silent_since: None, waiting_since: None, refused: None, ..memory.clone() };
+            match run.state {
+                SnapshotState::Starting => starting(&look, run),
+                SnapshotState::Ready => ready(&look, run),
+                SnapshotState::Stopping => stopping(&look, run),
+                SnapshotState::Stopped => stopped(&look, run),
+                SnapshotState::Failed => {
+                    let unknown = || {
+                        Trouble::new("the instance gave up without saying why", task.doing(), "see the log of the pod")
+                            .to_string()
+                    };
+                    let error = run.error.clone().unwrap_or_else(unknown);
+                    released(again(task, all, memory, now, &error), task)
+                }
+            }
+        }
+    }
+}
+
+/// Waiting for the checkpoint, or for the server to stop.
+fn starting(look: &Look<'_>, run: &SnapshotRun) -> Decision {
+    let text = if run.online { "waiting for the checkpoint that a backup begins with" } else { "stopping the server" };
+    running(look, text.to_owned())
+}
+
+/// Snapshots are taken now.
+fn ready(look: &Look<'_>, run: &SnapshotRun) -> Decision {
+    if look.volumes.is_empty() {
+        let error = Trouble::new(
+            format!("{} has no volume that could be snapshotted", look.instance),
+            look.task.doing(),
+            "see the PersistentVolumeClaims of the instance",
+        );
+        return released(fail(look, &error.to_string()), look.task);
+    }
+    if let Some(failed) = look.volumes.iter().find_map(|(_, standing)| match standing {
+        Standing::Failed(snapshot) => Some(*snapshot),
+        _ => None,
+    }) {
+        return driver_failed(look, failed);
+    }
+    let mut decision = running(look, taking(look));
+    keep_positions(&mut decision, run);
+    for (volume, standing) in &look.volumes {
+        if let Standing::Missing(number) = standing {
+            let plan = plan(look.task, look.cluster, look.instance, volume, *number);
+            let text = format!("VolumeSnapshot {} of {}", plan.name, plan.claim);
+            decision.events.push(Notice::new(Reason::SnapshotCreated, text));
+            if let Some(error) = driver_error(look.all, volume).filter(|_| *number > 1) {
+                let text = format!("snapshot of {}, try {} of 3: {error}", volume.claim, number - 1);
+                decision.events.push(Notice::new(Reason::SnapshotFailed, text));
+            }
+            decision.actions.push(Action::CreateSnapshot(Box::new(plan)));
+        }
+    }
+    if is_cut(&look.volumes) {
+        decision.actions.push(Action::StopSnapshot { instance: look.instance.to_owned() });
+        decision.status.phase = Some(BackupPhase::Finalizing);
+        decision.status.progress = Some("snapshots taken, waiting for WAL".to_owned());
+        decision.status.reason = None;
+        if look.task.phase() != BackupPhase::Finalizing {
+            let text = "the point in time of all snapshots is taken; waiting for the WAL up to the stop";
+            decision.events.push(Notice::new(Reason::BackupFinalizing, text));
+        }
+        elements(&mut decision, look);
+    }
+    decision
+}
+
+/// The stop call is made and WAL waited for, or the server is being started.
+fn stopping(look: &Look<'_>, run: &SnapshotRun) -> Decision {
+    let mut decision = running(look, "snapshots taken, waiting for WAL".to_owned());
+    decision.status.phase = Some(BackupPhase::Finalizing);
+    keep_positions(&mut decision, run);
+    decision.status.reason = if run.online && !run.wal_confirmed {
+        switch_wal(&mut decision, look.cluster, look.instance, look.now)
+    } else {
+        None
+    };
+    decision
+}
+
+/// The instance is done with it: what it said is kept before anything else, since it may forget it.
+fn stopped(look: &Look<'_>, run: &SnapshotRun) -> Decision {
+    let missing = if !is_cut(&look.volumes) {
+        Some("the instance ended before all snapshots were taken")
+    } else if run.online && (run.backup_label.as_deref().unwrap_or_default().is_empty() || run.end_lsn.is_none()) {
+        Some("the instance ended without a backup label")
+    } else if run.online && !run.wal_confirmed {
+        Some("the instance ended before its WAL was in the archive")
+    } else if look.cluster.archive.is_some() && run.snapshot_id.is_none() {
+        Some("the instance ended without a record in the archive")
+    } else {
+        None
+    };
+    if let Some(missing) = missing {
+        let error = Trouble::new(missing, look.task.doing(), "the next attempt begins by itself; see the log of the pod");
+        return released(again(look.task, look.all, &look.memory, look.now, &error.to_string()), look.task);
+    }
+    let mut decision = running(look, "waiting for the snapshots to be ready to use".to_owned());
+    keep_positions(&mut decision, run);
+    elements(&mut decision, look);
+    let status = &mut decision.status;
+    status.phase = Some(BackupPhase::Finalizing);
+    status.reason = None;
+    status.backup_id.clone_from(&run.snapshot_id);
+    // A cold one is whole at the position where the server stopped.
+    status.end_lsn = run.end_lsn.clone().or_else(|| run.begin_lsn.clone()).or_else(|| Some("0/0".to_owned()));
+    status.end_wal.clone_from(&run.end_wal);
+    let encoded = |text: &Option<String>| text.as_ref().filter(|text| !text.is_empty()).map(|text| STANDARD.encode(text));
+    status.backup_label_file = encoded(&run.backup_label);
+    status.tablespace_map_file = encoded(&run.tablespace_map);
+    decision.next = Requeue::After(Duration::from_millis(100));
+    decision
+}
+
+/// All that is left is the driver's: copying what was cut. The instance is not needed any more.
+fn finish(
+    task: &Task,
+    cluster: Option<&ClusterView>,
+    all: &[SnapshotSeen],
+    memory: &Memory,
+    now: DateTime<Utc>,
+) -> Decision {
+    let named = task.status.snapshot_backup_status.as_ref().map(|status| status.elements.as_slice()).unwrap_or_default();
+    let snapshots: Vec<Option<&SnapshotSeen>> =
+        named.iter().map(|element| all.iter().find(|snapshot| snapshot.name == element.name && !snapshot.deleting)).collect();
+    let lost = named.iter().zip(&snapshots).find(|(_, seen)| seen.is_none());
+    if let Some((element, _)) = lost {
+        let error = Trouble::new(
+            format!("VolumeSnapshot {} was deleted before it was ready to use", element.name),
+            task.doing(),
+            "see who deletes VolumeSnapshots in this namespace; the next attempt begins by itself",
+        );
+        return again(task, all, memory, now, &error.to_string());
+    }
+    let snapshots: Vec<&SnapshotSeen> = snapshots.into_iter().flatten().collect();
+    let mut decision = Decision::keep(task, memory, Requeue::After(Duration::from_secs(1)));
+    let annotations = annotations(task);
+    for snapshot in &snapshots {
+        let missing = |(name, value): &&(String, String)| snapshot.annotations.get(name) != Some(value);
+        if annotations.iter().any(|pair| missing(&pair)) {
+            decision.actions.push(Action::Annotate { snapshot: snapshot.name.clone(), annotations: annotations.clone() });
+        }
+    }
+    if !snapshots.iter().all(|snapshot| snapshot.ready) {
+        let waiting = snapshots.iter().find(|snapshot| !snapshot.ready);
+        let until = task.status.started_at.unwrap_or(now) + cluster.map_or(DEADLINE, deadline);
+        let error = waiting.and_then(|snapshot| snapshot.error.clone());
+        let name = waiting.map(|snapshot| snapshot.name.clone()).unwrap_or_default();
+        if now >= until {
+            let error = Trouble::new(
+                error.unwrap_or_else(|| format!("VolumeSnapshot {name} was not ready to use at {}", time(until))),
+                format!("{}, waiting for VolumeSnapshot {name}", task.doing()),
+                "see the storage driver; `volumeSnapshot.deadlineSeconds` of the Cluster is the limit",
+            );
+            return with_deletions(attempt::fail(task, memory, now, error.to_string()), all);
+        }
+        decision.status.reason = error.map(|error| format!("VolumeSnapshot {name}: {error}; waiting until {}", time(until)));
+        decision.next = after((until - now).min(TimeDelta::from_std(LOOK_EVERY).unwrap_or(TimeDelta::seconds(5))));
+        return decision;
+    }
+    // Tries before the ones that count.
+    let named: Vec<&str> = snapshots.iter().map(|snapshot| snapshot.name.as_str()).collect();
+    let rest = all.iter().filter(|snapshot| !named.contains(&snapshot.name.as_str()) && !snapshot.deleting);
+    decision.actions.extend(rest.map(|snapshot| Action::DeleteSnapshot { snapshot: snapshot.name.clone() }));
+    decision.status.phase = Some(BackupPhase::Completed);
+    decision.status.reason = None;
+    decision.status.error = None;
+    decision.status.progress = Some("100%".to_owned());
+    decision.status.stopped_at = Some(now);
+    let text = format!("{} volume snapshots are ready to use: {}", snapshots.len(), named.join(", "));
+    decision.events.push(Notice::new(Reason::BackupCompleted, text));
+    decision.next = Requeue::OnChange;
+    decision.let_go = true;
+    decision
+}
+
+/// What a restore needs, kept on each snapshot too: they may be all that is left.
+fn annotations(task: &Task) -> Vec<(String, String)> {
+    [
+        (names::SNAPSHOT_BACKUP_LABEL, &task.status.backup_label_file),
+        (names::SNAPSHOT_TABLESPACE_MAP, &task.status.tablespace_map_file),
+        (names::SNAPSHOT_ID, &task.status.backup_id),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)))
+    .collect()
+}
+
+/// The limit is over before the instance could end it.
+fn too_late(look: &Look<'_>, observed: &Observed) -> Decision {
+    let driver = look.volumes.iter().find_map(|(volume, standing)| match standing {
+        Standing::Cut(_) | Standing::Ready(_) => None,
+        _ => driver_error(look.all, volume),
+    });
+    let step = match &observed.snapshot {
+        Seen::Known(run) => match run.state {
+            SnapshotState::Starting if run.online => "waiting for the checkpoint that a backup begins with",
+            SnapshotState::Starting => "waiting for the server to stop",
+            SnapshotState::Ready => "waiting for the storage driver to take the snapshots",
+            _ => "waiting for the WAL up to the stop",
+        },
+        _ => "waiting for the instance to answer",
+    };
+    let error = Trouble::new(
+        driver.unwrap_or_else(|| "the snapshots were not taken within their deadline".to_owned()),
+        format!("{}, {step}", look.task.doing()),
+        "see the storage driver and the archiver; `volumeSnapshot.deadlineSeconds` of the Cluster is the limit",
+    );
+    let decision = fail(look, &error.to_string());
+    // An instance that does not answer ends it by its own deadline.
+    if matches!(observed.snapshot, Seen::Silent(_)) { decision } else { released(decision, look.task) }
+}
+
+/// The driver failed at each try.
+fn driver_failed(look: &Look<'_>, snapshot: &SnapshotSeen) -> Decision {
+    let error = Trouble::new(
+        snapshot.error.clone().unwrap_or_else(|| format!("VolumeSnapshot {} was deleted", snapshot.name)),
+        format!("{}, try {} of VolumeSnapshot {}", look.task.doing(), snapshot.number, snapshot.name),
+        "this is the storage driver's own error: see its controller's log, its quota and the VolumeSnapshotClass",
+    );
+    let mut decision = fail(look, &error.to_string());
+    decision.events.push(Notice::new(Reason::SnapshotFailed, first_line(&error.to_string())));
+    released(decision, look.task)
+}
+
+/// The newest error of the driver about a volume.
+fn driver_error(all: &[SnapshotSeen], volume: &Volume) -> Option<String> {
+    let of_it = all.iter().filter(|snapshot| snapshot.claim == volume.claim);
+    of_it.max_by_key(|snapshot| (snapshot.attempt, snapshot.number)).and_then(|snapshot| snapshot.error.clone())
+}
+
+/// Whether the point in time of each volume is taken.
+fn is_cut(volumes: &[(&Volume, Standing<'_>)]) -> bool {
+    !volumes.is_empty()
+        && volumes.iter().all(|(_, standing)| matches!(standing, Standing::Cut(_) | Standing::Ready(_)))
+}
+
+/// What is being waited for while snapshots are taken.
+fn taking(look: &Look<'_>) -> String {
+    let taken = look.volumes.iter().filter(|(_, standing)| matches!(standing, Standing::Cut(_) | Standing::Ready(_)));
+    format!("{} of {} snapshots taken", taken.count(), look.volumes.len())
+}
+
+/// Goes on, looking again soon: the instance is in backup mode, or stopped, meanwhile.
+fn running(look: &Look<'_>, progress: String) -> Decision {
+    let mut decision = Decision::keep(look.task, &look.memory, Requeue::After(Duration::from_millis(500)));
+    decision.status.phase = Some(BackupPhase::Running);
+    let errors: Vec<String> = look
+        .volumes
+        .iter()
+        .filter_map(|(_, standing)| match standing {
+            Standing::Waiting(snapshot) => {
+                Some(format!("VolumeSnapshot {}: {}", snapshot.name, snapshot.error.as_deref()?))
+            }
+            _ => None,
+        })
+        .collect();
+    decision.status.reason = (!errors.is_empty()).then(|| errors.join("; "));
+    decision.status.progress = Some(progress);
+    decision
+}
+
+/// Keeps what the instance said of its position.
+fn keep_positions(decision: &mut Decision, run: &SnapshotRun) {
+    let status = &mut decision.status;
+    status.online = Some(run.online);
+    status.begin_lsn.clone_from(&run.begin_lsn);
+    status.begin_wal.clone_from(&run.begin_wal);
+    status.timeline_id = run.timeline_id;
+}
+
+/// Names the snapshots that count.
+fn elements(decision: &mut Decision, look: &Look<'_>) {
+    let elements = look
+        .volumes
+        .iter()
+        .filter_map(|(volume, standing)| match standing {
+            Standing::Cut(snapshot) | Standing::Ready(snapshot) => {
+                Some(SnapshotElement { name: snapshot.name.clone(), kind: volume.kind.clone() })
+            }
+            _ => None,
+        })
+        .collect();
+    decision.status.snapshot_backup_status = Some(SnapshotStatus { elements });
+}
+
+/// Another attempt, the snapshots of this one deleted.
+fn again(task: &Task, all: &[SnapshotSeen], memory: &Memory, now: DateTime<Utc>, error: &str) -> Decision {
+    with_deletions(attempt::over(task, memory, now, error), all)
+}
+
+/// The end, the snapshots deleted.
+fn fail(look: &Look<'_>, error: &str) -> Decision {
+    with_deletions(attempt::fail(look.task, &look.memory, look.now, error.to_owned()), look.all)
+}
+
+fn with_deletions(mut decision: Decision, all: &[SnapshotSeen]) -> Decision {
+    decision.actions.extend(delete_all(all));
+    decision
+}
+
+/// The instance is released first: its server may be stopped.
+fn released(mut decision: Decision, task: &Task) -> Decision {
+    decision.actions.splice(0..0, attempt::release(task));
+    decision
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! What a decision about backups sees of a cluster: plain values, read once by [`read`](super::backup).
+//!
+//! An instance that does not answer has no `status`, and an instance whose pod is gone is not in the list at all: the
+//! two are different, since a run may go on behind a network fault but not without its pod.
+
+use holdfast_kube_api::cluster::{BackupTarget, BarmanObjectStore, VolumeSnapshotConfiguration};
+use holdfast_kube_api::status_port::{BackupState, InstanceStatus, Role, SnapshotState};
+
+/// A cluster.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ClusterView {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Whether its first instance has its data (`status.systemID`).
+    pub bootstrapped: bool,
+    /// `spec.instances`.
+    pub desired_instances: i32,
+    /// `spec.backup.barmanObjectStore`.
+    pub archive: Option<BarmanObjectStore>,
+    /// `spec.backup.volumeSnapshot`; the defaults when it is absent.
+    pub snapshots: VolumeSnapshotConfiguration,
+    /// `spec.backup.target`.
+    pub target: BackupTarget,
+    /// Its instances that have a pod.
+    pub instances: Vec<InstanceView>,
+}
+
+impl ClusterView {
+    /// An instance that has a pod, by name.
+    pub fn instance(&self, name: &str) -> Option<&InstanceView> {
+        self.instances.iter().find(|instance| instance.name == name)
+    }
+
+    /// The instance that takes writes now, by its own word.
+    pub fn primary(&self) -> Option<&InstanceView> {
+        self.instances.iter().find(|instance| instance.is_usable(Role::Primary))
+    }
+}
+
+/// An instance that has a pod.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct InstanceView {
+    /// Its name, which is its pod's.
+    pub name: String,
+    /// Its number.
+    pub serial: i32,
+    /// The pod's address, once it has one.
+    pub address: Option<String>,
+    /// Whether the pod is being deleted.
+    pub terminating: bool,
+    /// What it says of itself; `None` when it does not answer, or was not asked.
+    pub status: Option<InstanceStatus>,
+    /// Its volumes.
+    pub volumes: Vec<Volume>,
+}
+
+impl InstanceView {
+    /// Whether it is in this role, accepts connections, and will be there for a while.
+    pub fn is_usable(&self, role: Role) -> bool {
+        !self.terminating
+            && self.status.as_ref().is_some_and(|status| status.ready && status.role == Some(role) && !status.diverged)
+    }
+
+    /// The uid of the `Backup` that this instance is busy with.
+    pub fn busy_with(&self) -> Option<&str> {
+        let status = self.status.as_ref()?;
+        let backup = status.backup.as_ref().filter(|run| matches!(run.state, BackupState::Running | BackupState::WaitingForWal));
+        let snapshot = status.snapshot.as_ref().filter(|run| !matches!(run.state, SnapshotState::Stopped | SnapshotState::Failed));
+        backup.map(|run| run.uid.as_str()).or_else(|| snapshot.map(|run| run.uid.as_str()))
+    }
+}
+
+/// A volume of an instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// Name of the claim.
+    pub claim: String,
+    /// `PG_DATA` or `PG_WAL`.
+    pub kind: String,
+}
+
+/// What was learned about something on an instance.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Seen<T> {
+    /// Nobody asked.
+    #[default]
+    NotAsked,
+    /// The instance did not answer, or not usefully: why.
+    Silent(String),
+    /// The instance answered that it knows nothing of it: its manager was started after the request.
+    Unknown,
+    /// The instance's answer.
+    Known(T),
+}

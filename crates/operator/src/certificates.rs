@@ -1,0 +1,145 @@
+//! Each cluster's own authority, and the certificates it signs.
+//!
+//! Keys are ECDSA on P-256, which every supported PostgreSQL takes. The authority is valid for ten years and renewed
+//! with the same key and name in its last year, so that certificates signed before stay valid; the others are valid for
+//! 90 days. Nothing here knows of Kubernetes.
+
+use chrono::{DateTime, Datelike, Duration, NaiveTime, Utc};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+
+const AUTHORITY_DAYS: i64 = 3650;
+const LEAF_DAYS: i64 = 90;
+
+/// A certificate and its key, in PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key, PKCS #8.
+    pub key: String,
+    /// When it ends.
+    pub ends: DateTime<Utc>,
+}
+
+impl std::fmt::Debug for Pair {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Pair").field("key", &"***").field("ends", &self.ends).finish_non_exhaustive()
+    }
+}
+
+/// What a certificate is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purpose {
+    /// A server under these names.
+    Server(Vec<String>),
+    /// A client that is this PostgreSQL role, or the operator.
+    Client(String),
+}
+
+/// A new authority, or the old one renewed when its key is given.
+pub fn authority(name: &str, key: Option<&str>, now: DateTime<Utc>) -> Result<Pair, rcgen::Error> {
+    let key = match key {
+        Some(pem) => KeyPair::from_pem(pem)?,
+        None => KeyPair::generate()?,
+    };
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name = common_name(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let ends = validity(&mut params, AUTHORITY_DAYS, now);
+    let certificate = params.self_signed(&key)?;
+    Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem(), ends })
+}
+
+/// A certificate signed by an authority. A server's is also a client's: instances ask each other.
+pub fn signed(authority: &Pair, purpose: &Purpose, now: DateTime<Utc>) -> Result<Pair, rcgen::Error> {
+    let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
+    let key = KeyPair::generate()?;
+    let mut params = match purpose {
+        Purpose::Server(names) => {
+            let mut params = CertificateParams::new(names.clone())?;
+            params.distinguished_name = common_name(names.first().map_or("server", String::as_str));
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+            params
+        }
+        Purpose::Client(name) => {
+            let mut params = CertificateParams::new(Vec::new())?;
+            params.distinguished_name = common_name(name);
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            params
+        }
+    };
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyAgreement];
+    params.use_authority_key_identifier_extension = true;
+    let ends = validity(&mut params, LEAF_DAYS, now);
+    let certificate = params.signed_by(&key, &issuer)?;
+    Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem(), ends })
+}
+
+fn common_name(name: &str) -> DistinguishedName {
+    let mut all = DistinguishedName::new();
+    // X.509 bounds a common name to 64 characters.
+    all.push(DnType::CommonName, name.chars().take(64).collect::<String>());
+    all
+}
+
+/// Whole days, from yesterday: nodes whose clocks are behind take it too. The end is told.
+fn validity(params: &mut CertificateParams, days: i64, now: DateTime<Utc>) -> DateTime<Utc> {
+    let date = |at: DateTime<Utc>| {
+        rcgen::date_time_ymd(at.year(), u8::try_from(at.month()).unwrap_or(1), u8::try_from(at.day()).unwrap_or(1))
+    };
+    let ends = (now + Duration::days(days)).date_naive().and_time(NaiveTime::MIN).and_utc();
+    params.not_before = date(now - Duration::days(1));
+    params.not_after = date(ends);
+    ends
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+    use super::*;
+    use rustls::RootCertStore;
+    use rustls::client::danger::ServerCertVerifier;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+    use std::sync::Arc;
+
+    fn check(authority: &Pair, leaf: &Pair, name: &str) -> Result<(), rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.certificate.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier =
+            rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        let certificate = CertificateDer::from_pem_slice(leaf.certificate.as_bytes()).unwrap();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        verifier.verify_server_cert(&certificate, &[], &name, &[], UnixTime::now()).map(|_| ())
+    }
+
+    #[test]
+    fn a_server_is_known_by_its_names_only() {
+        let now = Utc::now();
+        let authority = authority("c", None, now).unwrap();
+        let names = vec!["c-rw.ns.svc".to_owned(), "*.c-pods.ns.svc".to_owned()];
+        let leaf = signed(&authority, &Purpose::Server(names), now).unwrap();
+        check(&authority, &leaf, "c-rw.ns.svc").unwrap();
+        check(&authority, &leaf, "c-1.c-pods.ns.svc").unwrap();
+        check(&authority, &leaf, "d-rw.ns.svc").unwrap_err();
+        assert_eq!((leaf.ends - now).num_days(), 89);
+    }
+
+    #[test]
+    fn a_renewed_authority_knows_what_it_signed_before() {
+        let now = Utc::now();
+        let first = authority("c", None, now).unwrap();
+        let leaf = signed(&first, &Purpose::Server(vec!["c-rw".to_owned()]), now).unwrap();
+        let renewed = authority("c", Some(&first.key), now + Duration::days(3)).unwrap();
+        assert_ne!(first.certificate, renewed.certificate);
+        check(&renewed, &leaf, "c-rw").unwrap();
+        let another = authority("c", None, now).unwrap();
+        check(&another, &leaf, "c-rw").unwrap_err();
+    }
+}

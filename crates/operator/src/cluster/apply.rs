@@ -1,0 +1,403 @@
+//! Acting: the status first, then the actions in their order.
+//!
+//! Everything can be repeated: objects are applied by server-side apply, what is made once is "there already" the second
+//! time, and what is deleted is deleted only if it is still the object that was read. Keys and passwords are made here, so
+//! that no decision ever holds one.
+
+use super::decide::{Action, SecretKind, owner, server_names};
+use super::desired::Desired;
+use super::observed::Kind;
+use super::read::{Read, annotation, resource};
+use crate::certificates::{self, Pair, Purpose};
+use crate::context::{Context, FIELD_MANAGER};
+use crate::error::{Error, is_conflict, is_not_found};
+use chrono::{DateTime, Utc};
+use holdfast_kube_api::cluster::ClusterStatus;
+use holdfast_kube_api::names;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use kube::Api;
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// What acting needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Actor<'a> {
+    /// The client.
+    pub context: &'a Context,
+    /// The cluster.
+    pub desired: &'a Desired,
+    /// What was read.
+    pub read: &'a Read,
+    /// The clock, for certificates.
+    pub now: DateTime<Utc>,
+}
+
+/// Writes the status, only if the cluster is still as it was read.
+pub async fn write_status(
+    api: &Api<DynamicObject>,
+    name: &str,
+    resource_version: &str,
+    before: &ClusterStatus,
+    status: &ClusterStatus,
+) -> Result<(), Error> {
+    if before == status {
+        return Ok(());
+    }
+    let encode = |status: &ClusterStatus| {
+        serde_json::to_value(status).map_err(|source| Error::Malformed { what: "the status".to_owned(), source })
+    };
+    let mut patch = encode(status)?;
+    // A merge patch removes what it names as null: fields that were there and are not any more.
+    if let (Some(patch), Value::Object(before)) = (patch.as_object_mut(), encode(before)?) {
+        for (key, old) in before {
+            match patch.get_mut(&key) {
+                None => {
+                    patch.insert(key, Value::Null);
+                }
+                Some(new) => clear_dropped(&old, new),
+            }
+        }
+    }
+    let patch = json!({"metadata": {"resourceVersion": resource_version}, "status": patch});
+    match api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        Ok(_) => Ok(()),
+        Err(error) if is_conflict(&error) => Err(Error::Changed { what: format!("cluster {name}") }),
+        Err(error) => Err(Error::api("write the status", error)),
+    }
+}
+
+/// Names as null what a nested object does not have any more.
+fn clear_dropped(old: &Value, new: &mut Value) {
+    if let (Value::Object(old), Value::Object(new)) = (old, new) {
+        for (key, old) in old {
+            match new.get_mut(key) {
+                None => {
+                    new.insert(key.clone(), Value::Null);
+                }
+                Some(new) => clear_dropped(old, new),
+            }
+        }
+    }
+}
+
+impl Actor<'_> {
+    /// Carries out the actions in their order; the first that fails ends it, and the next reconcile decides anew.
+    pub async fn act(&self, actions: &[Action]) -> Result<(), Error> {
+        let mut authority = None;
+        for action in actions {
+            self.one(action, &mut authority).await?;
+        }
+        Ok(())
+    }
+
+    async fn one(&self, action: &Action, authority: &mut Option<Pair>) -> Result<(), Error> {
+        match action {
+            Action::Apply(kind, object) => self.apply(*kind, object).await,
+            Action::Remove(kind, name) => {
+                let api = self.dynamic(*kind);
+                gone(api.delete(name, &DeleteParams::default()).await.map(drop), || {
+                    format!("delete {} {name}", kind.name())
+                })
+            }
+            Action::Secret(kind) => self.secret(*kind, authority).await,
+            Action::CreateLease => self.create_lease().await,
+            Action::ReleaseLease { holder, resource_version } => self.release_lease(holder, resource_version).await,
+            Action::CreateClaim(claim) => {
+                let api: Api<PersistentVolumeClaim> = self.api();
+                there(api.create(&PostParams::default(), claim).await.map(drop), || "make a claim".to_owned())
+            }
+            Action::GrowClaim { name, size } => {
+                let api: Api<PersistentVolumeClaim> = self.api();
+                let patch = json!({"spec": {"resources": {"requests": {"storage": size}}}});
+                api.patch(name, &PatchParams::default(), &Patch::Merge(patch))
+                    .await
+                    .map(drop)
+                    .map_err(|error| Error::api(format!("grow claim {name} to {size}"), error))
+            }
+            Action::DeleteClaim { name, uid } => {
+                let api: Api<PersistentVolumeClaim> = self.api();
+                gone(api.delete(name, &this_one(uid)).await.map(drop), || format!("delete claim {name}"))
+            }
+            Action::CreatePod(pod) => {
+                let api: Api<Pod> = self.api();
+                there(api.create(&PostParams::default(), pod).await.map(drop), || "make a pod".to_owned())
+            }
+            Action::DeletePod { name, uid } => {
+                let api: Api<Pod> = self.api();
+                gone(api.delete(name, &this_one(uid)).await.map(drop), || format!("delete pod {name}"))
+            }
+            Action::LabelPod { name, labels } => {
+                let api: Api<Pod> = self.api();
+                let patch = json!({"metadata": {"labels": labels}});
+                gone(api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop), || {
+                    format!("label pod {name}")
+                })
+            }
+            Action::Restart { instance } => self.restart(instance).await,
+        }
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.context.client.clone(), &self.desired.namespace)
+    }
+
+    fn dynamic(&self, kind: Kind) -> Api<DynamicObject> {
+        let resource = resource(kind, &self.read.observed.apis);
+        Api::namespaced_with(self.context.client.clone(), &self.desired.namespace, &resource)
+    }
+
+    async fn apply(&self, kind: Kind, object: &Value) -> Result<(), Error> {
+        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        self.dynamic(kind)
+            .patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object))
+            .await
+            .map(drop)
+            .map_err(|error| Error::api(format!("apply {} {name}", kind.name()), error))
+    }
+
+    async fn create_lease(&self) -> Result<(), Error> {
+        let name = names::primary_lease(&self.desired.name);
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {
+                "name": name, "namespace": self.desired.namespace, "ownerReferences": [owner(self.desired)],
+                "labels": {names::CLUSTER_LABEL: self.desired.name},
+            },
+            "spec": {"leaseDurationSeconds": names::LEASE_SECONDS},
+        });
+        let lease: Lease = serde_json::from_value(lease)
+            .map_err(|source| Error::Malformed { what: format!("lease {name}"), source })?;
+        let api: Api<Lease> = self.api();
+        there(api.create(&PostParams::default(), &lease).await.map(drop), || format!("make lease {name}"))
+    }
+
+    /// Compare and swap: a holder that renewed meanwhile keeps it.
+    async fn release_lease(&self, holder: &str, resource_version: &str) -> Result<(), Error> {
+        let name = names::primary_lease(&self.desired.name);
+        let api: Api<Lease> = self.api();
+        let patch = json!({"metadata": {"resourceVersion": resource_version}, "spec": {"holderIdentity": ""}});
+        match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Ok(_) => {
+                tracing::info!(lease = name, holder, "released the lease of an instance whose container has ended");
+                Ok(())
+            }
+            Err(error) if is_conflict(&error) => Err(Error::Changed { what: format!("lease {name}") }),
+            Err(error) => Err(Error::api(format!("release lease {name}"), error)),
+        }
+    }
+
+    async fn restart(&self, instance: &str) -> Result<(), Error> {
+        let refused = |why: String| Error::Instance { instance: instance.to_owned(), why };
+        let client = self.read.instances.as_ref().ok_or_else(|| refused("no certificates yet".to_owned()))?;
+        let pod = self.read.observed.pods.get(instance);
+        let address = pod.and_then(|pod| pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok());
+        let address = address.ok_or_else(|| refused("its pod has no address".to_owned()))?;
+        client.post::<Value>(address, "/restart").await.map(drop).map_err(|error| refused(error.to_string()))
+    }
+
+    async fn secret(&self, kind: SecretKind, authority: &mut Option<Pair>) -> Result<(), Error> {
+        let cluster = &self.desired.name;
+        let name = kind.name(cluster);
+        let fault = |error: rcgen::Error| Error::Certificate { secret: name.clone(), why: error.to_string() };
+        let mut annotations = BTreeMap::new();
+        let data: BTreeMap<&str, String> = match kind {
+            SecretKind::Authority => {
+                let key = self.stored(&name, "ca.key");
+                let pair = certificates::authority(&format!("{cluster} of Holdfast"), key.as_deref(), self.now)
+                    .map_err(fault)?;
+                annotations.insert(annotation::ENDS, pair.ends.to_rfc3339());
+                annotations.insert(annotation::AUTHORITY, fingerprint(&pair));
+                *authority = Some(pair.clone());
+                BTreeMap::from([("ca.crt", pair.certificate), ("ca.key", pair.key)])
+            }
+            SecretKind::Server | SecretKind::Replication | SecretKind::Operator => {
+                let authority = match authority.clone().or_else(|| self.stored_authority()) {
+                    Some(authority) => authority,
+                    None => {
+                        let why = format!("{} has no `ca.crt` and `ca.key`", names::ca_secret(cluster));
+                        return Err(Error::Certificate { secret: name, why });
+                    }
+                };
+                let purpose = match kind {
+                    SecretKind::Server => Purpose::Server(server_names(cluster, &self.desired.namespace)),
+                    SecretKind::Replication => Purpose::Client(names::REPLICATION_USER.to_owned()),
+                    _ => Purpose::Client(names::OPERATOR_USER.to_owned()),
+                };
+                if let Purpose::Server(names) = &purpose {
+                    annotations.insert(annotation::NAMES, super::decide::hash_of_names(names));
+                }
+                let pair = certificates::signed(&authority, &purpose, self.now).map_err(fault)?;
+                annotations.insert(annotation::ENDS, pair.ends.to_rfc3339());
+                if let Some(known) = self.known_fingerprint(&authority) {
+                    annotations.insert(annotation::AUTHORITY, known);
+                }
+                BTreeMap::from([
+                    ("ca.crt", authority.certificate),
+                    ("tls.crt", pair.certificate),
+                    ("tls.key", pair.key),
+                ])
+            }
+            SecretKind::Application => self.application().map_err(|_| no_randomness(&name))?,
+            SecretKind::Superuser => self.login("postgres", "*").map_err(|_| no_randomness(&name))?,
+        };
+        let kubernetes_type = match kind {
+            SecretKind::Authority => "Opaque",
+            SecretKind::Server | SecretKind::Replication | SecretKind::Operator => "kubernetes.io/tls",
+            SecretKind::Application | SecretKind::Superuser => "kubernetes.io/basic-auth",
+        };
+        self.write_secret(&name, kubernetes_type, &annotations, &data).await
+    }
+
+    async fn write_secret(
+        &self,
+        name: &str,
+        kind: &str,
+        annotations: &BTreeMap<&str, String>,
+        data: &BTreeMap<&str, String>,
+    ) -> Result<(), Error> {
+        let inherited = self.desired.spec.inherited_metadata.clone().unwrap_or_default();
+        let mut labels = inherited.labels;
+        labels.insert(names::CLUSTER_LABEL.to_owned(), self.desired.name.clone());
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": kind,
+            "metadata": {
+                "name": name, "namespace": self.desired.namespace, "ownerReferences": [owner(self.desired)],
+                "labels": labels, "annotations": annotations,
+            },
+            "stringData": data,
+        });
+        let api: Api<Secret> = self.api();
+        if self.read.secrets.contains_key(name) {
+            // Renewed: content and facts in one write.
+            let patch = json!({"metadata": {"annotations": annotations}, "stringData": data});
+            return api
+                .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+                .await
+                .map(drop)
+                .map_err(|error| Error::api(format!("renew secret {name}"), error));
+        }
+        let secret: Secret = serde_json::from_value(secret)
+            .map_err(|source| Error::Malformed { what: format!("secret {name}"), source })?;
+        match api.create(&PostParams::default(), &secret).await {
+            Ok(_) => Ok(()),
+            // Somebody else's was first: what was made for it does not fit, so everything is read again.
+            Err(error) if is_conflict(&error) => Err(Error::Changed { what: format!("secret {name}") }),
+            Err(error) => Err(Error::api(format!("make secret {name}"), error)),
+        }
+    }
+
+    fn stored(&self, secret: &str, key: &str) -> Option<String> {
+        let bytes = self.read.secrets.get(secret)?.data.as_ref()?.get(key)?;
+        String::from_utf8(bytes.0.clone()).ok()
+    }
+
+    fn stored_authority(&self) -> Option<Pair> {
+        let name = names::ca_secret(&self.desired.name);
+        let ends = self.read.observed.secrets.get(&name).and_then(|facts| facts.ends).unwrap_or(self.now);
+        Some(Pair { certificate: self.stored(&name, "ca.crt")?, key: self.stored(&name, "ca.key")?, ends })
+    }
+
+    /// What the authority's Secret is known by: nothing for one that was brought, since it carries no annotation.
+    fn known_fingerprint(&self, authority: &Pair) -> Option<String> {
+        let name = names::ca_secret(&self.desired.name);
+        match self.read.observed.secrets.get(&name) {
+            Some(facts) if !facts.owned => facts.authority.clone(),
+            _ => Some(fingerprint(authority)),
+        }
+    }
+
+    fn application(&self) -> Result<BTreeMap<&'static str, String>, aws_lc_rs::error::Unspecified> {
+        let bootstrap = self.desired.spec.bootstrap.clone().unwrap_or_default();
+        let (database, owner) = match (bootstrap.recovery, bootstrap.initdb) {
+            (Some(recovery), _) => (recovery.database, recovery.owner),
+            (None, Some(initdb)) => (initdb.database, initdb.owner),
+            (None, None) => (None, None),
+        };
+        let database = database.or_else(|| owner.clone()).unwrap_or_else(|| "app".to_owned());
+        let owner = owner.unwrap_or_else(|| database.clone());
+        self.login(&owner, &database)
+    }
+
+    fn login(
+        &self,
+        user: &str,
+        database: &str,
+    ) -> Result<BTreeMap<&'static str, String>, aws_lc_rs::error::Unspecified> {
+        let service = names::read_write_service(&self.desired.name);
+        let host = format!("{service}.{}", self.desired.namespace);
+        let password = password()?;
+        let port = names::POSTGRES_PORT;
+        let (user_part, database_part) = (percent(user), percent(database));
+        let path = if database == "*" { String::new() } else { database_part };
+        Ok(BTreeMap::from([
+            ("username", user.to_owned()),
+            ("user", user.to_owned()),
+            ("password", password.clone()),
+            ("dbname", database.to_owned()),
+            ("host", service.clone()),
+            ("port", port.to_string()),
+            ("uri", format!("postgresql://{user_part}:{password}@{host}:{port}/{path}")),
+            ("jdbc-uri", format!("jdbc:postgresql://{host}:{port}/{path}?password={password}&user={user_part}")),
+            ("pgpass", format!("{service}:{port}:{}:{}:{password}\n", pgpass(database), pgpass(user))),
+        ]))
+    }
+}
+
+/// 64 hexadecimal digits: 256 bits, and nothing that a URI or a shell takes apart.
+fn password() -> Result<String, aws_lc_rs::error::Unspecified> {
+    let mut bytes = [0_u8; 32];
+    aws_lc_rs::rand::fill(&mut bytes)?;
+    Ok(hex::encode(bytes))
+}
+
+fn no_randomness(secret: &str) -> Error {
+    Error::Certificate { secret: secret.to_owned(), why: "the system gives no random bytes".to_owned() }
+}
+
+/// The key's fingerprint: a renewed certificate of the same key is the same authority.
+fn fingerprint(authority: &Pair) -> String {
+    super::decide::short_hash(authority.key.as_bytes())
+}
+
+fn percent(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut all = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            all.push(char::from(byte));
+        } else {
+            let _ = write!(all, "%{byte:02X}");
+        }
+    }
+    all
+}
+
+fn pgpass(text: &str) -> String {
+    if text == "*" { text.to_owned() } else { text.replace('\\', "\\\\").replace(':', "\\:") }
+}
+
+fn this_one(uid: &str) -> DeleteParams {
+    DeleteParams::default().preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None })
+}
+
+/// "There already" is done.
+fn there(result: kube::Result<()>, doing: impl FnOnce() -> String) -> Result<(), Error> {
+    match result {
+        Err(error) if !is_conflict(&error) => Err(Error::api(doing(), error)),
+        _ => Ok(()),
+    }
+}
+
+/// "Not there" and "not this one any more" are done.
+fn gone(result: kube::Result<()>, doing: impl FnOnce() -> String) -> Result<(), Error> {
+    match result {
+        Err(error) if !is_not_found(&error) && !is_conflict(&error) => Err(Error::api(doing(), error)),
+        _ => Ok(()),
+    }
+}

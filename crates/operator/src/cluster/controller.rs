@@ -1,0 +1,262 @@
+//! Waking up: the controller of `Cluster`, and one reconcile from beginning to end.
+//!
+//! Woken by the cluster, its pods, claims and Secrets, and by its Lease when the holder changes: the renewals in between
+//! are many and say nothing. The `Cluster` itself is read again at each reconcile.
+
+use super::apply::{Actor, write_status};
+use super::decide::{Action, Decision, Note, Reason, decide};
+use super::desired::Desired;
+use super::memory::Memory;
+use super::read::{Subject, read};
+use crate::context::Context;
+use crate::error::Error;
+use chrono::{SubsecRound, Utc};
+use futures::StreamExt;
+use holdfast_kube_api::{Cluster, ClusterSpec, ClusterStatus, names};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use kube::api::{ApiResource, DynamicObject};
+use kube::runtime::controller::{Action as Requeue, Config, Controller};
+use kube::runtime::events::{Event, EventType};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Api, Resource, ResourceExt};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Clusters that are reconciled at the same time.
+const CONCURRENCY: u16 = 16;
+/// The first wait after an error; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+
+/// Runs until it is cancelled.
+pub async fn run(context: Arc<Context>, cancellation: CancellationToken) {
+    let client = context.client.clone();
+    let kind = ApiResource::erase::<Cluster>(&());
+    let clusters: Api<DynamicObject> = match &context.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &kind),
+        None => Api::all_with(client.clone(), &kind),
+    };
+    let ours = watcher::Config::default().labels(names::CLUSTER_LABEL);
+    let failures: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
+    let holders: Arc<Mutex<HashMap<String, Option<String>>>> = Arc::default();
+    let mapped = |kind: &ApiResource| {
+        let kind = kind.clone();
+        move |labels: Option<&String>, namespace: Option<String>| {
+            let name = labels?.clone();
+            let mut reference = ObjectRef::new_with(&name, kind.clone());
+            reference.namespace = namespace;
+            Some(reference)
+        }
+    };
+    let (of_pod, of_claim, of_secret, of_lease) = (mapped(&kind), mapped(&kind), mapped(&kind), mapped(&kind));
+    let on_error = Arc::clone(&failures);
+    Controller::new_with(clusters, watcher::Config::default(), kind.clone())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .watches(scoped::<Pod>(&context), ours.clone(), move |pod| {
+            of_pod(pod.labels().get(names::CLUSTER_LABEL), pod.namespace())
+        })
+        .watches(scoped::<PersistentVolumeClaim>(&context), ours.clone(), move |claim| {
+            of_claim(claim.labels().get(names::CLUSTER_LABEL), claim.namespace())
+        })
+        .watches(scoped::<Secret>(&context), ours.clone(), move |secret| {
+            of_secret(secret.labels().get(names::CLUSTER_LABEL), secret.namespace())
+        })
+        .watches(scoped::<Lease>(&context), ours, move |lease| {
+            let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
+            let key = format!("{}/{}", lease.namespace().unwrap_or_default(), lease.name_any());
+            let mut holders = holders.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let changed = holders.insert(key, holder.clone()) != Some(holder);
+            drop(holders);
+            changed.then(|| of_lease(lease.labels().get(names::CLUSTER_LABEL), lease.namespace())).flatten()
+        })
+        .graceful_shutdown_on(async move { cancellation.cancelled().await })
+        .run(
+            move |cluster, context| {
+                let failures = Arc::clone(&failures);
+                async move {
+                    let started = Instant::now();
+                    let result = reconcile(&cluster, &context).await;
+                    let category = result.as_ref().err().map(Error::category);
+                    context.metrics.reconciled("Cluster", started.elapsed(), category);
+                    if result.is_ok() {
+                        failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&key(&cluster));
+                    }
+                    result
+                }
+            },
+            move |cluster, error, _| {
+                let mut failures = on_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let count = failures.entry(key(&cluster)).or_default();
+                *count = count.saturating_add(1);
+                let wait = FIRST_WAIT.saturating_mul(1 << (*count - 1).min(5)).min(LONGEST_WAIT);
+                if let Error::Changed { what } = error {
+                    tracing::debug!(cluster = key(&cluster), what, "read again");
+                } else {
+                    tracing::warn!(
+                        cluster = key(&cluster),
+                        error = error.in_full(),
+                        "reconcile did not come to its end"
+                    );
+                }
+                Requeue::requeue(wait)
+            },
+            context,
+        )
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+fn scoped<K>(context: &Context) -> Api<K>
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match &context.namespace {
+        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
+        None => Api::all(context.client.clone()),
+    }
+}
+
+fn key(cluster: &DynamicObject) -> String {
+    format!("{}/{}", cluster.namespace().unwrap_or_default(), cluster.name_any())
+}
+
+async fn reconcile(cached: &DynamicObject, context: &Context) -> Result<Requeue, Error> {
+    let name = cached.name_any();
+    let namespace = cached.namespace().unwrap_or_default();
+    let kind = ApiResource::erase::<Cluster>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &namespace, &kind);
+    let found = api.get_opt(&name).await.map_err(|error| Error::api(format!("read cluster {name}"), error))?;
+    let labels = [("namespace", namespace.as_str()), ("cluster", name.as_str())];
+    let Some(cluster) = found else {
+        context.metrics.forget(&labels);
+        context.forget(&cached.uid().unwrap_or_default());
+        return Ok(Requeue::await_change());
+    };
+    if cluster.meta().deletion_timestamp.is_some() {
+        // Everything goes with its owner.
+        return Ok(Requeue::await_change());
+    }
+    let uid = cluster.uid().unwrap_or_default();
+    let memory = context.memory(&uid);
+    let mut memory = memory.lock().await;
+    let decision = one_pass(&cluster, &api, context, &mut memory).await?;
+
+    let status = &decision.status;
+    context.metrics.set("holdfast_cluster_instances", &labels, f64::from(status.instances));
+    context.metrics.set("holdfast_cluster_ready_instances", &labels, f64::from(status.ready_instances));
+    let ready = status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    context.metrics.set("holdfast_cluster_ready", &labels, if ready { 1.0 } else { 0.0 });
+    Ok(Requeue::requeue(decision.next))
+}
+
+/// Read, validate, decide, write the status, act, tell.
+async fn one_pass(
+    cluster: &DynamicObject,
+    api: &Api<DynamicObject>,
+    context: &Context,
+    memory: &mut Memory,
+) -> Result<Decision, Error> {
+    let desired = desired(cluster, context);
+    let status: ClusterStatus = match cluster.data.get("status") {
+        // A status that is not understood is never taken for an empty one: that would begin the cluster anew.
+        Some(status) => serde_json::from_value(status.clone())
+            .map_err(|source| Error::Malformed { what: format!("the status of cluster {}", desired.name), source })?,
+        None => ClusterStatus::default(),
+    };
+    let subject = Subject {
+        name: &desired.name,
+        namespace: &desired.namespace,
+        uid: &desired.uid,
+        generation: desired.generation,
+        recovery_backup: desired
+            .spec
+            .bootstrap
+            .as_ref()
+            .and_then(|bootstrap| bootstrap.recovery.as_ref()?.backup.as_ref())
+            .map(|backup| backup.name.as_str()),
+    };
+    let read = read(context, subject, status.clone(), memory).await?;
+    let now = Utc::now().trunc_subsecs(3);
+    let decision = decide(&desired, &read.observed, now);
+    let version = cluster.resource_version().unwrap_or_default();
+    write_status(api, &desired.name, &version, &status, &decision.status).await?;
+    for action in &decision.actions {
+        tracing::debug!(cluster = desired.name, namespace = desired.namespace, ?action, "does");
+    }
+    let actor = Actor { context, desired: &desired, read: &read, now };
+    // What rarely changes is looked at again until a look finds nothing to do about it.
+    let settled = !decision.actions.iter().any(|action| matches!(action, Action::Apply(..) | Action::Remove(..)));
+    if read.full {
+        memory.full_look = settled.then(|| (Instant::now(), desired.generation));
+    }
+    let acted = actor.act(&decision.actions).await;
+    for note in &decision.events {
+        tell(cluster, context, memory, note).await;
+    }
+    acted?;
+    Ok(decision)
+}
+
+/// The manifest as it is meant.
+fn desired(cluster: &DynamicObject, context: &Context) -> Desired {
+    let raw = cluster.data.get("spec").cloned().unwrap_or(Value::Null);
+    let (spec, errors) = match serde_json::from_value::<ClusterSpec>(raw) {
+        Ok(spec) => (spec, Vec::new()),
+        Err(error) => (
+            ClusterSpec::default(),
+            vec![super::desired::Complaint {
+                path: "spec".to_owned(),
+                reason: "Malformed".to_owned(),
+                message: error.to_string(),
+            }],
+        ),
+    };
+    Desired {
+        name: cluster.name_any(),
+        namespace: cluster.namespace().unwrap_or_default(),
+        uid: cluster.uid().unwrap_or_default(),
+        generation: cluster.metadata.generation.unwrap_or_default(),
+        spec,
+        errors,
+        warnings: Vec::new(),
+        images: context.images.clone(),
+    }
+}
+
+/// Tells an Event, once.
+async fn tell(cluster: &DynamicObject, context: &Context, memory: &mut Memory, note: &Note) {
+    if !memory.is_news(note, Instant::now()) {
+        return;
+    }
+    let (name, namespace) = (cluster.name_any(), cluster.namespace().unwrap_or_default());
+    let reason = note.reason.name();
+    if note.warning {
+        tracing::warn!(cluster = name, namespace, reason, "{}", note.text);
+    } else {
+        tracing::info!(cluster = name, namespace, reason, "{}", note.text);
+    }
+    context.metrics.add("holdfast_operator_events_total", &[("reason", &reason)], 1.0);
+    if note.reason == Reason::FailingOver {
+        let labels = [("namespace", namespace.as_str()), ("cluster", name.as_str())];
+        context.metrics.add("holdfast_operator_failovers_total", &labels, 1.0);
+    }
+    let event = Event {
+        type_: if note.warning { EventType::Warning } else { EventType::Normal },
+        reason: reason.clone(),
+        // The API takes a kilobyte.
+        note: Some(note.text.chars().take(1000).collect()),
+        action: reason,
+        secondary: None,
+    };
+    let kind = ApiResource::erase::<Cluster>(&());
+    let reference = cluster.object_ref(&kind);
+    if let Err(error) = context.recorder.publish(&event, &reference).await {
+        tracing::debug!(cluster = name, namespace, %error, "an Event could not be told");
+    }
+}

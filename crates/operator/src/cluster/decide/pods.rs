@@ -1,0 +1,114 @@
+//! Pods: one for each instance of the list, under the instance's name; their labels; and away with those of no instance.
+//!
+//! Only the first instance has a pod until it has its data. A primary that is lost gets its pod back only when no other
+//! instance can take over, or has taken over: it comes back as whatever `status.targetPrimary` then says.
+
+use super::{Action, Phase, Plan, pod_template};
+use holdfast_kube_api::names;
+use holdfast_kube_api::status_port::Role;
+use k8s_openapi::api::core::v1::Pod;
+use std::collections::BTreeMap;
+
+pub(super) fn decide(plan: &mut Plan<'_>) {
+    for instance in plan.status.instance_names.clone() {
+        match plan.observed.pods.get(&instance).cloned() {
+            None => create(plan, &instance),
+            Some(pod) => keep(plan, &instance, &pod),
+        }
+    }
+    for (name, pod) in &plan.observed.pods {
+        let ending = pod.metadata.deletion_timestamp.is_some();
+        if plan.status.instance_names.contains(name) {
+            continue;
+        }
+        if let Some(uid) = pod.metadata.uid.clone().filter(|_| !ending) {
+            plan.actions.push(Action::DeletePod { name: name.clone(), uid });
+        }
+        plan.say(Phase::RemovingInstances, format!("{name} is being removed"));
+    }
+}
+
+fn create(plan: &mut Plan<'_>, instance: &str) {
+    let is_target = plan.status.target_primary.as_deref() == Some(instance);
+    let bootstrapped = plan.status.system_id.is_some();
+    let claim = plan.observed.claims.get(instance);
+    if (!bootstrapped && !is_target)
+        || (bootstrapped && is_target && (!plan.primary_may_return || claim.is_none()))
+        || claim.is_some_and(|claim| claim.metadata.deletion_timestamp.is_some())
+    {
+        return;
+    }
+    if let Some(refused) = other_major(plan) {
+        plan.wait_for(
+            format!("pod {instance}: {refused}"),
+            "set spec.imageName to an image of the cluster's own major version",
+            None,
+        );
+        return;
+    }
+    let wal_volume = has_wal_volume(plan, instance);
+    match pod_template::pod(plan, instance, wal_volume) {
+        Ok(pod) => plan.actions.push(Action::CreatePod(Box::new(pod))),
+        Err(error) => plan.wait_for(format!("pod {instance}: {error}"), "correct the manifest", None),
+    }
+    let phase = if bootstrapped { Phase::CreatingInstances } else { Phase::Bootstrapping };
+    plan.say(phase, format!("the pod of {instance} is being made"));
+}
+
+/// PostgreSQL of another major version cannot read the data directory.
+pub(super) fn other_major(plan: &Plan<'_>) -> Option<String> {
+    let (data, image) = (plan.status.postgres_major?, plan.desired.image_major()?);
+    (data != image).then(|| {
+        format!("the image {} is of PostgreSQL {image}, the data of PostgreSQL {data}; major upgrades are not supported yet", plan.desired.image())
+    })
+}
+
+/// Whether an instance has its `pg_wal` on a volume of its own: instances that were made without one stay without.
+pub(super) fn has_wal_volume(plan: &Plan<'_>, instance: &str) -> bool {
+    let made = plan.observed.claims.contains_key(&names::wal_claim(instance));
+    let without = plan.observed.claims.contains_key(instance) && !made;
+    made || (plan.desired.spec.wal_storage.is_some() && !(without && plan.observed.pods.contains_key(instance)))
+}
+
+fn keep(plan: &mut Plan<'_>, instance: &str, pod: &Pod) {
+    if pod.metadata.deletion_timestamp.is_some() {
+        plan.busy = true;
+        return;
+    }
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    let claim_going =
+        plan.observed.claims.get(instance).is_some_and(|claim| claim.metadata.deletion_timestamp.is_some());
+    let is_target = plan.status.target_primary.as_deref() == Some(instance);
+    // A pod that has ended never runs again under `restartPolicy: Always` but by eviction; its name has to be free.
+    if matches!(phase, "Failed" | "Succeeded") || (claim_going && !is_target) {
+        if let Some(uid) = pod.metadata.uid.clone() {
+            plan.actions.push(Action::DeletePod { name: instance.to_owned(), uid });
+        }
+        plan.busy = true;
+        return;
+    }
+    label(plan, instance, pod);
+}
+
+/// The role, as services select by it.
+fn label(plan: &mut Plan<'_>, instance: &str, pod: &Pod) {
+    let labels = pod.metadata.labels.clone().unwrap_or_default();
+    let before = labels.get(names::ROLE_LABEL).map(String::as_str);
+    let is_primary = plan.status.target_primary.as_deref() == Some(instance)
+        && plan.status.current_primary.as_deref() == Some(instance);
+    let said = plan.observed.answer(instance).and_then(|answer| answer.role);
+    let role = match (is_primary, said) {
+        (true, Some(Role::Primary)) => Some(names::PRIMARY),
+        (true, None) => before,
+        (true, Some(Role::Replica)) | (false, _) => plan.status.system_id.as_ref().map(|_| names::REPLICA),
+    };
+    let mut wanted: BTreeMap<String, String> = plan.desired.spec.inherited_metadata.clone().unwrap_or_default().labels;
+    if let Some(role) = role {
+        for key in [names::ROLE_LABEL, names::CNPG_ROLE_LABEL, names::OLD_ROLE_LABEL] {
+            wanted.insert(key.to_owned(), role.to_owned());
+        }
+    }
+    if wanted.iter().any(|(key, value)| labels.get(key) != Some(value)) {
+        plan.actions.push(Action::LabelPod { name: instance.to_owned(), labels: wanted });
+    }
+}

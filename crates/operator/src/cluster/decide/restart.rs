@@ -1,0 +1,66 @@
+//! Instances that run with old settings: restarted, or their pods replaced, one at a time, standbys first.
+//!
+//! Nothing is begun unless every instance is ready and nothing else is in motion. A changed setting that PostgreSQL takes
+//! only at a start is a restart in its pod, on the primary too: some seconds without writes, and no change of roles. A
+//! changed pod template replaces the pod; the primary hands over before its turn, where there is an instance to hand over to.
+
+use super::{Action, Phase, Plan, Reason, pod_template, pods, roles};
+use holdfast_kube_api::names;
+
+pub(super) fn decide(plan: &mut Plan<'_>) {
+    if plan.phase.is_some() || plan.status.system_id.is_none() || !plan.desired.errors.is_empty() {
+        return;
+    }
+    let Some(primary) = plan.status.target_primary.clone() else { return };
+    let mut order: Vec<String> = plan.status.instance_names.iter().filter(|name| **name != primary).cloned().collect();
+    order.push(primary.clone());
+    if pods::other_major(plan).is_none()
+        && let Some(drifted) = order.iter().find(|name| drifted(plan, name)).cloned()
+    {
+        if all_ready(plan, Some(&drifted)) {
+            replace(plan, &drifted, &primary);
+        } else {
+            plan.say(Phase::Restarting, format!("the pod of {drifted} is out of date; waiting for all instances"));
+        }
+        return;
+    }
+    let waits = |name: &String| plan.observed.answer(name).is_some_and(|answer| answer.pending_restart);
+    if let Some(name) = order.iter().find(|name| waits(name)).cloned() {
+        if all_ready(plan, Some(&name)) {
+            plan.note(Reason::Restarting, format!("restarting PostgreSQL of {name} for changed settings"));
+            plan.actions.push(Action::Restart { instance: name.clone() });
+        }
+        plan.say(Phase::Restarting, format!("{name} restarts for changed settings"));
+    }
+}
+
+fn replace(plan: &mut Plan<'_>, name: &str, primary: &str) {
+    if name == primary && plan.status.instance_names.len() > 1 {
+        if !roles::switch_over(plan, "its pod template has changed") {
+            plan.say(Phase::Restarting, format!("the pod of {name} is out of date; no instance can take over"));
+        }
+        return;
+    }
+    let uid = plan.observed.pods.get(name).and_then(|pod| pod.metadata.uid.clone());
+    if let Some(uid) = uid {
+        plan.note(Reason::ReplacingPod, format!("replacing the pod of {name}: its template has changed"));
+        plan.actions.push(Action::DeletePod { name: name.to_owned(), uid });
+        plan.say(Phase::Restarting, format!("the pod of {name} is being replaced"));
+    }
+}
+
+fn drifted(plan: &Plan<'_>, name: &str) -> bool {
+    let Some(pod) = plan.observed.pods.get(name) else { return false };
+    let wal_volume = pods::has_wal_volume(plan, name);
+    let made_from = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(names::TEMPLATE_HASH));
+    made_from.is_some_and(|made_from| *made_from != pod_template::template_hash(plan, name, wal_volume))
+}
+
+/// Whether all instances are ready; one may be excused, since replacing it may be what makes it ready.
+fn all_ready(plan: &Plan<'_>, but: Option<&str>) -> bool {
+    plan.status
+        .instance_names
+        .iter()
+        .filter(|name| Some(name.as_str()) != but)
+        .all(|name| plan.observed.answer(name).is_some_and(|answer| answer.ready))
+}

@@ -1,0 +1,393 @@
+//! Which instance takes writes.
+//!
+//! The operator only names it, in `status.targetPrimary`; the instance becomes the primary when it also holds the Lease,
+//! so that whatever is decided here there is one writer. A failover waits, in this order:
+//!
+//! 1. until the primary is lost: its pod is gone, going or has ended; or it does not answer, or answers that it has
+//!    failed, for long enough
+//! 2. until the Lease is free: released by the primary after PostgreSQL stopped, or not renewed for its time as this
+//!    operator saw it. Only for a container that the kubelet of a ready node says has ended is the Lease taken away.
+//! 3. for the standbys to answer, and to have nothing more to receive, but no longer than [`PATIENCE`]
+//!
+//! and then takes the standby with the most WAL of the highest timeline. A standby that has not yet followed to the
+//! cluster's timeline is not taken while the primary's volume still exists: what was committed is worth waiting for.
+//! A primary that answers and cannot serve is told to step down by the same field, and gives the Lease back itself.
+
+use super::{Action, Phase, Plan, Reason};
+use holdfast_kube_api::names;
+use holdfast_kube_api::status_port::{InstancePhase, InstanceStatus, Role};
+use k8s_openapi::api::core::v1::{ContainerState, Pod};
+use std::time::Duration;
+
+/// How long a failover waits for standbys that do not answer, or are still being sent WAL, after the Lease is free.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a primary may answer without serving, before it is told to step down: crash recovery and restarts take time.
+const UNREADY_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a pod may start, or a manager be silent, before the Lease counts.
+const SILENT_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a promotion may take.
+const PROMOTION_PATIENCE: Duration = Duration::from_secs(90);
+
+/// How an instance is that shall take writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Health {
+    /// It takes writes.
+    Well,
+    /// It answers, and is on its way.
+    OnItsWay(String),
+    /// It answers, and says that it cannot go on.
+    Failed(String),
+    /// Its pod is there and it does not answer.
+    Silent(String),
+    /// It has ended, or is ending.
+    Gone {
+        why: String,
+        /// Its container has ended, says the kubelet of a node that is ready.
+        proven: bool,
+    },
+}
+
+pub(super) fn decide(plan: &mut Plan<'_>) {
+    let Some(target) = plan.status.target_primary.clone() else { return };
+    if plan.status.system_id.is_none() {
+        bootstrap(plan, &target);
+        return;
+    }
+    match health(plan, &target) {
+        Health::Well => settled(plan, &target),
+        Health::OnItsWay(what) => on_its_way(plan, &target, &what),
+        Health::Failed(error) => {
+            plan.warn(Reason::InstanceFailed, format!("{target}: {error}"));
+            step_down(plan, &target, &error, Duration::ZERO);
+        }
+        Health::Silent(why) => lost(plan, &target, &why, SILENT_PATIENCE, false),
+        Health::Gone { why, proven } => lost(plan, &target, &why, Duration::ZERO, proven),
+    }
+}
+
+/// Whether an instance answers as a primary that takes writes.
+pub(super) fn is_writable_primary(plan: &Plan<'_>, instance: &str) -> bool {
+    plan.observed.answer(instance).is_some_and(|answer| answer.role == Some(Role::Primary) && answer.ready)
+}
+
+/// The first instance has its data once it says so as a running primary.
+fn bootstrap(plan: &mut Plan<'_>, target: &str) {
+    let answer = plan.observed.answer(target).cloned();
+    if let Some(answer) = &answer {
+        plan.status.bootstrap.clone_from(&answer.bootstrap);
+    }
+    if let Some(answer) = answer.as_ref().filter(|_| is_writable_primary(plan, target))
+        && answer.system_id.is_some()
+    {
+        plan.status.system_id.clone_from(&answer.system_id);
+        plan.status.bootstrap = None;
+        plan.note(Reason::Bootstrapped, format!("{target} has its data"));
+        settled(plan, target);
+        plan.busy = true;
+        return;
+    }
+    match health(plan, target) {
+        Health::Failed(error) => {
+            plan.warn(Reason::InstanceFailed, format!("{target}: {error}"));
+            let (what, hint) = parts(&error);
+            plan.say(Phase::Bootstrapping, format!("{target}: {what}"));
+            plan.wait_for(format!("{target}: {what}"), hint, None);
+        }
+        Health::OnItsWay(what) | Health::Silent(what) | Health::Gone { why: what, .. } => {
+            plan.say(Phase::Bootstrapping, format!("{target}: {what}"));
+        }
+        Health::Well => plan.say(Phase::Bootstrapping, format!("{target} runs, and did not say its system identifier")),
+    }
+}
+
+/// The instance that shall take writes does.
+fn settled(plan: &mut Plan<'_>, target: &str) {
+    if plan.status.current_primary.as_deref() != Some(target) {
+        if let Some(before) = plan.status.current_primary.clone() {
+            plan.note(Reason::NewPrimary, format!("{target} takes writes now, {before} did before"));
+        } else {
+            plan.note(Reason::NewPrimary, format!("{target} takes writes"));
+        }
+        plan.status.current_primary = Some(target.to_owned());
+        plan.status.current_primary_timestamp = Some(plan.now);
+        plan.busy = true;
+    }
+    if let Some(answer) = plan.observed.answer(target) {
+        plan.status.timeline_id = answer.timeline_id.or(plan.status.timeline_id);
+        plan.status.postgres_major = answer.postgres_major.or(plan.status.postgres_major);
+    }
+}
+
+fn on_its_way(plan: &mut Plan<'_>, target: &str, what: &str) {
+    if plan.status.current_primary.as_deref() == Some(target) {
+        plan.say(Phase::PrimaryDown, format!("{target} does not take writes: {what}"));
+        let delay = delay(plan).max(UNREADY_PATIENCE);
+        step_down(plan, target, what, delay);
+        return;
+    }
+    plan.say(switching_phase(plan), format!("{target} is becoming the primary: {what}"));
+    match plan.observed.lease.as_ref().and_then(|lease| lease.holder.clone()) {
+        Some(holder) if holder != target => {
+            let limit = lease_limit(plan);
+            plan.wait_for(
+                format!("Lease {}: held by {holder}", names::primary_lease(&plan.desired.name)),
+                format!(
+                    "{holder} gives it back once its PostgreSQL has stopped, or loses it when it does not renew it"
+                ),
+                limit,
+            );
+        }
+        _ => {}
+    }
+    if plan.observed.ill_for > PROMOTION_PATIENCE {
+        step_down(plan, target, what, PROMOTION_PATIENCE);
+    }
+}
+
+/// A primary that answers and cannot serve: another one is named, and it steps down by itself.
+fn step_down(plan: &mut Plan<'_>, target: &str, why: &str, patience: Duration) {
+    let (what, hint) = parts(why);
+    let ready = candidates(plan, target);
+    let Some(best) = ready.first().cloned() else {
+        plan.say(Phase::PrimaryDown, format!("{target}: {what}; no other instance can take over"));
+        plan.wait_for(format!("{target}: {what}"), hint, None);
+        return;
+    };
+    if plan.observed.ill_for < patience {
+        plan.wait_for(
+            format!("{target}: {what}"),
+            format!("{best} takes over if this lasts"),
+            Some(patience.saturating_sub(plan.observed.ill_for)),
+        );
+        return;
+    }
+    choose(plan, target, &best, &what);
+}
+
+/// A primary that is gone, or does not answer.
+fn lost(plan: &mut Plan<'_>, target: &str, why: &str, patience: Duration, proven: bool) {
+    plan.primary_may_return = true;
+    let lease_name = names::primary_lease(&plan.desired.name);
+    let others = plan.status.instance_names.len() > 1;
+    if !others {
+        plan.say(Phase::PrimaryDown, format!("{target}: {why}; it is the only instance"));
+        return;
+    }
+    plan.say(Phase::FailingOver, format!("{target} is lost: {why}"));
+    let patience = patience.max(delay(plan));
+    if plan.observed.ill_for < patience {
+        plan.primary_may_return = false;
+        plan.wait_for(
+            format!("{target}: {why}"),
+            "another instance takes over if this lasts",
+            Some(patience.saturating_sub(plan.observed.ill_for)),
+        );
+        return;
+    }
+    let Some(lease) = plan.observed.lease.clone() else {
+        plan.wait_for(format!("Lease {lease_name}"), "it is being made", None);
+        return;
+    };
+    let Some(free_for) = lease.free_for else {
+        plan.primary_may_return = false;
+        let holder = lease.holder.clone().unwrap_or_default();
+        if proven && holder == target {
+            plan.actions.push(Action::ReleaseLease { holder, resource_version: lease.resource_version.clone() });
+            return;
+        }
+        let limit = lease_limit(plan);
+        plan.wait_for(
+            format!("Lease {lease_name}: held by {holder}"),
+            format!("{holder} may still take writes: it gives the lease back when it has stopped, or loses it by not renewing it"),
+            limit,
+        );
+        return;
+    };
+    let ready = candidates(plan, target);
+    if free_for < PATIENCE
+        && let Some(waiting) = hesitation(plan, target)
+    {
+        plan.primary_may_return = false;
+        plan.wait_for(waiting, "the instance with the most WAL is chosen", Some(PATIENCE.saturating_sub(free_for)));
+        return;
+    }
+    match ready.first().cloned() {
+        Some(best) => choose(plan, target, &best, why),
+        None => {
+            plan.warn(Reason::NoCandidate, format!("{target} is lost ({why}) and no other instance can take over"));
+            plan.wait_for(
+                format!("{target}, or another instance with its data"),
+                "no standby answers that has followed the primary to its timeline; the primary's pod is started again on its volume. If that volume is lost, delete its claim to accept the most advanced standby",
+                None,
+            );
+        }
+    }
+}
+
+/// A standby that may still have something to say, or to receive.
+fn hesitation(plan: &Plan<'_>, target: &str) -> Option<String> {
+    for name in plan.status.instance_names.iter().filter(|name| *name != target) {
+        let Some(pod) = plan.observed.pods.get(name) else { continue };
+        if is_ending(pod) || !is_running(pod) || !node_is_ready(plan, pod) {
+            continue;
+        }
+        match plan.observed.answer(name) {
+            None => return Some(format!("{name}: it does not answer yet")),
+            Some(answer) if answer.receiving => return Some(format!("{name}: it is still receiving WAL")),
+            Some(_) => {}
+        }
+    }
+    None
+}
+
+/// Names the new primary.
+fn choose(plan: &mut Plan<'_>, before: &str, best: &str, why: &str) {
+    plan.status.target_primary = Some(best.to_owned());
+    plan.status.target_primary_timestamp = Some(plan.now);
+    let answer = plan.observed.answer(best);
+    let at = answer.and_then(|answer| answer.lsn.clone()).unwrap_or_default();
+    let timeline = answer.and_then(|answer| answer.timeline_id).unwrap_or_default();
+    plan.warn(
+        Reason::FailingOver,
+        format!("{before} is lost ({why}): {best} takes over at {at} on timeline {timeline}"),
+    );
+    plan.say(Phase::FailingOver, format!("{best} takes over from {before}"));
+    plan.busy = true;
+}
+
+/// Hands over on purpose, for the sake of an ordered restart.
+pub(super) fn switch_over(plan: &mut Plan<'_>, why: &str) -> bool {
+    let Some(target) = plan.status.target_primary.clone() else { return false };
+    let Some(best) = candidates(plan, &target).first().cloned() else { return false };
+    plan.status.target_primary = Some(best.clone());
+    plan.status.target_primary_timestamp = Some(plan.now);
+    plan.note(Reason::SwitchingOver, format!("{target} hands over to {best}: {why}"));
+    plan.say(Phase::SwitchingOver, format!("{target} hands over to {best}"));
+    true
+}
+
+/// Instances that could take over, the best first: highest timeline, most WAL, lowest number.
+fn candidates(plan: &Plan<'_>, target: &str) -> Vec<String> {
+    let primary_volume_exists =
+        plan.observed.claims.get(target).is_some_and(|claim| claim.metadata.deletion_timestamp.is_none());
+    let fits = |answer: &InstanceStatus| {
+        answer.system_id == plan.status.system_id
+            && !answer.diverged
+            && matches!(answer.phase, InstancePhase::Running | InstancePhase::StartingPostgres)
+            && answer.role != Some(Role::Primary)
+            && answer.lsn.is_some()
+            && (answer.timeline_id >= plan.status.timeline_id || !primary_volume_exists)
+    };
+    let mut all: Vec<_> = plan
+        .status
+        .instance_names
+        .iter()
+        .filter(|name| *name != target)
+        .filter(|name| plan.observed.pods.get(*name).is_some_and(|pod| !is_ending(pod)))
+        .filter_map(|name| Some((name, plan.observed.answer(name).filter(|answer| fits(answer))?)))
+        .map(|(name, answer)| {
+            let serial = names::serial(&plan.desired.name, name).unwrap_or(i32::MAX);
+            let lsn = answer.lsn.as_deref().and_then(parse_lsn).unwrap_or_default();
+            ((answer.timeline_id, lsn, std::cmp::Reverse(serial)), name.clone())
+        })
+        .collect();
+    all.sort();
+    all.into_iter().rev().map(|(_, name)| name).collect()
+}
+
+fn health(plan: &Plan<'_>, name: &str) -> Health {
+    let gone = |why: &str, proven| Health::Gone { why: why.to_owned(), proven };
+    let Some(pod) = plan.observed.pods.get(name) else { return gone("its pod does not exist", false) };
+    let node_ready = node_is_ready(plan, pod);
+    let ended = container_state(pod).and_then(|state| state.terminated.as_ref()).map(|ended| ended.exit_code);
+    if pod.metadata.deletion_timestamp.is_some() {
+        return gone("its pod is being deleted", ended.is_some() && node_ready);
+    }
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    if matches!(phase, "Failed" | "Succeeded") {
+        return gone("its pod has ended", ended.is_some() && node_ready);
+    }
+    if plan.observed.claims.get(name).is_some_and(|claim| claim.metadata.deletion_timestamp.is_some()) {
+        return Health::Failed("its volume is being deleted".to_owned());
+    }
+    match plan.observed.answers.get(name) {
+        Some(Ok(answer)) => match answer.phase {
+            InstancePhase::Failed => Health::Failed(answer.error.clone().unwrap_or_else(|| answer.message.clone())),
+            _ if answer.role == Some(Role::Primary) && answer.ready => Health::Well,
+            _ => Health::OnItsWay(if answer.message.is_empty() {
+                format!("{:?}", answer.phase).to_lowercase()
+            } else {
+                answer.message.clone()
+            }),
+        },
+        Some(Err(why)) if is_running(pod) && node_ready => Health::Silent(format!("it does not answer ({why})")),
+        _ if !node_ready => Health::Silent("its node is not ready".to_owned()),
+        _ if ended.is_some() => Health::Silent("its container has ended and is started again".to_owned()),
+        _ => Health::Silent("its pod is being started".to_owned()),
+    }
+}
+
+fn switching_phase(plan: &Plan<'_>) -> Phase {
+    let before = plan.status.current_primary.as_ref();
+    if before.is_some_and(|before| plan.observed.answer(before).is_some()) {
+        Phase::SwitchingOver
+    } else {
+        Phase::FailingOver
+    }
+}
+
+fn delay(plan: &Plan<'_>) -> Duration {
+    Duration::from_secs(plan.desired.spec.failover_delay.and_then(|delay| u64::try_from(delay).ok()).unwrap_or(0))
+}
+
+/// When a lease that is not renewed any more is free.
+fn lease_limit(plan: &Plan<'_>) -> Option<Duration> {
+    let lease = plan.observed.lease.as_ref()?;
+    let all = Duration::from_secs(u64::from(names::LEASE_SECONDS.unsigned_abs()));
+    Some(all.saturating_sub(lease.unchanged_for))
+}
+
+fn is_ending(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+fn is_running(pod: &Pod) -> bool {
+    container_state(pod).is_some_and(|state| state.running.is_some())
+}
+
+fn container_state(pod: &Pod) -> Option<&ContainerState> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    statuses.iter().find(|status| status.name == names::CONTAINER)?.state.as_ref()
+}
+
+fn node_is_ready(plan: &Plan<'_>, pod: &Pod) -> bool {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+    node.and_then(|node| plan.observed.nodes.get(node)).copied().unwrap_or(false)
+}
+
+/// What happened, and the hint, of an error in three lines.
+pub(super) fn parts(error: &str) -> (String, String) {
+    let mut what = Vec::new();
+    let mut hint = String::new();
+    for line in error.lines() {
+        if let Some(text) = line.trim().strip_prefix("hint:") {
+            text.trim().clone_into(&mut hint);
+        } else if let Some(text) = line.trim().strip_prefix("error:") {
+            what.insert(0, text.trim().to_owned());
+        } else if let Some(text) = line.trim().strip_prefix("while:") {
+            what.push(format!("while {}", text.trim()));
+        } else if !line.trim().is_empty() {
+            what.push(line.trim().to_owned());
+        }
+    }
+    if hint.is_empty() {
+        "see the log of the pod".clone_into(&mut hint);
+    }
+    (what.join(", "), hint)
+}
+
+/// An LSN as PostgreSQL writes it, to compare.
+pub(super) fn parse_lsn(text: &str) -> Option<u64> {
+    let (high, low) = text.split_once('/')?;
+    Some((u64::from(u32::from_str_radix(high, 16).ok()?) << 32) | u64::from(u32::from_str_radix(low, 16).ok()?))
+}

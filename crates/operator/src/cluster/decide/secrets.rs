@@ -1,0 +1,131 @@
+//! Which Secrets are missing, or hold a certificate that ends soon.
+//!
+//! Only facts are looked at; keys and passwords are made when the action is carried out. A Secret that exists and is not
+//! the operator's own is left alone, whatever it holds: people bring their own authority or passwords that way.
+
+use super::{Action, Plan, Reason};
+use chrono::Duration;
+use holdfast_kube_api::names;
+
+/// Certificates are renewed this many days before their end. They are made for 90 days, and CAs for ten years.
+const RENEW_DAYS: i64 = 30;
+
+/// The Secrets of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SecretKind {
+    /// The cluster's authority.
+    Authority,
+    /// Certificate of PostgreSQL and of the status port.
+    Server,
+    /// Certificate of the standbys.
+    Replication,
+    /// Certificate that the operator shows.
+    Operator,
+    /// User, password and URI of the application.
+    Application,
+    /// Password of `postgres`.
+    Superuser,
+}
+
+impl SecretKind {
+    /// Its name.
+    pub fn name(self, cluster: &str) -> String {
+        match self {
+            Self::Authority => names::ca_secret(cluster),
+            Self::Server => names::server_secret(cluster),
+            Self::Replication => names::replication_secret(cluster),
+            Self::Operator => names::operator_secret(cluster),
+            Self::Application => names::application_secret(cluster),
+            Self::Superuser => names::superuser_secret(cluster),
+        }
+    }
+}
+
+pub(super) fn decide(plan: &mut Plan<'_>) {
+    let cluster = plan.desired.name.clone();
+    let missing = |plan: &Plan<'_>, kind: SecretKind| !plan.observed.secrets.contains_key(&kind.name(&cluster));
+
+    let authority = plan.observed.secrets.get(&names::ca_secret(&cluster)).cloned();
+    let renew_authority = authority.as_ref().is_none_or(|facts| facts.owned && ends_soon(plan, facts.ends, 365));
+    if renew_authority {
+        plan.actions.push(Action::Secret(SecretKind::Authority));
+    }
+    let names = server_names(&cluster, &plan.desired.namespace);
+    for kind in [SecretKind::Server, SecretKind::Replication, SecretKind::Operator] {
+        let facts = plan.observed.secrets.get(&kind.name(&cluster));
+        let renew = facts.is_none_or(|facts| {
+            facts.owned
+                && (ends_soon(plan, facts.ends, RENEW_DAYS)
+                    || authority.as_ref().is_some_and(|authority| authority.authority != facts.authority)
+                    || (kind == SecretKind::Server && facts.names.as_deref() != Some(&hash_of_names(&names))))
+        });
+        if renew {
+            if facts.is_some() {
+                plan.note(Reason::CertificateRenewed, format!("the certificate in {} is renewed", kind.name(&cluster)));
+            }
+            plan.actions.push(Action::Secret(kind));
+        }
+    }
+    if wants_application(plan) && missing(plan, SecretKind::Application) {
+        plan.actions.push(Action::Secret(SecretKind::Application));
+    }
+    let spec = &plan.desired.spec;
+    if spec.enable_superuser_access && spec.superuser_secret.is_none() && missing(plan, SecretKind::Superuser) {
+        plan.actions.push(Action::Secret(SecretKind::Superuser));
+    }
+}
+
+/// Whether the application's Secret is the operator's to make: always for a new cluster, and for a recovery that names
+/// its application's database or owner, unless the manifest brings one.
+fn wants_application(plan: &Plan<'_>) -> bool {
+    match &plan.desired.spec.bootstrap {
+        Some(bootstrap) => match (&bootstrap.initdb, &bootstrap.recovery) {
+            (_, Some(recovery)) => {
+                recovery.secret.is_none() && (recovery.database.is_some() || recovery.owner.is_some())
+            }
+            (Some(initdb), None) => initdb.secret.is_none(),
+            (None, None) => true,
+        },
+        None => true,
+    }
+}
+
+fn ends_soon(plan: &Plan<'_>, ends: Option<chrono::DateTime<chrono::Utc>>, days: i64) -> bool {
+    ends.is_none_or(|ends| ends - Duration::days(days) < plan.now)
+}
+
+/// The names that the server's certificate is for.
+pub fn server_names(cluster: &str, namespace: &str) -> Vec<String> {
+    let services = [
+        names::read_write_service(cluster),
+        names::read_only_service(cluster),
+        names::read_service(cluster),
+        names::headless_service(cluster),
+    ];
+    let mut all = Vec::new();
+    for service in services {
+        for suffix in suffixes(namespace) {
+            all.push(format!("{service}{suffix}"));
+        }
+    }
+    for suffix in suffixes(namespace) {
+        all.push(format!("*.{}{suffix}", names::headless_service(cluster)));
+    }
+    all
+}
+
+/// The forms in which the name of a service is written.
+fn suffixes(namespace: &str) -> [String; 4] {
+    [String::new(), format!(".{namespace}"), format!(".{namespace}.svc"), format!(".{namespace}.svc.cluster.local")]
+}
+
+/// What a server certificate's Secret remembers of its names.
+pub(crate) fn hash_of_names(names: &[String]) -> String {
+    short_hash(names.join(",").as_bytes())
+}
+
+/// Sixteen hexadecimal digits that stand for some bytes.
+pub(crate) fn short_hash(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    hex::encode(digest.as_ref().get(..8).unwrap_or_default())
+}

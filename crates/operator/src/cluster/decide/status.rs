@@ -1,0 +1,260 @@
+//! What a person reads: counts, each instance in a few words, what is waited for, conditions.
+
+use super::roles::parts;
+use super::{Phase, Plan, Reason};
+use crate::cluster::observed::Answer;
+use chrono::{DateTime, Utc};
+use holdfast_kube_api::cluster::InstanceSummary;
+use holdfast_kube_api::names;
+use holdfast_kube_api::status_port::{InstancePhase, Role};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+pub(super) fn decide(plan: &mut Plan<'_>) {
+    counts(plan);
+    let refused = refused(plan);
+    if refused {
+        let texts: Vec<String> =
+            plan.desired.errors.iter().map(|error| format!("{}: {}", error.path, error.message)).collect();
+        plan.say(Phase::SpecRefused, texts.join("; "));
+        // Nothing is in motion: it waits for another manifest.
+        plan.busy = plan.status.system_id.is_some() && plan.status.ready_instances < plan.status.instances;
+    }
+    for name in plan.status.instance_names.clone() {
+        look_at(plan, &name);
+    }
+    if plan.status.system_id.is_some() {
+        let (ready, all) = (plan.status.ready_instances, plan.status.instances);
+        let wanted = plan.desired.spec.instances;
+        if ready < all || all < wanted {
+            plan.say(Phase::WaitingForInstances, format!("{ready} of {wanted} instances are ready"));
+        }
+    }
+    archive(plan);
+    ready_condition(plan);
+}
+
+fn counts(plan: &mut Plan<'_>) {
+    plan.status.selector = Some(format!("{}={}", names::CLUSTER_LABEL, plan.desired.name));
+    plan.status.instances = i32::try_from(plan.status.instance_names.len()).unwrap_or(i32::MAX);
+    let mut summaries = std::collections::BTreeMap::new();
+    for name in &plan.status.instance_names {
+        summaries.insert(name.clone(), summary(plan, name));
+    }
+    plan.status.ready_instances = i32::try_from(summaries.values().filter(|one| one.ready).count()).unwrap_or(i32::MAX);
+    plan.status.instances_status = summaries;
+    let primary = plan.status.current_primary.clone();
+    if let Some(answer) = primary.and_then(|primary| plan.observed.answer(&primary))
+        && answer.recoverability.is_some()
+    {
+        plan.status.recoverability.clone_from(&answer.recoverability);
+    }
+}
+
+fn summary(plan: &Plan<'_>, name: &str) -> InstanceSummary {
+    match plan.observed.answers.get(name) {
+        Some(Ok(answer)) => InstanceSummary {
+            role: answer.role.map(|role| match role {
+                Role::Primary => names::PRIMARY.to_owned(),
+                Role::Replica => names::REPLICA.to_owned(),
+            }),
+            ready: answer.ready,
+            timeline_id: answer.timeline_id,
+            // The position moves all the time; a status that moves with it would never be quiet.
+            lsn: None,
+            message: message(answer.error.as_deref(), &answer.message),
+        },
+        other => InstanceSummary { message: Some(silence(plan, name, other)), ..InstanceSummary::default() },
+    }
+}
+
+fn message(error: Option<&str>, message: &str) -> Option<String> {
+    match error {
+        Some(error) => Some(parts(error).0),
+        None => Some(message.to_owned()).filter(|message| !message.is_empty()),
+    }
+}
+
+fn silence(plan: &Plan<'_>, name: &str, answer: Option<&Answer>) -> String {
+    match plan.observed.pods.get(name) {
+        None => "no pod".to_owned(),
+        Some(pod) if pod.metadata.deletion_timestamp.is_some() => "its pod is being deleted".to_owned(),
+        Some(pod) => match (waiting_reason(pod), answer) {
+            (Some((reason, _)), _) => reason,
+            (None, Some(Err(error))) if pod_started(pod) => format!("does not answer: {error}"),
+            (None, _) => "its pod is being started".to_owned(),
+        },
+    }
+}
+
+/// What keeps an instance from being ready, if somebody can do something about it.
+fn look_at(plan: &mut Plan<'_>, name: &str) {
+    if let Some(answer) = plan.observed.answer(name) {
+        if answer.phase == InstancePhase::Failed {
+            let (what, hint) = parts(answer.error.as_deref().unwrap_or(&answer.message));
+            plan.say(Phase::InstanceFailed, format!("{name}: {what}"));
+            plan.wait_for(format!("{name}: {what}"), hint, None);
+        } else if answer.phase == InstancePhase::Waiting {
+            plan.wait_for(format!("{name}: {}", answer.message), "it goes on by itself when that is there", None);
+        }
+        return;
+    }
+    for claim in [name.to_owned(), names::wal_claim(name)] {
+        let pending =
+            plan.observed.claims.get(&claim).is_some_and(|claim| {
+                claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Pending")
+            });
+        let trouble = plan.observed.troubles.get(&claim).cloned();
+        if pending && let Some(trouble) = trouble {
+            plan.wait_for(
+                format!("PersistentVolumeClaim {claim}: {trouble}"),
+                "check the storage class and its provisioner",
+                None,
+            );
+            return;
+        }
+    }
+    let Some(pod) = plan.observed.pods.get(name).cloned() else { return };
+    if let Some(why) = unschedulable(&pod) {
+        plan.wait_for(
+            format!("pod {name}: {why}"),
+            "make room on the nodes, or change resources, affinity or tolerations of the cluster",
+            None,
+        );
+    } else if let Some((reason, why)) = waiting_reason(&pod) {
+        let hint = match reason.as_str() {
+            "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => {
+                "check spec.imageName and spec.imagePullSecrets"
+            }
+            "CrashLoopBackOff" => "see the log of the pod: kubectl logs --previous",
+            _ => "see the events of the pod: kubectl describe pod",
+        };
+        plan.wait_for(format!("pod {name}: {reason}: {why}"), hint, None);
+    } else if let Some(trouble) = plan.observed.troubles.get(name).cloned()
+        && !pod_started(&pod)
+    {
+        plan.wait_for(format!("pod {name}: {trouble}"), "see the events of the pod: kubectl describe pod", None);
+    }
+}
+
+/// The scheduler's own words.
+fn unschedulable(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let scheduled =
+        conditions.iter().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
+    Some(scheduled.message.clone().unwrap_or_else(|| scheduled.reason.clone().unwrap_or_default()))
+}
+
+/// Why a container does not start, where that is more than "in a moment".
+fn waiting_reason(pod: &Pod) -> Option<(String, String)> {
+    let status = pod.status.as_ref()?;
+    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    containers
+        .filter_map(|container| container.state.as_ref()?.waiting.as_ref())
+        .filter_map(|waiting| Some((waiting.reason.clone()?, waiting.message.clone().unwrap_or_default())))
+        .find(|(reason, _)| !matches!(reason.as_str(), "PodInitializing" | "ContainerCreating"))
+}
+
+fn pod_started(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
+}
+
+/// Whether the manifest is refused.
+fn refused(plan: &mut Plan<'_>) -> bool {
+    let (errors, warnings) = (&plan.desired.errors, &plan.desired.warnings);
+    let list = |all: &[crate::cluster::desired::Complaint]| {
+        all.iter().map(|one| format!("{}: {}", one.path, one.message)).collect::<Vec<_>>().join("; ")
+    };
+    let (status, reason, text) = match (errors.first(), warnings.first()) {
+        (Some(first), _) => ("False", first.reason.clone(), list(errors)),
+        (None, Some(_)) => ("True", "AcceptedWithWarnings".to_owned(), list(warnings)),
+        (None, None) => ("True", "Accepted".to_owned(), "every field is followed".to_owned()),
+    };
+    let refused = !errors.is_empty();
+    let notes: Vec<(Reason, String)> = errors
+        .iter()
+        .map(|one| (Reason::SpecRefused, format!("{}: {}", one.path, one.message)))
+        .chain(warnings.iter().map(|one| (Reason::SpecWarning, format!("{}: {}", one.path, one.message))))
+        .collect();
+    for (reason, text) in notes {
+        plan.warn(reason, text);
+    }
+    condition(plan, "SpecAccepted", status, &reason, &text);
+    refused
+}
+
+fn archive(plan: &mut Plan<'_>) {
+    let configured = plan.desired.spec.backup.as_ref().is_some_and(|backup| backup.barman_object_store.is_some());
+    if !configured {
+        plan.status.conditions.retain(|condition| condition.type_ != "ContinuousArchiving");
+        return;
+    }
+    let before = plan
+        .observed
+        .status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == "ContinuousArchiving")
+        .map(|condition| condition.status.clone());
+    let primary = plan.status.current_primary.clone();
+    let Some(state) =
+        primary.and_then(|primary| plan.observed.answer(&primary)).and_then(|answer| answer.archive.clone())
+    else {
+        if before.is_none() {
+            condition(plan, "ContinuousArchiving", "Unknown", "NoPrimary", "no primary has said yet");
+        }
+        return;
+    };
+    if state.working {
+        if before.as_deref() == Some("False") {
+            plan.note(Reason::ArchivingWorks, "the archive takes WAL again");
+        }
+        condition(plan, "ContinuousArchiving", "True", "Working", "WAL is archived as it is finished");
+    } else {
+        let (what, hint) = parts(state.error.as_deref().unwrap_or("the last segment was not archived"));
+        if before.as_deref() != Some("False") {
+            plan.warn(Reason::ArchivingFails, format!("WAL is not archived: {what}"));
+        }
+        condition(plan, "ContinuousArchiving", "False", "Failing", &format!("{what}. {hint}"));
+        plan.wait_for(format!("the archive: {what}"), hint, None);
+    }
+}
+
+fn ready_condition(plan: &mut Plan<'_>) {
+    let phase = plan.phase.as_ref().map_or(Phase::Healthy, |(phase, _)| *phase);
+    let well = super::instances::primary_is_well(plan);
+    let text = plan.phase.as_ref().map_or_else(|| "all instances are as wished".to_owned(), |(_, text)| text.clone());
+    let enough = plan.status.ready_instances >= plan.desired.spec.instances;
+    if well && enough {
+        condition(plan, "Ready", "True", "ClusterIsReady", "the primary takes writes and all instances are ready");
+    } else {
+        let reason = format!("{phase:?}");
+        condition(plan, "Ready", "False", &reason, &text);
+    }
+}
+
+fn condition(plan: &mut Plan<'_>, kind: &str, status: &str, reason: &str, message: &str) {
+    let before = plan.status.conditions.iter().find(|condition| condition.type_ == kind);
+    let since = match before {
+        Some(before) if before.status == status => before.last_transition_time.clone(),
+        _ => time(plan.now),
+    };
+    let fresh = Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: if reason.is_empty() { "Unspecified".to_owned() } else { reason.to_owned() },
+        message: message.to_owned(),
+        last_transition_time: since,
+        observed_generation: Some(plan.desired.generation),
+    };
+    match plan.status.conditions.iter_mut().find(|condition| condition.type_ == kind) {
+        Some(before) => *before = fresh,
+        None => plan.status.conditions.push(fresh),
+    }
+}
+
+/// To the whole second, as Kubernetes writes times.
+fn time(at: DateTime<Utc>) -> Time {
+    Time(Timestamp::from_second(at.timestamp()).unwrap_or_default())
+}

@@ -1,0 +1,1 @@
+//! Tables: one valid cluster, one thing changed, what is done.

@@ -1,0 +1,163 @@
+//! Claims: one for the data directory of each instance, one more where WAL has a volume of its own.
+//!
+//! A claim is made once and never changed, but for its size, which can grow. It is deleted only when its instance has
+//! left the list, its pod is gone, and the list is as long as it shall be.
+
+use super::{Action, Plan, Reason};
+use holdfast_kube_api::cluster::StorageConfiguration;
+use holdfast_kube_api::names;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, TypedLocalObjectReference};
+use serde_json::{Value, json};
+
+/// Where a manifest names no size.
+const DEFAULT_SIZE: &str = "1Gi";
+
+pub(super) fn decide(plan: &mut Plan<'_>) {
+    let sources = sources(plan);
+    for instance in plan.status.instance_names.clone() {
+        let first = plan.status.system_id.is_none() && plan.status.target_primary.as_ref() == Some(&instance);
+        // The data of a primary that is lost for good is not replaced by an empty volume under its name; others join.
+        let lost_primary = plan.status.system_id.is_some() && plan.status.target_primary.as_ref() == Some(&instance);
+        let (data_source, wal_source) = if first { sources.clone() } else { (None, None) };
+        let storage = plan.desired.spec.storage.clone().unwrap_or_default();
+        let labels = |role| [(names::INSTANCE_LABEL, instance.clone()), (names::VOLUME_LABEL, String::from(role))];
+        if plan.status.system_id.is_none() && !first {
+            continue;
+        }
+        if !lost_primary || plan.observed.claims.contains_key(&instance) {
+            claim(plan, &instance, &storage, data_source, &labels(names::PG_DATA));
+        } else {
+            plan.wait_for(
+                format!("PersistentVolumeClaim {instance}: it is gone, and with it the data of the primary"),
+                "recover into a new cluster from the archive; an existing cluster never begins again with an empty volume",
+                None,
+            );
+        }
+        if let Some(storage) = plan.desired.spec.wal_storage.clone() {
+            let existed_without = plan.observed.claims.contains_key(&instance)
+                && plan.observed.pods.contains_key(&instance)
+                && !plan.observed.claims.contains_key(&names::wal_claim(&instance));
+            if !existed_without && (!lost_primary || plan.observed.claims.contains_key(&instance)) {
+                claim(plan, &names::wal_claim(&instance), &storage, wal_source, &labels(names::PG_WAL));
+            }
+        }
+    }
+    clean_up(plan);
+}
+
+/// What the first instance's volumes are made from.
+fn sources(plan: &Plan<'_>) -> (Option<TypedLocalObjectReference>, Option<TypedLocalObjectReference>) {
+    let snapshots = plan
+        .desired
+        .spec
+        .bootstrap
+        .as_ref()
+        .and_then(|bootstrap| bootstrap.recovery.as_ref())
+        .and_then(|recovery| recovery.volume_snapshots.clone());
+    snapshots.map_or((None, None), |snapshots| (Some(snapshots.storage), snapshots.wal_storage))
+}
+
+fn claim(
+    plan: &mut Plan<'_>,
+    name: &str,
+    storage: &StorageConfiguration,
+    source: Option<TypedLocalObjectReference>,
+    labels: &[(&str, String)],
+) {
+    let size = storage.size.clone().or_else(|| template_size(storage)).unwrap_or_else(|| DEFAULT_SIZE.to_owned());
+    if let Some(stands) = plan.observed.claims.get(name) {
+        grow(plan, name, &stands.clone(), storage, &size);
+        return;
+    }
+    let mut spec = serde_json::to_value(storage.pvc_template.clone().unwrap_or_default()).unwrap_or_else(|_| json!({}));
+    if spec.get("accessModes").is_none() {
+        spec["accessModes"] = json!(["ReadWriteOnce"]);
+    }
+    spec["resources"] = json!({"requests": {"storage": size}});
+    if let Some(class) = &storage.storage_class {
+        spec["storageClassName"] = json!(class);
+    }
+    if let Some(source) = source {
+        spec["dataSource"] = json!(source);
+    }
+    let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let object = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": plan.metadata(name, &labels), "spec": spec,
+    });
+    match serde_json::from_value::<PersistentVolumeClaim>(object) {
+        Ok(claim) => plan.actions.push(Action::CreateClaim(Box::new(claim))),
+        Err(error) => plan.wait_for(format!("PersistentVolumeClaim {name}"), error.to_string(), None),
+    }
+}
+
+fn template_size(storage: &StorageConfiguration) -> Option<String> {
+    let template = serde_json::to_value(storage.pvc_template.as_ref()?).ok()?;
+    template.pointer("/resources/requests/storage").and_then(Value::as_str).map(str::to_owned)
+}
+
+fn grow(plan: &mut Plan<'_>, name: &str, stands: &PersistentVolumeClaim, storage: &StorageConfiguration, size: &str) {
+    if storage.resize_in_use_volumes == Some(false) || !plan.desired.errors.is_empty() {
+        return;
+    }
+    let requested = stands
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage"))
+        .map(|quantity| quantity.0.clone());
+    let (Some(requested), Some(wanted)) = (requested.as_deref().and_then(bytes), bytes(size)) else { return };
+    if wanted > requested {
+        plan.note(Reason::GrowingVolume, format!("volume {name} grows to {size}"));
+        plan.actions.push(Action::GrowClaim { name: name.to_owned(), size: size.to_owned() });
+    }
+}
+
+/// Claims of instances that have left the list.
+fn clean_up(plan: &mut Plan<'_>) {
+    let wanted = usize::try_from(plan.desired.spec.instances).unwrap_or(1);
+    if plan.status.instance_names.len() < wanted.max(1) || plan.status.system_id.is_none() {
+        return;
+    }
+    for (name, claim) in &plan.observed.claims {
+        let instance = name.strip_suffix("-wal").filter(|_| !plan.status.instance_names.contains(name)).unwrap_or(name);
+        let Some(serial) = names::serial(&plan.desired.name, instance) else { continue };
+        let listed = plan.status.instance_names.iter().any(|other| other == instance);
+        let done = claim.metadata.deletion_timestamp.is_some();
+        if listed || done || plan.observed.pods.contains_key(instance) || serial > plan.status.latest_generated_node {
+            continue;
+        }
+        if let Some(uid) = claim.metadata.uid.clone() {
+            plan.actions.push(Action::DeleteClaim { name: name.clone(), uid });
+        }
+    }
+}
+
+/// A quantity of Kubernetes in bytes.
+pub(super) fn bytes(quantity: &str) -> Option<u128> {
+    let text = quantity.trim();
+    let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u128 = match unit {
+        "" => 1,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        "Ti" => 1 << 40,
+        "Pi" => 1 << 50,
+        "Ei" => 1 << 60,
+        "k" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "T" => 1_000_000_000_000,
+        "P" => 1_000_000_000_000_000,
+        "E" => 1_000_000_000_000_000_000,
+        _ => return None,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let mut all = whole.checked_mul(factor)?;
+    if !fraction.is_empty() {
+        let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+        all = all.checked_add(fraction.parse::<u128>().ok()?.checked_mul(factor)? / scale)?;
+    }
+    Some(all)
+}

@@ -1,0 +1,118 @@
+//! What is remembered of each cluster between two reconciles: by this operator's own monotonic clock, so that no wall
+//! clock, its own or another machine's, has a say in who may take writes.
+//!
+//! It starts empty with each operator, and whatever it does not know it treats as seen just now: a restart makes a
+//! failover slower, never earlier.
+
+use super::decide::Note;
+use super::observed::{Observed, PrimaryLease};
+use holdfast_kube_api::names;
+use holdfast_kube_api::status_port::Role;
+use k8s_openapi::api::coordination::v1::Lease;
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+/// The same Event is not told again within this time.
+const QUIET: Duration = Duration::from_secs(600);
+
+/// What is remembered of one cluster.
+#[derive(Debug, Default)]
+pub struct Memory {
+    lease: Option<SeenLease>,
+    ill_since: Option<Instant>,
+    target: Option<String>,
+    last_answer: BTreeMap<String, Instant>,
+    told: HashMap<Note, Instant>,
+    /// When the objects that rarely change were last read in full, and for which generation.
+    pub(crate) full_look: Option<(Instant, i64)>,
+}
+
+#[derive(Debug)]
+struct SeenLease {
+    version: String,
+    since: Instant,
+    free_since: Option<Instant>,
+}
+
+impl Memory {
+    /// Looks at the Lease. It is free when nobody holds it, or when it has not changed for its time while it was looked at.
+    pub fn look_at_lease(&mut self, lease: &Lease, now: Instant) -> PrimaryLease {
+        let version = lease.metadata.resource_version.clone().unwrap_or_default();
+        let spec = lease.spec.clone().unwrap_or_default();
+        let holder = spec.holder_identity.filter(|holder| !holder.is_empty());
+        let seen = match &mut self.lease {
+            Some(seen) if seen.version == version => seen,
+            seen => seen.insert(SeenLease { version: version.clone(), since: now, free_since: None }),
+        };
+        let unchanged_for = now.saturating_duration_since(seen.since);
+        let time = Duration::from_secs(u64::from(names::LEASE_SECONDS.unsigned_abs()));
+        if holder.is_none() || unchanged_for >= time {
+            seen.free_since.get_or_insert(now);
+        } else {
+            seen.free_since = None;
+        }
+        let free_for = seen.free_since.map(|since| now.saturating_duration_since(since));
+        PrimaryLease { holder, unchanged_for, resource_version: version, free_for }
+    }
+
+    /// Notes who answered, and since when the instance that shall take writes does not.
+    pub fn look_at_answers(&mut self, observed: &mut Observed, now: Instant) {
+        for (name, answer) in &observed.answers {
+            let last = self.last_answer.entry(name.clone()).or_insert(now);
+            if answer.is_ok() {
+                *last = now;
+            }
+            observed.silent_for.insert(name.clone(), now.saturating_duration_since(*last));
+        }
+        self.last_answer.retain(|name, _| observed.pods.contains_key(name));
+        let target = observed.status.target_primary.clone();
+        if self.target != target {
+            self.target.clone_from(&target);
+            self.ill_since = None;
+        }
+        let well = target.as_ref().is_some_and(|target| {
+            let ending = observed.pods.get(target).is_none_or(|pod| pod.metadata.deletion_timestamp.is_some());
+            let answer = observed.answer(target);
+            !ending && answer.is_some_and(|answer| answer.role == Some(Role::Primary) && answer.ready)
+        });
+        if well {
+            self.ill_since = None;
+        } else {
+            let since = *self.ill_since.get_or_insert(now);
+            observed.ill_for = now.saturating_duration_since(since);
+        }
+    }
+
+    /// Whether an Event is news.
+    pub fn is_news(&mut self, note: &Note, now: Instant) -> bool {
+        self.told.retain(|_, at| now.saturating_duration_since(*at) < QUIET);
+        self.told.insert(note.clone(), now).is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::coordination::v1::LeaseSpec;
+
+    fn lease(version: &str, holder: &str) -> Lease {
+        let mut lease = Lease::default();
+        lease.metadata.resource_version = Some(version.to_owned());
+        lease.spec = Some(LeaseSpec { holder_identity: Some(holder.to_owned()), ..LeaseSpec::default() });
+        lease
+    }
+
+    #[test]
+    fn a_lease_is_free_when_released_or_long_unchanged() {
+        let mut memory = Memory::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(memory.look_at_lease(&lease("1", "c-1"), at(0)).free_for, None);
+        assert_eq!(memory.look_at_lease(&lease("1", "c-1"), at(9)).free_for, None);
+        assert_eq!(memory.look_at_lease(&lease("2", "c-1"), at(10)).free_for, None, "it was renewed");
+        assert_eq!(memory.look_at_lease(&lease("2", "c-1"), at(20)).free_for, Some(Duration::ZERO));
+        assert_eq!(memory.look_at_lease(&lease("2", "c-1"), at(23)).free_for, Some(Duration::from_secs(3)));
+        assert_eq!(memory.look_at_lease(&lease("3", "c-1"), at(24)).free_for, None, "it came back");
+        assert_eq!(memory.look_at_lease(&lease("4", ""), at(25)).free_for, Some(Duration::ZERO), "released");
+    }
+}

@@ -1,0 +1,356 @@
+//! Reading: the cluster's objects, its Lease, and what its instances say.
+//!
+//! Pods, claims, Secrets and the Lease are read from the API server each time, never from a cache: a failover must not
+//! rest on what was true before. Objects that rarely change are read when the generation changed, when something was done
+//! about them, and once in a while. The Lease is read **before** the instances are asked, so that an answer of a standby
+//! is never older than the moment at which the Lease was seen free.
+
+use super::memory::Memory;
+use super::observed::{Answer, Apis, BudgetApi, Kind, Observed, SecretFacts};
+use crate::context::Context;
+use crate::error::{Error, is_not_found};
+use crate::status_client::StatusClient;
+use futures::future::{join_all, try_join_all};
+use holdfast_kube_api::{Backup, names};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod, Secret};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::{Api, ResourceExt};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// An API server that takes longer is away.
+const API_TIMEOUT: Duration = Duration::from_secs(8);
+/// Objects that rarely change are read this often.
+const FULL_LOOK: Duration = Duration::from_secs(60);
+/// What the API server knows is asked this often: CRDs are installed while it runs.
+const APIS: Duration = Duration::from_secs(300);
+/// Annotations of the operator's Secrets.
+pub(crate) mod annotation {
+    /// When the certificate ends, RFC 3339.
+    pub(crate) const ENDS: &str = "holdfast.dev/certificateEnds";
+    /// Fingerprint of the authority's key.
+    pub(crate) const AUTHORITY: &str = "holdfast.dev/authority";
+    /// Hash of the certificate's names.
+    pub(crate) const NAMES: &str = "holdfast.dev/certificateNames";
+}
+
+/// What was read, with what acting on it needs and deciding does not.
+#[derive(Debug)]
+pub struct Read {
+    /// For the decision.
+    pub observed: Observed,
+    /// The Secrets, by name.
+    pub secrets: BTreeMap<String, Secret>,
+    /// A client for the instances, once there are certificates.
+    pub instances: Option<StatusClient>,
+    /// Whether objects that rarely change were read.
+    pub full: bool,
+}
+
+/// The cluster that is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its uid.
+    pub uid: &'a str,
+    /// The generation of its spec.
+    pub generation: i64,
+    /// The `Backup` it is recovered from.
+    pub recovery_backup: Option<&'a str>,
+}
+
+/// Reads everything but the status, which the caller has.
+pub async fn read(
+    context: &Context,
+    subject: Subject<'_>,
+    status: holdfast_kube_api::ClusterStatus,
+    memory: &mut Memory,
+) -> Result<Read, Error> {
+    let client = &context.client;
+    let namespace = subject.namespace;
+    let of_cluster = ListParams::default().labels(&format!("{}={}", names::CLUSTER_LABEL, subject.name));
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
+    let lease_name = names::primary_lease(subject.name);
+
+    let (pods, claims, lease, apis) = timely("reading the cluster's pods", async {
+        tokio::try_join!(
+            async { pods.list(&of_cluster).await.map_err(|error| Error::api("list pods", error)) },
+            async { claims.list(&of_cluster).await.map_err(|error| Error::api("list claims", error)) },
+            async {
+                leases.get_opt(&lease_name).await.map_err(|error| Error::api("read the lease of the primary", error))
+            },
+            apis(context),
+        )
+    })
+    .await?;
+    let secrets = timely("reading the cluster's secrets", read_secrets(&secrets, subject.name)).await?;
+
+    let now = Instant::now();
+    let mut observed = Observed { status, apis, ..Observed::default() };
+    observed.lease = lease.map(|lease| memory.look_at_lease(&lease, now));
+    observed.pods = pods.into_iter().map(|pod| (pod.name_any(), pod)).collect();
+    observed.claims = claims.into_iter().map(|claim| (claim.name_any(), claim)).collect();
+    observed.secrets = secrets.iter().map(|(name, secret)| (name.clone(), facts(secret, subject.uid))).collect();
+
+    let instances = status_client(subject, &secrets);
+    let full = memory.full_look.is_none_or(|(at, generation)| {
+        generation != subject.generation || now.saturating_duration_since(at) > FULL_LOOK
+    });
+    let ask = ask_all(instances.as_ref(), &observed.pods);
+    let objects =
+        async { if full { read_objects(context, namespace, &of_cluster, &apis).await.map(Some) } else { Ok(None) } };
+    let (answers, objects, nodes, troubles, store) = timely("reading the cluster's objects", async {
+        let (answers, objects, nodes, troubles, store) = tokio::join!(
+            ask,
+            objects,
+            nodes(context, &observed.pods),
+            troubles(context, namespace, &observed),
+            recovery_store(context, namespace, subject.recovery_backup),
+        );
+        Ok((answers, objects?, nodes?, troubles?, store?))
+    })
+    .await?;
+    observed.answers = answers;
+    observed.nodes = nodes;
+    observed.troubles = troubles;
+    observed.recovery_store = store;
+    if let Some(objects) = objects {
+        observed.objects = objects;
+        observed.objects_read = true;
+    }
+    memory.look_at_answers(&mut observed, now);
+    Ok(Read { observed, secrets, instances, full })
+}
+
+async fn timely<T>(doing: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::time::timeout(API_TIMEOUT, work)
+        .await
+        .unwrap_or_else(|_| Err(Error::Slow { doing: doing.to_owned(), seconds: API_TIMEOUT.as_secs() }))
+}
+
+/// The Secrets under the names that are the cluster's, whoever made them: people bring their own under these names.
+async fn read_secrets(api: &Api<Secret>, cluster: &str) -> Result<BTreeMap<String, Secret>, Error> {
+    let wanted = [
+        names::ca_secret(cluster),
+        names::server_secret(cluster),
+        names::replication_secret(cluster),
+        names::operator_secret(cluster),
+        names::application_secret(cluster),
+        names::superuser_secret(cluster),
+    ];
+    let found = try_join_all(wanted.into_iter().map(|name| async move {
+        let secret = api.get_opt(&name).await.map_err(|error| Error::api(format!("read secret {name}"), error))?;
+        Ok::<_, Error>(secret.map(|secret| (name, secret)))
+    }))
+    .await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+fn facts(secret: &Secret, cluster_uid: &str) -> SecretFacts {
+    let annotations = secret.annotations();
+    SecretFacts {
+        owned: secret.owner_references().iter().any(|owner| owner.uid == cluster_uid),
+        ends: annotations.get(annotation::ENDS).and_then(|text| text.parse().ok()),
+        authority: annotations.get(annotation::AUTHORITY).cloned(),
+        names: annotations.get(annotation::NAMES).cloned(),
+        keys: secret.data.iter().flatten().map(|(key, _)| key.clone()).collect(),
+    }
+}
+
+fn status_client(subject: Subject<'_>, secrets: &BTreeMap<String, Secret>) -> Option<StatusClient> {
+    let value = |secret: String, key: &str| Some(secrets.get(&secret)?.data.as_ref()?.get(key)?.0.as_slice());
+    let authority = value(names::ca_secret(subject.name), "ca.crt")?;
+    let certificate = value(names::operator_secret(subject.name), "tls.crt")?;
+    let key = value(names::operator_secret(subject.name), "tls.key")?;
+    match StatusClient::new(subject.name, subject.namespace, authority, certificate, key) {
+        Ok(client) => Some(client),
+        Err(error) => {
+            tracing::warn!(
+                cluster = subject.name,
+                namespace = subject.namespace,
+                error,
+                "cannot use the operator's certificate"
+            );
+            None
+        }
+    }
+}
+
+async fn ask_all(client: Option<&StatusClient>, pods: &BTreeMap<String, Pod>) -> BTreeMap<String, Answer> {
+    let asked = pods.iter().map(|(name, pod)| async move { (name.clone(), ask(client, pod).await) });
+    join_all(asked).await.into_iter().collect()
+}
+
+async fn ask(client: Option<&StatusClient>, pod: &Pod) -> Answer {
+    let client = client.ok_or_else(|| "the cluster has no certificates yet".to_owned())?;
+    let status = pod.status.as_ref();
+    let address =
+        status.and_then(|status| status.pod_ip.as_ref()).ok_or_else(|| "its pod has no address yet".to_owned())?;
+    let address = address.parse().map_err(|_| format!("its pod's address {address} is not understood"))?;
+    if !container_runs(pod) {
+        return Err("its container does not run".to_owned());
+    }
+    let answer = client.status(address).await.map_err(|error| error.to_string())?;
+    if pod.uid().is_some_and(|uid| uid != answer.pod_uid) {
+        return Err(format!("another pod answers at its address: {}", answer.pod_uid));
+    }
+    Ok(answer)
+}
+
+/// Asking a container that does not run only costs the time of the connection attempt.
+fn container_runs(pod: &Pod) -> bool {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    statuses.into_iter().flatten().any(|status| {
+        status.name == names::CONTAINER && status.state.as_ref().is_some_and(|state| state.running.is_some())
+    })
+}
+
+async fn nodes(context: &Context, pods: &BTreeMap<String, Pod>) -> Result<BTreeMap<String, bool>, Error> {
+    let api: Api<Node> = Api::all(context.client.clone());
+    let mut wanted: Vec<String> = pods.values().filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let found = try_join_all(wanted.into_iter().map(|name| {
+        let api = api.clone();
+        async move {
+            let node = api.get_opt(&name).await.map_err(|error| Error::api(format!("read node {name}"), error))?;
+            let ready =
+                node.and_then(|node| node.status).and_then(|status| status.conditions).is_some_and(|conditions| {
+                    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+                });
+            Ok::<_, Error>((name, ready))
+        }
+    }))
+    .await?;
+    Ok(found.into_iter().collect())
+}
+
+/// The newest warning about each pod or claim that waits for others.
+async fn troubles(context: &Context, namespace: &str, observed: &Observed) -> Result<BTreeMap<String, String>, Error> {
+    let pending = |phase: Option<&String>| phase.is_some_and(|phase| phase == "Pending");
+    let pods =
+        observed.pods.iter().filter(|(_, pod)| pending(pod.status.as_ref().and_then(|status| status.phase.as_ref())));
+    let claims = observed
+        .claims
+        .iter()
+        .filter(|(_, claim)| pending(claim.status.as_ref().and_then(|status| status.phase.as_ref())));
+    let waiting: Vec<(&str, &String)> =
+        pods.map(|(name, _)| ("Pod", name)).chain(claims.map(|(name, _)| ("PersistentVolumeClaim", name))).collect();
+    if waiting.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let api: Api<Event> = Api::namespaced(context.client.clone(), namespace);
+    let mut all = BTreeMap::new();
+    for (kind, name) in waiting {
+        let about = format!("involvedObject.kind={kind},involvedObject.name={name},type=Warning");
+        let events = api
+            .list(&ListParams::default().fields(&about))
+            .await
+            .map_err(|error| Error::api(format!("list events of {name}"), error))?;
+        let newest = events.into_iter().max_by_key(|event| {
+            let time = event.last_timestamp.as_ref().map(|time| time.0);
+            time.or(event.event_time.as_ref().map(|time| time.0)).or(event.creation_timestamp().map(|time| time.0))
+        });
+        if let Some(message) = newest.and_then(|event| event.message) {
+            all.insert(name.clone(), message);
+        }
+    }
+    Ok(all)
+}
+
+async fn recovery_store(
+    context: &Context,
+    namespace: &str,
+    backup: Option<&str>,
+) -> Result<Option<holdfast_kube_api::cluster::BarmanObjectStore>, Error> {
+    let Some(backup) = backup else { return Ok(None) };
+    let api: Api<Backup> = Api::namespaced(context.client.clone(), namespace);
+    let backup = api.get_opt(backup).await.map_err(|error| Error::api(format!("read backup {backup}"), error))?;
+    Ok(backup.and_then(|backup| backup.status?.barman_object_store))
+}
+
+async fn read_objects(
+    context: &Context,
+    namespace: &str,
+    of_cluster: &ListParams,
+    apis: &Apis,
+) -> Result<BTreeMap<(Kind, String), Value>, Error> {
+    let mut kinds = vec![Kind::Service, Kind::ServiceAccount, Kind::Role, Kind::RoleBinding];
+    if apis.disruption_budget.is_some() {
+        kinds.push(Kind::PodDisruptionBudget);
+    }
+    if apis.pod_monitor {
+        kinds.push(Kind::PodMonitor);
+    }
+    let lists = try_join_all(kinds.into_iter().map(|kind| async move {
+        let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), namespace, &resource(kind, apis));
+        let list = api.list(of_cluster).await.map_err(|error| Error::api(format!("list {}s", kind.name()), error))?;
+        Ok::<_, Error>((kind, list))
+    }))
+    .await?;
+    let mut all = BTreeMap::new();
+    for (kind, list) in lists {
+        for object in list {
+            let name = object.name_any();
+            let value = serde_json::to_value(&object)
+                .map_err(|source| Error::Malformed { what: format!("{} {name}", kind.name()), source })?;
+            all.insert((kind, name), without_type(value));
+        }
+    }
+    Ok(all)
+}
+
+/// Lists do not repeat version and kind in each item; what is compared with it names them.
+fn without_type(mut value: Value) -> Value {
+    if let Some(map) = value.as_object_mut() {
+        map.remove("apiVersion");
+        map.remove("kind");
+        map.remove("types");
+    }
+    value
+}
+
+/// How a kind is addressed.
+pub(crate) fn resource(kind: Kind, apis: &Apis) -> ApiResource {
+    let (group, version, plural) = kind.resource(apis);
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind.name()), plural)
+}
+
+/// What the API server knows beyond what every version does.
+async fn apis(context: &Context) -> Result<Apis, Error> {
+    let mut known = context.apis.lock().await;
+    if let Some((at, apis)) = known.as_ref()
+        && at.elapsed() < APIS
+    {
+        return Ok(*apis);
+    }
+    let client = &context.client;
+    let knows = |version: &'static str, plural: &'static str| async move {
+        match client.list_api_group_resources(version).await {
+            Ok(list) => Ok(list.resources.iter().any(|resource| resource.name == plural)),
+            Err(error) if is_not_found(&error) => Ok(false),
+            Err(error) => Err(Error::api(format!("ask for {version}"), error)),
+        }
+    };
+    let (v1, v1beta1, pod_monitor) = tokio::try_join!(
+        knows("policy/v1", "poddisruptionbudgets"),
+        knows("policy/v1beta1", "poddisruptionbudgets"),
+        knows("monitoring.coreos.com/v1", "podmonitors"),
+    )?;
+    let disruption_budget = match (v1, v1beta1) {
+        (true, _) => Some(BudgetApi::V1),
+        (false, true) => Some(BudgetApi::V1Beta1),
+        (false, false) => None,
+    };
+    let apis = Apis { disruption_budget, pod_monitor };
+    *known = Some((Instant::now(), apis));
+    Ok(apis)
+}

@@ -1,0 +1,206 @@
+//! Which operator is in charge: leader election by a Lease.
+//!
+//! The holder renews it; another takes it over once it has been seen unchanged for its whole time by the taker's own
+//! clock. A holder that could not renew for [`GIVE_UP`] ends itself: it stops before anybody else may begin. What the
+//! operators do is safe even if two overlap, by resource versions; the election keeps them from getting in each other's way.
+
+use crate::error::{Error, is_conflict, is_not_found};
+use chrono::{DateTime, SubsecRound, Utc};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::PostParams;
+use serde_json::json;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// How long a Lease holds without being renewed.
+const TIME: Duration = Duration::from_secs(15);
+/// Between two renewals, or two looks.
+const RENEW: Duration = Duration::from_secs(3);
+/// A holder that cannot renew stops after this.
+const GIVE_UP: Duration = Duration::from_secs(10);
+
+/// What was seen of the Lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Who holds it; nobody when it was released.
+    pub holder: Option<String>,
+    /// For how long it has been unchanged.
+    pub unchanged_for: Duration,
+}
+
+/// What to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It does not exist.
+    Create,
+    /// It is free, or one's own: write it.
+    Take,
+    /// Another holds it.
+    Wait,
+}
+
+/// Decides.
+pub fn step(seen: Option<&Seen>, me: &str) -> Step {
+    match seen {
+        None => Step::Create,
+        Some(Seen { holder: None, .. }) => Step::Take,
+        Some(Seen { holder: Some(holder), .. }) if holder == me => Step::Take,
+        Some(seen) if seen.unchanged_for >= TIME => Step::Take,
+        Some(_) => Step::Wait,
+    }
+}
+
+/// One's own candidacy.
+#[derive(Debug)]
+pub struct Election {
+    api: Api<Lease>,
+    name: String,
+    me: String,
+    seen: Option<(String, Instant)>,
+}
+
+impl Election {
+    /// A candidacy under an identity that nobody else has.
+    pub fn new(api: Api<Lease>, name: impl Into<String>, me: impl Into<String>) -> Self {
+        Self { api, name: name.into(), me: me.into(), seen: None }
+    }
+
+    /// Waits until the Lease is held, or cancelled: then `false`.
+    pub async fn win(&mut self, cancellation: &CancellationToken) -> bool {
+        let mut told = false;
+        loop {
+            match self.attempt().await {
+                Ok(true) => return true,
+                Ok(false) if !told => {
+                    told = true;
+                    tracing::info!(lease = self.name, "another operator is in charge; waiting");
+                }
+                Ok(false) => {}
+                Err(error) => tracing::warn!(lease = self.name, error = error.in_full(), "cannot stand for election"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RENEW) => {}
+                () = cancellation.cancelled() => return false,
+            }
+        }
+    }
+
+    /// Keeps it until it is lost (`false`), or cancelled (`true`), when it is released.
+    pub async fn keep(&mut self, cancellation: &CancellationToken) -> bool {
+        let mut renewed = Instant::now();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(RENEW) => {}
+                () = cancellation.cancelled() => {
+                    self.release().await;
+                    return true;
+                }
+            }
+            match tokio::time::timeout(RENEW, self.attempt()).await {
+                Ok(Ok(true)) => renewed = Instant::now(),
+                Ok(Ok(false)) => return false,
+                Ok(Err(error)) => tracing::warn!(lease = self.name, error = error.in_full(), "cannot renew"),
+                Err(_) => tracing::warn!(lease = self.name, "cannot renew: the API server does not answer"),
+            }
+            if renewed.elapsed() >= GIVE_UP {
+                return false;
+            }
+        }
+    }
+
+    /// One look, and one write if it is due. Whether it is held now.
+    async fn attempt(&mut self) -> Result<bool, Error> {
+        let found = match self.api.get(&self.name).await {
+            Ok(lease) => Some(lease),
+            Err(error) if is_not_found(&error) => None,
+            Err(error) => return Err(Error::api(format!("read lease {}", self.name), error)),
+        };
+        let seen = found.as_ref().map(|lease| self.look(lease));
+        match step(seen.as_ref(), &self.me) {
+            Step::Wait => Ok(false),
+            Step::Create => self.written(self.api.create(&PostParams::default(), &self.lease(None, true)?).await),
+            Step::Take => {
+                let lease = self.lease(found.as_ref(), true)?;
+                self.written(self.api.replace(&self.name, &PostParams::default(), &lease).await)
+            }
+        }
+    }
+
+    fn look(&mut self, lease: &Lease) -> Seen {
+        let version = lease.metadata.resource_version.clone().unwrap_or_default();
+        let now = Instant::now();
+        let since = match &self.seen {
+            Some((before, since)) if *before == version => *since,
+            _ => {
+                self.seen = Some((version, now));
+                now
+            }
+        };
+        let holder =
+            lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).filter(|holder| !holder.is_empty());
+        Seen { holder, unchanged_for: now.saturating_duration_since(since) }
+    }
+
+    fn written(&self, result: kube::Result<Lease>) -> Result<bool, Error> {
+        match result {
+            Ok(_) => Ok(true),
+            Err(error) if is_conflict(&error) => Ok(false),
+            Err(error) => Err(Error::api(format!("write lease {}", self.name), error)),
+        }
+    }
+
+    /// The Lease as it is to be written, over the one that was read.
+    fn lease(&self, found: Option<&Lease>, hold: bool) -> Result<Lease, Error> {
+        let now: DateTime<Utc> = Utc::now().trunc_subsecs(6);
+        let now = now.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+        let version = found.and_then(|lease| lease.metadata.resource_version.clone());
+        let mut lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": self.name},
+            "spec": {
+                "holderIdentity": if hold { &self.me } else { "" },
+                "leaseDurationSeconds": TIME.as_secs(), "renewTime": now,
+            },
+        });
+        if let Some(version) = version {
+            lease["metadata"]["resourceVersion"] = json!(version);
+        }
+        serde_json::from_value(lease)
+            .map_err(|source| Error::Malformed { what: format!("lease {}", self.name), source })
+    }
+
+    /// Lets another operator begin at once. What goes wrong here only makes it wait.
+    async fn release(&self) {
+        if let Ok(Some(found)) = self.api.get_opt(&self.name).await
+            && found.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.me)
+            && let Ok(lease) = self.lease(Some(&found), false)
+            && let Err(error) = self.api.replace(&self.name, &PostParams::default(), &lease).await
+        {
+            tracing::debug!(lease = self.name, %error, "the lease could not be released");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_taken_when_it_is_free_ones_own_or_over() {
+        let seen = |holder: Option<&str>, seconds| Seen {
+            holder: holder.map(str::to_owned),
+            unchanged_for: Duration::from_secs(seconds),
+        };
+        assert_eq!(step(None, "a"), Step::Create);
+        assert_eq!(step(Some(&seen(None, 0)), "a"), Step::Take);
+        assert_eq!(step(Some(&seen(Some("a"), 0)), "a"), Step::Take);
+        assert_eq!(step(Some(&seen(Some("b"), 14)), "a"), Step::Wait);
+        assert_eq!(step(Some(&seen(Some("b"), 15)), "a"), Step::Take);
+    }
+
+    #[test]
+    fn a_holder_stops_before_another_may_begin() {
+        assert!(GIVE_UP + RENEW < TIME);
+    }
+}

@@ -1,0 +1,108 @@
+//! Metrics of the operator, in Prometheus' text format.
+//!
+//! Names, types and help are in one table, [`TABLE`], so that dashboards and alerts can be compared with it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// Name, type and help of each metric.
+pub const TABLE: [(&str, &str, &str); 9] = [
+    ("holdfast_operator_leader", "gauge", "Whether this operator is the one in charge"),
+    ("holdfast_operator_reconciles_total", "counter", "Reconciles that came to their end, by kind"),
+    ("holdfast_operator_reconcile_errors_total", "counter", "Reconciles that did not, by kind and category"),
+    ("holdfast_operator_reconcile_seconds_total", "counter", "Seconds spent in reconciles, by kind"),
+    ("holdfast_operator_events_total", "counter", "Events told, by reason"),
+    ("holdfast_operator_failovers_total", "counter", "Failovers begun, by namespace and cluster"),
+    ("holdfast_cluster_instances", "gauge", "Instances that exist, by namespace and cluster"),
+    ("holdfast_cluster_ready_instances", "gauge", "Instances that answer and accept connections"),
+    ("holdfast_cluster_ready", "gauge", "Whether the condition Ready is true"),
+];
+
+/// The values.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    values: Mutex<BTreeMap<&'static str, BTreeMap<String, f64>>>,
+}
+
+impl Metrics {
+    /// Sets a gauge. Labels are written as Prometheus has them, without braces.
+    pub fn set(&self, name: &'static str, labels: &[(&str, &str)], value: f64) {
+        if let Ok(mut values) = self.values.lock() {
+            values.entry(name).or_default().insert(render(labels), value);
+        }
+    }
+
+    /// Adds to a counter.
+    pub fn add(&self, name: &'static str, labels: &[(&str, &str)], value: f64) {
+        if let Ok(mut values) = self.values.lock() {
+            *values.entry(name).or_default().entry(render(labels)).or_default() += value;
+        }
+    }
+
+    /// Forgets the gauges of a cluster that is gone.
+    pub fn forget(&self, labels: &[(&str, &str)]) {
+        let labels = render(labels);
+        if let Ok(mut values) = self.values.lock() {
+            for (name, series) in values.iter_mut() {
+                if name.starts_with("holdfast_cluster_") {
+                    series.remove(&labels);
+                }
+            }
+        }
+    }
+
+    /// One reconcile came to its end, or did not.
+    pub fn reconciled(&self, kind: &str, took: Duration, error: Option<&str>) {
+        self.add("holdfast_operator_reconcile_seconds_total", &[("kind", kind)], took.as_secs_f64());
+        match error {
+            None => self.add("holdfast_operator_reconciles_total", &[("kind", kind)], 1.0),
+            Some(category) => {
+                self.add("holdfast_operator_reconcile_errors_total", &[("kind", kind), ("category", category)], 1.0)
+            }
+        }
+    }
+
+    /// All of them, as text.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let Ok(values) = self.values.lock() else { return text };
+        for (name, kind, help) in TABLE {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+            for (labels, value) in values.get(name).into_iter().flatten() {
+                let _ = if labels.is_empty() {
+                    writeln!(text, "{name} {value}")
+                } else {
+                    writeln!(text, "{name}{{{labels}}} {value}")
+                };
+            }
+        }
+        text
+    }
+}
+
+fn render(labels: &[(&str, &str)]) -> String {
+    let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escaped(value))).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_as_prometheus_reads_it() {
+        let metrics = Metrics::default();
+        metrics.set("holdfast_operator_leader", &[], 1.0);
+        metrics.add("holdfast_operator_events_total", &[("reason", "New\"Primary")], 1.0);
+        metrics.add("holdfast_operator_events_total", &[("reason", "New\"Primary")], 1.0);
+        metrics.set("holdfast_cluster_ready", &[("namespace", "n"), ("cluster", "c")], 1.0);
+        metrics.forget(&[("namespace", "n"), ("cluster", "c")]);
+        let text = metrics.text();
+        assert!(text.contains("# TYPE holdfast_operator_leader gauge\nholdfast_operator_leader 1\n"), "{text}");
+        assert!(text.contains("holdfast_operator_events_total{reason=\"New\\\"Primary\"} 2\n"), "{text}");
+        assert!(!text.contains("holdfast_cluster_ready{"), "{text}");
+    }
+}

@@ -1,0 +1,118 @@
+//! The process: leader election, then the controllers, until a signal or the loss of the lease.
+
+use crate::cluster::desired::Images;
+use crate::context::Context;
+use crate::http;
+use crate::lease::Election;
+use crate::metrics::Metrics;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client, Config};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// The Lease of the operators.
+const LEASE: &str = "holdfast-operator";
+/// Requests that take longer are given up; watches are longer and are read piece by piece.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How the operator is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Watch this namespace only.
+    pub namespace: Option<String>,
+    /// The image of the init container that brings the instance manager.
+    pub operator_image: String,
+    /// PostgreSQL's image where a cluster names none.
+    pub default_image: String,
+    /// Whether to wait until no other operator is in charge.
+    pub leader_elect: bool,
+    /// The namespace of the operator itself, where its Lease is.
+    pub own_namespace: Option<String>,
+    /// Where metrics are served.
+    pub metrics_address: SocketAddr,
+    /// A name that no other operator has: the pod's.
+    pub identity: String,
+}
+
+/// Why the operator ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is no way to the API server.
+    #[error("no way to a Kubernetes API server is configured")]
+    Config(#[source] Box<kube::config::InferConfigError>),
+    /// The client cannot be made.
+    #[error("the client of the API server cannot be made")]
+    Client(#[source] Box<kube::Error>),
+    /// The port of the metrics is taken.
+    #[error("cannot serve metrics on {address}")]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another operator is in charge now.
+    #[error("the lease {LEASE} was lost: another operator is in charge, or the API server was away for too long")]
+    LeaseLost,
+    /// A controller ended by itself.
+    #[error("a controller ended by itself")]
+    ControllerEnded,
+}
+
+/// Runs until it is cancelled, or the lease is lost.
+pub async fn run(options: Options, cancellation: CancellationToken) -> Result<(), RunError> {
+    let mut config = Config::infer().await.map_err(|error| RunError::Config(Box::new(error)))?;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    let own_namespace = options.own_namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    let client = Client::try_from(config).map_err(|error| RunError::Client(Box::new(error)))?;
+    let metrics = Arc::new(Metrics::default());
+    metrics.set("holdfast_operator_leader", &[], 0.0);
+
+    let stop = cancellation.child_token();
+    let _stops_all = stop.clone().drop_guard();
+    let served = http::serve(options.metrics_address, Arc::clone(&metrics), stop.clone());
+    let mut server = tokio::spawn(served);
+    // A port that is taken says so at once.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    if server.is_finished()
+        && let Ok(Err(source)) = (&mut server).await
+    {
+        return Err(RunError::Metrics { address: options.metrics_address, source });
+    }
+
+    let leases: Api<Lease> = Api::namespaced(client.clone(), &own_namespace);
+    let mut election = Election::new(leases, LEASE, options.identity.clone());
+    if options.leader_elect && !election.win(&cancellation).await {
+        return Ok(());
+    }
+    metrics.set("holdfast_operator_leader", &[], 1.0);
+    tracing::info!(identity = options.identity, namespace = options.namespace, "this operator is in charge");
+
+    let images = Images { operator: options.operator_image, postgres: options.default_image };
+    let context = Arc::new(Context::new(client, options.namespace, images, &options.identity, metrics));
+    let mut controllers = JoinSet::new();
+    controllers.spawn(crate::cluster::controller::run(Arc::clone(&context), stop.clone()));
+
+    let keep = async {
+        if options.leader_elect {
+            election.keep(&cancellation).await
+        } else {
+            cancellation.cancelled().await;
+            true
+        }
+    };
+    let result = tokio::select! {
+        kept = keep => if kept { Ok(()) } else { Err(RunError::LeaseLost) },
+        _ = controllers.join_next() => {
+            if cancellation.is_cancelled() { Ok(()) } else { Err(RunError::ControllerEnded) }
+        }
+    };
+    stop.cancel();
+    // What is under way may end, within reason: everything can be taken up again.
+    let _ =
+        tokio::time::timeout(Duration::from_secs(5), async { while controllers.join_next().await.is_some() {} }).await;
+    result
+}

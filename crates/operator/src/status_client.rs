@@ -1,0 +1,202 @@
+//! Mutual TLS to the status ports of instance managers.
+//!
+//! An instance is reached at its pod's address, and known by a certificate of the cluster's own authority for the name of
+//! the cluster's headless service: an address that another pod got meanwhile answers with the wrong certificate. Each
+//! request has its own connection and its own time; nothing is retried here, the next reconcile asks again.
+
+use bytes::Bytes;
+use holdfast_kube_api::names;
+use holdfast_kube_api::status_port::{InstanceStatus, Refused};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// For a look at the status, which happens all the time.
+pub const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a request that makes the instance do something.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// No answer is larger.
+const MAX_ANSWER: usize = 4 << 20;
+
+/// A client for the instances of one cluster.
+#[derive(Clone)]
+pub struct StatusClient {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+    host: String,
+}
+
+impl std::fmt::Debug for StatusClient {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("StatusClient").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+/// Why an instance did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RequestError {
+    /// It could not be reached, or said nothing in time. Whether it did what it was asked is not known.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It answered that it will not.
+    #[error("{status}: {}", refused.error)]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// Its words.
+        refused: Refused,
+        /// The answer as it came; some refusals carry what is in the way.
+        body: String,
+    },
+    /// It answered something else than was agreed.
+    #[error("an answer that is not understood: {0}")]
+    Malformed(String),
+}
+
+impl RequestError {
+    /// Whether the instance knows nothing of what it was asked about.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+
+    /// Whether something is in the way.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Refused { status: 409, .. })
+    }
+}
+
+impl StatusClient {
+    /// A client from the operator's certificate and the cluster's authority, in PEM. The error says what is wrong with
+    /// them.
+    pub fn new(
+        cluster: &str,
+        namespace: &str,
+        authority: &[u8],
+        certificate: &[u8],
+        key: &[u8],
+    ) -> Result<Self, String> {
+        let mut roots = RootCertStore::empty();
+        for one in CertificateDer::pem_slice_iter(authority) {
+            let one = one.map_err(|error| format!("the authority's certificate: {error}"))?;
+            roots.add(one).map_err(|error| format!("the authority's certificate: {error}"))?;
+        }
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
+        let chain = chain.map_err(|error| format!("the operator's certificate: {error}"))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the operator's key: {error}"))?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| format!("the operator's certificate: {error}"))?;
+        let host = format!("{}.{namespace}.svc", names::headless_service(cluster));
+        let name = ServerName::try_from(host.clone()).map_err(|error| format!("{host}: {error}"))?;
+        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name, host })
+    }
+
+    /// What an instance says of itself.
+    pub async fn status(&self, address: IpAddr) -> Result<InstanceStatus, RequestError> {
+        self.request(Method::GET, address, "/status", None::<&()>, STATUS_TIMEOUT).await
+    }
+
+    /// `GET` of a path such as `/backups/<uid>`.
+    pub async fn get<A: DeserializeOwned>(&self, address: IpAddr, path: &str) -> Result<A, RequestError> {
+        self.request(Method::GET, address, path, None::<&()>, REQUEST_TIMEOUT).await
+    }
+
+    /// `PUT` with a body.
+    pub async fn put<B: Serialize + Sync, A: DeserializeOwned>(
+        &self,
+        address: IpAddr,
+        path: &str,
+        body: &B,
+    ) -> Result<A, RequestError> {
+        self.request(Method::PUT, address, path, Some(body), REQUEST_TIMEOUT).await
+    }
+
+    /// `POST` without a body. Answers without a body are read as JSON's `null`.
+    pub async fn post<A: DeserializeOwned>(&self, address: IpAddr, path: &str) -> Result<A, RequestError> {
+        self.request(Method::POST, address, path, None::<&()>, REQUEST_TIMEOUT).await
+    }
+
+    /// `DELETE`.
+    pub async fn delete<A: DeserializeOwned>(&self, address: IpAddr, path: &str) -> Result<A, RequestError> {
+        self.request(Method::DELETE, address, path, None::<&()>, REQUEST_TIMEOUT).await
+    }
+
+    async fn request<B: Serialize + Sync, A: DeserializeOwned>(
+        &self,
+        method: Method,
+        address: IpAddr,
+        path: &str,
+        body: Option<&B>,
+        limit: Duration,
+    ) -> Result<A, RequestError> {
+        let body = match body {
+            Some(body) => serde_json::to_vec(body).map_err(|error| RequestError::Malformed(error.to_string()))?,
+            None => Vec::new(),
+        };
+        let exchange = self.exchange(method, address, path, body);
+        let (status, bytes) = tokio::time::timeout(limit, exchange)
+            .await
+            .map_err(|_| RequestError::Unreachable(format!("no answer within {} s", limit.as_secs())))??;
+        if status.is_success() {
+            let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+            return serde_json::from_slice(bytes).map_err(|error| RequestError::Malformed(error.to_string()));
+        }
+        let body = String::from_utf8_lossy(&bytes).into_owned();
+        let refused = serde_json::from_str(&body)
+            .unwrap_or_else(|_| Refused { error: body.chars().take(300).collect(), hint: None });
+        Err(RequestError::Refused { status: status.as_u16(), refused, body })
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        address: IpAddr,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, Bytes), RequestError> {
+        let unreachable = |error: &dyn std::fmt::Display| RequestError::Unreachable(error.to_string());
+        let tcp = TcpStream::connect((address, names::STATUS_PORT)).await.map_err(|error| unreachable(&error))?;
+        tcp.set_nodelay(true).map_err(|error| unreachable(&error))?;
+        let tls = self.connector.connect(self.name.clone(), tcp).await.map_err(|error| unreachable(&error))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|error| unreachable(&error))?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", &self.host)
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| RequestError::Malformed(error.to_string()))?;
+        let answered = async {
+            let response = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER);
+            let bytes = body.collect().await.map_err(|error| unreachable(&error))?.to_bytes();
+            Ok((status, bytes))
+        };
+        // The connection is driven beside the exchange and dropped with it: nothing outlives a timeout.
+        tokio::pin!(answered);
+        tokio::pin!(connection);
+        tokio::select! {
+            answer = &mut answered => answer,
+            ended = &mut connection => match ended {
+                Err(error) => Err(unreachable(&error)),
+                Ok(()) => answered.await,
+            },
+        }
+    }
+}
