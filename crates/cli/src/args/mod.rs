@@ -3,12 +3,14 @@
 //! Flags that also exist as configuration keys are laid over the configuration ([`Args::overlay`]), so that they are
 //! validated, and complained about, in one place.
 
+mod operator;
 mod restore;
 mod time;
 
 #[cfg(test)]
 mod tests;
 
+pub use operator::{OperatorArgs, OperatorCommand};
 pub use restore::{RestoreArgs, Target, TargetAction, TargetTimeline};
 pub use time::parse_time;
 
@@ -95,6 +97,9 @@ pub enum Command {
     /// Archive and fetch WAL
     #[command(subcommand)]
     Wal(WalCommand),
+    /// Run PostgreSQL clusters on Kubernetes
+    #[command(subcommand)]
+    Operator(OperatorCommand),
     /// Print the completions of a shell
     #[command(hide = true)]
     Completions {
@@ -260,6 +265,7 @@ impl Args {
             | Command::Info
             | Command::Check
             | Command::Wal(_)
+            | Command::Operator(_)
             | Command::Completions { .. }
             | Command::Man { .. } => {}
         }
@@ -282,6 +288,7 @@ impl Args {
             Command::Wal(WalCommand::Push { .. }) => "archiving WAL",
             Command::Wal(WalCommand::Get { .. }) => "fetching WAL",
             Command::Wal(WalCommand::List) => "listing the archived WAL",
+            Command::Operator(_) => "running the operator",
             Command::Completions { .. } => "printing completions",
             Command::Man { .. } => "writing the manual pages",
         }

@@ -9,13 +9,14 @@ mod command_line;
 mod info;
 pub(crate) mod inherited;
 mod list;
+mod operator;
 mod repo;
 mod restore;
 mod targets;
 mod time;
 mod wal;
 
-use crate::args::{Args, Command, Output, RepoCommand, WalCommand};
+use crate::args::{Args, Command, OperatorCommand, Output, RepoCommand, WalCommand};
 use crate::config::Config;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, present};
@@ -99,6 +100,7 @@ pub(crate) async fn run(command: Command, context: Context) -> Result<ExitCode, 
         Command::Wal(WalCommand::Push { path }) => wal::push(&context, path).await,
         Command::Wal(WalCommand::Get { name, dest, standby: _ }) => wal::get(&context, name, dest).await,
         Command::Wal(WalCommand::List) => wal::list(&context).await,
+        Command::Operator(OperatorCommand::Run(args)) => operator::run(&context, args).await,
         Command::Completions { .. } | Command::Man { .. } => {
             Err(Failure::internal("a command without configuration came to the engine"))
         }

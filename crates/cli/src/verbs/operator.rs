@@ -1,0 +1,46 @@
+//! `operator run`: the reconcilers of Kubernetes resources.
+
+use super::Context;
+use crate::args::OperatorArgs;
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use holdfast_operator::run::RunError;
+use holdfast_operator::{Options, run as operate};
+use std::error::Error;
+
+pub(super) async fn run(context: &Context, args: &OperatorArgs) -> Result<ExitCode, Failure> {
+    let options = Options {
+        namespace: args.namespace.clone(),
+        operator_image: args.operator_image.clone(),
+        default_image: args.default_image.clone(),
+        leader_elect: args.leader_elect,
+        own_namespace: args.own_namespace.clone(),
+        metrics_address: args.metrics_address,
+        identity: identity(),
+    };
+    operate(options, context.cancellation.clone()).await.map(|()| ExitCode::Ok).map_err(|error| explain(&error))
+}
+
+/// The pod's name where there is one; otherwise the host and the process.
+fn identity() -> String {
+    std::env::var("POD_NAME")
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| format!("{}-{}", super::time::host(), std::process::id()))
+}
+
+fn explain(error: &RunError) -> Failure {
+    let (code, hint) = match error {
+        RunError::Config(_) => {
+            (ExitCode::Configuration, "inside a pod its service account is used; outside set KUBECONFIG")
+        }
+        RunError::Client(_) => (ExitCode::Configuration, "check the certificates and the user in the KUBECONFIG"),
+        RunError::Metrics { .. } => (ExitCode::Configuration, "name a free address with --metrics-address"),
+        RunError::LeaseLost => (
+            ExitCode::Unreachable,
+            "start it again: it waits until it is its turn; what it was doing is taken up by the other one",
+        ),
+        RunError::ControllerEnded => (ExitCode::Internal, "this is a fault in holdfast: please report it with the log"),
+    };
+    Failure::new(code, error.to_string()).caused_by(error.source()).hint(hint)
+}
