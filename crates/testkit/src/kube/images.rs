@@ -25,6 +25,19 @@ pub const POSTGRESQL_15: &str = "holdfast.test/postgresql:15";
 /// The program `holdfast` of this build at `/usr/local/bin/holdfast`, on the same Debian.
 pub const HOLDFAST: &str = "holdfast.test/holdfast:dev";
 
+/// Names that images have in the world: manifests that name them, as users bring them, run on the bed as they are.
+const RELEASED_AS: [(&str, &str); 3] = [
+    (POSTGRESQL_18, "ghcr.io/cloudnative-pg/postgresql:18"),
+    (POSTGRESQL_15, "ghcr.io/cloudnative-pg/postgresql:15"),
+    (HOLDFAST, concat!("ghcr.io/holdfast/holdfast:", env!("CARGO_PKG_VERSION"))),
+];
+
+/// Every name of an image.
+fn names(name: &str) -> Vec<&str> {
+    let released = RELEASED_AS.iter().filter(|(own, _)| *own == name).map(|(_, released)| *released);
+    std::iter::once(name).chain(released).collect()
+}
+
 /// An image to put into an archive.
 #[derive(Clone, Debug)]
 pub(crate) struct Image<'a> {
@@ -78,7 +91,7 @@ pub(crate) fn key(images: &[Image<'_>]) -> Result<String> {
     let mut context = Context::new(&SHA256);
     for image in images {
         context.update(configuration(image, &[]).to_string().as_bytes());
-        context.update(image.name.as_bytes());
+        context.update(names(image.name).join(" ").as_bytes());
         for layer in &image.layers {
             let found = fs::metadata(layer).map_err(KitError::io(format!("look at {}", layer.display())))?;
             let modified = found.modified().map_err(KitError::io(format!("look at {}", layer.display())))?;
@@ -97,7 +110,7 @@ pub(crate) fn write_archive(images: &[Image<'_>], archive: &Path) -> Result<()> 
     let mut manifest = Vec::new();
     for image in images {
         let mut digests = Vec::new();
-        let mut names = Vec::new();
+        let mut layers = Vec::new();
         for layer in &image.layers {
             let digest = sha256(layer)?;
             let name = format!("{digest}.tar");
@@ -105,7 +118,7 @@ pub(crate) fn write_archive(images: &[Image<'_>], archive: &Path) -> Result<()> 
             if !link.exists() {
                 std::os::unix::fs::symlink(layer, &link).map_err(KitError::io(format!("link {}", link.display())))?;
             }
-            names.push(name);
+            layers.push(name);
             digests.push(digest);
         }
         let text = configuration(image, &digests).to_string();
@@ -114,7 +127,7 @@ pub(crate) fn write_archive(images: &[Image<'_>], archive: &Path) -> Result<()> 
         let file = format!("{}.json", hex(context.finish().as_ref()));
         let path = folder.path().join(&file);
         fs::write(&path, text).map_err(KitError::io(format!("write {}", path.display())))?;
-        manifest.push(json!({"Config": file, "RepoTags": [image.name], "Layers": names}));
+        manifest.push(json!({"Config": file, "RepoTags": names(image.name), "Layers": layers}));
     }
     let path = folder.path().join("manifest.json");
     let text = serde_json::Value::from(manifest).to_string();
