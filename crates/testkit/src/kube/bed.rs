@@ -228,6 +228,11 @@ impl Bed {
         Ok(self.layout()?.path("s3"))
     }
 
+    /// The folder with the files of a PersistentVolume.
+    pub fn volume_folder(&self, volume: &str) -> Result<PathBuf> {
+        Ok(Disk::at(self.layout()?.disk()).volume(volume))
+    }
+
     /// Takes a part of the bed away until [`Bed::start_resident`]: the object store refuses connections, the storage
     /// vendor does nothing, names are not known. Objects and volumes stay.
     pub fn stop_resident(&self, resident: Resident) -> Result<()> {

@@ -1,0 +1,106 @@
+//! The end of the Kubernetes of the tests: it leaves the machine as it was. Runs after all others that need it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use holdfast_testkit::kube::{Bed, POSTGRESQL_18};
+use holdfast_testkit::scratch::built_program;
+use holdfast_testkit::{KitError, Result, settings};
+
+/// What of a bed can be seen on the machine: mounts, links, groups, rules and processes.
+fn traces() -> BTreeSet<String> {
+    let state = std::env::var("HOLDFAST_KUBE_DIR").unwrap_or_else(|_| "/var/lib/holdfast-kube".to_owned());
+    let mut found = BTreeSet::new();
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    found.extend(mounts.lines().filter(|line| line.contains(&state)).map(|line| format!("mount {line}")));
+    for link in names("/sys/class/net") {
+        if link.starts_with("hfkube") || link.starts_with("veth") {
+            found.insert(format!("link {link}"));
+        }
+    }
+    for hierarchy in names("/sys/fs/cgroup") {
+        let group = PathBuf::from("/sys/fs/cgroup").join(&hierarchy).join("holdfast-kube");
+        if group.exists() {
+            found.insert(format!("group {}", group.display()));
+        }
+    }
+    for program in ["iptables-save", "ip6tables-save"] {
+        let output = Command::new(program).stderr(Stdio::null()).output();
+        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        let ours = text.lines().filter(|line| line.contains("KUBE"));
+        found.extend(ours.map(|line| format!("{program} {line}")));
+    }
+    let cache = settings::cache();
+    for process in names("/proc") {
+        // A process that has ended and that nobody has asked about has no program any more.
+        let Ok(program) = fs::read_link(format!("/proc/{process}/exe")) else { continue };
+        if program.starts_with(&state) || (program.starts_with(&cache) && program.to_string_lossy().contains("/kube-"))
+        {
+            found.insert(format!("process {process} {}", program.display()));
+        }
+    }
+    for setting in ["ip_forward", "conf/all/route_localnet"] {
+        let value = fs::read_to_string(format!("/proc/sys/net/ipv4/{setting}")).unwrap_or_default();
+        found.insert(format!("{setting} {}", value.trim()));
+    }
+    found
+}
+
+fn names(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn nothing_is_left_by_an_end_nor_by_a_start_that_was_killed() -> Result<()> {
+    if Bed::or_skip().is_none_or(|bed| !bed.is_own()) {
+        return Ok(());
+    }
+    Bed::down()?;
+    let before = traces();
+    let unexpected: Vec<&String> =
+        before.iter().filter(|trace| !trace.contains("ip_") && !trace.contains("route_")).collect();
+    assert!(unexpected.is_empty(), "{unexpected:#?}");
+
+    // Killed at one moment or another of its start, by the clock of a slow and of a quick machine.
+    let program = built_program("holdfast-kube")?;
+    for milliseconds in [300, 1500, 6000] {
+        let mut start = Command::new(&program)
+            .arg("up")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(KitError::io("start the bed"))?;
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        start.kill().map_err(KitError::io("kill the start"))?;
+        start.wait().map_err(KitError::io("wait for the start"))?;
+        assert_ne!(traces(), before, "after {milliseconds} ms there is nothing to take away");
+        Bed::down()?;
+        assert_eq!(traces(), before, "after {milliseconds} ms");
+    }
+
+    // And with pods and volumes at work.
+    let bed = Bed::up()?;
+    let mut namespace = bed.namespace("left")?;
+    namespace.keep();
+    let objects = format!(
+        r#"{{"apiVersion": "v1", "kind": "List", "items": [
+            {{"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {{"name": "data"}}, "spec": {{
+                "accessModes": ["ReadWriteOnce"], "resources": {{"requests": {{"storage": "1Gi"}}}}}}}},
+            {{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "busy"}}, "spec": {{
+                "containers": [{{"name": "main", "image": "{POSTGRESQL_18}",
+                    "command": ["bash", "-c", "trap '' TERM; while true; do sleep 1; done"],
+                    "volumeMounts": [{{"name": "data", "mountPath": "/data"}}]}}],
+                "volumes": [{{"name": "data", "persistentVolumeClaim": {{"claimName": "data"}}}}]}}}}
+        ]}}"#
+    );
+    namespace.apply(&objects)?;
+    namespace.wait_for(&["pod", "busy"], "{.status.phase}", Duration::from_mins(1), |phase| phase == "Running")?;
+    Bed::down()?;
+    assert_eq!(traces(), before);
+    // Once more is no mistake.
+    Bed::down()
+}
