@@ -10,6 +10,7 @@ use crate::failure::{self, Failure, present};
 use crate::logging;
 use crate::output::progress::{Show, above_bar};
 use crate::output::{Style, stdout};
+use crate::resident;
 use crate::signals::Signals;
 use crate::verbs::{self, Context};
 use clap::Parser;
@@ -69,12 +70,15 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
     if let Some(result) = verbs::run_bare(&args.command) {
         return result.map_err(|failure| failure.doing(doing));
     }
+    if let Some(result) = resident::run(&args, manner.style, signal) {
+        return result.map_err(|failure| failure.doing(doing));
+    }
 
     let environment = config::environment::of_process()?;
     let Loaded { config, file: config_file } =
         config::load(args.global.config.as_deref(), &environment, args.overlay())?;
     logging::start(config.log, manner.style);
-    if let Command::Wal(WalCommand::Push { path }) = &args.command
+    if let Command::Wal(WalCommand::Push { path, .. }) = &args.command
         && manner.output == Output::Text
         && verbs::already_durable(&config, path)
     {

@@ -15,9 +15,11 @@ pub use restore::{RestoreArgs, Target, TargetAction, TargetTimeline};
 pub use time::parse_time;
 
 use crate::config::meant::{LogLevel, absolute};
+use crate::config::units::duration;
 use crate::config::written::Written;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Backup, WAL archive and point-in-time recovery for PostgreSQL 13 to 18.
 #[derive(Clone, Debug, Parser)]
@@ -146,6 +148,13 @@ pub enum WalCommand {
     Push {
         /// The file, absolute or relative to the data directory
         path: PathBuf,
+        /// For the archive_command of a standby with archive_mode = always: store nothing, and succeed once the primary
+        /// has archived the file
+        #[arg(long)]
+        standby: bool,
+        /// How long to wait for the primary, such as 5s [default: 20s]
+        #[arg(long, value_name = "DURATION", requires = "standby", value_parser = duration)]
+        wait: Option<Duration>,
     },
     /// Fetch a WAL file; for restore_command = 'holdfast wal get %f %p'
     Get {

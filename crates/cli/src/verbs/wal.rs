@@ -13,7 +13,7 @@ use crate::output::progress::{Progress, Show};
 use crate::output::size::size;
 use crate::output::table::{Align, Table};
 use holdfast_engine::archive::{
-    self, GetOptions, GetSource, PushOptions, PushOutcome, RepositorySetId, Stored, marked_durable,
+    self, GetOptions, GetSource, PushOptions, PushOutcome, RepositorySetId, StandbyPushOptions, Stored, marked_durable,
 };
 use holdfast_engine::backup::read_control_file;
 use holdfast_engine::pipeline::budget::ByteBudget;
@@ -23,6 +23,7 @@ use holdfast_pgtypes::{ControlFile, SystemIdentifier, WalFileName};
 use serde_json::json;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Whether an earlier `wal push` stored exactly this file in all repositories. A few system calls, no runtime.
 pub(crate) fn already_durable(config: &Config, path: &Path) -> bool {
@@ -83,6 +84,27 @@ pub(super) async fn push(context: &Context, path: &Path) -> Result<ExitCode, Fai
                 tracing::debug!(file = %report.file, created, along = report.neighbours.len(), "archived");
             }
         }
+    }
+    Ok(ExitCode::Ok)
+}
+
+/// How long `wal push --standby` waits: longer than the primary needs for a segment, and not so long that a standby whose
+/// archiver is at it cannot be told apart from one that hangs.
+const STANDBY_WAIT: Duration = Duration::from_secs(20);
+
+pub(super) async fn push_standby(context: &Context, path: &Path, wait: Option<Duration>) -> Result<ExitCode, Failure> {
+    let config = &context.config;
+    let targets = targets::all(context, Some(config.wal.timeout)).await?;
+    let options = StandbyPushOptions {
+        cluster: config.cluster.name.clone(),
+        owner: config.cluster.owner.clone(),
+        path: path.to_owned(),
+        wait: wait.unwrap_or(STANDBY_WAIT),
+    };
+    let pushed = archive::push_standby(&targets, &options, &context.cancellation).await;
+    let report = pushed.map_err(|error| of_local_file(&error))?;
+    if context.output == Output::Json {
+        crate::output::stdout::json(&report)?;
     }
     Ok(ExitCode::Ok)
 }

@@ -3,6 +3,7 @@
 //! - [`push`](push()): one file that PostgreSQL asks for, and its neighbours that wait beside it. Steps: a mark says it is
 //!   done already ([`marked_durable`]); else open the repositories, check the file against the claim, compress by
 //!   pieces, create, read the store's checksum back, and only then say yes.
+//! - [`push_standby`]: the same question from a standby, which stores nothing and keeps its files until the primary has.
 //! - [`get`](get()): one file for PostgreSQL, from the spool or from the first repository that has it, verified to the
 //!   last byte before it gets its name; then the segments after it into the spool.
 //! - [`list`](list()): what is there, and which gaps.
@@ -18,6 +19,7 @@
 
 mod deliver;
 mod encode;
+mod fork;
 mod get;
 mod list;
 mod local_file;
@@ -27,15 +29,18 @@ mod prefetched;
 mod push;
 mod ready;
 mod spool;
+mod standby;
 mod stored;
 
 pub use deliver::{ArchiveContext, ArchivedFile, Destination, Stored, StoredIn, archive_file};
+pub use fork::Fork;
 pub use get::{GetOptions, GetReport, GetSource, get};
 pub use list::{ClaimWal, TimelineWal, WalListing, list};
 pub use mark::marked_durable;
 pub use missing::missing_segments;
 pub use push::{PushOptions, PushOutcome, PushReport, push};
 pub use spool::{RepositorySetId, forget_marks};
+pub use standby::{StandbyOutcome, StandbyPushOptions, StandbyPushReport, push_standby};
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,10 @@
 //! `Ok` means that the requested file is durable everywhere. A neighbour that fails is logged, not marked and not
 //! reported: PostgreSQL will ask for it. A failed or cancelled run acknowledges nothing; what it stored stays and is found
 //! equal by the next.
+//!
+//! One divergence is settled here: a promoted server can have segments of a timeline that its history left before their
+//! end (see [`super::fork`]). Where the archive holds such a one with other content, the archive's stays, and PostgreSQL
+//! is told to let go of the one here, or it would ask for it for ever.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::deliver::{self, ArchiveContext, ArchivedFile, Destination, Stored, blocking};
+use super::fork::{self, Fork};
 use super::local_file::{LocalFile, identity_around};
 use super::mark;
 use super::ready::Ready;
@@ -83,6 +88,8 @@ pub enum PushOutcome {
     Marked,
     /// This run brought it there, or found it there.
     Archived(ArchivedFile),
+    /// The archive holds other content under its name, and this server's history does not need the one here.
+    BehindFork(Fork),
 }
 
 /// Archives the requested file, and neighbours.
@@ -114,7 +121,20 @@ async fn push_inner(
             Ok(PushReport { file, outcome: PushOutcome::Marked, neighbours: Vec::new(), failed_neighbours: Vec::new() })
         }
         Prepared::ToDo { requested, neighbours, destinations } => {
-            transfer(requested, neighbours, destinations, options, progress, cancel).await
+            let (file, first) = (requested.name, destinations.first().cloned());
+            let error = match transfer(requested, neighbours, destinations, options, progress, cancel).await {
+                Err(error) if matches!(*error.what, What::Divergence { .. }) => error,
+                outcome => return outcome,
+            };
+            let (WalFileName::Segment(segment), Some(first)) = (file, first) else { return Err(error) };
+            let pg_wal = options.path.parent().unwrap_or(Path::new("")).to_owned();
+            let size = first.claim.wal_segment_size;
+            let Some(fork) = blocking(move || fork::left_behind(&pg_wal, segment, size)).await? else {
+                return Err(error);
+            };
+            tracing::warn!(%file, %fork, "the archive holds other content, and this server's history needs neither");
+            let outcome = PushOutcome::BehindFork(fork);
+            Ok(PushReport { file, outcome, neighbours: Vec::new(), failed_neighbours: Vec::new() })
         }
     }
 }

@@ -5,6 +5,7 @@ mod get;
 mod list;
 mod marks;
 mod push;
+mod standby;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

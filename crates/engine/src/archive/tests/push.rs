@@ -13,7 +13,7 @@ use crate::progress::Silent;
 
 fn stored_as(report: &PushReport) -> Vec<Stored> {
     match &report.outcome {
-        PushOutcome::Marked => Vec::new(),
+        PushOutcome::Marked | PushOutcome::BehindFork(_) => Vec::new(),
         PushOutcome::Archived(archived) => archived.repositories.iter().map(|found| found.stored).collect(),
     }
 }

@@ -1,0 +1,59 @@
+//! Segments that a server holds and that are no part of its history: the end of a timeline that it left.
+//!
+//! A standby that follows its primary to a new timeline is asked to archive the last segment of the old one although that
+//! was never finished (`WalReceiverMain` marks it when streaming of the timeline ends); a promoted server renames its own
+//! to `.partial` instead. The old primary may have written more behind the fork, which the new one never had. The local
+//! history files say where the line of this server left each timeline; what ends behind that place is needed by nobody
+//! who follows this line, since the new timeline's first segment begins with a copy of it.
+
+use std::fmt;
+use std::path::Path;
+
+use holdfast_pgtypes::{HistoryFile, Lsn, SegmentName, TimelineId, WalFileName, WalSegmentSize};
+use serde::Serialize;
+
+use crate::error::{Error, What};
+
+/// Where a server's history left a timeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Fork {
+    /// The timeline that was left.
+    pub timeline: TimelineId,
+    /// Its first LSN that is not part of the history.
+    pub switch_lsn: Lsn,
+    /// The timeline whose history file says so.
+    pub according_to: TimelineId,
+}
+
+impl fmt::Display for Fork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "timeline {} was left at {} by timeline {}", self.timeline, self.switch_lsn, self.according_to)
+    }
+}
+
+/// The fork that a segment is behind of, if it is, by the newest history file in `pg_wal`. Blocks.
+pub(super) fn left_behind(pg_wal: &Path, segment: SegmentName, size: WalSegmentSize) -> Result<Option<Fork>, Error> {
+    // An empty path is the current directory, where PostgreSQL starts the command.
+    let folder = if pg_wal.as_os_str().is_empty() { Path::new(".") } else { pg_wal };
+    let mut newest: Option<TimelineId> = None;
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::file("list", folder, e))? {
+        let entry = entry.map_err(|e| Error::file("list", folder, e))?;
+        if let Some(Ok(WalFileName::History(timeline))) = entry.file_name().to_str().map(str::parse) {
+            newest = newest.max(Some(timeline));
+        }
+    }
+    let Some(newest) = newest.filter(|newest| *newest > segment.timeline()) else { return Ok(None) };
+    let path = folder.join(WalFileName::History(newest).to_string());
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) => return Err(Error::file("read", &path, error)),
+    };
+    let history = HistoryFile::parse(newest, &bytes)
+        .map_err(|e| What::Malformed { name: path.display().to_string(), reason: e.to_string() })?;
+    let left = history.entries().iter().find(|entry| entry.timeline == segment.timeline());
+    Ok(left.filter(|entry| segment.end_lsn(size) > entry.switch_lsn).map(|entry| Fork {
+        timeline: entry.timeline,
+        switch_lsn: entry.switch_lsn,
+        according_to: newest,
+    }))
+}

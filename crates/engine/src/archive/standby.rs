@@ -1,0 +1,259 @@
+//! `wal push --standby`: the `archive_command` of a standby with `archive_mode = always`.
+//!
+//! The primary archives; a standby keeps what it has received until the archive holds it, and stores nothing itself. So
+//! nothing is lost when the primary dies with segments that only its standbys still have: the one that is promoted has
+//! them waiting, and its plain `wal push` brings them. And nothing is there twice.
+//!
+//! Steps: check the file; leave it aside when it belongs to no history of this server (see [`super::fork`]); ask every
+//! repository for the object of its name and compare length and BLAKE3 with the file, which costs two small requests;
+//! where it is absent, look again for a while. `Ok` means that every repository holds it with this content. An object
+//! with other content is [`What::Divergence`], at once. Absent to the end is [`What::NotArchived`]: PostgreSQL keeps the
+//! file and asks again.
+//!
+//! The wait ends at once when it is cancelled, and when the server around the file is shutting down, since its archiver
+//! holds the shutdown up until the command ends.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_pgtypes::WalFileName;
+use holdfast_repo::ChunkHash;
+use holdfast_repo::frame::{HEAD_FRAME_BYTES, ObjectType, TailPart};
+use holdfast_repo::name::ClusterName;
+use holdfast_repo::record::ClaimRecord;
+use holdfast_repo::wal_object::{self, PIECE_BYTES, WalObjectFacts};
+use holdfast_store::StoreErrorKind;
+use serde::Serialize;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::deliver::blocking;
+use super::fork::{self, Fork};
+use super::local_file::{LocalFile, identity_around};
+use super::stored;
+use crate::error::{Doing, Error, What};
+use crate::repository::claim::{Claimant, Identity};
+use crate::repository::{Repository, RepositoryTarget, object_name};
+
+/// The end of an object that is asked for first; it holds the facts of nearly every segment.
+const FACTS_BYTES: u64 = 4096;
+
+/// Between two looks at first: the primary archives a segment while it is on its way to the standby.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// Between two looks at most: gentle with the store, and soon enough for the archiver's next segment.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The line of `postmaster.pid` with the server's state (`LOCK_FILE_LINE_PM_STATUS`, counted from 0).
+const STATUS_LINE: usize = 7;
+
+/// What `wal push --standby` is told.
+#[derive(Debug, Clone)]
+pub struct StandbyPushOptions {
+    /// Whose archive.
+    pub cluster: ClusterName,
+    /// For whom the archive is claimed; a claim of somebody else is refused.
+    pub owner: Option<String>,
+    /// `%p` as PostgreSQL gives it: relative to the data directory, which is the current directory, or absolute.
+    pub path: PathBuf,
+    /// How long to wait for the primary.
+    pub wait: Duration,
+}
+
+/// What a successful `wal push --standby` found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StandbyPushReport {
+    /// The file.
+    pub file: WalFileName,
+    /// Why PostgreSQL may let go of it.
+    pub outcome: StandbyOutcome,
+}
+
+/// Why PostgreSQL may let go of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StandbyOutcome {
+    /// Every repository holds it with this content.
+    InArchive,
+    /// It is behind the place where this server's history left the file's timeline.
+    BehindFork(Fork),
+}
+
+/// Says yes once every repository holds the file.
+pub async fn push_standby(
+    targets: &[RepositoryTarget],
+    options: &StandbyPushOptions,
+    cancel: &CancellationToken,
+) -> Result<StandbyPushReport, Error> {
+    let outcome = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(What::Cancelled.into()),
+        outcome = push_standby_inner(targets, options) => outcome,
+    };
+    outcome.doing(|| format!("waiting for the primary to archive {}", options.path.display()))
+}
+
+async fn push_standby_inner(
+    targets: &[RepositoryTarget],
+    options: &StandbyPushOptions,
+) -> Result<StandbyPushReport, Error> {
+    if targets.is_empty() {
+        return Err(What::Refused("there is no repository to archive to".to_owned()).into());
+    }
+    let path = options.path.clone();
+    let (file, identity, left) = blocking(move || {
+        let file = LocalFile::open(&path)?;
+        let identity = match file.stated_identity()? {
+            Some(identity) => Some(identity),
+            None => identity_around(&path)?,
+        };
+        let left = match (file.name, &identity) {
+            (WalFileName::Segment(segment), Some(identity)) => {
+                let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+                fork::left_behind(&folder, segment, identity.wal_segment_size)?
+            }
+            _ => None,
+        };
+        if let (Some(identity), None) = (&identity, &left) {
+            file.check(identity)?;
+        }
+        Ok((file, identity, left))
+    })
+    .await?;
+    if let Some(fork) = left {
+        tracing::info!(file = %file.name, %fork, "left aside: it is no part of this server's history");
+        return Ok(StandbyPushReport { file: file.name, outcome: StandbyOutcome::BehindFork(fork) });
+    }
+    let mut places = Vec::new();
+    for target in targets {
+        let repository = Repository::open(target).await?;
+        places.push(Place { repository, claim: None });
+    }
+    let here = Arc::new(file);
+    let hashed = Arc::clone(&here);
+    let content = blocking(move || content_of(&hashed)).await?;
+    let began = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let mut missing = false;
+        for place in &mut places {
+            missing |= !place.holds(options, identity, here.name, &content).await?;
+        }
+        if !missing {
+            return Ok(StandbyPushReport { file: here.name, outcome: StandbyOutcome::InArchive });
+        }
+        let path = options.path.clone();
+        let stopping = blocking(move || Ok(is_stopping(&path))).await?;
+        let waited = began.elapsed();
+        if stopping || waited >= options.wait {
+            return Err(What::NotArchived { segment: here.name.to_string(), waited }.into());
+        }
+        tokio::time::sleep(pause.min(options.wait.saturating_sub(waited))).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// What must be stored.
+struct Content {
+    raw_len: u64,
+    blake3: ChunkHash,
+}
+
+/// Length and hash of a file that does not change while it is read. Blocks.
+fn content_of(file: &LocalFile) -> Result<Content, Error> {
+    let raw_len = file.identity.size_bytes;
+    let mut hasher = blake3::Hasher::new();
+    for number in 0..raw_len.div_ceil(PIECE_BYTES as u64) {
+        hasher.update(&file.read_piece(number)?);
+    }
+    file.check_unchanged()?;
+    Ok(Content { raw_len, blake3: hasher.finalize().into() })
+}
+
+/// A repository that must hold the file.
+struct Place {
+    repository: Repository,
+    /// The claim in force, once there is one.
+    claim: Option<ClaimRecord>,
+}
+
+impl Place {
+    /// Whether the file is there with this content.
+    async fn holds(
+        &mut self,
+        options: &StandbyPushOptions,
+        identity: Option<Identity>,
+        file: WalFileName,
+        content: &Content,
+    ) -> Result<bool, Error> {
+        if self.claim.is_none() {
+            self.claim = self.checked_claim(options, identity).await?;
+        }
+        // Nothing was archived yet: it is the primary that claims.
+        let Some(claim) = &self.claim else { return Ok(false) };
+        let object = stored::wal_object_name(&self.repository, &options.cluster, claim, &file);
+        let Some(facts) = stored_facts(&self.repository, &object).await? else { return Ok(false) };
+        if facts.raw_len == content.raw_len && facts.blake3 == content.blake3 {
+            return Ok(true);
+        }
+        Err(What::Divergence {
+            store: self.repository.describe(),
+            name: object,
+            stored: facts.blake3.to_string(),
+            here: content.blake3.to_string(),
+        }
+        .into())
+    }
+
+    async fn checked_claim(
+        &self,
+        options: &StandbyPushOptions,
+        identity: Option<Identity>,
+    ) -> Result<Option<ClaimRecord>, Error> {
+        let Some(claim) = self.repository.claims(&options.cluster).await?.pop() else { return Ok(None) };
+        if let Some(identity) = identity {
+            let claimant = Claimant {
+                identity,
+                here: options.path.display().to_string(),
+                owner: options.owner.clone(),
+                wal_codec: claim.wal_codec,
+                host: String::new(),
+                now: claim.since,
+            };
+            self.repository.check_claim(&claim, &claimant)?;
+        }
+        Ok(Some(claim))
+    }
+}
+
+/// What the archiver stored of a file, from the two ends of its object; `None` when the store says that there is none.
+async fn stored_facts(repository: &Repository, object: &str) -> Result<Option<WalObjectFacts>, Error> {
+    let reading = || format!("reading the facts of {object} in {}", repository.describe());
+    let (name, store) = (object_name(object)?, repository.store());
+    let ends = tokio::try_join!(store.get_range(&name, 0..HEAD_FRAME_BYTES as u64), store.get_tail(&name, FACTS_BYTES));
+    let (head, (end, size_bytes)) = match ends {
+        Ok(ends) => ends,
+        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).doing(reading),
+    };
+    let opener = repository.opener(ObjectType::Wal, object, &head)?;
+    let mut part = wal_object::facts_from_end(&opener, &end, size_bytes).doing(reading)?;
+    if let TailPart::Fetch(range) = part {
+        let end = store.get_range(&name, range).await.doing(reading)?;
+        part = wal_object::facts_from_end(&opener, &end, size_bytes).doing(reading)?;
+    }
+    match part {
+        TailPart::Complete(facts) => Ok(Some(facts)),
+        TailPart::Fetch(_) => {
+            Err(What::Malformed { name: object.to_owned(), reason: "its facts have no end".to_owned() }.into())
+        }
+    }
+}
+
+/// Whether the server around a file of `pg_wal` is shutting down. Blocks.
+fn is_stopping(path: &Path) -> bool {
+    let Some(pgdata) = path.parent().and_then(Path::parent) else { return false };
+    let text = std::fs::read_to_string(pgdata.join("postmaster.pid")).unwrap_or_default();
+    text.lines().nth(STATUS_LINE).is_some_and(|status| status.trim() == "stopping")
+}
