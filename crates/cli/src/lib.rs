@@ -19,6 +19,7 @@ pub mod exit_code;
 pub mod failure;
 pub mod logging;
 pub mod output;
+mod resident;
 mod run;
 pub mod secret;
 pub mod signals;

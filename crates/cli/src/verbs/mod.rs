@@ -9,14 +9,14 @@ mod command_line;
 mod info;
 pub(crate) mod inherited;
 mod list;
-mod operator;
+pub(crate) mod operator;
 mod repo;
 mod restore;
 mod targets;
 mod time;
 mod wal;
 
-use crate::args::{Args, Command, OperatorCommand, Output, RepoCommand, WalCommand};
+use crate::args::{Args, Command, Output, RepoCommand, WalCommand};
 use crate::config::Config;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, present};
@@ -101,8 +101,7 @@ pub(crate) async fn run(command: Command, context: Context) -> Result<ExitCode, 
         Command::Wal(WalCommand::Push { path, .. }) => wal::push(&context, path).await,
         Command::Wal(WalCommand::Get { name, dest, standby: _ }) => wal::get(&context, name, dest).await,
         Command::Wal(WalCommand::List) => wal::list(&context).await,
-        Command::Operator(OperatorCommand::Run(args)) => operator::run(&context, args).await,
-        Command::Completions { .. } | Command::Man { .. } => {
+        Command::Completions { .. } | Command::Man { .. } | Command::Operator(_) => {
             Err(Failure::internal("a command without configuration came to the engine"))
         }
     }

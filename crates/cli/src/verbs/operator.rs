@@ -1,24 +1,26 @@
 //! `operator run`: the reconcilers of Kubernetes resources.
 
-use super::Context;
-use crate::args::OperatorArgs;
+use crate::args::OperatorCommand;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use holdfast_operator::run::RunError;
 use holdfast_operator::{Options, run as operate};
 use std::error::Error;
+use tokio_util::sync::CancellationToken;
 
-pub(super) async fn run(context: &Context, args: &OperatorArgs) -> Result<ExitCode, Failure> {
+/// Runs until it is cancelled, or another operator takes over.
+pub(crate) async fn run(command: OperatorCommand, cancellation: CancellationToken) -> Result<ExitCode, Failure> {
+    let OperatorCommand::Run(args) = command;
     let options = Options {
-        namespace: args.namespace.clone(),
-        operator_image: args.operator_image.clone(),
-        default_image: args.default_image.clone(),
+        namespace: args.namespace,
+        operator_image: args.operator_image,
+        default_image: args.default_image,
         leader_elect: args.leader_elect,
-        own_namespace: args.own_namespace.clone(),
+        own_namespace: args.own_namespace,
         metrics_address: args.metrics_address,
         identity: identity(),
     };
-    operate(options, context.cancellation.clone()).await.map(|()| ExitCode::Ok).map_err(|error| explain(&error))
+    operate(options, cancellation).await.map(|()| ExitCode::Ok).map_err(|error| explain(&error))
 }
 
 /// The pod's name where there is one; otherwise the host and the process.

@@ -1,0 +1,63 @@
+//! Commands that run on and are not about one repository: they read no configuration.
+//!
+//! Their log is text on a terminal and JSON elsewhere: it is collected, not read.
+
+use crate::args::{Args, Command};
+use crate::config::meant::{Log, LogFormat, LogLevel};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::logging;
+use crate::output::Style;
+use crate::signals::Signals;
+use crate::verbs;
+use std::io::IsTerminal;
+
+/// Runs such a command; others answer `None`. `signal` becomes the first signal that ended it.
+pub(crate) fn run(args: &Args, style: Style, signal: &mut Option<u8>) -> Option<Result<ExitCode, Failure>> {
+    match &args.command {
+        Command::Operator(command) => {
+            logging::start(log(args), style);
+            let command = command.clone();
+            Some(blocking(signal, |signals| verbs::operator::run(command, signals.cancellation())))
+        }
+        _ => None,
+    }
+}
+
+fn log(args: &Args) -> Log {
+    let global = &args.global;
+    let level = match (global.log_level, global.verbose, global.quiet) {
+        (Some(level), _, _) => level,
+        (None, _, true) => LogLevel::Error,
+        (None, 0, false) => LogLevel::Info,
+        (None, 1, false) => LogLevel::Debug,
+        (None, _, false) => LogLevel::Trace,
+    };
+    let format = if std::io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json };
+    Log { level, format }
+}
+
+/// Runs until the command ends; a second signal does not wait for it.
+fn blocking<F>(signal: &mut Option<u8>, command: impl FnOnce(Signals) -> F) -> Result<ExitCode, Failure>
+where
+    F: Future<Output = Result<ExitCode, Failure>> + Send + 'static,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::internal("the runtime cannot be started").caused_by(Some(&error)))?;
+    let result = runtime.block_on(async {
+        let signals = Signals::listen()
+            .map_err(|error| Failure::internal("cannot listen for signals").caused_by(Some(&error)))?;
+        let running = tokio::spawn(command(signals.clone()));
+        let result = tokio::select! {
+            joined = running => joined.unwrap_or_else(|_| Err(Failure::internal("holdfast stopped at a fault in its own code"))),
+            () = signals.second() => Err(Failure::cancelled().hint("what was under way is taken up at the next start")),
+        };
+        // Being told to stop is how these commands end.
+        *signal = if result.is_ok() { None } else { signals.first() };
+        result
+    });
+    runtime.shutdown_background();
+    result
+}
