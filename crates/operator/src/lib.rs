@@ -8,12 +8,14 @@
 //!
 //! - [`run`]: the process: leader election, controllers, metrics
 //! - [`cluster`]: the core: pods, volumes, services, certificates, failover
+//! - [`backups`]: backups, schedules, volume snapshots
 //! - [`status_client`]: mutual TLS to the instance managers
 //! - [`certificates`]: each cluster's own authority
 //! - [`lease`]: which operator is in charge
 //!
 //! After a crash anywhere, the next reconcile, by this operator or by another, reads what stands and goes on from there.
 
+pub mod backups;
 pub mod certificates;
 pub mod cluster;
 pub mod context;

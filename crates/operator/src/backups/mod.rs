@@ -9,6 +9,7 @@
 //! - [`snapshot`]: the steps of volume snapshots
 //! - [`target`]: which instance is backed up
 //! - [`view`]: what decisions see of a cluster
+//! - [`schedule`]: backups at set times
 //! - [`reason`]: the closed set of reasons of Events
 
 pub mod backup;
@@ -17,7 +18,18 @@ mod clock;
 mod fixture;
 pub mod reason;
 pub mod schedule;
+mod shared;
 pub mod snapshot;
 pub mod target;
 pub mod trouble;
 pub mod view;
+
+use crate::context::Context;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Runs the controllers of `Backup` and `ScheduledBackup` until they are cancelled.
+pub async fn run(context: Arc<Context>, cancellation: CancellationToken) {
+    let shared = Arc::new(shared::Shared::new(context));
+    tokio::join!(backup::run(Arc::clone(&shared), cancellation.clone()), schedule::run(shared, cancellation));
+}

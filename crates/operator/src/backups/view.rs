@@ -68,8 +68,10 @@ impl InstanceView {
     /// The uid of the `Backup` that this instance is busy with.
     pub fn busy_with(&self) -> Option<&str> {
         let status = self.status.as_ref()?;
-        let backup = status.backup.as_ref().filter(|run| matches!(run.state, BackupState::Running | BackupState::WaitingForWal));
-        let snapshot = status.snapshot.as_ref().filter(|run| !matches!(run.state, SnapshotState::Stopped | SnapshotState::Failed));
+        let backup =
+            status.backup.as_ref().filter(|run| matches!(run.state, BackupState::Running | BackupState::WaitingForWal));
+        let snapshot =
+            status.snapshot.as_ref().filter(|run| !matches!(run.state, SnapshotState::Stopped | SnapshotState::Failed));
         backup.map(|run| run.uid.as_str()).or_else(|| snapshot.map(|run| run.uid.as_str()))
     }
 }

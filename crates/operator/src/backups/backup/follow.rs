@@ -5,7 +5,8 @@
 //! that nobody writes to completes too.
 
 use super::task::{
-    Action, Decision, Memory, Observed, PROGRESS_EVERY, Requeue, SILENCE_LIMIT, STALL_LIMIT, SWITCH_EVERY, Task, WAL_LIMIT,
+    Action, Decision, Memory, Observed, PROGRESS_EVERY, Requeue, SILENCE_LIMIT, STALL_LIMIT, SWITCH_EVERY, Task,
+    WAL_LIMIT,
 };
 use super::{after, attempt};
 use crate::backups::reason::{Notice, Reason};
@@ -23,7 +24,8 @@ pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: Dat
     let instance = task.status.instance.as_deref().unwrap_or_default();
     match &observed.run {
         Seen::NotAsked | Seen::Silent(_) if cluster.instance(instance).is_none() => {
-            let error = Trouble::new(format!("pod {instance} is gone"), task.doing(), "the next attempt begins by itself");
+            let error =
+                Trouble::new(format!("pod {instance} is gone"), task.doing(), "the next attempt begins by itself");
             attempt::over(task, memory, now, &error.to_string())
         }
         Seen::NotAsked => silent(task, memory, now, instance, "it was not asked"),
@@ -94,7 +96,13 @@ fn copying(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) ->
 }
 
 /// All data is stored; the WAL it needs is on its way.
-fn waiting_for_wal(task: &Task, cluster: &ClusterView, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) -> Decision {
+fn waiting_for_wal(
+    task: &Task,
+    cluster: &ClusterView,
+    memory: &Memory,
+    now: DateTime<Utc>,
+    run: &BackupRun,
+) -> Decision {
     let (mut decision, since) = progressed(task, memory, now, run);
     if now - since >= WAL_LIMIT {
         let error = Trouble::new(
@@ -126,7 +134,10 @@ pub(crate) fn switch_wal(
     now: DateTime<Utc>,
 ) -> Option<String> {
     let Some(primary) = cluster.primary() else {
-        return Some(format!("cluster {} has no primary that could archive the last WAL; waiting for one", cluster.name));
+        return Some(format!(
+            "cluster {} has no primary that could archive the last WAL; waiting for one",
+            cluster.name
+        ));
     };
     if primary.name != instance && decision.memory.switched_at.is_none_or(|at| now - at >= SWITCH_EVERY) {
         decision.actions.push(Action::SwitchWal { instance: primary.name.clone() });
@@ -173,9 +184,8 @@ fn completed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) 
 
 /// The engine says it failed. Forgetting the run lets the next attempt begin on the same instance.
 fn failed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) -> Decision {
-    let unknown = || {
-        Trouble::new("the backup failed without saying why", task.doing(), "see the log of the pod").to_string()
-    };
+    let unknown =
+        || Trouble::new("the backup failed without saying why", task.doing(), "see the log of the pod").to_string();
     let error = run.error.clone().unwrap_or_else(unknown);
     let mut decision = attempt::over(task, memory, now, &error);
     decision.actions.extend(attempt::release(task));

@@ -167,7 +167,10 @@ fn begin(
         observed_generation: task.generation,
         ..BackupStatus::default()
     };
-    let on = format!("{}on {instance}", if attempts > 1 { format!("attempt {attempts} of {ATTEMPTS}, ") } else { String::new() });
+    let on = format!(
+        "{}on {instance}",
+        if attempts > 1 { format!("attempt {attempts} of {ATTEMPTS}, ") } else { String::new() }
+    );
     let text = match task.method() {
         BackupMethod::BarmanObjectStore => {
             decision.actions.push(Action::Start { instance });
@@ -200,7 +203,8 @@ fn wait_for_instance(task: &Task, memory: &Memory, now: DateTime<Utc>, why: &str
         );
         return attempt::fail(task, memory, now, trouble.to_string());
     }
-    let mut decision = wait(task, memory, format!("{why}; waiting until {}", time(until)), Requeue::After(Duration::from_secs(2)));
+    let mut decision =
+        wait(task, memory, format!("{why}; waiting until {}", time(until)), Requeue::After(Duration::from_secs(2)));
     decision.memory.waiting_since = Some(since);
     decision
 }

@@ -10,9 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_kube_api::backup::{BackupPhase, BackupSpec};
 use holdfast_kube_api::names;
 use holdfast_kube_api::schedule::Schedule;
-use holdfast_kube_api::scheduled_backup::{
-    BackupOwner, ConcurrencyPolicy, ScheduledBackupSpec, ScheduledBackupStatus,
-};
+use holdfast_kube_api::scheduled_backup::{BackupOwner, ConcurrencyPolicy, ScheduledBackupSpec, ScheduledBackupStatus};
 use std::collections::BTreeMap;
 
 /// Missed times are counted up to here: a schedule by the second that was down for a month is no reason to count for
@@ -128,8 +126,7 @@ pub fn decide(scheduled: &Scheduled, schedule: &Schedule, observed: &Observed, n
     if let Some(newest) = newest {
         status.last_schedule_time = Some(newest);
     }
-    status.next_schedule_times =
-        if suspended { Vec::new() } else { schedule.upcoming(now).take(SHOWN).collect() };
+    status.next_schedule_times = if suspended { Vec::new() } else { schedule.upcoming(now).take(SHOWN).collect() };
     if newest.is_some() || *status != scheduled.status {
         status.last_check_time = Some(now);
     }
@@ -255,8 +252,12 @@ impl Work<'_> {
         ];
         for (phase, limit) in limits {
             let Some(limit) = limit.and_then(|limit| usize::try_from(limit).ok()) else { continue };
-            let mut made: Vec<&Made> =
-                self.observed.backups.iter().filter(|made| made.ours && !made.deleting && made.phase == phase).collect();
+            let mut made: Vec<&Made> = self
+                .observed
+                .backups
+                .iter()
+                .filter(|made| made.ours && !made.deleting && made.phase == phase)
+                .collect();
             made.sort_by(|a, b| (b.created, &b.name).cmp(&(a.created, &a.name)));
             for old in made.into_iter().skip(limit) {
                 let text = format!("Backup {} is beyond the history limit of {limit}; its data stays", old.name);

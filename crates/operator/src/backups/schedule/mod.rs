@@ -7,6 +7,8 @@
 //! two, whatever happens between the creation and the status. The object is created before `lastScheduleTime` is written:
 //! after a crash in between, the time is due again, and found answered.
 
+mod controller;
 mod decide;
 
+pub(crate) use controller::run;
 pub use decide::{BackupPlan, Decision, Made, Observed, Scheduled, decide};

@@ -3,7 +3,9 @@
 use super::objects::SnapshotSeen;
 use super::volumes::{Standing, plan, standing};
 use crate::backups::backup::attempt::{self, cluster_deleted};
-use crate::backups::backup::{Action, Decision, LOOK_EVERY, Memory, Observed, Requeue, Task, after, silent, switch_wal};
+use crate::backups::backup::{
+    Action, Decision, LOOK_EVERY, Memory, Observed, Requeue, Task, after, silent, switch_wal,
+};
 use crate::backups::reason::{Notice, Reason};
 use crate::backups::trouble::{Trouble, first_line, time};
 use crate::backups::view::{ClusterView, Seen, Volume};
@@ -187,7 +189,8 @@ fn stopped(look: &Look<'_>, run: &SnapshotRun) -> Decision {
         None
     };
     if let Some(missing) = missing {
-        let error = Trouble::new(missing, look.task.doing(), "the next attempt begins by itself; see the log of the pod");
+        let error =
+            Trouble::new(missing, look.task.doing(), "the next attempt begins by itself; see the log of the pod");
         return released(again(look.task, look.all, &look.memory, look.now, &error.to_string()), look.task);
     }
     let mut decision = running(look, "waiting for the snapshots to be ready to use".to_owned());
@@ -200,7 +203,8 @@ fn stopped(look: &Look<'_>, run: &SnapshotRun) -> Decision {
     // A cold one is whole at the position where the server stopped.
     status.end_lsn = run.end_lsn.clone().or_else(|| run.begin_lsn.clone()).or_else(|| Some("0/0".to_owned()));
     status.end_wal.clone_from(&run.end_wal);
-    let encoded = |text: &Option<String>| text.as_ref().filter(|text| !text.is_empty()).map(|text| STANDARD.encode(text));
+    let encoded =
+        |text: &Option<String>| text.as_ref().filter(|text| !text.is_empty()).map(|text| STANDARD.encode(text));
     status.backup_label_file = encoded(&run.backup_label);
     status.tablespace_map_file = encoded(&run.tablespace_map);
     decision.next = Requeue::After(Duration::from_millis(100));
@@ -215,9 +219,12 @@ fn finish(
     memory: &Memory,
     now: DateTime<Utc>,
 ) -> Decision {
-    let named = task.status.snapshot_backup_status.as_ref().map(|status| status.elements.as_slice()).unwrap_or_default();
-    let snapshots: Vec<Option<&SnapshotSeen>> =
-        named.iter().map(|element| all.iter().find(|snapshot| snapshot.name == element.name && !snapshot.deleting)).collect();
+    let named =
+        task.status.snapshot_backup_status.as_ref().map(|status| status.elements.as_slice()).unwrap_or_default();
+    let snapshots: Vec<Option<&SnapshotSeen>> = named
+        .iter()
+        .map(|element| all.iter().find(|snapshot| snapshot.name == element.name && !snapshot.deleting))
+        .collect();
     let lost = named.iter().zip(&snapshots).find(|(_, seen)| seen.is_none());
     if let Some((element, _)) = lost {
         let error = Trouble::new(
@@ -233,11 +240,15 @@ fn finish(
     for snapshot in &snapshots {
         let missing = |(name, value): &&(String, String)| snapshot.annotations.get(name) != Some(value);
         if annotations.iter().any(|pair| missing(&pair)) {
-            decision.actions.push(Action::Annotate { snapshot: snapshot.name.clone(), annotations: annotations.clone() });
+            decision
+                .actions
+                .push(Action::Annotate { snapshot: snapshot.name.clone(), annotations: annotations.clone() });
         }
     }
     if !snapshots.iter().all(|snapshot| snapshot.ready) {
-        let waiting = snapshots.iter().find(|snapshot| !snapshot.ready);
+        // One that the driver has something to say about, if there is one.
+        let waiting =
+            snapshots.iter().filter(|snapshot| !snapshot.ready).min_by_key(|snapshot| snapshot.error.is_none());
         let until = task.status.started_at.unwrap_or(now) + cluster.map_or(DEADLINE, deadline);
         let error = waiting.and_then(|snapshot| snapshot.error.clone());
         let name = waiting.map(|snapshot| snapshot.name.clone()).unwrap_or_default();
@@ -249,7 +260,8 @@ fn finish(
             );
             return with_deletions(attempt::fail(task, memory, now, error.to_string()), all);
         }
-        decision.status.reason = error.map(|error| format!("VolumeSnapshot {name}: {error}; waiting until {}", time(until)));
+        decision.status.reason =
+            error.map(|error| format!("VolumeSnapshot {name}: {error}; waiting until {}", time(until)));
         decision.next = after((until - now).min(TimeDelta::from_std(LOOK_EVERY).unwrap_or(TimeDelta::seconds(5))));
         return decision;
     }
@@ -297,7 +309,9 @@ fn too_late(look: &Look<'_>, observed: &Observed) -> Decision {
         _ => "waiting for the instance to answer",
     };
     let error = Trouble::new(
-        driver.unwrap_or_else(|| "the snapshots were not taken within their deadline".to_owned()),
+        driver
+            .or_else(|| look.memory.refused.clone())
+            .unwrap_or_else(|| "the snapshots were not taken within their deadline".to_owned()),
         format!("{}, {step}", look.task.doing()),
         "see the storage driver and the archiver; `volumeSnapshot.deadlineSeconds` of the Cluster is the limit",
     );
@@ -326,8 +340,7 @@ fn driver_error(all: &[SnapshotSeen], volume: &Volume) -> Option<String> {
 
 /// Whether the point in time of each volume is taken.
 fn is_cut(volumes: &[(&Volume, Standing<'_>)]) -> bool {
-    !volumes.is_empty()
-        && volumes.iter().all(|(_, standing)| matches!(standing, Standing::Cut(_) | Standing::Ready(_)))
+    !volumes.is_empty() && volumes.iter().all(|(_, standing)| matches!(standing, Standing::Cut(_) | Standing::Ready(_)))
 }
 
 /// What is being waited for while snapshots are taken.

@@ -14,6 +14,6 @@ mod follow;
 mod objects;
 mod volumes;
 
-pub use objects::{Owner, SnapshotPlan, SnapshotSeen};
 pub(crate) use follow::{delete_all, follow, request};
-pub(crate) use objects::{api_resource, manifest, seen};
+pub(crate) use objects::{BACKUP_UID, api_resource, manifest, seen};
+pub use objects::{Owner, SnapshotPlan, SnapshotSeen};

@@ -126,12 +126,13 @@ pub(crate) fn seen(object: &DynamicObject) -> SnapshotSeen {
         cut: ready || status["creationTime"].as_str().is_some(),
         ready,
         error_at: message.as_ref().and_then(|_| {
-            said.map(|at| at.with_timezone(&Utc)).or_else(|| object.metadata.creation_timestamp.as_ref().map(chrono_time))
+            said.map(|at| at.with_timezone(&Utc))
+                .or_else(|| object.metadata.creation_timestamp.as_ref().map(chrono_time))
         }),
         // A driver that tried again and succeeded may leave its old error behind.
-        error: message.filter(|_| !ready).or_else(|| {
-            (!ready && error.is_object()).then(|| "the driver gave no message".to_owned())
-        }),
+        error: message
+            .filter(|_| !ready)
+            .or_else(|| (!ready && error.is_object()).then(|| "the driver gave no message".to_owned())),
         annotations: object.metadata.annotations.clone().unwrap_or_default(),
         deleting: object.metadata.deletion_timestamp.is_some(),
     }
@@ -174,8 +175,16 @@ mod tests {
             ("nothing yet", Value::Null, (false, false, None)),
             ("not taken", json!({ "readyToUse": false }), (false, false, None)),
             ("ready without a time", json!({ "readyToUse": true }), (true, true, None)),
-            ("an error", json!({ "error": { "message": "quota", "time": "2026-11-22T12:00:00Z" } }), (false, false, Some("quota"))),
-            ("an old error of one that is ready", json!({ "readyToUse": true, "error": { "message": "busy" } }), (true, true, None)),
+            (
+                "an error",
+                json!({ "error": { "message": "quota", "time": "2026-11-22T12:00:00Z" } }),
+                (false, false, Some("quota")),
+            ),
+            (
+                "an old error of one that is ready",
+                json!({ "readyToUse": true, "error": { "message": "busy" } }),
+                (true, true, None),
+            ),
             ("an error without words", json!({ "error": {} }), (false, false, Some("the driver gave no message"))),
         ];
         for (name, status, expected) in table {

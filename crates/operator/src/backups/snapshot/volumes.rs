@@ -71,14 +71,16 @@ pub(super) fn plan(task: &Task, cluster: &ClusterView, instance: &str, volume: &
         name: name(task, wal, number),
         claim: volume.claim.clone(),
         kind: volume.kind.clone(),
-        class: if wal { options.wal_class_name.clone().or_else(|| options.class_name.clone()) } else { options.class_name.clone() },
+        class: if wal {
+            options.wal_class_name.clone().or_else(|| options.class_name.clone())
+        } else {
+            options.class_name.clone()
+        },
         labels,
         annotations,
         owner: match options.snapshot_owner_reference.unwrap_or_default() {
             SnapshotOwner::None => None,
-            SnapshotOwner::Backup => {
-                Some(Owner { kind: "Backup", name: task.name.clone(), uid: task.uid.clone() })
-            }
+            SnapshotOwner::Backup => Some(Owner { kind: "Backup", name: task.name.clone(), uid: task.uid.clone() }),
             SnapshotOwner::Cluster => {
                 Some(Owner { kind: "Cluster", name: cluster.name.clone(), uid: cluster.uid.clone() })
             }

@@ -15,13 +15,34 @@ fn the_most_advanced_ready_standby_is_preferred() {
     let table: &[(&str, BackupTarget, bool, Option<&str>, Change, &str)] = &[
         ("healthy", STANDBY, false, None, |_| {}, "main-2"),
         ("primary wanted", BackupTarget::Primary, false, None, |_| {}, "main-1"),
-        ("larger by value, not by text", STANDBY, false, None, |c| status(c, 3).lsn = Some("0/10000000".into()), "main-3"),
+        (
+            "larger by value, not by text",
+            STANDBY,
+            false,
+            None,
+            |c| status(c, 3).lsn = Some("0/10000000".into()),
+            "main-3",
+        ),
         ("unknown position goes last", STANDBY, false, None, |c| status(c, 2).lsn = None, "main-3"),
-        ("equal positions: the one streamed to", STANDBY, false, None, |c| {
-            status(c, 3).lsn = Some("0/5000060".into());
-            status(c, 2).receiving = false;
-        }, "main-3"),
-        ("equal in all: the lowest number", STANDBY, false, None, |c| status(c, 3).lsn = Some("0/5000060".into()), "main-2"),
+        (
+            "equal positions: the one streamed to",
+            STANDBY,
+            false,
+            None,
+            |c| {
+                status(c, 3).lsn = Some("0/5000060".into());
+                status(c, 2).receiving = false;
+            },
+            "main-3",
+        ),
+        (
+            "equal in all: the lowest number",
+            STANDBY,
+            false,
+            None,
+            |c| status(c, 3).lsn = Some("0/5000060".into()),
+            "main-2",
+        ),
         ("not ready", STANDBY, false, None, |c| status(c, 2).ready = false, "main-3"),
         ("diverged", STANDBY, false, None, |c| status(c, 2).diverged = true, "main-3"),
         ("on another timeline", STANDBY, false, None, |c| status(c, 2).timeline_id = Some(2), "main-3"),
@@ -35,10 +56,17 @@ fn the_most_advanced_ready_standby_is_preferred() {
         ("cold", STANDBY, true, None, |_| {}, "main-2"),
         ("cold of the primary", BackupTarget::Primary, true, None, |_| {}, "main-2"),
         ("cold without a standby", STANDBY, true, None, |c| c.instances.truncate(1), "wait"),
-        ("cold of a single instance", STANDBY, true, None, |c| {
-            c.instances.truncate(1);
-            c.desired_instances = 1;
-        }, "main-1"),
+        (
+            "cold of a single instance",
+            STANDBY,
+            true,
+            None,
+            |c| {
+                c.instances.truncate(1);
+                c.desired_instances = 1;
+            },
+            "main-1",
+        ),
     ];
     for (name, target, cold, failed, change, expected) in table {
         let mut cluster = cluster();
@@ -58,7 +86,9 @@ fn a_wait_says_what_the_instances_do_instead() {
     let wish = Wish { target: BackupTarget::PreferStandby, cold: false, failed: None };
     assert_eq!(
         choose(&cluster, wish),
-        Choice::Wait("cluster main has no primary that is ready (main-1: replaying WAL; main-2 does not answer)".to_owned())
+        Choice::Wait(
+            "cluster main has no primary that is ready (main-1: replaying WAL; main-2 does not answer)".to_owned()
+        )
     );
 }
 

@@ -25,61 +25,140 @@ fn a_pending_backup_begins_waits_or_fails() {
     type Change = fn(&mut Task, &mut Observed, &mut Memory);
     let table: &[(&str, i64, Change, &str)] = &[
         ("healthy", 1, |_, _, _| {}, "Running [hold, start main-2] "),
-        ("primary asked for", 1, |t, _, _| t.spec.target = Some(holdfast_kube_api::cluster::BackupTarget::Primary),
-            "Running [hold, start main-1] "),
-        ("primary by the cluster", 1,
+        (
+            "primary asked for",
+            1,
+            |t, _, _| t.spec.target = Some(holdfast_kube_api::cluster::BackupTarget::Primary),
+            "Running [hold, start main-1] ",
+        ),
+        (
+            "primary by the cluster",
+            1,
             |_, o, _| o.cluster.as_mut().unwrap().target = holdfast_kube_api::cluster::BackupTarget::Primary,
-            "Running [hold, start main-1] "),
-        ("no cluster yet", 1, |_, o, _| o.cluster = None,
-            "Pending [] cluster main does not exist; waiting for it until 2026-11-22T12:10:00Z"),
+            "Running [hold, start main-1] ",
+        ),
+        (
+            "no cluster yet",
+            1,
+            |_, o, _| o.cluster = None,
+            "Pending [] cluster main does not exist; waiting for it until 2026-11-22T12:10:00Z",
+        ),
         ("no cluster for long", 600, |_, o, _| o.cluster = None, "Failed [] cluster main does not exist"),
-        ("cluster being deleted", 1, |_, o, _| o.cluster.as_mut().unwrap().deleting = true, "Failed [] cluster main was deleted"),
-        ("no object store", 1, |_, o, _| o.cluster.as_mut().unwrap().archive = None,
-            "Failed [] cluster main has no object store to back up into"),
-        ("another before it", 1, |_, o, _| o.ahead = Some("earlier".into()),
-            "Pending [] waiting for Backup earlier, which is before it"),
-        ("no object store, and another before it: it is not in the way of others", 1,
-            |_, o, _| { o.ahead = Some("earlier".into()); o.cluster.as_mut().unwrap().archive = None; },
-            "Failed [] cluster main has no object store to back up into"),
-        ("bootstrapping", 5000, |_, o, _| o.cluster.as_mut().unwrap().bootstrapped = false,
-            "Pending [] cluster main is being bootstrapped"),
-        ("no primary", 1, |_, o, _| status(o.cluster.as_mut().unwrap(), 1).ready = false,
-            "Pending [] cluster main has no primary that is ready; waiting until 2026-11-22T13:00:01Z"),
-        ("no primary for long", 3700,
-            |_, o, m| { status(o.cluster.as_mut().unwrap(), 1).ready = false; m.waiting_since = Some(at(0)); },
-            "Failed [] cluster main has no primary that is ready"),
-        ("hibernated: no instance at all", 1, |_, o, _| o.cluster.as_mut().unwrap().instances.clear(),
-            "Pending [] cluster main has no primary that is ready; waiting until 2026-11-22T13:00:01Z"),
-        ("already runs on an instance", 1,
+        (
+            "cluster being deleted",
+            1,
+            |_, o, _| o.cluster.as_mut().unwrap().deleting = true,
+            "Failed [] cluster main was deleted",
+        ),
+        (
+            "no object store",
+            1,
+            |_, o, _| o.cluster.as_mut().unwrap().archive = None,
+            "Failed [] cluster main has no object store to back up into",
+        ),
+        (
+            "another before it",
+            1,
+            |_, o, _| o.ahead = Some("earlier".into()),
+            "Pending [] waiting for Backup earlier, which is before it",
+        ),
+        (
+            "no object store, and another before it: it is not in the way of others",
+            1,
+            |_, o, _| {
+                o.ahead = Some("earlier".into());
+                o.cluster.as_mut().unwrap().archive = None;
+            },
+            "Failed [] cluster main has no object store to back up into",
+        ),
+        (
+            "bootstrapping",
+            5000,
+            |_, o, _| o.cluster.as_mut().unwrap().bootstrapped = false,
+            "Pending [] cluster main is being bootstrapped",
+        ),
+        (
+            "no primary",
+            1,
+            |_, o, _| status(o.cluster.as_mut().unwrap(), 1).ready = false,
+            "Pending [] cluster main has no primary that is ready; waiting until 2026-11-22T13:00:01Z",
+        ),
+        (
+            "no primary for long",
+            3700,
+            |_, o, m| {
+                status(o.cluster.as_mut().unwrap(), 1).ready = false;
+                m.waiting_since = Some(at(0));
+            },
+            "Failed [] cluster main has no primary that is ready",
+        ),
+        (
+            "hibernated: no instance at all",
+            1,
+            |_, o, _| o.cluster.as_mut().unwrap().instances.clear(),
+            "Pending [] cluster main has no primary that is ready; waiting until 2026-11-22T13:00:01Z",
+        ),
+        (
+            "already runs on an instance",
+            1,
             |_, o, _| status(o.cluster.as_mut().unwrap(), 3).backup = Some(run(BackupState::Running, 5)),
-            "Running [hold] "),
-        ("an old failed run of it is no run", 1,
+            "Running [hold] ",
+        ),
+        (
+            "an old failed run of it is no run",
+            1,
             |_, o, _| status(o.cluster.as_mut().unwrap(), 2).backup = Some(run(BackupState::Failed, 5)),
-            "Running [hold, start main-2] "),
-        ("busy with another Backup", 1, |_, o, _| {
-            let other = BackupRun { uid: "other".into(), ..run(BackupState::Running, 5) };
-            status(o.cluster.as_mut().unwrap(), 2).backup = Some(other);
-            o.known.insert("other".into());
-        }, "Pending [] main-2 is busy with another Backup; waiting until 2026-11-22T13:00:01Z"),
-        ("busy with an orphan", 1, |_, o, _| {
-            let other = BackupRun { uid: "other".into(), ..run(BackupState::WaitingForWal, 5) };
-            status(o.cluster.as_mut().unwrap(), 2).backup = Some(other);
-        }, "Pending [give up other on main-2, release other on main-2] "),
-        ("between attempts", 1, |t, _, m| {
-            t.status.attempts = 1;
-            t.status.reason = Some("attempt 2 of 5 begins soon".into());
-            m.retry_at = Some(at(10));
-        }, "Pending [] attempt 2 of 5 begins soon"),
-        ("the next attempt goes elsewhere", 10, |t, o, m| {
-            t.status.attempts = 1;
-            t.status.instance = Some("main-2".into());
-            m.retry_at = Some(at(10));
-            status(o.cluster.as_mut().unwrap(), 3).lsn = Some("0/5000060".into());
-        }, "Running [hold, start main-3] "),
-        ("asked, and refused for long", 3700, |_, _, m| {
-            m.refused = Some("main-2 refused".into());
-            m.waiting_since = Some(at(0));
-        }, "Failed [] main-2 refused"),
+            "Running [hold, start main-2] ",
+        ),
+        (
+            "busy with another Backup",
+            1,
+            |_, o, _| {
+                let other = BackupRun { uid: "other".into(), ..run(BackupState::Running, 5) };
+                status(o.cluster.as_mut().unwrap(), 2).backup = Some(other);
+                o.known.insert("other".into());
+            },
+            "Pending [] main-2 is busy with another Backup; waiting until 2026-11-22T13:00:01Z",
+        ),
+        (
+            "busy with an orphan",
+            1,
+            |_, o, _| {
+                let other = BackupRun { uid: "other".into(), ..run(BackupState::WaitingForWal, 5) };
+                status(o.cluster.as_mut().unwrap(), 2).backup = Some(other);
+            },
+            "Pending [give up other on main-2, release other on main-2] ",
+        ),
+        (
+            "between attempts",
+            1,
+            |t, _, m| {
+                t.status.attempts = 1;
+                t.status.reason = Some("attempt 2 of 5 begins soon".into());
+                m.retry_at = Some(at(10));
+            },
+            "Pending [] attempt 2 of 5 begins soon",
+        ),
+        (
+            "the next attempt goes elsewhere",
+            10,
+            |t, o, m| {
+                t.status.attempts = 1;
+                t.status.instance = Some("main-2".into());
+                m.retry_at = Some(at(10));
+                status(o.cluster.as_mut().unwrap(), 3).lsn = Some("0/5000060".into());
+            },
+            "Running [hold, start main-3] ",
+        ),
+        (
+            "asked, and refused for long",
+            3700,
+            |_, _, m| {
+                m.refused = Some("main-2 refused".into());
+                m.waiting_since = Some(at(0));
+            },
+            "Failed [] main-2 refused",
+        ),
     ];
     for (name, seconds, change, expected) in table {
         let (mut task, mut observed, mut memory) = (task(BarmanObjectStore), observed(), Memory::default());
@@ -94,20 +173,37 @@ fn a_snapshot_that_cannot_be_restored_is_not_begun() {
     let table: &[(&str, Change, &str)] = &[
         ("hot", |_, _| {}, "Running [hold, prepare main-2 online=true] "),
         ("cold by the Backup", |t, _| t.spec.online = Some(false), "Running [hold, prepare main-2 online=false] "),
-        ("cold by the cluster", |_, o| o.cluster.as_mut().unwrap().snapshots.online = Some(false),
-            "Running [hold, prepare main-2 online=false] "),
-        ("the Backup's word counts", |t, o| {
-            t.spec.online = Some(true);
-            o.cluster.as_mut().unwrap().snapshots.online = Some(false);
-        }, "Running [hold, prepare main-2 online=true] "),
-        ("no snapshots here", |_, o| o.snapshots_known = false,
-            "Failed [] this Kubernetes knows no snapshot.storage.k8s.io/v1"),
-        ("hot without an archive", |_, o| o.cluster.as_mut().unwrap().archive = None,
-            "Failed [] cluster main has no WAL archive, and a hot snapshot cannot be restored without one"),
-        ("cold without an archive", |t, o| {
-            t.spec.online = Some(false);
-            o.cluster.as_mut().unwrap().archive = None;
-        }, "Running [hold, prepare main-2 online=false] "),
+        (
+            "cold by the cluster",
+            |_, o| o.cluster.as_mut().unwrap().snapshots.online = Some(false),
+            "Running [hold, prepare main-2 online=false] ",
+        ),
+        (
+            "the Backup's word counts",
+            |t, o| {
+                t.spec.online = Some(true);
+                o.cluster.as_mut().unwrap().snapshots.online = Some(false);
+            },
+            "Running [hold, prepare main-2 online=true] ",
+        ),
+        (
+            "no snapshots here",
+            |_, o| o.snapshots_known = false,
+            "Failed [] this Kubernetes knows no snapshot.storage.k8s.io/v1",
+        ),
+        (
+            "hot without an archive",
+            |_, o| o.cluster.as_mut().unwrap().archive = None,
+            "Failed [] cluster main has no WAL archive, and a hot snapshot cannot be restored without one",
+        ),
+        (
+            "cold without an archive",
+            |t, o| {
+                t.spec.online = Some(false);
+                o.cluster.as_mut().unwrap().archive = None;
+            },
+            "Running [hold, prepare main-2 online=false] ",
+        ),
     ];
     for (name, change, expected) in table {
         let (mut task, mut observed) = (task(VolumeSnapshot), observed());
@@ -121,78 +217,183 @@ fn a_running_backup_is_followed_to_its_end() {
     type Change = fn(&mut Task, &mut Observed, &mut Memory);
     let table: &[(&str, i64, Change, &str)] = &[
         ("copying", 1, |_, o, _| o.run = Seen::Known(run(BackupState::Running, 420)), "Running [] "),
-        ("slow, not stuck", 3600, |_, o, m| {
-            o.run = Seen::Known(run(BackupState::Running, 421));
-            m.progress = Some((BackupState::Running, 420, at(0)));
-        }, "Running [] "),
-        ("stuck", 900, |_, o, m| {
-            o.run = Seen::Known(run(BackupState::Running, 420));
-            m.progress = Some((BackupState::Running, 420, at(0)));
-        }, "Failed [give up 0a1b2c3d-4e5f on main-2] not a byte was read for 15 min"),
-        ("waits for WAL on a standby", 1, |_, o, _| o.run = Seen::Known(run(BackupState::WaitingForWal, 1000)),
-            "Finalizing [switch main-1] "),
-        ("asked to switch just now", 9, |_, o, m| {
-            o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
-            m.switched_at = Some(at(0));
-        }, "Finalizing [] "),
-        ("asked again", 10, |_, o, m| {
-            o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
-            m.switched_at = Some(at(0));
-        }, "Finalizing [switch main-1] "),
-        ("waits for WAL on the primary", 1, |t, o, _| {
-            t.status.instance = Some("main-1".into());
-            o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
-        }, "Finalizing [] "),
-        ("the primary changed", 1, |_, o, _| {
-            let cluster = o.cluster.as_mut().unwrap();
-            status(cluster, 1).role = None;
-            status(cluster, 3).role = Some(holdfast_kube_api::status_port::Role::Primary);
-            o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
-        }, "Finalizing [switch main-3] "),
-        ("no primary to archive the rest", 1, |_, o, _| {
-            status(o.cluster.as_mut().unwrap(), 1).ready = false;
-            o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
-        }, "Finalizing [] cluster main has no primary that could archive the last WAL; waiting for one"),
-        ("WAL never comes", 4500, |t, o, m| {
-            t.status.phase = Some(Finalizing);
-            o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
-            m.progress = Some((BackupState::WaitingForWal, 1000, at(0)));
-        }, "Failed [give up 0a1b2c3d-4e5f on main-2] the WAL that the backup needs was not archived within 75 min"),
-        ("failed", 1, |_, o, _| {
-            let error = Some("error: no space\nwhile: storing\nhint:  grow".to_owned());
-            o.run = Seen::Known(BackupRun { error, ..run(BackupState::Failed, 5) });
-        }, "Pending [give up 0a1b2c3d-4e5f on main-2] attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 \
-            ended: no space"),
-        ("failed for the last time", 1, |t, o, _| {
-            t.status.attempts = ATTEMPTS;
-            let error = Some("error: no space\nwhile: storing\nhint:  grow".to_owned());
-            o.run = Seen::Known(BackupRun { error, ..run(BackupState::Failed, 5) });
-        }, "Failed [give up 0a1b2c3d-4e5f on main-2] no space"),
-        ("the manager was restarted", 1, |_, o, _| o.run = Seen::Unknown,
-            "Pending [] attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 ended: the instance manager of \
-             main-2 was restarted in the middle of the backup"),
-        ("the manager was restarted for the third time", 1, |t, o, _| { t.status.attempts = 3; o.run = Seen::Unknown; },
-            "Pending [] attempt 4 of 5 begins at 2026-11-22T12:00:41Z; attempt 3 on main-2 ended: the instance manager of \
-             main-2 was restarted in the middle of the backup"),
-        ("silent", 1, |_, o, _| o.run = Seen::Silent("timed out".into()),
-            "Running [] main-2 does not answer since 2026-11-22T12:00:01Z; waiting until 2026-11-22T12:02:01Z: timed out"),
-        ("silent for long", 121, |_, o, m| {
-            o.run = Seen::Silent("timed out".into());
-            m.silent_since = Some(at(0));
-        }, "Pending [] attempt 2 of 5 begins at 2026-11-22T12:02:11Z; attempt 1 on main-2 ended: main-2 did not answer since \
-            2026-11-22T12:00:00Z: timed out"),
-        ("the pod is gone", 1, |_, o, _| { o.cluster.as_mut().unwrap().instances.remove(1); },
-            "Pending [] attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 ended: pod main-2 is gone"),
-        ("the cluster is gone", 1, |_, o, _| o.cluster = None, "Failed [] cluster main was deleted"),
-        ("the archive was taken from the spec in the middle: the run goes on", 1, |_, o, _| {
-            o.cluster.as_mut().unwrap().archive = None;
-            o.run = Seen::Known(run(BackupState::Running, 420));
-        }, "Running [] "),
-        ("complete without saying what", 1, |_, o, _| o.run = Seen::Known(run(BackupState::Completed, 1000)),
+        (
+            "slow, not stuck",
+            3600,
+            |_, o, m| {
+                o.run = Seen::Known(run(BackupState::Running, 421));
+                m.progress = Some((BackupState::Running, 420, at(0)));
+            },
+            "Running [] ",
+        ),
+        (
+            "stuck",
+            900,
+            |_, o, m| {
+                o.run = Seen::Known(run(BackupState::Running, 420));
+                m.progress = Some((BackupState::Running, 420, at(0)));
+            },
+            "Failed [give up 0a1b2c3d-4e5f on main-2] not a byte was read for 15 min",
+        ),
+        (
+            "waits for WAL on a standby",
+            1,
+            |_, o, _| o.run = Seen::Known(run(BackupState::WaitingForWal, 1000)),
+            "Finalizing [switch main-1] ",
+        ),
+        (
+            "asked to switch just now",
+            9,
+            |_, o, m| {
+                o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
+                m.switched_at = Some(at(0));
+            },
+            "Finalizing [] ",
+        ),
+        (
+            "asked again",
+            10,
+            |_, o, m| {
+                o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
+                m.switched_at = Some(at(0));
+            },
+            "Finalizing [switch main-1] ",
+        ),
+        (
+            "waits for WAL on the primary",
+            1,
+            |t, o, _| {
+                t.status.instance = Some("main-1".into());
+                o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
+            },
+            "Finalizing [] ",
+        ),
+        (
+            "the primary changed",
+            1,
+            |_, o, _| {
+                let cluster = o.cluster.as_mut().unwrap();
+                status(cluster, 1).role = None;
+                status(cluster, 3).role = Some(holdfast_kube_api::status_port::Role::Primary);
+                o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
+            },
+            "Finalizing [switch main-3] ",
+        ),
+        (
+            "no primary to archive the rest",
+            1,
+            |_, o, _| {
+                status(o.cluster.as_mut().unwrap(), 1).ready = false;
+                o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
+            },
+            "Finalizing [] cluster main has no primary that could archive the last WAL; waiting for one",
+        ),
+        (
+            "WAL never comes",
+            4500,
+            |t, o, m| {
+                t.status.phase = Some(Finalizing);
+                o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
+                m.progress = Some((BackupState::WaitingForWal, 1000, at(0)));
+            },
+            "Failed [give up 0a1b2c3d-4e5f on main-2] the WAL that the backup needs was not archived within 75 min",
+        ),
+        (
+            "failed",
+            1,
+            |_, o, _| {
+                let error = Some("error: no space\nwhile: storing\nhint:  grow".to_owned());
+                o.run = Seen::Known(BackupRun { error, ..run(BackupState::Failed, 5) });
+            },
             "Pending [give up 0a1b2c3d-4e5f on main-2] attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 \
-             ended: the backup ended without saying what it is"),
-        ("over already", 1, |t, o, _| { t.status.phase = Some(Completed); o.cluster = None; }, "Completed [] "),
-        ("failed already", 1, |t, o, _| { t.status.phase = Some(Failed); o.cluster = None; }, "Failed [] "),
+            ended: no space",
+        ),
+        (
+            "failed for the last time",
+            1,
+            |t, o, _| {
+                t.status.attempts = ATTEMPTS;
+                let error = Some("error: no space\nwhile: storing\nhint:  grow".to_owned());
+                o.run = Seen::Known(BackupRun { error, ..run(BackupState::Failed, 5) });
+            },
+            "Failed [give up 0a1b2c3d-4e5f on main-2] no space",
+        ),
+        (
+            "the manager was restarted",
+            1,
+            |_, o, _| o.run = Seen::Unknown,
+            "Pending [] attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 ended: the instance manager of \
+             main-2 was restarted in the middle of the backup",
+        ),
+        (
+            "the manager was restarted for the third time",
+            1,
+            |t, o, _| {
+                t.status.attempts = 3;
+                o.run = Seen::Unknown;
+            },
+            "Pending [] attempt 4 of 5 begins at 2026-11-22T12:00:41Z; attempt 3 on main-2 ended: the instance manager of \
+             main-2 was restarted in the middle of the backup",
+        ),
+        (
+            "silent",
+            1,
+            |_, o, _| o.run = Seen::Silent("timed out".into()),
+            "Running [] main-2 does not answer since 2026-11-22T12:00:01Z; waiting until 2026-11-22T12:02:01Z: timed out",
+        ),
+        (
+            "silent for long",
+            121,
+            |_, o, m| {
+                o.run = Seen::Silent("timed out".into());
+                m.silent_since = Some(at(0));
+            },
+            "Pending [] attempt 2 of 5 begins at 2026-11-22T12:02:11Z; attempt 1 on main-2 ended: main-2 did not answer since \
+            2026-11-22T12:00:00Z: timed out",
+        ),
+        (
+            "the pod is gone",
+            1,
+            |_, o, _| {
+                o.cluster.as_mut().unwrap().instances.remove(1);
+            },
+            "Pending [] attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 ended: pod main-2 is gone",
+        ),
+        ("the cluster is gone", 1, |_, o, _| o.cluster = None, "Failed [] cluster main was deleted"),
+        (
+            "the archive was taken from the spec in the middle: the run goes on",
+            1,
+            |_, o, _| {
+                o.cluster.as_mut().unwrap().archive = None;
+                o.run = Seen::Known(run(BackupState::Running, 420));
+            },
+            "Running [] ",
+        ),
+        (
+            "complete without saying what",
+            1,
+            |_, o, _| o.run = Seen::Known(run(BackupState::Completed, 1000)),
+            "Pending [give up 0a1b2c3d-4e5f on main-2] attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 \
+             ended: the backup ended without saying what it is",
+        ),
+        (
+            "over already",
+            1,
+            |t, o, _| {
+                t.status.phase = Some(Completed);
+                o.cluster = None;
+            },
+            "Completed [] ",
+        ),
+        (
+            "failed already",
+            1,
+            |t, o, _| {
+                t.status.phase = Some(Failed);
+                o.cluster = None;
+            },
+            "Failed [] ",
+        ),
     ];
     for (name, seconds, change, expected) in table {
         let (mut task, mut observed, mut memory) = (begun(BarmanObjectStore), observed(), Memory::default());
@@ -258,11 +459,31 @@ fn progress_is_written_for_people_not_for_every_block() {
 fn a_deleted_backup_gives_up_its_run_first() {
     type Change = fn(&mut Task, &mut Observed);
     let table: &[(&str, i64, Change, &str)] = &[
-        ("running", 2, |_, o| o.run = Seen::Known(run(BackupState::Running, 4)), "Running [give up 0a1b2c3d-4e5f on main-2] "),
-        ("not begun", 2, |t, _| { t.status.phase = Some(Pending); t.status.instance = None; }, "Pending [] "),
+        (
+            "running",
+            2,
+            |_, o| o.run = Seen::Known(run(BackupState::Running, 4)),
+            "Running [give up 0a1b2c3d-4e5f on main-2] ",
+        ),
+        (
+            "not begun",
+            2,
+            |t, _| {
+                t.status.phase = Some(Pending);
+                t.status.instance = None;
+            },
+            "Pending [] ",
+        ),
         ("silent", 2, |_, o| o.run = Seen::Silent("timed out".into()), "Running [give up 0a1b2c3d-4e5f on main-2] "),
         ("silent for long", 62, |_, o| o.run = Seen::Silent("timed out".into()), "Running [] "),
-        ("the pod is gone", 2, |_, o| { o.cluster.as_mut().unwrap().instances.remove(1); }, "Running [] "),
+        (
+            "the pod is gone",
+            2,
+            |_, o| {
+                o.cluster.as_mut().unwrap().instances.remove(1);
+            },
+            "Running [] ",
+        ),
         ("the cluster is gone", 2, |_, o| o.cluster = None, "Running [] "),
         ("over", 2, |t, _| t.status.phase = Some(Completed), "Completed [] "),
     ];

@@ -50,66 +50,143 @@ fn each_time_is_answered_or_left_out() {
         ("at its time", 300, |_, _| {}, "+[nightly-20261122120500] -[] missed 0 next in 300 s"),
         ("a little late", 301, |_, _| {}, "+[nightly-20261122120500] -[] missed 0 next in 299 s"),
         ("answered", 301, |s, _| s.status.last_schedule_time = Some(at(300)), "+[] -[] missed 0 next in 299 s"),
-        ("created, and the status was not written", 301,
+        (
+            "created, and the status was not written",
+            301,
             |_, o| o.backups.push(made("nightly-20261122120500", 300, Running)),
-            "+[] -[] missed 0 next in 299 s"),
-        ("the name is somebody else's", 301, |_, o| {
-            o.backups.push(Made { ours: false, ..made("nightly-20261122120500", 300, Running) });
-        }, "+[] -[] missed 1 next in 299 s: the backup of 2026-11-22T12:05:00Z was left out: another Backup has the name \
-            nightly-20261122120500"),
+            "+[] -[] missed 0 next in 299 s",
+        ),
+        (
+            "the name is somebody else's",
+            301,
+            |_, o| {
+                o.backups.push(Made { ours: false, ..made("nightly-20261122120500", 300, Running) });
+            },
+            "+[] -[] missed 1 next in 299 s: the backup of 2026-11-22T12:05:00Z was left out: another Backup has the name \
+            nightly-20261122120500",
+        ),
         ("down for three times", 920, |_, _| {}, "+[nightly-20261122121500] -[] missed 2 next in 280 s"),
-        ("down, and too late", 960, |s, _| s.spec.starting_deadline_seconds = Some(59),
+        (
+            "down, and too late",
+            960,
+            |s, _| s.spec.starting_deadline_seconds = Some(59),
             "+[] -[] missed 3 next in 240 s: the backup of 2026-11-22T12:15:00Z was left out: 60 s late, and \
-             `startingDeadlineSeconds` is 59"),
-        ("down, and just in time", 960, |s, _| s.spec.starting_deadline_seconds = Some(60),
-            "+[nightly-20261122121500] -[] missed 2 next in 240 s"),
+             `startingDeadlineSeconds` is 59",
+        ),
+        (
+            "down, and just in time",
+            960,
+            |s, _| s.spec.starting_deadline_seconds = Some(60),
+            "+[nightly-20261122121500] -[] missed 2 next in 240 s",
+        ),
         ("suspended", 301, |s, _| s.spec.suspend = Some(true), "+[] -[] missed 0 next in 299 s: suspended"),
-        ("resumed: what passed meanwhile is not made up for", 400, |s, _| {
-            s.status.last_schedule_time = Some(at(300));
-            s.status.message = Some("suspended".into());
-        }, "+[] -[] missed 0 next in 200 s"),
+        (
+            "resumed: what passed meanwhile is not made up for",
+            400,
+            |s, _| {
+                s.status.last_schedule_time = Some(at(300));
+                s.status.message = Some("suspended".into());
+            },
+            "+[] -[] missed 0 next in 200 s",
+        ),
         ("immediate", 1, |s, _| s.spec.immediate = Some(true), "+[nightly-20261122120000] -[] missed 0 next in 299 s"),
-        ("immediate, done", 1, |s, _| { s.spec.immediate = Some(true); s.status.immediate_done = true; },
-            "+[] -[] missed 0 next in 299 s"),
-        ("immediate, created, and the status was not written", 1, |s, o| {
-            s.spec.immediate = Some(true);
-            o.backups.push(made("nightly-20261122120000", 0, Running));
-        }, "+[] -[] missed 0 next in 299 s"),
-        ("immediate while suspended waits", 1, |s, _| { s.spec.immediate = Some(true); s.spec.suspend = Some(true); },
-            "+[] -[] missed 0 next in 299 s: suspended"),
-        ("the one before still runs: forbidden", 601, |s, o| {
-            s.status.last_schedule_time = Some(at(300));
-            o.backups.push(made("nightly-20261122120500", 300, Running));
-        }, "+[] -[] missed 1 next in 299 s: the backup of 2026-11-22T12:10:00Z was left out: Backup nightly-20261122120500 \
-            is not over"),
-        ("the one before still runs: allowed", 601, |s, o| {
-            s.spec.concurrency_policy = Some(ConcurrencyPolicy::Allow);
-            s.status.last_schedule_time = Some(at(300));
-            o.backups.push(made("nightly-20261122120500", 300, Running));
-        }, "+[nightly-20261122121000] -[] missed 0 next in 299 s"),
-        ("the one before still runs: replaced", 601, |s, o| {
-            s.spec.concurrency_policy = Some(ConcurrencyPolicy::Replace);
-            s.status.last_schedule_time = Some(at(300));
-            o.backups.push(made("nightly-20261122120500", 300, Running));
-        }, "+[nightly-20261122121000] -[nightly-20261122120500] missed 0 next in 299 s"),
-        ("the one before is over", 601, |s, o| {
-            s.status.last_schedule_time = Some(at(300));
-            o.backups.push(made("nightly-20261122120500", 300, Failed));
-        }, "+[nightly-20261122121000] -[] missed 0 next in 299 s"),
-        ("somebody else's Backup runs", 301, |_, o| {
-            o.backups.push(Made { ours: false, ..made("by-hand", 200, Running) });
-        }, "+[nightly-20261122120500] -[] missed 0 next in 299 s"),
-        ("history", 10, |s, o| {
-            s.spec.successful_backups_history_limit = Some(1);
-            s.spec.failed_backups_history_limit = Some(0);
-            o.backups = vec![
-                made("b", 2, Completed), made("a", 1, Completed), made("c", 3, Completed), made("f", 1, Failed),
-                Made { ours: false, ..made("x", 0, Completed) },
-                Made { deleting: true, ..made("y", 0, Completed) },
-            ];
-        }, "+[] -[b a f] missed 0 next in 290 s"),
-        ("the clock was set back behind the last time", 10, |s, _| s.status.last_schedule_time = Some(at(3600)),
-            "+[] -[] missed 0 next in 290 s"),
+        (
+            "immediate, done",
+            1,
+            |s, _| {
+                s.spec.immediate = Some(true);
+                s.status.immediate_done = true;
+            },
+            "+[] -[] missed 0 next in 299 s",
+        ),
+        (
+            "immediate, created, and the status was not written",
+            1,
+            |s, o| {
+                s.spec.immediate = Some(true);
+                o.backups.push(made("nightly-20261122120000", 0, Running));
+            },
+            "+[] -[] missed 0 next in 299 s",
+        ),
+        (
+            "immediate while suspended waits",
+            1,
+            |s, _| {
+                s.spec.immediate = Some(true);
+                s.spec.suspend = Some(true);
+            },
+            "+[] -[] missed 0 next in 299 s: suspended",
+        ),
+        (
+            "the one before still runs: forbidden",
+            601,
+            |s, o| {
+                s.status.last_schedule_time = Some(at(300));
+                o.backups.push(made("nightly-20261122120500", 300, Running));
+            },
+            "+[] -[] missed 1 next in 299 s: the backup of 2026-11-22T12:10:00Z was left out: Backup nightly-20261122120500 \
+            is not over",
+        ),
+        (
+            "the one before still runs: allowed",
+            601,
+            |s, o| {
+                s.spec.concurrency_policy = Some(ConcurrencyPolicy::Allow);
+                s.status.last_schedule_time = Some(at(300));
+                o.backups.push(made("nightly-20261122120500", 300, Running));
+            },
+            "+[nightly-20261122121000] -[] missed 0 next in 299 s",
+        ),
+        (
+            "the one before still runs: replaced",
+            601,
+            |s, o| {
+                s.spec.concurrency_policy = Some(ConcurrencyPolicy::Replace);
+                s.status.last_schedule_time = Some(at(300));
+                o.backups.push(made("nightly-20261122120500", 300, Running));
+            },
+            "+[nightly-20261122121000] -[nightly-20261122120500] missed 0 next in 299 s",
+        ),
+        (
+            "the one before is over",
+            601,
+            |s, o| {
+                s.status.last_schedule_time = Some(at(300));
+                o.backups.push(made("nightly-20261122120500", 300, Failed));
+            },
+            "+[nightly-20261122121000] -[] missed 0 next in 299 s",
+        ),
+        (
+            "somebody else's Backup runs",
+            301,
+            |_, o| {
+                o.backups.push(Made { ours: false, ..made("by-hand", 200, Running) });
+            },
+            "+[nightly-20261122120500] -[] missed 0 next in 299 s",
+        ),
+        (
+            "history",
+            10,
+            |s, o| {
+                s.spec.successful_backups_history_limit = Some(1);
+                s.spec.failed_backups_history_limit = Some(0);
+                o.backups = vec![
+                    made("b", 2, Completed),
+                    made("a", 1, Completed),
+                    made("c", 3, Completed),
+                    made("f", 1, Failed),
+                    Made { ours: false, ..made("x", 0, Completed) },
+                    Made { deleting: true, ..made("y", 0, Completed) },
+                ];
+            },
+            "+[] -[b a f] missed 0 next in 290 s",
+        ),
+        (
+            "the clock was set back behind the last time",
+            10,
+            |s, _| s.status.last_schedule_time = Some(at(3600)),
+            "+[] -[] missed 0 next in 290 s",
+        ),
     ];
     for (name, now, change, expected) in table {
         let (mut scheduled, mut observed) = (scheduled(), Observed::default());

@@ -64,69 +64,143 @@ fn broken(mut snapshot: SnapshotSeen, number: i32, at: DateTime<Utc>) -> Snapsho
 fn snapshots_are_taken_between_ready_and_stop() {
     type Change = fn(&mut Task, &mut Observed, &mut Memory);
     let table: &[(&str, i64, Change, &str)] = &[
-        ("waiting for the checkpoint", 1, |_, o, _| o.snapshot = Seen::Known(run(SnapshotState::Starting)), "Running [] "),
-        ("ready", 1, |_, o, _| o.snapshot = Seen::Known(run(SnapshotState::Ready)),
-            "Running [create nightly-0a1b2c3d, create nightly-0a1b2c3d-wal] "),
-        ("one is there already", 1, |_, o, _| {
-            o.snapshot = Seen::Known(run(SnapshotState::Ready));
-            o.snapshots = vec![snapshot(DATA, false, false)];
-        }, "Running [create nightly-0a1b2c3d-wal] "),
-        ("both there, none cut", 1, |_, o, _| {
-            o.snapshot = Seen::Known(run(SnapshotState::Ready));
-            o.snapshots = both(false, false);
-        }, "Running [] "),
-        ("one cut", 1, |_, o, _| {
-            o.snapshot = Seen::Known(run(SnapshotState::Ready));
-            o.snapshots = vec![snapshot(DATA, true, true), snapshot(WAL, false, false)];
-        }, "Running [] "),
-        ("both cut, neither ready", 1, |_, o, _| {
-            o.snapshot = Seen::Known(run(SnapshotState::Ready));
-            o.snapshots = both(true, false);
-        }, "Finalizing [stop main-2] "),
-        ("those of an attempt before do not count", 1, |t, o, _| {
-            t.status.attempts = 2;
-            o.snapshot = Seen::Known(run(SnapshotState::Ready));
-            o.snapshots = both(true, true);
-        }, "Running [create nightly-0a1b2c3d-2-1, create nightly-0a1b2c3d-2-1-wal] "),
-        ("the driver's error is shown while it may pass", 5, |_, o, _| {
-            o.snapshot = Seen::Known(run(SnapshotState::Ready));
-            o.snapshots = vec![broken(snapshot(DATA, false, false), 1, at(0)), snapshot(WAL, true, false)];
-        }, "Running [] VolumeSnapshot nightly-0a1b2c3d: quota exceeded"),
-        ("the driver's error stands: created anew", 10, |_, o, _| {
-            o.snapshot = Seen::Known(run(SnapshotState::Ready));
-            o.snapshots = vec![broken(snapshot(DATA, false, false), 1, at(0)), snapshot(WAL, true, false)];
-        }, "Running [create nightly-0a1b2c3d-1-2] "),
-        ("the second try is taken", 20, |_, o, _| {
-            o.snapshot = Seen::Known(run(SnapshotState::Ready));
-            let second = SnapshotSeen { number: 2, ..snapshot("nightly-0a1b2c3d-1-2", true, false) };
-            o.snapshots = vec![broken(snapshot(DATA, false, false), 1, at(0)), second, snapshot(WAL, true, false)];
-        }, "Finalizing [stop main-2] "),
-        ("three errors", 60, |_, o, _| {
-            o.snapshot = Seen::Known(run(SnapshotState::Ready));
-            o.snapshots = vec![
-                broken(snapshot(DATA, false, false), 1, at(0)),
-                broken(snapshot("nightly-0a1b2c3d-1-2", false, false), 2, at(20)),
-                broken(snapshot("nightly-0a1b2c3d-1-3", false, false), 3, at(40)),
-                snapshot(WAL, true, false),
-            ];
-        }, "Failed [release 0a1b2c3d-4e5f on main-2, delete nightly-0a1b2c3d, delete nightly-0a1b2c3d-1-2, \
-            delete nightly-0a1b2c3d-1-3, delete nightly-0a1b2c3d-wal] quota exceeded"),
-        ("no volumes", 1, |_, o, _| {
-            o.cluster.as_mut().unwrap().instances[1].volumes.clear();
-            o.snapshot = Seen::Known(run(SnapshotState::Ready));
-        }, "Failed [release 0a1b2c3d-4e5f on main-2] main-2 has no volume that could be snapshotted"),
-        ("stopping: a standby's WAL needs the primary", 2, |_, o, _| {
-            o.snapshot = Seen::Known(run(SnapshotState::Stopping));
-            o.snapshots = both(true, false);
-        }, "Finalizing [switch main-1] "),
-        ("stopping on the primary", 2, |t, o, _| {
-            t.status.instance = Some("main-1".into());
-            o.snapshot = Seen::Known(run(SnapshotState::Stopping));
-        }, "Finalizing [] "),
-        ("a cold one needs no WAL", 2, |_, o, _| {
-            o.snapshot = Seen::Known(SnapshotRun { online: false, ..run(SnapshotState::Stopping) });
-            o.snapshots = both(true, false);
-        }, "Finalizing [] "),
+        (
+            "waiting for the checkpoint",
+            1,
+            |_, o, _| o.snapshot = Seen::Known(run(SnapshotState::Starting)),
+            "Running [] ",
+        ),
+        (
+            "ready",
+            1,
+            |_, o, _| o.snapshot = Seen::Known(run(SnapshotState::Ready)),
+            "Running [create nightly-0a1b2c3d, create nightly-0a1b2c3d-wal] ",
+        ),
+        (
+            "one is there already",
+            1,
+            |_, o, _| {
+                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshots = vec![snapshot(DATA, false, false)];
+            },
+            "Running [create nightly-0a1b2c3d-wal] ",
+        ),
+        (
+            "both there, none cut",
+            1,
+            |_, o, _| {
+                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshots = both(false, false);
+            },
+            "Running [] ",
+        ),
+        (
+            "one cut",
+            1,
+            |_, o, _| {
+                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshots = vec![snapshot(DATA, true, true), snapshot(WAL, false, false)];
+            },
+            "Running [] ",
+        ),
+        (
+            "both cut, neither ready",
+            1,
+            |_, o, _| {
+                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshots = both(true, false);
+            },
+            "Finalizing [stop main-2] ",
+        ),
+        (
+            "those of an attempt before do not count",
+            1,
+            |t, o, _| {
+                t.status.attempts = 2;
+                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshots = both(true, true);
+            },
+            "Running [create nightly-0a1b2c3d-2-1, create nightly-0a1b2c3d-2-1-wal] ",
+        ),
+        (
+            "the driver's error is shown while it may pass",
+            5,
+            |_, o, _| {
+                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshots = vec![broken(snapshot(DATA, false, false), 1, at(0)), snapshot(WAL, true, false)];
+            },
+            "Running [] VolumeSnapshot nightly-0a1b2c3d: quota exceeded",
+        ),
+        (
+            "the driver's error stands: created anew",
+            10,
+            |_, o, _| {
+                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshots = vec![broken(snapshot(DATA, false, false), 1, at(0)), snapshot(WAL, true, false)];
+            },
+            "Running [create nightly-0a1b2c3d-1-2] ",
+        ),
+        (
+            "the second try is taken",
+            20,
+            |_, o, _| {
+                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                let second = SnapshotSeen { number: 2, ..snapshot("nightly-0a1b2c3d-1-2", true, false) };
+                o.snapshots = vec![broken(snapshot(DATA, false, false), 1, at(0)), second, snapshot(WAL, true, false)];
+            },
+            "Finalizing [stop main-2] ",
+        ),
+        (
+            "three errors",
+            60,
+            |_, o, _| {
+                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshots = vec![
+                    broken(snapshot(DATA, false, false), 1, at(0)),
+                    broken(snapshot("nightly-0a1b2c3d-1-2", false, false), 2, at(20)),
+                    broken(snapshot("nightly-0a1b2c3d-1-3", false, false), 3, at(40)),
+                    snapshot(WAL, true, false),
+                ];
+            },
+            "Failed [release 0a1b2c3d-4e5f on main-2, delete nightly-0a1b2c3d, delete nightly-0a1b2c3d-1-2, \
+            delete nightly-0a1b2c3d-1-3, delete nightly-0a1b2c3d-wal] quota exceeded",
+        ),
+        (
+            "no volumes",
+            1,
+            |_, o, _| {
+                o.cluster.as_mut().unwrap().instances[1].volumes.clear();
+                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+            },
+            "Failed [release 0a1b2c3d-4e5f on main-2] main-2 has no volume that could be snapshotted",
+        ),
+        (
+            "stopping: a standby's WAL needs the primary",
+            2,
+            |_, o, _| {
+                o.snapshot = Seen::Known(run(SnapshotState::Stopping));
+                o.snapshots = both(true, false);
+            },
+            "Finalizing [switch main-1] ",
+        ),
+        (
+            "stopping on the primary",
+            2,
+            |t, o, _| {
+                t.status.instance = Some("main-1".into());
+                o.snapshot = Seen::Known(run(SnapshotState::Stopping));
+            },
+            "Finalizing [] ",
+        ),
+        (
+            "a cold one needs no WAL",
+            2,
+            |_, o, _| {
+                o.snapshot = Seen::Known(SnapshotRun { online: false, ..run(SnapshotState::Stopping) });
+                o.snapshots = both(true, false);
+            },
+            "Finalizing [] ",
+        ),
     ];
     for (name, seconds, change, expected) in table {
         let (mut task, mut observed, mut memory) = (begun(VolumeSnapshot), observed(), Memory::default());
@@ -142,53 +216,119 @@ fn what_goes_wrong_leaves_nothing_behind() {
     const AGAIN: &str = "attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 ended:";
     type Change = fn(&mut Task, &mut Observed);
     let table: &[(&str, i64, Change, String)] = &[
-        ("the instance gave up", 1, |_, o| {
-            let error = Some("error: the connection was lost\nwhile: x\nhint:  y".to_owned());
-            o.snapshot = Seen::Known(SnapshotRun { error, ..run(SnapshotState::Failed) });
-            o.snapshots = both(true, false);
-        }, format!("Pending [{RELEASE}, {GONE}] {AGAIN} the connection was lost")),
-        ("the manager was restarted", 1, |_, o| { o.snapshot = Seen::Unknown; o.snapshots = both(true, true); },
-            format!("Pending [{GONE}] {AGAIN} the instance manager of main-2 was restarted before the snapshots were taken")),
-        ("the pod is gone", 1, |_, o| {
-            o.cluster.as_mut().unwrap().instances.remove(1);
-            o.snapshots = both(true, true);
-        }, format!("Pending [{GONE}] {AGAIN} pod main-2 is gone")),
-        ("stopped before all were cut", 1, |_, o| {
-            o.snapshot = Seen::Known(result());
-            o.snapshots = vec![snapshot(DATA, true, true), snapshot(WAL, false, false)];
-        }, format!("Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended before all snapshots were taken")),
-        ("stopped without a label", 1, |_, o| {
-            o.snapshot = Seen::Known(SnapshotRun { backup_label: None, ..result() });
-            o.snapshots = both(true, true);
-        }, format!("Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended without a backup label")),
-        ("stopped without its WAL", 1, |_, o| {
-            o.snapshot = Seen::Known(SnapshotRun { wal_confirmed: false, ..result() });
-            o.snapshots = both(true, true);
-        }, format!("Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended before its WAL was in the archive")),
-        ("stopped without a record", 1, |_, o| {
-            o.snapshot = Seen::Known(SnapshotRun { snapshot_id: None, ..result() });
-            o.snapshots = both(true, true);
-        }, format!("Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended without a record in the archive")),
-        ("the deadline, with the driver's word", 600, |_, o| {
-            o.snapshot = Seen::Known(run(SnapshotState::Ready));
-            o.snapshots = vec![broken(snapshot(DATA, false, false), 1, at(595)), snapshot(WAL, true, true)];
-        }, format!("Failed [{RELEASE}, {GONE}] quota exceeded")),
-        ("the deadline, by the cluster", 30, |_, o| {
-            o.cluster.as_mut().unwrap().snapshots.deadline_seconds = Some(30);
-            o.snapshot = Seen::Known(run(SnapshotState::Ready));
-            o.snapshots = both(false, false);
-        }, format!("Failed [{RELEASE}, {GONE}] the snapshots were not taken within their deadline")),
-        ("the deadline, and nobody answers", 600, |_, o| {
-            o.snapshot = Seen::Silent("timed out".into());
-            o.snapshots = both(true, false);
-        }, format!("Failed [{GONE}] the snapshots were not taken within their deadline")),
-        ("the cluster is gone", 1, |_, o| { o.cluster = None; o.snapshots = both(true, true); },
-            format!("Failed [{GONE}] cluster main was deleted")),
-        ("its Backup is deleted", 1, |t, o| {
-            t.deleted = Some(at(0));
-            o.snapshot = Seen::Known(run(SnapshotState::Ready));
-            o.snapshots = both(true, false);
-        }, format!("Running [{GONE}, {RELEASE}] ")),
+        (
+            "the instance gave up",
+            1,
+            |_, o| {
+                let error = Some("error: the connection was lost\nwhile: x\nhint:  y".to_owned());
+                o.snapshot = Seen::Known(SnapshotRun { error, ..run(SnapshotState::Failed) });
+                o.snapshots = both(true, false);
+            },
+            format!("Pending [{RELEASE}, {GONE}] {AGAIN} the connection was lost"),
+        ),
+        (
+            "the manager was restarted",
+            1,
+            |_, o| {
+                o.snapshot = Seen::Unknown;
+                o.snapshots = both(true, true);
+            },
+            format!(
+                "Pending [{GONE}] {AGAIN} the instance manager of main-2 was restarted before the snapshots were taken"
+            ),
+        ),
+        (
+            "the pod is gone",
+            1,
+            |_, o| {
+                o.cluster.as_mut().unwrap().instances.remove(1);
+                o.snapshots = both(true, true);
+            },
+            format!("Pending [{GONE}] {AGAIN} pod main-2 is gone"),
+        ),
+        (
+            "stopped before all were cut",
+            1,
+            |_, o| {
+                o.snapshot = Seen::Known(result());
+                o.snapshots = vec![snapshot(DATA, true, true), snapshot(WAL, false, false)];
+            },
+            format!("Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended before all snapshots were taken"),
+        ),
+        (
+            "stopped without a label",
+            1,
+            |_, o| {
+                o.snapshot = Seen::Known(SnapshotRun { backup_label: None, ..result() });
+                o.snapshots = both(true, true);
+            },
+            format!("Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended without a backup label"),
+        ),
+        (
+            "stopped without its WAL",
+            1,
+            |_, o| {
+                o.snapshot = Seen::Known(SnapshotRun { wal_confirmed: false, ..result() });
+                o.snapshots = both(true, true);
+            },
+            format!("Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended before its WAL was in the archive"),
+        ),
+        (
+            "stopped without a record",
+            1,
+            |_, o| {
+                o.snapshot = Seen::Known(SnapshotRun { snapshot_id: None, ..result() });
+                o.snapshots = both(true, true);
+            },
+            format!("Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended without a record in the archive"),
+        ),
+        (
+            "the deadline, with the driver's word",
+            600,
+            |_, o| {
+                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshots = vec![broken(snapshot(DATA, false, false), 1, at(595)), snapshot(WAL, true, true)];
+            },
+            format!("Failed [{RELEASE}, {GONE}] quota exceeded"),
+        ),
+        (
+            "the deadline, by the cluster",
+            30,
+            |_, o| {
+                o.cluster.as_mut().unwrap().snapshots.deadline_seconds = Some(30);
+                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshots = both(false, false);
+            },
+            format!("Failed [{RELEASE}, {GONE}] the snapshots were not taken within their deadline"),
+        ),
+        (
+            "the deadline, and nobody answers",
+            600,
+            |_, o| {
+                o.snapshot = Seen::Silent("timed out".into());
+                o.snapshots = both(true, false);
+            },
+            format!("Failed [{GONE}] the snapshots were not taken within their deadline"),
+        ),
+        (
+            "the cluster is gone",
+            1,
+            |_, o| {
+                o.cluster = None;
+                o.snapshots = both(true, true);
+            },
+            format!("Failed [{GONE}] cluster main was deleted"),
+        ),
+        (
+            "its Backup is deleted",
+            1,
+            |t, o| {
+                t.deleted = Some(at(0));
+                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshots = both(true, false);
+            },
+            format!("Running [{GONE}, {RELEASE}] "),
+        ),
     ];
     for (name, seconds, change, expected) in table {
         let (mut task, mut observed) = (begun(VolumeSnapshot), observed());
@@ -225,10 +365,10 @@ fn a_hot_one_ends_with_its_label_on_the_snapshots() {
     assert_eq!(line(&decision), "Completed [delete nightly-0a1b2c3d-1-0] ");
     assert_eq!(decision.status.backup_id.as_deref(), Some("20261122T120000Z"));
     let elements = decision.status.snapshot_backup_status.unwrap().elements;
-    assert_eq!(elements.iter().map(|one| (one.name.as_str(), one.kind.as_str())).collect::<Vec<_>>(), [
-        (DATA, names::PG_DATA),
-        (WAL, names::PG_WAL)
-    ]);
+    assert_eq!(
+        elements.iter().map(|one| (one.name.as_str(), one.kind.as_str())).collect::<Vec<_>>(),
+        [(DATA, names::PG_DATA), (WAL, names::PG_WAL)]
+    );
     assert!(decision.let_go);
 }
 
@@ -256,10 +396,15 @@ fn what_was_cut_may_still_fail_to_become_ready() {
     }
     let waiting = decide(&task, &observed, &Memory::default(), at(599));
     assert_eq!(line(&waiting), "Finalizing [] ");
-    observed.snapshots[1] = SnapshotSeen { annotations: annotations(&task).into_iter().collect(),
-        ..broken(snapshot(WAL, true, false), 1, at(100)) };
+    observed.snapshots[1] = SnapshotSeen {
+        annotations: annotations(&task).into_iter().collect(),
+        ..broken(snapshot(WAL, true, false), 1, at(100))
+    };
     let shown = decide(&task, &observed, &Memory::default(), at(599));
-    assert_eq!(line(&shown), format!("Finalizing [] VolumeSnapshot {WAL}: quota exceeded; waiting until 2026-11-22T12:10:00Z"));
+    assert_eq!(
+        line(&shown),
+        format!("Finalizing [] VolumeSnapshot {WAL}: quota exceeded; waiting until 2026-11-22T12:10:00Z")
+    );
     let late = decide(&task, &observed, &Memory::default(), at(600));
     assert_eq!(line(&late), format!("Failed [delete {DATA}, delete {WAL}] quota exceeded"));
     observed.snapshots.remove(0);

@@ -1,0 +1,224 @@
+//! The controller of `Backup`: when it is woken, and one reconcile from reading to the status.
+//!
+//! Woken by the `Backup` itself, by another one of its cluster that ended, by its `Cluster`, and by the time a decision
+//! asks for. Several clusters at once; within one, whoever looks whether it is its turn is alone.
+
+use super::apply::{Actor, Stop, let_go};
+use super::decide::decide;
+use super::read::{read, task};
+use super::task::{Decision, Requeue, Task};
+use super::{attempt, task as limits};
+use crate::backups::shared::Shared;
+use crate::backups::trouble::Trouble;
+use crate::error::Error;
+use chrono::{SubsecRound, Utc};
+use futures::StreamExt;
+use holdfast_kube_api::backup::BackupPhase;
+use holdfast_kube_api::{Backup, Cluster};
+use kube::api::{ApiResource, DynamicObject};
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use kube::{Api, ResourceExt};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// `Backup`s that are reconciled at the same time.
+const CONCURRENCY: u16 = 32;
+/// The first wait after an error; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+/// The wait after a request that was not taken.
+const REFUSED_WAIT: Duration = Duration::from_secs(2);
+
+/// Runs until it is cancelled.
+pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
+    let kind = ApiResource::erase::<Backup>(&());
+    let controller = Controller::new_with(scoped(&shared, &kind), watcher::Config::default(), kind.clone())
+        .with_config(Config::default().concurrency(CONCURRENCY));
+    let (of_backup, of_cluster) = (controller.store(), controller.store());
+    let clusters = ApiResource::erase::<Cluster>(&());
+    controller
+        .watches_with(scoped(&shared, &kind), kind.clone(), watcher::Config::default(), {
+            let kind = kind.clone();
+            move |backup: DynamicObject| match task(&backup) {
+                Ok(ended) if ended.phase().is_final() => {
+                    waiting(&of_backup, &kind, backup.namespace().as_deref(), &ended.spec.cluster.name)
+                }
+                _ => Vec::new(),
+            }
+        })
+        .watches_with(scoped(&shared, &clusters), clusters.clone(), watcher::Config::default(), {
+            let kind = kind.clone();
+            move |cluster: DynamicObject| {
+                waiting(&of_cluster, &kind, cluster.namespace().as_deref(), &cluster.name_any())
+            }
+        })
+        .graceful_shutdown_on(async move { cancellation.cancelled().await })
+        .run(
+            |backup, shared| async move {
+                let started = Instant::now();
+                let result = reconcile(&backup, &shared).await;
+                let category = result.as_ref().err().map(Error::category);
+                shared.context.metrics.reconciled("Backup", started.elapsed(), category);
+                if result.is_ok() {
+                    shared.succeeded(&backup.uid().unwrap_or_default());
+                }
+                result
+            },
+            |backup, error, shared| {
+                let count = shared.failed(&backup.uid().unwrap_or_default());
+                let (name, namespace) = (backup.name_any(), backup.namespace().unwrap_or_default());
+                if let Error::Changed { what } = error {
+                    tracing::debug!(name, namespace, what, "read again");
+                    return Action::requeue(Duration::from_millis(50));
+                }
+                tracing::warn!(
+                    name,
+                    namespace,
+                    error = error.in_full(),
+                    "a backup's reconcile did not come to its end"
+                );
+                Action::requeue(FIRST_WAIT.saturating_mul(1 << (count.max(1) - 1).min(5)).min(LONGEST_WAIT))
+            },
+            shared,
+        )
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+fn scoped(shared: &Shared, kind: &ApiResource) -> Api<DynamicObject> {
+    let client = shared.context.client.clone();
+    match &shared.context.namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, kind),
+        None => Api::all_with(client, kind),
+    }
+}
+
+/// The `Backup`s of a cluster that wait.
+fn waiting(
+    store: &Store<DynamicObject>,
+    kind: &ApiResource,
+    namespace: Option<&str>,
+    cluster: &str,
+) -> Vec<ObjectRef<DynamicObject>> {
+    let all = store.state();
+    all.iter()
+        .filter(|backup| backup.namespace().as_deref() == namespace)
+        .filter(|backup| {
+            task(backup).is_ok_and(|task| task.phase() == BackupPhase::Pending && task.spec.cluster.name == cluster)
+        })
+        .map(|backup| ObjectRef::from_obj_with(backup.as_ref(), kind.clone()))
+        .collect()
+}
+
+async fn reconcile(cached: &DynamicObject, shared: &Shared) -> Result<Action, Error> {
+    let name = cached.name_any();
+    let namespace = cached.namespace().unwrap_or_default();
+    let kind = ApiResource::erase::<Backup>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(shared.context.client.clone(), &namespace, &kind);
+    // One that is over and that nothing holds is not read again at each start of the operator.
+    if over(cached) {
+        shared.forget(&cached.uid().unwrap_or_default());
+        return Ok(Action::await_change());
+    }
+    let key = (namespace.clone(), task(cached).map(|task| task.spec.cluster.name).unwrap_or_default());
+    let turn = shared.turn(&key);
+    let pending = task(cached).is_ok_and(|task| task.phase() == BackupPhase::Pending);
+    let _alone = if pending { Some(turn.lock().await) } else { None };
+
+    let found = api.get_opt(&name).await.map_err(|error| Error::api(format!("read backup {name}"), error))?;
+    let Some(mut object) = found else {
+        shared.forget(&cached.uid().unwrap_or_default());
+        return Ok(Action::await_change());
+    };
+    let task = match task(&object) {
+        Ok(task) => task,
+        Err(why) => return not_understood(shared, &api, &mut object, &kind, &why).await,
+    };
+    if !pending && task.phase() == BackupPhase::Pending {
+        // It may be its turn now, and we are not alone.
+        return Ok(Action::requeue(Duration::ZERO));
+    }
+    let next = one_pass(shared, &api, &mut object, &namespace, &task).await?;
+    Ok(next)
+}
+
+/// Whether a `Backup` is over and nothing is left to do.
+fn over(object: &DynamicObject) -> bool {
+    task(object).is_ok_and(|task| task.phase().is_final()) && object.finalizers().is_empty()
+}
+
+/// Read, decide, act, write the status, tell.
+async fn one_pass(
+    shared: &Shared,
+    api: &Api<DynamicObject>,
+    object: &mut DynamicObject,
+    namespace: &str,
+    task: &Task,
+) -> Result<Action, Error> {
+    let kind = ApiResource::erase::<Backup>(&());
+    let read = read(shared, namespace, task).await?;
+    let now = Utc::now().trunc_subsecs(3);
+    let memory = shared.memory(&task.uid);
+    let decision = decide(task, &read.observed, &memory, now);
+    let actor = Actor { shared, namespace, task, read: &read };
+    for action in &decision.actions {
+        tracing::debug!(name = task.name, namespace, ?action, "does");
+        match actor.act(api, object, action).await {
+            Ok(()) => {}
+            Err(Stop::Failed(error)) => {
+                shared.remember(&task.uid, limits::Memory { silent_since: memory.silent_since, ..decision.memory });
+                return Err(error);
+            }
+            Err(Stop::Refused(why)) => {
+                tracing::debug!(name = task.name, namespace, why, "refused");
+                let mut status = task.status.clone();
+                status.reason = Some(why.clone());
+                status.phase.get_or_insert_default();
+                status.observed_generation = task.generation;
+                shared.remember(&task.uid, limits::Memory { refused: Some(why), ..decision.memory });
+                shared.write_status(api, object, &status).await?;
+                return Ok(Action::requeue(REFUSED_WAIT));
+            }
+        }
+    }
+    let Decision { status, memory, events, next, let_go: released, .. } = decision;
+    // Deleted ones keep their last status: nobody reads it any more, and the object is about to go.
+    if task.deleted.is_none() {
+        shared.write_status(api, object, &status).await?;
+    }
+    shared.remember(&task.uid, memory);
+    shared.tell(&kind, object, &events).await;
+    if released {
+        let_go(api, object).await?;
+        shared.forget(&task.uid);
+        return Ok(Action::await_change());
+    }
+    Ok(match next {
+        Requeue::OnChange => Action::await_change(),
+        Requeue::After(wait) => Action::requeue(wait),
+    })
+}
+
+/// A spec that cannot be read: it fails, with what is wrong with it.
+async fn not_understood(
+    shared: &Shared,
+    api: &Api<DynamicObject>,
+    object: &mut DynamicObject,
+    kind: &ApiResource,
+    why: &str,
+) -> Result<Action, Error> {
+    let task = Task { name: object.name_any(), generation: object.metadata.generation, ..Task::default() };
+    let trouble = Trouble::new(
+        format!("Backup {} cannot be read: {why}", task.name),
+        "reading what is asked",
+        "see `holdfast manifest check`, and create a new Backup",
+    );
+    let decision = attempt::fail(&task, &limits::Memory::default(), Utc::now(), trouble.to_string());
+    shared.write_status(api, object, &decision.status).await?;
+    shared.tell(kind, object, &decision.events).await;
+    let_go(api, object).await?;
+    Ok(Action::await_change())
+}

@@ -1,0 +1,250 @@
+//! The controller of `ScheduledBackup`: woken at the times of its schedule, and when one of its `Backup`s ends.
+
+use super::decide::{BackupPlan, Made, Observed, Scheduled, decide};
+use crate::backups::clock::chrono_time;
+use crate::backups::reason::{Notice, Reason};
+use crate::backups::shared::Shared;
+use crate::error::{Error, is_conflict, is_not_found};
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::StreamExt;
+use holdfast_kube_api::scheduled_backup::ScheduledBackupStatus;
+use holdfast_kube_api::validate::{self, Finding};
+use holdfast_kube_api::{Backup, BackupStatus, Cluster, ScheduledBackup, names};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Api, Resource, ResourceExt};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Schedules that are reconciled at the same time.
+const CONCURRENCY: u16 = 16;
+/// The wait after an error: times of a schedule are to the second.
+const ERROR_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+/// Behind a time of the schedule by this much, so that it has come by every rounding.
+const AFTER: Duration = Duration::from_millis(5);
+
+/// Runs until it is cancelled.
+pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
+    let kind = ApiResource::erase::<ScheduledBackup>(&());
+    let backups = ApiResource::erase::<Backup>(&());
+    let api = |kind: &ApiResource| -> Api<DynamicObject> {
+        let client = shared.context.client.clone();
+        match &shared.context.namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, kind),
+            None => Api::all_with(client, kind),
+        }
+    };
+    let ours = watcher::Config::default().labels(names::SCHEDULE_LABEL);
+    Controller::new_with(api(&kind), watcher::Config::default(), kind.clone())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .watches_with(api(&backups), backups.clone(), ours, {
+            let kind = kind.clone();
+            move |backup: DynamicObject| {
+                let schedule = backup.labels().get(names::SCHEDULE_LABEL)?;
+                let mut reference = ObjectRef::new_with(schedule, kind.clone());
+                reference.namespace = backup.namespace();
+                // Its progress is no news here.
+                is_final(&backup).then_some(reference)
+            }
+        })
+        .graceful_shutdown_on(async move { cancellation.cancelled().await })
+        .run(
+            |scheduled, shared| async move {
+                let started = Instant::now();
+                let result = reconcile(&scheduled, &shared).await;
+                let category = result.as_ref().err().map(Error::category);
+                shared.context.metrics.reconciled("ScheduledBackup", started.elapsed(), category);
+                if result.is_ok() {
+                    shared.succeeded(&scheduled.uid().unwrap_or_default());
+                }
+                result
+            },
+            |scheduled, error, shared| {
+                let count = shared.failed(&scheduled.uid().unwrap_or_default());
+                let (name, namespace) = (scheduled.name_any(), scheduled.namespace().unwrap_or_default());
+                if let Error::Changed { what } = error {
+                    tracing::debug!(name, namespace, what, "read again");
+                    return Action::requeue(Duration::from_millis(50));
+                }
+                tracing::warn!(
+                    name,
+                    namespace,
+                    error = error.in_full(),
+                    "a schedule's reconcile did not come to its end"
+                );
+                Action::requeue(ERROR_WAIT.saturating_mul(count.max(1)).min(LONGEST_WAIT))
+            },
+            Arc::clone(&shared),
+        )
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+async fn reconcile(cached: &DynamicObject, shared: &Shared) -> Result<Action, Error> {
+    let name = cached.name_any();
+    let namespace = cached.namespace().unwrap_or_default();
+    let kind = ApiResource::erase::<ScheduledBackup>(&());
+    let client = &shared.context.client;
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &kind);
+    let found = api.get_opt(&name).await.map_err(|error| Error::api(format!("read schedule {name}"), error))?;
+    let Some(mut object) = found.filter(|object| object.meta().deletion_timestamp.is_none()) else {
+        return Ok(Action::await_change());
+    };
+    let malformed = |source| Error::Malformed { what: format!("scheduled backup {name}"), source };
+    let raw = serde_json::to_value(&object).map_err(malformed)?;
+    let status: ScheduledBackupStatus = match &raw["status"] {
+        Value::Null => ScheduledBackupStatus::default(),
+        status => serde_json::from_value(status.clone()).map_err(malformed)?,
+    };
+    let now = Utc::now();
+    let (valid, warnings) = match validate::scheduled_backup(&raw).into_result() {
+        Ok(valid) => valid,
+        Err(findings) => return invalid(shared, &api, &mut object, status, &findings, now).await,
+    };
+    let scheduled = Scheduled {
+        name: name.clone(),
+        uid: object.uid().unwrap_or_default(),
+        created: object.meta().creation_timestamp.as_ref().map(chrono_time).unwrap_or_default(),
+        generation: object.metadata.generation,
+        spec: valid.spec,
+        status,
+    };
+    let backups: Api<DynamicObject> =
+        Api::namespaced_with(client.clone(), &namespace, &ApiResource::erase::<Backup>(&()));
+    let observed = read(shared, &backups, &namespace, &scheduled).await?;
+    let mut decision = decide(&scheduled, &valid.schedule, &observed, now);
+    accept(&mut decision.status, scheduled.generation, &warnings, now);
+    if scheduled.status.observed_generation != scheduled.generation {
+        let text = |finding: &Finding| Notice::new(Reason::BackupWarning, finding.to_string());
+        decision.events.extend(warnings.iter().map(text));
+    }
+    for backup in &decision.delete {
+        match backups.delete(backup, &DeleteParams::background()).await {
+            Ok(_) => {}
+            Err(error) if is_not_found(&error) => {}
+            Err(error) => return Err(Error::api(format!("delete backup {backup}"), error)),
+        }
+    }
+    for plan in &decision.create {
+        match backups.create(&PostParams::default(), &manifest(plan)).await {
+            Ok(_) => {}
+            // Made meanwhile: read again whose it is.
+            Err(error) if is_conflict(&error) => return Err(Error::Changed { what: plan.name.clone() }),
+            Err(error) => return Err(Error::api(format!("create backup {}", plan.name), error)),
+        }
+    }
+    shared.write_status(&api, &mut object, &decision.status).await?;
+    shared.tell(&kind, &object, &decision.events).await;
+    // What was decided at `now` is due relative to it, whatever the requests took.
+    let passed = (Utc::now() - now).max(TimeDelta::zero());
+    Ok(Action::requeue((decision.next - passed).to_std().unwrap_or_default() + AFTER))
+}
+
+async fn read(
+    shared: &Shared,
+    backups: &Api<DynamicObject>,
+    namespace: &str,
+    scheduled: &Scheduled,
+) -> Result<Observed, Error> {
+    let cluster = &scheduled.spec.cluster.name;
+    let clusters: Api<DynamicObject> =
+        Api::namespaced_with(shared.context.client.clone(), namespace, &ApiResource::erase::<Cluster>(&()));
+    let list = ListParams::default();
+    let (all, cluster) = tokio::join!(backups.list(&list), clusters.get_metadata_opt(cluster));
+    let all = all.map_err(|error| Error::api("list backups", error))?;
+    let cluster = cluster.map_err(|error| Error::api("read the cluster", error))?;
+    let made = |object: &DynamicObject| Made {
+        name: object.name_any(),
+        ours: object.labels().get(names::SCHEDULE_LABEL).is_some_and(|name| *name == scheduled.name),
+        created: object.meta().creation_timestamp.as_ref().map(chrono_time).unwrap_or_default(),
+        phase: phase(object),
+        deleting: object.meta().deletion_timestamp.is_some(),
+    };
+    Ok(Observed {
+        backups: all.iter().map(made).collect(),
+        cluster_uid: cluster.filter(|cluster| cluster.meta().deletion_timestamp.is_none()).and_then(|it| it.uid()),
+    })
+}
+
+fn phase(backup: &DynamicObject) -> holdfast_kube_api::backup::BackupPhase {
+    let status: Option<BackupStatus> = serde_json::from_value(backup.data["status"].clone()).ok();
+    status.and_then(|status| status.phase).unwrap_or_default()
+}
+
+fn is_final(backup: &DynamicObject) -> bool {
+    phase(backup).is_final()
+}
+
+fn manifest(plan: &BackupPlan) -> DynamicObject {
+    let mut object =
+        DynamicObject::new(&plan.name, &ApiResource::erase::<Backup>(&())).data(json!({ "spec": plan.spec }));
+    object.metadata.labels = Some(plan.labels.clone());
+    object.metadata.owner_references = plan.owner.as_ref().map(|owner| vec![owner.reference()]);
+    object
+}
+
+/// A schedule that cannot be read waits for a change, and says why.
+async fn invalid(
+    shared: &Shared,
+    api: &Api<DynamicObject>,
+    object: &mut DynamicObject,
+    before: ScheduledBackupStatus,
+    findings: &[Finding],
+    now: DateTime<Utc>,
+) -> Result<Action, Error> {
+    let text = findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("; ");
+    let known = before.observed_generation == object.metadata.generation;
+    let mut status = before;
+    status.message = Some(text.clone());
+    status.next_schedule_times = Vec::new();
+    status.observed_generation = object.metadata.generation;
+    let reason = findings.first().map_or("Invalid", |finding| finding.reason.name());
+    set_condition(&mut status, false, reason, &text, object.metadata.generation, now);
+    shared.write_status(api, object, &status).await?;
+    if !known {
+        let kind = ApiResource::erase::<ScheduledBackup>(&());
+        shared.tell(&kind, object, &[Notice::new(Reason::ScheduleInvalid, text)]).await;
+    }
+    Ok(Action::await_change())
+}
+
+/// The spec is understood.
+fn accept(status: &mut ScheduledBackupStatus, generation: Option<i64>, warnings: &[Finding], now: DateTime<Utc>) {
+    let text = warnings.iter().map(Finding::to_string).collect::<Vec<_>>().join("; ");
+    let reason = warnings.first().map_or("Accepted", |finding| finding.reason.name());
+    set_condition(status, true, reason, &text, generation, now);
+}
+
+fn set_condition(
+    status: &mut ScheduledBackupStatus,
+    accepted: bool,
+    reason: &str,
+    message: &str,
+    generation: Option<i64>,
+    now: DateTime<Utc>,
+) {
+    const TYPE: &str = "SpecAccepted";
+    let value = if accepted { "True" } else { "False" };
+    let before = status.conditions.iter().find(|condition| condition.type_ == TYPE);
+    let since = match before {
+        Some(before) if before.status == value => before.last_transition_time.clone(),
+        _ => Time(Timestamp::from_second(now.timestamp()).unwrap_or_default()),
+    };
+    let condition = Condition {
+        type_: TYPE.to_owned(),
+        status: value.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: generation,
+        last_transition_time: since,
+    };
+    status.conditions.retain(|condition| condition.type_ != TYPE);
+    status.conditions.push(condition);
+}
