@@ -79,6 +79,8 @@ enum Place {
 
 fn put_into_shape(schema: &mut Value, place: Place) {
     let Value::Object(schema) = schema else { return };
+    // The name of the Rust type.
+    schema.remove("title");
     if let Some(Value::String(description)) = schema.get_mut("description") {
         shorten(description);
     }

@@ -82,11 +82,15 @@ pub enum Reason {
     NoEffect,
     /// It cannot be changed any more.
     Immutable,
+    /// A key that is written more than once in one object; only `manifest check` can see it.
+    DuplicateKey,
+    /// An `apiVersion` that is not Holdfast's, or a kind that it does not have; only `manifest check` can see it.
+    OtherApiVersion,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::UnknownField,
         Self::NotSupportedYet,
         Self::WrongType,
@@ -99,6 +103,8 @@ impl Reason {
         Self::DefaultUsed,
         Self::NoEffect,
         Self::Immutable,
+        Self::DuplicateKey,
+        Self::OtherApiVersion,
     ];
 
     /// The name in Events, conditions and JSON.
@@ -116,6 +122,8 @@ impl Reason {
             Self::DefaultUsed => "DefaultUsed",
             Self::NoEffect => "NoEffect",
             Self::Immutable => "Immutable",
+            Self::DuplicateKey => "DuplicateKey",
+            Self::OtherApiVersion => "OtherApiVersion",
         }
     }
 }

@@ -7,9 +7,23 @@
 //!
 //! Nothing here knows what exists in the cluster: whether a Secret is there is for the reconcilers to find.
 
+mod bootstrap;
+mod cluster;
 mod finding;
+mod image;
+mod moment;
+mod not_yet;
+mod object_store;
+mod quantity;
+mod settings;
+mod shape;
+mod similar;
+mod update;
 
+pub use cluster::{DEFAULT_STORAGE, LONGEST_NAME};
 pub use finding::{Finding, Outcome, Reason};
+pub use quantity::{bytes, bytes_or_number};
+pub use settings::{MANAGED_SETTINGS, SUPPORTED_MAJORS};
 
 use crate::backup::{BackupMethod, BackupSpec};
 use crate::cluster::{BackupTarget, ClusterSpec};
@@ -69,34 +83,38 @@ pub struct ValidScheduledBackup {
 /// Reads a `Cluster`.
 pub fn cluster(raw: &Value) -> Outcome<ValidCluster> {
     let mut findings = Findings::default();
-    let spec: Option<ClusterSpec> = read_spec(raw, &mut findings);
-    let value = spec.map(|spec| ValidCluster {
-        name: metadata(raw, "name"),
-        namespace: metadata(raw, "namespace"),
-        uid: raw["metadata"]["uid"].as_str().map(str::to_owned),
-        generation: raw["metadata"]["generation"].as_i64(),
-        spec,
-        postgres_major: None,
-    });
+    let value = read_cluster(raw, &mut findings);
     findings.outcome(value)
 }
 
 /// Reads a `Cluster` that takes the place of another.
-pub fn cluster_update(_old: &Value, new: &Value) -> Outcome<ValidCluster> {
-    cluster(new)
+pub fn cluster_update(old: &Value, new: &Value) -> Outcome<ValidCluster> {
+    let mut findings = Findings::default();
+    let value = read_cluster(new, &mut findings);
+    // What was wrong with the old one is not of interest any more.
+    if let (Some(before), Some(after)) = (read_cluster(old, &mut Findings::default()), &value) {
+        let bootstrapped = old["status"]["systemID"].is_string();
+        update::check(&before.spec, &after.spec, bootstrapped, &mut findings);
+    }
+    findings.outcome(value)
 }
 
 /// Reads a `Backup`.
 pub fn backup(raw: &Value) -> Outcome<ValidBackup> {
     let mut findings = Findings::default();
+    shape::check("Backup", raw, &mut findings);
     let spec: Option<BackupSpec> = read_spec(raw, &mut findings);
-    let value = spec.map(|spec| ValidBackup {
-        name: metadata(raw, "name"),
-        namespace: metadata(raw, "namespace"),
-        cluster: spec.cluster.name,
-        method: spec.method.unwrap_or_default(),
-        target: spec.target,
-        online: spec.online,
+    let value = spec.map(|spec| {
+        of_cluster(&spec.cluster.name, &mut findings);
+        online_is_for_snapshots(spec.method, spec.online, &mut findings);
+        ValidBackup {
+            name: metadata(raw, "name"),
+            namespace: metadata(raw, "namespace"),
+            cluster: spec.cluster.name,
+            method: spec.method.unwrap_or_default(),
+            target: spec.target,
+            online: spec.online,
+        }
     });
     findings.outcome(value)
 }
@@ -104,37 +122,85 @@ pub fn backup(raw: &Value) -> Outcome<ValidBackup> {
 /// Reads a `ScheduledBackup`.
 pub fn scheduled_backup(raw: &Value) -> Outcome<ValidScheduledBackup> {
     let mut findings = Findings::default();
+    shape::check("ScheduledBackup", raw, &mut findings);
     let spec: Option<ScheduledBackupSpec> = read_spec(raw, &mut findings);
-    let value = spec.and_then(|spec| match Schedule::parse(&spec.schedule, spec.time_zone.as_deref()) {
-        Ok(schedule) => Some(ValidScheduledBackup {
-            name: metadata(raw, "name"),
-            namespace: metadata(raw, "namespace"),
-            schedule,
-            spec,
-        }),
-        Err(error) => {
-            findings.error(error.field(), Reason::InvalidValue, error.to_string(), error.hint());
-            None
+    let name = metadata(raw, "name");
+    let value = spec.and_then(|spec| {
+        of_cluster(&spec.cluster.name, &mut findings);
+        online_is_for_snapshots(spec.method, spec.online, &mut findings);
+        // The name is a label's value on the backups.
+        if name.len() > 63 {
+            findings.error(
+                "metadata.name",
+                Reason::InvalidValue,
+                format!("`{name}` is too long: backups are labelled with it"),
+                "at most 63 characters",
+            );
+        }
+        match Schedule::parse(&spec.schedule, spec.time_zone.as_deref()) {
+            Ok(schedule) => Some(ValidScheduledBackup { name, namespace: metadata(raw, "namespace"), schedule, spec }),
+            Err(error) => {
+                findings.error(error.field(), Reason::InvalidValue, error.to_string(), error.hint());
+                None
+            }
         }
     });
     findings.outcome(value)
+}
+
+fn read_cluster(raw: &Value, findings: &mut Findings) -> Option<ValidCluster> {
+    shape::check("Cluster", raw, findings);
+    let mut spec: ClusterSpec = read_spec(raw, findings)?;
+    let name = metadata(raw, "name");
+    let postgres_major = cluster::check(&name, &mut spec, findings);
+    Some(ValidCluster {
+        name,
+        namespace: metadata(raw, "namespace"),
+        uid: raw["metadata"]["uid"].as_str().map(str::to_owned),
+        generation: raw["metadata"]["generation"].as_i64(),
+        spec,
+        postgres_major,
+    })
 }
 
 fn metadata(raw: &Value, field: &str) -> String {
     raw["metadata"][field].as_str().unwrap_or_default().to_owned()
 }
 
+/// The spec, unless its shape is wrong, which is said already.
 fn read_spec<T: serde::de::DeserializeOwned>(raw: &Value, findings: &mut Findings) -> Option<T> {
-    match serde_json::from_value(raw["spec"].clone()) {
+    match serde_json::from_value(raw.get("spec")?.clone()) {
         Ok(spec) => Some(spec),
         Err(error) => {
-            findings.error(
-                "spec",
-                Reason::WrongType,
-                error.to_string(),
-                "see `kubectl explain` for the type of each field",
-            );
+            if findings.no_errors() {
+                findings.error(
+                    "spec",
+                    Reason::WrongType,
+                    error.to_string(),
+                    "see `kubectl explain` for the type of each field",
+                );
+            }
             None
         }
     }
 }
+
+fn of_cluster(name: &str, findings: &mut Findings) {
+    if name.is_empty() {
+        findings.error("spec.cluster.name", Reason::MissingField, "the cluster is not named", "write its name");
+    }
+}
+
+fn online_is_for_snapshots(method: Option<BackupMethod>, online: Option<bool>, findings: &mut Findings) {
+    if online.is_some() && method.unwrap_or_default() != BackupMethod::VolumeSnapshot {
+        findings.warn(
+            "spec.online",
+            Reason::NoEffect,
+            "`online` is about snapshots only: a backup into an object store never stops the server",
+            "leave it out, or write `method: volumeSnapshot`",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! Fields of CloudNativePG that Holdfast does not support yet, each with what to expect.
+//!
+//! Most of them are passed over with a warning. Those that a cluster would be another one without stop it: an empty
+//! database where a copy was asked for is worse than none.
+
+/// One field.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NotYet {
+    /// The kind of the resource.
+    kind: &'static str,
+    /// The path; `[]` for any element of a list.
+    pub(super) path: &'static str,
+    /// What happens instead, or what to do.
+    pub(super) hint: &'static str,
+    /// Whether the resource cannot go on with it.
+    pub(super) stops: bool,
+}
+
+impl NotYet {
+    pub(super) fn message(&self, field: &str) -> String {
+        let consequence = if self.stops { "" } else { "; it has no effect" };
+        format!("`{field}` is a field of CloudNativePG that Holdfast does not support yet{consequence}")
+    }
+}
+
+const fn passed(kind: &'static str, path: &'static str, hint: &'static str) -> NotYet {
+    NotYet { kind, path, hint, stops: false }
+}
+
+const fn stops(kind: &'static str, path: &'static str, hint: &'static str) -> NotYet {
+    NotYet { kind, path, hint, stops: true }
+}
+
+const SNAPSHOT_HINT: &str = "a hot snapshot begins with an immediate checkpoint and waits for its WAL";
+const PLUGIN_HINT: &str = "archive and backups are built in: write `spec.backup.barmanObjectStore` of the cluster";
+
+const FIELDS: &[NotYet] = &[
+    stops(
+        "Cluster",
+        "spec.bootstrap.pg_basebackup",
+        "recover from the archive of the other cluster: `spec.bootstrap.recovery`",
+    ),
+    stops(
+        "Cluster",
+        "spec.bootstrap.initdb.import",
+        "leave it out and load a dump with pg_restore once the cluster runs",
+    ),
+    stops("Cluster", "spec.replica", "a replica cluster would be a primary of its own here"),
+    stops("Cluster", "spec.tablespaces", "keep the data in the data directory's own volume"),
+    stops("Cluster", "spec.imageCatalogRef", "write the image into `spec.imageName`"),
+    stops("Cluster", "spec.backup.barmanObjectStore.azureCredentials", "use an S3-compatible object store"),
+    stops("Cluster", "spec.backup.barmanObjectStore.googleCredentials", "use an S3-compatible object store"),
+    stops("Cluster", "spec.externalClusters[].barmanObjectStore.azureCredentials", "use an S3-compatible object store"),
+    stops(
+        "Cluster",
+        "spec.externalClusters[].barmanObjectStore.googleCredentials",
+        "use an S3-compatible object store",
+    ),
+    passed("Cluster", "spec.minSyncReplicas", "replication is asynchronous: a failover can lose the last commits"),
+    passed("Cluster", "spec.maxSyncReplicas", "replication is asynchronous: a failover can lose the last commits"),
+    passed("Cluster", "spec.postgresql.syncReplicaElectionConstraint", "replication is asynchronous"),
+    passed("Cluster", "spec.postgresql.synchronous.maxStandbyNamesFromCluster", "replication is asynchronous"),
+    passed("Cluster", "spec.postgresql.synchronous.standbyNamesPre", "replication is asynchronous"),
+    passed("Cluster", "spec.postgresql.synchronous.standbyNamesPost", "replication is asynchronous"),
+    passed("Cluster", "spec.postgresql.synchronous.dataDurability", "replication is asynchronous"),
+    passed("Cluster", "spec.postgresql.synchronous.failoverQuorum", "replication is asynchronous"),
+    passed("Cluster", "spec.postgresql.promotionTimeout", "a promotion is waited for as long as it takes"),
+    passed("Cluster", "spec.postgresql.ldap", "write lines with `ldap` into `spec.postgresql.pg_hba`"),
+    passed("Cluster", "spec.postgresql.enableAlterSystem", "settings belong into `spec.postgresql.parameters`"),
+    passed("Cluster", "spec.postgresql.extensions", "use an image that has the extensions"),
+    passed(
+        "Cluster",
+        "spec.replicationSlots",
+        "standbys have their physical slots; slots of users are not copied to standbys",
+    ),
+    passed("Cluster", "spec.certificates", "the operator makes an authority of its own: Secret `<cluster>-ca`"),
+    passed("Cluster", "spec.managed", "make roles and services yourself, with SQL and manifests"),
+    passed("Cluster", "spec.plugins", PLUGIN_HINT),
+    passed("Cluster", "spec.probes", "the probes are fixed; `startDelay` sets how long a start may take"),
+    passed("Cluster", "spec.livenessProbeTimeout", "the probes are fixed"),
+    passed("Cluster", "spec.projectedVolumeTemplate", "no more volumes can be mounted"),
+    passed("Cluster", "spec.ephemeralVolumeSource", "temporary files are on an emptyDir"),
+    passed("Cluster", "spec.ephemeralVolumesSizeLimit", "temporary files are on an emptyDir without a limit"),
+    passed("Cluster", "spec.seccompProfile", "pods run with RuntimeDefault"),
+    passed("Cluster", "spec.podSecurityContext", "pods run as `postgresUID` and `postgresGID` without privileges"),
+    passed("Cluster", "spec.securityContext", "containers run without privileges"),
+    passed("Cluster", "spec.primaryUpdateStrategy", "the primary is restarted last, without asking"),
+    passed("Cluster", "spec.primaryUpdateMethod", "the primary is restarted last, without asking"),
+    passed("Cluster", "spec.switchoverDelay", "`stopDelay` sets how long a shutdown may take"),
+    passed("Cluster", "spec.nodeMaintenanceWindow", "drain nodes one at a time"),
+    passed("Cluster", "spec.enablePDB", "make a PodDisruptionBudget with the label `holdfast.dev/cluster`"),
+    passed("Cluster", "spec.logLevel", "the operator and `log_min_messages` set what is logged"),
+    passed("Cluster", "spec.bootstrap.initdb.builtinLocale", "pass it as one of `options`: `--builtin-locale=...`"),
+    passed("Cluster", "spec.bootstrap.initdb.icuRules", "pass it as one of `options`: `--icu-rules=...`"),
+    passed("Cluster", "spec.externalClusters[].connectionParameters", "only the archive of another cluster is read"),
+    passed("Cluster", "spec.externalClusters[].password", "only the archive of another cluster is read"),
+    passed("Cluster", "spec.externalClusters[].sslCert", "only the archive of another cluster is read"),
+    passed("Cluster", "spec.externalClusters[].sslKey", "only the archive of another cluster is read"),
+    passed("Cluster", "spec.externalClusters[].sslRootCert", "only the archive of another cluster is read"),
+    passed("Cluster", "spec.externalClusters[].plugin", "write the archive into `barmanObjectStore` beside it"),
+    passed(
+        "Cluster",
+        "spec.backup.barmanObjectStore.wal.archiveAdditionalCommandArgs",
+        "they are arguments of another program",
+    ),
+    passed(
+        "Cluster",
+        "spec.backup.barmanObjectStore.wal.restoreAdditionalCommandArgs",
+        "they are arguments of another program",
+    ),
+    passed(
+        "Cluster",
+        "spec.backup.barmanObjectStore.data.additionalCommandArgs",
+        "they are arguments of another program",
+    ),
+    passed(
+        "Cluster",
+        "spec.externalClusters[].barmanObjectStore.wal.restoreAdditionalCommandArgs",
+        "they are arguments of another program",
+    ),
+    passed("Cluster", "spec.backup.volumeSnapshot.onlineConfiguration", SNAPSHOT_HINT),
+    passed("Cluster", "spec.backup.volumeSnapshot.tablespaceClassName", "tablespaces have no volumes of their own"),
+    passed(
+        "Cluster",
+        "spec.bootstrap.recovery.volumeSnapshots.tablespaceStorage",
+        "tablespaces have no volumes of their own",
+    ),
+    passed(
+        "Cluster",
+        "spec.monitoring.customQueries",
+        "the metrics are fixed; run an exporter beside the cluster for queries of your own",
+    ),
+    passed(
+        "Cluster",
+        "spec.monitoring.customQueriesConfigMap",
+        "the metrics are fixed; run an exporter beside the cluster for queries of your own",
+    ),
+    passed(
+        "Cluster",
+        "spec.monitoring.customQueriesSecret",
+        "the metrics are fixed; run an exporter beside the cluster for queries of your own",
+    ),
+    passed("Cluster", "spec.monitoring.disableDefaultQueries", "the metrics are fixed"),
+    passed("Cluster", "spec.monitoring.metricsQueriesTTL", "the metrics are fixed"),
+    passed("Cluster", "spec.monitoring.podMonitorMetricRelabelings", "make a PodMonitor of your own"),
+    passed("Cluster", "spec.monitoring.podMonitorRelabelings", "make a PodMonitor of your own"),
+    passed("Cluster", "spec.monitoring.tls", "metrics are served without TLS"),
+    passed("Backup", "spec.onlineConfiguration", SNAPSHOT_HINT),
+    passed("Backup", "spec.pluginConfiguration", PLUGIN_HINT),
+    passed("ScheduledBackup", "spec.onlineConfiguration", SNAPSHOT_HINT),
+    passed("ScheduledBackup", "spec.pluginConfiguration", PLUGIN_HINT),
+];
+
+/// The entry of a path such as `spec.externalClusters[0].password`.
+pub(super) fn find(kind: &str, path: &str) -> Option<&'static NotYet> {
+    let mut general = String::with_capacity(path.len());
+    let mut in_brackets = false;
+    for character in path.chars() {
+        match character {
+            '[' => (in_brackets, general) = (true, general + "["),
+            ']' => (in_brackets, general) = (false, general + "]"),
+            other if !in_brackets => general.push(other),
+            _ => {}
+        }
+    }
+    FIELDS.iter().find(|field| field.kind == kind && field.path == general)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crds;
+
+    #[test]
+    fn no_field_of_the_table_is_supported() {
+        for field in FIELDS {
+            let mut schema = &crds::schema(field.kind).unwrap_or(&serde_json::Value::Null)["properties"];
+            let mut parts = field.path.split('.').peekable();
+            while let Some(part) = parts.next() {
+                let below = &schema[part.trim_end_matches("[]")];
+                if parts.peek().is_none() {
+                    assert!(below.is_null(), "{} is supported", field.path);
+                } else {
+                    assert!(below.is_object(), "{}: nothing is called {part}", field.path);
+                    let below = if part.ends_with("[]") { &below["items"] } else { below };
+                    schema = &below["properties"];
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn elements_of_lists_are_found() {
+        assert_eq!(find("Cluster", "spec.externalClusters[12].password").map(|field| field.stops), Some(false));
+        assert!(find("Cluster", "spec.externalClusters.password").is_none());
+        assert!(find("Backup", "spec.plugins").is_none());
+    }
+}

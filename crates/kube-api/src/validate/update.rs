@@ -1,0 +1,104 @@
+//! What a change of a `Cluster` cannot change.
+
+use super::finding::{Findings, Reason};
+use super::{image, quantity};
+use crate::cluster::{BarmanObjectStore, ClusterSpec, StorageConfiguration};
+
+/// Compares two specs as they are meant. `bootstrapped` says that the first instance has its data.
+pub(super) fn check(old: &ClusterSpec, new: &ClusterSpec, bootstrapped: bool, findings: &mut Findings) {
+    if let (Some(old), Some(new)) = (&old.storage, &new.storage) {
+        volume(old, new, "spec.storage", findings);
+    }
+    match (&old.wal_storage, &new.wal_storage) {
+        (Some(old), Some(new)) => volume(old, new, "spec.walStorage", findings),
+        (None, Some(_)) if bootstrapped => findings.error(
+            "spec.walStorage",
+            Reason::Immutable,
+            "a volume for WAL cannot be added to instances that exist",
+            "recover into a new cluster that has `walStorage`",
+        ),
+        (Some(_), None) if bootstrapped => findings.error(
+            "spec.walStorage",
+            Reason::Immutable,
+            "the volume for WAL cannot be taken away from instances that exist",
+            "write it as it was",
+        ),
+        _ => {}
+    }
+    let major = |spec: &ClusterSpec| spec.image_name.as_deref().and_then(image::major);
+    if let (Some(before), Some(after)) = (major(old), major(new))
+        && before != after
+        && bootstrapped
+    {
+        findings.error(
+            "spec.imageName",
+            Reason::Immutable,
+            format!("a data directory of PostgreSQL {before} cannot be read by PostgreSQL {after}"),
+            "make a new cluster and load a dump, or use logical replication",
+        );
+    }
+    for (field, before, after) in
+        [("postgresUID", old.postgres_uid, new.postgres_uid), ("postgresGID", old.postgres_gid, new.postgres_gid)]
+    {
+        if before.unwrap_or(26) != after.unwrap_or(26) && bootstrapped {
+            findings.error(
+                format!("spec.{field}"),
+                Reason::Immutable,
+                "the files of instances that exist belong to the user they were made by",
+                "write it as it was",
+            );
+        }
+    }
+    if old.bootstrap != new.bootstrap && bootstrapped {
+        findings.warn(
+            "spec.bootstrap",
+            Reason::NoEffect,
+            "the cluster has its data: how it came to it is not looked at any more",
+            "make a new cluster for another bootstrap",
+        );
+    }
+    let store = |spec: &ClusterSpec| spec.backup.as_ref().and_then(|backup| backup.barman_object_store.clone());
+    if let (Some(before), Some(after)) = (store(old), store(new)) {
+        archive(&before, &after, findings);
+    }
+}
+
+fn volume(old: &StorageConfiguration, new: &StorageConfiguration, base: &str, findings: &mut Findings) {
+    let bytes = |storage: &StorageConfiguration| storage.size.as_deref().and_then(quantity::bytes_or_number);
+    if let (Some(before), Some(after)) = (bytes(old), bytes(new))
+        && after < before
+    {
+        findings.error(
+            format!("{base}.size"),
+            Reason::Immutable,
+            format!(
+                "a volume cannot become smaller: {} to {}",
+                old.size.as_deref().unwrap_or_default(),
+                new.size.as_deref().unwrap_or_default()
+            ),
+            "recover into a new cluster with smaller volumes",
+        );
+    }
+    if old.storage_class != new.storage_class {
+        findings.warn(
+            format!("{base}.storageClass"),
+            Reason::NoEffect,
+            "volumes that exist keep their class; new instances get the new one",
+            "delete instances one by one, with their claims, to move them",
+        );
+    }
+}
+
+fn archive(old: &BarmanObjectStore, new: &BarmanObjectStore, findings: &mut Findings) {
+    let place = |store: &BarmanObjectStore| {
+        (store.endpoint_url.clone(), store.destination_path.trim_end_matches('/').to_owned(), store.server_name.clone())
+    };
+    if place(old) != place(new) {
+        findings.warn(
+            "spec.backup.barmanObjectStore",
+            Reason::Conflict,
+            "another archive begins: nothing in it can be restored before its first backup",
+            "take a Backup at once; what was archived before stays in the old place",
+        );
+    }
+}
