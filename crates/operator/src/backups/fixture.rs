@@ -108,12 +108,12 @@ pub(crate) fn line(decision: &Decision) -> String {
         .iter()
         .map(|action| match action {
             Action::Hold => "hold".to_owned(),
-            Action::Start { instance } => format!("start {instance}"),
-            Action::GiveUp { instance, uid } => format!("give up {uid} on {instance}"),
+            Action::Start { instance, .. } => format!("start {instance}"),
+            Action::GiveUp { instance, run } => format!("give up {run} on {instance}"),
             Action::SwitchWal { instance } => format!("switch {instance}"),
-            Action::Prepare { instance, request } => format!("prepare {instance} online={}", request.online),
-            Action::StopSnapshot { instance } => format!("stop {instance}"),
-            Action::Release { instance, uid } => format!("release {uid} on {instance}"),
+            Action::Prepare { instance, request, .. } => format!("prepare {instance} online={}", request.online),
+            Action::StopSnapshot { instance, .. } => format!("stop {instance}"),
+            Action::Release { instance, run } => format!("release {run} on {instance}"),
             Action::CreateSnapshot(plan) => format!("create {}", plan.name),
             Action::Annotate { snapshot, .. } => format!("annotate {snapshot}"),
             Action::DeleteSnapshot { snapshot } => format!("delete {snapshot}"),

@@ -14,6 +14,7 @@
 
 pub mod backup;
 mod clock;
+mod condition;
 #[cfg(test)]
 mod fixture;
 pub mod reason;

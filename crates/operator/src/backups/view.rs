@@ -65,7 +65,7 @@ impl InstanceView {
             && self.status.as_ref().is_some_and(|status| status.ready && status.role == Some(role) && !status.diverged)
     }
 
-    /// The uid of the `Backup` that this instance is busy with.
+    /// The run that this instance is busy with.
     pub fn busy_with(&self) -> Option<&str> {
         let status = self.status.as_ref()?;
         let backup =

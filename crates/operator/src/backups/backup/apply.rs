@@ -11,9 +11,13 @@ use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 /// Keeps a `Backup` until its run is given up.
 const FINALIZER: &str = "holdfast.dev/backup-run";
+
+/// How long the driver may take to let a snapshot go before that goes on behind our back.
+const DELETION_WAIT: Duration = Duration::from_secs(5);
 
 /// Why an action was not carried out.
 pub(super) enum Stop {
@@ -45,27 +49,26 @@ impl Actor<'_> {
         object: &mut DynamicObject,
         action: &Action,
     ) -> Result<(), Stop> {
-        let uid = &self.task.uid;
         match action {
             Action::Hold => Ok(hold(api, object).await?),
-            Action::Start { instance } => {
+            Action::Start { instance, run } => {
                 let (client, address) = self.reach(instance)?;
                 let request = BackupRequest { name: self.task.name.clone() };
-                let answer = client.put::<_, BackupRun>(address, &format!("/backups/{uid}"), &request).await;
+                let answer = client.put::<_, BackupRun>(address, &format!("/backups/{run}"), &request).await;
                 answer.map(drop).map_err(|error| asked(instance, error))
             }
-            Action::Prepare { instance, request } => {
+            Action::Prepare { instance, run, request } => {
                 let (client, address) = self.reach(instance)?;
-                let answer = client.put::<_, SnapshotRun>(address, &format!("/snapshots/{uid}"), request).await;
+                let answer = client.put::<_, SnapshotRun>(address, &format!("/snapshots/{run}"), request).await;
                 answer.map(drop).map_err(|error| asked(instance, error))
             }
-            Action::StopSnapshot { instance } => {
+            Action::StopSnapshot { instance, run } => {
                 let (client, address) = self.reach(instance)?;
-                let answer = client.post::<SnapshotRun>(address, &format!("/snapshots/{uid}/stop")).await;
+                let answer = client.post::<SnapshotRun>(address, &format!("/snapshots/{run}/stop")).await;
                 answer.map(drop).map_err(|error| asked(instance, error))
             }
-            Action::GiveUp { instance, uid } => self.end(instance, &format!("/backups/{uid}")).await,
-            Action::Release { instance, uid } => self.end(instance, &format!("/snapshots/{uid}")).await,
+            Action::GiveUp { instance, run } => self.end(instance, &format!("/backups/{run}")).await,
+            Action::Release { instance, run } => self.end(instance, &format!("/snapshots/{run}")).await,
             Action::SwitchWal { instance } => {
                 // It is asked again in a while; a primary that just lost its role says no.
                 let switched = match self.reach(instance) {
@@ -99,14 +102,25 @@ impl Actor<'_> {
                     Err(error) => Err(Error::api(format!("annotate volume snapshot {snapshot}"), error).into()),
                 }
             }
-            Action::DeleteSnapshot { snapshot } => {
-                match self.snapshots().delete(snapshot, &DeleteParams::background()).await {
-                    Ok(_) => Ok(()),
-                    Err(error) if is_not_found(&error) => Ok(()),
-                    Err(error) => Err(Error::api(format!("delete volume snapshot {snapshot}"), error).into()),
-                }
-            }
+            Action::DeleteSnapshot { snapshot } => Ok(self.delete_snapshot(snapshot).await?),
         }
+    }
+
+    /// Deletes a snapshot, and waits a little until the driver let it go: who reads that a backup failed finds nothing
+    /// half-done beside it.
+    async fn delete_snapshot(&self, name: &str) -> Result<(), Error> {
+        let api = self.snapshots();
+        let failed = |error| Error::api(format!("delete volume snapshot {name}"), error);
+        match api.delete(name, &DeleteParams::background()).await {
+            Ok(_) => {}
+            Err(error) if is_not_found(&error) => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        }
+        let deadline = Instant::now() + DELETION_WAIT;
+        while Instant::now() < deadline && api.get_metadata_opt(name).await.map_err(failed)?.is_some() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
     }
 
     fn snapshots(&self) -> Api<DynamicObject> {

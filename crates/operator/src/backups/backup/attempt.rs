@@ -13,10 +13,10 @@ fn backoff(attempts: i32) -> TimeDelta {
 
 /// Ends the run of this `Backup` on the instance it was begun on.
 pub(crate) fn release(task: &Task) -> Option<Action> {
-    let (instance, uid) = (task.status.instance.clone()?, task.uid.clone());
+    let (instance, run) = (task.status.instance.clone()?, task.run());
     Some(match task.method() {
-        BackupMethod::BarmanObjectStore => Action::GiveUp { instance, uid },
-        BackupMethod::VolumeSnapshot => Action::Release { instance, uid },
+        BackupMethod::BarmanObjectStore => Action::GiveUp { instance, run },
+        BackupMethod::VolumeSnapshot => Action::Release { instance, run },
     })
 }
 

@@ -8,13 +8,15 @@ use super::decide::decide;
 use super::read::{read, task};
 use super::task::{Decision, Requeue, Task};
 use super::{attempt, task as limits};
+use crate::backups::condition;
 use crate::backups::shared::Shared;
 use crate::backups::trouble::Trouble;
 use crate::error::Error;
 use chrono::{SubsecRound, Utc};
 use futures::StreamExt;
-use holdfast_kube_api::backup::BackupPhase;
+use holdfast_kube_api::backup::{BackupPhase, BackupStatus};
 use holdfast_kube_api::{Backup, Cluster};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -29,6 +31,8 @@ const CONCURRENCY: u16 = 32;
 /// The first wait after an error; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
+/// How often a `Cluster` that changes under our hands is told at once.
+const TELL_TRIES: u32 = 5;
 /// The wait after a request that was not taken.
 const REFUSED_WAIT: Duration = Duration::from_secs(2);
 
@@ -192,6 +196,10 @@ async fn one_pass(
     shared.remember(&task.uid, memory);
     shared.tell(&kind, object, &events).await;
     if released {
+        // Before the object is let go: after a crash in between it is told again.
+        if task.deleted.is_none() {
+            tell_cluster(shared, namespace, task, &status).await?;
+        }
         let_go(api, object).await?;
         shared.forget(&task.uid);
         return Ok(Action::await_change());
@@ -200,6 +208,33 @@ async fn one_pass(
         Requeue::OnChange => Action::await_change(),
         Requeue::After(wait) => Action::requeue(wait),
     })
+}
+
+/// The `Cluster` says how its last backup ended. Its own reconcile writes the same status: tried again at once.
+async fn tell_cluster(shared: &Shared, namespace: &str, task: &Task, status: &BackupStatus) -> Result<(), Error> {
+    let name = &task.spec.cluster.name;
+    let kind = ApiResource::erase::<Cluster>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(shared.context.client.clone(), namespace, &kind);
+    let mut tries = 0;
+    loop {
+        let found = api.get_opt(name).await.map_err(|error| Error::api(format!("read cluster {name}"), error))?;
+        let Some(mut cluster) = found else { return Ok(()) };
+        let mut new = cluster.data["status"].clone();
+        if !new.is_object() {
+            return Ok(());
+        }
+        let malformed = |source| Error::Malformed { what: format!("the conditions of cluster {name}"), source };
+        let mut conditions: Vec<Condition> = match new.get("conditions") {
+            Some(conditions) => serde_json::from_value(conditions.clone()).map_err(malformed)?,
+            None => Vec::new(),
+        };
+        condition::set_last_backup(&mut conditions, &task.name, status, Utc::now());
+        new["conditions"] = serde_json::to_value(conditions).map_err(malformed)?;
+        match shared.write_status(&api, &mut cluster, &new).await {
+            Err(Error::Changed { .. }) if tries < TELL_TRIES => tries += 1,
+            result => return result,
+        }
+    }
 }
 
 /// A spec that cannot be read: it fails, with what is wrong with it.

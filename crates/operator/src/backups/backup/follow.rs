@@ -154,9 +154,7 @@ fn completed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) 
             task.doing(),
             "operator and instance manager may be of different versions; the next attempt begins by itself",
         );
-        let mut decision = attempt::over(task, memory, now, &error.to_string());
-        decision.actions.extend(attempt::release(task));
-        return decision;
+        return attempt::over(task, memory, now, &error.to_string());
     };
     let mut decision = Decision::keep(task, memory, Requeue::OnChange);
     let status = &mut decision.status;
@@ -182,14 +180,11 @@ fn completed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) 
     decision
 }
 
-/// The engine says it failed. Forgetting the run lets the next attempt begin on the same instance.
+/// The engine says it failed.
 fn failed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) -> Decision {
     let unknown =
         || Trouble::new("the backup failed without saying why", task.doing(), "see the log of the pod").to_string();
-    let error = run.error.clone().unwrap_or_else(unknown);
-    let mut decision = attempt::over(task, memory, now, &error);
-    decision.actions.extend(attempt::release(task));
-    decision
+    attempt::over(task, memory, now, &run.error.clone().unwrap_or_else(unknown))
 }
 
 /// Keeps the time of the last progress, and says how soon to look again: often at first, since a small backup is over in

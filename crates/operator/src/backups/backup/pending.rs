@@ -4,7 +4,8 @@
 //! for with its name, since when and until when in `status.reason`.
 
 use super::task::{
-    ATTEMPTS, Action, CLUSTER_LIMIT, Decision, INSTANCE_LIMIT, LOOK_EVERY, Memory, Observed, Requeue, Task,
+    ATTEMPTS, Action, CLUSTER_LIMIT, Decision, INSTANCE_LIMIT, LOOK_EVERY, Memory, Observed, Requeue, Task, run_of,
+    uid_of,
 };
 use super::{after, attempt};
 use crate::backups::reason::{Notice, Reason};
@@ -45,8 +46,8 @@ pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: Dat
     if let Some(at) = memory.retry_at.filter(|at| *at > now) {
         return Decision::keep(task, memory, after(at - now));
     }
-    if let Some(instance) = running(task, cluster) {
-        return resume(task, memory, now, instance);
+    if let Some((instance, attempt)) = running(task, cluster) {
+        return resume(task, memory, now, instance, attempt);
     }
     if !cluster.bootstrapped {
         return wait(task, memory, format!("cluster {name} is being bootstrapped"), after_look());
@@ -102,18 +103,20 @@ fn is_cold(task: &Task, cluster: &ClusterView) -> bool {
     task.method() == BackupMethod::VolumeSnapshot && !task.spec.online.or(cluster.snapshots.online).unwrap_or(true)
 }
 
-/// The instance that already runs this `Backup`: the operator ended between its request and the status.
-fn running<'a>(task: &Task, cluster: &'a ClusterView) -> Option<&'a InstanceView> {
-    cluster.instances.iter().find(|instance| instance.busy_with() == Some(task.uid.as_str()))
+/// The instance that already runs this `Backup`, and which attempt: the operator ended between its request and the
+/// status, or the instance did not answer for so long that its run was taken for lost.
+fn running<'a>(task: &Task, cluster: &'a ClusterView) -> Option<(&'a InstanceView, i32)> {
+    let of = |instance: &'a InstanceView| Some((instance, task.attempt_of(instance.busy_with()?)?));
+    cluster.instances.iter().find_map(of)
 }
 
 /// Goes on with a run that the status does not name.
-fn resume(task: &Task, memory: &Memory, now: DateTime<Utc>, instance: &InstanceView) -> Decision {
+fn resume(task: &Task, memory: &Memory, now: DateTime<Utc>, instance: &InstanceView, attempt: i32) -> Decision {
     let mut decision = Decision::keep(task, memory, after_asking()).act(Action::Hold);
     decision.status.phase = Some(BackupPhase::Running);
     decision.status.method = Some(task.method());
     decision.status.instance = Some(instance.name.clone());
-    decision.status.attempts = task.status.attempts.max(1);
+    decision.status.attempts = attempt;
     decision.status.started_at.get_or_insert(now);
     decision.status.reason = None;
     if task.method() == BackupMethod::VolumeSnapshot {
@@ -133,14 +136,14 @@ fn in_the_way(
     instance: &str,
     busy: &str,
 ) -> Decision {
-    if observed.known.contains(busy) {
+    if observed.known.contains(uid_of(busy)) {
         return wait_for_instance(task, memory, now, &format!("{instance} is busy with another Backup"));
     }
-    let text = format!("{instance} ran a backup for a Backup that does not exist any more (uid {busy}): it is ended");
-    let (instance, uid) = (instance.to_owned(), busy.to_owned());
+    let text = format!("{instance} ran a backup for a Backup that does not exist any more ({busy}): it is ended");
+    let (instance, run) = (instance.to_owned(), busy.to_owned());
     let mut decision = Decision::keep(task, memory, after_asking())
-        .act(Action::GiveUp { instance: instance.clone(), uid: uid.clone() })
-        .act(Action::Release { instance, uid });
+        .act(Action::GiveUp { instance: instance.clone(), run: run.clone() })
+        .act(Action::Release { instance, run });
     decision.events.push(Notice::new(Reason::OrphanEnded, text));
     decision
 }
@@ -155,6 +158,7 @@ fn begin(
     warning: Option<String>,
 ) -> Decision {
     let attempts = task.status.attempts + 1;
+    let run = run_of(&task.uid, attempts);
     let mut decision = Decision::keep(task, memory, after_asking()).act(Action::Hold);
     let mut status = BackupStatus {
         phase: Some(BackupPhase::Running),
@@ -173,13 +177,14 @@ fn begin(
     );
     let text = match task.method() {
         BackupMethod::BarmanObjectStore => {
-            decision.actions.push(Action::Start { instance });
+            decision.actions.push(Action::Start { instance, run });
             format!("backup into the object store, {on}")
         }
         BackupMethod::VolumeSnapshot => {
             let online = !is_cold(task, cluster);
             status.online = Some(online);
-            decision.actions.push(Action::Prepare { instance, request: snapshot::request(task, cluster, online, now) });
+            let request = snapshot::request(task, cluster, online, now);
+            decision.actions.push(Action::Prepare { instance, run, request });
             format!("{} volume snapshots, {on}", if online { "hot" } else { "cold" })
         }
     };

@@ -193,11 +193,11 @@ async fn follow(client: &StatusClient, task: &Task, cluster: &mut ClusterView, o
     let Some(instance) = instance else { return };
     let waits = match task.method() {
         BackupMethod::BarmanObjectStore => {
-            observed.run = get(client, instance, &format!("/backups/{}", task.uid)).await;
+            observed.run = get(client, instance, &format!("/backups/{}", task.run())).await;
             matches!(&observed.run, Seen::Known(BackupRun { state: BackupState::WaitingForWal, .. }))
         }
         BackupMethod::VolumeSnapshot => {
-            observed.snapshot = get(client, instance, &format!("/snapshots/{}", task.uid)).await;
+            observed.snapshot = get(client, instance, &format!("/snapshots/{}", task.run())).await;
             matches!(&observed.snapshot, Seen::Known(SnapshotRun { state: SnapshotState::Stopping, .. }))
         }
     };

@@ -64,6 +64,17 @@ impl Task {
         self.status.method.or(self.spec.method).unwrap_or_default()
     }
 
+    /// What instances know the attempt that was begun last by. Each attempt is a run of its own, so that what one says
+    /// of its end is never taken for the end of the next.
+    pub fn run(&self) -> String {
+        run_of(&self.uid, self.status.attempts)
+    }
+
+    /// The number of the attempt that an instance knows by this name, if it is one of this `Backup`.
+    pub fn attempt_of(&self, run: &str) -> Option<i32> {
+        run.strip_prefix(&self.uid)?.strip_prefix('.')?.parse().ok()
+    }
+
     /// What it is doing, for the middle part of errors.
     pub fn doing(&self) -> String {
         match self.method() {
@@ -75,6 +86,16 @@ impl Task {
             }
         }
     }
+}
+
+/// What instances know an attempt of a `Backup` by.
+pub(crate) fn run_of(uid: &str, attempt: i32) -> String {
+    format!("{uid}.{attempt}")
+}
+
+/// The uid of the `Backup` whose attempt instances know by this name.
+pub(crate) fn uid_of(run: &str) -> &str {
+    run.rsplit_once('.').map_or(run, |(uid, _)| uid)
 }
 
 /// What was read for a decision.
@@ -125,13 +146,15 @@ pub enum Action {
     Start {
         /// On this instance.
         instance: String,
+        /// The run.
+        run: String,
     },
-    /// End a run without a result; forgets one that is over, so that it can begin again.
+    /// End a run without a result.
     GiveUp {
         /// On this instance.
         instance: String,
-        /// Of the `Backup` with this uid.
-        uid: String,
+        /// The run.
+        run: String,
     },
     /// Ask the primary to switch to a new segment.
     SwitchWal {
@@ -142,6 +165,8 @@ pub enum Action {
     Prepare {
         /// The instance.
         instance: String,
+        /// The run.
+        run: String,
         /// How.
         request: SnapshotRequest,
     },
@@ -149,13 +174,15 @@ pub enum Action {
     StopSnapshot {
         /// The instance.
         instance: String,
+        /// The run.
+        run: String,
     },
     /// The same without a result.
     Release {
         /// The instance.
         instance: String,
-        /// Of the `Backup` with this uid.
-        uid: String,
+        /// The run.
+        run: String,
     },
     /// Create a `VolumeSnapshot`.
     CreateSnapshot(Box<SnapshotPlan>),

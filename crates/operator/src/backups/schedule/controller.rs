@@ -2,6 +2,7 @@
 
 use super::decide::{BackupPlan, Made, Observed, Scheduled, decide};
 use crate::backups::clock::chrono_time;
+use crate::backups::condition::{self, Said};
 use crate::backups::reason::{Notice, Reason};
 use crate::backups::shared::Shared;
 use crate::error::{Error, is_conflict, is_not_found};
@@ -10,8 +11,6 @@ use futures::StreamExt;
 use holdfast_kube_api::scheduled_backup::ScheduledBackupStatus;
 use holdfast_kube_api::validate::{self, Finding};
 use holdfast_kube_api::{Backup, BackupStatus, Cluster, ScheduledBackup, names};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
@@ -222,29 +221,15 @@ fn accept(status: &mut ScheduledBackupStatus, generation: Option<i64>, warnings:
     set_condition(status, true, reason, &text, generation, now);
 }
 
+/// Whether the spec is understood.
 fn set_condition(
     status: &mut ScheduledBackupStatus,
-    accepted: bool,
+    holds: bool,
     reason: &str,
     message: &str,
     generation: Option<i64>,
     now: DateTime<Utc>,
 ) {
-    const TYPE: &str = "SpecAccepted";
-    let value = if accepted { "True" } else { "False" };
-    let before = status.conditions.iter().find(|condition| condition.type_ == TYPE);
-    let since = match before {
-        Some(before) if before.status == value => before.last_transition_time.clone(),
-        _ => Time(Timestamp::from_second(now.timestamp()).unwrap_or_default()),
-    };
-    let condition = Condition {
-        type_: TYPE.to_owned(),
-        status: value.to_owned(),
-        reason: reason.to_owned(),
-        message: message.to_owned(),
-        observed_generation: generation,
-        last_transition_time: since,
-    };
-    status.conditions.retain(|condition| condition.type_ != TYPE);
-    status.conditions.push(condition);
+    let said = Said { kind: "SpecAccepted", holds, reason, message, generation };
+    condition::set(&mut status.conditions, said, now);
 }

@@ -149,7 +149,7 @@ fn ready(look: &Look<'_>, run: &SnapshotRun) -> Decision {
         }
     }
     if is_cut(&look.volumes) {
-        decision.actions.push(Action::StopSnapshot { instance: look.instance.to_owned() });
+        decision.actions.push(Action::StopSnapshot { instance: look.instance.to_owned(), run: look.task.run() });
         decision.status.phase = Some(BackupPhase::Finalizing);
         decision.status.progress = Some("snapshots taken, waiting for WAL".to_owned());
         decision.status.reason = None;

@@ -11,7 +11,7 @@ use holdfast_kube_api::status_port::{BackupResult, BackupRun, BackupState};
 
 fn run(state: BackupState, done: u64) -> BackupRun {
     BackupRun {
-        uid: "0a1b2c3d-4e5f".to_owned(),
+        uid: "0a1b2c3d-4e5f.1".to_owned(),
         name: "nightly".to_owned(),
         state,
         done_bytes: done,
@@ -114,7 +114,7 @@ fn a_pending_backup_begins_waits_or_fails() {
             "busy with another Backup",
             1,
             |_, o, _| {
-                let other = BackupRun { uid: "other".into(), ..run(BackupState::Running, 5) };
+                let other = BackupRun { uid: "other.1".into(), ..run(BackupState::Running, 5) };
                 status(o.cluster.as_mut().unwrap(), 2).backup = Some(other);
                 o.known.insert("other".into());
             },
@@ -124,10 +124,10 @@ fn a_pending_backup_begins_waits_or_fails() {
             "busy with an orphan",
             1,
             |_, o, _| {
-                let other = BackupRun { uid: "other".into(), ..run(BackupState::WaitingForWal, 5) };
+                let other = BackupRun { uid: "other.1".into(), ..run(BackupState::WaitingForWal, 5) };
                 status(o.cluster.as_mut().unwrap(), 2).backup = Some(other);
             },
-            "Pending [give up other on main-2, release other on main-2] ",
+            "Pending [give up other.1 on main-2, release other.1 on main-2] ",
         ),
         (
             "between attempts",
@@ -233,7 +233,7 @@ fn a_running_backup_is_followed_to_its_end() {
                 o.run = Seen::Known(run(BackupState::Running, 420));
                 m.progress = Some((BackupState::Running, 420, at(0)));
             },
-            "Failed [give up 0a1b2c3d-4e5f on main-2] not a byte was read for 15 min",
+            "Failed [give up 0a1b2c3d-4e5f.1 on main-2] not a byte was read for 15 min",
         ),
         (
             "waits for WAL on a standby",
@@ -296,7 +296,7 @@ fn a_running_backup_is_followed_to_its_end() {
                 o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
                 m.progress = Some((BackupState::WaitingForWal, 1000, at(0)));
             },
-            "Failed [give up 0a1b2c3d-4e5f on main-2] the WAL that the backup needs was not archived within 75 min",
+            "Failed [give up 0a1b2c3d-4e5f.1 on main-2] the WAL that the backup needs was not archived within 75 min",
         ),
         (
             "failed",
@@ -305,7 +305,7 @@ fn a_running_backup_is_followed_to_its_end() {
                 let error = Some("error: no space\nwhile: storing\nhint:  grow".to_owned());
                 o.run = Seen::Known(BackupRun { error, ..run(BackupState::Failed, 5) });
             },
-            "Pending [give up 0a1b2c3d-4e5f on main-2] attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 \
+            "Pending [] attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 \
             ended: no space",
         ),
         (
@@ -316,7 +316,7 @@ fn a_running_backup_is_followed_to_its_end() {
                 let error = Some("error: no space\nwhile: storing\nhint:  grow".to_owned());
                 o.run = Seen::Known(BackupRun { error, ..run(BackupState::Failed, 5) });
             },
-            "Failed [give up 0a1b2c3d-4e5f on main-2] no space",
+            "Failed [] no space",
         ),
         (
             "the manager was restarted",
@@ -373,7 +373,7 @@ fn a_running_backup_is_followed_to_its_end() {
             "complete without saying what",
             1,
             |_, o, _| o.run = Seen::Known(run(BackupState::Completed, 1000)),
-            "Pending [give up 0a1b2c3d-4e5f on main-2] attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 \
+            "Pending [] attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 \
              ended: the backup ended without saying what it is",
         ),
         (
@@ -463,7 +463,7 @@ fn a_deleted_backup_gives_up_its_run_first() {
             "running",
             2,
             |_, o| o.run = Seen::Known(run(BackupState::Running, 4)),
-            "Running [give up 0a1b2c3d-4e5f on main-2] ",
+            "Running [give up 0a1b2c3d-4e5f.1 on main-2] ",
         ),
         (
             "not begun",
@@ -474,7 +474,7 @@ fn a_deleted_backup_gives_up_its_run_first() {
             },
             "Pending [] ",
         ),
-        ("silent", 2, |_, o| o.run = Seen::Silent("timed out".into()), "Running [give up 0a1b2c3d-4e5f on main-2] "),
+        ("silent", 2, |_, o| o.run = Seen::Silent("timed out".into()), "Running [give up 0a1b2c3d-4e5f.1 on main-2] "),
         ("silent for long", 62, |_, o| o.run = Seen::Silent("timed out".into()), "Running [] "),
         (
             "the pod is gone",

@@ -11,7 +11,7 @@ const WAL: &str = "nightly-0a1b2c3d-wal";
 
 fn run(state: SnapshotState) -> SnapshotRun {
     SnapshotRun {
-        uid: "0a1b2c3d-4e5f".to_owned(),
+        uid: "0a1b2c3d-4e5f.1".to_owned(),
         name: "nightly".to_owned(),
         online: true,
         state,
@@ -162,7 +162,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
                     snapshot(WAL, true, false),
                 ];
             },
-            "Failed [release 0a1b2c3d-4e5f on main-2, delete nightly-0a1b2c3d, delete nightly-0a1b2c3d-1-2, \
+            "Failed [release 0a1b2c3d-4e5f.1 on main-2, delete nightly-0a1b2c3d, delete nightly-0a1b2c3d-1-2, \
             delete nightly-0a1b2c3d-1-3, delete nightly-0a1b2c3d-wal] quota exceeded",
         ),
         (
@@ -172,7 +172,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
                 o.cluster.as_mut().unwrap().instances[1].volumes.clear();
                 o.snapshot = Seen::Known(run(SnapshotState::Ready));
             },
-            "Failed [release 0a1b2c3d-4e5f on main-2] main-2 has no volume that could be snapshotted",
+            "Failed [release 0a1b2c3d-4e5f.1 on main-2] main-2 has no volume that could be snapshotted",
         ),
         (
             "stopping: a standby's WAL needs the primary",
@@ -212,7 +212,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
 #[test]
 fn what_goes_wrong_leaves_nothing_behind() {
     const GONE: &str = "delete nightly-0a1b2c3d, delete nightly-0a1b2c3d-wal";
-    const RELEASE: &str = "release 0a1b2c3d-4e5f on main-2";
+    const RELEASE: &str = "release 0a1b2c3d-4e5f.1 on main-2";
     const AGAIN: &str = "attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 ended:";
     type Change = fn(&mut Task, &mut Observed);
     let table: &[(&str, i64, Change, String)] = &[
