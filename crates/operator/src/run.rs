@@ -95,6 +95,7 @@ pub async fn run(options: Options, cancellation: CancellationToken) -> Result<()
     let context = Arc::new(Context::new(client, options.namespace, images, &options.identity, metrics));
     let mut controllers = JoinSet::new();
     controllers.spawn(crate::cluster::controller::run(Arc::clone(&context), stop.clone()));
+    controllers.spawn(crate::backups::run(Arc::clone(&context), stop.clone()));
 
     let keep = async {
         if options.leader_elect {
