@@ -5,14 +5,15 @@
 
 use super::apply::{Actor, write_status};
 use super::decide::{Action, Decision, Note, Reason, decide};
-use super::desired::Desired;
+use super::desired::{Complaint, Desired};
 use super::memory::Memory;
 use super::read::{Subject, read};
 use crate::context::Context;
 use crate::error::Error;
 use chrono::{SubsecRound, Utc};
 use futures::StreamExt;
-use holdfast_kube_api::{Cluster, ClusterSpec, ClusterStatus, names};
+use holdfast_kube_api::validate::{self, Finding};
+use holdfast_kube_api::{Cluster, ClusterStatus, names};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use kube::api::{ApiResource, DynamicObject};
@@ -21,7 +22,6 @@ use kube::runtime::events::{Event, EventType};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
-use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -203,19 +203,25 @@ async fn one_pass(
     Ok(decision)
 }
 
-/// The manifest as it is meant.
+/// The manifest as it is meant. A manifest that is refused is still read as far as it can be: an existing cluster is
+/// kept alive by it.
 fn desired(cluster: &DynamicObject, context: &Context) -> Desired {
-    let raw = cluster.data.get("spec").cloned().unwrap_or(Value::Null);
-    let (spec, errors) = match serde_json::from_value::<ClusterSpec>(raw) {
-        Ok(spec) => (spec, Vec::new()),
-        Err(error) => (
-            ClusterSpec::default(),
-            vec![super::desired::Complaint {
-                path: "spec".to_owned(),
-                reason: "Malformed".to_owned(),
-                message: error.to_string(),
-            }],
-        ),
+    let complain = |finding: Finding| Complaint {
+        path: finding.path,
+        reason: finding.reason.name().to_owned(),
+        message: if finding.hint.is_empty() {
+            finding.message
+        } else {
+            format!("{} ({})", finding.message, finding.hint)
+        },
+    };
+    let raw = serde_json::to_value(cluster).unwrap_or_default();
+    let outcome = validate::cluster(&raw);
+    let spec = match outcome.value {
+        Some(valid) => valid.spec,
+        None => {
+            cluster.data.get("spec").cloned().and_then(|spec| serde_json::from_value(spec).ok()).unwrap_or_default()
+        }
     };
     Desired {
         name: cluster.name_any(),
@@ -223,8 +229,8 @@ fn desired(cluster: &DynamicObject, context: &Context) -> Desired {
         uid: cluster.uid().unwrap_or_default(),
         generation: cluster.metadata.generation.unwrap_or_default(),
         spec,
-        errors,
-        warnings: Vec::new(),
+        errors: outcome.errors.into_iter().map(complain).collect(),
+        warnings: outcome.warnings.into_iter().map(complain).collect(),
         images: context.images.clone(),
     }
 }

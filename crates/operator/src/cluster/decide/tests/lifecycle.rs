@@ -1,0 +1,218 @@
+//! From nothing to three instances, growing, shrinking, restarting.
+
+use super::*;
+
+#[test]
+fn the_first_reconcile_makes_everything_for_one_instance() {
+    let desired = desired();
+    let observed = Observed {
+        apis: Apis { disruption_budget: Some(BudgetApi::V1), pod_monitor: false },
+        objects_read: true,
+        ..Observed::default()
+    };
+    let decision = decide(&desired, &observed, now());
+    assert_eq!(
+        words(&decision),
+        [
+            "secret c-ca",
+            "secret c-server",
+            "secret c-replication",
+            "secret c-operator",
+            "secret c-app",
+            "apply Service c-rw",
+            "apply Service c-ro",
+            "apply Service c-r",
+            "apply Service c-pods",
+            "apply PodDisruptionBudget c",
+            "create lease",
+            "apply ServiceAccount c",
+            "apply Role c",
+            "apply RoleBinding c",
+            "create claim c-1",
+            "create pod c-1",
+        ]
+    );
+    assert_eq!(decision.status.instance_names, ["c-1"]);
+    assert_eq!(decision.status.target_primary.as_deref(), Some("c-1"));
+    assert_eq!(decision.status.system_id, None);
+}
+
+#[test]
+fn others_join_once_the_first_has_its_data() {
+    let desired = desired();
+    let mut observed = healthy(&desired);
+    for name in ["c-2", "c-3"] {
+        observed.pods.remove(name);
+        observed.claims.remove(name);
+        observed.answers.remove(name);
+    }
+    observed.status.instance_names = vec!["c-1".to_owned()];
+    observed.status.latest_generated_node = 1;
+    observed.status.system_id = None;
+    observed.status.current_primary = None;
+    let first = decide(&desired, &observed, now());
+    assert_eq!(first.status.system_id.as_deref(), Some("7000"));
+    assert_eq!(first.status.current_primary.as_deref(), Some("c-1"));
+    assert_eq!(words(&first), Vec::<String>::new(), "the status comes first");
+    observed.status = first.status;
+    let second = decide(&desired, &observed, now());
+    assert_eq!(second.status.instance_names, ["c-1", "c-2", "c-3"]);
+    assert_eq!(words(&second), ["create claim c-2", "create claim c-3", "create pod c-2", "create pod c-3"]);
+}
+
+#[test]
+fn an_instance_whose_bootstrap_fails_is_shown_and_not_repeated() {
+    let desired = desired();
+    let mut observed = healthy(&desired);
+    observed.status.system_id = None;
+    observed.status.instance_names = vec!["c-1".to_owned()];
+    observed.pods.retain(|name, _| name == "c-1");
+    let failed = observed.answers.get_mut("c-1").unwrap().as_mut().unwrap();
+    (failed.role, failed.ready, failed.phase) = (None, false, InstancePhase::Failed);
+    failed.error = Some(
+        "error: the archive of main belongs to another cluster\nwhile: claiming the archive\nhint:  choose another serverName"
+            .to_owned(),
+    );
+    let decision = decide(&desired, &observed, now());
+    let blocked = decision.status.blocked_by.unwrap();
+    assert_eq!(blocked.what, "c-1: the archive of main belongs to another cluster, while claiming the archive");
+    assert_eq!(blocked.hint, "choose another serverName");
+    assert_eq!(blocked.since, now());
+}
+
+#[test]
+fn scaling_up_uses_no_number_twice() {
+    let mut desired = desired();
+    desired.spec.instances = 4;
+    let mut observed = healthy(&desired);
+    observed.status.instance_names.retain(|name| name != "c-4");
+    observed.status.latest_generated_node = 7;
+    let decision = decide(&desired, &observed, now());
+    assert_eq!(decision.status.instance_names, ["c-1", "c-2", "c-3", "c-8"]);
+    assert_eq!(words(&decision), ["create claim c-8", "create pod c-8"]);
+}
+
+#[test]
+fn scaling_down_takes_the_highest_number_that_is_not_the_primary() {
+    let mut desired = desired();
+    let mut observed = healthy(&desired);
+    desired.spec.instances = 2;
+    let decision = decide(&desired, &observed, now());
+    assert_eq!(decision.status.instance_names, ["c-1", "c-2"]);
+    assert_eq!(words(&decision), ["delete pod c-3"]);
+    // The claim goes once the pod is gone.
+    observed.status = decision.status;
+    observed.pods.remove("c-3");
+    observed.answers.remove("c-3");
+    assert_eq!(words(&decide(&desired, &observed, now())), ["delete claim c-3"]);
+
+    let mut observed = healthy(&super::desired());
+    observed.status.target_primary = Some("c-3".to_owned());
+    observed.status.current_primary = Some("c-3".to_owned());
+    observed.answers.get_mut("c-3").unwrap().as_mut().unwrap().role = Some(Role::Primary);
+    observed.answers.get_mut("c-1").unwrap().as_mut().unwrap().role = Some(Role::Replica);
+    assert_eq!(decide(&desired, &observed, now()).status.instance_names, ["c-1", "c-3"]);
+}
+
+#[test]
+fn nothing_is_removed_while_the_primary_is_not_well() {
+    let mut desired = desired();
+    let mut observed = healthy(&desired);
+    desired.spec.instances = 1;
+    observed.answers.insert("c-1".to_owned(), Err("no answer".to_owned()));
+    let decision = decide(&desired, &observed, now());
+    assert_eq!(decision.status.instance_names, ["c-1", "c-2", "c-3"]);
+    assert_eq!(words(&decision), Vec::<String>::new());
+}
+
+#[test]
+fn a_standby_that_lost_its_volume_is_made_anew() {
+    let desired = desired();
+    let mut observed = healthy(&desired);
+    observed.pods.remove("c-2");
+    observed.answers.remove("c-2");
+    observed.claims.remove("c-2");
+    assert_eq!(words(&decide(&desired, &observed, now())), ["create claim c-2", "create pod c-2"]);
+}
+
+#[test]
+fn volumes_grow_and_never_shrink() {
+    for (size, actions) in
+        [("2Gi", vec!["grow c-1 to 2Gi", "grow c-2 to 2Gi", "grow c-3 to 2Gi"]), ("1024Mi", vec![]), ("1M", vec![])]
+    {
+        let mut desired = desired();
+        let observed = healthy(&desired);
+        desired.spec.storage.as_mut().unwrap().size = Some(size.to_owned());
+        assert_eq!(words(&decide(&desired, &observed, now())), actions, "{size}");
+    }
+}
+
+#[test]
+fn settings_that_need_a_restart_reach_standbys_first() {
+    let desired = desired();
+    let mut observed = healthy(&desired);
+    for name in ["c-1", "c-3"] {
+        observed.answers.get_mut(name).unwrap().as_mut().unwrap().pending_restart = true;
+    }
+    assert_eq!(words(&decide(&desired, &observed, now())), ["restart c-3"]);
+    observed.answers.get_mut("c-3").unwrap().as_mut().unwrap().pending_restart = false;
+    assert_eq!(words(&decide(&desired, &observed, now())), ["restart c-1"]);
+    observed.answers.get_mut("c-2").unwrap().as_mut().unwrap().ready = false;
+    assert_eq!(words(&decide(&desired, &observed, now())), Vec::<String>::new(), "one at a time");
+}
+
+#[test]
+fn a_changed_template_replaces_pods_standbys_first_then_hands_over() {
+    let mut desired = desired();
+    let mut observed = healthy(&desired);
+    desired.spec.priority_class_name = Some("important".to_owned());
+    assert_eq!(words(&decide(&desired, &observed, now())), ["delete pod c-2"]);
+    for name in ["c-2", "c-3"] {
+        observed.pods.insert(name.to_owned(), pod(&desired, name, Some(names::REPLICA)));
+    }
+    let decision = decide(&desired, &observed, now());
+    assert_eq!(words(&decision), Vec::<String>::new());
+    assert_eq!(decision.status.target_primary.as_deref(), Some("c-2"));
+    assert_eq!(decision.status.phase.as_deref(), Some("Switching over"));
+    assert_eq!(decision.events[0].reason, Reason::SwitchingOver);
+}
+
+#[test]
+fn another_major_version_replaces_nothing() {
+    let mut desired = desired();
+    let mut observed = healthy(&desired);
+    desired.spec.image_name = Some("postgresql:17".to_owned());
+    assert_eq!(words(&decide(&desired, &observed, now())), Vec::<String>::new());
+    observed.pods.remove("c-3");
+    observed.answers.remove("c-3");
+    let decision = decide(&desired, &observed, now());
+    assert_eq!(words(&decision), Vec::<String>::new());
+    assert!(decision.status.blocked_by.unwrap().what.contains("major upgrades are not supported yet"));
+}
+
+#[test]
+fn certificates_are_renewed_and_brought_ones_are_not() {
+    let desired = desired();
+    let mut observed = healthy(&desired);
+    let soon = Some(now() + chrono::Duration::days(29));
+    observed.secrets.get_mut("c-server").unwrap().ends = soon;
+    observed.secrets.get_mut("c-replication").unwrap().ends = soon;
+    observed.secrets.get_mut("c-replication").unwrap().owned = false;
+    assert_eq!(words(&decide(&desired, &observed, now())), ["secret c-server"]);
+
+    let mut observed = healthy(&desired);
+    observed.secrets.get_mut("c-ca").unwrap().authority = Some("another".to_owned());
+    let expected = ["secret c-server", "secret c-replication", "secret c-operator"];
+    assert_eq!(words(&decide(&desired, &observed, now())), expected, "a new authority signs anew");
+}
+
+#[test]
+fn a_lost_status_is_found_again_in_the_volumes() {
+    let desired = desired();
+    let mut observed = healthy(&desired);
+    observed.status = ClusterStatus::default();
+    let decision = decide(&desired, &observed, now());
+    assert_eq!(decision.status.instance_names, ["c-1", "c-2", "c-3"]);
+    assert_eq!(decision.status.latest_generated_node, 3);
+    assert_eq!(decision.status.system_id.as_deref(), Some("7000"));
+}
