@@ -14,7 +14,7 @@ TEST_ARGS ?=
 
 .PHONY: help
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
 		printf '  make %-9s %s\n' "$$name" "$$text"; done
 
 .PHONY: build
@@ -44,6 +44,20 @@ quick: ## The tests alone, without lints and documents; TEST_ARGS goes to the te
 .PHONY: lint
 lint: ## Check format, lints and dependencies
 	@scripts/test lint
+
+.PHONY: kube-up
+kube-up: ## Start a real Kubernetes with two nodes on this machine (root, Debian 12)
+	@scripts/provision --kube
+	@cargo build --locked -p holdfast-cli -p holdfast-testkit --bins
+	@target/debug/holdfast-kube up
+
+.PHONY: kube-down
+kube-down: ## Stop it and put the machine back as it was
+	@cargo run --quiet --locked -p holdfast-testkit --bin holdfast-kube -- down
+
+.PHONY: test-kube
+test-kube: ## The tests in that Kubernetes, or in the cluster of KUBECONFIG; HOLDFAST_KUBE_KEEP=1 lets it run on
+	@scripts/test kubernetes $(TEST_ARGS)
 
 .PHONY: fmt
 fmt: ## Format the code

@@ -8,6 +8,7 @@
 //! All of it blocks, and works by way of `kubectl`, so that it can be called from any test; [`Bed::client`] is for those
 //! that want a client of their own.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -314,7 +315,7 @@ impl Bed {
         fs::write(&mark, build).map_err(KitError::io(format!("write {}", mark.display())))
     }
 
-    /// What runs of the bed, and what each daemon has used of the processors; for people.
+    /// What runs of the bed, and where its files are; for people.
     pub fn status(&self) -> Result<String> {
         let layout = self.layout()?;
         let mut names: Vec<String> = DAEMONS.iter().map(|name| (*name).to_owned()).collect();
@@ -327,10 +328,10 @@ impl Bed {
         for name in names {
             let processes = Unit::new(name.clone()).processes().len();
             let state = if processes == 0 { "stopped".to_owned() } else { format!("{processes} processes") };
-            text.push_str(&format!("{name:<20} {state}\n"));
+            let _ = writeln!(text, "{name:<20} {state}");
         }
-        text.push_str(&format!("\nkubeconfig           {}\n", layout.kubeconfig("admin").display()));
-        text.push_str(&format!("logs                 {}\n", layout.path("log").display()));
+        let _ = writeln!(text, "\nkubeconfig           {}", layout.kubeconfig("admin").display());
+        let _ = writeln!(text, "logs                 {}", layout.path("log").display());
         Ok(text)
     }
 
@@ -457,18 +458,18 @@ fn start_containers(layout: &Layout, disk: &Disk) -> Result<Vec<Machine>> {
         disk.remove_other_images(&key)?;
         let first = &machines[0];
         let root = disk.node(&layout::node_name(1));
-        disk.create(&root)?;
+        Disk::create(&root)?;
         first.start_containerd()?;
         let archive = layout.path("images").join("standard.tar");
         images::write_archive(&images, &archive)?;
         first.import(&archive)?;
         let _ = fs::remove_file(&archive);
         first.kill()?;
-        disk.copy(&root, &store)?;
-        disk.remove(&root)?;
+        Disk::copy(&root, &store)?;
+        Disk::remove(&root)?;
     }
     for (number, machine) in (1..).zip(&machines) {
-        disk.copy(&store, &disk.node(&layout::node_name(number)))?;
+        Disk::copy(&store, &disk.node(&layout::node_name(number)))?;
         machine.start_containerd()?;
     }
     Ok(machines)

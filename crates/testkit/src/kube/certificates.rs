@@ -44,20 +44,20 @@ pub(crate) fn write(layout: &Layout) -> Result<()> {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(failed())
     };
 
-    let authority_key = KeyPair::generate().map_err(refused)?;
-    let mut authority = CertificateParams::new(Vec::<String>::new()).map_err(refused)?;
+    let authority_key = KeyPair::generate().map_err(|error| refused(&error))?;
+    let mut authority = CertificateParams::new(Vec::<String>::new()).map_err(|error| refused(&error))?;
     authority.distinguished_name.push(DnType::CommonName, "holdfast-kube");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.key_usages =
         vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
-    let authority_text = authority.self_signed(&authority_key).map_err(refused)?.pem();
+    let authority_text = authority.self_signed(&authority_key).map_err(|error| refused(&error))?.pem();
     store("ca.crt", &authority_text)?;
     store("ca.key", &authority_key.serialize_pem())?;
     let issuer = Issuer::new(authority, authority_key);
 
     let issue = |user: &str, group: Option<&str>, names: Vec<String>| -> Result<(String, String)> {
-        let key = KeyPair::generate().map_err(refused)?;
-        let mut params = CertificateParams::new(names).map_err(refused)?;
+        let key = KeyPair::generate().map_err(|error| refused(&error))?;
+        let mut params = CertificateParams::new(names).map_err(|error| refused(&error))?;
         params.distinguished_name.push(DnType::CommonName, user);
         if let Some(group) = group {
             params.distinguished_name.push(DnType::OrganizationName, group);
@@ -65,7 +65,7 @@ pub(crate) fn write(layout: &Layout) -> Result<()> {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &issuer).map_err(refused)?;
+        let certificate = params.signed_by(&key, &issuer).map_err(|error| refused(&error))?;
         Ok((certificate.pem(), key.serialize_pem()))
     };
 
@@ -96,7 +96,7 @@ pub(crate) fn write(layout: &Layout) -> Result<()> {
         store(&format!("{name}.key"), &key)?;
     }
     // Signs the tokens of service accounts.
-    let accounts = KeyPair::generate().map_err(refused)?;
+    let accounts = KeyPair::generate().map_err(|error| refused(&error))?;
     store("service-accounts.key", &accounts.serialize_pem())?;
     store("service-accounts.pub", &accounts.public_key_pem())?;
 
@@ -130,6 +130,6 @@ fn kubeconfig(user: &str, authority: &str, certificate: &str, key: &str) -> serd
     })
 }
 
-fn refused(error: rcgen::Error) -> KitError {
+fn refused(error: &rcgen::Error) -> KitError {
     KitError::Unsupported(format!("make the certificates of the test bed: {error}"))
 }

@@ -46,7 +46,7 @@ impl Disk {
             let folder = disk.root.join(kind);
             if folder.exists() {
                 for name in disk.names(kind)? {
-                    disk.remove(&folder.join(name))?;
+                    Self::remove(&folder.join(name))?;
                 }
             }
             fs::create_dir_all(&folder).map_err(KitError::io(format!("make {}", folder.display())))?;
@@ -78,24 +78,24 @@ impl Disk {
     pub(crate) fn remove_other_images(&self, key: &str) -> Result<()> {
         for name in self.names(".")? {
             if name.strip_prefix("images-").is_some_and(|other| other != key) {
-                self.remove(&self.root.join(name))?;
+                Self::remove(&self.root.join(name))?;
             }
         }
         Ok(())
     }
 
     /// Makes an empty subvolume.
-    pub(crate) fn create(&self, path: &Path) -> Result<()> {
+    pub(crate) fn create(path: &Path) -> Result<()> {
         sh(&["btrfs", "-q", "subvolume", "create", &path.to_string_lossy()]).map(drop)
     }
 
     /// Makes a subvolume with what another holds in this moment.
-    pub(crate) fn copy(&self, source: &Path, target: &Path) -> Result<()> {
+    pub(crate) fn copy(source: &Path, target: &Path) -> Result<()> {
         sh(&["btrfs", "-q", "subvolume", "snapshot", &source.to_string_lossy(), &target.to_string_lossy()]).map(drop)
     }
 
     /// Removes a subvolume; it may be gone already.
-    pub(crate) fn remove(&self, path: &Path) -> Result<()> {
+    pub(crate) fn remove(path: &Path) -> Result<()> {
         if !path.exists() {
             return Ok(());
         }

@@ -9,6 +9,7 @@
 //! written back at the end. The file is written before the first change and removed after the last, so a bed that was
 //! killed half-way is still undone.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -105,7 +106,7 @@ fn removal(saved: &str, table: &str) -> Option<String> {
     }
     for action in ["-F", "-X"] {
         for chain in &chains {
-            script.push_str(&format!("{action} {chain}\n"));
+            let _ = writeln!(script, "{action} {chain}");
         }
     }
     script.push_str("COMMIT\n");

@@ -98,7 +98,7 @@ pub(crate) fn key(images: &[Image<'_>]) -> Result<String> {
             context.update(format!("{} {} {modified:?}", layer.display(), found.len()).as_bytes());
         }
     }
-    Ok(hex(context.finish().as_ref())[..12].to_owned())
+    Ok(hex::encode(context.finish())[..12].to_owned())
 }
 
 /// Writes an archive with these images, made in a folder beside it.
@@ -124,7 +124,7 @@ pub(crate) fn write_archive(images: &[Image<'_>], archive: &Path) -> Result<()> 
         let text = configuration(image, &digests).to_string();
         let mut context = Context::new(&SHA256);
         context.update(text.as_bytes());
-        let file = format!("{}.json", hex(context.finish().as_ref()));
+        let file = format!("{}.json", hex::encode(context.finish()));
         let path = folder.path().join(&file);
         fs::write(&path, text).map_err(KitError::io(format!("write {}", path.display())))?;
         manifest.push(json!({"Config": file, "RepoTags": names(image.name), "Layers": layers}));
@@ -178,12 +178,8 @@ fn sha256(file: &Path) -> Result<String> {
     loop {
         let length = source.read(&mut buffer).map_err(failed())?;
         if length == 0 {
-            return Ok(hex(context.finish().as_ref()));
+            return Ok(hex::encode(context.finish()));
         }
         context.update(&buffer[..length]);
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -17,13 +17,13 @@ pub const SNAPSHOT_CLASS: &str = "holdfast-test";
 /// All of them as one list for `kubectl apply`.
 pub(crate) fn base() -> String {
     let items = vec![
-        definition("VolumeSnapshot", "volumesnapshots", &["vs"], true, snapshot_schema(), &snapshot_columns()),
+        definition("VolumeSnapshot", "volumesnapshots", &["vs"], true, &snapshot_schema(), &snapshot_columns()),
         definition(
             "VolumeSnapshotContent",
             "volumesnapshotcontents",
             &["vsc", "vscs"],
             true,
-            content_schema(),
+            &content_schema(),
             &content_columns(),
         ),
         definition(
@@ -31,7 +31,7 @@ pub(crate) fn base() -> String {
             "volumesnapshotclasses",
             &["vsclass", "vsclasses"],
             false,
-            class_schema(),
+            &class_schema(),
             &class_columns(),
         ),
         storage_class(STORAGE_CLASS, "Immediate", true),
@@ -69,7 +69,7 @@ fn storage_class(name: &str, binding: &str, is_default: bool) -> Value {
     })
 }
 
-fn definition(kind: &str, plural: &str, short: &[&str], has_status: bool, schema: Value, columns: &Value) -> Value {
+fn definition(kind: &str, plural: &str, short: &[&str], has_status: bool, schema: &Value, columns: &Value) -> Value {
     let scope = if kind == "VolumeSnapshot" { "Namespaced" } else { "Cluster" };
     let mut version = json!({
         "name": "v1",

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::objects::{Kind, annotation, bytes, is_going, is_held, name, namespace, text};
 use super::{DELAY, FAIL, Step, Vendor};
 use crate::error::Result;
+use crate::kube::disk::Disk;
 use crate::kube::manifests::DRIVER;
 
 const HOLDS_SNAPSHOT: &str = "snapshot.storage.kubernetes.io/volumesnapshot-bound-protection";
@@ -80,7 +81,7 @@ impl Vendor {
         // The moment before: what is written after this time may or may not be in it.
         let taken = Utc::now();
         if !target.exists() {
-            self.disk.copy(&self.disk.volume(name(volume)), &target)?;
+            Disk::copy(&self.disk.volume(name(volume)), &target)?;
         }
         let content = json!({
             "apiVersion": "snapshot.storage.k8s.io/v1",
@@ -209,7 +210,7 @@ impl Vendor {
             }
             let handle = if handle.is_empty() { text(content, "/status/snapshotHandle") } else { handle };
             if text(content, "/spec/deletionPolicy") == "Delete" && !handle.is_empty() {
-                self.disk.remove(&self.disk.snapshot(handle))?;
+                Disk::remove(&self.disk.snapshot(handle))?;
             }
             self.kinds.release(Kind::Content, content, HOLDS_CONTENT).await?;
             return Ok(Step::Done);

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::objects::{Kind, annotation, bytes, is_going, name, namespace, text};
 use super::{FAIL, Step, Vendor};
 use crate::error::Result;
+use crate::kube::disk::Disk;
 use crate::kube::manifests::{DRIVER, LOCAL_STORAGE_CLASS};
 
 /// Who made a volume, by the word of the volume controller.
@@ -60,13 +61,13 @@ impl Vendor {
         let target = self.disk.volume(&volume);
         match self.source(claim) {
             _ if target.exists() => {}
-            Source::Nothing => self.disk.create(&target)?,
-            Source::Volume(other) => self.disk.copy(&self.disk.volume(&other), &target)?,
+            Source::Nothing => Disk::create(&target)?,
+            Source::Volume(other) => Disk::copy(&self.disk.volume(&other), &target)?,
             Source::Snapshot(_, size) if bytes(wanted) < bytes(&size) => {
                 let reason = format!("requested volume size {wanted} is less than the size {size} of the snapshot");
                 return refuse(reason).await;
             }
-            Source::Snapshot(handle, _) => self.disk.copy(&self.disk.snapshot(&handle), &target)?,
+            Source::Snapshot(handle, _) => Disk::copy(&self.disk.snapshot(&handle), &target)?,
             Source::Missing(reason) => return refuse(reason).await,
         }
         let class = text(claim, "/spec/storageClassName");
@@ -157,7 +158,7 @@ impl Vendor {
         let is_released = matches!(text(volume, "/status/phase"), "Released" | "Failed");
         let goes = text(volume, "/spec/persistentVolumeReclaimPolicy") == "Delete";
         if is_ours && is_released && goes {
-            self.disk.remove(&self.disk.volume(name(volume)))?;
+            Disk::remove(&self.disk.volume(name(volume)))?;
             self.kinds.delete(Kind::Volume, volume).await?;
         }
         Ok(Step::Done)
