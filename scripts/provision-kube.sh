@@ -12,10 +12,10 @@
 # See docs/testing-on-kubernetes.md for why it is this version, and what each oddity below is good for.
 
 readonly KUBE_VERSION=1.20.2
-# Raised when the way something is built changes.
 # The server of PostgreSQL 18 in pods.
 readonly PG18_SERVER_VERSION=18.4.0-beta.17
-readonly KUBE_BUILD=1 KUBE_NODE_BUILD=1 KUBE_LAYERS_BUILD=2
+# Raised when the way something is built changes.
+readonly KUBE_BUILD=1 KUBE_NODE_BUILD=1 KUBE_LAYERS_BUILD=3
 
 # apt_fetch FOLDER PACKAGE...: the packages' files, without installing them. apt downloads as a user of its own.
 apt_fetch() {
@@ -221,7 +221,8 @@ C
     # User and group 26, as the images of CloudNativePG have them; Debian's group 26 is for tape drives.
     chroot "$root" groupdel tape
     chroot "$root" groupadd --gid 26 postgres
-    chroot "$root" useradd --uid 26 --gid 26 --home-dir /var/lib/postgresql --create-home --shell /bin/bash postgres
+    chroot "$root" useradd --uid 26 --gid 26 --home-dir /var/lib/postgresql --create-home --shell /bin/bash postgres \
+        2>>"$work/debootstrap.log"
     rm -rf "$root"/var/cache/apt/*.bin "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* \
         "$root"/usr/share/{doc,man,info,locale} "$root"/var/log/*.log
     mkdir -p "$root/usr/share/man/man1" "$root/usr/share/man/man7"
@@ -252,6 +253,8 @@ C
     umount "$mounted/packages" "$mounted"
     rm -rf "$over/upper/packages" "$over/upper/usr/sbin/policy-rc.d" "$over/upper"/usr/share/{doc,man,info,locale} \
         "$over"/upper/var/log/*.log
+    # The compiler of queries is half of the layer; without it PostgreSQL does what it did before there was one.
+    rm -rf "$over"/upper/usr/lib/*/lib{LLVM,z3}* "$over"/upper/usr/lib/postgresql/15/lib/{bitcode,llvmjit*}
     # What was removed from the root below is a device node here, which is no part of an archive for images.
     find "$over/upper" -type c -delete
 

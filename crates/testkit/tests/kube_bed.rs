@@ -12,6 +12,11 @@ use serde_json::{Value, json};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
+/// The bed of this machine: a cluster of somebody else is not what these tests are about.
+fn own_bed() -> Option<Bed> {
+    Bed::or_skip().filter(Bed::is_own)
+}
+
 /// A pod of PostgreSQL's user that runs a shell script and has these claims mounted at `/<claim>`.
 fn pod(name: &str, image: &str, script: &str, claims: &[&str]) -> Value {
     let mounts: Vec<Value> =
@@ -86,7 +91,7 @@ const SERVER: &str = "export PGDATA=/tmp/data; initdb -A trust >/dev/null && \
 
 #[test]
 fn pods_on_both_nodes_reach_each_other_by_names_and_services() -> Result<()> {
-    let Some(bed) = Bed::or_skip() else { return Ok(()) };
+    let Some(bed) = own_bed() else { return Ok(()) };
     let namespace = bed.namespace("names")?;
     let mut server = on_node(pod("server", POSTGRESQL_18, SERVER, &[]), "node-1");
     server["spec"]["hostname"] = json!("first");
@@ -134,12 +139,13 @@ fn pods_on_both_nodes_reach_each_other_by_names_and_services() -> Result<()> {
 
 #[test]
 fn exec_logs_and_exit_codes_come_back() -> Result<()> {
-    let Some(bed) = Bed::or_skip() else { return Ok(()) };
+    let Some(bed) = own_bed() else { return Ok(()) };
     let namespace = bed.namespace("exec")?;
     apply(&namespace, &[pod("shell", POSTGRESQL_18, "id -u; exec sleep 1000", &[])])?;
     wait_running(&namespace, "shell")?;
     assert_eq!(namespace.kubectl(&["logs", "shell"])?, "26\n");
-    assert_eq!(namespace.kubectl(&["exec", "shell", "--", "postgres", "--version"])?, "postgres (PostgreSQL) 18.6\n");
+    let version = namespace.kubectl(&["exec", "shell", "--", "postgres", "--version"])?;
+    assert!(version.starts_with("postgres (PostgreSQL) 18."), "{version}");
     let failed = namespace.kubectl(&["exec", "shell", "--", "bash", "-c", "exit 7"]);
     assert!(matches!(&failed, Err(KitError::Command { status, .. }) if status.contains('7')), "{failed:?}");
     Ok(())
@@ -147,7 +153,7 @@ fn exec_logs_and_exit_codes_come_back() -> Result<()> {
 
 #[test]
 fn a_claim_keeps_its_data_and_grows() -> Result<()> {
-    let Some(bed) = Bed::or_skip() else { return Ok(()) };
+    let Some(bed) = own_bed() else { return Ok(()) };
     let namespace = bed.namespace("claim")?;
     apply(&namespace, &[claim("data", STORAGE_CLASS, None), claim("near", LOCAL_STORAGE_CLASS, None)])?;
     let write = "echo kept >/data/file && echo kept >/near/file && stat -c %g:%A /data";
@@ -178,7 +184,7 @@ fn a_claim_keeps_its_data_and_grows() -> Result<()> {
 
 #[test]
 fn a_snapshot_is_one_moment_of_a_database_that_goes_on() -> Result<()> {
-    let Some(bed) = Bed::or_skip() else { return Ok(()) };
+    let Some(bed) = own_bed() else { return Ok(()) };
     let namespace = bed.namespace("snapshot")?;
     let script = "export PGDATA=/data/pg; initdb -A trust >/dev/null && (pg_ctl -w start -o '-k /tmp' >/tmp/log) && \
         psql -h /tmp -Xqc 'CREATE TABLE t (n int PRIMARY KEY, twin int)' postgres && touch /tmp/ready; \
@@ -227,7 +233,7 @@ fn a_snapshot_is_one_moment_of_a_database_that_goes_on() -> Result<()> {
 
 #[test]
 fn a_snapshot_fails_waits_and_goes_as_it_is_told() -> Result<()> {
-    let Some(bed) = Bed::or_skip() else { return Ok(()) };
+    let Some(bed) = own_bed() else { return Ok(()) };
     let namespace = bed.namespace("faults")?;
     apply(
         &namespace,
@@ -263,7 +269,7 @@ fn a_snapshot_fails_waits_and_goes_as_it_is_told() -> Result<()> {
 
 #[test]
 fn the_image_of_this_build_runs() -> Result<()> {
-    let Some(bed) = Bed::or_skip() else { return Ok(()) };
+    let Some(bed) = own_bed() else { return Ok(()) };
     let Ok(program) = holdfast_testkit::scratch::built_program("holdfast") else {
         holdfast_testkit::settings::skip("`holdfast` is not built");
         return Ok(());
@@ -277,7 +283,7 @@ fn the_image_of_this_build_runs() -> Result<()> {
 
 #[test]
 fn alone_the_object_store_goes_and_comes_back() -> Result<()> {
-    let Some(bed) = Bed::or_skip().filter(Bed::is_own) else { return Ok(()) };
+    let Some(bed) = own_bed() else { return Ok(()) };
     let namespace = bed.namespace("store")?;
     apply(&namespace, &[pod("client", POSTGRESQL_18, "exec sleep 1000", &[])])?;
     wait_running(&namespace, "client")?;
@@ -297,7 +303,7 @@ fn alone_the_object_store_goes_and_comes_back() -> Result<()> {
 
 #[test]
 fn alone_a_lost_node_is_noticed_and_comes_back() -> Result<()> {
-    let Some(bed) = Bed::or_skip().filter(Bed::is_own) else { return Ok(()) };
+    let Some(bed) = own_bed() else { return Ok(()) };
     let namespace = bed.namespace("node")?;
     let mut lost = on_node(
         pod("lost", POSTGRESQL_18, "trap 'exit 0' TERM; echo up >>/data/starts; sleep 1000 & wait", &["data"]),
@@ -325,7 +331,7 @@ fn alone_a_lost_node_is_noticed_and_comes_back() -> Result<()> {
 
 #[test]
 fn alone_the_api_server_is_deaf_and_starts_again() -> Result<()> {
-    let Some(bed) = Bed::or_skip().filter(Bed::is_own) else { return Ok(()) };
+    let Some(bed) = own_bed() else { return Ok(()) };
     let namespace = bed.namespace("api")?;
     apply(&namespace, &[pod("steady", POSTGRESQL_18, "exec sleep 1000", &[])])?;
     wait_running(&namespace, "steady")?;
