@@ -1,1 +1,41 @@
 //! The instance manager: PID 1 of a PostgreSQL pod.
+//!
+//! It makes the data directory, starts PostgreSQL in the role that the `Cluster` and the Lease give it, stops it in order,
+//! reports on the status port, archives WAL and runs backups. It decides nothing about other instances: that is the
+//! operator's, which writes the `Cluster`'s status; and it implements none of the engine's verbs: those run as children.
+//!
+//! The way of a pod, in the order of the modules:
+//! - [`init`]: PID 1 passes signals on to the manager, its child, and reaps what others leave
+//! - [`identity`]: who this is, and where everything lies
+//! - [`volume`]: what the data volume holds, and the record that says whether it is whole
+//! - [`plan`]: what is done next; pure
+//! - [`manager`]: the loop that looks, decides and does
+//! - [`bootstrap`], [`rejoin`]: data directories
+//! - [`postgres`], [`settings`], [`tls`], [`logs`]: the server and what it reads and writes
+//! - [`lease`], [`cluster_watch`], [`secrets`]: the API server's side
+//! - [`status_port`], [`metrics`]: what others are told
+//! - [`archive`], [`backup`], [`verb`]: the engine's verbs, run beside PostgreSQL
+
+pub mod archive;
+pub mod backup;
+pub mod bootstrap;
+pub mod cluster_watch;
+pub mod error;
+pub mod identity;
+pub mod init;
+pub mod lease;
+pub mod logs;
+pub mod manager;
+pub mod metrics;
+pub mod plan;
+pub mod postgres;
+pub mod rejoin;
+pub mod secrets;
+pub mod settings;
+pub mod status_port;
+pub mod tls;
+pub mod verb;
+pub mod volume;
+
+pub use error::{Error, Result};
+pub(crate) use postgres::postgres_error;

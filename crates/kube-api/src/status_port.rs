@@ -68,6 +68,10 @@ pub struct InstanceStatus {
     pub applied_generation: Option<i64>,
     /// Whether a changed setting waits for a restart (`pg_settings.pending_restart`).
     pub pending_restart: bool,
+    /// The history file of a primary's timeline, as text; absent on timeline 1. By it another instance knows whether its
+    /// WAL went another way.
+    #[serde(default)]
+    pub timeline_history: Option<String>,
     /// The archiver; on a standby what it waits for.
     pub archive: Option<ArchiveStatus>,
     /// What could be restored; looked up by the primary from time to time.

@@ -3,6 +3,8 @@
 //! Flags that also exist as configuration keys are laid over the configuration ([`Args::overlay`]), so that they are
 //! validated, and complained about, in one place.
 
+mod instance;
+mod manifest;
 mod operator;
 mod restore;
 mod time;
@@ -10,6 +12,8 @@ mod time;
 #[cfg(test)]
 mod tests;
 
+pub use instance::{InstanceCommand, ProbeKind};
+pub use manifest::ManifestCommand;
 pub use operator::{OperatorArgs, OperatorCommand};
 pub use restore::{RestoreArgs, Target, TargetAction, TargetTimeline};
 pub use time::parse_time;
@@ -55,6 +59,10 @@ pub struct Global {
     /// Show no progress
     #[arg(long, global = true)]
     pub no_progress: bool,
+    /// How progress is written (stderr)
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = ProgressFormat::Text, global = true,
+          conflicts_with = "no_progress")]
+    pub progress: ProgressFormat,
     /// When to colour messages; `auto` also heeds NO_COLOR
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Color::Auto, global = true)]
     pub color: Color,
@@ -66,6 +74,15 @@ pub enum Output {
     /// For people.
     Text,
     /// For programs.
+    Json,
+}
+
+/// `--progress`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProgressFormat {
+    /// Bars on a terminal, lines elsewhere; nothing beside JSON results.
+    Text,
+    /// For programs: one JSON object a line, whatever form the results have.
     Json,
 }
 
@@ -99,9 +116,15 @@ pub enum Command {
     /// Archive and fetch WAL
     #[command(subcommand)]
     Wal(WalCommand),
+    /// Check manifests without a cluster, and print the definitions of resources
+    #[command(subcommand)]
+    Manifest(ManifestCommand),
     /// Run PostgreSQL clusters on Kubernetes
     #[command(subcommand)]
     Operator(OperatorCommand),
+    /// Run one PostgreSQL instance inside its pod; called by the operator's pods
+    #[command(subcommand)]
+    Instance(InstanceCommand),
     /// Print the completions of a shell
     #[command(hide = true)]
     Completions {
@@ -217,7 +240,8 @@ impl Args {
             put(&mut written);
             values.push((written, key, flag));
         };
-        let Global { config: _, output: _, log_level: _, verbose, quiet, no_progress: _, color: _ } = self.global;
+        let Global { config: _, output: _, log_level: _, verbose, quiet, no_progress: _, progress: _, color: _ } =
+            self.global;
         if let Some((flag, level)) = match (self.global.log_level, verbose, quiet) {
             (Some(level), _, _) => Some(("--log-level", level)),
             (None, _, true) => Some(("--quiet", LogLevel::Error)),
@@ -274,7 +298,9 @@ impl Args {
             | Command::Info
             | Command::Check
             | Command::Wal(_)
+            | Command::Manifest(_)
             | Command::Operator(_)
+            | Command::Instance(_)
             | Command::Completions { .. }
             | Command::Man { .. } => {}
         }
@@ -297,7 +323,10 @@ impl Args {
             Command::Wal(WalCommand::Push { .. }) => "archiving WAL",
             Command::Wal(WalCommand::Get { .. }) => "fetching WAL",
             Command::Wal(WalCommand::List) => "listing the archived WAL",
+            Command::Manifest(ManifestCommand::Check { .. }) => "checking manifests",
+            Command::Manifest(ManifestCommand::Crds) => "printing the definitions of resources",
             Command::Operator(_) => "running the operator",
+            Command::Instance(_) => "running the instance",
             Command::Completions { .. } => "printing completions",
             Command::Man { .. } => "writing the manual pages",
         }

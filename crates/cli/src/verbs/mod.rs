@@ -8,7 +8,9 @@ mod check;
 mod command_line;
 mod info;
 pub(crate) mod inherited;
+mod instance;
 mod list;
+mod manifest;
 pub(crate) mod operator;
 mod repo;
 mod restore;
@@ -64,7 +66,7 @@ impl Context {
 }
 
 /// Runs the commands that need neither configuration nor runtime; others answer `None`.
-pub(crate) fn run_bare(command: &Command) -> Option<Result<ExitCode, Failure>> {
+pub(crate) fn run_bare(command: &Command, output: Output) -> Option<Result<ExitCode, Failure>> {
     match command {
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -72,6 +74,8 @@ pub(crate) fn run_bare(command: &Command) -> Option<Result<ExitCode, Failure>> {
             Some(stdout::text(&String::from_utf8_lossy(&script)).map(|()| ExitCode::Ok))
         }
         Command::Man { dir } => Some(man(dir).map(|()| ExitCode::Ok)),
+        Command::Instance(command) => Some(instance::run(command)),
+        Command::Manifest(command) => Some(manifest::run(command, output)),
         _ => None,
     }
 }
@@ -101,7 +105,11 @@ pub(crate) async fn run(command: Command, context: Context) -> Result<ExitCode, 
         Command::Wal(WalCommand::Push { path, .. }) => wal::push(&context, path).await,
         Command::Wal(WalCommand::Get { name, dest, standby: _ }) => wal::get(&context, name, dest).await,
         Command::Wal(WalCommand::List) => wal::list(&context).await,
-        Command::Completions { .. } | Command::Man { .. } | Command::Operator(_) => {
+        Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Manifest(_)
+        | Command::Operator(_)
+        | Command::Instance(_) => {
             Err(Failure::internal("a command without configuration came to the engine"))
         }
     }

@@ -1,0 +1,44 @@
+//! `holdfast instance`: what runs inside the pods that the operator makes.
+
+use clap::{Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// `holdfast instance`
+#[derive(Clone, Debug, Subcommand)]
+pub enum InstanceCommand {
+    /// Copy this program, for the pod's other containers
+    Copy {
+        /// Where to
+        dest: PathBuf,
+    },
+    /// Run the instance: make its data directory, run PostgreSQL in its role, report
+    Run,
+    /// For archive_command of an instance
+    Archive {
+        /// The file, as %p
+        path: PathBuf,
+    },
+    /// For restore_command of an instance
+    RestoreWal {
+        /// The file's name, as %f
+        name: String,
+        /// Where to put it, as %p
+        dest: PathBuf,
+    },
+    /// Ask the instance manager for the kubelet
+    Probe {
+        /// Which probe
+        probe: ProbeKind,
+    },
+}
+
+/// Which probe of the kubelet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProbeKind {
+    /// Whether the instance manager has come up.
+    Startup,
+    /// Whether it answers.
+    Liveness,
+    /// Whether PostgreSQL accepts connections in its role.
+    Readiness,
+}

@@ -1,0 +1,123 @@
+//! `instance`: the manager of a PostgreSQL pod, and the small commands around it.
+
+use crate::args::{InstanceCommand, ProbeKind};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use holdfast_instance::archive::command::{self, Archive};
+use holdfast_instance::identity::{Identity, Places};
+use holdfast_instance::status_port::{Probe, ask_probe};
+use holdfast_instance::{Error, init, logs, manager};
+use std::ffi::OsString;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Runs one of them. None of them reads a configuration, and `run` has a runtime of its own.
+pub(super) fn run(command: &InstanceCommand) -> Result<ExitCode, Failure> {
+    match command {
+        InstanceCommand::Copy { dest } => copy(dest),
+        InstanceCommand::Run => run_instance(),
+        InstanceCommand::Archive { path } => match command::archive(&places()?, path) {
+            Archive::Nothing => Ok(ExitCode::Ok),
+            Archive::Run(words) => become_verb(&words),
+        },
+        InstanceCommand::RestoreWal { name, dest } => match command::restore(&places()?, name, dest) {
+            None => Ok(ExitCode::Absent),
+            Some(words) => become_verb(&words),
+        },
+        InstanceCommand::Probe { probe } => {
+            let probe = match probe {
+                ProbeKind::Startup => Probe::Startup,
+                ProbeKind::Liveness => Probe::Liveness,
+                ProbeKind::Readiness => Probe::Readiness,
+            };
+            ask_probe(&places()?, probe)
+                .map(|()| ExitCode::Ok)
+                .map_err(|why| Failure::new(ExitCode::ProblemsFound, why))
+        }
+    }
+}
+
+/// Only the cluster's name is asked of the environment, where PostgreSQL and the kubelet call.
+fn places() -> Result<Places, Failure> {
+    let cluster = std::env::var("CLUSTER_NAME").map_err(|_| {
+        Failure::new(ExitCode::Usage, "the environment variable CLUSTER_NAME is not set")
+            .hint("this command is called by PostgreSQL and the kubelet, in a pod that the operator made")
+    })?;
+    Ok(Places::of_pod(&cluster))
+}
+
+/// The verb takes the place of this process, exit status and all.
+fn become_verb(words: &[OsString]) -> Result<ExitCode, Failure> {
+    let error = match std::env::current_exe() {
+        Ok(program) => Command::new(program).args(words).exec(),
+        Err(error) => error,
+    };
+    Err(Failure::internal("this program cannot be run again").caused_by(Some(&error)))
+}
+
+/// Aside and renamed: a program that is being copied cannot be run.
+fn copy(dest: &Path) -> Result<ExitCode, Failure> {
+    let copied = std::env::current_exe().and_then(|program| {
+        let aside = dest.with_extension("new");
+        drop(std::fs::remove_file(&aside));
+        let mut from = std::fs::File::open(program)?;
+        let mut to = std::fs::File::options().write(true).create_new(true).mode(0o755).open(&aside)?;
+        std::io::copy(&mut from, &mut to)?;
+        // The umask has its say in the mode at creation.
+        to.set_permissions(std::fs::Permissions::from_mode(0o755))?;
+        drop(to);
+        std::fs::rename(&aside, dest)
+    });
+    copied.map(|()| ExitCode::Ok).map_err(|error| {
+        Failure::new(ExitCode::UnwritableFile, format!("cannot copy this program to {}", dest.display()))
+            .caused_by(Some(&error))
+            .hint("name a file in a directory that exists and may be written")
+    })
+}
+
+fn run_instance() -> Result<ExitCode, Failure> {
+    if init::is_init() {
+        let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+        let status = init::run(&words).map_err(|error| explain(&error))?;
+        return Ok(if status == 0 { ExitCode::Ok } else { ExitCode::ProblemsFound });
+    }
+    logs::start_own();
+    let identity = Identity::from_environment(|name| std::env::var(name).ok()).map_err(|error| explain(&error))?;
+    let places = Places::of_pod(&identity.cluster);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::internal("the runtime cannot be started").caused_by(Some(&error)))?;
+    let result = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+            let mut stream =
+                signal(kind).map_err(|error| Failure::internal("cannot listen for signals").caused_by(Some(&error)))?;
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                // A second signal changes nothing: the kubelet has its own means.
+                while stream.recv().await.is_some() {
+                    stop.cancel();
+                }
+            });
+        }
+        manager::run(identity, places, stop).await.map_err(|error| explain(&error))
+    });
+    runtime.shutdown_background();
+    result.map(|()| ExitCode::Ok)
+}
+
+fn explain(error: &Error) -> Failure {
+    let mut failure = Failure::new(ExitCode::Configuration, error.what.clone());
+    if let Some(doing) = &error.doing {
+        failure = failure.doing(doing.clone());
+    }
+    if let Some(hint) = &error.hint {
+        failure = failure.hint(hint.clone());
+    }
+    failure
+}

@@ -1,0 +1,75 @@
+//! `holdfast instance archive` and `holdfast instance restore-wal`: the words of the engine's verb for what PostgreSQL asks.
+//!
+//! They live in `postgresql.conf`, which must not change when an instance is promoted or an archive configured. So they
+//! decide when they are called. The verb then takes the place of this process, exit code, signals and all.
+
+use crate::identity::Places;
+use std::ffi::OsString;
+use std::path::Path;
+
+/// What to do with a segment that PostgreSQL hands over in its data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Archive {
+    /// No archive is configured: PostgreSQL may recycle it.
+    Nothing,
+    /// Run the program with these words.
+    Run(Vec<OsString>),
+}
+
+/// `archive_command`. A standby knows itself by `standby.signal`, which PostgreSQL removes at the end of recovery.
+pub fn archive(places: &Places, path: &Path) -> Archive {
+    let config = places.archive_config();
+    if !config.exists() {
+        return Archive::Nothing;
+    }
+    let mut words = vec![OsString::from("--config"), config.into(), "wal".into(), "push".into()];
+    if places.pgdata.join("standby.signal").exists() {
+        words.push("--standby".into());
+    }
+    words.push(path.into());
+    Archive::Run(words)
+}
+
+/// `restore_command`; `None` when no archive is configured, so nothing is there.
+pub fn restore(places: &Places, name: &str, destination: &Path) -> Option<Vec<OsString>> {
+    let config = places.archive_config();
+    config.exists().then(|| {
+        vec![
+            OsString::from("--config"),
+            config.into(),
+            "wal".into(),
+            "get".into(),
+            "--standby".into(),
+            name.into(),
+            destination.into(),
+        ]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
+    use super::*;
+
+    #[test]
+    fn the_moment_decides() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places::below(folder.path(), Path::new("/holdfast"), 1);
+        std::fs::create_dir_all(&places.pgdata).unwrap();
+        std::fs::create_dir_all(&places.controller).unwrap();
+        let segment = Path::new("pg_wal/000000010000000000000001");
+        assert_eq!(archive(&places, segment), Archive::Nothing);
+        assert_eq!(restore(&places, "00000002.history", segment), None);
+        let config = places.archive_config();
+        std::fs::write(&config, "").unwrap();
+        let config = config.display().to_string();
+        let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let push = words(&format!("--config {config} wal push {}", segment.display()));
+        assert_eq!(archive(&places, segment), Archive::Run(push));
+        std::fs::write(places.pgdata.join("standby.signal"), "").unwrap();
+        let push = words(&format!("--config {config} wal push --standby {}", segment.display()));
+        assert_eq!(archive(&places, segment), Archive::Run(push));
+        let get = words(&format!("--config {config} wal get --standby 00000002.history {}", segment.display()));
+        assert_eq!(restore(&places, "00000002.history", segment), Some(get));
+    }
+}

@@ -1,0 +1,55 @@
+//! How archiving goes.
+
+use crate::manager::Manager;
+use chrono::{DateTime, Utc};
+use holdfast_kube_api::status_port::ArchiveStatus;
+use std::time::UNIX_EPOCH;
+
+/// The newest of PostgreSQL's attempts, and what waits in `archive_status`.
+const QUESTION: &str = "SELECT last_archived_wal, extract(epoch FROM last_archived_time)::float8,
+       last_failed_wal, extract(epoch FROM last_failed_time)::float8,
+       (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size')
+FROM pg_stat_archiver";
+
+/// The archiver now.
+pub async fn status(manager: &Manager) -> ArchiveStatus {
+    let folder = manager.places.pg_wal().join("archive_status");
+    let waiting = std::fs::read_dir(folder)
+        .map(|entries| {
+            let ready = |name: &std::ffi::OsString| {
+                std::path::Path::new(name).extension().is_some_and(|extension| extension == "ready")
+            };
+            entries.flatten().filter(|entry| ready(&entry.file_name())).count()
+        })
+        .unwrap_or_default();
+    let mut status = ArchiveStatus { waiting_segments: waiting as u64, working: true, ..ArchiveStatus::default() };
+    if !manager.places.archive_config().exists() {
+        return status;
+    }
+    if let Ok(rows) = manager.sql.query(QUESTION, &[]).await
+        && let Some(row) = rows.first()
+    {
+        status.last_archived_wal = row.get(0);
+        status.last_archived_time = row.get::<_, Option<f64>>(1).and_then(time);
+        status.last_failed_wal = row.get(2);
+        status.last_failed_time = row.get::<_, Option<f64>>(3).and_then(time);
+        let segment = row.get::<_, Option<i64>>(4).and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
+        status.waiting_bytes = status.waiting_segments * segment;
+        status.working = status
+            .last_failed_time
+            .is_none_or(|failed| status.last_archived_time.is_some_and(|archived| archived >= failed));
+    }
+    if !status.working {
+        let since = status.last_archived_time.unwrap_or(DateTime::UNIX_EPOCH);
+        status.error = manager.state.errors.last().filter(|(at, _)| *at >= since).map(|(_, text)| text).or_else(|| {
+            let segment = status.last_failed_wal.as_deref().unwrap_or("a segment");
+            Some(format!("error: {segment} could not be archived\nhint:  the instance's log says why"))
+        });
+    }
+    status
+}
+
+fn time(seconds: f64) -> Option<DateTime<Utc>> {
+    let since = std::time::Duration::try_from_secs_f64(seconds).ok()?;
+    UNIX_EPOCH.checked_add(since).map(DateTime::from)
+}

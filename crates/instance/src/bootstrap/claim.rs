@@ -1,0 +1,42 @@
+//! The archive is claimed before anything can be written into it.
+
+use super::Work;
+use crate::error::Result;
+use crate::verb::Verb;
+
+impl Work<'_> {
+    /// Whether the cluster has an archive.
+    pub fn has_archive(&self) -> bool {
+        self.places.archive_config().exists()
+    }
+
+    /// Before any volume is filled: the archive must be empty, or claimed by this very cluster.
+    ///
+    /// # Errors
+    /// When it is another's, or does not answer.
+    pub async fn check_archive(&self) -> Result<()> {
+        if !self.has_archive() {
+            return Ok(());
+        }
+        let config = self.places.archive_config();
+        let owner = self.owner();
+        let verb = Verb::new(&self.places.program, &config, ["repo", "claim", "--check", "--owner", &owner]);
+        verb.run(self.stop, |_| {}).await?;
+        Ok(())
+    }
+
+    /// Before the first start that archives.
+    ///
+    /// # Errors
+    /// When somebody else claimed it meanwhile, or it does not answer.
+    pub async fn claim_archive(&self) -> Result<()> {
+        if !self.has_archive() {
+            return Ok(());
+        }
+        let config = self.places.archive_config();
+        let (owner, pgdata) = (self.owner(), self.places.pgdata.display().to_string());
+        let words = ["repo", "claim", "--pgdata", &pgdata, "--owner", &owner];
+        Verb::new(&self.places.program, &config, words).run(self.stop, |_| {}).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,95 @@
+//! The server while nobody but the manager may reach it: on the Unix socket only, without archiving.
+
+use super::Work;
+use crate::error::{Error, Result};
+use crate::logs;
+use crate::manager::Served;
+use crate::postgres::{Postmaster, Sql, end_leftover};
+use crate::settings::{access, postgresql};
+use crate::volume::write_if_changed;
+use holdfast_kube_api::status_port::Role;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Between looks.
+const POLL: Duration = Duration::from_millis(50);
+/// An orderly stop of a server that nobody uses writes one checkpoint; recovered memory may be large.
+const STOP_WITHIN: Duration = Duration::from_mins(10);
+
+impl Work<'_> {
+    /// Writes settings and access for an isolated start.
+    ///
+    /// # Errors
+    /// When the data directory cannot be written.
+    pub fn write_isolated_files(&self) -> Result<()> {
+        let pgdata = &self.places.pgdata;
+        let text = postgresql::text(&self.cluster.spec, &self.identity.instance, self.places, &self.wire()?);
+        write_if_changed(&pgdata.join("postgresql.conf"), text.as_bytes(), 0o600)?;
+        let hba = access::isolated_hba(self.operating_user);
+        write_if_changed(&pgdata.join("pg_hba.conf"), hba.as_bytes(), 0o600)?;
+        let ident = access::ident(&self.cluster.spec, self.operating_user);
+        write_if_changed(&pgdata.join("pg_ident.conf"), ident.as_bytes(), 0o600)?;
+        Ok(())
+    }
+
+    /// Starts the server with these settings besides.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn start_isolated(&self, more: &[(&str, String)]) -> Result<Served> {
+        end_leftover(&self.places.pgdata).await?;
+        let mut settings: Vec<(&str, String)> = vec![
+            ("listen_addresses", String::new()),
+            ("archive_mode", "off".to_owned()),
+            ("ssl", "off".to_owned()),
+            // Nothing that the application brings runs before it is there: a library may want its database.
+            ("max_logical_replication_workers", "0".to_owned()),
+            ("synchronous_standby_names", String::new()),
+        ];
+        settings.extend(more.iter().map(|(name, value)| (*name, value.clone())));
+        let (postmaster, stderr) = Postmaster::start(self.programs, self.places, &settings)?;
+        let served =
+            Served { postmaster, started_as: Role::Primary, isolated: true, last_fatal: Arc::new(Mutex::new(None)) };
+        tokio::spawn(logs::follow(stderr, self.state.errors.clone(), Arc::clone(&served.last_fatal)));
+        self.state.set_served(Some(served.clone()));
+        Ok(served)
+    }
+
+    /// Waits until it accepts connections.
+    ///
+    /// # Errors
+    /// When it ends before; says its last words.
+    pub async fn isolated_ready(&self, served: &Served) -> Result<()> {
+        loop {
+            if let Some(exit) = served.postmaster.exited() {
+                // The log is read by a task beside, which may be a moment behind.
+                tokio::time::sleep(POLL).await;
+                return Err(ended(served, exit.0));
+            }
+            if self.stop.is_cancelled() {
+                self.stop_isolated(served).await;
+                return Err(Error::cancelled());
+            }
+            if Sql::connect(self.places, "postgres").await.is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Stops it in an orderly way.
+    pub async fn stop_isolated(&self, served: &Served) {
+        served.postmaster.stop_within(STOP_WITHIN).await;
+        self.state.set_served(None);
+    }
+}
+
+/// Why a server ended by itself.
+pub(crate) fn ended(served: &Served, status: std::process::ExitStatus) -> Error {
+    let said = served.last_fatal.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match said {
+        Some(said) => Error::stuck(format!("PostgreSQL ended: {said}")),
+        None => Error::stuck(format!("PostgreSQL ended with {status}")),
+    }
+    .hint("its log says more")
+}

@@ -1,0 +1,101 @@
+//! What went wrong, in three parts: what happened, while doing what, and what to do.
+//!
+//! The manager does one of three things with an error, so there are three kinds. It goes to the log, to the status port
+//! and from there to the `Cluster`, always as the same three lines.
+
+use std::fmt;
+
+/// What the manager does with an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Tries again soon: a network, a server that is not there yet.
+    Retry,
+    /// Says that it cannot go on by itself, and looks again from time to time whether somebody helped.
+    Stuck,
+    /// Nothing: it was told to stop.
+    Cancelled,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// What the manager does with it.
+    pub kind: Kind,
+    /// What happened.
+    pub what: String,
+    /// While doing what, in the words of `while: ...`.
+    pub doing: Option<String>,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// The usual result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error after which the same is tried again.
+    pub fn retry(what: impl Into<String>) -> Self {
+        Self { kind: Kind::Retry, what: what.into(), doing: None, hint: None }
+    }
+
+    /// An error that somebody has to do something about.
+    pub fn stuck(what: impl Into<String>) -> Self {
+        Self { kind: Kind::Stuck, what: what.into(), doing: None, hint: None }
+    }
+
+    /// The manager was told to stop meanwhile.
+    pub fn cancelled() -> Self {
+        Self { kind: Kind::Cancelled, what: "the instance is shutting down".to_owned(), doing: None, hint: None }
+    }
+
+    /// An error of a file.
+    pub fn file(action: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
+        Self::retry(format!("cannot {action} {}: {error}", path.display()))
+    }
+
+    /// An error of the system.
+    pub fn system(action: &str, errno: rustix::io::Errno) -> Self {
+        Self::retry(format!("cannot {action}: {}", std::io::Error::from(errno)))
+    }
+
+    /// Adds while doing what it happened, unless something nearer is said.
+    #[must_use]
+    pub fn doing(mut self, doing: impl Into<String>) -> Self {
+        self.doing.get_or_insert(doing.into());
+        self
+    }
+
+    /// Adds what to do, unless something nearer is said.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint.get_or_insert(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "error: {}", self.what)?;
+        if let Some(doing) = &self.doing {
+            write!(formatter, "\nwhile: {doing}")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(formatter, "\nhint:  {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_parts_and_the_nearest_words_win() {
+        let error =
+            Error::stuck("the volume holds another cluster").doing("looking at it").doing("starting").hint("empty it");
+        assert_eq!(error.to_string(), "error: the volume holds another cluster\nwhile: looking at it\nhint:  empty it");
+    }
+}

@@ -1,0 +1,162 @@
+//! Who this instance is, and where everything lies.
+//!
+//! In a pod all of it is agreed with the operator ([`holdfast_kube_api::names`]); the pod's environment says which pod it
+//! is. Tests on a host put everything below a folder of theirs with [`Places::below`].
+
+use crate::error::{Error, Result};
+use holdfast_kube_api::names;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Who this instance is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The pod's name, which is the instance's.
+    pub instance: String,
+    /// Uid of the pod.
+    pub pod_uid: String,
+    /// The namespace.
+    pub namespace: String,
+    /// The cluster.
+    pub cluster: String,
+}
+
+impl Identity {
+    /// From the environment that the operator gives the pod.
+    ///
+    /// # Errors
+    /// Names the first variable that is missing.
+    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let need = |name: &str| {
+            variable(name).filter(|value| !value.is_empty()).ok_or_else(|| {
+                Error::stuck(format!("the environment variable {name} is not set"))
+                    .doing("finding out which instance this is")
+                    .hint("`holdfast instance run` is started by the operator, in a pod that it made")
+            })
+        };
+        Ok(Self {
+            instance: need("POD_NAME")?,
+            pod_uid: need("POD_UID")?,
+            namespace: need("NAMESPACE")?,
+            cluster: need("CLUSTER_NAME")?,
+        })
+    }
+}
+
+/// Where everything lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// The program itself.
+    pub program: PathBuf,
+    /// Mount of the volume of the data directory.
+    pub data_mount: PathBuf,
+    /// The data directory.
+    pub pgdata: PathBuf,
+    /// `pg_wal` on its own volume, when there is one.
+    pub wal_directory: Option<PathBuf>,
+    /// Generated files.
+    pub controller: PathBuf,
+    /// Sockets: PostgreSQL's and the manager's own.
+    pub sockets: PathBuf,
+    /// `tls.crt` and `tls.key` of server and status port.
+    pub server_certificates: PathBuf,
+    /// `tls.crt` and `tls.key` of the replication user.
+    pub replication_certificates: PathBuf,
+    /// `ca.crt`.
+    pub ca_certificates: PathBuf,
+    /// Host name of the primary, as standbys connect to it.
+    pub primary_host: String,
+    /// PostgreSQL's port.
+    pub port: u16,
+}
+
+impl Places {
+    /// The places in a pod. The volume of `pg_wal` is used where it is mounted.
+    pub fn of_pod(cluster: &str) -> Self {
+        Self {
+            program: PathBuf::from(names::PROGRAM),
+            data_mount: PathBuf::from(names::DATA_MOUNT),
+            pgdata: PathBuf::from(names::PGDATA),
+            wal_directory: Path::new(names::WAL_MOUNT).is_dir().then(|| PathBuf::from(names::WAL_DIRECTORY)),
+            controller: PathBuf::from(names::CONTROLLER_MOUNT),
+            sockets: PathBuf::from(names::SOCKET_DIRECTORY),
+            server_certificates: PathBuf::from(names::SERVER_CERTIFICATES),
+            replication_certificates: PathBuf::from(names::REPLICATION_CERTIFICATES),
+            ca_certificates: PathBuf::from(names::CA_CERTIFICATES),
+            primary_host: names::read_write_service(cluster),
+            port: names::POSTGRES_PORT,
+        }
+    }
+
+    /// Everything below one folder, for tests on a host.
+    pub fn below(folder: &Path, program: &Path, port: u16) -> Self {
+        Self {
+            program: program.to_owned(),
+            data_mount: folder.join("data"),
+            pgdata: folder.join("data/pgdata"),
+            wal_directory: None,
+            controller: folder.join("controller"),
+            sockets: folder.join("controller/run"),
+            server_certificates: folder.join("certificates/server"),
+            replication_certificates: folder.join("certificates/replication"),
+            ca_certificates: folder.join("certificates/ca"),
+            primary_host: "127.0.0.1".to_owned(),
+            port,
+        }
+    }
+
+    /// Holdfast's configuration for the cluster's own archive; absent while none is configured.
+    pub fn archive_config(&self) -> PathBuf {
+        self.controller.join("holdfast.toml")
+    }
+
+    /// Holdfast's configuration for the archive that a recovery reads.
+    pub fn source_config(&self) -> PathBuf {
+        self.controller.join("source.toml")
+    }
+
+    /// Copies of keys and certificates that belong to PostgreSQL's user alone, as libpq and the server demand.
+    pub fn tls(&self) -> PathBuf {
+        self.controller.join("tls")
+    }
+
+    /// The socket that probes ask at.
+    pub fn control_socket(&self) -> PathBuf {
+        self.sockets.join("manager.sock")
+    }
+
+    /// Where WAL waits on its way to and from the archive. On the data volume, so that it survives the pod.
+    pub fn spool(&self) -> PathBuf {
+        self.data_mount.join("holdfast-spool")
+    }
+
+    /// PostgreSQL's `pg_wal`, wherever it is.
+    pub fn pg_wal(&self) -> PathBuf {
+        self.wal_directory.clone().unwrap_or_else(|| self.pgdata.join("pg_wal"))
+    }
+
+    /// The words that run a verb of this program.
+    pub fn own_words<const N: usize>(&self, words: [&str; N]) -> Vec<OsString> {
+        std::iter::once(self.program.clone().into_os_string()).chain(words.iter().map(OsString::from)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
+    use super::*;
+
+    #[test]
+    fn the_environment_names_the_instance() {
+        let all = |name: &str| Some(format!("{}-1", name.to_lowercase()));
+        let identity = Identity::from_environment(all).unwrap();
+        assert_eq!(identity.instance, "pod_name-1");
+        let some = |name: &str| (name != "POD_UID").then(|| "x".to_owned());
+        assert_eq!(
+            Identity::from_environment(some).unwrap_err().to_string(),
+            "error: the environment variable POD_UID is not set\n\
+             while: finding out which instance this is\n\
+             hint:  `holdfast instance run` is started by the operator, in a pod that it made"
+        );
+    }
+}

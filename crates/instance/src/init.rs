@@ -1,0 +1,84 @@
+//! PID 1: passes signals on to the manager, its only child, and reaps whatever others leave behind.
+//!
+//! The manager waits for its children by their ids (`tokio::process`), so a process that reaps everything cannot be the
+//! same one: it would take the exit status of a postmaster away from whom it concerns. So PID 1 is this loop, and the
+//! manager a child of it. When the manager ends, PID 1 ends with its status, and the kernel ends the rest of the container.
+
+use crate::error::{Error, Result};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process};
+use std::ffi::OsString;
+use std::process::{Command, ExitStatus};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Says to the child that it is the manager.
+const CHILD: &str = "HOLDFAST_INSTANCE_CHILD";
+
+/// Whether this process has to be the init of its container.
+pub fn is_init() -> bool {
+    rustix::process::getpid().is_init() && std::env::var_os(CHILD).is_none()
+}
+
+/// Runs the same command again as a child and looks after it; gives the exit code for the container.
+///
+/// # Errors
+/// When the child cannot be started or signals not be listened for.
+pub fn run(words: &[OsString]) -> Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::stuck(format!("the runtime cannot be started: {error}")))?;
+    runtime.block_on(look_after(words))
+}
+
+async fn look_after(words: &[OsString]) -> Result<u8> {
+    let listen = |kind| signal(kind).map_err(|error| Error::stuck(format!("cannot listen for signals: {error}")));
+    let mut children = listen(SignalKind::child())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    let program = std::env::current_exe()
+        .map_err(|error| Error::stuck(format!("the path of this program cannot be found: {error}")))?;
+    // Of the standard library and not of tokio: this process reaps it itself.
+    let child = Command::new(program)
+        .args(words)
+        .env(CHILD, "1")
+        .spawn()
+        .map_err(|error| Error::stuck(format!("the instance manager cannot be started: {error}")))?;
+    let manager = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    loop {
+        let passed_on = tokio::select! {
+            _ = children.recv() => None,
+            _ = terminate.recv() => Some(Signal::TERM),
+            _ = interrupt.recv() => Some(Signal::TERM),
+            _ = hangup.recv() => Some(Signal::HUP),
+        };
+        if let (Some(signal), Some(manager)) = (passed_on, manager) {
+            // It has not been reaped yet, or the loop would have ended: the number is its own.
+            drop(kill_process(manager, signal));
+        }
+        if let Some(status) = reap(manager) {
+            return Ok(status);
+        }
+    }
+}
+
+/// Reaps everything that has ended; gives the manager's exit code if it is among it.
+fn reap(manager: Option<Pid>) -> Option<u8> {
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if Some(pid) == manager => {
+                use std::os::unix::process::ExitStatusExt as _;
+                let status = ExitStatus::from_raw(status.as_raw());
+                return Some(match (status.code(), status.signal()) {
+                    (Some(code), _) => u8::try_from(code).unwrap_or(1),
+                    // As a shell says it.
+                    (None, Some(signal)) => u8::try_from(128 + signal).unwrap_or(1),
+                    (None, None) => 1,
+                });
+            }
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) | Err(_) => return None,
+        }
+    }
+}

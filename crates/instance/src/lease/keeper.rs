@@ -1,0 +1,264 @@
+//! Renews, takes and gives back the Lease, beside everything else that the manager does.
+//!
+//! It runs as a task of its own and stops PostgreSQL itself when the Lease is lost: the manager's loop may be in the middle
+//! of something. A request has a time limit shorter than the time between renewals and the stop.
+
+use super::{EXPIRE, RENEW, STOP, Take, may_go_on, may_take};
+use crate::cluster_watch::Seen;
+use crate::manager::State;
+use crate::status_port::Peers;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::PostParams;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Of one request.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Between looks at a Lease that somebody else holds, and between tries after a failure.
+const SOON: Duration = Duration::from_millis(250);
+
+/// What the manager tells the keeper.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    wanted: watch::Sender<bool>,
+    state: Arc<State>,
+}
+
+impl Handle {
+    /// Take it, and keep it.
+    pub fn want(&self) {
+        self.wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
+    }
+
+    /// Give it back: PostgreSQL takes no writes here. Waits until it is given back, or the limit.
+    pub async fn give_back(&self, limit: Duration) {
+        self.wanted.send_replace(false);
+        let started = Instant::now();
+        while self.state.holds_lease() && started.elapsed() < limit {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// How a request ended.
+enum Answer {
+    /// This instance holds it.
+    Mine,
+    /// Somebody else does.
+    Other(String),
+    /// It is held by nobody now.
+    Free,
+    /// The API server gave no usable answer.
+    Unknown(String),
+}
+
+/// Keeps the Lease.
+#[derive(Debug)]
+pub struct Keeper {
+    api: Api<Lease>,
+    name: String,
+    me: String,
+    state: Arc<State>,
+    peers: Arc<Peers>,
+    cluster: Seen,
+    wanted: watch::Receiver<bool>,
+    /// As last seen.
+    lease: Option<Lease>,
+    /// When it was seen to change.
+    changed: Instant,
+    renewed: Instant,
+}
+
+impl Keeper {
+    /// A keeper, and the handle for the manager.
+    pub fn new(
+        api: Api<Lease>,
+        name: String,
+        me: String,
+        state: Arc<State>,
+        peers: Arc<Peers>,
+        cluster: Seen,
+    ) -> (Self, Handle) {
+        let (sender, wanted) = watch::channel(false);
+        let handle = Handle { wanted: sender, state: Arc::clone(&state) };
+        let now = Instant::now();
+        let keeper = Self { api, name, me, state, peers, cluster, wanted, lease: None, changed: now, renewed: now };
+        (keeper, handle)
+    }
+
+    /// Runs until the handle is gone.
+    pub async fn run(mut self) {
+        loop {
+            let wanted = *self.wanted.borrow_and_update();
+            let held = self.state.holds_lease();
+            let pause = match (wanted, held) {
+                (true, false) => self.take().await,
+                (true, true) => self.renew().await,
+                (false, true) => self.give_back().await,
+                (false, false) => RENEW,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                changed = self.wanted.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn take(&mut self) -> Duration {
+        match self.look().await {
+            Answer::Mine | Answer::Free => {}
+            Answer::Other(holder) => match may_take(&self.me, Some(&holder), self.changed.elapsed()) {
+                Take::Now => tracing::warn!(holder, "the Lease of the primary has expired and is taken over"),
+                Take::After(rest) => {
+                    self.state.lease_message(format!(
+                        "waiting for the Lease of the primary, which {holder} holds for {} s still",
+                        rest.as_secs()
+                    ));
+                    return SOON;
+                }
+            },
+            Answer::Unknown(why) => {
+                self.state.lease_message(format!("waiting for the Lease of the primary: {why}"));
+                return SOON;
+            }
+        }
+        let asked = Instant::now();
+        match self.write(Some(self.me.clone())).await {
+            Answer::Mine => {
+                self.renewed = asked;
+                self.state.set_holds_lease(true);
+                tracing::info!("the Lease of the primary is this instance's");
+                RENEW
+            }
+            _ => SOON,
+        }
+    }
+
+    async fn renew(&mut self) -> Duration {
+        // The Lease counts from before the request: its answer may be late.
+        let asked = Instant::now();
+        let answer = match self.write(Some(self.me.clone())).await {
+            Answer::Other(_) | Answer::Free => match self.look().await {
+                // Somebody freed it, on proof of a death that did not happen; it is taken before anybody else does.
+                Answer::Mine | Answer::Free => self.write(Some(self.me.clone())).await,
+                other => other,
+            },
+            other => other,
+        };
+        match answer {
+            Answer::Mine => {
+                self.renewed = asked;
+                RENEW
+            }
+            Answer::Other(holder) => {
+                tracing::error!(holder, "somebody else holds the Lease of the primary: PostgreSQL is stopped at once");
+                self.state.fence();
+                SOON
+            }
+            Answer::Free => SOON,
+            Answer::Unknown(why) if self.renewed.elapsed() < STOP => {
+                tracing::warn!(why, "the Lease of the primary could not be renewed");
+                SOON
+            }
+            Answer::Unknown(why) => {
+                self.without_api(&why).await;
+                SOON
+            }
+        }
+    }
+
+    /// The Lease could not be renewed for too long.
+    async fn without_api(&mut self, why: &str) {
+        let others: Vec<String> = match self.cluster.borrow().as_ref().and_then(|cluster| cluster.status.as_ref()) {
+            Some(status) => status.instance_names.iter().filter(|name| **name != self.me).cloned().collect(),
+            None => Vec::new(),
+        };
+        let answers = self.peers.ask(&others, Duration::from_millis(700)).await;
+        if may_go_on(&answers) {
+            self.state.lease_message(format!(
+                "the API server is away ({why}); going on as primary, since no other instance can be one"
+            ));
+            return;
+        }
+        tracing::error!(
+            why,
+            "the Lease of the primary cannot be renewed and not all instances answer: PostgreSQL is stopped at once"
+        );
+        self.state.fence();
+    }
+
+    async fn give_back(&mut self) -> Duration {
+        match self.write(None).await {
+            Answer::Free | Answer::Other(_) => {
+                self.state.set_holds_lease(false);
+                tracing::info!("the Lease of the primary is given back");
+                RENEW
+            }
+            Answer::Mine | Answer::Unknown(_) => match self.look().await {
+                Answer::Other(_) | Answer::Free => {
+                    self.state.set_holds_lease(false);
+                    RENEW
+                }
+                // After its time is over it is nobody's anyway.
+                _ if self.renewed.elapsed() > EXPIRE => {
+                    self.state.set_holds_lease(false);
+                    RENEW
+                }
+                _ => SOON,
+            },
+        }
+    }
+
+    async fn look(&mut self) -> Answer {
+        match tokio::time::timeout(LIMIT, self.api.get_opt(&self.name)).await {
+            Ok(Ok(Some(lease))) => self.saw(lease),
+            Ok(Ok(None)) => Answer::Unknown("the operator has not made it yet".to_owned()),
+            Ok(Err(error)) => Answer::Unknown(error.to_string()),
+            Err(_) => Answer::Unknown("the API server does not answer".to_owned()),
+        }
+    }
+
+    fn saw(&mut self, lease: Lease) -> Answer {
+        let version = |lease: &Lease| lease.metadata.resource_version.clone();
+        if self.lease.as_ref().map(version) != Some(version(&lease)) {
+            self.changed = Instant::now();
+        }
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
+        self.lease = Some(lease);
+        if holder.is_empty() {
+            Answer::Free
+        } else if holder == self.me {
+            Answer::Mine
+        } else {
+            Answer::Other(holder)
+        }
+    }
+
+    /// Writes the holder into the Lease as it was last seen, if it is still that one.
+    async fn write(&mut self, holder: Option<String>) -> Answer {
+        let Some(mut lease) = self.lease.clone() else { return self.look().await };
+        let now = MicroTime(Timestamp::now());
+        let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
+        if spec.holder_identity.as_deref().unwrap_or_default() != holder.as_deref().unwrap_or_default() {
+            spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
+            spec.acquire_time = holder.is_some().then(|| now.clone());
+        }
+        spec.holder_identity = Some(holder.unwrap_or_default());
+        spec.lease_duration_seconds = Some(holdfast_kube_api::names::LEASE_SECONDS);
+        spec.renew_time = Some(now);
+        match tokio::time::timeout(LIMIT, self.api.replace(&self.name, &PostParams::default(), &lease)).await {
+            Ok(Ok(written)) => self.saw(written),
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => match self.look().await {
+                // Seen, not written: the caller tries again.
+                Answer::Mine => Answer::Free,
+                other => other,
+            },
+            Ok(Err(error)) => Answer::Unknown(error.to_string()),
+            Err(_) => Answer::Unknown("the API server does not answer".to_owned()),
+        }
+    }
+}

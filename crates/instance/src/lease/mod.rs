@@ -1,0 +1,97 @@
+//! The Lease of the primary: never two writers.
+//!
+//! The holder renews it every [`LEASE_RENEW_SECONDS`]. Whoever is named as primary takes it when it is free, its own, or
+//! has not changed for [`LEASE_SECONDS`] as the taker itself saw it, by compare-and-swap on the resource version. A holder
+//! that cannot renew for [`LEASE_STOP_SECONDS`] by its own monotonic clock stops PostgreSQL at once, unless it can know
+//! that nobody takes the Lease meanwhile ([`may_go_on`]): so it has stopped before a taker's time is over.
+//!
+//! [`decide`](may_take) and [`may_go_on`] are pure; [`Keeper`] holds the client.
+
+mod keeper;
+
+pub use keeper::{Handle, Keeper};
+
+use holdfast_kube_api::names::{LEASE_RENEW_SECONDS, LEASE_SECONDS, LEASE_STOP_SECONDS};
+use holdfast_kube_api::status_port::{InstancePhase, InstanceStatus, Role};
+use std::time::Duration;
+
+/// Between renewals.
+pub const RENEW: Duration = Duration::from_secs(LEASE_RENEW_SECONDS as u64);
+/// Without a renewal for so long, the holder stops.
+pub const STOP: Duration = Duration::from_secs(LEASE_STOP_SECONDS as u64);
+/// Unchanged for so long, it can be taken.
+pub const EXPIRE: Duration = Duration::from_secs(LEASE_SECONDS as u64);
+
+/// Whether the Lease can be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// Now.
+    Now,
+    /// Its holder has this long still.
+    After(Duration),
+}
+
+/// Whether `me` can take a Lease with this holder that was last seen to change so long ago.
+pub fn may_take(me: &str, holder: Option<&str>, unchanged_for: Duration) -> Take {
+    match holder.filter(|holder| !holder.is_empty()) {
+        None => Take::Now,
+        Some(holder) if holder == me => Take::Now,
+        Some(_) if unchanged_for >= EXPIRE => Take::Now,
+        Some(_) => Take::After(EXPIRE - unchanged_for),
+    }
+}
+
+/// Whether a holder that cannot reach the API server may go on: when there is no other instance, or all of them answer and
+/// none is, or is about to be, the primary. Whoever does not answer might be.
+pub fn may_go_on(others: &[Option<InstanceStatus>]) -> bool {
+    others.iter().all(|other| {
+        other.as_ref().is_some_and(|other| {
+            !other.holds_lease && other.role != Some(Role::Primary) && other.phase != InstancePhase::Promoting
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_can_take_it() {
+        let seconds = Duration::from_secs;
+        for (holder, unchanged, expected) in [
+            (None, 0, Take::Now),
+            (Some(""), 0, Take::Now),
+            (Some("c-1"), 0, Take::Now),
+            (Some("c-2"), 0, Take::After(seconds(10))),
+            (Some("c-2"), 7, Take::After(seconds(3))),
+            (Some("c-2"), 10, Take::Now),
+        ] {
+            assert_eq!(may_take("c-1", holder, seconds(unchanged)), expected, "{holder:?} {unchanged}");
+        }
+    }
+
+    #[test]
+    fn the_holder_stops_before_a_taker_can_begin() {
+        // What a stop at once takes, and a tick of the keeper, fit in between.
+        assert!(STOP + Duration::from_secs(2) < EXPIRE);
+        assert!(RENEW * 3 < STOP);
+    }
+
+    #[test]
+    fn a_silent_peer_might_be_the_primary() {
+        let replica = InstanceStatus { role: Some(Role::Replica), ..InstanceStatus::default() };
+        let primary = InstanceStatus { role: Some(Role::Primary), ..InstanceStatus::default() };
+        let holder = InstanceStatus { holds_lease: true, ..replica.clone() };
+        let promoting = InstanceStatus { phase: InstancePhase::Promoting, ..replica.clone() };
+        for (others, expected) in [
+            (vec![], true),
+            (vec![Some(replica.clone()), Some(replica.clone())], true),
+            (vec![Some(replica.clone()), None], false),
+            (vec![Some(primary)], false),
+            (vec![Some(holder)], false),
+            (vec![Some(promoting)], false),
+        ] {
+            assert_eq!(may_go_on(&others), expected, "{others:?}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! From the server's stderr to stdout.
+
+use super::{Parser, Record};
+use chrono::{DateTime, Utc};
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+
+/// Silence after which a message is taken for whole.
+const QUIET: Duration = Duration::from_millis(100);
+/// A line longer than this is cut: it would be a client's statement.
+const LONGEST_LINE: usize = 1 << 20;
+
+/// The last error of a program that the server called, in practice of `archive_command`.
+#[derive(Debug, Clone, Default)]
+pub struct Errors(Arc<Mutex<Option<(DateTime<Utc>, String)>>>);
+
+impl Errors {
+    /// The last one, in three lines, and when it was.
+    pub fn last(&self) -> Option<(DateTime<Utc>, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, record: &Record) {
+        let mut text = format!("error: {}", record.message);
+        for (label, part) in [("while: ", &record.context), ("hint:  ", &record.hint)] {
+            if let Some(part) = part {
+                text.push('\n');
+                text.push_str(label);
+                text.push_str(part);
+            }
+        }
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Utc::now(), text));
+    }
+}
+
+/// Follows a server's stderr to its end. `fatal` is given each record of level ERROR or worse that the server wrote itself,
+/// so that a failed start can say why.
+pub async fn follow(stderr: impl AsyncRead + Unpin, errors: Errors, last_fatal: Arc<Mutex<Option<String>>>) {
+    let mut reader = BufReader::new(stderr);
+    let mut parser = Parser::default();
+    let mut line = Vec::new();
+    loop {
+        // `read_until` keeps in `line` what it has when the time is over, so nothing is lost.
+        let read = match tokio::time::timeout(QUIET, reader.read_until(b'\n', &mut line)).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(_)) => 0,
+            Err(_) if line.is_empty() => {
+                if let Some(record) = parser.flush() {
+                    emit(&record, &errors, &last_fatal);
+                }
+                match reader.read_until(b'\n', &mut line).await {
+                    Ok(read) => read,
+                    Err(_) => 0,
+                }
+            }
+            Err(_) => continue,
+        };
+        if read == 0 && line.is_empty() {
+            break;
+        }
+        let kept = &line[..line.len().min(LONGEST_LINE)];
+        let text = String::from_utf8_lossy(kept);
+        if let Some(record) = parser.push(text.trim_end_matches(['\n', '\r'])) {
+            emit(&record, &errors, &last_fatal);
+        }
+        line.clear();
+    }
+    if let Some(record) = parser.flush() {
+        emit(&record, &errors, &last_fatal);
+    }
+}
+
+fn emit(record: &Record, errors: &Errors, last_fatal: &Mutex<Option<String>>) {
+    if record.target == "postgres-child" && record.level == "ERROR" {
+        errors.note(record);
+    }
+    if matches!(record.severity.as_deref(), Some("FATAL" | "PANIC")) {
+        let detail = record.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
+        *last_fatal.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{}{detail}", record.message));
+    }
+    if let Ok(mut text) = serde_json::to_vec(record) {
+        text.push(b'\n');
+        // Where stdout cannot be written, nobody is there to read it.
+        drop(std::io::stdout().lock().write_all(&text));
+    }
+}

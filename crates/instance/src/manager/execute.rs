@@ -1,0 +1,276 @@
+//! Doing: one step.
+
+use super::{Manager, Served};
+use crate::bootstrap::{Work, initdb, join};
+use crate::error::{Error, Kind, Result};
+use crate::logs;
+use crate::plan::{Method, Observed, Step, Volume};
+use crate::postgres::{Postmaster, StopMode, end_leftover};
+use crate::rejoin;
+use crate::settings::floor;
+use crate::volume::{self, write_durably};
+use holdfast_kube_api::Cluster;
+use holdfast_kube_api::status_port::{InstancePhase, Role};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// An orderly stop that another instance waits for.
+const DEMOTE_WITHIN: Duration = Duration::from_secs(60);
+/// The Lease is given back by one request.
+const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
+/// The keeper says within moments whether it has the Lease.
+const LEASE_WITHIN: Duration = Duration::from_secs(1);
+
+impl Manager {
+    /// Carries out one step.
+    ///
+    /// # Errors
+    /// When it failed; what there is then is looked at again.
+    pub(super) async fn execute(&self, step: Step, observed: &Observed, memory: &mut super::run::Memory) -> Result<()> {
+        let Some(cluster) = self.seen() else {
+            self.state.set_phase(InstancePhase::Starting, "the Cluster has not been read yet");
+            return Ok(());
+        };
+        match step {
+            Step::Bootstrap(method) => self.bootstrap(method, observed, cluster).await,
+            Step::Join => {
+                self.state.set_phase(InstancePhase::Joining, "copying the primary");
+                self.prepare_places(&cluster).await?;
+                join::run(&self.work(cluster)).await
+            }
+            Step::Rewind(primary) => {
+                self.state.set_phase(InstancePhase::Rewinding, format!("coming in line with {primary} by pg_rewind"));
+                self.stop_server(DEMOTE_WITHIN).await;
+                self.prepare_places(&cluster).await?;
+                self.write_server_files(&cluster)?;
+                match rejoin::rewind(&self.work(cluster)).await {
+                    Ok(()) => Ok(()),
+                    Err(error) if error.kind == Kind::Stuck => {
+                        tracing::warn!("pg_rewind could not help, the data directory is copied anew\n{error}");
+                        memory.rewind_failed = true;
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Step::CopyAnew => {
+                self.state.set_phase(InstancePhase::Joining, "copying the primary, since pg_rewind could not help");
+                self.prepare_places(&cluster).await?;
+                join::run(&self.work(cluster)).await?;
+                memory.rewind_failed = false;
+                Ok(())
+            }
+            Step::Start(role) => self.start(role, observed, &cluster).await,
+            Step::AcquireLease => {
+                self.state.set_phase(InstancePhase::Waiting, "taking the Lease of the primary");
+                self.lease.want();
+                self.lease_taken().await;
+                Ok(())
+            }
+            Step::ReleaseLease => {
+                self.lease.give_back(GIVE_BACK_WITHIN).await;
+                Ok(())
+            }
+            Step::Promote => self.promote().await,
+            Step::Demote => {
+                self.state
+                    .set_phase(InstancePhase::Demoting, "stopping PostgreSQL: another instance is the primary now");
+                self.stop_server(DEMOTE_WITHIN).await;
+                self.lease.give_back(GIVE_BACK_WITHIN).await;
+                Ok(())
+            }
+            Step::Fence => {
+                self.state.set_phase(InstancePhase::Demoting, "stopping PostgreSQL at once: the Lease is not held");
+                if let Some(served) = self.state.served() {
+                    served.postmaster.stop(StopMode::Immediate);
+                    served.postmaster.ended().await;
+                }
+                self.server_ended().await;
+                Ok(())
+            }
+            Step::Pause => {
+                self.state.set_phase(InstancePhase::Paused, "stopping PostgreSQL for a cold snapshot");
+                self.stop_server(DEMOTE_WITHIN).await;
+                Ok(())
+            }
+            Step::Keep => {
+                let role = self.state.facts().map(|facts| facts.role);
+                self.state.set_phase(
+                    InstancePhase::Running,
+                    match role {
+                        Some(Role::Primary) => "taking writes",
+                        _ => "following the primary",
+                    },
+                );
+                self.keep(&cluster, memory).await
+            }
+            Step::Wait(what) => {
+                let phase = if self.state.paused() {
+                    InstancePhase::Paused
+                } else if self.state.served().is_some() {
+                    InstancePhase::StartingPostgres
+                } else {
+                    InstancePhase::Waiting
+                };
+                self.state.set_phase(phase, what);
+                Ok(())
+            }
+            Step::Stuck(what, hint) => Err(Error::stuck(what).doing("deciding what to do with the volume").hint(hint)),
+        }
+    }
+
+    /// What the ways of bootstrap work with.
+    pub(super) fn work(&self, cluster: Arc<Cluster>) -> Work<'_> {
+        Work {
+            identity: &self.identity,
+            places: &self.places,
+            programs: &self.programs,
+            operating_user: self.operating_user.as_deref(),
+            cluster,
+            secrets: &self.secrets,
+            state: &self.state,
+            stop: &self.stop,
+        }
+    }
+
+    /// What a verb and a copy read: folders, certificates, Holdfast's configuration.
+    async fn prepare_places(&self, cluster: &Cluster) -> Result<()> {
+        self.make_folders()?;
+        crate::tls::copy(&self.places)?;
+        self.write_archive_config(cluster).await
+    }
+
+    async fn bootstrap(&self, method: Method, observed: &Observed, cluster: Arc<Cluster>) -> Result<()> {
+        self.state.set_phase(InstancePhase::Bootstrapping, "making the first data directory");
+        // From here on this instance is the cluster: nobody else may be it at the same time.
+        if !self.state.holds_lease() {
+            self.lease.want();
+            self.lease_taken().await;
+            if !self.state.holds_lease() {
+                return Err(Error::retry(self.state.status().message).doing("taking the Lease of the primary"));
+            }
+        }
+        self.prepare_places(&cluster).await?;
+        let found = match &observed.volume {
+            Volume::Unfinished(_, progress) => Some(*progress),
+            _ => None,
+        };
+        let bootstrapped = match method {
+            Method::Initdb => initdb::run(&self.work(cluster), found).await,
+            Method::Recovery | Method::Snapshot => Err(Error::stuck("bootstrap.recovery is not there yet")),
+        };
+        self.server_ended().await;
+        bootstrapped?;
+        self.state.set_bootstrap(None);
+        Ok(())
+    }
+
+    async fn lease_taken(&self) {
+        let held = async {
+            while !self.state.holds_lease() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        drop(tokio::time::timeout(LEASE_WITHIN, held).await);
+    }
+
+    async fn start(&self, role: Role, observed: &Observed, cluster: &Arc<Cluster>) -> Result<()> {
+        self.server_ended().await;
+        self.state.set_phase(InstancePhase::StartingPostgres, "starting PostgreSQL");
+        let configured = self.prepare_places(cluster).await;
+        if let Err(error) = configured {
+            // Without its Secrets a cluster is not archived; with what was written before, it goes on as it was.
+            if !self.places.archive_config().exists() {
+                return Err(error);
+            }
+            tracing::warn!("{error}");
+        }
+        self.write_server_files(cluster)?;
+        self.clean_auto_conf()?;
+        end_leftover(&self.places.pgdata).await?;
+        let mut settings = Vec::new();
+        if role == Role::Replica {
+            let standby = self.places.pgdata.join("standby.signal");
+            if !standby.exists() {
+                write_durably(&standby, b"", 0o600)?;
+            }
+            drop(std::fs::remove_file(self.places.pgdata.join("recovery.signal")));
+            settings = volume::control(&self.places.pgdata)?
+                .map(|control| floor::settings(&cluster.spec, &control))
+                .unwrap_or_default();
+        }
+        if role == Role::Primary && !self.state.holds_lease() {
+            return Err(Error::retry("the Lease was lost before PostgreSQL was started"));
+        }
+        let (postmaster, stderr) = Postmaster::start(&self.programs, &self.places, &settings)?;
+        let served = Served { postmaster, started_as: role, isolated: false, last_fatal: Arc::new(Mutex::new(None)) };
+        tokio::spawn(logs::follow(stderr, self.state.errors.clone(), Arc::clone(&served.last_fatal)));
+        // The keeper may have lost the Lease in between: it stops what it finds here.
+        self.state.set_served(Some(served.clone()));
+        if role == Role::Primary && !self.state.holds_lease() {
+            served.postmaster.stop(StopMode::Immediate);
+        }
+        self.state.set_applied(cluster.metadata.generation);
+        tracing::info!(?role, target = ?observed.cluster.as_ref().and_then(|view| view.target_primary.as_ref()), "PostgreSQL is started");
+        self.wait_started(&served).await
+    }
+
+    /// Waits until the server accepts connections, ends, or something else wants the loop.
+    async fn wait_started(&self, served: &Served) -> Result<()> {
+        for _ in 0..20 {
+            if let Some(exit) = served.postmaster.exited() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                self.server_ended().await;
+                return Err(Error { kind: Kind::Retry, ..crate::bootstrap::isolated::ended(served, exit.0) }
+                    .doing("starting PostgreSQL"));
+            }
+            self.refresh_facts().await;
+            if self.state.facts().is_some() || self.stop.is_cancelled() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    async fn promote(&self) -> Result<()> {
+        self.state.set_phase(InstancePhase::Promoting, "becoming the primary");
+        if !self.state.holds_lease() {
+            return Err(Error::retry("the Lease was lost before the promotion"));
+        }
+        self.sql
+            .query("SELECT pg_promote(wait => false)", &[])
+            .await
+            .map_err(|error| error.doing("promoting PostgreSQL"))?;
+        let promoted = async {
+            loop {
+                self.refresh_facts().await;
+                let facts = self.state.facts();
+                if facts.is_none_or(|facts| facts.role == Role::Primary) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // What is not replayed yet takes its time; the loop looks again.
+        drop(tokio::time::timeout(Duration::from_secs(5), promoted).await);
+        Ok(())
+    }
+
+    /// Stops the server in an orderly way, if it runs.
+    pub(super) async fn stop_server(&self, limit: Duration) {
+        if let Some(served) = self.state.served() {
+            self.sql.close().await;
+            served.postmaster.stop_within(limit).await;
+        }
+        self.server_ended().await;
+    }
+
+    /// Forgets a server that has ended.
+    pub(super) async fn server_ended(&self) {
+        if self.state.served().is_none() {
+            self.sql.close().await;
+            self.state.set_served(None);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Generated files: PostgreSQL's settings and access rules, certificates, and Holdfast's configuration.
+
+use super::Manager;
+use crate::bootstrap::owner;
+use crate::error::{Error, Result};
+use crate::settings::archive_toml::{self, Archive};
+use crate::settings::wire::Wire;
+use crate::settings::{access, auto_conf, postgresql};
+use crate::tls;
+use crate::volume::{write_durably, write_if_changed};
+use holdfast_kube_api::Cluster;
+use holdfast_kube_api::cluster::BarmanObjectStore;
+use std::path::Path;
+
+impl Manager {
+    /// Makes the folders of generated files.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub(super) fn make_folders(&self) -> Result<()> {
+        tls::make_private(&self.places.sockets)?;
+        tls::make_private(&self.places.tls())
+    }
+
+    /// Writes Holdfast's configuration for the cluster's own archive, or removes it where there is none.
+    ///
+    /// # Errors
+    /// When a Secret cannot be read or a file not written.
+    pub(super) async fn write_archive_config(&self, cluster: &Cluster) -> Result<()> {
+        let path = self.places.archive_config();
+        let store = cluster.spec.backup.as_ref().and_then(|backup| backup.barman_object_store.as_ref());
+        let Some(store) = store else {
+            return match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", &path, &error)),
+                _ => Ok(()),
+            };
+        };
+        let owner = owner(&self.identity, cluster);
+        self.write_holdfast_config(store, &self.identity.cluster, Some(&owner), &path).await
+    }
+
+    /// Writes Holdfast's configuration for an archive.
+    ///
+    /// # Errors
+    /// When a Secret cannot be read or a file not written.
+    pub(super) async fn write_holdfast_config(
+        &self,
+        store: &BarmanObjectStore,
+        name: &str,
+        owner: Option<&str>,
+        path: &Path,
+    ) -> Result<()> {
+        let material =
+            self.secrets.material(store).await.map_err(|error| error.doing("reading the archive's Secrets"))?;
+        let connection =
+            format!("host={} port={} user=postgres dbname=postgres", self.places.sockets.display(), self.places.port);
+        let archive = Archive {
+            store,
+            material: &material,
+            name,
+            owner,
+            config: path,
+            pgdata: &self.places.pgdata,
+            connection: &connection,
+            spool: &self.places.spool(),
+        };
+        for (path, content) in archive_toml::files(&archive) {
+            write_if_changed(&path, &content, 0o600)?;
+        }
+        let spool = self.places.spool();
+        std::fs::create_dir_all(&spool).map_err(|error| Error::file("make", &spool, &error))
+    }
+
+    /// Brings what the server reads up to date; says whether it has to reload.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub(super) fn write_server_files(&self, cluster: &Cluster) -> Result<bool> {
+        let pgdata = &self.places.pgdata;
+        let user = self.operating_user.as_deref();
+        let wire = Wire::choose(self.programs.has_tls(), &self.places)?;
+        let files = [
+            ("postgresql.conf", postgresql::text(&cluster.spec, &self.identity.instance, &self.places, &wire)),
+            ("pg_hba.conf", access::hba(&cluster.spec, user, &wire)),
+            ("pg_ident.conf", access::ident(&cluster.spec, user)),
+        ];
+        let mut changed = tls::copy(&self.places)?;
+        for (name, text) in files {
+            changed |= write_if_changed(&pgdata.join(name), text.as_bytes(), 0o600)?;
+        }
+        Ok(changed)
+    }
+
+    /// Before a start that is not a bootstrap's: takes the manager's settings out of `postgresql.auto.conf`.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub(super) fn clean_auto_conf(&self) -> Result<()> {
+        let path = self.places.pgdata.join("postgresql.auto.conf");
+        let found = match std::fs::read(&path) {
+            Ok(found) => String::from_utf8_lossy(&found).into_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Error::file("read", &path, &error)),
+        };
+        let kept = auto_conf::without_owned(&found);
+        if kept == found { Ok(()) } else { write_durably(&path, kept.as_bytes(), 0o600) }
+    }
+}

@@ -1,0 +1,112 @@
+//! While PostgreSQL runs in its role: settings, slots, passwords and what is known of the archive, kept up to date.
+
+use super::Manager;
+use super::run::Memory;
+use crate::archive;
+use crate::bootstrap::roles::{self, Application};
+use crate::error::Result;
+use crate::postgres::Sql;
+use crate::settings::wire::Wire;
+use holdfast_kube_api::status_port::Role;
+use holdfast_kube_api::{Cluster, names};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// Between looks at Secrets, which change without the Cluster changing.
+const SECRETS_EVERY: Duration = Duration::from_secs(30);
+/// Prefix of the slots that are the manager's.
+const SLOT_PREFIX: &str = "_holdfast_";
+
+impl Manager {
+    /// One round.
+    ///
+    /// # Errors
+    /// Of what could not be done; everything else was done nevertheless.
+    pub(super) async fn keep(&self, cluster: &Cluster, memory: &mut Memory) -> Result<()> {
+        let Some(facts) = self.state.facts() else { return Ok(()) };
+        let generation = cluster.metadata.generation;
+        let due = memory.secrets_read.is_none_or(|at| at.elapsed() > SECRETS_EVERY);
+        let mut result = Ok(());
+        if due || memory.applied != generation {
+            memory.secrets_read = Some(Instant::now());
+            result = self.write_archive_config(cluster).await;
+            if self.write_server_files(cluster)?
+                && let Some(served) = self.state.served()
+            {
+                tracing::info!("settings changed: PostgreSQL reads them again");
+                served.postmaster.reload();
+            }
+            memory.applied = generation;
+            self.state.set_applied(generation);
+            if facts.role == Role::Primary {
+                result = result.and(self.passwords(cluster, memory).await);
+            }
+        }
+        result = result.and(self.slots(cluster, facts.role).await);
+        self.state.set_archive(Some(archive::status(self).await));
+        result
+    }
+
+    /// A slot for each other instance on the primary; none on a standby, where they would hold WAL for ever.
+    async fn slots(&self, cluster: &Cluster, role: Role) -> Result<()> {
+        let mut wanted: BTreeSet<String> = BTreeSet::new();
+        if role == Role::Primary {
+            let listed = cluster.status.iter().flat_map(|status| &status.instance_names);
+            wanted.extend(
+                listed.filter(|name| **name != self.identity.instance).map(|name| names::replication_slot(name)),
+            );
+        }
+        let rows = self
+            .sql
+            .query("SELECT slot_name::text, active FROM pg_replication_slots WHERE slot_type = 'physical'", &[])
+            .await?;
+        let found: Vec<(String, bool)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        for slot in wanted.iter().filter(|slot| !found.iter().any(|(name, _)| name == *slot)) {
+            // Reserved at once: what the standby needs is kept from now on, not from its first connection on.
+            self.sql.query("SELECT pg_create_physical_replication_slot($1, true)", &[slot]).await?;
+            tracing::info!(slot, "made a replication slot");
+        }
+        for (slot, active) in found {
+            if slot.starts_with(SLOT_PREFIX) && !wanted.contains(&slot) && !active {
+                self.sql.query("SELECT pg_drop_replication_slot($1)", &[&slot]).await?;
+                tracing::info!(slot, "dropped a replication slot");
+            }
+        }
+        Ok(())
+    }
+
+    /// Passwords follow their Secrets.
+    async fn passwords(&self, cluster: &Cluster, memory: &mut Memory) -> Result<()> {
+        let mut wanted: Vec<(String, String)> = Vec::new();
+        if let Some(application) = Application::of(cluster) {
+            wanted.push((application.owner, application.secret));
+        }
+        if cluster.spec.enable_superuser_access {
+            let secret = cluster.spec.superuser_secret.as_ref().map(|secret| secret.name.clone());
+            let secret = secret.unwrap_or_else(|| names::superuser_secret(&self.identity.cluster));
+            wanted.push(("postgres".to_owned(), secret));
+        }
+        if let Wire::Password(password) = Wire::choose(self.programs.has_tls(), &self.places)?
+            && memory.passwords.get(names::REPLICATION_USER) != Some(&password)
+        {
+            let client = Sql::connect(&self.places, "postgres").await?;
+            roles::set_password(&client, names::REPLICATION_USER, &password).await?;
+            memory.passwords.insert(names::REPLICATION_USER.to_owned(), password);
+        }
+        for (role, secret) in wanted {
+            let (mut keys, version) = self.secrets.secret(&secret).await?;
+            if memory.passwords.get(&role) == Some(&version) {
+                continue;
+            }
+            let Some(password) = keys.remove("password") else { continue };
+            let password = String::from_utf8_lossy(&password).trim_end_matches(['\n', '\r']).to_owned();
+            let client = Sql::connect(&self.places, "postgres").await?;
+            let known = client.query("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&role]).await;
+            if known.is_ok_and(|rows| !rows.is_empty()) {
+                roles::set_password(&client, &role, &password).await?;
+            }
+            memory.passwords.insert(role, version);
+        }
+        Ok(())
+    }
+}

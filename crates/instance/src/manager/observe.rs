@@ -1,0 +1,140 @@
+//! Looking: everything that a step is decided from.
+
+use super::{Manager, Served};
+use crate::error::Result;
+use crate::plan::{self, ClusterView, Method, Observed, Position, PrimaryView, Server, Volume};
+use crate::postgres::{self, Sql};
+use crate::volume;
+use holdfast_kube_api::Cluster;
+use holdfast_kube_api::status_port::{InstanceStatus, Role};
+use holdfast_pgtypes::TimelineId;
+use std::time::Duration;
+
+/// A peer that does not answer within this time is asked again at the next look.
+const PEER_LIMIT: Duration = Duration::from_secs(1);
+
+impl Manager {
+    /// Looks at everything.
+    ///
+    /// # Errors
+    /// When the volume cannot be read.
+    pub(super) async fn observe(&self, memory: &super::run::Memory) -> Result<Observed> {
+        let seen = self.seen();
+        let cluster = seen.as_deref().map(view);
+        let found = volume::look(&self.places)?;
+        let classified = match &cluster {
+            Some(cluster) => plan::classify(&found, cluster, &self.identity.instance),
+            None => Volume::Empty,
+        };
+        let whole = matches!(classified, Volume::Ready(_));
+        let control = found.control.as_deref().filter(|_| whole);
+        self.state.set_control(
+            control.map(|control| control.system_identifier.to_string()),
+            control.map(|control| {
+                let end = control.min_recovery_point.map_or(control.checkpoint, |point| point.max(control.checkpoint));
+                (control.min_recovery_timeline.unwrap_or(control.timeline).max(control.timeline).get(), end.to_string())
+            }),
+        );
+        let server = self.server().await;
+        let primary = match &cluster {
+            Some(cluster) if whole => self.primary(cluster).await,
+            _ => None,
+        };
+        self.state.set_diverged(primary.as_ref().is_some_and(|primary| primary.diverged));
+        Ok(Observed {
+            me: self.identity.instance.clone(),
+            cluster,
+            volume: classified,
+            server,
+            holds_lease: self.state.holds_lease(),
+            paused: self.state.paused(),
+            primary,
+            rewind_failed: memory.rewind_failed,
+        })
+    }
+
+    /// What PostgreSQL is doing.
+    async fn server(&self) -> Server {
+        let Some(served) = self.state.served() else {
+            return Server::Stopped;
+        };
+        self.refresh_facts().await;
+        match self.state.facts() {
+            Some(facts) => Server::Running(facts.role),
+            None => Server::Starting(served.started_as),
+        }
+    }
+
+    /// Asks the server about itself.
+    pub async fn refresh_facts(&self) {
+        let Some(Served { isolated, .. }) = self.state.served() else {
+            self.state.set_facts(None);
+            return;
+        };
+        match postgres::read_facts(&self.sql).await {
+            Ok(facts) => {
+                let history = match (facts.role, facts.timeline) {
+                    (Role::Primary, Some(timeline)) if !isolated => self.history(timeline),
+                    _ => None,
+                };
+                self.state.set_timeline_history(history);
+                self.state.set_facts(Some(facts));
+            }
+            Err(error) => {
+                tracing::debug!("{error}");
+                // A server that is busy once is not one that is down; one that was never up has said nothing yet.
+                if Sql::connect(&self.places, "postgres").await.is_err() {
+                    self.state.set_facts(None);
+                }
+            }
+        }
+    }
+
+    fn history(&self, timeline: TimelineId) -> Option<String> {
+        std::fs::read_to_string(self.places.pg_wal().join(format!("{}.history", timeline.hex()))).ok()
+    }
+
+    /// The primary, when it is another instance that answers as one. Asked only while it is not known by its own stream.
+    async fn primary(&self, cluster: &ClusterView) -> Option<PrimaryView> {
+        let target = cluster.target_primary.clone().filter(|target| *target != self.identity.instance)?;
+        if self.state.facts().is_some_and(|facts| facts.role == Role::Replica && facts.receiving) {
+            return Some(PrimaryView { instance: target, diverged: false });
+        }
+        let answer = self.peers.ask(std::slice::from_ref(&target), PEER_LIMIT).await.pop().flatten()?;
+        if answer.role != Some(Role::Primary) || !answer.ready {
+            return None;
+        }
+        let diverged = self.position().is_some_and(|mine| diverged_from(mine, &answer));
+        Some(PrimaryView { instance: target, diverged })
+    }
+
+    /// Where this instance's WAL ends.
+    fn position(&self) -> Option<Position> {
+        let status = self.state.status();
+        Some(Position {
+            timeline: TimelineId::new(status.timeline_id?)?,
+            lsn: status.lsn.as_deref().and_then(|lsn| lsn.parse().ok())?,
+        })
+    }
+}
+
+fn diverged_from(mine: Position, primary: &InstanceStatus) -> bool {
+    let Some(timeline) = primary.timeline_id.and_then(TimelineId::new) else { return false };
+    plan::has_diverged(mine, timeline, primary.timeline_history.as_deref())
+}
+
+/// What matters of a `Cluster`.
+pub(super) fn view(cluster: &Cluster) -> ClusterView {
+    let status = cluster.status.as_ref();
+    let recovery = cluster.spec.bootstrap.as_ref().and_then(|bootstrap| bootstrap.recovery.as_ref());
+    ClusterView {
+        uid: cluster.metadata.uid.clone().unwrap_or_default(),
+        system_id: status.and_then(|status| status.system_id.clone()),
+        target_primary: status.and_then(|status| status.target_primary.clone()),
+        method: match recovery {
+            Some(recovery) if recovery.volume_snapshots.is_some() => Method::Snapshot,
+            Some(_) => Method::Recovery,
+            None => Method::Initdb,
+        },
+    }
+}

@@ -1,0 +1,200 @@
+//! From the start of the manager to its end.
+
+use super::{Manager, State};
+use crate::error::{Error, Kind, Result};
+use crate::identity::{Identity, Places};
+use crate::lease::Keeper;
+use crate::plan::next_step;
+use crate::postgres::{Programs, Sql};
+use crate::secrets::Secrets;
+use crate::settings::access::user_name;
+use crate::status_port::{Peers, serve_metrics, serve_probes, serve_status};
+use crate::volume::VolumeLock;
+use crate::{cluster_watch, tls};
+use holdfast_kube_api::names;
+use holdfast_kube_api::status_port::InstancePhase;
+use kube::{Api, Client, Config};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Between rounds of the loop when nothing asks for one.
+const ROUND: Duration = Duration::from_millis(500);
+/// After an error that somebody has to do something about.
+const STUCK_ROUND: Duration = Duration::from_secs(5);
+/// After the first error that may pass by itself; doubled with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// An orderly stop for a restart.
+const RESTART_WITHIN: Duration = Duration::from_mins(5);
+
+/// What the loop remembers from round to round: only what spares work, or what an earlier round tried in vain.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    /// `pg_rewind` failed since the directory was last whole.
+    pub(crate) rewind_failed: bool,
+    /// When Secrets were last read.
+    pub(crate) secrets_read: Option<Instant>,
+    /// The generation of the Cluster that was last applied.
+    pub(crate) applied: Option<i64>,
+    /// Versions of the Secrets that passwords were last set from, by role.
+    pub(crate) passwords: BTreeMap<String, String>,
+}
+
+/// Runs the instance until it is told to stop.
+///
+/// # Errors
+/// When it cannot even begin: no identity, no PostgreSQL, no API server's configuration, no volume.
+pub async fn run(identity: Identity, places: Places, stop: CancellationToken) -> Result<()> {
+    // One provider is in the tree; libraries that look for a default find this one.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let programs = Programs::find(std::env::var("PATH").ok().as_deref()).await?;
+    tls::make_private(&places.sockets)?;
+    std::fs::create_dir_all(&places.data_mount).map_err(|error| Error::file("make", &places.data_mount, &error))?;
+    let _lock = lock(&places, &stop).await?;
+    let mut config = Config::infer().await.map_err(|error| {
+        Error::stuck(format!("the way to the API server is not known: {error}"))
+            .doing("starting the instance manager")
+            .hint("it runs in a pod with a service account, or with KUBECONFIG set")
+    })?;
+    config.connect_timeout = Some(Duration::from_secs(3));
+    let client = Client::try_from(config)
+        .map_err(|error| Error::stuck(format!("the API server cannot be spoken to: {error}")))?;
+    let uid = rustix::process::geteuid().as_raw();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let state = Arc::new(State::new(&identity, programs.major()));
+    let peers = Arc::new(Peers::new(&identity, &places));
+    let cluster = cluster_watch::watch(&client, &identity);
+    let (keeper, lease) = Keeper::new(
+        Api::namespaced(client.clone(), &identity.namespace),
+        names::primary_lease(&identity.cluster),
+        identity.instance.clone(),
+        Arc::clone(&state),
+        Arc::clone(&peers),
+        cluster.clone(),
+    );
+    tokio::spawn(keeper.run());
+    let manager = Arc::new(Manager {
+        secrets: Secrets::new(&client, &identity.namespace),
+        sql: Arc::new(Sql::new(&places)),
+        operating_user: user_name(&passwd, uid),
+        identity,
+        places,
+        programs,
+        state,
+        cluster,
+        lease,
+        peers,
+        backups: crate::backup::Runs::default(),
+        restart: AtomicBool::new(false),
+        stop,
+    });
+    manager.make_folders()?;
+    if !manager.programs.has_tls() {
+        tracing::warn!(
+            "the image's PostgreSQL was built without TLS: neither clients nor standbys are encrypted; choose an image with it"
+        );
+    }
+    for served in [
+        tokio::spawn(served("probes", serve_probes(Arc::clone(&manager)))),
+        tokio::spawn(served("status port", serve_status(Arc::clone(&manager)))),
+        tokio::spawn(served("metrics", serve_metrics(Arc::clone(&manager)))),
+    ] {
+        drop(served);
+    }
+    tokio::spawn(crate::archive::watch_recoverability(Arc::clone(&manager)));
+    rounds(&manager).await;
+    manager.shut_down().await;
+    Ok(())
+}
+
+async fn served(what: &'static str, serving: impl Future<Output = Result<()>>) {
+    if let Err(error) = serving.await {
+        tracing::error!("the {what} cannot be served\n{error}");
+    }
+}
+
+/// Waits for a manager before this one to be gone.
+async fn lock(places: &Places, stop: &CancellationToken) -> Result<VolumeLock> {
+    let mut said = false;
+    loop {
+        if let Some(lock) = VolumeLock::take(&places.data_mount)? {
+            return Ok(lock);
+        }
+        if !std::mem::replace(&mut said, true) {
+            tracing::warn!("another instance manager works on this volume: waiting for its end");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+            () = stop.cancelled() => return Err(Error::cancelled()),
+        }
+    }
+}
+
+async fn rounds(manager: &Manager) {
+    let mut memory = Memory::default();
+    let mut pause = FIRST_PAUSE;
+    let mut cluster = manager.cluster.clone();
+    let mut said = None;
+    while !manager.stop.is_cancelled() {
+        let round = round(manager, &mut memory).await;
+        let wait = match round {
+            Ok(()) => {
+                pause = FIRST_PAUSE;
+                said = None;
+                ROUND
+            }
+            Err(Error { kind: Kind::Cancelled, .. }) => break,
+            Err(error) => {
+                if said.as_ref() != Some(&error) {
+                    tracing::error!("{error}");
+                }
+                manager.state.set_error(&error, error.kind == Kind::Stuck);
+                let stuck = error.kind == Kind::Stuck;
+                said = Some(error);
+                let this = pause;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                // What changed meanwhile is seen after the pause: the next try must not follow on the heels of this one.
+                tokio::select! {
+                    () = tokio::time::sleep(if stuck { STUCK_ROUND } else { this }) => {}
+                    () = manager.stop.cancelled() => {}
+                }
+                continue;
+            }
+        };
+        let ended = async {
+            match manager.state.served() {
+                Some(served) => drop(served.postmaster.ended().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = manager.state.woken() => {}
+            // A closed channel would end the wait at once, for ever.
+            Ok(()) = cluster.changed() => {}
+            () = ended => {}
+            () = manager.stop.cancelled() => {}
+        }
+        cluster.mark_unchanged();
+    }
+}
+
+async fn round(manager: &Manager, memory: &mut Memory) -> Result<()> {
+    if let Some(served) = manager.state.served_or_ended()
+        && let Some(exit) = served.postmaster.exited()
+    {
+        tracing::warn!(status = %exit.0, "PostgreSQL has ended");
+        manager.server_ended().await;
+    }
+    if manager.restart.swap(false, Ordering::Relaxed) && manager.state.served().is_some() {
+        manager.state.set_phase(InstancePhase::StartingPostgres, "starting PostgreSQL anew, for its settings");
+        manager.stop_server(RESTART_WITHIN).await;
+    }
+    let observed = manager.observe(memory).await?;
+    let step = next_step(&observed);
+    tracing::debug!(?step, "next");
+    manager.execute(step, &observed, memory).await
+}

@@ -1,0 +1,28 @@
+//! Ending: PostgreSQL in an orderly way, with everything archived and streamed, then the Lease.
+
+use super::Manager;
+use holdfast_kube_api::status_port::InstancePhase;
+use std::time::Duration;
+
+/// CloudNativePG's default of `stopDelay`.
+const STOP_DELAY: u64 = 1800;
+/// Of the time a pod has for its end, this much is kept for a stop at once and for the Lease.
+const RESERVE: u64 = 10;
+/// The Lease is given back by one request, to an API server that may be slow.
+const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
+
+impl Manager {
+    /// Stops everything, in the order in which a new primary can take over soonest.
+    pub(super) async fn shut_down(&self) {
+        self.state.set_phase(InstancePhase::Stopping, "stopping PostgreSQL");
+        let delay = self.seen().and_then(|cluster| cluster.spec.stop_delay);
+        let delay = delay.and_then(|delay| u64::try_from(delay).ok()).unwrap_or(STOP_DELAY);
+        let limit = Duration::from_secs(delay.saturating_sub(RESERVE).max(1));
+        crate::backup::end(self).await;
+        self.stop_server(limit).await;
+        if self.state.holds_lease() {
+            self.lease.give_back(GIVE_BACK_WITHIN).await;
+        }
+        tracing::info!("the instance has stopped");
+    }
+}

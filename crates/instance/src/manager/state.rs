@@ -1,0 +1,292 @@
+//! What the manager's parts share, and what the status port says of it.
+
+use crate::identity::Identity;
+use crate::logs::Errors;
+use crate::postgres::{Facts, Postmaster, StopMode};
+use holdfast_kube_api::cluster::{BootstrapProgress, Recoverability};
+use holdfast_kube_api::status_port::{ArchiveStatus, BackupRun, InstancePhase, InstanceStatus, Role, SnapshotRun};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::Notify;
+
+/// The running server.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// Its process.
+    pub postmaster: Postmaster,
+    /// What it was started as.
+    pub started_as: Role,
+    /// Whether it belongs to a bootstrap: it is not open to clients.
+    pub isolated: bool,
+    /// Its last message of level FATAL.
+    pub last_fatal: Arc<Mutex<Option<String>>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    phase: InstancePhase,
+    message: String,
+    error: Option<String>,
+    bootstrap: Option<BootstrapProgress>,
+    served: Option<Served>,
+    facts: Option<(Facts, Instant)>,
+    system_id: Option<String>,
+    stopped_at: Option<(u32, String)>,
+    timeline_history: Option<String>,
+    holds_lease: bool,
+    diverged: bool,
+    paused: bool,
+    applied_generation: Option<i64>,
+    archive: Option<ArchiveStatus>,
+    recoverability: Option<Recoverability>,
+    backup: Option<BackupRun>,
+    snapshot: Option<SnapshotRun>,
+}
+
+/// What the manager's parts share.
+#[derive(Debug)]
+pub struct State {
+    identity: Identity,
+    postgres_major: u16,
+    inner: Mutex<Inner>,
+    /// Errors of programs that the server calls.
+    pub errors: Errors,
+    wake: Notify,
+}
+
+impl State {
+    /// Nothing is known yet.
+    pub fn new(identity: &Identity, postgres_major: u16) -> Self {
+        Self {
+            identity: identity.clone(),
+            postgres_major,
+            inner: Mutex::default(),
+            errors: Errors::default(),
+            wake: Notify::new(),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the loop look again now.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Waits for [`Self::wake`].
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Says what the instance is doing. An error that was said before is over.
+    pub fn set_phase(&self, phase: InstancePhase, message: impl Into<String>) {
+        let message = message.into();
+        let mut inner = self.inner();
+        if inner.phase != phase || inner.message != message {
+            tracing::info!(?phase, "{message}");
+        }
+        (inner.phase, inner.message, inner.error) = (phase, message, None);
+    }
+
+    /// What the instance is doing.
+    pub fn phase(&self) -> InstancePhase {
+        self.inner().phase
+    }
+
+    /// Says the error that the instance stands at; `failed` when it cannot go on by itself.
+    pub fn set_error(&self, error: &crate::error::Error, failed: bool) {
+        let mut inner = self.inner();
+        if failed {
+            inner.phase = InstancePhase::Failed;
+        }
+        inner.message.clone_from(&error.what);
+        inner.error = Some(error.to_string());
+        if let Some(bootstrap) = inner.bootstrap.as_mut() {
+            bootstrap.error = Some(error.to_string());
+        }
+    }
+
+    /// What is waited for at the Lease, while that is what the instance does.
+    pub fn lease_message(&self, message: String) {
+        let mut inner = self.inner();
+        if inner.message != message {
+            tracing::info!("{message}");
+        }
+        inner.message = message;
+    }
+
+    /// How far bootstrap is; `None` when there is none.
+    pub fn set_bootstrap(&self, progress: Option<BootstrapProgress>) {
+        self.inner().bootstrap = progress;
+    }
+
+    /// The server that runs, or none.
+    pub fn set_served(&self, served: Option<Served>) {
+        let mut inner = self.inner();
+        inner.served = served;
+        inner.facts = None;
+    }
+
+    /// The server, unless it has ended.
+    pub fn served(&self) -> Option<Served> {
+        self.inner().served.clone().filter(|served| served.postmaster.exited().is_none())
+    }
+
+    /// The server, also one that has ended since it was last looked at.
+    pub fn served_or_ended(&self) -> Option<Served> {
+        self.inner().served.clone()
+    }
+
+    /// What the server says of itself.
+    pub fn set_facts(&self, facts: Option<Facts>) {
+        self.inner().facts = facts.map(|facts| (facts, Instant::now()));
+    }
+
+    /// What the server last said of itself.
+    pub fn facts(&self) -> Option<Facts> {
+        self.inner().facts.as_ref().map(|(facts, _)| facts.clone())
+    }
+
+    /// From `pg_control`: the system identifier of a whole data directory, and where a stopped one ends.
+    pub fn set_control(&self, system_id: Option<String>, stopped_at: Option<(u32, String)>) {
+        let mut inner = self.inner();
+        (inner.system_id, inner.stopped_at) = (system_id, stopped_at);
+    }
+
+    /// The history file of the server's timeline.
+    pub fn set_timeline_history(&self, history: Option<String>) {
+        self.inner().timeline_history = history;
+    }
+
+    /// Whether this instance holds the Lease.
+    pub fn holds_lease(&self) -> bool {
+        self.inner().holds_lease
+    }
+
+    /// Notes that it does, or does not.
+    pub fn set_holds_lease(&self, holds: bool) {
+        self.inner().holds_lease = holds;
+        self.wake();
+    }
+
+    /// The Lease is lost: PostgreSQL stops at once if it could take writes.
+    pub fn fence(&self) {
+        let served = {
+            let mut inner = self.inner();
+            inner.holds_lease = false;
+            let writes = inner.facts.as_ref().is_none_or(|(facts, _)| facts.role == Role::Primary);
+            inner.served.clone().filter(|served| served.started_as == Role::Primary || writes)
+        };
+        if let Some(served) = served {
+            served.postmaster.stop(StopMode::Immediate);
+        }
+        self.wake();
+    }
+
+    /// Whether PostgreSQL shall be down for a cold snapshot.
+    pub fn paused(&self) -> bool {
+        self.inner().paused
+    }
+
+    /// Sets that.
+    pub fn set_paused(&self, paused: bool) {
+        self.inner().paused = paused;
+        self.wake();
+    }
+
+    /// Whether this standby's WAL went another way than the primary's.
+    pub fn set_diverged(&self, diverged: bool) {
+        self.inner().diverged = diverged;
+    }
+
+    /// The generation of the `Cluster` whose settings are in force.
+    pub fn set_applied(&self, generation: Option<i64>) {
+        self.inner().applied_generation = generation;
+    }
+
+    /// The archiver.
+    pub fn set_archive(&self, archive: Option<ArchiveStatus>) {
+        self.inner().archive = archive;
+    }
+
+    /// What could be restored.
+    pub fn set_recoverability(&self, recoverability: Option<Recoverability>) {
+        self.inner().recoverability = recoverability;
+    }
+
+    /// What could be restored, as it was last looked up.
+    pub fn recoverability(&self) -> Option<Recoverability> {
+        self.inner().recoverability.clone()
+    }
+
+    /// The backup, changed in place.
+    pub fn change_backup<T>(&self, change: impl FnOnce(&mut Option<BackupRun>) -> T) -> T {
+        change(&mut self.inner().backup)
+    }
+
+    /// The snapshot, changed in place.
+    pub fn change_snapshot<T>(&self, change: impl FnOnce(&mut Option<SnapshotRun>) -> T) -> T {
+        change(&mut self.inner().snapshot)
+    }
+
+    /// Whether PostgreSQL accepts connections in its role.
+    pub fn ready(&self) -> bool {
+        let inner = self.inner();
+        is_ready(&inner)
+    }
+
+    /// What the status port says.
+    pub fn status(&self) -> InstanceStatus {
+        let inner = self.inner();
+        let facts = inner.facts.as_ref().map(|(facts, _)| facts);
+        let stopped = inner.stopped_at.as_ref().filter(|_| facts.is_none());
+        InstanceStatus {
+            instance: self.identity.instance.clone(),
+            pod_uid: self.identity.pod_uid.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            phase: inner.phase,
+            message: inner.message.clone(),
+            error: inner.error.clone(),
+            bootstrap: inner.bootstrap.clone(),
+            system_id: inner.system_id.clone(),
+            postgres_major: Some(self.postgres_major),
+            role: facts.filter(|_| !is_isolated(&inner)).map(|facts| facts.role),
+            ready: is_ready(&inner),
+            holds_lease: inner.holds_lease,
+            timeline_id: facts
+                .and_then(|facts| facts.timeline)
+                .map(holdfast_pgtypes::TimelineId::get)
+                .or_else(|| stopped.map(|(timeline, _)| *timeline)),
+            lsn: facts
+                .and_then(|facts| facts.lsn)
+                .map(|lsn| lsn.to_string())
+                .or_else(|| stopped.map(|(_, lsn)| lsn.clone())),
+            replayed_lsn: facts.and_then(|facts| facts.replayed).map(|lsn| lsn.to_string()),
+            receiving: facts.is_some_and(|facts| facts.receiving),
+            diverged: inner.diverged,
+            applied_generation: inner.applied_generation,
+            pending_restart: facts.is_some_and(|facts| facts.pending_restart),
+            timeline_history: inner.timeline_history.clone(),
+            archive: inner.archive.clone(),
+            recoverability: inner.recoverability.clone(),
+            backup: inner.backup.clone(),
+            snapshot: inner.snapshot.clone(),
+        }
+    }
+}
+
+fn is_isolated(inner: &Inner) -> bool {
+    inner.served.as_ref().is_some_and(|served| served.isolated)
+}
+
+fn is_ready(inner: &Inner) -> bool {
+    let Some((facts, _)) = &inner.facts else { return false };
+    let running = inner.served.as_ref().is_some_and(|served| !served.isolated && served.postmaster.exited().is_none());
+    running
+        && match facts.role {
+            Role::Primary => inner.holds_lease,
+            Role::Replica => !inner.diverged,
+        }
+}

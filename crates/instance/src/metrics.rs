@@ -1,0 +1,224 @@
+//! Metrics of an instance, in Prometheus' text format. [`TABLE`] holds every name once: dashboards, rules and documents are
+//! compared with it.
+
+use crate::manager::Manager;
+use holdfast_kube_api::names;
+use holdfast_kube_api::status_port::Role;
+use std::fmt::Write as _;
+
+/// A metric: name, type, help.
+pub const TABLE: &[(&str, &str, &str)] = &[
+    ("holdfast_up", "gauge", "Whether PostgreSQL accepts connections"),
+    ("holdfast_ready", "gauge", "Whether the instance is ready in its role"),
+    ("holdfast_is_primary", "gauge", "Whether the instance takes writes"),
+    ("holdfast_lease_held", "gauge", "Whether the instance holds the Lease of the primary"),
+    ("holdfast_diverged", "gauge", "Whether a standby's WAL went another way than the primary's"),
+    ("holdfast_timeline", "gauge", "Timeline of the instance"),
+    ("holdfast_wal_position_bytes", "gauge", "Up to where the instance has WAL"),
+    ("holdfast_streaming", "gauge", "Whether a standby is being streamed to"),
+    ("holdfast_replay_lag_seconds", "gauge", "On a standby, seconds since the last replayed commit"),
+    ("holdfast_pending_restart", "gauge", "Whether a changed setting waits for a restart"),
+    ("holdfast_replication_lag_bytes", "gauge", "On the primary, bytes that a standby has not replayed yet"),
+    ("holdfast_slot_retained_bytes", "gauge", "Bytes of WAL that a replication slot holds back"),
+    ("holdfast_database_size_bytes", "gauge", "Size of a database"),
+    ("holdfast_backends", "gauge", "Sessions by state"),
+    ("holdfast_archived_total", "counter", "Segments archived since the statistics were reset"),
+    ("holdfast_archive_failed_total", "counter", "Failed attempts to archive since the statistics were reset"),
+    ("holdfast_archive_working", "gauge", "Whether the last attempt to archive succeeded"),
+    ("holdfast_archive_waiting_segments", "gauge", "Segments that wait for the archive"),
+    ("holdfast_archive_waiting_bytes", "gauge", "Bytes of WAL that wait for the archive"),
+    ("holdfast_recoverable_from_timestamp_seconds", "gauge", "The oldest moment that can be restored"),
+    ("holdfast_recoverable_to_timestamp_seconds", "gauge", "The newest moment that can be restored"),
+    ("holdfast_archive_gaps", "gauge", "Gaps in the archived WAL"),
+    ("holdfast_last_backup_timestamp_seconds", "gauge", "When the newest backup was complete"),
+    ("holdfast_last_backup_size_bytes", "gauge", "Size of the newest backup in the archive"),
+    ("holdfast_backup_running", "gauge", "Whether a backup is being taken here"),
+    ("holdfast_bootstrap_done_bytes", "gauge", "Bytes of the bootstrap's step that are done"),
+    ("holdfast_bootstrap_total_bytes", "gauge", "Bytes of the bootstrap's step"),
+];
+
+/// Samples, by the names of the table.
+#[derive(Debug)]
+struct Samples {
+    instance: String,
+    cluster: String,
+    lines: Vec<(&'static str, String)>,
+}
+
+impl Samples {
+    fn add(&mut self, name: &'static str, labels: &[(&str, &str)], value: f64) {
+        let mut line = format!("{name}{{cluster=\"{}\",instance=\"{}\"", self.cluster, self.instance);
+        for (label, text) in labels {
+            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(line, ",{label}=\"{text}\"");
+        }
+        let _ = write!(line, "}} {value}");
+        self.lines.push((name, line));
+    }
+
+    fn flag(&mut self, name: &'static str, value: bool) {
+        self.add(name, &[], f64::from(u8::from(value)));
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (name, kind, help) in TABLE {
+            let mut lines = self.lines.iter().filter(|(found, _)| found == name).peekable();
+            if lines.peek().is_some() {
+                let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            }
+            for (_, line) in lines {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+/// All metrics now.
+#[expect(clippy::cast_precision_loss, reason = "Prometheus' numbers are of this type")]
+pub async fn text(manager: &Manager) -> String {
+    let status = manager.state.status();
+    let facts = manager.state.facts();
+    let mut samples = Samples {
+        instance: manager.identity.instance.clone(),
+        cluster: manager.identity.cluster.clone(),
+        lines: vec![],
+    };
+    samples.flag("holdfast_up", facts.is_some());
+    samples.flag("holdfast_ready", status.ready);
+    samples.flag("holdfast_is_primary", status.role == Some(Role::Primary));
+    samples.flag("holdfast_lease_held", status.holds_lease);
+    samples.flag("holdfast_diverged", status.diverged);
+    samples.flag("holdfast_pending_restart", status.pending_restart);
+    if let Some(timeline) = status.timeline_id {
+        samples.add("holdfast_timeline", &[], f64::from(timeline));
+    }
+    if let Some(facts) = &facts {
+        if let Some(lsn) = facts.lsn {
+            samples.add("holdfast_wal_position_bytes", &[], lsn.as_u64() as f64);
+        }
+        if facts.role == Role::Replica {
+            samples.flag("holdfast_streaming", facts.receiving);
+            if let Some(lag) = facts.replay_lag_seconds {
+                samples.add("holdfast_replay_lag_seconds", &[], lag.max(0.0));
+            }
+        }
+        of_server(manager, facts.role, &mut samples).await;
+    }
+    if let Some(archive) = &status.archive {
+        samples.flag("holdfast_archive_working", archive.working);
+        samples.add("holdfast_archive_waiting_segments", &[], archive.waiting_segments as f64);
+        samples.add("holdfast_archive_waiting_bytes", &[], archive.waiting_bytes as f64);
+    }
+    if let Some(found) = &status.recoverability {
+        let moments = [
+            ("holdfast_recoverable_from_timestamp_seconds", found.from),
+            ("holdfast_recoverable_to_timestamp_seconds", found.to),
+            ("holdfast_last_backup_timestamp_seconds", found.last_backup.as_ref().map(|backup| backup.completed_at)),
+        ];
+        for (name, moment) in moments {
+            if let Some(moment) = moment {
+                samples.add(name, &[], moment.timestamp() as f64);
+            }
+        }
+        if let Some(size) = found.last_backup.as_ref().and_then(|backup| backup.size_bytes) {
+            samples.add("holdfast_last_backup_size_bytes", &[], size as f64);
+        }
+        samples.add("holdfast_archive_gaps", &[], found.gaps.len() as f64);
+    }
+    samples.flag("holdfast_backup_running", status.backup.as_ref().is_some_and(|run| run.stopped_at.is_none()));
+    if let Some(bootstrap) = &status.bootstrap {
+        let sizes = [
+            ("holdfast_bootstrap_done_bytes", bootstrap.done_bytes),
+            ("holdfast_bootstrap_total_bytes", bootstrap.total_bytes),
+        ];
+        for (name, bytes) in sizes {
+            if let Some(bytes) = bytes {
+                samples.add(name, &[], bytes as f64);
+            }
+        }
+    }
+    samples.text()
+}
+
+/// What only the server knows; left out when it does not answer.
+async fn of_server(manager: &Manager, role: Role, samples: &mut Samples) {
+    let labelled: [(&'static str, &str, &str); 4] = [
+        (
+            "holdfast_database_size_bytes",
+            "database",
+            "SELECT datname::text, pg_database_size(oid)::float8 FROM pg_database WHERE datallowconn",
+        ),
+        (
+            "holdfast_backends",
+            "state",
+            "SELECT coalesce(state, 'none'), count(*)::float8 FROM pg_stat_activity
+             WHERE backend_type = 'client backend' GROUP BY 1",
+        ),
+        (
+            "holdfast_slot_retained_bytes",
+            "slot",
+            "SELECT slot_name::text, pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                    ELSE pg_current_wal_lsn() END, restart_lsn)::float8
+             FROM pg_replication_slots WHERE restart_lsn IS NOT NULL",
+        ),
+        (
+            "holdfast_replication_lag_bytes",
+            "standby",
+            "SELECT application_name, pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::float8
+             FROM pg_stat_replication WHERE replay_lsn IS NOT NULL AND NOT pg_is_in_recovery()",
+        ),
+    ];
+    for (name, label, question) in labelled {
+        if name == "holdfast_replication_lag_bytes" && role != Role::Primary {
+            continue;
+        }
+        for row in manager.sql.query(question, &[]).await.unwrap_or_default() {
+            if let Some(value) = row.get::<_, Option<f64>>(1) {
+                samples.add(name, &[(label, row.get::<_, &str>(0))], value);
+            }
+        }
+    }
+    let question = "SELECT archived_count::float8, failed_count::float8 FROM pg_stat_archiver";
+    if let Some(row) = manager.sql.query(question, &[]).await.unwrap_or_default().first() {
+        samples.add("holdfast_archived_total", &[], row.get(0));
+        samples.add("holdfast_archive_failed_total", &[], row.get(1));
+    }
+}
+
+/// Names of the labels every metric carries, and the prefix of all names.
+pub const LABELS: [&str; 2] = ["cluster", "instance"];
+
+/// The port they are served on.
+pub const PORT: u16 = names::METRICS_PORT;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_follows_the_table() {
+        let mut samples = Samples { instance: "c-1".to_owned(), cluster: "c".to_owned(), lines: vec![] };
+        samples.add("holdfast_backends", &[("state", "a\"b")], 2.0);
+        samples.flag("holdfast_up", true);
+        assert_eq!(
+            samples.text(),
+            "# HELP holdfast_up Whether PostgreSQL accepts connections\n\
+             # TYPE holdfast_up gauge\n\
+             holdfast_up{cluster=\"c\",instance=\"c-1\"} 1\n\
+             # HELP holdfast_backends Sessions by state\n\
+             # TYPE holdfast_backends gauge\n\
+             holdfast_backends{cluster=\"c\",instance=\"c-1\",state=\"a\\\"b\"} 2\n"
+        );
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<&str> = TABLE.iter().map(|(name, _, _)| *name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), TABLE.len());
+    }
+}

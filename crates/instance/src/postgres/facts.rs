@@ -1,0 +1,68 @@
+//! What the server says of itself, in one question.
+
+use super::Sql;
+use crate::error::{Error, Result};
+use holdfast_kube_api::status_port::Role;
+use holdfast_pgtypes::{Lsn, TimelineId};
+
+/// What the server says of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    /// By `pg_is_in_recovery()`.
+    pub role: Role,
+    /// Its timeline, see [`holdfast_kube_api::status_port::InstanceStatus::timeline_id`].
+    pub timeline: Option<TimelineId>,
+    /// Up to where it has WAL.
+    pub lsn: Option<Lsn>,
+    /// Up to where a standby has replayed.
+    pub replayed: Option<Lsn>,
+    /// Whether a standby is being streamed to.
+    pub receiving: bool,
+    /// Whether a changed setting waits for a restart.
+    pub pending_restart: bool,
+    /// Seconds between now and the last replayed commit of a standby.
+    pub replay_lag_seconds: Option<f64>,
+}
+
+/// The timeline of a primary is in the name of the segment it writes: the control file says it only after the first
+/// checkpoint. A standby is on the highest of the timelines it received, replayed to a consistent end, or started from.
+const QUESTION: &str = "
+WITH r AS (SELECT pg_is_in_recovery() AS standby)
+SELECT r.standby,
+       CASE WHEN r.standby
+            THEN greatest((SELECT received_tli FROM pg_stat_wal_receiver),
+                          (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
+                          (SELECT timeline_id FROM pg_control_checkpoint()))::bigint
+       END,
+       CASE WHEN NOT r.standby THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END,
+       CASE WHEN r.standby THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
+            ELSE pg_current_wal_lsn() END::text,
+       CASE WHEN r.standby THEN pg_last_wal_replay_lsn() END::text,
+       coalesce((SELECT status = 'streaming' FROM pg_stat_wal_receiver), false),
+       EXISTS (SELECT FROM pg_settings WHERE pending_restart),
+       CASE WHEN r.standby THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8 END
+FROM r";
+
+/// Asks the server.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn read(sql: &Sql) -> Result<Facts> {
+    let rows = sql.query(QUESTION, &[]).await?;
+    let row = rows.first().ok_or_else(|| Error::retry("PostgreSQL gave no row about itself"))?;
+    let standby: bool = row.get(0);
+    let lsn = |column: usize| row.get::<_, Option<String>>(column).and_then(|text| text.parse().ok());
+    let timeline = match row.get::<_, Option<String>>(2) {
+        Some(digits) => TimelineId::from_hex(&digits).ok(),
+        None => row.get::<_, Option<i64>>(1).and_then(|number| u32::try_from(number).ok()).and_then(TimelineId::new),
+    };
+    Ok(Facts {
+        role: if standby { Role::Replica } else { Role::Primary },
+        timeline,
+        lsn: lsn(3),
+        replayed: lsn(4),
+        receiving: row.get(5),
+        pending_restart: row.get(6),
+        replay_lag_seconds: row.get(7),
+    })
+}

@@ -1,0 +1,124 @@
+//! The server as a child of the manager.
+//!
+//! A task waits for its end and says so through a channel, so that whoever looks sees at once whether it runs. Signals go
+//! to it only while it has not been waited for: its number cannot be another process's then.
+
+use super::Programs;
+use crate::error::{Error, Result};
+use crate::identity::Places;
+use rustix::process::{Pid, Signal};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::process::ChildStderr;
+use tokio::sync::watch;
+
+/// How to stop the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopMode {
+    /// Roll back, checkpoint, archive and stream everything (`SIGINT`).
+    Fast,
+    /// At once, as after a crash (`SIGQUIT`).
+    Immediate,
+}
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit(pub ExitStatus);
+
+/// A running server.
+#[derive(Debug, Clone)]
+pub struct Postmaster {
+    pid: Arc<Mutex<Option<Pid>>>,
+    exit: watch::Receiver<Option<Exit>>,
+}
+
+impl Postmaster {
+    /// Starts the server over the data directory with these further settings, and gives what it writes to stderr.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn start(programs: &Programs, places: &Places, settings: &[(&str, String)]) -> Result<(Self, ChildStderr)> {
+        let mut command = programs.command("postgres");
+        command.arg("-D").arg(&places.pgdata);
+        for (name, value) in settings {
+            command.arg("-c").arg(format!("{name}={value}"));
+        }
+        // The server must live on when the manager's handle goes: it is ended by signals only.
+        command.kill_on_drop(false).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // A group of its own: what ends the manager's group must not end the server in disorder.
+        command.process_group(0);
+        let mut child = command.spawn().map_err(|error| Error::retry(format!("cannot run postgres: {error}")))?;
+        let number = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let stderr = child.stderr.take().ok_or_else(|| Error::retry("the server has no stderr"))?;
+        let pid = Arc::new(Mutex::new(number));
+        let (sender, exit) = watch::channel(None);
+        let reaped = Arc::clone(&pid);
+        tokio::spawn(async move {
+            let status = child.wait().await;
+            *reaped.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            if let Ok(status) = status {
+                sender.send_replace(Some(Exit(status)));
+            }
+        });
+        Ok((Self { pid, exit }, stderr))
+    }
+
+    /// How it ended, if it did.
+    pub fn exited(&self) -> Option<Exit> {
+        match self.exit.has_changed() {
+            // The task that waits is gone: so is the server.
+            Err(_) => Some(self.exit.borrow().unwrap_or(Exit(ExitStatus::default()))),
+            Ok(_) => *self.exit.borrow(),
+        }
+    }
+
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        let pid = *self.pid.lock().unwrap_or_else(PoisonError::into_inner);
+        pid.and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok())
+    }
+
+    /// Sends it a signal, if it runs.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.pid.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pid) = *pid
+            && let Err(errno) = rustix::process::kill_process(pid, signal)
+        {
+            tracing::warn!(?signal, %errno, "the server could not be signalled");
+        }
+    }
+
+    /// Makes it read its settings again.
+    pub fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    /// Begins to stop it.
+    pub fn stop(&self, mode: StopMode) {
+        self.signal(match mode {
+            StopMode::Fast => Signal::INT,
+            StopMode::Immediate => Signal::QUIT,
+        });
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        match exit.wait_for(Option::is_some).await {
+            Ok(exit) => exit.unwrap_or(Exit(ExitStatus::default())),
+            Err(_) => Exit(ExitStatus::default()),
+        }
+    }
+
+    /// Stops it in an orderly way, and at once when that takes longer than the limit.
+    pub async fn stop_within(&self, limit: Duration) -> Exit {
+        self.stop(StopMode::Fast);
+        if let Ok(exit) = tokio::time::timeout(limit, self.ended()).await {
+            return exit;
+        }
+        tracing::warn!(seconds = limit.as_secs(), "the server did not stop in time and is stopped at once");
+        self.stop(StopMode::Immediate);
+        self.ended().await
+    }
+}

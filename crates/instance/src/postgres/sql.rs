@@ -1,0 +1,114 @@
+//! The manager's connection to its server, over the Unix socket.
+//!
+//! It is opened when it is needed and kept. Nothing may hang on it: every call has a time limit, and a call that failed
+//! drops the connection, so that the next one begins anew.
+
+use crate::error::{Error, Result};
+use crate::identity::Places;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, NoTls, Row};
+
+/// Of the quick questions the manager asks.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// The connection.
+#[derive(Debug)]
+pub struct Sql {
+    places: Places,
+    client: Mutex<Option<Client>>,
+}
+
+impl Sql {
+    /// A connection that is opened when it is needed.
+    pub fn new(places: &Places) -> Self {
+        Self { places: places.clone(), client: Mutex::new(None) }
+    }
+
+    /// Opens a connection of its own to a database, as superuser.
+    ///
+    /// # Errors
+    /// When the server does not accept it.
+    pub async fn connect(places: &Places, database: &str) -> Result<Client> {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host_path(&places.sockets)
+            .port(places.port)
+            .user("postgres")
+            .dbname(database)
+            .application_name("holdfast-instance")
+            .connect_timeout(LIMIT);
+        let opening = tokio::time::timeout(LIMIT, config.connect(NoTls));
+        let (client, connection) = opening
+            .await
+            .map_err(|_| Error::retry("PostgreSQL does not answer"))?
+            .map_err(|error| of_server(&error))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to PostgreSQL ended");
+            }
+        });
+        // Commits of the manager must not wait for a standby, nor its statements for a user's setting.
+        client
+            .batch_execute(
+                "SET synchronous_commit = local; SET statement_timeout = 0; SET lock_timeout = 0; \
+                 SET idle_in_transaction_session_timeout = 0; SET search_path = pg_catalog; SET datestyle = 'ISO, MDY'",
+            )
+            .await
+            .map_err(|error| of_server(&error))?;
+        Ok(client)
+    }
+
+    /// Rows of a statement.
+    ///
+    /// # Errors
+    /// When the server does not answer within some seconds, or with an error.
+    pub async fn query(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
+        let mut client = self.client.lock().await;
+        let open = match client.take().filter(|client| !client.is_closed()) {
+            Some(open) => open,
+            None => Self::connect(&self.places, "postgres").await?,
+        };
+        match tokio::time::timeout(LIMIT, open.query(statement, parameters)).await {
+            Ok(Ok(rows)) => {
+                *client = Some(open);
+                Ok(rows)
+            }
+            Ok(Err(error)) => {
+                if !open.is_closed() {
+                    *client = Some(open);
+                }
+                Err(of_server(&error))
+            }
+            Err(_) => Err(Error::retry("PostgreSQL does not answer within 5 s")),
+        }
+    }
+
+    /// Drops the connection: the server is about to be stopped.
+    pub async fn close(&self) {
+        self.client.lock().await.take();
+    }
+}
+
+/// What the server, or the way to it, said.
+pub(crate) fn of_server(error: &tokio_postgres::Error) -> Error {
+    match error.as_db_error() {
+        Some(said) => {
+            let mut text = format!("PostgreSQL: {}", said.message());
+            if let Some(detail) = said.detail() {
+                text.push_str(": ");
+                text.push_str(detail);
+            }
+            let error = Error::retry(text);
+            match said.hint() {
+                Some(hint) => error.hint(hint),
+                None => error,
+            }
+        }
+        None => {
+            let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            Error::retry(format!("the connection to PostgreSQL failed: {error}{cause}"))
+        }
+    }
+}

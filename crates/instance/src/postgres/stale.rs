@@ -1,0 +1,50 @@
+//! A postmaster that outlived its manager.
+//!
+//! In a pod nothing outlives PID 1. Outside of one, and where somebody killed the manager alone, the old postmaster still
+//! writes into the directory: it is ended before anything else happens there. A `postmaster.pid` without its postmaster is
+//! removed, since its number may be another process's in this container by now, and PostgreSQL would refuse to start.
+
+use crate::error::{Error, Result};
+use rustix::process::{Pid, Signal};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A postmaster that got `SIGQUIT` ends within moments; its children too.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Ends a postmaster of this data directory that is not this manager's, and removes what it leaves.
+///
+/// # Errors
+/// When it does not end.
+pub async fn end_leftover(pgdata: &Path) -> Result<()> {
+    let file = pgdata.join("postmaster.pid");
+    let Ok(text) = fs::read_to_string(&file) else { return Ok(()) };
+    let pid = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok());
+    if let Some(pid) = pid.and_then(|pid| Pid::from_raw(pid.abs()))
+        && works_in(pid, pgdata)
+    {
+        tracing::warn!(pid = pid.as_raw_nonzero().get(), "a postmaster outlived its manager and is stopped");
+        // The number was just seen to be a server in this directory.
+        drop(rustix::process::kill_process(pid, Signal::QUIT));
+        let started = Instant::now();
+        while works_in(pid, pgdata) {
+            if started.elapsed() > LIMIT {
+                return Err(Error::retry(format!("process {} does not end", pid.as_raw_nonzero()))
+                    .doing("stopping a postmaster that outlived its manager"));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    match fs::remove_file(&file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", &file, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a process is a server in this data directory, where every server's working directory is.
+fn works_in(pid: Pid, pgdata: &Path) -> bool {
+    let process = Path::new("/proc").join(pid.as_raw_nonzero().to_string());
+    let server = fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim().starts_with("postgres"));
+    server && fs::read_link(process.join("cwd")).ok() == fs::canonicalize(pgdata).ok()
+}

@@ -1,0 +1,290 @@
+//! Holdfast's configuration for an archive, from CloudNativePG's fields. Pure.
+//!
+//! What Secrets hold is a parameter ([`Material`]); [`wanted`] says which of them are read. Certificates and key material
+//! become files of their own beside the configuration, which holds the credentials and is readable to its owner only.
+
+use holdfast_kube_api::cluster::BarmanObjectStore;
+use k8s_openapi::api::core::v1::SecretKeySelector;
+use std::path::{Path, PathBuf};
+
+/// What an archive's Secrets hold.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Material {
+    /// The access key.
+    pub access_key_id: Option<String>,
+    /// Its secret.
+    pub secret_access_key: Option<String>,
+    /// The token of a session.
+    pub session_token: Option<String>,
+    /// The region.
+    pub region: Option<String>,
+    /// Certificates to trust.
+    pub endpoint_ca: Option<Vec<u8>>,
+    /// A passphrase.
+    pub passphrase: Option<Vec<u8>>,
+    /// 32 bytes of key.
+    pub key: Option<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Material {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Material(***)")
+    }
+}
+
+/// One value of [`Material`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Item {
+    /// [`Material::access_key_id`]
+    AccessKeyId,
+    /// [`Material::secret_access_key`]
+    SecretAccessKey,
+    /// [`Material::session_token`]
+    SessionToken,
+    /// [`Material::region`]
+    Region,
+    /// [`Material::endpoint_ca`]
+    EndpointCa,
+    /// [`Material::passphrase`]
+    Passphrase,
+    /// [`Material::key`]
+    Key,
+}
+
+impl Material {
+    /// Puts what a Secret held in its place. Line ends around credentials are no part of them.
+    pub fn put(&mut self, item: Item, value: Vec<u8>) {
+        let text = || Some(String::from_utf8_lossy(&value).trim().to_owned());
+        match item {
+            Item::AccessKeyId => self.access_key_id = text(),
+            Item::SecretAccessKey => self.secret_access_key = text(),
+            Item::SessionToken => self.session_token = text(),
+            Item::Region => self.region = text(),
+            Item::EndpointCa => self.endpoint_ca = Some(value),
+            Item::Passphrase => self.passphrase = Some(value),
+            Item::Key => self.key = Some(value),
+        }
+    }
+}
+
+/// The keys of Secrets that an archive's configuration needs.
+pub fn wanted(store: &BarmanObjectStore) -> Vec<(Item, SecretKeySelector)> {
+    let mut wanted = Vec::new();
+    let mut want = |item: Item, selector: &Option<SecretKeySelector>| {
+        if let Some(selector) = selector {
+            wanted.push((item, selector.clone()));
+        }
+    };
+    if let Some(credentials) = &store.s3_credentials {
+        if credentials.inherit_from_iam_role != Some(true) {
+            want(Item::AccessKeyId, &credentials.access_key_id);
+            want(Item::SecretAccessKey, &credentials.secret_access_key);
+            want(Item::SessionToken, &credentials.session_token);
+        }
+        want(Item::Region, &credentials.region);
+    }
+    want(Item::EndpointCa, &store.endpoint_ca);
+    if let Some(encryption) = &store.encryption {
+        want(Item::Passphrase, &encryption.passphrase);
+        want(Item::Key, &encryption.key);
+    }
+    wanted
+}
+
+/// What is archived, by whom, and where its files lie.
+#[derive(Debug, Clone, Copy)]
+pub struct Archive<'a> {
+    /// The object store.
+    pub store: &'a BarmanObjectStore,
+    /// What its Secrets hold.
+    pub material: &'a Material,
+    /// Name of the archive unless the store names another.
+    pub name: &'a str,
+    /// Who may write there; nobody says so of an archive that is only read.
+    pub owner: Option<&'a str>,
+    /// The configuration file.
+    pub config: &'a Path,
+    /// The data directory.
+    pub pgdata: &'a Path,
+    /// How to connect to PostgreSQL.
+    pub connection: &'a str,
+    /// Where WAL waits.
+    pub spool: &'a Path,
+}
+
+/// A file to write: where, and what.
+pub type GeneratedFile = (PathBuf, Vec<u8>);
+
+/// The configuration and the files it names, the configuration last.
+pub fn files(archive: &Archive<'_>) -> Vec<GeneratedFile> {
+    let Archive { store, material, name, owner, config, pgdata, connection, spool } = *archive;
+    let mut files = Vec::new();
+    let mut beside = |suffix: &str, content: &[u8]| {
+        let path = config.with_extension(suffix);
+        files.push((path.clone(), content.to_vec()));
+        path.display().to_string()
+    };
+    let mut repo = toml::Table::new();
+    let mut set = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            repo.insert(key.to_owned(), toml::Value::String(value));
+        }
+    };
+    set("url", Some(store.destination_path.trim_end_matches('/').to_owned()));
+    set("endpoint", store.endpoint_url.clone());
+    set("region", material.region.clone());
+    set("access_key_id", material.access_key_id.clone());
+    set("secret_access_key", material.secret_access_key.clone());
+    set("session_token", material.session_token.clone());
+    set("ca_file", material.endpoint_ca.as_ref().map(|ca| beside("ca.crt", ca)));
+    set("sse", server_side_encryption(store));
+    let encryption = match (&material.passphrase, &material.key) {
+        (Some(passphrase), _) => table([("passphrase_file", toml::Value::String(beside("passphrase", passphrase)))]),
+        (None, Some(key)) => table([("key_file", toml::Value::String(beside("key", key)))]),
+        (None, None) => toml::Value::String("none".to_owned()),
+    };
+    repo.insert("encryption".to_owned(), encryption);
+    if !store.tags.is_empty() {
+        let tags = store.tags.iter().map(|(key, value)| (key.clone(), toml::Value::String(value.clone())));
+        repo.insert("tags".to_owned(), toml::Value::Table(tags.collect()));
+    }
+
+    let text = |value: String| toml::Value::String(value);
+    let mut cluster = toml::Table::new();
+    cluster.insert("name".to_owned(), text(store.server_name.clone().unwrap_or_else(|| name.to_owned())));
+    cluster.insert("pgdata".to_owned(), text(pgdata.display().to_string()));
+    cluster.insert("connection".to_owned(), text(connection.to_owned()));
+    if let Some(owner) = owner {
+        cluster.insert("owner".to_owned(), text(owner.to_owned()));
+    }
+
+    let mut backup = toml::Table::new();
+    // A checkpoint spread over minutes would be most of the time of a small backup.
+    let immediate = store.data.as_ref().and_then(|data| data.immediate_checkpoint).unwrap_or(true);
+    backup.insert("start_fast".to_owned(), toml::Value::Boolean(immediate));
+    // The archiver may have to catch up; the operator gives up on a backup that does not get on.
+    backup.insert("archive_timeout".to_owned(), text("30min".to_owned()));
+    let data = store.data.as_ref();
+    if let Some(compression) = data.and_then(|data| compression(data.compression.as_deref())) {
+        backup.insert("compression".to_owned(), text(compression));
+    }
+    if let Some(jobs) = data.and_then(|data| data.jobs).filter(|jobs| *jobs > 0) {
+        backup.insert("jobs".to_owned(), toml::Value::Integer(jobs.into()));
+    }
+
+    let mut wal = toml::Table::new();
+    wal.insert("spool".to_owned(), text(spool.display().to_string()));
+    let options = store.wal.as_ref();
+    if let Some(compression) = options.and_then(|wal| compression(wal.compression.as_deref())) {
+        wal.insert("compression".to_owned(), text(compression));
+    }
+    if let Some(parallel) = options.and_then(|wal| wal.max_parallel).filter(|parallel| *parallel > 0) {
+        let parallel = i64::from(parallel.min(256));
+        wal.insert("push_ahead".to_owned(), toml::Value::Integer(parallel));
+        wal.insert("prefetch".to_owned(), toml::Value::Integer(parallel));
+    }
+
+    let mut whole = toml::Table::new();
+    whole.insert("cluster".to_owned(), toml::Value::Table(cluster));
+    whole.insert("repo".to_owned(), toml::Value::Array(vec![toml::Value::Table(repo)]));
+    whole.insert("backup".to_owned(), toml::Value::Table(backup));
+    whole.insert("wal".to_owned(), toml::Value::Table(wal));
+    let content =
+        format!("# Written by Holdfast's instance manager from spec.backup of the Cluster and its Secrets.\n{whole}");
+    files.push((config.to_owned(), content.into_bytes()));
+    files
+}
+
+fn table<const N: usize>(entries: [(&str, toml::Value); N]) -> toml::Value {
+    toml::Value::Table(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+}
+
+/// Barman knows codecs that Holdfast does not; those get Holdfast's default. The validation says so.
+fn compression(written: Option<&str>) -> Option<String> {
+    written.filter(|codec| matches!(*codec, "zstd" | "lz4" | "gzip" | "none")).map(str::to_owned)
+}
+
+/// One setting for all objects: what data says, else what WAL says.
+fn server_side_encryption(store: &BarmanObjectStore) -> Option<String> {
+    let data = store.data.as_ref().and_then(|data| data.encryption.as_deref());
+    let wal = store.wal.as_ref().and_then(|wal| wal.encryption.as_deref());
+    match data.or(wal) {
+        Some("AES256") => Some("s3".to_owned()),
+        Some("aws:kms") => Some("kms".to_owned()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
+    use super::*;
+    use serde_json::json;
+
+    fn example() -> BarmanObjectStore {
+        serde_json::from_value(json!({
+            "destinationPath": "s3://backups/prod/",
+            "endpointURL": "http://s3.example:9000",
+            "endpointCA": {"name": "ca", "key": "ca.crt"},
+            "s3Credentials": {
+                "accessKeyId": {"name": "s3", "key": "id"},
+                "secretAccessKey": {"name": "s3", "key": "secret"},
+                "region": {"name": "s3", "key": "region"}
+            },
+            "wal": {"compression": "gzip", "maxParallel": 4, "encryption": "AES256"},
+            "data": {"compression": "bzip2", "jobs": 2},
+            "tags": {"team": "db"},
+            "encryption": {"passphrase": {"name": "secret", "key": "p"}}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_whole_configuration() {
+        let store = example();
+        let mut material = Material::default();
+        for (item, selector) in wanted(&store) {
+            material.put(item, format!("{}/{}\n", selector.name, selector.key).into_bytes());
+        }
+        let files = files(&Archive {
+            store: &store,
+            material: &material,
+            name: "main",
+            owner: Some("ns/main/uid"),
+            config: Path::new("/controller/holdfast.toml"),
+            pgdata: Path::new("/data/pgdata"),
+            connection: "host=/run user=postgres",
+            spool: Path::new("/data/spool"),
+        });
+        let names: Vec<String> = files.iter().map(|(path, _)| path.display().to_string()).collect();
+        assert_eq!(
+            names,
+            ["/controller/holdfast.ca.crt", "/controller/holdfast.passphrase", "/controller/holdfast.toml"]
+        );
+        let text = String::from_utf8(files.last().unwrap().1.clone()).unwrap();
+        let table: toml::Table = text.parse().unwrap();
+        assert_eq!(
+            serde_json::to_value(&table).unwrap(),
+            json!({
+                "cluster": {"name": "main", "pgdata": "/data/pgdata", "connection": "host=/run user=postgres",
+                            "owner": "ns/main/uid"},
+                "repo": [{"url": "s3://backups/prod", "endpoint": "http://s3.example:9000", "region": "s3/region",
+                          "access_key_id": "s3/id", "secret_access_key": "s3/secret",
+                          "ca_file": "/controller/holdfast.ca.crt", "sse": "s3",
+                          "encryption": {"passphrase_file": "/controller/holdfast.passphrase"},
+                          "tags": {"team": "db"}}],
+                "backup": {"start_fast": true, "archive_timeout": "30min", "jobs": 2},
+                "wal": {"spool": "/data/spool", "compression": "gzip", "push_ahead": 4, "prefetch": 4},
+            })
+        );
+    }
+
+    #[test]
+    fn an_inherited_role_reads_no_credentials() {
+        let mut store = example();
+        store.s3_credentials.as_mut().unwrap().inherit_from_iam_role = Some(true);
+        store.encryption = None;
+        let items: Vec<Item> = wanted(&store).into_iter().map(|(item, _)| item).collect();
+        assert_eq!(items, [Item::Region, Item::EndpointCa]);
+    }
+}

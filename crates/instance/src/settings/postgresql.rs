@@ -1,0 +1,186 @@
+//! `postgresql.conf`. Pure.
+//!
+//! The text is the same whether the instance is primary or standby: `standby.signal` alone decides, so a promotion and a
+//! demotion change no file. Settings that high availability and archiving rest on come last and cannot be overridden.
+
+use super::wire::Wire;
+use super::{connection_value, quoted};
+use crate::identity::Places;
+use holdfast_kube_api::cluster::ClusterSpec;
+use holdfast_kube_api::names;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// `log_line_prefix`: fields between characters that no name holds. See [`crate::logs`].
+pub const LOG_LINE_PREFIX: &str = "\u{1e}%m\u{1f}%p\u{1f}%e\u{1f}%b\u{1f}%u\u{1f}%d\u{1f}%a\u{1f}";
+
+/// Settings that are ours alone: what a Cluster says of them is not used. `postgresql.auto.conf` may not hold them either.
+pub const OWNED: &[&str] = &[
+    "allow_system_table_mods",
+    "archive_cleanup_command",
+    "archive_command",
+    "archive_library",
+    "archive_mode",
+    "bonjour",
+    "cluster_name",
+    "config_file",
+    "data_directory",
+    "external_pid_file",
+    "full_page_writes",
+    "hba_file",
+    "hot_standby",
+    "ident_file",
+    "lc_messages",
+    "listen_addresses",
+    "log_destination",
+    "log_line_prefix",
+    "logging_collector",
+    "port",
+    "primary_conninfo",
+    "primary_slot_name",
+    "promote_trigger_file",
+    "recovery_end_command",
+    "recovery_min_apply_delay",
+    "recovery_target",
+    "recovery_target_action",
+    "recovery_target_inclusive",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_timeline",
+    "recovery_target_xid",
+    "restart_after_crash",
+    "restore_command",
+    "ssl",
+    "ssl_ca_file",
+    "ssl_cert_file",
+    "ssl_crl_dir",
+    "ssl_crl_file",
+    "ssl_key_file",
+    "synchronous_standby_names",
+    "syslog_facility",
+    "unix_socket_directories",
+    "unix_socket_group",
+    "unix_socket_permissions",
+    "wal_level",
+    "wal_log_hints",
+];
+
+/// Settings of ours that a Cluster may change.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("archive_timeout", "5min"),
+    ("dynamic_shared_memory_type", "posix"),
+    ("log_checkpoints", "on"),
+    ("max_parallel_workers", "32"),
+    ("max_replication_slots", "32"),
+    ("max_wal_senders", "32"),
+    ("max_worker_processes", "32"),
+    ("shared_memory_type", "mmap"),
+    ("wal_keep_size", "512MB"),
+    ("wal_receiver_timeout", "5s"),
+    // A standby looks for its primary this often: after a failover the time until it follows again.
+    ("wal_retrieve_retry_interval", "1s"),
+    ("wal_sender_timeout", "5s"),
+];
+
+/// The text of `postgresql.conf`.
+pub fn text(spec: &ClusterSpec, instance: &str, places: &Places, wire: &Wire) -> String {
+    let mut settings: BTreeMap<&str, String> =
+        DEFAULTS.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    if *wire == Wire::Tls {
+        settings
+            .extend(["ssl_max_protocol_version", "ssl_min_protocol_version"].map(|name| (name, "TLSv1.3".to_owned())));
+    }
+    let users = spec.postgresql.parameters.iter().map(|(name, value)| (name.as_str(), value.clone()));
+    settings.extend(users.filter(|(name, _)| !is_owned(name)));
+    if !spec.postgresql.shared_preload_libraries.is_empty() {
+        settings.insert("shared_preload_libraries", spec.postgresql.shared_preload_libraries.join(","));
+    }
+    let mut text = String::from(
+        "# Written by Holdfast's instance manager, again at every change of the Cluster: edit spec.postgresql there.\n",
+    );
+    for (name, value) in &settings {
+        let _ = writeln!(text, "{name} = {}", quoted(value));
+    }
+    text.push_str("\n# What replication, failover and archiving rest on.\n");
+    for (name, value) in owned(instance, places, wire) {
+        let _ = writeln!(text, "{name} = {}", quoted(&value));
+    }
+    text
+}
+
+/// Whether a setting is the manager's alone.
+pub fn is_owned(name: &str) -> bool {
+    OWNED.iter().any(|owned| owned.eq_ignore_ascii_case(name))
+}
+
+fn owned(instance: &str, places: &Places, wire: &Wire) -> Vec<(&'static str, String)> {
+    let program = places.program.display();
+    let tls = places.tls();
+    let file = |name: &str| tls.join(name).display().to_string();
+    let mut settings = vec![
+        ("archive_command", format!("{program} instance archive %p")),
+        // A standby keeps a segment until it knows it in the archive: what only it has is pushed after a failover.
+        ("archive_mode", "always".to_owned()),
+        ("cluster_name", instance.to_owned()),
+        ("full_page_writes", "on".to_owned()),
+        ("hot_standby", "on".to_owned()),
+        ("lc_messages", "C".to_owned()),
+        ("listen_addresses", "*".to_owned()),
+        ("log_destination", "stderr".to_owned()),
+        ("log_line_prefix", LOG_LINE_PREFIX.to_owned()),
+        ("logging_collector", "off".to_owned()),
+        ("port", places.port.to_string()),
+        ("primary_conninfo", primary_conninfo(instance, places, wire)),
+        ("primary_slot_name", names::replication_slot(instance)),
+        ("recovery_target_timeline", "latest".to_owned()),
+        // The manager starts it again, or hands over.
+        ("restart_after_crash", "off".to_owned()),
+        ("restore_command", format!("{program} instance restore-wal %f %p")),
+        ("unix_socket_directories", places.sockets.display().to_string()),
+        ("unix_socket_permissions", "0770".to_owned()),
+        ("wal_level", "logical".to_owned()),
+        // For pg_rewind of a cluster without page checksums.
+        ("wal_log_hints", "on".to_owned()),
+    ];
+    if *wire == Wire::Tls {
+        settings.extend([
+            ("ssl", "on".to_owned()),
+            ("ssl_ca_file", file("ca.crt")),
+            ("ssl_cert_file", file("server.crt")),
+            ("ssl_key_file", file("server.key")),
+        ]);
+    }
+    settings
+}
+
+/// How an instance connects to the primary, as libpq reads it. `application_name` is the instance.
+pub fn primary_conninfo(instance: &str, places: &Places, wire: &Wire) -> String {
+    format!("{} application_name={}", replication_connection(places, wire), connection_value(instance))
+}
+
+/// The connection without its name, for programs that set their own.
+pub fn replication_connection(places: &Places, wire: &Wire) -> String {
+    let tls = places.tls();
+    let file = |name: &str| connection_value(&tls.join(name).display().to_string());
+    let authentication = match wire {
+        Wire::Tls => format!(
+            "sslmode=verify-ca sslrootcert={} sslcert={} sslkey={}",
+            file("ca.crt"),
+            file("replication.crt"),
+            file("replication.key")
+        ),
+        Wire::Password(password) => format!("password={}", connection_value(password)),
+    };
+    format!(
+        "host={} port={} user={} dbname=postgres {authentication} \
+         connect_timeout=5 tcp_user_timeout=5000 keepalives_idle=5 keepalives_interval=2 keepalives_count=2",
+        connection_value(&places.primary_host),
+        places.port,
+        names::REPLICATION_USER,
+    )
+}
+
+#[cfg(test)]
+#[path = "postgresql_tests.rs"]
+mod tests;

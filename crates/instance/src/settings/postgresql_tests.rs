@@ -1,0 +1,90 @@
+#![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
+use super::*;
+use std::path::Path;
+
+fn spec(parameters: &[(&str, &str)]) -> ClusterSpec {
+    let mut spec = ClusterSpec::default();
+    spec.postgresql.parameters =
+        parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    spec
+}
+
+#[test]
+fn the_whole_text() {
+    let mut spec = spec(&[("shared_buffers", "256MB"), ("archive_timeout", "1min"), ("archive_mode", "off")]);
+    spec.postgresql.shared_preload_libraries = vec!["pg_stat_statements".to_owned(), "auto_explain".to_owned()];
+    let mut places = Places::of_pod("c");
+    places.wal_directory = None;
+    let expected = r"# Written by Holdfast's instance manager, again at every change of the Cluster: edit spec.postgresql there.
+archive_timeout = '1min'
+dynamic_shared_memory_type = 'posix'
+log_checkpoints = 'on'
+max_parallel_workers = '32'
+max_replication_slots = '32'
+max_wal_senders = '32'
+max_worker_processes = '32'
+shared_buffers = '256MB'
+shared_memory_type = 'mmap'
+shared_preload_libraries = 'pg_stat_statements,auto_explain'
+ssl_max_protocol_version = 'TLSv1.3'
+ssl_min_protocol_version = 'TLSv1.3'
+wal_keep_size = '512MB'
+wal_receiver_timeout = '5s'
+wal_retrieve_retry_interval = '1s'
+wal_sender_timeout = '5s'
+
+# What replication, failover and archiving rest on.
+archive_command = '/controller/holdfast instance archive %p'
+archive_mode = 'always'
+cluster_name = 'c-2'
+full_page_writes = 'on'
+hot_standby = 'on'
+lc_messages = 'C'
+listen_addresses = '*'
+log_destination = 'stderr'
+log_line_prefix = 'RS%mUS%pUS%eUS%bUS%uUS%dUS%aUS'
+logging_collector = 'off'
+port = '5432'
+primary_conninfo = 'host=''c-rw'' port=5432 user=streaming_replica dbname=postgres sslmode=verify-ca sslrootcert=''/controller/tls/ca.crt'' sslcert=''/controller/tls/replication.crt'' sslkey=''/controller/tls/replication.key'' connect_timeout=5 tcp_user_timeout=5000 keepalives_idle=5 keepalives_interval=2 keepalives_count=2 application_name=''c-2'''
+primary_slot_name = '_holdfast_c_2'
+recovery_target_timeline = 'latest'
+restart_after_crash = 'off'
+restore_command = '/controller/holdfast instance restore-wal %f %p'
+unix_socket_directories = '/controller/run'
+unix_socket_permissions = '0770'
+wal_level = 'logical'
+wal_log_hints = 'on'
+ssl = 'on'
+ssl_ca_file = '/controller/tls/ca.crt'
+ssl_cert_file = '/controller/tls/server.crt'
+ssl_key_file = '/controller/tls/server.key'
+";
+    let expected = expected.replace("RS", "\u{1e}").replace("US", "\u{1f}");
+    assert_eq!(text(&spec, "c-2", &places, &Wire::Tls), expected);
+}
+
+#[test]
+fn values_are_quoted() {
+    let text = text(&spec(&[("search_path", "\"$user\", it's\\x")]), "c-1", &Places::of_pod("c"), &Wire::Tls);
+    assert!(text.contains("search_path = '\"$user\", it''s\\\\x'\n"), "{text}");
+}
+
+#[test]
+fn owned_settings_are_in_order_and_written() {
+    assert!(OWNED.is_sorted());
+    for (name, _) in owned("c-1", &Places::below(Path::new("/x"), Path::new("/y"), 1), &Wire::Tls) {
+        assert!(is_owned(name), "{name}");
+    }
+    assert!(is_owned("Archive_Command"));
+    let first = DEFAULTS.first().unwrap().0;
+    assert!(!is_owned(first));
+}
+
+#[test]
+fn a_server_without_tls_is_not_given_any() {
+    let wire = Wire::Password("p".to_owned());
+    let text = text(&spec(&[]), "c-1", &Places::of_pod("c"), &wire);
+    assert!(!text.contains("\nssl = "), "{text}");
+    assert!(!text.contains("ssl_min_protocol_version"), "{text}");
+    assert!(text.contains("password=''p'' connect_timeout=5"), "{text}");
+}

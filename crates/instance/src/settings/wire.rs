@@ -1,0 +1,47 @@
+//! How instances speak PostgreSQL to each other: over TLS with certificates, or, where the image's PostgreSQL was built
+//! without TLS, with a password. Pure but for reading the key.
+//!
+//! A PostgreSQL without TLS can offer it to nobody, clients included. The manager says so as a warning and goes on: the
+//! password is derived from the replication user's private key, which every instance of the cluster has and nobody else,
+//! so it needs no Secret of its own and changes with the key. SCRAM never sends it; what is replicated travels in the clear.
+
+use crate::error::{Error, Result};
+use crate::identity::Places;
+use aws_lc_rs::hmac;
+
+/// What the password is derived for, so that the key serves nothing else by accident.
+const PURPOSE: &[u8] = b"holdfast replication password 1";
+
+/// How instances speak PostgreSQL to each other.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Wire {
+    /// TLS, with a certificate on both sides.
+    Tls,
+    /// This password.
+    Password(String),
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Tls => "Tls",
+            Self::Password(_) => "Password(***)",
+        })
+    }
+}
+
+impl Wire {
+    /// The way for a PostgreSQL that was built with TLS, or without.
+    ///
+    /// # Errors
+    /// When the key cannot be read.
+    pub fn choose(has_tls: bool, places: &Places) -> Result<Self> {
+        if has_tls {
+            return Ok(Self::Tls);
+        }
+        let path = places.replication_certificates.join("tls.key");
+        let key = std::fs::read(&path).map_err(|error| Error::file("read", &path, &error))?;
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
+        Ok(Self::Password(hex::encode(hmac::sign(&key, PURPOSE))))
+    }
+}

@@ -1,0 +1,14 @@
+//! The status port: mutual TLS, for the operator and for the other instances; and the socket that probes ask at.
+//!
+//! The contract is [`holdfast_kube_api::status_port`]. Certificates are read again when their files change. The operator,
+//! by its certificate's common name, may do everything; another instance may read `/status`.
+
+mod peers;
+mod probes;
+mod routes;
+mod serve;
+
+pub use peers::Peers;
+pub use probes::{Probe, ask as ask_probe};
+pub(crate) use routes::{Answer, json, refused};
+pub use serve::{serve_metrics, serve_probes, serve_status};

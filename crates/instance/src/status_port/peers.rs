@@ -1,0 +1,79 @@
+//! Asking the other instances for their status.
+//!
+//! Addresses come from the headless service's names and are kept: during an outage names may not resolve, and whether a
+//! peer answers decides whether a primary may go on.
+
+use crate::identity::Identity;
+use crate::identity::Places;
+use crate::tls;
+use holdfast_kube_api::names;
+use holdfast_kube_api::status_port::InstanceStatus;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// A status larger than this is none.
+const LARGEST: usize = 1 << 20;
+
+/// The other instances.
+#[derive(Debug)]
+pub struct Peers {
+    identity: Identity,
+    places: Places,
+    addresses: Mutex<BTreeMap<String, SocketAddr>>,
+}
+
+impl Peers {
+    /// Those of this instance's cluster.
+    pub fn new(identity: &Identity, places: &Places) -> Self {
+        Self { identity: identity.clone(), places: places.clone(), addresses: Mutex::default() }
+    }
+
+    /// Asks all of these at once; `None` for those that do not answer within the limit.
+    pub async fn ask(self: &Arc<Self>, instances: &[String], limit: Duration) -> Vec<Option<InstanceStatus>> {
+        let asking = instances.iter().map(|instance| async move {
+            match tokio::time::timeout(limit, self.status(instance)).await {
+                Ok(Ok(status)) if status.instance == *instance => Some(status),
+                Ok(Ok(_)) => None,
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, instance, "a peer does not answer");
+                    None
+                }
+                Err(_) => None,
+            }
+        });
+        futures::future::join_all(asking).await
+    }
+
+    async fn status(&self, instance: &str) -> Result<InstanceStatus, Box<dyn std::error::Error + Send + Sync>> {
+        let name =
+            format!("{instance}.{}.{}.svc", names::headless_service(&self.identity.cluster), self.identity.namespace);
+        let known = self.addresses.lock().unwrap_or_else(PoisonError::into_inner).get(instance).copied();
+        let resolving = tokio::net::lookup_host((name.as_str(), names::STATUS_PORT));
+        let address = match tokio::time::timeout(Duration::from_millis(300), resolving).await {
+            Ok(Ok(mut found)) => found.next().or(known),
+            _ => known,
+        };
+        let address = address.ok_or("its name does not resolve")?;
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).insert(instance.to_owned(), address);
+        let config = tls::peer(&self.places)?;
+        let socket = TcpStream::connect(address).await?;
+        socket.set_nodelay(true)?;
+        let stream = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name)?, socket).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let driver = tokio::spawn(connection);
+        let request = Request::get("/status").header("host", instance).body(Empty::<Bytes>::new())?;
+        let answer = sender.send_request(request).await?;
+        let body = http_body_util::Limited::new(answer.into_body(), LARGEST).collect().await?.to_bytes();
+        driver.abort();
+        Ok(serde_json::from_slice(&body)?)
+    }
+}

@@ -1,0 +1,111 @@
+//! From a request to its answer.
+
+use super::serve::Listener;
+use crate::manager::Manager;
+use crate::{backup, metrics};
+use holdfast_kube_api::names::{OPERATOR_USER, REPLICATION_USER};
+use holdfast_kube_api::status_port::{Refused, Role, WalSwitched};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
+use std::sync::Arc;
+
+/// A request's body is a few lines.
+const LARGEST: usize = 64 << 10;
+
+/// An answer.
+pub(crate) type Answer = Response<Full<Bytes>>;
+
+/// Answers one request.
+pub(super) async fn answer(manager: &Arc<Manager>, from: &Listener, request: Request<Incoming>) -> Answer {
+    match from {
+        Listener::Probes => probe(manager, request.uri().path()),
+        Listener::Metrics if request.uri().path() == "/metrics" => {
+            text(StatusCode::OK, "text/plain; version=0.0.4", metrics::text(manager).await)
+        }
+        Listener::Metrics => text(StatusCode::NOT_FOUND, "text/plain", "metrics are at /metrics\n".to_owned()),
+        Listener::Status(client) => {
+            let reads = request.method() == Method::GET && request.uri().path() == "/status";
+            match client.as_deref() {
+                Some(OPERATOR_USER) => {}
+                Some(REPLICATION_USER) if reads => {}
+                Some(name) => {
+                    return refused(
+                        StatusCode::FORBIDDEN,
+                        &format!("the certificate of {name} does not allow this"),
+                        None,
+                    );
+                }
+                None => return refused(StatusCode::FORBIDDEN, "the certificate has no common name", None),
+            }
+            status_port(manager, request).await
+        }
+    }
+}
+
+async fn status_port(manager: &Arc<Manager>, request: Request<Incoming>) -> Answer {
+    let (head, body) = request.into_parts();
+    let path: Vec<&str> = head.uri.path().split('/').filter(|part| !part.is_empty()).collect();
+    let body = match Limited::new(body, LARGEST).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return refused(StatusCode::BAD_REQUEST, &error.to_string(), None),
+    };
+    match (&head.method, path.as_slice()) {
+        (&Method::GET, ["status"]) => {
+            manager.refresh_facts().await;
+            json(StatusCode::OK, &manager.state.status())
+        }
+        (&Method::PUT, ["backups", uid]) => backup::put(manager, uid, &body).await,
+        (&Method::GET, ["backups", uid]) => backup::get(manager, uid),
+        (&Method::DELETE, ["backups", uid]) => backup::delete(manager, uid).await,
+        (&Method::POST, ["wal", "switch"]) => switch_wal(manager).await,
+        (&Method::POST, ["restart"]) => {
+            manager.request_restart();
+            text(StatusCode::ACCEPTED, "text/plain", String::new())
+        }
+        _ => refused(StatusCode::NOT_FOUND, "there is nothing at this path", None),
+    }
+}
+
+fn probe(manager: &Manager, path: &str) -> Answer {
+    let no = |why: String| text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", why);
+    match path {
+        "/startup" | "/liveness" => text(StatusCode::OK, "text/plain", "the instance manager answers\n".to_owned()),
+        "/readiness" if manager.state.ready() => text(StatusCode::OK, "text/plain", "ready\n".to_owned()),
+        "/readiness" => no(format!("not ready: {}\n", manager.state.status().message)),
+        _ => text(StatusCode::NOT_FOUND, "text/plain", "no such probe\n".to_owned()),
+    }
+}
+
+/// Leaves the current segment even where nothing was written since the last switch: a restore point is a record.
+async fn switch_wal(manager: &Manager) -> Answer {
+    if manager.state.facts().is_none_or(|facts| facts.role != Role::Primary) {
+        return refused(StatusCode::CONFLICT, "this instance is not the primary", None);
+    }
+    let statement = "SELECT pg_create_restore_point('holdfast switch') IS NOT NULL, pg_switch_wal()::text";
+    match manager.sql.query(statement, &[]).await {
+        Ok(rows) => {
+            let lsn = rows.first().map(|row| row.get(1)).unwrap_or_default();
+            json(StatusCode::OK, &WalSwitched { lsn })
+        }
+        Err(error) => refused(StatusCode::SERVICE_UNAVAILABLE, &error.what, error.hint),
+    }
+}
+
+/// A JSON answer.
+pub(crate) fn json<T: Serialize>(code: StatusCode, value: &T) -> Answer {
+    text(code, "application/json", serde_json::to_string(value).unwrap_or_default())
+}
+
+/// Why a request is not carried out.
+pub(crate) fn refused(code: StatusCode, error: &str, hint: Option<String>) -> Answer {
+    json(code, &Refused { error: error.to_owned(), hint })
+}
+
+fn text(code: StatusCode, kind: &'static str, body: String) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = code;
+    answer.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static(kind));
+    answer
+}

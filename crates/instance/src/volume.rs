@@ -1,0 +1,285 @@
+//! What is on the data volume, and the record that says how far it was filled.
+//!
+//! `holdfast-instance.json` beside the data directory says which cluster the volume belongs to and whether its data
+//! directory is whole. It is written before the first byte of a data directory and again after the last one was synced,
+//! each time aside and renamed. So a kill at any moment of `initdb`, a copy or a recovery leaves a record that says
+//! "begun", and a directory under it is never taken for a whole one. A volume made from a snapshot carries the record of
+//! the cluster it was taken from, by whose uid it is known.
+
+use crate::error::{Error, Result};
+use crate::identity::Places;
+use holdfast_pgtypes::ControlFile;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Name of the record.
+const RECORD: &str = "holdfast-instance.json";
+/// Version of its format.
+const VERSION: u32 = 1;
+/// A torn read of `pg_control` is read again this often; the server writes it in one call.
+const READS: usize = 5;
+
+/// What fills a data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Filling {
+    /// `initdb`.
+    Initdb,
+    /// A restore from an archive.
+    Recovery,
+    /// A volume snapshot that recovery continues from.
+    Snapshot,
+    /// A copy of the primary.
+    Join,
+    /// `pg_rewind`; the directory was whole before, and is not in the middle of it.
+    Rewind,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Progress {
+    /// Files are being written: begin again, or let the restore go on where it was.
+    Begun,
+    /// The files are there and recovery runs: start it again.
+    Recovering,
+    /// Everything is done but the claim on the archive.
+    Claiming,
+    /// The directory is whole.
+    Complete,
+}
+
+/// The record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    version: u32,
+    /// Uid of the `Cluster`.
+    pub cluster_uid: String,
+    /// The instance.
+    pub instance: String,
+    /// What filled the directory.
+    pub filling: Filling,
+    /// How far it is.
+    pub progress: Progress,
+}
+
+impl Record {
+    /// A record of this cluster's instance.
+    pub fn new(cluster_uid: &str, instance: &str, filling: Filling, progress: Progress) -> Self {
+        Self { version: VERSION, cluster_uid: cluster_uid.to_owned(), instance: instance.to_owned(), filling, progress }
+    }
+}
+
+/// What is on the volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The record, if there is one.
+    pub record: Option<Record>,
+    /// The control file, if there is one.
+    pub control: Option<Box<ControlFile>>,
+    /// Whether `standby.signal` is there.
+    pub standby_signal: bool,
+    /// Whether anything is in the data directory.
+    pub has_files: bool,
+}
+
+/// Looks at the volume.
+///
+/// # Errors
+/// When something there cannot be read, or the control file is damaged.
+pub fn look(places: &Places) -> Result<Found> {
+    let record = read_record(&places.data_mount)?;
+    let has_files = match fs::read_dir(&places.pgdata) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        Err(error) => return Err(Error::file("list", &places.pgdata, &error)),
+    };
+    Ok(Found {
+        // While a restore is under way there is no control file, and one that is damaged is none to go by.
+        control: control(&places.pgdata)?.map(Box::new),
+        record,
+        standby_signal: places.pgdata.join("standby.signal").exists(),
+        has_files,
+    })
+}
+
+/// Reads `pg_control`; `None` when there is none.
+///
+/// # Errors
+/// When it cannot be read or is damaged.
+pub fn control(pgdata: &Path) -> Result<Option<ControlFile>> {
+    let path = pgdata.join(ControlFile::PATH);
+    let mut last = None;
+    for _ in 0..READS {
+        match fs::read(&path) {
+            Ok(bytes) => match ControlFile::parse(&bytes) {
+                Ok(control) => return Ok(Some(control)),
+                Err(error) => last = Some(error),
+            },
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+            Err(error) => return Err(Error::file("read", &path, &error)),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let why = last.map(|error| error.to_string()).unwrap_or_default();
+    Err(Error::stuck(why)
+        .doing(format!("reading {}", path.display()))
+        .hint("the data directory is damaged: delete the instance's pod and volume claim, and it is copied anew"))
+}
+
+fn read_record(mount: &Path) -> Result<Option<Record>> {
+    let path = mount.join(RECORD);
+    match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            Error::stuck(format!("{} does not parse: {error}", path.display()))
+                .doing("looking at the data volume")
+                .hint("it was written by another version of Holdfast, or damaged; the data directory was not touched")
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file("read", &path, &error)),
+    }
+}
+
+/// Writes the record durably.
+///
+/// # Errors
+/// When the volume cannot be written.
+pub fn write_record(mount: &Path, record: &Record) -> Result<()> {
+    let text = serde_json::to_vec_pretty(record).map_err(|error| Error::retry(error.to_string()))?;
+    write_durably(&mount.join(RECORD), &text, 0o600)
+}
+
+/// Writes a file aside, syncs it, gives it its name and syncs the directory.
+///
+/// # Errors
+/// When any of that fails.
+pub fn write_durably(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let failed = |error: std::io::Error| Error::file("write", path, &error);
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    let aside = PathBuf::from(aside);
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let mut file = File::options().write(true).create_new(true).mode(mode).open(&aside).map_err(failed)?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(failed)?;
+    fs::rename(&aside, path).map_err(failed)?;
+    let parent = path.parent().unwrap_or(Path::new("."));
+    File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)
+}
+
+/// Writes a generated file when its content differs; says whether it did.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub fn write_if_changed(path: &Path, content: &[u8], mode: u32) -> Result<bool> {
+    match fs::read(path) {
+        Ok(found) if found == content => Ok(false),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file("read", path, &error)),
+        _ => write_durably(path, content, mode).map(|()| true),
+    }
+}
+
+/// Everything written to the file system of this directory is on its disk.
+///
+/// # Errors
+/// When the disk says so.
+pub fn sync_file_system(directory: &Path) -> Result<()> {
+    let file = File::open(directory).map_err(|error| Error::file("open", directory, &error))?;
+    rustix::fs::syncfs(&file).map_err(|errno| Error::system(&format!("sync {}", directory.display()), errno))
+}
+
+/// Removes what an unfinished filling left: the data directory and what is in `pg_wal`'s own volume.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn empty(places: &Places) -> Result<()> {
+    remove_tree(&places.pgdata)?;
+    if let Some(wal) = &places.wal_directory {
+        remove_tree(wal)?;
+    }
+    remove_tree(&places.spool())
+}
+
+fn remove_tree(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file("remove", path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Held while the manager runs, so that two never work on one volume.
+#[derive(Debug)]
+pub struct VolumeLock {
+    _file: File,
+}
+
+impl VolumeLock {
+    /// Takes the lock; `None` when another process has it.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn take(mount: &Path) -> Result<Option<Self>> {
+        let path = mount.join("holdfast-instance.lock");
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|error| Error::file("open", &path, &error))?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(Error::system(&format!("lock {}", path.display()), errno)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
+    use super::*;
+
+    #[test]
+    fn the_record_survives_and_an_unknown_one_is_not_guessed_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places::below(folder.path(), Path::new("/x"), 1);
+        fs::create_dir_all(&places.pgdata).unwrap();
+        assert_eq!(
+            look(&places).unwrap(),
+            Found { record: None, control: None, standby_signal: false, has_files: false }
+        );
+        let record = Record::new("uid", "c-1", Filling::Initdb, Progress::Begun);
+        write_record(&places.data_mount, &record).unwrap();
+        fs::write(places.pgdata.join("PG_VERSION"), "18").unwrap();
+        let found = look(&places).unwrap();
+        assert_eq!(found.record, Some(record));
+        assert!(found.has_files);
+        fs::write(places.data_mount.join(RECORD), "{").unwrap();
+        assert!(look(&places).unwrap_err().to_string().contains("does not parse"));
+    }
+
+    #[test]
+    fn a_volume_has_one_manager() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = VolumeLock::take(folder.path()).unwrap();
+        assert!(first.is_some());
+        assert!(VolumeLock::take(folder.path()).unwrap().is_none());
+        drop(first);
+        assert!(VolumeLock::take(folder.path()).unwrap().is_some());
+    }
+
+    #[test]
+    fn generated_files_are_written_only_when_they_differ() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        assert!(write_if_changed(&path, b"1", 0o600).unwrap());
+        assert!(!write_if_changed(&path, b"1", 0o600).unwrap());
+        assert!(write_if_changed(&path, b"2", 0o600).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"2");
+    }
+}
