@@ -3,7 +3,7 @@
 //! Nothing here may end the process in any other way than by its return value: a panic, a signal and a command line that
 //! does not parse all have to come out as a status that says the right thing to PostgreSQL.
 
-use crate::args::{Args, Color, Command, Output, WalCommand};
+use crate::args::{Args, Color, Command, Output, ProgressFormat, WalCommand};
 use crate::config::{self, Loaded};
 use crate::exit_code::{Caller, ExitCode};
 use crate::failure::{self, Failure, present};
@@ -96,7 +96,12 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
     let result = runtime.block_on(async {
         let signals = Signals::listen()
             .map_err(|error| Failure::internal("cannot listen for signals").caused_by(Some(&error)))?;
-        let show = Show::choose(!args.global.no_progress && !args.global.quiet && manner.output == Output::Text);
+        let show = match args.global.progress {
+            ProgressFormat::Json => Show::Json,
+            ProgressFormat::Text => {
+                Show::choose(!args.global.no_progress && !args.global.quiet && manner.output == Output::Text)
+            }
+        };
         let context =
             Context { variables: verbs::inherited::variables(&config, &environment), config, config_file, output: manner.output, show, style: manner.style, cancellation: signals.cancellation() };
         let verb = tokio::spawn(verbs::run(args.command, context));

@@ -11,6 +11,8 @@ pub trait Progress: Send + Sync {
     fn advance(&self, bytes: u64);
     /// A fact worth a line of its own, such as "backup 20260822T101500Z starts at 0/3000028".
     fn note(&self, text: &str);
+    /// This is the backup that is made, or restored.
+    fn backup(&self, _id: &str) {}
 }
 
 /// Reports to nobody.

@@ -179,6 +179,7 @@ fn every_command_of_the_manual_parses() {
         "wal push --standby --wait 5s pg_wal/000000010000000000000001",
         "wal get 000000010000000000000001 pg_wal/RECOVERYXLOG",
         "wal list",
+        "backup --output json --progress json",
         "completions bash",
         "man /tmp/man",
     ] {

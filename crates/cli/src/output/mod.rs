@@ -4,6 +4,7 @@
 //! [`progress`] draws what the engine reports. All of it can be read without colour.
 
 pub mod progress;
+mod progress_json;
 pub mod size;
 pub mod stdout;
 pub mod table;

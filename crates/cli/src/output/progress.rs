@@ -1,9 +1,11 @@
-//! Progress on stderr: a bar with rate and remaining time on a terminal, a line every five seconds elsewhere.
+//! Progress on stderr: a bar with rate and remaining time on a terminal, a line every five seconds elsewhere, JSON for
+//! programs that ask for it ([`super::progress_json`]).
 //!
 //! The engine calls from many threads, and often; it only adds to a counter. A bar is drawn by indicatif's own clock, lines
 //! by a thread of their own, so that a transfer that hangs is visible too. Log lines go through [`above_bar`] so that they
 //! do not cut a bar in two.
 
+use super::progress_json::JsonLines;
 use super::size;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
@@ -34,6 +36,8 @@ pub enum Show {
     Bars,
     /// As lines.
     Lines,
+    /// As JSON, a line each.
+    Json,
 }
 
 impl Show {
@@ -53,12 +57,18 @@ pub struct Progress {
     show: Show,
     bar: Mutex<Option<ProgressBar>>,
     lines: Option<Lines>,
+    json: Option<JsonLines>,
 }
 
 impl Progress {
     /// Shows nothing before the first phase.
     pub fn new(show: Show) -> Self {
-        Self { show, bar: Mutex::new(None), lines: (show == Show::Lines).then(|| Lines::start(LINE_EVERY, write_line)) }
+        Self {
+            show,
+            bar: Mutex::new(None),
+            lines: (show == Show::Lines).then(|| Lines::start(LINE_EVERY, write_line)),
+            json: (show == Show::Json).then(JsonLines::start),
+        }
     }
 
     /// Ends what is shown, before results or an error are printed.
@@ -69,10 +79,16 @@ impl Progress {
         if let Some(lines) = &self.lines {
             lines.end_phase();
         }
+        if let Some(json) = &self.json {
+            json.end();
+        }
     }
 
     /// A named phase begins; `total_bytes` is known for phases that move data.
     pub fn phase(&self, name: &str, total_bytes: Option<u64>) {
+        if let Some(json) = &self.json {
+            json.phase(name, total_bytes);
+        }
         match (self.show, &self.lines) {
             (Show::Bars, _) => {
                 let bar = match total_bytes {
@@ -94,7 +110,9 @@ impl Progress {
 
     /// So many bytes of the phase's total are done.
     pub fn advance(&self, bytes: u64) {
-        if let Some(lines) = &self.lines {
+        if let Some(json) = &self.json {
+            json.advance(bytes);
+        } else if let Some(lines) = &self.lines {
             lines.shared.done.fetch_add(bytes, Ordering::Relaxed);
         } else if self.show == Show::Bars
             && let Some(bar) = self.current_bar().as_ref()
@@ -105,9 +123,16 @@ impl Progress {
 
     /// A fact worth a line of its own.
     pub fn note(&self, text: &str) {
-        if self.show != Show::Nothing {
+        if matches!(self.show, Show::Bars | Show::Lines) {
             // Progress that cannot be written is no reason to fail a backup.
             let _ = above_bar(format!("{text}\n").as_bytes());
+        }
+    }
+
+    /// This backup is made, or restored.
+    pub fn backup(&self, id: &str) {
+        if let Some(json) = &self.json {
+            json.backup(id);
         }
     }
 
@@ -127,6 +152,10 @@ impl holdfast_engine::progress::Progress for Progress {
 
     fn note(&self, text: &str) {
         Self::note(self, text);
+    }
+
+    fn backup(&self, id: &str) {
+        Self::backup(self, id);
     }
 }
 

@@ -12,8 +12,9 @@ use holdfast_engine::archive::{self, ClaimWal};
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::repository::Repository;
 use holdfast_engine::restore::{TimelineReach, reach};
+use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
 use holdfast_repo::record::{BackupRecord, ClaimRecord};
-use holdfast_repo::recovery::ReachableWindow;
+use holdfast_repo::recovery::{ReachableWindow, Rejection};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -26,7 +27,33 @@ struct Claimed {
     wal: Option<ClaimWal>,
     last_wal_stored: Option<DateTime<Utc>>,
     last_wal_age_seconds: Option<u64>,
-    reach: Vec<TimelineReach>,
+    wal_end: Option<WalEnd>,
+    reach: Vec<Reach>,
+}
+
+/// The newest archived WAL of the newest timeline.
+#[derive(Debug, Serialize)]
+struct WalEnd {
+    timeline: TimelineId,
+    segment: SegmentName,
+    end_lsn: Lsn,
+}
+
+/// What can be restored along one timeline.
+#[derive(Debug, Serialize)]
+struct Reach {
+    timeline: TimelineId,
+    windows: Vec<Window>,
+    unusable: Vec<Rejection>,
+}
+
+/// A stretch in which every moment can be restored to.
+#[derive(Debug, Serialize)]
+struct Window {
+    #[serde(flatten)]
+    window: ReachableWindow,
+    /// When the newest WAL of the timeline was stored: what there was to store then is in the archive, transactions or not.
+    to_stored: Option<DateTime<Utc>>,
 }
 
 /// The backups of a claim.
@@ -44,13 +71,25 @@ struct Backups {
 #[derive(Debug, Serialize)]
 struct Brief {
     backup_id: String,
+    start_time: DateTime<Utc>,
     stop_time: DateTime<Utc>,
+    timeline: TimelineId,
+    size_bytes: u64,
+    stored_bytes: u64,
     marks: String,
 }
 
 impl Brief {
     fn of(backup: &BackupRecord) -> Self {
-        Self { backup_id: backup.backup_id.to_string(), stop_time: backup.stop_time, marks: list::marks(backup) }
+        Self {
+            backup_id: backup.backup_id.to_string(),
+            start_time: backup.start_time,
+            stop_time: backup.stop_time,
+            timeline: backup.timeline,
+            size_bytes: backup.size_bytes,
+            stored_bytes: backup.stored_bytes,
+            marks: list::marks(backup),
+        }
     }
 }
 
@@ -98,7 +137,12 @@ async fn of_repository(
         let wal = wal.claims.iter().find(|wal| wal.claim == claim.number).cloned();
         let last_wal_stored = wal.iter().flat_map(|wal| &wal.timelines).filter_map(|timeline| timeline.newest).max();
         claimed.push(Claimed {
-            reach: reach(repository, &claim, &backups, &crew, &context.cancellation).await?,
+            reach: reach(repository, &claim, &backups, &crew, &context.cancellation)
+                .await?
+                .into_iter()
+                .map(|reach| with_times(reach, wal.as_ref()))
+                .collect(),
+            wal_end: wal.as_ref().and_then(|wal| wal_end(wal, &claim)),
             backups: backups_of(&claim, &backups, now),
             last_wal_age_seconds: last_wal_stored.map(|stored| time::ago(stored, now).as_secs()),
             last_wal_stored,
@@ -129,6 +173,26 @@ async fn of_repository(
     Ok((text, value))
 }
 
+fn with_times(reach: TimelineReach, wal: Option<&ClaimWal>) -> Reach {
+    let TimelineReach { timeline, windows, unusable } = reach;
+    let newest =
+        wal.iter().flat_map(|wal| &wal.timelines).find(|wal| wal.timeline == timeline).and_then(|wal| wal.newest);
+    let last = windows.len().saturating_sub(1);
+    let windows = windows.into_iter().enumerate();
+    Reach {
+        timeline,
+        // The windows before the last end at a gap, long before the newest segment.
+        windows: windows.map(|(n, window)| Window { window, to_stored: newest.filter(|_| n == last) }).collect(),
+        unusable,
+    }
+}
+
+fn wal_end(wal: &ClaimWal, claim: &ClaimRecord) -> Option<WalEnd> {
+    let newest = wal.timelines.iter().rev().find(|timeline| !timeline.ranges.is_empty())?;
+    let segment = newest.ranges.last()?.last;
+    Some(WalEnd { timeline: newest.timeline, segment, end_lsn: segment.end_lsn(claim.wal_segment_size) })
+}
+
 fn backups_of(claim: &ClaimRecord, backups: &[BackupRecord], now: DateTime<Utc>) -> Backups {
     let of_claim: Vec<&BackupRecord> = backups.iter().filter(|backup| backup.claim == claim.number).collect();
     let last = of_claim.iter().max_by_key(|backup| backup.stop_time);
@@ -147,7 +211,7 @@ fn backups_of(claim: &ClaimRecord, backups: &[BackupRecord], now: DateTime<Utc>)
 }
 
 fn claim_text(text: &mut String, claimed: &Claimed, number: usize, now: DateTime<Utc>) {
-    let Claimed { claim, backups, wal, last_wal_stored, last_wal_age_seconds: _, reach } = claimed;
+    let Claimed { claim, backups, wal, last_wal_stored, last_wal_age_seconds: _, wal_end: _, reach } = claimed;
     let _ = writeln!(
         text,
         "  claim {}: PostgreSQL {}, system identifier {}, since {}",
@@ -203,7 +267,8 @@ fn claim_text(text: &mut String, claimed: &Claimed, number: usize, now: DateTime
             );
         }
     }
-    let windows: Vec<&ReachableWindow> = reach.iter().flat_map(|timeline| &timeline.windows).collect();
+    let windows: Vec<&ReachableWindow> =
+        reach.iter().flat_map(|timeline| &timeline.windows).map(|window| &window.window).collect();
     for window in &windows {
         let _ = writeln!(text, "    can be restored: timeline {}", window.timeline);
         let _ = writeln!(

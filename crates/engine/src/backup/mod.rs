@@ -142,6 +142,7 @@ pub async fn backup(
         }
     }
     let backup = begin::reserve(&repositories, &claims, options, &control, dead).await?;
+    progress.backup(&backup.to_string());
     let publishing = AtomicBool::new(false);
     let run =
         Run { options, control, facts, connection, repositories, claims, backup, progress, cancel, began, publishing };

@@ -217,6 +217,7 @@ async fn restore_inner(
     check_options(options)?;
     let crew = Crew::new(options.jobs)?;
     let found = Arc::new(preflight::preflight(repository, options, &crew, progress.as_ref(), cancel).await?);
+    progress.backup(&found.backup.backup_id.to_string());
     progress.note(&format!("restoring backup {}", found.backup.backup_id));
 
     let (taking, for_take) = (Arc::clone(&found), options.clone());

@@ -1,0 +1,186 @@
+//! Progress for programs: one JSON object a line on stderr, at each change of step and at most once a second in between.
+//!
+//! `{"progress":{"step":"copying","done_bytes":1048576,"total_bytes":4194304,"backup_id":"20260822T101500Z"}}`
+//!
+//! The steps are part of the interface ([`step_of`]); what the engine calls its phases may change. A line is written only
+//! when it says something new, so that a command that waits is silent.
+
+use super::progress::above_bar;
+use serde_json::json;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How often a line is written within a step.
+const LINE_EVERY: Duration = Duration::from_secs(1);
+
+/// The step that a phase of the engine belongs to.
+fn step_of(phase: &str) -> &str {
+    match phase {
+        "waiting for WAL" => "waiting-for-wal",
+        "waiting for a checkpoint" => "waiting-for-checkpoint",
+        "listing files" => "listing-files",
+        "choosing the backup"
+        | "reading the manifest"
+        | "looking for the target time in the archived WAL"
+        | "looking for the target in the archived WAL" => "preflight",
+        "removing what is not in the backup" | "comparing what is there" => "comparing files",
+        "making it durable" => "finishing",
+        other => other,
+    }
+}
+
+/// Writes the lines of one command.
+#[derive(Debug)]
+pub(super) struct JsonLines {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    done: AtomicU64,
+    state: Mutex<State>,
+    wake: Condvar,
+    write: fn(&str),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    step: Option<String>,
+    total: Option<u64>,
+    backup: Option<String>,
+    last: String,
+    ended: bool,
+}
+
+impl JsonLines {
+    pub(super) fn start() -> Self {
+        Self::start_with(LINE_EVERY, |line| {
+            // Progress that cannot be written is no reason to fail a backup.
+            let _ = above_bar(format!("{line}\n").as_bytes());
+        })
+    }
+
+    fn start_with(every: Duration, write: fn(&str)) -> Self {
+        let (done, state, wake) = (AtomicU64::new(0), Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { done, state, wake, write });
+        let seen = Arc::clone(&shared);
+        let body = move || {
+            let mut state = seen.state();
+            loop {
+                let (woken, waited) = seen.wake.wait_timeout(state, every).unwrap_or_else(PoisonError::into_inner);
+                state = woken;
+                if state.ended {
+                    return;
+                }
+                if waited.timed_out() {
+                    seen.say(&mut state);
+                }
+            }
+        };
+        // Without a thread there is a line at each change of step all the same.
+        let thread = std::thread::Builder::new().name("progress".to_owned()).spawn(body).ok();
+        Self { shared, thread }
+    }
+
+    pub(super) fn phase(&self, name: &str, total_bytes: Option<u64>) {
+        let mut state = self.shared.state();
+        self.shared.say(&mut state);
+        self.shared.done.store(0, Ordering::Relaxed);
+        state.step = Some(step_of(name).to_owned());
+        state.total = total_bytes;
+        self.shared.say(&mut state);
+    }
+
+    pub(super) fn advance(&self, bytes: u64) {
+        self.shared.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn backup(&self, id: &str) {
+        let mut state = self.shared.state();
+        state.backup = Some(id.to_owned());
+        self.shared.say(&mut state);
+    }
+
+    /// The last word, before the result.
+    pub(super) fn end(&self) {
+        self.shared.say(&mut self.shared.state());
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a line if there is something new to say.
+    fn say(&self, state: &mut State) {
+        let Some(step) = &state.step else { return };
+        let line = json!({ "progress": {
+            "step": step,
+            "done_bytes": self.done.load(Ordering::Relaxed),
+            "total_bytes": state.total,
+            "backup_id": state.backup,
+        }});
+        let line = line.to_string();
+        if line != state.last {
+            (self.write)(&line);
+            state.last = line;
+        }
+    }
+}
+
+impl Drop for JsonLines {
+    fn drop(&mut self) {
+        self.shared.state().ended = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static WRITTEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    #[test]
+    fn a_line_at_each_change_and_some_in_between() {
+        let lines = JsonLines::start_with(Duration::from_millis(5), |line| {
+            WRITTEN.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
+        });
+        let written = || WRITTEN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        lines.end();
+        assert!(written().is_empty(), "before the first step there is nothing to say");
+        lines.phase("listing files", None);
+        lines.backup("20260822T101500Z");
+        lines.phase("copying", Some(100));
+        lines.advance(40);
+        while written().len() < 4 {
+            std::thread::yield_now();
+        }
+        lines.advance(60);
+        lines.phase("waiting for WAL", None);
+        lines.end();
+        drop(lines);
+        let line = |step: &str, done: u64, total: &str, backup: &str| {
+            format!(
+                "{{\"progress\":{{\"backup_id\":{backup},\"done_bytes\":{done},\"step\":\"{step}\",\"total_bytes\":{total}}}}}"
+            )
+        };
+        let id = "\"20260822T101500Z\"";
+        let expected = [
+            line("listing-files", 0, "null", "null"),
+            line("listing-files", 0, "null", id),
+            line("copying", 0, "100", id),
+            line("copying", 40, "100", id),
+            line("copying", 100, "100", id),
+            line("waiting-for-wal", 0, "null", id),
+        ];
+        assert_eq!(written(), expected);
+    }
+}
