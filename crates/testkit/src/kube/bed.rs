@@ -283,16 +283,18 @@ impl Bed {
         control_plane::wait_for_api(self.layout()?)
     }
 
-    /// Loads an archive of images, as `docker save` writes them, into every node that runs.
+    /// Loads an archive of images, as `docker save` writes them, into every node.
+    ///
+    /// # Errors
+    /// [`KitError::Unsupported`] when a node is stopped: it would come back with the images it had.
     pub fn load_image(&self, archive: &Path) -> Result<()> {
         let layout = self.layout()?;
-        for number in 1..=NODES {
-            let machine = Machine::new(layout, number);
-            if machine.is_running() {
-                machine.import(archive)?;
-            }
+        let machines: Vec<Machine> = (1..=NODES).map(|number| Machine::new(layout, number)).collect();
+        if let Some(stopped) = machines.iter().find(|machine| !machine.is_running()) {
+            let name = layout::node_name(stopped.number());
+            return Err(KitError::Unsupported(format!("{name} is stopped, so no image can be loaded into it")));
         }
-        Ok(())
+        machines.iter().try_for_each(|machine| machine.import(archive))
     }
 
     /// Makes the image [`images::HOLDFAST`] from this program and loads it; nothing is done when it is there.
