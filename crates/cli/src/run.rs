@@ -67,7 +67,7 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
     };
     *manner = Manner { output: args.global.output, style: style(args.global.color) };
     let doing = args.doing();
-    if let Some(result) = verbs::run_bare(&args.command) {
+    if let Some(result) = verbs::run_bare(&args.command, manner.output) {
         return result.map_err(|failure| failure.doing(doing));
     }
     if let Some(result) = resident::run(&args, manner.style, signal) {

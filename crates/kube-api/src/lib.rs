@@ -8,6 +8,7 @@
 //! - [`crds`]: those CRDs
 //! - [`validate`]: what a manifest means, and everything that is wrong with it
 //! - [`schedule`]: when a `ScheduledBackup` is due
+//! - [`admission`]: the same for the API server, as a validating webhook
 //! - [`manifest`]: YAML as people write it, for `holdfast manifest check`
 //! - [`names`]: names of owned objects, labels, annotations, ports and paths, agreed between operator and instance manager
 //! - [`status_port`]: what operator and instance manager say to each other over mutual TLS
@@ -23,6 +24,7 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
+pub mod admission;
 pub mod backup;
 pub mod cluster;
 pub mod crds;

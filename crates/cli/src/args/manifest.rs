@@ -1,0 +1,21 @@
+//! `holdfast manifest`
+
+use clap::Subcommand;
+use std::path::PathBuf;
+
+/// `holdfast manifest`
+#[derive(Clone, Debug, Subcommand)]
+pub enum ManifestCommand {
+    /// Check manifests of Cluster, Backup and ScheduledBackup before they are applied, CloudNativePG's included
+    Check {
+        /// YAML or JSON files with any number of documents; - for standard input
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Print the manifests with everything put right that is clear: apiVersion, keys written twice, fields at their
+        /// place. What was found goes to stderr; comments are lost
+        #[arg(long)]
+        fix: bool,
+    },
+    /// Print the CustomResourceDefinitions; for `holdfast manifest crds | kubectl apply -f -`
+    Crds,
+}

@@ -1,0 +1,174 @@
+//! `manifest`: what is wrong with manifests, without a cluster.
+//!
+//! Files are named by a person and read whole; nothing else is read or written. Errors in a manifest are results, not
+//! failures: they are listed, and the exit status says that there are some.
+
+use crate::args::{ManifestCommand, Output};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::output::progress::above_bar;
+use crate::output::stdout;
+use holdfast_kube_api::crds;
+use holdfast_kube_api::manifest::{self, Checked, Level, ReadError, Verdict};
+use serde_json::json;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// More than any manifest: a file of this size was named by mistake.
+const LARGEST_FILE_BYTES: u64 = 64 << 20;
+
+/// Runs one of them.
+pub(super) fn run(command: &ManifestCommand, output: Output) -> Result<ExitCode, Failure> {
+    match command {
+        ManifestCommand::Check { files, fix } => check(files, *fix, output),
+        ManifestCommand::Crds => print_crds(output),
+    }
+}
+
+/// One file, checked.
+struct File {
+    name: String,
+    result: Result<Vec<Checked>, ReadError>,
+}
+
+fn check(names: &[PathBuf], fix: bool, output: Output) -> Result<ExitCode, Failure> {
+    let mut files = Vec::new();
+    for name in names {
+        let text = read(name)?;
+        let name = if name == Path::new("-") { "standard input".to_owned() } else { name.display().to_string() };
+        files.push(File { name, result: manifest::check(&text) });
+    }
+    let count = |level: Level| files.iter().map(|file| count_of(file, level)).sum::<usize>();
+    let (errors, warnings) = (count(Level::Error), count(Level::Warning));
+    let put_right = if fix { Some(put_right(&files)?) } else { None };
+    match (output, put_right) {
+        (Output::Json, put_right) => {
+            let list: Vec<serde_json::Value> = files.iter().map(as_json).collect();
+            let mut value = json!({ "files": list, "errors": errors, "warnings": warnings });
+            if let Some(text) = put_right {
+                value["fixed"] = json!(text);
+            }
+            stdout::json(&value)?;
+        }
+        (Output::Text, None) => stdout::text(&as_text(&files, errors, warnings))?,
+        (Output::Text, Some(put_right)) => {
+            // Where stderr cannot be written the exit status is all that is left to say.
+            let _ = above_bar(as_text(&files, errors, warnings).as_bytes());
+            stdout::text(&put_right)?;
+        }
+    }
+    Ok(if errors > 0 { ExitCode::ProblemsFound } else { ExitCode::Ok })
+}
+
+fn read(name: &Path) -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    let read = if name == Path::new("-") {
+        std::io::stdin().lock().take(LARGEST_FILE_BYTES).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(name).and_then(|file| file.take(LARGEST_FILE_BYTES).read_to_end(&mut bytes))
+    };
+    let failed = |why: &(dyn std::error::Error + 'static)| {
+        Failure::new(ExitCode::UnreadableFile, format!("cannot read the manifest {}", name.display()))
+            .caused_by(Some(why))
+            .hint("name a YAML or JSON file that you may read, or - for standard input")
+    };
+    read.map_err(|error| failed(&error))?;
+    String::from_utf8(bytes).map_err(|error| failed(&error))
+}
+
+fn count_of(file: &File, level: Level) -> usize {
+    match &file.result {
+        Ok(documents) => {
+            documents.iter().flat_map(|document| &document.findings).filter(|located| located.level == level).count()
+        }
+        Err(_) => usize::from(level == Level::Error),
+    }
+}
+
+/// The documents as they are meant, one after the other.
+fn put_right(files: &[File]) -> Result<String, Failure> {
+    let mut text = String::new();
+    for document in files.iter().filter_map(|file| file.result.as_ref().ok()).flatten() {
+        if !text.is_empty() {
+            text.push_str("---\n");
+        }
+        let written = manifest::write(&document.fixed)
+            .map_err(|error| Failure::internal("a manifest cannot be written").caused_by(Some(&error)))?;
+        text.push_str(&written);
+    }
+    Ok(text)
+}
+
+fn as_json(file: &File) -> serde_json::Value {
+    match &file.result {
+        Ok(documents) => json!({ "file": file.name, "documents": documents }),
+        Err(error) => json!({ "file": file.name, "documents": [], "error": error.to_string() }),
+    }
+}
+
+fn as_text(files: &[File], errors: usize, warnings: usize) -> String {
+    let mut lines = Vec::new();
+    for file in files {
+        let documents = match &file.result {
+            Ok(documents) => documents,
+            Err(error) => {
+                lines.push(format!("{}: error: not YAML: {error}", file.name));
+                continue;
+            }
+        };
+        if documents.is_empty() {
+            lines.push(format!("{}: nothing is written in it", file.name));
+        }
+        for document in documents {
+            lines.push(headline(file, document));
+            for located in &document.findings {
+                let level = if located.level == Level::Error { "error" } else { "warning" };
+                let finding = &located.finding;
+                lines.push(format!("{}:{}: {level}: {}: {}", file.name, located.line, finding.path, finding.message));
+                if !finding.hint.is_empty() {
+                    lines.push(format!("  hint: {}", finding.hint));
+                }
+            }
+        }
+    }
+    let counted = |count: usize, what: &str| match count {
+        0 => format!("no {what}s"),
+        1 => format!("1 {what}"),
+        more => format!("{more} {what}s"),
+    };
+    lines.push(format!("{}, {}", counted(errors, "error"), counted(warnings, "warning")));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn headline(file: &File, document: &Checked) -> String {
+    let kind = document.kind.as_deref().unwrap_or_default();
+    let name = document.name.as_deref().map_or_else(String::new, |name| format!(" {name}"));
+    let words = match document.verdict {
+        Verdict::Checked if document.findings.is_empty() => format!("{kind}{name}: in order"),
+        Verdict::Checked => format!("{kind}{name}:"),
+        Verdict::NotOurs => {
+            let group = document.api_version.as_deref().unwrap_or_default();
+            format!("{kind}{name} of {group}: not ours, not checked")
+        }
+        Verdict::Fragment => "a part of a manifest, without `apiVersion` and `kind`: not checked".to_owned(),
+    };
+    format!("{}:{}: {words}", file.name, document.line)
+}
+
+fn print_crds(output: Output) -> Result<ExitCode, Failure> {
+    match output {
+        Output::Json => stdout::json(&crds::all().iter().map(|definition| &definition.value).collect::<Vec<_>>())?,
+        Output::Text => {
+            let mut text = String::new();
+            for definition in crds::all() {
+                let written = crds::yaml(definition)
+                    .map_err(|error| Failure::internal("a CRD cannot be written").caused_by(Some(&error)))?;
+                text.push_str("---\n");
+                text.push_str(&written);
+            }
+            stdout::text(&text)?;
+        }
+    }
+    Ok(ExitCode::Ok)
+}

@@ -1,0 +1,171 @@
+//! The validating webhook, without its server: a review in, a review out.
+//!
+//! A resource is refused with all its errors, and accepted with its warnings, which `kubectl` prints. What leaves the spec
+//! as it is always passes: a resource that is wrong already must still lose its finalizers and be deleted.
+
+use crate::validate::{self, Finding, Outcome};
+use kube::core::DynamicObject;
+use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation};
+use serde_json::Value;
+
+/// Where the API server sends its reviews.
+pub const PATH: &str = "/validate";
+/// Longer warnings are cut by the API server (`MaximumWarningLength` of apiserver).
+const WARNING_CHARACTERS: usize = 256;
+
+/// Answers a review.
+pub fn review(review: AdmissionReview<DynamicObject>) -> AdmissionReview<DynamicObject> {
+    let request: AdmissionRequest<DynamicObject> = match review.try_into() {
+        Ok(request) => request,
+        Err(error) => return AdmissionResponse::invalid(error).into_review(),
+    };
+    respond(&request).into_review()
+}
+
+fn respond(request: &AdmissionRequest<DynamicObject>) -> AdmissionResponse {
+    let response = AdmissionResponse::from(request);
+    let Some(object) = request.object.as_ref().filter(|_| {
+        matches!(request.operation, Operation::Create | Operation::Update) && request.sub_resource.is_none()
+    }) else {
+        return response;
+    };
+    let new = as_value(object);
+    let old = request.old_object.as_ref().map(as_value);
+    if new["metadata"]["deletionTimestamp"].is_string() || old.as_ref().is_some_and(|old| old["spec"] == new["spec"]) {
+        return response;
+    }
+    let (errors, warnings) = match (request.kind.kind.as_str(), &old) {
+        ("Cluster", Some(old)) => findings(validate::cluster_update(old, &new)),
+        ("Cluster", None) => findings(validate::cluster(&new)),
+        ("Backup", _) => findings(validate::backup(&new)),
+        ("ScheduledBackup", _) => findings(validate::scheduled_backup(&new)),
+        _ => return response,
+    };
+    let mut response = response;
+    let warnings: Vec<String> = warnings.iter().map(|finding| short(&finding.to_string())).collect();
+    response.warnings = (!warnings.is_empty()).then_some(warnings);
+    if errors.is_empty() {
+        return response;
+    }
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let mut response = response.deny(lines.join("; "));
+    // 422, as for resources that the schema refuses.
+    response.result.code = 422;
+    "Invalid".clone_into(&mut response.result.reason);
+    response
+}
+
+fn findings<T>(outcome: Outcome<T>) -> (Vec<Finding>, Vec<Finding>) {
+    (outcome.errors, outcome.warnings)
+}
+
+fn as_value(object: &DynamicObject) -> Value {
+    // Text keys and plain data: it came from JSON.
+    serde_json::to_value(object).unwrap_or_default()
+}
+
+fn short(warning: &str) -> String {
+    if warning.chars().count() <= WARNING_CHARACTERS {
+        return warning.to_owned();
+    }
+    let mut text: String = warning.chars().take(WARNING_CHARACTERS - 3).collect();
+    text.push_str("...");
+    text
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn cluster(spec: &Value) -> Value {
+        json!({"apiVersion": "holdfast.dev/v1", "kind": "Cluster", "metadata": {"name": "main", "namespace": "db"}, "spec": spec})
+    }
+
+    fn answer(kind: &str, operation: &str, object: &Value, old: &Value) -> Value {
+        let asked = json!({
+            "apiVersion": "admission.k8s.io/v1",
+            "kind": "AdmissionReview",
+            "request": {
+                "uid": "u-1",
+                "kind": {"group": "holdfast.dev", "version": "v1", "kind": kind},
+                "resource": {"group": "holdfast.dev", "version": "v1", "resource": "clusters"},
+                "name": "main",
+                "namespace": "db",
+                "operation": operation,
+                "userInfo": {},
+                "object": object,
+                "oldObject": old,
+            }
+        });
+        let answered = serde_json::to_value(review(serde_json::from_value(asked).unwrap())).unwrap();
+        assert_eq!(answered["kind"], "AdmissionReview");
+        assert_eq!(answered["apiVersion"], "admission.k8s.io/v1");
+        assert_eq!(answered["response"]["uid"], "u-1");
+        answered["response"].clone()
+    }
+
+    #[test]
+    fn what_is_right_passes_without_a_word() {
+        let response = answer("Cluster", "CREATE", &cluster(&json!({"storage": {"size": "1Gi"}})), &Value::Null);
+        assert_eq!(response["allowed"], true);
+        assert_eq!(response.get("warnings"), None);
+    }
+
+    #[test]
+    fn warnings_pass_and_are_printed() {
+        let response = answer("Cluster", "CREATE", &cluster(&json!({"storge": {}})), &Value::Null);
+        assert_eq!(response["allowed"], true);
+        assert_eq!(
+            response["warnings"][0],
+            "spec.storge: `spec` has no field `storge`; it has no effect (did you mean `storage`?)"
+        );
+        assert_eq!(response["warnings"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn errors_are_all_said_at_once() {
+        let spec = json!({"storage": {"size": "1GB"}, "imageName": "postgres:9.6"});
+        let response = answer("Cluster", "CREATE", &cluster(&spec), &Value::Null);
+        assert_eq!(response["allowed"], false);
+        assert_eq!(
+            response["status"]["message"],
+            "spec.imageName: PostgreSQL 9 is not supported (supported are 13 to 18); \
+             spec.storage.size: `1GB` is no size of a volume (did you mean `1Gi`?)"
+        );
+        assert_eq!(response["status"]["code"], 422);
+        let backup = json!({"apiVersion": "holdfast.dev/v1", "kind": "Backup", "metadata": {"name": "b"}, "spec": {"cluster": {"name": ""}}});
+        assert_eq!(answer("Backup", "CREATE", &backup, &Value::Null)["allowed"], false);
+        let schedule = json!({"apiVersion": "holdfast.dev/v1", "kind": "ScheduledBackup", "metadata": {"name": "s"}, "spec": {"cluster": {"name": "main"}, "schedule": "never"}});
+        assert_eq!(answer("ScheduledBackup", "CREATE", &schedule, &Value::Null)["allowed"], false);
+    }
+
+    #[test]
+    fn changes_are_compared_with_what_was() {
+        let old = cluster(&json!({"storage": {"size": "10Gi"}}));
+        let response = answer("Cluster", "UPDATE", &cluster(&json!({"storage": {"size": "5Gi"}})), &old);
+        assert_eq!(response["allowed"], false);
+        let larger = answer("Cluster", "UPDATE", &cluster(&json!({"storage": {"size": "20Gi"}})), &old);
+        assert_eq!(larger["allowed"], true);
+    }
+
+    #[test]
+    fn what_is_wrong_already_can_still_go() {
+        let wrong = cluster(&json!({"instances": 0}));
+        let mut without_finalizer = wrong.clone();
+        without_finalizer["metadata"]["finalizers"] = json!([]);
+        assert_eq!(answer("Cluster", "UPDATE", &without_finalizer, &wrong)["allowed"], true);
+        assert_eq!(answer("Cluster", "DELETE", &Value::Null, &wrong)["allowed"], true);
+        let mut deleted = cluster(&json!({"instances": 0, "description": "x"}));
+        deleted["metadata"]["deletionTimestamp"] = json!("2025-01-01T00:00:00Z");
+        assert_eq!(answer("Cluster", "UPDATE", &deleted, &wrong)["allowed"], true);
+    }
+
+    #[test]
+    fn long_warnings_are_cut_by_us() {
+        assert_eq!(short(&"x".repeat(256)).len(), 256);
+        let cut = short(&"x".repeat(257));
+        assert!(cut.len() == 256 && cut.ends_with("..."));
+    }
+}

@@ -1,0 +1,170 @@
+//! What is wrong with the documents of a manifest, line by line, and what they become when it is put right.
+
+use super::{Document, ReadError, fix, read};
+use crate::validate::{self, Finding, Outcome, Reason};
+use crate::{GROUP, VERSION};
+use serde::Serialize;
+use serde_json::Value;
+
+/// CloudNativePG's group: its `Cluster`, `Backup` and `ScheduledBackup` are read as ours.
+const CNPG_GROUP: &str = "postgresql.cnpg.io";
+/// The kinds of ours.
+const KINDS: &[&str] = &["Cluster", "Backup", "ScheduledBackup"];
+
+/// One document, checked.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Checked {
+    /// Line of its first node, counted from 1.
+    pub line: usize,
+    /// Its `apiVersion`.
+    pub api_version: Option<String>,
+    /// Its kind.
+    pub kind: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Whose it is.
+    pub verdict: Verdict,
+    /// What was found, from top to bottom.
+    pub findings: Vec<Located>,
+    /// The document with everything put right that is clear: `apiVersion`, keys that were written twice, fields at their
+    /// place. Not ours: with keys merged only.
+    #[serde(skip)]
+    pub fixed: Value,
+}
+
+/// Whose a document is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// One of our kinds, or CloudNativePG's of the same name.
+    Checked,
+    /// Of another API: nothing is said of it.
+    NotOurs,
+    /// Without `apiVersion` or `kind`: a part of a manifest.
+    Fragment,
+}
+
+/// A finding with its line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Located {
+    /// Counted from 1.
+    pub line: usize,
+    /// How bad it is.
+    pub level: Level,
+    /// What it is.
+    #[serde(flatten)]
+    pub finding: Finding,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// It works; a person should know.
+    Warning,
+    /// It does not work.
+    Error,
+}
+
+/// Checks all documents of a text.
+pub fn check(text: &str) -> Result<Vec<Checked>, ReadError> {
+    Ok(read(text)?.into_iter().map(check_document).collect())
+}
+
+fn check_document(document: Document) -> Checked {
+    let text = |field: &str| document.value[field].as_str().map(str::to_owned);
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    let name = document.value["metadata"]["name"].as_str().map(str::to_owned);
+    let mut findings = duplicates(&document);
+    let mut fixed = document.value.clone();
+    let (group, version) = match api_version.as_deref().unwrap_or_default().split_once('/') {
+        Some((group, version)) => (group, version),
+        None => ("", api_version.as_deref().unwrap_or_default()),
+    };
+    let is_fragment = api_version.is_none() || kind.is_none();
+    let verdict = if is_fragment {
+        Verdict::Fragment
+    } else if group == GROUP || group == CNPG_GROUP {
+        Verdict::Checked
+    } else {
+        Verdict::NotOurs
+    };
+    if verdict == Verdict::Checked {
+        let kind = kind.as_deref().unwrap_or_default();
+        let at = |field: &str, level, reason, message: String, hint: String| Located {
+            line: document.line_of(field),
+            level,
+            finding: Finding { path: field.to_owned(), reason, message, hint },
+        };
+        if KINDS.contains(&kind) {
+            if group == CNPG_GROUP {
+                let message = format!("`{group}/{version}` is CloudNativePG's; the {kind} is read as Holdfast's");
+                let hint = format!("write `{GROUP}/{VERSION}`");
+                findings.push(at("apiVersion", Level::Warning, Reason::OtherApiVersion, message, hint));
+            } else if version != VERSION {
+                let message = format!("there is no version `{version}` of `{GROUP}`");
+                let hint = format!("write `{GROUP}/{VERSION}`");
+                findings.push(at("apiVersion", Level::Error, Reason::OtherApiVersion, message, hint));
+            }
+            let (errors, warnings) = validated(kind, &document.value);
+            for (level, list) in [(Level::Error, errors), (Level::Warning, warnings)] {
+                findings.extend(list.into_iter().map(|finding| Located {
+                    line: document.line_of(&finding.path),
+                    level,
+                    finding,
+                }));
+            }
+            fix::fix(kind, &mut fixed);
+        } else {
+            let message = format!("Holdfast has no kind `{kind}`");
+            let hint = if group == CNPG_GROUP {
+                "it is CloudNativePG's and not supported yet; leave it out".to_owned()
+            } else {
+                format!("its kinds are `{}`", KINDS.join("`, `"))
+            };
+            findings.push(at("kind", Level::Error, Reason::OtherApiVersion, message, hint));
+        }
+    }
+    findings.sort_by_key(|located| located.line);
+    Checked { line: document.line, api_version, kind, name, verdict, findings, fixed }
+}
+
+fn validated(kind: &str, value: &Value) -> (Vec<Finding>, Vec<Finding>) {
+    fn both<T>(outcome: Outcome<T>) -> (Vec<Finding>, Vec<Finding>) {
+        (outcome.errors, outcome.warnings)
+    }
+    match kind {
+        "Cluster" => both(validate::cluster(value)),
+        "Backup" => both(validate::backup(value)),
+        _ => both(validate::scheduled_backup(value)),
+    }
+}
+
+fn duplicates(document: &Document) -> Vec<Located> {
+    let of_one = |duplicate: &super::Duplicate| {
+        let (first, second) = (duplicate.first_line, duplicate.second_line);
+        let (what, hint) = if duplicate.merged {
+            (
+                "both are used here, merged",
+                "merge them into one: kubectl refuses it, or keeps the second and drops the first",
+            )
+        } else {
+            ("the second is used", "keep one of them: kubectl refuses it, or keeps the second")
+        };
+        Located {
+            line: second,
+            level: Level::Warning,
+            finding: Finding {
+                path: duplicate.path.clone(),
+                reason: Reason::DuplicateKey,
+                message: format!("it is written twice, in lines {first} and {second}; {what}"),
+                hint: hint.to_owned(),
+            },
+        }
+    };
+    document.duplicates.iter().map(of_one).collect()
+}
+
+#[cfg(test)]
+mod tests;
