@@ -237,7 +237,8 @@ BinaryName = "{runc}"
             "nodeLeaseDurationSeconds": 20,
             // Nobody could pull an image again: none is ever removed for want of room.
             "imageGCHighThresholdPercent": 100,
-            "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%"},
+            "evictionHard": {"memory.available": "100Mi"},
+            "evictionPressureTransitionPeriod": "10s",
             "volumePluginDir": self.folder().join("volume-plugins"),
             // Their socket has a fixed path that two kubelets cannot share, and there are no devices.
             "featureGates": {"DevicePlugins": false},
