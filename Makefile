@@ -70,3 +70,15 @@ doc: ## Build the API documents, target/doc
 .PHONY: clean
 clean: ## Remove what was built; the cache of servers outside the checkout stays
 	cargo clean
+
+.PHONY: crds
+crds: ## Write deploy/crds again, from the types in crates/kube-api
+	@cargo run --quiet --locked -p holdfast-kube-api --example crds -- deploy/crds
+
+# The name of the image that `make image` makes.
+IMAGE ?= ghcr.io/holdfast/holdfast:0.1.0
+
+.PHONY: image
+image: ## Make the container image, with podman or docker; IMAGE=... names it
+	@builder=$$(command -v podman || command -v docker) || { echo "image: neither podman nor docker is on the PATH" >&2; exit 1; }; \
+	"$$builder" build --file Containerfile --tag "$(IMAGE)" .

@@ -88,7 +88,7 @@ const FIELDS: &[NotYet] = &[
     passed("Cluster", "spec.primaryUpdateMethod", "the primary is restarted last, without asking"),
     passed("Cluster", "spec.switchoverDelay", "`stopDelay` sets how long a shutdown may take"),
     passed("Cluster", "spec.nodeMaintenanceWindow", "drain nodes one at a time"),
-    passed("Cluster", "spec.enablePDB", "make a PodDisruptionBudget with the label `holdfast.dev/cluster`"),
+    passed("Cluster", "spec.enablePDB", "one that lets one instance go at a time is always made for two or more"),
     passed("Cluster", "spec.logLevel", "the operator and `log_min_messages` set what is logged"),
     passed("Cluster", "spec.bootstrap.initdb.builtinLocale", "pass it as one of `options`: `--builtin-locale=...`"),
     passed("Cluster", "spec.bootstrap.initdb.icuRules", "pass it as one of `options`: `--icu-rules=...`"),
