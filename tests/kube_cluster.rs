@@ -1,0 +1,139 @@
+//! A cluster on a real Kubernetes: bootstrap, what it makes, scaling, failover and the old primary's return.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
+
+mod kube_stage;
+
+use kube_stage::{Stage, sql};
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_mins(3);
+
+/// Three instances come up, follow, and survive the loss of their primary; the old one follows again; scaling works both ways.
+#[test]
+fn three_instances_fail_over_and_scale() {
+    let stage = Stage::new("cluster");
+    stage.apply(&stage.archived_cluster(
+        "main",
+        3,
+        "  bootstrap:\n    initdb:\n      database: shop\n      owner: seller\n      postInitApplicationSQL:\n      - CREATE TABLE greeting \
+         (word text)\n      - INSERT INTO greeting VALUES ('hello')\n      - GRANT ALL ON greeting TO seller\n  postgresql:\n    \
+         parameters:\n      work_mem: 7MB\n",
+    ));
+    let cluster = stage.wait_ready("main", 3, LIMIT);
+    assert_eq!(cluster["status"]["currentPrimary"], "main-1");
+    assert_eq!(stage.value("main", "SELECT word FROM greeting"), "hello");
+    assert_eq!(stage.value("main", "SHOW work_mem"), "7MB");
+    assert_eq!(stage.value("main", "SELECT current_user || '@' || current_database()"), "seller@shop");
+
+    // Standbys stream through slots of their own, and the read-only service reaches only them.
+    let streaming = "SELECT count(*) FROM pg_replication_slots WHERE active AND slot_name LIKE '_holdfast_%'";
+    assert_eq!(stage.psql("main-1", streaming), "2");
+    let read_only = stage.connection("main", "main-ro");
+    assert_eq!(sql::query(&read_only, "SELECT pg_is_in_recovery()::text").unwrap(), [["true"]]);
+
+    // A changed parameter needs no hand: by reload, and one that needs it by an ordered restart.
+    stage.kubectl(&[
+        "patch",
+        "clusters.holdfast.dev",
+        "main",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"postgresql":{"parameters":{"work_mem":"9MB","max_connections":"57"}}}}"#,
+    ]);
+    let changed = Instant::now();
+    loop {
+        let everywhere = ["main-1", "main-2", "main-3"].iter().all(|pod| {
+            stage.psql(pod, "SELECT current_setting('work_mem') || current_setting('max_connections')") == "9MB57"
+        });
+        if everywhere {
+            break;
+        }
+        assert!(changed.elapsed() < LIMIT, "the parameters did not reach every instance");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    stage.wait_ready("main", 3, LIMIT);
+
+    // The primary is deleted under writes: nothing that was acknowledged is lost, and it comes back as a standby.
+    let writer = stage.write_rows("main");
+    writer.next(Duration::from_secs(30));
+    let old = stage.primary("main");
+    stage.kubectl(&["delete", "pod", &old, "--wait=false"]);
+    let new = stage.wait("clusters.holdfast.dev", "main", "another primary", Duration::from_mins(1), |object| {
+        object["status"]["currentPrimary"].as_str().filter(|name| *name != old).map(str::to_owned)
+    });
+    writer.next(Duration::from_mins(1));
+    let cluster = stage.wait_ready("main", 3, LIMIT);
+    assert_eq!(cluster["status"]["timelineID"], 2);
+    let written = writer.stop();
+    assert_eq!(
+        stage.numbers("main").len(),
+        written.acknowledged.len(),
+        "acknowledged rows after the failover to {new}"
+    );
+    assert_eq!(stage.psql(&old, "SELECT pg_is_in_recovery()"), "t");
+    assert_eq!(stage.psql(&new, "SELECT pg_is_in_recovery()"), "f");
+
+    // Down to one, up to two: the primary stays, and a new standby has the rows.
+    stage.kubectl(&["scale", "clusters.holdfast.dev", "main", "--replicas=1"]);
+    let start = Instant::now();
+    while stage.list("pods").len() > 1 {
+        assert!(start.elapsed() < LIMIT, "pods are left after scaling down");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert_eq!(stage.wait_ready("main", 1, LIMIT)["status"]["currentPrimary"], new.as_str());
+    stage.kubectl(&["scale", "clusters.holdfast.dev", "main", "--replicas=2"]);
+    stage.wait_ready("main", 2, LIMIT);
+    let read_only = stage.connection("main", "main-ro");
+    let counted = sql::query(&read_only, "SELECT count(*) FROM numbers").unwrap();
+    assert_eq!(counted[0][0], written.acknowledged.len().to_string());
+}
+
+/// A primary killed without a word (its node stops) is replaced when its Lease ends, and is rewound when it comes back.
+#[test]
+fn alone_a_lost_node_makes_no_second_writer() {
+    let stage = Stage::new("node");
+    if !stage.bed.is_own() {
+        eprintln!("skipped: nodes of the cluster in KUBECONFIG are not ours to stop");
+        return;
+    }
+    let apart = "  affinity:\n    podAntiAffinityType: required\n";
+    stage.apply(&stage.archived_cluster("main", 2, apart));
+    stage.wait_ready("main", 2, LIMIT);
+    let writer = stage.write_rows("main");
+    writer.next(Duration::from_secs(30));
+    let old = stage.primary("main");
+    let node = stage.get("pod", &old)["spec"]["nodeName"].as_str().unwrap().to_owned();
+    let node = stage.bed.node(node.trim_start_matches("node-").parse().unwrap()).expect("a node of the bed");
+    node.stop().expect("stop the node");
+    let new = stage.wait("clusters.holdfast.dev", "main", "another primary", LIMIT, |object| {
+        object["status"]["currentPrimary"].as_str().filter(|name| *name != old).map(str::to_owned)
+    });
+    writer.next(Duration::from_mins(1));
+    node.start().expect("start the node");
+    stage.wait_ready("main", 2, LIMIT);
+    let written = writer.stop();
+    assert_eq!(stage.psql(&old, "SELECT pg_is_in_recovery()"), "t");
+    assert_eq!(stage.psql(&new, "SELECT pg_is_in_recovery()"), "f");
+    // Replication is asynchronous: the last commits before the loss may be gone, nothing after it, and nothing in between.
+    let found = stage.numbers("main");
+    let lost: Vec<_> = written.acknowledged.iter().filter(|number| !found.contains(number)).collect();
+    assert!(lost.len() <= 20, "lost rows: {lost:?}");
+    let gap = lost.windows(2).any(|pair| *pair[1] != *pair[0] + 1);
+    assert!(!gap, "rows are missing in several places: {lost:?}");
+}
+
+/// A spec with unknown and unsupported fields says so in a condition and an Event, and runs.
+#[test]
+fn what_is_not_understood_is_said() {
+    let stage = Stage::new("unknown");
+    stage.apply(&stage.cluster("main", 1, "  hibernate: true\n  postgresql:\n    paramters:\n      work_mem: 4MB\n"));
+    stage.wait_ready("main", 1, LIMIT);
+    let cluster = stage.get("clusters.holdfast.dev", "main");
+    let conditions = cluster["status"]["conditions"].as_array().unwrap();
+    let accepted = conditions.iter().find(|condition| condition["type"] == "SpecAccepted").expect("the condition");
+    let message = accepted["message"].as_str().unwrap();
+    assert!(message.contains("spec.hibernate") && message.contains("spec.postgresql.paramters"), "{message}");
+    let events = stage.kubectl(&["get", "events", "-o", "jsonpath={.items[*].message}"]);
+    assert!(events.contains("spec.postgresql.paramters"), "{events}");
+}

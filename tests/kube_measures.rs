@@ -1,0 +1,133 @@
+//! How good the operator is, measured on the bed and printed: the goals stand beside the figures. The test fails only
+//! where something does not happen at all: figures of a shared machine are for reading, not for passing.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failed set-up fails the test; its output is the result"
+)]
+
+mod kube_stage;
+
+use kube_stage::Stage;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_mins(5);
+
+/// Failovers that the median is taken of.
+const FAILOVERS: usize = 10;
+
+#[test]
+fn alone_figures_beside_their_goals() {
+    let stage = Stage::new("measures");
+    let start = Instant::now();
+    stage.apply(&stage.archived_cluster("main", 3, ""));
+    stage.wait_ready("main", 3, LIMIT);
+    stage.sql("main", "CREATE TABLE first (n int); INSERT INTO first VALUES (1)");
+    report("three instances take writes after kubectl apply", start.elapsed(), "60 s");
+
+    let writer = stage.write_rows("main");
+    let mut pauses = Vec::new();
+    for _ in 0..FAILOVERS {
+        writer.next(LIMIT);
+        let old = stage.primary("main");
+        stage.kubectl(&["delete", "pod", &old, "--wait=false"]);
+        let deleted = Instant::now();
+        stage.wait("clusters.holdfast.dev", "main", "another primary", LIMIT, |object| {
+            object["status"]["currentPrimary"].as_str().filter(|name| *name != old).map(|_| ())
+        });
+        writer.next(LIMIT);
+        pauses.push(deleted.elapsed());
+        stage.wait_ready("main", 3, LIMIT);
+    }
+    pauses.sort();
+    println!("failovers: {pauses:?}");
+    report("a deleted primary is replaced, median", pauses[FAILOVERS / 2], "10 s");
+    let written = writer.stop();
+    assert_eq!(stage.numbers("main").len(), written.acknowledged.len(), "acknowledged rows after all failovers");
+
+    stage.sql(
+        "main",
+        "CREATE TABLE bulk AS SELECT i, repeat(md5(i::text), 8) AS text FROM generate_series(1, 3300000) i",
+    );
+    stage.sql("main", "CHECKPOINT");
+    let bytes = stage.value("main", "SELECT pg_database_size(current_database())");
+    println!("database: {bytes} bytes");
+    let start = Instant::now();
+    stage.back_up("main", "measured", "  target: primary\n");
+    let by_resource = start.elapsed();
+    let primary = stage.primary("main");
+    let start = Instant::now();
+    let program = "/controller/holdfast";
+    stage.kubectl(&[
+        "exec",
+        &primary,
+        "-c",
+        "postgres",
+        "--",
+        program,
+        "--config",
+        "/controller/holdfast.toml",
+        "backup",
+        "--start-fast",
+    ]);
+    let by_command = start.elapsed();
+    compare("a Backup to completed, beside the command", by_resource, by_command, 1.3);
+
+    let start = Instant::now();
+    stage.apply(&stage.archived_cluster(
+        "copy",
+        1,
+        &format!(
+            "  bootstrap:\n    recovery:\n      source: main\n  externalClusters:\n  - name: main\n    barmanObjectStore:\n{}",
+            stage.object_store(6)
+        ),
+    ));
+    stage.wait_ready("copy", 1, LIMIT);
+    stage.value("copy", "SELECT count(*) FROM first");
+    let by_resource = start.elapsed();
+    let start = Instant::now();
+    let directory = "/var/lib/postgresql/data/measured";
+    stage.kubectl(&[
+        "exec",
+        "copy-1",
+        "-c",
+        "postgres",
+        "--",
+        program,
+        "--config",
+        "/controller/source.toml",
+        "restore",
+        "--pgdata",
+        directory,
+    ]);
+    let by_command = start.elapsed();
+    compare("a recovery to its first query, beside the command's restore alone", by_resource, by_command, 1.3);
+
+    let memory = stage.kubectl(&[
+        "-n",
+        "holdfast-system",
+        "exec",
+        "deployment/holdfast-operator",
+        "--",
+        "cat",
+        "/proc/1/status",
+    ]);
+    let peak = memory.lines().find(|line| line.starts_with("VmHWM")).expect("the peak of its memory").to_owned();
+    println!("operator's memory at its peak: {peak} (goal: below 102400 kB)");
+}
+
+fn report(what: &str, took: Duration, goal: &str) {
+    println!("{what}: {:.1} s (goal: {goal})", took.as_secs_f64());
+}
+
+fn compare(what: &str, took: Duration, reference: Duration, goal: f64) {
+    let ratio = took.as_secs_f64() / reference.as_secs_f64();
+    println!(
+        "{what}: {:.1} s and {:.1} s, ratio {ratio:.2} (goal: {goal})",
+        took.as_secs_f64(),
+        reference.as_secs_f64()
+    );
+}

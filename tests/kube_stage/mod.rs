@@ -1,0 +1,261 @@
+//! The stage of the tests on a real Kubernetes: the test bed, the operator deployed from `deploy/`, a namespace with the
+//! credentials of the object store, and what a person types: `kubectl` and SQL.
+//!
+//! Everything is done as a user would do it. What these tests know of the operator is what `kubectl get` shows.
+
+#![allow(dead_code, reason = "each test binary uses its own part of the stage")]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
+
+pub(crate) mod sql;
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use holdfast_testkit::kube::{Bed, ObjectStore};
+use holdfast_testkit::scratch::built_program;
+use serde_json::Value;
+
+/// A namespace on the bed with the operator at work.
+pub(crate) struct Stage {
+    pub(crate) bed: Bed,
+    pub(crate) namespace: String,
+}
+
+impl Stage {
+    /// Starts or finds the bed, deploys the operator once, and makes a namespace with the store's credentials.
+    pub(crate) fn new(prefix: &str) -> Self {
+        let stage = Self::bare(prefix);
+        stage.apply(&stage.store_secret());
+        stage
+    }
+
+    /// The same with an empty namespace.
+    pub(crate) fn bare(prefix: &str) -> Self {
+        let bed = Bed::shared().expect("start the Kubernetes test bed");
+        if bed.is_own() {
+            bed.load_holdfast(&built_program("holdfast").expect("find the built program")).expect("load its image");
+        }
+        let stage = Self { namespace: format!("{prefix}-{}", std::process::id()), bed };
+        stage.deploy_operator();
+        stage.kubectl(&["create", "namespace", &stage.namespace]);
+        stage
+    }
+
+    /// `deploy/crds` and `deploy/operator.yaml`, with the image of this build.
+    fn deploy_operator(&self) {
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+        self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", path(&deploy.join("crds"))]);
+        self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", path(&deploy.join("operator.yaml"))]);
+        // A new build under the same tag: the pods of the operator are made again, once.
+        let program =
+            std::fs::metadata(built_program("holdfast").expect("find the built program")).expect("look at it");
+        let build = program
+            .modified()
+            .map_or(0, |time| time.duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_millis()));
+        let patch = format!(
+            r#"{{"spec":{{"template":{{"metadata":{{"annotations":{{"holdfast.test/build":"{build}"}}}}}}}}}}"#
+        );
+        self.kubectl(&["-n", "holdfast-system", "patch", "deployment/holdfast-operator", "-p", &patch]);
+        self.kubectl(&["-n", "holdfast-system", "rollout", "status", "deployment/holdfast-operator", "--timeout=120s"]);
+    }
+
+    /// The credentials of the bed's object store, as users keep them.
+    fn store_secret(&self) -> String {
+        let credentials = self.store().credentials;
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s3-credentials\nstringData:\n  ACCESS_KEY_ID: {:?}\n  \
+             SECRET_ACCESS_KEY: {:?}\n",
+            credentials.access_key, credentials.secret_key
+        )
+    }
+
+    pub(crate) fn store(&self) -> ObjectStore {
+        self.bed.s3().expect("an object store")
+    }
+
+    /// `spec.backup` or the body of an external cluster: the archive of the bed, below a path of this namespace.
+    /// Indented by `indent` spaces, without the key itself.
+    pub(crate) fn object_store(&self, indent: usize) -> String {
+        let store = self.store();
+        let text = format!(
+            "destinationPath: s3://{}/{}\nendpointURL: {}\ns3Credentials:\n  accessKeyId:\n    name: s3-credentials\n    \
+             key: ACCESS_KEY_ID\n  secretAccessKey:\n    name: s3-credentials\n    key: SECRET_ACCESS_KEY\n",
+            store.bucket, self.namespace, store.endpoint
+        );
+        text.lines().map(|line| format!("{:indent$}{line}\n", "")).collect()
+    }
+
+    /// A cluster as most tests want it. `more` is written below `spec`, indented by two spaces.
+    pub(crate) fn cluster(&self, name: &str, instances: u32, more: &str) -> String {
+        format!(
+            "apiVersion: holdfast.dev/v1\nkind: Cluster\nmetadata:\n  name: {name}\nspec:\n  instances: {instances}\n  imageName: \
+             holdfast.test/postgresql:18\n  imagePullPolicy: IfNotPresent\n  storage:\n    size: 1Gi\n{more}"
+        )
+    }
+
+    /// The same with an archive.
+    pub(crate) fn archived_cluster(&self, name: &str, instances: u32, more: &str) -> String {
+        let archive = format!("  backup:\n    barmanObjectStore:\n{}", self.object_store(6));
+        self.cluster(name, instances, &format!("{archive}{more}"))
+    }
+
+    /// Runs `kubectl` in the namespace and gives its output; a failure fails the test.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = self.try_kubectl(arguments);
+        assert!(
+            output.status.success(),
+            "kubectl {arguments:?} failed:\n{}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
+        text(&output.stdout)
+    }
+
+    /// Runs `kubectl` in the namespace.
+    pub(crate) fn try_kubectl(&self, arguments: &[&str]) -> Output {
+        self.kubectl_command().args(arguments).stdin(Stdio::null()).output().expect("run kubectl")
+    }
+
+    fn kubectl_command(&self) -> Command {
+        let mut command = self.bed.kubectl_command();
+        command.args(["--namespace", &self.namespace]);
+        command
+    }
+
+    /// `kubectl apply -f -` in the namespace; gives what kubectl printed, warnings included.
+    pub(crate) fn apply(&self, manifest: &str) -> String {
+        let output = self.try_apply(manifest);
+        assert!(output.status.success(), "kubectl apply failed:\n{}\n{manifest}", text(&output.stderr));
+        text(&output.stdout) + &text(&output.stderr)
+    }
+
+    /// `kubectl apply -f -` in the namespace.
+    pub(crate) fn try_apply(&self, manifest: &str) -> Output {
+        feed(self.kubectl_command().args(["apply", "-f", "-"]), manifest)
+    }
+
+    /// An object, or `None` when it does not exist.
+    pub(crate) fn find(&self, kind: &str, name: &str) -> Option<Value> {
+        let output = self.try_kubectl(&["get", kind, name, "--ignore-not-found", "-o", "json"]);
+        assert!(output.status.success(), "kubectl get {kind} {name}: {}", text(&output.stderr));
+        let json = text(&output.stdout);
+        (!json.trim().is_empty()).then(|| serde_json::from_str(&json).expect("kubectl prints JSON"))
+    }
+
+    /// An object that exists.
+    pub(crate) fn get(&self, kind: &str, name: &str) -> Value {
+        self.find(kind, name).unwrap_or_else(|| panic!("{kind} {name} does not exist"))
+    }
+
+    /// All objects of a kind.
+    pub(crate) fn list(&self, kind: &str) -> Vec<Value> {
+        let json = self.kubectl(&["get", kind, "-o", "json"]);
+        let list: Value = serde_json::from_str(&json).expect("kubectl prints JSON");
+        list["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Looks at an object until `done` says something of it, twice a second. A failure shows the whole namespace.
+    pub(crate) fn wait<T>(
+        &self,
+        kind: &str,
+        name: &str,
+        what: &str,
+        limit: Duration,
+        mut done: impl FnMut(&Value) -> Option<T>,
+    ) -> T {
+        let start = Instant::now();
+        loop {
+            let object = self.find(kind, name).unwrap_or(Value::Null);
+            if let Some(found) = done(&object) {
+                return found;
+            }
+            if start.elapsed() > limit {
+                self.show();
+                panic!("{kind} {name}: {what} did not come within {limit:?}: {}", object["status"]);
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// Waits until a cluster has this many ready instances and a primary that takes writes.
+    pub(crate) fn wait_ready(&self, cluster: &str, instances: i64, limit: Duration) -> Value {
+        self.wait("clusters.holdfast.dev", cluster, "readiness", limit, |object| {
+            let status = &object["status"];
+            (status["readyInstances"] == instances
+                && status["currentPrimary"].is_string()
+                && status["currentPrimary"] == status["targetPrimary"])
+                .then(|| object.clone())
+        })
+    }
+
+    /// Waits until a `Backup` is over and gives it; fails when it failed.
+    pub(crate) fn wait_completed(&self, backup: &str, limit: Duration) -> Value {
+        let object = self.wait("backups.holdfast.dev", backup, "its end", limit, |object| {
+            matches!(object["status"]["phase"].as_str(), Some("completed" | "failed")).then(|| object.clone())
+        });
+        if object["status"]["phase"] != "completed" {
+            self.show();
+        }
+        assert_eq!(object["status"]["phase"], "completed", "{}", object["status"]);
+        object
+    }
+
+    /// Asks for a backup and waits for it.
+    pub(crate) fn back_up(&self, cluster: &str, name: &str, more: &str) -> Value {
+        self.apply(&format!(
+            "apiVersion: holdfast.dev/v1\nkind: Backup\nmetadata:\n  name: {name}\nspec:\n  cluster:\n    name: {cluster}\n{more}"
+        ));
+        self.wait_completed(name, Duration::from_mins(3))
+    }
+
+    /// The instance that takes writes.
+    pub(crate) fn primary(&self, cluster: &str) -> String {
+        let object = self.get("clusters.holdfast.dev", cluster);
+        object["status"]["currentPrimary"].as_str().expect("a current primary").to_owned()
+    }
+
+    /// Prints what a person would look at: objects, events, and the last lines of every log.
+    pub(crate) fn show(&self) {
+        for arguments in [
+            &["get", "clusters,backups,scheduledbackups,pods,pvc,leases", "-o", "wide"] as &[&str],
+            &["get", "clusters,backups,scheduledbackups", "-o", "yaml"],
+            &["get", "events", "--sort-by=.lastTimestamp"],
+            &["-n", "holdfast-system", "logs", "deployment/holdfast-operator", "--tail=60"],
+        ] {
+            let output = self.try_kubectl(arguments);
+            eprintln!("--- kubectl {arguments:?}\n{}{}", text(&output.stdout), text(&output.stderr));
+        }
+        for pod in self.list("pods") {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            let output = self.try_kubectl(&["logs", &name, "--all-containers", "--tail=40"]);
+            eprintln!("--- log of {name}\n{}{}", text(&output.stdout), text(&output.stderr));
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os("HOLDFAST_KEEP").is_some() {
+            eprintln!("namespace {} is kept", self.namespace);
+            return;
+        }
+        let _ = self.try_kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]);
+    }
+}
+
+fn feed(command: &mut Command, input: &str) -> Output {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run kubectl");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).expect("write the manifest");
+    child.wait_with_output().expect("run kubectl")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+pub(crate) fn path(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}

@@ -1,0 +1,214 @@
+//! SQL over the network, through the services that an application uses, with the Secret that it is given.
+
+use super::Stage;
+use base64::Engine as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio_postgres::{Client, NoTls};
+
+impl Stage {
+    /// One value of the application's Secret.
+    pub(crate) fn secret(&self, name: &str, key: &str) -> String {
+        let secret = self.get("secret", name);
+        let encoded = secret["data"][key].as_str().unwrap_or_else(|| panic!("Secret {name} has no {key}"));
+        let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).expect("base64");
+        String::from_utf8(bytes).expect("UTF-8")
+    }
+
+    /// How to reach a service from this host: by its cluster address.
+    pub(crate) fn connection(&self, cluster: &str, service: &str) -> String {
+        let address = self.get("service", service)["spec"]["clusterIP"].as_str().expect("a cluster address").to_owned();
+        let secret = format!("{cluster}-app");
+        format!(
+            "host={address} port=5432 user={} password={} dbname={} connect_timeout=2",
+            self.secret(&secret, "username"),
+            self.secret(&secret, "password"),
+            self.secret(&secret, "dbname")
+        )
+    }
+
+    /// Statements on the primary as the application, each value of each row as text.
+    pub(crate) fn sql(&self, cluster: &str, statement: &str) -> Vec<Vec<String>> {
+        let connection = self.connection(cluster, &format!("{cluster}-rw"));
+        query(&connection, statement).unwrap_or_else(|error| {
+            self.show();
+            panic!("{statement}: {error}")
+        })
+    }
+
+    /// One value from the primary.
+    pub(crate) fn value(&self, cluster: &str, statement: &str) -> String {
+        self.sql(cluster, statement).first().and_then(|row| row.first()).cloned().unwrap_or_default()
+    }
+
+    /// One value as superuser, by `psql` in a pod.
+    pub(crate) fn psql(&self, pod: &str, statement: &str) -> String {
+        self.kubectl(&[
+            "exec",
+            pod,
+            "-c",
+            "postgres",
+            "--",
+            "psql",
+            "-h",
+            "/controller/run",
+            "-U",
+            "postgres",
+            "-d",
+            "postgres",
+            "-AtX",
+            "-c",
+            statement,
+        ])
+        .trim_end()
+        .to_owned()
+    }
+
+    /// Begins to write numbered rows through the service of the primary, and goes on through every failover.
+    pub(crate) fn write_rows(&self, cluster: &str) -> Writer {
+        self.sql(
+            cluster,
+            "CREATE TABLE IF NOT EXISTS numbers (n bigint PRIMARY KEY, at timestamptz DEFAULT clock_timestamp())",
+        );
+        Writer::start(self.connection(cluster, &format!("{cluster}-rw")))
+    }
+
+    /// The numbers in the table.
+    pub(crate) fn numbers(&self, cluster: &str) -> Vec<u64> {
+        self.sql(cluster, "SELECT n FROM numbers ORDER BY n").iter().map(|row| row[0].parse().unwrap()).collect()
+    }
+}
+
+/// Connects once, runs once.
+pub(crate) fn query(connection: &str, statement: &str) -> Result<Vec<Vec<String>>, String> {
+    runtime().block_on(async {
+        let client = connect(connection).await?;
+        rows(&client, statement).await
+    })
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+async fn connect(connection: &str) -> Result<Client, String> {
+    let connecting = tokio_postgres::connect(connection, NoTls);
+    let (client, driver) = tokio::time::timeout(Duration::from_secs(3), connecting)
+        .await
+        .map_err(|_| "no answer within 3 s".to_owned())?
+        .map_err(|error| format!("{error}: {}", error.as_db_error().map_or("", |error| error.message())))?;
+    tokio::spawn(driver);
+    Ok(client)
+}
+
+async fn rows(client: &Client, statement: &str) -> Result<Vec<Vec<String>>, String> {
+    let answers = tokio::time::timeout(Duration::from_secs(60), client.simple_query(statement))
+        .await
+        .map_err(|_| "no answer within 60 s".to_owned())?
+        .map_err(|error| format!("{error}: {}", error.as_db_error().map_or("", |error| error.message())))?;
+    Ok(answers
+        .iter()
+        .filter_map(|answer| match answer {
+            tokio_postgres::SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|column| row.get(column).unwrap_or("").to_owned()).collect())
+            }
+            _ => None,
+        })
+        .collect())
+}
+
+/// A thread that commits the numbers 1, 2, 3, ... and notes which were acknowledged.
+pub(crate) struct Writer {
+    stop: Arc<AtomicBool>,
+    state: Arc<Mutex<Written>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a writer noted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Written {
+    /// Acknowledged numbers, in order.
+    pub(crate) acknowledged: Vec<u64>,
+    /// When the last of them was acknowledged.
+    pub(crate) last: Option<Instant>,
+    /// The longest time between two of them.
+    pub(crate) longest_pause: Duration,
+}
+
+impl Writer {
+    fn start(connection: String) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let state = Arc::new(Mutex::new(Written::default()));
+        let (stopped, noted) = (Arc::clone(&stop), Arc::clone(&state));
+        let thread = std::thread::spawn(move || runtime().block_on(write(&connection, &stopped, &noted)));
+        Self { stop, state, thread: Some(thread) }
+    }
+
+    /// What it noted so far.
+    pub(crate) fn so_far(&self) -> Written {
+        self.state.lock().unwrap().clone()
+    }
+
+    /// Waits until a number is acknowledged after this call, and says how long it took.
+    pub(crate) fn next(&self, limit: Duration) -> Duration {
+        let start = Instant::now();
+        while self.so_far().last.is_none_or(|last| last < start) {
+            assert!(start.elapsed() < limit, "nothing was committed for {limit:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        start.elapsed()
+    }
+
+    /// Stops it and gives what it noted.
+    pub(crate) fn stop(mut self) -> Written {
+        self.end();
+        self.so_far()
+    }
+
+    fn end(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the writer's thread");
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.end();
+        }
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn write(connection: &str, stop: &AtomicBool, noted: &Mutex<Written>) {
+    let mut number = 1;
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(client) = connect(connection).await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        while !stop.load(Ordering::Relaxed) {
+            // A number whose answer was lost may be there: it is written again and found.
+            let statement = format!("INSERT INTO numbers (n) VALUES ({number}) ON CONFLICT DO NOTHING");
+            let answer = tokio::time::timeout(Duration::from_secs(2), client.simple_query(&statement)).await;
+            if !matches!(answer, Ok(Ok(_))) {
+                break;
+            }
+            {
+                let mut noted = noted.lock().unwrap();
+                let now = Instant::now();
+                if let Some(last) = noted.last {
+                    noted.longest_pause = noted.longest_pause.max(now - last);
+                }
+                noted.acknowledged.push(number);
+                noted.last = Some(now);
+            }
+            number += 1;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
