@@ -30,7 +30,8 @@ pub fn watch(client: &Client, identity: &Identity) -> Seen {
             match event {
                 Some(Ok(Event::Apply(cluster) | Event::InitApply(cluster))) => {
                     failing = false;
-                    sender.send_replace(Some(Arc::new(cluster)));
+                    let before = sender.borrow().clone();
+                    sender.send_replace(Some(Arc::new(as_meant(cluster, before.as_deref()))));
                 }
                 Some(Ok(Event::Delete(_))) => {
                     // Its objects go with it, this pod among them; until then nothing changes.
@@ -47,4 +48,17 @@ pub fn watch(client: &Client, identity: &Identity) -> Seen {
         }
     });
     seen
+}
+
+/// The `Cluster` as the operator reads it: defaults laid in, everything at its place. A spec that cannot be gone by is not:
+/// the one before it stays in force.
+fn as_meant(mut cluster: Cluster, before: Option<&Cluster>) -> Cluster {
+    let raw = serde_json::to_value(&cluster).unwrap_or_default();
+    let outcome = holdfast_kube_api::validate::cluster(&raw);
+    match (outcome.value, before) {
+        (Some(valid), _) => cluster.spec = valid.spec,
+        (None, Some(before)) => cluster.spec = before.spec.clone(),
+        (None, None) => {}
+    }
+    cluster
 }

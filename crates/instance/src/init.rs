@@ -55,7 +55,7 @@ async fn look_after(words: &[OsString]) -> Result<u8> {
         };
         if let (Some(signal), Some(manager)) = (passed_on, manager) {
             // It has not been reaped yet, or the loop would have ended: the number is its own.
-            drop(kill_process(manager, signal));
+            let _ = kill_process(manager, signal);
         }
         if let Some(status) = reap(manager) {
             return Ok(status);

@@ -14,7 +14,7 @@
 //! - [`postgres`], [`settings`], [`tls`], [`logs`]: the server and what it reads and writes
 //! - [`lease`], [`cluster_watch`], [`secrets`]: the API server's side
 //! - [`status_port`], [`metrics`]: what others are told
-//! - [`archive`], [`backup`], [`verb`]: the engine's verbs, run beside PostgreSQL
+//! - [`archive`], [`backup`], [`snapshot`], [`verb`]: the engine's verbs, run beside PostgreSQL
 
 pub mod archive;
 pub mod backup;
@@ -32,6 +32,7 @@ pub mod postgres;
 pub mod rejoin;
 pub mod secrets;
 pub mod settings;
+pub mod snapshot;
 pub mod status_port;
 pub mod tls;
 pub mod verb;

@@ -126,7 +126,7 @@ impl<'a> Verb<'a> {
                     cancelled = true;
                     deadline.as_mut().reset(tokio::time::Instant::now() + CLEAN_WITHIN);
                     if let Some(pid) = pid {
-                        drop(rustix::process::kill_process(pid, Signal::TERM));
+                        let _ = rustix::process::kill_process(pid, Signal::TERM);
                     }
                 }
                 () = &mut deadline, if cancelled => {

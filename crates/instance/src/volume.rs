@@ -193,6 +193,19 @@ pub fn sync_file_system(directory: &Path) -> Result<()> {
     rustix::fs::syncfs(&file).map_err(|errno| Error::system(&format!("sync {}", directory.display()), errno))
 }
 
+/// Gives the data directory the mode that PostgreSQL demands. A kubelet that applies `fsGroup` to a volume opens it to the
+/// group at each mount.
+///
+/// # Errors
+/// When it cannot be set.
+pub fn protect(pgdata: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    match fs::set_permissions(pgdata, fs::Permissions::from_mode(0o700)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file("close to others", pgdata, &error)),
+        _ => Ok(()),
+    }
+}
+
 /// Removes what an unfinished filling left: the data directory and what is in `pg_wal`'s own volume.
 ///
 /// # Errors

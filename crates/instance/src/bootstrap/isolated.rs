@@ -6,7 +6,7 @@ use crate::logs;
 use crate::manager::Served;
 use crate::postgres::{Postmaster, Sql, end_leftover};
 use crate::settings::{access, postgresql};
-use crate::volume::write_if_changed;
+use crate::volume::{protect, write_if_changed};
 use holdfast_kube_api::status_port::Role;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,6 +23,7 @@ impl Work<'_> {
     /// When the data directory cannot be written.
     pub fn write_isolated_files(&self) -> Result<()> {
         let pgdata = &self.places.pgdata;
+        protect(pgdata)?;
         let text = postgresql::text(&self.cluster.spec, &self.identity.instance, self.places, &self.wire()?);
         write_if_changed(&pgdata.join("postgresql.conf"), text.as_bytes(), 0o600)?;
         let hba = access::isolated_hba(self.operating_user);

@@ -5,6 +5,7 @@
 //! with an empty directory, a restore goes on where it was.
 //!
 //! - [`initdb`]: a new cluster
+//! - [`recovery`]: from an archive or from volume snapshots, up to a target
 //! - [`join`]: a copy of the primary
 //! - [`isolated`]: the server while nobody but the manager may reach it
 //! - [`roles`]: what every cluster of ours has: the replication user, the application's owner and database
@@ -14,6 +15,7 @@ pub mod claim;
 pub mod initdb;
 pub mod isolated;
 pub mod join;
+pub mod recovery;
 pub mod roles;
 
 use crate::error::Result;

@@ -150,7 +150,12 @@ impl Parser {
             return None;
         }
         let record = Record {
-            level: if severity == Some("error") { "ERROR" } else { "INFO" },
+            // The usual end of every recovery, and what a standby hears when it has caught up.
+            level: if severity == Some("error") && !text.ends_with(" is not in the archive") {
+                "ERROR"
+            } else {
+                "INFO"
+            },
             target: "postgres-child",
             message: text.to_owned(),
             ..Record::default()

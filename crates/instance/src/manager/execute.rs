@@ -1,7 +1,7 @@
 //! Doing: one step.
 
 use super::{Manager, Served};
-use crate::bootstrap::{Work, initdb, join};
+use crate::bootstrap::{Work, initdb, join, recovery};
 use crate::error::{Error, Kind, Result};
 use crate::logs;
 use crate::plan::{Method, Observed, Step, Volume};
@@ -9,8 +9,8 @@ use crate::postgres::{Postmaster, StopMode, end_leftover};
 use crate::rejoin;
 use crate::settings::floor;
 use crate::volume::{self, write_durably};
-use holdfast_kube_api::Cluster;
 use holdfast_kube_api::status_port::{InstancePhase, Role};
+use holdfast_kube_api::{Backup, Cluster};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -157,12 +157,32 @@ impl Manager {
         };
         let bootstrapped = match method {
             Method::Initdb => initdb::run(&self.work(cluster), found).await,
-            Method::Recovery | Method::Snapshot => Err(Error::stuck("bootstrap.recovery is not there yet")),
+            Method::Recovery | Method::Snapshot => {
+                let backup = self.recovery_backup(&cluster).await?;
+                let source = recovery::source(&cluster, backup.as_ref())?;
+                if let Some(source) = &source {
+                    let path = self.places.source_config();
+                    self.write_holdfast_config(&source.store, &source.name, None, &path).await?;
+                }
+                recovery::run(&self.work(cluster), method, found, source.as_ref()).await
+            }
         };
         self.server_ended().await;
         bootstrapped?;
         self.state.set_bootstrap(None);
         Ok(())
+    }
+
+    /// The `Backup` that a recovery refers to.
+    async fn recovery_backup(&self, cluster: &Cluster) -> Result<Option<Backup>> {
+        let Some(named) = recovery::of(cluster)?.backup else { return Ok(None) };
+        let getting = tokio::time::timeout(GIVE_BACK_WITHIN, self.backup_api.get(&named.name));
+        let found = getting.await.map_err(|_| Error::retry("the API server does not answer"))?;
+        found.map(Some).map_err(|error| {
+            Error::retry(format!("Backup {} cannot be read: {error}", named.name))
+                .doing("looking for the archive to recover from")
+                .hint("bootstrap.recovery.backup names a Backup in the same namespace")
+        })
     }
 
     async fn lease_taken(&self) {

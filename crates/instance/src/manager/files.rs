@@ -7,7 +7,7 @@ use crate::settings::archive_toml::{self, Archive};
 use crate::settings::wire::Wire;
 use crate::settings::{access, auto_conf, postgresql};
 use crate::tls;
-use crate::volume::{write_durably, write_if_changed};
+use crate::volume::{protect, write_durably, write_if_changed};
 use holdfast_kube_api::Cluster;
 use holdfast_kube_api::cluster::BarmanObjectStore;
 use std::path::Path;
@@ -84,6 +84,7 @@ impl Manager {
             ("pg_hba.conf", access::hba(&cluster.spec, user, &wire)),
             ("pg_ident.conf", access::ident(&cluster.spec, user)),
         ];
+        protect(pgdata)?;
         let mut changed = tls::copy(&self.places)?;
         for (name, text) in files {
             changed |= write_if_changed(&pgdata.join(name), text.as_bytes(), 0o600)?;

@@ -22,7 +22,8 @@ use crate::lease::Handle;
 use crate::postgres::{Programs, Sql};
 use crate::secrets::Secrets;
 use crate::status_port::Peers;
-use holdfast_kube_api::Cluster;
+use holdfast_kube_api::{Backup, Cluster};
+use kube::Api;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
@@ -46,12 +47,16 @@ pub struct Manager {
     pub cluster: Seen,
     /// Secrets.
     pub secrets: Secrets,
+    /// The `Backup`s of the namespace, for the one that a recovery refers to.
+    pub backup_api: Api<Backup>,
     /// The Lease.
     pub lease: Handle,
     /// The other instances.
     pub peers: Arc<Peers>,
     /// The backup under way.
     pub backups: crate::backup::Runs,
+    /// The snapshot under way.
+    pub snapshots: crate::snapshot::Runs,
     /// Whether PostgreSQL shall be started anew, for settings that need it.
     pub restart: AtomicBool,
     /// Tripped when the instance shall stop.

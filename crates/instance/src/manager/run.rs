@@ -78,6 +78,7 @@ pub async fn run(identity: Identity, places: Places, stop: CancellationToken) ->
     tokio::spawn(keeper.run());
     let manager = Arc::new(Manager {
         secrets: Secrets::new(&client, &identity.namespace),
+        backup_api: Api::namespaced(client.clone(), &identity.namespace),
         sql: Arc::new(Sql::new(&places)),
         operating_user: user_name(&passwd, uid),
         identity,
@@ -88,6 +89,7 @@ pub async fn run(identity: Identity, places: Places, stop: CancellationToken) ->
         lease,
         peers,
         backups: crate::backup::Runs::default(),
+        snapshots: crate::snapshot::Runs::default(),
         restart: AtomicBool::new(false),
         stop,
     });

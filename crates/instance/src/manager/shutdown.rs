@@ -19,6 +19,7 @@ impl Manager {
         let delay = delay.and_then(|delay| u64::try_from(delay).ok()).unwrap_or(STOP_DELAY);
         let limit = Duration::from_secs(delay.saturating_sub(RESERVE).max(1));
         crate::backup::end(self).await;
+        crate::snapshot::end(self).await;
         self.stop_server(limit).await;
         if self.state.holds_lease() {
             self.lease.give_back(GIVE_BACK_WITHIN).await;

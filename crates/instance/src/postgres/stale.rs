@@ -26,7 +26,7 @@ pub async fn end_leftover(pgdata: &Path) -> Result<()> {
     {
         tracing::warn!(pid = pid.as_raw_nonzero().get(), "a postmaster outlived its manager and is stopped");
         // The number was just seen to be a server in this directory.
-        drop(rustix::process::kill_process(pid, Signal::QUIT));
+        let _ = rustix::process::kill_process(pid, Signal::QUIT);
         let started = Instant::now();
         while works_in(pid, pgdata) {
             if started.elapsed() > LIMIT {

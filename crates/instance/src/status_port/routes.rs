@@ -2,7 +2,7 @@
 
 use super::serve::Listener;
 use crate::manager::Manager;
-use crate::{backup, metrics};
+use crate::{backup, metrics, snapshot};
 use holdfast_kube_api::names::{OPERATOR_USER, REPLICATION_USER};
 use holdfast_kube_api::status_port::{Refused, Role, WalSwitched};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -59,6 +59,10 @@ async fn status_port(manager: &Arc<Manager>, request: Request<Incoming>) -> Answ
         (&Method::PUT, ["backups", uid]) => backup::put(manager, uid, &body).await,
         (&Method::GET, ["backups", uid]) => backup::get(manager, uid),
         (&Method::DELETE, ["backups", uid]) => backup::delete(manager, uid).await,
+        (&Method::PUT, ["snapshots", uid]) => snapshot::put(manager, uid, &body).await,
+        (&Method::GET, ["snapshots", uid]) => snapshot::get(manager, uid),
+        (&Method::POST, ["snapshots", uid, "stop"]) => snapshot::stop(manager, uid),
+        (&Method::DELETE, ["snapshots", uid]) => snapshot::delete(manager, uid).await,
         (&Method::POST, ["wal", "switch"]) => switch_wal(manager).await,
         (&Method::POST, ["restart"]) => {
             manager.request_restart();

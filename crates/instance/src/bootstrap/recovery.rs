@@ -1,0 +1,364 @@
+//! From an archive or from volume snapshots, up to a target.
+//!
+//! The order: the own archive is checked, so that nothing is filled for a cluster that may not archive; the target is
+//! planned by `holdfast restore --plan`, which refuses what cannot be reached; files are restored (or, on volumes made from
+//! snapshots, made ready for recovery); PostgreSQL replays for nobody but the manager and without archiving; roles and
+//! passwords are brought in; the own archive is claimed. The source is only ever read.
+//!
+//! A kill while files are restored lets the restore go on where it was, one during the replay starts PostgreSQL again, and
+//! one after it goes on with what is left.
+
+use super::Work;
+use super::isolated::ended;
+use super::roles::{self, Application};
+use crate::error::{Error, Result};
+use crate::manager::Served;
+use crate::plan::Method;
+use crate::postgres::Sql;
+use crate::settings::floor;
+use crate::verb::{Verb, VerbProgress};
+use crate::volume::{self, Filling, Progress, empty, write_if_changed};
+use holdfast_kube_api::cluster::{BarmanObjectStore, BootstrapProgress, Recovery, RecoveryTarget};
+use holdfast_kube_api::{Backup, Cluster};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// Between looks at a server that replays.
+const POLL: Duration = Duration::from_millis(200);
+
+/// The archive that is read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    /// The object store.
+    pub store: BarmanObjectStore,
+    /// Name of the archive there, unless the store names another.
+    pub name: String,
+    /// The backup to begin with, where a `Backup` names it.
+    pub backup_id: Option<String>,
+}
+
+/// What the Cluster says about its recovery.
+///
+/// # Errors
+/// When it says nothing.
+pub fn of(cluster: &Cluster) -> Result<Recovery> {
+    let recovery = cluster.spec.bootstrap.as_ref().and_then(|bootstrap| bootstrap.recovery.clone());
+    recovery.ok_or_else(|| Error::stuck("the Cluster has no bootstrap.recovery"))
+}
+
+/// The archive that is read; `None` for snapshots that need none. `backup` is the `Backup` that the Cluster refers to.
+///
+/// # Errors
+/// When what is referred to does not say where the archive is.
+pub fn source(cluster: &Cluster, backup: Option<&Backup>) -> Result<Option<Source>> {
+    let recovery = of(cluster)?;
+    if let Some(name) = &recovery.source {
+        let external = cluster.spec.external_clusters.iter().find(|external| external.name == *name);
+        let store = external.and_then(|external| external.barman_object_store.clone()).ok_or_else(|| {
+            Error::stuck(format!("externalClusters has no entry {name} with a barmanObjectStore"))
+                .doing("looking for the archive to recover from")
+                .hint("bootstrap.recovery.source names an entry of externalClusters")
+        })?;
+        return Ok(Some(Source { store, name: name.clone(), backup_id: None }));
+    }
+    let Some(backup) = backup else { return Ok(None) };
+    let name = backup.metadata.name.as_deref().unwrap_or_default();
+    let status = backup.status.clone().unwrap_or_default();
+    let mut store = status.barman_object_store.ok_or_else(|| {
+        Error::retry(format!("Backup {name} does not say where its archive is"))
+            .doing("looking for the archive to recover from")
+            .hint("wait until the Backup is completed, or name the archive by bootstrap.recovery.source")
+    })?;
+    if let Some(authority) = recovery.backup.and_then(|backup| backup.endpoint_ca) {
+        store.endpoint_ca = Some(authority);
+    }
+    Ok(Some(Source { store, name: backup.spec.cluster.name.clone(), backup_id: status.backup_id }))
+}
+
+/// Recovers; `found` is how far an earlier try was.
+///
+/// # Errors
+/// When any step fails; what is there then is found by the next try.
+pub async fn run(work: &Work<'_>, method: Method, found: Option<Progress>, source: Option<&Source>) -> Result<()> {
+    let recovery = of(&work.cluster)?;
+    let (filling, name) = match method {
+        Method::Snapshot => (Filling::Snapshot, "volume snapshot"),
+        Method::Initdb | Method::Recovery => (Filling::Recovery, "recovery"),
+    };
+    if found.is_none_or(|found| found < Progress::Recovering) {
+        work.step(name, "preflight");
+        work.check_archive()
+            .await
+            .map_err(|error| error.doing("checking that the archive is empty, before the recovery"))?;
+        match method {
+            Method::Snapshot => prepare_snapshot(work, &recovery, source).await?,
+            Method::Initdb | Method::Recovery => {
+                let source =
+                    source.ok_or_else(|| Error::stuck("bootstrap.recovery names neither a source nor a backup"))?;
+                restore(work, &recovery, source, found).await?;
+            }
+        }
+        move_wal(work)?;
+        work.write_isolated_files()?;
+        work.sync()?;
+        work.record(filling, Progress::Recovering)?;
+    }
+    if found.is_none_or(|found| found < Progress::Claiming) {
+        replay(work, name).await?;
+        work.sync()?;
+        work.record(filling, Progress::Claiming)?;
+    }
+    work.step(name, "claiming the archive");
+    work.claim_archive().await.map_err(|error| error.doing("claiming the archive, before the first start"))?;
+    archive_history(work)?;
+    drop(fs::remove_file(work.places.source_config()));
+    work.record_complete(filling)
+}
+
+async fn restore(work: &Work<'_>, recovery: &Recovery, source: &Source, found: Option<Progress>) -> Result<()> {
+    let config = work.places.source_config();
+    let pgdata = work.places.pgdata.display().to_string();
+    let mut words = vec!["restore".to_owned(), "--pgdata".to_owned(), pgdata];
+    let target = recovery.recovery_target.clone().unwrap_or_default();
+    words.extend(target_words(&target, source.backup_id.as_deref()));
+    if found.is_none() {
+        empty(work.places)?;
+        let plan = [words.clone(), vec!["--plan".to_owned()]].concat();
+        let plan = Verb::new(&work.places.program, &config, plan)
+            .run(work.stop, |_| {})
+            .await
+            .map_err(|error| error.doing("planning the recovery"))?;
+        tracing::info!(plan = %plan["recovery"], "the recovery target can be reached");
+        work.record(Filling::Recovery, Progress::Begun)?;
+    }
+    work.step("recovery", "restoring files");
+    words.extend(["--progress".to_owned(), "json".to_owned()]);
+    let show = |now: VerbProgress| {
+        work.state.set_bootstrap(Some(BootstrapProgress {
+            method: "recovery".to_owned(),
+            step: now.step,
+            done_bytes: i64::try_from(now.done_bytes).ok(),
+            total_bytes: now.total_bytes.and_then(|bytes| i64::try_from(bytes).ok()),
+            backup_id: now.backup_id,
+            error: None,
+        }));
+    };
+    Verb::new(&work.places.program, &config, words).run(work.stop, show).await?;
+    Ok(())
+}
+
+/// Makes a data directory that came with its volume ready for recovery.
+async fn prepare_snapshot(work: &Work<'_>, recovery: &Recovery, source: Option<&Source>) -> Result<()> {
+    let snapshot = recovery.volume_snapshots.as_ref().map(|snapshots| snapshots.storage.name.clone());
+    let snapshot = snapshot.unwrap_or_default();
+    let Some(source) = source else {
+        return without_archive(work, &snapshot);
+    };
+    let config = work.places.source_config();
+    let listed = Verb::new(&work.places.program, &config, ["snapshot", "list"]).run(work.stop, |_| {}).await?;
+    // The volume itself says which snapshot it was made from; its name may be another by now.
+    let mark = crate::snapshot::read_mark(&work.places.data_mount);
+    let marked = mark.and_then(|mark| snapshot_id(&listed, &mark.uid));
+    let id = marked.or_else(|| snapshot_id(&listed, &snapshot)).or_else(|| source.backup_id.clone()).ok_or_else(|| {
+        Error::stuck(format!("the archive has no record of the volume snapshot {snapshot}"))
+            .doing("looking for where recovery begins")
+            .hint("only snapshots of a completed Backup have one; bootstrap.recovery.source must name its cluster's archive")
+    })?;
+    let pgdata = work.places.pgdata.display().to_string();
+    let mut words: Vec<String> = ["restore", "--snapshot", &id, "--pgdata", &pgdata].map(str::to_owned).to_vec();
+    words.extend(target_words(&recovery.recovery_target.clone().unwrap_or_default(), None));
+    Verb::new(&work.places.program, &config, words).run(work.stop, |_| {}).await?;
+    Ok(())
+}
+
+/// A server that was shut down in order needs nothing but its own files.
+fn without_archive(work: &Work<'_>, snapshot: &str) -> Result<()> {
+    use holdfast_pgtypes::control::DbState;
+    let control = volume::control(&work.places.pgdata)?;
+    let clean = control.is_some_and(|control| matches!(control.state, DbState::ShutDown | DbState::ShutDownInRecovery));
+    if !clean {
+        return Err(Error::stuck(format!("the volume snapshot {snapshot} was taken while the server ran"))
+            .doing("recovering without an archive")
+            .hint("name the archive that has its WAL by bootstrap.recovery.source"));
+    }
+    for name in ["standby.signal", "recovery.signal", "postmaster.pid", "postmaster.opts"] {
+        let path = work.places.pgdata.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::file("remove", &path, &error));
+            }
+            _ => {}
+        }
+    }
+    // Ends recovery on a new timeline of its own.
+    write_if_changed(&work.places.pgdata.join("recovery.signal"), b"", 0o600)?;
+    let none = "restore_command = 'false'\nrecovery_target = 'immediate'\nrecovery_target_action = 'promote'\n";
+    write_if_changed(&work.places.pgdata.join("postgresql.auto.conf"), none.as_bytes(), 0o600).map(|_| ())
+}
+
+/// The record of the archive that names this snapshot. Pure.
+fn snapshot_id(listed: &Value, snapshot: &str) -> Option<String> {
+    match listed {
+        Value::Array(items) => items.iter().find_map(|item| snapshot_id(item, snapshot)),
+        Value::Object(fields) => {
+            let id = ["id", "snapshot_id"].iter().find_map(|key| fields.get(*key)).and_then(Value::as_str);
+            let names = fields.get("snapshots").or_else(|| fields.get("names"));
+            let named = names.is_some_and(|names| mentions(names, snapshot));
+            match id {
+                Some(id) if named => Some(id.to_owned()),
+                _ => fields.values().find_map(|value| snapshot_id(value, snapshot)),
+            }
+        }
+        _ => None,
+    }
+}
+
+fn mentions(value: &Value, name: &str) -> bool {
+    match value {
+        Value::String(text) => text == name,
+        Value::Array(items) => items.iter().any(|item| mentions(item, name)),
+        Value::Object(fields) => fields.values().any(|item| mentions(item, name)),
+        _ => false,
+    }
+}
+
+/// The recovery target as flags of `holdfast restore`. Pure.
+fn target_words(target: &RecoveryTarget, backup: Option<&str>) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut flag = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            words.extend([name.to_owned(), value]);
+        }
+    };
+    flag("--target-time", target.target_time.as_deref().map(with_zone));
+    flag("--target-lsn", target.target_lsn.clone());
+    flag("--target-xid", target.target_xid.clone());
+    flag("--target-name", target.target_name.clone());
+    flag("--target-timeline", target.target_tli.clone());
+    flag("--backup", target.backup_id.clone().or_else(|| backup.map(str::to_owned)));
+    let moment = target.target_time.is_some() || target.target_lsn.is_some() || target.target_xid.is_some();
+    if target.target_immediate == Some(true) {
+        words.push("--target-immediate".to_owned());
+    }
+    if target.exclusive == Some(true) && moment {
+        words.push("--target-exclusive".to_owned());
+    }
+    if moment || target.target_name.is_some() || target.target_immediate == Some(true) {
+        words.extend(["--target-action".to_owned(), "promote".to_owned()]);
+    }
+    words
+}
+
+/// A moment without a zone is in UTC, as CloudNativePG has it.
+fn with_zone(text: &str) -> String {
+    let text = text.trim();
+    let clock = text.get(10..).unwrap_or_default();
+    let zoned = clock.contains(['+', '-']) || clock.ends_with(['Z', 'z', 'C', 'c']);
+    if zoned { text.to_owned() } else { format!("{text}+00") }
+}
+
+/// `pg_wal` goes to its own volume, where there is one.
+fn move_wal(work: &Work<'_>) -> Result<()> {
+    let Some(wal) = &work.places.wal_directory else { return Ok(()) };
+    let link = work.places.pgdata.join("pg_wal");
+    if fs::symlink_metadata(&link).is_ok_and(|data| data.is_symlink()) {
+        return Ok(());
+    }
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |error: std::io::Error| Error::file("move", &path, &error)
+    };
+    fs::create_dir_all(wal).map_err(failed(wal))?;
+    copy_tree(&link, wal)?;
+    fs::remove_dir_all(&link).map_err(failed(&link))?;
+    std::os::unix::fs::symlink(wal, &link).map_err(failed(&link))
+}
+
+/// Copies files and folders; a copy, since the two are different file systems.
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    let failed = |error: std::io::Error| Error::file("copy", from, &error);
+    for entry in fs::read_dir(from).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let target = to.join(entry.file_name());
+        if entry.file_type().map_err(failed)?.is_dir() {
+            fs::create_dir_all(&target).map_err(failed)?;
+            copy_tree(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), &target).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs PostgreSQL until recovery has ended, and brings in what every cluster of ours has.
+async fn replay(work: &Work<'_>, method: &str) -> Result<()> {
+    work.step(method, "replaying WAL");
+    let mut settings = Vec::new();
+    if let Some(control) = volume::control(&work.places.pgdata)? {
+        settings = floor::settings(&work.cluster.spec, &control);
+    }
+    let served = work.start_isolated(&settings).await?;
+    let replayed = match work.isolated_ready(&served).await {
+        Ok(()) => finish(work, method, &served).await,
+        Err(error) => Err(error),
+    };
+    work.stop_isolated(&served).await;
+    replayed
+}
+
+async fn finish(work: &Work<'_>, method: &str, served: &Served) -> Result<()> {
+    let sql = Sql::new(work.places);
+    loop {
+        if let Some(exit) = served.postmaster.exited() {
+            tokio::time::sleep(POLL).await;
+            return Err(ended(served, exit.0).doing("replaying WAL"));
+        }
+        if work.stop.is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        // A server that ends recovery answers again in a moment.
+        let rows =
+            sql.query("SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn()::text", &[]).await.unwrap_or_default();
+        match rows.first().map(|row| (row.get::<_, bool>(0), row.get::<_, Option<String>>(1))) {
+            Some((false, _)) => break,
+            Some((true, Some(lsn))) => work.state.set_bootstrap(Some(BootstrapProgress {
+                method: method.to_owned(),
+                step: format!("replaying WAL, at {lsn}"),
+                ..BootstrapProgress::default()
+            })),
+            _ => {}
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    work.step(method, "making roles");
+    let client = Sql::connect(work.places, "postgres").await?;
+    roles::replication_user(&client).await?;
+    if let Some(application) = Application::of(&work.cluster) {
+        let password = work.password(&application.secret).await?;
+        roles::application(&client, &application, &password).await?;
+    }
+    Ok(())
+}
+
+/// The new timeline began while nothing was archived: its history file is handed to the archiver now.
+fn archive_history(work: &Work<'_>) -> Result<()> {
+    if !work.has_archive() {
+        return Ok(());
+    }
+    let folder = work.places.pg_wal();
+    let Ok(entries) = fs::read_dir(&folder) else { return Ok(()) };
+    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+        let history = Path::new(&name).extension().is_some_and(|extension| extension == "history");
+        let status = folder.join("archive_status");
+        if history && !status.join(format!("{name}.done")).exists() {
+            write_if_changed(&status.join(format!("{name}.ready")), b"", 0o600)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "recovery_tests.rs"]
+mod tests;

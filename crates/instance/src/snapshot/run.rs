@@ -1,0 +1,274 @@
+//! One run.
+
+use super::record::{Mark, of_run, write_mark};
+use crate::error::{Error, Result};
+use crate::manager::Manager;
+use crate::postgres::Sql;
+use crate::verb::Verb;
+use crate::volume;
+use chrono::{DateTime, Utc};
+use holdfast_kube_api::status_port::{SnapshotRequest, SnapshotRun, SnapshotState};
+use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+/// Without a deadline from the operator.
+const LONGEST: Duration = Duration::from_hours(1);
+/// Between looks.
+const POLL: Duration = Duration::from_millis(100);
+/// A server that was stopped for a cold snapshot is up again within this time, or the operator hears why not.
+const START_WITHIN: Duration = Duration::from_mins(5);
+
+#[derive(Debug)]
+struct Current {
+    uid: String,
+    cancel: CancellationToken,
+    stop: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+/// The run that is under way.
+#[derive(Debug, Default)]
+pub struct Runs {
+    current: Mutex<Option<Current>>,
+}
+
+impl Runs {
+    /// Begins the run of this uid.
+    pub(super) fn begin(manager: &Arc<Manager>, uid: &str, request: &SnapshotRequest) -> SnapshotRun {
+        let run = SnapshotRun {
+            uid: uid.to_owned(),
+            name: request.name.clone(),
+            online: request.online,
+            ..SnapshotRun::default()
+        };
+        manager.state.change_snapshot(|slot| *slot = Some(run.clone()));
+        let cancel = manager.stop.child_token();
+        let stop = Arc::new(Notify::new());
+        let worker = Worker {
+            manager: Arc::clone(manager),
+            uid: uid.to_owned(),
+            deadline: request.deadline,
+            cancel: cancel.clone(),
+            stop: Arc::clone(&stop),
+        };
+        let task = tokio::spawn(worker.run(run.clone()));
+        let current = Current { uid: uid.to_owned(), cancel, stop, task };
+        *manager.snapshots.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(current);
+        run
+    }
+
+    /// The snapshots are taken: go on.
+    pub(super) fn go_on(&self, uid: &str) {
+        if let Some(current) = self.current.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
+            && current.uid == uid
+        {
+            current.stop.notify_one();
+        }
+    }
+
+    /// Ends the run of this uid, or whichever it is, without a result.
+    pub(super) async fn end(&self, uid: Option<&str>) {
+        let current = {
+            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+            match current.as_ref() {
+                Some(running) if uid.is_none_or(|uid| uid == running.uid) => current.take(),
+                _ => None,
+            }
+        };
+        if let Some(Current { cancel, task, .. }) = current {
+            cancel.cancel();
+            drop(task.await);
+        }
+    }
+}
+
+/// Ends whatever runs: the instance is stopping.
+pub async fn end(manager: &Manager) {
+    manager.snapshots.end(None).await;
+}
+
+struct Worker {
+    manager: Arc<Manager>,
+    uid: String,
+    deadline: Option<DateTime<Utc>>,
+    cancel: CancellationToken,
+    stop: Arc<Notify>,
+}
+
+impl Worker {
+    async fn run(self, run: SnapshotRun) {
+        let ended = if run.online { self.hot(&run).await } else { self.cold(&run).await };
+        self.manager.state.set_paused(false);
+        drop(std::fs::remove_file(self.manager.places.data_mount.join(super::MARK)));
+        if let Err(error) = ended {
+            tracing::error!(name = run.name, "the snapshot failed\n{error}");
+            self.change(|run| {
+                run.state = SnapshotState::Failed;
+                run.error = Some(error.to_string());
+            });
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut SnapshotRun)) {
+        self.manager.state.change_snapshot(|slot| {
+            if let Some(run) = slot.as_mut().filter(|run| run.uid == self.uid) {
+                change(run);
+            }
+        });
+    }
+
+    /// The run as it is now.
+    fn now(&self) -> SnapshotRun {
+        self.manager.state.change_snapshot(|slot| slot.clone()).unwrap_or_default()
+    }
+
+    fn mark(&self, run: &SnapshotRun) -> Result<()> {
+        let mark = Mark { uid: run.uid.clone(), name: run.name.clone(), online: run.online };
+        write_mark(&self.manager.places.data_mount, &mark)
+    }
+
+    /// Until the operator has its snapshots.
+    async fn taken(&self, lost: impl Future<Output = ()>) -> Result<()> {
+        let left = match self.deadline {
+            Some(deadline) => (deadline - Utc::now()).to_std().unwrap_or_default(),
+            None => LONGEST,
+        };
+        tokio::select! {
+            () = self.stop.notified() => Ok(()),
+            () = self.cancel.cancelled() => Err(Error::retry("the snapshot was given up")),
+            () = lost => Err(Error::retry("the connection that holds backup mode was lost").doing("waiting for the volume snapshots")),
+            () = tokio::time::sleep(left) => Err(Error::retry("nobody ended the snapshot before its deadline")
+                .doing("waiting for the volume snapshots")
+                .hint("the storage driver took too long: raise spec.backup.volumeSnapshot.deadlineSeconds")),
+        }
+    }
+
+    async fn hot(&self, run: &SnapshotRun) -> Result<()> {
+        self.mark(run)?;
+        let client = Sql::connect(&self.manager.places, "postgres").await?;
+        let old_names = self.manager.programs.major() < 15;
+        let (start, stop) = if old_names {
+            ("pg_start_backup($1, true, false)", "pg_stop_backup(false, false)")
+        } else {
+            ("pg_backup_start($1, true)", "pg_backup_stop(false)")
+        };
+        let statement = format!("SELECT {start}::text");
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&run.name];
+        let starting = client.query_one(&statement, &parameters);
+        let row = tokio::select! {
+            row = starting => row.map_err(|error| crate::postgres_error(&error).doing("starting backup mode"))?,
+            () = self.cancel.cancelled() => return Err(Error::retry("the snapshot was given up")),
+        };
+        let begin: Lsn = lsn(row.get(0))?;
+        let timeline = self.manager.state.facts().and_then(|facts| facts.timeline);
+        self.change(|run| {
+            run.begin_lsn = Some(begin.to_string());
+            run.timeline_id = timeline.map(TimelineId::get);
+            run.begin_wal = timeline.and_then(|timeline| self.segment(begin, timeline, false));
+            run.state = SnapshotState::Ready;
+        });
+        self.taken(closed(&client)).await?;
+        self.change(|run| run.state = SnapshotState::Stopping);
+        let statement = format!("SELECT lsn::text, labelfile, coalesce(spcmapfile, '') FROM {stop}");
+        let row = client
+            .query_one(&statement, &[])
+            .await
+            .map_err(|error| crate::postgres_error(&error).doing("ending backup mode"))?;
+        let end: Lsn = lsn(row.get(0))?;
+        let (label, map): (String, String) = (row.get(1), row.get(2));
+        let labelled = holdfast_pgtypes::BackupLabel::parse(label.as_bytes()).ok().map(|label| label.start_timeline);
+        let timeline = labelled.or(timeline);
+        self.change(|run| {
+            run.end_lsn = Some(end.to_string());
+            run.timeline_id = timeline.map(TimelineId::get);
+            run.begin_wal = timeline.and_then(|timeline| self.segment(begin, timeline, false));
+            run.end_wal = timeline.and_then(|timeline| self.segment(end, timeline, true));
+            run.backup_label = Some(label);
+            run.tablespace_map = Some(map);
+        });
+        drop(client);
+        self.record().await
+    }
+
+    fn segment(&self, lsn: Lsn, timeline: TimelineId, end: bool) -> Option<String> {
+        let size = volume::control(&self.manager.places.pgdata).ok()??.wal_segment_size;
+        let name = if end {
+            SegmentName::ending_at(lsn, timeline, size)
+        } else {
+            SegmentName::containing(lsn, timeline, size)
+        };
+        Some(name.to_string())
+    }
+
+    async fn cold(&self, run: &SnapshotRun) -> Result<()> {
+        self.mark(run)?;
+        self.manager.state.set_paused(true);
+        loop {
+            if self.manager.state.served_or_ended().is_none() {
+                break;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(POLL) => {}
+                () = self.cancel.cancelled() => return Err(Error::retry("the snapshot was given up")),
+            }
+        }
+        let control = volume::control(&self.manager.places.pgdata)?
+            .ok_or_else(|| Error::retry("the data directory has no pg_control"))?;
+        let (redo, timeline) = (control.redo, control.timeline);
+        self.change(|run| {
+            run.begin_lsn = Some(redo.to_string());
+            run.timeline_id = Some(timeline.get());
+            run.begin_wal = self.segment(redo, timeline, false);
+            run.state = SnapshotState::Ready;
+        });
+        self.taken(std::future::pending()).await?;
+        self.change(|run| run.state = SnapshotState::Stopping);
+        self.manager.state.set_paused(false);
+        let started = tokio::time::Instant::now();
+        while !self.manager.state.ready() {
+            if started.elapsed() > START_WITHIN {
+                return Err(Error::retry("PostgreSQL does not come up again").doing("ending the cold snapshot"));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(POLL) => {}
+                () = self.cancel.cancelled() => return Err(Error::retry("the snapshot was given up")),
+            }
+        }
+        self.record().await
+    }
+
+    /// Into the archive, once the WAL is there.
+    async fn record(&self) -> Result<()> {
+        let config = self.manager.places.archive_config();
+        if config.exists() {
+            let system = self.manager.state.status().system_id.unwrap_or_default();
+            let input =
+                serde_json::to_vec(&of_run(&self.now(), &system)).map_err(|error| Error::retry(error.to_string()))?;
+            let mut verb = Verb::new(&self.manager.places.program, &config, ["snapshot", "record"]);
+            verb.input = Some(input);
+            let answer = verb.run(&self.cancel, |_| {}).await?;
+            let id = ["id", "snapshot_id"].iter().find_map(|key| answer[*key].as_str()).map(str::to_owned);
+            self.change(|run| {
+                run.wal_confirmed = true;
+                run.snapshot_id = id;
+            });
+        }
+        self.change(|run| run.state = SnapshotState::Stopped);
+        Ok(())
+    }
+}
+
+async fn closed(client: &Client) {
+    while !client.is_closed() {
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn lsn(text: &str) -> Result<Lsn> {
+    text.parse().map_err(|_| Error::retry(format!("PostgreSQL gave {text:?} as an LSN")))
+}
