@@ -66,6 +66,13 @@ enum Verb {
         #[arg(long)]
         holdfast: Option<PathBuf>,
     },
+    /// Give an image on all nodes a further name
+    TagImage {
+        /// The image
+        image: String,
+        /// Its further name
+        name: String,
+    },
     /// Serve a part of a running cluster in the foreground (started by `up`)
     #[command(hide = true)]
     Serve {
@@ -149,8 +156,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::S3 { action } => switch(&running()?, Resident::S3, action)?,
         Verb::Storage { action } => switch(&running()?, Resident::Storage, action)?,
         Verb::Api { action: ApiAction::Pause } => running()?.pause_apiserver()?,
-        // It does not answer while it is paused, so it is not asked whether it runs.
-        Verb::Api { action: ApiAction::Resume } => Bed::installed()?.resume_apiserver()?,
+        Verb::Api { action: ApiAction::Resume } => running()?.resume_apiserver()?,
         Verb::Api { action: ApiAction::Restart } => running()?.restart_apiserver()?,
         Verb::LoadImage { archive: Some(archive), holdfast: None } => running()?.load_image(&archive)?,
         Verb::LoadImage { archive: None, holdfast } => {
@@ -160,6 +166,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::LoadImage { .. } => {
             return Err(KitError::Unsupported("an archive or --holdfast, not both".to_owned()));
         }
+        Verb::TagImage { image, name } => running()?.tag_image(&image, &name)?,
         Verb::Serve { part } => block_on(part.serve())?,
     }
     Ok(ExitCode::SUCCESS)

@@ -29,6 +29,9 @@ use crate::error::{KitError, Result};
 use crate::s3::Credentials;
 use crate::{scratch, settings, user};
 
+/// The file that says that a start came to its end.
+const COMPLETE: &str = "complete";
+
 /// A cluster that runs.
 #[derive(Clone, Debug)]
 pub struct Bed {
@@ -65,12 +68,18 @@ impl Bed {
         let layout = Layout::find()?;
         let _lock = lock(layout.root())?;
         let bed = Self::own(layout);
-        if bed.answers() {
+        if bed.is_complete() {
+            // Others may be using it: slow or deaf for a while, it is waited for and never started anew.
+            control_plane::wait_for_api(bed.layout()?)?;
             return Ok(bed);
         }
         clear(&Layout::state_folder())?;
         match bed.start() {
-            Ok(()) => Ok(bed),
+            Ok(()) => {
+                let mark = bed.layout()?.path(COMPLETE);
+                fs::write(&mark, "").map_err(KitError::io(format!("write {}", mark.display())))?;
+                Ok(bed)
+            }
             Err(error) => {
                 clear(&Layout::state_folder())?;
                 Err(error)
@@ -111,15 +120,10 @@ impl Bed {
         Self::shared().map_err(|error| settings::skip(&error.to_string())).ok()
     }
 
-    /// The bed of this machine if it runs.
+    /// The bed of this machine if it runs, whether it answers or not.
     pub fn running() -> Option<Self> {
         let bed = Self::own(Layout::find().ok()?);
-        bed.answers().then_some(bed)
-    }
-
-    /// The bed of this machine, whether it answers or not.
-    pub fn installed() -> Result<Self> {
-        Layout::find().map(Self::own)
+        bed.is_complete().then_some(bed)
     }
 
     fn own(layout: Layout) -> Self {
@@ -265,6 +269,8 @@ impl Bed {
     /// Ends the API server at once and starts it again; clients see broken and refused connections for some seconds.
     pub fn restart_apiserver(&self) -> Result<()> {
         let layout = self.layout()?;
+        // Nobody else may take it for a bed that has to be started.
+        let _lock = lock(layout.root())?;
         Unit::new("apiserver").kill()?;
         control_plane::start(layout, "apiserver")?;
         control_plane::wait_for_api(layout)
@@ -295,6 +301,12 @@ impl Bed {
             return Err(KitError::Unsupported(format!("{name} is stopped, so no image can be loaded into it")));
         }
         machines.iter().try_for_each(|machine| machine.import(archive))
+    }
+
+    /// Gives an image on all nodes a further name, such as the one that a manifest for the public has.
+    pub fn tag_image(&self, image: &str, name: &str) -> Result<()> {
+        let layout = self.layout()?;
+        (1..=NODES).try_for_each(|number| Machine::new(layout, number).tag(image, name))
     }
 
     /// Makes the image [`images::HOLDFAST`] from this program and loads it; nothing is done when it is there.
@@ -343,10 +355,9 @@ impl Bed {
         })
     }
 
-    fn answers(&self) -> bool {
-        self.kubeconfig.exists()
-            && Unit::new("apiserver").is_running()
-            && self.kubectl(&["--request-timeout=5s", "get", "--raw", "/readyz"]).is_ok()
+    /// Whether a start came to its end, and the API server has not ended since.
+    fn is_complete(&self) -> bool {
+        self.own.as_ref().is_some_and(|layout| layout.path(COMPLETE).exists()) && Unit::new("apiserver").is_running()
     }
 
     /// Starts everything on a machine where nothing of a bed is left.
@@ -517,6 +528,7 @@ fn prepare_folders(layout: &Layout) -> Result<()> {
 
 /// Ends all processes, mounts, links, chains and groups of a bed, whatever part of it there is.
 fn clear(state: &Path) -> Result<()> {
+    let _ = fs::remove_file(state.join(COMPLETE));
     // The agents that would start something again, then all the rest at once.
     for number in 1..=NODES {
         Unit::new(format!("kubelet-{}", layout::node_name(number))).kill()?;

@@ -167,6 +167,11 @@ impl Machine {
         run(self.ctr().args(["--namespace", "k8s.io", "images", "import"]).arg(archive)).map(drop)
     }
 
+    /// Gives an image a further name.
+    pub(crate) fn tag(&self, image: &str, name: &str) -> Result<()> {
+        run(self.ctr().args(["--namespace", "k8s.io", "images", "tag", "--force", image, name])).map(drop)
+    }
+
     fn ctr(&self) -> Command {
         let mut command = Command::new(self.layout.tool("ctr"));
         command.arg("--address").arg(self.socket());
