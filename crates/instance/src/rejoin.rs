@@ -1,11 +1,13 @@
 //! An old primary, or a standby that went another way, comes back in line: `pg_rewind`.
 //!
 //! The record on the volume says before the first byte that the directory is not whole, so a kill in the middle leads to a
-//! new copy. A failure before anything was changed does too, but only while a healthy primary is there to copy from.
+//! new copy. `pg_rewind` says where the ways parted before it changes anything: a failure before that leaves the directory
+//! as whole as it was, and one because the primary did not answer is tried again. After any other failure the directory is
+//! copied anew, while a healthy primary is there to copy from.
 
 use crate::bootstrap::Work;
 use crate::bootstrap::initdb::last_words;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::postgres::end_leftover;
 use crate::settings::postgresql::replication_connection;
 use crate::volume::{Filling, Progress, write_durably};
@@ -14,15 +16,15 @@ use std::fs;
 /// Brings the stopped data directory in line with the primary.
 ///
 /// # Errors
-/// [`crate::error::Kind::Stuck`] when `pg_rewind` cannot help.
+/// [`Kind::Stuck`] when `pg_rewind` cannot help.
 pub async fn rewind(work: &Work<'_>) -> Result<()> {
     let pgdata = &work.places.pgdata;
     end_leftover(pgdata).await?;
     work.record(Filling::Rewind, Progress::Begun)?;
     // A directory that was not shut down in order is recovered by a single-user server first, which is no standby.
     let standby = pgdata.join("standby.signal");
-    let recovered_as_standby = standby.exists();
-    if recovered_as_standby {
+    let was_standby = standby.exists();
+    if was_standby {
         fs::remove_file(&standby).map_err(|error| Error::file("remove", &standby, &error))?;
     }
     let mut command = work.programs.command("pg_rewind");
@@ -35,14 +37,55 @@ pub async fn rewind(work: &Work<'_>) -> Result<()> {
         () = work.stop.cancelled() => return Err(Error::cancelled()),
     };
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    if !output.status.success() {
-        return Err(Error::stuck(format!("pg_rewind ended with {}: {}", output.status, last_words(&said)))
-            .doing("bringing the data directory in line with the primary")
-            .hint("the data directory is copied anew from the primary"));
+    if output.status.success() {
+        for line in said.lines() {
+            tracing::info!("{line}");
+        }
+        write_durably(&standby, b"", 0o600)?;
+        return work.record_complete(Filling::Rewind);
     }
-    for line in said.lines() {
-        tracing::info!("{line}");
+    let (unchanged, kind) = judge(&said);
+    if unchanged {
+        if was_standby {
+            write_durably(&standby, b"", 0o600)?;
+        }
+        work.record_complete(Filling::Rewind)?;
     }
-    write_durably(&standby, b"", 0o600)?;
-    work.record_complete(Filling::Rewind)
+    let error = Error::retry(format!("pg_rewind ended with {}: {}", output.status, last_words(&said)));
+    Err(Error { kind, ..error }.doing("bringing the data directory in line with the primary").hint(match kind {
+        Kind::Stuck => "the data directory is copied anew from the primary",
+        Kind::Retry | Kind::Cancelled => "it is tried again; the primary's log says whether it was asked",
+    }))
+}
+
+/// Whether the directory is as it was, and what to do. Pure.
+fn judge(said: &str) -> (bool, Kind) {
+    let unchanged = !said.contains("servers diverged at");
+    let unreachable = said.contains("connection to server") || said.contains("could not connect");
+    (unchanged, if unchanged && unreachable { Kind::Retry } else { Kind::Stuck })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_pg_rewind_says_of_its_failure() {
+        for (said, expected) in [
+            (
+                "pg_rewind: error: connection to server at \"c-rw\", port 5432 failed: Connection refused",
+                (true, Kind::Retry),
+            ),
+            (
+                "pg_rewind: error: target server needs to use either data checksums or \"wal_log_hints = on\"",
+                (true, Kind::Stuck),
+            ),
+            (
+                "pg_rewind: servers diverged at WAL location 0/1 on timeline 1\npg_rewind: error: could not find previous WAL record",
+                (false, Kind::Stuck),
+            ),
+        ] {
+            assert_eq!(judge(said), expected, "{said}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Between looks. Each lists the archive.
-const EVERY: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_mins(1);
 /// Between looks at whether there is anything to look up.
 const ROUND: Duration = Duration::from_secs(2);
 

@@ -9,7 +9,7 @@ use holdfast_kube_api::names;
 use std::time::Duration;
 
 /// The primary makes the slot when it sees this instance in the Cluster.
-const SLOT_WITHIN: Duration = Duration::from_secs(60);
+const SLOT_WITHIN: Duration = Duration::from_mins(1);
 
 /// Copies the primary into an empty directory.
 ///

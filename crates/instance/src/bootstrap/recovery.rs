@@ -20,6 +20,7 @@ use crate::verb::{Verb, VerbProgress};
 use crate::volume::{self, Filling, Progress, empty, write_if_changed};
 use holdfast_kube_api::cluster::{BarmanObjectStore, BootstrapProgress, Recovery, RecoveryTarget};
 use holdfast_kube_api::{Backup, Cluster};
+use holdfast_pgtypes::SegmentName;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -204,8 +205,8 @@ fn snapshot_id(listed: &Value, snapshot: &str) -> Option<String> {
         Value::Array(items) => items.iter().find_map(|item| snapshot_id(item, snapshot)),
         Value::Object(fields) => {
             let id = ["id", "snapshot_id"].iter().find_map(|key| fields.get(*key)).and_then(Value::as_str);
-            let names = fields.get("snapshots").or_else(|| fields.get("names"));
-            let named = names.is_some_and(|names| mentions(names, snapshot));
+            let snapshots = fields.get("snapshots").or_else(|| fields.get("names"));
+            let named = snapshots.is_some_and(|snapshots| mentions(snapshots, snapshot));
             match id {
                 Some(id) if named => Some(id.to_owned()),
                 _ => fields.values().find_map(|value| snapshot_id(value, snapshot)),
@@ -342,11 +343,13 @@ async fn finish(work: &Work<'_>, method: &str, served: &Served) -> Result<()> {
     Ok(())
 }
 
-/// The new timeline began while nothing was archived: its history file is handed to the archiver now.
+/// The new timeline began while nothing was archived: its history file is handed to the archiver now. Segments of the
+/// timelines before it are the source's, and stay there.
 fn archive_history(work: &Work<'_>) -> Result<()> {
     if !work.has_archive() {
         return Ok(());
     }
+    let Some(control) = volume::control(&work.places.pgdata)? else { return Ok(()) };
     let folder = work.places.pg_wal();
     let Ok(entries) = fs::read_dir(&folder) else { return Ok(()) };
     for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
@@ -354,6 +357,10 @@ fn archive_history(work: &Work<'_>) -> Result<()> {
         let status = folder.join("archive_status");
         if history && !status.join(format!("{name}.done")).exists() {
             write_if_changed(&status.join(format!("{name}.ready")), b"", 0o600)?;
+        }
+        if name.parse::<SegmentName>().is_ok_and(|segment| segment.timeline() < control.timeline) {
+            drop(fs::remove_file(status.join(format!("{name}.ready"))));
+            write_if_changed(&status.join(format!("{name}.done")), b"", 0o600)?;
         }
     }
     Ok(())

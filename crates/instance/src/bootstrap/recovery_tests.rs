@@ -40,7 +40,7 @@ fn every_target_has_its_flags() {
     }
 }
 
-fn cluster(recovery: Value) -> Cluster {
+fn cluster(recovery: &Value) -> Cluster {
     serde_json::from_value(json!({
         "apiVersion": "holdfast.dev/v1", "kind": "Cluster", "metadata": {"name": "new"},
         "spec": {"instances": 1, "bootstrap": {"recovery": recovery}, "externalClusters": [
@@ -52,10 +52,10 @@ fn cluster(recovery: Value) -> Cluster {
 
 #[test]
 fn sources() {
-    let found = source(&cluster(json!({"source": "old"})), None).unwrap().unwrap();
+    let found = source(&cluster(&json!({"source": "old"})), None).unwrap().unwrap();
     assert_eq!((found.name.as_str(), found.store.server_name.as_deref()), ("old", Some("old-2")));
     assert_eq!(
-        source(&cluster(json!({"source": "x"})), None).unwrap_err().to_string(),
+        source(&cluster(&json!({"source": "x"})), None).unwrap_err().to_string(),
         "error: externalClusters has no entry x with a barmanObjectStore\n\
          while: looking for the archive to recover from\n\
          hint:  bootstrap.recovery.source names an entry of externalClusters"
@@ -66,11 +66,11 @@ fn sources() {
         "status": {"backupId": "20261122T101500Z", "barmanObjectStore": {"destinationPath": "s3://b/p"}}
     }))
     .unwrap();
-    let from_backup = cluster(json!({"backup": {"name": "b", "endpointCA": {"name": "ca", "key": "crt"}}}));
+    let from_backup = cluster(&json!({"backup": {"name": "b", "endpointCA": {"name": "ca", "key": "crt"}}}));
     let found = source(&from_backup, Some(&backup)).unwrap().unwrap();
     assert_eq!((found.name.as_str(), found.backup_id.as_deref()), ("main", Some("20261122T101500Z")));
     assert_eq!(found.store.endpoint_ca.unwrap().name, "ca");
-    assert_eq!(source(&cluster(json!({})), None).unwrap(), None);
+    assert_eq!(source(&cluster(&json!({})), None).unwrap(), None);
 }
 
 #[test]

@@ -36,8 +36,10 @@ pub fn may_take(me: &str, holder: Option<&str>, unchanged_for: Duration) -> Take
     match holder.filter(|holder| !holder.is_empty()) {
         None => Take::Now,
         Some(holder) if holder == me => Take::Now,
-        Some(_) if unchanged_for >= EXPIRE => Take::Now,
-        Some(_) => Take::After(EXPIRE - unchanged_for),
+        Some(_) => match EXPIRE.checked_sub(unchanged_for) {
+            Some(rest) if !rest.is_zero() => Take::After(rest),
+            _ => Take::Now,
+        },
     }
 }
 

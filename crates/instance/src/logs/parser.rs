@@ -110,7 +110,8 @@ impl Parser {
         let present = |text: &str| (!text.is_empty() && text != "[unknown]").then(|| text.to_owned());
         let record = Record {
             timestamp: present(time),
-            level: level(severity),
+            // "The database system is starting up": no error of anybody.
+            level: if *sqlstate == "57P03" { "INFO" } else { level(severity) },
             target: "postgres",
             message: message.to_owned(),
             severity: Some(severity.to_owned()),

@@ -14,7 +14,10 @@ const LONGEST_LINE: usize = 1 << 20;
 
 /// The last error of a program that the server called, in practice of `archive_command`.
 #[derive(Debug, Clone, Default)]
-pub struct Errors(Arc<Mutex<Option<(DateTime<Utc>, String)>>>);
+pub struct Errors(Arc<Mutex<Option<Said>>>);
+
+/// When, and what, in three lines.
+type Said = (DateTime<Utc>, String);
 
 impl Errors {
     /// The last one, in three lines, and when it was.
@@ -50,10 +53,7 @@ pub async fn follow(stderr: impl AsyncRead + Unpin, errors: Errors, last_fatal: 
                 if let Some(record) = parser.flush() {
                     emit(&record, &errors, &last_fatal);
                 }
-                match reader.read_until(b'\n', &mut line).await {
-                    Ok(read) => read,
-                    Err(_) => 0,
-                }
+                reader.read_until(b'\n', &mut line).await.unwrap_or_default()
             }
             Err(_) => continue,
         };

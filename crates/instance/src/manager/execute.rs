@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// An orderly stop that another instance waits for.
-const DEMOTE_WITHIN: Duration = Duration::from_secs(60);
+const DEMOTE_WITHIN: Duration = Duration::from_mins(1);
 /// The Lease is given back by one request.
 const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
 /// The keeper says within moments whether it has the Lease.

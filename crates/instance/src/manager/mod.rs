@@ -23,9 +23,10 @@ use crate::postgres::{Programs, Sql};
 use crate::secrets::Secrets;
 use crate::status_port::Peers;
 use holdfast_kube_api::{Backup, Cluster};
+use holdfast_pgtypes::WalSegmentSize;
 use kube::Api;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio_util::sync::CancellationToken;
 
 /// What the manager's parts work with.
@@ -47,6 +48,8 @@ pub struct Manager {
     pub cluster: Seen,
     /// Secrets.
     pub secrets: Secrets,
+    /// Size of a WAL segment, once there is a data directory; it never changes.
+    pub segment_size: OnceLock<Option<WalSegmentSize>>,
     /// The `Backup`s of the namespace, for the one that a recovery refers to.
     pub backup_api: Api<Backup>,
     /// The Lease.

@@ -7,7 +7,7 @@ use crate::postgres::{self, Sql};
 use crate::volume;
 use holdfast_kube_api::Cluster;
 use holdfast_kube_api::status_port::{InstanceStatus, Role};
-use holdfast_pgtypes::TimelineId;
+use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
 use std::time::Duration;
 
 /// A peer that does not answer within this time is asked again at the next look.
@@ -72,7 +72,10 @@ impl Manager {
             return;
         };
         match postgres::read_facts(&self.sql).await {
-            Ok(facts) => {
+            Ok(mut facts) => {
+                if facts.role == Role::Replica {
+                    facts.timeline = self.followed_timeline(facts.lsn).max(facts.timeline);
+                }
                 let history = match (facts.role, facts.timeline) {
                     (Role::Primary, Some(timeline)) if !isolated => self.history(timeline),
                     _ => None,
@@ -88,6 +91,18 @@ impl Manager {
                 }
             }
         }
+    }
+
+    /// The timeline that a standby's WAL ends on, by the names of the files that hold its end. The server says it only while
+    /// it receives, and in a control file that is written at restart points; after a failover both are behind.
+    fn followed_timeline(&self, lsn: Option<Lsn>) -> Option<TimelineId> {
+        let size = (*self.segment_size.get_or_init(|| {
+            volume::control(&self.places.pgdata).ok().flatten().map(|control| control.wal_segment_size)
+        }))?;
+        let end = lsn?.saturating_sub(1);
+        let entries = std::fs::read_dir(self.places.pg_wal()).ok()?;
+        let segments = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<SegmentName>().ok());
+        segments.filter(|segment| segment.contains(end, size)).map(SegmentName::timeline).max()
     }
 
     fn history(&self, timeline: TimelineId) -> Option<String> {

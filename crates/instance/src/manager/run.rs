@@ -15,8 +15,8 @@ use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::InstancePhase;
 use kube::{Api, Client, Config};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -78,6 +78,7 @@ pub async fn run(identity: Identity, places: Places, stop: CancellationToken) ->
     tokio::spawn(keeper.run());
     let manager = Arc::new(Manager {
         secrets: Secrets::new(&client, &identity.namespace),
+        segment_size: OnceLock::new(),
         backup_api: Api::namespaced(client.clone(), &identity.namespace),
         sql: Arc::new(Sql::new(&places)),
         operating_user: user_name(&passwd, uid),

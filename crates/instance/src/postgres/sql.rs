@@ -93,22 +93,18 @@ impl Sql {
 
 /// What the server, or the way to it, said.
 pub(crate) fn of_server(error: &tokio_postgres::Error) -> Error {
-    match error.as_db_error() {
-        Some(said) => {
-            let mut text = format!("PostgreSQL: {}", said.message());
-            if let Some(detail) = said.detail() {
-                text.push_str(": ");
-                text.push_str(detail);
-            }
-            let error = Error::retry(text);
-            match said.hint() {
-                Some(hint) => error.hint(hint),
-                None => error,
-            }
-        }
-        None => {
-            let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            Error::retry(format!("the connection to PostgreSQL failed: {error}{cause}"))
-        }
+    let Some(said) = error.as_db_error() else {
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        return Error::retry(format!("the connection to PostgreSQL failed: {error}{cause}"));
+    };
+    let mut text = format!("PostgreSQL: {}", said.message());
+    if let Some(detail) = said.detail() {
+        text.push_str(": ");
+        text.push_str(detail);
+    }
+    let error = Error::retry(text);
+    match said.hint() {
+        Some(hint) => error.hint(hint),
+        None => error,
     }
 }

@@ -3,6 +3,7 @@
 use super::wire::Wire;
 use holdfast_kube_api::cluster::ClusterSpec;
 use holdfast_kube_api::names::REPLICATION_USER;
+use std::fmt::Write as _;
 
 /// Name of the map that lets the manager in as `postgres`.
 const MAP: &str = "holdfast";
@@ -16,10 +17,7 @@ pub fn hba(spec: &ClusterSpec, operating_user: Option<&str>, wire: &Wire) -> Str
     };
     let mut text =
         String::from("# Written by Holdfast's instance manager: edit spec.postgresql.pg_hba of the Cluster.\n");
-    text.push_str(&match operating_user {
-        Some(_) => format!("local all all peer map={MAP}\n"),
-        None => "local all all trust\n".to_owned(),
-    });
+    text.push_str(&isolated_hba(operating_user));
     for line in [
         format!("{kind} postgres {REPLICATION_USER} all {method}"),
         format!("{kind} replication {REPLICATION_USER} all {method}"),
@@ -56,7 +54,7 @@ pub fn ident(spec: &ClusterSpec, operating_user: Option<&str>) -> String {
     let mut text =
         String::from("# Written by Holdfast's instance manager: edit spec.postgresql.pg_ident of the Cluster.\n");
     if let Some(user) = operating_user {
-        text.push_str(&format!("{MAP} \"{user}\" postgres\n"));
+        let _ = writeln!(text, "{MAP} \"{user}\" postgres");
     }
     for line in &spec.postgresql.pg_ident {
         text.push_str(line);

@@ -42,12 +42,12 @@ impl Peers {
         let asking = instances.iter().map(|instance| async move {
             match tokio::time::timeout(limit, self.status(instance)).await {
                 Ok(Ok(status)) if status.instance == *instance => Some(status),
-                Ok(Ok(_)) => None,
                 Ok(Err(error)) => {
                     tracing::debug!(%error, instance, "a peer does not answer");
                     None
                 }
-                Err(_) => None,
+                // The wrong instance answered, or nobody in time.
+                Ok(Ok(_)) | Err(_) => None,
             }
         });
         futures::future::join_all(asking).await
