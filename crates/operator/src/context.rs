@@ -3,9 +3,9 @@
 use crate::cluster::desired::Images;
 use crate::cluster::memory::Memory;
 use crate::cluster::observed::Apis;
+use crate::events::Recorder;
 use crate::metrics::Metrics;
 use kube::Client;
-use kube::runtime::events::{Recorder, Reporter};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -46,8 +46,7 @@ impl Context {
         identity: &str,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(identity.to_owned()) };
-        let recorder = Recorder::new(client.clone(), reporter);
+        let recorder = Recorder::new(client.clone(), identity);
         Self {
             client,
             namespace,

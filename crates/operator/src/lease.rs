@@ -86,16 +86,13 @@ impl Election {
         }
     }
 
-    /// Keeps it until it is lost (`false`), or cancelled (`true`), when it is released.
+    /// Keeps it until it is lost (`false`), or cancelled (`true`).
     pub async fn keep(&mut self, cancellation: &CancellationToken) -> bool {
         let mut renewed = Instant::now();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(RENEW) => {}
-                () = cancellation.cancelled() => {
-                    self.release().await;
-                    return true;
-                }
+                () = cancellation.cancelled() => return true,
             }
             match tokio::time::timeout(RENEW, self.attempt()).await {
                 Ok(Ok(true)) => renewed = Instant::now(),
@@ -171,7 +168,7 @@ impl Election {
     }
 
     /// Lets another operator begin at once. What goes wrong here only makes it wait.
-    async fn release(&self) {
+    pub async fn release(&self) {
         if let Ok(Some(found)) = self.api.get_opt(&self.name).await
             && found.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.me)
             && let Ok(lease) = self.lease(Some(&found), false)

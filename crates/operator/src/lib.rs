@@ -20,10 +20,12 @@ pub mod certificates;
 pub mod cluster;
 pub mod context;
 pub mod error;
+pub mod events;
 pub mod http;
 pub mod lease;
 pub mod metrics;
 pub mod run;
 pub mod status_client;
+pub mod webhook;
 
 pub use run::{Options, run};

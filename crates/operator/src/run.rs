@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::http;
 use crate::lease::Election;
 use crate::metrics::Metrics;
+use crate::webhook;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, Config};
 use std::net::SocketAddr;
@@ -33,6 +34,10 @@ pub struct Options {
     pub own_namespace: Option<String>,
     /// Where metrics are served.
     pub metrics_address: SocketAddr,
+    /// Where the validating webhook is served, if it shall be.
+    pub webhook_address: Option<SocketAddr>,
+    /// More names and addresses that the API server knows the webhook by.
+    pub webhook_names: Vec<String>,
     /// A name that no other operator has: the pod's.
     pub identity: String,
 }
@@ -46,9 +51,9 @@ pub enum RunError {
     /// The client cannot be made.
     #[error("the client of the API server cannot be made")]
     Client(#[source] Box<kube::Error>),
-    /// The port of the metrics is taken.
-    #[error("cannot serve metrics on {address}")]
-    Metrics {
+    /// The port of the metrics, or of the webhook, is taken.
+    #[error("cannot listen on {address}")]
+    Listen {
         /// The address.
         address: SocketAddr,
         /// Why.
@@ -73,14 +78,19 @@ pub async fn run(options: Options, cancellation: CancellationToken) -> Result<()
 
     let stop = cancellation.child_token();
     let _stops_all = stop.clone().drop_guard();
-    let served = http::serve(options.metrics_address, Arc::clone(&metrics), stop.clone());
-    let mut server = tokio::spawn(served);
+    let mut servers = JoinSet::new();
+    let address = options.metrics_address;
+    let served = http::serve(address, Arc::clone(&metrics), stop.clone());
+    servers.spawn(async move { served.await.map_err(|source| RunError::Listen { address, source }) });
+    if let Some(address) = options.webhook_address {
+        let (client, names) = (client.clone(), options.webhook_names.clone());
+        let served = webhook::serve(client, own_namespace.clone(), address, names, stop.clone());
+        servers.spawn(async move { served.await.map_err(|source| RunError::Listen { address, source }) });
+    }
     // A port that is taken says so at once.
     tokio::time::sleep(Duration::from_millis(50)).await;
-    if server.is_finished()
-        && let Ok(Err(source)) = (&mut server).await
-    {
-        return Err(RunError::Metrics { address: options.metrics_address, source });
+    if let Some(Ok(Err(error))) = servers.try_join_next() {
+        return Err(error);
     }
 
     let leases: Api<Lease> = Api::namespaced(client.clone(), &own_namespace);
@@ -115,5 +125,9 @@ pub async fn run(options: Options, cancellation: CancellationToken) -> Result<()
     // What is under way may end, within reason: everything can be taken up again.
     let _ =
         tokio::time::timeout(Duration::from_secs(5), async { while controllers.join_next().await.is_some() {} }).await;
+    if options.leader_elect && result.is_ok() {
+        // Last: while the lease is held, nobody else begins.
+        election.release().await;
+    }
     result
 }

@@ -31,4 +31,10 @@ pub struct OperatorArgs {
     /// Where `/metrics`, `/healthz` and `/readyz` are served
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub metrics_address: SocketAddr,
+    /// Where the validating webhook is served, such as 0.0.0.0:9443 [default: it is not]
+    #[arg(long, value_name = "ADDRESS", env = "WEBHOOK_ADDRESS")]
+    pub webhook_address: Option<SocketAddr>,
+    /// A name or address that the API server calls the webhook by, beside its Service; can be repeated
+    #[arg(long, value_name = "NAME")]
+    pub webhook_name: Vec<String>,
 }

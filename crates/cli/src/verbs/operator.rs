@@ -18,6 +18,8 @@ pub(crate) async fn run(command: OperatorCommand, cancellation: CancellationToke
         leader_elect: args.leader_elect,
         own_namespace: args.own_namespace,
         metrics_address: args.metrics_address,
+        webhook_address: args.webhook_address,
+        webhook_names: args.webhook_name,
         identity: identity(),
     };
     operate(options, cancellation).await.map(|()| ExitCode::Ok).map_err(|error| explain(&error))
@@ -37,7 +39,9 @@ fn explain(error: &RunError) -> Failure {
             (ExitCode::Configuration, "inside a pod its service account is used; outside set KUBECONFIG")
         }
         RunError::Client(_) => (ExitCode::Configuration, "check the certificates and the user in the KUBECONFIG"),
-        RunError::Metrics { .. } => (ExitCode::Configuration, "name a free address with --metrics-address"),
+        RunError::Listen { .. } => {
+            (ExitCode::Configuration, "name a free address with --metrics-address or --webhook-address")
+        }
         RunError::LeaseLost => (
             ExitCode::Unreachable,
             "start it again: it waits until it is its turn; what it was doing is taken up by the other one",

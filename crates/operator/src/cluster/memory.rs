@@ -12,7 +12,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-/// The same Event is not told again within this time.
+/// The same Event about a state that lasts is not told again within this time.
 const QUIET: Duration = Duration::from_secs(600);
 
 /// What is remembered of one cluster.
@@ -22,6 +22,8 @@ pub struct Memory {
     ill_since: Option<Instant>,
     target: Option<String>,
     last_answer: BTreeMap<String, Instant>,
+    /// The highest timeline that each pod has said, by its uid.
+    timelines: BTreeMap<String, u32>,
     told: HashMap<Note, Instant>,
     /// When the objects that rarely change were last read in full, and for which generation.
     pub(crate) full_look: Option<(Instant, i64)>,
@@ -56,7 +58,19 @@ impl Memory {
     }
 
     /// Notes who answered, and since when the instance that shall take writes does not.
+    ///
+    /// A standby that is not being streamed to knows only the timeline of its last restart point, which may be an older one
+    /// than it has followed since; what it said while it was streamed to is remembered for it.
     pub fn look_at_answers(&mut self, observed: &mut Observed, now: Instant) {
+        for answer in observed.answers.values_mut().filter_map(|answer| answer.as_mut().ok()) {
+            let highest = self.timelines.entry(answer.pod_uid.clone()).or_default();
+            *highest = (*highest).max(answer.timeline_id.unwrap_or_default());
+            if answer.role == Some(Role::Replica) && answer.timeline_id.is_some() {
+                answer.timeline_id = Some(*highest);
+            }
+        }
+        let uids: Vec<&String> = observed.pods.values().filter_map(|pod| pod.metadata.uid.as_ref()).collect();
+        self.timelines.retain(|uid, _| uids.contains(&uid));
         for (name, answer) in &observed.answers {
             let last = self.last_answer.entry(name.clone()).or_insert(now);
             if answer.is_ok() {
@@ -86,7 +100,7 @@ impl Memory {
     /// Whether an Event is news.
     pub fn is_news(&mut self, note: &Note, now: Instant) -> bool {
         self.told.retain(|_, at| now.saturating_duration_since(*at) < QUIET);
-        self.told.insert(note.clone(), now).is_none()
+        !note.reason.lasts() || self.told.insert(note.clone(), now).is_none()
     }
 }
 

@@ -91,7 +91,7 @@ pub async fn read(
         )
     })
     .await?;
-    let secrets = timely("reading the cluster's secrets", read_secrets(&secrets, subject.name)).await?;
+    let secrets = timely("reading the cluster's secrets", read_secrets(&secrets, subject.name, &of_cluster)).await?;
 
     let now = Instant::now();
     let mut observed = Observed { status, apis, ..Observed::default() };
@@ -136,8 +136,15 @@ async fn timely<T>(doing: &str, work: impl Future<Output = Result<T, Error>>) ->
         .unwrap_or_else(|_| Err(Error::Slow { doing: doing.to_owned(), seconds: API_TIMEOUT.as_secs() }))
 }
 
-/// The Secrets under the names that are the cluster's, whoever made them: people bring their own under these names.
-async fn read_secrets(api: &Api<Secret>, cluster: &str) -> Result<BTreeMap<String, Secret>, Error> {
+/// The Secrets under the names that are the cluster's, whoever made them: people bring their own under these names, and
+/// without our label. One list in the usual case.
+async fn read_secrets(
+    api: &Api<Secret>,
+    cluster: &str,
+    of_cluster: &ListParams,
+) -> Result<BTreeMap<String, Secret>, Error> {
+    let listed = api.list(of_cluster).await.map_err(|error| Error::api("list secrets", error))?;
+    let mut all: BTreeMap<String, Secret> = listed.into_iter().map(|secret| (secret.name_any(), secret)).collect();
     let wanted = [
         names::ca_secret(cluster),
         names::server_secret(cluster),
@@ -146,12 +153,14 @@ async fn read_secrets(api: &Api<Secret>, cluster: &str) -> Result<BTreeMap<Strin
         names::application_secret(cluster),
         names::superuser_secret(cluster),
     ];
-    let found = try_join_all(wanted.into_iter().map(|name| async move {
+    let missing: Vec<String> = wanted.into_iter().filter(|name| !all.contains_key(name)).collect();
+    let found = try_join_all(missing.into_iter().map(|name| async move {
         let secret = api.get_opt(&name).await.map_err(|error| Error::api(format!("read secret {name}"), error))?;
         Ok::<_, Error>(secret.map(|secret| (name, secret)))
     }))
     .await?;
-    Ok(found.into_iter().flatten().collect())
+    all.extend(found.into_iter().flatten());
+    Ok(all)
 }
 
 fn facts(secret: &Secret, cluster_uid: &str) -> SecretFacts {

@@ -165,6 +165,14 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Whether it is about a state that lasts, and would be told at every look; others are about a moment.
+    pub fn lasts(self) -> bool {
+        matches!(
+            self,
+            Self::NoCandidate | Self::InstanceFailed | Self::SpecWarning | Self::SpecRefused | Self::ApiMissing
+        )
+    }
+
     /// In camel case, as Events have it.
     pub fn name(self) -> String {
         format!("{self:?}")

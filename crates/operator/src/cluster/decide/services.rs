@@ -59,7 +59,11 @@ fn budget(plan: &mut Plan<'_>, cluster: &str) {
         "apiVersion": version,
         "kind": "PodDisruptionBudget",
         "metadata": plan.metadata(cluster, &[]),
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {names::CLUSTER_LABEL: cluster}}},
+        // As a number of pods that must be there: for pods of no workload controller only that can be counted.
+        "spec": {
+            "minAvailable": plan.desired.spec.instances - 1,
+            "selector": {"matchLabels": {names::CLUSTER_LABEL: cluster}},
+        },
     });
     plan.apply(Kind::PodDisruptionBudget, cluster, object);
 }
