@@ -16,6 +16,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// A cluster: namespace and name.
 pub(crate) type ClusterKey = (String, String);
@@ -164,6 +165,16 @@ impl Shared {
             }
         }
     }
+}
+
+/// How long a reconcile may take: an API server that accepts requests and does not answer them would hold up the others
+/// of the cluster. Whatever was done by then is found by the next look.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// A reconcile, within its limit.
+pub(crate) async fn in_time<T>(doing: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let late = |_| Err(Error::Slow { doing: doing.to_owned(), seconds: LIMIT.as_secs() });
+    tokio::time::timeout(LIMIT, work).await.unwrap_or_else(late)
 }
 
 /// A map behind a lock that is never held across a wait.

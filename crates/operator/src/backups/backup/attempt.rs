@@ -57,6 +57,11 @@ pub(crate) fn fail(task: &Task, memory: &Memory, now: DateTime<Utc>, error: Stri
     decision.status.phase = Some(BackupPhase::Failed);
     decision.status.method = Some(task.method());
     decision.status.reason = None;
+    // What it had is deleted or worth nothing: nobody shall look for it.
+    decision.status.backup_id = None;
+    decision.status.snapshot_backup_status = None;
+    decision.status.backup_label_file = None;
+    decision.status.tablespace_map_file = None;
     decision.status.stopped_at = Some(now);
     decision.status.error = Some(error);
     decision.let_go = true;

@@ -9,12 +9,14 @@ use super::read::{read, task};
 use super::task::{Decision, Requeue, Task};
 use super::{attempt, task as limits};
 use crate::backups::condition;
-use crate::backups::shared::Shared;
+use crate::backups::reason::{Notice, Reason};
+use crate::backups::shared::{Shared, in_time};
 use crate::backups::trouble::Trouble;
 use crate::error::Error;
 use chrono::{SubsecRound, Utc};
 use futures::StreamExt;
 use holdfast_kube_api::backup::{BackupPhase, BackupStatus};
+use holdfast_kube_api::validate::{self, Finding};
 use holdfast_kube_api::{Backup, Cluster};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{ApiResource, DynamicObject};
@@ -31,6 +33,8 @@ const CONCURRENCY: u16 = 32;
 /// The first wait after an error; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
+/// The wait after something changed while it was looked at.
+const SOON: Duration = Duration::from_millis(50);
 /// How often a `Cluster` that changes under our hands is told at once.
 const TELL_TRIES: u32 = 5;
 /// The wait after a request that was not taken.
@@ -63,7 +67,7 @@ pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
         .run(
             |backup, shared| async move {
                 let started = Instant::now();
-                let result = reconcile(&backup, &shared).await;
+                let result = in_time("looking after a backup", reconcile(&backup, &shared)).await;
                 let category = result.as_ref().err().map(Error::category);
                 shared.context.metrics.reconciled("Backup", started.elapsed(), category);
                 if result.is_ok() {
@@ -76,7 +80,7 @@ pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
                 let (name, namespace) = (backup.name_any(), backup.namespace().unwrap_or_default());
                 if let Error::Changed { what } = error {
                     tracing::debug!(name, namespace, what, "read again");
-                    return Action::requeue(Duration::from_millis(50));
+                    return Action::requeue(SOON);
                 }
                 tracing::warn!(
                     name,
@@ -143,10 +147,24 @@ async fn reconcile(cached: &DynamicObject, shared: &Shared) -> Result<Action, Er
     };
     if !pending && task.phase() == BackupPhase::Pending {
         // It may be its turn now, and we are not alone.
-        return Ok(Action::requeue(Duration::ZERO));
+        return Ok(Action::requeue(SOON));
     }
-    let next = one_pass(shared, &api, &mut object, &namespace, &task).await?;
-    Ok(next)
+    if task.status.phase.is_none() && task.deleted.is_none() {
+        let raw = serde_json::to_value(&object)
+            .map_err(|source| Error::Malformed { what: format!("backup {name}"), source })?;
+        match validate::backup(&raw).into_result() {
+            Ok((_, warnings)) => {
+                let notice = |finding: &Finding| Notice::new(Reason::BackupWarning, finding.to_string());
+                let notices: Vec<Notice> = warnings.iter().map(notice).collect();
+                shared.tell(&kind, &object, &notices).await;
+            }
+            Err(findings) => {
+                let why = findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("; ");
+                return not_understood(shared, &api, &mut object, &kind, &why).await;
+            }
+        }
+    }
+    one_pass(shared, &api, &mut object, &namespace, &task).await
 }
 
 /// Whether a `Backup` is over and nothing is left to do.
@@ -247,7 +265,7 @@ async fn not_understood(
 ) -> Result<Action, Error> {
     let task = Task { name: object.name_any(), generation: object.metadata.generation, ..Task::default() };
     let trouble = Trouble::new(
-        format!("Backup {} cannot be read: {why}", task.name),
+        format!("Backup {} asks for what cannot be done: {why}", task.name),
         "reading what is asked",
         "see `holdfast manifest check`, and create a new Backup",
     );

@@ -43,7 +43,8 @@ fn give_up(task: &Task, observed: &Observed, memory: &Memory, now: DateTime<Utc>
         (Some(cluster), Some(instance)) => cluster.instance(instance).is_none(),
         _ => true,
     };
-    if !gone && !(silent && now - deleted > GIVE_UP_LIMIT) {
+    let in_vain = silent && now - deleted > GIVE_UP_LIMIT;
+    if !(gone || in_vain) {
         decision.actions.extend(super::attempt::release(task));
     }
     if task.phase() != BackupPhase::Pending {

@@ -14,7 +14,7 @@ use crate::status_client::{RequestError, StatusClient};
 use futures::future::join_all;
 use holdfast_kube_api::backup::{BackupMethod, BackupPhase};
 use holdfast_kube_api::status_port::{BackupRun, BackupState, InstanceStatus, SnapshotRun, SnapshotState};
-use holdfast_kube_api::{Backup, BackupSpec, Cluster, ClusterSpec, ClusterStatus, names};
+use holdfast_kube_api::{Backup, BackupSpec, BackupStatus, Cluster, ClusterSpec, ClusterStatus, names};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::{Api, Resource, ResourceExt};
@@ -35,7 +35,7 @@ pub(super) fn task(object: &DynamicObject) -> Result<Task, String> {
     let part = |name: &str| object.data.get(name).cloned().unwrap_or(Value::Null);
     let spec: BackupSpec = serde_json::from_value(part("spec")).map_err(|error| format!("spec: {error}"))?;
     let status = match part("status") {
-        Value::Null => Default::default(),
+        Value::Null => BackupStatus::default(),
         status => serde_json::from_value(status).map_err(|error| format!("status: {error}"))?,
     };
     let meta = object.meta();

@@ -4,7 +4,7 @@ use super::decide::{BackupPlan, Made, Observed, Scheduled, decide};
 use crate::backups::clock::chrono_time;
 use crate::backups::condition::{self, Said};
 use crate::backups::reason::{Notice, Reason};
-use crate::backups::shared::Shared;
+use crate::backups::shared::{Shared, in_time};
 use crate::error::{Error, is_conflict, is_not_found};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt;
@@ -57,7 +57,7 @@ pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
         .run(
             |scheduled, shared| async move {
                 let started = Instant::now();
-                let result = reconcile(&scheduled, &shared).await;
+                let result = in_time("looking after a schedule", reconcile(&scheduled, &shared)).await;
                 let category = result.as_ref().err().map(Error::category);
                 shared.context.metrics.reconciled("ScheduledBackup", started.elapsed(), category);
                 if result.is_ok() {
@@ -216,7 +216,11 @@ async fn invalid(
 
 /// The spec is understood.
 fn accept(status: &mut ScheduledBackupStatus, generation: Option<i64>, warnings: &[Finding], now: DateTime<Utc>) {
-    let text = warnings.iter().map(Finding::to_string).collect::<Vec<_>>().join("; ");
+    let mut text = warnings.iter().map(Finding::to_string).collect::<Vec<_>>().join("; ");
+    if text.is_empty() {
+        // Conditions without a message are refused.
+        "the schedule is understood".clone_into(&mut text);
+    }
     let reason = warnings.first().map_or("Accepted", |finding| finding.reason.name());
     set_condition(status, true, reason, &text, generation, now);
 }

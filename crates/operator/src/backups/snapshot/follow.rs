@@ -151,10 +151,10 @@ fn ready(look: &Look<'_>, run: &SnapshotRun) -> Decision {
     if is_cut(&look.volumes) {
         decision.actions.push(Action::StopSnapshot { instance: look.instance.to_owned(), run: look.task.run() });
         decision.status.phase = Some(BackupPhase::Finalizing);
-        decision.status.progress = Some("snapshots taken, waiting for WAL".to_owned());
+        decision.status.progress = Some(ending(run).to_owned());
         decision.status.reason = None;
         if look.task.phase() != BackupPhase::Finalizing {
-            let text = "the point in time of all snapshots is taken; waiting for the WAL up to the stop";
+            let text = format!("the point in time of all snapshots is taken; {}", ending(run));
             decision.events.push(Notice::new(Reason::BackupFinalizing, text));
         }
         elements(&mut decision, look);
@@ -164,15 +164,18 @@ fn ready(look: &Look<'_>, run: &SnapshotRun) -> Decision {
 
 /// The stop call is made and WAL waited for, or the server is being started.
 fn stopping(look: &Look<'_>, run: &SnapshotRun) -> Decision {
-    let mut decision = running(look, "snapshots taken, waiting for WAL".to_owned());
+    let mut decision = running(look, ending(run).to_owned());
     decision.status.phase = Some(BackupPhase::Finalizing);
     keep_positions(&mut decision, run);
-    decision.status.reason = if run.online && !run.wal_confirmed {
-        switch_wal(&mut decision, look.cluster, look.instance, look.now)
-    } else {
-        None
-    };
+    // A cold one of a standby waits too: the segment it stopped in is in the archive when the primary has left it.
+    decision.status.reason =
+        if run.wal_confirmed { None } else { switch_wal(&mut decision, look.cluster, look.instance, look.now) };
     decision
+}
+
+/// What the instance does once the snapshots are taken.
+fn ending(run: &SnapshotRun) -> &'static str {
+    if run.online { "waiting for WAL" } else { "starting the server, waiting for WAL" }
 }
 
 /// The instance is done with it: what it said is kept before anything else, since it may forget it.

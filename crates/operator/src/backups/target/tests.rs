@@ -11,8 +11,9 @@ fn name_of(choice: &Choice) -> &str {
 #[test]
 fn the_most_advanced_ready_standby_is_preferred() {
     type Change = fn(&mut ClusterView);
+    type Row = (&'static str, BackupTarget, bool, Option<&'static str>, Change, &'static str);
     const STANDBY: BackupTarget = BackupTarget::PreferStandby;
-    let table: &[(&str, BackupTarget, bool, Option<&str>, Change, &str)] = &[
+    let table: &[Row] = &[
         ("healthy", STANDBY, false, None, |_| {}, "main-2"),
         ("primary wanted", BackupTarget::Primary, false, None, |_| {}, "main-1"),
         (

@@ -193,13 +193,13 @@ fn snapshots_are_taken_between_ready_and_stop() {
             "Finalizing [] ",
         ),
         (
-            "a cold one needs no WAL",
+            "a cold one waits for its segment too",
             2,
             |_, o, _| {
                 o.snapshot = Seen::Known(SnapshotRun { online: false, ..run(SnapshotState::Stopping) });
                 o.snapshots = both(true, false);
             },
-            "Finalizing [] ",
+            "Finalizing [switch main-1] ",
         ),
     ];
     for (name, seconds, change, expected) in table {
