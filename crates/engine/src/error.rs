@@ -259,6 +259,14 @@ pub enum What {
         /// The cluster.
         cluster: String,
     },
+    /// No snapshot of that id is recorded.
+    #[error("there is no snapshot {snapshot} of cluster {cluster}")]
+    NoSuchSnapshot {
+        /// What was asked for.
+        snapshot: String,
+        /// The cluster.
+        cluster: String,
+    },
     /// Something asked for cannot be done as asked.
     #[error("{0}")]
     Refused(String),

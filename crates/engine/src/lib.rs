@@ -16,5 +16,6 @@ pub mod progress;
 pub mod repository;
 pub mod restore;
 pub mod server;
+pub mod snapshot;
 
 pub use error::{Doing, Error, What};

@@ -73,6 +73,8 @@ pub use key::{KeyError, KeySlot, Secret};
 pub use manifest::{Extent, FileEntry, FileKind, Manifest, ManifestHeader, ManifestReader, ManifestWriter, PackEntry};
 pub use name::{BackupId, ClaimNumber, ClusterName, NameError, ObjectPath, SlotName};
 pub use pack::{PackChunk, PackFrame, PackIndex, PackWriter};
-pub use record::{BackupRecord, ClaimRecord, LedgerRecord, RecordError, RecordSeal, RepositoryRecord, StartRecord};
+pub use record::{
+    BackupRecord, ClaimRecord, LedgerRecord, RecordError, RecordSeal, RepositoryRecord, SnapshotRecord, StartRecord,
+};
 pub use recovery::{RecoveryPath, RecoveryPlan, RecoveryTarget, RecoveryWish, RecoveryWorld, Unreachable};
 pub use wal_object::{WalObjectFacts, WalObjectPlan};

@@ -11,8 +11,8 @@ use holdfast_repo::key::{KeySlot, KeySlotKind, Secret};
 use holdfast_repo::name::ClaimNumber;
 use holdfast_repo::record::{
     self, BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, ClaimRecord, ConditionalCreate, DatabaseEntry,
-    EncryptionKind, LedgerEntry, LedgerRecord, ManifestEntry, RecordBody, RecordSeal, RepositoryRecord, StartRecord,
-    TablespaceEntry, VerificationProblem,
+    EncryptionKind, LedgerEntry, LedgerRecord, ManifestEntry, RecordBody, RecordSeal, RepositoryRecord, SnapshotRecord,
+    SnapshotVolume, StartRecord, TablespaceEntry, VerificationProblem,
 };
 use std::fmt::Debug;
 
@@ -132,6 +132,35 @@ fn backup() -> BackupRecord {
     }
 }
 
+fn snapshot() -> SnapshotRecord {
+    let volume = |name: &str, kind: &str| SnapshotVolume { name: name.to_owned(), kind: kind.to_owned() };
+    SnapshotRecord {
+        snapshot_id: "20260822T111500Z".parse().unwrap(),
+        label: "nightly".to_owned(),
+        cluster: "main".parse().unwrap(),
+        claim: ClaimNumber::FIRST,
+        system_identifier: SystemIdentifier::new(7_412_345_678_901_234_567),
+        pg_major: 18,
+        wal_segment_size: WalSegmentSize::DEFAULT,
+        timeline: TimelineId::new(2).unwrap(),
+        online: true,
+        start_lsn: "A/FF000028".parse().unwrap(),
+        stop_lsn: "B/1000158".parse().unwrap(),
+        start_segment: "000000020000000A000000FF".parse().unwrap(),
+        stop_segment: "000000020000000B00000001".parse().unwrap(),
+        start_time: "2026-08-22T11:15:01.000001Z".parse().unwrap(),
+        stop_time: "2026-08-22T11:15:09Z".parse().unwrap(),
+        backup_label: Some("START WAL LOCATION: A/FF000028 (file 000000020000000A000000FF)\n".to_owned()),
+        tablespace_map: None,
+        snapshots: vec![volume("nightly-data", "PG_DATA"), volume("nightly-wal", "PG_WAL")],
+        owner: Some("production/shop/4c1f6a52".to_owned()),
+        created: "2026-08-22T11:15:12Z".parse().unwrap(),
+        host: "shop-1".to_owned(),
+        software_version: "0.1.0".to_owned(),
+        annotations: [("ticket".to_owned(), "OPS-1".to_owned())].into(),
+    }
+}
+
 fn ledger(entry: LedgerEntry) -> LedgerRecord {
     LedgerRecord {
         time: "2026-08-22T12:00:00.000001Z".parse().unwrap(),
@@ -191,6 +220,7 @@ fn plain_samples_give_these_values() {
     check(include_bytes!("samples/claim-owner.json"), &owned);
     check(include_bytes!("samples/start.json"), &start());
     check(include_bytes!("samples/backup.json"), &backup());
+    check(include_bytes!("samples/snapshot.json"), &snapshot());
     check(include_bytes!("samples/ledger-gap.json"), &gap());
     check(include_bytes!("samples/ledger-divergence.json"), &divergence());
     check(include_bytes!("samples/ledger-deletion.json"), &deletion());

@@ -116,6 +116,9 @@ pub enum Command {
     /// Archive and fetch WAL
     #[command(subcommand)]
     Wal(WalCommand),
+    /// Record volume snapshots, so that a recovery can begin with them
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Check manifests without a cluster, and print the definitions of resources
     #[command(subcommand)]
     Manifest(ManifestCommand),
@@ -190,6 +193,19 @@ pub enum WalCommand {
         standby: bool,
     },
     /// List what is archived, with its gaps
+    List,
+}
+
+/// `holdfast snapshot`
+#[derive(Clone, Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Read from stdin, as JSON, what snapshots were taken; wait for their WAL; write the record, and print its id
+    Record {
+        /// How long to wait for the WAL, such as 10min [default: backup.archive_timeout, or 60s]
+        #[arg(long, value_name = "DURATION")]
+        archive_timeout: Option<String>,
+    },
+    /// List the recorded snapshots
     List,
 }
 
@@ -279,6 +295,11 @@ impl Args {
                     set("backup.page_checks", "--no-page-checks", &|written| written.backup.page_checks = Some(false));
                 }
             }
+            Command::Snapshot(SnapshotCommand::Record { archive_timeout }) if archive_timeout.is_some() => {
+                set("backup.archive_timeout", "--archive-timeout", &|written| {
+                    written.backup.archive_timeout.clone_from(archive_timeout);
+                });
+            }
             Command::Repo(RepoCommand::Claim { pgdata, check: _, owner }) => {
                 if let Some(pgdata) = pgdata {
                     set("cluster.pgdata", "--pgdata", &|written| {
@@ -298,6 +319,7 @@ impl Args {
             | Command::Info
             | Command::Check
             | Command::Wal(_)
+            | Command::Snapshot(_)
             | Command::Manifest(_)
             | Command::Operator(_)
             | Command::Instance(_)
@@ -323,6 +345,8 @@ impl Args {
             Command::Wal(WalCommand::Push { .. }) => "archiving WAL",
             Command::Wal(WalCommand::Get { .. }) => "fetching WAL",
             Command::Wal(WalCommand::List) => "listing the archived WAL",
+            Command::Snapshot(SnapshotCommand::Record { .. }) => "recording snapshots",
+            Command::Snapshot(SnapshotCommand::List) => "listing the snapshots",
             Command::Manifest(ManifestCommand::Check { .. }) => "checking manifests",
             Command::Manifest(ManifestCommand::Crds) => "printing the definitions of resources",
             Command::Operator(_) => "running the operator",

@@ -13,7 +13,7 @@ use std::str::FromStr;
 #[command(group = clap::ArgGroup::new("target").multiple(false))]
 #[command(group = clap::ArgGroup::new("exclusive-target").multiple(true))]
 pub struct RestoreArgs {
-    /// The directory to restore into, absolute; it must be empty, unless --delta is given
+    /// The directory to restore into, absolute; it must be empty, unless --delta or --snapshot is given
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     pub pgdata: PathBuf,
     /// Recover up to this moment, such as "2026-11-22 10:15:00+00"; the zone must be given
@@ -43,6 +43,12 @@ pub struct RestoreArgs {
     /// The backup to begin with [default: the newest one before the target]
     #[arg(long, value_name = "ID")]
     pub backup: Option<String>,
+    /// The directory was filled from these volume snapshots: recover it from there, instead of restoring a backup into it
+    #[arg(long, value_name = "ID", conflicts_with_all = ["backup", "delta", "snapshot_record"])]
+    pub snapshot: Option<String>,
+    /// The same, with the snapshots' record in a file, as `snapshot list --output json` shows it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["backup", "delta"])]
+    pub snapshot_record: Option<PathBuf>,
     /// Restore over an existing data directory: keep what is equal, fetch what differs, remove what is not in the backup
     #[arg(long)]
     pub delta: bool,

@@ -112,6 +112,7 @@ fn of_what(what: &What) -> Failure {
             directory.display()
         )),
         What::AnotherRun { .. } => new(ExitCode::Locked).hint("wait until it has ended, then run this again"),
+        What::NoSuchSnapshot { .. } => new(ExitCode::NoBackup).hint("`holdfast snapshot list` shows the recorded ones"),
         What::NoSuchBackup { .. } => new(ExitCode::NoBackup).hint("`holdfast list` shows the complete backups"),
         What::Refused(_) => new(ExitCode::Usage).hint("change what the message names, then run this again"),
         What::Cancelled => Failure::cancelled(),

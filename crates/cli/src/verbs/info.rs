@@ -13,8 +13,8 @@ use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::repository::Repository;
 use holdfast_engine::restore::{TimelineReach, reach};
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
-use holdfast_repo::record::{BackupRecord, ClaimRecord};
-use holdfast_repo::recovery::{ReachableWindow, Rejection};
+use holdfast_repo::record::{BackupRecord, ClaimRecord, SnapshotRecord};
+use holdfast_repo::recovery::{Beginning, ReachableWindow, Rejection};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -29,6 +29,25 @@ struct Claimed {
     last_wal_age_seconds: Option<u64>,
     wal_end: Option<WalEnd>,
     reach: Vec<Reach>,
+    snapshots: Snapshots,
+}
+
+/// The volume snapshots of a claim. What begins with them needs the snapshots themselves, which are not in the repository.
+#[derive(Debug, Serialize)]
+struct Snapshots {
+    recorded: usize,
+    last: Option<BriefSnapshot>,
+    reach: Vec<Reach>,
+}
+
+/// A snapshot in a line.
+#[derive(Debug, Serialize)]
+struct BriefSnapshot {
+    snapshot_id: String,
+    label: String,
+    online: bool,
+    stop_time: DateTime<Utc>,
+    timeline: TimelineId,
 }
 
 /// The newest archived WAL of the newest timeline.
@@ -125,9 +144,10 @@ async fn of_repository(
     now: DateTime<Utc>,
 ) -> Result<(String, Value), Failure> {
     let cluster = &context.config.cluster.name;
-    let (claims, backups, unfinished, wal) = tokio::try_join!(
+    let (claims, backups, snapshots, unfinished, wal) = tokio::try_join!(
         repository.claims(cluster),
         repository.backups(cluster),
+        repository.snapshots(cluster),
         repository.describe_unfinished(cluster),
         archive::list(repository, cluster),
     )?;
@@ -136,12 +156,20 @@ async fn of_repository(
     for claim in claims {
         let wal = wal.claims.iter().find(|wal| wal.claim == claim.number).cloned();
         let last_wal_stored = wal.iter().flat_map(|wal| &wal.timelines).filter_map(|timeline| timeline.newest).max();
+        let reached = async |beginnings: Vec<Beginning>| {
+            let found = reach(repository, &claim, &beginnings, &crew, &context.cancellation).await?;
+            Ok::<_, Failure>(found.into_iter().map(|reach| with_times(reach, wal.as_ref())).collect::<Vec<_>>())
+        };
         claimed.push(Claimed {
-            reach: reach(repository, &claim, &backups, &crew, &context.cancellation)
-                .await?
-                .into_iter()
-                .map(|reach| with_times(reach, wal.as_ref()))
-                .collect(),
+            reach: reached(backups.iter().map(Beginning::from).collect()).await?,
+            snapshots: {
+                let of_claim = || snapshots.iter().filter(|snapshot| snapshot.claim == claim.number);
+                let reach = match of_claim().next() {
+                    None => Vec::new(),
+                    Some(_) => reached(of_claim().map(Beginning::from).collect()).await?,
+                };
+                Snapshots { recorded: of_claim().count(), last: of_claim().next_back().map(brief), reach }
+            },
             wal_end: wal.as_ref().and_then(|wal| wal_end(wal, &claim)),
             backups: backups_of(&claim, &backups, now),
             last_wal_age_seconds: last_wal_stored.map(|stored| time::ago(stored, now).as_secs()),
@@ -171,6 +199,16 @@ async fn of_repository(
     value["claims"] = json!(claimed);
     value["unfinished"] = json!(unfinished);
     Ok((text, value))
+}
+
+fn brief(snapshot: &SnapshotRecord) -> BriefSnapshot {
+    BriefSnapshot {
+        snapshot_id: snapshot.snapshot_id.to_string(),
+        label: snapshot.label.clone(),
+        online: snapshot.online,
+        stop_time: snapshot.stop_time,
+        timeline: snapshot.timeline,
+    }
 }
 
 fn with_times(reach: TimelineReach, wal: Option<&ClaimWal>) -> Reach {
@@ -211,7 +249,8 @@ fn backups_of(claim: &ClaimRecord, backups: &[BackupRecord], now: DateTime<Utc>)
 }
 
 fn claim_text(text: &mut String, claimed: &Claimed, number: usize, now: DateTime<Utc>) {
-    let Claimed { claim, backups, wal, last_wal_stored, last_wal_age_seconds: _, wal_end: _, reach } = claimed;
+    let Claimed { claim, backups, wal, last_wal_stored, last_wal_age_seconds: _, wal_end: _, reach, snapshots } =
+        claimed;
     let _ = writeln!(
         text,
         "  claim {}: PostgreSQL {}, system identifier {}, since {}",
@@ -234,6 +273,16 @@ fn claim_text(text: &mut String, claimed: &Claimed, number: usize, now: DateTime
             );
         }
         _ => text.push_str("    backups   none is complete: nothing can be restored\n"),
+    }
+    if let Some(last) = &snapshots.last {
+        let _ = writeln!(
+            text,
+            "    snapshots {} recorded; last {} ({}) of {}; see `holdfast snapshot list`",
+            snapshots.recorded,
+            last.snapshot_id,
+            last.label,
+            ago(last.stop_time)
+        );
     }
     for marked in &backups.marked {
         let _ = writeln!(text, "    marked    {}: {}", marked.backup_id, marked.marks);

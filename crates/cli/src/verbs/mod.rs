@@ -14,11 +14,12 @@ mod manifest;
 pub(crate) mod operator;
 mod repo;
 mod restore;
+mod snapshot;
 mod targets;
 mod time;
 mod wal;
 
-use crate::args::{Args, Command, Output, RepoCommand, WalCommand};
+use crate::args::{Args, Command, Output, RepoCommand, SnapshotCommand, WalCommand};
 use crate::config::Config;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, present};
@@ -105,12 +106,12 @@ pub(crate) async fn run(command: Command, context: Context) -> Result<ExitCode, 
         Command::Wal(WalCommand::Push { path, .. }) => wal::push(&context, path).await,
         Command::Wal(WalCommand::Get { name, dest, standby: _ }) => wal::get(&context, name, dest).await,
         Command::Wal(WalCommand::List) => wal::list(&context).await,
+        Command::Snapshot(SnapshotCommand::Record { .. }) => snapshot::record(&context).await,
+        Command::Snapshot(SnapshotCommand::List) => snapshot::list(&context).await,
         Command::Completions { .. }
         | Command::Man { .. }
         | Command::Manifest(_)
         | Command::Operator(_)
-        | Command::Instance(_) => {
-            Err(Failure::internal("a command without configuration came to the engine"))
-        }
+        | Command::Instance(_) => Err(Failure::internal("a command without configuration came to the engine")),
     }
 }

@@ -9,9 +9,10 @@ use crate::output::size::{duration, rate, size};
 use holdfast_engine::Error;
 use holdfast_engine::repository::Repository;
 use holdfast_engine::restore::{
-    RestoreOptions, RestorePlan, RestoreReport, TablespaceMapping, TablespacePlace, TargetAction, TargetState, plan,
-    restore,
+    RestoreOptions, RestorePlan, RestoreReport, SnapshotRestoreReport, TablespaceMapping, TablespacePlace,
+    TargetAction, TargetState, plan, plan_snapshot, restore, restore_snapshot,
 };
+use holdfast_repo::record::SnapshotRecord;
 use holdfast_repo::recovery::{RecoveryPlan, RecoveryTarget, RecoveryWish, TargetTimeline};
 use std::fmt::Write;
 use std::path::Path;
@@ -27,7 +28,17 @@ pub(super) async fn run(context: &Context, args: &RestoreArgs) -> Result<ExitCod
     let repository = Repository::open(&targets::one(configured, targets::Directory::MustExist, None).await?).await?;
     let show = Arc::new(Progress::new(context.show));
     let progress: Arc<dyn holdfast_engine::progress::Progress> = Arc::clone(&show) as _;
-    if args.plan {
+    if args.snapshot.is_some() || args.snapshot_record.is_some() {
+        let record = snapshot_record(context, args, &repository).await?;
+        let recovering = if args.plan {
+            plan_snapshot(&repository, &options, &record, &progress, &context.cancellation).await
+        } else {
+            restore_snapshot(&repository, &options, &record, &progress, &context.cancellation).await
+        };
+        let report = recovering.map_err(|error| refused(&error))?;
+        show.finish();
+        context.print(|| snapshot_text(&report, &record, args), || serde_json::json!(report))?;
+    } else if args.plan {
         let plan =
             plan(&repository, &options, &progress, &context.cancellation).await.map_err(|error| refused(&error))?;
         show.finish();
@@ -54,6 +65,53 @@ pub(super) async fn run(context: &Context, args: &RestoreArgs) -> Result<ExitCod
         context.print(|| report_text(&report, &repository, root, args), || serde_json::json!(report))?;
     }
     Ok(ExitCode::Ok)
+}
+
+/// The record of the snapshots that the directory was filled from.
+async fn snapshot_record(
+    context: &Context,
+    args: &RestoreArgs,
+    repository: &Repository,
+) -> Result<SnapshotRecord, Failure> {
+    if let Some(path) = &args.snapshot_record {
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::new(ExitCode::UnreadableFile, format!("cannot read {}: {error}", path.display()))
+                .hint("the file holds one record as `holdfast snapshot list --output json` shows it")
+        };
+        let bytes = std::fs::read(path).map_err(|error| failed(&error))?;
+        return serde_json::from_slice(&bytes).map_err(|error| failed(&error));
+    }
+    let id = args.snapshot.as_deref().unwrap_or_default();
+    let id = id.parse().map_err(|_| {
+        Failure::new(ExitCode::Usage, format!("{id:?} is not the id of a snapshot"))
+            .hint("an id looks like 20260822T101500Z; `holdfast snapshot list` shows them")
+    })?;
+    Ok(repository.snapshot(&context.config.cluster.name, id).await?)
+}
+
+fn snapshot_text(report: &SnapshotRestoreReport, record: &SnapshotRecord, args: &RestoreArgs) -> String {
+    let would = if args.plan { "would be made ready" } else { "is ready" };
+    let mut text = format!(
+        "{} {would} to recover {} from snapshot {} ({})\n",
+        report.pgdata.display(),
+        report.cluster,
+        report.snapshot,
+        record.label
+    );
+    recovery_text(&mut text, &report.recovery, &report.tablespaces);
+    let _ = writeln!(text, "  writes      {} and, into postgresql.auto.conf:", report.signal_file);
+    for line in &report.auto_conf_lines {
+        let _ = writeln!(text, "              {line}");
+    }
+    for note in &report.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    if args.plan {
+        text.push_str("nothing was written\n");
+    } else {
+        let _ = writeln!(text, "next: {}", report.next);
+    }
+    text
 }
 
 /// A new claim, as everywhere else, is no way out where another cluster's directory would be overwritten.

@@ -28,7 +28,7 @@ mod run;
 mod scan;
 mod session;
 mod sink;
-mod wal_wait;
+pub(crate) mod wal_wait;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;

@@ -30,7 +30,7 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 const ARCHIVER_ALONE: Duration = Duration::from_secs(5);
 
 /// What is waited for.
-pub(super) struct WalWait<'a> {
+pub(crate) struct WalWait<'a> {
     /// Every repository with the claim on its archive.
     pub repositories: Vec<(&'a Repository, &'a ClaimRecord)>,
     pub cluster: &'a ClusterName,
@@ -51,7 +51,7 @@ pub(super) struct WalWait<'a> {
 
 impl WalWait<'_> {
     /// Returns when every segment is in every repository.
-    pub(super) async fn run(&self, progress: &dyn Progress, cancel: &CancellationToken) -> Result<(), Error> {
+    pub(crate) async fn run(&self, progress: &dyn Progress, cancel: &CancellationToken) -> Result<(), Error> {
         let phrase = || format!("waiting for the WAL of backup {} ({} to {})", self.backup, self.first, self.last);
         self.run_inner(progress, cancel).await.doing(phrase)
     }

@@ -180,13 +180,16 @@ impl Repository {
             ))
             .into());
         }
-        // A claim without an owner is of a time before there was one, or of somebody who needs none.
-        if let (Some(claimed), Some(owner)) = (&claim.owner, &claimant.owner)
-            && claimed != owner
-        {
-            return Err(self.wrong_owner(claim, &claimant.here, owner));
+        self.check_owner(claim, &claimant.here, claimant.owner.as_deref())
+    }
+
+    /// Whether the claim is `owner`'s. One without an owner is of a time before there was one, or of somebody who needs
+    /// none: it is refused to nobody.
+    pub(crate) fn check_owner(&self, claim: &ClaimRecord, here: &str, owner: Option<&str>) -> Result<(), Error> {
+        match (&claim.owner, owner) {
+            (Some(claimed), Some(owner)) if claimed != owner => Err(self.wrong_owner(claim, here, owner)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     pub(super) fn wrong_owner(&self, claim: &ClaimRecord, here: &str, owner: &str) -> Error {

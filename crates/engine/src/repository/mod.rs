@@ -8,12 +8,13 @@
 //! - [`init`]: making one, with the probe for conditional writes.
 //! - [`claim`]: who owns an archive, checked before anything is written.
 //! - [`begin`]: the claim of a cluster that is about to exist.
-//! - [`catalog`]: which backups there are, and which WAL.
+//! - [`catalog`]: which backups there are, and which WAL; [`snapshots`]: which volume snapshots.
 
 pub mod begin;
 pub mod catalog;
 pub mod claim;
 pub mod init;
+pub mod snapshots;
 
 use std::sync::Arc;
 

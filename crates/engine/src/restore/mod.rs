@@ -11,6 +11,8 @@
 //! 6. [`durable`]: one `syncfs` for each file system, then `global/pg_control`, then the resume point goes.
 //!
 //! Invariant: from step 2 until the end of step 6 there is no `global/pg_control`, so that PostgreSQL refuses to start.
+//! [`from_snapshot`] is the shorter way of a directory that was filled from volume snapshots.
+//!
 //! After a crash, a cancel or a failure the directory holds `holdfast.restore`, and the same command goes on with it:
 //! it compares what is there by hash and fetches the rest. Ownership is the calling user's.
 
@@ -18,6 +20,7 @@ mod coalesce;
 mod durable;
 mod fetch;
 mod files;
+mod from_snapshot;
 mod layout;
 mod lookup;
 mod packs;
@@ -42,6 +45,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use from_snapshot::{SnapshotRestoreReport, plan_snapshot, restore_snapshot};
 pub use layout::{TablespaceMapping, TablespacePlace};
 pub use prepare::TargetState;
 pub use reach::{TimelineReach, reach};
@@ -419,13 +423,17 @@ fn sizes(found: &Preflight) -> (u64, u64, u64) {
 fn notes(options: &RestoreOptions, found: &Preflight) -> Vec<String> {
     let mut notes = found.notes.clone();
     if !options.standby {
-        notes.push(format!(
-            "archive_command stays as it was backed up: once promoted, the server archives a new timeline into the same \
-             archive unless you change it in {}",
-            options.pgdata.join("postgresql.conf").display()
-        ));
+        notes.push(archiving_note(options));
     }
     notes
+}
+
+fn archiving_note(options: &RestoreOptions) -> String {
+    format!(
+        "archive_command stays as it was backed up: once promoted, the server archives a new timeline into the same \
+         archive unless you change it in {}",
+        options.pgdata.join("postgresql.conf").display()
+    )
 }
 
 fn next_words(options: &RestoreOptions, plan: &RecoveryPlan) -> String {

@@ -15,7 +15,7 @@ use holdfast_repo::catalog::WalInventory;
 use holdfast_repo::manifest::{Manifest, ManifestReader};
 use holdfast_repo::name::{self, ClusterName, ObjectPath};
 use holdfast_repo::record::{BackupRecord, ClaimRecord};
-use holdfast_repo::recovery::{RecoveryPath, RecoveryPlan, RecoveryTarget, RecoveryWish, RecoveryWorld};
+use holdfast_repo::recovery::{Beginning, RecoveryPath, RecoveryPlan, RecoveryTarget, RecoveryWish, RecoveryWorld};
 use holdfast_repo::wal_object;
 use holdfast_store::{Failure, Operation, StoreError, StoreErrorKind};
 use tokio_util::sync::CancellationToken;
@@ -195,6 +195,8 @@ pub(super) async fn preflight(
 pub(super) struct Archive {
     pub claim: Arc<ClaimRecord>,
     pub backups: Vec<BackupRecord>,
+    /// What a recovery can begin with: the backups, unless said otherwise.
+    beginnings: Vec<Beginning>,
     pub histories: BTreeMap<TimelineId, HistoryFile>,
     pub wal: WalInventory,
 }
@@ -239,15 +241,26 @@ impl Archive {
         }
         drop(lists);
         let histories = read_histories(repository, &claim, &wal).await?;
-        Ok(Self { claim: Arc::new(claim), backups, histories, wal })
+        let beginnings = backups.iter().map(Beginning::from).collect();
+        Ok(Self { claim: Arc::new(claim), backups, beginnings, histories, wal })
+    }
+
+    /// The same, with other places to begin with.
+    pub(super) fn begins_with(self, beginnings: Vec<Beginning>) -> Self {
+        Self { beginnings, ..self }
     }
 
     /// The same for the planner.
     pub(super) fn world(&self) -> RecoveryWorld<'_> {
-        RecoveryWorld { claim: self.claim.number, backups: &self.backups, histories: &self.histories, wal: &self.wal }
+        RecoveryWorld {
+            claim: self.claim.number,
+            backups: &self.beginnings,
+            histories: &self.histories,
+            wal: &self.wal,
+        }
     }
 
-    async fn plan(
+    pub(super) async fn plan(
         &self,
         repository: &Repository,
         options: &RestoreOptions,

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{PgVersion, TimelineId};
-use holdfast_repo::record::{BackupRecord, ClaimRecord};
+use holdfast_repo::record::ClaimRecord;
 use holdfast_repo::recovery::{
-    ReachableWindow, RecoveryPath, RecoveryTarget, RecoveryWish, Rejection, RunFacts, TargetFacts, TargetTimeline,
+    Beginning, ReachableWindow, RecoveryPath, RecoveryTarget, RecoveryWish, Rejection, RunFacts, TargetFacts,
+    TargetTimeline,
 };
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -33,16 +34,16 @@ pub struct TimelineReach {
 }
 
 /// What can be restored of a claim, by timeline, ascending. Timelines that no backup leads to are left out. `backups` may
-/// hold those of other claims.
+/// hold those of other claims, and snapshots instead.
 pub async fn reach(
     repository: &Repository,
     claim: &ClaimRecord,
-    backups: &[BackupRecord],
+    backups: &[Beginning],
     crew: &Crew,
     cancel: &CancellationToken,
 ) -> Result<Vec<TimelineReach>, Error> {
     let looking = async {
-        let archive = Archive::of_claim(repository, claim.clone(), backups.to_vec()).await?;
+        let archive = Archive::of_claim(repository, claim.clone(), Vec::new()).await?.begins_with(backups.to_vec());
         let version = PgVersion::new(claim.pg_major)
             .map_err(|e| What::Refused(format!("claim {} of {}: {e}", claim.number, claim.cluster)))?;
         let lookup = WalLookup {

@@ -69,6 +69,13 @@ pub enum ObjectPath {
         /// Which one.
         backup: BackupId,
     },
+    /// `<cluster>/snapshots/<id>.json`: volume snapshots that a recovery can begin with
+    Snapshot {
+        /// Whose snapshots.
+        cluster: ClusterName,
+        /// Which ones.
+        snapshot: BackupId,
+    },
     /// `<cluster>/ledger/<time>-<kind>.json`
     Ledger {
         /// Whose ledger.
@@ -91,6 +98,7 @@ impl ObjectPath {
             | Self::BackupStart { cluster, .. }
             | Self::Manifest { cluster, .. }
             | Self::BackupSummary { cluster, .. }
+            | Self::Snapshot { cluster, .. }
             | Self::Ledger { cluster, .. } => Some(cluster),
         }
     }
@@ -128,6 +136,7 @@ impl ObjectPath {
                     _ => None,
                 }
             }
+            "snapshots" => Some(Self::Snapshot { cluster, snapshot: rest.strip_suffix(".json")?.parse().ok()? }),
             "ledger" => {
                 let (time, kind) = rest.strip_suffix(".json")?.split_once('-')?;
                 Some(Self::Ledger { cluster, time: time.parse().ok()?, kind: kind.parse().ok()? })
@@ -159,6 +168,7 @@ impl fmt::Display for ObjectPath {
             Self::BackupStart { cluster, backup } => write!(formatter, "{cluster}/backups/{backup}/start.json"),
             Self::Manifest { cluster, backup } => write!(formatter, "{cluster}/backups/{backup}/manifest"),
             Self::BackupSummary { cluster, backup } => write!(formatter, "{cluster}/backups/{backup}/backup.json"),
+            Self::Snapshot { cluster, snapshot } => write!(formatter, "{cluster}/snapshots/{snapshot}.json"),
             Self::Ledger { cluster, time, kind } => write!(formatter, "{cluster}/ledger/{time}-{kind}.json"),
         }
     }
@@ -276,6 +286,16 @@ pub fn manifest(cluster: &ClusterName, backup: &BackupId) -> String {
 /// `<cluster>/backups/<backup id>/backup.json`
 pub fn backup_summary(cluster: &ClusterName, backup: &BackupId) -> String {
     ObjectPath::BackupSummary { cluster: cluster.clone(), backup: *backup }.to_string()
+}
+
+/// `<cluster>/snapshots/<id>.json`
+pub fn snapshot(cluster: &ClusterName, snapshot: &BackupId) -> String {
+    ObjectPath::Snapshot { cluster: cluster.clone(), snapshot: *snapshot }.to_string()
+}
+
+/// `<cluster>/snapshots/`
+pub fn snapshots_folder(cluster: &ClusterName) -> String {
+    format!("{cluster}/snapshots/")
 }
 
 /// `<cluster>/ledger/<time>-<kind>.json`

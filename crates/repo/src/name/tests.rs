@@ -46,6 +46,7 @@ fn the_names_of_the_format() {
         (backup_start(&cluster, &backup), "main/backups/20260822T101500Z/start.json"),
         (manifest(&cluster, &backup), "main/backups/20260822T101500Z/manifest"),
         (backup_summary(&cluster, &backup), "main/backups/20260822T101500Z/backup.json"),
+        (snapshot(&cluster, &backup), "main/snapshots/20260822T101500Z.json"),
         (ledger(&cluster, ledger_time, LedgerKind::Gap), "main/ledger/20260822T101500.000001Z-gap.json"),
     ];
     for (name, expected) in table {

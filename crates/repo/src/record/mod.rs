@@ -32,6 +32,7 @@ mod backup;
 mod claim;
 mod ledger;
 mod repository;
+mod snapshot;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ pub use backup::{
 pub use claim::ClaimRecord;
 pub use ledger::{LedgerEntry, LedgerRecord, VerificationProblem};
 pub use repository::{ConditionalCreate, EncryptionKind, FORMAT_VERSION, RepositoryRecord};
+pub use snapshot::{SnapshotRecord, SnapshotVolume};
 pub use start::StartRecord;
 
 use crate::codec::Compression;
@@ -72,6 +74,8 @@ pub enum RecordKind {
     BackupStart,
     /// [`BackupRecord`]
     Backup,
+    /// [`SnapshotRecord`]
+    Snapshot,
     /// [`LedgerRecord`]
     Ledger,
 }
@@ -85,6 +89,7 @@ impl RecordKind {
             Self::Claim => "claim",
             Self::BackupStart => "backup-start",
             Self::Backup => "backup",
+            Self::Snapshot => "snapshot",
             Self::Ledger => "ledger",
         }
     }

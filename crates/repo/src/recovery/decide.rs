@@ -1,6 +1,6 @@
 //! Step 2: one backup and the WAL it needs.
 
-use super::{Candidate, ReachableWindow, RecoveryPath, RecoveryTarget, Unreachable, WalRun};
+use super::{BeginningKind, Candidate, ReachableWindow, RecoveryPath, RecoveryTarget, Unreachable, WalRun};
 use crate::catalog::SegmentRange;
 use crate::name::BackupId;
 use chrono::{DateTime, Utc};
@@ -29,8 +29,10 @@ pub struct RunFacts {
 /// The way to the target: what `restore --plan` prints and the restore executes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RecoveryPlan {
-    /// The backup to restore.
+    /// The backup to restore, or the snapshot that the directory was filled from.
     pub backup: BackupId,
+    /// Which of the two it is.
+    pub begins_with: BeginningKind,
     /// Its own timeline.
     pub backup_timeline: TimelineId,
     /// The timeline to recover along: the number to write as `recovery_target_timeline`.
@@ -191,6 +193,7 @@ impl RecoveryPath {
         let segment_count = segments.iter().map(|range| range.count).sum();
         RecoveryPlan {
             backup: backup.backup_id,
+            begins_with: backup.kind,
             backup_timeline: backup.timeline,
             timeline: self.timeline,
             start_lsn: backup.start_lsn,

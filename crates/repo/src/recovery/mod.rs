@@ -28,6 +28,7 @@
 //! backup leads to, and the restore must write its number. And "to the end of WAL" is refused when WAL stands behind a
 //! hole: PostgreSQL would end recovery at the hole and open for business without the rest.
 
+mod beginning;
 mod decide;
 mod path;
 mod unreachable;
@@ -36,6 +37,7 @@ mod wish;
 #[cfg(test)]
 mod tests;
 
+pub use beginning::{Beginning, BeginningKind};
 pub use decide::{RecoveryPlan, RunFacts, TargetFacts};
 pub use path::{Candidate, FactsNeeded, RecoveryPath, RecoveryWorld, Rejection, WalRun};
 pub use unreachable::{Hole, ReachableWindow, Unreachable};

@@ -1,9 +1,8 @@
 //! Step 1: the timeline, the backups on it, and the runs of WAL along it.
 
-use super::{Hole, RecoveryTarget, RecoveryWish, TargetTimeline, Unreachable};
+use super::{Beginning, Hole, RecoveryTarget, RecoveryWish, TargetTimeline, Unreachable};
 use crate::catalog::{SegmentRange, WalInventory};
 use crate::name::{BackupId, ClaimNumber};
-use crate::record::BackupRecord;
 use holdfast_pgtypes::{Ancestry, HistoryFile, Lsn, SegmentName, TimelineId, WalSegmentSize};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct RecoveryWorld<'a> {
     /// The claim; backups of other claims are ignored, their WAL is elsewhere.
     pub claim: ClaimNumber,
-    /// The summaries of the complete backups, in any order.
-    pub backups: &'a [BackupRecord],
+    /// The complete backups, or the snapshots, in any order.
+    pub backups: &'a [Beginning],
     /// The history files of the claim.
     pub histories: &'a BTreeMap<TimelineId, HistoryFile>,
     /// The segments of the claim.
@@ -41,8 +40,8 @@ pub struct WalRun {
 /// A backup from which the path can be followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// The backup.
-    pub backup: BackupRecord,
+    /// The backup, or the snapshot.
+    pub backup: Beginning,
     /// The run that holds all its WAL: an index into [`RecoveryPath::runs`].
     pub run: usize,
 }
@@ -87,7 +86,7 @@ impl RecoveryPath {
     /// # Errors
     /// [`Unreachable`], if no backup leads to the wanted timeline at all.
     pub fn find(wish: &RecoveryWish, world: &RecoveryWorld<'_>) -> Result<Self, Unreachable> {
-        let backups: Vec<&BackupRecord> = world.backups.iter().filter(|backup| backup.claim == world.claim).collect();
+        let backups: Vec<&Beginning> = world.backups.iter().filter(|backup| backup.claim == world.claim).collect();
         let newest = backups.iter().max_by_key(|backup| backup.stop_time).ok_or(Unreachable::NoBackups)?;
         let named = match wish.backup {
             None => None,
@@ -126,8 +125,7 @@ impl RecoveryPath {
                 switch_lsn: ancestry.span(backup.timeline).and_then(|span| span.end),
             });
         }
-        let mut on_path: Vec<&BackupRecord> =
-            backups.iter().copied().filter(|backup| is_on(&ancestry, backup)).collect();
+        let mut on_path: Vec<&Beginning> = backups.iter().copied().filter(|backup| is_on(&ancestry, backup)).collect();
         if on_path.is_empty() {
             let backup_timelines: BTreeSet<TimelineId> = backups.iter().map(|backup| backup.timeline).collect();
             let backup_timelines = backup_timelines.into_iter().collect();
@@ -198,7 +196,7 @@ impl RecoveryPath {
     }
 
     /// The run that holds all WAL of a backup, or what is missing of it.
-    fn run_of(&self, backup: &BackupRecord) -> Result<usize, Hole> {
+    fn run_of(&self, backup: &Beginning) -> Result<usize, Hole> {
         let first = backup.start_segment.number(self.size);
         let last = backup.stop_segment.number(self.size).max(first);
         let missing = |number: u64, last: u64| self.missing(number, last);
@@ -248,7 +246,7 @@ impl WalRun {
 }
 
 /// Every timeline that history files, WAL or backups speak of.
-fn known_timelines(world: &RecoveryWorld<'_>, backups: &[&BackupRecord]) -> BTreeSet<TimelineId> {
+fn known_timelines(world: &RecoveryWorld<'_>, backups: &[&Beginning]) -> BTreeSet<TimelineId> {
     let mut known: BTreeSet<TimelineId> = world.wal.timelines().collect();
     known.extend(backups.iter().map(|backup| backup.timeline));
     for history in world.histories.values() {
@@ -265,7 +263,7 @@ fn ancestry(world: &RecoveryWorld<'_>, timeline: TimelineId) -> Ancestry {
 
 /// Whether recovery of the backup can follow the ancestry: its redo LSN and its end are on it. The end may stand on a later
 /// timeline than the start when a standby followed a switch meanwhile.
-fn is_on(ancestry: &Ancestry, backup: &BackupRecord) -> bool {
+fn is_on(ancestry: &Ancestry, backup: &Beginning) -> bool {
     ancestry.owner(backup.start_lsn) == backup.timeline
         && ancestry.passes(backup.stop_segment.timeline(), backup.stop_lsn)
 }

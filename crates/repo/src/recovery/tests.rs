@@ -14,12 +14,9 @@
 use super::*;
 use crate::catalog::WalInventory;
 use crate::name::{BackupId, ClaimNumber};
-use crate::record::{BackupRecord, BackupType, ChecksumFailures, EncryptionKind, ManifestEntry};
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::history::HistoryEntry;
-use holdfast_pgtypes::{
-    Ancestry, HistoryFile, Lsn, SegmentName, SystemIdentifier, TimelineId, WalFileName, WalSegmentSize,
-};
+use holdfast_pgtypes::{Ancestry, HistoryFile, Lsn, SegmentName, TimelineId, WalFileName, WalSegmentSize};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,49 +45,23 @@ fn id(at: u32) -> BackupId {
 }
 
 /// A backup from `start` to `stop`, both in the middle of a segment.
-fn backup(on: u32, start: u64, stop: u64, from: u32, to: u32) -> BackupRecord {
-    BackupRecord {
+fn backup(on: u32, start: u64, stop: u64, from: u32, to: u32) -> Beginning {
+    Beginning {
+        kind: BeginningKind::Backup,
         backup_id: id(from),
-        label: String::new(),
-        cluster: "main".parse().unwrap(),
         claim: ClaimNumber::FIRST,
-        backup_type: BackupType::Full,
-        system_identifier: SystemIdentifier::new(1),
-        pg_version: "18.1".to_owned(),
-        pg_major: 18,
-        catalog_version: 1,
-        wal_segment_size: SIZE,
         timeline: timeline(on),
         start_lsn: half(start),
         stop_lsn: half(stop),
         start_segment: SegmentName::containing(half(start), timeline(on), SIZE),
         stop_segment: SegmentName::ending_at(half(stop), timeline(on), SIZE),
-        start_time: minute(from),
         stop_time: minute(to),
-        duration_milliseconds: 0,
-        from_standby: false,
-        data_checksums: true,
-        checksum_failures: ChecksumFailures::default(),
-        file_count: 0,
-        removed_file_count: 0,
-        size_bytes: 0,
-        stored_bytes: 0,
-        pack_count: 0,
-        tablespaces: Vec::new(),
-        databases: Vec::new(),
-        compression: "zstd:3".to_owned(),
-        encryption: EncryptionKind::None,
-        manifest: ManifestEntry { name: String::new(), size_bytes: 0, sha256: String::new() },
-        next_xid: 0,
-        host: String::new(),
-        software_version: String::new(),
-        annotations: BTreeMap::new(),
     }
 }
 
 #[derive(Clone)]
 struct World {
-    backups: Vec<BackupRecord>,
+    backups: Vec<Beginning>,
     histories: BTreeMap<TimelineId, HistoryFile>,
     segments: BTreeSet<SegmentName>,
     facts: TargetFacts,

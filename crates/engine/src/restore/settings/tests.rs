@@ -12,6 +12,7 @@ fn plan(timeline: u32, history_files: &[u32]) -> RecoveryPlan {
     let timeline = TimelineId::new(timeline).unwrap();
     let backup = "20260822T101500Z".parse().unwrap();
     RecoveryPlan {
+        begins_with: holdfast_repo::recovery::BeginningKind::Backup,
         backup,
         backup_timeline: timeline,
         timeline,

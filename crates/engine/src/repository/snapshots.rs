@@ -1,0 +1,46 @@
+//! Which volume snapshots an archive has records of.
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath};
+use holdfast_repo::record::SnapshotRecord;
+
+use super::Repository;
+use crate::error::{Doing, Error, What};
+
+/// Records that are read at the same time.
+const RECORDS_AT_ONCE: usize = 16;
+
+impl Repository {
+    /// All snapshots of a cluster, oldest first.
+    pub async fn snapshots(&self, cluster: &ClusterName) -> Result<Vec<SnapshotRecord>, Error> {
+        let listed = self
+            .store()
+            .list(&name::snapshots_folder(cluster), None)
+            .await
+            .doing(|| format!("listing the snapshots of {cluster} in {}", self.describe()))?;
+        let ids = listed.iter().filter_map(|object| match object.name.as_ref().parse() {
+            Ok(ObjectPath::Snapshot { snapshot, .. }) => Some(self.snapshot(cluster, snapshot)),
+            _ => None,
+        });
+        stream::iter(ids.collect::<Vec<_>>()).buffered(RECORDS_AT_ONCE).try_collect().await
+    }
+
+    /// One snapshot.
+    pub async fn snapshot(&self, cluster: &ClusterName, snapshot: BackupId) -> Result<SnapshotRecord, Error> {
+        let name = name::snapshot(cluster, &snapshot);
+        let record: SnapshotRecord = match self.read_record(&name).await {
+            Err(error) if error.is_not_found() => {
+                return Err(
+                    What::NoSuchSnapshot { snapshot: snapshot.to_string(), cluster: cluster.to_string() }.into()
+                );
+            }
+            read => read?,
+        };
+        // Without encryption nothing else binds a record to its name.
+        if record.snapshot_id != snapshot || record.cluster != *cluster {
+            let reason = format!("it is of snapshot {} of cluster {}", record.snapshot_id, record.cluster);
+            return Err(What::Malformed { name, reason }.into());
+        }
+        Ok(record)
+    }
+}

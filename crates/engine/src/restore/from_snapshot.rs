@@ -1,0 +1,409 @@
+//! Recovery from volume snapshots: the directory is filled already, by whoever made volumes of the snapshots; what is
+//! missing is the way from there to the wished moment.
+//!
+//! Order:
+//! 1. Preflight: the planner's path with the snapshot as its only beginning, so that everything is refused that cannot
+//!    be reached; and the directory, which must hold the data of this snapshot and not be in use.
+//! 2. The directory is taken: resume point and lock; `global/pg_control` goes aside.
+//! 3. [`clean`]: what a base backup would not have brought is removed.
+//! 4. `backup_label` and `tablespace_map`, always written back from the record: without them PostgreSQL would begin at
+//!    the last checkpoint of the copy, and never notice that pages of the time before are missing.
+//! 5. Recovery settings and signal file; everything to disk; `pg_control` back; the resume point goes.
+//!
+//! Invariant: from step 2 until the end of step 5 there is no `global/pg_control`, so that PostgreSQL refuses to start.
+//! After a crash the same command goes on, and what is done can be done again.
+//!
+//! Whose the directory is is told by its control file: the checkpoint of a copy lies between start and stop LSN of the
+//! snapshot. That of a server that went on since does not, and its WAL, which the archive may not hold, is not touched.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use holdfast_pgtypes::exclude::{ExcludedAs, Exclusions, Verdict, wal_subdirectories};
+use holdfast_pgtypes::{BackupLabel, ControlFile, PgVersion, TablespaceMap};
+use holdfast_repo::name::{BackupId, ClusterName};
+use holdfast_repo::record::{SnapshotRecord, TablespaceEntry};
+use holdfast_repo::recovery::{Beginning, RecoveryPlan};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::layout::{Layout, TablespacePlace};
+use super::preflight::{AUTO_CONF, Archive};
+use super::resume::{ResumeLock, ResumePoint, VERSION, sync_parent};
+use super::settings::{self, Recovery};
+use super::{RestoreOptions, archiving_note, blocking, check_options, durable, next_words};
+use crate::error::{Doing, Error, What};
+use crate::pipeline::crew::Crew;
+use crate::progress::Progress;
+use crate::repository::Repository;
+use crate::server::PostmasterPid;
+
+/// Where the control file waits while the directory must not start.
+const CONTROL_ASIDE: &str = "global/pg_control.holdfast";
+
+/// What a recovery from a snapshot would do, or did.
+#[derive(Debug, Clone, Serialize)]
+pub struct SnapshotRestoreReport {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The snapshot's record.
+    pub snapshot: BackupId,
+    /// The directory.
+    pub pgdata: PathBuf,
+    /// Whether an interrupted run is continued.
+    pub resumed: bool,
+    /// The way that PostgreSQL will go.
+    pub recovery: RecoveryPlan,
+    /// Where the tablespaces are.
+    pub tablespaces: Vec<TablespacePlace>,
+    /// Files and directories removed that a base backup would not have brought; none by a plan.
+    pub removed_entries: u64,
+    /// What is added to `postgresql.auto.conf`.
+    pub auto_conf_lines: Vec<String>,
+    /// `recovery.signal` or `standby.signal`.
+    pub signal_file: String,
+    /// What PostgreSQL does when it is started, in words.
+    pub next: String,
+    /// What is worth knowing.
+    pub notes: Vec<String>,
+}
+
+/// What was found.
+struct Found {
+    plan: RecoveryPlan,
+    notes: Vec<String>,
+    layout: Layout,
+    /// The backed-up map; empty without tablespaces.
+    map: TablespaceMap,
+    point: ResumePoint,
+    resumed: bool,
+}
+
+/// Says what [`restore_snapshot`] would do; refuses what it would refuse. Writes nothing.
+pub async fn plan_snapshot(
+    repository: &Repository,
+    options: &RestoreOptions,
+    record: &SnapshotRecord,
+    progress: &Arc<dyn Progress>,
+    cancel: &CancellationToken,
+) -> Result<SnapshotRestoreReport, Error> {
+    let phrase = || format!("planning a recovery of {} from snapshot {}", options.cluster, record.snapshot_id);
+    let found = preflight(repository, options, record, progress, cancel).await.doing(phrase)?;
+    Ok(report(options, record, &found, 0))
+}
+
+/// Makes a directory that was filled from a snapshot ready to recover to the wished moment.
+pub async fn restore_snapshot(
+    repository: &Repository,
+    options: &RestoreOptions,
+    record: &SnapshotRecord,
+    progress: &Arc<dyn Progress>,
+    cancel: &CancellationToken,
+) -> Result<SnapshotRestoreReport, Error> {
+    let phrase = || format!("recovering {} from snapshot {}", options.cluster, record.snapshot_id);
+    let found = Arc::new(preflight(repository, options, record, progress, cancel).await.doing(phrase)?);
+    progress.backup(&record.snapshot_id.to_string());
+    progress.phase("making it durable", None);
+    let (changing, told, taken) = (Arc::clone(&found), options.clone(), record.clone());
+    // Not cancelled half-way: it is short, and its end is the state that can be repeated.
+    let removed = blocking(move || change(&changing, &told, &taken)).await.doing(phrase)?;
+    Ok(report(options, record, &found, removed))
+}
+
+fn report(options: &RestoreOptions, record: &SnapshotRecord, found: &Found, removed: u64) -> SnapshotRestoreReport {
+    let mut notes = found.notes.clone();
+    if !options.standby {
+        notes.push(archiving_note(options));
+    }
+    SnapshotRestoreReport {
+        cluster: options.cluster.clone(),
+        snapshot: record.snapshot_id,
+        pgdata: options.pgdata.clone(),
+        resumed: found.resumed,
+        recovery: found.plan.clone(),
+        tablespaces: found.layout.tablespaces().to_vec(),
+        removed_entries: removed,
+        auto_conf_lines: settings::lines(&recovery(options, found), options.now),
+        signal_file: settings::signal_file(options.standby).to_owned(),
+        next: next_words(options, &found.plan),
+        notes,
+    }
+}
+
+fn recovery<'a>(options: &'a RestoreOptions, found: &'a Found) -> Recovery<'a> {
+    Recovery {
+        wish: &options.wish,
+        plan: &found.plan,
+        action: options.target_action,
+        standby: options.standby,
+        restore_command: &options.restore_command,
+    }
+}
+
+async fn preflight(
+    repository: &Repository,
+    options: &RestoreOptions,
+    record: &SnapshotRecord,
+    progress: &Arc<dyn Progress>,
+    cancel: &CancellationToken,
+) -> Result<Found, Error> {
+    check_options(options)?;
+    let looking = async {
+        progress.phase("choosing the backup", None);
+        let map = TablespaceMap::parse(record.tablespace_map.as_deref().unwrap_or_default().as_bytes())
+            .map_err(|e| malformed(record, e.to_string()))?;
+        let layout = Layout::new(&options.pgdata, &entries(&map), &options.tablespaces)?;
+        let point = ResumePoint {
+            version: VERSION,
+            repository: repository.id(),
+            cluster: options.cluster.clone(),
+            backup: record.snapshot_id,
+            tablespaces: layout.tablespaces().to_vec(),
+            host: options.host.clone(),
+            pid: std::process::id(),
+            started: options.now,
+        };
+        check_record(record, options)?;
+        let resumed = inspect(&options.pgdata, record, &point)
+            .doing(|| format!("looking at the directory {}", options.pgdata.display()))?;
+        let claims = repository.claims(&options.cluster).await?;
+        let claim = claims
+            .into_iter()
+            .find(|claim| claim.number == record.claim)
+            .ok_or_else(|| What::NoClaim { store: repository.describe(), cluster: options.cluster.to_string() })?;
+        if claim.system_identifier != record.system_identifier {
+            return Err(What::WrongCluster {
+                store: repository.describe(),
+                cluster: options.cluster.to_string(),
+                claimed: claim.system_identifier,
+                here: format!("snapshot {}", record.snapshot_id),
+                found: record.system_identifier,
+            }
+            .into());
+        }
+        let archive =
+            Archive::of_claim(repository, claim, Vec::new()).await?.begins_with(vec![Beginning::from(record)]);
+        let crew = Crew::new(options.jobs)?;
+        let (plan, notes) = archive.plan(repository, options, &crew, progress.as_ref(), cancel).await?;
+        Ok(Found { plan, notes, layout, map, point, resumed })
+    };
+    tokio::select! {
+        found = looking => found,
+        () = cancel.cancelled() => Err(What::Cancelled.into()),
+    }
+}
+
+/// Tablespaces have no names in the map.
+fn entries(map: &TablespaceMap) -> Vec<TablespaceEntry> {
+    let entry = |entry: &holdfast_pgtypes::tablespace_map::TablespaceEntry| TablespaceEntry {
+        oid: entry.oid,
+        name: entry.oid.to_string(),
+        path: String::from_utf8_lossy(&entry.path).into_owned(),
+    };
+    map.entries.iter().map(entry).collect()
+}
+
+fn malformed(record: &SnapshotRecord, reason: String) -> Error {
+    What::Malformed { name: format!("the record of snapshot {}", record.snapshot_id), reason }.into()
+}
+
+/// The record by itself: it may come from a file, not from the repository.
+fn check_record(record: &SnapshotRecord, options: &RestoreOptions) -> Result<(), Error> {
+    if record.cluster != options.cluster {
+        return Err(What::Refused(format!(
+            "snapshot {} is of cluster {}, and `cluster.name` says {}",
+            record.snapshot_id, record.cluster, options.cluster
+        ))
+        .into());
+    }
+    match (&record.backup_label, record.online) {
+        (Some(label), true) => {
+            let label = BackupLabel::parse(label.as_bytes()).map_err(|e| malformed(record, e.to_string()))?;
+            if label.start_lsn != record.start_lsn {
+                let reason = format!("backup_label starts at {}, the record at {}", label.start_lsn, record.start_lsn);
+                return Err(malformed(record, reason));
+            }
+            Ok(())
+        }
+        (None, false) => Ok(()),
+        (None, true) => Err(malformed(record, "the server ran on, and there is no backup_label".to_owned())),
+        (Some(_), false) => Err(malformed(record, "the server was stopped, and there is a backup_label".to_owned())),
+    }
+}
+
+/// Looks at the directory and refuses what is not a copy of this snapshot; says whether a run of ours was interrupted.
+fn inspect(pgdata: &Path, record: &SnapshotRecord, point: &ResumePoint) -> Result<bool, Error> {
+    let refused = |why: String| -> Error { What::Refused(why).into() };
+    let version_path = pgdata.join("PG_VERSION");
+    let version = match fs::read_to_string(&version_path) {
+        Ok(version) => version,
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Err(refused(format!(
+                "{} is not filled from snapshot {}: it has no PG_VERSION",
+                pgdata.display(),
+                record.snapshot_id
+            )));
+        }
+        Err(e) => return Err(Error::file("read", &version_path, e)),
+    };
+    if version.trim() != record.pg_major.to_string() {
+        return Err(refused(format!(
+            "{} is of PostgreSQL {}, snapshot {} of PostgreSQL {}",
+            pgdata.display(),
+            version.trim(),
+            record.snapshot_id,
+            record.pg_major
+        )));
+    }
+    if let Some(pid) = server_in(pgdata)? {
+        return Err(What::ServerRunning { directory: pgdata.to_owned(), pid }.into());
+    }
+    let resumed = match ResumePoint::read(pgdata)? {
+        Some(there) if there.is_same_restore(point) => true,
+        Some(there) => {
+            return Err(refused(format!(
+                "{} holds an interrupted restore of {} of {}: finish that one, or fill the directory from the snapshot again",
+                pgdata.display(),
+                there.backup,
+                there.cluster
+            )));
+        }
+        None => false,
+    };
+    let control = pgdata.join(ControlFile::PATH);
+    let aside = pgdata.join(CONTROL_ASIDE);
+    let path = if resumed && !control.exists() { aside } else { control };
+    let bytes = fs::read(&path).map_err(|e| Error::file("read", &path, e))?;
+    let control = ControlFile::parse(&bytes).map_err(|source| What::ControlFile { path, source })?;
+    if control.system_identifier != record.system_identifier {
+        return Err(What::WrongCluster {
+            store: format!("snapshot {}", record.snapshot_id),
+            cluster: record.cluster.to_string(),
+            claimed: record.system_identifier,
+            here: format!("the data directory {}", pgdata.display()),
+            found: control.system_identifier,
+        }
+        .into());
+    }
+    let is_copy = if record.online {
+        record.start_lsn <= control.redo && control.redo <= record.stop_lsn
+    } else {
+        control.redo == record.start_lsn
+    };
+    if !is_copy {
+        return Err(refused(format!(
+            "{} is not what snapshot {} holds: its last checkpoint is at {}, the snapshot goes from {} to {}; a server ran \
+             here since, or the directory was filled from another one",
+            pgdata.display(),
+            record.snapshot_id,
+            control.redo,
+            record.start_lsn,
+            record.stop_lsn
+        )));
+    }
+    Ok(resumed)
+}
+
+/// The server that runs in the directory. `postmaster.pid` comes with every snapshot of a running server, and its number
+/// may be that of any process here: only one that works in this directory counts.
+fn server_in(pgdata: &Path) -> Result<Option<i32>, Error> {
+    let Some(postmaster) = PostmasterPid::read(pgdata)? else { return Ok(None) };
+    let works_in = fs::read_link(format!("/proc/{}/cwd", postmaster.pid)).ok();
+    let here = fs::canonicalize(pgdata).map_err(|e| Error::file("look at", pgdata, e))?;
+    Ok(works_in.filter(|there| *there == here).map(|_| postmaster.pid))
+}
+
+/// Steps 2 to 5. Blocks.
+fn change(found: &Found, options: &RestoreOptions, record: &SnapshotRecord) -> Result<u64, Error> {
+    let pgdata = &options.pgdata;
+    let mut lock = ResumeLock::take(pgdata)?;
+    // Once more under the lock.
+    inspect(pgdata, record, &found.point)?;
+    lock.record(&found.point)?;
+    let (control, aside) = (pgdata.join(ControlFile::PATH), pgdata.join(CONTROL_ASIDE));
+    if control.exists() {
+        fs::rename(&control, &aside).map_err(|e| Error::file("rename", &control, e))?;
+        sync_parent(&control)?;
+    }
+    let mode = fs::metadata(&aside).map_err(|e| Error::file("look at", &aside, e))?.mode() & 0o777;
+    let version = PgVersion::new(record.pg_major).map_err(|e| What::Refused(e.to_string()))?;
+    let removed = clean(pgdata, version)?;
+
+    if let Some(label) = &record.backup_label {
+        durable::write_file(&pgdata.join(BackupLabel::FILE_NAME), label.as_bytes(), mode)?;
+    }
+    if !found.map.entries.is_empty() {
+        let map = settings::tablespace_map(&found.map, &found.layout).to_bytes();
+        durable::write_file(&pgdata.join(TablespaceMap::FILE_NAME), &map, mode)?;
+    }
+    let auto_conf = pgdata.join(AUTO_CONF);
+    let copied = match fs::read(&auto_conf) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
+        Err(e) => return Err(Error::file("read", &auto_conf, e)),
+    };
+    let lines = settings::lines(&recovery(options, found), options.now);
+    durable::write_file(&auto_conf, &settings::auto_conf(&copied, &lines, options.standby), mode)?;
+    for signal in settings::SIGNAL_FILES {
+        durable::remove_if_there(&pgdata.join(signal))?;
+    }
+    durable::write_file(&pgdata.join(settings::signal_file(options.standby)), b"", mode)?;
+
+    durable::sync_roots(&found.layout)?;
+    let pg_wal = pgdata.join("pg_wal");
+    let opened = fs::File::open(&pg_wal).map_err(|e| Error::file("open", &pg_wal, e))?;
+    rustix::fs::syncfs(&opened).map_err(|e| Error::file("sync the file system of", &pg_wal, e.into()))?;
+    fs::rename(&aside, &control).map_err(|e| Error::file("rename", &aside, e))?;
+    sync_parent(&control)?;
+    lock.remove()?;
+    Ok(removed)
+}
+
+/// Removes what a base backup leaves out and the server would take for its own: files of the server that ran, slots that
+/// would hold WAL back for ever, and `pg_wal`. All WAL of the copy up to the stop LSN is in the archive, or there would be
+/// no record; what `archive_status` says of it is about the archive of the original.
+///
+/// Temporary files, relation caches and unlogged relations are removed by every start of a server.
+fn clean(pgdata: &Path, version: PgVersion) -> Result<u64, Error> {
+    let names = list(pgdata)?;
+    let rules = Exclusions::for_directory(version, b"", names.iter().map(|name| name.as_bytes()));
+    let mut removed = 0;
+    for name in &names {
+        let path = pgdata.join(name);
+        match rules.verdict(name.as_bytes()) {
+            Verdict::Excluded(ExcludedAs::ServerFile) => {
+                durable::remove_if_there(&path)?;
+                removed += 1;
+            }
+            Verdict::ContentsExcluded => removed += empty(&path)?,
+            Verdict::Excluded(_) | Verdict::Include | Verdict::ControlFile => {}
+        }
+    }
+    for directory in wal_subdirectories(version) {
+        let path = pgdata.join("pg_wal").join(directory);
+        super::prepare::make_directory(&path)?;
+    }
+    Ok(removed)
+}
+
+fn list(directory: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
+    let failed = |e| Error::file("list", directory, e);
+    fs::read_dir(directory).map_err(failed)?.map(|entry| Ok(entry.map_err(failed)?.file_name())).collect()
+}
+
+/// Removes what is in a directory, which stays; so does a link to one on another volume.
+fn empty(directory: &Path) -> Result<u64, Error> {
+    let mut removed = 0;
+    for name in list(directory)? {
+        let path = directory.join(name);
+        let kind = fs::symlink_metadata(&path).map_err(|e| Error::file("look at", &path, e))?;
+        let gone = if kind.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        gone.map_err(|e| Error::file("remove", &path, e))?;
+        removed += 1;
+    }
+    Ok(removed)
+}

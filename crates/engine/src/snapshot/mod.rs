@@ -1,0 +1,346 @@
+//! The verb `snapshot record`: volume snapshots become a place that a recovery can begin with.
+//!
+//! Whoever takes the snapshots puts the server into backup mode (or stops it), takes them, ends backup mode, and then asks
+//! for the record. Steps: the request is checked by itself; the archive must be claimed by this cluster; all WAL from the
+//! start to the stop LSN is waited for in every repository; the record is written, once and last. So a record that is
+//! there says that a directory filled from the snapshots can be recovered, as `backup.json` does of a backup.
+//!
+//! After a crash the same request can be made again: one that was recorded already is found and given back.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use holdfast_pgtypes::{BackupLabel, Lsn, SegmentName, SystemIdentifier, TablespaceMap, TimelineId};
+use holdfast_repo::Compression;
+use holdfast_repo::name::{self, BackupId, ClusterName};
+use holdfast_repo::record::{ClaimRecord, SnapshotRecord, SnapshotVolume};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::backup::read_control_file;
+use crate::backup::wal_wait::WalWait;
+use crate::error::{Doing, Error, What};
+use crate::pipeline::crew::Crew;
+use crate::progress::Progress;
+use crate::repository::{Repository, RepositoryTarget, object_name};
+
+#[cfg(test)]
+mod tests;
+
+/// What is said of snapshots that were taken.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotRequest {
+    /// What they are called together, kept as the label.
+    pub name: String,
+    /// Whether the server ran on.
+    pub online: bool,
+    /// `backup_label` of the stop call; of a server that ran on.
+    #[serde(default)]
+    pub backup_label: Option<String>,
+    /// `tablespace_map` of the stop call.
+    #[serde(default)]
+    pub tablespace_map: Option<String>,
+    /// Redo LSN of the last checkpoint of a stopped server; of a running one the label says it.
+    #[serde(default)]
+    pub begin_lsn: Option<Lsn>,
+    /// Stop LSN; of a stopped standby its minimum recovery end.
+    #[serde(default)]
+    pub end_lsn: Option<Lsn>,
+    /// Timeline of a stopped server; of a running one the label says it.
+    #[serde(default)]
+    pub timeline: Option<TimelineId>,
+    /// When the server was prepared.
+    pub started_at: DateTime<Utc>,
+    /// When it was released.
+    pub stopped_at: DateTime<Utc>,
+    /// The snapshots.
+    pub snapshots: Vec<SnapshotVolume>,
+    /// The cluster; where the data directory can be read, its control file says it.
+    #[serde(default)]
+    pub system_identifier: Option<SystemIdentifier>,
+    /// Free text.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What `snapshot record` is told besides.
+#[derive(Debug, Clone)]
+pub struct RecordOptions {
+    /// The archive's name.
+    pub cluster: ClusterName,
+    /// For whom the archive is claimed.
+    pub owner: Option<String>,
+    /// The data directory, where there is one.
+    pub pgdata: Option<PathBuf>,
+    /// How long to wait for the WAL.
+    pub archive_timeout: Duration,
+    /// This host.
+    pub host: String,
+    /// Now.
+    pub now: DateTime<Utc>,
+}
+
+/// What `snapshot record` did.
+#[derive(Debug, Clone, Serialize)]
+pub struct RecordReport {
+    /// The record's id, the same in every repository.
+    pub snapshot_id: BackupId,
+    /// Whether it is new; a request that was recorded before gives the record of then.
+    pub recorded_now: bool,
+    /// One record a repository.
+    pub repositories: Vec<RecordedSnapshot>,
+}
+
+/// A snapshot's record in one repository.
+#[derive(Debug, Clone, Serialize)]
+pub struct RecordedSnapshot {
+    /// The redacted URL.
+    pub repository: String,
+    /// The record.
+    pub snapshot: SnapshotRecord,
+}
+
+/// Where the snapshots begin and end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    timeline: TimelineId,
+    start_lsn: Lsn,
+    stop_lsn: Lsn,
+}
+
+impl SnapshotRequest {
+    /// Checks the request by itself.
+    fn span(&self) -> Result<Span, Error> {
+        let refused = |why: &str| -> Error { What::Refused(format!("snapshots {}: {why}", self.name)).into() };
+        if self.snapshots.is_empty() {
+            return Err(refused("no snapshot is named"));
+        }
+        if self.stopped_at < self.started_at {
+            return Err(refused("they ended before they began"));
+        }
+        if let Some(map) = &self.tablespace_map {
+            TablespaceMap::parse(map.as_bytes()).map_err(|e| refused(&e.to_string()))?;
+        }
+        let span = if self.online {
+            let label = self.backup_label.as_ref().ok_or_else(|| {
+                refused("the server ran on, and backup_label of the stop call is missing: nothing could be recovered")
+            })?;
+            let label = BackupLabel::parse(label.as_bytes()).map_err(|e| refused(&e.to_string()))?;
+            let stop_lsn = self.end_lsn.ok_or_else(|| refused("the stop LSN (end_lsn) is missing"))?;
+            if self.begin_lsn.is_some_and(|begin| begin != label.start_lsn) {
+                return Err(refused(&format!("begin_lsn is not {}, the start LSN of backup_label", label.start_lsn)));
+            }
+            Span { timeline: label.start_timeline, start_lsn: label.start_lsn, stop_lsn }
+        } else {
+            if self.backup_label.is_some() {
+                return Err(refused("the server was stopped, and there is a backup_label of one that ran on"));
+            }
+            let (Some(start_lsn), Some(timeline)) = (self.begin_lsn, self.timeline) else {
+                return Err(refused(
+                    "the server was stopped: begin_lsn and timeline of its last checkpoint are missing",
+                ));
+            };
+            Span { timeline, start_lsn, stop_lsn: self.end_lsn.unwrap_or(start_lsn) }
+        };
+        if span.stop_lsn < span.start_lsn {
+            return Err(refused(&format!("the stop LSN {} is before the start LSN {}", span.stop_lsn, span.start_lsn)));
+        }
+        Ok(span)
+    }
+}
+
+/// Waits for the WAL and writes the record.
+pub async fn record(
+    targets: &[RepositoryTarget],
+    request: &SnapshotRequest,
+    options: &RecordOptions,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<RecordReport, Error> {
+    let recording = record_inner(targets, request, options, progress, cancel);
+    let recorded = tokio::select! {
+        recorded = recording => recorded,
+        () = cancel.cancelled() => Err(What::Cancelled.into()),
+    };
+    recorded.doing(|| format!("recording the snapshots {} of {}", request.name, options.cluster))
+}
+
+async fn record_inner(
+    targets: &[RepositoryTarget],
+    request: &SnapshotRequest,
+    options: &RecordOptions,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<RecordReport, Error> {
+    let span = request.span()?;
+    let system_identifier = identity(request, options)?;
+    progress.phase("opening", None);
+    let mut repositories = Vec::new();
+    for target in targets {
+        let repository = Repository::open(target).await?;
+        let claim = repository.current_claim(&options.cluster).await?;
+        check_claim(&repository, &claim, system_identifier, request, options)?;
+        repositories.push((repository, claim));
+    }
+    if let Some(report) = recorded_before(&repositories, request, span, options).await? {
+        return Ok(report);
+    }
+    let Some((_, first_claim)) = repositories.first() else {
+        return Err(What::Refused("there is no repository to record in".to_owned()).into());
+    };
+    let size = first_claim.wal_segment_size;
+    let first = SegmentName::containing(span.start_lsn, span.timeline, size);
+    // Of a stopped server the checkpoint itself is read, which begins at the stop LSN.
+    let last = if span.stop_lsn == span.start_lsn {
+        first
+    } else {
+        SegmentName::ending_at(span.stop_lsn, span.timeline, size)
+    };
+    let wait = WalWait {
+        repositories: repositories.iter().map(|(repository, claim)| (repository, claim)).collect(),
+        cluster: &options.cluster,
+        first,
+        last,
+        pg_wal: PathBuf::new(),
+        // The archiver of the cluster does it, perhaps on another machine: nothing is sent from here.
+        finished: None,
+        archives: true,
+        compression: Compression::default(),
+        crew: Crew::new(1)?,
+        timeout: options.archive_timeout,
+        backup: request.name.clone(),
+    };
+    wait.run(progress, cancel).await?;
+    let snapshot_id = free_id(&repositories, options).await?;
+    let mut recorded = Vec::new();
+    for (repository, claim) in &repositories {
+        let snapshot = SnapshotRecord {
+            snapshot_id,
+            label: request.name.clone(),
+            cluster: options.cluster.clone(),
+            claim: claim.number,
+            system_identifier: claim.system_identifier,
+            pg_major: claim.pg_major,
+            wal_segment_size: size,
+            timeline: span.timeline,
+            online: request.online,
+            start_lsn: span.start_lsn,
+            stop_lsn: span.stop_lsn,
+            start_segment: first,
+            stop_segment: last,
+            start_time: request.started_at,
+            stop_time: request.stopped_at,
+            backup_label: request.backup_label.clone(),
+            tablespace_map: request.tablespace_map.clone().filter(|map| !map.is_empty()),
+            snapshots: request.snapshots.clone(),
+            owner: options.owner.clone(),
+            created: options.now,
+            host: options.host.clone(),
+            software_version: env!("CARGO_PKG_VERSION").to_owned(),
+            annotations: request.annotations.clone(),
+        };
+        repository.create_record(&name::snapshot(&options.cluster, &snapshot_id), &snapshot).await?;
+        recorded.push(RecordedSnapshot { repository: repository.describe(), snapshot });
+    }
+    Ok(RecordReport { snapshot_id, recorded_now: true, repositories: recorded })
+}
+
+/// Whose snapshots they are: by the data directory, or by the request.
+fn identity(request: &SnapshotRequest, options: &RecordOptions) -> Result<Option<SystemIdentifier>, Error> {
+    let Some(pgdata) = &options.pgdata else { return Ok(request.system_identifier) };
+    let control = read_control_file(pgdata)?;
+    match request.system_identifier {
+        Some(stated) if stated != control.system_identifier => Err(What::Refused(format!(
+            "snapshots {} are said to be of system identifier {stated}, but {} has {}",
+            request.name,
+            pgdata.display(),
+            control.system_identifier
+        ))
+        .into()),
+        _ => Ok(Some(control.system_identifier)),
+    }
+}
+
+fn check_claim(
+    repository: &Repository,
+    claim: &ClaimRecord,
+    system_identifier: Option<SystemIdentifier>,
+    request: &SnapshotRequest,
+    options: &RecordOptions,
+) -> Result<(), Error> {
+    let found = system_identifier.ok_or_else(|| {
+        What::Refused(format!(
+            "whose the snapshots {} are is not known: give system_identifier, or set cluster.pgdata",
+            request.name
+        ))
+    })?;
+    let here = format!("what the snapshots {} hold", request.name);
+    if claim.system_identifier != found {
+        return Err(What::WrongCluster {
+            store: repository.describe(),
+            cluster: claim.cluster.to_string(),
+            claimed: claim.system_identifier,
+            here,
+            found,
+        }
+        .into());
+    }
+    repository.check_owner(claim, &here, options.owner.as_deref())
+}
+
+/// The record of an earlier run of the same request. One that reached only some of the repositories is completed.
+async fn recorded_before(
+    repositories: &[(Repository, ClaimRecord)],
+    request: &SnapshotRequest,
+    span: Span,
+    options: &RecordOptions,
+) -> Result<Option<RecordReport>, Error> {
+    let is_it = |record: &SnapshotRecord| {
+        (&record.label, record.start_lsn, record.stop_lsn, &record.snapshots)
+            == (&request.name, span.start_lsn, span.stop_lsn, &request.snapshots)
+    };
+    let mut found: Vec<Option<SnapshotRecord>> = Vec::new();
+    for (repository, claim) in repositories {
+        let snapshots = repository.snapshots(&options.cluster).await?;
+        found.push(snapshots.into_iter().rev().find(|record| record.claim == claim.number && is_it(record)));
+    }
+    let Some(known) = found.iter().flatten().next().cloned() else { return Ok(None) };
+    let mut recorded = Vec::new();
+    for ((repository, claim), snapshot) in repositories.iter().zip(found) {
+        let snapshot = match snapshot {
+            Some(snapshot) => snapshot,
+            None => {
+                let snapshot = SnapshotRecord { claim: claim.number, ..known.clone() };
+                let name = name::snapshot(&options.cluster, &known.snapshot_id);
+                repository.create_record(&name, &snapshot).await?;
+                snapshot
+            }
+        };
+        recorded.push(RecordedSnapshot { repository: repository.describe(), snapshot });
+    }
+    Ok(Some(RecordReport { snapshot_id: known.snapshot_id, recorded_now: false, repositories: recorded }))
+}
+
+/// An id that neither a backup nor another snapshot has, in any repository.
+async fn free_id(repositories: &[(Repository, ClaimRecord)], options: &RecordOptions) -> Result<BackupId, Error> {
+    let mut time = options.now.trunc_subsecs(0);
+    'ids: for _ in 0..60 {
+        let id = BackupId::new(time).map_err(|e| What::Internal(e.to_string()))?;
+        time += chrono::TimeDelta::seconds(1);
+        for (repository, _) in repositories {
+            let cluster = &options.cluster;
+            for name in [name::snapshot(cluster, &id), name::backup_start(cluster, &id)] {
+                match repository.store().head(&object_name(&name)?).await {
+                    Ok(_) => continue 'ids,
+                    Err(error) if error.kind() == holdfast_store::StoreErrorKind::NotFound => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        return Ok(id);
+    }
+    Err(What::AnotherRun { verb: "snapshot record", subject: options.cluster.to_string(), pid: None }.into())
+}

@@ -1,0 +1,79 @@
+//! `snapshots/<id>.json`: volume snapshots hold a copy of the data directory, and the archive holds its WAL.
+
+use super::{RecordBody, RecordKind};
+use crate::name::{BackupId, ClaimNumber, ClusterName};
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::{Lsn, SegmentName, SystemIdentifier, TimelineId, WalSegmentSize};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a recovery from volume snapshots needs to know. The data is where the snapshots are, not in the repository.
+///
+/// Written once all WAL from start to stop LSN is in the repository: its presence is the statement that a directory filled
+/// from the snapshots can be recovered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    /// Identity of the record, as in its name.
+    pub snapshot_id: BackupId,
+    /// What it is called where the snapshots were taken.
+    pub label: String,
+    /// Cluster, as in its name.
+    pub cluster: ClusterName,
+    /// Claim under which its WAL is archived.
+    pub claim: ClaimNumber,
+    /// PostgreSQL's system identifier.
+    pub system_identifier: SystemIdentifier,
+    /// PostgreSQL's major version, such as 18.
+    pub pg_major: u16,
+    /// WAL segment size in bytes.
+    #[serde(rename = "wal_segment_size_bytes")]
+    pub wal_segment_size: WalSegmentSize,
+    /// Timeline of the start LSN.
+    pub timeline: TimelineId,
+    /// Whether the server ran on while the snapshots were taken.
+    pub online: bool,
+    /// Where recovery begins: the redo LSN of the backup's checkpoint, or of the last one of a stopped server.
+    pub start_lsn: Lsn,
+    /// From here on the data is consistent.
+    pub stop_lsn: Lsn,
+    /// The first WAL segment it needs.
+    pub start_segment: SegmentName,
+    /// The last WAL segment it needs.
+    pub stop_segment: SegmentName,
+    /// When the server was prepared for the snapshots.
+    pub start_time: DateTime<Utc>,
+    /// When it was released: all commits in the snapshots are before this.
+    pub stop_time: DateTime<Utc>,
+    /// `backup_label` of the stop call; none of a stopped server.
+    pub backup_label: Option<String>,
+    /// `tablespace_map` of the stop call, if there are tablespaces.
+    pub tablespace_map: Option<String>,
+    /// The snapshots, by the names that whoever took them knows them by.
+    pub snapshots: Vec<SnapshotVolume>,
+    /// Who the archive is for, as in the claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// When the record was written.
+    pub created: DateTime<Utc>,
+    /// Host that wrote it.
+    pub host: String,
+    /// Version of the software.
+    pub software_version: String,
+    /// Free text of the user's.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The snapshot of one volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotVolume {
+    /// Its name.
+    pub name: String,
+    /// What is on the volume, such as `PG_DATA` or `PG_WAL`.
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+impl RecordBody for SnapshotRecord {
+    const KIND: RecordKind = RecordKind::Snapshot;
+}

@@ -1,0 +1,218 @@
+//! Volume snapshots as the beginning of a recovery: copies of the data directory stand for them, taken under load between
+//! the start and the stop call, or of a stopped server.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a failed set-up fails the test")]
+
+mod stage;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use chrono::{SecondsFormat, Utc};
+use holdfast_pgtypes::ControlFile;
+use holdfast_testkit::postgres::{Cluster, Shutdown};
+use holdfast_testkit::rows::{Bound, Journal, Pace, RowWriter, Target, found, time_text};
+use serde_json::{Value, json};
+use stage::proof::{am_check, bulk, finish, holds_all, text};
+use stage::{Plan, Stage, wait_promoted};
+
+/// A copy as a storage system would make it, but that files change while it is made: the harder case.
+fn copy(from: &Path, to: &Path) {
+    // Files that vanish meanwhile are what backup mode is for.
+    let output = Command::new("cp").arg("-a").arg(from).arg(to).output().expect("run cp");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.lines().all(|line| line.contains("No such file or directory")), "{said}");
+}
+
+/// Puts the copied `pg_wal` on a volume of its own, as pods have it.
+fn move_wal_out(data: &Path, volume: &Path) {
+    std::fs::rename(data.join("pg_wal"), volume).expect("move pg_wal");
+    std::os::unix::fs::symlink(volume, data.join("pg_wal")).expect("link pg_wal");
+}
+
+fn run_with_input(stage: &Stage, arguments: &[&str], input: &Value) -> (i32, String, String) {
+    let mut command = stage.command(arguments);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
+    child.stdin.take().expect("stdin").write_all(input.to_string().as_bytes()).expect("write the request");
+    let output = child.wait_with_output().expect("wait");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+fn record(stage: &Stage, request: &Value) -> Value {
+    let arguments = ["--output", "json", "snapshot", "record", "--archive-timeout", "60s"];
+    let (status, stdout, stderr) = run_with_input(stage, &arguments, request);
+    assert_eq!(status, 0, "{stderr}");
+    serde_json::from_str(&stdout).expect("JSON")
+}
+
+/// Takes a hot snapshot into every folder; the request for its record.
+async fn hot(stage: &Stage, name: &str, folders: &[PathBuf]) -> Value {
+    let started = Utc::now();
+    let client = stage.cluster.connect("postgres").await.expect("connect");
+    client.execute("SELECT pg_backup_start($1, true)", &[&name]).await.expect("start the backup");
+    for folder in folders {
+        copy(stage.cluster.data(), folder);
+    }
+    let row = client
+        .query_one("SELECT labelfile, spcmapfile, lsn::text FROM pg_backup_stop()", &[])
+        .await
+        .expect("stop the backup");
+    let (label, map, stop_lsn): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+    json!({
+        "name": name, "online": true, "backup_label": label, "tablespace_map": map, "end_lsn": stop_lsn,
+        "started_at": started.to_rfc3339_opts(SecondsFormat::Micros, true),
+        "stopped_at": Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true),
+        "snapshots": [{ "name": format!("{name}-data"), "type": "PG_DATA" }, { "name": format!("{name}-wal"), "type": "PG_WAL" }],
+    })
+}
+
+fn lsn(position: u64) -> String {
+    format!("{:X}/{:X}", position >> 32, position & 0xFFFF_FFFF)
+}
+
+async fn compare(stage: &Stage, folder: &Path, target: &Target, journal: &Journal) -> Cluster {
+    let restored = stage.start_restored(folder).await;
+    wait_promoted(&restored).await;
+    let rows = found(&restored).await.expect("read the rows");
+    journal.check(target, &rows).unwrap_or_else(|e| panic!("{e}\n{}", restored.log_text()));
+    am_check(&restored);
+    let slots = restored.value("SELECT count(*) FROM pg_replication_slots").await.expect("ask for slots");
+    assert_eq!(slots, "0", "the slots of the original would hold WAL back for ever");
+    restored
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hot_snapshot_recovers_to_any_target_behind_it() {
+    let Some(stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else { return };
+    bulk(&stage.cluster, "load", 4).await;
+    stage.cluster.sql("SELECT pg_create_physical_replication_slot('of_a_standby', true)").await.expect("make a slot");
+    let writer =
+        RowWriter::start(&stage.cluster, Pace { payload_bytes: 2000, ..Pace::default() }).await.expect("write");
+    writer.wait_for_rows(100).await.expect("write rows");
+    let folders: Vec<PathBuf> =
+        ["lsn", "time", "latest", "interrupted", "original"].iter().map(|name| stage.target(name)).collect();
+    let request = hot(&stage, "nightly", &folders).await;
+    let first = writer.journal().rows().len();
+    let recorded = record(&stage, &request);
+    assert_eq!(recorded["recorded_now"], true);
+    let again = record(&stage, &request);
+    assert_eq!((&again["recorded_now"], &again["snapshot_id"]), (&json!(false), &recorded["snapshot_id"]));
+    let id = text(&recorded, "snapshot_id").to_owned();
+    let listed = stage.json(&["snapshot", "list"]);
+    assert_eq!(listed["repositories"][0]["snapshots"][0]["label"], "nightly");
+
+    writer.wait_for_rows(first as u64 + 300).await.expect("write rows");
+    let (journal, end) = finish(writer, &stage.cluster).await;
+    stage.archive_now().await;
+    let info = stage.json(&["info"]);
+    let claim = &info["repositories"][0]["claims"][0];
+    assert_eq!(claim["snapshots"]["recorded"], 1);
+    assert_eq!(claim["snapshots"]["reach"][0]["windows"][0]["first_backup"], id.as_str());
+    assert_eq!(claim["reach"], json!([]), "without a backup nothing can be restored from the repository alone");
+    let row = &journal.rows()[first + 150];
+
+    // What was filled from the snapshot is made ready, wherever pg_wal is.
+    let [by_lsn, by_time, latest, interrupted, original] = folders.as_slice() else { panic!("five folders") };
+    move_wal_out(by_lsn, &stage.target("wal-volume"));
+    let folder = by_lsn.display().to_string();
+    let at = lsn(row.lsn_after);
+    let arguments =
+        ["restore", "--snapshot", &id, "--pgdata", &folder, "--target-lsn", &at, "--target-action", "promote"];
+    let planned = stage.ok(&[&arguments[..], &["--plan"]].concat());
+    assert!(planned.ends_with("nothing was written\n"), "{planned}");
+    assert!(!by_lsn.join("recovery.signal").exists() && by_lsn.join("postmaster.pid").exists());
+    let done = stage.json(&arguments);
+    assert_eq!(done["recovery"]["begins_with"], "snapshot");
+    assert!(by_lsn.join("backup_label").exists() && !by_lsn.join("postmaster.pid").exists());
+    assert!(std::fs::symlink_metadata(by_lsn.join("pg_wal")).expect("look at pg_wal").is_symlink());
+    // Once more is the same.
+    stage.ok(&arguments);
+    let target = Target::Lsn(row.lsn_after, Bound::Inclusive);
+    compare(&stage, by_lsn, &target, &journal).await;
+
+    let folder = by_time.display().to_string();
+    let file =
+        stage.scratch.write("record.json", listed["repositories"][0]["snapshots"][0].to_string()).expect("write");
+    let (file, at) = (file.display().to_string(), time_text(row.commit_micros));
+    let words = ["restore", "--snapshot-record", &file, "--pgdata", &folder, "--target-time", &at];
+    stage.ok(&[&words[..], &["--target-action", "promote"]].concat());
+    compare(&stage, by_time, &Target::Time(row.commit_micros, Bound::Inclusive), &journal).await;
+
+    let folder = latest.display().to_string();
+    stage.ok(&["restore", "--snapshot", &id, "--pgdata", &folder]);
+    compare(&stage, latest, &Target::Latest(end), &journal).await;
+
+    // A run that fails in the middle leaves a directory in which no server starts, and the next goes on.
+    let folder = interrupted.display().to_string();
+    std::fs::create_dir(interrupted.join("backup_label")).expect("put an obstacle there");
+    let (code, said) = stage.fails(&["restore", "--snapshot", &id, "--pgdata", &folder]);
+    assert_eq!(code, 32, "{said}");
+    assert!(!interrupted.join("global/pg_control").exists() && interrupted.join("holdfast.restore").exists());
+    std::fs::remove_dir(interrupted.join("backup_label")).expect("take the obstacle away");
+    let done = stage.json(&["restore", "--snapshot", &id, "--pgdata", &folder]);
+    assert_eq!(done["resumed"], true);
+    assert!(!interrupted.join("holdfast.restore").exists());
+    compare(&stage, interrupted, &Target::Latest(end), &journal).await;
+
+    // What is before the snapshot cannot be reached, and the message says what can.
+    let early = lsn(journal.rows()[10].lsn_after);
+    let folder = original.display().to_string();
+    let (code, said) = stage.fails(&["restore", "--snapshot", &id, "--pgdata", &folder, "--target-lsn", &early]);
+    assert_eq!(code, 61, "{said}");
+    // Nor is a directory touched that is not this snapshot's: the original, running and stopped.
+    let mut stage = stage;
+    let data = stage.cluster.data().display().to_string();
+    let (code, said) = stage.fails(&["restore", "--snapshot", &id, "--pgdata", &data]);
+    assert_eq!(code, 63, "{said}");
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop");
+    let (code, said) = stage.fails(&["restore", "--snapshot", &id, "--pgdata", &data]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("a server ran here since"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cold_snapshot_recovers_to_the_end_of_the_archive() {
+    let Some(mut stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else { return };
+    let writer =
+        RowWriter::start(&stage.cluster, Pace { payload_bytes: 2000, ..Pace::default() }).await.expect("write");
+    writer.wait_for_rows(100).await.expect("write rows");
+    let (journal, _) = finish(writer, &stage.cluster).await;
+    let started = Utc::now();
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop");
+    let folder = stage.target("cold");
+    copy(stage.cluster.data(), &folder);
+    let bytes = std::fs::read(folder.join(ControlFile::PATH)).expect("read the control file");
+    let control = ControlFile::parse(&bytes).expect("a control file");
+    stage.cluster.start().await.expect("start again");
+    let request = json!({
+        "name": "cold", "online": false, "begin_lsn": control.redo.to_string(), "timeline": control.timeline.get(),
+        "started_at": started.to_rfc3339_opts(SecondsFormat::Micros, true),
+        "stopped_at": Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true),
+        "snapshots": [{ "name": "cold-data", "type": "PG_DATA" }],
+    });
+    let recorded = record(&stage, &request);
+    let writer = RowWriter::continue_from(&stage.cluster, Pace::default(), &journal).await.expect("go on writing");
+    writer.wait_for_rows(journal.rows().len() as u64 + 100).await.expect("write rows");
+    let (journal, end) = finish(writer, &stage.cluster).await;
+    stage.archive_now().await;
+    let id = text(&recorded, "snapshot_id").to_owned();
+    let path = folder.display().to_string();
+    stage.ok(&["restore", "--snapshot", &id, "--pgdata", &path]);
+    assert!(!folder.join("backup_label").exists());
+    let restored = stage.start_restored(&folder).await;
+    wait_promoted(&restored).await;
+    holds_all(&restored, &journal, end).await;
+    am_check(&restored);
+    // A request of a stopped server that says too little, or of another cluster.
+    let mut other = request.clone();
+    other["begin_lsn"] = Value::Null;
+    let (status, _, said) = run_with_input(&stage, &["snapshot", "record"], &other);
+    assert_eq!(status, 2, "{said}");
+    let mut other = request;
+    other["system_identifier"] = json!("4711");
+    let (status, _, said) = run_with_input(&stage, &["snapshot", "record"], &other);
+    assert_eq!(status, 2, "{said}");
+    assert!(said.contains("are said to be of system identifier 4711"), "{said}");
+}
