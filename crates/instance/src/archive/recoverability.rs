@@ -65,7 +65,9 @@ fn of_info(info: &Value) -> Recoverability {
     };
     let time = |value: &Value| value.as_str().and_then(|text| text.parse::<DateTime<Utc>>().ok());
     let windows = || {
-        let reach = claims().flat_map(|claim| claim["reach"].as_array().into_iter().flatten());
+        // Volume snapshots are places to begin as well.
+        let lists = claims().flat_map(|claim| [&claim["reach"], &claim["snapshots"]["reach"]]);
+        let reach = lists.flat_map(|list| list.as_array().into_iter().flatten());
         reach.flat_map(|reach| reach["windows"].as_array().into_iter().flatten())
     };
     let gaps = claims()
@@ -88,11 +90,8 @@ fn of_info(info: &Value) -> Recoverability {
             })
         })
         .max_by_key(|backup| backup.completed_at);
-    let until = |window: &Value| {
-        [&window["to_time"], &window["last_commit_time"], &window["to_stored"], &window["from_time"]]
-            .into_iter()
-            .find_map(time)
-    };
+    let until =
+        |window: &Value| [&window["to_time"], &window["to_stored"], &window["from_time"]].into_iter().find_map(time);
     Recoverability {
         from: windows().filter_map(|window| time(&window["from_time"])).min(),
         to: windows().filter_map(until).max(),

@@ -204,9 +204,11 @@ fn snapshot_id(listed: &Value, snapshot: &str) -> Option<String> {
     match listed {
         Value::Array(items) => items.iter().find_map(|item| snapshot_id(item, snapshot)),
         Value::Object(fields) => {
-            let id = ["id", "snapshot_id"].iter().find_map(|key| fields.get(*key)).and_then(Value::as_str);
-            let snapshots = fields.get("snapshots").or_else(|| fields.get("names"));
-            let named = snapshots.is_some_and(|snapshots| mentions(snapshots, snapshot));
+            let id = fields.get("snapshot_id").and_then(Value::as_str);
+            let named = ["snapshots", "annotations"]
+                .iter()
+                .filter_map(|key| fields.get(*key))
+                .any(|field| mentions(field, snapshot));
             match id {
                 Some(id) if named => Some(id.to_owned()),
                 _ => fields.values().find_map(|value| snapshot_id(value, snapshot)),

@@ -76,8 +76,8 @@ fn sources() {
 #[test]
 fn a_snapshot_is_found_by_its_name() {
     let listed = json!({"snapshots": [
-        {"id": "a", "snapshots": ["x-data", "x-wal"]},
-        {"id": "b", "snapshots": [{"name": "y-data", "type": "PG_DATA"}]}
+        {"snapshot_id": "a", "snapshots": [{"name": "x", "type": "PG_DATA"}], "annotations": {"backup_uid": "x-wal"}},
+        {"snapshot_id": "b", "snapshots": [{"name": "y-data", "type": "PG_DATA"}]}
     ]});
     assert_eq!(snapshot_id(&listed, "x-wal").as_deref(), Some("a"));
     assert_eq!(snapshot_id(&listed, "y-data").as_deref(), Some("b"));

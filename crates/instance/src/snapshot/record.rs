@@ -2,6 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::volume::write_durably;
+use chrono::{DateTime, Utc};
+use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::SnapshotRun;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -35,16 +37,29 @@ pub fn read_mark(mount: &Path) -> Option<Mark> {
     serde_json::from_slice(&std::fs::read(mount.join(MARK)).ok()?).ok()
 }
 
-/// What `holdfast snapshot record` reads from stdin. Pure.
-pub(super) fn of_run(run: &SnapshotRun, system_identifier: &str) -> Value {
-    json!({
-        "system_identifier": system_identifier,
-        "timeline": run.timeline_id,
+/// What `holdfast snapshot record` reads from stdin. Pure. A running server's label says where recovery begins; of a
+/// stopped one the run does.
+pub(super) fn of_run(run: &SnapshotRun, started: DateTime<Utc>, stopped: DateTime<Utc>, own_wal_volume: bool) -> Value {
+    let mut volumes = vec![json!({"name": run.name, "type": names::PG_DATA})];
+    if own_wal_volume {
+        volumes.push(json!({"name": run.name, "type": names::PG_WAL}));
+    }
+    let mut request = json!({
+        "name": run.name,
         "online": run.online,
-        "start_lsn": run.begin_lsn,
-        "stop_lsn": run.end_lsn.as_ref().or(run.begin_lsn.as_ref()),
-        "backup_label": run.backup_label,
-        "tablespace_map": run.tablespace_map,
-        "snapshots": [run.name, run.uid],
-    })
+        "started_at": started,
+        "stopped_at": stopped,
+        "snapshots": volumes,
+        "annotations": {"backup_uid": run.uid},
+    });
+    if run.online {
+        request["backup_label"] = json!(run.backup_label);
+        request["tablespace_map"] = json!(run.tablespace_map.as_ref().filter(|map| !map.is_empty()));
+        request["end_lsn"] = json!(run.end_lsn);
+    } else {
+        request["begin_lsn"] = json!(run.begin_lsn);
+        request["end_lsn"] = json!(run.end_lsn);
+        request["timeline"] = json!(run.timeline_id);
+    }
+    request
 }

@@ -53,6 +53,7 @@ impl Runs {
             manager: Arc::clone(manager),
             uid: uid.to_owned(),
             deadline: request.deadline,
+            started: Utc::now(),
             cancel: cancel.clone(),
             stop: Arc::clone(&stop),
         };
@@ -96,6 +97,7 @@ struct Worker {
     manager: Arc<Manager>,
     uid: String,
     deadline: Option<DateTime<Utc>>,
+    started: DateTime<Utc>,
     cancel: CancellationToken,
     stop: Arc<Notify>,
 }
@@ -192,7 +194,7 @@ impl Worker {
             run.tablespace_map = Some(map);
         });
         drop(client);
-        self.record().await
+        self.record(Utc::now()).await
     }
 
     fn segment(&self, lsn: Lsn, timeline: TimelineId, end: bool) -> Option<String> {
@@ -220,13 +222,17 @@ impl Worker {
         let control = volume::control(&self.manager.places.pgdata)?
             .ok_or_else(|| Error::retry("the data directory has no pg_control"))?;
         let (redo, timeline) = (control.redo, control.timeline);
+        // A standby's pages are consistent from there on.
+        let end = control.min_recovery_point;
         self.change(|run| {
             run.begin_lsn = Some(redo.to_string());
+            run.end_lsn = end.map(|end| end.to_string());
             run.timeline_id = Some(timeline.get());
             run.begin_wal = self.segment(redo, timeline, false);
             run.state = SnapshotState::Ready;
         });
         self.taken(std::future::pending()).await?;
+        let stopped = Utc::now();
         self.change(|run| run.state = SnapshotState::Stopping);
         self.manager.state.set_paused(false);
         let started = tokio::time::Instant::now();
@@ -239,20 +245,20 @@ impl Worker {
                 () = self.cancel.cancelled() => return Err(Error::retry("the snapshot was given up")),
             }
         }
-        self.record().await
+        self.record(stopped).await
     }
 
     /// Into the archive, once the WAL is there.
-    async fn record(&self) -> Result<()> {
+    async fn record(&self, stopped: DateTime<Utc>) -> Result<()> {
         let config = self.manager.places.archive_config();
         if config.exists() {
-            let system = self.manager.state.status().system_id.unwrap_or_default();
-            let input =
-                serde_json::to_vec(&of_run(&self.now(), &system)).map_err(|error| Error::retry(error.to_string()))?;
+            let own_wal_volume = self.manager.places.wal_directory.is_some();
+            let request = of_run(&self.now(), self.started, stopped, own_wal_volume);
+            let input = serde_json::to_vec(&request).map_err(|error| Error::retry(error.to_string()))?;
             let mut verb = Verb::new(&self.manager.places.program, &config, ["snapshot", "record"]);
             verb.input = Some(input);
             let answer = verb.run(&self.cancel, |_| {}).await?;
-            let id = ["id", "snapshot_id"].iter().find_map(|key| answer[*key].as_str()).map(str::to_owned);
+            let id = answer["snapshot_id"].as_str().map(str::to_owned);
             self.change(|run| {
                 run.wal_confirmed = true;
                 run.snapshot_id = id;
