@@ -74,7 +74,7 @@ standard input:1: Backup now:
 standard input:5: error: spec.cluster: `cluster` is missing
   hint: the cluster, in the same namespace
 standard input:6: error: spec.method: `tape` is none of `barmanObjectStore`, `volumeSnapshot`
-  hint: object store (the default) or volume snapshots
+  hint: how a backup is stored
 2 errors, no warnings
 ";
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(3), expected));

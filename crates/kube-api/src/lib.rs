@@ -24,6 +24,8 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
+#![expect(clippy::duplicated_attributes, reason = "each printed column has its type and path")]
+
 pub mod admission;
 pub mod backup;
 pub mod cluster;

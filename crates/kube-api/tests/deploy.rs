@@ -29,7 +29,8 @@ fn render(template: &str, values: &Value, namespace: &str) -> String {
         let trimmed = line.trim();
         if trimmed.starts_with("{{/*") {
             continue;
-        } else if let Some(condition) = trimmed.strip_prefix("{{- if .Values.") {
+        }
+        if let Some(condition) = trimmed.strip_prefix("{{- if .Values.") {
             let value = value(condition.trim_end_matches("}}").trim());
             shown.push(!(value.is_null() || value == false || value == ""));
         } else if trimmed == "{{- end }}" {
@@ -122,10 +123,9 @@ fn metrics() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for source in ["crates/instance/src/metrics.rs", "crates/operator/src/metrics.rs"] {
         for line in text(source).lines() {
-            if let Some(rest) = line.trim().strip_prefix("(\"holdfast_") {
-                let (name, kind) = rest.split_once('"').unwrap();
-                assert!(kind.contains("\"gauge\"") || kind.contains("\"counter\""), "{line}");
-                names.insert(format!("holdfast_{name}"));
+            let mut words = line.trim().split('"').skip(1).step_by(2);
+            if let (Some(name), Some("gauge" | "counter")) = (words.next(), words.next()) {
+                names.insert(name.to_owned());
             }
         }
     }
@@ -233,5 +233,16 @@ fn the_manual_describes_every_field_of_ours() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn what_the_instance_sets_itself_is_refused_in_a_manifest() {
+    let source = text("crates/instance/src/settings/postgresql.rs");
+    let list = source.split_once("pub const OWNED: &[&str] = &[").unwrap().1.split_once("];").unwrap().0;
+    let owned: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    assert!(owned.len() > 30, "{owned:?}");
+    for name in owned {
+        assert!(holdfast_kube_api::validate::MANAGED_SETTINGS.contains(&name), "{name}");
     }
 }

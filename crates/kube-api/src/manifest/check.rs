@@ -69,14 +69,14 @@ pub enum Level {
 
 /// Checks all documents of a text.
 pub fn check(text: &str) -> Result<Vec<Checked>, ReadError> {
-    Ok(read(text)?.into_iter().map(check_document).collect())
+    Ok(read(text)?.iter().map(check_document).collect())
 }
 
-fn check_document(document: Document) -> Checked {
+fn check_document(document: &Document) -> Checked {
     let text = |field: &str| document.value[field].as_str().map(str::to_owned);
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     let name = document.value["metadata"]["name"].as_str().map(str::to_owned);
-    let mut findings = duplicates(&document);
+    let mut findings = duplicates(document);
     let mut fixed = document.value.clone();
     let (group, version) = match api_version.as_deref().unwrap_or_default().split_once('/') {
         Some((group, version)) => (group, version),

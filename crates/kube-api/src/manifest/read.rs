@@ -9,6 +9,7 @@
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 use serde_json::{Map, Number, Value};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 /// Nodes of one text, aliases followed. A large manifest has some thousand.
 const MAX_NODES: usize = 200_000;
@@ -231,7 +232,8 @@ impl Content {
             Self::List(nodes) => {
                 let mut values = Vec::with_capacity(nodes.len());
                 for (index, node) in nodes.into_iter().enumerate() {
-                    path.push_str(&format!("[{index}]"));
+                    // Writing to a String cannot fail.
+                    let _ = write!(path, "[{index}]");
                     document.lines.insert(path.clone(), node.line);
                     values.push(node.content.settle(path, document));
                     path.truncate(length);

@@ -7,12 +7,15 @@ use serde_json::Value;
 #[error("cannot be written as YAML")]
 pub struct WriteError(#[from] serde_saphyr::ser::Error);
 
+/// Longer lines are folded.
+const LONGEST_LINE: usize = 1 << 20;
+
 /// Writes a value as one YAML document, which ends with a line break.
 ///
 /// Words that YAML 1.1 takes for something else (`on`, `no`, `1_000`) are quoted: `kubectl` reads YAML 1.1.
 pub fn write(value: &Value) -> Result<String, WriteError> {
-    // Folded texts are hard to search for and to compare: long lines stay.
-    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    // Folded texts are hard to search for and to compare: long lines stay, and texts of several lines keep theirs.
+    let options = serde_saphyr::ser_options! { folded_wrap_chars: LONGEST_LINE };
     let mut text = serde_saphyr::to_string_with_options(value, options)?;
     if !text.ends_with('\n') {
         text.push('\n');
@@ -29,7 +32,7 @@ mod tests {
     #[test]
     fn what_is_written_reads_back_the_same() {
         let value = json!({
-            "texts": ["on", "no", "null", "~", "1_000", "0x10", "1e3", "2025-01-01", "", " ", "a: b", "# c", "'", "\"", "two\nlines\n"],
+            "texts": ["on", "no", "null", "~", "1_000", "0x10", "1e3", "2025-01-01", "", " ", "a: b", "# c", "'", "\"", "two\nlines\n", "two\n lines", " two\nlines", "\n", "a\n\n", "# a\nb", "tab\tb\nc ", "a\r\nb"],
             "numbers": [1, -1, 1.5, 0],
             "flags": [true, false, null],
             "empty": {"list": [], "object": {}},

@@ -167,11 +167,8 @@ fn check_recovery(recovery: &mut Recovery, spec: &ClusterSpec, findings: &mut Fi
         (Some(backup), Some(source), None) => findings.warn(
             format!("{base}.backup"),
             Reason::ReadAsMeant,
-            format!(
-                "both `source` and `backup` are written; recovery begins with `{}` and reads the archive of `{source}`",
-                backup.name
-            ),
-            "leave `source` out to read the archive that the backup names",
+            format!("both `source` and `backup` are written; the archive of `{source}` is read, from its newest backup before the target"),
+            format!("to begin with `{}`, leave `source` out, or write its id into `recoveryTarget.backupID`", backup.name),
         ),
         (None, None, Some(_)) => findings.warn(
             format!("{base}.volumeSnapshots"),

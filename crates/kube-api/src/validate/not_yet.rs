@@ -1,4 +1,4 @@
-//! Fields of CloudNativePG that Holdfast does not support yet, each with what to expect.
+//! Fields that people bring from CloudNativePG and that Holdfast does not support yet, each with what to expect.
 //!
 //! Most of them are passed over with a warning. Those that a cluster would be another one without stop it: an empty
 //! database where a copy was asked for is worse than none.
@@ -19,7 +19,7 @@ pub(super) struct NotYet {
 impl NotYet {
     pub(super) fn message(&self, field: &str) -> String {
         let consequence = if self.stops { "" } else { "; it has no effect" };
-        format!("`{field}` is a field of CloudNativePG that Holdfast does not support yet{consequence}")
+        format!("`{field}` is not supported yet{consequence}")
     }
 }
 

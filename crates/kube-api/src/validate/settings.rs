@@ -108,7 +108,7 @@ static SETTINGS: LazyLock<Vec<Setting>> =
 fn setting_of_line(line: &'static str) -> Option<Setting> {
     let columns: Vec<&'static str> = line.split('\t').collect();
     let [name, versions, kind, unit, least, most, values] = columns.as_slice() else { return None };
-    let (first, last) = versions.split_once('-')?;
+    let (oldest, newest) = versions.split_once('-')?;
     let kind = match *kind {
         "bool" => Kind::Switch,
         "string" => Kind::Text,
@@ -120,7 +120,7 @@ fn setting_of_line(line: &'static str) -> Option<Setting> {
             most: most.parse().ok()?,
         },
     };
-    Some(Setting { name, first_major: first.parse().ok()?, last_major: last.parse().ok()?, kind })
+    Some(Setting { name, first_major: oldest.parse().ok()?, last_major: newest.parse().ok()?, kind })
 }
 
 impl Setting {
@@ -215,7 +215,7 @@ fn managed(name: &str, value: &str, path: &str, findings: &mut Findings) {
 
 fn known(name: &str, value: &str, major: Option<u16>, path: &str, findings: &mut Findings) {
     let of_that_name = || SETTINGS.iter().filter(|setting| setting.name.eq_ignore_ascii_case(name));
-    let Some(setting) = of_that_name().filter(|setting| setting.is_known_to(major)).last() else {
+    let Some(setting) = of_that_name().rfind(|setting| setting.is_known_to(major)) else {
         let version = major.map_or_else(|| "PostgreSQL".to_owned(), |major| format!("PostgreSQL {major}"));
         let hint = match (
             of_that_name().map(|setting| setting.first_major).min(),
@@ -272,7 +272,7 @@ fn number(value: &str, whole: bool, unit: Option<&str>, least: f64, most: f64) -
     let written_unit = written_unit.trim();
     let units = unit.map_or("", units_of);
     let parsed = match number.trim().strip_prefix("0x") {
-        Some(hexadecimal) => i64::from_str_radix(hexadecimal, 16).ok().map(|number| number as f64),
+        Some(hexadecimal) => u32::from_str_radix(hexadecimal, 16).ok().map(f64::from),
         None => number.trim().parse::<f64>().ok().filter(|number| number.is_finite()),
     };
     let Some(parsed) = parsed else {
@@ -381,6 +381,7 @@ fn risky(spec: &ClusterSpec, findings: &mut Findings) {
 }
 
 /// `shared_buffers` against the memory of the container.
+#[expect(clippy::cast_precision_loss, reason = "exact for all memory that a machine has")]
 fn memory(spec: &ClusterSpec, findings: &mut Findings) {
     let limit = spec.resources.as_ref().and_then(|resources| resources.limits.as_ref()?.get("memory"));
     let Some(limit_bytes) = limit.and_then(|limit| quantity::bytes_or_number(&limit.0)) else { return };

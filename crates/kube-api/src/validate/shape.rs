@@ -148,7 +148,7 @@ impl Walk<'_> {
     fn wrong_type(&mut self, schema: &Value, value: &Value, path: &str) {
         let expected = type_in_words(schema);
         let hint = match (schema["type"].as_str(), value) {
-            (Some("string"), Value::Number(_) | Value::Bool(_)) => format!("put it in quotes: \"{value}\""),
+            (Some("string") | None, Value::Number(_) | Value::Bool(_)) => format!("put it in quotes: \"{value}\""),
             (Some("integer" | "number" | "boolean"), Value::String(text)) if looks_like(schema, text) => {
                 format!("leave the quotes out: {text}")
             }

@@ -676,7 +676,7 @@ fn the_words_of_findings() {
         ),
         (
             json!({"spec": {"managed": {}}}),
-            "spec.managed: `managed` is a field of CloudNativePG that Holdfast does not support yet; it has no effect (make roles and services yourself, with SQL and manifests)",
+            "spec.managed: `managed` is not supported yet; it has no effect (make roles and services yourself, with SQL and manifests)",
         ),
         (
             json!({"spec": {"backup": {"method": "x"}}}),
@@ -896,7 +896,7 @@ fn paths(value: &Value, path: &str, into: &mut Vec<String>) {
     match value {
         Value::Object(fields) => fields.iter().for_each(|(key, value)| paths(value, &format!("{path}/{key}"), into)),
         Value::Array(values) => {
-            values.iter().enumerate().for_each(|(index, value)| paths(value, &format!("{path}/{index}"), into))
+            values.iter().enumerate().for_each(|(index, value)| paths(value, &format!("{path}/{index}"), into));
         }
         _ => {}
     }

@@ -91,7 +91,7 @@ fn a_text_that_unfolds_without_end_is_refused() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..12 {
         let list = vec![format!("*a{}", level - 1); 10].join(", ");
-        text.push_str(&format!("a{level}: &a{level} [{list}]\n"));
+        text = format!("{text}a{level}: &a{level} [{list}]\n");
     }
     assert!(
         matches!(read(&text), Err(ReadError::TooLarge { .. })),
