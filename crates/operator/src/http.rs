@@ -29,7 +29,8 @@ pub async fn serve(
         let metrics = Arc::clone(&metrics);
         let cancellation = cancellation.clone();
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(request, Arc::clone(&metrics)));
+            let service =
+                service_fn(move |request| std::future::ready(Ok::<_, Infallible>(answer(&request, &metrics))));
             let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             tokio::select! {
                 // A client that goes away in the middle is its own affair.
@@ -40,7 +41,7 @@ pub async fn serve(
     }
 }
 
-async fn answer(request: Request<Incoming>, metrics: Arc<Metrics>) -> Result<Response<Full<Bytes>>, Infallible> {
+fn answer(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes>> {
     let (status, kind, body) = match request.uri().path() {
         "/metrics" => (StatusCode::OK, "text/plain; version=0.0.4", metrics.text()),
         "/healthz" | "/readyz" => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
@@ -51,5 +52,5 @@ async fn answer(request: Request<Incoming>, metrics: Arc<Metrics>) -> Result<Res
     if let Ok(kind) = kind.parse() {
         response.headers_mut().insert("content-type", kind);
     }
-    Ok(response)
+    response
 }

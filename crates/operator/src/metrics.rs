@@ -59,7 +59,7 @@ impl Metrics {
         match error {
             None => self.add("holdfast_operator_reconciles_total", &[("kind", kind)], 1.0),
             Some(category) => {
-                self.add("holdfast_operator_reconcile_errors_total", &[("kind", kind), ("category", category)], 1.0)
+                self.add("holdfast_operator_reconcile_errors_total", &[("kind", kind), ("category", category)], 1.0);
             }
         }
     }

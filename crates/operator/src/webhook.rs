@@ -42,7 +42,7 @@ pub const CONFIGURATION: &str = "holdfast";
 /// A certificate that ends within these days is renewed.
 const RENEW_DAYS: i64 = 30;
 /// How often that is looked at.
-const LOOK: Duration = Duration::from_secs(6 * 3600);
+const LOOK: Duration = Duration::from_hours(6);
 /// A review holds two versions of an object; etcd keeps none larger than 1.5 MiB.
 const MAX_REVIEW: usize = 8 << 20;
 /// Handshake and review together.

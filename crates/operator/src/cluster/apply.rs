@@ -148,7 +148,7 @@ impl Actor<'_> {
     }
 
     fn dynamic(&self, kind: Kind) -> Api<DynamicObject> {
-        let resource = resource(kind, &self.read.observed.apis);
+        let resource = resource(kind, self.read.observed.apis);
         Api::namespaced_with(self.context.client.clone(), &self.desired.namespace, &resource)
     }
 
@@ -217,12 +217,9 @@ impl Actor<'_> {
                 BTreeMap::from([("ca.crt", pair.certificate), ("ca.key", pair.key)])
             }
             SecretKind::Server | SecretKind::Replication | SecretKind::Operator => {
-                let authority = match authority.clone().or_else(|| self.stored_authority()) {
-                    Some(authority) => authority,
-                    None => {
-                        let why = format!("{} has no `ca.crt` and `ca.key`", names::ca_secret(cluster));
-                        return Err(Error::Certificate { secret: name, why });
-                    }
+                let Some(authority) = authority.clone().or_else(|| self.stored_authority()) else {
+                    let why = format!("{} has no `ca.crt` and `ca.key`", names::ca_secret(cluster));
+                    return Err(Error::Certificate { secret: name, why });
                 };
                 let purpose = match kind {
                     SecretKind::Server => Purpose::Server(server_names(cluster, &self.desired.namespace)),

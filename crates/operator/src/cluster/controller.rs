@@ -80,7 +80,7 @@ pub async fn run(context: Arc<Context>, cancellation: CancellationToken) {
                 let failures = Arc::clone(&failures);
                 async move {
                     let started = Instant::now();
-                    let result = reconcile(&cluster, &context).await;
+                    let result = Box::pin(reconcile(&cluster, &context)).await;
                     let category = result.as_ref().err().map(Error::category);
                     context.metrics.reconciled("Cluster", started.elapsed(), category);
                     if result.is_ok() {
@@ -145,7 +145,7 @@ async fn reconcile(cached: &DynamicObject, context: &Context) -> Result<Requeue,
     let uid = cluster.uid().unwrap_or_default();
     let memory = context.memory(&uid);
     let mut memory = memory.lock().await;
-    let decision = one_pass(&cluster, &api, context, &mut memory).await?;
+    let decision = Box::pin(one_pass(&cluster, &api, context, &mut memory)).await?;
 
     let status = &decision.status;
     context.metrics.set("holdfast_cluster_instances", &labels, f64::from(status.instances));
@@ -181,7 +181,7 @@ async fn one_pass(
             .and_then(|bootstrap| bootstrap.recovery.as_ref()?.backup.as_ref())
             .map(|backup| backup.name.as_str()),
     };
-    let read = read(context, subject, status.clone(), memory).await?;
+    let read = Box::pin(read(context, subject, status.clone(), memory)).await?;
     let now = Utc::now().trunc_subsecs(3);
     let decision = decide(&desired, &read.observed, now);
     let version = cluster.resource_version().unwrap_or_default();

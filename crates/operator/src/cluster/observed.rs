@@ -100,7 +100,7 @@ pub enum Kind {
 
 impl Kind {
     /// Group, version and plural.
-    pub fn resource(self, apis: &Apis) -> (&'static str, &'static str, &'static str) {
+    pub fn resource(self, apis: Apis) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Service => ("", "v1", "services"),
             Self::ServiceAccount => ("", "v1", "serviceaccounts"),

@@ -23,9 +23,9 @@ use std::time::{Duration, Instant};
 /// An API server that takes longer is away.
 const API_TIMEOUT: Duration = Duration::from_secs(8);
 /// Objects that rarely change are read this often.
-const FULL_LOOK: Duration = Duration::from_secs(60);
+const FULL_LOOK: Duration = Duration::from_mins(1);
 /// What the API server knows is asked this often: CRDs are installed while it runs.
-const APIS: Duration = Duration::from_secs(300);
+const APIS: Duration = Duration::from_mins(5);
 /// Annotations of the operator's Secrets.
 pub(crate) mod annotation {
     /// When the certificate ends, RFC 3339.
@@ -80,16 +80,22 @@ pub async fn read(
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
     let lease_name = names::primary_lease(subject.name);
 
-    let (pods, claims, lease, apis) = timely("reading the cluster's pods", async {
-        tokio::try_join!(
-            async { pods.list(&of_cluster).await.map_err(|error| Error::api("list pods", error)) },
-            async { claims.list(&of_cluster).await.map_err(|error| Error::api("list claims", error)) },
-            async {
-                leases.get_opt(&lease_name).await.map_err(|error| Error::api("read the lease of the primary", error))
-            },
-            apis(context),
-        )
-    })
+    let (pods, claims, lease, apis) = timely(
+        "reading the cluster's pods",
+        Box::pin(async {
+            tokio::try_join!(
+                async { pods.list(&of_cluster).await.map_err(|error| Error::api("list pods", error)) },
+                async { claims.list(&of_cluster).await.map_err(|error| Error::api("list claims", error)) },
+                async {
+                    leases
+                        .get_opt(&lease_name)
+                        .await
+                        .map_err(|error| Error::api("read the lease of the primary", error))
+                },
+                apis(context),
+            )
+        }),
+    )
     .await?;
     let secrets = timely("reading the cluster's secrets", read_secrets(&secrets, subject.name, &of_cluster)).await?;
 
@@ -106,7 +112,7 @@ pub async fn read(
     });
     let ask = ask_all(instances.as_ref(), &observed.pods);
     let objects =
-        async { if full { read_objects(context, namespace, &of_cluster, &apis).await.map(Some) } else { Ok(None) } };
+        async { if full { read_objects(context, namespace, &of_cluster, apis).await.map(Some) } else { Ok(None) } };
     let (answers, objects, nodes, troubles, store) = timely("reading the cluster's objects", async {
         let (answers, objects, nodes, troubles, store) = tokio::join!(
             ask,
@@ -290,7 +296,7 @@ async fn read_objects(
     context: &Context,
     namespace: &str,
     of_cluster: &ListParams,
-    apis: &Apis,
+    apis: Apis,
 ) -> Result<BTreeMap<(Kind, String), Value>, Error> {
     let mut kinds = vec![Kind::Service, Kind::ServiceAccount, Kind::Role, Kind::RoleBinding];
     if apis.disruption_budget.is_some() {
@@ -328,7 +334,7 @@ fn without_type(mut value: Value) -> Value {
 }
 
 /// How a kind is addressed.
-pub(crate) fn resource(kind: Kind, apis: &Apis) -> ApiResource {
+pub(crate) fn resource(kind: Kind, apis: Apis) -> ApiResource {
     let (group, version, plural) = kind.resource(apis);
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind.name()), plural)
 }
@@ -342,7 +348,7 @@ async fn apis(context: &Context) -> Result<Apis, Error> {
         return Ok(*apis);
     }
     let client = &context.client;
-    let knows = |version: &'static str, plural: &'static str| async move {
+    let has = |version: &'static str, plural: &'static str| async move {
         match client.list_api_group_resources(version).await {
             Ok(list) => Ok(list.resources.iter().any(|resource| resource.name == plural)),
             Err(error) if is_not_found(&error) => Ok(false),
@@ -350,9 +356,9 @@ async fn apis(context: &Context) -> Result<Apis, Error> {
         }
     };
     let (v1, v1beta1, pod_monitor) = tokio::try_join!(
-        knows("policy/v1", "poddisruptionbudgets"),
-        knows("policy/v1beta1", "poddisruptionbudgets"),
-        knows("monitoring.coreos.com/v1", "podmonitors"),
+        has("policy/v1", "poddisruptionbudgets"),
+        has("policy/v1beta1", "poddisruptionbudgets"),
+        has("monitoring.coreos.com/v1", "podmonitors"),
     )?;
     let disruption_budget = match (v1, v1beta1) {
         (true, _) => Some(BudgetApi::V1),

@@ -3,7 +3,7 @@
 //! Only the first instance has a pod until it has its data. A primary that is lost gets its pod back only when no other
 //! instance can take over, or has taken over: it comes back as whatever `status.targetPrimary` then says.
 
-use super::{Action, Phase, Plan, pod_template};
+use super::{Action, Phase, Plan, pod_template, restart};
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::Role;
 use k8s_openapi::api::core::v1::Pod;
@@ -79,8 +79,10 @@ fn keep(plan: &mut Plan<'_>, instance: &str, pod: &Pod) {
     let claim_going =
         plan.observed.claims.get(instance).is_some_and(|claim| claim.metadata.deletion_timestamp.is_some());
     let is_target = plan.status.target_primary.as_deref() == Some(instance);
-    // A pod that has ended never runs again under `restartPolicy: Always` but by eviction; its name has to be free.
-    if matches!(phase, "Failed" | "Succeeded") || (claim_going && !is_target) {
+    // A pod that has ended, as by eviction, never runs again; its name has to be free. One that never came to run, since
+    // no node takes it or its image does not exist, is made anew when the manifest was corrected.
+    let never_ran = phase == "Pending" && plan.desired.errors.is_empty() && restart::drifted(plan, instance);
+    if matches!(phase, "Failed" | "Succeeded") || (claim_going && !is_target) || never_ran {
         if let Some(uid) = pod.metadata.uid.clone() {
             plan.actions.push(Action::DeletePod { name: instance.to_owned(), uid });
         }

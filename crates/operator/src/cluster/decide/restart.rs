@@ -49,7 +49,8 @@ fn replace(plan: &mut Plan<'_>, name: &str, primary: &str) {
     }
 }
 
-fn drifted(plan: &Plan<'_>, name: &str) -> bool {
+/// Whether an instance's pod was made from another template than it would be now.
+pub(super) fn drifted(plan: &Plan<'_>, name: &str) -> bool {
     let Some(pod) = plan.observed.pods.get(name) else { return false };
     let wal_volume = pods::has_wal_volume(plan, name);
     let made_from = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(names::TEMPLATE_HASH));

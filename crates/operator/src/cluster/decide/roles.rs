@@ -211,17 +211,17 @@ fn lost(plan: &mut Plan<'_>, target: &str, why: &str, patience: Duration, proven
         plan.wait_for(waiting, "the instance with the most WAL is chosen", Some(PATIENCE.saturating_sub(free_for)));
         return;
     }
-    match ready.first().cloned() {
-        Some(best) => choose(plan, target, &best, why),
-        None => {
-            plan.warn(Reason::NoCandidate, format!("{target} is lost ({why}) and no other instance can take over"));
-            plan.wait_for(
-                format!("{target}, or another instance with its data"),
-                "no standby answers that has followed the primary to its timeline; the primary's pod is started again on its volume. If that volume is lost, delete its claim to accept the most advanced standby",
-                None,
-            );
-        }
+    if let Some(best) = ready.first().cloned() {
+        choose(plan, target, &best, why);
+        return;
     }
+    plan.warn(Reason::NoCandidate, format!("{target} is lost ({why}) and no other instance can take over"));
+    plan.wait_for(
+        format!("{target}, or another instance with its data"),
+        "no standby answers that has followed the primary to its timeline; the primary's pod is started again on its \
+         volume. If that volume is lost, delete its claim to accept the most advanced standby",
+        None,
+    );
 }
 
 /// A standby that may still have something to say, or to receive.
@@ -321,6 +321,9 @@ fn health(plan: &Plan<'_>, name: &str) -> Health {
             }),
         },
         Some(Err(why)) if is_running(pod) && node_ready => Health::Silent(format!("it does not answer ({why})")),
+        _ if pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none()) => {
+            Health::Silent("its pod has no node yet".to_owned())
+        }
         _ if !node_ready => Health::Silent("its node is not ready".to_owned()),
         _ if ended.is_some() => Health::Silent("its container has ended and is started again".to_owned()),
         _ => Health::Silent("its pod is being started".to_owned()),

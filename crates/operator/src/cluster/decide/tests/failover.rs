@@ -214,7 +214,7 @@ const CASES: &[Case] = &[
         name: "a primary that does not answer and renews its lease stays",
         change: |observed| {
             silent(observed, "c-1");
-            observed.ill_for = Duration::from_secs(600);
+            observed.ill_for = Duration::from_mins(10);
         },
         target: "c-1",
         actions: &[],

@@ -178,6 +178,20 @@ fn a_changed_template_replaces_pods_standbys_first_then_hands_over() {
 }
 
 #[test]
+fn a_pod_that_never_ran_is_made_anew_when_the_manifest_is_corrected() {
+    let mut desired = desired();
+    let mut observed = healthy(&desired);
+    observed.status.system_id = None;
+    observed.status.instance_names = vec!["c-1".to_owned()];
+    observed.pods.retain(|name, _| name == "c-1");
+    observed.answers.clear();
+    observed.pods.get_mut("c-1").unwrap().status = Some(serde_json::from_value(json!({"phase": "Pending"})).unwrap());
+    assert_eq!(words(&decide(&desired, &observed, now())), Vec::<String>::new());
+    desired.spec.image_name = Some("postgresql:18-corrected".to_owned());
+    assert_eq!(words(&decide(&desired, &observed, now())), ["delete pod c-1"]);
+}
+
+#[test]
 fn another_major_version_replaces_nothing() {
     let mut desired = desired();
     let mut observed = healthy(&desired);
