@@ -41,11 +41,11 @@ fn replace(plan: &mut Plan<'_>, name: &str, primary: &str) {
         }
         return;
     }
-    let uid = plan.observed.pods.get(name).and_then(|pod| pod.metadata.uid.clone());
-    if let Some(uid) = uid {
+    plan.say(Phase::Restarting, format!("the pod of {name} is being replaced"));
+    let pod = plan.observed.pods.get(name).filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    if let Some(uid) = pod.and_then(|pod| pod.metadata.uid.clone()) {
         plan.note(Reason::ReplacingPod, format!("replacing the pod of {name}: its template has changed"));
         plan.actions.push(Action::DeletePod { name: name.to_owned(), uid });
-        plan.say(Phase::Restarting, format!("the pod of {name} is being replaced"));
     }
 }
 

@@ -167,6 +167,10 @@ fn a_changed_template_replaces_pods_standbys_first_then_hands_over() {
     let mut observed = healthy(&desired);
     desired.spec.priority_class_name = Some("important".to_owned());
     assert_eq!(words(&decide(&desired, &observed, now())), ["delete pod c-2"]);
+    let ending = serde_json::from_value(json!("2026-11-22T11:59:59Z")).unwrap();
+    observed.pods.get_mut("c-2").unwrap().metadata.deletion_timestamp = Some(ending);
+    let decision = decide(&desired, &observed, now());
+    assert_eq!((words(&decision), decision.events.len()), (Vec::new(), 0), "one that is going is waited for");
     for name in ["c-2", "c-3"] {
         observed.pods.insert(name.to_owned(), pod(&desired, name, Some(names::REPLICA)));
     }
