@@ -76,10 +76,17 @@ async fn initdb(work: &Work<'_>, options: &InitDb) -> Result<()> {
 pub(crate) fn last_words(text: &str) -> String {
     let telling: Vec<&str> = text
         .lines()
-        .filter(|line| ["error:", "ERROR:", "FATAL:", "PANIC:", "could not"].iter().any(|word| line.contains(word)))
+        .filter(|line| {
+            ["error:", "ERROR:", "FATAL:", "PANIC:", "could not", "unrecognized", "invalid"]
+                .iter()
+                .any(|word| line.contains(word))
+        })
         .collect();
     match telling.as_slice() {
-        [] => text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").to_owned(),
+        [] => {
+            let said = |line: &&str| !line.trim().is_empty() && !line.contains("hint:");
+            text.lines().rev().find(said).unwrap_or("it said nothing").to_owned()
+        }
         lines => lines.join("; "),
     }
 }
@@ -150,6 +157,10 @@ mod tests {
     fn a_failure_is_said_by_its_telling_lines() {
         assert_eq!(last_words("a\ninitdb: error: no\nhint\n"), "initdb: error: no");
         assert_eq!(last_words("a\nb\n\n"), "b");
+        assert_eq!(
+            last_words("initdb: unrecognized option '--x'\ninitdb: hint: Try"),
+            "initdb: unrecognized option '--x'"
+        );
         assert_eq!(last_words(""), "it said nothing");
     }
 }
