@@ -218,17 +218,16 @@ fn desired(cluster: &DynamicObject, context: &Context) -> Desired {
     let raw = serde_json::to_value(cluster).unwrap_or_default();
     let outcome = validate::cluster(&raw);
     let spec = match outcome.value {
-        Some(valid) => valid.spec,
-        None => {
-            cluster.data.get("spec").cloned().and_then(|spec| serde_json::from_value(spec).ok()).unwrap_or_default()
-        }
+        Some(valid) => Some(valid.spec),
+        None => cluster.data.get("spec").cloned().and_then(|spec| serde_json::from_value(spec).ok()),
     };
     Desired {
         name: cluster.name_any(),
         namespace: cluster.namespace().unwrap_or_default(),
         uid: cluster.uid().unwrap_or_default(),
         generation: cluster.metadata.generation.unwrap_or_default(),
-        spec,
+        unreadable: spec.is_none(),
+        spec: spec.unwrap_or_default(),
         errors: outcome.errors.into_iter().map(complain).collect(),
         warnings: outcome.warnings.into_iter().map(complain).collect(),
         images: context.images.clone(),

@@ -15,6 +15,8 @@ pub struct Desired {
     pub generation: i64,
     /// The spec, normalised.
     pub spec: ClusterSpec,
+    /// Whether not even the fields of the spec could be read, so that `spec` says nothing.
+    pub unreadable: bool,
     /// Why the spec cannot be followed; empty when it can.
     pub errors: Vec<Complaint>,
     /// What is followed differently from how it is written, or not at all.

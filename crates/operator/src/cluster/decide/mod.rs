@@ -236,8 +236,10 @@ pub fn decide(desired: &Desired, observed: &Observed, now: DateTime<Utc>) -> Dec
     // A manifest that has become wrong later still has its instances: pods that die are replaced, primaries that are
     // lost are failed over. Only what follows from its wrong fields is not done.
     secrets::decide(&mut plan);
-    services::decide(&mut plan);
-    access::decide(&mut plan);
+    if desired.errors.is_empty() {
+        services::decide(&mut plan);
+        access::decide(&mut plan);
+    }
     instances::decide(&mut plan);
     roles::decide(&mut plan);
     volumes::decide(&mut plan);

@@ -38,6 +38,10 @@ fn create(plan: &mut Plan<'_>, instance: &str) {
     {
         return;
     }
+    if plan.desired.unreadable {
+        plan.wait_for(format!("pod {instance}"), "correct the manifest: what it says of pods cannot be read", None);
+        return;
+    }
     if let Some(refused) = other_major(plan) {
         plan.wait_for(
             format!("pod {instance}: {refused}"),

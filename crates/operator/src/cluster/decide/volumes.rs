@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 const DEFAULT_SIZE: &str = "1Gi";
 
 pub(super) fn decide(plan: &mut Plan<'_>) {
+    if plan.desired.unreadable {
+        return;
+    }
     let sources = sources(plan);
     for instance in plan.status.instance_names.clone() {
         let first = plan.status.system_id.is_none() && plan.status.target_primary.as_ref() == Some(&instance);

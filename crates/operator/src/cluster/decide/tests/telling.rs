@@ -33,6 +33,16 @@ fn a_refused_change_leaves_the_cluster_alive() {
     observed.pods.remove("c-3");
     observed.answers.remove("c-3");
     assert_eq!(words(&decide(&desired, &observed, now())), ["create pod c-3"]);
+    // When not even its fields can be read, nothing is made from what it seems to say; a failover needs none of it.
+    desired.unreadable = true;
+    desired.spec = holdfast_kube_api::ClusterSpec::default();
+    observed.objects_read = true;
+    assert_eq!(words(&decide(&desired, &observed, now())), Vec::<String>::new());
+    observed.pods.remove("c-1");
+    observed.answers.remove("c-1");
+    observed.lease.as_mut().unwrap().free_for = Some(Duration::ZERO);
+    let decision = decide(&desired, &observed, now());
+    assert_eq!((words(&decision), decision.status.target_primary.as_deref()), (Vec::new(), Some("c-2")));
 }
 
 #[test]
