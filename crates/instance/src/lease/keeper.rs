@@ -113,10 +113,10 @@ impl Keeper {
             Answer::Mine | Answer::Free => {}
             Answer::Other(holder) => match may_take(&self.me, Some(&holder), self.changed.elapsed()) {
                 Take::Now => tracing::warn!(holder, "the Lease of the primary has expired and is taken over"),
-                Take::After(rest) => {
+                Take::After(_) => {
                     self.state.lease_message(format!(
-                        "waiting for the Lease of the primary, which {holder} holds for {} s still",
-                        rest.as_secs()
+                        "waiting for the Lease of the primary: {holder} holds it, until it gives it back or {} s after its last renewal",
+                        EXPIRE.as_secs()
                     ));
                     return SOON;
                 }

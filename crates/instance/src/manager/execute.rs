@@ -62,7 +62,10 @@ impl Manager {
             }
             Step::Start(role) => self.start(role, observed, &cluster).await,
             Step::AcquireLease => {
-                self.state.set_phase(InstancePhase::Waiting, "taking the Lease of the primary");
+                // The keeper says what it waits for.
+                if self.state.phase() != InstancePhase::Waiting {
+                    self.state.set_phase(InstancePhase::Waiting, "taking the Lease of the primary");
+                }
                 self.lease.want();
                 self.lease_taken().await;
                 Ok(())

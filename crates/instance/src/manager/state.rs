@@ -176,7 +176,9 @@ impl State {
         let served = {
             let mut inner = self.inner();
             inner.holds_lease = false;
-            let writes = inner.facts.as_ref().is_none_or(|(facts, _)| facts.role == Role::Primary);
+            // One that was told to promote may take writes before it says so.
+            let writes = inner.phase == InstancePhase::Promoting
+                || inner.facts.as_ref().is_none_or(|(facts, _)| facts.role == Role::Primary);
             inner.served.clone().filter(|served| served.started_as == Role::Primary || writes)
         };
         if let Some(served) = served {
