@@ -62,8 +62,6 @@ pub(crate) fn set_last_backup(conditions: &mut Vec<Condition>, name: &str, statu
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::indexing_slicing, reason = "tests")]
-
     use super::*;
     use crate::backups::fixture::at;
 
