@@ -10,6 +10,8 @@
 //! After a crash between the steps both can be repeated. When `initdb` had to be repeated meanwhile, the owner's claim
 //! names a system identifier that is gone: as long as nothing was archived under it, the next claim succeeds it.
 
+use std::fmt::Write as _;
+
 use chrono::{DateTime, Utc};
 use holdfast_repo::name::{self, ClaimNumber, ClusterName};
 use holdfast_repo::record::ClaimRecord;
@@ -159,7 +161,7 @@ async fn check_empty(store: &dyn Store, cluster: &ClusterName, here: &str, owner
     names.truncate(NAMED_AT_MOST);
     let mut found = names.join(", ");
     if more > 0 {
-        found.push_str(&format!(" and {more} more"));
+        let _ = write!(found, " and {more} more");
     }
     if let Some((_, what)) = foreign {
         found.push_str(", ");

@@ -310,14 +310,13 @@ async fn recorded_before(
     let Some(known) = found.iter().flatten().next().cloned() else { return Ok(None) };
     let mut recorded = Vec::new();
     for ((repository, claim), snapshot) in repositories.iter().zip(found) {
-        let snapshot = match snapshot {
-            Some(snapshot) => snapshot,
-            None => {
-                let snapshot = SnapshotRecord { claim: claim.number, ..known.clone() };
-                let name = name::snapshot(&options.cluster, &known.snapshot_id);
-                repository.create_record(&name, &snapshot).await?;
-                snapshot
-            }
+        let snapshot = if let Some(snapshot) = snapshot {
+            snapshot
+        } else {
+            let snapshot = SnapshotRecord { claim: claim.number, ..known.clone() };
+            let name = name::snapshot(&options.cluster, &known.snapshot_id);
+            repository.create_record(&name, &snapshot).await?;
+            snapshot
         };
         recorded.push(RecordedSnapshot { repository: repository.describe(), snapshot });
     }
