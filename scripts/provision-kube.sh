@@ -56,7 +56,8 @@ for path in ["/etc/apt/sources.list", *sorted(glob.glob("/etc/apt/sources.list.d
 for path in sorted(glob.glob("/etc/apt/sources.list.d/*.sources")):
     for stanza in re.split(r"\n\s*\n", open(path).read()):
         fields = "\n".join(line for line in stanza.splitlines() if not line.startswith("#"))
-        if re.search(r"(?mi)^Suites:.*\bbookworm", fields) and not re.search(r"(?mi)^Enabled:\s*no", fields):
+        main = re.search(r"(?mi)^Suites:.*\bbookworm", fields) and re.search(r"(?mi)^Components:.*\bmain\b", fields)
+        if main and not re.search(r"(?mi)^Enabled:\s*no", fields):
             stanzas.append(re.sub(r"(?mi)^Types:.*$", "Types: deb-src", fields))
 if not lines and not stanzas:
     sys.exit("no source of apt for bookworm")

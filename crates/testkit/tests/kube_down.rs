@@ -16,7 +16,8 @@ fn traces() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     found.extend(mounts.lines().filter(|line| line.contains(&state)).map(|line| format!("mount {line}")));
-    for link in names("/sys/class/net") {
+    let links = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    for link in links.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim()) {
         if link.starts_with("hfkube") || link.starts_with("veth") {
             found.insert(format!("link {link}"));
         }

@@ -123,6 +123,9 @@ fn run(verb: Verb) -> Result<ExitCode> {
             }
             eprintln!("the cluster runs ({:.1} s)", start.elapsed().as_secs_f64());
             println!("export KUBECONFIG={}", bed.kubeconfig().display());
+            if let Some(folder) = bed.kubectl_path().parent() {
+                println!("export PATH=\"{}:$PATH\"", folder.display());
+            }
         }
         Verb::Down => Bed::down()?,
         Verb::Status => print!("{}", running()?.status()?),
@@ -131,6 +134,9 @@ fn run(verb: Verb) -> Result<ExitCode> {
             let bed = running()?;
             let store = bed.s3()?;
             println!("export KUBECONFIG={}", bed.kubeconfig().display());
+            if let Some(folder) = bed.kubectl_path().parent() {
+                println!("export PATH=\"{}:$PATH\"", folder.display());
+            }
             println!("export HOLDFAST_KUBE_S3_ENDPOINT={}", store.endpoint);
             println!("export HOLDFAST_KUBE_S3_BUCKET={}", store.bucket);
             println!("export AWS_REGION={}", store.region);

@@ -135,6 +135,11 @@ impl Bed {
         self.own.is_some()
     }
 
+    /// The program `kubectl`.
+    pub fn kubectl_path(&self) -> &Path {
+        &self.kubectl
+    }
+
     /// The kubeconfig of the cluster's administrator.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig

@@ -59,10 +59,8 @@ pub(crate) fn connect(state: &Path) -> Result<()> {
 
 /// Takes all of it away again, whatever part of it is there. The processes have to be gone.
 pub(crate) fn disconnect(state: &Path) {
-    if Path::new("/sys/class/net").join(LINK).exists() {
-        // Its routes go with it.
-        let _ = sh(&["ip", "link", "delete", LINK]);
-    }
+    // Its routes go with it; without a bed there is none.
+    let _ = sh(&["ip", "link", "delete", LINK]);
     for program in ["iptables", "ip6tables"] {
         for table in ["filter", "nat", "mangle"] {
             clear_table(program, table);
