@@ -4,6 +4,7 @@
 
 mod kube_stage;
 
+use holdfast_testkit::kube::Resident;
 use kube_stage::Stage;
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ fn alone_a_store_that_is_away_is_seen_and_survived() {
     }
     stage.apply(&stage.archived_cluster("main", 2, ""));
     stage.wait_ready("main", 2, LIMIT);
-    stage.bed.s3_stop().expect("stop the store");
+    stage.bed.stop_resident(Resident::S3).expect("stop the store");
     stage.psql("main-1", "SELECT pg_switch_wal()");
     let condition = |object: &serde_json::Value, status: &str| {
         object["status"]["conditions"].as_array().is_some_and(|conditions| {
@@ -94,7 +95,7 @@ fn alone_a_store_that_is_away_is_seen_and_survived() {
     stage.wait("clusters.holdfast.dev", "main", "another primary", LIMIT, |object| {
         (object["status"]["currentPrimary"] == "main-2").then_some(())
     });
-    stage.bed.s3_start().expect("start the store");
+    stage.bed.start_resident(Resident::S3).expect("start the store");
     stage.wait("clusters.holdfast.dev", "main", "the end of the alarm", LIMIT, |object| {
         condition(object, "True").then_some(())
     });
