@@ -98,7 +98,7 @@ async fn segments_that_only_a_standby_has_reach_the_archive() {
     let began = Instant::now();
     stage.cluster = standby;
     stage.archive_now().await;
-    println!("everything that waited was archived within {:?}", began.elapsed());
+    eprintln!("everything that waited was archived within {:?}", began.elapsed());
     let waiting = stage::attack::segments(stage.cluster.data(), "ready");
     assert!(waiting.is_empty(), "{waiting:?}\n{}", stage.cluster.log_text());
     for segment in &kept {

@@ -4,7 +4,7 @@
 
 mod kube_stage;
 
-use kube_stage::{Stage, sql};
+use kube_stage::Stage;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_mins(3);
@@ -29,8 +29,7 @@ fn three_instances_fail_over_and_scale() {
     // Standbys stream through slots of their own, and the read-only service reaches only them.
     let streaming = "SELECT count(*) FROM pg_replication_slots WHERE active AND slot_name LIKE '_holdfast_%'";
     assert_eq!(stage.psql("main-1", streaming), "2");
-    let read_only = stage.connection("main", "main-ro");
-    assert_eq!(sql::query(&read_only, "SELECT pg_is_in_recovery()::text").unwrap(), [["true"]]);
+    assert_eq!(stage.sql_through("main", "main-ro", "SELECT pg_is_in_recovery()::text"), [["true"]]);
 
     // A changed parameter needs no hand: by reload, and one that needs it by an ordered restart.
     stage.kubectl(&[
@@ -84,8 +83,7 @@ fn three_instances_fail_over_and_scale() {
     assert_eq!(stage.wait_ready("main", 1, LIMIT)["status"]["currentPrimary"], new.as_str());
     stage.kubectl(&["scale", "clusters.holdfast.dev", "main", "--replicas=2"]);
     stage.wait_ready("main", 2, LIMIT);
-    let read_only = stage.connection("main", "main-ro");
-    let counted = sql::query(&read_only, "SELECT count(*) FROM numbers").unwrap();
+    let counted = stage.sql_through("main", "main-ro", "SELECT count(*) FROM numbers");
     assert_eq!(counted[0][0], written.acknowledged.len().to_string());
 }
 
@@ -127,7 +125,7 @@ fn alone_a_lost_node_makes_no_second_writer() {
 #[test]
 fn what_is_not_understood_is_said() {
     let stage = Stage::new("unknown");
-    stage.apply(&stage.cluster("main", 1, "  hibernate: true\n  postgresql:\n    paramters:\n      work_mem: 4MB\n"));
+    stage.apply(&Stage::cluster("main", 1, "  hibernate: true\n  postgresql:\n    paramters:\n      work_mem: 4MB\n"));
     stage.wait_ready("main", 1, LIMIT);
     let cluster = stage.get("clusters.holdfast.dev", "main");
     let conditions = cluster["status"]["conditions"].as_array().unwrap();

@@ -51,7 +51,7 @@ fn hot_snapshots_and_the_archive_give_any_later_moment() {
     assert_eq!(found, written.acknowledged, "all rows up to the moment, and none after it");
 }
 
-/// A cold snapshot stops one standby for its time only; a `Backup` alone is enough to recover from it.
+/// A cold snapshot stops one standby for its time only, and is recovered from with the WAL after it.
 #[test]
 fn a_cold_snapshot_is_taken_from_a_stopped_standby() {
     let stage = Stage::new("cold");
@@ -62,7 +62,17 @@ fn a_cold_snapshot_is_taken_from_a_stopped_standby() {
     assert_eq!(backup["status"]["online"], false);
     assert_eq!(backup["status"]["instance"], "main-2");
     stage.wait_ready("main", 2, LIMIT);
-    stage.apply(&stage.archived_cluster("copy", 1, "  bootstrap:\n    recovery:\n      backup:\n        name: cold\n"));
+    let snapshot = backup["status"]["snapshotBackupStatus"]["elements"][0]["name"].as_str().unwrap();
+    stage.apply(&stage.archived_cluster(
+        "copy",
+        1,
+        &format!(
+            "  bootstrap:\n    recovery:\n      source: main\n      volumeSnapshots:\n        storage:\n          name: {snapshot}\n          \
+             kind: VolumeSnapshot\n          apiGroup: snapshot.storage.k8s.io\n  externalClusters:\n  - name: main\n    \
+             barmanObjectStore:\n{}",
+            stage.object_store(6)
+        ),
+    ));
     stage.wait_ready("copy", 1, LIMIT);
     assert_eq!(stage.numbers("copy").len(), 1000);
 }

@@ -4,7 +4,7 @@
 
 mod kube_stage;
 
-use kube_stage::{Stage, path};
+use kube_stage::Stage;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,8 +15,18 @@ fn the_shop_comes_back_to_the_minute_before() {
     let stage = Stage::bare("story");
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples");
 
-    // A newcomer applies the folder, and has a cluster with an archive, a schedule, and a first backup.
-    stage.kubectl(&["apply", "-f", path(&examples)]);
+    // A newcomer applies the folder, and has a cluster with an archive, a schedule, and a first backup. The archive of
+    // the story before this one has an owner: each story has a path of its own.
+    let own_path = |manifest: String| {
+        assert!(!manifest.contains("destinationPath") || manifest.contains("s3://holdfast/examples"));
+        manifest.replace("s3://holdfast/examples", &format!("s3://holdfast/{}", stage.namespace))
+    };
+    let mut files: Vec<_> =
+        std::fs::read_dir(&examples).expect("list the examples").map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    for file in files.iter().filter(|file| file.is_file()) {
+        stage.apply(&own_path(std::fs::read_to_string(file).expect("read an example")));
+    }
     stage.wait_ready("shop", 3, LIMIT);
     stage.wait_completed("before-migration", LIMIT);
     let schedule = stage.get("scheduledbackups.holdfast.dev", "nightly");
@@ -46,7 +56,8 @@ fn the_shop_comes_back_to_the_minute_before() {
     });
 
     // The shop as it was, beside the one that runs.
-    let recovery = std::fs::read_to_string(examples.join("recovery/shop-before.yaml")).expect("read the example");
+    let recovery =
+        own_path(std::fs::read_to_string(examples.join("recovery/shop-before.yaml")).expect("read the example"));
     assert!(recovery.contains("2026-11-22 10:15:00+00"), "the example has a moment to replace");
     stage.apply(&recovery.replace("2026-11-22 10:15:00+00", &moment));
     stage.wait_ready("shop-before", 1, LIMIT);

@@ -6,7 +6,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of the stage")]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
 
-pub(crate) mod sql;
+mod sql;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -46,8 +46,10 @@ impl Stage {
     /// `deploy/crds` and `deploy/operator.yaml`, with the image of this build.
     fn deploy_operator(&self) {
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
-        self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", path(&deploy.join("crds"))]);
-        self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", path(&deploy.join("operator.yaml"))]);
+        let mut apply = self.bed.kubectl_command();
+        apply.args(["apply", "--server-side", "--force-conflicts", "-f"]).arg(deploy.join("crds"));
+        let output = apply.arg("-f").arg(deploy.join("operator.yaml")).output().expect("run kubectl");
+        assert!(output.status.success(), "kubectl apply of deploy/ failed:\n{}", text(&output.stderr));
         // A new build under the same tag: the pods of the operator are made again, once.
         let program =
             std::fs::metadata(built_program("holdfast").expect("find the built program")).expect("look at it");
@@ -84,11 +86,12 @@ impl Stage {
              key: ACCESS_KEY_ID\n  secretAccessKey:\n    name: s3-credentials\n    key: SECRET_ACCESS_KEY\n",
             store.bucket, self.namespace, store.endpoint
         );
-        text.lines().map(|line| format!("{:indent$}{line}\n", "")).collect()
+        let margin = " ".repeat(indent);
+        text.lines().fold(String::new(), |all, line| all + &margin + line + "\n")
     }
 
     /// A cluster as most tests want it. `more` is written below `spec`, indented by two spaces.
-    pub(crate) fn cluster(&self, name: &str, instances: u32, more: &str) -> String {
+    pub(crate) fn cluster(name: &str, instances: u32, more: &str) -> String {
         format!(
             "apiVersion: holdfast.dev/v1\nkind: Cluster\nmetadata:\n  name: {name}\nspec:\n  instances: {instances}\n  imageName: \
              holdfast.test/postgresql:18\n  imagePullPolicy: IfNotPresent\n  storage:\n    size: 1Gi\n{more}"
@@ -98,7 +101,7 @@ impl Stage {
     /// The same with an archive.
     pub(crate) fn archived_cluster(&self, name: &str, instances: u32, more: &str) -> String {
         let archive = format!("  backup:\n    barmanObjectStore:\n{}", self.object_store(6));
-        self.cluster(name, instances, &format!("{archive}{more}"))
+        Self::cluster(name, instances, &format!("{archive}{more}"))
     }
 
     /// Runs `kubectl` in the namespace and gives its output; a failure fails the test.
@@ -254,8 +257,4 @@ fn feed(command: &mut Command, input: &str) -> Output {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-pub(crate) fn path(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
 }

@@ -18,7 +18,7 @@ impl Stage {
     }
 
     /// How to reach a service from this host: by its cluster address.
-    pub(crate) fn connection(&self, cluster: &str, service: &str) -> String {
+    fn connection(&self, cluster: &str, service: &str) -> String {
         let address = self.get("service", service)["spec"]["clusterIP"].as_str().expect("a cluster address").to_owned();
         let secret = format!("{cluster}-app");
         format!(
@@ -31,11 +31,26 @@ impl Stage {
 
     /// Statements on the primary as the application, each value of each row as text.
     pub(crate) fn sql(&self, cluster: &str, statement: &str) -> Vec<Vec<String>> {
-        let connection = self.connection(cluster, &format!("{cluster}-rw"));
-        query(&connection, statement).unwrap_or_else(|error| {
-            self.show();
-            panic!("{statement}: {error}")
-        })
+        self.sql_through(cluster, &format!("{cluster}-rw"), statement)
+    }
+
+    /// The same through another service of the cluster.
+    pub(crate) fn sql_through(&self, cluster: &str, service: &str, statement: &str) -> Vec<Vec<String>> {
+        let connection = self.connection(cluster, service);
+        let start = Instant::now();
+        loop {
+            match query(&connection, statement) {
+                Ok(rows) => return rows,
+                // A service follows its pods some seconds behind: an application connects again, too.
+                Err(error) if error.starts_with(UNCONNECTED) && start.elapsed() < Duration::from_secs(30) => {
+                    std::thread::sleep(Duration::from_millis(300));
+                }
+                Err(error) => {
+                    self.show();
+                    panic!("{statement}: {error}")
+                }
+            }
+        }
     }
 
     /// One value from the primary.
@@ -81,8 +96,11 @@ impl Stage {
     }
 }
 
+/// How the error of a connection that was not made begins: nothing was run.
+const UNCONNECTED: &str = "not connected: ";
+
 /// Connects once, runs once.
-pub(crate) fn query(connection: &str, statement: &str) -> Result<Vec<Vec<String>>, String> {
+fn query(connection: &str, statement: &str) -> Result<Vec<Vec<String>>, String> {
     runtime().block_on(async {
         let client = connect(connection).await?;
         rows(&client, statement).await
@@ -97,14 +115,16 @@ async fn connect(connection: &str) -> Result<Client, String> {
     let connecting = tokio_postgres::connect(connection, NoTls);
     let (client, driver) = tokio::time::timeout(Duration::from_secs(3), connecting)
         .await
-        .map_err(|_| "no answer within 3 s".to_owned())?
-        .map_err(|error| format!("{error}: {}", error.as_db_error().map_or("", |error| error.message())))?;
+        .map_err(|_| format!("{UNCONNECTED}no answer within 3 s"))?
+        .map_err(|error| {
+            format!("{UNCONNECTED}{error}: {}", error.as_db_error().map_or("", |error| error.message()))
+        })?;
     tokio::spawn(driver);
     Ok(client)
 }
 
 async fn rows(client: &Client, statement: &str) -> Result<Vec<Vec<String>>, String> {
-    let answers = tokio::time::timeout(Duration::from_secs(60), client.simple_query(statement))
+    let answers = tokio::time::timeout(Duration::from_mins(1), client.simple_query(statement))
         .await
         .map_err(|_| "no answer within 60 s".to_owned())?
         .map_err(|error| format!("{error}: {}", error.as_db_error().map_or("", |error| error.message())))?;

@@ -67,7 +67,7 @@ pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
         .run(
             |backup, shared| async move {
                 let started = Instant::now();
-                let result = in_time("looking after a backup", reconcile(&backup, &shared)).await;
+                let result = Box::pin(in_time("looking after a backup", reconcile(&backup, &shared))).await;
                 let category = result.as_ref().err().map(Error::category);
                 shared.context.metrics.reconciled("Backup", started.elapsed(), category);
                 if result.is_ok() {
