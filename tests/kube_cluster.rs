@@ -43,7 +43,8 @@ fn three_instances_fail_over_and_scale() {
     let changed = Instant::now();
     loop {
         let everywhere = ["main-1", "main-2", "main-3"].iter().all(|pod| {
-            stage.psql(pod, "SELECT current_setting('work_mem') || current_setting('max_connections')") == "9MB57"
+            let settings = "SELECT current_setting('work_mem') || current_setting('max_connections')";
+            stage.psql_if_up(pod, settings).is_some_and(|found| found == "9MB57")
         });
         if everywhere {
             break;

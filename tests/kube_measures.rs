@@ -81,7 +81,7 @@ fn alone_figures_beside_their_goals() {
         "copy",
         1,
         &format!(
-            "  bootstrap:\n    recovery:\n      source: main\n  externalClusters:\n  - name: main\n    barmanObjectStore:\n{}",
+            "  bootstrap:\n    recovery:\n      database: app\n      owner: app\n      source: main\n  externalClusters:\n  - name: main\n    barmanObjectStore:\n{}",
             stage.object_store(6)
         ),
     ));

@@ -15,7 +15,7 @@ fn recovered(stage: &Stage, name: &str, source: &str, recovery: &str) -> String 
         name,
         1,
         &format!(
-            "  bootstrap:\n    recovery:\n      source: {source}\n{recovery}  externalClusters:\n  - name: {source}\n    barmanObjectStore:\n{}",
+            "  bootstrap:\n    recovery:\n      database: app\n      owner: app\n      source: {source}\n{recovery}  externalClusters:\n  - name: {source}\n    barmanObjectStore:\n{}",
             stage.object_store(6)
         ),
     )

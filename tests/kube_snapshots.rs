@@ -37,7 +37,7 @@ fn hot_snapshots_and_the_archive_give_any_later_moment() {
         "copy",
         1,
         &format!(
-            "  walStorage:\n    size: 1Gi\n  bootstrap:\n    recovery:\n      source: main\n      recoveryTarget:\n        targetTime: \
+            "  walStorage:\n    size: 1Gi\n  bootstrap:\n    recovery:\n      database: app\n      owner: app\n      source: main\n      recoveryTarget:\n        targetTime: \
              \"{moment}\"\n      volumeSnapshots:\n        storage:\n          name: {}\n          kind: VolumeSnapshot\n          apiGroup: \
              snapshot.storage.k8s.io\n        walStorage:\n          name: {}\n          kind: VolumeSnapshot\n          apiGroup: \
              snapshot.storage.k8s.io\n  externalClusters:\n  - name: main\n    barmanObjectStore:\n{}",
@@ -67,7 +67,7 @@ fn a_cold_snapshot_is_taken_from_a_stopped_standby() {
         "copy",
         1,
         &format!(
-            "  bootstrap:\n    recovery:\n      source: main\n      volumeSnapshots:\n        storage:\n          name: {snapshot}\n          \
+            "  bootstrap:\n    recovery:\n      database: app\n      owner: app\n      source: main\n      volumeSnapshots:\n        storage:\n          name: {snapshot}\n          \
              kind: VolumeSnapshot\n          apiGroup: snapshot.storage.k8s.io\n  externalClusters:\n  - name: main\n    \
              barmanObjectStore:\n{}",
             stage.object_store(6)

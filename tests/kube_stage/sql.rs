@@ -60,25 +60,13 @@ impl Stage {
 
     /// One value as superuser, by `psql` in a pod.
     pub(crate) fn psql(&self, pod: &str, statement: &str) -> String {
-        self.kubectl(&[
-            "exec",
-            pod,
-            "-c",
-            "postgres",
-            "--",
-            "psql",
-            "-h",
-            "/controller/run",
-            "-U",
-            "postgres",
-            "-d",
-            "postgres",
-            "-AtX",
-            "-c",
-            statement,
-        ])
-        .trim_end()
-        .to_owned()
+        self.kubectl(&psql(pod, statement)).trim_end().to_owned()
+    }
+
+    /// The same from a server that may be restarting.
+    pub(crate) fn psql_if_up(&self, pod: &str, statement: &str) -> Option<String> {
+        let output = self.try_kubectl(&psql(pod, statement));
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
     }
 
     /// Begins to write numbered rows through the service of the primary, and goes on through every failover.
@@ -94,6 +82,25 @@ impl Stage {
     pub(crate) fn numbers(&self, cluster: &str) -> Vec<u64> {
         self.sql(cluster, "SELECT n FROM numbers ORDER BY n").iter().map(|row| row[0].parse().unwrap()).collect()
     }
+}
+
+fn psql<'a>(pod: &'a str, statement: &'a str) -> [&'a str; 14] {
+    [
+        "exec",
+        pod,
+        "-c",
+        "postgres",
+        "--",
+        "psql",
+        "-h",
+        "/controller/run",
+        "-U",
+        "postgres",
+        "-AtX",
+        "-c",
+        statement,
+        "postgres",
+    ]
 }
 
 /// How the error of a connection that was not made begins: nothing was run.
