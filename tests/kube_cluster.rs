@@ -38,13 +38,13 @@ fn three_instances_fail_over_and_scale() {
         "main",
         "--type=merge",
         "-p",
-        r#"{"spec":{"postgresql":{"parameters":{"work_mem":"9MB","max_connections":"57"}}}}"#,
+        r#"{"spec":{"postgresql":{"parameters":{"work_mem":"9MB","max_connections":"157"}}}}"#,
     ]);
     let changed = Instant::now();
     loop {
         let everywhere = ["main-1", "main-2", "main-3"].iter().all(|pod| {
             let settings = "SELECT current_setting('work_mem') || current_setting('max_connections')";
-            stage.psql_if_up(pod, settings).is_some_and(|found| found == "9MB57")
+            stage.psql_if_up(pod, settings).is_some_and(|found| found == "9MB157")
         });
         if everywhere {
             break;

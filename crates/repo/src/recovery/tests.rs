@@ -652,6 +652,7 @@ fn a_plan_is_json() {
     assert_eq!(
         serde_json::to_value(&plan).unwrap(),
         serde_json::json!({
+            "begins_with": "backup",
             "backup": "20260822T103000Z",
             "backup_timeline": 2,
             "timeline": 3,
