@@ -85,7 +85,7 @@ fn three_instances_fail_over_and_scale() {
     stage.kubectl(&["scale", "clusters.holdfast.dev", "main", "--replicas=2"]);
     stage.wait_ready("main", 2, LIMIT);
     let counted = stage.sql_through("main", "main-ro", "SELECT count(*) FROM numbers");
-    assert_eq!(counted[0][0], written.acknowledged.len().to_string());
+    assert_eq!(counted[0][0], kept.len().to_string());
 }
 
 /// A primary killed without a word (its node stops) is replaced when its Lease ends, and is rewound when it comes back.

@@ -164,6 +164,15 @@ pub(crate) struct Written {
     pub(crate) longest_pause: Duration,
 }
 
+impl Written {
+    /// Fails unless every acknowledged number was found. One more may be there: written, and its answer lost.
+    pub(crate) fn assert_kept(&self, found: &[u64]) {
+        let lost: Vec<_> = self.acknowledged.iter().filter(|number| found.binary_search(number).is_err()).collect();
+        assert!(lost.is_empty(), "{} acknowledged rows are lost: {lost:?}", lost.len());
+        assert!(found.len() <= self.acknowledged.len() + 1, "more rows than were written");
+    }
+}
+
 impl Writer {
     fn start(connection: String) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
