@@ -30,7 +30,7 @@ fn a_configuration_that_is_wrong_names_the_key_and_the_place() {
             "unknown key",
             format!("{CLUSTER}pgdta = \"/srv/pg\"\n{REPO}"),
             "unknown key `cluster.pgdta` in $DIR/holdfast.toml, line 3, column 1",
-            "did you mean `pgdata`? the keys of cluster are name, pgdata, connection, primary_connection",
+            "did you mean `pgdata`? the keys of cluster are name, owner, pgdata, connection, primary_connection",
         ),
         case(
             "unknown key of a repository",
@@ -256,7 +256,7 @@ fn files_and_variables_that_cannot_be_read_are_named() {
         138,
         "error: unknown key `cluster.pgdta` in $DIR/holdfast.toml, line 3, column 1\n\
              while: reading the configuration\n\
-             hint:  did you mean `pgdata`? the keys of cluster are name, pgdata, connection, primary_connection\n",
+             hint:  did you mean `pgdata`? the keys of cluster are name, owner, pgdata, connection, primary_connection\n",
     );
     bench.finish();
 }
