@@ -6,7 +6,7 @@
 //! intentions (which instances exist, which one shall take writes), so nothing is ever done that another reconcile could
 //! not know of, and an operator that acts on an old view fails at the status and does nothing.
 //!
-//! - [`run`]: the process: leader election, controllers, metrics
+//! - [`run()`]: the process: leader election, controllers, metrics
 //! - [`cluster`]: the core: pods, volumes, services, certificates, failover
 //! - [`backups`]: backups, schedules, volume snapshots
 //! - [`status_client`]: mutual TLS to the instance managers
