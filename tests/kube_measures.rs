@@ -20,8 +20,8 @@ const LIMIT: Duration = Duration::from_mins(5);
 const FAILOVERS: usize = 10;
 
 #[test]
-fn alone_figures_beside_their_goals() {
-    let stage = Stage::new("measures");
+fn alone_start_and_failovers_beside_their_goals() {
+    let stage = Stage::new("failovers");
     let start = Instant::now();
     stage.apply(&stage.archived_cluster("main", 3, ""));
     stage.wait_ready("main", 3, LIMIT);
@@ -47,18 +47,26 @@ fn alone_figures_beside_their_goals() {
     report("a deleted primary is replaced, median", pauses[FAILOVERS / 2], "10 s");
     let written = writer.stop();
     written.assert_kept(&stage.numbers("main"));
+    report_memory(&stage);
+}
 
+#[test]
+fn alone_backup_and_recovery_beside_the_command() {
+    let stage = Stage::new("measures");
+    stage.apply(&stage.archived_cluster("main", 1, ""));
+    stage.wait_ready("main", 1, LIMIT);
+    stage.sql("main", "CREATE TABLE first (n int); INSERT INTO first VALUES (1)");
     stage.sql(
         "main",
         "CREATE TABLE bulk AS SELECT i, repeat(md5(i::text), 8) AS text FROM generate_series(1, 3300000) i",
     );
-    stage.sql("main", "CHECKPOINT");
+    let primary = stage.primary("main");
+    stage.psql(&primary, "CHECKPOINT");
     let bytes = stage.value("main", "SELECT pg_database_size(current_database())");
     println!("database: {bytes} bytes");
     let start = Instant::now();
     stage.back_up("main", "measured", "  target: primary\n");
     let by_resource = start.elapsed();
-    let primary = stage.primary("main");
     let start = Instant::now();
     let program = "/controller/holdfast";
     stage.kubectl(&[
@@ -106,6 +114,10 @@ fn alone_figures_beside_their_goals() {
     let by_command = start.elapsed();
     compare("a recovery to its first query, beside the command's restore alone", by_resource, by_command, 1.3);
 
+    report_memory(&stage);
+}
+
+fn report_memory(stage: &Stage) {
     let memory = stage.kubectl(&[
         "-n",
         "holdfast-system",

@@ -22,11 +22,12 @@ pub(super) fn run(command: &InstanceCommand) -> Result<ExitCode, Failure> {
         InstanceCommand::Run => run_instance(),
         InstanceCommand::Archive { path } => match command::archive(&places()?, path) {
             Archive::Nothing => Ok(ExitCode::Ok),
-            Archive::Run(words) => become_verb(&words),
+            Archive::Run(words) => become_verb(&words, &[]),
         },
         InstanceCommand::RestoreWal { name, dest } => match command::restore(&places()?, name, dest) {
             None => Ok(ExitCode::Absent),
-            Some(words) => become_verb(&words),
+            // While it follows, PostgreSQL asks again by itself; a promotion waits for the answer.
+            Some(words) => become_verb(&words, &[("HOLDFAST_WAL_TIMEOUT", "5s")]),
         },
         InstanceCommand::Probe { probe } => {
             let probe = match probe {
@@ -51,9 +52,9 @@ fn places() -> Result<Places, Failure> {
 }
 
 /// The verb takes the place of this process, exit status and all.
-fn become_verb(words: &[OsString]) -> Result<ExitCode, Failure> {
+fn become_verb(words: &[OsString], environment: &[(&str, &str)]) -> Result<ExitCode, Failure> {
     let error = match std::env::current_exe() {
-        Ok(program) => Command::new(program).args(words).exec(),
+        Ok(program) => Command::new(program).args(words).envs(environment.iter().copied()).exec(),
         Err(error) => error,
     };
     Err(Failure::internal("this program cannot be run again").caused_by(Some(&error)))
