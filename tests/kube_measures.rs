@@ -100,13 +100,13 @@ fn alone_backup_and_recovery_beside_the_command() {
     let directory = "/var/lib/postgresql/data/measured";
     stage.kubectl(&[
         "exec",
-        "copy-1",
+        &primary,
         "-c",
         "postgres",
         "--",
         program,
         "--config",
-        "/controller/source.toml",
+        "/controller/holdfast.toml",
         "restore",
         "--pgdata",
         directory,
