@@ -101,7 +101,7 @@ async fn empty_folders_go_with_their_last_object_while_others_write() {
     let writers = (0..8).map(|writer| {
         let store = store.clone();
         tokio::spawn(async move {
-            for round in 0..50 {
+            for round in 0..500 {
                 let object = name(&format!("deep/er/{writer}-{round}"));
                 store.put(&object, "x".into(), PutMode::Create).await.unwrap();
                 store.delete(&[object]).await.unwrap();

@@ -21,8 +21,9 @@ use crate::{Buffer, Failure, ObjectInfo, ObjectName, Operation, PutMode, StoreEr
 const TEMPORARY: &str = ".holdfast-tmp";
 /// No write takes this long; a running one must never lose its file.
 const TEMPORARY_AGE: Duration = Duration::from_hours(24);
-/// A folder may vanish under us when its last object is deleted; a few more tries always win.
-const FOLDER_TRIES: u32 = 10;
+/// A folder may vanish under us whenever the last object in it is deleted. So many deletions in a row, each between
+/// two of our system calls, do not happen to a store in use; past that the absence is told as it is.
+const FOLDER_TRIES: u32 = 100;
 
 #[derive(Debug)]
 pub(super) struct Files {
@@ -160,7 +161,16 @@ impl Files {
         let mut tries = 0;
         loop {
             tries += 1;
-            self.make_chain(folder).map_err(in_the_way)?;
+            match self.make_chain(folder) {
+                Ok(()) => {}
+                // A folder above was deleted between two of its links.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < FOLDER_TRIES => {
+                    self.check_root()?;
+                    self.forget(folder);
+                    continue;
+                }
+                Err(error) => return Err(in_the_way(error)),
+            }
             let named = match mode {
                 PutMode::Create => create_name(&temporary.path, &path),
                 PutMode::Overwrite => rustix::fs::rename(&temporary.path, &path),
