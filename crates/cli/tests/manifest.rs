@@ -55,7 +55,7 @@ standard input:11: warning: spec.backup: it is written twice, in lines 9 and 11;
 standard input:12: warning: spec.backup.method: a cluster has no method of its backups: each Backup and ScheduledBackup says its own
   hint: write `method` into their `spec`; `barmanObjectStore` is the default there
 standard input:14: Secret s3 of v1: not ours, not checked
-standard input:19: a part of a manifest, without `apiVersion` and `kind`: not checked
+standard input:19: a part of a manifest, without `apiVersion` or `kind`: not checked
 no errors, 4 warnings
 ";
 

@@ -151,7 +151,7 @@ fn headline(file: &File, document: &Checked) -> String {
             let group = document.api_version.as_deref().unwrap_or_default();
             format!("{kind}{name} of {group}: not ours, not checked")
         }
-        Verdict::Fragment => "a part of a manifest, without `apiVersion` and `kind`: not checked".to_owned(),
+        Verdict::Fragment => "a part of a manifest, without `apiVersion` or `kind`: not checked".to_owned(),
     };
     format!("{}:{}: {words}", file.name, document.line)
 }

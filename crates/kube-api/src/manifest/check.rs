@@ -82,10 +82,12 @@ fn check_document(document: &Document) -> Checked {
         Some((group, version)) => (group, version),
         None => ("", api_version.as_deref().unwrap_or_default()),
     };
-    let is_fragment = api_version.is_none() || kind.is_none();
-    let verdict = if is_fragment {
+    let of_ours = kind.as_deref().is_some_and(|kind| KINDS.contains(&kind));
+    // A kind of ours whose apiVersion was forgotten is a mistake, not a part of something.
+    let forgotten = of_ours && api_version.is_none();
+    let verdict = if kind.is_none() || (api_version.is_none() && !of_ours) {
         Verdict::Fragment
-    } else if group == GROUP || group == CNPG_GROUP {
+    } else if forgotten || group == GROUP || group == CNPG_GROUP {
         Verdict::Checked
     } else {
         Verdict::NotOurs
@@ -98,7 +100,16 @@ fn check_document(document: &Document) -> Checked {
             finding: Finding { path: field.to_owned(), reason, message, hint },
         };
         if KINDS.contains(&kind) {
-            if group == CNPG_GROUP {
+            if forgotten {
+                let hint = format!("write `{GROUP}/{VERSION}`");
+                findings.push(at(
+                    "apiVersion",
+                    Level::Error,
+                    Reason::MissingField,
+                    "`apiVersion` is missing".to_owned(),
+                    hint,
+                ));
+            } else if group == CNPG_GROUP {
                 let message = format!("`{group}/{version}` is CloudNativePG's; the {kind} is read as Holdfast's");
                 let hint = format!("write `{GROUP}/{VERSION}`");
                 findings.push(at("apiVersion", Level::Warning, Reason::OtherApiVersion, message, hint));

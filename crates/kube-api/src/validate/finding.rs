@@ -1,6 +1,7 @@
 //! What validation finds: where, of what kind, and what to do.
 
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// What validation made of a resource.
@@ -173,6 +174,17 @@ impl Findings {
     /// Whether nothing stands in the way so far.
     pub(super) fn no_errors(&self) -> bool {
         self.errors.is_empty()
+    }
+
+    /// The fields that have an error.
+    pub(super) fn wrong_fields(&self) -> BTreeSet<&str> {
+        self.errors.iter().map(|finding| finding.path.as_str()).collect()
+    }
+
+    /// Takes over the findings about the fields that are wanted.
+    pub(super) fn append_where(&mut self, found: Self, wanted: impl Fn(&str) -> bool) {
+        self.errors.extend(found.errors.into_iter().filter(|finding| wanted(&finding.path)));
+        self.warnings.extend(found.warnings.into_iter().filter(|finding| wanted(&finding.path)));
     }
 
     /// The outcome, with a meaning that is kept only when there are no errors.

@@ -15,6 +15,7 @@ mod moment;
 mod not_yet;
 mod object_store;
 mod quantity;
+mod salvage;
 mod settings;
 mod shape;
 mod similar;
@@ -30,6 +31,7 @@ use crate::cluster::{BackupTarget, ClusterSpec};
 use crate::schedule::Schedule;
 use crate::scheduled_backup::ScheduledBackupSpec;
 use finding::Findings;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// A `Cluster` as it is meant.
@@ -102,19 +104,17 @@ pub fn cluster_update(old: &Value, new: &Value) -> Outcome<ValidCluster> {
 /// Reads a `Backup`.
 pub fn backup(raw: &Value) -> Outcome<ValidBackup> {
     let mut findings = Findings::default();
-    shape::check("Backup", raw, &mut findings);
-    let spec: Option<BackupSpec> = read_spec(raw, &mut findings);
-    let value = spec.map(|spec| {
-        of_cluster(&spec.cluster.name, &mut findings);
-        online_is_for_snapshots(spec.method, spec.online, &mut findings);
-        ValidBackup {
+    let value = read("Backup", raw, &mut findings, |spec: BackupSpec, findings| {
+        of_cluster(&spec.cluster.name, findings);
+        online_is_for_snapshots(spec.method, spec.online, findings);
+        Some(ValidBackup {
             name: metadata(raw, "name"),
             namespace: metadata(raw, "namespace"),
             cluster: spec.cluster.name,
             method: spec.method.unwrap_or_default(),
             target: spec.target,
             online: spec.online,
-        }
+        })
     });
     findings.outcome(value)
 }
@@ -122,12 +122,10 @@ pub fn backup(raw: &Value) -> Outcome<ValidBackup> {
 /// Reads a `ScheduledBackup`.
 pub fn scheduled_backup(raw: &Value) -> Outcome<ValidScheduledBackup> {
     let mut findings = Findings::default();
-    shape::check("ScheduledBackup", raw, &mut findings);
-    let spec: Option<ScheduledBackupSpec> = read_spec(raw, &mut findings);
-    let name = metadata(raw, "name");
-    let value = spec.and_then(|spec| {
-        of_cluster(&spec.cluster.name, &mut findings);
-        online_is_for_snapshots(spec.method, spec.online, &mut findings);
+    let value = read("ScheduledBackup", raw, &mut findings, |spec: ScheduledBackupSpec, findings| {
+        let name = metadata(raw, "name");
+        of_cluster(&spec.cluster.name, findings);
+        online_is_for_snapshots(spec.method, spec.online, findings);
         // The name is a label's value on the backups.
         if name.len() > 63 {
             findings.error(
@@ -149,17 +147,17 @@ pub fn scheduled_backup(raw: &Value) -> Outcome<ValidScheduledBackup> {
 }
 
 fn read_cluster(raw: &Value, findings: &mut Findings) -> Option<ValidCluster> {
-    shape::check("Cluster", raw, findings);
-    let mut spec: ClusterSpec = read_spec(raw, findings)?;
-    let name = metadata(raw, "name");
-    let postgres_major = cluster::check(&name, &mut spec, findings);
-    Some(ValidCluster {
-        name,
-        namespace: metadata(raw, "namespace"),
-        uid: raw["metadata"]["uid"].as_str().map(str::to_owned),
-        generation: raw["metadata"]["generation"].as_i64(),
-        spec,
-        postgres_major,
+    read("Cluster", raw, findings, |mut spec: ClusterSpec, findings| {
+        let name = metadata(raw, "name");
+        let postgres_major = cluster::check(&name, &mut spec, findings);
+        Some(ValidCluster {
+            name,
+            namespace: metadata(raw, "namespace"),
+            uid: raw["metadata"]["uid"].as_str().map(str::to_owned),
+            generation: raw["metadata"]["generation"].as_i64(),
+            spec,
+            postgres_major,
+        })
     })
 }
 
@@ -167,22 +165,30 @@ fn metadata(raw: &Value, field: &str) -> String {
     raw["metadata"][field].as_str().unwrap_or_default().to_owned()
 }
 
-/// The spec, unless its shape is wrong, which is said already.
-fn read_spec<T: serde::de::DeserializeOwned>(raw: &Value, findings: &mut Findings) -> Option<T> {
-    match serde_json::from_value(raw.get("spec")?.clone()) {
-        Ok(spec) => Some(spec),
-        Err(error) => {
-            if findings.no_errors() {
-                findings.error(
-                    "spec",
-                    Reason::WrongType,
-                    error.to_string(),
-                    "see `kubectl explain` for the type of each field",
-                );
-            }
-            None
-        }
+/// Looks at the shape, then at the meaning. A meaning that could be read in part only is looked at too, and thrown away.
+fn read<S: DeserializeOwned, T>(
+    kind: &str,
+    raw: &Value,
+    findings: &mut Findings,
+    meaning: impl Fn(S, &mut Findings) -> Option<T>,
+) -> Option<T> {
+    shape::check(kind, raw, findings);
+    let error = match serde_json::from_value(raw.get("spec")?.clone()) {
+        Ok(spec) => return meaning(spec, findings),
+        Err(error) => error,
+    };
+    if findings.no_errors() {
+        let hint = "see `kubectl explain` for the type of each field";
+        findings.error("spec", Reason::WrongType, error.to_string(), hint);
+        return None;
     }
+    let rest = salvage::spec(kind, raw, findings).and_then(|spec| serde_json::from_value(spec).ok());
+    if let Some(spec) = rest {
+        let mut found = Findings::default();
+        meaning(spec, &mut found);
+        salvage::take_over(found, findings);
+    }
+    None
 }
 
 fn of_cluster(name: &str, findings: &mut Findings) {

@@ -308,3 +308,12 @@ fn settings_without_quotes_are_quoted() {
     assert_eq!(brief(text), ["Cluster Checked"]);
     assert_eq!(fixed(text)["spec"]["postgresql"]["parameters"], json!({"jit": "off", "max_connections": "200"}));
 }
+
+#[test]
+fn a_forgotten_api_version_is_an_error_and_put_right() {
+    let text = "kind: Backup\nmetadata: {name: b}\nspec: {cluster: {name: c}}\n";
+    assert_eq!(brief(text), ["Backup Checked", "1 Error apiVersion MissingField"]);
+    assert_eq!(fixed(text)["apiVersion"], "holdfast.dev/v1");
+    // Of a kind that is not ours nothing is known.
+    assert_eq!(brief("kind: Pooler\n"), ["Pooler Fragment"]);
+}
