@@ -288,7 +288,7 @@ fn what_is_not_ours_is_named_and_left_alone() {
         ("apiVersion: acid.zalan.do/v1\nkind: postgresql\nspec: {}\n", vec!["postgresql NotOurs"]),
         ("apiVersion: v1\nkind: A\nx: 1\nx: 2\n", vec!["A NotOurs", "4 Warning x DuplicateKey"]),
         ("spec:\n  tolerations: []\n", vec!["- Fragment"]),
-        ("kind: Cluster\nspec: {}\n", vec!["Cluster Fragment"]),
+        ("kind: Pod\nspec: {}\n", vec!["Pod Fragment"]),
         ("env:\n- name: A\n  value: b\n", vec!["- Fragment"]),
         ("- a\n- b\n", vec!["- Fragment"]),
         ("apiVersion: postgresql.cnpg.io/v1\nkind: Pooler\n", vec!["Pooler Checked", "2 Error kind OtherApiVersion"]),
