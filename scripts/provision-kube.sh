@@ -83,10 +83,15 @@ kube_apt_prepare() {
         "the Kubernetes of the tests is built from bookworm's source package; or set KUBECONFIG to a cluster of yours"
 }
 
-# The control plane and the node's agents, from Debian's last source package that holds all of Kubernetes.
+# The control plane and the node's agents, from Debian's last source package that holds all of Kubernetes. Nothing is
+# built for a run that brings programs of its own.
 kube_control_plane() {
     kube=$cache/kube-$KUBE_VERSION-$KUBE_BUILD
     [ ! -d "$kube" ] || return 0
+    if [ -n "${HOLDFAST_KUBE_BIN:-}" ]; then
+        kube=
+        return 0
+    fi
     local start=$SECONDS tree=$work/go/src/k8s.io/kubernetes go flags package
     kube_apt_prepare
     say "downloading the source of Kubernetes $KUBE_VERSION and Debian's Go 1.19"

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::layout::{DOMAIN, HOST, Layout, PODS, SERVICES};
 use super::tools::run;
 use super::unit::{Unit, tail, wait_until};
+use super::version::Version;
 use crate::error::{KitError, Result};
 
 /// A node that was not heard of for this long is `NotReady`; the default elsewhere is 40.
@@ -28,8 +29,16 @@ pub(crate) fn start(layout: &Layout, daemon: &str) -> Result<()> {
     let (program, arguments) = match daemon {
         "etcd" => (layout.tool("etcd"), etcd(layout)),
         "apiserver" => (layout.kube("kube-apiserver"), api_server(layout)),
-        "controller-manager" => (layout.kube("kube-controller-manager"), controller_manager(layout)),
-        "scheduler" => (layout.kube("kube-scheduler"), scheduler(layout)),
+        "controller-manager" => {
+            let program = layout.kube("kube-controller-manager");
+            let version = Version::of(&program)?;
+            (program, controller_manager(layout, version))
+        }
+        "scheduler" => {
+            let program = layout.kube("kube-scheduler");
+            let version = Version::of(&program)?;
+            (program, scheduler(layout, version))
+        }
         _ => (layout.kube("kube-proxy"), proxy(layout)),
     };
     let mut command = Command::new(program);
@@ -115,35 +124,43 @@ fn api_server(layout: &Layout) -> Vec<String> {
     ]
 }
 
-fn controller_manager(layout: &Layout) -> Vec<String> {
+fn controller_manager(layout: &Layout, version: Version) -> Vec<String> {
     let pki = |name: &str| layout.path("pki").join(name).display().to_string();
-    vec![
+    let mut arguments = vec![
         format!("--kubeconfig={}", layout.kubeconfig("controller-manager").display()),
         format!("--root-ca-file={}", pki("ca.crt")),
         format!("--service-account-private-key-file={}", pki("service-accounts.key")),
         "--use-service-account-credentials=true".to_owned(),
         "--leader-elect=false".to_owned(),
-        "--port=0".to_owned(),
         "--bind-address=127.0.0.1".to_owned(),
         format!("--cert-dir={}", layout.path("pki").display()),
         // Addresses of pods come from the nodes' own configuration, and there is no cloud.
         "--controllers=*,-nodeipam,-route,-service,-cloud-node-lifecycle,-ttl".to_owned(),
         format!("--node-monitor-grace-period={NODE_GRACE_SECONDS}s"),
         "--node-monitor-period=2s".to_owned(),
-        format!("--pod-eviction-timeout={EVICTION_SECONDS}s"),
         "--profiling=false".to_owned(),
-    ]
+    ];
+    if version.has_insecure_port() {
+        arguments.push("--port=0".to_owned());
+    }
+    if version.has_pod_eviction_timeout() {
+        arguments.push(format!("--pod-eviction-timeout={EVICTION_SECONDS}s"));
+    }
+    arguments
 }
 
-fn scheduler(layout: &Layout) -> Vec<String> {
-    vec![
+fn scheduler(layout: &Layout, version: Version) -> Vec<String> {
+    let mut arguments = vec![
         format!("--kubeconfig={}", layout.kubeconfig("scheduler").display()),
         "--leader-elect=false".to_owned(),
-        "--port=0".to_owned(),
         "--bind-address=127.0.0.1".to_owned(),
         format!("--cert-dir={}", layout.path("pki").display()),
         "--profiling=false".to_owned(),
-    ]
+    ];
+    if version.has_insecure_port() {
+        arguments.push("--port=0".to_owned());
+    }
+    arguments
 }
 
 fn proxy(layout: &Layout) -> Vec<String> {

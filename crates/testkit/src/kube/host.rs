@@ -1,5 +1,5 @@
 //! What the bed changes on the machine, and how it is put back: one link, a few routes, iptables chains, settings of
-//! the kernel.
+//! the kernel, an empty folder.
 //!
 //! Pods are connected by the CNI plugin `ptp`: each has a link of its own to the host, which routes. So traffic between
 //! pods passes the host's iptables also on one node, which the addresses of services need; with a bridge the answer of
@@ -19,6 +19,9 @@ use crate::error::{KitError, Result};
 
 /// Our chain in iptables: packets from and to pods pass whatever the machine's policy for forwarding is.
 const CHAIN: &str = "HOLDFAST-KUBE";
+
+/// Where a kubelet opens its socket for devices, whatever its own folder is. A node mounts a folder of its own there.
+pub(crate) const KUBELET_FOLDER: &str = "/var/lib/kubelet";
 
 /// Settings that we, the kubelets or `kube-proxy` write.
 const SETTINGS: [&str; 10] = [
@@ -57,10 +60,17 @@ pub(crate) fn connect(state: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Makes the place for the mount of each node; an empty folder that [`disconnect`] removes.
+pub(crate) fn make_kubelet_folder() -> Result<()> {
+    fs::create_dir_all(KUBELET_FOLDER).map_err(KitError::io(format!("make {KUBELET_FOLDER}")))
+}
+
 /// Takes all of it away again, whatever part of it is there. The processes have to be gone.
 pub(crate) fn disconnect(state: &Path) {
     // Its routes go with it; without a bed there is none.
     let _ = sh(&["ip", "link", "delete", LINK]);
+    // Not one with anything in it: that is somebody else's.
+    let _ = fs::remove_dir(KUBELET_FOLDER);
     for program in ["iptables", "ip6tables"] {
         for table in ["filter", "nat", "mangle"] {
             clear_table(program, table);

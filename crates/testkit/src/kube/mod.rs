@@ -29,6 +29,7 @@ mod resident;
 mod storage;
 mod tools;
 mod unit;
+mod version;
 
 pub use bed::{Bed, Node, ObjectStore};
 pub use images::{HOLDFAST, PAUSE, POSTGRESQL_15, POSTGRESQL_18};

@@ -1,8 +1,9 @@
 //! A node: a containerd and a kubelet of its own, on the one machine that all nodes share.
 //!
-//! Both live in a mount namespace of the node, where `/run` and `/var/log` are folders of the node. Paths that cannot be
-//! configured (`/var/log/pods`, which a kubelet clears of what it does not know, and the sockets of containerd's shims)
-//! are thereby separate, and the mounts of pods vanish together with the node's processes.
+//! Both live in a mount namespace of the node, where `/run`, `/var/log` and `/var/lib/kubelet` are folders of the node.
+//! Paths that cannot be configured (`/var/log/pods`, which a kubelet clears of what it does not know, the sockets of
+//! containerd's shims, and the socket for devices of a kubelet that has it in any case) are thereby separate, and the
+//! mounts of pods vanish together with the node's processes.
 //!
 //! Control groups: daemons in `holdfast-kube/containerd-<node>` and `.../kubelet-<node>`, where the shims of containers
 //! are too, and containers below `holdfast-kube/<node>`. The kubelet takes a group that it does not know for the
@@ -18,10 +19,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::disk::Disk;
-use super::images;
 use super::layout::{self, DOMAIN, GROUP, HOST, Layout};
 use super::tools::run;
 use super::unit::{Unit, hierarchies, tail, wait_until};
+use super::version::Version;
+use super::{host, images};
 use crate::error::{KitError, Result};
 
 /// The files and processes of one node.
@@ -75,7 +77,7 @@ impl Machine {
     /// Writes the configuration of both daemons.
     pub(crate) fn configure(&self, disk: &Disk) -> Result<()> {
         let folder = self.folder();
-        for name in ["run/containerd", "log", "cni/net.d", "cni/state", "kubelet"] {
+        for name in ["run/containerd", "log", "cni/net.d", "cni/state", "kubelet", "devices"] {
             let path = folder.join(name);
             fs::create_dir_all(&path).map_err(KitError::io(format!("make {}", path.display())))?;
         }
@@ -84,7 +86,7 @@ impl Machine {
             fs::write(&path, text).map_err(KitError::io(format!("write {}", path.display())))
         };
         write("containerd.toml", self.containerd_config(disk))?;
-        write("kubelet.json", self.kubelet_config().to_string())?;
+        write("kubelet.json", self.kubelet_config(Version::of(&self.layout.kube("kubelet"))?).to_string())?;
         write("cni/net.d/10-holdfast.conflist", self.network_config().to_string())?;
         // For pods that do not want the cluster's names.
         write("resolv.conf", format!("nameserver {HOST}\n"))
@@ -93,11 +95,16 @@ impl Machine {
     /// Starts containerd and waits until it answers.
     pub(crate) fn start_containerd(&self) -> Result<()> {
         let folder = self.folder();
+        host::make_kubelet_folder()?;
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--propagation", "slave", "sh", "-c"])
-            .arg("mount --bind \"$0/run\" /run && mount --bind \"$0/log\" /var/log && exec \"$@\"")
+            .arg(format!(
+                "mount --bind \"$0/run\" /run && mount --bind \"$0/log\" /var/log && \
+                 mount --bind \"$0/devices\" {} && exec \"$@\"",
+                host::KUBELET_FOLDER
+            ))
             .arg(&folder)
             .arg(self.layout.tool("containerd"))
             .arg("--config")
@@ -122,20 +129,25 @@ impl Machine {
         }
         let process = self.containerd_process()?;
         let folder = self.folder();
+        let program = self.layout.kube("kubelet");
+        let version = Version::of(&program)?;
         let mut command = Command::new("nsenter");
         command
             .arg("--target")
             .arg(process.to_string())
             .args(["--mount", "--"])
-            .arg(self.layout.kube("kubelet"))
+            .arg(program)
             .arg(format!("--config={}", folder.join("kubelet.json").display()))
             .arg(format!("--kubeconfig={}", self.layout.kubeconfig(&self.name).display()))
             .arg(format!("--root-dir={}", folder.join("kubelet").display()))
             .arg(format!("--hostname-override={}", self.name))
             .arg(format!("--node-ip={}", layout::node_address(self.number)))
             .arg(format!("--node-labels=topology.kubernetes.io/zone=zone-{}", self.number))
-            .args(["--container-runtime=remote", "--runtime-request-timeout=2m", "--housekeeping-interval=30s"])
+            .args(["--runtime-request-timeout=2m", "--housekeeping-interval=30s"])
             .arg("--container-runtime-endpoint=unix:///run/containerd/containerd.sock");
+        if version.names_container_runtime() {
+            command.arg("--container-runtime=remote");
+        }
         self.kubelet().start(&command, &self.log("kubelet"))
     }
 
@@ -215,9 +227,9 @@ BinaryName = "{runc}"
         )
     }
 
-    fn kubelet_config(&self) -> serde_json::Value {
+    fn kubelet_config(&self, version: Version) -> serde_json::Value {
         let pki = |name: String| self.layout.path("pki").join(name);
-        json!({
+        let mut config = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
             "address": layout::node_address(self.number).to_string(),
@@ -245,9 +257,15 @@ BinaryName = "{runc}"
             "evictionHard": {"memory.available": "100Mi"},
             "evictionPressureTransitionPeriod": "10s",
             "volumePluginDir": self.folder().join("volume-plugins"),
-            // Their socket has a fixed path that two kubelets cannot share, and there are no devices.
-            "featureGates": {"DevicePlugins": false},
-        })
+        });
+        if version.can_leave_out_devices() {
+            // There are none.
+            config["featureGates"] = json!({"DevicePlugins": false});
+        }
+        if version.asks_about_old_groups() {
+            config["failCgroupV1"] = json!(false);
+        }
+        config
     }
 
     fn network_config(&self) -> serde_json::Value {
