@@ -5,18 +5,69 @@ use crate::cluster::memory::Memory;
 use crate::cluster::observed::Apis;
 use crate::events::Recorder;
 use crate::metrics::Metrics;
+use crate::status_client::Dial;
+use chrono::{DateTime, Utc};
 use kube::Client;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// The name under which the operator applies fields and tells Events.
 pub const FIELD_MANAGER: &str = "holdfast-operator";
+
+/// What the operator stands on.
+#[derive(Clone)]
+pub struct Environment {
+    /// The API server.
+    pub client: Client,
+    /// The way to the instances.
+    pub dial: Dial,
+    /// The time of day.
+    pub clock: Clock,
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Environment").field("clock", &self.clock).finish_non_exhaustive()
+    }
+}
+
+impl Environment {
+    /// The world as it is.
+    pub fn real(client: Client) -> Self {
+        Self { client, dial: Dial::default(), clock: Clock::System }
+    }
+}
+
+/// The time of day. How long something took is never measured by it.
+#[derive(Debug, Clone, Copy)]
+pub enum Clock {
+    /// The system's.
+    System,
+    /// It was this time at that moment, and goes on from there as tokio's clock does.
+    Since(DateTime<Utc>, Instant),
+}
+
+impl Clock {
+    /// The time of day.
+    pub fn now(self) -> DateTime<Utc> {
+        match self {
+            Self::System => Utc::now(),
+            Self::Since(then, moment) => {
+                then + chrono::Duration::from_std(moment.elapsed()).unwrap_or(chrono::Duration::MAX)
+            }
+        }
+    }
+}
 
 /// What all controllers share.
 pub struct Context {
     /// The API server.
     pub client: Client,
+    /// The way to the instances.
+    pub dial: Dial,
+    /// The time of day.
+    pub clock: Clock,
     /// The namespace that is watched; all of them when it is absent.
     pub namespace: Option<String>,
     /// Images.
@@ -40,15 +91,18 @@ impl std::fmt::Debug for Context {
 impl Context {
     /// A context with nothing remembered.
     pub fn new(
-        client: Client,
+        environment: Environment,
         namespace: Option<String>,
         images: Images,
         identity: &str,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let Environment { client, dial, clock } = environment;
         let recorder = Recorder::new(client.clone(), identity);
         Self {
             client,
+            dial,
+            clock,
             namespace,
             images,
             metrics,

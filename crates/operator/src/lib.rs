@@ -6,7 +6,8 @@
 //! intentions (which instances exist, which one shall take writes), so nothing is ever done that another reconcile could
 //! not know of, and an operator that acts on an old view fails at the status and does nothing.
 //!
-//! - [`run()`]: the process: leader election, controllers, metrics
+//! - [`run()`]: the process: leader election, controllers, metrics; [`run_in()`] the same in a world that is brought,
+//!   as `tests/scenarios.rs` does
 //! - [`cluster`]: the core: pods, volumes, services, certificates, failover
 //! - [`backups`]: backups, schedules, volume snapshots
 //! - [`status_client`]: mutual TLS to the instance managers
@@ -28,4 +29,5 @@ pub mod run;
 pub mod status_client;
 pub mod webhook;
 
-pub use run::{Options, run};
+pub use context::{Clock, Environment};
+pub use run::{Options, run, run_in};

@@ -1,7 +1,7 @@
 //! The process: leader election, then the controllers, until a signal or the loss of the lease.
 
 use crate::cluster::desired::Images;
-use crate::context::Context;
+use crate::context::{Context, Environment};
 use crate::http;
 use crate::lease::Election;
 use crate::metrics::Metrics;
@@ -73,6 +73,17 @@ pub async fn run(options: Options, cancellation: CancellationToken) -> Result<()
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     let own_namespace = options.own_namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).map_err(|error| RunError::Client(Box::new(error)))?;
+    run_in(Environment::real(client), &own_namespace, options, cancellation).await
+}
+
+/// The same, in an environment that is brought.
+pub async fn run_in(
+    environment: Environment,
+    own_namespace: &str,
+    options: Options,
+    cancellation: CancellationToken,
+) -> Result<(), RunError> {
+    let client = environment.client.clone();
     let metrics = Arc::new(Metrics::default());
     metrics.set("holdfast_operator_leader", &[], 0.0);
 
@@ -84,7 +95,8 @@ pub async fn run(options: Options, cancellation: CancellationToken) -> Result<()
     servers.spawn(async move { served.await.map_err(|source| RunError::Listen { address, source }) });
     if let Some(address) = options.webhook_address {
         let (client, names) = (client.clone(), options.webhook_names.clone());
-        let served = webhook::serve(client, own_namespace.clone(), address, names, stop.clone());
+        let served =
+            webhook::serve(client, own_namespace.to_owned(), address, names, stop.clone());
         servers.spawn(async move { served.await.map_err(|source| RunError::Listen { address, source }) });
     }
     // A port that is taken says so at once.
@@ -93,7 +105,7 @@ pub async fn run(options: Options, cancellation: CancellationToken) -> Result<()
         return Err(error);
     }
 
-    let leases: Api<Lease> = Api::namespaced(client.clone(), &own_namespace);
+    let leases: Api<Lease> = Api::namespaced(client, own_namespace);
     let mut election = Election::new(leases, LEASE, options.identity.clone());
     if options.leader_elect && !election.win(&cancellation).await {
         return Ok(());
@@ -102,7 +114,7 @@ pub async fn run(options: Options, cancellation: CancellationToken) -> Result<()
     tracing::info!(identity = options.identity, namespace = options.namespace, "this operator is in charge");
 
     let images = Images { operator: options.operator_image, postgres: options.default_image };
-    let context = Arc::new(Context::new(client, options.namespace, images, &options.identity, metrics));
+    let context = Arc::new(Context::new(environment, options.namespace, images, &options.identity, metrics));
     let mut controllers = JoinSet::new();
     controllers.spawn(crate::cluster::controller::run(Arc::clone(&context), stop.clone()));
     controllers.spawn(crate::backups::run(Arc::clone(&context), stop.clone()));

@@ -5,6 +5,7 @@
 //! request has its own connection and its own time; nothing is retried here, the next reconcile asks again.
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::{InstanceStatus, Refused};
 use http_body_util::{BodyExt, Full, Limited};
@@ -18,6 +19,7 @@ use serde::de::DeserializeOwned;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -28,9 +30,48 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// No answer is larger.
 const MAX_ANSWER: usize = 4 << 20;
 
+/// A connection below TLS.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+type Connected = std::io::Result<Box<dyn Stream>>;
+
+/// The way to status ports: TCP, but where instances are played.
+#[derive(Clone)]
+pub struct Dial(Arc<dyn Fn(IpAddr) -> BoxFuture<'static, Connected> + Send + Sync>);
+
+impl std::fmt::Debug for Dial {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Dial").finish()
+    }
+}
+
+impl Default for Dial {
+    fn default() -> Self {
+        Self::by(|address| async move {
+            let tcp = TcpStream::connect((address, names::STATUS_PORT)).await?;
+            tcp.set_nodelay(true)?;
+            Ok(Box::new(tcp) as Box<dyn Stream>)
+        })
+    }
+}
+
+impl Dial {
+    /// Another way than TCP.
+    pub fn by<F, C>(connect: F) -> Self
+    where
+        F: Fn(IpAddr) -> C + Send + Sync + 'static,
+        C: Future<Output = std::io::Result<Box<dyn Stream>>> + Send + 'static,
+    {
+        Self(Arc::new(move |address| Box::pin(connect(address))))
+    }
+}
+
 /// A client for the instances of one cluster.
 #[derive(Clone)]
 pub struct StatusClient {
+    dial: Dial,
     connector: TlsConnector,
     name: ServerName<'static>,
     host: String,
@@ -79,6 +120,7 @@ impl StatusClient {
     /// A client from the operator's certificate and the cluster's authority, in PEM. The error says what is wrong with
     /// them.
     pub fn new(
+        dial: Dial,
         cluster: &str,
         namespace: &str,
         authority: &[u8],
@@ -102,7 +144,7 @@ impl StatusClient {
             .map_err(|error| format!("the operator's certificate: {error}"))?;
         let host = format!("{}.{namespace}.svc", names::headless_service(cluster));
         let name = ServerName::try_from(host.clone()).map_err(|error| format!("{host}: {error}"))?;
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name, host })
+        Ok(Self { dial, connector: TlsConnector::from(Arc::new(config)), name, host })
     }
 
     /// What an instance says of itself.
@@ -169,8 +211,7 @@ impl StatusClient {
         body: Vec<u8>,
     ) -> Result<(StatusCode, Bytes), RequestError> {
         let unreachable = |error: &dyn std::fmt::Display| RequestError::Unreachable(error.to_string());
-        let tcp = TcpStream::connect((address, names::STATUS_PORT)).await.map_err(|error| unreachable(&error))?;
-        tcp.set_nodelay(true).map_err(|error| unreachable(&error))?;
+        let tcp = (self.dial.0)(address).await.map_err(|error| unreachable(&error))?;
         let tls = self.connector.connect(self.name.clone(), tcp).await.map_err(|error| unreachable(&error))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|error| unreachable(&error))?;

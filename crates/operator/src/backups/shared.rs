@@ -66,6 +66,7 @@ impl Shared {
             secret.data.as_ref().and_then(|data| data.get(name)).map(|value| value.0.clone()).unwrap_or_default()
         };
         let client = StatusClient::new(
+            self.context.dial.clone(),
             cluster,
             namespace,
             &value(&authority, "ca.crt"),

@@ -10,7 +10,7 @@ use super::memory::Memory;
 use super::read::{Subject, read};
 use crate::context::Context;
 use crate::error::Error;
-use chrono::{SubsecRound, Utc};
+use chrono::SubsecRound;
 use futures::StreamExt;
 use holdfast_kube_api::validate::{self, Finding};
 use holdfast_kube_api::{Cluster, ClusterStatus, names};
@@ -24,7 +24,8 @@ use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Clusters that are reconciled at the same time.
@@ -182,7 +183,7 @@ async fn one_pass(
             .map(|backup| backup.name.as_str()),
     };
     let read = Box::pin(read(context, subject, status.clone(), memory)).await?;
-    let now = Utc::now().trunc_subsecs(3);
+    let now = context.clock.now().trunc_subsecs(3);
     let decision = decide(&desired, &read.observed, now);
     let version = cluster.resource_version().unwrap_or_default();
     write_status(api, &desired.name, &version, &status, &decision.status).await?;

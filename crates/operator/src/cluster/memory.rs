@@ -10,7 +10,8 @@ use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::Role;
 use k8s_openapi::api::coordination::v1::Lease;
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The same Event about a state that lasts is not told again within this time.
 const QUIET: Duration = Duration::from_mins(10);

@@ -18,7 +18,8 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, ResourceExt};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// An API server that takes longer is away.
 const API_TIMEOUT: Duration = Duration::from_secs(8);
@@ -106,7 +107,7 @@ pub async fn read(
     observed.claims = claims.into_iter().map(|claim| (claim.name_any(), claim)).collect();
     observed.secrets = secrets.iter().map(|(name, secret)| (name.clone(), facts(secret, subject.uid))).collect();
 
-    let instances = status_client(subject, &secrets);
+    let instances = status_client(context, subject, &secrets);
     let full = memory.full_look.is_none_or(|(at, generation)| {
         generation != subject.generation || now.saturating_duration_since(at) > FULL_LOOK
     });
@@ -180,12 +181,12 @@ fn facts(secret: &Secret, cluster_uid: &str) -> SecretFacts {
     }
 }
 
-fn status_client(subject: Subject<'_>, secrets: &BTreeMap<String, Secret>) -> Option<StatusClient> {
+fn status_client(context: &Context, subject: Subject<'_>, secrets: &BTreeMap<String, Secret>) -> Option<StatusClient> {
     let value = |secret: String, key: &str| Some(secrets.get(&secret)?.data.as_ref()?.get(key)?.0.as_slice());
     let authority = value(names::ca_secret(subject.name), "ca.crt")?;
     let certificate = value(names::operator_secret(subject.name), "tls.crt")?;
     let key = value(names::operator_secret(subject.name), "tls.key")?;
-    match StatusClient::new(subject.name, subject.namespace, authority, certificate, key) {
+    match StatusClient::new(context.dial.clone(), subject.name, subject.namespace, authority, certificate, key) {
         Ok(client) => Some(client),
         Err(error) => {
             tracing::warn!(

@@ -13,7 +13,7 @@ use crate::backups::reason::{Notice, Reason};
 use crate::backups::shared::{Shared, in_time};
 use crate::backups::trouble::Trouble;
 use crate::error::Error;
-use chrono::{SubsecRound, Utc};
+use chrono::SubsecRound;
 use futures::StreamExt;
 use holdfast_kube_api::backup::{BackupPhase, BackupStatus};
 use holdfast_kube_api::validate::{self, Finding};
@@ -25,7 +25,8 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// `Backup`s that are reconciled at the same time.
@@ -182,7 +183,7 @@ async fn one_pass(
 ) -> Result<Action, Error> {
     let kind = ApiResource::erase::<Backup>(&());
     let read = read(shared, namespace, task).await?;
-    let now = Utc::now().trunc_subsecs(3);
+    let now = shared.context.clock.now().trunc_subsecs(3);
     let memory = shared.memory(&task.uid);
     let decision = decide(task, &read.observed, &memory, now);
     let actor = Actor { shared, namespace, task, read: &read };
@@ -246,7 +247,7 @@ async fn tell_cluster(shared: &Shared, namespace: &str, task: &Task, status: &Ba
             Some(conditions) => serde_json::from_value(conditions.clone()).map_err(malformed)?,
             None => Vec::new(),
         };
-        condition::set_last_backup(&mut conditions, &task.name, status, Utc::now());
+        condition::set_last_backup(&mut conditions, &task.name, status, shared.context.clock.now());
         new["conditions"] = serde_json::to_value(conditions).map_err(malformed)?;
         match shared.write_status(&api, &mut cluster, &new).await {
             Err(Error::Changed { .. }) if tries < TELL_TRIES => tries += 1,
@@ -269,7 +270,7 @@ async fn not_understood(
         "reading what is asked",
         "see `holdfast manifest check`, and create a new Backup",
     );
-    let decision = attempt::fail(&task, &limits::Memory::default(), Utc::now(), trouble.to_string());
+    let decision = attempt::fail(&task, &limits::Memory::default(), shared.context.clock.now(), trouble.to_string());
     shared.write_status(api, object, &decision.status).await?;
     shared.tell(kind, object, &decision.events).await;
     let_go(api, object).await?;

@@ -18,7 +18,8 @@ use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Schedules that are reconciled at the same time.
@@ -102,7 +103,7 @@ async fn reconcile(cached: &DynamicObject, shared: &Shared) -> Result<Action, Er
         Value::Null => ScheduledBackupStatus::default(),
         status => serde_json::from_value(status.clone()).map_err(malformed)?,
     };
-    let now = Utc::now();
+    let now = shared.context.clock.now();
     let (valid, warnings) = match validate::scheduled_backup(&raw).into_result() {
         Ok(valid) => valid,
         Err(findings) => return invalid(shared, &api, &mut object, status, &findings, now).await,
@@ -142,7 +143,7 @@ async fn reconcile(cached: &DynamicObject, shared: &Shared) -> Result<Action, Er
     shared.write_status(&api, &mut object, &decision.status).await?;
     shared.tell(&kind, &object, &decision.events).await;
     // What was decided at `now` is due relative to it, whatever the requests took.
-    let passed = (Utc::now() - now).max(TimeDelta::zero());
+    let passed = (shared.context.clock.now() - now).max(TimeDelta::zero());
     Ok(Action::requeue((decision.next - passed).to_std().unwrap_or_default() + AFTER))
 }
 
