@@ -58,12 +58,16 @@ fn render(template: &str, values: &Value, namespace: &str) -> String {
     lines.join("\n") + "\n"
 }
 
+fn kind_and_name(object: &Value) -> String {
+    format!("{} {}", object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap())
+}
+
 fn chart(values: &Value, namespace: &str) -> BTreeMap<String, Value> {
     let mut objects = BTreeMap::new();
     for entry in std::fs::read_dir(place("deploy/helm/holdfast/templates")).unwrap() {
         let template = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         for object in documents(&render(&template, values, namespace)) {
-            objects.insert(object["kind"].as_str().unwrap().to_owned(), object);
+            objects.insert(kind_and_name(&object), object);
         }
     }
     objects
@@ -76,12 +80,10 @@ fn values() -> Value {
 #[test]
 fn the_chart_makes_what_the_plain_manifest_has() {
     let made = chart(&values(), "holdfast-system");
-    let mut plain: BTreeMap<String, Value> = documents(&text("deploy/operator.yaml"))
-        .into_iter()
-        .map(|object| (object["kind"].as_str().unwrap().to_owned(), object))
-        .collect();
+    let mut plain: BTreeMap<String, Value> =
+        documents(&text("deploy/operator.yaml")).into_iter().map(|object| (kind_and_name(&object), object)).collect();
     // Helm makes the namespace of a release.
-    plain.remove("Namespace");
+    plain.remove("Namespace holdfast-system");
     assert_eq!(made.keys().collect::<Vec<_>>(), plain.keys().collect::<Vec<_>>());
     for (kind, object) in plain {
         assert_eq!(made[&kind], object, "{kind}");
@@ -102,7 +104,7 @@ fn every_value_of_the_chart_changes_something() {
         assert_ne!(chart(&changed, "n"), before, "nothing reads {name}");
     }
     let of_one = chart(&serde_json::json!({"watchNamespace": "shop", "image": "i", "defaultImage": "d"}), "n");
-    let env = &of_one["Deployment"]["spec"]["template"]["spec"]["containers"][0]["env"];
+    let env = &of_one["Deployment holdfast-operator"]["spec"]["template"]["spec"]["containers"][0]["env"];
     assert!(env.as_array().unwrap().iter().any(|entry| entry["name"] == "WATCH_NAMESPACE" && entry["value"] == "shop"));
 }
 
@@ -233,16 +235,5 @@ fn the_manual_describes_every_field_of_ours() {
                 );
             }
         }
-    }
-}
-
-#[test]
-fn what_the_instance_sets_itself_is_refused_in_a_manifest() {
-    let source = text("crates/instance/src/settings/postgresql.rs");
-    let list = source.split_once("pub const OWNED: &[&str] = &[").unwrap().1.split_once("];").unwrap().0;
-    let owned: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
-    assert!(owned.len() > 30, "{owned:?}");
-    for name in owned {
-        assert!(holdfast_kube_api::validate::MANAGED_SETTINGS.contains(&name), "{name}");
     }
 }

@@ -11,6 +11,7 @@ use kube::{Api, Client, Config};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -91,12 +92,12 @@ pub async fn run_in(
     let _stops_all = stop.clone().drop_guard();
     let mut servers = JoinSet::new();
     let address = options.metrics_address;
-    let served = http::serve(address, Arc::clone(&metrics), stop.clone());
+    let (webhook_ready, ready) = watch::channel(options.webhook_address.is_none());
+    let served = http::serve(address, Arc::clone(&metrics), ready, stop.clone());
     servers.spawn(async move { served.await.map_err(|source| RunError::Listen { address, source }) });
     if let Some(address) = options.webhook_address {
         let (client, names) = (client.clone(), options.webhook_names.clone());
-        let served =
-            webhook::serve(client, own_namespace.to_owned(), address, names, stop.clone());
+        let served = webhook::serve(client, own_namespace.to_owned(), address, names, webhook_ready, stop.clone());
         servers.spawn(async move { served.await.map_err(|source| RunError::Listen { address, source }) });
     }
     // A port that is taken says so at once.

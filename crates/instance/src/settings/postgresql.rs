@@ -8,63 +8,12 @@ use super::{connection_value, quoted};
 use crate::identity::Places;
 use holdfast_kube_api::cluster::ClusterSpec;
 use holdfast_kube_api::names;
+use holdfast_kube_api::validate::is_managed;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// `log_line_prefix`: fields between characters that no name holds. See [`crate::logs`].
 pub const LOG_LINE_PREFIX: &str = "\u{1e}%m\u{1f}%p\u{1f}%e\u{1f}%b\u{1f}%u\u{1f}%d\u{1f}%a\u{1f}";
-
-/// Settings that are ours alone: what a Cluster says of them is not used. `postgresql.auto.conf` may not hold them either.
-pub const OWNED: &[&str] = &[
-    "allow_system_table_mods",
-    "archive_cleanup_command",
-    "archive_command",
-    "archive_library",
-    "archive_mode",
-    "bonjour",
-    "cluster_name",
-    "config_file",
-    "data_directory",
-    "external_pid_file",
-    "full_page_writes",
-    "hba_file",
-    "hot_standby",
-    "ident_file",
-    "lc_messages",
-    "listen_addresses",
-    "log_destination",
-    "log_line_prefix",
-    "logging_collector",
-    "port",
-    "primary_conninfo",
-    "primary_slot_name",
-    "promote_trigger_file",
-    "recovery_end_command",
-    "recovery_min_apply_delay",
-    "recovery_target",
-    "recovery_target_action",
-    "recovery_target_inclusive",
-    "recovery_target_lsn",
-    "recovery_target_name",
-    "recovery_target_time",
-    "recovery_target_timeline",
-    "recovery_target_xid",
-    "restart_after_crash",
-    "restore_command",
-    "ssl",
-    "ssl_ca_file",
-    "ssl_cert_file",
-    "ssl_crl_dir",
-    "ssl_crl_file",
-    "ssl_key_file",
-    "synchronous_standby_names",
-    "syslog_facility",
-    "unix_socket_directories",
-    "unix_socket_group",
-    "unix_socket_permissions",
-    "wal_level",
-    "wal_log_hints",
-];
 
 /// Settings of ours that a Cluster may change.
 const DEFAULTS: &[(&str, &str)] = &[
@@ -109,9 +58,10 @@ pub fn text(spec: &ClusterSpec, instance: &str, places: &Places, wire: &Wire) ->
     text
 }
 
-/// Whether a setting is the manager's alone.
+/// Whether a setting is the manager's alone: what a Cluster says of it is not used, and `postgresql.auto.conf` may not hold it
+/// either. The libraries are only written by the manager; a user may add some with `ALTER SYSTEM`.
 pub fn is_owned(name: &str) -> bool {
-    OWNED.iter().any(|owned| owned.eq_ignore_ascii_case(name))
+    is_managed(name) && !name.eq_ignore_ascii_case("shared_preload_libraries")
 }
 
 fn owned(instance: &str, places: &Places, wire: &Wire) -> Vec<(&'static str, String)> {

@@ -24,7 +24,7 @@ mod update;
 pub use cluster::{DEFAULT_STORAGE, LONGEST_NAME};
 pub use finding::{Finding, Outcome, Reason};
 pub use quantity::{bytes, bytes_or_number};
-pub use settings::{MANAGED_SETTINGS, SUPPORTED_MAJORS};
+pub use settings::{MANAGED_SETTINGS, SUPPORTED_MAJORS, is_managed};
 
 use crate::backup::{BackupMethod, BackupSpec};
 use crate::cluster::{BackupTarget, ClusterSpec};

@@ -67,6 +67,11 @@ pub const MANAGED_SETTINGS: &[&str] = &[
     "wal_log_hints",
 ];
 
+/// Whether a setting is one of [`MANAGED_SETTINGS`], in capitals or not.
+pub fn is_managed(name: &str) -> bool {
+    MANAGED_SETTINGS.iter().any(|managed| managed.eq_ignore_ascii_case(name))
+}
+
 /// Managed settings with values that say what is so anyway.
 const SO_ANYWAY: &[(&str, &[&str])] = &[
     ("archive_mode", &["on", "always"]),
@@ -147,7 +152,7 @@ pub(super) fn check(spec: &mut ClusterSpec, major: Option<u16>, findings: &mut F
     for (name, value) in &spec.postgresql.parameters {
         let path = format!("{base}.{name}");
         let small = name.to_ascii_lowercase();
-        if MANAGED_SETTINGS.contains(&small.as_str()) {
+        if is_managed(&small) {
             managed(&small, value, &path, findings);
         } else if !name.contains('.') {
             known(&small, value, major, &path, findings);

@@ -1,0 +1,196 @@
+//! The validating webhook's server: HTTPS, with a certificate of its own authority.
+//!
+//! Every replica serves, whoever is in charge, and is ready only when it can. All of them show the same certificate, kept in
+//! a Secret ([`identity`]); the API server knows its authority from the `ValidatingWebhookConfiguration`, which each replica
+//! keeps up to date ([`announce`]). Without a configuration the operator validates all the same, only later.
+//!
+//! Both are looked at every minute, in this order: the Secret, the configuration, the own port. So a certificate of another
+//! authority is shown only after the API server was told of it, and while another replica still shows the old one, the old
+//! authority stays in the bundle. A step that fails leaves everything as it was and is tried again.
+
+mod announce;
+mod identity;
+
+use crate::error::Error;
+use bytes::Bytes;
+use chrono::Utc;
+use holdfast_kube_api::admission;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use identity::Identity;
+use kube::Client;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+/// The Secret with authority, certificate and keys.
+pub const SECRET: &str = "holdfast-webhook";
+/// The Service that the API server calls, unless the configuration has a URL.
+pub const SERVICE: &str = "holdfast-webhook";
+/// The configuration that gets the authority.
+pub const CONFIGURATION: &str = "holdfast";
+/// How often Secret and configuration are looked at: for so long a configuration that was made anew is without authority.
+const LOOK: Duration = Duration::from_mins(1);
+/// The same after an error.
+const RETRY: Duration = Duration::from_secs(5);
+/// A look takes a few requests; a slow API server must not hold it up for ever.
+const LOOK_WITHIN: Duration = Duration::from_secs(30);
+/// A review holds two versions of an object; etcd keeps none larger than 1.5 MiB.
+const MAX_REVIEW: usize = 8 << 20;
+/// Handshake and review together.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Serves reviews until it is cancelled; `ready` is told once it can. The error is that of the port.
+pub async fn serve(
+    client: Client,
+    namespace: String,
+    address: SocketAddr,
+    more_names: Vec<String>,
+    ready: watch::Sender<bool>,
+    cancellation: CancellationToken,
+) -> Result<(), std::io::Error> {
+    let listener = TcpListener::bind(address).await?;
+    let (shown, acceptor) = watch::channel(None);
+    // Beside the port: a look waits for the API server, and the API server may be waiting for a review.
+    let looks = keep_known(&client, &namespace, &more_names, &shown, &ready);
+    tokio::select! {
+        () = accept(&listener, &acceptor, &cancellation) => {}
+        () = looks => {}
+        () = cancellation.cancelled() => {}
+    }
+    Ok(())
+}
+
+async fn accept(
+    listener: &TcpListener,
+    acceptor: &watch::Receiver<Option<TlsAcceptor>>,
+    cancellation: &CancellationToken,
+) {
+    loop {
+        let accepted = listener.accept().await;
+        let (Ok((stream, _)), Some(acceptor)) = (accepted, acceptor.borrow().clone()) else { continue };
+        let cancellation = cancellation.clone();
+        tokio::spawn(async move {
+            let connection = async {
+                let Ok(Ok(tls)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await else { return };
+                let http = hyper::server::conn::http1::Builder::new();
+                // A client that goes away in the middle is its own affair.
+                let _ = http.serve_connection(TokioIo::new(tls), service_fn(answer)).await;
+            };
+            tokio::select! {
+                () = connection => {}
+                () = cancellation.cancelled() => {}
+            }
+        });
+    }
+}
+
+/// Keeps certificate, configuration and port in line.
+async fn keep_known(
+    client: &Client,
+    namespace: &str,
+    more_names: &[String],
+    shown: &watch::Sender<Option<TlsAcceptor>>,
+    ready: &watch::Sender<bool>,
+) {
+    let mut names = vec![
+        format!("{SERVICE}.{namespace}.svc"),
+        format!("{SERVICE}.{namespace}"),
+        format!("{SERVICE}.{namespace}.svc.cluster.local"),
+    ];
+    names.extend(more_names.iter().cloned());
+    let mut serving: Option<Identity> = None;
+    loop {
+        let look = look(client, namespace, &names, &mut serving, shown);
+        let looked = tokio::time::timeout(LOOK_WITHIN, look).await.unwrap_or_else(|_| {
+            Err(Error::Slow {
+                doing: "looking after the webhook's certificate".to_owned(),
+                seconds: LOOK_WITHIN.as_secs(),
+            })
+        });
+        if shown.borrow().is_some() {
+            ready.send_replace(true);
+        }
+        let pause = match looked {
+            Ok(()) => LOOK,
+            Err(error) => {
+                tracing::warn!(
+                    error = error.in_full(),
+                    serving = serving.is_some(),
+                    "the webhook's certificate could not be looked after; it is tried again"
+                );
+                RETRY
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn look(
+    client: &Client,
+    namespace: &str,
+    names: &[String],
+    serving: &mut Option<Identity>,
+    shown: &watch::Sender<Option<TlsAcceptor>>,
+) -> Result<(), Error> {
+    let identity = identity::find(client, namespace, names, Utc::now()).await?;
+    let announced = announce::authority(client, &identity.authority).await;
+    // One that nobody was told of is better than none; one that works is better than one that nobody was told of.
+    if serving.as_ref() != Some(&identity) && (announced.is_ok() || serving.is_none()) {
+        let acceptor = acceptor(&identity).map_err(|why| Error::Certificate { secret: SECRET.to_owned(), why })?;
+        shown.send_replace(Some(acceptor));
+        tracing::info!("the webhook is served with the certificate in secret {SECRET}");
+        *serving = Some(identity);
+    }
+    announced
+}
+
+fn acceptor(identity: &Identity) -> Result<TlsAcceptor, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).map_err(|error| error.to_string())?;
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(chain.map_err(|error| error.to_string())?, key)
+        .map_err(|error| error.to_string())?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (status, body) = match reviewed(request).await {
+        Ok(body) => (StatusCode::OK, body),
+        Err((status, text)) => (status, text.into_bytes()),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    if let Ok(kind) = "application/json".parse() {
+        response.headers_mut().insert("content-type", kind);
+    }
+    Ok(response)
+}
+
+async fn reviewed(request: Request<Incoming>) -> Result<Vec<u8>, (StatusCode, String)> {
+    if request.method() != Method::POST || request.uri().path() != admission::PATH {
+        return Err((StatusCode::NOT_FOUND, format!("there is POST {}\n", admission::PATH)));
+    }
+    let body = tokio::time::timeout(PATIENCE, Limited::new(request.into_body(), MAX_REVIEW).collect())
+        .await
+        .map_err(|_| (StatusCode::REQUEST_TIMEOUT, "the review took too long to arrive\n".to_owned()))?
+        .map_err(|error| (StatusCode::BAD_REQUEST, format!("{error}\n")))?
+        .to_bytes();
+    let review = serde_json::from_slice(&body).map_err(|error| (StatusCode::BAD_REQUEST, format!("{error}\n")))?;
+    serde_json::to_vec(&admission::review(review))
+        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
+}
