@@ -66,7 +66,8 @@ pub struct InstanceStatus {
     pub diverged: bool,
     /// Generation of the `Cluster` whose settings are in force or wait for a restart.
     pub applied_generation: Option<i64>,
-    /// Whether a changed setting waits for a restart (`pg_settings.pending_restart`).
+    /// Whether a restart would change a setting (`pg_settings.pending_restart`). Of what a standby must have as much of
+    /// as its primary, a lower value waits only once the primary has it.
     pub pending_restart: bool,
     /// The history file of a primary's timeline, as text; absent on timeline 1. By it another instance knows whether its
     /// WAL went another way.

@@ -36,6 +36,8 @@ impl Manager {
                 tracing::info!("settings changed: PostgreSQL reads them again");
                 served.postmaster.reload();
             }
+            // First what waits for a restart by now, then that this generation's settings have been read.
+            self.refresh_facts().await;
             memory.applied = generation;
             self.state.set_applied(generation);
             if facts.role == Role::Primary {

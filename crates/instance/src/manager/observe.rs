@@ -4,6 +4,7 @@ use super::{Manager, Served};
 use crate::error::Result;
 use crate::plan::{self, ClusterView, Method, Observed, Position, PrimaryView, Server, Volume};
 use crate::postgres::{self, Sql};
+use crate::settings::floor::{self, Needed};
 use crate::volume;
 use holdfast_kube_api::Cluster;
 use holdfast_kube_api::status_port::{InstanceStatus, Role};
@@ -80,6 +81,10 @@ impl Manager {
                     (Role::Primary, Some(timeline)) if !isolated => self.history(timeline),
                     _ => None,
                 };
+                if let Some(cluster) = self.seen() {
+                    let needed = volume::control(&self.places.pgdata).ok().flatten().as_ref().map(Needed::from);
+                    facts.pending_restart |= floor::waits(facts.role, &cluster.spec, needed, &facts.bounds);
+                }
                 self.state.set_timeline_history(history);
                 self.state.set_facts(Some(facts));
             }

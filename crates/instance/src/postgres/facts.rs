@@ -2,6 +2,7 @@
 
 use super::Sql;
 use crate::error::{Error, Result};
+use crate::settings::floor::{self, Bound};
 use holdfast_kube_api::status_port::Role;
 use holdfast_pgtypes::{Lsn, TimelineId};
 
@@ -18,8 +19,10 @@ pub struct Facts {
     pub replayed: Option<Lsn>,
     /// Whether a standby is being streamed to.
     pub receiving: bool,
-    /// Whether a changed setting waits for a restart.
+    /// Whether a changed setting waits for a restart. Of those in `bounds` the server alone cannot say it.
     pub pending_restart: bool,
+    /// Settings that a standby must not have less of than its primary.
+    pub bounds: Vec<Bound>,
     /// Seconds between now and the last replayed commit of a standby.
     pub replay_lag_seconds: Option<f64>,
 }
@@ -39,16 +42,26 @@ SELECT r.standby,
             ELSE pg_current_wal_lsn() END::text,
        CASE WHEN r.standby THEN pg_last_wal_replay_lsn() END::text,
        coalesce((SELECT status = 'streaming' FROM pg_stat_wal_receiver), false),
-       EXISTS (SELECT FROM pg_settings WHERE pending_restart),
+       EXISTS (SELECT FROM pg_settings WHERE pending_restart AND name <> ALL ($1)),
        CASE WHEN r.standby THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8 END
 FROM r";
+
+/// A setting given on the command line hides what the files say, so they are read too. The last line counts.
+const BOUNDS: &str = "
+SELECT s.name,
+       s.setting,
+       coalesce((SELECT f.setting FROM pg_file_settings f WHERE lower(f.name) = s.name ORDER BY f.seqno DESC LIMIT 1),
+                s.boot_val)
+FROM pg_settings s
+WHERE s.name = ANY ($1)";
 
 /// Asks the server.
 ///
 /// # Errors
 /// When it does not answer.
 pub async fn read(sql: &Sql) -> Result<Facts> {
-    let rows = sql.query(QUESTION, &[]).await?;
+    let bound = floor::names();
+    let rows = sql.query(QUESTION, &[&bound]).await?;
     let row = rows.first().ok_or_else(|| Error::retry("PostgreSQL gave no row about itself"))?;
     let standby: bool = row.get(0);
     let lsn = |column: usize| row.get::<_, Option<String>>(column).and_then(|text| text.parse().ok());
@@ -56,6 +69,7 @@ pub async fn read(sql: &Sql) -> Result<Facts> {
         Some(digits) => TimelineId::from_hex(&digits).ok(),
         None => row.get::<_, Option<i64>>(1).and_then(|number| u32::try_from(number).ok()).and_then(TimelineId::new),
     };
+    let bounds = sql.query(BOUNDS, &[&bound]).await?;
     Ok(Facts {
         role: if standby { Role::Replica } else { Role::Primary },
         timeline,
@@ -63,6 +77,13 @@ pub async fn read(sql: &Sql) -> Result<Facts> {
         replayed: lsn(4),
         receiving: row.get(5),
         pending_restart: row.get(6),
+        bounds: bounds
+            .iter()
+            .filter_map(|row| {
+                let number = |column: usize| row.get::<_, Option<String>>(column)?.trim().parse().ok();
+                Some(Bound { name: row.get(0), running: number(1)?, written: number(2) })
+            })
+            .collect(),
         replay_lag_seconds: row.get(7),
     })
 }

@@ -1,27 +1,165 @@
-//! What a server in recovery needs at least. Pure.
+//! Settings of which a server in recovery needs as much as its primary had. Pure.
 //!
 //! A standby must have room for whatever its primary had: `CheckRequiredParameterValues` (`xlogrecovery.c`) stops one that
-//! is given less than the control file says. A Cluster that lowers such a setting reaches its standbys first; they keep
-//! the old value until they have replayed the primary's new one.
+//! is given less than the control file says. So a standby is started with what its control file asks for where that is more
+//! than the files say, and such a setting waits for a restart exactly when a restart would change it: a raised one at once, a
+//! lowered one when the primary's lower value has been replayed. The operator restarts standbys first and the primary
+//! then, whoever waits; with this, raised settings reach the standbys before the primary and lowered ones after it.
 
 use holdfast_kube_api::cluster::ClusterSpec;
+use holdfast_kube_api::status_port::Role;
 use holdfast_pgtypes::ControlFile;
 
-/// Settings that are higher in the control file than in the Cluster, to be given on the command line.
-pub fn settings(spec: &ClusterSpec, control: &ControlFile) -> Vec<(&'static str, String)> {
-    // PostgreSQL's defaults, or ours.
-    [
-        ("max_connections", control.max_connections, 100),
-        ("max_worker_processes", control.max_worker_processes, 32),
-        ("max_wal_senders", control.max_wal_senders, 32),
-        ("max_prepared_transactions", control.max_prepared_transactions, 0),
-        ("max_locks_per_transaction", control.max_locks_per_transaction, 64),
-    ]
-    .into_iter()
-    .filter(|(name, needed, default)| {
-        let written = spec.postgresql.parameters.get(*name).and_then(|value| value.trim().parse().ok());
-        written.unwrap_or(*default) < *needed
+/// Those settings, with PostgreSQL's defaults or ours.
+const BOUND: [(&str, u32); 5] = [
+    ("max_connections", 100),
+    ("max_worker_processes", 32),
+    ("max_wal_senders", 32),
+    ("max_prepared_transactions", 0),
+    ("max_locks_per_transaction", 64),
+];
+
+/// How much a standby needs of each of them, in that order: what its primary had, as far as it has replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needed([u32; BOUND.len()]);
+
+impl From<&ControlFile> for Needed {
+    fn from(control: &ControlFile) -> Self {
+        Self([
+            control.max_connections,
+            control.max_worker_processes,
+            control.max_wal_senders,
+            control.max_prepared_transactions,
+            control.max_locks_per_transaction,
+        ])
+    }
+}
+
+/// One of them in a running server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// Its name.
+    pub name: String,
+    /// As the server has it.
+    pub running: u32,
+    /// As the server's files have it now, `postgresql.auto.conf` included; absent where that is no number.
+    pub written: Option<u32>,
+}
+
+/// Their names, for a question to the server.
+pub fn names() -> Vec<&'static str> {
+    BOUND.map(|(name, _)| name).to_vec()
+}
+
+/// Settings that a standby needs more of than the Cluster says, to be given on its command line.
+pub fn settings(spec: &ClusterSpec, needed: impl Into<Needed>) -> Vec<(&'static str, String)> {
+    BOUND
+        .into_iter()
+        .zip(needed.into().0)
+        .filter(|((name, default), needed)| {
+            let written = spec.postgresql.parameters.get(*name).and_then(|value| value.trim().parse().ok());
+            written.unwrap_or(*default) < *needed
+        })
+        .map(|((name, _), needed)| (name, needed.to_string()))
+        .collect()
+}
+
+/// Whether a restart would change one of them. A standby of which it is not known what it needs is left as it is.
+pub fn waits(role: Role, spec: &ClusterSpec, needed: Option<Needed>, bounds: &[Bound]) -> bool {
+    let given = match (role, needed) {
+        (Role::Primary, _) => Vec::new(),
+        (Role::Replica, Some(needed)) => settings(spec, needed),
+        (Role::Replica, None) => return false,
+    };
+    bounds.iter().any(|bound| {
+        let given = given.iter().find(|(name, _)| *name == bound.name).and_then(|(_, value)| value.parse().ok());
+        given.or(bound.written).is_some_and(|next| next != bound.running)
     })
-    .map(|(name, needed, _)| (name, needed.to_string()))
-    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(connections: u32) -> ClusterSpec {
+        let mut spec = ClusterSpec::default();
+        spec.postgresql.parameters.insert("max_connections".to_owned(), connections.to_string());
+        spec
+    }
+
+    fn needed(connections: u32) -> Needed {
+        Needed([connections, 32, 32, 0, 64])
+    }
+
+    #[test]
+    fn raised_settings_wait_at_once_and_lowered_ones_for_the_primary() {
+        use Role::{Primary, Replica};
+        for (name, role, written, in_control, running, expected) in [
+            ("nothing has changed", Replica, 100, 100, 100, false),
+            ("a standby is raised before its primary", Replica, 157, 100, 100, true),
+            ("it has been restarted", Replica, 157, 100, 157, false),
+            ("the primary is raised", Primary, 157, 100, 100, true),
+            ("a standby keeps what its primary still has", Replica, 120, 157, 157, false),
+            ("the primary is lowered", Primary, 120, 157, 157, true),
+            ("the primary's lower value is replayed", Replica, 120, 120, 157, true),
+            ("the standby has it too", Replica, 120, 120, 120, false),
+            ("lowered twice before the primary was restarted", Replica, 110, 157, 157, false),
+            ("raised over what it was started with", Replica, 200, 157, 157, true),
+            ("promoted with what it was given as a standby", Primary, 120, 157, 157, true),
+            ("a standby that was given less than it needs", Replica, 120, 157, 120, true),
+        ] {
+            let bounds = [
+                Bound { name: "max_connections".to_owned(), running, written: Some(written) },
+                Bound { name: "max_wal_senders".to_owned(), running: 32, written: Some(32) },
+            ];
+            assert_eq!(waits(role, &spec(written), Some(needed(in_control)), &bounds), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn one_is_raised_and_another_lowered_at_once() {
+        let mut spec = spec(200);
+        spec.postgresql.parameters.insert("max_worker_processes".to_owned(), "8".to_owned());
+        let bounds = |connections, workers| {
+            [
+                Bound { name: "max_connections".to_owned(), running: connections, written: Some(200) },
+                Bound { name: "max_worker_processes".to_owned(), running: workers, written: Some(8) },
+            ]
+        };
+        let before = needed(100);
+        assert!(waits(Role::Replica, &spec, Some(before), &bounds(100, 32)), "the raise");
+        assert_eq!(settings(&spec, before), [("max_worker_processes", "32".to_owned())]);
+        assert!(!waits(Role::Replica, &spec, Some(before), &bounds(200, 32)), "the primary's turn");
+        let after = Needed([200, 8, 32, 0, 64]);
+        assert!(waits(Role::Replica, &spec, Some(after), &bounds(200, 32)), "what was lowered");
+        assert!(!waits(Role::Replica, &spec, Some(after), &bounds(200, 8)));
+    }
+
+    #[test]
+    fn what_users_wrote_with_alter_system_counts_and_never_restarts_for_ever() {
+        let bound = |running, written| Bound { name: "max_connections".to_owned(), running, written };
+        let waits = |role, needed, bound| waits(role, &spec(100), needed, &[bound]);
+        assert!(waits(Role::Primary, None, bound(100, Some(300))));
+        assert!(!waits(Role::Primary, None, bound(300, Some(300))), "the server would not have the Cluster's 100");
+        assert!(!waits(Role::Primary, None, bound(300, None)), "no number");
+        assert!(!waits(Role::Replica, None, bound(300, Some(100))), "it is not known what it needs");
+        assert!(waits(Role::Replica, Some(needed(100)), bound(100, Some(300))));
+        // What it needs is more than the Cluster says and less than the users wrote: it is started with the former.
+        assert!(!waits(Role::Replica, Some(needed(200)), bound(200, Some(300))));
+    }
+
+    #[test]
+    fn a_standby_is_given_what_it_needs_more_of() {
+        let all = settings(&ClusterSpec::default(), Needed([101, 33, 34, 1, 65]));
+        let expected = [
+            ("max_connections", "101"),
+            ("max_worker_processes", "33"),
+            ("max_wal_senders", "34"),
+            ("max_prepared_transactions", "1"),
+            ("max_locks_per_transaction", "65"),
+        ];
+        assert_eq!(all, expected.map(|(name, value)| (name, value.to_owned())));
+        assert_eq!(settings(&ClusterSpec::default(), needed(100)), []);
+        assert_eq!(settings(&spec(150), needed(150)), []);
+    }
 }

@@ -3,7 +3,7 @@
 //! - [`postgresql`]: `postgresql.conf`, the same on primary and standbys, so that a promotion changes none of it
 //! - [`access`]: `pg_hba.conf` and `pg_ident.conf`
 //! - [`auto_conf`]: what may stay in `postgresql.auto.conf`
-//! - [`floor`]: what a server in recovery needs at least
+//! - [`floor`]: what a server in recovery needs at least, and what waits for a restart because of it
 //! - [`wire`]: how instances speak PostgreSQL to each other
 //! - [`archive_toml`]: Holdfast's own configuration
 

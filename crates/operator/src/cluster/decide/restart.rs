@@ -3,6 +3,11 @@
 //! Nothing is begun unless every instance is ready and nothing else is in motion. A changed setting that PostgreSQL takes
 //! only at a start is a restart in its pod, on the primary too: some seconds without writes, and no change of roles. A
 //! changed pod template replaces the pod; the primary hands over before its turn, where there is an instance to hand over to.
+//!
+//! Of some settings a standby must never have less than its primary (PostgreSQL's manual, "Hot Standby: Administrator's
+//! Overview"). A raised one goes by the common order. A lowered one must reach the primary first: a standby does not say that
+//! it waits until it has replayed the primary's lower value. What remains to be seen to here is that the primary does not
+//! hear of a raise before its standbys do.
 
 use super::{Action, Phase, Plan, Reason, pod_template, pods, roles};
 use holdfast_kube_api::names;
@@ -26,6 +31,14 @@ pub(super) fn decide(plan: &mut Plan<'_>) {
     }
     let waits = |name: &String| plan.observed.answer(name).is_some_and(|answer| answer.pending_restart);
     if let Some(name) = order.iter().find(|name| waits(name)).cloned() {
+        if name == primary && !all_have_read(plan, &primary) {
+            plan.say(
+                Phase::Restarting,
+                format!("{name} restarts for changed settings once its standbys have read them"),
+            );
+            plan.busy = true;
+            return;
+        }
         if all_ready(plan, Some(&name)) {
             plan.note(Reason::Restarting, format!("restarting PostgreSQL of {name} for changed settings"));
             plan.actions.push(Action::Restart { instance: name.clone() });
@@ -55,6 +68,12 @@ pub(super) fn drifted(plan: &Plan<'_>, name: &str) -> bool {
     let wal_volume = pods::has_wal_volume(plan, name);
     let made_from = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(names::TEMPLATE_HASH));
     made_from.is_some_and(|made_from| *made_from != pod_template::template_hash(plan, name, wal_volume))
+}
+
+/// Whether every standby has read the settings that the primary waits with: only then it has said whether it waits too.
+fn all_have_read(plan: &Plan<'_>, primary: &str) -> bool {
+    let read = |name: &str| plan.observed.answer(name).and_then(|answer| answer.applied_generation);
+    plan.status.instance_names.iter().all(|name| read(name) >= read(primary))
 }
 
 /// Whether all instances are ready; one may be excused, since replacing it may be what makes it ready.

@@ -16,6 +16,7 @@
 use super::{Action, Phase, Plan, Reason};
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::{InstancePhase, InstanceStatus, Role};
+use holdfast_pgtypes::Lsn;
 use k8s_openapi::api::core::v1::{ContainerState, Pod};
 use std::time::Duration;
 
@@ -287,7 +288,7 @@ fn candidates(plan: &Plan<'_>, target: &str) -> Vec<String> {
         .filter_map(|name| Some((name, plan.observed.answer(name).filter(|answer| fits(answer))?)))
         .map(|(name, answer)| {
             let serial = names::serial(&plan.desired.name, name).unwrap_or(i32::MAX);
-            let lsn = answer.lsn.as_deref().and_then(parse_lsn).unwrap_or_default();
+            let lsn: Lsn = answer.lsn.as_deref().and_then(|lsn| lsn.parse().ok()).unwrap_or_default();
             ((answer.timeline_id, lsn, std::cmp::Reverse(serial)), name.clone())
         })
         .collect();
@@ -387,10 +388,4 @@ pub(super) fn parts(error: &str) -> (String, String) {
         "see the log of the pod".clone_into(&mut hint);
     }
     (what.join(", "), hint)
-}
-
-/// An LSN as PostgreSQL writes it, to compare.
-pub(super) fn parse_lsn(text: &str) -> Option<u64> {
-    let (high, low) = text.split_once('/')?;
-    Some((u64::from(u32::from_str_radix(high, 16).ok()?) << 32) | u64::from(u32::from_str_radix(low, 16).ok()?))
 }

@@ -161,6 +161,34 @@ fn settings_that_need_a_restart_reach_standbys_first() {
     assert_eq!(words(&decide(&desired, &observed, now())), Vec::<String>::new(), "one at a time");
 }
 
+/// A raised `max_connections` on the primary alone would stop the replay of standbys.
+#[test]
+fn a_primary_is_not_restarted_before_its_standbys_have_read_the_settings() {
+    let desired = desired();
+    let mut observed = healthy(&desired);
+    let answer = |observed: &mut Observed, name: &str, generation, pending| {
+        let answer = observed.answers.get_mut(name).unwrap().as_mut().unwrap();
+        (answer.applied_generation, answer.pending_restart) = (generation, pending);
+    };
+    answer(&mut observed, "c-1", Some(2), true);
+    for (c_2, c_3, expected) in [
+        ((Some(1), false), (Some(1), false), vec![]),
+        ((Some(2), true), (Some(1), false), vec!["restart c-2"]),
+        ((Some(2), false), (Some(1), false), vec![]),
+        ((Some(2), false), (None, false), vec![]),
+        ((Some(2), false), (Some(2), true), vec!["restart c-3"]),
+        // Lowered: the standbys wait for the primary and do not say that they need a restart.
+        ((Some(2), false), (Some(2), false), vec!["restart c-1"]),
+        ((Some(3), false), (Some(2), false), vec!["restart c-1"]),
+    ] {
+        answer(&mut observed, "c-2", c_2.0, c_2.1);
+        answer(&mut observed, "c-3", c_3.0, c_3.1);
+        let decision = decide(&desired, &observed, now());
+        assert_eq!(words(&decision), expected, "{c_2:?} {c_3:?}");
+        assert_eq!(decision.next, SOON, "{c_2:?} {c_3:?}");
+    }
+}
+
 #[test]
 fn a_changed_template_replaces_pods_standbys_first_then_hands_over() {
     let mut desired = desired();
