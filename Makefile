@@ -51,7 +51,7 @@ kube-up: ## Start a real Kubernetes with two nodes and the operator on this mach
 	@cargo build --locked -p holdfast-cli -p holdfast-testkit --bins
 	@$${CARGO_TARGET_DIR:-target}/debug/holdfast-kube up
 	@$${CARGO_TARGET_DIR:-target}/debug/holdfast-kube kubectl apply --server-side --force-conflicts -f deploy/crds -f deploy/operator.yaml
-	@echo 'next: eval "$$($${CARGO_TARGET_DIR:-target}/debug/holdfast-kube env)" && kubectl apply -f deploy/examples/   (see docs/kubernetes.md)'
+	@echo "next: eval \"\$$($${CARGO_TARGET_DIR:-target}/debug/holdfast-kube env)\" && kubectl apply -f deploy/examples/   (see docs/kubernetes.md)"
 
 .PHONY: kube-down
 kube-down: ## Stop it and put the machine back as it was
