@@ -11,11 +11,16 @@ const LIMIT: Duration = Duration::from_mins(3);
 
 const SNAPSHOTS: &str = "    volumeSnapshot:\n      className: holdfast-test\n";
 
-/// Under writes, with a WAL volume of its own: hot snapshots are enough to come back to a moment after them.
+/// Encrypts an archive, below `barmanObjectStore`.
+const ENCRYPTION: &str = "      encryption:\n        passphrase:\n          name: archive-key\n          key: passphrase\n";
+
+/// Under writes, with a WAL volume of its own and an encrypted archive: the name of the `Backup` is enough to come back to a
+/// moment after its hot snapshots.
 #[test]
 fn hot_snapshots_and_the_archive_give_any_later_moment() {
     let stage = Stage::new("hot");
-    let more = format!("{SNAPSHOTS}  walStorage:\n    size: 1Gi\n");
+    stage.apply("apiVersion: v1\nkind: Secret\nmetadata:\n  name: archive-key\nstringData:\n  passphrase: correct horse battery staple\n");
+    let more = format!("{ENCRYPTION}{SNAPSHOTS}  walStorage:\n    size: 1Gi\n");
     stage.apply(&stage.archived_cluster("main", 2, &more));
     stage.wait_ready("main", 2, LIMIT);
     let writer = stage.write_rows("main");
@@ -30,26 +35,39 @@ fn hot_snapshots_and_the_archive_give_any_later_moment() {
     let primary = stage.primary("main");
     stage.psql(&primary, "SELECT pg_switch_wal()");
 
-    let name = |kind: &str| {
-        elements.iter().find(|element| element["type"] == kind).unwrap()["name"].as_str().unwrap().to_owned()
-    };
-    stage.apply(&stage.archived_cluster(
-        "copy",
-        1,
-        &format!(
-            "  walStorage:\n    size: 1Gi\n  bootstrap:\n    recovery:\n      database: app\n      owner: app\n      source: main\n      recoveryTarget:\n        targetTime: \
-             \"{moment}\"\n      volumeSnapshots:\n        storage:\n          name: {}\n          kind: VolumeSnapshot\n          apiGroup: \
-             snapshot.storage.k8s.io\n        walStorage:\n          name: {}\n          kind: VolumeSnapshot\n          apiGroup: \
-             snapshot.storage.k8s.io\n  externalClusters:\n  - name: main\n    barmanObjectStore:\n{}",
-            name("PG_DATA"),
-            name("PG_WAL"),
-            stage.object_store(6)
-        ),
-    ));
+    let recovery = format!(
+        "  bootstrap:\n    recovery:\n      database: app\n      owner: app\n      backup:\n        name: snapshot\n      recoveryTarget:\n        \
+         targetTime: \"{moment}\"\n"
+    );
+    // The volumes have to be those of the backup: nothing is made before that is so.
+    stage.apply(&stage.archived_cluster("copy", 1, &recovery));
+    let what = stage.wait("clusters.holdfast.dev", "copy", "what it waits for", LIMIT, |object| {
+        object["status"]["blockedBy"]["what"].as_str().map(str::to_owned)
+    });
+    assert!(what.ends_with("and spec.walStorage is not written"), "{what}");
+    assert!(stage.find("pvc", "copy-1").is_none(), "no volume is made");
+    stage.apply(&stage.archived_cluster("copy", 1, &format!("  walStorage:\n    size: 1Gi\n{recovery}")));
     stage.wait_ready("copy", 1, LIMIT);
     let found = stage.numbers("copy");
     written.assert_kept(&found);
     assert!(!found.contains(&1_000_000_000), "what came after the moment is not there");
+
+    // The only backup is these snapshots, so what can be recovered begins with them, and ends when they are gone.
+    let recoverable = |what: &str, wanted: bool| {
+        stage.wait("clusters.holdfast.dev", "main", what, LIMIT, |object| {
+            let found = &object["status"]["recoverability"];
+            let begins = found["from"].is_string() && found["lastBackup"]["id"] == backup["status"]["backupId"];
+            (found["checkedAt"].is_string() && begins == wanted).then_some(())
+        });
+    };
+    recoverable("the snapshots as what recovery begins with", true);
+    stage.kubectl(&["delete", "volumesnapshots.snapshot.storage.k8s.io", "--all"]);
+    recoverable("nothing to begin a recovery with", false);
+    stage.apply(&stage.archived_cluster("late", 1, &format!("  walStorage:\n    size: 1Gi\n{recovery}")));
+    let what = stage.wait("clusters.holdfast.dev", "late", "what it waits for", LIMIT, |object| {
+        object["status"]["blockedBy"]["what"].as_str().map(str::to_owned)
+    });
+    assert!(what.ends_with("is gone, and with it the backup"), "{what}");
 }
 
 /// A cold snapshot stops one standby for its time only, and is recovered from with the WAL after it.

@@ -115,7 +115,8 @@ pub async fn text(manager: &Manager) -> String {
     if let Some(found) = &status.recoverability {
         let moments = [
             ("holdfast_recoverable_from_timestamp_seconds", found.from),
-            ("holdfast_recoverable_to_timestamp_seconds", found.to),
+            // With a target or without one.
+            ("holdfast_recoverable_to_timestamp_seconds", found.latest.max(found.to)),
             ("holdfast_last_backup_timestamp_seconds", found.last_backup.as_ref().map(|backup| backup.completed_at)),
         ];
         for (name, moment) in moments {

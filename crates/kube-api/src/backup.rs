@@ -43,6 +43,20 @@ pub struct BackupSpec {
     pub online: Option<bool>,
 }
 
+impl Backup {
+    /// Whether it consists of volume snapshots.
+    pub fn is_of_snapshots(&self) -> bool {
+        let stored = self.status.as_ref().and_then(|status| status.method);
+        stored.or(self.spec.method) == Some(BackupMethod::VolumeSnapshot)
+    }
+
+    /// The name of the `VolumeSnapshot` of one kind of volume, `PG_DATA` or `PG_WAL`.
+    pub fn snapshot_of(&self, kind: &str) -> Option<&str> {
+        let elements = &self.status.as_ref()?.snapshot_backup_status.as_ref()?.elements;
+        elements.iter().find(|element| element.kind == kind).map(|element| element.name.as_str())
+    }
+}
+
 /// A cluster in the same namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClusterReference {

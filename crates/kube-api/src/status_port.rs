@@ -75,12 +75,32 @@ pub struct InstanceStatus {
     pub timeline_history: Option<String>,
     /// The archiver; on a standby what it waits for.
     pub archive: Option<ArchiveStatus>,
-    /// What could be restored; looked up by the primary from time to time.
+    /// What could be restored from the archive alone; looked up by the primary from time to time.
     pub recoverability: Option<Recoverability>,
+    /// What could be restored beginning with volume snapshots, as long as these still exist: the archive has their
+    /// records, and only the operator sees them.
+    #[serde(default)]
+    pub snapshot_starts: Vec<SnapshotStart>,
     /// The backup that is running, or the last one.
     pub backup: Option<BackupRun>,
     /// The snapshot that is being taken, or the last one.
     pub snapshot: Option<SnapshotRun>,
+}
+
+/// A set of volume snapshots that a recovery can begin with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotStart {
+    /// Id of its record in the archive, which the snapshots carry as an annotation.
+    pub id: String,
+    /// The volumes it consists of, `PG_DATA` and `PG_WAL`.
+    pub volumes: Vec<String>,
+    /// The oldest moment that can be restored with it.
+    pub from: DateTime<Utc>,
+    /// The newest moment that can be given as a target; absent when nothing was committed since.
+    pub to: Option<DateTime<Utc>>,
+    /// The moment whose state a recovery to the end of the archive brings, where the WAL behind it reaches that.
+    pub latest: Option<DateTime<Utc>>,
 }
 
 /// What an instance is doing.

@@ -4,6 +4,7 @@
 //! - [`status`]: the archiver, from `pg_stat_archiver` and `archive_status`
 //! - [`watch_recoverability`]: what could be restored, looked up by the primary from time to time
 
+mod archived;
 pub mod command;
 mod recoverability;
 mod waiting;

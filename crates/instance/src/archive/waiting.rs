@@ -49,7 +49,7 @@ pub async fn status(manager: &Manager) -> ArchiveStatus {
     status
 }
 
-fn time(seconds: f64) -> Option<DateTime<Utc>> {
+pub(super) fn time(seconds: f64) -> Option<DateTime<Utc>> {
     let since = std::time::Duration::try_from_secs_f64(seconds).ok()?;
     UNIX_EPOCH.checked_add(since).map(DateTime::from)
 }

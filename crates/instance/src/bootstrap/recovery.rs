@@ -18,8 +18,11 @@ use crate::postgres::Sql;
 use crate::settings::floor;
 use crate::verb::{Verb, VerbProgress};
 use crate::volume::{self, Filling, Progress, empty, write_if_changed};
+use chrono::SecondsFormat;
+use holdfast_kube_api::backup::BackupPhase;
 use holdfast_kube_api::cluster::{BarmanObjectStore, BootstrapProgress, Recovery, RecoveryTarget};
-use holdfast_kube_api::{Backup, Cluster};
+use holdfast_kube_api::validate::moment;
+use holdfast_kube_api::{Backup, Cluster, names};
 use holdfast_pgtypes::SegmentName;
 use serde_json::Value;
 use std::fs;
@@ -36,7 +39,7 @@ pub struct Source {
     pub store: BarmanObjectStore,
     /// Name of the archive there, unless the store names another.
     pub name: String,
-    /// The backup to begin with, where a `Backup` names it.
+    /// The backup to begin with, or the record of its volume snapshots, where a `Backup` names it.
     pub backup_id: Option<String>,
 }
 
@@ -49,12 +52,17 @@ pub fn of(cluster: &Cluster) -> Result<Recovery> {
     recovery.ok_or_else(|| Error::stuck("the Cluster has no bootstrap.recovery"))
 }
 
-/// The archive that is read; `None` for snapshots that need none. `backup` is the `Backup` that the Cluster refers to.
+/// The archive that is read; `None` for snapshots that need none. `backup` is the `Backup` that the Cluster refers to: it
+/// says which backup to begin with, and where its archive is unless `source` does.
 ///
 /// # Errors
-/// When what is referred to does not say where the archive is.
+/// When what is referred to does not say where the archive is, is not complete, or contradicts the target.
 pub fn source(cluster: &Cluster, backup: Option<&Backup>) -> Result<Option<Source>> {
     let recovery = of(cluster)?;
+    let backup_id = match backup {
+        Some(backup) => completed(backup, &recovery)?,
+        None => None,
+    };
     if let Some(name) = &recovery.source {
         let external = cluster.spec.external_clusters.iter().find(|external| external.name == *name);
         let store = external.and_then(|external| external.barman_object_store.clone()).ok_or_else(|| {
@@ -62,28 +70,71 @@ pub fn source(cluster: &Cluster, backup: Option<&Backup>) -> Result<Option<Sourc
                 .doing("looking for the archive to recover from")
                 .hint("bootstrap.recovery.source names an entry of externalClusters")
         })?;
-        return Ok(Some(Source { store, name: name.clone(), backup_id: None }));
+        return Ok(Some(Source { store, name: name.clone(), backup_id }));
     }
     let Some(backup) = backup else { return Ok(None) };
     let name = backup.metadata.name.as_deref().unwrap_or_default();
-    let status = backup.status.clone().unwrap_or_default();
-    let mut store = status.barman_object_store.ok_or_else(|| {
-        Error::retry(format!("Backup {name} does not say where its archive is"))
-            .doing("looking for the archive to recover from")
-            .hint("wait until the Backup is completed, or name the archive by bootstrap.recovery.source")
-    })?;
+    let Some(mut store) = backup.status.as_ref().and_then(|status| status.barman_object_store.clone()) else {
+        // Snapshots of a cluster without an archive may be all that there is.
+        return if backup.is_of_snapshots() {
+            Ok(None)
+        } else {
+            Err(Error::stuck(format!("Backup {name} does not say where its archive is"))
+                .doing("looking for the archive to recover from")
+                .hint("name the archive by bootstrap.recovery.source"))
+        };
+    };
     if let Some(authority) = recovery.backup.and_then(|backup| backup.endpoint_ca) {
         store.endpoint_ca = Some(authority);
     }
-    Ok(Some(Source { store, name: backup.spec.cluster.name.clone(), backup_id: status.backup_id }))
+    Ok(Some(Source { store, name: backup.spec.cluster.name.clone(), backup_id }))
+}
+
+/// The id of a backup that a recovery may begin with. Pure.
+fn completed(backup: &Backup, recovery: &Recovery) -> Result<Option<String>> {
+    let doing = "looking for the backup to recover from";
+    let name = backup.metadata.name.as_deref().unwrap_or_default();
+    let status = backup.status.as_ref();
+    match status.and_then(|status| status.phase).unwrap_or_default() {
+        BackupPhase::Completed => {}
+        BackupPhase::Failed => {
+            return Err(Error::stuck(format!("Backup {name} has failed"))
+                .doing(doing)
+                .hint("name one that is completed"));
+        }
+        _ => {
+            return Err(Error::retry(format!("Backup {name} is not completed yet"))
+                .doing(doing)
+                .hint("it goes on by itself when the Backup is completed"));
+        }
+    }
+    let id = status.and_then(|status| status.backup_id.clone());
+    let wished = recovery.recovery_target.as_ref().and_then(|target| target.backup_id.as_ref());
+    if let (Some(id), Some(wished)) = (&id, wished)
+        && id != wished
+    {
+        return Err(Error::stuck(format!(
+            "Backup {name} is {id} in the archive, and recoveryTarget.backupID is {wished}"
+        ))
+        .doing(doing)
+        .hint("leave out bootstrap.recovery.backup or recoveryTarget.backupID"));
+    }
+    Ok(id)
 }
 
 /// Recovers; `found` is how far an earlier try was.
 ///
 /// # Errors
 /// When any step fails; what is there then is found by the next try.
-pub async fn run(work: &Work<'_>, method: Method, found: Option<Progress>, source: Option<&Source>) -> Result<()> {
+pub async fn run(
+    work: &Work<'_>,
+    method: Method,
+    found: Option<Progress>,
+    source: Option<&Source>,
+    backup: Option<&Backup>,
+) -> Result<()> {
     let recovery = of(&work.cluster)?;
+    let snapshot = snapshot_name(&recovery, backup);
     let (filling, name) = match method {
         Method::Snapshot => (Filling::Snapshot, "volume snapshot"),
         Method::Initdb | Method::Recovery => (Filling::Recovery, "recovery"),
@@ -94,7 +145,7 @@ pub async fn run(work: &Work<'_>, method: Method, found: Option<Progress>, sourc
             .await
             .map_err(|error| error.doing("checking that the archive is empty, before the recovery"))?;
         match method {
-            Method::Snapshot => prepare_snapshot(work, &recovery, source).await?,
+            Method::Snapshot => prepare_snapshot(work, &recovery, source, &snapshot).await?,
             Method::Initdb | Method::Recovery => {
                 let source =
                     source.ok_or_else(|| Error::stuck("bootstrap.recovery names neither a source nor a backup"))?;
@@ -115,7 +166,15 @@ pub async fn run(work: &Work<'_>, method: Method, found: Option<Progress>, sourc
     work.claim_archive().await.map_err(|error| error.doing("claiming the archive, before the first start"))?;
     archive_history(work)?;
     drop(fs::remove_file(work.places.source_config()));
+    // From here on the volume is not what was snapshotted.
+    drop(fs::remove_file(work.places.data_mount.join(crate::snapshot::MARK)));
     work.record_complete(filling)
+}
+
+/// What the data volume was made from, by the name that people know. Pure.
+fn snapshot_name(recovery: &Recovery, backup: Option<&Backup>) -> String {
+    let written = recovery.volume_snapshots.as_ref().map(|snapshots| snapshots.storage.name.clone());
+    written.or_else(|| backup?.snapshot_of(names::PG_DATA).map(str::to_owned)).unwrap_or_default()
 }
 
 async fn restore(work: &Work<'_>, recovery: &Recovery, source: &Source, found: Option<Progress>) -> Result<()> {
@@ -151,36 +210,72 @@ async fn restore(work: &Work<'_>, recovery: &Recovery, source: &Source, found: O
 }
 
 /// Makes a data directory that came with its volume ready for recovery.
-async fn prepare_snapshot(work: &Work<'_>, recovery: &Recovery, source: Option<&Source>) -> Result<()> {
-    let snapshot = recovery.volume_snapshots.as_ref().map(|snapshots| snapshots.storage.name.clone());
-    let snapshot = snapshot.unwrap_or_default();
+async fn prepare_snapshot(work: &Work<'_>, recovery: &Recovery, source: Option<&Source>, name: &str) -> Result<()> {
+    if volume::control(&work.places.pgdata)?.is_none() && volume::look(work.places)?.record.is_none() {
+        return Err(Error::stuck(format!("the volume that was made from {name} holds no data directory"))
+            .doing("preparing the data directory that came with its volume")
+            .hint("the snapshot of the data volume has to be bootstrap.recovery.volumeSnapshots.storage"));
+    }
+    let target = recovery.recovery_target.clone().unwrap_or_default();
     let Some(source) = source else {
-        return without_archive(work, &snapshot);
+        return without_archive(work, name, &target);
     };
     let config = work.places.source_config();
-    let listed = Verb::new(&work.places.program, &config, ["snapshot", "list"]).run(work.stop, |_| {}).await?;
-    // The volume itself says which snapshot it was made from; its name may be another by now.
-    let mark = crate::snapshot::read_mark(&work.places.data_mount);
-    let marked = mark.and_then(|mark| snapshot_id(&listed, &mark.uid));
-    let id = marked.or_else(|| snapshot_id(&listed, &snapshot)).or_else(|| source.backup_id.clone()).ok_or_else(|| {
-        Error::stuck(format!("the archive has no record of the volume snapshot {snapshot}"))
-            .doing("looking for where recovery begins")
-            .hint("only snapshots of a completed Backup have one; bootstrap.recovery.source must name its cluster's archive")
-    })?;
+    let id = match &source.backup_id {
+        Some(id) => id.clone(),
+        None => recorded(work, &config, name).await?,
+    };
+    if let Some(wished) = target.backup_id.as_ref().filter(|wished| **wished != id) {
+        return Err(Error::stuck(format!(
+            "the volumes were made from the snapshots {id}, and recoveryTarget.backupID is {wished}"
+        ))
+        .doing("preparing the data directory that came with its volume")
+        .hint("leave recoveryTarget.backupID out: the snapshots are the backup"));
+    }
     let pgdata = work.places.pgdata.display().to_string();
     let mut words: Vec<String> = ["restore", "--snapshot", &id, "--pgdata", &pgdata].map(str::to_owned).to_vec();
-    words.extend(target_words(&recovery.recovery_target.clone().unwrap_or_default(), None));
+    words.extend(target_words(&RecoveryTarget { backup_id: None, ..target }, None));
+    let plan = [words.clone(), vec!["--plan".to_owned()]].concat();
+    let plan = Verb::new(&work.places.program, &config, plan)
+        .run(work.stop, |_| {})
+        .await
+        .map_err(|error| error.doing("planning the recovery"))?;
+    tracing::info!(plan = %plan["recovery"], "the recovery target can be reached");
+    // The volume is this cluster's from here on: a kill in the middle leaves no control file to know it by.
+    work.record(Filling::Snapshot, Progress::Begun)?;
     Verb::new(&work.places.program, &config, words).run(work.stop, |_| {}).await?;
     Ok(())
 }
 
+/// The id of the record that the volume's own mark, or else the name of its snapshot, leads to.
+async fn recorded(work: &Work<'_>, config: &Path, name: &str) -> Result<String> {
+    let listed = Verb::new(&work.places.program, config, ["snapshot", "list"]).run(work.stop, |_| {}).await?;
+    // The volume itself says which snapshot it was made from; its name may be another by now.
+    let mark = crate::snapshot::read_mark(&work.places.data_mount);
+    let marked = mark.and_then(|mark| snapshot_id(&listed, &mark.uid));
+    marked.or_else(|| snapshot_id(&listed, name)).ok_or_else(|| {
+        Error::stuck(format!("the archive has no record of the volume snapshot {name}"))
+            .doing("looking for where recovery begins")
+            .hint("only snapshots of a completed Backup have one; bootstrap.recovery.source must name its cluster's archive")
+    })
+}
+
 /// A server that was shut down in order needs nothing but its own files.
-fn without_archive(work: &Work<'_>, snapshot: &str) -> Result<()> {
+fn without_archive(work: &Work<'_>, snapshot: &str, target: &RecoveryTarget) -> Result<()> {
     use holdfast_pgtypes::control::DbState;
+    let needs_wal = target.target_time.is_some()
+        || target.target_lsn.is_some()
+        || target.target_xid.is_some()
+        || target.target_name.is_some();
     let control = volume::control(&work.places.pgdata)?;
     let clean = control.is_some_and(|control| matches!(control.state, DbState::ShutDown | DbState::ShutDownInRecovery));
-    if !clean {
-        return Err(Error::stuck(format!("the volume snapshot {snapshot} was taken while the server ran"))
+    let why = match (clean, needs_wal) {
+        (false, _) => Some(format!("the volume snapshot {snapshot} was taken while the server ran")),
+        (true, true) => Some(format!("the recovery target is behind the volume snapshot {snapshot}")),
+        (true, false) => None,
+    };
+    if let Some(why) = why {
+        return Err(Error::stuck(why)
             .doing("recovering without an archive")
             .hint("name the archive that has its WAL by bootstrap.recovery.source"));
     }
@@ -239,7 +334,7 @@ fn target_words(target: &RecoveryTarget, backup: Option<&str>) -> Vec<String> {
     flag("--target-lsn", target.target_lsn.clone());
     flag("--target-xid", target.target_xid.clone());
     flag("--target-name", target.target_name.clone());
-    flag("--target-timeline", target.target_tli.clone());
+    flag("--target-timeline", target.target_tli.as_deref().map(decimal));
     flag("--backup", target.backup_id.clone().or_else(|| backup.map(str::to_owned)));
     let moment = target.target_time.is_some() || target.target_lsn.is_some() || target.target_xid.is_some();
     if target.target_immediate == Some(true) {
@@ -254,12 +349,15 @@ fn target_words(target: &RecoveryTarget, backup: Option<&str>) -> Vec<String> {
     words
 }
 
-/// A moment without a zone is in UTC, as CloudNativePG has it.
+/// A moment is read as the manifest's validation reads it, and said in UTC. One that was never validated is passed on.
 fn with_zone(text: &str) -> String {
-    let text = text.trim();
-    let clock = text.get(10..).unwrap_or_default();
-    let zoned = clock.contains(['+', '-']) || clock.ends_with(['Z', 'z', 'C', 'c']);
-    if zoned { text.to_owned() } else { format!("{text}+00") }
+    moment(text).map_or_else(|| text.to_owned(), |time| time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+}
+
+/// Timelines are numbers here; PostgreSQL's own setting takes hexadecimal ones as well.
+fn decimal(timeline: &str) -> String {
+    let number = timeline.strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    number.map_or_else(|| timeline.to_owned(), |number| number.to_string())
 }
 
 /// `pg_wal` goes to its own volume, where there is one.

@@ -167,7 +167,8 @@ impl Manager {
                     let path = self.places.source_config();
                     self.write_holdfast_config(&source.store, &source.name, None, &path).await?;
                 }
-                recovery::run(&self.work(cluster), method, found, source.as_ref()).await
+                let backup = backup.as_ref();
+                recovery::run(&self.work(cluster), method, found, source.as_ref(), backup).await
             }
         };
         self.server_ended().await;
@@ -177,8 +178,12 @@ impl Manager {
     }
 
     /// The `Backup` that a recovery refers to.
-    async fn recovery_backup(&self, cluster: &Cluster) -> Result<Option<Backup>> {
-        let Some(named) = recovery::of(cluster)?.backup else { return Ok(None) };
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) async fn recovery_backup(&self, cluster: &Cluster) -> Result<Option<Backup>> {
+        let recovery = cluster.spec.bootstrap.as_ref().and_then(|bootstrap| bootstrap.recovery.as_ref());
+        let Some(named) = recovery.and_then(|recovery| recovery.backup.as_ref()) else { return Ok(None) };
         let getting = tokio::time::timeout(GIVE_BACK_WITHIN, self.backup_api.get(&named.name));
         let found = getting.await.map_err(|_| Error::retry("the API server does not answer"))?;
         found.map(Some).map_err(|error| {

@@ -6,8 +6,8 @@ use crate::plan::{self, ClusterView, Method, Observed, Position, PrimaryView, Se
 use crate::postgres::{self, Sql};
 use crate::settings::floor::{self, Needed};
 use crate::volume;
-use holdfast_kube_api::Cluster;
 use holdfast_kube_api::status_port::{InstanceStatus, Role};
+use holdfast_kube_api::{Backup, Cluster};
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
 use std::time::Duration;
 
@@ -21,8 +21,13 @@ impl Manager {
     /// When the volume cannot be read.
     pub(super) async fn observe(&self, memory: &super::run::Memory) -> Result<Observed> {
         let seen = self.seen();
-        let cluster = seen.as_deref().map(view);
         let found = volume::look(&self.places)?;
+        // Whether the volumes were made from snapshots is the Backup's to say, until there is data.
+        let backup = match seen.as_deref() {
+            Some(cluster) if !has_data(cluster, &found) => self.recovery_backup(cluster).await?,
+            _ => None,
+        };
+        let cluster = seen.as_deref().map(|cluster| view(cluster, backup.as_ref()));
         let classified = match &cluster {
             Some(cluster) => plan::classify(&found, cluster, &self.identity.instance),
             None => Volume::Empty,
@@ -143,8 +148,16 @@ fn diverged_from(mine: Position, primary: &InstanceStatus) -> bool {
     plan::has_diverged(mine, timeline, primary.timeline_history.as_deref())
 }
 
-/// What matters of a `Cluster`.
-pub(super) fn view(cluster: &Cluster) -> ClusterView {
+/// Whether the cluster has its data, or this volume does.
+fn has_data(cluster: &Cluster, found: &volume::Found) -> bool {
+    let here = found.record.as_ref().is_some_and(|record| {
+        record.progress == volume::Progress::Complete && cluster.metadata.uid.as_ref() == Some(&record.cluster_uid)
+    });
+    here || cluster.status.as_ref().is_some_and(|status| status.system_id.is_some())
+}
+
+/// What matters of a `Cluster`, and of the `Backup` that it is recovered from.
+pub(super) fn view(cluster: &Cluster, backup: Option<&Backup>) -> ClusterView {
     let status = cluster.status.as_ref();
     let recovery = cluster.spec.bootstrap.as_ref().and_then(|bootstrap| bootstrap.recovery.as_ref());
     ClusterView {
@@ -152,7 +165,9 @@ pub(super) fn view(cluster: &Cluster) -> ClusterView {
         system_id: status.and_then(|status| status.system_id.clone()),
         target_primary: status.and_then(|status| status.target_primary.clone()),
         method: match recovery {
-            Some(recovery) if recovery.volume_snapshots.is_some() => Method::Snapshot,
+            Some(recovery) if recovery.volume_snapshots.is_some() || backup.is_some_and(Backup::is_of_snapshots) => {
+                Method::Snapshot
+            }
             Some(_) => Method::Recovery,
             None => Method::Initdb,
         },

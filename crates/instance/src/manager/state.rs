@@ -4,7 +4,9 @@ use crate::identity::Identity;
 use crate::logs::Errors;
 use crate::postgres::{Facts, Postmaster, StopMode};
 use holdfast_kube_api::cluster::{BootstrapProgress, Recoverability};
-use holdfast_kube_api::status_port::{ArchiveStatus, BackupRun, InstancePhase, InstanceStatus, Role, SnapshotRun};
+use holdfast_kube_api::status_port::{
+    ArchiveStatus, BackupRun, InstancePhase, InstanceStatus, Role, SnapshotRun, SnapshotStart,
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::Notify;
@@ -39,6 +41,7 @@ struct Inner {
     applied_generation: Option<i64>,
     archive: Option<ArchiveStatus>,
     recoverability: Option<Recoverability>,
+    snapshot_starts: Vec<SnapshotStart>,
     backup: Option<BackupRun>,
     snapshot: Option<SnapshotRun>,
 }
@@ -213,9 +216,16 @@ impl State {
         self.inner().archive = archive;
     }
 
-    /// What could be restored.
-    pub fn set_recoverability(&self, recoverability: Option<Recoverability>) {
-        self.inner().recoverability = recoverability;
+    /// What could be restored, from the archive alone and beginning with volume snapshots.
+    pub fn set_recoverability(&self, recoverability: Option<Recoverability>, snapshot_starts: Vec<SnapshotStart>) {
+        let mut inner = self.inner();
+        inner.recoverability = recoverability;
+        inner.snapshot_starts = snapshot_starts;
+    }
+
+    /// What could be restored beginning with volume snapshots, as it was last looked up.
+    pub fn snapshot_starts(&self) -> Vec<SnapshotStart> {
+        self.inner().snapshot_starts.clone()
     }
 
     /// What could be restored, as it was last looked up.
@@ -273,6 +283,7 @@ impl State {
             timeline_history: inner.timeline_history.clone(),
             archive: inner.archive.clone(),
             recoverability: inner.recoverability.clone(),
+            snapshot_starts: inner.snapshot_starts.clone(),
             backup: inner.backup.clone(),
             snapshot: inner.snapshot.clone(),
         }

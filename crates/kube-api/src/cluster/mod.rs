@@ -74,7 +74,7 @@ use std::collections::BTreeMap;
     printcolumn(
         name = "Recoverable to",
         type_ = "date",
-        json_path = ".status.recoverability.to",
+        json_path = ".status.recoverability.latest",
         description = "Age of the newest moment that can be restored"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),

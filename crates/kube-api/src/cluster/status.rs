@@ -134,12 +134,17 @@ pub struct InstanceSummary {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Recoverability {
-    /// The oldest moment that can be restored.
+    /// The oldest moment that can be restored: the end of the first backup, or of the first volume snapshots that are
+    /// still there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<DateTime<Utc>>,
-    /// The newest moment that can be restored.
+    /// The newest moment that `recoveryTarget.targetTime` takes: just before the last archived transaction. It stands still
+    /// while nothing is written; what is newer is brought by a recovery without a target, see `latest`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<DateTime<Utc>>,
+    /// A recovery without a target brings everything that had been committed at this moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latest: Option<DateTime<Utc>>,
     /// Parts in between that cannot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<RecoverabilityGap>,

@@ -167,8 +167,11 @@ fn check_recovery(recovery: &mut Recovery, spec: &ClusterSpec, findings: &mut Fi
         (Some(backup), Some(source), None) => findings.warn(
             format!("{base}.backup"),
             Reason::ReadAsMeant,
-            format!("both `source` and `backup` are written; the archive of `{source}` is read, from its newest backup before the target"),
-            format!("to begin with `{}`, leave `source` out, or write its id into `recoveryTarget.backupID`", backup.name),
+            format!(
+                "both `source` and `backup` are written; backup `{}` is looked for in the archive of `{source}`",
+                backup.name
+            ),
+            "leave `source` out to read the archive that the Backup itself names",
         ),
         (None, None, Some(_)) => findings.warn(
             format!("{base}.volumeSnapshots"),
@@ -186,6 +189,15 @@ fn check_recovery(recovery: &mut Recovery, spec: &ClusterSpec, findings: &mut Fi
             Reason::MissingField,
             "the backup is not named",
             "write the name of a Backup",
+        );
+    } else if let Some(backup) = &recovery.backup
+        && !is_object_name(&backup.name)
+    {
+        findings.error(
+            format!("{base}.backup.name"),
+            Reason::InvalidValue,
+            format!("`{}` cannot be the name of a Backup", backup.name),
+            "write a name without its namespace: a Backup is looked for in the cluster's own; elsewhere use `source`",
         );
     }
     if let Some(source) = &recovery.source {
@@ -243,6 +255,12 @@ fn check_recovery(recovery: &mut Recovery, spec: &ClusterSpec, findings: &mut Fi
         let only_snapshots = recovery.volume_snapshots.is_some() && recovery.source.is_none();
         check_target(target, only_snapshots, findings);
     }
+}
+
+/// What Kubernetes takes for a name (RFC 1123, with dots).
+fn is_object_name(name: &str) -> bool {
+    let inner = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || matches!(letter, '-' | '.');
+    name.len() <= 253 && name.chars().all(inner) && !name.starts_with(['-', '.']) && !name.ends_with(['-', '.'])
 }
 
 fn check_target(target: &mut RecoveryTarget, only_snapshots: bool, findings: &mut Findings) {

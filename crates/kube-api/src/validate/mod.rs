@@ -23,6 +23,7 @@ mod update;
 
 pub use cluster::{DEFAULT_STORAGE, LONGEST_NAME};
 pub use finding::{Finding, Outcome, Reason};
+pub use moment::moment;
 pub use quantity::{bytes, bytes_or_number};
 pub use settings::{MANAGED_SETTINGS, SUPPORTED_MAJORS, is_managed};
 

@@ -14,6 +14,11 @@ pub(super) struct Moment {
     pub(super) zone_is_written: bool,
 }
 
+/// A moment as it is written in `recoveryTarget.targetTime`; UTC is meant where no zone is written. `None` when it is none.
+pub fn moment(text: &str) -> Option<DateTime<Utc>> {
+    parse(text).map(|moment| moment.time)
+}
+
 /// Reads a moment; UTC is meant where no zone is written.
 pub(super) fn parse(text: &str) -> Option<Moment> {
     let text = text.trim();

@@ -515,6 +515,11 @@ fn one_change_at_a_time() {
             &["W spec.bootstrap.recovery.backup ReadAsMeant"],
         ),
         (
+            "a backup of another namespace",
+            recovery(json!({"backup": {"name": "other/b"}})),
+            &["E spec.bootstrap.recovery.backup.name InvalidValue"],
+        ),
+        (
             "snapshots",
             recovery(
                 json!({"source": "old", "volumeSnapshots": {"storage": {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s"}}}),

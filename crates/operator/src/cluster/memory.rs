@@ -6,6 +6,7 @@
 
 use super::decide::Note;
 use super::observed::{Observed, PrimaryLease};
+use super::snapshots::KeptSnapshots;
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::Role;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -26,6 +27,8 @@ pub struct Memory {
     /// The highest timeline that each pod has said, by its uid.
     timelines: BTreeMap<String, u32>,
     told: HashMap<Note, Instant>,
+    /// The cluster's volume snapshots, as of the last full look.
+    pub(crate) snapshots: KeptSnapshots,
     /// When the objects that rarely change were last read in full, and for which generation.
     pub(crate) full_look: Option<(Instant, i64)>,
 }

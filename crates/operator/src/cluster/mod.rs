@@ -12,3 +12,4 @@ pub mod desired;
 pub mod memory;
 pub mod observed;
 pub mod read;
+pub mod snapshots;

@@ -3,7 +3,8 @@
 //! Ages are durations that the operator measured itself by its own monotonic clock ([`super::memory`]); no other machine's
 //! clock is believed.
 
-use holdfast_kube_api::cluster::{BarmanObjectStore, ClusterStatus};
+use super::snapshots::{KeptSnapshots, RecoverySource};
+use holdfast_kube_api::cluster::ClusterStatus;
 use holdfast_kube_api::status_port::InstanceStatus;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use serde_json::Value;
@@ -31,8 +32,10 @@ pub struct Observed {
     pub objects: BTreeMap<(Kind, String), Value>,
     /// Whether each node is ready.
     pub nodes: BTreeMap<String, bool>,
-    /// The object store of the `Backup` that the cluster is recovered from, where the manifest names one.
-    pub recovery_store: Option<BarmanObjectStore>,
+    /// The `Backup` that the cluster is recovered from, where the manifest names one.
+    pub recovery: RecoverySource,
+    /// Volume snapshots of the cluster that can be restored from.
+    pub snapshots: KeptSnapshots,
     /// What the API server knows.
     pub apis: Apis,
     /// The newest warning about a pod or a claim that does not get on, by the object's name.

@@ -7,11 +7,12 @@
 
 use super::memory::Memory;
 use super::observed::{Answer, Apis, BudgetApi, Kind, Observed, SecretFacts};
+use super::snapshots::{kept, recovery_source};
 use crate::context::Context;
 use crate::error::{Error, is_not_found};
 use crate::status_client::StatusClient;
 use futures::future::{join_all, try_join_all};
-use holdfast_kube_api::{Backup, names};
+use holdfast_kube_api::names;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod, Secret};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
@@ -111,24 +112,30 @@ pub async fn read(
     let full = memory.full_look.is_none_or(|(at, generation)| {
         generation != subject.generation || now.saturating_duration_since(at) > FULL_LOOK
     });
+    let bootstrapped = observed.status.system_id.is_some();
     let ask = ask_all(instances.as_ref(), &observed.pods);
     let objects =
         async { if full { read_objects(context, namespace, &of_cluster, apis).await.map(Some) } else { Ok(None) } };
-    let (answers, objects, nodes, troubles, store) = timely("reading the cluster's objects", async {
-        let (answers, objects, nodes, troubles, store) = tokio::join!(
+    let (answers, objects, nodes, troubles, recovery) = timely("reading the cluster's objects", async {
+        let (answers, objects, nodes, troubles, recovery) = tokio::join!(
             ask,
             objects,
             nodes(context, &observed.pods),
             troubles(context, namespace, &observed),
-            recovery_store(context, namespace, subject.recovery_backup),
+            recovery_source(context, namespace, subject.recovery_backup, bootstrapped),
         );
-        Ok((answers, objects?, nodes?, troubles?, store?))
+        Ok((answers, objects?, nodes?, troubles?, recovery?))
     })
     .await?;
     observed.answers = answers;
     observed.nodes = nodes;
     observed.troubles = troubles;
-    observed.recovery_store = store;
+    observed.recovery = recovery;
+    if full && observed.answers.values().flatten().any(|answer| !answer.snapshot_starts.is_empty()) {
+        memory.snapshots =
+            timely("reading the cluster's volume snapshots", kept(context, namespace, &of_cluster)).await?;
+    }
+    observed.snapshots.clone_from(&memory.snapshots);
     if let Some(objects) = objects {
         observed.objects = objects;
         observed.objects_read = true;
@@ -280,17 +287,6 @@ async fn troubles(context: &Context, namespace: &str, observed: &Observed) -> Re
         }
     }
     Ok(all)
-}
-
-async fn recovery_store(
-    context: &Context,
-    namespace: &str,
-    backup: Option<&str>,
-) -> Result<Option<holdfast_kube_api::cluster::BarmanObjectStore>, Error> {
-    let Some(backup) = backup else { return Ok(None) };
-    let api: Api<Backup> = Api::namespaced(context.client.clone(), namespace);
-    let backup = api.get_opt(backup).await.map_err(|error| Error::api(format!("read backup {backup}"), error))?;
-    Ok(backup.and_then(|backup| backup.status?.barman_object_store))
 }
 
 async fn read_objects(

@@ -77,7 +77,8 @@ fn secrets(plan: &Plan<'_>) -> BTreeSet<String> {
     if let Some(store) = spec.backup.as_ref().and_then(|backup| backup.barman_object_store.as_ref()) {
         of_store(store, &mut all);
     }
-    if let Some(store) = &plan.observed.recovery_store {
+    let backup = plan.observed.recovery.backup.as_ref().and_then(|backup| backup.status.as_ref());
+    if let Some(store) = backup.and_then(|status| status.barman_object_store.as_ref()) {
         of_store(store, &mut all);
     }
     for external in &spec.external_clusters {

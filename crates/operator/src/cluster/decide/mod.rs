@@ -4,18 +4,21 @@
 //!
 //! 1. [`secrets`], [`services`], [`access`]: what instances need before they can start
 //! 2. [`instances`]: which instances there shall be, by name; a name in the status is a promise that its volume is kept
-//! 3. [`roles`]: which instance takes writes: bootstrap, failover, the end of a switchover
-//! 4. [`volumes`], [`pods`]: claims and pods of those instances, and away with what belongs to none
-//! 5. [`restart`]: what runs with old settings, standbys first
-//! 6. [`status`]: what a person reads
+//! 3. [`origin`]: what the volumes of the first instance are made from
+//! 4. [`roles`]: which instance takes writes: bootstrap, failover, the end of a switchover
+//! 5. [`volumes`], [`pods`]: claims and pods of those instances, and away with what belongs to none
+//! 6. [`restart`]: what runs with old settings, standbys first
+//! 7. [`status`], [`recoverability`]: what a person reads
 //!
 //! Each step sees the status as the steps before it left it, and adds [`Action`]s. The first step that says a phase
 //! or names what blocks wins: the order above is the order of importance.
 
 mod access;
 mod instances;
+mod origin;
 mod pod_template;
 mod pods;
+mod recoverability;
 mod restart;
 mod roles;
 mod secrets;
@@ -241,6 +244,7 @@ pub fn decide(desired: &Desired, observed: &Observed, now: DateTime<Utc>) -> Dec
         access::decide(&mut plan);
     }
     instances::decide(&mut plan);
+    origin::decide(&mut plan);
     roles::decide(&mut plan);
     volumes::decide(&mut plan);
     pods::decide(&mut plan);
@@ -262,6 +266,8 @@ struct Plan<'a> {
     blocked: Option<Blocked>,
     /// Whether to look again soon.
     busy: bool,
+    /// What the volumes of the first instance are made from.
+    origin: origin::Origin,
     /// Whether the pod of the lost primary may be made again: nothing can replace it.
     primary_may_return: bool,
 }
@@ -286,6 +292,7 @@ impl<'a> Plan<'a> {
             phase: None,
             blocked: None,
             busy: false,
+            origin: origin::Origin::default(),
             primary_may_return: true,
         }
     }

@@ -3,6 +3,7 @@
 //! Only the first instance has a pod until it has its data. A primary that is lost gets its pod back only when no other
 //! instance can take over, or has taken over: it comes back as whatever `status.targetPrimary` then says.
 
+use super::origin::Origin;
 use super::{Action, Phase, Plan, pod_template, restart};
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::Role;
@@ -32,7 +33,9 @@ fn create(plan: &mut Plan<'_>, instance: &str) {
     let is_target = plan.status.target_primary.as_deref() == Some(instance);
     let bootstrapped = plan.status.system_id.is_some();
     let claim = plan.observed.claims.get(instance);
-    if (!bootstrapped && !is_target)
+    // A volume that is not made yet keeps its pod waiting as well, but here it is known why.
+    let no_volume = claim.is_none() && plan.origin == Origin::Unknown;
+    if (!bootstrapped && (!is_target || no_volume))
         || (bootstrapped && is_target && (!plan.primary_may_return || claim.is_none()))
         || claim.is_some_and(|claim| claim.metadata.deletion_timestamp.is_some())
     {

@@ -1,7 +1,7 @@
 //! What a person reads: counts, each instance in a few words, what is waited for, conditions.
 
 use super::roles::parts;
-use super::{Phase, Plan, Reason};
+use super::{Phase, Plan, Reason, recoverability};
 use crate::cluster::observed::Answer;
 use chrono::{DateTime, Utc};
 use holdfast_kube_api::cluster::InstanceSummary;
@@ -45,10 +45,9 @@ fn counts(plan: &mut Plan<'_>) {
     plan.status.ready_instances = i32::try_from(summaries.values().filter(|one| one.ready).count()).unwrap_or(i32::MAX);
     plan.status.instances_status = summaries;
     let primary = plan.status.current_primary.clone();
-    if let Some(answer) = primary.and_then(|primary| plan.observed.answer(&primary))
-        && answer.recoverability.is_some()
-    {
-        plan.status.recoverability.clone_from(&answer.recoverability);
+    let answer = primary.and_then(|primary| plan.observed.answer(&primary));
+    if let Some(found) = answer.and_then(|answer| recoverability::of(answer, &plan.observed.snapshots)) {
+        plan.status.recoverability = Some(found);
     }
 }
 

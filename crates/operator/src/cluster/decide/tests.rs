@@ -4,6 +4,7 @@
 
 mod failover;
 mod lifecycle;
+mod origin;
 mod telling;
 
 use super::*;

@@ -3,6 +3,7 @@
 //! A claim is made once and never changed, but for its size, which can grow. It is deleted only when its instance has
 //! left the list, its pod is gone, and the list is as long as it shall be.
 
+use super::origin::Origin;
 use super::{Action, Plan, Reason};
 use holdfast_kube_api::cluster::StorageConfiguration;
 use holdfast_kube_api::names;
@@ -16,12 +17,15 @@ pub(super) fn decide(plan: &mut Plan<'_>) {
     if plan.desired.unreadable {
         return;
     }
-    let sources = sources(plan);
     for instance in plan.status.instance_names.clone() {
         let first = plan.status.system_id.is_none() && plan.status.target_primary.as_ref() == Some(&instance);
         // The data of a primary that is lost for good is not replaced by an empty volume under its name; others join.
         let lost_primary = plan.status.system_id.is_some() && plan.status.target_primary.as_ref() == Some(&instance);
-        let (data_source, wal_source) = if first { sources.clone() } else { (None, None) };
+        let (data_source, wal_source) = match plan.origin.clone() {
+            Origin::Unknown if first => continue,
+            Origin::Snapshots { data, wal } if first => (Some(data), wal),
+            _ => (None, None),
+        };
         let storage = plan.desired.spec.storage.clone().unwrap_or_default();
         let labels = |role| [(names::INSTANCE_LABEL, instance.clone()), (names::VOLUME_LABEL, String::from(role))];
         if plan.status.system_id.is_none() && !first {
@@ -46,18 +50,6 @@ pub(super) fn decide(plan: &mut Plan<'_>) {
         }
     }
     clean_up(plan);
-}
-
-/// What the first instance's volumes are made from.
-fn sources(plan: &Plan<'_>) -> (Option<TypedLocalObjectReference>, Option<TypedLocalObjectReference>) {
-    let snapshots = plan
-        .desired
-        .spec
-        .bootstrap
-        .as_ref()
-        .and_then(|bootstrap| bootstrap.recovery.as_ref())
-        .and_then(|recovery| recovery.volume_snapshots.clone());
-    snapshots.map_or((None, None), |snapshots| (Some(snapshots.storage), snapshots.wal_storage))
 }
 
 fn claim(

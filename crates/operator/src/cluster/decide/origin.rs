@@ -1,0 +1,165 @@
+//! What the volumes of the first instance are made from: nothing, or volume snapshots, named by the manifest or by the
+//! `Backup` it names.
+//!
+//! A claim is made once, so everything that can be known of a `Backup` is looked at before: nothing is made from one that is
+//! not complete, whose snapshots are gone, or whose volumes are not those of the manifest. Once the claims are there the
+//! `Backup` is the instance's to read.
+
+use super::{Phase, Plan};
+use holdfast_kube_api::backup::{Backup, BackupPhase};
+use holdfast_kube_api::cluster::{Recovery, VolumeSnapshotSource};
+use holdfast_kube_api::names;
+
+/// What the volumes of the first instance are made from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) enum Origin {
+    /// They are empty, or the cluster has its data.
+    #[default]
+    Empty,
+    /// Snapshots, or volumes to clone.
+    Snapshots {
+        /// Of the data volume.
+        data: VolumeSnapshotSource,
+        /// Of the volume for WAL.
+        wal: Option<VolumeSnapshotSource>,
+    },
+    /// That is not known yet: no volume is made, and the status says why.
+    Unknown,
+}
+
+/// What is wrong with what the manifest names, and what a person can do.
+struct Obstacle {
+    what: String,
+    hint: String,
+}
+
+pub(super) fn decide(plan: &mut Plan<'_>) {
+    if plan.status.system_id.is_some() || plan.desired.unreadable {
+        return;
+    }
+    let recovery = plan.desired.spec.bootstrap.as_ref().and_then(|bootstrap| bootstrap.recovery.as_ref());
+    let Some(recovery) = recovery else { return };
+    if let Some(snapshots) = &recovery.volume_snapshots {
+        plan.origin = Origin::Snapshots { data: snapshots.storage.clone(), wal: snapshots.wal_storage.clone() };
+        return;
+    }
+    if recovery.backup.is_none() || has_claims(plan) {
+        return;
+    }
+    match of_backup(plan, recovery) {
+        Ok(origin) => plan.origin = origin,
+        Err(Obstacle { what, hint }) => {
+            plan.origin = Origin::Unknown;
+            plan.say(Phase::Bootstrapping, what.clone());
+            plan.wait_for(what, hint, None);
+        }
+    }
+}
+
+/// Whether the volumes of the first instance are made.
+fn has_claims(plan: &Plan<'_>) -> bool {
+    let Some(first) = &plan.status.target_primary else { return false };
+    plan.observed.claims.contains_key(first)
+        && (plan.desired.spec.wal_storage.is_none() || plan.observed.claims.contains_key(&names::wal_claim(first)))
+}
+
+fn of_backup(plan: &Plan<'_>, recovery: &Recovery) -> Result<Origin, Obstacle> {
+    let name = recovery.backup.as_ref().map(|backup| backup.name.as_str()).unwrap_or_default();
+    let obstacle = |what: String, hint: &str| Err(Obstacle { what, hint: hint.to_owned() });
+    let Some(backup) = &plan.observed.recovery.backup else {
+        return obstacle(
+            format!("Backup {name}: there is none in namespace {}", plan.desired.namespace),
+            "a Backup is looked for in the cluster's own namespace; from elsewhere recover by bootstrap.recovery.source, with \
+             its id in recoveryTarget.backupID",
+        );
+    };
+    let status = backup.status.clone().unwrap_or_default();
+    match status.phase.unwrap_or_default() {
+        BackupPhase::Completed => {}
+        BackupPhase::Failed => {
+            let why = status.error.as_deref().map(super::roles::parts).map(|(what, _)| format!(": {what}"));
+            return obstacle(
+                format!("Backup {name}: it has failed{}", why.unwrap_or_default()),
+                "name a Backup that is completed: kubectl get backups",
+            );
+        }
+        phase => {
+            let phase = format!("{phase:?}").to_lowercase();
+            return obstacle(
+                format!("Backup {name}: it is not completed yet, but {phase}"),
+                "it goes on by itself when the Backup is completed",
+            );
+        }
+    }
+    if !backup.is_of_snapshots() {
+        return Ok(Origin::Empty);
+    }
+    let (data, wal) = snapshots(plan, backup, name)?;
+    if status.online == Some(true) && recovery.source.is_none() && status.barman_object_store.is_none() {
+        return obstacle(
+            format!(
+                "Backup {name}: it was taken while the server ran, and its cluster had no archive that holds its WAL"
+            ),
+            "name the archive that does by bootstrap.recovery.source, or a Backup with online: false",
+        );
+    }
+    Ok(Origin::Snapshots { data, wal })
+}
+
+/// The snapshots of a `Backup`, all of them usable, for the volumes of the manifest.
+fn snapshots(
+    plan: &Plan<'_>,
+    backup: &Backup,
+    name: &str,
+) -> Result<(VolumeSnapshotSource, Option<VolumeSnapshotSource>), Obstacle> {
+    let obstacle =
+        |what: String, hint: &str| Obstacle { what: format!("Backup {name}: {what}"), hint: hint.to_owned() };
+    let data = backup.snapshot_of(names::PG_DATA).ok_or_else(|| {
+        obstacle("it names no snapshot of a data volume".to_owned(), "name another Backup: kubectl get backups")
+    })?;
+    let wal = backup.snapshot_of(names::PG_WAL);
+    match (wal, plan.desired.spec.wal_storage.is_some()) {
+        (Some(wal), false) => {
+            return Err(obstacle(
+                format!(
+                    "the cluster it is of had a volume for WAL (VolumeSnapshot {wal}), and spec.walStorage is not written"
+                ),
+                "write spec.walStorage as that cluster had it",
+            ));
+        }
+        (None, true) => {
+            return Err(obstacle(
+                "the cluster it is of had no volume for WAL, and spec.walStorage is written".to_owned(),
+                "leave spec.walStorage out; a copy with one is made by a recovery from the object store",
+            ));
+        }
+        _ => {}
+    }
+    for snapshot in std::iter::once(data).chain(wal) {
+        match plan.observed.recovery.snapshots.get(snapshot) {
+            Some(seen) if !seen.deleting && seen.ready => {}
+            Some(seen) if !seen.deleting => {
+                let why = seen.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+                return Err(obstacle(
+                    format!("VolumeSnapshot {snapshot} is not ready to use{why}"),
+                    "it goes on by itself when the storage driver has it ready",
+                ));
+            }
+            _ => {
+                return Err(obstacle(
+                    format!("VolumeSnapshot {snapshot} is gone, and with it the backup"),
+                    "name another Backup, or recover from a backup in the object store by bootstrap.recovery.source",
+                ));
+            }
+        }
+    }
+    Ok((source(data), wal.map(source)))
+}
+
+fn source(snapshot: &str) -> VolumeSnapshotSource {
+    VolumeSnapshotSource {
+        api_group: Some("snapshot.storage.k8s.io".to_owned()),
+        kind: "VolumeSnapshot".to_owned(),
+        name: snapshot.to_owned(),
+    }
+}

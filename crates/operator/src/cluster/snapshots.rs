@@ -1,0 +1,94 @@
+//! Reading: the `Backup` that a cluster is recovered from with its volume snapshots, and the snapshots of a cluster that are
+//! still there.
+
+use crate::backups::snapshot::{SnapshotSeen, api_resource, seen};
+use crate::context::Context;
+use crate::error::{Error, is_not_found};
+use holdfast_kube_api::{Backup, names};
+use kube::Api;
+use kube::api::{DynamicObject, ListParams};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a cluster is recovered from.
+#[derive(Debug, Clone, Default)]
+pub struct RecoverySource {
+    /// The `Backup` that the manifest names, where it exists.
+    pub backup: Option<Backup>,
+    /// The volume snapshots it names, those that exist, by name. Read until the cluster has its data.
+    pub snapshots: BTreeMap<String, SnapshotSeen>,
+}
+
+/// Volume snapshots that can be restored from: the id of their record and the volume each is of.
+pub type KeptSnapshots = BTreeSet<(String, String)>;
+
+/// Reads the `Backup` of this name, and its snapshots unless the cluster is `bootstrapped`.
+pub(super) async fn recovery_source(
+    context: &Context,
+    namespace: &str,
+    backup: Option<&str>,
+    bootstrapped: bool,
+) -> Result<RecoverySource, Error> {
+    let Some(name) = backup else { return Ok(RecoverySource::default()) };
+    let api: Api<Backup> = Api::namespaced(context.client.clone(), namespace);
+    let backup = api.get_opt(name).await.map_err(|error| Error::api(format!("read backup {name}"), error))?;
+    let mut source = RecoverySource { backup, ..RecoverySource::default() };
+    let elements = source
+        .backup
+        .as_ref()
+        .filter(|_| !bootstrapped)
+        .and_then(|backup| Some(backup.status.as_ref()?.snapshot_backup_status.as_ref()?.elements.clone()));
+    let api = of_namespace(context, namespace);
+    for element in elements.into_iter().flatten() {
+        match api.get(&element.name).await {
+            Ok(snapshot) => drop(source.snapshots.insert(element.name, seen(&snapshot))),
+            // The API itself may be gone with the storage driver.
+            Err(error) if is_not_found(&error) => {}
+            Err(error) => return Err(Error::api(format!("read volume snapshot {}", element.name), error)),
+        }
+    }
+    Ok(source)
+}
+
+/// Lists the snapshots of a cluster.
+pub(super) async fn kept(context: &Context, namespace: &str, of_cluster: &ListParams) -> Result<KeptSnapshots, Error> {
+    let listed = match of_namespace(context, namespace).list(of_cluster).await {
+        Ok(listed) => listed.items,
+        Err(error) if is_not_found(&error) => Vec::new(),
+        Err(error) => return Err(Error::api("list volume snapshots", error)),
+    };
+    Ok(listed.iter().map(seen).filter_map(id_and_kind).collect())
+}
+
+fn id_and_kind(snapshot: SnapshotSeen) -> Option<(String, String)> {
+    let id = snapshot.annotations.get(names::SNAPSHOT_ID).cloned();
+    id.filter(|_| snapshot.ready && !snapshot.deleting).map(|id| (id, snapshot.kind))
+}
+
+fn of_namespace(context: &Context, namespace: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(context.client.clone(), namespace, &api_resource())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_restored_from_is_kept() {
+        let id = |id: &str| BTreeMap::from([(names::SNAPSHOT_ID.to_owned(), id.to_owned())]);
+        let whole = SnapshotSeen {
+            kind: names::PG_DATA.to_owned(),
+            annotations: id("a"),
+            ready: true,
+            ..SnapshotSeen::default()
+        };
+        let kept = Some(("a".to_owned(), names::PG_DATA.to_owned()));
+        for (name, snapshot, expected) in [
+            ("whole", whole.clone(), kept),
+            ("not ready", SnapshotSeen { ready: false, ..whole.clone() }, None),
+            ("going", SnapshotSeen { deleting: true, ..whole.clone() }, None),
+            ("of no record", SnapshotSeen { annotations: BTreeMap::new(), ..whole }, None),
+        ] {
+            assert_eq!(id_and_kind(snapshot), expected, "{name}");
+        }
+    }
+}
