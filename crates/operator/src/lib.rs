@@ -16,6 +16,7 @@
 //!
 //! After a crash anywhere, the next reconcile, by this operator or by another, reads what stands and goes on from there.
 
+mod again;
 pub mod backups;
 pub mod certificates;
 pub mod cluster;

@@ -151,10 +151,7 @@ impl Findings {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        let finding = Finding { path: path.into(), reason, message: message.into(), hint: hint.into() };
-        if !self.warnings.contains(&finding) {
-            self.warnings.push(finding);
-        }
+        once(&mut self.warnings, Finding { path: path.into(), reason, message: message.into(), hint: hint.into() });
     }
 
     /// It cannot go on.
@@ -165,10 +162,7 @@ impl Findings {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        let finding = Finding { path: path.into(), reason, message: message.into(), hint: hint.into() };
-        if !self.errors.contains(&finding) {
-            self.errors.push(finding);
-        }
+        once(&mut self.errors, Finding { path: path.into(), reason, message: message.into(), hint: hint.into() });
     }
 
     /// Whether nothing stands in the way so far.
@@ -191,5 +185,12 @@ impl Findings {
     pub(super) fn outcome<T>(self, value: Option<T>) -> Outcome<T> {
         let value = if self.errors.is_empty() { value } else { None };
         Outcome { value, warnings: self.warnings, errors: self.errors }
+    }
+}
+
+/// Adds what is not there yet.
+fn once(findings: &mut Vec<Finding>, finding: Finding) {
+    if !findings.contains(&finding) {
+        findings.push(finding);
     }
 }

@@ -28,7 +28,6 @@ pub(crate) struct Shared {
     clients: Table<ClusterKey, (Versions, StatusClient)>,
     memories: Table<String, Memory>,
     turns: Table<ClusterKey, Arc<tokio::sync::Mutex<()>>>,
-    failures: Table<String, u32>,
 }
 
 /// Resource versions of the two Secrets that a client is made from.
@@ -37,13 +36,7 @@ type Versions = (Option<String>, Option<String>);
 impl Shared {
     /// Nothing known yet.
     pub(crate) fn new(context: Arc<Context>) -> Self {
-        Self {
-            context,
-            clients: Table::default(),
-            memories: Table::default(),
-            turns: Table::default(),
-            failures: Table::default(),
-        }
+        Self { context, clients: Table::default(), memories: Table::default(), turns: Table::default() }
     }
 
     /// A client for the instances of a cluster; `None` while the cluster has no certificates.
@@ -91,25 +84,11 @@ impl Shared {
     /// Forgets a `Backup` that is over.
     pub(crate) fn forget(&self, uid: &str) {
         self.memories.remove(uid);
-        self.failures.remove(uid);
     }
 
     /// Held from looking whose turn it is to writing that it was taken: within a cluster one at a time.
     pub(crate) fn turn(&self, key: &ClusterKey) -> Arc<tokio::sync::Mutex<()>> {
         self.turns.with(key.clone(), |turn| Arc::clone(turn))
-    }
-
-    /// One more failure of an object's reconcile in a row; how many there were.
-    pub(crate) fn failed(&self, uid: &str) -> u32 {
-        self.failures.with(uid.to_owned(), |count| {
-            *count = count.saturating_add(1);
-            *count
-        })
-    }
-
-    /// A reconcile came to its end.
-    pub(crate) fn succeeded(&self, uid: &str) {
-        self.failures.remove(uid);
     }
 
     /// Writes the status, only if the object is still as it was read. What other versions of this program wrote into it

@@ -8,6 +8,7 @@ use super::decide::{Action, Decision, Note, Reason, decide};
 use super::desired::{Complaint, Desired};
 use super::memory::Memory;
 use super::read::{Subject, read};
+use crate::again::Again;
 use crate::context::Context;
 use crate::error::Error;
 use chrono::SubsecRound;
@@ -24,15 +25,11 @@ use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Clusters that are reconciled at the same time.
 const CONCURRENCY: u16 = 16;
-/// The first wait after an error; it doubles up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 /// Runs until it is cancelled.
 pub async fn run(context: Arc<Context>, cancellation: CancellationToken) {
@@ -43,7 +40,7 @@ pub async fn run(context: Arc<Context>, cancellation: CancellationToken) {
         None => Api::all_with(client.clone(), &kind),
     };
     let ours = watcher::Config::default().labels(names::CLUSTER_LABEL);
-    let failures: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
+    let again = Arc::new(Again::new("Cluster", &context.metrics));
     let holders: Arc<Mutex<HashMap<String, Option<String>>>> = Arc::default();
     let mapped = |kind: &ApiResource| {
         let kind = kind.clone();
@@ -55,7 +52,7 @@ pub async fn run(context: Arc<Context>, cancellation: CancellationToken) {
         }
     };
     let (of_pod, of_claim, of_secret, of_lease) = (mapped(&kind), mapped(&kind), mapped(&kind), mapped(&kind));
-    let on_error = Arc::clone(&failures);
+    let on_error = Arc::clone(&again);
     Controller::new_with(clusters, watcher::Config::default(), kind.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .watches(scoped::<Pod>(&context), ours.clone(), move |pod| {
@@ -78,34 +75,10 @@ pub async fn run(context: Arc<Context>, cancellation: CancellationToken) {
         .graceful_shutdown_on(async move { cancellation.cancelled().await })
         .run(
             move |cluster, context| {
-                let failures = Arc::clone(&failures);
-                async move {
-                    let started = Instant::now();
-                    let result = Box::pin(reconcile(&cluster, &context)).await;
-                    let category = result.as_ref().err().map(Error::category);
-                    context.metrics.reconciled("Cluster", started.elapsed(), category);
-                    if result.is_ok() {
-                        failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&key(&cluster));
-                    }
-                    result
-                }
+                let again = Arc::clone(&again);
+                async move { again.observe(&cluster, Box::pin(reconcile(&cluster, &context))).await }
             },
-            move |cluster, error, _| {
-                let mut failures = on_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let count = failures.entry(key(&cluster)).or_default();
-                *count = count.saturating_add(1);
-                let wait = FIRST_WAIT.saturating_mul(1 << (*count - 1).min(5)).min(LONGEST_WAIT);
-                if let Error::Changed { what } = error {
-                    tracing::debug!(cluster = key(&cluster), what, "read again");
-                } else {
-                    tracing::warn!(
-                        cluster = key(&cluster),
-                        error = error.in_full(),
-                        "reconcile did not come to its end"
-                    );
-                }
-                Requeue::requeue(wait)
-            },
+            move |cluster, error, _| on_error.after(&cluster, error),
             context,
         )
         .for_each(|_| std::future::ready(()))
@@ -121,10 +94,6 @@ where
         Some(namespace) => Api::namespaced(context.client.clone(), namespace),
         None => Api::all(context.client.clone()),
     }
-}
-
-fn key(cluster: &DynamicObject) -> String {
-    format!("{}/{}", cluster.namespace().unwrap_or_default(), cluster.name_any())
 }
 
 async fn reconcile(cached: &DynamicObject, context: &Context) -> Result<Requeue, Error> {

@@ -56,7 +56,8 @@ pub(crate) fn fail(task: &Task, memory: &Memory, now: DateTime<Utc>, error: Stri
     decision.events.push(Notice::new(Reason::BackupFailed, error.clone()));
     decision.status.phase = Some(BackupPhase::Failed);
     decision.status.method = Some(task.method());
-    decision.status.reason = None;
+    // For a table's column: the error has three lines.
+    decision.status.reason = Some(first_line(&error).to_owned());
     // What it had is deleted or worth nothing: nobody shall look for it.
     decision.status.backup_id = None;
     decision.status.snapshot_backup_status = None;
@@ -65,6 +66,13 @@ pub(crate) fn fail(task: &Task, memory: &Memory, now: DateTime<Utc>, error: Stri
     decision.status.stopped_at = Some(now);
     decision.status.error = Some(error);
     decision.let_go = true;
+    decision
+}
+
+/// The same while its run goes on: that is ended too.
+pub(crate) fn fail_running(task: &Task, memory: &Memory, now: DateTime<Utc>, error: &Trouble) -> Decision {
+    let mut decision = fail(task, memory, now, error.to_string());
+    decision.actions.extend(release(task));
     decision
 }
 

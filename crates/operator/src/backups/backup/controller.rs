@@ -8,6 +8,7 @@ use super::decide::decide;
 use super::read::{read, task};
 use super::task::{Decision, Requeue, Task};
 use super::{attempt, task as limits};
+use crate::again::Again;
 use crate::backups::condition;
 use crate::backups::reason::{Notice, Reason};
 use crate::backups::shared::{Shared, in_time};
@@ -26,14 +27,10 @@ use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// `Backup`s that are reconciled at the same time.
 const CONCURRENCY: u16 = 32;
-/// The first wait after an error; it doubles up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// The wait after something changed while it was looked at.
 const SOON: Duration = Duration::from_millis(50);
 /// How often a `Cluster` that changes under our hands is told at once.
@@ -44,6 +41,8 @@ const REFUSED_WAIT: Duration = Duration::from_secs(2);
 /// Runs until it is cancelled.
 pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
     let kind = ApiResource::erase::<Backup>(&());
+    let again = Arc::new(Again::new("Backup", &shared.context.metrics));
+    let on_error = Arc::clone(&again);
     let controller = Controller::new_with(scoped(&shared, &kind), watcher::Config::default(), kind.clone())
         .with_config(Config::default().concurrency(CONCURRENCY));
     let (of_backup, of_cluster) = (controller.store(), controller.store());
@@ -66,31 +65,14 @@ pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
         })
         .graceful_shutdown_on(async move { cancellation.cancelled().await })
         .run(
-            |backup, shared| async move {
-                let started = Instant::now();
-                let result = Box::pin(in_time("looking after a backup", reconcile(&backup, &shared))).await;
-                let category = result.as_ref().err().map(Error::category);
-                shared.context.metrics.reconciled("Backup", started.elapsed(), category);
-                if result.is_ok() {
-                    shared.succeeded(&backup.uid().unwrap_or_default());
+            move |backup, shared| {
+                let again = Arc::clone(&again);
+                async move {
+                    let work = in_time("looking after a backup", reconcile(&backup, &shared));
+                    Box::pin(again.observe(&backup, work)).await
                 }
-                result
             },
-            |backup, error, shared| {
-                let count = shared.failed(&backup.uid().unwrap_or_default());
-                let (name, namespace) = (backup.name_any(), backup.namespace().unwrap_or_default());
-                if let Error::Changed { what } = error {
-                    tracing::debug!(name, namespace, what, "read again");
-                    return Action::requeue(SOON);
-                }
-                tracing::warn!(
-                    name,
-                    namespace,
-                    error = error.in_full(),
-                    "a backup's reconcile did not come to its end"
-                );
-                Action::requeue(FIRST_WAIT.saturating_mul(1 << (count.max(1) - 1).min(5)).min(LONGEST_WAIT))
-            },
+            move |backup, error, _| on_error.after(&backup, error),
             shared,
         )
         .for_each(|_| std::future::ready(()))

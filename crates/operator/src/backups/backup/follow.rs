@@ -78,9 +78,7 @@ fn copying(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) ->
             task.doing(),
             "see the log of the pod: a volume or an object store that hangs, or a checkpoint that does not end",
         );
-        let mut decision = attempt::fail(task, memory, now, error.to_string());
-        decision.actions.extend(attempt::release(task));
-        return decision;
+        return attempt::fail_running(task, memory, now, &error);
     }
     decision.status.phase = Some(BackupPhase::Running);
     decision.status.reason = None;
@@ -110,9 +108,7 @@ fn waiting_for_wal(
             task.doing(),
             "see the condition ContinuousArchiving of the Cluster for why the archiver does not get on",
         );
-        let mut decision = attempt::fail(task, memory, now, error.to_string());
-        decision.actions.extend(attempt::release(task));
-        return decision;
+        return attempt::fail_running(task, memory, now, &error);
     }
     decision.status.phase = Some(BackupPhase::Finalizing);
     let done = run.total_bytes.unwrap_or(run.done_bytes);

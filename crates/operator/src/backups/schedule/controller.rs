@@ -1,6 +1,7 @@
 //! The controller of `ScheduledBackup`: woken at the times of its schedule, and when one of its `Backup`s ends.
 
 use super::decide::{BackupPlan, Made, Observed, Scheduled, decide};
+use crate::again::Again;
 use crate::backups::clock::chrono_time;
 use crate::backups::condition::{self, Said};
 use crate::backups::reason::{Notice, Reason};
@@ -19,14 +20,10 @@ use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Schedules that are reconciled at the same time.
 const CONCURRENCY: u16 = 16;
-/// The wait after an error: times of a schedule are to the second.
-const ERROR_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// Behind a time of the schedule by this much, so that it has come by every rounding.
 const AFTER: Duration = Duration::from_millis(5);
 
@@ -42,6 +39,8 @@ pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
         }
     };
     let ours = watcher::Config::default().labels(names::SCHEDULE_LABEL);
+    let again = Arc::new(Again::new("ScheduledBackup", &shared.context.metrics));
+    let on_error = Arc::clone(&again);
     Controller::new_with(api(&kind), watcher::Config::default(), kind.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .watches_with(api(&backups), backups.clone(), ours, {
@@ -56,31 +55,14 @@ pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
         })
         .graceful_shutdown_on(async move { cancellation.cancelled().await })
         .run(
-            |scheduled, shared| async move {
-                let started = Instant::now();
-                let result = in_time("looking after a schedule", reconcile(&scheduled, &shared)).await;
-                let category = result.as_ref().err().map(Error::category);
-                shared.context.metrics.reconciled("ScheduledBackup", started.elapsed(), category);
-                if result.is_ok() {
-                    shared.succeeded(&scheduled.uid().unwrap_or_default());
+            move |scheduled, shared| {
+                let again = Arc::clone(&again);
+                async move {
+                    let work = in_time("looking after a schedule", reconcile(&scheduled, &shared));
+                    again.observe(&scheduled, work).await
                 }
-                result
             },
-            |scheduled, error, shared| {
-                let count = shared.failed(&scheduled.uid().unwrap_or_default());
-                let (name, namespace) = (scheduled.name_any(), scheduled.namespace().unwrap_or_default());
-                if let Error::Changed { what } = error {
-                    tracing::debug!(name, namespace, what, "read again");
-                    return Action::requeue(Duration::from_millis(50));
-                }
-                tracing::warn!(
-                    name,
-                    namespace,
-                    error = error.in_full(),
-                    "a schedule's reconcile did not come to its end"
-                );
-                Action::requeue(ERROR_WAIT.saturating_mul(count.max(1)).min(LONGEST_WAIT))
-            },
+            move |scheduled, error, _| on_error.after(&scheduled, error),
             Arc::clone(&shared),
         )
         .for_each(|_| std::future::ready(()))
