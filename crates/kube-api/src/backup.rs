@@ -23,8 +23,13 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress"),
     printcolumn(name = "Instance", type_ = "string", json_path = ".status.instance", priority = 1),
     printcolumn(name = "Backup ID", type_ = "string", json_path = ".status.backupId", priority = 1),
-    printcolumn(name = "Error", type_ = "string", json_path = ".status.error"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Error or reason",
+        type_ = "string",
+        json_path = ".status.reason",
+        description = "Why it failed, what it waits for, or what was noticed"
+    ),
     derive = "Default",
     derive = "PartialEq"
 )]
@@ -106,7 +111,7 @@ pub struct BackupStatus {
     /// Where it stands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<BackupPhase>,
-    /// What it waits for, since when, or what was noticed.
+    /// What it waits for and since when, why it failed, or what was noticed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// How it is stored.

@@ -23,7 +23,15 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Suspended", type_ = "boolean", json_path = ".spec.suspend"),
     printcolumn(name = "Last backup", type_ = "date", json_path = ".status.lastScheduleTime"),
     printcolumn(name = "Next", type_ = "string", json_path = ".status.nextScheduleTimes[0]"),
+    printcolumn(name = "Time zone", type_ = "string", json_path = ".spec.timeZone", priority = 1),
+    printcolumn(name = "Method", type_ = "string", json_path = ".spec.method", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.message",
+        description = "What it waits for, or what was noticed"
+    ),
     derive = "Default",
     derive = "PartialEq"
 )]

@@ -77,7 +77,21 @@ use std::collections::BTreeMap;
         json_path = ".status.recoverability.latest",
         description = "Age of the newest moment that can be restored"
     ),
+    printcolumn(
+        name = "PostgreSQL",
+        type_ = "integer",
+        json_path = ".status.postgresMajor",
+        priority = 1,
+        description = "Its major version"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Why",
+        type_ = "string",
+        json_path = ".status.phaseReason",
+        priority = 1,
+        description = "Why it is doing that"
+    ),
     derive = "Default",
     derive = "PartialEq"
 )]
