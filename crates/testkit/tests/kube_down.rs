@@ -10,10 +10,13 @@ use holdfast_testkit::kube::{Bed, POSTGRESQL_18};
 use holdfast_testkit::scratch::built_program;
 use holdfast_testkit::{KitError, Result, settings};
 
-/// What of a bed can be seen on the machine: mounts, links, groups, rules and processes.
+/// What of a bed can be seen on the machine: a folder, mounts, links, groups, rules and processes.
 fn traces() -> BTreeSet<String> {
     let state = std::env::var("HOLDFAST_KUBE_DIR").unwrap_or_else(|_| "/var/lib/holdfast-kube".to_owned());
     let mut found = BTreeSet::new();
+    if PathBuf::from("/var/lib/kubelet").exists() {
+        found.insert("folder /var/lib/kubelet".to_owned());
+    }
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     found.extend(mounts.lines().filter(|line| line.contains(&state)).map(|line| format!("mount {line}")));
     let links = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
@@ -38,8 +41,8 @@ fn traces() -> BTreeSet<String> {
     for process in names("/proc") {
         // A process that has ended and that nobody has asked about has no program any more.
         let Ok(program) = fs::read_link(format!("/proc/{process}/exe")) else { continue };
-        if program.starts_with(&state) || (program.starts_with(&cache) && program.to_string_lossy().contains("/kube-"))
-        {
+        let of_cache = program.starts_with(&cache) && program.to_string_lossy().contains("/kube-");
+        if program.starts_with(&state) || (of_cache && belongs(&process, &state)) {
             found.insert(format!("process {process} {}", program.display()));
         }
     }
@@ -48,6 +51,16 @@ fn traces() -> BTreeSet<String> {
         found.insert(format!("{setting} {}", value.trim()));
     }
     found
+}
+
+/// Whether a process works for the bed of this state folder, by its arguments or by what its node has mounted: somebody
+/// may run the same programs beside it.
+fn belongs(process: &str, state: &str) -> bool {
+    let folder = format!("{state}/");
+    ["cmdline", "mountinfo"].iter().any(|name| {
+        let bytes = fs::read(format!("/proc/{process}/{name}")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).contains(&folder)
+    })
 }
 
 fn names(folder: &str) -> Vec<String> {
@@ -62,8 +75,9 @@ fn nothing_is_left_by_an_end_nor_by_a_start_that_was_killed() -> Result<()> {
     }
     Bed::down()?;
     let before = traces();
+    let may_stay = ["ip_", "route_", "folder"];
     let unexpected: Vec<&String> =
-        before.iter().filter(|trace| !trace.contains("ip_") && !trace.contains("route_")).collect();
+        before.iter().filter(|trace| !may_stay.iter().any(|name| trace.contains(name))).collect();
     assert!(unexpected.is_empty(), "{unexpected:#?}");
 
     // Killed at one moment or another of its start, by the clock of a slow and of a quick machine.
