@@ -47,7 +47,7 @@ pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: Dat
         return Decision::keep(task, memory, after(at - now));
     }
     if let Some((instance, attempt)) = running(task, cluster) {
-        return resume(task, memory, now, instance, attempt);
+        return resume(task, cluster, memory, now, instance, attempt);
     }
     if !cluster.bootstrapped {
         return wait(task, memory, format!("cluster {name} is being bootstrapped"), after_look());
@@ -111,13 +111,23 @@ fn running<'a>(task: &Task, cluster: &'a ClusterView) -> Option<(&'a InstanceVie
 }
 
 /// Goes on with a run that the status does not name.
-fn resume(task: &Task, memory: &Memory, now: DateTime<Utc>, instance: &InstanceView, attempt: i32) -> Decision {
+fn resume(
+    task: &Task,
+    cluster: &ClusterView,
+    memory: &Memory,
+    now: DateTime<Utc>,
+    instance: &InstanceView,
+    attempt: i32,
+) -> Decision {
     let mut decision = Decision::keep(task, memory, after_asking()).act(Action::Hold);
     decision.status.phase = Some(BackupPhase::Running);
     decision.status.method = Some(task.method());
     decision.status.instance = Some(instance.name.clone());
     decision.status.attempts = attempt;
     decision.status.started_at.get_or_insert(now);
+    // Recoveries that name this `Backup` find its archive by it.
+    decision.status.barman_object_store.clone_from(&cluster.archive);
+    decision.status.observed_generation = task.generation;
     decision.status.reason = None;
     if task.method() == BackupMethod::VolumeSnapshot {
         let run = instance.status.as_ref().and_then(|status| status.snapshot.as_ref());
