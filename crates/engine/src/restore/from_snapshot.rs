@@ -309,12 +309,26 @@ fn inspect(pgdata: &Path, record: &SnapshotRecord, point: &ResumePoint) -> Resul
 }
 
 /// The server that runs in the directory. `postmaster.pid` comes with every snapshot of a running server, and its number
-/// may be that of any process here: only one that works in this directory counts.
+/// may be that of any process here: only one that works in this directory counts, or a PostgreSQL of another user, of which
+/// nobody else may know where it works.
 fn server_in(pgdata: &Path) -> Result<Option<i32>, Error> {
     let Some(postmaster) = PostmasterPid::read(pgdata)? else { return Ok(None) };
-    let works_in = fs::read_link(format!("/proc/{}/cwd", postmaster.pid)).ok();
+    let works_in = fs::read_link(format!("/proc/{}/cwd", postmaster.pid)).map_err(|e| e.kind());
+    let program = fs::read_to_string(format!("/proc/{}/comm", postmaster.pid)).ok();
     let here = fs::canonicalize(pgdata).map_err(|e| Error::file("look at", pgdata, e))?;
-    Ok(works_in.filter(|there| *there == here).map(|_| postmaster.pid))
+    Ok(may_be_server(&works_in, program.as_deref(), &here).then_some(postmaster.pid))
+}
+
+/// Whether a process with this directory and this name may be the server of `here`.
+fn may_be_server(works_in: &Result<PathBuf, ErrorKind>, program: Option<&str>, here: &Path) -> bool {
+    match works_in {
+        Ok(there) => there == here,
+        Err(ErrorKind::PermissionDenied) => {
+            program.is_some_and(|name| matches!(name.trim(), "postgres" | "postmaster"))
+        }
+        // There is no such process.
+        Err(_) => false,
+    }
 }
 
 /// Steps 2 to 5. Blocks.
@@ -406,4 +420,27 @@ fn empty(directory: &Path) -> Result<u64, Error> {
         removed += 1;
     }
     Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_cannot_be_looked_at_may_be_this_one() {
+        let here = Path::new("/var/lib/postgresql/data");
+        let denied = || Err(ErrorKind::PermissionDenied);
+        for (name, works_in, program, expected) in [
+            ("it works here", Ok(here.to_owned()), Some("postgres\n"), true),
+            ("it works here under another name", Ok(here.to_owned()), Some("postmaster-18\n"), true),
+            ("a server of another directory", Ok(PathBuf::from("/srv/data")), Some("postgres\n"), false),
+            ("no such process", Err(ErrorKind::NotFound), None, false),
+            ("may not be allowed to know", denied(), Some("postgres\n"), true),
+            ("an old name of the program", denied(), Some("postmaster\n"), true),
+            ("another program of another user", denied(), Some("sshd\n"), false),
+            ("another user's processes are hidden", denied(), None, false),
+        ] {
+            assert_eq!(may_be_server(&works_in, program, here), expected, "{name}");
+        }
+    }
 }
