@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 const CLEAN_WITHIN: Duration = Duration::from_secs(20);
 
 /// Exit codes of `docs/exit-codes.md` that somebody has to do something about; the others pass by themselves.
-const STUCK: &[i64] = &[2, 10, 11, 12, 13, 16, 17, 20, 21, 22, 41, 42, 43, 44, 60, 61, 62];
+const STUCK: &[i64] = &[2, 10, 11, 12, 13, 16, 17, 18, 20, 21, 22, 41, 42, 43, 44, 60, 61, 62];
 
 /// One run of a verb.
 #[derive(Debug)]

@@ -78,6 +78,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// What is remembered of each cluster, by uid.
     pub(crate) memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Memory>>>>,
+    /// The version of each Lease that the watch brought last, and when.
+    leases: Mutex<HashMap<(String, String), (String, Instant)>>,
     /// What the API server knows, and when it was asked.
     pub(crate) apis: tokio::sync::Mutex<Option<(Instant, Apis)>>,
 }
@@ -108,6 +110,7 @@ impl Context {
             metrics,
             recorder,
             memories: Mutex::default(),
+            leases: Mutex::default(),
             apis: tokio::sync::Mutex::default(),
         }
     }
@@ -118,8 +121,26 @@ impl Context {
         Arc::clone(memories.entry(uid.to_owned()).or_default())
     }
 
+    /// The watch brought a Lease. The same version again, as after a new beginning of the watch, is no news.
+    pub(crate) fn hear_of_lease(&self, namespace: &str, name: &str, version: &str) {
+        let mut leases = self.leases.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let heard = leases.entry((namespace.to_owned(), name.to_owned()));
+        let heard = heard.or_insert_with(|| (version.to_owned(), Instant::now()));
+        if heard.0 != version {
+            *heard = (version.to_owned(), Instant::now());
+        }
+    }
+
+    /// The version of a Lease that the watch brought last, and when.
+    pub(crate) fn heard_of_lease(&self, namespace: &str, name: &str) -> Option<(String, Instant)> {
+        let leases = self.leases.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        leases.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
     /// Forgets a cluster that is gone.
-    pub(crate) fn forget(&self, uid: &str) {
+    pub(crate) fn forget(&self, uid: &str, namespace: &str, lease: &str) {
+        let of_lease = (namespace.to_owned(), lease.to_owned());
+        self.leases.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&of_lease);
         self.memories.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(uid);
     }
 }

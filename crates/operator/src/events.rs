@@ -12,6 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Client};
+use std::time::Duration;
 
 /// Tells Events.
 #[derive(Clone)]
@@ -25,6 +26,9 @@ impl std::fmt::Debug for Recorder {
         formatter.debug_struct("Recorder").field("identity", &self.identity).finish_non_exhaustive()
     }
 }
+
+/// An Event is worth no more: who tells it has something to do.
+const LIMIT: Duration = Duration::from_secs(5);
 
 impl Recorder {
     /// Tells in the name of this operator.
@@ -58,6 +62,10 @@ impl Recorder {
             ..Stored::default()
         };
         let api: Api<Stored> = Api::namespaced(self.client.clone(), namespace);
-        api.create(&PostParams::default(), &stored).await.map(drop)
+        let create = PostParams::default();
+        match tokio::time::timeout(LIMIT, api.create(&create, &stored)).await {
+            Ok(created) => created.map(drop),
+            Err(_) => Err(kube::Error::Service("the API server does not answer".into())),
+        }
     }
 }

@@ -17,8 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 /// The Lease of the operators.
 const LEASE: &str = "holdfast-operator";
-/// Requests that take longer are given up; watches are longer and are read piece by piece.
+/// A connection that takes longer to be made is given up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// So is one on which nothing comes for so long: an API server whose machine is gone closes nothing, and a watch on it
+/// would be waited on for ever. A watch that is only quiet goes on where it was; bookmarks come about once a minute.
+const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How the operator is started.
 #[derive(Debug, Clone)]
@@ -72,6 +75,7 @@ pub enum RunError {
 pub async fn run(options: Options, cancellation: CancellationToken) -> Result<(), RunError> {
     let mut config = Config::infer().await.map_err(|error| RunError::Config(Box::new(error)))?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
     let own_namespace = options.own_namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).map_err(|error| RunError::Client(Box::new(error)))?;
     run_in(Environment::real(client), &own_namespace, options, cancellation).await

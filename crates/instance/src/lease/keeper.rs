@@ -3,7 +3,7 @@
 //! It runs as a task of its own and stops PostgreSQL itself when the Lease is lost: the manager's loop may be in the middle
 //! of something. A request has a time limit shorter than the time between renewals and the stop.
 
-use super::{EXPIRE, RENEW, STOP, Take, may_go_on, may_take};
+use super::{ASK, EXPIRE, LIMIT, RENEW, SOON, STOP, Sightings, Take, YIELD, may_go_on, may_take};
 use crate::cluster_watch::Seen;
 use crate::manager::State;
 use crate::status_port::Peers;
@@ -15,11 +15,6 @@ use kube::api::PostParams;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-
-/// Of one request.
-const LIMIT: Duration = Duration::from_secs(2);
-/// Between looks at a Lease that somebody else holds, and between tries after a failure.
-const SOON: Duration = Duration::from_millis(250);
 
 /// What the manager tells the keeper.
 #[derive(Debug, Clone)]
@@ -68,8 +63,10 @@ pub struct Keeper {
     wanted: watch::Receiver<bool>,
     /// As last seen.
     lease: Option<Lease>,
-    /// When it was seen to change.
-    changed: Instant,
+    /// For how long it was the same.
+    seen: Sightings,
+    /// Since when it has been wanted.
+    wanted_since: Option<Instant>,
     renewed: Instant,
 }
 
@@ -86,7 +83,19 @@ impl Keeper {
         let (sender, wanted) = watch::channel(false);
         let handle = Handle { wanted: sender, state: Arc::clone(&state) };
         let now = Instant::now();
-        let keeper = Self { api, name, me, state, peers, cluster, wanted, lease: None, changed: now, renewed: now };
+        let keeper = Self {
+            api,
+            name,
+            me,
+            state,
+            peers,
+            cluster,
+            wanted,
+            lease: None,
+            seen: Sightings::default(),
+            wanted_since: None,
+            renewed: now,
+        };
         (keeper, handle)
     }
 
@@ -95,11 +104,16 @@ impl Keeper {
         loop {
             let wanted = *self.wanted.borrow_and_update();
             let held = self.state.holds_lease();
+            self.wanted_since = wanted.then(|| self.wanted_since.unwrap_or_else(Instant::now));
             let pause = match (wanted, held) {
                 (true, false) => self.take().await,
                 (true, true) => self.renew().await,
                 (false, true) => self.give_back().await,
-                (false, false) => RENEW,
+                // Whoever is named later knows by then when it was last renewed.
+                (false, false) => {
+                    self.look().await;
+                    RENEW
+                }
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -111,12 +125,13 @@ impl Keeper {
     async fn take(&mut self) -> Duration {
         match self.look().await {
             Answer::Mine | Answer::Free => {}
-            Answer::Other(holder) => match may_take(&self.me, Some(&holder), self.changed.elapsed()) {
+            Answer::Other(holder) => match self.may_take(&holder) {
                 Take::Now => tracing::warn!(holder, "the Lease of the primary has expired and is taken over"),
                 Take::After(_) => {
                     self.state.lease_message(format!(
-                        "waiting for the Lease of the primary: {holder} holds it, until it gives it back or {} s after its last renewal",
-                        EXPIRE.as_secs()
+                        "waiting for the Lease of the primary: {holder} holds it, until it gives it back or {} s after its last renewal, and {} s after this was said",
+                        EXPIRE.as_secs(),
+                        YIELD.as_secs()
                     ));
                     return SOON;
                 }
@@ -136,6 +151,11 @@ impl Keeper {
             }
             _ => SOON,
         }
+    }
+
+    fn may_take(&self, holder: &str) -> Take {
+        let wanted_for = self.wanted_since.map(|since| since.elapsed()).unwrap_or_default();
+        may_take(&self.me, Some(holder), self.seen.unchanged_for(), wanted_for)
     }
 
     async fn renew(&mut self) -> Duration {
@@ -177,7 +197,7 @@ impl Keeper {
             Some(status) => status.instance_names.iter().filter(|name| **name != self.me).cloned().collect(),
             None => Vec::new(),
         };
-        let answers = self.peers.ask(&others, Duration::from_millis(700)).await;
+        let answers = self.peers.ask(&others, ASK).await;
         if may_go_on(&answers) {
             self.state.lease_message(format!(
                 "the API server is away ({why}); going on as primary, since no other instance can be one"
@@ -223,10 +243,7 @@ impl Keeper {
     }
 
     fn saw(&mut self, lease: Lease) -> Answer {
-        let version = |lease: &Lease| lease.metadata.resource_version.clone();
-        if self.lease.as_ref().map(version) != Some(version(&lease)) {
-            self.changed = Instant::now();
-        }
+        self.seen.saw(lease.metadata.resource_version.as_deref(), Instant::now());
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
         self.lease = Some(lease);
         if holder.is_empty() {

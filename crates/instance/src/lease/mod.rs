@@ -1,15 +1,19 @@
 //! The Lease of the primary: never two writers.
 //!
 //! The holder renews it every [`LEASE_RENEW_SECONDS`]. Whoever is named as primary takes it when it is free, its own, or
-//! has not changed for [`LEASE_SECONDS`] as the taker itself saw it, by compare-and-swap on the resource version. A holder
-//! that cannot renew for [`LEASE_STOP_SECONDS`] by its own monotonic clock stops PostgreSQL at once, unless it can know
-//! that nobody takes the Lease meanwhile ([`may_go_on`]): so it has stopped before a taker's time is over.
+//! has not changed for [`LEASE_SECONDS`] as the taker itself saw it ([`Sightings`]), by compare-and-swap on the resource
+//! version. A holder that cannot renew for [`LEASE_STOP_SECONDS`] by its own monotonic clock stops PostgreSQL at once, unless
+//! it can know that nobody takes the Lease meanwhile ([`may_go_on`]): so it has stopped before a taker's time is over. It
+//! asks again and again, and a taker says that it is one for [`YIELD`] before it takes what was not given back: a holder
+//! that goes on without the API server, and is reached by the other instances, hears of it first.
 //!
 //! [`decide`](may_take) and [`may_go_on`] are pure; [`Keeper`] holds the client.
 
 mod keeper;
+mod sightings;
 
 pub use keeper::{Handle, Keeper};
+pub use sightings::Sightings;
 
 use holdfast_kube_api::names::{LEASE_RENEW_SECONDS, LEASE_SECONDS, LEASE_STOP_SECONDS};
 use holdfast_kube_api::status_port::{InstancePhase, InstanceStatus, Role};
@@ -22,6 +26,16 @@ pub const STOP: Duration = Duration::from_secs(LEASE_STOP_SECONDS as u64);
 /// Unchanged for so long, it can be taken.
 pub const EXPIRE: Duration = Duration::from_secs(LEASE_SECONDS as u64);
 
+/// Of one request.
+pub(crate) const LIMIT: Duration = Duration::from_secs(2);
+/// Between looks at a Lease that somebody else holds, and between tries after a failure.
+pub(crate) const SOON: Duration = Duration::from_millis(250);
+/// What the other instances have to answer in.
+pub(crate) const ASK: Duration = Duration::from_millis(700);
+/// For so long a taker says that it is one: a holder that goes on without the API server asks once per request to that
+/// server, question and pause, and then stops at once.
+pub const YIELD: Duration = LIMIT.saturating_add(ASK).saturating_add(SOON).saturating_add(Duration::from_secs(1));
+
 /// Whether the Lease can be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Take {
@@ -31,24 +45,29 @@ pub enum Take {
     After(Duration),
 }
 
-/// Whether `me` can take a Lease with this holder that was last seen to change so long ago.
-pub fn may_take(me: &str, holder: Option<&str>, unchanged_for: Duration) -> Take {
+/// Whether `me`, which has wanted the Lease for some time, can take it with this holder, that was last seen to change so
+/// long ago.
+pub fn may_take(me: &str, holder: Option<&str>, unchanged_for: Duration, wanted_for: Duration) -> Take {
     match holder.filter(|holder| !holder.is_empty()) {
         None => Take::Now,
         Some(holder) if holder == me => Take::Now,
-        Some(_) => match EXPIRE.checked_sub(unchanged_for) {
-            Some(rest) if !rest.is_zero() => Take::After(rest),
-            _ => Take::Now,
+        Some(_) => match EXPIRE.saturating_sub(unchanged_for).max(YIELD.saturating_sub(wanted_for)) {
+            Duration::ZERO => Take::Now,
+            rest => Take::After(rest),
         },
     }
 }
 
 /// Whether a holder that cannot reach the API server may go on: when there is no other instance, or all of them answer and
-/// none is, or is about to be, the primary. Whoever does not answer might be.
+/// none is, or is about to be, the primary: an instance that runs and waits is one that waits for the Lease. Whoever does not
+/// answer might be.
 pub fn may_go_on(others: &[Option<InstanceStatus>]) -> bool {
     others.iter().all(|other| {
         other.as_ref().is_some_and(|other| {
-            !other.holds_lease && other.role != Some(Role::Primary) && other.phase != InstancePhase::Promoting
+            !other.holds_lease
+                && other.role != Some(Role::Primary)
+                && other.phase != InstancePhase::Promoting
+                && !(other.phase == InstancePhase::Waiting && other.role.is_some())
         })
     })
 }
@@ -60,15 +79,21 @@ mod tests {
     #[test]
     fn who_can_take_it() {
         let seconds = Duration::from_secs;
-        for (holder, unchanged, expected) in [
-            (None, 0, Take::Now),
-            (Some(""), 0, Take::Now),
-            (Some("c-1"), 0, Take::Now),
-            (Some("c-2"), 0, Take::After(seconds(10))),
-            (Some("c-2"), 7, Take::After(seconds(3))),
-            (Some("c-2"), 10, Take::Now),
+        for (holder, unchanged, wanted, expected) in [
+            (None, 0, 0, Take::Now),
+            (Some(""), 0, 0, Take::Now),
+            (Some("c-1"), 0, 0, Take::Now),
+            (Some("c-2"), 0, 0, Take::After(seconds(10))),
+            (Some("c-2"), 7, 7, Take::After(seconds(3))),
+            (Some("c-2"), 10, 10, Take::Now),
+            // It was watched before it was wanted: only the word to the holder is waited for.
+            (Some("c-2"), 60, 0, Take::After(YIELD)),
+            (Some("c-2"), 60, 4, Take::Now),
+            // It was wanted for long, and renewed all the time.
+            (Some("c-2"), 1, 60, Take::After(seconds(9))),
         ] {
-            assert_eq!(may_take("c-1", holder, seconds(unchanged)), expected, "{holder:?} {unchanged}");
+            let found = may_take("c-1", holder, seconds(unchanged), seconds(wanted));
+            assert_eq!(found, expected, "{holder:?} {unchanged} {wanted}");
         }
     }
 
@@ -84,6 +109,8 @@ mod tests {
         let replica = InstanceStatus { role: Some(Role::Replica), ..InstanceStatus::default() };
         let primary = InstanceStatus { role: Some(Role::Primary), ..InstanceStatus::default() };
         let holder = InstanceStatus { holds_lease: true, ..replica.clone() };
+        let taking = InstanceStatus { phase: InstancePhase::Waiting, ..replica.clone() };
+        let joining = InstanceStatus { phase: InstancePhase::Waiting, ..InstanceStatus::default() };
         let promoting = InstanceStatus { phase: InstancePhase::Promoting, ..replica.clone() };
         for (others, expected) in [
             (vec![], true),
@@ -92,6 +119,8 @@ mod tests {
             (vec![Some(primary)], false),
             (vec![Some(holder)], false),
             (vec![Some(promoting)], false),
+            (vec![Some(replica.clone()), Some(taking)], false),
+            (vec![Some(replica), Some(joining)], true),
         ] {
             assert_eq!(may_go_on(&others), expected, "{others:?}");
         }

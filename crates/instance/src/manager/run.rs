@@ -27,6 +27,9 @@ const STUCK_ROUND: Duration = Duration::from_secs(5);
 /// After the first error that may pass by itself; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// A connection to the API server on which nothing comes for so long is made anew: one whose other end is gone without a
+/// word would be watched for ever, and the instance not hear that it is named as primary.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// An orderly stop for a restart.
 const RESTART_WITHIN: Duration = Duration::from_mins(5);
 
@@ -60,6 +63,7 @@ pub async fn run(identity: Identity, places: Places, stop: CancellationToken) ->
             .hint("it runs in a pod with a service account, or with KUBECONFIG set")
     })?;
     config.connect_timeout = Some(Duration::from_secs(3));
+    config.read_timeout = Some(READ_TIMEOUT);
     let client = Client::try_from(config)
         .map_err(|error| Error::stuck(format!("the API server cannot be spoken to: {error}")))?;
     let uid = rustix::process::geteuid().as_raw();

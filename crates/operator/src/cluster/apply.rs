@@ -7,7 +7,7 @@
 use super::decide::{Action, SecretKind, owner, server_names};
 use super::desired::Desired;
 use super::observed::Kind;
-use super::read::{Read, annotation, resource};
+use super::read::{Read, annotation, resource, timely};
 use crate::certificates::{self, Pair, Purpose};
 use crate::context::{Context, FIELD_MANAGER};
 use crate::error::{Error, is_conflict, is_not_found};
@@ -87,7 +87,12 @@ impl Actor<'_> {
     pub async fn act(&self, actions: &[Action]) -> Result<(), Error> {
         let mut authority = None;
         for action in actions {
-            self.one(action, &mut authority).await?;
+            let done = self.one(action, &mut authority);
+            match action {
+                // It asks an instance, which has its own limit.
+                Action::Restart { .. } => done.await?,
+                _ => timely("carrying out what was decided", done).await?,
+            }
         }
         Ok(())
     }

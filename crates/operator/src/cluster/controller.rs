@@ -1,13 +1,13 @@
 //! Waking up: the controller of `Cluster`, and one reconcile from beginning to end.
 //!
-//! Woken by the cluster, its pods, claims and Secrets, and by its Lease when the holder changes: the renewals in between
-//! are many and say nothing. The `Cluster` itself is read again at each reconcile.
+//! Woken by the cluster, its pods, claims and Secrets, and by its Lease when the holder changes: of the renewals in between
+//! it is only noted when they came. The `Cluster` itself is read again at each reconcile.
 
 use super::apply::{Actor, write_status};
 use super::decide::{Action, Decision, Note, Reason, decide};
 use super::desired::{Complaint, Desired};
 use super::memory::Memory;
-use super::read::{Subject, read};
+use super::read::{Subject, read, timely};
 use crate::again::Again;
 use crate::context::Context;
 use crate::error::Error;
@@ -53,6 +53,7 @@ pub async fn run(context: Arc<Context>, cancellation: CancellationToken) {
     };
     let (of_pod, of_claim, of_secret, of_lease) = (mapped(&kind), mapped(&kind), mapped(&kind), mapped(&kind));
     let on_error = Arc::clone(&again);
+    let hears = Arc::clone(&context);
     Controller::new_with(clusters, watcher::Config::default(), kind.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .watches(scoped::<Pod>(&context), ours.clone(), move |pod| {
@@ -65,6 +66,8 @@ pub async fn run(context: Arc<Context>, cancellation: CancellationToken) {
             of_secret(secret.labels().get(names::CLUSTER_LABEL), secret.namespace())
         })
         .watches(scoped::<Lease>(&context), ours, move |lease| {
+            let version = lease.resource_version().unwrap_or_default();
+            hears.hear_of_lease(&lease.namespace().unwrap_or_default(), &lease.name_any(), &version);
             let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
             let key = format!("{}/{}", lease.namespace().unwrap_or_default(), lease.name_any());
             let mut holders = holders.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -101,11 +104,14 @@ async fn reconcile(cached: &DynamicObject, context: &Context) -> Result<Requeue,
     let namespace = cached.namespace().unwrap_or_default();
     let kind = ApiResource::erase::<Cluster>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &namespace, &kind);
-    let found = api.get_opt(&name).await.map_err(|error| Error::api(format!("read cluster {name}"), error))?;
+    let found = timely("reading the cluster", async {
+        api.get_opt(&name).await.map_err(|error| Error::api(format!("read cluster {name}"), error))
+    })
+    .await?;
     let labels = [("namespace", namespace.as_str()), ("cluster", name.as_str())];
     let Some(cluster) = found else {
         context.metrics.forget(&labels);
-        context.forget(&cached.uid().unwrap_or_default());
+        context.forget(&cached.uid().unwrap_or_default(), &namespace, &names::primary_lease(&name));
         return Ok(Requeue::await_change());
     };
     if cluster.meta().deletion_timestamp.is_some() {
@@ -155,7 +161,7 @@ async fn one_pass(
     let now = context.clock.now().trunc_subsecs(3);
     let decision = decide(&desired, &read.observed, now);
     let version = cluster.resource_version().unwrap_or_default();
-    write_status(api, &desired.name, &version, &status, &decision.status).await?;
+    timely("writing the status", write_status(api, &desired.name, &version, &status, &decision.status)).await?;
     for action in &decision.actions {
         tracing::debug!(cluster = desired.name, namespace = desired.namespace, ?action, "does");
     }

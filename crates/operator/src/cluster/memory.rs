@@ -42,13 +42,19 @@ struct SeenLease {
 
 impl Memory {
     /// Looks at the Lease. It is free when nobody holds it, or when it has not changed for its time while it was looked at.
-    pub fn look_at_lease(&mut self, lease: &Lease, now: Instant) -> PrimaryLease {
+    /// `heard` is the version that the watch brought last, and when.
+    pub fn look_at_lease(&mut self, lease: &Lease, heard: Option<&(String, Instant)>, now: Instant) -> PrimaryLease {
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.filter(|holder| !holder.is_empty());
         let seen = match &mut self.lease {
             Some(seen) if seen.version == version => seen,
-            seen => seen.insert(SeenLease { version: version.clone(), since: now, free_since: None }),
+            seen => {
+                // Renewed before it was heard of, so the time may count from there.
+                let heard = heard.filter(|(heard, _)| *heard == version).map(|(_, at)| *at);
+                let since = heard.map_or(now, |at| at.min(now));
+                seen.insert(SeenLease { version: version.clone(), since, free_since: None })
+            }
         };
         let unchanged_for = now.saturating_duration_since(seen.since);
         let time = Duration::from_secs(u64::from(names::LEASE_SECONDS.unsigned_abs()));
@@ -125,12 +131,20 @@ mod tests {
         let mut memory = Memory::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(memory.look_at_lease(&lease("1", "c-1"), at(0)).free_for, None);
-        assert_eq!(memory.look_at_lease(&lease("1", "c-1"), at(9)).free_for, None);
-        assert_eq!(memory.look_at_lease(&lease("2", "c-1"), at(10)).free_for, None, "it was renewed");
-        assert_eq!(memory.look_at_lease(&lease("2", "c-1"), at(20)).free_for, Some(Duration::ZERO));
-        assert_eq!(memory.look_at_lease(&lease("2", "c-1"), at(23)).free_for, Some(Duration::from_secs(3)));
-        assert_eq!(memory.look_at_lease(&lease("3", "c-1"), at(24)).free_for, None, "it came back");
-        assert_eq!(memory.look_at_lease(&lease("4", ""), at(25)).free_for, Some(Duration::ZERO), "released");
+        assert_eq!(memory.look_at_lease(&lease("1", "c-1"), None, at(0)).free_for, None);
+        assert_eq!(memory.look_at_lease(&lease("1", "c-1"), None, at(9)).free_for, None);
+        assert_eq!(memory.look_at_lease(&lease("2", "c-1"), None, at(10)).free_for, None, "it was renewed");
+        assert_eq!(memory.look_at_lease(&lease("2", "c-1"), None, at(20)).free_for, Some(Duration::ZERO));
+        assert_eq!(memory.look_at_lease(&lease("2", "c-1"), None, at(23)).free_for, Some(Duration::from_secs(3)));
+        assert_eq!(memory.look_at_lease(&lease("3", "c-1"), None, at(24)).free_for, None, "it came back");
+        assert_eq!(memory.look_at_lease(&lease("4", ""), None, at(25)).free_for, Some(Duration::ZERO), "released");
+        // The watch heard of a renewal between two looks, and of nothing since.
+        let heard = |version: &str, seconds| Some((version.to_owned(), at(seconds)));
+        let looked = memory.look_at_lease(&lease("5", "c-1"), heard("5", 31).as_ref(), at(38));
+        assert_eq!((looked.unchanged_for, looked.free_for), (Duration::from_secs(7), None));
+        assert!(memory.look_at_lease(&lease("5", "c-1"), None, at(41)).free_for.is_some());
+        // It heard of an older one only: nothing is known of this one.
+        let looked = memory.look_at_lease(&lease("7", "c-1"), heard("6", 42).as_ref(), at(60));
+        assert_eq!((looked.unchanged_for, looked.free_for), (Duration::ZERO, None));
     }
 }

@@ -103,7 +103,8 @@ pub async fn read(
 
     let now = Instant::now();
     let mut observed = Observed { status, apis, ..Observed::default() };
-    observed.lease = lease.map(|lease| memory.look_at_lease(&lease, now));
+    let heard = context.heard_of_lease(namespace, &lease_name);
+    observed.lease = lease.map(|lease| memory.look_at_lease(&lease, heard.as_ref(), now));
     observed.pods = pods.into_iter().map(|pod| (pod.name_any(), pod)).collect();
     observed.claims = claims.into_iter().map(|claim| (claim.name_any(), claim)).collect();
     observed.secrets = secrets.iter().map(|(name, secret)| (name.clone(), facts(secret, subject.uid))).collect();
@@ -144,7 +145,8 @@ pub async fn read(
     Ok(Read { observed, secrets, instances, full })
 }
 
-async fn timely<T>(doing: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+/// Work that an API server which takes requests and never answers them does not hold up for ever.
+pub(crate) async fn timely<T>(doing: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     tokio::time::timeout(API_TIMEOUT, work)
         .await
         .unwrap_or_else(|_| Err(Error::Slow { doing: doing.to_owned(), seconds: API_TIMEOUT.as_secs() }))

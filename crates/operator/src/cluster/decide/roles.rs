@@ -206,7 +206,7 @@ fn lost(plan: &mut Plan<'_>, target: &str, why: &str, patience: Duration, proven
     };
     let ready = candidates(plan, target);
     if free_for < PATIENCE
-        && let Some(waiting) = hesitation(plan, target)
+        && let Some(waiting) = hesitation(plan, target, lease.holder.is_none())
     {
         plan.primary_may_return = false;
         plan.wait_for(waiting, "the instance with the most WAL is chosen", Some(PATIENCE.saturating_sub(free_for)));
@@ -225,8 +225,9 @@ fn lost(plan: &mut Plan<'_>, target: &str, why: &str, patience: Duration, proven
     );
 }
 
-/// A standby that may still have something to say, or to receive.
-fn hesitation(plan: &Plan<'_>, target: &str) -> Option<String> {
+/// A standby that may still have something to say, or to receive: of a primary that gave its Lease back. One that did not
+/// renew it has sent nothing for seconds, and a connection that stands may be one to a primary that is frozen.
+fn hesitation(plan: &Plan<'_>, target: &str, given_back: bool) -> Option<String> {
     for name in plan.status.instance_names.iter().filter(|name| *name != target) {
         let Some(pod) = plan.observed.pods.get(name) else { continue };
         if is_ending(pod) || !is_running(pod) || !node_is_ready(plan, pod) {
@@ -234,7 +235,9 @@ fn hesitation(plan: &Plan<'_>, target: &str) -> Option<String> {
         }
         match plan.observed.answer(name) {
             None => return Some(format!("{name}: it does not answer yet")),
-            Some(answer) if answer.receiving => return Some(format!("{name}: it is still receiving WAL")),
+            Some(answer) if answer.receiving && given_back => {
+                return Some(format!("{name}: it is still receiving WAL"));
+            }
             Some(_) => {}
         }
     }

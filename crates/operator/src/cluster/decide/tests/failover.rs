@@ -157,6 +157,18 @@ const CASES: &[Case] = &[
         actions: &["create pod c-1"],
     },
     Case {
+        name: "a connection to a primary that did not renew its lease brings nothing more",
+        change: |observed| {
+            silent(observed, "c-1");
+            observed.ill_for = Duration::from_secs(10);
+            free(observed, 0);
+            observed.lease.as_mut().unwrap().holder = Some("c-1".to_owned());
+            said(observed, "c-3").receiving = true;
+        },
+        target: "c-2",
+        actions: &["label c-1 replica"],
+    },
+    Case {
         name: "a standby that does not answer is waited for",
         change: |observed| {
             gone(observed, "c-1");
