@@ -31,28 +31,43 @@ fn three_instances_fail_over_and_scale() {
     assert_eq!(stage.psql("main-1", streaming), "2");
     assert_eq!(stage.sql_through("main", "main-ro", "SELECT pg_is_in_recovery()::text"), [["true"]]);
 
-    // A changed parameter needs no hand: by reload, and one that needs it by an ordered restart.
-    stage.kubectl(&[
-        "patch",
-        "clusters.holdfast.dev",
-        "main",
-        "--type=merge",
-        "-p",
-        r#"{"spec":{"postgresql":{"parameters":{"work_mem":"9MB","max_connections":"157"}}}}"#,
-    ]);
-    let changed = Instant::now();
-    loop {
-        let everywhere = ["main-1", "main-2", "main-3"].iter().all(|pod| {
-            let settings = "SELECT current_setting('work_mem') || current_setting('max_connections')";
-            stage.psql_if_up(pod, settings).is_some_and(|found| found == "9MB157")
-        });
-        if everywhere {
-            break;
+    // A changed parameter needs no hand: by reload, and one that needs it by an ordered restart. A standby must not have fewer
+    // connections than its primary: raised ones reach the standbys first, lowered ones the primary.
+    let began = |pod: &str| {
+        stage
+            .psql(pod, "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint")
+            .parse::<u64>()
+            .unwrap()
+    };
+    for (memory, connections, primary_first) in [("9MB", "157", false), ("8MB", "61", true)] {
+        let parameters = format!(
+            r#"{{"spec":{{"postgresql":{{"parameters":{{"work_mem":"{memory}","max_connections":"{connections}"}}}}}}}}"#
+        );
+        stage.kubectl(&["patch", "clusters.holdfast.dev", "main", "--type=merge", "-p", &parameters]);
+        let changed = Instant::now();
+        let wanted = format!("{memory}{connections}");
+        let settings = "SELECT current_setting('work_mem') || current_setting('max_connections')";
+        while !["main-1", "main-2", "main-3"]
+            .iter()
+            .all(|pod| stage.psql_if_up(pod, settings).as_ref() == Some(&wanted))
+        {
+            if changed.elapsed() > LIMIT {
+                stage.show();
+                panic!("{wanted} did not reach every instance");
+            }
+            std::thread::sleep(Duration::from_secs(1));
         }
-        assert!(changed.elapsed() < LIMIT, "the parameters did not reach every instance");
-        std::thread::sleep(Duration::from_secs(1));
+        stage.wait_ready("main", 3, LIMIT);
+        assert_eq!(stage.primary("main"), "main-1", "a restart is no failover");
+        let times = ["main-1", "main-2", "main-3"].map(began);
+        for standby in &times[1..] {
+            assert_eq!(times[0] < *standby, primary_first, "{wanted}: the primary and its standbys began at {times:?}");
+        }
+        // Nobody is restarted for ever.
+        std::thread::sleep(Duration::from_secs(5));
+        assert_eq!(["main-1", "main-2", "main-3"].map(began), times);
+        assert_eq!(stage.psql("main-1", "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"), "2");
     }
-    stage.wait_ready("main", 3, LIMIT);
 
     // The primary is deleted under writes: nothing that was acknowledged is lost, and it comes back as a standby.
     let writer = stage.write_rows("main");

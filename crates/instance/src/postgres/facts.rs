@@ -48,11 +48,11 @@ FROM r";
 
 /// A setting given on the command line hides what the files say, so they are read too. The last line counts.
 const BOUNDS: &str = "
-SELECT s.name,
-       s.setting,
-       coalesce((SELECT f.setting FROM pg_file_settings f WHERE lower(f.name) = s.name ORDER BY f.seqno DESC LIMIT 1),
-                s.boot_val)
+SELECT s.name, s.setting, coalesce(f.setting, s.boot_val)
 FROM pg_settings s
+LEFT JOIN (SELECT DISTINCT ON (lower(name)) lower(name) AS name, setting
+           FROM pg_file_settings
+           ORDER BY lower(name), seqno DESC) f ON f.name = s.name
 WHERE s.name = ANY ($1)";
 
 /// Asks the server.
