@@ -6,6 +6,7 @@
 use crate::validate::{self, Finding, Outcome};
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation};
+use kube::core::response::{StatusCause, StatusDetails};
 use serde_json::Value;
 
 /// Where the API server sends its reviews.
@@ -49,10 +50,23 @@ fn respond(request: &AdmissionRequest<DynamicObject>) -> AdmissionResponse {
     }
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
     let mut response = response.deny(lines.join("; "));
-    // 422, as for resources that the schema refuses.
+    // 422 with causes, as for resources that the schema refuses. Of one without causes `kubectl` before 1.24 shows nothing.
     response.result.code = 422;
     "Invalid".clone_into(&mut response.result.reason);
+    response.result.details = Some(StatusDetails {
+        name: object.metadata.name.clone().or_else(|| object.metadata.generate_name.clone()).unwrap_or_default(),
+        group: request.kind.group.clone(),
+        kind: request.kind.kind.clone(),
+        uid: String::new(),
+        causes: errors.iter().map(cause).collect(),
+        retry_after_seconds: 0,
+    });
     response
+}
+
+fn cause(finding: &Finding) -> StatusCause {
+    let message = Finding { path: String::new(), ..finding.clone() }.to_string();
+    StatusCause { reason: finding.reason.name().to_owned(), message, field: finding.path.clone() }
 }
 
 fn findings<T>(outcome: Outcome<T>) -> (Vec<Finding>, Vec<Finding>) {
@@ -135,6 +149,15 @@ mod tests {
              spec.storage.size: `1GB` is no size of a volume (did you mean `1Gi`?)"
         );
         assert_eq!(response["status"]["code"], 422);
+        let details = &response["status"]["details"];
+        assert_eq!((&details["kind"], &details["name"]), (&json!("Cluster"), &json!("main")));
+        assert_eq!(
+            details["causes"],
+            json!([
+                {"reason": "InvalidValue", "field": "spec.imageName", "message": "PostgreSQL 9 is not supported (supported are 13 to 18)"},
+                {"reason": "InvalidValue", "field": "spec.storage.size", "message": "`1GB` is no size of a volume (did you mean `1Gi`?)"},
+            ])
+        );
         let backup = json!({"apiVersion": "holdfast.dev/v1", "kind": "Backup", "metadata": {"name": "b"}, "spec": {"cluster": {"name": ""}}});
         assert_eq!(answer("Backup", "CREATE", &backup, &Value::Null)["allowed"], false);
         let schedule = json!({"apiVersion": "holdfast.dev/v1", "kind": "ScheduledBackup", "metadata": {"name": "s"}, "spec": {"cluster": {"name": "main"}, "schedule": "never"}});

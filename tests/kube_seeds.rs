@@ -1,0 +1,292 @@
+//! The manifests that people arrive with, one by one on a real Kubernetes: each is taken, works as it is meant, and what is
+//! wrong with it is said where people look: by `kubectl apply`, in the condition, as an Event.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
+
+mod kube_stage;
+
+use holdfast_testkit::scratch::built_program;
+use kube_stage::Stage;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_mins(4);
+
+/// Each manifest with the fields that are warned about.
+const ALL: [(&str, &[&str]); 10] = [
+    ("everything.yaml", &["spec.postgresql.parameters.io_method"]),
+    ("backup-twice.yaml", &["spec.backup.retentionPolicy"]),
+    ("recovery.yaml", &["spec.storage.size", "spec.bootstrap.recovery.backup"]),
+    (
+        "synchronous.yaml",
+        &["spec.storage.size", "spec.postgresql.synchronous", "spec.minSyncReplicas", "spec.maxSyncReplicas"],
+    ),
+    ("queries.yaml", &["spec.storage.size", "spec.monitoring.customQueries"]),
+    ("pod-anti-affinity.yaml", &["spec.storage.size", "spec.affinity.podAntiAffinity"]),
+    ("scheduling.yaml", &["spec.storage.size", "spec.tolerations"]),
+    ("small.yaml", &["spec.storage.size"]),
+    ("backup.yaml", &[]),
+    ("scheduled-backup.yaml", &[]),
+];
+
+fn warnings(file: &str) -> &'static [&'static str] {
+    ALL.iter().find(|(name, _)| *name == file).expect("it is in the table").1
+}
+
+fn path(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/manifests").join(file)
+}
+
+/// A manifest with what stands for things of the bed put in its place. Of the two ways to bring one, `--fix` does more than
+/// to change its `apiVersion`: it is for those that `kubectl` could not read.
+fn manifest(stage: &Stage, file: &str, fixed: bool) -> String {
+    let text = if fixed {
+        let program = built_program("holdfast").expect("find the built program");
+        let output =
+            Command::new(program).args(["manifest", "check", "--fix"]).arg(path(file)).output().expect("run it");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("a manifest")
+    } else {
+        let text = std::fs::read_to_string(path(file)).expect("read the manifest");
+        text.replace("postgresql.cnpg.io/v1", "holdfast.dev/v1")
+    };
+    let store = stage.store();
+    text.replace("s3://example.bucket", &format!("s3://{}/{}", store.bucket, stage.namespace))
+        .replace("http://example.endpoint", &store.endpoint)
+        .replace("example.class", &storage_class(stage))
+        // PostgreSQL 18 of the bed is built without it.
+        .replace("wal_compression: \"zstd\"", "wal_compression: \"pglz\"")
+        .replace("wal_compression: zstd", "wal_compression: pglz")
+        .replace("example.priority", &stage.namespace)
+}
+
+/// The default class.
+fn storage_class(stage: &Stage) -> String {
+    let classes = stage.list("storageclasses");
+    let is_default = |class: &&Value| {
+        class["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"].as_str() == Some("true")
+    };
+    let class = classes.iter().find(is_default).expect("a default storage class");
+    class["metadata"]["name"].as_str().unwrap().to_owned()
+}
+
+/// Applies a manifest as it is, and sees its warnings on the way in.
+fn apply(stage: &Stage, file: &str, fixed: bool) {
+    let said = stage.apply(&manifest(stage, file, fixed));
+    for field in warnings(file) {
+        let line = said.lines().find(|line| line.contains(&format!("{field}:")));
+        assert!(line.is_some_and(|line| line.starts_with("Warning:")), "{file}: {field} is not in:\n{said}");
+    }
+}
+
+/// What was warned about is in the condition and in Events, and nothing else is.
+fn says(stage: &Stage, cluster: &str, file: &str) {
+    let object = stage.get("clusters.holdfast.dev", cluster);
+    let conditions = object["status"]["conditions"].as_array().expect("conditions");
+    let accepted = conditions.iter().find(|condition| condition["type"] == "SpecAccepted").expect("SpecAccepted");
+    assert_eq!(accepted["status"], "True", "{file}: {accepted}");
+    let message = accepted["message"].as_str().unwrap();
+    let said = message.matches("spec.").count();
+    let expected = warnings(file);
+    for field in expected {
+        assert!(message.contains(&format!("{field}: ")), "{file}: {field} is not in: {message}");
+        stage.wait("clusters.holdfast.dev", cluster, &format!("an Event about {field}"), LIMIT, |_| {
+            let told = stage.list("events").iter().any(|event| {
+                event["involvedObject"]["name"] == cluster
+                    && event["reason"] == "SpecWarning"
+                    && event["type"] == "Warning"
+                    && event["message"].as_str().is_some_and(|text| text.starts_with(&format!("{field}: ")))
+            });
+            told.then_some(())
+        });
+    }
+    // Hints name fields too, in backquotes.
+    assert!(said >= expected.len(), "{file}: {message}");
+}
+
+fn psql(stage: &Stage, pod: &str, database: &str, statement: &str) -> String {
+    let arguments =
+        ["exec", pod, "-c", "postgres", "--", "psql", "-h", "/controller/run", "-U", "postgres", "-AtX", "-c"];
+    stage.kubectl(&[&arguments[..], &[statement, database]].concat()).trim_end().to_owned()
+}
+
+/// `manifest check` says of each what the API server and the operator say.
+#[test]
+fn every_manifest_is_taken_by_the_api_server() {
+    let stage = Stage::new("seeds");
+    let program = built_program("holdfast").expect("find the built program");
+    for (file, fields) in ALL {
+        let checked = Command::new(&program).args(["manifest", "check"]).arg(path(file)).output().expect("run it");
+        let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+        for fixed in [false, true] {
+            if file == "backup-twice.yaml" && !fixed {
+                // One key twice: kubectl refuses it or drops the first, from version to version.
+                assert!(checked.contains("warning: spec.backup: it is written twice"), "{checked}");
+                continue;
+            }
+            let path = tempfile::Builder::new().suffix(".yaml").tempfile().expect("a file");
+            std::fs::write(path.path(), manifest(&stage, file, fixed)).expect("write it");
+            let written = path.path().to_str().unwrap();
+            let output = stage.try_kubectl(&["apply", "--dry-run=server", "-f", written]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{file}: {said}");
+            for field in fields {
+                assert!(checked.contains(&format!("warning: {field}: ")), "{file}: {field} is not in: {checked}");
+                // What --fix has put right is not warned about any more.
+                let gone = fixed && !said.contains(&format!("Warning: {field}: "));
+                assert!(gone || said.contains(&format!("Warning: {field}: ")), "{file}: {field} is not in: {said}");
+            }
+            assert!(said.matches("Warning: ").count() <= fields.len(), "{file}: {said}");
+        }
+    }
+}
+
+/// `io_method: async` is `worker`, and all the rest of a large manifest is as it is written.
+#[test]
+fn a_manifest_with_everything() {
+    let stage = Stage::new("everything");
+    stage.apply(
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: seller-password\ntype: kubernetes.io/basic-auth\nstringData:\n  username: seller\n  \
+         password: under the counter\n",
+    );
+    apply(&stage, "everything.yaml", false);
+    stage.wait_ready("everything", 3, LIMIT);
+    says(&stage, "everything", "everything.yaml");
+    for (setting, expected) in [
+        ("io_method", "worker"),
+        ("shared_buffers", "64MB"),
+        ("max_connections", "60"),
+        ("wal_compression", "pglz"),
+        ("maintenance_work_mem", "32MB"),
+    ] {
+        for pod in ["everything-1", "everything-2", "everything-3"] {
+            assert_eq!(stage.psql(pod, &format!("SHOW {setting}")), expected, "{setting} of {pod}");
+        }
+    }
+    let owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'shop'";
+    assert_eq!(stage.psql("everything-1", owner), "seller");
+    let pod = stage.get("pod", "everything-2");
+    let container = &pod["spec"]["containers"][0];
+    assert_eq!(container["resources"]["limits"]["memory"], "1Gi", "{container}");
+    assert_eq!(container["image"], "ghcr.io/cloudnative-pg/postgresql:18");
+}
+
+/// Both `backup` sections count: the archive of one, the target of the other. Then a backup by hand, one every night, and
+/// a recovery that names source and backup at once.
+#[test]
+fn two_backup_sections_a_backup_a_schedule_and_a_recovery() {
+    let stage = Stage::new("twice");
+    apply(&stage, "backup-twice.yaml", true);
+    stage.wait_ready("twice", 2, LIMIT);
+    says(&stage, "twice", "backup-twice.yaml");
+    let cluster = stage.get("clusters.holdfast.dev", "twice");
+    assert_eq!(cluster["spec"]["backup"]["target"], "primary", "{}", cluster["spec"]["backup"]);
+    assert_eq!(cluster["spec"]["backup"]["volumeSnapshot"]["online"], true);
+
+    stage.sql("twice", "CREATE TABLE ledger (n int)");
+    stage.sql("twice", "INSERT INTO ledger SELECT generate_series(1, 100)");
+    apply(&stage, "backup.yaml", false);
+    apply(&stage, "scheduled-backup.yaml", false);
+    let backup = stage.wait_completed("by-hand", LIMIT);
+    assert_eq!(backup["status"]["method"], "barmanObjectStore");
+    assert_eq!(backup["status"]["instance"], stage.primary("twice").as_str(), "the second section's target");
+    let next = stage.wait("scheduledbackups.holdfast.dev", "nightly", "its next runs", LIMIT, |object| {
+        let times = object["status"]["nextScheduleTimes"].as_array()?.clone();
+        (times.len() == 3).then_some(times)
+    });
+    for time in &next {
+        assert!(time.as_str().is_some_and(|time| time.contains("T02:00:00")), "{next:?}");
+    }
+
+    stage.sql("twice", "INSERT INTO ledger SELECT generate_series(101, 200)");
+    let moment =
+        stage.value("twice", "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')");
+    std::thread::sleep(Duration::from_secs(1));
+    stage.sql("twice", "INSERT INTO ledger SELECT generate_series(201, 300)");
+    let primary = stage.primary("twice");
+    let segment = stage.psql(&primary, "SELECT pg_walfile_name(pg_switch_wal())");
+    stage.wait("clusters.holdfast.dev", "twice", &format!("{segment} in the archive"), LIMIT, |_| {
+        (stage.psql(&primary, "SELECT last_archived_wal FROM pg_stat_archiver") >= segment).then_some(())
+    });
+    let manifest = manifest(&stage, "recovery.yaml", false).replace("2025-01-01 14:30:00.00000", &moment);
+    let said = stage.apply(&manifest);
+    assert!(said.contains("Warning: spec.bootstrap.recovery.backup"), "{said}");
+    stage.wait_ready("restored", 1, LIMIT);
+    says(&stage, "restored", "recovery.yaml");
+    assert_eq!(psql(&stage, "restored-1", "app", "SELECT count(*), max(n) FROM ledger"), "200|200");
+}
+
+/// Neither generation of the fields of synchronous replication is followed yet. That is said, and the cluster runs.
+#[test]
+fn two_generations_of_synchronous_replication() {
+    let stage = Stage::new("synchronous");
+    apply(&stage, "synchronous.yaml", false);
+    stage.wait_ready("synchronous", 3, LIMIT);
+    says(&stage, "synchronous", "synchronous.yaml");
+    stage.sql("synchronous", "CREATE TABLE numbers AS SELECT generate_series(1, 10) AS n");
+    let start = Instant::now();
+    while stage.sql_through("synchronous", "synchronous-ro", "SELECT to_regclass('numbers')::text")[0][0] != "numbers" {
+        assert!(start.elapsed() < LIMIT, "the table does not reach the standbys");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(stage.psql(&stage.primary("synchronous"), "SHOW synchronous_standby_names"), "");
+}
+
+/// A pod's own anti-affinity with CloudNativePG's label keeps the instances apart.
+#[test]
+fn instances_apart_as_pods_say_it() {
+    let stage = Stage::new("apart");
+    apply(&stage, "pod-anti-affinity.yaml", false);
+    stage.wait_ready("apart", 2, LIMIT);
+    says(&stage, "apart", "pod-anti-affinity.yaml");
+    let pods = stage.list("pods");
+    let nodes: std::collections::BTreeSet<_> =
+        pods.iter().map(|pod| pod["spec"]["nodeName"].as_str().unwrap_or_default().to_owned()).collect();
+    assert_eq!((pods.len(), nodes.len()), (2, 2), "{nodes:?}");
+}
+
+/// Where instances run, written at the root and in `affinity`; a priority and a variable; queries of one's own; nothing at all.
+#[test]
+fn small_ones_with_tolerations_queries_and_nothing() {
+    let stage = Stage::new("small");
+    let class = PriorityClass::new(&stage);
+    for (file, cluster) in [("scheduling.yaml", "scheduling"), ("queries.yaml", "queries"), ("small.yaml", "small")] {
+        apply(&stage, file, false);
+        stage.wait_ready(cluster, 1, LIMIT);
+        says(&stage, cluster, file);
+        assert_eq!(stage.value(cluster, "SELECT 1::text"), "1");
+        assert_eq!(stage.get("pvc", &format!("{cluster}-1"))["spec"]["resources"]["requests"]["storage"], "1Gi");
+    }
+    let pod = &stage.get("pod", "scheduling-1")["spec"];
+    let tolerations = pod["tolerations"].as_array().unwrap();
+    assert!(tolerations.iter().any(|one| one["key"] == "workload" && one["value"] == "database"), "{tolerations:?}");
+    assert_eq!(pod["priorityClassName"], class.name.as_str());
+    let terms = &pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
+    assert_eq!(terms[0]["matchExpressions"][0]["key"], "kubernetes.io/os", "{terms}");
+    let colour = stage.kubectl(&["exec", "scheduling-1", "-c", "postgres", "--", "printenv", "COLOUR"]);
+    assert_eq!(colour.trim(), "green");
+}
+
+/// A priority class, which no namespace takes with it.
+struct PriorityClass<'stage> {
+    stage: &'stage Stage,
+    name: String,
+}
+
+impl<'stage> PriorityClass<'stage> {
+    fn new(stage: &'stage Stage) -> Self {
+        let name = stage.namespace.clone();
+        stage.apply(&format!(
+            "apiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata:\n  name: {name}\nvalue: 1000\n"
+        ));
+        Self { stage, name }
+    }
+}
+
+impl Drop for PriorityClass<'_> {
+    fn drop(&mut self) {
+        let _ = self.stage.try_kubectl(&["delete", "priorityclass", &self.name, "--ignore-not-found"]);
+    }
+}
