@@ -1,0 +1,59 @@
+//! What a change cannot change.
+
+use super::*;
+
+#[test]
+fn changes_that_cannot_be() {
+    let before = |patch: Value| {
+        let mut value = changed(&patch);
+        value["status"]["systemID"] = json!("7000000000000000001");
+        value
+    };
+    for (name, old, new, expected) in [
+        ("nothing", json!({}), json!({}), &[][..]),
+        ("larger", json!({}), json!({"spec": {"storage": {"size": "20Gi"}}}), &[]),
+        ("smaller", json!({}), json!({"spec": {"storage": {"size": "5Gi"}}}), &["E spec.storage.size Immutable"]),
+        ("the same in other words", json!({}), json!({"spec": {"storage": {"size": "10240Mi"}}}), &[]),
+        (
+            "another class",
+            json!({}),
+            json!({"spec": {"storage": {"storageClass": "fast"}}}),
+            &["W spec.storage.storageClass NoEffect"],
+        ),
+        ("a WAL volume", json!({}), json!({"spec": {"walStorage": {"size": "1Gi"}}}), &["E spec.walStorage Immutable"]),
+        (
+            "no WAL volume",
+            json!({"spec": {"walStorage": {"size": "1Gi"}}}),
+            json!({}),
+            &["E spec.walStorage Immutable"],
+        ),
+        ("a minor version", json!({}), json!({"spec": {"imageName": "postgres:18.2"}}), &[]),
+        ("a major version", json!({"spec": {"imageName": "postgres:17"}}), json!({}), &["E spec.imageName Immutable"]),
+        ("another user", json!({}), json!({"spec": {"postgresUID": 999}}), &["E spec.postgresUID Immutable"]),
+        ("the default user in words", json!({}), json!({"spec": {"postgresUID": 26}}), &[]),
+        (
+            "another bootstrap",
+            json!({}),
+            json!({"spec": {"bootstrap": {"initdb": {"database": "x"}}}}),
+            &["W spec.bootstrap NoEffect"],
+        ),
+        (
+            "the default bootstrap in words",
+            json!({}),
+            json!({"spec": {"bootstrap": {"initdb": {"database": "app"}}}}),
+            &[],
+        ),
+        (
+            "another archive",
+            json!({}),
+            json!({"spec": {"backup": {"barmanObjectStore": {"destinationPath": "s3://bucket/new"}}}}),
+            &["W spec.backup.barmanObjectStore Conflict"],
+        ),
+        ("more instances", json!({}), json!({"spec": {"instances": 5}}), &[]),
+    ] {
+        assert_eq!(brief(&cluster_update(&before(old), &changed(&new))), expected, "{name}");
+    }
+    // Before there is data, how it comes about may change.
+    let young = changed(&json!({"spec": {"walStorage": {"size": "1Gi"}, "imageName": "postgres:17"}}));
+    assert_eq!(brief(&cluster_update(&young, &valid())), [""; 0]);
+}
