@@ -5,6 +5,7 @@
 
 use super::apply::{Actor, Stop, let_go};
 use super::decide::decide;
+use super::queue::is_overtaken;
 use super::read::{read, task};
 use super::task::{Decision, Requeue, Task};
 use super::{attempt, task as limits};
@@ -20,7 +21,7 @@ use holdfast_kube_api::backup::{BackupPhase, BackupStatus};
 use holdfast_kube_api::validate::{self, Finding};
 use holdfast_kube_api::{Backup, Cluster};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{ApiResource, DynamicObject};
+use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
@@ -216,6 +217,13 @@ async fn tell_cluster(shared: &Shared, namespace: &str, task: &Task, status: &Ba
     let name = &task.spec.cluster.name;
     let kind = ApiResource::erase::<Cluster>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(shared.context.client.clone(), namespace, &kind);
+    let backups: Api<DynamicObject> =
+        Api::namespaced_with(shared.context.client.clone(), namespace, &ApiResource::erase::<Backup>(&()));
+    let all = backups.list(&ListParams::default()).await.map_err(|error| Error::api("list backups", error))?;
+    let all: Vec<Task> = all.iter().filter_map(|object| self::task(object).ok()).collect();
+    if is_overtaken(task, status.stopped_at, &all) {
+        return Ok(());
+    }
     let mut tries = 0;
     loop {
         let found = api.get_opt(name).await.map_err(|error| Error::api(format!("read cluster {name}"), error))?;

@@ -30,6 +30,19 @@ fn rank(task: &Task) -> (bool, chrono::DateTime<chrono::Utc>, &str) {
     (task.status.attempts > 0, task.created, &task.name)
 }
 
+/// Whether another `Backup` of the cluster ended later than one that ended at this time: what the cluster says of its last
+/// backup is then not this one's to say, although it may be the later one to be told of.
+pub(crate) fn is_overtaken<'a>(
+    task: &Task,
+    stopped_at: Option<chrono::DateTime<chrono::Utc>>,
+    all: impl IntoIterator<Item = &'a Task>,
+) -> bool {
+    all.into_iter().any(|other| {
+        let of_cluster = other.uid != task.uid && other.spec.cluster.name == task.spec.cluster.name;
+        of_cluster && other.phase().is_final() && other.status.stopped_at > stopped_at
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +84,27 @@ mod tests {
         assert_eq!(ahead(&me, &[deleted]), None);
         let again = backup("a", 0, Pending, 1);
         assert_eq!(ahead(&again, std::slice::from_ref(&me)), Some("m"));
+    }
+
+    #[test]
+    fn the_last_backup_is_the_one_that_ended_last() {
+        let ended = |name: &str, phase, stopped| {
+            let mut other = backup(name, 0, phase, 1);
+            other.status.stopped_at = Some(at(stopped));
+            other
+        };
+        let mut elsewhere = ended("c", BackupPhase::Completed, 9);
+        elsewhere.spec.cluster.name = "another".to_owned();
+        let me = ended("m", BackupPhase::Completed, 5);
+        for (name, others, expected) in [
+            ("alone", vec![me.clone()], false),
+            ("after another", vec![ended("a", BackupPhase::Completed, 4)], false),
+            ("before another", vec![ended("a", BackupPhase::Completed, 6)], true),
+            ("before one that failed", vec![ended("a", BackupPhase::Failed, 6)], true),
+            ("one is under way", vec![backup("a", 0, BackupPhase::Running, 1)], false),
+            ("one of another cluster", vec![elsewhere], false),
+        ] {
+            assert_eq!(is_overtaken(&me, me.status.stopped_at, &others), expected, "{name}");
+        }
     }
 }
