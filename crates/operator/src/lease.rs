@@ -3,6 +3,9 @@
 //! The holder renews it; another takes it over once it has been seen unchanged for its whole time by the taker's own
 //! clock. A holder that could not renew for [`GIVE_UP`] ends itself: it stops before anybody else may begin. What the
 //! operators do is safe even if two overlap, by resource versions; the election keeps them from getting in each other's way.
+//!
+//! The holder is a pod by its name: its container, when it is started again after a kill, takes its own Lease at once. Its
+//! forerunner is dead by then, says the kubelet that started it; and a Deployment gives no name twice.
 
 use crate::error::{Error, is_conflict, is_not_found};
 use chrono::{DateTime, SubsecRound, Utc};

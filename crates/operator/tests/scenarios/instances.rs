@@ -1,0 +1,454 @@
+//! The instance managers that are played: what the operator sees of them, and the rules it trusts them to keep.
+//!
+//! An instance bootstraps when it is named and nobody has data yet, joins when somebody has, promotes only while it is named
+//! and holds the Lease, gives the Lease back when it is not named any more or its pod ends in order, and comes back behind a
+//! new primary by a rewind. The data is a system identifier, a timeline and a position on the claim; writing is moving
+//! the position. [`Fleet::two_writers`] is the promise that is watched all the time.
+
+use crate::world::World;
+use holdfast_kube_api::cluster::BootstrapProgress;
+use holdfast_kube_api::names;
+use holdfast_kube_api::status_port::{
+    ArchiveStatus, BackupResult, BackupRun, BackupState, InstancePhase, InstanceStatus, Role,
+};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What bootstrap, a copy or a rewind takes.
+const WORK: Duration = Duration::from_millis(1000);
+/// What a promotion or an orderly stop takes.
+const TURN: Duration = Duration::from_millis(500);
+const RENEW: Duration = Duration::from_secs(names::LEASE_RENEW_SECONDS as u64);
+const EXPIRE: Duration = Duration::from_secs(names::LEASE_SECONDS as u64);
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Fleet {
+    /// By uid of the pod.
+    pub(crate) instances: BTreeMap<String, Instance>,
+    /// By uid of the claim.
+    disks: BTreeMap<String, Disk>,
+    /// Moments at which two instances took writes.
+    pub(crate) two_writers: Vec<String>,
+    /// How often a run was begun, by its name and number.
+    pub(crate) runs_begun: BTreeMap<String, u32>,
+    /// What a recovery is refused with.
+    pub(crate) refuse_recovery: Option<String>,
+    /// Backups take so much longer.
+    pub(crate) slow_backups: u32,
+    /// Runs that were under way at the same time as another of the cluster.
+    pub(crate) runs_at_once: Vec<String>,
+}
+
+/// What a claim holds.
+#[derive(Debug, Clone, Default)]
+struct Disk {
+    system_id: Option<String>,
+    timeline: u32,
+    position: u64,
+    standby: bool,
+}
+
+/// One instance.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    pub(crate) name: String,
+    pub(crate) cluster: String,
+    pod_uid: String,
+    claim_uid: String,
+    phase: InstancePhase,
+    since: Instant,
+    message: String,
+    error: Option<String>,
+    bootstrap: Option<BootstrapProgress>,
+    pub(crate) role: Option<Role>,
+    holds_lease: bool,
+    renewed: Instant,
+    /// The Lease as it was last seen, and since when.
+    lease: Option<(String, Instant)>,
+    receiving: bool,
+    run: Option<BackupRun>,
+    /// It neither works nor answers, and is not dead.
+    pub(crate) frozen: bool,
+    dying: Option<Instant>,
+}
+
+impl Instance {
+    pub(crate) fn new(name: &str, cluster: &str, pod_uid: &str, claim_uid: &str) -> Self {
+        let now = Instant::now();
+        Self {
+            name: name.to_owned(),
+            cluster: cluster.to_owned(),
+            pod_uid: pod_uid.to_owned(),
+            claim_uid: claim_uid.to_owned(),
+            phase: InstancePhase::Starting,
+            since: now,
+            message: String::new(),
+            error: None,
+            bootstrap: None,
+            role: None,
+            holds_lease: false,
+            renewed: now,
+            lease: None,
+            receiving: false,
+            run: None,
+            frozen: false,
+            dying: None,
+        }
+    }
+
+    fn enter(&mut self, phase: InstancePhase, message: &str) {
+        if self.phase != phase {
+            (self.phase, self.since) = (phase, Instant::now());
+        }
+        message.clone_into(&mut self.message);
+    }
+
+    fn has_been_for(&self, phase: InstancePhase, time: Duration) -> bool {
+        self.phase == phase && self.since.elapsed() >= time
+    }
+}
+
+fn text<'a>(object: &'a Value, path: &str) -> Option<&'a str> {
+    object.pointer(path).and_then(Value::as_str)
+}
+
+impl World {
+    /// Lets all instances go on.
+    pub(crate) fn move_instances(&mut self) {
+        let all: Vec<String> = self.fleet.instances.keys().cloned().collect();
+        for uid in all {
+            if let Some(mut instance) = self.fleet.instances.remove(&uid) {
+                if !instance.frozen {
+                    self.step(&mut instance);
+                    self.move_run(&mut instance);
+                }
+                if instance.dying.is_none_or(|since| since.elapsed() < TURN) {
+                    self.fleet.instances.insert(uid, instance);
+                } else {
+                    self.give_back(&mut instance);
+                }
+            }
+        }
+        let mut writers: Vec<&str> = self
+            .fleet
+            .instances
+            .values()
+            .filter(|one| one.role == Some(Role::Primary) && !one.frozen)
+            .map(|one| one.cluster.as_str())
+            .collect();
+        writers.sort_unstable();
+        if writers.windows(2).any(|two| two.first() == two.last()) {
+            self.fleet.two_writers.push(self.time());
+        }
+    }
+
+    /// An orderly end of the pod begins; whether it is over.
+    pub(crate) fn end_instance(&mut self, pod_uid: &str) -> bool {
+        match self.fleet.instances.get_mut(pod_uid) {
+            None => true,
+            Some(instance) => {
+                instance.dying.get_or_insert_with(Instant::now);
+                false
+            }
+        }
+    }
+
+    /// The pod dies as by a lost node that is deleted: nothing is given back.
+    pub(crate) fn lose(&mut self, name: &str) {
+        self.fleet.instances.retain(|_, instance| instance.name != name);
+        self.drop_object(&crate::world::key("pods", name));
+    }
+
+    fn primary(&self, cluster: &str) -> Option<(String, Disk)> {
+        let primary = self.fleet.instances.values().find(|one| {
+            one.cluster == cluster && one.role == Some(Role::Primary) && !one.frozen && one.dying.is_none()
+        })?;
+        Some((primary.name.clone(), self.fleet.disks.get(&primary.claim_uid)?.clone()))
+    }
+
+    fn step(&mut self, me: &mut Instance) {
+        use InstancePhase as Phase;
+        self.look_at_lease(me);
+        if me.dying.is_some() {
+            // PostgreSQL stops; what it had is archived and streamed.
+            (me.role, me.phase) = (None, Phase::Stopping);
+            return;
+        }
+        let Some(cluster) = self.get("clusters", &me.cluster).cloned() else { return };
+        let chosen = text(&cluster, "/status/targetPrimary") == Some(me.name.as_str());
+        let system_id = text(&cluster, "/status/systemID").map(str::to_owned);
+        let mut disk = self.fleet.disks.get(&me.claim_uid).cloned().unwrap_or_default();
+        let primary = self.primary(&me.cluster);
+        match (&disk.system_id, me.role) {
+            (None, _) if chosen && system_id.is_none() => {
+                if !self.hold(me) {
+                    me.enter(Phase::Waiting, "waiting for the Lease of the primary");
+                } else if cluster.pointer("/spec/bootstrap/recovery").is_some() && self.fleet.refuse_recovery.is_some()
+                {
+                    me.enter(Phase::Failed, "the recovery is refused");
+                    me.error.clone_from(&self.fleet.refuse_recovery);
+                    me.bootstrap = Some(BootstrapProgress {
+                        method: "recovery".to_owned(),
+                        step: "preflight".to_owned(),
+                        error: me.error.clone(),
+                        ..BootstrapProgress::default()
+                    });
+                } else if me.has_been_for(Phase::Bootstrapping, WORK) {
+                    disk = Disk {
+                        system_id: Some("7000000000000000001".to_owned()),
+                        timeline: 1,
+                        position: 0x0100_0000,
+                        standby: false,
+                    };
+                    me.role = Some(Role::Primary);
+                    me.enter(Phase::Running, "taking writes");
+                } else {
+                    me.enter(Phase::Bootstrapping, "making the first data directory");
+                }
+            }
+            (None, _) => match primary {
+                Some((_, of_primary)) if !chosen && system_id.is_some() => {
+                    if me.has_been_for(Phase::Joining, WORK) {
+                        disk = Disk { standby: true, ..of_primary };
+                        me.role = Some(Role::Replica);
+                        me.enter(Phase::Running, "following the primary");
+                    } else {
+                        me.enter(Phase::Joining, "copying the primary");
+                    }
+                }
+                _ => me.enter(Phase::Waiting, "waiting for the primary"),
+            },
+            (Some(_), None) => {
+                if chosen {
+                    if self.hold(me) {
+                        me.role = Some(if disk.standby { Role::Replica } else { Role::Primary });
+                        me.enter(Phase::Running, "started");
+                    } else {
+                        me.enter(Phase::Waiting, "waiting for the Lease of the primary");
+                    }
+                } else if disk.standby {
+                    me.role = Some(Role::Replica);
+                    me.enter(Phase::Running, "following the primary");
+                } else if let Some((_, of_primary)) = primary {
+                    if me.has_been_for(Phase::Rewinding, WORK) {
+                        disk = Disk { standby: true, ..of_primary };
+                    } else {
+                        me.enter(Phase::Rewinding, "coming in line");
+                    }
+                } else {
+                    me.enter(Phase::Waiting, "waiting for another primary");
+                }
+            }
+            (Some(_), Some(Role::Replica)) => {
+                me.receiving = primary.is_some();
+                if chosen {
+                    if !self.hold(me) {
+                        me.message = "waiting for the Lease of the primary".to_owned();
+                    } else if me.has_been_for(Phase::Promoting, TURN) {
+                        disk.timeline += 1;
+                        disk.standby = false;
+                        (me.role, me.receiving) = (Some(Role::Primary), false);
+                        me.enter(Phase::Running, "taking writes");
+                    } else {
+                        me.enter(Phase::Promoting, "becoming the primary");
+                    }
+                } else if let Some((_, of_primary)) = primary {
+                    (disk.timeline, disk.position) = (of_primary.timeline, of_primary.position);
+                }
+            }
+            (Some(_), Some(Role::Primary)) => {
+                if !chosen {
+                    me.enter(Phase::Demoting, "stopping PostgreSQL");
+                    if me.has_been_for(Phase::Demoting, TURN) {
+                        me.role = None;
+                        self.give_back(me);
+                    }
+                } else if self.hold(me) {
+                    disk.position += 0x100;
+                    me.enter(Phase::Running, "taking writes");
+                } else {
+                    me.role = None;
+                    me.enter(Phase::Demoting, "the Lease is lost");
+                }
+            }
+        }
+        self.fleet.disks.insert(me.claim_uid.clone(), disk);
+    }
+
+    fn look_at_lease(&mut self, me: &mut Instance) {
+        let name = names::primary_lease(&me.cluster);
+        let Some(lease) = self.get("leases", &name) else { return };
+        let version = text(lease, "/metadata/resourceVersion").unwrap_or_default().to_owned();
+        if me.lease.as_ref().is_none_or(|(seen, _)| *seen != version) {
+            me.lease = Some((version, Instant::now()));
+        }
+    }
+
+    /// Takes the Lease or renews it; whether it is held.
+    fn hold(&mut self, me: &mut Instance) -> bool {
+        let name = names::primary_lease(&me.cluster);
+        let Some(lease) = self.get("leases", &name) else { return false };
+        let holder = text(lease, "/spec/holderIdentity").unwrap_or_default().to_owned();
+        let mine = holder == me.name;
+        let expired = me.lease.as_ref().is_some_and(|(_, since)| since.elapsed() >= EXPIRE);
+        if me.holds_lease && !mine && !holder.is_empty() {
+            me.holds_lease = false;
+            return false;
+        }
+        if !mine && !holder.is_empty() && !expired {
+            return false;
+        }
+        if !mine || !me.holds_lease || me.renewed.elapsed() >= RENEW {
+            let (time, name_of_holder) = (self.time(), me.name.clone());
+            let at = format!("{time}/{:?}", Instant::now());
+            self.edit("leases", &name, |lease| {
+                lease["spec"]["holderIdentity"] = json!(name_of_holder);
+                lease["spec"]["renewTime"] = json!(time);
+                // Renewals within a second are renewals too.
+                lease["metadata"]["annotations"]["renewed"] = json!(at);
+            });
+            (me.holds_lease, me.renewed) = (true, Instant::now());
+        }
+        true
+    }
+
+    fn give_back(&mut self, me: &mut Instance) {
+        let name = names::primary_lease(&me.cluster);
+        me.holds_lease = false;
+        let mine = me.name.clone();
+        self.edit("leases", &name, |lease| {
+            if lease["spec"]["holderIdentity"] == *mine {
+                lease["spec"]["holderIdentity"] = json!("");
+            }
+        });
+    }
+
+    fn move_run(&mut self, me: &mut Instance) {
+        let patience = u64::from(self.fleet.slow_backups) + 4;
+        let Some(run) = me.run.as_mut() else { return };
+        match run.state {
+            BackupState::Running => {
+                run.done_bytes += 4_000_000 / patience;
+                if run.done_bytes >= 4_000_000 {
+                    run.state = BackupState::WaitingForWal;
+                }
+            }
+            // A standby waits until the primary was told to switch.
+            BackupState::WaitingForWal if me.role == Some(Role::Primary) => complete(run),
+            _ => {}
+        }
+        let under_way = |run: &BackupRun| matches!(run.state, BackupState::Running | BackupState::WaitingForWal);
+        if under_way(run) {
+            let others = self.fleet.instances.values().filter(|other| other.cluster == me.cluster);
+            if others.filter_map(|other| other.run.as_ref()).any(under_way) {
+                self.fleet.runs_at_once.push(run.name.clone());
+            }
+        }
+    }
+
+    /// What an instance answers on its status port.
+    pub(crate) fn ask(&mut self, pod_uid: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let Some(me) = self.fleet.instances.get(pod_uid) else { return (503, json!({"error": "gone"})) };
+        let (role, cluster) = (me.role, me.cluster.clone());
+        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        match (method, parts.as_slice()) {
+            ("GET", ["status"]) => (200, json!(self.status(pod_uid))),
+            ("POST", ["restart"]) => (202, Value::Null),
+            ("POST", ["wal", "switch"]) if role == Some(Role::Primary) => {
+                for other in self.fleet.instances.values_mut().filter(|other| other.cluster == cluster) {
+                    if let Some(run) = other.run.as_mut().filter(|run| run.state == BackupState::WaitingForWal) {
+                        complete(run);
+                    }
+                }
+                (200, json!({"lsn": "0/1000000", "segment": "000000010000000000000001"}))
+            }
+            ("POST", ["wal", "switch"]) => (409, json!({"error": "this is a standby"})),
+            (_, ["backups", run]) => self.ask_for_backup(pod_uid, method, run, body),
+            _ => (404, json!({"error": "unknown"})),
+        }
+    }
+
+    fn ask_for_backup(&mut self, pod_uid: &str, method: &str, run: &str, body: &Value) -> (u16, Value) {
+        let now = self.now();
+        let Some(me) = self.fleet.instances.get_mut(pod_uid) else { return (503, json!({"error": "gone"})) };
+        let known = me.run.clone().filter(|known| known.uid == run);
+        match (method, known) {
+            ("PUT", Some(known)) => (200, json!(known)),
+            ("PUT", None) => {
+                if let Some(other) =
+                    me.run.as_ref().filter(|run| matches!(run.state, BackupState::Running | BackupState::WaitingForWal))
+                {
+                    return (409, json!(other));
+                }
+                let name = body["name"].as_str().unwrap_or_default().to_owned();
+                let begun = BackupRun {
+                    uid: run.to_owned(),
+                    name: name.clone(),
+                    started_at: Some(now),
+                    total_bytes: Some(4_000_000),
+                    backup_id: Some(format!("id-of-{name}")),
+                    ..BackupRun::default()
+                };
+                me.run = Some(begun.clone());
+                let attempt = run.rsplit_once('.').map_or(run, |(_, attempt)| attempt);
+                *self.fleet.runs_begun.entry(format!("{name}.{attempt}")).or_default() += 1;
+                (202, json!(begun))
+            }
+            ("GET", Some(known)) => (200, json!(known)),
+            ("DELETE", Some(mut known)) => {
+                known.state = BackupState::Failed;
+                me.run = Some(known.clone());
+                (200, json!(known))
+            }
+            _ => (404, json!({"error": "unknown"})),
+        }
+    }
+
+    fn status(&self, pod_uid: &str) -> InstanceStatus {
+        let me = &self.fleet.instances[pod_uid];
+        let disk = self.fleet.disks.get(&me.claim_uid).cloned().unwrap_or_default();
+        let cluster = self.get("clusters", &me.cluster);
+        let archived = cluster.is_some_and(|cluster| cluster.pointer("/spec/backup/barmanObjectStore").is_some());
+        let position =
+            disk.system_id.as_ref().map(|_| format!("{:X}/{:X}", disk.position >> 32, disk.position & 0xFFFF_FFFF));
+        InstanceStatus {
+            instance: me.name.clone(),
+            pod_uid: me.pod_uid.clone(),
+            version: "0.1.0".to_owned(),
+            phase: me.phase,
+            message: me.message.clone(),
+            error: me.error.clone().filter(|_| me.phase == InstancePhase::Failed),
+            bootstrap: me.bootstrap.clone(),
+            system_id: disk.system_id.clone(),
+            postgres_major: Some(18),
+            role: me.role,
+            ready: me.role.is_some() && me.phase == InstancePhase::Running,
+            holds_lease: me.holds_lease,
+            timeline_id: disk.system_id.as_ref().map(|_| disk.timeline),
+            lsn: position.clone(),
+            replayed_lsn: position.filter(|_| me.role == Some(Role::Replica)),
+            receiving: me.receiving,
+            applied_generation: cluster.and_then(|cluster| cluster["metadata"]["generation"].as_i64()),
+            archive: archived.then(|| ArchiveStatus { working: true, ..ArchiveStatus::default() }),
+            backup: me.run.clone(),
+            ..InstanceStatus::default()
+        }
+    }
+}
+
+fn complete(run: &mut BackupRun) {
+    run.state = BackupState::Completed;
+    run.stopped_at = run.started_at;
+    run.result = Some(BackupResult {
+        backup_id: format!("id-of-{}", run.name),
+        begin_wal: Some("000000010000000000000001".to_owned()),
+        end_wal: Some("000000010000000000000001".to_owned()),
+        timeline_id: Some(1),
+        data_bytes: Some(4_000_000),
+        stored_bytes: Some(1_000_000),
+        ..BackupResult::default()
+    });
+}

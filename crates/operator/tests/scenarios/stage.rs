@@ -1,0 +1,221 @@
+//! A run: the world, an operator in it (the real one, from its election on), what happens, and what is expected in the end.
+//!
+//! Time is tokio's paused clock: a run of minutes takes as long as its computing.
+
+use crate::normal::{self, Normal};
+use crate::port;
+use crate::transport::{At, Fault, Plan, Transport};
+use crate::{kubelet, world::World};
+use holdfast_operator::{Clock, Environment, Options, run_in};
+use kube::Client;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Longer than this nothing takes that comes by itself.
+const LIMIT: Duration = Duration::from_mins(10);
+/// So long nothing may be written in the end.
+const QUIET: Duration = Duration::from_secs(20);
+/// The same where an answer never came: a backup's reconcile is given up after a minute.
+const LONG_QUIET: Duration = Duration::from_secs(75);
+
+/// One step of a scenario.
+#[derive(Clone, Copy)]
+pub(crate) enum Step {
+    /// This happens.
+    Given(&'static str, fn(&mut World)),
+    /// Faults begin here, and so does counting.
+    Begin,
+    /// This is waited for.
+    Then(&'static str, fn(&World) -> bool),
+}
+
+/// A scenario.
+#[derive(Clone, Copy)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) steps: &'static [Step],
+}
+
+/// How it ended.
+pub(crate) struct Outcome {
+    /// The objects, without what differs from run to run.
+    pub(crate) objects: Normal,
+    pub(crate) requests: u64,
+    pub(crate) writes: u64,
+    pub(crate) hit: Option<String>,
+    pub(crate) hits: u64,
+    /// How long it took, by the clock of the run.
+    pub(crate) took: Duration,
+    /// Names that objects were made under more than once, pods not counted.
+    pub(crate) made_twice: Vec<String>,
+}
+
+/// Runs a scenario with what goes wrong; an error says what did not come.
+pub(crate) fn play(scenario: &Scenario, fault: Fault, at: At) -> Result<Outcome, String> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+    runtime.block_on(async {
+        let mut stage = Stage::new(fault, at);
+        if !scenario.steps.iter().any(|step| matches!(step, Step::Begin)) {
+            stage.plan.lock().expect("the plan").begin();
+        }
+        stage.play(scenario).await.map_err(|error| {
+            let plan = stage.plan.lock().expect("the plan");
+            let last = plan.log.iter().rev().take(12).rev().cloned().collect::<Vec<_>>().join("\n  ");
+            let world = stage.world.lock().expect("the world");
+            format!(
+                "{} with {fault:?} at {at:?} ({}): {error}\nlast requests:\n  {last}\nclusters: {}",
+                scenario.name,
+                plan.hit.clone().unwrap_or_default(),
+                serde_json::to_string_pretty(
+                    &world.all("clusters").iter().map(|one| one["status"].clone()).collect::<Vec<_>>()
+                )
+                .unwrap_or_default(),
+            )
+        })
+    })
+}
+
+struct Stage {
+    world: Arc<Mutex<World>>,
+    plan: Arc<Mutex<Plan>>,
+    operator: JoinHandle<()>,
+    began: Instant,
+}
+
+impl Stage {
+    fn new(fault: Fault, at: At) -> Self {
+        let began = Instant::now();
+        let start = "2026-11-22T01:58:00Z".parse().expect("a time");
+        let world = Arc::new(Mutex::new(World::new(Clock::Since(start, began))));
+        tokio::spawn(kubelet::run(Arc::clone(&world)));
+        let plan = Arc::new(Mutex::new(Plan::new(fault, at)));
+        let operator = operate(&world, &plan);
+        Self { world, plan, operator, began }
+    }
+
+    async fn play(&mut self, scenario: &Scenario) -> Result<Outcome, String> {
+        let mut last = "nothing";
+        for step in scenario.steps {
+            match step {
+                Step::Given(what, happens) => {
+                    last = what;
+                    happens(&mut self.world.lock().expect("the world"));
+                }
+                Step::Begin => self.plan.lock().expect("the plan").begin(),
+                Step::Then(what, holds) => {
+                    self.wait(what, *holds).await.map_err(|error| format!("{error} (after: {last})"))?;
+                }
+            }
+        }
+        let took = self.began.elapsed();
+        self.wait_quiet().await?;
+        let world = self.world.lock().expect("the world");
+        let fleet = &world.fleet;
+        if !fleet.two_writers.is_empty() {
+            return Err(format!("two writers at {:?}", fleet.two_writers));
+        }
+        if !fleet.runs_at_once.is_empty() {
+            return Err(format!("two backups at once: {:?}", fleet.runs_at_once));
+        }
+        if let Some((run, times)) = fleet.runs_begun.iter().find(|(_, times)| **times > 1) {
+            return Err(format!("the run {run} was begun {times} times"));
+        }
+        let plan = self.plan.lock().expect("the plan");
+        Ok(Outcome {
+            objects: normal::of(&world),
+            requests: plan.requests,
+            writes: plan.writes,
+            hit: plan.hit.clone(),
+            hits: plan.hits,
+            took,
+            made_twice: world
+                .made
+                .iter()
+                .filter(|(key, times)| **times > 1 && key.1 != "pods")
+                .map(|(key, times)| format!("{} {}: {times} times", key.1, key.3))
+                .collect(),
+        })
+    }
+
+    /// A dead operator is replaced, as its pod's container is.
+    async fn replace_dead(&mut self) {
+        let dead = self.plan.lock().expect("the plan").dead;
+        if dead || self.operator.is_finished() {
+            self.operator.abort();
+            let hit = self.plan.lock().expect("the plan").hit.clone();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let mut plan = Plan::none();
+            plan.hits = self.plan.lock().expect("the plan").hits;
+            plan.hit = hit;
+            self.plan = Arc::new(Mutex::new(plan));
+            self.operator = operate(&self.world, &self.plan);
+        }
+    }
+
+    async fn wait(&mut self, what: &str, holds: fn(&World) -> bool) -> Result<(), String> {
+        let began = Instant::now();
+        while !holds(&self.world.lock().expect("the world")) {
+            if began.elapsed() > LIMIT {
+                return Err(format!("it never came: {what}"));
+            }
+            self.replace_dead().await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
+    /// Nothing is written any more, and little is read.
+    async fn wait_quiet(&mut self) -> Result<(), String> {
+        let began = Instant::now();
+        let time = match self.plan.lock().expect("the plan").fault {
+            Fault::Hang => LONG_QUIET,
+            _ => QUIET,
+        };
+        loop {
+            let before = (self.world.lock().expect("the world").writes, self.plan.lock().expect("the plan").requests);
+            let since = Instant::now();
+            let mut quiet = true;
+            while since.elapsed() < time && quiet {
+                self.replace_dead().await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                quiet = self.world.lock().expect("the world").writes == before.0;
+            }
+            let requests = self.plan.lock().expect("the plan").requests.saturating_sub(before.1);
+            if quiet && requests < 15 * time.as_secs() {
+                return Ok(());
+            }
+            if began.elapsed() > LIMIT {
+                return Err(format!("it never came to rest: {requests} requests in {time:?}"));
+            }
+        }
+    }
+}
+
+fn operate(world: &Arc<Mutex<World>>, plan: &Arc<Mutex<Plan>>) -> JoinHandle<()> {
+    let transport = Transport { world: Arc::clone(world), plan: Arc::clone(plan) };
+    let environment = Environment {
+        client: Client::new(transport, "holdfast-system"),
+        dial: port::dial(world),
+        clock: world.lock().expect("the world").clock,
+    };
+    let options = Options {
+        namespace: None,
+        operator_image: "holdfast:test".to_owned(),
+        default_image: "postgresql:18".to_owned(),
+        leader_elect: true,
+        own_namespace: None,
+        metrics_address: "127.0.0.1:0".parse().expect("an address"),
+        webhook_address: None,
+        webhook_names: Vec::new(),
+        identity: "holdfast-operator-0".to_owned(),
+    };
+    tokio::spawn(async move {
+        if let Err(error) = run_in(environment, "holdfast-system", options, CancellationToken::new()).await {
+            tracing::warn!(%error, "the operator ended");
+        }
+    })
+}
