@@ -2,7 +2,7 @@
 //!
 //! The authority outlives its certificates: a certificate is signed anew a month before its end, for as long as the authority
 //! has a year left, and then the authority is renewed with the same key, so that either signs for the other. Only a Secret that
-//! was deleted or cannot be read brings a new authority; see [`super::announce`] for how that goes without a gap.
+//! was deleted or cannot be read brings a new authority; see `announce` for how that goes without a gap.
 //! The first replica that writes wins, and the others use what it wrote.
 
 use super::SECRET;

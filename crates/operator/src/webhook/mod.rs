@@ -1,8 +1,8 @@
 //! The validating webhook's server: HTTPS, with a certificate of its own authority.
 //!
 //! Every replica serves, whoever is in charge, and is ready only when it can. All of them show the same certificate, kept in
-//! a Secret ([`identity`]); the API server knows its authority from the `ValidatingWebhookConfiguration`, which each replica
-//! keeps up to date ([`announce`]). Without a configuration the operator validates all the same, only later.
+//! a Secret (`identity`); the API server knows its authority from the `ValidatingWebhookConfiguration`, which each replica
+//! keeps up to date (`announce`). Without a configuration the operator validates all the same, only later.
 //!
 //! Both are looked at every minute, in this order: the Secret, the configuration, the own port. So a certificate of another
 //! authority is shown only after the API server was told of it, and while another replica still shows the old one, the old
