@@ -94,10 +94,7 @@ async fn ask(
     let verb = |words: &[&str]| Verb::new(&manager.places.program, &config, words.iter().copied());
     let info = verb(&["info"]).run(&manager.stop, |_| {}).await?;
     let recorded = claims(&info).any(|claim| claim["snapshots"]["recorded"].as_u64().is_some_and(|count| count > 0));
-    let listed = match recorded {
-        true => verb(&["snapshot", "list"]).run(&manager.stop, |_| {}).await?,
-        false => Value::Null,
-    };
+    let listed = if recorded { verb(&["snapshot", "list"]).run(&manager.stop, |_| {}).await? } else { Value::Null };
     Ok((of_info(&info, archived), snapshot_starts(&info, &listed, archived)))
 }
 

@@ -59,7 +59,7 @@ pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
                 let again = Arc::clone(&again);
                 async move {
                     let work = in_time("looking after a schedule", reconcile(&scheduled, &shared));
-                    again.observe(&scheduled, work).await
+                    Box::pin(again.observe(&scheduled, work)).await
                 }
             },
             move |scheduled, error, _| on_error.after(&scheduled, error),
