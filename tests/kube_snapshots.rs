@@ -12,7 +12,8 @@ const LIMIT: Duration = Duration::from_mins(3);
 const SNAPSHOTS: &str = "    volumeSnapshot:\n      className: holdfast-test\n";
 
 /// Encrypts an archive, below `barmanObjectStore`.
-const ENCRYPTION: &str = "      encryption:\n        passphrase:\n          name: archive-key\n          key: passphrase\n";
+const ENCRYPTION: &str =
+    "      encryption:\n        passphrase:\n          name: archive-key\n          key: passphrase\n";
 
 /// Under writes, with a WAL volume of its own and an encrypted archive: the name of the `Backup` is enough to come back to a
 /// moment after its hot snapshots.
@@ -40,13 +41,13 @@ fn hot_snapshots_and_the_archive_give_any_later_moment() {
          targetTime: \"{moment}\"\n"
     );
     // The volumes have to be those of the backup: nothing is made before that is so.
-    stage.apply(&stage.archived_cluster("copy", 1, &recovery));
+    stage.apply(&stage.archived_cluster("copy", 1, &format!("{ENCRYPTION}{recovery}")));
     let what = stage.wait("clusters.holdfast.dev", "copy", "what it waits for", LIMIT, |object| {
         object["status"]["blockedBy"]["what"].as_str().map(str::to_owned)
     });
     assert!(what.ends_with("and spec.walStorage is not written"), "{what}");
     assert!(stage.find("pvc", "copy-1").is_none(), "no volume is made");
-    stage.apply(&stage.archived_cluster("copy", 1, &format!("  walStorage:\n    size: 1Gi\n{recovery}")));
+    stage.apply(&stage.archived_cluster("copy", 1, &format!("{ENCRYPTION}  walStorage:\n    size: 1Gi\n{recovery}")));
     stage.wait_ready("copy", 1, LIMIT);
     let found = stage.numbers("copy");
     written.assert_kept(&found);
@@ -63,7 +64,7 @@ fn hot_snapshots_and_the_archive_give_any_later_moment() {
     recoverable("the snapshots as what recovery begins with", true);
     stage.kubectl(&["delete", "volumesnapshots.snapshot.storage.k8s.io", "--all"]);
     recoverable("nothing to begin a recovery with", false);
-    stage.apply(&stage.archived_cluster("late", 1, &format!("  walStorage:\n    size: 1Gi\n{recovery}")));
+    stage.apply(&stage.archived_cluster("late", 1, &format!("{ENCRYPTION}  walStorage:\n    size: 1Gi\n{recovery}")));
     let what = stage.wait("clusters.holdfast.dev", "late", "what it waits for", LIMIT, |object| {
         object["status"]["blockedBy"]["what"].as_str().map(str::to_owned)
     });
