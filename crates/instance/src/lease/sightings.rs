@@ -42,11 +42,13 @@ impl Sightings {
 mod tests {
     use super::*;
 
+    /// Moments in seconds, and what was seen.
+    type Looks = &'static [(u64, &'static str)];
+
     #[test]
     fn time_counts_from_the_last_change_while_it_was_looked() {
         let start = Instant::now();
-        // Moments of looks in seconds, what each one saw, and the time that can be said in the end.
-        type Looks = &'static [(u64, &'static str)];
+        // Each with what it saw, and the time that can be said in the end.
         let table: [(&str, Looks, u64); 7] = [
             ("never looked", &[], 0),
             ("once", &[(0, "1")], 0),

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// What bootstrap, a copy or a rewind takes.
-const WORK: Duration = Duration::from_millis(1000);
+const WORK: Duration = Duration::from_secs(1);
 /// What a promotion or an orderly stop takes.
 const TURN: Duration = Duration::from_millis(500);
 const RENEW: Duration = Duration::from_secs(names::LEASE_RENEW_SECONDS as u64);
@@ -246,7 +246,7 @@ impl World {
                 me.receiving = primary.is_some();
                 if chosen {
                     if !self.hold(me) {
-                        me.message = "waiting for the Lease of the primary".to_owned();
+                        "waiting for the Lease of the primary".clone_into(&mut me.message);
                     } else if me.has_been_for(Phase::Promoting, TURN) {
                         disk.timeline += 1;
                         disk.standby = false;
@@ -376,7 +376,7 @@ impl World {
         let Some(me) = self.fleet.instances.get_mut(pod_uid) else { return (503, json!({"error": "gone"})) };
         let known = me.run.clone().filter(|known| known.uid == run);
         match (method, known) {
-            ("PUT", Some(known)) => (200, json!(known)),
+            ("PUT" | "GET", Some(known)) => (200, json!(known)),
             ("PUT", None) => {
                 if let Some(other) =
                     me.run.as_ref().filter(|run| matches!(run.state, BackupState::Running | BackupState::WaitingForWal))
@@ -397,7 +397,6 @@ impl World {
                 *self.fleet.runs_begun.entry(format!("{name}.{attempt}")).or_default() += 1;
                 (202, json!(begun))
             }
-            ("GET", Some(known)) => (200, json!(known)),
             ("DELETE", Some(mut known)) => {
                 known.state = BackupState::Failed;
                 me.run = Some(known.clone());

@@ -8,7 +8,7 @@
 //! The rule of the sweeps: whatever went wrong, the same objects stand in the end as without it, nothing was made twice,
 //! there were never two writers, and the operator comes to rest.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at what it did not expect")]
+#![expect(clippy::panic, reason = "a test stops at what it did not expect")]
 
 mod faults;
 mod instances;

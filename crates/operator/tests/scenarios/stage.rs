@@ -10,6 +10,7 @@ use holdfast_operator::{Clock, Environment, Options, run_in};
 use kube::Client;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -55,28 +56,24 @@ pub(crate) struct Outcome {
 
 /// Runs a scenario with what goes wrong; an error says what did not come.
 pub(crate) fn play(scenario: &Scenario, fault: Fault, at: At) -> Result<Outcome, String> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
-    runtime.block_on(async {
+    runtime().block_on(async {
         let mut stage = Stage::new(fault, at);
         if !scenario.steps.iter().any(|step| matches!(step, Step::Begin)) {
-            stage.plan.lock().expect("the plan").begin();
+            begin(&stage.plan);
         }
-        stage.play(scenario).await.map_err(|error| {
-            let plan = stage.plan.lock().expect("the plan");
-            let last = plan.log.iter().rev().take(12).rev().cloned().collect::<Vec<_>>().join("\n  ");
-            let world = stage.world.lock().expect("the world");
-            format!(
-                "{} with {fault:?} at {at:?} ({}): {error}\nlast requests:\n  {last}\nclusters: {}",
-                scenario.name,
-                plan.hit.clone().unwrap_or_default(),
-                serde_json::to_string_pretty(
-                    &world.all("clusters").iter().map(|one| one["status"].clone()).collect::<Vec<_>>()
-                )
-                .unwrap_or_default(),
-            )
-        })
+        stage
+            .play(scenario)
+            .await
+            .map_err(|error| format!("{} with {fault:?} at {at:?}: {error}\n{}", scenario.name, stage.describe()))
     })
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime")
+}
+
+fn begin(plan: &Mutex<Plan>) {
+    plan.lock().expect("the plan").begin();
 }
 
 struct Stage {
@@ -95,6 +92,16 @@ impl Stage {
         let plan = Arc::new(Mutex::new(Plan::new(fault, at)));
         let operator = operate(&world, &plan);
         Self { world, plan, operator, began }
+    }
+
+    /// What a person would look at.
+    fn describe(&self) -> String {
+        let plan = self.plan.lock().expect("the plan");
+        let last = plan.log.iter().rev().take(12).rev().cloned().collect::<Vec<_>>().join("\n  ");
+        let world = self.world.lock().expect("the world");
+        let status: Vec<_> = world.all("clusters").iter().map(|one| one["status"].clone()).collect();
+        let status = serde_json::to_string_pretty(&status).unwrap_or_default();
+        format!("it happened to {}\nlast requests:\n  {last}\nclusters: {status}", plan.hit.clone().unwrap_or_default())
     }
 
     async fn play(&mut self, scenario: &Scenario) -> Result<Outcome, String> {

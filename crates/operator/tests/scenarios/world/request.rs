@@ -132,7 +132,7 @@ impl World {
         if call.verb.is_write() && !call.is_aside() {
             self.writes += 1;
         }
-        let body: Value = if body.is_empty() { json!({}) } else { serde_json::from_slice(body).expect("JSON") };
+        let body: Value = if body.is_empty() { json!({}) } else { serde_json::from_slice(body).unwrap_or_default() };
         let part = call.part.as_deref();
         let selector = || {
             Selector::new(
@@ -163,7 +163,7 @@ impl World {
             }
             Verb::Create => {
                 let mut key = key.clone();
-                key.3 = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                body["metadata"]["name"].as_str().unwrap_or_default().clone_into(&mut key.3);
                 self.create(&key, body)
             }
             Verb::Update => self.replace(key, part, body),
