@@ -77,6 +77,7 @@ fn read(recovery: &Value, backup: Option<&Backup>) -> String {
 }
 
 #[test]
+#[expect(clippy::large_stack_arrays, reason = "a table")]
 fn sources() {
     let done = |more: Value| {
         let mut status = json!({"phase": "completed", "backupId": "20261122T101500Z"});

@@ -6,6 +6,7 @@ use serde_json::json;
 
 const NOW: &str = "2026-11-22T12:00:00Z";
 
+#[expect(clippy::unnecessary_wraps, reason = "as the fields that it is compared with")]
 fn moment(text: &str) -> Option<DateTime<Utc>> {
     Some(text.parse().unwrap())
 }
@@ -25,6 +26,7 @@ fn info() -> Value {
     }]}]})
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "rows of the table are made where they are used")]
 fn window(change: Value) -> Value {
     let mut info = info();
     let window = &mut info["repositories"][0]["claims"][0]["reach"][0]["windows"][0];

@@ -31,6 +31,7 @@ mod tests {
     use super::*;
     use chrono::{DateTime, Utc};
 
+    #[expect(clippy::unnecessary_wraps, reason = "as the fields that it is compared with")]
     fn hour(hour: u32) -> Option<DateTime<Utc>> {
         Some(format!("2026-11-22T{hour:02}:00:00Z").parse().unwrap())
     }
@@ -48,6 +49,7 @@ mod tests {
     /// A backup of 9:00 that reaches to 10:00, or none; snapshots of 7:00 and 10:00 that reach to 11:00.
     #[test]
     fn what_is_still_there_counts() {
+        type Row = (&'static str, Recoverability, Vec<(&'static str, &'static str)>, &'static str);
         let archive = || Recoverability {
             from: hour(9),
             to: hour(10),
@@ -57,7 +59,6 @@ mod tests {
         };
         let nothing = Recoverability::default;
         let starts = || vec![start("old", 7, &["PG_DATA", "PG_WAL"]), start("new", 10, &["PG_DATA"])];
-        type Row = (&'static str, Recoverability, Vec<(&'static str, &'static str)>, &'static str);
         let table: [Row; 6] = [
             ("no snapshot is left", archive(), vec![], "9 10 - b"),
             (
