@@ -10,13 +10,10 @@ use holdfast_testkit::kube::{Bed, POSTGRESQL_18};
 use holdfast_testkit::scratch::built_program;
 use holdfast_testkit::{KitError, Result, settings};
 
-/// What of a bed can be seen on the machine: a folder, mounts, links, groups, rules and processes.
+/// What of a bed can be seen on the machine: mounts, links, groups, rules and processes.
 fn traces() -> BTreeSet<String> {
     let state = std::env::var("HOLDFAST_KUBE_DIR").unwrap_or_else(|_| "/var/lib/holdfast-kube".to_owned());
     let mut found = BTreeSet::new();
-    if PathBuf::from("/var/lib/kubelet").exists() {
-        found.insert("folder /var/lib/kubelet".to_owned());
-    }
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     found.extend(mounts.lines().filter(|line| line.contains(&state)).map(|line| format!("mount {line}")));
     let links = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
@@ -75,7 +72,7 @@ fn nothing_is_left_by_an_end_nor_by_a_start_that_was_killed() -> Result<()> {
     }
     Bed::down()?;
     let before = traces();
-    let may_stay = ["ip_", "route_", "folder"];
+    let may_stay = ["ip_", "route_"];
     let unexpected: Vec<&String> =
         before.iter().filter(|trace| !may_stay.iter().any(|name| trace.contains(name))).collect();
     assert!(unexpected.is_empty(), "{unexpected:#?}");
