@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_testkit::kube::{Bed, POSTGRESQL_18};
 use holdfast_testkit::scratch::built_program;
@@ -87,6 +87,11 @@ fn nothing_is_left_by_an_end_nor_by_a_start_that_was_killed() -> Result<()> {
             .spawn()
             .map_err(KitError::io("start the bed"))?;
         std::thread::sleep(Duration::from_millis(milliseconds));
+        // A machine with much else to do may not have come to anything by then.
+        let patience = Instant::now();
+        while traces() == before && patience.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
         start.kill().map_err(KitError::io("kill the start"))?;
         start.wait().map_err(KitError::io("wait for the start"))?;
         assert_ne!(traces(), before, "after {milliseconds} ms there is nothing to take away");
