@@ -6,7 +6,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of the stage")]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
 
-mod sql;
+pub(crate) mod sql;
 
 use std::io::Write as _;
 use std::path::Path;

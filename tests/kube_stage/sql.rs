@@ -20,6 +20,11 @@ impl Stage {
     /// How to reach a service from this host: by its cluster address.
     fn connection(&self, cluster: &str, service: &str) -> String {
         let address = self.get("service", service)["spec"]["clusterIP"].as_str().expect("a cluster address").to_owned();
+        self.connection_to(cluster, &address)
+    }
+
+    /// How to reach an instance, or whatever else has this address; usable while the API server is away.
+    pub(crate) fn connection_to(&self, cluster: &str, address: &str) -> String {
         let secret = format!("{cluster}-app");
         format!(
             "host={address} port=5432 user={} password={} dbname={} connect_timeout=2",
@@ -107,7 +112,7 @@ fn psql<'a>(pod: &'a str, statement: &'a str) -> [&'a str; 14] {
 const UNCONNECTED: &str = "not connected: ";
 
 /// Connects once, runs once.
-fn query(connection: &str, statement: &str) -> Result<Vec<Vec<String>>, String> {
+pub(crate) fn query(connection: &str, statement: &str) -> Result<Vec<Vec<String>>, String> {
     runtime().block_on(async {
         let client = connect(connection).await?;
         rows(&client, statement).await

@@ -281,6 +281,25 @@ impl Bed {
         control_plane::wait_for_api(layout)
     }
 
+    /// Kills the API server; it stays away until [`Bed::bring_apiserver`].
+    pub fn kill_apiserver(&self) -> Result<()> {
+        let _lock = lock(self.layout()?.root())?;
+        Unit::new("apiserver").kill()
+    }
+
+    /// Ends whatever keeps the API server away: lets a deaf one go on, starts a killed one.
+    pub fn bring_apiserver(&self) -> Result<()> {
+        let layout = self.layout()?;
+        let _lock = lock(layout.root())?;
+        let unit = Unit::new("apiserver");
+        if unit.is_running() {
+            unit.signal(Signal::CONT);
+        } else {
+            control_plane::start(layout, "apiserver")?;
+        }
+        control_plane::wait_for_api(layout)
+    }
+
     /// Makes the API server deaf: it keeps its connections and answers nothing until [`Bed::resume_apiserver`].
     pub fn pause_apiserver(&self) -> Result<()> {
         self.layout()?;

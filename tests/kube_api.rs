@@ -1,0 +1,197 @@
+//! An API server that is away, and an operator that is killed in the middle: a running cluster needs neither, nobody takes
+//! writes who should not, and everything goes on where it was.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failed set-up fails the test; what is measured is printed"
+)]
+
+mod kube_stage;
+
+use kube_stage::Stage;
+use kube_stage::sql::query;
+use rustix::process::{Pid, Signal, kill_process};
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_mins(3);
+/// For so long the API server is away: longer than every time of the Lease of the primary.
+const AWAY: Duration = Duration::from_secs(60);
+
+/// The API server is away until this is dropped, also when the test fails: others need it.
+struct Away<'a>(&'a Stage);
+
+impl<'a> Away<'a> {
+    fn deaf(stage: &'a Stage) -> Self {
+        stage.bed.pause_apiserver().expect("stop the API server");
+        Self(stage)
+    }
+
+    fn killed(stage: &'a Stage) -> Self {
+        stage.bed.kill_apiserver().expect("kill the API server");
+        Self(stage)
+    }
+}
+
+impl Drop for Away<'_> {
+    fn drop(&mut self) {
+        self.0.bed.bring_apiserver().expect("bring the API server back");
+    }
+}
+
+/// Processes of this machine, which runs the nodes, that have all of these words in their environment or command.
+fn processes(file: &str, words: &[&str]) -> Vec<Pid> {
+    let all = std::fs::read_dir("/proc").expect("read /proc");
+    all.flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| {
+            let text = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let parts: Vec<&str> = text.split('\0').collect();
+            words.iter().all(|word| parts.contains(word))
+        })
+        .filter_map(Pid::from_raw)
+        .collect()
+}
+
+/// The operator dies without a word; the kubelet starts its container again.
+fn kill_operator() {
+    let found = processes("cmdline", &["operator", "run"]);
+    assert!(!found.is_empty(), "no operator runs");
+    for pid in found {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// Sends a signal to all processes of an instance's container; says how many there were. PostgreSQL writes its titles over its
+/// environment, so it is known by the manager's namespace of processes.
+fn signal_instance(stage: &Stage, instance: &str, signal: Signal) -> usize {
+    let own = format!("NAMESPACE={}", stage.namespace);
+    let managers = processes("environ", &[&own, &format!("POD_NAME={instance}")]);
+    let space = |pid: Pid| std::fs::read_link(format!("/proc/{}/ns/pid", pid.as_raw_nonzero())).ok();
+    let Some(inside) = managers.first().and_then(|pid| space(*pid)) else { return 0 };
+    let found: Vec<Pid> =
+        processes("cmdline", &[]).into_iter().filter(|pid| space(*pid).as_ref() == Some(&inside)).collect();
+    for pid in &found {
+        let _ = kill_process(*pid, signal);
+    }
+    found.len()
+}
+
+fn address(stage: &Stage, pod: &str) -> String {
+    stage.get("pod", pod)["status"]["podIP"].as_str().expect("an address").to_owned()
+}
+
+fn skipped(stage: &Stage) -> bool {
+    if !stage.bed.is_own() {
+        eprintln!("skipped: the cluster in KUBECONFIG is not ours to take apart");
+    }
+    !stage.bed.is_own()
+}
+
+/// Deaf, and then gone: writes and archiving go on, nobody fails over, and afterwards the operator does its work again.
+#[test]
+fn alone_without_its_api_server_a_cluster_goes_on() {
+    let stage = Stage::new("noapi");
+    if skipped(&stage) {
+        return;
+    }
+    stage.apply(&stage.archived_cluster("main", 3, ""));
+    stage.wait_ready("main", 3, LIMIT);
+    let writer = stage.write_rows("main");
+    writer.next(LIMIT);
+    let service = stage.get("service", "main-rw")["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let application = stage.connection_to("main", &service);
+    let archived = || -> u64 {
+        query(&application, "SELECT archived_count FROM pg_stat_archiver").expect("ask the archiver")[0][0]
+            .parse()
+            .unwrap()
+    };
+    for how in ["deaf", "killed"] {
+        let before = archived();
+        let away = if how == "deaf" { Away::deaf(&stage) } else { Away::killed(&stage) };
+        let since = Instant::now();
+        // More than one segment of WAL.
+        query(&application, "CREATE TABLE IF NOT EXISTS bulk (text text)").expect("make a table");
+        query(&application, "INSERT INTO bulk SELECT repeat(md5(i::text), 40) FROM generate_series(1, 40000) AS i")
+            .expect("write while the API server is away");
+        while since.elapsed() < AWAY {
+            writer.next(Duration::from_secs(10));
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        assert!(archived() > before, "nothing was archived while the API server was {how}");
+        drop(away);
+        writer.next(Duration::from_secs(10));
+        let cluster = stage.wait_ready("main", 3, LIMIT);
+        assert_eq!(cluster["status"]["currentPrimary"], "main-1", "no failover while it was {how}");
+        assert_eq!(cluster["status"]["timelineID"], 1, "no promotion while it was {how}");
+    }
+    let pause = writer.so_far().longest_pause;
+    println!("the longest pause of the writer in two times {AWAY:?} without an API server: {pause:?}");
+    assert!(pause < Duration::from_secs(5), "writes stood still for {pause:?}");
+    // The operator is in charge again, and does what is asked.
+    stage.kubectl(&["patch", "clusters.holdfast.dev", "main", "--type=merge", "-p", r#"{"spec":{"instances":2}}"#]);
+    stage.wait_ready("main", 2, LIMIT);
+    writer.stop().assert_kept(&stage.numbers("main"));
+}
+
+/// Without the API server nobody can take over: the standby stays one for as long as that takes, and takes over then.
+#[test]
+fn alone_nobody_takes_writes_that_nobody_could_give_to_him() {
+    let stage = Stage::new("nowriter");
+    if skipped(&stage) {
+        return;
+    }
+    stage.apply(&stage.archived_cluster("main", 2, ""));
+    stage.wait_ready("main", 2, LIMIT);
+    let writer = stage.write_rows("main");
+    writer.next(LIMIT);
+    let standby = stage.connection_to("main", &address(&stage, "main-2"));
+    let away = Away::deaf(&stage);
+    // The kubelet starts its container again: an instance that cannot read its Cluster waits.
+    assert!(signal_instance(&stage, "main-1", Signal::KILL) > 0, "main-1 has no processes");
+    std::thread::sleep(Duration::from_secs(1));
+    let (since, acknowledged) = (Instant::now(), writer.so_far().acknowledged.len());
+    while since.elapsed() < Duration::from_secs(40) {
+        if let Ok(rows) = query(&standby, "SELECT pg_is_in_recovery()::text") {
+            assert_eq!(rows, [["true"]], "a second writer after {:?}", since.elapsed());
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert_eq!(writer.so_far().acknowledged.len(), acknowledged, "somebody took writes");
+    drop(away);
+    writer.next(LIMIT);
+    stage.wait_ready("main", 2, LIMIT);
+}
+
+/// Killed while a cluster is made, and while it fails over.
+#[test]
+fn alone_an_operator_that_is_killed_goes_on_where_it_was() {
+    let stage = Stage::new("killed");
+    if skipped(&stage) {
+        return;
+    }
+    stage.apply(&stage.archived_cluster("main", 3, ""));
+    stage.wait("clusters.holdfast.dev", "main", "its first instance", LIMIT, |object| {
+        object["status"]["instanceNames"].is_array().then_some(())
+    });
+    kill_operator();
+    stage.wait_ready("main", 3, LIMIT);
+    assert_eq!(stage.list("pods").len(), 3);
+    assert_eq!(stage.list("pvc").len(), 3);
+    let writer = stage.write_rows("main");
+    writer.next(LIMIT);
+    stage.kubectl(&["delete", "pod", "main-1", "--wait=false"]);
+    std::thread::sleep(Duration::from_millis(300));
+    kill_operator();
+    let since = Instant::now();
+    stage.wait("clusters.holdfast.dev", "main", "another primary", LIMIT, |object| {
+        object["status"]["currentPrimary"].as_str().filter(|name| *name != "main-1").map(|_| ())
+    });
+    println!("a failover whose operator was killed took {:?}", since.elapsed());
+    writer.next(LIMIT);
+    stage.wait_ready("main", 3, LIMIT);
+    writer.stop().assert_kept(&stage.numbers("main"));
+}
