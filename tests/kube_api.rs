@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_mins(3);
 /// For so long the API server is away: longer than every time of the Lease of the primary.
-const AWAY: Duration = Duration::from_secs(60);
+const AWAY: Duration = Duration::from_mins(1);
 
 /// The API server is away until this is dropped, also when the test fails: others need it.
 struct Away<'a>(&'a Stage);
