@@ -33,7 +33,8 @@ fn an_idle_cluster_is_backed_up_from_its_standby() {
     }
     let cluster = stage.wait("clusters.holdfast.dev", "main", "recoverability", LIMIT, |object| {
         let found = &object["status"]["recoverability"];
-        (found["lastBackup"]["id"] == second["status"]["backupId"] && found["latest"].is_string()).then(|| object.clone())
+        (found["lastBackup"]["id"] == second["status"]["backupId"] && found["latest"].is_string())
+            .then(|| object.clone())
     });
     // Nothing was committed since the first backup: no time is a target, and all there is comes back without one.
     let recoverability = &cluster["status"]["recoverability"];
