@@ -1,9 +1,7 @@
 //! Services, the disruption budget and the `PodMonitor`.
 //!
-//! The services select by the role label, which moves only after an instance said that it has the role. For standbys
-//! readiness does the rest. The primary's address is published as soon as it has the label: it was given for taking writes,
-//! and the kubelet's next look at the pod would only come seconds later. The headless service publishes addresses of pods
-//! that are not ready too: standbys join before they are.
+//! The services select by the role label, which moves only after an instance said that it has the role; readiness does
+//! the rest. The headless service publishes addresses of pods that are not ready: standbys join before they are.
 
 use super::{Action, Plan, Reason};
 use crate::cluster::observed::{BudgetApi, Kind};
@@ -14,10 +12,10 @@ pub(super) fn decide(plan: &mut Plan<'_>) {
     let cluster = plan.desired.name.clone();
     let all = json!({names::CLUSTER_LABEL: cluster});
     let of_role = |role: &str| json!({names::CLUSTER_LABEL: cluster, names::ROLE_LABEL: role});
-    service(plan, &names::read_write_service(&cluster), &of_role(names::PRIMARY), Addresses::All);
-    service(plan, &names::read_only_service(&cluster), &of_role(names::REPLICA), Addresses::Ready);
-    service(plan, &names::read_service(&cluster), &all, Addresses::Ready);
-    service(plan, &names::headless_service(&cluster), &all, Addresses::EachPod);
+    service(plan, &names::read_write_service(&cluster), &of_role(names::PRIMARY), false);
+    service(plan, &names::read_only_service(&cluster), &of_role(names::REPLICA), false);
+    service(plan, &names::read_service(&cluster), &all, false);
+    service(plan, &names::headless_service(&cluster), &all, true);
     budget(plan, &cluster);
     pod_monitor(plan, &cluster);
     if plan.observed.lease.is_none() {
@@ -25,28 +23,17 @@ pub(super) fn decide(plan: &mut Plan<'_>) {
     }
 }
 
-/// Which pods a service leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Addresses {
-    /// Those that the kubelet calls ready.
-    Ready,
-    /// All with its labels.
-    All,
-    /// All, each by its own name and without an address in common.
-    EachPod,
-}
-
-fn service(plan: &mut Plan<'_>, name: &str, selector: &Value, addresses: Addresses) {
+fn service(plan: &mut Plan<'_>, name: &str, selector: &Value, headless: bool) {
     let port = |name: &str, port: u16| json!({"name": name, "port": port, "targetPort": port, "protocol": "TCP"});
     let mut spec = json!({
         "type": "ClusterIP",
         "selector": selector,
         "ports": [port("postgres", names::POSTGRES_PORT)],
     });
-    if addresses == Addresses::EachPod {
+    if headless {
         spec["clusterIP"] = json!("None");
+        spec["publishNotReadyAddresses"] = json!(true);
     }
-    spec["publishNotReadyAddresses"] = json!(addresses != Addresses::Ready);
     let object = json!({"apiVersion": "v1", "kind": "Service", "metadata": plan.metadata(name, &[]), "spec": spec});
     plan.apply(Kind::Service, name, object);
 }
