@@ -129,7 +129,8 @@ fn container(plan: &Plan<'_>, policy: &str, wal_volume: bool) -> Value {
         "securityContext": container_security(),
         "startupProbe": timed("startup", 2, start.max(2) / 2),
         "livenessProbe": timed("liveness", 10, 6),
-        "readinessProbe": timed("readiness", 5, 2),
+        // Services wait for it: often, so that a new primary is reached soon; ten seconds until one that failed is left out.
+        "readinessProbe": timed("readiness", 2, 5),
     })
 }
 
