@@ -185,12 +185,7 @@ async fn restore(work: &Work<'_>, recovery: &Recovery, source: &Source, found: O
     words.extend(target_words(&target, source.backup_id.as_deref()));
     if found.is_none() {
         empty(work.places)?;
-        let plan = [words.clone(), vec!["--plan".to_owned()]].concat();
-        let plan = Verb::new(&work.places.program, &config, plan)
-            .run(work.stop, |_| {})
-            .await
-            .map_err(|error| error.doing("planning the recovery"))?;
-        tracing::info!(plan = %plan["recovery"], "the recovery target can be reached");
+        plan(work, &config, &words).await?;
         work.record(Filling::Recovery, Progress::Begun)?;
     }
     work.step("recovery", "restoring files");
@@ -206,6 +201,17 @@ async fn restore(work: &Work<'_>, recovery: &Recovery, source: &Source, found: O
         }));
     };
     Verb::new(&work.places.program, &config, words).run(work.stop, show).await?;
+    Ok(())
+}
+
+/// Plans what these words of `holdfast restore` would do, which refuses a target that cannot be reached.
+async fn plan(work: &Work<'_>, config: &Path, words: &[String]) -> Result<()> {
+    let words = [words, &["--plan".to_owned()]].concat();
+    let plan = Verb::new(&work.places.program, config, words)
+        .run(work.stop, |_| {})
+        .await
+        .map_err(|error| error.doing("planning the recovery"))?;
+    tracing::info!(plan = %plan["recovery"], "the recovery target can be reached");
     Ok(())
 }
 
@@ -235,12 +241,7 @@ async fn prepare_snapshot(work: &Work<'_>, recovery: &Recovery, source: Option<&
     let pgdata = work.places.pgdata.display().to_string();
     let mut words: Vec<String> = ["restore", "--snapshot", &id, "--pgdata", &pgdata].map(str::to_owned).to_vec();
     words.extend(target_words(&RecoveryTarget { backup_id: None, ..target }, None));
-    let plan = [words.clone(), vec!["--plan".to_owned()]].concat();
-    let plan = Verb::new(&work.places.program, &config, plan)
-        .run(work.stop, |_| {})
-        .await
-        .map_err(|error| error.doing("planning the recovery"))?;
-    tracing::info!(plan = %plan["recovery"], "the recovery target can be reached");
+    plan(work, &config, &words).await?;
     // The volume is this cluster's from here on: a kill in the middle leaves no control file to know it by.
     work.record(Filling::Snapshot, Progress::Begun)?;
     Verb::new(&work.places.program, &config, words).run(work.stop, |_| {}).await?;
