@@ -1,0 +1,158 @@
+//! A store that is away: under the archive command nothing is lost, under the restore command recovery does not end
+//! early, and a standby waits.
+
+use std::time::{Duration, Instant};
+
+use holdfast_testkit::postgres::Cluster;
+use holdfast_testkit::proxy::{Effect, Fault, HttpFaults, When};
+use holdfast_testkit::rows::{Bound, Pace, RowWriter, Target, found};
+
+use crate::kit::{add_to_wal_table, holds, http_faults, no_divergence, no_gaps, small, stop, tcp_proxy};
+use crate::stage::attack::{back_up, fill_segments, segment_path, segments, wal_object};
+use crate::stage::{Seal, Stage, wait_promoted};
+
+/// The exit code "unreachable".
+const UNREACHABLE: i32 = 24;
+/// Added to a code where recovery reads it.
+const FOR_RECOVERY: i32 = 128;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_away_under_the_archive_command_loses_nothing() {
+    let Some(stage) = Stage::start(18, small(Seal::KeyFile)).await else { return };
+    let proxy = tcp_proxy(&stage);
+    add_to_wal_table(&stage, "timeout = \"1s\"");
+    let writer = RowWriter::start(&stage.cluster, Pace::default()).await.expect("start the writer");
+    back_up(&stage);
+    stage.archive_now().await;
+    proxy.refuse();
+    proxy.cut();
+    fill_segments(&stage.cluster, 4).await;
+    let failed = "SELECT failed_count >= 2 FROM pg_stat_archiver";
+    stage.cluster.wait_for(failed, Duration::from_secs(30)).await.expect("archiving fails");
+    let waiting = segments(stage.cluster.data(), "ready");
+    assert!(waiting.len() >= 4, "PostgreSQL keeps what is not archived: {waiting:?}");
+    // A checkpoint would remove them if PostgreSQL held them for archived.
+    stage.cluster.sql("CHECKPOINT").await.expect("checkpoint");
+    let path = |segment: &String| segment_path(stage.cluster.data(), segment);
+    assert!(waiting.iter().all(|segment| path(segment).exists()), "{waiting:?}");
+    let (code, text) = stage.fails(&["wal", "push", &path(&waiting[0]).display().to_string()]);
+    assert_eq!(code, UNREACHABLE, "{text}");
+    assert!(text.contains("error: ") && text.contains("hint:  "), "{text}");
+    assert!(waiting.iter().all(|segment| wal_object(&stage, segment).is_none()));
+
+    proxy.resume();
+    let written = stop(&stage, writer).await;
+    stage.archive_now().await;
+    assert!(waiting.iter().all(|segment| wal_object(&stage, segment).is_some()), "archiving catches up");
+    no_gaps(&stage);
+    no_divergence(&stage);
+    let restored = stage.restore_and_start("restored", &[]).await;
+    holds(&restored, &written).await;
+}
+
+/// Starts a restored server that is expected to give up, and returns its log.
+async fn gives_up(server: &mut Cluster) -> String {
+    let before = server.log_text().len();
+    server.spawn().expect("start PostgreSQL");
+    let status = server.wait_exited(Duration::from_mins(1)).await.expect("PostgreSQL gives up");
+    let log = server.log_text().get(before..).unwrap_or_default().to_owned();
+    assert!(!status.success(), "{log}");
+    assert!(!log.contains("archive recovery complete"), "recovery ended early:\n{log}");
+    log
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_away_under_the_restore_command_never_ends_recovery_early() {
+    let Some(stage) = Stage::start(18, small(Seal::KeyFile)).await else { return };
+    let proxy = http_faults(&stage);
+    add_to_wal_table(&stage, "timeout = \"1s\"\nprefetch = 0");
+    let pace = Pace { payload_bytes: 8000, ..Pace::default() };
+    let writer = RowWriter::start(&stage.cluster, pace).await.expect("start the writer");
+    writer.wait_for_rows(10).await.expect("write rows");
+    back_up(&stage);
+    let rows = writer.journal().rows().len() as u64;
+    writer.wait_for_rows(rows + 1200).await.expect("write rows");
+    let written = stop(&stage, writer).await;
+    stage.archive_now().await;
+    // Towards the end, so that much WAL lies before it.
+    let target = &written.journal.rows()[written.journal.rows().len() - 20];
+    let xid = target.xid.to_string();
+    let folder = stage.target("restored");
+    let path = folder.display().to_string();
+    stage.ok(&["restore", "--pgdata", &path, "--target-xid", &xid, "--target-action", "promote"]);
+    let mut server = Cluster::adopt(&stage.installation, &folder).expect("take over the restored folder");
+    server.override_setting("archive_mode", "off");
+
+    // Away from the beginning.
+    let away = || Fault::new(Effect::LostRequest, When::Always);
+    proxy.inject(away());
+    let log = gives_up(&mut server).await;
+    assert!(log.contains(&format!("exit code {}", FOR_RECOVERY + UNREACHABLE)), "{log}");
+    // By hand: a doubt, and for a standby, which asks again, an ordinary failure.
+    let file = segments(stage.cluster.data(), "done").last().expect("an archived segment").clone();
+    let destination = stage.scratch.path().join("by-hand").display().to_string();
+    let (code, text) = stage.fails(&["wal", "get", &file, &destination]);
+    assert_eq!(code, FOR_RECOVERY + UNREACHABLE, "{text}");
+    let (code, text) = stage.fails(&["wal", "get", "--standby", &file, &destination]);
+    assert_eq!(code, UNREACHABLE, "{text}");
+    let (code, text) = stage.fails(&["wal", "get", "00000009.history", &destination]);
+    assert_eq!(code, FOR_RECOVERY + UNREACHABLE, "what nobody can look for is not absent: {text}");
+
+    // Away in the middle.
+    proxy.clear();
+    let slow = Fault::new(Effect::Delay(Duration::from_millis(150)), When::Always);
+    proxy.inject(slow.method("GET").path_contains("/wal/"));
+    let fetched = |proxy: &HttpFaults| {
+        let wal = |path: &str| path.contains("/wal/") && !path.contains("history") && !path.contains("list-type");
+        proxy.seen().iter().filter(|seen| seen.method == "GET" && wal(&seen.path)).count()
+    };
+    let before = fetched(&proxy);
+    server.spawn().expect("start PostgreSQL");
+    let began = Instant::now();
+    while fetched(&proxy) < before + 4 {
+        assert!(server.is_running() && began.elapsed() < Duration::from_secs(30), "{}", server.log_text());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    proxy.clear();
+    proxy.inject(Fault::new(Effect::Status(503, "SlowDown"), When::Always));
+    let status = server.wait_exited(Duration::from_mins(1)).await.expect("PostgreSQL gives up");
+    assert!(!status.success() && !server.log_text().contains("archive recovery complete"), "{}", server.log_text());
+
+    // Back: the same server goes on and comes to its target.
+    proxy.clear();
+    let (code, text) = stage.fails(&["wal", "get", "00000009.history", &destination]);
+    assert_eq!(code, 1, "{text}");
+    server.start().await.unwrap_or_else(|e| panic!("{e}\n{}", server.log_text()));
+    wait_promoted(&server).await;
+    let rows = found(&server).await.expect("read the rows");
+    let target = Target::Xid(target.xid, Bound::Inclusive);
+    written.journal.check(&target, &rows).unwrap_or_else(|e| panic!("{e}\n{}", server.log_text()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_outlives_a_store_that_is_away() {
+    let Some(stage) = Stage::start(16, small(Seal::KeyFile)).await else { return };
+    let proxy = http_faults(&stage);
+    add_to_wal_table(&stage, "timeout = \"1s\"");
+    let writer = RowWriter::start(&stage.cluster, Pace::default()).await.expect("start the writer");
+    writer.wait_for_rows(10).await.expect("write rows");
+    back_up(&stage);
+    stage.archive_now().await;
+    let standby = stage.restore_and_start("standby", &["--standby"]).await;
+    // Only what the standby asks for: the primary goes on archiving.
+    let before = proxy.hits();
+    proxy.inject(Fault::new(Effect::Status(503, "SlowDown"), When::Always).method("GET"));
+    let began = Instant::now();
+    while proxy.hits() < before + 6 {
+        assert!(began.elapsed() < Duration::from_secs(30), "the standby asks again and again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(standby.value("SELECT pg_is_in_recovery()").await.expect("ask the standby"), "t");
+    proxy.clear();
+    let written = stop(&stage, writer).await;
+    stage.archive_now().await;
+    let caught_up = format!("SELECT pg_last_wal_replay_lsn() - '0/0'::pg_lsn >= {}", written.end);
+    standby.wait_for(&caught_up, Duration::from_secs(45)).await.unwrap_or_else(|e| panic!("{e}"));
+    let rows = found(&standby).await.expect("read the rows");
+    written.journal.check(&Target::Latest(written.end), &rows).unwrap_or_else(|e| panic!("{e}"));
+}

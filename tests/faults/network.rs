@@ -1,0 +1,154 @@
+//! Answers and requests that get lost: one by one, by throttling, by cut connections, by a store that restarts. What
+//! was tried again is neither a double nor a divergence.
+
+use std::time::{Duration, Instant};
+
+use holdfast_testkit::proxy::{Effect, Fault, When};
+use holdfast_testkit::rows::{Pace, RowWriter};
+
+use crate::kit::{archive, holds, http_faults, no_divergence, no_gaps, small, stop, tcp_proxy, unarchived};
+use crate::stage::attack::{Dice, Victim, back_up, complete, ids_in_store, load, sum};
+use crate::stage::{self, Seal, Stage, StoreKind, wait_promoted};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_answers_are_neither_doubles_nor_divergence() {
+    let Some(stage) = Stage::start(18, unarchived(StoreKind::S3, Seal::KeyFile)).await else { return };
+    let part_size = stage.config_text().replace("path_style = true\n", "path_style = true\npart_size = \"5MiB\"\n");
+    stage.write_config("holdfast.toml", &part_size);
+    let proxy = http_faults(&stage);
+    let lost = |when| Fault::new(Effect::LostAnswer, when);
+    // The first segments.
+    proxy.inject(lost(When::First(3)).method("PUT").path_contains("/wal/"));
+    archive(&stage).await;
+    let writer = RowWriter::start(&stage.cluster, Pace::default()).await.expect("start the writer");
+    load(&stage.cluster).await;
+    stage.archive_now().await;
+    assert_eq!(proxy.hits(), 3, "{:?}", proxy.seen());
+    proxy.clear();
+    // Every kind of write that a backup does.
+    let kinds = [
+        ("PUT", "start.json"),
+        ("POST", "?uploads"),
+        ("PUT", "partNumber="),
+        ("POST", "uploadId="),
+        ("PUT", "/manifest"),
+        ("PUT", "backup.json"),
+    ];
+    for (method, path) in kinds {
+        proxy.inject(lost(When::First(1)).method(method).path_contains(path));
+    }
+    let before = proxy.hits();
+    let id = back_up(&stage);
+    let seen: Vec<_> = proxy.seen().into_iter().filter(|seen| seen.effect.is_some()).collect();
+    assert_eq!(proxy.hits() - before, kinds.len(), "{seen:?}");
+    assert_eq!(complete(&stage).into_iter().collect::<Vec<_>>(), [id]);
+    assert_eq!(ids_in_store(&stage), complete(&stage));
+    proxy.clear();
+    // A third of everything.
+    proxy.inject(lost(When::EveryNth(3)));
+    let rows = writer.journal().rows().len() as u64;
+    writer.wait_for_rows(rows + 50).await.expect("write rows");
+    back_up(&stage);
+    let written = stop(&stage, writer).await;
+    stage.archive_now().await;
+    let restored = stage.restore_and_start("restored", &[]).await;
+    holds(&restored, &written).await;
+    proxy.clear();
+    assert_eq!(complete(&stage).len(), 2);
+    no_divergence(&stage);
+    no_gaps(&stage);
+    stage.ok(&["check"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn throttling_and_lost_requests_are_survived() {
+    let Some(stage) = Stage::start(17, small(Seal::Passphrase)).await else { return };
+    let mut dice = Dice::new();
+    let proxy = http_faults(&stage);
+    proxy.inject(Fault::new(Effect::Status(503, "SlowDown"), When::EveryNth(4)));
+    proxy.inject(Fault::new(Effect::Status(500, "InternalError"), When::EveryNth(7)));
+    let chance = When::Chance { per_mille: 150, seed: dice.below(u64::MAX) };
+    proxy.inject(Fault::new(Effect::LostRequest, chance));
+    let writer = RowWriter::start(&stage.cluster, Pace::default()).await.expect("start the writer");
+    load(&stage.cluster).await;
+    back_up(&stage);
+    let rows = writer.journal().rows().len() as u64;
+    writer.wait_for_rows(rows + 50).await.expect("write rows");
+    let written = stop(&stage, writer).await;
+    stage.archive_now().await;
+    let restored = stage.restore_and_start("restored", &[]).await;
+    holds(&restored, &written).await;
+    assert!(proxy.hits() > 20, "{}", proxy.hits());
+    no_divergence(&stage);
+    no_gaps(&stage);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_network_and_cut_connections_are_survived() {
+    let Some(stage) = Stage::start(18, small(Seal::KeyFile)).await else { return };
+    let proxy = tcp_proxy(&stage);
+    proxy.set_latency(Duration::from_millis(20));
+    let writer = RowWriter::start(&stage.cluster, Pace::default()).await.expect("start the writer");
+    load(&stage.cluster).await;
+    let mut victim = Victim::start(&stage, &["backup"]);
+    let began = Instant::now();
+    while victim.is_running() {
+        // Often enough to meet every phase, and with pauses in which something succeeds.
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        if began.elapsed() < Duration::from_secs(4) {
+            proxy.cut();
+        }
+    }
+    let ended = victim.wait();
+    if !ended.status.success() {
+        // `s3s-fs` gives a multipart upload up when the connection is cut while it puts the parts together; the request
+        // that comes again meets an upload that it does not know, which it calls a lack of permission. Then nothing may
+        // be left, and the next backup works.
+        assert!(ended.stderr.contains("complete the upload"), "{ended:?}");
+        assert!(complete(&stage).is_empty() && ids_in_store(&stage).is_empty(), "{:?}", ids_in_store(&stage));
+        back_up(&stage);
+    }
+    let written = stop(&stage, writer).await;
+    stage.archive_now().await;
+    let target = stage.target("restored");
+    let mut victim = Victim::start(&stage, &["restore", "--pgdata", &target.display().to_string()]);
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        proxy.cut();
+    }
+    // Nothing comes for a while, and then everything.
+    proxy.stall();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    proxy.resume();
+    assert!(victim.runs_until(|| false).await || !victim.is_running());
+    let ended = victim.wait();
+    assert!(ended.status.success(), "{ended:?}");
+    let restored = stage.start_restored(&target).await;
+    holds(&restored, &written).await;
+    no_divergence(&stage);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_restarts_in_the_middle_of_a_backup_is_waited_for() {
+    let Some(mut stage) = Stage::start(18, small(Seal::KeyFile)).await else { return };
+    load(&stage.cluster).await;
+    stage.archive_now().await;
+    let expected = sum(&stage.cluster).await;
+    let mut victim = Victim::start(&stage, &["backup"]);
+    let folder = stage.repository_folder().join("main/backups");
+    let begun = || stage::attack::files_below(&folder).keys().any(|name| name.ends_with("start.json"));
+    assert!(victim.runs_until(begun).await, "the backup begins: {:?}", victim.wait());
+    let s3 = stage.s3.as_mut().expect("a stage on S3");
+    s3.stop();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    s3.restart().expect("start the store again");
+    let ended = victim.wait();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(complete(&stage).len(), 1);
+    assert_eq!(complete(&stage), ids_in_store(&stage));
+    stage.archive_now().await;
+    let restored = stage.restore_and_start("restored", &[]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(sum(&restored).await, expected);
+    no_divergence(&stage);
+}
