@@ -22,6 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// So is one on which nothing comes for so long: an API server whose machine is gone closes nothing, and a watch on it
 /// would be waited on for ever. A watch that is only quiet goes on where it was; bookmarks come about once a minute.
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
+/// Proxies lead manifests to the webhook of an operator that ends until they have heard of it: it answers for so long.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// How the operator is started.
 #[derive(Debug, Clone)]
@@ -92,16 +94,17 @@ pub async fn run_in(
     let metrics = Arc::new(Metrics::default());
     metrics.set("holdfast_operator_leader", &[], 0.0);
 
-    let stop = cancellation.child_token();
-    let _stops_all = stop.clone().drop_guard();
+    let closed = CancellationToken::new();
+    let _closes_ports = closed.clone().drop_guard();
     let mut servers = JoinSet::new();
     let address = options.metrics_address;
     let (webhook_ready, ready) = watch::channel(options.webhook_address.is_none());
-    let served = http::serve(address, Arc::clone(&metrics), ready, stop.clone());
+    let served = http::serve(address, Arc::clone(&metrics), ready, closed.clone());
     servers.spawn(async move { served.await.map_err(|source| RunError::Listen { address, source }) });
-    if let Some(address) = options.webhook_address {
-        let (client, names) = (client.clone(), options.webhook_names.clone());
-        let served = webhook::serve(client, own_namespace.to_owned(), address, names, webhook_ready, stop.clone());
+    let webhook_address = options.webhook_address;
+    if let Some(address) = webhook_address {
+        let names = options.webhook_names.clone();
+        let served = webhook::serve(client, own_namespace.to_owned(), address, names, webhook_ready, closed.clone());
         servers.spawn(async move { served.await.map_err(|source| RunError::Listen { address, source }) });
     }
     // A port that is taken says so at once.
@@ -109,24 +112,41 @@ pub async fn run_in(
     if let Some(Ok(Err(error))) = servers.try_join_next() {
         return Err(error);
     }
+    let result = lead(environment, own_namespace, options, metrics, &cancellation).await;
+    if webhook_address.is_some() && cancellation.is_cancelled() {
+        tokio::time::sleep(FORGOTTEN_WITHIN).await;
+    }
+    result
+}
 
-    let leases: Api<Lease> = Api::namespaced(client, own_namespace);
+/// Becomes the operator in charge, and is it until it is cancelled.
+async fn lead(
+    environment: Environment,
+    own_namespace: &str,
+    options: Options,
+    metrics: Arc<Metrics>,
+    cancellation: &CancellationToken,
+) -> Result<(), RunError> {
+    let stop = cancellation.child_token();
+    let _stops_all = stop.clone().drop_guard();
+    let leases: Api<Lease> = Api::namespaced(environment.client.clone(), own_namespace);
     let mut election = Election::new(leases, LEASE, options.identity.clone());
-    if options.leader_elect && !election.win(&cancellation).await {
+    if options.leader_elect && !election.win(cancellation).await {
         return Ok(());
     }
     metrics.set("holdfast_operator_leader", &[], 1.0);
     tracing::info!(identity = options.identity, namespace = options.namespace, "this operator is in charge");
 
     let images = Images { operator: options.operator_image, postgres: options.default_image };
-    let context = Arc::new(Context::new(environment, options.namespace, images, &options.identity, metrics));
+    let context =
+        Arc::new(Context::new(environment, options.namespace, images, &options.identity, Arc::clone(&metrics)));
     let mut controllers = JoinSet::new();
     controllers.spawn(crate::cluster::controller::run(Arc::clone(&context), stop.clone()));
     controllers.spawn(crate::backups::run(Arc::clone(&context), stop.clone()));
 
     let keep = async {
         if options.leader_elect {
-            election.keep(&cancellation).await
+            election.keep(cancellation).await
         } else {
             cancellation.cancelled().await;
             true
@@ -145,6 +165,7 @@ pub async fn run_in(
     if options.leader_elect && result.is_ok() {
         // Last: while the lease is held, nobody else begins.
         election.release().await;
+        metrics.set("holdfast_operator_leader", &[], 0.0);
     }
     result
 }

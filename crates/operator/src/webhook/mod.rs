@@ -5,8 +5,8 @@
 //! keeps up to date (`announce`). Without a configuration the operator validates all the same, only later.
 //!
 //! Both are looked at every minute, in this order: the Secret, the configuration, the own port. So a certificate of another
-//! authority is shown only after the API server was told of it, and while another replica still shows the old one, the old
-//! authority stays in the bundle. A step that fails leaves everything as it was and is tried again.
+//! authority is shown only after the API server was told of it and had time to take notice, and while another replica still
+//! shows the old one, the old authority stays in the bundle. A step that fails leaves everything as it was and is tried again.
 
 mod announce;
 mod identity;
@@ -46,6 +46,10 @@ const LOOK: Duration = Duration::from_mins(1);
 const RETRY: Duration = Duration::from_secs(5);
 /// A look takes a few requests; a slow API server must not hold it up for ever.
 const LOOK_WITHIN: Duration = Duration::from_secs(30);
+/// An API server hears of a changed configuration by a watch: for so long the certificate that it knows is shown still.
+const NOTICED_WITHIN: Duration = Duration::from_secs(5);
+/// Between tries when no connection can be taken.
+const NO_CONNECTION: Duration = Duration::from_millis(200);
 /// A review holds two versions of an object; etcd keeps none larger than 1.5 MiB.
 const MAX_REVIEW: usize = 8 << 20;
 /// Handshake and review together.
@@ -78,8 +82,16 @@ async fn accept(
     cancellation: &CancellationToken,
 ) {
     loop {
-        let accepted = listener.accept().await;
-        let (Ok((stream, _)), Some(acceptor)) = (accepted, acceptor.borrow().clone()) else { continue };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Too many files are open, mostly: it passes.
+                tracing::warn!(%error, "the webhook could not take a connection");
+                tokio::time::sleep(NO_CONNECTION).await;
+                continue;
+            }
+        };
+        let Some(acceptor) = acceptor.borrow().clone() else { continue };
         let cancellation = cancellation.clone();
         tokio::spawn(async move {
             let connection = async {
@@ -149,6 +161,9 @@ async fn look(
     // One that nobody was told of is better than none; one that works is better than one that nobody was told of.
     if serving.as_ref() != Some(&identity) && (announced.is_ok() || serving.is_none()) {
         let acceptor = acceptor(&identity).map_err(|why| Error::Certificate { secret: SECRET.to_owned(), why })?;
+        if serving.as_ref().is_some_and(|served| served.authority != identity.authority) {
+            tokio::time::sleep(NOTICED_WITHIN).await;
+        }
         shown.send_replace(Some(acceptor));
         tracing::info!("the webhook is served with the certificate in secret {SECRET}");
         *serving = Some(identity);
