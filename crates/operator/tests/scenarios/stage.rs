@@ -6,9 +6,10 @@ use crate::normal::{self, Normal};
 use crate::port;
 use crate::transport::{At, Fault, Plan, Transport};
 use crate::{kubelet, world::World};
+use chrono::{NaiveDate, Utc};
 use holdfast_operator::{Clock, Environment, Options, run_in};
 use kube::Client;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -72,6 +73,12 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime")
 }
 
+/// The day of all runs: this one, since the certificates that the operator makes are looked at by the machine's clock.
+pub(crate) fn day() -> NaiveDate {
+    static DAY: OnceLock<NaiveDate> = OnceLock::new();
+    *DAY.get_or_init(|| Utc::now().date_naive())
+}
+
 fn begin(plan: &Mutex<Plan>) {
     plan.lock().expect("the plan").begin();
 }
@@ -86,7 +93,7 @@ struct Stage {
 impl Stage {
     fn new(fault: Fault, at: At) -> Self {
         let began = Instant::now();
-        let start = "2026-11-22T01:58:00Z".parse().expect("a time");
+        let start = day().and_hms_opt(1, 58, 0).expect("a time").and_utc();
         let world = Arc::new(Mutex::new(World::new(Clock::Since(start, began))));
         tokio::spawn(kubelet::run(Arc::clone(&world)));
         let plan = Arc::new(Mutex::new(Plan::new(fault, at)));

@@ -2,7 +2,7 @@
 
 use crate::normal::differences;
 use crate::stage::Step::{Begin, Given, Then};
-use crate::stage::{Scenario, play};
+use crate::stage::{Scenario, day, play};
 use crate::transport::{At, Fault};
 use crate::world::World;
 use holdfast_kube_api::names;
@@ -51,6 +51,11 @@ fn writes_go_to(world: &World, instance: &str) -> bool {
 fn phase_of(world: &World, backup: &str) -> String {
     let phase = status(world, "backups", backup).and_then(|status| status["phase"].as_str());
     phase.unwrap_or("pending").to_owned()
+}
+
+/// The name of the schedule's backup of this time.
+fn nightly(time: &str) -> String {
+    format!("nightly-{}{time}", day().format("%Y%m%d"))
 }
 
 pub(crate) const BIRTH: Scenario = Scenario {
@@ -154,18 +159,18 @@ pub(crate) const SCHEDULE: Scenario = Scenario {
         Given("a backup under the name that the schedule will want, and the schedule", |world| {
             let mut taken = backup();
             taken["spec"]["cluster"]["name"] = json!("another");
-            world.put("backups", "nightly-20261122020100", taken);
+            world.put("backups", &nightly("020100"), taken);
             let spec = json!({"spec": {"schedule": "0 * * * * *", "cluster": {"name": "main"},
                 "backupOwnerReference": "self", "successfulBackupsHistoryLimit": 10}});
             world.put("scheduledbackups", "nightly", spec);
         }),
-        Then("it has made a backup at 02:00", |world| phase_of(world, "nightly-20261122020000") == "completed"),
-        Then("the time of the name that is taken has passed", |world| world.time().as_str() > "2026-11-22T02:01:30Z"),
+        Then("it has made a backup at 02:00", |world| phase_of(world, &nightly("020000")) == "completed"),
+        Then("the time of the name that is taken has passed", |world| world.time() > format!("{}T02:01:30Z", day())),
         Given("it is suspended", |world| {
             world.edit("scheduledbackups", "nightly", |it| it["spec"]["suspend"] = json!(true));
         }),
         Then("nothing is under way", |world| {
-            world.time().as_str() > "2026-11-22T02:03:30Z"
+            world.time() > format!("{}T02:03:30Z", day())
                 && world.all("backups").iter().all(|it| it["status"]["phase"] != "running")
         }),
     ],
