@@ -109,7 +109,7 @@ fn alone_backup_and_recovery_beside_the_command() {
     let settings =
         "-c archive_mode=off -c listen_addresses= -c ssl=off -c unix_socket_directories=/tmp -c shared_buffers=128MB";
     let by_hand = format!(
-        "pg_ctl -D {directory} -o '{settings}' -l /tmp/measured.log -w -t 120 start >/dev/null && until [ \"$(psql -h /tmp -U postgres \
+        "pg_ctl -D {directory} -o '{settings}' -l /tmp/measured.log -w -t 600 start >/dev/null && until [ \"$(psql -h /tmp -U postgres \
          -Atc 'SELECT NOT pg_is_in_recovery()' app)\" = t ]; do sleep 0.05; done && psql -h /tmp -U postgres -Atc 'SELECT count(*) FROM first' app"
     );
     let rows = stage.kubectl(&[&in_pod[..], &["sh", "-c", &by_hand]].concat());

@@ -7,13 +7,20 @@ mod kube_stage;
 use kube_stage::Stage;
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_mins(3);
+const LIMIT: Duration = Duration::from_mins(5);
 
 const SNAPSHOTS: &str = "    volumeSnapshot:\n      className: holdfast-test\n";
 
 /// Encrypts an archive, below `barmanObjectStore`.
 const ENCRYPTION: &str =
     "      encryption:\n        passphrase:\n          name: archive-key\n          key: passphrase\n";
+
+/// Waits until a cluster waits for something that is said in words that end so.
+fn wait_blocked(stage: &Stage, cluster: &str, words: &str) {
+    stage.wait("clusters.holdfast.dev", cluster, &format!("{words:?}"), LIMIT, |object| {
+        object["status"]["blockedBy"]["what"].as_str().filter(|what| what.ends_with(words)).map(drop)
+    });
+}
 
 /// Under writes, with a WAL volume of its own and an encrypted archive: the name of the `Backup` is enough to come back to a
 /// moment after its hot snapshots.
@@ -25,16 +32,15 @@ fn hot_snapshots_and_the_archive_give_any_later_moment() {
     stage.apply(&stage.archived_cluster("main", 2, &more));
     stage.wait_ready("main", 2, LIMIT);
     let writer = stage.write_rows("main");
-    writer.next(Duration::from_mins(1));
+    writer.next(LIMIT);
     let backup = stage.back_up("main", "snapshot", "  method: volumeSnapshot\n");
     let elements = backup["status"]["snapshotBackupStatus"]["elements"].as_array().unwrap().clone();
     assert_eq!(elements.len(), 2, "data and WAL");
-    writer.next(Duration::from_mins(1));
+    writer.next(LIMIT);
     let written = writer.stop();
     let moment = stage.value("main", "SELECT clock_timestamp()");
     stage.sql("main", "INSERT INTO numbers (n) VALUES (1000000000)");
-    let primary = stage.primary("main");
-    stage.psql(&primary, "SELECT pg_switch_wal()");
+    stage.archive_wal("main", LIMIT);
 
     let recovery = format!(
         "  bootstrap:\n    recovery:\n      database: app\n      owner: app\n      backup:\n        name: snapshot\n      recoveryTarget:\n        \
@@ -42,10 +48,7 @@ fn hot_snapshots_and_the_archive_give_any_later_moment() {
     );
     // The volumes have to be those of the backup: nothing is made before that is so.
     stage.apply(&stage.archived_cluster("copy", 1, &format!("{ENCRYPTION}{recovery}")));
-    let what = stage.wait("clusters.holdfast.dev", "copy", "what it waits for", LIMIT, |object| {
-        object["status"]["blockedBy"]["what"].as_str().map(str::to_owned)
-    });
-    assert!(what.ends_with("and spec.walStorage is not written"), "{what}");
+    wait_blocked(&stage, "copy", "and spec.walStorage is not written");
     assert!(stage.find("pvc", "copy-1").is_none(), "no volume is made");
     stage.apply(&stage.archived_cluster("copy", 1, &format!("{ENCRYPTION}  walStorage:\n    size: 1Gi\n{recovery}")));
     stage.wait_ready("copy", 1, LIMIT);
@@ -65,10 +68,7 @@ fn hot_snapshots_and_the_archive_give_any_later_moment() {
     stage.kubectl(&["delete", "volumesnapshots.snapshot.storage.k8s.io", "--all"]);
     recoverable("nothing to begin a recovery with", false);
     stage.apply(&stage.archived_cluster("late", 1, &format!("{ENCRYPTION}  walStorage:\n    size: 1Gi\n{recovery}")));
-    let what = stage.wait("clusters.holdfast.dev", "late", "what it waits for", LIMIT, |object| {
-        object["status"]["blockedBy"]["what"].as_str().map(str::to_owned)
-    });
-    assert!(what.ends_with("is gone, and with it the backup"), "{what}");
+    wait_blocked(&stage, "late", "is gone, and with it the backup");
 }
 
 /// A cold snapshot stops one standby for its time only, and is recovered from with the WAL after it.
@@ -106,7 +106,7 @@ fn the_drivers_own_error_is_shown() {
         return;
     }
     let faulty = format!(
-        "{SNAPSHOTS}      deadlineSeconds: 20\n      annotations:\n        holdfast.test/fail: quota of the array exceeded\n"
+        "{SNAPSHOTS}      deadlineSeconds: 60\n      annotations:\n        holdfast.test/fail: quota of the array exceeded\n"
     );
     stage.apply(&stage.archived_cluster("main", 1, &faulty));
     stage.wait_ready("main", 1, LIMIT);
@@ -118,7 +118,9 @@ fn the_drivers_own_error_is_shown() {
     });
     let error = backup["status"]["error"].as_str().unwrap();
     assert!(error.contains("quota of the array exceeded"), "{error}");
-    assert!(stage.list("volumesnapshots.snapshot.storage.k8s.io").is_empty(), "nothing half-done is left");
+    stage.until("an end of what was half-done", LIMIT, || {
+        stage.list("volumesnapshots.snapshot.storage.k8s.io").is_empty().then_some(())
+    });
     // The next one is not held up.
     stage.back_up("main", "next", "");
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_mins(3);
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// A file of the folder, with the store of the bed and an archive of this test's own.
 fn manifest_of(stage: &Stage, file: &str) -> String {
@@ -26,8 +26,7 @@ fn manifest_of(stage: &Stage, file: &str) -> String {
 }
 
 fn psql(stage: &Stage, statement: &str) -> String {
-    let words = ["exec", "postgres-0", "-c", "postgres", "--", "psql", "-h", "/var/run/postgresql", "-U", "postgres"];
-    stage.kubectl(&[&words[..], &["-AtX", "-c", statement]].concat()).trim_end().to_owned()
+    stage.psql_in("postgres-0", "/var/run/postgresql", "postgres", statement)
 }
 
 fn wait_ready(stage: &Stage) {
@@ -77,7 +76,7 @@ fn a_statefulset_comes_back_to_the_moment_before() {
         object["status"]["replicas"].as_i64().is_none_or(|replicas| replicas == 0).then_some(())
     });
     stage.kubectl(&["delete", "job", "first-backup"]);
-    stage.kubectl(&["delete", "pvc", "data-postgres-0", "--timeout=60s"]);
+    stage.kubectl(&["delete", "pvc", "data-postgres-0", "--timeout=180s"]);
 
     let words = format!("value: \"--target-time={moment} --target-action=promote\"");
     assert!(server.contains("value: \"\""), "the manifest has a place for RESTORE");

@@ -8,7 +8,7 @@ use kube_stage::Stage;
 use std::path::Path;
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_mins(4);
+const LIMIT: Duration = Duration::from_mins(5);
 
 #[test]
 fn the_shop_comes_back_to_the_minute_before() {
@@ -29,8 +29,9 @@ fn the_shop_comes_back_to_the_minute_before() {
     }
     stage.wait_ready("shop", 3, LIMIT);
     stage.wait_completed("before-migration", LIMIT);
-    let schedule = stage.get("scheduledbackups.holdfast.dev", "nightly");
-    assert_eq!(schedule["status"]["nextScheduleTimes"].as_array().unwrap().len(), 3);
+    stage.wait("scheduledbackups.holdfast.dev", "nightly", "its next runs", LIMIT, |object| {
+        (object["status"]["nextScheduleTimes"].as_array()?.len() == 3).then_some(())
+    });
 
     // Business goes on.
     stage.sql("shop", "CREATE TABLE orders (id bigint PRIMARY KEY, item text NOT NULL, price numeric NOT NULL)");

@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-const LIMIT: Duration = Duration::from_mins(3);
+const LIMIT: Duration = Duration::from_mins(5);
 const SYSTEM: &str = "holdfast-system";
 
 fn refusal(stage: &Stage, manifest: &str) -> String {
@@ -25,14 +25,35 @@ fn patch(stage: &Stage, cluster: &str, patch: &str) -> Result<String, String> {
     if output.status.success() { Ok(said) } else { Err(said) }
 }
 
+/// What would be said of a change that is not made, see [`Stage::try_dry`].
+fn dry_patch(stage: &Stage, cluster: &str, patch: &str) -> Result<String, String> {
+    let dry = ["patch", "--dry-run=server", "clusters.holdfast.dev", cluster, "--type=merge", "-p", patch];
+    let output = stage.try_kubectl(&dry);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(said) } else { Err(said) }
+}
+
 /// What is wrong is shown to who applies it: a resource, and a change.
 #[test]
 fn errors_are_refused_and_warnings_are_shown_on_the_way_in() {
     let stage = Stage::new("webhook");
-    let said = refusal(
-        &stage,
-        &Stage::cluster("main", 1, "  postgresql:\n    parameters:\n      work_mem: 4mb\n      port: '6000'\n"),
-    );
+    // What passes since the webhook did not answer in time is taken back, and applied again.
+    let refusal = |manifest: &str| {
+        stage.until("a refusal", LIMIT, || {
+            let output = stage.try_apply(manifest);
+            if output.status.success() {
+                stage.kubectl(&["delete", "clusters,backups,scheduledbackups", "--all"]);
+                return None;
+            }
+            Some(String::from_utf8_lossy(&output.stderr).into_owned())
+        })
+    };
+    let refused = |patch: &str| stage.until("a refusal", LIMIT, || dry_patch(&stage, "main", patch).err());
+    let said = refusal(&Stage::cluster(
+        "main",
+        1,
+        "  postgresql:\n    parameters:\n      work_mem: 4mb\n      port: '6000'\n",
+    ));
     assert!(said.contains("The Cluster \"main\" is invalid"), "{said}");
     for part in [
         "spec.postgresql.parameters.port: `port` is set by the instance manager and cannot be changed",
@@ -43,29 +64,29 @@ fn errors_are_refused_and_warnings_are_shown_on_the_way_in() {
     }
     assert!(stage.find("clusters.holdfast.dev", "main").is_none());
     let head = "apiVersion: holdfast.dev/v1\nmetadata:\n  name: b\n";
-    let said = refusal(&stage, &format!("{head}kind: Backup\nspec:\n  cluster:\n    name: ''\n"));
+    let said = refusal(&format!("{head}kind: Backup\nspec:\n  cluster:\n    name: ''\n"));
     assert!(said.contains("spec.cluster.name"), "{said}");
-    let said = refusal(
-        &stage,
-        &format!("{head}kind: ScheduledBackup\nspec:\n  schedule: hourly\n  cluster:\n    name: main\n"),
-    );
+    let said =
+        refusal(&format!("{head}kind: ScheduledBackup\nspec:\n  schedule: hourly\n  cluster:\n    name: main\n"));
     assert!(said.contains("spec.schedule"), "{said}");
 
-    let said =
-        stage.apply(&Stage::cluster("main", 1, "  instance: 2\n  bootstrap:\n    initdb:\n      database: shop\n"));
+    let warned = |said: &String| said.contains("Warning: ");
+    let manifest = Stage::cluster("main", 1, "  instance: 2\n  bootstrap:\n    initdb:\n      database: shop\n");
+    let said = stage.until("a warning", LIMIT, || stage.try_dry(&manifest).ok().filter(warned));
     assert!(said.contains("Warning: spec.instance: "), "{said}");
+    stage.apply(&manifest);
     stage.wait_ready("main", 1, LIMIT);
 
     // Changes are compared with what was.
-    let smaller = patch(&stage, "main", r#"{"spec":{"storage":{"size":"500Mi"}}}"#).expect_err("refused");
+    let smaller = refused(r#"{"spec":{"storage":{"size":"500Mi"}}}"#);
     assert!(smaller.contains("spec.storage.size: a volume cannot become smaller: 1Gi to 500Mi"), "{smaller}");
-    let version =
-        patch(&stage, "main", r#"{"spec":{"imageName":"holdfast.test/postgresql:15"}}"#).expect_err("refused");
+    let version = refused(r#"{"spec":{"imageName":"holdfast.test/postgresql:15"}}"#);
     assert!(version.contains("cannot be read by PostgreSQL 15"), "{version}");
-    let wal = patch(&stage, "main", r#"{"spec":{"walStorage":{"size":"1Gi"}}}"#).expect_err("refused");
+    let wal = refused(r#"{"spec":{"walStorage":{"size":"1Gi"}}}"#);
     assert!(wal.contains("spec.walStorage"), "{wal}");
-    let bootstrap = patch(&stage, "main", r#"{"spec":{"bootstrap":{"initdb":{"database":"bazaar"}}}}"#);
-    let bootstrap = bootstrap.expect("a change without effect passes");
+    let change = r#"{"spec":{"bootstrap":{"initdb":{"database":"bazaar"}}}}"#;
+    let bootstrap = stage.until("a warning", LIMIT, || dry_patch(&stage, "main", change).ok().filter(warned));
+    patch(&stage, "main", change).expect("a change without effect passes");
     assert!(bootstrap.contains("Warning: spec.bootstrap: the cluster has its data"), "{bootstrap}");
     let larger = patch(&stage, "main", r#"{"spec":{"storage":{"size":"2Gi"}}}"#).expect("a volume may grow");
     assert!(!larger.contains("spec.storage"), "{larger}");
@@ -138,20 +159,38 @@ fn alone_the_webhook_of_two_operators_and_of_none() {
             assert!(message.contains("PostgreSQL 9 is not supported"), "{message}");
         })
     });
-    // What is wrong already can still be put right, and only so.
-    let said = patch(&stage, "wrong", r#"{"spec":{"instances":2}}"#).expect_err("it is still wrong");
-    assert!(said.contains("PostgreSQL 9 is not supported"), "{said}");
-    stage.kubectl(&["delete", "clusters.holdfast.dev", "wrong", "--timeout=60s"]);
+    // What is wrong already can still be put right, and only so. The reconciler is at work before the Service leads to
+    // its webhook, and until then every change passes: from then on none does.
+    operators.wait_for_endpoints(1);
+    let start = Instant::now();
+    let change = |instances: u64| patch(&stage, "wrong", &format!(r#"{{"spec":{{"instances":{instances}}}}}"#));
+    let mut refused = 0;
+    for attempt in 0.. {
+        if let Err(said) = change(2 + attempt % 8) {
+            assert!(said.contains("PostgreSQL 9 is not supported"), "{said}");
+            refused += 1;
+        } else {
+            assert_eq!(refused, 0, "a change passed behind one that was refused");
+            assert!(start.elapsed() < LIMIT, "nothing is refused after the operator came back");
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        if refused == 10 {
+            break;
+        }
+    }
+    stage.kubectl(&["delete", "clusters.holdfast.dev", "wrong", "--timeout=180s"]);
 }
 
 /// The operators of the bed; one of them is left behind.
 struct Operators<'stage>(&'stage Stage);
 
 impl Operators<'_> {
-    fn scale(&self, replicas: u32) {
-        let replicas = format!("--replicas={replicas}");
-        self.0.kubectl(&["-n", SYSTEM, "scale", "deployment/holdfast-operator", &replicas]);
-        self.0.kubectl(&["-n", SYSTEM, "rollout", "status", "deployment/holdfast-operator", "--timeout=120s"]);
+    /// Back when nobody is left who is going away, and might answer still.
+    fn scale(&self, replicas: usize) {
+        let number = format!("--replicas={replicas}");
+        self.0.kubectl(&["-n", SYSTEM, "scale", "deployment/holdfast-operator", &number]);
+        self.0.kubectl(&["-n", SYSTEM, "rollout", "status", "deployment/holdfast-operator", "--timeout=300s"]);
+        self.0.until("the operators", LIMIT, || (self.0.operators() == replicas).then_some(()));
     }
 
     fn json(&self, arguments: &[&str]) -> Value {

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of the stage")]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
 
+pub(crate) mod processes;
 pub(crate) mod sql;
 
 use std::io::Write as _;
@@ -13,9 +14,13 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use holdfast_kube_api::names::CLUSTER_LABEL;
 use holdfast_testkit::kube::{Bed, ObjectStore};
 use holdfast_testkit::scratch::built_program;
 use serde_json::Value;
+
+/// How `kubectl` says that a request did not come to its end: the API server or its store was busy with itself.
+const UNREACHED: [&str; 3] = ["was refused - did you specify", "TLS handshake timeout", "etcdserver: "];
 
 /// A namespace on the bed with the operator at work.
 pub(crate) struct Stage {
@@ -38,17 +43,26 @@ impl Stage {
             bed.load_holdfast(&built_program("holdfast").expect("find the built program")).expect("load its image");
         }
         let stage = Self { namespace: format!("{prefix}-{}", std::process::id()), bed };
-        stage.deploy_operator();
+        {
+            // On an empty bed, two first deployments at once get in each other's way.
+            let path = std::env::temp_dir().join("holdfast-kube-deploy.lock");
+            let one_at_a_time = std::fs::File::create(path).expect("make the lock's file");
+            one_at_a_time.lock().expect("wait for the other tests");
+            stage.deploy_operator();
+        }
         stage.kubectl(&["create", "namespace", &stage.namespace]);
+        stage.wait_for_webhook();
         stage
     }
 
     /// `deploy/crds` and `deploy/operator.yaml`, with the image of this build.
     fn deploy_operator(&self) {
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
-        let mut apply = self.bed.kubectl_command();
-        apply.args(["apply", "--server-side", "--force-conflicts", "-f"]).arg(deploy.join("crds"));
-        let output = apply.arg("-f").arg(deploy.join("operator.yaml")).output().expect("run kubectl");
+        let output = reached(|| {
+            let mut apply = self.bed.kubectl_command();
+            apply.args(["apply", "--server-side", "--force-conflicts", "-f"]).arg(deploy.join("crds"));
+            apply.arg("-f").arg(deploy.join("operator.yaml")).output().expect("run kubectl")
+        });
         assert!(output.status.success(), "kubectl apply of deploy/ failed:\n{}", text(&output.stderr));
         // A new build under the same tag: the pods of the operator are made again, once.
         let program =
@@ -60,7 +74,24 @@ impl Stage {
             r#"{{"spec":{{"template":{{"metadata":{{"annotations":{{"holdfast.test/build":"{build}"}}}}}}}}}}"#
         );
         self.kubectl(&["-n", "holdfast-system", "patch", "deployment/holdfast-operator", "-p", &patch]);
-        self.kubectl(&["-n", "holdfast-system", "rollout", "status", "deployment/holdfast-operator", "--timeout=120s"]);
+        self.kubectl(&["-n", "holdfast-system", "rollout", "status", "deployment/holdfast-operator", "--timeout=300s"]);
+    }
+
+    /// Waits until manifests are checked: as long as the Service leads to nobody, or to an operator that is going away,
+    /// all of them pass.
+    fn wait_for_webhook(&self) {
+        let wrong = Self::cluster("wrong", 1, "").replace("postgresql:18", "postgresql:9.6");
+        let is_refused = || self.try_dry(&wrong).is_err_and(|said| said.contains("PostgreSQL 9 is not supported"));
+        self.until("a webhook that refuses", Duration::from_mins(3), || {
+            (self.operators() == 1 && (0..3).all(|_| is_refused())).then_some(())
+        });
+    }
+
+    /// How many pods of the operator run, those that are going away included.
+    pub(crate) fn operators(&self) -> usize {
+        let pods = ["get", "pods", "-l", "app.kubernetes.io/name=holdfast-operator", "-o", "name"];
+        let running = ["-n", "holdfast-system", "--field-selector=status.phase=Running"];
+        self.kubectl(&[&pods[..], &running[..]].concat()).lines().count()
     }
 
     /// The credentials of the bed's object store, as users keep them.
@@ -116,8 +147,12 @@ impl Stage {
         text(&output.stdout)
     }
 
-    /// Runs `kubectl` in the namespace.
+    /// Runs `kubectl` in the namespace, again for a while when it does not reach the API server.
     pub(crate) fn try_kubectl(&self, arguments: &[&str]) -> Output {
+        reached(|| self.kubectl_once(arguments))
+    }
+
+    fn kubectl_once(&self, arguments: &[&str]) -> Output {
         self.kubectl_command().args(arguments).stdin(Stdio::null()).output().expect("run kubectl")
     }
 
@@ -136,7 +171,15 @@ impl Stage {
 
     /// `kubectl apply -f -` in the namespace.
     pub(crate) fn try_apply(&self, manifest: &str) -> Output {
-        feed(self.kubectl_command().args(["apply", "-f", "-"]), manifest)
+        reached(|| feed(self.kubectl_command().args(["apply", "-f", "-"]), manifest))
+    }
+
+    /// What `kubectl apply` of a manifest would say on stderr, warnings included. Nothing is made of it, so that it can be
+    /// asked again: the API server lets pass, without a word, what the webhook has not answered within its 5 s.
+    pub(crate) fn try_dry(&self, manifest: &str) -> Result<String, String> {
+        let output = reached(|| feed(self.kubectl_command().args(["apply", "--dry-run=server", "-f", "-"]), manifest));
+        let said = text(&output.stderr);
+        if output.status.success() { Ok(said) } else { Err(said) }
     }
 
     /// An object, or `None` when it does not exist.
@@ -168,29 +211,66 @@ impl Stage {
         limit: Duration,
         mut done: impl FnMut(&Value) -> Option<T>,
     ) -> T {
+        let mut object = Value::Null;
+        let found = self.look(limit, || {
+            object = self.find(kind, name).unwrap_or(Value::Null);
+            done(&object)
+        });
+        found.unwrap_or_else(|| panic!("{kind} {name}: {what} did not come within {limit:?}: {}", object["status"]))
+    }
+
+    /// The same of whatever can be looked at.
+    pub(crate) fn until<T>(&self, what: &str, limit: Duration, done: impl FnMut() -> Option<T>) -> T {
+        self.look(limit, done).unwrap_or_else(|| panic!("{what} did not come within {limit:?}"))
+    }
+
+    fn look<T>(&self, limit: Duration, mut done: impl FnMut() -> Option<T>) -> Option<T> {
         let start = Instant::now();
         loop {
-            let object = self.find(kind, name).unwrap_or(Value::Null);
-            if let Some(found) = done(&object) {
+            let found = done();
+            if found.is_some() {
                 return found;
             }
             if start.elapsed() > limit {
                 self.show();
-                panic!("{kind} {name}: {what} did not come within {limit:?}: {}", object["status"]);
+                return None;
             }
             std::thread::sleep(Duration::from_millis(500));
         }
     }
 
-    /// Waits until a cluster has this many ready instances and a primary that takes writes.
+    /// Waits until a cluster has this many ready instances and a primary that takes writes. The status is behind the pods
+    /// for a moment, behind their loss too: they have to say the same.
     pub(crate) fn wait_ready(&self, cluster: &str, instances: i64, limit: Duration) -> Value {
         self.wait("clusters.holdfast.dev", cluster, "readiness", limit, |object| {
             let status = &object["status"];
             (status["readyInstances"] == instances
                 && status["currentPrimary"].is_string()
-                && status["currentPrimary"] == status["targetPrimary"])
+                && status["currentPrimary"] == status["targetPrimary"]
+                && self.ready_pods(cluster) == instances)
                 .then(|| object.clone())
         })
+    }
+
+    /// How many pods of a cluster are ready and not being deleted.
+    fn ready_pods(&self, cluster: &str) -> i64 {
+        let is_ready = |pod: &&Value| {
+            let conditions = pod["status"]["conditions"].as_array();
+            pod["metadata"]["labels"][CLUSTER_LABEL] == cluster
+                && pod["metadata"]["deletionTimestamp"].is_null()
+                && conditions.into_iter().flatten().any(|one| one["type"] == "Ready" && one["status"] == "True")
+        };
+        i64::try_from(self.list("pods").iter().filter(is_ready).count()).unwrap()
+    }
+
+    /// Finishes a segment of WAL, and waits until the archive has it with all before it.
+    pub(crate) fn archive_wal(&self, cluster: &str, limit: Duration) {
+        let primary = self.primary(cluster);
+        let segment = self.psql(&primary, "SELECT pg_walfile_name(pg_switch_wal())");
+        self.until(&format!("{segment} in the archive"), limit, || {
+            let archived = self.psql(&primary, "SELECT last_archived_wal FROM pg_stat_archiver");
+            (archived.get(..24)? >= segment.as_str()).then_some(())
+        });
     }
 
     /// Waits until a `Backup` is over and gives it; fails when it failed.
@@ -210,7 +290,7 @@ impl Stage {
         self.apply(&format!(
             "apiVersion: holdfast.dev/v1\nkind: Backup\nmetadata:\n  name: {name}\nspec:\n  cluster:\n    name: {cluster}\n{more}"
         ));
-        self.wait_completed(name, Duration::from_mins(3))
+        self.wait_completed(name, Duration::from_mins(5))
     }
 
     /// The instance that takes writes.
@@ -227,12 +307,13 @@ impl Stage {
             &["get", "events", "--sort-by=.lastTimestamp"],
             &["-n", "holdfast-system", "logs", "deployment/holdfast-operator", "--tail=60"],
         ] {
-            let output = self.try_kubectl(arguments);
+            let output = self.kubectl_once(&[&["--request-timeout=20s"], arguments].concat());
             eprintln!("--- kubectl {arguments:?}\n{}{}", text(&output.stdout), text(&output.stderr));
         }
-        for pod in self.list("pods") {
-            let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-            let output = self.try_kubectl(&["logs", &name, "--all-containers", "--tail=40"]);
+        let pods =
+            self.kubectl_once(&["--request-timeout=20s", "get", "pods", "-o", "jsonpath={.items[*].metadata.name}"]);
+        for name in text(&pods.stdout).split_whitespace() {
+            let output = self.kubectl_once(&["--request-timeout=20s", "logs", name, "--all-containers", "--tail=40"]);
             eprintln!("--- log of {name}\n{}{}", text(&output.stdout), text(&output.stderr));
         }
     }
@@ -245,6 +326,20 @@ impl Drop for Stage {
             return;
         }
         let _ = self.try_kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]);
+    }
+}
+
+/// Runs `kubectl` until it reaches the API server, which may have been started a moment ago, or have a slow disk.
+fn reached(kubectl: impl Fn() -> Output) -> Output {
+    let start = Instant::now();
+    loop {
+        let output = kubectl();
+        let said = text(&output.stderr);
+        let unreached = !output.status.success() && UNREACHED.iter().any(|words| said.contains(words));
+        if !unreached || start.elapsed() > Duration::from_mins(1) {
+            return output;
+        }
+        std::thread::sleep(Duration::from_secs(1));
     }
 }
 

@@ -41,21 +41,10 @@ impl Stage {
 
     /// The same through another service of the cluster.
     pub(crate) fn sql_through(&self, cluster: &str, service: &str, statement: &str) -> Vec<Vec<String>> {
-        let connection = self.connection(cluster, service);
-        let start = Instant::now();
-        loop {
-            match query(&connection, statement) {
-                Ok(rows) => return rows,
-                // A service follows its pods some seconds behind: an application connects again, too.
-                Err(error) if error.starts_with(UNCONNECTED) && start.elapsed() < Duration::from_secs(30) => {
-                    std::thread::sleep(Duration::from_millis(300));
-                }
-                Err(error) => {
-                    self.show();
-                    panic!("{statement}: {error}")
-                }
-            }
-        }
+        query_when_connected(&self.connection(cluster, service), statement).unwrap_or_else(|error| {
+            self.show();
+            panic!("{statement}: {error}")
+        })
     }
 
     /// One value from the primary.
@@ -65,13 +54,38 @@ impl Stage {
 
     /// One value as superuser, by `psql` in a pod.
     pub(crate) fn psql(&self, pod: &str, statement: &str) -> String {
-        self.kubectl(&psql(pod, statement)).trim_end().to_owned()
+        self.psql_in(pod, "/controller/run", "postgres", statement)
+    }
+
+    /// The same by another socket, in another database. A server that is being started is waited for.
+    pub(crate) fn psql_in(&self, pod: &str, socket: &str, database: &str, statement: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let output = self.try_kubectl(&psql(pod, socket, database, statement));
+            if output.status.success() {
+                return String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
+            }
+            let said = String::from_utf8_lossy(&output.stderr);
+            let nothing_ran = NOT_RUN.iter().any(|words| said.contains(words));
+            if !nothing_ran || start.elapsed() > CONNECTS_WITHIN {
+                self.show();
+                panic!("{statement} in {pod}: {said}");
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
     }
 
     /// The same from a server that may be restarting.
     pub(crate) fn psql_if_up(&self, pod: &str, statement: &str) -> Option<String> {
-        let output = self.try_kubectl(&psql(pod, statement));
+        let output = self.try_kubectl(&psql(pod, "/controller/run", "postgres", statement));
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+    }
+
+    /// Waits until `psql` in a pod answers so.
+    pub(crate) fn wait_psql(&self, pod: &str, statement: &str, expected: &str, limit: Duration) {
+        self.until(&format!("{expected} as the answer of {pod} to {statement}"), limit, || {
+            (self.psql_if_up(pod, statement)? == expected).then_some(())
+        });
     }
 
     /// Begins to write numbered rows through the service of the primary, and goes on through every failover.
@@ -89,33 +103,63 @@ impl Stage {
     }
 }
 
-fn psql<'a>(pod: &'a str, statement: &'a str) -> [&'a str; 14] {
-    [
-        "exec",
-        pod,
-        "-c",
-        "postgres",
-        "--",
-        "psql",
-        "-h",
-        "/controller/run",
-        "-U",
-        "postgres",
-        "-AtX",
-        "-c",
-        statement,
-        "postgres",
-    ]
+fn psql<'a>(pod: &'a str, socket: &'a str, database: &'a str, statement: &'a str) -> [&'a str; 14] {
+    ["exec", pod, "-c", "postgres", "--", "psql", "-h", socket, "-U", "postgres", "-AtX", "-c", statement, database]
 }
+
+/// How `kubectl exec` and `psql` say that they have run nothing: no pod or container yet, or no server.
+const NOT_RUN: [&str; 7] = [
+    "psql: error: connection to server on socket ",
+    "failed to exec in container",
+    "container not found",
+    "unable to upgrade connection",
+    "error dialing backend",
+    "does not have a host assigned",
+    "Error from server (NotFound): pods ",
+];
+/// So long a server may take connections only now and then: services follow their pods some seconds behind.
+const CONNECTS_WITHIN: Duration = Duration::from_mins(2);
 
 /// How the error of a connection that was not made begins: nothing was run.
 const UNCONNECTED: &str = "not connected: ";
+
+/// Connects, again for a while as an application does, and runs once.
+pub(crate) fn query_when_connected(connection: &str, statement: &str) -> Result<Vec<Vec<String>>, String> {
+    let start = Instant::now();
+    loop {
+        match query(connection, statement) {
+            Err(error) if error.starts_with(UNCONNECTED) && start.elapsed() < CONNECTS_WITHIN => {
+                std::thread::sleep(Duration::from_millis(300));
+            }
+            answer => return answer,
+        }
+    }
+}
 
 /// Connects once, runs once.
 pub(crate) fn query(connection: &str, statement: &str) -> Result<Vec<Vec<String>>, String> {
     runtime().block_on(async {
         let client = connect(connection).await?;
         rows(&client, statement).await
+    })
+}
+
+/// Connects once, runs again and again until that fails, and gives when it last succeeded.
+pub(crate) fn until_it_fails(connection: &str, statement: &str) -> Option<Instant> {
+    runtime().block_on(async {
+        let start = Instant::now();
+        let client = loop {
+            match connect(connection).await {
+                Ok(client) => break client,
+                Err(error) => assert!(start.elapsed() < CONNECTS_WITHIN, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        };
+        let mut last = None;
+        while rows(&client, statement).await.is_ok() {
+            last = Some(Instant::now());
+        }
+        last
     })
 }
 
@@ -136,9 +180,9 @@ async fn connect(connection: &str) -> Result<Client, String> {
 }
 
 async fn rows(client: &Client, statement: &str) -> Result<Vec<Vec<String>>, String> {
-    let answers = tokio::time::timeout(Duration::from_mins(1), client.simple_query(statement))
+    let answers = tokio::time::timeout(Duration::from_mins(5), client.simple_query(statement))
         .await
-        .map_err(|_| "no answer within 60 s".to_owned())?
+        .map_err(|_| "no answer within 5 minutes".to_owned())?
         .map_err(|error| format!("{error}: {}", error.as_db_error().map_or("", |error| error.message())))?;
     Ok(answers
         .iter()

@@ -10,7 +10,7 @@ use holdfast_testkit::kube::{
 use holdfast_testkit::{KitError, Result};
 use serde_json::{Value, json};
 
-const MINUTE: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(3);
 
 /// The bed of this machine: a cluster of somebody else is not what these tests are about.
 fn own_bed() -> Option<Bed> {
@@ -71,14 +71,26 @@ fn run(namespace: &Namespace, pod: &Value) -> Result<String> {
     apply(namespace, std::slice::from_ref(pod))?;
     let name = pod["metadata"]["name"].as_str().unwrap_or_default();
     let phase = namespace
-        .wait_for(&["pod", name], "{.status.phase}", MINUTE, |phase| matches!(phase, "Succeeded" | "Failed"))?;
+        .wait_for(&["pod", name], "{.status.phase}", LIMIT, |phase| matches!(phase, "Succeeded" | "Failed"))?;
     let log = namespace.kubectl(&["logs", name])?;
     assert_eq!(phase, "Succeeded", "{log}");
     Ok(log)
 }
 
+/// Asks again while the answer is not there: what runs in a container comes after the container. Gives the last answer.
+fn ask_until(namespace: &Namespace, arguments: &[&str], is_there: impl Fn(&str) -> bool) -> Result<String> {
+    let start = Instant::now();
+    loop {
+        let answer = namespace.kubectl(arguments);
+        if answer.as_deref().is_ok_and(&is_there) || start.elapsed() > LIMIT {
+            return answer;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
 fn wait_running(namespace: &Namespace, pod: &str) -> Result<()> {
-    namespace.wait_for(&["pod", pod], "{.status.phase}", MINUTE, |phase| phase == "Running").map(drop)
+    namespace.wait_for(&["pod", pod], "{.status.phase}", LIMIT, |phase| phase == "Running").map(drop)
 }
 
 fn on_node(mut pod: Value, node: &str) -> Value {
@@ -111,7 +123,7 @@ fn pods_on_both_nodes_reach_each_other_by_names_and_services() -> Result<()> {
     };
     apply(&namespace, &[server, service("members", true), service("balanced", false)])?;
     let ready = r#"{.status.conditions[?(@.type=="Ready")].status}"#;
-    namespace.wait_for(&["pod", "server"], ready, MINUTE, |status| status == "True")?;
+    namespace.wait_for(&["pod", "server"], ready, LIMIT, |status| status == "True")?;
     let own = namespace.kubectl(&["get", "pod", "server", "-o", "jsonpath={.status.podIP}"])?;
 
     let full = format!("first.members.{}.svc.cluster.local", namespace.name());
@@ -133,7 +145,8 @@ fn pods_on_both_nodes_reach_each_other_by_names_and_services() -> Result<()> {
     let start = Instant::now();
     let missing = namespace.kubectl(&["exec", "server", "--", "getent", "hosts", "nobody.example.org"]);
     assert!(missing.is_err(), "{missing:?}");
-    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    // Without an answer each of the domains that are tried would take twice five seconds.
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     Ok(())
 }
 
@@ -143,7 +156,7 @@ fn exec_logs_and_exit_codes_come_back() -> Result<()> {
     let namespace = bed.namespace("exec")?;
     apply(&namespace, &[pod("shell", POSTGRESQL_18, "id -u; exec sleep 1000", &[])])?;
     wait_running(&namespace, "shell")?;
-    assert_eq!(namespace.kubectl(&["logs", "shell"])?, "26\n");
+    assert_eq!(ask_until(&namespace, &["logs", "shell"], |log| !log.is_empty())?, "26\n");
     let version = namespace.kubectl(&["exec", "shell", "--", "postgres", "--version"])?;
     assert!(version.starts_with("postgres (PostgreSQL) 18."), "{version}");
     let failed = namespace.kubectl(&["exec", "shell", "--", "bash", "-c", "exit 7"]);
@@ -171,13 +184,13 @@ fn a_claim_keeps_its_data_and_grows() -> Result<()> {
 
     let larger = r#"{"spec":{"resources":{"requests":{"storage":"3Gi"}}}}"#;
     namespace.kubectl(&["patch", "pvc", "data", "-p", larger])?;
-    namespace.wait_for(&["pvc", "data"], "{.status.capacity.storage}", MINUTE, |size| size == "3Gi")?;
+    namespace.wait_for(&["pvc", "data"], "{.status.capacity.storage}", LIMIT, |size| size == "3Gi")?;
 
     let folder = bed.volume_folder(&volume)?;
     assert!(folder.exists());
     namespace.kubectl(&["delete", "pod", "writer"])?;
     namespace.kubectl(&["delete", "pvc", "near"])?;
-    bed.wait_for(&["pv"], "{.items[*].metadata.name}", MINUTE, |names| !names.contains(&volume))?;
+    bed.wait_for(&["pv"], "{.items[*].metadata.name}", LIMIT, |names| !names.contains(&volume))?;
     assert!(!folder.exists(), "a deleted claim leaves nothing");
     Ok(())
 }
@@ -194,7 +207,7 @@ fn a_snapshot_is_one_moment_of_a_database_that_goes_on() -> Result<()> {
         json!({"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1});
     apply(&namespace, &[claim("data", STORAGE_CLASS, None), server])?;
     let ready = r#"{.status.conditions[?(@.type=="Ready")].status}"#;
-    namespace.wait_for(&["pod", "server"], ready, MINUTE, |status| status == "True")?;
+    namespace.wait_for(&["pod", "server"], ready, LIMIT, |status| status == "True")?;
 
     let count = || -> Result<u64> {
         let sql = "psql -h /tmp -XAtc 'SELECT count(*) FROM t' postgres";
@@ -203,7 +216,7 @@ fn a_snapshot_is_one_moment_of_a_database_that_goes_on() -> Result<()> {
     };
     let before = count()?;
     apply(&namespace, &[snapshot("moment", "data", &json!({}))])?;
-    namespace.wait_for(&["volumesnapshot", "moment"], "{.status.readyToUse}", MINUTE, |ready| ready == "true")?;
+    namespace.wait_for(&["volumesnapshot", "moment"], "{.status.readyToUse}", LIMIT, |ready| ready == "true")?;
     let after = count()?;
 
     apply(&namespace, &[claim("copy", STORAGE_CLASS, Some(("VolumeSnapshot", "moment")))])?;
@@ -240,30 +253,31 @@ fn a_snapshot_fails_waits_and_goes_as_it_is_told() -> Result<()> {
         &[
             claim("data", STORAGE_CLASS, None),
             snapshot("refused", "data", &json!({"holdfast.test/fail": "the array is on fire"})),
-            snapshot("slow", "data", &json!({"holdfast.test/delay": "4s"})),
             snapshot("orphan", "nothing", &json!({})),
         ],
     )?;
     let error = "{.status.error.message}";
-    namespace.wait_for(&["volumesnapshot", "refused"], error, MINUTE, |message| {
+    namespace.wait_for(&["volumesnapshot", "refused"], error, LIMIT, |message| {
         message == "failed to take snapshot of the volume: the array is on fire"
     })?;
-    namespace.wait_for(&["volumesnapshot", "orphan"], error, MINUTE, |message| message.contains("is not found"))?;
+    namespace.wait_for(&["volumesnapshot", "orphan"], error, LIMIT, |message| message.contains("is not found"))?;
     let ready = "{.status.readyToUse}";
-    namespace.wait_for(&["volumesnapshot", "slow"], ready, MINUTE, |ready| ready == "false")?;
     let start = Instant::now();
-    namespace.wait_for(&["volumesnapshot", "slow"], ready, MINUTE, |ready| ready == "true")?;
-    assert!(start.elapsed() > Duration::from_secs(1), "{:?}", start.elapsed());
+    apply(&namespace, &[snapshot("slow", "data", &json!({"holdfast.test/delay": "15s"}))])?;
+    namespace.wait_for(&["volumesnapshot", "slow"], ready, LIMIT, |ready| ready == "false")?;
+    namespace.wait_for(&["volumesnapshot", "slow"], ready, LIMIT, |ready| ready == "true")?;
+    // Times in an object are whole seconds.
+    assert!(start.elapsed() >= Duration::from_secs(13), "{:?}", start.elapsed());
 
     namespace.kubectl(&["annotate", "volumesnapshot", "refused", "holdfast.test/fail-"])?;
-    namespace.wait_for(&["volumesnapshot", "refused"], ready, MINUTE, |ready| ready == "true")?;
+    namespace.wait_for(&["volumesnapshot", "refused"], ready, LIMIT, |ready| ready == "true")?;
     let left = namespace.kubectl(&["get", "volumesnapshot", "refused", "-o", "jsonpath={.status.error}"])?;
     assert_eq!(left, "", "an error that is over is gone");
 
     let content = "{.status.boundVolumeSnapshotContentName}";
-    let content = namespace.wait_for(&["volumesnapshot", "slow"], content, MINUTE, |name| !name.is_empty())?;
+    let content = namespace.wait_for(&["volumesnapshot", "slow"], content, LIMIT, |name| !name.is_empty())?;
     namespace.kubectl(&["delete", "volumesnapshot", "slow"])?;
-    bed.wait_for(&["volumesnapshotcontent"], "{.items[*].metadata.name}", MINUTE, |names| !names.contains(&content))?;
+    bed.wait_for(&["volumesnapshotcontent"], "{.items[*].metadata.name}", LIMIT, |names| !names.contains(&content))?;
     Ok(())
 }
 
@@ -310,6 +324,8 @@ fn alone_a_lost_node_is_noticed_and_comes_back() -> Result<()> {
         "node-2",
     );
     lost["spec"]["restartPolicy"] = json!("Always");
+    // However long its node is away: it is not deleted meanwhile.
+    lost["spec"]["tolerations"] = json!([{"operator": "Exists", "effect": "NoExecute"}]);
     apply(&namespace, &[claim("data", STORAGE_CLASS, None), lost])?;
     wait_running(&namespace, "lost")?;
     let node = bed.node(2)?;
@@ -317,15 +333,15 @@ fn alone_a_lost_node_is_noticed_and_comes_back() -> Result<()> {
     node.stop()?;
     node.wait_ready(false)?;
     let noticed = start.elapsed();
-    assert!(noticed < Duration::from_secs(40), "{noticed:?}");
+    assert!(noticed < Duration::from_secs(90), "{noticed:?}");
     // The other node goes on.
     let elsewhere = on_node(pod("elsewhere", POSTGRESQL_18, "cat /data/starts", &["data"]), "node-1");
     assert_eq!(run(&namespace, &elsewhere)?, "up\n");
     node.start()?;
     wait_running(&namespace, "lost")?;
-    namespace
-        .wait_for(&["pod", "lost"], "{.status.containerStatuses[0].restartCount}", MINUTE, |count| count == "1")?;
-    assert_eq!(namespace.kubectl(&["exec", "lost", "--", "cat", "/data/starts"])?, "up\nup\n");
+    namespace.wait_for(&["pod", "lost"], "{.status.containerStatuses[0].restartCount}", LIMIT, |count| count == "1")?;
+    let starts = ["exec", "lost", "--", "cat", "/data/starts"];
+    assert_eq!(ask_until(&namespace, &starts, |starts| starts.lines().count() > 1)?, "up\nup\n");
     Ok(())
 }
 
@@ -345,6 +361,6 @@ fn alone_the_api_server_is_deaf_and_starts_again() -> Result<()> {
     assert_eq!(start, "0", "pods do not mind");
     // The vendor and the names found their way back.
     apply(&namespace, &[claim("later", STORAGE_CLASS, None)])?;
-    namespace.wait_for(&["pvc", "later"], "{.status.phase}", MINUTE, |phase| phase == "Bound")?;
+    namespace.wait_for(&["pvc", "later"], "{.status.phase}", LIMIT, |phase| phase == "Bound")?;
     Ok(())
 }

@@ -115,7 +115,7 @@ fn nothing_is_left_by_an_end_nor_by_a_start_that_was_killed() -> Result<()> {
         ]}}"#
     );
     namespace.apply(&objects)?;
-    namespace.wait_for(&["pod", "busy"], "{.status.phase}", Duration::from_mins(1), |phase| phase == "Running")?;
+    namespace.wait_for(&["pod", "busy"], "{.status.phase}", Duration::from_mins(3), |phase| phase == "Running")?;
     Bed::down()?;
     assert_eq!(traces(), before);
     // Once more is no mistake.

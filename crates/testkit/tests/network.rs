@@ -12,7 +12,7 @@ use holdfast_testkit::s3::{Moto, S3Server};
 /// The whole answer to an unsigned request; a refusal with an XML body, from a healthy server.
 fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut socket = TcpStream::connect(address)?;
-    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    socket.set_read_timeout(Some(Duration::from_mins(1)))?;
     write!(socket, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer)?;
@@ -69,7 +69,7 @@ fn connections_are_refused_stalled_and_cut() {
     assert!(matches!(stalled.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{stalled}");
 
     proxy.resume();
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     assert!(socket.read(&mut [0; 100]).unwrap() > 0);
 
     proxy.cut();

@@ -263,7 +263,7 @@ impl Bed {
             Resident::S3 => S3_PORT,
             Resident::Storage => return Ok(()),
         };
-        let limit = Duration::from_secs(20);
+        let limit = Duration::from_mins(1);
         if wait_until(limit, || std::net::TcpStream::connect((HOST, port)).is_ok()) {
             return Ok(());
         }
@@ -336,6 +336,8 @@ impl Bed {
     /// Makes the image [`images::HOLDFAST`] from this program and loads it; nothing is done when it is there.
     pub fn load_holdfast(&self, program: &Path) -> Result<()> {
         let layout = self.layout()?;
+        // Two tests that begin together would write the same files.
+        let _lock = lock(layout.root())?;
         let folder = layout.path("images");
         fs::create_dir_all(&folder).map_err(KitError::io(format!("make {}", folder.display())))?;
         let failed = || KitError::io(format!("look at {}", program.display()));
@@ -430,7 +432,7 @@ impl Bed {
     fn wait_for_node(&self, number: u8, ready: bool) -> Result<()> {
         let path = r#"{.status.conditions[?(@.type=="Ready")].status}"#;
         let name = layout::node_name(number);
-        self.wait_for(&["node", &name], path, Duration::from_mins(2), |status| (status == "True") == ready).map(drop)
+        self.wait_for(&["node", &name], path, Duration::from_mins(4), |status| (status == "True") == ready).map(drop)
     }
 }
 

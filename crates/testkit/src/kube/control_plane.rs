@@ -54,7 +54,7 @@ pub(crate) fn log(layout: &Layout, daemon: &str) -> std::path::PathBuf {
 
 /// Waits until etcd takes connections: the API server gives up when it is not there.
 pub(crate) fn wait_for_etcd(layout: &Layout) -> Result<()> {
-    let limit = Duration::from_secs(30);
+    let limit = Duration::from_mins(2);
     if wait_until(limit, || TcpStream::connect(ETCD).is_ok()) {
         return Ok(());
     }
@@ -63,7 +63,7 @@ pub(crate) fn wait_for_etcd(layout: &Layout) -> Result<()> {
 
 /// Waits until the API server says that it is ready and its first objects are there.
 pub(crate) fn wait_for_api(layout: &Layout) -> Result<()> {
-    let limit = Duration::from_secs(90);
+    let limit = Duration::from_mins(4);
     let kubectl = || {
         let mut command = Command::new(layout.kube("kubectl"));
         command.arg("--kubeconfig").arg(layout.kubeconfig("admin")).arg("--request-timeout=5s");

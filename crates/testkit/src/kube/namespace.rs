@@ -26,7 +26,7 @@ impl Namespace {
         namespace.bed.wait_for(
             &["serviceaccount", "default", "-n", &namespace.name],
             "{.metadata.name}",
-            Duration::from_secs(30),
+            Duration::from_mins(2),
             |name| name == "default",
         )?;
         Ok(namespace)

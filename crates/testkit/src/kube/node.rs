@@ -113,7 +113,7 @@ impl Machine {
         // Of a daemon that was killed.
         let _ = fs::remove_file(self.socket());
         self.containerd().start(&command, &self.log("containerd"))?;
-        let limit = Duration::from_secs(30);
+        let limit = Duration::from_mins(2);
         if wait_until(limit, || run(self.ctr().arg("version")).is_ok()) {
             return Ok(());
         }

@@ -126,7 +126,7 @@ impl Unit {
 
     /// Kills everything in the unit, as a machine that loses its power does.
     pub(crate) fn kill(&self) -> Result<()> {
-        let limit = Duration::from_secs(20);
+        let limit = Duration::from_mins(1);
         // Again and again: a process may start another while the list is read.
         let gone = wait_until(limit, || {
             self.signal(Signal::KILL);
