@@ -3,8 +3,10 @@
 //! The manager waits for its children by their ids (`tokio::process`), so a process that reaps everything cannot be the
 //! same one: it would take the exit status of a postmaster away from whom it concerns. So PID 1 is this loop, and the
 //! manager a child of it. When the manager ends, PID 1 ends with its status, and the kernel ends the rest of the container.
+//! When the manager does nothing any more while PostgreSQL could take writes, PID 1 ends too: see [`crate::watchdog`].
 
 use crate::error::{Error, Result};
+use crate::watchdog::{Feed, Watchdog};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 use std::ffi::OsString;
@@ -13,10 +15,23 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Says to the child that it is the manager.
 const CHILD: &str = "HOLDFAST_INSTANCE_CHILD";
+/// Exit code of a container whose manager did nothing any more.
+const SILENT: u8 = 1;
 
 /// Whether this process has to be the init of its container.
 pub fn is_init() -> bool {
     rustix::process::getpid().is_init() && std::env::var_os(CHILD).is_none()
+}
+
+/// The way to the watchdog in PID 1; none where this process is not its child.
+///
+/// # Errors
+/// When descriptors cannot be made.
+pub fn feed() -> Result<Feed> {
+    if std::env::var_os(CHILD).is_none() {
+        return Ok(Feed::default());
+    }
+    Feed::of_stdin().map_err(|error| Error::stuck(format!("there is no way to the watchdog in PID 1: {error}")))
 }
 
 /// Runs the same command again as a child and looks after it; gives the exit code for the container.
@@ -39,10 +54,13 @@ async fn look_after(words: &[OsString]) -> Result<u8> {
     let mut hangup = listen(SignalKind::hangup())?;
     let program = std::env::current_exe()
         .map_err(|error| Error::stuck(format!("the path of this program cannot be found: {error}")))?;
+    let (mut watchdog, stdin) =
+        Watchdog::new().map_err(|error| Error::stuck(format!("the watchdog cannot be started: {error}")))?;
     // Of the standard library and not of tokio: this process reaps it itself.
     let child = Command::new(program)
         .args(words)
         .env(CHILD, "1")
+        .stdin(stdin)
         .spawn()
         .map_err(|error| Error::stuck(format!("the instance manager cannot be started: {error}")))?;
     let manager = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -52,6 +70,12 @@ async fn look_after(words: &[OsString]) -> Result<u8> {
             _ = terminate.recv() => Some(Signal::TERM),
             _ = interrupt.recv() => Some(Signal::TERM),
             _ = hangup.recv() => Some(Signal::HUP),
+            () = watchdog.silence() => {
+                tracing::error!(
+                    "the instance manager hangs: it did not say in time that PostgreSQL may go on taking writes; everything in this container is ended at once"
+                );
+                return Ok(SILENT);
+            }
         };
         if let (Some(signal), Some(manager)) = (passed_on, manager) {
             // It has not been reaped yet, or the loop would have ended: the number is its own.

@@ -5,7 +5,8 @@
 //! operator's, which writes the `Cluster`'s status; and it implements none of the engine's verbs: those run as children.
 //!
 //! The way of a pod, in the order of the modules:
-//! - [`init`]: PID 1 passes signals on to the manager, its child, and reaps what others leave
+//! - [`init`], [`watchdog`]: PID 1 passes signals on to the manager, its child, reaps what others leave, and ends when the
+//!   manager hangs
 //! - [`identity`]: who this is, and where everything lies
 //! - [`volume`]: what the data volume holds, and the record that says whether it is whole
 //! - [`plan`]: what is done next; pure
@@ -37,6 +38,7 @@ pub mod status_port;
 pub mod tls;
 pub mod verb;
 pub mod volume;
+pub mod watchdog;
 
 pub use error::{Error, Result};
 pub(crate) use postgres::postgres_error;

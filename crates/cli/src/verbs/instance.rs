@@ -81,12 +81,12 @@ fn copy(dest: &Path) -> Result<ExitCode, Failure> {
 }
 
 fn run_instance() -> Result<ExitCode, Failure> {
+    logs::start_own();
     if init::is_init() {
         let words: Vec<OsString> = std::env::args_os().skip(1).collect();
         let status = init::run(&words).map_err(|error| explain(&error))?;
         return Ok(if status == 0 { ExitCode::Ok } else { ExitCode::ProblemsFound });
     }
-    logs::start_own();
     let identity = Identity::from_environment(|name| std::env::var(name).ok()).map_err(|error| explain(&error))?;
     let places = Places::of_pod(&identity.cluster);
     let runtime = tokio::runtime::Builder::new_multi_thread()

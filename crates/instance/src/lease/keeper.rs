@@ -1,20 +1,24 @@
 //! Renews, takes and gives back the Lease, beside everything else that the manager does.
 //!
-//! It runs as a task of its own and stops PostgreSQL itself when the Lease is lost: the manager's loop may be in the middle
-//! of something. A request has a time limit shorter than the time between renewals and the stop.
+//! It runs on a thread of its own and stops PostgreSQL itself when the Lease is lost: the manager's loop may be in the middle
+//! of something, or wait for a disk. A request has a time limit shorter than the time between renewals and the stop.
 
-use super::{ASK, EXPIRE, LIMIT, RENEW, SOON, STOP, Sightings, Take, YIELD, may_go_on, may_take};
+use super::{
+    AFTER_ASKING, AFTER_RENEWAL, ASK, EXPIRE, LIMIT, RENEW, SOON, STOP, Sightings, Take, YIELD, may_go_on, may_take,
+};
 use crate::cluster_watch::Seen;
+use crate::error::{Error, Result};
 use crate::manager::State;
 use crate::status_port::Peers;
+use crate::watchdog::Feed;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
 use kube::api::PostParams;
+use kube::{Api, Client, Config};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// What the manager tells the keeper.
 #[derive(Debug, Clone)]
@@ -51,6 +55,23 @@ enum Answer {
     Unknown(String),
 }
 
+/// What a keeper works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Namespace and name of the Lease.
+    pub lease: (String, String),
+    /// Name of this instance.
+    pub me: String,
+    /// What the manager's parts share.
+    pub state: Arc<State>,
+    /// The other instances.
+    pub peers: Arc<Peers>,
+    /// The `Cluster`.
+    pub cluster: Seen,
+    /// Ends PostgreSQL where the keeper does not.
+    pub watchdog: Feed,
+}
+
 /// Keeps the Lease.
 #[derive(Debug)]
 pub struct Keeper {
@@ -68,23 +89,44 @@ pub struct Keeper {
     /// Since when it has been wanted.
     wanted_since: Option<Instant>,
     renewed: Instant,
+    watchdog: Feed,
 }
 
 impl Keeper {
-    /// A keeper, and the handle for the manager.
-    pub fn new(
-        api: Api<Lease>,
-        name: String,
-        me: String,
-        state: Arc<State>,
-        peers: Arc<Peers>,
-        cluster: Seen,
-    ) -> (Self, Handle) {
+    /// Starts a keeper on a thread of its own, with a client of its own; gives the handle for the manager.
+    ///
+    /// # Errors
+    /// When the thread or the client cannot be made.
+    pub async fn start(config: Config, parts: Parts) -> Result<Handle> {
         let (sender, wanted) = watch::channel(false);
-        let handle = Handle { wanted: sender, state: Arc::clone(&state) };
-        let now = Instant::now();
-        let keeper = Self {
-            api,
+        let handle = Handle { wanted: sender, state: Arc::clone(&parts.state) };
+        let (started, answer) = oneshot::channel();
+        let failed =
+            |error: &dyn std::fmt::Display| Error::stuck(format!("the keeper of the Lease cannot run: {error}"));
+        let thread = std::thread::Builder::new().name("lease".to_owned()).spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(started.send(Err(failed(&error)))),
+            };
+            runtime.block_on(async move {
+                match Client::try_from(config) {
+                    Ok(client) => {
+                        drop(started.send(Ok(())));
+                        Self::new(client, parts, wanted).run().await;
+                    }
+                    Err(error) => drop(started.send(Err(failed(&error)))),
+                }
+            });
+        });
+        drop(thread.map_err(|error| failed(&error))?);
+        answer.await.map_err(|error| failed(&error))??;
+        Ok(handle)
+    }
+
+    fn new(client: Client, parts: Parts, wanted: watch::Receiver<bool>) -> Self {
+        let Parts { lease: (namespace, name), me, state, peers, cluster, watchdog } = parts;
+        Self {
+            api: Api::namespaced(client, &namespace),
             name,
             me,
             state,
@@ -94,13 +136,13 @@ impl Keeper {
             lease: None,
             seen: Sightings::default(),
             wanted_since: None,
-            renewed: now,
-        };
-        (keeper, handle)
+            renewed: Instant::now(),
+            watchdog,
+        }
     }
 
     /// Runs until the handle is gone.
-    pub async fn run(mut self) {
+    async fn run(mut self) {
         loop {
             let wanted = *self.wanted.borrow_and_update();
             let held = self.state.holds_lease();
@@ -144,13 +186,18 @@ impl Keeper {
         let asked = Instant::now();
         match self.write(Some(self.me.clone())).await {
             Answer::Mine => {
-                self.renewed = asked;
+                self.is_renewed(asked);
                 self.state.set_holds_lease(true);
                 tracing::info!("the Lease of the primary is this instance's");
                 RENEW
             }
             _ => SOON,
         }
+    }
+
+    fn is_renewed(&mut self, asked: Instant) {
+        self.renewed = asked;
+        self.watchdog.may_go_on_for(AFTER_RENEWAL.saturating_sub(asked.elapsed()));
     }
 
     fn may_take(&self, holder: &str) -> Take {
@@ -171,12 +218,12 @@ impl Keeper {
         };
         match answer {
             Answer::Mine => {
-                self.renewed = asked;
+                self.is_renewed(asked);
                 RENEW
             }
             Answer::Other(holder) => {
                 tracing::error!(holder, "somebody else holds the Lease of the primary: PostgreSQL is stopped at once");
-                self.state.fence();
+                self.fence().await;
                 SOON
             }
             Answer::Free => SOON,
@@ -197,8 +244,10 @@ impl Keeper {
             Some(status) => status.instance_names.iter().filter(|name| **name != self.me).cloned().collect(),
             None => Vec::new(),
         };
+        let asked = Instant::now();
         let answers = self.peers.ask(&others, ASK).await;
         if may_go_on(&answers) {
+            self.watchdog.may_go_on_for(AFTER_ASKING.saturating_sub(asked.elapsed()));
             self.state.lease_message(format!(
                 "the API server is away ({why}); going on as primary, since no other instance can be one"
             ));
@@ -208,10 +257,20 @@ impl Keeper {
             why,
             "the Lease of the primary cannot be renewed and not all instances answer: PostgreSQL is stopped at once"
         );
-        self.state.fence();
+        self.fence().await;
+    }
+
+    /// Stops PostgreSQL at once; what does not end by that is the watchdog's, whose time runs on.
+    async fn fence(&self) {
+        let stopped = self.state.fence();
+        if tokio::time::timeout(EXPIRE.saturating_sub(STOP), stopped).await.is_ok() {
+            self.watchdog.rest();
+        }
     }
 
     async fn give_back(&mut self) -> Duration {
+        // Whoever gives it back takes no writes any more.
+        self.watchdog.rest();
         match self.write(None).await {
             Answer::Free | Answer::Other(_) => {
                 self.state.set_holds_lease(false);

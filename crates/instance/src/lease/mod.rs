@@ -7,12 +7,15 @@
 //! asks again and again, and a taker says that it is one for [`YIELD`] before it takes what was not given back: a holder
 //! that goes on without the API server, and is reached by the other instances, hears of it first.
 //!
+//! A holder that hangs stops nothing. So the keeper tells the [`crate::watchdog`] with each of these decisions until when it
+//! may go on: [`AFTER_RENEWAL`], [`AFTER_ASKING`]. Both end before a taker can begin.
+//!
 //! [`decide`](may_take) and [`may_go_on`] are pure; [`Keeper`] holds the client.
 
 mod keeper;
 mod sightings;
 
-pub use keeper::{Handle, Keeper};
+pub use keeper::{Handle, Keeper, Parts};
 pub use sightings::Sightings;
 
 use holdfast_kube_api::names::{LEASE_RENEW_SECONDS, LEASE_SECONDS, LEASE_STOP_SECONDS};
@@ -34,7 +37,14 @@ pub(crate) const SOON: Duration = Duration::from_millis(250);
 pub(crate) const ASK: Duration = Duration::from_millis(700);
 /// For so long a taker says that it is one: a holder that goes on without the API server asks once per request to that
 /// server, question and pause, and then stops at once.
-pub const YIELD: Duration = LIMIT.saturating_add(ASK).saturating_add(SOON).saturating_add(Duration::from_secs(1));
+pub const YIELD: Duration = AFTER_ASKING.saturating_add(Duration::from_millis(500));
+/// For so long after it asked for a renewal that was granted, a holder may go on: a little longer than [`STOP`], at which it
+/// stops PostgreSQL by itself.
+pub const AFTER_RENEWAL: Duration = STOP.saturating_add(Duration::from_millis(1500));
+/// For so long after it began to ask the other instances, all of which said that they are not and will not be the primary, a
+/// holder may go on without the API server: until it has asked them again, and a little longer.
+pub const AFTER_ASKING: Duration =
+    ASK.saturating_add(SOON).saturating_add(LIMIT).saturating_add(ASK).saturating_add(Duration::from_secs(2));
 
 /// Whether the Lease can be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +98,7 @@ mod tests {
             (Some("c-2"), 10, 10, Take::Now),
             // It was watched before it was wanted: only the word to the holder is waited for.
             (Some("c-2"), 60, 0, Take::After(YIELD)),
-            (Some("c-2"), 60, 4, Take::Now),
+            (Some("c-2"), 60, 7, Take::Now),
             // It was wanted for long, and renewed all the time.
             (Some("c-2"), 1, 60, Take::After(seconds(9))),
         ] {
@@ -102,6 +112,11 @@ mod tests {
         // What a stop at once takes, and a tick of the keeper, fit in between.
         assert!(STOP + Duration::from_secs(2) < EXPIRE);
         assert!(RENEW * 3 < STOP);
+        // One that hangs is ended before that, and one that does not hang is never ended by the watchdog.
+        assert!(STOP + Duration::from_secs(1) < AFTER_RENEWAL);
+        assert!(AFTER_RENEWAL + Duration::from_secs(1) < EXPIRE);
+        assert!(ASK + SOON + LIMIT + ASK + Duration::from_secs(1) < AFTER_ASKING);
+        assert!(AFTER_ASKING < YIELD && YIELD < EXPIRE);
     }
 
     #[test]

@@ -3,14 +3,13 @@
 use super::{Manager, State};
 use crate::error::{Error, Kind, Result};
 use crate::identity::{Identity, Places};
-use crate::lease::Keeper;
 use crate::plan::next_step;
 use crate::postgres::{Programs, Sql};
 use crate::secrets::Secrets;
 use crate::settings::access::user_name;
 use crate::status_port::{Peers, serve_metrics, serve_probes, serve_status};
 use crate::volume::VolumeLock;
-use crate::{cluster_watch, tls};
+use crate::{cluster_watch, init, lease, tls};
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::InstancePhase;
 use kube::{Api, Client, Config};
@@ -53,6 +52,7 @@ pub(crate) struct Memory {
 pub async fn run(identity: Identity, places: Places, stop: CancellationToken) -> Result<()> {
     // One provider is in the tree; libraries that look for a default find this one.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let watchdog = init::feed()?;
     let programs = Programs::find(std::env::var("PATH").ok().as_deref()).await?;
     tls::make_private(&places.sockets)?;
     std::fs::create_dir_all(&places.data_mount).map_err(|error| Error::file("make", &places.data_mount, &error))?;
@@ -64,22 +64,22 @@ pub async fn run(identity: Identity, places: Places, stop: CancellationToken) ->
     })?;
     config.connect_timeout = Some(Duration::from_secs(3));
     config.read_timeout = Some(READ_TIMEOUT);
-    let client = Client::try_from(config)
+    let client = Client::try_from(config.clone())
         .map_err(|error| Error::stuck(format!("the API server cannot be spoken to: {error}")))?;
     let uid = rustix::process::geteuid().as_raw();
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let state = Arc::new(State::new(&identity, programs.major()));
     let peers = Arc::new(Peers::new(&identity, &places));
     let cluster = cluster_watch::watch(&client, &identity);
-    let (keeper, lease) = Keeper::new(
-        Api::namespaced(client.clone(), &identity.namespace),
-        names::primary_lease(&identity.cluster),
-        identity.instance.clone(),
-        Arc::clone(&state),
-        Arc::clone(&peers),
-        cluster.clone(),
-    );
-    tokio::spawn(keeper.run());
+    let parts = lease::Parts {
+        lease: (identity.namespace.clone(), names::primary_lease(&identity.cluster)),
+        me: identity.instance.clone(),
+        state: Arc::clone(&state),
+        peers: Arc::clone(&peers),
+        cluster: cluster.clone(),
+        watchdog,
+    };
+    let lease = lease::Keeper::start(config, parts).await?;
     let manager = Arc::new(Manager {
         secrets: Secrets::new(&client, &identity.namespace),
         segment_size: OnceLock::new(),

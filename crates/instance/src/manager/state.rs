@@ -174,8 +174,8 @@ impl State {
         self.wake();
     }
 
-    /// The Lease is lost: PostgreSQL stops at once if it could take writes.
-    pub fn fence(&self) {
+    /// The Lease is lost: PostgreSQL stops at once if it could take writes. What it gives comes to its end when that is so.
+    pub fn fence(&self) -> impl Future<Output = ()> + use<> {
         let served = {
             let mut inner = self.inner();
             inner.holds_lease = false;
@@ -184,10 +184,15 @@ impl State {
                 || inner.facts.as_ref().is_none_or(|(facts, _)| facts.role == Role::Primary);
             inner.served.clone().filter(|served| served.started_as == Role::Primary || writes)
         };
-        if let Some(served) = served {
+        if let Some(served) = &served {
             served.postmaster.stop(StopMode::Immediate);
         }
         self.wake();
+        async move {
+            if let Some(served) = served {
+                served.postmaster.ended().await;
+            }
+        }
     }
 
     /// Whether PostgreSQL shall be down for a cold snapshot.

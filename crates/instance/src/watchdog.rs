@@ -1,0 +1,184 @@
+//! The watchdog: PID 1 ends the container when the manager falls silent while its PostgreSQL could take writes.
+//!
+//! The manager stops PostgreSQL itself when it loses the Lease (see [`crate::lease`]). It cannot when it hangs or is stopped,
+//! and a PostgreSQL that goes on then would be a second writer. So the keeper says with each renewal until when this
+//! instance may go on, and PID 1, which waits for nothing else, ends at that time unless it has heard of a later one. With
+//! PID 1 the kernel ends every process of the container, stopped ones included (pid_namespaces(7)).
+//!
+//! A word is eight bytes on a socket: milliseconds of `CLOCK_BOOTTIME`, which both ends share and which also counts while the
+//! machine sleeps, or 0 for "nothing to watch". A time and not a duration: a word that is read late makes nothing longer.
+
+use rustix::time::{ClockId, clock_gettime};
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
+
+/// Since the machine started.
+fn now() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))
+}
+
+/// The manager's end.
+#[derive(Debug, Default)]
+pub struct Feed(Option<UnixStream>);
+
+impl Feed {
+    /// The end that PID 1 gave to this process as its stdin, which leads to nothing from then on: programs that are run
+    /// later must not hold it.
+    ///
+    /// # Errors
+    /// When descriptors cannot be made.
+    pub fn of_stdin() -> io::Result<Self> {
+        let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
+        rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+        // A reader that does not read must not hold up the keeper.
+        socket.set_nonblocking(true)?;
+        Ok(Self(Some(socket)))
+    }
+
+    /// PostgreSQL may take writes for this long from now, and not longer without another word.
+    pub fn may_go_on_for(&self, time: Duration) {
+        // Never 0, which says something else.
+        self.say(u64::try_from((now() + time).as_millis()).unwrap_or(u64::MAX).max(1));
+    }
+
+    /// PostgreSQL takes no writes here.
+    pub fn rest(&self) {
+        self.say(0);
+    }
+
+    fn say(&self, word: u64) {
+        let Some(mut socket) = self.0.as_ref() else { return };
+        if let Err(error) = socket.write_all(&word.to_be_bytes()) {
+            tracing::warn!(%error, "PID 1 could not be told how long PostgreSQL may go on");
+        }
+    }
+}
+
+/// PID 1's end.
+#[derive(Debug)]
+pub struct Watchdog {
+    socket: tokio::net::UnixStream,
+    /// What was read of a word so far.
+    word: Vec<u8>,
+    until: Option<Duration>,
+}
+
+impl Watchdog {
+    /// A watchdog, and what the manager gets as its stdin.
+    ///
+    /// # Errors
+    /// When no socket can be made.
+    pub fn new() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let socket = tokio::net::UnixStream::from_std(ours)?;
+        Ok((Self { socket, word: Vec::with_capacity(size_of::<u64>()), until: None }, theirs.into()))
+    }
+
+    /// Returns when the manager has been silent for too long. Safe to drop and to call again.
+    pub async fn silence(&mut self) {
+        loop {
+            let left = self.until.map_or(Duration::MAX, |until| until.saturating_sub(now()));
+            tokio::select! {
+                // What has been said counts before what has run out.
+                biased;
+                heard = read_word(&mut self.socket, &mut self.word) => match heard {
+                    Ok(0) => self.until = None,
+                    Ok(word) => self.until = Some(Duration::from_millis(word)),
+                    // The manager is gone: its exit status is what is waited for.
+                    Err(_) => std::future::pending().await,
+                },
+                // Timers count in milliseconds of another clock.
+                () = tokio::time::sleep(left) => if self.until.is_some_and(|until| until <= now()) { return },
+            }
+        }
+    }
+}
+
+/// The next word; what was read of it is kept in `part`, so that nothing is lost when this is dropped.
+async fn read_word(socket: &mut tokio::net::UnixStream, part: &mut Vec<u8>) -> io::Result<u64> {
+    while part.len() < size_of::<u64>() {
+        let rest = u64::try_from(size_of::<u64>() - part.len()).unwrap_or(0);
+        let mut limited = tokio::io::AsyncReadExt::take(&mut *socket, rest);
+        if limited.read_buf(part).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    let word = part.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    part.clear();
+    Ok(word)
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used, reason = "a failed set-up fails the test")]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(100);
+    const LATER: Duration = Duration::from_mins(1);
+
+    fn both() -> (Watchdog, Feed) {
+        let (watchdog, theirs) = Watchdog::new().expect("a socket");
+        (watchdog, Feed(Some(theirs.into())))
+    }
+
+    async fn is_silent(watchdog: &mut Watchdog) -> bool {
+        tokio::time::timeout(SOON * 5, watchdog.silence()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn it_barks_when_the_time_is_over_and_not_before() {
+        let (mut watchdog, feed) = both();
+        assert!(!is_silent(&mut watchdog).await, "nothing has been said yet");
+        feed.may_go_on_for(LATER);
+        assert!(!is_silent(&mut watchdog).await);
+        feed.may_go_on_for(SOON);
+        let since = now();
+        watchdog.silence().await;
+        // Words are in milliseconds.
+        assert!(now().saturating_sub(since) + Duration::from_millis(2) >= SOON);
+    }
+
+    #[tokio::test]
+    async fn the_last_word_counts() {
+        let (mut watchdog, feed) = both();
+        feed.may_go_on_for(SOON);
+        feed.may_go_on_for(LATER);
+        assert!(!is_silent(&mut watchdog).await);
+        feed.may_go_on_for(SOON);
+        feed.rest();
+        assert!(!is_silent(&mut watchdog).await);
+        feed.may_go_on_for(Duration::ZERO);
+        assert!(is_silent(&mut watchdog).await);
+    }
+
+    #[tokio::test]
+    async fn a_word_that_is_read_late_makes_nothing_longer() {
+        let (mut watchdog, feed) = both();
+        let second = Duration::from_secs(1);
+        feed.may_go_on_for(second);
+        std::thread::sleep(second);
+        let since = now();
+        watchdog.silence().await;
+        assert!(now().saturating_sub(since) < second);
+    }
+
+    #[tokio::test]
+    async fn a_manager_that_has_ended_is_not_a_silent_one() {
+        let (mut watchdog, feed) = both();
+        feed.may_go_on_for(SOON * 10);
+        drop(feed);
+        let silent = tokio::time::timeout(SOON * 15, watchdog.silence()).await;
+        assert!(silent.is_err());
+    }
+
+    #[test]
+    fn without_a_watchdog_nobody_is_told() {
+        Feed::default().may_go_on_for(LATER);
+        Feed::default().rest();
+    }
+}

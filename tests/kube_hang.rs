@@ -1,0 +1,84 @@
+//! An instance manager that hangs while its PostgreSQL lives: nobody writes beside a new primary, and the cluster comes back.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failed set-up fails the test; what is measured is printed"
+)]
+
+mod kube_stage;
+
+use kube_stage::Stage;
+use kube_stage::processes::signal_manager;
+use kube_stage::sql::{query, until_it_fails};
+use rustix::process::Signal;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_mins(3);
+/// Without a word from the manager, PostgreSQL ends within so long: less than the Lease of the primary lasts.
+const ENDED_WITHIN: Duration = Duration::from_secs(10);
+
+fn address(stage: &Stage, pod: &str) -> String {
+    stage.get("pod", pod)["status"]["podIP"].as_str().expect("an address").to_owned()
+}
+
+fn restarts(stage: &Stage, pod: &str) -> u64 {
+    let pod = stage.get("pod", pod);
+    let statuses = pod["status"]["containerStatuses"].as_array().expect("containers");
+    statuses.iter().filter_map(|status| status["restartCount"].as_u64()).sum()
+}
+
+/// Stopped for a moment, nothing happens; stopped for good, PID 1 ends its PostgreSQL before another instance takes writes.
+#[test]
+fn alone_a_primary_whose_manager_hangs_does_not_write_on() {
+    let stage = Stage::new("hang");
+    if !stage.bed.is_own() {
+        eprintln!("skipped: the processes of the cluster in KUBECONFIG cannot be reached");
+        return;
+    }
+    stage.apply(&stage.archived_cluster("main", 2, ""));
+    stage.wait_ready("main", 2, LIMIT);
+    stage.sql("main", "CREATE TABLE beside (time timestamptz DEFAULT clock_timestamp())");
+    let writer = stage.write_rows("main");
+    writer.next(LIMIT);
+
+    signal_manager(&stage, "main-1", Signal::STOP);
+    std::thread::sleep(Duration::from_secs(3));
+    signal_manager(&stage, "main-1", Signal::CONT);
+    // Longer than every time of the Lease.
+    std::thread::sleep(Duration::from_secs(15));
+    assert_eq!(restarts(&stage, "main-1"), 0, "a short pause ended the container");
+    let cluster = stage.wait_ready("main", 2, LIMIT);
+    assert_eq!(cluster["status"]["currentPrimary"], "main-1");
+    assert_eq!(cluster["status"]["timelineID"], 1);
+
+    let old = stage.connection_to("main", &address(&stage, "main-1"));
+    let new = stage.connection_to("main", &address(&stage, "main-2"));
+    // An application that holds on to its connection.
+    let old = std::thread::spawn(move || until_it_fails(&old, "INSERT INTO beside DEFAULT VALUES"));
+    stage.until("a write through it", LIMIT, || {
+        (stage.value("main", "SELECT count(*) FROM beside") != "0").then_some(())
+    });
+    let (started, hung) = (restarts(&stage, "main-1"), Instant::now());
+    signal_manager(&stage, "main-1", Signal::STOP);
+    // Whoever comes first: the old instance, which starts anew behind its end, or the other one.
+    let mut taken = None;
+    while restarts(&stage, "main-1") == started {
+        assert!(hung.elapsed() < LIMIT, "nobody ended the instance whose manager hangs");
+        let answer = query(&new, "SELECT pg_is_in_recovery()::text");
+        if taken.is_none() && answer.is_ok_and(|rows| rows == [["false"]]) {
+            taken = Some(Instant::now());
+        }
+    }
+    let last = old.join().unwrap().expect("writes before the manager hung");
+    println!("the old primary's last write came {:?} after its manager hung", last.saturating_duration_since(hung));
+    assert!(last.saturating_duration_since(hung) < ENDED_WITHIN, "it wrote on");
+    if let Some(taken) = taken {
+        assert!(last < taken, "two writers for {:?}", last - taken);
+    }
+    writer.next(LIMIT);
+    println!("writes went on {:?} after it hung", hung.elapsed());
+    stage.wait_ready("main", 2, LIMIT);
+}
