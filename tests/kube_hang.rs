@@ -80,5 +80,15 @@ fn alone_a_primary_whose_manager_hangs_does_not_write_on() {
     }
     writer.next(LIMIT);
     println!("writes went on {:?} after it hung", hung.elapsed());
+    let cluster = stage.wait_ready("main", 2, LIMIT);
+
+    // Told to end, one that hangs is not waited for: the pod's own time for that is half an hour.
+    let standby = if cluster["status"]["currentPrimary"] == "main-1" { "main-2" } else { "main-1" };
+    let before = stage.get("pod", standby)["metadata"]["uid"].clone();
+    signal_manager(&stage, standby, Signal::STOP);
+    stage.kubectl(&["delete", "pod", standby, "--wait=false"]);
+    stage.wait("pods", standby, "another pod", LIMIT, |pod| {
+        (pod["metadata"]["uid"].is_string() && pod["metadata"]["uid"] != before).then_some(())
+    });
     stage.wait_ready("main", 2, LIMIT);
 }

@@ -11,12 +11,15 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 use std::ffi::OsString;
 use std::process::{Command, ExitStatus};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Says to the child that it is the manager.
 const CHILD: &str = "HOLDFAST_INSTANCE_CHILD";
 /// Exit code of a container whose manager did nothing any more.
 const SILENT: u8 = 1;
+/// Of a manager that was told to end at least so often something is heard: it speaks about every two seconds.
+const SPEAKS_WITHIN: Duration = Duration::from_secs(20);
 
 /// Whether this process has to be the init of its container.
 pub fn is_init() -> bool {
@@ -72,11 +75,14 @@ async fn look_after(words: &[OsString]) -> Result<u8> {
             _ = hangup.recv() => Some(Signal::HUP),
             () = watchdog.silence() => {
                 tracing::error!(
-                    "the instance manager hangs: it did not say in time that PostgreSQL may go on taking writes; everything in this container is ended at once"
+                    "the instance manager hangs: it did not say in time that it, or its PostgreSQL, may go on; everything in this container is ended at once"
                 );
                 return Ok(SILENT);
             }
         };
+        if passed_on == Some(Signal::TERM) {
+            watchdog.expect_words(SPEAKS_WITHIN);
+        }
         if let (Some(signal), Some(manager)) = (passed_on, manager) {
             // It has not been reaped yet, or the loop would have ended: the number is its own.
             let _ = kill_process(manager, signal);

@@ -3,10 +3,12 @@
 //! The manager stops PostgreSQL itself when it loses the Lease (see [`crate::lease`]). It cannot when it hangs or is stopped,
 //! and a PostgreSQL that goes on then would be a second writer. So the keeper says with each renewal until when this
 //! instance may go on, and PID 1, which waits for nothing else, ends at that time unless it has heard of a later one. With
-//! PID 1 the kernel ends every process of the container, stopped ones included (pid_namespaces(7)).
+//! PID 1 the kernel ends every process of the container, stopped ones included (pid_namespaces(7)). A manager that hangs when
+//! it was told to end is not waited for either: the pod's time for its end is half an hour.
 //!
 //! A word is eight bytes on a socket: milliseconds of `CLOCK_BOOTTIME`, which both ends share and which also counts while the
-//! machine sleeps, or 0 for "nothing to watch". A time and not a duration: a word that is read late makes nothing longer.
+//! machine sleeps; or 0 for "nothing to watch"; or all ones for "I am here". A time and not a duration: a word that is read
+//! late makes nothing longer.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::io::{self, Write as _};
@@ -14,6 +16,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
+
+const REST: u64 = 0;
+const HERE: u64 = u64::MAX;
 
 /// Since the machine started.
 fn now() -> Duration {
@@ -41,13 +46,18 @@ impl Feed {
 
     /// PostgreSQL may take writes for this long from now, and not longer without another word.
     pub fn may_go_on_for(&self, time: Duration) {
-        // Never 0, which says something else.
-        self.say(u64::try_from((now() + time).as_millis()).unwrap_or(u64::MAX).max(1));
+        // Never a word that says something else.
+        self.say(u64::try_from((now() + time).as_millis()).unwrap_or(u64::MAX).clamp(REST + 1, HERE - 1));
     }
 
     /// PostgreSQL takes no writes here.
     pub fn rest(&self) {
-        self.say(0);
+        self.say(REST);
+    }
+
+    /// The manager lives; nothing else changes.
+    pub fn here(&self) {
+        self.say(HERE);
     }
 
     fn say(&self, word: u64) {
@@ -65,6 +75,10 @@ pub struct Watchdog {
     /// What was read of a word so far.
     word: Vec<u8>,
     until: Option<Duration>,
+    /// When something was last heard.
+    heard: Duration,
+    /// For how long at most nothing may be heard.
+    silent_for: Option<Duration>,
 }
 
 impl Watchdog {
@@ -76,24 +90,42 @@ impl Watchdog {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let socket = tokio::net::UnixStream::from_std(ours)?;
-        Ok((Self { socket, word: Vec::with_capacity(size_of::<u64>()), until: None }, theirs.into()))
+        let word = Vec::with_capacity(size_of::<u64>());
+        Ok((Self { socket, word, until: None, heard: now(), silent_for: None }, theirs.into()))
+    }
+
+    /// From now on the manager has to be heard of at least so often.
+    pub fn expect_words(&mut self, within: Duration) {
+        if self.silent_for.replace(within).is_none() {
+            self.heard = now();
+        }
+    }
+
+    /// When patience ends.
+    fn deadline(&self) -> Option<Duration> {
+        let heard_by = self.silent_for.map(|time| self.heard + time);
+        [self.until, heard_by].into_iter().flatten().min()
     }
 
     /// Returns when the manager has been silent for too long. Safe to drop and to call again.
     pub async fn silence(&mut self) {
         loop {
-            let left = self.until.map_or(Duration::MAX, |until| until.saturating_sub(now()));
+            let left = self.deadline().map_or(Duration::MAX, |deadline| deadline.saturating_sub(now()));
             tokio::select! {
                 // What has been said counts before what has run out.
                 biased;
-                heard = read_word(&mut self.socket, &mut self.word) => match heard {
-                    Ok(0) => self.until = None,
-                    Ok(word) => self.until = Some(Duration::from_millis(word)),
-                    // The manager is gone: its exit status is what is waited for.
-                    Err(_) => std::future::pending().await,
-                },
+                heard = read_word(&mut self.socket, &mut self.word) => {
+                    match heard {
+                        Ok(REST) => self.until = None,
+                        Ok(HERE) => {}
+                        Ok(word) => self.until = Some(Duration::from_millis(word)),
+                        // The manager is gone: its exit status is what is waited for.
+                        Err(_) => std::future::pending().await,
+                    }
+                    self.heard = now();
+                }
                 // Timers count in milliseconds of another clock.
-                () = tokio::time::sleep(left) => if self.until.is_some_and(|until| until <= now()) { return },
+                () = tokio::time::sleep(left) => if self.deadline().is_some_and(|deadline| deadline <= now()) { return },
             }
         }
     }
@@ -174,6 +206,25 @@ mod tests {
         drop(feed);
         let silent = tokio::time::timeout(SOON * 15, watchdog.silence()).await;
         assert!(silent.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_was_told_to_end_must_be_heard_of() {
+        let (mut watchdog, feed) = both();
+        feed.here();
+        assert!(!is_silent(&mut watchdog).await, "nobody has to say anything yet");
+        let within = Duration::from_secs(3);
+        watchdog.expect_words(within);
+        for _ in 0..3 {
+            assert!(!is_silent(&mut watchdog).await, "it was heard of");
+            feed.here();
+        }
+        // Told again: no second patience.
+        watchdog.expect_words(within);
+        watchdog.silence().await;
+        feed.may_go_on_for(SOON);
+        watchdog.silence().await;
+        assert!(watchdog.until.is_some_and(|until| until <= now()), "being here is not going on");
     }
 
     #[test]

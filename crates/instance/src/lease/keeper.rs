@@ -1,11 +1,9 @@
 //! Renews, takes and gives back the Lease, beside everything else that the manager does.
 //!
 //! It runs on a thread of its own and stops PostgreSQL itself when the Lease is lost: the manager's loop may be in the middle
-//! of something, or wait for a disk. A request has a time limit shorter than the time between renewals and the stop.
+//! of something, or wait for a disk. No request takes longer than until the moment when PostgreSQL has to stop without it.
 
-use super::{
-    AFTER_ASKING, AFTER_RENEWAL, ASK, EXPIRE, LIMIT, RENEW, SOON, STOP, Sightings, Take, YIELD, may_go_on, may_take,
-};
+use super::{ASK, ASK_FROM, EXPIRE, LIMIT, RENEW, SOON, STOP, Sightings, Take, WATCHED, YIELD, may_go_on, may_take};
 use crate::cluster_watch::Seen;
 use crate::error::{Error, Result};
 use crate::manager::State;
@@ -89,8 +87,13 @@ pub struct Keeper {
     /// Since when it has been wanted.
     wanted_since: Option<Instant>,
     renewed: Instant,
+    /// Until then nobody else takes it.
+    safe_until: Instant,
     watchdog: Feed,
 }
+
+/// Of a request that has no time left.
+const SHORTEST: Duration = Duration::from_millis(200);
 
 impl Keeper {
     /// Starts a keeper on a thread of its own, with a client of its own; gives the handle for the manager.
@@ -125,6 +128,7 @@ impl Keeper {
 
     fn new(client: Client, parts: Parts, wanted: watch::Receiver<bool>) -> Self {
         let Parts { lease: (namespace, name), me, state, peers, cluster, watchdog } = parts;
+        let now = Instant::now();
         Self {
             api: Api::namespaced(client, &namespace),
             name,
@@ -136,7 +140,8 @@ impl Keeper {
             lease: None,
             seen: Sightings::default(),
             wanted_since: None,
-            renewed: Instant::now(),
+            renewed: now,
+            safe_until: now,
             watchdog,
         }
     }
@@ -144,6 +149,7 @@ impl Keeper {
     /// Runs until the handle is gone.
     async fn run(mut self) {
         loop {
+            self.watchdog.here();
             let wanted = *self.wanted.borrow_and_update();
             let held = self.state.holds_lease();
             self.wanted_since = wanted.then(|| self.wanted_since.unwrap_or_else(Instant::now));
@@ -197,7 +203,22 @@ impl Keeper {
 
     fn is_renewed(&mut self, asked: Instant) {
         self.renewed = asked;
-        self.watchdog.may_go_on_for(AFTER_RENEWAL.saturating_sub(asked.elapsed()));
+        self.is_safe(asked);
+    }
+
+    /// What was asked then had the answer that nobody else takes the Lease.
+    fn is_safe(&mut self, asked: Instant) {
+        self.safe_until = self.safe_until.max(asked + STOP);
+        self.watchdog.may_go_on_for(WATCHED.saturating_sub(asked.elapsed()));
+    }
+
+    /// Of the next request.
+    fn limit(&self) -> Duration {
+        if self.state.holds_lease() && *self.wanted.borrow() {
+            LIMIT.min(self.safe_until.saturating_duration_since(Instant::now())).max(SHORTEST)
+        } else {
+            LIMIT
+        }
     }
 
     fn may_take(&self, holder: &str) -> Take {
@@ -227,7 +248,7 @@ impl Keeper {
                 SOON
             }
             Answer::Free => SOON,
-            Answer::Unknown(why) if self.renewed.elapsed() < STOP => {
+            Answer::Unknown(why) if self.renewed.elapsed() < ASK_FROM => {
                 tracing::warn!(why, "the Lease of the primary could not be renewed");
                 SOON
             }
@@ -247,10 +268,14 @@ impl Keeper {
         let asked = Instant::now();
         let answers = self.peers.ask(&others, ASK).await;
         if may_go_on(&answers) {
-            self.watchdog.may_go_on_for(AFTER_ASKING.saturating_sub(asked.elapsed()));
+            self.is_safe(asked);
             self.state.lease_message(format!(
                 "the API server is away ({why}); going on as primary, since no other instance can be one"
             ));
+            return;
+        }
+        if Instant::now() < self.safe_until {
+            tracing::warn!(why, "the Lease of the primary cannot be renewed and not all instances answer");
             return;
         }
         tracing::error!(
@@ -293,7 +318,7 @@ impl Keeper {
     }
 
     async fn look(&mut self) -> Answer {
-        match tokio::time::timeout(LIMIT, self.api.get_opt(&self.name)).await {
+        match tokio::time::timeout(self.limit(), self.api.get_opt(&self.name)).await {
             Ok(Ok(Some(lease))) => self.saw(lease),
             Ok(Ok(None)) => Answer::Unknown("the operator has not made it yet".to_owned()),
             Ok(Err(error)) => Answer::Unknown(error.to_string()),
@@ -326,7 +351,7 @@ impl Keeper {
         spec.holder_identity = Some(holder.unwrap_or_default());
         spec.lease_duration_seconds = Some(holdfast_kube_api::names::LEASE_SECONDS);
         spec.renew_time = Some(now);
-        match tokio::time::timeout(LIMIT, self.api.replace(&self.name, &PostParams::default(), &lease)).await {
+        match tokio::time::timeout(self.limit(), self.api.replace(&self.name, &PostParams::default(), &lease)).await {
             Ok(Ok(written)) => self.saw(written),
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => match self.look().await {
                 // Seen, not written: the caller tries again.

@@ -2,13 +2,14 @@
 //!
 //! The holder renews it every [`LEASE_RENEW_SECONDS`]. Whoever is named as primary takes it when it is free, its own, or
 //! has not changed for [`LEASE_SECONDS`] as the taker itself saw it ([`Sightings`]), by compare-and-swap on the resource
-//! version. A holder that cannot renew for [`LEASE_STOP_SECONDS`] by its own monotonic clock stops PostgreSQL at once, unless
-//! it can know that nobody takes the Lease meanwhile ([`may_go_on`]): so it has stopped before a taker's time is over. It
-//! asks again and again, and a taker says that it is one for [`YIELD`] before it takes what was not given back: a holder
-//! that goes on without the API server, and is reached by the other instances, hears of it first.
+//! version. A renewal is good for [`LEASE_STOP_SECONDS`] by the holder's own monotonic clock. When none comes, the holder asks
+//! the other instances ([`ASK_FROM`]): all of them saying that they are not and will not be the primary ([`may_go_on`]) is
+//! good for as long again. With neither, it stops PostgreSQL at once. A taker says that it is one for [`YIELD`] before it takes
+//! what was not given back: a holder that goes on without the API server, and is reached by the other instances, hears of it
+//! first.
 //!
-//! A holder that hangs stops nothing. So the keeper tells the [`crate::watchdog`] with each of these decisions until when it
-//! may go on: [`AFTER_RENEWAL`], [`AFTER_ASKING`]. Both end before a taker can begin.
+//! A holder that hangs stops nothing. So the keeper tells the [`crate::watchdog`] each time until when it may go on: for
+//! [`WATCHED`], longer than its own stop takes and shorter than a taker waits.
 //!
 //! [`decide`](may_take) and [`may_go_on`] are pure; [`Keeper`] holds the client.
 
@@ -35,16 +36,13 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(2);
 pub(crate) const SOON: Duration = Duration::from_millis(250);
 /// What the other instances have to answer in.
 pub(crate) const ASK: Duration = Duration::from_millis(700);
-/// For so long a taker says that it is one: a holder that goes on without the API server asks once per request to that
-/// server, question and pause, and then stops at once.
-pub const YIELD: Duration = AFTER_ASKING.saturating_add(Duration::from_millis(500));
-/// For so long after it asked for a renewal that was granted, a holder may go on: a little longer than [`STOP`], at which it
-/// stops PostgreSQL by itself.
-pub const AFTER_RENEWAL: Duration = STOP.saturating_add(Duration::from_millis(1500));
-/// For so long after it began to ask the other instances, all of which said that they are not and will not be the primary, a
-/// holder may go on without the API server: until it has asked them again, and a little longer.
-pub const AFTER_ASKING: Duration =
-    ASK.saturating_add(SOON).saturating_add(LIMIT).saturating_add(ASK).saturating_add(Duration::from_secs(2));
+/// Without a renewal for so long, the holder begins to ask the other instances: some times before [`STOP`], since one answer
+/// that is late is no reason to stop.
+pub(crate) const ASK_FROM: Duration = Duration::from_secs(4);
+/// For so long after a renewal, or after asking the other instances, the watchdog lets PostgreSQL go on.
+pub const WATCHED: Duration = STOP.saturating_add(Duration::from_millis(1500));
+/// For so long a taker says that it is one: whoever asked before it did stops PostgreSQL, or is ended, within that.
+pub const YIELD: Duration = WATCHED.saturating_add(Duration::from_millis(500));
 
 /// Whether the Lease can be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +96,7 @@ mod tests {
             (Some("c-2"), 10, 10, Take::Now),
             // It was watched before it was wanted: only the word to the holder is waited for.
             (Some("c-2"), 60, 0, Take::After(YIELD)),
-            (Some("c-2"), 60, 7, Take::Now),
+            (Some("c-2"), 60, 9, Take::Now),
             // It was wanted for long, and renewed all the time.
             (Some("c-2"), 1, 60, Take::After(seconds(9))),
         ] {
@@ -112,11 +110,11 @@ mod tests {
         // What a stop at once takes, and a tick of the keeper, fit in between.
         assert!(STOP + Duration::from_secs(2) < EXPIRE);
         assert!(RENEW * 3 < STOP);
-        // One that hangs is ended before that, and one that does not hang is never ended by the watchdog.
-        assert!(STOP + Duration::from_secs(1) < AFTER_RENEWAL);
-        assert!(AFTER_RENEWAL + Duration::from_secs(1) < EXPIRE);
-        assert!(ASK + SOON + LIMIT + ASK + Duration::from_secs(1) < AFTER_ASKING);
-        assert!(AFTER_ASKING < YIELD && YIELD < EXPIRE);
+        // One that hangs is ended before that, and one that does not hang has decided before it is ended.
+        assert!(STOP + ASK + Duration::from_millis(500) < WATCHED);
+        assert!(WATCHED < YIELD && YIELD < EXPIRE);
+        // A renewal that is not answered leaves time to ask.
+        assert!(RENEW + LIMIT <= ASK_FROM && ASK_FROM + ASK + SOON + ASK < STOP);
     }
 
     #[test]
