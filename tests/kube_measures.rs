@@ -12,6 +12,7 @@
 mod kube_stage;
 
 use kube_stage::Stage;
+use kube_stage::sql::query_when_connected;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_mins(5);
@@ -96,8 +97,11 @@ fn alone_backup_and_recovery_beside_the_command() {
             stage.object_store(6)
         ),
     ));
-    stage.wait_ready("copy", 1, LIMIT);
-    stage.value("copy", "SELECT count(*) FROM first");
+    for (kind, name) in [("service", "copy-rw"), ("secret", "copy-app")] {
+        stage.until("a way to the copy", LIMIT, || stage.find(kind, name).map(drop));
+    }
+    let rows = query_when_connected(&stage.connection("copy", "copy-rw"), "SELECT count(*) FROM first");
+    assert_eq!(rows.expect("ask the copy"), [["1"]]);
     let by_resource = start.elapsed();
     // The same by hand: the command, and a server on what it made, until it answers a query too.
     let directory = "/var/lib/postgresql/data/measured";

@@ -18,7 +18,7 @@ impl Stage {
     }
 
     /// How to reach a service from this host: by its cluster address.
-    fn connection(&self, cluster: &str, service: &str) -> String {
+    pub(crate) fn connection(&self, cluster: &str, service: &str) -> String {
         let address = self.get("service", service)["spec"]["clusterIP"].as_str().expect("a cluster address").to_owned();
         self.connection_to(cluster, &address)
     }
