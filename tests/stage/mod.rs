@@ -195,7 +195,8 @@ impl Stage {
             .await
             .expect("switch");
         let query = format!("SELECT coalesce(last_archived_wal >= '{name}', false) FROM pg_stat_archiver");
-        self.cluster.wait_for(&query, Duration::from_mins(1)).await.expect("archive the segment");
+        // Behind a storm there are thousands of segments before it.
+        self.cluster.wait_for(&query, Duration::from_mins(5)).await.expect("archive the segment");
     }
 
     /// All objects of the repository as files below this folder.
