@@ -181,7 +181,7 @@ async fn a_small_budget_is_no_dead_end() {
     stage.ok(&["repo", "init"]);
     fill(&stage, "large", 120);
     let crowded = stage.write_config("crowded.toml", &with_memory(&config, "64MiB", 64));
-    let limit = Duration::from_mins(1);
+    let limit = Duration::from_mins(3);
     let backup = watch(stage.command_with(&crowded, &["backup"]), limit);
     // The allocator keeps some memory for each thread.
     assert_bounded("the backup with 64 threads", &backup, 64 + 64);

@@ -12,7 +12,7 @@ use holdfast_testkit::rows::{Pace, RowWriter};
 use stage::proof::{am_check, find, finish, holds_all};
 use stage::{Plan, Stage, wait_promoted};
 
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(3);
 
 async fn caught_up(standby: &Cluster, primary: &Cluster) {
     let lsn = primary.value("SELECT pg_current_wal_lsn()").await.expect("ask for the LSN");

@@ -41,7 +41,7 @@ async fn assert_rows(installation: &Installation, data: &Path) {
     let mut restored = Cluster::adopt(installation, data).expect("take over the restored folder");
     restored.override_setting("archive_mode", "off");
     restored.start().await.unwrap_or_else(|e| panic!("{e}\n{}", restored.log_text()));
-    restored.wait_promoted(std::time::Duration::from_mins(1)).await.expect("wait for the end of recovery");
+    restored.wait_promoted(std::time::Duration::from_mins(3)).await.expect("wait for the end of recovery");
     assert_eq!(restored.sql(ROWS).await.expect("read the rows"), [EXPECTED.map(str::to_owned).to_vec()]);
 }
 

@@ -274,7 +274,7 @@ async fn left(stage: &Stage, target: &Path) -> Left {
     }
     let mut server = Cluster::adopt(&stage.installation, target).expect("take over the folder");
     server.spawn().expect("start PostgreSQL");
-    let status = server.wait_exited(Duration::from_secs(30)).await.expect("PostgreSQL gives up");
+    let status = server.wait_exited(Duration::from_mins(3)).await.expect("PostgreSQL gives up");
     assert!(!status.success(), "PostgreSQL started in a half-restored folder:\n{}", server.log_text());
     assert!(!target.join("global/pg_control").exists());
     let point = std::fs::read(target.join("holdfast.restore")).unwrap_or_default();

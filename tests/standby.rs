@@ -15,7 +15,7 @@ use holdfast_testkit::rows::{Pace, RowWriter};
 use stage::proof::{am_check, bulk, find, finish, holds_all, text, verify_backup, wait_until_it_has_read};
 use stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(3);
 
 /// A running standby that streams from the stage's primary.
 async fn standby(stage: &Stage, settings: &[(&str, &str)]) -> Cluster {

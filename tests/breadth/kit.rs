@@ -23,5 +23,5 @@ pub(crate) async fn tablespace(stage: &Stage, name: &str, folder: &str) -> PathB
 
 /// Waits for the first answer `t`, without a limit of its own but a minute.
 pub(crate) async fn wait_for(cluster: &Cluster, query: &str) {
-    cluster.wait_for(query, Duration::from_mins(1)).await.expect("wait");
+    cluster.wait_for(query, Duration::from_mins(3)).await.expect("wait");
 }

@@ -135,7 +135,7 @@ async fn the_server_pauses_or_shuts_down_at_the_target() {
     let mut ends = Cluster::adopt(&stage.installation, &target).expect("take over");
     ends.override_setting("archive_mode", "off");
     ends.spawn().expect("start");
-    let status = ends.wait_exited(Duration::from_mins(1)).await.expect("wait for its end");
+    let status = ends.wait_exited(Duration::from_mins(3)).await.expect("wait for its end");
     assert!(ends.log_text().contains("shutdown at recovery target"), "{status}\n{}", ends.log_text());
     assert!(target.join("recovery.signal").exists(), "it stays in recovery");
     // Started again it does the same, unless it is told otherwise.

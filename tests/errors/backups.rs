@@ -204,7 +204,7 @@ async fn settings_of_the_server() {
     stage.cluster.restart().await.expect("restart");
     stage.cluster.sql("CREATE TABLE fails (n int); SELECT pg_switch_wal()").await.expect("switch");
     let failed = "SELECT last_failed_time IS NOT NULL FROM pg_stat_archiver";
-    stage.cluster.wait_for(failed, Duration::from_secs(30)).await.expect("wait for the archiver to fail");
+    stage.cluster.wait_for(failed, Duration::from_mins(3)).await.expect("wait for the archiver to fail");
     texts.expect(
         "archive_command fails",
         &quietly(&stage, &["backup"]),
@@ -236,7 +236,7 @@ async fn wal_that_is_not_archived_in_time() {
     let write = "CREATE TABLE t (n int); CHECKPOINT; SELECT pg_current_wal_flush_lsn()";
     let written = stage.cluster.sql(write).await.expect("write")[0][0].clone();
     let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{written}'");
-    standby.wait_for(&replayed, Duration::from_secs(30)).await.expect("replay");
+    standby.wait_for(&replayed, Duration::from_mins(3)).await.expect("replay");
     let data = |cluster: &Cluster| cluster.data().display().to_string();
     let config = stage.config_text().replace(&data(&stage.cluster), &data(&standby));
     stage.write_config("holdfast.toml", &config);
@@ -307,7 +307,7 @@ async fn a_full_disk_under_the_repository() {
         "CREATE TABLE noise AS SELECT md5(random()::text) FROM generate_series(1, 9000); SELECT pg_switch_wal()";
     stage.cluster.sql(noise).await.expect("write WAL");
     let failed = "SELECT failed_count > 0 FROM pg_stat_archiver";
-    stage.cluster.wait_for(failed, Duration::from_secs(30)).await.expect("fail to archive");
+    stage.cluster.wait_for(failed, Duration::from_mins(3)).await.expect("fail to archive");
     let ready = stage.cluster.data().join(format!("pg_wal/archive_status/{name}.ready"));
     assert!(ready.exists(), "PostgreSQL must keep {name}");
     let segment = stage.cluster.data().join("pg_wal").join(&name).display().to_string();

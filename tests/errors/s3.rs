@@ -131,7 +131,7 @@ fn no_credentials_anywhere() {
     let start = Instant::now();
     let output = bench.command(&["list"]).env_remove("AWS_EC2_METADATA_DISABLED").output().expect("run holdfast");
     assert_eq!(output.status.code(), Some(21));
-    assert!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(30), "it took {:?}", start.elapsed());
     bench.finish();
 }
 

@@ -203,7 +203,7 @@ async fn a_repository_that_is_away_for_a_while() {
     let name = stage.cluster.value("SELECT pg_walfile_name(pg_current_wal_lsn())").await.expect("name the segment");
     stage.cluster.sql("SELECT pg_create_restore_point('x'); SELECT pg_switch_wal()").await.expect("switch");
     let failed = "SELECT failed_count > 0 FROM pg_stat_archiver";
-    stage.cluster.wait_for(failed, Duration::from_secs(30)).await.expect("fail to archive");
+    stage.cluster.wait_for(failed, Duration::from_mins(3)).await.expect("fail to archive");
     let ready = stage.cluster.data().join(format!("pg_wal/archive_status/{name}.ready"));
     assert!(ready.exists(), "PostgreSQL must keep {name}");
     let segment = stage.cluster.data().join("pg_wal").join(&name).display().to_string();
@@ -261,7 +261,7 @@ async fn another_cluster_at_the_same_place() {
     let name = other.value("SELECT pg_walfile_name(pg_current_wal_lsn())").await.expect("name the segment");
     other.sql("SELECT pg_create_restore_point('x'); SELECT pg_switch_wal()").await.expect("switch");
     let failed = "SELECT failed_count > 0 FROM pg_stat_archiver";
-    other.wait_for(failed, Duration::from_secs(30)).await.expect("fail to archive");
+    other.wait_for(failed, Duration::from_mins(3)).await.expect("fail to archive");
     assert!(other.data().join(format!("pg_wal/archive_status/{name}.ready")).exists(), "PostgreSQL must keep {name}");
     let segment = other.data().join("pg_wal").join(&name).display().to_string();
     let output = stage.command_with(&path, &["wal", "push", &segment]).output().expect("run holdfast");

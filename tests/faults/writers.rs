@@ -37,7 +37,7 @@ async fn other_content_under_a_name_is_a_hard_stop() {
         archive(&stage).await;
         stage.cluster.sql("SELECT pg_stat_reset_shared('archiver'); SELECT pg_switch_wal()").await.expect("reset");
         let failed = format!("SELECT failed_count >= 2 AND last_failed_wal = '{segment}' FROM pg_stat_archiver");
-        stage.cluster.wait_for(&failed, Duration::from_secs(90)).await.expect("archiving fails");
+        stage.cluster.wait_for(&failed, Duration::from_mins(3)).await.expect("archiving fails");
         stage.cluster.sql("CHECKPOINT").await.expect("checkpoint");
         assert!(path.exists() && segments(stage.cluster.data(), "ready").contains(&segment));
         let log = stage.cluster.log_text();

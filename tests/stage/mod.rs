@@ -220,7 +220,7 @@ impl Stage {
 
 /// Waits until recovery has ended.
 pub(crate) async fn wait_promoted(cluster: &Cluster) {
-    cluster.wait_promoted(Duration::from_secs(90)).await.unwrap_or_else(|e| panic!("{e}\n{}", cluster.log_text()));
+    cluster.wait_promoted(Duration::from_mins(3)).await.unwrap_or_else(|e| panic!("{e}\n{}", cluster.log_text()));
 }
 
 /// The standard output of a command that must have succeeded.

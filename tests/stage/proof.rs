@@ -214,7 +214,7 @@ pub(crate) async fn wait_until_it_has_read(backup: &std::process::Child, bytes: 
         if read >= bytes {
             return;
         }
-        assert!(start.elapsed() < std::time::Duration::from_mins(1), "the backup does not read: {counts}");
+        assert!(start.elapsed() < std::time::Duration::from_mins(3), "the backup does not read: {counts}");
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
 }
