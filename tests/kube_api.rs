@@ -60,10 +60,6 @@ fn kill_operator() {
     }
 }
 
-fn address(stage: &Stage, pod: &str) -> String {
-    stage.get("pod", pod)["status"]["podIP"].as_str().expect("an address").to_owned()
-}
-
 fn skipped(stage: &Stage) -> bool {
     if !stage.bed.is_own() {
         eprintln!("skipped: the cluster in KUBECONFIG is not ours to take apart");
@@ -124,8 +120,8 @@ fn alone_nobody_takes_writes_that_nobody_could_give_to_him() {
     stage.wait_ready("main", 2, LIMIT);
     let writer = stage.write_rows("main");
     writer.next(LIMIT);
-    let primary = stage.connection_to("main", &address(&stage, "main-1"));
-    let standby = stage.connection_to("main", &address(&stage, "main-2"));
+    let primary = stage.connection_to("main", &stage.address("main-1"));
+    let standby = stage.connection_to("main", &stage.address("main-2"));
     let away = Away::deaf(&stage);
     // The kubelet starts its container again: an instance that cannot read its Cluster waits.
     assert!(signal_instance(&stage, "main-1", Signal::KILL) > 0, "main-1 has no processes");

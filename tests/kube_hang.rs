@@ -20,10 +20,6 @@ const LIMIT: Duration = Duration::from_mins(3);
 /// Without a word from the manager, PostgreSQL ends within so long: less than the Lease of the primary lasts.
 const ENDED_WITHIN: Duration = Duration::from_secs(10);
 
-fn address(stage: &Stage, pod: &str) -> String {
-    stage.get("pod", pod)["status"]["podIP"].as_str().expect("an address").to_owned()
-}
-
 /// Which container it is: another one after a restart, and in another pod.
 fn container(stage: &Stage, pod: &str) -> String {
     let Some(pod) = stage.find("pod", pod) else { return String::new() };
@@ -55,8 +51,8 @@ fn alone_a_primary_whose_manager_hangs_does_not_write_on() {
     assert_eq!(cluster["status"]["currentPrimary"], "main-1");
     assert_eq!(cluster["status"]["timelineID"], 1);
 
-    let old = stage.connection_to("main", &address(&stage, "main-1"));
-    let new = stage.connection_to("main", &address(&stage, "main-2"));
+    let old = stage.connection_to("main", &stage.address("main-1"));
+    let new = stage.connection_to("main", &stage.address("main-2"));
     // An application that holds on to its connection.
     let old = std::thread::spawn(move || until_it_fails(&old, "INSERT INTO beside DEFAULT VALUES"));
     stage.until("a write through it", LIMIT, || {

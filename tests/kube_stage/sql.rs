@@ -23,6 +23,11 @@ impl Stage {
         self.connection_to(cluster, &address)
     }
 
+    /// Where a pod is reached without a service.
+    pub(crate) fn address(&self, pod: &str) -> String {
+        self.get("pod", pod)["status"]["podIP"].as_str().expect("an address").to_owned()
+    }
+
     /// How to reach an instance, or whatever else has this address; usable while the API server is away.
     pub(crate) fn connection_to(&self, cluster: &str, address: &str) -> String {
         let secret = format!("{cluster}-app");
