@@ -267,6 +267,18 @@ pub enum What {
         /// The cluster.
         cluster: String,
     },
+    /// The history of a timeline is in the archive, is needed, and cannot be read.
+    #[error("the history of timeline {timeline} is needed and cannot be read: {reason}")]
+    UnreadableHistory {
+        /// The timeline.
+        timeline: pg::TimelineId,
+        /// Whether it is the timeline that was asked for.
+        named: bool,
+        /// Why it cannot be read.
+        reason: String,
+        /// Whether a newer release wrote it.
+        newer: bool,
+    },
     /// Something asked for cannot be done as asked.
     #[error("{0}")]
     Refused(String),

@@ -122,6 +122,9 @@ pub enum Fault {
     /// A section of a manifest this program does not know.
     #[error("unknown manifest section {0}: written by a newer holdfast")]
     UnknownSection(u8),
+    /// A kind of file in a manifest this program does not know.
+    #[error("unknown kind of file {0}: written by a newer holdfast")]
+    UnknownFileKind(u8),
     /// A format version this program does not know.
     #[error("format version {found}, this holdfast reads up to {supported}")]
     UnsupportedVersion {
@@ -292,6 +295,7 @@ impl Fault {
             | Self::UnknownObjectType(_)
             | Self::UnknownEncryption(_)
             | Self::UnknownSection(_)
+            | Self::UnknownFileKind(_)
             | Self::UnsupportedVersion { .. } => FaultClass::Unsupported,
             Self::WrongRepository { .. } | Self::WrongObjectType { .. } => FaultClass::Foreign,
             Self::NotEncrypted | Self::KeyNeeded => FaultClass::Key,

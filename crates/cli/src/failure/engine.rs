@@ -114,6 +114,17 @@ fn of_what(what: &What) -> Failure {
         What::AnotherRun { .. } => new(ExitCode::Locked).hint("wait until it has ended, then run this again"),
         What::NoSuchSnapshot { .. } => new(ExitCode::NoBackup).hint("`holdfast snapshot list` shows the recorded ones"),
         What::NoSuchBackup { .. } => new(ExitCode::NoBackup).hint("`holdfast list` shows the complete backups"),
+        What::UnreadableHistory { named, newer, .. } => {
+            let code = if *newer { ExitCode::UnsupportedFormat } else { ExitCode::CorruptObject };
+            new(code).hint(match (newer, named) {
+                (true, _) => newer_hint().to_owned(),
+                (false, true) => format!("{}; or follow another timeline with --target-timeline", damaged_object_hint()),
+                (false, false) => format!(
+                    "{}; or name with --target-timeline the timeline to follow, which may need another history or none",
+                    damaged_object_hint()
+                ),
+            })
+        }
         What::Refused(_) => new(ExitCode::Usage).hint("change what the message names, then run this again"),
         What::Cancelled => Failure::cancelled(),
         // What is new there is named by its own text.
@@ -124,6 +135,10 @@ fn of_what(what: &What) -> Failure {
 fn damaged_object_hint() -> &'static str {
     "nothing was used of it: look for another copy (a second repository, a version of the object in the bucket), and check \
      the store"
+}
+
+fn newer_hint() -> &'static str {
+    "use the release of holdfast that wrote it, or a newer one"
 }
 
 fn swapped_object_hint() -> &'static str {
@@ -222,7 +237,7 @@ impl Explain for FormatError {
         };
         let failure = Failure::new(code, self.to_string());
         match code {
-            ExitCode::UnsupportedFormat => failure.hint("use the release of holdfast that wrote it, or a newer one"),
+            ExitCode::UnsupportedFormat => failure.hint(newer_hint()),
             ExitCode::WrongKey => failure.hint("check `encryption` of this [[repo]]"),
             ExitCode::SwappedObject => failure.hint(swapped_object_hint()),
             ExitCode::Internal => failure.hint("run this again; if it fails again, please report it"),
@@ -242,15 +257,18 @@ impl Explain for RecordError {
                     None => failure,
                 };
             }
-            Self::UnsupportedVersion { .. } => ExitCode::UnsupportedFormat,
+            Self::UnsupportedVersion { .. } | Self::UnknownValue { .. } => ExitCode::UnsupportedFormat,
             Self::WrongKind { .. } => ExitCode::SwappedObject,
             Self::Malformed { source, .. } if source.is_eof() => ExitCode::TruncatedObject,
-            Self::Malformed { .. } | Self::DigestMismatch { .. } | Self::InvalidBody { .. } => ExitCode::CorruptObject,
+            Self::Malformed { .. }
+            | Self::DigestMismatch { .. }
+            | Self::InvalidBody { .. }
+            | Self::OutOfBounds { .. } => ExitCode::CorruptObject,
             Self::Seal { .. } | Self::Encode { .. } => ExitCode::Internal,
         };
         let failure = Failure::new(code, self.to_string()).caused_by(self.source());
         match code {
-            ExitCode::UnsupportedFormat => failure.hint("use the release of holdfast that wrote it, or a newer one"),
+            ExitCode::UnsupportedFormat => failure.hint(newer_hint()),
             ExitCode::SwappedObject => failure.hint(swapped_object_hint()),
             _ => failure.hint(damaged_object_hint()),
         }
@@ -270,7 +288,7 @@ impl Explain for KeyError {
                 "without its key slot a repository cannot be opened: restore the object below keys/ from a copy of the repository",
             ),
             Self::UnsupportedKdf { .. } => {
-                new(ExitCode::UnsupportedFormat).hint("use the release of holdfast that wrote it, or a newer one")
+                new(ExitCode::UnsupportedFormat).hint(newer_hint())
             }
             Self::WeakSecret { .. } => new(ExitCode::Configuration).hint("choose a longer one, such as with openssl rand -hex 32"),
             Self::Crypto => Failure::internal(self.to_string()),

@@ -18,7 +18,7 @@ pub use secret::Secret;
 
 use crate::identity::{RepositoryId, RepositoryKey};
 use crate::name::SlotName;
-use crate::record::{RecordBody, RecordKind};
+use crate::record::{Closed, RecordBody, RecordKind};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
 use chrono::{DateTime, Utc};
@@ -59,6 +59,10 @@ pub struct KeySlot {
 impl RecordBody for KeySlot {
     const KIND: RecordKind = RecordKind::KeySlot;
     const ALWAYS_PLAIN: bool = true;
+    const CLOSED: &'static [Closed] = &[
+        Closed { at: "/kind", values: &["passphrase", "key-file"] },
+        Closed { at: "/kdf/algorithm", values: &["argon2id", "hkdf-sha256"] },
+    ];
 }
 
 /// Why a slot does not open, or cannot be made.
@@ -164,6 +168,13 @@ impl KeySlot {
     /// When it was made.
     pub fn created(&self) -> DateTime<Utc> {
         self.created
+    }
+
+    /// The memory that is passed over when one passphrase is tried on it, in KiB; 0 for a key file, which costs nothing.
+    /// A slot may state anything: who tries many of them bounds the sum.
+    pub fn work_kib(&self) -> u64 {
+        let of = |parameter: Option<u32>| u64::from(parameter.unwrap_or(0));
+        of(self.kdf.memory_kib) * of(self.kdf.iterations)
     }
 
     /// Opens a passphrase slot. Takes as long as the slot's cost says, so not on an async worker.

@@ -206,7 +206,7 @@ impl<'a> FileEntry<'a> {
             }
             1 => FileKind::Directory,
             2 => FileKind::Symlink { target: reader.bytes()? },
-            other => return Err(reader.malformed(format!("unknown kind of file {other}"))),
+            other => return Err(Fault::UnknownFileKind(other)),
         };
         Ok(Self { path, kind, mode, size_bytes, mtime_seconds })
     }

@@ -9,6 +9,7 @@ use crate::codec::{Compression, Compressor};
 use crate::format_error::Fault;
 use crate::frame::{FrameKind, ObjectSealer, ObjectType};
 use crate::identity::{RepositoryId, RepositoryKey};
+use crate::varint::Reader;
 
 const NAME: &str = "main/backups/20260822T101500Z/manifest";
 
@@ -133,6 +134,18 @@ fn every_changed_byte_and_every_truncation_is_detected() {
         let longer = [&object[..], b"x"].concat();
         let error = Manifest::parse(NAME, &longer, repository(), key.as_ref()).unwrap_err();
         assert_eq!(error.fault(), &Fault::TrailingBytes { bytes: 1 });
+    }
+}
+
+#[test]
+fn a_kind_of_file_of_a_later_release_is_newer_and_not_damaged() {
+    for unknown in [3, 4, 255] {
+        // An empty path, then the kind.
+        let error =
+            FileEntry::read(&mut Reader::new("file entry", &[0, unknown, 0, 0, 0]), &mut Vec::new()).unwrap_err();
+        assert_eq!(error, Fault::UnknownFileKind(unknown));
+        assert_eq!(error.class(), crate::FaultClass::Unsupported);
+        assert_eq!(error.to_string(), format!("unknown kind of file {unknown}: written by a newer holdfast"));
     }
 }
 

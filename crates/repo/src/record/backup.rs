@@ -1,6 +1,6 @@
 //! `backup.json`: the summary that makes a backup exist.
 
-use super::{EncryptionKind, RecordBody, RecordKind};
+use super::{Closed, EncryptionKind, RecordBody, RecordKind};
 use crate::name::{BackupId, ClaimNumber, ClusterName};
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{Lsn, SegmentName, SystemIdentifier, TimelineId, WalSegmentSize};
@@ -154,4 +154,6 @@ pub struct ManifestEntry {
 
 impl RecordBody for BackupRecord {
     const KIND: RecordKind = RecordKind::Backup;
+    const CLOSED: &'static [Closed] =
+        &[Closed { at: "/type", values: &["full"] }, Closed { at: "/encryption", values: EncryptionKind::WORDS }];
 }

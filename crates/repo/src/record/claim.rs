@@ -1,6 +1,6 @@
 //! `claims/<n>.json`: who owns a cluster's archive.
 
-use super::{RecordBody, RecordKind};
+use super::{Closed, RecordBody, RecordKind};
 use crate::codec::Codec;
 use crate::name::{ClaimNumber, ClusterName};
 use chrono::{DateTime, Utc};
@@ -42,4 +42,5 @@ pub struct ClaimRecord {
 
 impl RecordBody for ClaimRecord {
     const KIND: RecordKind = RecordKind::Claim;
+    const CLOSED: &'static [Closed] = &[Closed { at: "/wal_codec", values: &["none", "zstd", "lz4", "gzip"] }];
 }

@@ -1,6 +1,6 @@
 //! `ledger/<time>-<kind>.json`: what happened to an archive that nobody may miss.
 
-use super::{RecordBody, RecordKind};
+use super::{Closed, RecordBody, RecordKind};
 use crate::name::{BackupId, ClaimNumber, LedgerKind};
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{SegmentName, WalFileName};
@@ -98,4 +98,6 @@ impl LedgerEntry {
 
 impl RecordBody for LedgerRecord {
     const KIND: RecordKind = RecordKind::Ledger;
+    const CLOSED: &'static [Closed] =
+        &[Closed { at: "/entry/kind", values: &["gap", "divergence", "deletion", "verification"] }];
 }

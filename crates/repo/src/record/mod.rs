@@ -7,7 +7,9 @@
 //! `keys/*.json` are always plain, because they are read before the key is known.
 //!
 //! Versions: the version is checked first and a newer one is refused by number. Within a version fields are only ever
-//! added, so unknown fields are ignored, and the frozen samples in `tests/samples` parse for ever.
+//! added, so unknown fields are ignored, and the frozen samples in `tests/samples` parse for ever. Fields with a closed set
+//! of words ([`RecordBody::CLOSED`]) may get new words: what an older release does not know is refused by name, as newer and
+//! not as damaged ([`RecordError::is_newer`]).
 //!
 //! ```
 //! use holdfast_repo::record::{self, StartRecord};
@@ -43,17 +45,20 @@ pub use backup::{
 };
 pub use claim::ClaimRecord;
 pub use ledger::{LedgerEntry, LedgerRecord, VerificationProblem};
-pub use repository::{ConditionalCreate, EncryptionKind, FORMAT_VERSION, RepositoryRecord};
+pub use repository::{
+    ConditionalCreate, EXTENT_SIZE_BYTES, EncryptionKind, FORMAT_VERSION, PACK_SIZE_BYTES, RepositoryRecord,
+};
 pub use snapshot::{SnapshotRecord, SnapshotVolume};
 pub use start::StartRecord;
 
 use crate::codec::Compression;
-use crate::format_error::{Fault, FormatError};
+use crate::format_error::{Fault, FaultClass, FormatError};
 use crate::frame::{FRAME_MAGIC, FrameKind, ObjectType, open_object, seal_object};
 use crate::identity::{RepositoryId, RepositoryKey};
 use aws_lc_rs::digest;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use std::fmt;
 use thiserror::Error;
@@ -81,6 +86,10 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
+    /// All kinds.
+    const ALL: [Self; 7] =
+        [Self::Repository, Self::KeySlot, Self::Claim, Self::BackupStart, Self::Backup, Self::Snapshot, Self::Ledger];
+
     /// The word in the envelope.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -107,6 +116,38 @@ pub trait RecordBody: Serialize + DeserializeOwned {
     const KIND: RecordKind;
     /// Whether it is plain in encrypted repositories too, because it is read before the key is known.
     const ALWAYS_PLAIN: bool = false;
+    /// The fields whose values this release knows all of.
+    const CLOSED: &'static [Closed] = &[];
+
+    /// What the types alone do not say: numbers in their bounds.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// A field with a closed set of values. A later release may know more, and then writes what this one must not guess at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// Where the field is in the body, as a JSON pointer (RFC 6901).
+    pub at: &'static str,
+    /// The values, numbers as their digits.
+    pub values: &'static [&'static str],
+}
+
+impl Closed {
+    /// The value of the field, when it is there and not one of those that are known.
+    fn unknown_in(&self, body: &Value) -> Option<String> {
+        let found = match body.pointer(self.at)? {
+            Value::String(word) => word.clone(),
+            // As when the field is left out: what is not optional is missed by its type.
+            Value::Null => return None,
+            other => other.to_string(),
+        };
+        (!self.values.contains(&found.as_str())).then_some(found)
+    }
 }
 
 /// The repository a record is stored in.
@@ -144,6 +185,24 @@ pub enum RecordError {
         expected: RecordKind,
         /// The version of the record.
         found: u32,
+    },
+    /// The body holds a value that only a later version of the software knows.
+    #[error("{field} {found:?} of the {expected} record is not known here: written by a newer holdfast")]
+    UnknownValue {
+        /// The record that was asked for.
+        expected: RecordKind,
+        /// The field, such as `type`.
+        field: String,
+        /// Its value.
+        found: String,
+    },
+    /// The body is whole, and a value in it is out of all bounds.
+    #[error("the {expected} record cannot be used: {problem}")]
+    OutOfBounds {
+        /// The record that was asked for.
+        expected: RecordKind,
+        /// Which value, and what it may be.
+        problem: String,
     },
     /// The body is not the one that was written.
     #[error("the body of the {expected} record has SHA-256 {found}, its envelope says {recorded}")]
@@ -189,6 +248,17 @@ pub enum RecordError {
     },
 }
 
+impl RecordError {
+    /// Whether a newer release wrote it: the object is sound, and this release must not guess at what it says.
+    pub fn is_newer(&self) -> bool {
+        match self {
+            Self::UnsupportedVersion { .. } | Self::UnknownValue { .. } => true,
+            Self::Sealed { source, .. } => source.class() == FaultClass::Unsupported,
+            _ => false,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct EnvelopeHead {
     holdfast: String,
@@ -216,7 +286,7 @@ pub fn encode_plain<T: RecordBody>(body: &T) -> Result<Vec<u8>, RecordError> {
     Ok(text.into_bytes())
 }
 
-/// Reads a record from its JSON text, checking kind, version and digest in this order.
+/// Reads a record from its JSON text, checking kind, version, digest and closed values in this order.
 ///
 /// # Errors
 /// See [`RecordError`].
@@ -226,7 +296,10 @@ pub fn decode_plain<T: RecordBody>(object: &[u8]) -> Result<T, RecordError> {
     // The head alone first: what else a later version's envelope holds is not for us to judge.
     let head: EnvelopeHead = serde_json::from_slice(object).map_err(malformed)?;
     if head.holdfast != expected.as_str() {
-        return Err(RecordError::WrongKind { expected, found: head.holdfast });
+        return Err(match RecordKind::ALL.iter().any(|kind| kind.as_str() == head.holdfast) {
+            true => RecordError::WrongKind { expected, found: head.holdfast },
+            false => RecordError::UnknownValue { expected, field: "kind".to_owned(), found: head.holdfast },
+        });
     }
     if head.version == 0 || head.version > RECORD_VERSION {
         return Err(RecordError::UnsupportedVersion { expected, found: head.version });
@@ -237,7 +310,18 @@ pub fn decode_plain<T: RecordBody>(object: &[u8]) -> Result<T, RecordError> {
     if found != envelope.sha256 {
         return Err(RecordError::DigestMismatch { expected, recorded: envelope.sha256, found });
     }
-    serde_json::from_str(body).map_err(|source| RecordError::InvalidBody { expected, source })
+    let invalid = |source| RecordError::InvalidBody { expected, source };
+    // Before the types judge: to them a new word is a fault like any other.
+    let values: Value = serde_json::from_str(body).map_err(invalid)?;
+    for closed in T::CLOSED {
+        if let Some(found) = closed.unknown_in(&values) {
+            let field = closed.at.trim_start_matches('/').replace('/', ".");
+            return Err(RecordError::UnknownValue { expected, field, found });
+        }
+    }
+    let read: T = serde_json::from_str(body).map_err(invalid)?;
+    read.check().map_err(|problem| RecordError::OutOfBounds { expected, problem })?;
+    Ok(read)
 }
 
 /// The object of a record as it is stored under `name`: plain, or sealed in an encrypted repository.

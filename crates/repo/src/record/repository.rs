@@ -1,12 +1,23 @@
 //! `holdfast.json`: the record that makes a prefix a repository.
 
-use super::{RecordBody, RecordKind};
+use super::{Closed, RecordBody, RecordKind};
 use crate::identity::RepositoryId;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 
 /// The version of the repository format that this crate writes and the newest it reads.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// What [`RepositoryRecord::extent_size_bytes`] may be: whole pages of the largest block size PostgreSQL has, and small enough
+/// that a byte budget holds many of them.
+pub const EXTENT_SIZE_BYTES: RangeInclusive<u32> = LARGEST_PAGE..=16 << 20;
+
+/// What [`RepositoryRecord::pack_size_bytes`] may be: packs are numbered with six digits, and an offset in a pack has 32 bits.
+pub const PACK_SIZE_BYTES: RangeInclusive<u64> = 1 << 20..=2 << 30;
+
+/// PostgreSQL's largest block size.
+const LARGEST_PAGE: u32 = 32 << 10;
 
 /// How the objects of a repository are sealed. Fixed at `repo init`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -20,6 +31,9 @@ pub enum EncryptionKind {
 }
 
 impl EncryptionKind {
+    /// All words used in records.
+    pub(super) const WORDS: &'static [&'static str] = &["aes-256-gcm", "none"];
+
     /// Whether objects are encrypted.
     pub fn is_encrypted(self) -> bool {
         self == Self::Aes256Gcm
@@ -74,4 +88,26 @@ pub struct RepositoryRecord {
 impl RecordBody for RepositoryRecord {
     const KIND: RecordKind = RecordKind::Repository;
     const ALWAYS_PLAIN: bool = true;
+    const CLOSED: &'static [Closed] = &[
+        Closed { at: "/format_version", values: &["1"] },
+        Closed { at: "/encryption", values: EncryptionKind::WORDS },
+        Closed { at: "/conditional_create", values: &["native", "emulated"] },
+    ];
+
+    /// The record is plain, and everyone who may write to the store can change it: what it says is bounded before it is used.
+    fn check(&self) -> Result<(), String> {
+        let Self { extent_size_bytes: extent, pack_size_bytes: pack, .. } = self;
+        if !EXTENT_SIZE_BYTES.contains(extent) || !extent.is_multiple_of(LARGEST_PAGE) {
+            return Err(format!(
+                "extent_size_bytes {extent} is not a multiple of {LARGEST_PAGE} from {} to {}",
+                EXTENT_SIZE_BYTES.start(),
+                EXTENT_SIZE_BYTES.end()
+            ));
+        }
+        if !PACK_SIZE_BYTES.contains(pack) {
+            let (least, most) = (PACK_SIZE_BYTES.start(), PACK_SIZE_BYTES.end());
+            return Err(format!("pack_size_bytes {pack} is not from {least} to {most}"));
+        }
+        Ok(())
+    }
 }

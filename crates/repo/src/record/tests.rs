@@ -64,6 +64,109 @@ fn a_body_of_another_shape_is_named() {
     assert!(matches!(decode_plain::<StartRecord>(text.as_bytes()), Err(RecordError::InvalidBody { .. })));
 }
 
+/// The text of a record with another value at a JSON pointer, under a digest of its own.
+fn with_value<T: RecordBody>(body: &T, at: &str, value: Value) -> Vec<u8> {
+    let mut body = serde_json::to_value(body).unwrap();
+    *body.pointer_mut(at).unwrap() = value;
+    let (kind, body) = (T::KIND, body.to_string());
+    let digest = sha256_hex(body.as_bytes());
+    format!(r#"{{"holdfast":"{kind}","version":1,"sha256":"{digest}","body":{body}}}"#).into_bytes()
+}
+
+fn repository() -> RepositoryRecord {
+    RepositoryRecord {
+        repository_id: RepositoryId::from_bytes([1; 16]),
+        format_version: FORMAT_VERSION,
+        created: start().started,
+        encryption: EncryptionKind::None,
+        conditional_create: ConditionalCreate::Native,
+        extent_size_bytes: 1 << 20,
+        pack_size_bytes: 128 << 20,
+        software_version: "0.1.0".to_owned(),
+    }
+}
+
+fn newer<T: RecordBody + fmt::Debug>(body: &T, at: &str, value: Value, expected: &str) {
+    let object = with_value(body, at, value);
+    let error = decode_plain::<T>(&object).unwrap_err();
+    assert!(error.is_newer(), "{at}: {error}");
+    assert_eq!(error.to_string(), format!("{expected} is not known here: written by a newer holdfast"));
+}
+
+#[test]
+fn a_word_of_a_later_release_is_newer_and_not_damaged() {
+    newer(&repository(), "/format_version", 2.into(), "format_version \"2\" of the repository record");
+    newer(&repository(), "/encryption", "chacha20".into(), "encryption \"chacha20\" of the repository record");
+    newer(
+        &repository(),
+        "/conditional_create",
+        "lease".into(),
+        "conditional_create \"lease\" of the repository record",
+    );
+    let claim = ClaimRecord {
+        number: start().claim,
+        cluster: start().cluster,
+        system_identifier: start().system_identifier,
+        pg_major: 18,
+        pg_control_version: 1800,
+        catalog_version: 1,
+        wal_segment_size: holdfast_pgtypes::WalSegmentSize::DEFAULT,
+        wal_codec: crate::codec::Codec::Zstd,
+        since: start().started,
+        host: "db1".to_owned(),
+        software_version: "0.1.0".to_owned(),
+        owner: None,
+    };
+    newer(&claim, "/wal_codec", "brotli".into(), "wal_codec \"brotli\" of the claim record");
+    let entry = LedgerEntry::Deletion {
+        backups: Vec::new(),
+        object_count: 0,
+        size_bytes: 0,
+        not_before: start().started,
+        reason: String::new(),
+    };
+    let ledger = LedgerRecord { time: start().started, host: String::new(), software_version: String::new(), entry };
+    newer(&ledger, "/entry/kind", "lease".into(), "entry.kind \"lease\" of the ledger record");
+
+    let other = text().replace("\"backup-start\"", "\"lease\"");
+    let error = decode_plain::<StartRecord>(other.as_bytes()).unwrap_err();
+    assert!(error.is_newer(), "{error}");
+    // A word that was changed behind the digest's back is damage.
+    let changed = String::from_utf8(encode_plain(&claim).unwrap()).unwrap().replace("\"zstd\"", "\"zstx\"");
+    let error = decode_plain::<ClaimRecord>(changed.as_bytes()).unwrap_err();
+    assert!(matches!(error, RecordError::DigestMismatch { .. }) && !error.is_newer());
+}
+
+#[test]
+fn every_word_that_is_written_is_one_that_is_known() {
+    let known = |closed: &[Closed], at: &str| closed.iter().find(|closed| closed.at == at).unwrap().values;
+    let codecs = crate::codec::Codec::ALL.map(crate::codec::Codec::name);
+    assert_eq!(known(ClaimRecord::CLOSED, "/wal_codec"), codecs);
+    assert_eq!(known(RepositoryRecord::CLOSED, "/format_version"), [FORMAT_VERSION.to_string()]);
+    assert_eq!(EncryptionKind::WORDS, [EncryptionKind::Aes256Gcm.as_str(), EncryptionKind::None.as_str()]);
+}
+
+#[test]
+fn sizes_of_the_repository_record_are_bounded() {
+    let bounded = |at: &str, value: u64| {
+        decode_plain::<RepositoryRecord>(&with_value(&repository(), at, value.into())).map_err(|e| e.to_string())
+    };
+    for good in [32 << 10, 64 << 10, 1 << 20, 16 << 20] {
+        assert!(bounded("/extent_size_bytes", good).is_ok(), "{good}");
+    }
+    for bad in [0, 1, 8192, (1 << 20) + 8192, (16 << 20) + (32 << 10), u64::from(u32::MAX)] {
+        let error = bounded("/extent_size_bytes", bad).unwrap_err();
+        let expected = "is not a multiple of 32768 from 32768 to 16777216";
+        assert_eq!(error, format!("the repository record cannot be used: extent_size_bytes {bad} {expected}"));
+    }
+    for bad in [0, 1 << 19, 4 << 30, u64::MAX] {
+        let error = bounded("/pack_size_bytes", bad).unwrap_err();
+        assert!(error.contains(&format!("pack_size_bytes {bad} is not from 1048576 to 2147483648")), "{error}");
+    }
+    // What does not even fit the number's type is no other case.
+    assert!(bounded("/extent_size_bytes", 4 << 30).is_err());
+}
+
 #[test]
 fn encrypted_repositories_hold_sealed_records_only() {
     let repository = RepositoryId::from_bytes([1; 16]);
