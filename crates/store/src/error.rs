@@ -171,6 +171,8 @@ store_errors! {
     Unsupported,
     /// The request cannot succeed as configured: wrong region, wrong CA, uneven parts, a bad name.
     InvalidConfig,
+    /// The server's certificate does not hold: nothing was sent.
+    BadCertificate,
     /// The program is ending.
     Cancelled,
     /// Anything else.
@@ -236,6 +238,9 @@ impl StoreError {
             }
             StoreErrorKind::InvalidConfig if local => "name a directory in `url`",
             StoreErrorKind::InvalidConfig => "check `url`, `endpoint` and `region` of this [[repo]]",
+            StoreErrorKind::BadCertificate => {
+                "correct `ca_file` or `endpoint` of this [[repo]], or the server's certificate"
+            }
             StoreErrorKind::Unsupported | StoreErrorKind::Other => {
                 "the answer is the store's own: its log, or whoever runs it, knows more"
             }
@@ -262,6 +267,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Corrupt => write!(f, "object {name} in {store} does not match its checksum")?,
             StoreErrorKind::Unsupported => write!(f, "{store} does not support this request")?,
             StoreErrorKind::InvalidConfig => write!(f, "wrong request or configuration for {store}")?,
+            StoreErrorKind::BadCertificate => write!(f, "no safe connection to {store}")?,
             StoreErrorKind::Cancelled => write!(f, "the request to {store} was cancelled")?,
             StoreErrorKind::Other => write!(f, "unexpected answer from {store}")?,
         }

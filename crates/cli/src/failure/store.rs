@@ -19,6 +19,7 @@ impl Explain for StoreError {
             StoreErrorKind::Truncated => ExitCode::TruncatedObject,
             StoreErrorKind::Corrupt => ExitCode::CorruptObject,
             StoreErrorKind::InvalidConfig if self.failure().operation == Operation::Open => ExitCode::Configuration,
+            StoreErrorKind::BadCertificate => ExitCode::Configuration,
             StoreErrorKind::Unsupported | StoreErrorKind::InvalidConfig | StoreErrorKind::Other => {
                 ExitCode::StoreRefused
             }
@@ -68,6 +69,7 @@ mod tests {
             (StoreErrorKind::Corrupt, ExitCode::CorruptObject),
             (StoreErrorKind::Unsupported, ExitCode::StoreRefused),
             (StoreErrorKind::InvalidConfig, ExitCode::StoreRefused),
+            (StoreErrorKind::BadCertificate, ExitCode::Configuration),
             (StoreErrorKind::Cancelled, ExitCode::Cancelled),
             (StoreErrorKind::Other, ExitCode::StoreRefused),
         ] {

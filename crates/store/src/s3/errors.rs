@@ -8,6 +8,7 @@ use std::error::Error;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use rustls::CertificateError;
 
 use crate::{Operation, StoreErrorKind};
 
@@ -31,14 +32,22 @@ where
             let raw = service.raw();
             let region = raw.headers().get("x-amz-bucket-region");
             let body = raw.body().bytes().map(String::from_utf8_lossy).unwrap_or_default();
-            judge_answer(&Answer {
+            let status = raw.status().as_u16();
+            let code = service.err().code().unwrap_or_default();
+            let mut judged = judge_answer(&Answer {
                 operation,
-                status: raw.status().as_u16(),
-                code: service.err().code().unwrap_or_default(),
+                status,
+                code,
                 message: service.err().message().unwrap_or_default(),
                 region: region.or_else(|| element(&body, "Region")),
                 endpoint: element(&body, "Endpoint"),
-            })
+            });
+            // A success that cannot be read is a store's own dialect: only the parser knows what is odd about it.
+            if code.is_empty() && (200..300).contains(&status) {
+                judged.detail =
+                    format!("HTTP {status} with an answer that cannot be understood: {}", below(service.err()));
+            }
+            judged
         }
         SdkError::ResponseError(response) => Judged {
             kind: StoreErrorKind::Unreachable,
@@ -70,10 +79,10 @@ where
             return judged(kind, chain(cause));
         }
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            if let rustls::Error::InvalidCertificate(_) = tls {
+            if let rustls::Error::InvalidCertificate(fault) = tls {
                 return judged(
-                    StoreErrorKind::InvalidConfig,
-                    format!("the server's certificate is not trusted ({tls}); give its CA as `ca_file`"),
+                    StoreErrorKind::BadCertificate,
+                    format!("the server's certificate is not trusted ({tls}); {}", certificate_advice(fault)),
                 );
             }
             return judged(StoreErrorKind::Unreachable, chain(cause));
@@ -92,6 +101,32 @@ where
         SdkError::ConstructionFailure(_) => judged(StoreErrorKind::InvalidConfig, text),
         SdkError::DispatchFailure(failure) if failure.is_user() => judged(StoreErrorKind::InvalidConfig, text),
         _ => judged(StoreErrorKind::Unreachable, text),
+    }
+}
+
+/// What to do about a certificate that does not hold.
+fn certificate_advice(fault: &CertificateError) -> &'static str {
+    use CertificateError as Fault;
+    match fault {
+        Fault::Expired | Fault::ExpiredContext { .. } => "it has expired: renew it on the server",
+        Fault::NotValidYet | Fault::NotValidYetContext { .. } => {
+            "it is not valid yet: set this machine's clock, or wait"
+        }
+        Fault::NotValidForName | Fault::NotValidForNameContext { .. } => {
+            "it is not for the host in `endpoint`: name the server there as its certificate does (subjectAltName; a common \
+             name does not count)"
+        }
+        Fault::UnknownIssuer => "give its CA as `ca_file`",
+        Fault::Revoked => "its issuer has revoked it: give the server a new one",
+        Fault::InvalidPurpose | Fault::InvalidPurposeContext { .. } => {
+            "it was not made for servers: make one with extendedKeyUsage serverAuth"
+        }
+        // webpki has no kind of its own for this one, the most frequent: what `openssl req -x509` makes by default.
+        Fault::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "it is a CA's own: make the server one that is not, with `openssl req -x509 -addext \
+             basicConstraints=critical,CA:FALSE` and a subjectAltName, and give that as `ca_file`"
+        }
+        _ => "make the server a new one, and give its CA as `ca_file`",
     }
 }
 
@@ -129,6 +164,11 @@ pub(super) fn judge_answer(answer: &Answer<'_>) -> Judged {
                 detail.push_str(region);
                 detail.push_str("\": set `region`");
             }
+            (None, None) if redirected && expected_region(message).is_some() => {
+                detail.push_str("; the store is in region \"");
+                detail.push_str(expected_region(message).unwrap_or_default());
+                detail.push_str("\": set `region`");
+            }
             (None, Some(endpoint)) if redirected => {
                 detail.push_str("; the bucket is served by ");
                 detail.push_str(endpoint);
@@ -162,7 +202,12 @@ fn kind_of_code(code: &str) -> Option<StoreErrorKind> {
         | "BandwidthLimitExceeded" => Kind::Throttled,
         "RequestTimeout" => Kind::Timeout,
         // Bytes damaged on the way: sending them again helps.
-        "BadDigest" | "XAmzContentChecksumMismatch" | "IncompleteBody" | "InternalError" => Kind::Unreachable,
+        "BadDigest"
+        | "InvalidDigest"
+        | "XAmzContentChecksumMismatch"
+        | "XAmzContentSHA256Mismatch"
+        | "IncompleteBody"
+        | "InternalError" => Kind::Unreachable,
         "InsufficientStorage"
         | "QuotaExceeded"
         | "XMinioStorageFull"
@@ -214,11 +259,25 @@ fn kind_of_status(status: u16) -> StoreErrorKind {
     }
 }
 
+/// The region out of a message like Garage's, which has it nowhere else: "..., expected: 20261129/garage/s3/aws4_request".
+fn expected_region(message: &str) -> Option<&str> {
+    let (_, scope) = message.rsplit_once("expected")?;
+    let (before, _) = scope.split_once("/s3/aws4_request")?;
+    let (_, region) = before.rsplit_once('/')?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (!region.is_empty() && region.bytes().all(plain)).then_some(region)
+}
+
 /// The text of the first `<tag>` of an XML answer; enough for S3's flat errors.
 fn element<'a>(body: &'a str, tag: &str) -> Option<&'a str> {
     let (_, rest) = body.split_once(&format!("<{tag}>"))?;
     let (text, _) = rest.split_once('<')?;
     Some(text)
+}
+
+/// What is below an error, in one line; the error itself where nothing is.
+fn below(error: &(dyn Error + 'static)) -> String {
+    error.source().map_or_else(|| chain(error), chain)
 }
 
 /// An error and its sources in one line, without repetitions.
@@ -264,6 +323,10 @@ mod tests {
             (Operation::Put, 502, "", Kind::Unreachable),
             (Operation::Put, 507, "XMinioStorageFull", Kind::NoSpace),
             (Operation::Put, 400, "RequestTimeout", Kind::Timeout),
+            (Operation::Put, 400, "BadDigest", Kind::Unreachable),
+            (Operation::Put, 400, "InvalidDigest", Kind::Unreachable),
+            (Operation::Part, 400, "XAmzContentChecksumMismatch", Kind::Unreachable),
+            (Operation::Part, 400, "XAmzContentSHA256Mismatch", Kind::Unreachable),
             (Operation::Delete, 501, "NotImplemented", Kind::Unsupported),
             (Operation::GetRange, 416, "InvalidRange", Kind::Truncated),
             (Operation::Put, 418, "Teapot", Kind::Other),
@@ -288,6 +351,11 @@ mod tests {
             judged.detail,
             "HTTP 301 PermanentRedirect: use the other; the bucket is in region \"eu-central-1\": set `region`"
         );
+        let message = "Authorization header malformed, unexpected scope: 20261129/us-east-1/s3/aws4_request, expected: \
+                       20261129/garage/s3/aws4_request";
+        let garage = Answer { status: 400, code: "AuthorizationHeaderMalformed", message, region: None, ..answer };
+        assert!(judge_answer(&garage).detail.ends_with("; the store is in region \"garage\": set `region`"));
+        assert_eq!(expected_region("the expected thing"), None);
         assert_eq!(element("<Error><Region>eu-west-1</Region></Error>", "Region"), Some("eu-west-1"));
         assert_eq!(element("<Error><Region>eu-", "Region"), None);
     }

@@ -19,8 +19,12 @@ fn data(file: &str) -> PathBuf {
 }
 
 async fn tls_front(server: &Server) -> String {
-    let certificate = CertificateDer::from_pem_file(data("server.pem")).unwrap();
-    let key = PrivateKeyDer::from_pem_file(data("server.key")).unwrap();
+    tls_front_of(server, "server").await
+}
+
+async fn tls_front_of(server: &Server, identity: &str) -> String {
+    let certificate = CertificateDer::from_pem_file(data(&format!("{identity}.pem"))).unwrap();
+    let key = PrivateKeyDer::from_pem_file(data(&format!("{identity}.key"))).unwrap();
     let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
     let tls = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -59,9 +63,31 @@ async fn a_private_ca_is_trusted_when_given_and_only_then() {
     assert_eq!(request.body, "body");
 
     let error = open(&config(&endpoint)).await.unwrap().get(&name("a")).await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::InvalidConfig, "{error}");
+    assert_eq!(error.kind(), StoreErrorKind::BadCertificate, "{error}");
     assert!(error.to_string().contains("is not trusted"), "{error}");
     assert!(error.to_string().ends_with("give its CA as `ca_file`"), "{error}");
+}
+
+#[tokio::test]
+async fn each_fault_of_a_certificate_has_its_own_advice() {
+    let server = Server::start(|_| Answer::new(200, "")).await;
+    for (identity, advice) in [
+        // The server's own certificate in `ca_file` is enough, unless it is a CA's.
+        ("own", None),
+        ("own-ca", Some("it is a CA's own: make the server one that is not")),
+        ("elsewhere", Some("it is not for the host in `endpoint`")),
+    ] {
+        let mut config = config(&tls_front_of(&server, identity).await);
+        config.s3.ca_file = Some(data(&format!("{identity}.pem")));
+        let answer = open(&config).await.unwrap().put(&name("a"), "body".into(), PutMode::Create).await;
+        let Some(advice) = advice else {
+            answer.unwrap();
+            continue;
+        };
+        let error = answer.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::BadCertificate, "{error}");
+        assert!(error.to_string().contains(advice), "{identity}: {error}");
+    }
 }
 
 #[tokio::test]
