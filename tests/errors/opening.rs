@@ -295,7 +295,7 @@ fn a_full_disk_at_repo_init() {
         &["repo", "init"],
         30,
         "error: no space left in file://$DISK/repository: No space left on device (os error 28)\n\
-             while: put probe-$ID to file://$DISK/repository, trying a conditional write\n\
+             while: put .probe-$ID/object to file://$DISK/repository, trying what the store can do\n\
              hint:  free or add space; nothing of what is stored already is lost\n",
     );
     fs::remove_file(filler).expect("make room");

@@ -36,6 +36,7 @@ fn repository() -> RepositoryRecord {
         created: "2026-08-22T10:00:00.123456Z".parse().unwrap(),
         encryption: EncryptionKind::Aes256Gcm,
         conditional_create: ConditionalCreate::Native,
+        store: None,
         extent_size_bytes: 1 << 20,
         pack_size_bytes: 256 << 20,
         software_version: "0.1.0".to_owned(),

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::wrappers::retry::RetryPolicy;
-use crate::{ConditionalCreate, ObjectName};
+use crate::{Capabilities, ObjectName};
 
 /// Small enough that a few parts in flight fit the byte budget, large enough that 20 ms of latency do not matter.
 const DEFAULT_PART_SIZE_BYTES: u64 = 8 << 20;
@@ -239,8 +239,8 @@ pub struct StoreConfig {
     pub location: Location,
     /// Settings of S3; without meaning for other locations.
     pub s3: S3Config,
-    /// How [`crate::PutMode::Create`] is kept; from the repository's record.
-    pub conditional_create: ConditionalCreate,
+    /// What [`crate::probe`] found about the store; from the repository's record.
+    pub capabilities: Capabilities,
     /// The size callers should give the parts of an [`crate::Upload`].
     pub part_size_bytes: u64,
     /// How many requests may be in flight at once.
@@ -257,7 +257,7 @@ impl StoreConfig {
         Self {
             location,
             s3: S3Config::default(),
-            conditional_create: ConditionalCreate::default(),
+            capabilities: Capabilities::default(),
             part_size_bytes: DEFAULT_PART_SIZE_BYTES,
             max_requests: 16,
             timeouts: Timeouts::default(),

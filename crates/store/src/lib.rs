@@ -39,6 +39,7 @@
 //! ```
 
 mod buffer;
+mod capabilities;
 mod config;
 mod directory;
 mod error;
@@ -60,6 +61,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use buffer::Buffer;
+pub use capabilities::{Capabilities, Checksums, ConditionalCreate, Dropped, Trials, Uploads};
 pub use config::{
     ConfigError, Credentials, Encryption, Location, S3Config, Secret, SseCustomerKey, StoreConfig, Timeouts,
 };
@@ -68,7 +70,7 @@ pub use error::{Failure, Operation, StoreError, StoreErrorKind};
 pub use memory::MemoryStore;
 pub use object_name::{ObjectName, ObjectNameError};
 pub use open::{open, open_counted, open_or_create};
-pub use probe::probe_conditional_create;
+pub use probe::{Found, probe};
 pub use s3::S3Store;
 pub use wrappers::counted::{Counted, Counters, OperationCount};
 pub use wrappers::faulty::{Fault, FaultRule, Faulty};
@@ -85,16 +87,6 @@ pub enum PutMode {
     Overwrite,
 }
 
-/// How a store keeps [`PutMode::Create`]; found once by [`probe_conditional_create`] and kept in the repository's record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum ConditionalCreate {
-    /// The store refuses the second write itself (`If-None-Match: *`, `link(2)`).
-    #[default]
-    Native,
-    /// We look with HEAD before the write. Two writers in the same instant are not kept apart.
-    Emulated,
-}
-
 /// What a store says about an object without handing over its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectInfo {
@@ -102,7 +94,7 @@ pub struct ObjectInfo {
     pub name: ObjectName,
     /// The size of the whole object.
     pub size_bytes: u64,
-    /// CRC-32C of the whole object, where the store keeps it; listings never have it.
+    /// CRC-32C of the whole object, where the store keeps it and was seen to compare it; listings never have it.
     pub crc32c: Option<u32>,
     /// When the object was written, by the store's clock.
     pub modified: Option<SystemTime>,
@@ -165,6 +157,15 @@ pub trait Store: Send + Sync + Debug {
     /// # Errors
     /// In [`PutMode::Create`] a taken name may be reported here already, or only by `complete`.
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError>;
+
+    /// Tries what only the back end can, with objects below the folder `scratch`, and deletes them: a part of [`probe`].
+    /// Back ends in this process have nothing to find out.
+    ///
+    /// # Errors
+    /// Any kind; may be tried again.
+    async fn trials(&self, _scratch: &ObjectName) -> Result<Trials, StoreError> {
+        Ok(Trials::default())
+    }
 
     /// The store's URL for messages, without anything secret.
     fn describe(&self) -> String;

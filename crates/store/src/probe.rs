@@ -1,43 +1,175 @@
-//! Finds out whether a store keeps [`PutMode::Create`] by itself.
+//! Finds out what a store can do, by doing in small all that a backup does.
 //!
-//! By looking, not by asking: there are stores that answer a conditional write with success and overwrite.
+//! By looking, not by asking, and never from a name: there are stores that answer a conditional write with success and
+//! overwrite, that repeat a checksum they never compared, that cannot begin a multipart upload, that leave folders out of
+//! their listings, or that accept a setting and drop it.
+//!
+//! Order: create, twice; what only the back end can try ([`Store::trials`]: wrong checksums, creates that overlap, the
+//! condition on completing an upload, settings); an upload; reads of ranges; listings; delete. All names lie in one folder
+//! of the caller's choice, which is emptied at the end. A crash leaves some objects of a few bytes there.
 
 use bytes::Bytes;
 
-use crate::{ConditionalCreate, ObjectName, PutMode, Store, StoreError, StoreErrorKind};
+use crate::{
+    Capabilities, ConditionalCreate, Failure, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind,
+    Trials, Uploads,
+};
 
-/// Writes two different bodies to `scratch`, both in [`PutMode::Create`], looks which one is stored, and deletes it.
+const FIRST: &[u8] = b"first";
+
+/// What [`probe`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What the store can do.
+    pub capabilities: Capabilities,
+    /// Faults that one can live with, each a sentence for people.
+    pub faults: Vec<String>,
+}
+
+/// Tries everything in the folder `scratch`, which nobody else may use (put something random into its name), and deletes
+/// what it wrote.
 ///
-/// `store` must be opened with [`ConditionalCreate::Native`], and `scratch` must be a name nobody else uses (put something
-/// random into it). A crash leaves an object of a few bytes there.
+/// `store` must be opened with the default [`Capabilities`].
 ///
 /// # Errors
-/// Whatever the store answers to a plain write, read or delete; a store that does not know the condition at all is not an
-/// error but [`ConditionalCreate::Emulated`].
-pub async fn probe_conditional_create(
-    store: &dyn Store,
-    scratch: &ObjectName,
-) -> Result<ConditionalCreate, StoreError> {
-    let found = try_twice(store, scratch).await;
-    let cleaned = store.delete(std::slice::from_ref(scratch)).await;
+/// Whatever the store answers to a plain write, read, listing or delete; `InvalidConfig` when the store accepts
+/// encryption and does not encrypt; `Unsupported` when it cannot be worked with at all.
+pub async fn probe(store: &dyn Store, scratch: &ObjectName) -> Result<Found, StoreError> {
+    let object = within(store, scratch, "object")?;
+    let uploaded = within(store, scratch, "folder/upload")?;
+    let found = try_all(store, scratch, &object, &uploaded).await;
+    let cleaned = store.delete(&[object.clone(), uploaded]).await;
     let found = found?;
     cleaned?;
-    if found == ConditionalCreate::Emulated {
-        tracing::warn!(
-            store = %store.describe(),
-            "the store ignores or refuses conditional writes; names are looked at before they are written, which does not \
-             keep two writers in the same instant apart"
-        );
+    for fault in &found.faults {
+        tracing::warn!(store = %store.describe(), "{fault}");
     }
     Ok(found)
 }
 
+async fn try_all(
+    store: &dyn Store,
+    scratch: &ObjectName,
+    object: &ObjectName,
+    uploaded: &ObjectName,
+) -> Result<Found, StoreError> {
+    let create = try_twice(store, object).await?;
+    let trials = store.trials(scratch).await?;
+    refuse_dropped_encryption(store, scratch, &trials)?;
+    match trials.uploads {
+        Uploads::Parts => {
+            let upload = store.begin_upload(uploaded, PutMode::Overwrite).await?;
+            upload.part(1, Bytes::from_static(FIRST)).await?;
+            upload.complete().await?;
+        }
+        Uploads::Whole => store.put(uploaded, Bytes::from_static(FIRST), PutMode::Overwrite).await?,
+    }
+    reads(store, uploaded).await?;
+    listings(store, scratch, object, uploaded).await?;
+    let capabilities = Capabilities {
+        // A store that looks and then writes passes the first trial and not the second.
+        create: if create == ConditionalCreate::Native { trials.overlapping } else { create },
+        create_by_parts: trials.create_by_parts,
+        checksums: trials.checksums,
+        uploads: trials.uploads,
+    };
+    Ok(Found { capabilities, faults: faults(create, capabilities, &trials) })
+}
+
+fn faults(create: ConditionalCreate, found: Capabilities, trials: &Trials) -> Vec<String> {
+    let mut faults = Vec::new();
+    if create == ConditionalCreate::Emulated {
+        faults.push(
+            "the store ignores or refuses conditional writes; names are looked at before they are written, which does not \
+             keep two writers in the same instant apart"
+                .to_owned(),
+        );
+    } else if found.create == ConditionalCreate::Emulated {
+        faults.push(
+            "the store looks at the condition of a write only when it begins; two writers in the same instant are not kept \
+             apart"
+                .to_owned(),
+        );
+    }
+    if found.uploads == Uploads::Whole {
+        let why = trials.uploads_fault.as_deref().unwrap_or("no reason given");
+        faults
+            .push(format!("multipart uploads do not work ({why}); every object is sent in one request out of memory"));
+    } else if found.create == ConditionalCreate::Native && found.create_by_parts == ConditionalCreate::Emulated {
+        faults.push(
+            "the store ignores the condition of a multipart upload; names of large objects are looked at before they are \
+             written, which does not keep two writers in the same instant apart"
+                .to_owned(),
+        );
+    }
+    for dropped in &trials.dropped {
+        faults.push(format!("the store accepts `{}` and does nothing about it: {}", dropped.setting, dropped.seen));
+    }
+    faults
+}
+
+fn refuse_dropped_encryption(store: &dyn Store, scratch: &ObjectName, trials: &Trials) -> Result<(), StoreError> {
+    let Some(dropped) = trials.dropped.iter().find(|dropped| dropped.setting == "sse") else { return Ok(()) };
+    let detail = format!(
+        "the store accepts `sse` and does not encrypt: {}; leave `sse` out, or use a store that knows it",
+        dropped.seen
+    );
+    Err(failure(store, StoreErrorKind::InvalidConfig, Operation::Put, scratch.as_str(), detail))
+}
+
+/// The ways a backup is read: from the middle, and from the end.
+async fn reads(store: &dyn Store, name: &ObjectName) -> Result<(), StoreError> {
+    let wrong = |operation, what: &str| {
+        failure(store, StoreErrorKind::Unsupported, operation, name.as_str(), format!("{what} is not what was written"))
+    };
+    if store.get(name).await? != FIRST {
+        return Err(wrong(Operation::Get, "the object"));
+    }
+    if store.get_range(name, 1..4).await? != FIRST.get(1..4).unwrap_or_default() {
+        return Err(wrong(Operation::GetRange, "a range"));
+    }
+    if store.get_tail(name, 2).await? != (Bytes::from_static(b"st"), FIRST.len() as u64) {
+        return Err(wrong(Operation::GetTail, "the end"));
+    }
+    Ok(())
+}
+
+/// What was written must be listed, and so must its folder: claims and archives are found that way.
+async fn listings(
+    store: &dyn Store,
+    scratch: &ObjectName,
+    object: &ObjectName,
+    uploaded: &ObjectName,
+) -> Result<(), StoreError> {
+    let prefix = format!("{scratch}/");
+    let wrong = |operation, what: String| failure(store, StoreErrorKind::Unsupported, operation, &prefix, what);
+    let listed = store.list(&prefix, None).await?;
+    if let Some(missing) = [object, uploaded].into_iter().find(|name| listed.iter().all(|info| info.name != **name)) {
+        return Err(wrong(Operation::List, format!("the store does not list {missing}, which was just written")));
+    }
+    let after = store.list(&prefix, Some(uploaded.as_str())).await?;
+    if after.iter().any(|info| info.name <= *uploaded) || after.iter().all(|info| info.name != *object) {
+        return Err(wrong(Operation::List, format!("the listing after {uploaded} is not what was asked for")));
+    }
+    if store.list_folders(&prefix).await? != ["folder"] {
+        let what = "the store leaves out a folder that was just written when it lists with a delimiter";
+        return Err(wrong(Operation::ListFolders, what.to_owned()));
+    }
+    Ok(())
+}
+
+/// Writes two different bodies, both in [`PutMode::Create`], and looks which one is stored.
 async fn try_twice(store: &dyn Store, scratch: &ObjectName) -> Result<ConditionalCreate, StoreError> {
-    let first = Bytes::from_static(b"first");
+    let first = Bytes::from_static(FIRST);
     let second = Bytes::from_static(b"the second");
     match store.put(scratch, first.clone(), PutMode::Create).await {
         Ok(()) => {}
-        Err(error) if refuses_condition(&error) => return Ok(ConditionalCreate::Emulated),
+        Err(error) if refuses_condition(&error) => {
+            // Refused for the condition, or for something that every write carries (encryption, storage class, tags)? A
+            // write without the condition tells, and its error is the right one.
+            store.put(scratch, first, PutMode::Overwrite).await?;
+            return Ok(ConditionalCreate::Emulated);
+        }
         Err(error) => return Err(error),
     }
     let refused = match store.put(scratch, second, PutMode::Create).await {
@@ -55,5 +187,16 @@ async fn try_twice(store: &dyn Store, scratch: &ObjectName) -> Result<Conditiona
 }
 
 fn refuses_condition(error: &StoreError) -> bool {
-    matches!(error.kind(), StoreErrorKind::Unsupported | StoreErrorKind::InvalidConfig)
+    matches!(error.kind(), StoreErrorKind::Unsupported | StoreErrorKind::InvalidConfig | StoreErrorKind::Other)
+}
+
+fn within(store: &dyn Store, scratch: &ObjectName, part: &str) -> Result<ObjectName, StoreError> {
+    ObjectName::new(format!("{scratch}/{part}")).map_err(|error| {
+        failure(store, StoreErrorKind::InvalidConfig, Operation::Put, scratch.as_str(), error.to_string())
+    })
+}
+
+fn failure(store: &dyn Store, kind: StoreErrorKind, operation: Operation, name: &str, detail: String) -> StoreError {
+    let (store, name) = (store.describe(), name.to_owned());
+    StoreError::new(kind, Failure { store, name, operation, detail, source: None })
 }

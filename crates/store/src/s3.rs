@@ -26,28 +26,33 @@ mod errors;
 mod receive;
 mod settings;
 mod shared;
+mod trials;
 mod upload;
+mod whole;
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
-use aws_sdk_s3::config::http::HttpRequest;
+use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
+use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
 use crate::{
-    ConditionalCreate, Failure, Location, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreConfig, StoreError,
-    StoreErrorKind, Upload,
+    Checksums, ConditionalCreate, Failure, Location, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreConfig,
+    StoreError, StoreErrorKind, Trials, Upload, Uploads,
 };
 use errors::judge;
 use receive::{last, receive, system_time, whole_crc32c, whole_size};
 use settings::Settings;
 use shared::Shared;
 use upload::S3Upload;
+use whole::WholeUpload;
 
 /// A bucket. Names are keys; the prefix of a repository is [`crate::Prefixed`]'s business.
 #[derive(Clone, Debug)]
@@ -83,7 +88,7 @@ impl S3Store {
                 bucket: bucket.clone(),
                 endpoint: config.s3.endpoint.clone(),
                 settings: Settings::new(&config.s3),
-                conditional_create: config.conditional_create,
+                capabilities: config.capabilities,
                 attempt_timeout: config.timeouts.attempt,
                 no_checksums: AtomicBool::new(false),
                 no_delete_objects: AtomicBool::new(false),
@@ -99,6 +104,21 @@ impl S3Store {
         mode: PutMode,
         checksum: Option<String>,
     ) -> Result<(), StoreError> {
+        match self.send_put(name, body.into(), mode, checksum, false).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.shared.error(Operation::Put, name.as_str(), error)),
+        }
+    }
+
+    /// One PUT as it goes out and comes back. `unsigned` leaves the body out of the signature, also without TLS.
+    async fn send_put(
+        &self,
+        name: &ObjectName,
+        body: ByteStream,
+        mode: PutMode,
+        checksum: Option<String>,
+        unsigned: bool,
+    ) -> Result<PutObjectOutput, SdkError<PutObjectError, HttpResponse>> {
         let shared = &self.shared;
         let settings = &shared.settings;
         let request = shared
@@ -115,13 +135,11 @@ impl S3Store {
             .set_sse_customer_algorithm(settings.customer_algorithm())
             .set_sse_customer_key(settings.customer_key())
             .set_sse_customer_key_md5(settings.customer_key_md5())
-            .body(ByteStream::from(body))
-            .customize();
-        let request = if settings.tls { request.disable_payload_signing() } else { request };
-        match request.send().await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(shared.error(Operation::Put, name.as_str(), error)),
-        }
+            .body(body)
+            .customize()
+            .mutate_request(Shared::name_checksum);
+        let request = if settings.tls || unsigned { request.disable_payload_signing() } else { request };
+        request.send().await
     }
 
     fn get_request(&self, name: &ObjectName) -> GetObjectFluentBuilder {
@@ -208,7 +226,7 @@ fn ask_for_checksum(request: &mut HttpRequest) {
 impl Store for S3Store {
     async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
         let shared = &self.shared;
-        if mode == PutMode::Create && shared.conditional_create == ConditionalCreate::Emulated {
+        if mode == PutMode::Create && shared.capabilities.create == ConditionalCreate::Emulated {
             shared.must_be_absent(Operation::Put, name).await?;
         }
         let checksum = shared.checksum(crc32c::crc32c(&body));
@@ -343,14 +361,22 @@ impl Store for S3Store {
         Ok(ObjectInfo {
             name: name.clone(),
             size_bytes,
-            crc32c: whole_crc32c(output.checksum_crc32_c(), output.checksum_type(), output.e_tag()),
+            crc32c: match self.shared.capabilities.checksums {
+                Checksums::Kept => Shared::head_crc32c(&output),
+                Checksums::NotCompared => None,
+            },
             modified: system_time(output.last_modified()),
         })
     }
 
     async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
+        // MinIO refuses a start that does not begin with the prefix; it is before all names, or behind them.
+        let inside = start_after.filter(|after| after.starts_with(prefix));
+        if inside.is_none() && start_after.is_some_and(|after| after > prefix) {
+            return Ok(Vec::new());
+        }
         let mut found = Vec::new();
-        self.pages(Operation::List, prefix, start_after, None, |page| {
+        self.pages(Operation::List, prefix, inside, None, |page| {
             for object in page.contents() {
                 let Some(key) = object.key() else { continue };
                 match ObjectName::new(key) {
@@ -398,7 +424,14 @@ impl Store for S3Store {
     }
 
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
-        Ok(Box::new(S3Upload::begin(self.clone(), name, mode).await?))
+        match self.shared.capabilities.uploads {
+            Uploads::Parts => Ok(Box::new(S3Upload::begin(self.clone(), name, mode).await?)),
+            Uploads::Whole => Ok(Box::new(WholeUpload::new(self.clone(), name, mode))),
+        }
+    }
+
+    async fn trials(&self, scratch: &ObjectName) -> Result<Trials, StoreError> {
+        trials::run(self, scratch).await
     }
 
     fn describe(&self) -> String {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_store::{
     Counted, Counters, Fault, FaultRule, Faulty, MemoryStore, ObjectName, Operation, PutMode, Retry, RetryPolicy,
-    Store, StoreErrorKind, VirtualPace, probe_conditional_create,
+    Store, StoreErrorKind, VirtualPace, probe,
 };
 
 const SEEDS: u64 = 300;
@@ -227,7 +227,7 @@ async fn the_probe_survives_lost_answers() {
     for seed in 0..50 {
         let faulty = Faulty::new(Arc::new(MemoryStore::new()), seed, bad_network());
         let store = retrying(&faulty, stubborn(), seed);
-        let found = probe_conditional_create(&store, &name("scratch")).await.unwrap();
-        assert_eq!(found, holdfast_store::ConditionalCreate::Native, "seed {seed}");
+        let found = probe(&store, &name("scratch")).await.unwrap();
+        assert_eq!(found.capabilities, holdfast_store::Capabilities::default(), "seed {seed}");
     }
 }

@@ -9,12 +9,15 @@ use holdfast_engine::backup::read_control_file;
 use holdfast_engine::repository::claim::{Claimant, Identity};
 use holdfast_engine::repository::{Repository, begin, init as engine};
 use holdfast_repo::name::ClusterName;
-use holdfast_repo::record::{ClaimRecord, ConditionalCreate};
+use holdfast_repo::record::{Checksums, ClaimRecord, ConditionalCreate, RepositoryRecord, Uploads};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
 const EMULATED: &str = "ignores conditional writes: a look before each write replaces them, which two writers in the same \
                         instant can defeat; let only one server archive into it";
+
+const WHOLE: &str = "does not do multipart uploads: packs are kept small, and each object waits in memory until it is sent in \
+                     one request";
 
 /// Makes every repository and takes the claim on the cluster's archive, where the data directory can be read.
 pub(super) async fn init(context: &Context, new_claim: bool) -> Result<ExitCode, Failure> {
@@ -33,9 +36,7 @@ pub(super) async fn init(context: &Context, new_claim: bool) -> Result<ExitCode,
             Some(claimant) if new_claim => Some(repository.take_next_claim(cluster, claimant).await?),
             Some(claimant) => Some(repository.take_claim(cluster, claimant).await?),
         };
-        if repository.record().conditional_create == ConditionalCreate::Emulated {
-            context.warn(&format!("{} {EMULATED}", repository.describe()));
-        }
+        warn_of_store(context, repository);
         text.push_str(&init_text(repository, made.created, cluster, claim.as_ref()));
         let mut described = description(repository);
         described["created_now"] = json!(made.created);
@@ -78,9 +79,7 @@ pub(super) async fn claim(context: &Context, check: bool) -> Result<ExitCode, Fa
         if made {
             forget_marks(&context.config.wal.spool, cluster)?;
         }
-        if repository.record().conditional_create == ConditionalCreate::Emulated {
-            context.warn(&format!("{} {EMULATED}", repository.describe()));
-        }
+        warn_of_store(context, &repository);
         let (claim, claimed_now) = match &claimant {
             None => (claim, false),
             Some(claimant) => {
@@ -103,6 +102,17 @@ pub(super) async fn claim(context: &Context, check: bool) -> Result<ExitCode, Fa
         || json!({ "cluster": cluster, "owner": owner, "checked_only": check, "repositories": repositories }),
     )?;
     Ok(ExitCode::Ok)
+}
+
+/// Says what the store cannot do and how one lives with that.
+fn warn_of_store(context: &Context, repository: &Repository) {
+    let (record, url) = (repository.record(), repository.describe());
+    if record.conditional_create == ConditionalCreate::Emulated {
+        context.warn(&format!("{url} {EMULATED}"));
+    }
+    if record.store.is_some_and(|store| store.uploads == Uploads::Whole) {
+        context.warn(&format!("{url} {WHOLE}"));
+    }
 }
 
 /// Who claims the archive; nobody where there is no data directory (yet).
@@ -141,12 +151,12 @@ fn claimant(context: &Context, required: bool) -> Result<Option<Claimant>, Failu
 fn init_text(repository: &Repository, created: bool, cluster: &ClusterName, claim: Option<&ClaimRecord>) -> String {
     let record = repository.record();
     let mut text = format!(
-        "{}: {}\n  repository id       {}\n  encryption          {}\n  conditional writes  {}\n",
+        "{}: {}\n  repository id       {}\n  encryption          {}\n{}",
         repository.describe(),
         if created { "made" } else { "is there already, and fits" },
         record.repository_id,
         record.encryption,
-        conditional(record.conditional_create),
+        store_lines(record),
     );
     if let Some(claim) = claim {
         let _ = writeln!(text, "  archive {cluster}: {}", claim_text(claim));
@@ -162,6 +172,24 @@ fn claim_text(claim: &ClaimRecord) -> String {
         claim.system_identifier,
         time::shown(claim.since)
     ) + &claim.owner.as_ref().map(|owner| format!(", for {owner}")).unwrap_or_default()
+}
+
+/// What is known of the store; what works as it should takes one line.
+fn store_lines(record: &RepositoryRecord) -> String {
+    let mut text = format!("  conditional writes  {}\n", conditional(record.conditional_create));
+    let Some(store) = record.store else {
+        text.push_str("  store's checksums   never tried, not believed\n");
+        return text;
+    };
+    if store.uploads == Uploads::Whole {
+        text.push_str("  multipart uploads   do not work, objects are sent whole\n");
+    } else if store.conditional_complete != record.conditional_create {
+        let _ = writeln!(text, "  multipart uploads   conditional writes {}", conditional(store.conditional_complete));
+    }
+    if store.checksums == Checksums::NotCompared {
+        text.push_str("  store's checksums   not believed, objects are fetched to compare\n");
+    }
+    text
 }
 
 pub(super) fn conditional(how: ConditionalCreate) -> &'static str {
@@ -181,6 +209,7 @@ pub(super) fn description(repository: &Repository) -> Value {
         "created": record.created,
         "encryption": record.encryption,
         "conditional_create": record.conditional_create,
+        "store": record.store,
     })
 }
 
@@ -243,12 +272,12 @@ async fn info_of(repository: &Repository) -> Result<(String, Value), Failure> {
         clusters.push(json!({ "name": cluster, "claims": claims }));
     }
     let mut text = format!(
-        "{}\n  repository id       {}\n  created             {}\n  encryption          {}\n  conditional writes  {}\n",
+        "{}\n  repository id       {}\n  created             {}\n  encryption          {}\n{}",
         repository.describe(),
         record.repository_id,
         time::shown(record.created),
         record.encryption,
-        conditional(record.conditional_create),
+        store_lines(record),
     );
     if table.is_empty() {
         text.push_str("no cluster archives here yet\n");

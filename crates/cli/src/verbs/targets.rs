@@ -1,6 +1,6 @@
 //! The configured repositories as the engine takes them.
 //!
-//! What `repo init` found out about a store's conditional writes stands in the repository's record. [`AsRecorded`] reads
+//! What `repo init` found out about a store stands in the repository's record. [`AsRecorded`] reads
 //! it as it passes by, so that no command needs a request more: the engine reads the record before it writes anything, and
 //! `repo init` writes the record before anything else but its probe and the key slot.
 
@@ -9,18 +9,19 @@ use crate::config::repository::{KeySource, Repository as Configured};
 use crate::failure::Failure;
 use async_trait::async_trait;
 use bytes::Bytes;
+use holdfast_engine::repository::capabilities::capabilities;
 use holdfast_engine::repository::init::PROBE;
 use holdfast_engine::repository::{Repository, RepositoryTarget, Unlock};
 use holdfast_repo::key::Secret;
 use holdfast_repo::name::REPOSITORY_OBJECT;
-use holdfast_repo::record::{ConditionalCreate as Recorded, RepositoryRecord, decode_plain};
+use holdfast_repo::record::{RepositoryRecord, decode_plain};
 use holdfast_store::{
-    ConditionalCreate, ObjectInfo, ObjectName, PutMode, Store, StoreConfig, StoreError, StoreErrorKind, Upload,
+    Capabilities, ConditionalCreate, ObjectInfo, ObjectName, PutMode, Store, StoreConfig, StoreError, StoreErrorKind,
+    Trials, Upload,
 };
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::OnceCell;
 
 /// Whether the directory of a repository may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub(super) async fn one(
         Directory::MustExist => holdfast_store::open(&config).await?,
         Directory::Make => holdfast_store::open_or_create(&config).await?,
     };
-    let store = Arc::new(AsRecorded { native, config, emulated: OnceCell::new() });
+    let store = Arc::new(AsRecorded { native, config, adopted: Mutex::default() });
     Ok(RepositoryTarget { store, unlock })
 }
 
@@ -72,34 +73,45 @@ pub(super) async fn opened(context: &Context) -> Vec<(String, Result<Repository,
     futures::future::join_all(opening).await
 }
 
-/// A store that keeps conditional writes as the repository's record says.
+/// A store that is worked with as the repository's record says.
 #[derive(Debug)]
 struct AsRecorded {
     native: Arc<dyn Store>,
     config: StoreConfig,
-    emulated: OnceCell<Arc<dyn Store>>,
+    /// The store with its faults minded, once they are known.
+    adopted: Mutex<Option<(Capabilities, Arc<dyn Store>)>>,
 }
 
 impl AsRecorded {
-    fn store(&self) -> &Arc<dyn Store> {
-        self.emulated.get().unwrap_or(&self.native)
+    fn adopted(&self) -> Option<(Capabilities, Arc<dyn Store>)> {
+        self.adopted.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn emulate(&self) -> Result<(), StoreError> {
-        let open = || async {
-            let config = StoreConfig { conditional_create: ConditionalCreate::Emulated, ..self.config.clone() };
-            holdfast_store::open(&config).await
-        };
-        self.emulated.get_or_try_init(open).await.map(|_| ())
+    fn store(&self) -> Arc<dyn Store> {
+        self.adopted().map_or_else(|| Arc::clone(&self.native), |(_, store)| store)
+    }
+
+    /// What the probe touches is always asked the native way.
+    fn of(&self, name: &str) -> Arc<dyn Store> {
+        if name.starts_with(PROBE) { Arc::clone(&self.native) } else { self.store() }
+    }
+
+    /// Works with the store as it was found to be from now on.
+    async fn adopt(&self, capabilities: Capabilities) -> Result<(), StoreError> {
+        if self.adopted().map_or_else(Capabilities::default, |(adopted, _)| adopted) == capabilities {
+            return Ok(());
+        }
+        let store = holdfast_store::open(&StoreConfig { capabilities, ..self.config.clone() }).await?;
+        *self.adopted.lock().unwrap_or_else(PoisonError::into_inner) = Some((capabilities, store));
+        Ok(())
     }
 
     /// Looks at the record of the repository. One that does not parse is the engine's to refuse.
     async fn heed(&self, name: &ObjectName, body: &[u8]) -> Result<(), StoreError> {
         if name.as_ref() == REPOSITORY_OBJECT
             && let Ok(record) = decode_plain::<RepositoryRecord>(body)
-            && record.conditional_create == Recorded::Emulated
         {
-            self.emulate().await?;
+            self.adopt(capabilities(&record)).await?;
         }
         Ok(())
     }
@@ -108,14 +120,13 @@ impl AsRecorded {
 #[async_trait]
 impl Store for AsRecorded {
     async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
-        // What `repo init` tries conditional writes with is always written the native way.
         if name.as_ref().starts_with(PROBE) {
             let answer = self.native.put(name, body, mode).await;
             // A store that refuses the condition by name would refuse the key slot, too, which is written next.
             if let Err(error) = &answer
                 && matches!(error.kind(), StoreErrorKind::Unsupported | StoreErrorKind::InvalidConfig)
             {
-                self.emulate().await?;
+                self.adopt(Capabilities { create: ConditionalCreate::Emulated, ..Capabilities::default() }).await?;
             }
             return answer;
         }
@@ -124,29 +135,29 @@ impl Store for AsRecorded {
     }
 
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
-        let body = self.store().get(name).await?;
+        let body = self.of(name.as_str()).get(name).await?;
         self.heed(name, &body).await?;
         Ok(body)
     }
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.store().get_range(name, range).await
+        self.of(name.as_str()).get_range(name, range).await
     }
 
     async fn get_tail(&self, name: &ObjectName, bytes: u64) -> Result<(Bytes, u64), StoreError> {
-        self.store().get_tail(name, bytes).await
+        self.of(name.as_str()).get_tail(name, bytes).await
     }
 
     async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
-        self.store().head(name).await
+        self.of(name.as_str()).head(name).await
     }
 
     async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.store().list(prefix, start_after).await
+        self.of(prefix).list(prefix, start_after).await
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        self.store().list_folders(prefix).await
+        self.of(prefix).list_folders(prefix).await
     }
 
     async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
@@ -154,7 +165,11 @@ impl Store for AsRecorded {
     }
 
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
-        self.store().begin_upload(name, mode).await
+        self.of(name.as_str()).begin_upload(name, mode).await
+    }
+
+    async fn trials(&self, scratch: &ObjectName) -> Result<Trials, StoreError> {
+        self.native.trials(scratch).await
     }
 
     fn describe(&self) -> String {

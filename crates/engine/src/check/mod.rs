@@ -1,6 +1,6 @@
 //! The verb `check`: does everything that a backup and an archive need work, end to end, now?
 //!
-//! Steps: the repositories open; the data directory and the claims agree; the server is the data directory's and is
+//! Steps: the repositories open; the data directory and the claims agree; the stores are tried as by `repo init`; the server is the data directory's and is
 //! set up to archive; a restore point is written, its WAL segment finished, and waited for in every repository. The
 //! last step is the one that counts: it is the way that every committed transaction takes.
 //!
@@ -13,7 +13,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use holdfast_pgtypes::SegmentName;
 use holdfast_repo::Compression;
 use holdfast_repo::name::ClusterName;
-use holdfast_repo::record::{ClaimRecord, ConditionalCreate};
+use holdfast_repo::record::ClaimRecord;
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ use crate::backup::read_control_file;
 use crate::error::{Doing, Error, What};
 use crate::progress::Progress;
 use crate::repository::claim::{Claimant, Identity};
-use crate::repository::{Repository, RepositoryTarget};
+use crate::repository::{Repository, RepositoryTarget, capabilities, init};
 use crate::server::{Connection, ConnectionSettings, ServerFacts};
 
 /// The name of the restore point that a check writes.
@@ -153,6 +153,10 @@ async fn run_steps(
         );
         claims.push(claim);
     }
+    // Only now: a check by somebody else's cluster writes nothing.
+    for (target, repository) in targets.iter().zip(&repositories) {
+        try_store(target, repository, report).await?;
+    }
     let settings = ConnectionSettings { connection: options.connection.clone(), pgdata: options.pgdata.clone() };
     let connection = Connection::open(&settings).await?;
     let facts = ServerFacts::ask(&connection).await?;
@@ -173,22 +177,30 @@ async fn run_steps(
     Ok(())
 }
 
+/// Tries the store as `repo init` did: it may have been replaced, or stand behind another proxy by now.
+async fn try_store(target: &RepositoryTarget, repository: &Repository, report: &mut CheckReport) -> Result<(), Error> {
+    let found = init::try_store(&*target.store).await?;
+    let disproved = capabilities::disproved(repository.record(), found.capabilities);
+    let url = repository.describe();
+    if !disproved.is_empty() {
+        let detail = format!(
+            "{url} does less than `repo init` found: {}; mend the store (or what stands before it), or make a new repository",
+            disproved.join(", ")
+        );
+        report.add("store", Verdict::Failed, detail);
+    } else if found.faults.is_empty() {
+        report.add("store", Verdict::Ok, format!("{url}: writes, uploads, reads, listings and deletes were tried"));
+    } else {
+        report.add("store", Verdict::Warning, format!("{url}: {}", found.faults.join("; ")));
+    }
+    Ok(())
+}
+
 fn describe_repository(repository: &Repository, report: &mut CheckReport) {
     let record = repository.record();
     let detail =
         format!("{}: repository {}, encryption {}", repository.describe(), record.repository_id, record.encryption);
     report.add("repository", Verdict::Ok, detail);
-    if record.conditional_create == ConditionalCreate::Emulated {
-        report.add(
-            "conditional writes",
-            Verdict::Warning,
-            format!(
-                "{} ignores conditional writes: a look before each write replaces them, which two writers in the same \
-                 instant can defeat",
-                repository.describe()
-            ),
-        );
-    }
 }
 
 fn check_server(facts: &ServerFacts, options: &CheckOptions, report: &mut CheckReport) -> Result<(), Error> {

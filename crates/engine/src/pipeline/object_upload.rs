@@ -4,7 +4,7 @@
 //! An object that turns out smaller than one part is put in one request. Each part keeps the
 //! permits of its bytes until the store has it. After a failure or a stop the upload is aborted;
 //! a process that dies leaves an unfinished multipart upload, which is not an object and which
-//! the store's lifecycle rules (or the next run's cleaning) remove.
+//! only a lifecycle rule of the bucket removes (docs/operations.md).
 
 use std::sync::Arc;
 

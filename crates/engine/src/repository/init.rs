@@ -1,6 +1,6 @@
 //! Making a repository.
 //!
-//! Order: find out whether the store keeps conditional writes; write the key slot; write
+//! Order: find out what the store can do; write the key slot; write
 //! `holdfast.json` last, since its presence makes the repository exist. A run that dies in between
 //! leaves a key slot that no repository refers to; the next `repo init` notices and says so. Of two runs at the same
 //! moment one makes the repository, and the other waits a little for it and opens it.
@@ -11,10 +11,11 @@ use chrono::{DateTime, Utc};
 use holdfast_repo::key::{Argon2Cost, KeySlot};
 use holdfast_repo::manifest::EXTENT_BYTES;
 use holdfast_repo::name;
-use holdfast_repo::record::{self, ConditionalCreate, EncryptionKind, FORMAT_VERSION, RepositoryRecord};
+use holdfast_repo::record::{self, EncryptionKind, FORMAT_VERSION, RepositoryRecord};
 use holdfast_repo::{Fault, RepositoryId, RepositoryKey};
-use holdfast_store::{PutMode, StoreErrorKind, probe_conditional_create};
+use holdfast_store::{Found, PutMode, Store, StoreErrorKind, Uploads, probe};
 
+use super::capabilities::{conditional, recorded};
 use super::{Repository, RepositoryTarget, Unlock, first_slot, object_name, read_repository_record};
 use crate::error::{Doing, Error, What};
 
@@ -22,8 +23,11 @@ use crate::error::{Doing, Error, What};
 /// mostly dead pack is cheap to rewrite.
 const PACK_SIZE_BYTES: u64 = 128 * 1024 * 1024;
 
-/// What the names of the objects begin with that a store's conditional writes are tried with.
-pub const PROBE: &str = "probe-";
+/// The same where every object goes out in one request and waits for that in memory.
+const WHOLE_PACK_SIZE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// What the name of the folder begins with in which a store is tried. No cluster is called so, and readers pass over it.
+pub const PROBE: &str = ".probe-";
 
 /// Between the key slot of another run and its `holdfast.json` is one request: some seconds are enough for it.
 const OTHER_RUN_LOOKS: u32 = 15;
@@ -49,7 +53,7 @@ async fn init_inner(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Ini
     if read_repository_record(store).await?.is_some() {
         return Ok(Initialised { repository: Repository::open(target).await?, created: false });
     }
-    let conditional_create = probe(target).await?;
+    let found = try_store(&**store).await?.capabilities;
     let repository_id = RepositoryId::random().map_err(|fault| no_randomness(&fault))?;
     let (encryption, key) = match &target.unlock {
         Unlock::NotEncrypted => (EncryptionKind::None, None),
@@ -76,9 +80,13 @@ async fn init_inner(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Ini
         format_version: FORMAT_VERSION,
         created: now,
         encryption,
-        conditional_create,
+        conditional_create: conditional(found.create),
+        store: Some(recorded(found)),
         extent_size_bytes: EXTENT_BYTES,
-        pack_size_bytes: PACK_SIZE_BYTES,
+        pack_size_bytes: match found.uploads {
+            Uploads::Parts => PACK_SIZE_BYTES,
+            Uploads::Whole => WHOLE_PACK_SIZE_BYTES,
+        },
         software_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let object = record::encode_plain(&body)?;
@@ -94,17 +102,11 @@ async fn init_inner(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Ini
     }
 }
 
-/// Finds out whether the store keeps conditional writes, by trying one and looking.
-async fn probe(target: &RepositoryTarget) -> Result<ConditionalCreate, Error> {
+/// Does in small all that a backup does, and looks what the store made of it.
+pub(crate) async fn try_store(store: &dyn Store) -> Result<Found, Error> {
     // A name of its own: two that probe at the same moment must not take each other for a store's fault.
     let scratch = RepositoryId::random().map_err(|fault| no_randomness(&fault))?;
-    let found = probe_conditional_create(&*target.store, &object_name(&format!("{PROBE}{scratch}"))?)
-        .await
-        .doing(|| "trying a conditional write".to_owned())?;
-    Ok(match found {
-        holdfast_store::ConditionalCreate::Native => ConditionalCreate::Native,
-        holdfast_store::ConditionalCreate::Emulated => ConditionalCreate::Emulated,
-    })
+    probe(store, &object_name(&format!("{PROBE}{scratch}"))?).await.doing(|| "trying what the store can do".to_owned())
 }
 
 /// Writes the first key slot. One that is there already is that of a run at the same moment, whose repository is opened,

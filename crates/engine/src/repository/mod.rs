@@ -11,6 +11,7 @@
 //! - [`catalog`]: which backups there are, and which WAL; [`snapshots`]: which volume snapshots.
 
 pub mod begin;
+pub mod capabilities;
 pub mod catalog;
 pub mod claim;
 pub mod init;

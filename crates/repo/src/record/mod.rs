@@ -46,7 +46,8 @@ pub use backup::{
 pub use claim::ClaimRecord;
 pub use ledger::{LedgerEntry, LedgerRecord, VerificationProblem};
 pub use repository::{
-    ConditionalCreate, EXTENT_SIZE_BYTES, EncryptionKind, FORMAT_VERSION, PACK_SIZE_BYTES, RepositoryRecord,
+    Checksums, ConditionalCreate, EXTENT_SIZE_BYTES, EncryptionKind, FORMAT_VERSION, PACK_SIZE_BYTES, RepositoryRecord,
+    StoreCapabilities, Uploads,
 };
 pub use snapshot::{SnapshotRecord, SnapshotVolume};
 pub use start::StartRecord;

@@ -64,6 +64,39 @@ pub enum ConditionalCreate {
     Emulated,
 }
 
+/// What the checksum of an object is worth that the store tells without handing over its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Checksums {
+    /// The store refused bytes that did not fit their checksum, and repeats the one of what it keeps.
+    Kept,
+    /// The store keeps none or did not compare it; so also whatever a newer version found.
+    #[serde(other)]
+    NotCompared,
+}
+
+/// How objects that are larger than one part are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Uploads {
+    /// In one request: multipart uploads do not work on this store.
+    Whole,
+    /// As multipart uploads; so also whatever a newer version found.
+    #[serde(other)]
+    Parts,
+}
+
+/// What the probe of `repo init` found about the store, beside [`ConditionalCreate`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StoreCapabilities {
+    /// How create-if-absent works on completing a multipart upload.
+    pub conditional_complete: ConditionalCreate,
+    /// What the store's checksums are worth.
+    pub checksums: Checksums,
+    /// How large objects are written.
+    pub uploads: Uploads,
+}
+
 /// Identity and fixed parameters of a repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryRecord {
@@ -77,6 +110,10 @@ pub struct RepositoryRecord {
     pub encryption: EncryptionKind,
     /// How create-if-absent works on this store.
     pub conditional_create: ConditionalCreate,
+    /// What else the store can do; absent in repositories made before it was looked at, whose store's checksums are not
+    /// believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreCapabilities>,
     /// Size of the extents files are cut in, in bytes.
     pub extent_size_bytes: u32,
     /// Size at which a pack is closed, in bytes.

@@ -1,5 +1,7 @@
 //! The headers every write carries (storage class, tags, encryption) and the SSE-C headers every read carries too.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,6 +14,8 @@ use crate::{Encryption, S3Config, Secret};
 pub(super) struct Settings {
     pub(super) storage_class: Option<StorageClass>,
     pub(super) tagging: Option<String>,
+    /// The same, as they are.
+    pub(super) tags: BTreeMap<String, String>,
     pub(super) server_side_encryption: Option<ServerSideEncryption>,
     pub(super) kms_key_id: Option<String>,
     /// Whether requests travel over TLS.
@@ -47,6 +51,7 @@ impl Settings {
             .collect();
         Self {
             storage_class: config.storage_class.as_deref().map(StorageClass::from),
+            tags: config.tags.clone(),
             tagging: (!pairs.is_empty()).then(|| pairs.join("&")),
             server_side_encryption,
             kms_key_id,

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::ChecksumMode;
@@ -12,8 +12,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::errors::{Judged, judge};
+use super::receive::whole_crc32c;
 use super::settings::Settings;
-use crate::{ConditionalCreate, Failure, ObjectName, Operation, PutMode, StoreError, StoreErrorKind};
+use crate::{Capabilities, ConditionalCreate, Failure, ObjectName, Operation, PutMode, StoreError, StoreErrorKind};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -22,7 +23,8 @@ pub(super) struct Shared {
     /// For messages; AWS's own has none.
     pub(super) endpoint: Option<String>,
     pub(super) settings: Settings,
-    pub(super) conditional_create: ConditionalCreate,
+    /// What is known about the store.
+    pub(super) capabilities: Capabilities,
     pub(super) attempt_timeout: std::time::Duration,
     /// The store refused our checksum headers once.
     pub(super) no_checksums: AtomicBool,
@@ -74,12 +76,19 @@ impl Shared {
     }
 
     pub(super) fn if_none_match(&self, mode: PutMode) -> Option<String> {
-        (mode == PutMode::Create && self.conditional_create == ConditionalCreate::Native).then(|| "*".to_owned())
+        (mode == PutMode::Create && self.capabilities.create == ConditionalCreate::Native).then(|| "*".to_owned())
     }
 
     /// The value of our checksum header, unless the store does not want it.
     pub(super) fn checksum(&self, crc32c: u32) -> Option<String> {
-        (!self.no_checksums.load(Ordering::Relaxed)).then(|| BASE64.encode(crc32c.to_be_bytes()))
+        (!self.no_checksums.load(Ordering::Relaxed)).then(|| encoded(crc32c))
+    }
+
+    /// Says beside a checksum which algorithm it is of: Ceph 20 looks at the checksum only then.
+    pub(super) fn name_checksum(request: &mut HttpRequest) {
+        if request.headers().get("x-amz-checksum-crc32c").is_some() {
+            request.headers_mut().insert("x-amz-sdk-checksum-algorithm", "CRC32C");
+        }
     }
 
     /// Whether a refusal may be about the checksum header, which stores older than 2022 do not know.
@@ -92,6 +101,11 @@ impl Shared {
         if !self.no_checksums.swap(true, Ordering::Relaxed) {
             tracing::warn!(store = %self.describe(), "the store refuses CRC-32C headers; writing without them");
         }
+    }
+
+    /// The checksum that the store tells of an object.
+    pub(super) fn head_crc32c(head: &HeadObjectOutput) -> Option<u32> {
+        whole_crc32c(head.checksum_crc32_c(), head.checksum_type(), head.e_tag())
     }
 
     /// HEAD as it comes: a 404 may mean a missing bucket.
@@ -127,4 +141,9 @@ impl Shared {
             Err(error) => Err(error),
         }
     }
+}
+
+/// A CRC-32C as its header wants it.
+pub(super) fn encoded(crc32c: u32) -> String {
+    BASE64.encode(crc32c.to_be_bytes())
 }

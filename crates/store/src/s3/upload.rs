@@ -15,6 +15,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 
 use super::S3Store;
+use super::shared::Shared;
 use crate::parts::total_size;
 use crate::{ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
 
@@ -95,48 +96,8 @@ impl S3Upload {
         }
     }
 
-    /// An upload without parts cannot be completed: S3 wants at least one.
-    async fn put_empty(&self) -> Result<(), StoreError> {
-        self.store.put(&self.name, Bytes::new(), self.mode).await?;
-        // The object is there; an upload left behind is only untidy.
-        if let Err(error) = self.try_abort().await {
-            tracing::debug!(%error, name = %self.name, "an empty upload stays behind");
-        }
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Upload for S3Upload {
-    async fn part(&self, number: u32, body: Bytes) -> Result<(), StoreError> {
-        let shared = &self.store.shared;
-        let settings = &shared.settings;
-        let crc32c = crc32c::crc32c(&body);
-        let size_bytes = body.len();
-        let fail = |kind, detail: &str| shared.fail(Operation::Part, self.name.as_str(), kind, detail.to_owned());
-        let part_number =
-            i32::try_from(number).map_err(|_| fail(StoreErrorKind::InvalidConfig, "the part's number is too large"))?;
-        let request = shared
-            .client
-            .upload_part()
-            .bucket(&shared.bucket)
-            .key(self.name.as_str())
-            .upload_id(&self.id)
-            .part_number(part_number)
-            .set_checksum_crc32_c(shared.checksum(crc32c))
-            .set_sse_customer_algorithm(settings.customer_algorithm())
-            .set_sse_customer_key(settings.customer_key())
-            .set_sse_customer_key_md5(settings.customer_key_md5())
-            .body(ByteStream::from(body))
-            .customize();
-        let request = if settings.tls { request.disable_payload_signing() } else { request };
-        let output = request.send().await.map_err(|error| shared.error(Operation::Part, self.name.as_str(), error))?;
-        let part = Part { size_bytes, crc32c, etag: output.e_tag().map(str::to_owned) };
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(number, part);
-        Ok(())
-    }
-
-    async fn try_complete(&self) -> Result<(), StoreError> {
+    /// Completes with the condition alone to keep an object that is there.
+    pub(super) async fn complete_without_looking(&self) -> Result<(), StoreError> {
         let shared = &self.store.shared;
         let name = self.name.as_str();
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -145,9 +106,6 @@ impl Upload for S3Upload {
             .map_err(|detail| shared.fail(Operation::Complete, name, StoreErrorKind::InvalidConfig, detail))?;
         if parts.is_empty() {
             return self.put_empty().await;
-        }
-        if self.mode == PutMode::Create {
-            shared.must_be_absent(Operation::Complete, &self.name).await?;
         }
         let mut list = CompletedMultipartUpload::builder();
         let mut whole = 0;
@@ -183,6 +141,56 @@ impl Upload for S3Upload {
             Ok(_) => Ok(()),
             Err(error) => Err(shared.error(Operation::Complete, name, error)),
         }
+    }
+
+    /// An upload without parts cannot be completed: S3 wants at least one.
+    async fn put_empty(&self) -> Result<(), StoreError> {
+        self.store.put(&self.name, Bytes::new(), self.mode).await?;
+        // The object is there; an upload left behind is only untidy.
+        if let Err(error) = self.try_abort().await {
+            tracing::debug!(%error, name = %self.name, "an empty upload stays behind");
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Upload for S3Upload {
+    async fn part(&self, number: u32, body: Bytes) -> Result<(), StoreError> {
+        let shared = &self.store.shared;
+        let settings = &shared.settings;
+        let crc32c = crc32c::crc32c(&body);
+        let size_bytes = body.len();
+        let fail = |kind, detail: &str| shared.fail(Operation::Part, self.name.as_str(), kind, detail.to_owned());
+        let part_number =
+            i32::try_from(number).map_err(|_| fail(StoreErrorKind::InvalidConfig, "the part's number is too large"))?;
+        let request = shared
+            .client
+            .upload_part()
+            .bucket(&shared.bucket)
+            .key(self.name.as_str())
+            .upload_id(&self.id)
+            .part_number(part_number)
+            .set_checksum_crc32_c(shared.checksum(crc32c))
+            .set_sse_customer_algorithm(settings.customer_algorithm())
+            .set_sse_customer_key(settings.customer_key())
+            .set_sse_customer_key_md5(settings.customer_key_md5())
+            .body(ByteStream::from(body))
+            .customize()
+            .mutate_request(Shared::name_checksum);
+        let request = if settings.tls { request.disable_payload_signing() } else { request };
+        let output = request.send().await.map_err(|error| shared.error(Operation::Part, self.name.as_str(), error))?;
+        let part = Part { size_bytes, crc32c, etag: output.e_tag().map(str::to_owned) };
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(number, part);
+        Ok(())
+    }
+
+    async fn try_complete(&self) -> Result<(), StoreError> {
+        let is_empty = self.parts.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        if self.mode == PutMode::Create && !is_empty {
+            self.store.shared.must_be_absent(Operation::Complete, &self.name).await?;
+        }
+        self.complete_without_looking().await
     }
 
     async fn try_abort(&self) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, Upload};
+use crate::{ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, Trials, Upload};
 
 /// Shared counters; any number of stores may count into one.
 #[derive(Debug, Default)]
@@ -147,6 +147,10 @@ impl Store for Counted {
         let call = self.inner.begin_upload(name, mode);
         let inner = self.counters.count(Operation::BeginUpload, 0, none, call).await?;
         Ok(Box::new(CountedUpload { inner, counters: Arc::clone(&self.counters) }))
+    }
+
+    async fn trials(&self, scratch: &ObjectName) -> Result<Trials, StoreError> {
+        self.counters.count(Operation::Put, 0, none, self.inner.trials(scratch)).await
     }
 
     fn describe(&self) -> String {

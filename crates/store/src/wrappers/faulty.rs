@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
 use crate::random::Random;
-use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
+use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials, Upload};
 
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq)]
@@ -271,6 +271,11 @@ impl Store for Faulty {
         let call = self.inner.begin_upload(name, mode);
         let inner = self.pass(Operation::BeginUpload, name.as_str(), call, unharmed).await?;
         Ok(Box::new(FaultyUpload { faulty: self.clone(), inner, name: name.clone() }))
+    }
+
+    async fn trials(&self, scratch: &ObjectName) -> Result<Trials, StoreError> {
+        let call = self.inner.trials(scratch);
+        self.pass(Operation::Put, scratch.as_str(), call, unharmed).await
     }
 
     fn describe(&self) -> String {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
+use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials, Upload};
 
 /// Lets a number of requests through at once; the others wait.
 #[derive(Clone, Debug)]
@@ -87,6 +87,11 @@ impl Store for Limited {
         let _permit = self.permit(Operation::BeginUpload, name.as_str()).await?;
         let inner = self.inner.begin_upload(name, mode).await?;
         Ok(Box::new(LimitedUpload { limited: self.clone(), inner, name: name.clone() }))
+    }
+
+    async fn trials(&self, scratch: &ObjectName) -> Result<Trials, StoreError> {
+        let _permit = self.permit(Operation::Put, scratch.as_str()).await?;
+        self.inner.trials(scratch).await
     }
 
     fn describe(&self) -> String {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
+use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials, Upload};
 
 /// Puts `prefix/` before every name.
 #[derive(Clone, Debug)]
@@ -110,6 +110,11 @@ impl Store for Prefixed {
         let inner = self.inner.begin_upload(&full, mode).await;
         let inner = inner.map_err(|error| self.translate(error))?;
         Ok(Box::new(PrefixedUpload { inner, prefixed: self.clone() }))
+    }
+
+    async fn trials(&self, scratch: &ObjectName) -> Result<Trials, StoreError> {
+        let full = self.full(Operation::Put, scratch)?;
+        self.inner.trials(&full).await.map_err(|error| self.translate(error))
     }
 
     fn describe(&self) -> String {

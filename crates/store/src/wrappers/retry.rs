@@ -27,7 +27,7 @@ use bytes::Bytes;
 
 use crate::random::Random;
 use crate::same::same_content;
-use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
+use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials, Upload};
 
 /// From this attempt on the log says so at warning level: once or twice is daily life with object stores.
 const WARN_FROM_ATTEMPT: u32 = 3;
@@ -301,6 +301,10 @@ impl Store for Retry {
         let inner =
             self.run(Operation::BeginUpload, name.as_str(), || self.inner.begin_upload(name, mode)).await.result?;
         Ok(Box::new(RetryUpload { retry: self.clone(), inner, name: name.clone(), mode, parts: Mutex::default() }))
+    }
+
+    async fn trials(&self, scratch: &ObjectName) -> Result<Trials, StoreError> {
+        self.run(Operation::Put, scratch.as_str(), || self.inner.trials(scratch)).await.result
     }
 
     fn describe(&self) -> String {

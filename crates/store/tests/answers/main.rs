@@ -8,11 +8,9 @@ mod tls;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use canned::{Answer, Server};
 use holdfast_store::{
-    ConditionalCreate, Credentials, ObjectName, PutMode, RetryPolicy, Secret, SseCustomerKey, StoreConfig,
-    StoreErrorKind, open, probe_conditional_create,
+    Credentials, ObjectName, PutMode, RetryPolicy, Secret, SseCustomerKey, StoreConfig, StoreErrorKind, open,
 };
 
 pub(crate) fn name(text: &str) -> ObjectName {
@@ -117,6 +115,57 @@ async fn a_body_that_does_not_fit_its_checksum_is_corrupt() {
     .await;
     let error = open(&config(&server.endpoint)).await.unwrap().get(&name("a")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_understood_is_told_by_its_parser() {
+    // As `rclone serve s3` names the root of its answer.
+    let server = Server::start(|_| {
+        Answer::new(200, "<InitiateMultipartUpload><UploadId>u</UploadId></InitiateMultipartUpload>")
+    })
+    .await;
+    let store = open(&config(&server.endpoint)).await.unwrap();
+    let error = store.begin_upload(&name("a"), PutMode::Create).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Other);
+    let text = error.to_string();
+    assert!(text.contains("HTTP 200 with an answer that cannot be understood: "), "{text}");
+    assert!(text.contains("InitiateMultipartUpload"), "{text}");
+}
+
+#[tokio::test]
+async fn a_body_that_was_damaged_on_its_way_is_sent_again() {
+    for code in ["BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"] {
+        let server = Server::start(move |request| match (request.method.as_str(), request.number) {
+            ("PUT", 0) => Answer::error(400, code),
+            _ => Answer::new(200, ""),
+        })
+        .await;
+        let store = open(&config(&server.endpoint)).await.unwrap();
+        store.put(&name("a"), "body".into(), PutMode::Create).await.unwrap();
+        assert_eq!(server.requests().len(), 2, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn the_algorithm_is_named_beside_each_checksum() {
+    let server = Server::start(|request| match request.method.as_str() {
+        "POST" => {
+            Answer::new(200, "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
+        }
+        _ => Answer::new(200, "").header("etag", "\"part\""),
+    })
+    .await;
+    let store = open(&config(&server.endpoint)).await.unwrap();
+    store.put(&name("a"), "body".into(), PutMode::Create).await.unwrap();
+    store.begin_upload(&name("b"), PutMode::Create).await.unwrap().part(1, "body".into()).await.unwrap();
+    let puts: Vec<_> = server.requests().into_iter().filter(|request| request.method == "PUT").collect();
+    assert_eq!(puts.len(), 2);
+    for put in puts {
+        assert_eq!(put.header("x-amz-checksum-crc32c"), Some("Jj/JUA=="));
+        assert_eq!(put.header("x-amz-sdk-checksum-algorithm"), Some("CRC32C"));
+        let signed = put.header("authorization").unwrap_or_default();
+        assert!(signed.contains("x-amz-sdk-checksum-algorithm"), "{signed}");
+    }
 }
 
 #[tokio::test]
@@ -226,25 +275,6 @@ async fn deleting_sends_content_md5_and_falls_back_to_single_deletes() {
     assert_eq!(batches.len(), 1);
     assert!(batches[0].header("content-md5").is_some_and(|digest| digest.len() == 24));
     assert_eq!(requests.len(), 23);
-}
-
-#[tokio::test]
-async fn a_store_that_ignores_the_condition_is_found_out() {
-    let server = Server::start({
-        let stored = std::sync::Mutex::new(Bytes::new());
-        move |request| match request.method.as_str() {
-            "PUT" => {
-                *stored.lock().unwrap() = request.body.clone();
-                Answer::new(200, "")
-            }
-            "DELETE" => Answer::new(204, ""),
-            _ => Answer::new(200, std::str::from_utf8(&stored.lock().unwrap()).unwrap()),
-        }
-    })
-    .await;
-    let store = open(&config(&server.endpoint)).await.unwrap();
-    let found = probe_conditional_create(&*store, &name("scratch")).await.unwrap();
-    assert_eq!(found, ConditionalCreate::Emulated);
 }
 
 #[tokio::test]

@@ -7,10 +7,10 @@ mod suite;
 use std::sync::Arc;
 
 use holdfast_store::{
-    ConditionalCreate, Credentials, DirectoryStore, Encryption, Location, MemoryStore, Prefixed, Secret, Store,
-    StoreConfig, open,
+    Capabilities, Checksums, ConditionalCreate, Credentials, DirectoryStore, Encryption, Location, MemoryStore,
+    Prefixed, Secret, Store, StoreConfig, Uploads, open, probe,
 };
-use holdfast_testkit::s3::{Moto, S3Server};
+use holdfast_testkit::s3::{ForeignS3, Moto, Program, S3Server};
 use suite::Expect;
 
 /// More than one page of S3.
@@ -61,7 +61,7 @@ async fn directory_by_the_standard_stack() {
 async fn s3s_fs() {
     let server = S3Server::start().unwrap();
     let config = s3_config(server.endpoint(), server.credentials());
-    let expect = Expect { exclusive: false, folders_are_absent: false, ..Expect::all(MANY) };
+    let expect = Expect { folders_are_absent: false, ..Expect::all(MANY) };
     suite::run(open(&config).await.unwrap(), &expect).await;
 }
 
@@ -69,8 +69,8 @@ async fn s3s_fs() {
 async fn s3s_fs_without_conditional_writes() {
     let server = S3Server::start().unwrap();
     let mut config = s3_config(server.endpoint(), server.credentials());
-    config.conditional_create = ConditionalCreate::Emulated;
-    let expect = Expect { exclusive: false, conditional: false, folders_are_absent: false, ..Expect::all(10) };
+    config.capabilities.create = ConditionalCreate::Emulated;
+    let expect = Expect { exclusive: false, found: None, folders_are_absent: false, ..Expect::all(10) };
     suite::run(open(&config).await.unwrap(), &expect).await;
 }
 
@@ -81,5 +81,42 @@ async fn moto() {
     config.s3.tags = [("team".to_owned(), "data/co+x=1".to_owned())].into();
     config.s3.storage_class = Some("STANDARD_IA".to_owned());
     config.s3.encryption = Encryption::S3;
-    suite::run(open(&config).await.unwrap(), &Expect::all(40)).await;
+    // It takes every checksum and repeats it.
+    let found = Capabilities { checksums: Checksums::NotCompared, ..Capabilities::default() };
+    suite::run(open(&config).await.unwrap(), &Expect { found: Some(found), ..Expect::all(40) }).await;
+}
+
+/// A server that people run: it is probed, found to be what is said here, and then does all that is asked of a store, as
+/// long as it is opened with what was found.
+async fn foreign(program: Program, expected: Capabilities) {
+    let Some(server) = ForeignS3::or_skip(program) else { return };
+    let mut config = s3_config(server.endpoint(), server.credentials());
+    let store = open(&config).await.unwrap();
+    let found = probe(&*store, &"probe/scratch".parse().unwrap()).await.unwrap();
+    assert_eq!(found.capabilities, expected, "{:?}", found.faults);
+    config.capabilities = found.capabilities;
+    let expect = Expect { exclusive: false, found: None, folders_are_absent: false, ..Expect::all(40) };
+    suite::run(open(&config).await.unwrap(), &expect).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rclone_serve_s3() {
+    let expected = Capabilities {
+        create: ConditionalCreate::Emulated,
+        create_by_parts: ConditionalCreate::Emulated,
+        checksums: Checksums::NotCompared,
+        uploads: Uploads::Whole,
+    };
+    foreign(Program::Rclone, expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn juicefs_gateway() {
+    let expected = Capabilities {
+        create: ConditionalCreate::Emulated,
+        create_by_parts: ConditionalCreate::Emulated,
+        checksums: Checksums::NotCompared,
+        uploads: Uploads::Parts,
+    };
+    foreign(Program::JuiceFs, expected).await;
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_store::{ConditionalCreate, ObjectName, PutMode, Store, StoreErrorKind, probe_conditional_create};
+use holdfast_store::{Capabilities, ObjectName, PutMode, Store, StoreErrorKind, probe};
 
 /// S3's smallest part.
 const PART: usize = 5 << 20;
@@ -14,15 +14,15 @@ pub(crate) struct Expect {
     pub(crate) many: usize,
     /// Whether creation excludes writers of the same instant; s3s-fs looks before it writes.
     pub(crate) exclusive: bool,
-    /// Whether the back-end itself refuses to create what exists.
-    pub(crate) conditional: bool,
+    /// What the probe finds; nothing where the store is opened with what was found.
+    pub(crate) found: Option<Capabilities>,
     /// Whether the name of a folder is simply absent (the server over a folder answers 500).
     pub(crate) folders_are_absent: bool,
 }
 
 impl Expect {
     pub(crate) fn all(many: usize) -> Self {
-        Self { many, exclusive: true, conditional: true, folders_are_absent: true }
+        Self { many, exclusive: true, found: Some(Capabilities::default()), folders_are_absent: true }
     }
 }
 
@@ -43,10 +43,9 @@ pub(crate) async fn run(store: Arc<dyn Store>, expect: &Expect) {
     if expect.exclusive {
         one_of_many_creators(store).await;
     }
-    if expect.conditional {
-        let scratch = name("probe/scratch");
-        let found = probe_conditional_create(&**store, &scratch).await.unwrap();
-        assert_eq!(found, ConditionalCreate::Native);
+    if let Some(capabilities) = expect.found {
+        let found = probe(&**store, &name("probe/scratch")).await.unwrap();
+        assert_eq!(found.capabilities, capabilities, "{:?}", found.faults);
     }
     assert_eq!(store.list("", None).await.unwrap(), [], "something was left behind");
 }

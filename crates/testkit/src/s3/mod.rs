@@ -1,7 +1,10 @@
-//! S3 servers: [`S3Server`] in this process, quick and with conditional writes; [`Moto`] for the breadth of the API.
+//! S3 servers: [`S3Server`] in this process, quick and with conditional writes; [`Moto`] for the breadth of the API;
+//! [`ForeignS3`] for servers that people run and that depart from S3.
 
+mod foreign;
 mod moto;
 mod server;
 
+pub use foreign::{ForeignS3, Program};
 pub use moto::Moto;
 pub use server::{Credentials, S3Server, S3ServerBuilder, serve};

@@ -7,9 +7,15 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
 
+use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response, header};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder as ConnectionBuilder;
+use s3s::Body;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
@@ -19,6 +25,8 @@ use tokio::task::JoinSet;
 use crate::background::Background;
 use crate::error::{KitError, Result};
 use crate::scratch::Scratch;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An access key and its secret, of a test server only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,15 +236,17 @@ fn service(root: &Path, credentials: &Credentials) -> Result<S3Service> {
 /// Takes connections for ever; they end with the set, and the set with the task.
 async fn accept(listener: TcpListener, service: S3Service) {
     let mut connections = JoinSet::new();
+    let turn = Arc::default();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((socket, _)) = accepted else { continue };
                 // Requests and answers are small and the client waits for each: Nagle's algorithm would add 40 ms.
                 drop(socket.set_nodelay(true));
-                let service = service.clone();
+                let (service, turn) = (service.clone(), Arc::clone(&turn));
                 connections.spawn(async move {
                     let builder = ConnectionBuilder::new(TokioExecutor::new());
+                    let service = service_fn(move |request| answer(request, service.clone(), Arc::clone(&turn)));
                     // A client that went away in the middle is the client's affair.
                     drop(builder.serve_connection(TokioIo::new(socket), service).await);
                 });
@@ -244,4 +254,30 @@ async fn accept(listener: TcpListener, service: S3Service) {
             Some(_) = connections.join_next() => {}
         }
     }
+}
+
+/// Answers a request. `s3s-fs` looks for an object when a conditional write begins, and writes it later; a real store does
+/// both at once. So conditional writes are received whole and then take turns.
+async fn answer(
+    request: Request<Incoming>,
+    service: S3Service,
+    turn: Arc<tokio::sync::Mutex<()>>,
+) -> std::result::Result<Response<Body>, BoxError> {
+    let (head, body) = request.into_parts();
+    if !head.headers.contains_key(header::IF_NONE_MATCH) {
+        return Ok(service.call(Request::from_parts(head, Body::from(body))).await?);
+    }
+    let body = collect(body).await?;
+    let _turn = turn.lock().await;
+    Ok(service.call(Request::from_parts(head, Body::from(body))).await?)
+}
+
+async fn collect(mut body: Incoming) -> std::result::Result<Bytes, hyper::Error> {
+    let mut whole = Vec::new();
+    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        if let Ok(data) = frame?.into_data() {
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(whole.into())
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use holdfast_engine::repository::init::init;
+use holdfast_repo::record::ConditionalCreate as Recorded;
 use holdfast_store::{Failure as StoreFailure, Location, Operation};
 use std::path::Path;
 
@@ -76,7 +77,7 @@ impl Store for Unconditional {
 async fn target(directory: &Path, without: Without) -> (RepositoryTarget, Arc<AsRecorded>) {
     let config = StoreConfig::new(Location::Directory(directory.to_owned()));
     let native = Arc::new(Unconditional(holdfast_store::open(&config).await.unwrap(), without));
-    let store = Arc::new(AsRecorded { native, config, emulated: OnceCell::new() });
+    let store = Arc::new(AsRecorded { native, config, adopted: Mutex::default() });
     let unlock = Unlock::Passphrase(Secret::new(b"correct horse".to_vec()));
     (RepositoryTarget { store: Arc::clone(&store) as Arc<dyn Store>, unlock }, store)
 }
@@ -88,12 +89,12 @@ async fn a_store_without_conditional_writes_is_found_and_remembered() {
         let (first, store) = target(directory.path(), without).await;
         let made = init(&first, super::super::time::now()).await.unwrap();
         assert_eq!(made.repository.record().conditional_create, Recorded::Emulated, "{without:?}");
-        assert!(store.emulated.initialized(), "{without:?}");
+        assert!(store.adopted().is_some(), "{without:?}");
         // Another process learns it from the record, before it writes.
         let (again, store) = target(directory.path(), without).await;
-        assert!(!store.emulated.initialized());
+        assert!(!store.adopted().is_some());
         let repository = Repository::open(&again).await.unwrap();
-        assert!(store.emulated.initialized(), "{without:?}");
+        assert!(store.adopted().is_some(), "{without:?}");
         let name: ObjectName = "main/claims/1.json".parse().unwrap();
         repository.store().put(&name, "one".into(), PutMode::Create).await.unwrap();
         let taken = repository.store().put(&name, "two".into(), PutMode::Create).await.unwrap_err();
@@ -106,9 +107,9 @@ async fn a_store_with_conditional_writes_is_used_as_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let config = StoreConfig::new(Location::Directory(directory.path().to_owned()));
     let native = holdfast_store::open(&config).await.unwrap();
-    let store = Arc::new(AsRecorded { native, config, emulated: OnceCell::new() });
+    let store = Arc::new(AsRecorded { native, config, adopted: Mutex::default() });
     let target = RepositoryTarget { store: Arc::clone(&store) as Arc<dyn Store>, unlock: Unlock::NotEncrypted };
     let made = init(&target, super::super::time::now()).await.unwrap();
     assert_eq!(made.repository.record().conditional_create, Recorded::Native);
-    assert!(!store.emulated.initialized());
+    assert!(!store.adopted().is_some());
 }

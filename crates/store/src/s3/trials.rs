@@ -1,0 +1,304 @@
+//! What can only be tried with S3's own requests: see [`crate::probe`].
+//!
+//! Requests go out as they are, without the looks and repetitions of ordinary work. Everything is written below the folder
+//! of the probe and deleted at the end, also after a failure.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::SdkError;
+use aws_sdk_s3::operation::put_object::PutObjectError;
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
+
+use super::S3Store;
+use super::errors::judge;
+use super::shared::Shared;
+use super::upload::S3Upload;
+use crate::{
+    Checksums, ConditionalCreate, Dropped, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials,
+    Upload, Uploads,
+};
+
+const BODY: &[u8] = b"written by holdfast to try this store";
+
+/// How long a slow body waits once both are under way: the server has the heads of both requests by then.
+const OVERLAP: Duration = Duration::from_millis(300);
+/// How often a slow body looks for the other, and how many times: a connection takes no longer.
+const MEET_AGAIN_AFTER: Duration = Duration::from_millis(50);
+const MEETINGS: u32 = 100;
+/// Rounds of quick creates side by side, where a store does not take slow ones.
+const ROUNDS: u32 = 3;
+
+/// Runs all trials below `scratch`.
+pub(super) async fn run(store: &S3Store, scratch: &ObjectName) -> Result<Trials, StoreError> {
+    let mut names = Vec::new();
+    for part in ["settings", "checksum", "overlap", "condition"] {
+        let name = ObjectName::new(format!("{scratch}/{part}"));
+        names.push(name.map_err(|error| {
+            let detail = error.to_string();
+            store.shared.fail(Operation::Put, scratch.as_str(), StoreErrorKind::InvalidConfig, detail)
+        })?);
+    }
+    let [settings, checksum, overlap, condition] = &names[..] else { return Ok(Trials::default()) };
+    // An earlier attempt may have been cut off.
+    one_by_one(store, &names).await?;
+    let tried = async {
+        let mut trials = Trials { dropped: dropped(store, settings).await?, ..Trials::default() };
+        trials.checksums = checksums(store, checksum).await?;
+        trials.overlapping = overlapping(store, overlap).await?;
+        by_parts(store, condition, &mut trials).await?;
+        Ok(trials)
+    };
+    let tried = tried.await;
+    let cleaned = one_by_one(store, &names).await;
+    let tried = tried?;
+    cleaned?;
+    Ok(tried)
+}
+
+async fn one_by_one(store: &S3Store, names: &[ObjectName]) -> Result<(), StoreError> {
+    for name in names {
+        store.delete(std::slice::from_ref(name)).await?;
+    }
+    Ok(())
+}
+
+/// Compares what the store says of an object with the settings it was written with.
+async fn dropped(store: &S3Store, name: &ObjectName) -> Result<Vec<Dropped>, StoreError> {
+    let shared = &store.shared;
+    let settings = &shared.settings;
+    let mut dropped = Vec::new();
+    let failed = |error| shared.error(Operation::Put, name.as_str(), error);
+    let output =
+        store.send_put(name, Bytes::from_static(BODY).into(), PutMode::Overwrite, None, false).await.map_err(failed)?;
+    if settings.server_side_encryption.is_some()
+        && output.server_side_encryption() != settings.server_side_encryption.as_ref()
+    {
+        dropped.push(Dropped { setting: "sse", seen: "its answer to a write does not repeat it" });
+    }
+    if settings.customer_algorithm().is_some() {
+        // What was encrypted with our key cannot be read without it.
+        let without = shared.client.get_object().bucket(&shared.bucket).key(name.as_str()).send().await;
+        if without.is_ok() {
+            dropped.push(Dropped { setting: "sse", seen: "an object can be read without the key" });
+        }
+    }
+    if let Some(wanted) = settings.storage_class.as_ref().filter(|wanted| wanted.as_str() != "STANDARD") {
+        let head = shared.head_once(Operation::Head, name).await?;
+        if head.storage_class() != Some(wanted) {
+            dropped.push(Dropped { setting: "storage_class", seen: "an object that was written with it has another" });
+        }
+    }
+    if tags_are_missing(store, name).await {
+        dropped.push(Dropped { setting: "tags", seen: "an object that was written with them has others" });
+    }
+    Ok(dropped)
+}
+
+/// Whether tags are asked for and the object has others. Who may not read tags is not told.
+async fn tags_are_missing(store: &S3Store, name: &ObjectName) -> bool {
+    let shared = &store.shared;
+    let wanted = &shared.settings.tags;
+    if wanted.is_empty() {
+        return false;
+    }
+    match shared.client.get_object_tagging().bucket(&shared.bucket).key(name.as_str()).send().await {
+        Ok(answer) => {
+            let found = answer.tag_set().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned()));
+            found.collect::<std::collections::BTreeMap<_, _>>() != *wanted
+        }
+        Err(_) => false,
+    }
+}
+
+/// A checksum of other bytes must be refused, and that of what is stored be repeated.
+async fn checksums(store: &S3Store, name: &ObjectName) -> Result<Checksums, StoreError> {
+    let shared = &store.shared;
+    let right = crc32c::crc32c(BODY);
+    let put = |crc32c: u32| {
+        let checksum = super::shared::encoded(crc32c);
+        store.send_put(name, Bytes::from_static(BODY).into(), PutMode::Overwrite, Some(checksum), false)
+    };
+    let failed = |error| shared.error(Operation::Put, name.as_str(), error);
+    match put(right).await {
+        Ok(_) => {}
+        Err(error) if is_refusal(&error) => return Ok(Checksums::NotCompared),
+        Err(error) => return Err(failed(error)),
+    }
+    if Shared::head_crc32c(&shared.head_once(Operation::Head, name).await?) != Some(right) {
+        return Ok(Checksums::NotCompared);
+    }
+    match put(right ^ 1).await {
+        Ok(_) => Ok(Checksums::NotCompared),
+        Err(error) if is_refusal(&error) => Ok(Checksums::Kept),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Whether the store read the request and said no to it, as against a network or a server that failed.
+fn is_refusal(error: &SdkError<PutObjectError, HttpResponse>) -> bool {
+    let SdkError::ServiceError(service) = error else { return false };
+    let status = service.raw().status().as_u16();
+    (400..500).contains(&status) && ![401, 403, 404, 408, 429].contains(&status) || status == 501
+}
+
+/// Two creates of one name, both under way at the same time: one must be refused.
+async fn overlapping(store: &S3Store, name: &ObjectName) -> Result<ConditionalCreate, StoreError> {
+    let arrived = Arc::new(AtomicUsize::new(0));
+    let slow = || {
+        let body = ByteStream::new(SdkBody::from_body_1_x(SlowBody::new(Arc::clone(&arrived))));
+        store.send_put(name, body, PutMode::Create, None, true)
+    };
+    let (left, right) = tokio::join!(slow(), slow());
+    match both(store, name, left, right) {
+        Ok(found) => return Ok(found),
+        // A store that wants bodies signed does not take these.
+        Err(error) if error.is_retryable() => return Err(error),
+        Err(error) => tracing::debug!(%error, "the store does not take a slow body"),
+    }
+    for _ in 0..ROUNDS {
+        one_by_one(store, std::slice::from_ref(name)).await?;
+        let quick = || store.send_put(name, Bytes::from_static(BODY).into(), PutMode::Create, None, false);
+        let (left, right) = tokio::join!(quick(), quick());
+        match both(store, name, left, right) {
+            Ok(ConditionalCreate::Native) => {}
+            Ok(ConditionalCreate::Emulated) => return Ok(ConditionalCreate::Emulated),
+            Err(error) if error.is_retryable() => return Err(error),
+            // The condition itself is refused.
+            Err(_) => return Ok(ConditionalCreate::Emulated),
+        }
+    }
+    Ok(ConditionalCreate::Native)
+}
+
+type Put = Result<aws_sdk_s3::operation::put_object::PutObjectOutput, SdkError<PutObjectError, HttpResponse>>;
+
+fn both(store: &S3Store, name: &ObjectName, left: Put, right: Put) -> Result<ConditionalCreate, StoreError> {
+    let mut stored = 0;
+    for put in [left, right] {
+        match put {
+            Ok(_) => stored += 1,
+            Err(error) => {
+                let judged = judge(Operation::Put, &error);
+                let conflict = ["ConditionalRequestConflict", "OperationAborted"].contains(&judged.code.as_str());
+                if judged.kind != StoreErrorKind::AlreadyExists && !conflict {
+                    return Err(store.shared.judged(Operation::Put, name.as_str(), judged, Some(error.into())));
+                }
+            }
+        }
+    }
+    Ok(if stored < 2 { ConditionalCreate::Native } else { ConditionalCreate::Emulated })
+}
+
+/// A multipart upload over a name that is taken, with the condition and without the look before it.
+async fn by_parts(store: &S3Store, name: &ObjectName, trials: &mut Trials) -> Result<(), StoreError> {
+    store.put(name, Bytes::from_static(b"taken"), PutMode::Overwrite).await?;
+    match complete(store, name, PutMode::Create).await {
+        Ok(()) => trials.create_by_parts = ConditionalCreate::Emulated,
+        Err(error) if error.kind() == StoreErrorKind::AlreadyExists => return Ok(()),
+        Err(error) if error.is_retryable() => return Err(error),
+        Err(error) if does_not_work(&error) => {
+            // The condition may be what it does not take.
+            trials.create_by_parts = ConditionalCreate::Emulated;
+            trials.uploads = Uploads::Whole;
+            trials.uploads_fault = Some(error.to_string());
+            if trials.overlapping == ConditionalCreate::Emulated
+                && complete(store, name, PutMode::Overwrite).await.is_ok()
+            {
+                trials.uploads = Uploads::Parts;
+                trials.uploads_fault = None;
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    if trials.uploads == Uploads::Parts
+        && !trials.dropped.iter().any(|dropped| dropped.setting == "tags")
+        && tags_are_missing(store, name).await
+    {
+        trials.dropped.push(Dropped { setting: "tags", seen: "an object that was uploaded in parts has others" });
+    }
+    Ok(())
+}
+
+async fn complete(store: &S3Store, name: &ObjectName, mode: PutMode) -> Result<(), StoreError> {
+    let upload = S3Upload::begin(store.clone(), name, mode).await?;
+    let completed = async {
+        upload.part(1, Bytes::from_static(BODY)).await?;
+        upload.complete_without_looking().await
+    };
+    let completed = completed.await;
+    if completed.is_err()
+        && let Err(error) = upload.try_abort().await
+    {
+        tracing::debug!(%error, "an upload of the probe stays behind");
+    }
+    completed
+}
+
+fn does_not_work(error: &StoreError) -> bool {
+    matches!(
+        error.kind(),
+        StoreErrorKind::Unsupported | StoreErrorKind::InvalidConfig | StoreErrorKind::Other | StoreErrorKind::NotFound
+    )
+}
+
+/// A body that ends only after another of its kind has begun, and then some.
+struct SlowBody {
+    arrived: Arc<AtomicUsize>,
+    meetings: u32,
+    waiting: Option<Pin<Box<Sleep>>>,
+    together: bool,
+    left: Bytes,
+    begun: bool,
+}
+
+impl SlowBody {
+    fn new(arrived: Arc<AtomicUsize>) -> Self {
+        let left = Bytes::from_static(BODY);
+        Self { arrived, meetings: 0, waiting: None, together: false, left, begun: false }
+    }
+}
+
+impl Body for SlowBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let body = self.get_mut();
+        if !body.begun {
+            body.begun = true;
+            body.arrived.fetch_add(1, Ordering::SeqCst);
+            body.waiting = Some(Box::pin(tokio::time::sleep(MEET_AGAIN_AFTER)));
+            return Poll::Ready(Some(Ok(Frame::data(body.left.split_to(1)))));
+        }
+        while let Some(waiting) = &mut body.waiting {
+            ready!(waiting.as_mut().poll(context));
+            body.meetings += 1;
+            body.waiting = if body.together {
+                None
+            } else if body.arrived.load(Ordering::SeqCst) > 1 || body.meetings >= MEETINGS {
+                body.together = true;
+                Some(Box::pin(tokio::time::sleep(OVERLAP)))
+            } else {
+                Some(Box::pin(tokio::time::sleep(MEET_AGAIN_AFTER)))
+            };
+        }
+        let rest = std::mem::take(&mut body.left);
+        Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left.len() as u64)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_empty()
+    }
+}

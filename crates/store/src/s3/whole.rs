@@ -1,0 +1,53 @@
+//! [`WholeUpload`]: an upload on a store whose multipart uploads do not work. Parts wait in memory and go out in one PUT;
+//! repositories on such stores are made with small packs.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+
+use super::S3Store;
+use crate::parts::total_size;
+use crate::{ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
+
+#[derive(Debug)]
+pub(super) struct WholeUpload {
+    store: S3Store,
+    name: ObjectName,
+    mode: PutMode,
+    parts: Mutex<BTreeMap<u32, Bytes>>,
+}
+
+impl WholeUpload {
+    pub(super) fn new(store: S3Store, name: &ObjectName, mode: PutMode) -> Self {
+        Self { store, name: name.clone(), mode, parts: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl Upload for WholeUpload {
+    async fn part(&self, number: u32, body: Bytes) -> Result<(), StoreError> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(number, body);
+        Ok(())
+    }
+
+    async fn try_complete(&self) -> Result<(), StoreError> {
+        // The parts stay for another attempt.
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sizes = parts.iter().map(|(number, part)| (*number, part.len() as u64)).collect();
+        let total = total_size(&sizes).map_err(|detail| {
+            self.store.shared.fail(Operation::Complete, self.name.as_str(), StoreErrorKind::InvalidConfig, detail)
+        })?;
+        let mut whole = BytesMut::with_capacity(usize::try_from(total).unwrap_or(0));
+        for part in parts.into_values() {
+            whole.extend_from_slice(&part);
+        }
+        self.store.put(&self.name, whole.freeze(), self.mode).await
+    }
+
+    async fn try_abort(&self) -> Result<(), StoreError> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
+    }
+}
