@@ -34,6 +34,7 @@ FILE, DIRECTORY, LINK = range(3)
 MIB = 1 << 20
 NAME, BACKUP, CLAIM = r"(?!\.)[A-Za-z0-9._-]{1,63}", r"\d{8}T\d{6}Z", r"[1-9]\d*\.json"
 HISTORY, SEGMENT = r"[0-9A-F]{8}\.history", r"[0-9A-F]{24}(?:\.partial|\.[0-9A-F]{8}\.backup)?"
+KINDS = ["repository", "key-slot", "claim", "backup-start", "backup", "snapshot", "ledger"]
 CONTROL, NEWER = b"global/pg_control", "written by a newer holdfast"
 Frame = namedtuple("Frame", "kind codec flags number raw end")
 Entry = namedtuple("Entry", "path kind mode size mtime target crc32c extents")
@@ -59,6 +60,15 @@ def reading(what):
         raise Unreadable(f"{what}: lacks {e}") from e
     except (Unreadable, TypeError, ValueError, RuntimeError, zlib.error, zstandard.ZstdError, OSError) as e:
         raise Unreadable(f"{what}: {e}") from e
+
+
+@contextmanager
+def skipping():
+    """What cannot be read is named and left out: it costs what it names."""
+    try:
+        yield
+    except Unreadable as e:
+        print(f"left out: {e}", file=sys.stderr)
 
 
 def hkdf(ikm, salt, info):
@@ -140,6 +150,8 @@ class Repository:
         need(os.path.isfile(self.path("holdfast.json")), f"{directory} is not a repository: it has no holdfast.json")
         about = self.record("holdfast.json", "repository")
         need(about["format_version"] == 1 and about["encryption"] in ("none", "aes-256-gcm"), f"holdfast.json: {NEWER}")
+        extent, pack = about["extent_size_bytes"], about["pack_size_bytes"]
+        need(0 < extent <= 16 * MIB and extent % 32768 == 0 and MIB <= pack <= 2048 * MIB, "holdfast.json: sizes out of bounds")
         self.id, encrypted = bytes.fromhex(about["repository_id"]), about["encryption"] != "none"
         need(secret_file or not encrypted, "the repository is encrypted: give --passphrase-file or --key-file")
         need(encrypted or not secret_file, "a secret is given, but the repository says that it is not encrypted")
@@ -164,6 +176,7 @@ class Repository:
                 with open(self.path(name), "rb") as file:
                     text = file.read().decode()
             record = json.loads(text)
+            need(record["holdfast"] in KINDS, NEWER)
             need(record["holdfast"] == kind, f"a record of kind {record['holdfast']}")
             need(record["version"] == 1, NEWER)
             for match in re.finditer(r'"body"\s*:\s*', text):
@@ -182,8 +195,12 @@ class Repository:
             need(re.fullmatch(rb"\s*[0-9A-Fa-f]{64}\s*", secret), f"{key_file} holds neither 32 bytes nor 64 digits")
             secret = bytes.fromhex(secret.decode())
         for name in self.list("keys", NAME + r"\.json"):
-            slot, body = name.removesuffix(".json"), self.record(f"keys/{name}", "key-slot")
-            with reading(f"keys/{name}"):
+            slot = name.removesuffix(".json")
+            with skipping(), reading(f"keys/{name}"):
+                need(os.path.getsize(self.path(f"keys/{name}")) <= 65536, "too large for a key slot")
+                body = self.record(f"keys/{name}", "key-slot")
+                need(body["kind"] in ("passphrase", "key-file"), NEWER)
+                need(body["kdf"]["algorithm"] in ("argon2id", "hkdf-sha256"), NEWER)
                 need(body["slot"] == slot, f"a slot of another name, {body['slot']}")
                 kdf, salt, wrapped = body["kdf"], bytes.fromhex(body["kdf"]["salt"]), bytes.fromhex(body["wrapped"])
                 if passphrase_file and (body["kind"], kdf["algorithm"]) == ("passphrase", "argon2id"):
@@ -399,6 +416,7 @@ class Archive:
         number = number or max(int(name[:-5]) for name in claims)
         self.repository, self.folder = repository, f"{cluster}/wal/{number}"
         self.claim = repository.record(f"{cluster}/claims/{number}.json", "claim")
+        need(self.claim["wal_codec"] in CODECS, f"claim {number}: {NEWER}")
         self.codec = CODECS.index(self.claim["wal_codec"])
         need((self.claim["number"], self.claim["cluster"]) == (number, cluster), f"claim {number}: of another name")
 
@@ -456,18 +474,24 @@ def complete_backups(repository, cluster):
             if os.path.isfile(repository.path(f"{cluster}/backups/{backup}/backup.json"))]
 
 
+def show_claim(archive, cluster):
+    segments = [file for file in archive.files() if len(file) == 24] or ["no segment"]
+    print("{cluster}: claim {number}: PostgreSQL {pg_major}, system identifier {system_identifier}, WAL "
+          .format(**archive.claim), " to ".join(sorted({segments[0], segments[-1]})), sep="")
+
+
 def show(repository, cluster):
     need(not cluster or repository.list(f"{cluster}/claims", CLAIM), f"{repository.directory} has no cluster {cluster}")
     for cluster in [cluster] if cluster else repository.list("", NAME):
         for name in repository.list(f"{cluster}/claims", CLAIM):
-            archive = Archive(repository, cluster, int(name[:-5]))
-            segments = [file for file in archive.files() if len(file) == 24] or ["no segment"]
-            print("{cluster}: claim {number}: PostgreSQL {pg_major}, system identifier {system_identifier}, WAL "
-                  .format(**archive.claim), " to ".join(sorted({segments[0], segments[-1]})), sep="")
+            with skipping():
+                show_claim(Archive(repository, cluster, int(name[:-5])), cluster)
         for backup in complete_backups(repository, cluster):
-            print("{cluster}: backup {backup_id}: {type}, PostgreSQL {pg_version}, claim {claim}, timeline {timeline}, "
-                  "{start_lsn} to {stop_lsn}, {size_bytes} bytes"
-                  .format(**repository.record(f"{cluster}/backups/{backup}/backup.json", "backup")))
+            with skipping():
+                record = repository.record(f"{cluster}/backups/{backup}/backup.json", "backup")
+                need(record["type"] == "full", f"backup {backup}: {NEWER}")
+                print("{cluster}: backup {backup_id}: {type}, PostgreSQL {pg_version}, claim {claim}, timeline {timeline}, "
+                      "{start_lsn} to {stop_lsn}, {size_bytes} bytes".format(**record))
 
 
 def restore(repository, cluster, backup, to, tablespaces):

@@ -3,6 +3,7 @@
 //! For each repository and each claim: whose it is, the backups, the WAL with its gaps, and the stretches of time that
 //! can be restored, as the recovery planner sees them. All of it is read from the repository at the time of the call.
 
+use super::unreadable::Remarks;
 use super::{Context, list, repo, targets, time};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -64,6 +65,8 @@ struct Reach {
     timeline: TimelineId,
     windows: Vec<Window>,
     unusable: Vec<Rejection>,
+    /// Why its history cannot be read: then nothing is known of it.
+    unreadable: Option<String>,
 }
 
 /// A stretch in which every moment can be restored to.
@@ -122,9 +125,10 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
             Err(failure) => Err(failure),
         };
         match shown {
-            Ok((lines, value)) => {
+            Ok((lines, value, unreadable)) => {
                 text.push_str(&lines);
                 described.push(value);
+                failed = failed.or(unreadable);
             }
             Err(failure) => {
                 let _ = writeln!(text, "{cluster} in {url}: cannot be read: {failure}");
@@ -142,7 +146,7 @@ async fn of_repository(
     repository: &Repository,
     number: usize,
     now: DateTime<Utc>,
-) -> Result<(String, Value), Failure> {
+) -> Result<(String, Value, Option<Failure>), Failure> {
     let cluster = &context.config.cluster.name;
     let (claims, backups, snapshots, unfinished, wal) = tokio::try_join!(
         repository.claims(cluster),
@@ -151,6 +155,12 @@ async fn of_repository(
         repository.describe_unfinished(cluster),
         archive::list(repository, cluster),
     )?;
+    let mut remarks = Remarks::default();
+    remarks.note("key slot", repository.slots_left_out());
+    let claims = remarks.sound("claim", claims);
+    let backups = remarks.sound("backup", backups);
+    remarks.note("snapshot", &snapshots.unreadable);
+    let snapshots = snapshots.records;
     let crew = Crew::new(context.config.restore.jobs.get())?;
     let mut claimed = Vec::new();
     for claim in claims {
@@ -191,14 +201,16 @@ async fn of_repository(
     for claimed in &claimed {
         claim_text(&mut text, claimed, number, now);
     }
+    text.push_str(&remarks.text("  "));
     for unfinished in &unfinished {
         let _ = writeln!(text, "  unfinished backup {}: running, or dead; see `holdfast list`", unfinished.backup_id);
     }
     let mut value = repo::description(repository);
     value["number"] = json!(number);
     value["claims"] = json!(claimed);
-    value["unfinished"] = json!(unfinished);
-    Ok((text, value))
+    value["unfinished"] = json!(unfinished.iter().map(list::unfinished_json).collect::<Vec<_>>());
+    value["unreadable"] = remarks.json();
+    Ok((text, value, remarks.fatal()))
 }
 
 fn brief(snapshot: &SnapshotRecord) -> BriefSnapshot {
@@ -212,7 +224,7 @@ fn brief(snapshot: &SnapshotRecord) -> BriefSnapshot {
 }
 
 fn with_times(reach: TimelineReach, wal: Option<&ClaimWal>) -> Reach {
-    let TimelineReach { timeline, windows, unusable } = reach;
+    let TimelineReach { timeline, windows, unusable, unreadable } = reach;
     let newest =
         wal.iter().flat_map(|wal| &wal.timelines).find(|wal| wal.timeline == timeline).and_then(|wal| wal.newest);
     let last = windows.len().saturating_sub(1);
@@ -222,6 +234,7 @@ fn with_times(reach: TimelineReach, wal: Option<&ClaimWal>) -> Reach {
         // The windows before the last end at a gap, long before the newest segment.
         windows: windows.map(|(n, window)| Window { window, to_stored: newest.filter(|_| n == last) }).collect(),
         unusable,
+        unreadable,
     }
 }
 
@@ -308,6 +321,10 @@ fn claim_text(text: &mut String, claimed: &Claimed, number: usize, now: DateTime
         }
     }
     for timeline in reach {
+        if let Some(reason) = &timeline.unreadable {
+            let _ =
+                writeln!(text, "    UNKNOWN   timeline {}: its history cannot be read: {reason}", timeline.timeline);
+        }
         for unusable in &timeline.unusable {
             let _ = writeln!(
                 text,

@@ -1,6 +1,7 @@
 //! `list`: the backups of the cluster, in each repository.
 
 use super::backup::ratio;
+use super::unreadable::{self, Remarks};
 use super::{Context, repo, targets, time};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -21,9 +22,10 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
             Err(failure) => Err(failure),
         };
         match shown {
-            Ok((lines, value)) => {
+            Ok((lines, value, unreadable)) => {
                 text.push_str(&lines);
                 listed.push(value);
+                failed = failed.or(unreadable);
             }
             Err(failure) => {
                 let _ = writeln!(text, "{url}: cannot be read: {failure}");
@@ -36,14 +38,31 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
     failed.map_or(Ok(ExitCode::Ok), Err)
 }
 
-async fn list_of(context: &Context, repository: &Repository) -> Result<(String, Value), Failure> {
+async fn list_of(context: &Context, repository: &Repository) -> Result<(String, Value, Option<Failure>), Failure> {
     let cluster = &context.config.cluster.name;
     let (backups, unfinished) = tokio::try_join!(repository.backups(cluster), repository.describe_unfinished(cluster))?;
-    let text = format!("{cluster} in {}\n{}", repository.describe(), tables(&backups, &unfinished));
-    Ok((text, json!({ "repository": repository.describe(), "backups": backups, "unfinished": unfinished })))
+    let mut remarks = Remarks::default();
+    let backups = remarks.sound("backup", backups);
+    let text = format!("{cluster} in {}\n{}", repository.describe(), tables(&backups, &unfinished, &remarks));
+    let value = json!({
+        "repository": repository.describe(),
+        "backups": backups,
+        "unfinished": unfinished.iter().map(unfinished_json).collect::<Vec<_>>(),
+        "unreadable": remarks.json(),
+    });
+    Ok((text, value, remarks.fatal()))
 }
 
-fn tables(backups: &[BackupRecord], unfinished: &[UnfinishedBackup]) -> String {
+/// An unfinished backup, for JSON.
+pub(super) fn unfinished_json(unfinished: &UnfinishedBackup) -> Value {
+    json!({
+        "backup_id": unfinished.backup_id,
+        "start": unfinished.start,
+        "error": unfinished.unreadable.as_ref().map(unreadable::error),
+    })
+}
+
+fn tables(backups: &[BackupRecord], unfinished: &[UnfinishedBackup], remarks: &Remarks) -> String {
     let mut table = Table::new([
         ("BACKUP", Align::Left),
         ("TYPE", Align::Left),
@@ -77,16 +96,20 @@ fn tables(backups: &[BackupRecord], unfinished: &[UnfinishedBackup]) -> String {
         ]);
     }
     let mut text = if table.is_empty() { "no complete backup\n".to_owned() } else { table.render() };
-    for UnfinishedBackup { backup_id, start } in unfinished {
-        let _ = match start {
-            Some(start) => writeln!(
+    text.push_str(&remarks.text(""));
+    for UnfinishedBackup { backup_id, start, unreadable } in unfinished {
+        let _ = match (start, unreadable) {
+            (_, Some(error)) => {
+                writeln!(text, "{}", unreadable::line("start record of the unfinished backup", backup_id, error))
+            }
+            (Some(start), None) => writeln!(
                 text,
                 "unfinished {backup_id}: process {} on {} began it at {}; it runs, or the next backup there removes it",
                 start.pid,
                 start.host,
                 time::shown(start.started)
             ),
-            None => writeln!(text, "unfinished {backup_id}: its start record is gone"),
+            (None, None) => writeln!(text, "unfinished {backup_id}: its start record is gone"),
         };
     }
     text

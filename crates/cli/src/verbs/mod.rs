@@ -17,6 +17,7 @@ mod restore;
 mod snapshot;
 mod targets;
 mod time;
+mod unreadable;
 mod wal;
 
 use crate::args::{Args, Command, Output, RepoCommand, SnapshotCommand, WalCommand};

@@ -1,5 +1,6 @@
 //! `repo init`, `repo claim` and `repo info`.
 
+use super::unreadable::Remarks;
 use super::{Context, command_line, targets, time};
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain, Failure};
@@ -32,7 +33,7 @@ pub(super) async fn init(context: &Context, new_claim: bool) -> Result<ExitCode,
             forget_marks(&context.config.wal.spool, cluster)?;
         }
         let claim = match &claimant {
-            None => repository.claims(cluster).await?.pop(),
+            None => repository.newest_claim(cluster).await?,
             Some(claimant) if new_claim => Some(repository.take_next_claim(cluster, claimant).await?),
             Some(claimant) => Some(repository.take_claim(cluster, claimant).await?),
         };
@@ -230,9 +231,10 @@ pub(super) async fn info(context: &Context) -> Result<ExitCode, Failure> {
             Err(failure) => Err(failure),
         };
         match shown {
-            Ok((lines, value)) => {
+            Ok((lines, value, unreadable)) => {
                 text.push_str(&lines);
                 described.push(value);
+                failed = failed.or(unreadable);
             }
             Err(failure) => {
                 let _ = writeln!(text, "{url}: cannot be read: {failure}");
@@ -245,7 +247,7 @@ pub(super) async fn info(context: &Context) -> Result<ExitCode, Failure> {
     failed.map_or(Ok(ExitCode::Ok), Err)
 }
 
-async fn info_of(repository: &Repository) -> Result<(String, Value), Failure> {
+async fn info_of(repository: &Repository) -> Result<(String, Value, Option<Failure>), Failure> {
     let record = repository.record();
     let mut table = Table::new([
         ("CLUSTER", Align::Left),
@@ -255,8 +257,10 @@ async fn info_of(repository: &Repository) -> Result<(String, Value), Failure> {
         ("SINCE", Align::Left),
     ]);
     let mut clusters = Vec::new();
+    let mut remarks = Remarks::default();
+    remarks.note("key slot", repository.slots_left_out());
     for cluster in repository.clusters().await? {
-        let claims = repository.claims(&cluster).await?;
+        let claims = remarks.sound(&format!("claim on {cluster}:"), repository.claims(&cluster).await?);
         if claims.is_empty() {
             continue;
         }
@@ -284,7 +288,9 @@ async fn info_of(repository: &Repository) -> Result<(String, Value), Failure> {
     } else {
         text.push_str(&table.render());
     }
+    text.push_str(&remarks.text(""));
     let mut described = description(repository);
     described["clusters"] = json!(clusters);
-    Ok((text, described))
+    described["unreadable"] = remarks.json();
+    Ok((text, described, remarks.fatal()))
 }

@@ -1,5 +1,6 @@
 //! `snapshot record` and `snapshot list`.
 
+use super::unreadable::Remarks;
 use super::{Context, repo, targets, time};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -56,9 +57,10 @@ pub(super) async fn list(context: &Context) -> Result<ExitCode, Failure> {
             Err(failure) => Err(failure),
         };
         match shown {
-            Ok((lines, value)) => {
+            Ok((lines, value, unreadable)) => {
                 text.push_str(&lines);
                 listed.push(value);
+                failed = failed.or(unreadable);
             }
             Err(failure) => {
                 let _ = writeln!(text, "{url}: cannot be read: {failure}");
@@ -71,11 +73,17 @@ pub(super) async fn list(context: &Context) -> Result<ExitCode, Failure> {
     failed.map_or(Ok(ExitCode::Ok), Err)
 }
 
-async fn list_of(context: &Context, repository: &Repository) -> Result<(String, Value), Failure> {
+async fn list_of(context: &Context, repository: &Repository) -> Result<(String, Value, Option<Failure>), Failure> {
     let cluster = &context.config.cluster.name;
-    let snapshots = repository.snapshots(cluster).await?;
-    let text = format!("{cluster} in {}\n{}", repository.describe(), table(&snapshots));
-    Ok((text, json!({ "repository": repository.describe(), "snapshots": snapshots })))
+    let mut remarks = Remarks::default();
+    let snapshots = remarks.sound("snapshot", repository.snapshots(cluster).await?);
+    let text = format!("{cluster} in {}\n{}{}", repository.describe(), table(&snapshots), remarks.text(""));
+    let value = json!({
+        "repository": repository.describe(),
+        "snapshots": snapshots,
+        "unreadable": remarks.json(),
+    });
+    Ok((text, value, remarks.fatal()))
 }
 
 fn table(snapshots: &[SnapshotRecord]) -> String {

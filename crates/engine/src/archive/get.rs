@@ -194,20 +194,23 @@ async fn choose_claim(repository: &Repository, options: &GetOptions) -> Result<C
     let Some(wanted) = options.system_identifier else {
         return repository.current_claim(&options.cluster).await;
     };
-    let mut claims = repository.claims(&options.cluster).await?;
-    let Some(newest) = claims.last() else {
-        let (store, cluster) = (repository.describe(), options.cluster.to_string());
-        return Err(What::NoClaim { store, cluster }.into());
-    };
-    let wrong = What::WrongCluster {
-        store: repository.describe(),
-        cluster: options.cluster.to_string(),
-        claimed: newest.system_identifier,
-        here: "the cluster being recovered".to_owned(),
-        found: wanted,
-    };
-    claims.retain(|claim| claim.system_identifier == wanted);
-    claims.pop().ok_or_else(|| wrong.into())
+    let claims = repository.claims(&options.cluster).await?;
+    let newest = claims.records.last().map(|claim| claim.system_identifier);
+    match (claims.chosen(|claim| claim.system_identifier == wanted)?, newest) {
+        (Some(claim), _) => Ok(claim),
+        (None, None) => {
+            let (store, cluster) = (repository.describe(), options.cluster.to_string());
+            Err(What::NoClaim { store, cluster }.into())
+        }
+        (None, Some(claimed)) => Err(What::WrongCluster {
+            store: repository.describe(),
+            cluster: options.cluster.to_string(),
+            claimed,
+            here: "the cluster being recovered".to_owned(),
+            found: wanted,
+        }
+        .into()),
+    }
 }
 
 /// Fetches a file and verifies all of it; `None` is the repository's answer that there is none.

@@ -68,7 +68,8 @@ pub struct TimelineWal {
 /// Lists the WAL of a cluster.
 pub async fn list(repository: &Repository, cluster: &ClusterName) -> Result<WalListing, Error> {
     let mut claims = Vec::new();
-    for claim in repository.claims(cluster).await? {
+    // What is under a claim that cannot be read cannot be told apart into segments: `info` and `repo info` name the claim.
+    for claim in repository.claims(cluster).await?.some()?.records {
         let folder = name::wal_claim_folder(cluster, claim.number);
         let objects = repository
             .store()

@@ -211,7 +211,7 @@ impl Place {
         options: &StandbyPushOptions,
         identity: Option<Identity>,
     ) -> Result<Option<ClaimRecord>, Error> {
-        let Some(claim) = self.repository.claims(&options.cluster).await?.pop() else { return Ok(None) };
+        let Some(claim) = self.repository.newest_claim(&options.cluster).await? else { return Ok(None) };
         if let Some(identity) = identity {
             let claimant = Claimant {
                 identity,

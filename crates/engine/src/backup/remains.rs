@@ -33,6 +33,11 @@ pub(super) async fn remove_of_runner(
             Ok(start) => start,
             // Without a start record nobody knows whose it is: left alone.
             Err(error) if error.is_not_found() => continue,
+            // The same when it cannot be read: `list` names it.
+            Err(error) if error.is_of_one_object() => {
+                tracing::warn!(%backup, %error, "the start record of an unfinished backup cannot be read; its remains stay");
+                continue;
+            }
             Err(error) => return Err(error),
         };
         if start.host == runner.host && start.pgdata == runner.pgdata {

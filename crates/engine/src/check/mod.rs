@@ -201,6 +201,10 @@ fn describe_repository(repository: &Repository, report: &mut CheckReport) {
     let detail =
         format!("{}: repository {}, encryption {}", repository.describe(), record.repository_id, record.encryption);
     report.add("repository", Verdict::Ok, detail);
+    for slot in repository.slots_left_out() {
+        let detail = format!("{} in {} is left out: {}", slot.object, repository.describe(), slot.error.what);
+        report.add("key slot", Verdict::Warning, detail);
+    }
 }
 
 fn check_server(facts: &ServerFacts, options: &CheckOptions, report: &mut CheckReport) -> Result<(), Error> {

@@ -73,7 +73,7 @@ async fn prepare_inner(
     };
     // In this order: a claim that somebody takes meanwhile is one, and not a foreign object.
     let empty = check_empty(&**repository.store(), cluster, here, owner).await;
-    let claim = repository.claims(cluster).await?.pop();
+    let claim = repository.newest_claim(cluster).await?;
     match &claim {
         None => empty?,
         Some(claim) if claim.owner.as_deref() == Some(owner) => {}
@@ -106,7 +106,7 @@ impl Repository {
         // A second turn follows when somebody else took the same number in between.
         for _ in 0..2 {
             let empty = check_empty(&**self.store(), cluster, &claimant.here, owner).await;
-            let number = match self.claims(cluster).await?.pop() {
+            let number = match self.newest_claim(cluster).await? {
                 None => empty.map(|()| ClaimNumber::FIRST)?,
                 Some(claim) if claim.owner.as_deref() != Some(owner) => {
                     return Err(self.wrong_owner(&claim, &claimant.here, owner));

@@ -1,24 +1,22 @@
 //! Which backups an archive has.
 
-use futures::stream::{self, StreamExt, TryStreamExt};
 use holdfast_repo::catalog::BackupCatalog;
 use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::{BackupRecord, StartRecord};
-use serde::Serialize;
 
 use super::Repository;
+use super::listed::Listed;
 use crate::error::{Doing, Error, What};
 
-/// Records that are read at the same time: enough to hide latency over years of daily backups.
-const RECORDS_AT_ONCE: usize = 16;
-
 /// A backup without `backup.json`: running somewhere, or dead.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug)]
 pub struct UnfinishedBackup {
     /// Its id, which is when it started.
     pub backup_id: BackupId,
-    /// Who started it, where that can be read.
+    /// Who started it; none when its `start.json` is gone.
     pub start: Option<StartRecord>,
+    /// Why its `start.json` cannot be read, where it is there.
+    pub unreadable: Option<Error>,
 }
 
 impl Repository {
@@ -28,13 +26,11 @@ impl Repository {
         Ok(folders.iter().filter_map(|folder| folder.trim_end_matches('/').parse().ok()).collect())
     }
 
-    /// All complete backups, oldest first.
-    pub async fn backups(&self, cluster: &ClusterName) -> Result<Vec<BackupRecord>, Error> {
-        let listed = self.listed(cluster).await?;
-        stream::iter(listed.complete().map(|backup| self.backup(cluster, backup)))
-            .buffered(RECORDS_AT_ONCE)
-            .try_collect()
-            .await
+    /// All complete backups, oldest first, and those whose `backup.json` is there and cannot be read.
+    pub async fn backups(&self, cluster: &ClusterName) -> Result<Listed<BackupRecord, BackupId>, Error> {
+        let complete = self.listed(cluster).await?;
+        let names = complete.complete().map(|backup| (backup, name::backup_summary(cluster, &backup)));
+        Listed::read(names.collect(), |backup| self.backup(cluster, backup)).await
     }
 
     /// One complete backup.
@@ -59,12 +55,13 @@ impl Repository {
         let mut described = Vec::new();
         for backup_id in self.unfinished_backups(cluster).await? {
             let start = self.read_record(&name::backup_start(cluster, &backup_id)).await;
-            let start = match start {
-                Ok(start) => Some(start),
-                Err(error) if error.is_not_found() => None,
+            let (start, unreadable) = match start {
+                Ok(start) => (Some(start), None),
+                Err(error) if error.is_not_found() => (None, None),
+                Err(error) if error.is_of_one_object() => (None, Some(error)),
                 Err(error) => return Err(error),
             };
-            described.push(UnfinishedBackup { backup_id, start });
+            described.push(UnfinishedBackup { backup_id, start, unreadable });
         }
         Ok(described)
     }

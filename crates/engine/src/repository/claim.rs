@@ -3,6 +3,9 @@
 //! The claim with the highest number is the one in force. It is created conditionally, so of two
 //! clusters that come to an empty archive at the same moment exactly one gets it and the other is
 //! refused with the identity of both.
+//!
+//! A claim that cannot be read stops whoever would use it or an older one ([`Claims::chosen`]): the unreadable one may have
+//! taken the archive over. An older one that cannot be read stops nobody who uses a newer one.
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{ControlFile, PgVersion, SystemIdentifier, WalSegmentSize};
@@ -11,7 +14,23 @@ use holdfast_repo::name::{self, ClaimNumber, ClusterName, ObjectPath};
 use holdfast_repo::record::ClaimRecord;
 
 use super::Repository;
+use super::listed::Listed;
 use crate::error::{Doing, Error, What};
+
+/// The claims on an archive, oldest first.
+pub type Claims = Listed<ClaimRecord, ClaimNumber>;
+
+impl Claims {
+    /// The newest claim that `wanted` takes, if there is one. An error where a newer claim cannot be read, which may be the
+    /// one that is wanted: a wrong claim is another cluster's WAL.
+    pub fn chosen(mut self, wanted: impl Fn(&ClaimRecord) -> bool) -> Result<Option<ClaimRecord>, Error> {
+        let chosen = self.records.into_iter().rfind(wanted);
+        match self.unreadable.pop() {
+            Some(bad) if chosen.as_ref().is_none_or(|claim| claim.number < bad.id) => Err(bad.error),
+            _ => Ok(chosen),
+        }
+    }
+}
 
 /// What identifies a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,35 +92,53 @@ impl Claimant {
 }
 
 impl Repository {
-    /// All claims on an archive, oldest first.
-    pub async fn claims(&self, cluster: &ClusterName) -> Result<Vec<ClaimRecord>, Error> {
-        let mut claims = Vec::new();
+    /// All claims on an archive, oldest first, and those whose record cannot be read.
+    pub async fn claims(&self, cluster: &ClusterName) -> Result<Claims, Error> {
+        let names = self.claim_numbers(cluster).await?.into_iter().map(|number| (number, name::claim(cluster, number)));
+        Listed::read(names.collect(), |number| self.claim(cluster, number)).await
+    }
+
+    /// The claim with the highest number, if there is one. It alone is read: what is wrong with an earlier one is no
+    /// reason to stop, and with this one it is, since whose the archive is cannot be known without it.
+    pub async fn newest_claim(&self, cluster: &ClusterName) -> Result<Option<ClaimRecord>, Error> {
+        match self.claim_numbers(cluster).await?.pop() {
+            Some(number) => self.claim(cluster, number).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The claim in force, or an error that nothing has been archived yet.
+    pub async fn current_claim(&self, cluster: &ClusterName) -> Result<ClaimRecord, Error> {
+        self.newest_claim(cluster)
+            .await?
+            .ok_or_else(|| What::NoClaim { store: self.describe(), cluster: cluster.to_string() }.into())
+    }
+
+    /// The numbers of all claims by their names, ascending.
+    async fn claim_numbers(&self, cluster: &ClusterName) -> Result<Vec<ClaimNumber>, Error> {
         let listed = self
             .store()
             .list(&name::claims_folder(cluster), None)
             .await
             .doing(|| format!("looking for the claims on {cluster} in {}", self.describe()))?;
-        for object in listed {
-            if let Ok(ObjectPath::Claim { claim: number, .. }) = object.name.as_ref().parse() {
-                let claim: ClaimRecord = self.read_record(object.name.as_ref()).await?;
-                // Without encryption nothing else binds a record to its name.
-                if claim.number != number || claim.cluster != *cluster {
-                    let reason = format!("it is claim {} on {}", claim.number, claim.cluster);
-                    return Err(What::Malformed { name: object.name.to_string(), reason }.into());
-                }
-                claims.push(claim);
-            }
-        }
-        claims.sort_unstable_by_key(|claim| claim.number);
-        Ok(claims)
+        let numbers = listed.iter().filter_map(|object| match object.name.as_ref().parse() {
+            Ok(ObjectPath::Claim { claim, .. }) => Some(claim),
+            _ => None,
+        });
+        let mut numbers: Vec<ClaimNumber> = numbers.collect();
+        numbers.sort_unstable();
+        Ok(numbers)
     }
 
-    /// The claim in force, or an error that nothing has been archived yet.
-    pub async fn current_claim(&self, cluster: &ClusterName) -> Result<ClaimRecord, Error> {
-        self.claims(cluster)
-            .await?
-            .pop()
-            .ok_or_else(|| What::NoClaim { store: self.describe(), cluster: cluster.to_string() }.into())
+    async fn claim(&self, cluster: &ClusterName, number: ClaimNumber) -> Result<ClaimRecord, Error> {
+        let name = name::claim(cluster, number);
+        let claim: ClaimRecord = self.read_record(&name).await?;
+        // Without encryption nothing else binds a record to its name.
+        if claim.number != number || claim.cluster != *cluster {
+            let reason = format!("it is claim {} on {}", claim.number, claim.cluster);
+            return Err(What::Malformed { name, reason }.into());
+        }
+        Ok(claim)
     }
 
     /// Checks that the archive is `claimant`'s, or takes it when nobody has it.
@@ -125,7 +162,7 @@ impl Repository {
     ) -> Result<ClaimRecord, Error> {
         // A second turn follows when somebody else took the same number in between.
         for _ in 0..2 {
-            let current = self.claims(cluster).await?.pop();
+            let current = self.newest_claim(cluster).await?;
             let number = match &current {
                 None => ClaimNumber::FIRST,
                 Some(claim) => match self.check_claim(claim, claimant) {

@@ -9,23 +9,28 @@
 //! - [`claim`]: who owns an archive, checked before anything is written.
 //! - [`begin`]: the claim of a cluster that is about to exist.
 //! - [`catalog`]: which backups there are, and which WAL; [`snapshots`]: which volume snapshots.
+//! - [`listed`]: records that can be read beside those that cannot.
 
 pub mod begin;
 pub mod capabilities;
 pub mod catalog;
 pub mod claim;
 pub mod init;
+pub mod listed;
+mod slots;
 pub mod snapshots;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_repo::key::{KeySlot, KeySlotKind, Secret};
+use holdfast_repo::key::Secret;
 use holdfast_repo::name::{self, SlotName};
 use holdfast_repo::record::{self, RecordBody, RecordSeal, RepositoryRecord};
 use holdfast_repo::{ObjectOpener, ObjectSealer, ObjectType, RepositoryId, RepositoryKey};
-use holdfast_store::{Failure, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind};
+use holdfast_store::{ObjectName, PutMode, Store, StoreErrorKind};
 
+use self::listed::Unreadable;
+use self::slots::Slots;
 use crate::error::{Doing, Error, What};
 
 /// A repository as it is configured, not opened yet.
@@ -69,6 +74,7 @@ struct Inner {
     store: Arc<dyn Store>,
     record: RepositoryRecord,
     key: Option<RepositoryKey>,
+    slots_left_out: Vec<Unreadable<SlotName>>,
 }
 
 impl Repository {
@@ -83,8 +89,8 @@ impl Repository {
         // The key slots are listed at the same time: one round trip less for each `wal push`.
         let (record, slots) = tokio::join!(read_repository_record(&store), async {
             match target.unlock {
-                Unlock::NotEncrypted => Ok(Vec::new()),
-                Unlock::Passphrase(_) | Unlock::KeyFile(_) => read_key_slots(&store).await,
+                Unlock::NotEncrypted => Ok(Slots::default()),
+                Unlock::Passphrase(_) | Unlock::KeyFile(_) => Slots::read(&store).await,
             }
         });
         let record = record?.ok_or_else(|| What::NotInitialised { store: store.describe() })?;
@@ -102,15 +108,15 @@ impl Repository {
             .into());
         }
         let (slots, way, id, url) = (slots?, target.unlock.clone(), record.repository_id, store.describe());
-        let key = tokio::task::spawn_blocking(move || unlock(&way, &slots, id, &url))
+        let (key, slots_left_out) = tokio::task::spawn_blocking(move || slots.unlock(&way, id, &url))
             .await
             .map_err(|e| What::Internal(format!("unlocking the key: {e}")))??;
-        Ok(Self::assemble(store, record, key))
+        Ok(Self { inner: Arc::new(Inner { store, record, key, slots_left_out }) })
     }
 
     /// A repository whose parts are known already.
     pub(super) fn assemble(store: Arc<dyn Store>, record: RepositoryRecord, key: Option<RepositoryKey>) -> Self {
-        Self { inner: Arc::new(Inner { store, record, key }) }
+        Self { inner: Arc::new(Inner { store, record, key, slots_left_out: Vec::new() }) }
     }
 
     /// The store, at the repository's prefix.
@@ -126,6 +132,11 @@ impl Repository {
     /// Its identity.
     pub fn id(&self) -> RepositoryId {
         self.inner.record.repository_id
+    }
+
+    /// Key slots that could not be read, or are of a newer kind: another one opened the repository.
+    pub fn slots_left_out(&self) -> &[Unreadable<SlotName>] {
+        &self.inner.slots_left_out
     }
 
     /// The key, in an encrypted repository.
@@ -189,48 +200,6 @@ async fn read_repository_record(store: &Arc<dyn Store>) -> Result<Option<Reposit
         Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-async fn read_key_slots(store: &Arc<dyn Store>) -> Result<Vec<KeySlot>, Error> {
-    let mut slots = Vec::new();
-    for object in store.list(&name::keys_folder(), None).await? {
-        let body = store.get(&object.name).await?;
-        slots.push(record::decode_plain(&body).doing(|| format!("reading {}", object.name))?);
-    }
-    Ok(slots)
-}
-
-/// Tries every slot of the configured kind; blocking, since a passphrase is slow to check by design.
-fn unlock(
-    unlock: &Unlock,
-    slots: &[KeySlot],
-    repository: RepositoryId,
-    store: &str,
-) -> Result<Option<RepositoryKey>, Error> {
-    let (kind, wanted) = match unlock {
-        Unlock::NotEncrypted => return Ok(None),
-        Unlock::Passphrase(_) => ("passphrase", KeySlotKind::Passphrase),
-        Unlock::KeyFile(_) => ("key-file", KeySlotKind::KeyFile),
-    };
-    if slots.is_empty() {
-        let (name, operation) = (name::keys_folder(), Operation::List);
-        let detail = "not one key slot is there, and without one the repository cannot be opened".to_owned();
-        let failure = Failure { store: store.to_owned(), name, operation, detail, source: None };
-        return Err(StoreError::new(StoreErrorKind::NotFound, failure).into());
-    }
-    let mut outcome: Error = What::NoKeySlot { store: store.to_owned(), kind }.into();
-    for slot in slots.iter().filter(|slot| slot.kind() == wanted) {
-        let opened = match unlock {
-            Unlock::NotEncrypted => return Ok(None),
-            Unlock::Passphrase(secret) => slot.unlock_passphrase(&repository, secret),
-            Unlock::KeyFile(secret) => slot.unlock_key_file(&repository, secret),
-        };
-        match opened {
-            Ok(key) => return Ok(Some(key)),
-            Err(error) => outcome = error.into(),
-        }
-    }
-    Err(outcome)
 }
 
 /// The name of the first key slot, made by `repo init`.

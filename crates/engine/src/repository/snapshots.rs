@@ -1,28 +1,25 @@
 //! Which volume snapshots an archive has records of.
 
-use futures::stream::{self, StreamExt, TryStreamExt};
 use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath};
 use holdfast_repo::record::SnapshotRecord;
 
 use super::Repository;
+use super::listed::Listed;
 use crate::error::{Doing, Error, What};
 
-/// Records that are read at the same time.
-const RECORDS_AT_ONCE: usize = 16;
-
 impl Repository {
-    /// All snapshots of a cluster, oldest first.
-    pub async fn snapshots(&self, cluster: &ClusterName) -> Result<Vec<SnapshotRecord>, Error> {
+    /// All snapshots of a cluster, oldest first, and those whose record cannot be read.
+    pub async fn snapshots(&self, cluster: &ClusterName) -> Result<Listed<SnapshotRecord, BackupId>, Error> {
         let listed = self
             .store()
             .list(&name::snapshots_folder(cluster), None)
             .await
             .doing(|| format!("listing the snapshots of {cluster} in {}", self.describe()))?;
-        let ids = listed.iter().filter_map(|object| match object.name.as_ref().parse() {
-            Ok(ObjectPath::Snapshot { snapshot, .. }) => Some(self.snapshot(cluster, snapshot)),
+        let names = listed.iter().filter_map(|object| match object.name.as_ref().parse() {
+            Ok(ObjectPath::Snapshot { snapshot, .. }) => Some((snapshot, object.name.to_string())),
             _ => None,
         });
-        stream::iter(ids.collect::<Vec<_>>()).buffered(RECORDS_AT_ONCE).try_collect().await
+        Listed::read(names.collect(), |snapshot| self.snapshot(cluster, snapshot)).await
     }
 
     /// One snapshot.

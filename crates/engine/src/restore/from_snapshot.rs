@@ -172,8 +172,7 @@ async fn preflight(
             .doing(|| format!("looking at the directory {}", options.pgdata.display()))?;
         let claims = repository.claims(&options.cluster).await?;
         let claim = claims
-            .into_iter()
-            .find(|claim| claim.number == record.claim)
+            .chosen(|claim| claim.number == record.claim)?
             .ok_or_else(|| What::NoClaim { store: repository.describe(), cluster: options.cluster.to_string() })?;
         if claim.system_identifier != record.system_identifier {
             return Err(What::WrongCluster {

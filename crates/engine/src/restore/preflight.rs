@@ -13,9 +13,11 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use holdfast_pgtypes::{BackupLabel, ControlFile, HistoryFile, PgVersion, TablespaceMap, TimelineId, WalFileName};
 use holdfast_repo::catalog::WalInventory;
 use holdfast_repo::manifest::{Manifest, ManifestReader};
-use holdfast_repo::name::{self, ClusterName, ObjectPath};
+use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath};
 use holdfast_repo::record::{BackupRecord, ClaimRecord};
-use holdfast_repo::recovery::{Beginning, RecoveryPath, RecoveryPlan, RecoveryTarget, RecoveryWish, RecoveryWorld};
+use holdfast_repo::recovery::{
+    Beginning, RecoveryPath, RecoveryPlan, RecoveryTarget, RecoveryWish, RecoveryWorld, TargetTimeline,
+};
 use holdfast_repo::wal_object;
 use holdfast_store::{Failure, Operation, StoreError, StoreErrorKind};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +32,7 @@ use super::settings::SIGNAL_FILES;
 use crate::error::{Doing, Error, What};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
+use crate::repository::listed::{Listed, Unreadable};
 use crate::repository::{Repository, object_name};
 
 /// Requests of one kind in flight while looking around.
@@ -199,20 +202,28 @@ pub(super) struct Archive {
     beginnings: Vec<Beginning>,
     pub histories: BTreeMap<TimelineId, HistoryFile>,
     pub wal: WalInventory,
+    /// Backups that are named and cannot be read, oldest first.
+    unreadable_backups: Vec<Unreadable<BackupId>>,
+    /// The same of histories.
+    pub unreadable_histories: Vec<Unreadable<TimelineId>>,
 }
 
 impl Archive {
     async fn read(repository: &Repository, cluster: &ClusterName, wish: &RecoveryWish) -> Result<Self, Error> {
         let (claims, backups) = tokio::try_join!(repository.claims(cluster), repository.backups(cluster))?;
+        let Listed { records: backups, mut unreadable } = backups.some()?;
+        if let Some(named) = wish.backup
+            && let Some(position) = unreadable.iter().position(|bad| bad.id == named)
+        {
+            return Err(unreadable.swap_remove(position).error);
+        }
         // A named backup may be of an earlier claim, before a pg_upgrade; its WAL is there.
         let named = wish.backup.and_then(|named| backups.iter().find(|backup| backup.backup_id == named));
-        let claim = match named {
-            Some(backup) => claims.into_iter().find(|claim| claim.number == backup.claim),
-            None => claims.into_iter().next_back(),
-        };
+        let claim = claims.chosen(|claim| named.is_none_or(|backup| backup.claim == claim.number))?;
         let claim =
             claim.ok_or_else(|| What::NoClaim { store: repository.describe(), cluster: cluster.to_string() })?;
-        Self::of_claim(repository, claim, backups).await
+        let archive = Self::of_claim(repository, claim, backups).await?;
+        Ok(Self { unreadable_backups: unreadable, ..archive })
     }
 
     /// What the WAL folder of one claim holds.
@@ -240,9 +251,10 @@ impl Archive {
             }
         }
         drop(lists);
-        let histories = read_histories(repository, &claim, &wal).await?;
+        let (histories, unreadable_histories) = read_histories(repository, &claim, &wal).await?;
         let beginnings = backups.iter().map(Beginning::from).collect();
-        Ok(Self { claim: Arc::new(claim), backups, beginnings, histories, wal })
+        let claim = Arc::new(claim);
+        Ok(Self { claim, backups, beginnings, histories, wal, unreadable_backups: Vec::new(), unreadable_histories })
     }
 
     /// The same, with other places to begin with.
@@ -269,8 +281,10 @@ impl Archive {
         cancel: &CancellationToken,
     ) -> Result<(RecoveryPlan, Vec<String>), Error> {
         let world = self.world();
-        let choosing = || format!("choosing a backup of {} for {}", options.cluster, options.wish.target);
+        let choosing = || self.choosing(&options.wish, &options.cluster);
+        self.check_histories(&options.wish, None)?;
         let path = RecoveryPath::find(&options.wish, &world).doing(choosing)?;
+        self.check_histories(&options.wish, Some(path.timeline()))?;
         let version = PgVersion::new(self.claim.pg_major)
             .map_err(|e| What::Refused(format!("the archive {}: {e}", options.cluster)))?;
         let lookup = WalLookup {
@@ -282,7 +296,7 @@ impl Archive {
         };
         let facts = lookup.target_facts(&path, &options.wish, progress).await?;
         let plan = path.decide(&facts).doing(choosing)?;
-        let mut notes = Vec::new();
+        let mut notes = self.notes_of_unreadable(path.timeline());
         let higher: Vec<String> = path.higher_timelines().iter().map(ToString::to_string).collect();
         if !higher.is_empty() {
             notes.push(format!(
@@ -299,12 +313,73 @@ impl Archive {
     }
 }
 
+/// What cannot be read of the archive, and what that means for a recovery.
+impl Archive {
+    fn choosing(&self, wish: &RecoveryWish, cluster: &ClusterName) -> String {
+        let mut phrase = format!("choosing a backup of {cluster} for {}", wish.target);
+        if !self.unreadable_backups.is_empty() {
+            let left_out: Vec<String> = self.unreadable_backups.iter().map(|bad| bad.id.to_string()).collect();
+            phrase.push_str(" without what cannot be read: ");
+            phrase.push_str(&left_out.join(", "));
+        }
+        phrase
+    }
+
+    /// Refuses when a history is needed that cannot be read: that of the timeline to follow, once it is known or where it is
+    /// named, and for the latest timeline any above it, which could lead on from there.
+    fn check_histories(&self, wish: &RecoveryWish, timeline: Option<TimelineId>) -> Result<(), Error> {
+        let needed = |bad: TimelineId| match (wish.timeline, timeline) {
+            (TargetTimeline::Latest, Some(chosen)) => bad >= chosen,
+            (TargetTimeline::Number(named), _) => bad == named,
+            (_, Some(chosen)) => bad == chosen,
+            (_, None) => false,
+        };
+        match self.unreadable_histories.iter().find(|bad| needed(bad.id)) {
+            None => Ok(()),
+            Some(bad) => Err(What::UnreadableHistory {
+                timeline: bad.id,
+                named: matches!(wish.timeline, TargetTimeline::Number(_)),
+                reason: bad.error.what.to_string(),
+                newer: bad.error.is_newer(),
+            }
+            .into()),
+        }
+    }
+
+    fn notes_of_unreadable(&self, timeline: TimelineId) -> Vec<String> {
+        let mut notes: Vec<String> = self
+            .unreadable_backups
+            .iter()
+            .map(|bad| format!("backup {} was left out, it cannot be read: {}", bad.id, bad.error.what))
+            .collect();
+        for bad in &self.unreadable_histories {
+            notes.push(format!(
+                "the history of timeline {} cannot be read: {}{}",
+                bad.id,
+                bad.error.what,
+                if bad.id > timeline {
+                    "; PostgreSQL asks for it when recovery ends, and stops there: repair the object first, or let                      recovery pause and read the data"
+                } else {
+                    "; this recovery does not need it"
+                }
+            ));
+        }
+        notes
+    }
+}
+
+/// The histories, and those that cannot be read: most recoveries need one of them or none.
 async fn read_histories(
     repository: &Repository,
     claim: &ClaimRecord,
     wal: &WalInventory,
-) -> Result<BTreeMap<TimelineId, HistoryFile>, Error> {
-    let reads = wal.histories().map(|timeline| async move {
+) -> Result<(BTreeMap<TimelineId, HistoryFile>, Vec<Unreadable<TimelineId>>), Error> {
+    let object = |timeline| {
+        let file = WalFileName::History(timeline);
+        name::wal_file(&claim.cluster, claim.number, &file, claim.wal_codec, repository.is_encrypted())
+    };
+    let names = wal.histories().map(|timeline| (timeline, object(timeline)));
+    let listed = Listed::read(names.collect(), |timeline| async move {
         let file = WalFileName::History(timeline);
         let object = name::wal_file(&claim.cluster, claim.number, &file, claim.wal_codec, repository.is_encrypted());
         let reading = || format!("reading the history of timeline {timeline}");
@@ -312,9 +387,10 @@ async fn read_histories(
         let (raw, _) = wal_object::decode(&object, &bytes, repository.id(), repository.key()).doing(reading)?;
         let history =
             HistoryFile::parse(timeline, &raw).map_err(|e| What::Malformed { name: object, reason: e.to_string() })?;
-        Ok::<_, Error>((timeline, history))
+        Ok((timeline, history))
     });
-    stream::iter(reads.collect::<Vec<_>>()).buffered(AT_ONCE).try_collect().await
+    let Listed { records, unreadable } = listed.await?;
+    Ok((records.into_iter().collect(), unreadable))
 }
 
 /// Reads the manifest piece by piece, so that it is held only once and not twice.

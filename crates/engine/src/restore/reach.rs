@@ -31,6 +31,8 @@ pub struct TimelineReach {
     pub windows: Vec<ReachableWindow>,
     /// Backups on the way that miss WAL of their own, newest first.
     pub unusable: Vec<Rejection>,
+    /// Why the history of the timeline cannot be read; nothing else is known of it then.
+    pub unreadable: Option<String>,
 }
 
 /// What can be restored of a claim, by timeline, ascending. Timelines that no backup leads to are left out. `backups` may
@@ -58,6 +60,11 @@ pub async fn reach(
             archive.wal.timelines().chain(archive.wal.histories()).chain(of_backups).collect();
         let mut found = Vec::new();
         for timeline in timelines {
+            if let Some(bad) = archive.unreadable_histories.iter().find(|bad| bad.id == timeline) {
+                let unreadable = Some(bad.error.what.to_string());
+                found.push(TimelineReach { timeline, windows: Vec::new(), unusable: Vec::new(), unreadable });
+                continue;
+            }
             let wish = RecoveryWish {
                 target: RecoveryTarget::Latest,
                 timeline: TargetTimeline::Number(timeline),
@@ -68,6 +75,7 @@ pub async fn reach(
                 timeline,
                 windows: path.windows(&last_transactions(&path, &lookup).await?),
                 unusable: path.rejected().to_vec(),
+                unreadable: None,
             });
         }
         Ok(found)

@@ -4,8 +4,11 @@ mod sample;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use holdfast_pgtypes::{TimelineId, WalFileName};
+use holdfast_repo::name;
 use holdfast_repo::recovery::TargetTimeline;
-use holdfast_store::{Fault, FaultRule, Faulty, Operation, Store};
+use holdfast_repo::{BackupRecord, wal_object};
+use holdfast_store::{Fault, FaultRule, Faulty, Operation, PutMode, Store};
 
 use self::sample::{CONTROL, SEGMENT, Sample, label_start, noise};
 use super::*;
@@ -334,6 +337,104 @@ async fn targets_are_found_in_the_archived_wal() {
             ["0/900100 (2026-08-22T10:16:00Z) to 0/C00000 (2026-11-22T08:45:27.476189Z) on timeline 1"]
         );
     }
+}
+
+/// Puts a second backup beside the first, with a record that is damaged or whole.
+async fn second_backup(sample: &Sample, id: &str, whole: bool) {
+    let record = BackupRecord { backup_id: id.parse().unwrap(), ..sample.backup.clone() };
+    let name = name::backup_summary(&record.cluster, &record.backup_id);
+    sample.repository.create_record(&name, &record).await.unwrap();
+    if !whole {
+        sample.replace(&name, |bytes| bytes[..bytes.len() / 2].to_vec()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_summary_costs_its_own_backup_only() {
+    for encrypted in [false, true] {
+        let sample = Sample::new(encrypted).await;
+        second_backup(&sample, "20260821T101500Z", false).await;
+        second_backup(&sample, "20260823T101500Z", false).await;
+        let report = sample.restore().await.unwrap();
+        sample.check();
+        assert_eq!(report.backup, sample.backup.backup_id);
+        let notes = report.notes.join("\n");
+        for id in ["20260821T101500Z", "20260823T101500Z"] {
+            assert!(notes.contains(&format!("backup {id} was left out, it cannot be read: ")), "{notes}");
+        }
+        let progress: Arc<dyn Progress> = Arc::new(Silent);
+        let named = async |id: &str| {
+            let mut options = sample.options();
+            options.wish.backup = Some(id.parse().unwrap());
+            options.pgdata = sample.directory.path().join("named");
+            options.tablespaces[0].directory = sample.directory.path().join("named-fast");
+            plan(&sample.repository, &options, &progress, &CancellationToken::new()).await
+        };
+        assert_eq!(named("20260822T101500Z").await.unwrap().recovery.backup, sample.backup.backup_id);
+        let error = named("20260823T101500Z").await.unwrap_err();
+        assert!(matches!(*error.what, What::Record(_)), "{error}");
+        let error = named("20260824T101500Z").await.unwrap_err();
+        assert!(matches!(*error.what, What::Unreachable(_)), "{error}");
+        assert!(error.doing[0].ends_with("without what cannot be read: 20260821T101500Z, 20260823T101500Z"), "{error}");
+        // Not one is left.
+        let summary = name::backup_summary(&sample.backup.cluster, &sample.backup.backup_id);
+        sample.replace(&summary, |bytes| bytes[..10].to_vec()).await;
+        let error = sample.restore().await.unwrap_err();
+        assert!(matches!(*error.what, What::Record(_)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_history_costs_the_recoveries_that_need_it() {
+    let sample = Sample::new(true).await;
+    let progress: Arc<dyn Progress> = Arc::new(Silent);
+    let history = |timeline: u32| {
+        let file = WalFileName::History(TimelineId::new(timeline).unwrap());
+        let claim = sample.backup.claim;
+        name::wal_file(&sample.backup.cluster, claim, &file, holdfast_repo::codec::Codec::Zstd, true)
+    };
+    let put = async |timeline: u32, text: &str| {
+        let (name, file) = (history(timeline), format!("{timeline:08X}.history"));
+        let (id, key) = (sample.repository.id(), sample.repository.key());
+        let compression = holdfast_repo::Compression::of(holdfast_repo::codec::Codec::Zstd);
+        let facts = serde_json::json!({});
+        let object = wal_object::encode(&name, &file, text.as_bytes(), compression, id, key, facts).unwrap();
+        sample.store.put(&name.parse().unwrap(), object, PutMode::Overwrite).await.unwrap();
+    };
+    let planned = async |timeline: TargetTimeline| {
+        let mut options = sample.options();
+        options.wish.timeline = timeline;
+        plan(&sample.repository, &options, &progress, &CancellationToken::new()).await
+    };
+    let number = |timeline: u32| TargetTimeline::Number(TimelineId::new(timeline).unwrap());
+    // Timeline 3 branched off timeline 1 at the end of its WAL, and so did 2.
+    put(2, "1\t0/C00000\tno recovery target specified\n").await;
+    put(3, "1\t0/C00000\tno recovery target specified\n").await;
+    assert_eq!(planned(TargetTimeline::Latest).await.unwrap().recovery.timeline.get(), 3);
+
+    // An older one that nobody follows.
+    sample.replace(&history(2), |bytes| bytes[..bytes.len() - 10].to_vec()).await;
+    let plan_of_3 = planned(TargetTimeline::Latest).await.unwrap();
+    assert_eq!(plan_of_3.recovery.timeline.get(), 3);
+    assert!(plan_of_3.notes.iter().any(|note| note.contains("the history of timeline 2 cannot be read")));
+    let error = planned(number(2)).await.unwrap_err();
+    assert!(matches!(*error.what, What::UnreadableHistory { named: true, newer: false, .. }), "{error}");
+
+    // The newest: to follow the latest timeline is to follow this one, and nobody takes another for it in silence.
+    sample.replace(&history(3), |bytes| bytes[..bytes.len() - 10].to_vec()).await;
+    let error = planned(TargetTimeline::Latest).await.unwrap_err();
+    assert!(matches!(*error.what, What::UnreadableHistory { named: false, .. }), "{error}");
+    assert_eq!(planned(TargetTimeline::Current).await.unwrap().recovery.timeline.get(), 1);
+    assert_eq!(planned(number(1)).await.unwrap().recovery.timeline.get(), 1);
+
+    // `info` names the timelines and shows the other.
+    let claim = sample.repository.current_claim(&sample.backup.cluster).await.unwrap();
+    let crew = crate::pipeline::crew::Crew::new(1).unwrap();
+    let beginnings = [holdfast_repo::recovery::Beginning::from(&sample.backup)];
+    let found = reach(&sample.repository, &claim, &beginnings, &crew, &CancellationToken::new()).await.unwrap();
+    let shown: Vec<(u32, usize, bool)> =
+        found.iter().map(|reach| (reach.timeline.get(), reach.windows.len(), reach.unreadable.is_some())).collect();
+    assert_eq!(shown, [(1, 1, false), (2, 0, true), (3, 0, true)]);
 }
 
 #[tokio::test]

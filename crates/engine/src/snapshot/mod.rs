@@ -304,7 +304,8 @@ async fn recorded_before(
     };
     let mut found: Vec<Option<SnapshotRecord>> = Vec::new();
     for (repository, claim) in repositories {
-        let snapshots = repository.snapshots(&options.cluster).await?;
+        // One that cannot be read is recorded once more, under another id.
+        let snapshots = repository.snapshots(&options.cluster).await?.records;
         found.push(snapshots.into_iter().rev().find(|record| record.claim == claim.number && is_it(record)));
     }
     let Some(known) = found.iter().flatten().next().cloned() else { return Ok(None) };

@@ -167,7 +167,7 @@ async fn of_many_at_the_same_moment_one_gets_it() {
                 Err(error) => assert!(matches!(*error.what, What::WrongOwner { .. }), "{error}"),
             }
         }
-        let claims = Repository::open(&target).await.unwrap().claims(&main()).await.unwrap();
+        let claims = Repository::open(&target).await.unwrap().claims(&main()).await.unwrap().records;
         assert_eq!(claims.len(), 1);
     }
 }
