@@ -64,7 +64,8 @@ fn of_what(what: &What) -> Failure {
         What::NotInitialised { .. } => new(ExitCode::NotInitialised)
             .hint("check `url`; if it is right and the repository is to be made, run `holdfast repo init`"),
         What::AlreadyInitialised { .. } => new(ExitCode::AlreadyInitialised).hint(
-            "nothing was changed: choose another place, or look there and delete the remains if no backup needs them",
+            "nothing was changed: what is there may be all that opens old backups; bring holdfast.json back (another copy, a \
+             deleted version in the bucket), or choose another place",
         ),
         What::EncryptionMismatch { .. } => new(ExitCode::Configuration)
             .hint("correct `encryption` of this [[repo]], or `url` if this is not the repository that was meant"),

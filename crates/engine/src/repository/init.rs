@@ -1,9 +1,12 @@
 //! Making a repository.
 //!
-//! Order: find out what the store can do; write the key slot; write
-//! `holdfast.json` last, since its presence makes the repository exist. A run that dies in between
+//! Order: look for what an earlier repository left; find out what the store can do; write the key slot;
+//! write `holdfast.json` last, since its presence makes the repository exist. A run that dies in between
 //! leaves a key slot that no repository refers to; the next `repo init` notices and says so. Of two runs at the same
 //! moment one makes the repository, and the other waits a little for it and opens it.
+//!
+//! Invariant: no key slot and no `holdfast.json` is ever written over, also where the store ignores conditions. What is there
+//! without `holdfast.json` may be all that opens somebody's backups.
 
 use std::time::Duration;
 
@@ -11,12 +14,12 @@ use chrono::{DateTime, Utc};
 use holdfast_repo::key::{Argon2Cost, KeySlot};
 use holdfast_repo::manifest::EXTENT_BYTES;
 use holdfast_repo::name;
-use holdfast_repo::record::{self, EncryptionKind, FORMAT_VERSION, RepositoryRecord};
+use holdfast_repo::record::{self, ConditionalCreate, EncryptionKind, FORMAT_VERSION, RepositoryRecord};
 use holdfast_repo::{Fault, RepositoryId, RepositoryKey};
-use holdfast_store::{Found, PutMode, Store, StoreErrorKind, Uploads, probe};
+use holdfast_store::{Failure, Found, Operation, PutMode, Store, StoreError, StoreErrorKind, Uploads, probe};
 
 use super::capabilities::{conditional, recorded};
-use super::{Repository, RepositoryTarget, Unlock, first_slot, object_name, read_repository_record};
+use super::{Repository, RepositoryTarget, Unlock, first_slot, object_name, read_repository_record, remains};
 use crate::error::{Doing, Error, What};
 
 /// Packs are closed at this size: large enough that 10 TB are tens of thousands of objects, small enough that a
@@ -32,6 +35,9 @@ pub const PROBE: &str = ".probe-";
 /// Between the key slot of another run and its `holdfast.json` is one request: some seconds are enough for it.
 const OTHER_RUN_LOOKS: u32 = 15;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// How long after our own write another one that began before it has arrived, where the store keeps no conditions.
+const SECOND_LOOK_AFTER: Duration = Duration::from_millis(500);
 
 /// What `init` found or made.
 #[derive(Debug)]
@@ -51,55 +57,123 @@ pub async fn init(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Initi
 async fn init_inner(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Initialised, Error> {
     let store = &target.store;
     if read_repository_record(store).await?.is_some() {
-        return Ok(Initialised { repository: Repository::open(target).await?, created: false });
+        return found(target).await;
     }
-    let found = try_store(&**store).await?.capabilities;
+    if let Some(slot) = remains::key_slot(&**store).await? {
+        return of_another_run(target, &slot).await;
+    }
+    if let Some(object) = remains::archive(&**store).await? {
+        return Err(already(target, format!("an archive ({object}) without holdfast.json")));
+    }
+    let seen = try_store(&**store).await?.capabilities;
+    let how = conditional(seen.create);
     let repository_id = RepositoryId::random().map_err(|fault| no_randomness(&fault))?;
-    let (encryption, key) = match &target.unlock {
-        Unlock::NotEncrypted => (EncryptionKind::None, None),
-        Unlock::Passphrase(secret) => {
-            let key = random_key()?;
-            let cost = Argon2Cost::default();
-            let slot = KeySlot::create_passphrase(first_slot()?, &repository_id, &key, secret, cost, now)?;
-            if let Some(repository) = store_slot(target, &slot).await? {
-                return Ok(Initialised { repository, created: false });
-            }
-            (EncryptionKind::Aes256Gcm, Some(key))
+    let (slot, key) = new_key(target, &repository_id, how, now)?;
+    if let Some(slot) = &slot {
+        let name = name::key_slot(slot.slot());
+        match create(target, how, &name, record::encode_plain(slot)?).await {
+            Ok(()) => {}
+            Err(error) if error.is_already_exists() => return of_another_run(target, &name).await,
+            Err(error) => return Err(error),
         }
-        Unlock::KeyFile(secret) => {
-            let key = random_key()?;
-            let slot = KeySlot::create_key_file(first_slot()?, &repository_id, &key, secret, now)?;
-            if let Some(repository) = store_slot(target, &slot).await? {
-                return Ok(Initialised { repository, created: false });
-            }
-            (EncryptionKind::Aes256Gcm, Some(key))
-        }
-    };
+    }
     let body = RepositoryRecord {
         repository_id,
         format_version: FORMAT_VERSION,
         created: now,
-        encryption,
-        conditional_create: conditional(found.create),
-        store: Some(recorded(found)),
+        encryption: if slot.is_some() { EncryptionKind::Aes256Gcm } else { EncryptionKind::None },
+        conditional_create: how,
+        store: Some(recorded(seen)),
         extent_size_bytes: EXTENT_BYTES,
-        pack_size_bytes: match found.uploads {
+        pack_size_bytes: match seen.uploads {
             Uploads::Parts => PACK_SIZE_BYTES,
             Uploads::Whole => WHOLE_PACK_SIZE_BYTES,
         },
         software_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let object = record::encode_plain(&body)?;
-    match store.put(&object_name(name::REPOSITORY_OBJECT)?, object.into(), PutMode::Create).await {
-        Ok(()) => {
-            Ok(Initialised { repository: Repository::assemble(std::sync::Arc::clone(store), body, key), created: true })
+    match create(target, how, name::REPOSITORY_OBJECT, record::encode_plain(&body)?).await {
+        Ok(()) if how == ConditionalCreate::Native || is_kept(target, repository_id).await? => {
+            let repository = Repository::assemble(std::sync::Arc::clone(store), body, key);
+            Ok(Initialised { repository, created: true })
         }
+        Ok(()) => withdraw(target, slot.as_ref()).await,
         // Somebody else was quicker.
-        Err(error) if error.kind() == StoreErrorKind::AlreadyExists => {
-            Ok(Initialised { repository: Repository::open(target).await?, created: false })
-        }
-        Err(error) => Err(error.into()),
+        Err(error) if error.is_already_exists() => withdraw(target, slot.as_ref()).await,
+        Err(error) => Err(error),
     }
+}
+
+/// The repository that is there.
+async fn found(target: &RepositoryTarget) -> Result<Initialised, Error> {
+    Ok(Initialised { repository: Repository::open(target).await?, created: false })
+}
+
+/// A new key in a new slot, where the repository is to be encrypted.
+///
+/// Where a store keeps no conditional writes, the slot gets a name that no other run has: of two at the same moment each
+/// would overwrite the other's, and the repository would stay with a slot that does not open it.
+fn new_key(
+    target: &RepositoryTarget,
+    repository: &RepositoryId,
+    how: ConditionalCreate,
+    now: DateTime<Utc>,
+) -> Result<(Option<KeySlot>, Option<RepositoryKey>), Error> {
+    let name = || match how {
+        ConditionalCreate::Native => first_slot(),
+        ConditionalCreate::Emulated => {
+            let name = format!("{}-{}", first_slot()?, repository);
+            name.parse().map_err(|e| What::Internal(format!("key slot name: {e}")).into())
+        }
+    };
+    let random = || RepositoryKey::random().map_err(|fault| no_randomness(&fault));
+    Ok(match &target.unlock {
+        Unlock::NotEncrypted => (None, None),
+        Unlock::Passphrase(secret) => {
+            let (key, cost) = (random()?, Argon2Cost::default());
+            (Some(KeySlot::create_passphrase(name()?, repository, &key, secret, cost, now)?), Some(key))
+        }
+        Unlock::KeyFile(secret) => {
+            let key = random()?;
+            (Some(KeySlot::create_key_file(name()?, repository, &key, secret, now)?), Some(key))
+        }
+    })
+}
+
+/// Creates an object in the way that the probe found to hold: where the store would overwrite, a look comes first. The target
+/// itself learns the way only from `holdfast.json`, which is written last.
+async fn create(target: &RepositoryTarget, how: ConditionalCreate, name: &str, body: Vec<u8>) -> Result<(), Error> {
+    let (store, name) = (&target.store, object_name(name)?);
+    if how == ConditionalCreate::Emulated {
+        match store.head(&name).await {
+            Ok(_) => {
+                let failure = Failure {
+                    store: store.describe(),
+                    name: name.to_string(),
+                    operation: Operation::Put,
+                    detail: String::new(),
+                    source: None,
+                };
+                return Err(StoreError::new(StoreErrorKind::AlreadyExists, failure).into());
+            }
+            Err(error) if error.kind() == StoreErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(store.put(&name, body.into(), PutMode::Create).await?)
+}
+
+/// Whether our record is still the one that is stored: of two writers who both saw nothing the later one stays.
+async fn is_kept(target: &RepositoryTarget, repository: RepositoryId) -> Result<bool, Error> {
+    tokio::time::sleep(SECOND_LOOK_AFTER).await;
+    Ok(read_repository_record(&target.store).await?.is_some_and(|record| record.repository_id == repository))
+}
+
+/// Opens the repository that another run made at the same moment. Our slot, under a name that is only ours, is of no use.
+async fn withdraw(target: &RepositoryTarget, slot: Option<&KeySlot>) -> Result<Initialised, Error> {
+    if let Some(slot) = slot.filter(|slot| first_slot().is_ok_and(|first| first != *slot.slot())) {
+        target.store.delete(&[object_name(&name::key_slot(slot.slot()))?]).await?;
+    }
+    found(target).await
 }
 
 /// Does in small all that a backup does, and looks what the store made of it.
@@ -109,34 +183,25 @@ pub(crate) async fn try_store(store: &dyn Store) -> Result<Found, Error> {
     probe(store, &object_name(&format!("{PROBE}{scratch}"))?).await.doing(|| "trying what the store can do".to_owned())
 }
 
-/// Writes the first key slot. One that is there already is that of a run at the same moment, whose repository is opened,
-/// or it is left over from an `init` that did not get to its end, or of a repository whose `holdfast.json` was lost: it is
-/// never overwritten.
-async fn store_slot(target: &RepositoryTarget, slot: &KeySlot) -> Result<Option<Repository>, Error> {
-    let name = object_name(&name::key_slot(slot.slot()))?;
-    let object = record::encode_plain(slot)?;
-    match target.store.put(&name, object.into(), PutMode::Create).await {
-        Ok(()) => return Ok(None),
-        Err(error) if error.kind() == StoreErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error.into()),
-    }
+/// A key slot without a record is that of a run at the same moment, whose repository is opened, or left over from an `init`
+/// that did not get to its end, or of a repository whose `holdfast.json` was lost: nothing is written beside it.
+async fn of_another_run(target: &RepositoryTarget, slot: &str) -> Result<Initialised, Error> {
     for _ in 0..OTHER_RUN_LOOKS {
         tokio::time::sleep(LOOK_AGAIN_AFTER).await;
         if read_repository_record(&target.store).await?.is_some() {
-            return Repository::open(target).await.map(Some);
+            return found(target).await;
         }
     }
-    Err(What::AlreadyInitialised {
-        store: target.store.describe(),
-        found: format!("a key slot ({name}) without holdfast.json"),
-    }
-    .into())
+    Err(already(target, format!("a key slot ({slot}) without holdfast.json")))
 }
 
-fn random_key() -> Result<RepositoryKey, Error> {
-    RepositoryKey::random().map_err(|fault| no_randomness(&fault))
+fn already(target: &RepositoryTarget, found: String) -> Error {
+    What::AlreadyInitialised { store: target.store.describe(), found }.into()
 }
 
 fn no_randomness(fault: &Fault) -> Error {
     What::Internal(format!("no random numbers: {fault}")).into()
 }
+
+#[cfg(test)]
+mod tests;

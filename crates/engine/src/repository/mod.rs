@@ -17,6 +17,7 @@ pub mod catalog;
 pub mod claim;
 pub mod init;
 pub mod listed;
+mod remains;
 mod slots;
 pub mod snapshots;
 

@@ -113,3 +113,46 @@ async fn a_store_with_conditional_writes_is_used_as_it_is() {
     assert_eq!(made.repository.record().conditional_create, Recorded::Native);
     assert!(!store.adopted().is_some());
 }
+
+/// What opens old backups is there, and `holdfast.json` is gone: the store would write over it without a word.
+#[tokio::test]
+async fn a_store_that_ignores_conditions_does_not_lose_its_key_slot() {
+    for without in [Without::Refuses, Without::Ignores] {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, _) = target(directory.path(), without).await;
+        init(&first, super::super::time::now()).await.unwrap();
+        let record = directory.path().join(REPOSITORY_OBJECT);
+        let lost = std::fs::read(&record).unwrap();
+        std::fs::remove_file(&record).unwrap();
+        let keys = || std::fs::read_dir(directory.path().join("keys")).unwrap();
+        let slots: Vec<_> = keys().map(|slot| std::fs::read(slot.unwrap().path()).unwrap()).collect();
+
+        let (again, _) = target(directory.path(), without).await;
+        let error = init(&again, super::super::time::now()).await.unwrap_err();
+        assert!(error.what.to_string().contains("without holdfast.json"), "{without:?}: {error}");
+        let left: Vec<_> = keys().map(|slot| std::fs::read(slot.unwrap().path()).unwrap()).collect();
+        assert_eq!(left, slots, "{without:?}");
+        assert!(!record.exists());
+        // Brought back, it opens with its key as before.
+        std::fs::write(&record, lost).unwrap();
+        let (opened, _) = target(directory.path(), without).await;
+        Repository::open(&opened).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn of_many_inits_at_the_same_moment_every_one_opens_the_same_repository() {
+    for without in [Without::Refuses, Without::Ignores] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut targets = Vec::new();
+        for _ in 0..4 {
+            targets.push(target(directory.path(), without).await.0);
+        }
+        let racing = targets.iter().map(|target| init(target, super::super::time::now()));
+        let made = futures::future::join_all(racing).await;
+        let ids: Vec<_> = made.into_iter().map(|made| made.unwrap().repository.id()).collect();
+        let (last, _) = target(directory.path(), without).await;
+        let stored = Repository::open(&last).await.unwrap();
+        assert!(ids.iter().all(|id| *id == stored.id()), "{without:?}: {ids:?}, stored {}", stored.id());
+    }
+}
