@@ -12,6 +12,7 @@ use super::written::{EncryptionTable, RepoTable, SseTable, WordOr};
 use crate::secret::Secret;
 use holdfast_store::{Credentials, Encryption as ServerSide, Location, S3Config, SseCustomerKey, StoreConfig};
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// A passphrase file larger than this is not a passphrase file.
@@ -86,6 +87,16 @@ impl Repository {
         self.store.part_size_bytes
     }
 
+    /// Files with a secret of this repository that every user of this machine may read.
+    pub fn secrets_open_to_all(&self) -> Vec<&Path> {
+        let key = match &self.encryption {
+            Encryption::PassphraseFile(path) | Encryption::KeyFile(path) => Some(path),
+            Encryption::None | Encryption::PassphraseVariable(_) => None,
+        };
+        let files = key.into_iter().chain(&self.sse_key_file).map(PathBuf::as_path);
+        files.filter(|path| is_open_to_all(path)).collect()
+    }
+
     /// The settings of the store; reads the SSE-C key file, if one is configured.
     pub fn store_config(&self) -> Result<StoreConfig, ConfigError> {
         let mut store = self.store.clone();
@@ -133,6 +144,15 @@ impl Repository {
             Encryption::KeyFile(path) => read_key("key file", path).map(KeySource::Key),
         }
     }
+}
+
+/// Whether others may read a file and pass the folders above it. The files of a Kubernetes volume, which lie in a folder like
+/// `..2026_11_29_10_00_00.123`, are nobody else's: a pod has no other users.
+fn is_open_to_all(path: &Path) -> bool {
+    let Ok(path) = path.canonicalize() else { return false };
+    let others_may = |path: &Path, bit: u32| std::fs::metadata(path).is_ok_and(|found| found.mode() & bit != 0);
+    let of_a_pod = path.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b".."));
+    !of_a_pod && others_may(&path, 0o004) && path.ancestors().skip(1).all(|folder| others_may(folder, 0o001))
 }
 
 fn read_secret(what: &'static str, path: &Path) -> Result<Vec<u8>, ConfigError> {
@@ -397,3 +417,6 @@ fn checked_tags(
     }
     Ok(tags)
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,5 +38,6 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
     context.print(text, || serde_json::json!({ "good": report.is_good(), "findings": report.findings }))?;
     // The table says how far it came; the error, with its hint, what to do about the step that failed.
     outcome?;
+    context.warn_of_open_secrets();
     Ok(if report.is_good() { ExitCode::Ok } else { ExitCode::ProblemsFound })
 }

@@ -58,6 +58,16 @@ impl Context {
         let _ = above_bar(present::warning(text, self.style).as_bytes());
     }
 
+    /// Says which files with secrets every user of this machine may read. No refusal, which would stop what runs unattended.
+    fn warn_of_open_secrets(&self) {
+        for path in self.config.repositories.iter().flat_map(|configured| configured.secrets_open_to_all()) {
+            let path = path.display();
+            self.warn(&format!(
+                "every user of this machine may read {path}, which opens the repository: `chmod o-rwx {path}`"
+            ));
+        }
+    }
+
     /// Prints a result: `json` is made only where it is wanted.
     fn print(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> serde_json::Value) -> Result<(), Failure> {
         match self.output {

@@ -44,6 +44,7 @@ pub(super) async fn init(context: &Context, new_claim: bool) -> Result<ExitCode,
         described["claim"] = json!(claim);
         repositories.push(described);
     }
+    context.warn_of_open_secrets();
     let archive_command = command_line::of_self(context, "wal push \"%p\"")?;
     context.print(
         || {
