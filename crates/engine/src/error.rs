@@ -44,6 +44,21 @@ pub enum What {
     /// The connection string cannot be used.
     #[error("{0}")]
     Connection(String),
+    /// The connection parameters cannot be used as they are written.
+    #[error("{0}")]
+    ConnectionParameters(String),
+    /// A session that was needed to its end is gone.
+    #[error("the session with PostgreSQL was lost: {reason}")]
+    SessionLost {
+        /// What the server said last, or how the connection failed.
+        reason: String,
+    },
+    /// `postmaster.pid` is not what a server writes.
+    #[error("{} does not begin with a process id", path.display())]
+    PostmasterPid {
+        /// The file.
+        path: PathBuf,
+    },
     /// The server cannot be backed up as it is configured.
     #[error("{0}")]
     ServerSetting(ServerSetting),
@@ -309,6 +324,14 @@ pub enum ServerSetting {
         /// The directory's identity.
         directory_identifier: pg::SystemIdentifier,
     },
+    /// The connection leads to a server of the same cluster that uses other files.
+    #[error("the connection does not lead to the server of {}: {reason}", directory.display())]
+    OtherFiles {
+        /// The directory.
+        directory: PathBuf,
+        /// What differs.
+        reason: String,
+    },
 }
 
 impl Error {
@@ -377,7 +400,7 @@ fn claimed_by(owner: Option<&String>, system_identifier: pg::SystemIdentifier) -
 }
 
 /// PostgreSQL's own message, not only "db error".
-fn postgres_text(error: &tokio_postgres::Error) -> String {
+pub(crate) fn postgres_text(error: &tokio_postgres::Error) -> String {
     use std::error::Error as _;
     if let Some(db) = error.as_db_error() {
         return format!("{}: {} (SQLSTATE {})", db.severity(), db.message(), db.code().code());

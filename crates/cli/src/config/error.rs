@@ -16,6 +16,14 @@ pub enum ConfigError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The file is not text in UTF-8.
+    #[error("not UTF-8 {origin}: the byte 0x{byte:02X}")]
+    NotUtf8 {
+        /// Where.
+        origin: Origin,
+        /// The first byte that does not belong there.
+        byte: u8,
+    },
     /// The file is not TOML.
     #[error("syntax error {origin}: {reason}")]
     Syntax {
@@ -124,6 +132,9 @@ impl Explain for ConfigError {
             Self::Unreadable { .. } => {
                 failure.hint("name another file with --config or HOLDFAST_CONFIG, or make this one readable")
             }
+            Self::NotUtf8 { .. } => failure.hint(
+                "TOML is written in UTF-8: save the file in that encoding, for one from Latin-1 with iconv -f latin1 -t utf-8",
+            ),
             Self::Syntax { .. } => {
                 failure.hint("the file is TOML: [section] lines, then key = value with texts in double quotes")
             }

@@ -47,7 +47,7 @@ fn in_plain_words(message: &str) -> String {
 }
 
 /// Line and column of a byte offset, both from 1.
-fn place(path: &Path, text: &str, offset: usize) -> Origin {
+pub(super) fn place(path: &Path, text: &str, offset: usize) -> Origin {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;

@@ -58,7 +58,8 @@ pub struct Cluster {
     pub owner: Option<String>,
     /// The data directory, absolute.
     pub pgdata: Option<PathBuf>,
-    /// How to connect to the server; without it `postmaster.pid` tells where it listens.
+    /// How to connect to the server; without it `postmaster.pid` tells where it listens. Not looked at here: a wrong one
+    /// stops the commands that connect, and no other.
     pub connection: Option<Secret>,
     /// How to connect to the primary, for backups from a standby.
     pub primary_connection: Option<Secret>,
@@ -237,18 +238,6 @@ impl Reader<'_> {
         self.parsed(key, value, absolute)
     }
 
-    fn connection(&self, key: &str, value: Option<Secret>) -> Result<Option<Secret>, ConfigError> {
-        let Some(text) = value else { return Ok(None) };
-        // Only the shape is looked at; the text may hold a password, so it is not repeated.
-        match text.expose().parse::<tokio_postgres::Config>() {
-            Ok(_) => Ok(Some(text)),
-            Err(error) => {
-                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-                Err(self.invalid(key, None, format!("{error}{cause}")))
-            }
-        }
-    }
-
     fn jobs(&self, key: &str, value: Option<u32>) -> Result<NonZeroUsize, ConfigError> {
         match value {
             None => Ok(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
@@ -300,13 +289,7 @@ impl Reader<'_> {
             text if text.chars().any(char::is_control) => Err("must be one line of plain text".to_owned()),
             text => Ok(text.to_owned()),
         })?;
-        Ok(Cluster {
-            name,
-            owner,
-            pgdata: self.path("cluster.pgdata", pgdata)?,
-            connection: self.connection("cluster.connection", connection)?,
-            primary_connection: self.connection("cluster.primary_connection", primary_connection)?,
-        })
+        Ok(Cluster { name, owner, pgdata: self.path("cluster.pgdata", pgdata)?, connection, primary_connection })
     }
 
     fn backup(&self, table: BackupTable) -> Result<Backup, ConfigError> {

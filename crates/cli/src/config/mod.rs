@@ -6,12 +6,14 @@
 //! 2. **What it means** ([`meant`]): validated types, built by taking the written ones apart completely, so that a new key
 //!    cannot be forgotten. Still no I/O: paths are absolute, but nothing was opened.
 //!
-//! A wrong configuration is refused as a whole before a command does anything. `docs/configuration.md` describes the keys,
-//! and a test holds it against the types.
+//! A wrong configuration is refused as a whole before a command does anything. Only connection strings are understood where
+//! they are used ([`libpq`]): what is wrong with one must not stop the archiver, which does not connect.
+//! `docs/configuration.md` describes the keys, and a test holds it against the types.
 
 pub mod environment;
 mod error;
 pub mod file;
+pub mod libpq;
 pub mod meant;
 pub mod origin;
 pub mod repository;
@@ -77,7 +79,12 @@ pub fn load(
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
+    let bytes = std::fs::read(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let (valid, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
+        let origin = file::place(path, &String::from_utf8_lossy(bytes.get(..valid).unwrap_or_default()), valid);
+        ConfigError::NotUtf8 { origin, byte: bytes.get(valid).copied().unwrap_or_default() }
+    })
 }
 
 /// [`load`] with the file's text in hand.

@@ -48,6 +48,16 @@ fn of_what(what: &What) -> Failure {
         What::Postgres(error) => of_postgres(what, error),
         What::Connection(_) => new(ExitCode::PostgresConnection)
             .hint("start the server; `cluster.connection` may look like \"host=/var/run/postgresql user=postgres dbname=postgres\", and left out it is found by the data directory"),
+        What::ConnectionParameters(_) => new(ExitCode::Configuration)
+            .hint("docs/configuration.md says which of libpq's parameters there are; cluster.connection may look like \"host=/var/run/postgresql user=postgres dbname=postgres\""),
+        What::SessionLost { .. } => new(ExitCode::PostgresConnection).hint(
+            "the backup ended with its session, and nothing of it is left: if the server was restarted or the session ended by \
+             hand, run this again; otherwise the server's log says why it ended",
+        ),
+        What::PostmasterPid { .. } => new(ExitCode::UnreadableFile).hint(
+            "PostgreSQL writes this file when it starts, and does not start with one like this: if no server runs there, \
+             remove the file; if one runs, it will notice and stop, so restart it",
+        ),
         What::ServerSetting(setting) => of_setting(what, setting),
         What::File { operation, path, source } => of_file(what, operation, path, source),
         What::ControlFile { path, source } => match source {
@@ -180,8 +190,19 @@ fn of_file(what: &What, operation: &str, path: &Path, source: &std::io::Error) -
 
 fn of_postgres(what: &What, error: &tokio_postgres::Error) -> Failure {
     let Some(answer) = error.as_db_error() else {
-        return Failure::new(ExitCode::PostgresConnection, what.to_string())
-            .hint("check that the server runs and that `cluster.connection` leads to it");
+        let failure = Failure::new(ExitCode::PostgresConnection, what.to_string());
+        // The client library tells these apart by their text only.
+        return match what.to_string() {
+            text if text.starts_with("error performing TLS handshake") => failure.hint(
+                "check sslmode, sslrootcert and the host's name in `cluster.connection` against the server's certificate \
+                 (ssl_cert_file), which must be X.509 version 3; sslmode=require without sslrootcert encrypts without verifying",
+            ),
+            text if text.contains("password missing") => failure.hint(
+                "give the password as password= in `cluster.connection`, PGPASSWORD, or in a line of ~/.pgpass that fits \
+                 (mode 0600)",
+            ),
+            _ => failure.hint("check that the server runs and that `cluster.connection` leads to it"),
+        };
     };
     let state = answer.code().code();
     Failure::new(ExitCode::PostgresRefused, what.to_string()).hint(match state {
@@ -205,8 +226,10 @@ fn of_setting(what: &What, setting: &ServerSetting) -> Failure {
         ServerSetting::Version(_) => {
             Failure::new(ExitCode::WrongVersion, what.to_string()).hint("this release supports PostgreSQL 13 to 18")
         }
-        ServerSetting::OtherServer { .. } => Failure::new(ExitCode::WrongCluster, what.to_string())
-            .hint("let `cluster.connection` and `cluster.pgdata` name the same server"),
+        ServerSetting::OtherServer { .. } | ServerSetting::OtherFiles { .. } => {
+            Failure::new(ExitCode::WrongCluster, what.to_string())
+                .hint("let `cluster.connection` and `cluster.pgdata` name the same server")
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::{Context, targets, time};
 use crate::args::BackupArgs;
+use crate::config::libpq;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::output::progress::Progress;
@@ -24,6 +25,7 @@ pub(super) async fn run(context: &Context, _args: &BackupArgs) -> Result<ExitCod
         owner: config.cluster.owner.clone(),
         pgdata: config.cluster.require_pgdata()?.to_owned(),
         connection: config.cluster.connection.as_ref().map(|text| text.expose().to_owned()),
+        environment: libpq::environment(),
         primary_connection: config.cluster.primary_connection.as_ref().map(|text| text.expose().to_owned()),
         label: config.backup.label.clone().unwrap_or_else(|| "holdfast".to_owned()),
         start_fast: config.backup.start_fast,

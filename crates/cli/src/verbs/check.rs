@@ -1,6 +1,7 @@
 //! `check`: the engine's findings as a table.
 
 use super::{Context, targets, time};
+use crate::config::libpq;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::output::progress::Progress;
@@ -14,6 +15,7 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
         owner: config.cluster.owner.clone(),
         pgdata: config.cluster.require_pgdata()?.to_owned(),
         connection: config.cluster.connection.as_ref().map(|text| text.expose().to_owned()),
+        environment: libpq::environment(),
         wal_compression: config.wal.compression,
         archive_timeout: config.backup.archive_timeout,
         host: time::host(),

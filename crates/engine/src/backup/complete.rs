@@ -140,7 +140,12 @@ impl Run<'_> {
         if !self.facts.in_recovery {
             return;
         }
-        let settings = ConnectionSettings { connection: Some(connection.clone()), pgdata: self.options.pgdata.clone() };
+        let settings = ConnectionSettings {
+            connection: Some(connection),
+            subject: "cluster.primary_connection",
+            environment: &self.options.environment,
+            pgdata: None,
+        };
         let switched = async {
             let primary = Connection::open(&settings).await?;
             let row = primary.client().execute("SELECT pg_switch_wal()", &[]).await;

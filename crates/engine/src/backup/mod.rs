@@ -46,7 +46,7 @@ use self::run::Run;
 use crate::error::{Error, What};
 use crate::progress::Progress;
 use crate::repository::{Repository, RepositoryTarget};
-use crate::server::{Connection, ConnectionSettings, ServerFacts};
+use crate::server::{Connection, ConnectionSettings, Environment, ServerFacts};
 
 pub use self::control::read_control_file;
 
@@ -70,6 +70,8 @@ pub struct BackupOptions {
     pub connection: Option<String>,
     /// For a backup from a standby: how to reach the primary, so that it can finish its WAL segment.
     pub primary_connection: Option<String>,
+    /// What libpq would find in the environment.
+    pub environment: Environment,
     /// Written into `backup_label`.
     pub label: String,
     /// Ask for an immediate checkpoint.
@@ -129,7 +131,12 @@ pub async fn backup(
     }
     let claims = begin::claim_archives(&repositories, options, &control).await?;
     let _lock = lock::BackupLock::take(&options.pgdata)?;
-    let settings = ConnectionSettings { connection: options.connection.clone(), pgdata: options.pgdata.clone() };
+    let settings = ConnectionSettings {
+        connection: options.connection.as_deref(),
+        subject: "cluster.connection",
+        environment: &options.environment,
+        pgdata: Some(options.pgdata.clone()),
+    };
     let connection = Connection::open(&settings).await?;
     let facts = ServerFacts::ask(&connection).await?;
     begin::check_server(&facts, options, &control, &mut warnings)?;
@@ -144,8 +151,19 @@ pub async fn backup(
     let backup = begin::reserve(&repositories, &claims, options, &control, dead).await?;
     progress.backup(&backup.to_string());
     let publishing = AtomicBool::new(false);
-    let run =
-        Run { options, control, facts, connection, repositories, claims, backup, progress, cancel, began, publishing };
+    let run = Run {
+        options,
+        control,
+        facts,
+        connection,
+        repositories,
+        claims,
+        backup,
+        progress,
+        cancel,
+        began,
+        publishing,
+    };
     let outcome = {
         let mut execute = std::pin::pin!(run.execute(&mut warnings));
         tokio::select! {

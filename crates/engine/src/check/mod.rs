@@ -24,7 +24,7 @@ use crate::error::{Doing, Error, What};
 use crate::progress::Progress;
 use crate::repository::claim::{Claimant, Identity};
 use crate::repository::{Repository, RepositoryTarget, capabilities, init};
-use crate::server::{Connection, ConnectionSettings, ServerFacts};
+use crate::server::{Connection, ConnectionSettings, Environment, ServerFacts};
 
 /// The name of the restore point that a check writes.
 pub const RESTORE_POINT: &str = "holdfast check";
@@ -43,6 +43,8 @@ pub struct CheckOptions {
     pub pgdata: PathBuf,
     /// How to reach the server; found through `postmaster.pid` without it.
     pub connection: Option<String>,
+    /// What libpq would find in the environment.
+    pub environment: Environment,
     /// The codec counts when this check is the first to claim the archive.
     pub wal_compression: Compression,
     /// How long to wait for the segment.
@@ -157,7 +159,12 @@ async fn run_steps(
     for (target, repository) in targets.iter().zip(&repositories) {
         try_store(target, repository, report).await?;
     }
-    let settings = ConnectionSettings { connection: options.connection.clone(), pgdata: options.pgdata.clone() };
+    let settings = ConnectionSettings {
+        connection: options.connection.as_deref(),
+        subject: "cluster.connection",
+        environment: &options.environment,
+        pgdata: Some(options.pgdata.clone()),
+    };
     let connection = Connection::open(&settings).await?;
     let facts = ServerFacts::ask(&connection).await?;
     check_server(&facts, options, report)?;

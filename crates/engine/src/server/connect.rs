@@ -1,102 +1,167 @@
-//! Opening a connection: by the configured string, or found through `postmaster.pid`.
+//! Opening a connection: by the configured parameters, or found through `postmaster.pid`; and noticing its end.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, NoTls, Socket};
+use tokio_util::sync::CancellationToken;
 
-use crate::error::{Doing, Error, What};
+use super::PostmasterPid;
+use super::libpq::{Attempt, Environment, Found, SessionAttributes, TlsMode, Wanted};
+use super::tls::{Encrypted, Tls};
+use crate::error::{Doing, Error, What, postgres_text};
+
+/// How often a silent session says something: a proxy between us and the server (HAProxy, a cloud's load balancer) ends
+/// connections over which nothing goes, whatever the server's own limits are.
+const SPEAK_EVERY: Duration = Duration::from_secs(30);
 
 /// How to reach the server.
 #[derive(Debug, Clone)]
-pub struct ConnectionSettings {
-    /// A connection string as libpq takes it; without one the server's `postmaster.pid` tells port
-    /// and socket directory, and the user is `postgres`.
-    pub connection: Option<String>,
-    /// The data directory.
-    pub pgdata: PathBuf,
+pub struct ConnectionSettings<'a> {
+    /// A connection string as libpq takes it; without a host in it the server's `postmaster.pid` tells port and socket
+    /// directory, and without a string the user is `postgres`.
+    pub connection: Option<&'a str>,
+    /// Which key of the configuration the string is.
+    pub subject: &'static str,
+    /// What libpq would find in the environment.
+    pub environment: &'a Environment,
+    /// The data directory; none where the server is another one's.
+    pub pgdata: Option<PathBuf>,
 }
 
 /// An open connection; the server ends a running backup by itself when it closes.
-#[derive(Debug)]
 pub struct Connection {
     client: Client,
     driver: JoinHandle<()>,
+    /// Cancelled when the connection has ended, for whatever reason.
+    ended: CancellationToken,
+    /// Why it has, where it was not closed from here.
+    reason: Arc<OnceLock<String>>,
+    tls: Option<Tls>,
 }
 
-/// What a running server writes to `postmaster.pid` (`src/include/utils/pidfile.h`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PostmasterPid {
-    /// The postmaster's process.
-    pub pid: i32,
-    /// TCP port, which also names the socket.
-    pub port: Option<u16>,
-    /// Directory of the Unix socket, where there is one.
-    pub socket_directory: Option<String>,
-}
-
-impl PostmasterPid {
-    /// Reads `postmaster.pid` of a data directory; `None` when there is none.
-    pub fn read(pgdata: &Path) -> Result<Option<Self>, Error> {
-        let path = pgdata.join("postmaster.pid");
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Self::parse(&text)),
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
-            Err(e) => Err(Error::file("read", &path, e)),
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let mut lines = text.lines();
-        // The pid of a standalone backend is negative.
-        let pid = lines.next()?.trim().parse::<i32>().ok()?.checked_abs()?;
-        let mut rest = lines.skip(2);
-        let port = rest.next().and_then(|line| line.trim().parse().ok());
-        let socket_directory = rest.next().map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned);
-        Some(Self { pid, port, socket_directory })
-    }
-
-    /// Whether that process is alive. A process of another user counts as alive.
-    pub fn is_alive(&self) -> bool {
-        rustix::process::Pid::from_raw(self.pid)
-            .is_some_and(|pid| !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
-    }
-}
+type Driver = tokio_postgres::Connection<Socket, Encrypted>;
 
 impl Connection {
     /// Connects and prepares the session for hours of silence.
-    pub async fn open(settings: &ConnectionSettings) -> Result<Self, Error> {
-        let (mut config, described) = settings.resolve()?;
-        if matches!(config.get_ssl_mode(), SslMode::Require) {
-            return Err(What::Connection(
-                "cluster.connection asks for TLS, which is not supported: use the Unix socket".to_owned(),
-            )
-            .into());
-        }
-        config.ssl_mode(SslMode::Disable);
-        if config.get_application_name().is_none() {
-            config.application_name("holdfast");
-        }
-        let (client, connection) =
-            config.connect(NoTls).await.doing(|| format!("connecting to PostgreSQL ({described})"))?;
-        let driver = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                // The statement that needed the connection reports it; this is for the log.
-                tracing::debug!(%error, "the connection to PostgreSQL ended");
+    pub async fn open(settings: &ConnectionSettings<'_>) -> Result<Self, Error> {
+        let mut described = settings.subject.to_owned();
+        let wanted = Wanted::new(settings.connection, settings.subject, settings.environment, || {
+            let found = settings.found()?;
+            if settings.connection.is_none() {
+                described = format!("{}, port {}, found in postmaster.pid", found.host, found.port);
             }
-        });
-        let open = Self { client, driver };
-        // A backup's session is idle while files are copied; no time limit may end it meanwhile.
-        open.client
+            Ok(found)
+        })?;
+        let connecting = || format!("connecting to PostgreSQL ({described})");
+        let needs_tls = wanted.attempts.iter().any(|attempt| attempt.tls != TlsMode::Disable);
+        let tls = if needs_tls { Some(Tls::new(&wanted.tls).doing(connecting)?) } else { None };
+        let passes: &[SessionAttributes] = match wanted.attributes {
+            SessionAttributes::PreferStandby => &[SessionAttributes::Standby, SessionAttributes::Any],
+            ref one => std::slice::from_ref(one),
+        };
+        let mut last = None;
+        for attributes in passes {
+            for attempt in &wanted.attempts {
+                match Self::attempt(attempt, tls.as_ref()).await {
+                    Ok(open) if open.is(*attributes).await.doing(connecting)? => {
+                        open.prepare().await.doing(|| "preparing the session".to_owned())?;
+                        return Ok(open);
+                    }
+                    Ok(open) => {
+                        open.close().await;
+                        last.get_or_insert_with(|| {
+                            let word = attributes.word();
+                            What::Connection(format!(
+                                "no server of {} is {word}, as target_session_attrs asks",
+                                settings.subject
+                            ))
+                            .into()
+                        });
+                    }
+                    Err(error) => last = Some(Error::from(error)),
+                }
+            }
+        }
+        let none = || What::Connection(format!("{} names no server", settings.subject)).into();
+        Err(last.unwrap_or_else(none)).doing(connecting)
+    }
+
+    /// One server, encrypted or not as `sslmode` allows.
+    async fn attempt(attempt: &Attempt, tls: Option<&Tls>) -> Result<Self, tokio_postgres::Error> {
+        let Some(tls) = tls.filter(|_| attempt.tls != TlsMode::Disable) else {
+            return Self::over(&attempt.config, SslMode::Disable, None).await;
+        };
+        let (first, second) = match attempt.tls {
+            TlsMode::Disable | TlsMode::Require => (SslMode::Require, None),
+            TlsMode::Prefer => (SslMode::Prefer, Some(SslMode::Disable)),
+            TlsMode::Allow => (SslMode::Disable, Some(SslMode::Require)),
+        };
+        let error = match Self::over(&attempt.config, first, Some(tls)).await {
+            Ok(open) => return Ok(open),
+            Err(error) => error,
+        };
+        // pg_hba.conf refuses this way to connect, or the handshake fails: the other way may do.
+        let other_way = error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION) || is_handshake(&error);
+        match second.filter(|_| other_way) {
+            Some(second) => Self::over(&attempt.config, second, Some(tls)).await.map_err(|_| error),
+            None => Err(error),
+        }
+    }
+
+    async fn over(
+        config: &tokio_postgres::Config,
+        mode: SslMode,
+        tls: Option<&Tls>,
+    ) -> Result<Self, tokio_postgres::Error> {
+        let mut config = config.clone();
+        config.ssl_mode(mode);
+        let used = tls.filter(|_| mode != SslMode::Disable);
+        let (ended, reason) = (CancellationToken::new(), Arc::new(OnceLock::new()));
+        let (client, driver) = if let Some(tls) = used {
+            let (client, connection) = config.connect(tls.clone()).await?;
+            (client, tokio::spawn(Box::pin(drive(Encryptable::Tls(connection), ended.clone(), reason.clone()))))
+        } else {
+            let (client, connection) = config.connect(NoTls).await?;
+            (client, tokio::spawn(Box::pin(drive(Encryptable::Plain(connection), ended.clone(), reason.clone()))))
+        };
+        Ok(Self { client, driver, ended, reason, tls: used.cloned() })
+    }
+
+    /// Whether the server is one that `target_session_attrs` wants.
+    async fn is(&self, attributes: SessionAttributes) -> Result<bool, Error> {
+        let query = match attributes {
+            SessionAttributes::Any | SessionAttributes::PreferStandby => return Ok(true),
+            SessionAttributes::ReadWrite => "SELECT current_setting('transaction_read_only') = 'off'",
+            SessionAttributes::ReadOnly => "SELECT current_setting('transaction_read_only') = 'on'",
+            SessionAttributes::Primary => "SELECT NOT pg_catalog.pg_is_in_recovery()",
+            SessionAttributes::Standby => "SELECT pg_catalog.pg_is_in_recovery()",
+        };
+        Ok(self.client.query_one(query, &[]).await?.get(0))
+    }
+
+    /// Undoes what `ALTER ROLE`, `ALTER DATABASE` or the configuration may have set for ordinary sessions.
+    async fn prepare(&self) -> Result<(), Error> {
+        // First what would stop the statements behind it. A standby answers nothing at all under "serializable".
+        self.client
             .batch_execute(
-                "SET statement_timeout = 0; SET lock_timeout = 0; \
+                "SET default_transaction_isolation = 'read committed'; SET statement_timeout = 0; SET lock_timeout = 0; \
                  SET idle_in_transaction_session_timeout = 0; SET search_path = pg_catalog; \
-                 SET client_encoding = 'UTF8'; SET datestyle = 'ISO, MDY'",
+                 SET client_encoding = 'UTF8'; SET datestyle = 'ISO, MDY'; SET timezone = 'UTC'",
             )
-            .await
-            .doing(|| "preparing the session".to_owned())?;
-        Ok(open)
+            .await?;
+        // A backup's session is idle while files are copied; no time limit of any version may end it meanwhile.
+        self.client
+            .batch_execute(
+                "SELECT set_config(name, '0', false) FROM pg_settings \
+                 WHERE name IN ('idle_session_timeout', 'transaction_timeout')",
+            )
+            .await?;
+        Ok(())
     }
 
     /// The client, for statements.
@@ -104,67 +169,106 @@ impl Connection {
         &self.client
     }
 
+    /// Comes back when the session is lost, with the reason; and keeps it from looking unused until then.
+    pub async fn lost(&self) -> Error {
+        loop {
+            tokio::select! {
+                () = self.ended.cancelled() => break,
+                () = tokio::time::sleep(SPEAK_EVERY) => {}
+            }
+            tokio::select! {
+                () = self.ended.cancelled() => break,
+                spoken = self.client.batch_execute("") => if let Err(error) = spoken {
+                    tracing::debug!(%error, "the session of the backup does not answer");
+                    // The driver knows the reason.
+                    self.ended.cancelled().await;
+                    break;
+                },
+            }
+        }
+        self.loss()
+    }
+
+    /// The error of a statement, or the reason why the session had ended before.
+    pub fn statement_error(&self, error: tokio_postgres::Error) -> Error {
+        if error.is_closed() && self.reason.get().is_some() { self.loss() } else { error.into() }
+    }
+
+    fn loss(&self) -> Error {
+        let reason = self.reason.get().cloned().unwrap_or_else(|| "the connection was closed".to_owned());
+        What::SessionLost { reason }.into()
+    }
+
     /// Asks the server to end the running statement, such as a `pg_backup_start` that waits for a
     /// checkpoint.
     pub async fn cancel_statement(&self) {
-        if let Err(error) = self.client.cancel_token().cancel_query(NoTls).await {
+        let token = self.client.cancel_token();
+        let cancelled = match &self.tls {
+            Some(tls) => token.cancel_query(tls.clone()).await,
+            None => token.cancel_query(NoTls).await,
+        };
+        if let Err(error) = cancelled {
             tracing::debug!(%error, "the running statement could not be cancelled");
         }
     }
 
     /// Closes the connection and waits until it is gone.
     pub async fn close(self) {
-        let Self { client, driver } = self;
+        let Self { client, driver, .. } = self;
         drop(client);
         // The driver ends by itself once the client is gone; its outcome was logged there.
         drop(driver.await);
     }
 }
 
-impl ConnectionSettings {
-    fn resolve(&self) -> Result<(tokio_postgres::Config, String), Error> {
-        if let Some(text) = &self.connection {
-            let config: tokio_postgres::Config = text
-                .parse()
-                .map_err(|e: tokio_postgres::Error| What::Connection(format!("cannot use cluster.connection: {e}")))?;
-            return Ok((config, "cluster.connection".to_owned()));
-        }
-        let Some(postmaster) = PostmasterPid::read(&self.pgdata)? else {
-            return Err(What::Connection(format!(
-                "no server runs in {}: there is no postmaster.pid",
-                self.pgdata.display()
-            ))
-            .into());
-        };
-        let host = postmaster.socket_directory.unwrap_or_else(|| "127.0.0.1".to_owned());
-        let mut config = tokio_postgres::Config::new();
-        if host.starts_with('/') {
-            config.host_path(&host);
-        } else {
-            config.host(&host);
-        }
-        let port = postmaster.port.unwrap_or(5432);
-        config.port(port).user("postgres").dbname("postgres");
-        Ok((config, format!("{host}, port {port}, found in postmaster.pid")))
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("ended", &self.ended.is_cancelled()).finish_non_exhaustive()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+enum Encryptable {
+    Plain(tokio_postgres::Connection<Socket, tokio_postgres::tls::NoTlsStream>),
+    Tls(Driver),
+}
 
-    #[test]
-    fn postmaster_pid_gives_port_and_socket() {
-        let text = "4711\n/srv/pg\n1795000000\n5433\n/run/postgresql\nlocalhost\n  123 456\nready   \n";
-        assert_eq!(
-            PostmasterPid::parse(text),
-            Some(PostmasterPid { pid: 4711, port: Some(5433), socket_directory: Some("/run/postgresql".to_owned()) })
-        );
+/// Moves the bytes until the connection ends.
+async fn drive(connection: Encryptable, ended: CancellationToken, reason: Arc<OnceLock<String>>) {
+    // Also when this task is dropped or fails.
+    let ended = ended.drop_guard();
+    let outcome = match connection {
+        Encryptable::Plain(connection) => connection.await,
+        Encryptable::Tls(connection) => connection.await,
+    };
+    if let Err(error) = outcome {
+        // The statement that needed the connection reports it, or who watches it; this is for the log.
+        tracing::debug!(%error, "the connection to PostgreSQL ended");
+        drop(reason.set(postgres_text(&error)));
     }
+    drop(ended);
+}
 
-    #[test]
-    fn an_early_postmaster_pid_has_the_process_only() {
-        assert_eq!(PostmasterPid::parse("12\n"), Some(PostmasterPid { pid: 12, port: None, socket_directory: None }));
-        assert_eq!(PostmasterPid::parse(""), None);
+/// Whether TLS could not be begun; the client library says so in its text only.
+fn is_handshake(error: &tokio_postgres::Error) -> bool {
+    error.to_string().starts_with("error performing TLS handshake")
+}
+
+impl ConnectionSettings<'_> {
+    /// Where the server of the data directory listens.
+    fn found(&self) -> Result<Found, Error> {
+        let Some(pgdata) = &self.pgdata else {
+            return Err(What::ConnectionParameters(format!("{} names no host", self.subject)).into());
+        };
+        let Some(postmaster) = PostmasterPid::read(pgdata)? else {
+            return Err(What::Connection(format!(
+                "no server runs in {}: there is no postmaster.pid",
+                pgdata.display()
+            ))
+            .into());
+        };
+        Ok(Found {
+            host: postmaster.socket_directory.unwrap_or_else(|| "127.0.0.1".to_owned()),
+            port: postmaster.port.unwrap_or(5432),
+        })
     }
 }

@@ -1,11 +1,18 @@
-//! The PostgreSQL server beside its data directory: the one connection a backup keeps open, and the
-//! facts read over it.
+//! The PostgreSQL server beside its data directory: the one connection a backup keeps open, the facts read over it, and
+//! the proof that it is this data directory's server.
 //!
-//! The connection is made without TLS: it goes over the Unix socket of the same host, or over a
-//! network that the user trusts; a connection string that insists on TLS is refused by name.
+//! - [`connect`]: opens the connection and prepares its session; [`libpq`] says what the connection parameters are, as
+//!   libpq would read them, and [`tls`] encrypts.
+//! - [`postmaster`]: what a running server writes into its data directory.
+//! - [`facts`]: what a backup must know.
 
 mod connect;
 mod facts;
+mod libpq;
+mod postmaster;
+mod tls;
 
-pub use connect::{Connection, ConnectionSettings, PostmasterPid};
+pub use connect::{Connection, ConnectionSettings};
 pub use facts::{Database, ServerFacts};
+pub use libpq::Environment;
+pub use postmaster::PostmasterPid;

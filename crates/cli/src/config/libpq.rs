@@ -1,0 +1,39 @@
+//! What libpq would find in this process: variables, home directory, user.
+//!
+//! Read where a command connects, and nowhere else: what stands there does not concern `wal push` or `list`.
+
+use holdfast_engine::server::Environment;
+use std::path::PathBuf;
+
+/// Collects it.
+pub fn environment() -> Environment {
+    let text = |value: std::ffi::OsString| value.into_string().ok();
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((text(name).filter(|name| name.starts_with("PG"))?, text(value)?)))
+        .collect();
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    Environment { variables, home, user: user_of(&passwd, rustix::process::geteuid().as_raw()) }
+}
+
+/// The name of a user, where the file has it.
+fn user_of(passwd: &str, id: u32) -> Option<String> {
+    let id = id.to_string();
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == id).then(|| name.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_their_number() {
+        let passwd = "root:x:0:0::/root:/bin/sh\npostgres:x:26:26::/var/lib/pgsql:/bin/sh\n";
+        assert_eq!(user_of(passwd, 26).as_deref(), Some("postgres"));
+        assert_eq!(user_of(passwd, 2), None);
+    }
+}

@@ -1,0 +1,214 @@
+//! Connection parameters as libpq has them: the string of the configuration, over it nothing, under it the service file,
+//! then the environment, then the defaults (manual chapter "libpq", sections "Connection Strings", "Parameter Key Words",
+//! "Environment Variables", "The Password File", "The Connection Service File").
+//!
+//! Nothing that was written is ever repeated in a message: it may be a piece of a password.
+//!
+//! Two defaults are not libpq's: without a host the server's own `postmaster.pid` says where it listens, and with that the
+//! user is `postgres`; and a connection that nobody answers is given up after a minute.
+
+mod conninfo;
+mod passfile;
+mod service;
+mod wanted;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, What};
+
+pub(super) use wanted::{Attempt, Found, SessionAttributes, TlsMode, Wanted};
+
+/// What the caller's process has for libpq: nothing in the engine reads its environment by itself.
+#[derive(Clone, Default)]
+pub struct Environment {
+    /// Variables that begin with `PG`.
+    pub variables: BTreeMap<String, String>,
+    /// The home directory, for `~/.pgpass` and the like.
+    pub home: Option<PathBuf>,
+    /// The name of the user who runs this.
+    pub user: Option<String>,
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values may be passwords.
+        f.debug_struct("Environment").field("variables", &self.variables.keys()).finish_non_exhaustive()
+    }
+}
+
+impl Environment {
+    fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// A file below the home directory.
+    fn at_home(&self, name: &str) -> Option<PathBuf> {
+        self.home.as_ref().map(|home| home.join(name))
+    }
+}
+
+/// Parameters by their key words.
+pub(super) type Parameters = BTreeMap<&'static str, String>;
+
+/// How a key word is treated.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Support {
+    /// As libpq does.
+    Full,
+    /// Taken without effect: it changes nothing that is done here.
+    Ignored,
+    /// Refused: to leave it out would be less than what was asked for.
+    Refused,
+}
+
+/// Every key word of libpq 18, its variable, and what becomes of it.
+const KEY_WORDS: [(&str, &str, Support); 47] = [
+    ("application_name", "PGAPPNAME", Support::Full),
+    ("channel_binding", "PGCHANNELBINDING", Support::Full),
+    ("client_encoding", "", Support::Ignored),
+    ("connect_timeout", "PGCONNECT_TIMEOUT", Support::Full),
+    ("dbname", "PGDATABASE", Support::Full),
+    ("fallback_application_name", "", Support::Ignored),
+    ("gssdelegation", "PGGSSDELEGATION", Support::Ignored),
+    ("gssencmode", "PGGSSENCMODE", Support::Full),
+    ("gsslib", "PGGSSLIB", Support::Ignored),
+    ("host", "PGHOST", Support::Full),
+    ("hostaddr", "PGHOSTADDR", Support::Full),
+    ("keepalives", "", Support::Full),
+    ("keepalives_count", "", Support::Full),
+    ("keepalives_idle", "", Support::Full),
+    ("keepalives_interval", "", Support::Full),
+    ("krbsrvname", "PGKRBSRVNAME", Support::Ignored),
+    ("load_balance_hosts", "PGLOADBALANCEHOSTS", Support::Ignored),
+    ("max_protocol_version", "PGMAXPROTOCOLVERSION", Support::Ignored),
+    ("min_protocol_version", "PGMINPROTOCOLVERSION", Support::Refused),
+    ("oauth_client_id", "", Support::Refused),
+    ("oauth_client_secret", "", Support::Refused),
+    ("oauth_issuer", "", Support::Refused),
+    ("oauth_scope", "", Support::Refused),
+    ("options", "PGOPTIONS", Support::Full),
+    ("passfile", "PGPASSFILE", Support::Full),
+    ("password", "PGPASSWORD", Support::Full),
+    ("port", "PGPORT", Support::Full),
+    ("replication", "", Support::Refused),
+    ("require_auth", "PGREQUIREAUTH", Support::Refused),
+    ("requirepeer", "PGREQUIREPEER", Support::Refused),
+    ("service", "PGSERVICE", Support::Full),
+    ("servicefile", "PGSERVICEFILE", Support::Full),
+    ("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", Support::Full),
+    ("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", Support::Full),
+    ("sslcert", "PGSSLCERT", Support::Full),
+    ("sslcertmode", "PGSSLCERTMODE", Support::Full),
+    ("sslcompression", "PGSSLCOMPRESSION", Support::Ignored),
+    ("sslcrl", "PGSSLCRL", Support::Refused),
+    ("sslcrldir", "PGSSLCRLDIR", Support::Refused),
+    ("sslkey", "PGSSLKEY", Support::Full),
+    ("sslmode", "PGSSLMODE", Support::Full),
+    ("sslnegotiation", "PGSSLNEGOTIATION", Support::Full),
+    ("sslpassword", "", Support::Refused),
+    ("sslrootcert", "PGSSLROOTCERT", Support::Full),
+    ("sslsni", "PGSSLSNI", Support::Full),
+    ("target_session_attrs", "PGTARGETSESSIONATTRS", Support::Full),
+    ("user", "PGUSER", Support::Full),
+];
+
+fn key_word(name: &str) -> Option<&'static str> {
+    KEY_WORDS.iter().map(|(word, _, _)| *word).find(|word| *word == name)
+}
+
+pub(super) fn refused(subject: &str, reason: impl fmt::Display) -> Error {
+    What::ConnectionParameters(format!("cannot use {subject}: {reason}")).into()
+}
+
+/// Puts string, service file and environment together. `subject` is the key of the configuration.
+pub(super) fn gather(text: Option<&str>, subject: &str, environment: &Environment) -> Result<Parameters, Error> {
+    let mut gathered = match text {
+        Some(text) => conninfo::parse(text).map_err(|reason| refused(subject, reason))?,
+        None => Parameters::new(),
+    };
+    for word in ["service", "servicefile"] {
+        if let Some((_, variable, _)) = KEY_WORDS.iter().find(|(known, _, _)| *known == word)
+            && let Some(value) = environment.variable(variable)
+        {
+            gathered.entry(word).or_insert_with(|| value.to_owned());
+        }
+    }
+    if let Some(service) = gathered.get("service").filter(|service| !service.is_empty()).cloned() {
+        let file = gathered.get("servicefile").map(PathBuf::from);
+        for (word, value) in service::read(&service, file.as_deref(), environment)? {
+            gathered.entry(word).or_insert(value);
+        }
+    }
+    for (word, variable, _) in KEY_WORDS {
+        if let Some(value) = environment.variable(variable) {
+            gathered.entry(word).or_insert_with(|| value.to_owned());
+        }
+    }
+    // An empty value is the default.
+    gathered.retain(|_, value| !value.is_empty());
+    for (word, _, support) in KEY_WORDS {
+        let harmless = matches!(
+            (word, gathered.get(word).map(String::as_str)),
+            ("replication", Some("false" | "off" | "no" | "0"))
+        );
+        if support == Support::Refused && gathered.contains_key(word) && !harmless {
+            return Err(refused(subject, format!("the parameter {word} of libpq is not supported")));
+        }
+    }
+    Ok(gathered)
+}
+
+/// A path as it was written, which must not depend on the directory of whoever calls.
+fn absolute<'p>(word: &str, path: &'p str, subject: &str) -> Result<&'p Path, Error> {
+    let path = Path::new(path);
+    if path.is_absolute() { Ok(path) } else { Err(refused(subject, format!("{word} must be an absolute path"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        Environment {
+            variables: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            home: None,
+            user: Some("me".to_owned()),
+        }
+    }
+
+    #[test]
+    fn the_string_counts_before_the_service_and_that_before_the_environment() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "# ours\n[other]\nhost=no\n\n[main]\nhost=service\nuser=service\nport=1\n")
+            .unwrap();
+        let path = file.path().display().to_string();
+        let environment = environment(&[
+            ("PGSERVICEFILE", &path),
+            ("PGSERVICE", "main"),
+            ("PGUSER", "variable"),
+            ("PGDATABASE", "variable"),
+            ("PGPORT", "2"),
+        ]);
+        let gathered = gather(Some("host=written"), "cluster.connection", &environment).unwrap();
+        let found = |word: &str| gathered.get(word).map(String::as_str);
+        assert_eq!(
+            [found("host"), found("user"), found("port"), found("dbname")],
+            [Some("written"), Some("service"), Some("1"), Some("variable")]
+        );
+        let refused = gather(Some("service=nothing"), "cluster.connection", &environment).unwrap_err().to_string();
+        assert!(refused.contains("there is no [nothing] in"), "{refused}");
+    }
+
+    #[test]
+    fn what_would_be_less_than_asked_for_is_refused() {
+        let refused = gather(Some("host=db requirepeer=postgres"), "cluster.connection", &environment(&[]));
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "cannot use cluster.connection: the parameter requirepeer of libpq is not supported"
+        );
+    }
+}

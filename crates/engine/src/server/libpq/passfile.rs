@@ -1,0 +1,113 @@
+//! The password file (`passwordFromFile` of `fe-connect.c`).
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+/// Whom a password is for.
+pub(super) struct For<'a> {
+    /// The host as it was written; a Unix socket's folder stands for itself.
+    pub host: &'a str,
+    pub port: u16,
+    pub dbname: &'a str,
+    pub user: &'a str,
+}
+
+/// The password of the first line that fits. A file that others may read is not used, as libpq does not use it either: the
+/// warning says so, and the server says that it wants a password.
+pub(super) fn find(path: &Path, wanted: &For<'_>) -> Option<String> {
+    let metadata = fs::metadata(path).ok()?;
+    if !metadata.is_file() {
+        tracing::warn!("the password file {} is not a plain file, so it is not used", path.display());
+        return None;
+    }
+    if metadata.mode() & 0o077 != 0 {
+        tracing::warn!(
+            "the password file {} can be read by others, so it is not used: chmod 0600 makes it theirs no longer",
+            path.display()
+        );
+        return None;
+    }
+    match fs::read_to_string(path) {
+        Ok(text) => text.lines().find_map(|line| password(line, wanted)),
+        Err(error) => {
+            tracing::warn!("the password file {} cannot be read: {error}", path.display());
+            None
+        }
+    }
+}
+
+/// `host:port:database:user:password`; `*` stands for anything, `\` before a colon or another `\` for itself.
+fn password(line: &str, wanted: &For<'_>) -> Option<String> {
+    if line.starts_with('#') {
+        return None;
+    }
+    let mut rest = line;
+    let port = wanted.port.to_string();
+    for value in [wanted.host, &port, wanted.dbname, wanted.user] {
+        let (field, behind) = field(rest)?;
+        // libpq's default for a local socket.
+        let local = value.starts_with('/') && field == "localhost";
+        if field != "*" && field != value && !local {
+            return None;
+        }
+        rest = behind;
+    }
+    Some(unescaped(rest))
+}
+
+/// The field up to the next colon that is not escaped, and what is behind that.
+fn field(text: &str) -> Option<(String, &str)> {
+    let mut escaped = false;
+    for (at, c) in text.char_indices() {
+        match c {
+            ':' if !escaped => return Some((unescaped(text.get(..at)?), text.get(at + 1..)?)),
+            _ => escaped = c == '\\' && !escaped,
+        }
+    }
+    None
+}
+
+fn unescaped(text: &str) -> String {
+    let mut plain = String::new();
+    let mut characters = text.chars();
+    while let Some(c) = characters.next() {
+        plain.extend(if c == '\\' { characters.next() } else { Some(c) });
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    const WANTED: For<'_> = For { host: "db:1", port: 5432, dbname: "postgres", user: "backup" };
+
+    #[test]
+    fn the_first_line_that_fits_counts() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "# db\\:1:5432:postgres:backup:no\ndb\\:1:5433:*:*:no\n\nshort\ndb\\:1:5432:*:backup:a\\:b\\\\c d\n*:*:*:*:no\n";
+        fs::write(file.path(), text).unwrap();
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(find(file.path(), &WANTED).as_deref(), Some("a:b\\c d"));
+        let socket = For { host: "/run/pg", ..WANTED };
+        fs::write(file.path(), "localhost:*:*:*:local\n").unwrap();
+        assert_eq!(find(file.path(), &socket).as_deref(), Some("local"));
+        assert_eq!(find(file.path(), &WANTED), None);
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_not_used() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "*:*:*:*:open\n").unwrap();
+        for (mode, used) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false)] {
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(find(file.path(), &WANTED).is_some(), used, "{mode:o}");
+        }
+        assert_eq!(find(Path::new("/nowhere/passwords"), &WANTED), None);
+    }
+}

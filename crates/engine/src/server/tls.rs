@@ -1,0 +1,314 @@
+//! TLS to PostgreSQL, by rustls: what is verified is what libpq verifies for each `sslmode`.
+//!
+//! Two things are looser than in browsers, as they are in libpq: a server certificate that stands itself in the file of
+//! trusted certificates is trusted, though it may be marked as a CA's (`openssl req -x509` makes such ones, and
+//! PostgreSQL's manual shows how); and a certificate without alternative names is known by its common name. Certificates
+//! have to be X.509 version 3.
+
+use std::fmt::Display;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use aws_lc_rs::digest::{self, SHA256, SHA384, SHA512};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::version::{TLS12, TLS13};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::Socket;
+use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
+use tokio_rustls::TlsConnector;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::error::{Error, What};
+
+/// The name of the protocol, which servers of 17 and newer ask for (`PG_ALPN_PROTOCOL`).
+const ALPN: &[u8] = b"postgresql";
+
+/// Which server certificates are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// Any: it is only encrypted.
+    Anyone,
+    /// Those of the system's CAs, for the host's name.
+    System,
+    /// Those of these CAs, and for the host's name if `names`.
+    Roots { file: PathBuf, names: bool },
+}
+
+/// How connections are encrypted.
+#[derive(Debug, Clone)]
+pub(super) struct TlsSettings {
+    pub trust: Trust,
+    /// The client's certificate and key.
+    pub client: Option<(PathBuf, PathBuf)>,
+    pub tls12: bool,
+    pub tls13: bool,
+    /// Whether the server is told the name it is asked by.
+    pub sni: bool,
+}
+
+/// Makes encrypted connections.
+#[derive(Clone)]
+pub(super) struct Tls(Arc<ClientConfig>);
+
+impl Tls {
+    /// Reads the certificates.
+    pub(super) fn new(settings: &TlsSettings) -> Result<Self, Error> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = Verifier {
+            trusted: match &settings.trust {
+                Trust::Anyone => None,
+                Trust::System => Some(Trusted { names: true, ..Trusted::new(system_certificates()?) }),
+                Trust::Roots { file, names } => Some(Trusted { names: *names, ..Trusted::new(certificates(file)?) }),
+            },
+            algorithms: provider.signature_verification_algorithms,
+        };
+        let versions: &[_] = match (settings.tls12, settings.tls13) {
+            (true, true) => &[&TLS12, &TLS13],
+            (true, false) => &[&TLS12],
+            (false, _) => &[&TLS13],
+        };
+        let builder = ClientConfig::builder_with_provider(provider as Arc<CryptoProvider>)
+            .with_protocol_versions(versions)
+            .map_err(|e| What::Internal(format!("TLS: {e}")))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match &settings.client {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let chain = certificates(certificate)?;
+                builder.with_client_auth_cert(chain, private_key(key)?).map_err(|e| unusable(certificate, e))?
+            }
+        };
+        config.enable_sni = settings.sni;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+fn unusable(path: &Path, reason: impl Display) -> Error {
+    What::ConnectionParameters(format!("cannot use {} for TLS to PostgreSQL: {reason}", path.display())).into()
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let bytes = fs::read(path).map_err(|e| Error::file("read", path, e))?;
+    let found: Vec<_> =
+        CertificateDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().map_err(|e| unusable(path, e))?;
+    if found.is_empty() { Err(unusable(path, "it has no certificate in PEM")) } else { Ok(found) }
+}
+
+fn system_certificates() -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        let reason = found.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string);
+        return Err(What::ConnectionParameters(format!("cannot use the system's CA certificates: {reason}")).into());
+    }
+    Ok(found.certs)
+}
+
+/// A key that others may read is refused, as libpq does: 0600, or 0640 when it is root's.
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    let metadata = fs::metadata(path).map_err(|e| Error::file("look at", path, e))?;
+    let closed = if metadata.uid() == 0 { 0o027 } else { 0o077 };
+    if metadata.mode() & closed != 0 {
+        return Err(unusable(path, "others may read it: chmod 0600, or 0640 if it is root's"));
+    }
+    let bytes = fs::read(path).map_err(|e| Error::file("read", path, e))?;
+    PrivateKeyDer::from_pem_slice(&bytes)
+        .map_err(|_| unusable(path, "it has no private key in PEM that is not encrypted"))
+}
+
+#[derive(Debug)]
+struct Trusted {
+    roots: RootCertStore,
+    listed: Vec<CertificateDer<'static>>,
+    names: bool,
+}
+
+impl Trusted {
+    fn new(listed: Vec<CertificateDer<'static>>) -> Self {
+        let mut roots = RootCertStore::empty();
+        // One that is no CA's can only be the server's own, which is looked for in the list.
+        roots.add_parsable_certificates(listed.iter().cloned());
+        Self { roots, listed, names: false }
+    }
+}
+
+#[derive(Debug)]
+struct Verifier {
+    trusted: Option<Trusted>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(trusted) = &self.trusted else { return Ok(ServerCertVerified::assertion()) };
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        if trusted.listed.iter().any(|listed| listed == end_entity) {
+            in_its_time(end_entity, now)?;
+        } else {
+            let algorithms = self.algorithms.all;
+            verify_server_cert_signed_by_trust_anchor(&parsed, &trusted.roots, intermediates, now, algorithms)?;
+        }
+        if trusted.names && !has_common_name(end_entity, server_name) {
+            verify_server_name(&parsed, server_name)?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+fn parsed<'c>(certificate: &'c CertificateDer<'_>) -> Option<X509Certificate<'c>> {
+    X509Certificate::from_der(certificate).ok().map(|(_, parsed)| parsed)
+}
+
+fn in_its_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
+    let parsed = parsed(certificate).ok_or(CertificateError::BadEncoding)?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    if now < parsed.validity().not_before.timestamp() {
+        return Err(CertificateError::NotValidYet.into());
+    }
+    if now > parsed.validity().not_after.timestamp() {
+        return Err(CertificateError::Expired.into());
+    }
+    Ok(())
+}
+
+/// Whether a certificate without alternative names has the server's as its common name, perhaps with a `*` for the first
+/// label (`pq_verify_peer_name_matches_certificate_name`).
+fn has_common_name(certificate: &CertificateDer<'_>, server_name: &ServerName<'_>) -> bool {
+    let (ServerName::DnsName(wanted), Some(parsed)) = (server_name, parsed(certificate)) else { return false };
+    if !matches!(parsed.subject_alternative_name(), Ok(None)) {
+        return false;
+    }
+    let wanted = wanted.as_ref();
+    let names = parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok());
+    names.last().is_some_and(|name| match name.strip_prefix("*.") {
+        Some(rest) => wanted.split_once('.').is_some_and(|(_, behind)| behind.eq_ignore_ascii_case(rest)),
+        None => name.eq_ignore_ascii_case(wanted),
+    })
+}
+
+/// `tls-server-end-point` of RFC 5929: the certificate's hash by the function of its own signature, SHA-256 at least.
+/// `None` where the signature has no one hash function, as for Ed25519.
+fn end_point(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let algorithm = match parsed(certificate)?.signature_algorithm.algorithm.to_id_string().as_str() {
+        // With MD5, SHA-1 and SHA-256, each by RSA and the latter two by ECDSA.
+        "1.2.840.113549.1.1.4"
+        | "1.2.840.113549.1.1.5"
+        | "1.2.840.113549.1.1.11"
+        | "1.2.840.10045.4.1"
+        | "1.2.840.10045.4.3.2" => &SHA256,
+        "1.2.840.113549.1.1.12" | "1.2.840.10045.4.3.3" => &SHA384,
+        "1.2.840.113549.1.1.13" | "1.2.840.10045.4.3.4" => &SHA512,
+        _ => return None,
+    };
+    Some(digest::digest(algorithm, certificate).as_ref().to_vec())
+}
+
+impl MakeTlsConnect<Socket> for Tls {
+    type Stream = Encrypted;
+    type TlsConnect = Handshake;
+    type Error = io::Error;
+
+    fn make_tls_connect(&mut self, domain: &str) -> Result<Handshake, io::Error> {
+        // Without a name there is no TLS, as over a Unix socket.
+        let name = if domain.is_empty() {
+            None
+        } else {
+            Some(ServerName::try_from(domain.to_owned()).map_err(io::Error::other)?)
+        };
+        Ok(Handshake { config: self.0.clone(), name })
+    }
+}
+
+/// A handshake with one server.
+pub(super) struct Handshake {
+    config: Arc<ClientConfig>,
+    name: Option<ServerName<'static>>,
+}
+
+impl TlsConnect<Socket> for Handshake {
+    type Stream = Encrypted;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Encrypted>> + Send>>;
+
+    fn connect(self, stream: Socket) -> Self::Future {
+        Box::pin(async move {
+            let name = self.name.ok_or_else(|| io::Error::other("the server has no name to verify"))?;
+            let stream = TlsConnector::from(self.config).connect(name, stream).await?;
+            Ok(Encrypted(Box::new(stream)))
+        })
+    }
+}
+
+/// An encrypted connection.
+pub(super) struct Encrypted(Box<tokio_rustls::client::TlsStream<Socket>>);
+
+impl TlsStream for Encrypted {
+    fn channel_binding(&self) -> ChannelBinding {
+        let certificates = self.0.get_ref().1.peer_certificates();
+        match certificates.and_then(<[_]>::first).and_then(end_point) {
+            Some(hash) => ChannelBinding::tls_server_end_point(hash),
+            None => ChannelBinding::none(),
+        }
+    }
+}
+
+impl AsyncRead for Encrypted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Encrypted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_shutdown(cx)
+    }
+}
