@@ -151,6 +151,8 @@ pub async fn backup(
     let backup = begin::reserve(&repositories, &claims, options, &control, dead).await?;
     progress.backup(&backup.to_string());
     let publishing = AtomicBool::new(false);
+    // The run ends its own work, too, when the session is lost that holds the server in backup mode.
+    let halt = cancel.child_token();
     let run = Run {
         options,
         control,
@@ -160,7 +162,7 @@ pub async fn backup(
         claims,
         backup,
         progress,
-        cancel,
+        cancel: &halt,
         began,
         publishing,
     };

@@ -17,7 +17,7 @@ use super::plan::{self, PageCheck, SourceFile};
 use super::scan::{self, PageChecks, Scan};
 use super::session::{self, Started, Stopped};
 use super::sink::Sink;
-use super::{BackupOptions, CLEAN_WITHIN, StoredBackup, control, remains};
+use super::{BackupOptions, CANCEL_WITHIN, CLEAN_WITHIN, StoredBackup, control, remains};
 use crate::error::{Doing, Error, What};
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
@@ -75,6 +75,32 @@ impl Run<'_> {
         self.progress.phase("waiting for a checkpoint", None);
         let started = session::start(&self.connection, version, &options.label, options.start_fast).await?;
         self.progress.note(&format!("backup {} starts at {}", self.backup, started.start_lsn));
+        let (copier, mut totals, tablespaces, control) = {
+            let mut work = std::pin::pin!(self.copy_files(sinks));
+            tokio::select! {
+                biased;
+                copied = &mut work => copied?,
+                lost = self.connection.lost() => {
+                    // Without the session there is no stop call and no backup_label: nothing of this can be used.
+                    self.cancel.cancel();
+                    drop(tokio::time::timeout(CANCEL_WITHIN, work).await);
+                    return Err(lost.doing("copying the data directory"));
+                }
+            }
+        };
+        let stopped = session::stop(&self.connection, version).await?;
+        let last = copier.copy_from_memory(self.last_files(&stopped, control)?, sinks).await?;
+        totals.file_count += last.file_count;
+        totals.size_bytes += last.size_bytes;
+        Ok(Content { started, stopped, copied: totals, tablespaces })
+    }
+
+    /// All files, and the control file's bytes.
+    async fn copy_files(
+        &self,
+        sinks: &mut [Sink],
+    ) -> Result<(Copier<'_>, Copied, Vec<TablespaceEntry>, Vec<u8>), Error> {
+        let options = self.options;
         let scan = self.scan().await?;
         let tablespaces = self.tablespaces(&scan).await?;
         let Scan { directories, links, mut files, removed, total_bytes } = scan;
@@ -121,11 +147,7 @@ impl Run<'_> {
         // end from where on the copied pages are consistent, and the stop LSN must not lie before that; a standby that
         // is promoted in between makes the stop call fail (`do_pg_backup_stop`), and not the restore.
         let control = control::read_control_bytes(&options.pgdata)?;
-        let stopped = session::stop(&self.connection, version).await?;
-        let last = copier.copy_from_memory(self.last_files(&stopped, control)?, sinks).await?;
-        totals.file_count += last.file_count;
-        totals.size_bytes += last.size_bytes;
-        Ok(Content { started, stopped, copied: totals, tablespaces })
+        Ok((copier, totals, tablespaces, control))
     }
 
     async fn scan(&self) -> Result<Scan, Error> {

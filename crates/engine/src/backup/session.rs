@@ -52,6 +52,7 @@ pub(super) async fn start(
         .client()
         .query_one(statement, &[&label, &fast])
         .await
+        .map_err(|error| connection.statement_error(error))
         .doing(|| "waiting for the starting checkpoint of the backup".to_owned())?;
     Ok(Started { start_time: timestamp(row.get(0))?, start_lsn: lsn(row.get(1))? })
 }
@@ -65,8 +66,12 @@ pub(super) async fn stop(connection: &Connection, version: PgVersion) -> Result<
     } else {
         "SELECT lsn::text, labelfile, spcmapfile, clock_timestamp()::text FROM pg_stop_backup(false, false)"
     };
-    let row =
-        connection.client().query_one(statement, &[]).await.doing(|| "ending backup mode on the server".to_owned())?;
+    let row = connection
+        .client()
+        .query_one(statement, &[])
+        .await
+        .map_err(|error| connection.statement_error(error))
+        .doing(|| "ending backup mode on the server".to_owned())?;
     let label_text: String = row.get(1);
     let label = BackupLabel::parse(label_text.as_bytes()).map_err(|e| What::Malformed {
         name: "the backup_label that the server returned".to_owned(),

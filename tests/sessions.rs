@@ -1,0 +1,121 @@
+//! The session that holds the server in backup mode: no time limit of the server ends it, and its loss is noticed at once.
+
+#![expect(clippy::expect_used, reason = "a failed set-up fails the test")]
+
+mod stage;
+
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use holdfast_testkit::postgres::Shutdown;
+use holdfast_testkit::proxy::TcpProxy;
+use stage::proof::{bulk, wait_until_it_has_read};
+use stage::{Plan, Seal, Stage};
+
+fn plan() -> Plan {
+    Plan { seal: Seal::None, compression: "none", wal_segment_mib: 1, ..Plan::default() }
+}
+
+/// A configuration whose store can be held up.
+fn slow(stage: &Stage) -> (TcpProxy, PathBuf) {
+    let s3 = stage.s3.as_ref().expect("an S3 server");
+    let proxy = TcpProxy::start(s3.address()).expect("start a proxy");
+    let text = stage.config_text();
+    let text = text
+        .replace(&s3.endpoint(), &proxy.endpoint())
+        .replace("start_fast = true", "start_fast = true\nmemory = \"32MiB\"");
+    (proxy, stage.write_config("slow.toml", &text))
+}
+
+/// A backup that has begun to copy, and goes no further.
+async fn held(stage: &Stage, proxy: &TcpProxy, config: &std::path::Path) -> Child {
+    let mut command = stage.command_with(config, &["backup"]);
+    let backup = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start a backup");
+    wait_until_it_has_read(&backup, 6 << 20).await;
+    proxy.stall();
+    backup
+}
+
+/// It ends by itself while its store is still held up, which it would otherwise wait for.
+fn ends_for(mut backup: Child, reason: &str) {
+    let start = Instant::now();
+    while backup.try_wait().expect("look at the backup").is_none() {
+        assert!(start.elapsed() < Duration::from_secs(90), "the backup goes on without its session");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let output = backup.wait_with_output().expect("wait for the backup");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(50), "{message}");
+    assert!(message.contains("error: the session with PostgreSQL was lost: "), "{message}");
+    assert!(message.contains(reason), "{message}");
+    assert!(message.contains("while: copying the data directory"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_session_ends_the_copy() {
+    let Some(mut stage) = Stage::start(18, plan()).await else { return };
+    bulk(&stage.cluster, "load", 48).await;
+    let (proxy, config) = slow(&stage);
+    proxy.set_latency(Duration::from_millis(60));
+    let backup = held(&stage, &proxy, &config).await;
+    let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'holdfast'";
+    assert_eq!(stage.cluster.value(ended).await.expect("end the session"), "1");
+    ends_for(backup, "terminating connection due to administrator command (SQLSTATE 57P01)");
+
+    proxy.resume();
+    let backup = held(&stage, &proxy, &config).await;
+    stage.cluster.stop(Shutdown::Immediate).await.expect("stop the server");
+    stage.cluster.start().await.expect("start the server");
+    ends_for(backup, "hint:  the backup ended with its session");
+
+    // Nothing is left that the next one would stumble over.
+    proxy.resume();
+    proxy.set_latency(Duration::ZERO);
+    stage.ok(&["backup"]);
+    let listed = stage.ok(&["list"]);
+    assert!(!listed.contains("unfinished"), "{listed}");
+    let restored = stage.restore_and_start("restored", &[]).await;
+    stage::wait_promoted(&restored).await;
+    assert!(restored.value("SELECT count(*) > 0 FROM load").await.expect("count") == "t");
+}
+
+/// Every limit that a user may have set for sessions, by the server's configuration and by the role.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_limit_of_the_server_ends_a_backup() {
+    for major in [18, 14, 13] {
+        let Some(stage) = Stage::start(major, plan()).await else { continue };
+        bulk(&stage.cluster, "load", 24).await;
+        let mut settings = vec![
+            ("statement_timeout", "2s"),
+            ("lock_timeout", "2s"),
+            ("idle_in_transaction_session_timeout", "2s"),
+            ("default_transaction_isolation", "serializable"),
+            ("search_path", "nowhere"),
+            ("datestyle", "German"),
+            ("timezone", "Asia/Kathmandu"),
+        ];
+        if major >= 14 {
+            settings.push(("idle_session_timeout", "2s"));
+        }
+        if major >= 17 {
+            settings.push(("transaction_timeout", "2s"));
+        }
+        for (name, value) in settings {
+            stage.cluster.sql(&format!("ALTER SYSTEM SET {name} = '{value}'")).await.expect("set");
+            stage.cluster.sql(&format!("ALTER ROLE postgres SET {name} = '{value}'")).await.expect("set");
+        }
+        stage.cluster.reload().await.expect("reload");
+        let (proxy, config) = slow(&stage);
+        proxy.set_latency(Duration::from_millis(60));
+        let backup = held(&stage, &proxy, &config).await;
+        // Longer than each limit, though no longer than the store's requests are repeated.
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        proxy.set_latency(Duration::ZERO);
+        proxy.resume();
+        let output = backup.wait_with_output().expect("wait for the backup");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "PostgreSQL {major}: {message}");
+        stage.ok(&["check"]);
+    }
+}
