@@ -53,7 +53,7 @@ exit_codes! {
     ProblemsFound = 3, "problems-found", "the command ran to its end and found problems, which it listed";
     Configuration = 10, "configuration", "the configuration is wrong or incomplete";
     WrongKey = 11, "wrong-key", "the passphrase or key file does not open this repository";
-    WrongCluster = 12, "wrong-cluster", "the archive belongs to another cluster";
+    WrongCluster = 12, "wrong-cluster", "the archive belongs to another cluster, or the connection leads to another server than that of the data directory";
     WrongVersion = 13, "wrong-version", "this PostgreSQL version is not the archive's, or is not supported";
     NotInitialised = 14, "not-initialised", "there is no Holdfast repository at this place";
     AlreadyInitialised = 16, "already-initialised", "there is a Holdfast repository at this place already";
@@ -73,7 +73,7 @@ exit_codes! {
     SwappedObject = 42, "swapped-object", "an object fails its authentication: changed, or put in another's place";
     MissingObject = 43, "missing-object", "an object that the repository names is not there";
     Diverged = 44, "diverged", "the name exists in the repository with other content";
-    PostgresConnection = 50, "postgres-connection", "PostgreSQL could not be reached";
+    PostgresConnection = 50, "postgres-connection", "PostgreSQL could not be reached, or the session of a backup was lost";
     PostgresRefused = 51, "postgres-refused", "PostgreSQL answered with an error";
     WalNotArchived = 52, "wal-not-archived", "WAL that the backup needs was not archived in time";
     NoBackup = 60, "no-backup", "there is no backup that fits";

@@ -46,7 +46,7 @@ use self::run::Run;
 use crate::error::{Error, What};
 use crate::progress::Progress;
 use crate::repository::{Repository, RepositoryTarget};
-use crate::server::{Connection, ConnectionSettings, Environment, ServerFacts};
+use crate::server::{Connection, ConnectionSettings, Environment, ServerFacts, prove_same};
 
 pub use self::control::read_control_file;
 
@@ -140,6 +140,7 @@ pub async fn backup(
     let connection = Connection::open(&settings).await?;
     let facts = ServerFacts::ask(&connection).await?;
     begin::check_server(&facts, options, &control, &mut warnings)?;
+    prove_same(&connection, &options.pgdata).await?;
     let runner = Runner { host: options.host.clone(), pgdata: options.pgdata.display().to_string() };
     let mut dead = None;
     for repository in &repositories {

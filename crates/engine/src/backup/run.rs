@@ -23,7 +23,7 @@ use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::server::{Connection, Database, ServerFacts};
+use crate::server::{Connection, Database, ServerFacts, prove_started, prove_timeline};
 
 /// A backup that has its id.
 pub(super) struct Run<'a> {
@@ -75,6 +75,7 @@ impl Run<'_> {
         self.progress.phase("waiting for a checkpoint", None);
         let started = session::start(&self.connection, version, &options.label, options.start_fast).await?;
         self.progress.note(&format!("backup {} starts at {}", self.backup, started.start_lsn));
+        let at_start = prove_started(&options.pgdata, started.start_lsn).await?;
         let (copier, mut totals, tablespaces, control) = {
             let mut work = std::pin::pin!(self.copy_files(sinks));
             tokio::select! {
@@ -89,6 +90,7 @@ impl Run<'_> {
             }
         };
         let stopped = session::stop(&self.connection, version).await?;
+        prove_timeline(&options.pgdata, &at_start, started.start_lsn, stopped.label.start_timeline)?;
         let last = copier.copy_from_memory(self.last_files(&stopped, control)?, sinks).await?;
         totals.file_count += last.file_count;
         totals.size_bytes += last.size_bytes;

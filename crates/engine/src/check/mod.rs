@@ -24,7 +24,7 @@ use crate::error::{Doing, Error, What};
 use crate::progress::Progress;
 use crate::repository::claim::{Claimant, Identity};
 use crate::repository::{Repository, RepositoryTarget, capabilities, init};
-use crate::server::{Connection, ConnectionSettings, Environment, ServerFacts};
+use crate::server::{Connection, ConnectionSettings, Environment, ServerFacts, prove_same};
 
 /// The name of the restore point that a check writes.
 pub const RESTORE_POINT: &str = "holdfast check";
@@ -167,7 +167,7 @@ async fn run_steps(
     };
     let connection = Connection::open(&settings).await?;
     let facts = ServerFacts::ask(&connection).await?;
-    check_server(&facts, options, report)?;
+    check_server(&connection, &facts, options, report).await?;
     if facts.in_recovery {
         report.add(
             "archiving",
@@ -214,8 +214,14 @@ fn describe_repository(repository: &Repository, report: &mut CheckReport) {
     }
 }
 
-fn check_server(facts: &ServerFacts, options: &CheckOptions, report: &mut CheckReport) -> Result<(), Error> {
+async fn check_server(
+    connection: &Connection,
+    facts: &ServerFacts,
+    options: &CheckOptions,
+    report: &mut CheckReport,
+) -> Result<(), Error> {
     facts.check_is_of(&options.pgdata, read_control_file(&options.pgdata)?.system_identifier)?;
+    prove_same(connection, &options.pgdata).await?;
     report.add("server", Verdict::Ok, format!("PostgreSQL {}, wal_level {}", facts.version_text, facts.wal_level));
     if facts.archives() {
         let how = if facts.archive_library.is_empty() { &facts.archive_command } else { &facts.archive_library };

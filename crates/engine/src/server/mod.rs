@@ -4,15 +4,18 @@
 //! - [`connect`]: opens the connection and prepares its session; [`libpq`] says what the connection parameters are, as
 //!   libpq would read them, and [`tls`] encrypts.
 //! - [`postmaster`]: what a running server writes into its data directory.
+//! - [`identity`]: whether the server that answers is the one whose files are read.
 //! - [`facts`]: what a backup must know.
 
 mod connect;
 mod facts;
+mod identity;
 mod libpq;
 mod postmaster;
 mod tls;
 
 pub use connect::{Connection, ConnectionSettings};
 pub use facts::{Database, ServerFacts};
+pub use identity::{prove_same, prove_started, prove_timeline};
 pub use libpq::Environment;
 pub use postmaster::PostmasterPid;

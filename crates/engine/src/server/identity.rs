@@ -1,0 +1,338 @@
+//! Whether the server that answers is the one whose files lie in the data directory.
+//!
+//! A primary, its standbys, every restored copy and an old primary that was fenced share a system identifier, and often a
+//! path and a port as well. Files of the one under the labels of the other make a backup that looks complete and has lost
+//! rows, so each of these has to hold:
+//!
+//! - `postmaster.pid` of the directory is there and is the server's: its lines, where the role may read them
+//!   (`pg_read_file`), or else start time and port, which anybody may ask for;
+//! - the server's `data_directory`, where it can be seen from here, is this directory (device and inode);
+//! - the control file says "in production" exactly when the server is not in recovery, and names the same last checkpoint
+//!   as the server does;
+//! - once the backup has started, the control file's checkpoint is not before the one that the backup starts at, nor of
+//!   an older timeline: all that happened before is then in these files.
+//!
+//! No process is looked for: the server may run in another container over the same volume, where its process id means
+//! nothing here. What answers is alive, and what is compared is what only it can say.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use holdfast_pgtypes::control::DbState;
+use holdfast_pgtypes::{ControlFile, Lsn, TimelineId};
+use tokio_postgres::error::SqlState;
+
+use super::{Connection, PostmasterPid};
+use crate::backup::read_control_file;
+use crate::error::{Doing, Error, ServerSetting, What};
+
+/// How often two sides that differ are compared again: a checkpoint, a restart point or a promotion may fall between the
+/// looks at one and at the other.
+const ATTEMPTS: u32 = 10;
+
+/// Between two comparisons.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// How far `pg_postmaster_start_time()` may be from the time in `postmaster.pid`. The server takes the second one first,
+/// then loads its libraries, binds its sockets and gets its shared memory, and then takes the other. That is less than a
+/// second on an idle machine, and more with a slow name server or a clock that is set while the machine starts.
+const STARTED_WITHIN_SECONDS: i64 = 120;
+
+/// How many lines of `postmaster.pid` are compared: pid, data directory, start time, port, socket directory. Those behind
+/// them change while the server runs.
+const COMPARED_LINES: usize = 5;
+
+/// What the server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Said {
+    in_recovery: bool,
+    port: u16,
+    start_seconds: i64,
+    data_directory: Option<PathBuf>,
+    postmaster_pid: Option<Vec<u8>>,
+    checkpoint: Option<Checkpoint>,
+}
+
+/// The last checkpoint as a control file names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Checkpoint {
+    lsn: Lsn,
+    timeline: TimelineId,
+}
+
+impl Checkpoint {
+    fn of(control: &ControlFile) -> Self {
+        Self { lsn: control.checkpoint, timeline: control.timeline }
+    }
+}
+
+/// Refuses a server whose files are not those of `pgdata`.
+pub async fn prove_same(connection: &Connection, pgdata: &Path) -> Result<(), Error> {
+    let phrase = || format!("comparing the server with {}", pgdata.display());
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let before = read_control_file(pgdata)?;
+        let said = Said::ask(connection).await.doing(phrase)?;
+        let after = read_control_file(pgdata)?;
+        match difference(&said, pgdata, &[before, after])? {
+            None => return Ok(()),
+            Some(reason) if attempt >= ATTEMPTS => return Err(other_files(pgdata, reason)),
+            Some(reason) => tracing::debug!(reason, "server and data directory differ; they are compared again"),
+        }
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+    }
+}
+
+/// Refuses a data directory that is behind the start of the backup; gives its control file. The server has written its
+/// own before it answered.
+pub async fn prove_started(pgdata: &Path, start_lsn: Lsn) -> Result<ControlFile, Error> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let control = read_control_file(pgdata)?;
+        if control.redo >= start_lsn {
+            return Ok(control);
+        }
+        if attempt >= ATTEMPTS {
+            let redo = control.redo;
+            return Err(other_files(
+                pgdata,
+                format!(
+                    "the backup starts at {start_lsn}, and the last checkpoint of these files is before it, at {redo}"
+                ),
+            ));
+        }
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+    }
+}
+
+/// Refuses a data directory whose timeline at the start of the backup was not the label's: files of an old primary can be
+/// ahead in LSN, on the history that was given up.
+pub fn prove_timeline(
+    pgdata: &Path,
+    at_start: &ControlFile,
+    start_lsn: Lsn,
+    label_timeline: TimelineId,
+) -> Result<(), Error> {
+    let same_checkpoint = at_start.redo == start_lsn;
+    if at_start.timeline < label_timeline || (same_checkpoint && at_start.timeline != label_timeline) {
+        let found = at_start.timeline;
+        return Err(other_files(
+            pgdata,
+            format!("the backup starts on timeline {label_timeline}, and the control file says timeline {found}"),
+        ));
+    }
+    Ok(())
+}
+
+fn other_files(directory: &Path, reason: String) -> Error {
+    What::ServerSetting(ServerSetting::OtherFiles { directory: directory.to_owned(), reason }).into()
+}
+
+impl Said {
+    async fn ask(connection: &Connection) -> Result<Self, Error> {
+        let client = connection.client();
+        let row = client
+            .query_one(
+                "SELECT pg_is_in_recovery(), current_setting('port')::int4, \
+                 floor(extract(epoch FROM pg_postmaster_start_time()))::int8, \
+                 (SELECT setting FROM pg_settings WHERE name = 'data_directory'), \
+                 has_function_privilege('pg_read_file(text)', 'EXECUTE'), \
+                 has_function_privilege('pg_control_checkpoint()', 'EXECUTE')",
+                &[],
+            )
+            .await?;
+        let checkpoint = if row.get(5) {
+            let row = client
+                .query_one("SELECT checkpoint_lsn::text, timeline_id::int8 FROM pg_control_checkpoint()", &[])
+                .await?;
+            let lsn = row.get::<_, &str>(0).parse().ok();
+            let timeline = u32::try_from(row.get::<_, i64>(1)).ok().and_then(TimelineId::new);
+            lsn.zip(timeline).map(|(lsn, timeline)| Checkpoint { lsn, timeline })
+        } else {
+            None
+        };
+        let postmaster_pid = if row.get(4) {
+            match client.query_one("SELECT convert_to(pg_read_file('postmaster.pid'), 'UTF8')", &[]).await {
+                Ok(row) => Some(row.get(0)),
+                // A path in the file that is no text of this database, or a rule of somebody else's: then it is not known.
+                Err(error) if error.code().is_some_and(|code| !connection_ended(code)) => None,
+                Err(error) => return Err(error.into()),
+            }
+        } else {
+            None
+        };
+        Ok(Self {
+            in_recovery: row.get(0),
+            port: u16::try_from(row.get::<_, i32>(1)).unwrap_or(0),
+            start_seconds: row.get(2),
+            data_directory: row.get::<_, Option<String>>(3).map(PathBuf::from),
+            postmaster_pid,
+            checkpoint,
+        })
+    }
+}
+
+fn connection_ended(code: &SqlState) -> bool {
+    code.code().starts_with("57P")
+}
+
+/// What is not the same, if anything.
+fn difference(said: &Said, pgdata: &Path, controls: &[ControlFile]) -> Result<Option<String>, Error> {
+    if let Some(reason) = directory_difference(said, pgdata)? {
+        return Ok(Some(reason));
+    }
+    let Some(bytes) = PostmasterPid::read_bytes(pgdata)? else {
+        return Ok(Some("no server runs there: there is no postmaster.pid".to_owned()));
+    };
+    let Some(postmaster) = PostmasterPid::parse(&bytes, &pgdata.join(PostmasterPid::PATH))? else {
+        return Ok(Some("no server runs there: postmaster.pid is empty".to_owned()));
+    };
+    Ok(postmaster_difference(said, &bytes, &postmaster).or_else(|| control_difference(said, controls)))
+}
+
+/// A path of the server that leads to another data directory here. One that leads to nothing, or to something that is not
+/// this cluster's, is of another mount namespace and says nothing.
+fn directory_difference(said: &Said, pgdata: &Path) -> Result<Option<String>, Error> {
+    let Some(theirs) = &said.data_directory else { return Ok(None) };
+    let ours = fs::metadata(pgdata).map_err(|e| Error::file("look at", pgdata, e))?;
+    let Ok(found) = fs::metadata(theirs) else { return Ok(None) };
+    if (found.dev(), found.ino()) == (ours.dev(), ours.ino()) {
+        return Ok(None);
+    }
+    let same_cluster = match fs::read(theirs.join(ControlFile::PATH)) {
+        Ok(bytes) => match (ControlFile::parse(&bytes), read_control_file(pgdata)) {
+            (Ok(theirs), Ok(ours)) => theirs.system_identifier == ours.system_identifier,
+            _ => true,
+        },
+        Err(e) => !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+    };
+    Ok(same_cluster.then(|| format!("the server that answers uses {}", theirs.display())))
+}
+
+fn postmaster_difference(said: &Said, bytes: &[u8], postmaster: &PostmasterPid) -> Option<String> {
+    if let Some(theirs) = &said.postmaster_pid {
+        // As the server gives it, that is as text.
+        let lines = |bytes: &[u8]| -> Vec<String> {
+            String::from_utf8_lossy(bytes).lines().take(COMPARED_LINES).map(|line| line.trim().to_owned()).collect()
+        };
+        if lines(theirs) == lines(bytes) {
+            return None;
+        }
+    } else if postmaster.port == Some(said.port)
+        && postmaster
+            .start_seconds
+            .is_some_and(|start| start.abs_diff(said.start_seconds) <= STARTED_WITHIN_SECONDS.unsigned_abs())
+    {
+        return None;
+    }
+    let here = format!("{}, port {}", shown(postmaster.start_seconds), shown_port(postmaster.port));
+    let there = format!("{}, port {}", shown(Some(said.start_seconds)), said.port);
+    Some(format!("postmaster.pid there is of a server started {here}, and the one that answers was started {there}"))
+}
+
+fn shown(seconds: Option<i64>) -> String {
+    seconds
+        .and_then(|seconds| chrono::DateTime::from_timestamp(seconds, 0))
+        .map_or_else(|| "at an unknown time".to_owned(), |time| format!("at {}", time.format("%Y-%m-%dT%H:%M:%SZ")))
+}
+
+fn shown_port(port: Option<u16>) -> String {
+    port.map_or_else(|| "unknown".to_owned(), |port| port.to_string())
+}
+
+fn control_difference(said: &Said, controls: &[ControlFile]) -> Option<String> {
+    let agrees = |control: &ControlFile| {
+        let state = if said.in_recovery { DbState::InArchiveRecovery } else { DbState::InProduction };
+        control.state == state
+    };
+    if !controls.iter().any(agrees) {
+        let role = if said.in_recovery { "a standby" } else { "a primary" };
+        let found = controls.last().map_or("nothing", |control| in_words(control.state));
+        return Some(format!("{role} answers, and the control file says of these files: {found}"));
+    }
+    let checkpoint = said.checkpoint?;
+    if controls.iter().any(|control| Checkpoint::of(control) == checkpoint) {
+        return None;
+    }
+    let here = controls.last().map(Checkpoint::of)?;
+    Some(format!(
+        "the server's last checkpoint is at {} on timeline {}, that of these files at {} on timeline {}",
+        checkpoint.lsn, checkpoint.timeline, here.lsn, here.timeline
+    ))
+}
+
+/// As `pg_controldata` says it.
+fn in_words(state: DbState) -> &'static str {
+    match state {
+        DbState::StartingUp => "starting up",
+        DbState::ShutDown => "shut down",
+        DbState::ShutDownInRecovery => "shut down in recovery",
+        DbState::ShuttingDown => "shutting down",
+        DbState::InCrashRecovery => "in crash recovery",
+        DbState::InArchiveRecovery => "in archive recovery",
+        DbState::InProduction => "in production",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said() -> Said {
+        Said {
+            in_recovery: false,
+            port: 5432,
+            start_seconds: 1_795_000_001,
+            data_directory: None,
+            postmaster_pid: None,
+            checkpoint: None,
+        }
+    }
+
+    const FILE: &[u8] = b"99\n/srv/pg\n1795000000\n5432\n/run\n*\n 1 2\nready   \n";
+
+    fn compared(said: &Said, file: &[u8]) -> Option<String> {
+        let postmaster = PostmasterPid::parse(file, Path::new("/x")).expect("a sound file").expect("a file");
+        postmaster_difference(said, file, &postmaster)
+    }
+
+    #[test]
+    fn start_time_and_port_prove_a_server_whose_files_cannot_be_read() {
+        assert_eq!(compared(&said(), FILE), None);
+        // The file is older than the server's own clock says; a slow start.
+        assert_eq!(compared(&Said { start_seconds: 1_795_000_119, ..said() }, FILE), None);
+        for other in [
+            Said { start_seconds: 1_795_000_200, ..said() },
+            Said { start_seconds: 1_794_990_000, ..said() },
+            Said { port: 5433, ..said() },
+        ] {
+            let reason = compared(&other, FILE).expect("another server");
+            assert!(
+                reason.starts_with("postmaster.pid there is of a server started at 2026-11-18T10:26:40Z, port 5432"),
+                "{reason}"
+            );
+        }
+        compared(&said(), b"99\n").expect("a file without a start time proves nothing");
+    }
+
+    #[test]
+    fn the_lines_that_the_server_reads_count_more_than_its_clock() {
+        let same = Said { postmaster_pid: Some(FILE.to_vec()), start_seconds: 0, ..said() };
+        assert_eq!(compared(&same, FILE), None);
+        let ready = Said {
+            postmaster_pid: Some(b"99\n/srv/pg\n1795000000\n5432\n/run\n*\n 1 3\nstandby \n".to_vec()),
+            ..said()
+        };
+        assert_eq!(compared(&ready, FILE), None);
+        let other = Said {
+            postmaster_pid: Some(b"98\n/srv/pg\n1795000000\n5432\n/run\n*\n 1 2\nready   \n".to_vec()),
+            ..said()
+        };
+        compared(&other, FILE).expect("another process");
+    }
+}

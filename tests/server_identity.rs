@@ -1,0 +1,195 @@
+//! The server that is asked is the server whose files are read: connections that lead to another server of the same
+//! cluster than the data directory's are refused, however much alike the two are, and the right one never is.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a failed set-up fails the test")]
+
+mod stage;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use holdfast_testkit::postgres::{Cluster, Shutdown};
+use holdfast_testkit::user::run_as_postgres;
+use stage::{Plan, Seal, Stage, StoreKind};
+
+const LIMIT: Duration = Duration::from_mins(3);
+
+/// A role that may start and stop backups, and sees neither files nor settings of the server.
+const LEAST_ROLE: &str = "CREATE ROLE least LOGIN; \
+    GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean), pg_backup_stop(boolean) TO least; \
+    GRANT EXECUTE ON FUNCTION pg_create_restore_point(text), pg_switch_wal() TO least";
+
+fn plan() -> Plan {
+    Plan { store: StoreKind::Directory, seal: Seal::None, wal_segment_mib: 1, ..Plan::default() }
+}
+
+/// A configuration for one directory and the connection to another server.
+fn config(stage: &Stage, name: &str, pgdata: &Path, connection: &str) -> PathBuf {
+    let text = stage.config_text();
+    let line = text.lines().find(|line| line.starts_with("pgdata = ")).expect("a pgdata line");
+    let lines = format!("pgdata = \"{}\"\nconnection = \"{connection}\"\n", pgdata.display());
+    stage.write_config(name, &text.replace(line, &lines))
+}
+
+/// Runs a verb; its code and what it said.
+fn run(stage: &Stage, config: &Path, verb: &str) -> (Option<i32>, String) {
+    let output = stage.command_with(config, &[verb]).output().expect("run holdfast");
+    (
+        output.status.code(),
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
+    )
+}
+
+/// Both verbs refuse with this reason, and nothing of a backup is left.
+fn refused(stage: &Stage, config: &Path, reason: &str) {
+    for verb in ["backup", "check"] {
+        let (code, text) = run(stage, config, verb);
+        assert_eq!(code, Some(12), "{verb}: {text}");
+        assert!(
+            text.contains("the connection does not lead to the server of ") && text.contains(reason),
+            "{verb}: {text}"
+        );
+        assert!(text.contains("let `cluster.connection` and `cluster.pgdata` name the same server"), "{verb}: {text}");
+    }
+    let listed = stage.ok(&["list"]);
+    assert!(!listed.contains("unfinished"), "{listed}");
+}
+
+fn accepted(stage: &Stage, config: &Path) {
+    for verb in ["backup", "check"] {
+        let (code, text) = run(stage, config, verb);
+        assert_eq!(code, Some(0), "{verb}: {text}");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let mut copy = Command::new("cp");
+    copy.arg("-a").arg(from).arg(to);
+    run_as_postgres(&mut copy).expect("drop to PostgreSQL's user");
+    // Files come and go in a directory that is in use; what matters here is there.
+    drop(copy.output().expect("run cp"));
+    assert!(to.join("global/pg_control").exists());
+}
+
+fn strings(cluster: &Cluster) -> [String; 2] {
+    let all = cluster.connection_string("postgres");
+    [all.replace("user=postgres", "user=least"), all]
+}
+
+/// The first of these once lost 40000 rows: the restored copy's files under the running server's label.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_the_directory_is_not_the_server() {
+    let Some(mut stage) = Stage::start(18, plan()).await else { return };
+    stage.cluster.sql(LEAST_ROLE).await.expect("make a role");
+    stage.cluster.sql("CREATE TABLE t AS SELECT generate_series(1, 20000) AS n").await.expect("fill a table");
+    stage.ok(&["backup"]);
+    let old = stage.target("old");
+    stage.ok(&["restore", "--pgdata", &old.display().to_string(), "--target-immediate"]);
+    // Of a server that runs: its postmaster.pid comes along.
+    let alive = stage.target("alive");
+    copy(stage.cluster.data(), &alive);
+    stage.cluster.sql("INSERT INTO t SELECT generate_series(1, 40000); CHECKPOINT").await.expect("fill it more");
+    let [least, superuser] = strings(&stage.cluster);
+
+    refused(&stage, &config(&stage, "old.toml", &old, &superuser), "the server that answers uses ");
+    refused(&stage, &config(&stage, "old.toml", &old, &least), "no server runs there: there is no postmaster.pid");
+    refused(&stage, &config(&stage, "alive.toml", &alive, &superuser), "the server that answers uses ");
+    refused(&stage, &config(&stage, "alive.toml", &alive, &least), "the server's last checkpoint is at ");
+    // A crash leaves the file; it is of a server that was started at another time.
+    let stale = "99\n/srv/pg\n1700000000\n5432\n/run\n*\n 1 2\nready   \n";
+    fs::write(old.join("postmaster.pid"), stale).expect("write postmaster.pid");
+    stage.scratch.user().own(&old.join("postmaster.pid")).expect("own it");
+    let reason =
+        "postmaster.pid there is of a server started at 2023-11-14T22:13:20Z, port 5432, and the one that answers";
+    refused(&stage, &config(&stage, "old.toml", &old, &least), reason);
+
+    // The server itself, by each role, and by a link to its directory.
+    let link = stage.target("link");
+    std::os::unix::fs::symlink(stage.cluster.data(), &link).expect("make a link");
+    for connection in [&least, &superuser] {
+        accepted(&stage, &config(&stage, "own.toml", stage.cluster.data(), connection));
+        accepted(&stage, &config(&stage, "link.toml", &link, connection));
+    }
+    let restored = stage.restore_and_start("new", &[]).await;
+    stage::wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "60000");
+
+    // A file that is no text is not taken for a missing one.
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop");
+    fs::write(stage.cluster.data().join("postmaster.pid"), b"\xff\xfe\x00").expect("write postmaster.pid");
+    let (code, text) = stage.fails(&["backup"]);
+    assert_eq!(code, 31, "{text}");
+    assert!(text.contains("postmaster.pid does not begin with a process id"), "{text}");
+    assert!(text.contains("if no server runs there, remove the file"), "{text}");
+}
+
+/// Each side's configuration with the other side's socket, in both directions, and an old primary that was fenced.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_and_its_primary_are_told_apart() {
+    let Some(mut stage) = Stage::start(18, plan()).await else { return };
+    stage.cluster.sql(LEAST_ROLE).await.expect("make a role");
+    let mut standby = Cluster::standby_of(&stage.cluster).await.expect("copy a standby");
+    standby.override_setting("archive_mode", "off");
+    standby.start().await.expect("start the standby");
+    let written = stage.cluster.value("SELECT pg_current_wal_flush_lsn()").await.expect("ask for the LSN");
+    let replayed = format!("SELECT coalesce(pg_last_wal_replay_lsn() >= '{written}', false)");
+    standby.wait_for(&replayed, LIMIT).await.expect("replay");
+
+    let [least, superuser] = strings(&stage.cluster);
+    refused(&stage, &config(&stage, "standby.toml", standby.data(), &superuser), "the server that answers uses ");
+    refused(&stage, &config(&stage, "standby.toml", standby.data(), &least), "and the one that answers was started ");
+    let [least, superuser] = strings(&standby);
+    refused(&stage, &config(&stage, "primary.toml", stage.cluster.data(), &superuser), "the server that answers uses ");
+    refused(
+        &stage,
+        &config(&stage, "primary.toml", stage.cluster.data(), &least),
+        "and the one that answers was started ",
+    );
+
+    // Fenced: the old primary's files as a crash left them, and the connection leads to the new one.
+    stage.cluster.kill9().await.expect("kill the primary");
+    standby.promote().await.expect("promote");
+    refused(&stage, &config(&stage, "primary.toml", stage.cluster.data(), &superuser), "the server that answers uses ");
+    refused(
+        &stage,
+        &config(&stage, "primary.toml", stage.cluster.data(), &least),
+        "and the one that answers was started ",
+    );
+    // The new primary itself.
+    for connection in [&least, &superuser] {
+        let (code, text) = run(&stage, &config(&stage, "new.toml", standby.data(), connection), "backup");
+        assert_eq!(code, Some(0), "{text}");
+    }
+}
+
+/// A server in a container names its directory as it stands there, which may be nothing here; and its process id is one
+/// of another namespace.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_calls_its_directory_otherwise_is_known() {
+    for major in [18, 15, 13] {
+        let Some(mut stage) = Stage::start(major, plan()).await else { continue };
+        stage.cluster.stop(Shutdown::Fast).await.expect("stop");
+        let name = stage.target("there");
+        std::os::unix::fs::symlink(stage.cluster.data(), &name).expect("make a link");
+        let mut inside = Cluster::adopt(&stage.installation, &name).expect("take the directory over");
+        inside.start().await.expect("start");
+        fs::remove_file(&name).expect("remove the link");
+        assert_eq!(inside.value("SHOW data_directory").await.expect("ask"), name.display().to_string());
+        let own = config(&stage, "inside.toml", stage.cluster.data(), &inside.connection_string("postgres"));
+        accepted(&stage, &own);
+        // Something else stands at that name here, of another cluster.
+        fs::create_dir(&name).expect("make a directory");
+        accepted(&stage, &own);
+        fs::remove_dir(&name).expect("remove it");
+        std::os::unix::fs::symlink(stage.cluster.data(), &name).expect("make the link again");
+        let relation = "SELECT extract(epoch FROM pg_postmaster_start_time())::text || ' ' || \
+                        split_part(pg_read_file('postmaster.pid'), E'\\n', 3)";
+        let times = inside.value(relation).await.expect("ask");
+        let (server, file) = times.split_once(' ').expect("two times");
+        let (server, file): (f64, f64) = (server.parse().expect("a number"), file.parse().expect("a number"));
+        assert!(file <= server && server - file < 120.0, "PostgreSQL {major}: {times}");
+        inside.stop(Shutdown::Fast).await.unwrap_or_else(|e| panic!("{e}"));
+    }
+}
