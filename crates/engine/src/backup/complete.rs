@@ -10,11 +10,11 @@ use holdfast_repo::record::{
     BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, MAX_LISTED_CHECKSUM_FAILURES,
 };
 
-use super::StoredBackup;
 use super::copy::Copied;
 use super::run::{Content, Run};
 use super::sink::{Sink, Stored};
 use super::wal_wait::WalWait;
+use super::{StoredBackup, archiving};
 use crate::error::{Error, What};
 use crate::pipeline::crew::Crew;
 use crate::server::{Connection, ConnectionSettings, ServerFacts};
@@ -60,15 +60,25 @@ impl Run<'_> {
             timeout: self.options.archive_timeout,
             backup: self.backup.to_string(),
         };
-        wait.run(self.progress, self.cancel).await?;
+        let counted = wait.run(self.progress, self.cancel).await?;
+        warnings.extend(archiving::sent_in_its_place(&counted));
+        if self.facts.archives() {
+            for (repository, claim) in self.repositories.iter().zip(&self.claims) {
+                let cluster = &self.options.cluster;
+                warnings.extend(archiving::gap_before(repository, cluster, claim, first, &wait.pg_wal).await);
+            }
+        }
         // What the archiver did not send was sent from here, so a broken archiver would go unnoticed.
-        if self.facts.archives()
-            && let Some(segment) = ServerFacts::archiver_failure(&self.connection).await?
-        {
-            warnings.push(format!(
-                "the archiver's last attempt failed, at {segment}: until it succeeds, this backup can be restored to its \
-                 own end, and to no later moment; see pg_stat_archiver and the server's log"
-            ));
+        if self.facts.archives() {
+            match ServerFacts::archiver_failure(&self.connection).await {
+                Ok(None) => {}
+                Ok(Some(segment)) => warnings.push(format!(
+                    "the archiver's last attempt failed, at {segment}: until it succeeds, this backup can be restored to its \
+                     own end, and to no later moment; see pg_stat_archiver and the server's log"
+                )),
+                // The stop call was made: what the session is asked now is worth a warning, and not the backup.
+                Err(error) => warnings.push(format!("whether the archiver works could not be asked: {error}")),
+            }
         }
         let failures = failures(&copied, started.start_lsn, stopped.stop_lsn);
         if failures.count > 0 {

@@ -15,6 +15,7 @@
 //! objects of an unfinished backup, which the next run removes. The server leaves backup mode by itself when the
 //! connection closes. Nothing is ever written into the data directory.
 
+mod archiving;
 mod begin;
 mod complete;
 mod control;

@@ -7,6 +7,7 @@
 //! conditional writes cannot tell apart. PostgreSQL itself says whether it is: `archive_status/<segment>.ready` stands
 //! there from the segment's end until `archive_command` has succeeded (`xlogarchive.c`).
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -50,30 +51,47 @@ pub(crate) struct WalWait<'a> {
 }
 
 impl WalWait<'_> {
-    /// Returns when every segment is in every repository.
-    pub(crate) async fn run(&self, progress: &dyn Progress, cancel: &CancellationToken) -> Result<(), Error> {
+    /// Returns when every segment is in every repository; gives those that the server counts as archived and that were
+    /// not there.
+    pub(crate) async fn run(
+        &self,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<BTreeSet<SegmentName>, Error> {
         let phrase = || format!("waiting for the WAL of backup {} ({} to {})", self.backup, self.first, self.last);
         self.run_inner(progress, cancel).await.doing(phrase)
     }
 
-    async fn run_inner(&self, progress: &dyn Progress, cancel: &CancellationToken) -> Result<(), Error> {
+    async fn run_inner(
+        &self,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<BTreeSet<SegmentName>, Error> {
         progress.phase("waiting for WAL", None);
         let began = Instant::now();
         let deadline = began + self.timeout;
         let alone_until = if self.archives { deadline.min(began + ARCHIVER_ALONE) } else { began };
+        let mut counted = BTreeSet::new();
         loop {
             let mut first_missing = None;
             let may_send = Instant::now() >= alone_until;
             for (repository, claim) in &self.repositories {
                 let missing = archive::missing_segments(repository, self.cluster, claim, self.first, self.last).await?;
                 for segment in missing {
+                    if self.counts_as_archived(segment) {
+                        // It may have come since the listing.
+                        if self.is_archived(repository, claim, segment).await? {
+                            continue;
+                        }
+                        counted.insert(segment);
+                    }
                     let mine = may_send || !self.archiver_has(segment);
                     if !(mine && self.send(repository, claim, segment, cancel).await?) {
                         first_missing.get_or_insert(segment);
                     }
                 }
             }
-            let Some(segment) = first_missing else { return Ok(()) };
+            let Some(segment) = first_missing else { return Ok(counted) };
             if may_send && Instant::now() >= deadline {
                 return Err(What::NotArchived { segment: segment.to_string(), waited: self.timeout }.into());
             }
@@ -87,6 +105,11 @@ impl WalWait<'_> {
     /// Whether the archiver has the segment still to send, or sends it now.
     fn archiver_has(&self, segment: SegmentName) -> bool {
         self.pg_wal.join("archive_status").join(format!("{segment}.ready")).exists()
+    }
+
+    /// Whether `archive_command` has reported success for the segment.
+    fn counts_as_archived(&self, segment: SegmentName) -> bool {
+        self.pg_wal.join("archive_status").join(format!("{segment}.done")).exists()
     }
 
     /// Sends a segment that is finished and still in `pg_wal`; says whether it is archived now.

@@ -32,6 +32,10 @@ pub const RESTORE_POINT: &str = "holdfast check";
 /// How long to wait between two looks for the segment.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
+/// How long a segment that the server counts as archived may be out of a repository's listing. `archive_command` ends when
+/// it is stored, so this is only for stores whose listings are late.
+const COUNTED_FOR: Duration = Duration::from_secs(3);
+
 /// What a check is told.
 #[derive(Debug, Clone)]
 pub struct CheckOptions {
@@ -177,8 +181,18 @@ async fn run_steps(
     } else {
         let archived = Archived { repositories: &repositories, claims: &claims, options, cancel };
         let segment = write_restore_point(&connection).await?;
-        archived.wait(segment).await?;
-        report.add("archiving", Verdict::Ok, format!("segment {segment} reached every repository"));
+        match archived.wait(segment, &connection).await? {
+            None => report.add("archiving", Verdict::Ok, format!("segment {segment} reached every repository")),
+            Some(repository) => report.add(
+                "archiving",
+                Verdict::Failed,
+                format!(
+                    "the server counts segment {segment} as archived, but it is not in {repository}: {} reports success \
+                     without storing it there",
+                    how_archived(&facts)
+                ),
+            ),
+        }
     }
     connection.close().await;
     Ok(())
@@ -224,7 +238,7 @@ async fn check_server(
     prove_same(connection, &options.pgdata).await?;
     report.add("server", Verdict::Ok, format!("PostgreSQL {}, wal_level {}", facts.version_text, facts.wal_level));
     if facts.archives() {
-        let how = if facts.archive_library.is_empty() { &facts.archive_command } else { &facts.archive_library };
+        let how = how_archived(facts);
         report.add("archive settings", Verdict::Ok, format!("archive_mode {}: {how}", facts.archive_mode));
     } else {
         report.add(
@@ -234,6 +248,11 @@ async fn check_server(
         );
     }
     Ok(())
+}
+
+/// The command or library that archives.
+fn how_archived(facts: &ServerFacts) -> &str {
+    if facts.archive_library.is_empty() { &facts.archive_command } else { &facts.archive_library }
 }
 
 /// Writes a restore point and finishes its segment, whose name is returned.
@@ -260,20 +279,27 @@ struct Archived<'a> {
 }
 
 impl Archived<'_> {
-    async fn wait(&self, segment: SegmentName) -> Result<(), Error> {
+    /// Waits; gives a repository that the segment did not reach although the server counts it as archived.
+    async fn wait(&self, segment: SegmentName, connection: &Connection) -> Result<Option<String>, Error> {
         let deadline = Instant::now() + self.options.archive_timeout;
         let phrase = || format!("waiting for WAL segment {segment} to reach every repository");
+        let mut counted_since = None;
         loop {
-            let mut missing = false;
+            if counted_since.is_none() && ServerFacts::counts_as_archived(connection, segment).await? {
+                counted_since = Some(Instant::now());
+            }
+            let mut missing = None;
             for (repository, claim) in self.repositories.iter().zip(self.claims) {
                 let cluster = &self.options.cluster;
-                missing |= !archive::missing_segments(repository, cluster, claim, segment, segment)
-                    .await
-                    .doing(phrase)?
-                    .is_empty();
+                let absent =
+                    archive::missing_segments(repository, cluster, claim, segment, segment).await.doing(phrase)?;
+                if !absent.is_empty() {
+                    missing.get_or_insert_with(|| repository.describe());
+                }
             }
-            if !missing {
-                return Ok(());
+            let Some(repository) = missing else { return Ok(None) };
+            if counted_since.is_some_and(|since: Instant| since.elapsed() >= COUNTED_FOR) {
+                return Ok(Some(repository));
             }
             if Instant::now() >= deadline {
                 let waited = self.options.archive_timeout;

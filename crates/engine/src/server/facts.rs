@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use holdfast_pgtypes::{PgVersion, SystemIdentifier};
+use holdfast_pgtypes::{PgVersion, SegmentName, SystemIdentifier};
 use serde::{Deserialize, Serialize};
 
 use super::Connection;
@@ -129,6 +129,19 @@ impl ServerFacts {
             .await
             .doing(|| "asking how the archiver does".to_owned())?;
         Ok(rows.first().and_then(|row| row.get(0)))
+    }
+
+    /// Whether the archiver has reported this segment, or a later one of its timeline, as archived.
+    pub async fn counts_as_archived(connection: &Connection, segment: SegmentName) -> Result<bool, Error> {
+        let row = connection
+            .client()
+            .query_opt("SELECT last_archived_wal FROM pg_stat_archiver", &[])
+            .await
+            .doing(|| "asking how the archiver does".to_owned())?;
+        let last: Option<String> = row.and_then(|row| row.get(0));
+        // A backup history file begins with its segment's name.
+        let last = last.and_then(|name| name.get(..24)?.parse::<SegmentName>().ok());
+        Ok(last.is_some_and(|last| last.timeline() == segment.timeline() && last >= segment))
     }
 
     /// Whether the server archives its WAL at all.
