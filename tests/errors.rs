@@ -20,6 +20,8 @@ mod kit;
 mod opening;
 #[path = "errors/s3.rs"]
 mod s3;
+#[path = "errors/strays.rs"]
+mod strays;
 #[path = "errors/targets.rs"]
 mod targets;
 #[path = "errors/wal.rs"]

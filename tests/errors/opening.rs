@@ -3,8 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Stdio;
 
 use holdfast_testkit::disk::SmallDisk;
+use holdfast_testkit::s3::S3Server;
 use holdfast_testkit::user::is_root;
 
 use crate::kit::{Bench, Damage, files_below};
@@ -14,6 +16,19 @@ const URL: &str = "url = \"file://$DIR/repository\"\n";
 
 fn with(encryption: &str) -> String {
     format!("{URL}encryption = {encryption}")
+}
+
+/// Another text in the body of a plain record, and the digest that goes with it: as a newer release would write it, or
+/// somebody who may write to the store.
+fn rewritten(record: &Path, from: &str, to: &str) -> Damage {
+    Damage::change(record, |bytes| {
+        let text = std::str::from_utf8(bytes).expect("a text");
+        let (head, body) = text.split_once("\"body\": ").expect("a body");
+        let body = body.strip_suffix("\n}\n").expect("an envelope").replacen(from, to, 1);
+        let digest = holdfast_repo::record::sha256_hex(body.as_bytes());
+        let (kind, _) = head.split_once("\"sha256\"").expect("a digest");
+        *bytes = format!("{kind}\"sha256\": \"{digest}\",\n\"body\": {body}\n}}\n").into_bytes();
+    })
 }
 
 /// A bench with one repository, made with this encryption.
@@ -282,6 +297,78 @@ fn a_key_slot_without_its_repository_is_not_overwritten() {
 }
 
 #[test]
+fn an_archive_without_its_repository_is_not_made_anew() {
+    let mut bench = repository("\"none\"");
+    let _lost = Damage::remove(&bench.path("repository/holdfast.json"));
+    let claims = bench.path("repository/main/claims");
+    fs::create_dir_all(&claims).expect("make a folder");
+    fs::write(claims.join("1.json"), "{}").expect("write a claim");
+    bench.scratch.user().own_tree(&bench.path("repository")).expect("give it to PostgreSQL's user");
+    bench.fails(
+        "init over an archive",
+        &["repo", "init"],
+        16,
+        "error: $REPO holds a repository already: an archive (main/claims/1.json) without holdfast.json\n\
+             while: making a repository at $REPO\n\
+             hint:  nothing was changed: what is there may be all that opens old backups; bring holdfast.json \
+             back (another copy, a deleted version in the bucket), or choose another place\n",
+    );
+    bench.finish();
+}
+
+/// Several stores that people run take the condition of a write, answer with success, and overwrite.
+#[test]
+fn a_store_that_ignores_conditions_keeps_the_key_slot() {
+    let s3 = S3Server::builder().ignoring_conditions().start().expect("start the S3 server");
+    let mut bench = Bench::new();
+    bench.scratch.write("passphrase", format!("{PASSPHRASE}\n")).expect("write the passphrase");
+    let place = |prefix: &str| {
+        format!(
+            "url = \"s3://{}/{prefix}\"\nendpoint = \"{}\"\nregion = \"{}\"\npath_style = true\n\
+             access_key_id = \"{}\"\nsecret_access_key = \"{}\"\n\
+             encryption = {{ passphrase_file = \"$DIR/passphrase\" }}",
+            s3.bucket(),
+            s3.endpoint(),
+            s3.region(),
+            s3.credentials().access_key,
+            s3.credentials().secret_key,
+        )
+    };
+    bench.texts.name("REPO", format!("s3://{}/lost", s3.bucket()));
+    bench.configure(&place("lost"));
+    let made = bench.ok(&["repo", "init"]);
+    assert!(made.contains("conditional writes  emulated"), "{made}");
+    let folder = s3.object_path(s3.bucket(), "lost");
+    let slots = || {
+        let names = files_below(&folder.join("keys"));
+        names.iter().map(|name| fs::read(folder.join("keys").join(name)).expect("read a slot")).collect::<Vec<_>>()
+    };
+    let before = slots();
+    let lost = Damage::remove(&folder.join("holdfast.json"));
+    let output = bench.run(&["repo", "init"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(16) && said.contains("without holdfast.json"), "{said}");
+    assert_eq!(slots(), before, "the only key of the backups");
+    drop(lost);
+    bench.ok(&["list"]);
+
+    // Two at once: the record of one stays, and a slot that opens it. Neither writes over the other's.
+    bench.configure(&place("raced"));
+    let running: Vec<_> = (0..2)
+        .map(|_| {
+            let mut command = bench.command(&["repo", "init"]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start holdfast")
+        })
+        .collect();
+    for child in running {
+        let output = child.wait_with_output().expect("wait for holdfast");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    bench.ok(&["list"]);
+    bench.finish();
+}
+
+#[test]
 fn a_full_disk_at_repo_init() {
     let Some(disk) = SmallDisk::or_skip(64 << 10) else { return };
     let mut bench = Bench::new();
@@ -398,6 +485,41 @@ fn records_of_the_repository_that_are_damaged() {
              hint:  use the release of holdfast that wrote it, or a newer one\n",
     );
     drop(damage);
+    for (case, from, to, status, expected) in [
+        (
+            "format of a later release",
+            "\"format_version\": 1",
+            "\"format_version\": 2",
+            17,
+            "error: format_version \"2\" of the repository record is not known here: written by a newer holdfast\n\
+             while: reading holdfast.json, opening the repository $REPO\n\
+             hint:  use the release of holdfast that wrote it, or a newer one\n",
+        ),
+        (
+            "encryption of a later release",
+            "aes-256-gcm",
+            "aes-256-siv",
+            17,
+            "error: encryption \"aes-256-siv\" of the repository record is not known here: written by a newer holdfast\n\
+             while: reading holdfast.json, opening the repository $REPO\n\
+             hint:  use the release of holdfast that wrote it, or a newer one\n",
+        ),
+        (
+            "extents of nothing",
+            "\"extent_size_bytes\": 1048576",
+            "\"extent_size_bytes\": 0",
+            40,
+            "error: the repository record cannot be used: extent_size_bytes 0 is not a multiple of 32768 from 32768 to \
+             16777216\n\
+             while: reading holdfast.json, opening the repository $REPO\n\
+             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
+             in the bucket), and check the store\n",
+        ),
+    ] {
+        let damage = rewritten(&record, from, to);
+        bench.fails(case, &["list"], status, expected);
+        drop(damage);
+    }
     let damage = Damage::put_instead(&record, &slot);
     bench.fails(
         "another record",
@@ -420,6 +542,23 @@ fn records_of_the_repository_that_are_damaged() {
              in the bucket), and check the store\n",
     );
     drop(damage);
+    let damage = rewritten(&slot, "\"passphrase\"", "\"kms\"");
+    bench.fails(
+        "key slot of a later release",
+        &["list"],
+        17,
+        "error: kind \"kms\" of the key-slot record is not known here: written by a newer holdfast\n\
+             while: reading keys/default.json, opening the repository $REPO\n\
+             hint:  use the release of holdfast that wrote it, or a newer one\n",
+    );
+    drop(damage);
+    // Beside one that opens it is named, and that is all.
+    let second = bench.path("repository/keys/second.json");
+    fs::copy(&slot, &second).expect("copy the slot");
+    bench.scratch.user().own(&second).expect("give it to PostgreSQL's user");
+    assert!(bench.ok(&["repo", "info"]).contains("unreadable key slot second: "));
+    bench.ok(&["list"]);
+    fs::remove_file(second).expect("remove the copy");
     let damage = Damage::remove(&slot);
     bench.fails(
         "key slot missing",

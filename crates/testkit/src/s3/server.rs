@@ -16,8 +16,11 @@ use hyper::{Request, Response, header};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder as ConnectionBuilder;
 use s3s::Body;
+use s3s::access::S3Access;
 use s3s::auth::SimpleAuth;
+use s3s::dto::{CompleteMultipartUploadInput, PutObjectInput};
 use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{S3Request, S3Result};
 use s3s_fs::FileSystem;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -49,6 +52,17 @@ pub struct S3ServerBuilder {
     buckets: Vec<String>,
     credentials: Credentials,
     root: Option<PathBuf>,
+    conditions: Conditions,
+}
+
+/// What the server does with a condition on a write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Conditions {
+    /// Keeps it.
+    #[default]
+    Kept,
+    /// Takes it, answers with success, and overwrites: what several servers of the field do.
+    Ignored,
 }
 
 impl S3ServerBuilder {
@@ -63,6 +77,13 @@ impl S3ServerBuilder {
     #[must_use]
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = credentials;
+        self
+    }
+
+    /// Ignores `If-None-Match` on every write, as several stores that people run do.
+    #[must_use]
+    pub fn ignoring_conditions(mut self) -> Self {
+        self.conditions = Conditions::Ignored;
         self
     }
 
@@ -83,8 +104,15 @@ impl S3ServerBuilder {
         let buckets = if self.buckets.is_empty() { vec!["holdfast".to_owned()] } else { self.buckets };
         let listener = listen("127.0.0.1:0".parse().map_err(|_| KitError::Unsupported("no loopback".to_owned()))?)?;
         let address = listener.local_addr().map_err(KitError::io("start the S3 server"))?;
-        let mut server =
-            S3Server { address, root, buckets, credentials: self.credentials, running: None, _scratch: scratch };
+        let mut server = S3Server {
+            address,
+            root,
+            buckets,
+            credentials: self.credentials,
+            conditions: self.conditions,
+            running: None,
+            _scratch: scratch,
+        };
         server.create_buckets()?;
         server.run(listener)?;
         Ok(server)
@@ -98,6 +126,7 @@ pub struct S3Server {
     root: PathBuf,
     buckets: Vec<String>,
     credentials: Credentials,
+    conditions: Conditions,
     running: Option<Background>,
     _scratch: Scratch,
 }
@@ -194,7 +223,7 @@ impl S3Server {
     }
 
     fn run(&mut self, listener: std::net::TcpListener) -> Result<()> {
-        let service = service(&self.root, &self.credentials)?;
+        let service = service(&self.root, &self.credentials, self.conditions)?;
         let background = Background::start("s3-server")?;
         background.spawn(async move {
             if let Ok(listener) = TcpListener::from_std(listener) {
@@ -211,7 +240,7 @@ impl S3Server {
 /// # Errors
 /// When the address cannot be listened at or the folder cannot be used.
 pub async fn serve(address: SocketAddr, root: &Path, credentials: &Credentials) -> Result<()> {
-    let service = service(root, credentials)?;
+    let service = service(root, credentials, Conditions::Kept)?;
     let listener =
         TcpListener::bind(address).await.map_err(KitError::io(format!("listen at {address} for the S3 server")))?;
     accept(listener, service).await;
@@ -225,12 +254,49 @@ fn listen(address: SocketAddr) -> Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-fn service(root: &Path, credentials: &Credentials) -> Result<S3Service> {
+fn service(root: &Path, credentials: &Credentials, conditions: Conditions) -> Result<S3Service> {
     let files = FileSystem::new(root)
         .map_err(|error| KitError::Unsupported(format!("serve {} as S3: {error:?}", root.display())))?;
     let mut builder = S3ServiceBuilder::new(files);
     builder.set_auth(SimpleAuth::from_single(credentials.access_key.clone(), credentials.secret_key.clone()));
+    if conditions == Conditions::Ignored {
+        builder.set_access(IgnoringConditions);
+    }
     Ok(builder.build())
+}
+
+/// Takes the condition out of each write before the server sees it; the signature was checked by then.
+struct IgnoringConditions;
+
+/// What a method of [`S3Access`] gives, written out: it is an `async_trait`.
+type Allowed<'a> = Pin<Box<dyn Future<Output = S3Result<()>> + Send + 'a>>;
+
+impl S3Access for IgnoringConditions {
+    fn put_object<'this, 'request, 'answer>(
+        &'this self,
+        request: &'request mut S3Request<PutObjectInput>,
+    ) -> Allowed<'answer>
+    where
+        'this: 'answer,
+        'request: 'answer,
+        Self: 'answer,
+    {
+        request.input.if_none_match = None;
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn complete_multipart_upload<'this, 'request, 'answer>(
+        &'this self,
+        request: &'request mut S3Request<CompleteMultipartUploadInput>,
+    ) -> Allowed<'answer>
+    where
+        'this: 'answer,
+        'request: 'answer,
+        Self: 'answer,
+    {
+        request.input.if_none_match = None;
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// Takes connections for ever; they end with the set, and the set with the task.

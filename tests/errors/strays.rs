@@ -1,0 +1,167 @@
+//! Strays and damage in every folder of a real repository: what works goes on working, and what is damaged is named.
+
+use std::fs;
+use std::path::Path;
+
+use holdfast_testkit::postgres::Cluster;
+
+use crate::kit::{Damage, texts_of};
+use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
+
+/// Writes files below a folder, as PostgreSQL's user would have them.
+fn plant(stage: &Stage, folder: &Path, names: &[&str]) {
+    for name in names {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("make a folder");
+        fs::write(&path, "this is no object of the repository\n").expect("plant a file");
+    }
+    stage.scratch.user().own_tree(folder).expect("give the files to PostgreSQL's user");
+}
+
+/// A stage whose archive has been through two other clusters: three claims, the last one is that of the running server.
+async fn third_owner() -> Option<Stage> {
+    let plan = Plan {
+        store: StoreKind::Directory,
+        seal: Seal::Passphrase,
+        wal_segment_mib: 1,
+        archive: true,
+        ..Plan::default()
+    };
+    let stage = Stage::start(18, plan).await?;
+    let other = Cluster::builder(&stage.installation).wal_segment_mib(1).create().await.expect("make another cluster");
+    let data = stage.cluster.data().display().to_string();
+    let text = stage.config_text().replace(&data, &other.data().display().to_string());
+    let config = stage.write_config("other.toml", &text);
+    let output = stage.command_with(&config, &["repo", "init", "--new-claim"]).output().expect("run holdfast");
+    crate::stage::succeeded(&output, &["repo", "init", "--new-claim"]);
+    stage.ok(&["repo", "init", "--new-claim"]);
+    Some(stage)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_every_folder_nothing_stops_and_damage_is_named() {
+    let Some(stage) = third_owner().await else { return };
+    let repository = stage.repository_folder();
+    stage.cluster.sql("CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 1000) g").await.expect("load data");
+    let mut backups = Vec::new();
+    for _ in 0..3 {
+        let report = stage.json(&["backup"]);
+        backups.push(report["repositories"][0]["backup"]["backup_id"].as_str().expect("an id").to_owned());
+        stage.cluster.sql("INSERT INTO t SELECT generate_series(1, 1000)").await.expect("insert");
+        stage.archive_now().await;
+    }
+    let log_folder = {
+        let timeline = repository.join("main/wal/3/00000001");
+        let folder = fs::read_dir(&timeline).expect("list the WAL").next().expect("a folder").expect("an entry").path();
+        folder.strip_prefix(&repository).expect("below").display().to_string()
+    };
+
+    plant(
+        &stage,
+        &repository,
+        &[
+            "README",
+            "lost+found/#123",
+            "holdfast.json.old",
+            "other/notes.txt",
+            "keys/README",
+            "keys/default.json.old",
+            "keys/deep/slot.json",
+            "keys/second.json",
+            "main/README",
+            "main/ledger.json",
+            "main/claims/README",
+            "main/claims/04.json",
+            "main/claims/deep/9.json",
+            "main/backups/README",
+            "main/backups/20260101T000000Z.old/backup.json",
+            "main/backups/20260101T000000Z/backup.json.tmp",
+            "main/backups/20260102T000000Z/start.json",
+            "main/packs/README",
+            "main/packs/20260101T000000Z/1.pack",
+            "main/wal/README",
+            "main/wal/x/00000001/000000010000000000000001.zst",
+            "main/wal/3/README",
+            "main/wal/3/00000001/README",
+            &format!("{log_folder}/README"),
+            &format!("{log_folder}/000000010000000000000001.bak"),
+            "main/snapshots/README",
+            "main/snapshots/20260101T000000Z.json",
+            "main/ledger/README",
+            "main/ledger/20260101T000000.000000Z-gap.json",
+        ],
+    );
+    let claims = ["1", "2"].map(|claim| Damage::halve(&repository.join(format!("main/claims/{claim}.json"))));
+    let first = Damage::flip(&repository.join(format!("main/backups/{}/backup.json", backups[0])));
+    let last = Damage::halve(&repository.join(format!("main/backups/{}/backup.json", backups[2])));
+
+    // Push, check, backup.
+    stage.cluster.sql("INSERT INTO t SELECT generate_series(1, 1000)").await.expect("insert");
+    stage.archive_now().await;
+    let checked = stage.ok(&["check"]);
+    assert!(checked.contains("keys/second.json"), "{checked}");
+    stage.ok(&["backup", "--label", "beside the damage"]);
+    stage.cluster.sql("INSERT INTO t SELECT generate_series(1, 1000)").await.expect("insert");
+    stage.archive_now().await;
+
+    // What is damaged is named with its code, in both outputs, and the rest is shown.
+    let mut texts = texts_of(&stage);
+    texts.name("FIRST", &backups[0]);
+    texts.name("LAST", &backups[2]);
+    let listed = texts.plain(&stage.ok(&["list"]));
+    for line in [
+        "unreadable backup $FIRST: the backup record cannot be opened: object main/backups/$FIRST/backup.json: ",
+        "unreadable backup $LAST: the backup record cannot be opened: object main/backups/$LAST/backup.json: truncated: ",
+        "unreadable start record of the unfinished backup $BACKUP: ",
+    ] {
+        assert!(listed.contains(line), "{line}\n{listed}");
+    }
+    assert!(listed.contains("(41, truncated-object)"), "{listed}");
+    let listed = stage.json(&["list"]);
+    let listed = &listed["repositories"][0];
+    assert_eq!(listed["backups"].as_array().expect("backups").len(), 2, "{listed}");
+    assert_eq!(listed["unreadable"][1]["id"], backups[2].as_str());
+    assert_eq!(listed["unreadable"][1]["error"]["code"], 41);
+    assert_eq!(listed["unfinished"][0]["error"]["code"], 40);
+    let info = stage.json(&["info"]);
+    let info = &info["repositories"][0];
+    let named: Vec<String> = info["unreadable"]
+        .as_array()
+        .expect("what cannot be read")
+        .iter()
+        .map(|bad| format!("{} {}", bad["kind"].as_str().unwrap_or("?"), bad["id"].as_str().unwrap_or("?")))
+        .collect();
+    let expected = [
+        "key slot second".to_owned(),
+        "claim 1".to_owned(),
+        "claim 2".to_owned(),
+        format!("backup {}", backups[0]),
+        format!("backup {}", backups[2]),
+        "snapshot 20260101T000000Z".to_owned(),
+    ];
+    assert_eq!(named, expected);
+    assert_eq!(info["claims"][0]["reach"][0]["windows"].as_array().expect("windows").len(), 1, "{info}");
+    let about = stage.ok(&["repo", "info"]);
+    assert!(about.contains("unreadable key slot second") && about.contains("unreadable claim on main: 1"), "{about}");
+    // Of snapshots there is no other: to list them fails after it was said.
+    let (code, _) = stage.fails(&["snapshot", "list"]);
+    assert_eq!(code, 40);
+
+    // The one that is wanted and damaged is an error; without a wish it is a note.
+    let target = stage.target("named").display().to_string();
+    let (code, said) = stage.fails(&["restore", "--pgdata", &target, "--backup", &backups[2]]);
+    assert_eq!(code, 41, "{said}");
+    let target = stage.target("restored");
+    let said = stage.ok(&["restore", "--pgdata", &target.display().to_string()]);
+    for id in [&backups[0], &backups[2]] {
+        assert!(said.contains(&format!("note: backup {id} was left out, it cannot be read: ")), "{said}");
+    }
+    let restored = stage.start_restored(&target).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "6000");
+
+    // Repaired, everything is there again.
+    drop((claims, first, last));
+    let listed = stage.json(&["list"]);
+    assert_eq!(listed["repositories"][0]["backups"].as_array().expect("backups").len(), 4);
+}
