@@ -236,10 +236,16 @@ async fn packs_and_manifests() {
              hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
              in the bucket), and check the store\n",
     );
-    let output = quietly(&archive.stage, &["list"]);
+    for verb in ["list", "info"] {
+        let said = archive.texts.plain(&archive.stage.ok(&[verb]));
+        let line = "unreadable backup $SECOND: object main/backups/$SECOND/backup.json in $REPO does not match its \
+                    checksum: CRC-32C $CRC instead of $CRC (40, corrupt-object)\n";
+        assert!(said.contains(line), "{said}");
+    }
+    let both = Damage::flip(&archive.object(&format!("main/backups/{}/backup.json", archive.backups[0])));
     archive.texts.expect(
-        "list with a bit of backup.json",
-        &output,
+        "list with a bit of every backup.json",
+        &quietly(&archive.stage, &["list"]),
         40,
         "error: object main/backups/$SECOND/backup.json in $REPO does not match its checksum: CRC-32C $CRC \
              instead of $CRC\n\
@@ -247,6 +253,7 @@ async fn packs_and_manifests() {
              hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
              in the bucket), and check the store\n",
     );
+    drop(both);
     drop(damage);
     let damage = Damage::halve(&summary);
     archive.restore_is_refused(

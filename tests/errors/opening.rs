@@ -288,8 +288,8 @@ fn a_key_slot_without_its_repository_is_not_overwritten() {
         16,
         "error: $REPO holds a repository already: a key slot (keys/default.json) without holdfast.json\n\
              while: making a repository at $REPO\n\
-             hint:  nothing was changed: choose another place, or look there and delete the remains if no backup \
-             needs them\n",
+             hint:  nothing was changed: what is there may be all that opens old backups; bring holdfast.json \
+             back (another copy, a deleted version in the bucket), or choose another place\n",
     );
     drop(lost);
     bench.ok(&["list"]);
