@@ -15,7 +15,8 @@
 //! # Rules
 //! - The root must exist ([`StoreErrorKind::NoSuchBucket`]): a missing directory may be a disk that is not mounted, and is
 //!   never reported as a missing object. [`DirectoryStore::create`] makes it.
-//! - Files are 0600, folders 0700. All I/O runs on tokio's blocking pool; a future dropped in the middle lets its write
+//! - Files are 0600, folders 0700, whatever the umask. What root makes below the directory of somebody else belongs to that
+//!   user: one command typed as root must not close the archive to PostgreSQL. All I/O runs on tokio's blocking pool; a future dropped in the middle lets its write
 //!   run to the end.
 //! - Nothing else may write below the root. An object cannot have the name of a folder (`a` beside `a/b`).
 

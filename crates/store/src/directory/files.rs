@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -90,6 +90,26 @@ impl Files {
         }
     }
 
+    /// To whom root gives what it makes: the owner of the root directory, who could neither read nor add to it otherwise.
+    /// `None` for everybody else, whose own it is.
+    fn owner(&self) -> io::Result<Option<(u32, u32)>> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
+        let root = std::fs::metadata(&self.root)?;
+        Ok((root.uid() != 0).then(|| (root.uid(), root.gid())))
+    }
+
+    /// Gives a folder that root made away; also one of a run that was killed before it did.
+    fn give_folder(&self, folder: &Path) -> io::Result<()> {
+        match self.owner()? {
+            Some((user, group)) if std::fs::symlink_metadata(folder)?.uid() == 0 => {
+                lchown(folder, Some(user), Some(group))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn make_root(&self) -> io::Result<()> {
         make_folder(&self.root)
     }
@@ -146,11 +166,16 @@ impl Files {
         let file = match create() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make_folder(&folder)?;
+                self.give_folder(&folder)?;
                 create()?
             }
             result => result?,
         };
-        Ok(Temporary { path, file })
+        let temporary = Temporary { path, file };
+        if let Some((user, group)) = self.owner()? {
+            fchown(&temporary.file, Some(user), Some(group))?;
+        }
+        Ok(temporary)
     }
 
     /// Steps 2 to 4 of a write.
@@ -199,7 +224,7 @@ impl Files {
             }
             match DirBuilder::new().mode(0o700).create(link) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
+                _ => self.give_folder(link)?,
             }
             if let Some(parent) = link.parent() {
                 sync_folder(parent)?;
