@@ -41,6 +41,8 @@ pub struct RetryPolicy {
     pub max_backoff: Duration,
     /// No new attempt begins later than this after the first one began.
     pub deadline: Duration,
+    /// The same where nobody listens at the store's address: then waiting for an answer is waiting for a restart.
+    pub refused_deadline: Duration,
     /// At most so many attempts, the first included.
     pub max_attempts: u32,
 }
@@ -51,6 +53,7 @@ impl Default for RetryPolicy {
             initial_backoff: Duration::from_millis(100),
             max_backoff: Duration::from_secs(5),
             deadline: Duration::from_mins(1),
+            refused_deadline: Duration::from_mins(1),
             max_attempts: 12,
         }
     }
@@ -194,7 +197,12 @@ impl Retry {
             };
             let pause = self.policy.backoff(attempt, self.pace.jitter());
             let elapsed = self.pace.now().saturating_sub(start);
-            if attempt >= self.policy.max_attempts || elapsed + pause > self.policy.deadline {
+            let deadline = if nobody_listens(&error) {
+                self.policy.deadline.min(self.policy.refused_deadline)
+            } else {
+                self.policy.deadline
+            };
+            if attempt >= self.policy.max_attempts || elapsed + pause > deadline {
                 tracing::debug!(%operation, name, attempt, ?elapsed, %error, "giving up");
                 return Outcome { result: Err(error), after_doubt: true };
             }
@@ -226,6 +234,26 @@ impl Retry {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether the connection was refused at once: the machine is there and the server is not, or there is no way to it.
+fn nobody_listens(error: &StoreError) -> bool {
+    let mut below: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
+    while let Some(cause) = below {
+        let io = cause.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| {
+            use std::io::ErrorKind as Io;
+            matches!(io.kind(), Io::ConnectionRefused | Io::HostUnreachable | Io::NetworkUnreachable)
+        }) {
+            return true;
+        }
+        // `io::Error` hides what it wraps from `source` of some layers.
+        below = match io.and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => cause.source(),
+        };
+    }
+    false
 }
 
 #[async_trait]
@@ -366,6 +394,43 @@ impl Upload for RetryUpload {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MemoryStore;
+
+    /// How many attempts a policy allows for an error of this cause, on a clock that only pauses move.
+    async fn attempts(cause: std::io::ErrorKind) -> u32 {
+        let policy =
+            RetryPolicy { refused_deadline: Duration::from_secs(5), max_attempts: 100, ..RetryPolicy::default() };
+        let retry = Retry::with_pace(Arc::new(MemoryStore::new()), policy, Arc::new(VirtualPace::new(1)));
+        let made = std::sync::atomic::AtomicU32::new(0);
+        let outcome = retry
+            .run(Operation::Get, "a", || async {
+                made.fetch_add(1, Ordering::Relaxed);
+                let source = std::io::Error::other(std::io::Error::from(cause));
+                Err::<(), _>(StoreError::new(
+                    StoreErrorKind::Unreachable,
+                    Failure {
+                        store: "s3://bucket".to_owned(),
+                        name: "a".to_owned(),
+                        operation: Operation::Get,
+                        detail: String::new(),
+                        source: Some(Box::new(source)),
+                    },
+                ))
+            })
+            .await;
+        assert!(outcome.result.is_err());
+        made.into_inner()
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_given_up_sooner_than_a_broken_one() {
+        use std::io::ErrorKind as Io;
+        let refused = attempts(Io::ConnectionRefused).await;
+        assert!((4..10).contains(&refused), "{refused}");
+        assert_eq!(attempts(Io::HostUnreachable).await, refused);
+        let broken = attempts(Io::ConnectionReset).await;
+        assert!(broken > 2 * refused, "{broken} and {refused}");
+    }
 
     #[test]
     fn backoff_doubles_up_to_its_limit_and_keeps_half_fixed() {
