@@ -126,3 +126,152 @@ async fn segments_that_only_a_standby_has_reach_the_archive() {
     holds_all(&restored, &journal, end_of_all).await;
     am_check(&restored);
 }
+
+/// Two standbys of one primary that archive as themselves from their promotion on.
+async fn two_standbys(stage: &Stage) -> [(Cluster, std::path::PathBuf); 2] {
+    let mut made = Vec::new();
+    for name in ["one", "two"] {
+        let mut standby = Cluster::standby_of(&stage.cluster).await.expect("copy a standby");
+        let config = configuration(stage, name, &standby);
+        let command = format!("{} --config {} wal push %p", stage.holdfast.display(), config.display());
+        standby.override_setting("archive_mode", "on");
+        standby.override_setting("archive_command", &command);
+        standby.start().await.expect("start a standby");
+        made.push((standby, config));
+    }
+    made.try_into().unwrap_or_else(|_| panic!("two standbys"))
+}
+
+/// The names that wait in `archive_status`, whatever kind of file they are.
+fn waiting(server: &Cluster) -> Vec<String> {
+    let entries = std::fs::read_dir(server.data().join("pg_wal/archive_status")).expect("list archive_status");
+    let names = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_string_lossy().strip_suffix(".ready").map(str::to_owned));
+    names.collect()
+}
+
+/// Waits until a server's archiver has nothing left to do.
+async fn all_archived(server: &Cluster) {
+    let began = Instant::now();
+    while !waiting(server).is_empty() {
+        assert!(began.elapsed() < LIMIT, "{:?} still wait\n{}", waiting(server), server.log_text());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The names of the WAL objects of timeline 1 that are partial segments.
+fn partials(stage: &Stage) -> Vec<String> {
+    stage::attack::objects(stage).into_keys().filter(|name| name.contains(".partial.")).collect()
+}
+
+/// The primary dies; a first standby is promoted, archives its `.partial` and dies as well; a second one, still on the old
+/// timeline and a little further on it, is promoted to the next free timeline and has a `.partial` of the same name with
+/// other bytes. Its archive goes on: the one that was first stays, the ledger says so, and everything is restorable.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_partial_segments_of_one_name_do_not_stop_the_archive() {
+    let Some(mut stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else { return };
+    stage.cluster.sql("CREATE TABLE said (n int); INSERT INTO said VALUES (1)").await.expect("write");
+    stage.ok(&["backup"]);
+    stage.archive_now().await;
+    let [(mut first, _), (mut second, config)] = two_standbys(&stage).await;
+    caught_up(&first, &stage.cluster).await;
+    // The first one hears no more from here on: the second comes further, in the same segment.
+    first.sql("SELECT pg_wal_replay_pause()").await.expect("pause");
+    first.set("primary_conninfo", "").expect("configure");
+    first.reload().await.expect("reload");
+    first.wait_for("SELECT count(*) = 0 FROM pg_stat_wal_receiver", LIMIT).await.expect("the receiver ends");
+    stage.cluster.sql("INSERT INTO said VALUES (2)").await.expect("write");
+    caught_up(&second, &stage.cluster).await;
+    stage.cluster.kill9().await.expect("kill the primary");
+
+    first.sql("SELECT pg_wal_replay_resume()").await.expect("resume");
+    first.promote().await.expect("promote the first");
+    first.sql("INSERT INTO said VALUES (3)").await.expect("write");
+    all_archived(&first).await;
+    let stored = partials(&stage);
+    assert_eq!(stored.len(), 1, "{stored:?}");
+    let before = stage::attack::objects(&stage);
+    first.kill9().await.expect("kill the first");
+
+    // The second one finds timeline 2 taken in the archive and takes the next.
+    let restore = format!("{} --config {} wal get %f %p", stage.holdfast.display(), config.display());
+    second.set("restore_command", &restore).expect("configure");
+    second.set("recovery_target_timeline", "current").expect("configure");
+    second.restart().await.expect("restart the second");
+    second.promote().await.expect("promote the second");
+    second.sql("INSERT INTO said VALUES (4); SELECT pg_switch_wal()").await.expect("write");
+    all_archived(&second).await;
+    assert!(second.log_text().contains("timeline 1 was left at"), "{}", second.log_text());
+    let after = stage::attack::objects(&stage);
+    for (name, file) in &before {
+        assert_eq!(after.get(name), Some(file), "{name} was changed");
+    }
+    assert!(after.keys().any(|name| name.contains("/00000003.history.")), "{after:?}");
+    assert_eq!(partials(&stage), stored);
+    assert!(after.keys().any(|name| name.contains("/ledger/") && name.contains("-divergence")), "{after:?}");
+
+    stage.cluster = second;
+    stage.archive_now().await;
+    let restored = stage.restore_and_start("restored", &["--target-timeline", "3"]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.sql("SELECT n FROM said ORDER BY n").await.expect("ask"), [["1"], ["2"], ["4"]]);
+    am_check(&restored);
+}
+
+/// Two standbys are promoted at once, neither sees the other's history, and both are timeline 2. That stays a hard stop for
+/// the one that comes second, and the message leads out of it: an archive of its own, where both are restorable.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_on_one_timeline_stop_hard_with_a_way_out() {
+    let Some(mut stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else { return };
+    stage.cluster.sql("CREATE TABLE said (n int); INSERT INTO said VALUES (1)").await.expect("write");
+    stage.ok(&["backup"]);
+    stage.archive_now().await;
+    let [(first, _), (second, config)] = two_standbys(&stage).await;
+    caught_up(&second, &stage.cluster).await;
+    second.set("primary_conninfo", "").expect("configure");
+    second.reload().await.expect("reload");
+    second.wait_for("SELECT count(*) = 0 FROM pg_stat_wal_receiver", LIMIT).await.expect("the receiver ends");
+    stage.cluster.sql("INSERT INTO said VALUES (2)").await.expect("write");
+    caught_up(&first, &stage.cluster).await;
+    stage.cluster.kill9().await.expect("kill the primary");
+
+    first.promote().await.expect("promote the first");
+    first.sql("INSERT INTO said VALUES (3); SELECT pg_switch_wal()").await.expect("write");
+    all_archived(&first).await;
+    let before = stage::attack::objects(&stage);
+    second.promote().await.expect("promote the second");
+    second.sql("INSERT INTO said VALUES (4); SELECT pg_switch_wal()").await.expect("write");
+    let stuck = "SELECT failed_count > 0 AND last_failed_wal = '00000002.history' FROM pg_stat_archiver";
+    second.wait_for(stuck, LIMIT).await.unwrap_or_else(|e| panic!("{e}\n{}", second.log_text()));
+    let history = second.data().join("pg_wal/00000002.history").display().to_string();
+    let output = stage.command_with(&config, &["wal", "push", &history]).output().expect("run holdfast");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(44), "{said}");
+    assert!(said.contains("two servers were promoted to timeline 2 at different places"), "{said}");
+    assert!(said.contains("give this one a `cluster.name` of its own"), "{said}");
+    let after = stage::attack::objects(&stage);
+    for (name, file) in &before {
+        assert_eq!(after.get(name), Some(file), "{name} was changed");
+    }
+
+    // The way out, as the message says.
+    let text = std::fs::read_to_string(&config).expect("read a configuration").replace("\"main\"", "\"second\"");
+    stage.write_config("two.toml", &text);
+    all_archived(&second).await;
+    let output = stage.command_with(&config, &["backup"]).output().expect("run holdfast");
+    stage::succeeded(&output, &["backup"]);
+    second.sql("INSERT INTO said VALUES (5); SELECT pg_switch_wal()").await.expect("write");
+    all_archived(&second).await;
+    for (config, rows) in [(stage.config.clone(), ["1", "2", "3"].as_slice()), (config, &["1", "4", "5"])] {
+        let name = config.file_stem().expect("a name").to_string_lossy().into_owned();
+        let target = stage.target(&format!("restored-{name}"));
+        let arguments = ["restore", "--pgdata", &target.display().to_string()];
+        stage::succeeded(&stage.command_with(&config, &arguments).output().expect("run holdfast"), &arguments);
+        let restored = stage.start_restored(&target).await;
+        wait_promoted(&restored).await;
+        let found = restored.sql("SELECT n FROM said ORDER BY n").await.expect("ask").concat();
+        assert_eq!(found, rows, "{name}");
+    }
+    stage.cluster = first;
+}

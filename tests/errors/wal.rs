@@ -110,8 +110,11 @@ async fn files_that_are_not_what_they_are_called() {
             "error: main/wal/1/$TIMELINE/$FOLDER/$NAME.zst.enc is stored in $REPO already, with other \
                  content\n\
                  while: archiving $NAME, pushing $DIR/elsewhere/$NAME\n\
-                 hint:  nothing was overwritten: two servers write into one archive, or one of them went on \
-                 after it was restored or promoted twice; find out which is right before you change anything\n",
+                 hint:  nothing was overwritten: two servers write into one archive, or one went on after it was \
+                 restored or promoted twice; find out which of them is to go on. If it is the other one, stop this \
+                 one and make it anew from it. If it is this one, or both, give this one a `cluster.name` of its own \
+                 (in its archive_command's configuration), then run `holdfast backup`: it begins an archive of its \
+                 own, and PostgreSQL has kept all WAL for it\n",
         ),
     ] {
         let file = stage.scratch.write(&format!("elsewhere/{file}"), bytes).expect("write a file");

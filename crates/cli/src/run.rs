@@ -84,6 +84,12 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
     {
         return Ok(ExitCode::Ok);
     }
+    if let Command::Wal(WalCommand::Get { name, dest, .. }) = &args.command
+        && manner.output == Output::Text
+        && verbs::already_fetched(&config, name, dest)
+    {
+        return Ok(ExitCode::Ok);
+    }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if matches!(args.command, Command::Wal(_)) {
         builder.worker_threads(WAL_WORKERS);

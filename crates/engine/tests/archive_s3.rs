@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use holdfast_engine::archive::{
-    self, GetOptions, GetSource, PushOptions, PushOutcome, RepositorySetId, marked_durable,
+    self, GetOptions, GetSource, PushOptions, PushOutcome, RepositorySetId, Spool, marked_durable,
 };
 use holdfast_engine::pipeline::budget::ByteBudget;
 use holdfast_engine::pipeline::crew::Crew;
@@ -90,8 +90,8 @@ impl Bench {
         RepositoryTarget { store: holdfast_store::open(&self.config).await.unwrap(), unlock: self.unlock.clone() }
     }
 
-    fn spool(&self) -> PathBuf {
-        self.folder.path().join("spool")
+    fn spool(&self) -> Spool {
+        Spool::open(&self.folder.path().join("spool"), &self.cluster).unwrap()
     }
 
     fn set(&self) -> RepositorySetId {
@@ -103,7 +103,7 @@ impl Bench {
         let mut runs = 0;
         for number in 1..=SEGMENTS {
             let path = self.folder.path().join("pg_wal").join(name(number));
-            if marked_durable(&self.spool(), &self.cluster, &self.set(), &path) {
+            if marked_durable(&self.spool(), &self.set(), &path) {
                 continue;
             }
             runs += 1;
@@ -113,7 +113,7 @@ impl Bench {
                 path,
                 compression: "zstd:1".parse().unwrap(),
                 push_ahead: 15,
-                spool: self.spool(),
+                spool: Some(self.spool()),
                 repository_set: self.set(),
                 crew: Crew::new(0).unwrap(),
                 budget: ByteBudget::new(256 << 20),
@@ -138,7 +138,7 @@ impl Bench {
                 name: name(number).parse().unwrap(),
                 destination: destination.clone(),
                 prefetch: 8,
-                spool: self.spool(),
+                spool: Some(self.spool()),
                 repository_set: self.set(),
                 system_identifier: Some(SystemIdentifier::new(SYSTEM)),
                 crew: Crew::new(0).unwrap(),

@@ -102,10 +102,7 @@ fn of_what(what: &What) -> Failure {
         What::SegmentSize { .. } => new(ExitCode::TruncatedObject).hint(damaged_object_hint()),
         What::NoClaim { .. } => new(ExitCode::NoBackup)
             .hint("check `cluster.name`; `holdfast repo info` lists the clusters of a repository"),
-        What::Divergence { .. } => new(ExitCode::Diverged).hint(
-            "nothing was overwritten: two servers write into one archive, or one of them went on after it was restored or \
-             promoted twice; find out which is right before you change anything",
-        ),
+        What::Divergence { name, .. } => new(ExitCode::Diverged).hint(of_divergence(name)),
         What::Absent { .. } => new(ExitCode::Absent).hint("`holdfast wal list` shows what is archived"),
         What::NotReadable { .. } => new(ExitCode::CorruptObject).hint(damaged_object_hint()),
         What::NotArchived { .. } => new(ExitCode::WalNotArchived)
@@ -141,6 +138,25 @@ fn of_what(what: &What) -> Failure {
         // What is new there is named by its own text.
         _ => Failure::internal(what.to_string()),
     }
+}
+
+/// A divergence stops an archive until a person decides, so the hint has to lead out of it, for whichever of the two
+/// servers was right.
+fn of_divergence(object: &str) -> String {
+    let why = match object.rsplit('/').next().and_then(|file| file.split_once(".history")) {
+        Some((timeline, _)) => format!(
+            "nothing was overwritten: two servers were promoted to timeline {} at different places, and both archive",
+            timeline.trim_start_matches('0')
+        ),
+        None => "nothing was overwritten: two servers write into one archive, or one went on after it was restored or \
+                 promoted twice"
+            .to_owned(),
+    };
+    format!(
+        "{why}; find out which of them is to go on. If it is the other one, stop this one and make it anew from it. If it is \
+         this one, or both, give this one a `cluster.name` of its own (in its archive_command's configuration), then run \
+         `holdfast backup`: it begins an archive of its own, and PostgreSQL has kept all WAL for it"
+    )
 }
 
 fn damaged_object_hint() -> &'static str {

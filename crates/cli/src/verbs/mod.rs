@@ -14,6 +14,7 @@ mod manifest;
 pub(crate) mod operator;
 mod repo;
 mod restore;
+mod root;
 mod snapshot;
 mod targets;
 mod time;
@@ -30,7 +31,7 @@ use clap::CommandFactory;
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use wal::already_durable;
+pub(crate) use wal::{already_durable, already_fetched};
 
 /// What every verb is given.
 #[derive(Clone, Debug)]

@@ -1,14 +1,15 @@
 //! `repo init`, `repo claim` and `repo info`.
 
 use super::unreadable::Remarks;
-use super::{Context, command_line, targets, time};
+use super::{Context, command_line, root, targets, time};
+use crate::config::repository::Repository as Configured;
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain, Failure};
 use crate::output::table::{Align, Table};
-use holdfast_engine::archive::forget_marks;
+use holdfast_engine::archive::Spool;
 use holdfast_engine::backup::read_control_file;
 use holdfast_engine::repository::claim::{Claimant, Identity};
-use holdfast_engine::repository::{Repository, begin, init as engine};
+use holdfast_engine::repository::{Repository, RepositoryTarget, begin, init as engine};
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::{Checksums, ClaimRecord, ConditionalCreate, RepositoryRecord, Uploads};
 use serde_json::{Value, json};
@@ -26,11 +27,11 @@ pub(super) async fn init(context: &Context, new_claim: bool) -> Result<ExitCode,
     let claimant = claimant(context, new_claim)?;
     let (mut text, mut repositories) = (String::new(), Vec::new());
     for configured in &context.config.repositories {
-        let target = targets::one(configured, targets::Directory::Make, None).await?;
+        let target = made_target(context, configured).await?;
         let made = engine::init(&target, time::now()).await?;
         let repository = &made.repository;
         if made.created {
-            forget_marks(&context.config.wal.spool, cluster)?;
+            forget_marks(context)?;
         }
         let claim = match &claimant {
             None => repository.newest_claim(cluster).await?,
@@ -64,6 +65,22 @@ pub(super) async fn init(context: &Context, new_claim: bool) -> Result<ExitCode,
     Ok(ExitCode::Ok)
 }
 
+/// A repository whose directory is made where it is missing.
+async fn made_target(context: &Context, configured: &Configured) -> Result<RepositoryTarget, Failure> {
+    let made = root::before_making(context, configured)?;
+    let target = targets::one(configured, targets::Directory::Make, None).await?;
+    made.hand_over()?;
+    Ok(target)
+}
+
+/// A repository was made: one that stood at its place before may have had what it lacks.
+fn forget_marks(context: &Context) -> Result<(), Failure> {
+    if let Some(spool) = Spool::existing(&context.config.wal.spool, &context.config.cluster.name) {
+        spool.forget_marks()?;
+    }
+    Ok(())
+}
+
 /// Claims the archive for a cluster and its owner, or only makes sure that it could.
 pub(super) async fn claim(context: &Context, check: bool) -> Result<ExitCode, Failure> {
     let config = &context.config.cluster;
@@ -74,12 +91,12 @@ pub(super) async fn claim(context: &Context, check: bool) -> Result<ExitCode, Fa
     let mut prepared = Vec::new();
     // All are looked at before the first is claimed.
     for configured in &context.config.repositories {
-        let target = targets::one(configured, targets::Directory::Make, None).await?;
+        let target = made_target(context, configured).await?;
         prepared.push(begin::prepare(&target, cluster, &here, owner, time::now()).await?);
     }
     for begin::Prepared { repository, made, claim } in prepared {
         if made {
-            forget_marks(&context.config.wal.spool, cluster)?;
+            forget_marks(context)?;
         }
         warn_of_store(context, &repository);
         let (claim, claimed_now) = match &claimant {

@@ -16,12 +16,15 @@ use holdfast_repo::key::Secret;
 use holdfast_repo::name::REPOSITORY_OBJECT;
 use holdfast_repo::record::{RepositoryRecord, decode_plain};
 use holdfast_store::{
-    Capabilities, ConditionalCreate, ObjectInfo, ObjectName, PutMode, Store, StoreConfig, StoreError, StoreErrorKind,
-    Trials, Upload,
+    Capabilities, ConditionalCreate, ObjectInfo, ObjectName, PutMode, RetryPolicy, Store, StoreConfig, StoreError,
+    StoreErrorKind, Trials, Upload,
 };
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+/// How long `wal push` repeats requests to a store where nobody listens.
+const REFUSED_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Whether the directory of a repository may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,16 +44,37 @@ pub(super) async fn all(context: &Context, deadline: Option<Duration>) -> Result
     Ok(targets)
 }
 
+/// All configured repositories for `wal push`, which PostgreSQL calls again by itself. Where nobody listens, it gives up
+/// sooner: a server that is told to stop lets its archiver try a file three times, and the round before that may count as
+/// well, while `pg_ctl stop` waits 60 seconds for all of it.
+pub(super) async fn for_archiver(context: &Context, deadline: Duration) -> Result<Vec<RepositoryTarget>, Failure> {
+    let mut targets = Vec::new();
+    for configured in &context.config.repositories {
+        let patience = RetryPolicy { deadline, refused_deadline: REFUSED_DEADLINE, ..configured.store_config()?.retry };
+        targets.push(with_patience(configured, Directory::MustExist, patience).await?);
+    }
+    Ok(targets)
+}
+
 /// One repository.
 pub(super) async fn one(
     configured: &Configured,
     directory: Directory,
     deadline: Option<Duration>,
 ) -> Result<RepositoryTarget, Failure> {
+    let usual = configured.store_config()?.retry;
+    let deadline = deadline.unwrap_or(usual.deadline);
+    let patience = RetryPolicy { deadline, refused_deadline: deadline, ..usual };
+    with_patience(configured, directory, patience).await
+}
+
+async fn with_patience(
+    configured: &Configured,
+    directory: Directory,
+    patience: RetryPolicy,
+) -> Result<RepositoryTarget, Failure> {
     let mut config = configured.store_config()?;
-    if let Some(deadline) = deadline {
-        config.retry.deadline = deadline;
-    }
+    config.retry = patience;
     let unlock = match configured.key_source(|name| std::env::var(name).ok())? {
         KeySource::None => Unlock::NotEncrypted,
         KeySource::Passphrase(passphrase) => Unlock::Passphrase(Secret::new(passphrase.expose().as_bytes())),

@@ -1,10 +1,13 @@
 //! `wal push`, `wal get` and `wal list`.
 //!
 //! PostgreSQL waits for the first two, so they take the shortest way: a segment that an earlier push took along is
-//! answered before a runtime exists ([`already_durable`]). The spool is a help: where it cannot be used, both work
-//! without it and say so.
+//! answered before a runtime exists ([`already_durable`]), and one that was fetched ahead is handed over before
+//! ([`already_fetched`]). The spool is a help: where it cannot be used, both work without it and say so.
+//!
+//! Root who acts for another user leaves the spool alone: what root makes there, PostgreSQL's own calls could neither use
+//! nor remove.
 
-use super::{Context, targets, time};
+use super::{Context, root, targets, time};
 use crate::args::Output;
 use crate::config::Config;
 use crate::exit_code::ExitCode;
@@ -13,7 +16,8 @@ use crate::output::progress::{Progress, Show};
 use crate::output::size::size;
 use crate::output::table::{Align, Table};
 use holdfast_engine::archive::{
-    self, GetOptions, GetSource, PushOptions, PushOutcome, RepositorySetId, StandbyPushOptions, Stored, marked_durable,
+    self, GetOptions, GetSource, PushOptions, PushOutcome, RepositorySetId, Spool, StandbyPushOptions, Stored,
+    marked_durable,
 };
 use holdfast_engine::backup::read_control_file;
 use holdfast_engine::pipeline::budget::ByteBudget;
@@ -25,9 +29,24 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// More threads than this wait for PostgreSQL's disk, or for the store, on the largest machines.
+const MOST_THREADS: usize = 8;
+
 /// Whether an earlier `wal push` stored exactly this file in all repositories. A few system calls, no runtime.
 pub(crate) fn already_durable(config: &Config, path: &Path) -> bool {
-    marked_durable(&config.wal.spool, &config.cluster.name, &repository_set(config), path)
+    existing_spool(config, path).is_some_and(|spool| marked_durable(&spool, &repository_set(config), path))
+}
+
+/// Whether an earlier `wal get` had fetched this segment ahead; it is at its destination then. No runtime, no store.
+///
+/// Any doubt is `false`: the ordinary way finds it again, and says it.
+pub(crate) fn already_fetched(config: &Config, name: &str, destination: &Path) -> bool {
+    let Ok(WalFileName::Segment(segment)) = name.parse() else { return false };
+    let Some(spool) = existing_spool(config, destination).filter(|_| config.wal.prefetch > 0) else { return false };
+    let Ok(Some(system)) = recovering_system(destination) else { return false };
+    let set = repository_set(config);
+    archive::hand_over_fetched(&spool, &set, system, segment, destination, config.wal.prefetch)
+        .is_ok_and(|handed_over| handed_over.is_some())
 }
 
 fn repository_set(config: &Config) -> RepositorySetId {
@@ -35,37 +54,50 @@ fn repository_set(config: &Config) -> RepositorySetId {
     RepositorySetId::new(&config.cluster.name, places.iter().map(String::as_str))
 }
 
-/// Whether files can be kept in the spool; says so when not.
-fn spool_works(context: &Context) -> bool {
-    let spool = &context.config.wal.spool;
-    let folder = spool.join(context.config.cluster.name.as_str());
-    let usable = std::fs::create_dir_all(&folder).map_err(|error| error.to_string()).and_then(|()| {
-        let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-        rustix::fs::access(&folder, wanted).map_err(|error| std::io::Error::from(error).to_string())
-    });
-    if let Err(reason) = &usable {
-        context.warn(&format!(
-            "the spool {} cannot be used ({reason}): working without it, one file at a time; set `wal.spool` to a \
-             directory that the user of PostgreSQL may write",
-            spool.display()
-        ));
+fn existing_spool(config: &Config, file: &Path) -> Option<Spool> {
+    let own = !is_for_another(config, file);
+    own.then(|| Spool::existing(&config.wal.spool, &config.cluster.name)).flatten()
+}
+
+/// Whether root acts for somebody else, to whom the data directory, the spool, or the file or its folder belong.
+fn is_for_another(config: &Config, file: &Path) -> bool {
+    let places = [config.cluster.pgdata.as_deref(), Some(&*config.wal.spool), Some(file), file.parent()];
+    root::acting_for(places.into_iter().flatten()).is_some()
+}
+
+/// The spool, where files can be kept in it; says so when not.
+fn spool(context: &Context, file: &Path) -> Option<Spool> {
+    if is_for_another(&context.config, file) {
+        return None;
     }
-    usable.is_ok()
+    let spool = &context.config.wal.spool;
+    match Spool::open(spool, &context.config.cluster.name) {
+        Ok(spool) => Some(spool),
+        Err(reason) => {
+            context.warn(&format!(
+                "the spool {} cannot be used ({reason}): working without it, one file at a time; set `wal.spool` to a \
+                 directory that the user of PostgreSQL may write",
+                spool.display()
+            ));
+            None
+        }
+    }
 }
 
 pub(super) async fn push(context: &Context, path: &Path) -> Result<ExitCode, Failure> {
     let config = &context.config;
-    let targets = targets::all(context, Some(config.wal.timeout)).await?;
+    let targets = targets::for_archiver(context, config.wal.timeout).await?;
+    let spool = spool(context, path);
     let options = PushOptions {
         cluster: config.cluster.name.clone(),
         owner: config.cluster.owner.clone(),
         path: path.to_owned(),
         compression: config.wal.compression,
         // Without marks a neighbour's turn would find it stored and wonder.
-        push_ahead: if spool_works(context) { config.wal.push_ahead.get() - 1 } else { 0 },
-        spool: config.wal.spool.clone(),
+        push_ahead: if spool.is_some() { config.wal.push_ahead.get() - 1 } else { 0 },
+        spool,
         repository_set: repository_set(config),
-        crew: Crew::new(config.backup.jobs.get())?,
+        crew: Crew::new(config.backup.jobs.get().min(MOST_THREADS))?,
         budget: ByteBudget::new(config.backup.memory_bytes),
         host: time::host(),
         now: time::now(),
@@ -94,7 +126,7 @@ const STANDBY_WAIT: Duration = Duration::from_secs(20);
 
 pub(super) async fn push_standby(context: &Context, path: &Path, wait: Option<Duration>) -> Result<ExitCode, Failure> {
     let config = &context.config;
-    let targets = targets::all(context, Some(config.wal.timeout)).await?;
+    let targets = targets::for_archiver(context, config.wal.timeout).await?;
     let options = StandbyPushOptions {
         cluster: config.cluster.name.clone(),
         owner: config.cluster.owner.clone(),
@@ -149,11 +181,11 @@ pub(super) async fn get(context: &Context, name: &str, destination: &Path) -> Re
         cluster: config.cluster.name.clone(),
         name,
         destination: destination.to_owned(),
-        prefetch: if config.wal.prefetch > 0 && spool_works(context) { config.wal.prefetch } else { 0 },
-        spool: config.wal.spool.clone(),
+        prefetch: config.wal.prefetch,
+        spool: if config.wal.prefetch > 0 { spool(context, destination) } else { None },
         repository_set: repository_set(config),
         system_identifier,
-        crew: Crew::new(config.restore.jobs.get())?,
+        crew: Crew::new(config.restore.jobs.get().min(MOST_THREADS))?,
         budget: ByteBudget::new(config.backup.memory_bytes),
         now: time::now(),
     };

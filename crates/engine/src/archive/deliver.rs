@@ -21,7 +21,7 @@ use holdfast_pgtypes::wal::reader::WalSegment;
 use holdfast_pgtypes::{PgVersion, WalFileName};
 use holdfast_repo::frame::ObjectType;
 use holdfast_repo::name::{self, ClusterName, LedgerTime};
-use holdfast_repo::record::{ClaimRecord, LedgerEntry, LedgerRecord, sha256_hex};
+use holdfast_repo::record::{ClaimRecord, ConditionalCreate, LedgerEntry, LedgerRecord, sha256_hex};
 use holdfast_repo::wal_object::{PIECE_BYTES, WalObjectFacts, WalObjectPlan};
 use holdfast_repo::{ChunkHash, Compression};
 use serde::Serialize;
@@ -47,6 +47,48 @@ const PIECES_IN_FLIGHT: usize = 4;
 
 /// How long to clean up behind an upload that is given up.
 const ABORT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Between the two looks at an object where nothing keeps another writer from replacing it. Longer than a write takes that
+/// began when the name was still free; the archiver waits for it with each segment.
+const SECOND_LOOK_AFTER: Duration = Duration::from_millis(300);
+
+/// The way to the stores, which files behind another one leave to it until its bytes are out.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Line {
+    /// Whether this file waits, rather than is waited for.
+    waits: bool,
+    out: CancellationToken,
+}
+
+impl Line {
+    /// For the file that goes first.
+    pub(super) fn first(&self) -> Self {
+        Self { waits: false, out: self.out.clone() }
+    }
+
+    /// For a file behind it.
+    pub(super) fn behind(&self) -> Self {
+        Self { waits: true, out: self.out.clone() }
+    }
+
+    /// Whether the file of this line may send.
+    pub(super) fn is_free(&self) -> bool {
+        !self.waits || self.out.is_cancelled()
+    }
+
+    async fn free(&self) {
+        if self.waits {
+            self.out.cancelled().await;
+        }
+    }
+
+    /// Says that the bytes of this file are out.
+    fn leave(&self) {
+        if !self.waits {
+            self.out.cancel();
+        }
+    }
+}
 
 /// A repository that a WAL file goes to, with the claim that it belongs to.
 #[derive(Debug, Clone)]
@@ -125,7 +167,7 @@ pub async fn archive_file(
     };
     let destinations = [Destination { repository: repository.clone(), claim: claim.clone() }];
     let permit = context.budget.acquire(memory_needed(&file, destinations.len())).await;
-    deliver(file, &destinations, &context, permit, cancel).await
+    deliver(file, &destinations, &context, permit, &Line::default(), cancel).await
 }
 
 /// The most bytes that [`deliver`] holds for a file at any moment.
@@ -144,10 +186,11 @@ pub(super) async fn deliver(
     destinations: &[Destination],
     context: &ArchiveContext,
     permit: Permit,
+    line: &Line,
     cancel: &CancellationToken,
 ) -> Result<ArchivedFile, Error> {
     let name = file.name;
-    let mut delivery = Delivery { file, destinations, context, permit, outgoing: Vec::new() };
+    let mut delivery = Delivery { file, destinations, context, permit, line, outgoing: Vec::new() };
     let outcome = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(What::Cancelled.into()),
@@ -168,6 +211,7 @@ struct Delivery<'a> {
     destinations: &'a [Destination],
     context: &'a ArchiveContext,
     permit: Permit,
+    line: &'a Line,
     outgoing: Vec<Outgoing>,
 }
 
@@ -202,18 +246,28 @@ impl Delivery<'_> {
         for destination in self.destinations {
             self.file.check(&identity_of(&destination.claim)?)?;
         }
+        // What fits one part is not sent before its end; of more, parts would go out while it is compressed.
+        if self.file.identity.size_bytes >= PART_BYTES as u64 {
+            self.line.free().await;
+        }
         let forms = Arc::new(self.begin().await?);
         let facts = self.compress(&forms).await?;
         self.end(&forms, &facts).await?;
         drop(forms);
 
+        self.line.free().await;
         let outgoing = std::mem::take(&mut self.outgoing);
         let (file, context) = (&self.file, self.context);
-        let finishing = self.destinations.iter().zip(outgoing).map(|(destination, outgoing)| {
-            let facts = &facts;
-            async move { finish(file, destination, context, outgoing, facts).await }
-        });
+        let sending = outgoing.into_iter().map(send);
         // All run to their end even when one fails: what is stored now need not be sent again.
+        let sent = futures::future::join_all(sending).await;
+        if sent.iter().all(Result::is_ok) {
+            self.line.leave();
+        }
+        let finishing = self.destinations.iter().zip(sent).map(|(destination, sent)| {
+            let facts = &facts;
+            async move { finish(file, destination, context, sent?, facts).await }
+        });
         let repositories = futures::future::join_all(finishing).await.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(ArchivedFile { file: self.file.name, raw_bytes: facts.raw_len, repositories })
     }
@@ -338,16 +392,17 @@ where
     Ok(())
 }
 
-/// Creates the object and confirms it, or judges the one that stands there.
-async fn finish(
-    file: &Arc<LocalFile>,
-    destination: &Destination,
-    context: &ArchiveContext,
-    outgoing: Outgoing,
-    facts: &WalObjectFacts,
-) -> Result<StoredIn, Error> {
+/// An object after its last byte has gone out.
+struct Gone {
+    object: String,
+    sent: Sent,
+    /// Whether it was created; else its name was taken.
+    created: bool,
+}
+
+/// Creates the object.
+async fn send(outgoing: Outgoing) -> Result<Gone, Error> {
     let Outgoing { object, upload, size_bytes, crc32c } = outgoing;
-    let repository = &destination.repository;
     let created = match upload {
         None => false,
         Some(upload) => match upload.finish().await {
@@ -356,14 +411,59 @@ async fn finish(
             Err(error) => return Err(error),
         },
     };
-    let stored = if created {
-        stored::confirm(repository, &object, Sent { size_bytes, crc32c }).await?;
+    Ok(Gone { object, sent: Sent { size_bytes, crc32c }, created })
+}
+
+/// Confirms the object, or judges the one that stands there.
+async fn finish(
+    file: &Arc<LocalFile>,
+    destination: &Destination,
+    context: &ArchiveContext,
+    gone: Gone,
+    facts: &WalObjectFacts,
+) -> Result<StoredIn, Error> {
+    let Gone { object, sent, created } = gone;
+    let repository = &destination.repository;
+    let stored = if created && confirmed(file, destination, context, &object, sent).await? {
         Stored::Created
     } else {
         judge(file, destination, context, &object, facts).await?;
         Stored::AlreadyThere
     };
-    Ok(StoredIn { store: repository.describe(), stored, size_bytes })
+    Ok(StoredIn { store: repository.describe(), stored, size_bytes: sent.size_bytes })
+}
+
+/// Whether the store has what was sent; `false` when another writer's object stands in its place.
+///
+/// Where a look before the write replaces the condition, two writers can both find the name free. Who wrote last wins, and
+/// the other one must not take its own for stored: so it looks once more when the other one's write has landed.
+async fn confirmed(
+    file: &Arc<LocalFile>,
+    destination: &Destination,
+    context: &ArchiveContext,
+    object: &str,
+    sent: Sent,
+) -> Result<bool, Error> {
+    let repository = &destination.repository;
+    let mut looked = stored::confirm(repository, object, sent).await;
+    if looked.is_ok() && repository.record().conditional_create == ConditionalCreate::Emulated {
+        tokio::time::sleep(SECOND_LOOK_AFTER).await;
+        looked = stored::confirm(repository, object, sent).await;
+    }
+    match looked {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(*error.what, What::NotReadable { .. }) => {
+            // Another writer's object is whole; what is not whole is our own, damaged.
+            match stored::read(repository, object, &context.crew).await {
+                Ok(_) => {
+                    tracing::warn!(file = %file.name, %error, "another writer took the name");
+                    Ok(false)
+                }
+                Err(_) => Err(error),
+            }
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Compares the object that stands under the file's name with the file.

@@ -5,6 +5,10 @@
 //! to `.partial` instead. The old primary may have written more behind the fork, which the new one never had. The local
 //! history files say where the line of this server left each timeline; what ends behind that place is needed by nobody
 //! who follows this line, since the new timeline's first segment begins with a copy of it.
+//!
+//! When a primary fails twice, two standbys can be promoted from its timeline in the same segment, one after the other, and
+//! each has a `.partial` of its own under the same name. PostgreSQL never replays a `.partial`, so it is settled the same
+//! way: the one that came first stays.
 
 use std::fmt;
 use std::path::Path;

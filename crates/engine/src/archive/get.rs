@@ -8,7 +8,7 @@
 //! when every repository was opened, has the claim, and answered that there is no such object; and any other error, which
 //! means "not known". A damaged object in one repository is no answer at all when another has a good one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::deliver::{blocking, identity_of};
 use super::prefetched::{self, Prefetched};
-use super::spool::{self, RepositorySetId};
+use super::spool::{self, RepositorySetId, Spool};
 use super::stored;
 use crate::error::{Doing, Error, What};
 use crate::pipeline::budget::ByteBudget;
@@ -44,8 +44,8 @@ pub struct GetOptions {
     pub destination: PathBuf,
     /// How many segments after the requested one are fetched ahead; also the most that the spool holds.
     pub prefetch: usize,
-    /// Where they are kept.
-    pub spool: PathBuf,
+    /// Where they are kept; nothing is fetched ahead without it.
+    pub spool: Option<Spool>,
     /// The repositories.
     pub repository_set: RepositorySetId,
     /// Whose WAL is wanted, from `pg_control` of the directory being recovered. Without it, that of the claim in force.
@@ -124,13 +124,11 @@ async fn get_inner(
     // Writing and fetching ahead do not wait for each other; a file that cannot be written ends both.
     let ahead = async {
         let WalFileName::Segment(segment) = options.name else { return Ok(0) };
-        if options.prefetch == 0 {
-            return Ok(0);
-        }
+        let Some(spooled) = options.prefetched(claim.system_identifier) else { return Ok(0) };
         Ok(tokio::select! {
             biased;
             () = cancel.cancelled() => 0,
-            count = prefetch(options, segment, &repository, &claim) => count,
+            count = prefetch(options, segment, spooled, &repository, &claim) => count,
         })
     };
     let ((), prefetched) = futures::future::try_join(place, ahead).await?;
@@ -255,8 +253,13 @@ fn memory_needed(claim: &ClaimRecord, file: WalFileName) -> u64 {
 }
 
 /// Fetches the segments after `reached` into the spool; how many. Nothing that goes wrong here is an error.
-async fn prefetch(options: &GetOptions, reached: SegmentName, repository: &Repository, claim: &ClaimRecord) -> usize {
-    let spooled = options.prefetched(claim.system_identifier);
+async fn prefetch(
+    options: &GetOptions,
+    reached: SegmentName,
+    spooled: Prefetched,
+    repository: &Repository,
+    claim: &ClaimRecord,
+) -> usize {
     let wanted = {
         let (spooled, limit, size, now) = (spooled.clone(), options.prefetch, claim.wal_segment_size, options.now);
         let looked = blocking(move || {
@@ -313,26 +316,17 @@ async fn prefetch_one(
 }
 
 impl GetOptions {
-    fn prefetched(&self, system_identifier: SystemIdentifier) -> Prefetched {
-        Prefetched::new(&self.spool, &self.cluster, &self.repository_set, system_identifier)
+    fn prefetched(&self, system_identifier: SystemIdentifier) -> Option<Prefetched> {
+        let spool = self.spool.as_ref().filter(|_| self.prefetch > 0)?;
+        Some(Prefetched::new(spool, &self.repository_set, system_identifier))
     }
 
     /// Hands the segment over from the spool when it is there.
     async fn hand_over_spooled(&self, system_identifier: SystemIdentifier) -> Result<Option<GetReport>, Error> {
         let WalFileName::Segment(segment) = self.name else { return Ok(None) };
-        if self.prefetch == 0 {
-            return Ok(None);
-        }
-        let spooled = self.prefetched(system_identifier);
+        let Some(spooled) = self.prefetched(system_identifier) else { return Ok(None) };
         let (destination, limit) = (self.destination.clone(), self.prefetch);
-        let size_bytes = blocking(move || {
-            let size_bytes = spooled.hand_over(segment, &destination)?;
-            if size_bytes.is_some() {
-                spooled.sweep(segment, limit);
-            }
-            Ok(size_bytes)
-        })
-        .await?;
+        let size_bytes = blocking(move || hand_over(&spooled, segment, &destination, limit)).await?;
         Ok(size_bytes.map(|size_bytes| GetReport {
             file: self.name,
             source: GetSource::Spool,
@@ -340,4 +334,30 @@ impl GetOptions {
             prefetched: 0,
         }))
     }
+}
+
+/// Hands a segment over from the spool when an earlier run fetched it ahead; its size. Blocks, and asks nobody: for a
+/// command line that starts no runtime before it knows that it needs one.
+pub fn hand_over_fetched(
+    spool: &Spool,
+    repository_set: &RepositorySetId,
+    system_identifier: SystemIdentifier,
+    segment: SegmentName,
+    destination: &Path,
+    prefetch: usize,
+) -> Result<Option<u64>, Error> {
+    hand_over(&Prefetched::new(spool, repository_set, system_identifier), segment, destination, prefetch)
+}
+
+fn hand_over(
+    spooled: &Prefetched,
+    segment: SegmentName,
+    destination: &Path,
+    prefetch: usize,
+) -> Result<Option<u64>, Error> {
+    let size_bytes = spooled.hand_over(segment, destination)?;
+    if size_bytes.is_some() {
+        spooled.sweep(segment, prefetch);
+    }
+    Ok(size_bytes)
 }

@@ -26,6 +26,7 @@ mod local_file;
 mod mark;
 mod missing;
 mod prefetched;
+mod private;
 mod push;
 mod ready;
 mod spool;
@@ -34,12 +35,12 @@ mod stored;
 
 pub use deliver::{ArchiveContext, ArchivedFile, Destination, Stored, StoredIn, archive_file};
 pub use fork::Fork;
-pub use get::{GetOptions, GetReport, GetSource, get};
+pub use get::{GetOptions, GetReport, GetSource, get, hand_over_fetched};
 pub use list::{ClaimWal, TimelineWal, WalListing, list};
 pub use mark::marked_durable;
 pub use missing::missing_segments;
 pub use push::{PushOptions, PushOutcome, PushReport, push};
-pub use spool::{RepositorySetId, forget_marks};
+pub use spool::{RepositorySetId, Spool, SpoolRefused};
 pub use standby::{StandbyOutcome, StandbyPushOptions, StandbyPushReport, push_standby};
 
 #[cfg(test)]

@@ -6,14 +6,14 @@
 //! folder: files appear and are taken by rename, and who loses a race fetches from the repository.
 
 use std::fs::File;
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use holdfast_pgtypes::{SegmentName, SystemIdentifier};
 use holdfast_repo::ChunkHash;
-use holdfast_repo::name::ClusterName;
 
-use super::spool::{self, RepositorySetId};
+use super::private;
+use super::spool::{self, RepositorySetId, Spool};
 use crate::error::Error;
 
 /// The segments of one cluster that were fetched ahead from one set of repositories.
@@ -30,14 +30,8 @@ struct Entry {
 }
 
 impl Prefetched {
-    pub(super) fn new(
-        spool: &Path,
-        cluster: &ClusterName,
-        set: &RepositorySetId,
-        system_identifier: SystemIdentifier,
-    ) -> Self {
-        let folder = format!("get-{}-{system_identifier}", set.short());
-        Self { folder: spool.join(cluster.as_str()).join(folder) }
+    pub(super) fn new(spool: &Spool, set: &RepositorySetId, system_identifier: SystemIdentifier) -> Self {
+        Self { folder: spool.get_folder(&format!("{}-{system_identifier}", set.short())) }
     }
 
     fn entries(&self) -> Vec<Entry> {
@@ -65,10 +59,9 @@ impl Prefetched {
     pub(super) fn hand_over(&self, segment: SegmentName, destination: &Path) -> Result<Option<u64>, Error> {
         for entry in self.entries().into_iter().filter(|entry| entry.segment == segment) {
             let aside = parent_of(destination).join(spool::temporary_name());
-            let taken = take(&entry, &aside);
-            match taken {
-                Ok(Some(size_bytes)) => {
-                    finish(&aside, destination)?;
+            match take(&entry, &aside) {
+                Ok(Some((file, size_bytes))) => {
+                    finish(&file, &aside, destination)?;
                     return Ok(Some(size_bytes));
                 }
                 Ok(None) => {}
@@ -105,20 +98,26 @@ impl Prefetched {
 }
 
 /// Takes an entry out of the spool to `aside`; `None` when another process took it or it is not what it was.
-fn take(entry: &Entry, aside: &Path) -> std::io::Result<Option<u64>> {
-    let content = match std::fs::rename(&entry.path, aside) {
-        Ok(()) => std::fs::read(aside)?,
+fn take(entry: &Entry, aside: &Path) -> std::io::Result<Option<(File, u64)>> {
+    let mut content = Vec::new();
+    let file = match std::fs::rename(&entry.path, aside) {
+        Ok(()) => {
+            let mut file = private::open(aside)?;
+            file.read_to_end(&mut content)?;
+            file
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) if error.kind() == ErrorKind::CrossesDevices => {
-            let content = std::fs::read(&entry.path)?;
-            File::create_new(aside)?.write_all(&content)?;
+            private::open(&entry.path)?.read_to_end(&mut content)?;
+            let mut file = private::create_new(aside)?;
+            file.write_all(&content)?;
             spool::remove_quietly(&entry.path);
-            content
+            file
         }
         Err(error) => return Err(error),
     };
     if ChunkHash::of(&content) == entry.hash {
-        Ok(Some(content.len() as u64))
+        Ok(Some((file, content.len() as u64)))
     } else {
         tracing::warn!(path = %entry.path.display(), "a segment fetched ahead is damaged and is fetched again");
         Ok(None)
@@ -132,16 +131,19 @@ fn take(entry: &Entry, aside: &Path) -> std::io::Result<Option<u64>> {
 /// An fsync of 16 MiB would be most of the time that PostgreSQL waits here.
 pub(super) fn write_whole(destination: &Path, content: &[u8]) -> Result<(), Error> {
     let aside = parent_of(destination).join(spool::temporary_name());
-    let written = File::create_new(&aside).and_then(|mut file| file.write_all(content));
-    if let Err(error) = written {
-        spool::remove_quietly(&aside);
-        return Err(Error::file("write", &aside, error));
+    let written = private::create_new(&aside).and_then(|mut file| file.write_all(content).map(|()| file));
+    match written {
+        Ok(file) => finish(&file, &aside, destination),
+        Err(error) => {
+            spool::remove_quietly(&aside);
+            Err(Error::file("write", &aside, error))
+        }
     }
-    finish(&aside, destination)
 }
 
-fn finish(aside: &Path, destination: &Path) -> Result<(), Error> {
-    std::fs::rename(aside, destination).map_err(|error| {
+fn finish(file: &File, aside: &Path, destination: &Path) -> Result<(), Error> {
+    let fitted = private::fit_into(file, parent_of(destination));
+    fitted.and_then(|()| std::fs::rename(aside, destination)).map_err(|error| {
         spool::remove_quietly(aside);
         Error::file("write", destination, error)
     })

@@ -1,14 +1,19 @@
 //! `wal push`: the `archive_command`.
 //!
 //! Steps: answer from a mark; open and check the file; open every repository and check or take the claim on its archive;
-//! bring the file and the neighbours that wait beside it into every repository at the same time; mark the neighbours.
+//! bring the file and the neighbours that wait beside it into every repository; mark the neighbours.
 //! `Ok` means that the requested file is durable everywhere. A neighbour that fails is logged, not marked and not
 //! reported: PostgreSQL will ask for it. A failed or cancelled run acknowledges nothing; what it stored stays and is found
 //! equal by the next.
 //!
+//! Neighbours never share the line with the requested file: they are compressed beside it, and the first byte of them goes
+//! out when the last of it has. A file whose last push failed goes alone. On a line that is just fast enough for one
+//! segment within the time limit of a request, all of them together would fail, again and again.
+//!
 //! One divergence is settled here: a promoted server can have segments of a timeline that its history left before their
-//! end (see [`super::fork`]). Where the archive holds such a one with other content, the archive's stays, and PostgreSQL
-//! is told to let go of the one here, or it would ask for it for ever.
+//! end, whole or as `.partial` (see [`super::fork`]). Where the archive holds such a one with other content, the archive's
+//! stays, and PostgreSQL is told to let go of the one here, or it would ask for it for ever. Every other divergence is two
+//! lines of history under one name, which only a person can tell apart.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,12 +29,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::deliver::{self, ArchiveContext, ArchivedFile, Destination, Stored, blocking};
+use super::deliver::{self, ArchiveContext, ArchivedFile, Destination, Line, Stored, blocking};
 use super::fork::{self, Fork};
 use super::local_file::{LocalFile, identity_around};
-use super::mark;
+use super::mark::{self, HeldBy, Marked};
 use super::ready::Ready;
-use super::spool::{self, RepositorySetId};
+use super::spool::{self, RepositorySetId, Spool};
 use crate::error::{Doing, Error, What};
 use crate::pipeline::budget::{ByteBudget, Permit};
 use crate::pipeline::crew::Crew;
@@ -51,10 +56,10 @@ pub struct PushOptions {
     pub path: PathBuf,
     /// Codec and level; an archive keeps the codec of its claim.
     pub compression: Compression,
-    /// How many files beyond the requested one are taken along.
+    /// How many files beyond the requested one are taken along; none without a spool.
     pub push_ahead: usize,
-    /// Where marks are kept.
-    pub spool: PathBuf,
+    /// Where marks are kept; without it every file is looked at on its own.
+    pub spool: Option<Spool>,
     /// The repositories, as [`marked_durable`](super::marked_durable) is asked about them.
     pub repository_set: RepositorySetId,
     /// The threads that compress.
@@ -84,7 +89,7 @@ pub struct PushReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PushOutcome {
-    /// An earlier run took it along; no repository was asked.
+    /// An earlier run took it along.
     Marked,
     /// This run brought it there, or found it there.
     Archived(ArchivedFile),
@@ -126,7 +131,9 @@ async fn push_inner(
                 Err(error) if matches!(*error.what, What::Divergence { .. }) => error,
                 outcome => return outcome,
             };
-            let (WalFileName::Segment(segment), Some(first)) = (file, first) else { return Err(error) };
+            let (WalFileName::Segment(segment) | WalFileName::Partial(segment), Some(first)) = (file, first) else {
+                return Err(error);
+            };
             let pg_wal = options.path.parent().unwrap_or(Path::new("")).to_owned();
             let size = first.claim.wal_segment_size;
             let Some(fork) = blocking(move || fork::left_behind(&pg_wal, segment, size)).await? else {
@@ -148,11 +155,10 @@ enum Prepared {
 
 /// Everything before the first byte is sent.
 async fn prepare(targets: &[RepositoryTarget], options: &PushOptions) -> Result<Prepared, Error> {
-    let PushOptions { cluster, path, spool, repository_set, .. } = options;
     let looked = {
-        let (path, spool, cluster, set) = (path.clone(), spool.clone(), cluster.clone(), *repository_set);
+        let (path, spool, set) = (options.path.clone(), options.spool.clone(), options.repository_set);
         blocking(move || {
-            let marked = mark::marked_durable(&spool, &cluster, &set, &path);
+            let marked = spool.map_or(Marked::No, |spool| mark::take(&spool, &set, &path));
             let requested = LocalFile::open(&path)?;
             let identity = match requested.stated_identity()? {
                 Some(identity) => Some(identity),
@@ -163,7 +169,7 @@ async fn prepare(targets: &[RepositoryTarget], options: &PushOptions) -> Result<
         .await?
     };
     let (marked, requested, identity) = looked;
-    if marked {
+    if marked == Marked::Durable {
         return Ok(Prepared::Marked(requested.name));
     }
     if let Some(identity) = &identity {
@@ -171,13 +177,22 @@ async fn prepare(targets: &[RepositoryTarget], options: &PushOptions) -> Result<
         requested.check(identity)?;
     }
     let destinations = open_all(targets, options, identity).await?;
-    let neighbours = {
-        let (path, spool, cluster) = (path.clone(), spool.clone(), cluster.clone());
-        let (set, name, push_ahead) = (*repository_set, requested.name, options.push_ahead);
-        let now = options.now;
-        blocking(move || Ok(find_neighbours(&path, name, push_ahead, &spool, &cluster, &set, now))).await?
+    let held_by = held_by(&destinations);
+    if marked == Marked::IfHeldBy(held_by.clone()) {
+        return Ok(Prepared::Marked(requested.name));
+    }
+    let neighbours = match &options.spool {
+        None => Vec::new(),
+        Some(spool) => {
+            let (options, spool, name) = (options.clone(), spool.clone(), requested.name);
+            blocking(move || Ok(find_neighbours(&options, name, &spool, &held_by))).await?
+        }
     };
     Ok(Prepared::ToDo { requested: Arc::new(requested), neighbours, destinations: Arc::new(destinations) })
+}
+
+fn held_by(destinations: &[Destination]) -> HeldBy {
+    HeldBy::new(destinations.iter().map(|destination| destination.repository.id()))
 }
 
 /// Opens all repositories at the same time and checks, or takes, the claim in each.
@@ -240,26 +255,23 @@ async fn claim_in(
 
 /// The neighbours to take along, in the archiver's order. Also sweeps the spool. Blocks.
 fn find_neighbours(
-    path: &Path,
+    options: &PushOptions,
     requested: WalFileName,
-    push_ahead: usize,
-    spool: &Path,
-    cluster: &ClusterName,
-    set: &RepositorySetId,
-    now: DateTime<Utc>,
+    spool: &Spool,
+    held_by: &HeldBy,
 ) -> Vec<(WalFileName, PathBuf)> {
-    let ready = Ready::beside(path);
-    mark::sweep(spool, cluster, |file| *file == requested || ready.contains(file));
-    spool::remove_stale(&spool::push_folder(spool, cluster), now.into());
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let ready = Ready::beside(&options.path);
+    mark::sweep(spool, |file| *file == requested || ready.contains(file));
+    spool::remove_stale(&spool.push_folder(), options.now.into());
+    let folder = options.path.parent().unwrap_or(Path::new(""));
     ready
         .after(requested)
         .map(|file| (file, folder.join(file.to_string())))
         .filter(|(file, path)| {
             let identity = std::fs::metadata(path).ok().map(|metadata| mark::FileIdentity::of(&metadata));
-            identity.is_some_and(|identity| !mark::is_marked(spool, cluster, set, file, &identity))
+            identity.is_some_and(|identity| !mark::is_marked(spool, &options.repository_set, held_by, file, &identity))
         })
-        .take(push_ahead)
+        .take(options.push_ahead)
         .collect()
 }
 
@@ -288,15 +300,18 @@ async fn transfer(
         ledger: Some((options.host.clone(), options.now)),
     };
     let turn = Turn { destinations, context, options: options.clone() };
+    let tried = turn.take_tried(name).await?;
+    let neighbours = if tried { Vec::new() } else { neighbours };
+    let line = Line::default();
 
     let mut tasks = JoinSet::new();
     // The requested file has the first right to memory.
     let permit = turn.context.budget.acquire(deliver::memory_needed(&requested, turn.destinations.len())).await;
     let stop_requested = cancel.child_token();
     let stop_neighbours = cancel.child_token();
-    tasks.spawn(turn.clone().requested(requested, permit, stop_requested));
+    tasks.spawn(turn.clone().requested(requested, permit, tried, line.first(), stop_requested));
     for (file, path) in neighbours {
-        tasks.spawn(turn.clone().neighbour(file, path, stop_neighbours.clone()));
+        tasks.spawn(turn.clone().neighbour(file, path, line.behind(), stop_neighbours.clone()));
     }
 
     let mut outcome: Option<Result<ArchivedFile, Error>> = None;
@@ -363,18 +378,30 @@ struct Turn {
 }
 
 impl Turn {
-    async fn requested(self, file: Arc<LocalFile>, permit: Permit, cancel: CancellationToken) -> Transferred {
+    async fn requested(
+        self,
+        file: Arc<LocalFile>,
+        permit: Permit,
+        tried: bool,
+        line: Line,
+        cancel: CancellationToken,
+    ) -> Transferred {
         let name = file.name;
-        let outcome = self.deliver(file, permit, &cancel).await;
+        let outcome = self.deliver(file, permit, tried, &line, &cancel).await;
         Transferred { is_requested: true, file: name, outcome }
     }
 
-    async fn neighbour(self, file: WalFileName, path: PathBuf, cancel: CancellationToken) -> Transferred {
-        let outcome = self.neighbour_inner(path, &cancel).await;
+    async fn neighbour(self, file: WalFileName, path: PathBuf, line: Line, cancel: CancellationToken) -> Transferred {
+        let outcome = self.neighbour_inner(path, &line, &cancel).await;
         Transferred { is_requested: false, file, outcome }
     }
 
-    async fn neighbour_inner(&self, path: PathBuf, cancel: &CancellationToken) -> Result<ArchivedFile, Error> {
+    async fn neighbour_inner(
+        &self,
+        path: PathBuf,
+        line: &Line,
+        cancel: &CancellationToken,
+    ) -> Result<ArchivedFile, Error> {
         let file = Arc::new(blocking(move || LocalFile::open(&path)).await?);
         let bytes = deliver::memory_needed(&file, self.destinations.len());
         let permit = tokio::select! {
@@ -382,11 +409,13 @@ impl Turn {
             () = cancel.cancelled() => return Err(What::Cancelled.into()),
             permit = self.context.budget.acquire(bytes) => permit,
         };
-        let archived = self.deliver(Arc::clone(&file), permit, cancel).await?;
-        let PushOptions { spool, cluster, repository_set, .. } = self.options.clone();
+        let tried = self.take_tried(file.name).await?;
+        let archived = self.deliver(Arc::clone(&file), permit, tried, line, cancel).await?;
+        let Some(spool) = self.options.spool.clone() else { return Ok(archived) };
+        let (set, held_by) = (self.options.repository_set, held_by(&self.destinations));
         let marked = blocking(move || {
-            mark::write(&spool, &cluster, &repository_set, &file.name, &file.identity)
-                .map_err(|e| Error::file("write", &spool, e))
+            mark::write(&spool, &set, &held_by, &file.name, &file.identity)
+                .map_err(|e| Error::file("write", &spool.push_folder(), e))
         });
         if let Err(error) = marked.await {
             tracing::warn!(%error, "a WAL file is archived but could not be marked, so it will be looked at again");
@@ -394,31 +423,28 @@ impl Turn {
         Ok(archived)
     }
 
+    /// Whether the last push of a file failed; the note of it is used up.
+    async fn take_tried(&self, name: WalFileName) -> Result<bool, Error> {
+        let Some(spool) = self.options.spool.clone() else { return Ok(false) };
+        blocking(move || Ok(mark::take_tried(&spool, &name))).await
+    }
+
     /// Delivers a file and keeps the note of failed attempts.
     async fn deliver(
         &self,
         file: Arc<LocalFile>,
         permit: Permit,
+        tried: bool,
+        line: &Line,
         cancel: &CancellationToken,
     ) -> Result<ArchivedFile, Error> {
         let name = file.name;
-        let note = |write: bool| {
-            let (spool, cluster) = (self.options.spool.clone(), self.options.cluster.clone());
-            blocking(move || {
-                if write {
-                    mark::write_tried(&spool, &cluster, &name);
-                    return Ok(false);
-                }
-                Ok(mark::take_tried(&spool, &cluster, &name))
-            })
-        };
-        let tried = note(false).await?;
         let mut context = self.context.clone();
         if tried {
             // PostgreSQL asks again and again; one record tells of it all.
             context.ledger = None;
         }
-        let outcome = deliver::deliver(file, &self.destinations, &context, permit, cancel).await;
+        let outcome = deliver::deliver(file, &self.destinations, &context, permit, line, cancel).await;
         match &outcome {
             Ok(archived) => {
                 for found in archived.repositories.iter().filter(|found| found.stored == Stored::AlreadyThere) {
@@ -429,9 +455,17 @@ impl Turn {
                     }
                 }
             }
-            Err(_) => {
-                note(true).await?;
+            // What never had its turn was not tried, and goes with others the next time.
+            Err(_) if tried || line.is_free() => {
+                if let Some(spool) = self.options.spool.clone() {
+                    blocking(move || {
+                        mark::write_tried(&spool, &name);
+                        Ok(())
+                    })
+                    .await?;
+                }
             }
+            Err(_) => {}
         }
         outcome
     }

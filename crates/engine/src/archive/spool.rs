@@ -1,10 +1,16 @@
 //! The spool: a local directory for what may be lost, marks and segments fetched ahead.
 //!
+//! What lies there is believed (a mark) or replayed (a segment), and segments are plain WAL. So everything of a cluster is
+//! in one folder that belongs to the user of PostgreSQL and is closed to everybody else ([`Spool::open`]); where a folder
+//! was open for others to write, what is in it is thrown away, and one of another user is not used at all.
+//!
 //! Files appear under their names by rename, so that a reader sees a whole file or none while the machine runs. Nothing is
 //! fsynced: after a crash of the machine a file may be torn, and every reader checks what it reads. Temporary files
 //! begin with `tmp-holdfast-`; those left by a killed run are removed by age.
 
-use std::io::Write as _;
+use std::fs::{DirBuilder, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -12,6 +18,7 @@ use std::time::{Duration, SystemTime};
 use holdfast_repo::ChunkHash;
 use holdfast_repo::name::ClusterName;
 
+use super::private;
 use crate::error::Error;
 
 /// How temporary files begin, in the spool and beside a destination.
@@ -52,16 +59,138 @@ impl std::fmt::Display for RepositorySetId {
     }
 }
 
-/// The folder of the marks of a cluster.
-pub(super) fn push_folder(spool: &Path, cluster: &ClusterName) -> PathBuf {
-    spool.join(cluster.as_str()).join("push")
+/// The folder of one cluster in the spool, looked at and found to be safe.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    folder: PathBuf,
+}
+
+/// Why a spool cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolRefused {
+    /// It could not be made, looked at or changed.
+    #[error("{source}")]
+    Io {
+        /// What the operating system said.
+        #[from]
+        source: io::Error,
+    },
+    /// Another user could put there what would be taken for WAL.
+    #[error("{} belongs to another user (id {owner}), who could put there what would be taken for WAL", path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// Something else has the name of the folder.
+    #[error("{} is not a directory", path.display())]
+    NoFolder {
+        /// What is in the way.
+        path: PathBuf,
+    },
+}
+
+impl Spool {
+    /// The folder of a cluster, made where it is missing. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be used, or must not: then nothing in it may be believed.
+    pub fn open(spool: &Path, cluster: &ClusterName) -> Result<Self, SpoolRefused> {
+        make_folder(spool)?;
+        let folder = spool.join(cluster.as_str());
+        make_folder(&folder)?;
+        let opened = Self { folder };
+        opened.secure(spool)?;
+        let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        rustix::fs::access(&opened.folder, wanted).map_err(io::Error::from)?;
+        Ok(opened)
+    }
+
+    /// The folder of a cluster where there is one that can be used. A few system calls.
+    pub fn existing(spool: &Path, cluster: &ClusterName) -> Option<Self> {
+        let found = Self { folder: spool.join(cluster.as_str()) };
+        found.secure(spool).ok().map(|()| found)
+    }
+
+    /// Looks at who could have written here. The directory that was configured may be a link and may be open to others, as a
+    /// volume of a container is: what counts there is that nobody else owns it, and that the folder below is ours.
+    fn secure(&self, spool: &Path) -> Result<(), SpoolRefused> {
+        let root = std::fs::metadata(spool)?;
+        if !root.is_dir() {
+            return Err(SpoolRefused::NoFolder { path: spool.to_owned() });
+        }
+        if root.uid() != 0 && !is_ours(root.uid()) {
+            return Err(SpoolRefused::Foreign { path: spool.to_owned(), owner: root.uid() });
+        }
+        let own = std::fs::symlink_metadata(&self.folder)?;
+        if !own.is_dir() {
+            return Err(SpoolRefused::NoFolder { path: self.folder.clone() });
+        }
+        if !is_ours(own.uid()) {
+            return Err(SpoolRefused::Foreign { path: self.folder.clone(), owner: own.uid() });
+        }
+        if own.mode() & 0o077 != 0 {
+            // Closed first: from then on nobody adds to what is thrown away.
+            std::fs::set_permissions(&self.folder, Permissions::from_mode(0o700))?;
+            if own.mode() & 0o022 != 0 {
+                self.empty()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn empty(&self) -> io::Result<()> {
+        tracing::info!(folder = %self.folder.display(), "others could write into this part of the spool: emptying it");
+        for entry in std::fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if std::fs::symlink_metadata(&path)?.is_dir() {
+                std::fs::remove_dir_all(&path)?;
+            } else {
+                std::fs::remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder of the marks.
+    pub(super) fn push_folder(&self) -> PathBuf {
+        self.folder.join("push")
+    }
+
+    /// A folder for segments fetched ahead.
+    pub(super) fn get_folder(&self, who: &str) -> PathBuf {
+        self.folder.join(format!("get-{who}"))
+    }
+
+    /// Forgets which files are durable. For when a repository has been made: one that stood at the same place before may
+    /// have had what the new one lacks.
+    pub fn forget_marks(&self) -> Result<(), Error> {
+        let folder = self.push_folder();
+        match std::fs::remove_dir_all(&folder) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::file("remove", &folder, error)),
+        }
+    }
+}
+
+/// Whether files of this user may be believed: our own, and any for root, who acts for others.
+fn is_ours(uid: u32) -> bool {
+    let own = rustix::process::geteuid();
+    own.is_root() || own.as_raw() == uid
+}
+
+/// Makes a folder and its parents, closed to all others.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// Writes a file under a temporary name and renames it, without fsync.
-pub(super) fn write_aside(folder: &Path, name: &str, content: &[u8]) -> std::io::Result<()> {
-    std::fs::create_dir_all(folder)?;
+pub(super) fn write_aside(folder: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    make_folder(folder)?;
     let aside = folder.join(temporary_name());
-    let written = std::fs::File::create_new(&aside)
+    let written = private::create_new(&aside)
         .and_then(|mut file| file.write_all(content))
         .and_then(|()| std::fs::rename(&aside, folder.join(name)));
     if written.is_err() {
@@ -94,21 +223,10 @@ pub(super) fn remove_stale(folder: &Path, now: SystemTime) {
     }
 }
 
-/// Forgets which files are durable. For when a repository has been made: one that stood at the same place before may
-/// have had what the new one lacks.
-pub fn forget_marks(spool: &Path, cluster: &ClusterName) -> Result<(), Error> {
-    let folder = push_folder(spool, cluster);
-    match std::fs::remove_dir_all(&folder) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::file("remove", &folder, error)),
-    }
-}
-
 /// Removes a file of the spool. One that cannot be removed costs space, not truth.
 pub(super) fn remove_quietly(path: &Path) {
     if let Err(error) = std::fs::remove_file(path)
-        && error.kind() != std::io::ErrorKind::NotFound
+        && error.kind() != io::ErrorKind::NotFound
     {
         tracing::debug!(path = %path.display(), %error, "a file of the spool could not be removed");
     }

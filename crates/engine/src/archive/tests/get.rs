@@ -177,3 +177,32 @@ async fn a_destination_that_cannot_be_written_is_an_error() {
     options.destination = bench.spool().join("nowhere/RECOVERYXLOG");
     assert_eq!(kind(&bench.get_with(&options).await.unwrap_err()), "File");
 }
+
+#[tokio::test]
+async fn what_holds_plain_wal_is_closed_to_others() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bench = with_segments(1, 1, 3).await;
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let pg_wal = bench.pgdata().join("pg_wal");
+    // As `initdb` makes it, and with --allow-group-access; a folder that is open to all gets a file that is not.
+    for (folder, file) in [(0o700, 0o600), (0o750, 0o640), (0o755, 0o600), (0o777, 0o600)] {
+        std::fs::set_permissions(&pg_wal, std::fs::Permissions::from_mode(folder)).unwrap();
+        for (number, source) in [(1, "repository"), (2, "spool")] {
+            let mut options = bench.get_options(&name(number));
+            options.prefetch = 1;
+            options.destination = pg_wal.join("RECOVERYXLOG");
+            let report = bench.get_with(&options).await.unwrap();
+            assert_eq!(report.source == crate::archive::GetSource::Spool, source == "spool");
+            assert_eq!(mode(&options.destination), file, "{folder:o} from the {source}");
+            if number == 1 {
+                let own = bench.spool().join("main");
+                let get = std::fs::read_dir(&own).unwrap().flatten().map(|entry| entry.path());
+                let get = get.into_iter().find(|path| path.to_string_lossy().contains("/get-")).unwrap();
+                assert_eq!((mode(&own), mode(&get)), (0o700, 0o700));
+                for kept in std::fs::read_dir(&get).unwrap().flatten() {
+                    assert_eq!(mode(&kept.path()), 0o600);
+                }
+            }
+        }
+    }
+}

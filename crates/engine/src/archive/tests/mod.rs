@@ -5,6 +5,7 @@ mod get;
 mod list;
 mod marks;
 mod push;
+mod race;
 mod standby;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use holdfast_repo::name::ClusterName;
 use holdfast_store::{FaultRule, Faulty, MemoryStore, Store};
 use tokio_util::sync::CancellationToken;
 
-use super::{GetOptions, GetReport, PushOptions, PushReport, RepositorySetId};
+use super::{GetOptions, GetReport, PushOptions, PushReport, RepositorySetId, Spool};
 use crate::error::{Error, What};
 use crate::pipeline::budget::{ByteBudget, MINIMUM_BYTES};
 use crate::pipeline::crew::Crew;
@@ -78,6 +79,10 @@ impl Bench {
         self.folder.path().join("spool")
     }
 
+    pub(super) fn opened_spool(&self) -> Spool {
+        Spool::open(&self.spool(), &self.cluster).unwrap()
+    }
+
     pub(super) fn destination(&self) -> PathBuf {
         self.folder.path().join("RECOVERYXLOG")
     }
@@ -108,7 +113,7 @@ impl Bench {
             path: path.to_owned(),
             compression: "zstd:1".parse().unwrap(),
             push_ahead: 0,
-            spool: self.spool(),
+            spool: Some(self.opened_spool()),
             repository_set: self.set(),
             crew: self.crew.clone(),
             budget: ByteBudget::new(MINIMUM_BYTES),
@@ -131,7 +136,7 @@ impl Bench {
             name: name.parse().unwrap(),
             destination: self.destination(),
             prefetch: 0,
-            spool: self.spool(),
+            spool: Some(self.opened_spool()),
             repository_set: self.set(),
             system_identifier: Some(SystemIdentifier::new(SYSTEM)),
             crew: self.crew.clone(),

@@ -295,3 +295,46 @@ async fn a_very_large_segment_is_streamed() {
     assert_eq!(raw[..40], header(SYSTEM, 1, size));
     assert!(facts.facts.get("note").is_some());
 }
+
+#[tokio::test]
+async fn neighbours_are_not_begun_before_the_requested_file_is_out() {
+    let mut bench = Bench::new(1).await;
+    let paths = bench.segments(1, 4);
+    let requested = format!("main/wal/1/00000001/0000000100000000/{}", name(1));
+    let fail = Fault::Refuse(StoreErrorKind::Timeout);
+    let late = Fault::Delay(std::time::Duration::from_millis(300));
+    let on = |fault: &Fault| FaultRule::new(&[Operation::Put], 1.0, fault.clone()).on(&requested);
+    let faulty = bench.faulty(0, vec![on(&late), on(&fail)]);
+    let mut options = bench.push_options(&paths[0]);
+    options.push_ahead = 3;
+    assert_eq!(kind(&bench.push_with(&options).await.unwrap_err()), "Store");
+    assert!(bench.objects(0, "main/wal/").await.is_empty(), "neighbours shared the line with the requested file");
+
+    // What failed goes alone the next time, and the one behind it takes its neighbours along again.
+    faulty.set_active(false);
+    let report = bench.push_with(&options).await.unwrap();
+    assert_eq!((stored_as(&report), report.neighbours.len()), (vec![Stored::Created], 0));
+    assert_eq!(bench.objects(0, "main/wal/").await.len(), 1);
+    let mut options = bench.push_options(&paths[1]);
+    options.push_ahead = 3;
+    assert_eq!(bench.push_with(&options).await.unwrap().neighbours.len(), 2);
+    assert_eq!(bench.objects(0, "main/wal/").await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_partial_segment_behind_a_fork_gives_way_to_the_one_that_came_first() {
+    let bench = Bench::new(1).await;
+    let partial = format!("{}.partial", name(3));
+    let path = bench.wal(&partial, &segment(3, 1));
+    bench.push(&path).await.unwrap();
+    bench.wal(&partial, &segment(3, 2));
+    // Nothing says that this server has left the timeline: it stops.
+    assert_eq!(kind(&bench.push(&path).await.unwrap_err()), "Divergence");
+    std::fs::write(bench.pgdata().join("pg_wal/00000003.history"), "1\t0/300100\tno recovery target specified\n")
+        .unwrap();
+    let report = bench.push(&path).await.unwrap();
+    assert!(matches!(report.outcome, PushOutcome::BehindFork(_)), "{report:?}");
+    assert_eq!(bench.objects(0, "main/ledger/").await.len(), 1);
+    bench.get(&partial).await.unwrap();
+    assert_eq!(std::fs::read(bench.destination()).unwrap(), segment(3, 1));
+}

@@ -1,0 +1,73 @@
+//! What root runs by hand is run for somebody else: PostgreSQL never runs as root, and has to use afterwards what was made.
+//!
+//! In a directory that is there already, what is made belongs to the directory's owner (the directory store sees to that),
+//! and so does a file for PostgreSQL. What is left for the command line: the directory of a new repository, and the spool.
+
+use super::Context;
+use crate::config::repository::Repository as Configured;
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use holdfast_store::Location;
+use std::os::unix::fs::{MetadataExt as _, lchown};
+use std::path::{Path, PathBuf};
+
+/// User and group of whom root acts for: the owner of the first of these paths that is there and not root's own. `None` for
+/// everybody but root.
+pub(super) fn acting_for<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let owners = paths.into_iter().filter_map(|path| std::fs::metadata(path).ok());
+    owners.map(|found| (found.uid(), found.gid())).find(|(user, _)| *user != 0)
+}
+
+/// The directories of a repository that are about to be made, and for whom.
+#[derive(Debug)]
+pub(super) struct ToBeMade {
+    directories: Vec<PathBuf>,
+    owner: Option<(u32, u32)>,
+}
+
+/// Looks at where a repository is about to be made. Root may not make one where the user of PostgreSQL could not use it.
+pub(super) fn before_making(context: &Context, configured: &Configured) -> Result<ToBeMade, Failure> {
+    let owner = acting_for(context.config.cluster.pgdata.as_deref());
+    let mut made = ToBeMade { directories: Vec::new(), owner };
+    let (Some((user, _)), Location::Directory(path)) = (owner, configured.location()) else { return Ok(made) };
+    match std::fs::metadata(path) {
+        Ok(found) if found.uid() != user => {
+            let shown = path.display();
+            return Err(Failure::new(
+                ExitCode::Configuration,
+                format!(
+                    "{shown} belongs to the user with id {}, and the data directory to that with id {user}: what root makes \
+                     there PostgreSQL's `wal push` could not use",
+                    found.uid()
+                ),
+            )
+            .hint(format!("give {shown} to the user that PostgreSQL runs as (chown), or name another directory in `url`")));
+        }
+        Ok(_) => {}
+        Err(_) => {
+            let missing = path.ancestors().take_while(|path| !path.exists());
+            made.directories.extend(missing.map(Path::to_path_buf));
+        }
+    }
+    Ok(made)
+}
+
+impl ToBeMade {
+    /// Gives what was made to whom it was made for.
+    pub(super) fn hand_over(self) -> Result<(), Failure> {
+        let Some((user, group)) = self.owner else { return Ok(()) };
+        for directory in self.directories {
+            lchown(&directory, Some(user), Some(group)).map_err(|error| {
+                Failure::new(
+                    ExitCode::UnwritableFile,
+                    format!("cannot give {} to the user with id {user}: {error}", directory.display()),
+                )
+                .hint("run this as the user that PostgreSQL runs as (sudo -u postgres)")
+            })?;
+        }
+        Ok(())
+    }
+}

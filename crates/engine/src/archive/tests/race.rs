@@ -1,0 +1,124 @@
+//! Two writers of one name in a store that keeps no condition: who loses hears of it.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use holdfast_store::{MemoryStore, ObjectInfo, ObjectName, PutMode, Store, StoreError, Upload};
+
+use super::{Bench, kind, name, now, segment};
+use crate::archive::PushOutcome;
+use crate::repository::init;
+
+/// When the rival's object replaces ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    /// Before anybody has looked at ours.
+    AfterWrite,
+    /// When ours has been looked at and found right.
+    AfterLook,
+}
+
+/// A store that ignores conditions, and a rival that writes through it at a bad moment.
+#[derive(Debug)]
+struct Careless {
+    inner: MemoryStore,
+    rival: Mutex<Option<(Moment, Bytes)>>,
+}
+
+impl Careless {
+    async fn strike(&self, moment: Moment, name: &ObjectName) -> Result<(), StoreError> {
+        if !name.as_str().starts_with("main/wal/") {
+            return Ok(());
+        }
+        let struck = {
+            let mut rival = self.rival.lock().unwrap();
+            if rival.as_ref().is_some_and(|(wanted, _)| *wanted == moment) { rival.take() } else { None }
+        };
+        match struck {
+            Some((_, body)) => self.inner.put(name, body, PutMode::Overwrite).await,
+            None => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Careless {
+    async fn put(&self, name: &ObjectName, body: Bytes, _: PutMode) -> Result<(), StoreError> {
+        self.inner.put(name, body, PutMode::Overwrite).await?;
+        self.strike(Moment::AfterWrite, name).await
+    }
+
+    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        self.inner.get(name).await
+    }
+
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.inner.get_range(name, range).await
+    }
+
+    async fn get_tail(&self, name: &ObjectName, bytes: u64) -> Result<(Bytes, u64), StoreError> {
+        self.inner.get_tail(name, bytes).await
+    }
+
+    async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
+        // As it was when it was asked for.
+        let info = self.inner.head(name).await?;
+        self.strike(Moment::AfterLook, name).await?;
+        Ok(info)
+    }
+
+    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.inner.list(prefix, start_after).await
+    }
+
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.inner.list_folders(prefix).await
+    }
+
+    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
+        self.inner.delete(names).await
+    }
+
+    async fn begin_upload(&self, name: &ObjectName, _: PutMode) -> Result<Box<dyn Upload>, StoreError> {
+        self.inner.begin_upload(name, PutMode::Overwrite).await
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+#[tokio::test]
+async fn the_loser_of_a_race_hears_of_a_divergence_and_the_ledger_as_well() {
+    for moment in [Moment::AfterWrite, Moment::AfterLook] {
+        let mut bench = Bench::new(1).await;
+        let store = Arc::new(Careless { inner: MemoryStore::new(), rival: Mutex::default() });
+        bench.stores[0] = store.inner.clone();
+        bench.targets[0].store = Arc::clone(&store) as Arc<dyn Store>;
+        init::init(&bench.targets[0], now()).await.unwrap();
+
+        // What the rival stores: another server's segment of the same name.
+        let path = bench.wal(&name(1), &segment(1, 2));
+        bench.push(&path).await.unwrap();
+        let object: ObjectName = bench.objects(0, "main/wal/").await.remove(0).parse().unwrap();
+        let theirs = store.inner.get(&object).await.unwrap();
+        store.inner.delete(std::slice::from_ref(&object)).await.unwrap();
+
+        bench.wal(&name(1), &segment(1, 1));
+        *store.rival.lock().unwrap() = Some((moment, theirs.clone()));
+        assert_eq!(kind(&bench.push(&path).await.unwrap_err()), "Divergence", "{moment:?}");
+        assert_eq!(bench.objects(0, "main/ledger/").await.len(), 1, "{moment:?}");
+        // The same segment from two servers is no divergence, whoever's object it is.
+        store.inner.delete(std::slice::from_ref(&object)).await.unwrap();
+        bench.wal(&name(1), &segment(1, 2));
+        *store.rival.lock().unwrap() = Some((moment, theirs));
+        let report = bench.push(&path).await.unwrap();
+        assert!(matches!(report.outcome, PushOutcome::Archived(_)), "{moment:?}");
+        // Damage is not mistaken for a rival.
+        store.inner.delete(std::slice::from_ref(&object)).await.unwrap();
+        *store.rival.lock().unwrap() = Some((moment, Bytes::from_static(b"no object of ours")));
+        assert_eq!(kind(&bench.push(&path).await.unwrap_err()), "NotReadable", "{moment:?}");
+    }
+}
