@@ -248,6 +248,58 @@ pub enum What {
         /// The directory.
         directory: PathBuf,
     },
+    /// The directory of a tablespace holds something that this restore does not own.
+    #[error("tablespace {tablespace} would be in {}, which is not empty", directory.display())]
+    TablespaceNotEmpty {
+        /// The tablespace's name.
+        tablespace: String,
+        /// Its directory.
+        directory: PathBuf,
+    },
+    /// Something lies in the way of a restore that is not its own, and would be removed.
+    #[error("{} holds {found}, which a restore over it would remove", directory.display())]
+    NotOurs {
+        /// The directory to restore into.
+        directory: PathBuf,
+        /// What it is and where, in words.
+        found: String,
+    },
+    /// Only the directory to restore into has this WAL.
+    #[error("{} holds WAL that was not archived: {count} files, {first} to {last}", directory.display())]
+    UnarchivedWal {
+        /// `pg_wal`.
+        directory: PathBuf,
+        /// How many files.
+        count: usize,
+        /// The first of them.
+        first: String,
+        /// The last of them.
+        last: String,
+    },
+    /// One configured place lies in another, and what is done to one would be done to the other.
+    #[error("{inner} lies in {outer}")]
+    Overlap {
+        /// What lies in the other, or is the same.
+        inner: String,
+        /// What it lies in.
+        outer: String,
+    },
+    /// A server that runs on this host uses this place.
+    #[error("{} is in use by the PostgreSQL server of {} (process {pid})", place.display(), pgdata.display())]
+    InUse {
+        /// What is used.
+        place: PathBuf,
+        /// The server's data directory.
+        pgdata: PathBuf,
+        /// One of its processes.
+        pid: i32,
+    },
+    /// Whether a server runs cannot be told.
+    #[error("{} holds no process number, so that nobody can tell whether a server runs there", path.display())]
+    UnclearLockFile {
+        /// `postmaster.pid`.
+        path: PathBuf,
+    },
     /// A server runs in this directory.
     #[error("a PostgreSQL server is running in {} (process {pid})", directory.display())]
     ServerRunning {

@@ -12,6 +12,7 @@ pub mod backup;
 pub mod check;
 pub mod error;
 pub mod pipeline;
+pub mod places;
 pub mod progress;
 pub mod repository;
 pub mod restore;

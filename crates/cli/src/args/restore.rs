@@ -58,6 +58,15 @@ pub struct RestoreArgs {
     /// Put a tablespace into another directory; may be given several times
     #[arg(long = "tablespace", value_name = "NAME=DIR", value_parser = parse_tablespace)]
     pub tablespaces: Vec<(String, PathBuf)>,
+    /// Use the directory of this tablespace as it is, although its data directory was lost; may be given several times
+    #[arg(long = "reuse-tablespace", value_name = "NAME", conflicts_with_all = ["snapshot", "snapshot_record"])]
+    pub reuse_tablespaces: Vec<String>,
+    /// With --delta: remove WAL of the existing data directory even where it was never archived
+    #[arg(long, requires = "delta")]
+    pub discard_wal: bool,
+    /// Switch archiving off in the restored server (archive_mode = off), for a copy that is only looked at
+    #[arg(long)]
+    pub no_archiving: bool,
     /// Restore a standby: it follows the archive instead of ending recovery
     #[arg(long, conflicts_with = "target")]
     pub standby: bool,

@@ -82,6 +82,18 @@ impl Repository {
         &self.store.s3.credentials
     }
 
+    /// The local files without which it cannot be opened, with what each is.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+        let opens = match &self.encryption {
+            Encryption::PassphraseFile(path) => Some(("the passphrase file", path.as_path())),
+            Encryption::KeyFile(path) => Some(("the key file", path.as_path())),
+            Encryption::None | Encryption::PassphraseVariable(_) => None,
+        };
+        let ca = self.store.s3.ca_file.as_deref().map(|path| ("the CA file", path));
+        let sse = self.sse_key_file.as_deref().map(|path| ("the SSE-C key file", path));
+        opens.into_iter().chain(ca).chain(sse).collect()
+    }
+
     /// The size of the parts of multipart uploads.
     pub fn part_size_bytes(&self) -> u64 {
         self.store.part_size_bytes

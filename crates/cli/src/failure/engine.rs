@@ -110,13 +110,29 @@ fn of_what(what: &What) -> Failure {
                 "check `archive_command` on the primary and the last failure in pg_stat_archiver; a primary at rest leaves \
                  its segment unfinished: for backups of a standby set `cluster.primary_connection`",
             ),
-        What::NotEmpty { directory } => new(ExitCode::DirectoryNotEmpty).hint(format!(
-            "name another directory, move what is in {} away, or add --delta to bring an old data directory of this \
-             cluster to the state of the backup",
-            directory.display()
+        What::NotEmpty { .. } => new(ExitCode::DirectoryNotEmpty).hint(
+            "name another directory; only over an old data directory of this cluster that nobody needs any more add --delta, \
+             which removes all that is not in the backup",
+        ),
+        What::TablespaceNotEmpty { tablespace, .. } => new(ExitCode::DirectoryNotEmpty).hint(format!(
+            "give it an empty directory with --tablespace {tablespace}=DIR: a server may be using this one"
+        )),
+        What::NotOurs { .. } => new(ExitCode::DirectoryNotEmpty)
+            .hint("nothing was changed: restore into another directory, or move what the message names to another place"),
+        What::UnarchivedWal { .. } => new(ExitCode::DirectoryNotEmpty).hint(
+            "nothing was changed: restore into another directory, or store them with `holdfast wal push` first; \
+             --discard-wal gives them up",
+        ),
+        What::Overlap { .. } => new(ExitCode::Configuration)
+            .hint("nothing was changed: let each have a place outside of the other, best on another disk"),
+        What::InUse { .. } => new(ExitCode::ServerRunning)
+            .hint("nothing was changed: restore into another directory, tablespaces with --tablespace NAME=DIR"),
+        What::UnclearLockFile { path } => new(ExitCode::ServerRunning).hint(format!(
+            "restore into another directory; remove {} only when no process of PostgreSQL works there on any host",
+            path.display()
         )),
         What::ServerRunning { directory, .. } => new(ExitCode::ServerRunning).hint(format!(
-            "stop it first (pg_ctl -D {} stop), or restore into another directory",
+            "restore into another directory; only to overwrite this one stop the server first (pg_ctl -D {} stop)",
             directory.display()
         )),
         What::AnotherRun { .. } => new(ExitCode::Locked).hint("wait until it has ended, then run this again"),

@@ -4,7 +4,7 @@
 //! older backup may be worse, and a scheduler that takes it for failed would repeat it for ever. It is said in a warning,
 //! in the summary, and by its mark in `list`.
 
-use super::{Context, targets, time};
+use super::{Context, places, targets, time};
 use crate::args::BackupArgs;
 use crate::config::libpq;
 use crate::exit_code::ExitCode;
@@ -39,6 +39,7 @@ pub(super) async fn run(context: &Context, _args: &BackupArgs) -> Result<ExitCod
         host: time::host(),
         now: time::now(),
     };
+    places::refuse_repositories_in(context, &options.pgdata)?;
     let targets = targets::all(context, None).await?;
     let progress = Progress::new(context.show);
     let report = backup(&targets, &options, &progress, &context.cancellation).await?;

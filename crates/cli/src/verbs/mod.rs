@@ -12,6 +12,7 @@ mod instance;
 mod list;
 mod manifest;
 pub(crate) mod operator;
+mod places;
 mod repo;
 mod restore;
 mod root;

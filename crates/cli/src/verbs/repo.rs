@@ -1,7 +1,7 @@
 //! `repo init`, `repo claim` and `repo info`.
 
 use super::unreadable::Remarks;
-use super::{Context, command_line, root, targets, time};
+use super::{Context, command_line, places, root, targets, time};
 use crate::config::repository::Repository as Configured;
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain, Failure};
@@ -24,6 +24,9 @@ const WHOLE: &str = "does not do multipart uploads: packs are kept small, and ea
 /// Makes every repository and takes the claim on the cluster's archive, where the data directory can be read.
 pub(super) async fn init(context: &Context, new_claim: bool) -> Result<ExitCode, Failure> {
     let cluster = &context.config.cluster.name;
+    if let Some(pgdata) = &context.config.cluster.pgdata {
+        places::refuse_repositories_in(context, pgdata)?;
+    }
     let claimant = claimant(context, new_claim)?;
     let (mut text, mut repositories) = (String::new(), Vec::new());
     for configured in &context.config.repositories {
@@ -85,6 +88,9 @@ fn forget_marks(context: &Context) -> Result<(), Failure> {
 pub(super) async fn claim(context: &Context, check: bool) -> Result<ExitCode, Failure> {
     let config = &context.config.cluster;
     let (cluster, owner) = (&config.name, config.require_owner()?);
+    if let Some(pgdata) = &config.pgdata {
+        places::refuse_repositories_in(context, pgdata)?;
+    }
     let claimant = if check { None } else { claimant(context, true)? };
     let here = claimant.as_ref().map_or_else(|| "the cluster to be made".to_owned(), |claimant| claimant.here.clone());
     let (mut text, mut repositories) = (String::new(), Vec::new());

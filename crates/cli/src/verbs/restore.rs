@@ -1,6 +1,6 @@
 //! `restore`: the flags as a wish, the plan or the report as text, and what to do next.
 
-use super::{Context, command_line, targets, time};
+use super::{Context, command_line, places, targets, time};
 use crate::args::{self, RestoreArgs};
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain, Failure};
@@ -9,7 +9,7 @@ use crate::output::size::{duration, rate, size};
 use holdfast_engine::Error;
 use holdfast_engine::repository::Repository;
 use holdfast_engine::restore::{
-    RestoreOptions, RestorePlan, RestoreReport, SnapshotRestoreReport, TablespaceMapping, TablespacePlace,
+    Archiving, RestoreOptions, RestorePlan, RestoreReport, SnapshotRestoreReport, TablespaceMapping, TablespacePlace,
     TargetAction, TargetState, plan, plan_snapshot, restore, restore_snapshot,
 };
 use holdfast_repo::record::SnapshotRecord;
@@ -166,6 +166,10 @@ fn options(context: &Context, args: &RestoreArgs) -> Result<RestoreOptions, Fail
                 directory: directory.clone(),
             })
             .collect(),
+        reuse_tablespaces: args.reuse_tablespaces.clone(),
+        discard_wal: args.discard_wal,
+        places: places::needed(context),
+        archiving: if args.no_archiving { Archiving::Off } else { Archiving::AsBackedUp },
         standby: args.standby,
         jobs: config.restore.jobs.get(),
         memory_bytes: config.backup.memory_bytes,

@@ -7,7 +7,7 @@
 use std::fs::{File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest;
 use chrono::DateTime;
@@ -148,14 +148,37 @@ pub(super) fn write_backup_manifest(
     out.flush().map_err(failed)
 }
 
-/// Forces everything that was written below the directories to disk.
-pub(super) fn sync_roots(layout: &Layout) -> Result<(), Error> {
-    for root in layout.roots() {
-        let failed = |e| Error::file("sync the file system of", root, e);
-        let directory = File::open(root).map_err(failed)?;
-        rustix::fs::syncfs(&directory).map_err(|e| failed(e.into()))?;
+/// The directories of a restore, opened before anything is written in them: `syncfs` reports the write errors of its file
+/// system that nobody was told of since the descriptor was opened, whoever else asked in between.
+#[derive(Debug)]
+pub(super) struct Roots {
+    opened: Vec<(PathBuf, File)>,
+}
+
+impl Roots {
+    /// Opens the data directory and the tablespaces, which must be there.
+    pub(super) fn open(layout: &Layout) -> Result<Self, Error> {
+        let mut roots = Self { opened: Vec::new() };
+        for root in layout.roots() {
+            roots.add(root)?;
+        }
+        Ok(roots)
     }
-    Ok(())
+
+    /// Opens one more directory that is written in.
+    pub(super) fn add(&mut self, root: &Path) -> Result<(), Error> {
+        let directory = File::open(root).map_err(|e| Error::file("open", root, e))?;
+        self.opened.push((root.to_owned(), directory));
+        Ok(())
+    }
+
+    /// Forces everything that was written below them to disk.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        for (root, directory) in &self.opened {
+            rustix::fs::syncfs(directory).map_err(|e| Error::file("sync the file system of", root, e.into()))?;
+        }
+        Ok(())
+    }
 }
 
 /// Writes `global/pg_control` durably: from here on the server can start.

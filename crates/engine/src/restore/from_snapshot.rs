@@ -31,6 +31,7 @@ use holdfast_repo::recovery::{Beginning, RecoveryPlan};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::durable::Roots;
 use super::layout::{Layout, TablespacePlace};
 use super::preflight::{AUTO_CONF, Archive};
 use super::resume::{ResumeLock, ResumePoint, VERSION, sync_parent};
@@ -40,7 +41,7 @@ use crate::error::{Doing, Error, What};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::server::PostmasterPid;
+use crate::server::{PostmasterPid, running};
 
 /// Where the control file waits while the directory must not start.
 const CONTROL_ASIDE: &str = "global/pg_control.holdfast";
@@ -81,6 +82,8 @@ struct Found {
     map: TablespaceMap,
     point: ResumePoint,
     resumed: bool,
+    /// `postgresql.auto.conf` of the copy.
+    auto_conf: Vec<u8>,
 }
 
 /// Says what [`restore_snapshot`] would do; refuses what it would refuse. Writes nothing.
@@ -116,9 +119,8 @@ pub async fn restore_snapshot(
 
 fn report(options: &RestoreOptions, record: &SnapshotRecord, found: &Found, removed: u64) -> SnapshotRestoreReport {
     let mut notes = found.notes.clone();
-    if !options.standby {
-        notes.push(archiving_note(options));
-    }
+    notes.extend(settings::notes(&found.auto_conf, &recovery(options, found)));
+    notes.extend(archiving_note(options));
     SnapshotRestoreReport {
         cluster: options.cluster.clone(),
         snapshot: record.snapshot_id,
@@ -140,6 +142,7 @@ fn recovery<'a>(options: &'a RestoreOptions, found: &'a Found) -> Recovery<'a> {
         plan: &found.plan,
         action: options.target_action,
         standby: options.standby,
+        archiving: options.archiving,
         restore_command: &options.restore_command,
     }
 }
@@ -163,6 +166,7 @@ async fn preflight(
             cluster: options.cluster.clone(),
             backup: record.snapshot_id,
             tablespaces: layout.tablespaces().to_vec(),
+            archiving: options.archiving,
             host: options.host.clone(),
             pid: std::process::id(),
             started: options.now,
@@ -188,7 +192,8 @@ async fn preflight(
             Archive::of_claim(repository, claim, Vec::new()).await?.begins_with(vec![Beginning::from(record)]);
         let crew = Crew::new(options.jobs)?;
         let (plan, notes) = archive.plan(repository, options, &crew, progress.as_ref(), cancel).await?;
-        Ok(Found { plan, notes, layout, map, point, resumed })
+        let auto_conf = read_auto_conf(&options.pgdata)?;
+        Ok(Found { plan, notes, layout, map, point, resumed, auto_conf })
     };
     tokio::select! {
         found = looking => found,
@@ -311,6 +316,9 @@ fn inspect(pgdata: &Path, record: &SnapshotRecord, point: &ResumePoint) -> Resul
 /// may be that of any process here: only one that works in this directory counts, or a PostgreSQL of another user, of which
 /// nobody else may know where it works.
 fn server_in(pgdata: &Path) -> Result<Option<i32>, Error> {
+    if let Some(pid) = running::server_in(pgdata) {
+        return Ok(Some(pid));
+    }
     let Some(postmaster) = PostmasterPid::read(pgdata)? else { return Ok(None) };
     let works_in = fs::read_link(format!("/proc/{}/cwd", postmaster.pid)).map_err(|e| e.kind());
     let program = fs::read_to_string(format!("/proc/{}/comm", postmaster.pid)).ok();
@@ -337,6 +345,9 @@ fn change(found: &Found, options: &RestoreOptions, record: &SnapshotRecord) -> R
     // Once more under the lock.
     inspect(pgdata, record, &found.point)?;
     lock.record(&found.point)?;
+    let mut roots = Roots::open(&found.layout)?;
+    // It may be on a volume of its own.
+    roots.add(&pgdata.join("pg_wal"))?;
     let (control, aside) = (pgdata.join(ControlFile::PATH), pgdata.join(CONTROL_ASIDE));
     if control.exists() {
         fs::rename(&control, &aside).map_err(|e| Error::file("rename", &control, e))?;
@@ -354,26 +365,28 @@ fn change(found: &Found, options: &RestoreOptions, record: &SnapshotRecord) -> R
         durable::write_file(&pgdata.join(TablespaceMap::FILE_NAME), &map, mode)?;
     }
     let auto_conf = pgdata.join(AUTO_CONF);
-    let copied = match fs::read(&auto_conf) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
-        Err(e) => return Err(Error::file("read", &auto_conf, e)),
-    };
-    let lines = settings::lines(&recovery(options, found), options.now);
-    durable::write_file(&auto_conf, &settings::auto_conf(&copied, &lines, options.standby), mode)?;
+    let recovery = recovery(options, found);
+    let lines = settings::lines(&recovery, options.now);
+    durable::write_file(&auto_conf, &settings::auto_conf(&read_auto_conf(pgdata)?, &lines, &recovery), mode)?;
     for signal in settings::SIGNAL_FILES {
         durable::remove_if_there(&pgdata.join(signal))?;
     }
     durable::write_file(&pgdata.join(settings::signal_file(options.standby)), b"", mode)?;
 
-    durable::sync_roots(&found.layout)?;
-    let pg_wal = pgdata.join("pg_wal");
-    let opened = fs::File::open(&pg_wal).map_err(|e| Error::file("open", &pg_wal, e))?;
-    rustix::fs::syncfs(&opened).map_err(|e| Error::file("sync the file system of", &pg_wal, e.into()))?;
+    roots.sync()?;
     fs::rename(&aside, &control).map_err(|e| Error::file("rename", &aside, e))?;
     sync_parent(&control)?;
     lock.remove()?;
     Ok(removed)
+}
+
+fn read_auto_conf(pgdata: &Path) -> Result<Vec<u8>, Error> {
+    let path = pgdata.join(AUTO_CONF);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(bytes),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(Error::file("read", &path, e)),
+    }
 }
 
 /// Removes what a base backup leaves out and the server would take for its own: files of the server that ran, slots that

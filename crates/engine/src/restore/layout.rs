@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use holdfast_repo::manifest::{FileKind, Manifest};
 use holdfast_repo::record::TablespaceEntry;
@@ -39,6 +39,13 @@ pub struct TablespacePlace {
     pub location: PathBuf,
 }
 
+impl TablespacePlace {
+    /// Whether it goes by this name, or by this OID.
+    pub(super) fn is_named(&self, wanted: &str) -> bool {
+        self.name == wanted || self.oid.to_string() == wanted
+    }
+}
+
 /// The directories of one restore.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
@@ -60,11 +67,7 @@ impl Layout {
             let known = outside.iter().any(|t| is_named(t, &mapping.tablespace));
             if !known {
                 let names: Vec<&str> = outside.iter().map(|t| t.name.as_str()).collect();
-                let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-                return refused(format!(
-                    "the backup has no tablespace {} (tablespaces of the backup: {names})",
-                    mapping.tablespace
-                ));
+                return Err(unknown_tablespace(&mapping.tablespace, &names));
             }
             if !mapping.directory.is_absolute() {
                 return refused(format!("the directory {} is not absolute", mapping.directory.display()));
@@ -74,6 +77,7 @@ impl Layout {
         for tablespace in outside {
             let mut mapped = mappings.iter().filter(|m| is_named(tablespace, &m.tablespace));
             let location = mapped.next().map_or_else(|| PathBuf::from(&tablespace.path), |m| m.directory.clone());
+            let location = normalised(&tablespace.name, &location)?;
             if mapped.next().is_some() {
                 return refused(format!("two directories are given for tablespace {}", tablespace.name));
             }
@@ -114,6 +118,14 @@ impl Layout {
     /// The tablespaces outside of it.
     pub(super) fn tablespaces(&self) -> &[TablespacePlace] {
         &self.tablespaces
+    }
+
+    /// The tablespace of this name or OID.
+    pub(super) fn named(&self, wanted: &str) -> Result<&TablespacePlace, Error> {
+        self.tablespaces.iter().find(|tablespace| tablespace.is_named(wanted)).ok_or_else(|| {
+            let names: Vec<&str> = self.tablespaces.iter().map(|t| t.name.as_str()).collect();
+            unknown_tablespace(wanted, &names)
+        })
     }
 
     /// The data directory and the tablespaces: one `syncfs` each covers all that was written.
@@ -216,6 +228,47 @@ pub(super) fn check(manifest: &Manifest, layout: &Layout) -> Result<PathIndex, E
     Ok(index)
 }
 
+fn unknown_tablespace(wanted: &str, names: &[&str]) -> Error {
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    What::Refused(format!("the backup has no tablespace {wanted} (tablespaces of the backup: {names})")).into()
+}
+
+/// The path without repeated slashes and `.`, so that two spellings of one place are one. `..` is refused: where it leads
+/// depends on links, and PostgreSQL names no tablespace's place like that.
+fn normalised(tablespace: &str, location: &Path) -> Result<PathBuf, Error> {
+    if location.components().any(|part| part == Component::ParentDir) {
+        return refused(format!(
+            "tablespace {tablespace} would be in {}, and `..` in it may lead anywhere",
+            location.display()
+        ));
+    }
+    Ok(location.components().collect())
+}
+
+/// Refuses what would be written into a tablespace's place beside PostgreSQL's own directory there: with it a forged backup
+/// could put any file into any directory that may be made. PostgreSQL keeps everything in `PG_<major>_<catalog version>`
+/// (`TABLESPACE_VERSION_DIRECTORY`).
+pub(super) fn check_tablespaces(manifest: &Manifest, layout: &Layout, major: u16) -> Result<(), Error> {
+    let own = format!("PG_{major}_");
+    for entry in manifest.files() {
+        let Some((tablespace, inside)) = layout.split(entry.path) else { continue };
+        let first = inside.split(|byte| *byte == b'/').next().unwrap_or_default();
+        let is_directory = inside.len() > first.len() || entry.kind == FileKind::Directory;
+        if !inside.is_empty() && !(first.starts_with(own.as_bytes()) && is_directory) {
+            return Err(What::Malformed {
+                name: format!("the manifest of backup {}", manifest.header().backup),
+                reason: format!(
+                    "{}: it would be written into {}, beside the directory {own}... that PostgreSQL has there",
+                    String::from_utf8_lossy(entry.path),
+                    tablespace.location.display()
+                ),
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
 fn is_named(tablespace: &TablespaceEntry, wanted: &str) -> bool {
     tablespace.name == wanted || tablespace.oid.to_string() == wanted
 }
@@ -282,6 +335,14 @@ mod tests {
                 vec![mapping("fast", "/srv/pg/fast")],
                 "tablespace fast would be in /srv/pg/fast, which overlaps the data directory /srv/pg",
             ),
+            (
+                vec![mapping("fast", "/x/../srv/pg/fast")],
+                "tablespace fast would be in /x/../srv/pg/fast, and `..` in it may lead anywhere",
+            ),
+            (
+                vec![mapping("fast", "//srv//./pg/fast")],
+                "tablespace fast would be in /srv/pg/fast, which overlaps the data directory /srv/pg",
+            ),
         ] {
             assert_eq!(layout(&mappings).unwrap_err(), message);
         }
@@ -324,6 +385,29 @@ mod tests {
         ] {
             let error = check(&manifest(&entries), &layout).unwrap_err().to_string();
             assert!(error.ends_with(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn nothing_goes_into_a_tablespace_beside_its_version_directory() {
+        let layout = layout(&[]).unwrap();
+        let file = FileKind::File { crc32c: 0, extents: &[] };
+        let link = FileKind::Symlink { target: b"/etc" };
+        for (path, kind, refused) in [
+            ("pg_tblspc/16400", FileKind::Directory, false),
+            ("pg_tblspc/16400", link, false),
+            ("pg_tblspc/16400/PG_18_202506291", FileKind::Directory, false),
+            ("pg_tblspc/16400/PG_18_202506291/5/16402", file, false),
+            ("pg_tblspc/16402/anything", file, false),
+            ("base/5/1259", file, false),
+            ("pg_tblspc/16400/authorized_keys", file, true),
+            ("pg_tblspc/16400/PG_18_202506291", file, true),
+            ("pg_tblspc/16400/PG_18_202506291", link, true),
+            ("pg_tblspc/16401/PG_17_202406281/5/1", file, true),
+            ("pg_tblspc/16401/cron.d/job", file, true),
+        ] {
+            let manifest = manifest(&[(path, kind)]);
+            assert_eq!(check_tablespaces(&manifest, &layout, 18).is_err(), refused, "{path}");
         }
     }
 

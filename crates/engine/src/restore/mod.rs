@@ -3,6 +3,7 @@
 //! Order:
 //! 1. [`preflight`]: the backup and the WAL for the wish, the manifest, the packs, the directories. Everything that
 //!    can be refused is refused here, before the first byte is written. [`lookup`] answers the planner's questions.
+//!    [`foreign`] looks for what lies there and is not ours.
 //! 2. [`prepare`]: the directory is taken: resume point and lock, then `global/pg_control` of an existing one removed.
 //! 3. [`reuse`], when something is there: what is not in the backup goes, what is equal stays.
 //! 4. [`durable::make_tree`], then [`fetch`]: requests planned by [`coalesce`], frames opened and checked, [`files`]
@@ -20,6 +21,7 @@ mod coalesce;
 mod durable;
 mod fetch;
 mod files;
+mod foreign;
 mod from_snapshot;
 mod layout;
 mod lookup;
@@ -50,14 +52,15 @@ pub use layout::{TablespaceMapping, TablespacePlace};
 pub use prepare::TargetState;
 pub use reach::{TimelineReach, reach};
 pub use resume::{RESUME_POINT, ResumePoint};
-pub use settings::TargetAction;
+pub use settings::{Archiving, TargetAction};
 
 use coalesce::{Fetches, Wanted};
-use durable::Rewritten;
+use durable::{Rewritten, Roots};
 use fetch::Mover;
 use files::Files;
 use packs::Packs;
 use preflight::{AUTO_CONF, Preflight};
+use prepare::Taken;
 use resume::ResumeLock;
 use reuse::Comparison;
 use settings::Recovery;
@@ -65,6 +68,7 @@ use settings::Recovery;
 use crate::error::{Doing, Error, What};
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
+use crate::places::Place;
 use crate::progress::Progress;
 use crate::repository::Repository;
 
@@ -84,6 +88,14 @@ pub struct RestoreOptions {
     pub delta: bool,
     /// Other directories for tablespaces.
     pub tablespaces: Vec<TablespaceMapping>,
+    /// Tablespaces, by name or OID, whose directories are used as they are although their data directory was lost.
+    pub reuse_tablespaces: Vec<String>,
+    /// Whether WAL of an existing data directory that was never archived may be removed.
+    pub discard_wal: bool,
+    /// What the restore and the restored server need: no directory of the restore may hold it or lie in it.
+    pub places: Vec<Place>,
+    /// Whether the restored server archives.
+    pub archiving: Archiving,
     /// Whether the server follows the archive (`standby.signal`) instead of ending recovery.
     pub standby: bool,
     /// Threads that decompress and check; 0 for one a processor.
@@ -180,6 +192,8 @@ pub async fn plan(
     let crew = Crew::new(options.jobs)?;
     check_options(options).doing(phrase)?;
     let found = preflight::preflight(repository, options, &crew, progress.as_ref(), cancel).await.doing(phrase)?;
+    let found = Arc::new(found);
+    refuse_foreign(&found, options).await.doing(phrase)?;
     let wanted = everything(&found);
     let fetch_bytes =
         Fetches::new(&found.manifest, wanted.iter().copied()).map(|fetch| fetch.range.end - fetch.range.start).sum();
@@ -195,8 +209,8 @@ pub async fn plan(
         hole_bytes,
         auto_conf_lines: settings::lines(&recovery(options, &found), options.now),
         signal_file: settings::signal_file(options.standby).to_owned(),
-        notes: notes(options, &found),
-        recovery: found.plan,
+        notes: notes(options, &found, foreign::notes(&found.layout)),
+        recovery: found.plan.clone(),
     })
 }
 
@@ -224,8 +238,10 @@ async fn restore_inner(
     progress.backup(&found.backup.backup_id.to_string());
     progress.note(&format!("restoring backup {}", found.backup.backup_id));
 
+    refuse_foreign(&found, options).await?;
+    let foreign = foreign::notes(&found.layout);
     let (taking, for_take) = (Arc::clone(&found), options.clone());
-    let (state, lock) = blocking(move || prepare::take(&taking.layout, &taking.wanted(&for_take)))
+    let Taken { state, lock, roots } = blocking(move || prepare::take(&taking.layout, &taking.wanted(&for_take)))
         .await
         .doing(|| "taking the directory".to_owned())?;
 
@@ -234,7 +250,7 @@ async fn restore_inner(
 
     progress.phase("making it durable", None);
     let (ending, for_end) = (Arc::clone(&found), options.clone());
-    blocking(move || finish(&ending, &for_end, lock)).await.doing(|| "finishing the restore".to_owned())?;
+    blocking(move || finish(&ending, &for_end, lock, &roots)).await.doing(|| "finishing the restore".to_owned())?;
 
     let (file_count, _, hole_bytes) = sizes(&found);
     Ok(RestoreReport {
@@ -253,8 +269,32 @@ async fn restore_inner(
         duration: began.elapsed(),
         signal_file: settings::signal_file(options.standby).to_owned(),
         next: next_words(options, &found.plan),
-        notes: notes(options, &found),
+        notes: notes(options, &found, foreign),
     })
+}
+
+/// Looks at what lies in the way once more than by its place: walks what would be removed.
+async fn refuse_foreign(found: &Arc<Preflight>, options: &RestoreOptions) -> Result<(), Error> {
+    layout::check_tablespaces(&found.manifest, &found.layout, found.version.major())?;
+    if !found.state.reuses() {
+        return Ok(());
+    }
+    let (looking, options) = (Arc::clone(found), options.clone());
+    let looked = blocking(move || {
+        let Preflight { layout, manifest, index, .. } = looking.as_ref();
+        foreign::refuse_contents(layout, manifest, index, &version_directory(&looking), &options.places)?;
+        // What is resumed was refused, or allowed, before it began.
+        if looking.state == TargetState::Delta && !options.discard_wal {
+            foreign::refuse_unarchived(layout.pgdata())?;
+        }
+        Ok(())
+    });
+    looked.await.doing(|| format!("looking at the directory {}", found.layout.pgdata().display()))
+}
+
+/// The directory that PostgreSQL has in each tablespace's place, as `TABLESPACE_VERSION_DIRECTORY`.
+fn version_directory(found: &Preflight) -> String {
+    format!("PG_{}_{}", found.version.major(), found.backup.catalog_version)
 }
 
 #[derive(Debug, Default)]
@@ -284,8 +324,7 @@ async fn move_data(
         progress.phase("removing what is not in the backup", None);
         let (sweeping, token) = (Arc::clone(found), cancel.clone());
         data.removed_entries = blocking(move || {
-            let directory = format!("PG_{}_{}", sweeping.version.major(), sweeping.backup.catalog_version);
-            reuse::sweep(&sweeping.layout, &sweeping.manifest, &sweeping.index, &directory, &token)
+            reuse::sweep(&sweeping.layout, &sweeping.manifest, &sweeping.index, &version_directory(&sweeping), &token)
         })
         .await?;
         progress.phase("comparing what is there", Some(found.manifest.total_bytes()));
@@ -335,10 +374,11 @@ async fn move_data(
 }
 
 /// Steps 5 and 6.
-fn finish(found: &Preflight, options: &RestoreOptions, lock: ResumeLock) -> Result<(), Error> {
+fn finish(found: &Preflight, options: &RestoreOptions, lock: ResumeLock, roots: &Roots) -> Result<(), Error> {
     let pgdata = found.layout.pgdata();
-    let lines = settings::lines(&recovery(options, found), options.now);
-    let auto_conf = settings::auto_conf(&found.auto_conf.content, &lines, options.standby);
+    let recovery = recovery(options, found);
+    let lines = settings::lines(&recovery, options.now);
+    let auto_conf = settings::auto_conf(&found.auto_conf.content, &lines, &recovery);
     durable::write_file(&pgdata.join(AUTO_CONF), &auto_conf, found.auto_conf.mode)?;
     durable::write_file(&pgdata.join(BackupLabel::FILE_NAME), &found.backup_label.content, found.backup_label.mode)?;
     let mut rewritten = vec![Rewritten { path: AUTO_CONF.as_bytes(), content: &auto_conf }];
@@ -369,7 +409,7 @@ fn finish(found: &Preflight, options: &RestoreOptions, lock: ResumeLock) -> Resu
     if let Some(root) = found.index.find(&found.manifest, b"").and_then(|position| found.manifest.file(position)) {
         durable::set_mode(pgdata, root.mode | 0o700)?;
     }
-    durable::sync_roots(&found.layout)?;
+    roots.sync()?;
     durable::write_control_file(pgdata, &found.control.content, found.control.mode)?;
     lock.remove()
 }
@@ -390,6 +430,7 @@ fn recovery<'a>(options: &'a RestoreOptions, found: &'a Preflight) -> Recovery<'
         plan: &found.plan,
         action: options.target_action,
         standby: options.standby,
+        archiving: options.archiving,
         restore_command: &options.restore_command,
     }
 }
@@ -420,20 +461,21 @@ fn sizes(found: &Preflight) -> (u64, u64, u64) {
     sizes
 }
 
-fn notes(options: &RestoreOptions, found: &Preflight) -> Vec<String> {
+fn notes(options: &RestoreOptions, found: &Preflight, foreign: Vec<String>) -> Vec<String> {
     let mut notes = found.notes.clone();
-    if !options.standby {
-        notes.push(archiving_note(options));
-    }
+    notes.extend(foreign);
+    notes.extend(settings::notes(&found.auto_conf.content, &recovery(options, found)));
+    notes.extend(archiving_note(options));
     notes
 }
 
-fn archiving_note(options: &RestoreOptions) -> String {
-    format!(
+fn archiving_note(options: &RestoreOptions) -> Option<String> {
+    let archives = options.archiving == Archiving::AsBackedUp && !options.standby;
+    archives.then(|| format!(
         "archive_command stays as it was backed up: once promoted, the server archives a new timeline into the same \
-         archive unless you change it in {}",
+         archive unless you change it in {}, or restore with --no-archiving",
         options.pgdata.join("postgresql.conf").display()
-    )
+    ))
 }
 
 fn next_words(options: &RestoreOptions, plan: &RecoveryPlan) -> String {

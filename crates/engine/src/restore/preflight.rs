@@ -73,12 +73,14 @@ pub(super) struct Preflight {
 
 impl Preflight {
     /// What the decision about the target directory depends on.
-    pub(super) fn wanted<'a>(&'a self, options: &RestoreOptions) -> Wanted<'a> {
+    pub(super) fn wanted<'a>(&'a self, options: &'a RestoreOptions) -> Wanted<'a> {
         Wanted {
             point: &self.point,
             system_identifier: self.backup.system_identifier,
             control: &self.control.content,
             delta: options.delta,
+            reuse_tablespaces: &options.reuse_tablespaces,
+            places: &options.places,
             store: &self.store,
         }
     }
@@ -162,6 +164,7 @@ pub(super) async fn preflight(
             cluster: options.cluster.clone(),
             backup: backup.backup_id,
             tablespaces: layout.tablespaces().to_vec(),
+            archiving: options.archiving,
             host: options.host.clone(),
             pid: std::process::id(),
             started: options.now,

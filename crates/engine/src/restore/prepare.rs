@@ -11,10 +11,14 @@ use std::path::Path;
 use holdfast_pgtypes::{ControlFile, SystemIdentifier};
 use serde::Serialize;
 
-use super::layout::Layout;
+use super::durable::Roots;
+use super::foreign;
+use super::layout::{Layout, TablespacePlace};
 use super::resume::{RESUME_POINT, ResumeLock, ResumePoint, sync_parent};
+use super::settings::Archiving;
 use crate::error::{Error, What};
-use crate::server::PostmasterPid;
+use crate::places::{Identity, Place};
+use crate::server::{PostmasterPid, running};
 
 /// What is at the place of the restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -46,43 +50,79 @@ pub(super) struct Wanted<'a> {
     pub control: &'a [u8],
     /// Whether an existing data directory may be used.
     pub delta: bool,
+    /// Tablespaces, by name or OID, whose directories may be used although their data directory was lost.
+    pub reuse_tablespaces: &'a [String],
+    /// What the restore itself needs and must not lie in its way.
+    pub places: &'a [Place],
     /// The repository, for messages.
     pub store: &'a str,
 }
 
 /// Looks at the directories of the restore and refuses those that hold something else.
+///
+/// A tablespace's directory that holds something is this restore's own only where that is known: the resume point of
+/// the data directory names it, or the data directory is the same cluster's by its control file and its own link
+/// leads there. An empty data directory says nothing about it: the directory may be that of a server which is well.
 pub(super) fn inspect(layout: &Layout, wanted: &Wanted<'_>) -> Result<TargetState, Error> {
+    for name in wanted.reuse_tablespaces {
+        layout.named(name)?;
+    }
     let pgdata = layout.pgdata();
-    let state = inspect_pgdata(pgdata, wanted)?;
-    let mut found = state;
+    let found = inspect_pgdata(pgdata, wanted)?;
+    foreign::refuse_places(layout, wanted.places)?;
+    let mut state = found.state;
     for tablespace in layout.tablespaces() {
         match contents(&tablespace.location)? {
             Contents::Absent => check_parent(&tablespace.location)?,
             Contents::Empty => {}
-            Contents::Something if state.reuses() => {}
-            // The data directory was lost and the tablespace was not.
-            Contents::Something if wanted.delta => found = TargetState::Delta,
-            Contents::Something => return Err(What::NotEmpty { directory: tablespace.location.clone() }.into()),
+            Contents::Something if found.owns(pgdata, tablespace) => {}
+            Contents::Something if wanted.reuse_tablespaces.iter().any(|name| tablespace.is_named(name)) => {
+                if state == TargetState::Fresh {
+                    state = TargetState::Delta;
+                }
+            }
+            Contents::Something => {
+                let (tablespace, directory) = (tablespace.name.clone(), tablespace.location.clone());
+                return Err(What::TablespaceNotEmpty { tablespace, directory }.into());
+            }
         }
     }
-    Ok(found)
+    foreign::refuse_servers(layout)?;
+    Ok(state)
 }
 
-fn inspect_pgdata(pgdata: &Path, wanted: &Wanted<'_>) -> Result<TargetState, Error> {
+/// What the data directory says.
+struct Found {
+    state: TargetState,
+    /// Whether its control file is of the cluster that is restored.
+    is_same_cluster: bool,
+    /// Where an interrupted restore of the same cluster put its tablespaces.
+    placed: Vec<TablespacePlace>,
+}
+
+impl Found {
+    fn of(state: TargetState) -> Self {
+        Self { state, is_same_cluster: false, placed: Vec::new() }
+    }
+
+    fn owns(&self, pgdata: &Path, tablespace: &TablespacePlace) -> bool {
+        let placed = self.placed.iter().any(|p| (p.oid, &p.location) == (tablespace.oid, &tablespace.location));
+        let link = pgdata.join("pg_tblspc").join(tablespace.oid.to_string());
+        let leads_there = || Identity::of(&link).is_some_and(|there| Identity::of(&tablespace.location) == Some(there));
+        placed || (self.is_same_cluster && leads_there())
+    }
+}
+
+fn inspect_pgdata(pgdata: &Path, wanted: &Wanted<'_>) -> Result<Found, Error> {
     match contents(pgdata)? {
         Contents::Absent => {
             check_parent(pgdata)?;
-            return Ok(TargetState::Fresh);
+            return Ok(Found::of(TargetState::Fresh));
         }
-        Contents::Empty => return Ok(TargetState::Fresh),
+        Contents::Empty => return Ok(Found::of(TargetState::Fresh)),
         Contents::Something => {}
     }
-    if let Some(postmaster) = PostmasterPid::read(pgdata)?
-        && postmaster.pid.cast_unsigned() != std::process::id()
-        && postmaster.is_alive()
-    {
-        return Err(What::ServerRunning { directory: pgdata.to_owned(), pid: postmaster.pid }.into());
-    }
+    refuse_server(pgdata)?;
     let control_path = pgdata.join(ControlFile::PATH);
     let control = match std::fs::read(&control_path) {
         Ok(bytes) => Some(bytes),
@@ -90,14 +130,18 @@ fn inspect_pgdata(pgdata: &Path, wanted: &Wanted<'_>) -> Result<TargetState, Err
         Err(e) => return Err(Error::file("read", &control_path, e)),
     };
     let resume_point_there = exists(&pgdata.join(RESUME_POINT))?;
+    let mut found = Found::of(TargetState::Delta);
     if let Some(point) = ResumePoint::read(pgdata)? {
         // With a control file that is not the backup's, a server may have run here since: not ours any more.
         let untouched = control.as_deref().is_none_or(|control| control == wanted.control);
         if point.is_same_restore(wanted.point) && untouched {
-            return Ok(TargetState::Resumed);
+            return Ok(Found { placed: point.tablespaces, ..Found::of(TargetState::Resumed) });
         }
         if !wanted.delta {
             return Err(refuse_resume(pgdata, &point, wanted.point, untouched));
+        }
+        if (point.repository, &point.cluster) == (wanted.point.repository, &wanted.point.cluster) {
+            found.placed = point.tablespaces;
         }
     }
     if !wanted.delta {
@@ -123,17 +167,36 @@ fn inspect_pgdata(pgdata: &Path, wanted: &Wanted<'_>) -> Result<TargetState, Err
             }
             .into());
         }
+        found.is_same_cluster = true;
     }
-    Ok(TargetState::Delta)
+    Ok(found)
+}
+
+/// Refuses a directory in which a server runs, by its lock file and by what the kernel knows.
+fn refuse_server(pgdata: &Path) -> Result<(), Error> {
+    running::refuse_unclear_lock_file(pgdata)?;
+    let by_file = PostmasterPid::read(pgdata)?
+        .filter(|postmaster| postmaster.pid.cast_unsigned() != std::process::id() && postmaster.is_alive());
+    match by_file.map(|postmaster| postmaster.pid).or_else(|| running::server_in(pgdata)) {
+        Some(pid) => Err(What::ServerRunning { directory: pgdata.to_owned(), pid }.into()),
+        None => Ok(()),
+    }
 }
 
 fn refuse_resume(pgdata: &Path, there: &ResumePoint, wanted: &ResumePoint, untouched: bool) -> Error {
     let directory = pgdata.display();
     let why = if !untouched {
         format!(
-            "{directory} holds a control file and an interrupted restore: pass --delta to bring it to the state of \
-             backup {}, or restore into an empty directory",
+            "{directory} holds a control file and an interrupted restore, and a server may have written there since: \
+             restore into an empty directory, or pass --delta to give up what is there for the state of backup {}",
             wanted.backup
+        )
+    } else if (ResumePoint { archiving: wanted.archiving, ..there.clone() }).is_same_restore(wanted) {
+        format!(
+            "{directory} holds an interrupted restore of backup {} that was begun {} --no-archiving: begin it the same \
+             way to go on with it, or restore into an empty directory",
+            there.backup,
+            if there.archiving == Archiving::Off { "with" } else { "without" }
         )
     } else if (there.repository, &there.cluster, there.backup) == (wanted.repository, &wanted.cluster, wanted.backup) {
         format!(
@@ -153,7 +216,7 @@ fn refuse_resume(pgdata: &Path, there: &ResumePoint, wanted: &ResumePoint, untou
 
 /// Takes the directory: makes what is missing, locks it, and makes sure that nothing can start there. `wanted` is
 /// judged again under the lock.
-pub(super) fn take(layout: &Layout, wanted: &Wanted<'_>) -> Result<(TargetState, ResumeLock), Error> {
+pub(super) fn take(layout: &Layout, wanted: &Wanted<'_>) -> Result<Taken, Error> {
     let pgdata = layout.pgdata();
     let before = inspect(layout, wanted)?;
     make_directory(pgdata)?;
@@ -179,7 +242,17 @@ pub(super) fn take(layout: &Layout, wanted: &Wanted<'_>) -> Result<(TargetState,
     for tablespace in layout.tablespaces() {
         make_directory(&tablespace.location)?;
     }
-    Ok((state, lock))
+    let roots = Roots::open(layout)?;
+    Ok(Taken { state, lock, roots })
+}
+
+/// A directory that is ours until the restore is done.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub state: TargetState,
+    pub lock: ResumeLock,
+    /// Opened before the first byte of data is written.
+    pub roots: Roots,
 }
 
 enum Contents {

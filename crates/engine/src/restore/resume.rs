@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::layout::TablespacePlace;
+use super::settings::Archiving;
 use crate::error::{Error, What};
 
 /// The file's name in the data directory.
@@ -33,6 +34,9 @@ pub struct ResumePoint {
     pub backup: BackupId,
     /// Where the tablespaces go.
     pub tablespaces: Vec<TablespacePlace>,
+    /// Whether the copy archives. A restore that was begun without must not be finished with it.
+    #[serde(default)]
+    pub archiving: Archiving,
     /// The host that restores.
     pub host: String,
     /// Its process.
@@ -63,6 +67,7 @@ impl ResumePoint {
             && self.cluster == other.cluster
             && self.backup == other.backup
             && self.tablespaces == other.tablespaces
+            && self.archiving == other.archiving
     }
 }
 
@@ -154,6 +159,7 @@ mod tests {
             cluster: "main".parse().unwrap(),
             backup: "20260822T101500Z".parse().unwrap(),
             tablespaces: Vec::new(),
+            archiving: Archiving::AsBackedUp,
             host: "db1".to_owned(),
             pid: 4711,
             started: "2026-08-22T11:00:00Z".parse().unwrap(),
@@ -175,6 +181,16 @@ mod tests {
         lock.remove().unwrap();
         assert!(ResumePoint::read(directory.path()).unwrap().is_none());
         ResumeLock::take(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_resume_point_of_an_earlier_release_archives_as_backed_up() {
+        let mut old = serde_json::to_value(point()).unwrap();
+        old.as_object_mut().unwrap().remove("archiving").unwrap();
+        let read: ResumePoint = serde_json::from_value(old).unwrap();
+        assert_eq!(read.archiving, Archiving::AsBackedUp);
+        let off = ResumePoint { archiving: Archiving::Off, ..read.clone() };
+        assert!(!off.is_same_restore(&read) && !read.is_same_restore(&off));
     }
 
     #[test]

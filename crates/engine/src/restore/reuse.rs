@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::coalesce::Wanted;
 use super::files::make_hole;
-use super::layout::{LINKS, Layout, PathIndex};
+use super::layout::{LINKS, Layout, PathIndex, TablespacePlace};
 use super::resume::RESUME_POINT;
 use crate::error::{Error, What};
 use crate::pipeline::budget::ByteBudget;
@@ -38,6 +38,9 @@ const BATCH_FILES: usize = 256;
 /// Batches under way: one is read while others are hashed.
 const MAX_BATCHES: usize = 8;
 
+/// The directory of `fsck`, which is root's and comes back by itself.
+const LOST_AND_FOUND: &str = "lost+found";
+
 /// Removes what is not part of the backup, in the data directory and in the tablespaces' own version directories.
 /// Gives the number of entries removed. Blocking.
 pub(super) fn sweep(
@@ -50,7 +53,7 @@ pub(super) fn sweep(
     let mut removed = 0;
     let mut waiting: Vec<(PathBuf, Vec<u8>)> = vec![(layout.pgdata().to_owned(), Vec::new())];
     for tablespace in layout.tablespaces() {
-        let path = [LINKS, b"/", tablespace.oid.to_string().as_bytes(), b"/", version_directory.as_bytes()].concat();
+        let path = version_path(tablespace, version_directory);
         let directory = tablespace.location.join(version_directory);
         // A link in its place is not followed; one that is no part of the backup is removed.
         match std::fs::symlink_metadata(&directory) {
@@ -70,7 +73,7 @@ pub(super) fn sweep(
         for entry in entries {
             let entry = entry.map_err(|e| Error::file("list", &directory, e))?;
             let name = entry.file_name();
-            if path.is_empty() && name == RESUME_POINT {
+            if stays(&path, &name) {
                 continue;
             }
             let inside = join(&path, name.as_bytes());
@@ -85,13 +88,33 @@ pub(super) fn sweep(
     Ok(removed)
 }
 
-enum Kept {
+/// Where a sweep begins: the directories and the paths that the manifest has for them.
+pub(super) fn starts(layout: &Layout, version_directory: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let tablespaces = layout.tablespaces().iter();
+    let tablespaces = tablespaces.map(|t| (t.location.join(version_directory), version_path(t, version_directory)));
+    std::iter::once((layout.pgdata().to_owned(), Vec::new())).chain(tablespaces).collect()
+}
+
+fn version_path(tablespace: &TablespacePlace, version_directory: &str) -> Vec<u8> {
+    [LINKS, b"/", tablespace.oid.to_string().as_bytes(), b"/", version_directory.as_bytes()].concat()
+}
+
+/// What belongs to no backup and stays: our own file, and what a file system keeps in its uppermost directory.
+pub(super) fn stays(path: &[u8], name: &OsStr) -> bool {
+    path.is_empty() && (name == RESUME_POINT || name == LOST_AND_FOUND)
+}
+
+/// What a sweep does with an entry.
+pub(super) enum Kept {
+    /// It is removed, with everything in it.
     No,
+    /// It stays.
     Leaf,
+    /// It stays, and is looked into.
     Directory,
 }
 
-fn keep(
+pub(super) fn keep(
     manifest: &Manifest,
     index: &PathIndex,
     path: &[u8],
@@ -123,7 +146,7 @@ fn remove(path: &Path, is_directory: bool) -> Result<u64, Error> {
     Ok(1)
 }
 
-fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }
 

@@ -36,13 +36,40 @@ impl TargetAction {
     }
 }
 
+/// Whether the restored server archives its WAL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Archiving {
+    /// As the original did: into the same archive, on a new timeline.
+    #[default]
+    AsBackedUp,
+    /// Not at all: for a copy that is only looked at.
+    Off,
+}
+
 /// The settings that say where recovery stops; of these only one may be set.
 const TARGETS: [&str; 5] =
     ["recovery_target", "recovery_target_time", "recovery_target_lsn", "recovery_target_xid", "recovery_target_name"];
 
 /// Other settings that a restore always makes anew.
-const RECOVERY: [&str; 4] =
-    ["restore_command", "recovery_target_inclusive", "recovery_target_timeline", "recovery_target_action"];
+const RECOVERY: [&str; 6] = [
+    "restore_command",
+    "recovery_target_inclusive",
+    "recovery_target_timeline",
+    "recovery_target_action",
+    ARCHIVE_CLEANUP,
+    RECOVERY_END,
+];
+
+/// Commands that the original ran in its own recovery, about its own archive: here they would remove files of a server that
+/// is not this one.
+const ARCHIVE_CLEANUP: &str = "archive_cleanup_command";
+const RECOVERY_END: &str = "recovery_end_command";
+
+/// The delay of a standby that lags on purpose. Whoever recovers would wait for just the last hour of the emergency.
+const APPLY_DELAY: &str = "recovery_min_apply_delay";
+
+const ARCHIVE_MODE: &str = "archive_mode";
 
 /// Settings of a standby that would connect to the primary it once had.
 const STANDBY: [&str; 2] = ["primary_conninfo", "primary_slot_name"];
@@ -61,6 +88,8 @@ pub(super) struct Recovery<'a> {
     pub action: Option<TargetAction>,
     /// Whether a standby is made.
     pub standby: bool,
+    /// Whether the copy archives.
+    pub archiving: Archiving,
     /// `restore_command`
     pub restore_command: &'a str,
 }
@@ -75,7 +104,7 @@ pub(super) const SIGNAL_FILES: [&str; 2] = ["recovery.signal", "standby.signal"]
 
 /// The lines that a restore adds to `postgresql.auto.conf`, without line ends.
 pub(super) fn lines(recovery: &Recovery<'_>, now: DateTime<Utc>) -> Vec<String> {
-    let Recovery { wish, plan, action, standby, restore_command } = *recovery;
+    let Recovery { wish, plan, action, standby, archiving, restore_command } = *recovery;
     let (target, value) = match &wish.target {
         RecoveryTarget::Latest => ("", String::new()),
         RecoveryTarget::Immediate => ("recovery_target", "immediate".to_owned()),
@@ -91,6 +120,14 @@ pub(super) fn lines(recovery: &Recovery<'_>, now: DateTime<Utc>) -> Vec<String> 
         setting("recovery_target_inclusive", if wish.inclusive { "on" } else { "off" }),
         setting("recovery_target_action", action.unwrap_or(TargetAction::Pause).as_str()),
     ];
+    lines.push(setting(ARCHIVE_CLEANUP, ""));
+    lines.push(setting(RECOVERY_END, ""));
+    if !standby {
+        lines.push(setting(APPLY_DELAY, "0"));
+    }
+    if archiving == Archiving::Off {
+        lines.push(setting(ARCHIVE_MODE, "off"));
+    }
     lines.extend(TARGETS.iter().filter(|name| **name != target).map(|name| setting(name, "")));
     if !target.is_empty() {
         lines.push(setting(target, &value));
@@ -133,10 +170,10 @@ fn setting(name: &str, value: &str) -> String {
 }
 
 /// The backed-up `postgresql.auto.conf` without what we set, and with our lines behind it.
-pub(super) fn auto_conf(backed_up: &[u8], ours: &[String], standby: bool) -> Vec<u8> {
+pub(super) fn auto_conf(backed_up: &[u8], ours: &[String], recovery: &Recovery<'_>) -> Vec<u8> {
     let mut text = Vec::with_capacity(backed_up.len() + 1024);
     for line in backed_up.split_inclusive(|byte| *byte == b'\n') {
-        if !is_ours(line, standby) {
+        if !is_ours(line, recovery) {
             text.extend_from_slice(line);
         }
     }
@@ -150,15 +187,54 @@ pub(super) fn auto_conf(backed_up: &[u8], ours: &[String], standby: bool) -> Vec
     text
 }
 
-fn is_ours(line: &[u8], standby: bool) -> bool {
+fn is_ours(line: &[u8], recovery: &Recovery<'_>) -> bool {
     let line = line.trim_ascii();
     if line.starts_with(COMMENT_START) {
         return true;
     }
-    let end = line.iter().position(|byte| byte.is_ascii_whitespace() || *byte == b'=').unwrap_or(line.len());
-    let name = &line[..end];
+    let name = name_of(line);
     let is = |names: &[&str]| names.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
-    is(&TARGETS) || is(&RECOVERY) || (!standby && is(&STANDBY))
+    is(&TARGETS)
+        || is(&RECOVERY)
+        || (!recovery.standby && (is(&STANDBY) || is(&[APPLY_DELAY])))
+        || (recovery.archiving == Archiving::Off && is(&[ARCHIVE_MODE]))
+}
+
+/// The setting's name at the beginning of a line.
+fn name_of(line: &[u8]) -> &[u8] {
+    let end = line.iter().position(|byte| byte.is_ascii_whitespace() || *byte == b'=').unwrap_or(line.len());
+    &line[..end]
+}
+
+/// What is worth knowing of the settings that are taken back or stay.
+pub(super) fn notes(backed_up: &[u8], recovery: &Recovery<'_>) -> Vec<String> {
+    let is_set = |known: &str| {
+        backed_up.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).any(|line| {
+            name_of(line).eq_ignore_ascii_case(known.as_bytes()) && !line.ends_with(b"''") && !line.ends_with(b"'0'")
+        })
+    };
+    let mut notes = Vec::new();
+    for command in [ARCHIVE_CLEANUP, RECOVERY_END] {
+        if is_set(command) {
+            notes.push(format!("{command} of the original is not taken over: set it again if this server needs one"));
+        }
+    }
+    if recovery.standby {
+        notes.push(format!(
+            "{APPLY_DELAY} stays as it was backed up: a delayed standby is delayed again, and promoted early lacks what it \
+             has not replayed"
+        ));
+    } else if is_set(APPLY_DELAY) {
+        notes.push(format!("{APPLY_DELAY} of the original is not taken over: recovery does not wait"));
+    }
+    if recovery.archiving == Archiving::Off {
+        notes.push(
+            "archive_mode is off in this copy: it archives nothing. Before it goes into service: ALTER SYSTEM RESET \
+             archive_mode, and restart it"
+                .to_owned(),
+        );
+    }
+    notes
 }
 
 /// `tablespace_map` with the directories of the restore; recovery makes the links anew from it.

@@ -478,7 +478,7 @@ async fn a_file_that_cannot_be_written_fails_the_restore_and_is_resumed() {
         let crew = Crew::new(1).unwrap();
         preflight::preflight(&sample.repository, &options, &crew, &Silent, &CancellationToken::new()).await.unwrap()
     };
-    let (_, lock) = prepare::take(&found.layout, &found.wanted(&options)).unwrap();
+    let prepare::Taken { lock, .. } = prepare::take(&found.layout, &found.wanted(&options)).unwrap();
     drop(lock);
     fs::create_dir_all(sample.pgdata().join("base/5/1259/in-the-way")).unwrap();
     let found = Arc::new(found);

@@ -12,6 +12,7 @@ mod facts;
 mod identity;
 mod libpq;
 mod postmaster;
+pub(crate) mod running;
 mod tls;
 
 pub use connect::{Connection, ConnectionSettings};

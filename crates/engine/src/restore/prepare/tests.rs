@@ -15,6 +15,8 @@ struct Case {
     point: ResumePoint,
     layout: Layout,
     delta: bool,
+    reuse: Vec<String>,
+    places: Vec<Place>,
     identifier: SystemIdentifier,
 }
 
@@ -31,12 +33,13 @@ impl Case {
             cluster: "main".parse().unwrap(),
             backup: "20260822T101500Z".parse().unwrap(),
             tablespaces: layout.tablespaces().to_vec(),
+            archiving: Archiving::AsBackedUp,
             host: "db1".to_owned(),
             pid: 1,
             started: "2026-08-22T11:00:00Z".parse().unwrap(),
         };
         let identifier = ControlFile::parse(CONTROL).unwrap().system_identifier;
-        Self { directory, point, layout, delta: false, identifier }
+        Self { directory, point, layout, delta: false, reuse: Vec::new(), places: Vec::new(), identifier }
     }
 
     fn delta() -> Self {
@@ -49,6 +52,8 @@ impl Case {
             system_identifier: self.identifier,
             control: CONTROL,
             delta: self.delta,
+            reuse_tablespaces: &self.reuse,
+            places: &self.places,
             store: "memory://",
         }
     }
@@ -57,6 +62,15 @@ impl Case {
         let path = self.directory.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
+    }
+
+    /// The link of the data directory to its tablespace.
+    fn link(&self, to: &str) {
+        let links = self.directory.path().join("pgdata/pg_tblspc");
+        fs::create_dir_all(&links).unwrap();
+        let link = links.join("16400");
+        drop(fs::remove_file(&link));
+        std::os::unix::fs::symlink(self.directory.path().join(to), link).unwrap();
     }
 
     fn resume_point(&self, point: &ResumePoint) {
@@ -92,7 +106,7 @@ fn a_parent_that_does_not_exist_is_not_made() {
 fn directories_that_hold_something_are_refused() {
     let case = Case::new();
     case.write("fast/x", "");
-    assert_eq!(case.inspect().unwrap_err(), "/fast is not empty");
+    assert_eq!(case.inspect().unwrap_err(), "tablespace fast would be in /fast, which is not empty");
     case.write("pgdata/PG_VERSION", "18\n");
     assert_eq!(case.inspect().unwrap_err(), "/pgdata is not empty");
 }
@@ -109,6 +123,7 @@ fn delta_takes_a_data_directory_of_the_same_cluster_only() {
     assert_eq!(case.inspect(), Ok(TargetState::Delta));
     case.write("pgdata/global/pg_control", CONTROL);
     case.write("fast/x", "");
+    case.link("fast");
     assert_eq!(case.inspect(), Ok(TargetState::Delta));
     case.write("pgdata/global/pg_control", OTHER_CONTROL);
     let other = ControlFile::parse(OTHER_CONTROL).unwrap().system_identifier;
@@ -123,11 +138,70 @@ fn delta_takes_a_data_directory_of_the_same_cluster_only() {
     assert!(case.inspect().unwrap_err().starts_with("/pgdata/global/pg_control: "));
 }
 
+/// A fresh data directory says nothing about who uses the tablespace, nor does one whose links lead elsewhere.
 #[test]
-fn delta_uses_a_tablespace_whose_data_directory_was_lost() {
+fn delta_alone_never_takes_a_tablespace_that_its_data_directory_does_not_lead_to() {
     let case = Case::delta();
+    let taken = "tablespace fast would be in /fast, which is not empty";
     case.write("fast/x", "");
+    assert_eq!(case.inspect().unwrap_err(), taken);
+    case.write("pgdata/PG_VERSION", "18\n");
+    case.link("fast");
+    // Whose links these are is not known without a control file.
+    assert_eq!(case.inspect().unwrap_err(), taken);
+    case.write("pgdata/global/pg_control", CONTROL);
     assert_eq!(case.inspect(), Ok(TargetState::Delta));
+    // A copy of the cluster with its tablespace elsewhere: this one is another server's.
+    case.write("drill/x", "");
+    case.link("drill");
+    assert_eq!(case.inspect().unwrap_err(), taken);
+    // Through a link of the file system it is the same place.
+    std::os::unix::fs::symlink(case.directory.path().join("fast"), case.directory.path().join("way")).unwrap();
+    case.link("way");
+    assert_eq!(case.inspect(), Ok(TargetState::Delta));
+    assert_eq!(fs::read(case.directory.path().join("fast/x")).unwrap(), b"");
+}
+
+#[test]
+fn a_tablespace_whose_data_directory_was_lost_is_taken_when_it_is_named() {
+    let named = |name: &str| Case { reuse: vec![name.to_owned()], ..Case::new() };
+    for name in ["fast", "16400"] {
+        let case = named(name);
+        case.write("fast/x", "");
+        assert_eq!(case.inspect(), Ok(TargetState::Delta), "{name}");
+    }
+    assert_eq!(
+        named("slow").inspect().unwrap_err(),
+        "the backup has no tablespace slow (tablespaces of the backup: fast)"
+    );
+    // The name of a tablespace says nothing about the data directory.
+    let case = named("fast");
+    case.write("pgdata/PG_VERSION", "18\n");
+    assert_eq!(case.inspect().unwrap_err(), "/pgdata is not empty");
+}
+
+#[test]
+fn what_the_restore_needs_is_refused_in_and_around_its_directories() {
+    for (place, refused) in [("pgdata/repository", true), ("fast/key", true), ("", true), ("repository", false)] {
+        let case = Case::new();
+        let places = vec![Place::new("the repository", &case.directory.path().join(place))];
+        let case = Case { places, ..case };
+        assert_eq!(case.inspect().is_err(), refused, "{place}");
+        assert!(!case.layout.pgdata().exists());
+    }
+}
+
+#[test]
+fn a_lock_file_that_names_no_process_is_not_passed_over() {
+    let case = Case::delta();
+    case.write("pgdata/PG_VERSION", "18\n");
+    for content in [&b""[..], b"\xff\xfe\0", b"not a number\n"] {
+        case.write("pgdata/postmaster.pid", content);
+        assert_eq!(
+            case.inspect().unwrap_err(),
+            "/pgdata/postmaster.pid holds no process number, so that nobody can tell whether a server runs there"
+        );
+    }
 }
 
 #[test]
@@ -156,8 +230,8 @@ fn an_interrupted_restore_is_resumed_by_the_same_restore_only() {
     case.write("pgdata/global/pg_control", OTHER_CONTROL);
     assert_eq!(
         case.inspect().unwrap_err(),
-        "/pgdata holds a control file and an interrupted restore: pass --delta to bring it to the state of backup \
-         20260822T101500Z, or restore into an empty directory"
+        "/pgdata holds a control file and an interrupted restore, and a server may have written there since: restore into \
+         an empty directory, or pass --delta to give up what is there for the state of backup 20260822T101500Z"
     );
     fs::remove_file(case.directory.path().join("pgdata/global/pg_control")).unwrap();
     case.resume_point(&ResumePoint { backup: "20260101T000000Z".parse().unwrap(), ..case.point.clone() });
@@ -173,8 +247,17 @@ fn an_interrupted_restore_is_resumed_by_the_same_restore_only() {
         "/pgdata holds an interrupted restore of backup 20260822T101500Z with other directories for its tablespaces: give \
          the same ones to go on with it, or restore into an empty directory"
     );
+    case.resume_point(&ResumePoint { archiving: Archiving::Off, ..case.point.clone() });
+    assert_eq!(
+        case.inspect().unwrap_err(),
+        "/pgdata holds an interrupted restore of backup 20260822T101500Z that was begun with --no-archiving: begin it the \
+         same way to go on with it, or restore into an empty directory"
+    );
+    // An interrupted restore of this cluster says where its tablespace is; one of another cluster does not.
     let case = Case { delta: true, ..case };
     assert_eq!(case.inspect(), Ok(TargetState::Delta));
+    case.resume_point(&ResumePoint { cluster: "other".parse().unwrap(), ..case.point.clone() });
+    assert_eq!(case.inspect().unwrap_err(), "tablespace fast would be in /fast, which is not empty");
 }
 
 #[test]
@@ -182,7 +265,7 @@ fn taking_a_directory_removes_the_control_file_and_keeps_others_out() {
     let case = Case::delta();
     case.write("pgdata/PG_VERSION", "18\n");
     case.write("pgdata/global/pg_control", CONTROL);
-    let (state, lock) = take(&case.layout, &case.wanted()).unwrap();
+    let Taken { state, lock, .. } = take(&case.layout, &case.wanted()).unwrap();
     assert_eq!(state, TargetState::Delta);
     assert!(!case.directory.path().join("pgdata/global/pg_control").exists());
     assert!(case.directory.path().join("fast").is_dir());
@@ -190,7 +273,7 @@ fn taking_a_directory_removes_the_control_file_and_keeps_others_out() {
     let error = take(&case.layout, &case.wanted()).unwrap_err();
     assert!(matches!(*error.what, What::AnotherRun { verb: "restore", pid: Some(1), .. }));
     drop(lock);
-    assert_eq!(take(&case.layout, &case.wanted()).unwrap().0, TargetState::Resumed);
+    assert_eq!(take(&case.layout, &case.wanted()).unwrap().state, TargetState::Resumed);
 }
 
 #[test]

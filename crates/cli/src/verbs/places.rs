@@ -1,0 +1,39 @@
+//! Where on this machine the things lie that a restore, or a restored server, cannot do without; and whether a repository
+//! lies in the very directory that it is to save.
+
+use super::Context;
+use crate::failure::Failure;
+use holdfast_engine::places::{Place, of_data_directory, refuse_overlap};
+use holdfast_store::Location;
+use std::path::Path;
+
+/// Everything that the configuration names, and this program with its configuration file.
+pub(super) fn needed(context: &Context) -> Vec<Place> {
+    let mut places = repositories(context);
+    let files = context.config.repositories.iter().flat_map(crate::config::repository::Repository::files);
+    places.extend(files.map(|(what, path)| Place::new(what, path)));
+    places.push(Place::new("the spool", &context.config.wal.spool));
+    places.extend(context.config_file.iter().map(|path| Place::new("the configuration file", path)));
+    places.extend(std::env::current_exe().iter().map(|path| Place::new("the program", path)));
+    places
+}
+
+/// Refuses a repository in the data directory, or around it: a restore of that directory would remove it, the disk that
+/// takes one takes the other, and every backup would hold all earlier ones.
+pub(super) fn refuse_repositories_in(context: &Context, pgdata: &Path) -> Result<(), Failure> {
+    for used in of_data_directory(pgdata) {
+        for repository in repositories(context) {
+            refuse_overlap(&repository, &used)?;
+        }
+    }
+    Ok(())
+}
+
+fn repositories(context: &Context) -> Vec<Place> {
+    let locations = context.config.repositories.iter().map(crate::config::repository::Repository::location);
+    let place = |location: &Location| match location {
+        Location::Directory(path) => Some(Place::new("the repository", path)),
+        Location::S3 { .. } | Location::Memory => None,
+    };
+    locations.filter_map(place).collect()
+}

@@ -1,0 +1,213 @@
+//! What lies in the directories of a restore, or around them, and is not its own.
+//!
+//! [`refuse_places`] knows what the restore itself needs (repository, configuration, keys); [`refuse_servers`] asks the
+//! kernel for servers that are alive; [`refuse_contents`] walks everything that [`super::reuse::sweep`] would remove and
+//! refuses what nobody wants to lose with an old data directory: another data directory, a repository, a mounted file
+//! system, a socket that somebody listens on; [`refuse_unarchived`] looks for WAL that is in no archive. All only look.
+
+use std::collections::HashSet;
+use std::fs::FileType;
+use std::io::ErrorKind;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use holdfast_pgtypes::ControlFile;
+use holdfast_repo::manifest::Manifest;
+use holdfast_repo::name::REPOSITORY_OBJECT;
+
+use super::layout::{Layout, PathIndex};
+use super::reuse::{self, Kept};
+use crate::error::{Error, What};
+use crate::places::{Identity, Place, Resolved, refuse_overlap};
+use crate::server::running::RunningServer;
+
+/// Where the kernel lists what is mounted.
+const MOUNTS: &str = "/proc/self/mountinfo";
+
+fn roots(layout: &Layout) -> Vec<Place> {
+    let tablespaces = layout.tablespaces().iter();
+    let tablespaces = tablespaces.map(|t| Place::new(&format!("the directory of tablespace {}", t.name), &t.location));
+    std::iter::once(Place::new("the directory to restore into,", layout.pgdata())).chain(tablespaces).collect()
+}
+
+/// Refuses directories that overlap each other or what the restore needs, whatever links lead there.
+pub(super) fn refuse_places(layout: &Layout, places: &[Place]) -> Result<(), Error> {
+    let roots = roots(layout);
+    for (number, root) in roots.iter().enumerate() {
+        for other in roots.iter().skip(number + 1).chain(places) {
+            refuse_overlap(root, other)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses directories that a running server uses, or that lie in what it uses.
+pub(super) fn refuse_servers(layout: &Layout) -> Result<(), Error> {
+    let servers = RunningServer::all();
+    for root in layout.roots() {
+        let resolved = Resolved::of(root);
+        if let Some(server) = servers.iter().find(|server| server.uses(&resolved)) {
+            return Err(What::InUse { place: root.to_owned(), pgdata: server.pgdata.clone(), pid: server.pid }.into());
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to remove, with what is not in the backup, what is nobody's old data.
+pub(super) fn refuse_contents(
+    layout: &Layout,
+    manifest: &Manifest,
+    index: &PathIndex,
+    version_directory: &str,
+    places: &[Place],
+) -> Result<(), Error> {
+    let needed = places.iter().flat_map(|place| Resolved::of(&place.path).chain().clone()).collect();
+    let survey = Survey { mounts: mounts()?, needed };
+    let mut waiting = reuse::starts(layout, version_directory);
+    while let Some((directory, path)) = waiting.pop() {
+        let entries = match std::fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+            Err(e) => return Err(Error::file("list", &directory, e)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|e| Error::file("list", &directory, e))?;
+            let kind = entry.file_type().map_err(|e| Error::file("look at", &entry.path(), e))?;
+            let inside = reuse::join(&path, entry.file_name().as_bytes());
+            if reuse::stays(&path, &entry.file_name()) {
+                continue;
+            }
+            match reuse::keep(manifest, index, &inside, &entry, kind.is_dir())? {
+                Kept::Leaf => {}
+                Kept::Directory => waiting.push((entry.path(), inside)),
+                Kept::No => {
+                    if let Some(found) = survey.examine(entry.path(), kind)? {
+                        return Err(What::NotOurs { directory: layout.pgdata().to_owned(), found }.into());
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Survey {
+    mounts: HashSet<PathBuf>,
+    /// What the restore needs, with every directory above it: a bind mount may have one of them in here.
+    needed: HashSet<Identity>,
+}
+
+impl Survey {
+    /// What there is in an entry that would be removed, in words.
+    fn examine(&self, path: PathBuf, kind: FileType) -> Result<Option<String>, Error> {
+        let mut waiting = vec![(path, kind)];
+        while let Some((path, kind)) = waiting.pop() {
+            if kind.is_socket() && UnixStream::connect(&path).is_ok() {
+                return Ok(Some(format!("the socket {}, on which a program listens", path.display())));
+            }
+            if !kind.is_dir() {
+                continue;
+            }
+            if let Some(what) = self.of_directory(&path) {
+                return Ok(Some(format!("{what} {}", path.display())));
+            }
+            for entry in std::fs::read_dir(&path).map_err(|e| Error::file("list", &path, e))? {
+                let entry = entry.map_err(|e| Error::file("list", &path, e))?;
+                let kind = entry.file_type().map_err(|e| Error::file("look at", &entry.path(), e))?;
+                waiting.push((entry.path(), kind));
+            }
+        }
+        Ok(None)
+    }
+
+    fn of_directory(&self, path: &Path) -> Option<&'static str> {
+        let is_mounted = || std::fs::canonicalize(path).is_ok_and(|path| self.mounts.contains(&path));
+        if is_mounted() {
+            Some("another file system, mounted on")
+        } else if path.join(ControlFile::PATH).exists() {
+            Some("another data directory,")
+        } else if path.join(REPOSITORY_OBJECT).exists() {
+            Some("a Holdfast repository,")
+        } else if Identity::of(path).is_some_and(|identity| self.needed.contains(&identity)) {
+            Some("something that this restore needs,")
+        } else {
+            None
+        }
+    }
+}
+
+/// Where file systems are mounted. The kernel writes blanks and backslashes as three octal digits.
+fn mounts() -> Result<HashSet<PathBuf>, Error> {
+    let text = std::fs::read(MOUNTS).map_err(|e| Error::file("read", Path::new(MOUNTS), e))?;
+    Ok(text
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+        .map(plain)
+        .collect())
+}
+
+fn plain(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        let escaped = tail.get(..3).filter(|_| *first == b'\\');
+        let octal = escaped.and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = tail.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+/// Refuses to remove WAL that the server here had not archived yet: these may be the last transactions there are. A
+/// `pg_wal` that is a link is not followed: only the link goes.
+pub(super) fn refuse_unarchived(pgdata: &Path) -> Result<(), Error> {
+    let wal = pgdata.join("pg_wal");
+    let status = wal.join("archive_status");
+    if ![&wal, &status].iter().all(|path| std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())) {
+        return Ok(());
+    }
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&status).map_err(|e| Error::file("list", &status, e))? {
+        let name = entry.map_err(|e| Error::file("list", &status, e))?.file_name();
+        if let Some(file) = name.to_string_lossy().strip_suffix(".ready")
+            && wal.join(file).exists()
+        {
+            names.push(file.to_owned());
+        }
+    }
+    names.sort_unstable();
+    match (names.first(), names.last()) {
+        (Some(first), Some(last)) => {
+            Err(What::UnarchivedWal { directory: wal, count: names.len(), first: first.clone(), last: last.clone() }
+                .into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What becomes of links that the sweep removes, in words.
+pub(super) fn notes(layout: &Layout) -> Vec<String> {
+    let wal = layout.pgdata().join("pg_wal");
+    let target = std::fs::read_link(&wal).ok();
+    let note = |target: PathBuf| {
+        format!(
+            "pg_wal was a link to {}: that directory stays as it is, its WAL included, and pg_wal becomes a directory",
+            target.display()
+        )
+    };
+    target.map(note).into_iter().collect()
+}
+
+#[cfg(test)]
+#[path = "foreign/tests.rs"]
+mod tests;

@@ -1,0 +1,138 @@
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+use std::fs;
+use std::os::unix::net::UnixListener;
+
+use holdfast_repo::manifest::{FileEntry, FileKind, ManifestHeader};
+
+use super::super::layout::check;
+use super::*;
+
+struct Case {
+    directory: tempfile::TempDir,
+    layout: Layout,
+    manifest: Manifest,
+    index: PathIndex,
+}
+
+impl Case {
+    /// A backup of `base`, `base/5` and `PG_VERSION`, over `pgdata`.
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::new(&directory.path().join("pgdata"), &[], &[]).unwrap();
+        let header = ManifestHeader {
+            backup: "20260822T101500Z".to_owned(),
+            cluster: "main".to_owned(),
+            extent_bytes: 1 << 20,
+            details: serde_json::Map::new(),
+        };
+        let mut manifest = Manifest::new(header);
+        let file = FileKind::File { crc32c: 0, extents: &[] };
+        for (path, kind) in [
+            ("", FileKind::Directory),
+            ("base", FileKind::Directory),
+            ("base/5", FileKind::Directory),
+            ("PG_VERSION", file),
+        ] {
+            let entry = FileEntry { path: path.as_bytes(), kind, mode: 0o700, size_bytes: 0, mtime_seconds: 0 };
+            manifest.push(&entry).unwrap();
+        }
+        let index = check(&manifest, &layout).unwrap();
+        let case = Self { directory, layout, manifest, index };
+        case.write("pgdata/PG_VERSION");
+        case.write("pgdata/base/5/PG_VERSION");
+        case
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str) {
+        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        fs::write(self.path(name), "x").unwrap();
+    }
+
+    fn contents(&self, places: &[Place]) -> Result<(), String> {
+        let found = refuse_contents(&self.layout, &self.manifest, &self.index, "PG_18_202506291", places);
+        found.map_err(|e| e.to_string().replace(self.directory.path().to_str().unwrap(), ""))
+    }
+}
+
+#[test]
+fn what_only_an_old_data_directory_has_may_go() {
+    let case = Case::new();
+    case.write("pgdata/base/5/16400");
+    case.write("pgdata/base/6/PG_VERSION");
+    case.write("pgdata/pg_replslot/one/state");
+    case.write("pgdata/dump.sql");
+    // A socket that a dead server left.
+    drop(UnixListener::bind(case.path("pgdata/.s.PGSQL.5432")).unwrap());
+    std::os::unix::fs::symlink("/etc", case.path("pgdata/link")).unwrap();
+    assert_eq!(case.contents(&[]), Ok(()));
+}
+
+#[test]
+fn what_is_not_of_this_data_directory_is_refused_at_any_depth() {
+    for (below, file, found) in [
+        ("", "old/global/pg_control", "another data directory, /pgdata/old"),
+        ("base/", "copies/monday/global/pg_control", "another data directory, /pgdata/base/copies/monday"),
+        ("", "backups/holdfast.json", "a Holdfast repository, /pgdata/backups"),
+        ("base/5/", "deep/down/holdfast.json", "a Holdfast repository, /pgdata/base/5/deep/down"),
+    ] {
+        let case = Case::new();
+        case.write(&format!("pgdata/{below}{file}"));
+        let expected = format!("/pgdata holds {found}, which a restore over it would remove");
+        assert_eq!(case.contents(&[]).unwrap_err(), expected);
+    }
+    let case = Case::new();
+    let _listener = UnixListener::bind(case.path("pgdata/.s.PGSQL.5432")).unwrap();
+    assert_eq!(
+        case.contents(&[]).unwrap_err(),
+        "/pgdata holds the socket /pgdata/.s.PGSQL.5432, on which a program listens, which a restore over it would remove"
+    );
+}
+
+#[test]
+fn what_the_restore_needs_is_found_whatever_its_name() {
+    let case = Case::new();
+    case.write("pgdata/base/needed/key");
+    // As a bind mount shows it: the directory under another name, which no path comparison finds.
+    let key = Place::new("the key file", &case.path("pgdata/base/needed/key"));
+    assert!(
+        case.contents(std::slice::from_ref(&key))
+            .unwrap_err()
+            .contains("something that this restore needs, /pgdata/base/needed")
+    );
+    let error = refuse_places(&case.layout, &[key]).unwrap_err().to_string();
+    assert!(error.contains("/pgdata/base/needed/key lies in the directory to restore into, "), "{error}");
+}
+
+#[test]
+fn mount_points_are_read_with_their_blanks() {
+    assert_eq!(plain(br"/srv/my\040disk\134x"), Path::new(r"/srv/my disk\x"));
+    assert!(mounts().unwrap().contains(Path::new("/proc")));
+}
+
+#[test]
+fn wal_that_is_in_no_archive_is_counted() {
+    let case = Case::new();
+    let pgdata = case.path("pgdata");
+    refuse_unarchived(&pgdata).unwrap();
+    case.write("pgdata/pg_wal/000000010000000000000007");
+    case.write("pgdata/pg_wal/archive_status/000000010000000000000007.done");
+    // The file is gone: nothing is lost with its mark.
+    case.write("pgdata/pg_wal/archive_status/000000010000000000000006.ready");
+    refuse_unarchived(&pgdata).unwrap();
+    for name in ["000000010000000000000009", "000000010000000000000008", "00000002.history"] {
+        case.write(&format!("pgdata/pg_wal/{name}"));
+        case.write(&format!("pgdata/pg_wal/archive_status/{name}.ready"));
+    }
+    let error = refuse_unarchived(&pgdata).unwrap_err().to_string();
+    let expected = "holds WAL that was not archived: 3 files, 000000010000000000000008 to 00000002.history";
+    assert!(error.ends_with(expected), "{error}");
+    // A link is removed and not followed.
+    fs::rename(case.path("pgdata/pg_wal"), case.path("wal")).unwrap();
+    std::os::unix::fs::symlink(case.path("wal"), case.path("pgdata/pg_wal")).unwrap();
+    refuse_unarchived(&pgdata).unwrap();
+    assert!(notes(&case.layout)[0].starts_with("pg_wal was a link to "));
+}

@@ -1,0 +1,128 @@
+//! The PostgreSQL servers that run on this host, as the kernel knows them.
+//!
+//! A server works in its data directory, from its start to its end, so `/proc/PID/cwd` tells where it is when
+//! `postmaster.pid` was deleted or names another process. What cannot be seen from here: processes of another user
+//! without being root, of another pid namespace (another container with the same volume), and of another host.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::path::{Component, Path, PathBuf};
+
+use crate::error::{Error, What};
+use crate::places::{Identity, Resolved};
+
+/// A running server.
+#[derive(Debug, Clone)]
+pub(crate) struct RunningServer {
+    /// One of its processes.
+    pub(crate) pid: i32,
+    /// Its data directory, as the kernel names it.
+    pub(crate) pgdata: PathBuf,
+    /// Its data directory and everything that it keeps elsewhere.
+    places: Vec<Resolved>,
+}
+
+impl RunningServer {
+    /// The servers that can be seen; each once.
+    pub(crate) fn all() -> Vec<Self> {
+        let mut seen = HashSet::new();
+        let mut servers = Vec::new();
+        // What only has such a name works anywhere.
+        for (pid, cwd) in processes().filter(|(_, cwd)| cwd.join("PG_VERSION").exists()) {
+            if Identity::of(&cwd).is_some_and(|identity| seen.insert(identity)) {
+                servers.push(Self::of_process(pid, &cwd));
+            }
+        }
+        servers
+    }
+
+    fn of_process(pid: i32, cwd: &Path) -> Self {
+        // What its links name is named in its own view of the file system, which may be another one.
+        let root = PathBuf::from(format!("/proc/{pid}/root"));
+        let mut links = crate::places::linked(cwd);
+        links.extend(std::fs::read_link(cwd.join("pg_wal")));
+        let elsewhere = links.iter().map(|link| {
+            let inside: PathBuf = link.components().filter(|part| *part != Component::RootDir).collect();
+            if link.is_absolute() { root.join(inside) } else { cwd.join(link) }
+        });
+        let all = std::iter::once(cwd.to_owned()).chain(elsewhere);
+        let places = all.filter_map(|place| Resolved::of_kernel_path(&place)).collect();
+        let pgdata = std::fs::read_link(cwd).unwrap_or_else(|_| cwd.to_owned());
+        Self { pid, pgdata, places }
+    }
+
+    /// Whether it uses this place, something in it, or something that it lies in.
+    pub(crate) fn uses(&self, place: &Resolved) -> bool {
+        self.places.iter().any(|used| used.is_in(place) || place.is_in(used))
+    }
+}
+
+/// The process of a server that works in this very directory.
+pub(crate) fn server_in(pgdata: &Path) -> Option<i32> {
+    let here = Identity::of(pgdata)?;
+    processes().find(|(_, cwd)| Identity::of(cwd) == Some(here)).map(|(pid, _)| pid)
+}
+
+/// Processes of PostgreSQL, with the path that leads to where each works.
+fn processes() -> impl Iterator<Item = (i32, PathBuf)> {
+    std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        is_postgres(pid).then(|| (pid, entry.path().join("cwd")))
+    })
+}
+
+/// By the name of the process, which it keeps, or of its program.
+fn is_postgres(pid: i32) -> bool {
+    let named = |name: &str| name.contains("postgres") || name.contains("postmaster");
+    let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    program.as_deref().and_then(Path::file_name).and_then(OsStr::to_str).is_some_and(named)
+        || std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| named(&name))
+}
+
+/// Refuses a lock file that does not say whose it is, as PostgreSQL itself does (`CreateLockFile`): a server that is just
+/// starting may have written only part of it.
+pub(crate) fn refuse_unclear_lock_file(pgdata: &Path) -> Result<(), Error> {
+    let path = pgdata.join("postmaster.pid");
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
+        Err(e) => return Err(Error::file("read", &path, e)),
+    };
+    let number = bytes.split(|byte| *byte == b'\n').next().map(<[u8]>::trim_ascii).unwrap_or_default();
+    match std::str::from_utf8(number).ok().and_then(|number| number.parse::<i32>().ok()) {
+        Some(_) if std::str::from_utf8(&bytes).is_ok() => Ok(()),
+        _ => Err(What::UnclearLockFile { path }.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    #[test]
+    fn a_lock_file_without_a_process_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        refuse_unclear_lock_file(directory.path()).unwrap();
+        for (content, clear) in [
+            (&b"4711\n/srv/pg\n"[..], true),
+            (b"-4711\n", true),
+            (b"12", true),
+            (b"", false),
+            (b"\n", false),
+            (b"nothing\n", false),
+            (b"\xff\xfe4\x007\x00", false),
+            (b"12\n\xff", false),
+        ] {
+            std::fs::write(directory.path().join("postmaster.pid"), content).unwrap();
+            assert_eq!(refuse_unclear_lock_file(directory.path()).is_ok(), clear, "{content:?}");
+        }
+    }
+
+    #[test]
+    fn other_programs_in_a_directory_are_no_servers() {
+        // This test works in its package's directory.
+        assert_eq!(server_in(&std::env::current_dir().unwrap()), None);
+    }
+}
