@@ -14,6 +14,8 @@ mod backups;
 mod configuration;
 #[path = "errors/damage.rs"]
 mod damage;
+#[path = "errors/foreign.rs"]
+mod foreign;
 #[path = "errors/kit.rs"]
 mod kit;
 #[path = "errors/opening.rs"]

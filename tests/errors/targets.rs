@@ -172,7 +172,8 @@ async fn places_that_are_taken() {
         63,
         "error: a PostgreSQL server is running in $DATA (process $PID)\n\
              while: looking at the directory $DATA, restoring main into $DATA\n\
-             hint:  stop it first (pg_ctl -D $DATA stop), or restore into another directory\n",
+             hint:  restore into another directory; only to overwrite this one stop the server first (pg_ctl -D $DATA \
+             stop)\n",
     );
     texts.expect(
         "the running server's own, --delta",
@@ -180,7 +181,8 @@ async fn places_that_are_taken() {
         63,
         "error: a PostgreSQL server is running in $DATA (process $PID)\n\
              while: looking at the directory $DATA, restoring main into $DATA\n\
-             hint:  stop it first (pg_ctl -D $DATA stop), or restore into another directory\n",
+             hint:  restore into another directory; only to overwrite this one stop the server first (pg_ctl -D $DATA \
+             stop)\n",
     );
     assert_eq!(files_below(&stage.cluster.data().join("base")), before, "nothing may be touched");
     assert_eq!(stage.cluster.value("SELECT 1").await.expect("ask the server"), "1");
@@ -194,8 +196,8 @@ async fn places_that_are_taken() {
         62,
         "error: $DIR/taken is not empty\n\
              while: looking at the directory $DIR/taken, restoring main into $DIR/taken\n\
-             hint:  name another directory, move what is in $DIR/taken away, or add --delta to bring an old data \
-             directory of this cluster to the state of the backup\n",
+             hint:  name another directory; only over an old data directory of this cluster that nobody needs any \
+             more add --delta, which removes all that is not in the backup\n",
     );
     texts.expect(
         "a folder with files, --delta",

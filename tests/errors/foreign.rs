@@ -1,0 +1,166 @@
+//! What a restore must never touch: the tablespace of a server that is well, a repository in the data directory, a directory
+//! whose server nobody knows of any more, WAL that is in no archive. Refused, and everything is there afterwards.
+
+use std::fs;
+use std::path::Path;
+
+use holdfast_testkit::postgres::Shutdown;
+
+use crate::kit::{files_below, quietly};
+use crate::stage::{Plan, Stage, StoreKind};
+
+async fn stage() -> Option<Stage> {
+    let plan = Plan { store: StoreKind::Directory, wal_segment_mib: 1, ..Plan::default() };
+    Stage::start(18, plan).await
+}
+
+/// Runs `holdfast`, which must end with this code and say this.
+fn refused(stage: &Stage, arguments: &[&str], code: i32, words: &[&str]) {
+    let output = quietly(stage, arguments);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+    for word in words {
+        assert!(text.contains(word), "{arguments:?} does not say {word:?}: {text}");
+    }
+}
+
+/// Sends a signal to the postmaster.
+fn signal(stage: &Stage, signal: &str) {
+    let pid = stage.cluster.pid().expect("a running server").to_string();
+    let status = std::process::Command::new("kill").args([signal, &pid]).status().expect("run kill");
+    assert!(status.success());
+}
+
+/// As root, so that owners and modes stay.
+fn copy(from: &Path, to: &Path) {
+    let status = std::process::Command::new("cp").arg("-a").args([from, to]).status().expect("run cp");
+    assert!(status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tablespace_of_a_living_server_is_left_alone() {
+    let Some(mut stage) = stage().await else { return };
+    let space = stage.scratch.folder("fast").expect("make a folder");
+    let statement = format!("CREATE TABLESPACE fast LOCATION '{}'", space.display());
+    stage.cluster.sql(&statement).await.expect("make a tablespace");
+    let rows = "SELECT generate_series(1, 20000) AS n";
+    stage.cluster.sql(&format!("CREATE TABLE t TABLESPACE fast AS {rows}")).await.expect("fill a table");
+    stage.ok(&["backup"]);
+    stage.cluster.sql(&format!("CREATE TABLE t2 TABLESPACE fast AS {rows}")).await.expect("make another table");
+    stage.cluster.sql(&format!("INSERT INTO t {rows}")).await.expect("insert rows");
+    stage.cluster.sql("CHECKPOINT").await.expect("write them out");
+
+    let before = files_below(&space);
+    let drill = stage.scratch.folder("drill").expect("make a folder");
+    let path = drill.display().to_string();
+    for flags in [&[][..], &["--delta"], &["--plan"], &["--plan", "--delta"]] {
+        let mut all = vec!["restore", "--pgdata", &path];
+        all.extend_from_slice(flags);
+        refused(&stage, &all, 62, &["tablespace fast would be in ", "which is not empty", "--tablespace fast=DIR"]);
+    }
+    // Not even when it is asked for by name.
+    let data = stage.cluster.data().display().to_string();
+    let named = ["restore", "--pgdata", &path, "--reuse-tablespace", "fast"];
+    refused(&stage, &named, 63, &["is in use by the PostgreSQL server of ", &data]);
+    assert_eq!(files_below(&space), before);
+    assert_eq!(files_below(&drill), Vec::<String>::new());
+    stage.cluster.restart().await.expect("restart the server");
+    let counts = "SELECT (SELECT count(*) FROM t) || ' ' || (SELECT count(*) FROM t2)";
+    assert_eq!(stage.cluster.value(counts).await.expect("count"), "40000 20000");
+
+    // The data directory was lost, the server is gone, the tablespace is there: now its name takes it.
+    stage.archive_now().await;
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop the server");
+    let report = stage.json(&named_json(&path));
+    assert!(report.get("reused_bytes").and_then(serde_json::Value::as_u64).is_some_and(|bytes| bytes > 0), "{report}");
+    let restored = stage.start_restored(&drill).await;
+    crate::stage::wait_promoted(&restored).await;
+    assert_eq!(restored.value(counts).await.expect("count"), "40000 20000");
+}
+
+fn named_json(path: &str) -> [&str; 5] {
+    ["restore", "--pgdata", path, "--reuse-tablespace", "fast"]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_and_a_data_directory_never_lie_in_each_other() {
+    let Some(stage) = stage().await else { return };
+    stage.ok(&["backup"]);
+    let old = stage.target("old");
+    stage.ok(&["restore", "--pgdata", &old.display().to_string()]);
+    let inside = old.join("backups");
+    copy(&stage.repository_folder(), &inside);
+    std::os::unix::fs::symlink(&inside, stage.target("link")).expect("make a link");
+
+    let url = |path: &Path| format!("url = \"file://{}\"", path.display());
+    let with = |name: &str, repository: &Path| {
+        let text = stage.config_text().replace(&url(&stage.repository_folder()), &url(repository));
+        stage.write_config(name, &text)
+    };
+    let run = |config: &Path, arguments: &[&str]| {
+        let output = stage.command_with(config, arguments).output().expect("run holdfast");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let before = files_below(&old);
+    for (name, repository) in [("inside.toml", inside.clone()), ("link.toml", stage.target("link"))] {
+        let config = with(name, &repository);
+        let (code, text) = run(&config, &["restore", "--delta", "--pgdata", &old.display().to_string()]);
+        assert_eq!(code, Some(10), "{text}");
+        assert!(text.contains("lies in the directory to restore into"), "{text}");
+        // And the other way round.
+        let target = repository.join("main/restored").display().to_string();
+        let (code, text) = run(&config, &["restore", "--pgdata", &target]);
+        assert_eq!(code, Some(10), "{text}");
+        assert!(text.contains("lies in the repository"), "{text}");
+    }
+    assert_eq!(files_below(&old), before, "nothing may be touched");
+
+    let repository = stage.cluster.data().join("backups");
+    let config = with("own.toml", &repository);
+    for arguments in [&["repo", "init"][..], &["backup"]] {
+        let (code, text) = run(&config, arguments);
+        assert_eq!(code, Some(10), "{arguments:?}: {text}");
+        assert!(text.contains("lies in the data directory"), "{text}");
+        assert!(!repository.exists(), "{arguments:?} made it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_its_lock_file_and_wal_without_an_archive_are_noticed() {
+    let Some(mut stage) = stage().await else { return };
+    stage.ok(&["backup"]);
+    let data = stage.cluster.data().to_owned();
+    let path = data.display().to_string();
+    let delta = ["restore", "--delta", "--pgdata", &path];
+    let before = files_below(&data.join("base"));
+    // A postmaster that misses its lock file stops by itself; this one sleeps meanwhile.
+    let (lock, aside) = (data.join("postmaster.pid"), stage.target("postmaster.pid"));
+    signal(&stage, "-STOP");
+    let content = fs::read(&lock).expect("read the lock file");
+    fs::rename(&lock, &aside).expect("take the lock file away");
+    refused(&stage, &delta, 63, &["a PostgreSQL server is running in "]);
+    fs::write(&lock, "999999999\n").expect("write a stale one");
+    refused(&stage, &delta, 63, &["a PostgreSQL server is running in "]);
+    fs::write(&lock, [0xff, 0xfe, 0]).expect("write one that is no text");
+    refused(&stage, &delta, 63, &["holds no process number"]);
+    fs::remove_file(&lock).expect("remove it");
+    fs::rename(&aside, &lock).expect("put the lock file back");
+    assert_eq!(fs::read(&lock).expect("read the lock file"), content);
+    signal(&stage, "-CONT");
+    assert_eq!(files_below(&data.join("base")), before);
+    assert_eq!(stage.cluster.value("SELECT 1").await.expect("ask the server"), "1");
+
+    // The archive is away, and the server dies with WAL that nothing else has.
+    let repository = stage.repository_folder();
+    let away = stage.target("away");
+    fs::rename(&repository, &away).expect("take the repository away");
+    stage.cluster.sql("CREATE TABLE late (n int)").await.expect("write");
+    stage.cluster.sql("SELECT pg_switch_wal()").await.expect("switch");
+    stage.cluster.kill9().await.expect("kill the server");
+    fs::rename(&away, &repository).expect("bring the repository back");
+    refused(&stage, &delta, 62, &["holds WAL that was not archived", "--discard-wal"]);
+    assert!(data.join("global/pg_control").exists(), "nothing may be touched");
+    stage.ok(&["restore", "--delta", "--discard-wal", "--no-archiving", "--pgdata", &path]);
+    let text = fs::read_to_string(data.join("postgresql.auto.conf")).expect("read the settings");
+    assert!(text.contains("archive_mode = 'off'") && text.contains("recovery_min_apply_delay = '0'"), "{text}");
+}
