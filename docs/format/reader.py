@@ -302,7 +302,7 @@ class Manifest:
         need(b"\0" not in entry.path + entry.target and entry.mode <= 0o7777, "malformed")
         left, full = entry.size, self.header["extent_bytes"]
         for pack, frame_at, frame_length, at, length, _ in entry.extents:
-            need(0 < length == min(left, full), "extents that do not add up")
+            need(0 < length == (left if len(entry.extents) == 1 else min(left, full)), "extents that do not add up")
             left -= length
             need(at + length <= 64 * MIB, "an extent beyond its frame")
             if frame_length == 0:

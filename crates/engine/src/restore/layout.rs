@@ -183,7 +183,8 @@ fn path_of(manifest: &Manifest, position: u32) -> &[u8] {
 }
 
 /// Checks what the format alone does not promise: every path once, every path below directories only, extents of
-/// the manifest's own length.
+/// the manifest's own length. A single extent may be longer: early releases wrote one for a small file that had grown while
+/// it waited to be read, and it is whole.
 pub(super) fn check(manifest: &Manifest, layout: &Layout) -> Result<PathIndex, Error> {
     let malformed = |path: &[u8], reason: &str| -> Error {
         What::Malformed {
@@ -207,9 +208,7 @@ pub(super) fn check(manifest: &Manifest, layout: &Layout) -> Result<PathIndex, E
     }
     let index = PathIndex { order };
     for entry in manifest.files() {
-        if let [all_but_last @ .., last] = entry.extents()
-            && (all_but_last.iter().any(|extent| extent.length != extent_bytes) || last.length > extent_bytes)
-        {
+        if entry.extents().len() > 1 && !entry.is_cut_in(extent_bytes) {
             return Err(malformed(entry.path, "extents of uneven length"));
         }
         let mut below = entry.path;
@@ -374,6 +373,8 @@ mod tests {
         let link = FileKind::Symlink { target: b"/etc" };
         let short = [Extent::hole(ChunkHash::of(b""), 7), Extent::hole(ChunkHash::of(b""), 1 << 20)];
         let uneven = FileKind::File { crc32c: 0, extents: &short };
+        let long = [Extent::hole(ChunkHash::of(b""), 1 << 20), Extent::hole(ChunkHash::of(b""), (1 << 20) + 1)];
+        let long = FileKind::File { crc32c: 0, extents: &long };
         for (entries, message) in [
             (vec![("a", link), ("a/passwd", file)], "a/passwd: the path leads through something that is no directory"),
             (
@@ -382,10 +383,19 @@ mod tests {
             ),
             (vec![("a", file), ("a", FileKind::Directory)], "a: the path occurs twice"),
             (vec![("a", uneven)], "a: extents of uneven length"),
+            (vec![("a", long)], "a: extents of uneven length"),
         ] {
             let error = check(&manifest(&entries), &layout).unwrap_err().to_string();
             assert!(error.ends_with(message), "{error}");
         }
+    }
+
+    /// So that backups of early releases can be restored.
+    #[test]
+    fn a_single_extent_may_be_longer() {
+        let grown = [Extent::hole(ChunkHash::of(b""), 5 << 20)];
+        let file = FileKind::File { crc32c: 0, extents: &grown };
+        check(&manifest(&[("log", FileKind::Directory), ("log/a.log", file)]), &layout(&[]).unwrap()).unwrap();
     }
 
     #[test]

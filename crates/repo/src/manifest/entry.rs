@@ -163,6 +163,16 @@ impl<'a> FileEntry<'a> {
         }
     }
 
+    /// Whether a file is cut as the format says: every extent but the last has `extent_bytes`, and the last no more.
+    pub fn is_cut_in(&self, extent_bytes: u32) -> bool {
+        match self.extents() {
+            [] => true,
+            [all_but_last @ .., last] => {
+                all_but_last.iter().all(|extent| extent.length == extent_bytes) && last.length <= extent_bytes
+            }
+        }
+    }
+
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         put_bytes(out, self.path);
         out.push(match self.kind {
@@ -211,8 +221,19 @@ impl<'a> FileEntry<'a> {
         Ok(Self { path, kind, mode, size_bytes, mtime_seconds })
     }
 
-    /// What a reader insists on: a safe path, extents that make sense, lengths that add up. Writers check
-    /// the same, so that no backup is made that cannot be read. Packs are checked by [`PackReach`].
+    /// What a writer insists on: all that a reader does, and extents of the manifest's own length. No backup is made
+    /// that a restore refuses.
+    pub(super) fn check_written(&self, extent_bytes: u32) -> Result<(), Fault> {
+        self.check()?;
+        if self.is_cut_in(extent_bytes) {
+            return Ok(());
+        }
+        let path = String::from_utf8_lossy(self.path);
+        Err(Fault::malformed("file entry", format!("extents that are not of {extent_bytes} bytes (path `{path}`)")))
+    }
+
+    /// What a reader insists on while it reads: a safe path, extents that make sense, lengths that add up. Packs are
+    /// checked by [`PackReach`], what concerns the entry among others by the restore.
     pub(super) fn check(&self) -> Result<(), Fault> {
         let wrong = |problem: String| {
             let path = String::from_utf8_lossy(self.path);

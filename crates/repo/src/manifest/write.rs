@@ -21,6 +21,7 @@ pub struct ManifestWriter {
     compressor: Compressor,
     reach: PackReach,
     next_number: u32,
+    extent_bytes: u32,
     files: Vec<u8>,
 }
 
@@ -37,7 +38,7 @@ impl ManifestWriter {
         let (sealer, mut start) = ObjectSealer::new(ObjectType::Manifest, name, repository, key)?;
         let compressor = Compressor::new(Compression::of(Codec::Zstd)).map_err(named)?;
         let (reach, files) = (PackReach::default(), vec![SECTION_FILES]);
-        let mut writer = Self { sealer, compressor, reach, next_number: 1, files };
+        let mut writer = Self { sealer, compressor, reach, next_number: 1, extent_bytes: header.extent_bytes, files };
         let mut section = vec![SECTION_HEADER];
         serde_json::to_writer(&mut section, header)
             .map_err(|error| named(Fault::malformed("manifest header", error.to_string())))?;
@@ -46,9 +47,10 @@ impl ManifestWriter {
     }
 
     /// Adds a file, and gives a frame when one is full. Fails, like a reader would, on an unsafe path, an
-    /// extent that makes no sense, or a size that is not the sum of the extents.
+    /// extent that makes no sense or has another length than the header says, or a size that is not the sum of the
+    /// extents.
     pub fn push(&mut self, entry: &FileEntry<'_>) -> Result<Option<Bytes>, FormatError> {
-        entry.check().map_err(|fault| fault.of(self.sealer.name()))?;
+        entry.check_written(self.extent_bytes).map_err(|fault| fault.of(self.sealer.name()))?;
         self.reach.note(entry);
         entry.put(&mut self.files);
         if self.files.len() <= FRAME_FULL_BYTES {
