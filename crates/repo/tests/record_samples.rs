@@ -71,6 +71,7 @@ fn start() -> StartRecord {
         pgdata: "/var/lib/postgresql/18/main".to_owned(),
         started: "2026-08-22T10:15:00.5Z".parse().unwrap(),
         software_version: "0.1.0".to_owned(),
+        run: None,
     }
 }
 
@@ -129,6 +130,7 @@ fn backup() -> BackupRecord {
         next_xid: 3 * (1 << 32) + 771,
         host: "db1".to_owned(),
         software_version: "0.1.0".to_owned(),
+        warnings: Vec::new(),
         annotations: [("ticket".to_owned(), "OPS-1".to_owned())].into(),
     }
 }

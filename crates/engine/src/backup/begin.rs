@@ -1,11 +1,14 @@
 //! What comes before the first byte: whose archive it is, whether the server can be backed up, and the backup's id.
 
+use std::collections::BTreeSet;
+
 use chrono::SubsecRound;
 use holdfast_pgtypes::ControlFile;
 use holdfast_pgtypes::checksum::PAGE_SIZE;
 use holdfast_repo::name::{self, BackupId};
 use holdfast_repo::record::{ClaimRecord, StartRecord};
 
+use super::runner::Runner;
 use super::{BackupOptions, remains};
 use crate::error::{Error, ServerSetting, What};
 use crate::repository::Repository;
@@ -60,16 +63,17 @@ pub(super) fn check_server(
     Ok(())
 }
 
-/// Finds an id that no other backup has, by creating its start record in every repository. It is later than that of the
-/// dead run whose remains were removed: a name never comes back with other content.
+/// Finds an id that no other backup has, by creating its start record in every repository. It is later than those of the
+/// dead runs whose remains are removed then, `dead` of each repository: a name never comes back with other content.
 pub(super) async fn reserve(
     repositories: &[Repository],
     claims: &[ClaimRecord],
     options: &BackupOptions,
     control: &ControlFile,
-    dead: Option<BackupId>,
+    runner: &Runner,
+    dead: &[BTreeSet<BackupId>],
 ) -> Result<BackupId, Error> {
-    let after = dead.map(|dead| dead.time() + chrono::TimeDelta::seconds(1));
+    let after = dead.iter().flatten().max().map(|dead| dead.time() + chrono::TimeDelta::seconds(1));
     let mut time = after.map_or(options.now, |after| after.max(options.now)).trunc_subsecs(0);
     'ids: for _ in 0..60 {
         let backup_id = BackupId::new(time).map_err(|e| What::Internal(e.to_string()))?;
@@ -85,6 +89,7 @@ pub(super) async fn reserve(
                 pgdata: options.pgdata.display().to_string(),
                 started: options.now,
                 software_version: env!("CARGO_PKG_VERSION").to_owned(),
+                run: Some(runner.identity(dead.get(index).into_iter().flatten().copied().collect())),
             };
             match repository.create_record(&name::backup_start(&options.cluster, &backup_id), &record).await {
                 Ok(()) => {}

@@ -1,22 +1,23 @@
 //! The end of a backup: packs and manifests are finished and looked at, the WAL is waited for, and `backup.json` makes
 //! the backup exist (promise 3).
+//!
+//! Last of all the manifest is read back and checked as a restore does it, and the run's own start record is looked for: what
+//! a restore would refuse, or another run is removing, is not called complete.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use holdfast_pgtypes::{Lsn, SegmentName};
 use holdfast_repo::name;
-use holdfast_repo::record::{
-    BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, MAX_LISTED_CHECKSUM_FAILURES,
-};
+use holdfast_repo::record::{BackupRecord, BackupType};
 
-use super::copy::Copied;
 use super::run::{Content, Run};
 use super::sink::{Sink, Stored};
 use super::wal_wait::WalWait;
-use super::{StoredBackup, archiving};
+use super::{StoredBackup, archiving, remains};
 use crate::error::{Error, What};
 use crate::pipeline::crew::Crew;
+use crate::repository::{Repository, object_name};
+use crate::restore;
 use crate::server::{Connection, ConnectionSettings, ServerFacts};
 
 impl Run<'_> {
@@ -27,7 +28,7 @@ impl Run<'_> {
         content: Content,
         warnings: &mut Vec<String>,
     ) -> Result<Vec<StoredBackup>, Error> {
-        let Content { started, stopped, copied, tablespaces } = content;
+        let Content { started, stopped, course, copied, tablespaces, kept_links } = content;
         let mut stored = Vec::new();
         let mut sinks = sinks.into_iter();
         while let Some(sink) = sinks.next() {
@@ -43,20 +44,19 @@ impl Run<'_> {
         }
         self.finish_segment_on_primary(warnings).await;
         let size = self.control.wal_segment_size;
-        let timeline = stopped.label.start_timeline;
-        let first = SegmentName::containing(started.start_lsn, timeline, size);
-        let last = SegmentName::ending_at(stopped.stop_lsn, timeline, size);
+        let (first, last) = (course.first(size), course.last(size));
+        let crew = Crew::new(self.options.jobs)?;
         let wait = WalWait {
             repositories: self.repositories.iter().zip(&self.claims).collect(),
             cluster: &self.options.cluster,
-            first,
-            last,
+            ranges: course.ranges(size),
+            history: course.history_file(),
             pg_wal: self.options.pgdata.join("pg_wal"),
             // pg_backup_stop has switched to the next segment on a primary; a standby cannot.
             finished: (!self.facts.in_recovery).then_some(last),
             archives: self.facts.archives(),
             compression: self.options.wal_compression,
-            crew: Crew::new(self.options.jobs)?,
+            crew: crew.clone(),
             timeout: self.options.archive_timeout,
             backup: self.backup.to_string(),
         };
@@ -80,7 +80,7 @@ impl Run<'_> {
                 Err(error) => warnings.push(format!("whether the archiver works could not be asked: {error}")),
             }
         }
-        let failures = failures(&copied, started.start_lsn, stopped.stop_lsn);
+        let failures = copied.bad_pages.settle(stopped.stop_lsn);
         if failures.count > 0 {
             warnings.push(format!(
                 "{} page(s) have a wrong checksum, the first one in {} at block {}; the backup holds them as they are",
@@ -89,6 +89,7 @@ impl Run<'_> {
                 failures.listed.first().map_or(0, |failure| failure.block)
             ));
         }
+        warnings.extend(kept_links.iter().cloned());
         let mut complete = Vec::new();
         if self.cancel.is_cancelled() {
             return Err(What::Cancelled.into());
@@ -106,7 +107,7 @@ impl Run<'_> {
                 pg_major: self.facts.version.major(),
                 catalog_version: self.control.catalog_version,
                 wal_segment_size: size,
-                timeline,
+                timeline: stopped.label.start_timeline,
                 start_lsn: started.start_lsn,
                 stop_lsn: stopped.stop_lsn,
                 start_segment: first,
@@ -130,18 +131,43 @@ impl Run<'_> {
                 next_xid: self.control.next_xid,
                 host: self.options.host.clone(),
                 software_version: env!("CARGO_PKG_VERSION").to_owned(),
+                warnings: kept_links.clone(),
                 annotations: BTreeMap::default(),
             };
-            self.publishing.store(true, Ordering::Relaxed);
-            let name = name::backup_summary(&self.options.cluster, &self.backup);
-            if let Err(error) = repository.create_record(&name, &record).await {
-                let in_doubt = matches!(&*error.what, What::Store(error) if error.is_retryable());
-                self.publishing.store(in_doubt, Ordering::Relaxed);
-                return Err(error);
-            }
+            restore::would_take(repository, &record, &crew).await?;
+            self.publish(repository, &record).await?;
             complete.push(StoredBackup { repository: repository.describe(), backup: record });
         }
         Ok(complete)
+    }
+
+    /// Makes the backup exist, unless somebody took this run for dead: see [`remains`] for the order.
+    async fn publish(&self, repository: &Repository, record: &BackupRecord) -> Result<(), Error> {
+        let cluster = &self.options.cluster;
+        let name = name::backup_summary(cluster, &self.backup);
+        let taken_for_dead = || What::NotReadable {
+            store: repository.describe(),
+            name: name::backup_start(cluster, &self.backup),
+            reason:
+                "another run removed it, which took this one for dead; two machines of one name and one machine id?"
+                    .to_owned(),
+        };
+        if !remains::still_mine(repository, cluster, self.backup, &self.run).await? {
+            return Err(taken_for_dead().into());
+        }
+        self.publishing.store(true, Ordering::Relaxed);
+        if let Err(error) = repository.create_record(&name, record).await {
+            let in_doubt = matches!(&*error.what, What::Store(error) if error.is_retryable());
+            self.publishing.store(in_doubt, Ordering::Relaxed);
+            return Err(error);
+        }
+        if remains::still_mine(repository, cluster, self.backup, &self.run).await? {
+            return Ok(());
+        }
+        // Nobody was told of this backup yet, and its packs may be gone at any moment.
+        repository.store().delete(&[object_name(&name)?]).await?;
+        self.publishing.store(false, Ordering::Relaxed);
+        Err(taken_for_dead().into())
     }
 
     /// A standby cannot finish the segment of the stop LSN; its primary can, when we know how to reach it.
@@ -166,24 +192,5 @@ impl Run<'_> {
             // The primary may finish the segment by itself in time (archive_timeout, or plain work).
             warnings.push(format!("the primary could not be asked to finish its WAL segment: {error}"));
         }
-    }
-}
-
-/// The pages that count as bad, now that start and end are known.
-fn failures(copied: &Copied, start_lsn: Lsn, stop_lsn: Lsn) -> ChecksumFailures {
-    let settled: Vec<ChecksumFailure> = copied
-        .bad_pages
-        .iter()
-        .filter(|(_, page)| page.counts(start_lsn, stop_lsn))
-        .map(|(path, page)| ChecksumFailure {
-            path: String::from_utf8_lossy(path).into_owned(),
-            block: page.block,
-            expected: page.expected,
-            found: page.found,
-        })
-        .collect();
-    ChecksumFailures {
-        count: settled.len() as u64,
-        listed: settled.into_iter().take(MAX_LISTED_CHECKSUM_FAILURES).collect(),
     }
 }

@@ -9,18 +9,21 @@
 //! one waits for its permit, those before it go on being committed. A waiting unit therefore waits only for uploads, which
 //! go on by themselves, and for parts that are being filled, for which [`Copier::check_budget`] leaves room.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
+use holdfast_pgtypes::Lsn;
 use holdfast_repo::Compression;
 use holdfast_repo::manifest::Extent;
 use tokio_util::sync::CancellationToken;
 
-use super::encode::{BadPage, EncodedChunk, EncodedUnit, encode_unit};
+use super::bad_pages::{BadPages, Patience};
+use super::encode::{EncodedChunk, EncodedUnit, encode_unit};
 use super::plan::{SourceFile, Unit, Units};
-use super::read::{Piece, ReadUnit, read_unit};
+use super::read::{Found, Piece, ReadUnit, path_of, read_unit};
 use super::sink::Sink;
 use crate::error::{Error, What};
 use crate::pipeline::budget::{ByteBudget, Permit};
@@ -34,12 +37,14 @@ pub(super) struct Copier<'a> {
     pub crew: Crew,
     pub budget: ByteBudget,
     pub extent_size_bytes: u32,
+    /// Of the backup.
+    pub start_lsn: Lsn,
     pub progress: &'a dyn Progress,
     pub cancel: CancellationToken,
 }
 
 /// Counts over all files.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Copied {
     /// Files with an entry in the manifest.
     pub file_count: u64,
@@ -47,8 +52,8 @@ pub(super) struct Copied {
     pub removed_count: u64,
     /// Bytes of files in the manifest.
     pub size_bytes: u64,
-    /// Pages whose checksum did not hold, by path.
-    pub bad_pages: Vec<(Box<[u8]>, BadPage)>,
+    /// Pages whose checksum did not hold.
+    pub bad_pages: BadPages,
 }
 
 type Buffers = Arc<Mutex<Vec<Vec<u8>>>>;
@@ -57,14 +62,38 @@ impl Copier<'_> {
     /// Copies all `files`, which are sorted as [`super::plan::sort`] does, into every sink.
     pub(super) async fn copy(&self, files: Vec<SourceFile>, sinks: &mut [Sink]) -> Result<Copied, Error> {
         let files: Arc<[SourceFile]> = files.into();
-        let buffers = Buffers::default();
+        let (mut copied, grown) = self.copy_units(&files, Units::new(&files, self.extent_size_bytes), sinks).await?;
+        drop(files);
+        if grown.is_empty() {
+            return Ok(copied);
+        }
+        // As they are now, whatever is added to them still.
+        let (pgdata, listed) = (self.pgdata.clone(), grown.len());
+        let files = tokio::task::spawn_blocking(move || list_again(&pgdata, grown))
+            .await
+            .map_err(|e| What::Internal(format!("listing files again: {e}")))??;
+        copied.removed_count += (listed - files.len()) as u64;
+        let files: Arc<[SourceFile]> = files.into();
+        let (more, _) = self.copy_units(&files, Units::cut(&files, self.extent_size_bytes), sinks).await?;
+        copied.add(more);
+        Ok(copied)
+    }
+
+    /// Copies the units of `files`; gives those that had grown too much to be read as planned.
+    async fn copy_units(
+        &self,
+        files: &Arc<[SourceFile]>,
+        units: Units<'_>,
+        sinks: &mut [Sink],
+    ) -> Result<(Copied, Vec<SourceFile>), Error> {
+        let (buffers, patience) = (Buffers::default(), Arc::<Patience>::default());
         // Enough to keep every thread busy while others wait for the disk; the budget bounds the rest.
         let window = self.crew.threads() * 2 + 2;
-        let mut units = Units::new(&files, self.extent_size_bytes).peekable();
+        let mut units = units.peekable();
         let mut at_work = FuturesOrdered::new();
-        let mut commit = Commit { files: &files, current: None, copied: Copied::default() };
+        let mut commit = Commit::new(files, self.start_lsn);
         loop {
-            let wanted = units.peek().filter(|_| at_work.len() < window).map(Unit::length);
+            let wanted = units.peek().filter(|_| at_work.len() < window).map(Unit::room);
             // An `else` of the select would never come: waiting for a cancel is always a branch of it.
             if wanted.is_none() && at_work.is_empty() {
                 break;
@@ -75,7 +104,7 @@ impl Copier<'_> {
                 // Many threads with a small budget: the units at work hold all of it until the first is committed.
                 Some(permit) = self.permit_for(wanted, sinks.len()) => {
                     if let Some(unit) = units.next() {
-                        at_work.push_back(self.start(&files, unit, &buffers, permit));
+                        at_work.push_back(self.start(files, unit, &buffers, &patience, permit));
                     }
                     continue;
                 }
@@ -91,7 +120,7 @@ impl Copier<'_> {
             self.progress.advance(raw_len as u64);
         }
         commit.finish_current(sinks).await?;
-        Ok(commit.copied)
+        Ok((commit.copied, commit.grown))
     }
 
     /// Stores a few files whose content is in memory already, such as `backup_label`.
@@ -104,13 +133,19 @@ impl Copier<'_> {
         let mut pieces = Vec::new();
         let mut files = Vec::new();
         for (file, content) in contents {
-            pieces.push(Piece { file: files.len(), offset: 0, length: content.len(), removed: false });
+            // Cut like any other file: `tablespace_map` has a line for each tablespace.
+            let mut offset = 0;
+            for part in content.chunks(self.extent_size_bytes as usize) {
+                pieces.push(Piece { file: files.len(), offset, length: part.len(), found: Found::Read });
+                offset += part.len() as u64;
+            }
             raw.extend_from_slice(&content);
             files.push(file);
         }
         let permit = self.permit(raw.len() as u32, sinks.len()).await?;
-        let encoded = encode_unit(&self.pgdata, &files, ReadUnit { raw, pieces }, self.compression)?;
-        let mut commit = Commit { files: &files, current: None, copied: Copied::default() };
+        let encoded =
+            encode_unit(&self.pgdata, &files, ReadUnit { raw, pieces }, self.compression, &Patience::default())?;
+        let mut commit = Commit::new(&files, self.start_lsn);
         commit.unit(encoded, permit, sinks).await?;
         commit.finish_current(sinks).await?;
         Ok(commit.copied)
@@ -153,10 +188,11 @@ impl Copier<'_> {
         files: &Arc<[SourceFile]>,
         unit: Unit,
         buffers: &Buffers,
+        patience: &Arc<Patience>,
         permit: Permit,
     ) -> tokio::task::JoinHandle<Result<(EncodedUnit, Permit), Error>> {
         let (pgdata, files, buffers) = (self.pgdata.clone(), Arc::clone(files), Arc::clone(buffers));
-        let (crew, compression) = (self.crew.clone(), self.compression);
+        let (crew, compression, patience) = (self.crew.clone(), self.compression, Arc::clone(patience));
         tokio::spawn(async move {
             let read = tokio::task::spawn_blocking(move || {
                 let buffer = buffers.lock().ok().and_then(|mut free| free.pop()).unwrap_or_default();
@@ -164,7 +200,8 @@ impl Copier<'_> {
             });
             let (pgdata, files, read) =
                 read.await.map_err(|e| What::Internal(format!("a reading thread failed: {e}")))??;
-            let encoded = crew.run(move || encode_unit(Path::new(&pgdata), &files, read, compression)).await??;
+            let encoded =
+                crew.run(move || encode_unit(Path::new(&pgdata), &files, read, compression, &patience)).await??;
             Ok((encoded, permit))
         })
     }
@@ -175,11 +212,36 @@ fn unit_bytes(length: u32, repositories: u64) -> u64 {
     u64::from(length) * (1 + repositories)
 }
 
+/// Sizes and times of files that have grown, as they are now; without those that are gone.
+fn list_again(pgdata: &Path, files: Vec<SourceFile>) -> Result<Vec<SourceFile>, Error> {
+    let mut found = Vec::with_capacity(files.len());
+    for file in files {
+        let path = path_of(pgdata, &file);
+        match std::fs::metadata(&path) {
+            Ok(now) => found.push(SourceFile { size_bytes: now.len(), mtime: now.mtime(), ..file }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::file("look at", &path, e)),
+        }
+    }
+    Ok(found)
+}
+
+impl Copied {
+    fn add(&mut self, more: Self) {
+        self.file_count += more.file_count;
+        self.removed_count += more.removed_count;
+        self.size_bytes += more.size_bytes;
+        self.bad_pages.merge(more.bad_pages);
+    }
+}
+
 /// Puts encoded units together to files, in order.
 struct Commit<'a> {
     files: &'a [SourceFile],
     current: Option<Current>,
     copied: Copied,
+    /// Files of which nothing was taken, since they had grown too much.
+    grown: Vec<SourceFile>,
 }
 
 /// The file of several extents that is being put together.
@@ -187,7 +249,7 @@ struct Current {
     file: usize,
     size_bytes: u64,
     crc32c: u32,
-    /// Removed, or shorter than planned: what follows does not count.
+    /// Removed, grown, or shorter than planned: what follows does not count.
     state: State,
 }
 
@@ -196,14 +258,21 @@ enum State {
     Growing,
     Ended,
     Removed,
+    Postponed,
 }
 
-impl Commit<'_> {
+impl<'a> Commit<'a> {
+    fn new(files: &'a [SourceFile], start_lsn: Lsn) -> Self {
+        let bad_pages = BadPages::new(start_lsn);
+        let copied = Copied { file_count: 0, removed_count: 0, size_bytes: 0, bad_pages };
+        Self { files, current: None, copied, grown: Vec::new() }
+    }
+
     async fn unit(&mut self, encoded: EncodedUnit, mut permit: Permit, sinks: &mut [Sink]) -> Result<(), Error> {
         let EncodedUnit { chunks, frame, bad_pages, .. } = encoded;
         for bad in bad_pages {
             if let Some(file) = self.files.get(bad.file) {
-                self.copied.bad_pages.push((file.path.clone(), bad));
+                self.copied.bad_pages.add(&file.path, bad);
             }
         }
         let mut places = Vec::with_capacity(sinks.len());
@@ -235,8 +304,10 @@ impl Commit<'_> {
             self.current = Some(Current { file: piece.file, size_bytes: 0, crc32c: 0, state: State::Growing });
         }
         let Some(current) = &mut self.current else { return Ok(()) };
-        if piece.removed {
-            current.state = State::Removed;
+        match piece.found {
+            Found::Read => {}
+            Found::Removed => current.state = State::Removed,
+            Found::Grown => current.state = State::Postponed,
         }
         // A file that was shortened and extended again while we read has a hole that WAL replay fills; what
         // stands behind it must not move to its place.
@@ -261,10 +332,18 @@ impl Commit<'_> {
     async fn finish_current(&mut self, sinks: &mut [Sink]) -> Result<(), Error> {
         let Some(current) = self.current.take() else { return Ok(()) };
         let Some(file) = self.files.get(current.file) else { return Ok(()) };
-        if current.state == State::Removed {
-            self.copied.removed_count += 1;
-            sinks.iter_mut().for_each(Sink::drop_file);
-            return Ok(());
+        match current.state {
+            State::Growing | State::Ended => {}
+            State::Removed => {
+                self.copied.removed_count += 1;
+                sinks.iter_mut().for_each(Sink::drop_file);
+                return Ok(());
+            }
+            State::Postponed => {
+                self.grown.push(file.clone());
+                sinks.iter_mut().for_each(Sink::drop_file);
+                return Ok(());
+            }
         }
         for sink in sinks.iter_mut() {
             sink.finish_file(file, current.size_bytes, current.crc32c).await?;

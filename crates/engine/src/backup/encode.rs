@@ -13,14 +13,10 @@ use holdfast_pgtypes::page::{PageCheck as PageVerdict, PageHeader, verify_page};
 use holdfast_repo::chunk::is_all_zero;
 use holdfast_repo::{ChunkHash, CompressedFrame, Compression, Compressor, FormatError, FrameKind};
 
+use super::bad_pages::Patience;
 use super::plan::{PageCheck, SourceFile};
 use super::read::{Piece, ReadUnit, path_of, read_page_again};
 use crate::error::{Error, What};
-
-/// A page whose checksum does not hold is read again after these waits before it counts as bad: PostgreSQL
-/// writes 8 KiB pages while we read, and a reader may see half of a write.
-const READ_AGAIN_AFTER: [Duration; 4] =
-    [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(10), Duration::from_millis(100)];
 
 /// A unit ready to be put into packs.
 #[derive(Debug)]
@@ -76,6 +72,7 @@ pub(super) fn encode_unit(
     files: &[SourceFile],
     read: ReadUnit,
     compression: Compression,
+    patience: &Patience,
 ) -> Result<EncodedUnit, Error> {
     let ReadUnit { mut raw, pieces, .. } = read;
     let mut bad_pages = Vec::new();
@@ -87,7 +84,7 @@ pub(super) fn encode_unit(
         if let Some(file) = files.get(piece.file)
             && let PageCheck::FromBlock(first) = file.check
         {
-            check_pages(pgdata, file, piece, first, &mut raw[start..end], &mut bad_pages)?;
+            check_pages(pgdata, file, piece, first, &mut raw[start..end], patience, &mut bad_pages)?;
         }
         let bytes = &raw[start..end];
         let stored = !bytes.is_empty() && !is_all_zero(bytes);
@@ -139,6 +136,7 @@ fn check_pages(
     piece: Piece,
     first_block: u32,
     bytes: &mut [u8],
+    patience: &Patience,
     bad_pages: &mut Vec<BadPage>,
 ) -> Result<(), Error> {
     let first = first_block + (piece.offset / PAGE_SIZE as u64) as u32;
@@ -149,7 +147,9 @@ fn check_pages(
             continue;
         }
         let offset = u64::from(block - first_block) * PAGE_SIZE as u64;
-        if let Some(bad) = read_until_it_holds(&path_of(pgdata, file), offset, block, page)? {
+        let waits = patience.waits(piece.file);
+        if let Some(bad) = read_until_it_holds(&path_of(pgdata, file), offset, block, page, waits)? {
+            patience.note_bad(piece.file);
             bad_pages.push(BadPage { file: piece.file, ..bad });
         }
     }
@@ -162,11 +162,12 @@ fn read_until_it_holds(
     offset: u64,
     block: u32,
     page: &mut [u8; PAGE_SIZE],
+    waits: &[Duration],
 ) -> Result<Option<BadPage>, Error> {
     let mut verdict = PageVerdict::New;
-    for wait in READ_AGAIN_AFTER {
+    for wait in waits {
         // The crew's thread may wait: this is rare, and the page matters more than the thread.
-        std::thread::sleep(wait);
+        std::thread::sleep(*wait);
         if read_page_again(path, offset, page)?.is_none() {
             return Ok(None);
         }
@@ -182,12 +183,4 @@ fn read_until_it_holds(
     };
     let lsn = header.map_or(Lsn::new(0), |header| header.lsn);
     Ok(Some(BadPage { file: 0, block, expected, found, lsn }))
-}
-
-impl BadPage {
-    /// Whether the page counts as bad, now that the end of the backup is known: WAL replay between start and stop
-    /// writes a page anew, from a full-page image, that was changed in between.
-    pub(super) fn counts(&self, start_lsn: Lsn, stop_lsn: Lsn) -> bool {
-        self.lsn < start_lsn || self.lsn > stop_lsn
-    }
 }

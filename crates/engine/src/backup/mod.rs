@@ -8,14 +8,16 @@
 //! 4. [`copy`]: [`read`] -> [`encode`] -> [`sink`], many units at once, under one byte budget.
 //! 5. `global/pg_control` is read ([`control`]), `pg_backup_stop` called; `backup_label`, `tablespace_map` and the control
 //!    file are stored.
-//! 6. [`complete`]: packs and manifest are finished and looked at; [`wal_wait`] waits for the WAL.
-//! 7. `backup.json` is created. Only now the backup exists.
+//! 6. [`complete`]: packs and manifest are finished and looked at; [`wal_wait`] waits for the WAL, on the [`timelines`]
+//!    that a standby may have followed meanwhile.
+//! 7. The stored manifest goes through the checks of a restore, and `backup.json` is created. Only now the backup exists.
 //!
 //! What is left behind: after an error or a cancel nothing, as far as the store can be reached; after a kill the
 //! objects of an unfinished backup, which the next run removes. The server leaves backup mode by itself when the
 //! connection closes. Nothing is ever written into the data directory.
 
 mod archiving;
+mod bad_pages;
 mod begin;
 mod complete;
 mod control;
@@ -26,9 +28,11 @@ mod plan;
 mod read;
 mod remains;
 mod run;
+mod runner;
 mod scan;
 mod session;
 mod sink;
+mod timelines;
 pub(crate) mod wal_wait;
 
 use std::path::PathBuf;
@@ -42,8 +46,8 @@ use holdfast_repo::record::BackupRecord;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::remains::Runner;
 use self::run::Run;
+use self::runner::Runner;
 use crate::error::{Error, What};
 use crate::progress::Progress;
 use crate::repository::{Repository, RepositoryTarget};
@@ -142,15 +146,20 @@ pub async fn backup(
     let facts = ServerFacts::ask(&connection).await?;
     begin::check_server(&facts, options, &control, &mut warnings)?;
     prove_same(&connection, &options.pgdata).await?;
-    let runner = Runner { host: options.host.clone(), pgdata: options.pgdata.display().to_string() };
-    let mut dead = None;
+    let runner = Runner::here(&options.host, &options.pgdata.display().to_string(), options.now)?;
+    let mut dead = Vec::new();
     for repository in &repositories {
-        for removed in remains::remove_of_runner(repository, &options.cluster, &runner).await? {
-            progress.note(&format!("removed the remains of backup {removed}, which was not finished"));
-            dead = dead.max(Some(removed));
+        dead.push(remains::of_runner(repository, &options.cluster, &runner, progress).await?);
+    }
+    let backup = begin::reserve(&repositories, &claims, options, &control, &runner, &dead).await?;
+    // On failure the start record of this run stays: it says what is still to be removed.
+    for (repository, dead) in repositories.iter().zip(dead) {
+        for dead in dead {
+            if remains::remove(repository, &options.cluster, dead).await? {
+                progress.note(&format!("removed the remains of backup {dead}, which was not finished"));
+            }
         }
     }
-    let backup = begin::reserve(&repositories, &claims, options, &control, dead).await?;
     progress.backup(&backup.to_string());
     let publishing = AtomicBool::new(false);
     // The run ends its own work, too, when the session is lost that holds the server in backup mode.
@@ -163,6 +172,7 @@ pub async fn backup(
         repositories,
         claims,
         backup,
+        run: runner.run,
         progress,
         cancel: &halt,
         began,

@@ -6,6 +6,10 @@
 //!
 //! Units are made one at a time from the sorted list of files: a plan for 10 TB needs no memory
 //! beyond the list itself.
+//!
+//! Small files are read long after they were listed, and those that are not relations are wanted as they are then. A
+//! group therefore has room for one extent, however little is planned for it; a file that has grown beyond that room is
+//! read again by a plan of its own ([`Units::cut`]).
 
 use std::ops::Range;
 
@@ -13,12 +17,16 @@ use std::ops::Range;
 /// shared frame holds several, large enough that a frame of its own is not mostly header.
 pub(super) const GROUPED_BYTES: u64 = 256 * 1024;
 
+/// At most this many files share a unit: empty ones take no room, and would all be in one.
+const GROUPED_FILES: usize = 1024;
+
 /// A file to back up, as it was found when the data directory was listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SourceFile {
     /// Relative to the data directory, with `/`; not necessarily UTF-8.
     pub path: Box<[u8]>,
-    /// Size when it was listed; what is read is never more than this for files of several units.
+    /// Size when it was listed. Of a relation never more than this is read, since WAL replay makes what was added
+    /// meanwhile; nor of any file that has units of its own.
     pub size_bytes: u64,
     /// Modification time in seconds since the epoch.
     pub mtime: i64,
@@ -28,13 +36,22 @@ pub(super) struct SourceFile {
     pub check: PageCheck,
 }
 
-/// Whether the pages of a file carry checksums that are verified while reading.
+/// Whether a file has the pages of a relation, and whether they carry checksums that are verified while reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PageCheck {
-    /// Not a relation file, or checksums are off.
+    /// Not a relation file.
     None,
+    /// A relation file whose pages are not checked: the cluster has no checksums, or nobody wants to know.
+    Off,
     /// A relation file; its first page is this block of the relation.
     FromBlock(u32),
+}
+
+impl PageCheck {
+    /// Whether this is the file of a relation.
+    pub(super) fn is_relation(self) -> bool {
+        self != Self::None
+    }
 }
 
 /// One piece of work: read at once, stored in one frame.
@@ -57,14 +74,17 @@ pub(super) enum Unit {
         files: Range<usize>,
         /// Their planned length together, in bytes.
         length: u32,
+        /// Bytes that may be read of them: one extent where one of them may have grown, else what is planned.
+        room: u32,
     },
 }
 
 impl Unit {
-    /// The planned length in bytes.
-    pub(super) fn length(&self) -> u32 {
+    /// The most bytes that are read.
+    pub(super) fn room(&self) -> u32 {
         match self {
-            Self::Extent { length, .. } | Self::Group { length, .. } => *length,
+            Self::Extent { length, .. } => *length,
+            Self::Group { room, .. } => *room,
         }
     }
 }
@@ -82,6 +102,8 @@ pub(super) fn sort(files: &mut [SourceFile]) {
 pub(super) struct Units<'a> {
     files: &'a [SourceFile],
     extent_size: u64,
+    /// Whether small files share a unit.
+    grouping: bool,
     file: usize,
     offset: u64,
 }
@@ -89,20 +111,29 @@ pub(super) struct Units<'a> {
 impl<'a> Units<'a> {
     /// Over `files`, sorted by [`sort`].
     pub(super) fn new(files: &'a [SourceFile], extent_size_bytes: u32) -> Self {
-        Self { files, extent_size: u64::from(extent_size_bytes), file: 0, offset: 0 }
+        Self { files, extent_size: u64::from(extent_size_bytes), grouping: true, file: 0, offset: 0 }
+    }
+
+    /// Every file, small or not, in units of its own: for files that do not stop growing.
+    pub(super) fn cut(files: &'a [SourceFile], extent_size_bytes: u32) -> Self {
+        Self { grouping: false, ..Self::new(files, extent_size_bytes) }
     }
 
     fn group(&mut self) -> Unit {
         let start = self.file;
         let mut length = 0;
+        let mut may_grow = false;
         while let Some(file) = self.files.get(self.file) {
-            if self.file > start && length + file.size_bytes > self.extent_size {
+            let full = length + file.size_bytes > self.extent_size || self.file - start >= GROUPED_FILES;
+            if self.file > start && full {
                 break;
             }
             length += file.size_bytes;
+            may_grow |= !file.check.is_relation();
             self.file += 1;
         }
-        Unit::Group { files: start..self.file, length: length as u32 }
+        let room = if may_grow { length.max(self.extent_size) } else { length };
+        Unit::Group { files: start..self.file, length: length as u32, room: room as u32 }
     }
 }
 
@@ -111,7 +142,7 @@ impl Iterator for Units<'_> {
 
     fn next(&mut self) -> Option<Unit> {
         let file = self.files.get(self.file)?;
-        if file.size_bytes <= GROUPED_BYTES {
+        if self.grouping && file.size_bytes <= GROUPED_BYTES {
             return Some(self.group());
         }
         let offset = self.offset;
@@ -149,7 +180,7 @@ mod tests {
                 Unit::Extent { file: 0, number: 0, offset: 0, length: MIB as u32 },
                 Unit::Extent { file: 0, number: 1, offset: MIB, length: MIB as u32 },
                 Unit::Extent { file: 0, number: 2, offset: 2 * MIB, length: 8192 },
-                Unit::Group { files: 1..4, length: 8292 },
+                Unit::Group { files: 1..4, length: 8292, room: MIB as u32 },
             ]
         );
     }
@@ -159,7 +190,33 @@ mod tests {
         let files: Vec<SourceFile> = (0..100).map(|n| file(&format!("f{n:03}"), 200 * 1024)).collect();
         let units: Vec<Unit> = Units::new(&files, MIB as u32).collect();
         assert_eq!(units.len(), 20);
-        assert!(units.iter().all(|unit| u64::from(unit.length()) <= MIB));
+        assert!(units.iter().all(|unit| u64::from(unit.room()) <= MIB));
+    }
+
+    #[test]
+    fn empty_files_do_not_all_share_one_unit() {
+        let files: Vec<SourceFile> = (0..3000).map(|n| file(&format!("f{n:04}"), 0)).collect();
+        assert_eq!(Units::new(&files, MIB as u32).count(), 3);
+    }
+
+    #[test]
+    fn only_files_that_may_grow_get_room_for_it() {
+        let relation = |path: &str| SourceFile { check: PageCheck::Off, ..file(path, 8192) };
+        let rooms = |files: &[SourceFile]| Units::new(files, MIB as u32).map(|unit| unit.room()).collect::<Vec<u32>>();
+        assert_eq!(rooms(&[relation("base/1/2"), relation("base/1/3")]), [16384]);
+        assert_eq!(rooms(&[relation("base/1/2"), file("log/a.log", 10)]), [MIB as u32]);
+    }
+
+    /// Also an empty one has a unit, so that it gets its entry.
+    #[test]
+    fn files_that_grow_are_cut_one_by_one() {
+        let files = [file("a", 0), file("b", 100), file("c", MIB + 1)];
+        let units: Vec<Unit> = Units::cut(&files, MIB as u32).collect();
+        let extent = |file, number, offset, length| Unit::Extent { file, number, offset, length };
+        assert_eq!(
+            units,
+            [extent(0, 0, 0, 0), extent(1, 0, 0, 100), extent(2, 0, 0, MIB as u32), extent(2, 1, MIB, 1)]
+        );
     }
 
     /// Every byte of every file in exactly one unit, whatever the sizes.
@@ -199,7 +256,7 @@ mod tests {
         let mut total = 0_u64;
         let mut count = 0_u64;
         for unit in Units::new(&files, MIB as u32) {
-            total += u64::from(unit.length());
+            total += u64::from(unit.room());
             count += 1;
         }
         assert_eq!(total, 10 * MIB * 1_000_000);

@@ -3,7 +3,9 @@
 //!
 //! PostgreSQL goes on writing meanwhile. That is fine for everything that WAL replay repairs: a
 //! relation that grows is read to its planned size, one that shrinks gives fewer bytes, and one
-//! that was removed is counted. A file that cannot be read for any other reason fails the backup.
+//! that was removed is counted. A small file that is no relation is read to its end, since nothing
+//! repairs half a configuration file; when it has grown beyond the room of its unit, it is left for a
+//! unit of its own. A file that cannot be read for any other reason fails the backup.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,12 +13,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::plan::{PageCheck, SourceFile, Unit};
+use super::plan::{SourceFile, Unit};
 use crate::error::Error;
-
-/// A small file that is not a relation is read to its end even when it grew since it was listed,
-/// up to this size, since nothing repairs half a configuration file.
-const GROWN_FILE_LIMIT: u64 = 16 * 1024 * 1024;
 
 /// Room that the standard library wants to see the end of a file without making the buffer grow.
 const PROBE_BYTES: usize = 32;
@@ -39,8 +37,19 @@ pub(super) struct Piece {
     pub offset: u64,
     /// Bytes found; fewer than planned when the file shrank.
     pub length: usize,
-    /// Whether the file was gone.
-    pub removed: bool,
+    /// What became of the file.
+    pub found: Found,
+}
+
+/// What became of a file since it was listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It was read.
+    Read,
+    /// It was gone.
+    Removed,
+    /// It has grown beyond the room of its unit: nothing of it was read.
+    Grown,
 }
 
 /// The path of a file of the plan.
@@ -52,20 +61,29 @@ pub(super) fn path_of(pgdata: &Path, file: &SourceFile) -> PathBuf {
 pub(super) fn read_unit(pgdata: &Path, files: &[SourceFile], unit: &Unit, mut raw: Vec<u8>) -> Result<ReadUnit, Error> {
     raw.clear();
     // At once and exactly: a buffer that grows is at times twice as large, and leaves its smaller selves to the allocator.
-    raw.reserve_exact(unit.length() as usize + PROBE_BYTES);
+    raw.reserve_exact(unit.room() as usize + PROBE_BYTES);
     let mut pieces = Vec::new();
     match unit {
         Unit::Extent { file, offset, length, .. } => {
             pieces.push(read_piece(pgdata, files, *file, *offset, u64::from(*length), &mut raw)?);
         }
-        Unit::Group { files: range, .. } => {
+        Unit::Group { files: range, length, room } => {
+            let mut spare = u64::from(room - length);
             for index in range.clone() {
                 let Some(file) = files.get(index) else { continue };
-                let limit = match file.check {
-                    PageCheck::FromBlock(_) => file.size_bytes,
-                    PageCheck::None => GROWN_FILE_LIMIT,
-                };
-                pieces.push(read_piece(pgdata, files, index, 0, limit, &mut raw)?);
+                if file.check.is_relation() {
+                    pieces.push(read_piece(pgdata, files, index, 0, file.size_bytes, &mut raw)?);
+                    continue;
+                }
+                let (before, limit) = (raw.len(), file.size_bytes + spare);
+                // One byte more tells whether this was all of it.
+                let mut piece = read_piece(pgdata, files, index, 0, limit + 1, &mut raw)?;
+                if piece.length as u64 > limit {
+                    raw.truncate(before);
+                    piece = Piece { length: 0, found: Found::Grown, ..piece };
+                }
+                spare -= (piece.length as u64).saturating_sub(file.size_bytes);
+                pieces.push(piece);
             }
         }
     }
@@ -80,7 +98,7 @@ fn read_piece(
     limit: u64,
     raw: &mut Vec<u8>,
 ) -> Result<Piece, Error> {
-    let removed = Piece { file: index, offset, length: 0, removed: true };
+    let removed = Piece { file: index, offset, length: 0, found: Found::Removed };
     let Some(file) = files.get(index) else { return Ok(removed) };
     let path = path_of(pgdata, file);
     let open = match File::open(&path) {
@@ -92,7 +110,7 @@ fn read_piece(
     let mut at = At { file: &open, offset };
     let length = at.by_ref().take(limit).read_to_end(raw).map_err(|e| Error::file("read", &path, e))?;
     debug_assert_eq!(raw.len(), before + length);
-    Ok(Piece { file: index, offset, length, removed: false })
+    Ok(Piece { file: index, offset, length, found: Found::Read })
 }
 
 /// Reads one page again, for a page whose checksum did not hold. `None`: the page is gone.
@@ -128,9 +146,15 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 
     use super::*;
+    use crate::backup::plan::PageCheck;
 
     fn source(path: &str, size_bytes: u64, check: PageCheck) -> SourceFile {
         SourceFile { path: path.as_bytes().into(), size_bytes, mtime: 0, mode: 0o600, check }
+    }
+
+    fn read_group(dir: &Path, files: &[SourceFile], room: u32) -> ReadUnit {
+        let length = files.iter().map(|file| file.size_bytes as u32).sum();
+        read_unit(dir, files, &Unit::Group { files: 0..files.len(), length, room }, Vec::new()).unwrap()
     }
 
     #[test]
@@ -145,11 +169,38 @@ mod tests {
             source("grown", 1, PageCheck::None),
             source("relation", 2 * 8192, PageCheck::FromBlock(0)),
         ];
-        let unit = Unit::Group { files: 0..4, length: 21 };
-        let read = read_unit(dir.path(), &files, &unit, Vec::new()).unwrap();
-        let found: Vec<(usize, bool)> = read.pieces.iter().map(|p| (p.length, p.removed)).collect();
-        assert_eq!(found, [(0, true), (2, false), (19, false), (2 * 8192, false)]);
+        let read = read_group(dir.path(), &files, 65536);
+        let found: Vec<(usize, Found)> = read.pieces.iter().map(|p| (p.length, p.found)).collect();
+        let expected = [(0, Found::Removed), (2, Found::Read), (19, Found::Read), (2 * 8192, Found::Read)];
+        assert_eq!(found, expected);
         assert_eq!(read.raw.len(), 2 + 19 + 2 * 8192);
+    }
+
+    /// With checksums or without: WAL replay makes the rest.
+    #[test]
+    fn a_relation_is_read_to_its_listed_size() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("relation"), vec![7; 5 * 8192]).unwrap();
+        for check in [PageCheck::Off, PageCheck::FromBlock(0)] {
+            let read = read_group(dir.path(), &[source("relation", 8192, check)], 1 << 20);
+            assert_eq!((read.raw.len(), read.pieces[0].length), (8192, 8192), "{check:?}");
+        }
+    }
+
+    /// However much the files of a group grow, no more is read than it has room for; those that fit are whole.
+    #[test]
+    fn a_group_never_passes_its_room() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, length) in [("a", 600), ("b", 401), ("c", 400), ("d", 5000), ("e", 0), ("f", 50)] {
+            std::fs::write(dir.path().join(name), vec![b'x'; length]).unwrap();
+        }
+        let files: Vec<SourceFile> =
+            ["a", "b", "c", "d", "e", "f"].map(|name| source(name, 0, PageCheck::None)).to_vec();
+        let read = read_group(dir.path(), &files, 1000);
+        let found: Vec<(usize, Found)> = read.pieces.iter().map(|p| (p.length, p.found)).collect();
+        let (grown, all) = ((0, Found::Grown), Found::Read);
+        assert_eq!(found, [(600, all), grown, (400, all), grown, (0, all), grown]);
+        assert_eq!(read.raw.len(), 1000);
     }
 
     #[test]
@@ -157,7 +208,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("odd")).unwrap();
         let files = [source("odd", 10, PageCheck::None)];
-        let error = read_unit(dir.path(), &files, &Unit::Group { files: 0..1, length: 10 }, Vec::new()).unwrap_err();
+        let error =
+            read_unit(dir.path(), &files, &Unit::Group { files: 0..1, length: 10, room: 10 }, Vec::new()).unwrap_err();
         assert!(error.to_string().starts_with("cannot read "), "{error}");
     }
 }

@@ -1,74 +1,216 @@
 //! Removing what a backup left that did not get to its end.
 //!
 //! A backup without `backup.json` does not exist, but its packs take room. They are removed by the run itself when it
-//! fails or is cancelled, or else by the next run on the same host over the same data directory: that run holds the
-//! lock, so the earlier one is dead. Remains of other hosts are left alone, since nobody here can know whether that
-//! run is still alive; `holdfast list` shows them.
+//! fails or is cancelled, or else by the next run on the same machine over the same data directory: that run holds the
+//! lock, so the earlier one is dead. Remains of other machines are left alone, since nobody here can know whether that
+//! run is still alive; `holdfast list` shows them. So are those whose start record cannot be read.
 //!
-//! Order: packs and manifest first, `start.json` last, so that an interrupted removal is continued by the next.
+//! Order: `start.json` first, then a look whether `backup.json` has come meanwhile, then packs and manifest. A run looks
+//! for its own `start.json` before and after it creates `backup.json` ([`still_mine`]), so that of a removal and a run that
+//! is alive after all, whatever their order, one sees the other, and no backup is complete without its packs. A removal
+//! that is interrupted is continued by the next run: which ones a run removes stands in its own start record first.
+
+use std::collections::BTreeSet;
 
 use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::StartRecord;
 use holdfast_store::ObjectName;
 
+use super::runner::Runner;
 use crate::error::{Doing, Error, What};
+use crate::progress::Progress;
 use crate::repository::{Repository, object_name};
 
-/// Who runs a backup: the run's own remains are known by it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Runner {
-    pub host: String,
-    pub pgdata: String,
-}
-
-/// Removes the remains of earlier runs of the same runner; gives their ids.
-pub(super) async fn remove_of_runner(
+/// Dead backups of earlier runs of the same runner, and those that they were removing.
+pub(super) async fn of_runner(
     repository: &Repository,
     cluster: &ClusterName,
     runner: &Runner,
-) -> Result<Vec<BackupId>, Error> {
-    let mut removed = Vec::new();
+    progress: &dyn Progress,
+) -> Result<BTreeSet<BackupId>, Error> {
+    let mut dead = BTreeSet::new();
     for backup in repository.unfinished_backups(cluster).await? {
         let start = match repository.read_record::<StartRecord>(&name::backup_start(cluster, &backup)).await {
             Ok(start) => start,
             // Without a start record nobody knows whose it is: left alone.
             Err(error) if error.is_not_found() => continue,
-            // The same when it cannot be read: `list` names it.
+            // One damaged object, or one of a newer release, is no reason to take no backups any more; `list` names it.
             Err(error) if error.is_of_one_object() => {
-                tracing::warn!(%backup, %error, "the start record of an unfinished backup cannot be read; its remains stay");
+                progress.note(&format!("the unfinished backup {backup} is left alone, whoever made it: {error}"));
                 continue;
             }
             Err(error) => return Err(error),
         };
-        if start.host == runner.host && start.pgdata == runner.pgdata {
-            remove(repository, cluster, backup).await?;
-            removed.push(backup);
+        if runner.was(&start) {
+            dead.insert(backup);
+            dead.extend(start.run.into_iter().flat_map(|run| run.removes));
         }
     }
-    Ok(removed)
+    Ok(dead)
 }
 
-/// Removes the remains of one backup; refuses when it is complete.
-pub(super) async fn remove(repository: &Repository, cluster: &ClusterName, backup: BackupId) -> Result<(), Error> {
+/// Removes the remains of one backup; gives `false`, and removes nothing that it needs, when it is complete.
+pub(super) async fn remove(repository: &Repository, cluster: &ClusterName, backup: BackupId) -> Result<bool, Error> {
     remove_inner(repository, cluster, backup)
         .await
         .doing(|| format!("removing the remains of backup {backup} from {}", repository.describe()))
 }
 
-async fn remove_inner(repository: &Repository, cluster: &ClusterName, backup: BackupId) -> Result<(), Error> {
+async fn remove_inner(repository: &Repository, cluster: &ClusterName, backup: BackupId) -> Result<bool, Error> {
     let store = repository.store();
-    let summary = name::backup_summary(cluster, &backup);
-    match store.head(&object_name(&summary)?).await {
-        Ok(_) => {
-            return Err(What::Internal(format!("backup {backup} is complete and must not be removed")).into());
-        }
-        Err(error) if error.kind() == holdfast_store::StoreErrorKind::NotFound => {}
-        Err(error) => return Err(error.into()),
+    if is_complete(repository, cluster, backup).await? {
+        return Ok(false);
+    }
+    store.delete(&[object_name(&name::backup_start(cluster, &backup))?]).await?;
+    if is_complete(repository, cluster, backup).await? {
+        return Ok(false);
     }
     let packs: Vec<ObjectName> =
         store.list(&name::packs_folder(cluster, &backup), None).await?.into_iter().map(|object| object.name).collect();
     store.delete(&packs).await?;
     store.delete(&[object_name(&name::manifest(cluster, &backup))?]).await?;
-    store.delete(&[object_name(&name::backup_start(cluster, &backup))?]).await?;
-    Ok(())
+    Ok(true)
+}
+
+async fn is_complete(repository: &Repository, cluster: &ClusterName, backup: BackupId) -> Result<bool, Error> {
+    match repository.store().head(&object_name(&name::backup_summary(cluster, &backup))?).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == holdfast_store::StoreErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether nobody has taken this run for a dead one: its start record is there and its own.
+pub(super) async fn still_mine(
+    repository: &Repository,
+    cluster: &ClusterName,
+    backup: BackupId,
+    run: &str,
+) -> Result<bool, Error> {
+    match repository.read_record::<StartRecord>(&name::backup_start(cluster, &backup)).await {
+        Ok(start) => Ok(start.run.is_some_and(|identity| identity.id == run)),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use holdfast_store::{MemoryStore, PutMode, Store};
+
+    use super::*;
+    use crate::progress::Silent;
+    use crate::repository::{RepositoryTarget, Unlock, init};
+
+    struct Bench {
+        repository: Repository,
+        cluster: ClusterName,
+        runner: Runner,
+    }
+
+    impl Bench {
+        async fn new() -> Self {
+            let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+            let target = RepositoryTarget { store, unlock: Unlock::NotEncrypted };
+            let now = "2026-11-22T11:00:00Z".parse().unwrap();
+            let repository = init::init(&target, now).await.unwrap().repository;
+            let runner = Runner::here("db1", "/data", now).unwrap();
+            let runner = Runner { machine: Some("m1".to_owned()), boot: Some("b1".to_owned()), ..runner };
+            Self { repository, cluster: "main".parse().unwrap(), runner }
+        }
+
+        async fn start(&self, id: &str, runner: &Runner, removes: &[&str]) -> BackupId {
+            let backup_id: BackupId = id.parse().unwrap();
+            let record = StartRecord {
+                backup_id,
+                cluster: self.cluster.clone(),
+                claim: "1".parse().unwrap(),
+                system_identifier: "7412345678901234567".parse().unwrap(),
+                host: runner.host.clone(),
+                pid: 4711,
+                pgdata: runner.pgdata.clone(),
+                started: backup_id.time(),
+                software_version: "0.1.0".to_owned(),
+                run: Some(runner.identity(removes.iter().map(|id| id.parse().unwrap()).collect())),
+            };
+            let name = name::backup_start(&self.cluster, &backup_id);
+            self.repository.create_record(&name, &record).await.unwrap();
+            self.put(&name::pack(&self.cluster, &backup_id, 1)).await;
+            backup_id
+        }
+
+        async fn put(&self, name: &str) {
+            let name = object_name(name).unwrap();
+            self.repository.store().put(&name, Bytes::from_static(b"x"), PutMode::Overwrite).await.unwrap();
+        }
+
+        async fn objects(&self) -> Vec<String> {
+            let listed = self.repository.store().list("main/", None).await.unwrap();
+            listed.iter().map(|object| object.name.to_string()).collect()
+        }
+
+        async fn dead(&self) -> Vec<String> {
+            let dead = of_runner(&self.repository, &self.cluster, &self.runner, &Silent).await.unwrap();
+            dead.iter().map(ToString::to_string).collect()
+        }
+    }
+
+    /// A host's name and a path are not enough: the other machine's run may be alive.
+    #[tokio::test]
+    async fn remains_of_another_machine_of_the_same_name_are_left_alone() {
+        let bench = Bench::new().await;
+        let other = Runner { machine: Some("m2".to_owned()), boot: Some("b2".to_owned()), ..bench.runner.clone() };
+        bench.start("20261122T090000Z", &other, &[]).await;
+        bench.start("20261122T100000Z", &bench.runner, &[]).await;
+        assert_eq!(bench.dead().await, ["20261122T100000Z"]);
+    }
+
+    #[tokio::test]
+    async fn a_start_record_that_cannot_be_read_stops_nothing() {
+        let bench = Bench::new().await;
+        bench.start("20261122T100000Z", &bench.runner, &[]).await;
+        bench.put("main/backups/20261122T090000Z/start.json").await;
+        assert_eq!(bench.dead().await, ["20261122T100000Z"]);
+    }
+
+    /// The first run died, the second died while it removed what the first left.
+    #[tokio::test]
+    async fn an_interrupted_removal_is_continued() {
+        let bench = Bench::new().await;
+        let first = bench.start("20261122T080000Z", &bench.runner, &[]).await;
+        bench.start("20261122T090000Z", &bench.runner, &["20261122T080000Z"]).await;
+        let start = object_name(&name::backup_start(&bench.cluster, &first)).unwrap();
+        bench.repository.store().delete(&[start]).await.unwrap();
+        assert_eq!(bench.dead().await, ["20261122T080000Z", "20261122T090000Z"]);
+        for id in ["20261122T080000Z", "20261122T090000Z"] {
+            assert!(remove(&bench.repository, &bench.cluster, id.parse().unwrap()).await.unwrap());
+        }
+        assert_eq!(bench.objects().await, [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_run_knows_when_it_was_taken_for_dead() {
+        let bench = Bench::new().await;
+        let backup = bench.start("20261122T100000Z", &bench.runner, &[]).await;
+        let mine = async |run: &str| still_mine(&bench.repository, &bench.cluster, backup, run).await.unwrap();
+        assert!(mine(&bench.runner.run).await);
+        assert!(!mine("another run").await);
+        remove(&bench.repository, &bench.cluster, backup).await.unwrap();
+        assert!(!mine(&bench.runner.run).await);
+    }
+
+    /// A run that completes while it is being removed keeps its packs.
+    #[tokio::test]
+    async fn a_complete_backup_keeps_its_packs() {
+        let bench = Bench::new().await;
+        let backup = bench.start("20261122T100000Z", &bench.runner, &[]).await;
+        bench.put(&name::backup_summary(&bench.cluster, &backup)).await;
+        assert!(!remove(&bench.repository, &bench.cluster, backup).await.unwrap());
+        assert_eq!(bench.objects().await.len(), 3);
+    }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use holdfast_pgtypes::ControlFile;
+use holdfast_pgtypes::{ControlFile, Lsn};
 use holdfast_pgtypes::checksum::PAGE_SIZE;
 use holdfast_repo::manifest::{FileEntry, FileKind};
 use holdfast_repo::name::BackupId;
@@ -17,6 +18,7 @@ use super::plan::{self, PageCheck, SourceFile};
 use super::scan::{self, PageChecks, Scan};
 use super::session::{self, Started, Stopped};
 use super::sink::Sink;
+use super::timelines::Course;
 use super::{BackupOptions, CANCEL_WITHIN, CLEAN_WITHIN, StoredBackup, control, remains};
 use crate::error::{Doing, Error, What};
 use crate::pipeline::budget::ByteBudget;
@@ -34,6 +36,8 @@ pub(super) struct Run<'a> {
     pub(super) repositories: Vec<Repository>,
     pub(super) claims: Vec<ClaimRecord>,
     pub(super) backup: BackupId,
+    /// The random id of this run, in its start record.
+    pub(super) run: String,
     pub(super) progress: &'a dyn Progress,
     pub(super) cancel: &'a CancellationToken,
     pub(super) began: Instant,
@@ -45,20 +49,55 @@ pub(super) struct Run<'a> {
 pub(super) struct Content {
     pub(super) started: Started,
     pub(super) stopped: Stopped,
+    pub(super) course: Course,
     pub(super) copied: Copied,
     pub(super) tablespaces: Vec<TablespaceEntry>,
+    /// A warning for each link that was kept as a link.
+    pub(super) kept_links: Vec<String>,
+}
+
+/// What the copy of the files came to, before the stop call.
+struct CopiedFiles<'a> {
+    copier: Copier<'a>,
+    totals: Copied,
+    tablespaces: Vec<TablespaceEntry>,
+    kept_links: Vec<String>,
+    /// The bytes of `pg_control`.
+    control: Vec<u8>,
+}
+
+/// How long a tablespace without its directory may take to turn out as one that is being dropped.
+const DROPPED_WITHIN: Duration = Duration::from_secs(10);
+
+fn kept_links(scan: &Scan) -> Vec<String> {
+    let others = scan.links.iter().filter(|link| scan::tablespace_oid(&link.path).is_none());
+    others
+        .map(|link| {
+            format!(
+                "{} is a link to {} and is kept as a link: what it leads to is not in the backup",
+                String::from_utf8_lossy(&link.path),
+                String::from_utf8_lossy(&link.target)
+            )
+        })
+        .collect()
 }
 
 impl Run<'_> {
     /// From the first sink to the last record.
     pub(super) async fn execute(&self, warnings: &mut Vec<String>) -> Result<Vec<StoredBackup>, Error> {
         let mut sinks = Vec::new();
-        for repository in &self.repositories {
-            let part_size = self.options.part_size_bytes;
-            sinks
-                .push(Sink::new(repository.clone(), &self.options.cluster, self.backup, part_size, self.cancel).await?);
+        let extent_bytes = self.repositories.first().map_or(0, |first| first.record().extent_size_bytes);
+        if extent_bytes == 0 {
+            return Err(
+                What::Refused("holdfast.json of the repository says that extents have 0 bytes".to_owned()).into()
+            );
         }
-        match self.copy_everything(&mut sinks).await {
+        for repository in &self.repositories {
+            let (cluster, part_size) = (&self.options.cluster, self.options.part_size_bytes);
+            let sink = Sink::new(repository.clone(), cluster, self.backup, part_size, extent_bytes, self.cancel);
+            sinks.push(sink.await?);
+        }
+        match self.copy_everything(&mut sinks, extent_bytes).await {
             Ok(content) => self.complete(sinks, content, warnings).await,
             Err(error) => {
                 for sink in sinks {
@@ -70,14 +109,14 @@ impl Run<'_> {
     }
 
     /// From the start call to the last byte of `pg_control`.
-    async fn copy_everything(&self, sinks: &mut [Sink]) -> Result<Content, Error> {
+    async fn copy_everything(&self, sinks: &mut [Sink], extent_size_bytes: u32) -> Result<Content, Error> {
         let (options, version) = (self.options, self.facts.version);
         self.progress.phase("waiting for a checkpoint", None);
         let started = session::start(&self.connection, version, &options.label, options.start_fast).await?;
         self.progress.note(&format!("backup {} starts at {}", self.backup, started.start_lsn));
         let at_start = prove_started(&options.pgdata, started.start_lsn).await?;
-        let (copier, mut totals, tablespaces, control) = {
-            let mut work = std::pin::pin!(self.copy_files(sinks));
+        let CopiedFiles { copier, mut totals, tablespaces, kept_links, control } = {
+            let mut work = std::pin::pin!(self.copy_files(sinks, started.start_lsn, extent_size_bytes));
             tokio::select! {
                 biased;
                 copied = &mut work => copied?,
@@ -91,20 +130,24 @@ impl Run<'_> {
         };
         let stopped = session::stop(&self.connection, version).await?;
         prove_timeline(&options.pgdata, &at_start, started.start_lsn, stopped.label.start_timeline)?;
+        let course = Course::find(&options.pgdata, &started, &stopped, self.facts.in_recovery)?;
         let last = copier.copy_from_memory(self.last_files(&stopped, control)?, sinks).await?;
         totals.file_count += last.file_count;
         totals.size_bytes += last.size_bytes;
-        Ok(Content { started, stopped, copied: totals, tablespaces })
+        Ok(Content { started, stopped, course, copied: totals, tablespaces, kept_links })
     }
 
     /// All files, and the control file's bytes.
     async fn copy_files(
         &self,
         sinks: &mut [Sink],
-    ) -> Result<(Copier<'_>, Copied, Vec<TablespaceEntry>, Vec<u8>), Error> {
+        start_lsn: Lsn,
+        extent_size_bytes: u32,
+    ) -> Result<CopiedFiles<'_>, Error> {
         let options = self.options;
         let scan = self.scan().await?;
         let tablespaces = self.tablespaces(&scan).await?;
+        let kept_links = kept_links(&scan);
         let Scan { directories, links, mut files, removed, total_bytes } = scan;
         for sink in sinks.iter_mut() {
             for directory in &directories {
@@ -130,13 +173,13 @@ impl Run<'_> {
         }
         drop((directories, links));
         plan::sort(&mut files);
-        let extent_size_bytes = self.repositories.first().map_or(0, |first| first.record().extent_size_bytes);
         let copier = Copier {
             pgdata: options.pgdata.clone(),
             compression: options.compression,
             crew: Crew::new(options.jobs)?,
             budget: ByteBudget::new(options.memory_bytes),
             extent_size_bytes,
+            start_lsn,
             progress: self.progress,
             cancel: self.cancel.clone(),
         };
@@ -149,7 +192,7 @@ impl Run<'_> {
         // end from where on the copied pages are consistent, and the stop LSN must not lie before that; a standby that
         // is promoted in between makes the stop call fail (`do_pg_backup_stop`), and not the restore.
         let control = control::read_control_bytes(&options.pgdata)?;
-        Ok((copier, totals, tablespaces, control))
+        Ok(CopiedFiles { copier, totals, tablespaces, kept_links, control })
     }
 
     async fn scan(&self) -> Result<Scan, Error> {
@@ -201,12 +244,41 @@ impl Run<'_> {
             scan.directories.iter().filter_map(|found| Some((scan::tablespace_oid(&found.path)?, &*found.path))),
         );
         paths.extend(scan.links.iter().filter_map(|link| Some((scan::tablespace_oid(&link.path)?, &*link.target))));
-        let entry = |(oid, path): (u32, &[u8])| TablespaceEntry {
-            oid,
-            name: names.get(&oid).cloned().unwrap_or_else(|| oid.to_string()),
-            path: String::from_utf8_lossy(path).into_owned(),
-        };
-        Ok(paths.into_iter().map(entry).collect())
+        let mut tablespaces = Vec::with_capacity(paths.len());
+        for (oid, path) in paths {
+            let name = names.get(&oid).cloned().unwrap_or_else(|| oid.to_string());
+            self.check_tablespace(scan, oid, &name).await?;
+            // `backup.json` has text only, and a restore must find the place exactly.
+            let path = String::from_utf8(path.to_vec()).map_err(|_| {
+                let shown = String::from_utf8_lossy(path);
+                What::Refused(format!("tablespace {name} is in {shown}, whose name is not UTF-8: move it elsewhere"))
+            })?;
+            tablespaces.push(TablespaceEntry { oid, name, path });
+        }
+        Ok(tablespaces)
+    }
+
+    /// Refuses a tablespace that the server knows and whose files are not there, since its volume is not mounted or was
+    /// emptied: a backup without them is none. Every tablespace has the directory of its version from its beginning on.
+    async fn check_tablespace(&self, scan: &Scan, oid: u32, name: &str) -> Result<(), Error> {
+        let needed = format!("pg_tblspc/{oid}/{}", self.facts.version.tablespace_directory());
+        if scan.directories.iter().any(|directory| *directory.path == *needed.as_bytes()) {
+            return Ok(());
+        }
+        // DROP TABLESPACE removes the files before it is committed.
+        let until = Instant::now() + DROPPED_WITHIN;
+        while ServerFacts::tablespace_names(&self.connection).await?.contains_key(&oid) {
+            if Instant::now() >= until {
+                let place = self.options.pgdata.join(&needed);
+                return Err(What::Refused(format!(
+                    "tablespace {name} has no directory {}: is its volume mounted?",
+                    place.display()
+                ))
+                .into());
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        Ok(())
     }
 
     pub(super) fn databases(&self) -> Vec<DatabaseEntry> {
@@ -226,7 +298,7 @@ impl Run<'_> {
         for repository in &self.repositories {
             let removing = remains::remove(repository, &self.options.cluster, self.backup);
             match tokio::time::timeout(CLEAN_WITHIN, removing).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the next backup on this host will remove what is left"),
                 Err(_) => tracing::warn!(
                     store = repository.describe(),

@@ -2,7 +2,8 @@
 //! (`holdfast_pgtypes::exclude`). Blocking.
 //!
 //! A file or directory that disappears while it is listed was removed by PostgreSQL and is counted. Links are
-//! followed where PostgreSQL makes them (`pg_tblspc`, `pg_wal`); any other link is kept as a link.
+//! followed where PostgreSQL makes them (`pg_tblspc`, `pg_wal`). Any other link is kept as a link, of which the user is told;
+//! in the place of data that PostgreSQL needs it is refused, since a backup without that data is none.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -106,6 +107,10 @@ fn scan_directory(
     let (entries, metadata) = match list(&here) {
         Ok(found) => found,
         Err(e) if e.kind() == ErrorKind::NotFound && !directory.is_empty() => return vanished(scan),
+        Err(e) if e.kind() == ErrorKind::PermissionDenied && is_lost_and_found(directory) => {
+            tracing::warn!(path = %here.display(), "left out of the backup: it is the file system's own");
+            return Ok(());
+        }
         Err(e) => return Err(Error::file("list", &here, e)),
     };
     scan.directories.push(Directory {
@@ -133,6 +138,14 @@ fn scan_directory(
         match verdict {
             Verdict::ContentsExcluded => keep_empty(&path, &full, &metadata, version, scan)?,
             _ if metadata.is_dir() => waiting.push_back(path),
+            _ if metadata.is_symlink() && holds_data(&path) => {
+                return Err(What::Refused(format!(
+                    "{} is a symbolic link, and what PostgreSQL keeps behind it would not be in the backup: move it back \
+                     into the data directory, or into a tablespace",
+                    full.display()
+                ))
+                .into());
+            }
             _ if metadata.is_symlink() => {
                 let target = std::fs::read_link(&full).map_err(|e| Error::file("read the link", &full, e))?;
                 scan.links.push(Link {
@@ -160,6 +173,34 @@ fn scan_directory(
         }
     }
     Ok(())
+}
+
+/// Whether PostgreSQL cannot do without what is at this path: the directories that `initdb` makes, but those whose contents
+/// no backup has, and but `pg_tblspc`, where links belong.
+fn holds_data(path: &[u8]) -> bool {
+    let top = path.split(|byte| *byte == b'/').next().unwrap_or_default();
+    [
+        b"base".as_slice(),
+        b"global",
+        b"pg_commit_ts",
+        b"pg_logical",
+        b"pg_multixact",
+        b"pg_stat",
+        b"pg_twophase",
+        b"pg_xact",
+        b"PG_VERSION",
+    ]
+    .contains(&top)
+}
+
+/// Whether this is what `fsck` keeps for itself at the top of a file system: there it belongs to root, and a data directory
+/// or a tablespace can be a file system of its own.
+fn is_lost_and_found(directory: &[u8]) -> bool {
+    match directory.strip_suffix(b"lost+found") {
+        Some(b"") => true,
+        Some(parent) => parent.strip_suffix(b"/").is_some_and(|parent| tablespace_oid(parent).is_some()),
+        None => false,
+    }
 }
 
 /// A directory whose contents PostgreSQL makes anew: kept without them. Where it is a link (`pg_wal` on another
@@ -194,12 +235,13 @@ fn keep_empty(
 }
 
 fn page_check(path: &[u8], control: &ControlFile, checks: PageChecks) -> PageCheck {
-    if checks == PageChecks::Off {
-        return PageCheck::None;
+    match RelationPath::parse(path, control.version) {
+        None => PageCheck::None,
+        Some(_) if checks == PageChecks::Off => PageCheck::Off,
+        Some(relation) => {
+            relation.file.first_block(control.relation_segment_pages).map_or(PageCheck::Off, PageCheck::FromBlock)
+        }
     }
-    RelationPath::parse(path, control.version)
-        .and_then(|relation| relation.file.first_block(control.relation_segment_pages))
-        .map_or(PageCheck::None, PageCheck::FromBlock)
 }
 
 fn list(directory: &Path) -> std::io::Result<(Vec<OsString>, Metadata)> {
@@ -220,4 +262,42 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     }
     path.extend_from_slice(name);
     path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_data_that_a_backup_must_have_may_not_be_a_link() {
+        for (path, needed) in [
+            ("base", true),
+            ("base/16384", true),
+            ("base/16384/1259", true),
+            ("global/1262", true),
+            ("pg_xact", true),
+            ("pg_multixact/members", true),
+            ("pg_log", false),
+            ("log", false),
+            ("postgresql.conf", false),
+            ("pg_hba.conf", false),
+            ("pg_tblspc/16400", false),
+            ("basement", false),
+        ] {
+            assert_eq!(holds_data(path.as_bytes()), needed, "{path}");
+        }
+    }
+
+    #[test]
+    fn lost_and_found_is_known_at_the_top_of_a_file_system_only() {
+        for (path, known) in [
+            ("lost+found", true),
+            ("pg_tblspc/16400/lost+found", true),
+            ("base/lost+found", false),
+            ("pg_tblspc/x/lost+found", false),
+            ("not-lost+found", false),
+        ] {
+            assert_eq!(is_lost_and_found(path.as_bytes()), known, "{path}");
+        }
+    }
 }

@@ -30,6 +30,8 @@ pub(super) struct Sink {
     cluster: ClusterName,
     backup: BackupId,
     part_size: usize,
+    /// How long the extents of all repositories are: what is read once feeds them all.
+    extent_bytes: u32,
     pack: Option<OpenPack>,
     packs: Vec<PackEntry>,
     finishing: JoinSet<Result<u64, Error>>,
@@ -63,13 +65,14 @@ impl Sink {
         cluster: &ClusterName,
         backup: BackupId,
         part_size: usize,
+        extent_bytes: u32,
         cancel: &CancellationToken,
     ) -> Result<Self, Error> {
         let manifest_name = name::manifest(cluster, &backup);
         let header = ManifestHeader {
             backup: backup.to_string(),
             cluster: cluster.to_string(),
-            extent_bytes: repository.record().extent_size_bytes,
+            extent_bytes,
             details: serde_json::Map::default(),
         };
         let (manifest, head) = ManifestWriter::new(&manifest_name, repository.id(), repository.key(), &header)?;
@@ -81,6 +84,7 @@ impl Sink {
             cluster: cluster.clone(),
             backup,
             part_size,
+            extent_bytes,
             pack: None,
             packs: Vec::new(),
             finishing: JoinSet::new(),
@@ -104,7 +108,7 @@ impl Sink {
         files: &[SourceFile],
         permit: Permit,
     ) -> Result<(u32, holdfast_repo::FrameLocation), Error> {
-        let extent_size = u64::from(self.repository.record().extent_size_bytes);
+        let extent_size = u64::from(self.extent_bytes);
         let in_frame: Vec<PackChunk> = chunks
             .iter()
             .filter_map(|chunk| {

@@ -11,9 +11,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use holdfast_pgtypes::SegmentName;
+use holdfast_pgtypes::{SegmentName, TimelineId, WalFileName};
 use holdfast_repo::Compression;
-use holdfast_repo::name::ClusterName;
+use holdfast_repo::name::{self, ClusterName};
 use holdfast_repo::record::ClaimRecord;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,7 @@ use crate::archive;
 use crate::error::{Doing, Error, What};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
-use crate::repository::Repository;
+use crate::repository::{Repository, object_name};
 
 /// How long to wait between two looks.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -35,8 +35,10 @@ pub(crate) struct WalWait<'a> {
     /// Every repository with the claim on its archive.
     pub repositories: Vec<(&'a Repository, &'a ClaimRecord)>,
     pub cluster: &'a ClusterName,
-    pub first: SegmentName,
-    pub last: SegmentName,
+    /// From the first to the last segment, both included: a range for each timeline.
+    pub ranges: Vec<(SegmentName, SegmentName)>,
+    /// The timeline whose history file must be there as well.
+    pub history: Option<TimelineId>,
     /// Where complete segments may stand.
     pub pg_wal: PathBuf,
     /// The last segment that the server has finished, where this is known; only up to here files in `pg_wal`
@@ -58,7 +60,10 @@ impl WalWait<'_> {
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<BTreeSet<SegmentName>, Error> {
-        let phrase = || format!("waiting for the WAL of backup {} ({} to {})", self.backup, self.first, self.last);
+        let phrase = || {
+            let ranges: Vec<String> = self.ranges.iter().map(|(first, last)| format!("{first} to {last}")).collect();
+            format!("waiting for the WAL of backup {} ({})", self.backup, ranges.join(", "))
+        };
         self.run_inner(progress, cancel).await.doing(phrase)
     }
 
@@ -76,7 +81,10 @@ impl WalWait<'_> {
             let mut first_missing = None;
             let may_send = Instant::now() >= alone_until;
             for (repository, claim) in &self.repositories {
-                let missing = archive::missing_segments(repository, self.cluster, claim, self.first, self.last).await?;
+                let mut missing = Vec::new();
+                for (first, last) in &self.ranges {
+                    missing.extend(archive::missing_segments(repository, self.cluster, claim, *first, *last).await?);
+                }
                 for segment in missing {
                     if self.counts_as_archived(segment) {
                         // It may have come since the listing.
@@ -87,8 +95,14 @@ impl WalWait<'_> {
                     }
                     let mine = may_send || !self.archiver_has(segment);
                     if !(mine && self.send(repository, claim, segment, cancel).await?) {
-                        first_missing.get_or_insert(segment);
+                        first_missing.get_or_insert(WalFileName::Segment(segment));
                     }
+                }
+                if let Some(history) = self.history.map(WalFileName::History)
+                    && !(self.holds(repository, claim, &history).await?
+                        || (may_send && self.send_file(repository, claim, &history, cancel).await?))
+                {
+                    first_missing.get_or_insert(history);
                 }
             }
             let Some(segment) = first_missing else { return Ok(counted) };
@@ -123,7 +137,18 @@ impl WalWait<'_> {
         if self.finished.is_none_or(|finished| segment > finished) {
             return Ok(false);
         }
-        let path = self.pg_wal.join(segment.to_string());
+        self.send_file(repository, claim, &WalFileName::Segment(segment), cancel).await
+    }
+
+    /// Sends a file that stands whole in `pg_wal`. A history file does so as soon as it is there, on a standby as well.
+    async fn send_file(
+        &self,
+        repository: &Repository,
+        claim: &ClaimRecord,
+        file: &WalFileName,
+        cancel: &CancellationToken,
+    ) -> Result<bool, Error> {
+        let path = self.pg_wal.join(file.to_string());
         if !path.exists() {
             return Ok(false);
         }
@@ -132,18 +157,19 @@ impl WalWait<'_> {
         match sent {
             Ok(_) => Ok(true),
             // The archiver was quicker, and the server has made a new segment of the file while it was read.
-            Err(_) if self.is_archived(repository, claim, segment).await? => Ok(true),
+            Err(_) if self.holds(repository, claim, file).await? => Ok(true),
             Err(error) => Err(error),
         }
     }
 
-    async fn is_archived(
-        &self,
-        repository: &Repository,
-        claim: &ClaimRecord,
-        segment: SegmentName,
-    ) -> Result<bool, Error> {
-        let missing = archive::missing_segments(repository, self.cluster, claim, segment, segment).await?;
-        Ok(missing.is_empty())
+    /// Whether the repository has the file.
+    async fn holds(&self, repository: &Repository, claim: &ClaimRecord, file: &WalFileName) -> Result<bool, Error> {
+        let encrypted = repository.is_encrypted();
+        let name = name::wal_file(self.cluster, claim.number, file, claim.wal_codec, encrypted);
+        match repository.store().head(&object_name(&name)?).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == holdfast_store::StoreErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 }

@@ -32,6 +32,7 @@ mod reach;
 mod resume;
 mod reuse;
 mod settings;
+mod trial;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,6 +54,7 @@ pub use prepare::TargetState;
 pub use reach::{TimelineReach, reach};
 pub use resume::{RESUME_POINT, ResumePoint};
 pub use settings::{Archiving, TargetAction};
+pub(crate) use trial::would_take;
 
 use coalesce::{Fetches, Wanted};
 use durable::{Rewritten, Roots};

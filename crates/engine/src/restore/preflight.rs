@@ -397,7 +397,7 @@ async fn read_histories(
 }
 
 /// Reads the manifest piece by piece, so that it is held only once and not twice.
-async fn read_manifest(repository: &Repository, backup: &BackupRecord) -> Result<Manifest, Error> {
+pub(super) async fn read_manifest(repository: &Repository, backup: &BackupRecord) -> Result<Manifest, Error> {
     let entry = &backup.manifest;
     let name = object_name(&entry.name)?;
     let store = repository.store();
@@ -437,7 +437,7 @@ async fn read_manifest(repository: &Repository, backup: &BackupRecord) -> Result
 }
 
 /// Every pack is there, with the size that the manifest states. One listing for each folder of packs.
-async fn check_packs(repository: &Repository, manifest: &Manifest) -> Result<(), Error> {
+pub(super) async fn check_packs(repository: &Repository, manifest: &Manifest) -> Result<(), Error> {
     let folders: BTreeSet<&str> =
         manifest.packs().iter().filter_map(|pack| pack.name.rsplit_once('/')).map(|(folder, _)| folder).collect();
     let mut sizes: HashMap<String, u64> = HashMap::new();

@@ -202,8 +202,8 @@ async fn record_inner(
     let wait = WalWait {
         repositories: repositories.iter().map(|(repository, claim)| (repository, claim)).collect(),
         cluster: &options.cluster,
-        first,
-        last,
+        ranges: vec![(first, last)],
+        history: None,
         pg_wal: PathBuf::new(),
         // The archiver of the cluster does it, perhaps on another machine: nothing is sent from here.
         finished: None,

@@ -94,6 +94,10 @@ pub struct BackupRecord {
     pub host: String,
     /// Version of the software.
     pub software_version: String,
+    /// What the user was told when the backup was taken and what concerns a restore: links that were kept as links, files
+    /// whose content stands in place of a link.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Free text of the user's.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,

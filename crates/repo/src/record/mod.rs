@@ -24,6 +24,7 @@
 //!     pgdata: "/var/lib/postgresql/18/main".to_owned(),
 //!     started: "2026-08-22T10:15:00Z".parse()?,
 //!     software_version: "0.1.0".to_owned(),
+//!     run: None,
 //! };
 //! let object = record::encode_plain(&start)?;
 //! assert_eq!(record::decode_plain::<StartRecord>(&object)?, start);
@@ -50,7 +51,7 @@ pub use repository::{
     StoreCapabilities, Uploads,
 };
 pub use snapshot::{SnapshotRecord, SnapshotVolume};
-pub use start::StartRecord;
+pub use start::{RunIdentity, StartRecord};
 
 use crate::codec::Compression;
 use crate::format_error::{Fault, FaultClass, FormatError};

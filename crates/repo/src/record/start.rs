@@ -28,6 +28,25 @@ pub struct StartRecord {
     pub started: DateTime<Utc>,
     /// Version of the software.
     pub software_version: String,
+    /// Which run this is, and where. Absent in records of early releases: whose they are, nobody can say for sure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunIdentity>,
+}
+
+/// What tells one run of a backup from any other, and its machine from others of the same name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunIdentity {
+    /// Random: the run's own record is known by it.
+    pub id: String,
+    /// A hash of the machine's id, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// The id that the kernel gave itself when it started, where it can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
+    /// Dead backups whose remains this run removes; the next run goes on with it if this one dies as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removes: Vec<BackupId>,
 }
 
 impl RecordBody for StartRecord {

@@ -318,6 +318,7 @@ impl Sample {
             next_xid: 800,
             host: "db1".to_owned(),
             software_version: "0.1.0".to_owned(),
+            warnings: Vec::new(),
             annotations: BTreeMap::new(),
         }
     }

@@ -1,0 +1,148 @@
+//! Pages whose checksum does not hold: what is kept of them, and how long is waited for them.
+//!
+//! A failing disk can have a million of them, and its backup matters more than any other. So a file gets a few waits and no
+//! more, and of all pages only the first are kept with their place; the rest are counted.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use holdfast_pgtypes::Lsn;
+use holdfast_repo::record::{ChecksumFailure, ChecksumFailures, MAX_LISTED_CHECKSUM_FAILURES};
+
+use super::encode::BadPage;
+
+/// A page whose checksum does not hold is read again after these waits before it counts as bad: PostgreSQL
+/// writes 8 KiB pages while we read, and a reader may see half of a write.
+const READ_AGAIN_AFTER: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(10), Duration::from_millis(100)];
+
+/// After so many bad pages of a file it is the disk and not a write: its pages are read again once, without a wait. A page
+/// that is half written all the same carries an LSN of the time of the backup, and does not count (`BadPages::settle`).
+const WAITED_FOR: u32 = 8;
+
+/// Pages with an LSN behind the start of the backup are judged at its end. Of real ones there are a handful; damaged ones
+/// beyond so many (some 10 MB) are not kept until then, but count.
+const MAX_UNDECIDED: usize = 100_000;
+
+/// Counts the bad pages of each file while it is read.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    bad: Mutex<HashMap<usize, u32>>,
+}
+
+impl Patience {
+    /// The waits before each further read of a page of this file.
+    pub(super) fn waits(&self, file: usize) -> &'static [Duration] {
+        let bad = self.bad.lock().map_or(0, |bad| bad.get(&file).copied().unwrap_or(0));
+        if bad < WAITED_FOR { &READ_AGAIN_AFTER } else { READ_AGAIN_AFTER.first_chunk::<1>().map_or(&[], |one| one) }
+    }
+
+    /// Another page of this file is bad.
+    pub(super) fn note_bad(&self, file: usize) {
+        if let Ok(mut bad) = self.bad.lock() {
+            *bad.entry(file).or_default() += 1;
+        }
+    }
+}
+
+/// The bad pages of a backup.
+#[derive(Debug)]
+pub(super) struct BadPages {
+    start_lsn: Lsn,
+    count: u64,
+    listed: Vec<(Box<[u8]>, BadPage)>,
+    undecided: Vec<(Box<[u8]>, BadPage)>,
+}
+
+impl BadPages {
+    /// None yet, of a backup that starts at this LSN.
+    pub(super) fn new(start_lsn: Lsn) -> Self {
+        Self { start_lsn, count: 0, listed: Vec::new(), undecided: Vec::new() }
+    }
+
+    /// Adds a page of the file at `path`.
+    pub(super) fn add(&mut self, path: &[u8], page: BadPage) {
+        if page.lsn >= self.start_lsn && self.undecided.len() < MAX_UNDECIDED {
+            self.undecided.push((path.into(), page));
+            return;
+        }
+        self.count += 1;
+        if self.listed.len() < MAX_LISTED_CHECKSUM_FAILURES {
+            self.listed.push((path.into(), page));
+        }
+    }
+
+    /// Adds those of another part of the same backup.
+    pub(super) fn merge(&mut self, more: Self) {
+        self.count += more.count;
+        self.listed.extend(more.listed);
+        self.listed.truncate(MAX_LISTED_CHECKSUM_FAILURES);
+        for (path, page) in more.undecided {
+            self.add(&path, page);
+        }
+    }
+
+    /// Those that count, now that the end of the backup is known: WAL replay between start and stop writes a page anew,
+    /// from a full-page image, that was changed in between.
+    pub(super) fn settle(&self, stop_lsn: Lsn) -> ChecksumFailures {
+        let late: Vec<&(Box<[u8]>, BadPage)> = self.undecided.iter().filter(|(_, page)| page.lsn > stop_lsn).collect();
+        let listed = self.listed.iter().chain(late.iter().copied()).take(MAX_LISTED_CHECKSUM_FAILURES);
+        ChecksumFailures {
+            count: self.count + late.len() as u64,
+            listed: listed
+                .map(|(path, page)| ChecksumFailure {
+                    path: String::from_utf8_lossy(path).into_owned(),
+                    block: page.block,
+                    expected: page.expected,
+                    found: page.found,
+                })
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(block: u32, lsn: u64) -> BadPage {
+        BadPage { file: 0, block, expected: 1, found: 2, lsn: Lsn::new(lsn) }
+    }
+
+    #[test]
+    fn a_file_gets_a_few_waits_and_no_more() {
+        let patience = Patience::default();
+        let all = READ_AGAIN_AFTER.len();
+        for _ in 0..WAITED_FOR {
+            assert_eq!(patience.waits(7).len(), all);
+            patience.note_bad(7);
+        }
+        assert_eq!(patience.waits(7), [Duration::ZERO]);
+        assert_eq!(patience.waits(8).len(), all, "another file");
+    }
+
+    #[test]
+    fn all_are_counted_and_few_are_kept() {
+        let mut bad = BadPages::new(Lsn::new(1000));
+        for block in 0..1_000_000 {
+            bad.add(b"base/5/1259", page(block, 10));
+        }
+        // Written during the backup, and from the future.
+        bad.add(b"base/5/1260", page(1, 1500));
+        bad.add(b"base/5/1260", page(2, 9999));
+        let failures = bad.settle(Lsn::new(2000));
+        assert_eq!((failures.count, failures.listed.len()), (1_000_001, MAX_LISTED_CHECKSUM_FAILURES));
+        assert!(bad.listed.capacity() <= 2 * MAX_LISTED_CHECKSUM_FAILURES);
+    }
+
+    #[test]
+    fn what_waits_for_the_end_is_bounded_as_well() {
+        let mut bad = BadPages::new(Lsn::new(1000));
+        for block in 0..(MAX_UNDECIDED as u32 + 50) {
+            bad.add(b"base/5/1259", page(block, u64::MAX));
+        }
+        assert_eq!(bad.undecided.len(), MAX_UNDECIDED);
+        assert_eq!(bad.settle(Lsn::new(2000)).count, MAX_UNDECIDED as u64 + 50);
+    }
+}

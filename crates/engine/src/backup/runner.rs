@@ -1,0 +1,155 @@
+//! Who runs a backup, so that the next run knows which remains are its own to remove.
+//!
+//! A host's name does not tell: containers, clones and machines that nobody named share one. Two runs are of one machine
+//! when the hashes of `/etc/machine-id` agree, or, where there is no such file, the ids of the running kernel. Machines that
+//! were cloned share the first and not the second: a run that began while this kernel was up, under another one, is
+//! theirs. The machine's id itself is private (`machine-id(5)`), so that a hash of it is written.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use holdfast_repo::record::{RunIdentity, StartRecord};
+
+use crate::error::{Error, What};
+
+/// What the machine's id is hashed with, so that the hash cannot be found elsewhere.
+const MACHINE_CONTEXT: &str = "holdfast 2026-11-29 machine of a backup run";
+
+/// Who runs a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Runner {
+    pub host: String,
+    pub pgdata: String,
+    /// The run's own random id.
+    pub run: String,
+    pub machine: Option<String>,
+    pub boot: Option<String>,
+    /// When the running kernel started.
+    pub booted: Option<DateTime<Utc>>,
+}
+
+impl Runner {
+    /// This process on this machine.
+    pub(super) fn here(host: &str, pgdata: &str, now: DateTime<Utc>) -> Result<Self, Error> {
+        let mut id = [0; 16];
+        aws_lc_rs::rand::fill(&mut id).map_err(|_| What::Internal("no random bytes".to_owned()))?;
+        let read = |path: &str| {
+            let text = std::fs::read_to_string(path).ok()?;
+            // systemd writes "uninitialized" in an image's first start.
+            Some(text.trim().to_owned()).filter(|text| text.len() >= 32)
+        };
+        let machine = read("/etc/machine-id").map(|machine| {
+            let hash = blake3::derive_key(MACHINE_CONTEXT, machine.as_bytes());
+            hex::encode(hash.get(..16).unwrap_or_default())
+        });
+        let uptime = std::fs::read_to_string("/proc/uptime").ok();
+        let seconds = uptime.and_then(|text| text.split(['.', ' ']).next()?.parse().ok());
+        Ok(Self {
+            host: host.to_owned(),
+            pgdata: pgdata.to_owned(),
+            run: hex::encode(id),
+            machine,
+            boot: read("/proc/sys/kernel/random/boot_id"),
+            booted: seconds.and_then(|seconds| now.checked_sub_signed(TimeDelta::try_seconds(seconds)?)),
+        })
+    }
+
+    /// What the run's start record says of it.
+    pub(super) fn identity(&self, removes: Vec<holdfast_repo::name::BackupId>) -> RunIdentity {
+        RunIdentity { id: self.run.clone(), machine: self.machine.clone(), boot: self.boot.clone(), removes }
+    }
+
+    /// Whether a run was one of this data directory on this machine, and so is dead: the lock is held here.
+    pub(super) fn was(&self, start: &StartRecord) -> bool {
+        let Some(run) = &start.run else { return false };
+        if start.host != self.host || start.pgdata != self.pgdata {
+            return false;
+        }
+        let same_boot = self.boot.is_some() && run.boot == self.boot;
+        match (&run.machine, &self.machine) {
+            (Some(theirs), Some(ours)) if theirs == ours => {
+                same_boot || self.booted.is_none_or(|booted| start.started < booted)
+            }
+            (None, None) => same_boot,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    fn runner() -> Runner {
+        Runner {
+            host: "db1".to_owned(),
+            pgdata: "/data".to_owned(),
+            run: "r2".to_owned(),
+            machine: Some("m1".to_owned()),
+            boot: Some("b1".to_owned()),
+            booted: Some("2026-11-20T00:00:00Z".parse().unwrap()),
+        }
+    }
+
+    fn start(run: Option<RunIdentity>) -> StartRecord {
+        StartRecord {
+            backup_id: "20261122T101500Z".parse().unwrap(),
+            cluster: "main".parse().unwrap(),
+            claim: "1".parse().unwrap(),
+            system_identifier: "7412345678901234567".parse().unwrap(),
+            host: "db1".to_owned(),
+            pid: 4711,
+            pgdata: "/data".to_owned(),
+            started: "2026-11-22T10:15:00Z".parse().unwrap(),
+            software_version: "0.1.0".to_owned(),
+            run,
+        }
+    }
+
+    fn run(machine: Option<&str>, boot: Option<&str>) -> Option<RunIdentity> {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        Some(RunIdentity { id: "r1".to_owned(), machine: text(machine), boot: text(boot), removes: Vec::new() })
+    }
+
+    #[test]
+    fn only_runs_of_this_machine_are_its_own() {
+        let bare = Runner { machine: None, ..runner() };
+        for (what, record, ours, bare_ours) in [
+            ("an early release", start(None), false, false),
+            ("the same", start(run(Some("m1"), Some("b1"))), true, false),
+            ("another machine", start(run(Some("m2"), Some("b1"))), false, false),
+            ("a clone that runs beside it", start(run(Some("m1"), Some("b2"))), false, false),
+            (
+                "before the machine started again",
+                StartRecord { started: "2026-11-19T10:15:00Z".parse().unwrap(), ..start(run(Some("m1"), Some("b0"))) },
+                true,
+                false,
+            ),
+            ("no machine id", start(run(None, Some("b1"))), false, true),
+            ("no machine id, another kernel", start(run(None, Some("b2"))), false, false),
+            ("nothing known", start(run(None, None)), false, false),
+            (
+                "another directory",
+                StartRecord { pgdata: "/other".to_owned(), ..start(run(Some("m1"), Some("b1"))) },
+                false,
+                false,
+            ),
+            (
+                "another name",
+                StartRecord { host: "db2".to_owned(), ..start(run(Some("m1"), Some("b1"))) },
+                false,
+                false,
+            ),
+        ] {
+            assert_eq!(runner().was(&record), ours, "{what}");
+            assert_eq!(bare.was(&record), bare_ours, "{what}, without a machine id here");
+        }
+    }
+
+    #[test]
+    fn every_run_has_an_id_of_its_own() {
+        let here = || Runner::here("db1", "/data", Utc::now()).unwrap();
+        assert_ne!(here().run, here().run);
+        assert_eq!((here().machine, here().boot), (here().machine, here().boot));
+    }
+}

@@ -1,0 +1,165 @@
+//! The timelines between the start and the stop of a backup.
+//!
+//! A primary stays on one. A standby follows its upstream when that is promoted, also during its backup, and
+//! `pg_backup_stop` says nothing of it: the stop LSN, which is the standby's minimum recovery point, then belongs to another
+//! timeline than the start. The control file knows which one, and the standby has its history file. The stop segment is named
+//! for the timeline that owns the stop LSN, the WAL is waited for under the names that recovery reads it by, and the start
+//! stays what the label says: so the planner follows the same way.
+
+use std::path::Path;
+
+use holdfast_pgtypes::{Ancestry, HistoryFile, Lsn, SegmentName, TimelineId, WalFileName, WalSegmentSize};
+
+use super::control::read_control_file;
+use super::session::{Started, Stopped};
+use crate::error::{Doing, Error, What};
+
+/// The way of the WAL from start to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Course {
+    ancestry: Ancestry,
+    start_lsn: Lsn,
+    stop_lsn: Lsn,
+}
+
+impl Course {
+    /// Looks it up, after the stop call.
+    pub(super) fn find(pgdata: &Path, started: &Started, stopped: &Stopped, standby: bool) -> Result<Self, Error> {
+        let began = stopped.label.start_timeline;
+        let ended = if standby { read_control_file(pgdata)?.min_recovery_timeline } else { None };
+        let ancestry = match ended {
+            Some(ended) if ended != began => Self::history(pgdata, ended)
+                .doing(|| format!("looking how the standby came from timeline {began} to timeline {ended}"))?,
+            _ => Ancestry::alone(began),
+        };
+        Self::along(ancestry, began, started.start_lsn, stopped.stop_lsn)
+    }
+
+    fn history(pgdata: &Path, timeline: TimelineId) -> Result<Ancestry, Error> {
+        let path = pgdata.join("pg_wal").join(WalFileName::History(timeline).to_string());
+        let bytes = std::fs::read(&path).map_err(|e| Error::file("read", &path, e))?;
+        let history = HistoryFile::parse(timeline, &bytes)
+            .map_err(|e| What::Malformed { name: path.display().to_string(), reason: e.to_string() })?;
+        Ok(Ancestry::from_history(&history))
+    }
+
+    fn along(ancestry: Ancestry, began: TimelineId, start_lsn: Lsn, stop_lsn: Lsn) -> Result<Self, Error> {
+        if ancestry.owner(start_lsn) != began {
+            return Err(What::Refused(format!(
+                "the standby has followed its upstream to timeline {}, whose history does not pass the start of the \
+                 backup, {start_lsn} on timeline {began}",
+                ancestry.timeline()
+            ))
+            .into());
+        }
+        Ok(Self { ancestry, start_lsn, stop_lsn })
+    }
+
+    /// The first segment that recovery reads.
+    pub(super) fn first(&self, size: WalSegmentSize) -> SegmentName {
+        SegmentName::containing(self.start_lsn, self.ancestry.owner(self.start_lsn), size)
+    }
+
+    /// The last one that it needs, named for the timeline of the stop LSN, as `tliOfPointInHistory` of the last byte
+    /// before it.
+    pub(super) fn last(&self, size: WalSegmentSize) -> SegmentName {
+        let byte = Lsn::new(self.stop_lsn.as_u64().saturating_sub(1));
+        SegmentName::ending_at(self.stop_lsn, self.ancestry.owner(byte), size)
+    }
+
+    /// The names under which recovery reads the segments from first to last, a range for each timeline.
+    pub(super) fn ranges(&self, size: WalSegmentSize) -> Vec<(SegmentName, SegmentName)> {
+        let mut ranges: Vec<(SegmentName, SegmentName)> = Vec::new();
+        for number in self.first(size).number(size)..=self.last(size).number(size) {
+            let name = self.ancestry.segment_containing(Lsn::new(number.saturating_mul(size.as_u64())), size);
+            match ranges.last_mut() {
+                Some((_, last)) if last.timeline() == name.timeline() => *last = name,
+                _ => ranges.push((name, name)),
+            }
+        }
+        ranges
+    }
+
+    /// The history file without which nobody knows this way; none when there is one timeline only.
+    pub(super) fn history_file(&self) -> Option<TimelineId> {
+        (self.ancestry.path().len() > 1).then_some(self.ancestry.timeline())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    fn timeline(number: u32) -> TimelineId {
+        TimelineId::new(number).unwrap()
+    }
+
+    fn course(history: Option<&str>, start: &str, stop: &str) -> Result<Course, Error> {
+        let ancestry = match history {
+            Some(text) => Ancestry::from_history(&HistoryFile::parse(timeline(2), text.as_bytes()).unwrap()),
+            None => Ancestry::alone(timeline(1)),
+        };
+        Course::along(ancestry, timeline(1), start.parse().unwrap(), stop.parse().unwrap())
+    }
+
+    /// First and last segment, and what is waited for.
+    fn names(course: &Course) -> (String, String, Vec<String>) {
+        let size = WalSegmentSize::new(1 << 20).unwrap();
+        let ranges = course.ranges(size).into_iter().map(|(first, last)| format!("{first}-{last}")).collect();
+        (course.first(size).to_string(), course.last(size).to_string(), ranges)
+    }
+
+    #[test]
+    fn the_wal_is_named_for_the_timelines_that_recovery_reads() {
+        let fork = Some("1\t0/500200\tno recovery target specified\n");
+        for (history, start, stop, first, last, ranges) in [
+            (None, "0/300028", "0/500100", "000000010000000000000003", "000000010000000000000005", vec!["1:3-5"]),
+            // Stopped behind the fork.
+            (
+                fork,
+                "0/300028",
+                "0/700100",
+                "000000010000000000000003",
+                "000000020000000000000007",
+                vec!["1:3-4", "2:5-7"],
+            ),
+            // Before it, in the segment that both timelines have.
+            (
+                fork,
+                "0/300028",
+                "0/500100",
+                "000000010000000000000003",
+                "000000010000000000000005",
+                vec!["1:3-4", "2:5-5"],
+            ),
+            // Just at it: the last byte is the old timeline's.
+            (fork, "0/500028", "0/500200", "000000010000000000000005", "000000010000000000000005", vec!["2:5-5"]),
+            (fork, "0/300028", "0/400000", "000000010000000000000003", "000000010000000000000003", vec!["1:3-3"]),
+        ] {
+            let expected: Vec<String> = ranges
+                .into_iter()
+                .map(|range| {
+                    let (timeline, numbers) = range.split_once(':').unwrap();
+                    let (first, last) = numbers.split_once('-').unwrap();
+                    let name = |number: &str| format!("0000000{timeline}00000000{number:0>8}");
+                    format!("{}-{}", name(first), name(last))
+                })
+                .collect();
+            let course = course(history, start, stop).unwrap();
+            assert_eq!(names(&course), (first.to_owned(), last.to_owned(), expected), "{start} to {stop}");
+            assert_eq!(course.history_file(), history.map(|_| timeline(2)));
+        }
+    }
+
+    #[test]
+    fn a_history_that_does_not_pass_the_start_is_refused() {
+        let error = course(Some("1\t0/200000\tno recovery target specified\n"), "0/300028", "0/700100").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the standby has followed its upstream to timeline 2, whose history does not pass the start of the backup, \
+             0/300028 on timeline 1"
+        );
+    }
+}
