@@ -217,6 +217,11 @@ impl S3Store {
     }
 }
 
+/// Whether no name can begin so; MinIO answers such a listing with an error.
+fn can_hold_nothing(prefix: &str) -> bool {
+    prefix.rsplit('/').skip(1).any(|part| part == "." || part == "..")
+}
+
 /// Asks for the checksum without the SDK's own check of it, which would hide a mismatch among broken connections.
 fn ask_for_checksum(request: &mut HttpRequest) {
     request.headers_mut().insert("x-amz-checksum-mode", "ENABLED");
@@ -370,6 +375,9 @@ impl Store for S3Store {
     }
 
     async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
+        if can_hold_nothing(prefix) {
+            return Ok(Vec::new());
+        }
         // MinIO refuses a start that does not begin with the prefix; it is before all names, or behind them.
         let inside = start_after.filter(|after| after.starts_with(prefix));
         if inside.is_none() && start_after.is_some_and(|after| after > prefix) {
@@ -400,6 +408,9 @@ impl Store for S3Store {
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        if can_hold_nothing(prefix) {
+            return Ok(Vec::new());
+        }
         let mut found = Vec::new();
         self.pages(Operation::ListFolders, prefix, None, Some("/"), |page| {
             for folder in page.common_prefixes() {

@@ -1,7 +1,7 @@
 //! The verb `check`: does everything that a backup and an archive need work, end to end, now?
 //!
-//! Steps: the repositories open; the data directory and the claims agree; the stores are tried as by `repo init`; the server is the data directory's and is
-//! set up to archive; a restore point is written, its WAL segment finished, and waited for in every repository. The
+//! Steps: the repositories open; the data directory and the claims agree; the stores are tried as by `repo init`; the
+//! server is the data directory's and is set up to archive; a restore point is written, its WAL segment finished, and waited for in every repository. The
 //! last step is the one that counts: it is the way that every committed transaction takes.
 //!
 //! Nothing is left behind but a restore point and a claim (which the first archived segment would take as well).

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use holdfast_store::{
     Capabilities, Checksums, ConditionalCreate, Credentials, DirectoryStore, Encryption, Location, MemoryStore,
-    Prefixed, Secret, Store, StoreConfig, Uploads, open, probe,
+    Prefixed, Secret, SseCustomerKey, Store, StoreConfig, StoreErrorKind, Uploads, open, probe,
 };
 use holdfast_testkit::s3::{ForeignS3, Moto, Program, S3Server};
 use suite::Expect;
@@ -74,6 +74,16 @@ async fn s3s_fs_without_conditional_writes() {
     suite::run(open(&config).await.unwrap(), &expect).await;
 }
 
+/// As Swift does: the second of two writes one after the other is refused, and of two that overlap neither.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_looks_and_then_writes_is_found_out() {
+    let server = S3Server::builder().looks_then_writes().start().unwrap();
+    let config = s3_config(server.endpoint(), server.credentials());
+    let found = probe(&*open(&config).await.unwrap(), &"probe/scratch".parse().unwrap()).await.unwrap();
+    assert_eq!(found.capabilities.create, ConditionalCreate::Emulated, "{:?}", found.faults);
+    assert_eq!(found.capabilities.checksums, Checksums::Kept);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn moto() {
     let Some(server) = Moto::or_skip() else { return };
@@ -119,4 +129,17 @@ async fn juicefs_gateway() {
         uploads: Uploads::Parts,
     };
     foreign(Program::JuiceFs, expected).await;
+}
+
+/// rclone takes `sse` with a 200 and encrypts nothing: no repository is made there.
+#[tokio::test(flavor = "multi_thread")]
+async fn encryption_that_a_store_drops_is_refused() {
+    let Some(server) = ForeignS3::or_skip(Program::Rclone) else { return };
+    for encryption in [Encryption::S3, Encryption::Customer { key: SseCustomerKey::new([7; 32]) }] {
+        let mut config = s3_config(server.endpoint(), server.credentials());
+        config.s3.encryption = encryption;
+        let error = probe(&*open(&config).await.unwrap(), &"probe/scratch".parse().unwrap()).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::InvalidConfig, "{error}");
+        assert!(error.to_string().contains("accepts `sse` and does not encrypt"), "{error}");
+    }
 }

@@ -29,6 +29,7 @@ use crate::background::Background;
 use crate::error::{KitError, Result};
 use crate::scratch::Scratch;
 
+type Turn = Arc<tokio::sync::Mutex<()>>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An access key and its secret, of a test server only.
@@ -63,6 +64,8 @@ enum Conditions {
     Kept,
     /// Takes it, answers with success, and overwrites: what several servers of the field do.
     Ignored,
+    /// Looks at it when a write begins and stores the object later: of two that overlap, both succeed.
+    LookedAtFirst,
 }
 
 impl S3ServerBuilder {
@@ -91,6 +94,14 @@ impl S3ServerBuilder {
     #[must_use]
     pub fn root(mut self, folder: &Path) -> Self {
         self.root = Some(folder.to_path_buf());
+        self
+    }
+
+    /// Looks at the condition of a write when it begins and stores the object later, as Swift does: of two that overlap,
+    /// both succeed.
+    #[must_use]
+    pub fn looks_then_writes(mut self) -> Self {
+        self.conditions = Conditions::LookedAtFirst;
         self
     }
 
@@ -224,10 +235,11 @@ impl S3Server {
 
     fn run(&mut self, listener: std::net::TcpListener) -> Result<()> {
         let service = service(&self.root, &self.credentials, self.conditions)?;
+        let turn = (self.conditions != Conditions::LookedAtFirst).then(Turn::default);
         let background = Background::start("s3-server")?;
         background.spawn(async move {
             if let Ok(listener) = TcpListener::from_std(listener) {
-                accept(listener, service).await;
+                accept(listener, service, turn).await;
             }
         });
         self.running = Some(background);
@@ -243,7 +255,7 @@ pub async fn serve(address: SocketAddr, root: &Path, credentials: &Credentials) 
     let service = service(root, credentials, Conditions::Kept)?;
     let listener =
         TcpListener::bind(address).await.map_err(KitError::io(format!("listen at {address} for the S3 server")))?;
-    accept(listener, service).await;
+    accept(listener, service, Some(Turn::default())).await;
     Ok(())
 }
 
@@ -300,19 +312,18 @@ impl S3Access for IgnoringConditions {
 }
 
 /// Takes connections for ever; they end with the set, and the set with the task.
-async fn accept(listener: TcpListener, service: S3Service) {
+async fn accept(listener: TcpListener, service: S3Service, turn: Option<Turn>) {
     let mut connections = JoinSet::new();
-    let turn = Arc::default();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((socket, _)) = accepted else { continue };
                 // Requests and answers are small and the client waits for each: Nagle's algorithm would add 40 ms.
                 drop(socket.set_nodelay(true));
-                let (service, turn) = (service.clone(), Arc::clone(&turn));
+                let (service, turn) = (service.clone(), turn.clone());
                 connections.spawn(async move {
                     let builder = ConnectionBuilder::new(TokioExecutor::new());
-                    let service = service_fn(move |request| answer(request, service.clone(), Arc::clone(&turn)));
+                    let service = service_fn(move |request| answer(request, service.clone(), turn.clone()));
                     // A client that went away in the middle is the client's affair.
                     drop(builder.serve_connection(TokioIo::new(socket), service).await);
                 });
@@ -327,12 +338,12 @@ async fn accept(listener: TcpListener, service: S3Service) {
 async fn answer(
     request: Request<Incoming>,
     service: S3Service,
-    turn: Arc<tokio::sync::Mutex<()>>,
+    turn: Option<Turn>,
 ) -> std::result::Result<Response<Body>, BoxError> {
     let (head, body) = request.into_parts();
-    if !head.headers.contains_key(header::IF_NONE_MATCH) {
+    let Some(turn) = turn.filter(|_| head.headers.contains_key(header::IF_NONE_MATCH)) else {
         return Ok(service.call(Request::from_parts(head, Body::from(body))).await?);
-    }
+    };
     let body = collect(body).await?;
     let _turn = turn.lock().await;
     Ok(service.call(Request::from_parts(head, Body::from(body))).await?)
