@@ -17,7 +17,7 @@ use holdfast_repo::record::StartRecord;
 use holdfast_store::ObjectName;
 
 use super::runner::Runner;
-use crate::error::{Doing, Error, What};
+use crate::error::{Doing, Error};
 use crate::progress::Progress;
 use crate::repository::{Repository, object_name};
 

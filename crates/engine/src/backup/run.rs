@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use holdfast_pgtypes::{ControlFile, Lsn};
 use holdfast_pgtypes::checksum::PAGE_SIZE;
+use holdfast_pgtypes::{ControlFile, Lsn};
 use holdfast_repo::manifest::{FileEntry, FileKind};
 use holdfast_repo::name::BackupId;
 use holdfast_repo::record::{ClaimRecord, DatabaseEntry, TablespaceEntry};

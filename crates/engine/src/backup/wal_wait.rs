@@ -88,7 +88,7 @@ impl WalWait<'_> {
                 for segment in missing {
                     if self.counts_as_archived(segment) {
                         // It may have come since the listing.
-                        if self.is_archived(repository, claim, segment).await? {
+                        if self.holds(repository, claim, &WalFileName::Segment(segment)).await? {
                             continue;
                         }
                         counted.insert(segment);

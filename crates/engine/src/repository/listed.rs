@@ -106,6 +106,7 @@ impl Error {
                 | StoreErrorKind::Unreachable
                 | StoreErrorKind::Unsupported
                 | StoreErrorKind::InvalidConfig
+                | StoreErrorKind::BadCertificate
                 | StoreErrorKind::Cancelled => false,
             },
             _ => false,
