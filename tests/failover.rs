@@ -200,7 +200,9 @@ async fn two_partial_segments_of_one_name_do_not_stop_the_archive() {
     second.set("recovery_target_timeline", "current").expect("configure");
     second.restart().await.expect("restart the second");
     second.promote().await.expect("promote the second");
-    second.sql("INSERT INTO said VALUES (4); SELECT pg_switch_wal()").await.expect("write");
+    second.sql("INSERT INTO said VALUES (4)").await.expect("write");
+    // Apart: a switch in the same transaction would leave its commit to the next segment.
+    second.sql("SELECT pg_switch_wal()").await.expect("switch");
     all_archived(&second).await;
     assert!(second.log_text().contains("timeline 1 was left at"), "{}", second.log_text());
     let after = stage::attack::objects(&stage);
@@ -237,11 +239,13 @@ async fn two_servers_on_one_timeline_stop_hard_with_a_way_out() {
     stage.cluster.kill9().await.expect("kill the primary");
 
     first.promote().await.expect("promote the first");
-    first.sql("INSERT INTO said VALUES (3); SELECT pg_switch_wal()").await.expect("write");
+    first.sql("INSERT INTO said VALUES (3)").await.expect("write");
+    first.sql("SELECT pg_switch_wal()").await.expect("switch");
     all_archived(&first).await;
     let before = stage::attack::objects(&stage);
     second.promote().await.expect("promote the second");
-    second.sql("INSERT INTO said VALUES (4); SELECT pg_switch_wal()").await.expect("write");
+    second.sql("INSERT INTO said VALUES (4)").await.expect("write");
+    second.sql("SELECT pg_switch_wal()").await.expect("switch");
     let stuck = "SELECT failed_count > 0 AND last_failed_wal = '00000002.history' FROM pg_stat_archiver";
     second.wait_for(stuck, LIMIT).await.unwrap_or_else(|e| panic!("{e}\n{}", second.log_text()));
     let history = second.data().join("pg_wal/00000002.history").display().to_string();
@@ -261,7 +265,8 @@ async fn two_servers_on_one_timeline_stop_hard_with_a_way_out() {
     all_archived(&second).await;
     let output = stage.command_with(&config, &["backup"]).output().expect("run holdfast");
     stage::succeeded(&output, &["backup"]);
-    second.sql("INSERT INTO said VALUES (5); SELECT pg_switch_wal()").await.expect("write");
+    second.sql("INSERT INTO said VALUES (5)").await.expect("write");
+    second.sql("SELECT pg_switch_wal()").await.expect("switch");
     all_archived(&second).await;
     for (config, rows) in [(stage.config.clone(), ["1", "2", "3"].as_slice()), (config, &["1", "4", "5"])] {
         let name = config.file_stem().expect("a name").to_string_lossy().into_owned();

@@ -299,7 +299,7 @@ fn a_key_slot_without_its_repository_is_not_overwritten() {
 #[test]
 fn an_archive_without_its_repository_is_not_made_anew() {
     let mut bench = repository("\"none\"");
-    let _lost = Damage::remove(&bench.path("repository/holdfast.json"));
+    let lost = Damage::remove(&bench.path("repository/holdfast.json"));
     let claims = bench.path("repository/main/claims");
     fs::create_dir_all(&claims).expect("make a folder");
     fs::write(claims.join("1.json"), "{}").expect("write a claim");
@@ -313,6 +313,7 @@ fn an_archive_without_its_repository_is_not_made_anew() {
              hint:  nothing was changed: what is there may be all that opens old backups; bring holdfast.json \
              back (another copy, a deleted version in the bucket), or choose another place\n",
     );
+    drop(lost);
     bench.finish();
 }
 
@@ -458,7 +459,7 @@ fn records_of_the_repository_that_are_damaged() {
         "truncated",
         &["list"],
         41,
-        "error: not a repository record: EOF while parsing an object at line 8 column 1\n\
+        "error: not a repository record: EOF while parsing a string at line 9 column 6\n\
              while: reading holdfast.json, opening the repository $REPO\n\
              hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
              in the bucket), and check the store\n",

@@ -11,7 +11,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::output::progress::Progress;
 use crate::output::size::{duration, rate, size};
-use holdfast_engine::backup::{BackupOptions, BackupReport, StoredBackup, backup};
+use holdfast_engine::backup::{BackupOptions, BackupReport, StoredBackup, backup, read_control_file};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub(super) async fn run(context: &Context, _args: &BackupArgs) -> Result<ExitCod
         host: time::host(),
         now: time::now(),
     };
+    // A path that is no data directory is worth its own message, whatever lies in it.
+    read_control_file(&options.pgdata)?;
     places::refuse_repositories_in(context, &options.pgdata)?;
     let targets = targets::all(context, None).await?;
     let progress = Progress::new(context.show);

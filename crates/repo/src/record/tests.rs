@@ -81,6 +81,7 @@ fn repository() -> RepositoryRecord {
         created: start().started,
         encryption: EncryptionKind::None,
         conditional_create: ConditionalCreate::Native,
+        store: None,
         extent_size_bytes: 1 << 20,
         pack_size_bytes: 128 << 20,
         software_version: "0.1.0".to_owned(),
