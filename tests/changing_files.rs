@@ -1,0 +1,310 @@
+//! Files that change between the listing and the reading of a backup: what is called complete restores and starts.
+//!
+//! A backup whose store answers nothing stands still with its memory full of the large files, which are read first. What is
+//! done to the small ones meanwhile is done behind the listing and before the reading, on every machine.
+
+#![expect(clippy::expect_used, reason = "a failed set-up fails the test")]
+
+mod stage;
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use holdfast_testkit::postgres::Cluster;
+use holdfast_testkit::proxy::TcpProxy;
+use holdfast_testkit::user::DatabaseUser;
+use stage::proof::{am_check, bulk, wait_until_it_has_read};
+use stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
+
+fn plan() -> Plan {
+    Plan { seal: Seal::None, compression: "none", wal_segment_mib: 1, ..Plan::default() }
+}
+
+/// A backup that has listed its files, has begun with the large ones, and stands still.
+struct Held {
+    backup: Child,
+    proxy: TcpProxy,
+}
+
+impl Held {
+    async fn start(stage: &Stage) -> Self {
+        let s3 = stage.s3.as_ref().expect("an S3 server");
+        let proxy = TcpProxy::start(s3.address()).expect("start a proxy");
+        proxy.set_latency(Duration::from_millis(60));
+        let text = stage.config_text();
+        let text = text
+            .replace(&s3.endpoint(), &proxy.endpoint())
+            .replace("start_fast = true", "start_fast = true\nmemory = \"32MiB\"");
+        let config = stage.write_config("slow.toml", &text);
+        let mut command = stage.command_with(&config, &["--output", "json", "backup", "--jobs", "1"]);
+        let backup = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start a backup");
+        wait_until_it_has_read(&backup, 6 << 20).await;
+        proxy.stall();
+        Self { backup, proxy }
+    }
+
+    /// Lets it go on to its end, when it has not come to the small files yet.
+    fn report(self) -> serde_json::Value {
+        let counts = fs::read_to_string(format!("/proc/{}/io", self.backup.id())).expect("look at the backup");
+        let read = counts.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok());
+        assert!(read.expect("a number") < 64 << 20, "the backup did not stand still: {counts}");
+        self.proxy.set_latency(Duration::ZERO);
+        self.proxy.resume();
+        let output = self.backup.wait_with_output().expect("wait for the backup");
+        let text = stage::succeeded(&output, &["backup"]);
+        serde_json::from_str(&text).expect("JSON")
+    }
+}
+
+/// The file of a relation.
+async fn file_of(stage: &Stage, relation: &str) -> PathBuf {
+    let query = format!("SELECT pg_relation_filepath('{relation}')");
+    stage.cluster.data().join(stage.cluster.value(&query).await.expect("ask for the file"))
+}
+
+/// From less than an extent to several, beyond every room that a group of small files has.
+async fn a_small_table_grows(checksums: bool) {
+    let Some(stage) = Stage::start(18, Plan { checksums, ..plan() }).await else { return };
+    bulk(&stage.cluster, "load", 80).await;
+    let sql = "CREATE TABLE small AS SELECT g AS n, repeat('x', 100) AS text FROM generate_series(1, 1000) g; \
+               CREATE INDEX ON small (n); CHECKPOINT";
+    stage.cluster.sql(sql).await.expect("make a table");
+    let file = file_of(&stage, "small").await;
+    let before = fs::metadata(&file).expect("look at the table").len();
+    assert!(before < 1 << 20, "{before}");
+
+    let held = Held::start(&stage).await;
+    let sql = "INSERT INTO small SELECT g, repeat('y', 100) FROM generate_series(1001, 200000) g; CHECKPOINT";
+    stage.cluster.sql(sql).await.expect("grow the table");
+    let after = fs::metadata(&file).expect("look at the table").len();
+    assert!(after > 20 << 20, "{after}");
+    let report = held.report();
+    let said = warnings(&report);
+    assert!(if checksums { said == "[]" } else { said.contains("no data checksums") }, "{said}");
+
+    let restored = stage.restore_and_start("restored", &[]).await;
+    wait_promoted(&restored).await;
+    let counted = "SELECT count(*) = 200000 AND count(DISTINCT n) = 200000 FROM small";
+    assert_eq!(restored.value(counted).await.expect("count"), "t");
+    am_check(&restored);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_table_without_checksums_grows() {
+    a_small_table_grows(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_table_with_checksums_grows() {
+    a_small_table_grows(true).await;
+}
+
+/// Logs that are written to, cut, removed and made anew, and a setting's file that is written again.
+#[tokio::test(flavor = "multi_thread")]
+async fn small_files_that_are_no_relations_change() {
+    let Some(stage) = Stage::start(18, plan()).await else { return };
+    bulk(&stage.cluster, "load", 80).await;
+    let log = stage.cluster.data().join("log");
+    fs::create_dir(&log).expect("make a folder");
+    let line = "LOG:  statement: SELECT 1\n".repeat(80);
+    for name in ["grows.log", "shrinks.log", "goes.log", "a.log", "z.log"] {
+        fs::write(log.join(name), &line).expect("write a log");
+    }
+    own(&log);
+    let held = Held::start(&stage).await;
+    let add = |name: &str, bytes: usize| {
+        let mut file = OpenOptions::new().append(true).open(log.join(name)).expect("open a log");
+        file.write_all(&vec![b'x'; bytes]).expect("write to a log");
+    };
+    add("grows.log", 3 << 20);
+    // Beyond what a group of small files has room for, together though not alone.
+    add("a.log", 700 << 10);
+    add("z.log", 700 << 10);
+    fs::write(log.join("shrinks.log"), "").expect("cut a log");
+    fs::remove_file(log.join("goes.log")).expect("remove a log");
+    fs::write(log.join("new.log"), "new\n").expect("make a log");
+    own(&log);
+    held.report();
+
+    let restored = stage.restore_and_start("restored", &[]).await;
+    wait_promoted(&restored).await;
+    let restored_log = restored.data().join("log");
+    for name in ["grows.log", "a.log", "z.log", "shrinks.log"] {
+        let (is, was) = (fs::read(restored_log.join(name)), fs::read(log.join(name)));
+        assert!(is.expect("read the restored log") == was.expect("read the log"), "{name} is another one");
+    }
+    assert!(!restored_log.join("goes.log").exists() && !restored_log.join("new.log").exists());
+    assert_eq!(restored.value("SELECT count(*) > 0 FROM load").await.expect("count"), "t");
+}
+
+/// Gives a folder with what is in it to PostgreSQL's user.
+fn own(folder: &Path) {
+    let user = DatabaseUser::current().expect("find PostgreSQL's user");
+    user.own(folder).expect("give the folder away");
+    for entry in fs::read_dir(folder).expect("list the folder") {
+        user.own(&entry.expect("list the folder").path()).expect("give a file away");
+    }
+}
+
+/// A directory store, since nothing is held up.
+fn still() -> Plan {
+    Plan { store: StoreKind::Directory, ..plan() }
+}
+
+fn warnings(report: &serde_json::Value) -> String {
+    report["warnings"].to_string()
+}
+
+/// As packages for servers install it: the settings elsewhere, and a link to them.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_behind_a_link_are_named_and_the_backup_restores() {
+    let Some(stage) = Stage::start(18, still()).await else { return };
+    stage.cluster.sql("CREATE TABLE t AS SELECT 1 AS n").await.expect("make a table");
+    let (inside, outside) = (stage.cluster.data().join("postgresql.conf"), stage.target("outside.conf"));
+    fs::copy(&inside, &outside).expect("copy the settings");
+    DatabaseUser::current().and_then(|user| user.own(&outside)).expect("give the settings away");
+    fs::remove_file(&inside).expect("remove the settings");
+    symlink(&outside, &inside).expect("make a link");
+    let report = stage.json(&["backup"]);
+    let said = warnings(&report);
+    let link = format!("postgresql.conf is a link to {} and is kept as a link", outside.display());
+    assert!(said.contains(&link), "{said}");
+    let target = stage.target("restored");
+    stage.ok(&["restore", "--pgdata", &target.display().to_string()]);
+    assert_eq!(fs::read_link(target.join("postgresql.conf")).expect("a link"), outside);
+    let restored = stage.start_restored(&target).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT n FROM t").await.expect("read"), "1");
+}
+
+/// No backup is left, and the message says which data would be missing.
+fn refused(stage: &Stage, reasons: &[&str]) {
+    let (code, message) = stage.fails(&["backup"]);
+    assert_ne!(code, 1, "{message}");
+    for reason in reasons {
+        assert!(message.contains(reason), "{reason}: {message}");
+    }
+    let listed = stage.ok(&["list"]);
+    assert!(listed.contains("no complete backup") && !listed.contains("unfinished"), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_behind_a_link_fails_the_backup() {
+    let Some(stage) = Stage::start(18, still()).await else { return };
+    stage.cluster.sql("CREATE DATABASE other").await.expect("make a database");
+    let oid = stage.cluster.value("SELECT oid FROM pg_database WHERE datname = 'other'").await.expect("ask");
+    let file = file_of(&stage, "pg_class").await;
+    for inside in [stage.cluster.data().join("base").join(&oid), file] {
+        let outside = stage.target("moved");
+        move_away(&inside, &outside);
+        symlink(&outside, &inside).expect("make a link");
+        refused(&stage, &[&inside.display().to_string(), "is a symbolic link"]);
+        fs::remove_file(&inside).expect("remove the link");
+        move_away(&outside, &inside);
+    }
+    stage.ok(&["backup"]);
+}
+
+/// Across file systems too.
+fn move_away(from: &Path, to: &Path) {
+    let moved = std::process::Command::new("mv").arg(from).arg(to).status().expect("run mv");
+    assert!(moved.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tablespace_that_is_away_fails_the_backup() {
+    let Some(stage) = Stage::start(18, still()).await else { return };
+    let place = stage.scratch.folder("space").expect("make a folder");
+    let sql = format!("CREATE TABLESPACE space LOCATION '{}'", place.display());
+    stage.cluster.sql(&sql).await.expect("make a tablespace");
+    stage
+        .cluster
+        .sql("CREATE TABLE t TABLESPACE space AS SELECT g AS n FROM generate_series(1, 5) g")
+        .await
+        .expect("fill");
+    // Or the checkpoint at the start of the backup meets it first.
+    stage.cluster.sql("CHECKPOINT").await.expect("checkpoint");
+    // The directory itself, and what is in it: a volume that is not mounted leaves an empty directory.
+    let away = stage.target("away");
+    move_away(&place, &away);
+    refused(&stage, &["tablespace space has no directory"]);
+    fs::create_dir(&place).expect("make an empty folder");
+    refused(&stage, &["tablespace space has no directory", "is its volume mounted?"]);
+    fs::remove_dir(&place).expect("remove the folder");
+    move_away(&away, &place);
+    stage.ok(&["backup"]);
+    let other = format!("space={}", stage.target("restored-space").display());
+    let restored = stage.restore_and_start("restored", &["--tablespace", &other]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "5");
+}
+
+/// What somebody else removes from the store while the backup waits for its WAL: that of a standby does so until the primary
+/// goes on to another segment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_is_gone_fails_the_backup() {
+    let Some(stage) = Stage::start(18, still()).await else { return };
+    let mut standby = Cluster::standby_of(&stage.cluster).await.expect("copy a standby");
+    standby.start().await.expect("start the standby");
+    stage.archive_now().await;
+    bulk(&stage.cluster, "load", 8).await;
+    stage.archive_now().await;
+    stage.cluster.sql("CREATE TABLE little AS SELECT 1 AS n; CHECKPOINT").await.expect("write a little");
+    let lsn = stage.cluster.value("SELECT pg_current_wal_lsn()").await.expect("ask for the LSN");
+    let replayed = format!("SELECT coalesce(pg_last_wal_replay_lsn() >= '{lsn}', false)");
+    standby.wait_for(&replayed, Duration::from_mins(3)).await.expect("replay");
+    let data = |cluster: &Cluster| format!("pgdata = \"{}\"", cluster.data().display());
+    let text = stage.config_text().replace(&data(&stage.cluster), &data(&standby));
+    let config = stage.write_config("standby.toml", &text);
+
+    let mut command = stage.command_with(&config, &["backup", "--archive-timeout", "10m"]);
+    let mut backup = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start a backup");
+    let folder = stage.repository_folder().join("main");
+    wait_for_object(&folder, "manifest", &mut backup);
+    let packs = objects(&folder).into_iter().filter(|path| path.to_string_lossy().contains("/packs/"));
+    fs::remove_file(packs.max().expect("a pack")).expect("remove a pack");
+    assert!(!summary(&folder), "the backup does not wait for its WAL");
+    stage.archive_now().await;
+    let output = backup.wait_with_output().expect("wait for the backup");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "a backup without a pack is called complete: {message}");
+    assert!(message.contains("looking at backup"), "{message}");
+    assert!(!summary(&folder), "there is a backup.json: {message}");
+    let listed = stage.ok(&["list"]);
+    assert!(listed.contains("no complete backup"), "{listed}");
+
+    // The next one has nothing to stumble over.
+    stage.ok(&["backup"]);
+    let restored = stage.restore_and_start("restored", &[]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT n FROM little").await.expect("read"), "1");
+}
+
+/// All files below a folder.
+fn objects(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths.flat_map(|path| if path.is_dir() { objects(&path) } else { vec![path] }).collect()
+}
+
+fn summary(folder: &Path) -> bool {
+    objects(folder).iter().any(|path| path.ends_with("backup.json"))
+}
+
+/// The first object whose name contains this.
+fn wait_for_object(folder: &Path, part: &str, backup: &mut Child) -> PathBuf {
+    let start = Instant::now();
+    loop {
+        let whole = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(part));
+        if let Some(found) = objects(folder).into_iter().find(whole) {
+            return found;
+        }
+        assert!(backup.try_wait().expect("look at the backup").is_none(), "the backup has ended");
+        assert!(start.elapsed() < Duration::from_mins(3), "no {part} in {}", folder.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
