@@ -5,11 +5,11 @@
 mod stage;
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use holdfast_pgtypes::{ControlFile, Lsn};
-use holdfast_testkit::postgres::Cluster;
+use holdfast_testkit::postgres::{Cluster, Shutdown};
 use holdfast_testkit::proxy::TcpProxy;
 use holdfast_testkit::rows::{Pace, RowWriter};
 use stage::proof::{am_check, bulk, find, finish, holds_all, text, verify_backup, wait_until_it_has_read};
@@ -138,6 +138,24 @@ async fn backups_from_a_standby_restore_on_13() {
     backups_from_a_standby(13, plan).await;
 }
 
+/// A backup of this server that has begun to copy, and goes no further until its proxy resumes.
+async fn held(stage: &Stage, server: &Cluster) -> (Child, TcpProxy) {
+    let s3 = stage.s3.as_ref().expect("an S3 server");
+    let proxy = TcpProxy::start(s3.address()).expect("start a proxy");
+    proxy.set_latency(Duration::from_millis(60));
+    let config = config_for(stage, "slow.toml", server, "");
+    let slow = std::fs::read_to_string(&config).expect("read the configuration");
+    let slow = slow
+        .replace(&s3.endpoint(), &proxy.endpoint())
+        .replace("start_fast = true", "start_fast = true\nmemory = \"32MiB\"");
+    let slow = stage.write_config("slow.toml", &slow);
+    let mut command = stage.command_with(&slow, &["backup"]);
+    let backup = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start a backup");
+    wait_until_it_has_read(&backup, 6 << 20).await;
+    proxy.stall();
+    (backup, proxy)
+}
+
 /// A standby that is promoted in the middle: the backup fails by name and leaves nothing, since it could not be restored.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_promotion_during_the_backup_fails_it() {
@@ -148,19 +166,7 @@ async fn a_promotion_during_the_backup_fails_it() {
     caught_up(&standby, &stage.cluster).await;
     stage.cluster.sql("CHECKPOINT").await.expect("checkpoint");
     caught_up(&standby, &stage.cluster).await;
-    let s3 = stage.s3.as_ref().expect("an S3 server");
-    let proxy = TcpProxy::start(s3.address()).expect("start a proxy");
-    proxy.set_latency(Duration::from_millis(60));
-    let config = config_for(&stage, "slow.toml", &standby, "");
-    let slow = std::fs::read_to_string(&config).expect("read the configuration");
-    let slow = slow
-        .replace(&s3.endpoint(), &proxy.endpoint())
-        .replace("start_fast = true", "start_fast = true\nmemory = \"32MiB\"");
-    let slow = stage.write_config("slow.toml", &slow);
-    let mut command = stage.command_with(&slow, &["backup"]);
-    let backup = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start a backup");
-    wait_until_it_has_read(&backup, 6 << 20).await;
-    proxy.stall();
+    let (backup, proxy) = held(&stage, &standby).await;
     standby.promote().await.expect("promote");
     proxy.resume();
     let output = backup.wait_with_output().expect("wait for the backup");
@@ -170,6 +176,100 @@ async fn a_promotion_during_the_backup_fails_it() {
     let listed = stage.ok(&["list"]);
     assert!(listed.contains("no complete backup") && !listed.contains("unfinished"), "{listed}");
     assert!(standby.is_running());
+}
+
+/// A standby's upstream is promoted in the middle, and the standby follows it to the new timeline: the backup begins on one
+/// timeline and ends on another. The former primary, when it lives, goes on archiving the old one.
+async fn a_standby_follows_its_upstream_during_the_backup(primary_lives: bool) {
+    let plan = Plan {
+        compression: "none",
+        wal_segment_mib: 1,
+        settings: vec![("wal_retrieve_retry_interval", "100ms".to_owned())],
+        ..Plan::default()
+    };
+    let Some(mut stage) = Stage::start(18, plan).await else { return };
+    bulk(&stage.cluster, "load", 80).await;
+    let rows = stage.cluster.value("SELECT count(*) FROM load").await.expect("count");
+    let mut upstream = Cluster::standby_of(&stage.cluster).await.expect("copy a standby");
+    stage.scratch.folder("other-spool").expect("make a folder");
+    let config = config_for(&stage, "upstream.toml", &upstream, "");
+    let settings = std::fs::read_to_string(&config).expect("read the configuration");
+    let spool = stage.scratch.path().join("spool").display().to_string();
+    let other = stage.scratch.path().join("other-spool").display().to_string();
+    let config = stage.write_config("upstream.toml", &settings.replace(&spool, &other));
+    let command = format!("{} --config {} wal push %p", stage.holdfast.display(), config.display());
+    upstream.override_setting("archive_command", &command);
+    upstream.start().await.expect("start the upstream");
+    caught_up(&upstream, &stage.cluster).await;
+    let mut standby = Cluster::standby_of(&upstream).await.expect("copy a standby of the standby");
+    standby.start().await.expect("start the standby");
+    stage.cluster.sql("CHECKPOINT").await.expect("checkpoint");
+    caught_up(&standby, &stage.cluster).await;
+
+    let (mut backup, proxy) = held(&stage, &standby).await;
+    stage.archive_now().await;
+    caught_up(&standby, &stage.cluster).await;
+    if !primary_lives {
+        stage.cluster.stop(Shutdown::Immediate).await.expect("stop the primary");
+    }
+    upstream.promote().await.expect("promote");
+    upstream.wait_promoted(LIMIT).await.expect("promote");
+    let sql = "CREATE TABLE new AS SELECT generate_series(1, 5000) AS n; SELECT pg_switch_wal(); CHECKPOINT";
+    upstream.sql(sql).await.expect("write on the new timeline");
+    if primary_lives {
+        for n in 0..3 {
+            stage.cluster.sql(&format!("CREATE TABLE old_{n} AS SELECT 1 AS n")).await.expect("write on the old one");
+            stage.archive_now().await;
+        }
+    }
+    caught_up(&standby, &upstream).await;
+    standby.sql("CHECKPOINT").await.expect("a restart point");
+    let reached = "SELECT min_recovery_end_timeline FROM pg_control_recovery()";
+    assert_eq!(standby.value(reached).await.expect("ask"), "2");
+    proxy.set_latency(Duration::ZERO);
+    proxy.resume();
+    // Nobody but the new primary can finish the last segment.
+    let start = Instant::now();
+    while backup.try_wait().expect("look at the backup").is_none() {
+        assert!(start.elapsed() < LIMIT, "the backup waits for ever");
+        upstream.sql("SELECT pg_create_restore_point('go on'); SELECT pg_switch_wal()").await.expect("switch");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let output = backup.wait_with_output().expect("wait for the backup");
+    stage::succeeded(&output, &["backup"]);
+
+    let list = stage.json(&["list"]);
+    assert_eq!(find(&list, "timeline"), Some(&serde_json::json!(1)), "{list}");
+    for key in ["start_segment", "stop_segment"] {
+        let timeline = if key == "start_segment" { "00000001" } else { "00000002" };
+        assert!(text(&list, key).starts_with(timeline), "{key}: {list}");
+    }
+    let target = stage.target("immediate");
+    let folder = target.display().to_string();
+    stage.ok(&["restore", "--pgdata", &folder, "--target-immediate", "--target-action", "promote"]);
+    check_control_file(&target, &list);
+    verify_backup(&stage, &target);
+    let immediate = stage.start_restored(&target).await;
+    wait_promoted(&immediate).await;
+    assert_eq!(immediate.value("SELECT count(*) FROM load").await.expect("count"), rows);
+    am_check(&immediate);
+
+    let restored = stage.restore_and_start("restored", &[]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT count(*) FROM load").await.expect("count"), rows);
+    assert_eq!(restored.value("SELECT count(*) FROM new").await.expect("count"), "5000");
+    let old = restored.value("SELECT count(*) FROM pg_class WHERE relname LIKE 'old_%'").await.expect("count");
+    assert_eq!(old, "0", "rows of the other history");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_follows_to_the_timeline_beside_the_former_primary() {
+    a_standby_follows_its_upstream_during_the_backup(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_follows_to_the_timeline_of_the_only_primary() {
+    a_standby_follows_its_upstream_during_the_backup(false).await;
 }
 
 /// `restore --standby`: follows by the archive, through a time without it, then by streaming, and becomes a primary that
@@ -235,7 +335,7 @@ async fn a_restored_standby_follows_and_takes_over() {
     holds_all(&standby, &journal, end).await;
 
     // It takes over, archives its own timeline, and is backed up.
-    stage.cluster.stop(holdfast_testkit::postgres::Shutdown::Fast).await.expect("stop the primary");
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop the primary");
     standby.promote().await.expect("promote");
     let config = config_for(&stage, "holdfast.toml", &standby, "");
     assert_eq!(config, stage.config);
