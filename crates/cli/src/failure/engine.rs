@@ -371,10 +371,22 @@ impl Explain for Unreachable {
             Self::NoBackupOnTimeline { backup_timelines, .. } => {
                 failure.hint(format!("backups were taken on timelines {}", listed(backup_timelines)))
             }
-            _ if self.windows().is_empty() => failure.hint("`holdfast info` shows what can be restored"),
+            Self::NewerBackupElsewhere { timeline, other_lines, .. } => {
+                let mut lines = vec![format!("name the line with --target-timeline: {timeline}, or another one")];
+                lines.extend(other_lines.iter().map(|line| format!("--target-timeline {}: {line}", line.timeline)));
+                failure.hint(lines.join("\n"))
+            }
+            _ if self.windows().is_empty() && self.other_lines().is_empty() => {
+                failure.hint("`holdfast info` shows what can be restored")
+            }
             _ => {
-                let windows: Vec<String> = self.windows().iter().map(ToString::to_string).collect();
-                failure.hint(format!("what can be restored: {}", windows.join("\n")))
+                let mut lines: Vec<String> = self.windows().iter().map(ToString::to_string).collect();
+                if lines.is_empty() {
+                    lines.push("nothing on this timeline".to_owned());
+                }
+                let others = self.other_lines().iter();
+                lines.extend(others.map(|line| format!("not followed; --target-timeline {}: {line}", line.timeline)));
+                failure.hint(format!("what can be restored: {}", lines.join("\n")))
             }
         }
     }

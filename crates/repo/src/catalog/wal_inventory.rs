@@ -5,6 +5,7 @@
 
 use super::SegmentRange;
 use crate::name::{ClaimNumber, ClusterName, ObjectPath};
+use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{SegmentName, TimelineId, WalFileName, WalSegmentSize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,7 @@ pub struct WalInventory {
     segments: BTreeMap<TimelineId, Ranges>,
     partials: BTreeSet<SegmentName>,
     histories: BTreeSet<TimelineId>,
+    stored: BTreeMap<TimelineId, DateTime<Utc>>,
     stray_count: u64,
 }
 
@@ -25,7 +27,14 @@ struct Ranges(Vec<(u64, u64)>);
 impl WalInventory {
     /// Nothing yet.
     pub fn new(size: WalSegmentSize) -> Self {
-        Self { size, segments: BTreeMap::new(), partials: BTreeSet::new(), histories: BTreeSet::new(), stray_count: 0 }
+        Self {
+            size,
+            segments: BTreeMap::new(),
+            partials: BTreeSet::new(),
+            histories: BTreeSet::new(),
+            stored: BTreeMap::new(),
+            stray_count: 0,
+        }
     }
 
     /// These files.
@@ -73,6 +82,31 @@ impl WalInventory {
         }
     }
 
+    /// Takes down that a segment of the timeline was stored at this moment, by the store's clock.
+    pub fn stored_at(&mut self, timeline: TimelineId, moment: DateTime<Utc>) {
+        let last = self.stored.entry(timeline).or_insert(moment);
+        *last = moment.max(*last);
+    }
+
+    /// When the newest segment of the timeline was stored, if that was taken down.
+    pub fn last_stored(&self, timeline: TimelineId) -> Option<DateTime<Utc>> {
+        self.stored.get(&timeline).copied()
+    }
+
+    /// Takes over what another inventory with the same segment size says of other timelines.
+    pub fn absorb(&mut self, other: Self) {
+        self.segments.extend(other.segments);
+        self.partials.extend(other.partials);
+        self.histories.extend(other.histories);
+        self.stored.extend(other.stored);
+        self.stray_count += other.stray_count;
+    }
+
+    /// Takes down that there is WAL of the timeline, none of which may have been looked at.
+    pub fn know(&mut self, timeline: TimelineId) {
+        self.segments.entry(timeline).or_default();
+    }
+
     /// The segment size the numbers are for.
     pub fn segment_size(&self) -> WalSegmentSize {
         self.size
@@ -83,7 +117,7 @@ impl WalInventory {
         self.stray_count
     }
 
-    /// Timelines with at least one whole segment, ascending.
+    /// Timelines that are known to have WAL, ascending.
     pub fn timelines(&self) -> impl DoubleEndedIterator<Item = TimelineId> {
         self.segments.keys().copied()
     }

@@ -1,6 +1,8 @@
 //! Step 2: one backup and the WAL it needs.
 
-use super::{BeginningKind, Candidate, ReachableWindow, RecoveryPath, RecoveryTarget, Unreachable, WalRun};
+use super::{
+    BeginningKind, Candidate, Newer, OtherLine, ReachableWindow, RecoveryPath, RecoveryTarget, Unreachable, WalRun,
+};
 use crate::catalog::SegmentRange;
 use crate::name::BackupId;
 use chrono::{DateTime, Utc};
@@ -54,6 +56,8 @@ pub struct RecoveryPlan {
     pub history_files: Vec<TimelineId>,
     /// The window around the target.
     pub window: ReachableWindow,
+    /// Timelines with something that the chosen one does not lead to.
+    pub other_lines: Vec<OtherLine>,
 }
 
 /// Why a candidate does not serve.
@@ -70,6 +74,30 @@ impl RecoveryPath {
     /// # Errors
     /// [`Unreachable`], with the windows that can be reached.
     pub fn decide(&self, facts: &TargetFacts) -> Result<RecoveryPlan, Unreachable> {
+        let decided = self.decide_along(facts);
+        let Some((newer, backup)) = self.newer_backup().and_then(|line| Some((line, line.backup?))) else {
+            return decided;
+        };
+        match decided {
+            // Before they part, it is the same history on every line. "The end of the backup" means the newest backup.
+            Ok(plan) if self.wish.target != RecoveryTarget::Immediate && self.is_common(plan.target_lsn) => Ok(plan),
+            Err(error @ (Unreachable::NoBackups | Unreachable::BeforeFirstBackup { .. })) => Err(error),
+            _ => Err(Unreachable::NewerBackupElsewhere {
+                timeline: self.timeline,
+                backup,
+                backup_timeline: newer.timeline,
+                other_lines: self.others.clone(),
+            }),
+        }
+    }
+
+    /// Whether recovery stops before any line with a newer backup parts from the chosen one.
+    fn is_common(&self, target_lsn: Option<Lsn>) -> bool {
+        let mut newer = self.others.iter().filter(|other| other.newer == Newer::Backup);
+        target_lsn.is_some_and(|target| newer.all(|other| target < other.parts_at))
+    }
+
+    fn decide_along(&self, facts: &TargetFacts) -> Result<RecoveryPlan, Unreachable> {
         let named = self.wish.backup;
         let eligible: Vec<&Candidate> = self
             .candidates
@@ -92,11 +120,11 @@ impl RecoveryPath {
             }
         }
         let target = self.wish.target.clone();
-        let windows = self.windows(facts);
+        let (windows, other_lines) = (self.windows(facts), self.others.clone());
         let looks_for_records = matches!(target, RecoveryTarget::Xid(_) | RecoveryTarget::Name(_));
         match first_beyond {
             Some(_) if looks_for_records && facts.records.is_empty() => {
-                Err(Unreachable::TargetNotFound { target, windows })
+                Err(Unreachable::TargetNotFound { target, windows, other_lines })
             }
             Some(candidate) => Err(self.beyond(candidate, facts)),
             None => match named {
@@ -106,8 +134,9 @@ impl RecoveryPath {
                     stop_lsn: newest.backup.stop_lsn,
                     stop_time: newest.backup.stop_time,
                     windows,
+                    other_lines,
                 }),
-                None => Err(Unreachable::BeforeFirstBackup { target, windows }),
+                None => Err(Unreachable::BeforeFirstBackup { target, windows, other_lines }),
             },
         }
     }
@@ -211,6 +240,7 @@ impl RecoveryPath {
                 to_lsn: backup.stop_lsn,
                 to_time: None,
             }),
+            other_lines: self.others.clone(),
         }
     }
 
@@ -226,15 +256,16 @@ impl RecoveryPath {
     /// The WAL behind a candidate ends before the target: by a hole, or because there is no more.
     fn beyond(&self, candidate: &Candidate, facts: &TargetFacts) -> Unreachable {
         let target = self.wish.target.clone();
-        let windows = self.windows(facts);
+        let (windows, other_lines) = (self.windows(facts), self.others.clone());
         let run = self.runs.get(candidate.run);
         match run.and_then(|run| run.hole) {
-            Some(hole) => Unreachable::Hole { target, hole, windows },
+            Some(hole) => Unreachable::Hole { target, hole, windows, other_lines },
             None => Unreachable::BeyondArchive {
                 target,
                 until_lsn: run.map_or(candidate.backup.stop_lsn, |run| run.end_lsn),
                 until_time: run_facts(facts, candidate.run).last_transaction_time,
                 windows,
+                other_lines,
             },
         }
     }
@@ -247,7 +278,12 @@ impl RecoveryPath {
             None => self.rejected.first(),
         };
         match rejection {
-            Some(rejection) => Unreachable::Hole { target, hole: rejection.hole, windows: self.windows(facts) },
+            Some(rejection) => Unreachable::Hole {
+                target,
+                hole: rejection.hole,
+                windows: self.windows(facts),
+                other_lines: self.others.clone(),
+            },
             None => Unreachable::NoBackups,
         }
     }

@@ -23,13 +23,16 @@
 //!   `recoveryStopsAfter`).
 //! - Of several records with one name or transaction id, recovery stops at the first one it meets.
 //!
-//! Two things are stricter than PostgreSQL. `latest` follows PostgreSQL's meaning but not its way: `findNewestTimeLine`
+//! Three things are stricter than PostgreSQL. `latest` follows PostgreSQL's meaning but not its way: `findNewestTimeLine`
 //! probes numbers one by one and then fails if the newest is no descendant; here it is the highest timeline that some
-//! backup leads to, and the restore must write its number. And "to the end of WAL" is refused when WAL stands behind a
+//! backup leads to, and the restore must write its number. Highest is not best: where a complete backup that is newer than
+//! all on that timeline lies on another one, the wish is refused until it names a timeline, unless its target lies before
+//! the place where both part; newer WAL alone is told as an [`OtherLine`] of the plan. And "to the end of WAL" is refused when WAL stands behind a
 //! hole: PostgreSQL would end recovery at the hole and open for business without the rest.
 
 mod beginning;
 mod decide;
+mod other_line;
 mod path;
 mod unreachable;
 mod wish;
@@ -39,6 +42,7 @@ mod tests;
 
 pub use beginning::{Beginning, BeginningKind};
 pub use decide::{RecoveryPlan, RunFacts, TargetFacts};
+pub use other_line::{Newer, OtherLine};
 pub use path::{Candidate, FactsNeeded, RecoveryPath, RecoveryWorld, Rejection, WalRun};
 pub use unreachable::{Hole, ReachableWindow, Unreachable};
 pub use wish::{RecoveryTarget, RecoveryWish, TargetTimeline};

@@ -1,6 +1,7 @@
 //! Step 1: the timeline, the backups on it, and the runs of WAL along it.
 
-use super::{Beginning, Hole, RecoveryTarget, RecoveryWish, TargetTimeline, Unreachable};
+use super::other_line::other_lines;
+use super::{Beginning, Hole, Newer, OtherLine, RecoveryTarget, RecoveryWish, TargetTimeline, Unreachable};
 use crate::catalog::{SegmentRange, WalInventory};
 use crate::name::{BackupId, ClaimNumber};
 use holdfast_pgtypes::{Ancestry, HistoryFile, Lsn, SegmentName, TimelineId, WalSegmentSize};
@@ -78,6 +79,7 @@ pub struct RecoveryPath {
     pub(super) rejected: Vec<Rejection>,
     pub(super) history_files: Vec<TimelineId>,
     pub(super) unreached: Vec<TimelineId>,
+    pub(super) others: Vec<OtherLine>,
 }
 
 impl RecoveryPath {
@@ -140,6 +142,7 @@ impl RecoveryPath {
             timeline,
             size: world.wal.segment_size(),
             runs: wal_runs(&ancestry, world.wal),
+            others: other_lines(world, &ancestry, timeline, &known, &backups),
             ancestry,
             candidates: Vec::new(),
             rejected: Vec::new(),
@@ -184,6 +187,19 @@ impl RecoveryPath {
     /// file is not in the archive. Worth a warning.
     pub fn higher_timelines(&self) -> &[TimelineId] {
         &self.unreached
+    }
+
+    /// Timelines that part from the chosen one and hold something that it does not lead to, ascending.
+    pub fn other_lines(&self) -> &[OtherLine] {
+        &self.others
+    }
+
+    /// The line with a complete backup newer than all on the chosen timeline, when nobody said which of them is meant: the
+    /// one with the newest.
+    pub fn newer_backup(&self) -> Option<&OtherLine> {
+        let said = self.wish.timeline != TargetTimeline::Latest || self.wish.backup.is_some();
+        let newer = self.others.iter().filter(|other| !said && other.newer == Newer::Backup);
+        newer.max_by_key(|other| other.backup_stop_time)
     }
 
     /// What must be looked up before [`decide`](Self::decide).
@@ -257,13 +273,13 @@ fn known_timelines(world: &RecoveryWorld<'_>, backups: &[&Beginning]) -> BTreeSe
 }
 
 /// As `readTimeLineHistory`: a timeline without a history file has no parents.
-fn ancestry(world: &RecoveryWorld<'_>, timeline: TimelineId) -> Ancestry {
+pub(super) fn ancestry(world: &RecoveryWorld<'_>, timeline: TimelineId) -> Ancestry {
     world.histories.get(&timeline).map_or_else(|| Ancestry::alone(timeline), Ancestry::from_history)
 }
 
 /// Whether recovery of the backup can follow the ancestry: its redo LSN and its end are on it. The end may stand on a later
 /// timeline than the start when a standby followed a switch meanwhile.
-fn is_on(ancestry: &Ancestry, backup: &Beginning) -> bool {
+pub(super) fn is_on(ancestry: &Ancestry, backup: &Beginning) -> bool {
     ancestry.owner(backup.start_lsn) == backup.timeline
         && ancestry.passes(backup.stop_segment.timeline(), backup.stop_lsn)
 }

@@ -1,6 +1,6 @@
 //! Why a wish cannot be met, and what could be.
 
-use super::RecoveryTarget;
+use super::{OtherLine, RecoveryTarget};
 use crate::name::BackupId;
 use chrono::{DateTime, SecondsFormat, Utc};
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
@@ -101,6 +101,21 @@ pub enum Unreachable {
         /// The timelines that backups were taken on, ascending.
         backup_timelines: Vec<TimelineId>,
     },
+    /// The timeline was left to us, and the highest one is not the one with the newest backup.
+    #[error(
+        "the newest timeline that a backup leads to is {timeline}, but backup {backup} of timeline {backup_timeline} is \
+         newer and does not lead there"
+    )]
+    NewerBackupElsewhere {
+        /// The timeline that `latest` means.
+        timeline: TimelineId,
+        /// The newest backup.
+        backup: BackupId,
+        /// Its timeline.
+        backup_timeline: TimelineId,
+        /// What lies on timelines that `latest` does not mean.
+        other_lines: Vec<OtherLine>,
+    },
     /// The target is before the end of the oldest backup that could serve.
     #[error("{target} is before the end of the oldest backup")]
     BeforeFirstBackup {
@@ -108,6 +123,8 @@ pub enum Unreachable {
         target: RecoveryTarget,
         /// What can be reached.
         windows: Vec<ReachableWindow>,
+        /// What lies on timelines that were not followed.
+        other_lines: Vec<OtherLine>,
     },
     /// The target is before the end of the backup that was named.
     #[error("{target} is before the end of backup {backup}, which is consistent from {stop_lsn} on")]
@@ -122,6 +139,8 @@ pub enum Unreachable {
         stop_time: DateTime<Utc>,
         /// What can be reached.
         windows: Vec<ReachableWindow>,
+        /// What lies on timelines that were not followed.
+        other_lines: Vec<OtherLine>,
     },
     /// The target is after the end of the archived WAL, or at it where PostgreSQL needs more to stop.
     #[error("{target} is beyond the archived WAL, which ends at {until_lsn}")]
@@ -134,6 +153,8 @@ pub enum Unreachable {
         until_time: Option<DateTime<Utc>>,
         /// What can be reached.
         windows: Vec<ReachableWindow>,
+        /// What lies on timelines that were not followed.
+        other_lines: Vec<OtherLine>,
     },
     /// WAL is missing between every backup that could serve and the target.
     #[error("{hole} on the way to {target}")]
@@ -144,6 +165,8 @@ pub enum Unreachable {
         hole: Hole,
         /// What can be reached.
         windows: Vec<ReachableWindow>,
+        /// What lies on timelines that were not followed.
+        other_lines: Vec<OtherLine>,
     },
     /// No record of the wanted transaction or restore point is in the archived WAL.
     #[error("{target} is not in the archived WAL")]
@@ -152,6 +175,8 @@ pub enum Unreachable {
         target: RecoveryTarget,
         /// What can be reached.
         windows: Vec<ReachableWindow>,
+        /// What lies on timelines that were not followed.
+        other_lines: Vec<OtherLine>,
     },
 }
 
@@ -163,12 +188,30 @@ impl Unreachable {
             | Self::BackupUnknown { .. }
             | Self::TimelineUnknown { .. }
             | Self::BackupNotOnTimeline { .. }
-            | Self::NoBackupOnTimeline { .. } => &[],
+            | Self::NoBackupOnTimeline { .. }
+            | Self::NewerBackupElsewhere { .. } => &[],
             Self::BeforeFirstBackup { windows, .. }
             | Self::TargetBeforeChosenBackup { windows, .. }
             | Self::BeyondArchive { windows, .. }
             | Self::Hole { windows, .. }
             | Self::TargetNotFound { windows, .. } => windows,
+        }
+    }
+
+    /// Timelines that were not followed and hold something of their own, ascending.
+    pub fn other_lines(&self) -> &[OtherLine] {
+        match self {
+            Self::NoBackups
+            | Self::BackupUnknown { .. }
+            | Self::TimelineUnknown { .. }
+            | Self::BackupNotOnTimeline { .. }
+            | Self::NoBackupOnTimeline { .. } => &[],
+            Self::NewerBackupElsewhere { other_lines, .. }
+            | Self::BeforeFirstBackup { other_lines, .. }
+            | Self::TargetBeforeChosenBackup { other_lines, .. }
+            | Self::BeyondArchive { other_lines, .. }
+            | Self::Hole { other_lines, .. }
+            | Self::TargetNotFound { other_lines, .. } => other_lines,
         }
     }
 }

@@ -31,6 +31,7 @@ fn plan(timeline: u32, history_files: &[u32]) -> RecoveryPlan {
             to_lsn: 0x500_0000.into(),
             to_time: None,
         },
+        other_lines: Vec::new(),
     }
 }
 

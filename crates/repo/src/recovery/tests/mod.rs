@@ -12,6 +12,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod holes;
+mod other_lines;
 mod plan;
 mod targets;
 mod timelines;
@@ -68,6 +69,8 @@ struct World {
     backups: Vec<Beginning>,
     histories: BTreeMap<TimelineId, HistoryFile>,
     segments: BTreeSet<SegmentName>,
+    /// The minute at which the newest segment of a timeline was stored.
+    stored: BTreeMap<u32, u32>,
     facts: TargetFacts,
     wish: RecoveryWish,
 }
@@ -93,7 +96,11 @@ impl World {
     }
 
     fn inventory(&self) -> WalInventory {
-        WalInventory::from_files(SIZE, self.segments.iter().copied().map(WalFileName::Segment))
+        let mut wal = WalInventory::from_files(SIZE, self.segments.iter().copied().map(WalFileName::Segment));
+        for (on, at) in &self.stored {
+            wal.stored_at(timeline(*on), minute(*at));
+        }
+        wal
     }
 
     fn path(&self) -> Result<RecoveryPath, Unreachable> {
@@ -140,6 +147,7 @@ fn world() -> World {
         ],
         histories: BTreeMap::new(),
         segments: BTreeSet::new(),
+        stored: BTreeMap::new(),
         facts: TargetFacts {
             runs: vec![RunFacts { last_record: None, last_transaction_time: Some(minute(50)) }],
             records: Vec::new(),

@@ -39,6 +39,26 @@ fn a_plan_is_json() {
                 "to_lsn": "0/13000000",
                 "to_time": "2026-08-22T10:50:00Z",
             },
+            "other_lines": [
+                {
+                    "timeline": 1,
+                    "parts_at": "0/8800000",
+                    "backup": null,
+                    "backup_stop_time": null,
+                    "wal_end": "0/B000000",
+                    "wal_stored": null,
+                    "newer": "nothing",
+                },
+                {
+                    "timeline": 2,
+                    "parts_at": "0/D800000",
+                    "backup": null,
+                    "backup_stop_time": null,
+                    "wal_end": "0/F000000",
+                    "wal_stored": null,
+                    "newer": "nothing",
+                },
+            ],
         })
     );
     let error = with(world(), |w| w.remove(3, 17)).plan().unwrap_err();

@@ -142,8 +142,17 @@ fn timelines_and_backups() {
             "? along 1: 1:8-10",
         ),
         (
-            "it is no candidate on the latest timeline, however new",
+            "it is no candidate on the latest timeline, however new, and the timeline must be named",
             with(world(), |w| w.backups.push(backup(1, 8, 9, 55, 56))),
+            "error: the newest timeline that a backup leads to is 3, but backup 20260822T105500Z of timeline 1 is newer and \
+             does not lead there",
+        ),
+        (
+            "the latest one named by its number",
+            with(world(), |w| {
+                w.backups.push(backup(1, 8, 9, 55, 56));
+                w.wish.timeline = TargetTimeline::Number(timeline(3));
+            }),
             "D along 3: 3:15-18",
         ),
         (
@@ -161,6 +170,7 @@ fn timelines_and_backups() {
                 let mut crossing = backup(1, 7, 8, 20, 22);
                 crossing.stop_lsn = Lsn::new(half(8).as_u64() + 8);
                 w.backups.push(crossing);
+                w.wish.timeline = TargetTimeline::Number(timeline(3));
             }),
             "A along 3: 1:2-7 2:8-12 3:13-18",
         ),
