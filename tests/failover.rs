@@ -280,3 +280,80 @@ async fn two_servers_on_one_timeline_stop_hard_with_a_way_out() {
     }
     stage.cluster = first;
 }
+
+async fn values(cluster: &Cluster) -> String {
+    cluster.value("SELECT string_agg(n::text, ',' ORDER BY n) FROM rows").await.expect("read the rows")
+}
+
+/// A copy was restored for a drill, promoted with its archiving on, and writes into the production's archive: its timeline
+/// has the higher number. The backup that production takes afterwards is on the other line; a restore that is not told
+/// which line is meant must not pass it over in silence, and every complete backup is restored by what `info` says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_in_the_archive_does_not_win_over_production() {
+    let Some(stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else {
+        return;
+    };
+    stage.cluster.sql("CREATE TABLE rows (n int); INSERT INTO rows VALUES (1), (2)").await.expect("write");
+    stage.ok(&["backup"]);
+    stage.archive_now().await;
+
+    // The drill: restored beside, archiving into the same archive, promoted.
+    let target = stage.target("drill");
+    stage.ok(&["restore", "--pgdata", &target.display().to_string()]);
+    let mut drill = Cluster::adopt(&stage.installation, &target).expect("take over the restored folder");
+    let config = configuration(&stage, "drill", &drill);
+    let command = format!("{} --config {} wal push %p", stage.holdfast.display(), config.display());
+    drill.override_setting("archive_command", &command);
+    drill.start().await.unwrap_or_else(|e| panic!("start the drill: {e}\n{}", drill.log_text()));
+    wait_promoted(&drill).await;
+    // Two statements of one message are one transaction, whose commit would stand behind the switch.
+    drill.sql("INSERT INTO rows VALUES (-100)").await.expect("write on the drill");
+    drill.sql("SELECT pg_switch_wal()").await.expect("switch");
+    let archived = "SELECT coalesce(last_archived_wal LIKE '00000002%' AND last_archived_wal NOT LIKE '%history', false) \
+                    FROM pg_stat_archiver";
+    drill.wait_for(archived, LIMIT).await.unwrap_or_else(|e| panic!("{e}\n{}", drill.log_text()));
+    drill.kill9().await.expect("end the drill");
+
+    // Production goes on. There is newer WAL on its line, and a plan says so.
+    stage.cluster.sql("INSERT INTO rows VALUES (3), (4)").await.expect("write");
+    // Object stores tell the time of an object in seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    stage.archive_now().await;
+    let elsewhere = stage.target("elsewhere").display().to_string();
+    let plan = stage.json(&["restore", "--plan", "--pgdata", &elsewhere]);
+    assert_eq!(plan["recovery"]["timeline"], 2, "{plan}");
+    assert_eq!(plan["recovery"]["other_lines"][0]["timeline"], 1, "{plan}");
+    assert_eq!(plan["recovery"]["other_lines"][0]["newer"], "wal", "{plan}");
+    let text = stage.ok(&["restore", "--plan", "--pgdata", &elsewhere]);
+    let note = "note: recovery follows timeline 2, and another line has newer WAL: timeline 1 parts from it at";
+    assert!(text.contains(note) && text.contains("--target-timeline 1"), "{text}");
+
+    // Its next backup is on the line that `latest` does not mean.
+    stage.ok(&["backup"]);
+    stage.cluster.sql("INSERT INTO rows VALUES (5), (6)").await.expect("write");
+    stage.archive_now().await;
+    let (code, text) = stage.fails(&["restore", "--pgdata", &elsewhere]);
+    assert_eq!(code, 61, "{text}");
+    assert!(text.contains("is newer and does not lead there"), "{text}");
+    assert!(text.contains("--target-timeline 1: timeline 1 parts from it at"), "{text}");
+    assert!(!std::path::Path::new(&elsewhere).exists(), "something was written");
+
+    let info = stage.json(&["info"]);
+    let claim = &info["repositories"][0]["claims"][0];
+    assert_eq!(claim["followed_timeline"], 2, "{info}");
+    assert_eq!(claim["timeline_must_be_named"], true, "{info}");
+    assert_eq!(claim["other_lines"][0]["newer"], "backup", "{info}");
+    let text = stage.ok(&["info"]);
+    assert!(text.contains("NEWER     another line has a newer backup: timeline 1"), "{text}");
+    for line in ["timeline 1, with --target-timeline 1", "timeline 2, with --target-timeline 2"] {
+        assert!(text.contains(&format!("can be restored: {line}")), "{text}");
+    }
+
+    // What is named is what comes.
+    let restored = stage.restore_and_start("production", &["--target-timeline", "1"]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(values(&restored).await, "1,2,3,4,5,6");
+    let restored = stage.restore_and_start("again", &["--target-timeline", "2"]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(values(&restored).await, "-100,1,2");
+}

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
+use crate::{Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
 use files::Files;
 use upload::DirectoryUpload;
 
@@ -200,13 +200,24 @@ impl Store for DirectoryStore {
         .await
     }
 
-    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
+    async fn list_page(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        next: Option<&str>,
+    ) -> Result<ListPage, StoreError> {
+        // The whole listing is one page: it costs no requests, and a position in a folder is nothing to come back to.
+        if next.is_some() {
+            return Ok(ListPage::default());
+        }
         let (wanted, start_after) = (prefix.to_owned(), start_after.map(str::to_owned));
-        self.run(Operation::List, prefix, move |files| {
-            files.check_root()?;
-            files.list(&wanted, start_after.as_deref())
-        })
-        .await
+        let objects = self
+            .run(Operation::List, prefix, move |files| {
+                files.check_root()?;
+                files.list(&wanted, start_after.as_deref())
+            })
+            .await?;
+        Ok(ListPage { objects, next: None })
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {

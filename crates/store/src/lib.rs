@@ -100,6 +100,15 @@ pub struct ObjectInfo {
     pub modified: Option<SystemTime>,
 }
 
+/// One page of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListPage {
+    /// Objects, as many as the store gives at once; none is no end.
+    pub objects: Vec<ObjectInfo>,
+    /// What to ask for the next page with, in the store's own words; none behind the last.
+    pub next: Option<String>,
+}
+
 /// A place for named, immutable runs of bytes. See the crate's documentation for what is promised.
 #[async_trait]
 pub trait Store: Send + Sync + Debug {
@@ -133,11 +142,37 @@ pub trait Store: Send + Sync + Debug {
     /// `NotFound` when there is no object.
     async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError>;
 
-    /// All objects whose names start with the string `prefix`, in ascending byte order, after `start_after` if given.
+    /// One page of the objects whose names start with the string `prefix`, after `start_after` if given. `next` is what the
+    /// page before named, with the same prefix and start; none asks for the first page.
+    ///
+    /// # Errors
+    /// Never `NotFound`: nothing there is an empty page.
+    async fn list_page(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        next: Option<&str>,
+    ) -> Result<ListPage, StoreError>;
+
+    /// All of them, in ascending byte order. A wrapper that has its own way with [`Store::list_page`] has it for every page:
+    /// one that fails is repeated alone. For what may be long, go by page and keep less.
     ///
     /// # Errors
     /// Never `NotFound`: nothing there is an empty list.
-    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError>;
+    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
+        let (mut found, mut next) = (Vec::new(), None);
+        loop {
+            let page = self.list_page(prefix, start_after, next.as_deref()).await?;
+            found.extend(page.objects);
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        // Some stores give pages in an order of their own.
+        found.sort_by(|left: &ObjectInfo, right| left.name.cmp(&right.name));
+        Ok(found)
+    }
 
     /// The names (no path, no '/') of the folders directly below the folder `prefix`, ascending. `prefix` is empty or
     /// ends in '/'. A folder exists as long as an object is in it.

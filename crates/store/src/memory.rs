@@ -1,7 +1,7 @@
 //! [`MemoryStore`]: the reference behaviour of the trait, for tests. Clones share their objects; nothing survives the process.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -9,7 +9,10 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
 use crate::parts::total_size;
-use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
+use crate::{Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
+
+/// Objects of a page, as in S3.
+const PAGE_OBJECTS: usize = 1000;
 
 /// Objects in a map.
 #[derive(Clone, Debug, Default)]
@@ -98,19 +101,32 @@ impl Store for MemoryStore {
         })
     }
 
-    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
+    async fn list_page(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        next: Option<&str>,
+    ) -> Result<ListPage, StoreError> {
+        // A page goes on behind the last name of the one before.
+        let after = next.into_iter().chain(start_after).max();
+        let from = match after.filter(|after| *after >= prefix) {
+            Some(after) => (Bound::Excluded(after), Bound::Unbounded),
+            None => (Bound::Included(prefix), Bound::Unbounded),
+        };
         let objects = self.lock();
-        let wanted = objects.iter().filter(|(name, _)| {
-            name.as_str().starts_with(prefix) && start_after.is_none_or(|after| name.as_str() > after)
-        });
-        Ok(wanted
+        let mut wanted = objects.range::<str, _>(from).take_while(|(name, _)| name.as_str().starts_with(prefix));
+        let found: Vec<ObjectInfo> = wanted
+            .by_ref()
+            .take(PAGE_OBJECTS)
             .map(|(name, stored)| ObjectInfo {
                 name: name.clone(),
                 size_bytes: stored.body.len() as u64,
                 crc32c: None,
                 modified: Some(stored.modified),
             })
-            .collect())
+            .collect();
+        let next = wanted.next().and_then(|_| found.last()).map(|last| last.name.to_string());
+        Ok(ListPage { objects: found, next })
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {

@@ -26,6 +26,12 @@ pub struct ObjectNameError {
     pub reason: &'static str,
 }
 
+impl std::borrow::Borrow<str> for ObjectName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl ObjectName {
     /// Checks and takes a name.
     ///

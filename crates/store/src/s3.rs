@@ -39,13 +39,14 @@ use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
 use crate::{
-    Checksums, ConditionalCreate, Failure, Location, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreConfig,
-    StoreError, StoreErrorKind, Trials, Upload, Uploads,
+    Checksums, ConditionalCreate, Failure, ListPage, Location, ObjectInfo, ObjectName, Operation, PutMode, Store,
+    StoreConfig, StoreError, StoreErrorKind, Trials, Upload, Uploads,
 };
 use errors::judge;
 use receive::{last, receive, system_time, whole_crc32c, whole_size};
@@ -174,46 +175,41 @@ impl S3Store {
         }
     }
 
-    /// One page after the other of a listing.
-    async fn pages(
+    /// One page of a listing, and what to ask for the next one with.
+    async fn page(
         &self,
         operation: Operation,
         prefix: &str,
         start_after: Option<&str>,
         delimiter: Option<&str>,
-        mut on_page: impl FnMut(aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output) + Send,
-    ) -> Result<(), StoreError> {
-        let mut token: Option<String> = None;
-        loop {
-            let page = self
-                .shared
-                .client
-                .list_objects_v2()
-                .bucket(&self.shared.bucket)
-                .prefix(prefix)
-                .set_start_after(start_after.map(str::to_owned))
-                .set_delimiter(delimiter.map(str::to_owned))
-                .set_continuation_token(token.clone())
-                .send()
-                .await
-                .map_err(|error| self.shared.error(operation, prefix, error))?;
-            let next = page.next_continuation_token().map(str::to_owned);
-            let truncated = page.is_truncated().unwrap_or(false);
-            on_page(page);
-            if !truncated {
-                return Ok(());
-            }
-            // A listing that does not move on would silently miss objects.
-            if next.is_none() || next == token {
-                return Err(self.shared.fail(
-                    operation,
-                    prefix,
-                    StoreErrorKind::Other,
-                    "the listing is incomplete and names no next page".to_owned(),
-                ));
-            }
-            token = next;
+        token: Option<&str>,
+    ) -> Result<(ListObjectsV2Output, Option<String>), StoreError> {
+        let page = self
+            .shared
+            .client
+            .list_objects_v2()
+            .bucket(&self.shared.bucket)
+            .prefix(prefix)
+            .set_start_after(start_after.map(str::to_owned))
+            .set_delimiter(delimiter.map(str::to_owned))
+            .set_continuation_token(token.map(str::to_owned))
+            .send()
+            .await
+            .map_err(|error| self.shared.error(operation, prefix, error))?;
+        if !page.is_truncated().unwrap_or(false) {
+            return Ok((page, None));
         }
+        let next = page.next_continuation_token().map(str::to_owned);
+        // A listing that does not move on would silently miss objects.
+        if next.is_none() || next.as_deref() == token {
+            return Err(self.shared.fail(
+                operation,
+                prefix,
+                StoreErrorKind::Other,
+                "the listing is incomplete and names no next page".to_owned(),
+            ));
+        }
+        Ok((page, next))
     }
 }
 
@@ -374,45 +370,49 @@ impl Store for S3Store {
         })
     }
 
-    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
+    async fn list_page(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        next: Option<&str>,
+    ) -> Result<ListPage, StoreError> {
         if can_hold_nothing(prefix) {
-            return Ok(Vec::new());
+            return Ok(ListPage::default());
         }
         // MinIO refuses a start that does not begin with the prefix; it is before all names, or behind them.
         let inside = start_after.filter(|after| after.starts_with(prefix));
         if inside.is_none() && start_after.is_some_and(|after| after > prefix) {
-            return Ok(Vec::new());
+            return Ok(ListPage::default());
         }
-        let mut found = Vec::new();
-        self.pages(Operation::List, prefix, inside, None, |page| {
-            for object in page.contents() {
-                let Some(key) = object.key() else { continue };
-                match ObjectName::new(key) {
-                    Ok(name) => found.push(ObjectInfo {
-                        name,
-                        size_bytes: object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
-                        crc32c: None,
-                        modified: system_time(object.last_modified()),
-                    }),
-                    // Folder markers of consoles and other people's objects: never ours.
-                    Err(error) => tracing::debug!(%error, "skipping a foreign object"),
-                }
+        let (page, next) = self.page(Operation::List, prefix, inside, None, next).await?;
+        let mut objects = Vec::new();
+        for object in page.contents() {
+            let Some(key) = object.key() else { continue };
+            // Not every store knows `start-after`.
+            if start_after.is_some_and(|after| key <= after) {
+                continue;
             }
-        })
-        .await?;
-        if let Some(start_after) = start_after {
-            found.retain(|info| info.name.as_str() > start_after);
+            match ObjectName::new(key) {
+                Ok(name) => objects.push(ObjectInfo {
+                    name,
+                    size_bytes: object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+                    crc32c: None,
+                    modified: system_time(object.last_modified()),
+                }),
+                // Folder markers of consoles and other people's objects: never ours.
+                Err(error) => tracing::debug!(%error, "skipping a foreign object"),
+            }
         }
-        found.sort_by(|left, right| left.name.cmp(&right.name));
-        Ok(found)
+        Ok(ListPage { objects, next })
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         if can_hold_nothing(prefix) {
             return Ok(Vec::new());
         }
-        let mut found = Vec::new();
-        self.pages(Operation::ListFolders, prefix, None, Some("/"), |page| {
+        let (mut found, mut next) = (Vec::new(), None);
+        loop {
+            let (page, more) = self.page(Operation::ListFolders, prefix, None, Some("/"), next.as_deref()).await?;
             for folder in page.common_prefixes() {
                 let name = folder
                     .prefix()
@@ -423,8 +423,11 @@ impl Store for S3Store {
                     _ => {}
                 }
             }
-        })
-        .await?;
+            next = more;
+            if next.is_none() {
+                break;
+            }
+        }
         found.sort();
         found.dedup();
         Ok(found)

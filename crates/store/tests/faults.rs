@@ -231,3 +231,22 @@ async fn the_probe_survives_lost_answers() {
         assert_eq!(found.capabilities, holdfast_store::Capabilities::default(), "seed {seed}");
     }
 }
+
+/// A long listing is repeated by the page: one page that fails now and then does not begin the listing again.
+#[tokio::test]
+async fn a_page_that_fails_is_repeated_alone() {
+    let memory = MemoryStore::new();
+    let names: Vec<ObjectName> = (0..20_500).map(|index| name(&format!("many/{index:06}"))).collect();
+    for object in &names {
+        memory.put(object, "x".into(), PutMode::Create).await.unwrap();
+    }
+    let counters = Arc::new(Counters::default());
+    let counted: Arc<dyn Store> = Arc::new(Counted::new(Arc::new(memory), Arc::clone(&counters)));
+    let rule = FaultRule::new(&[Operation::List], 0.4, Fault::Refuse(StoreErrorKind::Throttled));
+    let faulty = Faulty::new(counted, 5, vec![rule]);
+    let store = retrying(&faulty, RetryPolicy::default(), 5);
+    let listed: Vec<ObjectName> = store.list("many/", None).await.unwrap().into_iter().map(|info| info.name).collect();
+    assert_eq!(listed, names);
+    assert!(faulty.injected() > 5, "{}", faulty.injected());
+    assert_eq!(counters.of(Operation::List).requests, 21, "a page was asked for again that had been answered");
+}

@@ -9,13 +9,13 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::output::size::{duration, size};
 use chrono::{DateTime, Utc};
-use holdfast_engine::archive::{self, ClaimWal};
+use holdfast_engine::archive::{ClaimWal, ListedWal};
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::repository::Repository;
 use holdfast_engine::restore::{TimelineReach, reach};
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
 use holdfast_repo::record::{BackupRecord, ClaimRecord, SnapshotRecord};
-use holdfast_repo::recovery::{Beginning, ReachableWindow, Rejection};
+use holdfast_repo::recovery::{Beginning, Newer, OtherLine, ReachableWindow, Rejection};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -29,6 +29,12 @@ struct Claimed {
     last_wal_stored: Option<DateTime<Utc>>,
     last_wal_age_seconds: Option<u64>,
     wal_end: Option<WalEnd>,
+    /// The timeline that `restore` follows when none is named.
+    followed_timeline: Option<TimelineId>,
+    /// Whether `restore` wants it named.
+    timeline_must_be_named: bool,
+    /// What that timeline does not lead to.
+    other_lines: Vec<OtherLine>,
     reach: Vec<Reach>,
     snapshots: Snapshots,
 }
@@ -148,12 +154,11 @@ async fn of_repository(
     now: DateTime<Utc>,
 ) -> Result<(String, Value, Option<Failure>), Failure> {
     let cluster = &context.config.cluster.name;
-    let (claims, backups, snapshots, unfinished, wal) = tokio::try_join!(
+    let (claims, backups, snapshots, unfinished) = tokio::try_join!(
         repository.claims(cluster),
         repository.backups(cluster),
         repository.snapshots(cluster),
         repository.describe_unfinished(cluster),
-        archive::list(repository, cluster),
     )?;
     let mut remarks = Remarks::default();
     remarks.note("key slot", repository.slots_left_out());
@@ -164,19 +169,29 @@ async fn of_repository(
     let crew = Crew::new(context.config.restore.jobs.get())?;
     let mut claimed = Vec::new();
     for claim in claims {
-        let wal = wal.claims.iter().find(|wal| wal.claim == claim.number).cloned();
+        // One listing for all that is said of a claim, from where the oldest recovery would begin.
+        let begin_backups = backups.iter().map(|backup| (backup.claim, backup.start_lsn));
+        let begin_snapshots = snapshots.iter().map(|snapshot| (snapshot.claim, snapshot.start_lsn));
+        let starts = begin_backups.chain(begin_snapshots).filter(|(of, _)| *of == claim.number);
+        let listed = ListedWal::read(repository, &claim, starts.map(|(_, start)| start).min()).await?;
+        let wal = Some(listed.describe());
         let last_wal_stored = wal.iter().flat_map(|wal| &wal.timelines).filter_map(|timeline| timeline.newest).max();
         let reached = async |beginnings: Vec<Beginning>| {
-            let found = reach(repository, &claim, &beginnings, &crew, &context.cancellation).await?;
-            Ok::<_, Failure>(found.into_iter().map(|reach| with_times(reach, wal.as_ref())).collect::<Vec<_>>())
+            let found = reach(repository, &claim, &listed, &beginnings, &crew, &context.cancellation).await?;
+            let reach = found.timelines.iter().map(|reach| with_times(reach.clone(), wal.as_ref())).collect::<Vec<_>>();
+            Ok::<_, Failure>((reach, found))
         };
+        let (reach, found) = reached(backups.iter().map(Beginning::from).collect()).await?;
         claimed.push(Claimed {
-            reach: reached(backups.iter().map(Beginning::from).collect()).await?,
+            reach,
+            followed_timeline: found.followed,
+            timeline_must_be_named: found.must_be_named,
+            other_lines: found.other_lines,
             snapshots: {
                 let of_claim = || snapshots.iter().filter(|snapshot| snapshot.claim == claim.number);
                 let reach = match of_claim().next() {
                     None => Vec::new(),
-                    Some(_) => reached(of_claim().map(Beginning::from).collect()).await?,
+                    Some(_) => reached(of_claim().map(Beginning::from).collect()).await?.0,
                 };
                 Snapshots { recorded: of_claim().count(), last: of_claim().next_back().map(brief), reach }
             },
@@ -262,7 +277,7 @@ fn backups_of(claim: &ClaimRecord, backups: &[BackupRecord], now: DateTime<Utc>)
 }
 
 fn claim_text(text: &mut String, claimed: &Claimed, number: usize, now: DateTime<Utc>) {
-    let Claimed { claim, backups, wal, last_wal_stored, last_wal_age_seconds: _, wal_end: _, reach, snapshots } =
+    let Claimed { claim, backups, wal, last_wal_stored, last_wal_age_seconds: _, wal_end: _, reach, snapshots, .. } =
         claimed;
     let _ = writeln!(
         text,
@@ -336,7 +351,8 @@ fn claim_text(text: &mut String, claimed: &Claimed, number: usize, now: DateTime
     let windows: Vec<&ReachableWindow> =
         reach.iter().flat_map(|timeline| &timeline.windows).map(|window| &window.window).collect();
     for window in &windows {
-        let _ = writeln!(text, "    can be restored: timeline {}", window.timeline);
+        let _ =
+            writeln!(text, "    can be restored: timeline {}{}", window.timeline, how_chosen(claimed, window.timeline));
         let _ = writeln!(
             text,
             "      from    {} (LSN {}), the end of backup {}",
@@ -354,6 +370,10 @@ fn claim_text(text: &mut String, claimed: &Claimed, number: usize, now: DateTime
             None => writeln!(text, "      to      LSN {}, the end of the WAL; it holds no transaction", window.to_lsn),
         };
     }
+    for line in claimed.other_lines.iter().filter(|line| line.newer != Newer::Nothing) {
+        let what = if line.newer == Newer::Backup { "a newer backup" } else { "newer WAL" };
+        let _ = writeln!(text, "    NEWER     another line has {what}: {line}");
+    }
     if !windows.is_empty() {
         let repo = if number == 1 { String::new() } else { format!(" --repo {number}") };
         let _ = writeln!(
@@ -361,4 +381,15 @@ fn claim_text(text: &mut String, claimed: &Claimed, number: usize, now: DateTime
             "    to restore: holdfast restore{repo} --pgdata DIR; add --target-time \"...+00\" for an earlier moment, --plan to look first"
         );
     }
+}
+
+/// How a restore comes to follow a timeline; nothing to say where there is but one.
+fn how_chosen(claimed: &Claimed, timeline: TimelineId) -> String {
+    if claimed.reach.len() == 1 && !claimed.timeline_must_be_named {
+        return String::new();
+    }
+    if claimed.followed_timeline == Some(timeline) && !claimed.timeline_must_be_named {
+        return ", which a restore follows unless told otherwise".to_owned();
+    }
+    format!(", with --target-timeline {timeline}")
 }

@@ -16,8 +16,8 @@ use holdfast_repo::key::Secret;
 use holdfast_repo::name::REPOSITORY_OBJECT;
 use holdfast_repo::record::{RepositoryRecord, decode_plain};
 use holdfast_store::{
-    Capabilities, ConditionalCreate, ObjectInfo, ObjectName, PutMode, RetryPolicy, Store, StoreConfig, StoreError,
-    StoreErrorKind, Trials, Upload,
+    Capabilities, ConditionalCreate, ListPage, ObjectInfo, ObjectName, PutMode, RetryPolicy, Store, StoreConfig,
+    StoreError, StoreErrorKind, Trials, Upload,
 };
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -176,8 +176,13 @@ impl Store for AsRecorded {
         self.of(name.as_str()).head(name).await
     }
 
-    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.of(prefix).list(prefix, start_after).await
+    async fn list_page(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        next: Option<&str>,
+    ) -> Result<ListPage, StoreError> {
+        self.of(prefix).list_page(prefix, start_after, next).await
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {

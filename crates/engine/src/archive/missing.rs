@@ -6,6 +6,7 @@ use holdfast_pgtypes::{SegmentName, WalFileName};
 use holdfast_repo::name::{self, ClusterName, ObjectPath};
 use holdfast_repo::record::ClaimRecord;
 
+use super::stored::wal_object_name;
 use crate::error::{Doing, Error, What};
 use crate::repository::Repository;
 
@@ -18,33 +19,68 @@ pub async fn missing_segments(
     first: SegmentName,
     last: SegmentName,
 ) -> Result<Vec<SegmentName>, Error> {
-    if first.timeline() != last.timeline() {
-        return Err(What::Internal(format!("{first} and {last} are of different timelines")).into());
-    }
-    let size = claim.wal_segment_size;
     let mut missing = Vec::new();
-    let mut stored = BTreeSet::new();
-    let mut listed = None;
     let mut next = Some(first).filter(|first| *first <= last);
     while let Some(segment) = next {
-        let file = WalFileName::Segment(segment);
-        let folder = name::wal_log_folder(cluster, claim.number, &file);
-        if listed.as_ref() != Some(&folder) {
-            stored = stored_in(repository, &folder)
-                .await
-                .doing(|| format!("looking for WAL segments {first} to {last} in {}", repository.describe()))?;
-            listed = Some(folder);
-        }
-        if !stored.contains(&name::wal_file(cluster, claim.number, &file, claim.wal_codec, repository.is_encrypted())) {
-            missing.push(segment);
-        }
-        next = segment.next(size).filter(|next| *next <= last);
+        let (found, end) = missing_of_folder(repository, cluster, claim, segment, last).await?;
+        missing.extend(found);
+        next = end.next(claim.wal_segment_size).filter(|next| *next <= last);
     }
     Ok(missing)
 }
 
-async fn stored_in(repository: &Repository, folder: &str) -> Result<BTreeSet<String>, Error> {
-    let objects = repository.store().list(folder, None).await?;
+/// Those of the first folder from which any is missing: folders behind it are not asked for. None if nothing is missing.
+pub(crate) async fn first_missing(
+    repository: &Repository,
+    cluster: &ClusterName,
+    claim: &ClaimRecord,
+    first: SegmentName,
+    last: SegmentName,
+) -> Result<Vec<SegmentName>, Error> {
+    let mut next = Some(first).filter(|first| *first <= last);
+    while let Some(segment) = next {
+        let (found, end) = missing_of_folder(repository, cluster, claim, segment, last).await?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        next = end.next(claim.wal_segment_size).filter(|next| *next <= last);
+    }
+    Ok(Vec::new())
+}
+
+/// What is missing from `first` on in its folder, and the last segment that was looked for. One listing, from `first` on.
+async fn missing_of_folder(
+    repository: &Repository,
+    cluster: &ClusterName,
+    claim: &ClaimRecord,
+    first: SegmentName,
+    last: SegmentName,
+) -> Result<(Vec<SegmentName>, SegmentName), Error> {
+    if first.timeline() != last.timeline() {
+        return Err(What::Internal(format!("{first} and {last} are of different timelines")).into());
+    }
+    let file = |segment| WalFileName::Segment(segment);
+    let folder = name::wal_log_folder(cluster, claim.number, &file(first));
+    let stored = stored_in(repository, &folder, &format!("{folder}{first}"))
+        .await
+        .doing(|| format!("looking for WAL segments {first} to {last} in {}", repository.describe()))?;
+    let (mut missing, mut end, mut next) = (Vec::new(), first, Some(first));
+    while let Some(segment) = next {
+        let object = wal_object_name(repository, cluster, claim, &file(segment));
+        if !object.starts_with(&folder) {
+            break;
+        }
+        if !stored.contains(&object) {
+            missing.push(segment);
+        }
+        end = segment;
+        next = segment.next(claim.wal_segment_size).filter(|next| *next <= last);
+    }
+    Ok((missing, end))
+}
+
+async fn stored_in(repository: &Repository, folder: &str, after: &str) -> Result<BTreeSet<String>, Error> {
+    let objects = repository.store().list(folder, Some(after)).await?;
     let names = objects.into_iter().map(|object| object.name.to_string());
     Ok(names.filter(|name| matches!(name.parse(), Ok(ObjectPath::WalFile { .. }))).collect())
 }

@@ -24,8 +24,9 @@ use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::{Repository, object_name};
 
-/// How long to wait between two looks.
+/// How long to wait between two looks: each costs a request, so the pause is doubled until something has come.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
+const LOOK_AGAIN_AT_MOST: Duration = Duration::from_secs(3);
 
 /// How long an archiver that has a segment still to send is left to do it alone: one at work needs a fraction of this.
 const ARCHIVER_ALONE: Duration = Duration::from_secs(5);
@@ -50,6 +51,14 @@ pub(crate) struct WalWait<'a> {
     pub crew: Crew,
     pub timeout: Duration,
     pub backup: String,
+}
+
+/// What one repository may still lack. What is stored stays stored: it is asked again only from here on.
+#[derive(Clone, PartialEq, Eq)]
+struct Ahead {
+    /// From the first segment that may be missing, none if all are there, to the last one.
+    ranges: Vec<(Option<SegmentName>, SegmentName)>,
+    history: Option<TimelineId>,
 }
 
 impl WalWait<'_> {
@@ -77,43 +86,94 @@ impl WalWait<'_> {
         let deadline = began + self.timeout;
         let alone_until = if self.archives { deadline.min(began + ARCHIVER_ALONE) } else { began };
         let mut counted = BTreeSet::new();
+        let ranges = self.ranges.iter().map(|(first, last)| (Some(*first), *last)).collect();
+        let mut ahead = vec![Ahead { ranges, history: self.history }; self.repositories.len()];
+        let mut pause = LOOK_AGAIN_AFTER;
         loop {
             let mut first_missing = None;
             let may_send = Instant::now() >= alone_until;
-            for (repository, claim) in &self.repositories {
-                let mut missing = Vec::new();
-                for (first, last) in &self.ranges {
-                    missing.extend(archive::missing_segments(repository, self.cluster, claim, *first, *last).await?);
+            for ((repository, claim), ahead) in self.repositories.iter().zip(&mut ahead) {
+                let before = ahead.clone();
+                let missing = self.bring(repository, claim, ahead, may_send, &mut counted, cancel).await?;
+                if *ahead != before {
+                    pause = LOOK_AGAIN_AFTER;
                 }
-                for segment in missing {
-                    if self.counts_as_archived(segment) {
-                        // It may have come since the listing.
-                        if self.holds(repository, claim, &WalFileName::Segment(segment)).await? {
-                            continue;
-                        }
-                        counted.insert(segment);
-                    }
-                    let mine = may_send || !self.archiver_has(segment);
-                    if !(mine && self.send(repository, claim, segment, cancel).await?) {
-                        first_missing.get_or_insert(WalFileName::Segment(segment));
-                    }
-                }
-                if let Some(history) = self.history.map(WalFileName::History)
-                    && !(self.holds(repository, claim, &history).await?
-                        || (may_send && self.send_file(repository, claim, &history, cancel).await?))
-                {
-                    first_missing.get_or_insert(history);
-                }
+                first_missing = first_missing.or(missing);
             }
             let Some(segment) = first_missing else { return Ok(counted) };
             if may_send && Instant::now() >= deadline {
                 return Err(What::NotArchived { segment: segment.to_string(), waited: self.timeout }.into());
             }
             tokio::select! {
-                () = tokio::time::sleep(LOOK_AGAIN_AFTER) => {}
+                () = tokio::time::sleep_until(if may_send { deadline.min(Instant::now() + pause) } else {
+                    alone_until.min(Instant::now() + pause)
+                }) => {}
                 () = cancel.cancelled() => return Err(What::Cancelled.into()),
             }
+            pause = (pause * 2).min(LOOK_AGAIN_AT_MOST);
         }
+    }
+
+    /// Sends what may be sent, and moves on to what is not stored yet: the first of that, or none if everything is.
+    async fn bring(
+        &self,
+        repository: &Repository,
+        claim: &ClaimRecord,
+        ahead: &mut Ahead,
+        may_send: bool,
+        counted: &mut BTreeSet<SegmentName>,
+        cancel: &CancellationToken,
+    ) -> Result<Option<WalFileName>, Error> {
+        let mut first_missing = None;
+        for (from, last) in &mut ahead.ranges {
+            *from = self.bring_range(repository, claim, (*from, *last), may_send, counted, cancel).await?;
+            first_missing = first_missing.or(from.map(WalFileName::Segment));
+        }
+        if let Some(history) = ahead.history.map(WalFileName::History) {
+            if self.holds(repository, claim, &history).await?
+                || (may_send && self.send_file(repository, claim, &history, cancel).await?)
+            {
+                ahead.history = None;
+            } else {
+                first_missing = first_missing.or(Some(history));
+            }
+        }
+        Ok(first_missing)
+    }
+
+    /// The same of one range, folder by folder, as far as the first folder from which a segment is missing.
+    async fn bring_range(
+        &self,
+        repository: &Repository,
+        claim: &ClaimRecord,
+        (mut from, last): (Option<SegmentName>, SegmentName),
+        may_send: bool,
+        counted: &mut BTreeSet<SegmentName>,
+        cancel: &CancellationToken,
+    ) -> Result<Option<SegmentName>, Error> {
+        while let Some(first) = from {
+            let missing = archive::first_missing(repository, self.cluster, claim, first, last).await?;
+            let Some(end) = missing.last().copied() else { return Ok(None) };
+            let mut waits_for = None;
+            for segment in missing {
+                if self.counts_as_archived(segment) {
+                    // It may have come since the listing.
+                    if self.holds(repository, claim, &WalFileName::Segment(segment)).await? {
+                        continue;
+                    }
+                    counted.insert(segment);
+                }
+                let mine = may_send || !self.archiver_has(segment);
+                if !(mine && self.send(repository, claim, segment, cancel).await?) {
+                    waits_for = waits_for.or(Some(segment));
+                }
+            }
+            if waits_for.is_some() {
+                return Ok(waits_for);
+            }
+            from = end.next(claim.wal_segment_size).filter(|next| *next <= last);
+        }
+        Ok(None)
     }
 
     /// Whether the archiver has the segment still to send, or sends it now.

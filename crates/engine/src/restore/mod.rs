@@ -51,7 +51,7 @@ use tokio_util::sync::CancellationToken;
 pub use from_snapshot::{SnapshotRestoreReport, plan_snapshot, restore_snapshot};
 pub use layout::{TablespaceMapping, TablespacePlace};
 pub use prepare::TargetState;
-pub use reach::{TimelineReach, reach};
+pub use reach::{Reached, TimelineReach, reach};
 pub use resume::{RESUME_POINT, ResumePoint};
 pub use settings::{Archiving, TargetAction};
 pub(crate) use trial::would_take;

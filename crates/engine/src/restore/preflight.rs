@@ -13,10 +13,11 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use holdfast_pgtypes::{BackupLabel, ControlFile, HistoryFile, PgVersion, TablespaceMap, TimelineId, WalFileName};
 use holdfast_repo::catalog::WalInventory;
 use holdfast_repo::manifest::{Manifest, ManifestReader};
-use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath};
+use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::{BackupRecord, ClaimRecord};
 use holdfast_repo::recovery::{
-    Beginning, RecoveryPath, RecoveryPlan, RecoveryTarget, RecoveryWish, RecoveryWorld, TargetTimeline,
+    Beginning, Newer, OtherLine, RecoveryPath, RecoveryPlan, RecoveryTarget, RecoveryWish, RecoveryWorld,
+    TargetTimeline,
 };
 use holdfast_repo::wal_object;
 use holdfast_store::{Failure, Operation, StoreError, StoreErrorKind};
@@ -29,14 +30,12 @@ use super::packs::Packs;
 use super::prepare::{self, TargetState, Wanted};
 use super::resume::{ResumePoint, VERSION};
 use super::settings::SIGNAL_FILES;
+use crate::archive::ListedWal;
 use crate::error::{Doing, Error, What};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::listed::{Listed, Unreadable};
 use crate::repository::{Repository, object_name};
-
-/// Requests of one kind in flight while looking around.
-const AT_ONCE: usize = 16;
 
 /// Bytes of one request for a piece of the manifest; some are in flight while one is read.
 const MANIFEST_PIECE_BYTES: u64 = 8 << 20;
@@ -225,44 +224,46 @@ impl Archive {
         let claim = claims.chosen(|claim| named.is_none_or(|backup| backup.claim == claim.number))?;
         let claim =
             claim.ok_or_else(|| What::NoClaim { store: repository.describe(), cluster: cluster.to_string() })?;
-        let archive = Self::of_claim(repository, claim, backups).await?;
+        let beginnings = backups.iter().map(Beginning::from).collect();
+        let archive = Self::of_claim(repository, claim, beginnings, backups).await?;
         Ok(Self { unreadable_backups: unreadable, ..archive })
     }
 
-    /// What the WAL folder of one claim holds.
+    /// What is archived under one claim, from where the oldest of these beginnings starts; those of other claims are no
+    /// matter.
     pub(super) async fn of_claim(
         repository: &Repository,
         claim: ClaimRecord,
+        beginnings: Vec<Beginning>,
         backups: Vec<BackupRecord>,
     ) -> Result<Self, Error> {
-        let cluster = &claim.cluster;
-        let folder = name::wal_claim_folder(cluster, claim.number);
-        let listing = || format!("listing the WAL of {cluster} in {}", repository.describe());
-        let timelines = repository.store().list_folders(&folder).await.doing(listing)?;
-        let mut wal = WalInventory::new(claim.wal_segment_size);
-        // One folder a timeline, so that a long archive is listed side by side.
-        let lists = timelines.iter().map(|timeline| {
-            let prefix = format!("{folder}{}/", timeline.trim_end_matches('/'));
-            async move { repository.store().list(&prefix, None).await }
-        });
-        let mut lists = stream::iter(lists.collect::<Vec<_>>()).buffered(AT_ONCE);
-        while let Some(objects) = lists.try_next().await.doing(listing)? {
-            for object in objects {
-                if let Ok(ObjectPath::WalFile { file, .. }) = object.name.as_ref().parse() {
-                    wal.add(file);
-                }
-            }
-        }
-        drop(lists);
-        let (histories, unreadable_histories) = read_histories(repository, &claim, &wal).await?;
-        let beginnings = backups.iter().map(Beginning::from).collect();
-        let claim = Arc::new(claim);
-        Ok(Self { claim, backups, beginnings, histories, wal, unreadable_backups: Vec::new(), unreadable_histories })
+        let starts = beginnings.iter().filter(|beginning| beginning.claim == claim.number);
+        let listed = match starts.map(|beginning| beginning.start_lsn).min() {
+            // Nothing to begin with: no WAL is of use.
+            None => ListedWal::nothing(&claim, None),
+            Some(from) => ListedWal::read(repository, &claim, Some(from)).await?,
+        };
+        Ok(Self { backups, ..Self::of_listed(repository, claim, &listed, beginnings).await? })
     }
 
-    /// The same, with other places to begin with.
-    pub(super) fn begins_with(self, beginnings: Vec<Beginning>) -> Self {
-        Self { beginnings, ..self }
+    /// The same, of WAL that has been listed.
+    pub(super) async fn of_listed(
+        repository: &Repository,
+        claim: ClaimRecord,
+        listed: &ListedWal,
+        beginnings: Vec<Beginning>,
+    ) -> Result<Self, Error> {
+        let wal = listed.inventory().clone();
+        let (histories, unreadable_histories) = read_histories(repository, &claim, &wal).await?;
+        Ok(Self {
+            claim: Arc::new(claim),
+            backups: Vec::new(),
+            beginnings,
+            histories,
+            wal,
+            unreadable_backups: Vec::new(),
+            unreadable_histories,
+        })
     }
 
     /// The same for the planner.
@@ -308,6 +309,7 @@ impl Archive {
                 higher.join(", ")
             ));
         }
+        notes.extend(path.other_lines().iter().filter_map(|line| newer_note(plan.timeline, line)));
         let partial = self.wal.partials().filter(|segment| segment.timeline() == plan.timeline).max();
         if let (Some(partial), RecoveryTarget::Latest) = (partial, &options.wish.target) {
             notes.push(format!("{partial}.partial is in the archive; PostgreSQL does not replay partial segments"));
@@ -330,7 +332,7 @@ impl Archive {
 
     /// Refuses when a history is needed that cannot be read: that of the timeline to follow, once it is known or where it is
     /// named, and for the latest timeline any above it, which could lead on from there.
-    fn check_histories(&self, wish: &RecoveryWish, timeline: Option<TimelineId>) -> Result<(), Error> {
+    pub(super) fn check_histories(&self, wish: &RecoveryWish, timeline: Option<TimelineId>) -> Result<(), Error> {
         let needed = |bad: TimelineId| match (wish.timeline, timeline) {
             (TargetTimeline::Latest, Some(chosen)) => bad >= chosen,
             (TargetTimeline::Number(named), _) => bad == named,
@@ -369,6 +371,19 @@ impl Archive {
         }
         notes
     }
+}
+
+/// What is newer on a line that is not followed.
+fn newer_note(timeline: TimelineId, line: &OtherLine) -> Option<String> {
+    let what = match line.newer {
+        Newer::Nothing => return None,
+        Newer::Wal => "newer WAL",
+        Newer::Backup => "a newer backup",
+    };
+    Some(format!(
+        "recovery follows timeline {timeline}, and another line has {what}: {line}; to follow it: --target-timeline {}",
+        line.timeline
+    ))
 }
 
 /// The histories, and those that cannot be read: most recoveries need one of them or none.

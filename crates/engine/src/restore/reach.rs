@@ -10,14 +10,15 @@ use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{PgVersion, TimelineId};
 use holdfast_repo::record::ClaimRecord;
 use holdfast_repo::recovery::{
-    Beginning, ReachableWindow, RecoveryPath, RecoveryTarget, RecoveryWish, Rejection, RunFacts, TargetFacts,
-    TargetTimeline,
+    Beginning, OtherLine, ReachableWindow, RecoveryPath, RecoveryTarget, RecoveryWish, Rejection, RunFacts,
+    TargetFacts, TargetTimeline,
 };
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::lookup::WalLookup;
 use super::preflight::Archive;
+use crate::archive::ListedWal;
 use crate::error::{Doing, Error, What};
 use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
@@ -35,17 +36,31 @@ pub struct TimelineReach {
     pub unreadable: Option<String>,
 }
 
-/// What can be restored of a claim, by timeline, ascending. Timelines that no backup leads to are left out. `backups` may
+/// What can be restored of a claim.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Reached {
+    /// By timeline, ascending. Timelines that no backup leads to are left out.
+    pub timelines: Vec<TimelineReach>,
+    /// The timeline that a restore follows when none is named; none if nothing can be restored.
+    pub followed: Option<TimelineId>,
+    /// Whether a restore refuses to choose: a complete backup elsewhere is newer than all that lead to that timeline.
+    pub must_be_named: bool,
+    /// What that timeline does not lead to.
+    pub other_lines: Vec<OtherLine>,
+}
+
+/// What can be restored of a claim with its WAL as listed from the oldest of `backups` on, or before it. `backups` may
 /// hold those of other claims, and snapshots instead.
 pub async fn reach(
     repository: &Repository,
     claim: &ClaimRecord,
+    wal: &ListedWal,
     backups: &[Beginning],
     crew: &Crew,
     cancel: &CancellationToken,
-) -> Result<Vec<TimelineReach>, Error> {
+) -> Result<Reached, Error> {
     let looking = async {
-        let archive = Archive::of_claim(repository, claim.clone(), Vec::new()).await?.begins_with(backups.to_vec());
+        let archive = Archive::of_listed(repository, claim.clone(), wal, backups.to_vec()).await?;
         let version = PgVersion::new(claim.pg_major)
             .map_err(|e| What::Refused(format!("claim {} of {}: {e}", claim.number, claim.cluster)))?;
         let lookup = WalLookup {
@@ -58,11 +73,19 @@ pub async fn reach(
         let of_backups = backups.iter().filter(|backup| backup.claim == claim.number).map(|backup| backup.timeline);
         let timelines: BTreeSet<TimelineId> =
             archive.wal.timelines().chain(archive.wal.histories()).chain(of_backups).collect();
-        let mut found = Vec::new();
+        let mut found = Reached::default();
+        let latest = RecoveryWish::default();
+        if let Ok(path) = RecoveryPath::find(&latest, &archive.world())
+            && archive.check_histories(&latest, Some(path.timeline())).is_ok()
+        {
+            found.followed = Some(path.timeline());
+            found.must_be_named = path.newer_backup().is_some();
+            found.other_lines = path.other_lines().to_vec();
+        }
         for timeline in timelines {
             if let Some(bad) = archive.unreadable_histories.iter().find(|bad| bad.id == timeline) {
                 let unreadable = Some(bad.error.what.to_string());
-                found.push(TimelineReach { timeline, windows: Vec::new(), unusable: Vec::new(), unreadable });
+                found.timelines.push(TimelineReach { timeline, windows: Vec::new(), unusable: Vec::new(), unreadable });
                 continue;
             }
             let wish = RecoveryWish {
@@ -71,7 +94,7 @@ pub async fn reach(
                 ..RecoveryWish::default()
             };
             let Ok(path) = RecoveryPath::find(&wish, &archive.world()) else { continue };
-            found.push(TimelineReach {
+            found.timelines.push(TimelineReach {
                 timeline,
                 windows: path.windows(&last_transactions(&path, &lookup).await?),
                 unusable: path.rejected().to_vec(),

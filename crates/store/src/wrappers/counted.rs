@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, Trials, Upload};
+use crate::{ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, Trials, Upload};
 
 /// Shared counters; any number of stores may count into one.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ struct Cell {
 /// What was counted for one operation, or for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OperationCount {
-    /// Calls of the back-end, repeated ones included. A listing of many pages is one.
+    /// Calls of the back-end, repeated ones included. Each page of a listing is one.
     pub requests: u64,
     /// How many of them failed.
     pub failures: u64,
@@ -131,8 +131,13 @@ impl Store for Counted {
         self.counters.count(Operation::Head, 0, none, self.inner.head(name)).await
     }
 
-    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.counters.count(Operation::List, 0, none, self.inner.list(prefix, start_after)).await
+    async fn list_page(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        next: Option<&str>,
+    ) -> Result<ListPage, StoreError> {
+        self.counters.count(Operation::List, 0, none, self.inner.list_page(prefix, start_after, next)).await
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {

@@ -14,7 +14,9 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
 use crate::random::Random;
-use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials, Upload};
+use crate::{
+    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials, Upload,
+};
 
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq)]
@@ -252,8 +254,13 @@ impl Store for Faulty {
         self.pass(Operation::Head, name.as_str(), self.inner.head(name), unharmed).await
     }
 
-    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
-        let call = self.inner.list(prefix, start_after);
+    async fn list_page(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        next: Option<&str>,
+    ) -> Result<ListPage, StoreError> {
+        let call = self.inner.list_page(prefix, start_after, next);
         self.pass(Operation::List, prefix, call, unharmed).await
     }
 

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials, Upload};
+use crate::{
+    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials, Upload,
+};
 
 /// Lets a number of requests through at once; the others wait.
 #[derive(Clone, Debug)]
@@ -67,9 +69,14 @@ impl Store for Limited {
         self.inner.head(name).await
     }
 
-    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
+    async fn list_page(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        next: Option<&str>,
+    ) -> Result<ListPage, StoreError> {
         let _permit = self.permit(Operation::List, prefix).await?;
-        self.inner.list(prefix, start_after).await
+        self.inner.list_page(prefix, start_after, next).await
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials, Upload};
+use crate::{
+    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials, Upload,
+};
 
 /// Puts `prefix/` before every name.
 #[derive(Clone, Debug)]
@@ -81,18 +83,21 @@ impl Store for Prefixed {
         Ok(ObjectInfo { name: name.clone(), ..info })
     }
 
-    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
+    async fn list_page(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        next: Option<&str>,
+    ) -> Result<ListPage, StoreError> {
         let full = format!("{}{prefix}", self.folder);
         let start_after = start_after.map(|name| format!("{}{name}", self.folder));
-        let found = self.inner.list(&full, start_after.as_deref()).await;
-        let found = found.map_err(|error| self.translate(error))?;
-        Ok(found
-            .into_iter()
-            .filter_map(|info| {
-                let name = ObjectName::new(info.name.as_str().strip_prefix(&self.folder)?).ok()?;
-                Some(ObjectInfo { name, ..info })
-            })
-            .collect())
+        let page = self.inner.list_page(&full, start_after.as_deref(), next).await;
+        let page = page.map_err(|error| self.translate(error))?;
+        let objects = page.objects.into_iter().filter_map(|info| {
+            let name = ObjectName::new(info.name.as_str().strip_prefix(&self.folder)?).ok()?;
+            Some(ObjectInfo { name, ..info })
+        });
+        Ok(ListPage { objects: objects.collect(), next: page.next })
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {

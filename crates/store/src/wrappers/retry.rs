@@ -27,7 +27,9 @@ use bytes::Bytes;
 
 use crate::random::Random;
 use crate::same::same_content;
-use crate::{Failure, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials, Upload};
+use crate::{
+    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials, Upload,
+};
 
 /// From this attempt on the log says so at warning level: once or twice is daily life with object stores.
 const WARN_FROM_ATTEMPT: u32 = 3;
@@ -311,8 +313,13 @@ impl Store for Retry {
         self.run(Operation::Head, name.as_str(), || self.inner.head(name)).await.result
     }
 
-    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.run(Operation::List, prefix, || self.inner.list(prefix, start_after)).await.result
+    async fn list_page(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        next: Option<&str>,
+    ) -> Result<ListPage, StoreError> {
+        self.run(Operation::List, prefix, || self.inner.list_page(prefix, start_after, next)).await.result
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {

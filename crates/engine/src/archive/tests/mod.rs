@@ -6,6 +6,7 @@ mod list;
 mod marks;
 mod push;
 mod race;
+mod scale;
 mod standby;
 
 use std::path::{Path, PathBuf};

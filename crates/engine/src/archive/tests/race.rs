@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use holdfast_store::{MemoryStore, ObjectInfo, ObjectName, PutMode, Store, StoreError, Upload};
+use holdfast_store::{ListPage, MemoryStore, ObjectInfo, ObjectName, PutMode, Store, StoreError, Upload};
 
 use super::{Bench, kind, name, now, segment};
 use crate::archive::PushOutcome;
@@ -69,8 +69,13 @@ impl Store for Careless {
         Ok(info)
     }
 
-    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.inner.list(prefix, start_after).await
+    async fn list_page(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        next: Option<&str>,
+    ) -> Result<ListPage, StoreError> {
+        self.inner.list_page(prefix, start_after, next).await
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {

@@ -1,0 +1,82 @@
+//! How many requests a long archive costs. Only the names and sizes of its objects are made, not their content.
+
+use std::sync::Arc;
+
+use holdfast_pgtypes::{Lsn, WalFileName, WalSegmentSize};
+use holdfast_repo::name as names;
+use holdfast_store::{Counted, Counters, ObjectName, Operation, PutMode, Store};
+
+use super::{Bench, SIZE, name, segment};
+use crate::archive::{ListedWal, first_missing, list};
+
+/// As `wal get` asks for it.
+fn object(bench: &Bench, number: u64, extension: &str) -> ObjectName {
+    let file: WalFileName = name(number).parse().unwrap();
+    let folder = names::wal_log_folder(&bench.cluster, names::ClaimNumber::FIRST, &file);
+    format!("{folder}{file}.{extension}").parse().unwrap()
+}
+
+/// An archive with `count` segments from 1 on, behind a store that counts.
+async fn long(count: u64) -> (Bench, Arc<Counters>) {
+    let mut bench = Bench::new(1).await;
+    let first = bench.wal(&name(1), &segment(1, 1));
+    bench.push(&first).await.unwrap();
+    for number in 2..=count {
+        bench.stores[0].put(&object(&bench, number, "zst"), "x".into(), PutMode::Create).await.unwrap();
+    }
+    let counters = Arc::new(Counters::default());
+    bench.targets[0].store = Arc::new(Counted::new(Arc::new(bench.stores[0].clone()), Arc::clone(&counters)));
+    (bench, counters)
+}
+
+#[tokio::test]
+async fn a_long_archive_is_listed_from_where_a_recovery_begins() {
+    let count = 20_480;
+    let (bench, counters) = long(count).await;
+    let repository = bench.open(0).await;
+    let claim = repository.current_claim(&bench.cluster).await.unwrap();
+    let size = WalSegmentSize::new(SIZE).unwrap();
+    let before = || counters.of(Operation::List).requests + counters.of(Operation::ListFolders).requests;
+
+    let start = before();
+    let all = ListedWal::read(&repository, &claim, None).await.unwrap().describe();
+    assert_eq!((all.timelines[0].segments, all.timelines[0].ranges.len()), (count, 1));
+    assert_eq!(before() - start, 1 + 21, "the timelines, and a request for each 1000 segments");
+
+    // A folder holds 4 GiB, here 4096 segments: the one before the last is needed whole.
+    let start = before();
+    let from = Lsn::new((count - 10) * size.as_u64());
+    let newest = ListedWal::read(&repository, &claim, Some(from)).await.unwrap().describe();
+    assert_eq!((newest.timelines[0].segments, newest.timelines[0].ranges.len()), (4097, 1));
+    assert_eq!(before() - start, 1 + 1 + 5, "the timelines, the history file, and what is needed");
+
+    // A backup that waits for its WAL asks from the first missing segment on.
+    let lacking = object(&bench, count - 5000, "zst");
+    bench.stores[0].delete(&[lacking]).await.unwrap();
+    let (first, last) = (name(count - 5100).parse().unwrap(), name(count).parse().unwrap());
+    let missing = first_missing(&repository, &bench.cluster, &claim, first, last).await.unwrap();
+    assert_eq!(missing.iter().map(ToString::to_string).collect::<Vec<_>>(), [name(count - 5000)]);
+    let start = before();
+    first_missing(&repository, &bench.cluster, &claim, missing[0], last).await.unwrap();
+    assert_eq!(before() - start, 1);
+}
+
+/// A copy of a segment under another spelling is not what `wal get` asks for, so it fills no gap.
+#[tokio::test]
+async fn another_spelling_is_no_wal_of_the_archive() {
+    let (bench, _) = long(9).await;
+    for (number, extension) in [(4, "raw"), (5, "zst.enc"), (6, "lz4"), (9, "raw")] {
+        bench.stores[0].delete(&[object(&bench, number, "zst")]).await.unwrap();
+        bench.stores[0].put(&object(&bench, number, extension), "x".into(), PutMode::Create).await.unwrap();
+    }
+    // In the folder of another log, where nobody looks for it.
+    let stray = object(&bench, 3, "zst").to_string().replace("0000000100000000/", "0000000100000007/");
+    bench.stores[0].put(&stray.parse().unwrap(), "x".into(), PutMode::Create).await.unwrap();
+    bench.stores[0].delete(&[object(&bench, 3, "zst")]).await.unwrap();
+    let listing = list(&bench.open(0).await, &bench.cluster).await.unwrap();
+    let timeline = &listing.claims[0].timelines[0];
+    let ranges: Vec<(String, String)> =
+        timeline.ranges.iter().map(|range| (range.first.to_string(), range.last.to_string())).collect();
+    assert_eq!(ranges, [(name(1), name(2)), (name(7), name(8))]);
+    assert_eq!((timeline.gaps.len(), timeline.gaps[0].count, timeline.segments), (1, 4, 4));
+}
