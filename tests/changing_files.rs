@@ -197,8 +197,15 @@ async fn data_behind_a_link_fails_the_backup() {
     let Some(stage) = Stage::start(18, still()).await else { return };
     stage.cluster.sql("CREATE DATABASE other").await.expect("make a database");
     let oid = stage.cluster.value("SELECT oid FROM pg_database WHERE datname = 'other'").await.expect("ask");
-    let file = file_of(&stage, "pg_class").await;
-    for inside in [stage.cluster.data().join("base").join(&oid), file] {
+    let place = stage.scratch.folder("space").expect("make a folder");
+    let sql = format!("CREATE TABLESPACE space LOCATION '{}'", place.display());
+    stage.cluster.sql(&sql).await.expect("make a tablespace");
+    stage.cluster.sql("CREATE TABLE t TABLESPACE space AS SELECT 1 AS n; CHECKPOINT").await.expect("make a table");
+    let table = file_of(&stage, "t").await;
+    let data = stage.cluster.data();
+    let catalog = file_of(&stage, "pg_class").await;
+    let of_the_database = table.parent().expect("a folder").to_owned();
+    for inside in [data.join("base").join(&oid), catalog, table, of_the_database, data.join("pg_tblspc")] {
         let outside = stage.target("moved");
         move_away(&inside, &outside);
         symlink(&outside, &inside).expect("make a link");

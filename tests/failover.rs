@@ -177,7 +177,6 @@ async fn two_partial_segments_of_one_name_do_not_stop_the_archive() {
     let [(mut first, _), (mut second, config)] = two_standbys(&stage).await;
     caught_up(&first, &stage.cluster).await;
     // The first one hears no more from here on: the second comes further, in the same segment.
-    first.sql("SELECT pg_wal_replay_pause()").await.expect("pause");
     first.set("primary_conninfo", "").expect("configure");
     first.reload().await.expect("reload");
     first.wait_for("SELECT count(*) = 0 FROM pg_stat_wal_receiver", LIMIT).await.expect("the receiver ends");
@@ -185,7 +184,6 @@ async fn two_partial_segments_of_one_name_do_not_stop_the_archive() {
     caught_up(&second, &stage.cluster).await;
     stage.cluster.kill9().await.expect("kill the primary");
 
-    first.sql("SELECT pg_wal_replay_resume()").await.expect("resume");
     first.promote().await.expect("promote the first");
     first.sql("INSERT INTO said VALUES (3)").await.expect("write");
     all_archived(&first).await;

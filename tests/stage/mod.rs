@@ -106,7 +106,7 @@ impl Stage {
             StoreKind::S3 => Some(S3Server::start().expect("start the S3 server")),
             StoreKind::Directory => None,
         };
-        scratch.write("passphrase", format!("{PASSPHRASE}\n")).expect("write the passphrase");
+        scratch.write_secret("passphrase", format!("{PASSPHRASE}\n")).expect("write the passphrase");
         scratch.write("key", "07".repeat(32)).expect("write the key file");
         scratch.folder("spool").expect("make the spool");
         let repository = repository_lines(&plan, s3.as_ref(), &scratch, "repository");

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -19,6 +21,9 @@ impl Place {
         place.configure("repo", encryption);
         std::fs::write(place.path("pass"), "correct horse\n").unwrap();
         std::fs::write(place.path("wrong"), "battery staple\n").unwrap();
+        for secret in ["pass", "wrong"] {
+            std::fs::set_permissions(place.path(secret), Permissions::from_mode(0o600)).unwrap();
+        }
         place.use_control_file("15");
         place
     }

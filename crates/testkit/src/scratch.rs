@@ -55,10 +55,19 @@ impl Scratch {
 
     /// Writes a file that PostgreSQL's user owns and everybody may read, and returns its path.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
+        self.write_with_mode(name, content.as_ref(), 0o644)
+    }
+
+    /// The same for a passphrase or a key, which its owner alone may read.
+    pub fn write_secret(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
+        self.write_with_mode(name, content.as_ref(), 0o600)
+    }
+
+    fn write_with_mode(&self, name: &str, content: &[u8], mode: u32) -> Result<PathBuf> {
         let path = self.path().join(name);
         let action = format!("write {}", path.display());
         fs::write(&path, content).map_err(KitError::io(action.clone()))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).map_err(KitError::io(action))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(KitError::io(action))?;
         self.user.own(&path)?;
         Ok(path)
     }

@@ -176,9 +176,13 @@ fn scan_directory(
 }
 
 /// Whether PostgreSQL cannot do without what is at this path: the directories that `initdb` makes, but those whose contents
-/// no backup has, and but `pg_tblspc`, where links belong.
+/// no backup has. In `pg_tblspc`, where links belong, it is what a tablespace keeps in the directory of its version.
 fn holds_data(path: &[u8]) -> bool {
-    let top = path.split(|byte| *byte == b'/').next().unwrap_or_default();
+    let mut parts = path.split(|byte| *byte == b'/');
+    let top = parts.next().unwrap_or_default();
+    if top == b"pg_tblspc" {
+        return path == top || parts.nth(1).is_some_and(|part| part.starts_with(b"PG_"));
+    }
     [
         b"base".as_slice(),
         b"global",

@@ -182,8 +182,9 @@ impl WalWait<'_> {
     }
 
     /// Whether `archive_command` has reported success for the segment.
+    /// A standby that does not archive marks what it has received in the same way.
     fn counts_as_archived(&self, segment: SegmentName) -> bool {
-        self.pg_wal.join("archive_status").join(format!("{segment}.done")).exists()
+        self.archives && self.pg_wal.join("archive_status").join(format!("{segment}.done")).exists()
     }
 
     /// Sends a segment that is finished and still in `pg_wal`; says whether it is archived now.

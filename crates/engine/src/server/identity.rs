@@ -313,7 +313,7 @@ mod tests {
         ] {
             let reason = compared(&other, FILE).expect("another server");
             assert!(
-                reason.starts_with("postmaster.pid there is of a server started at 2026-11-18T10:26:40Z, port 5432"),
+                reason.starts_with("postmaster.pid there is of a server started at 2026-11-18T11:06:40Z, port 5432"),
                 "{reason}"
             );
         }

@@ -298,9 +298,11 @@ pub fn decode_plain<T: RecordBody>(object: &[u8]) -> Result<T, RecordError> {
     // The head alone first: what else a later version's envelope holds is not for us to judge.
     let head: EnvelopeHead = serde_json::from_slice(object).map_err(malformed)?;
     if head.holdfast != expected.as_str() {
-        return Err(match RecordKind::ALL.iter().any(|kind| kind.as_str() == head.holdfast) {
-            true => RecordError::WrongKind { expected, found: head.holdfast },
-            false => RecordError::UnknownValue { expected, field: "kind".to_owned(), found: head.holdfast },
+        let known = RecordKind::ALL.iter().any(|kind| kind.as_str() == head.holdfast);
+        return Err(if known {
+            RecordError::WrongKind { expected, found: head.holdfast }
+        } else {
+            RecordError::UnknownValue { expected, field: "kind".to_owned(), found: head.holdfast }
         });
     }
     if head.version == 0 || head.version > RECORD_VERSION {

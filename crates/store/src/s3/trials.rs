@@ -169,10 +169,9 @@ async fn overlapping(store: &S3Store, name: &ObjectName) -> Result<ConditionalCr
         let (left, right) = tokio::join!(quick(), quick());
         match both(store, name, left, right) {
             Ok(ConditionalCreate::Native) => {}
-            Ok(ConditionalCreate::Emulated) => return Ok(ConditionalCreate::Emulated),
             Err(error) if error.is_retryable() => return Err(error),
-            // The condition itself is refused.
-            Err(_) => return Ok(ConditionalCreate::Emulated),
+            // Both were stored, or the condition itself is refused.
+            Ok(ConditionalCreate::Emulated) | Err(_) => return Ok(ConditionalCreate::Emulated),
         }
     }
     Ok(ConditionalCreate::Native)

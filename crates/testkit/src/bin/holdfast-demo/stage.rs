@@ -48,7 +48,7 @@ impl Stage {
             .credentials(Credentials { access_key: "demo".to_owned(), secret_key: "demo-secret".to_owned() })
             .root(&folder.folder("s3")?)
             .start()?;
-        folder.write("passphrase", "a passphrase that is kept somewhere else, too\n")?;
+        folder.write_secret("passphrase", "a passphrase that is kept somewhere else, too\n")?;
         folder.folder("spool")?;
         cluster.start().await?;
         let stage = Self { restored: None, cluster, s3, holdfast, installation, folder };
