@@ -98,8 +98,8 @@ async fn a_copy_of_the_directory_is_not_the_server() {
     refused(&stage, &config(&stage, "alive.toml", &alive, &superuser), "the server that answers uses ");
     refused(&stage, &config(&stage, "alive.toml", &alive, &least), "the server's last checkpoint is at ");
     // A crash leaves the file; it is of a server that was started at another time.
-    let stale = "99\n/srv/pg\n1700000000\n5432\n/run\n*\n 1 2\nready   \n";
-    fs::write(old.join("postmaster.pid"), stale).expect("write postmaster.pid");
+    let of_a_crash = "99\n/srv/pg\n1700000000\n5432\n/run\n*\n 1 2\nready   \n";
+    fs::write(old.join("postmaster.pid"), of_a_crash).expect("write postmaster.pid");
     stage.scratch.user().own(&old.join("postmaster.pid")).expect("own it");
     let reason =
         "postmaster.pid there is of a server started at 2023-11-14T22:13:20Z, port 5432, and the one that answers";

@@ -43,7 +43,7 @@ impl Remarks {
 
     /// The lines, each indented by this much and ended by a newline.
     pub(super) fn text(&self, indent: &str) -> String {
-        self.lines.iter().map(|line| format!("{indent}{line}\n")).collect()
+        self.lines.iter().flat_map(|line| [indent, line, "\n"]).collect()
     }
 
     /// The objects.

@@ -23,7 +23,8 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 /// PostgreSQL must be able to read and remove it.
 pub(super) fn fit_into(file: &File, folder: &Path) -> io::Result<()> {
     let around = std::fs::metadata(folder)?;
-    let group = if around.mode() & 0o007 == 0 { around.mode() & 0o040 } else { 0 };
+    let others = around.mode() & 0o007;
+    let group = if others == 0 { around.mode() & 0o040 } else { 0 };
     file.set_permissions(Permissions::from_mode(0o600 | group))?;
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::fchown(file, Some(around.uid()), Some(around.gid()))?;

@@ -152,7 +152,7 @@ impl Run<'_> {
                 "another run removed it, which took this one for dead; two machines of one name and one machine id?"
                     .to_owned(),
         };
-        if !remains::still_mine(repository, cluster, self.backup, &self.run).await? {
+        if !remains::still_mine(repository, cluster, self.backup, &self.identity).await? {
             return Err(taken_for_dead().into());
         }
         self.publishing.store(true, Ordering::Relaxed);
@@ -161,7 +161,7 @@ impl Run<'_> {
             self.publishing.store(in_doubt, Ordering::Relaxed);
             return Err(error);
         }
-        if remains::still_mine(repository, cluster, self.backup, &self.run).await? {
+        if remains::still_mine(repository, cluster, self.backup, &self.identity).await? {
             return Ok(());
         }
         // Nobody was told of this backup yet, and its packs may be gone at any moment.

@@ -172,7 +172,7 @@ pub async fn backup(
         repositories,
         claims,
         backup,
-        run: runner.run,
+        identity: runner.run,
         progress,
         cancel: &halt,
         began,

@@ -37,7 +37,7 @@ pub(super) struct Run<'a> {
     pub(super) claims: Vec<ClaimRecord>,
     pub(super) backup: BackupId,
     /// The random id of this run, in its start record.
-    pub(super) run: String,
+    pub(super) identity: String,
     pub(super) progress: &'a dyn Progress,
     pub(super) cancel: &'a CancellationToken,
     pub(super) began: Instant,

@@ -106,9 +106,9 @@ mod tests {
         }
     }
 
-    fn run(machine: Option<&str>, boot: Option<&str>) -> Option<RunIdentity> {
+    fn run(machine: Option<&str>, boot: Option<&str>) -> RunIdentity {
         let text = |text: Option<&str>| text.map(str::to_owned);
-        Some(RunIdentity { id: "r1".to_owned(), machine: text(machine), boot: text(boot), removes: Vec::new() })
+        RunIdentity { id: "r1".to_owned(), machine: text(machine), boot: text(boot), removes: Vec::new() }
     }
 
     #[test]
@@ -116,27 +116,30 @@ mod tests {
         let bare = Runner { machine: None, ..runner() };
         for (what, record, ours, bare_ours) in [
             ("an early release", start(None), false, false),
-            ("the same", start(run(Some("m1"), Some("b1"))), true, false),
-            ("another machine", start(run(Some("m2"), Some("b1"))), false, false),
-            ("a clone that runs beside it", start(run(Some("m1"), Some("b2"))), false, false),
+            ("the same", start(Some(run(Some("m1"), Some("b1")))), true, false),
+            ("another machine", start(Some(run(Some("m2"), Some("b1")))), false, false),
+            ("a clone that runs beside it", start(Some(run(Some("m1"), Some("b2")))), false, false),
             (
                 "before the machine started again",
-                StartRecord { started: "2026-11-19T10:15:00Z".parse().unwrap(), ..start(run(Some("m1"), Some("b0"))) },
+                StartRecord {
+                    started: "2026-11-19T10:15:00Z".parse().unwrap(),
+                    ..start(Some(run(Some("m1"), Some("b0"))))
+                },
                 true,
                 false,
             ),
-            ("no machine id", start(run(None, Some("b1"))), false, true),
-            ("no machine id, another kernel", start(run(None, Some("b2"))), false, false),
-            ("nothing known", start(run(None, None)), false, false),
+            ("no machine id", start(Some(run(None, Some("b1")))), false, true),
+            ("no machine id, another kernel", start(Some(run(None, Some("b2")))), false, false),
+            ("nothing known", start(Some(run(None, None))), false, false),
             (
                 "another directory",
-                StartRecord { pgdata: "/other".to_owned(), ..start(run(Some("m1"), Some("b1"))) },
+                StartRecord { pgdata: "/other".to_owned(), ..start(Some(run(Some("m1"), Some("b1")))) },
                 false,
                 false,
             ),
             (
                 "another name",
-                StartRecord { host: "db2".to_owned(), ..start(run(Some("m1"), Some("b1"))) },
+                StartRecord { host: "db2".to_owned(), ..start(Some(run(Some("m1"), Some("b1")))) },
                 false,
                 false,
             ),

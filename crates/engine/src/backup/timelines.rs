@@ -96,6 +96,7 @@ mod tests {
         TimelineId::new(number).unwrap()
     }
 
+    #[expect(clippy::unwrap_in_result, reason = "a failed set-up fails the test")]
     fn course(history: Option<&str>, start: &str, stop: &str) -> Result<Course, Error> {
         let ancestry = match history {
             Some(text) => Ancestry::from_history(&HistoryFile::parse(timeline(2), text.as_bytes()).unwrap()),

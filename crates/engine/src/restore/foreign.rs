@@ -154,15 +154,12 @@ fn plain(field: &[u8]) -> PathBuf {
     while let [first, tail @ ..] = rest {
         let escaped = tail.get(..3).filter(|_| *first == b'\\');
         let octal = escaped.and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = tail.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
+        if let Some(byte) = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            bytes.push(byte);
+            rest = tail.get(3..).unwrap_or_default();
+        } else {
+            bytes.push(*first);
+            rest = tail;
         }
     }
     std::ffi::OsString::from_vec(bytes).into()

@@ -253,7 +253,8 @@ pub(super) fn check_tablespaces(manifest: &Manifest, layout: &Layout, major: u16
         let Some((tablespace, inside)) = layout.split(entry.path) else { continue };
         let first = inside.split(|byte| *byte == b'/').next().unwrap_or_default();
         let is_directory = inside.len() > first.len() || entry.kind == FileKind::Directory;
-        if !inside.is_empty() && !(first.starts_with(own.as_bytes()) && is_directory) {
+        let belongs = inside.is_empty() || (first.starts_with(own.as_bytes()) && is_directory);
+        if !belongs {
             return Err(What::Malformed {
                 name: format!("the manifest of backup {}", manifest.header().backup),
                 reason: format!(

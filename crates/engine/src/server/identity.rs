@@ -296,6 +296,7 @@ mod tests {
 
     const FILE: &[u8] = b"99\n/srv/pg\n1795000000\n5432\n/run\n*\n 1 2\nready   \n";
 
+    #[expect(clippy::unwrap_in_result, reason = "a failed set-up fails the test")]
     fn compared(said: &Said, file: &[u8]) -> Option<String> {
         let postmaster = PostmasterPid::parse(file, Path::new("/x")).expect("a sound file").expect("a file");
         postmaster_difference(said, file, &postmaster)

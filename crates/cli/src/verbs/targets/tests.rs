@@ -97,7 +97,7 @@ async fn a_store_without_conditional_writes_is_found_and_remembered() {
         assert!(store.adopted().is_some(), "{without:?}");
         // Another process learns it from the record, before it writes.
         let (again, store) = target(directory.path(), without).await;
-        assert!(!store.adopted().is_some());
+        assert!(store.adopted().is_none());
         let repository = Repository::open(&again).await.unwrap();
         assert!(store.adopted().is_some(), "{without:?}");
         let name: ObjectName = "main/claims/1.json".parse().unwrap();
@@ -116,7 +116,7 @@ async fn a_store_with_conditional_writes_is_used_as_it_is() {
     let target = RepositoryTarget { store: Arc::clone(&store) as Arc<dyn Store>, unlock: Unlock::NotEncrypted };
     let made = init(&target, super::super::time::now()).await.unwrap();
     assert_eq!(made.repository.record().conditional_create, Recorded::Native);
-    assert!(!store.adopted().is_some());
+    assert!(store.adopted().is_none());
 }
 
 /// What opens old backups is there, and `holdfast.json` is gone: the store would write over it without a word.

@@ -68,7 +68,11 @@ fn a_newer_backup_elsewhere_wants_the_timeline_named() {
 #[test]
 fn what_is_not_followed_is_named() {
     type Row<'a> = (&'a str, World, &'a [(u32, Newer)]);
-    let without_b = || with(drill(), |w| drop(w.backups.pop()));
+    let without_b = || {
+        with(drill(), |w| {
+            w.backups.pop();
+        })
+    };
     let table: [Row<'_>; 8] = [
         ("newer WAL alone", without_b(), &[(1, Newer::Wal)]),
         ("older WAL", with(without_b(), |w| w.stored = [(1, 30), (2, 45)].into()), &[(1, Newer::Nothing)]),
