@@ -175,6 +175,8 @@ async fn two_partial_segments_of_one_name_do_not_stop_the_archive() {
     stage.ok(&["backup"]);
     stage.archive_now().await;
     let [(mut first, _), (mut second, config)] = two_standbys(&stage).await;
+    // A timeline that ends within a segment leaves a partial one.
+    stage.cluster.sql("CREATE TABLE begun (n int)").await.expect("write");
     caught_up(&first, &stage.cluster).await;
     // The first one hears no more from here on: the second comes further, in the same segment.
     first.set("primary_conninfo", "").expect("configure");
