@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 /// Collects it.
 pub fn environment() -> Environment {
-    let text = |value: std::ffi::OsString| value.into_string().ok();
+    // A value that is no UTF-8 is wrong, but it is there: left out, another server or role would be asked in its place.
     let variables = std::env::vars_os()
-        .filter_map(|(name, value)| Some((text(name).filter(|name| name.starts_with("PG"))?, text(value)?)))
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        .filter(|(name, _)| name.starts_with("PG"))
         .collect();
     let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();

@@ -150,9 +150,11 @@ impl Said {
             let row = client
                 .query_one("SELECT checkpoint_lsn::text, timeline_id::int8 FROM pg_control_checkpoint()", &[])
                 .await?;
-            let lsn = row.get::<_, &str>(0).parse().ok();
-            let timeline = u32::try_from(row.get::<_, i64>(1)).ok().and_then(TimelineId::new);
-            lsn.zip(timeline).map(|(lsn, timeline)| Checkpoint { lsn, timeline })
+            let (lsn, timeline) = (row.get::<_, &str>(0), row.get::<_, i64>(1));
+            // A proof that cannot be read is no reason to do without it.
+            let unread = || What::Internal(format!("pg_control_checkpoint() says {lsn} on timeline {timeline}"));
+            let timeline = u32::try_from(timeline).ok().and_then(TimelineId::new).ok_or_else(unread)?;
+            Some(Checkpoint { lsn: lsn.parse().map_err(|_| unread())?, timeline })
         } else {
             None
         };
