@@ -29,6 +29,9 @@ use crate::background::Background;
 use crate::error::{KitError, Result};
 use crate::scratch::Scratch;
 
+/// The header with which a write asks for encryption at rest, and with which the answer says that it has it.
+const ENCRYPTION_AT_REST: &str = "x-amz-server-side-encryption";
+
 type Turn = Arc<tokio::sync::Mutex<()>>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -333,9 +336,25 @@ async fn accept(listener: TcpListener, service: S3Service, turn: Option<Turn>) {
     }
 }
 
-/// Answers a request. `s3s-fs` looks for an object when a conditional write begins, and writes it later; a real store does
-/// both at once. So conditional writes are received whole and then take turns.
+/// Answers a request. A write that asks for encryption at rest by the store's own key (`AES256`) is told that it has it,
+/// as S3 tells: `s3s-fs` takes the request and leaves the word out. The objects below the root are plain all the same,
+/// so that tests can damage them.
 async fn answer(
+    request: Request<Incoming>,
+    service: S3Service,
+    turn: Option<Turn>,
+) -> std::result::Result<Response<Body>, BoxError> {
+    let at_rest = request.headers().get(ENCRYPTION_AT_REST).filter(|algorithm| *algorithm == "AES256").cloned();
+    let mut response = call(request, service, turn).await?;
+    if let Some(algorithm) = at_rest.filter(|_| response.status().is_success()) {
+        response.headers_mut().insert(ENCRYPTION_AT_REST, algorithm);
+    }
+    Ok(response)
+}
+
+/// `s3s-fs` looks for an object when a conditional write begins, and writes it later; a real store does both at once. So
+/// conditional writes are received whole and then take turns.
+async fn call(
     request: Request<Incoming>,
     service: S3Service,
     turn: Option<Turn>,
