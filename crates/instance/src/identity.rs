@@ -110,6 +110,11 @@ impl Places {
         self.controller.join("holdfast.toml")
     }
 
+    /// What the last look at the archive found whole, so that the next one lists less.
+    pub fn wal_cache(&self) -> PathBuf {
+        self.controller.join("wal-cache.json")
+    }
+
     /// Holdfast's configuration for the archive that a recovery reads.
     pub fn source_config(&self) -> PathBuf {
         self.controller.join("source.toml")

@@ -107,6 +107,11 @@ impl SegmentName {
         self.timeline
     }
 
+    /// The middle group of the name: which 4 GiB of WAL the segment is in.
+    pub const fn log(self) -> u32 {
+        self.id
+    }
+
     /// The same position on another timeline.
     #[must_use]
     pub const fn on_timeline(self, timeline: TimelineId) -> Self {

@@ -108,7 +108,12 @@ pub enum Command {
     /// List the backups
     List,
     /// Show the cluster's archive: backups, WAL, and the moments that can be restored
-    Info,
+    Info {
+        /// Remember in this file which WAL is there without a gap, and for a day list only what came after it; for who asks
+        /// often
+        #[arg(long, value_name = "FILE")]
+        wal_cache: Option<PathBuf>,
+    },
     /// Check configuration, repositories, PostgreSQL and archiving, and list what is wrong
     Check,
     /// Restore the cluster into a directory
@@ -316,7 +321,7 @@ impl Args {
             Command::Restore(_)
             | Command::Repo(_)
             | Command::List
-            | Command::Info
+            | Command::Info { .. }
             | Command::Check
             | Command::Wal(_)
             | Command::Snapshot(_)
@@ -338,7 +343,7 @@ impl Args {
             Command::Repo(RepoCommand::Info) => "looking at the repositories",
             Command::Backup(_) => "backing up the cluster",
             Command::List => "listing the backups",
-            Command::Info => "looking at the archive",
+            Command::Info { .. } => "looking at the archive",
             Command::Check => "checking the set-up",
             Command::Restore(restore) if restore.plan => "planning the restore",
             Command::Restore(_) => "restoring the cluster",

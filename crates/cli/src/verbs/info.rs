@@ -6,10 +6,10 @@
 use super::unreadable::Remarks;
 use super::{Context, list, repo, targets, time};
 use crate::exit_code::ExitCode;
-use crate::failure::Failure;
+use crate::failure::{Explain as _, Failure};
 use crate::output::size::{duration, size};
 use chrono::{DateTime, Utc};
-use holdfast_engine::archive::{ClaimWal, ListedWal};
+use holdfast_engine::archive::{ClaimWal, WalCache, WalFolders, Wanted};
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::repository::Repository;
 use holdfast_engine::restore::{TimelineReach, reach};
@@ -19,6 +19,7 @@ use holdfast_repo::recovery::{Beginning, Newer, OtherLine, ReachableWindow, Reje
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fmt::Write;
+use std::path::Path;
 
 /// One claim on the cluster's archive in one repository.
 #[derive(Debug, Serialize)]
@@ -121,13 +122,14 @@ impl Brief {
     }
 }
 
-pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
+pub(super) async fn run(context: &Context, wal_cache: Option<&Path>) -> Result<ExitCode, Failure> {
     let now = time::now();
     let cluster = &context.config.cluster.name;
+    let mut cache = wal_cache.map(WalCache::load).unwrap_or_default();
     let (mut text, mut described, mut failed) = (String::new(), Vec::new(), None);
     for (index, (url, opened)) in targets::opened(context).await.into_iter().enumerate() {
         let shown = match opened {
-            Ok(repository) => of_repository(context, &repository, index + 1, now).await,
+            Ok(repository) => of_repository(context, &repository, index + 1, now, &mut cache).await,
             Err(failure) => Err(failure),
         };
         match shown {
@@ -143,6 +145,11 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
             }
         }
     }
+    if let Some(path) = wal_cache
+        && let Err(error) = cache.save(path)
+    {
+        tracing::warn!(path = %path.display(), %error, "--wal-cache cannot be written: all WAL will be listed again");
+    }
     context.print(|| text, || json!({ "cluster": cluster, "now": now, "repositories": described }))?;
     failed.map_or(Ok(ExitCode::Ok), Err)
 }
@@ -152,6 +159,7 @@ async fn of_repository(
     repository: &Repository,
     number: usize,
     now: DateTime<Utc>,
+    cache: &mut WalCache,
 ) -> Result<(String, Value, Option<Failure>), Failure> {
     let cluster = &context.config.cluster.name;
     let (claims, backups, snapshots, unfinished) = tokio::try_join!(
@@ -162,6 +170,12 @@ async fn of_repository(
     )?;
     let mut remarks = Remarks::default();
     remarks.note("key slot", repository.slots_left_out());
+    // Without the newest claim nothing is archived any more, whatever there was before.
+    if let Some(bad) = claims.unreadable.last()
+        && claims.records.last().is_some_and(|newest| newest.number < bad.id)
+    {
+        remarks.fail(bad.error.explain());
+    }
     let claims = remarks.sound("claim", claims);
     let backups = remarks.sound("backup", backups);
     remarks.note("snapshot", &snapshots.unreadable);
@@ -173,7 +187,12 @@ async fn of_repository(
         let begin_backups = backups.iter().map(|backup| (backup.claim, backup.start_lsn));
         let begin_snapshots = snapshots.iter().map(|snapshot| (snapshot.claim, snapshot.start_lsn));
         let starts = begin_backups.chain(begin_snapshots).filter(|(of, _)| *of == claim.number);
-        let listed = ListedWal::read(repository, &claim, starts.map(|(_, start)| start).min()).await?;
+        // Without any, no WAL is of use: the newest tells how far the archive goes.
+        let wanted = starts.map(|(_, start)| start).min().map_or(Wanted::Newest, Wanted::From);
+        let known = cache.known(repository.id(), cluster.as_ref(), claim.number, now);
+        let folders = WalFolders::read(repository, &claim).await?;
+        let listed = folders.list(repository, |_| wanted, &known).await?;
+        cache.remember(repository.id(), cluster.as_ref(), claim.number, now, listed.whole_logs());
         let wal = Some(listed.describe());
         let last_wal_stored = wal.iter().flat_map(|wal| &wal.timelines).filter_map(|timeline| timeline.newest).max();
         let reached = async |beginnings: Vec<Beginning>| {

@@ -41,6 +41,11 @@ impl Remarks {
         }
     }
 
+    /// Lets the command fail at its end with this, if with nothing before.
+    pub(super) fn fail(&mut self, failure: Failure) {
+        self.fatal.get_or_insert(failure);
+    }
+
     /// The lines, each indented by this much and ended by a newline.
     pub(super) fn text(&self, indent: &str) -> String {
         self.lines.iter().flat_map(|line| [indent, line, "\n"]).collect()

@@ -6,7 +6,7 @@
 //! - [`push_standby`]: the same question from a standby, which stores nothing and keeps its files until the primary has.
 //! - [`get`](get()): one file for PostgreSQL, from the spool or from the first repository that has it, verified to the
 //!   last byte before it gets its name; then the segments after it into the spool.
-//! - [`list`](list()): what is there, and which gaps.
+//! - [`list`](list()), [`WalFolders`], [`ListedWal`]: what is there, and which gaps.
 //! - [`archive_file`] and [`missing_segments`]: the parts that a backup needs to confirm its WAL.
 //!
 //! Invariants: `push` returns `Ok` only when the file is in every repository and has been confirmed there; no object is
@@ -21,7 +21,9 @@ mod deliver;
 mod encode;
 mod fork;
 mod get;
+mod known_logs;
 mod list;
+mod listed_wal;
 mod local_file;
 mod mark;
 mod missing;
@@ -32,17 +34,21 @@ mod ready;
 mod spool;
 mod standby;
 mod stored;
+mod wal_folders;
 
 pub use deliver::{ArchiveContext, ArchivedFile, Destination, Stored, StoredIn, archive_file};
 pub use fork::Fork;
 pub use get::{GetOptions, GetReport, GetSource, get, hand_over_fetched};
-pub use list::{ClaimWal, ListedWal, TimelineWal, WalListing, list};
+pub use known_logs::{KnownLogs, WalCache};
+pub use list::{ClaimWal, TimelineWal, WalListing, list};
+pub use listed_wal::ListedWal;
 pub use mark::marked_durable;
 pub(crate) use missing::first_missing;
 pub use missing::missing_segments;
 pub use push::{PushOptions, PushOutcome, PushReport, push};
 pub use spool::{RepositorySetId, Spool, SpoolRefused};
 pub use standby::{StandbyOutcome, StandbyPushOptions, StandbyPushReport, push_standby};
+pub use wal_folders::{WalFolders, Wanted};
 
 #[cfg(test)]
 mod tests;

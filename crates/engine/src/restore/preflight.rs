@@ -16,7 +16,7 @@ use holdfast_repo::manifest::{Manifest, ManifestReader};
 use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::{BackupRecord, ClaimRecord};
 use holdfast_repo::recovery::{
-    Beginning, Newer, OtherLine, RecoveryPath, RecoveryPlan, RecoveryTarget, RecoveryWish, RecoveryWorld,
+    Beginning, LikelyStart, Newer, OtherLine, RecoveryPath, RecoveryPlan, RecoveryTarget, RecoveryWish, RecoveryWorld,
     TargetTimeline,
 };
 use holdfast_repo::wal_object;
@@ -30,7 +30,7 @@ use super::packs::Packs;
 use super::prepare::{self, TargetState, Wanted};
 use super::resume::{ResumePoint, VERSION};
 use super::settings::SIGNAL_FILES;
-use crate::archive::ListedWal;
+use crate::archive::{KnownLogs, ListedWal, WalFolders, Wanted as WantedWal};
 use crate::error::{Doing, Error, What};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
@@ -111,8 +111,7 @@ pub(super) async fn preflight(
 ) -> Result<Preflight, Error> {
     let looking = async {
         progress.phase("choosing the backup", None);
-        let archive = Archive::read(repository, &options.cluster, &options.wish).await?;
-        let (plan, mut notes) = archive.plan(repository, options, crew, progress, cancel).await?;
+        let (archive, plan, mut notes) = Archive::choose(repository, options, crew, progress, cancel).await?;
         let backup = archive.backups.into_iter().find(|backup| backup.backup_id == plan.backup);
         let backup =
             backup.ok_or_else(|| What::Internal(format!("the planner chose {}, which is not there", plan.backup)))?;
@@ -211,7 +210,16 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    async fn read(repository: &Repository, cluster: &ClusterName, wish: &RecoveryWish) -> Result<Self, Error> {
+    /// Reads what is archived, and plans. The WAL is listed from the newest backup on that could serve; from the oldest one
+    /// on only if that does not give the plan, so that a refusal knows all there is.
+    async fn choose(
+        repository: &Repository,
+        options: &RestoreOptions,
+        crew: &Crew,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<(Self, RecoveryPlan, Vec<String>), Error> {
+        let (cluster, wish) = (&options.cluster, &options.wish);
         let (claims, backups) = tokio::try_join!(repository.claims(cluster), repository.backups(cluster))?;
         let Listed { records: backups, mut unreadable } = backups.some()?;
         if let Some(named) = wish.backup
@@ -224,9 +232,31 @@ impl Archive {
         let claim = claims.chosen(|claim| named.is_none_or(|backup| backup.claim == claim.number))?;
         let claim =
             claim.ok_or_else(|| What::NoClaim { store: repository.describe(), cluster: cluster.to_string() })?;
-        let beginnings = backups.iter().map(Beginning::from).collect();
-        let archive = Self::of_claim(repository, claim, beginnings, backups).await?;
-        Ok(Self { unreadable_backups: unreadable, ..archive })
+        let beginnings: Vec<Beginning> = backups.iter().map(Beginning::from).collect();
+        let folders = WalFolders::read(repository, &claim).await?;
+        let without_segments = folders.without_segments();
+        let mut archive = Self::of_listed(repository, claim, without_segments, beginnings).await?;
+        (archive.backups, archive.unreadable_backups) = (backups, unreadable);
+
+        if let Some(likely) = LikelyStart::find(wish, &archive.world()) {
+            let wanted = |timeline| match likely.is_on_path(timeline) {
+                true => WantedWal::From(likely.start_lsn),
+                false => WantedWal::Newest,
+            };
+            archive.wal = folders.list(repository, wanted, &KnownLogs::default()).await?.inventory().clone();
+            if let Ok((plan, notes)) = archive.plan(repository, options, crew, progress, cancel).await
+                && plan.backup == likely.backup
+            {
+                return Ok((archive, plan, notes));
+            }
+        }
+        let of_claim = archive.beginnings.iter().filter(|beginning| beginning.claim == archive.claim.number);
+        if let Some(oldest) = of_claim.map(|beginning| beginning.start_lsn).min() {
+            let all = folders.list(repository, |_| WantedWal::From(oldest), &KnownLogs::default()).await?;
+            archive.wal = all.inventory().clone();
+        }
+        let (plan, notes) = archive.plan(repository, options, crew, progress, cancel).await?;
+        Ok((archive, plan, notes))
     }
 
     /// What is archived under one claim, from where the oldest of these beginnings starts; those of other claims are no
@@ -235,15 +265,14 @@ impl Archive {
         repository: &Repository,
         claim: ClaimRecord,
         beginnings: Vec<Beginning>,
-        backups: Vec<BackupRecord>,
     ) -> Result<Self, Error> {
         let starts = beginnings.iter().filter(|beginning| beginning.claim == claim.number);
         let listed = match starts.map(|beginning| beginning.start_lsn).min() {
             // Nothing to begin with: no WAL is of use.
-            None => ListedWal::nothing(&claim, None),
-            Some(from) => ListedWal::read(repository, &claim, Some(from)).await?,
+            None => ListedWal::nothing(&claim),
+            Some(from) => ListedWal::read(repository, &claim, WantedWal::From(from)).await?,
         };
-        Ok(Self { backups, ..Self::of_listed(repository, claim, &listed, beginnings).await? })
+        Self::of_listed(repository, claim, &listed, beginnings).await
     }
 
     /// The same, of WAL that has been listed.
@@ -398,17 +427,24 @@ async fn read_histories(
     };
     let names = wal.histories().map(|timeline| (timeline, object(timeline)));
     let listed = Listed::read(names.collect(), |timeline| async move {
-        let file = WalFileName::History(timeline);
-        let object = name::wal_file(&claim.cluster, claim.number, &file, claim.wal_codec, repository.is_encrypted());
-        let reading = || format!("reading the history of timeline {timeline}");
-        let bytes = repository.store().get(&object_name(&object)?).await.doing(reading)?;
-        let (raw, _) = wal_object::decode(&object, &bytes, repository.id(), repository.key()).doing(reading)?;
-        let history =
-            HistoryFile::parse(timeline, &raw).map_err(|e| What::Malformed { name: object, reason: e.to_string() })?;
-        Ok((timeline, history))
+        Ok((timeline, read_history(repository, claim, timeline).await?))
     });
     let Listed { records, unreadable } = listed.await?;
     Ok((records.into_iter().collect(), unreadable))
+}
+
+/// The history file of a timeline in the archive.
+pub(crate) async fn read_history(
+    repository: &Repository,
+    claim: &ClaimRecord,
+    timeline: TimelineId,
+) -> Result<HistoryFile, Error> {
+    let file = WalFileName::History(timeline);
+    let object = name::wal_file(&claim.cluster, claim.number, &file, claim.wal_codec, repository.is_encrypted());
+    let reading = || format!("reading the history of timeline {timeline}");
+    let bytes = repository.store().get(&object_name(&object)?).await.doing(reading)?;
+    let (raw, _) = wal_object::decode(&object, &bytes, repository.id(), repository.key()).doing(reading)?;
+    HistoryFile::parse(timeline, &raw).map_err(|e| What::Malformed { name: object, reason: e.to_string() }.into())
 }
 
 /// Reads the manifest piece by piece, so that it is held only once and not twice.

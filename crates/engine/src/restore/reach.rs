@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use holdfast_pgtypes::version::UnsupportedVersion;
 use holdfast_pgtypes::{PgVersion, TimelineId};
 use holdfast_repo::record::ClaimRecord;
 use holdfast_repo::recovery::{
@@ -49,6 +50,18 @@ pub struct Reached {
     pub other_lines: Vec<OtherLine>,
 }
 
+impl Reached {
+    fn of_unknown_version(error: &UnsupportedVersion, archive: &Archive) -> Self {
+        let unreadable = |timeline| TimelineReach {
+            timeline,
+            windows: Vec::new(),
+            unusable: Vec::new(),
+            unreadable: Some(format!("{error}; a newer holdfast may know it")),
+        };
+        Self { timelines: archive.wal.timelines().map(unreadable).collect(), ..Self::default() }
+    }
+}
+
 /// What can be restored of a claim with its WAL as listed from the oldest of `backups` on, or before it. `backups` may
 /// hold those of other claims, and snapshots instead.
 pub async fn reach(
@@ -61,8 +74,11 @@ pub async fn reach(
 ) -> Result<Reached, Error> {
     let looking = async {
         let archive = Archive::of_listed(repository, claim.clone(), wal, backups.to_vec()).await?;
-        let version = PgVersion::new(claim.pg_major)
-            .map_err(|e| What::Refused(format!("claim {} of {}: {e}", claim.number, claim.cluster)))?;
+        let version = match PgVersion::new(claim.pg_major) {
+            Ok(version) => version,
+            // A claim of a release to come: what else there is in the archive is still worth showing.
+            Err(error) => return Ok(Reached::of_unknown_version(&error, &archive)),
+        };
         let lookup = WalLookup {
             repository: repository.clone(),
             claim: Arc::clone(&archive.claim),

@@ -18,7 +18,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Between looks. Each lists the archive.
+/// Between looks. Each lists the WAL that came since the last whole log; once a day all of it is listed.
 const EVERY: Duration = Duration::from_mins(1);
 /// Between looks at whether there is anything to look up, and at how far the server is.
 const ROUND: Duration = Duration::from_secs(2);
@@ -92,7 +92,8 @@ async fn ask(
 ) -> crate::error::Result<(Recoverability, Vec<SnapshotStart>)> {
     let config = manager.places.archive_config();
     let verb = |words: &[&str]| Verb::new(&manager.places.program, &config, words.iter().copied());
-    let info = verb(&["info"]).run(&manager.stop, |_| {}).await?;
+    let cache = manager.places.wal_cache().to_string_lossy().into_owned();
+    let info = verb(&["info", "--wal-cache", &cache]).run(&manager.stop, |_| {}).await?;
     let recorded = claims(&info).any(|claim| claim["snapshots"]["recorded"].as_u64().is_some_and(|count| count > 0));
     let listed = if recorded { verb(&["snapshot", "list"]).run(&manager.stop, |_| {}).await? } else { Value::Null };
     Ok((of_info(&info, archived), snapshot_starts(&info, &listed, archived)))

@@ -93,12 +93,25 @@ impl WalInventory {
         self.stored.get(&timeline).copied()
     }
 
-    /// Takes over what another inventory with the same segment size says of other timelines.
+    /// Adds the segments of a range.
+    pub fn add_range(&mut self, range: SegmentRange) {
+        let (first, last) = (range.first.number(self.size), range.last.number(self.size));
+        self.segments.entry(range.timeline).or_default().insert_range(first, last);
+    }
+
+    /// Adds what another inventory with the same segment size holds.
     pub fn absorb(&mut self, other: Self) {
-        self.segments.extend(other.segments);
+        for (timeline, ranges) in other.segments {
+            let own = self.segments.entry(timeline).or_default();
+            for (first, last) in ranges.0 {
+                own.insert_range(first, last);
+            }
+        }
+        for (timeline, moment) in other.stored {
+            self.stored_at(timeline, moment);
+        }
         self.partials.extend(other.partials);
         self.histories.extend(other.histories);
-        self.stored.extend(other.stored);
         self.stray_count += other.stray_count;
     }
 
@@ -199,34 +212,18 @@ impl Ranges {
     }
 
     fn insert(&mut self, number: u64) {
-        let after = self.0.partition_point(|&(first, _)| first <= number);
-        if let Some((_, last)) = after.checked_sub(1).and_then(|before| self.0.get_mut(before)) {
-            if number <= *last {
-                return;
-            }
-            if number == *last + 1 {
-                *last = number;
-                self.join(after - 1);
-                return;
-            }
-        }
-        match self.0.get_mut(after) {
-            Some((first, _)) if *first == number + 1 => *first = number,
-            _ => self.0.insert(after, (number, number)),
-        }
+        self.insert_range(number, number);
     }
 
-    /// Joins the range at `index` with the next one if nothing is missing between them.
-    fn join(&mut self, index: usize) {
-        let (Some(&(_, last)), Some(&(next_first, next_last))) = (self.0.get(index), self.0.get(index + 1)) else {
-            return;
-        };
-        if next_first == last + 1 {
-            self.0.remove(index + 1);
-            if let Some(range) = self.0.get_mut(index) {
-                range.1 = next_last;
-            }
-        }
+    /// Adds the numbers from `first` to `last`, both included.
+    fn insert_range(&mut self, first: u64, last: u64) {
+        // All ranges that overlap the new one or stand right beside it become one with it.
+        let begin = self.0.partition_point(|&(_, end)| end.saturating_add(1) < first);
+        let touched = self.0.get(begin..).unwrap_or_default();
+        let count = touched.partition_point(|&(start, _)| start <= last.saturating_add(1));
+        let touched = touched.get(..count).unwrap_or_default();
+        let merged = touched.iter().fold((first, last), |(first, last), &(a, b)| (first.min(a), last.max(b)));
+        self.0.splice(begin..begin + count, [merged]);
     }
 }
 

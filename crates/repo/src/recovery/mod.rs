@@ -32,6 +32,7 @@
 
 mod beginning;
 mod decide;
+mod likely_start;
 mod other_line;
 mod path;
 mod unreachable;
@@ -42,6 +43,7 @@ mod tests;
 
 pub use beginning::{Beginning, BeginningKind};
 pub use decide::{RecoveryPlan, RunFacts, TargetFacts};
+pub use likely_start::LikelyStart;
 pub use other_line::{Newer, OtherLine};
 pub use path::{Candidate, FactsNeeded, RecoveryPath, RecoveryWorld, Rejection, WalRun};
 pub use unreachable::{Hole, ReachableWindow, Unreachable};

@@ -7,7 +7,7 @@ use holdfast_repo::name as names;
 use holdfast_store::{Counted, Counters, ObjectName, Operation, PutMode, Store};
 
 use super::{Bench, SIZE, name, segment};
-use crate::archive::{ListedWal, first_missing, list};
+use crate::archive::{KnownLogs, ListedWal, WalFolders, Wanted, first_missing, list};
 
 /// As `wal get` asks for it.
 fn object(bench: &Bench, number: u64, extension: &str) -> ObjectName {
@@ -39,16 +39,16 @@ async fn a_long_archive_is_listed_from_where_a_recovery_begins() {
     let before = || counters.of(Operation::List).requests + counters.of(Operation::ListFolders).requests;
 
     let start = before();
-    let all = ListedWal::read(&repository, &claim, None).await.unwrap().describe();
+    let all = ListedWal::read(&repository, &claim, Wanted::All).await.unwrap().describe();
     assert_eq!((all.timelines[0].segments, all.timelines[0].ranges.len()), (count, 1));
-    assert_eq!(before() - start, 1 + 21, "the timelines, and a request for each 1000 segments");
+    assert_eq!(before() - start, 3 + 21, "timelines, history file, logs, and a request for each 1000 segments");
 
     // A folder holds 4 GiB, here 4096 segments: the one before the last is needed whole.
     let start = before();
     let from = Lsn::new((count - 10) * size.as_u64());
-    let newest = ListedWal::read(&repository, &claim, Some(from)).await.unwrap().describe();
+    let newest = ListedWal::read(&repository, &claim, Wanted::From(from)).await.unwrap().describe();
     assert_eq!((newest.timelines[0].segments, newest.timelines[0].ranges.len()), (4097, 1));
-    assert_eq!(before() - start, 1 + 1 + 5, "the timelines, the history file, and what is needed");
+    assert_eq!(before() - start, 3 + 5 + 1, "timelines, history file, logs, and the two that are needed");
 
     // A backup that waits for its WAL asks from the first missing segment on.
     let lacking = object(&bench, count - 5000, "zst");
@@ -59,6 +59,48 @@ async fn a_long_archive_is_listed_from_where_a_recovery_begins() {
     let start = before();
     first_missing(&repository, &bench.cluster, &claim, missing[0], last).await.unwrap();
     assert_eq!(before() - start, 1);
+}
+
+#[tokio::test]
+async fn whole_logs_are_not_listed_again() {
+    let count = 20_480;
+    let (bench, counters) = long(count).await;
+    let repository = bench.open(0).await;
+    let claim = repository.current_claim(&bench.cluster).await.unwrap();
+    let requests = || counters.of(Operation::List).requests + counters.of(Operation::ListFolders).requests;
+    let folders = WalFolders::read(&repository, &claim).await.unwrap();
+    let list = async |known: &KnownLogs| folders.list(&repository, |_| Wanted::All, known).await.unwrap();
+
+    let first = list(&KnownLogs::default()).await;
+    // The first log lacks segment 0, and the last one may get more.
+    let known = first.whole_logs();
+    assert_eq!(known.count(), 4);
+    let start = requests();
+    let again = list(&known).await;
+    assert_eq!(again.describe(), first.describe());
+    assert_eq!(requests() - start, 5 + 1, "the first log and the last");
+    assert_eq!(again.whole_logs(), known);
+
+    // What goes from a log that is not whole is missed at once; from a whole one, when all is listed again.
+    bench.stores[0].delete(&[object(&bench, 100, "zst"), object(&bench, 10_000, "zst")]).await.unwrap();
+    let gaps = |listed: &ListedWal| {
+        listed.describe().timelines[0].gaps.iter().map(|gap| gap.first.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(gaps(&list(&known).await), [name(100)]);
+    assert_eq!(gaps(&list(&KnownLogs::default()).await), [name(100), name(10_000)]);
+}
+
+#[tokio::test]
+async fn the_newest_log_tells_where_an_archive_ends() {
+    let count = 20_480;
+    let (bench, counters) = long(count).await;
+    let repository = bench.open(0).await;
+    let claim = repository.current_claim(&bench.cluster).await.unwrap();
+    let newest = ListedWal::read(&repository, &claim, Wanted::Newest).await.unwrap().describe();
+    assert_eq!(newest.timelines[0].ranges.last().unwrap().last.to_string(), name(count));
+    assert_eq!(newest.listed_from, Some("5/0".parse().unwrap()));
+    let requests = counters.of(Operation::List).requests + counters.of(Operation::ListFolders).requests;
+    assert!(requests < 10, "{requests}");
 }
 
 /// A copy of a segment under another spelling is not what `wal get` asks for, so it fills no gap.

@@ -9,7 +9,7 @@
 //! ```
 //! The old primary went on on timeline 1 after the switch: its segments 8 to 10 are of the abandoned branch.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod holes;
 mod other_lines;
@@ -114,6 +114,45 @@ impl World {
         self.path()?.decide(&self.facts)
     }
 
+    /// The plan with the WAL alone that is listed first, and the plan with all of it: if the first one begins with the
+    /// backup that was thought likely, they are the same.
+    fn check_likely_start(&self, name: &str) {
+        let all = self.inventory();
+        let mut none = WalInventory::new(SIZE);
+        self.segments.iter().for_each(|segment| none.know(segment.timeline()));
+        let seen =
+            |wal| RecoveryWorld { claim: ClaimNumber::FIRST, backups: &self.backups, histories: &self.histories, wal };
+        let Some(likely) = LikelyStart::find(&self.wish, &seen(&none)) else { return };
+        let first = SegmentName::containing(likely.start_lsn, TimelineId::FIRST, SIZE).number(SIZE);
+        let newest = |timeline| self.segments.iter().filter(|segment| segment.timeline() == timeline).max();
+        let listed = self.segments.iter().filter(|segment| {
+            let is_later = likely.is_on_path(segment.timeline()) && segment.number(SIZE) >= first;
+            is_later || newest(segment.timeline()) == Some(*segment)
+        });
+        let mut wal = WalInventory::from_files(SIZE, listed.copied().map(WalFileName::Segment));
+        self.segments.iter().for_each(|segment| wal.know(segment.timeline()));
+        for (on, at) in &self.stored {
+            wal.stored_at(timeline(*on), minute(*at));
+        }
+        let plan = |wal| {
+            let path = RecoveryPath::find(&self.wish, &seen(wal)).unwrap();
+            // What was looked up is about a run, whichever number it has here.
+            let whole = RecoveryPath::find(&self.wish, &seen(&all)).unwrap();
+            let facts = |run: &WalRun| {
+                let same = whole.runs().iter().position(|other| other.end_lsn == run.end_lsn);
+                same.and_then(|index| self.facts.runs.get(index)).copied().unwrap_or_default()
+            };
+            let runs = path.runs().iter().map(facts).collect();
+            path.decide(&TargetFacts { runs, records: self.facts.records.clone() })
+        };
+        let quick = plan(&wal);
+        let Some(quick) = quick.ok().filter(|plan| plan.backup == likely.backup) else { return };
+        let mut whole = plan(&all).unwrap_or_else(|error| panic!("{name}: {quick:?} and with all WAL: {error}"));
+        // Only how far back the window reaches is not known.
+        whole.window = quick.window.clone();
+        assert_eq!(quick, whole, "{name}");
+    }
+
     /// `20260822T101000Z along 3: 1:2-7 2:8-12 3:13-18`, or the error.
     fn outcome(&self) -> String {
         match self.plan() {
@@ -165,6 +204,7 @@ fn world() -> World {
 fn check(table: &[(&str, World, &str)]) {
     for (name, world, expected) in table {
         assert_eq!(&world.outcome(), expected, "{name}");
+        world.check_likely_start(name);
     }
 }
 
@@ -175,4 +215,30 @@ fn with(mut world: World, change: impl FnOnce(&mut World)) -> World {
 
 fn to(target: RecoveryTarget) -> World {
     with(world(), |world| world.wish.target = target)
+}
+
+#[test]
+fn the_likely_start_is_the_newest_backup_before_the_target() {
+    let find = |wish: &RecoveryWish| {
+        let world = world();
+        let wal = WalInventory::new(SIZE);
+        let world = RecoveryWorld {
+            claim: ClaimNumber::FIRST,
+            backups: &world.backups,
+            histories: &world.histories,
+            wal: &wal,
+        };
+        LikelyStart::find(wish, &world).map(|likely| likely.backup)
+    };
+    let to = |target| find(&RecoveryWish { target, ..RecoveryWish::default() });
+    assert_eq!(to(RecoveryTarget::Latest), Some(id(40)));
+    assert_eq!(to(RecoveryTarget::Immediate), Some(id(40)));
+    assert_eq!(to(RecoveryTarget::Time(minute(31))), Some(id(20)));
+    assert_eq!(to(RecoveryTarget::Time(minute(5))), None);
+    assert_eq!(to(RecoveryTarget::Lsn(half(12))), Some(id(30)));
+    assert_eq!(to(RecoveryTarget::Xid(7)), None);
+    let named = RecoveryWish { backup: Some(id(10)), ..RecoveryWish::default() };
+    assert_eq!(find(&named), Some(id(10)));
+    let on = RecoveryWish { timeline: TargetTimeline::Number(timeline(1)), ..RecoveryWish::default() };
+    assert_eq!(find(&on), Some(id(20)));
 }

@@ -1,0 +1,197 @@
+//! The folders of a claim's WAL: which timelines and logs there are, before anything in the logs is listed.
+//!
+//! A log is 4 GiB of WAL, 256 segments of 16 MiB, and has a folder of its own. So the folders of an archive are few, and
+//! who knows them lists only those that a question needs, many side by side. Logs that differ in the last digit of their
+//! number are one prefix of names, and are listed as one: a request gives up to 1000 objects.
+//!
+//! Nothing here depends on the order in which a store gives the objects of a listing.
+
+use std::collections::BTreeMap;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
+use holdfast_repo::name;
+use holdfast_repo::record::ClaimRecord;
+
+use super::known_logs::KnownLogs;
+use super::listed_wal::ListedWal;
+use crate::error::{Doing, Error};
+use crate::repository::Repository;
+
+/// Requests side by side.
+const AT_ONCE: usize = 16;
+
+/// What of the WAL of a timeline is listed. History files always are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// All of it.
+    All,
+    /// From the log on that holds this LSN, and the newest log in any case: a timeline that ended before it, or went on
+    /// beside the one that is followed, is known by its end.
+    From(Lsn),
+    /// Its newest log: where it ends, and when that was stored.
+    Newest,
+}
+
+/// The folders of the WAL of one claim.
+#[derive(Debug)]
+pub struct WalFolders {
+    /// The numbers of the logs of each timeline, ascending.
+    logs: BTreeMap<TimelineId, Vec<u32>>,
+    /// The history files, and no segment.
+    found: ListedWal,
+}
+
+impl WalFolders {
+    /// Lists timelines, history files, and the names of the logs' folders.
+    pub async fn read(repository: &Repository, claim: &ClaimRecord) -> Result<Self, Error> {
+        let listing = || describe(repository, claim);
+        let folder = name::wal_claim_folder(&claim.cluster, claim.number);
+        let folders = repository.store().list_folders(&folder).await.doing(listing)?;
+        let timelines =
+            folders.iter().filter_map(|folder| u32::from_str_radix(folder, 16).ok().and_then(TimelineId::new));
+        let reads = timelines.map(|timeline| Self::of_timeline(repository, claim, timeline)).collect::<Vec<_>>();
+        let mut reads = stream::iter(reads).buffered(AT_ONCE);
+        let mut all = Self { logs: BTreeMap::new(), found: ListedWal::nothing(claim) };
+        while let Some((timeline, logs, found)) = reads.try_next().await.doing(listing)? {
+            all.logs.insert(timeline, logs);
+            all.found.absorb(found);
+        }
+        drop(reads);
+        Ok(all)
+    }
+
+    async fn of_timeline(
+        repository: &Repository,
+        claim: &ClaimRecord,
+        timeline: TimelineId,
+    ) -> Result<(TimelineId, Vec<u32>, ListedWal), Error> {
+        let folder = name::wal_timeline_folder(&claim.cluster, claim.number, timeline);
+        let mut found = ListedWal::nothing(claim);
+        found.know(timeline);
+        pages(repository, &format!("{folder}{}.", timeline.hex()), &mut found).await?;
+        let mut logs = Vec::new();
+        for folder in repository.store().list_folders(&folder).await? {
+            let number = folder.strip_prefix(&timeline.hex()).and_then(|log| u32::from_str_radix(log, 16).ok());
+            // What lies in a folder of another name is not asked for by `wal get`.
+            if let Some(number) = number.filter(|number| folder == log_folder(timeline, *number)) {
+                logs.push(number);
+            }
+        }
+        logs.sort_unstable();
+        Ok((timeline, logs, found))
+    }
+
+    /// The timelines and their history files, without a segment.
+    pub fn without_segments(&self) -> &ListedWal {
+        &self.found
+    }
+
+    /// Lists what is wanted of each timeline, except the logs that are known to be whole.
+    pub async fn list(
+        &self,
+        repository: &Repository,
+        wanted: impl Fn(TimelineId) -> Wanted,
+        known: &KnownLogs,
+    ) -> Result<ListedWal, Error> {
+        let claim = self.found.claim();
+        let size = claim.wal_segment_size;
+        let mut all = self.found.clone();
+        let mut prefixes = Vec::new();
+        for (&timeline, logs) in &self.logs {
+            let newest = logs.last().copied().unwrap_or_default();
+            let from = match wanted(timeline) {
+                Wanted::All => 0,
+                Wanted::From(lsn) => {
+                    all.begins_at(lsn);
+                    SegmentName::containing(lsn, timeline, size).log().min(newest)
+                }
+                Wanted::Newest => {
+                    all.begins_at(Lsn::new(u64::from(newest) << 32));
+                    newest
+                }
+            };
+            let mut unknown = Vec::new();
+            for &log in logs.iter().filter(|log| **log >= from) {
+                match known.get(timeline, log) {
+                    Some(whole) => all.add_known(timeline, log, whole),
+                    None => unknown.push(log),
+                }
+            }
+            let folder = name::wal_timeline_folder(&claim.cluster, claim.number, timeline);
+            prefixes.extend(common_prefixes(timeline, logs, &unknown).into_iter().map(|end| format!("{folder}{end}")));
+        }
+        let lists = prefixes.iter().map(|prefix| async move {
+            let mut found = ListedWal::nothing(claim);
+            pages(repository, prefix, &mut found).await?;
+            Ok::<_, Error>(found)
+        });
+        let mut lists = stream::iter(lists.collect::<Vec<_>>()).buffered(AT_ONCE);
+        while let Some(found) = lists.try_next().await.doing(|| describe(repository, claim))? {
+            all.absorb(found);
+        }
+        drop(lists);
+        Ok(all)
+    }
+}
+
+fn describe(repository: &Repository, claim: &ClaimRecord) -> String {
+    format!("listing the WAL of {} in {}", claim.cluster, repository.describe())
+}
+
+async fn pages(repository: &Repository, prefix: &str, found: &mut ListedWal) -> Result<(), Error> {
+    let mut next = None;
+    loop {
+        let page = repository.store().list_page(prefix, None, next.as_deref()).await?;
+        for object in &page.objects {
+            found.add(repository, object);
+        }
+        next = page.next;
+        if next.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// `<timeline><log>`, both of 8 hexadecimal digits: the name of the folder of a log.
+fn log_folder(timeline: TimelineId, number: u32) -> String {
+    format!("{}{number:08X}", timeline.hex())
+}
+
+/// The names, or common beginnings of names, that the wanted ones of the existing folders have and no other folder has.
+fn common_prefixes(timeline: TimelineId, existing: &[u32], wanted: &[u32]) -> Vec<String> {
+    let tens = |log: u32| log >> 4;
+    let mut prefixes = Vec::new();
+    for group in wanted.chunk_by(|a, b| tens(*a) == tens(*b)) {
+        let there = existing.iter().filter(|log| group.first().is_some_and(|first| tens(**log) == tens(*first)));
+        match group {
+            [first, _, ..] if there.count() == group.len() => {
+                let mut name = log_folder(timeline, *first);
+                name.pop();
+                prefixes.push(name);
+            }
+            _ => prefixes.extend(group.iter().map(|log| format!("{}/", log_folder(timeline, *log)))),
+        }
+    }
+    prefixes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sixteen_logs_are_one_prefix_and_parts_of_them_are_not() {
+        let prefixes = |existing: &[u32], wanted: &[u32]| {
+            let prefixes = common_prefixes(TimelineId::FIRST, existing, wanted);
+            prefixes.iter().map(|prefix| prefix.trim_start_matches("0000000100000").to_owned()).collect::<Vec<_>>()
+        };
+        let all: Vec<u32> = (0x20..0x42).collect();
+        assert_eq!(prefixes(&all, &all), ["02", "03", "04"]);
+        assert_eq!(prefixes(&all, &all[30..]), ["03E/", "03F/", "04"]);
+        assert_eq!(prefixes(&all, &[0x20, 0x3F]), ["020/", "03F/"]);
+        assert_eq!(prefixes(&[0x20, 0x22, 0x2F], &[0x20, 0x22, 0x2F]), ["02"]);
+        assert_eq!(prefixes(&[5], &[5]), ["005/"]);
+        assert_eq!(prefixes(&[], &[]), [""; 0]);
+    }
+}
