@@ -3,6 +3,7 @@
 use holdfast_repo::catalog::BackupCatalog;
 use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::{BackupRecord, StartRecord};
+use holdfast_store::{Failure, Operation, StoreError, StoreErrorKind};
 
 use super::Repository;
 use super::listed::Listed;
@@ -27,10 +28,24 @@ impl Repository {
     }
 
     /// All complete backups, oldest first, and those whose `backup.json` is there and cannot be read.
+    ///
+    /// One without a manifest counts among the latter: the last write of a run that was killed can arrive after everything
+    /// else of it has been removed.
     pub async fn backups(&self, cluster: &ClusterName) -> Result<Listed<BackupRecord, BackupId>, Error> {
         let complete = self.listed(cluster).await?;
         let names = complete.complete().map(|backup| (backup, name::backup_summary(cluster, &backup)));
-        Listed::read(names.collect(), |backup| self.backup(cluster, backup)).await
+        let has_manifest = |backup| complete.objects(backup).is_some_and(|objects| objects.manifest);
+        Listed::read(names.collect(), |backup| async move {
+            let record = self.backup(cluster, backup).await?;
+            if has_manifest(backup) {
+                return Ok(record);
+            }
+            let (store, name) = (self.describe(), name::manifest(cluster, &backup));
+            let detail = "backup.json names it".to_owned();
+            let missing = Failure { store, name, operation: Operation::Head, detail, source: None };
+            Err(StoreError::new(StoreErrorKind::NotFound, missing).into())
+        })
+        .await
     }
 
     /// One complete backup.

@@ -431,7 +431,7 @@ async fn a_damaged_history_costs_the_recoveries_that_need_it() {
     let claim = sample.repository.current_claim(&sample.backup.cluster).await.unwrap();
     let crew = crate::pipeline::crew::Crew::new(1).unwrap();
     let beginnings = [holdfast_repo::recovery::Beginning::from(&sample.backup)];
-    let wal = crate::archive::ListedWal::read(&sample.repository, &claim, None).await.unwrap();
+    let wal = crate::archive::ListedWal::read(&sample.repository, &claim, crate::archive::Wanted::All).await.unwrap();
     let found = reach(&sample.repository, &claim, &wal, &beginnings, &crew, &CancellationToken::new()).await.unwrap();
     let shown: Vec<(u32, usize, bool)> = found
         .timelines
@@ -439,6 +439,20 @@ async fn a_damaged_history_costs_the_recoveries_that_need_it() {
         .map(|reach| (reach.timeline.get(), reach.windows.len(), reach.unreadable.is_some()))
         .collect();
     assert_eq!(shown, [(1, 1, false), (2, 0, true), (3, 0, true)]);
+}
+
+/// The last write of a run that was killed may arrive after all its remains have been removed.
+#[tokio::test]
+async fn a_summary_without_a_manifest_is_no_complete_backup() {
+    let sample = Sample::new(false).await;
+    let cluster = &sample.backup.cluster;
+    let manifest = name::manifest(cluster, &sample.backup.backup_id).parse().unwrap();
+    sample.store.delete(&[manifest]).await.unwrap();
+    let listed = sample.repository.backups(cluster).await.unwrap();
+    assert_eq!((listed.records.len(), listed.unreadable.len()), (0, 1));
+    let error = sample.restore().await.unwrap_err();
+    assert!(error.to_string().contains("does not exist"), "{error}");
+    assert!(!sample.pgdata().exists());
 }
 
 #[tokio::test]
