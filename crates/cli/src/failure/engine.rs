@@ -238,6 +238,10 @@ fn of_postgres(what: &What, error: &tokio_postgres::Error) -> Failure {
     };
     let state = answer.code().code();
     Failure::new(ExitCode::PostgresRefused, what.to_string()).hint(match state {
+        "28P01" => {
+            "the server refused the password: check the user, and password= in `cluster.connection`, \
+             PGPASSWORD or the line of ~/.pgpass that fits"
+        }
         _ if state.starts_with("28") => "check the user in `cluster.connection` against pg_hba.conf",
         "3D000" => "name an existing database in `cluster.connection`, such as dbname=postgres",
         "42501" => {
