@@ -8,6 +8,7 @@ mod stage;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
 use holdfast_pgtypes::ControlFile;
@@ -16,6 +17,8 @@ use holdfast_testkit::rows::{Bound, Journal, Pace, RowWriter, Target, found, tim
 use serde_json::{Value, json};
 use stage::proof::{am_check, bulk, finish, holds_all, text};
 use stage::{Plan, Stage, wait_promoted};
+
+const LIMIT: Duration = Duration::from_mins(3);
 
 /// A copy as a storage system would make it, but that files change while it is made: the harder case.
 fn copy(from: &Path, to: &Path) {
@@ -31,8 +34,7 @@ fn move_wal_out(data: &Path, volume: &Path) {
     std::os::unix::fs::symlink(volume, data.join("pg_wal")).expect("link pg_wal");
 }
 
-fn run_with_input(stage: &Stage, arguments: &[&str], input: &Value) -> (i32, String, String) {
-    let mut command = stage.command(arguments);
+fn run_with_input(mut command: Command, input: &Value) -> (i32, String, String) {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
     child.stdin.take().expect("stdin").write_all(input.to_string().as_bytes()).expect("write the request");
     let output = child.wait_with_output().expect("wait");
@@ -40,20 +42,27 @@ fn run_with_input(stage: &Stage, arguments: &[&str], input: &Value) -> (i32, Str
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
+const RECORD: [&str; 6] = ["--output", "json", "snapshot", "record", "--archive-timeout", "60s"];
+
 fn record(stage: &Stage, request: &Value) -> Value {
-    let arguments = ["--output", "json", "snapshot", "record", "--archive-timeout", "60s"];
-    let (status, stdout, stderr) = run_with_input(stage, &arguments, request);
+    let (status, stdout, stderr) = run_with_input(stage.command(&RECORD), request);
     assert_eq!(status, 0, "{stderr}");
     serde_json::from_str(&stdout).expect("JSON")
 }
 
 /// Takes a hot snapshot into every folder; the request for its record.
 async fn hot(stage: &Stage, name: &str, folders: &[PathBuf]) -> Value {
+    hot_of(&stage.cluster, name, folders, async {}).await
+}
+
+/// The same of any server; something happens before the stop call.
+async fn hot_of(server: &Cluster, name: &str, folders: &[PathBuf], meanwhile: impl Future<Output = ()>) -> Value {
     let started = Utc::now();
-    let client = stage.cluster.connect("postgres").await.expect("connect");
+    let client = server.connect("postgres").await.expect("connect");
     client.execute("SELECT pg_backup_start($1, true)", &[&name]).await.expect("start the backup");
+    meanwhile.await;
     for folder in folders {
-        copy(stage.cluster.data(), folder);
+        copy(server.data(), folder);
     }
     let row = client
         .query_one("SELECT labelfile, spcmapfile, lsn::text FROM pg_backup_stop()", &[])
@@ -108,6 +117,12 @@ async fn a_hot_snapshot_recovers_to_any_target_behind_it() {
     stage.archive_now().await;
     let info = stage.json(&["info"]);
     let claim = &info["repositories"][0]["claims"][0];
+    let cache = stage.scratch.path().join("wal-cache.json").display().to_string();
+    for _ in 0..2 {
+        let cached = stage.json(&["info", "--wal-cache", &cache]);
+        assert_eq!(cached["repositories"][0]["claims"][0]["wal"], claim["wal"]);
+        assert_eq!(cached["repositories"][0]["claims"][0]["snapshots"], claim["snapshots"]);
+    }
     assert_eq!(claim["snapshots"]["recorded"], 1);
     assert_eq!(claim["snapshots"]["reach"][0]["windows"][0]["first_backup"], id.as_str());
     assert_eq!(claim["reach"], json!([]), "without a backup nothing can be restored from the repository alone");
@@ -172,6 +187,94 @@ async fn a_hot_snapshot_recovers_to_any_target_behind_it() {
     assert!(said.contains("a server ran here since"), "{said}");
 }
 
+/// A standby's upstream is promoted while the standby's snapshot is taken, and the standby follows: the snapshot begins on
+/// one timeline and ends on another, and its record says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_of_a_standby_that_follows_to_another_timeline_recovers() {
+    let settings = vec![("wal_retrieve_retry_interval", "100ms".to_owned())];
+    let plan = Plan { wal_segment_mib: 1, settings, ..Plan::default() };
+    let Some(mut stage) = Stage::start(18, plan).await else { return };
+    bulk(&stage.cluster, "load", 4).await;
+    let config_of = |server: &Cluster, name: &str| {
+        let text = stage.config_text();
+        let line = text.lines().find(|line| line.starts_with("pgdata = ")).expect("a pgdata line");
+        let text = text.replace(line, &format!("pgdata = \"{}\"", server.data().display()));
+        stage.write_config(name, &text)
+    };
+    let mut upstream = Cluster::standby_of(&stage.cluster).await.expect("copy a standby");
+    let push = format!(
+        "{} --config {} wal push %p",
+        stage.holdfast.display(),
+        config_of(&upstream, "upstream.toml").display()
+    );
+    upstream.override_setting("archive_command", &push);
+    upstream.start().await.expect("start the upstream");
+    let mut standby = Cluster::standby_of(&upstream).await.expect("copy a standby of the standby");
+    let config = config_of(&standby, "standby.toml");
+    standby.start().await.expect("start the standby");
+    stage.archive_now().await;
+    stage.cluster.sql("CHECKPOINT").await.expect("checkpoint");
+    let folder = stage.target("restored");
+
+    let request = {
+        let primary = &mut stage.cluster;
+        let meanwhile = async {
+            let at = primary.value("SELECT pg_current_wal_lsn()").await.expect("ask for the LSN");
+            let replayed = format!("SELECT coalesce(pg_last_wal_replay_lsn() >= '{at}', false)");
+            standby.wait_for(&replayed, LIMIT).await.expect("replay");
+            primary.stop(Shutdown::Immediate).await.expect("stop the primary");
+            upstream.promote().await.expect("promote");
+            upstream.wait_promoted(LIMIT).await.expect("promote");
+            let sql = "CREATE TABLE new AS SELECT generate_series(1, 5000) AS n; SELECT pg_switch_wal(); CHECKPOINT";
+            upstream.sql(sql).await.expect("write on the new timeline");
+            let at = upstream.value("SELECT pg_current_wal_lsn()").await.expect("ask for the LSN");
+            let replayed = format!("SELECT coalesce(pg_last_wal_replay_lsn() >= '{at}', false)");
+            standby.wait_for(&replayed, LIMIT).await.expect("replay");
+            standby.sql("CHECKPOINT").await.expect("a restart point");
+            let reached = "SELECT min_recovery_end_timeline FROM pg_control_recovery()";
+            assert_eq!(standby.value(reached).await.expect("ask"), "2");
+        };
+        hot_of(&standby, "of-a-standby", std::slice::from_ref(&folder), meanwhile).await
+    };
+    upstream.sql("CREATE TABLE later AS SELECT 1 AS n").await.expect("write");
+    let segment = upstream.value("SELECT pg_walfile_name(pg_current_wal_insert_lsn())").await.expect("ask");
+    upstream.sql("SELECT pg_switch_wal()").await.expect("finish the segment");
+    let stored = format!("SELECT coalesce(last_archived_wal, '') >= '{segment}' FROM pg_stat_archiver");
+    upstream.wait_for(&stored, LIMIT).await.unwrap_or_else(|e| panic!("{e}\n{}", upstream.log_text()));
+    let (status, stdout, stderr) = run_with_input(stage.command_with(&config, &RECORD), &request);
+    assert_eq!(status, 0, "{stderr}");
+    let recorded: Value = serde_json::from_str(&stdout).expect("JSON");
+    let snapshot = &recorded["repositories"][0]["snapshot"];
+    assert_eq!(snapshot["timeline"], 1);
+    assert!(text(snapshot, "start_segment").starts_with("00000001"), "{snapshot}");
+    assert!(text(snapshot, "stop_segment").starts_with("00000002"), "{snapshot}");
+
+    let id = text(&recorded, "snapshot_id");
+    stage.ok(&["restore", "--snapshot", id, "--pgdata", &folder.display().to_string()]);
+    let restored = stage.start_restored(&folder).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT count(*) FROM new").await.expect("count"), "5000");
+    assert_eq!(restored.value("SELECT count(*) FROM later").await.expect("count"), "1");
+    am_check(&restored);
+}
+
+/// The data directory that `cluster.pgdata` names is a copy that has fallen behind the server of the snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_of_another_server_than_the_data_directorys_is_not_recorded() {
+    let Some(stage) = Stage::start(18, Plan::default()).await else { return };
+    let old = stage.target("old");
+    copy(stage.cluster.data(), &old);
+    stage.cluster.sql("CHECKPOINT").await.expect("checkpoint");
+    let request = hot(&stage, "nightly", &[]).await;
+    let text = stage.config_text();
+    let line = text.lines().find(|line| line.starts_with("pgdata = ")).expect("a pgdata line");
+    let config = stage.write_config("old.toml", &text.replace(line, &format!("pgdata = \"{}\"", old.display())));
+    let (status, _, stderr) = run_with_input(stage.command_with(&config, &RECORD), &request);
+    assert_eq!(status, 12, "{stderr}");
+    assert!(stderr.contains("the last checkpoint of these files is before it"), "{stderr}");
+    assert_eq!(record(&stage, &request)["recorded_now"], true);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cold_snapshot_recovers_to_the_end_of_the_archive() {
     let Some(mut stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else { return };
@@ -210,11 +313,11 @@ async fn a_cold_snapshot_recovers_to_the_end_of_the_archive() {
     // A request of a stopped server that says too little, or of another cluster.
     let mut other = request.clone();
     other["begin_lsn"] = Value::Null;
-    let (status, _, said) = run_with_input(&stage, &["snapshot", "record"], &other);
+    let (status, _, said) = run_with_input(stage.command(&["snapshot", "record"]), &other);
     assert_eq!(status, 2, "{said}");
     let mut other = request;
     other["system_identifier"] = json!("4711");
-    let (status, _, said) = run_with_input(&stage, &["snapshot", "record"], &other);
+    let (status, _, said) = run_with_input(stage.command(&["snapshot", "record"]), &other);
     assert_eq!(status, 2, "{said}");
     assert!(said.contains("are said to be of system identifier 4711"), "{said}");
 }

@@ -32,7 +32,7 @@ mod runner;
 mod scan;
 mod session;
 mod sink;
-mod timelines;
+pub(crate) mod timelines;
 pub(crate) mod wal_wait;
 
 use std::path::PathBuf;

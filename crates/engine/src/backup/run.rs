@@ -130,7 +130,10 @@ impl Run<'_> {
         };
         let stopped = session::stop(&self.connection, version).await?;
         prove_timeline(&options.pgdata, &at_start, started.start_lsn, stopped.label.start_timeline)?;
-        let course = Course::find(&options.pgdata, &started, &stopped, self.facts.in_recovery)?;
+        let course = {
+            let began = stopped.label.start_timeline;
+            Course::find(&options.pgdata, began, started.start_lsn, stopped.stop_lsn, self.facts.in_recovery)?
+        };
         let last = copier.copy_from_memory(self.last_files(&stopped, control)?, sinks).await?;
         totals.file_count += last.file_count;
         totals.size_bytes += last.size_bytes;

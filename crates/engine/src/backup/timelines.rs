@@ -11,39 +11,35 @@ use std::path::Path;
 use holdfast_pgtypes::{Ancestry, HistoryFile, Lsn, SegmentName, TimelineId, WalFileName, WalSegmentSize};
 
 use super::control::read_control_file;
-use super::session::{Started, Stopped};
 use crate::error::{Doing, Error, What};
 
 /// The way of the WAL from start to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Course {
+pub(crate) struct Course {
     ancestry: Ancestry,
     start_lsn: Lsn,
     stop_lsn: Lsn,
 }
 
 impl Course {
-    /// Looks it up, after the stop call.
-    pub(super) fn find(pgdata: &Path, started: &Started, stopped: &Stopped, standby: bool) -> Result<Self, Error> {
-        let began = stopped.label.start_timeline;
+    /// Looks it up in a data directory, after the stop call. `began` is the timeline of the label.
+    pub(super) fn find(
+        pgdata: &Path,
+        began: TimelineId,
+        start_lsn: Lsn,
+        stop_lsn: Lsn,
+        standby: bool,
+    ) -> Result<Self, Error> {
         let ended = if standby { read_control_file(pgdata)?.min_recovery_timeline } else { None };
         let ancestry = match ended {
-            Some(ended) if ended != began => Self::history(pgdata, ended)
-                .doing(|| format!("looking how the standby came from timeline {began} to timeline {ended}"))?,
+            Some(ended) if ended != began => history_in(pgdata, ended).doing(|| followed(began, ended))?,
             _ => Ancestry::alone(began),
         };
-        Self::along(ancestry, began, started.start_lsn, stopped.stop_lsn)
+        Self::along(ancestry, began, start_lsn, stop_lsn)
     }
 
-    fn history(pgdata: &Path, timeline: TimelineId) -> Result<Ancestry, Error> {
-        let path = pgdata.join("pg_wal").join(WalFileName::History(timeline).to_string());
-        let bytes = std::fs::read(&path).map_err(|e| Error::file("read", &path, e))?;
-        let history = HistoryFile::parse(timeline, &bytes)
-            .map_err(|e| What::Malformed { name: path.display().to_string(), reason: e.to_string() })?;
-        Ok(Ancestry::from_history(&history))
-    }
-
-    fn along(ancestry: Ancestry, began: TimelineId, start_lsn: Lsn, stop_lsn: Lsn) -> Result<Self, Error> {
+    /// The way along a known history.
+    pub(crate) fn along(ancestry: Ancestry, began: TimelineId, start_lsn: Lsn, stop_lsn: Lsn) -> Result<Self, Error> {
         if ancestry.owner(start_lsn) != began {
             return Err(What::Refused(format!(
                 "the standby has followed its upstream to timeline {}, whose history does not pass the start of the \
@@ -56,19 +52,19 @@ impl Course {
     }
 
     /// The first segment that recovery reads.
-    pub(super) fn first(&self, size: WalSegmentSize) -> SegmentName {
+    pub(crate) fn first(&self, size: WalSegmentSize) -> SegmentName {
         SegmentName::containing(self.start_lsn, self.ancestry.owner(self.start_lsn), size)
     }
 
     /// The last one that it needs, named for the timeline of the stop LSN, as `tliOfPointInHistory` of the last byte
     /// before it.
-    pub(super) fn last(&self, size: WalSegmentSize) -> SegmentName {
+    pub(crate) fn last(&self, size: WalSegmentSize) -> SegmentName {
         let byte = Lsn::new(self.stop_lsn.as_u64().saturating_sub(1));
         SegmentName::ending_at(self.stop_lsn, self.ancestry.owner(byte), size)
     }
 
     /// The names under which recovery reads the segments from first to last, a range for each timeline.
-    pub(super) fn ranges(&self, size: WalSegmentSize) -> Vec<(SegmentName, SegmentName)> {
+    pub(crate) fn ranges(&self, size: WalSegmentSize) -> Vec<(SegmentName, SegmentName)> {
         let mut ranges: Vec<(SegmentName, SegmentName)> = Vec::new();
         for number in self.first(size).number(size)..=self.last(size).number(size) {
             let name = self.ancestry.segment_containing(Lsn::new(number.saturating_mul(size.as_u64())), size);
@@ -81,9 +77,23 @@ impl Course {
     }
 
     /// The history file without which nobody knows this way; none when there is one timeline only.
-    pub(super) fn history_file(&self) -> Option<TimelineId> {
+    pub(crate) fn history_file(&self) -> Option<TimelineId> {
         (self.ancestry.path().len() > 1).then_some(self.ancestry.timeline())
     }
+}
+
+/// What is looked for, in words.
+pub(crate) fn followed(began: TimelineId, ended: TimelineId) -> String {
+    format!("looking how the standby came from timeline {began} to timeline {ended}")
+}
+
+/// The history of a timeline, from the `pg_wal` of a data directory.
+pub(crate) fn history_in(pgdata: &Path, timeline: TimelineId) -> Result<Ancestry, Error> {
+    let path = pgdata.join("pg_wal").join(WalFileName::History(timeline).to_string());
+    let bytes = std::fs::read(&path).map_err(|e| Error::file("read", &path, e))?;
+    let history = HistoryFile::parse(timeline, &bytes)
+        .map_err(|e| What::Malformed { name: path.display().to_string(), reason: e.to_string() })?;
+    Ok(Ancestry::from_history(&history))
 }
 
 #[cfg(test)]

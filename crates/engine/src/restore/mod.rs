@@ -50,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use from_snapshot::{SnapshotRestoreReport, plan_snapshot, restore_snapshot};
 pub use layout::{TablespaceMapping, TablespacePlace};
+pub(crate) use preflight::read_history;
 pub use prepare::TargetState;
 pub use reach::{Reached, TimelineReach, reach};
 pub use resume::{RESUME_POINT, ResumePoint};

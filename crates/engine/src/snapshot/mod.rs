@@ -12,19 +12,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
-use holdfast_pgtypes::{BackupLabel, Lsn, SegmentName, SystemIdentifier, TablespaceMap, TimelineId};
+use holdfast_pgtypes::{BackupLabel, Lsn, SystemIdentifier, TablespaceMap, TimelineId};
 use holdfast_repo::Compression;
 use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::{ClaimRecord, SnapshotRecord, SnapshotVolume};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::backup::read_control_file;
 use crate::backup::wal_wait::WalWait;
 use crate::error::{Doing, Error, What};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::{Repository, RepositoryTarget, object_name};
+
+mod course;
 
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,10 @@ pub struct SnapshotRequest {
     /// Timeline of a stopped server; of a running one the label says it.
     #[serde(default)]
     pub timeline: Option<TimelineId>,
+    /// Timeline of the stop LSN, if it is another one: a standby followed its upstream meanwhile. Where the data directory
+    /// can be read, its control file says it.
+    #[serde(default)]
+    pub end_timeline: Option<TimelineId>,
     /// When the server was prepared.
     pub started_at: DateTime<Utc>,
     /// When it was released.
@@ -176,34 +181,32 @@ async fn record_inner(
     cancel: &CancellationToken,
 ) -> Result<RecordReport, Error> {
     let span = request.span()?;
-    let system_identifier = identity(request, options)?;
+    let found = course::compare(request, span, options).await?;
     progress.phase("opening", None);
     let mut repositories = Vec::new();
     for target in targets {
         let repository = Repository::open(target).await?;
         let claim = repository.current_claim(&options.cluster).await?;
-        check_claim(&repository, &claim, system_identifier, request, options)?;
+        check_claim(&repository, &claim, found.system_identifier, request, options)?;
         repositories.push((repository, claim));
     }
     if let Some(report) = recorded_before(&repositories, request, span, options).await? {
         return Ok(report);
     }
-    let Some((_, first_claim)) = repositories.first() else {
+    let Some((repository, claim)) = repositories.first() else {
         return Err(What::Refused("there is no repository to record in".to_owned()).into());
     };
-    let size = first_claim.wal_segment_size;
-    let first = SegmentName::containing(span.start_lsn, span.timeline, size);
+    let size = claim.wal_segment_size;
+    let course = course::course(request, span, options, &found, (repository, claim)).await?;
+    let first = course.first(size);
     // Of a stopped server the checkpoint itself is read, which begins at the stop LSN.
-    let last = if span.stop_lsn == span.start_lsn {
-        first
-    } else {
-        SegmentName::ending_at(span.stop_lsn, span.timeline, size)
-    };
+    let is_one_checkpoint = span.stop_lsn == span.start_lsn;
+    let last = if is_one_checkpoint { first } else { course.last(size) };
     let wait = WalWait {
         repositories: repositories.iter().map(|(repository, claim)| (repository, claim)).collect(),
         cluster: &options.cluster,
-        ranges: vec![(first, last)],
-        history: None,
+        ranges: if is_one_checkpoint { vec![(first, last)] } else { course.ranges(size) },
+        history: course.history_file(),
         pg_wal: PathBuf::new(),
         // The archiver of the cluster does it, perhaps on another machine: nothing is sent from here.
         finished: None,
@@ -246,22 +249,6 @@ async fn record_inner(
         recorded.push(RecordedSnapshot { repository: repository.describe(), snapshot });
     }
     Ok(RecordReport { snapshot_id, recorded_now: true, repositories: recorded })
-}
-
-/// Whose snapshots they are: by the data directory, or by the request.
-fn identity(request: &SnapshotRequest, options: &RecordOptions) -> Result<Option<SystemIdentifier>, Error> {
-    let Some(pgdata) = &options.pgdata else { return Ok(request.system_identifier) };
-    let control = read_control_file(pgdata)?;
-    match request.system_identifier {
-        Some(stated) if stated != control.system_identifier => Err(What::Refused(format!(
-            "snapshots {} are said to be of system identifier {stated}, but {} has {}",
-            request.name,
-            pgdata.display(),
-            control.system_identifier
-        ))
-        .into()),
-        _ => Ok(Some(control.system_identifier)),
-    }
 }
 
 fn check_claim(
