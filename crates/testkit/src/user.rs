@@ -55,7 +55,12 @@ impl DatabaseUser {
     ///
     /// Supplementary groups are dropped, and the working directory becomes `/`, since the one of root's test run may
     /// be unreadable for the user and PostgreSQL's tools complain about that.
+    ///
+    /// Variables that name a proxy are taken away: the servers of the tests are on this machine.
     pub fn drop_to<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+            command.env_remove(name).env_remove(name.to_uppercase());
+        }
         if let Some((uid, gid)) = self.ids {
             command.uid(uid).gid(gid).current_dir("/").env("HOME", "/").env("USER", &self.name);
         }

@@ -278,7 +278,7 @@ async fn answer(
 }
 
 /// Sends a request to the server over a connection of its own.
-async fn forward(request: Request<Incoming>, target: SocketAddr) -> Result<Response<Incoming>, BoxError> {
+pub(super) async fn forward(request: Request<Incoming>, target: SocketAddr) -> Result<Response<Incoming>, BoxError> {
     let server = TcpStream::connect(target).await?;
     server.set_nodelay(true)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(server)).await?;

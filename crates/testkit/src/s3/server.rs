@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, header};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -56,7 +56,26 @@ pub struct S3ServerBuilder {
     buckets: Vec<String>,
     credentials: Credentials,
     root: Option<PathBuf>,
+    quirks: Quirks,
+}
+
+/// Where the server departs from S3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Quirks {
     conditions: Conditions,
+    folders: Folders,
+}
+
+/// What the server does with a listing by folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Folders {
+    /// Names them all.
+    #[default]
+    All,
+    /// Names the first and leaves the others out.
+    FirstOnly,
+    /// Names none.
+    None,
 }
 
 /// What the server does with a condition on a write.
@@ -67,6 +86,8 @@ enum Conditions {
     Kept,
     /// Takes it, answers with success, and overwrites: what several servers of the field do.
     Ignored,
+    /// Keeps it on a PUT, and ignores it when an upload in parts is completed.
+    IgnoredByParts,
     /// Looks at it when a write begins and stores the object later: of two that overlap, both succeed.
     LookedAtFirst,
 }
@@ -89,7 +110,28 @@ impl S3ServerBuilder {
     /// Ignores `If-None-Match` on every write, as several stores that people run do.
     #[must_use]
     pub fn ignoring_conditions(mut self) -> Self {
-        self.conditions = Conditions::Ignored;
+        self.quirks.conditions = Conditions::Ignored;
+        self
+    }
+
+    /// Keeps `If-None-Match` on a PUT and ignores it when an upload in parts is completed, as Ceph 16 does.
+    #[must_use]
+    pub fn ignoring_conditions_of_uploads(mut self) -> Self {
+        self.quirks.conditions = Conditions::IgnoredByParts;
+        self
+    }
+
+    /// Names no folder in a listing with a delimiter, as s3rver does in many a case.
+    #[must_use]
+    pub fn without_folders(mut self) -> Self {
+        self.quirks.folders = Folders::None;
+        self
+    }
+
+    /// Names only the first folder in a listing with a delimiter.
+    #[must_use]
+    pub fn with_first_folder_only(mut self) -> Self {
+        self.quirks.folders = Folders::FirstOnly;
         self
     }
 
@@ -104,7 +146,7 @@ impl S3ServerBuilder {
     /// both succeed.
     #[must_use]
     pub fn looks_then_writes(mut self) -> Self {
-        self.conditions = Conditions::LookedAtFirst;
+        self.quirks.conditions = Conditions::LookedAtFirst;
         self
     }
 
@@ -123,7 +165,7 @@ impl S3ServerBuilder {
             root,
             buckets,
             credentials: self.credentials,
-            conditions: self.conditions,
+            quirks: self.quirks,
             running: None,
             _scratch: scratch,
         };
@@ -140,7 +182,7 @@ pub struct S3Server {
     root: PathBuf,
     buckets: Vec<String>,
     credentials: Credentials,
-    conditions: Conditions,
+    quirks: Quirks,
     running: Option<Background>,
     _scratch: Scratch,
 }
@@ -237,12 +279,13 @@ impl S3Server {
     }
 
     fn run(&mut self, listener: std::net::TcpListener) -> Result<()> {
-        let service = service(&self.root, &self.credentials, self.conditions)?;
-        let turn = (self.conditions != Conditions::LookedAtFirst).then(Turn::default);
+        let service = service(&self.root, &self.credentials, self.quirks.conditions)?;
+        let turn = (self.quirks.conditions != Conditions::LookedAtFirst).then(Turn::default);
+        let folders = self.quirks.folders;
         let background = Background::start("s3-server")?;
         background.spawn(async move {
             if let Ok(listener) = TcpListener::from_std(listener) {
-                accept(listener, service, turn).await;
+                accept(listener, service, turn, folders).await;
             }
         });
         self.running = Some(background);
@@ -258,7 +301,7 @@ pub async fn serve(address: SocketAddr, root: &Path, credentials: &Credentials) 
     let service = service(root, credentials, Conditions::Kept)?;
     let listener =
         TcpListener::bind(address).await.map_err(KitError::io(format!("listen at {address} for the S3 server")))?;
-    accept(listener, service, Some(Turn::default())).await;
+    accept(listener, service, Some(Turn::default()), Folders::All).await;
     Ok(())
 }
 
@@ -274,14 +317,16 @@ fn service(root: &Path, credentials: &Credentials, conditions: Conditions) -> Re
         .map_err(|error| KitError::Unsupported(format!("serve {} as S3: {error:?}", root.display())))?;
     let mut builder = S3ServiceBuilder::new(files);
     builder.set_auth(SimpleAuth::from_single(credentials.access_key.clone(), credentials.secret_key.clone()));
-    if conditions == Conditions::Ignored {
-        builder.set_access(IgnoringConditions);
+    if matches!(conditions, Conditions::Ignored | Conditions::IgnoredByParts) {
+        builder.set_access(IgnoringConditions { on_put: conditions == Conditions::Ignored });
     }
     Ok(builder.build())
 }
 
 /// Takes the condition out of each write before the server sees it; the signature was checked by then.
-struct IgnoringConditions;
+struct IgnoringConditions {
+    on_put: bool,
+}
 
 /// What a method of [`S3Access`] gives, written out: it is an `async_trait`.
 type Allowed<'a> = Pin<Box<dyn Future<Output = S3Result<()>> + Send + 'a>>;
@@ -296,7 +341,9 @@ impl S3Access for IgnoringConditions {
         'request: 'answer,
         Self: 'answer,
     {
-        request.input.if_none_match = None;
+        if self.on_put {
+            request.input.if_none_match = None;
+        }
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -315,7 +362,7 @@ impl S3Access for IgnoringConditions {
 }
 
 /// Takes connections for ever; they end with the set, and the set with the task.
-async fn accept(listener: TcpListener, service: S3Service, turn: Option<Turn>) {
+async fn accept(listener: TcpListener, service: S3Service, turn: Option<Turn>, folders: Folders) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -326,7 +373,7 @@ async fn accept(listener: TcpListener, service: S3Service, turn: Option<Turn>) {
                 let (service, turn) = (service.clone(), turn.clone());
                 connections.spawn(async move {
                     let builder = ConnectionBuilder::new(TokioExecutor::new());
-                    let service = service_fn(move |request| answer(request, service.clone(), turn.clone()));
+                    let service = service_fn(move |request| answer(request, service.clone(), turn.clone(), folders));
                     // A client that went away in the middle is the client's affair.
                     drop(builder.serve_connection(TokioIo::new(socket), service).await);
                 });
@@ -343,13 +390,40 @@ async fn answer(
     request: Request<Incoming>,
     service: S3Service,
     turn: Option<Turn>,
+    folders: Folders,
 ) -> std::result::Result<Response<Body>, BoxError> {
+    let by_folder = request.uri().query().is_some_and(|query| query.contains("delimiter="));
     let at_rest = request.headers().get(ENCRYPTION_AT_REST).filter(|algorithm| *algorithm == "AES256").cloned();
     let mut response = call(request, service, turn).await?;
     if let Some(algorithm) = at_rest.filter(|_| response.status().is_success()) {
         response.headers_mut().insert(ENCRYPTION_AT_REST, algorithm);
     }
+    if by_folder && folders != Folders::All {
+        let (mut head, body) = response.into_parts();
+        let text = String::from_utf8(collect(body).await?.to_vec())?;
+        head.headers.remove(header::CONTENT_LENGTH);
+        response = Response::from_parts(head, Body::from(Bytes::from(leave_out(&text, folders))));
+    }
     Ok(response)
+}
+
+/// The listing without the folders that this server does not name.
+fn leave_out(listing: &str, folders: Folders) -> String {
+    const FOLDER: (&str, &str) = ("<CommonPrefixes>", "</CommonPrefixes>");
+    let mut left = String::new();
+    let mut rest = listing;
+    let mut named = 0;
+    while let Some((before, (folder, after))) =
+        rest.split_once(FOLDER.0).and_then(|(before, after)| Some((before, after.split_once(FOLDER.1)?)))
+    {
+        left.push_str(before);
+        if folders == Folders::FirstOnly && named == 0 {
+            left.extend([FOLDER.0, folder, FOLDER.1]);
+        }
+        named += 1;
+        rest = after;
+    }
+    left + rest
 }
 
 /// `s3s-fs` looks for an object when a conditional write begins, and writes it later; a real store does both at once. So
@@ -368,7 +442,7 @@ async fn call(
     Ok(service.call(Request::from_parts(head, Body::from(body))).await?)
 }
 
-async fn collect(mut body: Incoming) -> std::result::Result<Bytes, hyper::Error> {
+async fn collect<B: hyper::body::Body<Data = Bytes> + Unpin>(mut body: B) -> std::result::Result<Bytes, B::Error> {
     let mut whole = Vec::new();
     while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         if let Ok(data) = frame?.into_data() {
