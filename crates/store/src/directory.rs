@@ -18,9 +18,12 @@
 //! - Files are 0600, folders 0700, whatever the umask. What root makes below the directory of somebody else belongs to that
 //!   user: one command typed as root must not close the archive to PostgreSQL. All I/O runs on tokio's blocking pool; a future dropped in the middle lets its write
 //!   run to the end.
+//! - A listing goes by pages, in the order of the names, and holds no more than one of them and the names of one folder
+//!   in memory (see `page`).
 //! - Nothing else may write below the root. An object cannot have the name of a folder (`a` beside `a/b`).
 
 mod files;
+mod page;
 mod upload;
 
 use std::io;
@@ -206,18 +209,13 @@ impl Store for DirectoryStore {
         start_after: Option<&str>,
         next: Option<&str>,
     ) -> Result<ListPage, StoreError> {
-        // The whole listing is one page: it costs no requests, and a position in a folder is nothing to come back to.
-        if next.is_some() {
-            return Ok(ListPage::default());
-        }
-        let (wanted, start_after) = (prefix.to_owned(), start_after.map(str::to_owned));
-        let objects = self
-            .run(Operation::List, prefix, move |files| {
-                files.check_root()?;
-                files.list(&wanted, start_after.as_deref())
-            })
-            .await?;
-        Ok(ListPage { objects, next: None })
+        let after = next.into_iter().chain(start_after).max().map(str::to_owned);
+        let wanted = prefix.to_owned();
+        self.run(Operation::List, prefix, move |files| {
+            files.check_root()?;
+            page::read(files, &wanted, after.as_deref(), page::OBJECTS)
+        })
+        .await
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {

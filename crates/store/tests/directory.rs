@@ -81,6 +81,36 @@ async fn what_killed_processes_leave_is_removed_after_a_day() {
     assert!(temporary.join("young").exists());
 }
 
+/// A listing of any length is read by pages, each of which is all that is in memory.
+#[tokio::test]
+async fn a_long_listing_comes_in_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = DirectoryStore::open(folder.path()).await.unwrap();
+    let mut expected = Vec::new();
+    for log in 0..40 {
+        let log = format!("main/wal/1/00000001/{log:016X}");
+        fs::create_dir_all(folder.path().join(&log)).unwrap();
+        for segment in 0..256 {
+            let object = format!("{log}/{segment:024X}.zst");
+            fs::write(folder.path().join(&object), "x").unwrap();
+            expected.push(object);
+        }
+    }
+    let (mut found, mut pages, mut most, mut next) = (Vec::new(), 0, 0, None);
+    loop {
+        let page = store.list_page("main/wal/", None, next.as_deref()).await.unwrap();
+        pages += 1;
+        most = most.max(page.objects.len());
+        found.extend(page.objects.into_iter().map(|info| info.name.to_string()));
+        next = page.next;
+        if next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, expected);
+    assert!(pages > 1 && most < expected.len() / 2, "{pages} pages, of {most} objects at most");
+}
+
 #[tokio::test]
 async fn an_object_in_the_way_of_a_folder_is_told() {
     let folder = tempfile::tempdir().unwrap();

@@ -15,10 +15,10 @@ use rustix::io::Errno;
 
 use super::Trouble;
 use crate::random::Random;
-use crate::{Buffer, Failure, ObjectInfo, ObjectName, Operation, PutMode, StoreError, StoreErrorKind};
+use crate::{Buffer, Failure, ObjectName, Operation, PutMode, StoreError, StoreErrorKind};
 
 /// Where files grow before they have their name.
-const TEMPORARY: &str = ".holdfast-tmp";
+pub(super) const TEMPORARY: &str = ".holdfast-tmp";
 /// No write takes this long; a running one must never lose its file.
 const TEMPORARY_AGE: Duration = Duration::from_hours(24);
 /// A folder may vanish under us whenever the last object in it is deleted. So many deletions in a row, each between
@@ -241,28 +241,6 @@ impl Files {
         }
     }
 
-    pub(super) fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, Trouble> {
-        let mut found = Vec::new();
-        let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
-        if !may_be_listed(folder) {
-            return Ok(found);
-        }
-        self.walk(folder, &mut |name, metadata| {
-            let wanted = name.as_str().starts_with(prefix) && start_after.is_none_or(|after| name.as_str() > after);
-            if wanted {
-                found.push(ObjectInfo {
-                    name,
-                    size_bytes: metadata.len(),
-                    crc32c: None,
-                    modified: metadata.modified().ok(),
-                });
-            }
-            true
-        })?;
-        found.sort_by(|left, right| left.name.cmp(&right.name));
-        Ok(found)
-    }
-
     pub(super) fn list_folders(&self, prefix: &str) -> Result<Vec<String>, Trouble> {
         let parent = prefix.trim_end_matches('/');
         if !may_be_listed(parent) {
@@ -378,7 +356,7 @@ fn create_name(from: &Path, to: &Path) -> Result<(), Errno> {
 }
 
 /// Whether objects can be in this folder: the root, or what a name could begin with.
-fn may_be_listed(folder: &str) -> bool {
+pub(super) fn may_be_listed(folder: &str) -> bool {
     folder.is_empty() || (ObjectName::new(folder).is_ok() && folder.split('/').next() != Some(TEMPORARY))
 }
 
@@ -392,7 +370,7 @@ fn in_the_way(error: io::Error) -> Trouble {
     }
 }
 
-fn is_absence(error: &io::Error) -> bool {
+pub(super) fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
