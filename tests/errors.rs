@@ -20,6 +20,8 @@ mod foreign;
 mod kit;
 #[path = "errors/opening.rs"]
 mod opening;
+#[path = "errors/proxies.rs"]
+mod proxies;
 #[path = "errors/s3.rs"]
 mod s3;
 #[path = "errors/strays.rs"]

@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::proxies::Host;
 use crate::wrappers::retry::RetryPolicy;
-use crate::{Capabilities, ObjectName};
+use crate::{Capabilities, ObjectName, Proxies, Proxy};
 
 /// Small enough that a few parts in flight fit the byte budget, large enough that 20 ms of latency do not matter.
 const DEFAULT_PART_SIZE_BYTES: u64 = 8 << 20;
@@ -56,7 +57,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn new(what: impl Into<String>, reason: impl Into<String>) -> Self {
+    pub(crate) fn new(what: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { what: what.into(), reason: reason.into() }
     }
 }
@@ -249,6 +250,8 @@ pub struct StoreConfig {
     pub timeouts: Timeouts,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
+    /// By which proxies requests to S3 go; none at all by default.
+    pub proxies: Proxies,
 }
 
 impl StoreConfig {
@@ -262,7 +265,24 @@ impl StoreConfig {
             max_requests: 16,
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
+            proxies: Proxies::default(),
         }
+    }
+
+    /// The proxy that requests to the store go by. Without an `endpoint` the host is not known for sure before the first
+    /// request; this says how it is for AWS's usual one.
+    ///
+    /// # Errors
+    /// The variable that names a proxy which cannot be used.
+    pub fn proxy(&self) -> Result<Option<Proxy>, ConfigError> {
+        let Location::S3 { bucket, .. } = &self.location else { return Ok(None) };
+        if !matches!(self.s3.credentials, Credentials::Static { .. }) {
+            // Credentials may have to be asked for, by HTTPS.
+            self.proxies.of_https()?;
+        }
+        let aws = format!("https://{bucket}.s3.{}.amazonaws.com", self.s3.region.as_deref().unwrap_or("us-east-1"));
+        let url = self.s3.endpoint.as_deref().unwrap_or(&aws);
+        Host::of_url(url).map_or(Ok(None), |host| self.proxies.of(host))
     }
 
     /// Checks what the types cannot.

@@ -88,6 +88,14 @@ pub enum ConfigError {
         /// Why not.
         reason: String,
     },
+    /// A variable that names a proxy which cannot be used. Its value may hold a password, and is not shown.
+    #[error("the environment variable {variable} names no proxy that can be used: {reason}")]
+    Proxy {
+        /// The variable.
+        variable: String,
+        /// Why not.
+        reason: String,
+    },
     /// A value that is needed is not there.
     #[error("`{key}` is not set")]
     Missing {
@@ -148,6 +156,9 @@ impl Explain for ConfigError {
             Self::RepositoryNumber { first, .. } => failure.hint(format!(
                 "the first repository is {first}, without a number; further ones have the numbers 2 to 16"
             )),
+            Self::Proxy { .. } => failure.hint(
+                "correct it or unset it: a request that is to go by a proxy never goes around it",
+            ),
             Self::WrongType { .. } | Self::Invalid { .. } => {
                 failure.hint("docs/configuration.md says what this key takes")
             }

@@ -10,7 +10,7 @@ use super::origin::repository_key;
 use super::units;
 use super::written::{EncryptionTable, RepoTable, SseTable, WordOr};
 use crate::secret::Secret;
-use holdfast_store::{Credentials, Encryption as ServerSide, Location, S3Config, SseCustomerKey, StoreConfig};
+use holdfast_store::{Credentials, Encryption as ServerSide, Location, Proxies, S3Config, SseCustomerKey, StoreConfig};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -109,9 +109,12 @@ impl Repository {
         files.filter(|path| is_open_to_all(path)).collect()
     }
 
-    /// The settings of the store; reads the SSE-C key file, if one is configured.
-    pub fn store_config(&self) -> Result<StoreConfig, ConfigError> {
+    /// The settings of the store; reads the SSE-C key file, if one is configured. `environment` looks up a variable, for the
+    /// proxies.
+    pub fn store_config(&self, environment: impl Fn(&str) -> Option<String>) -> Result<StoreConfig, ConfigError> {
         let mut store = self.store.clone();
+        store.proxies = Proxies::from_variables(environment);
+        store.proxy().map_err(|error| ConfigError::Proxy { variable: error.what, reason: error.reason })?;
         if let Some(path) = &self.sse_key_file {
             store.s3.encryption = ServerSide::Customer { key: SseCustomerKey::new(read_key("SSE-C key file", path)?) };
             store.validate().map_err(|error| ConfigError::Invalid {

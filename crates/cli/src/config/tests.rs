@@ -64,7 +64,7 @@ fn the_sample_of_the_design_is_understood() {
     let repository = config.repositories.first().unwrap();
     assert_eq!(repository.location().to_string(), "s3://bucket/prefix");
     assert_eq!(repository.encryption, Encryption::PassphraseFile(PathBuf::from("/etc/holdfast/passphrase")));
-    let store = repository.store_config().unwrap();
+    let store = repository.store_config(|_| None).unwrap();
     assert_eq!(store.s3.endpoint.as_deref(), Some("http://127.0.0.1:9000"));
     assert!(store.s3.path_style);
     assert_eq!(config.backup.compression.to_string(), "zstd:3");
@@ -115,7 +115,7 @@ fn the_environment_can_say_everything() {
     assert_eq!(config.cluster.name.as_str(), "123");
     let places: Vec<String> = config.repositories.iter().map(|repository| repository.location().to_string()).collect();
     assert_eq!(places, ["s3://one", "file:///two"]);
-    let store = config.repositories.first().unwrap().store_config().unwrap();
+    let store = config.repositories.first().unwrap().store_config(|_| None).unwrap();
     assert_eq!((store.s3.path_style, store.max_requests), (true, 4));
     assert_eq!(store.s3.tags.get("team").map(String::as_str), Some("db"));
     assert_eq!(config.retention.keep.last, 2);
@@ -286,7 +286,7 @@ fn values_without_meaning_are_refused() {
 fn credentials_come_in_pairs() {
     let base = "[cluster]\nname = \"main\"\n[[repo]]\nurl = \"s3://b\"\nencryption = \"none\"\n";
     let config = meant(base, &[("HOLDFAST_REPO_ACCESS_KEY_ID", "AKIA"), ("HOLDFAST_REPO_SECRET_ACCESS_KEY", "hush")]);
-    let store = config.repositories.first().unwrap().store_config().unwrap();
+    let store = config.repositories.first().unwrap().store_config(|_| None).unwrap();
     assert!(matches!(store.s3.credentials, Credentials::Static { session_token: None, .. }));
     assert!(!format!("{config:?}").contains("hush"));
     let manual = "docs/configuration.md says what this key takes";

@@ -6,7 +6,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::output::progress::Progress;
 use crate::output::table::{Align, Table};
-use holdfast_engine::check::{CheckOptions, Verdict, check};
+use holdfast_engine::check::{CheckOptions, Finding, Verdict, check};
 
 pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
     let config = &context.config;
@@ -23,8 +23,10 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
     };
     let targets = targets::all(context, None).await?;
     let progress = Progress::new(context.show);
-    let (report, outcome) = check(&targets, &options, &progress, &context.cancellation).await;
+    let (mut report, outcome) = check(&targets, &options, &progress, &context.cancellation).await;
     progress.finish();
+    let proxies = proxies(context)?;
+    report.findings.splice(0..0, proxies);
     let text = || {
         let mut table = Table::new([("", Align::Left), ("CHECKED", Align::Left), ("FOUND", Align::Left)]);
         for finding in &report.findings {
@@ -42,4 +44,17 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
     outcome?;
     context.warn_of_open_secrets();
     Ok(if report.is_good() { ExitCode::Ok } else { ExitCode::ProblemsFound })
+}
+
+/// By which proxies the repositories are reached: what makes a difference between this command, typed by a person, and the
+/// same one run by the server or by cron with other variables.
+fn proxies(context: &Context) -> Result<Vec<Finding>, Failure> {
+    let mut findings = Vec::new();
+    for configured in &context.config.repositories {
+        if let Some(proxy) = configured.store_config(targets::variable)?.proxy().ok().flatten() {
+            let detail = format!("{} is reached by {} ({})", configured.location(), proxy.shown, proxy.variable);
+            findings.push(Finding { subject: "proxy".to_owned(), verdict: Verdict::Ok, detail });
+        }
+    }
+    Ok(findings)
 }

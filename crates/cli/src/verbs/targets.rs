@@ -50,7 +50,8 @@ pub(super) async fn all(context: &Context, deadline: Option<Duration>) -> Result
 pub(super) async fn for_archiver(context: &Context, deadline: Duration) -> Result<Vec<RepositoryTarget>, Failure> {
     let mut targets = Vec::new();
     for configured in &context.config.repositories {
-        let patience = RetryPolicy { deadline, refused_deadline: REFUSED_DEADLINE, ..configured.store_config()?.retry };
+        let patience =
+            RetryPolicy { deadline, refused_deadline: REFUSED_DEADLINE, ..configured.store_config(variable)?.retry };
         targets.push(with_patience(configured, Directory::MustExist, patience).await?);
     }
     Ok(targets)
@@ -62,7 +63,7 @@ pub(super) async fn one(
     directory: Directory,
     deadline: Option<Duration>,
 ) -> Result<RepositoryTarget, Failure> {
-    let usual = configured.store_config()?.retry;
+    let usual = configured.store_config(variable)?.retry;
     let deadline = deadline.unwrap_or(usual.deadline);
     let patience = RetryPolicy { deadline, refused_deadline: deadline, ..usual };
     with_patience(configured, directory, patience).await
@@ -73,9 +74,9 @@ async fn with_patience(
     directory: Directory,
     patience: RetryPolicy,
 ) -> Result<RepositoryTarget, Failure> {
-    let mut config = configured.store_config()?;
+    let mut config = configured.store_config(variable)?;
     config.retry = patience;
-    let unlock = match configured.key_source(|name| std::env::var(name).ok())? {
+    let unlock = match configured.key_source(variable)? {
         KeySource::None => Unlock::NotEncrypted,
         KeySource::Passphrase(passphrase) => Unlock::Passphrase(Secret::new(passphrase.expose().as_bytes())),
         KeySource::Key(key) => Unlock::KeyFile(Secret::new(key)),
@@ -86,6 +87,11 @@ async fn with_patience(
     };
     let store = Arc::new(AsRecorded { native, config, adopted: Mutex::default() });
     Ok(RepositoryTarget { store, unlock })
+}
+
+/// A variable of this process.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Every configured repository, opened or with the reason why not, so that one that is gone does not hide the others.

@@ -5,6 +5,9 @@
 //!   start of every `wal push`.
 //! - The credentials chain may look at the instance metadata service. Its connect timeout is one second and it is asked
 //!   once, so a plain host learns quickly that it has no credentials.
+//! - A proxy is given to the HTTP client that is built here, since the SDK's own clients know of none. What the credentials
+//!   chain asks by plain HTTP is this machine's or its cloud's own (instance metadata, container credentials): a proxy would
+//!   hand out its own machine's role, or nothing, so these requests never go by one.
 
 use std::path::Path;
 
@@ -20,12 +23,14 @@ use aws_sdk_s3::config::{
     Builder, Credentials as SdkCredentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     SharedHttpClient,
 };
+use aws_smithy_http_client::proxy::{ProxyConfig, ProxyError};
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_http_client::{Connector, ConnectorBuilder};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use crate::{Credentials, StoreConfig};
+use crate::{ConfigError, Credentials, Proxies, Proxy, StoreConfig};
 
 /// What AWS and most other stores take when nothing is said.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -34,8 +39,12 @@ const DEFAULT_REGION: &str = "us-east-1";
 pub(super) async fn build(config: &StoreConfig) -> Result<Client, String> {
     let s3 = &config.s3;
     let plain_http = s3.endpoint.as_deref().is_some_and(|url| url.starts_with("http://"));
-    let http =
-        if plain_http { aws_smithy_http_client::Builder::new().build_http() } else { https(s3.ca_file.as_deref())? };
+    let wrong = |error: ConfigError| error.to_string();
+    let proxy = proxy_of_store(config).map_err(wrong)?;
+    // The way to a proxy may be TLS where that to the store is not.
+    let http = if plain_http && !proxy.tls { http(proxy.config) } else { https(s3.ca_file.as_deref(), proxy.config)? };
+    // The token services speak HTTPS even when the store does not.
+    let tokens = || https(s3.ca_file.as_deref(), proxy_of_credentials(&config.proxies).map_err(wrong)?);
     let mut builder = match &s3.credentials {
         Credentials::Static { access_key, secret_key, session_token } => {
             let credentials = SdkCredentials::new(
@@ -51,10 +60,8 @@ pub(super) async fn build(config: &StoreConfig) -> Result<Client, String> {
             };
             Builder::new().behavior_version_latest().credentials_provider(credentials).region(region)
         }
-        Credentials::Chain => from_environment(s3.region.as_deref(), None, plain_http, &http).await?,
-        Credentials::Profile(profile) => {
-            from_environment(s3.region.as_deref(), Some(profile), plain_http, &http).await?
-        }
+        Credentials::Chain => from_environment(s3.region.as_deref(), None, tokens()?).await,
+        Credentials::Profile(profile) => from_environment(s3.region.as_deref(), Some(profile), tokens()?).await,
     };
     if let Some(endpoint) = &s3.endpoint {
         builder = builder.endpoint_url(endpoint);
@@ -77,14 +84,7 @@ pub(super) async fn build(config: &StoreConfig) -> Result<Client, String> {
 }
 
 /// Settings out of the AWS environment: the credentials chain with web identity, profiles and instance metadata.
-async fn from_environment(
-    region: Option<&str>,
-    profile: Option<&String>,
-    plain_http: bool,
-    http: &SharedHttpClient,
-) -> Result<Builder, String> {
-    // The token services behind the chain speak HTTPS even when the store does not.
-    let http = if plain_http { https(None)? } else { http.clone() };
+async fn from_environment(region: Option<&str>, profile: Option<&String>, http: SharedHttpClient) -> Builder {
     let chain = match region {
         Some(region) => RegionProviderChain::first_try(Region::new(region.to_owned())),
         None => region_chain(profile),
@@ -97,7 +97,7 @@ async fn from_environment(
         let provider = ProfileFileCredentialsProvider::builder().configure(&settings).profile_name(profile).build();
         loader = loader.profile_name(profile).credentials_provider(provider);
     }
-    Ok(Builder::from(&loader.load().await))
+    Builder::from(&loader.load().await)
 }
 
 /// Environment and profile, then the default; not the instance metadata service, which a plain host would wait for.
@@ -111,7 +111,39 @@ fn region_chain(profile: Option<&String>) -> RegionProviderChain {
         .or_else(Region::new(DEFAULT_REGION))
 }
 
-fn https(ca_file: Option<&Path>) -> Result<SharedHttpClient, String> {
+/// How an HTTP client goes by a proxy, and whether that needs TLS.
+struct Way {
+    config: ProxyConfig,
+    tls: bool,
+}
+
+fn proxy_of_store(config: &StoreConfig) -> Result<Way, ConfigError> {
+    if config.s3.endpoint.is_none() {
+        // AWS's names are made by the SDK: each request is judged by its own.
+        return Ok(Way { config: proxy_of_credentials(&config.proxies)?, tls: true });
+    }
+    let Some(proxy) = config.proxy()? else { return Ok(Way { config: ProxyConfig::disabled(), tls: false }) };
+    Ok(Way { config: understood(ProxyConfig::all(proxy.url()), &proxy)?, tls: proxy.needs_tls() })
+}
+
+/// For hosts out of the SDK. Only HTTPS goes by a proxy: see the head of this file.
+fn proxy_of_credentials(proxies: &Proxies) -> Result<ProxyConfig, ConfigError> {
+    match proxies.of_https()? {
+        Some((proxy, exceptions)) => Ok(understood(ProxyConfig::https(proxy.url()), &proxy)?.no_proxy(exceptions)),
+        None => Ok(ProxyConfig::disabled()),
+    }
+}
+
+fn understood(config: Result<ProxyConfig, ProxyError>, proxy: &Proxy) -> Result<ProxyConfig, ConfigError> {
+    // Its text has the reason and not the URL.
+    config.map_err(|error| ConfigError::new(proxy.variable.clone(), error.to_string()))
+}
+
+fn http(proxy: ProxyConfig) -> SharedHttpClient {
+    client(move |connector| connector.proxy_config(proxy.clone()).build_http())
+}
+
+fn https(ca_file: Option<&Path>, proxy: ProxyConfig) -> Result<SharedHttpClient, String> {
     let mut trust = TrustStore::default();
     if let Some(path) = ca_file {
         trust = trust.with_pem_certificate(checked_ca_file(path)?);
@@ -120,10 +152,19 @@ fn https(ca_file: Option<&Path>) -> Result<SharedHttpClient, String> {
         .with_trust_store(trust)
         .build()
         .map_err(|error| format!("TLS cannot be set up: {error}"))?;
-    Ok(aws_smithy_http_client::Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-        .tls_context(context)
-        .build_https())
+    Ok(client(move |connector| {
+        let connector = connector.proxy_config(proxy.clone()).tls_provider(Provider::Rustls(CryptoMode::AwsLc));
+        connector.tls_context(context.clone()).build()
+    }))
+}
+
+/// A client whose connections are made in our way, with the time limits of the SDK.
+fn client(build: impl Fn(ConnectorBuilder) -> Connector + Send + Sync + 'static) -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, _| {
+        let mut connector = Connector::builder();
+        connector.set_connector_settings(settings.cloned());
+        build(connector)
+    })
 }
 
 /// Reads a CA file and makes sure that it holds certificates: the SDK would panic on anything else.

@@ -22,6 +22,8 @@ pub(super) struct Shared {
     pub(super) bucket: String,
     /// For messages; AWS's own has none.
     pub(super) endpoint: Option<String>,
+    /// For messages: the proxy that requests go by, and the variable that names it.
+    pub(super) proxy: Option<String>,
     pub(super) settings: Settings,
     /// What is known about the store.
     pub(super) capabilities: Capabilities,
@@ -50,13 +52,18 @@ impl Shared {
         judged: Judged,
         source: Option<Box<dyn Error + Send + Sync>>,
     ) -> StoreError {
-        let detail = match (&self.endpoint, judged.kind) {
+        let mut detail = match (&self.endpoint, judged.kind) {
             // Who does not answer is the first thing to know.
             (Some(endpoint), StoreErrorKind::Unreachable | StoreErrorKind::Timeout) => {
                 format!("{endpoint}: {}", judged.detail)
             }
             _ => judged.detail,
         };
+        if let (Some(proxy), StoreErrorKind::Unreachable | StoreErrorKind::Timeout | StoreErrorKind::Other) =
+            (&self.proxy, judged.kind)
+        {
+            detail.push_str(proxy);
+        }
         let mut error = self.fail(operation, name, judged.kind, detail);
         error.failure_mut().source = source;
         error

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod canned;
+mod proxies;
 mod tls;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -14,7 +14,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::canned::{Answer, Server};
 use super::{config, name};
 
-fn data(file: &str) -> PathBuf {
+pub(crate) fn data(file: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file)
 }
 
@@ -23,6 +23,12 @@ async fn tls_front(server: &Server) -> String {
 }
 
 async fn tls_front_of(server: &Server, identity: &str) -> String {
+    let target = server.endpoint.trim_start_matches("http://").to_owned();
+    format!("https://{}", front(target, identity).await)
+}
+
+/// Speaks TLS before `target`; where it listens.
+pub(crate) async fn front(target: String, identity: &str) -> String {
     let certificate = CertificateDer::from_pem_file(data(&format!("{identity}.pem"))).unwrap();
     let key = PrivateKeyDer::from_pem_file(data(&format!("{identity}.key"))).unwrap();
     let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
@@ -34,8 +40,7 @@ async fn tls_front_of(server: &Server, identity: &str) -> String {
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("https://{}", listener.local_addr().unwrap());
-    let target = server.endpoint.trim_start_matches("http://").to_owned();
+    let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             let (acceptor, target) = (acceptor.clone(), target.clone());
@@ -46,7 +51,7 @@ async fn tls_front_of(server: &Server, identity: &str) -> String {
             });
         }
     });
-    endpoint
+    address
 }
 
 #[tokio::test]

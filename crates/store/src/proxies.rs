@@ -1,0 +1,318 @@
+//! [`Proxies`]: by which HTTP proxy requests leave this machine, out of the variables that other programs read as well.
+//!
+//! `https_proxy` and `http_proxy` by the scheme of the address, else `all_proxy`, each in small letters or in capitals (small
+//! ones first, as in curl and in AWS's command line); `no_proxy` lists what is reached without. An empty variable counts as
+//! none. Nothing is judged before it is needed: a variable that is of no use here stops nobody whose store is not reached
+//! through it.
+//!
+//! A proxy's password may stand in its URL. It is in no message: the URL is shown without it, and an URL that cannot be
+//! understood is not shown at all.
+
+use std::net::IpAddr;
+
+use crate::{ConfigError, Secret};
+
+/// The variables, as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    http: Option<Variable>,
+    https: Option<Variable>,
+    no_proxy: Vec<Exception>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Variable {
+    name: String,
+    value: Secret,
+}
+
+/// A proxy that requests go by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// The variable that names it.
+    pub variable: String,
+    /// Its address, without user and password.
+    pub shown: String,
+    /// Its whole URL, with a scheme.
+    url: Secret,
+}
+
+impl Proxy {
+    /// The URL with user and password.
+    pub(crate) fn url(&self) -> &str {
+        self.url.expose()
+    }
+
+    /// Whether the way to the proxy itself is TLS.
+    pub(crate) fn needs_tls(&self) -> bool {
+        self.url().starts_with("https://")
+    }
+}
+
+/// The host of a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Host<'a> {
+    pub(crate) tls: bool,
+    pub(crate) name: &'a str,
+    pub(crate) port: u16,
+}
+
+impl<'a> Host<'a> {
+    /// Of an URL like `https://host:port`.
+    pub(crate) fn of_url(url: &'a str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://")?;
+        let tls = scheme.eq_ignore_ascii_case("https");
+        let authority = rest.split(['/', '?', '#']).next()?;
+        let (name, port) = name_and_port(authority)?;
+        Some(Self { tls, name, port: port.unwrap_or(if tls { 443 } else { 80 }) })
+    }
+}
+
+impl Proxies {
+    /// Out of variables; `get` looks one up.
+    pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Self {
+        let first = |names: [&str; 2]| {
+            names.into_iter().find_map(|name| {
+                let value = get(name).filter(|value| !value.trim().is_empty())?;
+                Some(Variable { name: name.to_owned(), value: Secret::new(value.trim()) })
+            })
+        };
+        let all = first(["all_proxy", "ALL_PROXY"]);
+        let exceptions = first(["no_proxy", "NO_PROXY"]).map(|variable| variable.value);
+        Self {
+            http: first(["http_proxy", "HTTP_PROXY"]).or_else(|| all.clone()),
+            https: first(["https_proxy", "HTTPS_PROXY"]).or(all),
+            no_proxy: exceptions.map(|list| exceptions_in(list.expose())).unwrap_or_default(),
+        }
+    }
+
+    /// The proxy for one host, unless it is reached directly.
+    pub(crate) fn of(&self, host: Host<'_>) -> Result<Option<Proxy>, ConfigError> {
+        let variable = if host.tls { &self.https } else { &self.http };
+        match variable {
+            Some(variable) if !self.no_proxy.iter().any(|exception| exception.covers(host)) => {
+                understood(variable).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The proxy for hosts that are not known yet, reached by HTTPS, and the exceptions from it as a list.
+    pub(crate) fn of_https(&self) -> Result<Option<(Proxy, String)>, ConfigError> {
+        let Some(variable) = &self.https else { return Ok(None) };
+        let list: Vec<&str> = self
+            .no_proxy
+            .iter()
+            .filter(|exception| exception.port.is_none_or(|port| port == 443))
+            .map(|exception| exception.text.as_str())
+            .collect();
+        Ok(Some((understood(variable)?, list.join(","))))
+    }
+}
+
+/// One entry of `no_proxy`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Exception {
+    /// A network, an address, a domain (with all below it), or `*`.
+    text: String,
+    port: Option<u16>,
+}
+
+fn exceptions_in(list: &str) -> Vec<Exception> {
+    let entries = list.split([',', ' ', '\t']).filter(|entry| !entry.is_empty());
+    let understood = entries.filter_map(|entry| {
+        // Without a bracket, more than one colon is an IPv6 address.
+        let (name, port) = match entry.matches(':').count() {
+            0 => (entry, None),
+            1 => name_and_port(entry)?,
+            _ if entry.starts_with('[') => name_and_port(entry)?,
+            _ => (entry, None),
+        };
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        let text = name.strip_prefix("*.").unwrap_or(name).trim_matches('.').to_owned();
+        (!text.is_empty()).then_some(Exception { text, port })
+    });
+    understood.collect()
+}
+
+impl Exception {
+    fn covers(&self, host: Host<'_>) -> bool {
+        if self.port.is_some_and(|port| port != host.port) {
+            return false;
+        }
+        let name = host.name.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+        if self.text == "*" {
+            return true;
+        }
+        if let Ok(address) = name.parse::<IpAddr>() {
+            return match self.text.split_once('/') {
+                Some((network, bits)) => is_in(address, network, bits),
+                None => self.text.parse() == Ok(address),
+            };
+        }
+        let (name, domain) = (name.to_ascii_lowercase(), self.text.to_ascii_lowercase());
+        name.strip_suffix(&domain).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    }
+}
+
+/// Whether an address lies in the network, of which so many bits count.
+fn is_in(address: IpAddr, network: &str, bits: &str) -> bool {
+    let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
+    let (address, network, width): (u128, u128, u32) = match (address, network) {
+        (IpAddr::V4(address), IpAddr::V4(network)) => {
+            (u128::from(address.to_bits()), u128::from(network.to_bits()), 32)
+        }
+        (IpAddr::V6(address), IpAddr::V6(network)) => (address.to_bits(), network.to_bits(), 128),
+        _ => return false,
+    };
+    match width.checked_sub(bits) {
+        // All 128 bits may be shifted out.
+        Some(rest) => (address ^ network).checked_shr(rest).unwrap_or(0) == 0,
+        None => false,
+    }
+}
+
+/// Splits `host:port`; none where that is not what it is.
+fn name_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (name, port) = match authority.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, Some(port.parse().ok()?)),
+        _ => (authority, None),
+    };
+    let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let sound = match inner {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._*/".contains(&byte)),
+    };
+    sound.then_some((name, port))
+}
+
+/// Reads a proxy's URL. What cannot be used is refused: a request that should go by a proxy never goes around it.
+fn understood(variable: &Variable) -> Result<Proxy, ConfigError> {
+    let refused = |reason: &str| ConfigError::new(variable.name.clone(), reason);
+    let value = variable.value.expose();
+    let (scheme, rest) = value.split_once("://").unwrap_or(("http", value));
+    let scheme = scheme.to_ascii_lowercase();
+    match scheme.as_str() {
+        "http" | "https" => {}
+        socks if socks.starts_with("socks") => {
+            return Err(refused(
+                "it names a SOCKS proxy, and stores are reached by HTTP proxies only: name one as http://host:port, or list \
+                 the store's host in NO_PROXY",
+            ));
+        }
+        _ => return Err(refused("the URL of a proxy begins with http:// or https://")),
+    }
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (user, address) = match authority.rsplit_once('@') {
+        Some((user, address)) => (Some(user), address),
+        None => (None, authority),
+    };
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:%".contains(&byte);
+    if user.is_some_and(|user| !user.bytes().all(allowed)) {
+        return Err(refused(
+            "user and password of the proxy hold a character that an URL cannot: write it as % and two hexadecimal digits",
+        ));
+    }
+    if name_and_port(address).is_none_or(|(name, _)| name.contains(['*', '/'])) {
+        return Err(refused(
+            "expected the URL of a proxy: http://host:port, perhaps with user:password@ before the host",
+        ));
+    }
+    let user = user.map(|user| format!("{user}@")).unwrap_or_default();
+    Ok(Proxy {
+        variable: variable.name.clone(),
+        shown: format!("{scheme}://{address}"),
+        url: Secret::new(format!("{scheme}://{user}{address}")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    fn proxies(variables: &[(&str, &str)]) -> Proxies {
+        Proxies::from_variables(|name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[expect(clippy::unwrap_in_result, reason = "an absent proxy is an answer, and an error a failed test")]
+    fn to(url: &str, variables: &[(&str, &str)]) -> Option<String> {
+        let found = proxies(variables).of(Host::of_url(url).unwrap()).unwrap();
+        found.map(|proxy| format!("{} {}", proxy.variable, proxy.url()))
+    }
+
+    #[test]
+    fn the_scheme_decides_and_small_letters_come_first() {
+        let all = [("HTTPS_PROXY", "http://one:1"), ("http_proxy", "two:2"), ("ALL_PROXY", "http://three:3")];
+        assert_eq!(to("https://minio", &all).as_deref(), Some("HTTPS_PROXY http://one:1"));
+        assert_eq!(to("http://minio:9000", &all).as_deref(), Some("http_proxy http://two:2"));
+        assert_eq!(to("https://minio", &all[2..]).as_deref(), Some("ALL_PROXY http://three:3"));
+        let both = [("https_proxy", "http://small:1"), ("HTTPS_PROXY", "http://capital:2")];
+        assert_eq!(to("https://minio", &both).as_deref(), Some("https_proxy http://small:1"));
+        assert_eq!(
+            to("https://minio", &[("https_proxy", ""), both[1]]).as_deref(),
+            Some("HTTPS_PROXY http://capital:2")
+        );
+        assert_eq!(to("https://minio", &[("HTTP_PROXY", "http://one:1")]), None);
+        assert_eq!(to("https://minio", &[]), None);
+    }
+
+    #[test]
+    fn exceptions_are_reached_directly() {
+        for (list, url, direct) in [
+            ("minio.example.com", "https://minio.example.com:9000", true),
+            ("example.com", "https://minio.example.com", true),
+            (".example.com", "https://minio.example.com", true),
+            ("*.example.com", "https://Minio.Example.com", true),
+            ("example.com", "https://badexample.com", false),
+            ("localhost, 10.0.0.0/8", "https://10.1.2.3:9000", true),
+            ("localhost 10.0.0.0/8", "https://11.1.2.3", false),
+            ("10.0.0.0/0", "https://11.1.2.3", true),
+            ("10.0.0.0/33", "https://10.0.0.0", false),
+            ("127.0.0.1", "https://127.0.0.1:9000", true),
+            ("0.0.1", "https://127.0.0.1:9000", false),
+            ("127.0.0.1:9001", "https://127.0.0.1:9000", false),
+            ("127.0.0.1:9000", "https://127.0.0.1:9000", true),
+            ("minio:443", "https://minio", true),
+            ("::1", "https://[::1]:9000", true),
+            ("[::1]:9000", "https://[::1]:9000", true),
+            ("fd00::/8", "https://[fd00:ec2::23]", true),
+            ("*", "https://anywhere", true),
+            ("", "https://anywhere", false),
+            (",.,", "https://anywhere", false),
+        ] {
+            let found = to(url, &[("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", list)]);
+            assert_eq!(found.is_none(), direct, "{list:?} {url}");
+        }
+        let known =
+            proxies(&[("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", "*.a.b, minio:9000, [::1]:443 10.0.0.0/8")]);
+        assert_eq!(known.of_https().unwrap().unwrap().1, "a.b,::1,10.0.0.0/8");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_without_its_password() {
+        for value in [
+            "socks5h://user:hush@proxy:1080",
+            "ftp://user:hush@proxy",
+            "http://user:hush@",
+            "http://user:hu@sh@proxy:3128",
+            "http://user:hush@proxy:port",
+            "http://user:hush@pro xy:3128",
+            "user:hush@proxy:99999",
+            "http://",
+        ] {
+            let given = proxies(&[("ALL_PROXY", value)]);
+            let error = given.of(Host::of_url("https://minio").unwrap()).unwrap_err().to_string();
+            assert!(error.starts_with("invalid ALL_PROXY: ") && !error.contains("hush"), "{error}");
+            assert!(!format!("{given:?}").contains("hush"));
+            let avoided = proxies(&[("ALL_PROXY", value), ("no_proxy", "minio")]);
+            assert_eq!(avoided.of(Host::of_url("https://minio").unwrap()), Ok(None));
+        }
+        let sound = proxies(&[("HTTPS_PROXY", "http://user:p%40ss@[::1]:3128/")]);
+        let proxy = sound.of(Host::of_url("https://minio").unwrap()).unwrap().unwrap();
+        assert_eq!((proxy.shown.as_str(), proxy.url()), ("http://[::1]:3128", "http://user:p%40ss@[::1]:3128"));
+        assert!(!format!("{proxy:?}").contains("p%40ss"));
+    }
+}

@@ -1,0 +1,99 @@
+//! HTTP proxies between us and a real store. The store's address in these tests leads nowhere: only the proxy reaches it.
+
+use holdfast_store::{Credentials, Proxies, PutMode, Secret, StoreConfig, StoreErrorKind, open};
+use holdfast_testkit::proxy::ForwardProxy;
+use holdfast_testkit::s3::S3Server;
+
+use super::{config, name, tls};
+
+fn behind(variables: &[(&str, &str)], endpoint: &str, server: &S3Server) -> StoreConfig {
+    let mut config = config(endpoint);
+    config.location = "s3://holdfast/some/prefix".parse().unwrap();
+    config.s3.credentials = Credentials::Static {
+        access_key: Secret::new(&server.credentials().access_key),
+        secret_key: Secret::new(&server.credentials().secret_key),
+        session_token: None,
+    };
+    config.proxies = Proxies::from_variables(|wanted| {
+        variables.iter().find(|(name, _)| *name == wanted).map(|(_, value)| (*value).to_owned())
+    });
+    config
+}
+
+/// Put, get, list, an upload in parts, delete.
+async fn works(config: &StoreConfig) {
+    let store = open(config).await.unwrap();
+    store.put(&name("a/b"), "body".into(), PutMode::Create).await.unwrap();
+    let again = store.put(&name("a/b"), "other".into(), PutMode::Create).await.unwrap_err();
+    assert_eq!(again.kind(), StoreErrorKind::AlreadyExists, "{again}");
+    assert_eq!(store.get(&name("a/b")).await.unwrap(), "body");
+    let upload = store.begin_upload(&name("a/c"), PutMode::Create).await.unwrap();
+    upload.part(1, "part".into()).await.unwrap();
+    upload.complete().await.unwrap();
+    assert_eq!(store.list("a/", None).await.unwrap().len(), 2);
+    assert_eq!(store.list_folders("").await.unwrap(), ["a"]);
+    store.delete(&[name("a/b"), name("a/c")]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_http_goes_by_the_proxy_in_absolute_form() {
+    let server = S3Server::start().unwrap();
+    let proxy = ForwardProxy::with_password(server.address(), "me:p@ss").unwrap();
+    let url = format!("http://me:p%40ss@{}", proxy.address());
+    works(&behind(&[("http_proxy", &url)], "http://127.0.0.1:1", &server)).await;
+    let seen = proxy.seen();
+    assert!(seen.len() > 6 && seen.iter().all(|line| line.contains(" http://127.0.0.1:1/holdfast")), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn https_goes_through_a_tunnel() {
+    let server = S3Server::start().unwrap();
+    let front = tls::front(server.address().to_string(), "server").await;
+    let proxy = ForwardProxy::start(front.parse().unwrap()).unwrap();
+    let url = format!("http://{}", proxy.address());
+    let mut config = behind(&[("ALL_PROXY", &url)], "https://127.0.0.1:1", &server);
+    config.s3.ca_file = Some(tls::data("ca.pem"));
+    works(&config).await;
+    let seen = proxy.seen();
+    assert!(!seen.is_empty() && seen.iter().all(|line| line == "CONNECT 127.0.0.1:1"), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_in_no_proxy_is_reached_directly() {
+    let server = S3Server::start().unwrap();
+    let proxy = ForwardProxy::start(server.address()).unwrap();
+    let url = format!("http://{}", proxy.address());
+    for variables in [&[("HTTP_PROXY", url.as_str()), ("NO_PROXY", "127.0.0.0/8")][..], &[("HTTPS_PROXY", &url)]] {
+        works(&behind(variables, &server.endpoint(), &server)).await;
+    }
+    assert_eq!(proxy.seen(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_fails_is_named_without_its_password() {
+    let server = S3Server::start().unwrap();
+    let proxy = ForwardProxy::with_password(server.address(), "me:right").unwrap();
+    let (address, gone) = (proxy.address(), "127.0.0.1:1");
+    let shown = format!("(by the proxy http://{address} of https_proxy)");
+    for (variable, url, endpoint, shown) in [
+        ("https_proxy", format!("http://me:hush@{address}"), "https://127.0.0.1:1", shown.as_str()),
+        ("http_proxy", format!("http://me:hush@{address}"), "http://127.0.0.1:1", &shown.replace("https_", "http_")),
+        (
+            "https_proxy",
+            format!("http://me:hush@{gone}"),
+            "https://127.0.0.1:2",
+            "(by the proxy http://127.0.0.1:1 of https_proxy)",
+        ),
+    ] {
+        let config = behind(&[(variable, &url)], endpoint, &server);
+        let error = open(&config).await.unwrap().get(&name("a")).await.unwrap_err();
+        let text = format!("{error} {error:?}");
+        assert!(error.to_string().ends_with(shown), "{error}");
+        assert!(!text.contains("hush"), "{text}");
+    }
+    let error = open(&behind(&[("http_proxy", "socks5://me:hush@proxy:1080")], "http://127.0.0.1:1", &server)).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::InvalidConfig);
+    assert!(error.to_string().contains("invalid http_proxy: it names a SOCKS proxy"), "{error}");
+    assert!(!error.to_string().contains("hush"), "{error}");
+}

@@ -1,0 +1,137 @@
+//! A store that is reached by a proxy only: named by the variables that other programs read as well.
+
+use std::io::{Read as _, Write as _};
+use std::process::Output;
+
+use holdfast_testkit::proxy::ForwardProxy;
+use holdfast_testkit::s3::S3Server;
+
+use crate::kit::Bench;
+
+const SEGMENT: &str = "000000010000000000000001";
+
+/// A bench whose store's address leads nowhere, and a proxy that reaches it.
+fn bench() -> (Bench, S3Server, ForwardProxy) {
+    let server = S3Server::start().expect("start the S3 server");
+    let proxy = ForwardProxy::with_password(server.address(), "me:hush").expect("start the proxy");
+    let bench = Bench::new();
+    let credentials = server.credentials();
+    bench.configure(&format!(
+        "url = \"s3://holdfast/pg\"\nendpoint = \"http://127.0.0.1:1\"\nregion = \"us-east-1\"\nencryption = \"none\"\n\
+         access_key_id = \"{}\"\nsecret_access_key = \"{}\"\n",
+        credentials.access_key, credentials.secret_key
+    ));
+    (bench, server, proxy)
+}
+
+fn run(bench: &Bench, variables: &[(&str, &str)], arguments: &[&str]) -> Output {
+    bench.command(arguments).envs(variables.iter().copied()).output().expect("run holdfast")
+}
+
+#[test]
+fn commands_go_by_the_proxy_of_their_environment() {
+    let (mut bench, _server, proxy) = bench();
+    let url = format!("http://me:hush@{}", proxy.address());
+    bench.texts.name("PROXY", proxy.address());
+    crate::stage::succeeded(&run(&bench, &[("HTTP_PROXY", &url)], &["repo", "init"]), &["repo", "init"]);
+    crate::stage::succeeded(&run(&bench, &[("all_proxy", &url)], &["repo", "info"]), &["repo", "info"]);
+    let seen = proxy.seen();
+    assert!(seen.len() > 20 && seen.iter().all(|line| line.contains(" http://127.0.0.1:1/holdfast")), "{seen:?}");
+
+    // Around it there is no way: the store's address is nobody's.
+    let get = ["wal", "get", SEGMENT, "$DIR/x"];
+    for variables in
+        [&[("HTTP_PROXY", url.as_str()), ("NO_PROXY", "localhost,127.0.0.1")][..], &[("HTTPS_PROXY", &url)], &[]]
+    {
+        let output = run(&bench, variables, &get);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(152), "{variables:?}: {text}");
+        assert!(!text.contains("proxy"), "{text}");
+    }
+    assert_eq!(proxy.seen().len(), seen.len());
+
+    // A proxy that refuses is named, and its password is not.
+    let wrong = url.replace("hush", "wrong");
+    let output = run(&bench, &[("HTTP_PROXY", &wrong)], &get);
+    bench.texts.expect(
+        "refused by the proxy",
+        &output,
+        153,
+        "error: unexpected answer from s3://holdfast/pg: HTTP 407 (by the proxy http://$PROXY of HTTP_PROXY)\n\
+         while: get holdfast.json from s3://holdfast/pg, opening the repository s3://holdfast/pg, fetching $SEGMENT from the \
+         archive\n\
+         hint:  the answer is the store's own: its log, or whoever runs it, knows more\n",
+    );
+    bench.finish();
+}
+
+#[test]
+fn a_proxy_that_cannot_be_used_is_refused_in_three_parts() {
+    let (mut bench, _server, proxy) = bench();
+    for (variable, value, reason) in [
+        (
+            "ALL_PROXY",
+            "socks5://me:hush@proxy:1080",
+            "it names a SOCKS proxy, and stores are reached by HTTP proxies only: name one as http://host:port, or list the \
+             store's host in NO_PROXY",
+        ),
+        (
+            "http_proxy",
+            "http://me:hush@proxy:port",
+            "expected the URL of a proxy: http://host:port, perhaps with user:password@ before the host",
+        ),
+    ] {
+        let expected = format!(
+            "error: the environment variable {variable} names no proxy that can be used: {reason}\n\
+             while: reading the configuration\n\
+             hint:  correct it or unset it: a request that is to go by a proxy never goes around it\n"
+        );
+        let output = run(&bench, &[(variable, value)], &["list"]);
+        bench.texts.expect(variable, &output, 10, &expected);
+        // A variable that this store has no use for stops nothing.
+        let url = format!("http://me:hush@{}", proxy.address());
+        let variables = [("HTTPS_PROXY", value), ("http_proxy", &url)];
+        let output = run(&bench, &variables, &["repo", "init"]);
+        assert!(
+            output.status.success() || output.status.code() == Some(16),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    bench.finish();
+}
+
+/// Who asks a machine for its role gets that of this machine, not of the proxy's.
+#[test]
+fn credentials_of_this_machine_are_not_asked_for_by_the_proxy() {
+    let (bench, server, proxy) = bench();
+    let keys = server.credentials();
+    let answer = format!(
+        "{{\"AccessKeyId\":\"{}\",\"SecretAccessKey\":\"{}\",\"Token\":\"t\",\"Expiration\":\"2126-01-01T00:00:00Z\"}}",
+        keys.access_key, keys.secret_key
+    );
+    let role = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
+    let address = role.local_addr().expect("an address");
+    // Ends with the test's process, or with the first request that is none.
+    std::thread::spawn(move || {
+        for socket in role.incoming() {
+            let Ok(mut socket) = socket else { return };
+            let mut request = [0; 4096];
+            let length = socket.read(&mut request).unwrap_or_default();
+            if !request[..length].starts_with(b"GET /role ") {
+                return;
+            }
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}", answer.len());
+            let _ = socket.write_all(format!("{head}\r\nconnection: close\r\n\r\n{answer}").as_bytes());
+        }
+    });
+    bench.configure(
+        "url = \"s3://holdfast/pg\"\nendpoint = \"http://127.0.0.1:1\"\nregion = \"us-east-1\"\nencryption = \"none\"\n",
+    );
+    let url = format!("http://me:hush@{}", proxy.address());
+    let role = format!("http://{address}/role");
+    let variables = [("ALL_PROXY", url.as_str()), ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &role)];
+    crate::stage::succeeded(&run(&bench, &variables, &["repo", "init"]), &["repo", "init"]);
+    let seen = proxy.seen();
+    assert!(seen.iter().all(|line| line.contains("http://127.0.0.1:1/")), "{seen:?}");
+}
