@@ -5,8 +5,9 @@
 //!   A store that refuses the header is asked again without it, once, and from then on not bothered.
 //! - [`PutMode::Create`] is `If-None-Match: *`, on PUT and on completing a multipart upload; 412 means that the name is
 //!   taken, 409 that another write is under way and that the request should be repeated.
-//! - With [`ConditionalCreate::Emulated`] a HEAD comes before the PUT. Uploads are looked at before they are completed in
-//!   either case: some stores know the condition on PUT only.
+//! - With [`ConditionalCreate::Emulated`] a HEAD comes before the PUT, and the condition goes with it all the same: the record
+//!   that says so is plain, and a 412 is believed whatever it says. Uploads are looked at before they are completed in either
+//!   case: some stores know the condition on PUT only.
 //! - Over TLS the SDK does not hash the body for its signature: TLS and CRC-32C protect it already, and SHA-256 would cost
 //!   more than the compression of the fastest level.
 //!
@@ -32,7 +33,7 @@ mod whole;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
@@ -95,8 +96,26 @@ impl S3Store {
                 attempt_timeout: config.timeouts.attempt,
                 no_checksums: AtomicBool::new(false),
                 no_delete_objects: AtomicBool::new(false),
+                no_condition: AtomicBool::new(false),
+                no_condition_by_parts: AtomicBool::new(false),
             }),
         })
+    }
+
+    /// A PUT with our checksum; without it where the store refuses that header.
+    async fn put_checked(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let checksum = shared.checksum(crc32c::crc32c(&body));
+        let with_checksum = checksum.is_some();
+        match self.put_once(name, body.clone(), mode, checksum).await {
+            Err(error) if with_checksum && shared.may_refuse_checksums(&error) => {
+                // Only if the checksum was the reason does leaving it out help.
+                self.put_once(name, body, mode, None).await.map_err(|_| error)?;
+                shared.remember_no_checksums();
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// One PUT, with or without our checksum.
@@ -130,7 +149,7 @@ impl S3Store {
             .bucket(&shared.bucket)
             .key(name.as_str())
             .set_checksum_crc32_c(checksum)
-            .set_if_none_match(shared.if_none_match(mode))
+            .set_if_none_match(Shared::if_none_match(mode, &shared.no_condition))
             .set_storage_class(settings.storage_class.clone())
             .set_tagging(settings.tagging.clone())
             .set_server_side_encryption(settings.server_side_encryption.clone())
@@ -232,13 +251,11 @@ impl Store for S3Store {
         if mode == PutMode::Create && shared.capabilities.create == ConditionalCreate::Emulated {
             shared.must_be_absent(Operation::Put, name).await?;
         }
-        let checksum = shared.checksum(crc32c::crc32c(&body));
-        let with_checksum = checksum.is_some();
-        match self.put_once(name, body.clone(), mode, checksum).await {
-            Err(error) if with_checksum && shared.may_refuse_checksums(&error) => {
-                // Only if the checksum was the reason does leaving it out help.
-                self.put_once(name, body, mode, None).await.map_err(|_| error)?;
-                shared.remember_no_checksums();
+        match self.put_checked(name, body.clone(), mode).await {
+            Err(error) if shared.may_refuse_condition(&error, mode, &shared.no_condition) => {
+                // Only if the condition was the reason does leaving it out help.
+                self.put_checked(name, body, PutMode::Overwrite).await.map_err(|_| error)?;
+                shared.no_condition.store(true, Ordering::Relaxed);
                 Ok(())
             }
             result => result,

@@ -32,6 +32,10 @@ pub(super) struct Shared {
     pub(super) no_checksums: AtomicBool,
     /// The store refused DeleteObjects once.
     pub(super) no_delete_objects: AtomicBool,
+    /// The store, whose record says that it keeps no conditions, refused the header of one once: on a PUT, and on completing
+    /// an upload.
+    pub(super) no_condition: AtomicBool,
+    pub(super) no_condition_by_parts: AtomicBool,
 }
 
 impl Shared {
@@ -82,8 +86,22 @@ impl Shared {
         self.fail(Operation::Delete, first, StoreErrorKind::InvalidConfig, error.to_string())
     }
 
-    pub(super) fn if_none_match(&self, mode: PutMode) -> Option<String> {
-        (mode == PutMode::Create && self.capabilities.create == ConditionalCreate::Native).then(|| "*".to_owned())
+    /// The condition of a write. It also goes to a store whose record says that it keeps none: whoever may write to the bucket
+    /// may have changed the record, and a store that does know conditions still refuses to overwrite. One that ignores them
+    /// loses nothing by it, and one that refuses the header is asked once ([`Self::may_refuse_condition`]).
+    pub(super) fn if_none_match(mode: PutMode, refused: &AtomicBool) -> Option<String> {
+        (mode == PutMode::Create && !refused.load(Ordering::Relaxed)).then(|| "*".to_owned())
+    }
+
+    /// Whether a refusal may be about the condition, on a store that was seen not to keep it. On any other the refusal stands.
+    pub(super) fn may_refuse_condition(&self, error: &StoreError, mode: PutMode, refused: &AtomicBool) -> bool {
+        mode == PutMode::Create
+            && self.capabilities.create == ConditionalCreate::Emulated
+            && matches!(
+                error.kind(),
+                StoreErrorKind::InvalidConfig | StoreErrorKind::Unsupported | StoreErrorKind::Other
+            )
+            && !refused.load(Ordering::Relaxed)
     }
 
     /// The value of our checksum header, unless the store does not want it.

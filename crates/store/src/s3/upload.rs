@@ -5,6 +5,7 @@
 //! repeat nothing get neither. Every single part still travels with its checksum where the store does not mind.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -48,7 +49,7 @@ struct Part {
 
 impl S3Upload {
     pub(super) async fn begin(store: S3Store, name: &ObjectName, mode: PutMode) -> Result<Self, StoreError> {
-        let refused = store.shared.no_checksums.load(std::sync::atomic::Ordering::Relaxed);
+        let refused = store.shared.no_checksums.load(Ordering::Relaxed);
         let (id, checksums) = match Self::create(&store, name, !refused).await {
             Err(error) if !refused && store.shared.may_refuse_checksums(&error) => {
                 let created = Self::create(&store, name, false).await.map_err(|_| error)?;
@@ -99,6 +100,20 @@ impl S3Upload {
     /// Completes with the condition alone to keep an object that is there.
     pub(super) async fn complete_without_looking(&self) -> Result<(), StoreError> {
         let shared = &self.store.shared;
+        let refused = &shared.no_condition_by_parts;
+        match self.complete_once(Shared::if_none_match(self.mode, refused)).await {
+            Err(error) if shared.may_refuse_condition(&error, self.mode, refused) => {
+                // Only if the condition was the reason does leaving it out help.
+                self.complete_once(None).await.map_err(|_| error)?;
+                refused.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    async fn complete_once(&self, condition: Option<String>) -> Result<(), StoreError> {
+        let shared = &self.store.shared;
         let name = self.name.as_str();
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let sizes = parts.iter().map(|(number, part)| (*number, part.size_bytes as u64)).collect();
@@ -127,7 +142,7 @@ impl S3Upload {
             .key(name)
             .upload_id(&self.id)
             .multipart_upload(list.build())
-            .set_if_none_match(shared.if_none_match(self.mode))
+            .set_if_none_match(condition)
             .set_sse_customer_algorithm(shared.settings.customer_algorithm())
             .set_sse_customer_key(shared.settings.customer_key())
             .set_sse_customer_key_md5(shared.settings.customer_key_md5());

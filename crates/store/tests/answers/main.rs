@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod canned;
+mod conditions;
 mod proxies;
 mod tls;
 
