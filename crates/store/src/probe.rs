@@ -37,8 +37,10 @@ pub struct Found {
 pub async fn probe(store: &dyn Store, scratch: &ObjectName) -> Result<Found, StoreError> {
     let object = within(store, scratch, "object")?;
     let uploaded = within(store, scratch, "folder/upload")?;
-    let found = try_all(store, scratch, &object, &uploaded).await;
-    let cleaned = store.delete(&[object.clone(), uploaded]).await;
+    // Sorts before the other folder among the names, and after it among the folders.
+    let beside = within(store, scratch, "folder-2/object")?;
+    let found = try_all(store, scratch, &Names { object: &object, uploaded: &uploaded, beside: &beside }).await;
+    let cleaned = store.delete(&[object.clone(), uploaded, beside]).await;
     let found = found?;
     cleaned?;
     for fault in &found.faults {
@@ -47,12 +49,15 @@ pub async fn probe(store: &dyn Store, scratch: &ObjectName) -> Result<Found, Sto
     Ok(found)
 }
 
-async fn try_all(
-    store: &dyn Store,
-    scratch: &ObjectName,
-    object: &ObjectName,
-    uploaded: &ObjectName,
-) -> Result<Found, StoreError> {
+/// What is written.
+struct Names<'a> {
+    object: &'a ObjectName,
+    uploaded: &'a ObjectName,
+    beside: &'a ObjectName,
+}
+
+async fn try_all(store: &dyn Store, scratch: &ObjectName, names: &Names<'_>) -> Result<Found, StoreError> {
+    let Names { object, uploaded, beside } = *names;
     let create = try_twice(store, object).await?;
     let trials = store.trials(scratch).await?;
     refuse_dropped_encryption(store, scratch, &trials)?;
@@ -65,7 +70,8 @@ async fn try_all(
         Uploads::Whole => store.put(uploaded, Bytes::from_static(FIRST), PutMode::Overwrite).await?,
     }
     reads(store, uploaded).await?;
-    listings(store, scratch, object, uploaded).await?;
+    store.put(beside, Bytes::from_static(FIRST), PutMode::Overwrite).await?;
+    listings(store, scratch, names).await?;
     let capabilities = Capabilities {
         // A store that looks and then writes passes the first trial and not the second.
         create: if create == ConditionalCreate::Native { trials.overlapping } else { create },
@@ -134,24 +140,23 @@ async fn reads(store: &dyn Store, name: &ObjectName) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What was written must be listed, and so must its folder: claims and archives are found that way.
-async fn listings(
-    store: &dyn Store,
-    scratch: &ObjectName,
-    object: &ObjectName,
-    uploaded: &ObjectName,
-) -> Result<(), StoreError> {
+/// What was written must be listed, and so must its folders: claims and archives are found that way. Two folders, since
+/// there are stores that name the first and leave the others out.
+async fn listings(store: &dyn Store, scratch: &ObjectName, names: &Names<'_>) -> Result<(), StoreError> {
+    let Names { object, uploaded, beside } = *names;
     let prefix = format!("{scratch}/");
     let wrong = |operation, what: String| failure(store, StoreErrorKind::Unsupported, operation, &prefix, what);
     let listed = store.list(&prefix, None).await?;
-    if let Some(missing) = [object, uploaded].into_iter().find(|name| listed.iter().all(|info| info.name != **name)) {
+    if let Some(missing) =
+        [object, uploaded, beside].into_iter().find(|name| listed.iter().all(|info| info.name != **name))
+    {
         return Err(wrong(Operation::List, format!("the store does not list {missing}, which was just written")));
     }
     let after = store.list(&prefix, Some(uploaded.as_str())).await?;
     if after.iter().any(|info| info.name <= *uploaded) || after.iter().all(|info| info.name != *object) {
         return Err(wrong(Operation::List, format!("the listing after {uploaded} is not what was asked for")));
     }
-    if store.list_folders(&prefix).await? != ["folder"] {
+    if store.list_folders(&prefix).await? != ["folder", "folder-2"] {
         let what = "the store leaves out a folder that was just written when it lists with a delimiter";
         return Err(wrong(Operation::ListFolders, what.to_owned()));
     }

@@ -84,6 +84,34 @@ async fn a_store_that_looks_and_then_writes_is_found_out() {
     assert_eq!(found.capabilities.checksums, Checksums::Kept);
 }
 
+/// As Ceph 16 does: the condition of a PUT is kept, and that of completing an upload ignored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_keeps_conditions_of_puts_only_is_found_out() {
+    let server = S3Server::builder().ignoring_conditions_of_uploads().start().unwrap();
+    let mut config = s3_config(server.endpoint(), server.credentials());
+    let found = probe(&*open(&config).await.unwrap(), &"probe/scratch".parse().unwrap()).await.unwrap();
+    let expected = Capabilities { create_by_parts: ConditionalCreate::Emulated, ..Capabilities::default() };
+    assert_eq!(found.capabilities, expected);
+    assert_eq!(found.faults.len(), 1);
+    assert!(found.faults[0].contains("ignores the condition of a multipart upload"), "{:?}", found.faults);
+    config.capabilities = found.capabilities;
+    let expect = Expect { found: None, folders_are_absent: false, ..Expect::all(10) };
+    suite::run(open(&config).await.unwrap(), &expect).await;
+}
+
+/// As s3rver does: folders are missing in a listing with a delimiter. All of them, or all but the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_leaves_out_folders_is_refused() {
+    for builder in [S3Server::builder().without_folders(), S3Server::builder().with_first_folder_only()] {
+        let server = builder.start().unwrap();
+        let store = open(&s3_config(server.endpoint(), server.credentials())).await.unwrap();
+        let error = probe(&*store, &"probe/scratch".parse().unwrap()).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("leaves out a folder that was just written"), "{error}");
+        assert_eq!(store.list("", None).await.unwrap(), []);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn moto() {
     let Some(server) = Moto::or_skip() else { return };
