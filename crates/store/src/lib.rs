@@ -204,8 +204,40 @@ pub trait Store: Send + Sync + Debug {
         Ok(Trials::default())
     }
 
+    /// Uploads of objects whose names start with `prefix`, which were begun and neither completed nor aborted: by writers that
+    /// died, or that are at work. Some [`MOST_UNFINISHED`] at most. `None` where the store does not list them, or not to us;
+    /// a store in this process has none that outlive their writer.
+    ///
+    /// # Errors
+    /// Any kind; may be tried again.
+    async fn unfinished_uploads(&self, _prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
+        Ok(Some(Vec::new()))
+    }
+
+    /// Throws the parts of an unfinished upload away, whoever began it. One that is gone already is a success.
+    ///
+    /// # Errors
+    /// Any kind; may be tried again.
+    async fn abort_unfinished(&self, _upload: &UnfinishedUpload) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// The store's URL for messages, without anything secret.
     fn describe(&self) -> String;
+}
+
+/// How many unfinished uploads are listed at most: enough to say that they are many.
+pub const MOST_UNFINISHED: usize = 10_000;
+
+/// An upload that was begun and neither completed nor aborted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnfinishedUpload {
+    /// The object that it would have become.
+    pub name: ObjectName,
+    /// The store's own name for it.
+    pub id: String,
+    /// When it was begun, by the store's clock.
+    pub begun: Option<SystemTime>,
 }
 
 /// An object in the making. Parts may be sent concurrently and in any order.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -9,7 +10,10 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
 use crate::parts::total_size;
-use crate::{Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
+use crate::{
+    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, UnfinishedUpload,
+    Upload,
+};
 
 /// Objects of a page, as in S3.
 const PAGE_OBJECTS: usize = 1000;
@@ -18,6 +22,8 @@ const PAGE_OBJECTS: usize = 1000;
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     objects: Arc<Mutex<BTreeMap<ObjectName, Stored>>>,
+    uploads: Arc<Mutex<Vec<UnfinishedUpload>>>,
+    begun: Arc<AtomicU64>,
 }
 
 #[derive(Clone, Debug)]
@@ -35,6 +41,10 @@ impl MemoryStore {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Stored>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn uploads(&self) -> MutexGuard<'_, Vec<UnfinishedUpload>> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fail(operation: Operation, name: &str, kind: StoreErrorKind, detail: String) -> StoreError {
@@ -151,8 +161,19 @@ impl Store for MemoryStore {
     }
 
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
-        let parts = Mutex::default();
-        Ok(Box::new(MemoryUpload { store: self.clone(), name: name.clone(), mode, parts }))
+        let id = self.begun.fetch_add(1, Ordering::Relaxed).to_string();
+        let begun = Some(SystemTime::now());
+        self.uploads().push(UnfinishedUpload { name: name.clone(), id: id.clone(), begun });
+        Ok(Box::new(MemoryUpload { store: self.clone(), name: name.clone(), id, mode, parts: Mutex::default() }))
+    }
+
+    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
+        Ok(Some(self.uploads().iter().filter(|upload| upload.name.as_str().starts_with(prefix)).cloned().collect()))
+    }
+
+    async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
+        self.uploads().retain(|known| known.id != upload.id);
+        Ok(())
     }
 
     fn describe(&self) -> String {
@@ -164,6 +185,7 @@ impl Store for MemoryStore {
 struct MemoryUpload {
     store: MemoryStore,
     name: ObjectName,
+    id: String,
     mode: PutMode,
     parts: Mutex<BTreeMap<u32, Bytes>>,
 }
@@ -193,11 +215,14 @@ impl Upload for MemoryUpload {
             whole.extend_from_slice(&part);
             whole
         });
-        self.store.store(Operation::Complete, &self.name, body.freeze(), self.mode)
+        self.store.store(Operation::Complete, &self.name, body.freeze(), self.mode)?;
+        self.store.uploads().retain(|known| known.id != self.id);
+        Ok(())
     }
 
     async fn try_abort(&self) -> Result<(), StoreError> {
         self.lock().clear();
+        self.store.uploads().retain(|known| known.id != self.id);
         Ok(())
     }
 }

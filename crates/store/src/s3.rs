@@ -28,6 +28,7 @@ mod receive;
 mod settings;
 mod shared;
 mod trials;
+mod unfinished;
 mod upload;
 mod whole;
 
@@ -47,7 +48,7 @@ use bytes::Bytes;
 
 use crate::{
     Checksums, ConditionalCreate, Failure, ListPage, Location, ObjectInfo, ObjectName, Operation, PutMode, Store,
-    StoreConfig, StoreError, StoreErrorKind, Trials, Upload, Uploads,
+    StoreConfig, StoreError, StoreErrorKind, Trials, UnfinishedUpload, Upload, Uploads,
 };
 use errors::judge;
 use receive::{last, receive, system_time, whole_crc32c, whole_size};
@@ -465,6 +466,14 @@ impl Store for S3Store {
 
     async fn trials(&self, scratch: &ObjectName) -> Result<Trials, StoreError> {
         trials::run(self, scratch).await
+    }
+
+    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
+        unfinished::list(&self.shared, prefix).await
+    }
+
+    async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
+        self.shared.abort_upload(upload.name.as_str(), &upload.id).await
     }
 
     fn describe(&self) -> String {

@@ -17,7 +17,7 @@ use holdfast_repo::name::REPOSITORY_OBJECT;
 use holdfast_repo::record::{RepositoryRecord, decode_plain};
 use holdfast_store::{
     Capabilities, ConditionalCreate, ListPage, ObjectInfo, ObjectName, PutMode, RetryPolicy, Store, StoreConfig,
-    StoreError, StoreErrorKind, Trials, Upload,
+    StoreError, StoreErrorKind, Trials, UnfinishedUpload, Upload,
 };
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -205,6 +205,14 @@ impl Store for AsRecorded {
 
     async fn trials(&self, scratch: &ObjectName) -> Result<Trials, StoreError> {
         self.native.trials(scratch).await
+    }
+
+    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
+        self.of(prefix).unfinished_uploads(prefix).await
+    }
+
+    async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
+        self.of(upload.name.as_str()).abort_unfinished(upload).await
     }
 
     fn describe(&self) -> String {

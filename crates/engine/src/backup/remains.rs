@@ -5,7 +5,8 @@
 //! lock, so the earlier one is dead. Remains of other machines are left alone, since nobody here can know whether that
 //! run is still alive; `holdfast list` shows them. So are those whose start record cannot be read.
 //!
-//! Order: `start.json` first, then a look whether `backup.json` has come meanwhile, then packs and manifest. A run looks
+//! Order: `start.json` first, then a look whether `backup.json` has come meanwhile, then uploads that were not finished, then
+//! packs and manifest. A run looks
 //! for its own `start.json` before and after it creates `backup.json` ([`still_mine`]), so that of a removal and a run that
 //! is alive after all, whatever their order, one sees the other, and no backup is complete without its packs. A removal
 //! that is interrupted is continued by the next run: which ones a run removes stands in its own start record first.
@@ -65,11 +66,39 @@ async fn remove_inner(repository: &Repository, cluster: &ClusterName, backup: Ba
     if is_complete(repository, cluster, backup).await? {
         return Ok(false);
     }
+    abort_uploads(repository, cluster, backup).await;
     let packs: Vec<ObjectName> =
         store.list(&name::packs_folder(cluster, &backup), None).await?.into_iter().map(|object| object.name).collect();
     store.delete(&packs).await?;
     store.delete(&[object_name(&name::manifest(cluster, &backup))?]).await?;
     Ok(true)
+}
+
+/// Throws away the parts of objects that the run had not finished; no listing of objects shows them, and a bucket keeps and
+/// bills them for ever.
+///
+/// No other run loses an upload by this. A run makes its folders its own by creating `start.json`, writes nowhere else, and
+/// they carry its id: whatever is being uploaded there is this run's. It is dead, or is removing its own remains. Were it alive
+/// after all, it would find its `start.json` gone before it completes, and give up with or without these parts. Uploads of
+/// WAL and of all other folders are not looked at.
+///
+/// A store that does not list uploads, or fails to, is no reason to keep the remains, nor to stop the backup that found them.
+async fn abort_uploads(repository: &Repository, cluster: &ClusterName, backup: BackupId) {
+    let store = repository.store();
+    for folder in [name::packs_folder(cluster, &backup), format!("{}{backup}/", name::backups_folder(cluster))] {
+        let uploads = match store.unfinished_uploads(&folder).await {
+            Ok(uploads) => uploads.unwrap_or_default(),
+            Err(error) => {
+                tracing::debug!(%error, "unfinished uploads of a dead backup are left to the bucket's lifecycle rule");
+                continue;
+            }
+        };
+        for upload in uploads {
+            if let Err(error) = store.abort_unfinished(&upload).await {
+                tracing::debug!(%error, "an unfinished upload of a dead backup is left to the bucket's lifecycle rule");
+            }
+        }
+    }
 }
 
 async fn is_complete(repository: &Repository, cluster: &ClusterName, backup: BackupId) -> Result<bool, Error> {
@@ -202,6 +231,33 @@ mod tests {
         assert!(!mine("another run").await);
         remove(&bench.repository, &bench.cluster, backup).await.unwrap();
         assert!(!mine(&bench.runner.run).await);
+    }
+
+    /// Of the dead run of this machine, all that it was uploading goes; that of a run which may be alive stays, and so does
+    /// what a `wal push` uploads.
+    #[tokio::test]
+    async fn unfinished_uploads_go_with_the_run_that_began_them() {
+        let bench = Bench::new().await;
+        let other = Runner { machine: Some("m2".to_owned()), boot: Some("b2".to_owned()), ..bench.runner.clone() };
+        let living = bench.start("20261122T090000Z", &other, &[]).await;
+        let dead = bench.start("20261122T100000Z", &bench.runner, &[]).await;
+        let store = bench.repository.store();
+        let mut kept = Vec::new();
+        for name in [
+            name::pack(&bench.cluster, &living, 2),
+            name::pack(&bench.cluster, &dead, 2),
+            name::manifest(&bench.cluster, &dead),
+            "main/wal/1/00000001/0000000000000000/000000010000000000000001".to_owned(),
+        ] {
+            kept.push(store.begin_upload(&object_name(&name).unwrap(), PutMode::Create).await.unwrap());
+        }
+        for backup in bench.dead().await {
+            assert!(remove(&bench.repository, &bench.cluster, backup.parse().unwrap()).await.unwrap());
+        }
+        let left = store.unfinished_uploads("").await.unwrap().unwrap();
+        let left: Vec<String> = left.into_iter().map(|upload| upload.name.to_string()).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+        assert!(left[0].contains("/20261122T090000Z/") && left[1].contains("/wal/"), "{left:?}");
     }
 
     /// A run that completes while it is being removed keeps its packs.

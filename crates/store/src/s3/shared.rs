@@ -166,6 +166,18 @@ impl Shared {
             Err(error) => Err(error),
         }
     }
+
+    /// Throws the parts of an upload away.
+    pub(super) async fn abort_upload(&self, name: &str, id: &str) -> Result<(), StoreError> {
+        let request = self.client.abort_multipart_upload().bucket(&self.bucket).key(name).upload_id(id);
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) => match self.error(Operation::Abort, name, error) {
+                error if error.kind() == StoreErrorKind::NotFound => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
 }
 
 /// A CRC-32C as its header wants it.

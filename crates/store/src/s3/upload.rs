@@ -209,15 +209,6 @@ impl Upload for S3Upload {
     }
 
     async fn try_abort(&self) -> Result<(), StoreError> {
-        let shared = &self.store.shared;
-        let name = self.name.as_str();
-        let request = shared.client.abort_multipart_upload().bucket(&shared.bucket).key(name).upload_id(&self.id);
-        match request.send().await {
-            Ok(_) => Ok(()),
-            Err(error) => match shared.error(Operation::Abort, name, error) {
-                error if error.kind() == StoreErrorKind::NotFound => Ok(()),
-                error => Err(error),
-            },
-        }
+        self.store.shared.abort_upload(self.name.as_str(), &self.id).await
     }
 }

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, Trials, Upload};
+use crate::{
+    ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, Trials, UnfinishedUpload, Upload,
+};
 
 /// Shared counters; any number of stores may count into one.
 #[derive(Debug, Default)]
@@ -156,6 +158,14 @@ impl Store for Counted {
 
     async fn trials(&self, scratch: &ObjectName) -> Result<Trials, StoreError> {
         self.counters.count(Operation::Put, 0, none, self.inner.trials(scratch)).await
+    }
+
+    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
+        self.counters.count(Operation::List, 0, none, self.inner.unfinished_uploads(prefix)).await
+    }
+
+    async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
+        self.counters.count(Operation::Abort, 0, none, self.inner.abort_unfinished(upload)).await
     }
 
     fn describe(&self) -> String {

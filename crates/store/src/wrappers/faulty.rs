@@ -15,7 +15,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::random::Random;
 use crate::{
-    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials, Upload,
+    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials,
+    UnfinishedUpload, Upload,
 };
 
 /// What goes wrong.
@@ -283,6 +284,15 @@ impl Store for Faulty {
     async fn trials(&self, scratch: &ObjectName) -> Result<Trials, StoreError> {
         let call = self.inner.trials(scratch);
         self.pass(Operation::Put, scratch.as_str(), call, unharmed).await
+    }
+
+    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
+        self.pass(Operation::List, prefix, self.inner.unfinished_uploads(prefix), unharmed).await
+    }
+
+    async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
+        let call = self.inner.abort_unfinished(upload);
+        self.pass(Operation::Abort, upload.name.as_str(), call, unharmed).await
     }
 
     fn describe(&self) -> String {

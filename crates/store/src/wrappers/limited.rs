@@ -8,7 +8,8 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
-    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials, Upload,
+    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials,
+    UnfinishedUpload, Upload,
 };
 
 /// Lets a number of requests through at once; the others wait.
@@ -99,6 +100,16 @@ impl Store for Limited {
     async fn trials(&self, scratch: &ObjectName) -> Result<Trials, StoreError> {
         let _permit = self.permit(Operation::Put, scratch.as_str()).await?;
         self.inner.trials(scratch).await
+    }
+
+    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
+        let _permit = self.permit(Operation::List, prefix).await?;
+        self.inner.unfinished_uploads(prefix).await
+    }
+
+    async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
+        let _permit = self.permit(Operation::Abort, upload.name.as_str()).await?;
+        self.inner.abort_unfinished(upload).await
     }
 
     fn describe(&self) -> String {

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials, Upload,
+    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials,
+    UnfinishedUpload, Upload,
 };
 
 /// Puts `prefix/` before every name.
@@ -120,6 +121,23 @@ impl Store for Prefixed {
     async fn trials(&self, scratch: &ObjectName) -> Result<Trials, StoreError> {
         let full = self.full(Operation::Put, scratch)?;
         self.inner.trials(&full).await.map_err(|error| self.translate(error))
+    }
+
+    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
+        let full = format!("{}{prefix}", self.folder);
+        let found = self.inner.unfinished_uploads(&full).await.map_err(|error| self.translate(error))?;
+        Ok(found.map(|found| {
+            let inside = found.into_iter().filter_map(|upload| {
+                let name = ObjectName::new(upload.name.as_str().strip_prefix(&self.folder)?).ok()?;
+                Some(UnfinishedUpload { name, ..upload })
+            });
+            inside.collect()
+        }))
+    }
+
+    async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
+        let full = UnfinishedUpload { name: self.full(Operation::Abort, &upload.name)?, ..upload.clone() };
+        self.inner.abort_unfinished(&full).await.map_err(|error| self.translate(error))
     }
 
     fn describe(&self) -> String {

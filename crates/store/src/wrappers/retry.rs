@@ -28,7 +28,8 @@ use bytes::Bytes;
 use crate::random::Random;
 use crate::same::same_content;
 use crate::{
-    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials, Upload,
+    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials,
+    UnfinishedUpload, Upload,
 };
 
 /// From this attempt on the log says so at warning level: once or twice is daily life with object stores.
@@ -340,6 +341,14 @@ impl Store for Retry {
 
     async fn trials(&self, scratch: &ObjectName) -> Result<Trials, StoreError> {
         self.run(Operation::Put, scratch.as_str(), || self.inner.trials(scratch)).await.result
+    }
+
+    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
+        self.run(Operation::List, prefix, || self.inner.unfinished_uploads(prefix)).await.result
+    }
+
+    async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
+        self.run(Operation::Abort, upload.name.as_str(), || self.inner.abort_unfinished(upload)).await.result
     }
 
     fn describe(&self) -> String {

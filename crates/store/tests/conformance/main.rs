@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod suite;
+mod unfinished;
 
 use std::sync::Arc;
 
