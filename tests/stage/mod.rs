@@ -14,7 +14,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use holdfast_testkit::postgres::{Cluster, Installation};
-use holdfast_testkit::s3::S3Server;
+use holdfast_testkit::s3::{Credentials, ForeignS3, Moto, Program, S3Server};
 use holdfast_testkit::scratch::{Scratch, built_program, publish_binary};
 use holdfast_testkit::user::run_as_postgres;
 
@@ -23,6 +23,14 @@ use holdfast_testkit::user::run_as_postgres;
 pub(crate) enum StoreKind {
     /// `s3s-fs` over HTTP.
     S3,
+    /// `s3s-fs`, which ignores the condition of an upload in parts.
+    S3Parts,
+    /// `rclone serve s3`.
+    Rclone,
+    /// JuiceFS's gateway.
+    JuiceFs,
+    /// moto.
+    Moto,
     /// A local directory.
     Directory,
 }
@@ -75,6 +83,8 @@ pub(crate) struct Stage {
     pub(crate) cluster: Cluster,
     pub(crate) scratch: Scratch,
     pub(crate) s3: Option<S3Server>,
+    pub(crate) foreign: Option<ForeignS3>,
+    pub(crate) moto: Option<Moto>,
     pub(crate) config: PathBuf,
     pub(crate) holdfast: PathBuf,
     pub(crate) plan: Plan,
@@ -103,17 +113,36 @@ impl Stage {
         }
         let mut cluster = builder.create().await.expect("make the cluster");
         let s3 = match plan.store {
-            StoreKind::S3 => Some(S3Server::start().expect("start the S3 server")),
-            StoreKind::Directory => None,
+            StoreKind::S3 => Some(S3Server::start()),
+            StoreKind::S3Parts => Some(S3Server::builder().ignoring_conditions_of_uploads().start()),
+            _ => None,
         };
+        let s3 = s3.map(|started| started.expect("start the S3 server"));
+        let foreign = match plan.store {
+            StoreKind::Rclone => Some(ForeignS3::or_skip(Program::Rclone)?),
+            StoreKind::JuiceFs => Some(ForeignS3::or_skip(Program::JuiceFs)?),
+            _ => None,
+        };
+        let moto = if plan.store == StoreKind::Moto { Some(Moto::or_skip()?) } else { None };
         scratch.write_secret("passphrase", format!("{PASSPHRASE}\n")).expect("write the passphrase");
         scratch.write("key", "07".repeat(32)).expect("write the key file");
         scratch.folder("spool").expect("make the spool");
-        let repository = repository_lines(&plan, s3.as_ref(), &scratch, "repository");
+        let elsewhere = match (&foreign, &moto) {
+            (Some(server), _) => Some((server.endpoint(), server.credentials().clone())),
+            (_, Some(server)) => Some((server.endpoint(), server.credentials())),
+            _ => None,
+        };
+        let repository = match elsewhere {
+            Some((endpoint, credentials)) => {
+                let place = s3_lines("holdfast", &endpoint, "us-east-1", &credentials, "repository");
+                sealed_lines(&plan, &scratch, &place)
+            }
+            None => repository_lines(&plan, s3.as_ref(), &scratch, "repository"),
+        };
         let text = config_text(&plan, &scratch, cluster.data(), &[repository]);
         scratch.write("holdfast.toml", text).expect("write the configuration");
         cluster.start().await.expect("start the server");
-        let stage = Self { installation, cluster, scratch, s3, config, holdfast, plan };
+        let stage = Self { installation, cluster, scratch, s3, foreign, moto, config, holdfast, plan };
         stage.ok(&["repo", "init"]);
         Some(stage)
     }
@@ -233,17 +262,22 @@ pub(crate) fn succeeded(output: &Output, arguments: &[&str]) -> String {
 /// The `[[repo]]` of a store.
 pub(crate) fn repository_lines(plan: &Plan, s3: Option<&S3Server>, scratch: &Scratch, prefix: &str) -> String {
     let place = match s3 {
-        Some(s3) => format!(
-            "url = \"s3://{}/{prefix}\"\nendpoint = \"{}\"\nregion = \"{}\"\npath_style = true\n\
-             access_key_id = \"{}\"\nsecret_access_key = \"{}\"\n",
-            s3.bucket(),
-            s3.endpoint(),
-            s3.region(),
-            s3.credentials().access_key,
-            s3.credentials().secret_key,
-        ),
+        Some(s3) => s3_lines(s3.bucket(), &s3.endpoint(), s3.region(), s3.credentials(), prefix),
         None => format!("url = \"file://{}\"\n", scratch.path().join(prefix).display()),
     };
+    sealed_lines(plan, scratch, &place)
+}
+
+/// The lines that say where a repository in S3 is.
+fn s3_lines(bucket: &str, endpoint: &str, region: &str, credentials: &Credentials, prefix: &str) -> String {
+    format!(
+        "url = \"s3://{bucket}/{prefix}\"\nendpoint = \"{endpoint}\"\nregion = \"{region}\"\npath_style = true\n\
+         access_key_id = \"{}\"\nsecret_access_key = \"{}\"\n",
+        credentials.access_key, credentials.secret_key,
+    )
+}
+
+fn sealed_lines(plan: &Plan, scratch: &Scratch, place: &str) -> String {
     let folder = scratch.path().display();
     let seal = match plan.seal {
         Seal::None => "encryption = \"none\"\n".to_owned(),

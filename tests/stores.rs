@@ -1,0 +1,214 @@
+//! Whole stories on stores that depart from S3: programs that people run, and one server with the faults of others.
+//!
+//! `archive_command`, backup, `restore_command`, restore, start, rows compared; and what a user is told of the store.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a failed set-up fails the test")]
+
+mod stage;
+
+use std::path::Path;
+
+use holdfast_store::{Credentials, Location, Secret, Store, StoreConfig};
+use holdfast_testkit::proxy::{Effect, Fault, HttpFaults, When};
+use holdfast_testkit::rows::{Journal, Pace, RowWriter, Target, found};
+use holdfast_testkit::s3::S3Server;
+use serde_json::Value;
+use stage::attack::{Victim, insert_lsn, load, sum};
+use stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
+
+fn plan(store: StoreKind) -> Plan {
+    // More than one part for what does not compress.
+    Plan { store, seal: Seal::KeyFile, compression: "zstd:1", wal_compression: "none", ..Plan::default() }
+}
+
+/// Backs up while rows are written.
+async fn written(stage: &Stage) -> (Journal, u64) {
+    let writer = RowWriter::start(&stage.cluster, Pace::default()).await.expect("start the writer");
+    writer.wait_for_rows(20).await.expect("write rows");
+    stage.ok(&["backup"]);
+    let committed = writer.journal().rows().len() as u64;
+    writer.wait_for_rows(committed + 20).await.expect("write more rows");
+    let journal = writer.stop().await.expect("stop the writer");
+    let end = insert_lsn(&stage.cluster).await;
+    stage.archive_now().await;
+    (journal, end)
+}
+
+/// Restores, starts and compares.
+async fn restored(stage: &Stage, name: &str, journal: &Journal, end: u64, expected: &[Vec<String>]) {
+    let restored = stage.restore_and_start(name, &[]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(sum(&restored).await, expected);
+    let rows = found(&restored).await.expect("read the rows");
+    journal.check(&Target::Latest(end), &rows).unwrap_or_else(|e| panic!("{e}\n{}", restored.log_text()));
+}
+
+/// The findings of `check` about a subject.
+fn findings(report: &Value, subject: &str) -> Vec<(String, String)> {
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    let all = report["findings"].as_array().expect("findings");
+    all.iter()
+        .filter(|finding| finding["subject"] == subject)
+        .map(|finding| (text(finding, "verdict"), text(finding, "detail")))
+        .collect()
+}
+
+async fn story(store: StoreKind, weakness: &str) {
+    let Some(stage) = Stage::start(18, plan(store)).await else { return };
+    load(&stage.cluster).await;
+    let store = findings(&stage.json(&["check"]), "store");
+    assert!(
+        matches!(&store[..], [(verdict, detail)] if verdict == "warning" && detail.contains(weakness)),
+        "{store:?}"
+    );
+    let expected = sum(&stage.cluster).await;
+    let (journal, end) = written(&stage).await;
+    restored(&stage, "restored", &journal, end, &expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_story_on_rclone() {
+    story(StoreKind::Rclone, "multipart uploads do not work").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_story_on_juicefs() {
+    story(StoreKind::JuiceFs, "ignores or refuses conditional writes").await;
+}
+
+/// As Ceph 16: a condition is kept on a PUT and ignored on completing an upload. WAL segments of 64 MiB go in parts.
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_that_are_kept_on_a_put_only() {
+    let Some(stage) = Stage::start(18, Plan { wal_segment_mib: 64, ..plan(StoreKind::S3Parts) }).await else { return };
+    let info = stage.ok(&["repo", "info"]);
+    for line in ["conditional writes  native", "multipart uploads   conditional writes emulated"] {
+        assert!(info.contains(line), "{info}");
+    }
+    let store = findings(&stage.json(&["check"]), "store");
+    let weakness = "ignores the condition of a multipart upload";
+    assert!(
+        matches!(&store[..], [(verdict, detail)] if verdict == "warning" && detail.contains(weakness)),
+        "{store:?}"
+    );
+    load(&stage.cluster).await;
+    let expected = sum(&stage.cluster).await;
+    let (journal, end) = written(&stage).await;
+
+    // Other content under the name of an archived segment is refused, and what is stored stays.
+    let archived = stage.cluster.value("SELECT last_archived_wal FROM pg_stat_archiver").await.expect("ask");
+    let segment = archived.split('.').next().unwrap_or_default();
+    let elsewhere = stage.scratch.folder("elsewhere").expect("make a folder").join(segment);
+    let path = elsewhere.display().to_string();
+    stage.ok(&["wal", "get", segment, &path]);
+    let original = std::fs::read(&elsewhere).expect("read the segment");
+    assert_eq!(original.len(), 64 << 20);
+    let mut other = original.clone();
+    let last = other.len() - 1;
+    other[last] ^= 1;
+    stage.scratch.write(&format!("elsewhere/{segment}"), &other).expect("write the other segment");
+    let (code, text) = stage.fails(&["wal", "push", &path]);
+    assert_eq!(code, 44, "{text}");
+    let again = stage.scratch.path().join("again");
+    stage.ok(&["wal", "get", segment, &again.display().to_string()]);
+    assert!(std::fs::read(again).expect("read it again") == original, "what was stored first stays");
+
+    restored(&stage, "restored", &journal, end, &expected).await;
+}
+
+/// As s3rver: folders are missing when the store lists with a delimiter. The repository was made when the store was well;
+/// then something else stands in its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_leaves_out_folders() {
+    let Some(stage) = Stage::start(18, plan(StoreKind::S3)).await else { return };
+    load(&stage.cluster).await;
+    let expected = sum(&stage.cluster).await;
+    let good = stage.s3.as_ref().expect("a stage on S3");
+    let text = stage.config_text();
+    let worse = |builder: holdfast_testkit::s3::S3ServerBuilder| builder.root(good.root()).start().expect("start it");
+    let servers = [
+        ("none", worse(S3Server::builder().without_folders())),
+        ("first", worse(S3Server::builder().with_first_folder_only())),
+    ];
+    for (name, server) in &servers {
+        let other = text.replace(&good.endpoint(), &server.endpoint());
+        // A new repository is refused, and nothing of it is left.
+        let new = stage.write_config(&format!("{name}.toml"), &other.replace("/repository\"", "/new\""));
+        let output = stage.command_with(&new, &["repo", "init"]).output().expect("run holdfast");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(25), "{said}");
+        assert!(said.contains("leaves out a folder that was just written when it lists with a delimiter"), "{said}");
+        assert!(!has_files(&good.object_path(good.bucket(), "new")), "{name}: something is left");
+
+        // The old one: a check says so. What is archived and backed up meanwhile is whole.
+        stage.write_config("holdfast.toml", &other);
+        let (code, said) = stage.fails(&["check"]);
+        assert!(code == 25 && said.contains("leaves out a folder"), "{code}: {said}");
+    }
+    let (journal, end) = written(&stage).await;
+
+    // A restore that does not see what it needs says so.
+    for (name, server) in &servers {
+        stage.write_config("holdfast.toml", &text.replace(&good.endpoint(), &server.endpoint()));
+        let target = stage.target(name);
+        let output = stage.run(&["restore", "--pgdata", &target.display().to_string()]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        // All WAL of this cluster is in one folder, which the second server names.
+        let code = if *name == "none" { 61 } else { 0 };
+        assert_eq!(output.status.code(), Some(code), "{name}: {said}");
+        assert_eq!(target.join("global/pg_control").exists(), code == 0, "{name}: {said}");
+    }
+    stage.write_config("holdfast.toml", &text);
+    restored(&stage, "restored", &journal, end, &expected).await;
+}
+
+fn has_files(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    entries.flatten().any(|entry| entry.path().is_file() || has_files(&entry.path()))
+}
+
+/// A backup is killed in the middle of an upload in parts: the next one throws the parts away.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_a_killed_backup_go_with_the_next_one() {
+    let Some(stage) = Stage::start(18, plan(StoreKind::Moto)).await else { return };
+    load(&stage.cluster).await;
+    let expected = sum(&stage.cluster).await;
+    let moto = stage.moto.as_ref().expect("a stage on moto");
+    let mut config = StoreConfig::new(Location::S3 { bucket: "holdfast".to_owned(), prefix: None });
+    config.s3.endpoint = Some(moto.endpoint());
+    config.s3.region = Some(moto.region().to_owned());
+    config.s3.path_style = true;
+    config.s3.credentials = Credentials::Static {
+        access_key: Secret::new(moto.credentials().access_key),
+        secret_key: Secret::new(moto.credentials().secret_key),
+        session_token: None,
+    };
+    let store = holdfast_store::open(&config).await.expect("open the store");
+    let unfinished = async |store: &dyn Store| {
+        let listed = store.unfinished_uploads("repository/").await.expect("list").expect("moto lists uploads");
+        listed.into_iter().map(|upload| upload.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(unfinished(&*store).await, [""; 0]);
+
+    // No upload is completed by way of this proxy.
+    let faults = HttpFaults::start(moto.address()).expect("start a proxy");
+    let stuck = Effect::Delay(std::time::Duration::from_mins(10));
+    faults.inject(Fault::new(stuck, When::Always).method("PUT").path_contains("uploadId="));
+    let text = stage.config_text();
+    let config = stage.write_config("stuck.toml", &text.replace(&moto.endpoint(), &faults.endpoint()));
+    let mut victim = Victim::of(stage.command_with(&config, &["backup"]));
+    let begun = || faults.seen().iter().any(|seen| seen.effect.is_some());
+    assert!(victim.runs_until(begun).await, "it ended before it began an upload");
+    victim.kill();
+    drop(faults);
+    let left = unfinished(&*store).await;
+    assert!(!left.is_empty() && left.iter().all(|name| name.contains("/packs/")), "{left:?}");
+    // `wal push` of somebody else is at work meanwhile.
+    let living = "repository/main/wal/1/00000001/0000000000000000/0000000100000000000000AA".parse().expect("a name");
+    let upload = store.begin_upload(&living, holdfast_store::PutMode::Create).await.expect("begin");
+    upload.part(1, "part".into()).await.expect("send a part");
+
+    let (journal, end) = written(&stage).await;
+    assert_eq!(unfinished(&*store).await, [living.to_string()]);
+    upload.abort().await.expect("abort");
+    restored(&stage, "restored", &journal, end, &expected).await;
+}
