@@ -6,6 +6,8 @@
 //!
 //! Nothing is left behind but a restore point and a claim (which the first archived segment would take as well).
 
+mod uploads;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,7 +16,6 @@ use holdfast_pgtypes::SegmentName;
 use holdfast_repo::Compression;
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::ClaimRecord;
-use holdfast_store::MOST_UNFINISHED;
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -36,9 +37,6 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// How long a segment that the server counts as archived may be out of a repository's listing. `archive_command` ends when
 /// it is stored, so this is only for stores whose listings are late.
 const COUNTED_FOR: Duration = Duration::from_secs(3);
-
-/// No upload of a living run is as old: a pack takes minutes, on the slowest line hours.
-const UPLOAD_AGE: chrono::TimeDelta = chrono::TimeDelta::days(1);
 
 /// What a check is told.
 #[derive(Debug, Clone)]
@@ -166,7 +164,7 @@ async fn run_steps(
     // Only now: a check by somebody else's cluster writes nothing.
     for (target, repository) in targets.iter().zip(&repositories) {
         try_store(target, repository, report).await?;
-        look_for_unfinished_uploads(repository, options.now, report).await?;
+        uploads::look(repository, options.now, report).await?;
     }
     let settings = ConnectionSettings {
         connection: options.connection.as_deref(),
@@ -218,30 +216,6 @@ async fn try_store(target: &RepositoryTarget, repository: &Repository, report: &
         report.add("store", Verdict::Ok, format!("{url}: writes, uploads, reads, listings and deletes were tried"));
     } else {
         report.add("store", Verdict::Warning, format!("{url}: {}", found.faults.join("; ")));
-    }
-    Ok(())
-}
-
-/// Names uploads in parts that nobody will finish any more. The next backup of the same machine throws its own away; those of
-/// machines that are gone, and of `wal push`, are left to the bucket.
-async fn look_for_unfinished_uploads(
-    repository: &Repository,
-    now: DateTime<Utc>,
-    report: &mut CheckReport,
-) -> Result<(), Error> {
-    let Some(uploads) = repository.store().unfinished_uploads("").await? else { return Ok(()) };
-    let old = uploads.iter().filter(|upload| {
-        upload.begun.is_some_and(|begun| now.signed_duration_since(DateTime::<Utc>::from(begun)) > UPLOAD_AGE)
-    });
-    let count = old.count();
-    if count > 0 {
-        let at_least = if uploads.len() >= MOST_UNFINISHED { "at least " } else { "" };
-        let detail = format!(
-            "{}: {at_least}{count} uploads were begun more than a day ago and never finished; their parts take room and show in no \
-             listing: set a lifecycle rule on the bucket that aborts incomplete multipart uploads",
-            repository.describe()
-        );
-        report.add("unfinished uploads", Verdict::Warning, detail);
     }
     Ok(())
 }
