@@ -9,12 +9,12 @@ mod stage;
 use std::path::Path;
 
 use holdfast_store::{Credentials, Location, Secret, Store, StoreConfig};
-use holdfast_testkit::proxy::{Effect, Fault, HttpFaults, When};
+use holdfast_testkit::proxy::{Effect, Fault, ForwardProxy, HttpFaults, When};
 use holdfast_testkit::rows::{Journal, Pace, RowWriter, Target, found};
 use holdfast_testkit::s3::S3Server;
 use serde_json::Value;
 use stage::attack::{Victim, insert_lsn, load, sum};
-use stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
+use stage::{Plan, Seal, Stage, StoreKind, succeeded, wait_promoted};
 
 fn plan(store: StoreKind) -> Plan {
     // More than one part for what does not compress.
@@ -159,6 +159,21 @@ async fn a_listing_that_leaves_out_folders() {
     }
     stage.write_config("holdfast.toml", &text);
     restored(&stage, "restored", &journal, end, &expected).await;
+}
+
+/// What this command sees and the server's `archive_command` does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_says_which_proxy_is_in_use() {
+    let Some(stage) = Stage::start(18, plan(StoreKind::S3)).await else { return };
+    let proxy = ForwardProxy::start(stage.s3.as_ref().expect("a stage on S3").address()).expect("start a proxy");
+    let url = format!("http://me:hush@{}", proxy.address());
+    let arguments = ["--output", "json", "check"];
+    let output = stage.command(&arguments).env("http_proxy", url).output().expect("run holdfast");
+    let report: Value = serde_json::from_str(&succeeded(&output, &arguments)).expect("a report");
+    let expected = format!("s3://holdfast/repository is reached by http://{} (http_proxy)", proxy.address());
+    assert_eq!(findings(&report, "proxy"), [("ok".to_owned(), expected)]);
+    assert!(!proxy.seen().is_empty());
+    assert_eq!(findings(&stage.json(&["check"]), "proxy"), []);
 }
 
 fn has_files(folder: &Path) -> bool {
