@@ -135,3 +135,26 @@ fn credentials_of_this_machine_are_not_asked_for_by_the_proxy() {
     let seen = proxy.seen();
     assert!(seen.iter().all(|line| line.contains("http://127.0.0.1:1/")), "{seen:?}");
 }
+
+/// A token service outside is reached by the proxy, as the store is.
+#[test]
+fn tokens_are_asked_for_by_the_proxy() {
+    let (bench, server, _) = bench();
+    // It speaks no TLS, so that no answer comes; whom was asked for is seen.
+    let proxy = ForwardProxy::start(server.address()).expect("start the proxy");
+    bench.configure(
+        "url = \"s3://holdfast/pg\"\nendpoint = \"http://127.0.0.1:1\"\nregion = \"us-east-1\"\nencryption = \"none\"\n",
+    );
+    let token = bench.scratch.write("token", "a token").expect("write a token").display().to_string();
+    let url = format!("http://{}", proxy.address());
+    let variables = [
+        ("https_proxy", url.as_str()),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", &token),
+        ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/backup"),
+    ];
+    let output = run(&bench, &variables, &["wal", "get", SEGMENT, "$DIR/x"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code().is_some_and(|code| code > 128), "{text}");
+    let seen = proxy.seen();
+    assert!(seen.iter().any(|line| line.starts_with("CONNECT sts.")), "{seen:?}: {text}");
+}

@@ -58,6 +58,23 @@ async fn https_goes_through_a_tunnel() {
     assert!(!seen.is_empty() && seen.iter().all(|line| line == "CONNECT 127.0.0.1:1"), "{seen:?}");
 }
 
+/// AWS's own addresses are made by the SDK. Nothing leaves this machine: the proxy leads to a server with a certificate that
+/// nobody trusts.
+#[tokio::test(flavor = "multi_thread")]
+async fn aws_itself_is_reached_through_the_tunnel() {
+    let server = S3Server::start().unwrap();
+    let front = tls::front(server.address().to_string(), "server").await;
+    let proxy = ForwardProxy::start(front.parse().unwrap()).unwrap();
+    let url = format!("http://{}", proxy.address());
+    let variables = [("https_proxy", url.as_str()), ("no_proxy", "example.com, s3.us-east-1.amazonaws.com:9000")];
+    let mut config = behind(&variables, "https://127.0.0.1:1", &server);
+    config.s3.endpoint = None;
+    config.s3.path_style = false;
+    let error = open(&config).await.unwrap().get(&name("a")).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::BadCertificate, "{error}");
+    assert_eq!(proxy.seen(), ["CONNECT holdfast.s3.us-east-1.amazonaws.com:443"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_in_no_proxy_is_reached_directly() {
     let server = S3Server::start().unwrap();
