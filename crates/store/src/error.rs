@@ -167,6 +167,8 @@ store_errors! {
     Truncated,
     /// The bytes do not fit the checksum the store keeps for them.
     Corrupt,
+    /// The object has more bytes than one of its kind can have.
+    TooLarge,
     /// The store does not know this operation.
     Unsupported,
     /// The request cannot succeed as configured: wrong region, wrong CA, uneven parts, a bad name.
@@ -229,7 +231,7 @@ impl StoreError {
             StoreErrorKind::Timeout | StoreErrorKind::Unreachable => {
                 "check `endpoint`, the network and the state of the server"
             }
-            StoreErrorKind::Truncated | StoreErrorKind::Corrupt => {
+            StoreErrorKind::Truncated | StoreErrorKind::Corrupt | StoreErrorKind::TooLarge => {
                 "nothing was used of it: look for another copy (a second repository, a version of the object in the \
                  bucket), and check the store"
             }
@@ -265,6 +267,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Unreachable => write!(f, "no service from {store}")?,
             StoreErrorKind::Truncated => write!(f, "object {name} in {store} is shorter than expected")?,
             StoreErrorKind::Corrupt => write!(f, "object {name} in {store} does not match its checksum")?,
+            StoreErrorKind::TooLarge => write!(f, "object {name} in {store} is larger than such an object can be")?,
             StoreErrorKind::Unsupported => write!(f, "{store} does not support this request")?,
             StoreErrorKind::InvalidConfig => write!(f, "wrong request or configuration for {store}")?,
             StoreErrorKind::BadCertificate => write!(f, "no safe connection to {store}")?,

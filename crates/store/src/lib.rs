@@ -111,6 +111,17 @@ pub struct ListPage {
     pub next: Option<String>,
 }
 
+/// Refuses an object of more than `most` bytes.
+fn check_size(store: &str, name: &ObjectName, size_bytes: u64, most: u64) -> Result<(), StoreError> {
+    if size_bytes <= most {
+        return Ok(());
+    }
+    let (store, name) = (store.to_owned(), name.to_string());
+    let detail = format!("it has {size_bytes} bytes, at most {most} are read");
+    let failure = Failure { store, name, operation: Operation::Get, detail, source: None };
+    Err(StoreError::new(StoreErrorKind::TooLarge, failure))
+}
+
 /// A place for named, immutable runs of bytes. See the crate's documentation for what is promised.
 #[async_trait]
 pub trait Store: Send + Sync + Debug {
@@ -125,6 +136,18 @@ pub trait Store: Send + Sync + Debug {
     /// # Errors
     /// `NotFound` when there is none, `Corrupt` when the bytes do not fit the checksum.
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError>;
+
+    /// Reads a whole object of at most `most` bytes, as [`Store::get`]. Of a larger one no more is held than that: where
+    /// others can write, an object can be of any size.
+    ///
+    /// # Errors
+    /// As [`Store::get`], and `TooLarge`.
+    async fn get_at_most(&self, name: &ObjectName, most: u64) -> Result<Bytes, StoreError> {
+        check_size(&self.describe(), name, self.head(name).await?.size_bytes, most)?;
+        let body = self.get(name).await?;
+        check_size(&self.describe(), name, body.len() as u64, most)?;
+        Ok(body)
+    }
 
     /// Reads exactly the bytes of `range` (an empty range reads nothing and does not ask the store).
     ///

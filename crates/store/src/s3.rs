@@ -48,7 +48,7 @@ use bytes::Bytes;
 
 use crate::{
     Checksums, ConditionalCreate, Failure, ListPage, Location, ObjectInfo, ObjectName, Operation, PutMode, Store,
-    StoreConfig, StoreError, StoreErrorKind, Trials, UnfinishedUpload, Upload, Uploads,
+    StoreConfig, StoreError, StoreErrorKind, Trials, UnfinishedUpload, Upload, Uploads, check_size,
 };
 use errors::judge;
 use receive::{last, receive, system_time, whole_crc32c, whole_size};
@@ -184,9 +184,20 @@ impl S3Store {
         name: &ObjectName,
         output: GetObjectOutput,
     ) -> Result<Bytes, StoreError> {
+        self.body_at_most(operation, name, output, u64::MAX).await
+    }
+
+    /// The same, but of a body that turns out longer than `most` no more than a little is taken.
+    async fn body_at_most(
+        &self,
+        operation: Operation,
+        name: &ObjectName,
+        output: GetObjectOutput,
+        most: u64,
+    ) -> Result<Bytes, StoreError> {
         let fail = |kind, detail| self.shared.fail(operation, name.as_str(), kind, detail);
         let length = output.content_length().and_then(|length| usize::try_from(length).ok());
-        let received = tokio::time::timeout(self.shared.attempt_timeout, receive(output.body, length));
+        let received = tokio::time::timeout(self.shared.attempt_timeout, receive(output.body, length, most));
         match received.await {
             Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(error)) => Err(fail(StoreErrorKind::Unreachable, error)),
@@ -264,6 +275,10 @@ impl Store for S3Store {
     }
 
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        self.get_at_most(name, u64::MAX).await
+    }
+
+    async fn get_at_most(&self, name: &ObjectName, most: u64) -> Result<Bytes, StoreError> {
         let output = self
             .get_request(name)
             .customize()
@@ -272,7 +287,10 @@ impl Store for S3Store {
             .await
             .map_err(|error| self.shared.error(Operation::Get, name.as_str(), error))?;
         let expected = whole_crc32c(output.checksum_crc32_c(), output.checksum_type(), output.e_tag());
-        let bytes = self.body(Operation::Get, name, output).await?;
+        let announced = output.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default();
+        check_size(&self.describe(), name, announced, most)?;
+        let bytes = self.body_at_most(Operation::Get, name, output, most).await?;
+        check_size(&self.describe(), name, bytes.len() as u64, most)?;
         match expected {
             Some(expected) if crc32c::crc32c(&bytes) != expected => {
                 let found = crc32c::crc32c(&bytes);

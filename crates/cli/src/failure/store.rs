@@ -17,7 +17,7 @@ impl Explain for StoreError {
             StoreErrorKind::NoSpace => ExitCode::NoSpace,
             StoreErrorKind::Throttled | StoreErrorKind::Timeout | StoreErrorKind::Unreachable => ExitCode::Unreachable,
             StoreErrorKind::Truncated => ExitCode::TruncatedObject,
-            StoreErrorKind::Corrupt => ExitCode::CorruptObject,
+            StoreErrorKind::Corrupt | StoreErrorKind::TooLarge => ExitCode::CorruptObject,
             StoreErrorKind::InvalidConfig if self.failure().operation == Operation::Open => ExitCode::Configuration,
             StoreErrorKind::BadCertificate => ExitCode::Configuration,
             StoreErrorKind::Unsupported | StoreErrorKind::InvalidConfig | StoreErrorKind::Other => {
@@ -67,6 +67,7 @@ mod tests {
             (StoreErrorKind::Unreachable, ExitCode::Unreachable),
             (StoreErrorKind::Truncated, ExitCode::TruncatedObject),
             (StoreErrorKind::Corrupt, ExitCode::CorruptObject),
+            (StoreErrorKind::TooLarge, ExitCode::CorruptObject),
             (StoreErrorKind::Unsupported, ExitCode::StoreRefused),
             (StoreErrorKind::InvalidConfig, ExitCode::StoreRefused),
             (StoreErrorKind::BadCertificate, ExitCode::Configuration),

@@ -170,6 +170,12 @@ impl Store for AsRecorded {
         Ok(body)
     }
 
+    async fn get_at_most(&self, name: &ObjectName, most: u64) -> Result<Bytes, StoreError> {
+        let body = self.of(name.as_str()).get_at_most(name, most).await?;
+        self.heed(name, &body).await?;
+        Ok(body)
+    }
+
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.of(name.as_str()).get_range(name, range).await
     }

@@ -93,7 +93,10 @@ impl Error {
                 true
             }
             What::Store(error) => match error.kind() {
-                StoreErrorKind::NotFound | StoreErrorKind::Truncated | StoreErrorKind::Corrupt => true,
+                StoreErrorKind::NotFound
+                | StoreErrorKind::Truncated
+                | StoreErrorKind::Corrupt
+                | StoreErrorKind::TooLarge => true,
                 StoreErrorKind::Other => is_of_disk(error),
                 StoreErrorKind::AlreadyExists
                 | StoreErrorKind::PermissionDenied

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use aws_sdk_s3::primitives::{AggregatedBytes, ByteStream, DateTime};
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::ChecksumType;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -28,10 +28,16 @@ pub(super) fn whole_crc32c(header: Option<&str>, kind: Option<&ChecksumType>, et
 }
 
 /// Receives a body whose length was announced into memory of its own, without holding it twice. A shorter one is judged by
-/// the caller.
-pub(super) async fn receive(mut body: ByteStream, length: Option<usize>) -> Result<Bytes, String> {
+/// the caller, and so is one of more than `most` bytes, of which the rest is not received.
+pub(super) async fn receive(mut body: ByteStream, length: Option<usize>, most: u64) -> Result<Bytes, String> {
     let Some(length) = length.filter(|length| *length <= MAX_RECEIVED_BYTES) else {
-        return body.collect().await.map(AggregatedBytes::into_bytes).map_err(|error| errors::chain(&error));
+        let mut received = Vec::new();
+        while received.len() as u64 <= most
+            && let Some(piece) = body.try_next().await.map_err(|error| errors::chain(&error))?
+        {
+            received.extend_from_slice(&piece);
+        }
+        return Ok(received.into());
     };
     let mut buffer = Buffer::zeroed(length).map_err(|error| error.to_string())?;
     let mut filled = 0;

@@ -119,6 +119,10 @@ impl Store for Counted {
         self.counters.count(Operation::Get, 0, Bytes::len, self.inner.get(name)).await
     }
 
+    async fn get_at_most(&self, name: &ObjectName, most: u64) -> Result<Bytes, StoreError> {
+        self.counters.count(Operation::Get, 0, Bytes::len, self.inner.get_at_most(name, most)).await
+    }
+
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
         let call = self.inner.get_range(name, range);
         self.counters.count(Operation::GetRange, 0, Bytes::len, call).await

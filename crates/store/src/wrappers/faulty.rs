@@ -240,6 +240,10 @@ impl Store for Faulty {
         self.pass(Operation::Get, name.as_str(), self.inner.get(name), damaged).await
     }
 
+    async fn get_at_most(&self, name: &ObjectName, most: u64) -> Result<Bytes, StoreError> {
+        self.pass(Operation::Get, name.as_str(), self.inner.get_at_most(name, most), damaged).await
+    }
+
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
         let call = self.inner.get_range(name, range);
         self.pass(Operation::GetRange, name.as_str(), call, damaged).await

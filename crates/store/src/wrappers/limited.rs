@@ -55,6 +55,11 @@ impl Store for Limited {
         self.inner.get(name).await
     }
 
+    async fn get_at_most(&self, name: &ObjectName, most: u64) -> Result<Bytes, StoreError> {
+        let _permit = self.permit(Operation::Get, name.as_str()).await?;
+        self.inner.get_at_most(name, most).await
+    }
+
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
         let _permit = self.permit(Operation::GetRange, name.as_str()).await?;
         self.inner.get_range(name, range).await

@@ -68,6 +68,11 @@ impl Store for Prefixed {
         self.inner.get(&full).await.map_err(|error| self.translate(error))
     }
 
+    async fn get_at_most(&self, name: &ObjectName, most: u64) -> Result<Bytes, StoreError> {
+        let full = self.full(Operation::Get, name)?;
+        self.inner.get_at_most(&full, most).await.map_err(|error| self.translate(error))
+    }
+
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
         let full = self.full(Operation::GetRange, name)?;
         self.inner.get_range(&full, range).await.map_err(|error| self.translate(error))

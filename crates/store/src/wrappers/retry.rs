@@ -178,6 +178,20 @@ impl Retry {
         Self { inner, policy, pace }
     }
 
+    /// Reads an object, once more when what came does not fit its checksum.
+    async fn get_right<F>(&self, name: &ObjectName, once: impl Fn() -> F + Send + Sync) -> Result<Bytes, StoreError>
+    where
+        F: Future<Output = Result<Bytes, StoreError>> + Send,
+    {
+        match self.run(Operation::Get, name.as_str(), &once).await.result {
+            Err(error) if error.kind() == StoreErrorKind::Corrupt => {
+                tracing::warn!(%name, %error, "an object did not arrive right and is fetched once more");
+                self.run(Operation::Get, name.as_str(), &once).await.result
+            }
+            result => result,
+        }
+    }
+
     async fn run<T, F>(
         &self,
         operation: Operation,
@@ -274,14 +288,11 @@ impl Store for Retry {
     }
 
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
-        let get = || self.run(Operation::Get, name.as_str(), || self.inner.get(name));
-        match get().await.result {
-            Err(error) if error.kind() == StoreErrorKind::Corrupt => {
-                tracing::warn!(%name, %error, "an object did not arrive right and is fetched once more");
-                get().await.result
-            }
-            result => result,
-        }
+        self.get_right(name, || self.inner.get(name)).await
+    }
+
+    async fn get_at_most(&self, name: &ObjectName, most: u64) -> Result<Bytes, StoreError> {
+        self.get_right(name, || self.inner.get_at_most(name, most)).await
     }
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {

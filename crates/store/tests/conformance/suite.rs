@@ -82,6 +82,7 @@ async fn absence(store: &Arc<dyn Store>) {
     for error in [
         store.get(&absent).await.unwrap_err(),
         store.get_range(&absent, 0..1).await.unwrap_err(),
+        store.get_at_most(&absent, 1).await.unwrap_err(),
         store.get_tail(&absent, 1).await.unwrap_err(),
         store.get_tail(&absent, 0).await.unwrap_err(),
         store.head(&absent).await.unwrap_err(),
@@ -113,6 +114,13 @@ async fn reads(store: &Arc<dyn Store>) {
     let body = pattern(100_000, 0);
     store.put(&object, body.clone(), PutMode::Create).await.unwrap();
     assert_eq!(store.get(&object).await.unwrap(), body);
+    for most in [100_000, 100_001, u64::MAX] {
+        assert_eq!(store.get_at_most(&object, most).await.unwrap(), body, "{most}");
+    }
+    for most in [0, 1, 99_999] {
+        let error = store.get_at_most(&object, most).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::TooLarge, "{most}: {error}");
+    }
     for (start, end) in [(0, 1), (0, 100_000), (99_999, 100_000), (500, 70_000), (7, 7), (100_000, 100_000)] {
         let range = store.get_range(&object, start..end).await.unwrap();
         assert_eq!(range, body.slice(start as usize..end as usize), "{start}..{end}");
@@ -133,6 +141,7 @@ async fn empty_object(store: &Arc<dyn Store>) {
     let object = name("empty/object");
     store.put(&object, Bytes::new(), PutMode::Create).await.unwrap();
     assert_eq!(store.get(&object).await.unwrap(), "");
+    assert_eq!(store.get_at_most(&object, 0).await.unwrap(), "");
     assert_eq!(store.head(&object).await.unwrap().size_bytes, 0);
     assert_eq!(store.get_tail(&object, 40).await.unwrap(), (Bytes::new(), 0));
     assert_eq!(store.get_range(&object, 0..0).await.unwrap(), "");
