@@ -454,7 +454,7 @@ async fn confirmed(
         Ok(()) => Ok(true),
         Err(error) if matches!(*error.what, What::NotReadable { .. }) => {
             // Another writer's object is whole; what is not whole is our own, damaged.
-            match stored::read(repository, object, &context.crew).await {
+            match stored::read(repository, &destination.claim, object, &context.crew).await {
                 Ok(_) => {
                     tracing::warn!(file = %file.name, %error, "another writer took the name");
                     Ok(false)
@@ -475,7 +475,7 @@ async fn judge(
     facts: &WalObjectFacts,
 ) -> Result<(), Error> {
     let Destination { repository, claim } = destination;
-    let (raw, stored) = stored::read(repository, object, &context.crew)
+    let (raw, stored) = stored::read(repository, claim, object, &context.crew)
         .await
         .doing(|| format!("comparing {} with what is stored under its name", file.name))?;
     if stored.blake3 == facts.blake3 && stored.raw_len == facts.raw_len {

@@ -219,7 +219,7 @@ async fn fetch(
     file: &WalFileName,
 ) -> Result<Option<(Vec<u8>, ChunkHash)>, Error> {
     let object = stored::wal_object_name(repository, &options.cluster, claim, file);
-    let (raw, facts) = match stored::read(repository, &object, &options.crew).await {
+    let (raw, facts) = match stored::read(repository, claim, &object, &options.crew).await {
         Ok(read) => read,
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(error),

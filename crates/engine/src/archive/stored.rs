@@ -24,19 +24,23 @@ pub(super) fn wal_object_name(
     name::wal_file(cluster, claim.number, file, claim.wal_codec, repository.is_encrypted())
 }
 
-/// Fetches an object and gives the file in it when everything about it is right.
+/// Fetches an object and gives the file in it when everything about it is right. What could not be a file of this claim is not
+/// received, and nothing is opened that states more bytes than the file can have.
 pub(super) async fn read(
     repository: &Repository,
+    claim: &ClaimRecord,
     object: &str,
     crew: &Crew,
 ) -> Result<(Vec<u8>, WalObjectFacts), Error> {
+    let most = wal_object::Bounds::of_archive(claim.wal_segment_size);
     let store_name = object_name(object)?;
     let mut attempt = 1;
     loop {
         let phrase = || format!("reading {object} from {}", repository.describe());
-        let bytes = repository.store().get(&store_name).await.doing(phrase)?;
+        let bytes = repository.store().get_at_most(&store_name, most.object_bytes()).await.doing(phrase)?;
         let (opener, name) = (repository.clone(), object.to_owned());
-        let decoded = crew.run(move || wal_object::decode(&name, &bytes, opener.id(), opener.key())).await?;
+        let decoded =
+            crew.run(move || wal_object::decode_within(most, &name, &bytes, opener.id(), opener.key())).await?;
         match decoded {
             Ok(file) => return Ok(file),
             Err(error) if attempt < READ_ATTEMPTS => {

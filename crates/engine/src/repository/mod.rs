@@ -34,6 +34,10 @@ use self::listed::Unreadable;
 use self::slots::Slots;
 use crate::error::{Doing, Error, What};
 
+/// The most bytes of a record. The largest, `backup.json`, names every database and tablespace: ten thousand of them are
+/// a megabyte.
+const RECORD_BYTES_AT_MOST: u64 = 16 << 20;
+
 /// A repository as it is configured, not opened yet.
 #[derive(Debug, Clone)]
 pub struct RepositoryTarget {
@@ -171,7 +175,7 @@ impl Repository {
 
     /// Reads a record.
     pub async fn read_record<T: RecordBody>(&self, name: &str) -> Result<T, Error> {
-        let object = self.store().get(&object_name(name)?).await?;
+        let object = self.store().get_at_most(&object_name(name)?, RECORD_BYTES_AT_MOST).await?;
         self.decode_record(name, &object)
     }
 
@@ -183,6 +187,11 @@ impl Repository {
     /// Creates a record; a record of that name must not exist.
     pub async fn create_record<T: RecordBody>(&self, name: &str, body: &T) -> Result<(), Error> {
         let object = record::encode(name, self.seal(), body)?;
+        // Nothing is written that a reader would not take.
+        if object.len() as u64 > RECORD_BYTES_AT_MOST {
+            let (bytes, most) = (object.len(), RECORD_BYTES_AT_MOST);
+            return Err(What::Refused(format!("{name} would have {bytes} bytes, and at most {most} are read")).into());
+        }
         self.store()
             .put(&object_name(name)?, Bytes::from(object), PutMode::Create)
             .await
@@ -196,7 +205,7 @@ pub(crate) fn object_name(name: &str) -> Result<ObjectName, Error> {
 }
 
 async fn read_repository_record(store: &Arc<dyn Store>) -> Result<Option<RepositoryRecord>, Error> {
-    match store.get(&object_name(name::REPOSITORY_OBJECT)?).await {
+    match store.get_at_most(&object_name(name::REPOSITORY_OBJECT)?, RECORD_BYTES_AT_MOST).await {
         Ok(object) => Ok(Some(record::decode_plain(&object).doing(|| format!("reading {}", name::REPOSITORY_OBJECT))?)),
         Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),

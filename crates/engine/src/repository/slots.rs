@@ -146,7 +146,7 @@ async fn read_slot(store: &Arc<dyn Store>, slot: &SlotName, object: &ObjectInfo)
         return Err(too_much(object, format!("it has {} bytes, and no key slot has", object.size_bytes)))
             .doing(reading);
     }
-    let body = store.get(&object.name).await?;
+    let body = store.get_at_most(&object.name, SLOT_BYTES_AT_MOST).await?;
     let read: KeySlot = record::decode_plain(&body).doing(reading)?;
     if read.slot() != slot {
         let reason = format!("it is the key slot {}", read.slot());

@@ -303,11 +303,13 @@ impl WalLookup {
         }
         let object = self.object(segment);
         let reading = || format!("reading WAL segment {segment}");
-        let bytes = self.repository.store().get(&object_name(&object)?).await.doing(reading)?;
+        let most = wal_object::Bounds::of_archive(self.claim.wal_segment_size);
+        let bytes = self.repository.store().get_at_most(&object_name(&object)?, most.object_bytes()).await;
+        let bytes = bytes.doing(reading)?;
         let (repository, size, version) = (self.repository.clone(), self.claim.wal_segment_size, self.version);
         self.crew
             .run(move || {
-                let (raw, _) = wal_object::decode(&object, &bytes, repository.id(), repository.key())?;
+                let (raw, _) = wal_object::decode_within(most, &object, &bytes, repository.id(), repository.key())?;
                 Ok::<_, Error>(look(WalSegment { bytes: &raw, name: segment, size, version }))
             })
             .await?

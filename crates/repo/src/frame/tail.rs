@@ -10,6 +10,7 @@ use super::header::{FrameHeader, FrameKind, HEADER_BYTES};
 use super::open::{Frame, ObjectOpener};
 use super::seal::{CompressedFrame, ObjectSealer};
 use crate::cipher::TAG_BYTES;
+use crate::codec::MAX_FRAME_STORED;
 use crate::format_error::{Fault, FormatError};
 
 /// Length of a tail frame that is not encrypted.
@@ -68,6 +69,10 @@ pub(crate) fn locate_last_part(
         .checked_sub(tail_bytes as u64)
         .filter(|part_end| given <= object_size && (HEAD_FRAME_BYTES as u64..*part_end).contains(&offset))
         .ok_or_else(|| named(Fault::malformed("tail frame", format!("points to byte {offset}"))))?;
+    if part_end - offset > HEADER_BYTES as u64 + u64::from(MAX_FRAME_STORED) {
+        let (bytes, limit) = (part_end - offset, u64::from(MAX_FRAME_STORED));
+        return Err(named(Fault::TooLong { what: "last part", bytes, limit }));
+    }
     let before_given = object_size - given;
     if offset < before_given {
         return Ok(TailPart::Fetch(offset..object_size));

@@ -5,14 +5,17 @@
 //! whatever the archiver learnt while it had the bytes; they can be read from the object's end alone.
 //!
 //! [`WalObjectPlan`] cuts a file so that its pieces can be compressed in parallel; [`encode`] does all of it
-//! in one thread. [`decode`] gives the file only when every frame, the length, the hash and the name agree.
+//! in one thread. [`decode`] gives the file only when every frame, the length, the hash and the name agree; [`Bounds`] says
+//! how much a reader takes before it knows that.
 
+mod bounds;
 mod facts;
 mod read;
 mod write;
 
+pub use bounds::Bounds;
 pub use facts::WalObjectFacts;
-pub use read::{decode, facts_from_end};
+pub use read::{decode, decode_within, facts_from_end};
 pub use write::{PIECE_BYTES, WalObjectPlan, assemble, encode};
 
 #[cfg(test)]

@@ -1,16 +1,28 @@
 //! Reading WAL objects.
 
+use super::bounds::Bounds;
 use super::facts::WalObjectFacts;
-use super::write::check_file_bytes;
 use crate::format_error::{Fault, FormatError};
 use crate::frame::{
     FrameBuffers, FrameKind, FrameSpan, ObjectOpener, ObjectType, TailPart, locate_last_part, split_frames,
 };
 use crate::identity::{RepositoryId, RepositoryKey};
 
-/// Gives the file of a WAL object, and its facts, when all of it is right: order and kinds of the frames,
-/// checksums, authentication, length, BLAKE3, and the file's name in the object's name.
+/// As [`decode_within`], for the largest file that there is.
 pub fn decode(
+    name: &str,
+    object: &[u8],
+    repository: RepositoryId,
+    key: Option<&RepositoryKey>,
+) -> Result<(Vec<u8>, WalObjectFacts), FormatError> {
+    decode_within(Bounds::LARGEST, name, object, repository, key)
+}
+
+/// Gives the file of a WAL object, and its facts, when all of it is right: order and kinds of the frames,
+/// checksums, authentication, length, BLAKE3, and the file's name in the object's name. No frame is opened before the bytes
+/// that all of them state are within the bounds.
+pub fn decode_within(
+    bounds: Bounds,
     name: &str,
     object: &[u8],
     repository: RepositoryId,
@@ -31,7 +43,7 @@ pub fn decode(
     if total != facts.raw_len {
         return Err(named(Fault::RawLength { expected: facts.raw_len, found: total }));
     }
-    check_file_bytes(total).map_err(named)?;
+    bounds.check_file(total).map_err(named)?;
     let mut raw = Vec::new();
     let mut buffers = FrameBuffers::default();
     for span in data {

@@ -45,6 +45,22 @@ fn plans_cover_the_file() {
     }
 }
 
+/// A small object can state a gigabyte, in an archive of small segments too.
+#[test]
+fn no_more_is_taken_than_a_file_of_the_archive_can_have() {
+    let small = Bounds::of_archive(holdfast_pgtypes::WalSegmentSize::new(1 << 20).unwrap());
+    let raw = vec![0; (16 << 20) + 1];
+    let (name, object) = encoded(FILE, &raw, "zstd:1", None);
+    assert!(object.len() < 100_000);
+    for bounds in [small, Bounds::TEXT] {
+        let error = decode_within(bounds, &name, &object, repository(), None).unwrap_err();
+        assert!(matches!(error.fault(), Fault::TooLong { what: "WAL file", limit: 0x100_0000, .. }), "{error}");
+    }
+    let large = Bounds::of_archive(holdfast_pgtypes::WalSegmentSize::new(32 << 20).unwrap());
+    assert_eq!(decode_within(large, &name, &object, repository(), None).unwrap().0.len(), raw.len());
+    assert!(small.object_bytes() < 90 << 20);
+}
+
 #[test]
 fn wal_objects_round_trip() {
     for key in [None, Some(key())] {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::bounds::Bounds;
 use super::facts::WalObjectFacts;
 use crate::codec::{Codec, Compression, Compressor};
 use crate::format_error::{Fault, FormatError};
@@ -14,17 +15,6 @@ use crate::identity::{RepositoryId, RepositoryKey};
 /// Raw bytes of every data frame but the last: a 16 MiB segment has four frames to keep four cores busy, and
 /// zstd gains next to nothing from more context.
 pub const PIECE_BYTES: usize = 4 << 20;
-
-/// The longest file: a segment is at most 1 GiB (`WalSegMaxSize` in xlog_internal.h).
-const MAX_FILE_BYTES: u64 = 1 << 30;
-
-pub(super) fn check_file_bytes(bytes: u64) -> Result<(), Fault> {
-    if bytes <= MAX_FILE_BYTES {
-        Ok(())
-    } else {
-        Err(Fault::TooLong { what: "WAL file", bytes, limit: MAX_FILE_BYTES })
-    }
-}
 
 /// How a file is cut into frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +54,7 @@ pub fn assemble(
     if total != facts.raw_len {
         return Err(named(Fault::RawLength { expected: facts.raw_len, found: total }));
     }
-    check_file_bytes(total).map_err(named)?;
+    Bounds::LARGEST.check_file(total).map_err(named)?;
     let facts_raw = facts.encode().map_err(named)?;
     // An object that its own reader would refuse must not be stored.
     WalObjectFacts::decode(&facts_raw, name).map_err(named)?;

@@ -28,7 +28,8 @@ async fn a_segment_is_in_every_repository_and_reads_back() {
         let objects = bench.objects(number, "main/wal/").await;
         assert_eq!(objects, [format!("main/wal/1/00000001/0000000100000000/{}.zst", name(1))]);
         let repository = bench.open(number).await;
-        let (raw, facts) = stored::read(&repository, &objects[0], &bench.crew).await.unwrap();
+        let claim = repository.current_claim(&bench.cluster).await.unwrap();
+        let (raw, facts) = stored::read(&repository, &claim, &objects[0], &bench.crew).await.unwrap();
         assert_eq!(raw, segment(1, 1));
         assert_eq!(facts.raw_len, u64::from(SIZE));
         assert_eq!(repository.current_claim(&bench.cluster).await.unwrap().pg_major, 18);
@@ -290,7 +291,9 @@ async fn a_very_large_segment_is_streamed() {
     file.set_len(u64::from(size)).unwrap();
     bench.push(&path).await.unwrap();
     let object = bench.objects(0, "main/wal/").await.remove(0);
-    let (raw, facts) = stored::read(&bench.open(0).await, &object, &bench.crew).await.unwrap();
+    let repository = bench.open(0).await;
+    let claim = repository.current_claim(&bench.cluster).await.unwrap();
+    let (raw, facts) = stored::read(&repository, &claim, &object, &bench.crew).await.unwrap();
     assert_eq!(raw.len(), size as usize);
     assert_eq!(raw[..40], header(SYSTEM, 1, size));
     assert!(facts.facts.get("note").is_some());

@@ -143,3 +143,21 @@ async fn backups_and_snapshots_that_cannot_be_read_are_named() {
     assert_eq!((only.backup_id.to_string(), &only.start), ("20260102T000000Z".to_owned(), &start));
     assert!(only.unreadable.is_some());
 }
+
+/// Whatever somebody has put in the place of a record: more than a record can have is not received.
+#[tokio::test]
+async fn a_record_larger_than_any_costs_what_it_names() {
+    let bench = Bench::new().await;
+    let planted = Bytes::from(vec![b' '; (16 << 20) + 1]);
+    let put = async |name: &str| {
+        bench.store.put(&name.parse().unwrap(), planted.clone(), PutMode::Create).await.unwrap();
+    };
+    put("main/backups/20260101T000000Z/backup.json").await;
+    let backups = bench.repository.backups(&main()).await.unwrap();
+    let error = &backups.unreadable.first().unwrap().error;
+    assert!(matches!(&*error.what, What::Store(error) if error.kind() == StoreErrorKind::TooLarge), "{error}");
+    put("main/backups/20260102T000000Z/start.json").await;
+    assert!(
+        bench.repository.describe_unfinished(&main()).await.unwrap().iter().all(|found| found.unreadable.is_some())
+    );
+}
