@@ -258,7 +258,7 @@ class Manifest:
 
     def __init__(self, repository, cluster, backup):
         self.record = repository.record(f"{cluster}/backups/{backup}/backup.json", "backup")
-        self.name, self.packs, order = f"{cluster}/backups/{backup}/manifest", [], []
+        self.name, self.packs, order, stated = f"{cluster}/backups/{backup}/manifest", [], [], 0
         with reading(self.name), open(repository.path(self.name), "rb") as file:
             self.object = Object(repository, self.name, MANIFEST)
             found = {"name": self.name, "size_bytes": self.object.size,
@@ -266,10 +266,15 @@ class Manifest:
             need(found.items() <= self.record["manifest"].items(), "not the object that backup.json names")
             for section, cursor in self.sections():
                 order.append(section)
+                stated += len(cursor.raw)
+                need(stated <= 4 << 30, "more than 4 GiB in all frames")
                 if section == 1:
                     self.header = json.loads(cursor.raw[1:])
+                    full = self.header["extent_bytes"]
+                    need(32768 <= full <= 16 * MIB and full % 32768 == 0, f"extents of {full} bytes")
                 elif section == 2:
                     count = cursor.varint()
+                    need(count <= 1 << 20, "too many packs")
                     self.packs = [(cursor.take(cursor.varint()).decode(), cursor.varint()) for _ in range(count)]
                     need(cursor.at == len(cursor.raw), "bytes behind the list of packs")
             need(order == [1, *[3] * (len(order) - 2), 2], "sections out of order")
@@ -309,6 +314,7 @@ class Manifest:
                 need((pack, frame_at, at) == (0, 0, 0), "a hole with a place")
             else:
                 need(pack < len(self.packs), "a pack that is not listed")
+                need(frame_length <= 65 * MIB + 32, "a frame longer than any")
                 need(frame_at + frame_length <= self.packs[pack][1], "a frame behind the end of its pack")
         need(left == 0, "extents that do not add up")
 

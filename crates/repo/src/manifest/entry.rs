@@ -4,13 +4,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::chunk::ChunkHash;
-use crate::codec::MAX_FRAME_RAW;
+use crate::codec::{MAX_FRAME_RAW, MAX_FRAME_STORED};
 use crate::format_error::Fault;
-use crate::frame::FrameLocation;
+use crate::frame::{FrameLocation, HEADER_BYTES};
+use crate::record::check_extent_bytes;
 use crate::varint::{Reader, put_bytes, put_varint};
 
 /// Files are cut into extents of 128 pages: 1 MiB.
 pub const EXTENT_BYTES: u32 = 1 << 20;
+
+/// The most raw bytes that the frames of one manifest may have in all: 4 GiB, the extents of some 90 TB. Few stored bytes can
+/// announce very many, and all of them are held in memory.
+pub const MANIFEST_RAW_BYTES: u64 = 4 << 30;
+
+/// The most packs that a manifest may name: somewhat more than one backup can number ([`crate::name::MAX_PACK_NUMBER`]).
+const MOST_PACKS: usize = 1 << 20;
 
 /// Bytes of the shortest extent in a manifest: five varints of one byte and the hash.
 const SHORTEST_EXTENT: usize = 5 + 32;
@@ -27,6 +35,36 @@ pub struct ManifestHeader {
     /// Whatever else the writer has to say; readers take what they know.
     #[serde(default)]
     pub details: Map<String, Value>,
+}
+
+impl ManifestHeader {
+    /// Refuses a length of extents that no repository can have. Memory is counted in extents.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        check_extent_bytes(self.extent_bytes).map_err(|problem| Fault::malformed("manifest header", problem))
+    }
+}
+
+/// The raw bytes of a manifest's frames, counted as they are written or read.
+#[derive(Debug)]
+pub(super) struct RawBytes {
+    seen: u64,
+    limit: u64,
+}
+
+impl RawBytes {
+    /// None yet, and never more than these.
+    pub(super) fn up_to(limit: u64) -> Self {
+        Self { seen: 0, limit }
+    }
+
+    /// Counts a frame, before memory is taken for it.
+    pub(super) fn add(&mut self, bytes: u64) -> Result<(), Fault> {
+        self.seen = self.seen.saturating_add(bytes);
+        if self.seen <= self.limit {
+            return Ok(());
+        }
+        Err(Fault::TooLong { what: "manifest", bytes: self.seen, limit: self.limit })
+    }
 }
 
 /// A pack that extents refer to by its position in the list.
@@ -112,6 +150,9 @@ impl Extent {
         if self.is_hole() {
             let placed = self.pack != 0 || self.frame_offset != 0 || self.offset != 0;
             return if placed { Err("a hole with a place in a pack".to_owned()) } else { Ok(()) };
+        }
+        if u64::from(self.frame_length) > HEADER_BYTES as u64 + u64::from(MAX_FRAME_STORED) {
+            return Err(format!("a frame of {} bytes", self.frame_length));
         }
         if u64::from(self.offset) + u64::from(self.length) > u64::from(MAX_FRAME_RAW) {
             return Err("an extent behind the end of its frame".to_owned());
@@ -283,6 +324,9 @@ pub(super) fn put_packs(out: &mut Vec<u8>, packs: &[PackEntry]) {
 
 pub(super) fn read_packs(reader: &mut Reader<'_>) -> Result<Vec<PackEntry>, Fault> {
     let count = reader.count(2)?;
+    if count > MOST_PACKS {
+        return Err(Fault::TooLong { what: "list of packs", bytes: count as u64, limit: MOST_PACKS as u64 });
+    }
     let mut packs = Vec::with_capacity(count);
     for _ in 0..count {
         let name = std::str::from_utf8(reader.bytes()?)

@@ -7,7 +7,7 @@
 //! [`Manifest`] holds all of it in memory: 52 bytes an extent, so that 10 TB in extents of 1 MiB, with a
 //! million files, take well under 1 GiB. [`ManifestWriter`] and [`ManifestReader`] work frame by frame.
 //!
-//! A reader trusts nothing in a manifest: paths that could leave the data directory, extents outside their
+//! A reader trusts nothing in a manifest: more than [`MANIFEST_RAW_BYTES`], paths that could leave the data directory, extents outside their
 //! packs and lengths that do not add up are refused.
 
 mod entry;
@@ -16,7 +16,7 @@ mod reach;
 mod read;
 mod write;
 
-pub use entry::{EXTENT_BYTES, Extent, FileEntry, FileKind, ManifestHeader, PackEntry, check_path};
+pub use entry::{EXTENT_BYTES, Extent, FileEntry, FileKind, MANIFEST_RAW_BYTES, ManifestHeader, PackEntry, check_path};
 pub use memory::Manifest;
 pub use read::ManifestReader;
 pub use write::ManifestWriter;

@@ -1,6 +1,6 @@
 //! Reading a manifest as its bytes arrive.
 
-use super::entry::{Extent, FileEntry, ManifestHeader, PackEntry, read_packs};
+use super::entry::{Extent, FileEntry, MANIFEST_RAW_BYTES, ManifestHeader, PackEntry, RawBytes, read_packs};
 use super::memory::Manifest;
 use super::{SECTION_FILES, SECTION_HEADER, SECTION_PACKS};
 use crate::format_error::{Fault, FormatError};
@@ -19,6 +19,7 @@ pub struct ManifestReader {
     unfinished: Vec<u8>,
     opener: Option<ObjectOpener>,
     next_number: u64,
+    raw_bytes: RawBytes,
     finished: bool,
     buffers: FrameBuffers,
     extents: Vec<Extent>,
@@ -36,12 +37,20 @@ impl ManifestReader {
             unfinished: Vec::new(),
             opener: None,
             next_number: 0,
+            raw_bytes: RawBytes::up_to(MANIFEST_RAW_BYTES),
             finished: false,
             buffers: FrameBuffers::default(),
             extents: Vec::new(),
             manifest: None,
             has_packs: false,
         }
+    }
+
+    /// With another bound than the format's on the raw bytes of all frames.
+    #[cfg(test)]
+    pub(super) fn with_raw_bytes(mut self, limit: u64) -> Self {
+        self.raw_bytes = RawBytes::up_to(limit);
+        self
     }
 
     /// Takes the next bytes of the object.
@@ -97,6 +106,7 @@ impl ManifestReader {
         let header = FrameHeader::parse(frame, 0).map_err(|fault| fault.of(&self.name))?;
         check_order(&header, self.next_number).map_err(|fault| fault.of(&self.name))?;
         self.next_number += 1;
+        self.raw_bytes.add(u64::from(header.raw_len)).map_err(|fault| fault.of(&self.name))?;
         let Some(opener) = &self.opener else {
             let opener =
                 ObjectOpener::new(ObjectType::Manifest, &self.name, frame, self.repository, self.key.as_ref())?;
@@ -129,6 +139,7 @@ impl ManifestReader {
                 }
                 let header: ManifestHeader = serde_json::from_slice(content)
                     .map_err(|error| Fault::malformed("manifest header", error.to_string()))?;
+                header.check()?;
                 self.manifest = Some(Manifest::new(header));
                 Ok(())
             }

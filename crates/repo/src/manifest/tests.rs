@@ -105,6 +105,62 @@ fn extents_are_taken_from_their_frame_only_when_whole() {
     }
 }
 
+/// Few stored bytes can state very many raw ones, and none of them is held beyond the bound.
+#[test]
+fn the_raw_bytes_of_all_frames_have_a_bound() {
+    let mut manifest = Manifest::new(header());
+    for number in 0..30_000 {
+        let directory = FileKind::Directory;
+        let path = format!("base/5/{number:0100}");
+        let entry = FileEntry { path: path.as_bytes(), kind: directory, mode: 0o700, size_bytes: 0, mtime_seconds: 0 };
+        manifest.push(&entry).unwrap();
+    }
+    manifest.set_packs(packs()).unwrap();
+    let object = ManifestWriter::write(NAME, repository(), None, &manifest).unwrap();
+    assert!(object.len() < 300_000);
+    let within = |limit| {
+        let mut reader = ManifestReader::new(NAME, repository(), None).with_raw_bytes(limit);
+        reader.feed(&object).and_then(|()| reader.finish())
+    };
+    assert_same(&within(4 << 20).unwrap(), &manifest);
+    let error = within(2 << 20).unwrap_err();
+    assert!(matches!(error.fault(), Fault::TooLong { what: "manifest", limit: 0x20_0000, .. }), "{error}");
+    assert_same(&within(MANIFEST_RAW_BYTES).unwrap(), &manifest);
+}
+
+/// As of a repository, whose record everyone who can write to the store can change.
+#[test]
+fn extents_have_a_length_that_a_repository_can_have() {
+    for (extent_bytes, sound) in [
+        (0, false),
+        (8192, false),
+        (40_000, false),
+        (32 << 10, true),
+        (1 << 20, true),
+        (16 << 20, true),
+        (u32::MAX, false),
+    ] {
+        let header = ManifestHeader { extent_bytes, ..header() };
+        assert_eq!(ManifestWriter::new(NAME, repository(), None, &header).is_ok(), sound, "{extent_bytes}");
+        let (sealer, mut object) = ObjectSealer::new(ObjectType::Manifest, NAME, repository(), None).unwrap();
+        let section = [vec![SECTION_HEADER], serde_json::to_vec(&header).unwrap()].concat();
+        let frame = Compressor::new(Compression::default()).unwrap().compress(FrameKind::Data, &section).unwrap();
+        object.extend(sealer.seal(1, false, frame).unwrap());
+        let fed = ManifestReader::new(NAME, repository(), None).feed(&object);
+        assert_eq!(fed.is_ok(), sound, "{extent_bytes}");
+    }
+}
+
+/// What is asked of a pack at once is bounded by what a frame can be.
+#[test]
+fn a_frame_longer_than_any_is_refused() {
+    let mut manifest = Manifest::new(header());
+    let longest = crate::frame::HEADER_BYTES as u32 + crate::codec::MAX_FRAME_STORED;
+    manifest.push(&file("a", &[Extent { frame_length: longest, ..extent(3) }])).unwrap();
+    let error = manifest.push(&file("b", &[Extent { frame_length: longest + 1, ..extent(3) }])).unwrap_err();
+    assert!(error.to_string().contains("a frame of 68157473 bytes"), "{error}");
+}
+
 #[test]
 fn many_files_take_many_frames() {
     let mut manifest = Manifest::new(header());

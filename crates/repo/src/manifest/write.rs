@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::entry::{FileEntry, ManifestHeader, PackEntry, put_packs};
+use super::entry::{FileEntry, MANIFEST_RAW_BYTES, ManifestHeader, PackEntry, RawBytes, put_packs};
 use super::memory::Manifest;
 use super::reach::PackReach;
 use super::{SECTION_FILES, SECTION_HEADER, SECTION_PACKS};
@@ -22,6 +22,7 @@ pub struct ManifestWriter {
     reach: PackReach,
     next_number: u32,
     extent_bytes: u32,
+    raw_bytes: RawBytes,
     files: Vec<u8>,
 }
 
@@ -35,10 +36,13 @@ impl ManifestWriter {
         header: &ManifestHeader,
     ) -> Result<(Self, Bytes), FormatError> {
         let named = |fault: Fault| fault.of(name);
+        header.check().map_err(named)?;
         let (sealer, mut start) = ObjectSealer::new(ObjectType::Manifest, name, repository, key)?;
         let compressor = Compressor::new(Compression::of(Codec::Zstd)).map_err(named)?;
         let (reach, files) = (PackReach::default(), vec![SECTION_FILES]);
-        let mut writer = Self { sealer, compressor, reach, next_number: 1, extent_bytes: header.extent_bytes, files };
+        let raw_bytes = RawBytes::up_to(MANIFEST_RAW_BYTES);
+        let extent_bytes = header.extent_bytes;
+        let mut writer = Self { sealer, compressor, reach, next_number: 1, extent_bytes, raw_bytes, files };
         let mut section = vec![SECTION_HEADER];
         serde_json::to_writer(&mut section, header)
             .map_err(|error| named(Fault::malformed("manifest header", error.to_string())))?;
@@ -98,6 +102,7 @@ impl ManifestWriter {
     }
 
     fn seal(&mut self, section: &[u8], last: bool) -> Result<Vec<u8>, FormatError> {
+        self.raw_bytes.add(section.len() as u64).map_err(|fault| fault.of(self.sealer.name()))?;
         let frame = self.compressor.compress(FrameKind::Data, section).map_err(|fault| fault.of(self.sealer.name()))?;
         let number = self.next_number;
         self.next_number += 1;

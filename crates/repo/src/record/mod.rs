@@ -46,6 +46,7 @@ pub use backup::{
 };
 pub use claim::ClaimRecord;
 pub use ledger::{LedgerEntry, LedgerRecord, VerificationProblem};
+pub(crate) use repository::check_extent_bytes;
 pub use repository::{
     Checksums, ConditionalCreate, EXTENT_SIZE_BYTES, EncryptionKind, FORMAT_VERSION, PACK_SIZE_BYTES, RepositoryRecord,
     StoreCapabilities, Uploads,

@@ -122,6 +122,15 @@ pub struct RepositoryRecord {
     pub software_version: String,
 }
 
+/// Refuses a length of extents outside of [`EXTENT_SIZE_BYTES`], or one that is not in whole pages.
+pub(crate) fn check_extent_bytes(bytes: u32) -> Result<(), String> {
+    if EXTENT_SIZE_BYTES.contains(&bytes) && bytes.is_multiple_of(LARGEST_PAGE) {
+        return Ok(());
+    }
+    let (least, most) = (EXTENT_SIZE_BYTES.start(), EXTENT_SIZE_BYTES.end());
+    Err(format!("{bytes} is not a multiple of {LARGEST_PAGE} from {least} to {most}"))
+}
+
 impl RecordBody for RepositoryRecord {
     const KIND: RecordKind = RecordKind::Repository;
     const ALWAYS_PLAIN: bool = true;
@@ -134,13 +143,7 @@ impl RecordBody for RepositoryRecord {
     /// The record is plain, and everyone who may write to the store can change it: what it says is bounded before it is used.
     fn check(&self) -> Result<(), String> {
         let Self { extent_size_bytes: extent, pack_size_bytes: pack, .. } = self;
-        if !EXTENT_SIZE_BYTES.contains(extent) || !extent.is_multiple_of(LARGEST_PAGE) {
-            return Err(format!(
-                "extent_size_bytes {extent} is not a multiple of {LARGEST_PAGE} from {} to {}",
-                EXTENT_SIZE_BYTES.start(),
-                EXTENT_SIZE_BYTES.end()
-            ));
-        }
+        check_extent_bytes(*extent).map_err(|problem| format!("extent_size_bytes {problem}"))?;
         if !PACK_SIZE_BYTES.contains(pack) {
             let (least, most) = (PACK_SIZE_BYTES.start(), PACK_SIZE_BYTES.end());
             return Err(format!("pack_size_bytes {pack} is not from {least} to {most}"));

@@ -7,7 +7,7 @@ use holdfast_repo::manifest::{Extent, FileKind, ManifestHeader, PackEntry};
 
 use super::*;
 
-const EXTENT: u32 = 8192;
+const EXTENT: u32 = 32 << 10;
 
 /// Files of two extents each in an empty directory.
 fn files(directory: &Path, count: u32) -> Files {
