@@ -60,6 +60,13 @@ pub(super) struct FrameWork {
     pub pieces: Vec<Piece>,
 }
 
+impl FrameWork {
+    /// At least this many raw bytes does the frame have.
+    pub(super) fn raw_bytes(&self) -> u64 {
+        self.pieces.iter().map(|piece| u64::from(piece.offset) + u64::from(piece.length)).max().unwrap_or(0)
+    }
+}
+
 /// One ranged request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fetch {
@@ -131,10 +138,10 @@ impl<I: Iterator<Item = Wanted>> Iterator for Fetches<'_, I> {
             None => self.next_frame()?,
         };
         let mut fetch =
-            Fetch { pack, range: frame.location.range(), raw_bytes: raw_bytes(&frame), frames: vec![frame] };
+            Fetch { pack, range: frame.location.range(), raw_bytes: frame.raw_bytes(), frames: vec![frame] };
         while let Some((pack, frame)) = self.next_frame() {
             let range = frame.location.range();
-            let raw = raw_bytes(&frame);
+            let raw = frame.raw_bytes();
             // Frames that overlap are no frames of one pack: each is fetched by itself and judged by its header.
             let joins = pack == fetch.pack
                 && range.start >= fetch.range.end
@@ -151,11 +158,6 @@ impl<I: Iterator<Item = Wanted>> Iterator for Fetches<'_, I> {
         }
         Some(fetch)
     }
-}
-
-/// At least this many raw bytes does the frame have.
-fn raw_bytes(frame: &FrameWork) -> u64 {
-    frame.pieces.iter().map(|piece| u64::from(piece.offset) + u64::from(piece.length)).max().unwrap_or(0)
 }
 
 #[cfg(test)]

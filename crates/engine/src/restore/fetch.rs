@@ -5,6 +5,11 @@
 //! against the manifest's hashes in parallel on the crew; each frame is then written by a blocking thread, of which
 //! a bounded number is at work. Nothing is written that was not checked.
 //!
+//! The manifest says how far into its frame a wanted extent reaches, and that is what the permit counts; how much there is
+//! besides says only the frame, up to 64 MiB. A delta restore wants a part of many frames, so more is no damage; but in a
+//! repository that others can write to, a thousand small frames can each give 64 MiB of zeros. What frames have beyond
+//! what is wanted of them therefore has a budget of its own ([`SURPLUS_BYTES`]), and they wait for each other.
+//!
 //! The first failure stops new requests; those under way come to their end before it is reported, so that no thread
 //! writes into the directory after the lock on it is gone. What is written stays: a later run compares it by hash.
 
@@ -13,7 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use holdfast_repo::Frame;
-use holdfast_repo::frame::{FrameKind, ObjectOpener};
+use holdfast_repo::codec::MAX_FRAME_RAW;
+use holdfast_repo::frame::{FrameHeader, FrameKind, ObjectOpener};
 use holdfast_repo::manifest::Manifest;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -34,6 +40,10 @@ const MAX_REQUESTS: usize = 64;
 /// Threads that write at the same time: enough to keep a disk with many queues busy.
 const MAX_WRITERS: usize = 8;
 
+/// The most bytes of opened frames that nobody asked for: the largest frame that the format knows passes alone, and of the
+/// usual ones, an extent each, there is room for more than can be written at a time.
+const SURPLUS_BYTES: u64 = MAX_FRAME_RAW as u64;
+
 /// What moves the data of one restore.
 pub(super) struct Mover {
     pub manifest: Arc<Manifest>,
@@ -41,6 +51,8 @@ pub(super) struct Mover {
     pub files: Files,
     pub crew: Crew,
     pub budget: ByteBudget,
+    /// For what frames have beyond what is wanted of them.
+    pub surplus: ByteBudget,
     pub progress: Arc<dyn Progress>,
     pub writers: Semaphore,
     pub fetched_bytes: AtomicU64,
@@ -53,6 +65,11 @@ impl Mover {
     /// As many writers as are useful.
     pub(super) fn writers() -> Semaphore {
         Semaphore::new(MAX_WRITERS)
+    }
+
+    /// The usual budget for what nobody asked for.
+    pub(super) fn surplus() -> ByteBudget {
+        ByteBudget::new(SURPLUS_BYTES)
     }
 }
 
@@ -107,39 +124,59 @@ impl Mover {
             () = self.cancel.cancelled() => return Err(What::Cancelled.into()),
         };
         self.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let mut opening = Vec::with_capacity(fetch.frames.len());
+        // Of this request alone: who cancels the others is whoever reports the failure.
+        let stop = self.cancel.child_token();
+        let mut moving: JoinSet<Result<u64, Error>> = JoinSet::new();
         for frame in fetch.frames {
             let start = (frame.location.range().start - fetch.range.start) as usize;
             let body = bytes.slice(start..start + frame.location.length as usize);
-            let (opener, manifest) = (Arc::clone(&opener), Arc::clone(&self.manifest));
-            opening.push(self.crew.run(move || open(&opener, &body, frame, &manifest)));
+            moving.spawn(Arc::clone(self).frame(Arc::clone(&opener), body, frame, stop.clone()));
         }
         drop(bytes);
-        let mut writing: JoinSet<Result<u64, Error>> = JoinSet::new();
         let mut outcome = Ok(());
-        for opened in opening {
-            // After a failure the rest is still waited for: the crew works on it.
-            match opened.await.and_then(|opened| opened) {
-                Ok((frame, work)) if outcome.is_ok() && !self.cancel.is_cancelled() => {
-                    let mover = Arc::clone(self);
-                    writing.spawn(async move { mover.write(frame, work).await });
-                }
-                Ok(_) => {}
-                Err(error) => outcome = outcome.and(Err(error)),
-            }
-        }
-        while let Some(written) = writing.join_next().await {
-            let written = written.unwrap_or_else(|e| Err(What::Internal(format!("a writing task failed: {e}")).into()));
-            match written {
+        // After a failure the rest is still waited for: the crew and the writers work on it.
+        while let Some(moved) = moving.join_next().await {
+            let moved = moved.unwrap_or_else(|e| Err(What::Internal(format!("a writing task failed: {e}")).into()));
+            match moved {
                 Ok(bytes) => {
                     self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
                     self.progress.advance(bytes);
                 }
-                Err(error) => outcome = outcome.and(Err(error)),
+                // The first real failure is told, not that the others stopped because of it.
+                Err(error) if outcome.is_ok() => {
+                    stop.cancel();
+                    outcome = Err(error);
+                }
+                Err(_) => {}
             }
         }
         drop(permit);
         outcome
+    }
+
+    /// One frame: opened when there is room for what it has beyond what is wanted, then written.
+    async fn frame(
+        self: Arc<Self>,
+        opener: Arc<ObjectOpener>,
+        body: Bytes,
+        work: FrameWork,
+        stop: CancellationToken,
+    ) -> Result<u64, Error> {
+        let surplus = match surplus_bytes(&body, &work) {
+            0 => None,
+            bytes => Some(self.surplus.acquire(bytes).await),
+        };
+        if stop.is_cancelled() {
+            return Err(What::Cancelled.into());
+        }
+        let manifest = Arc::clone(&self.manifest);
+        let (frame, work) = self.crew.run(move || open(&opener, &body, work, &manifest)).await??;
+        if stop.is_cancelled() {
+            return Err(What::Cancelled.into());
+        }
+        let written = Arc::clone(&self).write(frame, work).await;
+        drop(surplus);
+        written
     }
 
     async fn write(self: Arc<Self>, frame: Frame, work: FrameWork) -> Result<u64, Error> {
@@ -151,6 +188,12 @@ impl Mover {
         });
         written.await.unwrap_or_else(|e| Err(What::Internal(format!("a writing thread failed: {e}")).into()))
     }
+}
+
+/// What the frame says that it has beyond what is wanted of it. A header that cannot be read is judged when it is opened.
+fn surplus_bytes(body: &[u8], work: &FrameWork) -> u64 {
+    let stated = FrameHeader::parse(body, 0).map_or(0, |header| u64::from(header.raw_len));
+    stated.saturating_sub(work.raw_bytes())
 }
 
 /// Opens a frame and checks every chunk that is wanted of it. Runs on the crew.
@@ -181,3 +224,7 @@ fn open(
     }
     Ok((frame, work))
 }
+
+#[cfg(test)]
+#[path = "fetch/tests.rs"]
+mod tests;

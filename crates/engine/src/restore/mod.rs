@@ -360,6 +360,7 @@ async fn move_data(
         files,
         crew: crew.clone(),
         budget,
+        surplus: Mover::surplus(),
         progress: Arc::clone(progress),
         writers: Mover::writers(),
         fetched_bytes: AtomicU64::new(0),
