@@ -22,13 +22,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::bad_pages::{BadPages, Patience};
 use super::encode::{EncodedChunk, EncodedUnit, encode_unit};
-use super::plan::{SourceFile, Unit, Units};
-use super::read::{Found, Piece, ReadUnit, path_of, read_unit};
+use super::plan::{Identity, SourceFile, Unit, Units};
+use super::read::{Found, OneVersion, Piece, ReadUnit, path_of, read_unit};
 use super::sink::Sink;
 use crate::error::{Error, What};
 use crate::pipeline::budget::{ByteBudget, Permit};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
+
+/// How often files that changed while they were read are listed again. Between a look at a file and its opening are
+/// milliseconds, in which nobody replaces it so many times.
+const MOST_LISTINGS: usize = 10;
 
 /// What one copy works with.
 pub(super) struct Copier<'a> {
@@ -62,24 +66,35 @@ impl Copier<'_> {
     /// Copies all `files`, which are sorted as [`super::plan::sort`] does, into every sink.
     pub(super) async fn copy(&self, files: Vec<SourceFile>, sinks: &mut [Sink]) -> Result<Copied, Error> {
         let files: Arc<[SourceFile]> = files.into();
-        let (mut copied, grown) = self.copy_units(&files, Units::new(&files, self.extent_size_bytes), sinks).await?;
+        let (mut copied, mut changed) =
+            self.copy_units(&files, Units::new(&files, self.extent_size_bytes), sinks).await?;
         drop(files);
-        if grown.is_empty() {
-            return Ok(copied);
+        // As they are now, whatever is added to them still; one that is replaced in between is looked at once more.
+        for _ in 0..MOST_LISTINGS {
+            if changed.is_empty() {
+                return Ok(copied);
+            }
+            let (pgdata, listed) = (self.pgdata.clone(), changed.len());
+            let files = tokio::task::spawn_blocking(move || list_again(&pgdata, changed))
+                .await
+                .map_err(|e| What::Internal(format!("listing files again: {e}")))??;
+            copied.removed_count += (listed - files.len()) as u64;
+            let files: Arc<[SourceFile]> = files.into();
+            let more;
+            (more, changed) = self.copy_units(&files, Units::cut(&files, self.extent_size_bytes), sinks).await?;
+            copied.add(more);
         }
-        // As they are now, whatever is added to them still.
-        let (pgdata, listed) = (self.pgdata.clone(), grown.len());
-        let files = tokio::task::spawn_blocking(move || list_again(&pgdata, grown))
-            .await
-            .map_err(|e| What::Internal(format!("listing files again: {e}")))??;
-        copied.removed_count += (listed - files.len()) as u64;
-        let files: Arc<[SourceFile]> = files.into();
-        let (more, _) = self.copy_units(&files, Units::cut(&files, self.extent_size_bytes), sinks).await?;
-        copied.add(more);
-        Ok(copied)
+        match changed.first() {
+            None => Ok(copied),
+            Some(file) => Err(What::Refused(format!(
+                "{} is replaced by another file again and again while it is read",
+                path_of(&self.pgdata, file).display()
+            ))
+            .into()),
+        }
     }
 
-    /// Copies the units of `files`; gives those that had grown too much to be read as planned.
+    /// Copies the units of `files`; gives those that had changed too much to be read as planned.
     async fn copy_units(
         &self,
         files: &Arc<[SourceFile]>,
@@ -91,6 +106,8 @@ impl Copier<'_> {
         let window = self.crew.threads() * 2 + 2;
         let mut units = units.peekable();
         let mut at_work = FuturesOrdered::new();
+        // Of the file whose units are being started: a descriptor lives as long as one of them is at work.
+        let mut version = (usize::MAX, OneVersion::default());
         let mut commit = Commit::new(files, self.start_lsn);
         loop {
             let wanted = units.peek().filter(|_| at_work.len() < window).map(Unit::room);
@@ -104,7 +121,12 @@ impl Copier<'_> {
                 // Many threads with a small budget: the units at work hold all of it until the first is committed.
                 Some(permit) = self.permit_for(wanted, sinks.len()) => {
                     if let Some(unit) = units.next() {
-                        at_work.push_back(self.start(files, unit, &buffers, &patience, permit));
+                        if let Unit::Extent { file, .. } = unit
+                            && file != version.0
+                        {
+                            version = (file, OneVersion::default());
+                        }
+                        at_work.push_back(self.start(files, unit, version.1.clone(), &buffers, &patience, permit));
                     }
                     continue;
                 }
@@ -120,7 +142,7 @@ impl Copier<'_> {
             self.progress.advance(raw_len as u64);
         }
         commit.finish_current(sinks).await?;
-        Ok((commit.copied, commit.grown))
+        Ok((commit.copied, commit.changed))
     }
 
     /// Stores a few files whose content is in memory already, such as `backup_label`.
@@ -187,6 +209,7 @@ impl Copier<'_> {
         &self,
         files: &Arc<[SourceFile]>,
         unit: Unit,
+        version: OneVersion,
         buffers: &Buffers,
         patience: &Arc<Patience>,
         permit: Permit,
@@ -196,7 +219,7 @@ impl Copier<'_> {
         tokio::spawn(async move {
             let read = tokio::task::spawn_blocking(move || {
                 let buffer = buffers.lock().ok().and_then(|mut free| free.pop()).unwrap_or_default();
-                read_unit(&pgdata, &files, &unit, buffer).map(|read| (pgdata, files, read))
+                read_unit(&pgdata, &files, &unit, &version, buffer).map(|read| (pgdata, files, read))
             });
             let (pgdata, files, read) =
                 read.await.map_err(|e| What::Internal(format!("a reading thread failed: {e}")))??;
@@ -212,13 +235,18 @@ fn unit_bytes(length: u32, repositories: u64) -> u64 {
     u64::from(length) * (1 + repositories)
 }
 
-/// Sizes and times of files that have grown, as they are now; without those that are gone.
+/// Sizes and times of files that have changed, as they are now; without those that are gone, or are no files any more.
 fn list_again(pgdata: &Path, files: Vec<SourceFile>) -> Result<Vec<SourceFile>, Error> {
     let mut found = Vec::with_capacity(files.len());
     for file in files {
         let path = path_of(pgdata, &file);
-        match std::fs::metadata(&path) {
-            Ok(now) => found.push(SourceFile { size_bytes: now.len(), mtime: now.mtime(), ..file }),
+        match std::fs::symlink_metadata(&path) {
+            Ok(now) if now.is_file() => {
+                let identity = Some(Identity::of(&now));
+                let mode = now.mode() & 0o7777;
+                found.push(SourceFile { size_bytes: now.len(), mtime: now.mtime(), mode, identity, ..file });
+            }
+            Ok(_) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::file("look at", &path, e)),
         }
@@ -240,8 +268,8 @@ struct Commit<'a> {
     files: &'a [SourceFile],
     current: Option<Current>,
     copied: Copied,
-    /// Files of which nothing was taken, since they had grown too much.
-    grown: Vec<SourceFile>,
+    /// Files of which nothing was taken, since they had grown too much or were replaced.
+    changed: Vec<SourceFile>,
 }
 
 /// The file of several extents that is being put together.
@@ -249,7 +277,7 @@ struct Current {
     file: usize,
     size_bytes: u64,
     crc32c: u32,
-    /// Removed, grown, or shorter than planned: what follows does not count.
+    /// Removed, changed, or shorter than planned: what follows does not count.
     state: State,
 }
 
@@ -265,7 +293,7 @@ impl<'a> Commit<'a> {
     fn new(files: &'a [SourceFile], start_lsn: Lsn) -> Self {
         let bad_pages = BadPages::new(start_lsn);
         let copied = Copied { file_count: 0, removed_count: 0, size_bytes: 0, bad_pages };
-        Self { files, current: None, copied, grown: Vec::new() }
+        Self { files, current: None, copied, changed: Vec::new() }
     }
 
     async fn unit(&mut self, encoded: EncodedUnit, mut permit: Permit, sinks: &mut [Sink]) -> Result<(), Error> {
@@ -307,7 +335,7 @@ impl<'a> Commit<'a> {
         match piece.found {
             Found::Read => {}
             Found::Removed => current.state = State::Removed,
-            Found::Grown => current.state = State::Postponed,
+            Found::Changed => current.state = State::Postponed,
         }
         // A file that was shortened and extended again while we read has a hole that WAL replay fills; what
         // stands behind it must not move to its place.
@@ -340,7 +368,7 @@ impl<'a> Commit<'a> {
                 return Ok(());
             }
             State::Postponed => {
-                self.grown.push(file.clone());
+                self.changed.push(file.clone());
                 sinks.iter_mut().for_each(Sink::drop_file);
                 return Ok(());
             }

@@ -11,7 +11,9 @@
 //! group therefore has room for one extent, however little is planned for it; a file that has grown beyond that room is
 //! read again by a plan of its own ([`Units::cut`]).
 
+use std::fs::Metadata;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 
 /// Files up to this size share a frame with others. A quarter of an extent: small enough that a
 /// shared frame holds several, large enough that a frame of its own is not mostly header.
@@ -34,6 +36,22 @@ pub(super) struct SourceFile {
     pub mode: u32,
     /// How its content is checked.
     pub check: PageCheck,
+    /// Which file it was; none for what is in memory.
+    pub identity: Option<Identity>,
+}
+
+/// What tells one file from another that has taken its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    /// Of the file of this metadata.
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
 }
 
 /// Whether a file has the pages of a relation, and whether they carry checksums that are verified while reading.
@@ -142,7 +160,8 @@ impl Iterator for Units<'_> {
 
     fn next(&mut self) -> Option<Unit> {
         let file = self.files.get(self.file)?;
-        if self.grouping && file.size_bytes <= GROUPED_BYTES {
+        // Each in one extent, however short those of the repository are.
+        if self.grouping && file.size_bytes <= GROUPED_BYTES.min(self.extent_size) {
             return Some(self.group());
         }
         let offset = self.offset;
@@ -165,7 +184,14 @@ mod tests {
     const MIB: u64 = 1024 * 1024;
 
     fn file(path: &str, size_bytes: u64) -> SourceFile {
-        SourceFile { path: path.as_bytes().into(), size_bytes, mtime: 0, mode: 0o600, check: PageCheck::None }
+        SourceFile {
+            path: path.as_bytes().into(),
+            size_bytes,
+            mtime: 0,
+            mode: 0o600,
+            check: PageCheck::None,
+            identity: None,
+        }
     }
 
     #[test]

@@ -6,14 +6,22 @@
 //! that was removed is counted. A small file that is no relation is read to its end, since nothing
 //! repairs half a configuration file; when it has grown beyond the room of its unit, it is left for a
 //! unit of its own. A file that cannot be read for any other reason fails the backup.
+//!
+//! A file that is no relation is often replaced by renaming a new one over it, and half of each is neither. The extents of a
+//! large one therefore come from one descriptor ([`OneVersion`]), which must be of the file that was listed: of another one
+//! the size is not known, and it is left to be listed again.
 
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::plan::{SourceFile, Unit};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::plan::{Identity, SourceFile, Unit};
 use crate::error::Error;
 
 /// Room that the standard library wants to see the end of a file without making the buffer grow.
@@ -48,8 +56,8 @@ pub(super) enum Found {
     Read,
     /// It was gone.
     Removed,
-    /// It has grown beyond the room of its unit: nothing of it was read.
-    Grown,
+    /// It has grown beyond the room of its unit, or another file has taken its place: nothing of it was read.
+    Changed,
 }
 
 /// The path of a file of the plan.
@@ -57,15 +65,57 @@ pub(super) fn path_of(pgdata: &Path, file: &SourceFile) -> PathBuf {
     pgdata.join(std::ffi::OsStr::from_bytes(&file.path))
 }
 
-/// Reads a unit into `raw`, a buffer that may come from an earlier unit.
-pub(super) fn read_unit(pgdata: &Path, files: &[SourceFile], unit: &Unit, mut raw: Vec<u8>) -> Result<ReadUnit, Error> {
+/// What all units of one large file that is no relation read from: opened by the first of them that is read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct OneVersion(Arc<Mutex<Option<Listed>>>);
+
+/// What became of a listed file when it was opened.
+#[derive(Debug, Clone)]
+enum Listed {
+    Same(Arc<File>),
+    Other,
+    Gone,
+}
+
+impl OneVersion {
+    fn open(&self, path: &Path, file: &SourceFile) -> Result<Listed, Error> {
+        let mut opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = &*opened {
+            return Ok(opened.clone());
+        }
+        let found = match open(path)? {
+            None => Listed::Gone,
+            Some(found) => {
+                let metadata = found.metadata().map_err(|e| Error::file("look at", path, e))?;
+                let same = file.identity.is_none_or(|listed| listed == Identity::of(&metadata));
+                if same { Listed::Same(Arc::new(found)) } else { Listed::Other }
+            }
+        };
+        Ok(opened.insert(found).clone())
+    }
+}
+
+/// Reads a unit into `raw`, a buffer that may come from an earlier unit. The units of one file share a `version`.
+pub(super) fn read_unit(
+    pgdata: &Path,
+    files: &[SourceFile],
+    unit: &Unit,
+    version: &OneVersion,
+    mut raw: Vec<u8>,
+) -> Result<ReadUnit, Error> {
     raw.clear();
     // At once and exactly: a buffer that grows is at times twice as large, and leaves its smaller selves to the allocator.
     raw.reserve_exact(unit.room() as usize + PROBE_BYTES);
     let mut pieces = Vec::new();
     match unit {
         Unit::Extent { file, offset, length, .. } => {
-            pieces.push(read_piece(pgdata, files, *file, *offset, u64::from(*length), &mut raw)?);
+            let (index, limit) = (*file, u64::from(*length));
+            pieces.push(match files.get(index) {
+                Some(file) if !file.check.is_relation() => {
+                    read_of_version(pgdata, file, version, index, *offset, limit, &mut raw)?
+                }
+                _ => read_piece(pgdata, files, index, *offset, limit, &mut raw)?,
+            });
         }
         Unit::Group { files: range, length, room } => {
             let mut spare = u64::from(room - length);
@@ -80,7 +130,7 @@ pub(super) fn read_unit(pgdata: &Path, files: &[SourceFile], unit: &Unit, mut ra
                 let mut piece = read_piece(pgdata, files, index, 0, limit + 1, &mut raw)?;
                 if piece.length as u64 > limit {
                     raw.truncate(before);
-                    piece = Piece { length: 0, found: Found::Grown, ..piece };
+                    piece = Piece { length: 0, found: Found::Changed, ..piece };
                 }
                 spare -= (piece.length as u64).saturating_sub(file.size_bytes);
                 pieces.push(piece);
@@ -101,25 +151,49 @@ fn read_piece(
     let removed = Piece { file: index, offset, length: 0, found: Found::Removed };
     let Some(file) = files.get(index) else { return Ok(removed) };
     let path = path_of(pgdata, file);
-    let open = match File::open(&path) {
-        Ok(open) => open,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(removed),
-        Err(e) => return Err(Error::file("open", &path, e)),
-    };
-    let before = raw.len();
-    let mut at = At { file: &open, offset };
-    let length = at.by_ref().take(limit).read_to_end(raw).map_err(|e| Error::file("read", &path, e))?;
-    debug_assert_eq!(raw.len(), before + length);
+    let Some(open) = open(&path)? else { return Ok(removed) };
+    let length = read_at(&open, &path, offset, limit, raw)?;
     Ok(Piece { file: index, offset, length, found: Found::Read })
+}
+
+fn read_of_version(
+    pgdata: &Path,
+    file: &SourceFile,
+    version: &OneVersion,
+    index: usize,
+    offset: u64,
+    limit: u64,
+    raw: &mut Vec<u8>,
+) -> Result<Piece, Error> {
+    let path = path_of(pgdata, file);
+    let (length, found) = match version.open(&path, file)? {
+        Listed::Same(open) => (read_at(&open, &path, offset, limit, raw)?, Found::Read),
+        Listed::Other => (0, Found::Changed),
+        Listed::Gone => (0, Found::Removed),
+    };
+    Ok(Piece { file: index, offset, length, found })
+}
+
+fn read_at(open: &File, path: &Path, offset: u64, limit: u64, raw: &mut Vec<u8>) -> Result<usize, Error> {
+    let mut at = At { file: open, offset };
+    at.by_ref().take(limit).read_to_end(raw).map_err(|e| Error::file("read", path, e))
+}
+
+/// Opens what was listed as a file. `None`: it is gone, or a link has its place, which must not be followed out of the data
+/// directory; nor may a pipe there be waited for.
+fn open(path: &Path) -> Result<Option<File>, Error> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(open) => Ok(Some(open)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => Ok(None),
+        Err(e) => Err(Error::file("open", path, e)),
+    }
 }
 
 /// Reads one page again, for a page whose checksum did not hold. `None`: the page is gone.
 pub(super) fn read_page_again(path: &Path, offset: u64, page: &mut [u8]) -> Result<Option<()>, Error> {
-    let open = match File::open(path) {
-        Ok(open) => open,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::file("open", path, e)),
-    };
+    let Some(open) = open(path)? else { return Ok(None) };
     match open.read_exact_at(page, offset) {
         Ok(()) => Ok(Some(())),
         Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
@@ -146,15 +220,16 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 
     use super::*;
-    use crate::backup::plan::PageCheck;
+    use crate::backup::plan::{PageCheck, Units};
 
     fn source(path: &str, size_bytes: u64, check: PageCheck) -> SourceFile {
-        SourceFile { path: path.as_bytes().into(), size_bytes, mtime: 0, mode: 0o600, check }
+        SourceFile { path: path.as_bytes().into(), size_bytes, mtime: 0, mode: 0o600, check, identity: None }
     }
 
     fn read_group(dir: &Path, files: &[SourceFile], room: u32) -> ReadUnit {
         let length = files.iter().map(|file| file.size_bytes as u32).sum();
-        read_unit(dir, files, &Unit::Group { files: 0..files.len(), length, room }, Vec::new()).unwrap()
+        read_unit(dir, files, &Unit::Group { files: 0..files.len(), length, room }, &OneVersion::default(), Vec::new())
+            .unwrap()
     }
 
     #[test]
@@ -198,7 +273,7 @@ mod tests {
             ["a", "b", "c", "d", "e", "f"].map(|name| source(name, 0, PageCheck::None)).to_vec();
         let read = read_group(dir.path(), &files, 1000);
         let found: Vec<(usize, Found)> = read.pieces.iter().map(|p| (p.length, p.found)).collect();
-        let (grown, all) = ((0, Found::Grown), Found::Read);
+        let (grown, all) = ((0, Found::Changed), Found::Read);
         assert_eq!(found, [(600, all), grown, (400, all), grown, (0, all), grown]);
         assert_eq!(read.raw.len(), 1000);
     }
@@ -208,8 +283,64 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("odd")).unwrap();
         let files = [source("odd", 10, PageCheck::None)];
-        let error =
-            read_unit(dir.path(), &files, &Unit::Group { files: 0..1, length: 10, room: 10 }, Vec::new()).unwrap_err();
+        let unit = Unit::Group { files: 0..1, length: 10, room: 10 };
+        let error = read_unit(dir.path(), &files, &unit, &OneVersion::default(), Vec::new()).unwrap_err();
         assert!(error.to_string().starts_with("cannot read "), "{error}");
+    }
+
+    /// A file as it is listed, of ten bytes in extents of four.
+    fn listed(path: &Path, check: PageCheck) -> SourceFile {
+        let identity = Some(Identity::of(&std::fs::metadata(path).unwrap()));
+        SourceFile { identity, ..source("file", 10, check) }
+    }
+
+    /// Reads the extents of the file one after the other; `between` is done before the second.
+    fn read_extents(dir: &Path, file: SourceFile, between: impl Fn()) -> (Vec<u8>, Vec<Found>) {
+        let (files, version) = ([file], OneVersion::default());
+        let (mut content, mut found) = (Vec::new(), Vec::new());
+        for unit in Units::cut(&files, 4) {
+            if matches!(unit, Unit::Extent { number: 1, .. }) {
+                between();
+            }
+            let read = read_unit(dir, &files, &unit, &version, Vec::new()).unwrap();
+            content.extend(read.raw);
+            found.extend(read.pieces.iter().map(|piece| piece.found));
+        }
+        (content, found)
+    }
+
+    /// Half of the one and half of the other would be neither.
+    #[test]
+    fn a_file_replaced_while_it_is_read_is_one_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let replace = || {
+            std::fs::write(dir.path().join("new"), "newnewnewnewnew").unwrap();
+            std::fs::rename(dir.path().join("new"), &path).unwrap();
+        };
+        std::fs::write(&path, "oldoldoldo").unwrap();
+        let (content, found) = read_extents(dir.path(), listed(&path, PageCheck::None), replace);
+        assert_eq!((content, found), (b"oldoldoldo".to_vec(), vec![Found::Read; 3]));
+
+        // Replaced before its first byte is read: what is there now is longer, and is not cut.
+        let was = listed(&path, PageCheck::None);
+        replace();
+        let (content, found) = read_extents(dir.path(), was, || {});
+        assert_eq!((content, found), (Vec::new(), vec![Found::Changed; 3]));
+
+        // Removed while it is read, it is there all the same.
+        std::fs::write(&path, "oldoldoldo").unwrap();
+        let remove = || std::fs::remove_file(&path).unwrap();
+        let (content, _) = read_extents(dir.path(), listed(&path, PageCheck::None), remove);
+        assert_eq!(content, b"oldoldoldo");
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_file_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("outside"), "secret").unwrap();
+        std::os::unix::fs::symlink(dir.path().join("outside"), dir.path().join("file")).unwrap();
+        let read = read_group(dir.path(), &[source("file", 6, PageCheck::None)], 64);
+        assert_eq!((read.raw.len(), read.pieces[0].found), (0, Found::Removed));
     }
 }

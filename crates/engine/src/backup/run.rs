@@ -226,6 +226,7 @@ impl Run<'_> {
                 mtime: stopped.stop_time.timestamp(),
                 mode,
                 check: PageCheck::None,
+                identity: None,
             };
             (file, content)
         };

@@ -18,7 +18,7 @@ use holdfast_pgtypes::exclude::{Exclusions, Verdict, wal_subdirectories};
 use holdfast_pgtypes::relation::RelationPath;
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{PageCheck, SourceFile};
+use super::plan::{Identity, PageCheck, SourceFile};
 use crate::error::{Error, What};
 
 /// What was found.
@@ -147,7 +147,15 @@ fn scan_directory(
                 .into());
             }
             _ if metadata.is_symlink() => {
-                let target = std::fs::read_link(&full).map_err(|e| Error::file("read the link", &full, e))?;
+                let target = match std::fs::read_link(&full) {
+                    Ok(target) => target,
+                    // Gone, or a file by now, as when a tablespace is dropped.
+                    Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
+                        scan.removed += 1;
+                        continue;
+                    }
+                    Err(e) => return Err(Error::file("read the link", &full, e)),
+                };
                 scan.links.push(Link {
                     path: path.clone().into(),
                     target: target.into_os_string().into_vec().into(),
@@ -166,6 +174,7 @@ fn scan_directory(
                     mtime: metadata.mtime(),
                     mode: metadata.mode() & 0o7777,
                     check,
+                    identity: Some(Identity::of(&metadata)),
                 });
             }
             // Sockets, pipes and devices are not data; pg_basebackup leaves them out as well.
