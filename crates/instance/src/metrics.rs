@@ -2,6 +2,7 @@
 //! compared with it.
 
 use crate::manager::Manager;
+use crate::postgres::Lossy;
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::Role;
 use std::fmt::Write as _;
@@ -178,7 +179,8 @@ async fn of_server(manager: &Manager, role: Role, samples: &mut Samples) {
         }
         for row in manager.sql.query(question, &[]).await.unwrap_or_default() {
             if let Some(value) = row.get::<_, Option<f64>>(1) {
-                samples.add(name, &[(label, row.get::<_, &str>(0))], value);
+                let Lossy(labelled) = row.get(0);
+                samples.add(name, &[(label, &labelled)], value);
             }
         }
     }

@@ -55,9 +55,6 @@ pub struct BackupLabel {
 /// Why the text is not a backup label.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackupLabelError {
-    /// The bytes are not text.
-    #[error("backup_label is not UTF-8")]
-    NotText,
     /// A line is missing, or stands in another place.
     #[error("backup_label has no line {key:?} where it belongs")]
     MissingLine {
@@ -98,7 +95,8 @@ impl BackupLabel {
 
     /// Reads a backup label.
     pub fn parse(bytes: &[u8]) -> Result<Self, BackupLabelError> {
-        let mut rest = std::str::from_utf8(bytes).map_err(|_| BackupLabelError::NotText)?;
+        let text = String::from_utf8_lossy(bytes);
+        let mut rest = &*text;
         let start = take_line(&mut rest, START)?;
         let (start_lsn, file) = start
             .split_once(" (file ")
@@ -253,7 +251,16 @@ START TIMELINE: 1
             error(&FULL.replace("START TIMELINE: 1", "START TIMELINE: 2")),
             "backup_label contradicts itself: start segment 000000010000000000000013 is not on timeline 2"
         );
-        assert_eq!(BackupLabel::parse(b"\xff"), Err(BackupLabelError::NotText));
+        BackupLabel::parse(b"\xff").unwrap_err();
+    }
+
+    /// The label is what a user wrote, in the encoding of the database over which the backup was begun.
+    #[test]
+    fn a_label_need_not_be_utf8() {
+        let bytes = FULL.replace("LABEL: ", "LABEL: caf\u{e9} ").replace('\u{e9}', "\u{1}").into_bytes();
+        let bytes: Vec<u8> = bytes.into_iter().map(|byte| if byte == 1 { 0xe9 } else { byte }).collect();
+        let label = BackupLabel::parse(&bytes).unwrap();
+        assert!(label.label.starts_with("caf\u{fffd} "), "{label:?}");
     }
 
     proptest! {

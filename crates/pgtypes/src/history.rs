@@ -36,12 +36,6 @@ pub struct HistoryFile {
 /// Why the bytes are not the history of the timeline.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HistoryFileError {
-    /// The bytes are not text.
-    #[error("history file of timeline {timeline} is not UTF-8")]
-    NotText {
-        /// The timeline the file is for.
-        timeline: TimelineId,
-    },
     /// A line is neither an entry nor a comment.
     #[error("history file of timeline {timeline} has a line that is no entry: {line:?}")]
     InvalidLine {
@@ -73,9 +67,10 @@ impl HistoryFile {
         Ok(Self { timeline, entries })
     }
 
-    /// Reads the history file of `timeline`.
+    /// Reads the history file of `timeline`. The reasons may hold what users named in another encoding (a restore point):
+    /// what is no UTF-8 in them is replaced by a mark.
     pub fn parse(timeline: TimelineId, bytes: &[u8]) -> Result<Self, HistoryFileError> {
-        let text = std::str::from_utf8(bytes).map_err(|_| HistoryFileError::NotText { timeline })?;
+        let text = String::from_utf8_lossy(bytes);
         let entries = text
             .lines()
             .map(str::trim_start)
@@ -257,7 +252,9 @@ mod tests {
         );
         assert_eq!(error(b"1\n"), "history file of timeline 3 has a line that is no entry: \"1\"");
         assert_eq!(error(b"0\t0/1\t\n"), "history file of timeline 3 has a line that is no entry: \"0\\t0/1\\t\"");
-        assert_eq!(error(b"\xff"), "history file of timeline 3 is not UTF-8");
+        assert_eq!(error(b"\xff"), "history file of timeline 3 has a line that is no entry: \"\u{fffd}\"");
+        let named = HistoryFile::parse(timeline(3), b"1\t0/3000000\tat restore point \"caf\xe9\"\n").unwrap();
+        assert_eq!(named.parent().unwrap().reason, "at restore point \"caf\u{fffd}\"");
         assert_eq!(error(b"2\t0/1\t\n1\t0/2\t\n"), "history file of timeline 3 lists timeline 1 out of order");
         assert_eq!(error(b"3\t0/1\t\n"), "history file of timeline 3 lists timeline 3 out of order");
     }

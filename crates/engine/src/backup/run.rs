@@ -230,9 +230,9 @@ impl Run<'_> {
             };
             (file, content)
         };
-        let mut files = vec![file("backup_label", stopped.label_text.clone().into_bytes())];
+        let mut files = vec![file("backup_label", stopped.label_bytes.clone())];
         if !stopped.tablespace_map.is_empty() {
-            files.push(file("tablespace_map", stopped.tablespace_map.clone().into_bytes()));
+            files.push(file("tablespace_map", stopped.tablespace_map.clone()));
         }
         files.push(file(ControlFile::PATH, control));
         Ok(files)

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{BackupLabel, Lsn, PgVersion};
 
 use crate::error::{Doing, Error, What};
-use crate::server::Connection;
+use crate::server::{Connection, RawText};
 
 /// What the start call gives.
 #[derive(Debug, Clone)]
@@ -29,11 +29,11 @@ pub(super) struct Stopped {
     /// The server's clock just after; a commit later than this is not in the backup itself.
     pub stop_time: DateTime<Utc>,
     /// Content of `backup_label`, byte for byte.
-    pub label_text: String,
+    pub label_bytes: Vec<u8>,
     /// The same, understood.
     pub label: BackupLabel,
     /// Content of `tablespace_map`; empty without tablespaces.
-    pub tablespace_map: String,
+    pub tablespace_map: Vec<u8>,
 }
 
 /// Enters backup mode; waits for a checkpoint unless `fast`.
@@ -48,12 +48,19 @@ pub(super) async fn start(
     } else {
         "SELECT clock_timestamp()::text, pg_start_backup($1, $2, false)::text"
     };
-    let row = connection
-        .client()
+    let ours = connection.client();
+    // A label from the command line is UTF-8, and the server converts it to what its own files are written in.
+    if !label.is_ascii() {
+        ours.batch_execute("SET client_encoding = 'UTF8'").await?;
+    }
+    let row = ours
         .query_one(statement, &[&label, &fast])
         .await
         .map_err(|error| connection.statement_error(error))
         .doing(|| "waiting for the starting checkpoint of the backup".to_owned())?;
+    if !label.is_ascii() {
+        ours.batch_execute("SET client_encoding = 'SQL_ASCII'").await?;
+    }
     Ok(Started { start_time: timestamp(row.get(0))?, start_lsn: lsn(row.get(1))? })
 }
 
@@ -72,17 +79,17 @@ pub(super) async fn stop(connection: &Connection, version: PgVersion) -> Result<
         .await
         .map_err(|error| connection.statement_error(error))
         .doing(|| "ending backup mode on the server".to_owned())?;
-    let label_text: String = row.get(1);
-    let label = BackupLabel::parse(label_text.as_bytes()).map_err(|e| What::Malformed {
+    let RawText(label_bytes) = row.get(1);
+    let label = BackupLabel::parse(&label_bytes).map_err(|e| What::Malformed {
         name: "the backup_label that the server returned".to_owned(),
         reason: e.to_string(),
     })?;
     Ok(Stopped {
         stop_lsn: lsn(row.get(0))?,
         stop_time: timestamp(row.get(3))?,
-        label_text,
+        label_bytes,
         label,
-        tablespace_map: row.get::<_, Option<String>>(2).unwrap_or_default(),
+        tablespace_map: row.get::<_, Option<RawText>>(2).unwrap_or_default().0,
     })
 }
 

@@ -146,12 +146,13 @@ impl Connection {
 
     /// Undoes what `ALTER ROLE`, `ALTER DATABASE` or the configuration may have set for ordinary sessions.
     async fn prepare(&self) -> Result<(), Error> {
-        // First what would stop the statements behind it. A standby answers nothing at all under "serializable".
+        // First what would stop the statements behind it. A standby answers nothing at all under "serializable". No text is
+        // converted: a name that does not fit the encoding would fail the statement (see `RawText`).
         self.client
             .batch_execute(
                 "SET default_transaction_isolation = 'read committed'; SET statement_timeout = 0; SET lock_timeout = 0; \
                  SET idle_in_transaction_session_timeout = 0; SET search_path = pg_catalog; \
-                 SET client_encoding = 'UTF8'; SET datestyle = 'ISO, MDY'; SET timezone = 'UTC'",
+                 SET client_encoding = 'SQL_ASCII'; SET datestyle = 'ISO, MDY'; SET timezone = 'UTC'",
             )
             .await?;
         // A backup's session is idle while files are copied; no time limit of any version may end it meanwhile.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use holdfast_pgtypes::{PgVersion, SegmentName, SystemIdentifier};
 use serde::{Deserialize, Serialize};
 
-use super::Connection;
+use super::{Connection, RawText};
 use crate::error::{Doing, Error, ServerSetting, What};
 
 /// Facts of a running server.
@@ -39,7 +39,7 @@ pub struct ServerFacts {
 pub struct Database {
     /// `pg_database.oid`, the name of its directory.
     pub oid: u32,
-    /// `datname`.
+    /// `datname`; with marks for what is no UTF-8 in it.
     pub name: String,
 }
 
@@ -62,15 +62,16 @@ impl ServerFacts {
             )
             .await?;
         let number: i32 = row.get(0);
-        let version_text: String = row.get(1);
+        let text = |column: usize| row.get::<_, RawText>(column).lossy();
+        let version_text = text(1);
         let version = PgVersion::from_server_version_num(number.unsigned_abs())
             .map_err(|_| What::ServerSetting(ServerSetting::Version(version_text.clone())))?;
-        let archive_command: String = row.get(5);
+        let archive_command = text(5);
         let databases = client
             .query("SELECT oid, datname::text FROM pg_database ORDER BY oid", &[])
             .await?
             .iter()
-            .map(|row| Database { oid: row.get(0), name: row.get(1) })
+            .map(|row| Database { oid: row.get(0), name: row.get::<_, RawText>(1).lossy() })
             .collect();
         // A role without pg_monitor may not call this; the identity is then checked by the data
         // directory alone.
@@ -84,12 +85,12 @@ impl ServerFacts {
             version,
             version_text,
             in_recovery: row.get(2),
-            wal_level: row.get(3),
-            archive_mode: row.get(4),
+            wal_level: text(3),
+            archive_mode: text(4),
             // What pg_settings shows for an unset command.
             archive_command: if archive_command == "(disabled)" { String::new() } else { archive_command },
-            archive_library: row.get(6),
-            data_directory: row.get::<_, Option<String>>(7).map(PathBuf::from),
+            archive_library: text(6),
+            data_directory: row.get::<_, Option<RawText>>(7).map(RawText::into_path),
             system_identifier,
             databases,
         })
@@ -101,7 +102,7 @@ impl ServerFacts {
         let asking = || "asking the server for its tablespaces".to_owned();
         let rows =
             connection.client().query("SELECT oid, spcname::text FROM pg_tablespace", &[]).await.doing(asking)?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+        Ok(rows.iter().map(|row| (row.get(0), row.get::<_, RawText>(1).lossy())).collect())
     }
 
     /// Fails when the server is not the one of this data directory.
@@ -128,7 +129,7 @@ impl ServerFacts {
             )
             .await
             .doing(|| "asking how the archiver does".to_owned())?;
-        Ok(rows.first().and_then(|row| row.get(0)))
+        Ok(rows.first().and_then(|row| row.get::<_, Option<RawText>>(0)).map(|name| name.lossy()))
     }
 
     /// Whether the archiver has reported this segment, or a later one of its timeline, as archived.
@@ -138,7 +139,7 @@ impl ServerFacts {
             .query_opt("SELECT last_archived_wal FROM pg_stat_archiver", &[])
             .await
             .doing(|| "asking how the archiver does".to_owned())?;
-        let last: Option<String> = row.and_then(|row| row.get(0));
+        let last = row.and_then(|row| row.get::<_, Option<RawText>>(0)).map(|name| name.lossy());
         // A backup history file begins with its segment's name.
         let last = last.and_then(|name| name.get(..24)?.parse::<SegmentName>().ok());
         Ok(last.is_some_and(|last| last.timeline() == segment.timeline() && last >= segment))

@@ -25,7 +25,7 @@ use holdfast_pgtypes::control::DbState;
 use holdfast_pgtypes::{ControlFile, Lsn, TimelineId};
 use tokio_postgres::error::SqlState;
 
-use super::{Connection, PostmasterPid};
+use super::{Connection, PostmasterPid, RawText};
 use crate::backup::read_control_file;
 use crate::error::{Doing, Error, ServerSetting, What};
 
@@ -172,7 +172,7 @@ impl Said {
             in_recovery: row.get(0),
             port: u16::try_from(row.get::<_, i32>(1)).unwrap_or(0),
             start_seconds: row.get(2),
-            data_directory: row.get::<_, Option<String>>(3).map(PathBuf::from),
+            data_directory: row.get::<_, Option<RawText>>(3).map(RawText::into_path),
             postmaster_pid,
             checkpoint,
         })

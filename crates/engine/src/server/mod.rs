@@ -5,7 +5,7 @@
 //!   libpq would read them, and [`tls`] encrypts.
 //! - [`postmaster`]: what a running server writes into its data directory.
 //! - [`identity`]: whether the server that answers is the one whose files are read.
-//! - [`facts`]: what a backup must know.
+//! - [`facts`]: what a backup must know; [`text`]: names that are no UTF-8.
 
 mod connect;
 mod facts;
@@ -13,6 +13,7 @@ mod identity;
 mod libpq;
 mod postmaster;
 pub(crate) mod running;
+mod text;
 mod tls;
 
 pub use connect::{Connection, ConnectionSettings};
@@ -20,3 +21,4 @@ pub use facts::{Database, ServerFacts};
 pub use identity::{prove_same, prove_started, prove_timeline};
 pub use libpq::Environment;
 pub use postmaster::PostmasterPid;
+pub use text::RawText;

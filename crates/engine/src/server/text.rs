@@ -1,0 +1,38 @@
+//! Text as the server has it, byte for byte.
+//!
+//! Names of databases, tablespaces and files are bytes to PostgreSQL: a database in `SQL_ASCII`, or a session with another
+//! `client_encoding`, gives them bytes that are no UTF-8, and every database's connection sees the names of all. A session is
+//! therefore told not to convert ([`super::Connection`]), and what users name is read as [`RawText`].
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+
+use tokio_postgres::types::{FromSql, Type};
+
+/// A value of a text type that need not be UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RawText(pub Vec<u8>);
+
+impl RawText {
+    /// As text for people and records: what is no UTF-8 is replaced by a mark.
+    pub fn lossy(&self) -> String {
+        String::from_utf8_lossy(&self.0).into_owned()
+    }
+
+    /// As a path, exactly.
+    pub fn into_path(self) -> PathBuf {
+        OsString::from_vec(self.0).into()
+    }
+}
+
+impl<'a> FromSql<'a> for RawText {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self(raw.to_vec()))
+    }
+
+    fn accepts(of: &Type) -> bool {
+        matches!(*of, Type::TEXT | Type::VARCHAR | Type::NAME | Type::BPCHAR | Type::UNKNOWN)
+    }
+}
