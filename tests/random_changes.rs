@@ -14,26 +14,10 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use holdfast_testkit::postgres::Cluster;
+use holdfast_testkit::random::Random;
 use holdfast_testkit::user::DatabaseUser;
 use stage::proof::{am_check, bulk, text};
 use stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
-
-/// Marsaglia's xorshift: the same steps everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % limit
-    }
-
-    fn one_of<'a>(&mut self, names: &[&'a str]) -> &'a str {
-        let last = names.len() as u64;
-        names[usize::try_from(self.below(last)).expect("a small number")]
-    }
-}
 
 const DATABASES: [&str; 3] = ["postgres", "d1", "d2"];
 const TABLES: [&str; 6] = ["t1", "t2", "t3", "t4", "t5", "t6"];
@@ -41,8 +25,10 @@ const SPACES: [&str; 4] = ["pg_default", "outside", "s1", "s2"];
 
 /// What to do next, in which database. A server refuses some of it, since tables are not there and tablespaces not empty.
 fn statement(random: &mut Random) -> (&'static str, String) {
-    let (database, table) = (random.one_of(&DATABASES), random.one_of(&TABLES));
-    let (space, other) = (random.one_of(&SPACES), random.one_of(&TABLES));
+    let mut one_of = |names: &[&'static str]| random.one_of(names).expect("names");
+    let (database, table) = (one_of(&DATABASES), one_of(&TABLES));
+    let (space, other) = (one_of(&SPACES), one_of(&TABLES));
+    let strategy = one_of(&["wal_log", "file_copy"]);
     let rows = 1 + random.below(20000);
     let sql = match random.below(20) {
         0..=2 => format!("CREATE TABLE {table} TABLESPACE {space} AS SELECT g AS n FROM generate_series(1, {rows}) g"),
@@ -56,7 +42,7 @@ fn statement(random: &mut Random) -> (&'static str, String) {
         13 => format!("CREATE INDEX ON {table} (n)"),
         14 => format!("ALTER SYSTEM SET work_mem = {}", 1000 + rows),
         15 => "CHECKPOINT".to_owned(),
-        16 => format!("CREATE DATABASE {database} STRATEGY {}", random.one_of(&["wal_log", "file_copy"])),
+        16 => format!("CREATE DATABASE {database} STRATEGY {strategy}"),
         17 => format!("DROP DATABASE {database}"),
         18 => format!("CREATE TABLESPACE {space} LOCATION ''"),
         _ => format!("DROP TABLESPACE {space}"),
@@ -68,8 +54,8 @@ fn statement(random: &mut Random) -> (&'static str, String) {
 /// Files that are no relations grow, shrink, go, get another name, or become links.
 #[expect(clippy::unwrap_in_result, reason = "a failed set-up fails the test")]
 fn change_files(random: &mut Random, folder: &std::path::Path) -> std::io::Result<()> {
-    let path: PathBuf = folder.join(random.one_of(&["a", "b", "c", "d"]));
-    let bytes = usize::try_from(random.below(2 << 20)).expect("a small number");
+    let path: PathBuf = folder.join(random.one_of(&["a", "b", "c", "d"]).expect("a name"));
+    let bytes = random.index(2 << 20);
     match random.below(7) {
         0..=2 => OpenOptions::new().append(true).create(true).open(&path)?.write_all(&vec![b'x'; bytes])?,
         3 => fs::write(&path, "little\n")?,
@@ -117,7 +103,7 @@ async fn changes(seed: u64) {
         ..Plan::default()
     };
     let Some(stage) = Stage::start(18, plan).await else { return };
-    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut random = Random::of_seed(seed);
     bulk(&stage.cluster, "load", 60).await;
     let place = stage.scratch.folder("outside").expect("make a folder");
     let sql = format!("CREATE TABLESPACE outside LOCATION '{}'", place.display());

@@ -21,6 +21,7 @@ pub mod error;
 pub mod kube;
 pub mod postgres;
 pub mod proxy;
+pub mod random;
 pub mod rows;
 pub mod s3;
 pub mod scratch;

@@ -32,6 +32,8 @@ mod runner;
 mod scan;
 mod session;
 mod sink;
+#[cfg(test)]
+mod tests;
 pub(crate) mod timelines;
 pub(crate) mod wal_wait;
 

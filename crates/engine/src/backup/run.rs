@@ -82,6 +82,74 @@ fn kept_links(scan: &Scan) -> Vec<String> {
         .collect()
 }
 
+/// Everything that was listed into every sink: directories and links first, then the files.
+pub(super) async fn copy_listed(copier: &Copier<'_>, scan: Scan, sinks: &mut [Sink]) -> Result<Copied, Error> {
+    let Scan { directories, links, mut files, removed, total_bytes } = scan;
+    for sink in sinks.iter_mut() {
+        for directory in &directories {
+            sink.entry(&FileEntry {
+                path: &directory.path,
+                kind: FileKind::Directory,
+                mode: directory.mode,
+                size_bytes: 0,
+                mtime_seconds: u64::try_from(directory.mtime).unwrap_or(0),
+            })
+            .await?;
+        }
+        for link in &links {
+            sink.entry(&FileEntry {
+                path: &link.path,
+                kind: FileKind::Symlink { target: &link.target },
+                mode: 0o777,
+                size_bytes: 0,
+                mtime_seconds: u64::try_from(link.mtime).unwrap_or(0),
+            })
+            .await?;
+        }
+    }
+    drop((directories, links));
+    plan::sort(&mut files);
+    copier.progress.phase("copying", Some(total_bytes));
+    let mut totals = copier.copy(files, sinks).await.doing(|| "copying the data directory".to_owned())?;
+    totals.removed_count += removed;
+    Ok(totals)
+}
+
+/// Whether pages are checked: as wished, where the cluster has checksums and its pages are of the size that is known here.
+pub(super) fn page_checks(control: &ControlFile, wished: bool) -> PageChecks {
+    let known_size = control.block_size == PAGE_SIZE as u32;
+    if wished && control.has_data_checksums() && known_size { PageChecks::On } else { PageChecks::Off }
+}
+
+/// Where the tablespaces are, by their OIDs.
+pub(super) fn tablespace_places(scan: &Scan) -> BTreeMap<u32, &[u8]> {
+    let mut places: BTreeMap<u32, &[u8]> = BTreeMap::new();
+    // First those that are directories, made "in place": the others have a link besides.
+    places.extend(scan.directories.iter().filter_map(|found| Some((scan::tablespace_oid(&found.path)?, &*found.path))));
+    places.extend(scan.links.iter().filter_map(|link| Some((scan::tablespace_oid(&link.path)?, &*link.target))));
+    places
+}
+
+/// What the stop call gave, and the control file, in the order of their restore: `pg_control` is last.
+pub(super) fn last_files(
+    label: Vec<u8>,
+    tablespace_map: Vec<u8>,
+    control: Vec<u8>,
+    mode: u32,
+    mtime: i64,
+) -> Vec<(SourceFile, Vec<u8>)> {
+    let file = |path: &str, content: Vec<u8>| {
+        let (path, size_bytes) = (path.as_bytes().into(), content.len() as u64);
+        (SourceFile { path, size_bytes, mtime, mode, check: PageCheck::None, identity: None }, content)
+    };
+    let mut files = vec![file("backup_label", label)];
+    if !tablespace_map.is_empty() {
+        files.push(file("tablespace_map", tablespace_map));
+    }
+    files.push(file(ControlFile::PATH, control));
+    files
+}
+
 impl Run<'_> {
     /// From the first sink to the last record.
     pub(super) async fn execute(&self, warnings: &mut Vec<String>) -> Result<Vec<StoredBackup>, Error> {
@@ -151,31 +219,6 @@ impl Run<'_> {
         let scan = self.scan().await?;
         let tablespaces = self.tablespaces(&scan).await?;
         let kept_links = kept_links(&scan);
-        let Scan { directories, links, mut files, removed, total_bytes } = scan;
-        for sink in sinks.iter_mut() {
-            for directory in &directories {
-                sink.entry(&FileEntry {
-                    path: &directory.path,
-                    kind: FileKind::Directory,
-                    mode: directory.mode,
-                    size_bytes: 0,
-                    mtime_seconds: u64::try_from(directory.mtime).unwrap_or(0),
-                })
-                .await?;
-            }
-            for link in &links {
-                sink.entry(&FileEntry {
-                    path: &link.path,
-                    kind: FileKind::Symlink { target: &link.target },
-                    mode: 0o777,
-                    size_bytes: 0,
-                    mtime_seconds: u64::try_from(link.mtime).unwrap_or(0),
-                })
-                .await?;
-            }
-        }
-        drop((directories, links));
-        plan::sort(&mut files);
         let copier = Copier {
             pgdata: options.pgdata.clone(),
             compression: options.compression,
@@ -187,9 +230,7 @@ impl Run<'_> {
             cancel: self.cancel.clone(),
         };
         copier.check_budget(options.part_size_bytes, sinks.len())?;
-        self.progress.phase("copying", Some(total_bytes));
-        let mut totals = copier.copy(files, sinks).await.doing(|| "copying the data directory".to_owned())?;
-        totals.removed_count += removed;
+        let totals = copy_listed(&copier, scan, sinks).await?;
         self.progress.phase("finishing", None);
         // After all other files and before the stop call. On a standby the control file says with its minimum recovery
         // end from where on the copied pages are consistent, and the stop LSN must not lie before that; a standby that
@@ -201,53 +242,26 @@ impl Run<'_> {
     async fn scan(&self) -> Result<Scan, Error> {
         self.progress.phase("listing files", None);
         let (pgdata, control, cancel) = (self.options.pgdata.clone(), self.control.clone(), self.cancel.clone());
-        let known_size = self.control.block_size == PAGE_SIZE as u32;
-        let checks = if self.options.page_checks && self.control.has_data_checksums() && known_size {
-            PageChecks::On
-        } else {
-            PageChecks::Off
-        };
+        let checks = page_checks(&self.control, self.options.page_checks);
         tokio::task::spawn_blocking(move || scan::scan(&pgdata, &control, checks, &cancel))
             .await
             .map_err(|e| What::Internal(format!("listing the data directory: {e}")))?
             .doing(|| "listing the data directory".to_owned())
     }
 
-    /// What the stop call gave, and the control file, in the order of their restore: `pg_control` is last.
     fn last_files(&self, stopped: &Stopped, control: Vec<u8>) -> Result<Vec<(SourceFile, Vec<u8>)>, Error> {
         // The server would write all of them with the mode that initdb gave its files: 0600, or 0640 for group access.
         let control_path = self.options.pgdata.join(ControlFile::PATH);
         let metadata = std::fs::metadata(&control_path).map_err(|e| Error::file("look at", &control_path, e))?;
-        let mode = metadata.mode() & 0o777;
-        let file = |path: &str, content: Vec<u8>| {
-            let file = SourceFile {
-                path: path.as_bytes().into(),
-                size_bytes: content.len() as u64,
-                mtime: stopped.stop_time.timestamp(),
-                mode,
-                check: PageCheck::None,
-                identity: None,
-            };
-            (file, content)
-        };
-        let mut files = vec![file("backup_label", stopped.label_bytes.clone())];
-        if !stopped.tablespace_map.is_empty() {
-            files.push(file("tablespace_map", stopped.tablespace_map.clone()));
-        }
-        files.push(file(ControlFile::PATH, control));
-        Ok(files)
+        let (label, map) = (stopped.label_bytes.clone(), stopped.tablespace_map.clone());
+        Ok(last_files(label, map, control, metadata.mode() & 0o777, stopped.stop_time.timestamp()))
     }
 
     /// The tablespaces as they stand on disk: one can have been made or dropped since the server was asked, and files
     /// below a link that the backup does not know as a tablespace could not be restored.
     async fn tablespaces(&self, scan: &Scan) -> Result<Vec<TablespaceEntry>, Error> {
         let names = ServerFacts::tablespace_names(&self.connection).await?;
-        let mut paths: BTreeMap<u32, &[u8]> = BTreeMap::new();
-        // First those that are directories, made "in place": the others have a link besides.
-        paths.extend(
-            scan.directories.iter().filter_map(|found| Some((scan::tablespace_oid(&found.path)?, &*found.path))),
-        );
-        paths.extend(scan.links.iter().filter_map(|link| Some((scan::tablespace_oid(&link.path)?, &*link.target))));
+        let paths = tablespace_places(scan);
         let mut tablespaces = Vec::with_capacity(paths.len());
         for (oid, path) in paths {
             let name = names.get(&oid).cloned().unwrap_or_else(|| oid.to_string());
