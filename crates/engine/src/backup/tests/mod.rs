@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
 
+mod block_size;
 mod random_changes;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,102 @@
+//! Clusters with pages of another size than the 8 KiB that nearly all have: whole files, no page taken for what it is not.
+
+use std::fs;
+use std::path::Path;
+
+use holdfast_pgtypes::ControlFile;
+use tokio_util::sync::CancellationToken;
+
+use super::super::plan::{PageCheck, Units};
+use super::super::run::page_checks;
+use super::super::scan::{PageChecks, scan};
+use super::{Bench, CONTROL};
+
+/// The control file of a cluster with pages of this size, with data checksums, whose CRC holds.
+fn control(block_size: u32) -> Vec<u8> {
+    // As in `ControlFileData` of PostgreSQL 18: `blcksz` and `relseg_size` follow each other, the CRC stands at its end.
+    const BLOCK_SIZE: usize = 216;
+    const SEGMENT_PAGES: usize = 220;
+    const CHECKSUMS: usize = 252;
+    let mut bytes = CONTROL.to_vec();
+    let mut put = |at: usize, value: u32| bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    put(BLOCK_SIZE, block_size);
+    // A segment file has 1 GiB whatever its pages are.
+    put(SEGMENT_PAGES, (1 << 30) / block_size);
+    put(CHECKSUMS, 1);
+    let at = (0..bytes.len() - 4)
+        .find(|at| CONTROL[*at..*at + 4] == crc32c::crc32c(&CONTROL[..*at]).to_le_bytes())
+        .expect("the CRC of the control file");
+    let checksum = crc32c::crc32c(&bytes[..at]);
+    bytes[at..at + 4].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+/// A data directory with relations of whole pages of this size, which look like nothing that is known.
+fn data(pgdata: &Path, block_size: u32) -> Vec<(&'static str, Vec<u8>)> {
+    for folder in ["global", "base/5", "pg_wal", "pg_tblspc"] {
+        fs::create_dir_all(pgdata.join(folder)).unwrap();
+    }
+    let pages = |seed: u64, count: usize| {
+        let mut bytes = vec![0; count * block_size as usize];
+        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+        bytes
+    };
+    let files = vec![
+        ("PG_VERSION", b"18\n".to_vec()),
+        ("base/5/1259", pages(1, 1)),
+        ("base/5/1260", pages(2, 37)),
+        ("base/5/1260.1", pages(3, 21)),
+        ("base/5/1260_fsm", pages(4, 3)),
+        ("base/5/1261", Vec::new()),
+        // Ends within a page, as while PostgreSQL extends it.
+        ("base/5/1262", pages(5, 2)[..block_size as usize + 100].to_vec()),
+        ("global/pg_control", control(block_size)),
+    ];
+    for (path, content) in &files {
+        fs::write(pgdata.join(path), content).unwrap();
+    }
+    files
+}
+
+#[test]
+fn pages_of_another_size_are_checked_by_nobody() {
+    for (block_size, checked) in [(8192, true), (1024, false), (4096, false), (16384, false), (32768, false)] {
+        let control = ControlFile::parse(&control(block_size)).unwrap();
+        assert_eq!((control.block_size, control.has_data_checksums()), (block_size, true));
+        let checks = page_checks(&control, true);
+        assert_eq!(checks == PageChecks::On, checked, "{block_size}");
+        assert_eq!(page_checks(&control, false), PageChecks::Off);
+
+        let folder = tempfile::tempdir().unwrap();
+        data(folder.path(), block_size);
+        let found = scan(folder.path(), &control, checks, &CancellationToken::default()).unwrap();
+        let check_of = |path: &str| found.files.iter().find(|file| *file.path == *path.as_bytes()).unwrap().check;
+        let second = if checked { PageCheck::FromBlock(131_072) } else { PageCheck::Off };
+        assert_eq!((check_of("base/5/1260.1"), check_of("PG_VERSION")), (second, PageCheck::None), "{block_size}");
+        // A relation is one whatever its pages are: read to its listed size, and never to what it has grown to.
+        assert!(check_of("base/5/1259").is_relation() && check_of("base/5/1262").is_relation());
+        for file in &found.files {
+            let planned: u64 = Units::cut(std::slice::from_ref(file), 1 << 20).map(|unit| u64::from(unit.room())).sum();
+            assert_eq!(planned, file.size_bytes);
+        }
+    }
+}
+
+/// To the last byte, with checks wished and not.
+#[tokio::test]
+async fn clusters_of_every_block_size_come_back() {
+    for block_size in [1024, 2048, 4096, 16384, 32768] {
+        for check_pages in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let (pgdata, restored) = (folder.path().join("data"), folder.path().join("restored"));
+            let files = data(&pgdata, block_size);
+            let bench = Bench::new().await;
+            let complete = bench.backup(&pgdata, check_pages).await.unwrap();
+            assert_eq!(complete.record.checksum_failures.count, 0, "{block_size}");
+            bench.restore(&complete, &restored).await.unwrap();
+            for (path, content) in files {
+                assert!(fs::read(restored.join(path)).unwrap() == content, "{block_size}: {path}");
+            }
+        }
+    }
+}
