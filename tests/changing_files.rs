@@ -15,9 +15,9 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use holdfast_testkit::postgres::Cluster;
-use holdfast_testkit::proxy::TcpProxy;
 use holdfast_testkit::user::DatabaseUser;
-use stage::proof::{am_check, bulk, wait_until_it_has_read};
+use stage::held::SlowStore;
+use stage::proof::{am_check, bulk};
 use stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 
 fn plan() -> Plan {
@@ -27,24 +27,14 @@ fn plan() -> Plan {
 /// A backup that has listed its files, has begun with the large ones, and stands still.
 struct Held {
     backup: Child,
-    proxy: TcpProxy,
+    store: SlowStore,
 }
 
 impl Held {
     async fn start(stage: &Stage) -> Self {
-        let s3 = stage.s3.as_ref().expect("an S3 server");
-        let proxy = TcpProxy::start(s3.address()).expect("start a proxy");
-        proxy.set_latency(Duration::from_millis(60));
-        let text = stage.config_text();
-        let text = text
-            .replace(&s3.endpoint(), &proxy.endpoint())
-            .replace("start_fast = true", "start_fast = true\nmemory = \"32MiB\"");
-        let config = stage.write_config("slow.toml", &text);
-        let mut command = stage.command_with(&config, &["--output", "json", "backup", "--jobs", "1"]);
-        let backup = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start a backup");
-        wait_until_it_has_read(&backup, 6 << 20).await;
-        proxy.stall();
-        Self { backup, proxy }
+        let store = SlowStore::of(stage);
+        let backup = store.hold(stage, &["--output", "json", "backup", "--jobs", "1"]).await;
+        Self { backup, store }
     }
 
     /// Lets it go on to its end, when it has not come to the small files yet.
@@ -52,8 +42,7 @@ impl Held {
         let counts = fs::read_to_string(format!("/proc/{}/io", self.backup.id())).expect("look at the backup");
         let read = counts.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok());
         assert!(read.expect("a number") < 64 << 20, "the backup did not stand still: {counts}");
-        self.proxy.set_latency(Duration::ZERO);
-        self.proxy.resume();
+        self.store.let_go();
         let output = self.backup.wait_with_output().expect("wait for the backup");
         let text = stage::succeeded(&output, &["backup"]);
         serde_json::from_str(&text).expect("JSON")

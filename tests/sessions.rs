@@ -4,37 +4,16 @@
 
 mod stage;
 
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use holdfast_testkit::postgres::Shutdown;
-use holdfast_testkit::proxy::TcpProxy;
-use stage::proof::{bulk, wait_until_it_has_read};
+use stage::held::SlowStore;
+use stage::proof::bulk;
 use stage::{Plan, Seal, Stage};
 
 fn plan() -> Plan {
     Plan { seal: Seal::None, compression: "none", wal_segment_mib: 1, ..Plan::default() }
-}
-
-/// A configuration whose store can be held up.
-fn slow(stage: &Stage) -> (TcpProxy, PathBuf) {
-    let s3 = stage.s3.as_ref().expect("an S3 server");
-    let proxy = TcpProxy::start(s3.address()).expect("start a proxy");
-    let text = stage.config_text();
-    let text = text
-        .replace(&s3.endpoint(), &proxy.endpoint())
-        .replace("start_fast = true", "start_fast = true\nmemory = \"32MiB\"");
-    (proxy, stage.write_config("slow.toml", &text))
-}
-
-/// A backup that has begun to copy, and goes no further.
-async fn held(stage: &Stage, proxy: &TcpProxy, config: &std::path::Path) -> Child {
-    let mut command = stage.command_with(config, &["backup"]);
-    let backup = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start a backup");
-    wait_until_it_has_read(&backup, 6 << 20).await;
-    proxy.stall();
-    backup
 }
 
 /// It ends by itself while its store is still held up, which it would otherwise wait for.
@@ -56,22 +35,20 @@ fn ends_for(mut backup: Child, reason: &str) {
 async fn a_lost_session_ends_the_copy() {
     let Some(mut stage) = Stage::start(18, plan()).await else { return };
     bulk(&stage.cluster, "load", 48).await;
-    let (proxy, config) = slow(&stage);
-    proxy.set_latency(Duration::from_millis(60));
-    let backup = held(&stage, &proxy, &config).await;
+    let store = SlowStore::of(&stage);
+    let backup = store.hold(&stage, &["backup"]).await;
     let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'holdfast'";
     assert_eq!(stage.cluster.value(ended).await.expect("end the session"), "1");
     ends_for(backup, "terminating connection due to administrator command (SQLSTATE 57P01)");
 
-    proxy.resume();
-    let backup = held(&stage, &proxy, &config).await;
+    store.proxy.resume();
+    let backup = store.hold(&stage, &["backup"]).await;
     stage.cluster.stop(Shutdown::Immediate).await.expect("stop the server");
     stage.cluster.start().await.expect("start the server");
     ends_for(backup, "hint:  the backup ended with its session");
 
     // Nothing is left that the next one would stumble over.
-    proxy.resume();
-    proxy.set_latency(Duration::ZERO);
+    store.let_go();
     stage.ok(&["backup"]);
     let listed = stage.ok(&["list"]);
     assert!(!listed.contains("unfinished"), "{listed}");
@@ -106,13 +83,11 @@ async fn no_limit_of_the_server_ends_a_backup() {
             stage.cluster.sql(&format!("ALTER ROLE postgres SET {name} = '{value}'")).await.expect("set");
         }
         stage.cluster.reload().await.expect("reload");
-        let (proxy, config) = slow(&stage);
-        proxy.set_latency(Duration::from_millis(60));
-        let backup = held(&stage, &proxy, &config).await;
+        let store = SlowStore::of(&stage);
+        let backup = store.hold(&stage, &["backup"]).await;
         // Longer than each limit, though no longer than the store's requests are repeated.
         tokio::time::sleep(Duration::from_secs(6)).await;
-        proxy.set_latency(Duration::ZERO);
-        proxy.resume();
+        store.let_go();
         let output = backup.wait_with_output().expect("wait for the backup");
         let message = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "PostgreSQL {major}: {message}");

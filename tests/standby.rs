@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use holdfast_pgtypes::{ControlFile, Lsn};
 use holdfast_testkit::postgres::{Cluster, Shutdown};
-use holdfast_testkit::proxy::TcpProxy;
 use holdfast_testkit::rows::{Pace, RowWriter};
-use stage::proof::{am_check, bulk, find, finish, holds_all, text, verify_backup, wait_until_it_has_read};
+use stage::held::SlowStore;
+use stage::proof::{am_check, bulk, find, finish, holds_all, text, verify_backup};
 use stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 
 const LIMIT: Duration = Duration::from_mins(3);
@@ -138,22 +138,11 @@ async fn backups_from_a_standby_restore_on_13() {
     backups_from_a_standby(13, plan).await;
 }
 
-/// A backup of this server that has begun to copy, and goes no further until its proxy resumes.
-async fn held(stage: &Stage, server: &Cluster) -> (Child, TcpProxy) {
-    let s3 = stage.s3.as_ref().expect("an S3 server");
-    let proxy = TcpProxy::start(s3.address()).expect("start a proxy");
-    proxy.set_latency(Duration::from_millis(60));
-    let config = config_for(stage, "slow.toml", server, "");
-    let slow = std::fs::read_to_string(&config).expect("read the configuration");
-    let slow = slow
-        .replace(&s3.endpoint(), &proxy.endpoint())
-        .replace("start_fast = true", "start_fast = true\nmemory = \"32MiB\"");
-    let slow = stage.write_config("slow.toml", &slow);
-    let mut command = stage.command_with(&slow, &["backup"]);
-    let backup = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start a backup");
-    wait_until_it_has_read(&backup, 6 << 20).await;
-    proxy.stall();
-    (backup, proxy)
+/// A backup of this server that has begun to copy, and goes no further.
+async fn held(stage: &Stage, server: &Cluster) -> (Child, SlowStore) {
+    let config = config_for(stage, "server.toml", server, "");
+    let store = SlowStore::with(stage, &std::fs::read_to_string(&config).expect("read the configuration"));
+    (store.hold(stage, &["backup"]).await, store)
 }
 
 /// A standby that is promoted in the middle: the backup fails by name and leaves nothing, since it could not be restored.
@@ -166,9 +155,9 @@ async fn a_promotion_during_the_backup_fails_it() {
     caught_up(&standby, &stage.cluster).await;
     stage.cluster.sql("CHECKPOINT").await.expect("checkpoint");
     caught_up(&standby, &stage.cluster).await;
-    let (backup, proxy) = held(&stage, &standby).await;
+    let (backup, store) = held(&stage, &standby).await;
     standby.promote().await.expect("promote");
-    proxy.resume();
+    store.proxy.resume();
     let output = backup.wait_with_output().expect("wait for the backup");
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(51), "{message}");
@@ -206,7 +195,7 @@ async fn a_standby_follows_its_upstream_during_the_backup(primary_lives: bool) {
     stage.cluster.sql("CHECKPOINT").await.expect("checkpoint");
     caught_up(&standby, &stage.cluster).await;
 
-    let (mut backup, proxy) = held(&stage, &standby).await;
+    let (mut backup, store) = held(&stage, &standby).await;
     stage.archive_now().await;
     caught_up(&standby, &stage.cluster).await;
     if !primary_lives {
@@ -226,8 +215,7 @@ async fn a_standby_follows_its_upstream_during_the_backup(primary_lives: bool) {
     standby.sql("CHECKPOINT").await.expect("a restart point");
     let reached = "SELECT min_recovery_end_timeline FROM pg_control_recovery()";
     assert_eq!(standby.value(reached).await.expect("ask"), "2");
-    proxy.set_latency(Duration::ZERO);
-    proxy.resume();
+    store.let_go();
     // Nobody but the new primary can finish the last segment.
     let start = Instant::now();
     while backup.try_wait().expect("look at the backup").is_none() {

@@ -3,13 +3,11 @@
 
 use std::time::Duration;
 
-use holdfast_testkit::proxy::TcpProxy;
 use holdfast_testkit::rows::{Pace, RowWriter};
 
 use crate::kit::{SUM, local, tablespace};
-use crate::stage::proof::{
-    Storm, am_check, bulk, find, finish, holds_all, number, text, verify_backup, wait_until_it_has_read,
-};
+use crate::stage::held::SlowStore;
+use crate::stage::proof::{Storm, am_check, bulk, find, finish, holds_all, number, text, verify_backup};
 use crate::stage::{self, Plan, Seal, Stage, wait_promoted};
 
 /// The backup stands still in the middle of the copy while most of what it has yet to read changes under it.
@@ -17,15 +15,7 @@ use crate::stage::{self, Plan, Seal, Stage, wait_promoted};
 async fn files_change_and_vanish_while_a_backup_waits() {
     let plan = Plan { seal: Seal::Passphrase, compression: "none", wal_segment_mib: 1, ..Plan::default() };
     let Some(stage) = Stage::start(18, plan).await else { return };
-    let s3 = stage.s3.as_ref().expect("an S3 server");
-    let proxy = TcpProxy::start(s3.address()).expect("start a proxy");
-    proxy.set_latency(Duration::from_millis(60));
-    let config = stage.config_text();
-    let slow = config
-        .replace(&s3.endpoint(), &proxy.endpoint())
-        .replace("start_fast = true", "start_fast = true\nmemory = \"32MiB\"");
-    assert_ne!(config, slow);
-    let slow = stage.write_config("slow.toml", &slow);
+    let store = SlowStore::of(&stage);
     // `base/1` comes before `base/5` (postgres) and the others: the first MiBs fill the budget.
     let cluster = &stage.cluster;
     cluster.sql("CREATE DATABASE doomed").await.expect("make a database");
@@ -39,12 +29,7 @@ async fn files_change_and_vanish_while_a_backup_waits() {
     let writer = RowWriter::start(cluster, Pace::default()).await.expect("start the writer");
     writer.wait_for_rows(10).await.expect("write rows");
 
-    let mut command = stage.command_with(&slow, &["--output", "json", "backup"]);
-    let backup = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    let backup = backup.spawn().expect("start a backup");
-    // Less than the budget, and the first answer about an upload is still on its way.
-    wait_until_it_has_read(&backup, 6 << 20).await;
-    proxy.stall();
+    let backup = store.hold(&stage, &["--output", "json", "backup"]).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     for statement in [
         "DROP DATABASE doomed",
@@ -62,7 +47,7 @@ async fn files_change_and_vanish_while_a_backup_waits() {
         cluster.sql(statement).await.unwrap_or_else(|e| panic!("{statement}: {e}"));
     }
     cluster.sql_in("newborn", "CREATE TABLE t AS SELECT generate_series(1, 1000) n").await.expect("fill a database");
-    proxy.resume();
+    store.proxy.resume();
     let output = backup.wait_with_output().expect("wait for the backup");
     let report = stage::succeeded(&output, &["backup"]);
     let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");

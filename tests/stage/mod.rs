@@ -7,6 +7,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
 
 pub(crate) mod attack;
+pub(crate) mod held;
 pub(crate) mod proof;
 
 use std::path::{Path, PathBuf};
