@@ -88,9 +88,12 @@ async fn frames_with_more_than_is_wanted_wait_for_each_other() {
         async move { fetch(&mover, wanted).await }
     });
     let room_for_no_other = || mover.surplus.available_bytes() < RAW as u64;
-    while !room_for_no_other() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let opened = async {
+        while !room_for_no_other() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), opened).await.expect("frames take of the budget what they have");
     // Each holds its share until it is written, so that no more of them are open than fit.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let held = (total - mover.surplus.available_bytes()) / (RAW as u64 - (1 << 20));
