@@ -184,6 +184,8 @@ async fn two_partial_segments_of_one_name_do_not_stop_the_archive() {
     first.wait_for("SELECT count(*) = 0 FROM pg_stat_wal_receiver", LIMIT).await.expect("the receiver ends");
     stage.cluster.sql("INSERT INTO said VALUES (2)").await.expect("write");
     caught_up(&second, &stage.cluster).await;
+    // What it has finished only it archives: a standby keeps what it received for archived.
+    all_archived(&stage.cluster).await;
     stage.cluster.kill9().await.expect("kill the primary");
 
     first.promote().await.expect("promote the first");
@@ -236,6 +238,8 @@ async fn two_servers_on_one_timeline_stop_hard_with_a_way_out() {
     second.wait_for("SELECT count(*) = 0 FROM pg_stat_wal_receiver", LIMIT).await.expect("the receiver ends");
     stage.cluster.sql("INSERT INTO said VALUES (2)").await.expect("write");
     caught_up(&first, &stage.cluster).await;
+    // What it has finished only it archives: a standby keeps what it received for archived.
+    all_archived(&stage.cluster).await;
     stage.cluster.kill9().await.expect("kill the primary");
 
     first.promote().await.expect("promote the first");

@@ -200,7 +200,7 @@ async fn packs_and_manifests() {
         1,
         43,
         "error: object main/backups/$SECOND/manifest does not exist in $REPO: backup.json names it\n\
-             while: restoring main into $DIR/target\n\
+             while: look at main/backups/$SECOND/manifest from $REPO, restoring main into $DIR/target\n\
              hint:  look for another copy (a second repository, a deleted version in the bucket), and at who may \
              delete there\n",
     );
