@@ -282,7 +282,13 @@ impl StoreConfig {
         }
         let aws = format!("https://{bucket}.s3.{}.amazonaws.com", self.s3.region.as_deref().unwrap_or("us-east-1"));
         let url = self.s3.endpoint.as_deref().unwrap_or(&aws);
-        Host::of_url(url).map_or(Ok(None), |host| self.proxies.of(host))
+        match Host::of_url(url) {
+            Some(host) => self.proxies.of(host),
+            None => Err(ConfigError::new(
+                "endpoint".to_owned(),
+                "no host can be found in it, so that no proxy can be chosen",
+            )),
+        }
     }
 
     /// Checks what the types cannot.

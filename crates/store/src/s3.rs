@@ -265,7 +265,8 @@ impl Store for S3Store {
         }
         match self.put_checked(name, body.clone(), mode).await {
             Err(error) if shared.may_refuse_condition(&error, mode, &shared.no_condition) => {
-                // Only if the condition was the reason does leaving it out help.
+                // Only if the condition was the reason does leaving it out help; what came meanwhile is not overwritten.
+                shared.must_be_absent(Operation::Put, name).await?;
                 self.put_checked(name, body, PutMode::Overwrite).await.map_err(|_| error)?;
                 shared.no_condition.store(true, Ordering::Relaxed);
                 Ok(())

@@ -9,7 +9,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::{Explain as _, Failure};
 use crate::output::size::{duration, size};
 use chrono::{DateTime, Utc};
-use holdfast_engine::archive::{ClaimWal, WalCache, WalFolders, Wanted};
+use holdfast_engine::archive::{ArchivePlace, ClaimWal, WalCache, WalFolders, Wanted};
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::repository::Repository;
 use holdfast_engine::restore::{TimelineReach, reach};
@@ -189,10 +189,16 @@ async fn of_repository(
         let starts = begin_backups.chain(begin_snapshots).filter(|(of, _)| *of == claim.number);
         // Without any, no WAL is of use: the newest tells how far the archive goes.
         let wanted = starts.map(|(_, start)| start).min().map_or(Wanted::Newest, Wanted::From);
-        let known = cache.known(repository.id(), cluster.as_ref(), claim.number, now);
+        let archive = ArchivePlace {
+            repository: repository.id(),
+            place: place_of(context, number),
+            cluster: cluster.clone(),
+            claim: claim.number,
+        };
+        let known = cache.known(&archive, now);
         let folders = WalFolders::read(repository, &claim).await?;
         let listed = folders.list(repository, |_| wanted, &known).await?;
-        cache.remember(repository.id(), cluster.as_ref(), claim.number, now, listed.whole_logs());
+        cache.remember(archive, now, listed.whole_logs());
         let wal = Some(listed.describe());
         let last_wal_stored = wal.iter().flat_map(|wal| &wal.timelines).filter_map(|timeline| timeline.newest).max();
         let reached = async |beginnings: Vec<Beginning>| {
@@ -245,6 +251,12 @@ async fn of_repository(
     value["unfinished"] = json!(unfinished.iter().map(list::unfinished_json).collect::<Vec<_>>());
     value["unreadable"] = remarks.json();
     Ok((text, value, remarks.fatal()))
+}
+
+/// What tells the repository with this number, counted from 1, from its copies.
+fn place_of(context: &Context, number: usize) -> String {
+    let configured = number.checked_sub(1).and_then(|index| context.config.repositories.get(index));
+    configured.map(|repository| repository.place()).unwrap_or_default()
 }
 
 fn brief(snapshot: &SnapshotRecord) -> BriefSnapshot {

@@ -11,7 +11,7 @@ use std::path::Path;
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_pgtypes::TimelineId;
 use holdfast_repo::RepositoryId;
-use holdfast_repo::name::ClaimNumber;
+use holdfast_repo::name::{ClaimNumber, ClusterName};
 use serde::{Deserialize, Serialize};
 
 /// After this time everything is listed once more.
@@ -58,11 +58,23 @@ pub struct WalCache {
     archives: Vec<KnownArchive>,
 }
 
+/// Which archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchivePlace {
+    /// The repository's id.
+    pub repository: RepositoryId,
+    /// Where the repository is: its URL and endpoint. A copy of a repository has its id.
+    pub place: String,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The claim.
+    pub claim: ClaimNumber,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct KnownArchive {
-    repository: RepositoryId,
-    cluster: String,
-    claim: ClaimNumber,
+    #[serde(flatten)]
+    of: ArchivePlace,
     /// When all of it was listed.
     listed_at: DateTime<Utc>,
     logs: KnownLogs,
@@ -108,36 +120,22 @@ impl WalCache {
     }
 
     /// The whole logs of an archive, if all of it was listed within the last day.
-    pub fn known(&self, repository: RepositoryId, cluster: &str, claim: ClaimNumber, now: DateTime<Utc>) -> KnownLogs {
-        let archive = self.find(repository, cluster, claim);
-        let fresh = archive.filter(|archive| (TimeDelta::zero()..KNOWN_FOR).contains(&(now - archive.listed_at)));
+    pub fn known(&self, of: &ArchivePlace, now: DateTime<Utc>) -> KnownLogs {
+        let fresh = self.find(of).filter(|archive| (TimeDelta::zero()..KNOWN_FOR).contains(&(now - archive.listed_at)));
         fresh.map(|archive| archive.logs.clone()).unwrap_or_default()
     }
 
     /// Takes down which logs are whole. When all was listed stays as it was if some of it was known before.
-    pub fn remember(
-        &mut self,
-        repository: RepositoryId,
-        cluster: &str,
-        claim: ClaimNumber,
-        now: DateTime<Utc>,
-        logs: KnownLogs,
-    ) {
-        let was_used = self.known(repository, cluster, claim, now).count() > 0;
-        let before = self.find(repository, cluster, claim).map(|archive| archive.listed_at);
+    pub fn remember(&mut self, of: ArchivePlace, now: DateTime<Utc>, logs: KnownLogs) {
+        let was_used = self.known(&of, now).count() > 0;
+        let before = self.find(&of).map(|archive| archive.listed_at);
         let listed_at = before.filter(|_| was_used).unwrap_or(now);
-        self.archives.retain(|archive| !archive.is_of(repository, cluster, claim));
-        self.archives.push(KnownArchive { repository, cluster: cluster.to_owned(), claim, listed_at, logs });
+        self.archives.retain(|archive| archive.of != of);
+        self.archives.push(KnownArchive { of, listed_at, logs });
     }
 
-    fn find(&self, repository: RepositoryId, cluster: &str, claim: ClaimNumber) -> Option<&KnownArchive> {
-        self.archives.iter().find(|archive| archive.is_of(repository, cluster, claim))
-    }
-}
-
-impl KnownArchive {
-    fn is_of(&self, repository: RepositoryId, cluster: &str, claim: ClaimNumber) -> bool {
-        self.repository == repository && self.cluster == cluster && self.claim == claim
+    fn find(&self, of: &ArchivePlace) -> Option<&KnownArchive> {
+        self.archives.iter().find(|archive| archive.of == *of)
     }
 }
 
@@ -149,28 +147,33 @@ mod tests {
     fn what_is_known_counts_for_a_day_since_all_was_listed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("wal-cache.json");
-        let repository: RepositoryId = "0123456789abcdef0123456789abcdef".parse().unwrap();
-        let claim = ClaimNumber::FIRST;
+        let main = ArchivePlace {
+            repository: "0123456789abcdef0123456789abcdef".parse().unwrap(),
+            place: "s3://one".to_owned(),
+            cluster: "main".parse().unwrap(),
+            claim: ClaimNumber::FIRST,
+        };
+        let copy = ArchivePlace { place: "s3://copy".to_owned(), ..main.clone() };
         let start: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
         let at = |hours| start + TimeDelta::hours(hours);
         let mut logs = KnownLogs::default();
         logs.insert(TimelineId::FIRST, 7, KnownLog { stored_bytes: 10, backup_histories: 1 });
 
-        WalCache::load(&path).known(repository, "main", claim, at(0));
+        assert_eq!(WalCache::load(&path).known(&main, at(0)).count(), 0);
         let mut cache = WalCache::default();
-        cache.remember(repository, "main", claim, at(0), logs.clone());
+        cache.remember(main.clone(), at(0), logs.clone());
         cache.save(&path).unwrap();
         let mut cache = WalCache::load(&path);
-        assert_eq!(cache.known(repository, "main", claim, at(23)), logs);
-        assert_eq!(cache.known(repository, "other", claim, at(23)).count(), 0);
+        assert_eq!(cache.known(&main, at(23)), logs);
+        assert_eq!(cache.known(&copy, at(23)).count(), 0);
         // Used, so the day goes on from the beginning.
-        cache.remember(repository, "main", claim, at(23), logs.clone());
-        assert_eq!(cache.known(repository, "main", claim, at(25)).count(), 0);
+        cache.remember(main.clone(), at(23), logs.clone());
+        assert_eq!(cache.known(&main, at(25)).count(), 0);
         // Not used any more: all was listed, and a new day begins.
-        cache.remember(repository, "main", claim, at(25), logs.clone());
-        assert_eq!(cache.known(repository, "main", claim, at(48)), logs);
+        cache.remember(main.clone(), at(25), logs.clone());
+        assert_eq!(cache.known(&main, at(48)), logs);
         // A clock that went back.
-        assert_eq!(cache.known(repository, "main", claim, at(1)).count(), 0);
+        assert_eq!(cache.known(&main, at(1)).count(), 0);
 
         std::fs::write(&path, "{\"version\": 2, \"archives\": []}").unwrap();
         assert_eq!(WalCache::load(&path).archives.len(), 0);

@@ -39,7 +39,7 @@ mod wal_folders;
 pub use deliver::{ArchiveContext, ArchivedFile, Destination, Stored, StoredIn, archive_file};
 pub use fork::Fork;
 pub use get::{GetOptions, GetReport, GetSource, get, hand_over_fetched};
-pub use known_logs::{KnownLogs, WalCache};
+pub use known_logs::{ArchivePlace, KnownLogs, WalCache};
 pub use list::{ClaimWal, TimelineWal, WalListing, list};
 pub use listed_wal::ListedWal;
 pub use mark::marked_durable;

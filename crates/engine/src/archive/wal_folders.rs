@@ -4,7 +4,8 @@
 //! who knows them lists only those that a question needs, many side by side. Logs that differ in the last digit of their
 //! number are one prefix of names, and are listed as one: a request gives up to 1000 objects.
 //!
-//! Nothing here depends on the order in which a store gives the objects of a listing.
+//! Nothing here depends on the order in which a store gives the objects of a listing, and the end of a timeline is looked for
+//! without folders once more: a store that leaves one out must not make an archive end early.
 
 use std::collections::BTreeMap;
 
@@ -69,7 +70,7 @@ impl WalFolders {
         let folder = name::wal_timeline_folder(&claim.cluster, claim.number, timeline);
         let mut found = ListedWal::nothing(claim);
         found.know(timeline);
-        pages(repository, &format!("{folder}{}.", timeline.hex()), &mut found).await?;
+        pages(repository, &format!("{folder}{}.", timeline.hex()), None, &mut found).await?;
         let mut logs = Vec::new();
         for folder in repository.store().list_folders(&folder).await? {
             let number = folder.strip_prefix(&timeline.hex()).and_then(|log| u32::from_str_radix(log, 16).ok());
@@ -80,6 +81,15 @@ impl WalFolders {
         }
         logs.sort_unstable();
         Ok((timeline, logs, found))
+    }
+
+    /// As of a store that leaves the newest folder of each timeline out.
+    #[cfg(test)]
+    pub(super) fn without_newest_logs(mut self) -> Self {
+        for logs in self.logs.values_mut() {
+            logs.pop();
+        }
+        self
     }
 
     /// The timelines and their history files, without a segment.
@@ -119,11 +129,15 @@ impl WalFolders {
                 }
             }
             let folder = name::wal_timeline_folder(&claim.cluster, claim.number, timeline);
-            prefixes.extend(common_prefixes(timeline, logs, &unknown).into_iter().map(|end| format!("{folder}{end}")));
+            let ends = common_prefixes(timeline, logs, &unknown).into_iter();
+            prefixes.extend(ends.map(|end| (format!("{folder}{end}"), None)));
+            // What comes after the last folder: nothing, or the store left a folder out and the archive does not end there.
+            let after = logs.last().map(|last| format!("{folder}{}0", log_folder(timeline, *last)));
+            prefixes.push((folder, after));
         }
-        let lists = prefixes.iter().map(|prefix| async move {
+        let lists = prefixes.iter().map(|(prefix, after)| async move {
             let mut found = ListedWal::nothing(claim);
-            pages(repository, prefix, &mut found).await?;
+            pages(repository, prefix, after.as_deref(), &mut found).await?;
             Ok::<_, Error>(found)
         });
         let mut lists = stream::iter(lists.collect::<Vec<_>>()).buffered(AT_ONCE);
@@ -139,10 +153,10 @@ fn describe(repository: &Repository, claim: &ClaimRecord) -> String {
     format!("listing the WAL of {} in {}", claim.cluster, repository.describe())
 }
 
-async fn pages(repository: &Repository, prefix: &str, found: &mut ListedWal) -> Result<(), Error> {
+async fn pages(repository: &Repository, prefix: &str, after: Option<&str>, found: &mut ListedWal) -> Result<(), Error> {
     let mut next = None;
     loop {
-        let page = repository.store().list_page(prefix, None, next.as_deref()).await?;
+        let page = repository.store().list_page(prefix, after, next.as_deref()).await?;
         for object in &page.objects {
             found.add(repository, object);
         }

@@ -9,6 +9,7 @@
 //! one waits for its permit, those before it go on being committed. A waiting unit therefore waits only for uploads, which
 //! go on by themselves, and for parts that are being filled, for which [`Copier::check_budget`] leaves room.
 
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -23,15 +24,16 @@ use tokio_util::sync::CancellationToken;
 use super::bad_pages::{BadPages, Patience};
 use super::encode::{EncodedChunk, EncodedUnit, encode_unit};
 use super::plan::{Identity, SourceFile, Unit, Units};
-use super::read::{Found, OneVersion, Piece, ReadUnit, path_of, read_unit};
+use super::read::{Found, OneVersion, Piece, ReadUnit, no_file_any_more, path_of, read_unit};
+use super::scan::{Link, holds_data};
 use super::sink::Sink;
 use crate::error::{Error, What};
 use crate::pipeline::budget::{ByteBudget, Permit};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 
-/// How often files that changed while they were read are listed again. Between a look at a file and its opening are
-/// milliseconds, in which nobody replaces it so many times.
+/// How often files that changed while they were read are listed again: a file that changes each time is one that no backup
+/// can take.
 const MOST_LISTINGS: usize = 10;
 
 /// What one copy works with.
@@ -58,6 +60,8 @@ pub(super) struct Copied {
     pub size_bytes: u64,
     /// Pages whose checksum did not hold.
     pub bad_pages: BadPages,
+    /// Files that had become links when they were read: kept as links.
+    pub new_links: Vec<Link>,
 }
 
 type Buffers = Arc<Mutex<Vec<Vec<u8>>>>;
@@ -75,10 +79,16 @@ impl Copier<'_> {
                 return Ok(copied);
             }
             let (pgdata, listed) = (self.pgdata.clone(), changed.len());
-            let files = tokio::task::spawn_blocking(move || list_again(&pgdata, changed))
+            let (files, links) = tokio::task::spawn_blocking(move || list_again(&pgdata, changed))
                 .await
                 .map_err(|e| What::Internal(format!("listing files again: {e}")))??;
-            copied.removed_count += (listed - files.len()) as u64;
+            copied.removed_count += (listed - files.len() - links.len()) as u64;
+            for sink in sinks.iter_mut() {
+                for link in &links {
+                    sink.entry(&link.entry()).await?;
+                }
+            }
+            copied.new_links.extend(links);
             let files: Arc<[SourceFile]> = files.into();
             let more;
             (more, changed) = self.copy_units(&files, Units::cut(&files, self.extent_size_bytes), sinks).await?;
@@ -235,9 +245,10 @@ fn unit_bytes(length: u32, repositories: u64) -> u64 {
     u64::from(length) * (1 + repositories)
 }
 
-/// Sizes and times of files that have changed, as they are now; without those that are gone, or are no files any more.
-fn list_again(pgdata: &Path, files: Vec<SourceFile>) -> Result<Vec<SourceFile>, Error> {
-    let mut found = Vec::with_capacity(files.len());
+/// Sizes and times of files that have changed, as they are now, and those that have become links; without those that are
+/// gone, or are neither.
+fn list_again(pgdata: &Path, files: Vec<SourceFile>) -> Result<(Vec<SourceFile>, Vec<Link>), Error> {
+    let (mut found, mut links) = (Vec::with_capacity(files.len()), Vec::new());
     for file in files {
         let path = path_of(pgdata, &file);
         match std::fs::symlink_metadata(&path) {
@@ -246,12 +257,18 @@ fn list_again(pgdata: &Path, files: Vec<SourceFile>) -> Result<Vec<SourceFile>, 
                 let mode = now.mode() & 0o7777;
                 found.push(SourceFile { size_bytes: now.len(), mtime: now.mtime(), mode, identity, ..file });
             }
+            Ok(_) if holds_data(&file.path) => return Err(no_file_any_more(&path)),
+            Ok(now) if now.is_symlink() => {
+                let target = std::fs::read_link(&path).map_err(|e| Error::file("read the link", &path, e))?;
+                let target = target.into_os_string().into_vec().into();
+                links.push(Link { path: file.path, target, mtime: now.mtime() });
+            }
             Ok(_) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::file("look at", &path, e)),
         }
     }
-    Ok(found)
+    Ok((found, links))
 }
 
 impl Copied {
@@ -260,6 +277,7 @@ impl Copied {
         self.removed_count += more.removed_count;
         self.size_bytes += more.size_bytes;
         self.bad_pages.merge(more.bad_pages);
+        self.new_links.extend(more.new_links);
     }
 }
 
@@ -292,7 +310,7 @@ enum State {
 impl<'a> Commit<'a> {
     fn new(files: &'a [SourceFile], start_lsn: Lsn) -> Self {
         let bad_pages = BadPages::new(start_lsn);
-        let copied = Copied { file_count: 0, removed_count: 0, size_bytes: 0, bad_pages };
+        let copied = Copied { file_count: 0, removed_count: 0, size_bytes: 0, bad_pages, new_links: Vec::new() };
         Self { files, current: None, copied, changed: Vec::new() }
     }
 

@@ -22,7 +22,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::plan::{Identity, SourceFile, Unit};
-use crate::error::Error;
+use crate::error::{Error, What};
 
 /// Room that the standard library wants to see the end of a file without making the buffer grow.
 const PROBE_BYTES: usize = 32;
@@ -84,8 +84,9 @@ impl OneVersion {
             return Ok(opened.clone());
         }
         let found = match open(path)? {
-            None => Listed::Gone,
-            Some(found) => {
+            Opened::Gone => Listed::Gone,
+            Opened::Other => Listed::Other,
+            Opened::File(found) => {
                 let metadata = found.metadata().map_err(|e| Error::file("look at", path, e))?;
                 let same = file.identity.is_none_or(|listed| listed == Identity::of(&metadata));
                 if same { Listed::Same(Arc::new(found)) } else { Listed::Other }
@@ -151,7 +152,12 @@ fn read_piece(
     let removed = Piece { file: index, offset, length: 0, found: Found::Removed };
     let Some(file) = files.get(index) else { return Ok(removed) };
     let path = path_of(pgdata, file);
-    let Some(open) = open(&path)? else { return Ok(removed) };
+    let open = match open(&path)? {
+        Opened::File(open) => open,
+        Opened::Gone => return Ok(removed),
+        Opened::Other if file.check.is_relation() => return Err(no_file_any_more(&path)),
+        Opened::Other => return Ok(Piece { found: Found::Changed, ..removed }),
+    };
     let length = read_at(&open, &path, offset, limit, raw)?;
     Ok(Piece { file: index, offset, length, found: Found::Read })
 }
@@ -179,21 +185,45 @@ fn read_at(open: &File, path: &Path, offset: u64, limit: u64, raw: &mut Vec<u8>)
     at.by_ref().take(limit).read_to_end(raw).map_err(|e| Error::file("read", path, e))
 }
 
-/// Opens what was listed as a file. `None`: it is gone, or a link has its place, which must not be followed out of the data
-/// directory; nor may a pipe there be waited for.
-fn open(path: &Path) -> Result<Option<File>, Error> {
+/// What stands where a file was listed.
+enum Opened {
+    File(File),
+    Gone,
+    /// A link, a pipe or the like: it is left to be listed again.
+    Other,
+}
+
+/// Opens what was listed as a file. A link in its place must not be followed out of the data directory, nor a pipe there be
+/// waited for.
+fn open(path: &Path) -> Result<Opened, Error> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     match File::options().read(true).custom_flags(flags).open(path) {
-        Ok(open) => Ok(Some(open)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => Ok(None),
+        Ok(open) => {
+            let kind = open.metadata().map_err(|e| Error::file("look at", path, e))?.file_type();
+            Ok(if kind.is_file() || kind.is_dir() { Opened::File(open) } else { Opened::Other })
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Opened::Gone),
+        // A link, or a socket.
+        Err(e) if [Errno::LOOP, Errno::NXIO].iter().any(|errno| e.raw_os_error() == Some(errno.raw_os_error())) => {
+            Ok(Opened::Other)
+        }
         Err(e) => Err(Error::file("open", path, e)),
     }
 }
 
+/// Data of PostgreSQL that has become something else.
+pub(super) fn no_file_any_more(path: &Path) -> Error {
+    What::Refused(format!(
+        "{} was a file when the backup listed it, and is none any more: what PostgreSQL keeps there would not be in the \
+         backup",
+        path.display()
+    ))
+    .into()
+}
+
 /// Reads one page again, for a page whose checksum did not hold. `None`: the page is gone.
 pub(super) fn read_page_again(path: &Path, offset: u64, page: &mut [u8]) -> Result<Option<()>, Error> {
-    let Some(open) = open(path)? else { return Ok(None) };
+    let Opened::File(open) = open(path)? else { return Ok(None) };
     match open.read_exact_at(page, offset) {
         Ok(()) => Ok(Some(())),
         Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
@@ -336,11 +366,15 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_place_of_a_file_is_not_followed() {
+    fn a_link_in_place_of_a_file_is_listed_again_and_of_a_relation_refused() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("outside"), "secret").unwrap();
         std::os::unix::fs::symlink(dir.path().join("outside"), dir.path().join("file")).unwrap();
         let read = read_group(dir.path(), &[source("file", 6, PageCheck::None)], 64);
-        assert_eq!((read.raw.len(), read.pieces[0].found), (0, Found::Removed));
+        assert_eq!((read.raw.len(), read.pieces[0].found), (0, Found::Changed));
+        let relation = [source("file", 6, PageCheck::Off)];
+        let unit = Unit::Group { files: 0..1, length: 6, room: 6 };
+        let error = read_unit(dir.path(), &relation, &unit, &OneVersion::default(), Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("is none any more"), "{error}");
     }
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::copy::{Copied, Copier};
 use super::plan::{self, PageCheck, SourceFile};
-use super::scan::{self, PageChecks, Scan};
+use super::scan::{self, Link, PageChecks, Scan};
 use super::session::{self, Started, Stopped};
 use super::sink::Sink;
 use super::timelines::Course;
@@ -69,8 +69,8 @@ struct CopiedFiles<'a> {
 /// How long a tablespace without its directory may take to turn out as one that is being dropped.
 const DROPPED_WITHIN: Duration = Duration::from_secs(10);
 
-fn kept_links(scan: &Scan) -> Vec<String> {
-    let others = scan.links.iter().filter(|link| scan::tablespace_oid(&link.path).is_none());
+fn kept_links(links: &[Link]) -> Vec<String> {
+    let others = links.iter().filter(|link| scan::tablespace_oid(&link.path).is_none());
     others
         .map(|link| {
             format!(
@@ -97,14 +97,7 @@ pub(super) async fn copy_listed(copier: &Copier<'_>, scan: Scan, sinks: &mut [Si
             .await?;
         }
         for link in &links {
-            sink.entry(&FileEntry {
-                path: &link.path,
-                kind: FileKind::Symlink { target: &link.target },
-                mode: 0o777,
-                size_bytes: 0,
-                mtime_seconds: u64::try_from(link.mtime).unwrap_or(0),
-            })
-            .await?;
+            sink.entry(&link.entry()).await?;
         }
     }
     drop((directories, links));
@@ -218,7 +211,7 @@ impl Run<'_> {
         let options = self.options;
         let scan = self.scan().await?;
         let tablespaces = self.tablespaces(&scan).await?;
-        let kept_links = kept_links(&scan);
+        let mut kept = kept_links(&scan.links);
         let copier = Copier {
             pgdata: options.pgdata.clone(),
             compression: options.compression,
@@ -231,12 +224,13 @@ impl Run<'_> {
         };
         copier.check_budget(options.part_size_bytes, sinks.len())?;
         let totals = copy_listed(&copier, scan, sinks).await?;
+        kept.extend(kept_links(&totals.new_links));
         self.progress.phase("finishing", None);
         // After all other files and before the stop call. On a standby the control file says with its minimum recovery
         // end from where on the copied pages are consistent, and the stop LSN must not lie before that; a standby that
         // is promoted in between makes the stop call fail (`do_pg_backup_stop`), and not the restore.
         let control = control::read_control_bytes(&options.pgdata)?;
-        Ok(CopiedFiles { copier, totals, tablespaces, kept_links, control })
+        Ok(CopiedFiles { copier, totals, tablespaces, kept_links: kept, control })
     }
 
     async fn scan(&self) -> Result<Scan, Error> {

@@ -16,6 +16,8 @@ use std::path::Path;
 use holdfast_pgtypes::ControlFile;
 use holdfast_pgtypes::exclude::{Exclusions, Verdict, wal_subdirectories};
 use holdfast_pgtypes::relation::RelationPath;
+use holdfast_repo::FileKind;
+use holdfast_repo::manifest::FileEntry;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{Identity, PageCheck, SourceFile};
@@ -56,6 +58,19 @@ pub(super) struct Link {
     pub target: Box<[u8]>,
     /// Modification time in seconds since the epoch.
     pub mtime: i64,
+}
+
+impl Link {
+    /// Its entry in the manifest.
+    pub(super) fn entry(&self) -> FileEntry<'_> {
+        FileEntry {
+            path: &self.path,
+            kind: FileKind::Symlink { target: &self.target },
+            mode: 0o777,
+            size_bytes: 0,
+            mtime_seconds: u64::try_from(self.mtime).unwrap_or(0),
+        }
+    }
 }
 
 /// The OID of the tablespace whose link or directory this is: PostgreSQL gives those, and no others, a number for a name.
@@ -149,8 +164,8 @@ fn scan_directory(
             _ if metadata.is_symlink() => {
                 let target = match std::fs::read_link(&full) {
                     Ok(target) => target,
-                    // Gone, or a file by now, as when a tablespace is dropped.
-                    Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
+                    // Gone, as when a tablespace is dropped. One that is a file by now is an error: it would be missed.
+                    Err(e) if e.kind() == ErrorKind::NotFound => {
                         scan.removed += 1;
                         continue;
                     }
@@ -186,7 +201,7 @@ fn scan_directory(
 
 /// Whether PostgreSQL cannot do without what is at this path: the directories that `initdb` makes, but those whose contents
 /// no backup has. In `pg_tblspc`, where links belong, it is what a tablespace keeps in the directory of its version.
-fn holds_data(path: &[u8]) -> bool {
+pub(super) fn holds_data(path: &[u8]) -> bool {
     let mut parts = path.split(|byte| *byte == b'/');
     let top = parts.next().unwrap_or_default();
     if top == b"pg_tblspc" {

@@ -444,7 +444,8 @@ pub(crate) async fn read_history(
     let reading = || format!("reading the history of timeline {timeline}");
     let most = wal_object::Bounds::TEXT;
     let bytes = repository.store().get_at_most(&object_name(&object)?, most.object_bytes()).await.doing(reading)?;
-    let (raw, _) = wal_object::decode_within(most, &object, &bytes, repository.id(), repository.key()).doing(reading)?;
+    let (raw, _) =
+        wal_object::decode_within(most, &object, &bytes, repository.id(), repository.key()).doing(reading)?;
     HistoryFile::parse(timeline, &raw).map_err(|e| What::Malformed { name: object, reason: e.to_string() }.into())
 }
 

@@ -4,8 +4,9 @@
 //! have passed the start of the snapshots. And only the control file knows that a standby followed its upstream to another
 //! timeline while they were taken; where it cannot be read, the request may say it.
 
+use holdfast_pgtypes::backup_label::BackupFrom;
 use holdfast_pgtypes::control::DbState;
-use holdfast_pgtypes::{Ancestry, ControlFile, SystemIdentifier};
+use holdfast_pgtypes::{Ancestry, BackupLabel, ControlFile, SystemIdentifier};
 use holdfast_repo::record::ClaimRecord;
 
 use super::{RecordOptions, SnapshotRequest, Span};
@@ -16,19 +17,13 @@ use crate::repository::Repository;
 use crate::restore::read_history;
 use crate::server::{prove_started, prove_timeline};
 
-/// What the data directory says.
-pub(super) struct Found {
-    pub system_identifier: Option<SystemIdentifier>,
-    control: Option<ControlFile>,
-}
-
-/// Compares the request with the data directory, where there is one.
-pub(super) async fn compare(request: &SnapshotRequest, span: Span, options: &RecordOptions) -> Result<Found, Error> {
-    let Some(pgdata) = &options.pgdata else {
-        return Ok(Found { system_identifier: request.system_identifier, control: None });
-    };
-    let control = read_control_file(pgdata)?;
-    let found = control.system_identifier;
+/// Whose snapshots they are: by the data directory, where there is one, or else by the request.
+pub(super) fn system_identifier(
+    request: &SnapshotRequest,
+    options: &RecordOptions,
+) -> Result<Option<SystemIdentifier>, Error> {
+    let Some(pgdata) = &options.pgdata else { return Ok(request.system_identifier) };
+    let found = read_control_file(pgdata)?.system_identifier;
     if let Some(stated) = request.system_identifier.filter(|stated| *stated != found) {
         return Err(What::Refused(format!(
             "snapshots {} are said to be of system identifier {stated}, but {} has {found}",
@@ -37,9 +32,28 @@ pub(super) async fn compare(request: &SnapshotRequest, span: Span, options: &Rec
         ))
         .into());
     }
+    Ok(Some(found))
+}
+
+/// Compares the start of the snapshots with the data directory, where there is one; gives its control file.
+pub(super) async fn compare(span: Span, options: &RecordOptions) -> Result<Option<ControlFile>, Error> {
+    let Some(pgdata) = &options.pgdata else { return Ok(None) };
     let control = prove_started(pgdata, span.start_lsn).await?;
     prove_timeline(pgdata, &control, span.start_lsn, span.timeline)?;
-    Ok(Found { system_identifier: Some(found), control: Some(control) })
+    Ok(Some(control))
+}
+
+impl SnapshotRequest {
+    /// A primary stays on its timeline. Its data directory may be a standby's by now, on a timeline that is not the
+    /// snapshots'.
+    fn is_of_standby(&self) -> bool {
+        let label = self.backup_label.as_ref().and_then(|label| BackupLabel::parse(label.as_bytes()).ok());
+        match label {
+            Some(label) => label.from == BackupFrom::Standby,
+            // Of a stopped server only a standby has a place from which on it is consistent.
+            None => self.end_lsn.is_some(),
+        }
+    }
 }
 
 /// The timelines from the start to the stop LSN.
@@ -47,15 +61,15 @@ pub(super) async fn course(
     request: &SnapshotRequest,
     span: Span,
     options: &RecordOptions,
-    found: &Found,
+    control: Option<&ControlFile>,
     archive: (&Repository, &ClaimRecord),
 ) -> Result<Course, Error> {
     let began = span.timeline;
-    let standby = found
-        .control
-        .as_ref()
-        .filter(|control| matches!(control.state, DbState::InArchiveRecovery | DbState::ShutDownInRecovery));
-    let reached = standby.and_then(|control| control.min_recovery_timeline);
+    let reached = control.filter(|_| request.is_of_standby()).and_then(|control| match control.state {
+        DbState::InArchiveRecovery | DbState::ShutDownInRecovery => control.min_recovery_timeline,
+        // It was promoted since.
+        _ => Some(control.timeline),
+    });
     let ancestry = match request.end_timeline.or(reached) {
         Some(ended) if ended != began => {
             let history = match &options.pgdata {

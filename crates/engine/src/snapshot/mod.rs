@@ -181,23 +181,24 @@ async fn record_inner(
     cancel: &CancellationToken,
 ) -> Result<RecordReport, Error> {
     let span = request.span()?;
-    let found = course::compare(request, span, options).await?;
+    let system_identifier = course::system_identifier(request, options)?;
     progress.phase("opening", None);
     let mut repositories = Vec::new();
     for target in targets {
         let repository = Repository::open(target).await?;
         let claim = repository.current_claim(&options.cluster).await?;
-        check_claim(&repository, &claim, found.system_identifier, request, options)?;
+        check_claim(&repository, &claim, system_identifier, request, options)?;
         repositories.push((repository, claim));
     }
     if let Some(report) = recorded_before(&repositories, request, span, options).await? {
         return Ok(report);
     }
+    let control = course::compare(span, options).await?;
     let Some((repository, claim)) = repositories.first() else {
         return Err(What::Refused("there is no repository to record in".to_owned()).into());
     };
     let size = claim.wal_segment_size;
-    let course = course::course(request, span, options, &found, (repository, claim)).await?;
+    let course = course::course(request, span, options, control.as_ref(), (repository, claim)).await?;
     let first = course.first(size);
     // Of a stopped server the checkpoint itself is read, which begins at the stop LSN.
     let is_one_checkpoint = span.stop_lsn == span.start_lsn;

@@ -119,7 +119,11 @@ struct Way {
 
 fn proxy_of_store(config: &StoreConfig) -> Result<Way, ConfigError> {
     if config.s3.endpoint.is_none() {
-        // AWS's names are made by the SDK: each request is judged by its own.
+        // AWS's names are made by the SDK: each request is judged by its own. Where neither the store nor credentials are
+        // reached by a proxy, it is not looked at.
+        if matches!(config.s3.credentials, Credentials::Static { .. }) && config.proxy()?.is_none() {
+            return Ok(Way { config: ProxyConfig::disabled(), tls: true });
+        }
         return Ok(Way { config: proxy_of_credentials(&config.proxies)?, tls: true });
     }
     let Some(proxy) = config.proxy()? else { return Ok(Way { config: ProxyConfig::disabled(), tls: false }) };

@@ -97,10 +97,7 @@ impl Shared {
     pub(super) fn may_refuse_condition(&self, error: &StoreError, mode: PutMode, refused: &AtomicBool) -> bool {
         mode == PutMode::Create
             && self.capabilities.create == ConditionalCreate::Emulated
-            && matches!(
-                error.kind(),
-                StoreErrorKind::InvalidConfig | StoreErrorKind::Unsupported | StoreErrorKind::Other
-            )
+            && matches!(error.kind(), StoreErrorKind::InvalidConfig | StoreErrorKind::Unsupported)
             && !refused.load(Ordering::Relaxed)
     }
 

@@ -41,14 +41,18 @@ async fn a_long_archive_is_listed_from_where_a_recovery_begins() {
     let start = before();
     let all = ListedWal::read(&repository, &claim, Wanted::All).await.unwrap().describe();
     assert_eq!((all.timelines[0].segments, all.timelines[0].ranges.len()), (count, 1));
-    assert_eq!(before() - start, 3 + 21, "timelines, history file, logs, and a request for each 1000 segments");
+    assert_eq!(
+        before() - start,
+        4 + 21,
+        "timelines, history file, logs, the end, and a request for each 1000 segments"
+    );
 
     // A folder holds 4 GiB, here 4096 segments: the one before the last is needed whole.
     let start = before();
     let from = Lsn::new((count - 10) * size.as_u64());
     let newest = ListedWal::read(&repository, &claim, Wanted::From(from)).await.unwrap().describe();
     assert_eq!((newest.timelines[0].segments, newest.timelines[0].ranges.len()), (4097, 1));
-    assert_eq!(before() - start, 3 + 5 + 1, "timelines, history file, logs, and the two that are needed");
+    assert_eq!(before() - start, 4 + 5 + 1, "timelines, history file, logs, the end, and the two that are needed");
 
     // A backup that waits for its WAL asks from the first missing segment on.
     let lacking = object(&bench, count - 5000, "zst");
@@ -78,7 +82,7 @@ async fn whole_logs_are_not_listed_again() {
     let start = requests();
     let again = list(&known).await;
     assert_eq!(again.describe(), first.describe());
-    assert_eq!(requests() - start, 5 + 1, "the first log and the last");
+    assert_eq!(requests() - start, 5 + 1 + 1, "the first log, the last, and the end");
     assert_eq!(again.whole_logs(), known);
 
     // What goes from a log that is not whole is missed at once; from a whole one, when all is listed again.
@@ -101,6 +105,24 @@ async fn the_newest_log_tells_where_an_archive_ends() {
     assert_eq!(newest.listed_from, Some("5/0".parse().unwrap()));
     let requests = counters.of(Operation::List).requests + counters.of(Operation::ListFolders).requests;
     assert!(requests < 10, "{requests}");
+}
+
+/// An archive must not end early because a store names too few folders.
+#[tokio::test]
+async fn the_end_of_an_archive_is_found_without_its_folder() {
+    let (bench, _) = long(20_480).await;
+    let repository = bench.open(0).await;
+    let claim = repository.current_claim(&bench.cluster).await.unwrap();
+    let folders = WalFolders::read(&repository, &claim).await.unwrap().without_newest_logs();
+    for wanted in [Wanted::All, Wanted::Newest] {
+        let listed = folders.list(&repository, |_| wanted, &KnownLogs::default()).await.unwrap().describe();
+        assert_eq!(listed.timelines[0].ranges.last().unwrap().last.to_string(), name(20_480));
+    }
+    // The same when not a single folder is named.
+    let one = long(5).await.0.open(0).await;
+    let folders = WalFolders::read(&one, &claim).await.unwrap().without_newest_logs();
+    let listed = folders.list(&one, |_| Wanted::All, &KnownLogs::default()).await.unwrap().describe();
+    assert_eq!(listed.timelines[0].segments, 5);
 }
 
 /// A copy of a segment under another spelling is not what `wal get` asks for, so it fills no gap.
