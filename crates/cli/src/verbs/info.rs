@@ -256,7 +256,7 @@ async fn of_repository(
 /// What tells the repository with this number, counted from 1, from its copies.
 fn place_of(context: &Context, number: usize) -> String {
     let configured = number.checked_sub(1).and_then(|index| context.config.repositories.get(index));
-    configured.map(|repository| repository.place()).unwrap_or_default()
+    configured.map(crate::config::repository::Repository::place).unwrap_or_default()
 }
 
 fn brief(snapshot: &SnapshotRecord) -> BriefSnapshot {

@@ -239,9 +239,8 @@ impl Archive {
         (archive.backups, archive.unreadable_backups) = (backups, unreadable);
 
         if let Some(likely) = LikelyStart::find(wish, &archive.world()) {
-            let wanted = |timeline| match likely.is_on_path(timeline) {
-                true => WantedWal::From(likely.start_lsn),
-                false => WantedWal::Newest,
+            let wanted = |timeline| {
+                if likely.is_on_path(timeline) { WantedWal::From(likely.start_lsn) } else { WantedWal::Newest }
             };
             archive.wal = folders.list(repository, wanted, &KnownLogs::default()).await?.inventory().clone();
             if let Ok((plan, notes)) = archive.plan(repository, options, crew, progress, cancel).await

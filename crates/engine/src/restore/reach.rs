@@ -51,7 +51,7 @@ pub struct Reached {
 }
 
 impl Reached {
-    fn of_unknown_version(error: &UnsupportedVersion, archive: &Archive) -> Self {
+    fn of_unknown_version(error: UnsupportedVersion, archive: &Archive) -> Self {
         let unreadable = |timeline| TimelineReach {
             timeline,
             windows: Vec::new(),
@@ -77,7 +77,7 @@ pub async fn reach(
         let version = match PgVersion::new(claim.pg_major) {
             Ok(version) => version,
             // A claim of a release to come: what else there is in the archive is still worth showing.
-            Err(error) => return Ok(Reached::of_unknown_version(&error, &archive)),
+            Err(error) => return Ok(Reached::of_unknown_version(error, &archive)),
         };
         let lookup = WalLookup {
             repository: repository.clone(),
