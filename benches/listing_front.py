@@ -46,16 +46,20 @@ class Bucket:
             folder = f"{options.folder}00000001/00000001{log:08X}/"
             self.invented.append(f"{folder}00000001{log:08X}{segment:08X}.{options.extension}")
 
-    def names(self, prefix, after):
-        """Names and sizes with a prefix, after a name, in order: those of files, and the invented ones."""
+    def files(self, prefix):
+        """The sizes of the files with a prefix, by name."""
         files = {}
         for folder, _, found in os.walk(self.root):
             for name in found:
                 path = os.path.join(folder, name)
                 key = os.path.relpath(path, self.root)
-                if key.startswith(prefix) and key > after:
+                if key.startswith(prefix):
                     files[key] = os.path.getsize(path)
-        real = iter(sorted(files))
+        return files
+
+    def names(self, files, prefix, after):
+        """Names and sizes with a prefix, after a name, in order: those of files, and the invented ones."""
+        real = iter(sorted(name for name in files if name > after))
         at = bisect.bisect_left(self.invented, max(prefix, after))
         waiting = next(real, None)
         while True:
@@ -78,11 +82,11 @@ class Bucket:
 
     def page(self, prefix, delimiter, after, limit):
         """Objects, common prefixes, and where the next page begins."""
-        objects, folders = [], []
+        objects, folders, files = [], [], self.files(prefix)
         position = after
         while True:
             jumped = False
-            for name, size in self.names(prefix, position):
+            for name, size in self.names(files, prefix, position):
                 if len(objects) + len(folders) == limit:
                     return objects, folders, position
                 rest = name[len(prefix):]
