@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
-use holdfast_pgtypes::SegmentName;
+use holdfast_pgtypes::{Lsn, SegmentName, WalSegmentSize};
 use holdfast_repo::Compression;
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::ClaimRecord;
@@ -183,7 +183,8 @@ async fn run_steps(
         );
     } else {
         let archived = Archived { repositories: &repositories, claims: &claims, options, cancel };
-        let segment = write_restore_point(&connection).await?;
+        let size = read_control_file(&options.pgdata)?.wal_segment_size;
+        let segment = write_restore_point(&connection, size).await?;
         match archived.wait(segment, &connection).await? {
             None => report.add("archiving", Verdict::Ok, format!("segment {segment} reached every repository")),
             Some(repository) => report.add(
@@ -259,19 +260,27 @@ fn how_archived(facts: &ServerFacts) -> &str {
 }
 
 /// Writes a restore point and finishes its segment, whose name is returned.
-async fn write_restore_point(connection: &Connection) -> Result<SegmentName, Error> {
+async fn write_restore_point(connection: &Connection, size: WalSegmentSize) -> Result<SegmentName, Error> {
     let row = connection
         .client()
         .query_one(
             "WITH point AS (SELECT pg_create_restore_point($1) AS lsn), \
              named AS MATERIALIZED (SELECT pg_walfile_name(lsn) AS name FROM point) \
-             SELECT name, pg_switch_wal()::text FROM named",
+             SELECT name, lsn::text, pg_switch_wal()::text FROM named, point",
             &[&RESTORE_POINT],
         )
         .await
         .doing(|| "writing a restore point and finishing its WAL segment".to_owned())?;
-    let name: String = row.get(0);
-    name.parse().map_err(|_| What::Malformed { name: "a segment name from the server".to_owned(), reason: name }.into())
+    let (name, lsn): (String, String) = (row.get(0), row.get(1));
+    let unread = |text: &str| What::Malformed { name: "the server's answer".to_owned(), reason: text.to_owned() };
+    let named: SegmentName = name.parse().map_err(|_| unread(&name))?;
+    Ok(segment_before(lsn.parse().map_err(|_| unread(&lsn))?, named, size))
+}
+
+/// The segment of the byte before this LSN, on the timeline of the one that the server names for it. At a border PostgreSQL 17
+/// and later name the segment that begins there, which is not finished by a switch.
+fn segment_before(lsn: Lsn, named: SegmentName, size: WalSegmentSize) -> SegmentName {
+    SegmentName::ending_at(lsn, named.timeline(), size)
 }
 
 struct Archived<'a> {
@@ -313,6 +322,25 @@ impl Archived<'_> {
                 () = tokio::time::sleep(LOOK_AGAIN_AFTER) => {}
                 () = self.cancel.cancelled() => return Err(What::Cancelled.into()),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn a_record_that_ends_at_a_border_is_in_the_segment_before_it() {
+        let size = WalSegmentSize::new(16 << 20).unwrap();
+        for (lsn, named, expected) in [
+            ("0/3000000", "000000020000000000000003", "000000020000000000000002"),
+            ("0/3000000", "000000020000000000000002", "000000020000000000000002"),
+            ("0/3000128", "000000020000000000000003", "000000020000000000000003"),
+        ] {
+            assert_eq!(segment_before(lsn.parse().unwrap(), named.parse().unwrap(), size).to_string(), expected);
         }
     }
 }
