@@ -27,10 +27,11 @@ const AT_ONCE: usize = 16;
 pub enum Wanted {
     /// All of it.
     All,
-    /// From the log on that holds this LSN, and the newest log in any case: a timeline that ended before it, or went on
+    /// From the log on that holds this LSN, and the newest logs in any case: a timeline that ended before it, or went on
     /// beside the one that is followed, is known by its end.
     From(Lsn),
-    /// Its newest log: where it ends, and when that was stored.
+    /// Its two newest logs: where it ends, and when that was stored. The newest alone may hold no whole segment, when the
+    /// timeline was left within the first of it.
     Newest,
 }
 
@@ -109,7 +110,7 @@ impl WalFolders {
         let mut all = self.found.clone();
         let mut prefixes = Vec::new();
         for (&timeline, logs) in &self.logs {
-            let newest = logs.last().copied().unwrap_or_default();
+            let newest = logs.get(logs.len().saturating_sub(2)).copied().unwrap_or_default();
             let from = match wanted(timeline) {
                 Wanted::All => 0,
                 Wanted::From(lsn) => {
