@@ -97,7 +97,10 @@ impl Shared {
     pub(super) fn may_refuse_condition(&self, error: &StoreError, mode: PutMode, refused: &AtomicBool) -> bool {
         mode == PutMode::Create
             && self.capabilities.create == ConditionalCreate::Emulated
-            && matches!(error.kind(), StoreErrorKind::InvalidConfig | StoreErrorKind::Unsupported)
+            && matches!(
+                error.kind(),
+                StoreErrorKind::InvalidConfig | StoreErrorKind::Unsupported | StoreErrorKind::Other
+            )
             && !refused.load(Ordering::Relaxed)
     }
 
