@@ -372,7 +372,7 @@ class Restore:
                 out.write(chunk) if frame_length else out.seek(length, os.SEEK_CUR)
             need(crc32c == entry.crc32c, "wrong CRC-32C")
             out.truncate(entry.size)
-        os.chmod(place, entry.mode)
+        os.chmod(place, entry.mode & 0o777)
         os.utime(place, (entry.mtime, entry.mtime))
 
     def restore(self, entry, made, directories):

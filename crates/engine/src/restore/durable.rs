@@ -70,6 +70,12 @@ fn make_directory(path: &Path, mode: u32) -> Result<(), Error> {
     set_mode(path, mode)
 }
 
+/// The permission bits that a file gets. A backup says which, and a planted one must not make a program of root's out of a
+/// file: no server needs set-user-ID, set-group-ID or the sticky bit on one.
+pub(super) fn file_mode(mode: u32) -> u32 {
+    mode & 0o777
+}
+
 /// Sets permission bits.
 pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|e| Error::file("set the mode of", path, e))
@@ -79,6 +85,7 @@ pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
 /// not followed.
 pub(super) fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
     remove_if_there(path)?;
+    let mode = file_mode(mode);
     let write = || {
         let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
         file.write_all(content)?;

@@ -16,6 +16,7 @@ use rustix::fs::{FallocateFlags, OFlags};
 use tokio_util::sync::CancellationToken;
 
 use super::coalesce::Piece;
+use super::durable::file_mode;
 use super::layout::Layout;
 use crate::error::{Error, What};
 
@@ -145,7 +146,7 @@ impl Files {
     fn finish(&self, number: u32, file: &File) -> Result<(), Error> {
         let entry = self.entry(number)?;
         let path = || self.path(number);
-        file.set_permissions(Permissions::from_mode(entry.mode))
+        file.set_permissions(Permissions::from_mode(file_mode(entry.mode)))
             .map_err(|e| Error::file("set the mode of", &path(), e))?;
         let modified = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(entry.mtime_seconds));
         if let Some(modified) = modified {

@@ -409,7 +409,7 @@ fn finish(found: &Preflight, options: &RestoreOptions, lock: ResumeLock, roots: 
     durable::write_file(&pgdata.join(settings::signal_file(options.standby)), b"", mode)?;
     let manifest_path = pgdata.join(ManifestWriter::FILE_NAME);
     durable::write_backup_manifest(&manifest_path, &found.manifest, &found.backup, found.version, &rewritten)?;
-    durable::set_mode(&manifest_path, mode)?;
+    durable::set_mode(&manifest_path, durable::file_mode(mode))?;
     if let Some(root) = found.index.find(&found.manifest, b"").and_then(|position| found.manifest.file(position)) {
         durable::set_mode(pgdata, root.mode | 0o700)?;
     }

@@ -25,7 +25,8 @@ fn files(directory: &Path, count: u32) -> Files {
         let entry = FileEntry {
             path: path.as_bytes(),
             kind: FileKind::File { crc32c: 0, extents: &[extent(EXTENT), extent(10)] },
-            mode: 0o640,
+            // A planted set-user-ID or set-group-ID is not taken over.
+            mode: 0o6640,
             size_bytes: u64::from(EXTENT) + 10,
             mtime_seconds: 1_700_000_000,
         };
