@@ -3,8 +3,8 @@
 //!
 //! An object that turns out smaller than one part is put in one request. Each part keeps the
 //! permits of its bytes until the store has it. After a failure or a stop the upload is aborted;
-//! a process that dies leaves an unfinished multipart upload, which is not an object and which
-//! only a lifecycle rule of the bucket removes (docs/operations.md).
+//! a process that dies leaves an unfinished multipart upload, which is not an object. The next backup of the same
+//! machine aborts those of its dead runs; the others are for a lifecycle rule of the bucket (docs/operations.md).
 
 use std::sync::Arc;
 
