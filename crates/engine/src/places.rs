@@ -15,7 +15,7 @@ use crate::error::{Error, What};
 /// How many directories there can be above one another: what is deeper has no name that a system call takes.
 const MOST_LEVELS: usize = 4096;
 
-/// What tells a directory from all others of this host.
+/// What tells a file or a directory from all others of this host, whatever its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
     device: u64,

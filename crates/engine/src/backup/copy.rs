@@ -23,13 +23,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::bad_pages::{BadPages, Patience};
 use super::encode::{EncodedChunk, EncodedUnit, encode_unit};
-use super::plan::{Identity, SourceFile, Unit, Units};
+use super::plan::{SourceFile, Unit, Units};
 use super::read::{Found, OneVersion, Piece, ReadUnit, no_file_any_more, path_of, read_unit};
 use super::scan::{Link, holds_data};
 use super::sink::Sink;
 use crate::error::{Error, What};
 use crate::pipeline::budget::{ByteBudget, Permit};
 use crate::pipeline::crew::Crew;
+use crate::places::Identity;
 use crate::progress::Progress;
 
 /// How often files that changed while they were read are listed again: a file that changes each time is one that no backup
@@ -253,7 +254,7 @@ fn list_again(pgdata: &Path, files: Vec<SourceFile>) -> Result<(Vec<SourceFile>,
         let path = path_of(pgdata, &file);
         match std::fs::symlink_metadata(&path) {
             Ok(now) if now.is_file() => {
-                let identity = Some(Identity::of(&now));
+                let identity = Some(Identity::from(&now));
                 let mode = now.mode() & 0o7777;
                 found.push(SourceFile { size_bytes: now.len(), mtime: now.mtime(), mode, identity, ..file });
             }

@@ -11,9 +11,9 @@
 //! group therefore has room for one extent, however little is planned for it; a file that has grown beyond that room is
 //! read again by a plan of its own ([`Units::cut`]).
 
-use std::fs::Metadata;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt as _;
+
+use crate::places::Identity;
 
 /// Files up to this size share a frame with others. A quarter of an extent: small enough that a
 /// shared frame holds several, large enough that a frame of its own is not mostly header.
@@ -38,20 +38,6 @@ pub(super) struct SourceFile {
     pub check: PageCheck,
     /// Which file it was; none for what is in memory.
     pub identity: Option<Identity>,
-}
-
-/// What tells one file from another that has taken its path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
-    device: u64,
-    inode: u64,
-}
-
-impl Identity {
-    /// Of the file of this metadata.
-    pub(super) fn of(metadata: &Metadata) -> Self {
-        Self { device: metadata.dev(), inode: metadata.ino() }
-    }
 }
 
 /// Whether a file has the pages of a relation, and whether they carry checksums that are verified while reading.

@@ -21,8 +21,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::plan::{Identity, SourceFile, Unit};
+use super::plan::{SourceFile, Unit};
 use crate::error::{Error, What};
+use crate::places::Identity;
 
 /// Room that the standard library wants to see the end of a file without making the buffer grow.
 const PROBE_BYTES: usize = 32;
@@ -88,7 +89,7 @@ impl OneVersion {
             Opened::Other => Listed::Other,
             Opened::File(found) => {
                 let metadata = found.metadata().map_err(|e| Error::file("look at", path, e))?;
-                let same = file.identity.is_none_or(|listed| listed == Identity::of(&metadata));
+                let same = file.identity.is_none_or(|listed| listed == Identity::from(&metadata));
                 if same { Listed::Same(Arc::new(found)) } else { Listed::Other }
             }
         };
@@ -320,7 +321,7 @@ mod tests {
 
     /// A file as it is listed, of ten bytes in extents of four.
     fn listed(path: &Path, check: PageCheck) -> SourceFile {
-        let identity = Some(Identity::of(&std::fs::metadata(path).unwrap()));
+        let identity = Some(Identity::from(&std::fs::metadata(path).unwrap()));
         SourceFile { identity, ..source("file", 10, check) }
     }
 

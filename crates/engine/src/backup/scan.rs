@@ -20,8 +20,9 @@ use holdfast_repo::FileKind;
 use holdfast_repo::manifest::FileEntry;
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{Identity, PageCheck, SourceFile};
+use super::plan::{PageCheck, SourceFile};
 use crate::error::{Error, What};
+use crate::places::Identity;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -189,7 +190,7 @@ fn scan_directory(
                     mtime: metadata.mtime(),
                     mode: metadata.mode() & 0o7777,
                     check,
-                    identity: Some(Identity::of(&metadata)),
+                    identity: Some(Identity::from(&metadata)),
                 });
             }
             // Sockets, pipes and devices are not data; pg_basebackup leaves them out as well.
