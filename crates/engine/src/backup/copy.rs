@@ -400,3 +400,33 @@ impl<'a> Commit<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::backup::plan::PageCheck;
+
+    /// A file that became a link while it was copied is a link in the backup, and data of PostgreSQL fails it.
+    #[test]
+    fn what_became_a_link_is_not_lost() {
+        let pgdata = tempfile::tempdir().unwrap();
+        std::fs::create_dir(pgdata.path().join("pg_xact")).unwrap();
+        let listed = |path: &str| {
+            symlink("/elsewhere", pgdata.path().join(path)).unwrap();
+            let path = path.as_bytes().into();
+            SourceFile { path, size_bytes: 6, mtime: 0, mode: 0o600, check: PageCheck::None, identity: None }
+        };
+        let gone = SourceFile { path: b"gone"[..].into(), ..listed("server.log") };
+        let changed = vec![listed("postgresql.conf"), gone];
+        let (files, links) = list_again(pgdata.path(), changed).unwrap();
+        assert!(files.is_empty());
+        let found: Vec<(&[u8], &[u8])> = links.iter().map(|link| (&*link.path, &*link.target)).collect();
+        assert_eq!(found, [(&b"postgresql.conf"[..], &b"/elsewhere"[..])]);
+        let error = list_again(pgdata.path(), vec![listed("pg_xact/0000")]).unwrap_err();
+        assert!(error.to_string().contains("was a file when the backup listed it"), "{error}");
+    }
+}
