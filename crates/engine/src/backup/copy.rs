@@ -9,7 +9,6 @@
 //! one waits for its permit, those before it go on being committed. A waiting unit therefore waits only for uploads, which
 //! go on by themselves, and for parts that are being filled, for which [`Copier::check_budget`] leaves room.
 
-use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -25,7 +24,7 @@ use super::bad_pages::{BadPages, Patience};
 use super::encode::{EncodedChunk, EncodedUnit, encode_unit};
 use super::plan::{SourceFile, Unit, Units};
 use super::read::{Found, OneVersion, Piece, ReadUnit, no_file_any_more, path_of, read_unit};
-use super::scan::{Link, holds_data};
+use super::scan::{Link, Standing, holds_data, look};
 use super::sink::Sink;
 use crate::error::{Error, What};
 use crate::pipeline::budget::{ByteBudget, Permit};
@@ -252,21 +251,15 @@ fn list_again(pgdata: &Path, files: Vec<SourceFile>) -> Result<(Vec<SourceFile>,
     let (mut found, mut links) = (Vec::with_capacity(files.len()), Vec::new());
     for file in files {
         let path = path_of(pgdata, &file);
-        match std::fs::symlink_metadata(&path) {
-            Ok(now) if now.is_file() => {
-                let identity = Some(Identity::from(&now));
-                let mode = now.mode() & 0o7777;
-                found.push(SourceFile { size_bytes: now.len(), mtime: now.mtime(), mode, identity, ..file });
-            }
-            Ok(_) if holds_data(&file.path) => return Err(no_file_any_more(&path)),
-            Ok(now) if now.is_symlink() => {
-                let target = std::fs::read_link(&path).map_err(|e| Error::file("read the link", &path, e))?;
-                let target = target.into_os_string().into_vec().into();
-                links.push(Link { path: file.path, target, mtime: now.mtime() });
-            }
-            Ok(_) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::file("look at", &path, e)),
+        let Some(Standing { metadata: now, target }) = look(&path)? else { continue };
+        if now.is_file() {
+            let identity = Some(Identity::from(&now));
+            let mode = now.mode() & 0o7777;
+            found.push(SourceFile { size_bytes: now.len(), mtime: now.mtime(), mode, identity, ..file });
+        } else if holds_data(&file.path) {
+            return Err(no_file_any_more(&path));
+        } else if let Some(target) = target {
+            links.push(Link { path: file.path, target, mtime: now.mtime() });
         }
     }
     Ok((found, links))

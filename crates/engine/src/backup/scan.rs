@@ -143,13 +143,9 @@ fn scan_directory(
         }
         let path = join(directory, name.as_bytes());
         let full = here.join(name);
-        let metadata = match std::fs::symlink_metadata(&full) {
-            Ok(metadata) => metadata,
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                scan.removed += 1;
-                continue;
-            }
-            Err(e) => return Err(Error::file("look at", &full, e)),
+        let Some(Standing { metadata, target }) = look(&full)? else {
+            scan.removed += 1;
+            continue;
         };
         match verdict {
             Verdict::ContentsExcluded => keep_empty(&path, &full, &metadata, version, scan)?,
@@ -162,21 +158,8 @@ fn scan_directory(
                 ))
                 .into());
             }
-            _ if metadata.is_symlink() => {
-                let target = match std::fs::read_link(&full) {
-                    Ok(target) => target,
-                    // Gone, as when a tablespace is dropped. One that is a file by now is an error: it would be missed.
-                    Err(e) if e.kind() == ErrorKind::NotFound => {
-                        scan.removed += 1;
-                        continue;
-                    }
-                    Err(e) => return Err(Error::file("read the link", &full, e)),
-                };
-                scan.links.push(Link {
-                    path: path.clone().into(),
-                    target: target.into_os_string().into_vec().into(),
-                    mtime: metadata.mtime(),
-                });
+            _ if let Some(target) = target => {
+                scan.links.push(Link { path: path.clone().into(), target, mtime: metadata.mtime() });
                 if tablespace_oid(&path).is_some() {
                     waiting.push_back(path);
                 }
@@ -198,6 +181,35 @@ fn scan_directory(
         }
     }
     Ok(())
+}
+
+/// What stands at a path at one moment.
+pub(super) struct Standing {
+    pub metadata: Metadata,
+    /// Where it leads, if it is a link.
+    pub target: Option<Box<[u8]>>,
+}
+
+/// Looks at a path; `None`: nothing is there. A link that goes, or makes room for a file, between the look at it and the look
+/// at where it leads is looked at once more: neither it nor what replaced it is missed.
+pub(super) fn look(path: &Path) -> Result<Option<Standing>, Error> {
+    loop {
+        let metadata = match std::fs::symlink_metadata(path) {
+            Ok(metadata) => metadata,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::file("look at", path, e)),
+        };
+        if !metadata.is_symlink() {
+            return Ok(Some(Standing { metadata, target: None }));
+        }
+        match std::fs::read_link(path) {
+            Ok(target) => {
+                return Ok(Some(Standing { metadata, target: Some(target.into_os_string().into_vec().into()) }));
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {}
+            Err(e) => return Err(Error::file("read the link", path, e)),
+        }
+    }
 }
 
 /// Whether PostgreSQL cannot do without what is at this path: the directories that `initdb` makes, but those whose contents
