@@ -9,7 +9,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 # Arguments of the demo, for instance DEMO_ARGS=--keep
 DEMO_ARGS ?=
-# More arguments for the test runner, for instance TEST_ARGS='-p holdfast-store' or TEST_ARGS=-E 'test(restore)'
+# More arguments for the test runner, for instance TEST_ARGS="-E 'package(holdfast-store)'" or TEST_ARGS="-E 'test(/^kill::/)'"
 TEST_ARGS ?=
 
 .PHONY: help

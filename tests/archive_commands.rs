@@ -1,13 +1,9 @@
 //! An `archive_command` that reports success and stores nothing: the backup has its own WAL, and says that what comes
 //! after it is nowhere; `check` says it before anything is lost.
 
-#![expect(clippy::expect_used, reason = "a failed set-up fails the test")]
-
-mod stage;
-
 use std::time::Duration;
 
-use stage::{Plan, Seal, Stage, StoreKind};
+use crate::stage::{Plan, Seal, Stage, StoreKind};
 
 const LIMIT: Duration = Duration::from_mins(3);
 
@@ -71,6 +67,6 @@ async fn an_archive_command_that_stores_nothing_is_named() {
     assert_eq!(warnings(&stage), [""; 0]);
 
     let restored = stage.restore_and_start("restored", &[]).await;
-    stage::wait_promoted(&restored).await;
+    crate::stage::wait_promoted(&restored).await;
     assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "4");
 }

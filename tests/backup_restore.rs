@@ -1,15 +1,11 @@
 //! Every supported major, each with another store, codec and seal: back up while rows are written, restore, start,
 //! compare rows; PostgreSQL's own tools agree with the restored directory.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod stage;
-
 use std::process::Command;
 
+use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 use holdfast_testkit::rows::{Pace, RowWriter, Target, found};
 use holdfast_testkit::user::run_as_postgres;
-use stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 
 async fn round_trip(major: u16, plan: Plan) {
     let Some(stage) = Stage::start(major, plan).await else { return };

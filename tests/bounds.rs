@@ -1,10 +1,6 @@
 //! Bounds that hold whatever the size: memory stays within `backup.memory` plus 64 MiB, a budget is never a dead end, and
 //! one large file keeps all threads of the crew busy.
 
-#![expect(clippy::expect_used, reason = "a failed set-up fails the test")]
-
-mod stage;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
@@ -12,9 +8,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::stage::proof::same_trees;
+use crate::stage::{Plan, Seal, Stage, StoreKind, succeeded};
 use holdfast_testkit::proxy::TcpProxy;
-use stage::proof::same_trees;
-use stage::{Plan, Seal, Stage, StoreKind, succeeded};
+use holdfast_testkit::random::Random;
 
 const MIB: u64 = 1 << 20;
 
@@ -87,17 +84,14 @@ fn look(pid: u32, seen: &mut Seen) {
 fn fill(stage: &Stage, name: &str, mib: u64) {
     let path = stage.cluster.data().join(name);
     let mut file = std::io::BufWriter::new(fs::File::create(&path).expect("make a file"));
-    let mut seed = 0x9E37_79B9_7F4A_7C15_u64 ^ mib ^ name.len() as u64;
+    let mut random = Random::of_seed(mib ^ name.len() as u64);
     let mut block = vec![0_u8; MIB as usize];
     for n in 0..mib {
         for word in block.as_chunks_mut::<8>().0 {
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
             *word = if n % 2 == 0 {
-                seed.to_le_bytes()
+                random.word().to_le_bytes()
             } else {
-                format!("{:08}", seed % 5000).as_bytes()[..8].try_into().expect("8")
+                format!("{:08}", random.below(5000)).as_bytes()[..8].try_into().expect("8")
             };
         }
         file.write_all(&block).expect("write");

@@ -3,10 +3,6 @@
 //! A backup whose store answers nothing stands still with its memory full of the large files, which are read first. What is
 //! done to the small ones meanwhile is done behind the listing and before the reading, on every machine.
 
-#![expect(clippy::expect_used, reason = "a failed set-up fails the test")]
-
-mod stage;
-
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
@@ -14,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::stage::held::SlowStore;
+use crate::stage::proof::{am_check, bulk};
+use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 use holdfast_testkit::postgres::Cluster;
 use holdfast_testkit::user::DatabaseUser;
-use stage::held::SlowStore;
-use stage::proof::{am_check, bulk};
-use stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 
 fn plan() -> Plan {
     Plan { seal: Seal::None, compression: "none", wal_segment_mib: 1, ..Plan::default() }
@@ -44,7 +40,7 @@ impl Held {
         assert!(read.expect("a number") < 64 << 20, "the backup did not stand still: {counts}");
         self.store.let_go();
         let output = self.backup.wait_with_output().expect("wait for the backup");
-        let text = stage::succeeded(&output, &["backup"]);
+        let text = crate::stage::succeeded(&output, &["backup"]);
         serde_json::from_str(&text).expect("JSON")
     }
 }

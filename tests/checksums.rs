@@ -1,17 +1,13 @@
 //! Page checksums: damage is found, named and recorded, and a storm of writes is never taken for damage.
 
-#![expect(clippy::expect_used, reason = "a failed set-up fails the test")]
-
-mod stage;
-
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use crate::stage::proof::{Storm, am_check, bulk, find, number, text, tree};
+use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 use holdfast_testkit::postgres::Shutdown;
 use serde_json::Value;
-use stage::proof::{Storm, am_check, bulk, find, number, text, tree};
-use stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 
 fn local() -> Plan {
     Plan { store: StoreKind::Directory, seal: Seal::None, wal_segment_mib: 1, compression: "lz4", ..Plan::default() }

@@ -1,17 +1,13 @@
 //! `cluster.connection` as libpq reads it, against real servers: TLS with every `sslmode`, passwords from all their places,
 //! services, the environment, several hosts; and a wrong string, which stops what connects and nothing else.
 
-#![expect(clippy::expect_used, reason = "a failed set-up fails the test")]
-
-mod stage;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::stage::{Plan, Seal, Stage, StoreKind};
 use holdfast_testkit::postgres::Cluster;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use stage::{Plan, Seal, Stage, StoreKind};
 
 fn plan() -> Plan {
     Plan { store: StoreKind::Directory, seal: Seal::None, wal_segment_mib: 1, ..Plan::default() }
@@ -302,5 +298,5 @@ async fn a_wrong_string_stops_what_connects_and_nothing_else() {
         stage.ok(&["info"]);
     }
     let restored = stage.restore_and_start("restored", &[]).await;
-    stage::wait_promoted(&restored).await;
+    crate::stage::wait_promoted(&restored).await;
 }

@@ -1,13 +1,12 @@
 //! The demo, small: it has to end well by itself, and to say that the rows are back.
 
-#![expect(clippy::expect_used, reason = "a failed set-up fails the test")]
-
 use std::process::{Command, Output, Stdio};
 
 use holdfast_testkit::postgres::Installation;
+use holdfast_testkit::scratch::built_program;
 
 fn demo(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_holdfast-demo"))
+    Command::new(built_program("holdfast-demo").expect("find the demo"))
         .args(arguments)
         .stdin(Stdio::null())
         .output()

@@ -1,16 +1,12 @@
 //! Failover: what the standbys of a cluster do for its archive.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod stage;
-
 use std::time::{Duration, Instant};
 
+use crate::stage::proof::{am_check, find, finish, holds_all};
+use crate::stage::{Plan, Stage, wait_promoted};
 use holdfast_testkit::postgres::Cluster;
 use holdfast_testkit::proxy::TcpProxy;
 use holdfast_testkit::rows::{Pace, RowWriter};
-use stage::proof::{am_check, find, finish, holds_all};
-use stage::{Plan, Stage, wait_promoted};
 
 const LIMIT: Duration = Duration::from_mins(3);
 
@@ -82,7 +78,7 @@ async fn segments_that_only_a_standby_has_reach_the_archive() {
     caught_up(&third, &stage.cluster).await;
     let failed = stage.cluster.value("SELECT failed_count > 0 FROM pg_stat_archiver").await.expect("ask");
     assert_eq!(failed, "t", "the primary still archives");
-    let kept = stage::attack::segments(standby.data(), "ready");
+    let kept = crate::stage::attack::segments(standby.data(), "ready");
     assert!(kept.len() >= 3, "the standby keeps what the archive does not have: {kept:?}");
     stage.cluster.kill9().await.expect("kill the primary");
     stage.write_config("holdfast.toml", &direct);
@@ -99,15 +95,15 @@ async fn segments_that_only_a_standby_has_reach_the_archive() {
     stage.cluster = standby;
     stage.archive_now().await;
     eprintln!("everything that waited was archived within {:?}", began.elapsed());
-    let waiting = stage::attack::segments(stage.cluster.data(), "ready");
+    let waiting = crate::stage::attack::segments(stage.cluster.data(), "ready");
     assert!(waiting.is_empty(), "{waiting:?}\n{}", stage.cluster.log_text());
     for segment in &kept {
-        assert!(stage::attack::wal_object(&stage, segment).is_some(), "{segment} is not in the archive");
+        assert!(crate::stage::attack::wal_object(&stage, segment).is_some(), "{segment} is not in the archive");
     }
     // The other standby lets go of all of it, the unfinished end of the first timeline included.
     let began = Instant::now();
     loop {
-        let waiting = stage::attack::segments(third.data(), "ready");
+        let waiting = crate::stage::attack::segments(third.data(), "ready");
         if waiting.is_empty() {
             break;
         }
@@ -162,7 +158,7 @@ async fn all_archived(server: &Cluster) {
 
 /// The names of the WAL objects of timeline 1 that are partial segments.
 fn partials(stage: &Stage) -> Vec<String> {
-    stage::attack::objects(stage).into_keys().filter(|name| name.contains(".partial.")).collect()
+    crate::stage::attack::objects(stage).into_keys().filter(|name| name.contains(".partial.")).collect()
 }
 
 /// The primary dies; a first standby is promoted, archives its `.partial` and dies as well; a second one, still on the old
@@ -193,7 +189,7 @@ async fn two_partial_segments_of_one_name_do_not_stop_the_archive() {
     all_archived(&first).await;
     let stored = partials(&stage);
     assert_eq!(stored.len(), 1, "{stored:?}");
-    let before = stage::attack::objects(&stage);
+    let before = crate::stage::attack::objects(&stage);
     first.kill9().await.expect("kill the first");
 
     // The second one finds timeline 2 taken in the archive and takes the next.
@@ -207,7 +203,7 @@ async fn two_partial_segments_of_one_name_do_not_stop_the_archive() {
     second.sql("SELECT pg_switch_wal()").await.expect("switch");
     all_archived(&second).await;
     assert!(second.log_text().contains("timeline 1 was left at"), "{}", second.log_text());
-    let after = stage::attack::objects(&stage);
+    let after = crate::stage::attack::objects(&stage);
     for (name, file) in &before {
         assert_eq!(after.get(name), Some(file), "{name} was changed");
     }
@@ -246,7 +242,7 @@ async fn two_servers_on_one_timeline_stop_hard_with_a_way_out() {
     first.sql("INSERT INTO said VALUES (3)").await.expect("write");
     first.sql("SELECT pg_switch_wal()").await.expect("switch");
     all_archived(&first).await;
-    let before = stage::attack::objects(&stage);
+    let before = crate::stage::attack::objects(&stage);
     second.promote().await.expect("promote the second");
     second.sql("INSERT INTO said VALUES (4)").await.expect("write");
     second.sql("SELECT pg_switch_wal()").await.expect("switch");
@@ -258,7 +254,7 @@ async fn two_servers_on_one_timeline_stop_hard_with_a_way_out() {
     assert_eq!(output.status.code(), Some(44), "{said}");
     assert!(said.contains("two servers were promoted to timeline 2 at different places"), "{said}");
     assert!(said.contains("give this one a `cluster.name` of its own"), "{said}");
-    let after = stage::attack::objects(&stage);
+    let after = crate::stage::attack::objects(&stage);
     for (name, file) in &before {
         assert_eq!(after.get(name), Some(file), "{name} was changed");
     }
@@ -268,7 +264,7 @@ async fn two_servers_on_one_timeline_stop_hard_with_a_way_out() {
     stage.write_config("two.toml", &text);
     all_archived(&second).await;
     let output = stage.command_with(&config, &["backup"]).output().expect("run holdfast");
-    stage::succeeded(&output, &["backup"]);
+    crate::stage::succeeded(&output, &["backup"]);
     second.sql("INSERT INTO said VALUES (5)").await.expect("write");
     second.sql("SELECT pg_switch_wal()").await.expect("switch");
     all_archived(&second).await;
@@ -276,7 +272,7 @@ async fn two_servers_on_one_timeline_stop_hard_with_a_way_out() {
         let name = config.file_stem().expect("a name").to_string_lossy().into_owned();
         let target = stage.target(&format!("restored-{name}"));
         let arguments = ["restore", "--pgdata", &target.display().to_string()];
-        stage::succeeded(&stage.command_with(&config, &arguments).output().expect("run holdfast"), &arguments);
+        crate::stage::succeeded(&stage.command_with(&config, &arguments).output().expect("run holdfast"), &arguments);
         let restored = stage.start_restored(&target).await;
         wait_promoted(&restored).await;
         let found = restored.sql("SELECT n FROM said ORDER BY n").await.expect("ask").concat();

@@ -1,8 +1,6 @@
 //! The frozen sample of format version 1 is restored by this release, and by the independent reader written from
 //! `docs/format/` alone. It must stay readable for ever: nobody changes a byte below `tests/samples/`.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a failed set-up fails the test")]
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -5,23 +5,19 @@
 //! where one phase matters in particular, the store is made to hold the victim there. The seed is printed, and
 //! `HOLDFAST_TEST_SEED` repeats a run.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod stage;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::stage::attack::{
+    Ended, ObjectFile, Victim, back_up, complete, ids_in_store, insert_lsn, load, objects, segments, sessions_gone, sum,
+};
+use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 use holdfast_testkit::postgres::Cluster;
 use holdfast_testkit::proxy::{Effect, Fault, HttpFaults, When};
+use holdfast_testkit::random::Random;
 use holdfast_testkit::rows::{Journal, Pace, RowWriter, Target, found};
 use rustix::process::{Pid, Signal, kill_process};
-use stage::attack::{
-    Dice, Ended, ObjectFile, Victim, back_up, complete, ids_in_store, insert_lsn, load, objects, segments,
-    sessions_gone, sum,
-};
-use stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 
 /// What a killed client had sent already is still carried out by the store a moment later.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -59,7 +55,7 @@ async fn holds(restored: &Cluster, name: &str, expected: &[Vec<String>], journal
 }
 
 async fn killed_backups(stage: &Stage, rounds: u32) {
-    let mut dice = Dice::new();
+    let mut random = Random::of_this_run();
     load(&stage.cluster).await;
     let expected = sum(&stage.cluster).await;
     let writer = RowWriter::start(&stage.cluster, Pace::default()).await.expect("start the writer");
@@ -70,7 +66,7 @@ async fn killed_backups(stage: &Stage, rounds: u32) {
     let mut known = complete(stage);
     let mut with_remains = 0;
     for round in 0..rounds {
-        let delay = dice.moment(whole, round, rounds);
+        let delay = random.moment(whole, round, rounds);
         let victim = Victim::start(stage, &["backup"]);
         tokio::time::sleep(delay).await;
         let ended = victim.kill();
@@ -194,7 +190,7 @@ impl Watch {
 async fn killed_pushes(store: StoreKind) {
     let plan = Plan { store, seal: Seal::KeyFile, wal_segment_mib: 1, ..Plan::default() };
     let Some(stage) = Stage::start(18, plan).await else { return };
-    let mut dice = Dice::new();
+    let mut random = Random::of_this_run();
     // A command that a signal ended stops PostgreSQL's archiver for ten seconds; a shell in between makes it a failure.
     let command = format!("{} --config {} wal push %p || exit 1", stage.holdfast.display(), stage.config.display());
     stage.cluster.set("archive_command", &command).expect("set the archive command");
@@ -213,7 +209,7 @@ async fn killed_pushes(store: StoreKind) {
             continue;
         };
         // A push takes about a tenth of a second here.
-        tokio::time::sleep(Duration::from_micros(dice.below(120_000))).await;
+        tokio::time::sleep(Duration::from_micros(random.below(120_000))).await;
         if pushes(&stage.config).contains(&pid) && kill_process(pid, Signal::KILL).is_ok() {
             killed += 1;
         }
@@ -284,13 +280,13 @@ async fn left(stage: &Stage, target: &Path) -> Left {
 
 /// Bytes of the files in a folder, as far as they are written.
 fn size_of(folder: &Path) -> u64 {
-    stage::attack::files_below(folder).values().map(|file| file.size_bytes).sum()
+    crate::stage::attack::files_below(folder).values().map(|file| file.size_bytes).sum()
 }
 
 async fn killed_restores(major: u16, store: StoreKind) {
     const ROUNDS: u32 = 4;
     let Some(stage) = Stage::start(major, quick(store)).await else { return };
-    let mut dice = Dice::new();
+    let mut random = Random::of_this_run();
     load(&stage.cluster).await;
     let expected = sum(&stage.cluster).await;
     let writer = RowWriter::start(&stage.cluster, Pace::default()).await.expect("start the writer");
@@ -317,7 +313,7 @@ async fn killed_restores(major: u16, store: StoreKind) {
         if round == 0 {
             victim.runs_until(|| size_of(&target) > size / 2).await;
         } else {
-            tokio::time::sleep(dice.moment(whole, round - 1, ROUNDS - 1)).await;
+            tokio::time::sleep(random.moment(whole, round - 1, ROUNDS - 1)).await;
         }
         let ended = victim.kill();
         let found = left(&stage, &target).await;
@@ -330,7 +326,7 @@ async fn killed_restores(major: u16, store: StoreKind) {
             assert!(left(&stage, &target).await == Left::Half, "the refused restore changed something");
             // Killed once more while it resumes, or it came to its end before.
             let victim = Victim::start(&stage, &command);
-            tokio::time::sleep(Duration::from_micros(dice.below(whole.as_micros() as u64 / 2))).await;
+            tokio::time::sleep(Duration::from_micros(random.below(whole.as_micros() as u64 / 2))).await;
             let ended: Ended = victim.kill();
             let found = left(&stage, &target).await;
             eprintln!("round {round}, resumed: {}, left {found:?}", ended.status);
@@ -390,7 +386,7 @@ async fn a_cancelled_backup_leaves_nothing_and_a_dead_server_fails_it() {
     let Some(mut stage) = Stage::start(18, quick(StoreKind::S3)).await else { return };
     with_small_parts(&stage);
     let proxy = through_proxy(&stage);
-    let mut dice = Dice::new();
+    let mut random = Random::of_this_run();
     load(&stage.cluster).await;
     let began = Instant::now();
     let first = back_up(&stage);
@@ -415,7 +411,7 @@ async fn a_cancelled_backup_leaves_nothing_and_a_dead_server_fails_it() {
     // At any moment.
     for round in 0..3 {
         let victim = Victim::start(&stage, &["backup"]);
-        let delay = dice.moment(whole, round, 3);
+        let delay = random.moment(whole, round, 3);
         tokio::time::sleep(delay).await;
         victim.signal(Signal::TERM);
         let ended = victim.wait();

@@ -1,12 +1,8 @@
 //! Names that are no UTF-8: to PostgreSQL they are bytes, and a database in `SQL_ASCII` gives whatever it likes. They do not
 //! stop a backup of all that is in the cluster, and they come back as they were.
 
-#![expect(clippy::expect_used, reason = "a failed set-up fails the test")]
-
-mod stage;
-
+use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 use holdfast_testkit::postgres::Cluster;
-use stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 
 /// "café" in LATIN1.
 const NAME: &[u8] = b"caf\xe9";

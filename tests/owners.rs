@@ -1,16 +1,12 @@
 //! Who can read what Holdfast makes, and who can use it: whatever the umask, and when root types a command.
 
-#![expect(clippy::expect_used, reason = "a failed set-up fails the test")]
-
-mod stage;
-
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::stage::attack::{fill_segments, segment_path, segments};
+use crate::stage::{Plan, Seal, Stage, StoreKind, succeeded, wait_promoted};
 use holdfast_testkit::user::{is_root, run_as_postgres};
-use stage::attack::{fill_segments, segment_path, segments};
-use stage::{Plan, Seal, Stage, StoreKind, succeeded, wait_promoted};
 
 /// Runs `holdfast` as PostgreSQL's user under a umask.
 fn under_umask(stage: &Stage, umask: &str, arguments: &[&str]) -> Output {

@@ -3,38 +3,14 @@
 //!
 //! Targets are chosen at random among the committed rows; the seed is printed, and `HOLDFAST_TEST_SEED` repeats a run.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod stage;
-
+use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 use holdfast_testkit::postgres::Cluster;
+use holdfast_testkit::random::Random;
 use holdfast_testkit::rows::{Bound, Journal, Pace, Row, RowWriter, Target, found, time_text};
-use stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 
-/// A small generator (SplitMix64): the tests need repeatable choices, not good randomness.
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Self {
-        let seed = std::env::var("HOLDFAST_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_micros() as u64)
-        });
-        eprintln!("HOLDFAST_TEST_SEED={seed}");
-        Self(seed)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % limit as u64) as usize
-    }
-
-    /// A row between the two numbers.
-    fn row<'a>(&mut self, journal: &'a Journal, from: usize, to: usize) -> &'a Row {
-        &journal.rows()[from + self.below(to - from)]
-    }
+/// A row between the two numbers.
+fn row_between<'a>(random: &mut Random, journal: &'a Journal, from: usize, to: usize) -> &'a Row {
+    &journal.rows()[from + random.index(to - from)]
 }
 
 fn lsn(position: u64) -> String {
@@ -93,7 +69,7 @@ fn find<'a>(value: &'a serde_json::Value, key: &str) -> Option<&'a serde_json::V
 
 async fn every_kind_of_target(major: u16, plan: Plan) {
     let Some(stage) = Stage::start(major, plan).await else { return };
-    let mut dice = Dice::new();
+    let mut random = Random::of_this_run();
     let pace = Pace { payload_bytes: 2000, ..Pace::default() };
     let writer = RowWriter::start(&stage.cluster, pace).await.expect("start the writer");
     writer.wait_for_rows(50).await.expect("write rows");
@@ -113,16 +89,16 @@ async fn every_kind_of_target(major: u16, plan: Plan) {
     stage.archive_now().await;
 
     let last = journal.rows().len() - 1;
-    let time = dice.row(&journal, first, last).commit_micros;
-    let later = dice.row(&journal, second, last).commit_micros;
-    let between = dice.row(&journal, first, last).lsn_after;
+    let time = row_between(&mut random, &journal, first, last).commit_micros;
+    let later = row_between(&mut random, &journal, second, last).commit_micros;
+    let between = row_between(&mut random, &journal, first, last).lsn_after;
     let targets = [
         ("time", Target::Time(time, Bound::Inclusive)),
         ("time-exclusive", Target::Time(later, Bound::Exclusive)),
         ("lsn", Target::Lsn(between, Bound::Inclusive)),
-        ("lsn-exclusive", Target::Lsn(dice.row(&journal, first, last).lsn_after, Bound::Exclusive)),
-        ("xid", Target::Xid(dice.row(&journal, first, last).xid, Bound::Inclusive)),
-        ("xid-exclusive", Target::Xid(dice.row(&journal, first, last).xid, Bound::Exclusive)),
+        ("lsn-exclusive", Target::Lsn(row_between(&mut random, &journal, first, last).lsn_after, Bound::Exclusive)),
+        ("xid", Target::Xid(row_between(&mut random, &journal, first, last).xid, Bound::Inclusive)),
+        ("xid-exclusive", Target::Xid(row_between(&mut random, &journal, first, last).xid, Bound::Exclusive)),
         ("name", Target::Name("before the accident".to_owned())),
         ("latest", Target::Latest(end)),
     ];
@@ -150,7 +126,7 @@ async fn every_kind_of_target_on_15_with_small_segments() {
 async fn targets_across_a_switch_of_timelines() {
     let plan = Plan { wal_segment_mib: 1, ..Plan::default() };
     let Some(mut stage) = Stage::start(18, plan).await else { return };
-    let mut dice = Dice::new();
+    let mut random = Random::of_this_run();
     let pace = Pace { payload_bytes: 1000, ..Pace::default() };
     let writer = RowWriter::start(&stage.cluster, pace).await.expect("start the writer");
     writer.wait_for_rows(30).await.expect("write rows");
@@ -163,7 +139,7 @@ async fn targets_across_a_switch_of_timelines() {
     stage.cluster.stop(holdfast_testkit::postgres::Shutdown::Fast).await.expect("stop the old server");
 
     // The accident: back to a row in the middle, and on from there as timeline 2, archiving.
-    let branch_row = first + 50 + dice.below(100);
+    let branch_row = first + 50 + random.index(100);
     let branch = Target::Xid(old.rows()[branch_row].xid, Bound::Inclusive);
     let target = stage.target("branch");
     let path = target.display().to_string();
@@ -184,13 +160,13 @@ async fn targets_across_a_switch_of_timelines() {
 
     // `latest` follows the new line, also from the backup of the old one.
     drop(restore_and_compare(&stage, "new-latest", &Target::Latest(new_end), &[], &new).await);
-    let late = dice.row(&new, branch_row + 20, new.rows().len() - 1);
+    let late = row_between(&mut random, &new, branch_row + 20, new.rows().len() - 1);
     let time = Target::Time(late.commit_micros, Bound::Inclusive);
     drop(restore_and_compare(&stage, "new-time", &time, &[], &new).await);
     // The old line is still there under its number.
     let old_latest = Target::Latest(old_end);
     drop(restore_and_compare(&stage, "old-latest", &old_latest, &["--target-timeline", "1"], &old).await);
-    let lost = dice.row(&old, branch_row + 5, old.rows().len() - 1);
+    let lost = row_between(&mut random, &old, branch_row + 5, old.rows().len() - 1);
     let old_xid = Target::Xid(lost.xid, Bound::Inclusive);
     drop(restore_and_compare(&stage, "old-xid", &old_xid, &["--target-timeline", "1"], &old).await);
     // A backup of the new line works on its own.

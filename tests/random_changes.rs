@@ -3,21 +3,17 @@
 //!
 //! The steps follow from the seed; how many of them a backup meets depends on the machine. A failure names the seed.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod stage;
-
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
+use crate::stage::proof::{am_check, bulk, text};
+use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 use holdfast_testkit::postgres::Cluster;
-use holdfast_testkit::random::Random;
+use holdfast_testkit::random::{Random, seed_of_environment};
 use holdfast_testkit::user::DatabaseUser;
-use stage::proof::{am_check, bulk, text};
-use stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 
 const DATABASES: [&str; 3] = ["postgres", "d1", "d2"];
 const TABLES: [&str; 6] = ["t1", "t2", "t3", "t4", "t5", "t6"];
@@ -129,7 +125,7 @@ async fn changes(seed: u64) {
         let output = backup.wait_with_output().expect("wait for the backup");
         eprintln!("{done} statements, {refused} refused: {}", String::from_utf8_lossy(&output.stderr));
         let report: serde_json::Value =
-            serde_json::from_str(&stage::succeeded(&output, &["backup"])).expect("JSON of a backup");
+            serde_json::from_str(&crate::stage::succeeded(&output, &["backup"])).expect("JSON of a backup");
         complete.push(text(&report, "backup_id").to_owned());
     }
     let expected = state(&stage.cluster).await;
@@ -163,9 +159,5 @@ async fn changes_of_the_third_seed() {
 /// The fourth one, or that of `HOLDFAST_TEST_SEED`.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_of_a_seed_of_your_own() {
-    let seed = match std::env::var("HOLDFAST_TEST_SEED") {
-        Ok(seed) => seed.parse().unwrap_or_else(|e| panic!("HOLDFAST_TEST_SEED {seed}: {e}")),
-        Err(_) => 4,
-    };
-    changes(seed).await;
+    changes(seed_of_environment().unwrap_or(4)).await;
 }

@@ -4,8 +4,6 @@
 //! Of the text only the folder, the store's address and the bucket's credentials are replaced, so that it can run
 //! beside other tests.
 
-#![expect(clippy::expect_used, reason = "a failed set-up fails the test")]
-
 use std::process::{Command, Stdio};
 
 use holdfast_testkit::postgres::Installation;

@@ -1,18 +1,14 @@
 //! The server that is asked is the server whose files are read: connections that lead to another server of the same
 //! cluster than the data directory's are refused, however much alike the two are, and the right one never is.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod stage;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::stage::{Plan, Seal, Stage, StoreKind};
 use holdfast_testkit::postgres::{Cluster, Shutdown};
 use holdfast_testkit::user::run_as_postgres;
-use stage::{Plan, Seal, Stage, StoreKind};
 
 const LIMIT: Duration = Duration::from_mins(3);
 
@@ -113,7 +109,7 @@ async fn a_copy_of_the_directory_is_not_the_server() {
         accepted(&stage, &config(&stage, "link.toml", &link, connection));
     }
     let restored = stage.restore_and_start("new", &[]).await;
-    stage::wait_promoted(&restored).await;
+    crate::stage::wait_promoted(&restored).await;
     assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "60000");
 
     // A file that is no text is not taken for a missing one.

@@ -1,16 +1,12 @@
 //! The session that holds the server in backup mode: no time limit of the server ends it, and its loss is noticed at once.
 
-#![expect(clippy::expect_used, reason = "a failed set-up fails the test")]
-
-mod stage;
-
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use crate::stage::held::SlowStore;
+use crate::stage::proof::bulk;
+use crate::stage::{Plan, Seal, Stage};
 use holdfast_testkit::postgres::Shutdown;
-use stage::held::SlowStore;
-use stage::proof::bulk;
-use stage::{Plan, Seal, Stage};
 
 fn plan() -> Plan {
     Plan { seal: Seal::None, compression: "none", wal_segment_mib: 1, ..Plan::default() }
@@ -53,7 +49,7 @@ async fn a_lost_session_ends_the_copy() {
     let listed = stage.ok(&["list"]);
     assert!(!listed.contains("unfinished"), "{listed}");
     let restored = stage.restore_and_start("restored", &[]).await;
-    stage::wait_promoted(&restored).await;
+    crate::stage::wait_promoted(&restored).await;
     assert!(restored.value("SELECT count(*) > 0 FROM load").await.expect("count") == "t");
 }
 

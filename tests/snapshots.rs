@@ -1,22 +1,18 @@
 //! Volume snapshots as the beginning of a recovery: copies of the data directory stand for them, taken under load between
 //! the start and the stop call, or of a stopped server.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod stage;
-
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::stage::proof::{am_check, bulk, finish, holds_all, text};
+use crate::stage::{Plan, Stage, wait_promoted};
 use chrono::{SecondsFormat, Utc};
 use holdfast_pgtypes::ControlFile;
 use holdfast_testkit::postgres::{Cluster, Shutdown};
 use holdfast_testkit::rows::{Bound, Journal, Pace, RowWriter, Target, found, time_text};
 use serde_json::{Value, json};
-use stage::proof::{am_check, bulk, finish, holds_all, text};
-use stage::{Plan, Stage, wait_promoted};
 
 const LIMIT: Duration = Duration::from_mins(3);
 

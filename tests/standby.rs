@@ -1,19 +1,15 @@
 //! Standbys: backups from them, restores to them, their promotion, and an archive that both sides feed.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod stage;
-
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::stage::held::SlowStore;
+use crate::stage::proof::{am_check, bulk, find, finish, holds_all, text, verify_backup};
+use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 use holdfast_pgtypes::{ControlFile, Lsn};
 use holdfast_testkit::postgres::{Cluster, Shutdown};
 use holdfast_testkit::rows::{Pace, RowWriter};
-use stage::held::SlowStore;
-use stage::proof::{am_check, bulk, find, finish, holds_all, text, verify_backup};
-use stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 
 const LIMIT: Duration = Duration::from_mins(3);
 
@@ -46,7 +42,7 @@ fn json(stage: &Stage, config: &Path, arguments: &[&str]) -> serde_json::Value {
     let mut all = vec!["--output", "json"];
     all.extend_from_slice(arguments);
     let output = stage.command_with(config, &all).output().expect("run holdfast");
-    serde_json::from_str(&stage::succeeded(&output, arguments)).expect("JSON")
+    serde_json::from_str(&crate::stage::succeeded(&output, arguments)).expect("JSON")
 }
 
 /// From where on the server of a restored directory says that it is consistent: not behind the stop LSN, or the WAL that
@@ -90,7 +86,7 @@ async fn backups_from_a_standby(major: u16, plan: Plan) {
         stage.cluster.sql("SELECT pg_switch_wal()").await.expect("switch");
         tokio::time::sleep(Duration::from_millis(300)).await;
     };
-    let mute: serde_json::Value = serde_json::from_str(&stage::succeeded(&mute, &["backup"])).expect("JSON");
+    let mute: serde_json::Value = serde_json::from_str(&crate::stage::succeeded(&mute, &["backup"])).expect("JSON");
     let warnings = mute["warnings"].to_string();
     assert!(warnings.contains("the primary could not be asked to finish its WAL segment"), "{warnings}");
 
@@ -224,7 +220,7 @@ async fn a_standby_follows_its_upstream_during_the_backup(primary_lives: bool) {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     let output = backup.wait_with_output().expect("wait for the backup");
-    stage::succeeded(&output, &["backup"]);
+    crate::stage::succeeded(&output, &["backup"]);
 
     let list = stage.json(&["list"]);
     assert_eq!(find(&list, "timeline"), Some(&serde_json::json!(1)), "{list}");

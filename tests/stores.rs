@@ -2,19 +2,15 @@
 //!
 //! `archive_command`, backup, `restore_command`, restore, start, rows compared; and what a user is told of the store.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod stage;
-
 use std::path::Path;
 
+use crate::stage::attack::{Victim, insert_lsn, load, sum};
+use crate::stage::{Plan, Seal, Stage, StoreKind, succeeded, wait_promoted};
 use holdfast_store::{Credentials, Location, Secret, Store, StoreConfig};
 use holdfast_testkit::proxy::{Effect, Fault, ForwardProxy, HttpFaults, When};
 use holdfast_testkit::rows::{Journal, Pace, RowWriter, Target, found};
 use holdfast_testkit::s3::S3Server;
 use serde_json::Value;
-use stage::attack::{Victim, insert_lsn, load, sum};
-use stage::{Plan, Seal, Stage, StoreKind, succeeded, wait_promoted};
 
 fn plan(store: StoreKind) -> Plan {
     // More than one part for what does not compress.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use holdfast_testkit::rows::{Pace, RowWriter};
 
-use crate::kit::{SUM, local, tablespace};
+use super::kit::{SUM, local, tablespace};
 use crate::stage::held::SlowStore;
 use crate::stage::proof::{Storm, am_check, bulk, find, finish, holds_all, number, text, verify_backup};
 use crate::stage::{self, Plan, Seal, Stage, wait_promoted};

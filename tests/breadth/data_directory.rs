@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use holdfast_testkit::postgres::{Cluster, Shutdown};
 
-use crate::kit::{SUM, local, tablespace, wait_for};
+use super::kit::{SUM, local, tablespace, wait_for};
 use crate::stage::proof::{Kind, am_check, bulk, bytes_on_disk, tree, verify_backup, verify_backup_but_for};
 use crate::stage::{self, Plan, Stage, wait_promoted};
 

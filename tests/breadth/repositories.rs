@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use holdfast_testkit::rows::{Pace, RowWriter};
 use holdfast_testkit::s3::Moto;
 
-use crate::kit::{SUM, local, wait_for};
+use super::kit::{SUM, local, wait_for};
 use crate::stage::proof::{bulk, find, finish, holds_all, number, text, verify_backup};
 use crate::stage::{Plan, Stage, wait_promoted};
 

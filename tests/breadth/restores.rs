@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdfast_testkit::postgres::{Cluster, Shutdown};
 
-use crate::kit::{SUM, local, wait_for};
+use super::kit::{SUM, local, wait_for};
 use crate::stage::proof::{bulk, number, same_trees, text, tree, verify_backup};
 use crate::stage::{Plan, Stage, wait_promoted};
 

@@ -9,7 +9,7 @@ use holdfast_testkit::disk::SmallDisk;
 use holdfast_testkit::postgres::{Cluster, Shutdown};
 use holdfast_testkit::user::is_root;
 
-use crate::kit::{Damage, files_below, identity, quietly, texts_of};
+use super::kit::{Damage, files_below, identity, quietly, texts_of};
 use crate::stage::{Plan, Seal, Stage, StoreKind};
 
 fn local() -> Plan {

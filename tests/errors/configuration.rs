@@ -1,6 +1,6 @@
 //! Configurations that are refused: the key, the place in the file, and what could have been meant.
 
-use crate::kit::Bench;
+use super::kit::Bench;
 
 const CLUSTER: &str = "[cluster]\nname = \"main\"\n";
 const REPO: &str = "[[repo]]\nurl = \"file://$DIR/repository\"\nencryption = \"none\"\n";

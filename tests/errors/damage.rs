@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::kit::{Damage, Texts, files_below, quietly, texts_of};
+use super::kit::{Damage, Texts, files_below, quietly, texts_of};
 use crate::stage::{Plan, Seal, Stage, StoreKind};
 
 /// A stage with two backups and WAL behind each.

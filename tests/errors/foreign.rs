@@ -6,7 +6,7 @@ use std::path::Path;
 
 use holdfast_testkit::postgres::Shutdown;
 
-use crate::kit::{files_below, quietly};
+use super::kit::{files_below, quietly};
 use crate::stage::{Plan, Stage, StoreKind};
 
 async fn stage() -> Option<Stage> {

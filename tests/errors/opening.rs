@@ -9,7 +9,7 @@ use holdfast_testkit::disk::SmallDisk;
 use holdfast_testkit::s3::S3Server;
 use holdfast_testkit::user::is_root;
 
-use crate::kit::{Bench, Damage, files_below};
+use super::kit::{Bench, Damage, files_below};
 use crate::stage::PASSPHRASE;
 
 const URL: &str = "url = \"file://$DIR/repository\"\n";

@@ -6,7 +6,7 @@ use std::process::Output;
 use holdfast_testkit::proxy::ForwardProxy;
 use holdfast_testkit::s3::S3Server;
 
-use crate::kit::Bench;
+use super::kit::Bench;
 
 const SEGMENT: &str = "000000010000000000000001";
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use holdfast_testkit::proxy::{Effect, Fault, HttpFaults, When};
 use holdfast_testkit::s3::S3Server;
 
-use crate::kit::Bench;
+use super::kit::Bench;
 
 const SEGMENT: &str = "000000010000000000000001";
 

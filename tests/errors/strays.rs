@@ -5,7 +5,7 @@ use std::path::Path;
 
 use holdfast_testkit::postgres::Cluster;
 
-use crate::kit::{Damage, texts_of};
+use super::kit::{Damage, texts_of};
 use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 
 /// Writes files below a folder, as PostgreSQL's user would have them.

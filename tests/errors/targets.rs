@@ -6,7 +6,7 @@ use std::time::Duration;
 use holdfast_testkit::disk::SmallDisk;
 use holdfast_testkit::postgres::Cluster;
 
-use crate::kit::{Texts, files_below, quietly, texts_of};
+use super::kit::{Texts, files_below, quietly, texts_of};
 use crate::stage::{Plan, Stage, StoreKind};
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdfast_testkit::disk::SmallDisk;
 use holdfast_testkit::postgres::Cluster;
 
-use crate::kit::{files_below, identity, quietly, texts_of};
+use super::kit::{files_below, identity, quietly, texts_of};
 use crate::stage::{Plan, Stage, StoreKind};
 
 fn local() -> Plan {

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use holdfast_testkit::proxy::{Effect, Fault, When};
+use holdfast_testkit::random::Random;
 
-use crate::kit::{add_to_wal_table, http_faults, small};
-use crate::stage::attack::{Dice, back_up, load, segment_path, segments, wal_object};
+use super::kit::{add_to_wal_table, http_faults, small};
+use crate::stage::attack::{back_up, load, segment_path, segments, wal_object};
 use crate::stage::{self, Seal, Stage};
 
 /// The files of a restored directory that are the backup's, with their content.
@@ -24,7 +25,7 @@ fn is_damage(code: i32) -> bool {
 
 async fn damaged_answers(major: u16, seal: Seal) {
     let Some(stage) = Stage::start(major, small(seal)).await else { return };
-    let mut dice = Dice::new();
+    let mut random = Random::of_this_run();
     let proxy = http_faults(&stage);
     load(&stage.cluster).await;
     back_up(&stage);
@@ -36,14 +37,14 @@ async fn damaged_answers(major: u16, seal: Seal) {
     // Once, or now and then: mended by asking again, or an error. Never another content.
     let mut restored = 0;
     for round in 0..7 {
-        let at = dice.below(200_000);
+        let at = random.below(200_000);
         let (effect, when, path) = match round {
             0 => (Effect::TruncatedBody(at), When::First(2), "/packs/"),
-            1 => (Effect::TruncatedBody(dice.below(400)), When::EveryNth(3), ""),
+            1 => (Effect::TruncatedBody(random.below(400)), When::EveryNth(3), ""),
             2 => (Effect::FlippedBit(at), When::Nth(1), "/packs/"),
-            3 => (Effect::FlippedBit(dice.below(5_000_000)), When::Nth(2), "/packs/"),
-            4 => (Effect::FlippedBit(dice.below(3000)), When::Nth(1), "/manifest"),
-            5 => (Effect::FlippedBit(dice.below(300)), When::Nth(1 + dice.below(8)), ""),
+            3 => (Effect::FlippedBit(random.below(5_000_000)), When::Nth(2), "/packs/"),
+            4 => (Effect::FlippedBit(random.below(3000)), When::Nth(1), "/manifest"),
+            5 => (Effect::FlippedBit(random.below(300)), When::Nth(1 + random.below(8)), ""),
             _ => (Effect::FlippedBit(at), When::Always, "/packs/"),
         };
         let what = format!("round {round}: {effect:?} {when:?} {path:?}");
@@ -76,14 +77,14 @@ async fn damaged_answers(major: u16, seal: Seal) {
     let folder = stage.scratch.folder("fetched").expect("make a folder");
     let mut fetched = 0;
     for round in 0..10 {
-        let at = dice.below(size);
+        let at = random.below(size);
         let (effect, when) = match round {
             0 => (Effect::TruncatedBody(at), When::First(2)),
             1 => (Effect::TruncatedBody(at), When::Always),
             2 => (Effect::FlippedBit(at), When::First(1)),
             3 => (Effect::Status(404, "NoSuchBucket"), When::Always),
             4 => (Effect::Status(403, "AccessDenied"), When::Always),
-            _ => (Effect::FlippedBit(dice.below(size)), When::Always),
+            _ => (Effect::FlippedBit(random.below(size)), When::Always),
         };
         let what = format!("round {round}: {effect:?} {when:?}");
         proxy.clear();

@@ -7,7 +7,7 @@ use holdfast_testkit::postgres::Cluster;
 use holdfast_testkit::proxy::{Effect, Fault, HttpFaults, When};
 use holdfast_testkit::rows::{Bound, Pace, RowWriter, Target, found};
 
-use crate::kit::{add_to_wal_table, holds, http_faults, no_divergence, no_gaps, small, stop, tcp_proxy};
+use super::kit::{add_to_wal_table, holds, http_faults, no_divergence, no_gaps, small, stop, tcp_proxy};
 use crate::stage::attack::{back_up, fill_segments, segment_path, segments, wal_object};
 use crate::stage::{Seal, Stage, wait_promoted};
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use holdfast_testkit::disk::SmallDisk;
 
-use crate::kit::{add_to_wal_table, small, unarchived};
+use super::kit::{add_to_wal_table, small, unarchived};
 use crate::stage::attack::{back_up, complete, fill_segments, load, segment_path, segments, sum, wal_object};
 use crate::stage::{self, Plan, Seal, Stage, StoreKind, wait_promoted};
 

@@ -4,10 +4,11 @@
 use std::time::{Duration, Instant};
 
 use holdfast_testkit::proxy::{Effect, Fault, When};
+use holdfast_testkit::random::Random;
 use holdfast_testkit::rows::{Pace, RowWriter};
 
-use crate::kit::{archive, holds, http_faults, no_divergence, no_gaps, small, stop, tcp_proxy, unarchived};
-use crate::stage::attack::{Dice, Victim, back_up, complete, ids_in_store, load, sum};
+use super::kit::{archive, holds, http_faults, no_divergence, no_gaps, small, stop, tcp_proxy, unarchived};
+use crate::stage::attack::{Victim, back_up, complete, ids_in_store, load, sum};
 use crate::stage::{self, Seal, Stage, StoreKind, wait_promoted};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,11 +64,11 @@ async fn lost_answers_are_neither_doubles_nor_divergence() {
 #[tokio::test(flavor = "multi_thread")]
 async fn throttling_and_lost_requests_are_survived() {
     let Some(stage) = Stage::start(17, small(Seal::Passphrase)).await else { return };
-    let mut dice = Dice::new();
+    let mut random = Random::of_this_run();
     let proxy = http_faults(&stage);
     proxy.inject(Fault::new(Effect::Status(503, "SlowDown"), When::EveryNth(4)));
     proxy.inject(Fault::new(Effect::Status(500, "InternalError"), When::EveryNth(7)));
-    let chance = When::Chance { per_mille: 150, seed: dice.below(u64::MAX) };
+    let chance = When::Chance { per_mille: 150, seed: random.below(u64::MAX) };
     proxy.inject(Fault::new(Effect::LostRequest, chance));
     let writer = RowWriter::start(&stage.cluster, Pace::default()).await.expect("start the writer");
     load(&stage.cluster).await;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::kit::{archive, http_faults, no_divergence, unarchived};
+use super::kit::{archive, http_faults, no_divergence, unarchived};
 use crate::stage::attack::{Victim, fill_segments, objects, segment_path, segments, wal_object};
 use crate::stage::{Seal, Stage, StoreKind};
 

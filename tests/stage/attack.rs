@@ -1,6 +1,4 @@
-//! What attack tests need beside the stage: dice, victims, and a look behind the repository's back.
-
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
+//! What attack tests need beside the stage: victims, and a look at what the store really holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -14,34 +12,6 @@ use holdfast_testkit::postgres::Cluster;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::Stage;
-
-/// A small generator (SplitMix64) whose seed is printed; `HOLDFAST_TEST_SEED` repeats a run.
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn new() -> Self {
-        let seed = std::env::var("HOLDFAST_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_micros() as u64)
-        });
-        eprintln!("HOLDFAST_TEST_SEED={seed}");
-        Self(seed)
-    }
-
-    /// A number below the limit.
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % limit.max(1)
-    }
-
-    /// A moment in this round's share of a run that takes `whole`: all rounds together cover all of it.
-    pub(crate) fn moment(&mut self, whole: Duration, round: u32, rounds: u32) -> Duration {
-        let share = whole / rounds;
-        share * round + Duration::from_micros(self.below(share.as_micros() as u64))
-    }
-}
 
 /// A `holdfast` in a process group of its own, to be killed. Killed on drop as well.
 pub(crate) struct Victim {

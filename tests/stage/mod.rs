@@ -3,9 +3,6 @@
 //!
 //! Everything runs as PostgreSQL's user, through the command line only: what these tests see is what a user sees.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the stage")]
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
-
 pub(crate) mod attack;
 pub(crate) mod held;
 pub(crate) mod proof;
@@ -84,11 +81,11 @@ pub(crate) struct Stage {
     pub(crate) cluster: Cluster,
     pub(crate) scratch: Scratch,
     pub(crate) s3: Option<S3Server>,
-    pub(crate) foreign: Option<ForeignS3>,
+    /// Keeps the server running.
+    _foreign: Option<ForeignS3>,
     pub(crate) moto: Option<Moto>,
     pub(crate) config: PathBuf,
     pub(crate) holdfast: PathBuf,
-    pub(crate) plan: Plan,
 }
 
 /// The passphrase of encrypted stages.
@@ -143,7 +140,7 @@ impl Stage {
         let text = config_text(&plan, &scratch, cluster.data(), &[repository]);
         scratch.write("holdfast.toml", text).expect("write the configuration");
         cluster.start().await.expect("start the server");
-        let stage = Self { installation, cluster, scratch, s3, foreign, moto, config, holdfast, plan };
+        let stage = Self { installation, cluster, scratch, s3, _foreign: foreign, moto, config, holdfast };
         stage.ok(&["repo", "init"]);
         Some(stage)
     }

@@ -20,6 +20,7 @@ use holdfast_repo::key::Secret as KeySecret;
 use holdfast_repo::name::ClusterName;
 use holdfast_store::{Credentials, Secret, StoreConfig};
 use holdfast_testkit::proxy::TcpProxy;
+use holdfast_testkit::random::Random;
 use holdfast_testkit::s3::S3Server;
 use tokio_util::sync::CancellationToken;
 
@@ -42,12 +43,9 @@ fn segment(number: u64) -> Vec<u8> {
     bytes.extend(SYSTEM.to_le_bytes());
     bytes.extend(size.to_le_bytes());
     bytes.extend(8192_u32.to_le_bytes());
-    let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut random = Random::of_seed(number);
     while bytes.len() < size as usize {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&(state as u32).to_le_bytes());
+        bytes.extend_from_slice(&(random.word() as u32).to_le_bytes());
         bytes.extend_from_slice(b"a row of the table");
         bytes.extend_from_slice(&[0, 1]);
     }

@@ -20,6 +20,7 @@ use tokio::time::Sleep;
 
 use crate::background::Background;
 use crate::error::{KitError, Result};
+use crate::random::Random;
 
 /// How long a truncated body waits before it breaks off: an error at once would take along what is not yet on its way.
 const FLUSH: Duration = Duration::from_millis(20);
@@ -106,17 +107,11 @@ impl Fault {
             When::First(count) => self.matched <= count,
             When::Nth(number) => self.matched == number,
             When::EveryNth(number) => number > 0 && self.matched.is_multiple_of(number),
-            When::Chance { per_mille, seed } => mix(seed.wrapping_add(self.matched)) % 1000 < per_mille,
+            When::Chance { per_mille, seed } => {
+                Random::of_seed(seed.wrapping_add(self.matched)).below(1000) < per_mille
+            }
         }
     }
-}
-
-/// The finaliser of SplitMix64: neighbouring inputs give unrelated outputs.
-fn mix(mut value: u64) -> u64 {
-    value = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    value ^ (value >> 31)
 }
 
 /// A request that came by.

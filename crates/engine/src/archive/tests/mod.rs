@@ -17,6 +17,7 @@ use holdfast_pgtypes::{PgVersion, SegmentName, SystemIdentifier, TimelineId, Wal
 use holdfast_repo::key::Secret;
 use holdfast_repo::name::ClusterName;
 use holdfast_store::{FaultRule, Faulty, MemoryStore, Store};
+use holdfast_testkit::random::Random;
 use tokio_util::sync::CancellationToken;
 
 use super::{GetOptions, GetReport, PushOptions, PushReport, RepositorySetId, Spool};
@@ -195,12 +196,9 @@ pub(super) fn segment(number: u64, salt: u64) -> Vec<u8> {
 
 pub(super) fn segment_of(system_identifier: u64, number: u64, salt: u64, size: u32) -> Vec<u8> {
     let mut bytes = header(system_identifier, number, size);
-    let mut state = number.wrapping_mul(31).wrapping_add(salt).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut random = Random::of_seed(number.wrapping_mul(31).wrapping_add(salt));
     while bytes.len() < size as usize {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&(state & 0x0F0F_0F0F_0F0F_0F0F).to_le_bytes());
+        bytes.extend_from_slice(&(random.word() & 0x0F0F_0F0F_0F0F_0F0F).to_le_bytes());
     }
     bytes
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use holdfast_pgtypes::checksum::{PAGE_SIZE, page_checksum};
 use holdfast_pgtypes::page::verify_page;
-use holdfast_testkit::random::Random;
+use holdfast_testkit::random::{Random, number_in, seed_of_environment};
 
 use super::{Bench, CONTROL, Complete, space_beside};
 use crate::error::{Error, What};
@@ -474,13 +474,9 @@ async fn changes(seed: u64) -> bool {
 /// The seeds from 1 to `HOLDFAST_TEST_SEEDS`, or the one that `HOLDFAST_TEST_SEED` names.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hundreds_of_seeds() {
-    let number = |name: &str| {
-        let text = std::env::var(name).ok()?;
-        Some(text.parse().unwrap_or_else(|e| panic!("{name} {text}: {e}")))
-    };
-    let seeds = match number("HOLDFAST_TEST_SEED") {
+    let seeds = match seed_of_environment() {
         Some(seed) => seed..=seed,
-        None => 1..=number("HOLDFAST_TEST_SEEDS").unwrap_or(SEEDS),
+        None => 1..=number_in("HOLDFAST_TEST_SEEDS").unwrap_or(SEEDS),
     };
     let (mut complete, mut refused) = (0, 0);
     for seed in seeds {

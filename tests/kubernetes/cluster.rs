@@ -1,10 +1,6 @@
 //! A cluster on a real Kubernetes: bootstrap, what it makes, scaling, failover and the old primary's return.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod kube_stage;
-
-use kube_stage::Stage;
+use crate::stage::Stage;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_mins(5);

@@ -1,11 +1,7 @@
 //! Recovery to every kind of target on a real Kubernetes: one source, one backup, one small cluster for each target, and
 //! the rows that each must have.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod kube_stage;
-
-use kube_stage::Stage;
+use crate::stage::Stage;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::Duration;

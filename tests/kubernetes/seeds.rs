@@ -1,12 +1,8 @@
 //! The manifests that people arrive with, one by one on a real Kubernetes: each is taken, works as it is meant, and what is
 //! wrong with it is said where people look: by `kubectl apply`, in the condition, as an Event.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod kube_stage;
-
+use crate::stage::Stage;
 use holdfast_testkit::scratch::built_program;
-use kube_stage::Stage;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;

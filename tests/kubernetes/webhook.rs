@@ -1,11 +1,7 @@
 //! Manifests are checked on a real Kubernetes when they are applied: by every replica of the operator, through changes of
 //! certificate and authority, and never in the way when no operator is there.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod kube_stage;
-
-use kube_stage::Stage;
+use crate::stage::Stage;
 use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,10 +1,6 @@
 //! The story that `docs/kubernetes.md` tells, with its files: a shop, its backups, an accident, and the minute before.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod kube_stage;
-
-use kube_stage::Stage;
+use crate::stage::Stage;
 use std::path::Path;
 use std::time::Duration;
 

@@ -1,19 +1,9 @@
 //! An API server that is away, and an operator that is killed in the middle: a running cluster needs neither, nobody takes
 //! writes who should not, and everything goes on where it was.
 
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a failed set-up fails the test; what is measured is printed"
-)]
-
-mod kube_stage;
-
-use kube_stage::Stage;
-use kube_stage::processes::{processes, signal_instance};
-use kube_stage::sql::{query, query_when_connected};
+use crate::stage::Stage;
+use crate::stage::processes::{processes, signal_instance};
+use crate::stage::sql::{query, query_when_connected};
 use rustix::process::{Signal, kill_process};
 use std::time::{Duration, Instant};
 

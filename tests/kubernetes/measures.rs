@@ -1,18 +1,8 @@
 //! How good the operator is, measured on the bed and printed: the goals stand beside the figures. The test fails only
 //! where something does not happen at all: figures of a shared machine are for reading, not for passing.
 
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a failed set-up fails the test; its output is the result"
-)]
-
-mod kube_stage;
-
-use kube_stage::Stage;
-use kube_stage::sql::query_when_connected;
+use crate::stage::Stage;
+use crate::stage::sql::query_when_connected;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_mins(5);

@@ -3,9 +3,6 @@
 //!
 //! Everything is done as a user would do it. What these tests know of the operator is what `kubectl get` shows.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the stage")]
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
-
 pub(crate) mod processes;
 pub(crate) mod sql;
 

@@ -1,18 +1,8 @@
 //! An instance manager that hangs while its PostgreSQL lives: nobody writes beside a new primary, and the cluster comes back.
 
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a failed set-up fails the test; what is measured is printed"
-)]
-
-mod kube_stage;
-
-use kube_stage::Stage;
-use kube_stage::processes::signal_manager;
-use kube_stage::sql::{query, until_it_fails};
+use crate::stage::Stage;
+use crate::stage::processes::signal_manager;
+use crate::stage::sql::{query, until_it_fails};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 

@@ -1,18 +1,8 @@
 //! Backups on a real Kubernetes: object store, an idle database, one at a time, interruptions, schedules.
 
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a failed set-up fails the test; what is measured is printed"
-)]
-
-mod kube_stage;
-
+use crate::stage::Stage;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use holdfast_testkit::kube::{Bed, Resident};
-use kube_stage::Stage;
 use serde_json::Value;
 use std::time::Duration;
 

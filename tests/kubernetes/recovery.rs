@@ -1,10 +1,6 @@
 //! Recovery on a real Kubernetes: to a moment, over three timelines, from the bucket alone, and what is refused.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod kube_stage;
-
-use kube_stage::Stage;
+use crate::stage::Stage;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_mins(5);

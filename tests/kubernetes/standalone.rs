@@ -1,12 +1,8 @@
 //! `deploy/standalone`: a StatefulSet without the operator is set up, backed up by the CronJob's job, loses its volume, and
 //! comes back to the moment before an accident.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod kube_stage;
-
+use crate::stage::Stage;
 use holdfast_kube_api::manifest;
-use kube_stage::Stage;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;

@@ -1,10 +1,6 @@
 //! An operator that is killed in the middle of what takes long: the next one goes on, and nothing is done twice.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod kube_stage;
-
-use kube_stage::Stage;
+use crate::stage::Stage;
 use serde_json::Value;
 use std::time::Duration;
 

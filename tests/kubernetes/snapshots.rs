@@ -1,10 +1,6 @@
 //! Volume snapshots on a real Kubernetes: hot, cold, recovery from them to a moment after them, and the driver's faults.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
-
-mod kube_stage;
-
-use kube_stage::Stage;
+use crate::stage::Stage;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_mins(5);

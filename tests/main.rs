@@ -1,0 +1,30 @@
+//! The end-to-end tests: `holdfast` by its command line, real servers of PostgreSQL, real stores over HTTP.
+//!
+//! One program for all of them: each module is a story, and `stage` is what the stories share.
+
+#![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
+
+mod archive_commands;
+mod backup_restore;
+mod bounds;
+mod breadth;
+mod changing_files;
+mod checksums;
+mod connection_parameters;
+mod demo;
+mod errors;
+mod failover;
+mod faults;
+mod frozen;
+mod kill;
+mod names;
+mod owners;
+mod pitr;
+mod random_changes;
+mod readme;
+mod server_identity;
+mod sessions;
+mod snapshots;
+mod stage;
+mod standby;
+mod stores;
