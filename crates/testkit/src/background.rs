@@ -1,7 +1,8 @@
 //! A runtime on threads of its own for a server inside the test process.
 //!
-//! A test that waits for a child process with a blocking call stops its own runtime; the server the child talks to
-//! has to go on. Dropping a [`Background`] ends its tasks without waiting, which is allowed inside another runtime.
+//! A test that waits for a child process with a blocking call stops its own runtime. The server that the child talks to
+//! must continue meanwhile. Dropping a [`Background`] ends its tasks without waiting, which is allowed inside another
+//! runtime.
 
 use std::future::Future;
 
@@ -37,7 +38,7 @@ impl Background {
         self.handle.spawn(task)
     }
 
-    /// The handle, for tasks that start tasks.
+    /// The handle of the runtime, for tasks that start tasks.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }

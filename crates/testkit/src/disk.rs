@@ -1,4 +1,4 @@
-//! A disk that fills up: a small tmpfs, for tests of what happens when there is no room left.
+//! A disk that fills up: a small tmpfs, for tests of a full disk.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +10,7 @@ use crate::error::{KitError, Result};
 use crate::scratch::Scratch;
 use crate::settings;
 
-/// A mounted file system of a few mebibytes that PostgreSQL's user owns; unmounted on drop.
+/// A mounted file system of a few mebibytes, owned by PostgreSQL's user; unmounted on drop.
 #[derive(Debug)]
 pub struct SmallDisk {
     path: PathBuf,
@@ -18,10 +18,10 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Mounts a file system with room for this many bytes, rounded up to pages; it takes memory as it fills.
+    /// Mounts a file system with room for this many bytes, rounded up to pages. It takes memory only as it fills.
     ///
     /// # Errors
-    /// [`KitError::Io`] when this process may not mount.
+    /// [`KitError::Io`] if this process may not mount.
     pub fn mount(size_bytes: u64) -> Result<Self> {
         let scratch = Scratch::new()?;
         let path = scratch.folder("disk")?;
@@ -30,14 +30,14 @@ impl SmallDisk {
         mount("tmpfs", &path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())
             .map_err(|error| failed()(error.into()))?;
         let disk = Self { path, scratch };
-        // The new file system has a root of its own, with root's owner and mode.
+        // The new file system has a root folder of its own, with root's owner and mode.
         let open = fs::Permissions::from_mode(0o755);
         fs::set_permissions(&disk.path, open).map_err(KitError::io("open the small disk to everybody"))?;
         disk.scratch.user().own(&disk.path)?;
         Ok(disk)
     }
 
-    /// The disk, or a visible skip where mounting is not permitted: prints why and returns nothing.
+    /// The disk. Where mounting is not permitted, it prints why and returns nothing: a visible skip.
     ///
     /// # Panics
     /// In CI, where a missing disk is a failure.
@@ -60,7 +60,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a server that still holds a file open must not keep the mount in the way of removing the folder.
+        // A lazy unmount: if a server still holds a file open, the mount must not prevent the removal of the folder.
         let _ = unmount(&self.path, UnmountFlags::DETACH);
     }
 }

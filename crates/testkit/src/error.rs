@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-/// The result of everything in the test kit.
+/// The result of the test kit's functions.
 pub type Result<T, E = KitError> = std::result::Result<T, E>;
 
 /// A failure of a server, of its installation or of the machine below.
@@ -15,18 +15,18 @@ pub enum KitError {
     /// A file, a folder or a socket could not be handled.
     #[error("{action}: {source}")]
     Io {
-        /// What was being done, with the path or address.
+        /// What the kit was doing, with the path or address.
         action: String,
         /// The system's answer.
         #[source]
         source: io::Error,
     },
-    /// A program ended with another status than zero.
+    /// A program ended with an exit status other than zero.
     #[error("`{command}` ended with {status}\n{output}")]
     Command {
         /// Program and arguments.
         command: String,
-        /// The exit status as the system says it.
+        /// The exit status as the system words it.
         status: String,
         /// Standard output and standard error.
         output: String,
@@ -34,9 +34,9 @@ pub enum KitError {
     /// A PostgreSQL or S3 server that this machine does not have.
     #[error("{what} is not installed: run scripts/provision (looked at {looked_at:?})")]
     Missing {
-        /// The server that was asked for.
+        /// The server that the test needs.
         what: String,
-        /// The places looked at.
+        /// The places where the kit looked for it.
         looked_at: Vec<PathBuf>,
     },
     /// A server ended instead of starting.
@@ -44,7 +44,7 @@ pub enum KitError {
     StartFailed {
         /// Which server.
         server: String,
-        /// The exit status as the system says it.
+        /// The exit status as the system words it.
         status: String,
         /// The end of its log.
         log: String,
@@ -54,7 +54,7 @@ pub enum KitError {
     Timeout {
         /// What was waited for.
         what: String,
-        /// How long.
+        /// How long the kit waited.
         limit: Duration,
         /// The end of the server's log, where there is one.
         log: String,
@@ -62,7 +62,7 @@ pub enum KitError {
     /// PostgreSQL refused a statement or a connection.
     #[error("{statement}: {message}")]
     Sql {
-        /// The statement, or what else was asked of the server.
+        /// The statement, or the other request to the server.
         statement: String,
         /// The server's answer with its SQLSTATE.
         message: String,
@@ -70,12 +70,12 @@ pub enum KitError {
         #[source]
         source: tokio_postgres::Error,
     },
-    /// The answer of a server was not of the expected shape.
+    /// A server's answer did not have the expected shape.
     #[error("{what}: unexpected answer {answer:?}")]
     Unexpected {
-        /// What was asked.
+        /// The request.
         what: String,
-        /// What came back.
+        /// The answer.
         answer: String,
     },
     /// The request makes no sense for this server or this machine.
@@ -102,7 +102,7 @@ impl KitError {
         }
     }
 
-    /// The SQLSTATE of a refused statement.
+    /// The SQLSTATE of a refused statement; `None` for every other error.
     pub fn sql_state(&self) -> Option<&str> {
         match self {
             Self::Sql { source, .. } => source.code().map(tokio_postgres::error::SqlState::code),
@@ -123,7 +123,7 @@ pub(crate) fn describe(command: &Command) -> String {
 /// Runs a program to its end without blocking the runtime, and returns its standard output.
 ///
 /// # Errors
-/// [`KitError::Command`] with both outputs when its status is not zero.
+/// [`KitError::Command`] with both outputs if its exit status is not zero.
 pub async fn run(command: Command) -> Result<String> {
     let text = describe(&command);
     let output = tokio::process::Command::from(command)

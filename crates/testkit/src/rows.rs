@@ -1,21 +1,21 @@
-//! Numbered rows committed while something else happens, and what a restore has to hold of them.
+//! Numbered rows committed while something else happens, and which of them must exist after a restore.
 //!
-//! A [`RowWriter`] commits the rows 1, 2, 3, ... one transaction each, on a connection and a thread of its own, and keeps
-//! a [`Journal`]: per row its XID, its commit time as PostgreSQL logged it, and two insert LSNs around the commit. Since
-//! one writer commits in order, every state of the table on that line of history is a prefix 1 to k, and
-//! [`Journal::expected`] says which k a recovery target allows. It is one number for nearly every target, and two
-//! neighbours where PostgreSQL's rule depends on a record the journal cannot see.
+//! A [`RowWriter`] commits the rows 1, 2, 3, ... one transaction each, on a connection and a thread of its own. It
+//! keeps a [`Journal`]: for each row its XID, its commit time as PostgreSQL logged it, and two insert LSNs around the
+//! commit. One writer commits in order, so every state of the table on that line of history is a prefix 1 to k, and
+//! [`Journal::expected`] returns which k a recovery target allows. It is one number for nearly every target, and two
+//! neighbours where PostgreSQL's rule depends on a record that the journal cannot see.
 //!
-//! The rules are those of `recoveryStopsBefore` and `recoveryStopsAfter` in `xlogrecovery.c`; what they compare:
-//! - time: the time in the commit record; inclusive stops before the first later one, exclusive before the first equal
+//! The rules are those of `recoveryStopsBefore` and `recoveryStopsAfter` in `xlogrecovery.c`. They compare:
+//! - time: the time in the commit record. Inclusive stops before the first later one, exclusive before the first equal
 //!   or later one. `pg_xact_commit_timestamp` returns exactly this time, so `track_commit_timestamp` must be on (the
 //!   kit's clusters have it);
 //! - XID: inclusive stops after its commit, exclusive before it;
-//! - LSN: the *start* of a record; exclusive stops before the first record that starts at the target or behind it,
+//! - LSN: the *start* of a record. Exclusive stops before the first record that starts at or after the target,
 //!   inclusive applies that record and stops then;
-//! - name and immediate know no exclusive form.
+//! - name and immediate have no exclusive form.
 //!
-//! After a switch of timelines a new writer continues on the new primary from the rows that came across
+//! After a switch of timelines a new writer continues on the new primary after the rows that exist there
 //! ([`RowWriter::continue_from`]), and its journal is that of the new branch.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,16 +35,17 @@ mod tests;
 /// The table of the rows, in the database `postgres`.
 pub const TABLE: &str = "holdfast_rows";
 
-/// The time `t` in microseconds since 1970; in integers, since `extract` answers a double in PostgreSQL 13 and loses some.
+/// The time `t` in microseconds since 1970. In integers, because `extract` returns a double in PostgreSQL 13, which is
+/// less exact.
 const COMMIT_MICROS: &str = "extract(epoch from date_trunc('second', t))::bigint * 1000000 \
                              + extract(microseconds from t)::bigint % 1000000";
 
 /// Whether the transaction at the target itself is part of the restored state (`recovery_target_inclusive`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
-    /// It is, PostgreSQL's default.
+    /// It is part of it; PostgreSQL's default.
     Inclusive,
-    /// It is not.
+    /// It is not part of it.
     Exclusive,
 }
 
@@ -57,9 +58,9 @@ pub struct Row {
     pub xid: u32,
     /// The time in its commit record, in microseconds since 1970.
     pub commit_micros: i64,
-    /// The insert LSN inside the transaction: its commit record starts here or behind.
+    /// The insert LSN inside the transaction: its commit record starts here or later.
     pub lsn_before: u64,
-    /// The insert LSN after the commit: its commit record starts before this one.
+    /// The insert LSN after the commit: its commit record starts before this LSN.
     pub lsn_after: u64,
 }
 
@@ -87,16 +88,16 @@ pub enum Target {
     Latest(u64),
 }
 
-/// The states a restore may be in: the rows 1 to k with k between these two, both included.
+/// The allowed states after a restore: the rows 1 to k with k between these two, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// The least k.
+    /// The smallest k.
     pub at_least: u64,
-    /// The greatest k.
+    /// The largest k.
     pub at_most: u64,
 }
 
-/// What one line of history committed, in order.
+/// The commits of one line of history, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Journal {
     rows: Vec<Row>,
@@ -115,19 +116,19 @@ impl Journal {
         &self.restore_points
     }
 
-    /// Whether the server went away under a commit, so that one row more than the acknowledged ones may exist.
+    /// Whether the server disconnected during a commit, so that one row more than the acknowledged ones may exist.
     pub fn in_doubt(&self) -> bool {
         self.in_doubt
     }
 
-    /// What a restore to the target has to hold.
+    /// The rows that must exist after a restore to the target.
     ///
     /// # Errors
     /// [`KitError::Unsupported`] for an XID or a name that is not in the journal.
     pub fn expected(&self, target: &Target) -> Result<Expected> {
         let all = self.rows.len() as u64;
         let exactly = |k| Expected { at_least: k, at_most: k };
-        // The row in doubt has no entry; only a target behind all entries can include it.
+        // The row in doubt has no entry; only a target after all entries can include it.
         let open = |at_least: u64, at_most: u64| Expected {
             at_least,
             at_most: at_most + u64::from(self.in_doubt && at_most == all),
@@ -144,8 +145,8 @@ impl Journal {
                 open(self.count(|row| row.lsn_after <= *lsn), self.count(|row| row.lsn_before < *lsn))
             }
             Target::Lsn(lsn, Bound::Inclusive) => {
-                // The one record more can be the commit of the next row, but only if that row's insert, which starts
-                // behind the commit of the row before, may have started before the target.
+                // The one further record can be the commit of the next row, but only if that row's insert may have
+                // started before the target. It starts after the commit of the row before.
                 let next = 1 + self.count(|row| row.lsn_after < *lsn);
                 open(self.count(|row| row.lsn_after <= *lsn), next.min(all))
             }
@@ -171,7 +172,7 @@ impl Journal {
     /// Compares the rows found in a restored cluster with what the target allows.
     ///
     /// # Errors
-    /// [`KitError::Unexpected`] for a gap, a double, or another number of rows than allowed.
+    /// [`KitError::Unexpected`] for a gap, a duplicate, or a number of rows that is not allowed.
     pub fn check(&self, target: &Target, found: &[u64]) -> Result<()> {
         let expected = self.expected(target)?;
         let unexpected = |answer: String| {
@@ -189,7 +190,7 @@ impl Journal {
         Ok(())
     }
 
-    /// The journal of a branch that has the first `kept` rows of this one.
+    /// The journal of a branch that contains the first `kept` rows of this one.
     #[must_use]
     pub fn branch(&self, kept: u64) -> Self {
         Self {
@@ -206,7 +207,7 @@ pub fn time_text(micros: i64) -> String {
     time.format("%Y-%m-%d %H:%M:%S%.6f+00").to_string()
 }
 
-/// The numbers of the rows in a cluster, in order; none when the table does not exist.
+/// The numbers of the rows in a cluster, in order; empty if the table does not exist.
 pub async fn found(cluster: &Cluster) -> Result<Vec<u64>> {
     if cluster.value(&format!("select to_regclass('{TABLE}') is not null")).await? == "f" {
         return Ok(Vec::new());
@@ -242,7 +243,7 @@ pub struct RowWriter {
 }
 
 impl RowWriter {
-    /// Makes the table and begins to write.
+    /// Makes the table and starts to write.
     pub async fn start(cluster: &Cluster, pace: Pace) -> Result<Self> {
         cluster
             .sql(&format!(
@@ -253,8 +254,8 @@ impl RowWriter {
         Self::begin(cluster, pace, Journal::default())
     }
 
-    /// Goes on in a cluster that has the table, after a promotion or a restore: the journal becomes that of a branch with
-    /// the rows which came across.
+    /// Continues in a cluster that has the table, after a promotion or a restore. The journal becomes that of a branch
+    /// with the rows that exist there.
     pub async fn continue_from(cluster: &Cluster, pace: Pace, journal: &Journal) -> Result<Self> {
         let kept = found(cluster).await?.len() as u64;
         let known = journal.rows.len() as u64;
@@ -281,7 +282,7 @@ impl RowWriter {
         Ok(Self { journal, orders, finished: Some(finished), _background: background })
     }
 
-    /// What was committed so far.
+    /// The commits so far.
     pub fn journal(&self) -> Journal {
         lock(&self.journal).clone()
     }
@@ -312,10 +313,10 @@ impl RowWriter {
     /// Ends the writer between two rows and returns the journal.
     ///
     /// # Errors
-    /// [`KitError::Sql`] when PostgreSQL refused a statement. A server that went away is no error: the journal says that
-    /// a row is in doubt.
+    /// [`KitError::Sql`] if PostgreSQL refused a statement. A server that disconnected is no error: the journal then
+    /// has a row in doubt.
     pub async fn stop(mut self) -> Result<Journal> {
-        // The writer ends when nobody can give it orders any more.
+        // The writer ends when no sender for its orders is left.
         let (unconnected, _) = mpsc::channel(1);
         drop(std::mem::replace(&mut self.orders, unconnected));
         if let Some(finished) = self.finished.take() {
@@ -358,8 +359,8 @@ async fn write(
     }
 }
 
-/// Whether the connection or the server ended, rather than the statement being refused: no SQLSTATE at all, or class 57P
-/// (operator intervention) as a server says on its way down.
+/// Whether the connection or the server ended, and not just the statement was refused: there is no SQLSTATE, or it has
+/// class 57P (operator intervention), which a server sends while it shuts down.
 fn is_gone(error: &tokio_postgres::Error) -> bool {
     error.code().is_none_or(|code| code.code().starts_with("57P"))
 }
@@ -395,7 +396,7 @@ async fn commit(client: &Client, n: u64, payload_bytes: u32) -> Result<Row, Fail
     })
 }
 
-/// The entry of the row whose commit was not acknowledged, from a cluster that has it.
+/// The entry of the row whose commit was not acknowledged, read from a cluster that has the row.
 async fn row_that_was_in_doubt(cluster: &Cluster, journal: &Journal) -> Result<Row> {
     let n = journal.rows.len() as u64 + 1;
     let query = format!(
@@ -423,7 +424,7 @@ async fn restore_point(client: &Client, journal: &Mutex<Journal>, name: &str) ->
     Ok(lsn)
 }
 
-/// The last row that the statements answer.
+/// The last row that the statements return.
 async fn one_row(client: &Client, statements: &str) -> Result<Vec<String>> {
     let messages = client.simple_query(statements).await.map_err(KitError::sql(statements))?;
     let last = messages.iter().rev().find_map(|message| match message {

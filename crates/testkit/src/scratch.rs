@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use crate::error::{KitError, Result};
 use crate::user::DatabaseUser;
 
-/// A temporary folder of PostgreSQL's user with mode 0755, removed with all it holds on drop.
+/// A temporary folder of PostgreSQL's user with mode 0755. On drop it is removed with its content.
 ///
-/// It lies directly below `/tmp` with a short name, because the path of a Unix socket has at most 107 bytes.
+/// It is directly below `/tmp` and has a short name, because the path of a Unix socket has at most 107 bytes.
 #[derive(Debug)]
 pub struct Scratch {
     folder: tempfile::TempDir,
@@ -26,7 +26,7 @@ impl Scratch {
             .permissions(fs::Permissions::from_mode(0o755))
             .tempdir_in("/tmp")
             .map_err(KitError::io("make a folder below /tmp"))?;
-        // The umask has its say in the mode at creation, so it is set again.
+        // The umask changes the mode at creation, so the mode is set again.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
             .map_err(KitError::io(format!("open {} to everybody", folder.path().display())))?;
         user.own(folder.path())?;
@@ -38,12 +38,12 @@ impl Scratch {
         self.folder.path()
     }
 
-    /// The user the folder belongs to.
+    /// The user who owns the folder.
     pub fn user(&self) -> &DatabaseUser {
         &self.user
     }
 
-    /// Makes a folder of PostgreSQL's user below this one, with mode 0755, and returns its path.
+    /// Makes a folder below this one, owned by PostgreSQL's user, with mode 0755, and returns its path.
     pub fn folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.path().join(name);
         let action = format!("make {}", path.display());
@@ -58,7 +58,7 @@ impl Scratch {
         self.write_with_mode(name, content.as_ref(), 0o644)
     }
 
-    /// The same for a passphrase or a key, which its owner alone may read.
+    /// Writes a passphrase or a key in the same way, but readable for its owner only.
     pub fn write_secret(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
         self.write_with_mode(name, content.as_ref(), 0o600)
     }
@@ -79,11 +79,12 @@ impl Scratch {
     }
 }
 
-/// Copies a program of the build folder to where PostgreSQL's user can run it, and returns the path of the copy.
+/// Copies a program of the build folder to a place where PostgreSQL's user can run it, and returns the path of the
+/// copy.
 ///
-/// A build folder often lies below a home that nobody else may enter. The copy is made once per build (its folder is
-/// named by size and time of the original) and appears whole, so tests running at the same time share it. Copies of
-/// builds older than a day are removed. Without root there is nothing to do and the path itself comes back.
+/// A build folder is often below a home that nobody else may enter. The copy is made once for each build (its folder is
+/// named by size and time of the original) and appears whole, so tests that run at the same time share it. Copies of
+/// builds older than a day are removed. Without root there is nothing to do, and the function returns the path itself.
 pub fn publish_binary(program: &Path) -> Result<PathBuf> {
     if !crate::user::is_root() {
         return Ok(program.to_path_buf());
@@ -92,7 +93,7 @@ pub fn publish_binary(program: &Path) -> Result<PathBuf> {
     let metadata = fs::metadata(program).map_err(failed("find"))?;
     let base = PathBuf::from(format!("/tmp/holdfast-testkit.{}", rustix::process::geteuid().as_raw()));
     fs::create_dir_all(&base).map_err(failed("make a folder of"))?;
-    // Root runs what lies here: a folder that somebody else put there first must not be used.
+    // Root runs the programs in this folder. If somebody else made the folder first, it must not be used.
     let owner = fs::symlink_metadata(&base).map_err(failed("look at the folder of"))?;
     if !owner.is_dir() || owner.uid() != rustix::process::geteuid().as_raw() {
         return Err(KitError::Unsupported(format!("{} belongs to somebody else", base.display())));
@@ -113,7 +114,7 @@ pub fn publish_binary(program: &Path) -> Result<PathBuf> {
     let aside = tempfile::NamedTempFile::new_in(&folder).map_err(failed("copy"))?;
     fs::copy(program, aside.path()).map_err(failed("copy"))?;
     fs::set_permissions(aside.path(), fs::Permissions::from_mode(0o755)).map_err(failed("copy"))?;
-    // Closed before it is named: a program open for writing cannot be run ("text file busy").
+    // Closed before it gets its name: a program that is open for writing cannot be run ("text file busy").
     let aside = aside.into_temp_path();
     aside
         .persist(&target)
@@ -121,7 +122,7 @@ pub fn publish_binary(program: &Path) -> Result<PathBuf> {
     Ok(target)
 }
 
-/// Removes the copies of builds that nobody has made in the last day; failures only leave them for the next run.
+/// Removes the copies of builds that are older than a day. What cannot be removed stays for the next run.
 fn remove_old(base: &Path) {
     let Ok(entries) = fs::read_dir(base) else { return };
     for entry in entries.flatten() {
@@ -132,11 +133,11 @@ fn remove_old(base: &Path) {
     }
 }
 
-/// A program of the same build as this one, such as `holdfast` beside a test: it lies in this program's folder or, for a
-/// test in `deps`, in the one above.
+/// A program of the same build as this one, such as `holdfast` beside a test. It is in this program's folder or, for a
+/// test in `deps`, in the folder above.
 ///
 /// # Errors
-/// [`KitError::Missing`] when it was not built; `cargo build --workspace --bins` builds them all.
+/// [`KitError::Missing`] if it was not built; `cargo build --workspace --bins` builds them all.
 pub fn built_program(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().map_err(KitError::io("find the own program"))?;
     let candidates: Vec<PathBuf> = own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).collect();

@@ -22,7 +22,7 @@ pub fn cache() -> PathBuf {
     env::var_os("HOME").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from).join(".cache/holdfast")
 }
 
-/// The value of a setting from the environment or the file of the cache; empty is absent.
+/// The value of a setting from the environment or the file of the cache. An empty value counts as absent.
 pub fn get(name: &str) -> Option<String> {
     if let Some(value) = env::var(name).ok().filter(|value| !value.is_empty()) {
         return Some(value);
@@ -40,7 +40,7 @@ pub fn in_ci() -> bool {
     env::var("CI").is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false"))
 }
 
-/// Says on standard error that a test is skipped and why, so that nobody takes it for a pass.
+/// Prints on standard error that a test is skipped and why, so that nobody takes it for a pass.
 ///
 /// # Panics
 /// In CI, where every tier has to run.

@@ -1,8 +1,8 @@
 //! The user PostgreSQL runs as.
 //!
-//! `initdb` and `postgres` refuse root. As root the kit takes the user `postgres` where it exists, and `nobody`
-//! otherwise: it has to be a user with a line in `/etc/passwd`, since `initdb` looks its own name up. Anybody else is
-//! themselves.
+//! `initdb` and `postgres` refuse root. As root the kit takes the user `postgres` if it exists, and `nobody` otherwise.
+//! The user must have a line in `/etc/passwd`, because `initdb` looks its own name up. Any other user keeps their own
+//! identity.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -51,12 +51,12 @@ impl DatabaseUser {
         &self.name
     }
 
-    /// Makes the command run as this user; without effect when this process is that user already.
+    /// Makes the command run as this user. It changes nothing if this process already runs as that user.
     ///
-    /// Supplementary groups are dropped, and the working directory becomes `/`, since the one of root's test run may
-    /// be unreadable for the user and PostgreSQL's tools complain about that.
+    /// Supplementary groups are dropped, and the working directory becomes `/`. The working directory of root's test
+    /// run may be unreadable for the user, and PostgreSQL's tools complain about that.
     ///
-    /// Variables that name a proxy are taken away: the servers of the tests are on this machine.
+    /// Variables that name a proxy are removed: the servers of the tests are on this machine.
     pub fn drop_to<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
             command.env_remove(name).env_remove(name.to_uppercase());
@@ -73,7 +73,7 @@ impl DatabaseUser {
         chown(path, Some(uid), Some(gid)).map_err(KitError::io(format!("give {} to {}", path.display(), self.name)))
     }
 
-    /// Gives a folder and all below it to this user; symbolic links are neither followed nor changed.
+    /// Gives a folder and everything below it to this user. Symbolic links are neither followed nor changed.
     pub fn own_tree(&self, root: &Path) -> Result<()> {
         if self.ids.is_none() {
             return Ok(());
@@ -101,7 +101,7 @@ pub fn run_as_postgres(command: &mut Command) -> Result<&mut Command> {
     Ok(DatabaseUser::current()?.drop_to(command))
 }
 
-/// Name, user id and group id of each line that has them.
+/// The name, user id and group id of each line that has all three.
 fn entries(passwd: &str) -> impl Iterator<Item = (&str, u32, u32)> {
     passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');

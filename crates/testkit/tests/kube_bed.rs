@@ -1,6 +1,6 @@
-//! The Kubernetes of the tests is a real one: what an operator builds on works, and its faults are real faults.
+//! The Kubernetes of the tests is a real one: the features that an operator uses work, and its faults are real faults.
 //!
-//! Tests whose names begin with `alone` break something that others need; the test runner gives them the machine.
+//! Tests whose names begin with `alone` break parts that others need; the test runner runs them alone on the machine.
 
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_mins(3);
 
-/// The bed of this machine: a cluster of somebody else is not what these tests are about.
+/// The machine's own bed: these tests are not about a foreign cluster.
 fn own_bed() -> Option<Bed> {
     Bed::or_skip().filter(Bed::is_own)
 }
 
-/// A pod of PostgreSQL's user that runs a shell script and has these claims mounted at `/<claim>`.
+/// A pod of PostgreSQL's user that runs a shell script, with these claims mounted at `/<claim>`.
 fn pod(name: &str, image: &str, script: &str, claims: &[&str]) -> Value {
     let mounts: Vec<Value> =
         claims.iter().map(|claim| json!({"name": claim, "mountPath": format!("/{claim}")})).collect();
@@ -77,7 +77,8 @@ fn run(namespace: &Namespace, pod: &Value) -> Result<String> {
     Ok(log)
 }
 
-/// Asks again while the answer is not there: what runs in a container comes after the container. Gives the last answer.
+/// Asks repeatedly until the answer is there: a container's process starts after the container. Returns the last
+/// answer.
 fn ask_until(namespace: &Namespace, arguments: &[&str], is_there: impl Fn(&str) -> bool) -> Result<String> {
     let start = Instant::now();
     loop {
@@ -138,14 +139,14 @@ fn pods_on_both_nodes_reach_each_other_by_names_and_services() -> Result<()> {
     let addresses: Vec<&str> = answers.lines().filter(|line| line.starts_with("10.")).collect();
     assert_eq!(addresses, [own.as_str(); 4], "{answers}");
 
-    // A service reaches the pod that asks, too.
+    // A service also reaches the pod that asks.
     let self_ask = "psql -h balanced -U postgres -Atc 'SELECT 1'";
     assert_eq!(namespace.kubectl(&["exec", "server", "--", "bash", "-c", self_ask])?, "1\n");
-    // What does not exist is said so at once.
+    // A name that does not exist is refused at once.
     let start = Instant::now();
     let missing = namespace.kubectl(&["exec", "server", "--", "getent", "hosts", "nobody.example.org"]);
     assert!(missing.is_err(), "{missing:?}");
-    // Without an answer each of the domains that are tried would take twice five seconds.
+    // Without an answer each of the tried domains would take twice five seconds.
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     Ok(())
 }
@@ -171,7 +172,7 @@ fn a_claim_keeps_its_data_and_grows() -> Result<()> {
     apply(&namespace, &[claim("data", STORAGE_CLASS, None), claim("near", LOCAL_STORAGE_CLASS, None)])?;
     let write = "echo kept >/data/file && echo kept >/near/file && stat -c %g:%A /data";
     let log = run(&namespace, &pod("writer", POSTGRESQL_18, write, &["data", "near"]))?;
-    // As any volume of a driver: root's, and the pod's group may write.
+    // Like any volume of a driver: it belongs to root, and the pod's group may write.
     assert_eq!(log, "26:drwxrwsr-x\n");
     let node = namespace.kubectl(&["get", "pod", "writer", "-o", "jsonpath={.spec.nodeName}"])?;
     let volume = namespace.kubectl(&["get", "pvc", "near", "-o", "jsonpath={.spec.volumeName}"])?;
@@ -229,7 +230,7 @@ fn a_snapshot_is_one_moment_of_a_database_that_goes_on() -> Result<()> {
     assert!((before..=after).contains(&rows), "{before} <= {rows} <= {after}");
     assert_eq!((rows, difference), (last, 0), "no row of the snapshot is missing");
 
-    // Two volumes of one snapshot are equal, bit by bit, and so is a claim's copy of a claim.
+    // Two volumes of one snapshot are equal, bit by bit, and so is the copy of a claim.
     apply(
         &namespace,
         &[
@@ -324,7 +325,7 @@ fn alone_a_lost_node_is_noticed_and_comes_back() -> Result<()> {
         "node-2",
     );
     lost["spec"]["restartPolicy"] = json!("Always");
-    // However long its node is away: it is not deleted meanwhile.
+    // It is not deleted, however long its node is away.
     lost["spec"]["tolerations"] = json!([{"operator": "Exists", "effect": "NoExecute"}]);
     apply(&namespace, &[claim("data", STORAGE_CLASS, None), lost])?;
     wait_running(&namespace, "lost")?;
@@ -334,7 +335,7 @@ fn alone_a_lost_node_is_noticed_and_comes_back() -> Result<()> {
     node.wait_ready(false)?;
     let noticed = start.elapsed();
     assert!(noticed < Duration::from_secs(90), "{noticed:?}");
-    // The other node goes on.
+    // The other node continues.
     let elsewhere = on_node(pod("elsewhere", POSTGRESQL_18, "cat /data/starts", &["data"]), "node-1");
     assert_eq!(run(&namespace, &elsewhere)?, "up\n");
     node.start()?;
@@ -359,7 +360,7 @@ fn alone_the_api_server_is_deaf_and_starts_again() -> Result<()> {
     let start =
         namespace.kubectl(&["get", "pod", "steady", "-o", "jsonpath={.status.containerStatuses[0].restartCount}"])?;
     assert_eq!(start, "0", "pods do not mind");
-    // The vendor and the names found their way back.
+    // The vendor and the names work again.
     apply(&namespace, &[claim("later", STORAGE_CLASS, None)])?;
     namespace.wait_for(&["pvc", "later"], "{.status.phase}", LIMIT, |phase| phase == "Bound")?;
     Ok(())

@@ -1,4 +1,4 @@
-//! The end of the Kubernetes of the tests: it leaves the machine as it was. Runs after all others that need it.
+//! The end of the Kubernetes of the tests: it restores the machine. Runs after all other tests that need the bed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use holdfast_testkit::kube::{Bed, POSTGRESQL_18};
 use holdfast_testkit::scratch::built_program;
 use holdfast_testkit::{KitError, Result, settings};
 
-/// What of a bed can be seen on the machine: mounts, links, groups, rules and processes.
+/// The visible traces of a bed on the machine: mounts, links, groups, rules and processes.
 fn traces() -> BTreeSet<String> {
     let state = std::env::var("HOLDFAST_KUBE_DIR").unwrap_or_else(|_| "/var/lib/holdfast-kube".to_owned());
     let mut found = BTreeSet::new();
@@ -36,7 +36,7 @@ fn traces() -> BTreeSet<String> {
     }
     let cache = settings::cache();
     for process in names("/proc") {
-        // A process that has ended and that nobody has asked about has no program any more.
+        // A zombie has no program any more.
         let Ok(program) = fs::read_link(format!("/proc/{process}/exe")) else { continue };
         let of_cache = program.starts_with(&cache) && program.to_string_lossy().contains("/kube-");
         if program.starts_with(&state) || (of_cache && belongs(&process, &state)) {
@@ -50,8 +50,8 @@ fn traces() -> BTreeSet<String> {
     found
 }
 
-/// Whether a process works for the bed of this state folder, by its arguments or by what its node has mounted: somebody
-/// may run the same programs beside it.
+/// Whether a process works for the bed of this state folder, by its arguments or by the mounts of its node. Another
+/// user may run the same programs beside it.
 fn belongs(process: &str, state: &str) -> bool {
     let folder = format!("{state}/");
     ["cmdline", "mountinfo"].iter().any(|name| {
@@ -77,11 +77,11 @@ fn nothing_is_left_by_an_end_nor_by_a_start_that_was_killed() -> Result<()> {
         before.iter().filter(|trace| !may_stay.iter().any(|name| trace.contains(name))).collect();
     assert!(unexpected.is_empty(), "{unexpected:#?}");
 
-    // Killed at one moment or another of its start, by the clock of a slow and of a quick machine.
+    // Killed at different moments of its start, on slow and on quick machines.
     let program = built_program("holdfast-kube")?;
     for milliseconds in [300, 1500, 6000] {
         let said = tempfile::NamedTempFile::new().map_err(KitError::io("make a file"))?;
-        // One that ended by itself with an error and left nothing is not what is looked for; it is told of if it stays so.
+        // A start that failed by itself and left nothing does not count. If this repeats, the test reports it.
         for _ in 0..3 {
             let stderr = said.reopen().map_err(KitError::io("open a file again"))?;
             let mut start = Command::new(&program)
@@ -91,7 +91,7 @@ fn nothing_is_left_by_an_end_nor_by_a_start_that_was_killed() -> Result<()> {
                 .spawn()
                 .map_err(KitError::io("start the bed"))?;
             std::thread::sleep(Duration::from_millis(milliseconds));
-            // A machine with much else to do, such as the end of a large disk, may not have come to anything by then.
+            // A busy machine, for example one that still removes a large disk, may have started nothing by then.
             let patience = Instant::now();
             while traces() == before
                 && patience.elapsed() < Duration::from_mins(2)
@@ -112,7 +112,7 @@ fn nothing_is_left_by_an_end_nor_by_a_start_that_was_killed() -> Result<()> {
         assert_eq!(traces(), before, "after {milliseconds} ms");
     }
 
-    // And with pods and volumes at work.
+    // Also with working pods and volumes.
     let bed = Bed::up()?;
     let mut namespace = bed.namespace("left")?;
     namespace.keep();
@@ -131,6 +131,6 @@ fn nothing_is_left_by_an_end_nor_by_a_start_that_was_killed() -> Result<()> {
     namespace.wait_for(&["pod", "busy"], "{.status.phase}", Duration::from_mins(3), |phase| phase == "Running")?;
     Bed::down()?;
     assert_eq!(traces(), before);
-    // Once more is no mistake.
+    // A second stop is no error.
     Bed::down()
 }

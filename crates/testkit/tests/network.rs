@@ -1,4 +1,4 @@
-//! The S3 servers answer over real HTTP, and the proxies before them do what they say.
+//! The S3 servers answer over real HTTP, and the proxies in front of them cause exactly their faults.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -9,7 +9,7 @@ use holdfast_testkit::disk::SmallDisk;
 use holdfast_testkit::proxy::{Effect, Fault, HttpFaults, TcpProxy, When};
 use holdfast_testkit::s3::{Moto, S3Server};
 
-/// The whole answer to an unsigned request; a refusal with an XML body, from a healthy server.
+/// The whole answer to an unsigned request. A healthy server refuses it with an XML body.
 fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(Duration::from_mins(1)))?;

@@ -1,4 +1,4 @@
-//! Every PostgreSQL of this machine starts, answers, is broken and comes back.
+//! Every PostgreSQL of this machine starts, answers, is broken and recovers.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
@@ -58,7 +58,7 @@ async fn a_cluster_without_checksums_and_with_small_segments() {
 
 #[tokio::test]
 async fn a_standby_streams_and_is_promoted() {
-    // 15 has a pg_basebackup of its own, 16 borrows the one of 18.
+    // 15 has its own pg_basebackup, 16 borrows the one of 18.
     for major in [15, 16] {
         let Some(installation) = Installation::or_skip(major) else { return };
         let primary = Cluster::builder(&installation).start().await.unwrap();

@@ -1,8 +1,8 @@
-//! An S3 server over a folder, in the foreground, to try Holdfast on without an account anywhere.
+//! An S3 server over a folder, in the foreground, to try Holdfast without any cloud account.
 //!
 //! `holdfast-s3 --root DIR [--address 127.0.0.1:9000] [--bucket NAME]... [--access-key KEY --secret-key SECRET]`
 //!
-//! Buckets are folders below the root. Not a server to keep anything in: it has neither TLS nor redundancy.
+//! Buckets are folders below the root. Do not keep data in it: it has neither TLS nor redundancy.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

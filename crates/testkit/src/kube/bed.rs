@@ -1,12 +1,13 @@
-//! The bed as tests and people hold it: start, stop, and everything a test may ask of a cluster.
+//! The test bed, a Kubernetes cluster for tests and people: start it, stop it, and everything a test may ask of a
+//! cluster.
 //!
-//! [`Bed::up`] makes a fresh cluster, [`Bed::shared`] takes one that runs, or the one `KUBECONFIG` names. A bed is not
-//! stopped by dropping the value: several test programs use the one of the machine one after the other, and
-//! [`Bed::down`] (`make kube-down`) ends it. A start that fails takes everything away again; a start that was killed is
-//! cleared by the next one or by [`Bed::down`], which need no record of what was done (see `unit.rs` and `host.rs`).
+//! [`Bed::up`] makes a fresh cluster, [`Bed::shared`] takes a running one, or the one that `KUBECONFIG` names. Dropping
+//! the value does not stop a bed: several test programs use the machine's bed one after the other, and [`Bed::down`]
+//! (`make kube-down`) ends it. A start that fails removes everything again. A start that was killed is cleared by the
+//! next start or by [`Bed::down`], which need no record of what was done (see `unit.rs` and `host.rs`).
 //!
-//! All of it blocks, and works by way of `kubectl`, so that it can be called from any test; [`Bed::client`] is for those
-//! that want a client of their own.
+//! All functions block, and use `kubectl`, so that any test can call them. [`Bed::client`] is for tests that want a
+//! client of their own.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -29,10 +30,10 @@ use crate::error::{KitError, Result};
 use crate::s3::Credentials;
 use crate::{scratch, settings, user};
 
-/// The file that says that a start came to its end.
+/// This file exists once a start is complete.
 const COMPLETE: &str = "complete";
 
-/// A cluster that runs.
+/// A running cluster.
 #[derive(Clone, Debug)]
 pub struct Bed {
     kubeconfig: PathBuf,
@@ -40,14 +41,14 @@ pub struct Bed {
     own: Option<Layout>,
 }
 
-/// Where the object store of the bed is, for pods and for the host alike.
+/// Where the bed's object store is, for pods and for the host alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectStore {
-    /// Its URL; buckets are addressed by path.
+    /// The URL of the store; buckets are addressed by path.
     pub endpoint: String,
-    /// The bucket that is there from the start.
+    /// The bucket that exists from the start.
     pub bucket: String,
-    /// The region that requests are signed for.
+    /// The region for which clients sign requests.
     pub region: String,
     /// The key and its secret.
     pub credentials: Credentials,
@@ -57,8 +58,8 @@ impl Bed {
     /// Starts the bed of this machine, or finds it running.
     ///
     /// # Errors
-    /// [`KitError::Missing`] without `scripts/provision --kube`, [`KitError::Unsupported`] without root, and whatever
-    /// keeps a daemon from starting, with the end of its log.
+    /// [`KitError::Missing`] without `scripts/provision --kube`, [`KitError::Unsupported`] without root, and any reason
+    /// why a daemon does not start, with the end of its log.
     pub fn up() -> Result<Self> {
         if !user::is_root() {
             return Err(KitError::Unsupported(
@@ -69,7 +70,8 @@ impl Bed {
         let _lock = lock(layout.root())?;
         let bed = Self::own(layout);
         if bed.is_complete() {
-            // Others may be using it: slow or deaf for a while, it is waited for and never started anew.
+            // Others may be using it. If it is slow or does not answer for a while, wait for it, and never start a new
+            // one.
             control_plane::wait_for_api(bed.layout()?)?;
             return Ok(bed);
         }
@@ -99,10 +101,11 @@ impl Bed {
         clear(&state)
     }
 
-    /// The bed for tests: the cluster that `KUBECONFIG` names, or else the one of this machine, started if need be.
+    /// The bed for tests: the cluster that `KUBECONFIG` names, or else the machine's own bed, which is started if
+    /// necessary.
     pub fn shared() -> Result<Self> {
         match std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()) {
-            // The bed's own kubeconfig, as people export it, is no foreign cluster.
+            // The bed's own kubeconfig, which people export, does not name a foreign cluster.
             Some(path) if Path::new(&path) != Layout::state_folder().join("kubeconfig") => {
                 let kubectl = settings::get("HOLDFAST_KUBE_BIN").map(|folder| PathBuf::from(folder).join("kubectl"));
                 let kubectl = kubectl.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("kubectl"));
@@ -112,7 +115,7 @@ impl Bed {
         }
     }
 
-    /// The shared bed, or a visible skip: prints why and returns nothing.
+    /// The shared bed. If it is missing, it prints why and returns nothing: a visible skip.
     ///
     /// # Panics
     /// In CI, where a missing cluster is a failure.
@@ -120,7 +123,7 @@ impl Bed {
         Self::shared().map_err(|error| settings::skip(&error.to_string())).ok()
     }
 
-    /// The bed of this machine if it runs, whether it answers or not.
+    /// The machine's own bed if it runs, even if it does not answer.
     pub fn running() -> Option<Self> {
         let bed = Self::own(Layout::find().ok()?);
         bed.is_complete().then_some(bed)
@@ -130,7 +133,7 @@ impl Bed {
         Self { kubeconfig: layout.kubeconfig("admin"), kubectl: layout.kube("kubectl"), own: Some(layout) }
     }
 
-    /// Whether this is the bed of this machine, whose nodes and daemons can be stopped.
+    /// Whether this is the machine's own bed, whose nodes and daemons can be stopped.
     pub fn is_own(&self) -> bool {
         self.own.is_some()
     }
@@ -155,7 +158,7 @@ impl Bed {
     /// Runs `kubectl` with these arguments and returns what it printed.
     ///
     /// # Errors
-    /// [`KitError::Command`] with both outputs when its status is not zero.
+    /// [`KitError::Command`] with both outputs if its exit status is not zero.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         run(self.kubectl_command().args(arguments))
     }
@@ -165,7 +168,7 @@ impl Bed {
         run_with_input(self.kubectl_command().args(["apply", "-f", "-"]), Some(objects))
     }
 
-    /// Waits until `kubectl get <what> -o jsonpath=<path>` answers as wanted, and returns the answer.
+    /// Waits until `kubectl get <what> -o jsonpath=<path>` gives the wanted answer, and returns the answer.
     ///
     /// # Errors
     /// [`KitError::Timeout`] with the last answer.
@@ -198,12 +201,12 @@ impl Bed {
         Err(KitError::Timeout { what: format!("the wanted {jsonpath} of {}", what.join(" ")), limit, log: last })
     }
 
-    /// A client of the `kube` crate for this cluster, with the administrator's rights.
+    /// A client of the `kube` crate for this cluster, with the administrator's permissions.
     pub async fn client(&self) -> Result<kube::Client> {
         client(&self.kubeconfig).await
     }
 
-    /// Makes a namespace with this prefix and a number that no other has; it is deleted on drop.
+    /// Makes a namespace whose name is this prefix and a unique number; it is deleted on drop.
     pub fn namespace(&self, prefix: &str) -> Result<Namespace> {
         Namespace::create(self, prefix)
     }
@@ -211,7 +214,7 @@ impl Bed {
     /// A node of the bed, counted from one.
     ///
     /// # Errors
-    /// [`KitError::Unsupported`] when the cluster is not the bed of this machine.
+    /// [`KitError::Unsupported`] if the cluster is not the machine's own bed.
     pub fn node(&self, number: u8) -> Result<Node> {
         if !(1..=NODES).contains(&number) {
             return Err(KitError::Unsupported(format!("the bed has {NODES} nodes, there is no node {number}")));
@@ -222,7 +225,7 @@ impl Bed {
     /// How to reach the object store.
     ///
     /// # Errors
-    /// [`KitError::Unsupported`] when the cluster is not the bed of this machine.
+    /// [`KitError::Unsupported`] if the cluster is not the machine's own bed.
     pub fn s3(&self) -> Result<ObjectStore> {
         self.layout()?;
         Ok(ObjectStore {
@@ -233,7 +236,7 @@ impl Bed {
         })
     }
 
-    /// The folder with the objects of the store, a folder a bucket.
+    /// The folder with the store's objects, which contains one folder for each bucket.
     pub fn s3_root(&self) -> Result<PathBuf> {
         Ok(self.layout()?.path("s3"))
     }
@@ -243,14 +246,14 @@ impl Bed {
         Ok(Disk::at(self.layout()?.disk()).volume(volume))
     }
 
-    /// Takes a part of the bed away until [`Bed::start_resident`]: the object store refuses connections, the storage
-    /// vendor does nothing, names are not known. Objects and volumes stay.
+    /// Stops a part of the bed until [`Bed::start_resident`]: the object store refuses connections, the storage vendor
+    /// does nothing, or names are not found. Objects and volumes stay.
     pub fn stop_resident(&self, resident: Resident) -> Result<()> {
         self.layout()?;
         Unit::new(resident.name()).kill()
     }
 
-    /// Brings a part of the bed back; nothing is done when it runs.
+    /// Starts a part of the bed again; it does nothing if the part runs.
     pub fn start_resident(&self, resident: Resident) -> Result<()> {
         let layout = self.layout()?;
         let unit = Unit::new(resident.name());
@@ -274,20 +277,20 @@ impl Bed {
     /// Ends the API server at once and starts it again; clients see broken and refused connections for some seconds.
     pub fn restart_apiserver(&self) -> Result<()> {
         let layout = self.layout()?;
-        // Nobody else may take it for a bed that has to be started.
+        // The lock keeps other programs from starting the bed meanwhile.
         let _lock = lock(layout.root())?;
         Unit::new("apiserver").kill()?;
         control_plane::start(layout, "apiserver")?;
         control_plane::wait_for_api(layout)
     }
 
-    /// Kills the API server; it stays away until [`Bed::bring_apiserver`].
+    /// Kills the API server; it stays down until [`Bed::bring_apiserver`].
     pub fn kill_apiserver(&self) -> Result<()> {
         let _lock = lock(self.layout()?.root())?;
         Unit::new("apiserver").kill()
     }
 
-    /// Ends whatever keeps the API server away: lets a deaf one go on, starts a killed one.
+    /// Brings the API server back: resumes a paused one, starts a killed one.
     pub fn bring_apiserver(&self) -> Result<()> {
         let layout = self.layout()?;
         let _lock = lock(layout.root())?;
@@ -300,14 +303,14 @@ impl Bed {
         control_plane::wait_for_api(layout)
     }
 
-    /// Makes the API server deaf: it keeps its connections and answers nothing until [`Bed::resume_apiserver`].
+    /// Pauses the API server: it keeps its connections and answers nothing until [`Bed::resume_apiserver`].
     pub fn pause_apiserver(&self) -> Result<()> {
         self.layout()?;
         Unit::new("apiserver").signal(Signal::STOP);
         Ok(())
     }
 
-    /// Lets the API server go on.
+    /// Resumes the API server.
     pub fn resume_apiserver(&self) -> Result<()> {
         Unit::new("apiserver").signal(Signal::CONT);
         control_plane::wait_for_api(self.layout()?)
@@ -316,7 +319,7 @@ impl Bed {
     /// Loads an archive of images, as `docker save` writes them, into every node.
     ///
     /// # Errors
-    /// [`KitError::Unsupported`] when a node is stopped: it would come back with the images it had.
+    /// [`KitError::Unsupported`] if a node is stopped: it would return with the images that it had.
     pub fn load_image(&self, archive: &Path) -> Result<()> {
         let layout = self.layout()?;
         let machines: Vec<Machine> = (1..=NODES).map(|number| Machine::new(layout, number)).collect();
@@ -327,16 +330,16 @@ impl Bed {
         machines.iter().try_for_each(|machine| machine.import(archive))
     }
 
-    /// Gives an image on all nodes a further name, such as the one that a manifest for the public has.
+    /// Gives an image on all nodes another name, such as the name that a public manifest uses.
     pub fn tag_image(&self, image: &str, name: &str) -> Result<()> {
         let layout = self.layout()?;
         (1..=NODES).try_for_each(|number| Machine::new(layout, number).tag(image, name))
     }
 
-    /// Makes the image [`images::HOLDFAST`] from this program and loads it; nothing is done when it is there.
+    /// Makes the image [`images::HOLDFAST`] from this program and loads it; it does nothing if the image exists.
     pub fn load_holdfast(&self, program: &Path) -> Result<()> {
         let layout = self.layout()?;
-        // Two tests that begin together would write the same files.
+        // Two tests that start together would write the same files.
         let _lock = lock(layout.root())?;
         let folder = layout.path("images");
         fs::create_dir_all(&folder).map_err(KitError::io(format!("make {}", folder.display())))?;
@@ -355,7 +358,7 @@ impl Bed {
         fs::write(&mark, build).map_err(KitError::io(format!("write {}", mark.display())))
     }
 
-    /// What runs of the bed, and where its files are; for people.
+    /// Which parts of the bed run, and where its files are; for people.
     pub fn status(&self) -> Result<String> {
         let layout = self.layout()?;
         let mut names: Vec<String> = DAEMONS.iter().map(|name| (*name).to_owned()).collect();
@@ -381,12 +384,12 @@ impl Bed {
         })
     }
 
-    /// Whether a start came to its end, and the API server has not ended since.
+    /// Whether a start is complete and the API server has not ended since.
     fn is_complete(&self) -> bool {
         self.own.as_ref().is_some_and(|layout| layout.path(COMPLETE).exists()) && Unit::new("apiserver").is_running()
     }
 
-    /// Starts everything on a machine where nothing of a bed is left.
+    /// Starts everything, on a machine where nothing of an earlier bed is left.
     fn start(&self) -> Result<()> {
         let layout = self.layout()?;
         prepare_folders(layout)?;
@@ -436,7 +439,7 @@ impl Bed {
     }
 }
 
-/// A node of the bed of this machine.
+/// A node of the machine's own bed.
 #[derive(Clone, Debug)]
 pub struct Node {
     bed: Bed,
@@ -464,7 +467,7 @@ impl Node {
         self.wait_ready(true)
     }
 
-    /// Waits until Kubernetes takes the node for ready, or for lost.
+    /// Waits until Kubernetes considers the node ready, or lost.
     pub fn wait_ready(&self, ready: bool) -> Result<()> {
         self.bed.wait_for_node(self.machine.number(), ready)
     }
@@ -479,12 +482,12 @@ pub(crate) async fn client(kubeconfig: &Path) -> Result<kube::Client> {
     let mut config = kube::Config::from_custom_kubeconfig(read, &kube::config::KubeConfigOptions::default())
         .await
         .map_err(|error| failed(&error))?;
-    // The environment's proxy is for the internet.
+    // The proxy of the environment is for the internet.
     config.proxy_url = None;
     kube::Client::try_from(config).map_err(|error| failed(&error))
 }
 
-/// Starts containerd of both nodes with all images, which are imported once and copied from then on.
+/// Starts containerd on both nodes with all images. Images are imported once, and copied on later starts.
 fn start_containers(layout: &Layout, disk: &Disk) -> Result<Vec<Machine>> {
     let images = images::standard(layout);
     let key = images::key(&images)?;
@@ -521,7 +524,7 @@ fn start_resident(layout: &Layout, resident: Resident) -> Result<()> {
         Ok(own) if own.file_name().is_some_and(|name| name == "holdfast-kube") => own,
         _ => scratch::built_program("holdfast-kube")?,
     };
-    // A copy: the next build replaces the original.
+    // A copy, because the next build replaces the original.
     let copy = layout.path(&format!("holdfast-kube-{name}"));
     let _ = fs::remove_file(&copy);
     fs::copy(&program, &copy).map_err(KitError::io(format!("copy {}", program.display())))?;
@@ -552,14 +555,14 @@ fn prepare_folders(layout: &Layout) -> Result<()> {
     fs::create_dir_all(&bucket).map_err(KitError::io(format!("make {}", bucket.display())))
 }
 
-/// Ends all processes, mounts, links, chains and groups of a bed, whatever part of it there is.
+/// Ends all processes, mounts, links, chains and groups of a bed, as far as they exist.
 fn clear(state: &Path) -> Result<()> {
     let _ = fs::remove_file(state.join(COMPLETE));
-    // The agents that would start something again, then all the rest at once.
+    // First the agents that would start something again, then all the rest at once.
     for number in 1..=NODES {
         Unit::new(format!("kubelet-{}", layout::node_name(number))).kill()?;
     }
-    // Asked to end, the store of the cluster and our own daemons close their files; nothing else needs to.
+    // etcd and our own daemons get a request to end, so that they close their files; nothing else needs that.
     Unit::new("etcd").stop(Duration::from_secs(3))?;
     Unit::all().kill()?;
     disk::unmount_all(state);
@@ -569,7 +572,7 @@ fn clear(state: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Held by a start or a stop, so that two programs do not do it at the same time.
+/// A lock held by a start or a stop, so that two programs do not do it at the same time.
 fn lock(state: &Path) -> Result<fs::File> {
     fs::create_dir_all(state).map_err(KitError::io(format!("make {}", state.display())))?;
     let path = state.join("lock");

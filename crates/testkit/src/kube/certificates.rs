@@ -1,8 +1,8 @@
 //! The cluster's own certificate authority, and a kubeconfig for each component.
 //!
-//! Made anew at each start: nothing outside the state folder ever trusts them. Who a client is stands in its
-//! certificate (common name the user, organisation the group), so the API server's roles are the real ones and an
-//! operator under test meets the permissions it would meet elsewhere.
+//! Made anew at each start: nothing outside the state folder ever trusts them. A client's identity is in its
+//! certificate (common name the user, organisation the group). So the API server's roles are the real ones, and an
+//! operator under test meets the same permissions as elsewhere.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

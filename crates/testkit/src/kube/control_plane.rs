@@ -1,8 +1,8 @@
 //! etcd, the API server, the controllers, the scheduler and `kube-proxy`: their arguments, and when they are ready.
 //!
 //! Times that decide how soon a lost node is noticed are shorter than elsewhere ([`NODE_GRACE_SECONDS`],
-//! [`EVICTION_SECONDS`]): a test should not wait five minutes. Everything else is as the programs have it, or smaller
-//! where it costs an idle machine something.
+//! [`EVICTION_SECONDS`]): a test should not wait five minutes. Everything else has the programs' defaults, or smaller
+//! values where the default costs an idle machine something.
 
 use std::net::TcpStream;
 use std::process::Command;
@@ -14,9 +14,9 @@ use super::unit::{Unit, tail, wait_until};
 use super::version::Version;
 use crate::error::{KitError, Result};
 
-/// A node that was not heard of for this long is `NotReady`; the default elsewhere is 40.
+/// A node that has sent nothing for this many seconds is `NotReady`; the default elsewhere is 40.
 const NODE_GRACE_SECONDS: u32 = 16;
-/// Pods of such a node are deleted after this; the default elsewhere is 300.
+/// Pods of such a node are deleted after this many seconds; the default elsewhere is 300.
 const EVICTION_SECONDS: u32 = 30;
 /// Where etcd listens, for the API server alone.
 const ETCD: &str = "127.0.0.1:23790";
@@ -42,7 +42,7 @@ pub(crate) fn start(layout: &Layout, daemon: &str) -> Result<()> {
         _ => (layout.kube("kube-proxy"), proxy(layout)),
     };
     let mut command = Command::new(program);
-    // Three of the five would like to use both processors for collecting garbage all the time.
+    // By default three of the five use both processors for garbage collection all the time.
     command.args(arguments).env("GOGC", "200");
     Unit::new(daemon).start(&command, &log(layout, daemon))
 }
@@ -52,7 +52,7 @@ pub(crate) fn log(layout: &Layout, daemon: &str) -> std::path::PathBuf {
     layout.path("log").join(format!("{daemon}.log"))
 }
 
-/// Waits until etcd takes connections: the API server gives up when it is not there.
+/// Waits until etcd takes connections: the API server gives up if etcd is not there.
 pub(crate) fn wait_for_etcd(layout: &Layout) -> Result<()> {
     let limit = Duration::from_mins(2);
     if wait_until(limit, || TcpStream::connect(ETCD).is_ok()) {
@@ -61,7 +61,7 @@ pub(crate) fn wait_for_etcd(layout: &Layout) -> Result<()> {
     Err(KitError::Timeout { what: "the start of etcd".to_owned(), limit, log: tail(&log(layout, "etcd")) })
 }
 
-/// Waits until the API server says that it is ready and its first objects are there.
+/// Waits until the API server reports that it is ready and its first objects exist.
 pub(crate) fn wait_for_api(layout: &Layout) -> Result<()> {
     let limit = Duration::from_mins(4);
     let kubectl = || {
@@ -85,7 +85,7 @@ fn etcd(layout: &Layout) -> Vec<String> {
         "--initial-advertise-peer-urls=http://127.0.0.1:23791".to_owned(),
         "--initial-cluster=default=http://127.0.0.1:23791".to_owned(),
         "--log-level=warn".to_owned(),
-        // Fewer snapshots of its own: a test writes much and the folder goes with the bed.
+        // Fewer snapshots of etcd's own: a test writes much, and the folder is removed with the bed.
         "--snapshot-count=50000".to_owned(),
     ]
 }
@@ -103,7 +103,7 @@ fn api_server(layout: &Layout) -> Vec<String> {
         format!("--kubelet-certificate-authority={}", pki("ca.crt")),
         format!("--kubelet-client-certificate={}", pki("kubelet-client.crt")),
         format!("--kubelet-client-key={}", pki("kubelet-client.key")),
-        // Nobody resolves the names of the nodes, so `exec` and `logs` go to their addresses.
+        // No server resolves the names of the nodes, so `exec` and `logs` use their addresses.
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
         format!("--service-account-issuer=https://kubernetes.default.svc.{DOMAIN}"),
         format!("--service-account-key-file={}", pki("service-accounts.pub")),
@@ -134,7 +134,7 @@ fn controller_manager(layout: &Layout, version: Version) -> Vec<String> {
         "--leader-elect=false".to_owned(),
         "--bind-address=127.0.0.1".to_owned(),
         format!("--cert-dir={}", layout.path("pki").display()),
-        // Addresses of pods come from the nodes' own configuration, and there is no cloud.
+        // Pods get their addresses from the nodes' own configuration, and there is no cloud.
         "--controllers=*,-nodeipam,-route,-service,-cloud-node-lifecycle,-ttl".to_owned(),
         format!("--node-monitor-grace-period={NODE_GRACE_SECONDS}s"),
         "--node-monitor-period=2s".to_owned(),
@@ -168,7 +168,7 @@ fn proxy(layout: &Layout) -> Vec<String> {
         format!("--kubeconfig={}", layout.kubeconfig("proxy").display()),
         "--proxy-mode=iptables".to_owned(),
         format!("--cluster-cidr={PODS}"),
-        // Events and addresses of its own are of no interest; the name has to be one that exists.
+        // The events and addresses of this name do not matter, but the name must exist.
         "--hostname-override=node-1".to_owned(),
         "--healthz-bind-address=127.0.0.1:10256".to_owned(),
         "--metrics-bind-address=127.0.0.1:10249".to_owned(),

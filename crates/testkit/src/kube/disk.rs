@@ -1,11 +1,11 @@
-//! The file system of volumes, snapshots and images: btrfs in a file, mounted by way of a loop device.
+//! The file system of volumes, snapshots and images: btrfs in a file, mounted through a loop device.
 //!
-//! A btrfs subvolume can be snapshotted as a whole in one atomic step, as a storage system's volume can, and in no time
-//! whatever its size. Three kinds of subvolumes are kept: `volumes/<name>`, `snapshots/<name>`, and the stores of images
-//! (`images-<key>` as imported once, `node-<n>` a copy of it for each start of a node).
+//! A btrfs subvolume can be snapshotted as a whole in one atomic step, as a volume of a storage system can, and at once
+//! whatever its size. There are three kinds of subvolumes: `volumes/<name>`, `snapshots/<name>`, and the stores of
+//! images (`images-<key>`, imported once, and `node-<n>`, a copy of it for each start of a node).
 //!
-//! The file outlives a stop of the bed for the sake of `images-<key>`; everything else in it is removed at the next
-//! start. Writes are not forced to the machine's disk (`nobarrier`): nothing here outlives a loss of power.
+//! The file stays after a stop of the bed, because of `images-<key>`. Everything else in it is removed at the next
+//! start. Writes are not forced to the machine's disk (`nobarrier`): nothing here must survive a loss of power.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ impl Disk {
         Self { root }
     }
 
-    /// Mounts the file system, which is made when there is none, and removes what a bed before left in it.
+    /// Mounts the file system, makes it first if it does not exist, and removes what an earlier bed left in it.
     pub(crate) fn mount(root: PathBuf) -> Result<Self> {
         let file = root.with_extension("img");
         if !file.exists() {
@@ -54,17 +54,17 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Where a volume's files are.
+    /// The folder with a volume's files.
     pub(crate) fn volume(&self, name: &str) -> PathBuf {
         self.root.join("volumes").join(name)
     }
 
-    /// Where a snapshot's files are.
+    /// The folder with a snapshot's files.
     pub(crate) fn snapshot(&self, name: &str) -> PathBuf {
         self.root.join("snapshots").join(name)
     }
 
-    /// Where containerd of a node keeps its images and containers.
+    /// The folder where containerd of a node keeps its images and containers.
     pub(crate) fn node(&self, name: &str) -> PathBuf {
         self.root.join("nodes").join(name)
     }
@@ -89,12 +89,12 @@ impl Disk {
         sh(&["btrfs", "-q", "subvolume", "create", &path.to_string_lossy()]).map(drop)
     }
 
-    /// Makes a subvolume with what another holds in this moment.
+    /// Makes a subvolume with the present content of another.
     pub(crate) fn copy(source: &Path, target: &Path) -> Result<()> {
         sh(&["btrfs", "-q", "subvolume", "snapshot", &source.to_string_lossy(), &target.to_string_lossy()]).map(drop)
     }
 
-    /// Removes a subvolume; it may be gone already.
+    /// Removes a subvolume; it is no error if it is gone already.
     pub(crate) fn remove(path: &Path) -> Result<()> {
         if !path.exists() {
             return Ok(());
@@ -109,7 +109,7 @@ impl Disk {
     }
 }
 
-/// Unmounts everything below the state folder, the innermost first; the loop devices go with their mounts.
+/// Unmounts everything below the state folder, the innermost first. The loop devices end with their mounts.
 pub(crate) fn unmount_all(state: &Path) {
     let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let mut places: Vec<&str> = table
@@ -120,7 +120,8 @@ pub(crate) fn unmount_all(state: &Path) {
     places.sort_by_key(|place| std::cmp::Reverse(place.len()));
     for place in places {
         if sh(&["umount", place]).is_err() {
-            // Somebody, perhaps a shell, is in there. It goes from the tree now and for good when they leave.
+            // Some process, perhaps a shell, is still in there. The mount leaves the tree now, and ends when that
+            // process leaves.
             let _ = sh(&["umount", "-l", place]);
         }
     }

@@ -1,13 +1,13 @@
-//! What the bed changes on the machine, and how it is put back: one link, a few routes, iptables chains, settings of
-//! the kernel, an empty folder.
+//! What the bed changes on the machine, and how it restores it: one link, a few routes, iptables chains, kernel
+//! settings, an empty folder.
 //!
-//! Pods are connected by the CNI plugin `ptp`: each has a link of its own to the host, which routes. So traffic between
-//! pods passes the host's iptables also on one node, which the addresses of services need; with a bridge the answer of
-//! a pod on the same node would take the short way and never be translated back.
+//! The CNI plugin `ptp` connects the pods: each has a link of its own to the host, which routes. So traffic between
+//! pods passes the host's iptables even on one node, which the addresses of services need. With a bridge the answer of
+//! a pod on the same node would take the short way, and its address would never be translated back.
 //!
-//! The kubelets and `kube-proxy` change settings of the kernel; their values before are kept in `sysctl.before` and
-//! written back at the end. The file is written before the first change and removed after the last, so a bed that was
-//! killed half-way is still undone.
+//! The kubelets and `kube-proxy` change kernel settings. Their earlier values are kept in `sysctl.before` and written
+//! back at the end. The file is written before the first change and removed after the last one, so the changes of a bed
+//! that was killed half-way are still undone.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -17,10 +17,11 @@ use super::layout::{self, HOST, LINK, NODES, PODS, SERVICES};
 use super::tools::{run_with_input, sh};
 use crate::error::{KitError, Result};
 
-/// Our chain in iptables: packets from and to pods pass whatever the machine's policy for forwarding is.
+/// Our chain in iptables: packets from and to pods pass, whatever the machine's policy for forwarding is.
 const CHAIN: &str = "HOLDFAST-KUBE";
 
-/// Where a kubelet opens its socket for devices, whatever its own folder is. A node mounts a folder of its own there.
+/// Where a kubelet opens its socket for devices, whatever its own folder is. A node mounts one of its own folders
+/// there.
 pub(crate) const KUBELET_FOLDER: &str = "/var/lib/kubelet";
 
 /// Settings that we, the kubelets or `kube-proxy` write.
@@ -37,7 +38,7 @@ const SETTINGS: [&str; 10] = [
     "kernel/keys/root_maxbytes",
 ];
 
-/// Makes the link with the addresses of host and nodes, and lets the kernel forward.
+/// Makes the link with the addresses of host and nodes, and turns forwarding on in the kernel.
 pub(crate) fn connect(state: &Path) -> Result<()> {
     remember_settings(state)?;
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").map_err(KitError::io("let the kernel forward packets"))?;
@@ -48,7 +49,7 @@ pub(crate) fn connect(state: &Path) -> Result<()> {
         sh(&["ip", "address", "add", &format!("{address}/32"), "dev", LINK])?;
     }
     sh(&["ip", "link", "set", LINK, "up"])?;
-    // Gives the host an address of its own towards services, also on a machine without any other network.
+    // Gives the host an address of its own for services, even on a machine without any other network.
     sh(&["ip", "route", "add", SERVICES, "dev", LINK, "src", &HOST.to_string()])?;
     sh(&["iptables", "-w", "-N", CHAIN])?;
     for direction in ["-s", "-d"] {
@@ -60,16 +61,16 @@ pub(crate) fn connect(state: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the place for the mount of each node; an empty folder that [`disconnect`] removes.
+/// Makes the mount point for each node: an empty folder that [`disconnect`] removes.
 pub(crate) fn make_kubelet_folder() -> Result<()> {
     fs::create_dir_all(KUBELET_FOLDER).map_err(KitError::io(format!("make {KUBELET_FOLDER}")))
 }
 
-/// Takes all of it away again, whatever part of it is there. The processes have to be gone.
+/// Removes all of it again, as far as it exists. The processes must have ended before.
 pub(crate) fn disconnect(state: &Path) {
-    // Its routes go with it; without a bed there is none.
+    // The link's routes end with it; without a bed there is no link.
     let _ = sh(&["ip", "link", "delete", LINK]);
-    // Not one with anything in it: that is somebody else's.
+    // If something is in the folder, it belongs to another program, and the folder stays.
     let _ = fs::remove_dir(KUBELET_FOLDER);
     for program in ["iptables", "ip6tables"] {
         for table in ["filter", "nat", "mangle"] {
@@ -79,7 +80,7 @@ pub(crate) fn disconnect(state: &Path) {
     restore_settings(state);
 }
 
-/// Removes from a table our chain and those of kubelet and `kube-proxy`, and the rules that lead there.
+/// Removes from a table our chain and those of kubelet and `kube-proxy`, and the rules that lead to them.
 fn clear_table(program: &str, table: &str) {
     let Ok(saved) = sh(&[&format!("{program}-save"), "-t", table]) else { return };
     if let Some(script) = removal(&saved, table) {
@@ -90,7 +91,7 @@ fn clear_table(program: &str, table: &str) {
     }
 }
 
-/// The input of `iptables-restore` that removes what is ours from a saved table; nothing when nothing is.
+/// The input of `iptables-restore` that removes our entries from a saved table; `None` if there are none.
 fn removal(saved: &str, table: &str) -> Option<String> {
     let is_ours = |name: &str| name == CHAIN || name.starts_with("KUBE-");
     let chains: Vec<&str> = saved

@@ -1,8 +1,8 @@
-//! Images for pods: put together from layers as archives of the form `docker save` writes, and loaded into a node.
+//! Images for pods: assembled from layers as archives in the form of `docker save`, and loaded into a node.
 //!
-//! An archive holds one or several images: a configuration each, layers that they may share, and `manifest.json` with
-//! the names. A configuration names its layers by the SHA-256 of their archives, and containerd checks it. No registry
-//! is involved, so pods use `imagePullPolicy: IfNotPresent` (the default for a tag other than `latest`) or `Never`.
+//! An archive contains one or several images: a configuration for each, layers that they may share, and `manifest.json`
+//! with the names. A configuration names its layers by the SHA-256 of their archives, and containerd checks it. There
+//! is no registry, so pods use `imagePullPolicy: IfNotPresent` (the default for a tag other than `latest`) or `Never`.
 
 use std::fs;
 use std::io::Read as _;
@@ -18,21 +18,21 @@ use crate::error::{KitError, Result};
 
 /// The image of the container that holds a pod's network.
 pub const PAUSE: &str = "holdfast.test/pause:1";
-/// PostgreSQL 18 with all its programs on a minimal Debian, its user 26, as the images of CloudNativePG have it.
+/// PostgreSQL 18 with all its programs on a minimal Debian, with user 26, as in the images of CloudNativePG.
 pub const POSTGRESQL_18: &str = "holdfast.test/postgresql:18";
-/// PostgreSQL 15 as Debian has it.
+/// PostgreSQL 15 from Debian.
 pub const POSTGRESQL_15: &str = "holdfast.test/postgresql:15";
 /// The program `holdfast` of this build at `/usr/local/bin/holdfast`, on the same Debian.
 pub const HOLDFAST: &str = "holdfast.test/holdfast:dev";
 
-/// Names that images have in the world: manifests that name them, as users bring them, run on the bed as they are.
+/// Public names of images. Users' manifests that name them run on the bed unchanged.
 const RELEASED_AS: [(&str, &str); 3] = [
     (POSTGRESQL_18, "ghcr.io/cloudnative-pg/postgresql:18"),
     (POSTGRESQL_15, "ghcr.io/cloudnative-pg/postgresql:15"),
     (HOLDFAST, concat!("ghcr.io/holdfast/holdfast:", env!("CARGO_PKG_VERSION"))),
 ];
 
-/// Every name of an image.
+/// All names of an image.
 fn names(name: &str) -> Vec<&str> {
     let released = RELEASED_AS.iter().filter(|(own, _)| *own == name).map(|(_, released)| *released);
     std::iter::once(name).chain(released).collect()
@@ -47,13 +47,13 @@ pub(crate) struct Image<'a> {
     pub(crate) layers: Vec<PathBuf>,
     /// The user its processes run as; empty for root.
     pub(crate) user: &'a str,
-    /// The program that is started when a pod says nothing.
+    /// The program that starts if a pod names none.
     pub(crate) entrypoint: &'a [&'a str],
-    /// Where programs are looked for, before the usual places.
+    /// Folders that are searched for programs before the usual ones.
     pub(crate) path: &'a str,
 }
 
-/// The images that every bed has.
+/// The images of every bed.
 pub(crate) fn standard(layout: &Layout) -> Vec<Image<'static>> {
     let postgresql = |name, layer: &str, path| Image {
         name,
@@ -86,7 +86,7 @@ pub(crate) fn holdfast(layout: &Layout, layer: PathBuf) -> Image<'static> {
     }
 }
 
-/// A short name for what these images are made from: the same layers, the same key.
+/// A short name for the sources of these images: the same layers give the same key.
 pub(crate) fn key(images: &[Image<'_>]) -> Result<String> {
     let mut context = Context::new(&SHA256);
     for image in images {
@@ -101,7 +101,7 @@ pub(crate) fn key(images: &[Image<'_>]) -> Result<String> {
     Ok(hex::encode(context.finish())[..12].to_owned())
 }
 
-/// Writes an archive with these images, made in a folder beside it.
+/// Writes an archive with these images, assembled in a folder beside it.
 pub(crate) fn write_archive(images: &[Image<'_>], archive: &Path) -> Result<()> {
     let folder = tempfile::Builder::new()
         .prefix("image-")
@@ -137,7 +137,7 @@ pub(crate) fn write_archive(images: &[Image<'_>], archive: &Path) -> Result<()> 
     run(tar.args(["--transform", r"s#^\./##"])).map(drop)
 }
 
-/// Makes the layer with a program at `/usr/local/bin`, without its symbols: they are nine tenths of it.
+/// Makes the layer with a program at `/usr/local/bin`, without its symbols, which are nine tenths of its size.
 pub(crate) fn program_layer(program: &Path, name: &str, layer: &Path) -> Result<()> {
     let folder = tempfile::Builder::new()
         .prefix("layer-")

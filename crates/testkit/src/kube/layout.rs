@@ -1,4 +1,4 @@
-//! Where everything of the bed lies, and its addresses.
+//! The places of all files of the bed, and its addresses.
 //!
 //! One machine holds one bed, so names and addresses are fixed. The state folder is `HOLDFAST_KUBE_DIR`, by default
 //! `/var/lib/holdfast-kube`; the programs come from `scripts/provision --kube`, which writes their folders into the
@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use crate::error::{KitError, Result};
 use crate::settings;
 
-/// The link that carries the addresses of the host's side: a bridge without ports, since it is there on every kernel.
+/// The link with the addresses of the host's side. A bridge without ports, because every kernel has bridges.
 pub(crate) const LINK: &str = "hfkube0";
-/// The host as pods and nodes see it: the API server, the names and the object store are here.
+/// The host's address for pods and nodes: the API server, the names and the object store are here.
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
 /// All addresses of nodes and pods.
 pub(crate) const PODS: &str = "10.244.0.0/16";
@@ -28,7 +28,7 @@ pub(crate) const S3_PORT: u16 = 9000;
 pub(crate) const DOMAIN: &str = "cluster.local";
 /// The name of the control group below which every process of the bed lives, and of its iptables chain in capitals.
 pub(crate) const GROUP: &str = "holdfast-kube";
-/// How many nodes there are.
+/// The number of nodes.
 pub(crate) const NODES: u8 = 2;
 
 /// The folders of one bed.
@@ -41,17 +41,17 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// The state folder alone, for stopping what runs: the programs may be gone from the cache by then.
+    /// The state folder alone, to stop running parts: the programs may be gone from the cache by then.
     pub(crate) fn state_folder() -> PathBuf {
         std::env::var_os("HOLDFAST_KUBE_DIR")
             .filter(|path| !path.is_empty())
             .map_or_else(|| PathBuf::from("/var/lib/holdfast-kube"), PathBuf::from)
     }
 
-    /// The folders as the settings say.
+    /// The folders according to the settings.
     ///
     /// # Errors
-    /// [`KitError::Missing`] when `scripts/provision --kube` has not run.
+    /// [`KitError::Missing`] if `scripts/provision --kube` has not run.
     pub(crate) fn find() -> Result<Self> {
         let folder = |name: &str, what: &str| {
             settings::get(name).map(PathBuf::from).filter(|path| path.is_dir()).ok_or_else(|| KitError::Missing {

@@ -1,7 +1,7 @@
 //! The objects that every bed has: storage classes, and the types of volume snapshots.
 //!
 //! The types are those of `snapshot.storage.k8s.io/v1`, with the fields, the printed columns and the status
-//! subresources of its published API, since it is what an operator finds on any cluster with a CSI driver.
+//! subresources of its published API, because an operator finds them on any cluster with a CSI driver.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ pub const LOCAL_STORAGE_CLASS: &str = "holdfast-test-local";
 /// The volume snapshot class.
 pub const SNAPSHOT_CLASS: &str = "holdfast-test";
 
-/// All of them as one list for `kubectl apply`.
+/// All objects as one list for `kubectl apply`.
 pub(crate) fn base() -> String {
     let items = vec![
         definition("VolumeSnapshot", "volumesnapshots", &["vs"], true, &snapshot_schema(), &snapshot_columns()),
@@ -40,7 +40,7 @@ pub(crate) fn base() -> String {
     json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
 }
 
-/// The snapshot class, for when its type is known to the API server.
+/// The snapshot class. Apply it once the API server knows its type.
 pub(crate) fn snapshot_class() -> Value {
     json!({
         "apiVersion": "snapshot.storage.k8s.io/v1",
@@ -86,7 +86,7 @@ fn definition(kind: &str, plural: &str, short: &[&str], has_status: bool, schema
         "kind": "CustomResourceDefinition",
         "metadata": {
             "name": format!("{plural}.snapshot.storage.k8s.io"),
-            // Names of the group `k8s.io` are protected; this says that we know.
+            // Names of the group `k8s.io` are protected; this annotation confirms that we know it.
             "annotations": {"api-approved.kubernetes.io": "unapproved, a test bed's rendering of the published API"},
         },
         "spec": {

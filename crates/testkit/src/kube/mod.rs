@@ -1,18 +1,18 @@
-//! A real Kubernetes on this machine, for the tests of the operator and for trying it out.
+//! A real Kubernetes on this machine, for the tests of the operator and for people who want to try it.
 //!
 //! [`Bed`] is the cluster: an API server with etcd, controllers and scheduler, and two nodes that run containers, all
-//! built or unpacked by `scripts/provision --kube`. Nothing of it is imitated but what a bare machine does not have:
+//! built or unpacked by `scripts/provision --kube`. The kit imitates only what a bare machine does not have:
 //!
 //! - the *storage vendor* (`storage/`): a controller that answers claims with btrfs subvolumes and VolumeSnapshots with
-//!   snapshots of them, as a CSI driver would, faults on demand included;
+//!   snapshots of them, as a CSI driver would, with faults on demand;
 //! - the *names* (`names/`): a small DNS server for services and pods, in place of CoreDNS;
-//! - the *object store*: the S3 server of this crate, at an address that pods reach.
+//! - the *object store*: the S3 server of this crate, at an address that pods can reach.
 //!
 //! These three run in processes of the program `holdfast-kube`, which is also what people use: `holdfast-kube up`,
 //! `down`, `status`. `docs/testing-on-kubernetes.md` says how it is built and how to work with it.
 //!
-//! What a bed leaves after [`Bed::down`]: its state folder with logs and imported images. What it leaves when it is
-//! killed: all of it, for the next [`Bed::up`] or [`Bed::down`] to remove.
+//! After [`Bed::down`] the state folder with logs and imported images stays. If the bed is killed, all of it stays,
+//! until the next [`Bed::up`] or [`Bed::down`] removes it.
 
 mod bed;
 mod certificates;

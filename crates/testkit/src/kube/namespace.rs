@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::bed::Bed;
 use crate::error::Result;
 
-/// A namespace that is deleted, with all it holds, when the value is dropped.
+/// A namespace that is deleted, with its content, when the value is dropped.
 #[derive(Debug)]
 pub struct Namespace {
     bed: Bed,
@@ -22,7 +22,7 @@ impl Namespace {
         let name = format!("{prefix}-{time}-{}-{number}", std::process::id());
         bed.kubectl(&["create", "namespace", &name])?;
         let namespace = Self { bed: bed.clone(), name, keep: false };
-        // Made by a controller a moment later; without it a pod would be refused.
+        // A controller makes it a moment later. Without it a pod would be refused.
         namespace.bed.wait_for(
             &["serviceaccount", "default", "-n", &namespace.name],
             "{.metadata.name}",
@@ -32,7 +32,7 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Its name.
+    /// The name of the namespace.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -50,7 +50,7 @@ impl Namespace {
         super::tools::run_with_input(command.args(["-n", &self.name, "apply", "-f", "-"]), Some(objects))
     }
 
-    /// Waits until an object of this namespace is as wanted, see [`Bed::wait_for`].
+    /// Waits until an object of this namespace has the wanted state, see [`Bed::wait_for`].
     pub fn wait_for(
         &self,
         what: &[&str],
@@ -63,7 +63,7 @@ impl Namespace {
         self.bed.wait_for(&all, jsonpath, limit, wanted)
     }
 
-    /// Keeps the namespace when the value is dropped, for looking at it.
+    /// Keeps the namespace when the value is dropped, so that a person can look at it.
     pub fn keep(&mut self) {
         self.keep = true;
     }

@@ -1,15 +1,16 @@
 //! A node: a containerd and a kubelet of its own, on the one machine that all nodes share.
 //!
 //! Both live in a mount namespace of the node, where `/run`, `/var/log` and `/var/lib/kubelet` are folders of the node.
-//! Paths that cannot be configured (`/var/log/pods`, which a kubelet clears of what it does not know, the sockets of
-//! containerd's shims, and the socket for devices of a kubelet that has it in any case) are thereby separate, and the
-//! mounts of pods vanish together with the node's processes.
+//! This separates paths that cannot be configured: `/var/log/pods`, which a kubelet clears of what it does not know,
+//! the sockets of containerd's shims, and the socket for devices of a kubelet that opens it in any case. The mounts of
+//! pods vanish together with the node's processes.
 //!
-//! Control groups: daemons in `holdfast-kube/containerd-<node>` and `.../kubelet-<node>`, where the shims of containers
-//! are too, and containers below `holdfast-kube/<node>`. The kubelet takes a group that it does not know for the
-//! remains of a pod and kills what is inside, so each kubelet has its own root.
+//! Control groups: daemons are in `holdfast-kube/containerd-<node>` and `.../kubelet-<node>`, with the shims of
+//! containers, and containers are below `holdfast-kube/<node>`. The kubelet takes an unknown group for the remains of a
+//! pod and kills its processes, so each kubelet has its own root group.
 //!
-//! To lose a node is to kill all of that at once. Its disk stays: started again, it is the same machine after a reboot.
+//! To lose a node, the kit kills all of that at once. The disk stays: started again, it is the same machine after a
+//! reboot.
 
 use std::fs;
 use std::path::PathBuf;
@@ -40,7 +41,7 @@ impl Machine {
         Self { layout: layout.clone(), number, name: layout::node_name(number) }
     }
 
-    /// Its number, counted from one.
+    /// The number of the node, counted from one.
     pub(crate) fn number(&self) -> u8 {
         self.number
     }
@@ -69,7 +70,7 @@ impl Machine {
         self.folder().join("run/containerd/containerd.sock")
     }
 
-    /// Whether its daemons run.
+    /// Whether the node's daemons run.
     pub(crate) fn is_running(&self) -> bool {
         self.kubelet().is_running() && self.containerd().is_running()
     }
@@ -88,7 +89,7 @@ impl Machine {
         write("containerd.toml", self.containerd_config(disk))?;
         write("kubelet.json", self.kubelet_config(Version::of(&self.layout.kube("kubelet"))?).to_string())?;
         write("cni/net.d/10-holdfast.conflist", self.network_config().to_string())?;
-        // For pods that do not want the cluster's names.
+        // For pods that do not use the cluster's names.
         write("resolv.conf", format!("nameserver {HOST}\n"))
     }
 
@@ -110,7 +111,7 @@ impl Machine {
             .arg("--config")
             .arg(folder.join("containerd.toml"))
             .env("PATH", format!("{}:{path}", self.layout.tools().display()));
-        // Of a daemon that was killed.
+        // The socket of a daemon that was killed.
         let _ = fs::remove_file(self.socket());
         self.containerd().start(&command, &self.log("containerd"))?;
         let limit = Duration::from_mins(2);
@@ -168,13 +169,13 @@ impl Machine {
 
     /// Kills the daemons and all containers, as a loss of power does.
     pub(crate) fn kill(&self) -> Result<()> {
-        // The kubelet first, or it would start again what is killed behind it.
+        // The kubelet first, or it would start again what is killed after it.
         self.kubelet().kill()?;
         self.containerd().kill()?;
         self.containers().kill()
     }
 
-    /// Makes an image known under its name; one of this name that was there is replaced.
+    /// Imports an image under its name; it replaces an earlier one of this name.
     pub(crate) fn import(&self, archive: &std::path::Path) -> Result<()> {
         run(self.ctr().args(["--namespace", "k8s.io", "images", "import"]).arg(archive)).map(drop)
     }
@@ -192,7 +193,7 @@ impl Machine {
 
     fn containerd_config(&self, disk: &Disk) -> String {
         let folder = self.folder();
-        // `restrict_oom_score_adj`: without CAP_SYS_RESOURCE no container could be started at all.
+        // `restrict_oom_score_adj`: without CAP_SYS_RESOURCE no container could start at all.
         format!(
             r#"version = 2
 root = "{root}"
@@ -252,14 +253,14 @@ BinaryName = "{runc}"
             "maxPods": 100,
             "nodeStatusUpdateFrequency": "4s",
             "nodeLeaseDurationSeconds": 20,
-            // Nobody could pull an image again: none is ever removed for want of room.
+            // Nobody could pull an image again, so none is ever removed to make room.
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {"memory.available": "100Mi"},
             "evictionPressureTransitionPeriod": "10s",
             "volumePluginDir": self.folder().join("volume-plugins"),
         });
         if version.can_leave_out_devices() {
-            // There are none.
+            // The machine has no such devices.
             config["featureGates"] = json!({"DevicePlugins": false});
         }
         if version.asks_about_old_groups() {

@@ -1,4 +1,4 @@
-//! What runs in processes of the program `holdfast-kube` as long as the bed does, and how they follow objects.
+//! The processes of the program `holdfast-kube` that live as long as the bed, and how they follow objects.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ where
     store
 }
 
-/// The same for objects whose type is known at run time only, with the bell of somebody else.
+/// The same for objects whose type is known only at run time, with a bell of the caller.
 pub(crate) fn follow<K>(api: Api<K>, writer: reflector::store::Writer<K>, bell: Arc<Notify>, tasks: &mut JoinSet<()>)
 where
     K: Resource + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
@@ -44,7 +44,7 @@ async fn ring<K>(stream: impl Stream<Item = Result<watcher::Event<K>, watcher::E
     while let Some(event) = stream.next().await {
         match event {
             Ok(_) => bell.notify_one(),
-            // The stream goes on by itself, after a while.
+            // The stream resumes by itself after a while.
             Err(error) => eprintln!("watch: {error}"),
         }
     }
@@ -62,10 +62,10 @@ pub enum Resident {
 }
 
 impl Resident {
-    /// All of them in the order of their start.
+    /// All parts in the order of their start.
     pub const ALL: [Self; 3] = [Self::Names, Self::Storage, Self::S3];
 
-    /// Its name, which is that of its log and its control group too.
+    /// The name of the part, which is also the name of its log and of its control group.
     pub fn name(self) -> &'static str {
         match self {
             Self::Names => "names",

@@ -8,7 +8,7 @@ use crate::error::{KitError, Result, describe};
 /// Runs a program and returns its standard output.
 ///
 /// # Errors
-/// [`KitError::Command`] with both outputs when its status is not zero.
+/// [`KitError::Command`] with both outputs if its exit status is not zero.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     run_with_input(command, None)
 }
@@ -19,14 +19,14 @@ pub(crate) fn run_with_input(command: &mut Command, input: Option<&str>) -> Resu
     let failed = || KitError::io(format!("start `{text}`"));
     command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed())?;
-    // Written by a thread: a program that answers before it has read all would wait for us, and we for it.
+    // A thread writes the input. If the program answers before it has read all, it would wait for us, and we for it.
     let writer = input.zip(child.stdin.take()).map(|(input, mut pipe)| {
         let input = input.to_owned();
         std::thread::spawn(move || pipe.write_all(input.as_bytes()))
     });
     let output = child.wait_with_output().map_err(failed())?;
     if let Some(writer) = writer {
-        // A program that ended early says why by its status.
+        // If the program ended early, its status shows why.
         drop(writer.join());
     }
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -40,7 +40,7 @@ pub(crate) fn run_with_input(command: &mut Command, input: Option<&str>) -> Resu
     })
 }
 
-/// Runs a program given as words.
+/// Runs a program given as separate words.
 pub(crate) fn sh(words: &[&str]) -> Result<String> {
     let mut words = words.iter();
     let program = words.next().ok_or_else(|| KitError::Unsupported("no program to run".to_owned()))?;

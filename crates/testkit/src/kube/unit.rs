@@ -1,13 +1,13 @@
 //! A daemon of the bed, known by its control group.
 //!
-//! Every daemon is started inside a control group of its own, `holdfast-kube/<name>`, and whatever it starts stays in
-//! there: so "what runs" and "what to kill" are questions to the kernel, with no process ids on record that could
-//! belong to somebody else by the time they are used. Containers are put into `holdfast-kube/node-<n>` by the kubelet.
-//! Groups of version 1 (one hierarchy a resource) and of version 2 (one for all) are both handled; processes are
-//! followed in the hierarchy `pids` of the first.
+//! Every daemon starts inside a control group of its own, `holdfast-kube/<name>`, and all its child processes stay in
+//! that group. So the kernel answers which processes run and which to kill. There are no recorded process ids, which
+//! could belong to another program by the time they are used. The kubelet puts containers into
+//! `holdfast-kube/node-<n>`. Groups of version 1 (one hierarchy for each resource) and of version 2 (one for all) are
+//! both handled; processes are followed in the hierarchy `pids` of the first.
 //!
-//! Daemons are started by way of `setsid --fork`, so that they outlive the program that starts them and are no
-//! zombies of it.
+//! Daemons are started through `setsid --fork`, so that they outlive the program that starts them and never become its
+//! zombies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ impl Unit {
         Self { name: name.into() }
     }
 
-    /// All units together: the group above them.
+    /// The group above all units.
     pub(crate) fn all() -> Self {
         Self::new("")
     }
@@ -56,7 +56,7 @@ impl Unit {
         tracking().join(GROUP).join(&self.name)
     }
 
-    /// Starts a daemon with its output added to a log.
+    /// Starts a daemon and appends its output to a log.
     pub(crate) fn start(&self, command: &Command, log: &Path) -> Result<()> {
         let failed = || KitError::io(format!("start {} of the test bed", self.name));
         let group = self.group();
@@ -78,7 +78,7 @@ impl Unit {
                 wrapped.env(name, value);
             }
         }
-        // Not the caller's: a proxy for the internet is no way to 10.244.0.1.
+        // Without the caller's proxy: a proxy for the internet cannot reach 10.244.0.1.
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy", "KUBECONFIG"] {
             wrapped.env_remove(name);
         }
@@ -89,7 +89,7 @@ impl Unit {
         Err(KitError::StartFailed { server: self.name.clone(), status: status.to_string(), log: tail(log) })
     }
 
-    /// The processes of the unit and of everything it started.
+    /// The processes of the unit, with all their children.
     pub(crate) fn processes(&self) -> Vec<i32> {
         let mut found = Vec::new();
         for folder in folders(&self.group()) {
@@ -99,22 +99,22 @@ impl Unit {
         found
     }
 
-    /// Whether anything of it runs.
+    /// Whether a process of the unit runs.
     pub(crate) fn is_running(&self) -> bool {
         !self.processes().is_empty()
     }
 
-    /// Sends a signal to each of its processes.
+    /// Sends a signal to each process of the unit.
     pub(crate) fn signal(&self, signal: Signal) {
         for process in self.processes() {
             if let Some(pid) = Pid::from_raw(process) {
-                // It may have ended since the list was read.
+                // The process may have ended since the list was read.
                 let _ = kill_process(pid, signal);
             }
         }
     }
 
-    /// Asks it to end, and kills what is left after the grace time.
+    /// Sends a request to end, and after the grace time kills what is left.
     pub(crate) fn stop(&self, grace: Duration) -> Result<()> {
         self.signal(Signal::CONT);
         self.signal(Signal::TERM);
@@ -127,7 +127,7 @@ impl Unit {
     /// Kills everything in the unit, as a machine that loses its power does.
     pub(crate) fn kill(&self) -> Result<()> {
         let limit = Duration::from_mins(1);
-        // Again and again: a process may start another while the list is read.
+        // Repeatedly, because a process may start another while the list is read.
         let gone = wait_until(limit, || {
             self.signal(Signal::KILL);
             !self.is_running()
@@ -152,7 +152,7 @@ impl Unit {
     }
 }
 
-/// A folder and all folders below it; nothing when it is not there.
+/// A folder and all folders below it; empty if it does not exist.
 fn folders(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut waiting = vec![root.to_path_buf()];
@@ -168,7 +168,7 @@ fn folders(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Asks again and again until the answer is yes or the time is over; says which of them it was.
+/// Asks repeatedly until the answer is yes or the time is over. Returns whether the answer was yes.
 pub(crate) fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     loop {

@@ -1,9 +1,9 @@
-//! Which Kubernetes the programs are, and what differs in how they are started.
+//! The version of the Kubernetes programs, and how their arguments differ by version.
 //!
 //! The bed is made for the version that `scripts/provision --kube` builds. With `HOLDFAST_KUBE_BIN` it runs programs of
-//! another one, which may even differ among each other: a kubelet may be up to three minor versions older than its API
-//! server. So each program is asked for its own version before its arguments are put together, and whatever a version
-//! does not take any more, or not yet, is asked of [`Version`] and of nothing else.
+//! another version, and these may even differ among each other: a kubelet may be up to three minor versions older than
+//! its API server. So the kit asks each program for its own version before it assembles the arguments. [`Version`] is
+//! the only place that knows which arguments a version does not accept, or not yet.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,10 +16,10 @@ use crate::error::{KitError, Result};
 pub(crate) struct Version(u32);
 
 impl Version {
-    /// The version that a program says it is.
+    /// Asks a program for its version.
     ///
     /// # Errors
-    /// [`KitError::Missing`] when there is no such program, [`KitError::Unsupported`] when its answer names no version.
+    /// [`KitError::Missing`] if there is no such program, [`KitError::Unsupported`] if its answer names no version.
     pub(crate) fn of(program: &Path) -> Result<Self> {
         if !program.is_file() {
             return Err(KitError::Missing {
@@ -33,23 +33,24 @@ impl Version {
         })
     }
 
-    /// `Kubernetes v1.36.3`, also with what distributors add behind it.
+    /// `Kubernetes v1.36.3`, also with a distributor's text after it.
     fn parse(answer: &str) -> Option<Self> {
         let minor = answer.trim().strip_prefix("Kubernetes v1.")?.split(|c: char| !c.is_ascii_digit()).next()?;
         minor.parse().ok().map(Self)
     }
 
-    /// Controllers and scheduler still have a port without encryption, which has to be closed by name.
+    /// Controllers and scheduler still have a port without encryption, which an argument must close.
     pub(crate) fn has_insecure_port(self) -> bool {
         self.0 < 24
     }
 
-    /// When pods of a lost node go is still said to the controllers; from then on only their tolerations say it.
+    /// The controllers still have an argument for when pods of a lost node are deleted. Later only their tolerations
+    /// decide it.
     pub(crate) fn has_pod_eviction_timeout(self) -> bool {
         self.0 < 27
     }
 
-    /// The kubelet still has to be told that its containers are run by another program.
+    /// The kubelet still needs an argument that another program runs its containers.
     pub(crate) fn names_container_runtime(self) -> bool {
         self.0 < 27
     }
@@ -59,7 +60,7 @@ impl Version {
         self.0 < 26
     }
 
-    /// The kubelet refuses control groups of version 1 unless it is told that they are meant.
+    /// The kubelet refuses control groups of version 1 unless an argument allows them.
     pub(crate) fn asks_about_old_groups(self) -> bool {
         self.0 >= 31
     }

@@ -1,9 +1,9 @@
 //! A PostgreSQL cluster with its server.
 //!
-//! What is in the cluster's folder: `data` (unless the data directory was taken over from elsewhere), `socket`, and
-//! `server.log`, all of PostgreSQL's user. Port and socket folder go on the server's command line and not into
-//! `postgresql.conf`, so that a restored copy of the configuration cannot collide with its original. Everything else a
-//! builder sets is a line of `postgresql.conf`, which a backup carries along like that of any other cluster.
+//! The cluster's folder contains `data` (unless the data directory was taken over from elsewhere), `socket` and
+//! `server.log`, all owned by PostgreSQL's user. Port and socket folder are on the server's command line and not in
+//! `postgresql.conf`, so that a restored copy of the configuration cannot collide with its original. Everything else
+//! that a builder sets is a line of `postgresql.conf`, and a backup contains it as it does for any other cluster.
 //!
 //! Dropping a cluster ends its server at once (`SIGQUIT`) and removes the folder.
 
@@ -22,10 +22,10 @@ use super::process::{Postmaster, Status, orphans_gone, status};
 use crate::error::{KitError, Result, run};
 use crate::scratch::Scratch;
 
-/// How long a server may take to start or stop; a busy machine with two cores needs a few seconds at most.
+/// The time limit for a start or a stop. A busy machine with two cores needs a few seconds at most.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// How many bytes of the log an error carries.
+/// How many bytes from the end of the log an error contains.
 const LOG_TAIL_BYTES: usize = 4096;
 
 /// How to stop a server.
@@ -39,7 +39,7 @@ pub enum Shutdown {
     Immediate,
 }
 
-/// A data directory with a server that runs or does not.
+/// A data directory with its server, running or stopped.
 #[derive(Debug)]
 pub struct Cluster {
     installation: Installation,
@@ -50,7 +50,7 @@ pub struct Cluster {
     server: Option<Postmaster>,
 }
 
-/// How a new cluster is made; see [`Cluster::builder`].
+/// The options for a new cluster; see [`Cluster::builder`].
 #[derive(Clone, Debug)]
 pub struct ClusterBuilder {
     installation: Installation,
@@ -60,7 +60,7 @@ pub struct ClusterBuilder {
 }
 
 impl ClusterBuilder {
-    /// Whether pages have checksums; they do by default.
+    /// Whether pages have checksums; on by default.
     #[must_use]
     pub fn checksums(mut self, on: bool) -> Self {
         self.checksums = on;
@@ -74,7 +74,7 @@ impl ClusterBuilder {
         self
     }
 
-    /// Adds a line `name = 'value'` to `postgresql.conf`; the last one of a name counts.
+    /// Adds a line `name = 'value'` to `postgresql.conf`. If a name occurs more than once, its last line counts.
     #[must_use]
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.lines.push(setting_line(name, value));
@@ -95,7 +95,8 @@ impl ClusterBuilder {
         initdb.arg("-D").arg(&data);
         initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]);
         initdb.arg(format!("--wal-segsize={}", self.wal_segment_mib));
-        // Off by default before PostgreSQL 18 and on from there; the option to turn them off is new in 18 as well.
+        // Checksums are off by default before PostgreSQL 18 and on from 18. The option to turn them off is new in 18 as
+        // well.
         match (self.checksums, self.installation.major() >= 18) {
             (true, _) => drop(initdb.arg("--data-checksums")),
             (false, true) => drop(initdb.arg("--no-data-checksums")),
@@ -112,20 +113,20 @@ impl ClusterBuilder {
         };
         cluster.scratch.folder("socket")?;
         let defaults = [
-            // Durability against power loss is not what these tests are about, and it costs most of their time.
+            // These tests are not about durability against power loss, which would cost most of their time.
             ("fsync", "off"),
             ("wal_level", "replica"),
             ("max_wal_senders", "10"),
             ("max_connections", "40"),
             ("shared_buffers", "32MB"),
             ("min_wal_size", "80MB"),
-            // The exact commit times of `rows`.
+            // The module `rows` needs exact commit times.
             ("track_commit_timestamp", "on"),
             ("timezone", "UTC"),
             ("log_timezone", "UTC"),
             ("log_line_prefix", "%m [%p] "),
         ];
-        // PostgreSQL wants room for two segments at least.
+        // PostgreSQL demands room for at least two segments.
         let min_wal_mib = 80.max(self.wal_segment_mib * 2);
         let mut text = String::from("\n# the test kit's settings\n");
         for (name, value) in defaults {
@@ -153,10 +154,10 @@ impl Cluster {
         ClusterBuilder { installation: installation.clone(), checksums: true, wal_segment_mib: 16, lines: Vec::new() }
     }
 
-    /// Takes over a data directory that something else made, a restore for one, with the server stopped.
+    /// Takes over a data directory that something else made, for example a restore. The server is stopped.
     ///
-    /// The directory and its tablespaces below `/tmp` are given to PostgreSQL's user. It stays where it is, and stays when
-    /// the cluster is dropped.
+    /// The directory and its tablespaces below `/tmp` are given to PostgreSQL's user. The directory stays where it is,
+    /// also when the cluster is dropped.
     pub fn adopt(installation: &Installation, data: &Path) -> Result<Self> {
         let scratch = Scratch::new()?;
         scratch.folder("socket")?;
@@ -176,7 +177,7 @@ impl Cluster {
         })
     }
 
-    /// A cluster over a folder of the kit in which something is going to make `data`.
+    /// A cluster whose folder belongs to the kit and has no `data` yet; the caller makes it.
     pub(super) fn empty(installation: &Installation) -> Result<Self> {
         let scratch = Scratch::new()?;
         scratch.folder("socket")?;
@@ -201,7 +202,7 @@ impl Cluster {
         &self.data
     }
 
-    /// The cluster's folder, for files that are to live as long as the cluster.
+    /// The cluster's folder, for files that should live as long as the cluster.
     pub fn scratch(&self) -> &Scratch {
         &self.scratch
     }
@@ -211,23 +212,23 @@ impl Cluster {
         self.scratch.path().join("socket")
     }
 
-    /// The port of the Unix socket and of 127.0.0.1; it can change with [`Self::start`] when another program took it.
+    /// The port of the Unix socket and of 127.0.0.1. [`Self::start`] changes it if another program took the port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The connection string of a database, over the Unix socket, as libpq and tokio-postgres read it.
+    /// The connection string of a database over the Unix socket, in the form that libpq and tokio-postgres read.
     pub fn connection_string(&self, database: &str) -> String {
         format!("host={} port={} user=postgres dbname={database}", self.socket_folder().display(), self.port)
     }
 
-    /// Overrides a setting on the server's command line from its next start on: stronger than every file, so a restored
-    /// cluster can be kept from archiving into its original's repository.
+    /// Overrides a setting on the server's command line from its next start. This is stronger than every file, so a
+    /// restored cluster can be kept from archiving into its original's repository.
     pub fn override_setting(&mut self, name: &str, value: &str) {
         self.command_line.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Appends `name = 'value'` to `postgresql.conf`; takes effect with [`Self::reload`] or the next start.
+    /// Appends `name = 'value'` to `postgresql.conf`. It takes effect with [`Self::reload`] or at the next start.
     pub fn set(&self, name: &str, value: &str) -> Result<()> {
         self.append_configuration(&setting_line(name, value))
     }
@@ -241,10 +242,10 @@ impl Cluster {
             .map_err(KitError::io(format!("append to {}", path.display())))
     }
 
-    /// Starts the server and waits until it takes connections: for a server in recovery until it is consistent.
+    /// Starts the server and waits until it takes connections. A server in recovery does so once it is consistent.
     ///
     /// # Errors
-    /// [`KitError::StartFailed`] with the log when the server ends before, [`KitError::Timeout`] after a minute.
+    /// [`KitError::StartFailed`] with the log if the server ends before that, [`KitError::Timeout`] after a minute.
     pub async fn start(&mut self) -> Result<()> {
         for _ in 0..3 {
             let before = self.log_text().len();
@@ -257,14 +258,14 @@ impl Cluster {
         self.wait_ready(LIMIT).await
     }
 
-    /// Whether the server said since this place in its log that its port was taken.
+    /// Whether the server logged, after this place in its log, that its port was taken.
     fn port_was_taken(&self, since: usize) -> bool {
         self.log_text().get(since..).is_some_and(|text| {
             text.contains("could not create any TCP/IP sockets") || text.contains("Address already in use")
         })
     }
 
-    /// Starts the server without waiting for anything, for servers that are expected to end by themselves.
+    /// Starts the server without waiting, for servers that are expected to end by themselves.
     pub fn spawn(&mut self) -> Result<()> {
         if self.is_running() {
             return Err(KitError::Unsupported(format!("the server over {} runs already", self.data.display())));
@@ -306,8 +307,8 @@ impl Cluster {
         }
     }
 
-    /// Waits until the server has ended by itself, as it does after `recovery_target_action = shutdown` or a recovery that
-    /// failed.
+    /// Waits until the server has ended by itself, for example after `recovery_target_action = shutdown` or a failed
+    /// recovery.
     pub async fn wait_exited(&mut self, limit: Duration) -> Result<ExitStatus> {
         let Some(server) = self.server.as_mut() else {
             return Err(KitError::Unsupported("the server was not started".to_owned()));
@@ -321,7 +322,7 @@ impl Cluster {
         }
     }
 
-    /// Stops the server and waits for its end; without effect when it does not run.
+    /// Stops the server and waits for its end. It does nothing if the server does not run.
     pub async fn stop(&mut self, how: Shutdown) -> Result<()> {
         let Some(server) = self.server.as_mut() else { return Ok(()) };
         server.signal(match how {
@@ -371,7 +372,7 @@ impl Cluster {
     /// Waits until a query answers `t`.
     ///
     /// # Errors
-    /// [`KitError::Timeout`] with the end of the server's log; an error of the query at once.
+    /// [`KitError::Timeout`] with the end of the server's log. An error of the query is returned at once.
     pub async fn wait_for(&self, query: &str, limit: Duration) -> Result<()> {
         let start = Instant::now();
         loop {
@@ -385,7 +386,7 @@ impl Cluster {
         }
     }
 
-    /// Whether the postmaster that this value started is alive.
+    /// Whether the postmaster that this value started still runs.
     pub fn is_running(&mut self) -> bool {
         self.server.as_mut().is_some_and(|server| server.exited().is_none())
     }
@@ -400,7 +401,7 @@ impl Cluster {
         let (client, connection) = tokio_postgres::connect(&self.connection_string(database), NoTls)
             .await
             .map_err(KitError::sql("connect"))?;
-        // How a connection ended is what its client's next statement says.
+        // The end of the connection is not handled here: the client's next statement reports it.
         tokio::spawn(async move { drop(connection.await) });
         Ok(client)
     }
@@ -428,10 +429,10 @@ impl Cluster {
         Ok(rows)
     }
 
-    /// The single value that a query in the database `postgres` answers.
+    /// The single value that a query in the database `postgres` returns.
     ///
     /// # Errors
-    /// [`KitError::Unexpected`] when there is not exactly one row with one column.
+    /// [`KitError::Unexpected`] if the result is not exactly one row with one column.
     pub async fn value(&self, query: &str) -> Result<String> {
         let mut rows = self.sql(query).await?;
         match rows.as_mut_slice() {
@@ -448,8 +449,8 @@ impl Cluster {
         run_as(&self.scratch, psql).await
     }
 
-    /// Runs one of PostgreSQL's programs (of this major, or of a newer one where it is a client) as PostgreSQL's user, with
-    /// `PGHOST`, `PGPORT` and `PGUSER` set to this server, and returns its output.
+    /// Runs one of PostgreSQL's programs as PostgreSQL's user, with `PGHOST`, `PGPORT` and `PGUSER` set to this server,
+    /// and returns its output. A client program may come from a newer major.
     pub async fn tool(&self, program: &str, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(self.installation.client(program)?);
         command.args(arguments);
@@ -457,12 +458,12 @@ impl Cluster {
         run_as(&self.scratch, command).await
     }
 
-    /// Where the server writes its log.
+    /// The path of the server's log.
     pub fn log_path(&self) -> PathBuf {
         self.scratch.path().join("server.log")
     }
 
-    /// The whole log since the cluster was made, all starts together.
+    /// The whole log since the cluster was made, over all starts.
     pub fn log_text(&self) -> String {
         fs::read(self.log_path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
@@ -477,7 +478,7 @@ impl Cluster {
         KitError::Timeout { what: what.to_owned(), limit, log: self.log_tail() }
     }
 
-    /// Leaves the server running and the folder in place after this process has ended, and returns the folder.
+    /// Leaves the server running and keeps the folder after this process has ended. Returns the folder.
     pub fn keep(mut self) -> PathBuf {
         // Dropping a child process neither ends it nor waits for it.
         drop(self.server.take());
@@ -493,10 +494,10 @@ impl Drop for Cluster {
     }
 }
 
-/// Where a link in `pg_tblspc` leads, if that is a tablespace that a test made: named by an OID, and below `/tmp`.
+/// The target of a link in `pg_tblspc`, if it is a tablespace made by a test: named by an OID, and below `/tmp`.
 ///
-/// Anything can be linked there, and as root all of it would change its owner: a test that backed up a link to `/etc`
-/// once gave that away.
+/// A link can lead anywhere, and as root the kit would change the owner of everything there. A test that backed up a
+/// link to `/etc` once changed the owner of `/etc`.
 fn tablespace_of_a_test(link: &Path) -> Option<PathBuf> {
     let target = fs::read_link(link).ok()?;
     let by_oid = link.file_name()?.to_str()?.bytes().all(|byte| byte.is_ascii_digit());
@@ -517,7 +518,7 @@ pub(crate) fn free_port() -> Result<u16> {
         .map_err(KitError::io("find a free port of 127.0.0.1"))
 }
 
-/// A line of `postgresql.conf`; quotes and backslashes as `guc-file.l` reads them.
+/// A line of `postgresql.conf`, with quotes and backslashes as `guc-file.l` reads them.
 fn setting_line(name: &str, value: &str) -> String {
     format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''"))
 }

@@ -1,8 +1,8 @@
 //! Where the programs of a PostgreSQL major are.
 //!
 //! Looked for in this order: the setting `HOLDFAST_PG<major>_BIN` (environment, then the file of the cache) and
-//! Debian's `/usr/lib/postgresql/<major>/bin`. The servers of 13, 14, 16 and 17 come without client tools; those are
-//! taken from a newer major, which PostgreSQL supports for `psql`, `pg_basebackup` and `pg_dump`.
+//! Debian's `/usr/lib/postgresql/<major>/bin`. The servers of 13, 14, 16 and 17 have no client tools. The kit takes
+//! these from a newer major, which PostgreSQL supports for `psql`, `pg_basebackup` and `pg_dump`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,7 +24,7 @@ impl Installation {
     /// The installation of a major.
     ///
     /// # Errors
-    /// [`KitError::Missing`] with the places looked at.
+    /// [`KitError::Missing`] with the places where it looked.
     pub fn find(major: u16) -> Result<Self> {
         let candidates: Vec<PathBuf> = settings::get(&format!("HOLDFAST_PG{major}_BIN"))
             .map(PathBuf::from)
@@ -38,7 +38,7 @@ impl Installation {
             .ok_or(KitError::Missing { what: format!("PostgreSQL {major}"), looked_at: candidates })
     }
 
-    /// The installation of a major, or a visible skip: prints why and returns nothing.
+    /// The installation of a major. If it is missing, it prints why and returns nothing: a visible skip.
     ///
     /// # Panics
     /// In CI, where a missing server is a failure.
@@ -66,15 +66,16 @@ impl Installation {
         Command::new(self.bin.join(program))
     }
 
-    /// The path of a program of this very installation, as `pg_waldump` needs it; nothing when it has no such program.
+    /// The path of a program of this very installation, as `pg_waldump` needs it; nothing if the installation does not
+    /// have it.
     pub fn program(&self, program: &str) -> Option<PathBuf> {
         Some(self.bin.join(program)).filter(|path| path.is_file())
     }
 
-    /// The path of a client program from this installation, or else from the next newer one that has it.
+    /// The path of a client program from this installation, or else from the next newer installation that has it.
     ///
     /// # Errors
-    /// [`KitError::Missing`] when no installed major from this one upwards has it.
+    /// [`KitError::Missing`] if neither this major nor a newer installed one has it.
     pub fn client(&self, program: &str) -> Result<PathBuf> {
         let found = (self.major..=18).filter_map(|major| {
             if major == self.major { self.program(program) } else { Self::find(major).ok()?.program(program) }

@@ -1,8 +1,8 @@
 //! One postmaster as a child of this process.
 //!
-//! `postgres` is started directly rather than by `pg_ctl`: the exit status of a server that ends by itself (a recovery
-//! that misses its target) stays readable, and the server stays in the process group of the test, so that a runner
-//! that kills the group after a timeout leaves nothing behind.
+//! `postgres` is started directly and not by `pg_ctl`, for two reasons. The exit status of a server that ends by itself
+//! (a recovery that misses its target) can be read. And the server stays in the process group of the test, so that a
+//! test runner that kills the group after a timeout leaves nothing running.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::{KitError, Result, describe};
 
-/// What the postmaster says of itself in `postmaster.pid`, line 8 (`LOCK_FILE_LINE_PM_STATUS`).
+/// The postmaster's own status in `postmaster.pid`, line 8 (`LOCK_FILE_LINE_PM_STATUS`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     Starting,
@@ -47,7 +47,7 @@ impl Postmaster {
         self.child.id()
     }
 
-    /// The exit status once the postmaster has ended.
+    /// The exit status if the postmaster has ended.
     pub(super) fn exited(&mut self) -> Option<ExitStatus> {
         if self.exited.is_none() {
             self.exited = self.child.try_wait().ok().flatten();
@@ -55,7 +55,7 @@ impl Postmaster {
         self.exited
     }
 
-    /// Sends a signal; a postmaster that has ended already is no error.
+    /// Sends a signal. It is no error if the postmaster has ended already.
     pub(super) fn signal(&mut self, signal: Signal) {
         if self.exited().is_none()
             && let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
@@ -77,7 +77,7 @@ impl Postmaster {
         }
     }
 
-    /// Ends the server at once and waits for it; for drop, where nothing may be awaited.
+    /// Ends the server at once and waits for it. Used by drop, which cannot await.
     pub(super) fn end(&mut self) {
         self.signal(Signal::QUIT);
         let start = Instant::now();
@@ -92,7 +92,7 @@ impl Postmaster {
     }
 }
 
-/// The status of the server with this process id over a data directory; `Unknown` before it has written any.
+/// The status of the server with this process id over a data directory; `Unknown` until the server has written one.
 pub(super) fn status(data: &Path, pid: u32) -> Status {
     let Ok(text) = fs::read_to_string(data.join("postmaster.pid")) else { return Status::Unknown };
     let mut lines = text.lines();
@@ -108,10 +108,10 @@ pub(super) fn status(data: &Path, pid: u32) -> Status {
     }
 }
 
-/// Waits until the children of a killed postmaster are gone: they hold the shared memory which the next start needs.
+/// Waits until the children of a killed postmaster have ended: they hold the shared memory that the next start needs.
 ///
-/// They end by themselves when they notice (`PostmasterIsAlive`). A child is known by its name and by its
-/// working directory, which is the data directory.
+/// They end by themselves when they notice the loss (`PostmasterIsAlive`). The kit recognises a child by its name and
+/// by its working directory, which is the data directory.
 pub(super) async fn orphans_gone(data: &Path, limit: Duration) -> bool {
     let Ok(data) = data.canonicalize() else { return true };
     let start = Instant::now();

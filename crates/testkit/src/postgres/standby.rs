@@ -10,7 +10,7 @@ use crate::error::{KitError, Result};
 impl Cluster {
     /// A standby that streams from a running primary, made by `pg_basebackup` and not yet started.
     ///
-    /// The servers of 13, 14, 16 and 17 come without `pg_basebackup`; that of a newer major copies older servers too.
+    /// The servers of 13, 14, 16 and 17 have no `pg_basebackup`; the one of a newer major copies older servers too.
     pub async fn standby_of(primary: &Self) -> Result<Self> {
         let standby = Self::empty(primary.installation())?;
         let mut copy = Command::new(primary.installation().client("pg_basebackup")?);

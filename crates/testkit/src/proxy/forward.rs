@@ -1,7 +1,7 @@
 //! A forward proxy, as companies have between their machines and the outside: `CONNECT` for TLS, absolute addresses for
-//! plain HTTP, perhaps with a password.
+//! plain HTTP, optionally with a password.
 //!
-//! Whatever host it is asked for, it connects to its one target, so that a test can name a host which nobody else reaches.
+//! It connects to its one target, whatever host a client names. So a test can use a host name that exists only for it.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,12 +37,12 @@ struct Rules {
 }
 
 impl ForwardProxy {
-    /// Starts a proxy on a free port of 127.0.0.1 that serves everybody.
+    /// Starts a proxy without a password on a free port of 127.0.0.1.
     pub fn start(target: SocketAddr) -> Result<Self> {
         Self::start_with(target, None)
     }
 
-    /// Serves only who shows this user and password, as `user:password`.
+    /// Serves only clients that send this user and password, as `user:password`.
     pub fn with_password(target: SocketAddr, user_and_password: &str) -> Result<Self> {
         use base64::Engine as _;
         let encoded = base64::engine::general_purpose::STANDARD.encode(user_and_password);
@@ -65,12 +65,12 @@ impl ForwardProxy {
         Ok(Self { address, seen, _background: background })
     }
 
-    /// Where it listens.
+    /// The address where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What was asked for so far: `CONNECT host:port`, `PUT http://host:port/path`.
+    /// The requests so far: `CONNECT host:port`, `PUT http://host:port/path`.
     pub fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -88,7 +88,7 @@ async fn accept(listener: TcpListener, rules: Rules) {
                     let connection = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(client), service)
                         .with_upgrades();
-                    // A client that went away is the client's affair.
+                    // A disconnected client is not an error.
                     drop(connection.await);
                 });
             }

@@ -1,8 +1,9 @@
 //! An HTTP proxy that fails requests on purpose.
 //!
-//! Requests go to the server as they came, `Host` included, so that S3 signatures stay valid. For each request the first
-//! fault that matches and is due decides; without one it passes. Counting and chance follow the order in which the
-//! requests of that fault arrive, and chance a seed, so a run with one request at a time can be repeated exactly.
+//! Requests go to the server unchanged, `Host` included, so that S3 signatures stay valid. For each request the first
+//! fault that matches and is due decides. If there is none, the request passes. Counts and chances follow the order in
+//! which the requests of a fault arrive, and chances come from a seed. So a run with one request at a time can be
+//! repeated exactly.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -22,7 +23,8 @@ use crate::background::Background;
 use crate::error::{KitError, Result};
 use crate::random::Random;
 
-/// How long a truncated body waits before it breaks off: an error at once would take along what is not yet on its way.
+/// How long a truncated body waits before it breaks off. An error at once would also drop the bytes that are not yet
+/// sent.
 const FLUSH: Duration = Duration::from_millis(20);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -30,33 +32,32 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// What happens to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The server acts on it, and its answer is dropped with the connection.
+    /// The server executes it, and its answer is dropped with the connection.
     LostAnswer,
     /// The connection is dropped before the server sees it.
     LostRequest,
-    /// An S3 error instead of an answer, such as 503 `SlowDown` or 500 `InternalError`; the server does not see the
-    /// request.
+    /// The client gets an S3 error, such as 503 `SlowDown` or 500 `InternalError`. The server does not see the request.
     Status(u16, &'static str),
-    /// The answer's body ends with the connection after this many bytes, as if the server had died.
+    /// The answer's body and the connection end after this many bytes, as if the server had died.
     TruncatedBody(u64),
     /// The byte at this position of the answer's body has its lowest bit flipped.
     FlippedBit(u64),
-    /// The answer comes this much later.
+    /// The answer arrives this much later.
     Delay(Duration),
 }
 
-/// Which of the matching requests it happens to.
+/// Which of the matching requests have the effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     /// All of them.
     Always,
-    /// The first ones, this many.
+    /// This many requests, from the first.
     First(u64),
     /// A single one, counted from 1.
     Nth(u64),
     /// Every nth one.
     EveryNth(u64),
-    /// Each with this chance in a thousand, by a seed.
+    /// Each one with this chance in a thousand, from a seed.
     Chance {
         /// The chance in a thousand.
         per_mille: u64,
@@ -65,7 +66,7 @@ pub enum When {
     },
 }
 
-/// A rule: these requests, this often, this effect.
+/// A rule: which requests, how often, which effect.
 #[derive(Clone, Debug)]
 pub struct Fault {
     effect: Effect,
@@ -76,19 +77,19 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// An effect on requests of every kind.
+    /// A fault with this effect, on requests of every kind.
     pub fn new(effect: Effect, when: When) -> Self {
         Self { effect, when, method: None, path_contains: String::new(), matched: 0 }
     }
 
-    /// Only requests with this method.
+    /// Limits the fault to requests with this method.
     #[must_use]
     pub fn method(mut self, method: &str) -> Self {
         self.method = Some(method.to_owned());
         self
     }
 
-    /// Only requests whose path and query contain this, for instance `/wal/` or `uploadId=`.
+    /// Limits the fault to requests whose path and query contain this text, for instance `/wal/` or `uploadId=`.
     #[must_use]
     pub fn path_contains(mut self, part: &str) -> Self {
         part.clone_into(&mut self.path_contains);
@@ -99,7 +100,7 @@ impl Fault {
         self.method.as_deref().is_none_or(|wanted| wanted == method) && path.contains(&self.path_contains)
     }
 
-    /// Counts a matching request and says whether the effect happens to it.
+    /// Counts a matching request, and returns whether it has the effect.
     fn is_due(&mut self) -> bool {
         self.matched += 1;
         match self.when {
@@ -114,14 +115,14 @@ impl Fault {
     }
 }
 
-/// A request that came by.
+/// A request that passed through the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// The method.
     pub method: String,
     /// The path and the query.
     pub path: String,
-    /// What was done to it.
+    /// The fault that it met, if any.
     pub effect: Option<Effect>,
 }
 
@@ -157,7 +158,7 @@ impl HttpFaults {
         Ok(Self { address, shared, _background: background })
     }
 
-    /// The address to give to the client.
+    /// The address for the client.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -167,13 +168,13 @@ impl HttpFaults {
         format!("http://{}", self.address)
     }
 
-    /// Adds a fault behind those that are there.
+    /// Adds a fault after the existing ones.
     pub fn inject(&self, fault: Fault) {
         lock(&self.shared).faults.push(fault);
     }
 
-    /// Lets only one request at a time be at the server, up to the head of its answer. `s3s-fs` looks for an object and
-    /// then writes it; this way its conditional writes are atomic, as those of a real store are.
+    /// Lets only one request at a time be at the server, until the head of its answer arrives. `s3s-fs` looks for an
+    /// object and then writes it. With this option its conditional writes are atomic, as those of a real store are.
     pub fn one_at_a_time(&self) {
         lock(&self.shared).turn = Some(Arc::default());
     }
@@ -183,12 +184,12 @@ impl HttpFaults {
         lock(&self.shared).faults.clear();
     }
 
-    /// The requests so far, in the order of their arrival.
+    /// The requests so far, in the order of arrival.
     pub fn seen(&self) -> Vec<Seen> {
         lock(&self.shared).seen.clone()
     }
 
-    /// How many requests had something done to them.
+    /// The number of requests that met a fault.
     pub fn hits(&self) -> usize {
         lock(&self.shared).seen.iter().filter(|seen| seen.effect.is_some()).count()
     }
@@ -208,7 +209,7 @@ async fn accept(listener: TcpListener, target: SocketAddr, shared: Arc<Mutex<Sha
                 let shared = Arc::clone(&shared);
                 connections.spawn(async move {
                     let service = service_fn(move |request| answer(request, target, Arc::clone(&shared)));
-                    // An error is a connection that was dropped on purpose, or a client that went away.
+                    // An error here is a connection dropped on purpose, or a client that disconnected.
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(client), service)
                         .await;
@@ -243,7 +244,7 @@ async fn answer(
     match effect {
         Some(Effect::LostRequest) => Err("lost the request on purpose".into()),
         Some(Effect::Status(status, code)) => {
-            // The body is taken first: a client that is still sending would see a reset instead of the status.
+            // The body is read first: a client that is still sending would see a reset instead of the status.
             drain(request.into_body()).await?;
             let text = format!(
                 "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>injected</Message></Error>"
@@ -289,7 +290,7 @@ async fn drain(mut body: Incoming) -> Result<(), hyper::Error> {
     Ok(())
 }
 
-/// The body of an answer, as it is or with something done to it.
+/// The body of an answer, unchanged or with a fault applied.
 enum Answer {
     Whole(Incoming),
     Text(Option<Bytes>),
@@ -320,7 +321,7 @@ impl Body for Answer {
         }
     }
 
-    /// What the server announced stays announced: a truncated answer is one whose length does not come true.
+    /// The announced size does not change: a truncated answer is shorter than its announced length.
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) | Self::Truncated { body, .. } | Self::Flipped { body, .. } => body.size_hint(),
@@ -337,14 +338,14 @@ impl Body for Answer {
     }
 }
 
-/// What of this piece is still let through.
+/// The part of this piece that may still pass.
 fn truncate(data: &Bytes, left: &mut u64) -> Bytes {
     let kept = data.slice(..data.len().min(usize::try_from(*left).unwrap_or(usize::MAX)));
     *left -= kept.len() as u64;
     kept
 }
 
-/// Flips the bit if it is in this piece, or counts the piece off.
+/// Flips the bit if it is in this piece; else subtracts the length of the piece.
 fn flip(data: Bytes, at: &mut Option<u64>) -> Bytes {
     let Some(position) = *at else { return data };
     if let Some(left) = position.checked_sub(data.len() as u64) {

@@ -1,8 +1,8 @@
-//! What a network does to a client, between it and a real server.
+//! Faults of a network, between a client and a real server.
 //!
-//! [`TcpProxy`] knows bytes only: latency, connections that are refused, cut or stall. [`HttpFaults`] knows requests: an
-//! answer that got lost after the server acted, a throttled request, a body that ends too early or has a wrong bit.
-//! [`ForwardProxy`] is one that clients are told to go by.
+//! [`TcpProxy`] knows bytes only: latency, and connections that are refused, cut or stalled. [`HttpFaults`] knows
+//! requests: an answer lost after the server acted, a throttled request, a body that ends too early or has a wrong bit.
+//! [`ForwardProxy`] is a proxy that clients are configured to use.
 
 mod forward;
 mod http;

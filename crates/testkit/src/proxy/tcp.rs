@@ -1,7 +1,7 @@
 //! A TCP proxy with latency and interruptions.
 //!
-//! Every byte is held back by the latency of its way, none by a limit of bandwidth: each direction is a reader that puts
-//! a time on what it read and a writer that waits for it, with a bounded queue between.
+//! Every byte is delayed by the latency of its direction, and bandwidth is not limited: each direction has a reader
+//! that stamps what it read with a time, and a writer that waits for this time, with a bounded queue between them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::background::Background;
 use crate::error::{KitError, Result};
 
-/// Enough pieces under way for 64 MiB in each direction of a connection: far more than latency times any loopback rate.
+/// Enough pieces in flight for 64 MiB in each direction of a connection: far more than latency times any loopback rate.
 const QUEUE: usize = 1024;
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -75,17 +75,17 @@ impl TcpProxy {
         self.state.send_modify(|state| state.latency = each_way);
     }
 
-    /// Resets new connections at once; those that exist go on.
+    /// Resets new connections at once; existing ones continue.
     pub fn refuse(&self) {
         self.state.send_modify(|state| state.mode = Mode::Refuse);
     }
 
-    /// Resets all connections that exist; new ones are served.
+    /// Resets all existing connections; new ones are served.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.generation += 1);
     }
 
-    /// Passes nothing on any more, while old and new connections stay open and what was sent waits.
+    /// Passes no more data. Old and new connections stay open, and sent data waits.
     pub fn stall(&self) {
         self.state.send_modify(|state| state.mode = Mode::Stall);
     }
@@ -130,7 +130,7 @@ async fn connection(mut client: TcpStream, target: SocketAddr, mut state: watch:
         let there = one_way(client_read, server_write, state.clone());
         let back = one_way(server_read, client_write, state.clone());
         tokio::select! {
-            // Both directions to their ends, since one may be closed early; a failure of one ends both.
+            // Each direction runs to its end, because one may be closed early. A failure of one ends both.
             result = async { tokio::try_join!(there, back) } => result.is_ok(),
             () = is_cut(&mut state, generation) => false,
         }
@@ -160,7 +160,7 @@ async fn one_way(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut state: watch
             let length = from.read(&mut piece).await?;
             piece.truncate(length);
             let due = Instant::now() + latency.borrow().latency;
-            // The end of the data, an empty piece, takes as long as the data.
+            // The end of the data is an empty piece, and it is delayed like the data.
             if sender.send((due, piece)).await.is_err() || length == 0 {
                 return Ok(());
             }

@@ -13,7 +13,7 @@ use crate::postgres::free_port;
 use crate::scratch::Scratch;
 use crate::settings;
 
-/// Which program.
+/// The program of a [`ForeignS3`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     /// `rclone serve s3`.
@@ -86,7 +86,7 @@ impl ForeignS3 {
                     let answer = String::from_utf8_lossy(&made.stderr).into_owned();
                     return Err(KitError::Unexpected { what: "juicefs format".to_owned(), answer });
                 }
-                // One bucket, called as the file system.
+                // It serves one bucket, which has the name of the file system.
                 command
                     .args(["gateway", "--no-usage-report", "--no-bgjob", "--cache-size", "0"])
                     .args(["--keep-etag", "--object-tag", &metadata, &address.to_string()])
@@ -120,7 +120,7 @@ impl ForeignS3 {
         Ok(server)
     }
 
-    /// The server, or a visible skip: prints why and returns nothing.
+    /// The server. If it is missing, it prints why and returns nothing: a visible skip.
     ///
     /// # Panics
     /// In CI, where a missing server is a failure.
@@ -133,12 +133,12 @@ impl ForeignS3 {
         format!("http://{}", self.address)
     }
 
-    /// The address of the server, to put a proxy before it.
+    /// The address of the server, for a proxy in front of it.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The credentials that requests have to be signed with.
+    /// The credentials with which clients must sign requests.
     pub fn credentials(&self) -> &Credentials {
         &self.credentials
     }

@@ -1,4 +1,4 @@
-//! `moto_server`, a Python imitation of S3 with tags, versions, upload lists and much more; slow.
+//! `moto_server`, a Python imitation of S3 with tags, versions, upload lists and much more. It is slow.
 
 use std::fs;
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use crate::postgres::free_port;
 use crate::scratch::Scratch;
 use crate::settings;
 
-/// A running moto server; ends with the value, and so do its objects, which it keeps in memory.
+/// A running moto server. It ends with the value, and so do its objects, which are in memory.
 #[derive(Debug)]
 pub struct Moto {
     child: Child,
@@ -25,7 +25,7 @@ impl Moto {
     /// Starts the server that `scripts/provision` installed and makes the bucket `holdfast`.
     ///
     /// # Errors
-    /// [`KitError::Missing`] when it is not installed.
+    /// [`KitError::Missing`] if it is not installed.
     pub fn start() -> Result<Self> {
         let program = settings::get("HOLDFAST_MOTO_SERVER").map(PathBuf::from).filter(|path| path.is_file());
         let program = program.ok_or_else(|| KitError::Missing {
@@ -62,7 +62,7 @@ impl Moto {
         Ok(server)
     }
 
-    /// The server, or a visible skip: prints why and returns nothing.
+    /// The server. If it is missing, it prints why and returns nothing: a visible skip.
     ///
     /// # Panics
     /// In CI, where a missing server is a failure.
@@ -75,12 +75,12 @@ impl Moto {
         format!("http://{}", self.address)
     }
 
-    /// The address of the server, to put a proxy before it.
+    /// The address of the server, for a proxy in front of it.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Any credentials will do: moto does not check signatures unless it is told to.
+    /// Any credentials work: moto checks signatures only on request.
     pub fn credentials(&self) -> Credentials {
         Credentials::default()
     }
@@ -95,7 +95,7 @@ impl Moto {
         use std::io::Read as _;
         let action = format!("make the bucket {name} in moto");
         let mut socket = TcpStream::connect(self.address).map_err(KitError::io(action.clone()))?;
-        // An authorization header is what makes moto take the request for one to S3.
+        // Moto recognises a request to S3 by its authorization header.
         let request = format!(
             "PUT /{name} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nConnection: close\r\n\
              Authorization: AWS4-HMAC-SHA256 Credential=testkit/20260101/us-east-1/s3/aws4_request, \

@@ -1,8 +1,8 @@
 //! An S3 server over a folder, in this process and over real HTTP.
 //!
-//! It is `s3s-fs`: ranges, multipart uploads, conditional creates, checksums, list pages and delete-many; no tags and no
-//! list of unfinished uploads. Requests have to be signed with its credentials. Objects are plain files below the
-//! root, a folder a bucket, so a test can damage or remove them behind the server's back.
+//! It is `s3s-fs`: ranges, multipart uploads, conditional creates, checksums, list pages and delete-many; no tags and
+//! no list of unfinished uploads. Clients must sign requests with its credentials. Objects are plain files below the
+//! root, in one folder for each bucket, so a test can damage or remove them without the server's knowledge.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -29,13 +29,13 @@ use crate::background::Background;
 use crate::error::{KitError, Result};
 use crate::scratch::Scratch;
 
-/// The header with which a write asks for encryption at rest, and with which the answer says that it has it.
+/// The header with which a write asks for encryption at rest, and with which the answer confirms it.
 const ENCRYPTION_AT_REST: &str = "x-amz-server-side-encryption";
 
 type Turn = Arc<tokio::sync::Mutex<()>>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// An access key and its secret, of a test server only.
+/// An access key and its secret, for a test server only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// The access key id.
@@ -50,7 +50,7 @@ impl Default for Credentials {
     }
 }
 
-/// How a server is started; see [`S3Server::builder`].
+/// The options for a server; see [`S3Server::builder`].
 #[derive(Debug, Default)]
 pub struct S3ServerBuilder {
     buckets: Vec<String>,
@@ -59,55 +59,57 @@ pub struct S3ServerBuilder {
     quirks: Quirks,
 }
 
-/// Where the server departs from S3.
+/// In which points the server departs from S3.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Quirks {
     conditions: Conditions,
     folders: Folders,
 }
 
-/// What the server does with a listing by folder.
+/// How the server answers a listing by folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Folders {
-    /// Names them all.
+    /// It names all folders.
     #[default]
     All,
-    /// Names the first and leaves the others out.
+    /// It names the first folder and leaves the others out.
     FirstOnly,
-    /// Names none.
+    /// It names no folder.
     None,
 }
 
-/// What the server does with a condition on a write.
+/// How the server handles a condition on a write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Conditions {
-    /// Keeps it.
+    /// It keeps the condition.
     #[default]
     Kept,
-    /// Takes it, answers with success, and overwrites: what several servers of the field do.
+    /// It accepts the condition, answers with success, and overwrites: several servers in use do that.
     Ignored,
-    /// Keeps it on a PUT, and ignores it when an upload in parts is completed.
+    /// It keeps the condition on a PUT, and ignores it when an upload in parts is completed.
     IgnoredByParts,
-    /// Looks at it when a write begins and stores the object later: of two that overlap, both succeed.
+    /// It checks the condition when a write begins and stores the object later. Of two writes that overlap, both
+    /// succeed.
     LookedAtFirst,
 }
 
 impl S3ServerBuilder {
-    /// Makes a bucket; its name has three characters at least. Without any, there is one called `holdfast`.
+    /// Adds a bucket, whose name must have at least three characters. Without any, there is one bucket named
+    /// `holdfast`.
     #[must_use]
     pub fn bucket(mut self, name: &str) -> Self {
         self.buckets.push(name.to_owned());
         self
     }
 
-    /// Other credentials than the default ones.
+    /// Replaces the default credentials.
     #[must_use]
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = credentials;
         self
     }
 
-    /// Ignores `If-None-Match` on every write, as several stores that people run do.
+    /// Ignores `If-None-Match` on every write, as several stores in use do.
     #[must_use]
     pub fn ignoring_conditions(mut self) -> Self {
         self.quirks.conditions = Conditions::Ignored;
@@ -121,7 +123,7 @@ impl S3ServerBuilder {
         self
     }
 
-    /// Names no folder in a listing with a delimiter, as s3rver does in many a case.
+    /// Names no folder in a listing with a delimiter, as s3rver does in many cases.
     #[must_use]
     pub fn without_folders(mut self) -> Self {
         self.quirks.folders = Folders::None;
@@ -135,15 +137,15 @@ impl S3ServerBuilder {
         self
     }
 
-    /// Keeps the objects in this folder instead of one that goes with the server.
+    /// Keeps the objects in this folder, instead of a folder that is removed with the server.
     #[must_use]
     pub fn root(mut self, folder: &Path) -> Self {
         self.root = Some(folder.to_path_buf());
         self
     }
 
-    /// Looks at the condition of a write when it begins and stores the object later, as Swift does: of two that overlap,
-    /// both succeed.
+    /// Checks the condition of a write when it begins and stores the object later, as Swift does. Of two writes that
+    /// overlap, both succeed.
     #[must_use]
     pub fn looks_then_writes(mut self) -> Self {
         self.quirks.conditions = Conditions::LookedAtFirst;
@@ -193,7 +195,7 @@ impl S3Server {
         Self::builder().start()
     }
 
-    /// A server with other buckets, credentials or root.
+    /// The options for a server with other buckets, credentials or root.
     pub fn builder() -> S3ServerBuilder {
         S3ServerBuilder::default()
     }
@@ -203,22 +205,22 @@ impl S3Server {
         format!("http://{}", self.address)
     }
 
-    /// The address of the server, to put a proxy before it.
+    /// The address of the server, for a proxy in front of it.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The region the server says it is in, and which requests have to be signed for.
+    /// The region of the server, for which clients must sign requests.
     pub fn region(&self) -> &'static str {
         "us-east-1"
     }
 
-    /// The first bucket.
+    /// The name of the first bucket.
     pub fn bucket(&self) -> &str {
         self.buckets.first().map_or("", String::as_str)
     }
 
-    /// The credentials that requests have to be signed with.
+    /// The credentials with which clients must sign requests.
     pub fn credentials(&self) -> &Credentials {
         &self.credentials
     }
@@ -229,12 +231,12 @@ impl S3Server {
             ("AWS_ACCESS_KEY_ID", self.credentials.access_key.clone()),
             ("AWS_SECRET_ACCESS_KEY", self.credentials.secret_key.clone()),
             ("AWS_REGION", self.region().to_owned()),
-            // Away from a machine's own role: without this a client with a missing key asks the metadata service.
+            // Without it, a client that lacks a key asks the metadata service for the machine's own role.
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
         ]
     }
 
-    /// The folder with a folder a bucket.
+    /// The folder that contains one folder for each bucket.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -244,7 +246,7 @@ impl S3Server {
         self.root.join(bucket).join(key)
     }
 
-    /// Makes a further bucket.
+    /// Adds a bucket.
     pub fn create_bucket(&mut self, name: &str) -> Result<()> {
         self.buckets.push(name.to_owned());
         self.create_buckets()
@@ -258,7 +260,7 @@ impl S3Server {
     /// Starts the server again on its old port.
     pub fn restart(&mut self) -> Result<()> {
         self.stop();
-        // The old listener is closed when its threads have noticed.
+        // The old listener is closed once its threads have noticed the stop.
         let mut last = None;
         for _ in 0..100 {
             match listen(self.address) {
@@ -296,7 +298,7 @@ impl S3Server {
 /// Serves a folder as S3 in the foreground until the task is cancelled, for people and the demo.
 ///
 /// # Errors
-/// When the address cannot be listened at or the folder cannot be used.
+/// If the server cannot listen at the address, or the folder cannot be used.
 pub async fn serve(address: SocketAddr, root: &Path, credentials: &Credentials) -> Result<()> {
     let service = service(root, credentials, Conditions::Kept)?;
     let listener =
@@ -306,7 +308,7 @@ pub async fn serve(address: SocketAddr, root: &Path, credentials: &Credentials) 
 }
 
 fn listen(address: SocketAddr) -> Result<std::net::TcpListener> {
-    // The standard library sets SO_REUSEADDR, so connections of the server before do not stand in the way.
+    // The standard library sets SO_REUSEADDR, so old connections of an earlier server do not block the port.
     let listener = std::net::TcpListener::bind(address).map_err(KitError::io(format!("listen at {address}")))?;
     listener.set_nonblocking(true).map_err(KitError::io(format!("listen at {address}")))?;
     Ok(listener)
@@ -323,12 +325,12 @@ fn service(root: &Path, credentials: &Credentials, conditions: Conditions) -> Re
     Ok(builder.build())
 }
 
-/// Takes the condition out of each write before the server sees it; the signature was checked by then.
+/// Removes the condition from each write before the server sees it. The signature was checked before that.
 struct IgnoringConditions {
     on_put: bool,
 }
 
-/// What a method of [`S3Access`] gives, written out: it is an `async_trait`.
+/// The result of a method of [`S3Access`], written out because it is an `async_trait`.
 type Allowed<'a> = Pin<Box<dyn Future<Output = S3Result<()>> + Send + 'a>>;
 
 impl S3Access for IgnoringConditions {
@@ -361,7 +363,7 @@ impl S3Access for IgnoringConditions {
     }
 }
 
-/// Takes connections for ever; they end with the set, and the set with the task.
+/// Accepts connections until the task ends; they end with the set, and the set ends with the task.
 async fn accept(listener: TcpListener, service: S3Service, turn: Option<Turn>, folders: Folders) {
     let mut connections = JoinSet::new();
     loop {
@@ -374,7 +376,7 @@ async fn accept(listener: TcpListener, service: S3Service, turn: Option<Turn>, f
                 connections.spawn(async move {
                     let builder = ConnectionBuilder::new(TokioExecutor::new());
                     let service = service_fn(move |request| answer(request, service.clone(), turn.clone(), folders));
-                    // A client that went away in the middle is the client's affair.
+                    // A disconnected client is not an error.
                     drop(builder.serve_connection(TokioIo::new(socket), service).await);
                 });
             }
@@ -383,9 +385,9 @@ async fn accept(listener: TcpListener, service: S3Service, turn: Option<Turn>, f
     }
 }
 
-/// Answers a request. A write that asks for encryption at rest by the store's own key (`AES256`) is told that it has it,
-/// as S3 tells: `s3s-fs` takes the request and leaves the word out. The objects below the root are plain all the same,
-/// so that tests can damage them.
+/// Answers a request. If a write asks for encryption at rest by the store's own key (`AES256`), the answer confirms it,
+/// as S3 does: `s3s-fs` accepts the request and leaves the header out. The objects below the root are plain all the
+/// same, so that tests can damage them.
 async fn answer(
     request: Request<Incoming>,
     service: S3Service,
@@ -407,7 +409,7 @@ async fn answer(
     Ok(response)
 }
 
-/// The listing without the folders that this server does not name.
+/// The listing without the folders that this server leaves out.
 fn leave_out(listing: &str, folders: Folders) -> String {
     const FOLDER: (&str, &str) = ("<CommonPrefixes>", "</CommonPrefixes>");
     let mut left = String::new();

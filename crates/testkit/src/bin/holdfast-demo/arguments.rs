@@ -1,4 +1,4 @@
-//! What can be asked of the demo.
+//! The arguments of the demo.
 
 /// Shown for `--help` and after a wrong argument.
 pub(crate) const USAGE: &str = "usage: holdfast-demo [--keep] [--rows N] [--size-mb N]
@@ -6,18 +6,18 @@ pub(crate) const USAGE: &str = "usage: holdfast-demo [--keep] [--rows N] [--size
   --rows N     orders in the table that is going to be dropped [default: 200000]
   --size-mb N  MiB of other data around it [default: 500]";
 
-/// The demo as it was asked for.
+/// The parsed arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     /// Whether the servers stay until a signal comes.
     pub(crate) keep: bool,
-    /// Orders before the backup.
+    /// The number of orders to load before the backup.
     pub(crate) rows: u64,
-    /// MiB of events before the backup.
+    /// The size of the table of events before the backup, in MiB.
     pub(crate) size_mib: u64,
 }
 
-/// Reads the arguments; nothing when help was asked for.
+/// Reads the arguments. `None` if the user asked for help.
 pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
     let mut options = Options { keep: false, rows: 200_000, size_mib: 500 };
     let mut arguments = arguments;

@@ -7,7 +7,7 @@ use crate::Result;
 use crate::screen::Screen;
 use crate::stage::Stage;
 
-/// Says where everything is.
+/// Prints where the servers are and which commands to try.
 pub(crate) fn explain(stage: &Stage, screen: &Screen) -> Result<()> {
     let user = stage.folder.user().name();
     let drop = if is_root() { format!("runuser -u {user} -- ") } else { String::new() };

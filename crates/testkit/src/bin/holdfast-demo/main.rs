@@ -3,9 +3,9 @@
 //! `holdfast-demo [--keep] [--rows N] [--size-mb N]`
 //!
 //! Everything in it is real: a PostgreSQL 18 of its own, an S3 server over HTTP, and the `holdfast` program of the same
-//! build, run as a person would run it ([`story`]). It succeeds only when the rows are back with the checksum they had
-//! before the accident. All servers and folders end with the process, also on Ctrl-C; with `--keep` that is when they
-//! end ([`keep`]).
+//! build, run as a person would run it ([`story`]). It succeeds only if the restored rows have the same checksum as
+//! before the accident. All servers and folders end with the process, also on Ctrl-C. With `--keep` the process waits
+//! for Ctrl-C ([`keep`]).
 
 mod arguments;
 mod keep;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         }
     };
     let outcome = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| {
-        // Dropped inside the runtime, as its connections want it.
+        // Dropped inside the runtime, because its connections need the runtime.
         runtime.block_on(run(&options, &screen))
     });
     match outcome {
@@ -66,7 +66,7 @@ async fn run(options: &Options, screen: &Screen) -> Result<()> {
     Ok(())
 }
 
-/// What ends the demo from outside.
+/// The signals that end the demo.
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,

@@ -1,4 +1,4 @@
-//! What the demo says: headlines, the commands it runs, facts. Readable without colour and in a log.
+//! What the demo prints: headlines, the commands it runs, facts. It is readable without colour and in a log.
 //!
 //! The demo and the `holdfast` it starts share the terminal, so everything is written at once, and nothing is left
 //! half-written on a line while a command runs.
@@ -25,12 +25,12 @@ impl Screen {
         Self { terminal, colour: terminal && !unwanted, began: Instant::now() }
     }
 
-    /// Since the demo began.
+    /// The time since the demo began.
     pub(crate) fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
 
-    /// A step begins: what, and why.
+    /// Prints the headline of a step: what it does, and why.
     pub(crate) fn step(&self, number: u32, what: &str, why: &str) {
         let clock = format!("{:>5}", duration(self.elapsed()));
         let head = format!("== {number}. {what} ");
@@ -42,34 +42,34 @@ impl Screen {
         self.line("");
     }
 
-    /// A command as a person would type it.
+    /// Prints a command as a person would type it.
     pub(crate) fn command(&self, text: &str) {
         self.line(&self.styled("36", &format!("$ {text}")));
     }
 
-    /// A fact, with its name in front.
+    /// Prints a fact, with its name in front.
     pub(crate) fn fact(&self, name: &str, value: &str) {
         self.line(&format!("  {name:<24} {value}"));
     }
 
-    /// What went well, so that it catches the eye.
+    /// Prints a success, in a colour that catches the eye.
     pub(crate) fn good(&self, text: &str) {
         self.line(&self.styled("1;32", text));
     }
 
-    /// What went wrong on purpose.
+    /// Prints a damage that the demo does on purpose.
     pub(crate) fn bad(&self, text: &str) {
         self.line(&self.styled("31", text));
     }
 
-    /// A line, or several.
+    /// Prints one or more lines.
     pub(crate) fn line(&self, text: &str) {
         let mut out = std::io::stdout().lock();
-        // Nobody to show it to is no reason to leave servers behind.
+        // If nobody reads the output, the demo still continues, so that it stops its servers at the end.
         let _ = writeln!(out, "{text}").and_then(|()| out.flush());
     }
 
-    /// How far something is, on a terminal only; the next call writes over it.
+    /// Shows the progress of a step, on a terminal only. The next call writes over it.
     pub(crate) fn bar(&self, what: &str, done: u64, total: u64, elapsed: Duration) {
         if !self.terminal {
             return;
@@ -81,7 +81,7 @@ impl Screen {
         let _ = write!(out, "\r{text:<90}").and_then(|()| out.flush());
     }
 
-    /// Takes the bar away.
+    /// Removes the progress bar.
     pub(crate) fn end_bar(&self) {
         if self.terminal {
             let mut out = std::io::stdout().lock();
@@ -89,12 +89,12 @@ impl Screen {
         }
     }
 
-    /// The demo failed.
+    /// Prints the error that ended the demo.
     pub(crate) fn error(&self, text: &str) {
         let _ = writeln!(std::io::stderr().lock(), "\nerror: {text}");
     }
 
-    /// More about the error.
+    /// Prints a further line about the error.
     pub(crate) fn error_line(&self, text: &str) {
         let _ = writeln!(std::io::stderr().lock(), "{text}");
     }
@@ -104,7 +104,7 @@ impl Screen {
     }
 }
 
-/// Lines of a readable width.
+/// Splits the text into lines of a readable width.
 fn wrapped(text: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
@@ -133,7 +133,7 @@ pub(crate) fn size(bytes: u64) -> String {
     }
     let whole = bytes >> shift;
     if unit > 0 && whole < 10 {
-        // One digit more where it says something.
+        // One more digit where it adds information.
         let tenth = ((bytes & ((1 << shift) - 1)) * 10) >> shift;
         return format!("{whole}.{tenth} {}", units[unit]);
     }

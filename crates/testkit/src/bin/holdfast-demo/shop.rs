@@ -1,5 +1,5 @@
-//! The data of the demo: a shop with a table of orders, which is going to be dropped, and a larger one of events around
-//! it; a till that goes on taking orders; and the proof of what is there.
+//! The data of the demo: a shop with a table of orders, which is going to be dropped, and a larger table of events
+//! around it; a till that continues to take orders; and the proof of what the tables contain.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +28,7 @@ const TABLES: &str = "
         agent text NOT NULL
     )";
 
-/// Rows of events in one statement, about 4 MiB.
+/// Rows of events that one statement inserts: about 4 MiB.
 const EVENTS_AT_ONCE: u64 = 20_000;
 
 /// Makes the tables.
@@ -37,7 +37,7 @@ pub(crate) async fn make_tables(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// So many orders at once.
+/// Inserts this number of orders in one transaction.
 pub(crate) async fn load_orders(cluster: &Cluster, rows: u64) -> Result<()> {
     cluster.sql(&orders(rows)).await?;
     Ok(())
@@ -53,8 +53,8 @@ fn orders(rows: u64) -> String {
     )
 }
 
-/// Fills the table of events up to this size. Half of each row is random and half repeats, so it shrinks about as much
-/// as real data does.
+/// Fills the table of events up to this size. Half of each row is random and half repeats, so it compresses about as
+/// well as real data does.
 pub(crate) async fn load_events(cluster: &Cluster, size_bytes: u64, screen: &Screen) -> Result<()> {
     let began = Instant::now();
     loop {
@@ -68,7 +68,7 @@ pub(crate) async fn load_events(cluster: &Cluster, size_bytes: u64, screen: &Scr
     }
 }
 
-/// So many events more.
+/// Inserts this number of further events.
 pub(crate) async fn more_events(cluster: &Cluster, rows: u64) -> Result<()> {
     let statement = format!(
         "INSERT INTO events (session, page, agent)
@@ -79,7 +79,7 @@ pub(crate) async fn more_events(cluster: &Cluster, rows: u64) -> Result<()> {
     Ok(())
 }
 
-/// What is in the tables.
+/// The content of the tables, in numbers that can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Proof {
     /// Rows of `orders`.
@@ -91,11 +91,11 @@ pub(crate) struct Proof {
 }
 
 impl Proof {
-    /// The query that a person would use, too.
+    /// The query for the proof. A person can run it, too.
     pub(crate) const QUERY: &'static str =
         "SELECT count(*), md5(string_agg(md5(o::text), '' ORDER BY id)) FROM orders AS o";
 
-    /// Counts and adds up what is there now. The time zone is fixed, as it is part of the text of an order.
+    /// Counts the rows and computes the checksum. The time zone is fixed, because it is part of the text of an order.
     pub(crate) async fn of(cluster: &Cluster) -> Result<Self> {
         let rows = cluster.sql(&format!("SET timezone = 'UTC'; {}", Self::QUERY)).await?;
         let [row] = rows.as_slice() else { return Err(format!("{}: answered {rows:?}", Self::QUERY).into()) };
@@ -105,7 +105,7 @@ impl Proof {
     }
 }
 
-/// Takes an order after the other, one transaction each, on a connection of its own.
+/// Takes one order after the other, one transaction each, on a connection of its own.
 #[derive(Debug)]
 pub(crate) struct Till {
     closing: Arc<AtomicBool>,
@@ -113,7 +113,7 @@ pub(crate) struct Till {
 }
 
 impl Till {
-    /// Begins to take orders.
+    /// Begins to take orders in a task of its own.
     pub(crate) async fn open(cluster: &Cluster) -> Result<Self> {
         let client = cluster.connect("postgres").await?;
         let closing = Arc::new(AtomicBool::new(false));
@@ -124,7 +124,7 @@ impl Till {
             while !seen.load(Ordering::Relaxed) {
                 client.simple_query(&statement).await?;
                 taken += 1;
-                // Some hundred orders a second leave the machine to the backup.
+                // A few hundred orders a second leave enough of the machine to the backup.
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             Ok(taken)
@@ -132,7 +132,7 @@ impl Till {
         Ok(Self { closing, task })
     }
 
-    /// Takes no more, and returns how many orders were acknowledged.
+    /// Stops taking orders, and returns how many were acknowledged.
     pub(crate) async fn close(self) -> Result<u64> {
         self.closing.store(true, Ordering::Relaxed);
         self.task.await?

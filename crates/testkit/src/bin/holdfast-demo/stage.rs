@@ -1,4 +1,4 @@
-//! The servers of the demo, and `holdfast` with its configuration, run in the open.
+//! The servers of the demo, and `holdfast` with its configuration, run visibly.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,7 +13,8 @@ use crate::screen::Screen;
 
 const BUCKET: &str = "backups";
 
-/// All that runs. Whatever order its parts end in, the servers end before the folder that they write to is removed.
+/// All servers and folders. In whichever order its fields are dropped, the servers end before the folder that they
+/// write to is removed.
 #[derive(Debug)]
 pub(crate) struct Stage {
     /// The restored server, once there is one.
@@ -22,7 +23,7 @@ pub(crate) struct Stage {
     pub(crate) cluster: Cluster,
     /// The object store.
     pub(crate) s3: S3Server,
-    /// The program, where PostgreSQL's user can run it.
+    /// A copy of the program, where PostgreSQL's user can run it.
     pub(crate) holdfast: PathBuf,
     /// PostgreSQL 18.
     pub(crate) installation: Installation,
@@ -56,17 +57,17 @@ impl Stage {
         Ok(stage)
     }
 
-    /// The configuration file.
+    /// The path of the configuration file.
     pub(crate) fn config(&self) -> PathBuf {
         self.folder.path().join("holdfast.toml")
     }
 
-    /// Where the restored data directory is going to be.
+    /// The path of the data directory that the demo is going to restore.
     pub(crate) fn restored_data(&self) -> PathBuf {
         self.folder.path().join("restored")
     }
 
-    /// What stands in the configuration file.
+    /// The content of the configuration file.
     pub(crate) fn config_text(&self) -> String {
         let folder = self.folder.path().display();
         format!(
@@ -95,10 +96,11 @@ impl Stage {
         )
     }
 
-    /// Runs `holdfast` before everybody's eyes, as PostgreSQL's user, with its own output and progress on this terminal.
+    /// Prints the `holdfast` command and runs it as PostgreSQL's user, with its own output and progress on this
+    /// terminal.
     ///
     /// # Errors
-    /// When it does not end with success: it has said why.
+    /// If the command does not end with success. It has printed the reason.
     pub(crate) async fn holdfast(&self, arguments: &[&str], screen: &Screen) -> Result<()> {
         screen
             .command(&format!("holdfast {}", arguments.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")));
@@ -121,7 +123,7 @@ impl Stage {
         Ok(())
     }
 
-    /// How many objects the store holds, and how many bytes.
+    /// The number of objects in the store, and their size in bytes.
     pub(crate) fn stored(&self) -> Result<(u64, u64)> {
         totals(&self.s3.root().join(self.s3.bucket()))
     }
@@ -144,7 +146,7 @@ fn totals(folder: &Path) -> Result<(u64, u64)> {
     Ok((count, bytes))
 }
 
-/// A word as a shell takes it.
+/// The word, quoted for a shell if necessary.
 pub(crate) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -1,7 +1,7 @@
 //! The demo itself, step by step: set up, archive, back up, break, restore, compare.
 //!
-//! The servers are the test kit's; every `holdfast` that is shown is run exactly so, as PostgreSQL's user. The demo
-//! fails where a command fails, and where what came back is not what was there.
+//! The servers are the test kit's. Each `holdfast` command is run exactly as it is shown, as PostgreSQL's user. The
+//! demo fails if a command fails, or if the restored rows differ from the rows before.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::screen::{Screen, duration, rate, size};
 use crate::shop::{Proof, Till, load_events, load_orders, make_tables, more_events};
 use crate::stage::Stage;
 
-/// Tells the story to its good end, and returns all that is running.
+/// Runs all steps, and returns the servers that are still running.
 pub(crate) async fn tell(options: &Options, screen: &Screen) -> Result<Stage> {
     screen.line("Holdfast demo: a PostgreSQL is backed up, loses a table, and is restored to the moment before.");
 
@@ -125,7 +125,7 @@ async fn load(stage: &Stage, options: &Options, screen: &Screen) -> Result<()> {
     make_tables(&stage.cluster).await?;
     load_orders(&stage.cluster, options.rows).await?;
     load_events(&stage.cluster, options.size_mib << 20, screen).await?;
-    // Or the first look at the rows would write nearly all of them into the WAL again, as hint bits.
+    // Without it, the first read of the rows would write nearly all of them into the WAL again, as hint bits.
     stage.cluster.sql("VACUUM").await?;
     let took = began.elapsed();
     let loaded: u64 = stage.cluster.value("SELECT pg_database_size('postgres')").await?.parse()?;
@@ -139,7 +139,7 @@ async fn load(stage: &Stage, options: &Options, screen: &Screen) -> Result<()> {
     stage.holdfast(&["check"], screen).await
 }
 
-/// Goes on writing, and drops the table; what was there the moment before, and that moment.
+/// Continues to write, then drops the table. Returns the content just before the drop, and that moment.
 async fn sell_and_lose(stage: &Stage, till: Till, options: &Options, screen: &Screen) -> Result<(Proof, String)> {
     screen.step(
         5,
@@ -147,7 +147,7 @@ async fn sell_and_lose(stage: &Stage, till: Till, options: &Options, screen: &Sc
         "Orders that are in no backup: they exist in the WAL only. Only backup and archive together bring them back.",
     );
     tokio::time::sleep(Duration::from_secs(2)).await;
-    // A tenth of the data again, so that there is something to replay.
+    // Another tenth of the data, so that there is WAL to replay.
     load_events(&stage.cluster, (options.size_mib << 20) * 11 / 10, screen).await?;
     let taken = till.close().await?;
     screen.fact("orders taken", &format!("{taken} since the backup began, one transaction each"));
@@ -210,7 +210,7 @@ async fn start_restored(stage: &mut Stage, screen: &Screen) -> Result<Duration> 
 }
 
 /// # Errors
-/// When what came back is not what was there.
+/// If the restored rows differ from the rows before.
 fn compare(before: &Proof, after: &Proof, screen: &Screen) -> Result<()> {
     let row = |what: &str, before: &str, after: &str| {
         let verdict = if before == after { "equal" } else { "DIFFERENT" };

@@ -1,8 +1,8 @@
-//! Messages of DNS, as far as one question for an address and its answer go (RFC 1035, section 4).
+//! DNS messages, as far as one question for an address and its answer need them (RFC 1035, section 4).
 
 use std::net::Ipv4Addr;
 
-/// For how long an answer may be kept, in seconds: pods come and go.
+/// How long a client may keep an answer, in seconds. It is short because pods come and go.
 const TIME_TO_LIVE: u32 = 2;
 const KIND_ADDRESS: u16 = 1;
 const KIND_ANY: u16 = 255;
@@ -10,10 +10,10 @@ const HEADER: usize = 12;
 const NO_SUCH_NAME: u8 = 3;
 const NOT_IMPLEMENTED: u8 = 4;
 
-/// The answer to a message; nothing for what is no question at all.
+/// The answer to a message; `None` if the message is not a question.
 ///
-/// `find` gets the name in lower case without the last dot, and gives the addresses, or nothing when there is no such
-/// name. An answer longer than `limit` bytes is cut and says so, and the client asks again over TCP.
+/// `find` gets the name in lower case without the last dot. It returns the addresses, or nothing if there is no such
+/// name. An answer longer than `limit` bytes is cut and marked so, and the client asks again over TCP.
 pub(crate) fn answer(
     message: &[u8],
     find: impl FnOnce(&str) -> Option<Vec<Ipv4Addr>>,
@@ -41,7 +41,7 @@ pub(crate) fn answer(
 
     let mut answer = Vec::with_capacity(HEADER + question.len() + 16 * count);
     answer.extend_from_slice(&header[..2]);
-    // An answer, with authority; "recursion desired" comes back as it came, and is available as far as there is any.
+    // An answer, with authority. "Recursion desired" is copied from the question.
     answer.push(0x84 | header[2] & 0x79 | if is_cut { 0x02 } else { 0 });
     answer.push(0x80 | status);
     for number in [1, u16::try_from(count).ok()?, 0, 0] {
@@ -60,7 +60,7 @@ pub(crate) fn answer(
     Some(answer)
 }
 
-/// A name without compression, which questions never have, and where it ends.
+/// Reads a name without compression, which questions never use. Returns the name and where it ends.
 fn read_name(message: &[u8], start: usize) -> Option<(String, usize)> {
     let mut name = String::new();
     let mut position = start;

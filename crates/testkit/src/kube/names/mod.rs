@@ -1,10 +1,10 @@
-//! The names of services and pods: a DNS server over what the API server says of services and their endpoints.
+//! The names of services and pods: a DNS server over the services and endpoints of the API server.
 //!
-//! It answers for addresses of version 4 below `cluster.local`, by the rules of the Kubernetes DNS specification:
-//! `<service>.<namespace>.svc` is the service's address or, when it has none ("headless"), those of its ready pods;
-//! `<host>.<service>.<namespace>.svc` is one of these pods; `<a-b-c-d>.<namespace>.pod` is that address. A name that
-//! exists but has no address of the wanted kind gets an empty answer, every other name "no such name", and at once:
-//! a closed machine has nobody else to ask.
+//! It answers for IPv4 addresses below `cluster.local`, by the rules of the Kubernetes DNS specification:
+//! `<service>.<namespace>.svc` is the service's address or, if it has none ("headless"), the addresses of its ready
+//! pods; `<host>.<service>.<namespace>.svc` is one of these pods; `<a-b-c-d>.<namespace>.pod` is that address. A name
+//! that exists but has no address of the wanted kind gets an empty answer. Every other name gets "no such name" at
+//! once, because a closed machine has no other name server to ask.
 
 mod message;
 mod table;
@@ -37,7 +37,7 @@ pub(crate) async fn serve(client: &kube::Client, address: SocketAddr) -> Result<
             received = udp.recv_from(&mut buffer) => {
                 let Ok((length, client)) = received else { continue };
                 if let Some(answer) = message::answer(&buffer[..length], |name| names.find(name), 512) {
-                    // The client is gone or asks again.
+                    // If this fails, the client is gone or asks again.
                     let _ = udp.send_to(&answer, client).await;
                 }
             }
@@ -52,7 +52,7 @@ pub(crate) async fn serve(client: &kube::Client, address: SocketAddr) -> Result<
     }
 }
 
-/// Answers the questions of one connection, each with its length before it.
+/// Answers the questions of one connection, each with its length in front.
 async fn converse(mut socket: TcpStream, names: &Names) -> std::io::Result<()> {
     loop {
         let mut question = vec![0; usize::from(socket.read_u16().await?)];

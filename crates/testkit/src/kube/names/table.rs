@@ -1,4 +1,4 @@
-//! Which addresses a name has, from services and endpoints.
+//! The addresses of a name, from services and endpoints.
 
 use std::net::Ipv4Addr;
 
@@ -7,7 +7,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::kube::layout::DOMAIN;
 
-/// The names of the cluster at any moment.
+/// The present names of the cluster.
 #[derive(Debug)]
 pub(crate) struct Names {
     services: Store<Service>,
@@ -19,7 +19,7 @@ impl Names {
         Self { services, endpoints }
     }
 
-    /// The addresses of a name in lower case; nothing when there is no such name.
+    /// The addresses of a name in lower case; `None` if there is no such name.
     pub(crate) fn find(&self, name: &str) -> Option<Vec<Ipv4Addr>> {
         let inside = name.strip_suffix(DOMAIN)?.strip_suffix('.')?;
         let labels: Vec<&str> = inside.split('.').collect();
@@ -52,7 +52,7 @@ impl Names {
 
 /// The ready addresses of endpoints whose host name and address are wanted, each once.
 ///
-/// What a service promises with `publishNotReadyAddresses` is among the ready ones: the API's controller puts it there.
+/// The API's controller also lists the addresses of a service with `publishNotReadyAddresses` as ready.
 fn addresses(endpoints: &Endpoints, wanted: impl Fn(Option<&str>, &str) -> bool) -> Vec<Ipv4Addr> {
     let mut found = Vec::new();
     for address in endpoints.subsets.iter().flatten().flat_map(|subset| subset.addresses.iter().flatten()) {

@@ -1,19 +1,20 @@
 //! The storage vendor: what a CSI driver with its sidecars does on other clusters.
 //!
-//! - `volumes.rs`: a claim gets a PersistentVolume, which is a btrfs subvolume, empty or with what a VolumeSnapshot or
-//!   another claim holds; growing a claim grows its volume's stated size; a released volume is removed.
+//! - `volumes.rs`: a claim gets a PersistentVolume, which is a btrfs subvolume, empty or with the content of a
+//!   VolumeSnapshot or of another claim. If a claim grows, its volume's stated size grows. A released volume is
+//!   removed.
 //! - `snapshots.rs`: a VolumeSnapshot gets a VolumeSnapshotContent and an atomic snapshot of the subvolume.
 //! - `objects.rs`: reading and writing of objects as JSON.
 //!
-//! An operator under test cannot tell the difference: names of finalizers, fields of the status, messages for what is
+//! An operator under test cannot see the difference: names of finalizers, fields of the status, messages about what is
 //! missing and the order of steps are those of the usual sidecars. Sizes are stated but not enforced.
 //!
 //! The controller is level-triggered: any change leads to one pass over all objects, whose steps are idempotent and
-//! skip what is done. A step that fails is logged and repeated with the next pass, a second later.
+//! skip what is done. A step that fails is logged and repeated in the next pass, a second later.
 //!
-//! Faults on demand, as annotations: `holdfast.test/fail: <message>` on a snapshot or on its class makes the driver
-//! refuse it with this message until the annotation is gone; `holdfast.test/delay: <seconds>s` there lets it become ready
-//! only that long after it was taken; `holdfast.test/fail` on a claim keeps it from being provisioned.
+//! Faults on demand, as annotations. `holdfast.test/fail: <message>` on a snapshot or on its class makes the driver
+//! refuse it with this message until the annotation is removed. `holdfast.test/delay: <seconds>s` there makes it ready
+//! only that long after it was taken. `holdfast.test/fail` on a claim keeps the claim from being provisioned.
 
 mod objects;
 mod snapshots;
@@ -30,24 +31,24 @@ use self::objects::{Kind, Kinds};
 use super::disk::Disk;
 use crate::error::Result;
 
-/// Refuses an object with the annotation's text.
+/// The driver refuses an object that has this annotation, with the annotation's text.
 const FAIL: &str = "holdfast.test/fail";
-/// Keeps a snapshot from becoming ready for this many seconds.
+/// A snapshot with this annotation becomes ready only after this many seconds.
 const DELAY: &str = "holdfast.test/delay";
 
-/// The vendor at work.
+/// The running vendor.
 pub(crate) struct Vendor {
     kinds: Kinds,
     disk: Disk,
-    /// The last event about each object, so that it is told once.
+    /// The last event of each object, so that it is published once.
     told: Mutex<HashMap<String, String>>,
 }
 
-/// What a step says when there is nothing more to do for now.
+/// The result of a step that has nothing more to do for now.
 enum Step {
-    /// The object is as it should be.
+    /// The object has its wanted state.
     Done,
-    /// Something is expected soon.
+    /// Something should change soon.
     Waiting,
 }
 
@@ -80,13 +81,13 @@ pub(crate) async fn serve(client: &kube::Client, disk: Disk) {
             }
         }
         let pause = if is_waiting { Duration::from_secs(1) } else { Duration::from_mins(1) };
-        // Whichever is first; a change during the pass has left its ring.
+        // Waits for the pause or the bell, whichever comes first. A change during the pass has rung the bell already.
         let _ = tokio::time::timeout(pause, bell.notified()).await;
     }
 }
 
 impl Vendor {
-    /// Tells an object's owner what went wrong, as an Event, once for each message.
+    /// Reports to an object's owner what went wrong, as an Event, once for each message.
     async fn tell(&self, object: &kube::api::DynamicObject, kind: &str, reason: &str, message: &str) -> Result<()> {
         let uid = object.metadata.uid.clone().unwrap_or_default();
         if let Ok(mut told) = self.told.lock()

@@ -13,7 +13,7 @@ use crate::error::{KitError, Result};
 use crate::kube::manifests::DRIVER;
 use crate::kube::resident::follow;
 
-/// The types the vendor deals with.
+/// The types that the vendor handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// PersistentVolumeClaim.
@@ -39,14 +39,14 @@ const KINDS: [(Kind, &str, &str, &str); 6] = [
     (Kind::SnapshotClass, "snapshot.storage.k8s.io", "VolumeSnapshotClass", "volumesnapshotclasses"),
 ];
 
-/// All objects of these types, as they are now.
+/// The present objects of these types.
 pub(super) struct Kinds {
     client: kube::Client,
     stores: Vec<(Kind, ApiResource, Store<DynamicObject>)>,
 }
 
 impl Kinds {
-    /// Follows all types; each change rings the bell.
+    /// Follows all types. Each change rings the bell.
     pub(super) fn watch(client: &kube::Client, bell: &Arc<Notify>, tasks: &mut JoinSet<()>) -> Self {
         let stores = KINDS
             .iter()
@@ -71,7 +71,7 @@ impl Kinds {
         self.entry(kind).map(|(_, _, store)| store.state()).unwrap_or_default()
     }
 
-    /// One object; an empty namespace is none.
+    /// One object. Use an empty namespace for a type without namespaces.
     pub(super) fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Arc<DynamicObject>> {
         let (_, resource, store) = self.entry(kind).ok()?;
         let mut key = ObjectRef::new_with(name, resource.clone());
@@ -90,7 +90,7 @@ impl Kinds {
         })
     }
 
-    /// Makes an object of the cluster; one of this name that is there already is good.
+    /// Makes an object of the cluster. It is no error if one of this name exists already.
     pub(super) async fn create(&self, kind: Kind, object: Value) -> Result<()> {
         let object: DynamicObject = serde_json::from_value(object)
             .map_err(|error| KitError::Unsupported(format!("make a {kind:?}: {error}")))?;
@@ -101,7 +101,7 @@ impl Kinds {
         }
     }
 
-    /// Merges fields into an object; one that is gone needs nothing more.
+    /// Merges fields into an object. It is no error if the object is gone.
     pub(super) async fn merge(&self, kind: Kind, object: &DynamicObject, fields: Value) -> Result<()> {
         let result = self
             .api(kind, namespace(object))?
@@ -111,7 +111,7 @@ impl Kinds {
         unless_gone(result, kind)
     }
 
-    /// Merges fields into the status of an object; one that is gone needs nothing more.
+    /// Merges fields into the status of an object. It is no error if the object is gone.
     pub(super) async fn merge_status(&self, kind: Kind, object: &DynamicObject, status: Value) -> Result<()> {
         let result = self
             .api(kind, namespace(object))?
@@ -121,13 +121,13 @@ impl Kinds {
         unless_gone(result, kind)
     }
 
-    /// Deletes an object; one that is gone needs nothing more.
+    /// Deletes an object. It is no error if the object is gone.
     pub(super) async fn delete(&self, kind: Kind, object: &DynamicObject) -> Result<()> {
         let result = self.api(kind, namespace(object))?.delete(name(object), &DeleteParams::default()).await.map(drop);
         unless_gone(result, kind)
     }
 
-    /// Adds a finalizer.
+    /// Adds a finalizer, which keeps the object until [`Self::release`].
     pub(super) async fn hold(&self, kind: Kind, object: &DynamicObject, finalizer: &str) -> Result<()> {
         let mut all = object.metadata.finalizers.clone().unwrap_or_default();
         if all.iter().any(|held| held == finalizer) {
@@ -144,7 +144,7 @@ impl Kinds {
         self.merge(kind, object, json!({"metadata": {"finalizers": all}})).await
     }
 
-    /// Writes a warning about an object of a namespace.
+    /// Publishes a warning about an object of a namespace, as an Event.
     pub(super) async fn event(&self, object: &DynamicObject, kind: &str, reason: &str, message: &str) -> Result<()> {
         let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
         let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Event"), "events");
@@ -176,17 +176,17 @@ pub(super) fn name(object: &DynamicObject) -> &str {
     object.metadata.name.as_deref().unwrap_or_default()
 }
 
-/// The namespace of an object, empty when it has none.
+/// The namespace of an object; empty if it has none.
 pub(super) fn namespace(object: &DynamicObject) -> &str {
     object.metadata.namespace.as_deref().unwrap_or_default()
 }
 
-/// A text at a path such as `/spec/volumeName`, empty when there is none.
+/// The text at a path such as `/spec/volumeName`; empty if there is none.
 pub(super) fn text<'o>(object: &'o DynamicObject, path: &str) -> &'o str {
     object.data.pointer(path).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// An annotation.
+/// The value of an annotation.
 pub(super) fn annotation<'o>(object: &'o DynamicObject, name: &str) -> Option<&'o str> {
     object.metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }
@@ -201,7 +201,7 @@ pub(super) fn is_held(object: &DynamicObject, finalizer: &str) -> bool {
     object.metadata.finalizers.iter().flatten().any(|held| held == finalizer)
 }
 
-/// The bytes of a quantity such as `1Gi` or `500M`; nothing for what is none, and fractions are cut.
+/// The bytes of a quantity such as `1Gi` or `500M`, rounded down; `None` if the text is not a quantity.
 pub(super) fn bytes(quantity: &str) -> Option<i64> {
     let digits = quantity.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(quantity.len());
     let (number, unit) = quantity.split_at(digits);

@@ -1,9 +1,9 @@
-//! VolumeSnapshots and their contents: take, report, remove.
+//! VolumeSnapshots and their contents: taking, reporting and removing them.
 //!
 //! Steps for a snapshot of a claim: hold it by a finalizer; make its content; snapshot the subvolume and write handle,
-//! time and size into the content's status; copy that into the snapshot's status. A snapshot that names a content that
-//! is there ("pre-provisioned") is bound to it. Deleting a snapshot deletes its content, which removes the subvolume
-//! when its policy says so.
+//! time and size into the content's status; copy that into the snapshot's status. A snapshot that names an existing
+//! content ("pre-provisioned") is bound to it. Deleting a snapshot deletes its content, and this removes the subvolume
+//! if its policy says so.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use kube::api::DynamicObject;
@@ -20,7 +20,7 @@ const HOLDS_CONTENT: &str = "snapshot.storage.kubernetes.io/volumesnapshotconten
 const DEFAULT_CLASS: &str = "snapshot.storage.kubernetes.io/is-default-class";
 
 impl Vendor {
-    /// A snapshot that somebody asks for, or wants to be rid of.
+    /// A snapshot that a user has requested or deleted.
     pub(super) async fn snapshot(&self, snapshot: &DynamicObject) -> Result<Step> {
         if is_going(snapshot) {
             return self.end_snapshot(snapshot).await;
@@ -44,7 +44,7 @@ impl Vendor {
         self.kinds.hold(Kind::Snapshot, snapshot, HOLDS_SNAPSHOT).await?;
         let content_name = format!("snapcontent-{}", snapshot.metadata.uid.as_deref().unwrap_or_default());
         let content = self.kinds.get(Kind::Content, "", &content_name);
-        // One without a status is what a vendor left who ended in the middle.
+        // A content without a status was left by a vendor that ended in the middle.
         if let Some(content) = content.filter(|content| !text(content, "/status/snapshotHandle").is_empty()) {
             return self.report(snapshot, &content, Some(&class)).await;
         }
@@ -68,7 +68,7 @@ impl Vendor {
         self.take(snapshot, &class, &volume, &content_name).await
     }
 
-    /// Takes the snapshot, then makes its content and says what is known of it.
+    /// Takes the snapshot, then makes its content and records what is known of it.
     async fn take(
         &self,
         snapshot: &DynamicObject,
@@ -78,7 +78,7 @@ impl Vendor {
     ) -> Result<Step> {
         let handle = format!("snapshot-{}", snapshot.metadata.uid.as_deref().unwrap_or_default());
         let target = self.disk.snapshot(&handle);
-        // The moment before: what is written after this time may or may not be in it.
+        // The moment before: later writes may or may not be in the snapshot.
         let taken = Utc::now();
         if !target.exists() {
             Disk::copy(&self.disk.volume(name(volume)), &target)?;
@@ -106,7 +106,7 @@ impl Vendor {
         let made: DynamicObject = serde_json::from_value(content)
             .map_err(|error| crate::KitError::Unsupported(format!("make a content: {error}")))?;
         self.kinds.merge_status(Kind::Content, &made, status).await?;
-        // The change of the content brings the next pass, which reports it.
+        // The change of the content triggers the next pass, which reports it.
         Ok(Step::Waiting)
     }
 
@@ -137,7 +137,7 @@ impl Vendor {
         self.report(snapshot, &content, class.as_deref()).await
     }
 
-    /// Copies what the content says into the snapshot, and makes both ready when it is time.
+    /// Copies the content's status into the snapshot, and makes both ready when it is time.
     async fn report(
         &self,
         snapshot: &DynamicObject,
@@ -198,7 +198,7 @@ impl Vendor {
         Ok(Step::Done)
     }
 
-    /// A content that is made ready by hand, or on its way out.
+    /// A content that a person made ready, or that is being deleted.
     pub(super) async fn content(&self, content: &DynamicObject) -> Result<Step> {
         if text(content, "/spec/driver") != DRIVER {
             return Ok(Step::Done);
@@ -220,7 +220,7 @@ impl Vendor {
         }
         self.kinds.hold(Kind::Content, content, HOLDS_CONTENT).await?;
         let status = if self.disk.snapshot(handle).exists() {
-            // What it was taken from is not on record; the size is that of no claim, so any claim is large enough.
+            // Its source is not on record. The size 0 makes every claim large enough.
             json!({
                 "snapshotHandle": handle, "readyToUse": true, "restoreSize": 0,
                 "creationTime": Utc::now().timestamp_nanos_opt(), "error": null,

@@ -1,4 +1,4 @@
-//! Claims and volumes: provision, grow, remove.
+//! Claims and volumes: provisioning, growing and removing them.
 
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
@@ -9,28 +9,28 @@ use crate::error::Result;
 use crate::kube::disk::Disk;
 use crate::kube::manifests::{DRIVER, LOCAL_STORAGE_CLASS};
 
-/// Who made a volume, by the word of the volume controller.
+/// The annotation with which the volume controller records who made a volume.
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 
-/// Where a new volume's files come from.
+/// The source of a new volume's files.
 enum Source {
     Nothing,
     /// The snapshot with this handle, of a volume of this size.
     Snapshot(String, String),
     /// The volume with this name.
     Volume(String),
-    /// Not yet there, or never: with the reason.
+    /// It does not exist, or not yet; with the reason.
     Missing(String),
 }
 
 impl Vendor {
-    /// A claim that asks for a volume of ours, or for a larger one.
+    /// A claim that asks for one of our volumes, or for a larger one.
     pub(super) async fn claim(&self, claim: &DynamicObject) -> Result<Step> {
         if is_going(claim) {
             return Ok(Step::Done);
         }
         if text(claim, "/spec/volumeName").is_empty() {
-            // The volume controller writes this when it is our turn, which may be after a pod has found its node.
+            // The volume controller writes this when it is our turn, perhaps only after a pod has got its node.
             let asked = ["volume.beta.kubernetes.io/storage-provisioner", "volume.kubernetes.io/storage-provisioner"];
             if asked.iter().any(|key| annotation(claim, key) == Some(DRIVER)) {
                 return self.provision(claim).await;
@@ -54,7 +54,7 @@ impl Vendor {
         }
         let volume = format!("pvc-{}", claim.metadata.uid.as_deref().unwrap_or_default());
         if self.kinds.get(Kind::Volume, "", &volume).is_some() {
-            // Made, and not yet bound.
+            // It is made, and not yet bound.
             return Ok(Step::Done);
         }
         let wanted = text(claim, "/spec/resources/requests/storage");
@@ -88,7 +88,7 @@ impl Vendor {
                 "persistentVolumeReclaimPolicy": policy.unwrap_or("Delete"),
                 "storageClassName": class,
                 "volumeMode": "Filesystem",
-                // A local volume, for the kubelet gives it to the pod's `fsGroup` as it does a CSI volume.
+                // A local volume, because the kubelet gives it to the pod's `fsGroup` as it does with a CSI volume.
                 "local": {"path": target},
                 "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [place]}]}},
                 "claimRef": {
@@ -101,7 +101,7 @@ impl Vendor {
         Ok(Step::Done)
     }
 
-    /// What the claim wants to find in its volume.
+    /// The content that the claim asks for.
     fn source(&self, claim: &DynamicObject) -> Source {
         let wanted = text(claim, "/spec/dataSource/name");
         let space = namespace(claim);
@@ -132,7 +132,7 @@ impl Vendor {
         }
     }
 
-    /// States the larger size on the volume first, then on the claim, as a driver's resizer does.
+    /// States the larger size first on the volume, then on the claim, as a driver's resizer does.
     async fn grow(&self, claim: &DynamicObject) -> Result<Step> {
         let Some(volume) = self.kinds.get(Kind::Volume, "", text(claim, "/spec/volumeName")) else {
             return Ok(Step::Done);
@@ -152,7 +152,7 @@ impl Vendor {
         Ok(Step::Done)
     }
 
-    /// A volume of ours that nobody claims any more.
+    /// One of our volumes that no claim uses any more.
     pub(super) async fn volume(&self, volume: &DynamicObject) -> Result<Step> {
         let is_ours = annotation(volume, PROVISIONED_BY) == Some(DRIVER);
         let is_released = matches!(text(volume, "/status/phase"), "Released" | "Failed");
