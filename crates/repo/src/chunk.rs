@@ -1,7 +1,7 @@
 //! Chunk identity: the BLAKE3 hash of a chunk's raw bytes.
 //!
-//! Verification, delta restore and deduplication all compare this one value. It is taken over the raw bytes
-//! (before compression and encryption), so that it can be compared with a local file.
+//! Verification, delta restore and deduplication all compare this one value. It is the hash of the raw bytes (before
+//! compression and encryption), so that it can be compared with a local file.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,7 +16,7 @@ use crate::format_error::Fault;
 pub struct ChunkHash([u8; 32]);
 
 impl ChunkHash {
-    /// Hashes a whole chunk.
+    /// The hash of a whole chunk.
     pub fn of(raw: &[u8]) -> Self {
         Self(*blake3::hash(raw).as_bytes())
     }
@@ -31,7 +31,7 @@ impl ChunkHash {
         &self.0
     }
 
-    /// Fails with [`Fault::ContentHash`] unless `raw` is the chunk of this hash.
+    /// Returns [`Fault::ContentHash`] unless `raw` is the chunk with this hash.
     pub fn verify(&self, raw: &[u8]) -> Result<(), Fault> {
         let found = Self::of(raw);
         if found == *self { Ok(()) } else { Err(Fault::ContentHash { expected: *self, found }) }
@@ -80,10 +80,10 @@ impl TryFrom<String> for ChunkHash {
     }
 }
 
-/// True when every byte is zero: such an extent is stored as a hole.
+/// True if every byte is zero: such an extent is stored as a hole.
 ///
-/// Looks at 64 bytes at a time without leaving early inside them, which the compiler turns into vector
-/// instructions; a page of data ends the search within its first bytes.
+/// It compares 64 bytes at a time without an early exit among them, which the compiler turns into vector instructions.
+/// A page of data ends the search within its first bytes.
 pub fn is_all_zero(raw: &[u8]) -> bool {
     let (blocks, rest) = raw.as_chunks::<64>();
     blocks.iter().all(|block| block.iter().fold(0, |seen, byte| seen | byte) == 0) && rest.iter().all(|byte| *byte == 0)

@@ -1,10 +1,9 @@
 //! AES-256-GCM over the frames of one object.
 //!
-//! Every object has a key of its own: HKDF-SHA256 over the repository key, the random salt of the object's
-//! head, the object's type and the repository id. Under that key a frame's number is its nonce, which no
-//! writer uses twice because numbers only count up. The associated data binds each frame to the object's
-//! name and to its header, so that a frame moved to another object, another place or another header does not
-//! authenticate.
+//! Every object has a key of its own: HKDF-SHA256 over the repository key, the random salt of the object's head, the
+//! object's type and the repository id. Under that key a frame's number is its nonce. No writer uses a number twice,
+//! because numbers only count up. The associated data binds each frame to the object's name and to its header. So a
+//! frame that is moved to another object, to another place or under another header does not authenticate.
 
 use std::fmt;
 
@@ -15,7 +14,7 @@ use crate::format_error::Fault;
 use crate::frame::ObjectType;
 use crate::identity::{RepositoryId, RepositoryKey};
 
-/// Length of the authentication tag behind every encrypted body, in bytes.
+/// Length of the authentication tag at the end of every encrypted body, in bytes.
 pub(crate) const TAG_BYTES: usize = 16;
 
 /// The part of the frame header that is authenticated: bytes 8 to 24.
@@ -24,7 +23,7 @@ pub(crate) type AuthenticatedHeader = [u8; 16];
 /// The key of one object, and the name its frames are bound to.
 pub(crate) struct ObjectCipher {
     key: LessSafeKey,
-    /// u32 little-endian length of the name, then the name: the constant beginning of every associated data.
+    /// The beginning of all associated data of this object: the length of the name as u32 little-endian, then the name.
     bound_name: Vec<u8>,
 }
 
@@ -53,7 +52,7 @@ impl ObjectCipher {
         Ok(Self { key: LessSafeKey::new(key), bound_name })
     }
 
-    /// Encrypts in place and gives the tag.
+    /// Encrypts in place and returns the tag.
     pub(crate) fn seal(
         &self,
         number: u32,
@@ -66,8 +65,8 @@ impl ObjectCipher {
         tag.as_ref().try_into().map_err(|_| STEP)
     }
 
-    /// Decrypts `stored` (ciphertext and tag) into `plain`, which must be exactly the ciphertext's length. The
-    /// content of `plain` is unspecified after a failure.
+    /// Decrypts `stored` (ciphertext and tag) into `plain`, which must have exactly the ciphertext's length. After a
+    /// failure the content of `plain` is unspecified.
     pub(crate) fn open(
         &self,
         number: u32,

@@ -1,11 +1,11 @@
 //! The one error of the binary formats: which object, and what is wrong with it.
 //!
-//! A [`FormatError`] is an object's name around a [`Fault`]. The two are apart because most checks (a frame
-//! header, a varint, a codec) do not know the object they work for; the name is put on at the first level
-//! that does, once, instead of being carried into every variant.
+//! A [`FormatError`] is an object's name around a [`Fault`]. They are two types because most checks (a frame header, a
+//! varint, a codec) do not know which object they check. The first level that knows the name adds it, once, so that the
+//! variants do not have to carry it.
 //!
-//! Callers decide by [`FormatError::class`]: damage is reported and another copy is tried, an unsupported
-//! version asks for a newer program, a foreign repository or a key problem stops at once.
+//! Callers decide by [`FormatError::class`]. Damage is reported, and another copy is tried. An unsupported version asks
+//! for a newer program. A foreign repository or a key problem stops the command at once.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::codec::Codec;
 use crate::frame::{FrameKind, ObjectType};
 use crate::identity::RepositoryId;
 
-/// A [`Fault`] found in a named object, or while one was being made.
+/// A [`Fault`] found in a named object, or while such an object was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FormatError {
     object: String,
@@ -22,7 +22,7 @@ pub struct FormatError {
 }
 
 impl FormatError {
-    /// Puts the object's name on a fault.
+    /// Adds the object's name to a fault.
     pub fn new(object: impl Into<String>, fault: Fault) -> Self {
         Self { object: object.into(), fault }
     }
@@ -32,17 +32,17 @@ impl FormatError {
         &self.object
     }
 
-    /// What is wrong.
+    /// The fault in the object.
     pub fn fault(&self) -> &Fault {
         &self.fault
     }
 
-    /// What a caller can do about it.
+    /// The class of the fault, which decides what a caller does.
     pub fn class(&self) -> FaultClass {
         self.fault.class()
     }
 
-    /// A fault of the bytes, of the format version or of the key does not go away by trying again.
+    /// Never: a fault of the bytes, of the format version or of the key does not disappear on another try.
     pub fn is_retryable(&self) -> bool {
         false
     }
@@ -56,19 +56,19 @@ impl fmt::Display for FormatError {
 
 impl std::error::Error for FormatError {}
 
-/// What a caller does differently.
+/// The classes of faults. A caller does something different for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultClass {
-    /// The bytes are not what was written: truncated, changed, swapped. A frame that does not authenticate counts
-    /// as damaged: a wrong key was already refused by its key slot.
+    /// The bytes are not those that were written: truncated, changed, swapped. A frame that does not authenticate
+    /// counts as damaged, because a wrong key is refused earlier, by its key slot.
     Damaged,
     /// Written by a newer program, or by something that is not Holdfast.
     Unsupported,
-    /// The object belongs to another repository, or is another kind of object.
+    /// The object belongs to another repository, or is an object of another kind.
     Foreign,
-    /// No key where one is needed, or an object without encryption in an encrypted repository.
+    /// There is no key where one is needed, or an unencrypted object is in an encrypted repository.
     Key,
-    /// Larger than the format allows, or than the reader is ready for.
+    /// Larger than the format allows, or than the reader accepts.
     Limit,
     /// The operating system gave no random bytes, or the cryptographic library refused to work.
     Internal,
@@ -84,9 +84,9 @@ pub enum Fault {
         crate::frame::FRAME_MAGIC
     )]
     BadMagic {
-        /// The four bytes found, little endian.
+        /// The four bytes that were found, little endian.
         found: u32,
-        /// Where the frame was looked for, from the start of the bytes given.
+        /// Where a frame should begin, from the start of the bytes given.
         offset: u64,
     },
     /// The CRC-32C of a frame header does not match.
@@ -101,31 +101,31 @@ pub enum Fault {
         /// The frame's number.
         number: u32,
     },
-    /// A kind of frame this program does not know.
+    /// A kind of frame that this program does not know.
     #[error("unknown frame kind {0}: written by a newer holdfast")]
     UnknownKind(u8),
-    /// A codec this program does not know.
+    /// A codec that this program does not know.
     #[error("unknown codec {0}: written by a newer holdfast")]
     UnknownCodec(u8),
-    /// A transform this program does not know.
+    /// A transform that this program does not know.
     #[error("unknown transform {0}: written by a newer holdfast")]
     UnknownTransform(u8),
-    /// Header flags this program does not know.
+    /// Header flags that this program does not know.
     #[error("unknown frame flags {0:#04x}: written by a newer holdfast")]
     UnknownFlags(u8),
-    /// A type of object this program does not know.
+    /// A type of object that this program does not know.
     #[error("unknown object type {0}: written by a newer holdfast")]
     UnknownObjectType(u8),
-    /// An encryption this program does not know.
+    /// An encryption that this program does not know.
     #[error("unknown encryption {0}: written by a newer holdfast")]
     UnknownEncryption(u8),
-    /// A section of a manifest this program does not know.
+    /// A section of a manifest that this program does not know.
     #[error("unknown manifest section {0}: written by a newer holdfast")]
     UnknownSection(u8),
-    /// A kind of file in a manifest this program does not know.
+    /// A kind of file in a manifest that this program does not know.
     #[error("unknown kind of file {0}: written by a newer holdfast")]
     UnknownFileKind(u8),
-    /// A format version this program does not know.
+    /// A format version that this program does not know.
     #[error("format version {found}, this holdfast reads up to {supported}")]
     UnsupportedVersion {
         /// The version in the head frame.
@@ -136,29 +136,29 @@ pub enum Fault {
     /// The object was written for another repository.
     #[error("belongs to repository {found}, this is repository {expected}")]
     WrongRepository {
-        /// The repository that is being read.
+        /// The repository being read.
         expected: RepositoryId,
-        /// The repository named in the head frame.
+        /// The repository in the head frame.
         found: RepositoryId,
     },
-    /// The object is of another type than its name says.
+    /// The object's type is not the one that its name says.
     #[error("is a {found}, expected a {expected}")]
     WrongObjectType {
-        /// What was asked for.
+        /// The type that the caller needs.
         expected: ObjectType,
-        /// What the head frame says.
+        /// The type in the head frame.
         found: ObjectType,
     },
-    /// The object holds a file of another name.
+    /// The object contains a file with another name.
     #[error("holds the file {found}, which its name does not say")]
     WrongFileName {
         /// The file name in the object's facts.
         found: String,
     },
-    /// The repository is encrypted, the object is not.
+    /// The repository is encrypted, but the object is not.
     #[error("is not encrypted, but this repository is")]
     NotEncrypted,
-    /// The object is encrypted, and there is no key.
+    /// The object is encrypted, but there is no key.
     #[error("is encrypted, and no key is given")]
     KeyNeeded,
     /// The authentication tag does not match.
@@ -170,35 +170,35 @@ pub enum Fault {
     /// Something is larger than the format allows.
     #[error("{what} of {bytes} bytes is over the limit of {limit}")]
     TooLong {
-        /// What is too long.
+        /// The part that is too long.
         what: &'static str,
         /// Its size.
         bytes: u64,
-        /// The largest allowed.
+        /// The largest size allowed.
         limit: u64,
     },
     /// The bytes end before something they announce.
     #[error("truncated: {needed} bytes needed, {available} there")]
     Truncated {
-        /// Bytes that should be there.
+        /// The number of bytes that should exist.
         needed: u64,
-        /// Bytes that are there.
+        /// The number of bytes that exist.
         available: u64,
     },
-    /// A frame stands where another should be.
+    /// A frame is in another frame's place.
     #[error("frame {found} stands where frame {expected} belongs")]
     FrameOrder {
-        /// The number that belongs there.
+        /// The number that belongs in this place.
         expected: u32,
         /// The number in the header.
         found: u32,
     },
-    /// A frame is of another kind than its place asks for.
+    /// A frame has another kind than its place requires.
     #[error("frame {number} is a {found} frame where a {expected} frame belongs")]
     UnexpectedKind {
         /// The frame's number.
         number: u32,
-        /// The kind that belongs there.
+        /// The kind that belongs in this place.
         expected: FrameKind,
         /// The kind in the header.
         found: FrameKind,
@@ -206,10 +206,10 @@ pub enum Fault {
     /// The object ends, and no frame was marked as the last one.
     #[error("truncated: no frame is marked as the last one")]
     MissingLastFrame,
-    /// Bytes behind the last frame.
+    /// There are bytes after the last frame.
     #[error("{bytes} bytes behind the last frame")]
     TrailingBytes {
-        /// How many.
+        /// The number of these bytes.
         bytes: u64,
     },
     /// A frame decompresses to another length than its header says.
@@ -217,7 +217,7 @@ pub enum Fault {
     RawLength {
         /// `raw_len` of the header.
         expected: u64,
-        /// What came out.
+        /// The length after decompression.
         found: u64,
     },
     /// The codec refuses the body of a frame.
@@ -225,23 +225,23 @@ pub enum Fault {
     Decompression {
         /// The codec.
         codec: Codec,
-        /// What the codec says.
+        /// The codec's message.
         reason: String,
     },
-    /// The codec cannot compress.
+    /// The codec could not compress.
     #[error("cannot compress with {codec}: {reason}")]
     Compression {
         /// The codec.
         codec: Codec,
-        /// What the codec says.
+        /// The codec's message.
         reason: String,
     },
-    /// The content is not the one that was hashed when it was written.
+    /// The content does not have the hash that was recorded when it was written.
     #[error("content has BLAKE3 {found}, recorded as {expected}")]
     ContentHash {
-        /// The hash recorded.
+        /// The recorded hash.
         expected: ChunkHash,
-        /// The hash of what is there.
+        /// The hash of the present content.
         found: ChunkHash,
     },
     /// A structure inside a frame does not follow its format.
@@ -252,24 +252,24 @@ pub enum Fault {
         /// What is wrong with it.
         problem: String,
     },
-    /// A text that is no repository id.
+    /// A text that is not a repository id.
     #[error("`{0}` is no repository id: 32 hexadecimal digits expected")]
     InvalidRepositoryId(String),
-    /// A text that is no BLAKE3 hash.
+    /// A text that is not a BLAKE3 hash.
     #[error("`{0}` is no BLAKE3 hash: 64 hexadecimal digits expected")]
     InvalidChunkHash(String),
-    /// The operating system gave no random bytes, or a cryptographic operation failed that cannot fail.
+    /// The operating system gave no random bytes, or a cryptographic operation failed that should never fail.
     #[error("the cryptographic library failed at: {0}")]
     Cryptography(&'static str),
 }
 
 impl Fault {
-    /// Puts the object's name on the fault.
+    /// Adds the object's name to the fault.
     pub fn of(self, object: impl Into<String>) -> FormatError {
         FormatError::new(object, self)
     }
 
-    /// What a caller can do about it.
+    /// The class of the fault, which decides what a caller does.
     pub fn class(&self) -> FaultClass {
         match self {
             Self::BadMagic { .. }

@@ -1,8 +1,8 @@
-//! Who a repository is and what opens it: [`RepositoryId`] and [`RepositoryKey`].
+//! The identity of a repository and its key: [`RepositoryId`] and [`RepositoryKey`].
 //!
-//! The id is public and stands in every head frame, so that an object of another repository is refused by
-//! name. The key is 32 random bytes that never leave the process except wrapped in a key slot; it prints as
-//! `***` and is wiped when dropped.
+//! The id is public and is in every head frame, so that an object of another repository is refused by name. The key is
+//! 32 random bytes that leave the process only when they are wrapped in a key slot. It prints as `***` and is wiped on
+//! drop.
 
 use std::fmt;
 use std::str::FromStr;
@@ -84,7 +84,7 @@ impl RepositoryKey {
         Ok(Self(key))
     }
 
-    /// A key unwrapped from a key slot. The caller wipes its own copy.
+    /// A key unwrapped from a key slot. The caller must wipe its own copy.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(Zeroizing::new(bytes))
     }

@@ -1,8 +1,8 @@
 //! What Holdfast stores: the repository format, without any input or output.
 //!
-//! Everything here turns values into bytes and bytes into values; fetching and storing them belongs to the
-//! engine and its store. The format is specified in `docs/format/`, from which an independent reader is
-//! written and tested; the code and the pages change together.
+//! Everything here turns values into bytes and bytes into values; the engine and its store fetch and store them. The
+//! pages in `docs/format/` specify the format. An independent reader is written from these pages and tested against
+//! this code, so the code and the pages change together.
 //!
 //! The binary half, lowest first:
 //!
@@ -18,7 +18,7 @@
 //! - [`name`]: [`ClusterName`], [`BackupId`], and the name of every object
 //! - [`record`]: the JSON records, plain and sealed: [`RepositoryRecord`], [`ClaimRecord`], [`BackupRecord`] and others
 //! - [`key`]: [`KeySlot`], which wraps the repository key under a passphrase or a key file; [`Secret`]
-//! - [`catalog`]: what a listing says is there: [`WalInventory`], [`BackupCatalog`]
+//! - [`catalog`]: what a listing shows: [`WalInventory`], [`BackupCatalog`]
 //! - [`recovery`]: from a wish to a backup and its WAL: [`RecoveryPath`], [`RecoveryPlan`], [`Unreachable`]
 //!
 //! No parser here panics or allocates without bound on hostile bytes. Every [`FormatError`] names the object.

@@ -1,7 +1,7 @@
 //! Variable-length integers and bounded reading of binary structures inside frames.
 //!
-//! A varint is LEB128, unsigned: 7 bits a byte, lowest first, the top bit set on all bytes but the last; at
-//! most 10 bytes, and the shortest form only, so that equal values have equal bytes.
+//! A varint is unsigned LEB128: 7 bits in each byte, lowest first, the top bit set on all bytes but the last. It has at
+//! most 10 bytes, and only the shortest form is valid, so that equal values have equal bytes.
 
 use crate::format_error::Fault;
 
@@ -20,7 +20,7 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// A cursor over a structure; every error says which structure.
+/// A cursor over a structure. Every error names the structure.
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
     what: &'static str,
@@ -80,20 +80,20 @@ impl<'a> Reader<'a> {
         Err(self.malformed("an integer has more than 10 bytes"))
     }
 
-    /// A varint that must fit 32 bits.
+    /// Reads a varint that must fit into 32 bits.
     pub(crate) fn varint_u32(&mut self, field: &str) -> Result<u32, Fault> {
         let value = self.varint()?;
         u32::try_from(value).map_err(|_| self.malformed(format!("{field} {value} does not fit 32 bits")))
     }
 
-    /// A varint length and that many bytes.
+    /// Reads a varint length and that many bytes.
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Fault> {
         let length = self.varint()?;
         self.take(usize::try_from(length).unwrap_or(usize::MAX))
     }
 
-    /// A varint count of entries of at least `entry_bytes` each: refused when the rest cannot hold them, so
-    /// that a count can be trusted for an allocation.
+    /// Reads a varint count of entries with at least `entry_bytes` each. It is refused if the rest cannot contain them,
+    /// so that a count is safe to use for an allocation.
     pub(crate) fn count(&mut self, entry_bytes: usize) -> Result<usize, Fault> {
         let count = self.varint()?;
         if count > (self.rest.len() / entry_bytes) as u64 {

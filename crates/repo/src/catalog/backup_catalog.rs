@@ -1,4 +1,4 @@
-//! The backups of a cluster by how far they came.
+//! The backups of a cluster, and which of their objects exist.
 
 use crate::name::{BackupId, ClusterName, ObjectPath};
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ pub struct BackupObjects {
     pub manifest: bool,
     /// `backup.json`: it is complete.
     pub summary: bool,
-    /// Packs, as far as they were listed.
+    /// The number of packs, as far as they were listed.
     pub pack_count: u32,
 }
 
@@ -57,12 +57,12 @@ impl BackupCatalog {
         self.backups.iter().filter(|(_, objects)| objects.is_complete()).map(|(id, _)| *id)
     }
 
-    /// Backups that run or were interrupted, oldest first, with what they left.
+    /// Backups that run or were interrupted, oldest first, with the objects they left.
     pub fn unfinished(&self) -> impl DoubleEndedIterator<Item = (BackupId, BackupObjects)> {
         self.backups.iter().filter(|(_, objects)| !objects.is_complete()).map(|(id, objects)| (*id, *objects))
     }
 
-    /// What one backup has; `None` if it left nothing.
+    /// The objects of one backup; `None` if it left none.
     pub fn objects(&self, backup: BackupId) -> Option<BackupObjects> {
         self.backups.get(&backup).copied()
     }

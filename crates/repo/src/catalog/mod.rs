@@ -1,7 +1,7 @@
-//! The catalog: what a listing says is there, without opening anything.
+//! The catalog: what a listing shows without opening any object.
 //!
-//! [`WalInventory`] is the WAL of one claim as compact ranges, [`BackupCatalog`] the backups of one cluster by how far they
-//! came. Both are built from object names alone, are pure values, and say nothing about whether the objects are sound.
+//! [`WalInventory`] is the WAL of one claim as compact ranges, [`BackupCatalog`] the backups of one cluster with their
+//! progress. Both are pure values built from object names alone. They do not know whether the objects are sound.
 
 mod backup_catalog;
 mod segment_range;

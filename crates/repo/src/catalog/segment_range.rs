@@ -1,4 +1,4 @@
-//! A stretch of consecutive WAL segments of one timeline.
+//! A range of consecutive WAL segments of one timeline.
 
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId, WalSegmentSize};
 use serde::Serialize;
@@ -7,18 +7,18 @@ use std::fmt;
 /// Consecutive segments of one timeline, first and last included; never empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct SegmentRange {
-    /// Their timeline.
+    /// The timeline of all segments in the range.
     pub timeline: TimelineId,
-    /// The first one.
+    /// The first segment.
     pub first: SegmentName,
-    /// The last one.
+    /// The last segment.
     pub last: SegmentName,
-    /// How many.
+    /// The number of segments, at least 1.
     pub count: u64,
 }
 
 impl SegmentRange {
-    /// The segments numbered `first` to `last`; `None` if there is none or the numbers are past the last LSN.
+    /// The segments numbered `first` to `last`; `None` if the range is empty or the numbers are past the last LSN.
     pub fn new(timeline: TimelineId, first: u64, last: u64, size: WalSegmentSize) -> Option<Self> {
         let count = last.checked_sub(first)?.checked_add(1)?;
         let first = SegmentName::from_number(first, timeline, size)?;

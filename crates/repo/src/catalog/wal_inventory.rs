@@ -1,7 +1,7 @@
 //! The WAL of one claim as ranges of segments.
 //!
-//! A listing comes in ascending order, so a segment nearly always extends the last range, and a million segments cost a
-//! comparison each and a few ranges of memory. Any other order is right too, only slower.
+//! A listing is in ascending order, so a segment nearly always extends the last range. A million segments cost one
+//! comparison each and the memory of a few ranges. Any other order gives the same result, only slower.
 
 use super::SegmentRange;
 use crate::name::{ClaimNumber, ClusterName, ObjectPath};
@@ -25,7 +25,7 @@ pub struct WalInventory {
 struct Ranges(Vec<(u64, u64)>);
 
 impl WalInventory {
-    /// Nothing yet.
+    /// An inventory without any file.
     pub fn new(size: WalSegmentSize) -> Self {
         Self {
             size,
@@ -37,7 +37,7 @@ impl WalInventory {
         }
     }
 
-    /// These files.
+    /// An inventory of these files.
     pub fn from_files(size: WalSegmentSize, files: impl IntoIterator<Item = WalFileName>) -> Self {
         let mut inventory = Self::new(size);
         for file in files {
@@ -82,13 +82,13 @@ impl WalInventory {
         }
     }
 
-    /// Takes down that a segment of the timeline was stored at this moment, by the store's clock.
+    /// Records that a segment of the timeline was stored at this time, by the store's clock.
     pub fn stored_at(&mut self, timeline: TimelineId, moment: DateTime<Utc>) {
         let last = self.stored.entry(timeline).or_insert(moment);
         *last = moment.max(*last);
     }
 
-    /// When the newest segment of the timeline was stored, if that was taken down.
+    /// When the newest segment of the timeline was stored, if [`Self::stored_at`] recorded it.
     pub fn last_stored(&self, timeline: TimelineId) -> Option<DateTime<Utc>> {
         self.stored.get(&timeline).copied()
     }
@@ -99,7 +99,7 @@ impl WalInventory {
         self.segments.entry(range.timeline).or_default().insert_range(first, last);
     }
 
-    /// Adds what another inventory with the same segment size holds.
+    /// Adds the content of another inventory with the same segment size.
     pub fn absorb(&mut self, other: Self) {
         for (timeline, ranges) in other.segments {
             let own = self.segments.entry(timeline).or_default();
@@ -115,17 +115,17 @@ impl WalInventory {
         self.stray_count += other.stray_count;
     }
 
-    /// Takes down that there is WAL of the timeline, none of which may have been looked at.
+    /// Records that the timeline has WAL, even if none of its segments was listed.
     pub fn know(&mut self, timeline: TimelineId) {
         self.segments.entry(timeline).or_default();
     }
 
-    /// The segment size the numbers are for.
+    /// The segment size that the segment numbers are based on.
     pub fn segment_size(&self) -> WalSegmentSize {
         self.size
     }
 
-    /// Objects that are not WAL files of this claim.
+    /// The number of objects that are not WAL files of this claim.
     pub fn stray_count(&self) -> u64 {
         self.stray_count
     }
@@ -135,7 +135,7 @@ impl WalInventory {
         self.segments.keys().copied()
     }
 
-    /// Timelines whose history file is there, ascending.
+    /// Timelines whose history file exists, ascending.
     pub fn histories(&self) -> impl DoubleEndedIterator<Item = TimelineId> {
         self.histories.iter().copied()
     }
@@ -145,18 +145,18 @@ impl WalInventory {
         self.partials.iter().copied()
     }
 
-    /// Whether a whole segment is there.
+    /// Whether the whole segment exists.
     pub fn contains(&self, segment: SegmentName) -> bool {
         let number = segment.number(self.size);
         self.segments.get(&segment.timeline()).is_some_and(|ranges| ranges.holding(number).is_some())
     }
 
-    /// How many whole segments there are.
+    /// The number of whole segments.
     pub fn segment_count(&self) -> u64 {
         self.segments.values().flat_map(|ranges| &ranges.0).map(|(first, last)| last - first + 1).sum()
     }
 
-    /// The segments of a timeline as ranges, ascending, each as long as can be.
+    /// The segments of a timeline as ranges, ascending. Adjacent segments are always in one range.
     pub fn ranges(&self, timeline: TimelineId) -> Vec<SegmentRange> {
         self.number_ranges(timeline)
             .iter()
@@ -164,8 +164,8 @@ impl WalInventory {
             .collect()
     }
 
-    /// What is missing from `first` to `last` (both included) of their timeline, ascending. Segments of different
-    /// timelines have nothing between them.
+    /// The segments missing from `first` to `last` (both included) of their timeline, ascending. Empty if the two are
+    /// on different timelines.
     pub fn holes(&self, first: SegmentName, last: SegmentName) -> Vec<SegmentRange> {
         if first.timeline() != last.timeline() {
             return Vec::new();
@@ -191,7 +191,7 @@ impl WalInventory {
         holes
     }
 
-    /// The last segment of the gapless run that holds `first`; `None` if `first` itself is missing.
+    /// The last segment of the gapless run that contains `first`; `None` if `first` itself is missing.
     pub fn contiguous_end(&self, first: SegmentName) -> Option<SegmentName> {
         let timeline = first.timeline();
         let (_, last) = self.segments.get(&timeline)?.holding(first.number(self.size))?;
@@ -217,7 +217,7 @@ impl Ranges {
 
     /// Adds the numbers from `first` to `last`, both included.
     fn insert_range(&mut self, first: u64, last: u64) {
-        // All ranges that overlap the new one or stand right beside it become one with it.
+        // All ranges that overlap the new one or are adjacent to it merge with it.
         let begin = self.0.partition_point(|&(_, end)| end.saturating_add(1) < first);
         let touched = self.0.get(begin..).unwrap_or_default();
         let count = touched.partition_point(|&(start, _)| start <= last.saturating_add(1));

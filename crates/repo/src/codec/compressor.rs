@@ -1,4 +1,4 @@
-//! Compression of one frame after the other with one context a thread.
+//! Compression of frame after frame, with one context for each thread.
 
 use std::fmt;
 use std::io::{Cursor, Write};
@@ -10,8 +10,7 @@ use crate::cipher::TAG_BYTES;
 use crate::format_error::Fault;
 use crate::frame::{CompressedFrame, FrameKind, HEADER_BYTES};
 
-/// A compressor to be kept by one thread: the codec's working memory is allocated once and used for every
-/// frame.
+/// A compressor for use by one thread: the codec's working memory is allocated once and used for every frame.
 pub struct Compressor {
     compression: Compression,
     engine: Engine,
@@ -44,8 +43,8 @@ impl Compressor {
         self.compression
     }
 
-    /// Compresses the raw bytes of one frame, at most [`MAX_FRAME_RAW`]. The body is written behind a free
-    /// place for the header and with room for the authentication tag, so that sealing copies nothing.
+    /// Compresses the raw bytes of one frame, at most [`MAX_FRAME_RAW`]. The buffer has free space for the header
+    /// before the body, and for the authentication tag after it, so that sealing copies nothing.
     pub fn compress(&mut self, kind: FrameKind, raw: &[u8]) -> Result<CompressedFrame, Fault> {
         let raw_len = checked_raw_len(raw)?;
         let codec = self.compression.codec();
@@ -75,7 +74,7 @@ impl Compressor {
                 encoder.finish().map_err(|error| failed(error.to_string()))?
             }
         };
-        // Frames wait in queues under a byte budget: the room for the worst case is given back.
+        // Frames wait in queues under a byte budget, so the unused space of the worst case is returned.
         buffer.shrink_to(buffer.len() + TAG_BYTES);
         Ok(CompressedFrame::from_parts(kind, codec, raw_len, buffer))
     }

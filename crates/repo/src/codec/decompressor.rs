@@ -7,12 +7,12 @@ use super::{Codec, MAX_FRAME_RAW};
 use crate::format_error::Fault;
 
 thread_local! {
-    /// zstd's decompression context is some 100 KiB; one a thread serves every frame.
+    /// zstd's decompression context takes about 100 KiB. One for each thread serves every frame.
     static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// Decompresses a frame's body into a new buffer of `raw_len` bytes. Refuses more than [`MAX_FRAME_RAW`] and
-/// any body that does not give exactly `raw_len` bytes.
+/// Decompresses a frame's body into a new buffer of `raw_len` bytes. Refuses more than [`MAX_FRAME_RAW`], and any body
+/// that does not decompress to exactly `raw_len` bytes.
 pub fn decompress(codec: Codec, body: &[u8], raw_len: u32) -> Result<Vec<u8>, Fault> {
     let mut raw = Vec::new();
     resize_raw(&mut raw, raw_len)?;
@@ -20,7 +20,7 @@ pub fn decompress(codec: Codec, body: &[u8], raw_len: u32) -> Result<Vec<u8>, Fa
     Ok(raw)
 }
 
-/// Makes `raw` exactly `raw_len` bytes long, refusing more than a frame may hold.
+/// Makes `raw` exactly `raw_len` bytes long. Refuses more than a frame may contain.
 pub(crate) fn resize_raw(raw: &mut Vec<u8>, raw_len: u32) -> Result<(), Fault> {
     if raw_len > MAX_FRAME_RAW {
         let limit = u64::from(MAX_FRAME_RAW);
@@ -30,8 +30,8 @@ pub(crate) fn resize_raw(raw: &mut Vec<u8>, raw_len: u32) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Decompresses a frame's body into `raw`, which must be exactly the frame's `raw_len` long: the body must
-/// fill it, and cannot write behind it. The content of `raw` is unspecified after a failure.
+/// Decompresses a frame's body into `raw`, whose length must be exactly the frame's `raw_len`. The body must fill `raw`
+/// and cannot write beyond it. After a failure the content of `raw` is unspecified.
 pub fn decompress_into(codec: Codec, body: &[u8], raw: &mut [u8]) -> Result<(), Fault> {
     let failed = |reason: String| Fault::Decompression { codec, reason };
     let expected = raw.len();
@@ -53,7 +53,7 @@ pub fn decompress_into(codec: Codec, body: &[u8], raw: &mut [u8]) -> Result<(), 
         Codec::Gzip => {
             let mut decoder = flate2::bufread::GzDecoder::new(body);
             decoder.read_exact(raw).map_err(|error| failed(error.to_string()))?;
-            // The trailer with CRC-32 and length is only read, and checked, on the way to the end.
+            // The decoder reads and checks the trailer, with CRC-32 and length, only when it is read to its end.
             let beyond = decoder.read(&mut [0]).map_err(|error| failed(error.to_string()))?;
             if !decoder.into_inner().is_empty() {
                 return Err(failed("bytes behind the gzip member".to_owned()));

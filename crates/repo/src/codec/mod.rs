@@ -1,9 +1,8 @@
-//! The codecs of frames: what they are called, how they are chosen, and bounded decompression.
+//! The codecs of frames: their names, their choice, and bounded decompression.
 //!
-//! [`Compression`] is what a user writes (`zstd:3`), [`Codec`] what a frame header names. Every frame is
-//! compressed by itself, so that any of them can be read alone and all of them in parallel. Decompression
-//! writes into a buffer of the length the header announces and can never produce more; a header can announce
-//! at most [`MAX_FRAME_RAW`].
+//! [`Compression`] is what a user writes (`zstd:3`), [`Codec`] what a frame header names. Every frame is compressed on
+//! its own, so that any frame can be read alone, and all of them in parallel. Decompression writes into a buffer of the
+//! length that the header announces and can never produce more. A header can announce at most [`MAX_FRAME_RAW`].
 
 mod compressor;
 mod decompressor;
@@ -18,18 +17,18 @@ pub(crate) use compressor::checked_raw_len;
 pub(crate) use decompressor::resize_raw;
 pub use decompressor::{decompress, decompress_into};
 
-/// The most raw bytes one frame may hold: 64 MiB. Frames hold 1 to 4 MiB of data; a pack's index or a file
-/// with very many extents may need more, and a reader can always afford this much.
+/// The most raw bytes that one frame may contain: 64 MiB. Frames contain 1 to 4 MiB of data. A pack's index or a file
+/// with very many extents may need more, and every reader has this much memory.
 pub const MAX_FRAME_RAW: u32 = 64 << 20;
 
-/// The most bytes a frame's body may have as stored: [`MAX_FRAME_RAW`] and 1 MiB, more than any codec adds to
-/// incompressible bytes.
+/// The most bytes that a frame's body may have as stored: [`MAX_FRAME_RAW`] and 1 MiB, which is more than any codec
+/// adds to incompressible bytes.
 pub const MAX_FRAME_STORED: u32 = MAX_FRAME_RAW + (1 << 20);
 
 /// How a frame's body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Codec {
-    /// Stored as it is.
+    /// Stored without compression.
     None,
     /// One zstd frame.
     Zstd,
@@ -43,7 +42,7 @@ impl Codec {
     /// All codecs.
     pub const ALL: [Self; 4] = [Self::None, Self::Zstd, Self::Lz4, Self::Gzip];
 
-    /// The number in a frame header.
+    /// The number for a frame header.
     pub const fn to_byte(self) -> u8 {
         match self {
             Self::None => 0,
@@ -53,7 +52,7 @@ impl Codec {
         }
     }
 
-    /// The codec of a number in a frame header.
+    /// The codec with this number in a frame header; `None` for an unknown number.
     pub const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             0 => Some(Self::None),
@@ -64,7 +63,7 @@ impl Codec {
         }
     }
 
-    /// As it is written in configurations: `none`, `zstd`, `lz4`, `gzip`.
+    /// The name in configurations: `none`, `zstd`, `lz4`, `gzip`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -74,7 +73,7 @@ impl Codec {
         }
     }
 
-    /// The end of a WAL object's name, without the dot: `raw`, `zst`, `lz4`, `gz`.
+    /// The extension of a WAL object's name, without the dot: `raw`, `zst`, `lz4`, `gz`.
     pub const fn extension(self) -> &'static str {
         match self {
             Self::None => "raw",
@@ -123,10 +122,10 @@ pub struct Compression {
 }
 
 impl Compression {
-    /// Nothing is compressed.
+    /// No compression.
     pub const NONE: Self = Self { codec: Codec::None, level: 0 };
 
-    /// A codec at its usual level: zstd 3, gzip 6; lz4 and none have no levels.
+    /// A codec at its default level: zstd 3, gzip 6; lz4 and none have no levels.
     pub const fn of(codec: Codec) -> Self {
         let level = match codec {
             Codec::Zstd => 3,
@@ -205,7 +204,7 @@ impl TryFrom<String> for Compression {
     }
 }
 
-/// A text that names no compression.
+/// The text is not a compression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is no compression: use zstd:N (N from -7 to 22 without 0), lz4, gzip:N (N from 1 to 9) or none")]
 pub struct CompressionParseError {

@@ -1,8 +1,8 @@
-//! The head frame: what an object is, to which repository it belongs and how it is encrypted.
+//! The head frame: the object's type, its repository and its encryption.
 //!
-//! Body of 60 bytes: `HOLDFAST`, u16 format version, u8 object type, u8 encryption, 16 bytes repository id,
-//! 32 bytes salt (zero when not encrypted). Never encrypted and never compressed; type, repository and salt
-//! enter the object key, so that a changed head cannot open the frames behind it.
+//! The body has 60 bytes: `HOLDFAST`, u16 format version, u8 object type, u8 encryption, 16 bytes repository id, 32
+//! bytes salt (zero if not encrypted). It is never encrypted and never compressed. Type, repository and salt are inputs
+//! of the object key, so a changed head cannot open the frames after it.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::codec::Codec;
 use crate::format_error::Fault;
 use crate::identity::RepositoryId;
 
-/// The version of frames, packs, WAL objects and manifests that this program writes, and the newest it reads.
+/// The version of frames, packs, WAL objects and manifests that this program writes, and the newest that it reads.
 pub const FORMAT_VERSION: u16 = 1;
 
 /// Length of a head frame: 32 bytes header, 60 bytes body.
@@ -20,7 +20,7 @@ pub const HEAD_FRAME_BYTES: usize = HEADER_BYTES + HEAD_BODY_BYTES;
 const HEAD_BODY_BYTES: usize = 60;
 const SIGNATURE: &[u8; 8] = b"HOLDFAST";
 
-/// What kind of object a head opens.
+/// The type of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ObjectType {
     /// Chunks of files and their index.
@@ -36,7 +36,7 @@ pub enum ObjectType {
 impl ObjectType {
     const ALL: [Self; 4] = [Self::Pack, Self::Wal, Self::Manifest, Self::Record];
 
-    /// The number in the head.
+    /// The number for the head.
     pub const fn to_byte(self) -> u8 {
         match self {
             Self::Pack => 1,
@@ -58,14 +58,14 @@ impl fmt::Display for ObjectType {
     }
 }
 
-/// How the frames behind the head are encrypted.
+/// The encryption of the frames after the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encryption {
-    /// Not at all.
+    /// No encryption.
     None,
     /// AES-256-GCM under a key derived with the salt.
     Aes256Gcm {
-        /// Random, drawn for this object.
+        /// Random, new for each object.
         salt: [u8; 32],
     },
 }
@@ -73,16 +73,16 @@ pub enum Encryption {
 /// The content of a head frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectHead {
-    /// What the object is.
+    /// The type of the object.
     pub object_type: ObjectType,
-    /// The repository it was written for.
+    /// The repository for which the object was written.
     pub repository: RepositoryId,
-    /// How the other frames are encrypted.
+    /// The encryption of the other frames.
     pub encryption: Encryption,
 }
 
 impl ObjectHead {
-    /// The whole head frame.
+    /// The bytes of the whole head frame.
     pub fn encode(&self) -> [u8; HEAD_FRAME_BYTES] {
         let (encryption, salt) = match self.encryption {
             Encryption::None => (0, [0; 32]),
@@ -120,7 +120,7 @@ impl ObjectHead {
         if header.number != 0 {
             return Err(Fault::FrameOrder { expected: 0, found: header.number });
         }
-        // The version is looked at before the rest of the head, which a later version may have changed.
+        // The version is checked before the rest of the head, which a later version may have changed.
         let body_len = header.stored_len as usize;
         let body = bytes[HEADER_BYTES..]
             .get(..body_len)

@@ -1,4 +1,4 @@
-//! The 32 bytes in front of every frame's body.
+//! The 32 bytes before the body of every frame.
 //!
 //! ```text
 //!  0 u32 magic 0x184D2A5B, one of zstd's skippable frames
@@ -8,9 +8,9 @@
 //! 24 u32 CRC-32C of the stored body   28 u32 CRC-32C of bytes 0 to 28
 //! ```
 //!
-//! The header is a skippable frame to a zstd decoder. A zstd body that is not encrypted stands behind the
-//! skippable frame, so that the decoder sees it; every other body is inside it. Only data frames are shown to
-//! the decoder: an object decompresses to exactly its data.
+//! The header is a skippable frame for a zstd decoder. A zstd body that is not encrypted comes after the skippable
+//! frame, so that the decoder sees it. Every other body is inside the skippable frame. The decoder sees data frames
+//! only: an object decompresses to exactly its data.
 
 use std::fmt;
 
@@ -25,16 +25,16 @@ pub const HEADER_BYTES: usize = 32;
 /// 0x184D2A50 to 0x184D2A5F.
 pub const FRAME_MAGIC: u32 = 0x184D_2A5B;
 
-/// Bytes of the header that zstd counts as the content of its skippable frame.
+/// Bytes of the header that zstd counts as content of its skippable frame.
 const SKIPPED_HEADER_BYTES: u32 = 24;
 
 const FLAG_LAST: u8 = 1;
 const FLAG_ENCRYPTED: u8 = 2;
 
-/// What a frame holds.
+/// The content of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FrameKind {
-    /// What the object is; the first frame.
+    /// The object's type, repository and encryption; always the first frame.
     Head,
     /// The object's data.
     Data,
@@ -42,14 +42,14 @@ pub enum FrameKind {
     Index,
     /// The facts about a WAL file.
     Facts,
-    /// Where the index or the facts are; the last frame.
+    /// The offset of the index or the facts; always the last frame.
     Tail,
 }
 
 impl FrameKind {
     const ALL: [Self; 5] = [Self::Head, Self::Data, Self::Index, Self::Facts, Self::Tail];
 
-    /// The number in the header.
+    /// The number for the header.
     pub const fn to_byte(self) -> u8 {
         match self {
             Self::Head => 0,
@@ -77,15 +77,15 @@ impl fmt::Display for FrameKind {
     }
 }
 
-/// What was done to the raw bytes before compression. Readers refuse what they do not know.
+/// The change to the raw bytes before compression. Readers refuse an unknown one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transform {
-    /// Nothing.
+    /// No change.
     None,
 }
 
 impl Transform {
-    /// The number in the header.
+    /// The number for the header.
     pub const fn to_byte(self) -> u8 {
         match self {
             Self::None => 0,
@@ -103,11 +103,11 @@ impl Transform {
 /// A frame header in its parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// What the frame holds.
+    /// The content of the frame.
     pub kind: FrameKind,
-    /// How its body is compressed.
+    /// The compression of its body.
     pub codec: Codec,
-    /// What was done before compression.
+    /// The change before compression.
     pub transform: Transform,
     /// Whether the object ends with this frame.
     pub last: bool,
@@ -117,7 +117,7 @@ pub struct FrameHeader {
     pub number: u32,
     /// Bytes after decryption, decompression and inverse transform.
     pub raw_len: u32,
-    /// Bytes of the body as stored, with the authentication tag.
+    /// Bytes of the body as stored, including the authentication tag.
     pub stored_len: u32,
     /// CRC-32C of the body as stored.
     pub body_crc32c: u32,
@@ -162,8 +162,8 @@ impl FrameHeader {
         bytes
     }
 
-    /// Reads the header at the beginning of `bytes`, which stand at `offset` of what the caller looks at (for
-    /// messages only). Lengths are checked against the limits of the format, not against `bytes`.
+    /// Reads the header at the beginning of `bytes`, which are at `offset` of the caller's data (used for messages
+    /// only). Lengths are checked against the limits of the format, not against `bytes`.
     pub fn parse(bytes: &[u8], offset: u64) -> Result<Self, Fault> {
         let header: &[u8; HEADER_BYTES] = bytes
             .first_chunk()

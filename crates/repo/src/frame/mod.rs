@@ -1,14 +1,12 @@
-//! Frames: what every binary object of a repository consists of.
+//! Frames: the parts of every binary object of a repository.
 //!
-//! An object is a head frame, which says what it is and to which repository it belongs, and then numbered
-//! frames of data, index, facts and tail. A frame is a 32-byte header and a body; the header has a checksum
-//! of its own and one of the body, so that damage is found before anything is decrypted or decompressed.
-//! The page `docs/format/frame.md` has the byte tables.
+//! An object is a head frame, with its type and its repository, and then numbered frames of data, index, facts and
+//! tail. A frame is a 32-byte header and a body. The header has a checksum of its own and one of the body, so that
+//! damage is found before anything is decrypted or decompressed. The page `docs/format/frame.md` has the byte tables.
 //!
-//! Writing: [`Compressor`](crate::Compressor) makes a [`CompressedFrame`] on any thread;
-//! [`ObjectSealer::seal`] numbers, encrypts and finishes it where the order is known. Reading:
-//! [`ObjectOpener`] checks the head once and opens frames in any order; [`split_frames`] checks that an
-//! object held in memory is whole.
+//! Writing: [`Compressor`](crate::Compressor) makes a [`CompressedFrame`] on any thread; [`ObjectSealer::seal`]
+//! numbers, encrypts and finishes it in the place where the order is known. Reading: [`ObjectOpener`] checks the head
+//! once and opens frames in any order; [`split_frames`] checks that an object in memory is complete.
 
 mod head;
 mod header;
@@ -27,7 +25,7 @@ pub use tail::{TAIL_FRAME_BYTES, TAIL_FRAME_BYTES_ENCRYPTED, TailPart, tail_fram
 pub(crate) use split::check_order;
 pub(crate) use tail::{locate_last_part, seal_tail};
 
-/// Where a frame stands in its object.
+/// The position of a frame in its object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FrameLocation {
     /// Offset of the frame's header from the start of the object, in bytes.

@@ -1,8 +1,8 @@
 //! Opening frames: checksums, decryption, decompression, in that order.
 //!
-//! [`ObjectOpener`] reads the head once and refuses the object unless it is of the expected type, of this
-//! repository, and encrypted exactly when the repository is. After that frames can be opened in any order
-//! and from several threads.
+//! [`ObjectOpener`] reads the head once. It refuses the object unless it has the expected type, belongs to this
+//! repository, and is encrypted exactly if the repository is. After that frames can be opened in any order and from
+//! several threads.
 
 use super::head::{Encryption, ObjectHead, ObjectType};
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES};
@@ -15,13 +15,13 @@ use crate::identity::{RepositoryId, RepositoryKey};
 /// An opened frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Its header.
+    /// The frame's header.
     pub header: FrameHeader,
-    /// Its content, decrypted and decompressed.
+    /// The frame's content, decrypted and decompressed.
     pub raw: Vec<u8>,
 }
 
-/// Buffers that one thread uses for frame after frame.
+/// Buffers that one thread reuses for frame after frame.
 #[derive(Debug, Default)]
 pub struct FrameBuffers {
     plain: Vec<u8>,
@@ -37,9 +37,9 @@ pub struct ObjectOpener {
 }
 
 impl ObjectOpener {
-    /// Reads the head frame at the beginning of `bytes` ([`HEAD_FRAME_BYTES`](super::HEAD_FRAME_BYTES) suffice)
-    /// and refuses an object of another type, of another repository, unencrypted in an encrypted repository
-    /// (`key` given), or encrypted where there is no key.
+    /// Reads the head frame at the beginning of `bytes` ([`HEAD_FRAME_BYTES`](super::HEAD_FRAME_BYTES) are enough).
+    /// Refuses an object of another type or of another repository, an unencrypted object in an encrypted repository
+    /// (`key` given), and an encrypted object without a key.
     pub fn new(
         object_type: ObjectType,
         name: &str,
@@ -80,7 +80,7 @@ impl ObjectOpener {
         &self.name
     }
 
-    /// What the head says.
+    /// The content of the head.
     pub fn head(&self) -> &ObjectHead {
         &self.head
     }
@@ -97,7 +97,7 @@ impl ObjectOpener {
         Ok(Frame { header, raw: buffers.raw })
     }
 
-    /// Opens one frame into buffers that are used again; `bytes` must be exactly the frame.
+    /// Opens one frame into reused buffers; `bytes` must be exactly the frame.
     pub fn open_frame_into<'b>(
         &self,
         bytes: &[u8],
@@ -121,8 +121,8 @@ impl ObjectOpener {
         if crc32c::crc32c(body) != header.body_crc32c {
             return Err(Fault::BodyChecksum { number: header.number });
         }
-        // The head is the one frame that is never encrypted, and it was read by the constructor: taking another
-        // one here would let a forger put his own bytes in place of an encrypted frame.
+        // The head is the one frame that is never encrypted, and the constructor has read it. If another head were
+        // accepted here, a forger could put their own bytes in place of an encrypted frame.
         if header.kind == FrameKind::Head {
             let (number, found) = (header.number, header.kind);
             return Err(Fault::UnexpectedKind { number, expected: FrameKind::Data, found });
@@ -149,10 +149,10 @@ impl ObjectOpener {
     }
 }
 
-/// Opens a small object held in memory: all frames behind the head, in order. Insists on the head first,
-/// consecutive numbers, exactly one last frame at the end and nothing behind it; and on at most
-/// [`MAX_FRAME_RAW`] raw bytes in all frames together, because few bytes can announce very many. Larger objects
-/// are opened frame by frame after [`split_frames`].
+/// Opens a small object in memory: all frames after the head, in order. It insists on the head first, consecutive
+/// numbers, exactly one last frame at the end and nothing after it. All frames together may have at most
+/// [`MAX_FRAME_RAW`] raw bytes, because few bytes can announce very many. Larger objects are opened frame by frame
+/// after [`split_frames`].
 pub fn open_object(
     object_type: ObjectType,
     name: &str,

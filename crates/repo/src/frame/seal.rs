@@ -1,8 +1,8 @@
 //! Finishing frames: number, encryption, checksums.
 //!
-//! A [`CompressedFrame`] is made on any thread and carries its body behind a free place for the header.
-//! Sealing happens where the frame's place in the object is known, because the number is part of nonce and
-//! associated data; it encrypts in place and fills the header in, and copies nothing.
+//! A [`CompressedFrame`] is made on any thread, and its buffer has free space for the header before the body. Sealing
+//! happens where the frame's place in the object is known, because the number is part of nonce and associated data. It
+//! encrypts in place, fills in the header, and copies nothing.
 
 use super::head::{Encryption, HEAD_FRAME_BYTES, ObjectHead, ObjectType};
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES, Transform};
@@ -11,18 +11,18 @@ use crate::codec::{Codec, Compression, Compressor};
 use crate::format_error::{Fault, FormatError};
 use crate::identity::{RepositoryId, RepositoryKey, fill_random};
 
-/// A frame that is compressed but has no place yet.
+/// A compressed frame that has no place in its object yet.
 #[derive(Debug, Clone)]
 pub struct CompressedFrame {
     kind: FrameKind,
     codec: Codec,
     raw_len: u32,
-    /// [`HEADER_BYTES`] of free place, then the body; room for the tag is reserved.
+    /// [`HEADER_BYTES`] of free space, then the body; capacity for the tag is reserved.
     buffer: Vec<u8>,
 }
 
 impl CompressedFrame {
-    /// A frame whose body is stored as it is.
+    /// A frame with an uncompressed body.
     pub fn stored(kind: FrameKind, raw: &[u8]) -> Result<Self, Fault> {
         let raw_len = crate::codec::checked_raw_len(raw)?;
         let mut buffer = Vec::with_capacity(HEADER_BYTES + raw.len() + TAG_BYTES);
@@ -35,12 +35,12 @@ impl CompressedFrame {
         Self { kind, codec, raw_len, buffer }
     }
 
-    /// What the frame holds.
+    /// The content of the frame.
     pub fn kind(&self) -> FrameKind {
         self.kind
     }
 
-    /// How the body is compressed.
+    /// The compression of the body.
     pub fn codec(&self) -> Codec {
         self.codec
     }
@@ -55,13 +55,13 @@ impl CompressedFrame {
         self.buffer.get(HEADER_BYTES..).unwrap_or_default()
     }
 
-    /// Bytes the sealed frame will have, header included: what a byte budget counts.
+    /// The bytes of the sealed frame, including the header. Byte budgets count them.
     pub fn sealed_bytes(&self, encrypted: bool) -> usize {
         self.buffer.len() + if encrypted { TAG_BYTES } else { 0 }
     }
 }
 
-/// Seals the frames of one object. Shared by threads; the caller gives every number once.
+/// Seals the frames of one object. Threads share it; the caller uses every number once.
 #[derive(Debug)]
 pub struct ObjectSealer {
     name: String,
@@ -69,7 +69,7 @@ pub struct ObjectSealer {
 }
 
 impl ObjectSealer {
-    /// Begins an object of the given full name: the sealer and the head frame, which is frame 0 and already
+    /// Begins an object with this full name. Returns the sealer and the head frame, which is frame 0 and already
     /// finished. With a key, a new random salt gives the object a key of its own.
     pub fn new(
         object_type: ObjectType,
@@ -112,7 +112,7 @@ impl ObjectSealer {
         self.cipher.is_some()
     }
 
-    /// Finishes a frame: the bytes to be stored. A number must not be used for two frames of one object.
+    /// Finishes a frame and returns the bytes to store. Do not use a number for two frames of one object.
     pub fn seal(&self, number: u32, last: bool, frame: CompressedFrame) -> Result<Vec<u8>, FormatError> {
         self.seal_frame(number, last, frame).map_err(|fault| fault.of(&self.name))
     }
@@ -148,7 +148,7 @@ impl ObjectSealer {
     }
 }
 
-/// A small object in one call: head and one data frame, marked as the last. What an encrypted record is.
+/// Makes a small object in one call: the head and one data frame, marked as the last. Encrypted records have this form.
 pub fn seal_object(
     object_type: ObjectType,
     name: &str,

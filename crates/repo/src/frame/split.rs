@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::header::{FrameHeader, FrameKind};
 use crate::format_error::{Fault, FormatError};
 
-/// A frame found in an object held in memory.
+/// A frame found in an object in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameSpan {
     /// Its header, whose checksum matched.
@@ -14,9 +14,9 @@ pub struct FrameSpan {
     pub range: Range<usize>,
 }
 
-/// Finds the frames of a whole object by their headers, without opening them, so that they can be opened in
-/// parallel. Insists on the head first (and nowhere else), numbers that count up by one, exactly one last
-/// frame and nothing behind it.
+/// Finds the frames of a whole object by their headers, without opening them, so that they can be opened in parallel.
+/// It insists on the head first (and nowhere else), numbers that count up by one, exactly one last frame and nothing
+/// after it.
 pub fn split_frames(name: &str, bytes: &[u8]) -> Result<Vec<FrameSpan>, FormatError> {
     split(bytes).map_err(|fault| fault.of(name))
 }

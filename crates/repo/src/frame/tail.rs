@@ -1,7 +1,7 @@
-//! The tail frame: how a reader that has only the end of a pack or WAL object finds its index or facts.
+//! The tail frame: with it, a reader that has only the end of a pack or WAL object finds the index or the facts.
 //!
-//! The tail is the last frame, not compressed, with the offset of the index or facts frame (u64) as its body:
-//! always the last 40 bytes of the object, or the last 56 when it is encrypted.
+//! The tail is the last frame and is not compressed. Its body is the offset of the index or facts frame (u64). So it is
+//! always the last 40 bytes of the object, or the last 56 if it is encrypted.
 
 use std::ops::Range;
 
@@ -24,12 +24,12 @@ pub const fn tail_frame_bytes(encrypted: bool) -> usize {
     if encrypted { TAIL_FRAME_BYTES_ENCRYPTED } else { TAIL_FRAME_BYTES }
 }
 
-/// What the end of an object gave.
+/// The result of reading the end of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TailPart<T> {
-    /// The end held all of it.
+    /// The end contained the whole part.
     Complete(T),
-    /// It begins before the bytes that were given: fetch from here to the end of the object and try again.
+    /// The part begins before the given bytes: fetch from this offset to the end of the object and try again.
     Fetch(Range<u64>),
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn seal_tail(sealer: &ObjectSealer, number: u32, offset: u64) -> Resu
     sealer.seal(number, true, frame)
 }
 
-/// Opens the index or facts frame given the last bytes of an object, and says at which offset it stands.
+/// Opens the index or facts frame in the last bytes of an object, and returns its offset.
 pub(crate) fn locate_last_part(
     opener: &ObjectOpener,
     end: &[u8],
@@ -64,7 +64,7 @@ pub(crate) fn locate_last_part(
     let offset = <[u8; 8]>::try_from(tail.raw.as_slice())
         .map(u64::from_le_bytes)
         .map_err(|_| named(Fault::malformed("tail frame", "not 8 bytes long")))?;
-    // The part stands between the head and the tail, and the caller's idea of the size must agree.
+    // The part must be between the head and the tail, for the object size that the caller gave.
     let part_end = object_size
         .checked_sub(tail_bytes as u64)
         .filter(|part_end| given <= object_size && (HEAD_FRAME_BYTES as u64..*part_end).contains(&offset))

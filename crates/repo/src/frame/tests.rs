@@ -23,8 +23,8 @@ fn salt() -> [u8; 32] {
     std::array::from_fn(|index| 0x20 + index as u8)
 }
 
-/// The object key of [`key`], [`salt`], type 4 and [`repository`], computed with Python's `hmac` module after
-/// RFC 5869: `T = HMAC(salt, ikm); HMAC(T, info + b"\x01")`.
+/// The object key for [`key`], [`salt`], type 4 and [`repository`], computed with Python's `hmac` module as in RFC
+/// 5869: `T = HMAC(salt, ikm); HMAC(T, info + b"\x01")`.
 const OBJECT_KEY: &str = include_str!("tests/object_key.hex");
 
 /// The worked example of docs/format/encryption.md.
@@ -51,7 +51,7 @@ fn open(name: &str, bytes: &[u8]) -> Result<Vec<Frame>, Fault> {
     open_object(ObjectType::Record, name, bytes, repository(), Some(&key())).map_err(|error| error.fault().clone())
 }
 
-/// Recomputes the checksums of a frame at the beginning of `bytes` as a forger would.
+/// Recomputes the checksums of a frame at the beginning of `bytes`, as a forger would.
 fn forge_checksums(bytes: &mut [u8]) {
     let stored = u32::from_le_bytes(bytes[20..24].try_into().unwrap()) as usize;
     if let Some(body) = bytes.get(32..).and_then(|rest| rest.get(..stored)) {
@@ -68,7 +68,7 @@ fn the_examples_of_the_specification() {
     assert_eq!(hex::encode(example(true)), include_str!("tests/encrypted.hex").trim());
 }
 
-/// Opens a frame with the `aes-gcm` crate and the formulas of docs/format/encryption.md alone.
+/// Opens a frame with only the `aes-gcm` crate and the formulas of docs/format/encryption.md.
 fn open_independently(object_key: [u8; 32], name: &str, frame: &[u8]) -> Vec<u8> {
     let mut aad = (name.len() as u32).to_le_bytes().to_vec();
     aad.extend_from_slice(name.as_bytes());
@@ -137,7 +137,7 @@ fn every_changed_byte_is_detected() {
 
 #[test]
 fn every_forged_byte_is_detected() {
-    // The checksums are made right again: only authentication is left to find the change.
+    // The checksums are made right again, so that only authentication can find the change.
     let whole = object(NAME, "zstd:3");
     let spans = split_frames(NAME, &whole).unwrap();
     for span in &spans {
@@ -173,7 +173,7 @@ fn swapped_objects_and_frames_are_detected() {
     assert_eq!(open("main/other", &one), Err(Fault::Authentication { number: 1 }));
     assert_eq!(open("main/one", &other), Err(Fault::Authentication { number: 1 }));
 
-    // The same name written twice: frames of one do not fit the other.
+    // One name written twice: the frames of one object do not fit the other.
     let (first, second) = (object(NAME, "none"), object(NAME, "none"));
     let spans = split_frames(NAME, &first).unwrap();
     let mut mixed = first.clone();
@@ -346,7 +346,7 @@ proptest! {
         forge_checksums(&mut frame);
         object.extend_from_slice(&frame);
         if let Ok(frames) = open_object(ObjectType::Record, NAME, &object, repository(), None) {
-            // Only a stored body can be right by chance; everything else needs its codec's own structure.
+            // Only a stored body can be valid by chance; every other codec checks its own structure.
             prop_assert!(frames.iter().all(|frame| frame.raw.len() <= 1000));
         }
     }

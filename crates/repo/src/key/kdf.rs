@@ -6,9 +6,9 @@ use aws_lc_rs::hkdf;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// The least memory for a passphrase, in KiB: below 8 MiB guessing is too cheap to be called protection.
+/// The least memory for a passphrase, in KiB: 8 MiB. With less, guessing is too cheap.
 pub const MIN_MEMORY_KIB: u32 = 8 * 1024;
-/// The most memory for a passphrase, in KiB: 1 GiB. A slot that asks for more is hostile or damaged.
+/// The most memory for a passphrase, in KiB: 1 GiB. A slot with a higher value is hostile or damaged.
 pub const MAX_MEMORY_KIB: u32 = 1024 * 1024;
 /// The most passes over that memory.
 pub const MAX_ITERATIONS: u32 = 64;
@@ -36,13 +36,13 @@ pub struct Argon2Cost {
 }
 
 impl Default for Argon2Cost {
-    /// 19 MiB, 2 passes, 1 lane: OWASP's recommendation for Argon2id, some 20 ms.
+    /// 19 MiB, 2 passes, 1 lane: OWASP's recommendation for Argon2id, about 20 ms.
     fn default() -> Self {
         Self { memory_kib: 19 * 1024, iterations: 2, parallelism: 1 }
     }
 }
 
-/// How the wrapping key of a slot is derived, as the slot records it.
+/// The derivation of a slot's wrapping key, as the slot records it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Kdf {
     pub(super) algorithm: String,

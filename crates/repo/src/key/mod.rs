@@ -1,11 +1,11 @@
 //! Key slots: the repository key, wrapped so that a passphrase or a key file opens it.
 //!
-//! An encrypted repository has one random key. Each slot, `keys/<slot>.json`, holds it under AES-256-GCM with a wrapping key
-//! derived from one secret: Argon2id from a passphrase, HKDF-SHA256 (info `holdfast/1/key-file`) from the bytes of a key
-//! file, which must have entropy of their own. The repository id and the slot's name are associated data, so a slot carried
-//! to another repository or renamed does not open.
+//! An encrypted repository has one random key. Each slot, `keys/<slot>.json`, contains this key under AES-256-GCM. The
+//! wrapping key is derived from one secret: with Argon2id from a passphrase, or with HKDF-SHA256 (info
+//! `holdfast/1/key-file`) from the bytes of a key file, which must have enough entropy of their own. The repository id
+//! and the slot's name are associated data, so a slot that is renamed or copied to another repository does not open.
 //!
-//! Invariants: nothing but the wrapped key is stored; secrets and keys never print; a slot read from the store is hostile
+//! Invariants: only the wrapped key is stored. Secrets and keys never print. A slot read from the store is hostile
 //! until it has opened, so its parameters are bounded before any memory is spent on them (see [`MAX_MEMORY_KIB`]).
 
 mod kdf;
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// The least size of a key file in bytes: with fewer there cannot be 256 bits in it.
+/// The least size of a key file in bytes: a smaller one cannot contain 256 bits of entropy.
 pub const MIN_KEY_FILE_BYTES: usize = 32;
 
 /// First part of the associated data of every slot.
@@ -36,7 +36,7 @@ const AAD_PREFIX: &[u8] = b"holdfast/1/key-slot";
 const KEY_BYTES: usize = 32;
 const TAG_BYTES: usize = 16;
 
-/// Which secret opens a slot.
+/// The kind of secret that opens a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeySlotKind {
@@ -68,41 +68,41 @@ impl RecordBody for KeySlot {
 /// Why a slot does not open, or cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum KeyError {
-    /// The passphrase is not the slot's, or the slot was changed or belongs to another repository.
+    /// The passphrase does not belong to the slot, or the slot was changed or belongs to another repository.
     #[error("the passphrase does not open key slot {slot}")]
     WrongPassphrase {
-        /// The slot.
+        /// The slot that was tried.
         slot: SlotName,
     },
-    /// The key file is not the slot's, or the slot was changed or belongs to another repository.
+    /// The key file does not belong to the slot, or the slot was changed or belongs to another repository.
     #[error("the key file does not open key slot {slot}")]
     WrongKeyFile {
-        /// The slot.
+        /// The slot that was tried.
         slot: SlotName,
     },
     /// The slot opens with the other kind of secret.
     #[error("key slot {slot} does not open with this kind of secret, it is a {kind:?} slot")]
     WrongKind {
-        /// The slot.
+        /// The slot that was tried.
         slot: SlotName,
-        /// The kind it is.
+        /// The kind of secret that opens it.
         kind: KeySlotKind,
     },
     /// The slot is damaged.
     #[error("the key slot is damaged: {problem}")]
     Malformed {
+        /// What is wrong with the slot.
+        problem: &'static str,
+    },
+    /// The key derivation is unknown, or its parameters are outside the safe limits.
+    #[error("key derivation {algorithm:?} is not supported: {problem}")]
+    UnsupportedKdf {
+        /// The algorithm in the slot.
+        algorithm: String,
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// The key derivation is unknown, or its parameters are outside of what is safe to run.
-    #[error("key derivation {algorithm:?} is not supported: {problem}")]
-    UnsupportedKdf {
-        /// The algorithm the slot names.
-        algorithm: String,
-        /// What about it.
-        problem: &'static str,
-    },
-    /// A secret too weak to be used for a new slot.
+    /// The secret is too weak for a new slot.
     #[error("the secret is too weak: {problem}")]
     WeakSecret {
         /// What is wrong with it.
@@ -114,7 +114,7 @@ pub enum KeyError {
 }
 
 impl KeySlot {
-    /// A slot that `passphrase` opens.
+    /// Makes a slot that `passphrase` opens.
     ///
     /// # Errors
     /// [`KeyError::WeakSecret`] for an empty passphrase, [`KeyError::UnsupportedKdf`] for a cost out of bounds.
@@ -135,7 +135,7 @@ impl KeySlot {
         Ok(Self { slot, kind: KeySlotKind::Passphrase, kdf, wrapped, created })
     }
 
-    /// A slot that the bytes of a key file open.
+    /// Makes a slot that the bytes of a key file open.
     ///
     /// # Errors
     /// [`KeyError::WeakSecret`] for fewer than [`MIN_KEY_FILE_BYTES`] bytes.
@@ -160,24 +160,25 @@ impl KeySlot {
         &self.slot
     }
 
-    /// Which secret opens it.
+    /// The kind of secret that opens it.
     pub fn kind(&self) -> KeySlotKind {
         self.kind
     }
 
-    /// When it was made.
+    /// When the slot was made.
     pub fn created(&self) -> DateTime<Utc> {
         self.created
     }
 
-    /// The memory that is passed over when one passphrase is tried on it, in KiB; 0 for a key file, which costs nothing.
-    /// A slot may state anything: who tries many of them bounds the sum.
+    /// The memory that is passed over when one passphrase is tried on it, in KiB; 0 for a key file, which costs
+    /// nothing. A slot may state any value, so a caller that tries many slots bounds the sum.
     pub fn work_kib(&self) -> u64 {
         let of = |parameter: Option<u32>| u64::from(parameter.unwrap_or(0));
         of(self.kdf.memory_kib) * of(self.kdf.iterations)
     }
 
-    /// Opens a passphrase slot. Takes as long as the slot's cost says, so not on an async worker.
+    /// Opens a passphrase slot. It takes as long as the slot's cost parameters demand, so do not call it on an async
+    /// worker.
     ///
     /// # Errors
     /// See [`KeyError`].

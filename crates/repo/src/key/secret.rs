@@ -8,13 +8,13 @@ use zeroize::Zeroizing;
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// A secret of these bytes.
+    /// A secret with these bytes.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(Zeroizing::new(bytes.into()))
     }
 
-    /// A passphrase as a file holds it: one newline (`\n` or `\r\n`) at the end is not part of it, because editors and
-    /// `echo` put one there.
+    /// A passphrase from the content of a file. One newline (`\n` or `\r\n`) at the end is not part of it, because
+    /// editors and `echo` add one.
     pub fn from_passphrase_file(content: impl Into<Vec<u8>>) -> Self {
         let mut bytes = Zeroizing::new(content.into());
         if bytes.last() == Some(&b'\n') {
@@ -26,12 +26,12 @@ impl Secret {
         Self(bytes)
     }
 
-    /// The bytes. The caller keeps them out of messages.
+    /// The bytes. The caller must keep them out of messages.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the secret has no bytes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Slots open with their own secret, in their own repository, and hostile ones cost nothing.
+//! Slots open with their own secret, in their own repository, and hostile slots cost nothing.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -154,7 +154,7 @@ fn one_newline_at_the_end_of_a_passphrase_file_is_not_part_of_it() {
     }
 }
 
-/// The same slot through an independent AES-GCM: the format is what the documents say.
+/// An independent AES-GCM opens the same slot: the format is as documented.
 #[test]
 fn an_independent_cipher_opens_a_key_file_slot() {
     use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};

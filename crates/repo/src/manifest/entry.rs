@@ -13,32 +13,33 @@ use crate::varint::{Reader, put_bytes, put_varint};
 /// Files are cut into extents of 128 pages: 1 MiB.
 pub const EXTENT_BYTES: u32 = 1 << 20;
 
-/// The most raw bytes that the frames of one manifest may have in all: 4 GiB, the extents of some 90 TB. Few stored bytes can
-/// announce very many, and all of them are held in memory.
+/// The most raw bytes that all frames of one manifest may have: 4 GiB, which is enough for the extents of about 90 TB.
+/// Few stored bytes can announce very many raw bytes, and all of them are kept in memory.
 pub const MANIFEST_RAW_BYTES: u64 = 4 << 30;
 
-/// The most packs that a manifest may name: somewhat more than one backup can number ([`crate::name::MAX_PACK_NUMBER`]).
+/// The most packs that a manifest may name: a little more than one backup can number
+/// ([`crate::name::MAX_PACK_NUMBER`]).
 const MOST_PACKS: usize = 1 << 20;
 
 /// Bytes of the shortest extent in a manifest: five varints of one byte and the hash.
 const SHORTEST_EXTENT: usize = 5 + 32;
 
-/// The first section: whose manifest this is.
+/// The first section: the backup and the cluster of the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestHeader {
     /// The backup's id.
     pub backup: String,
     /// The cluster's name.
     pub cluster: String,
-    /// Length of every extent of a file but its last, in bytes.
+    /// Length of every extent in bytes, except the last one of a file.
     pub extent_bytes: u32,
-    /// Whatever else the writer has to say; readers take what they know.
+    /// Further facts from the writer; readers use the ones they know.
     #[serde(default)]
     pub details: Map<String, Value>,
 }
 
 impl ManifestHeader {
-    /// Refuses a length of extents that no repository can have. Memory is counted in extents.
+    /// Refuses an extent length that no repository can have, because memory is reserved for whole extents.
     pub(super) fn check(&self) -> Result<(), Fault> {
         check_extent_bytes(self.extent_bytes).map_err(|problem| Fault::malformed("manifest header", problem))
     }
@@ -52,12 +53,12 @@ pub(super) struct RawBytes {
 }
 
 impl RawBytes {
-    /// None yet, and never more than these.
+    /// None counted yet, with this limit.
     pub(super) fn up_to(limit: u64) -> Self {
         Self { seen: 0, limit }
     }
 
-    /// Counts a frame, before memory is taken for it.
+    /// Counts a frame, before memory is reserved for it.
     pub(super) fn add(&mut self, bytes: u64) -> Result<(), Fault> {
         self.seen = self.seen.saturating_add(bytes);
         if self.seen <= self.limit {
@@ -76,18 +77,18 @@ pub struct PackEntry {
     pub size_bytes: u64,
 }
 
-/// Where the bytes of one extent are. Extents follow each other in the file without gaps.
+/// The place of the bytes of one extent. Extents follow each other in the file without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     /// The hash of the extent's raw bytes.
     pub hash: ChunkHash,
     /// The pack's position in the list of packs.
     pub pack: u32,
-    /// Where the frame stands in the pack.
+    /// The offset of the frame in the pack.
     pub frame_offset: u32,
     /// Length of the frame with its header; 0 for a hole.
     pub frame_length: u32,
-    /// Where the extent begins in the frame's raw bytes.
+    /// The offset of the extent in the frame's raw bytes.
     pub offset: u32,
     /// Length of the extent in bytes.
     pub length: u32,
@@ -109,7 +110,7 @@ impl Extent {
         self.frame_length == 0
     }
 
-    /// The extent's bytes in the raw bytes of its frame, when they are there and have the right hash.
+    /// The extent's bytes in the raw bytes of its frame. Fails unless they exist and have the right hash.
     pub fn verified_in<'r>(&self, raw: &'r [u8]) -> Result<&'r [u8], Fault> {
         let start = self.offset as usize;
         let end = start.saturating_add(self.length as usize);
@@ -142,7 +143,7 @@ impl Extent {
         })
     }
 
-    /// What can be judged without the list of packs, which comes last in a manifest.
+    /// Checks what does not need the list of packs, which comes last in a manifest.
     fn check_shape(&self) -> Result<(), String> {
         if self.length == 0 || self.length > MAX_FRAME_RAW {
             return Err(format!("an extent of {} bytes", self.length));
@@ -161,21 +162,21 @@ impl Extent {
     }
 }
 
-/// What a directory entry is.
+/// The kind of a directory entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind<'a> {
     /// A regular file.
     File {
         /// CRC-32C of the whole content.
         crc32c: u32,
-        /// Its extents in order.
+        /// The file's extents in order.
         extents: &'a [Extent],
     },
     /// A directory.
     Directory,
     /// A symbolic link.
     Symlink {
-        /// Where it points; raw bytes.
+        /// The target of the link; raw bytes.
         target: &'a [u8],
     },
 }
@@ -185,7 +186,7 @@ pub enum FileKind<'a> {
 pub struct FileEntry<'a> {
     /// Relative to the data directory, parts separated by `/`; raw bytes. Empty for the data directory itself.
     pub path: &'a [u8],
-    /// What it is, with its content.
+    /// The kind of the entry, with its content.
     pub kind: FileKind<'a>,
     /// Permission bits, as `st_mode & 07777`.
     pub mode: u32,
@@ -196,7 +197,7 @@ pub struct FileEntry<'a> {
 }
 
 impl<'a> FileEntry<'a> {
-    /// The extents of a file; none for anything else.
+    /// The extents of a file; empty for any other kind.
     pub fn extents(&self) -> &'a [Extent] {
         match self.kind {
             FileKind::File { extents, .. } => extents,
@@ -204,7 +205,8 @@ impl<'a> FileEntry<'a> {
         }
     }
 
-    /// Whether a file is cut as the format says: every extent but the last has `extent_bytes`, and the last no more.
+    /// Whether a file is cut as the format requires: every extent but the last has `extent_bytes`, and the last has no
+    /// more.
     pub fn is_cut_in(&self, extent_bytes: u32) -> bool {
         match self.extents() {
             [] => true,
@@ -237,7 +239,7 @@ impl<'a> FileEntry<'a> {
         }
     }
 
-    /// Reads an entry; the extents of a file go into `extents`, which is emptied first.
+    /// Reads an entry. The extents of a file replace the content of `extents`.
     pub(super) fn read<'r: 'a>(reader: &mut Reader<'r>, extents: &'a mut Vec<Extent>) -> Result<Self, Fault> {
         extents.clear();
         let path = reader.bytes()?;
@@ -262,8 +264,8 @@ impl<'a> FileEntry<'a> {
         Ok(Self { path, kind, mode, size_bytes, mtime_seconds })
     }
 
-    /// What a writer insists on: all that a reader does, and extents of the manifest's own length. No backup is made
-    /// that a restore refuses.
+    /// The checks of a writer: all checks of a reader, and that extents have the manifest's own length. So no backup is
+    /// made that a restore would refuse.
     pub(super) fn check_written(&self, extent_bytes: u32) -> Result<(), Fault> {
         self.check()?;
         if self.is_cut_in(extent_bytes) {
@@ -273,8 +275,8 @@ impl<'a> FileEntry<'a> {
         Err(Fault::malformed("file entry", format!("extents that are not of {extent_bytes} bytes (path `{path}`)")))
     }
 
-    /// What a reader insists on while it reads: a safe path, extents that make sense, lengths that add up. Packs are
-    /// checked by [`PackReach`], what concerns the entry among others by the restore.
+    /// The checks of a reader while it reads: a safe path, valid extents, lengths that add up. [`PackReach`] checks the
+    /// packs, and the restore checks how entries relate to each other.
     pub(super) fn check(&self) -> Result<(), Fault> {
         let wrong = |problem: String| {
             let path = String::from_utf8_lossy(self.path);
@@ -303,8 +305,8 @@ impl<'a> FileEntry<'a> {
     }
 }
 
-/// Refuses a path that could leave the data directory or that no file system takes: absolute, with an empty
-/// part, `.` or `..`, or with a zero byte.
+/// Refuses a path that could leave the data directory or that no file system accepts: absolute, with an empty part, `.`
+/// or `..`, or with a zero byte.
 pub fn check_path(path: &[u8]) -> Result<(), Fault> {
     let safe = path.split(|byte| *byte == b'/').all(|part| !matches!(part, b"" | b"." | b".."));
     if safe && !path.contains(&0) {

@@ -6,11 +6,11 @@ use crate::format_error::{Fault, FormatError};
 use crate::identity::{RepositoryId, RepositoryKey};
 use crate::manifest::ManifestReader;
 
-/// Extents are kept in blocks of this many (3.4 MB): growing by doubling one large array would need the old
-/// and the new array at once. The extents of one file stand in one block.
+/// Extents are kept in blocks of this many (3.4 MB). One large array that grows by doubling would need the old and the
+/// new array at the same time. The extents of one file are in one block.
 const BLOCK_EXTENTS: usize = 1 << 16;
 
-/// All files of a backup. Files keep the order they were pushed in.
+/// All files of a backup, in the order in which they were pushed.
 #[derive(Debug, Clone)]
 pub struct Manifest {
     header: ManifestHeader,
@@ -43,7 +43,7 @@ enum Content {
 }
 
 impl Manifest {
-    /// A manifest without files and packs yet.
+    /// A manifest without files and packs.
     pub fn new(header: ManifestHeader) -> Self {
         Self {
             header,
@@ -57,7 +57,7 @@ impl Manifest {
         }
     }
 
-    /// Reads a manifest object held in memory.
+    /// Reads a manifest object in memory.
     pub fn parse(
         name: &str,
         object: &[u8],
@@ -69,14 +69,14 @@ impl Manifest {
         reader.finish()
     }
 
-    /// Adds the packs, behind the last file. Fails when an extent lies outside of them.
+    /// Adds the packs after the last file. Fails if an extent is outside of them.
     pub fn set_packs(&mut self, packs: Vec<PackEntry>) -> Result<(), Fault> {
         std::mem::take(&mut self.reach).check(&packs)?;
         self.packs = packs;
         Ok(())
     }
 
-    /// Adds a file. Fails when its path is unsafe, an extent makes no sense, or the extents do not add up to
+    /// Adds a file. Fails if its path is unsafe, an extent is invalid, or the lengths of the extents do not add up to
     /// its size.
     pub fn push(&mut self, entry: &FileEntry<'_>) -> Result<(), Fault> {
         entry.check()?;
@@ -116,7 +116,7 @@ impl Manifest {
         (block as u32, start as u32)
     }
 
-    /// The first section.
+    /// The first section, as it was written.
     pub fn header(&self) -> &ManifestHeader {
         &self.header
     }
@@ -146,7 +146,7 @@ impl Manifest {
         self.total_bytes
     }
 
-    /// A file by its position.
+    /// The file at this position; `None` past the end.
     pub fn file(&self, position: usize) -> Option<FileEntry<'_>> {
         let file = self.files.get(position)?;
         let start = file.names_start as usize;

@@ -1,14 +1,14 @@
-//! The manifest of a backup: every file, and where every extent of it is.
+//! The manifest of a backup: every file, and the place of each of its extents.
 //!
-//! Order of the object: head, then data frames only, the last one marked as such. Each frame's raw bytes begin
-//! with a section number: 1 header (JSON), 3 files, 2 packs. Sections come in this order, header and packs
-//! once, so that a manifest is written while its packs are still being made. A file's entry is never split over frames.
+//! Order of the object: the head, then data frames only, the last one marked as such. Each frame's raw bytes begin with
+//! a section number: 1 header (JSON), 3 files, 2 packs. Sections come in this order, and header and packs occur once,
+//! so that a manifest can be written while its packs are still being made. A file's entry is never split over frames.
 //!
-//! [`Manifest`] holds all of it in memory: 52 bytes an extent, so that 10 TB in extents of 1 MiB, with a
-//! million files, take well under 1 GiB. [`ManifestWriter`] and [`ManifestReader`] work frame by frame.
+//! [`Manifest`] holds all of it in memory: 52 bytes for an extent, so that 10 TB in extents of 1 MiB, with a million
+//! files, take well under 1 GiB. [`ManifestWriter`] and [`ManifestReader`] work frame by frame.
 //!
-//! A reader trusts nothing in a manifest: more than [`MANIFEST_RAW_BYTES`], paths that could leave the data directory, extents outside their
-//! packs and lengths that do not add up are refused.
+//! A reader trusts nothing in a manifest. It refuses more than [`MANIFEST_RAW_BYTES`], paths that could leave the data
+//! directory, extents outside their packs, and lengths that do not add up.
 
 mod entry;
 mod memory;

@@ -1,23 +1,23 @@
-//! How far into each pack the extents reach, checked against the list of packs.
+//! How far the extents reach into each pack, checked against the list of packs.
 //!
 //! The list comes last in a manifest, so that a manifest can be written while packs are still being made. Until then
-//! only the furthest byte used of each pack is remembered: a few entries for millions of extents.
+//! the reader remembers only the furthest used byte of each pack: a few entries for millions of extents.
 
 use std::collections::BTreeMap;
 
 use super::entry::{FileEntry, PackEntry};
 use crate::format_error::Fault;
 
-/// The furthest byte that is used of each pack.
+/// The furthest used byte of each pack.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PackReach {
     ends: BTreeMap<u32, u64>,
-    /// The pack of the last extent and its end so far: neighbours mostly share a pack.
+    /// The pack of the last extent and its end so far, because neighbours mostly share a pack.
     last: Option<(u32, u64)>,
 }
 
 impl PackReach {
-    /// Takes note of a file's extents.
+    /// Records the extents of a file.
     pub(super) fn note(&mut self, entry: &FileEntry<'_>) {
         for extent in entry.extents().iter().filter(|extent| !extent.is_hole()) {
             let end = extent.frame().range().end;
@@ -31,7 +31,7 @@ impl PackReach {
         }
     }
 
-    /// Fails when an extent names a pack that is not listed, or reaches behind the end of its pack.
+    /// Fails if an extent names a pack that is not listed, or reaches beyond the end of its pack.
     pub(super) fn check(mut self, packs: &[PackEntry]) -> Result<(), Fault> {
         let last = self.last.take();
         self.keep(last);

@@ -8,14 +8,14 @@ use crate::frame::{FrameBuffers, FrameHeader, FrameKind, HEADER_BYTES, ObjectOpe
 use crate::identity::{RepositoryId, RepositoryKey};
 use crate::varint::Reader;
 
-/// Takes a manifest object in pieces of any size and gives the [`Manifest`] when all of it has come. Holds at
-/// most one unfinished frame besides the result.
+/// Accepts a manifest object in pieces of any size and returns the [`Manifest`] once it is complete. Besides the result
+/// it holds at most one unfinished frame.
 #[derive(Debug)]
 pub struct ManifestReader {
     name: String,
     repository: RepositoryId,
     key: Option<RepositoryKey>,
-    /// The beginning of a frame whose rest has not come yet.
+    /// The beginning of a frame whose rest has not arrived yet.
     unfinished: Vec<u8>,
     opener: Option<ObjectOpener>,
     next_number: u64,
@@ -28,7 +28,7 @@ pub struct ManifestReader {
 }
 
 impl ManifestReader {
-    /// A reader for the object of this full name.
+    /// A reader for the object with this full name.
     pub fn new(name: &str, repository: RepositoryId, key: Option<&RepositoryKey>) -> Self {
         Self {
             name: name.to_owned(),
@@ -46,14 +46,14 @@ impl ManifestReader {
         }
     }
 
-    /// With another bound than the format's on the raw bytes of all frames.
+    /// Replaces the format's limit on the raw bytes of all frames.
     #[cfg(test)]
     pub(super) fn with_raw_bytes(mut self, limit: u64) -> Self {
         self.raw_bytes = RawBytes::up_to(limit);
         self
     }
 
-    /// Takes the next bytes of the object.
+    /// Accepts the next bytes of the object.
     pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), FormatError> {
         // A frame that began in an earlier piece is completed first: its header, then its body.
         while !self.unfinished.is_empty() && !piece.is_empty() {
@@ -77,7 +77,7 @@ impl ManifestReader {
         Ok(())
     }
 
-    /// The manifest, when the last frame has come and nothing is missing.
+    /// The manifest. Fails unless the last frame has arrived and nothing is missing.
     pub fn finish(self) -> Result<Manifest, FormatError> {
         if !self.finished || !self.unfinished.is_empty() {
             return Err(Fault::MissingLastFrame.of(self.name));
@@ -87,7 +87,7 @@ impl ManifestReader {
             .ok_or_else(|| Fault::malformed("manifest", "no list of packs").of(self.name))
     }
 
-    /// The length of the frame that begins here, when its header is there.
+    /// The length of the frame that begins here; `None` until its header is complete.
     fn frame_bytes(&self, bytes: &[u8]) -> Result<Option<usize>, FormatError> {
         if bytes.is_empty() {
             return Ok(None);

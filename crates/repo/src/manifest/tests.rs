@@ -105,7 +105,7 @@ fn extents_are_taken_from_their_frame_only_when_whole() {
     }
 }
 
-/// Few stored bytes can state very many raw ones, and none of them is held beyond the bound.
+/// Few stored bytes can announce very many raw ones, and nothing beyond the limit is kept.
 #[test]
 fn the_raw_bytes_of_all_frames_have_a_bound() {
     let mut manifest = Manifest::new(header());
@@ -128,7 +128,7 @@ fn the_raw_bytes_of_all_frames_have_a_bound() {
     assert_same(&within(MANIFEST_RAW_BYTES).unwrap(), &manifest);
 }
 
-/// As of a repository, whose record everyone who can write to the store can change.
+/// The length comes from the repository's record, which everyone who can write to the store can change.
 #[test]
 fn extents_have_a_length_that_a_repository_can_have() {
     for (extent_bytes, sound) in [
@@ -151,7 +151,7 @@ fn extents_have_a_length_that_a_repository_can_have() {
     }
 }
 
-/// What is asked of a pack at once is bounded by what a frame can be.
+/// A read from a pack is never longer than the longest frame.
 #[test]
 fn a_frame_longer_than_any_is_refused() {
     let mut manifest = Manifest::new(header());
@@ -193,7 +193,7 @@ fn every_changed_byte_and_every_truncation_is_detected() {
     }
 }
 
-/// What a restore would refuse is not written; what an early release has written can be read.
+/// A writer refuses what a restore would refuse, but what an early release wrote can still be read.
 #[test]
 fn a_writer_keeps_to_the_length_of_extents() {
     let (long, full) = (extent(EXTENT_BYTES + 1), extent(EXTENT_BYTES));
@@ -280,7 +280,7 @@ fn packs_section() -> Vec<u8> {
     section
 }
 
-/// Reads a manifest of these raw frames.
+/// Reads a manifest that consists of these raw frames.
 fn parse_sections(sections: &[&[u8]]) -> Result<Manifest, Fault> {
     Manifest::parse(NAME, &object_of(sections), repository(), None).map_err(|error| error.fault().clone())
 }

@@ -11,10 +11,10 @@ use crate::format_error::{Fault, FormatError};
 use crate::frame::{FrameKind, ObjectSealer, ObjectType};
 use crate::identity::{RepositoryId, RepositoryKey};
 
-/// A frame of files is closed when it passes this many raw bytes.
+/// A frame of files is closed once it has more raw bytes than this.
 const FRAME_FULL_BYTES: usize = 1 << 20;
 
-/// Gives the frames of a manifest in order; holds at most one frame of files.
+/// Returns the frames of a manifest in order; holds at most one frame of files.
 #[derive(Debug)]
 pub struct ManifestWriter {
     sealer: ObjectSealer,
@@ -27,8 +27,8 @@ pub struct ManifestWriter {
 }
 
 impl ManifestWriter {
-    /// Begins a manifest of the given full object name. The bytes are the head and header frames, to be stored
-    /// first.
+    /// Begins a manifest with this full object name. Returns also the bytes of the head and header frames, which are
+    /// stored first.
     pub fn new(
         name: &str,
         repository: RepositoryId,
@@ -50,9 +50,8 @@ impl ManifestWriter {
         Ok((writer, start.into()))
     }
 
-    /// Adds a file, and gives a frame when one is full. Fails, like a reader would, on an unsafe path, an
-    /// extent that makes no sense or has another length than the header says, or a size that is not the sum of the
-    /// extents.
+    /// Adds a file, and returns a frame if one is full. It fails as a reader would: on an unsafe path, on an extent
+    /// that is invalid or has not the header's length, or on a size that is not the sum of the extents.
     pub fn push(&mut self, entry: &FileEntry<'_>) -> Result<Option<Bytes>, FormatError> {
         entry.check_written(self.extent_bytes).map_err(|fault| fault.of(self.sealer.name()))?;
         self.reach.note(entry);
@@ -63,8 +62,8 @@ impl ManifestWriter {
         self.close_frame().map(Some)
     }
 
-    /// The last frames, to be stored at the end of the object. All packs must be known by now; fails when an
-    /// extent lies outside of them.
+    /// The last frames, for the end of the object. All packs must be known by now. Fails if an extent is outside of
+    /// them.
     pub fn finish(mut self, packs: &[PackEntry]) -> Result<Bytes, FormatError> {
         std::mem::take(&mut self.reach).check(packs).map_err(|fault| fault.of(self.sealer.name()))?;
         let mut end = if self.files.len() > 1 { self.close_frame()?.to_vec() } else { Vec::new() };

@@ -8,10 +8,10 @@ use std::str::FromStr;
 const FORMAT: &str = "%Y%m%dT%H%M%SZ";
 const TEXT_LENGTH: usize = "20260822T101500Z".len();
 
-/// Identity of a backup: the UTC second of its start, as `20260822T101500Z`. Orders by time, in text as in value.
+/// Identity of a backup: the UTC second of its start, as `20260822T101500Z`. Sorting the texts sorts by time.
 ///
-/// It is unique within a cluster because `start.json` is created conditionally: a second backup in the same second finds
-/// the name taken and waits for the next one.
+/// It is unique within a cluster because `start.json` is created conditionally: a second backup in the same second
+/// finds that the name exists and waits for the next second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackupId(DateTime<Utc>);
 
@@ -19,7 +19,7 @@ impl BackupId {
     /// The identity of a backup that starts at `time`; fractions of a second are dropped.
     ///
     /// # Errors
-    /// A year that does not have four digits.
+    /// If the year does not have four digits.
     pub fn new(time: DateTime<Utc>) -> Result<Self, NameError> {
         // Chrono keeps a leap second as second 59 with a fraction above 1e9; this makes it second 59.
         let time = DateTime::from_timestamp(time.timestamp(), 0).unwrap_or(time);
@@ -30,7 +30,7 @@ impl BackupId {
         }
     }
 
-    /// The second the identity was taken from.
+    /// The second of the backup's start.
     pub fn time(self) -> DateTime<Utc> {
         self.0
     }

@@ -5,8 +5,8 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
-/// Number of a claim, from 1: each `initdb` or `pg_upgrade` behind one cluster name gets the next one, so WAL of two
-/// system identifiers never shares a folder. Prints as plain decimal.
+/// Number of a claim, from 1. Each `initdb` or `pg_upgrade` under one cluster name gets the next number, so WAL of two
+/// system identifiers is never in one folder. Prints as plain decimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClaimNumber(NonZeroU32);
 
@@ -14,12 +14,12 @@ impl ClaimNumber {
     /// The first claim of a cluster.
     pub const FIRST: Self = Self(NonZeroU32::MIN);
 
-    /// Claim `number`; `None` for 0.
+    /// The claim with this number; `None` for 0.
     pub fn new(number: u32) -> Option<Self> {
         NonZeroU32::new(number).map(Self)
     }
 
-    /// The number.
+    /// The number, at least 1.
     pub fn get(self) -> u32 {
         self.0.get()
     }

@@ -1,4 +1,4 @@
-//! The name under which a PostgreSQL cluster's backups and WAL stand in a repository.
+//! The name under which a repository keeps a PostgreSQL cluster's backups and WAL.
 
 use super::{NameError, REPOSITORY_OBJECT, is_name_part};
 use std::fmt;

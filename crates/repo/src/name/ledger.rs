@@ -1,4 +1,4 @@
-//! The two parts of a ledger object's name: when and what.
+//! The two parts of a ledger object's name: the time and the kind.
 
 use super::NameError;
 use chrono::{DateTime, Datelike as _, NaiveDateTime, SubsecRound as _, TimeDelta, Utc};
@@ -8,11 +8,11 @@ use std::str::FromStr;
 
 const FORMAT: &str = "%Y%m%dT%H%M%S%.6fZ";
 
-/// What a ledger entry tells of.
+/// The kind of event that a ledger entry records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LedgerKind {
-    /// WAL that should be in the archive and is not.
+    /// WAL that should be in the archive is missing.
     Gap,
     /// Two different contents were offered for one WAL file name.
     Divergence,
@@ -54,7 +54,7 @@ impl FromStr for LedgerKind {
 }
 
 /// Time of a ledger entry, in microseconds, as `20260822T101500.123456Z`. Entries are created conditionally; a writer
-/// that finds the name taken takes [`next`](Self::next).
+/// whose name exists already uses [`next`](Self::next).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LedgerTime(DateTime<Utc>);
 
@@ -62,9 +62,9 @@ impl LedgerTime {
     /// The ledger time of `time`; fractions of a microsecond are dropped.
     ///
     /// # Errors
-    /// A year that does not have four digits.
+    /// If the year does not have four digits.
     pub fn new(time: DateTime<Utc>) -> Result<Self, NameError> {
-        // A leap second (fraction above 1e9) has no name of its own: it counts as the last microsecond before it.
+        // A leap second (fraction above 1e9) has no name of its own, so it counts as the last microsecond before it.
         let nanoseconds = time.timestamp_subsec_nanos().min(999_999_999);
         let time = DateTime::from_timestamp(time.timestamp(), nanoseconds).unwrap_or(time).trunc_subsecs(6);
         if (0..=9999).contains(&time.year()) {
@@ -74,7 +74,7 @@ impl LedgerTime {
         }
     }
 
-    /// The time itself.
+    /// The time as a date.
     pub fn time(self) -> DateTime<Utc> {
         self.0
     }

@@ -1,11 +1,12 @@
-//! Names: what every object of a repository is called, and what a listed name means.
+//! Names: the name of every object of a repository, and the meaning of a listed name.
 //!
 //! All names are relative to the repository's prefix and `/`-separated. [`ObjectPath`] is the typed form: its `Display`
-//! gives the one name an object may have and its `FromStr` reads a listing back. The functions [`wal_file`], [`pack`],
-//! [`manifest`] and so on are the short way to the same names, and the `*_folder` functions give the prefixes to list.
+//! prints the one name that an object may have, and its `FromStr` reads a name from a listing. The functions
+//! [`wal_file`], [`pack`], [`manifest`] and so on are a short way to the same names, and the `*_folder` functions
+//! return the prefixes to list.
 //!
-//! Invariant: parsing is canonical. A name parses only if printing the result gives the same bytes again, so two
-//! spellings of one object cannot exist and a stray object in the bucket is never mistaken for one of ours.
+//! Invariant: parsing is canonical. A name parses only if printing the result gives the same bytes again. So two
+//! spellings of one object cannot exist, and a stray object in the bucket is never mistaken for one of Holdfast's own.
 //!
 //! ```
 //! use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath};
@@ -40,7 +41,7 @@ pub use slot::SlotName;
 
 use thiserror::Error;
 
-/// A text that is not the name it was taken for.
+/// A text that is not a valid name of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{input:?} is not a {what}: {rule}")]
 pub struct NameError {
@@ -48,7 +49,7 @@ pub struct NameError {
     pub what: &'static str,
     /// The text that was read.
     pub input: String,
-    /// The rule it breaks.
+    /// The rule that the text breaks.
     pub rule: &'static str,
 }
 
@@ -58,8 +59,8 @@ impl NameError {
     }
 }
 
-/// Whether `text` is safe as one part of an object name on every store and file system: 1 to 63 of `[A-Za-z0-9._-]`, no
-/// leading dot (hidden files, `.` and `..`).
+/// Whether `text` is safe as one part of an object name on every store and file system: 1 to 63 of `[A-Za-z0-9._-]`,
+/// without a leading dot (hidden files, `.` and `..`).
 fn is_name_part(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && !text.starts_with('.')

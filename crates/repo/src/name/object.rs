@@ -9,7 +9,7 @@ use std::str::FromStr;
 /// Name of the record that makes a prefix a repository.
 pub const REPOSITORY_OBJECT: &str = "holdfast.json";
 
-/// The highest pack number: the name has six digits. At the default pack size this is far above any backup.
+/// The highest pack number, because the name has six digits. At the default pack size this is far above any backup.
 pub const MAX_PACK_NUMBER: u32 = 999_999;
 
 /// Every object of a repository, by name. `Display` gives the name relative to the repository's prefix, `FromStr` reads it.
@@ -21,27 +21,27 @@ pub enum ObjectPath {
     KeySlot(SlotName),
     /// `<cluster>/claims/<n>.json`
     Claim {
-        /// Whose archive.
+        /// The cluster that the claim belongs to.
         cluster: ClusterName,
-        /// Which claim on it.
+        /// The claim's number.
         claim: ClaimNumber,
     },
     /// `<cluster>/wal/<claim>/<timeline>/<16 hex>/<file>.<codec>[.enc]`, history files without the 16-hex folder
     WalFile {
-        /// Whose archive.
+        /// The cluster that archived it.
         cluster: ClusterName,
-        /// Under which claim.
+        /// The claim under which it was archived.
         claim: ClaimNumber,
         /// PostgreSQL's file name.
         file: WalFileName,
-        /// How it is compressed.
+        /// The compression.
         codec: Codec,
         /// Whether it is encrypted.
         encrypted: bool,
     },
     /// `<cluster>/packs/<backup id>/<6 digits>.pack`
     Pack {
-        /// Whose backup.
+        /// The cluster of the backup.
         cluster: ClusterName,
         /// The backup that wrote it.
         backup: BackupId,
@@ -50,39 +50,39 @@ pub enum ObjectPath {
     },
     /// `<cluster>/backups/<backup id>/start.json`
     BackupStart {
-        /// Whose backup.
+        /// The cluster of the backup.
         cluster: ClusterName,
-        /// Which one.
+        /// The backup.
         backup: BackupId,
     },
     /// `<cluster>/backups/<backup id>/manifest`
     Manifest {
-        /// Whose backup.
+        /// The cluster of the backup.
         cluster: ClusterName,
-        /// Which one.
+        /// The backup.
         backup: BackupId,
     },
     /// `<cluster>/backups/<backup id>/backup.json`: its presence makes the backup exist
     BackupSummary {
-        /// Whose backup.
+        /// The cluster of the backup.
         cluster: ClusterName,
-        /// Which one.
+        /// The backup.
         backup: BackupId,
     },
     /// `<cluster>/snapshots/<id>.json`: volume snapshots that a recovery can begin with
     Snapshot {
-        /// Whose snapshots.
+        /// The cluster of the snapshots.
         cluster: ClusterName,
-        /// Which ones.
+        /// The id of the snapshots' record.
         snapshot: BackupId,
     },
     /// `<cluster>/ledger/<time>-<kind>.json`
     Ledger {
-        /// Whose ledger.
+        /// The cluster of the ledger.
         cluster: ClusterName,
         /// When it was written.
         time: LedgerTime,
-        /// What it tells of.
+        /// The kind of event that it records.
         kind: LedgerKind,
     },
 }
@@ -156,7 +156,7 @@ impl fmt::Display for ObjectPath {
                 let name = file.to_string();
                 let extension = codec.extension();
                 let seal = if *encrypted { ".enc" } else { "" };
-                // Every WAL file name begins with the timeline, all but history files go on with the log number.
+                // Every WAL file name begins with the timeline. In all but history files the log number follows.
                 let timeline = name.get(..8).unwrap_or_default();
                 write!(formatter, "{cluster}/wal/{claim}/{timeline}/")?;
                 if !matches!(file, WalFileName::History(_)) {
@@ -193,8 +193,8 @@ fn split_wal_extension(stored: &str) -> Option<(&str, Codec, bool)> {
 
 /// `<cluster>/wal/<claim>/...`: the object of a WAL file.
 ///
-/// The codec is the claim's, so that a file has exactly one possible name and conditional create protects it; of history
-/// files it is always [`Codec::Zstd`] (see [`wal_codec`]).
+/// The codec is the claim's, so that a file has exactly one possible name and conditional create protects it. For
+/// history files it is always [`Codec::Zstd`] (see [`wal_codec`]).
 pub fn wal_file(
     cluster: &ClusterName,
     claim: ClaimNumber,
@@ -206,7 +206,7 @@ pub fn wal_file(
     ObjectPath::WalFile { cluster: cluster.clone(), claim, file: *file, codec, encrypted }.to_string()
 }
 
-/// The codec a WAL file is stored with under a claim: the claim's, except history files, which are always zstd.
+/// The codec of a WAL file under a claim: the claim's, except for history files, which are always zstd.
 pub fn wal_codec(file: &WalFileName, claim_codec: Codec) -> Codec {
     match file {
         WalFileName::History(_) => Codec::Zstd,
@@ -224,8 +224,8 @@ pub fn wal_timeline_folder(cluster: &ClusterName, claim: ClaimNumber, timeline: 
     format!("{cluster}/wal/{claim}/{}/", timeline.hex())
 }
 
-/// `<cluster>/wal/<claim>/<timeline>/<16 hex>/`: the folder that holds `file`, up to 256 segments of 16 MiB. For a history
-/// file it is the folder of its timeline.
+/// `<cluster>/wal/<claim>/<timeline>/<16 hex>/`: the folder that contains `file`, with up to 256 segments of 16 MiB.
+/// For a history file it is the folder of its timeline.
 pub fn wal_log_folder(cluster: &ClusterName, claim: ClaimNumber, file: &WalFileName) -> String {
     let mut name = wal_file(cluster, claim, file, Codec::Zstd, false);
     name.truncate(name.rfind('/').map_or(0, |at| at + 1));

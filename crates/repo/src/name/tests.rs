@@ -77,7 +77,7 @@ fn what_is_almost_a_name_is_none() {
         "main/claims/0.json",
         "main/claims/01.json",
         "main/claims/+1.json",
-        // the folder says another timeline, another log, another depth
+        // the folder names another timeline, another log, another depth
         "main/wal/1/00000002/000000010000000A/000000010000000A000000FF.zst",
         "main/wal/1/00000001/000000010000000B/000000010000000A000000FF.zst",
         "main/wal/1/00000001/000000010000000A000000FF.zst",

@@ -1,4 +1,4 @@
-//! The index at the end of a pack: every frame, every chunk in it, and whose chunk it was.
+//! The index at the end of a pack: every frame, every chunk in it, and the extent it was stored for.
 
 use crate::chunk::ChunkHash;
 use crate::format_error::{Fault, FormatError};
@@ -11,16 +11,16 @@ use crate::varint::{Reader, put_bytes, put_varint};
 /// Bytes of the shortest chunk entry: four varints of one byte and the hash.
 const SHORTEST_CHUNK: usize = 4 + 32;
 
-/// A chunk in a frame, and the extent it was stored for first (others may share it).
+/// A chunk in a frame, and the first extent for which it was stored (others may share it).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackChunk {
-    /// Where it begins in the frame's raw bytes.
+    /// The offset of the chunk in the frame's raw bytes.
     pub offset: u32,
-    /// Its length in bytes.
+    /// The length of the chunk in bytes.
     pub length: u32,
-    /// The hash of its raw bytes.
+    /// The hash of the chunk's raw bytes.
     pub hash: ChunkHash,
-    /// The file, relative to the data directory; raw bytes.
+    /// The file of that extent, relative to the data directory; raw bytes.
     pub path: Vec<u8>,
     /// The number of the extent in the file, from 0.
     pub extent: u64,
@@ -29,11 +29,11 @@ pub struct PackChunk {
 /// A data frame of a pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackFrame {
-    /// Where it stands.
+    /// The frame's place in the pack.
     pub location: FrameLocation,
     /// Bytes after decompression.
     pub raw_len: u32,
-    /// Its chunks, in order of their offsets.
+    /// The frame's chunks, in order of their offsets.
     pub chunks: Vec<PackChunk>,
 }
 
@@ -65,7 +65,7 @@ impl PackIndex {
         }
     }
 
-    /// Reads the index from the last bytes of a pack of the given size, or says what to fetch.
+    /// Reads the index from the last bytes of a pack of the given size, or returns which bytes to fetch.
     pub fn from_end(opener: &ObjectOpener, end: &[u8], object_size: u64) -> Result<TailPart<Self>, FormatError> {
         match locate_last_part(opener, end, object_size, FrameKind::Index)? {
             TailPart::Fetch(range) => Ok(TailPart::Fetch(range)),
@@ -76,7 +76,7 @@ impl PackIndex {
         }
     }
 
-    /// Decodes the raw bytes of an index frame that stands at `index_offset` of its pack.
+    /// Decodes the raw bytes of an index frame that is at `index_offset` of its pack.
     fn decode(raw: &[u8], index_offset: u64) -> Result<Self, Fault> {
         let mut reader = Reader::new("pack index", raw);
         let mut frames = Vec::new();

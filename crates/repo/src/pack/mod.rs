@@ -1,8 +1,8 @@
-//! Packs: many chunks in one object, which explains itself by the index at its end.
+//! Packs: many chunks in one object, with an index at its end that describes them.
 //!
-//! Order of a pack: head, data frames, index frame, tail. A data frame holds one chunk, or several small ones
-//! one behind the other. [`PackWriter`] is pure: it gives the bytes to be stored behind each other and keeps
-//! only the index in memory. A pack whose upload was cut off has no tail, and nothing refers to it.
+//! Order of a pack: head, data frames, index frame, tail. A data frame contains one chunk, or several small ones one
+//! after the other. [`PackWriter`] is pure: it returns the bytes to store, in order, and keeps only the index in
+//! memory. A pack whose upload was interrupted has no tail, and nothing refers to it.
 
 mod index;
 mod write;

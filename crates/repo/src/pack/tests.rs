@@ -27,7 +27,7 @@ fn raw_of(frame: u32) -> Vec<u8> {
     (0..frame * 700 + 10).map(|index| (index / 9 + frame) as u8).collect()
 }
 
-/// A pack of this many frames with two chunks each.
+/// A pack with this many frames, with two chunks in each.
 fn pack(frames: u32, compression: &str, key: Option<&RepositoryKey>) -> (Vec<u8>, Vec<FrameLocation>) {
     let mut compressor = Compressor::new(compression.parse().unwrap()).unwrap();
     let (mut writer, head) = PackWriter::new(NAME, repository(), key).unwrap();
@@ -61,7 +61,7 @@ fn packs_round_trip() {
                 let (object, locations) = pack(frames, compression, key.as_ref());
                 let index = PackIndex::parse(NAME, &object, repository(), key.as_ref()).unwrap();
                 assert_eq!(index.frames().iter().map(|frame| frame.location).collect::<Vec<_>>(), locations);
-                // As a restore does it: the head once, then frames by their place, in any order.
+                // As a restore reads: the head once, then frames by their place, in any order.
                 let head = &object[..HEAD_FRAME_BYTES];
                 let opener = ObjectOpener::new(ObjectType::Pack, NAME, head, repository(), key.as_ref()).unwrap();
                 for (number, frame) in index.frames().iter().enumerate().rev() {
@@ -109,7 +109,7 @@ fn the_index_is_found_from_the_end() {
         assert_eq!(PackIndex::from_end(&opener, end, size).unwrap(), TailPart::Complete(whole.clone()));
         assert_eq!(PackIndex::from_end(&opener, &end[1..], size).unwrap(), TailPart::Fetch(range));
 
-        // A wrong idea of the size, and too little of an end, are errors and no panics.
+        // A wrong object size, or too few bytes of the end, is an error and not a panic.
         for wrong in [0, 1, tail.len() as u64, size - 1, size + 1] {
             assert!(PackIndex::from_end(&opener, end, wrong).is_err() || wrong > size, "{wrong}");
         }
@@ -145,7 +145,7 @@ fn a_writer_keeps_to_the_limits() {
     let tail = CompressedFrame::stored(FrameKind::Tail, b"").unwrap();
     assert!(matches!(writer.append(tail, &[]).unwrap_err().fault(), Fault::UnexpectedKind { .. }));
 
-    // An index that a reader would refuse is refused, and the pack can still be finished.
+    // If a reader would refuse the index, appending fails, and the pack can still be finished.
     let chunk = PackChunk { offset: 0, length: 0, hash: ChunkHash::of(b""), path: vec![b'p'; 40 << 20], extent: 0 };
     let frame = || CompressedFrame::stored(FrameKind::Data, b"").unwrap();
     let (_, first) = writer.append(frame(), std::slice::from_ref(&chunk)).unwrap();

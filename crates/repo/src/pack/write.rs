@@ -1,4 +1,4 @@
-//! Writing a pack, one frame after the other.
+//! Writing a pack, frame by frame.
 
 use bytes::Bytes;
 
@@ -8,15 +8,15 @@ use crate::format_error::{Fault, FormatError};
 use crate::frame::{CompressedFrame, FrameKind, FrameLocation, ObjectSealer, ObjectType, seal_tail, tail_frame_bytes};
 use crate::identity::{RepositoryId, RepositoryKey};
 
-/// The most bytes of a pack that frames may take: offsets in manifests are 32 bits wide.
+/// The most bytes of a pack that frames may use: offsets in manifests have 32 bits.
 pub const MAX_PACK_BYTES: u64 = u32::MAX as u64;
 
-/// The index a pack should not outgrow, in bytes before compression. It is one frame, which may hold
-/// [`MAX_FRAME_RAW`], and a reader holds all of it; tiny files reach this long
-/// before a pack is large.
+/// The index size in bytes, before compression, at which a pack is closed. The index is one frame, which may have
+/// [`MAX_FRAME_RAW`], and a reader holds all of it in memory. With tiny files the index reaches this size long before
+/// the pack is large.
 const INDEX_FULL_BYTES: usize = 16 << 20;
 
-/// Gives the bytes of a pack in order. The caller compresses frames elsewhere and uploads what it gets.
+/// Returns the bytes of a pack in order. The caller compresses the frames elsewhere and uploads the bytes.
 #[derive(Debug)]
 pub struct PackWriter {
     sealer: ObjectSealer,
@@ -27,7 +27,7 @@ pub struct PackWriter {
 }
 
 impl PackWriter {
-    /// Begins a pack of the given full object name; the bytes are its head frame, to be stored first.
+    /// Begins a pack with this full object name. Returns also the bytes of its head frame, which are stored first.
     pub fn new(
         name: &str,
         repository: RepositoryId,
@@ -43,7 +43,7 @@ impl PackWriter {
         self.sealer.name()
     }
 
-    /// Bytes given out so far, the head included.
+    /// Bytes returned so far, including the head.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
@@ -58,9 +58,9 @@ impl PackWriter {
         self.size_bytes >= target_bytes || self.index.len() >= INDEX_FULL_BYTES
     }
 
-    /// Gives a data frame its place: where it stands, and its bytes. The chunks are those in the frame, in
-    /// order of their offsets. Fails with [`Fault::TooLong`] when the frame would pass [`MAX_PACK_BYTES`],
-    /// or its chunks the largest index; the writer is then as before, and the frame is lost.
+    /// Gives a data frame its place: returns the place and the bytes. The chunks are those in the frame, in order of
+    /// their offsets. Fails with [`Fault::TooLong`] if the frame would exceed [`MAX_PACK_BYTES`], or its chunks the
+    /// largest index. The writer is then unchanged, and the frame is lost.
     pub fn append(
         &mut self,
         frame: CompressedFrame,
@@ -91,7 +91,7 @@ impl PackWriter {
         Ok((location, sealed.into()))
     }
 
-    /// The index and tail, to be stored last.
+    /// The index and tail, which are stored last.
     pub fn finish(self) -> Result<Bytes, FormatError> {
         let frame = Compressor::new(Compression::of(Codec::Zstd))
             .and_then(|mut compressor| compressor.compress(FrameKind::Index, &self.index))

@@ -7,10 +7,10 @@ use holdfast_pgtypes::{Lsn, SegmentName, SystemIdentifier, TimelineId, WalSegmen
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How many page checksum failures a summary lists; all of them are counted.
+/// The most page checksum failures that a summary lists; all of them are counted.
 pub const MAX_LISTED_CHECKSUM_FAILURES: usize = 1000;
 
-/// What a backup holds.
+/// The kind of a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BackupType {
@@ -18,10 +18,9 @@ pub enum BackupType {
     Full,
 }
 
-/// Everything `list`, `info` and the recovery planner need to know of a backup without its manifest.
+/// All that `list`, `info` and the recovery planner need to know about a backup without its manifest.
 ///
-/// Written last, after data, manifest and all WAL from start to stop LSN: its presence is the statement that the backup can
-/// be restored.
+/// Written last, after data, manifest and all WAL from start to stop LSN: if it exists, the backup can be restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupRecord {
     /// Identity of the backup, as in its name.
@@ -32,7 +31,7 @@ pub struct BackupRecord {
     pub cluster: ClusterName,
     /// Claim under which its WAL is archived.
     pub claim: ClaimNumber,
-    /// What it holds.
+    /// The kind of the backup.
     #[serde(rename = "type")]
     pub backup_type: BackupType,
     /// PostgreSQL's system identifier.
@@ -50,25 +49,25 @@ pub struct BackupRecord {
     pub timeline: TimelineId,
     /// Redo LSN of the backup's checkpoint: recovery reads WAL from here.
     pub start_lsn: Lsn,
-    /// End of the backup: recovery is consistent when it has read WAL up to here.
+    /// End of the backup: recovery is consistent once it has read the WAL up to here.
     pub stop_lsn: Lsn,
     /// The first WAL segment the backup needs.
     pub start_segment: SegmentName,
-    /// The last WAL segment the backup needs: the one that ends at or holds the byte before the stop LSN.
+    /// The last WAL segment the backup needs: the one that contains the byte before the stop LSN.
     pub stop_segment: SegmentName,
     /// When the backup started, by the server's clock.
     pub start_time: DateTime<Utc>,
     /// When the backup stopped, by the server's clock.
     pub stop_time: DateTime<Utc>,
-    /// How long the backup took, waiting for WAL included, in milliseconds.
+    /// How long the backup took in milliseconds, including the wait for WAL.
     pub duration_milliseconds: u64,
     /// Whether it was taken from a standby.
     pub from_standby: bool,
     /// Whether the cluster has page checksums.
     pub data_checksums: bool,
-    /// Pages whose checksum did not hold while reading.
+    /// Pages whose checksum was wrong when they were read.
     pub checksum_failures: ChecksumFailures,
-    /// Files in the backup, directories and links not counted.
+    /// Number of files in the backup, without directories and links.
     pub file_count: u64,
     /// Files that PostgreSQL removed while the backup ran.
     pub removed_file_count: u64,
@@ -84,7 +83,7 @@ pub struct BackupRecord {
     pub databases: Vec<DatabaseEntry>,
     /// Compression of the packs, such as `zstd:3`.
     pub compression: String,
-    /// How packs and manifest are sealed.
+    /// The encryption of packs and manifest.
     pub encryption: EncryptionKind,
     /// The manifest that belongs to this summary.
     pub manifest: ManifestEntry,
@@ -94,11 +93,11 @@ pub struct BackupRecord {
     pub host: String,
     /// Version of the software.
     pub software_version: String,
-    /// What the user was told when the backup was taken and what concerns a restore: links that were kept as links, files
-    /// whose content stands in place of a link.
+    /// The warnings shown when the backup was taken that matter to a restore: links that were kept as links, files
+    /// whose content replaces a link.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Free text of the user's.
+    /// Free text from the user.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
 }
@@ -106,42 +105,42 @@ pub struct BackupRecord {
 /// Page checksum failures of a backup.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChecksumFailures {
-    /// All failures.
+    /// The number of all failures.
     pub count: u64,
     /// The first [`MAX_LISTED_CHECKSUM_FAILURES`] of them.
     pub listed: Vec<ChecksumFailure>,
 }
 
-/// One page whose checksum did not hold, also when read again.
+/// One page whose checksum was wrong, also when the page was read again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChecksumFailure {
     /// The file, relative to the data directory; bytes that are not UTF-8 are replaced.
     pub path: String,
-    /// Block number within the relation fork (segment files of one fork count on).
+    /// Block number within the relation fork (it continues through the segment files of one fork).
     pub block: u32,
-    /// The checksum the page's bytes give.
+    /// The checksum computed from the page's bytes.
     pub expected: u16,
-    /// The checksum the page's header holds.
+    /// The checksum in the page's header.
     pub found: u16,
 }
 
 /// A tablespace of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TablespaceEntry {
-    /// Its OID, the name of its link in `pg_tblspc`.
+    /// The OID of the tablespace, which is the name of its link in `pg_tblspc`.
     pub oid: u32,
-    /// Its name.
+    /// The tablespace's name.
     pub name: String,
-    /// Where it was on the server.
+    /// The tablespace's folder on the server.
     pub path: String,
 }
 
 /// A database of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabaseEntry {
-    /// Its OID.
+    /// The database's OID.
     pub oid: u32,
-    /// Its name.
+    /// The database's name.
     pub name: String,
 }
 

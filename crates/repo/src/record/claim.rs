@@ -1,4 +1,4 @@
-//! `claims/<n>.json`: who owns a cluster's archive.
+//! `claims/<n>.json`: the owner of a cluster's archive.
 
 use super::{Closed, RecordBody, RecordKind};
 use crate::codec::Codec;
@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{SystemIdentifier, WalSegmentSize};
 use serde::{Deserialize, Serialize};
 
-/// A claim: from `since` on, WAL and backups under this number belong to one system identifier. `initdb` and `pg_upgrade`
+/// A claim: from `since`, WAL and backups under this number belong to one system identifier. `initdb` and `pg_upgrade`
 /// make a new system identifier and so need a new claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimRecord {
@@ -34,8 +34,8 @@ pub struct ClaimRecord {
     pub host: String,
     /// Version of the software that made the claim.
     pub software_version: String,
-    /// Who the archive was claimed for, in the words of whoever claimed it. A restored copy of a cluster has the system
-    /// identifier of the original: where an owner is recorded, it tells the two apart.
+    /// The owner for whom the archive was claimed, in the claimant's own words. A restored copy of a cluster has the
+    /// system identifier of the original. If an owner is recorded, it distinguishes the two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `ledger/<time>-<kind>.json`: what happened to an archive that nobody may miss.
+//! `ledger/<time>-<kind>.json`: events in an archive that must not be overlooked.
 
 use super::{Closed, RecordBody, RecordKind};
 use crate::name::{BackupId, ClaimNumber, LedgerKind};
@@ -15,32 +15,32 @@ pub struct LedgerRecord {
     pub host: String,
     /// Version of the software.
     pub software_version: String,
-    /// What it tells.
+    /// The event.
     pub entry: LedgerEntry,
 }
 
-/// What a ledger entry tells.
+/// The event that a ledger entry records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum LedgerEntry {
     /// Segments `first` to `last` of one timeline should be in the archive and are not.
     Gap {
-        /// Claim they belong to.
+        /// Claim that the segments belong to.
         claim: ClaimNumber,
         /// First missing segment.
         first: SegmentName,
         /// Last missing segment.
         last: SegmentName,
-        /// How many are missing.
+        /// Number of missing segments.
         count: u64,
-        /// How it came about or was found.
+        /// How the gap arose or was found.
         reason: String,
     },
-    /// A WAL file was offered with other content than the stored one.
+    /// A WAL file was offered whose content differs from the stored one.
     Divergence {
-        /// Claim it belongs to.
+        /// Claim that the file belongs to.
         claim: ClaimNumber,
-        /// The file.
+        /// Name of the file.
         file: WalFileName,
         /// SHA-256 of the stored content, 64 hex digits.
         stored_sha256: String,
@@ -49,28 +49,28 @@ pub enum LedgerEntry {
     },
     /// Objects will be deleted.
     Deletion {
-        /// Backups that go.
+        /// Backups to be deleted.
         backups: Vec<BackupId>,
-        /// Objects that go.
+        /// Number of objects to be deleted.
         object_count: u64,
         /// Their size in bytes.
         size_bytes: u64,
-        /// Before this time nothing is deleted.
+        /// Nothing is deleted before this time.
         not_before: DateTime<Utc>,
-        /// The rule that decided it.
+        /// The rule that decided the deletion.
         reason: String,
     },
     /// Objects were verified.
     Verification {
-        /// The backup that was verified, or none for WAL alone.
+        /// The verified backup; `None` for WAL alone.
         backup: Option<BackupId>,
         /// Whether every byte was read, or only presence and size were checked.
         deep: bool,
-        /// Objects looked at.
+        /// Number of objects that were checked.
         object_count: u64,
         /// Bytes read.
         size_bytes: u64,
-        /// What was wrong, if anything.
+        /// The problems found; empty if there are none.
         problems: Vec<VerificationProblem>,
     },
 }
@@ -80,7 +80,7 @@ pub enum LedgerEntry {
 pub struct VerificationProblem {
     /// Object name, relative to the repository's prefix.
     pub object: String,
-    /// What is wrong with it.
+    /// What is wrong with the object.
     pub problem: String,
 }
 

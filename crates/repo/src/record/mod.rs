@@ -1,15 +1,14 @@
 //! Records: the small JSON objects of a repository.
 //!
-//! A record is an envelope around a body:
-//! `{"holdfast": "<kind>", "version": 1, "sha256": "<hex>", "body": {...}}`. The digest is over the exact text of the body
-//! as it stands in the object, so that it can be checked with `sha256sum` after cutting the body out, and reformatting the
-//! file breaks it. In an encrypted repository the same text is the one data frame of a framed object; `holdfast.json` and
-//! `keys/*.json` are always plain, because they are read before the key is known.
+//! A record is an envelope around a body: `{"holdfast": "<kind>", "version": 1, "sha256": "<hex>", "body": {...}}`. The
+//! digest is over the exact text of the body in the object. So a person can cut the body out and check it with
+//! `sha256sum`, and reformatting the file breaks it. In an encrypted repository the same text is the one data frame of
+//! a framed object. `holdfast.json` and `keys/*.json` are always plain, because they are read before the key is known.
 //!
-//! Versions: the version is checked first and a newer one is refused by number. Within a version fields are only ever
-//! added, so unknown fields are ignored, and the frozen samples in `tests/samples` parse for ever. Fields with a closed set
-//! of words ([`RecordBody::CLOSED`]) may get new words: what an older release does not know is refused by name, as newer and
-//! not as damaged ([`RecordError::is_newer`]).
+//! Versions: the version is checked first, and a newer one is refused by number. Within a version fields are only
+//! added, so unknown fields are ignored, and the frozen samples in `tests/samples` parse for ever. Fields with a closed
+//! set of words ([`RecordBody::CLOSED`]) may get new words. An older release refuses an unknown word by name, as newer
+//! and not as damaged ([`RecordError::is_newer`]).
 //!
 //! ```
 //! use holdfast_repo::record::{self, StartRecord};
@@ -66,10 +65,10 @@ use serde_json::value::RawValue;
 use std::fmt;
 use thiserror::Error;
 
-/// The version of records that this crate writes and the newest it reads.
+/// The version of records that this crate writes, and the newest that it reads.
 pub const RECORD_VERSION: u32 = 1;
 
-/// What a record is about: the `holdfast` field of its envelope.
+/// The kind of a record: the `holdfast` field of its envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RecordKind {
     /// [`RepositoryRecord`]
@@ -115,37 +114,38 @@ impl fmt::Display for RecordKind {
 
 /// The body of a record.
 pub trait RecordBody: Serialize + DeserializeOwned {
-    /// The kind its envelope names.
+    /// The kind in its envelope.
     const KIND: RecordKind;
     /// Whether it is plain in encrypted repositories too, because it is read before the key is known.
     const ALWAYS_PLAIN: bool = false;
-    /// The fields whose values this release knows all of.
+    /// The fields of which this release knows all values.
     const CLOSED: &'static [Closed] = &[];
 
-    /// What the types alone do not say: numbers in their bounds.
+    /// Checks what the types alone do not ensure, such as limits of numbers.
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// The fault in words.
     fn check(&self) -> Result<(), String> {
         Ok(())
     }
 }
 
-/// A field with a closed set of values. A later release may know more, and then writes what this one must not guess at.
+/// A field with a closed set of values. A later release may write further values, and this release must not guess their
+/// meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closed {
-    /// Where the field is in the body, as a JSON pointer (RFC 6901).
+    /// The place of the field in the body, as a JSON pointer (RFC 6901).
     pub at: &'static str,
-    /// The values, numbers as their digits.
+    /// The known values; numbers as their digits.
     pub values: &'static [&'static str],
 }
 
 impl Closed {
-    /// The value of the field, when it is there and not one of those that are known.
+    /// The value of the field, if it exists and is not a known one.
     fn unknown_in(&self, body: &Value) -> Option<String> {
         let found = match body.pointer(self.at)? {
             Value::String(word) => word.clone(),
-            // As when the field is left out: what is not optional is missed by its type.
+            // As if the field were left out: if it is not optional, its type reports it as missing.
             Value::Null => return None,
             other => other.to_string(),
         };
@@ -153,106 +153,106 @@ impl Closed {
     }
 }
 
-/// The repository a record is stored in.
+/// The repository that contains a record.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordSeal<'a> {
     /// The repository's identity.
     pub repository: RepositoryId,
-    /// Its key; none when the repository is not encrypted.
+    /// The repository's key; `None` if the repository is not encrypted.
     pub key: Option<&'a RepositoryKey>,
 }
 
-/// Why an object is not the record it should be.
+/// Why an object is not the expected record.
 #[derive(Debug, Error)]
 pub enum RecordError {
     /// The object is not a record at all, or its JSON is damaged.
     #[error("not a {expected} record")]
     Malformed {
-        /// The record that was asked for.
+        /// The record that the caller needs.
         expected: RecordKind,
-        /// What the JSON reader says.
+        /// The JSON reader's error.
         source: serde_json::Error,
     },
-    /// A record of another kind.
+    /// The record has another kind.
     #[error("a {found:?} record stands where a {expected} record should be")]
     WrongKind {
-        /// The record that was asked for.
+        /// The record that the caller needs.
         expected: RecordKind,
-        /// The kind the envelope names.
+        /// The kind in the envelope.
         found: String,
     },
     /// A later version of the software wrote it.
     #[error("{expected} record of version {found}, this software reads up to version {RECORD_VERSION}")]
     UnsupportedVersion {
-        /// The record that was asked for.
+        /// The record that the caller needs.
         expected: RecordKind,
-        /// The version of the record.
+        /// The version in the envelope.
         found: u32,
     },
-    /// The body holds a value that only a later version of the software knows.
+    /// The body contains a value that only a later version of the software knows.
     #[error("{field} {found:?} of the {expected} record is not known here: written by a newer holdfast")]
     UnknownValue {
-        /// The record that was asked for.
+        /// The record that the caller needs.
         expected: RecordKind,
         /// The field, such as `type`.
         field: String,
-        /// Its value.
+        /// The unknown value.
         found: String,
     },
-    /// The body is whole, and a value in it is out of all bounds.
+    /// The body is sound, but a value in it is outside its limits.
     #[error("the {expected} record cannot be used: {problem}")]
     OutOfBounds {
-        /// The record that was asked for.
+        /// The record that the caller needs.
         expected: RecordKind,
-        /// Which value, and what it may be.
+        /// The value, and its limits.
         problem: String,
     },
-    /// The body is not the one that was written.
+    /// The body was changed after it was written.
     #[error("the body of the {expected} record has SHA-256 {found}, its envelope says {recorded}")]
     DigestMismatch {
-        /// The record that was asked for.
+        /// The record that the caller needs.
         expected: RecordKind,
         /// The digest in the envelope.
         recorded: String,
-        /// The digest of the body as read.
+        /// The digest of the present body.
         found: String,
     },
-    /// The body is whole but does not fit the record's type.
+    /// The body is sound but does not fit the record's type.
     #[error("the body of the {expected} record is not valid")]
     InvalidBody {
-        /// The record that was asked for.
+        /// The record that the caller needs.
         expected: RecordKind,
-        /// What the JSON reader says.
+        /// The JSON reader's error.
         source: serde_json::Error,
     },
     /// The framed object around an encrypted record is damaged, foreign, or does not open.
     #[error("the {expected} record cannot be opened")]
     Sealed {
-        /// The record that was asked for.
+        /// The record that the caller needs.
         expected: RecordKind,
-        /// What is wrong with the object.
+        /// The fault in the object.
         source: FormatError,
     },
     /// The record could not be encrypted.
     #[error("seal the {kind} record")]
     Seal {
-        /// The record.
+        /// The kind of the record.
         kind: RecordKind,
-        /// What failed.
+        /// The fault during encryption.
         source: FormatError,
     },
     /// The body could not be written as JSON.
     #[error("write the {kind} record as JSON")]
     Encode {
-        /// The record.
+        /// The kind of the record.
         kind: RecordKind,
-        /// What the JSON writer says.
+        /// The JSON writer's error.
         source: serde_json::Error,
     },
 }
 
 impl RecordError {
-    /// Whether a newer release wrote it: the object is sound, and this release must not guess at what it says.
+    /// Whether a newer release wrote it: the object is sound, but this release must not guess its meaning.
     pub fn is_newer(&self) -> bool {
         match self {
             Self::UnsupportedVersion { .. } | Self::UnknownValue { .. } => true,
@@ -296,7 +296,7 @@ pub fn encode_plain<T: RecordBody>(body: &T) -> Result<Vec<u8>, RecordError> {
 pub fn decode_plain<T: RecordBody>(object: &[u8]) -> Result<T, RecordError> {
     let expected = T::KIND;
     let malformed = |source| RecordError::Malformed { expected, source };
-    // The head alone first: what else a later version's envelope holds is not for us to judge.
+    // The head alone first: the envelope of a later version may contain anything else.
     let head: EnvelopeHead = serde_json::from_slice(object).map_err(malformed)?;
     if head.holdfast != expected.as_str() {
         let known = RecordKind::ALL.iter().any(|kind| kind.as_str() == head.holdfast);
@@ -316,7 +316,7 @@ pub fn decode_plain<T: RecordBody>(object: &[u8]) -> Result<T, RecordError> {
         return Err(RecordError::DigestMismatch { expected, recorded: envelope.sha256, found });
     }
     let invalid = |source| RecordError::InvalidBody { expected, source };
-    // Before the types judge: to them a new word is a fault like any other.
+    // Before the types check the values: for them an unknown word is a fault like any other.
     let values: Value = serde_json::from_str(body).map_err(invalid)?;
     for closed in T::CLOSED {
         if let Some(found) = closed.unknown_in(&values) {
@@ -343,8 +343,8 @@ pub fn encode<T: RecordBody>(name: &str, seal: RecordSeal<'_>, body: &T) -> Resu
         .map_err(|source| RecordError::Seal { kind: T::KIND, source })
 }
 
-/// Reads a record from the object stored under `name`. In an encrypted repository a plain object is refused, and the
-/// reverse, so that nobody can put a forged record beside the sealed ones.
+/// Reads a record from the object stored under `name`. A plain object in an encrypted repository is refused, and so is
+/// the reverse. So nobody can put a forged record beside the sealed ones.
 ///
 /// # Errors
 /// See [`RecordError`].

@@ -6,32 +6,33 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 
-/// The version of the repository format that this crate writes and the newest it reads.
+/// The version of the repository format that this crate writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// What [`RepositoryRecord::extent_size_bytes`] may be: whole pages of the largest block size PostgreSQL has, and small enough
-/// that a byte budget holds many of them.
+/// The allowed values of [`RepositoryRecord::extent_size_bytes`]: whole pages of PostgreSQL's largest block size, and
+/// small enough that a byte budget has room for many extents.
 pub const EXTENT_SIZE_BYTES: RangeInclusive<u32> = LARGEST_PAGE..=16 << 20;
 
-/// What [`RepositoryRecord::pack_size_bytes`] may be: packs are numbered with six digits, and an offset in a pack has 32 bits.
+/// The allowed values of [`RepositoryRecord::pack_size_bytes`]: pack numbers have six digits, and offsets in a pack 32
+/// bits.
 pub const PACK_SIZE_BYTES: RangeInclusive<u64> = 1 << 20..=2 << 30;
 
 /// PostgreSQL's largest block size.
 const LARGEST_PAGE: u32 = 32 << 10;
 
-/// How the objects of a repository are sealed. Fixed at `repo init`.
+/// The encryption of a repository's objects. Fixed at `repo init`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EncryptionKind {
-    /// AES-256-GCM under a key per object.
+    /// AES-256-GCM with a key for each object.
     #[serde(rename = "aes-256-gcm")]
     Aes256Gcm,
-    /// Objects are stored as they are.
+    /// Objects are not encrypted.
     #[serde(rename = "none")]
     None,
 }
 
 impl EncryptionKind {
-    /// All words used in records.
+    /// All words that records use.
     pub(super) const WORDS: &'static [&'static str] = &["aes-256-gcm", "none"];
 
     /// Whether objects are encrypted.
@@ -54,46 +55,48 @@ impl std::fmt::Display for EncryptionKind {
     }
 }
 
-/// How the store creates an object only if it is absent, as the probe of `repo init` found it.
+/// How the store creates an object only if it is absent, as the probe of `repo init` found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ConditionalCreate {
-    /// The store does it in one request.
+    /// The store does it atomically, in one request.
     Native,
-    /// The store cannot; a look-up before each write stands in for it, and two writers at one moment may both succeed.
+    /// The store cannot do it. Instead Holdfast looks the object up before each write, and two writers at the same
+    /// moment may both succeed.
     Emulated,
 }
 
-/// What the checksum of an object is worth that the store tells without handing over its bytes.
+/// How far a checksum can be trusted that the store reports without sending the object's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Checksums {
-    /// The store refused bytes that did not fit their checksum, and repeats the one of what it keeps.
+    /// The store refused bytes that did not match their checksum, and it reports the checksum of the bytes that it
+    /// keeps.
     Kept,
-    /// The store keeps none or did not compare it; so also whatever a newer version found.
+    /// The store keeps no checksum or did not compare it. Any unknown value of a newer version also reads as this.
     #[serde(other)]
     NotCompared,
 }
 
-/// How objects that are larger than one part are written.
+/// How Holdfast writes objects that are larger than one part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Uploads {
-    /// In one request: multipart uploads do not work on this store.
+    /// In one request, because multipart uploads do not work on this store.
     Whole,
-    /// As multipart uploads; so also whatever a newer version found.
+    /// As multipart uploads. Any unknown value of a newer version also reads as this.
     #[serde(other)]
     Parts,
 }
 
-/// What the probe of `repo init` found about the store, beside [`ConditionalCreate`].
+/// What the probe of `repo init` found about the store, besides [`ConditionalCreate`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StoreCapabilities {
-    /// How create-if-absent works on completing a multipart upload.
+    /// How create-if-absent works when a multipart upload is completed.
     pub conditional_complete: ConditionalCreate,
-    /// What the store's checksums are worth.
+    /// How far the store's checksums can be trusted.
     pub checksums: Checksums,
-    /// How large objects are written.
+    /// How Holdfast writes large objects.
     pub uploads: Uploads,
 }
 
@@ -102,19 +105,19 @@ pub struct StoreCapabilities {
 pub struct RepositoryRecord {
     /// Random identity; bound into every encrypted object and every object's head.
     pub repository_id: RepositoryId,
-    /// Version of the repository format, [`FORMAT_VERSION`] when written by this crate.
+    /// Version of the repository format; this crate writes [`FORMAT_VERSION`].
     pub format_version: u32,
     /// When `repo init` ran.
     pub created: DateTime<Utc>,
-    /// How objects are sealed.
+    /// The encryption of the objects.
     pub encryption: EncryptionKind,
     /// How create-if-absent works on this store.
     pub conditional_create: ConditionalCreate,
-    /// What else the store can do; absent in repositories made before it was looked at, whose store's checksums are not
-    /// believed.
+    /// Further abilities of the store. Absent in repositories made before the probe existed; then the store's checksums
+    /// are not trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreCapabilities>,
-    /// Size of the extents files are cut in, in bytes.
+    /// Size of the extents that files are cut into, in bytes.
     pub extent_size_bytes: u32,
     /// Size at which a pack is closed, in bytes.
     pub pack_size_bytes: u64,
@@ -122,7 +125,7 @@ pub struct RepositoryRecord {
     pub software_version: String,
 }
 
-/// Refuses a length of extents outside of [`EXTENT_SIZE_BYTES`], or one that is not in whole pages.
+/// Refuses an extent length that is outside of [`EXTENT_SIZE_BYTES`] or is not a multiple of whole pages.
 pub(crate) fn check_extent_bytes(bytes: u32) -> Result<(), String> {
     if EXTENT_SIZE_BYTES.contains(&bytes) && bytes.is_multiple_of(LARGEST_PAGE) {
         return Ok(());
@@ -140,7 +143,8 @@ impl RecordBody for RepositoryRecord {
         Closed { at: "/conditional_create", values: &["native", "emulated"] },
     ];
 
-    /// The record is plain, and everyone who may write to the store can change it: what it says is bounded before it is used.
+    /// The record is plain, and everyone who can write to the store can change it. So its values are checked before
+    /// they are used.
     fn check(&self) -> Result<(), String> {
         let Self { extent_size_bytes: extent, pack_size_bytes: pack, .. } = self;
         check_extent_bytes(*extent).map_err(|problem| format!("extent_size_bytes {problem}"))?;

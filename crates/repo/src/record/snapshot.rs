@@ -1,4 +1,4 @@
-//! `snapshots/<id>.json`: volume snapshots hold a copy of the data directory, and the archive holds its WAL.
+//! `snapshots/<id>.json`: volume snapshots with a copy of the data directory, whose WAL is in the archive.
 
 use super::{RecordBody, RecordKind};
 use crate::name::{BackupId, ClaimNumber, ClusterName};
@@ -7,15 +7,15 @@ use holdfast_pgtypes::{Lsn, SegmentName, SystemIdentifier, TimelineId, WalSegmen
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What a recovery from volume snapshots needs to know. The data is where the snapshots are, not in the repository.
+/// What a recovery from volume snapshots needs to know. The data is in the snapshots, not in the repository.
 ///
-/// Written once all WAL from start to stop LSN is in the repository: its presence is the statement that a directory filled
-/// from the snapshots can be recovered.
+/// Written once all WAL from start to stop LSN is in the repository: if it exists, a directory filled from the
+/// snapshots can be recovered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRecord {
     /// Identity of the record, as in its name.
     pub snapshot_id: BackupId,
-    /// What it is called where the snapshots were taken.
+    /// The name of the snapshots in the place where they were taken.
     pub label: String,
     /// Cluster, as in its name.
     pub cluster: ClusterName,
@@ -30,36 +30,36 @@ pub struct SnapshotRecord {
     pub wal_segment_size: WalSegmentSize,
     /// Timeline of the start LSN.
     pub timeline: TimelineId,
-    /// Whether the server ran on while the snapshots were taken.
+    /// Whether the server ran while the snapshots were taken.
     pub online: bool,
-    /// Where recovery begins: the redo LSN of the backup's checkpoint, or of the last one of a stopped server.
+    /// Where recovery begins: the redo LSN of the backup's checkpoint, or of the last checkpoint of a stopped server.
     pub start_lsn: Lsn,
-    /// From here on the data is consistent.
+    /// The LSN from which the data is consistent.
     pub stop_lsn: Lsn,
-    /// The first WAL segment it needs.
+    /// The first WAL segment that the recovery needs.
     pub start_segment: SegmentName,
-    /// The last WAL segment it needs.
+    /// The last WAL segment that the recovery needs.
     pub stop_segment: SegmentName,
     /// When the server was prepared for the snapshots.
     pub start_time: DateTime<Utc>,
-    /// When it was released: all commits in the snapshots are before this.
+    /// When the server was released: all commits in the snapshots are before this time.
     pub stop_time: DateTime<Utc>,
-    /// `backup_label` of the stop call; none of a stopped server.
+    /// `backup_label` from the stop call; `None` for a stopped server.
     pub backup_label: Option<String>,
-    /// `tablespace_map` of the stop call, if there are tablespaces.
+    /// `tablespace_map` from the stop call, if there are tablespaces.
     pub tablespace_map: Option<String>,
-    /// The snapshots, by the names that whoever took them knows them by.
+    /// The snapshots, under the names that their creator uses.
     pub snapshots: Vec<SnapshotVolume>,
-    /// Who the archive is for, as in the claim.
+    /// The owner of the archive, as in the claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
     /// When the record was written.
     pub created: DateTime<Utc>,
-    /// Host that wrote it.
+    /// Host that wrote the record.
     pub host: String,
     /// Version of the software.
     pub software_version: String,
-    /// Free text of the user's.
+    /// Free text from the user.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
 }
@@ -67,9 +67,9 @@ pub struct SnapshotRecord {
 /// The snapshot of one volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotVolume {
-    /// Its name.
+    /// The snapshot's name.
     pub name: String,
-    /// What is on the volume, such as `PG_DATA` or `PG_WAL`.
+    /// The content of the volume, such as `PG_DATA` or `PG_WAL`.
     #[serde(rename = "type")]
     pub kind: String,
 }

@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use holdfast_pgtypes::SystemIdentifier;
 use serde::{Deserialize, Serialize};
 
-/// The first object of a backup. Created conditionally, it makes the backup id unique; a backup with this record and
-/// without `backup.json` is running or was interrupted.
+/// The first object of a backup. It is created conditionally, which makes the backup id unique. A backup with this
+/// record and without `backup.json` is running or was interrupted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartRecord {
     /// Identity of the backup, as in its name.
@@ -28,23 +28,23 @@ pub struct StartRecord {
     pub started: DateTime<Utc>,
     /// Version of the software.
     pub software_version: String,
-    /// Which run this is, and where. Absent in records of early releases: whose they are, nobody can say for sure.
+    /// Which run this is, and where. Absent in records of early releases: nobody can be sure which run wrote those.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunIdentity>,
 }
 
-/// What tells one run of a backup from any other, and its machine from others of the same name.
+/// Distinguishes one run of a backup from any other, and its machine from others with the same name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunIdentity {
-    /// Random: the run's own record is known by it.
+    /// A random id, under which the run's own record is found.
     pub id: String,
-    /// A hash of the machine's id, where it has one.
+    /// A hash of the machine's id, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<String>,
-    /// The id that the kernel gave itself when it started, where it can be read.
+    /// The id that the kernel gave itself at its start, if it can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
-    /// Dead backups whose remains this run removes; the next run goes on with it if this one dies as well.
+    /// Dead backups whose remains this run removes. If this run dies as well, the next run continues the removal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removes: Vec<BackupId>,
 }

@@ -1,4 +1,4 @@
-//! What a record refuses, and that it never panics.
+//! What a record refuses, and that decoding never panics.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -65,7 +65,7 @@ fn a_body_of_another_shape_is_named() {
     assert!(matches!(decode_plain::<StartRecord>(text.as_bytes()), Err(RecordError::InvalidBody { .. })));
 }
 
-/// The text of a record with another value at a JSON pointer, under a digest of its own.
+/// The text of a record with another value at a JSON pointer, under a digest that fits.
 fn with_value<T: RecordBody>(body: &T, at: &str, value: Value) -> Vec<u8> {
     let mut body = serde_json::to_value(body).unwrap();
     *body.pointer_mut(at).unwrap() = value;
@@ -133,7 +133,7 @@ fn a_word_of_a_later_release_is_newer_and_not_damaged() {
     let other = text().replace("\"backup-start\"", "\"lease\"");
     let error = decode_plain::<StartRecord>(other.as_bytes()).unwrap_err();
     assert!(error.is_newer(), "{error}");
-    // A word that was changed behind the digest's back is damage.
+    // A word that was changed without its digest is damage.
     let changed = String::from_utf8(encode_plain(&claim).unwrap()).unwrap().replace("\"zstd\"", "\"zstx\"");
     let error = decode_plain::<ClaimRecord>(changed.as_bytes()).unwrap_err();
     assert!(matches!(error, RecordError::DigestMismatch { .. }) && !error.is_newer());
@@ -165,7 +165,7 @@ fn sizes_of_the_repository_record_are_bounded() {
         let error = bounded("/pack_size_bytes", bad).unwrap_err();
         assert!(error.contains(&format!("pack_size_bytes {bad} is not from 1048576 to 2147483648")), "{error}");
     }
-    // What does not even fit the number's type is no other case.
+    // A value that does not even fit the number's type gives the same error.
     assert!(bounded("/extent_size_bytes", 4 << 30).is_err());
 }
 
@@ -186,7 +186,7 @@ fn encrypted_repositories_hold_sealed_records_only() {
     };
     assert_eq!(fault(decode(NAME, plain, &sealed)), Fault::KeyNeeded);
     assert_eq!(fault(decode(NAME, sealed_with, text().as_bytes())), Fault::NotEncrypted);
-    // carried to another name, another repository
+    // moved to another name, to another repository
     assert!(matches!(fault(decode("main/x", sealed_with, &sealed)), Fault::Authentication { .. }));
     let elsewhere = RecordSeal { repository: RepositoryId::from_bytes([9; 16]), key: Some(&key) };
     assert!(matches!(fault(decode(NAME, elsewhere, &sealed)), Fault::WrongRepository { .. }));

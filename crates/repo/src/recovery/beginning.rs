@@ -1,4 +1,4 @@
-//! Where a recovery can begin: a backup in the repository, or volume snapshots with their record in it.
+//! Where a recovery can begin: a backup in the repository, or volume snapshots whose record is in the repository.
 
 use crate::name::{BackupId, ClaimNumber};
 use crate::record::{BackupRecord, SnapshotRecord};
@@ -6,36 +6,36 @@ use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
 use serde::Serialize;
 
-/// Where the data of a beginning is.
+/// The place of a beginning's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BeginningKind {
-    /// In the packs of a backup.
+    /// The packs of a backup.
     Backup,
-    /// In volume snapshots, outside of the repository.
+    /// Volume snapshots, outside of the repository.
     Snapshot,
 }
 
-/// What the planner has to know of the place a recovery begins with.
+/// What the planner must know about a backup or snapshot from which a recovery begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beginning {
-    /// Where its data is.
+    /// The place of its data.
     pub kind: BeginningKind,
-    /// Its id.
+    /// The id of the backup, or of the snapshot's record.
     pub backup_id: BackupId,
     /// The claim under which its WAL is archived.
     pub claim: ClaimNumber,
     /// Timeline of the start LSN.
     pub timeline: TimelineId,
-    /// Recovery reads WAL from here.
+    /// Recovery reads WAL from this LSN.
     pub start_lsn: Lsn,
-    /// Recovery is consistent here.
+    /// Recovery is consistent at this LSN.
     pub stop_lsn: Lsn,
-    /// The first segment it needs.
+    /// The first segment that recovery needs.
     pub start_segment: SegmentName,
-    /// The last segment it needs.
+    /// The last segment that recovery needs.
     pub stop_segment: SegmentName,
-    /// Every commit before the stop LSN is before this, or at it.
+    /// Every commit before the stop LSN has this time or an earlier one.
     pub stop_time: DateTime<Utc>,
 }
 

@@ -9,33 +9,33 @@ use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{Lsn, TimelineId};
 use serde::Serialize;
 
-/// What the caller looked up in the runs of a path.
+/// What the caller found in the runs of a path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TargetFacts {
-    /// Facts of each run, in the order of [`RecoveryPath::runs`]; runs without any may be left out at the end.
+    /// Facts of each run, in the order of [`RecoveryPath::runs`]. At the end, runs without facts may be left out.
     pub runs: Vec<RunFacts>,
-    /// Start LSNs of the records of the target, in any order: commits, aborts and prepares of the transaction, restore
-    /// points of the name. For a time, if known: the commits or aborts that recovery would stop at.
+    /// Start LSNs of the target's records, in any order: commits, aborts and prepares of the transaction, or restore
+    /// points with the name. For a time, if known: the commits or aborts at which recovery would stop.
     pub records: Vec<Lsn>,
 }
 
 /// Facts of one run, about its WAL before [`WalRun::end_lsn`] only.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RunFacts {
-    /// Start of the last record, if it was looked up: a sharper end for LSN targets.
+    /// Start of the last record, if it was looked up. It gives LSN targets a more exact end.
     pub last_record: Option<Lsn>,
-    /// The latest time of a commit or abort; none if there is none or it was not looked up.
+    /// The latest time of a commit or abort; `None` if there is none or it was not looked up.
     pub last_transaction_time: Option<DateTime<Utc>>,
 }
 
-/// The way to the target: what `restore --plan` prints and the restore executes.
+/// The way to the target: `restore --plan` prints it, and the restore executes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RecoveryPlan {
     /// The backup to restore, or the snapshot that the directory was filled from.
     pub backup: BackupId,
-    /// Which of the two it is.
+    /// Whether that is a backup or a snapshot.
     pub begins_with: BeginningKind,
-    /// Its own timeline.
+    /// The timeline of the backup itself.
     pub backup_timeline: TimelineId,
     /// The timeline to recover along: the number to write as `recovery_target_timeline`.
     pub timeline: TimelineId,
@@ -43,33 +43,33 @@ pub struct RecoveryPlan {
     pub start_lsn: Lsn,
     /// Where recovery is consistent: the backup's stop LSN.
     pub consistent_lsn: Lsn,
-    /// Where recovery stops, as far as it is known before it runs.
+    /// Where recovery stops, as far as it is known before recovery runs.
     pub target_lsn: Option<Lsn>,
-    /// The segments recovery will read, in order, under the names it asks for. For targets whose place is not known these
-    /// are all to the end of the run; recovery may stop before.
+    /// The segments that recovery will read, in order, under the names that it asks for. If the place of the target is
+    /// not known, these are all segments to the end of the run, and recovery may stop earlier.
     pub segments: Vec<SegmentRange>,
-    /// How many these are.
+    /// The number of these segments.
     pub segment_count: u64,
-    /// Their raw size in bytes.
+    /// The raw size of these segments in bytes.
     pub wal_bytes: u64,
     /// The timelines whose history files recovery reads, oldest first.
     pub history_files: Vec<TimelineId>,
     /// The window around the target.
     pub window: ReachableWindow,
-    /// Timelines with something that the chosen one does not lead to.
+    /// Timelines whose content the chosen one does not include.
     pub other_lines: Vec<OtherLine>,
 }
 
-/// Why a candidate does not serve.
+/// Why a candidate cannot be used for the target.
 enum Miss {
-    /// The target is before its consistent point.
+    /// The target is before the candidate's consistent point.
     Before,
-    /// The WAL that follows it gapless does not reach the target.
+    /// The gapless WAL after the candidate does not reach the target.
     Beyond,
 }
 
 impl RecoveryPath {
-    /// Picks the newest backup that serves the target and the segments it needs.
+    /// Picks the newest backup from which the target can be reached, and the segments that it needs.
     ///
     /// # Errors
     /// [`Unreachable`], with the windows that can be reached.
@@ -79,7 +79,7 @@ impl RecoveryPath {
             return decided;
         };
         match decided {
-            // Before they part, it is the same history on every line. "The end of the backup" means the newest backup.
+            // Before they part, all lines have the same history. "The end of the backup" means the newest backup.
             Ok(plan) if self.wish.target != RecoveryTarget::Immediate && self.is_common(plan.target_lsn) => Ok(plan),
             Err(error @ (Unreachable::NoBackups | Unreachable::BeforeFirstBackup { .. })) => Err(error),
             _ => Err(Unreachable::NewerBackupElsewhere {
@@ -91,7 +91,7 @@ impl RecoveryPath {
         }
     }
 
-    /// Whether recovery stops before any line with a newer backup parts from the chosen one.
+    /// Whether recovery stops before the point where any line with a newer backup parts from the chosen one.
     fn is_common(&self, target_lsn: Option<Lsn>) -> bool {
         let mut newer = self.others.iter().filter(|other| other.newer == Newer::Backup);
         target_lsn.is_some_and(|target| newer.all(|other| target < other.parts_at))
@@ -113,7 +113,7 @@ impl RecoveryPath {
                 Ok(target_lsn) => return Ok(self.plan(candidate, target_lsn, facts)),
                 Err(Miss::Before) => {}
                 Err(Miss::Beyond) => {
-                    // Older backups follow the same WAL or stop at an earlier hole: none of them gets further.
+                    // Older backups follow the same WAL or stop at an earlier hole, so none of them gets further.
                     first_beyond = Some(*candidate);
                     break;
                 }
@@ -141,7 +141,8 @@ impl RecoveryPath {
         }
     }
 
-    /// What can be restored to on this timeline, oldest first: one window per run that holds a usable backup.
+    /// The ranges on this timeline to which a restore is possible, oldest first: one window for each run with a usable
+    /// backup.
     pub fn windows(&self, facts: &TargetFacts) -> Vec<ReachableWindow> {
         (0..self.runs.len()).filter_map(|run| self.window(run, facts)).collect()
     }
@@ -159,7 +160,7 @@ impl RecoveryPath {
         })
     }
 
-    /// Where recovery from a candidate stops, if it is known, or why it does not get there.
+    /// Where recovery from a candidate stops, if it is known, or why it does not reach the target.
     fn reach(&self, candidate: &Candidate, facts: &TargetFacts) -> Result<Option<Lsn>, Miss> {
         let backup = &candidate.backup;
         let run = self.runs.get(candidate.run).ok_or(Miss::Beyond)?;
@@ -169,7 +170,7 @@ impl RecoveryPath {
                 let is_end = candidate.run + 1 == self.runs.len() && run.hole.is_none();
                 if is_end { Ok(None) } else { Err(Miss::Beyond) }
             }
-            // Recovery notices that it is consistent and may stop when it has the next record in hand.
+            // Recovery notices that it is consistent, and may stop, only when it has the next record.
             RecoveryTarget::Immediate if backup.stop_lsn < run.end_lsn => Ok(Some(backup.stop_lsn)),
             RecoveryTarget::Immediate => Err(Miss::Beyond),
             RecoveryTarget::Lsn(lsn) => {
@@ -180,7 +181,7 @@ impl RecoveryPath {
                 if reached { Ok(Some(*lsn)) } else { Err(Miss::Beyond) }
             }
             RecoveryTarget::Time(time) => {
-                // Every commit before the stop LSN has a time before the stop time, one at the very moment included.
+                // Every commit before the stop LSN has a time before the stop time or equal to it.
                 let (consistent, reached) = if self.wish.inclusive {
                     (backup.stop_time <= *time, known.last_transaction_time.is_some_and(|last| last > *time))
                 } else {
@@ -198,7 +199,7 @@ impl RecoveryPath {
             RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => {
                 let met = facts.records.iter().copied().filter(|lsn| *lsn >= backup.start_lsn).min();
                 match met {
-                    // A later backup has passed it; an earlier one may meet it.
+                    // A later backup has passed the record; an earlier one may still meet it.
                     Some(lsn) if lsn < backup.stop_lsn => Err(Miss::Before),
                     Some(lsn) if lsn < run.end_lsn => Ok(Some(lsn)),
                     Some(_) => Err(Miss::Beyond),
@@ -244,8 +245,8 @@ impl RecoveryPath {
         }
     }
 
-    /// The last segment recovery reads to stop at a known LSN: one more than the LSN is in, because the record it stops at
-    /// may begin or end there.
+    /// The last segment that recovery reads to stop at a known LSN: one more than the segment of the LSN, because the
+    /// record at which it stops may begin or end there.
     fn last_needed(&self, run: &WalRun, target_lsn: Option<Lsn>) -> u64 {
         match target_lsn {
             Some(lsn) => (lsn.as_u64() / self.size.as_u64()).saturating_add(1).min(run.last_number()),
@@ -253,7 +254,7 @@ impl RecoveryPath {
         }
     }
 
-    /// The WAL behind a candidate ends before the target: by a hole, or because there is no more.
+    /// The WAL after a candidate ends before the target: there is a hole, or no more WAL.
     fn beyond(&self, candidate: &Candidate, facts: &TargetFacts) -> Unreachable {
         let target = self.wish.target.clone();
         let (windows, other_lines) = (self.windows(facts), self.others.clone());
@@ -270,7 +271,7 @@ impl RecoveryPath {
         }
     }
 
-    /// Every backup on the timeline, or the named one, misses WAL between its start and its stop.
+    /// Every backup on the timeline, or the named one, lacks WAL between its start and its stop.
     fn no_usable_backup(&self, facts: &TargetFacts) -> Unreachable {
         let target = self.wish.target.clone();
         let rejection = match self.wish.backup {

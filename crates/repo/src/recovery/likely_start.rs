@@ -1,7 +1,8 @@
 //! Where the WAL begins that a recovery will most likely need, before any WAL is listed.
 //!
-//! An archive may hold years. Nearly every recovery begins with the newest backup that ended before its target, and needs
-//! what was archived since. A guess only: the plan that is made with that WAL says whether it is right.
+//! An archive may contain years of WAL. Nearly every recovery begins with the newest backup that ended before its
+//! target, and needs the WAL archived since. This is only a guess: the plan made with that WAL shows whether the guess
+//! is right.
 
 use super::path::{ancestry, is_on};
 use super::{Beginning, RecoveryPath, RecoveryTarget, RecoveryWish, RecoveryWorld};
@@ -13,21 +14,21 @@ use holdfast_pgtypes::{Ancestry, Lsn, TimelineId};
 pub struct LikelyStart {
     /// The backup.
     pub backup: BackupId,
-    /// Where its WAL begins.
+    /// Where the WAL of that backup begins.
     pub start_lsn: Lsn,
     ancestry: Ancestry,
 }
 
 impl LikelyStart {
-    /// Looks at backups and history files alone: the segments of the world may be left out, its timelines not. None if the
-    /// newest backup before the target cannot be told without reading WAL, or if there is none.
+    /// Uses backups and history files alone: the segments of the world may be left out, but not its timelines. `None`
+    /// if the newest backup before the target cannot be found without reading WAL, or if there is none.
     pub fn find(wish: &RecoveryWish, world: &RecoveryWorld<'_>) -> Option<Self> {
         let is_before_target = |backup: &&Beginning| match &wish.target {
             RecoveryTarget::Latest | RecoveryTarget::Immediate => true,
             RecoveryTarget::Time(time) if wish.inclusive => backup.stop_time <= *time,
             RecoveryTarget::Time(time) => backup.stop_time < *time,
             RecoveryTarget::Lsn(lsn) => backup.stop_lsn <= *lsn,
-            // Where these stand is only known from the WAL.
+            // Only the WAL shows where these are.
             RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => false,
         };
         let timeline = RecoveryPath::find(wish, world).ok()?.timeline();
@@ -39,7 +40,7 @@ impl LikelyStart {
         Some(Self { backup: newest.backup_id, start_lsn: newest.start_lsn, ancestry })
     }
 
-    /// Whether recovery passes along this timeline.
+    /// Whether recovery follows this timeline.
     pub fn is_on_path(&self, timeline: TimelineId) -> bool {
         self.ancestry.span(timeline).is_some()
     }

@@ -1,8 +1,8 @@
-//! What the chosen timeline leaves out: timelines that part from it and hold WAL or backups of their own.
+//! What the chosen timeline does not include: timelines that part from it and have WAL or backups of their own.
 //!
-//! PostgreSQL numbers timelines in the order of their making, not by their worth: a copy that was restored for a drill and
-//! promoted has a higher number than the production it was copied from. So whoever restores is told what is on the other
-//! lines, and which of it is newer than anything on the chosen one.
+//! PostgreSQL numbers timelines in the order of their creation, not by their value: a copy that was restored for a
+//! drill and promoted has a higher number than the production that it was copied from. So a restore reports what is on
+//! the other lines, and which of it is newer than anything on the chosen one.
 
 use super::path::{ancestry, is_on};
 use super::{Beginning, RecoveryWorld};
@@ -13,34 +13,34 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// What of another line is newer than all of the chosen one.
+/// What on another line is newer than everything on the chosen one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Newer {
-    /// Nothing.
+    /// Nothing is newer.
     Nothing,
-    /// Its WAL was stored later; without times, it reaches further.
+    /// Its WAL was stored later. Without storage times: its WAL reaches further.
     Wal,
     /// It has a complete backup that ended later.
     Backup,
 }
 
-/// A timeline that parts from the chosen one, with something on it that the chosen one does not lead to.
+/// A timeline that parts from the chosen one and contains something that the chosen one does not lead to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OtherLine {
-    /// The timeline: what to name to follow it.
+    /// The timeline. A restore that names it follows this line.
     pub timeline: TimelineId,
-    /// Up to here both are the same.
+    /// Both lines are the same up to this LSN.
     pub parts_at: Lsn,
     /// Its newest backup that the chosen timeline does not lead to.
     pub backup: Option<BackupId>,
     /// When that backup ended.
     pub backup_stop_time: Option<DateTime<Utc>>,
-    /// The end of its WAL, if it has any behind the place where they part.
+    /// The end of its WAL, if it has any after the place where they part.
     pub wal_end: Option<Lsn>,
     /// When its newest segment was stored, by the store's clock.
     pub wal_stored: Option<DateTime<Utc>>,
-    /// What of it is newer.
+    /// What on this line is newer.
     pub newer: Newer,
 }
 
@@ -83,7 +83,7 @@ pub(super) fn other_lines(
     let mut found = Vec::new();
     for other in known.iter().copied() {
         let Some(parts_at) = parting(chosen, &ancestry(world, other)) else { continue };
-        // A segment in which they part may be there under both names; what is behind it is of one line only.
+        // The segment in which they part may exist under both names; everything after it belongs to one line only.
         let first_own = parts_at.as_u64().div_ceil(size.as_u64());
         let wal_end = last_number(other).filter(|last| *last >= first_own).map(end_of);
         let of_other = |backup: &&&Beginning| backup.timeline == other || backup.stop_segment.timeline() == other;
@@ -118,7 +118,7 @@ pub(super) fn other_lines(
     found
 }
 
-/// Up to where two lines are the same; none if the other one is a part of the chosen one.
+/// The LSN up to which two lines are the same; `None` if the other one is a part of the chosen one.
 fn parting(chosen: &Ancestry, other: &Ancestry) -> Option<Lsn> {
     let mut same_until = Lsn::new(0);
     for (index, span) in other.path().iter().enumerate() {

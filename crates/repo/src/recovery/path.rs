@@ -8,10 +8,10 @@ use holdfast_pgtypes::{Ancestry, HistoryFile, Lsn, SegmentName, TimelineId, WalS
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What is known of an archive before any WAL is read. All of it belongs to one claim.
+/// What is known about an archive before any WAL is read. All of it belongs to one claim.
 #[derive(Debug, Clone, Copy)]
 pub struct RecoveryWorld<'a> {
-    /// The claim; backups of other claims are ignored, their WAL is elsewhere.
+    /// The claim. Backups of other claims are ignored, because their WAL is elsewhere.
     pub claim: ClaimNumber,
     /// The complete backups, or the snapshots, in any order.
     pub backups: &'a [Beginning],
@@ -24,13 +24,13 @@ pub struct RecoveryWorld<'a> {
 /// A gapless run of WAL along the path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WalRun {
-    /// Its segments under the names recovery asks for, in order.
+    /// The segments of the run, under the names that recovery asks for, in order.
     pub segments: Vec<SegmentRange>,
     /// The first LSN of the run.
     pub start_lsn: Lsn,
-    /// The end of what may be replayed: the end of the last segment, or the LSN at which the path leaves it.
+    /// The end of the WAL that may be replayed: the end of the last segment, or the LSN at which the path leaves it.
     pub end_lsn: Lsn,
-    /// What is missing behind it; none if it is the end of the archive.
+    /// The missing segments after the run; `None` at the end of the archive.
     pub hole: Option<Hole>,
     #[serde(skip)]
     first: u64,
@@ -43,7 +43,7 @@ pub struct WalRun {
 pub struct Candidate {
     /// The backup, or the snapshot.
     pub backup: Beginning,
-    /// The run that holds all its WAL: an index into [`RecoveryPath::runs`].
+    /// The run that contains all its WAL: an index into [`RecoveryPath::runs`].
     pub run: usize,
 }
 
@@ -52,22 +52,22 @@ pub struct Candidate {
 pub struct Rejection {
     /// The backup.
     pub backup: BackupId,
-    /// The WAL between its start and its stop that is missing.
+    /// The missing WAL between its start and its stop.
     pub hole: Hole,
 }
 
-/// What [`RecoveryPath::decide`] needs to know of the runs, by the kind of target.
+/// What [`RecoveryPath::decide`] needs to know about the runs, by the kind of target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FactsNeeded {
-    /// Nothing.
+    /// No facts.
     None,
     /// The last commit or abort of each run.
     LastTransaction,
-    /// Where the commit, abort or prepare records of the transaction, or the restore points of the name, stand.
+    /// The places of the commit, abort or prepare records of the transaction, or of the restore points with the name.
     TargetRecords,
 }
 
-/// The way to the target timeline: result of the first step.
+/// The way to the target timeline: the result of the first step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveryPath {
     pub(super) wish: RecoveryWish,
@@ -158,12 +158,12 @@ impl RecoveryPath {
         Ok(path)
     }
 
-    /// The timeline to follow: what the restore writes as `recovery_target_timeline`.
+    /// The timeline to follow: the restore writes it as `recovery_target_timeline`.
     pub fn timeline(&self) -> TimelineId {
         self.timeline
     }
 
-    /// The timelines of the path with what they own.
+    /// The timelines of the path, with the LSN range of each.
     pub fn ancestry(&self) -> &Ancestry {
         &self.ancestry
     }
@@ -173,29 +173,29 @@ impl RecoveryPath {
         &self.runs
     }
 
-    /// The backups the path can be followed from, newest first.
+    /// The backups from which the path can be followed, newest first.
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates
     }
 
-    /// The backups on the timeline that miss WAL of their own, newest first.
+    /// The backups on the timeline that lack WAL of their own, newest first.
     pub fn rejected(&self) -> &[Rejection] {
         &self.rejected
     }
 
-    /// Timelines above the chosen one, ascending: for `latest` those that no backup leads to, perhaps because their history
-    /// file is not in the archive. Worth a warning.
+    /// Timelines above the chosen one, ascending. For `latest` these are the ones that no backup leads to, perhaps
+    /// because their history file is not in the archive. The caller should warn about them.
     pub fn higher_timelines(&self) -> &[TimelineId] {
         &self.unreached
     }
 
-    /// Timelines that part from the chosen one and hold something that it does not lead to, ascending.
+    /// Timelines that part from the chosen one and contain something that it does not lead to, ascending.
     pub fn other_lines(&self) -> &[OtherLine] {
         &self.others
     }
 
-    /// The line with a complete backup newer than all on the chosen timeline, when nobody said which of them is meant: the
-    /// one with the newest.
+    /// The line with a complete backup newer than all on the chosen timeline, if the wish names no timeline. If there
+    /// are several, the one with the newest backup.
     pub fn newer_backup(&self) -> Option<&OtherLine> {
         let said = self.wish.timeline != TargetTimeline::Latest || self.wish.backup.is_some();
         let newer = self.others.iter().filter(|other| !said && other.newer == Newer::Backup);
@@ -211,12 +211,12 @@ impl RecoveryPath {
         }
     }
 
-    /// The run that holds all WAL of a backup, or what is missing of it.
+    /// The run that contains all WAL of a backup, or the missing part.
     fn run_of(&self, backup: &Beginning) -> Result<usize, Hole> {
         let first = backup.start_segment.number(self.size);
         let last = backup.stop_segment.number(self.size).max(first);
         let missing = |number: u64, last: u64| self.missing(number, last);
-        // The runs ascend, so the first that ends at the start segment or later is the only one that can hold it.
+        // The runs ascend, so only the first one that ends at the start segment or later can contain it.
         let Some((index, run)) = self.runs.iter().enumerate().find(|(_, run)| run.last >= first) else {
             return Err(missing(first, last));
         };
@@ -261,7 +261,7 @@ impl WalRun {
     }
 }
 
-/// Every timeline that history files, WAL or backups speak of.
+/// Every timeline that history files, WAL or backups mention.
 fn known_timelines(world: &RecoveryWorld<'_>, backups: &[&Beginning]) -> BTreeSet<TimelineId> {
     let mut known: BTreeSet<TimelineId> = world.wal.timelines().collect();
     known.extend(backups.iter().map(|backup| backup.timeline));
@@ -277,20 +277,20 @@ pub(super) fn ancestry(world: &RecoveryWorld<'_>, timeline: TimelineId) -> Ances
     world.histories.get(&timeline).map_or_else(|| Ancestry::alone(timeline), Ancestry::from_history)
 }
 
-/// Whether recovery of the backup can follow the ancestry: its redo LSN and its end are on it. The end may stand on a later
-/// timeline than the start when a standby followed a switch meanwhile.
+/// Whether recovery of the backup can follow the ancestry: its redo LSN and its end are on it. The end may be on a
+/// later timeline than the start, if a standby followed a switch meanwhile.
 pub(super) fn is_on(ancestry: &Ancestry, backup: &Beginning) -> bool {
     ancestry.owner(backup.start_lsn) == backup.timeline
         && ancestry.passes(backup.stop_segment.timeline(), backup.stop_lsn)
 }
 
-/// The segments `first` to `last` as a hole, named as recovery asks for the first of them.
+/// The segments `first` to `last` as a hole, under the name that recovery asks for.
 fn missing(ancestry: &Ancestry, size: WalSegmentSize, first: u64, last: u64) -> Hole {
     let first_missing = ancestry.segment_containing(Lsn::new(first.saturating_mul(size.as_u64())), size);
     Hole { timeline: first_missing.timeline(), first_missing, count: last.saturating_sub(first).saturating_add(1) }
 }
 
-/// A piece of the path that is there: segment numbers of one timeline, and whether only part of the last may be replayed.
+/// An existing piece of the path: segment numbers of one timeline, and whether only part of the last may be replayed.
 #[derive(Debug, Clone, Copy)]
 struct Piece {
     timeline: TimelineId,
@@ -299,7 +299,7 @@ struct Piece {
     cut: Option<Lsn>,
 }
 
-/// The runs of WAL along an ancestry. Costs the number of ranges, not of segments.
+/// The runs of WAL along an ancestry. The cost grows with the number of ranges, not of segments.
 fn wal_runs(ancestry: &Ancestry, wal: &WalInventory) -> Vec<WalRun> {
     let size = wal.segment_size();
     let mut runs: Vec<Vec<Piece>> = Vec::new();
@@ -315,7 +315,7 @@ fn wal_runs(ancestry: &Ancestry, wal: &WalInventory) -> Vec<WalRun> {
     let mut built = Vec::with_capacity(runs.len());
     for (index, run) in runs.iter().enumerate() {
         let (Some(head), Some(tail)) = (run.first(), run.last()) else { continue };
-        // The segment that is cut is itself the first one missing, under its new name.
+        // The segment that is cut is itself the first missing one, under its new name.
         let first_missing = if tail.cut.is_some() { tail.last } else { tail.last + 1 };
         let hole = match starts.get(index + 1) {
             Some(next) => Some(missing(ancestry, size, first_missing, next.saturating_sub(1).max(first_missing))),
@@ -329,7 +329,7 @@ fn wal_runs(ancestry: &Ancestry, wal: &WalInventory) -> Vec<WalRun> {
     built
 }
 
-/// Consecutive pieces as ranges, those of one timeline joined.
+/// Consecutive pieces as ranges; those of one timeline are joined.
 fn ranges(pieces: &[Piece], size: WalSegmentSize) -> Vec<SegmentRange> {
     pieces
         .chunk_by(|a, b| a.timeline == b.timeline)
@@ -340,13 +340,14 @@ fn ranges(pieces: &[Piece], size: WalSegmentSize) -> Vec<SegmentRange> {
         .collect()
 }
 
-/// What is there of the path, in order of segment numbers.
+/// The existing pieces of the path, in order of segment numbers.
 fn pieces(ancestry: &Ancestry, wal: &WalInventory) -> Vec<Piece> {
     let size = wal.segment_size();
     let spans = ancestry.path();
     let begin = |lsn: Lsn| lsn.as_u64() / size.as_u64();
     let mut pieces = Vec::new();
-    // From the newest timeline back: each owns the segments from the one it begins in up to where a newer one begins.
+    // From the newest timeline back: each owns the segments from the one in which it begins to the one in which a newer
+    // one begins.
     let mut owned_until = u64::MAX;
     for (index, span) in spans.iter().enumerate().rev() {
         let first_owned = begin(span.start);
@@ -361,7 +362,7 @@ fn pieces(ancestry: &Ancestry, wal: &WalInventory) -> Vec<Piece> {
         }
         let switches_inside = span.start.as_u64() % size.as_u64() != 0;
         if switches_inside && !holds(wal, span.timeline, first_owned, size) {
-            // Only a copy under an older name: what it holds before the switch is on the path.
+            // Only a copy under an older name exists: its part before the switch is on the path.
             let mut older = spans.iter().take(index).rev().filter(|older| begin(older.start) <= first_owned);
             if let Some(older) = older.find(|older| holds(wal, older.timeline, first_owned, size)) {
                 pieces.push(Piece {

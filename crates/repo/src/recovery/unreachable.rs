@@ -1,4 +1,4 @@
-//! Why a wish cannot be met, and what could be.
+//! Why a wish cannot be fulfilled, and what can be reached instead.
 
 use super::{OtherLine, RecoveryTarget};
 use crate::name::BackupId;
@@ -8,20 +8,20 @@ use serde::Serialize;
 use std::fmt;
 use thiserror::Error;
 
-/// A stretch that can be restored to: from the end of its first backup to the end of a gapless run of WAL.
+/// A range to which a restore is possible: from the end of its first backup to the end of a gapless run of WAL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReachableWindow {
-    /// The timeline the stretch is followed along.
+    /// The timeline that the restore follows.
     pub timeline: TimelineId,
-    /// The backup it begins with.
+    /// The backup at its beginning.
     pub first_backup: BackupId,
-    /// The first LSN that can be restored to: the stop LSN of that backup.
+    /// The first LSN to which a restore is possible: the stop LSN of that backup.
     pub from_lsn: Lsn,
     /// The stop time of that backup.
     pub from_time: DateTime<Utc>,
-    /// The end of the WAL: every LSN before it can be restored to.
+    /// The end of the WAL: a restore to every LSN before it is possible.
     pub to_lsn: Lsn,
-    /// The last transaction in the WAL, if it was looked up: times before it can be restored to.
+    /// The last transaction in the WAL, if it was looked up: a restore to every time before it is possible.
     pub to_time: Option<DateTime<Utc>>,
 }
 
@@ -36,14 +36,14 @@ impl fmt::Display for ReachableWindow {
     }
 }
 
-/// Segments that are missing while later ones are there.
+/// Missing segments, after which later ones exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Hole {
-    /// The timeline under whose name recovery would ask for the first of them.
+    /// The timeline in the name under which recovery would ask for the first of them.
     pub timeline: TimelineId,
     /// The first missing segment.
     pub first_missing: SegmentName,
-    /// How many are missing.
+    /// The number of missing segments.
     pub count: u64,
 }
 
@@ -56,52 +56,52 @@ impl fmt::Display for Hole {
     }
 }
 
-/// Why no plan can be made. `windows` says what could be restored on the same timeline, oldest first.
+/// Why no plan can be made. `windows` lists what can be restored on the same timeline, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum Unreachable {
     /// There is no complete backup.
     #[error("there is no complete backup")]
     NoBackups,
-    /// The named backup is not there.
+    /// The named backup does not exist.
     #[error("there is no complete backup {backup}")]
     BackupUnknown {
         /// The named backup.
         backup: BackupId,
-        /// Those that are there, oldest first.
+        /// The existing backups, oldest first.
         known: Vec<BackupId>,
     },
-    /// Nothing in the archive knows the timeline.
+    /// Nothing in the archive mentions the timeline.
     #[error("timeline {timeline} is not in the archive")]
     TimelineUnknown {
         /// The wanted timeline.
         timeline: TimelineId,
-        /// Those that are there, ascending.
+        /// The existing timelines, ascending.
         known: Vec<TimelineId>,
     },
-    /// The named backup does not lie on the ancestry of the timeline.
+    /// The named backup is not on the ancestry of the timeline.
     #[error("backup {backup} of timeline {backup_timeline} does not lead to timeline {timeline}")]
     BackupNotOnTimeline {
         /// The named backup.
         backup: BackupId,
-        /// Its timeline.
+        /// The backup's timeline.
         backup_timeline: TimelineId,
-        /// Its stop LSN.
+        /// The backup's stop LSN.
         stop_lsn: Lsn,
         /// The wanted timeline.
         timeline: TimelineId,
-        /// Where the wanted timeline's history leaves the backup's; none if it never was on it.
+        /// Where the wanted timeline's history leaves the backup's; `None` if it never was on it.
         switch_lsn: Option<Lsn>,
     },
-    /// No backup lies on the ancestry of the timeline.
+    /// No backup is on the ancestry of the timeline.
     #[error("no backup leads to timeline {timeline}")]
     NoBackupOnTimeline {
         /// The wanted timeline.
         timeline: TimelineId,
-        /// The timelines that backups were taken on, ascending.
+        /// The timelines on which backups were taken, ascending.
         backup_timelines: Vec<TimelineId>,
     },
-    /// The timeline was left to us, and the highest one is not the one with the newest backup.
+    /// The wish names no timeline, and the highest one is not the one with the newest backup.
     #[error(
         "the newest timeline that a backup leads to is {timeline}, but backup {backup} of timeline {backup_timeline} is \
          newer and does not lead there"
@@ -111,38 +111,38 @@ pub enum Unreachable {
         timeline: TimelineId,
         /// The newest backup.
         backup: BackupId,
-        /// Its timeline.
+        /// The newest backup's timeline.
         backup_timeline: TimelineId,
-        /// What lies on timelines that `latest` does not mean.
+        /// The content of timelines that `latest` does not mean.
         other_lines: Vec<OtherLine>,
     },
-    /// The target is before the end of the oldest backup that could serve.
+    /// The target is before the end of the oldest usable backup.
     #[error("{target} is before the end of the oldest backup")]
     BeforeFirstBackup {
         /// The target.
         target: RecoveryTarget,
-        /// What can be reached.
+        /// The ranges that can be reached.
         windows: Vec<ReachableWindow>,
-        /// What lies on timelines that were not followed.
+        /// The content of timelines that were not followed.
         other_lines: Vec<OtherLine>,
     },
-    /// The target is before the end of the backup that was named.
+    /// The target is before the end of the named backup.
     #[error("{target} is before the end of backup {backup}, which is consistent from {stop_lsn} on")]
     TargetBeforeChosenBackup {
         /// The target.
         target: RecoveryTarget,
         /// The named backup.
         backup: BackupId,
-        /// Its stop LSN.
+        /// The backup's stop LSN.
         stop_lsn: Lsn,
-        /// Its stop time.
+        /// The backup's stop time.
         stop_time: DateTime<Utc>,
-        /// What can be reached.
+        /// The ranges that can be reached.
         windows: Vec<ReachableWindow>,
-        /// What lies on timelines that were not followed.
+        /// The content of timelines that were not followed.
         other_lines: Vec<OtherLine>,
     },
-    /// The target is after the end of the archived WAL, or at it where PostgreSQL needs more to stop.
+    /// The target is after the end of the archived WAL, or at its end where PostgreSQL needs more WAL to stop.
     #[error("{target} is beyond the archived WAL, which ends at {until_lsn}")]
     BeyondArchive {
         /// The target.
@@ -151,21 +151,21 @@ pub enum Unreachable {
         until_lsn: Lsn,
         /// The last transaction before that end, if it was looked up.
         until_time: Option<DateTime<Utc>>,
-        /// What can be reached.
+        /// The ranges that can be reached.
         windows: Vec<ReachableWindow>,
-        /// What lies on timelines that were not followed.
+        /// The content of timelines that were not followed.
         other_lines: Vec<OtherLine>,
     },
-    /// WAL is missing between every backup that could serve and the target.
+    /// WAL is missing between the target and every usable backup.
     #[error("{hole} on the way to {target}")]
     Hole {
         /// The target.
         target: RecoveryTarget,
-        /// What is missing.
+        /// The missing segments.
         hole: Hole,
-        /// What can be reached.
+        /// The ranges that can be reached.
         windows: Vec<ReachableWindow>,
-        /// What lies on timelines that were not followed.
+        /// The content of timelines that were not followed.
         other_lines: Vec<OtherLine>,
     },
     /// No record of the wanted transaction or restore point is in the archived WAL.
@@ -173,15 +173,15 @@ pub enum Unreachable {
     TargetNotFound {
         /// The target.
         target: RecoveryTarget,
-        /// What can be reached.
+        /// The ranges that can be reached.
         windows: Vec<ReachableWindow>,
-        /// What lies on timelines that were not followed.
+        /// The content of timelines that were not followed.
         other_lines: Vec<OtherLine>,
     },
 }
 
 impl Unreachable {
-    /// What can be reached on the timeline, oldest first.
+    /// The ranges on the timeline that can be reached, oldest first.
     pub fn windows(&self) -> &[ReachableWindow] {
         match self {
             Self::NoBackups
@@ -198,7 +198,7 @@ impl Unreachable {
         }
     }
 
-    /// Timelines that were not followed and hold something of their own, ascending.
+    /// Timelines that were not followed and contain something of their own, ascending.
     pub fn other_lines(&self) -> &[OtherLine] {
         match self {
             Self::NoBackups

@@ -1,21 +1,21 @@
-//! How much a reader takes of a WAL object, and of the file in it, before it has seen a byte of either.
+//! How much of a WAL object, and of its file, a reader accepts before it has seen a byte of either.
 
 use holdfast_pgtypes::WalSegmentSize;
 
 use crate::codec::MAX_FRAME_STORED;
 use crate::format_error::Fault;
 
-/// The most bytes of a file that is no segment: a timeline history, which has a line for each timeline.
+/// The most bytes of a file that is not a segment: a timeline history, which has a line for each timeline.
 const TEXT_BYTES: u64 = 16 << 20;
 
-/// The most bytes that a file can have.
+/// The largest size that a file can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     file_bytes: u64,
 }
 
 impl Bounds {
-    /// The longest file: a segment is at most 1 GiB (`WalSegMaxSize` in xlog_internal.h).
+    /// The largest file: a segment has at most 1 GiB (`WalSegMaxSize` in xlog_internal.h).
     pub const LARGEST: Self = Self { file_bytes: 1 << 30 };
 
     /// Timeline histories and backup histories.
@@ -26,12 +26,12 @@ impl Bounds {
         Self { file_bytes: segments.as_u64().max(TEXT_BYTES) }
     }
 
-    /// The most bytes of the object: an eighth more than the file, for headers and what does not compress, and the facts.
+    /// The largest size of the object: an eighth more than the file, for headers, incompressible content and the facts.
     pub fn object_bytes(self) -> u64 {
         self.file_bytes + self.file_bytes / 8 + u64::from(MAX_FRAME_STORED)
     }
 
-    /// Refuses a file of more bytes.
+    /// Refuses a larger file.
     pub(super) fn check_file(self, bytes: u64) -> Result<(), Fault> {
         if bytes <= self.file_bytes {
             return Ok(());

@@ -10,19 +10,20 @@ use crate::format_error::Fault;
 /// The content of a facts frame, stored as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WalObjectFacts {
-    /// The file's name as PostgreSQL knows it.
+    /// The file's name in PostgreSQL.
     pub file_name: String,
-    /// Its length in bytes.
+    /// The file's length in bytes.
     pub raw_len: u64,
     /// The hash of the whole file.
     pub blake3: ChunkHash,
-    /// What the archiver learnt from the file: an object, empty when nothing. Readers take what they know.
+    /// What the archiver learnt from the file: a JSON object, empty if it learnt nothing. Readers use the fields they
+    /// know.
     #[serde(default)]
     pub facts: Value,
 }
 
 impl WalObjectFacts {
-    /// The facts about a file whose bytes are at hand.
+    /// The facts about a file whose bytes are in memory.
     pub fn of(file_name: &str, raw: &[u8], facts: Value) -> Self {
         Self { file_name: file_name.to_owned(), raw_len: raw.len() as u64, blake3: ChunkHash::of(raw), facts }
     }
@@ -31,8 +32,8 @@ impl WalObjectFacts {
         serde_json::to_vec(self).map_err(|error| Fault::malformed("WAL facts", error.to_string()))
     }
 
-    /// Reads the facts and checks that the object named `object` is one for this file: in a repository without
-    /// encryption this is what tells two objects that changed places.
+    /// Reads the facts and checks that the object named `object` belongs to this file. In a repository without
+    /// encryption, only this check finds two objects that were swapped.
     pub(super) fn decode(raw: &[u8], object: &str) -> Result<Self, Fault> {
         let facts: Self =
             serde_json::from_slice(raw).map_err(|error| Fault::malformed("WAL facts", error.to_string()))?;

@@ -8,7 +8,7 @@ use crate::frame::{
 };
 use crate::identity::{RepositoryId, RepositoryKey};
 
-/// As [`decode_within`], for the largest file that there is.
+/// As [`decode_within`], for the largest possible file.
 pub fn decode(
     name: &str,
     object: &[u8],
@@ -18,9 +18,9 @@ pub fn decode(
     decode_within(Bounds::LARGEST, name, object, repository, key)
 }
 
-/// Gives the file of a WAL object, and its facts, when all of it is right: order and kinds of the frames,
-/// checksums, authentication, length, BLAKE3, and the file's name in the object's name. No frame is opened before the bytes
-/// that all of them state are within the bounds.
+/// Returns the file of a WAL object, and its facts, if all of it is right: order and kinds of the frames, checksums,
+/// authentication, length, BLAKE3, and the file's name in the object's name. No frame is opened before the sum of the
+/// bytes that all frames announce is within the bounds.
 pub fn decode_within(
     bounds: Bounds,
     name: &str,
@@ -31,7 +31,7 @@ pub fn decode_within(
     let named = |fault: Fault| fault.of(name);
     let opener = ObjectOpener::new(ObjectType::Wal, name, object, repository, key)?;
     let spans = split_frames(name, object)?;
-    // The facts come first: they say how much memory the file needs.
+    // The facts come first: they contain the size of the file in memory.
     let (facts_offset, facts) = match parse_end(&opener, object, object.len() as u64)? {
         TailPart::Complete(found) => found,
         TailPart::Fetch(range) => {
@@ -53,9 +53,9 @@ pub fn decode_within(
     Ok((raw, facts))
 }
 
-/// Reads the facts from the last bytes of an object of the given size, or says what to fetch. The last
-/// [`TAIL_FRAME_BYTES_ENCRYPTED`](crate::frame::TAIL_FRAME_BYTES_ENCRYPTED) bytes are needed at least; 4 KiB
-/// hold the facts of nearly every object. The opener needs the object's head, its first
+/// Reads the facts from the last bytes of an object of the given size, or returns which bytes to fetch. At least the
+/// last [`TAIL_FRAME_BYTES_ENCRYPTED`](crate::frame::TAIL_FRAME_BYTES_ENCRYPTED) bytes are needed; 4 KiB contain the
+/// facts of nearly every object. The opener needs the object's head, its first
 /// [`HEAD_FRAME_BYTES`](crate::frame::HEAD_FRAME_BYTES).
 pub fn facts_from_end(
     opener: &ObjectOpener,
@@ -82,7 +82,7 @@ fn parse_end(
     }
 }
 
-/// The frames between head and facts, which must all be data.
+/// The frames between head and facts. All of them must be data.
 fn data_frames(spans: &[FrameSpan], facts_offset: u64) -> Result<&[FrameSpan], Fault> {
     let facts = spans.len().checked_sub(2).filter(|facts| spans[*facts].range.start as u64 == facts_offset);
     let data = facts

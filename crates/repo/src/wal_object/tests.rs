@@ -45,7 +45,7 @@ fn plans_cover_the_file() {
     }
 }
 
-/// A small object can state a gigabyte, in an archive of small segments too.
+/// A small object can announce a gigabyte, also in an archive of small segments.
 #[test]
 fn no_more_is_taken_than_a_file_of_the_archive_can_have() {
     let small = Bounds::of_archive(holdfast_pgtypes::WalSegmentSize::new(1 << 20).unwrap());
@@ -148,7 +148,7 @@ fn an_object_its_reader_would_refuse_is_not_made() {
     ] {
         assert_eq!(assembled(&name, pieces).unwrap_err().fault(), &expected);
     }
-    // Right length, wrong content: the hash finds it.
+    // Right length, wrong content: the hash shows it.
     let name = name_of(FILE, "raw");
     let object =
         assemble(&name, repository(), None, vec![CompressedFrame::stored(FrameKind::Data, b"five").unwrap()], &facts)

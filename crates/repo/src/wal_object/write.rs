@@ -12,8 +12,8 @@ use crate::format_error::{Fault, FormatError};
 use crate::frame::{CompressedFrame, FrameKind, ObjectSealer, ObjectType, seal_tail, tail_frame_bytes};
 use crate::identity::{RepositoryId, RepositoryKey};
 
-/// Raw bytes of every data frame but the last: a 16 MiB segment has four frames to keep four cores busy, and
-/// zstd gains next to nothing from more context.
+/// Raw bytes of every data frame but the last. A 16 MiB segment has four frames, which keep four cores busy, and zstd
+/// gains almost nothing from more context.
 pub const PIECE_BYTES: usize = 4 << 20;
 
 /// How a file is cut into frames.
@@ -23,14 +23,13 @@ pub struct WalObjectPlan {
 }
 
 impl WalObjectPlan {
-    /// The plan for a file of this many bytes.
+    /// The plan for a file with this many bytes.
     pub fn new(raw_len: usize) -> Self {
         Self { raw_len }
     }
 
-    /// The pieces in order. Each is compressed with
-    /// `compressor.compress(FrameKind::Data, &raw[piece])`, on any thread, and given to [`assemble`] in this
-    /// order.
+    /// The pieces in order. Compress each with `compressor.compress(FrameKind::Data, &raw[piece])`, on any thread, and
+    /// give the results to [`assemble`] in this order.
     pub fn pieces(&self) -> impl ExactSizeIterator<Item = Range<usize>> + use<> {
         let raw_len = self.raw_len;
         (0..raw_len.div_ceil(PIECE_BYTES)).map(move |piece| {
@@ -40,8 +39,8 @@ impl WalObjectPlan {
     }
 }
 
-/// Puts an object together from the compressed pieces of a file and its facts. `name` is the object's full
-/// name, whose last part must be that of the file and the codec.
+/// Assembles an object from the compressed pieces of a file and its facts. `name` is the object's full name, whose last
+/// part must consist of the file's name and the codec's extension.
 pub fn assemble(
     name: &str,
     repository: RepositoryId,

@@ -1,4 +1,4 @@
-//! Ranges against a set of numbers.
+//! Ranges are compared with a set of numbers.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -26,7 +26,8 @@ fn a_listing_becomes_ranges() {
         "main/wal/1/00000001/0000000100000001/000000010000000100000000.zst",
         "main/wal/1/00000001/0000000100000001/000000010000000100000001.partial.zst",
         "main/wal/1/00000002/00000002.history.zst",
-        // strays: of another claim, another cluster, of no cluster with this segment size, of nobody
+        // strays: of another claim, of another cluster, with a name that this segment size cannot have, of another
+        // program
         "main/wal/2/00000001/0000000100000000/000000010000000000000003.zst",
         "other/wal/1/00000001/0000000100000000/000000010000000000000003.zst",
         "main/wal/1/00000001/0000000100000000/000000010000000000000100.zst",

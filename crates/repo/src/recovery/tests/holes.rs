@@ -1,9 +1,9 @@
-//! Missing WAL: who needs it, what the error says of it, and what can still be reached.
+//! Missing WAL: which wishes need it, what the error reports, and what can still be reached.
 
 use super::{World, check, half, id, minute, with, world};
 use crate::recovery::{RecoveryTarget, RunFacts};
 
-/// Only timeline 1, one backup, for the cases where timelines are beside the point.
+/// Only timeline 1 and one backup, for the cases in which timelines do not matter.
 fn single() -> World {
     let mut world = world();
     world.backups.truncate(2);

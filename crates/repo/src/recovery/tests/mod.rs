@@ -1,4 +1,4 @@
-//! The planner by tables: one valid world, changed by one thing each.
+//! The planner by tables: one valid world, in which each row changes one thing.
 //!
 //! The world, in segments of 16 MiB (`LSN 0/N000000` is the start of segment N), times in minutes of one hour:
 //!
@@ -7,7 +7,7 @@
 //! timeline 2   branches off 1 at 8.5: segments 8..=14                 C: 10.5 to 11.5, minutes 30 to 32
 //! timeline 3   branches off 2 at 13.5: segments 13..=18               D: 15.5 to 16.5, minutes 40 to 42
 //! ```
-//! The old primary went on on timeline 1 after the switch: its segments 8 to 10 are of the abandoned branch.
+//! The old primary continued on timeline 1 after the switch: its segments 8 to 10 belong to the abandoned branch.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
@@ -114,8 +114,8 @@ impl World {
         self.path()?.decide(&self.facts)
     }
 
-    /// The plan with the WAL alone that is listed first, and the plan with all of it: if the first one begins with the
-    /// backup that was thought likely, they are the same.
+    /// Compares the plan from only the WAL that is listed first with the plan from all WAL: if the first one begins
+    /// with the backup that was guessed, they are the same.
     fn check_likely_start(&self, name: &str) {
         let all = self.inventory();
         let mut none = WalInventory::new(SIZE);
@@ -136,7 +136,7 @@ impl World {
         }
         let plan = |wal| {
             let path = RecoveryPath::find(&self.wish, &seen(wal)).unwrap();
-            // What was looked up is about a run, whichever number it has here.
+            // The facts were found for a run, whichever number it has here.
             let whole = RecoveryPath::find(&self.wish, &seen(&all)).unwrap();
             let facts = |run: &WalRun| {
                 let same = whole.runs().iter().position(|other| other.end_lsn == run.end_lsn);

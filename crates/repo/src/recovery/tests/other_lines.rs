@@ -1,4 +1,4 @@
-//! Lines that are not followed: a drill that was promoted into the archive of its production, failovers one after the other.
+//! Lines that are not followed: a drill that was promoted into the archive of its production, and repeated failovers.
 
 use super::{World, backup, half, id, minute, start_of, timeline, with, world};
 use crate::recovery::{Newer, RecoveryTarget, TargetTimeline, Unreachable};

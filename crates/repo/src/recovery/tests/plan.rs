@@ -1,4 +1,4 @@
-//! The plan itself: how it reads as JSON, and that it is never short of what PostgreSQL would read.
+//! The plan itself: its JSON form, and that it never lacks a segment that PostgreSQL would read.
 
 use holdfast_pgtypes::{Ancestry, Lsn, SegmentName};
 use proptest::prelude::*;
@@ -67,7 +67,8 @@ fn a_plan_is_json() {
     assert_eq!(error["hole"]["first_missing"], "000000030000000000000011");
 }
 
-/// What PostgreSQL would do, one segment at a time: read each from the newest timeline of the history that has begun in it.
+/// What PostgreSQL would do, segment by segment: it reads each from the newest timeline of the history that has begun
+/// in it.
 fn replay(world: &World, ancestry: &Ancestry, plan: &RecoveryPlan) -> Option<Vec<SegmentName>> {
     let first = plan.start_lsn.as_u64() >> 24;
     (first..first + plan.segment_count)
@@ -80,7 +81,8 @@ fn replay(world: &World, ancestry: &Ancestry, plan: &RecoveryPlan) -> Option<Vec
 }
 
 proptest! {
-    /// Whatever is missing: a plan reads only what is there, under the names PostgreSQL finds first, up to its target.
+    /// Whatever is missing, a plan reads only existing segments, under the names that PostgreSQL finds first, up to its
+    /// target.
     #[test]
     fn a_plan_is_never_short(
         missing in prop::collection::vec(any::<prop::sample::Index>(), 0..6),

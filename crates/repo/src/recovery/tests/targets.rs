@@ -1,4 +1,4 @@
-//! Each kind of target: which backup serves it, and how far the WAL is read; or why it cannot be reached.
+//! Each kind of target: which backup is used for it, and how far the WAL is read; or why it cannot be reached.
 
 use holdfast_pgtypes::Lsn;
 

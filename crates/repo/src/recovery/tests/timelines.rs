@@ -1,4 +1,4 @@
-//! Timelines: from which one a segment is read where they branch off, and which backups lead to which of them.
+//! Timelines: from which one a segment is read at a branch, and which backups lead to which of them.
 
 use holdfast_pgtypes::Lsn;
 
