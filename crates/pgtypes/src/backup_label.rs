@@ -1,8 +1,8 @@
-//! `BackupLabel`: the file that tells recovery where a base backup begins, as `build_backup_content` writes it.
+//! `BackupLabel`: the file that names where recovery of a base backup begins, as `build_backup_content` writes it.
 //!
-//! One `KEY: value` a line, in a fixed order. A label may hold anything but a zero byte, line ends included, so it is
-//! taken to reach up to the last `START TIMELINE` line. What stands in the file is kept exactly; the `START TIME` is
-//! text in the server's `log_timezone` and stays text.
+//! It has one `KEY: value` on each line, in a fixed order. A label may contain anything but a zero byte, line ends
+//! included, so the parser takes it to reach up to the last `START TIMELINE` line. The values of the file are kept
+//! exactly. The `START TIME` is text in the server's `log_timezone` and stays text.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::parse_error::ParseError;
 use crate::segment::SegmentName;
 use crate::timeline::TimelineId;
 
-/// Which kind of server the backup is from.
+/// The kind of server from which the backup was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackupFrom {
     /// A primary; 13 calls it `master`.
@@ -20,12 +20,12 @@ pub enum BackupFrom {
     Standby,
 }
 
-/// From where an incremental backup of PostgreSQL 17 and later goes on.
+/// Where an incremental backup of PostgreSQL 17 and later continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IncrementalFrom {
-    /// Start LSN of the backup before.
+    /// Start LSN of the earlier backup.
     pub lsn: Lsn,
-    /// Its timeline.
+    /// Timeline of the earlier backup.
     pub timeline: TimelineId,
 }
 
@@ -44,37 +44,37 @@ pub struct BackupLabel {
     pub from: BackupFrom,
     /// When the backup began, in the server's time zone: `2026-08-22 10:15:00 UTC`.
     pub start_time: String,
-    /// What the backup was called.
+    /// The label that the user gave the backup.
     pub label: String,
     /// The timeline of the start LSN.
     pub start_timeline: TimelineId,
-    /// The backup before an incremental one.
+    /// The earlier backup, if this one is incremental.
     pub incremental_from: Option<IncrementalFrom>,
 }
 
 /// Why the text is not a backup label.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackupLabelError {
-    /// A line is missing, or stands in another place.
+    /// A line is missing, or is in the wrong place.
     #[error("backup_label has no line {key:?} where it belongs")]
     MissingLine {
-        /// What the line begins with.
+        /// The key at the beginning of the line.
         key: &'static str,
     },
     /// A line has a value that cannot be read.
     #[error("backup_label has an invalid line {key:?}")]
     InvalidLine {
-        /// What the line begins with.
+        /// The key at the beginning of the line.
         key: &'static str,
-        /// What is wrong with it.
+        /// Why the value cannot be read.
         source: ParseError,
     },
     /// The timeline in the name of the start segment is not the one of the `START TIMELINE` line.
     #[error("backup_label contradicts itself: start segment {segment} is not on timeline {timeline}")]
     TimelinesDiffer {
-        /// The start segment.
+        /// The name of the start segment.
         segment: SegmentName,
-        /// The `START TIMELINE`.
+        /// The value of `START TIMELINE`.
         timeline: TimelineId,
     },
 }
@@ -254,7 +254,7 @@ START TIMELINE: 1
         BackupLabel::parse(b"\xff").unwrap_err();
     }
 
-    /// The label is what a user wrote, in the encoding of the database over which the backup was begun.
+    /// The user chooses the label, in the encoding of the database in which the backup was started.
     #[test]
     fn a_label_need_not_be_utf8() {
         let bytes = FULL.replace("LABEL: ", "LABEL: caf\u{e9} ").replace('\u{e9}', "\u{1}").into_bytes();

@@ -1,8 +1,9 @@
 //! PostgreSQL's own backup manifest, as `backup_manifest.c` writes it, for `pg_verifybackup` and `pg_combinebackup`.
 //!
 //! The text is JSON in a fixed form: version (1 up to 16; 2 with the system identifier since 17), one line for each
-//! file, the WAL that recovery needs, and at last a SHA-256 of everything before. The writer gives the text piece by
-//! piece to a sink and keeps none of it; the sink writes and hashes, and the digest comes back for the last line.
+//! file, the WAL that recovery needs, and finally a SHA-256 of everything before it. The writer passes the text piece
+//! by piece to a sink and keeps none of it. The sink writes and hashes, and the caller adds the last line with the
+//! digest.
 //!
 //! ```
 //! use chrono::DateTime;
@@ -47,11 +48,11 @@ pub struct ManifestFile<'a> {
 /// WAL that recovery of the backup needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WalRange {
-    /// The timeline.
+    /// The timeline of the range.
     pub timeline: TimelineId,
-    /// The first LSN of it.
+    /// The first LSN of the range.
     pub start: Lsn,
-    /// The LSN behind it.
+    /// The first LSN after the range.
     pub end: Lsn,
 }
 
@@ -94,8 +95,8 @@ impl<'s> ManifestWriter<'s> {
         (self.sink)(line.as_bytes());
     }
 
-    /// Ends the files and adds the WAL, newest timeline first. What is missing then is `checksum_line`, with the
-    /// SHA-256 of everything the sink was given.
+    /// Ends the files and adds the WAL, newest timeline first. After that only `checksum_line` is missing, with the
+    /// SHA-256 of everything that the sink received.
     pub fn finish(self, ranges: &[WalRange]) {
         let ranges: Vec<String> = ranges
             .iter()
@@ -116,7 +117,7 @@ pub fn checksum_line(sha256: &[u8; 32]) -> String {
     format!("\"Manifest-Checksum\": \"{}\"}}\n", hex::encode(sha256))
 }
 
-/// As `escape_json`.
+/// Quotes a text, as `escape_json`.
 fn json_string(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');

@@ -1,8 +1,8 @@
 //! Little-endian numbers at fixed offsets of a slice that may be too short.
 //!
 //! Every structure here comes from a disk, a network or a bucket, so nothing is indexed: a read past the end is `None`.
-//! All platforms PostgreSQL is packaged for today write little-endian, and WAL and data files do not move between
-//! platforms, so one byte order is enough; a file from a big-endian machine fails its version check.
+//! All platforms for which PostgreSQL is packaged today write little-endian, and WAL and data files do not move between
+//! platforms, so one byte order is enough. A file from a big-endian machine fails its version check.
 
 /// The byte at `offset`.
 pub(crate) fn u8_at(bytes: &[u8], offset: usize) -> Option<u8> {

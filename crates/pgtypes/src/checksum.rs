@@ -1,8 +1,8 @@
 //! The checksum of a data page, as `pg_checksum_page` of `storage/checksum_impl.h`.
 //!
-//! Thirty-two FNV-1a lanes run side by side over the page, one word each at a time, and are folded into one word that
-//! is mixed with the block number and reduced to 1..=65535. The lanes are independent so that the compiler makes vector
-//! instructions of the inner loop; the loops below keep to whole arrays for that reason.
+//! Thirty-two FNV-1a lanes run side by side over the page, one word at a time for each. They are folded into one word,
+//! which is mixed with the block number and reduced to 1..=65535. The lanes are independent, so that the compiler makes
+//! vector instructions of the inner loop. For the same reason the loops below use whole arrays.
 //!
 //! The page's own checksum field counts as zero. The block number is that of the whole relation, not of one of its
 //! segment files.
@@ -10,7 +10,7 @@
 /// Size of a data page in bytes, PostgreSQL's default and the only one in packages.
 pub const PAGE_SIZE: usize = 8192;
 
-/// Lanes, `N_SUMS`.
+/// Number of lanes, `N_SUMS`.
 const LANES: usize = 32;
 /// `FNV_PRIME`
 const PRIME: u32 = 16_777_619;
@@ -53,7 +53,7 @@ const BASE: [u32; LANES] = [
     0x959B_D756,
 ];
 
-/// The checksum that belongs into the page with this block number.
+/// The checksum that belongs in the page with this block number.
 pub fn page_checksum(page: &[u8; PAGE_SIZE], block_number: u32) -> u16 {
     let (rows, _) = page.as_chunks::<ROW>();
     let mut sums = BASE;
@@ -75,7 +75,7 @@ pub fn page_checksum(page: &[u8; PAGE_SIZE], block_number: u32) -> u16 {
     (folded % 65_535 + 1) as u16
 }
 
-/// The words of one row.
+/// The little-endian words of one row.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "the loop around it becomes vector code only as a whole")]
 fn words(row: &[u8; ROW]) -> [u32; LANES] {

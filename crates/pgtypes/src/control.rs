@@ -1,12 +1,12 @@
 //! `ControlFile`: the contents of `global/pg_control`, as `ControlFileData` of `pg_control.h`.
 //!
-//! The layouts of 13 to 18 put every field that is read here at the same offset; they differ in one byte before the
-//! CRC (18 has `default_char_signedness` there) and in padding. The structure is written as the compiler lays it out,
-//! so the offsets below are those of the 64-bit little-endian ABIs.
+//! In the layouts of 13 to 18 every field that is read here has the same offset. They differ in one byte before the CRC
+//! (18 has `default_char_signedness` there) and in padding. The compiler decides the layout of the structure in the
+//! file, so the offsets below are those of the 64-bit little-endian ABIs.
 //!
-//! A control file is read in the order a reader can trust it: length, version, CRC-32C, then fields. Which version a
-//! file has is told even when that version is not known here. A CRC that does not hold may be a torn read of a file
-//! that the server is just writing: PostgreSQL's own tools read again, and so should callers.
+//! A control file is checked in the order in which a reader can trust it: length, version, CRC-32C, then fields. An
+//! error names the version of the file even if that version is not known here. A wrong CRC may come from a torn read,
+//! while the server was writing the file: PostgreSQL's own tools read again, and so should callers.
 
 use std::fmt;
 
@@ -22,9 +22,9 @@ use crate::version::PgVersion;
 /// Size of the file in bytes, `PG_CONTROL_FILE_SIZE`: the structure and zeros.
 pub const CONTROL_FILE_SIZE: usize = 8192;
 
-/// Where the CRC of the control file stands in 13 to 17.
+/// The offset of the CRC in 13 to 17.
 const CRC_OFFSET: usize = 288;
-/// Where it stands in 18.
+/// The offset of the CRC in 18.
 const CRC_OFFSET_18: usize = 292;
 
 /// What the server was doing when it last wrote its control file, as `DBState`.
@@ -62,7 +62,7 @@ impl DbState {
 }
 
 impl fmt::Display for DbState {
-    /// In the words of `pg_controldata`.
+    /// Prints the words of `pg_controldata`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::StartingUp => "starting up",
@@ -100,7 +100,7 @@ impl fmt::Display for WalLevel {
 /// The contents of `pg_control`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlFile {
-    /// The cluster.
+    /// The identifier of the cluster.
     pub system_identifier: SystemIdentifier,
     /// The major that made the cluster, by its catalog version.
     pub version: PgVersion,
@@ -108,13 +108,13 @@ pub struct ControlFile {
     pub control_version: u32,
     /// `catalog_version_no`
     pub catalog_version: u32,
-    /// What the server was doing.
+    /// The server's state when it last wrote the file.
     pub state: DbState,
     /// When the file was written.
     pub modified: DateTime<Utc>,
     /// Where the last checkpoint record begins.
     pub checkpoint: Lsn,
-    /// Where replay from that checkpoint has to begin.
+    /// Where replay from that checkpoint must begin.
     pub redo: Lsn,
     /// The timeline of the checkpoint.
     pub timeline: TimelineId,
@@ -136,17 +136,17 @@ pub struct ControlFile {
     pub min_recovery_point: Option<Lsn>,
     /// The timeline of `min_recovery_point`.
     pub min_recovery_timeline: Option<TimelineId>,
-    /// The start LSN of the backup that is being recovered, until its end is reached.
+    /// The start LSN of the backup that is being recovered; `None` once its end is reached.
     pub backup_start: Option<Lsn>,
     /// The end of a backup from a standby that is being recovered.
     pub backup_end: Option<Lsn>,
-    /// Whether recovery has to see the record of the backup's end.
+    /// Whether recovery must meet the record of the backup's end.
     pub end_of_backup_required: bool,
     /// `wal_level`
     pub wal_level: WalLevel,
     /// `wal_log_hints`
     pub wal_log_hints: bool,
-    /// `max_connections`; a hot standby needs at least as much, as of the next four.
+    /// `max_connections`; a hot standby needs at least this value, and the same holds for the next four.
     pub max_connections: u32,
     /// `max_worker_processes`
     pub max_worker_processes: u32,
@@ -166,7 +166,7 @@ pub struct ControlFile {
     pub wal_block_size: u32,
     /// Size of a WAL segment.
     pub wal_segment_size: WalSegmentSize,
-    /// 0 when data pages carry no checksums, else the version of the checksum's algorithm (1).
+    /// 0 if data pages have no checksums, else the version of the checksum's algorithm (1).
     pub data_checksum_version: u32,
 }
 
@@ -176,9 +176,9 @@ pub enum ControlFileError {
     /// The bytes end before the structure does.
     #[error("pg_control is too short: {found} bytes, {needed} are needed")]
     TooShort {
-        /// Bytes there are.
+        /// Number of bytes found.
         found: usize,
-        /// Bytes the structure has.
+        /// Size of the structure in bytes.
         needed: usize,
     },
     /// The file is of a version of PostgreSQL that is not known here.
@@ -187,28 +187,28 @@ pub enum ControlFileError {
          of no supported PostgreSQL (13 to 18)"
     )]
     UnknownVersion {
-        /// `pg_control_version`; of a file from a big-endian machine, with its bytes swapped.
+        /// `pg_control_version`; if the file is from a big-endian machine, its bytes are swapped.
         control_version: u32,
         /// `catalog_version_no`
         catalog_version: u32,
     },
-    /// The contents do not have the CRC that stands in the file: damaged, or read while the server wrote it.
+    /// The contents do not match the CRC in the file: it is damaged, or was read while the server wrote it.
     #[error("pg_control is damaged: its CRC-32C is {found:08X}, its contents have {expected:08X}")]
     BadCrc {
-        /// CRC of the contents.
+        /// CRC computed from the contents.
         expected: u32,
         /// CRC in the file.
         found: u32,
     },
-    /// The CRC holds and a field has a value PostgreSQL does not write.
+    /// The CRC is right, but a field has a value that PostgreSQL does not write.
     #[error("pg_control has {value} as {field}, which PostgreSQL does not write")]
     InvalidField {
         /// The field, in the words of `pg_controldata`.
         field: &'static str,
-        /// Its value.
+        /// The field's value.
         value: u64,
     },
-    /// The CRC holds and the segment size is not one.
+    /// The CRC is right, but the segment size is not a valid one.
     #[error("pg_control has no valid WAL segment size")]
     InvalidSegmentSize(#[from] InvalidSegmentSize),
 }
@@ -217,7 +217,7 @@ impl ControlFile {
     /// The path of the control file in the data directory.
     pub const PATH: &'static str = "global/pg_control";
 
-    /// Reads a control file; bytes after the structure are not looked at.
+    /// Reads a control file and ignores bytes after the structure.
     pub fn parse(bytes: &[u8]) -> Result<Self, ControlFileError> {
         let too_short = |needed| ControlFileError::TooShort { found: bytes.len(), needed };
         let needed = CRC_OFFSET + 4;
@@ -237,7 +237,7 @@ impl ControlFile {
         Fields { body }.read(version)
     }
 
-    /// Whether data pages carry checksums.
+    /// Whether data pages have checksums.
     pub const fn has_data_checksums(&self) -> bool {
         self.data_checksum_version != 0
     }

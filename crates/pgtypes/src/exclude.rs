@@ -1,13 +1,13 @@
 //! What a base backup leaves out, as `sendDir` of `basebackup.c` decides for `pg_basebackup`.
 //!
-//! A walker reads one directory at a time, gives its path and the names in it to `Exclusions::for_directory`, and asks
-//! for each name. The order of the questions is the server's, since a name can match several of them.
+//! A walker reads one directory at a time, passes its path and its names to `Exclusions::for_directory`, and asks for
+//! each name. The rules are applied in the server's order, because a name can match several of them.
 //!
 //! Differences between the majors: 17 and later keep `pg_wal/summaries` beside `pg_wal/archive_status`, and look for
-//! unlogged relations in `global` too (there are none, so all majors do here). 13 and 14 can have a
-//! `stats_temp_directory` other than `pg_stat_tmp` inside the data directory; what is in it disappears at the next start
-//! and does no harm in a backup. Tablespaces inside the data directory and special files (sockets, pipes) are for the
-//! walker, which knows links and file types.
+//! unlogged relations in `global` too (there are none, so here all majors do). 13 and 14 can have a
+//! `stats_temp_directory` other than `pg_stat_tmp` inside the data directory. Its files disappear at the next start and
+//! do no harm in a backup. The walker handles tablespaces inside the data directory and special files (sockets, pipes),
+//! because it knows links and file types.
 
 use std::collections::HashSet;
 
@@ -19,7 +19,7 @@ use crate::version::PgVersion;
 const EMPTIED_DIRECTORIES: [&[u8]; 7] =
     [b"pg_stat_tmp", b"pg_replslot", b"pg_dynshmem", b"pg_notify", b"pg_serial", b"pg_snapshots", b"pg_subtrans"];
 
-/// Files that are left out wherever they are: `excludeFiles` but for the prefixes.
+/// Files that are left out wherever they are: `excludeFiles` without the prefixes.
 const EXCLUDED_FILES: [&[u8]; 8] = [
     b"postgresql.auto.conf.tmp",
     b"current_logfiles.tmp",
@@ -31,21 +31,21 @@ const EXCLUDED_FILES: [&[u8]; 8] = [
     b".DS_Store",
 ];
 
-/// `RELCACHE_INIT_FILENAME`, with the process id of a writer behind it or without.
+/// `RELCACHE_INIT_FILENAME`, with or without the process id of a writer after it.
 const RELATION_CACHE_PREFIX: &[u8] = b"pg_internal.init";
 
-/// `PG_TEMP_FILE_PREFIX`, of files and of the directories they are in.
+/// `PG_TEMP_FILE_PREFIX`, of files and of the directories that contain them.
 const TEMPORARY_PREFIX: &[u8] = b"pgsql_tmp";
 
-/// What to do with an entry of the data directory.
+/// What the backup does with an entry of the data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Take it, and what is in it.
+    /// Include it with its content.
     Include,
-    /// Keep the directory, without what is in it. A link to a directory becomes a directory. In `pg_wal`,
+    /// Keep the directory without its content. A link to a directory becomes a directory. In `pg_wal`,
     /// `wal_subdirectories` are kept too.
     ContentsExcluded,
-    /// This is `global/pg_control`: take it after everything else.
+    /// This is `global/pg_control`: copy it after everything else.
     ControlFile,
     /// Leave it out.
     Excluded(ExcludedAs),
@@ -54,9 +54,9 @@ pub enum Verdict {
 /// Why an entry is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExcludedAs {
-    /// A temporary file, or a directory of such.
+    /// A temporary file, or a directory of temporary files.
     TemporaryFile,
-    /// A file of the running server, or one that the backup brings its own of.
+    /// A file of the running server, or one that the backup replaces by its own.
     ServerFile,
     /// The cache of system relations, rebuilt at start.
     RelationCache,
@@ -64,7 +64,7 @@ pub enum ExcludedAs {
     UnloggedRelation,
     /// A relation of one session.
     TemporaryRelation,
-    /// The directory of another major in a tablespace.
+    /// The directory of another major in a shared tablespace.
     OtherVersion,
 }
 
@@ -84,10 +84,10 @@ pub struct Exclusions {
 }
 
 impl Exclusions {
-    /// The rules for the directory at `path`, relative to the data directory with `/` between the parts, empty for the
-    /// data directory itself; what is in a tablespace is at `pg_tblspc/<oid>/...`.
+    /// The rules for the directory at `path`, relative to the data directory with `/` between the parts, and empty for
+    /// the data directory itself. The content of a tablespace is at `pg_tblspc/<oid>/...`.
     ///
-    /// `names` are all names in the directory: an unlogged relation is known by its init fork beside it.
+    /// `names` are all names in the directory, because an unlogged relation is recognised by its init fork.
     pub fn for_directory<'n>(version: PgVersion, path: &[u8], names: impl IntoIterator<Item = &'n [u8]>) -> Self {
         let relations = RelationDirectory::parse(path, version);
         let unlogged = names
@@ -216,7 +216,7 @@ mod tests {
         }
         assert_eq!(rules.verdict(b"16384_init"), Verdict::Include);
         assert_eq!(rules.verdict(b"16385"), Verdict::Include);
-        // Elsewhere the names mean nothing.
+        // In other directories the names mean nothing.
         let rules = Exclusions::for_directory(PgVersion::V13, b"pg_xact", names);
         assert_eq!(rules.verdict(b"16384"), Verdict::Include);
     }

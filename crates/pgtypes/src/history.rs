@@ -1,10 +1,10 @@
-//! Timeline history files, and which timeline owns which stretch of WAL.
+//! Timeline history files, and which timeline owns which range of WAL.
 //!
-//! A history file lists the ancestors of a timeline, oldest first, each with the LSN at which the next one branched off
-//! it. Reading follows `readTimeLineHistory` of `timeline.c`: empty lines and lines that begin with `#` are skipped, an
-//! entry is the parent's number, the switch LSN and a reason in words; numbers must grow, and stay below the timeline
-//! the file is for. `Ancestry` turns the list into spans as `tliOfPointInHistory` and `tliSwitchPoint` see them: a
-//! timeline owns from the switch LSN of its parent up to, and not including, its own.
+//! A history file lists the ancestors of a timeline, oldest first, each with the LSN at which the next one branched
+//! off. Reading follows `readTimeLineHistory` of `timeline.c`: empty lines and lines that begin with `#` are skipped.
+//! An entry is the parent's number, the switch LSN and a reason in words. Numbers must grow, and stay below the file's
+//! own timeline. `Ancestry` turns the list into spans, as `tliOfPointInHistory` and `tliSwitchPoint` see them: a
+//! timeline owns the WAL from the switch LSN of its parent up to, and not including, its own.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub struct HistoryEntry {
     pub timeline: TimelineId,
     /// The first LSN that no longer belongs to it.
     pub switch_lsn: Lsn,
-    /// Why the timeline was left, in the server's words; one line.
+    /// Why the server left the timeline, in its own words; one line.
     pub reason: String,
 }
 
@@ -39,15 +39,15 @@ pub enum HistoryFileError {
     /// A line is neither an entry nor a comment.
     #[error("history file of timeline {timeline} has a line that is no entry: {line:?}")]
     InvalidLine {
-        /// The timeline the file is for.
+        /// The timeline of the history file.
         timeline: TimelineId,
-        /// The line.
+        /// The text of the line.
         line: String,
     },
     /// An ancestor's number does not grow, or is not below the timeline's own.
     #[error("history file of timeline {timeline} lists timeline {ancestor} out of order")]
     OutOfOrder {
-        /// The timeline the file is for.
+        /// The timeline of the history file.
         timeline: TimelineId,
         /// The ancestor.
         ancestor: TimelineId,
@@ -67,8 +67,8 @@ impl HistoryFile {
         Ok(Self { timeline, entries })
     }
 
-    /// Reads the history file of `timeline`. The reasons may hold what users named in another encoding (a restore point):
-    /// what is no UTF-8 in them is replaced by a mark.
+    /// Reads the history file of `timeline`. The reasons may contain names of restore points in another encoding: bytes
+    /// that are not UTF-8 are replaced by a mark.
     pub fn parse(timeline: TimelineId, bytes: &[u8]) -> Result<Self, HistoryFileError> {
         let text = String::from_utf8_lossy(bytes);
         let entries = text
@@ -93,13 +93,13 @@ impl HistoryFile {
         &self.entries
     }
 
-    /// The timeline this one branched off, and where.
+    /// The timeline from which this one branched off, and where.
     pub fn parent(&self) -> Option<&HistoryEntry> {
         self.entries.last()
     }
 }
 
-/// `sscanf` with `"%u\t%X/%X"`: the white space between the two may be any, and anything may follow.
+/// As `sscanf` with `"%u\t%X/%X"`: any white space between the two is accepted, and any text after them.
 fn parse_entry(line: &str) -> Option<HistoryEntry> {
     let (timeline, rest) = line.split_once([' ', '\t'])?;
     let rest = rest.trim_start();
@@ -112,7 +112,7 @@ fn parse_entry(line: &str) -> Option<HistoryEntry> {
 }
 
 impl fmt::Display for HistoryFile {
-    /// The text as `writeTimeLineHistory` writes it, which puts an empty line before each entry but the first.
+    /// Prints the text as `writeTimeLineHistory` does, with an empty line before each entry but the first.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, entry) in self.entries.iter().enumerate() {
             let before = if i == 0 { "" } else { "\n" };
@@ -122,14 +122,14 @@ impl fmt::Display for HistoryFile {
     }
 }
 
-/// A stretch of WAL that belongs to one timeline.
+/// A range of WAL that belongs to one timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimelineSpan {
     /// The timeline.
     pub timeline: TimelineId,
     /// Its first LSN; 0 for the first timeline.
     pub start: Lsn,
-    /// The first LSN that is no longer its own; `None` for the last timeline, which is still open.
+    /// The first LSN after the span; `None` for the last timeline, which is still open.
     pub end: Option<Lsn>,
 }
 
@@ -170,7 +170,7 @@ impl Ancestry {
         self.timeline
     }
 
-    /// The timelines with what they own, oldest first; the last one is open.
+    /// The timelines with their spans, oldest first; the last one is open.
     pub fn path(&self) -> &[TimelineSpan] {
         &self.spans
     }
@@ -180,20 +180,20 @@ impl Ancestry {
         self.spans.iter().find(|span| span.timeline == timeline)
     }
 
-    /// The timeline that owns the byte at `lsn`; as `tliOfPointInHistory`. Histories with switch LSNs that go backwards
-    /// give the timeline that ends last.
+    /// The timeline that owns the byte at `lsn`; as `tliOfPointInHistory`. If the switch LSNs of a history go
+    /// backwards, it returns the timeline that ends last.
     pub fn owner(&self, lsn: Lsn) -> TimelineId {
         self.spans.iter().find(|span| span.contains(lsn)).map_or(self.timeline, |span| span.timeline)
     }
 
-    /// Whether a cluster at `lsn` of `timeline` can follow this ancestry: the position is on the path, or on its end.
+    /// Whether a cluster at `lsn` of `timeline` can follow this ancestry: the position is on the path, or at its end.
     pub fn passes(&self, timeline: TimelineId, lsn: Lsn) -> bool {
         self.span(timeline).is_some_and(|span| span.start <= lsn && span.end.is_none_or(|end| lsn <= end))
     }
 
-    /// The name under which recovery reads the segment that contains `lsn`: the newest timeline that has begun within
-    /// it or before, as `XLogFileReadAnyTLI`. A segment in which the timeline switches exists on both timelines, and
-    /// the newer one holds the whole path.
+    /// The name under which recovery reads the segment that contains `lsn`: that of the newest timeline that has begun
+    /// in it or before it, as `XLogFileReadAnyTLI`. A segment in which the timeline switches exists on both timelines,
+    /// and the newer one contains the whole path.
     pub fn segment_containing(&self, lsn: Lsn, size: WalSegmentSize) -> SegmentName {
         let number = lsn.as_u64() / size.as_u64();
         let timeline = self
@@ -221,7 +221,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// As PostgreSQL 18 wrote it after two promotions.
+    /// The file that PostgreSQL 18 wrote after two promotions.
     const THIRD: &str = "1\t0/16000A0\tno recovery target specified\n\n2\t0/1600220\tno recovery target specified\n";
 
     #[test]

@@ -1,8 +1,8 @@
-//! PostgreSQL's own facts for Holdfast: what the files of a cluster and its WAL say, for the majors 13 to 18.
+//! PostgreSQL's own formats for Holdfast: the files of a cluster and its WAL, for the majors 13 to 18.
 //!
-//! Everything here is a pure function over bytes and texts: no I/O, no clock, no async. All of it may be given bytes
-//! from a disk, a network or a bucket, and none of it panics on them: what cannot be read is an error that says what was
-//! found, or, where WAL simply ends, the end.
+//! Everything here is a pure function over bytes and texts: no I/O, no clock, no async. The bytes may come from a disk,
+//! a network or a bucket, and no function panics on them. What cannot be read is an error that repeats what was found.
+//! Where WAL simply ends, it is the end.
 //!
 //! | for | see |
 //! |---|---|
@@ -13,8 +13,8 @@
 //! | data pages | [`relation`], [`page`], [`checksum`] |
 //! | WAL segments | [`wal`] |
 //!
-//! Names are PostgreSQL's own; the C name stands in the documentation where there is one. What differs between majors is
-//! asked of [`PgVersion`].
+//! Names are PostgreSQL's own, and the documentation gives the C name if there is one. [`PgVersion`] knows the
+//! differences between majors.
 //!
 //! ```
 //! use holdfast_pgtypes::{Ancestry, HistoryFile, Lsn, SegmentName, TimelineId, WalSegmentSize};

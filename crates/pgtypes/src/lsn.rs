@@ -1,8 +1,8 @@
 //! `Lsn`: a position in the WAL, as `XLogRecPtr`.
 //!
 //! A position is a count of bytes since the beginning of the WAL; 0 means "none" wherever PostgreSQL stores one
-//! (`InvalidXLogRecPtr`). The text is PostgreSQL's: two hexadecimal halves with a slash between. Reading takes the
-//! zero-padded form of PostgreSQL 19 and lower case too; writing gives the form of all supported versions.
+//! (`InvalidXLogRecPtr`). The text is PostgreSQL's: two hexadecimal halves with a slash between them. Parsing also
+//! accepts the zero-padded form of PostgreSQL 19 and lower case. Printing uses the form of all supported versions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,10 +16,10 @@ pub struct Lsn(u64);
 serde_as_text!(Lsn, "an LSN such as \"16/B374D848\"");
 
 impl Lsn {
-    /// The position that stands for "none", as `InvalidXLogRecPtr`.
+    /// The position that means "none", as `InvalidXLogRecPtr`.
     pub const INVALID: Self = Self(0);
 
-    /// The last position that can be written.
+    /// The largest position.
     pub const MAX: Self = Self(u64::MAX);
 
     /// The position `bytes` after the beginning of the WAL.
@@ -32,17 +32,17 @@ impl Lsn {
         self.0
     }
 
-    /// Whether this is a position at all, as `XLogRecPtrIsInvalid` turned round.
+    /// Whether this is a position at all: the negation of `XLogRecPtrIsInvalid`.
     pub const fn is_valid(self) -> bool {
         self.0 != 0
     }
 
-    /// The position, unless it is the "none" of PostgreSQL's structures.
+    /// The position, or `None` if it is the "none" of PostgreSQL's structures.
     pub const fn valid(self) -> Option<Self> {
         if self.is_valid() { Some(self) } else { None }
     }
 
-    /// The position `bytes` further on, unless that is past the end of all WAL.
+    /// The position `bytes` later; `None` if that is past the end of all WAL.
     pub const fn checked_add(self, bytes: u64) -> Option<Self> {
         match self.0.checked_add(bytes) {
             Some(sum) => Some(Self(sum)),
@@ -50,19 +50,19 @@ impl Lsn {
         }
     }
 
-    /// The position `bytes` further on, or the last one there is.
+    /// The position `bytes` later, or at most [`Self::MAX`].
     #[must_use]
     pub const fn saturating_add(self, bytes: u64) -> Self {
         Self(self.0.saturating_add(bytes))
     }
 
-    /// The position `bytes` before, or the beginning.
+    /// The position `bytes` earlier, or at least 0.
     #[must_use]
     pub const fn saturating_sub(self, bytes: u64) -> Self {
         Self(self.0.saturating_sub(bytes))
     }
 
-    /// Bytes from `earlier` to here; 0 when `earlier` is not earlier.
+    /// Bytes from `earlier` to this position; 0 if `earlier` is not earlier.
     pub const fn bytes_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }

@@ -1,9 +1,9 @@
-//! Data pages: the header, and whether a page is what PostgreSQL would accept.
+//! Data pages: the header, and whether PostgreSQL would accept a page.
 //!
-//! `verify_page` decides as `PageIsVerified` of `bufpage.c`: a page whose `pd_upper` is 0 is new and must be all zeros,
-//! any other must have its checksum and a header that makes sense. A page of a running server may be read while it is
-//! written; such a page has an LSN at or after the start of the backup, and replay replaces it. Judging that is left to
-//! the caller, who knows the start LSN; the page's LSN is in its header.
+//! `verify_page` decides as `PageIsVerified` of `bufpage.c`. A page whose `pd_upper` is 0 is new and must be all zeros.
+//! Any other page must have its checksum and a valid header. A page of a running server may be read while the server
+//! writes it. Such a page has an LSN at or after the start of the backup, and replay replaces it. The caller must judge
+//! that, because it knows the start LSN; the page's LSN is in its header.
 
 use crate::bytes::{u16_at, u32_at};
 use crate::checksum::{PAGE_SIZE, page_checksum};
@@ -34,7 +34,7 @@ pub struct PageHeader {
 }
 
 impl PageHeader {
-    /// Reads the header of a page; `None` when there are fewer than 20 bytes.
+    /// Reads the header of a page; `None` if there are fewer than 20 bytes.
     pub fn parse(page: &[u8]) -> Option<Self> {
         let size_and_version = u16_at(page, 18)?;
         Some(Self {
@@ -55,7 +55,7 @@ impl PageHeader {
         self.upper == 0
     }
 
-    /// Whether the offsets and flags make sense, as `PageIsVerified` asks.
+    /// Whether the offsets and flags are valid, as `PageIsVerified` requires.
     pub fn is_sane(&self) -> bool {
         self.flags & !VALID_FLAGS == 0
             && self.lower <= self.upper
@@ -65,23 +65,23 @@ impl PageHeader {
     }
 }
 
-/// What a page is.
+/// The result of a page's check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageCheck {
     /// All zeros: allocated and never written.
     New,
     /// As PostgreSQL wrote it.
     Valid,
-    /// The contents do not have the checksum that stands in the page.
+    /// The contents do not match the checksum in the page.
     BadChecksum {
-        /// Checksum of the contents.
+        /// Checksum computed from the contents.
         expected: u16,
         /// Checksum in the page.
         found: u16,
     },
-    /// The checksum holds, or is not asked for, and the header makes no sense.
+    /// The checksum is right, or is not checked, but the header is invalid.
     BadHeader,
-    /// The header says the page was never used, and it is not all zeros.
+    /// The header marks the page as never used, but the page is not all zeros.
     NewButNotZero,
 }
 
@@ -92,7 +92,7 @@ impl PageCheck {
     }
 }
 
-/// Whether a cluster's pages carry checksums, from its control file.
+/// Whether a cluster's pages have checksums, from its control file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checksums {
     /// `data_checksum_version` is not 0.
@@ -101,12 +101,12 @@ pub enum Checksums {
     Off,
 }
 
-/// Judges the page of a checksummed cluster that has this block number in its relation.
+/// Checks a page of a cluster with checksums. `block_number` is the page's number in its relation.
 pub fn verify_page(page: &[u8; PAGE_SIZE], block_number: u32) -> PageCheck {
     check_page(page, block_number, Checksums::On)
 }
 
-/// Judges a page, with or without its checksum.
+/// Checks a page, with or without its checksum.
 pub fn check_page(page: &[u8; PAGE_SIZE], block_number: u32, checksums: Checksums) -> PageCheck {
     let Some(header) = PageHeader::parse(page) else {
         return PageCheck::BadHeader;
@@ -123,7 +123,7 @@ pub fn check_page(page: &[u8; PAGE_SIZE], block_number: u32, checksums: Checksum
     if header.is_sane() { PageCheck::Valid } else { PageCheck::BadHeader }
 }
 
-/// Whether there is no byte but zeros, in blocks so that the compiler can make vector code of it.
+/// Whether all bytes are zero. It compares in blocks, so that the compiler can make vector code of it.
 pub fn is_all_zero(bytes: &[u8]) -> bool {
     let (blocks, rest) = bytes.as_chunks::<64>();
     blocks.iter().all(|block| block.iter().fold(0, |or, byte| or | byte) == 0) && rest.iter().all(|byte| *byte == 0)

@@ -1,9 +1,9 @@
-//! The error of everything here that is read from a short text: LSNs, names of segments, numbers.
+//! The error of everything here that is parsed from a short text: LSNs, names of segments, numbers.
 //!
-//! It repeats the input, cut to a length that fits a message, because the text usually comes from somewhere else (a
-//! bucket listing, a command line, a server's answer) and the person who reads the message has to find it there.
+//! It repeats the input, cut to a length that fits a message. The text usually comes from somewhere else (a bucket
+//! listing, a command line, a server's answer), and the person who reads the message must find it there.
 
-/// A text that is not what it should be.
+/// A text that does not have the expected form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not {what}: {input:?}")]
 pub struct ParseError {
@@ -12,7 +12,7 @@ pub struct ParseError {
 }
 
 impl ParseError {
-    /// Longest part of the input that is repeated, in characters: more than any valid text has.
+    /// The longest part of the input that is repeated, in characters: more than any valid text has.
     const SHOWN: usize = 64;
 
     pub(crate) fn new(what: &'static str, input: &str) -> Self {
@@ -28,7 +28,7 @@ impl ParseError {
         self.what
     }
 
-    /// The text that was given, possibly cut.
+    /// The given text, possibly cut.
     pub fn input(&self) -> &str {
         &self.input
     }
@@ -64,8 +64,8 @@ macro_rules! serde_as_text {
 }
 pub(crate) use serde_as_text;
 
-/// A number in upper-case hexadecimal digits only, as PostgreSQL's file names have it (`from_str_radix` alone would
-/// take a sign and lower case).
+/// A number in upper-case hexadecimal digits only, as in PostgreSQL's file names (`from_str_radix` alone would accept a
+/// sign and lower case).
 pub(crate) fn upper_hex_u32(text: &str) -> Option<u32> {
     let valid = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
     if valid { u32::from_str_radix(text, 16).ok() } else { None }

@@ -1,12 +1,12 @@
-//! Names of relation files, and the directories they are in.
+//! Names of relation files, and of their directories.
 //!
-//! A relation's file is named for its number, with the fork and the number of the 1 GiB segment behind it:
-//! `16384`, `16384.1`, `16384_fsm`, `16384_vm.2`. A temporary relation has `t<backend>_` before. The rules are
+//! A relation's file is named by its number, followed by the fork and the number of the 1 GiB segment: `16384`,
+//! `16384.1`, `16384_fsm`, `16384_vm.2`. A temporary relation has the prefix `t<backend>_`. The rules are those of
 //! `parse_filename_for_nontemp_relation` (`reinit.c`) and `looks_like_temp_rel_name` (`fd.c`), in the strict form of
-//! PostgreSQL 17: no zeros in front.
+//! PostgreSQL 17: no leading zeros.
 //!
-//! Only these files have page checksums. What else lies in `base` and `global` (`pg_control`, `pg_filenode.map`,
-//! `pg_internal.init`, `PG_VERSION`) does not match the names, so no list of exceptions is needed.
+//! Only these files have page checksums. The other files in `base` and `global` (`pg_control`, `pg_filenode.map`,
+//! `pg_internal.init`, `PG_VERSION`) do not match the names, so no list of exceptions is needed.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub enum Fork {
     FreeSpaceMap,
     /// The visibility map.
     VisibilityMap,
-    /// What an unlogged relation is reset to after a crash.
+    /// The content to which an unlogged relation is reset after a crash.
     Init,
 }
 
@@ -51,7 +51,7 @@ pub struct RelationFileName {
 }
 
 impl RelationFileName {
-    /// Reads a file name; `None` when it is not a relation's.
+    /// Parses a file name; `None` if it is not a relation's.
     pub fn parse(name: &[u8]) -> Option<Self> {
         let name = std::str::from_utf8(name).ok()?;
         let (temporary_backend, name) = match name.strip_prefix('t') {
@@ -75,15 +75,15 @@ impl RelationFileName {
         Some(Self { number: positive(number)?, fork, segment, temporary_backend })
     }
 
-    /// The block number of the file's first page, which its checksums are made with.
+    /// The block number of the file's first page, which is an input of the page checksums.
     ///
-    /// `segment_pages` is `relation_segment_pages` of the control file. `None` when no relation is that long.
+    /// `segment_pages` is `relation_segment_pages` of the control file. `None` if no relation is that long.
     pub fn first_block(&self, segment_pages: u32) -> Option<u32> {
         self.segment.checked_mul(segment_pages)
     }
 }
 
-/// A decimal number that neither is nor begins with 0.
+/// A decimal number greater than 0, without leading zeros.
 fn positive(text: &str) -> Option<u32> {
     if text.starts_with('0') { None } else { decimal(text) }
 }
@@ -101,16 +101,16 @@ impl fmt::Display for RelationFileName {
     }
 }
 
-/// A directory that holds relations.
+/// A directory with relations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RelationDirectory {
     /// `global`: the relations all databases share.
     Global,
     /// A database's directory, in `base` or in a tablespace.
     Database {
-        /// The database.
+        /// The OID of the database.
         database: u32,
-        /// The tablespace; `None` for `base`.
+        /// The OID of the tablespace; `None` for `base`.
         tablespace: Option<u32>,
     },
 }
@@ -150,8 +150,8 @@ pub struct RelationPath {
 }
 
 impl RelationPath {
-    /// Recognises a relation's file by its path relative to the data directory. These are the files whose pages carry
-    /// checksums, in a cluster that has them.
+    /// Recognises a relation's file by its path relative to the data directory. The pages of these files have
+    /// checksums, in a cluster with checksums.
     pub fn parse(path: &[u8], version: PgVersion) -> Option<Self> {
         let slash = path.iter().rposition(|byte| *byte == b'/')?;
         let (directory, name) = path.split_at_checked(slash)?;

@@ -1,9 +1,9 @@
-//! WAL segments: their size, their names, and the LSNs they hold.
+//! WAL segments: their size, their names, and their LSNs.
 //!
-//! A name is the timeline and two more groups of eight hexadecimal digits. Which LSN that is depends on the cluster's
-//! segment size, so everything that goes from names to LSNs or to neighbours asks for it; `XLogFileName` and
+//! A name is the timeline and two more groups of eight hexadecimal digits. The LSN of a name depends on the cluster's
+//! segment size, so every conversion from names to LSNs or to neighbours takes this size; `XLogFileName` and
 //! `XLogFromFileName` of `xlog_internal.h` are the models. An LSN on a border has two segments, the one that begins
-//! there and the one that ends there, and the two roundings have two names: `containing` (as `XLByteToSeg`) and
+//! there and the one that ends there. So the two roundings have two names: `containing` (as `XLByteToSeg`) and
 //! `ending_at` (as `XLByteToPrevSeg`).
 
 use std::fmt;
@@ -26,11 +26,10 @@ pub struct WalSegmentSize(u32);
 pub struct InvalidSegmentSize(pub u32);
 
 impl WalSegmentSize {
-    /// 16 MiB, what `initdb` chooses unless told otherwise. For tests and messages: a cluster's own size is in its
-    /// `pg_control`.
+    /// 16 MiB, the default of `initdb`. For tests and messages only: a cluster's own size is in its `pg_control`.
     pub const DEFAULT: Self = Self(16 << 20);
 
-    /// Checks a size as `IsValidWalSegSize` does.
+    /// Checks a size, as `IsValidWalSegSize` does.
     pub const fn new(bytes: u32) -> Result<Self, InvalidSegmentSize> {
         if bytes.is_power_of_two() && bytes >= 1 << 20 && bytes <= 1 << 30 {
             Ok(Self(bytes))
@@ -82,22 +81,22 @@ pub struct SegmentName {
 serde_as_text!(SegmentName, "a WAL segment name of 24 hexadecimal digits");
 
 impl SegmentName {
-    /// The segment of this number, counted from 0 at the beginning of the WAL; as `XLogFileName`. `None` when the
-    /// number is past the last segment there is.
+    /// The segment with this number, counted from 0 at the beginning of the WAL; as `XLogFileName`. `None` if the
+    /// number is past the last possible segment.
     pub fn from_number(number: u64, timeline: TimelineId, size: WalSegmentSize) -> Option<Self> {
         let id = u32::try_from(number / size.segments_per_id()).ok()?;
         let segment = u32::try_from(number % size.segments_per_id()).ok()?;
         Some(Self { timeline, id, segment })
     }
 
-    /// The segment that holds the byte at `lsn`; as `XLByteToSeg`.
+    /// The segment that contains the byte at `lsn`; as `XLByteToSeg`.
     pub fn containing(lsn: Lsn, timeline: TimelineId, size: WalSegmentSize) -> Self {
         let within = (lsn.as_u64() & 0xFFFF_FFFF) / size.as_u64();
         Self { timeline, id: (lsn.as_u64() >> 32) as u32, segment: within as u32 }
     }
 
-    /// The segment that holds the byte before `lsn`, so a stop LSN on a border names the segment that ends there; as
-    /// `XLByteToPrevSeg`. An LSN of 0 has none before it and gives the first segment.
+    /// The segment that contains the byte before `lsn`, so a stop LSN on a border names the segment that ends there; as
+    /// `XLByteToPrevSeg`. LSN 0 has no byte before it and gives the first segment.
     pub fn ending_at(lsn: Lsn, timeline: TimelineId, size: WalSegmentSize) -> Self {
         Self::containing(lsn.saturating_sub(1), timeline, size)
     }
@@ -112,19 +111,19 @@ impl SegmentName {
         self.id
     }
 
-    /// The same position on another timeline.
+    /// The segment at the same position on another timeline.
     #[must_use]
     pub const fn on_timeline(self, timeline: TimelineId) -> Self {
         Self { timeline, ..self }
     }
 
-    /// Whether a cluster with this segment size can have a segment of this name: the last group counts segments
+    /// Whether a cluster with this segment size can have a segment with this name: the last group counts segments
     /// within 4 GiB.
     pub fn is_valid_for(self, size: WalSegmentSize) -> bool {
         u64::from(self.segment) < size.segments_per_id()
     }
 
-    /// The number, counted from 0 at the beginning of the WAL; as `XLogFromFileName`.
+    /// The segment's number, counted from 0 at the beginning of the WAL; as `XLogFromFileName`.
     pub fn number(self, size: WalSegmentSize) -> u64 {
         // At most 2^32 * 2^12 + 2^32.
         u64::from(self.id) * size.segments_per_id() + u64::from(self.segment)
@@ -145,7 +144,7 @@ impl SegmentName {
         self.start_lsn(size) <= lsn && lsn < self.end_lsn(size)
     }
 
-    /// The segment after this one on the same timeline; `None` after the last there is.
+    /// The segment after this one on the same timeline; `None` after the last possible one.
     pub fn next(self, size: WalSegmentSize) -> Option<Self> {
         Self::from_number(self.number(size).checked_add(1)?, self.timeline, size)
     }
@@ -155,7 +154,7 @@ impl SegmentName {
         Self::from_number(self.number(size).checked_sub(1)?, self.timeline, size)
     }
 
-    /// The first sixteen digits: timeline and 4 GiB of WAL. Names of one such group stand together in a repository.
+    /// The first sixteen digits: timeline and 4 GiB of WAL. A repository keeps the segments of one group in one folder.
     pub fn group(self) -> String {
         format!("{:08X}{:08X}", self.timeline.get(), self.id)
     }

@@ -1,7 +1,7 @@
 //! `SystemIdentifier`: the number `initdb` gives a cluster, kept in `pg_control` and in the head of every WAL segment.
 //!
-//! Two directories with the same number are copies of one cluster. It does not fit the number type of all JSON readers,
-//! so it is a text there.
+//! Two directories with the same number are copies of one cluster. The number type of some JSON readers is too small
+//! for it, so in JSON it is a text.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ pub struct SystemIdentifier(u64);
 serde_as_text!(SystemIdentifier, "a system identifier in decimal digits");
 
 impl SystemIdentifier {
-    /// The identifier of this number.
+    /// The identifier with this number.
     pub const fn new(number: u64) -> Self {
         Self(number)
     }

@@ -1,38 +1,38 @@
-//! `TablespaceMap`: the file that tells recovery which links to make in `pg_tblspc`.
+//! `TablespaceMap`: the file that lists the links which recovery makes in `pg_tblspc`.
 //!
-//! A line is the tablespace's oid, one space, and the path of its directory; a backslash stands before every line end,
-//! carriage return and backslash in the path. Reading is `read_tablespace_map` of `xlogrecovery.c`: a path may begin
-//! with spaces, empty lines are skipped, and a last line without its end is an error, for it may be cut. Paths are
-//! bytes, as the operating system has them.
+//! A line is the tablespace's oid, one space, and the path of its directory. In the path, a backslash comes before
+//! every line end, carriage return and backslash. Reading follows `read_tablespace_map` of `xlogrecovery.c`: a path may
+//! begin with spaces, empty lines are skipped, and a last line without its end is an error, because it may be cut.
+//! Paths are bytes, as in the operating system.
 
 use crate::parse_error::decimal;
 
-/// A tablespace and where its directory was.
+/// A tablespace and the place of its directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TablespaceEntry {
-    /// The tablespace.
+    /// The OID of the tablespace.
     pub oid: u32,
-    /// The path its link in `pg_tblspc` leads to.
+    /// The target of its link in `pg_tblspc`.
     pub path: Vec<u8>,
 }
 
 /// The contents of `tablespace_map`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TablespaceMap {
-    /// One entry a tablespace.
+    /// One entry for each tablespace.
     pub entries: Vec<TablespaceEntry>,
 }
 
 /// Why the bytes are not a tablespace map.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TablespaceMapError {
-    /// A line is not an oid, a space and a path.
+    /// A line does not consist of an oid, a space and a path.
     #[error("tablespace_map has a line that is no entry: {line:?}")]
     InvalidLine {
-        /// The line, with what is not UTF-8 replaced.
+        /// The line, in which bytes that are not UTF-8 are replaced.
         line: String,
     },
-    /// The last line does not end.
+    /// The last line has no line end.
     #[error("tablespace_map ends within a line")]
     Unterminated,
 }
@@ -41,7 +41,7 @@ impl TablespaceMap {
     /// The file's name in the data directory.
     pub const FILE_NAME: &'static str = "tablespace_map";
 
-    /// Reads a tablespace map; no bytes at all are a map without entries.
+    /// Parses a tablespace map. An empty file is a map without entries.
     pub fn parse(bytes: &[u8]) -> Result<Self, TablespaceMapError> {
         let mut entries = Vec::new();
         let mut line = Vec::new();

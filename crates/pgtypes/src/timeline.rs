@@ -1,7 +1,7 @@
 //! `TimelineId`: which branch of a cluster's history a piece of WAL belongs to, as `TimeLineID`.
 //!
-//! Zero is not a timeline: PostgreSQL uses it for "none", which is `Option<TimelineId>` here. People see it in decimal,
-//! file names carry it as eight hexadecimal digits.
+//! Zero is not a timeline: PostgreSQL uses it for "none", which is `Option<TimelineId>` here. People see a timeline in
+//! decimal; file names contain it as eight hexadecimal digits.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -17,10 +17,10 @@ use crate::parse_error::{ParseError, decimal, upper_hex_u32};
 pub struct TimelineId(NonZeroU32);
 
 impl TimelineId {
-    /// The timeline every cluster begins on.
+    /// The first timeline of every cluster.
     pub const FIRST: Self = Self(NonZeroU32::MIN);
 
-    /// The timeline of this number; `None` for 0.
+    /// The timeline with this number; `None` for 0.
     pub const fn new(number: u32) -> Option<Self> {
         match NonZeroU32::new(number) {
             Some(number) => Some(Self(number)),

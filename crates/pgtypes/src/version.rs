@@ -1,8 +1,8 @@
-//! `PgVersion`: the majors Holdfast works with, and what differs between them.
+//! `PgVersion`: the supported majors, and their differences.
 //!
-//! All knowledge of the kind "since PostgreSQL 17" is asked here, so that a new major is one more row. The numbers are
-//! fixed for a major once it is released: `PG_CONTROL_VERSION` (`pg_control.h`), `CATALOG_VERSION_NO` (`catversion.h`)
-//! and `XLOG_PAGE_MAGIC` (`xlog_internal.h`).
+//! All knowledge of the kind "since PostgreSQL 17" is here, so that a new major is one more row. The numbers of a major
+//! are fixed once it is released: `PG_CONTROL_VERSION` (`pg_control.h`), `CATALOG_VERSION_NO` (`catversion.h`) and
+//! `XLOG_PAGE_MAGIC` (`xlog_internal.h`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,7 +16,7 @@ use crate::parse_error::{ParseError, decimal};
 #[serde(try_from = "u16", into = "u16")]
 pub struct PgVersion(u16);
 
-/// A version of PostgreSQL that is not known here.
+/// A version of PostgreSQL that is not supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("PostgreSQL {0} is not supported: 13 to 18 are")]
 pub struct UnsupportedVersion(pub u16);
@@ -38,7 +38,7 @@ impl PgVersion {
     /// All supported majors, oldest first.
     pub const ALL: [Self; 6] = [Self::V13, Self::V14, Self::V15, Self::V16, Self::V17, Self::V18];
 
-    /// The major of this number.
+    /// The major with this number.
     pub const fn new(major: u16) -> Result<Self, UnsupportedVersion> {
         match major {
             13..=18 => Ok(Self(major)),
@@ -66,7 +66,7 @@ impl PgVersion {
         self.0
     }
 
-    /// `PG_CONTROL_VERSION`: several majors share one.
+    /// `PG_CONTROL_VERSION`; several majors share one.
     pub const fn control_version(self) -> u32 {
         match self.0 {
             ..=16 => 1300,
@@ -114,7 +114,7 @@ impl PgVersion {
         if self.has_backup_start_names() { "pg_backup_stop" } else { "pg_stop_backup" }
     }
 
-    /// Whether online backups are `pg_backup_start` and `pg_backup_stop`, without the exclusive mode.
+    /// Whether online backups use `pg_backup_start` and `pg_backup_stop`, without the exclusive mode.
     pub const fn has_backup_start_names(self) -> bool {
         self.0 >= 15
     }
@@ -153,7 +153,7 @@ impl fmt::Display for PgVersion {
 impl FromStr for PgVersion {
     type Err = ParseError;
 
-    /// Reads the major alone, as the file `PG_VERSION` has it once trimmed.
+    /// Parses the major alone, as in the file `PG_VERSION` without its line end.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         decimal(text)
             .and_then(|major| Self::new(major).ok())

@@ -1,8 +1,9 @@
-//! `WalFileName`: the four kinds of names PostgreSQL hands to an `archive_command`, and asks a `restore_command` for.
+//! `WalFileName`: the four kinds of names that PostgreSQL passes to `archive_command` and `restore_command`.
 //!
-//! Segments, partial segments (the last one of a timeline after a promotion), timeline history files and backup history
-//! files. The rules are `IsXLogFileName`, `IsPartialXLogFileName`, `IsTLHistoryFileName` and `IsBackupHistoryFileName`
-//! of `xlog_internal.h`, upper-case digits only. Everything else is refused, so a name read here is safe in a path.
+//! They are segments, partial segments (the last one of a timeline after a promotion), timeline history files and
+//! backup history files. The rules are `IsXLogFileName`, `IsPartialXLogFileName`, `IsTLHistoryFileName` and
+//! `IsBackupHistoryFileName` of `xlog_internal.h`, upper-case digits only. Everything else is refused, so a name parsed
+//! here is safe in a path.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +12,7 @@ use crate::parse_error::{ParseError, serde_as_text, upper_hex_u32};
 use crate::segment::SegmentName;
 use crate::timeline::TimelineId;
 
-/// A file of the WAL archive by its name.
+/// A file of the WAL archive, identified by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WalFileName {
     /// `000000010000000A000000FF`
@@ -22,7 +23,7 @@ pub enum WalFileName {
     History(TimelineId),
     /// `000000010000000A000000FF.00000028.backup`: written at the end of a backup, named for its start LSN.
     BackupHistory {
-        /// The segment the backup's start LSN is in.
+        /// The segment that contains the backup's start LSN.
         segment: SegmentName,
         /// The start LSN's offset in that segment, in bytes.
         offset: u32,

@@ -1,9 +1,10 @@
 //! The record that crosses from one segment into the next.
 //!
 //! Segments are scanned one at a time, in any order, often by different processes. So that the record between two of
-//! them is not lost, the facts of a segment keep the beginning of the record it leaves unfinished and the end of the one
-//! it takes over, and `join` makes one of the two. At most 1024 bytes are kept on each side: the times and transactions
-//! of longer records stand at their beginning, and only the check of the CRC needs all of it.
+//! them is not lost, the facts of a segment keep the beginning of the record that it leaves unfinished and the end of
+//! the record that the segment before began. `join` makes one record of the two parts. At most 1024 bytes are kept on
+//! each side: longer records have their times and transactions at the beginning, and only the CRC check needs all
+//! bytes.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,15 +12,15 @@ use crate::lsn::Lsn;
 use crate::version::PgVersion;
 use crate::wal::record::{Event, crc_holds};
 
-/// Bytes kept of a record on each side of a border.
+/// Bytes of a record that are kept on each side of a border.
 pub const JOIN_BYTES: usize = 1024;
 
 /// The rest, at the beginning of a segment, of a record that began before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeadContinuation {
-    /// Bytes of the record from the beginning of this segment on.
+    /// Bytes of the record from the beginning of this segment.
     pub remaining: u32,
-    /// Where the record ends; `None` when it goes on into the segment after this one.
+    /// Where the record ends; `None` if it continues in the segment after this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_lsn: Option<Lsn>,
     /// The first of these bytes, without page headers.
@@ -43,8 +44,8 @@ pub struct TailFragment {
 
 /// Reads the record between two neighbouring segments of one path of timelines.
 ///
-/// `None` when the two do not fit together, when the record is not one that is reported, when its CRC does not hold, or
-/// when it goes on into a third segment.
+/// `None` if the two parts do not fit together, if the record is not one that is reported, if its CRC is wrong, or if
+/// it continues in a third segment.
 pub fn join(tail: &TailFragment, head: &HeadContinuation, version: PgVersion) -> Option<Event> {
     if tail.in_segment.checked_add(head.remaining)? != tail.total_length {
         return None;

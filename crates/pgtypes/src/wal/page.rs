@@ -24,7 +24,7 @@ const ALL_FLAGS: u16 = 0x000F;
 /// The header of a WAL page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WalPageHeader {
-    /// `xlp_magic`, which tells the major.
+    /// `xlp_magic`, which identifies the major.
     pub magic: u16,
     /// `xlp_info`
     pub info: u16,
@@ -34,23 +34,23 @@ pub struct WalPageHeader {
     pub page_lsn: Lsn,
     /// Bytes still to come of the record that began on a page before, `xlp_rem_len`.
     pub remaining: u32,
-    /// What only the long header has.
+    /// The fields that only the long header has.
     pub long: Option<LongHeader>,
 }
 
 /// The part of the header only the first page of a segment has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LongHeader {
-    /// The cluster.
+    /// The identifier of the cluster.
     pub system_identifier: SystemIdentifier,
-    /// The segment size in bytes as it stands in the header, not checked.
+    /// The segment size in bytes as in the header, not checked.
     pub segment_size: u32,
-    /// The size of a WAL page in bytes as it stands in the header, not checked.
+    /// The size of a WAL page in bytes as in the header, not checked.
     pub block_size: u32,
 }
 
 impl WalPageHeader {
-    /// Reads a header, the long one when the page says it has it; `None` when there are too few bytes.
+    /// Reads a header, the long one if the page's flags announce it; `None` if there are too few bytes.
     pub fn parse(page: &[u8]) -> Option<Self> {
         // The short header is a whole number of 8-byte words, its last 4 bytes are padding.
         page.get(..SHORT_HEADER_SIZE)?;
@@ -74,7 +74,7 @@ impl WalPageHeader {
         })
     }
 
-    /// Size of this header in bytes: where the page's contents begin.
+    /// Size of this header in bytes: the page's contents begin after it.
     pub const fn size(&self) -> usize {
         if self.long.is_some() { LONG_HEADER_SIZE } else { SHORT_HEADER_SIZE }
     }

@@ -1,14 +1,14 @@
 //! `RecordReader`: follows the records of one segment over its pages.
 //!
-//! A record begins at a multiple of eight bytes, anywhere on a page, and goes on behind the header of the next page when
-//! it does not fit; that header says how many bytes are still to come (`xlogreader.c` is the model). The reader begins
-//! behind the rest of the record that the segment before left unfinished, and ends at the first thing that does not fit:
-//! a page that is zero or has another address (the old contents of a recycled segment), a length below a header's, a
-//! link to another previous record, a CRC that does not hold. That is how the unused end of a segment looks, so it is
-//! no error.
+//! A record begins at a multiple of eight bytes, anywhere on a page. If it does not fit, it continues after the header
+//! of the next page, and that header contains how many bytes are still to come (`xlogreader.c` is the model). The
+//! reader begins after the rest of the record that the segment before left unfinished. It ends at the first thing that
+//! does not fit: a page that is zero or has another address (the old contents of a recycled segment), a length below a
+//! header's, a link to another previous record, a wrong CRC. The unused end of a segment looks like that, so it is no
+//! error.
 //!
-//! Records that nobody asks for are stepped over by their length. The bytes, and the CRC, are looked at only of those
-//! that `RecordHeader::is_of_interest` names.
+//! Records that no caller needs are skipped by their length. The reader looks at the bytes and the CRC only of the
+//! records that `RecordHeader::is_of_interest` selects.
 
 use crate::bytes::u32_at;
 use crate::lsn::Lsn;
@@ -18,7 +18,7 @@ use crate::wal::join::{HeadContinuation, JOIN_BYTES, TailFragment};
 use crate::wal::page::WalPageHeader;
 use crate::wal::record::{Event, RECORD_HEADER_SIZE, RecordHeader, crc_holds};
 
-/// The bytes of a WAL segment and what they are supposed to be. The bytes may be fewer than the segment's size.
+/// The bytes of a WAL segment and their expected identity. The bytes may be fewer than the segment's size.
 #[derive(Debug, Clone, Copy)]
 pub struct WalSegment<'a> {
     /// The file's contents.
@@ -37,7 +37,7 @@ impl<'a> WalSegment<'a> {
         RecordReader::new(self)
     }
 
-    /// The page at this offset, if it is one of this segment.
+    /// The header of the page at this offset, if the page belongs to this segment.
     fn page(&self, offset: usize) -> Option<WalPageHeader> {
         let header = WalPageHeader::parse(self.bytes.get(offset..)?)?;
         let valid = header.magic == self.version.wal_page_magic()
@@ -59,20 +59,20 @@ impl<'a> WalSegment<'a> {
 pub enum ReadEnd {
     /// The records fill the segment.
     Whole,
-    /// The segment was ended early; what is behind is unused.
+    /// The segment was ended early; everything after that is unused.
     Switch,
-    /// Something that is not WAL follows, or the bytes end.
+    /// The next bytes are not WAL, or the bytes end.
     Stopped,
 }
 
-/// A record that has been passed.
+/// A record that the reader has passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PassedRecord {
     /// Where it begins.
     pub lsn: Lsn,
-    /// Where the next one begins, or the page it begins on.
+    /// Where the next record begins, or the page on which it begins.
     pub end_lsn: Lsn,
-    /// What it says, if it is one that is reported.
+    /// The content of the record, if it is one that is reported.
     pub event: Option<Event>,
 }
 
@@ -92,13 +92,13 @@ pub struct RecordReader<'a> {
 
 /// How following a record's bytes ended.
 enum Walk {
-    /// All are there; the next record is at this offset.
+    /// All bytes exist; the next record is at this offset.
     Complete { next: usize },
-    /// The segment ends after this many of them.
+    /// The segment ends after this many of the bytes.
     SegmentEnd { taken: usize },
-    /// A crash lost the rest; the WAL goes on at this offset with other records.
+    /// A crash lost the rest; the WAL continues at this offset with other records.
     Overwritten { next: usize },
-    /// What follows is not the rest of the record.
+    /// The next bytes are not the rest of the record.
     Broken,
 }
 
@@ -111,7 +111,7 @@ impl<'a> RecordReader<'a> {
         reader
     }
 
-    /// Reads the first page's header and steps over the rest of the record from the segment before.
+    /// Reads the first page's header and skips the rest of the record from the segment before.
     fn open(&mut self) -> Option<()> {
         let first = self.segment.page(0)?;
         let block_size = first.long?.block_size;
@@ -145,8 +145,8 @@ impl<'a> RecordReader<'a> {
         self.head.as_ref()
     }
 
-    /// The beginning of the record that the segment after ends. Known once the reader has ended, and kept only when the
-    /// record may be one that is reported.
+    /// The beginning of the record that ends in the segment after this one. Known once the reader has ended, and kept
+    /// only if the record may be one that is reported.
     pub const fn tail(&self) -> Option<&TailFragment> {
         self.tail.as_ref()
     }
@@ -192,7 +192,7 @@ impl<'a> RecordReader<'a> {
         }
     }
 
-    /// The next step; `None` when there is nothing more, and `end` says why.
+    /// The next record; `None` if there is no other, and `end` then has the reason.
     fn advance(&mut self) -> Option<PassedRecord> {
         loop {
             if self.end.is_some() {
@@ -210,19 +210,19 @@ impl<'a> RecordReader<'a> {
         }
     }
 
-    /// Reads the record at `at` and moves behind it. `None` when there is none.
+    /// Reads the record at `at` and moves past it. `None` if there is none.
     fn read_one(&mut self) -> Option<Result<PassedRecord, Interrupted>> {
         let mut at = self.at;
         if at.is_multiple_of(self.block_size) {
             let page = self.segment.page(at)?;
-            // At the segment's beginning `open` has stepped over the continuation.
+            // At the segment's beginning `open` has skipped the continuation.
             if page.is_continuation() {
                 return None;
             }
             at += page.size();
         }
         let lsn = self.segment.lsn(at);
-        // Records begin at multiples of eight bytes, so the length is never split over pages.
+        // Records begin at multiples of eight bytes, so the length field is never split over pages.
         let total_length = u32_at(self.segment.bytes, at)?;
         let length = total_length as usize;
         if length < RECORD_HEADER_SIZE {
@@ -235,7 +235,7 @@ impl<'a> RecordReader<'a> {
             if !self.follows(&header, lsn) {
                 return None;
             }
-            // The common case: a whole record on one page, or one that is only stepped over.
+            // The common case: a whole record on one page, or one that is only skipped.
             if at + length <= page_end {
                 let bytes = self.segment.bytes.get(at..at + length)?;
                 let next = (at + length).next_multiple_of(8);
@@ -273,7 +273,7 @@ impl<'a> RecordReader<'a> {
         }
     }
 
-    /// Whether the record at `lsn` says it follows the one before.
+    /// Whether the header of the record at `lsn` links to the record before.
     fn follows(&self, header: &RecordHeader, lsn: Lsn) -> bool {
         self.previous.map_or(header.previous < lsn, |previous| header.previous == previous)
     }
@@ -297,7 +297,7 @@ impl<'a> RecordReader<'a> {
     }
 }
 
-/// A record was lost in a crash; reading goes on behind it.
+/// A record was lost in a crash; reading continues after it.
 struct Interrupted;
 
 impl Iterator for RecordReader<'_> {

@@ -1,13 +1,13 @@
 //! The WAL records that matter to an archive, and how they are read.
 //!
-//! Of all records only two resource managers are looked at: transactions (`RM_XACT_ID`), for the ends of transactions
-//! that recovery targets are measured by, and `RM_XLOG_ID`, for restore points, checkpoints and switches. A record is a
-//! header of 24 bytes, headers of its blocks and of its main data, block data, and the main data at the very end
-//! (`xlogrecord.h`); the main data of these records is what is read here, as `ParseCommitRecord` and `ParseAbortRecord`
-//! (`xactdesc.c`) do.
+//! Only records of two resource managers are read: transactions (`RM_XACT_ID`), because recovery targets are compared
+//! with the ends of transactions, and `RM_XLOG_ID`, for restore points, checkpoints and switches. A record is a header
+//! of 24 bytes, headers of its blocks and of its main data, block data, and the main data at the very end
+//! (`xlogrecord.h`). The main data of these records is read here, as in `ParseCommitRecord` and `ParseAbortRecord`
+//! (`xactdesc.c`).
 //!
-//! Which transaction id a record ends follows `recoveryStopsBefore` (`xlogrecovery.c`): the record's own, or for a
-//! prepared transaction the one that was prepared; never that of a subtransaction.
+//! The transaction id that a record ends follows `recoveryStopsBefore` (`xlogrecovery.c`): the record's own, or for a
+//! prepared transaction the prepared one, but never that of a subtransaction.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ const XACT_HAS_INFO: u8 = 0x80;
 pub struct RecordHeader {
     /// Bytes of the whole record, `xl_tot_len`.
     pub total_length: u32,
-    /// The transaction, `xl_xid`; 0 when there is none.
+    /// The transaction, `xl_xid`; 0 if there is none.
     pub xid: u32,
     /// Where the record before begins, `xl_prev`.
     pub previous: Lsn,
@@ -42,12 +42,12 @@ pub struct RecordHeader {
     pub info: u8,
     /// The resource manager, `xl_rmid`.
     pub resource_manager: u8,
-    /// CRC-32C of everything behind the header and then the header up to here, `xl_crc`.
+    /// CRC-32C of everything after the header and then of the header up to this field, `xl_crc`.
     pub crc: u32,
 }
 
 impl RecordHeader {
-    /// Reads a header; `None` when there are too few bytes.
+    /// Reads a header; `None` if there are too few bytes.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         Some(Self {
             total_length: u32_at(bytes, 0)?,
@@ -64,8 +64,7 @@ impl RecordHeader {
         self.info & 0xF0
     }
 
-    /// Whether the record may be one that is reported. Page images are by far the largest part of `RM_XLOG_ID` and are
-    /// not.
+    /// Whether the record may be one that is reported. Page images, by far the largest part of `RM_XLOG_ID`, are not.
     pub const fn is_of_interest(&self) -> bool {
         match self.resource_manager {
             // XLOG_CHECKPOINT_SHUTDOWN, XLOG_CHECKPOINT_ONLINE, XLOG_SWITCH, XLOG_RESTORE_POINT
@@ -82,7 +81,7 @@ impl RecordHeader {
     }
 }
 
-/// Whether the record's CRC holds, as `ValidXLogRecord`. `record` is the whole record.
+/// Whether the record's CRC is right, as `ValidXLogRecord`. `record` is the whole record.
 pub fn crc_holds(record: &[u8]) -> bool {
     let (Some(header), Some(body), Some(found)) =
         (record.get(..20), record.get(RECORD_HEADER_SIZE..), u32_at(record, 20))
@@ -107,7 +106,7 @@ pub enum XactEndKind {
 }
 
 impl XactEndKind {
-    /// Whether the transaction took effect.
+    /// Whether the transaction's changes are kept.
     pub const fn is_commit(self) -> bool {
         matches!(self, Self::Commit | Self::CommitPrepared)
     }
@@ -122,7 +121,7 @@ pub struct XactEnd {
     pub end_lsn: Lsn,
     /// When the transaction ended, by the server's clock.
     pub time: DateTime<Utc>,
-    /// The transaction; `None` when the record is cut before it.
+    /// The transaction; `None` if the record is cut before its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xid: Option<u32>,
     /// How it ended.
@@ -146,9 +145,9 @@ pub struct RestorePoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckpointKind {
-    /// The server was shut down.
+    /// A checkpoint at the server's shutdown.
     Shutdown,
-    /// The server went on.
+    /// A checkpoint of a server that continued to run.
     Online,
 }
 
@@ -165,7 +164,7 @@ pub struct Checkpoint {
     pub kind: CheckpointKind,
 }
 
-/// What a record says, for those that are reported.
+/// The content of a record that is reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The end of a transaction.
@@ -182,9 +181,8 @@ pub enum Event {
 }
 
 impl Event {
-    /// Reads the record that stands at `lsn` and ends at `end_lsn`. `record` are its bytes from the header on; they may
-    /// be cut off, then what is behind the cut is not known. `None` when it is not one that is reported, or makes no
-    /// sense.
+    /// Reads the record that begins at `lsn` and ends at `end_lsn`. `record` is its bytes, header included. They may be
+    /// cut; then the content after the cut is unknown. `None` if the record is not one that is reported, or is invalid.
     pub(crate) fn read(record: &[u8], lsn: Lsn, end_lsn: Lsn, version: PgVersion) -> Option<Self> {
         let header = RecordHeader::parse(record)?;
         if !header.is_of_interest() {
@@ -225,7 +223,7 @@ fn timestamp(microseconds: i64) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_micros(microseconds.checked_add(EPOCH)?)
 }
 
-/// The main data of a record without blocks, which records that are reported are.
+/// The main data of a record without blocks; all records that are reported have none.
 fn main_data(record: &[u8]) -> Option<&[u8]> {
     let mut rest = record.get(RECORD_HEADER_SIZE..)?;
     loop {
@@ -270,8 +268,8 @@ fn read_xact_end(header: &RecordHeader, data: &[u8], lsn: Lsn, end_lsn: Lsn, ver
     Some(XactEnd { lsn, end_lsn, time: timestamp(i64_at(data, 0)?)?, xid: xid.filter(|xid| *xid != 0), kind })
 }
 
-/// The transaction a `COMMIT PREPARED` or `ROLLBACK PREPARED` ends, `twophase_xid`. It stands behind the optional parts
-/// of the record that `xinfo` announces; `data` begins with `xinfo`.
+/// The transaction that a `COMMIT PREPARED` or `ROLLBACK PREPARED` ends, `twophase_xid`. It comes after the optional
+/// parts of the record that `xinfo` announces; `data` begins with `xinfo`.
 fn prepared_xid(data: &[u8], version: PgVersion) -> Option<u32> {
     let info = u32_at(data, 0)?;
     let mut at = 4_usize;
@@ -279,7 +277,7 @@ fn prepared_xid(data: &[u8], version: PgVersion) -> Option<u32> {
     if info & 1 != 0 {
         at = at.checked_add(8)?;
     }
-    // Kept in the record's order; each is a count and that many items.
+    // In the record's order; each is a count and that many items.
     let lists = [
         // XACT_XINFO_HAS_SUBXACTS
         (1 << 1, 4),

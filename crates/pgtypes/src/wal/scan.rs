@@ -1,11 +1,11 @@
-//! `SegmentFacts`: what one WAL segment holds, and searches for recovery targets.
+//! `SegmentFacts`: the facts of one WAL segment, and searches for recovery targets.
 //!
-//! The facts are stored beside the segment, as JSON. From them a catalog knows the times a cluster can be recovered to,
-//! and which segment holds a transaction, a time or a restore point, without reading WAL again. Fields are left out
-//! when they are empty and may be added later; a reader takes what is missing as empty.
+//! The facts are stored with the segment, as JSON. With them a catalog knows the times to which a cluster can be
+//! recovered, and which segment contains a transaction, a time or a restore point, without reading WAL again. Empty
+//! fields are left out, and fields may be added later; a reader takes a missing field as empty.
 //!
-//! Times are the server's clock's and need not grow with the LSN. Recovery to a time T ends before the first record in
-//! LSN order with a time after T; such a record is in the first segment whose `latest_time` is after T.
+//! Times are from the server's clock and need not grow with the LSN. Recovery to a time T ends before the first record
+//! in LSN order with a time after T. Such a record is in the first segment whose `latest_time` is after T.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -16,8 +16,8 @@ use crate::wal::join::{HeadContinuation, TailFragment, join};
 use crate::wal::reader::{ReadEnd, WalSegment};
 use crate::wal::record::{Checkpoint, Event, RestorePoint, XactEnd};
 
-/// What the records that begin and end in one segment say; the record that crosses into it or out of it is not counted
-/// but kept in pieces, and added by `SegmentFacts::join`.
+/// The facts from the records that begin and end in one segment. A record that crosses its borders is not counted, but
+/// kept in pieces, and added by `SegmentFacts::join`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SegmentFacts {
@@ -36,13 +36,13 @@ pub struct SegmentFacts {
     /// The oldest transaction that ended, in the order of transaction ids, which wrap around.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_xid: Option<u32>,
-    /// The newest transaction that ended.
+    /// The newest transaction that ended, in the same order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newest_xid: Option<u32>,
-    /// Number of commits, of prepared transactions too.
+    /// Number of commits, including those of prepared transactions.
     #[serde(skip_serializing_if = "is_zero")]
     pub commits: u64,
-    /// Number of rollbacks, of prepared transactions too.
+    /// Number of rollbacks, including those of prepared transactions.
     #[serde(skip_serializing_if = "is_zero")]
     pub aborts: u64,
     /// Restore points in LSN order.
@@ -51,22 +51,22 @@ pub struct SegmentFacts {
     /// Checkpoints in LSN order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub checkpoints: Vec<Checkpoint>,
-    /// Where the first record begins that is whole in this segment.
+    /// The start of the first record that is whole in this segment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_record_lsn: Option<Lsn>,
-    /// Where the last record ends that ends in this segment.
+    /// The end of the last record that ends in this segment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_record_end: Option<Lsn>,
     /// Whether the segment was ended early by a switch.
     #[serde(skip_serializing_if = "is_false")]
     pub ends_with_switch: bool,
-    /// Whether something that is not WAL follows the last record: a partial segment, or a damaged one.
+    /// Whether bytes that are not WAL follow the last record: the segment is partial, or damaged.
     #[serde(skip_serializing_if = "is_false")]
     pub is_incomplete: bool,
     /// The rest of the record that the segment before began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head_continuation: Option<HeadContinuation>,
-    /// The beginning of the record that the segment after ends.
+    /// The beginning of the record that ends in the segment after this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tail_fragment: Option<TailFragment>,
 }
@@ -102,8 +102,8 @@ impl SegmentFacts {
         facts
     }
 
-    /// The facts of the one record that crosses from the segment with `tail` into the one with `head`, its neighbour.
-    /// Empty when there is none that is reported.
+    /// The facts of the one record that crosses from the segment with `tail` into its neighbour with `head`. Empty if
+    /// that record is not one that is reported.
     pub fn join(tail: &TailFragment, head: &HeadContinuation, version: PgVersion) -> Self {
         let mut facts = Self::default();
         if let Some(event) = join(tail, head, version) {
@@ -112,7 +112,7 @@ impl SegmentFacts {
         facts
     }
 
-    /// Adds what a record says. Records have to come in LSN order.
+    /// Adds the content of a record. Records must be added in LSN order.
     pub fn add(&mut self, event: Event) {
         match event {
             Event::XactEnd(end) => self.add_xact_end(end),
@@ -138,8 +138,8 @@ impl SegmentFacts {
         }
     }
 
-    /// Whether the end of this transaction may be in the segment. `true` is no promise that it is; `false` is one that
-    /// it is not, but for the records that cross the segment's borders.
+    /// Whether the end of this transaction may be in the segment. `true` does not promise that it is there. `false`
+    /// promises that it is not, except in the records that cross the segment's borders.
     pub fn may_end_xid(&self, xid: u32) -> bool {
         match (self.oldest_xid, self.newest_xid) {
             (Some(oldest), Some(newest)) => !xid_precedes(xid, oldest) && !xid_precedes(newest, xid),
@@ -155,9 +155,9 @@ pub const fn xid_precedes(a: u32, b: u32) -> bool {
 }
 
 /// The end of a transaction, as `recovery_target_xid` finds it: the first record that commits or rolls back this very
-/// transaction, or the prepared transaction of this id. Subtransactions are not found.
+/// transaction, or the prepared transaction with this id. Subtransactions are not found.
 ///
-/// Records that cross the segment's borders are not seen; see `SegmentFacts::join`.
+/// Records that cross the segment's borders are not found; see `SegmentFacts::join`.
 pub fn find_xact_end(segment: WalSegment<'_>, xid: u32) -> Option<XactEnd> {
     xact_ends(segment).find(|end| end.xid == Some(xid))
 }
@@ -173,7 +173,7 @@ pub enum TimeBound {
 
 /// The first end of a transaction after a time, in LSN order: recovery to the time ends before this record.
 ///
-/// Records that cross the segment's borders are not seen; see `SegmentFacts::join`.
+/// Records that cross the segment's borders are not found; see `SegmentFacts::join`.
 pub fn find_first_after(segment: WalSegment<'_>, time: DateTime<Utc>, bound: TimeBound) -> Option<XactEnd> {
     xact_ends(segment).find(|end| match bound {
         TimeBound::After => end.time > time,

@@ -1,9 +1,9 @@
-//! Is this file the WAL segment its name says, of this cluster?
+//! Whether a file is the WAL segment that its name says, of this cluster.
 //!
-//! Asked before a segment is archived and after one is fetched: the header of the first page names the major (by its
-//! magic), the cluster, the segment size and the LSN, and each is held against what is expected. The first difference
-//! is the answer, with both sides. The order puts what explains the others first: a file that is no WAL at all, another
-//! major, another cluster.
+//! Checked before a segment is archived and after one is fetched. The header of the first page names the major (by its
+//! magic), the cluster, the segment size and the LSN, and each is compared with what is expected. The error is the
+//! first difference, with both values. The order puts first what explains the others: a file that is not WAL at all,
+//! another major, another cluster.
 
 use crate::lsn::Lsn;
 use crate::segment::{SegmentName, WalSegmentSize};
@@ -12,15 +12,15 @@ use crate::timeline::TimelineId;
 use crate::version::PgVersion;
 use crate::wal::page::{LONG_HEADER_SIZE, WalPageHeader};
 
-/// Bytes from the beginning of a segment that the check needs.
+/// Number of bytes from the beginning of a segment that the check needs.
 pub const NEEDED_BYTES: usize = LONG_HEADER_SIZE;
 
 /// The segment a file should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExpectedSegment {
-    /// The cluster.
+    /// The expected cluster.
     pub system_identifier: SystemIdentifier,
-    /// Its major.
+    /// The cluster's major.
     pub version: PgVersion,
     /// The segment's name.
     pub name: SegmentName,
@@ -36,7 +36,7 @@ pub enum SegmentMismatch {
     TooShort {
         /// The segment.
         name: SegmentName,
-        /// Bytes there are.
+        /// Number of bytes found.
         found: usize,
     },
     /// The file does not begin like a WAL page of any supported major.
@@ -59,7 +59,7 @@ pub enum SegmentMismatch {
         /// The file's major.
         found: PgVersion,
     },
-    /// The first page has the header of another page, or flags that do not exist.
+    /// The first page has the header of another page, or unknown flags.
     #[error("WAL segment {name} does not begin with the header of a segment's first page (flags {info:04X})")]
     NotFirstPage {
         /// The segment.
@@ -95,18 +95,18 @@ pub enum SegmentMismatch {
         /// The cluster's segment size.
         size: WalSegmentSize,
     },
-    /// The file holds another part of the WAL: it was renamed, or recycled and not yet written.
+    /// The file contains another part of the WAL: it was renamed, or recycled and not yet written.
     #[error("WAL segment {name} begins at {found}, it should at {expected}")]
     Position {
         /// The segment.
         name: SegmentName,
-        /// The LSN the name stands for.
+        /// The LSN that the name stands for.
         expected: Lsn,
         /// The LSN in the file.
         found: Lsn,
     },
-    /// The file is from a timeline after the name's. An earlier one is normal: the first segment of a timeline begins
-    /// with a copy of its parent's.
+    /// The file is from a later timeline than the name's. An earlier one is normal: the first segment of a timeline
+    /// begins with a copy of its parent's.
     #[error("WAL segment {name} is of timeline {found}, later than its name's {expected}")]
     Timeline {
         /// The segment.
@@ -118,7 +118,7 @@ pub enum SegmentMismatch {
     },
 }
 
-/// Holds the first bytes of a file against the segment it should be.
+/// Compares the first bytes of a file with the segment it should be.
 pub fn check_segment_header(bytes: &[u8], expected: &ExpectedSegment) -> Result<(), SegmentMismatch> {
     let ExpectedSegment { system_identifier, version, name, size } = *expected;
     if !name.is_valid_for(size) {
