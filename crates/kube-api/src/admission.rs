@@ -1,7 +1,8 @@
-//! The validating webhook, without its server: a review in, a review out.
+//! The validating webhook without its server: it turns a review into an answer.
 //!
-//! A resource is refused with all its errors, and accepted with its warnings, which `kubectl` prints. What leaves the spec
-//! as it is always passes: a resource that is wrong already must still lose its finalizers and be deleted.
+//! A refused resource gets all its errors, and an accepted one its warnings, which `kubectl` prints. A change that
+//! leaves the spec unchanged always passes: it must be possible to remove the finalizers of a wrong resource and to
+//! delete it.
 
 use crate::validate::{self, Finding, Outcome};
 use kube::core::DynamicObject;
@@ -9,9 +10,9 @@ use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview
 use kube::core::response::{StatusCause, StatusDetails};
 use serde_json::Value;
 
-/// Where the API server sends its reviews.
+/// The path to which the API server sends its reviews.
 pub const PATH: &str = "/validate";
-/// Longer warnings are cut by the API server (`MaximumWarningLength` of apiserver).
+/// The API server cuts longer warnings (`MaximumWarningLength` of apiserver).
 const WARNING_CHARACTERS: usize = 256;
 
 /// Answers a review.
@@ -50,7 +51,7 @@ fn respond(request: &AdmissionRequest<DynamicObject>) -> AdmissionResponse {
     }
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
     let mut response = response.deny(lines.join("; "));
-    // 422 with causes, as for resources that the schema refuses. Of one without causes `kubectl` before 1.24 shows nothing.
+    // 422 with causes, as for resources that the schema refuses. Without causes, `kubectl` before 1.24 shows nothing.
     response.result.code = 422;
     "Invalid".clone_into(&mut response.result.reason);
     response.result.details = Some(StatusDetails {
@@ -74,7 +75,7 @@ fn findings<T>(outcome: Outcome<T>) -> (Vec<Finding>, Vec<Finding>) {
 }
 
 fn as_value(object: &DynamicObject) -> Value {
-    // Text keys and plain data: it came from JSON.
+    // Cannot fail: the object came from JSON, so its keys are text.
     serde_json::to_value(object).unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! The `Backup` resource: one backup, asked for once.
+//! The `Backup` resource: one backup, taken once.
 
 use crate::cluster::{BackupTarget, BarmanObjectStore};
 use chrono::{DateTime, Utc};
@@ -49,7 +49,7 @@ pub struct BackupSpec {
 }
 
 impl Backup {
-    /// Whether it consists of volume snapshots.
+    /// Whether the backup consists of volume snapshots.
     pub fn is_of_snapshots(&self) -> bool {
         let stored = self.status.as_ref().and_then(|status| status.method);
         stored.or(self.spec.method) == Some(BackupMethod::VolumeSnapshot)
@@ -98,7 +98,7 @@ pub enum BackupPhase {
 }
 
 impl BackupPhase {
-    /// Whether nothing will change any more.
+    /// Whether this phase never changes any more.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Failed)
     }

@@ -1,26 +1,27 @@
 //! The CRDs, generated from the types and their doc comments.
 //!
-//! What schemars makes of the types is put into the shape that API servers from 1.20 on accept and that serves people:
+//! The schemas from schemars are changed into a form that API servers from 1.20 accept and that helps people:
 //!
-//! - Below `spec` every object keeps fields that it does not know (`x-kubernetes-preserve-unknown-fields`). An API server
-//!   drops them otherwise, and a misspelt `walStorage` would vanish without a word; so the operator sees and names it.
-//! - Types and closed sets of values stay strict: whatever the API server lets in can be read, so that one wrong resource
-//!   never stops the watch over all the others. Everything finer is left to [`validate`](crate::validate), whose messages
-//!   say what to do.
-//! - Descriptions of Kubernetes' own types end after their first sentences: with all of them the CRD of `Cluster` outgrows
-//!   the annotation that `kubectl apply` writes.
+//! - Below `spec` every object keeps fields that it does not know (`x-kubernetes-preserve-unknown-fields`). Otherwise
+//!   an API server drops them, and a misspelt `walStorage` would vanish silently. This way the operator sees it and
+//!   names it.
+//! - Types and closed sets of values stay strict: whatever the API server accepts can be read, so that one wrong
+//!   resource never stops the watch over all the others. All other checks are in [`validate`](crate::validate), whose
+//!   messages say what to do.
+//! - Descriptions of Kubernetes' own types end after their first sentences: with whole descriptions the CRD of
+//!   `Cluster` would not fit into the annotation that `kubectl apply` writes.
 //!
-//! [`all`] is what `deploy/crds` holds; a test compares the two.
+//! [`all`] is the content of `deploy/crds`; a test compares the two.
 
 use crate::{Backup, Cluster, ScheduledBackup};
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
-/// A description that is longer ends with a sentence before this many bytes.
+/// A longer description is cut after the last sentence that ends before this many bytes.
 const DESCRIPTION_BYTES: usize = 320;
 
-/// One CRD.
+/// One CRD, with its file name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
     /// Its file below `deploy/crds`.
@@ -44,7 +45,7 @@ static ALL: LazyLock<[Definition; 3]> = LazyLock::new(|| {
     ]
 });
 
-/// All of them: `Cluster`, `Backup`, `ScheduledBackup`.
+/// All CRDs: `Cluster`, `Backup`, `ScheduledBackup`.
 pub fn all() -> &'static [Definition; 3] {
     &ALL
 }
@@ -55,7 +56,7 @@ pub fn schema(kind: &str) -> Option<&'static Value> {
 }
 
 fn definition<K: CustomResourceExt>(file: &'static str) -> Definition {
-    // The only failure of `to_value` is a map with keys that are no text, which a CRD does not have.
+    // `to_value` fails only for a map with keys that are not text, and a CRD has none.
     let mut value = serde_json::to_value(K::crd()).unwrap_or_default();
     if let Some(schema) = value.pointer_mut("/spec/versions/0/schema/openAPIV3Schema") {
         if let Some(description) = schema.pointer("/properties/spec/description").cloned() {
@@ -66,14 +67,14 @@ fn definition<K: CustomResourceExt>(file: &'static str) -> Definition {
     Definition { file, value }
 }
 
-/// Where in a resource a schema stands.
+/// The part of a resource that a schema describes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// At the top.
+    /// The resource itself.
     Resource,
-    /// At `spec` or below.
+    /// `spec` or a part of it.
     Spec,
-    /// At `status` or below.
+    /// `status` or a part of it.
     Status,
 }
 
@@ -109,7 +110,7 @@ fn put_into_shape(schema: &mut Value, place: Place) {
     }
 }
 
-/// Bounds without a fraction, and only formats that OpenAPI knows.
+/// Writes bounds without a fraction, and keeps only formats that OpenAPI knows.
 fn whole_numbers(schema: &mut Map<String, Value>) {
     for bound in ["minimum", "maximum"] {
         if let Some(value) = schema.get_mut(bound)
@@ -123,7 +124,7 @@ fn whole_numbers(schema: &mut Map<String, Value>) {
     }
 }
 
-/// Ends a long description with a sentence.
+/// Cuts a long description at the end of a sentence.
 fn shorten(description: &mut String) {
     if let Some((paragraph, _)) = description.split_once("\n\n") {
         description.truncate(paragraph.len());
@@ -137,7 +138,7 @@ fn shorten(description: &mut String) {
     }
 }
 
-/// The CRD as the file in `deploy/crds` holds it.
+/// The CRD as text, as in its file in `deploy/crds`.
 pub fn yaml(definition: &Definition) -> Result<String, crate::manifest::WriteError> {
     let document = crate::manifest::write(&definition.value)?;
     Ok(format!("# Generated from the types in crates/kube-api by `make crds`.\n{document}"))

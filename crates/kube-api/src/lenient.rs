@@ -1,16 +1,16 @@
-//! Texts that people write as numbers and switches.
+//! Text fields whose values people write as numbers and switches.
 //!
-//! A YAML reader turns `max_connections: 200` into a number and `fsync: on` into `true` before anybody is asked. What is
-//! meant is clear, so the schema lets them through and they are read as the text that was meant. A list or an object in
-//! such a place is kept as JSON text: reading one resource must never fail the watch over all of them, and validation
-//! refuses it with a message of its own.
+//! A YAML reader turns `max_connections: 200` into a number and `fsync: on` into `true` before the schema sees them.
+//! The meaning is clear, so the schema accepts them, and they are read as the text that was meant. A list or an object
+//! in such a place is kept as JSON text, because reading one resource must never fail the watch over all of them.
+//! Validation then refuses it with a message of its own.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The text that was meant; `None` for null.
+/// The text that the value means; `None` for null.
 pub fn text_of(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,
@@ -26,18 +26,18 @@ pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     Ok(Option::<Value>::deserialize(deserializer)?.as_ref().and_then(text_of))
 }
 
-/// Reads a map of texts; an empty value is an empty text, as in `postgresql.conf`.
+/// Reads a map of texts. A null value is an empty text, as in `postgresql.conf`.
 pub(crate) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     let values = Option::<BTreeMap<String, Value>>::deserialize(deserializer)?.unwrap_or_default();
     Ok(values.into_iter().map(|(key, value)| (key, text_of(&value).unwrap_or_default())).collect())
 }
 
-/// A text or a whole number.
+/// The schema of a text or a whole number.
 pub(crate) fn text_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "x-kubernetes-int-or-string": true, "nullable": true })
 }
 
-/// A map with values of any type.
+/// The schema of a map with values of any type.
 pub(crate) fn texts_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",

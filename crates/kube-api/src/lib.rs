@@ -1,17 +1,17 @@
 //! The custom resources of Holdfast in the group `holdfast.dev/v1`: [`Cluster`], [`Backup`] and [`ScheduledBackup`].
 //!
-//! This crate says what may be written and what it means; it talks to nobody. The reconcilers of the operator, the
-//! validating webhook and `holdfast manifest check` all read manifests through it, so that a manifest means the same
-//! everywhere. Field names are CloudNativePG's wherever it has the field.
+//! This crate defines what a manifest may contain and what it means; it contacts no server. The reconcilers of the
+//! operator, the validating webhook and `holdfast manifest check` all read manifests through it, so that a manifest
+//! means the same everywhere. Fields that CloudNativePG has too have its names.
 //!
-//! - [`cluster`], [`backup`], [`scheduled_backup`]: the types as they are written, from which the CRDs are generated
+//! - [`cluster`], [`backup`], [`scheduled_backup`]: the types of the manifests, from which the CRDs are generated
 //! - [`crds`]: those CRDs
-//! - [`validate`]: what a manifest means, and everything that is wrong with it
+//! - [`validate`]: what a manifest means, and all its errors
 //! - [`schedule`]: when a `ScheduledBackup` is due
-//! - [`admission`]: the same for the API server, as a validating webhook
+//! - [`admission`]: the same validation for the API server, as a validating webhook
 //! - [`manifest`]: YAML as people write it, for `holdfast manifest check`
-//! - [`names`]: names of owned objects, labels, annotations, ports and paths, agreed between operator and instance manager
-//! - [`status_port`]: what operator and instance manager say to each other over mutual TLS
+//! - [`names`]: names of owned objects, labels, annotations, ports and paths that operator and instance manager share
+//! - [`status_port`]: the requests and answers between operator and instance manager, over mutual TLS
 //!
 //! ```
 //! use holdfast_kube_api::{Backup, names};

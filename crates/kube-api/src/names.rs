@@ -1,14 +1,15 @@
-//! Names that operator and instance manager agree on: owned objects, labels, annotations, ports, users and paths.
+//! Names that operator and instance manager share: owned objects, labels, annotations, ports, users and paths.
 
-/// Label with the name of the cluster, on every object that belongs to one.
+/// Label with the name of the cluster, on every object that belongs to a cluster.
 pub const CLUSTER_LABEL: &str = "holdfast.dev/cluster";
 /// Label with the name of the instance, on pods and claims.
 pub const INSTANCE_LABEL: &str = "holdfast.dev/instanceName";
-/// Label on pods: [`PRIMARY`] or [`REPLICA`]. Services select by it; the operator sets it after the instance said so.
+/// Label on pods: [`PRIMARY`] or [`REPLICA`]. Services select by it. The operator sets it once the instance has
+/// reported its role.
 pub const ROLE_LABEL: &str = "holdfast.dev/instanceRole";
 /// Label on claims: [`PG_DATA`] or [`PG_WAL`].
 pub const VOLUME_LABEL: &str = "holdfast.dev/pvcRole";
-/// CloudNativePG's label with the name of the cluster: selectors that users bring keep working.
+/// CloudNativePG's label with the name of the cluster, so that users' existing selectors keep working.
 pub const CNPG_CLUSTER_LABEL: &str = "cnpg.io/cluster";
 /// CloudNativePG's label with the role of an instance.
 pub const CNPG_ROLE_LABEL: &str = "cnpg.io/instanceRole";
@@ -16,7 +17,7 @@ pub const CNPG_ROLE_LABEL: &str = "cnpg.io/instanceRole";
 pub const OLD_ROLE_LABEL: &str = "role";
 /// Label on `Backup`s made by a `ScheduledBackup`, with its name.
 pub const SCHEDULE_LABEL: &str = "holdfast.dev/scheduledBackup";
-/// Annotation on pods: hash of the pod template that the operator made them from.
+/// Annotation on pods: hash of the pod template from which the operator made the pod.
 pub const TEMPLATE_HASH: &str = "holdfast.dev/templateHash";
 /// Annotation on volume snapshots: the `Backup` they belong to.
 pub const SNAPSHOT_BACKUP: &str = "holdfast.dev/backup";
@@ -27,9 +28,9 @@ pub const SNAPSHOT_TABLESPACE_MAP: &str = "holdfast.dev/tablespaceMap";
 /// Annotation on volume snapshots: id of the snapshot's record in the archive.
 pub const SNAPSHOT_ID: &str = "holdfast.dev/snapshotId";
 
-/// Value of [`ROLE_LABEL`].
+/// Value of [`ROLE_LABEL`]: the instance takes writes.
 pub const PRIMARY: &str = "primary";
-/// Value of [`ROLE_LABEL`].
+/// Value of [`ROLE_LABEL`]: the instance follows the primary.
 pub const REPLICA: &str = "replica";
 /// Value of [`VOLUME_LABEL`]: the volume of the data directory.
 pub const PG_DATA: &str = "PG_DATA";
@@ -49,17 +50,17 @@ pub const METRICS_PORT: u16 = 9187;
 pub const DATA_MOUNT: &str = "/var/lib/postgresql/data";
 /// The data directory.
 pub const PGDATA: &str = "/var/lib/postgresql/data/pgdata";
-/// Where the volume of `pg_wal` is mounted, when there is one.
+/// Where the volume of `pg_wal` is mounted, if there is one.
 pub const WAL_MOUNT: &str = "/var/lib/postgresql/wal";
-/// `pg_wal` on its own volume.
+/// The folder of `pg_wal` on its own volume.
 pub const WAL_DIRECTORY: &str = "/var/lib/postgresql/wal/pg_wal";
-/// An emptyDir: the program, sockets and generated settings. Its subfolders are made by the instance manager.
+/// An emptyDir for the program, sockets and generated settings. The instance manager makes its subfolders.
 pub const CONTROLLER_MOUNT: &str = "/controller";
 /// The program, copied in by the init container.
 pub const PROGRAM: &str = "/controller/holdfast";
 /// PostgreSQL's socket directory.
 pub const SOCKET_DIRECTORY: &str = "/controller/run";
-/// Holdfast's configuration for the cluster's own archive; absent while no archive is configured.
+/// Holdfast's configuration for the cluster's own archive; absent if no archive is configured.
 pub const ARCHIVE_CONFIG: &str = "/controller/holdfast.toml";
 /// Holdfast's configuration for the archive that a recovery reads.
 pub const SOURCE_CONFIG: &str = "/controller/source.toml";
@@ -67,10 +68,10 @@ pub const SOURCE_CONFIG: &str = "/controller/source.toml";
 pub const SERVER_CERTIFICATES: &str = "/certificates/server";
 /// Where the Secret [`replication_secret`] is mounted: `tls.crt`, `tls.key`.
 pub const REPLICATION_CERTIFICATES: &str = "/certificates/replication";
-/// Where `ca.crt` of the Secret [`ca_secret`] is mounted, never its key.
+/// Where `ca.crt` of the Secret [`ca_secret`] is mounted. Its key is never mounted.
 pub const CA_CERTIFICATES: &str = "/certificates/ca";
 
-/// The role that standbys connect as, with a certificate of this common name.
+/// The role with which standbys connect; the common name of their certificate is the same.
 pub const REPLICATION_USER: &str = "streaming_replica";
 /// Common name of the operator's certificate on the status port.
 pub const OPERATOR_USER: &str = "holdfast-operator";
@@ -91,7 +92,7 @@ pub fn wal_claim(instance: &str) -> String {
     format!("{instance}-wal")
 }
 
-/// The physical replication slot of an instance. Slot names know lower case letters, digits and underscores only.
+/// The physical replication slot of an instance. Slot names may have lower case letters, digits and underscores only.
 pub fn replication_slot(instance: &str) -> String {
     format!("_holdfast_{}", instance.replace(['-', '.'], "_"))
 }
@@ -111,7 +112,7 @@ pub fn read_service(cluster: &str) -> String {
     format!("{cluster}-r")
 }
 
-/// Headless service that gives each pod its name, ready or not. An instance is `<instance>.<this>.<namespace>.svc`.
+/// Headless service that gives each pod a name, ready or not. An instance is `<instance>.<this>.<namespace>.svc`.
 pub fn headless_service(cluster: &str) -> String {
     format!("{cluster}-pods")
 }
@@ -136,17 +137,17 @@ pub fn server_secret(cluster: &str) -> String {
     format!("{cluster}-server")
 }
 
-/// Secret with the certificate of [`REPLICATION_USER`]; instances also talk to each other's status port with it.
+/// Secret with the certificate of [`REPLICATION_USER`]; instances use it on each other's status port, too.
 pub fn replication_secret(cluster: &str) -> String {
     format!("{cluster}-replication")
 }
 
-/// Secret with the certificate that the operator shows on the status port. Never mounted into a pod.
+/// Secret with the certificate that the operator uses on the status port. It is never mounted into a pod.
 pub fn operator_secret(cluster: &str) -> String {
     format!("{cluster}-operator")
 }
 
-/// Lease that says which instance may take writes.
+/// Lease of the instance that may take writes.
 pub fn primary_lease(cluster: &str) -> String {
     format!("{cluster}-primary")
 }
@@ -156,8 +157,8 @@ pub fn service_account(cluster: &str) -> String {
     cluster.to_owned()
 }
 
-/// Seconds for which the Lease of the primary holds without being renewed. The holder stops PostgreSQL before that time
-/// is over; whoever takes it over waits that long from the last change that it saw itself.
+/// Seconds for which the Lease of the primary is valid without a renewal. The holder stops PostgreSQL before that time
+/// is over. An instance that takes the Lease over waits that long after the last change that it saw itself.
 pub const LEASE_SECONDS: i32 = 10;
 /// Seconds after its last renewal at which a holder that cannot renew stops PostgreSQL, by its own monotonic clock.
 pub const LEASE_STOP_SECONDS: i32 = 7;

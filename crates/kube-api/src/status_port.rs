@@ -1,4 +1,5 @@
-//! What operator and instance manager say to each other: JSON over HTTPS on [`STATUS_PORT`](crate::names::STATUS_PORT).
+//! Requests and answers between operator and instance manager: JSON over HTTPS on
+//! [`STATUS_PORT`](crate::names::STATUS_PORT).
 //!
 //! Both sides show a certificate of the cluster's own authority: the instance that of
 //! [`server_secret`](crate::names::server_secret), the operator that of
@@ -24,82 +25,83 @@ use crate::cluster::{BootstrapProgress, Recoverability};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-/// What an instance says of itself.
+/// The state that an instance reports.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InstanceStatus {
     /// The instance's name.
     pub instance: String,
-    /// Uid of the pod that answers, so that an old pod is not taken for its successor.
+    /// Uid of the pod that answers, so that an old pod is not mistaken for its successor.
     pub pod_uid: String,
     /// Version of the instance manager.
     pub version: String,
-    /// What it is doing.
+    /// What the instance is doing.
     pub phase: InstancePhase,
-    /// More of that, in words.
+    /// Details of the phase, in words.
     pub message: String,
-    /// The error it stands at, in three lines, when it cannot go on by itself.
+    /// The error that stops the instance, in three lines, if it cannot continue by itself.
     pub error: Option<String>,
-    /// How far bootstrap is, until PostgreSQL runs.
+    /// The progress of the bootstrap, until PostgreSQL runs.
     pub bootstrap: Option<BootstrapProgress>,
-    /// From `pg_control`, once there is one.
+    /// The system identifier from `pg_control`, once that file exists.
     pub system_id: Option<String>,
     /// PostgreSQL's major version, from the image.
     pub postgres_major: Option<u16>,
-    /// By `pg_is_in_recovery()`, when PostgreSQL answers.
+    /// By `pg_is_in_recovery()`, if PostgreSQL answers.
     pub role: Option<Role>,
     /// Whether PostgreSQL accepts connections in its role.
     pub ready: bool,
     /// Whether this instance holds the Lease of the primary.
     pub holds_lease: bool,
-    /// Its timeline: that of new WAL on a primary, that of received or replayed WAL on a standby. When PostgreSQL is
-    /// not running, that of `pg_control`.
+    /// The instance's timeline: that of new WAL on a primary, that of received or replayed WAL on a standby. If
+    /// PostgreSQL is not running, the timeline in `pg_control`.
     pub timeline_id: Option<u32>,
-    /// Up to where it has WAL: the write position of a primary; of a standby the larger of received and replayed.
-    /// When PostgreSQL is not running, what `pg_control` proves.
+    /// The end of the instance's WAL: the write position on a primary, the larger of received and replayed on a
+    /// standby. If PostgreSQL is not running, the LSN that `pg_control` proves.
     pub lsn: Option<String>,
-    /// Up to where a standby has replayed.
+    /// The LSN up to which a standby has replayed.
     pub replayed_lsn: Option<String>,
-    /// Whether a standby is being streamed to.
+    /// Whether a standby receives streamed WAL.
     pub receiving: bool,
-    /// Whether this standby cannot follow and is being made anew or needs to be.
+    /// Whether this standby cannot follow the primary, and is being rebuilt or needs to be.
     pub diverged: bool,
     /// Generation of the `Cluster` whose settings are in force or wait for a restart.
     pub applied_generation: Option<i64>,
-    /// Whether a restart would change a setting (`pg_settings.pending_restart`). Of what a standby must have as much of
-    /// as its primary, a lower value waits only once the primary has it.
+    /// Whether a restart would change a setting (`pg_settings.pending_restart`). Some settings of a standby must be at
+    /// least as high as on its primary. For these, a lower value counts only once the primary has it.
     pub pending_restart: bool,
-    /// The history file of a primary's timeline, as text; absent on timeline 1. By it another instance knows whether its
-    /// WAL went another way.
+    /// The history file of a primary's timeline, as text; absent on timeline 1. With it another instance can see
+    /// whether its own WAL has diverged.
     #[serde(default)]
     pub timeline_history: Option<String>,
-    /// The archiver; on a standby what it waits for.
+    /// The state of the archiver; on a standby, what it waits for.
     pub archive: Option<ArchiveStatus>,
-    /// What could be restored from the archive alone; looked up by the primary from time to time.
+    /// What could be restored from the archive alone; the primary looks it up from time to time.
     pub recoverability: Option<Recoverability>,
-    /// What could be restored beginning with volume snapshots, as long as these still exist: the archive has their
-    /// records, and only the operator sees them.
+    /// What could be restored from volume snapshots, as long as these still exist. The archive has their records, but
+    /// only the operator can see the snapshots themselves.
     #[serde(default)]
     pub snapshot_starts: Vec<SnapshotStart>,
     /// The backup that is running, or the last one.
     pub backup: Option<BackupRun>,
-    /// The snapshot that is being taken, or the last one.
+    /// The running snapshot, or the last one.
     pub snapshot: Option<SnapshotRun>,
 }
 
-/// A set of volume snapshots that a recovery can begin with.
+/// A set of volume snapshots from which a recovery can begin.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotStart {
-    /// Id of its record in the archive, which the snapshots carry as an annotation.
+    /// Id of its record in the archive; the snapshots have it as an annotation.
     pub id: String,
-    /// The volumes it consists of, `PG_DATA` and `PG_WAL`.
+    /// The kinds of its volumes, `PG_DATA` and `PG_WAL`.
     pub volumes: Vec<String>,
-    /// The oldest moment that can be restored with it.
+    /// The oldest time that can be restored with it.
     pub from: DateTime<Utc>,
-    /// The newest moment that can be given as a target; absent when nothing was committed since.
+    /// The newest time that can be a target; absent if nothing was committed since.
     pub to: Option<DateTime<Utc>>,
-    /// The moment whose state a recovery to the end of the archive brings, where the WAL behind it reaches that.
+    /// The time whose state a recovery to the end of the archive restores, if the WAL after the snapshots reaches that
+    /// far.
     pub latest: Option<DateTime<Utc>>,
 }
 
@@ -107,40 +109,40 @@ pub struct SnapshotStart {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InstancePhase {
-    /// Looking at the volume and the `Cluster`.
+    /// It examines the volume and the `Cluster`.
     #[default]
     Starting,
-    /// `initdb`, or a recovery.
+    /// It runs `initdb`, or a recovery.
     Bootstrapping,
-    /// Copying the primary's data directory.
+    /// It copies the primary's data directory.
     Joining,
-    /// `pg_rewind`.
+    /// It runs `pg_rewind`.
     Rewinding,
     /// PostgreSQL has been started and does not accept connections yet.
     StartingPostgres,
     /// PostgreSQL accepts connections.
     Running,
-    /// Becoming the primary.
+    /// It becomes the primary.
     Promoting,
-    /// Becoming a standby.
+    /// It becomes a standby.
     Demoting,
     /// PostgreSQL is stopped on purpose, for a cold snapshot.
     Paused,
-    /// Waiting for something that is not this instance's to do: `message` names it.
+    /// It waits for something that another party must do; `message` names it.
     Waiting,
-    /// Shutting down.
+    /// It shuts down.
     Stopping,
-    /// It cannot go on by itself: `error` says why.
+    /// It cannot continue by itself; `error` has the reason.
     Failed,
 }
 
-/// A role, as PostgreSQL says it.
+/// A role, as PostgreSQL reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Takes writes.
+    /// The instance takes writes.
     Primary,
-    /// Follows.
+    /// The instance follows the primary.
     Replica,
 }
 
@@ -148,25 +150,25 @@ pub enum Role {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ArchiveStatus {
-    /// Whether the last attempt succeeded, or there was none to make.
+    /// Whether the last attempt succeeded, or no attempt was needed.
     pub working: bool,
     /// The last error, in three lines, while it does not work.
     pub error: Option<String>,
-    /// Newest archived segment.
+    /// The newest archived segment.
     pub last_archived_wal: Option<String>,
-    /// When.
+    /// When that segment was archived.
     pub last_archived_time: Option<DateTime<Utc>>,
-    /// Last segment that failed.
+    /// The last segment that failed.
     pub last_failed_wal: Option<String>,
-    /// When.
+    /// When that segment failed.
     pub last_failed_time: Option<DateTime<Utc>>,
-    /// Segments that wait.
+    /// Number of segments that wait.
     pub waiting_segments: u64,
-    /// Bytes that wait, the unfinished segment not included.
+    /// Bytes that wait, without the unfinished segment.
     pub waiting_bytes: u64,
 }
 
-/// Asks for a backup into the object store.
+/// Requests a backup into the object store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupRequest {
@@ -180,50 +182,50 @@ pub struct BackupRequest {
 pub struct BackupRun {
     /// Uid of the `Backup`.
     pub uid: String,
-    /// Its name.
+    /// Name of the `Backup`.
     pub name: String,
-    /// Where it stands.
+    /// The progress of the backup.
     pub state: BackupState,
     /// When it began.
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub stopped_at: Option<DateTime<Utc>>,
-    /// Bytes read.
+    /// Bytes read so far.
     pub done_bytes: u64,
-    /// Bytes to read, once known.
+    /// All bytes to read, once known.
     pub total_bytes: Option<u64>,
-    /// Its id in the archive, once known.
+    /// The backup's id in the archive, once known.
     pub backup_id: Option<String>,
-    /// What a completed backup is.
+    /// The facts of a completed backup.
     pub result: Option<BackupResult>,
     /// Why it failed, in three lines.
     pub error: Option<String>,
 }
 
-/// Where a backup stands.
+/// The progress of a backup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BackupState {
-    /// Data is read and stored.
+    /// Data is being read and stored.
     #[default]
     Running,
-    /// All data is stored; WAL is waited for. On a standby the operator asks the primary to switch WAL now.
+    /// All data is stored, and the backup waits for WAL. On a standby the operator now asks the primary to switch WAL.
     WaitingForWal,
-    /// Complete: the engine said so.
+    /// Complete, as the engine reported.
     Completed,
     /// It ended without a backup.
     Failed,
 }
 
-/// What a completed backup is, from the engine's own answer.
+/// The facts of a completed backup, from the engine's own report.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupResult {
-    /// Its id in the archive.
+    /// The backup's id in the archive.
     pub backup_id: String,
-    /// First and last segment that a restore needs.
+    /// First segment that a restore needs.
     pub begin_wal: Option<String>,
-    /// See `begin_wal`.
+    /// Last segment that a restore needs.
     pub end_wal: Option<String>,
     /// Start LSN.
     pub begin_lsn: Option<String>,
@@ -235,20 +237,20 @@ pub struct BackupResult {
     pub data_bytes: Option<u64>,
     /// Bytes in the archive.
     pub stored_bytes: Option<u64>,
-    /// Warnings of the engine.
+    /// Warnings from the engine.
     #[serde(default)]
     pub warnings: Vec<String>,
 }
 
-/// Asks an instance to make its volumes ready for a snapshot.
+/// Asks an instance to prepare its volumes for a snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotRequest {
     /// Name of the `Backup`.
     pub name: String,
-    /// Whether the server runs on (`pg_backup_start`) or is stopped.
+    /// Whether the server keeps running (`pg_backup_start`) or is stopped.
     pub online: bool,
-    /// When the instance ends it by itself if nobody asked it to.
+    /// When the instance ends the preparation by itself, if no request has ended it.
     pub deadline: Option<DateTime<Utc>>,
 }
 
@@ -258,11 +260,11 @@ pub struct SnapshotRequest {
 pub struct SnapshotRun {
     /// Uid of the `Backup`.
     pub uid: String,
-    /// Its name.
+    /// Name of the `Backup`.
     pub name: String,
-    /// Whether the server runs on.
+    /// Whether the server keeps running.
     pub online: bool,
-    /// Where it stands.
+    /// The progress of the preparation.
     pub state: SnapshotState,
     /// Start LSN (hot), or the redo position of the shutdown checkpoint (cold).
     pub begin_lsn: Option<String>,
@@ -286,7 +288,7 @@ pub struct SnapshotRun {
     pub error: Option<String>,
 }
 
-/// Where the volumes of an instance stand.
+/// The progress of preparing an instance's volumes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SnapshotState {
@@ -295,26 +297,26 @@ pub enum SnapshotState {
     Starting,
     /// Snapshots can be taken now.
     Ready,
-    /// The stop call is made and WAL waited for, or the server is being started.
+    /// The stop call is made and WAL is waited for, or the server is being started.
     Stopping,
-    /// Over, with a result.
+    /// Ended with a result.
     Stopped,
-    /// Over without a result: snapshots taken meanwhile are worth nothing.
+    /// Ended without a result: snapshots taken meanwhile are unusable.
     Failed,
 }
 
 /// The primary switched to a new segment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WalSwitched {
-    /// End of the segment that was left.
+    /// End of the segment that the primary left.
     pub lsn: String,
 }
 
-/// Why a request was not carried out.
+/// Why a request was not executed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     /// What happened.
     pub error: String,
-    /// What to do.
+    /// What a person can do.
     pub hint: Option<String>,
 }

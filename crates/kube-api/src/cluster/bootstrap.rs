@@ -1,4 +1,4 @@
-//! `spec.bootstrap`: how the first instance comes to its data.
+//! `spec.bootstrap`: where the first instance gets its data.
 
 use k8s_openapi::api::core::v1::{
     ConfigMapKeySelector, LocalObjectReference, SecretKeySelector, TypedLocalObjectReference,

@@ -226,7 +226,7 @@ fn one() -> i32 {
     1
 }
 
-/// Whether a value is its type's default and need not be written.
+/// Whether a value is its type's default and can be left out.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

@@ -1,4 +1,4 @@
-//! `spec.backup`: where WAL is archived and backups go.
+//! `spec.backup`: where WAL and backups are stored.
 
 use k8s_openapi::api::core::v1::SecretKeySelector;
 use schemars::JsonSchema;

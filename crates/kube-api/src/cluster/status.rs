@@ -1,4 +1,4 @@
-//! `Cluster.status`: what stands, what is waited for, and what could be restored.
+//! `Cluster.status`: the present state, what the operator waits for, and what could be restored.
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

@@ -3,7 +3,7 @@
 use super::*;
 use std::path::Path;
 
-/// Every schema with its path, from the top.
+/// Visits every schema with its path, from the top.
 fn walk(schema: &Value, path: &str, visit: &mut dyn FnMut(&str, &Value)) {
     visit(path, schema);
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
@@ -36,7 +36,7 @@ fn the_files_are_what_the_types_say() {
 
 #[test]
 fn schemas_are_structural() {
-    // What a structural schema may hold, of API servers from 1.20 on.
+    // The allowed keys of a structural schema, for API servers from 1.20.
     let known = [
         "additionalProperties",
         "default",
@@ -69,7 +69,7 @@ fn schemas_are_structural() {
         if let Some(format) = schema["format"].as_str() {
             assert!(["int32", "int64", "date-time"].contains(&format), "{path}: {format}");
         }
-        // A required field that is not described cannot be set.
+        // A required field without a description cannot be set.
         for required in schema["required"].as_array().into_iter().flatten() {
             assert!(schema["properties"][required.as_str().unwrap()].is_object(), "{path}: {required}");
         }

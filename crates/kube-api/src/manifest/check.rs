@@ -1,4 +1,4 @@
-//! What is wrong with the documents of a manifest, line by line, and what they become when it is put right.
+//! The findings in the documents of a manifest, by line, and the corrected documents.
 
 use super::{Document, ReadError, fix, read};
 use crate::validate::{self, Finding, Outcome, Reason};
@@ -6,64 +6,64 @@ use crate::{GROUP, VERSION};
 use serde::Serialize;
 use serde_json::Value;
 
-/// CloudNativePG's group: its `Cluster`, `Backup` and `ScheduledBackup` are read as ours.
+/// CloudNativePG's group: its `Cluster`, `Backup` and `ScheduledBackup` are read as Holdfast's.
 const CNPG_GROUP: &str = "postgresql.cnpg.io";
-/// The kinds of ours.
+/// Holdfast's kinds.
 const KINDS: &[&str] = &["Cluster", "Backup", "ScheduledBackup"];
 
-/// One document, checked.
+/// The result for one document.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Checked {
-    /// Line of its first node, counted from 1.
+    /// Line where the document begins, counted from 1.
     pub line: usize,
-    /// Its `apiVersion`.
+    /// The document's `apiVersion`.
     pub api_version: Option<String>,
-    /// Its kind.
+    /// The document's kind.
     pub kind: Option<String>,
-    /// Its name.
+    /// The document's name.
     pub name: Option<String>,
-    /// Whose it is.
+    /// Whether the document was checked.
     pub verdict: Verdict,
-    /// What was found, from top to bottom.
+    /// The findings, in the order of the document.
     pub findings: Vec<Located>,
-    /// The document with everything put right that is clear: `apiVersion`, keys that were written twice, fields at their
-    /// place. Not ours: with keys merged only.
+    /// The document after all clear corrections: `apiVersion`, duplicate keys, fields in their right place. If the
+    /// document is not Holdfast's, only duplicate keys are merged.
     #[serde(skip)]
     pub fixed: Value,
 }
 
-/// Whose a document is.
+/// Whether a document is one of Holdfast's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// One of our kinds, or CloudNativePG's of the same name.
+    /// One of Holdfast's kinds, or CloudNativePG's kind with the same name.
     Checked,
-    /// Of another API: nothing is said of it.
+    /// A document of another API, which is not checked.
     NotOurs,
-    /// Without `apiVersion` or `kind`: a part of a manifest.
+    /// A document without `apiVersion` or `kind`: a part of a manifest.
     Fragment,
 }
 
 /// A finding with its line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Located {
-    /// Counted from 1.
+    /// The line, counted from 1.
     pub line: usize,
-    /// How bad it is.
+    /// Whether it is a warning or an error.
     pub level: Level,
-    /// What it is.
+    /// The finding itself.
     #[serde(flatten)]
     pub finding: Finding,
 }
 
-/// How bad a finding is.
+/// The level of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// It works; a person should know.
+    /// The manifest works, but a person should know this.
     Warning,
-    /// It does not work.
+    /// The manifest does not work.
     Error,
 }
 
@@ -83,7 +83,7 @@ fn check_document(document: &Document) -> Checked {
         None => ("", api_version.as_deref().unwrap_or_default()),
     };
     let of_ours = kind.as_deref().is_some_and(|kind| KINDS.contains(&kind));
-    // A kind of ours whose apiVersion was forgotten is a mistake, not a part of something.
+    // If one of Holdfast's kinds has no apiVersion, that is a mistake and not a part of a manifest.
     let forgotten = of_ours && api_version.is_none();
     let verdict = if kind.is_none() || (api_version.is_none() && !of_ours) {
         Verdict::Fragment

@@ -1,13 +1,14 @@
-//! Puts right what is clear in a manifest: the same readings as [`validate`](crate::validate) has, written down.
+//! Corrects the clear mistakes of a manifest: it writes the readings of [`validate`](crate::validate) into the
+//! document.
 //!
-//! Fields that have no effect yet stay, so that nothing a person wanted is lost.
+//! Fields that have no effect yet stay, so that nothing a person wrote is lost.
 
 use crate::lenient::text_of;
 use crate::validate::DEFAULT_STORAGE;
 use crate::{GROUP, VERSION};
 use serde_json::{Map, Value, json};
 
-/// Puts a document of one of our kinds right.
+/// Corrects a document of one of Holdfast's kinds.
 pub(super) fn fix(kind: &str, document: &mut Value) {
     document["apiVersion"] = json!(format!("{GROUP}/{VERSION}"));
     if kind == "Cluster"
@@ -60,7 +61,7 @@ fn tolerations(spec: &mut Map<String, Value>) {
     spec.remove("tolerations");
 }
 
-/// Gives a field of rules its name, and adds it to what is there under that name.
+/// Renames a field that contains rules, and merges them with those already under the new name.
 fn rename(affinity: &mut Map<String, Value>, from: &str, to: &str) {
     let Some(Value::Object(moved)) = affinity.get(from).cloned() else { return };
     let Value::Object(into) = affinity.entry(to).or_insert_with(|| json!({})) else { return };
@@ -86,7 +87,7 @@ fn size(spec: &mut Map<String, Value>, volume: &str) {
     }
 }
 
-/// Takes codecs away that only Barman has: the default is used for them.
+/// Removes codecs that only Barman has, so that the default is used.
 fn codecs(store: &mut Value) {
     for part in ["wal", "data"] {
         if let Some(Value::Object(options)) = store.get_mut(part)

@@ -1,8 +1,8 @@
 //! Manifests as people write them: YAML with several documents, comments and mistakes.
 //!
-//! - [`read`]: text into documents, with the line of every key and all keys that are written twice
-//! - [`write()`]: a value as YAML that every reader understands in the same way
-//! - [`check`]: what is wrong with the documents of a file, and what they become when it is put right
+//! - [`read`]: turns text into documents, with the line of every key and all duplicate keys
+//! - [`write()`]: writes a value as YAML that every reader understands in the same way
+//! - [`check`]: finds the mistakes in the documents of a file, and corrects them
 
 mod check;
 mod fix;

@@ -1,34 +1,35 @@
-//! Reads YAML into values, as `kubectl` would, and finds what `kubectl` passes over.
+//! Reads YAML into values, as `kubectl` would, and finds mistakes that `kubectl` ignores.
 //!
-//! Plain words mean what they mean to `kubectl`, whose reader follows YAML 1.1 for switches: `on` is true. Keys that are
-//! written twice are found with both lines. Their values are put together as meant: objects are merged, of anything else
-//! the last stands.
+//! Plain words mean what they mean to `kubectl`, whose reader follows YAML 1.1 for switches: `on` is true. Duplicate
+//! keys are found, with both lines. Their values are combined as the user meant them: objects are merged, of any other
+//! type the last value counts.
 //!
-//! Aliases are followed, within [`MAX_NODES`]: a text of few lines can otherwise describe more nodes than memory holds.
+//! Aliases are followed within [`MAX_NODES`]. Without this limit a text of few lines could describe more nodes than
+//! memory can hold.
 
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 use serde_json::{Map, Number, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-/// Nodes of one text, aliases followed. A large manifest has some thousand.
+/// The most nodes of one text, with aliases followed. A large manifest has a few thousand.
 const MAX_NODES: usize = 200_000;
 
 /// One document of a text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
-    /// Line of its first node, counted from 1.
+    /// Line where the document begins, counted from 1.
     pub line: usize,
-    /// What it says.
+    /// The content.
     pub value: Value,
-    /// Keys that are written more than once in one object.
+    /// Keys that occur more than once in one object.
     pub duplicates: Vec<Duplicate>,
-    /// Line of each key, by its path such as `spec.backup.target`; list elements are `[0]`.
+    /// Line of each key, by its path such as `spec.backup.target`; list elements are written as `[0]`.
     pub lines: BTreeMap<String, usize>,
 }
 
 impl Document {
-    /// The line of a path, or of the nearest object around it.
+    /// The line of a path, or of the nearest object that contains it.
     pub fn line_of(&self, path: &str) -> usize {
         let mut path = path;
         loop {
@@ -43,16 +44,16 @@ impl Document {
     }
 }
 
-/// A key that is written more than once in one object.
+/// A key that occurs more than once in one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Duplicate {
-    /// Its path.
+    /// Path of the key.
     pub path: String,
-    /// Where it stands first.
+    /// Line of its first occurrence.
     pub first_line: usize,
-    /// Where it stands again.
+    /// Line of its second occurrence.
     pub second_line: usize,
-    /// Whether the two are objects, which can be merged. Else the second stands.
+    /// Whether both values are objects, which are merged. Otherwise the second value counts.
     pub merged: bool,
 }
 
@@ -62,23 +63,23 @@ pub enum ReadError {
     /// It is not YAML.
     #[error("line {line}, column {column}: {message}")]
     Syntax {
-        /// Counted from 1.
+        /// The line, counted from 1.
         line: usize,
-        /// Counted from 1.
+        /// The column, counted from 1.
         column: usize,
-        /// What the parser says.
+        /// The parser's message.
         message: String,
     },
     /// It is too large once aliases are followed.
     #[error("line {line}: more than {MAX_NODES} values once aliases are followed")]
     TooLarge {
-        /// Where it became too large.
+        /// The line at which it became too large.
         line: usize,
     },
-    /// A key that is no text, number or switch.
+    /// A key that is not a text, a number or a switch.
     #[error("line {line}: a key that is a list or an object")]
     Key {
-        /// Its line.
+        /// The line of the key.
         line: usize,
     },
 }
@@ -103,7 +104,7 @@ pub fn read(text: &str) -> Result<Vec<Document>, ReadError> {
     Ok(documents)
 }
 
-/// A node as it is written, keys twice included.
+/// A node as it was written, with duplicate keys.
 #[derive(Clone)]
 struct Node {
     line: usize,
@@ -123,7 +124,7 @@ enum Content {
 struct Entry {
     key: String,
     line: usize,
-    /// Whether a merge key (`<<`) brought it: then it gives way to what is written, and is no duplicate.
+    /// Whether it came from a merge key (`<<`). Then a written key replaces it, and it does not count as a duplicate.
     inherited: bool,
     node: Node,
 }
@@ -153,7 +154,7 @@ impl<'text, I: Iterator<Item = Result<(Event<'text>, Span), granit_parser::ScanE
         }
     }
 
-    /// The next node; `None` where the one around it ends. The parser limits the depth.
+    /// The next node; `None` at the end of the surrounding node. The parser limits the depth.
     fn node(&mut self) -> Result<Option<Node>, ReadError> {
         let Some((event, span)) = self.next()? else { return Ok(None) };
         let line = span.start.line();
@@ -191,7 +192,7 @@ impl<'text, I: Iterator<Item = Result<(Event<'text>, Span), granit_parser::ScanE
             }
             _ => return Ok(None),
         };
-        // Counted before a node can be copied: an alias costs what it stands for.
+        // Counted before a node is copied: an alias counts as many nodes as it stands for.
         self.nodes += if anchor == 0 { node.size } else { 1 };
         if self.nodes > MAX_NODES {
             return Err(ReadError::TooLarge { line });
@@ -203,7 +204,7 @@ impl<'text, I: Iterator<Item = Result<(Event<'text>, Span), granit_parser::ScanE
     }
 }
 
-/// What a merge key (`<<`) brings in.
+/// The entries that a merge key (`<<`) brings in.
 fn merged_in(node: Node) -> Vec<Entry> {
     match node.content {
         Content::Object(entries) => entries.into_iter().map(|entry| Entry { inherited: true, ..entry }).collect(),
@@ -213,7 +214,7 @@ fn merged_in(node: Node) -> Vec<Entry> {
 }
 
 impl Node {
-    /// As a key.
+    /// The node as the name of a key; `None` if it cannot be one.
     fn name(&self) -> Option<String> {
         match &self.content {
             Content::Scalar(Value::String(text)) => Some(text.clone()),
@@ -224,7 +225,7 @@ impl Node {
 }
 
 impl Content {
-    /// The value that is meant, while lines and duplicates are noted.
+    /// The value that the user meant. Lines and duplicates are recorded on the way.
     fn settle(self, path: &mut String, document: &mut Document) -> Value {
         let length = path.len();
         match self {
@@ -246,7 +247,7 @@ impl Content {
                     entries.iter().filter(|entry| !entry.inherited).map(|entry| entry.key.clone()).collect();
                 entries.retain(|entry| !entry.inherited || !written.contains(&entry.key));
                 for Entry { key, line, inherited, node } in entries {
-                    // Of several things merged in the first one wins.
+                    // If several merge keys bring the same key, the first one counts.
                     if inherited && object.contains_key(&key) {
                         continue;
                     }
@@ -283,7 +284,7 @@ impl Content {
     }
 }
 
-/// Lays `later` over `earlier`.
+/// Merges `later` into `earlier`; where both have a value, `later` counts.
 fn merge(earlier: &mut Value, later: Value) {
     match (earlier, later) {
         (Value::Object(earlier), Value::Object(later)) => {
@@ -300,7 +301,7 @@ fn merge(earlier: &mut Value, later: Value) {
     }
 }
 
-/// What a plain word means.
+/// The value of a plain word.
 fn plain_value(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,

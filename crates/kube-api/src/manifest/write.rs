@@ -7,14 +7,15 @@ use serde_json::Value;
 #[error("cannot be written as YAML")]
 pub struct WriteError(#[from] serde_saphyr::ser::Error);
 
-/// Longer lines are folded.
+/// The writer would fold longer lines.
 const LONGEST_LINE: usize = 1 << 20;
 
 /// Writes a value as one YAML document, which ends with a line break.
 ///
-/// Words that YAML 1.1 takes for something else (`on`, `no`, `1_000`) are quoted: `kubectl` reads YAML 1.1.
+/// Words that YAML 1.1 reads as another type (`on`, `no`, `1_000`) are quoted, because `kubectl` reads YAML 1.1.
 pub fn write(value: &Value) -> Result<String, WriteError> {
-    // Folded texts are hard to search for and to compare: long lines stay, and texts of several lines keep theirs.
+    // Folded texts are hard to search and to compare. So long lines stay whole, and texts of several lines keep their
+    // lines.
     let options = serde_saphyr::ser_options! { folded_wrap_chars: LONGEST_LINE };
     let mut text = serde_saphyr::to_string_with_options(value, options)?;
     if !text.ends_with('\n') {

@@ -1,16 +1,16 @@
 //! When a `ScheduledBackup` is due: cron expressions in a time zone. Pure: the time is always an argument.
 //!
-//! Five fields are standard cron (minute, hour, day of month, month, day of week), six have seconds before them, as
-//! CloudNativePG writes them. Days of the week are numbered from Sunday, 0 or 7. When both kinds of days are restricted, a
-//! day that fits either of them counts, as POSIX has it.
+//! Five fields are standard cron (minute, hour, day of month, month, day of week). Six fields have seconds first, as
+//! CloudNativePG writes them. Days of the week are numbered from Sunday, 0 or 7. If both kinds of days are restricted,
+//! a day that fits either of them counts, as in POSIX.
 //!
-//! Where clocks change, a schedule with set hours means the hours on the wall: a time that is left out runs once at the
-//! first moment after it, a time that comes twice runs at the first of the two. A schedule for every hour means elapsed
-//! time: it neither catches up nor leaves out.
+//! Where clocks change, a schedule with set hours means the hours on the wall clock. A time that is left out runs once,
+//! at the first moment after the gap. A time that comes twice runs the first time. A schedule for every hour means
+//! elapsed time: nothing is caught up, and nothing is left out.
 //!
 //! - [`parse`]: the fields, as sets of numbers
 //! - [`wall`]: the next fit on a clock that never changes
-//! - [`Schedule::next_after`]: the same on a clock that does, stretch by stretch between two changes of its offset
+//! - [`Schedule::next_after`]: the same on a clock that changes, range by range between two changes of its offset
 
 mod parse;
 mod wall;
@@ -22,10 +22,10 @@ use chrono_tz::Tz;
 use std::fmt;
 use wall::Fields;
 
-/// Changes of a zone's offset are searched for in steps of this length: never were two of them nearer to each other.
+/// Step of the search for changes of a zone's offset: two changes were never closer to each other.
 const PROBE: TimeDelta = TimeDelta::hours(6);
 
-/// When something is due.
+/// A cron expression in a time zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     text: String,
@@ -34,25 +34,25 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Reads an expression and the name of a zone; UTC when there is none.
+    /// Reads an expression and the name of a zone; UTC if there is none.
     pub fn parse(text: &str, zone: Option<&str>) -> Result<Self, ScheduleError> {
         let zone = parse::zone(zone)?;
         let fields = parse::fields(text)?;
         Ok(Self { text: text.trim().to_owned(), zone, fields })
     }
 
-    /// The zone it is meant in.
+    /// The zone of the schedule.
     pub fn zone(&self) -> Tz {
         self.zone
     }
 
-    /// The first time after `time`.
+    /// The first due time after `time`; `None` if there is none for years.
     pub fn next_after(&self, time: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let mut start = time.duration_trunc(TimeDelta::seconds(1)).ok()?;
         let mut offset = self.offset(start);
         let mut wall = start.naive_utc().checked_add_signed(offset)?.checked_add_signed(TimeDelta::seconds(1))?;
         if !self.fields.every_hour() {
-            // Shortly after clocks went back the times on them were there before.
+            // Shortly after clocks were set back, their times occur for the second time.
             let before = start.checked_sub_signed(PROBE)?;
             let earlier = self.offset(before);
             if earlier > offset {
@@ -79,12 +79,12 @@ impl Schedule {
         }
     }
 
-    /// The times after `after`, up to and including `until`.
+    /// The due times after `after`, up to and including `until`.
     pub fn times_between(&self, after: DateTime<Utc>, until: DateTime<Utc>) -> impl Iterator<Item = DateTime<Utc>> {
         self.upcoming(after).take_while(move |time| *time <= until)
     }
 
-    /// All times after `after`.
+    /// All due times after `after`.
     pub fn upcoming(&self, after: DateTime<Utc>) -> impl Iterator<Item = DateTime<Utc>> {
         std::iter::successors(self.next_after(after), |time| self.next_after(*time))
     }
@@ -93,7 +93,7 @@ impl Schedule {
         TimeDelta::seconds(i64::from(self.zone.offset_from_utc_datetime(&time.naive_utc()).fix().local_minus_utc()))
     }
 
-    /// The first moment after `start`, up to and including `end`, at which another offset holds.
+    /// The first moment after `start`, up to and including `end`, with another offset.
     fn first_change(&self, start: DateTime<Utc>, end: DateTime<Utc>, offset: TimeDelta) -> Option<DateTime<Utc>> {
         let mut known = start;
         while known < end {
@@ -106,7 +106,7 @@ impl Schedule {
         None
     }
 
-    /// The moment at which `offset`, which holds at `before`, holds no more; it does not at `after`.
+    /// The moment at which `offset` ends. It is valid at `before` and not valid at `after`.
     fn change_between(&self, before: DateTime<Utc>, after: DateTime<Utc>, offset: TimeDelta) -> DateTime<Utc> {
         let (mut before, mut after) = (before, after);
         while after - before > TimeDelta::seconds(1) {

@@ -7,46 +7,46 @@ use chrono_tz::Tz;
 /// Why a schedule could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
-    /// Not five or six fields.
+    /// The expression has not five or six fields.
     #[error("the schedule `{text}` has {count} fields")]
     FieldCount {
-        /// As written.
+        /// The text as written.
         text: String,
-        /// How many.
+        /// The number of fields.
         count: usize,
     },
-    /// A field that cannot be read.
+    /// A field cannot be read.
     #[error("`{part}` is no {field} of a schedule")]
     Field {
-        /// As written.
+        /// The text as written.
         part: String,
-        /// Which field.
+        /// The name of the field.
         field: &'static str,
-        /// Its range in words.
+        /// The range of the field in words.
         range: &'static str,
     },
-    /// A word after `@` that is not known.
+    /// The word after `@` is unknown.
     #[error("`{text}` is no known schedule")]
     Word {
-        /// As written.
+        /// The text as written.
         text: String,
     },
-    /// No moment fits.
+    /// No time ever fits.
     #[error("the schedule `{text}` never comes")]
     Never {
-        /// As written.
+        /// The text as written.
         text: String,
     },
-    /// A zone that is not known.
+    /// The zone is unknown.
     #[error("`{zone}` is no known time zone")]
     Zone {
-        /// As written.
+        /// The text as written.
         zone: String,
     },
 }
 
 impl ScheduleError {
-    /// The field of a `ScheduledBackup` that it is about.
+    /// The field of a `ScheduledBackup` that is wrong.
     pub fn field(&self) -> &'static str {
         match self {
             Self::Zone { .. } => "spec.timeZone",
@@ -54,7 +54,7 @@ impl ScheduleError {
         }
     }
 
-    /// What to do.
+    /// What a person can do, in words.
     pub fn hint(&self) -> String {
         match self {
             Self::FieldCount { .. } => "write 5 fields (minute hour day month weekday), such as `0 2 * * *`, \
@@ -77,7 +77,7 @@ impl ScheduleError {
     }
 }
 
-/// What a field may hold.
+/// The name and the range of a field.
 struct Field {
     name: &'static str,
     range: &'static str,
@@ -106,7 +106,7 @@ const DAY_OF_WEEK: Field = Field {
     names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
 };
 
-/// Reads the name of a zone; UTC when there is none.
+/// Reads the name of a zone; UTC if there is none.
 pub(super) fn zone(name: Option<&str>) -> Result<Tz, ScheduleError> {
     match name {
         None | Some("") => Ok(Tz::UTC),
@@ -149,7 +149,7 @@ pub(super) fn fields(text: &str) -> Result<Fields, ScheduleError> {
         any_day_of_month: open(days_of_month),
         any_day_of_week: open(days_of_week),
     };
-    // From any day on, what ever comes comes within the years that a search takes.
+    // Whether any time fits at all: from any day, the first one is within the years that a search covers.
     let comes = NaiveDate::from_ymd_opt(2000, 1, 1).and_then(|date| fields.next_from(date.and_hms_opt(0, 0, 0)?));
     comes.map(|_| fields).ok_or_else(|| ScheduleError::Never { text: trimmed.to_owned() })
 }
@@ -172,7 +172,7 @@ impl Field {
         Ok(set)
     }
 
-    /// First, last and step of `*`, `3`, `1-5`, and those with `/2` behind.
+    /// First, last and step of `*`, `3`, `1-5`, also followed by `/2`.
     fn piece(&self, piece: &str) -> Option<(u32, u32, u32)> {
         let (range, step) = match piece.split_once('/') {
             Some((range, step)) => (range, Some(whole(step).filter(|step| (1..=self.last).contains(step))?)),
@@ -184,7 +184,7 @@ impl Field {
             Some((first, last)) => (self.number(first)?, self.number(last)?),
             None => {
                 let first = self.number(range)?;
-                // `5/15` begins at 5 and goes on to the end.
+                // `5/15` begins at 5 and continues to the end.
                 (first, if step.is_some() { self.last } else { first })
             }
         };

@@ -37,7 +37,7 @@ fn expressions_mean_what_cron_says() {
         ("0 0 * * 5-7", "2025-06-01 12:00", vec!["2025-06-06 00:00:00", "2025-06-07 00:00:00", "2025-06-08 00:00:00"]),
         ("0 0 * * MON,fri", "2025-06-01 12:00", vec!["2025-06-02 00:00:00", "2025-06-06 00:00:00"]),
         ("0 0 1 JAN *", "2025-06-01 12:00", vec!["2026-01-01 00:00:00"]),
-        // Either kind of day, when both are restricted.
+        // If both kinds of days are restricted, either of them counts.
         ("0 0 13 * 5", "2025-06-07 00:00", vec!["2025-06-13 00:00:00", "2025-06-20 00:00:00"]),
         ("0 0 10 * 5", "2025-06-07 00:00", vec!["2025-06-10 00:00:00", "2025-06-13 00:00:00"]),
         ("0 0 ? * 5", "2025-06-07 00:00", vec!["2025-06-13 00:00:00"]),
@@ -69,25 +69,25 @@ fn clocks_that_change_neither_lose_nor_double_a_run() {
     let paris = Some("Europe/Paris");
     for (text, after, expected) in [
         ("30 1 * * *", "2025-03-29 12:00", vec!["2025-03-30 00:30:00", "2025-03-30 23:30:00"]),
-        // 02:30 is left out that day: it runs at 03:00, once.
+        // 02:30 is left out on that day: it runs at 03:00, once.
         ("30 2 * * *", "2025-03-28 12:00", vec!["2025-03-29 01:30:00", "2025-03-30 01:00:00", "2025-03-31 00:30:00"]),
         ("0,15,30 2 * * *", "2025-03-29 12:00", vec!["2025-03-30 01:00:00", "2025-03-31 00:00:00"]),
         ("0 2,3 * * *", "2025-03-29 12:00", vec!["2025-03-30 01:00:00", "2025-03-31 00:00:00"]),
         ("0 3 * * *", "2025-03-29 12:00", vec!["2025-03-30 01:00:00", "2025-03-31 01:00:00"]),
-        // 02:30 comes twice that day: the first counts.
+        // 02:30 comes twice on that day: the first time counts.
         ("30 2 * * *", "2025-10-25 12:00", vec!["2025-10-26 00:30:00", "2025-10-27 01:30:00"]),
         ("30 2 * * *", "2025-10-26 00:30", vec!["2025-10-27 01:30:00"]),
         ("30 2 * * *", "2025-10-26 01:10", vec!["2025-10-27 01:30:00"]),
         ("30 3 * * *", "2025-10-26 01:10", vec!["2025-10-26 02:30:00"]),
         ("*/30 2 * * *", "2025-10-25 12:00", vec!["2025-10-26 00:00:00", "2025-10-26 00:30:00", "2025-10-27 01:00:00"]),
-        // Every hour is every hour.
+        // A schedule for every hour runs every hour.
         ("30 * * * *", "2025-03-29 23:40", vec!["2025-03-30 00:30:00", "2025-03-30 01:30:00"]),
         ("30 * * * *", "2025-10-25 23:40", vec!["2025-10-26 00:30:00", "2025-10-26 01:30:00", "2025-10-26 02:30:00"]),
         ("0 0 * * *", "2025-03-29 12:00", vec!["2025-03-29 23:00:00", "2025-03-30 22:00:00"]),
     ] {
         assert_eq!(next(text, paris, after, expected.len()), expected, "{text} after {after}");
     }
-    // Half an hour only.
+    // Clocks change by half an hour only.
     assert_eq!(
         next("15 2 * * *", Some("Australia/Lord_Howe"), "2025-10-04 00:00", 3),
         ["2025-10-04 15:30:00", "2025-10-05 15:15:00", "2025-10-06 15:15:00"]
@@ -141,13 +141,13 @@ fn errors_say_what_is_wrong_and_what_to_write() {
     );
 }
 
-/// Every minute between two times that fits, by trying each of them: the slow way to the same answer.
+/// Every fitting minute between two times, found by trying each minute: the slow way to the same answer.
 fn by_trying(text: &str, zone: Tz, from: DateTime<Utc>, minutes: i64) -> Vec<DateTime<Utc>> {
     let fields = parse::fields(text).unwrap();
     let mut found = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
     let mut before = zone.from_utc_datetime(&from.naive_utc()).naive_local();
-    // The times before the start were seen too.
+    // Times before the start count as seen.
     for minute in -600..=minutes {
         let time = from + TimeDelta::minutes(minute);
         let wall = zone.from_utc_datetime(&time.naive_utc()).naive_local();

@@ -2,8 +2,8 @@
 
 use chrono::{Datelike, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 
-/// The longest distance between two fits: the 29th of February across a year that is no leap year, 1896 to 1904 or 2096
-/// to 2104.
+/// The longest distance between two fits: from one 29th of February to the next across a year that is no leap year,
+/// 1896 to 1904 or 2096 to 2104.
 const LONGEST_YEARS: i32 = 8;
 
 /// A set of small numbers, one bit each.
@@ -19,7 +19,7 @@ impl Set {
         self.0 >> number & 1 == 1
     }
 
-    /// The smallest of its numbers that is not below `number`.
+    /// The smallest number of the set that is not below `number`.
     fn from(self, number: u32) -> Option<u32> {
         let rest = if number < 64 { self.0 >> number << number } else { 0 };
         (rest != 0).then(|| rest.trailing_zeros())
@@ -34,21 +34,21 @@ pub(super) struct Fields {
     pub(super) hours: Set,
     pub(super) days_of_month: Set,
     pub(super) months: Set,
-    /// From Sunday, 0.
+    /// Numbered from Sunday, 0.
     pub(super) days_of_week: Set,
-    /// Whether the day of the month is left open.
+    /// Whether the day of the month is not restricted.
     pub(super) any_day_of_month: bool,
-    /// Whether the day of the week is left open.
+    /// Whether the day of the week is not restricted.
     pub(super) any_day_of_week: bool,
 }
 
 impl Fields {
-    /// Whether it is about every hour of a day.
+    /// Whether the expression fits every hour of a day.
     pub(super) fn every_hour(&self) -> bool {
         (0..24).all(|hour| self.hours.has(hour))
     }
 
-    /// The first fit that is not before `wall`; `None` when there is none for years.
+    /// The first fit that is not before `wall`; `None` if there is none for years.
     pub(super) fn next_from(&self, wall: NaiveDateTime) -> Option<NaiveDateTime> {
         let mut date = wall.date();
         let mut from = wall.time();

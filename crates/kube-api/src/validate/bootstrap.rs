@@ -7,7 +7,7 @@ use crate::names::REPLICATION_USER;
 use chrono::SecondsFormat;
 use holdfast_pgtypes::Lsn;
 
-/// Databases that are there anyway.
+/// Databases that exist in every cluster.
 const OWN_DATABASES: &[&str] = &["postgres", "template0", "template1"];
 /// Options of `initdb` that the instance manager passes itself.
 const OWN_OPTIONS: &[&str] = &[
@@ -28,7 +28,7 @@ const OWN_OPTIONS: &[&str] = &[
     "--sync-only",
 ];
 
-/// Checks the bootstrap and lays in the default.
+/// Checks the bootstrap and adds the default method.
 pub(super) fn check(cluster_name: &str, spec: &mut ClusterSpec, major: Option<u16>, findings: &mut Findings) {
     let base = "spec.bootstrap";
     let mut bootstrap = spec.bootstrap.take().unwrap_or_default();
@@ -115,7 +115,7 @@ fn check_initdb(initdb: &mut InitDb, major: Option<u16>, findings: &mut Findings
 
 /// The application's database and its owner.
 fn names(database: Option<&str>, owner: Option<&str>, base: &str, findings: &mut Findings) {
-    // NAMEDATALEN of PostgreSQL is 64, its last byte ends the name.
+    // NAMEDATALEN of PostgreSQL is 64, and its last byte ends the name.
     for (field, name) in [("database", database), ("owner", owner)] {
         if let Some(name) = name
             && (name.is_empty() || name.len() > 63)
@@ -257,7 +257,7 @@ fn check_recovery(recovery: &mut Recovery, spec: &ClusterSpec, findings: &mut Fi
     }
 }
 
-/// What Kubernetes takes for a name (RFC 1123, with dots).
+/// Whether Kubernetes accepts the text as a name (RFC 1123, with dots).
 fn is_object_name(name: &str) -> bool {
     let inner = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || matches!(letter, '-' | '.');
     name.len() <= 253 && name.chars().all(inner) && !name.starts_with(['-', '.']) && !name.ends_with(['-', '.'])
@@ -379,7 +379,7 @@ fn check_target(target: &mut RecoveryTarget, only_snapshots: bool, findings: &mu
     }
 }
 
-/// A new cluster never writes into the archive that it was recovered from.
+/// A new cluster must never write into the archive from which it was recovered.
 fn other_archive(recovery: &Recovery, cluster_name: &str, spec: &ClusterSpec, findings: &mut Findings) {
     let Some(own) = spec.backup.as_ref().and_then(|backup| backup.barman_object_store.as_ref()) else { return };
     let external = spec.external_clusters.iter().find(|external| Some(&external.name) == recovery.source.as_ref());

@@ -8,15 +8,15 @@ use crate::cluster::{BackupConfiguration, ClusterSpec, StorageConfiguration};
 use k8s_openapi::api::core::v1::{PodAffinity, PodAntiAffinity};
 use std::collections::BTreeSet;
 
-/// The size of a volume when none is written.
+/// The size of a volume if the spec has none.
 pub const DEFAULT_STORAGE: &str = "1Gi";
-/// Longer names leave no room for what is made of them: services and claims have 63 characters.
+/// Longer names leave no room for the names derived from them: services and claims may have 63 characters.
 pub const LONGEST_NAME: usize = 50;
 
 /// Variables of the container that the operator sets.
 const OWN_VARIABLES: &[&str] = &["POD_NAME", "POD_UID", "NAMESPACE", "CLUSTER_NAME"];
 
-/// Checks the spec, moves everything where it belongs and gives PostgreSQL's version.
+/// Checks the spec, moves every field to its place, and returns PostgreSQL's major version.
 pub(super) fn check(name: &str, spec: &mut ClusterSpec, findings: &mut Findings) -> Option<u16> {
     check_name(name, findings);
     let major = spec.image_name.clone().and_then(|image| image::check(&image, findings));
@@ -122,7 +122,7 @@ fn volume(storage: &mut StorageConfiguration, base: &str, findings: &mut Finding
     }
 }
 
-/// Moves what is written at a pod's places to CloudNativePG's.
+/// Moves fields from the place where a pod has them to the place where CloudNativePG has them.
 fn affinity(spec: &mut ClusterSpec, findings: &mut Findings) {
     if !spec.tolerations.is_empty() {
         findings.warn(
@@ -193,7 +193,7 @@ fn synchronous(spec: &mut ClusterSpec, findings: &mut Findings) {
     }
 }
 
-/// Lines of `pg_hba.conf`: one that PostgreSQL cannot read keeps it from starting.
+/// Checks the lines of `pg_hba.conf`: a line that PostgreSQL cannot read keeps it from starting.
 fn access(spec: &ClusterSpec, findings: &mut Findings) {
     for (index, line) in spec.postgresql.pg_hba.iter().enumerate() {
         let words: Vec<&str> = line.split_whitespace().collect();

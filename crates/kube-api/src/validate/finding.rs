@@ -1,22 +1,22 @@
-//! What validation finds: where, of what kind, and what to do.
+//! The findings of validation: the field, the kind, and what to do.
 
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// What validation made of a resource.
+/// The result of validating a resource.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome<T> {
-    /// What it means; absent exactly when there are errors.
+    /// The resource as it is meant; absent exactly if there are errors.
     pub value: Option<T>,
-    /// What a person should know. It goes on nevertheless.
+    /// What a person should know. The resource is used nevertheless.
     pub warnings: Vec<Finding>,
-    /// Why it cannot go on. The spec waits for a change.
+    /// Why the resource cannot be used. It waits for a change of the spec.
     pub errors: Vec<Finding>,
 }
 
 impl<T> Outcome<T> {
-    /// The meaning and the warnings, or the errors.
+    /// The value and the warnings, or the errors.
     pub fn into_result(self) -> Result<(T, Vec<Finding>), Vec<Finding>> {
         match self.value {
             Some(value) if self.errors.is_empty() => Ok((value, self.warnings)),
@@ -35,11 +35,11 @@ impl<T> Outcome<T> {
 pub struct Finding {
     /// The field, such as `spec.backup.barmanObjectStore.destinationPath`; empty for the resource as a whole.
     pub path: String,
-    /// What kind of thing it is.
+    /// The kind of the finding.
     pub reason: Reason,
-    /// What is the matter. Lower case, no full stop.
+    /// What is wrong. Lower case, no full stop.
     pub message: String,
-    /// What to do.
+    /// What a person can do.
     pub hint: String,
 }
 
@@ -59,33 +59,33 @@ impl fmt::Display for Finding {
 /// The kinds of findings: reasons of Events and labels of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub enum Reason {
-    /// A field that does not exist.
+    /// The field does not exist.
     UnknownField,
-    /// A field of CloudNativePG that Holdfast does not support yet.
+    /// The field is CloudNativePG's, and Holdfast does not support it yet.
     NotSupportedYet,
-    /// A value of another type than the field's.
+    /// The value has another type than the field.
     WrongType,
-    /// A field that must be there.
+    /// A required field is missing.
     MissingField,
-    /// A value that the field cannot have.
+    /// The field cannot have this value.
     InvalidValue,
-    /// Fields that exclude each other, or that need each other.
+    /// Some fields exclude each other, or need each other.
     Conflict,
-    /// A setting of PostgreSQL that the instance manager makes itself.
+    /// The instance manager makes this setting of PostgreSQL itself.
     ManagedSetting,
-    /// A setting that PostgreSQL does not know, or not with this value.
+    /// PostgreSQL does not know the setting, or does not accept this value.
     InvalidSetting,
-    /// Written at another place or in another way than it is meant; read as it is meant.
+    /// The field is in another place or form than it should be; it is read as it was meant.
     ReadAsMeant,
-    /// Not written, and worth a word.
+    /// The field is absent, and the default is worth a warning.
     DefaultUsed,
-    /// It changes nothing.
+    /// The field changes nothing.
     NoEffect,
-    /// It cannot be changed any more.
+    /// The field cannot be changed any more.
     Immutable,
-    /// A key that is written more than once in one object; only `manifest check` can see it.
+    /// A key occurs more than once in one object; only `manifest check` can see it.
     DuplicateKey,
-    /// An `apiVersion` that is not Holdfast's, or a kind that it does not have; only `manifest check` can see it.
+    /// The `apiVersion` is not Holdfast's, or Holdfast does not have the kind; only `manifest check` can see it.
     OtherApiVersion,
 }
 
@@ -143,7 +143,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// It goes on nevertheless.
+    /// Adds a warning: the resource is used nevertheless.
     pub(super) fn warn(
         &mut self,
         path: impl Into<String>,
@@ -154,7 +154,7 @@ impl Findings {
         once(&mut self.warnings, Finding { path: path.into(), reason, message: message.into(), hint: hint.into() });
     }
 
-    /// It cannot go on.
+    /// Adds an error: the resource cannot be used.
     pub(super) fn error(
         &mut self,
         path: impl Into<String>,
@@ -165,7 +165,7 @@ impl Findings {
         once(&mut self.errors, Finding { path: path.into(), reason, message: message.into(), hint: hint.into() });
     }
 
-    /// Whether nothing stands in the way so far.
+    /// Whether there is no error so far.
     pub(super) fn no_errors(&self) -> bool {
         self.errors.is_empty()
     }
@@ -175,20 +175,20 @@ impl Findings {
         self.errors.iter().map(|finding| finding.path.as_str()).collect()
     }
 
-    /// Takes over the findings about the fields that are wanted.
+    /// Takes over the findings about the wanted fields.
     pub(super) fn append_where(&mut self, found: Self, wanted: impl Fn(&str) -> bool) {
         self.errors.extend(found.errors.into_iter().filter(|finding| wanted(&finding.path)));
         self.warnings.extend(found.warnings.into_iter().filter(|finding| wanted(&finding.path)));
     }
 
-    /// The outcome, with a meaning that is kept only when there are no errors.
+    /// The outcome. Its value is kept only if there are no errors.
     pub(super) fn outcome<T>(self, value: Option<T>) -> Outcome<T> {
         let value = if self.errors.is_empty() { value } else { None };
         Outcome { value, warnings: self.warnings, errors: self.errors }
     }
 }
 
-/// Adds what is not there yet.
+/// Adds a finding unless it is there already.
 fn once(findings: &mut Vec<Finding>, finding: Finding) {
     if !findings.contains(&finding) {
         findings.push(finding);

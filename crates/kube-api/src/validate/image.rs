@@ -9,7 +9,7 @@ pub(super) fn major(image: &str) -> Option<u16> {
     let tag = tag.strip_prefix(['v', 'V']).unwrap_or(tag);
     let digits = tag.bytes().take_while(u8::is_ascii_digit).count();
     let (number, rest) = tag.split_at(digits);
-    // `20250101` or `1-abc` say nothing of PostgreSQL.
+    // `20250101` or `1-abc` is not a version of PostgreSQL.
     let followed =
         rest.is_empty() || rest.starts_with(['.', '-', '_']) || rest.starts_with("beta") || rest.starts_with("rc");
     (number.len() <= 2 && followed).then(|| number.parse().ok())?
@@ -22,7 +22,7 @@ fn tag(image: &str) -> Option<&str> {
     name.split_once(':').map(|(_, tag)| tag)
 }
 
-/// Checks an image's name and gives its version.
+/// Checks an image's name and returns PostgreSQL's major version.
 pub(super) fn check(image: &str, findings: &mut Findings) -> Option<u16> {
     let path = "spec.imageName";
     if image.trim().is_empty() || image.contains(char::is_whitespace) {

@@ -1,11 +1,11 @@
-//! What a manifest means, and everything that is wrong with it.
+//! The meaning of a manifest, and all its mistakes.
 //!
-//! The reconcilers, the webhook and `holdfast manifest check` all read resources through here, as the JSON they are stored
-//! as, so that a field nobody knows is found and not lost. Each function gives the meaning with defaults laid in, fields
-//! moved where they belong and texts parsed, together with [`Finding`]s: errors stop the resource until it is changed,
-//! warnings are shown and it goes on. All of them are found in one run, not only the first.
+//! The reconcilers, the webhook and `holdfast manifest check` all read resources through here, in their stored form, as
+//! JSON, so that an unknown field is found and not lost. Each function returns the meaning, in which defaults are
+//! added, fields are in their place and texts are parsed. With it come [`Finding`]s: an error stops the resource until
+//! it is changed, a warning is only shown. One run finds all of them, not only the first.
 //!
-//! Nothing here knows what exists in the cluster: whether a Secret is there is for the reconcilers to find.
+//! Nothing here knows which objects exist in the cluster. Whether a Secret exists is for the reconcilers to find out.
 
 mod bootstrap;
 mod cluster;
@@ -42,14 +42,14 @@ pub struct ValidCluster {
     pub name: String,
     /// Its namespace; empty in a manifest that names none.
     pub namespace: String,
-    /// Its uid, once it is stored.
+    /// Its uid; `None` if the resource is not stored yet.
     pub uid: Option<String>,
-    /// Its generation, once it is stored.
+    /// Its generation; `None` if the resource is not stored yet.
     pub generation: Option<i64>,
-    /// The spec with defaults laid in and everything at its place: `storage.size` is there, `bootstrap` has exactly one
+    /// The spec with defaults added and every field in its place: `storage.size` is set, `bootstrap` has exactly one
     /// method, root `tolerations` and `affinity.podAffinity`/`podAntiAffinity` are empty.
     pub spec: ClusterSpec,
-    /// PostgreSQL's major version, from the image's tag; absent when the tag does not say.
+    /// PostgreSQL's major version, from the image's tag; absent if the tag does not contain one.
     pub postgres_major: Option<u16>,
 }
 
@@ -62,11 +62,11 @@ pub struct ValidBackup {
     pub namespace: String,
     /// The cluster, in the same namespace.
     pub cluster: String,
-    /// How it is stored.
+    /// Where the backup is stored.
     pub method: BackupMethod,
-    /// Which instance is backed up, where the backup says so.
+    /// Which instance is backed up, if the backup names one.
     pub target: Option<BackupTarget>,
-    /// For snapshots: whether the server runs on, where the backup says so.
+    /// For snapshots: whether the server keeps running, if the backup decides it.
     pub online: Option<bool>,
 }
 
@@ -77,7 +77,7 @@ pub struct ValidScheduledBackup {
     pub name: String,
     /// Its namespace; empty in a manifest that names none.
     pub namespace: String,
-    /// The spec.
+    /// The spec with defaults added.
     pub spec: ScheduledBackupSpec,
     /// When it is due, in its time zone.
     pub schedule: Schedule,
@@ -90,11 +90,11 @@ pub fn cluster(raw: &Value) -> Outcome<ValidCluster> {
     findings.outcome(value)
 }
 
-/// Reads a `Cluster` that takes the place of another.
+/// Reads a `Cluster` that replaces an earlier one.
 pub fn cluster_update(old: &Value, new: &Value) -> Outcome<ValidCluster> {
     let mut findings = Findings::default();
     let value = read_cluster(new, &mut findings);
-    // What was wrong with the old one is not of interest any more.
+    // Mistakes of the old one do not matter any more.
     if let (Some(before), Some(after)) = (read_cluster(old, &mut Findings::default()), &value) {
         let bootstrapped = old["status"]["systemID"].is_string();
         update::check(&before.spec, &after.spec, bootstrapped, &mut findings);
@@ -127,7 +127,7 @@ pub fn scheduled_backup(raw: &Value) -> Outcome<ValidScheduledBackup> {
         let name = metadata(raw, "name");
         of_cluster(&spec.cluster.name, findings);
         online_is_for_snapshots(spec.method, spec.online, findings);
-        // The name is a label's value on the backups.
+        // The name becomes a label's value on the backups.
         if name.len() > 63 {
             findings.error(
                 "metadata.name",
@@ -166,7 +166,7 @@ fn metadata(raw: &Value, field: &str) -> String {
     raw["metadata"][field].as_str().unwrap_or_default().to_owned()
 }
 
-/// Looks at the shape, then at the meaning. A meaning that could be read in part only is looked at too, and thrown away.
+/// Checks the shape, then the meaning. If only a part could be read, its meaning is checked too and then dropped.
 fn read<S: DeserializeOwned, T>(
     kind: &str,
     raw: &Value,

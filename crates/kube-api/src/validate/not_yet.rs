@@ -1,18 +1,18 @@
-//! Fields that people bring from CloudNativePG and that Holdfast does not support yet, each with what to expect.
+//! Fields from CloudNativePG that Holdfast does not support yet, each with what to expect.
 //!
-//! Most of them are passed over with a warning. Those that a cluster would be another one without stop it: an empty
-//! database where a copy was asked for is worse than none.
+//! Most of them are ignored with a warning. A field stops the cluster if it would become a different cluster without
+//! it: an empty database is worse than none if a copy was asked for.
 
-/// One field.
+/// One unsupported field.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NotYet {
     /// The kind of the resource.
     kind: &'static str,
-    /// The path; `[]` for any element of a list.
+    /// The path; `[]` stands for any element of a list.
     pub(super) path: &'static str,
     /// What happens instead, or what to do.
     pub(super) hint: &'static str,
-    /// Whether the resource cannot go on with it.
+    /// Whether the field stops the resource.
     pub(super) stops: bool,
 }
 

@@ -1,15 +1,15 @@
-//! `barmanObjectStore`, of the cluster's own backup and of external clusters.
+//! `barmanObjectStore`, in the cluster's own backup and in external clusters.
 
 use super::finding::{Findings, Reason};
 use crate::cluster::{BarmanObjectStore, S3Credentials};
 use k8s_openapi::api::core::v1::SecretKeySelector;
 
-/// Codecs of Barman that Holdfast has not.
+/// Codecs of Barman that Holdfast does not have.
 const OTHER_CODECS: &[&str] = &["bzip2", "snappy", "xz"];
-/// What is written for them.
+/// The codec that replaces them.
 const DEFAULT_CODEC: &str = "zstd";
 
-/// Checks an object store, and reads as meant what is clear.
+/// Checks an object store, and corrects what is clear.
 pub(super) fn check(store: &mut BarmanObjectStore, base: &str, findings: &mut Findings) {
     destination(store, base, findings);
     if let Some(url) = &store.endpoint_url {
@@ -151,7 +151,7 @@ fn endpoint(url: &str, path: &str, findings: &mut Findings) {
     }
 }
 
-/// What stands before an @ may be a password.
+/// The text before an @ may be a password.
 fn without_password(url: &str) -> String {
     url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, rest)| format!("***@{rest}"))
 }
@@ -196,7 +196,7 @@ fn missing(field: &str, base: &str, findings: &mut Findings) {
     );
 }
 
-/// A key of a Secret, named whole.
+/// Checks that a key of a Secret has both its names.
 pub(super) fn selector(selector: &SecretKeySelector, path: &str, findings: &mut Findings) {
     if selector.name.is_empty() {
         findings.error(format!("{path}.name"), Reason::MissingField, "the Secret is not named", "write its name");

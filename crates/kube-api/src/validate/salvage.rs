@@ -1,22 +1,22 @@
-//! What can still be read of a spec whose shape is wrong, so that one run finds all that is wrong with it.
+//! The readable part of a spec whose shape is wrong, so that one run finds all its mistakes.
 //!
-//! A quoted number is read as the number, a field of another type is left out, and one that is missing stands with the
-//! least value of its type. The result is looked at and thrown away: nothing is ever made of it. Whatever is found about
-//! a field that was put right here follows from that, and is not said.
+//! A quoted number is read as the number, a field of another type is left out, and a missing field gets the least value
+//! of its type. The result is only checked and then dropped: nothing is ever made from it. Findings about a field that
+//! was corrected here are consequences, and are not reported.
 
 use super::finding::Findings;
 use crate::crds;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
-/// The spec with every field put right that `findings` has an error about. Pure.
+/// The spec, in which every field with an error in `findings` is corrected. Pure.
 pub(super) fn spec(kind: &str, raw: &Value, findings: &Findings) -> Option<Value> {
     let schema = &crds::schema(kind)?["properties"]["spec"];
     let wrong = findings.wrong_fields();
     read(schema, raw.get("spec")?, "spec", &wrong)
 }
 
-/// Takes over what was found about fields that were not put right.
+/// Takes over the findings about fields that were not corrected.
 pub(super) fn take_over(found: Findings, into: &mut Findings) {
     let wrong: BTreeSet<String> = into.wrong_fields().into_iter().map(str::to_owned).collect();
     let follows = |path: &str| {
@@ -60,7 +60,7 @@ fn read(schema: &Value, value: &Value, path: &str, wrong: &BTreeSet<&str>) -> Op
     }
 }
 
-/// The value that a text or a number was meant as, where that is clear.
+/// The value that a text or a number was meant as, if that is clear.
 fn meant(schema: &Value, value: &Value) -> Option<Value> {
     match (schema["type"].as_str(), value) {
         (Some("integer"), Value::String(text)) => text.parse::<i64>().ok().map(Value::from),

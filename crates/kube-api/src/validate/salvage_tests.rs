@@ -1,4 +1,4 @@
-//! One run finds all that is wrong, also behind a field of the wrong type.
+//! One run finds all mistakes, also after a field of the wrong type.
 
 use crate::validate;
 use serde_json::json;
@@ -26,13 +26,13 @@ fn a_wrong_type_does_not_hide_what_is_wrong_elsewhere() {
     for path in ["metadata.name", "spec.instances", "spec.storage.size", "spec.bootstrap"] {
         assert!(paths.contains(&path), "{path} is not among {:#?}", outcome.errors);
     }
-    // Read as 3, which is in order: nothing more about it.
+    // Read as 3, which is valid, so there is no further finding about it.
     assert_eq!(paths.iter().filter(|path| **path == "spec.instances").count(), 1);
 }
 
 #[test]
 fn nothing_is_said_that_only_follows() {
-    // About the schedule itself nothing more is known.
+    // Nothing more is known about the schedule itself.
     let outcome = validate::scheduled_backup(&json!({
         "kind": "ScheduledBackup",
         "metadata": {"name": "nightly"},

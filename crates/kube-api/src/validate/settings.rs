@@ -1,8 +1,8 @@
-//! `spec.postgresql.parameters`: settings that are ours, settings PostgreSQL does not know, values it does not take.
+//! `spec.postgresql.parameters`: settings that Holdfast manages, settings unknown to PostgreSQL, and invalid values.
 //!
-//! PostgreSQL does not start with a setting it does not know, and says so in a log of a pod that restarts; here it is said
-//! before. What each version knows is in `settings.tsv`, asked of its servers by `scripts/settings-table`. Settings with
-//! a dot belong to extensions and are not looked at.
+//! PostgreSQL does not start with an unknown setting, and logs that only in a pod that keeps restarting. Here it is
+//! reported before. The settings of each version are in `settings.tsv`, which `scripts/settings-table` reads from its
+//! servers. Settings with a dot belong to extensions and are not checked.
 
 use super::finding::{Findings, Reason};
 use super::quantity;
@@ -10,10 +10,10 @@ use super::similar::nearest;
 use crate::cluster::ClusterSpec;
 use std::sync::LazyLock;
 
-/// The versions of PostgreSQL that Holdfast knows.
+/// The major versions of PostgreSQL that Holdfast supports.
 pub const SUPPORTED_MAJORS: std::ops::RangeInclusive<u16> = 13..=18;
 
-/// Settings that the instance manager makes itself. They are refused in a spec, unless they say what is so anyway.
+/// Settings that the instance manager makes itself. A spec may contain one only with a value that it would have anyway.
 pub const MANAGED_SETTINGS: &[&str] = &[
     "allow_system_table_mods",
     "archive_cleanup_command",
@@ -67,12 +67,12 @@ pub const MANAGED_SETTINGS: &[&str] = &[
     "wal_log_hints",
 ];
 
-/// Whether a setting is one of [`MANAGED_SETTINGS`], in capitals or not.
+/// Whether a setting is one of [`MANAGED_SETTINGS`], in any case of letters.
 pub fn is_managed(name: &str) -> bool {
     MANAGED_SETTINGS.iter().any(|managed| managed.eq_ignore_ascii_case(name))
 }
 
-/// Managed settings with values that say what is so anyway.
+/// Managed settings, with the values that they have anyway and that a spec may therefore contain.
 const SO_ANYWAY: &[(&str, &[&str])] = &[
     ("archive_mode", &["on", "always"]),
     ("full_page_writes", &["on"]),
@@ -87,7 +87,7 @@ const SO_ANYWAY: &[(&str, &[&str])] = &[
     ("wal_log_hints", &["on"]),
 ];
 
-/// Senders beside those of the standbys: a base backup of a joining standby with its WAL.
+/// WAL senders in addition to those of the standbys: a base backup of a joining standby with its WAL.
 const OTHER_SENDERS: i64 = 2;
 
 /// One setting as some versions of PostgreSQL know it.
@@ -134,7 +134,7 @@ impl Setting {
     }
 }
 
-/// Checks the settings, and reads as meant what is clear.
+/// Checks the settings, and corrects what is clear.
 pub(super) fn check(spec: &mut ClusterSpec, major: Option<u16>, findings: &mut Findings) {
     let base = "spec.postgresql.parameters";
     if let Some(mode) = spec.postgresql.parameters.get_mut("io_method")
@@ -157,7 +157,7 @@ pub(super) fn check(spec: &mut ClusterSpec, major: Option<u16>, findings: &mut F
         } else if !name.contains('.') {
             known(&small, value, major, &path, findings);
         }
-        // The fewest of each that the standbys need.
+        // The least value of each setting that the standbys need.
         let needed = match small.as_str() {
             "max_wal_senders" => instances - 1 + OTHER_SENDERS,
             "max_replication_slots" => instances - 1,
@@ -246,7 +246,7 @@ fn known(name: &str, value: &str, major: Option<u16>, path: &str, findings: &mut
     }
 }
 
-/// Whether PostgreSQL takes a value; if not, why, and what to write.
+/// Whether PostgreSQL accepts a value; if not, the reason, and what to write.
 fn fits(kind: &Kind, value: &str) -> Result<(), (String, String)> {
     let value = value.trim();
     match kind {
@@ -254,7 +254,8 @@ fn fits(kind: &Kind, value: &str) -> Result<(), (String, String)> {
         Kind::Switch if switch(value).is_some() => Ok(()),
         Kind::Switch => Err(("it is a switch".to_owned(), "write `on` or `off`".to_owned())),
         Kind::Choice(values) => {
-            // Choices between which a switch stands take all its words, and levels of messages take `debug`.
+            // A choice that includes `on` accepts all words of a switch, and a choice of message levels accepts
+            // `debug`.
             let is_choice = values.iter().any(|choice| choice.eq_ignore_ascii_case(value));
             let is_switch = values.contains(&"on") && switch(value).is_some();
             let is_level = values.contains(&"debug1") && value.eq_ignore_ascii_case("debug");
@@ -313,7 +314,7 @@ fn number(value: &str, whole: bool, unit: Option<&str>, least: f64, most: f64) -
     Ok(())
 }
 
-/// The units that a setting in a base unit takes.
+/// The units that a setting with this base unit accepts.
 fn units_of(base: &str) -> &'static str {
     match scale(base) {
         Some((Family::Bytes, _)) => "B, kB, MB, GB, TB",
@@ -328,7 +329,8 @@ enum Family {
     Time,
 }
 
-/// A unit in bytes or microseconds. PostgreSQL's units are powers of two and their letters' case matters.
+/// The kind of a unit, and its size in bytes or microseconds. PostgreSQL's units of memory are powers of two, and the
+/// case of their letters matters.
 fn scale(unit: &str) -> Option<(Family, f64)> {
     let bytes = |bytes: f64| Some((Family::Bytes, bytes));
     let time = |microseconds: f64| Some((Family::Time, microseconds));
@@ -350,7 +352,7 @@ fn scale(unit: &str) -> Option<(Family, f64)> {
     }
 }
 
-/// A switch, as `parse_bool` reads it: any beginning of a word that is clear.
+/// A switch, as `parse_bool` reads it: any unambiguous beginning of a word.
 fn switch(value: &str) -> Option<bool> {
     let value = value.trim().to_ascii_lowercase();
     let begins = |word: &str, least: usize| value.len() >= least && word.starts_with(&value);
@@ -363,7 +365,7 @@ fn switch(value: &str) -> Option<bool> {
     }
 }
 
-/// Settings that cost data when they are forgotten.
+/// Settings that lose data if a user forgets about them.
 fn risky(spec: &ClusterSpec, findings: &mut Findings) {
     for (name, value) in &spec.postgresql.parameters {
         let (bad, message, hint) = match name.to_ascii_lowercase().as_str() {
@@ -385,7 +387,7 @@ fn risky(spec: &ClusterSpec, findings: &mut Findings) {
     }
 }
 
-/// `shared_buffers` against the memory of the container.
+/// Compares `shared_buffers` with the memory of the container.
 #[expect(clippy::cast_precision_loss, reason = "exact for all memory that a machine has")]
 fn memory(spec: &ClusterSpec, findings: &mut Findings) {
     let limit = spec.resources.as_ref().and_then(|resources| resources.limits.as_ref()?.get("memory"));

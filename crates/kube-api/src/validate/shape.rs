@@ -1,7 +1,7 @@
 //! The shape of a resource against its schema: fields that do not exist, types, bounds and closed sets of values.
 //!
-//! The API server checks types and bounds too, but stops at fewer words; a manifest that is checked before it is applied
-//! has not met it yet. Fields that do not exist are found here only: the schema keeps them for that.
+//! The API server checks types and bounds too, but its messages have fewer words, and a manifest that is checked before
+//! it is applied has not met it yet. Only this check finds fields that do not exist: the schema keeps them for it.
 
 use super::finding::{Findings, Reason};
 use super::not_yet;
@@ -9,7 +9,7 @@ use super::similar::nearest;
 use crate::crds;
 use serde_json::Value;
 
-/// Looks through a whole resource of a kind.
+/// Checks a whole resource of a kind.
 pub(super) fn check(kind: &str, raw: &Value, findings: &mut Findings) {
     let Some(schema) = crds::schema(kind) else { return };
     let Value::Object(resource) = raw else {
@@ -137,7 +137,7 @@ impl Walk<'_> {
         self.findings.warn(path, Reason::UnknownField, message, hint);
     }
 
-    /// Where else a field of this name is, nearest to the top first. Names that are everywhere say nothing.
+    /// The other places that have a field of this name, those nearest to the top first. Common names give no hint.
     fn places_of(&self, field: &str) -> Vec<String> {
         let mut places = Vec::new();
         collect(&self.schema["properties"]["spec"], "spec", field, &mut places);

@@ -1,4 +1,4 @@
-//! One valid cluster, one change at a time, and what is found: a file for each part of a manifest.
+//! One valid cluster, one change at a time, and the findings: a file for each part of a manifest.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -14,7 +14,7 @@ mod settings;
 use super::*;
 use serde_json::json;
 
-/// A cluster that nothing is wrong with.
+/// A cluster without findings.
 fn valid() -> Value {
     json!({
         "apiVersion": "holdfast.dev/v1",
@@ -43,7 +43,7 @@ fn source() -> Value {
     json!({"name": "old", "barmanObjectStore": {"destinationPath": "s3://bucket/old", "s3Credentials": {"inheritFromIAMRole": true}}})
 }
 
-/// Lays `patch` over `value`, null taking a field away (as RFC 7396).
+/// Merges `patch` into `value`; null removes a field (as in RFC 7396).
 fn merge(value: &mut Value, patch: &Value) {
     match (value, patch) {
         (Value::Object(value), Value::Object(patch)) => {
@@ -78,7 +78,7 @@ fn brief<T>(outcome: &Outcome<T>) -> Vec<String> {
     errors.chain(outcome.warnings.iter().map(|finding| line("W", finding))).collect()
 }
 
-/// Each row: a name, what is changed of the valid cluster, and what is found then.
+/// Each row: a name, the change to the valid cluster, and the findings.
 fn holds<const ROWS: usize>(rows: [(&str, Value, &[&str]); ROWS]) {
     for (name, patch, expected) in rows {
         let outcome = cluster(&changed(&patch));

@@ -1,10 +1,10 @@
-//! What a change of a `Cluster` cannot change.
+//! Changes of a `Cluster` that are not possible.
 
 use super::finding::{Findings, Reason};
 use super::{image, quantity};
 use crate::cluster::{BarmanObjectStore, ClusterSpec, StorageConfiguration};
 
-/// Compares two specs as they are meant. `bootstrapped` says that the first instance has its data.
+/// Compares two validated specs. `bootstrapped` is true once the first instance has its data.
 pub(super) fn check(old: &ClusterSpec, new: &ClusterSpec, bootstrapped: bool, findings: &mut Findings) {
     if let (Some(old), Some(new)) = (&old.storage, &new.storage) {
         volume(old, new, "spec.storage", findings);

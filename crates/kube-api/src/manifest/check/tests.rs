@@ -1,4 +1,4 @@
-//! Manifests as people bring them from CloudNativePG, with what is found in each.
+//! Manifests from users of CloudNativePG, with the findings in each.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::manifest::write;
 use serde_json::json;
 
-/// `line level path Reason` of every finding, behind a line with kind and verdict for each document.
+/// `line level path Reason` for each finding, after a line with kind and verdict for each document.
 fn brief(text: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for checked in check(text).unwrap() {
@@ -18,7 +18,7 @@ fn brief(text: &str) -> Vec<String> {
     lines
 }
 
-/// Everything that can be put right is right afterwards, and putting it right again changes nothing.
+/// All correctable mistakes are gone after one correction, and a second correction changes nothing.
 fn fixed(text: &str) -> Value {
     let checked = check(text).unwrap().remove(0);
     let written = write(&checked.fixed).unwrap();
@@ -314,6 +314,6 @@ fn a_forgotten_api_version_is_an_error_and_put_right() {
     let text = "kind: Backup\nmetadata: {name: b}\nspec: {cluster: {name: c}}\n";
     assert_eq!(brief(text), ["Backup Checked", "1 Error apiVersion MissingField"]);
     assert_eq!(fixed(text)["apiVersion"], "holdfast.dev/v1");
-    // Of a kind that is not ours nothing is known.
+    // A kind that is not Holdfast's is not checked.
     assert_eq!(brief("kind: Pooler\n"), ["Pooler Fragment"]);
 }

@@ -78,7 +78,7 @@ fn aliases_and_merge_keys_are_followed() {
     let document = one("base: &base\n  a: 1\nother:\n  <<: *base\n  b: 2\ncopy: *base\n");
     assert_eq!(document.value, json!({"base": {"a": 1}, "other": {"a": 1, "b": 2}, "copy": {"a": 1}}));
     assert!(document.duplicates.is_empty());
-    // What is written beside a merge key wins over it and is no duplicate.
+    // A key written beside a merge key replaces the merged one and is no duplicate.
     let document = one("base: &base\n  a: 1\nother:\n  <<: *base\n  a: 2\n");
     assert_eq!(document.value["other"], json!({"a": 2}));
     assert!(document.duplicates.is_empty());

@@ -1,4 +1,4 @@
-//! How a cluster comes to its data.
+//! Where a cluster gets its data.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What a change cannot change.
+//! What a change must not change.
 
 use super::*;
 
@@ -53,7 +53,7 @@ fn changes_that_cannot_be() {
     ] {
         assert_eq!(brief(&cluster_update(&before(old), &changed(&new))), expected, "{name}");
     }
-    // Before there is data, how it comes about may change.
+    // As long as there is no data, its source may change.
     let young = changed(&json!({"spec": {"walStorage": {"size": "1Gi"}, "imageName": "postgres:17"}}));
     assert_eq!(brief(&cluster_update(&young, &valid())), [""; 0]);
 }

@@ -1,4 +1,4 @@
-//! Names, shape, fields that are not supported, image, volumes, where instances run.
+//! Names, shape, unsupported fields, image, volumes, and where instances run.
 
 use super::*;
 

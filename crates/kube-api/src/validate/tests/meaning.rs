@@ -1,4 +1,4 @@
-//! What is said, and what is meant.
+//! What a manifest contains, and what it means.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
