@@ -1,15 +1,16 @@
-//! One WAL file into every repository: read, scanned, compressed by pieces, created, confirmed.
+//! Stores one WAL file in every repository: read, scanned, compressed in pieces, created, confirmed.
 //!
-//! Steps for a file: check it against each claim; read it; on the crew, piece by piece, compress once for each codec and
-//! seal once for each repository; hand the frames to the uploads in order; end each object with facts and tail; create all
-//! objects at the same time; then ask each store for size and checksum of what it has now.
+//! Steps for a file: check it against each claim; read it; on the crew, piece by piece, compress once for each codec
+//! and seal once for each repository; pass the frames to the uploads in order; end each object with facts and tail;
+//! create all objects at the same time; then ask each store for the size and the checksum of the object that it has
+//! now.
 //!
-//! A name that is taken is judged by what stands under it: the stored object is read whole and verified. The same content
-//! (BLAKE3 and length of the raw file; two encrypted objects of one file never have the same bytes) is success, other
-//! content is [`What::Divergence`], and a record of it goes into the ledger when it can.
+//! If the name is taken, the object under it decides: it is read whole and verified. The same content (BLAKE3 and
+//! length of the raw file; two encrypted objects of one file never have the same bytes) is success. Other content is
+//! [`What::Divergence`], and the ledger gets a record of it if possible.
 //!
-//! Memory: a file takes one permit for everything it may hold before it starts, so that files wait for each other and
-//! never in the middle, and gives back most of it when it is compressed and only waits for the store.
+//! Memory: before it starts, a file takes one permit for everything it may hold, so that files wait for each other and
+//! never in the middle. It returns most of the permit once it is compressed and only waits for the store.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -39,34 +40,34 @@ use crate::pipeline::object_upload::ObjectUpload;
 use crate::repository::claim::Identity;
 use crate::repository::{Repository, object_name};
 
-/// A WAL object up to this size goes up in one request: an ordinary segment always does.
+/// A WAL object up to this size is sent in one request; an ordinary segment always is.
 const PART_BYTES: usize = 32 << 20;
 
-/// Pieces of one file on the crew at the same time.
+/// How many pieces of one file the crew works on at the same time.
 const PIECES_IN_FLIGHT: usize = 4;
 
-/// How long to clean up behind an upload that is given up.
+/// Time limit for cleaning up after an upload that was given up.
 const ABORT_WITHIN: Duration = Duration::from_secs(5);
 
-/// Between the two looks at an object where nothing keeps another writer from replacing it. Longer than a write takes that
-/// began when the name was still free; the archiver waits for it with each segment.
+/// The time between the two checks of an object, if nothing prevents another writer from replacing it. It is longer
+/// than a write takes that began when the name was still free. The archiver waits for it with each segment.
 const SECOND_LOOK_AFTER: Duration = Duration::from_millis(300);
 
-/// The way to the stores, which files behind another one leave to it until its bytes are out.
+/// The order of access to the stores: files after the first one wait until its bytes are sent.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Line {
-    /// Whether this file waits, rather than is waited for.
+    /// Whether this file waits, and is not the one that the others wait for.
     waits: bool,
     out: CancellationToken,
 }
 
 impl Line {
-    /// For the file that goes first.
+    /// The line for the file that goes first.
     pub(super) fn first(&self) -> Self {
         Self { waits: false, out: self.out.clone() }
     }
 
-    /// For a file behind it.
+    /// The line for a file that waits for the first one.
     pub(super) fn behind(&self) -> Self {
         Self { waits: true, out: self.out.clone() }
     }
@@ -82,7 +83,7 @@ impl Line {
         }
     }
 
-    /// Says that the bytes of this file are out.
+    /// Reports that the bytes of this file are sent.
     fn leave(&self) {
         if !self.waits {
             self.out.cancel();
@@ -90,59 +91,59 @@ impl Line {
     }
 }
 
-/// A repository that a WAL file goes to, with the claim that it belongs to.
+/// A repository in which a WAL file is stored, with the claim that the file belongs to.
 #[derive(Debug, Clone)]
 pub struct Destination {
     /// The open repository.
     pub repository: Repository,
-    /// The claim, checked already.
+    /// The claim, already checked.
     pub claim: ClaimRecord,
 }
 
 /// What all files of a run share.
 #[derive(Debug, Clone)]
 pub struct ArchiveContext {
-    /// Whose archive.
+    /// The cluster of the archive.
     pub cluster: ClusterName,
-    /// Codec and level; where the claim's codec is another, that one is used at its usual level.
+    /// Codec and level. If the claim has another codec, that one is used at its default level.
     pub compression: Compression,
-    /// Where pieces are compressed.
+    /// The threads that compress the pieces.
     pub crew: Crew,
-    /// What bounds the memory of all files together.
+    /// The limit on the memory of all files together.
     pub budget: ByteBudget,
-    /// Host and time for ledger records; none are written without.
+    /// Host and time for ledger records; without it none are written.
     pub ledger: Option<(String, DateTime<Utc>)>,
 }
 
-/// How a file came to be in a repository.
+/// Whether this run stored the file, or found it stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stored {
     /// This run created the object.
     Created,
-    /// The same content stood there already.
+    /// The same content was there already.
     AlreadyThere,
 }
 
 /// A file in one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StoredIn {
-    /// The redacted URL.
+    /// The redacted URL of the repository.
     pub store: String,
-    /// Whether it was new.
+    /// Whether this run stored it.
     pub stored: Stored,
-    /// Size of the object that this run made for it.
+    /// Size of the object that this run made for the file, in bytes.
     pub size_bytes: u64,
 }
 
 /// A file that is durable in every repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ArchivedFile {
-    /// Its name.
+    /// The name of the file.
     pub file: WalFileName,
-    /// Its size.
+    /// The size of the file in bytes.
     pub raw_bytes: u64,
-    /// Where it is, in the order of the repositories.
+    /// The result in each repository, in their order.
     pub repositories: Vec<StoredIn>,
 }
 
@@ -175,12 +176,12 @@ pub(super) fn memory_needed(file: &LocalFile, destinations: usize) -> u64 {
     let size = file.identity.size_bytes;
     let window = (PIECES_IN_FLIGHT * PIECE_BYTES) as u64;
     let raw = if size <= MAX_SCANNED_BYTES { size } else { window };
-    // Being filled, and two more parts on their way.
+    // One buffer that is being filled, and two more parts in flight.
     let outgoing = size.min(3 * PART_BYTES as u64 + window);
     raw + outgoing * destinations as u64
 }
 
-/// Brings a file into every destination. `permit` covers [`memory_needed`].
+/// Stores a file in every destination. `permit` covers [`memory_needed`].
 pub(super) async fn deliver(
     file: Arc<LocalFile>,
     destinations: &[Destination],
@@ -215,10 +216,10 @@ struct Delivery<'a> {
     outgoing: Vec<Outgoing>,
 }
 
-/// One object on its way.
+/// One object that is being uploaded.
 struct Outgoing {
     object: String,
-    /// `None` when the name turned out to be taken, and once it is finished.
+    /// `None` once the name turned out to be taken, and once the upload is finished.
     upload: Option<ObjectUpload>,
     size_bytes: u64,
     crc32c: u32,
@@ -246,7 +247,8 @@ impl Delivery<'_> {
         for destination in self.destinations {
             self.file.check(&identity_of(&destination.claim)?)?;
         }
-        // What fits one part is not sent before its end; of more, parts would go out while it is compressed.
+        // An object that fits into one part is sent only at its end. Parts of a larger one would be sent while it is
+        // compressed.
         if self.file.identity.size_bytes >= PART_BYTES as u64 {
             self.line.free().await;
         }
@@ -259,7 +261,7 @@ impl Delivery<'_> {
         let outgoing = std::mem::take(&mut self.outgoing);
         let (file, context) = (&self.file, self.context);
         let sending = outgoing.into_iter().map(send);
-        // All run to their end even when one fails: what is stored now need not be sent again.
+        // All continue to their end even if one fails: what is stored now need not be sent again.
         let sent = futures::future::join_all(sending).await;
         if sent.iter().all(Result::is_ok) {
             self.line.leave();
@@ -291,7 +293,7 @@ impl Delivery<'_> {
         Ok(forms)
     }
 
-    /// Reads, hashes, scans and compresses the file; gives the sealed pieces to the uploads in order.
+    /// Reads, hashes, scans and compresses the file, and passes the sealed pieces to the uploads in order.
     async fn compress(&mut self, forms: &Arc<Vec<ObjectForm>>) -> Result<WalObjectFacts, Error> {
         let raw_len = self.file.identity.size_bytes;
         let plan = WalObjectPlan::new(usize::try_from(raw_len).unwrap_or(usize::MAX));
@@ -300,7 +302,7 @@ impl Delivery<'_> {
             let file = Arc::clone(&self.file);
             let whole = Arc::new(blocking(move || file.read_all()).await?);
             let mut waiting = VecDeque::with_capacity(PIECES_IN_FLIGHT);
-            // The records are looked at last: their facts are needed last.
+            // The records are read last, because their facts are needed last.
             let mut described = None;
             let pieces = plan.pieces();
             let last = pieces.len();
@@ -369,7 +371,7 @@ impl Delivery<'_> {
         })
     }
 
-    /// Gives every upload its facts and tail; then nothing of the file is held but what the uploads have.
+    /// Adds facts and tail to every upload. After that only the uploads hold any bytes of the file.
     async fn end(&mut self, forms: &[ObjectForm], facts: &WalObjectFacts) -> Result<(), Error> {
         let pieces = facts.raw_len.div_ceil(PIECE_BYTES as u64) as u32;
         for (outgoing, form) in self.outgoing.iter_mut().zip(forms) {
@@ -392,11 +394,11 @@ where
     Ok(())
 }
 
-/// An object after its last byte has gone out.
+/// An object whose last byte has been sent.
 struct Gone {
     object: String,
     sent: Sent,
-    /// Whether it was created; else its name was taken.
+    /// Whether it was created; otherwise its name was taken.
     created: bool,
 }
 
@@ -414,7 +416,7 @@ async fn send(outgoing: Outgoing) -> Result<Gone, Error> {
     Ok(Gone { object, sent: Sent { size_bytes, crc32c }, created })
 }
 
-/// Confirms the object, or judges the one that stands there.
+/// Confirms the object, or compares the object that already had the name.
 async fn finish(
     file: &Arc<LocalFile>,
     destination: &Destination,
@@ -433,10 +435,11 @@ async fn finish(
     Ok(StoredIn { store: repository.describe(), stored, size_bytes: sent.size_bytes })
 }
 
-/// Whether the store has what was sent; `false` when another writer's object stands in its place.
+/// Whether the store has what was sent; `false` if another writer's object is in its place.
 ///
-/// Where a look before the write replaces the condition, two writers can both find the name free. Who wrote last wins, and
-/// the other one must not take its own for stored: so it looks once more when the other one's write has landed.
+/// If a look before the write replaces the condition, two writers can both find the name free. The last writer wins,
+/// and the other one must not believe that its own object is stored. So it checks once more when the other write must
+/// have ended.
 async fn confirmed(
     file: &Arc<LocalFile>,
     destination: &Destination,
@@ -453,7 +456,7 @@ async fn confirmed(
     match looked {
         Ok(()) => Ok(true),
         Err(error) if matches!(*error.what, What::NotReadable { .. }) => {
-            // Another writer's object is whole; what is not whole is our own, damaged.
+            // Another writer's object is whole; an object that is not whole is our own, damaged.
             match stored::read(repository, &destination.claim, object, &context.crew).await {
                 Ok(_) => {
                     tracing::warn!(file = %file.name, %error, "another writer took the name");
@@ -466,7 +469,7 @@ async fn confirmed(
     }
 }
 
-/// Compares the object that stands under the file's name with the file.
+/// Compares the object under the file's name with the file.
 async fn judge(
     file: &Arc<LocalFile>,
     destination: &Destination,
@@ -493,7 +496,7 @@ async fn judge(
             }
             Err(error) => Err(error),
         };
-        // The divergence itself is what the caller must hear of.
+        // The caller must get the divergence itself as the error.
         if let Err(error) = written {
             tracing::warn!(file = %file_name, %error, "the divergence could not be written to the ledger");
         }
@@ -522,7 +525,7 @@ async fn write_ledger(
         entry,
     };
     let mut time = LedgerTime::new(now).map_err(|e| What::Internal(e.to_string()))?;
-    // Another writer may have taken the very microsecond.
+    // Another writer may have used the same microsecond.
     for _ in 0..8 {
         match repository.create_record(&name::ledger(cluster, time, kind), &record).await {
             Err(error) if error.is_already_exists() => time = time.next(),
@@ -532,7 +535,7 @@ async fn write_ledger(
     Err(What::Internal("no free name in the ledger".to_owned()).into())
 }
 
-/// Whose WAL a claim is for.
+/// The identity of the cluster that the claim belongs to.
 pub(super) fn identity_of(claim: &ClaimRecord) -> Result<Identity, Error> {
     let version = PgVersion::new(claim.pg_major).map_err(|e| What::Malformed {
         name: format!("claim {} on {}", claim.number, claim.cluster),
@@ -541,7 +544,7 @@ pub(super) fn identity_of(claim: &ClaimRecord) -> Result<Identity, Error> {
     Ok(Identity { system_identifier: claim.system_identifier, version, wal_segment_size: claim.wal_segment_size })
 }
 
-/// Runs file I/O where it may block.
+/// Runs file I/O on a thread that may block.
 pub(super) async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {

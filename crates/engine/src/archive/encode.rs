@@ -1,4 +1,5 @@
-//! From a piece of a WAL file to sealed frames, on the crew: compressed once for each codec, sealed once for each object.
+//! Turns a piece of a WAL file into sealed frames, on the crew: compressed once for each codec, sealed once for each
+//! object.
 
 use std::cell::RefCell;
 
@@ -10,11 +11,11 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, What};
 
-/// A segment larger than this is archived without a look at its records, which would need all of it in memory. Ordinary
-/// segments have 16 MiB, the largest that are advised 64 or 256.
+/// A larger segment is archived without a look at its records, which would need all of it in memory. Ordinary segments
+/// have 16 MiB, and the largest recommended ones 64 or 256 MiB.
 pub(super) const MAX_SCANNED_BYTES: u64 = 256 << 20;
 
-/// One object in the making: how its frames are compressed and sealed.
+/// The form of one object: how its frames are compressed and sealed.
 #[derive(Debug)]
 pub(super) struct ObjectForm {
     pub(super) sealer: ObjectSealer,
@@ -36,7 +37,7 @@ fn compress(kind: FrameKind, raw: &[u8], compression: Compression) -> Result<Com
     compressed.map_err(|fault| What::Format(FormatError::new("a new frame", fault)).into())
 }
 
-/// The sealed frame of one piece of the file for each object, in their order.
+/// The sealed frame of one piece of the file for each object, in the order of the objects.
 pub(super) fn seal_piece(raw: &[u8], number: u32, forms: &[ObjectForm]) -> Result<Vec<Vec<u8>>, Error> {
     let mut frames: Vec<(Compression, CompressedFrame)> = Vec::with_capacity(1);
     let mut sealed = Vec::with_capacity(forms.len());
@@ -60,10 +61,10 @@ pub(super) fn seal_piece(raw: &[u8], number: u32, forms: &[ObjectForm]) -> Resul
     Ok(sealed)
 }
 
-/// The end of one object: facts and tail. `number` is that of the facts frame, `offset` where it will stand.
+/// The end of one object: facts and tail. `number` is that of the facts frame, `offset` the place where it will be.
 pub(super) fn seal_end(form: &ObjectForm, facts: &WalObjectFacts, number: u32, offset: u64) -> Result<Vec<u8>, Error> {
     let json = serde_json::to_vec(facts).map_err(|e| What::Internal(format!("cannot write WAL facts: {e}")))?;
-    // Facts are always zstd; the thread's own compressor is used where it is one.
+    // Facts are always zstd. The thread's own compressor is used if it is a zstd one.
     let own = Some(form.compression).filter(|own| own.codec() == Codec::Zstd);
     let facts = compress(FrameKind::Facts, &json, own.unwrap_or(Compression::of(Codec::Zstd)))?;
     let tail = CompressedFrame::stored(FrameKind::Tail, &offset.to_le_bytes())
@@ -73,7 +74,7 @@ pub(super) fn seal_end(form: &ObjectForm, facts: &WalObjectFacts, number: u32, o
     Ok(end)
 }
 
-/// What the records of a segment say, as it is stored; a note where they were not looked at.
+/// The facts from a segment's records, in their stored form; a note if the records were not read.
 pub(super) fn scan(segment: Option<WalSegment<'_>>) -> Value {
     let Some(segment) = segment else {
         return json!({ "note": "the records were not looked at: the segment is too large" });

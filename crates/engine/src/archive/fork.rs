@@ -1,14 +1,15 @@
-//! Segments that a server holds and that are no part of its history: the end of a timeline that it left.
+//! Segments on a server that are not part of its history: the end of a timeline that it left.
 //!
-//! A standby that follows its primary to a new timeline is asked to archive the last segment of the old one although that
-//! was never finished (`WalReceiverMain` marks it when streaming of the timeline ends); a promoted server renames its own
-//! to `.partial` instead. The old primary may have written more behind the fork, which the new one never had. The local
-//! history files say where the line of this server left each timeline; what ends behind that place is needed by nobody
-//! who follows this line, since the new timeline's first segment begins with a copy of it.
+//! A standby that follows its primary to a new timeline is asked to archive the last segment of the old one, although
+//! that segment was never finished (`WalReceiverMain` marks it when streaming of the timeline ends). A promoted server
+//! renames its own to `.partial` instead. The old primary may have written more after the fork, which the new one never
+//! had. The local history files contain the LSN at which this server's history left each timeline. Nobody who follows
+//! this history needs a segment that ends after that LSN, because the new timeline's first segment begins with a copy
+//! of it.
 //!
-//! When a primary fails twice, two standbys can be promoted from its timeline in the same segment, one after the other, and
-//! each has a `.partial` of its own under the same name. PostgreSQL never replays a `.partial`, so it is settled the same
-//! way: the one that came first stays.
+//! If a primary fails twice, two standbys can be promoted from its timeline in the same segment, one after the other,
+//! and each has a `.partial` of its own under the same name. PostgreSQL never replays a `.partial`, so the rule is the
+//! same: the one that was archived first stays.
 
 use std::fmt;
 use std::path::Path;
@@ -18,14 +19,14 @@ use serde::Serialize;
 
 use crate::error::{Error, What};
 
-/// Where a server's history left a timeline.
+/// The point at which a server's history left a timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Fork {
     /// The timeline that was left.
     pub timeline: TimelineId,
     /// Its first LSN that is not part of the history.
     pub switch_lsn: Lsn,
-    /// The timeline whose history file says so.
+    /// The timeline whose history file contains this point.
     pub according_to: TimelineId,
 }
 
@@ -35,9 +36,9 @@ impl fmt::Display for Fork {
     }
 }
 
-/// The fork that a segment is behind of, if it is, by the newest history file in `pg_wal`. Blocks.
+/// The fork before the end of a segment, if there is one, by the newest history file in `pg_wal`. Blocks.
 pub(super) fn left_behind(pg_wal: &Path, segment: SegmentName, size: WalSegmentSize) -> Result<Option<Fork>, Error> {
-    // An empty path is the current directory, where PostgreSQL starts the command.
+    // An empty path is the current directory, in which PostgreSQL starts the command.
     let folder = if pg_wal.as_os_str().is_empty() { Path::new(".") } else { pg_wal };
     let mut newest: Option<TimelineId> = None;
     for entry in std::fs::read_dir(folder).map_err(|e| Error::file("list", folder, e))? {

@@ -1,12 +1,12 @@
 //! `wal get`: the `restore_command`.
 //!
-//! Steps: hand over from the spool when the segment was fetched ahead; else ask the repositories in their order, the first
-//! that has the file, whole and right, wins; write it beside the destination, rename; meanwhile fetch the segments
-//! after it into the spool, within a time limit, since PostgreSQL waits.
+//! Steps: take the segment from the spool if an earlier run fetched it ahead. Otherwise ask the repositories in their
+//! order; the first one that has the file, whole and right, is used. Write the file beside the destination and rename
+//! it. Meanwhile fetch the segments after it into the spool, within a time limit, because PostgreSQL waits.
 //!
-//! Three answers are kept apart, because PostgreSQL ends recovery on one of them: here it is; [`What::Absent`], said only
-//! when every repository was opened, has the claim, and answered that there is no such object; and any other error, which
-//! means "not known". A damaged object in one repository is no answer at all when another has a good one.
+//! There are three distinct results, because PostgreSQL ends recovery on one of them: the file; [`What::Absent`], only
+//! if every repository was opened, has the claim, and answered that there is no such object; and any other error, which
+//! means "not known". A damaged object in one repository does not matter if another has a good one.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,42 +30,43 @@ use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
 use crate::repository::{Repository, RepositoryTarget};
 
-/// From when the requested file is there and verified, fetching ahead gets this long.
+/// How long fetching ahead may take, from the moment at which the requested file is fetched and verified.
 const PREFETCH_WITHIN: Duration = Duration::from_secs(15);
 
-/// What `wal get` is told.
+/// The options of `wal get`.
 #[derive(Debug, Clone)]
 pub struct GetOptions {
-    /// Whose archive.
+    /// The cluster of the archive.
     pub cluster: ClusterName,
-    /// `%f` as PostgreSQL gives it.
+    /// The name of the file, `%f` of PostgreSQL.
     pub name: WalFileName,
-    /// `%p`: where the file goes, relative to the current directory or absolute.
+    /// Where to write the file, `%p` of PostgreSQL: relative to the current directory or absolute.
     pub destination: PathBuf,
-    /// How many segments after the requested one are fetched ahead; also the most that the spool holds.
+    /// How many segments after the requested one are fetched ahead. It is also the most that the spool may contain.
     pub prefetch: usize,
-    /// Where they are kept; nothing is fetched ahead without it.
+    /// Where they are kept; without it, nothing is fetched ahead.
     pub spool: Option<Spool>,
-    /// The repositories.
+    /// The repositories, as the spool identifies them.
     pub repository_set: RepositorySetId,
-    /// Whose WAL is wanted, from `pg_control` of the directory being recovered. Without it, that of the claim in force.
+    /// The cluster whose WAL is wanted, from `pg_control` of the directory in recovery. Without it, the cluster of the
+    /// claim in force.
     pub system_identifier: Option<SystemIdentifier>,
     /// The threads that decompress.
     pub crew: Crew,
-    /// The bound on memory.
+    /// The limit on memory.
     pub budget: ByteBudget,
-    /// Now.
+    /// The present time.
     pub now: DateTime<Utc>,
 }
 
 /// What a successful `wal get` did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GetReport {
-    /// The file.
+    /// The name of the file.
     pub file: WalFileName,
     /// Where it came from.
     pub source: GetSource,
-    /// Its size.
+    /// The size of the file in bytes.
     pub size_bytes: u64,
     /// Segments that this run fetched ahead.
     pub prefetched: usize,
@@ -81,7 +82,7 @@ pub enum GetSource {
     Repository(String),
 }
 
-/// Brings a file of the archive to its destination.
+/// Writes a file of the archive to its destination.
 pub async fn get(
     targets: &[RepositoryTarget],
     options: &GetOptions,
@@ -121,7 +122,7 @@ async fn get_inner(
         spool::remove_stale(prefetched::parent_of(&destination), now.into());
         Ok(())
     });
-    // Writing and fetching ahead do not wait for each other; a file that cannot be written ends both.
+    // Writing and fetching ahead do not wait for each other. If the file cannot be written, both end.
     let ahead = async {
         let WalFileName::Segment(segment) = options.name else { return Ok(0) };
         let Some(spooled) = options.prefetched(claim.system_identifier) else { return Ok(0) };
@@ -136,7 +137,7 @@ async fn get_inner(
     Ok(GetReport { file: options.name, source, size_bytes, prefetched })
 }
 
-/// A file that one repository had, verified.
+/// A verified file from one repository.
 struct Found {
     repository: Repository,
     claim: ClaimRecord,
@@ -145,7 +146,7 @@ struct Found {
 
 enum Answer {
     Found(Found),
-    /// Handed over from the spool after all.
+    /// The spool had the file after all.
     Done(GetReport),
 }
 
@@ -172,7 +173,7 @@ async fn ask_all(targets: &[RepositoryTarget], options: &GetOptions) -> Result<A
     Err(doubt.unwrap_or_else(|| What::Absent { file: options.name.to_string() }.into()))
 }
 
-/// Asks one repository; `None` is its answer that the file is not there.
+/// Asks one repository; `None` means that it answered that the file is not there.
 async fn ask(target: &RepositoryTarget, options: &GetOptions) -> Result<Option<Answer>, Error> {
     let repository = Repository::open(target).await?;
     let claim = choose_claim(&repository, options).await?;
@@ -187,7 +188,7 @@ async fn ask(target: &RepositoryTarget, options: &GetOptions) -> Result<Option<A
     Ok(fetched.map(|(raw, _)| Answer::Found(Found { repository, claim, raw })))
 }
 
-/// The claim whose WAL is wanted.
+/// The claim of the cluster whose WAL is wanted.
 async fn choose_claim(repository: &Repository, options: &GetOptions) -> Result<ClaimRecord, Error> {
     let Some(wanted) = options.system_identifier else {
         return repository.current_claim(&options.cluster).await;
@@ -211,7 +212,7 @@ async fn choose_claim(repository: &Repository, options: &GetOptions) -> Result<C
     }
 }
 
-/// Fetches a file and verifies all of it; `None` is the repository's answer that there is none.
+/// Fetches a file and verifies all of it; `None` means that the repository answered that there is none.
 async fn fetch(
     repository: &Repository,
     claim: &ClaimRecord,
@@ -244,7 +245,7 @@ fn check_segment(raw: &[u8], name: SegmentName, claim: &ClaimRecord) -> Result<(
     }
 }
 
-/// The object and the file in it, for a while both.
+/// The bytes of the object and of the file in it, because both are in memory for a while.
 fn memory_needed(claim: &ClaimRecord, file: WalFileName) -> u64 {
     match file {
         WalFileName::Segment(_) | WalFileName::Partial(_) => 2 * claim.wal_segment_size.as_u64(),
@@ -252,7 +253,7 @@ fn memory_needed(claim: &ClaimRecord, file: WalFileName) -> u64 {
     }
 }
 
-/// Fetches the segments after `reached` into the spool; how many. Nothing that goes wrong here is an error.
+/// Fetches the segments after `reached` into the spool, and returns how many. No failure here is an error.
 async fn prefetch(
     options: &GetOptions,
     reached: SegmentName,
@@ -308,7 +309,7 @@ async fn prefetch_one(
             }
         },
         Err(error) => {
-            // When PostgreSQL asks for it, it will be asked for again, and then the error counts.
+            // PostgreSQL will ask for this segment later. Then it is fetched again, and an error counts.
             tracing::debug!(%segment, %error, "a segment could not be fetched ahead");
             false
         }
@@ -321,7 +322,7 @@ impl GetOptions {
         Some(Prefetched::new(spool, &self.repository_set, system_identifier))
     }
 
-    /// Hands the segment over from the spool when it is there.
+    /// Takes the segment from the spool if it is there.
     async fn hand_over_spooled(&self, system_identifier: SystemIdentifier) -> Result<Option<GetReport>, Error> {
         let WalFileName::Segment(segment) = self.name else { return Ok(None) };
         let Some(spooled) = self.prefetched(system_identifier) else { return Ok(None) };
@@ -336,8 +337,8 @@ impl GetOptions {
     }
 }
 
-/// Hands a segment over from the spool when an earlier run fetched it ahead; its size. Blocks, and asks nobody: for a
-/// command line that starts no runtime before it knows that it needs one.
+/// Takes a segment from the spool if an earlier run fetched it ahead, and returns its size. It blocks and asks no
+/// repository, so that the command line can avoid starting a runtime.
 pub fn hand_over_fetched(
     spool: &Spool,
     repository_set: &RepositorySetId,

@@ -1,8 +1,7 @@
-//! Log folders that an earlier listing found whole, so that who looks every minute does not list them every minute.
+//! Log folders that an earlier listing found complete, so that a monitor does not list them again every minute.
 //!
-//! Segments are never replaced, and a log that has all of its segments gets no more. What can happen to it is that someone
-//! removes objects. So what is known counts for a day, and only where a person or a status field looks: nothing that
-//! restores reads this.
+//! Segments are never replaced, and a log that has all of its segments gets no more. But a person can remove objects.
+//! So this knowledge is valid for a day, and only for reports to people and for status fields: no restore uses it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,10 +13,10 @@ use holdfast_repo::RepositoryId;
 use holdfast_repo::name::{ClaimNumber, ClusterName};
 use serde::{Deserialize, Serialize};
 
-/// After this time everything is listed once more.
+/// After this time everything is listed again.
 const KNOWN_FOR: TimeDelta = TimeDelta::hours(24);
 
-/// What a file with another number holds is not used.
+/// The version of the file; a file with another version is ignored.
 const VERSION: u32 = 1;
 
 /// A log folder with all of its segments.
@@ -29,41 +28,41 @@ pub struct KnownLog {
     pub backup_histories: u64,
 }
 
-/// The whole logs of one claim, by timeline and number.
+/// The complete logs of one claim, by timeline and number.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct KnownLogs(BTreeMap<TimelineId, BTreeMap<u32, KnownLog>>);
 
 impl KnownLogs {
-    /// Takes down that a log is whole.
+    /// Records that a log is complete.
     pub fn insert(&mut self, timeline: TimelineId, number: u32, log: KnownLog) {
         self.0.entry(timeline).or_default().insert(number, log);
     }
 
-    /// What is known of a log.
+    /// The facts of a log; `None` if it is not known to be complete.
     pub fn get(&self, timeline: TimelineId, number: u32) -> Option<KnownLog> {
         self.0.get(&timeline)?.get(&number).copied()
     }
 
-    /// How many logs are known.
+    /// The number of known logs.
     pub fn count(&self) -> usize {
         self.0.values().map(BTreeMap::len).sum()
     }
 }
 
-/// What a file remembers of several archives.
+/// The content of the file: known logs of several archives.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct WalCache {
     version: u32,
     archives: Vec<KnownArchive>,
 }
 
-/// Which archive.
+/// The identity of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArchivePlace {
     /// The repository's id.
     pub repository: RepositoryId,
-    /// Where the repository is: its URL and endpoint. A copy of a repository has its id.
+    /// Where the repository is: its URL and endpoint. They are needed because a copy of a repository has the same id.
     pub place: String,
     /// The cluster.
     pub cluster: ClusterName,
@@ -87,7 +86,7 @@ impl Default for WalCache {
 }
 
 impl WalCache {
-    /// Reads the file. What cannot be read is not known: it is a cache.
+    /// Reads the file. A file that cannot be read counts as empty, because it is a cache.
     pub fn load(path: &Path) -> Self {
         let read = std::fs::read(path).map_err(|error| error.to_string());
         let parsed = read.and_then(|text| serde_json::from_slice::<Self>(&text).map_err(|error| error.to_string()));
@@ -107,7 +106,7 @@ impl WalCache {
     /// Writes the file, whole or not at all.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The file system's error.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let mut other = path.as_os_str().to_owned();
         other.push(format!(".{}", std::process::id()));
@@ -119,13 +118,13 @@ impl WalCache {
         written
     }
 
-    /// The whole logs of an archive, if all of it was listed within the last day.
+    /// The complete logs of an archive, if all of it was listed within the last day.
     pub fn known(&self, of: &ArchivePlace, now: DateTime<Utc>) -> KnownLogs {
         let fresh = self.find(of).filter(|archive| (TimeDelta::zero()..KNOWN_FOR).contains(&(now - archive.listed_at)));
         fresh.map(|archive| archive.logs.clone()).unwrap_or_default()
     }
 
-    /// Takes down which logs are whole. When all was listed stays as it was if some of it was known before.
+    /// Records which logs are complete. If some of them were known before, the time of the full listing stays the same.
     pub fn remember(&mut self, of: ArchivePlace, now: DateTime<Utc>, logs: KnownLogs) {
         let was_used = self.known(&of, now).count() > 0;
         let before = self.find(&of).map(|archive| archive.listed_at);
@@ -168,13 +167,13 @@ mod tests {
         let mut cache = WalCache::load(&path);
         assert_eq!(cache.known(&main, at(23)), logs);
         assert_eq!(cache.known(&copy, at(23)).count(), 0);
-        // Used, so the day goes on from the beginning.
+        // The cache was used, so the day still counts from the beginning.
         cache.remember(main.clone(), at(23), logs.clone());
         assert_eq!(cache.known(&main, at(25)).count(), 0);
-        // Not used any more: all was listed, and a new day begins.
+        // Not used any more: everything was listed, and a new day begins.
         cache.remember(main.clone(), at(25), logs.clone());
         assert_eq!(cache.known(&main, at(48)), logs);
-        // A clock that went back.
+        // A clock that was set back.
         assert_eq!(cache.known(&main, at(1)).count(), 0);
 
         std::fs::write(&path, "{\"version\": 2, \"archives\": []}").unwrap();

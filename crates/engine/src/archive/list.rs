@@ -1,7 +1,7 @@
-//! `wal list`: what an archive holds, by claim and timeline, and where it has gaps.
+//! `wal list`: the content of an archive, by claim and timeline, and its gaps.
 //!
-//! Made from the names and sizes of a listing alone. A gap is a run of segments that are missing between two that are
-//! there, on one timeline; whether a restore needs them is for the recovery planner to say.
+//! It uses only the names and sizes of a listing. A gap is a run of missing segments between two existing ones on one
+//! timeline. Whether a restore needs them is for the recovery planner to decide.
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{Lsn, SegmentName, SystemIdentifier, TimelineId, WalSegmentSize};
@@ -19,9 +19,9 @@ use crate::repository::Repository;
 pub struct WalListing {
     /// The repository's redacted URL.
     pub store: String,
-    /// Whose archive.
+    /// The cluster of the archive.
     pub cluster: ClusterName,
-    /// Oldest claim first; the last one is in force.
+    /// The claims, oldest first; the last one is in force.
     pub claims: Vec<ClaimWal>,
 }
 
@@ -30,16 +30,16 @@ pub struct WalListing {
 pub struct ClaimWal {
     /// The claim.
     pub claim: ClaimNumber,
-    /// Whose WAL it is.
+    /// The cluster that the WAL belongs to.
     pub system_identifier: SystemIdentifier,
     /// PostgreSQL's major version.
     pub pg_major: u16,
     /// Size of each segment in bytes.
     pub wal_segment_size_bytes: WalSegmentSize,
-    /// WAL before this LSN may be in the archive and not be listed here; none if all is listed.
+    /// The archive may have WAL before this LSN that is not listed here; `None` if all is listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listed_from: Option<Lsn>,
-    /// Ascending.
+    /// The timelines, ascending.
     pub timelines: Vec<TimelineWal>,
 }
 
@@ -50,17 +50,17 @@ pub struct TimelineWal {
     pub timeline: TimelineId,
     /// Runs of segments without a gap, ascending.
     pub ranges: Vec<SegmentRange>,
-    /// Runs of segments that are missing between them, ascending.
+    /// Runs of missing segments between them, ascending.
     pub gaps: Vec<SegmentRange>,
     /// Whether the timeline's history file is stored; the first timeline has none.
     pub has_history: bool,
     /// Partial segments, ascending.
     pub partials: Vec<SegmentName>,
-    /// Backup history files.
+    /// Number of backup history files.
     pub backup_histories: u64,
-    /// Segments.
+    /// Number of segments.
     pub segments: u64,
-    /// Bytes of all these objects in the repository.
+    /// Size of all these objects in the repository, in bytes.
     pub stored_bytes: u64,
     /// When the newest object was stored, by the store's clock.
     pub newest: Option<DateTime<Utc>>,
@@ -69,7 +69,7 @@ pub struct TimelineWal {
 /// Lists all WAL of a cluster.
 pub async fn list(repository: &Repository, cluster: &ClusterName) -> Result<WalListing, Error> {
     let mut claims = Vec::new();
-    // What is under a claim that cannot be read cannot be told apart into segments: `info` and `repo info` name the claim.
+    // Without a readable claim its objects cannot be divided into segments: `info` and `repo info` name such a claim.
     for claim in repository.claims(cluster).await?.some()?.records {
         claims.push(ListedWal::read(repository, &claim, Wanted::All).await?.describe());
     }

@@ -1,7 +1,7 @@
-//! One listing of the WAL of a claim, which `wal list`, `info` and `restore` plan with.
+//! One listing of the WAL of a claim, from which `wal list`, `info` and `restore` plan.
 //!
-//! It keeps ranges and sums, not names. A name counts only if it is the one that `wal get` would ask for: an object of
-//! another codec, or sealed in another way than the repository, is no WAL of this archive.
+//! It keeps ranges and sums, not names. A name counts only if `wal get` would ask for it: an object with another codec,
+//! or with another encryption than the repository's, is not WAL of this archive.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -19,18 +19,18 @@ use super::wal_folders::{WalFolders, Wanted};
 use crate::error::Error;
 use crate::repository::Repository;
 
-/// What a listing says of the WAL of one claim.
+/// The WAL of one claim, as a listing shows it.
 #[derive(Debug, Clone)]
 pub struct ListedWal {
     claim: ClaimRecord,
     from: Option<Lsn>,
     inventory: WalInventory,
     sums: BTreeMap<TimelineId, Sums>,
-    /// The same for each log folder, by its number.
+    /// The same sums for each log folder, by its number.
     logs: BTreeMap<(TimelineId, u32), Log>,
 }
 
-/// What a listing says beyond the names.
+/// The facts of a listing besides the names.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums {
     segments: u64,
@@ -39,7 +39,7 @@ struct Sums {
     newest: Option<SystemTime>,
 }
 
-/// What lies in one log folder.
+/// The content of one log folder.
 #[derive(Debug, Clone, Copy, Default)]
 struct Log {
     segments: u64,
@@ -49,7 +49,7 @@ struct Log {
 }
 
 impl ListedWal {
-    /// Lists the WAL of a claim: all of it, or from the folder that holds an LSN on.
+    /// Lists the WAL of a claim: all of it, or from the folder that contains an LSN.
     pub async fn read(repository: &Repository, claim: &ClaimRecord, wanted: Wanted) -> Result<Self, Error> {
         let folders = WalFolders::read(repository, claim).await?;
         folders.list(repository, |_| wanted, &KnownLogs::default()).await
@@ -71,12 +71,12 @@ impl ListedWal {
         &self.claim
     }
 
-    /// Takes down that there is a folder of this timeline.
+    /// Records that there is a folder of this timeline.
     pub(super) fn know(&mut self, timeline: TimelineId) {
         self.inventory.know(timeline);
     }
 
-    /// Takes down that WAL before this LSN may not have been listed.
+    /// Records that WAL before this LSN may not have been listed.
     pub(super) fn begins_at(&mut self, from: Lsn) {
         self.from = self.from.max(Some(from));
     }
@@ -115,7 +115,7 @@ impl ListedWal {
         }
     }
 
-    /// Adds a log folder that an earlier listing found whole.
+    /// Adds a log folder that an earlier listing found complete.
     pub(super) fn add_known(&mut self, timeline: TimelineId, number: u32, known: KnownLog) {
         let segments = self.claim.wal_segment_size.segments_per_id();
         let first = u64::from(number) * segments;
@@ -131,7 +131,7 @@ impl ListedWal {
         self.logs.insert((timeline, number), log);
     }
 
-    /// Adds what another listing found in other folders.
+    /// Adds the results of a listing of other folders.
     pub(super) fn absorb(&mut self, other: Self) {
         self.inventory.absorb(other.inventory);
         for (timeline, more) in other.sums {
@@ -144,8 +144,8 @@ impl ListedWal {
         self.logs.extend(other.logs);
     }
 
-    /// The log folders that nothing will be added to: all segments are there, and there are later ones. The last folder of a
-    /// timeline is not among them, nor one with a partial segment.
+    /// The log folders that get no more objects: all segments exist, and there are later ones. The last folder of a
+    /// timeline is never among them, nor is one with a partial segment.
     pub fn whole_logs(&self) -> KnownLogs {
         let per_log = self.claim.wal_segment_size.segments_per_id();
         let mut whole = KnownLogs::default();
@@ -159,12 +159,12 @@ impl ListedWal {
         whole
     }
 
-    /// The names, as the recovery planner takes them.
+    /// The names, in the form that the recovery planner uses.
     pub fn inventory(&self) -> &WalInventory {
         &self.inventory
     }
 
-    /// The same for people and programs.
+    /// The same in a form for reports.
     pub fn describe(&self) -> ClaimWal {
         let timeline = |(timeline, sums): (&TimelineId, &Sums)| {
             let ranges = self.inventory.ranges(*timeline);

@@ -1,7 +1,7 @@
-//! A WAL file on this machine, on its way into the archive: opened once, checked by its first bytes, read by pieces.
+//! A WAL file on this machine that is being archived: opened once, checked by its first bytes, read in pieces.
 //!
-//! The file's identity is taken when it is opened and compared when it has been read: a file that changed in between is
-//! not archived, and a mark made from this identity does not speak for another file.
+//! The file's identity is read when it is opened, and compared after the file has been read. A file that changed in
+//! between is not archived, and a mark made from this identity is never valid for another file.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -16,7 +16,7 @@ use super::mark::{self, FileIdentity};
 use crate::error::{Doing, Error, What};
 use crate::repository::claim::Identity;
 
-/// History and backup history files are a few hundred bytes; what is longer than this is something else.
+/// History and backup history files have a few hundred bytes. A longer file is something else.
 const MAX_TEXT_FILE_BYTES: u64 = 16 << 20;
 
 /// An open WAL file.
@@ -49,7 +49,7 @@ impl LocalFile {
         Ok(Self { path: path.to_owned(), name, identity, file, head })
     }
 
-    /// The segment whose content the file has; history and backup history files have none.
+    /// The segment whose content is in the file; `None` for history and backup history files.
     pub(super) fn segment(&self) -> Option<SegmentName> {
         match self.name {
             WalFileName::Segment(segment) | WalFileName::Partial(segment) => Some(segment),
@@ -57,7 +57,7 @@ impl LocalFile {
         }
     }
 
-    /// Which cluster a segment says it is of; `None` for files that do not say.
+    /// The cluster that the segment's header names; `None` for files that do not name one.
     pub(super) fn stated_identity(&self) -> Result<Option<Identity>, Error> {
         if self.segment().is_none() {
             return Ok(None);
@@ -75,7 +75,7 @@ impl LocalFile {
         Ok(Some(Identity { system_identifier: long.system_identifier, version, wal_segment_size }))
     }
 
-    /// Whether the file is what its name says, of this cluster, and whole.
+    /// Checks that the file is what its name says, belongs to this cluster, and is whole.
     pub(super) fn check(&self, identity: &Identity) -> Result<(), Error> {
         let found = self.identity.size_bytes;
         let Some(name) = self.segment() else {
@@ -87,7 +87,7 @@ impl LocalFile {
                 return Err(What::Refused(format!("{} has {found} bytes", self.path.display())).into());
             }
             if let WalFileName::History(timeline) = self.name {
-                // One that does not parse would stand in the way of every later restore, and could never be replaced.
+                // A history file that does not parse would block every later restore, and could never be replaced.
                 HistoryFile::parse(timeline, &self.read_all()?)
                     .map_err(|e| What::Malformed { name: self.path.display().to_string(), reason: e.to_string() })?;
             }
@@ -121,7 +121,7 @@ impl LocalFile {
         Ok(whole)
     }
 
-    /// Fails when the file is not any more what it was when it was opened. Blocks.
+    /// Fails if the file has changed since it was opened. Blocks.
     pub(super) fn check_unchanged(&self) -> Result<(), Error> {
         let metadata = self.file.metadata().map_err(|e| Error::file("read", &self.path, e))?;
         if FileIdentity::of(&metadata) == self.identity {
@@ -132,9 +132,10 @@ impl LocalFile {
     }
 }
 
-/// The identity in `global/pg_control` of the data directory around a WAL file, `None` when there is none. Blocks.
+/// The identity in `global/pg_control` of the data directory that contains a WAL file; `None` if there is none. Blocks.
 ///
-/// The way up is taken on the path's text: `pg_wal` may be a symbolic link, whose `..` is not the data directory.
+/// The parent is derived from the text of the path: `pg_wal` may be a symbolic link, whose `..` is not the data
+/// directory.
 pub(super) fn identity_around(path: &Path) -> Result<Option<Identity>, Error> {
     let Some(pgdata) = path.parent().and_then(Path::parent) else { return Ok(None) };
     let control = pgdata.join("global").join("pg_control");
@@ -144,7 +145,7 @@ pub(super) fn identity_around(path: &Path) -> Result<Option<Identity>, Error> {
         Err(error) => return Err(Error::file("read", &control, error)),
     };
     let parsed = ControlFile::parse(&bytes).or_else(|first| {
-        // The server may have been writing it: once more, as PostgreSQL's own tools do.
+        // The server may have been writing it: read once more, as PostgreSQL's own tools do.
         std::fs::read(&control).map_err(|_| first).and_then(|bytes| ControlFile::parse(&bytes))
     });
     let parsed = parsed.map_err(|source| What::ControlFile { path: control, source });

@@ -1,14 +1,14 @@
 //! Marks: "exactly this file is durable in exactly these repositories".
 //!
-//! A push that took neighbours along leaves a mark for each, so that PostgreSQL's call for it is answered without a look
-//! at the network. A mark names the file by device, inode, size and both times: PostgreSQL recycles segments by renaming
-//! them, which changes the time of the inode, so a mark never speaks for a later file of the same name. It is compared
-//! as a whole, so a torn or foreign one does not match; a lost one costs a second look at the repository.
+//! A push that also stored neighbours leaves a mark for each, so that PostgreSQL's call for it is answered without the
+//! network. A mark names the file by device, inode, size and both times. PostgreSQL recycles segments by renaming them,
+//! which changes the time of the inode, so a mark is never valid for a later file of the same name. It is compared as a
+//! whole, so a torn or foreign mark does not match. A lost one costs a second look at the repository.
 //!
-//! A mark names the repositories twice: by their places, which the configuration says, and by their ids. A repository that
-//! was wiped and made anew at the same place has another id, and does not hold what the first one held. Its id is known
-//! to who opens it only, so a mark alone is believed for [`BELIEVED_FOR`], in which PostgreSQL asks for nearly all of
-//! them; later the repositories are opened and their ids compared.
+//! A mark names the repositories twice: by their places, from the configuration, and by their ids. A repository that
+//! was wiped and made again at the same place has another id, and does not contain what the first one contained. Only a
+//! process that opens the repository knows its id. So a mark alone is believed for [`BELIEVED_FOR`], within which
+//! PostgreSQL asks for nearly all neighbours. Later the repositories are opened and their ids compared.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
@@ -20,16 +20,16 @@ use holdfast_repo::RepositoryId;
 
 use super::spool::{self, RepositorySetId, Spool};
 
-/// PostgreSQL asks for a neighbour as soon as the push that took it along has ended, and that one waits for its neighbours
+/// PostgreSQL asks for a neighbour as soon as the push that stored it has ended, and that push waits for its neighbours
 /// for 20 seconds at most.
 const BELIEVED_FOR: Duration = Duration::from_mins(1);
 
-/// What tells the open repositories of a mark from others at the same places.
+/// Distinguishes the open repositories of a mark from others at the same places.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HeldBy(String);
 
 impl HeldBy {
-    /// The repositories of these ids, in any order.
+    /// Combines the ids of repositories, in any order.
     pub(super) fn new(ids: impl IntoIterator<Item = RepositoryId>) -> Self {
         let mut ids: Vec<String> = ids.into_iter().map(|id| id.to_string()).collect();
         ids.sort_unstable();
@@ -38,7 +38,7 @@ impl HeldBy {
     }
 }
 
-/// What tells one file from another, and a file from itself after a change.
+/// Distinguishes one file from another, and from itself after a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileIdentity {
     device: u64,
@@ -60,7 +60,7 @@ impl FileIdentity {
         }
     }
 
-    /// The mark but for its last two lines.
+    /// The mark without its last two lines.
     fn mark_head(&self, set: &RepositorySetId) -> String {
         format!(
             "holdfast mark 2\nrepositories {set}\nfile {} {}\nsize {}\nmodified {}.{:09}\nchanged {}.{:09}\nheld by ",
@@ -68,17 +68,17 @@ impl FileIdentity {
         )
     }
 
-    /// The repositories that a mark says hold this file; `None` when it is about something else.
+    /// The repositories that contain this file according to a mark; `None` if the mark belongs to another file.
     fn holders(&self, set: &RepositorySetId, mark: &[u8]) -> Option<HeldBy> {
         let rest = mark.strip_prefix(self.mark_head(set).as_bytes())?.strip_suffix(b"\nend\n")?;
         Some(HeldBy(std::str::from_utf8(rest).ok()?.to_owned()))
     }
 }
 
-/// What a mark says of a file.
+/// What a mark proves about a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Marked {
-    /// Nothing.
+    /// There is no valid mark.
     No,
     /// It is durable.
     Durable,
@@ -86,22 +86,23 @@ pub(super) enum Marked {
     IfHeldBy(HeldBy),
 }
 
-/// Whether `path` is marked as durable in these repositories, lately; the mark is used up by the answer `true`.
+/// Whether a recent mark says that `path` is durable in these repositories. The answer `true` removes the mark.
 ///
-/// Synchronous and a few system calls long, for a command line that starts no runtime before it has asked. Any doubt
-/// (no spool, unreadable mark, a file that changed, an old mark) is `false`.
+/// It is synchronous and takes a few system calls, so that the command line can ask before it starts a runtime. Any
+/// doubt (no spool, unreadable mark, a file that changed, an old mark) is `false`.
 pub fn marked_durable(spool: &Spool, set: &RepositorySetId, path: &Path) -> bool {
     let Some(name) = wal_file_name(path) else { return false };
     let mark = mark_path(spool, &name);
     let marked = look(&mark, set, path);
-    // An old one is for who opens the repositories; one that does not match will not match later either.
+    // An old mark is left for a process that opens the repositories. A mark that does not match now will not match
+    // later.
     if !matches!(marked, Marked::IfHeldBy(_)) {
         spool::remove_quietly(&mark);
     }
     marked == Marked::Durable
 }
 
-/// As [`marked_durable`], for who can compare ids; the mark is used up.
+/// As [`marked_durable`], for a caller that can compare ids. It removes the mark.
 pub(super) fn take(spool: &Spool, set: &RepositorySetId, path: &Path) -> Marked {
     let Some(name) = wal_file_name(path) else { return Marked::No };
     let mark = mark_path(spool, &name);
@@ -114,14 +115,14 @@ fn look(mark: &Path, set: &RepositorySetId, path: &Path) -> Marked {
     let (Ok(text), Ok(metadata)) = (std::fs::read(mark), std::fs::metadata(path)) else { return Marked::No };
     let Some(holders) = FileIdentity::of(&metadata).holders(set, &text) else { return Marked::No };
     let written = std::fs::metadata(mark).and_then(|metadata| metadata.modified());
-    // One from the future is no younger than one of long ago: the clock was set.
+    // A mark from the future counts as old: the clock was set.
     match written.ok().and_then(|written| SystemTime::now().duration_since(written).ok()) {
         Some(age) if age <= BELIEVED_FOR => Marked::Durable,
         _ => Marked::IfHeldBy(holders),
     }
 }
 
-/// Whether a mark for exactly this file in these open repositories stands; it stays.
+/// Whether there is a mark for exactly this file in these open repositories. The mark stays.
 pub(super) fn is_marked(
     spool: &Spool,
     set: &RepositorySetId,
@@ -144,7 +145,7 @@ pub(super) fn write(
     spool::write_aside(&spool.push_folder(), &mark_name(name), text.as_bytes())
 }
 
-/// Notes that a push of this file failed, so that the next one does not wonder at finding it stored.
+/// Records that a push of this file failed, so that the next push does not warn if the file is already stored.
 pub(super) fn write_tried(spool: &Spool, name: &WalFileName) {
     let folder = spool.push_folder();
     if let Err(error) = spool::write_aside(&folder, &tried_name(name), b"") {
@@ -152,12 +153,12 @@ pub(super) fn write_tried(spool: &Spool, name: &WalFileName) {
     }
 }
 
-/// Whether an earlier push of this file failed; the note is used up.
+/// Whether an earlier push of this file failed. The answer removes the note.
 pub(super) fn take_tried(spool: &Spool, name: &WalFileName) -> bool {
     std::fs::remove_file(spool.push_folder().join(tried_name(name))).is_ok()
 }
 
-/// Removes the marks and notes of files for which `still_waiting` is false.
+/// Removes the marks and notes of files that no longer wait, by `still_waiting`.
 pub(super) fn sweep(spool: &Spool, still_waiting: impl Fn(&WalFileName) -> bool) {
     let Ok(entries) = std::fs::read_dir(spool.push_folder()) else { return };
     for entry in entries.flatten() {
@@ -172,7 +173,7 @@ pub(super) fn sweep(spool: &Spool, still_waiting: impl Fn(&WalFileName) -> bool)
     }
 }
 
-/// The WAL file that a path names by its last part.
+/// The WAL file that the last part of a path names.
 pub(super) fn wal_file_name(path: &Path) -> Option<WalFileName> {
     path.file_name()?.to_str()?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! Which segments of a range are not in an archive, by listing the folders that would hold them.
+//! The segments of a range that are missing in an archive, by listing their folders.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ pub async fn missing_segments(
     Ok(missing)
 }
 
-/// Those of the first folder from which any is missing: folders behind it are not asked for. None if nothing is missing.
+/// The missing segments of the first folder that lacks any: later folders are not listed. Empty if nothing is missing.
 pub(crate) async fn first_missing(
     repository: &Repository,
     cluster: &ClusterName,
@@ -48,7 +48,7 @@ pub(crate) async fn first_missing(
     Ok(Vec::new())
 }
 
-/// What is missing from `first` on in its folder, and the last segment that was looked for. One listing, from `first` on.
+/// The segments missing in a folder, from `first`, and the last segment that was looked for. One listing, from `first`.
 async fn missing_of_folder(
     repository: &Repository,
     cluster: &ClusterName,

@@ -1,20 +1,21 @@
-//! The WAL archive: `archive_command` and `restore_command`, and what the archive holds.
+//! The WAL archive: `archive_command`, `restore_command`, and the content of the archive.
 //!
-//! - [`push`](push()): one file that PostgreSQL asks for, and its neighbours that wait beside it. Steps: a mark says it is
-//!   done already ([`marked_durable`]); else open the repositories, check the file against the claim, compress by
-//!   pieces, create, read the store's checksum back, and only then say yes.
-//! - [`push_standby`]: the same question from a standby, which stores nothing and keeps its files until the primary has.
+//! - [`push`](push()): one file that PostgreSQL asks for, and the neighbours that wait with it. Steps: a mark proves
+//!   that it is stored already ([`marked_durable`]). Otherwise open the repositories, check the file against the claim,
+//!   compress in pieces, create, read the store's checksum back, and only then report success.
+//! - [`push_standby`]: the same call from a standby, which stores nothing and keeps its files until the primary has
+//!   stored them.
 //! - [`get`](get()): one file for PostgreSQL, from the spool or from the first repository that has it, verified to the
 //!   last byte before it gets its name; then the segments after it into the spool.
-//! - [`list`](list()), [`WalFolders`], [`ListedWal`]: what is there, and which gaps.
-//! - [`archive_file`] and [`missing_segments`]: the parts that a backup needs to confirm its WAL.
+//! - [`list`](list()), [`WalFolders`], [`ListedWal`]: the content of the archive, and its gaps.
+//! - [`archive_file`] and [`missing_segments`]: the parts with which a backup confirms its WAL.
 //!
-//! Invariants: `push` returns `Ok` only when the file is in every repository and has been confirmed there; no object is
-//! ever replaced; `get` returns [`What::Absent`](crate::What::Absent) only when every repository answered so.
+//! Invariants: `push` returns `Ok` only if the file is in every repository and has been confirmed there; no object is
+//! ever replaced; `get` returns [`What::Absent`](crate::What::Absent) only if every repository answered so.
 //!
-//! After a crash: a push leaves nothing or whole objects (an unfinished multipart upload is not an object), a get leaves
-//! temporary files beside its destination and in the spool, which later runs remove. The spool holds nothing that cannot be
-//! made again; losing it costs time only. Its layout is `<spool>/<cluster>/push/` for marks and
+//! After a crash: a push leaves nothing or whole objects (an unfinished multipart upload is not an object). A get
+//! leaves temporary files beside its destination and in the spool, which later runs remove. Everything in the spool can
+//! be made again; losing it costs time only. Its layout is `<spool>/<cluster>/push/` for marks and
 //! `<spool>/<cluster>/get-<who>/` for segments fetched ahead.
 
 mod deliver;

@@ -1,9 +1,9 @@
-//! Segments fetched ahead, in the spool, and how a file gets its name at the destination.
+//! Segments in the spool that were fetched ahead, and how a file gets its name at the destination.
 //!
-//! A segment is kept as `<segment>.<BLAKE3>`, so that what a crash of the machine tore is found when it is to be handed
-//! over: the content is hashed then, always. The folder is named for the repositories and the cluster, so that neither a
-//! changed configuration nor another cluster's restore on this machine is served from it. Two processes may work on one
-//! folder: files appear and are taken by rename, and who loses a race fetches from the repository.
+//! A segment is kept as `<segment>.<BLAKE3>`. Its content is always hashed before it is used, so that damage from a
+//! crash of the machine is found. The folder is named by the repositories and the cluster, so that neither a changed
+//! configuration nor another cluster's restore on this machine gets its files. Two processes may work on one folder:
+//! files appear and are taken by rename, and the process that loses a race fetches from the repository.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -44,18 +44,18 @@ impl Prefetched {
         parsed.collect()
     }
 
-    /// Whether a segment is here. Its content is looked at when it is handed over.
+    /// Whether a segment is here. Its content is checked when it is used.
     pub(super) fn has(&self, segment: SegmentName) -> bool {
         self.entries().iter().any(|entry| entry.segment == segment)
     }
 
-    /// Puts a verified segment aside. Blocks.
+    /// Keeps a verified segment in the spool. Blocks.
     pub(super) fn keep(&self, segment: SegmentName, hash: &ChunkHash, raw: &[u8]) -> Result<(), Error> {
         spool::write_aside(&self.folder, &format!("{segment}.{hash}"), raw)
             .map_err(|e| Error::file("write", &self.folder, e))
     }
 
-    /// Moves a segment to `destination` when it is here and whole; its size, or `None`. Blocks.
+    /// Moves a segment to `destination` if it is here and whole. Returns its size, or `None`. Blocks.
     pub(super) fn hand_over(&self, segment: SegmentName, destination: &Path) -> Result<Option<u64>, Error> {
         for entry in self.entries().into_iter().filter(|entry| entry.segment == segment) {
             let aside = parent_of(destination).join(spool::temporary_name());
@@ -66,7 +66,7 @@ impl Prefetched {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    // The spool is a help, not a must: what cannot be read there is fetched.
+                    // The spool only saves time: what cannot be read there is fetched.
                     tracing::warn!(path = %entry.path.display(), %error, "a segment fetched ahead cannot be used");
                     spool::remove_quietly(&entry.path);
                 }
@@ -76,8 +76,8 @@ impl Prefetched {
         Ok(None)
     }
 
-    /// Removes what recovery has passed and what is beyond `limit` files: segments of this timeline behind `reached` are
-    /// kept first. Blocks.
+    /// Removes the segments that recovery has passed and those beyond `limit` files. Segments of this timeline after
+    /// `reached` are kept first. Blocks.
     pub(super) fn sweep(&self, reached: SegmentName, limit: usize) {
         let mut entries = self.entries();
         let passed = |segment: SegmentName| segment <= reached.on_timeline(segment.timeline());
@@ -97,7 +97,7 @@ impl Prefetched {
     }
 }
 
-/// Takes an entry out of the spool to `aside`; `None` when another process took it or it is not what it was.
+/// Moves an entry from the spool to `aside`; `None` if another process took it or it is not what it was.
 fn take(entry: &Entry, aside: &Path) -> std::io::Result<Option<(File, u64)>> {
     let mut content = Vec::new();
     let file = match std::fs::rename(&entry.path, aside) {
@@ -124,11 +124,11 @@ fn take(entry: &Entry, aside: &Path) -> std::io::Result<Option<(File, u64)>> {
     }
 }
 
-/// Writes a verified file and gives it its name: aside, then rename. Blocks.
+/// Writes a verified file under a temporary name and renames it. Blocks.
 ///
-/// Nothing is fsynced: a crash of the machine ends the recovery as well, which asks for the file again, and PostgreSQL
-/// itself fsyncs a restored segment that it keeps (`KeepFileRestoredFromArchive` in `xlogarchive.c`, by `durable_rename`).
-/// An fsync of 16 MiB would be most of the time that PostgreSQL waits here.
+/// Nothing is fsynced: a crash of the machine also ends the recovery, which then asks for the file again. PostgreSQL
+/// itself fsyncs a restored segment that it keeps (`KeepFileRestoredFromArchive` in `xlogarchive.c`, by
+/// `durable_rename`). An fsync of 16 MiB would be most of the time that PostgreSQL waits here.
 pub(super) fn write_whole(destination: &Path, content: &[u8]) -> Result<(), Error> {
     let aside = parent_of(destination).join(spool::temporary_name());
     let written = private::create_new(&aside).and_then(|mut file| file.write_all(content).map(|()| file));
@@ -149,7 +149,7 @@ fn finish(file: &File, aside: &Path, destination: &Path) -> Result<(), Error> {
     })
 }
 
-/// The directory of a file, also of one that is named without any.
+/// The directory of a file, also of a path without one.
 pub(super) fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -1,6 +1,6 @@
-//! Files with plain WAL in them: for the user of PostgreSQL alone, whatever the umask.
+//! Files that contain plain WAL: readable for PostgreSQL's user only, whatever the umask.
 //!
-//! Modes are given when a file is made, so that there is no moment at which another user could open it.
+//! The mode is set when a file is made, so that there is no moment at which another user could open it.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
@@ -12,15 +12,15 @@ pub(super) fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Opens a file for reading, and no link in its place.
+/// Opens a file for reading; fails if there is a link in its place.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let no_link = rustix::fs::OFlags::NOFOLLOW.bits();
     OpenOptions::new().read(true).custom_flags(i32::try_from(no_link).unwrap_or_default()).open(path)
 }
 
-/// Makes a file one of its folder's before it gets its name there: readable for the group where the folder is open to the
-/// group alone, as a data directory with `initdb --allow-group-access` is; and, made by root, the folder's owner's, since
-/// PostgreSQL must be able to read and remove it.
+/// Gives a file the group and owner that fit its folder, before it gets its name there. The group may read it if the
+/// folder is open to the group alone, like a data directory with `initdb --allow-group-access`. If root made it, the
+/// folder's owner becomes its owner, because PostgreSQL must be able to read and remove it.
 pub(super) fn fit_into(file: &File, folder: &Path) -> io::Result<()> {
     let around = std::fs::metadata(folder)?;
     let others = around.mode() & 0o007;

@@ -1,19 +1,19 @@
 //! `wal push`: the `archive_command`.
 //!
-//! Steps: answer from a mark; open and check the file; open every repository and check or take the claim on its archive;
-//! bring the file and the neighbours that wait beside it into every repository; mark the neighbours.
-//! `Ok` means that the requested file is durable everywhere. A neighbour that fails is logged, not marked and not
-//! reported: PostgreSQL will ask for it. A failed or cancelled run acknowledges nothing; what it stored stays and is found
-//! equal by the next.
+//! Steps: answer from a mark; open and check the file; open every repository and check or take the claim on its
+//! archive; store the file and the neighbours that wait with it in every repository; mark the neighbours. `Ok` means
+//! that the requested file is durable everywhere. A neighbour that fails is logged, not marked and not reported:
+//! PostgreSQL will ask for it. A failed or cancelled run acknowledges nothing. What it stored stays, and the next run
+//! finds it equal.
 //!
-//! Neighbours never share the line with the requested file: they are compressed beside it, and the first byte of them goes
-//! out when the last of it has. A file whose last push failed goes alone. On a line that is just fast enough for one
-//! segment within the time limit of a request, all of them together would fail, again and again.
+//! Neighbours never use the line at the same time as the requested file: they are compressed meanwhile, and their first
+//! byte is sent after its last byte. A file whose last push failed is sent alone. On a line that is just fast enough
+//! for one segment within the time limit of a request, all of them together would fail, again and again.
 //!
-//! One divergence is settled here: a promoted server can have segments of a timeline that its history left before their
-//! end, whole or as `.partial` (see [`super::fork`]). Where the archive holds such a one with other content, the archive's
-//! stays, and PostgreSQL is told to let go of the one here, or it would ask for it for ever. Every other divergence is two
-//! lines of history under one name, which only a person can tell apart.
+//! One divergence is resolved here: a promoted server can have segments of a timeline that its history left before
+//! their end, whole or as `.partial` (see [`super::fork`]). If the archive has such a segment with other content, the
+//! archived content stays, and PostgreSQL gets success for the local one, or it would ask for it for ever. Every other
+//! divergence is two lines of history under one name, and only a person can decide between them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,33 +42,34 @@ use crate::progress::Progress;
 use crate::repository::claim::{Claimant, Identity};
 use crate::repository::{Repository, RepositoryTarget};
 
-/// When the requested file is durable, its neighbours get this long: PostgreSQL waits for the answer.
+/// Time limit for the neighbours after the requested file is durable, because PostgreSQL waits for the answer.
 const NEIGHBOURS_WITHIN: Duration = Duration::from_secs(20);
 
-/// What `wal push` is told.
+/// The options of `wal push`.
 #[derive(Debug, Clone)]
 pub struct PushOptions {
-    /// Whose archive.
+    /// The cluster of the archive.
     pub cluster: ClusterName,
-    /// For whom the archive is claimed; a claim of somebody else is refused.
+    /// The owner for whom the archive is claimed; a claim with another owner is refused.
     pub owner: Option<String>,
-    /// `%p` as PostgreSQL gives it: relative to the data directory, which is the current directory, or absolute.
+    /// The path of the file, `%p` of PostgreSQL: relative to the data directory, which is the current directory, or
+    /// absolute.
     pub path: PathBuf,
     /// Codec and level; an archive keeps the codec of its claim.
     pub compression: Compression,
-    /// How many files beyond the requested one are taken along; none without a spool.
+    /// How many further files are stored in the same run; none without a spool.
     pub push_ahead: usize,
-    /// Where marks are kept; without it every file is looked at on its own.
+    /// Where marks are kept; without it, every file is handled on its own.
     pub spool: Option<Spool>,
-    /// The repositories, as [`marked_durable`](super::marked_durable) is asked about them.
+    /// The repositories, in the form that [`marked_durable`](super::marked_durable) takes.
     pub repository_set: RepositorySetId,
     /// The threads that compress.
     pub crew: Crew,
-    /// The bound on memory.
+    /// The limit on memory.
     pub budget: ByteBudget,
-    /// This host.
+    /// Name of this host, for claims and ledger records.
     pub host: String,
-    /// Now.
+    /// The present time.
     pub now: DateTime<Utc>,
 }
 
@@ -77,27 +78,27 @@ pub struct PushOptions {
 pub struct PushReport {
     /// The requested file.
     pub file: WalFileName,
-    /// How it came to be durable.
+    /// Why the file counts as durable.
     pub outcome: PushOutcome,
-    /// Neighbours that are durable and marked now.
+    /// Neighbours that are now durable and marked.
     pub neighbours: Vec<ArchivedFile>,
-    /// Neighbours that could not be archived in this run, with the reason.
+    /// Neighbours that this run could not archive, with the reason.
     pub failed_neighbours: Vec<(WalFileName, String)>,
 }
 
-/// How a requested file came to be durable.
+/// Why a requested file counts as durable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PushOutcome {
-    /// An earlier run took it along.
+    /// An earlier run stored it and left a mark.
     Marked,
-    /// This run brought it there, or found it there.
+    /// This run stored it, or found it stored.
     Archived(ArchivedFile),
-    /// The archive holds other content under its name, and this server's history does not need the one here.
+    /// The archive has other content under its name, and this server's history does not need the local file.
     BehindFork(Fork),
 }
 
-/// Archives the requested file, and neighbours.
+/// Archives the requested file and its neighbours.
 pub async fn push(
     targets: &[RepositoryTarget],
     options: &PushOptions,
@@ -147,13 +148,13 @@ async fn push_inner(
 }
 
 enum Prepared {
-    /// Nothing is to be done.
+    /// There is nothing to do.
     Marked(WalFileName),
     /// These files go to these repositories.
     ToDo { requested: Arc<LocalFile>, neighbours: Vec<(WalFileName, PathBuf)>, destinations: Arc<Vec<Destination>> },
 }
 
-/// Everything before the first byte is sent.
+/// All steps before the first byte is sent.
 async fn prepare(targets: &[RepositoryTarget], options: &PushOptions) -> Result<Prepared, Error> {
     let looked = {
         let (path, spool, set) = (options.path.clone(), options.spool.clone(), options.repository_set);
@@ -173,7 +174,7 @@ async fn prepare(targets: &[RepositoryTarget], options: &PushOptions) -> Result<
         return Ok(Prepared::Marked(requested.name));
     }
     if let Some(identity) = &identity {
-        // Before anybody is asked: a truncated file or another segment's is no reason to claim an archive.
+        // Before any repository is asked: a truncated file or another segment's content must not claim an archive.
         requested.check(identity)?;
     }
     let destinations = open_all(targets, options, identity).await?;
@@ -239,7 +240,7 @@ async fn claim_in(
     identity: Option<Identity>,
 ) -> Result<ClaimRecord, Error> {
     let Some(identity) = identity else {
-        // A history file outside of a data directory: it does not say whose it is.
+        // A history file outside of a data directory does not name its cluster.
         return repository.current_claim(&options.cluster).await;
     };
     let claimant = Claimant {
@@ -253,7 +254,7 @@ async fn claim_in(
     repository.take_claim(&options.cluster, &claimant).await
 }
 
-/// The neighbours to take along, in the archiver's order. Also sweeps the spool. Blocks.
+/// The neighbours for this run, in the archiver's order. Also sweeps the spool. Blocks.
 fn find_neighbours(
     options: &PushOptions,
     requested: WalFileName,
@@ -275,7 +276,7 @@ fn find_neighbours(
         .collect()
 }
 
-/// What one transfer came to.
+/// The result of one transfer.
 struct Transferred {
     is_requested: bool,
     file: WalFileName,
@@ -305,7 +306,7 @@ async fn transfer(
     let line = Line::default();
 
     let mut tasks = JoinSet::new();
-    // The requested file has the first right to memory.
+    // The requested file gets memory first.
     let permit = turn.context.budget.acquire(deliver::memory_needed(&requested, turn.destinations.len())).await;
     let stop_requested = cancel.child_token();
     let stop_neighbours = cancel.child_token();
@@ -329,7 +330,7 @@ async fn transfer(
         };
         let Some(joined) = next else { break };
         let Ok(Transferred { is_requested, file, outcome: done }) = joined else {
-            // The other tasks are joined all the same; a requested file without an outcome is an error below.
+            // The other tasks are joined all the same. If the requested file has no outcome, that is an error below.
             tracing::error!("a transfer failed unexpectedly");
             continue;
         };
@@ -369,7 +370,7 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// What every transfer of a run has.
+/// What all transfers of a run share.
 #[derive(Clone)]
 struct Turn {
     destinations: Arc<Vec<Destination>>,
@@ -423,13 +424,13 @@ impl Turn {
         Ok(archived)
     }
 
-    /// Whether the last push of a file failed; the note of it is used up.
+    /// Whether the last push of a file failed. The answer removes the note.
     async fn take_tried(&self, name: WalFileName) -> Result<bool, Error> {
         let Some(spool) = self.options.spool.clone() else { return Ok(false) };
         blocking(move || Ok(mark::take_tried(&spool, &name))).await
     }
 
-    /// Delivers a file and keeps the note of failed attempts.
+    /// Delivers a file and keeps the note about failed attempts.
     async fn deliver(
         &self,
         file: Arc<LocalFile>,
@@ -441,7 +442,7 @@ impl Turn {
         let name = file.name;
         let mut context = self.context.clone();
         if tried {
-            // PostgreSQL asks again and again; one record tells of it all.
+            // PostgreSQL asks again and again, but one ledger record is enough.
             context.ledger = None;
         }
         let outcome = deliver::deliver(file, &self.destinations, &context, permit, line, cancel).await;
@@ -455,7 +456,7 @@ impl Turn {
                     }
                 }
             }
-            // What never had its turn was not tried, and goes with others the next time.
+            // A file that never had its turn was not tried, and is sent with others the next time.
             Err(_) if tried || line.is_free() => {
                 if let Some(spool) = self.options.spool.clone() {
                     blocking(move || {

@@ -1,22 +1,21 @@
-//! Neighbours: the files that wait for the archiver beside the one it asks for.
+//! Neighbours: the files that wait for the archiver besides the requested one.
 //!
-//! PostgreSQL marks a file to be archived by `archive_status/<name>.ready` beside it and asks for them in a fixed order,
-//! timeline history files first, then by name (`pgarch_readyXlog` in `pgarch.c`). Those that come after the requested one
-//! will be asked for next, so their turn is taken ahead. Names that are not WAL archive files are PostgreSQL's own
-//! business and passed over.
+//! PostgreSQL marks a file to be archived with `archive_status/<name>.ready` beside it and asks for them in a fixed
+//! order: timeline history files first, then by name (`pgarch_readyXlog` in `pgarch.c`). It will ask next for those
+//! after the requested one, so they are archived ahead. Other names are PostgreSQL's own business and are ignored.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use holdfast_pgtypes::WalFileName;
 
-/// The files that wait, as the directory says at this moment.
+/// The files that wait at this moment, from the directory.
 #[derive(Debug, Default)]
 pub(super) struct Ready(BTreeMap<(bool, String), WalFileName>);
 
 impl Ready {
-    /// Reads `archive_status` beside the file. A directory that cannot be read means that nobody waits: the requested
-    /// file does not depend on it.
+    /// Reads `archive_status` beside the file. If the directory cannot be read, no file counts as waiting: the
+    /// requested file does not depend on it.
     pub(super) fn beside(file: &Path) -> Self {
         let folder = file.parent().unwrap_or(Path::new("")).join("archive_status");
         let Ok(entries) = std::fs::read_dir(folder) else { return Self::default() };
@@ -32,7 +31,7 @@ impl Ready {
         self.0.contains_key(&Self::key(*file))
     }
 
-    /// The files behind `requested` in the archiver's order, and history files whatever their place.
+    /// The files after `requested` in the archiver's order, and history files whatever their place.
     pub(super) fn after(&self, requested: WalFileName) -> impl Iterator<Item = WalFileName> {
         let own = Self::key(requested);
         self.0.iter().filter(move |(key, _)| **key != own && (!key.0 || **key > own)).map(|(_, file)| *file)

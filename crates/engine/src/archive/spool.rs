@@ -1,12 +1,12 @@
-//! The spool: a local directory for what may be lost, marks and segments fetched ahead.
+//! The spool: a local directory for marks and segments fetched ahead, all of which may be lost.
 //!
-//! What lies there is believed (a mark) or replayed (a segment), and segments are plain WAL. So everything of a cluster is
-//! in one folder that belongs to the user of PostgreSQL and is closed to everybody else ([`Spool::open`]); where a folder
-//! was open for others to write, what is in it is thrown away, and one of another user is not used at all.
+//! Its content is believed (a mark) or replayed (a segment), and segments are plain WAL. So everything of a cluster is
+//! in one folder that belongs to PostgreSQL's user and is closed to everybody else ([`Spool::open`]). If others could
+//! write to a folder, its content is thrown away, and a folder of another user is not used at all.
 //!
-//! Files appear under their names by rename, so that a reader sees a whole file or none while the machine runs. Nothing is
+//! Files get their names by rename, so that a reader sees a whole file or none while the machine runs. Nothing is
 //! fsynced: after a crash of the machine a file may be torn, and every reader checks what it reads. Temporary files
-//! begin with `tmp-holdfast-`; those left by a killed run are removed by age.
+//! begin with `tmp-holdfast-`; those that a killed run left are removed by age.
 
 use std::fs::{DirBuilder, Permissions};
 use std::io::{self, Write as _};
@@ -21,26 +21,26 @@ use holdfast_repo::name::ClusterName;
 use super::private;
 use crate::error::Error;
 
-/// How temporary files begin, in the spool and beside a destination.
+/// The prefix of temporary files, in the spool and beside a destination.
 const TEMPORARY_PREFIX: &str = "tmp-holdfast-";
 
-/// Temporary files this old belong to nobody: writing one takes seconds.
+/// No run still uses temporary files of this age, because writing one takes seconds.
 const STALE_AFTER: Duration = Duration::from_mins(10);
 
-/// Which repositories a command works with, for a cluster: what the spool knows is only true for them.
+/// Identifies the repositories that a command uses for a cluster: the content of the spool is valid only for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RepositorySetId(ChunkHash);
 
 impl RepositorySetId {
-    /// The set of repositories of these descriptions, in any order. A description is all that tells one place from
-    /// another: URL, endpoint, region; nothing secret is needed in it.
+    /// The set of repositories with these descriptions, in any order. A description distinguishes one place from
+    /// another: URL, endpoint, region. It contains nothing secret.
     pub fn new<'a>(cluster: &ClusterName, descriptions: impl IntoIterator<Item = &'a str>) -> Self {
         let mut descriptions: Vec<&str> = descriptions.into_iter().collect();
         descriptions.sort_unstable();
         descriptions.dedup();
         let mut hasher = blake3::Hasher::new();
         for part in std::iter::once(cluster.as_str()).chain(descriptions) {
-            // Length first, so that no two lists run together into the same bytes.
+            // Length first, so that two different lists never give the same bytes.
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
@@ -59,7 +59,7 @@ impl std::fmt::Display for RepositorySetId {
     }
 }
 
-/// The folder of one cluster in the spool, looked at and found to be safe.
+/// The folder of one cluster in the spool, checked and found to be safe.
 #[derive(Debug, Clone)]
 pub struct Spool {
     folder: PathBuf,
@@ -68,34 +68,34 @@ pub struct Spool {
 /// Why a spool cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolRefused {
-    /// It could not be made, looked at or changed.
+    /// It could not be made, read or changed.
     #[error("{source}")]
     Io {
-        /// What the operating system said.
+        /// The operating system's error.
         #[from]
         source: io::Error,
     },
-    /// Another user could put there what would be taken for WAL.
+    /// Another user could put files there that would be taken for WAL.
     #[error("{} belongs to another user (id {owner}), who could put there what would be taken for WAL", path.display())]
     Foreign {
-        /// The directory.
+        /// Path of the directory.
         path: PathBuf,
-        /// Its owner.
+        /// User id of its owner.
         owner: u32,
     },
     /// Something else has the name of the folder.
     #[error("{} is not a directory", path.display())]
     NoFolder {
-        /// What is in the way.
+        /// Path of that other file.
         path: PathBuf,
     },
 }
 
 impl Spool {
-    /// The folder of a cluster, made where it is missing. Blocks.
+    /// The folder of a cluster; made if it is missing. Blocks.
     ///
     /// # Errors
-    /// When it cannot be used, or must not: then nothing in it may be believed.
+    /// If it cannot be used, or must not be: then nothing in it may be believed.
     pub fn open(spool: &Path, cluster: &ClusterName) -> Result<Self, SpoolRefused> {
         make_folder(spool)?;
         let folder = spool.join(cluster.as_str());
@@ -107,14 +107,14 @@ impl Spool {
         Ok(opened)
     }
 
-    /// The folder of a cluster where there is one that can be used. A few system calls.
+    /// The folder of a cluster, if there is one that can be used. A few system calls.
     pub fn existing(spool: &Path, cluster: &ClusterName) -> Option<Self> {
         let found = Self { folder: spool.join(cluster.as_str()) };
         found.secure(spool).ok().map(|()| found)
     }
 
-    /// Looks at who could have written here. The directory that was configured may be a link and may be open to others, as a
-    /// volume of a container is: what counts there is that nobody else owns it, and that the folder below is ours.
+    /// Checks who could have written here. The configured directory may be a link and may be open to others, as a
+    /// container's volume is. What matters is that no other user owns it, and that the folder below it is ours.
     fn secure(&self, spool: &Path) -> Result<(), SpoolRefused> {
         let root = std::fs::metadata(spool)?;
         if !root.is_dir() {
@@ -131,7 +131,7 @@ impl Spool {
             return Err(SpoolRefused::Foreign { path: self.folder.clone(), owner: own.uid() });
         }
         if own.mode() & 0o077 != 0 {
-            // Closed first: from then on nobody adds to what is thrown away.
+            // Closed first: from then on nobody can add to what is thrown away.
             std::fs::set_permissions(&self.folder, Permissions::from_mode(0o700))?;
             if own.mode() & 0o022 != 0 {
                 self.empty()?;
@@ -163,8 +163,8 @@ impl Spool {
         self.folder.join(format!("get-{who}"))
     }
 
-    /// Forgets which files are durable. For when a repository has been made: one that stood at the same place before may
-    /// have had what the new one lacks.
+    /// Removes all marks. Called when a repository has been made: an earlier one at the same place may have contained
+    /// files that the new one lacks.
     pub fn forget_marks(&self) -> Result<(), Error> {
         let folder = self.push_folder();
         match std::fs::remove_dir_all(&folder) {
@@ -175,13 +175,13 @@ impl Spool {
     }
 }
 
-/// Whether files of this user may be believed: our own, and any for root, who acts for others.
+/// Whether files of this user may be believed: our own, and for root, which acts for others, any user's.
 fn is_ours(uid: u32) -> bool {
     let own = rustix::process::geteuid();
     own.is_root() || own.as_raw() == uid
 }
 
-/// Makes a folder and its parents, closed to all others.
+/// Makes a folder and its parents, closed to other users.
 fn make_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
@@ -223,7 +223,7 @@ pub(super) fn remove_stale(folder: &Path, now: SystemTime) {
     }
 }
 
-/// Removes a file of the spool. One that cannot be removed costs space, not truth.
+/// Removes a file of the spool. If it cannot be removed, it only costs space.
 pub(super) fn remove_quietly(path: &Path) {
     if let Err(error) = std::fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound

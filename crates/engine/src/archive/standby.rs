@@ -1,17 +1,17 @@
 //! `wal push --standby`: the `archive_command` of a standby with `archive_mode = always`.
 //!
-//! The primary archives; a standby keeps what it has received until the archive holds it, and stores nothing itself. So
-//! nothing is lost when the primary dies with segments that only its standbys still have: the one that is promoted has
-//! them waiting, and its plain `wal push` brings them. And nothing is there twice.
+//! The primary archives. A standby keeps what it has received until the archive has it, and stores nothing itself. So
+//! nothing is lost if the primary dies with segments that only its standbys still have: the promoted one has them
+//! waiting, and its plain `wal push` archives them. And nothing is stored twice.
 //!
-//! Steps: check the file; leave it aside when it belongs to no history of this server (see [`super::fork`]); ask every
-//! repository for the object of its name and compare length and BLAKE3 with the file, which costs two small requests;
-//! where it is absent, look again for a while. `Ok` means that every repository holds it with this content. An object
-//! with other content is [`What::Divergence`], at once. Absent to the end is [`What::NotArchived`]: PostgreSQL keeps the
-//! file and asks again.
+//! Steps: check the file. Report success if it belongs to no history of this server (see [`super::fork`]). Ask every
+//! repository for the object with its name and compare length and BLAKE3 with the file, which costs two small requests.
+//! If the object is absent, look again for a while. `Ok` means that every repository has it with this content. An
+//! object with other content is [`What::Divergence`], at once. If it stays absent, the result is [`What::NotArchived`]:
+//! PostgreSQL keeps the file and asks again.
 //!
-//! The wait ends at once when it is cancelled, and when the server around the file is shutting down, since its archiver
-//! holds the shutdown up until the command ends.
+//! The wait ends at once when it is cancelled, and when the server that owns the file shuts down, because its archiver
+//! delays the shutdown until the command ends.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,51 +36,52 @@ use crate::error::{Doing, Error, What};
 use crate::repository::claim::{Claimant, Identity};
 use crate::repository::{Repository, RepositoryTarget, object_name};
 
-/// The end of an object that is asked for first; it holds the facts of nearly every segment.
+/// The size of the first read from the end of an object; it contains the facts of nearly every segment.
 const FACTS_BYTES: u64 = 4096;
 
-/// Between two looks at first: the primary archives a segment while it is on its way to the standby.
+/// The first pause between two looks: the primary archives a segment while the standby receives it.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// Between two looks at most: gentle with the store, and soon enough for the archiver's next segment.
+/// The longest pause between two looks: gentle with the store, and short enough for the archiver's next segment.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The line of `postmaster.pid` with the server's state (`LOCK_FILE_LINE_PM_STATUS`, counted from 0).
 const STATUS_LINE: usize = 7;
 
-/// What `wal push --standby` is told.
+/// The options of `wal push --standby`.
 #[derive(Debug, Clone)]
 pub struct StandbyPushOptions {
-    /// Whose archive.
+    /// The cluster of the archive.
     pub cluster: ClusterName,
-    /// For whom the archive is claimed; a claim of somebody else is refused.
+    /// The owner for whom the archive is claimed; a claim with another owner is refused.
     pub owner: Option<String>,
-    /// `%p` as PostgreSQL gives it: relative to the data directory, which is the current directory, or absolute.
+    /// The path of the file, `%p` of PostgreSQL: relative to the data directory, which is the current directory, or
+    /// absolute.
     pub path: PathBuf,
-    /// How long to wait for the primary.
+    /// How long to wait until the primary has archived the file.
     pub wait: Duration,
 }
 
-/// What a successful `wal push --standby` found.
+/// The result of a successful `wal push --standby`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StandbyPushReport {
-    /// The file.
+    /// The name of the file.
     pub file: WalFileName,
-    /// Why PostgreSQL may let go of it.
+    /// Why PostgreSQL may remove it.
     pub outcome: StandbyOutcome,
 }
 
-/// Why PostgreSQL may let go of a file.
+/// Why PostgreSQL may remove a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StandbyOutcome {
-    /// Every repository holds it with this content.
+    /// Every repository has it with this content.
     InArchive,
-    /// It is behind the place where this server's history left the file's timeline.
+    /// It ends after the point at which this server's history left the file's timeline.
     BehindFork(Fork),
 }
 
-/// Says yes once every repository holds the file.
+/// Returns success once every repository has the file.
 pub async fn push_standby(
     targets: &[RepositoryTarget],
     options: &StandbyPushOptions,
@@ -154,13 +155,13 @@ async fn push_standby_inner(
     }
 }
 
-/// What must be stored.
+/// The length and the hash that the repositories must have.
 struct Content {
     raw_len: u64,
     blake3: ChunkHash,
 }
 
-/// Length and hash of a file that does not change while it is read. Blocks.
+/// Length and hash of the file; fails if it changes while it is read. Blocks.
 fn content_of(file: &LocalFile) -> Result<Content, Error> {
     let raw_len = file.identity.size_bytes;
     let mut hasher = blake3::Hasher::new();
@@ -171,15 +172,15 @@ fn content_of(file: &LocalFile) -> Result<Content, Error> {
     Ok(Content { raw_len, blake3: hasher.finalize().into() })
 }
 
-/// A repository that must hold the file.
+/// A repository that must have the file.
 struct Place {
     repository: Repository,
-    /// The claim in force, once there is one.
+    /// The claim in force; `None` as long as there is none.
     claim: Option<ClaimRecord>,
 }
 
 impl Place {
-    /// Whether the file is there with this content.
+    /// Whether the repository has the file with this content.
     async fn holds(
         &mut self,
         options: &StandbyPushOptions,
@@ -190,7 +191,7 @@ impl Place {
         if self.claim.is_none() {
             self.claim = self.checked_claim(options, identity).await?;
         }
-        // Nothing was archived yet: it is the primary that claims.
+        // Nothing was archived yet: only the primary makes a claim.
         let Some(claim) = &self.claim else { return Ok(false) };
         let object = stored::wal_object_name(&self.repository, &options.cluster, claim, &file);
         let Some(facts) = stored_facts(&self.repository, &object).await? else { return Ok(false) };
@@ -227,7 +228,8 @@ impl Place {
     }
 }
 
-/// What the archiver stored of a file, from the two ends of its object; `None` when the store says that there is none.
+/// The facts that the archiver stored about a file, from both ends of its object; `None` if the store answers that
+/// there is no object.
 async fn stored_facts(repository: &Repository, object: &str) -> Result<Option<WalObjectFacts>, Error> {
     let reading = || format!("reading the facts of {object} in {}", repository.describe());
     let (name, store) = (object_name(object)?, repository.store());
@@ -251,7 +253,7 @@ async fn stored_facts(repository: &Repository, object: &str) -> Result<Option<Wa
     }
 }
 
-/// Whether the server around a file of `pg_wal` is shutting down. Blocks.
+/// Whether the server that owns a file of `pg_wal` is shutting down. Blocks.
 fn is_stopping(path: &Path) -> bool {
     let Some(pgdata) = path.parent().and_then(Path::parent) else { return false };
     let text = std::fs::read_to_string(pgdata.join("postmaster.pid")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A WAL object that is in a repository: read and verified, or held against what it should be.
+//! A WAL object in a repository: read and verified, or compared with what it should be.
 
 use holdfast_pgtypes::WalFileName;
 use holdfast_repo::name::{self, ClusterName};
@@ -10,8 +10,8 @@ use crate::error::{Doing, Error, What};
 use crate::pipeline::crew::Crew;
 use crate::repository::{Repository, object_name};
 
-/// Bytes that differ from what was stored may have been changed on the way; they are fetched this often before the object
-/// is called damaged.
+/// How often bytes that differ from the stored ones are fetched before the object counts as damaged: they may have been
+/// changed on the way.
 const READ_ATTEMPTS: u32 = 2;
 
 /// The one name that a WAL file can have under a claim.
@@ -24,8 +24,8 @@ pub(super) fn wal_object_name(
     name::wal_file(cluster, claim.number, file, claim.wal_codec, repository.is_encrypted())
 }
 
-/// Fetches an object and gives the file in it when everything about it is right. What could not be a file of this claim is not
-/// received, and nothing is opened that states more bytes than the file can have.
+/// Fetches an object and returns its file if everything about it is right. An object that is too large for a file of
+/// this claim is not received, and one that announces more bytes than the file can have is not opened.
 pub(super) async fn read(
     repository: &Repository,
     claim: &ClaimRecord,
@@ -52,17 +52,17 @@ pub(super) async fn read(
     }
 }
 
-/// What the store must have now.
+/// The size and checksum that the store must have now.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {
     pub(super) size_bytes: u64,
     pub(super) crc32c: u32,
 }
 
-/// Bytes fetched at a time where the store keeps no checksum.
+/// How many bytes are fetched at a time from a store that keeps no checksum.
 const COMPARED_BYTES: u64 = 8 << 20;
 
-/// Asks the store for size and CRC-32C of what was sent, or fetches it where the store keeps none.
+/// Asks the store for size and CRC-32C of what was sent, or fetches it if the store keeps no checksum.
 pub(super) async fn confirm(repository: &Repository, object: &str, sent: Sent) -> Result<(), Error> {
     confirm_inner(repository, object, sent)
         .await

@@ -1,11 +1,11 @@
-//! The folders of a claim's WAL: which timelines and logs there are, before anything in the logs is listed.
+//! The folders of a claim's WAL: the existing timelines and logs, before anything in the logs is listed.
 //!
-//! A log is 4 GiB of WAL, 256 segments of 16 MiB, and has a folder of its own. So the folders of an archive are few, and
-//! who knows them lists only those that a question needs, many side by side. Logs that differ in the last digit of their
-//! number are one prefix of names, and are listed as one: a request gives up to 1000 objects.
+//! A log is 4 GiB of WAL, 256 segments of 16 MiB, and has a folder of its own. So an archive has few folders. A caller
+//! that knows them lists only those that it needs, many in parallel. Logs whose numbers differ only in the last digit
+//! share one prefix of names, and are listed together: a request returns up to 1000 objects.
 //!
-//! Nothing here depends on the order in which a store gives the objects of a listing, and the end of a timeline is looked for
-//! without folders once more: a store that leaves one out must not make an archive end early.
+//! Nothing here depends on the order of the objects in a store's listing. The end of a timeline is looked for a second
+//! time without folders: if a store leaves a folder out, the archive must not seem to end early.
 
 use std::collections::BTreeMap;
 
@@ -19,19 +19,19 @@ use super::listed_wal::ListedWal;
 use crate::error::{Doing, Error};
 use crate::repository::Repository;
 
-/// Requests side by side.
+/// Number of requests in parallel.
 const AT_ONCE: usize = 16;
 
-/// What of the WAL of a timeline is listed. History files always are.
+/// Which part of the WAL of a timeline is listed. History files always are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
     /// All of it.
     All,
-    /// From the log on that holds this LSN, and the newest logs in any case: a timeline that ended before it, or went on
-    /// beside the one that is followed, is known by its end.
+    /// From the log that contains this LSN, and the newest logs in any case: if a timeline ended before the LSN, or
+    /// continued beside the one that is followed, its end is still known.
     From(Lsn),
-    /// Its two newest logs: where it ends, and when that was stored. The newest alone may hold no whole segment, when the
-    /// timeline was left within the first of it.
+    /// Its two newest logs: where the timeline ends, and when that was stored. The newest log alone may contain no
+    /// whole segment, if the server left the timeline within the log's first segment.
     Newest,
 }
 
@@ -40,7 +40,7 @@ pub enum Wanted {
 pub struct WalFolders {
     /// The numbers of the logs of each timeline, ascending.
     logs: BTreeMap<TimelineId, Vec<u32>>,
-    /// The history files, and no segment.
+    /// The history files, without any segment.
     found: ListedWal,
 }
 
@@ -75,7 +75,7 @@ impl WalFolders {
         let mut logs = Vec::new();
         for folder in repository.store().list_folders(&folder).await? {
             let number = folder.strip_prefix(&timeline.hex()).and_then(|log| u32::from_str_radix(log, 16).ok());
-            // What lies in a folder of another name is not asked for by `wal get`.
+            // `wal get` never asks for objects in a folder with another name.
             if let Some(number) = number.filter(|number| folder == log_folder(timeline, *number)) {
                 logs.push(number);
             }
@@ -84,7 +84,7 @@ impl WalFolders {
         Ok((timeline, logs, found))
     }
 
-    /// As of a store that leaves the newest folder of each timeline out.
+    /// Simulates a store that leaves out the newest folder of each timeline.
     #[cfg(test)]
     pub(super) fn without_newest_logs(mut self) -> Self {
         for logs in self.logs.values_mut() {
@@ -93,12 +93,12 @@ impl WalFolders {
         self
     }
 
-    /// The timelines and their history files, without a segment.
+    /// The timelines and their history files, without any segment.
     pub fn without_segments(&self) -> &ListedWal {
         &self.found
     }
 
-    /// Lists what is wanted of each timeline, except the logs that are known to be whole.
+    /// Lists the wanted part of each timeline, except the logs that are known to be complete.
     pub async fn list(
         &self,
         repository: &Repository,
@@ -132,7 +132,8 @@ impl WalFolders {
             let folder = name::wal_timeline_folder(&claim.cluster, claim.number, timeline);
             let ends = common_prefixes(timeline, logs, &unknown).into_iter();
             prefixes.extend(ends.map(|end| (format!("{folder}{end}"), None)));
-            // What comes after the last folder: nothing, or the store left a folder out and the archive does not end there.
+            // There should be nothing after the last folder. Otherwise the store left a folder out, and the archive
+            // continues.
             let after = logs.last().map(|last| format!("{folder}{}0", log_folder(timeline, *last)));
             prefixes.push((folder, after));
         }
@@ -173,7 +174,7 @@ fn log_folder(timeline: TimelineId, number: u32) -> String {
     format!("{}{number:08X}", timeline.hex())
 }
 
-/// The names, or common beginnings of names, that the wanted ones of the existing folders have and no other folder has.
+/// Prefixes that select exactly the wanted folders: full names, or beginnings that no other existing folder has.
 fn common_prefixes(timeline: TimelineId, existing: &[u32], wanted: &[u32]) -> Vec<String> {
     let tens = |log: u32| log >> 4;
     let mut prefixes = Vec::new();

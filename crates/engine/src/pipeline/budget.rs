@@ -1,8 +1,7 @@
-//! The byte budget: how much memory the buffers of one command may hold together.
+//! The byte budget: how much memory the buffers of one command may use together.
 //!
-//! A count of buffers does not bound memory, since buffers differ in size; bytes do. A permit
-//! travels with its buffer and gives its bytes back when dropped, wherever that happens, so a
-//! cancelled or failed stage cannot leak budget.
+//! A count of buffers does not limit memory, because buffers differ in size; bytes do. A permit travels with its buffer
+//! and returns its bytes when it is dropped, wherever that happens. So a cancelled or failed stage cannot leak budget.
 
 use std::sync::Arc;
 
@@ -11,18 +10,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Bytes are counted in units of this size, as a semaphore counts in `u32`.
 const UNIT_BYTES: u64 = 4096;
 
-/// The smallest budget that is useful, and the smallest that `backup.memory` may be: one upload part being filled, one in
-/// flight and a few extents being compressed, for one repository.
+/// The smallest useful budget, and the smallest value of `backup.memory`: one upload part being filled, one in flight
+/// and a few extents being compressed, for one repository.
 pub const MINIMUM_BYTES: u64 = 32 * 1024 * 1024;
 
-/// A bound on bytes held in buffers; cheap to clone.
+/// A limit on the bytes in buffers; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ByteBudget {
     semaphore: Arc<Semaphore>,
     total_units: u32,
 }
 
-/// The right to hold some bytes; given back on drop.
+/// The right to hold some bytes; returned on drop.
 #[derive(Debug)]
 pub struct Permit {
     inner: OwnedSemaphorePermit,
@@ -35,8 +34,8 @@ impl ByteBudget {
         Self { semaphore: Arc::new(Semaphore::new(total_units as usize)), total_units }
     }
 
-    /// Waits until `bytes` are free. A wish larger than the whole budget gets the whole budget, so
-    /// that one oversized buffer passes alone instead of never.
+    /// Waits until `bytes` are free. A request larger than the whole budget gets the whole budget, so that one
+    /// oversized buffer passes alone instead of never.
     pub async fn acquire(&self, bytes: u64) -> Permit {
         let units = units(bytes).min(self.total_units);
         match Arc::clone(&self.semaphore).acquire_many_owned(units).await {
@@ -45,26 +44,26 @@ impl ByteBudget {
         }
     }
 
-    /// Bytes in all.
+    /// The size of the whole budget in bytes.
     pub fn total_bytes(&self) -> u64 {
         u64::from(self.total_units) * UNIT_BYTES
     }
 
-    /// Bytes that nobody holds at this moment.
+    /// Bytes that no permit holds at this moment.
     pub fn available_bytes(&self) -> u64 {
         self.semaphore.available_permits() as u64 * UNIT_BYTES
     }
 }
 
 impl Permit {
-    /// Gives back what exceeds `bytes`, after a buffer has been replaced by a smaller one.
+    /// Returns what exceeds `bytes`, after a smaller buffer has replaced a larger one.
     pub fn shrink_to(&mut self, bytes: u64) {
         let keep = units(bytes) as usize;
         let surplus = self.inner.num_permits().saturating_sub(keep);
         drop(self.inner.split(surplus));
     }
 
-    /// A permit of its own for `bytes` of this one's, or for what is left of it.
+    /// Splits off a permit for `bytes` of this one's, or for what is left of it.
     #[must_use]
     pub fn split_off(&mut self, bytes: u64) -> Self {
         let wanted = (units(bytes) as usize).min(self.inner.num_permits());

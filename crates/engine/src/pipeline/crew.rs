@@ -33,20 +33,20 @@ impl Crew {
         Ok(Self { pool: Arc::new(pool) })
     }
 
-    /// How many threads work.
+    /// The number of threads.
     pub fn threads(&self) -> usize {
         self.pool.current_num_threads()
     }
 
-    /// Runs `job` on the crew; the answer comes over a one-shot channel. A job that panicked is an
-    /// internal error, never a silent success.
+    /// Runs `job` on the crew and returns its result over a one-shot channel. A job that panicked is an internal error,
+    /// never a silent success.
     pub fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> impl Future<Output = Result<T, Error>> + Send + 'static {
         let (answer, waiting) = oneshot::channel();
         self.pool.spawn_fifo(move || {
-            // Nobody waits any more when the command was cancelled; the result is not needed then.
+            // If the command was cancelled, nobody waits for the result any more, and it is not needed.
             drop(answer.send(job()));
         });
         async move { waiting.await.map_err(|_| What::Internal("a worker thread panicked".to_owned()).into()) }

@@ -1,10 +1,9 @@
-//! One object on its way to the store, piece by piece: cut into parts of equal size, many parts in
-//! flight.
+//! The upload of one object, piece by piece: cut into parts of equal size, with many parts in flight.
 //!
-//! An object that turns out smaller than one part is put in one request. Each part keeps the
-//! permits of its bytes until the store has it. After a failure or a stop the upload is aborted;
-//! a process that dies leaves an unfinished multipart upload, which is not an object. The next backup of the same
-//! machine aborts those of its dead runs; the others are for a lifecycle rule of the bucket (docs/operations.md).
+//! An object smaller than one part is stored in one request. Each part keeps the permits of its bytes until the store
+//! has it. After a failure or a stop the upload is aborted. A process that dies leaves an unfinished multipart upload,
+//! which is not an object. The next backup of the same machine aborts those of its dead runs. For all others the bucket
+//! needs a lifecycle rule (docs/operations.md).
 
 use std::sync::Arc;
 
@@ -17,11 +16,11 @@ use super::budget::Permit;
 use super::part_buffer::PartBuffer;
 use crate::error::{Doing, Error, What};
 
-/// Parts of one object in flight that carry no permits: enough to hide latency, few enough to not
-/// need a budget.
+/// How many parts of one object without permits are in flight: enough to hide latency, and few enough to need no
+/// budget.
 const UNBUDGETED_PARTS_IN_FLIGHT: usize = 2;
 
-/// An object being written.
+/// An object that is being written.
 pub(crate) struct ObjectUpload {
     store: Arc<dyn Store>,
     name: ObjectName,
@@ -37,7 +36,7 @@ pub(crate) struct ObjectUpload {
 }
 
 impl ObjectUpload {
-    /// Nothing is sent before the first full part.
+    /// Begins an upload; nothing is sent before the first part is full.
     pub(crate) fn new(store: Arc<dyn Store>, name: ObjectName, part_size: usize) -> Self {
         Self {
             store,
@@ -54,18 +53,18 @@ impl ObjectUpload {
         }
     }
 
-    /// As [`Self::new`], but [`Self::finish`] gives the upload up, and fails, when this token comes before all parts are
-    /// stored.
+    /// As [`Self::new`], but if this token is cancelled before all parts are stored, [`Self::finish`] aborts the upload
+    /// and fails.
     pub(crate) fn with_stop(self, stop: CancellationToken) -> Self {
         Self { stop, ..self }
     }
 
-    /// Bytes given so far.
+    /// Bytes pushed so far.
     pub(crate) fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
-    /// Adds bytes; `permit` is held until they are stored.
+    /// Adds bytes; `permit` is held until the store has them.
     pub(crate) async fn push(&mut self, mut bytes: &[u8], mut permit: Option<Permit>) -> Result<(), Error> {
         self.size_bytes += bytes.len() as u64;
         while !bytes.is_empty() {
@@ -80,7 +79,7 @@ impl ObjectUpload {
         Ok(())
     }
 
-    /// Sends the rest and makes the object appear; `Ok` means that it is durable.
+    /// Sends the rest and completes the object; `Ok` means that it is durable.
     pub(crate) async fn finish(mut self) -> Result<u64, Error> {
         let size_bytes = self.size_bytes;
         let name = self.name.clone();
@@ -113,7 +112,7 @@ impl ObjectUpload {
             let part = part.unwrap_or_else(|e| Err(What::Internal(format!("an upload task failed: {e}")).into()));
             outcome = outcome.and(part);
         }
-        // Every task has been joined, so nobody else holds the upload any more.
+        // Every task has been joined, so no other reference to the upload exists.
         let Some(upload) = self.upload.take().and_then(Arc::into_inner) else {
             return outcome.and(Err(What::Internal("the upload is gone".to_owned()).into()));
         };
@@ -128,7 +127,7 @@ impl ObjectUpload {
         }
     }
 
-    /// Gives the upload up; what was sent is removed as far as the store can be reached.
+    /// Aborts the upload; sent parts are removed if the store can be reached.
     pub(crate) async fn abort(mut self) {
         self.parts.shutdown().await;
         if let Some(upload) = self.upload.take().and_then(Arc::into_inner)

@@ -1,11 +1,11 @@
-//! The memory of one upload part, which goes back to the system when the store has the part.
+//! The memory of one upload part, which returns to the system once the store has the part.
 
 use bytes::Bytes;
 use holdfast_store::Buffer;
 
 use crate::error::{Error, What};
 
-/// A part being filled. Only what is filled takes memory.
+/// A part that is being filled. Only the filled bytes take memory.
 #[derive(Debug, Default)]
 pub(crate) struct PartBuffer {
     memory: Option<Buffer>,
@@ -13,12 +13,12 @@ pub(crate) struct PartBuffer {
 }
 
 impl PartBuffer {
-    /// Bytes filled.
+    /// Number of filled bytes.
     pub(crate) fn len(&self) -> usize {
         self.length
     }
 
-    /// Adds as many of the bytes as there is room for in a part of `part_size`; gives the rest back.
+    /// Adds as many bytes as fit into a part of `part_size`, and returns the rest.
     pub(crate) fn fill<'b>(&mut self, bytes: &'b [u8], part_size: usize) -> Result<&'b [u8], Error> {
         let memory = match &mut self.memory {
             Some(memory) => memory,
@@ -35,7 +35,7 @@ impl PartBuffer {
         Ok(later)
     }
 
-    /// The part, without a copy.
+    /// Takes the part out, without a copy.
     pub(crate) fn take(&mut self) -> Bytes {
         let Self { memory, length } = std::mem::take(self);
         memory.map_or_else(Bytes::new, |memory| memory.freeze(length))

@@ -1,4 +1,4 @@
-//! Opening a connection: by the configured parameters, or found through `postmaster.pid`; and noticing its end.
+//! Opening a connection: by the configured parameters, or found through `postmaster.pid`; and detecting its end.
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -15,31 +15,31 @@ use super::libpq::{Attempt, Environment, Found, SessionAttributes, TlsMode, Want
 use super::tls::{Encrypted, Tls};
 use crate::error::{Doing, Error, What, postgres_text};
 
-/// How often a silent session says something: a proxy between us and the server (HAProxy, a cloud's load balancer) ends
-/// connections over which nothing goes, whatever the server's own limits are.
+/// How often an idle session sends something: a proxy between Holdfast and the server (HAProxy, a cloud's load
+/// balancer) ends idle connections, whatever the server's own limits are.
 const SPEAK_EVERY: Duration = Duration::from_secs(30);
 
 /// How to reach the server.
 #[derive(Debug, Clone)]
 pub struct ConnectionSettings<'a> {
-    /// A connection string as libpq takes it; without a host in it the server's `postmaster.pid` tells port and socket
-    /// directory, and without a string the user is `postgres`.
+    /// A connection string as libpq takes it. Without a host in it, the server's `postmaster.pid` gives port and socket
+    /// directory. Without a string, the user is `postgres`.
     pub connection: Option<&'a str>,
-    /// Which key of the configuration the string is.
+    /// The configuration key that contains the string.
     pub subject: &'static str,
-    /// What libpq would find in the environment.
+    /// The values that libpq would take from the environment.
     pub environment: &'a Environment,
-    /// The data directory; none where the server is another one's.
+    /// The data directory; `None` if the server belongs to another one.
     pub pgdata: Option<PathBuf>,
 }
 
-/// An open connection; the server ends a running backup by itself when it closes.
+/// An open connection; when it closes, the server itself ends a running backup.
 pub struct Connection {
     client: Client,
     driver: JoinHandle<()>,
     /// Cancelled when the connection has ended, for whatever reason.
     ended: CancellationToken,
-    /// Why it has, where it was not closed from here.
+    /// Why it has ended; empty if it was closed from this side.
     reason: Arc<OnceLock<String>>,
     tls: Option<Tls>,
 }
@@ -91,7 +91,7 @@ impl Connection {
         Err(last.unwrap_or_else(none)).doing(connecting)
     }
 
-    /// One server, encrypted or not as `sslmode` allows.
+    /// Tries one server, encrypted or not as `sslmode` allows.
     async fn attempt(attempt: &Attempt, tls: Option<&Tls>) -> Result<Self, tokio_postgres::Error> {
         let Some(tls) = tls.filter(|_| attempt.tls != TlsMode::Disable) else {
             return Self::over(&attempt.config, SslMode::Disable, None).await;
@@ -105,7 +105,7 @@ impl Connection {
             Ok(open) => return Ok(open),
             Err(error) => error,
         };
-        // pg_hba.conf refuses this way to connect, or the handshake fails: the other way may do.
+        // pg_hba.conf refuses this kind of connection, or the handshake fails: the other kind may work.
         let other_way = error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION) || is_handshake(&error);
         match second.filter(|_| other_way) {
             Some(second) => Self::over(&attempt.config, second, Some(tls)).await.map_err(|_| error),
@@ -132,7 +132,7 @@ impl Connection {
         Ok(Self { client, driver, ended, reason, tls: used.cloned() })
     }
 
-    /// Whether the server is one that `target_session_attrs` wants.
+    /// Whether the server is of the kind that `target_session_attrs` demands.
     async fn is(&self, attributes: SessionAttributes) -> Result<bool, Error> {
         let query = match attributes {
             SessionAttributes::Any | SessionAttributes::PreferStandby => return Ok(true),
@@ -144,10 +144,11 @@ impl Connection {
         Ok(self.client.query_one(query, &[]).await?.get(0))
     }
 
-    /// Undoes what `ALTER ROLE`, `ALTER DATABASE` or the configuration may have set for ordinary sessions.
+    /// Resets settings that `ALTER ROLE`, `ALTER DATABASE` or the configuration may have changed for ordinary sessions.
     async fn prepare(&self) -> Result<(), Error> {
-        // First what would stop the statements behind it. A standby answers nothing at all under "serializable". No text is
-        // converted: a name that does not fit the encoding would fail the statement (see `RawText`).
+        // First the settings that would make the next statements fail: under "serializable" a standby answers no query
+        // at all. Text is not converted, because a name that does not fit the encoding would fail the statement (see
+        // `RawText`).
         self.client
             .batch_execute(
                 "SET default_transaction_isolation = 'read committed'; SET statement_timeout = 0; SET lock_timeout = 0; \
@@ -155,7 +156,7 @@ impl Connection {
                  SET client_encoding = 'SQL_ASCII'; SET datestyle = 'ISO, MDY'; SET timezone = 'UTC'",
             )
             .await?;
-        // A backup's session is idle while files are copied; no time limit of any version may end it meanwhile.
+        // A backup's session is idle while files are copied. No time limit of any version may end it meanwhile.
         self.client
             .batch_execute(
                 "SELECT set_config(name, '0', false) FROM pg_settings \
@@ -170,7 +171,7 @@ impl Connection {
         &self.client
     }
 
-    /// Comes back when the session is lost, with the reason; and keeps it from looking unused until then.
+    /// Returns when the session is lost, with the reason. Until then it keeps the session from looking idle.
     pub async fn lost(&self) -> Error {
         loop {
             tokio::select! {
@@ -190,7 +191,7 @@ impl Connection {
         self.loss()
     }
 
-    /// The error of a statement, or the reason why the session had ended before.
+    /// The error of a statement, or the reason why the session had already ended.
     pub fn statement_error(&self, error: tokio_postgres::Error) -> Error {
         if error.is_closed() && self.reason.get().is_some() { self.loss() } else { error.into() }
     }
@@ -200,8 +201,7 @@ impl Connection {
         What::SessionLost { reason }.into()
     }
 
-    /// Asks the server to end the running statement, such as a `pg_backup_start` that waits for a
-    /// checkpoint.
+    /// Asks the server to cancel the running statement, such as a `pg_backup_start` that waits for a checkpoint.
     pub async fn cancel_statement(&self) {
         let token = self.client.cancel_token();
         let cancelled = match &self.tls {
@@ -217,7 +217,7 @@ impl Connection {
     pub async fn close(self) {
         let Self { client, driver, .. } = self;
         drop(client);
-        // The driver ends by itself once the client is gone; its outcome was logged there.
+        // The driver ends by itself once the client is gone. It has logged its result.
         drop(driver.await);
     }
 }
@@ -233,29 +233,30 @@ enum Encryptable {
     Tls(Driver),
 }
 
-/// Moves the bytes until the connection ends.
+/// Transfers bytes until the connection ends.
 async fn drive(connection: Encryptable, ended: CancellationToken, reason: Arc<OnceLock<String>>) {
-    // Also when this task is dropped or fails.
+    // Also if this task is dropped or fails.
     let ended = ended.drop_guard();
     let outcome = match connection {
         Encryptable::Plain(connection) => connection.await,
         Encryptable::Tls(connection) => connection.await,
     };
     if let Err(error) = outcome {
-        // The statement that needed the connection reports it, or who watches it; this is for the log.
+        // The statement that needed the connection reports it, or the caller of [`Connection::lost`]; this line is for
+        // the log.
         tracing::debug!(%error, "the connection to PostgreSQL ended");
         drop(reason.set(postgres_text(&error)));
     }
     drop(ended);
 }
 
-/// Whether TLS could not be begun; the client library says so in its text only.
+/// Whether TLS could not be started; the client library says so only in its text.
 fn is_handshake(error: &tokio_postgres::Error) -> bool {
     error.to_string().starts_with("error performing TLS handshake")
 }
 
 impl ConnectionSettings<'_> {
-    /// Where the server of the data directory listens.
+    /// The address at which the server of the data directory listens.
     fn found(&self) -> Result<Found, Error> {
         let Some(pgdata) = &self.pgdata else {
             return Err(What::ConnectionParameters(format!("{} names no host", self.subject)).into());

@@ -1,4 +1,4 @@
-//! What a backup must know of the server, asked in one go before it starts.
+//! The facts about the server that a backup needs, read at once before it starts.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,15 +22,15 @@ pub struct ServerFacts {
     pub wal_level: String,
     /// `archive_mode`.
     pub archive_mode: String,
-    /// `archive_command`, empty when not set or not visible to this role.
+    /// `archive_command`; empty if not set or not visible to this role.
     pub archive_command: String,
     /// `archive_library`, from version 15.
     pub archive_library: String,
-    /// `data_directory`, where the role may see it.
+    /// `data_directory`, if the role may see it.
     pub data_directory: Option<PathBuf>,
-    /// The system identifier, where the role may see it.
+    /// The system identifier, if the role may see it.
     pub system_identifier: Option<SystemIdentifier>,
-    /// Databases.
+    /// All databases of the cluster.
     pub databases: Vec<Database>,
 }
 
@@ -39,7 +39,7 @@ pub struct ServerFacts {
 pub struct Database {
     /// `pg_database.oid`, the name of its directory.
     pub oid: u32,
-    /// `datname`; with marks for what is no UTF-8 in it.
+    /// `datname`; bytes that are not UTF-8 are replaced by marks.
     pub name: String,
 }
 
@@ -73,8 +73,7 @@ impl ServerFacts {
             .iter()
             .map(|row| Database { oid: row.get(0), name: row.get::<_, RawText>(1).lossy() })
             .collect();
-        // A role without pg_monitor may not call this; the identity is then checked by the data
-        // directory alone.
+        // A role without pg_monitor may not call this. Then only the data directory identifies the cluster.
         let system_identifier =
             match client.query_one("SELECT system_identifier::text FROM pg_control_system()", &[]).await {
                 Ok(row) => row.get::<_, String>(0).parse().ok(),
@@ -87,7 +86,7 @@ impl ServerFacts {
             in_recovery: row.get(2),
             wal_level: text(3),
             archive_mode: text(4),
-            // What pg_settings shows for an unset command.
+            // The value that pg_settings shows for an unset command.
             archive_command: if archive_command == "(disabled)" { String::new() } else { archive_command },
             archive_library: text(6),
             data_directory: row.get::<_, Option<RawText>>(7).map(RawText::into_path),
@@ -96,7 +95,7 @@ impl ServerFacts {
         })
     }
 
-    /// OIDs and names of the tablespaces of this moment. Their places are not asked for: `pg_tablespace_location` fails
+    /// The present OIDs and names of the tablespaces. Their places are not read, because `pg_tablespace_location` fails
     /// for one that is being dropped.
     pub async fn tablespace_names(connection: &Connection) -> Result<HashMap<u32, String>, Error> {
         let asking = || "asking the server for its tablespaces".to_owned();
@@ -105,7 +104,7 @@ impl ServerFacts {
         Ok(rows.iter().map(|row| (row.get(0), row.get::<_, RawText>(1).lossy())).collect())
     }
 
-    /// Fails when the server is not the one of this data directory.
+    /// Fails if this data directory does not belong to the server.
     pub fn check_is_of(&self, pgdata: &Path, identifier: SystemIdentifier) -> Result<(), Error> {
         match self.system_identifier {
             Some(server) if server != identifier => Err(What::ServerSetting(ServerSetting::OtherServer {
@@ -145,7 +144,7 @@ impl ServerFacts {
         Ok(last.is_some_and(|last| last.timeline() == segment.timeline() && last >= segment))
     }
 
-    /// Whether the server archives its WAL at all.
+    /// Whether the server archives its WAL.
     pub fn archives(&self) -> bool {
         (self.archive_mode == "always" || (self.archive_mode == "on" && !self.in_recovery))
             && !(self.archive_command.is_empty() && self.archive_library.is_empty())

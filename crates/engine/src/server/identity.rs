@@ -1,19 +1,19 @@
-//! Whether the server that answers is the one whose files lie in the data directory.
+//! Whether the server that answers is the one whose files are in the data directory.
 //!
-//! A primary, its standbys, every restored copy and an old primary that was fenced share a system identifier, and often a
-//! path and a port as well. Files of the one under the labels of the other make a backup that looks complete and has lost
-//! rows, so each of these has to hold:
+//! A primary, its standbys, every restored copy and an old primary that was fenced share a system identifier, and often
+//! a path and a port as well. A backup with the files of one and the label of another looks complete and has lost rows.
+//! So each of these must be true:
 //!
-//! - `postmaster.pid` of the directory is there and is the server's: its lines, where the role may read them
-//!   (`pg_read_file`), or else start time and port, which anybody may ask for;
-//! - the server's `data_directory`, where it can be seen from here, is this directory (device and inode);
-//! - the control file says "in production" exactly when the server is not in recovery, and names the same last checkpoint
-//!   as the server does;
-//! - once the backup has started, the control file's checkpoint is not before the one that the backup starts at, nor of
-//!   an older timeline: all that happened before is then in these files.
+//! - `postmaster.pid` of the directory exists and is the server's: its lines are equal, if the role may read them
+//!   (`pg_read_file`), or else start time and port, which every role may read;
+//! - the server's `data_directory`, if it can be seen from here, is this directory (device and inode);
+//! - the control file has the state "in production" exactly if the server is not in recovery, and names the same last
+//!   checkpoint as the server does;
+//! - once the backup has started, the control file's checkpoint is not before the one at which the backup starts, nor
+//!   on an older timeline: everything that happened before is then in these files.
 //!
-//! No process is looked for: the server may run in another container over the same volume, where its process id means
-//! nothing here. What answers is alive, and what is compared is what only it can say.
+//! No process is looked for: the server may run in another container with the same volume, where its process id means
+//! nothing here. A server that answers is alive, and only that server can give the compared values.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -29,23 +29,24 @@ use super::{Connection, PostmasterPid, RawText};
 use crate::backup::read_control_file;
 use crate::error::{Doing, Error, ServerSetting, What};
 
-/// How often two sides that differ are compared again: a checkpoint, a restart point or a promotion may fall between the
-/// looks at one and at the other.
+/// How often two sides that differ are compared again: a checkpoint, a restart point or a promotion may happen between
+/// reading one side and reading the other.
 const ATTEMPTS: u32 = 10;
 
-/// Between two comparisons.
+/// The pause between two comparisons.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
-/// How far `pg_postmaster_start_time()` may be from the time in `postmaster.pid`. The server takes the second one first,
-/// then loads its libraries, binds its sockets and gets its shared memory, and then takes the other. That is less than a
-/// second on an idle machine, and more with a slow name server or a clock that is set while the machine starts.
+/// How far `pg_postmaster_start_time()` may be from the time in `postmaster.pid`. The server records the time in the
+/// file first, then loads its libraries, binds its sockets and gets its shared memory, and then records the other time.
+/// That is less than a second on an idle machine, and more with a slow name server or a clock that is set while the
+/// machine starts.
 const STARTED_WITHIN_SECONDS: i64 = 120;
 
-/// How many lines of `postmaster.pid` are compared: pid, data directory, start time, port, socket directory. Those behind
-/// them change while the server runs.
+/// How many lines of `postmaster.pid` are compared: pid, data directory, start time, port, socket directory. Later
+/// lines change while the server runs.
 const COMPARED_LINES: usize = 5;
 
-/// What the server says of itself.
+/// What the server reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Said {
     in_recovery: bool,
@@ -56,7 +57,7 @@ struct Said {
     checkpoint: Option<Checkpoint>,
 }
 
-/// The last checkpoint as a control file names it.
+/// The last checkpoint, as in a control file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Checkpoint {
     lsn: Lsn,
@@ -69,7 +70,7 @@ impl Checkpoint {
     }
 }
 
-/// Refuses a server whose files are not those of `pgdata`.
+/// Fails if the server's files are not those in `pgdata`.
 pub async fn prove_same(connection: &Connection, pgdata: &Path) -> Result<(), Error> {
     let phrase = || format!("comparing the server with {}", pgdata.display());
     let mut attempt = 0;
@@ -87,8 +88,8 @@ pub async fn prove_same(connection: &Connection, pgdata: &Path) -> Result<(), Er
     }
 }
 
-/// Refuses a data directory that is behind the start of the backup; gives its control file. The server has written its
-/// own before it answered.
+/// Fails if the data directory is older than the start of the backup. Returns its control file. The server has written
+/// its own control file before it answered.
 pub async fn prove_started(pgdata: &Path, start_lsn: Lsn) -> Result<ControlFile, Error> {
     let mut attempt = 0;
     loop {
@@ -110,8 +111,8 @@ pub async fn prove_started(pgdata: &Path, start_lsn: Lsn) -> Result<ControlFile,
     }
 }
 
-/// Refuses a data directory whose timeline at the start of the backup was not the label's: files of an old primary can be
-/// ahead in LSN, on the history that was given up.
+/// Fails if the data directory was not on the label's timeline at the start of the backup: files of an old primary can
+/// be ahead in LSN, on the abandoned history.
 pub fn prove_timeline(
     pgdata: &Path,
     at_start: &ControlFile,
@@ -151,7 +152,7 @@ impl Said {
                 .query_one("SELECT checkpoint_lsn::text, timeline_id::int8 FROM pg_control_checkpoint()", &[])
                 .await?;
             let (lsn, timeline) = (row.get::<_, &str>(0), row.get::<_, i64>(1));
-            // A proof that cannot be read is no reason to do without it.
+            // If the proof cannot be read, that is an error and not a reason to skip it.
             let unread = || What::Internal(format!("pg_control_checkpoint() says {lsn} on timeline {timeline}"));
             let timeline = u32::try_from(timeline).ok().and_then(TimelineId::new).ok_or_else(unread)?;
             Some(Checkpoint { lsn: lsn.parse().map_err(|_| unread())?, timeline })
@@ -161,7 +162,8 @@ impl Said {
         let postmaster_pid = if row.get(4) {
             match client.query_one("SELECT convert_to(pg_read_file('postmaster.pid'), 'UTF8')", &[]).await {
                 Ok(row) => Some(row.get(0)),
-                // A path in the file that is no text of this database, or a rule of somebody else's: then it is not known.
+                // The path in the file is not valid text in this database, or another rule forbids reading it: then the
+                // path is unknown.
                 Err(error) if error.code().is_some_and(|code| !connection_ended(code)) => None,
                 Err(error) => return Err(error.into()),
             }
@@ -183,7 +185,7 @@ fn connection_ended(code: &SqlState) -> bool {
     code.code().starts_with("57P")
 }
 
-/// What is not the same, if anything.
+/// The first difference, if there is any.
 fn difference(said: &Said, pgdata: &Path, controls: &[ControlFile]) -> Result<Option<String>, Error> {
     if let Some(reason) = directory_difference(said, pgdata)? {
         return Ok(Some(reason));
@@ -197,8 +199,8 @@ fn difference(said: &Said, pgdata: &Path, controls: &[ControlFile]) -> Result<Op
     Ok(postmaster_difference(said, &bytes, &postmaster).or_else(|| control_difference(said, controls)))
 }
 
-/// A path of the server that leads to another data directory here. One that leads to nothing, or to something that is not
-/// this cluster's, is of another mount namespace and says nothing.
+/// A path of the server that leads to another data directory on this side. If it leads to nothing, or to something that
+/// is not this cluster's, it belongs to another mount namespace and proves nothing.
 fn directory_difference(said: &Said, pgdata: &Path) -> Result<Option<String>, Error> {
     let Some(theirs) = &said.data_directory else { return Ok(None) };
     let ours = fs::metadata(pgdata).map_err(|e| Error::file("look at", pgdata, e))?;
@@ -218,7 +220,7 @@ fn directory_difference(said: &Said, pgdata: &Path) -> Result<Option<String>, Er
 
 fn postmaster_difference(said: &Said, bytes: &[u8], postmaster: &PostmasterPid) -> Option<String> {
     if let Some(theirs) = &said.postmaster_pid {
-        // As the server gives it, that is as text.
+        // As text, because the server returns it as text.
         let lines = |bytes: &[u8]| -> Vec<String> {
             String::from_utf8_lossy(bytes).lines().take(COMPARED_LINES).map(|line| line.trim().to_owned()).collect()
         };
@@ -268,7 +270,7 @@ fn control_difference(said: &Said, controls: &[ControlFile]) -> Option<String> {
     ))
 }
 
-/// As `pg_controldata` says it.
+/// The words of `pg_controldata`.
 fn in_words(state: DbState) -> &'static str {
     match state {
         DbState::StartingUp => "starting up",
@@ -307,7 +309,7 @@ mod tests {
     #[test]
     fn start_time_and_port_prove_a_server_whose_files_cannot_be_read() {
         assert_eq!(compared(&said(), FILE), None);
-        // The file is older than the server's own clock says; a slow start.
+        // The time in the file is before the server's own start time, by less than the limit: a slow start.
         assert_eq!(compared(&Said { start_seconds: 1_795_000_119, ..said() }, FILE), None);
         for other in [
             Said { start_seconds: 1_795_000_200, ..said() },

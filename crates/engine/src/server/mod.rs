@@ -1,11 +1,11 @@
-//! The PostgreSQL server beside its data directory: the one connection a backup keeps open, the facts read over it, and
+//! The PostgreSQL server of a data directory: the one connection that a backup keeps open, the facts read over it, and
 //! the proof that it is this data directory's server.
 //!
-//! - [`connect`]: opens the connection and prepares its session; [`libpq`] says what the connection parameters are, as
-//!   libpq would read them, and [`tls`] encrypts.
+//! - [`connect`]: opens the connection and prepares its session; [`libpq`] reads the connection parameters as libpq
+//!   would, and [`tls`] encrypts.
 //! - [`postmaster`]: what a running server writes into its data directory.
 //! - [`identity`]: whether the server that answers is the one whose files are read.
-//! - [`facts`]: what a backup must know; [`text`]: names that are no UTF-8.
+//! - [`facts`]: what a backup must know; [`text`]: names that are not UTF-8.
 
 mod connect;
 mod facts;

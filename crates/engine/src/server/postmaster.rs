@@ -4,24 +4,25 @@ use std::path::Path;
 
 use crate::error::{Error, What};
 
-/// What a running server writes to `postmaster.pid` (`src/include/utils/pidfile.h`).
+/// The content of `postmaster.pid`, which a running server writes (`src/include/utils/pidfile.h`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PostmasterPid {
-    /// The postmaster's process, in the numbers of its own pid namespace.
+    /// The postmaster's process id, in its own pid namespace.
     pub pid: i32,
     /// When the postmaster started, in seconds since 1970.
     pub start_seconds: Option<i64>,
     /// TCP port, which also names the socket.
     pub port: Option<u16>,
-    /// Directory of the Unix socket, where there is one.
+    /// Directory of the Unix socket, if there is one.
     pub socket_directory: Option<String>,
 }
 
 impl PostmasterPid {
-    /// Where the file stands in a data directory.
+    /// The path of the file in a data directory.
     pub const PATH: &'static str = "postmaster.pid";
 
-    /// Reads `postmaster.pid` of a data directory; `None` when there is none, or an empty one, which a crashed start left.
+    /// Reads `postmaster.pid` of a data directory; `None` if there is none, or an empty one, which a crashed start
+    /// left.
     pub fn read(pgdata: &Path) -> Result<Option<Self>, Error> {
         match Self::read_bytes(pgdata)? {
             Some(bytes) => Self::parse(&bytes, &pgdata.join(Self::PATH)),
@@ -29,7 +30,7 @@ impl PostmasterPid {
         }
     }
 
-    /// Its bytes: a data directory's name, which stands in it, need not be UTF-8.
+    /// The bytes of the file: the path of the data directory in it need not be UTF-8.
     pub(super) fn read_bytes(pgdata: &Path) -> Result<Option<Vec<u8>>, Error> {
         let path = pgdata.join(Self::PATH);
         match std::fs::read(&path) {
@@ -54,10 +55,10 @@ impl PostmasterPid {
         Ok(Some(Self { pid, start_seconds, port, socket_directory }))
     }
 
-    /// Whether that process is alive, as far as this can be seen from here. A process of another user counts as alive; a
-    /// server in another pid namespace (a container over the same volume) cannot be seen, and its number may be that of
-    /// another process here: PostgreSQL's own programs are as blind. So this says no more than that a server may run; that
-    /// one does is proven by what it answers ([`super::prove_same`]).
+    /// Whether that process is alive, as far as this can be seen from here. A process of another user counts as alive.
+    /// A server in another pid namespace (a container with the same volume) cannot be seen, and its number may be that
+    /// of another process here; PostgreSQL's own programs have the same limit. So `true` means only that a server may
+    /// run. The proof is in its answers ([`super::prove_same`]).
     pub fn is_alive(&self) -> bool {
         rustix::process::Pid::from_raw(self.pid)
             .is_some_and(|pid| !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH)))

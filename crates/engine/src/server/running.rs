@@ -1,8 +1,9 @@
-//! The PostgreSQL servers that run on this host, as the kernel knows them.
+//! The PostgreSQL servers that run on this host, as the kernel sees them.
 //!
-//! A server works in its data directory, from its start to its end, so `/proc/PID/cwd` tells where it is when
-//! `postmaster.pid` was deleted or names another process. What cannot be seen from here: processes of another user
-//! without being root, of another pid namespace (another container with the same volume), and of another host.
+//! A server's working directory is its data directory, from its start to its end. So `/proc/PID/cwd` shows where it is
+//! even if `postmaster.pid` was deleted or names another process. What cannot be seen from here: processes of another
+//! user unless this process runs as root, processes of another pid namespace (another container with the same volume),
+//! and processes on another host.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -19,16 +20,16 @@ pub(crate) struct RunningServer {
     pub(crate) pid: i32,
     /// Its data directory, as the kernel names it.
     pub(crate) pgdata: PathBuf,
-    /// Its data directory and everything that it keeps elsewhere.
+    /// Its data directory and its folders elsewhere.
     places: Vec<Resolved>,
 }
 
 impl RunningServer {
-    /// The servers that can be seen; each once.
+    /// The visible servers, each once.
     pub(crate) fn all() -> Vec<Self> {
         let mut seen = HashSet::new();
         let mut servers = Vec::new();
-        // What only has such a name works anywhere.
+        // Another program with such a name can have any working directory.
         for (pid, cwd) in processes().filter(|(_, cwd)| cwd.join("PG_VERSION").exists()) {
             if Identity::of(&cwd).is_some_and(|identity| seen.insert(identity)) {
                 servers.push(Self::of_process(pid, &cwd));
@@ -38,7 +39,7 @@ impl RunningServer {
     }
 
     fn of_process(pid: i32, cwd: &Path) -> Self {
-        // What its links name is named in its own view of the file system, which may be another one.
+        // Its links are paths in its own view of the file system, which may differ from ours.
         let root = PathBuf::from(format!("/proc/{pid}/root"));
         let mut links = crate::places::linked(cwd);
         links.extend(std::fs::read_link(cwd.join("pg_wal")));
@@ -52,19 +53,19 @@ impl RunningServer {
         Self { pid, pgdata, places }
     }
 
-    /// Whether it uses this place, something in it, or something that it lies in.
+    /// Whether the server uses this place, something in it, or a folder that contains it.
     pub(crate) fn uses(&self, place: &Resolved) -> bool {
         self.places.iter().any(|used| used.is_in(place) || place.is_in(used))
     }
 }
 
-/// The process of a server that works in this very directory.
+/// The process id of a server whose data directory is exactly this one.
 pub(crate) fn server_in(pgdata: &Path) -> Option<i32> {
     let here = Identity::of(pgdata)?;
     processes().find(|(_, cwd)| Identity::of(cwd) == Some(here)).map(|(pid, _)| pid)
 }
 
-/// Processes of PostgreSQL, with the path that leads to where each works.
+/// Processes of PostgreSQL, each with the path of its working directory.
 fn processes() -> impl Iterator<Item = (i32, PathBuf)> {
     std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
@@ -72,7 +73,7 @@ fn processes() -> impl Iterator<Item = (i32, PathBuf)> {
     })
 }
 
-/// By the name of the process, which it keeps, or of its program.
+/// Checks the name of the process, which PostgreSQL keeps, or of its program.
 fn is_postgres(pid: i32) -> bool {
     let named = |name: &str| name.contains("postgres") || name.contains("postmaster");
     let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
@@ -80,8 +81,8 @@ fn is_postgres(pid: i32) -> bool {
         || std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| named(&name))
 }
 
-/// Refuses a lock file that does not say whose it is, as PostgreSQL itself does (`CreateLockFile`): a server that is just
-/// starting may have written only part of it.
+/// Refuses a lock file that does not name its owner, as PostgreSQL itself does (`CreateLockFile`): a server that is
+/// just starting may have written only a part of it.
 pub(crate) fn refuse_unclear_lock_file(pgdata: &Path) -> Result<(), Error> {
     let path = pgdata.join("postmaster.pid");
     let bytes = match std::fs::read(&path) {
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn other_programs_in_a_directory_are_no_servers() {
-        // This test works in its package's directory.
+        // This test's working directory is that of its package.
         assert_eq!(server_in(&std::env::current_dir().unwrap()), None);
     }
 }

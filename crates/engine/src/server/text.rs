@@ -1,8 +1,9 @@
-//! Text as the server has it, byte for byte.
+//! Text from the server, byte for byte.
 //!
-//! Names of databases, tablespaces and files are bytes to PostgreSQL: a database in `SQL_ASCII`, or a session with another
-//! `client_encoding`, gives them bytes that are no UTF-8, and every database's connection sees the names of all. A session is
-//! therefore told not to convert ([`super::Connection`]), and what users name is read as [`RawText`].
+//! For PostgreSQL, names of databases, tablespaces and files are bytes. A database in `SQL_ASCII`, or a session with
+//! another `client_encoding`, gives them bytes that are not UTF-8, and a connection to any database sees the names of
+//! all. So a session is set up not to convert ([`super::Connection`]), and names that users choose are read as
+//! [`RawText`].
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -11,17 +12,17 @@ use std::path::PathBuf;
 
 use tokio_postgres::types::{FromSql, Type};
 
-/// A value of a text type that need not be UTF-8.
+/// A value of a text type, which need not be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RawText(pub Vec<u8>);
 
 impl RawText {
-    /// As text for people and records: what is no UTF-8 is replaced by a mark.
+    /// As text for people and records: bytes that are not UTF-8 are replaced by a mark.
     pub fn lossy(&self) -> String {
         String::from_utf8_lossy(&self.0).into_owned()
     }
 
-    /// As a path, exactly.
+    /// As a path, with exactly these bytes.
     pub fn into_path(self) -> PathBuf {
         OsString::from_vec(self.0).into()
     }

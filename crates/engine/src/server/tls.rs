@@ -1,9 +1,9 @@
-//! TLS to PostgreSQL, by rustls: what is verified is what libpq verifies for each `sslmode`.
+//! TLS to PostgreSQL, by rustls: each `sslmode` verifies what libpq verifies.
 //!
-//! Two things are looser than in browsers, as they are in libpq: a server certificate that stands itself in the file of
-//! trusted certificates is trusted, though it may be marked as a CA's (`openssl req -x509` makes such ones, and
-//! PostgreSQL's manual shows how); and a certificate without alternative names is known by its common name. Certificates
-//! have to be X.509 version 3.
+//! Two rules are less strict than in browsers, as in libpq. A server certificate that is itself in the file of trusted
+//! certificates is trusted, even if it is marked as a CA's (`openssl req -x509` makes such ones, and PostgreSQL's
+//! manual shows how). And a certificate without alternative names is matched by its common name. Certificates must be
+//! X.509 version 3.
 
 use std::fmt::Display;
 use std::fs;
@@ -31,21 +31,21 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::error::{Error, What};
 
-/// The name of the protocol, which servers of 17 and newer ask for (`PG_ALPN_PROTOCOL`).
+/// The name of the protocol, which servers of version 17 and later demand (`PG_ALPN_PROTOCOL`).
 const ALPN: &[u8] = b"postgresql";
 
-/// Which server certificates are taken.
+/// Which server certificates are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// Any: it is only encrypted.
+    /// Any certificate: the connection is only encrypted.
     Anyone,
-    /// Those of the system's CAs, for the host's name.
+    /// Certificates from the system's CAs, for the host's name.
     System,
-    /// Those of these CAs, and for the host's name if `names`.
+    /// Certificates from these CAs; if `names`, only for the host's name.
     Roots { file: PathBuf, names: bool },
 }
 
-/// How connections are encrypted.
+/// The parameters of encrypted connections.
 #[derive(Debug, Clone)]
 pub(super) struct TlsSettings {
     pub trust: Trust,
@@ -53,7 +53,7 @@ pub(super) struct TlsSettings {
     pub client: Option<(PathBuf, PathBuf)>,
     pub tls12: bool,
     pub tls13: bool,
-    /// Whether the server is told the name it is asked by.
+    /// Whether the client sends the host name to the server (SNI).
     pub sni: bool,
 }
 
@@ -116,7 +116,7 @@ fn system_certificates() -> Result<Vec<CertificateDer<'static>>, Error> {
     Ok(found.certs)
 }
 
-/// A key that others may read is refused, as libpq does: 0600, or 0640 when it is root's.
+/// Reads a private key. A key that others may read is refused, as in libpq: 0600, or 0640 if root owns it.
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     let metadata = fs::metadata(path).map_err(|e| Error::file("look at", path, e))?;
     let closed = if metadata.uid() == 0 { 0o027 } else { 0o077 };
@@ -138,7 +138,7 @@ struct Trusted {
 impl Trusted {
     fn new(listed: Vec<CertificateDer<'static>>) -> Self {
         let mut roots = RootCertStore::empty();
-        // One that is no CA's can only be the server's own, which is looked for in the list.
+        // A certificate that is not a CA's can only be the server's own, which is looked up in the list.
         roots.add_parsable_certificates(listed.iter().cloned());
         Self { roots, listed, names: false }
     }
@@ -212,8 +212,8 @@ fn in_its_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), ru
     Ok(())
 }
 
-/// Whether a certificate without alternative names has the server's as its common name, perhaps with a `*` for the first
-/// label (`pq_verify_peer_name_matches_certificate_name`).
+/// Whether a certificate without alternative names has the server's name as its common name, possibly with a `*` as the
+/// first label (`pq_verify_peer_name_matches_certificate_name`).
 fn has_common_name(certificate: &CertificateDer<'_>, server_name: &ServerName<'_>) -> bool {
     let (ServerName::DnsName(wanted), Some(parsed)) = (server_name, parsed(certificate)) else { return false };
     if !matches!(parsed.subject_alternative_name(), Ok(None)) {
@@ -227,11 +227,11 @@ fn has_common_name(certificate: &CertificateDer<'_>, server_name: &ServerName<'_
     })
 }
 
-/// `tls-server-end-point` of RFC 5929: the certificate's hash by the function of its own signature, SHA-256 at least.
-/// `None` where the signature has no one hash function, as for Ed25519.
+/// `tls-server-end-point` of RFC 5929: the certificate's hash with the hash function of its own signature, SHA-256 at
+/// least. `None` if the signature does not have exactly one hash function, as with Ed25519.
 fn end_point(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let algorithm = match parsed(certificate)?.signature_algorithm.algorithm.to_id_string().as_str() {
-        // With MD5, SHA-1 and SHA-256, each by RSA and the latter two by ECDSA.
+        // Signatures with MD5, SHA-1 and SHA-256: all three with RSA, the latter two also with ECDSA.
         "1.2.840.113549.1.1.4"
         | "1.2.840.113549.1.1.5"
         | "1.2.840.113549.1.1.11"

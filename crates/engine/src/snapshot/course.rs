@@ -1,8 +1,8 @@
-//! Whose snapshots they are, and along which timelines their WAL goes, as far as the data directory can say.
+//! The owner of the snapshots, and the timelines that their WAL follows, as far as the data directory shows it.
 //!
-//! The request is what somebody says of a server. Where `cluster.pgdata` is known, its control file is compared: it must
-//! have passed the start of the snapshots. And only the control file knows that a standby followed its upstream to another
-//! timeline while they were taken; where it cannot be read, the request may say it.
+//! The request contains somebody's claims about a server. If `cluster.pgdata` is known, its control file is compared:
+//! it must have passed the start of the snapshots. Only the control file shows that a standby followed its upstream to
+//! another timeline while they were taken. If it cannot be read, the request may contain that timeline.
 
 use holdfast_pgtypes::backup_label::BackupFrom;
 use holdfast_pgtypes::control::DbState;
@@ -17,7 +17,7 @@ use crate::repository::Repository;
 use crate::restore::read_history;
 use crate::server::{prove_started, prove_timeline};
 
-/// Whose snapshots they are: by the data directory, where there is one, or else by the request.
+/// The cluster of the snapshots: from the data directory, if there is one, or else from the request.
 pub(super) fn system_identifier(
     request: &SnapshotRequest,
     options: &RecordOptions,
@@ -35,7 +35,7 @@ pub(super) fn system_identifier(
     Ok(Some(found))
 }
 
-/// Compares the start of the snapshots with the data directory, where there is one; gives its control file.
+/// Compares the start of the snapshots with the data directory, if there is one. Returns its control file.
 pub(super) async fn compare(span: Span, options: &RecordOptions) -> Result<Option<ControlFile>, Error> {
     let Some(pgdata) = &options.pgdata else { return Ok(None) };
     let control = prove_started(pgdata, span.start_lsn).await?;
@@ -44,13 +44,13 @@ pub(super) async fn compare(span: Span, options: &RecordOptions) -> Result<Optio
 }
 
 impl SnapshotRequest {
-    /// A primary stays on its timeline. Its data directory may be a standby's by now, on a timeline that is not the
-    /// snapshots'.
+    /// Whether the snapshots are from a standby. A primary stays on its timeline, even if its data directory is a
+    /// standby's by now and on another timeline.
     fn is_of_standby(&self) -> bool {
         let label = self.backup_label.as_ref().and_then(|label| BackupLabel::parse(label.as_bytes()).ok());
         match label {
             Some(label) => label.from == BackupFrom::Standby,
-            // Of a stopped server only a standby has a place from which on it is consistent.
+            // Of stopped servers, only a standby has an LSN from which it is consistent.
             None => self.end_lsn.is_some(),
         }
     }
@@ -67,7 +67,7 @@ pub(super) async fn course(
     let began = span.timeline;
     let reached = control.filter(|_| request.is_of_standby()).and_then(|control| match control.state {
         DbState::InArchiveRecovery | DbState::ShutDownInRecovery => control.min_recovery_timeline,
-        // It was promoted since.
+        // The standby was promoted since.
         _ => Some(control.timeline),
     });
     let ancestry = match request.end_timeline.or(reached) {

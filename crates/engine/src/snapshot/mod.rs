@@ -1,11 +1,11 @@
-//! The verb `snapshot record`: volume snapshots become a place that a recovery can begin with.
+//! The verb `snapshot record`: after it, a recovery can begin from volume snapshots.
 //!
-//! Whoever takes the snapshots puts the server into backup mode (or stops it), takes them, ends backup mode, and then asks
-//! for the record. Steps: the request is checked by itself; the archive must be claimed by this cluster; all WAL from the
-//! start to the stop LSN is waited for in every repository; the record is written, once and last. So a record that is
-//! there says that a directory filled from the snapshots can be recovered, as `backup.json` does of a backup.
+//! The program that takes the snapshots puts the server into backup mode (or stops it), takes them, ends backup mode,
+//! and then asks for the record. Steps: check the request by itself; check that this cluster has claimed the archive;
+//! wait in every repository for all WAL from the start to the stop LSN; write the record, once and last. So an existing
+//! record means that a directory filled from the snapshots can be recovered, as `backup.json` does for a backup.
 //!
-//! After a crash the same request can be made again: one that was recorded already is found and given back.
+//! After a crash the same request can be made again: if it was recorded already, its record is found and returned.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,31 +30,31 @@ mod course;
 #[cfg(test)]
 mod tests;
 
-/// What is said of snapshots that were taken.
+/// The facts about snapshots that were taken.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotRequest {
-    /// What they are called together, kept as the label.
+    /// The name of the set of snapshots, kept as the label.
     pub name: String,
-    /// Whether the server ran on.
+    /// Whether the server ran while they were taken.
     pub online: bool,
-    /// `backup_label` of the stop call; of a server that ran on.
+    /// `backup_label` from the stop call; only for a server that ran.
     #[serde(default)]
     pub backup_label: Option<String>,
-    /// `tablespace_map` of the stop call.
+    /// `tablespace_map` from the stop call.
     #[serde(default)]
     pub tablespace_map: Option<String>,
-    /// Redo LSN of the last checkpoint of a stopped server; of a running one the label says it.
+    /// Redo LSN of the last checkpoint of a stopped server; for a running one it is in the label.
     #[serde(default)]
     pub begin_lsn: Option<Lsn>,
-    /// Stop LSN; of a stopped standby its minimum recovery end.
+    /// Stop LSN; for a stopped standby its minimum recovery end.
     #[serde(default)]
     pub end_lsn: Option<Lsn>,
-    /// Timeline of a stopped server; of a running one the label says it.
+    /// Timeline of a stopped server; for a running one it is in the label.
     #[serde(default)]
     pub timeline: Option<TimelineId>,
-    /// Timeline of the stop LSN, if it is another one: a standby followed its upstream meanwhile. Where the data directory
-    /// can be read, its control file says it.
+    /// Timeline of the stop LSN, if it differs: a standby followed its upstream meanwhile. If the data directory can be
+    /// read, its control file has this timeline.
     #[serde(default)]
     pub end_timeline: Option<TimelineId>,
     /// When the server was prepared.
@@ -63,52 +63,52 @@ pub struct SnapshotRequest {
     pub stopped_at: DateTime<Utc>,
     /// The snapshots.
     pub snapshots: Vec<SnapshotVolume>,
-    /// The cluster; where the data directory can be read, its control file says it.
+    /// The cluster; if the data directory can be read, its control file has the identifier.
     #[serde(default)]
     pub system_identifier: Option<SystemIdentifier>,
-    /// Free text.
+    /// Free text from the user.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
 }
 
-/// What `snapshot record` is told besides.
+/// The options of `snapshot record` besides the request.
 #[derive(Debug, Clone)]
 pub struct RecordOptions {
-    /// The archive's name.
+    /// The name of the cluster in the repositories.
     pub cluster: ClusterName,
-    /// For whom the archive is claimed.
+    /// The owner for whom the archive is claimed.
     pub owner: Option<String>,
-    /// The data directory, where there is one.
+    /// The data directory, if there is one.
     pub pgdata: Option<PathBuf>,
     /// How long to wait for the WAL.
     pub archive_timeout: Duration,
-    /// This host.
+    /// Name of this host, for the record.
     pub host: String,
-    /// Now.
+    /// The present time.
     pub now: DateTime<Utc>,
 }
 
-/// What `snapshot record` did.
+/// The result of `snapshot record`.
 #[derive(Debug, Clone, Serialize)]
 pub struct RecordReport {
     /// The record's id, the same in every repository.
     pub snapshot_id: BackupId,
-    /// Whether it is new; a request that was recorded before gives the record of then.
+    /// Whether it is new. A request that was recorded before gets the earlier record.
     pub recorded_now: bool,
-    /// One record a repository.
+    /// One record for each repository.
     pub repositories: Vec<RecordedSnapshot>,
 }
 
 /// A snapshot's record in one repository.
 #[derive(Debug, Clone, Serialize)]
 pub struct RecordedSnapshot {
-    /// The redacted URL.
+    /// The redacted URL of the repository.
     pub repository: String,
-    /// The record.
+    /// The stored record.
     pub snapshot: SnapshotRecord,
 }
 
-/// Where the snapshots begin and end.
+/// The start and the end of the snapshots in the WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Span {
     timeline: TimelineId,
@@ -200,7 +200,7 @@ async fn record_inner(
     let size = claim.wal_segment_size;
     let course = course::course(request, span, options, control.as_ref(), (repository, claim)).await?;
     let first = course.first(size);
-    // Of a stopped server the checkpoint itself is read, which begins at the stop LSN.
+    // For a stopped server, recovery reads the checkpoint record itself, which begins at the stop LSN.
     let is_one_checkpoint = span.stop_lsn == span.start_lsn;
     let last = if is_one_checkpoint { first } else { course.last(size) };
     let wait = WalWait {
@@ -209,7 +209,7 @@ async fn record_inner(
         ranges: if is_one_checkpoint { vec![(first, last)] } else { course.ranges(size) },
         history: course.history_file(),
         pg_wal: PathBuf::new(),
-        // The archiver of the cluster does it, perhaps on another machine: nothing is sent from here.
+        // The cluster's archiver does it, perhaps on another machine: this command sends nothing.
         finished: None,
         archives: true,
         compression: Compression::default(),
@@ -279,7 +279,7 @@ fn check_claim(
     repository.check_owner(claim, &here, options.owner.as_deref())
 }
 
-/// The record of an earlier run of the same request. One that reached only some of the repositories is completed.
+/// The record of an earlier run of the same request. If it reached only some repositories, it is completed.
 async fn recorded_before(
     repositories: &[(Repository, ClaimRecord)],
     request: &SnapshotRequest,
@@ -292,7 +292,7 @@ async fn recorded_before(
     };
     let mut found: Vec<Option<SnapshotRecord>> = Vec::new();
     for (repository, claim) in repositories {
-        // One that cannot be read is recorded once more, under another id.
+        // If it cannot be read, the snapshots are recorded again, under another id.
         let snapshots = repository.snapshots(&options.cluster).await?.records;
         found.push(snapshots.into_iter().rev().find(|record| record.claim == claim.number && is_it(record)));
     }

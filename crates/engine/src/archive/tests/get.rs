@@ -1,4 +1,4 @@
-//! Here it is, it is not there, or nobody knows; and what is fetched ahead.
+//! The three results: the file, "absent", and "not known"; and fetching ahead.
 
 use holdfast_pgtypes::SystemIdentifier;
 use holdfast_store::{Fault, FaultRule, Operation, StoreErrorKind};
@@ -28,7 +28,7 @@ async fn absent_is_said_only_when_every_repository_said_so() {
         for repository in 0..2 {
             let faulty = bench.faulty(repository, vec![FaultRule::new(&[operation], 1.0, fault.clone()).on("main/")]);
             assert_eq!(kind(&bench.get(&name(2)).await.unwrap_err()), "Store", "{operation} {fault:?}");
-            // The other repository has what was archived.
+            // The other repository has the archived file.
             bench.get(&name(1)).await.unwrap();
             faulty.set_active(false);
         }
@@ -94,7 +94,7 @@ async fn segments_are_fetched_ahead_and_handed_over_without_the_network() {
     assert_eq!(kind(&bench.get_with(&options).await.unwrap_err()), "Store");
     faulty.set_active(false);
     assert_eq!(bench.get_with(&options).await.unwrap().prefetched, 2);
-    // Recovery jumped: what it has passed goes.
+    // Recovery jumped, so the segments that it has passed are removed.
     options.name = name(8).parse().unwrap();
     bench.get_with(&options).await.unwrap();
     assert!(bench.spooled().is_empty());
@@ -184,7 +184,8 @@ async fn what_holds_plain_wal_is_closed_to_others() {
     let bench = with_segments(1, 1, 3).await;
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let pg_wal = bench.pgdata().join("pg_wal");
-    // As `initdb` makes it, and with --allow-group-access; a folder that is open to all gets a file that is not.
+    // Like folders of `initdb`, without and with --allow-group-access. In a folder that is open to all, the file is
+    // not.
     for (folder, file) in [(0o700, 0o600), (0o750, 0o640), (0o755, 0o600), (0o777, 0o600)] {
         std::fs::set_permissions(&pg_wal, std::fs::Permissions::from_mode(folder)).unwrap();
         for (number, source) in [(1, "repository"), (2, "spool")] {

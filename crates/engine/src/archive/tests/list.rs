@@ -1,4 +1,4 @@
-//! What a listing says of ranges and gaps.
+//! Ranges and gaps of a listing.
 
 use super::{Bench, name, segment};
 use crate::archive::list;

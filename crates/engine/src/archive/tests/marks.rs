@@ -1,4 +1,4 @@
-//! Marks answer for exactly one file and one set of repositories, once.
+//! A mark is valid for exactly one file and one set of repositories, once.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -22,7 +22,7 @@ async fn neighbours_are_marked_and_answered_once_without_the_network() {
         assert_eq!(bench.objects(store, "main/wal/").await.len(), 4);
     }
 
-    // From here on no store answers.
+    // From now on no store answers.
     bench.faulty(0, Vec::new()).crash_after(0);
     bench.faulty(1, Vec::new()).crash_after(0);
     let report = bench.push(&paths[1]).await.unwrap();
@@ -45,11 +45,11 @@ async fn a_mark_does_not_speak_for_a_changed_file_or_other_repositories() {
     // Recycled: another content under the same name.
     std::fs::write(&paths[1], segment(2, 99)).unwrap();
     assert!(!marked_durable(&spool, &set, &paths[1]));
-    // Renamed over by a file of the same size and content.
+    // Replaced by a file of the same size and content.
     std::fs::write(paths[2].with_extension("new"), segment(3, 1)).unwrap();
     std::fs::rename(paths[2].with_extension("new"), &paths[2]).unwrap();
     assert!(!marked_durable(&spool, &set, &paths[2]));
-    // Another repository, or one more.
+    // Another repository, or a second one.
     let others = RepositorySetId::new(&bench.cluster, ["memory:0", "memory:1"]);
     assert!(!marked_durable(&spool, &others, &paths[3]));
     // A torn mark.
@@ -82,7 +82,7 @@ async fn marks_of_files_that_wait_no_more_are_swept() {
     assert_eq!(bench.spooled(), [format!("{}.durable", name(3))]);
 }
 
-/// Makes a mark as old as one of which PostgreSQL asked late.
+/// Makes a mark as old as if PostgreSQL had asked late.
 fn age(bench: &Bench, number: u64) {
     let mark = std::fs::File::open(bench.spool().join("main/push").join(format!("{}.durable", name(number)))).unwrap();
     mark.set_modified(SystemTime::now() - Duration::from_hours(1)).unwrap();
@@ -102,7 +102,7 @@ async fn an_old_mark_is_believed_of_the_very_repository_only() {
     assert!(!marked_durable(&spool, &set, &paths[1]), "nobody has looked which repository is there now");
     assert_eq!(bench.push(&paths[1]).await.unwrap().outcome, PushOutcome::Marked);
 
-    // Wiped and made anew from another host, which knows nothing of the marks here.
+    // Wiped and made again from another host, which does not know the marks on this one.
     bench.stores[0] = holdfast_store::MemoryStore::new();
     bench.targets[0].store = std::sync::Arc::new(bench.stores[0].clone());
     init::init(&bench.targets[0], now()).await.unwrap();
@@ -110,7 +110,7 @@ async fn an_old_mark_is_believed_of_the_very_repository_only() {
     options.push_ahead = 3;
     let report = bench.push_with(&options).await.unwrap();
     assert!(matches!(report.outcome, PushOutcome::Archived(_)), "{report:?}");
-    // The mark of the neighbour does not keep it from being taken along.
+    // The neighbour's mark does not prevent this run from storing it again.
     assert_eq!(report.neighbours.iter().map(|done| done.file.to_string()).collect::<Vec<_>>(), [name(4)]);
     assert_eq!(bench.objects(0, "main/wal/").await.len(), 2);
 }
@@ -148,10 +148,10 @@ fn a_spool_is_closed_and_what_others_could_have_put_there_is_thrown_away() {
         assert!(Spool::existing(&root, &cluster).is_some());
         assert_eq!((mode(&own), kept.exists()), (0o700, stays), "{wider:o}");
     }
-    // A volume of a container is open to all; what is below it is not.
+    // A container's volume is open to all, but the folder below it is not.
     std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o777)).unwrap();
     assert!(Spool::existing(&root, &cluster).is_some());
-    // A link could lead to what is not the spool's.
+    // A link could lead outside of the spool.
     std::fs::rename(&own, folder.path().join("elsewhere")).unwrap();
     std::os::unix::fs::symlink(folder.path().join("elsewhere"), &own).unwrap();
     assert!(Spool::existing(&root, &cluster).is_none());

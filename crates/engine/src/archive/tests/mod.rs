@@ -66,7 +66,7 @@ impl Bench {
         Self { folder, stores, targets, cluster, crew }
     }
 
-    /// Puts faults before one of the stores.
+    /// Puts a layer with faults in front of one of the stores.
     pub(super) fn faulty(&mut self, repository: usize, rules: Vec<FaultRule>) -> Faulty {
         let faulty = Faulty::new(Arc::new(self.stores[repository].clone()), 7, rules);
         self.targets[repository].store = Arc::new(faulty.clone());
@@ -94,7 +94,7 @@ impl Bench {
         RepositorySetId::new(&self.cluster, names.iter().map(String::as_str))
     }
 
-    /// A file in `pg_wal` that waits to be archived.
+    /// Makes a file in `pg_wal` that waits to be archived.
     pub(super) fn wal(&self, name: &str, content: &[u8]) -> PathBuf {
         let folder = self.pgdata().join("pg_wal");
         std::fs::write(folder.join("archive_status").join(format!("{name}.ready")), b"").unwrap();
@@ -159,7 +159,7 @@ impl Bench {
         Repository::open(&self.targets[repository]).await.unwrap()
     }
 
-    /// The names of the objects in a store that begin so.
+    /// The names of the objects in a store that begin with `prefix`.
     pub(super) async fn objects(&self, repository: usize, prefix: &str) -> Vec<String> {
         let listed = self.stores[repository].list(prefix, None).await.unwrap();
         listed.into_iter().map(|object| object.name.to_string()).collect()
@@ -189,7 +189,7 @@ pub(super) fn name(number: u64) -> String {
     SegmentName::from_number(number, TimelineId::FIRST, size).unwrap().to_string()
 }
 
-/// A segment of timeline 1 with a valid header; `salt` changes what is behind it.
+/// A segment of timeline 1 with a valid header; `salt` changes the bytes after it.
 pub(super) fn segment(number: u64, salt: u64) -> Vec<u8> {
     segment_of(SYSTEM, number, salt, SIZE)
 }

@@ -68,7 +68,7 @@ async fn other_content_under_the_same_name_stops_hard_and_is_recorded_once() {
     assert_eq!(file.to_string(), name(1));
     assert_eq!(stored_sha256, holdfast_repo::record::sha256_hex(&segment(1, 1)));
     assert_eq!(offered_sha256, holdfast_repo::record::sha256_hex(&segment(1, 2)));
-    // What was stored first stays.
+    // The content that was stored first stays.
     bench.get(&name(1)).await.unwrap();
     assert_eq!(std::fs::read(bench.destination()).unwrap(), segment(1, 1));
 }
@@ -110,7 +110,7 @@ async fn nothing_is_acknowledged_while_one_repository_fails() {
         let faulty = bench.faulty(1, vec![FaultRule::new(&[operation], 1.0, fault.clone()).on("main/wal/")]);
         assert_eq!(kind(&bench.push(&path).await.unwrap_err()), "Store", "{operation} {fault:?}");
         assert!(faulty.injected() > 0);
-        // The first repository has it all the same, and the next attempt finds what is there.
+        // The first repository has it all the same, and the next attempt finds it there.
         faulty.set_active(false);
         let report = bench.push(&path).await.unwrap();
         assert_eq!(stored_as(&report)[0], Stored::AlreadyThere);
@@ -177,14 +177,14 @@ async fn files_that_are_not_what_their_name_says_claim_nothing() {
 async fn history_files_belong_to_the_cluster_around_them() {
     let bench = Bench::new(1).await;
     let path = bench.wal("00000002.history", b"1\t0/3000000\tno recovery target specified\n");
-    // Neither a control file nor a claim says whose it is.
+    // Neither a control file nor a claim names its cluster.
     assert_eq!(kind(&bench.push(&path).await.unwrap_err()), "NoClaim");
     std::fs::create_dir_all(bench.pgdata().join("global")).unwrap();
     let control = include_bytes!("../../../../pgtypes/tests/fixtures/pg_control.18");
     std::fs::write(bench.pgdata().join("global/pg_control"), control).unwrap();
     bench.push(&path).await.unwrap();
     assert_eq!(bench.objects(0, "main/wal/").await, ["main/wal/1/00000002/00000002.history.zst"]);
-    // From then on the archive is that cluster's.
+    // From now on the archive belongs to that cluster.
     let segment = bench.wal(&name(1), &segment_of(42, 1, 1, SIZE));
     assert_eq!(kind(&bench.push(&segment).await.unwrap_err()), "WrongCluster");
     let empty = bench.wal("00000003.history", b"");
@@ -313,7 +313,7 @@ async fn neighbours_are_not_begun_before_the_requested_file_is_out() {
     assert_eq!(kind(&bench.push_with(&options).await.unwrap_err()), "Store");
     assert!(bench.objects(0, "main/wal/").await.is_empty(), "neighbours shared the line with the requested file");
 
-    // What failed goes alone the next time, and the one behind it takes its neighbours along again.
+    // The failed file goes alone the next time, and the one after it again takes its neighbours along.
     faulty.set_active(false);
     let report = bench.push_with(&options).await.unwrap();
     assert_eq!((stored_as(&report), report.neighbours.len()), (vec![Stored::Created], 0));
@@ -331,7 +331,7 @@ async fn a_partial_segment_behind_a_fork_gives_way_to_the_one_that_came_first() 
     let path = bench.wal(&partial, &segment(3, 1));
     bench.push(&path).await.unwrap();
     bench.wal(&partial, &segment(3, 2));
-    // Nothing says that this server has left the timeline: it stops.
+    // Nothing shows that this server has left the timeline, so the push fails.
     assert_eq!(kind(&bench.push(&path).await.unwrap_err()), "Divergence");
     std::fs::write(bench.pgdata().join("pg_wal/00000003.history"), "1\t0/300100\tno recovery target specified\n")
         .unwrap();

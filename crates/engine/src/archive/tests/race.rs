@@ -1,4 +1,4 @@
-//! Two writers of one name in a store that keeps no condition: who loses hears of it.
+//! Two writers of one name in a store that ignores conditions: the loser gets an error.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -14,9 +14,9 @@ use crate::repository::init;
 /// When the rival's object replaces ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
-    /// Before anybody has looked at ours.
+    /// Before our object is checked.
     AfterWrite,
-    /// When ours has been looked at and found right.
+    /// After our object was checked and found right.
     AfterLook,
 }
 
@@ -63,7 +63,7 @@ impl Store for Careless {
     }
 
     async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
-        // As it was when it was asked for.
+        // The state at the time of the request.
         let info = self.inner.head(name).await?;
         self.strike(Moment::AfterLook, name).await?;
         Ok(info)
@@ -115,13 +115,13 @@ async fn the_loser_of_a_race_hears_of_a_divergence_and_the_ledger_as_well() {
         *store.rival.lock().unwrap() = Some((moment, theirs.clone()));
         assert_eq!(kind(&bench.push(&path).await.unwrap_err()), "Divergence", "{moment:?}");
         assert_eq!(bench.objects(0, "main/ledger/").await.len(), 1, "{moment:?}");
-        // The same segment from two servers is no divergence, whoever's object it is.
+        // The same segment from two servers is no divergence, whichever object it is.
         store.inner.delete(std::slice::from_ref(&object)).await.unwrap();
         bench.wal(&name(1), &segment(1, 2));
         *store.rival.lock().unwrap() = Some((moment, theirs));
         let report = bench.push(&path).await.unwrap();
         assert!(matches!(report.outcome, PushOutcome::Archived(_)), "{moment:?}");
-        // Damage is not mistaken for a rival.
+        // Damage is not mistaken for a rival's object.
         store.inner.delete(std::slice::from_ref(&object)).await.unwrap();
         *store.rival.lock().unwrap() = Some((moment, Bytes::from_static(b"no object of ours")));
         assert_eq!(kind(&bench.push(&path).await.unwrap_err()), "NotReadable", "{moment:?}");

@@ -1,4 +1,4 @@
-//! How many requests a long archive costs. Only the names and sizes of its objects are made, not their content.
+//! The number of requests for a long archive. Only the names and sizes of its objects exist, not their content.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use holdfast_store::{Counted, Counters, ObjectName, Operation, PutMode, Store};
 use super::{Bench, SIZE, name, segment};
 use crate::archive::{KnownLogs, ListedWal, WalFolders, Wanted, first_missing, list};
 
-/// As `wal get` asks for it.
+/// The name that `wal get` asks for.
 fn object(bench: &Bench, number: u64, extension: &str) -> ObjectName {
     let file: WalFileName = name(number).parse().unwrap();
     let folder = names::wal_log_folder(&bench.cluster, names::ClaimNumber::FIRST, &file);
     format!("{folder}{file}.{extension}").parse().unwrap()
 }
 
-/// An archive with `count` segments from 1 on, behind a store that counts.
+/// An archive with `count` segments from 1, behind a store that counts requests.
 async fn long(count: u64) -> (Bench, Arc<Counters>) {
     let mut bench = Bench::new(1).await;
     let first = bench.wal(&name(1), &segment(1, 1));
@@ -47,14 +47,14 @@ async fn a_long_archive_is_listed_from_where_a_recovery_begins() {
         "timelines, history file, logs, the end, and a request for each 1000 segments"
     );
 
-    // A folder holds 4 GiB, here 4096 segments: the one before the last is needed whole.
+    // A folder has 4 GiB, here 4096 segments: all of the folder before the last one is needed.
     let start = before();
     let from = Lsn::new((count - 10) * size.as_u64());
     let newest = ListedWal::read(&repository, &claim, Wanted::From(from)).await.unwrap().describe();
     assert_eq!((newest.timelines[0].segments, newest.timelines[0].ranges.len()), (4097, 1));
     assert_eq!(before() - start, 4 + 5 + 1, "timelines, history file, logs, the end, and the two that are needed");
 
-    // A backup that waits for its WAL asks from the first missing segment on.
+    // A backup that waits for its WAL asks from the first missing segment.
     let lacking = object(&bench, count - 5000, "zst");
     bench.stores[0].delete(&[lacking]).await.unwrap();
     let (first, last) = (name(count - 5100).parse().unwrap(), name(count).parse().unwrap());
@@ -76,7 +76,7 @@ async fn whole_logs_are_not_listed_again() {
     let list = async |known: &KnownLogs| folders.list(&repository, |_| Wanted::All, known).await.unwrap();
 
     let first = list(&KnownLogs::default()).await;
-    // The first log lacks segment 0, and the last one may get more.
+    // The first log lacks segment 0, and the last one may get more segments.
     let known = first.whole_logs();
     assert_eq!(known.count(), 4);
     let start = requests();
@@ -85,7 +85,7 @@ async fn whole_logs_are_not_listed_again() {
     assert_eq!(requests() - start, 5 + 1 + 1, "the first log, the last, and the end");
     assert_eq!(again.whole_logs(), known);
 
-    // What goes from a log that is not whole is missed at once; from a whole one, when all is listed again.
+    // A segment removed from an incomplete log is missed at once; from a complete one, at the next full listing.
     bench.stores[0].delete(&[object(&bench, 100, "zst"), object(&bench, 10_000, "zst")]).await.unwrap();
     let gaps = |listed: &ListedWal| {
         listed.describe().timelines[0].gaps.iter().map(|gap| gap.first.to_string()).collect::<Vec<_>>()
@@ -115,7 +115,7 @@ async fn the_newest_log_tells_where_an_archive_ends() {
     assert_eq!(newest.timelines[0].partials.len(), 1);
 }
 
-/// An archive must not end early because a store names too few folders.
+/// An archive must not end early because a store leaves out a folder.
 #[tokio::test]
 async fn the_end_of_an_archive_is_found_without_its_folder() {
     let (bench, _) = long(20_480).await;
@@ -126,14 +126,14 @@ async fn the_end_of_an_archive_is_found_without_its_folder() {
         let listed = folders.list(&repository, |_| wanted, &KnownLogs::default()).await.unwrap().describe();
         assert_eq!(listed.timelines[0].ranges.last().unwrap().last.to_string(), name(20_480));
     }
-    // The same when not a single folder is named.
+    // The same if the store names no folder at all.
     let one = long(5).await.0.open(0).await;
     let folders = WalFolders::read(&one, &claim).await.unwrap().without_newest_logs();
     let listed = folders.list(&one, |_| Wanted::All, &KnownLogs::default()).await.unwrap().describe();
     assert_eq!(listed.timelines[0].segments, 5);
 }
 
-/// A copy of a segment under another spelling is not what `wal get` asks for, so it fills no gap.
+/// A copy of a segment under another spelling is not the name that `wal get` asks for, so it fills no gap.
 #[tokio::test]
 async fn another_spelling_is_no_wal_of_the_archive() {
     let (bench, _) = long(9).await;
@@ -141,7 +141,7 @@ async fn another_spelling_is_no_wal_of_the_archive() {
         bench.stores[0].delete(&[object(&bench, number, "zst")]).await.unwrap();
         bench.stores[0].put(&object(&bench, number, extension), "x".into(), PutMode::Create).await.unwrap();
     }
-    // In the folder of another log, where nobody looks for it.
+    // In the folder of another log, where no command looks for it.
     let stray = object(&bench, 3, "zst").to_string().replace("0000000100000000/", "0000000100000007/");
     bench.stores[0].put(&stray.parse().unwrap(), "x".into(), PutMode::Create).await.unwrap();
     bench.stores[0].delete(&[object(&bench, 3, "zst")]).await.unwrap();

@@ -1,4 +1,4 @@
-//! What `push_standby` says yes to, and what it keeps.
+//! When `push_standby` reports success, and which files it keeps.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn a_standby_stores_nothing_and_lets_go_of_what_is_archived() {
         let counted = bench.objects(0, "").await.len();
         assert_eq!(counted, before.len() + 2, "the claim and the segment");
         assert_eq!(ask(&bench, &path).await.unwrap().outcome, StandbyOutcome::InArchive);
-        // Beside the claim nothing tells of the next one.
+        // Nothing in the archive refers to the next segment.
         let next = bench.segments(4, 4).remove(0);
         assert_eq!(kind(&ask(&bench, &next).await.unwrap_err()), "NotArchived");
         assert_eq!(bench.objects(0, "").await.len(), counted);
@@ -103,7 +103,7 @@ async fn it_waits_for_the_primary_and_no_longer_than_it_must() {
         cancel.cancel();
     });
     assert_eq!(kind(&asked.unwrap_err()), "Cancelled");
-    // And so does the shutdown of the server, which waits for its archiver.
+    // The shutdown of the server, which waits for its archiver, also ends it.
     let status = "4711\n/data\n1790000000\n5432\n/run\nlocalhost\n 5432001 1\nstopping\n";
     std::fs::write(bench.pgdata().join("postmaster.pid"), status).unwrap();
     assert_eq!(kind(&ask_for(&bench, &path, Duration::from_secs(30)).await.unwrap_err()), "NotArchived");
@@ -116,7 +116,7 @@ async fn what_is_behind_a_fork_is_left_aside() {
     let paths = bench.segments(2, 4);
     bench.push(&paths[0]).await.unwrap();
     bench.wal("00000002.history", HISTORY.as_bytes());
-    // 0/380000 is in segment 3: what is before it is needed, what ends behind it is not.
+    // 0/380000 is in segment 3: segments before it are needed, segments that end after it are not.
     let fork = Fork {
         timeline: "1".parse().unwrap(),
         switch_lsn: "0/380000".parse().unwrap(),
@@ -131,14 +131,14 @@ async fn what_is_behind_a_fork_is_left_aside() {
     assert_eq!(kind(&ask(&bench, &paths[1]).await.unwrap_err()), "NotArchived");
     assert!(matches!(ask(&bench, &paths[2]).await.unwrap().outcome, StandbyOutcome::BehindFork(_)));
 
-    // Promoted, the server pushes it as any other; when another server's stands there, that one stays.
+    // After the promotion the server pushes it like any other file; if another server's file is there, that one stays.
     bench.push(&paths[2]).await.unwrap();
     bench.wal(&name(4), &segment(4, 2));
     let report = bench.push(&paths[2]).await.unwrap();
     assert!(matches!(report.outcome, PushOutcome::BehindFork(fork) if fork.switch_lsn.to_string() == "0/400000"));
     bench.get_with(&crate::archive::GetOptions { now: Utc::now(), ..bench.get_options(&name(4)) }).await.unwrap();
     assert_eq!(std::fs::read(bench.destination()).unwrap(), segment(4, 1));
-    // What the history needs is a divergence as ever.
+    // A divergence in a segment that the history needs is still an error.
     bench.wal(&name(2), &segment(2, 2));
     assert_eq!(kind(&bench.push(&paths[0]).await.unwrap_err()), "Divergence");
 }

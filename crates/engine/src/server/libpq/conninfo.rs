@@ -2,7 +2,7 @@
 
 use super::{Parameters, key_word};
 
-/// Understands a string. Errors say where in the string, and never what stands there.
+/// Parses a string. Errors contain the position in the string, and never its content.
 pub(super) fn parse(text: &str) -> Result<Parameters, String> {
     for scheme in ["postgresql://", "postgres://"] {
         if let Some(rest) = text.trim().strip_prefix(scheme) {
@@ -45,7 +45,7 @@ fn pairs(text: &str) -> Result<Parameters, String> {
     }
 }
 
-/// The part behind the scheme: `[user[:password]@][host[:port],...][/dbname][?parameter=value&...]`.
+/// The part after the scheme: `[user[:password]@][host[:port],...][/dbname][?parameter=value&...]`.
 fn uri(text: &str) -> Result<Parameters, String> {
     let mut found = Parameters::new();
     let (place, query) = text.split_once('?').map_or((text, None), |(place, query)| (place, Some(query)));
@@ -82,12 +82,12 @@ fn uri(text: &str) -> Result<Parameters, String> {
         let (name, value) = pair.split_once('=').ok_or_else(|| format!("{place} has no ="))?;
         let (name, value) = (decoded(name)?, decoded(value)?);
         match (name.as_str(), value.as_str()) {
-            // JDBC's way, which libpq takes as well.
+            // The spelling of JDBC, which libpq accepts as well.
             ("ssl", "true") => drop(found.insert("sslmode", "require".to_owned())),
             _ => drop(found.insert(key_word(&name).ok_or_else(|| unknown(&place, &name))?, value)),
         }
     }
-    // What is not there must not hide the service file's and the environment's.
+    // An empty value must not hide those of the service file and the environment.
     found.retain(|_, value| !value.is_empty());
     Ok(found)
 }

@@ -1,11 +1,11 @@
-//! Connection parameters as libpq has them: the string of the configuration, over it nothing, under it the service file,
-//! then the environment, then the defaults (manual chapter "libpq", sections "Connection Strings", "Parameter Key Words",
+//! Connection parameters with libpq's rules: first the string of the configuration, then the service file, then the
+//! environment, then the defaults (manual chapter "libpq", sections "Connection Strings", "Parameter Key Words",
 //! "Environment Variables", "The Password File", "The Connection Service File").
 //!
-//! Nothing that was written is ever repeated in a message: it may be a piece of a password.
+//! No message ever repeats the user's text: it may be a piece of a password.
 //!
-//! Two defaults are not libpq's: without a host the server's own `postmaster.pid` says where it listens, and with that the
-//! user is `postgres`; and a connection that nobody answers is given up after a minute.
+//! Two defaults differ from libpq's. Without a host, the server's own `postmaster.pid` gives the address, and then the
+//! user is `postgres`. And a connection attempt without any answer ends after a minute.
 
 mod conninfo;
 mod passfile;
@@ -20,14 +20,14 @@ use crate::error::{Error, What};
 
 pub(super) use wanted::{Attempt, Found, SessionAttributes, TlsMode, Wanted};
 
-/// What the caller's process has for libpq: nothing in the engine reads its environment by itself.
+/// What the caller's process provides for libpq: the engine never reads its environment by itself.
 #[derive(Clone, Default)]
 pub struct Environment {
     /// Variables that begin with `PG`.
     pub variables: BTreeMap<String, String>,
     /// The home directory, for `~/.pgpass` and the like.
     pub home: Option<PathBuf>,
-    /// The name of the user who runs this.
+    /// The name of the user who runs the process.
     pub user: Option<String>,
 }
 
@@ -49,21 +49,21 @@ impl Environment {
     }
 }
 
-/// Parameters by their key words.
+/// Parameters by their keywords.
 pub(super) type Parameters = BTreeMap<&'static str, String>;
 
-/// How a key word is treated.
+/// How a keyword is handled.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Support {
-    /// As libpq does.
+    /// As in libpq.
     Full,
-    /// Taken without effect: it changes nothing that is done here.
+    /// Accepted without effect: it makes no difference here.
     Ignored,
-    /// Refused: to leave it out would be less than what was asked for.
+    /// Refused: ignoring it would give the user less than they asked for.
     Refused,
 }
 
-/// Every key word of libpq 18, its variable, and what becomes of it.
+/// Every keyword of libpq 18, its variable, and how it is handled.
 const KEY_WORDS: [(&str, &str, Support); 47] = [
     ("application_name", "PGAPPNAME", Support::Full),
     ("channel_binding", "PGCHANNELBINDING", Support::Full),
@@ -122,7 +122,7 @@ pub(super) fn refused(subject: &str, reason: impl fmt::Display) -> Error {
     What::ConnectionParameters(format!("cannot use {subject}: {reason}")).into()
 }
 
-/// Puts string, service file and environment together. `subject` is the key of the configuration.
+/// Combines string, service file and environment. `subject` is the configuration key of the string.
 pub(super) fn gather(text: Option<&str>, subject: &str, environment: &Environment) -> Result<Parameters, Error> {
     let mut gathered = match text {
         Some(text) => conninfo::parse(text).map_err(|reason| refused(subject, reason))?,
@@ -146,7 +146,7 @@ pub(super) fn gather(text: Option<&str>, subject: &str, environment: &Environmen
             gathered.entry(word).or_insert_with(|| value.to_owned());
         }
     }
-    // An empty value is the default.
+    // An empty value means the default.
     gathered.retain(|_, value| !value.is_empty());
     for (word, _, support) in KEY_WORDS {
         let harmless = matches!(
@@ -160,7 +160,7 @@ pub(super) fn gather(text: Option<&str>, subject: &str, environment: &Environmen
     Ok(gathered)
 }
 
-/// A path as it was written, which must not depend on the directory of whoever calls.
+/// Checks that a path is absolute, so that it does not depend on the caller's current directory.
 fn absolute<'p>(word: &str, path: &'p str, subject: &str) -> Result<&'p Path, Error> {
     let path = Path::new(path);
     if path.is_absolute() { Ok(path) } else { Err(refused(subject, format!("{word} must be an absolute path"))) }

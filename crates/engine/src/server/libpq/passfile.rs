@@ -4,17 +4,17 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// Whom a password is for.
+/// The connection that needs a password.
 pub(super) struct For<'a> {
-    /// The host as it was written; a Unix socket's folder stands for itself.
+    /// The host as the user wrote it; for a Unix socket, its folder.
     pub host: &'a str,
     pub port: u16,
     pub dbname: &'a str,
     pub user: &'a str,
 }
 
-/// The password of the first line that fits. A file that others may read is not used, as libpq does not use it either: the
-/// warning says so, and the server says that it wants a password.
+/// The password of the first line that fits. A file that others may read is not used, as in libpq: a warning reports
+/// it, and the server then reports that it needs a password.
 pub(super) fn find(path: &Path, wanted: &For<'_>) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
     if !metadata.is_file() {
@@ -37,7 +37,7 @@ pub(super) fn find(path: &Path, wanted: &For<'_>) -> Option<String> {
     }
 }
 
-/// `host:port:database:user:password`; `*` stands for anything, `\` before a colon or another `\` for itself.
+/// `host:port:database:user:password`. `*` matches anything; `\` escapes a colon or another `\`.
 fn password(line: &str, wanted: &For<'_>) -> Option<String> {
     if line.starts_with('#') {
         return None;
@@ -46,7 +46,7 @@ fn password(line: &str, wanted: &For<'_>) -> Option<String> {
     let port = wanted.port.to_string();
     for value in [wanted.host, &port, wanted.dbname, wanted.user] {
         let (field, behind) = field(rest)?;
-        // libpq's default for a local socket.
+        // libpq's default host for a local socket.
         let local = value.starts_with('/') && field == "localhost";
         if field != "*" && field != value && !local {
             return None;
@@ -56,7 +56,7 @@ fn password(line: &str, wanted: &For<'_>) -> Option<String> {
     Some(unescaped(rest))
 }
 
-/// The field up to the next colon that is not escaped, and what is behind that.
+/// The field up to the next colon that is not escaped, and the text after it.
 fn field(text: &str) -> Option<(String, &str)> {
     let mut escaped = false;
     for (at, c) in text.char_indices() {

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use super::{Environment, key_word};
 use crate::error::{Error, What};
 
-/// Where distributions build libpq to look when `PGSYSCONFDIR` is not set.
+/// The folders in which libpq looks if `PGSYSCONFDIR` is not set, as distributions build it.
 const SYSTEM_FOLDERS: [&str; 3] = ["/etc/postgresql-common", "/etc/sysconfig/pgsql", "/etc"];
 
 const FILE: &str = "pg_service.conf";
 
-/// The parameters of a service.
+/// Reads the parameters of a service.
 pub(super) fn read(
     service: &str,
     named: Option<&Path>,
@@ -29,7 +29,7 @@ pub(super) fn read(
     for path in &files {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
-            // The one that was named must be there.
+            // A file that the user named must exist.
             Err(e) if e.kind() == ErrorKind::NotFound && named != Some(path) => continue,
             Err(e) => return Err(Error::file("read", path, e)),
         };

@@ -1,4 +1,4 @@
-//! What the parameters mean: hosts to try, who connects, how it is encrypted, and which server is wanted.
+//! The meaning of the parameters: hosts to try, the user, the encryption, and the wanted kind of server.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -11,18 +11,18 @@ use super::{Environment, Parameters, absolute, gather, refused};
 use crate::error::Error;
 use crate::server::tls::{TlsSettings, Trust};
 
-/// A server that does not answer at all is given up after this; libpq would wait as long as the kernel does.
+/// Time limit for a server that does not answer at all; libpq would wait as long as the kernel does.
 const CONNECT_WITHIN: Duration = Duration::from_mins(1);
 
-/// A connection that is silent for hours is asked by the kernel whether its other end is there, so that a lost network is
-/// noticed within minutes; the kernel's own default is two hours.
+/// The kernel checks after this time whether the other end of an idle connection still exists, so that a lost network
+/// is noticed within minutes. The kernel's own default is two hours.
 const KEEPALIVE_IDLE: Duration = Duration::from_mins(1);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_COUNT: u32 = 6;
 
 const DEFAULT_PORT: u16 = 5432;
 
-/// `sslmode`, as far as it decides whether to encrypt; what is verified stands in [`TlsSettings`].
+/// `sslmode`, as far as it decides whether to encrypt; what is verified is in [`TlsSettings`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) enum TlsMode {
     Disable,
@@ -43,7 +43,7 @@ pub(in crate::server) enum SessionAttributes {
 }
 
 impl SessionAttributes {
-    /// The word of libpq.
+    /// libpq's word for it.
     pub(in crate::server) fn word(self) -> &'static str {
         match self {
             Self::Any => "any",
@@ -56,16 +56,16 @@ impl SessionAttributes {
     }
 }
 
-/// A server to try, and everything that is needed for it.
+/// A server to try, with all parameters.
 #[derive(Clone)]
 pub(in crate::server) struct Attempt {
-    /// Complete but for `sslmode`.
+    /// Complete except for `sslmode`.
     pub config: tokio_postgres::Config,
-    /// Over a Unix socket nothing is encrypted.
+    /// Over a Unix socket there is no encryption.
     pub tls: TlsMode,
 }
 
-/// A connection string understood.
+/// A parsed connection string.
 #[derive(Clone)]
 pub(in crate::server) struct Wanted {
     pub attempts: Vec<Attempt>,
@@ -73,14 +73,14 @@ pub(in crate::server) struct Wanted {
     pub tls: TlsSettings,
 }
 
-/// Where a server listens that was found by its data directory.
+/// The address of a server that was found by its data directory.
 pub(in crate::server) struct Found {
     pub host: String,
     pub port: u16,
 }
 
 impl Wanted {
-    /// Understands `text` in this environment. `found` is asked when no host is named.
+    /// Parses `text` in this environment. `found` is called if no host is named.
     pub(in crate::server) fn new(
         text: Option<&str>,
         subject: &str,
@@ -116,7 +116,7 @@ impl Reader<'_> {
         refused(self.subject, reason)
     }
 
-    /// One of these words, the first one by default.
+    /// One of these words; the first one is the default.
     fn one_of<T: Copy>(&self, word: &str, known: &[(&str, T)], default: T) -> Result<T, Error> {
         let Some(value) = self.get(word) else { return Ok(default) };
         known.iter().find(|(name, _)| *name == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
@@ -130,7 +130,7 @@ impl Reader<'_> {
         parsed.transpose().map_err(|_| self.refused(format!("{word} must be a whole number")))
     }
 
-    /// Seconds; zero and less mean none.
+    /// A number of seconds; zero or less means no limit.
     fn seconds(&self, word: &str) -> Result<Option<Duration>, Error> {
         let positive = |seconds: i64| u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
         Ok(self.number(word)?.and_then(positive).map(Duration::from_secs))
@@ -275,7 +275,7 @@ impl Reader<'_> {
         let trust = match (mode, system, roots) {
             (TlsMode::Disable, ..) => Trust::Anyone,
             (_, true, _) => Trust::System,
-            // As libpq: a root certificate that is there is used, also by `require` and below.
+            // As libpq: an existing root certificate is used, also by `require` and weaker modes.
             (_, _, Some(roots)) if there || (word.starts_with("verify") && named) => {
                 Trust::Roots { file: roots, names: word == "verify-full" }
             }
@@ -295,7 +295,7 @@ impl Reader<'_> {
         Ok((mode, TlsSettings { trust, client, tls12: least <= 2, tls13: most >= 3, sni }))
     }
 
-    /// Certificate and key.
+    /// The client's certificate and key.
     fn client_certificate(&self, mode: TlsMode) -> Result<Option<(PathBuf, PathBuf)>, Error> {
         let send = self.one_of("sslcertmode", &[("allow", true), ("disable", false)], true)?;
         if !send || mode == TlsMode::Disable {
