@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Stands before an S3 server and lets its bucket look as if a long WAL archive were in it.
+"""Stands in front of an S3 server and makes its bucket look as if it contained a long WAL archive.
 
-Listings are answered here, from the server's own files and from the names of segments that nobody wrote; every other
-request goes on to the server as it came. `GET /counts` gives the requests since the last time it was asked, by kind.
+This program answers listings itself, from the server's own files and from invented names of segments. It passes every
+other request unchanged to the server. `GET /counts` returns the requests since the last such call, by kind.
 
     listing_front.py --port P --server HOST:PORT --root FOLDER --bucket B --folder WAL_CLAIM_FOLDER --extension zst
                      --segments N --latency-ms MS
@@ -36,7 +36,7 @@ def arguments():
 
 
 class Bucket:
-    """The sorted names of a bucket."""
+    """The sorted names in a bucket."""
 
     def __init__(self, options):
         self.root = os.path.join(options.root, options.bucket)
@@ -47,7 +47,7 @@ class Bucket:
             self.invented.append(f"{folder}00000001{log:08X}{segment:08X}.{options.extension}")
 
     def files(self, prefix):
-        """The sizes of the files with a prefix, by name."""
+        """Returns the sizes of the files with a prefix, by name."""
         files = {}
         for folder, _, found in os.walk(self.root):
             for name in found:
@@ -58,7 +58,7 @@ class Bucket:
         return files
 
     def names(self, files, prefix, after):
-        """Names and sizes with a prefix, after a name, in order: those of files, and the invented ones."""
+        """Yields names and sizes with a prefix, after a name, in order: those of files, and the invented ones."""
         real = iter(sorted(name for name in files if name > after))
         at = bisect.bisect_left(self.invented, max(prefix, after))
         waiting = next(real, None)
@@ -81,7 +81,7 @@ class Bucket:
                 return
 
     def page(self, prefix, delimiter, after, limit):
-        """Objects, common prefixes, and where the next page begins."""
+        """Returns objects, common prefixes, and where the next page begins."""
         objects, folders, files = [], [], self.files(prefix)
         position = after
         while True:
@@ -93,7 +93,7 @@ class Bucket:
                 if delimiter and delimiter in rest:
                     folder = prefix + rest[: rest.index(delimiter) + 1]
                     folders.append(folder)
-                    # After everything in it.
+                    # Continue after everything in this folder.
                     position = folder + "\U0010ffff"
                     jumped = True
                     break
@@ -178,7 +178,7 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request, client_address):
-        """A client that closed its connection is no news."""
+        """A client that closed its connection is not an error."""
 
 
 def main():
