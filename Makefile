@@ -1,15 +1,15 @@
-# What a person types. Everything below installs what it needs by itself, see scripts/provision.
+# The commands for people. Each one installs what it needs by itself, see scripts/provision.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# rustup's folder may not be on the PATH of a fresh machine's shell.
+# In the shell of a fresh machine, rustup's folder may not be on the PATH.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-# Arguments of the demo, for instance DEMO_ARGS=--keep
+# Arguments for the demo, for instance DEMO_ARGS=--keep
 DEMO_ARGS ?=
-# More arguments for the test runner, for instance TEST_ARGS="-E 'package(holdfast-store)'" or TEST_ARGS="-E 'test(/^kill::/)'"
+# Further arguments for the test runner, for instance TEST_ARGS="-E 'package(holdfast-store)'"
 TEST_ARGS ?=
 
 .PHONY: help
@@ -77,7 +77,7 @@ clean: ## Remove what was built; the cache of servers outside the checkout stays
 crds: ## Write deploy/crds again, from the types in crates/kube-api
 	@cargo run --quiet --locked -p holdfast-kube-api --example crds -- deploy/crds
 
-# The name of the image that `make image` makes.
+# The name of the image from `make image`.
 IMAGE ?= ghcr.io/holdfast/holdfast:0.1.0
 
 .PHONY: image
