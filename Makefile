@@ -61,6 +61,10 @@ kube-down: ## Stop it and put the machine back as it was
 test-kube: ## The tests in that Kubernetes, or in the cluster of KUBECONFIG; HOLDFAST_KUBE_KEEP=1 lets it run on
 	@scripts/test kubernetes $(TEST_ARGS)
 
+.PHONY: measure-kube
+measure-kube: ## Measure failovers, backups and recoveries on that Kubernetes, beside their goals
+	@HOLDFAST_FAILOVERS=10 scripts/test kubernetes --run-ignored all -E 'test(/^measures::/)'
+
 .PHONY: fmt
 fmt: ## Format the code
 	cargo fmt --all

@@ -3,12 +3,13 @@
 
 use crate::stage::Stage;
 use crate::stage::sql::query_when_connected;
+use holdfast_testkit::random::number_in;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_mins(5);
 
-/// Failovers that the median is taken of.
-const FAILOVERS: usize = 10;
+/// Failovers in a test run. A median worth writing down needs ten: `make measure-kube`.
+const FAILOVERS: u64 = 3;
 
 #[test]
 fn alone_start_and_failovers_beside_their_goals() {
@@ -21,7 +22,7 @@ fn alone_start_and_failovers_beside_their_goals() {
 
     let writer = stage.write_rows("main");
     let mut pauses = Vec::new();
-    for _ in 0..FAILOVERS {
+    for _ in 0..number_in("HOLDFAST_FAILOVERS").unwrap_or(FAILOVERS) {
         writer.next(LIMIT);
         let old = stage.primary("main");
         stage.kubectl(&["delete", "pod", &old, "--wait=false"]);
@@ -35,13 +36,14 @@ fn alone_start_and_failovers_beside_their_goals() {
     }
     pauses.sort();
     println!("failovers: {pauses:?}");
-    report("a deleted primary is replaced, median", pauses[FAILOVERS / 2], "10 s");
+    report("a deleted primary is replaced, median", pauses[pauses.len() / 2], "10 s");
     let written = writer.stop();
     written.assert_kept(&stage.numbers("main"));
     report_memory(&stage);
 }
 
 #[test]
+#[ignore = "a benchmark: make measure-kube"]
 fn alone_backup_and_recovery_beside_the_command() {
     let stage = Stage::new("measures");
     stage.apply(&stage.archived_cluster("main", 1, ""));
