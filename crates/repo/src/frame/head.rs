@@ -4,9 +4,8 @@
 //! bytes salt (zero if not encrypted). It is never encrypted and never compressed. Type, repository and salt are inputs
 //! of the object key, so a changed head cannot open the frames after it.
 
-use std::fmt;
-
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES, Transform};
+use super::object_type::ObjectType;
 use crate::codec::Codec;
 use crate::format_error::Fault;
 use crate::identity::RepositoryId;
@@ -19,44 +18,6 @@ pub const HEAD_FRAME_BYTES: usize = HEADER_BYTES + HEAD_BODY_BYTES;
 
 const HEAD_BODY_BYTES: usize = 60;
 const SIGNATURE: &[u8; 8] = b"HOLDFAST";
-
-/// The type of an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ObjectType {
-    /// Chunks of files and their index.
-    Pack,
-    /// One file of the WAL archive.
-    Wal,
-    /// The manifest of a backup.
-    Manifest,
-    /// An encrypted JSON record.
-    Record,
-}
-
-impl ObjectType {
-    const ALL: [Self; 4] = [Self::Pack, Self::Wal, Self::Manifest, Self::Record];
-
-    /// The number for the head.
-    pub const fn to_byte(self) -> u8 {
-        match self {
-            Self::Pack => 1,
-            Self::Wal => 2,
-            Self::Manifest => 3,
-            Self::Record => 4,
-        }
-    }
-}
-
-impl fmt::Display for ObjectType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pack => "pack",
-            Self::Wal => "WAL object",
-            Self::Manifest => "manifest",
-            Self::Record => "record",
-        })
-    }
-}
 
 /// The encryption of the frames after the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

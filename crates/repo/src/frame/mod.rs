@@ -10,13 +10,15 @@
 
 mod head;
 mod header;
+mod object_type;
 mod open;
 mod seal;
 mod split;
 mod tail;
 
-pub use head::{Encryption, FORMAT_VERSION, HEAD_FRAME_BYTES, ObjectHead, ObjectType};
+pub use head::{Encryption, FORMAT_VERSION, HEAD_FRAME_BYTES, ObjectHead};
 pub use header::{FRAME_MAGIC, FrameHeader, FrameKind, HEADER_BYTES, Transform};
+pub use object_type::ObjectType;
 pub use open::{Frame, FrameBuffers, ObjectOpener, open_object};
 pub use seal::{CompressedFrame, ObjectSealer, seal_object};
 pub use split::{FrameSpan, split_frames};

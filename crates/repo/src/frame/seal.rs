@@ -4,8 +4,9 @@
 //! happens where the frame's place in the object is known, because the number is part of nonce and associated data. It
 //! encrypts in place, fills in the header, and copies nothing.
 
-use super::head::{Encryption, HEAD_FRAME_BYTES, ObjectHead, ObjectType};
+use super::head::{Encryption, HEAD_FRAME_BYTES, ObjectHead};
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES, Transform};
+use super::object_type::ObjectType;
 use crate::cipher::{ObjectCipher, TAG_BYTES};
 use crate::codec::{Codec, Compression, Compressor};
 use crate::format_error::{Fault, FormatError};
