@@ -25,7 +25,7 @@ use super::node::Machine;
 use super::resident::Resident;
 use super::tools::{run, run_with_input};
 use super::unit::{Unit, tail, wait_until};
-use super::{certificates, host, images, manifests};
+use super::{certificates, client, host, images, manifests};
 use crate::error::{KitError, Result};
 use crate::s3::Credentials;
 use crate::{scratch, settings, user};
@@ -203,7 +203,7 @@ impl Bed {
 
     /// A client of the `kube` crate for this cluster, with the administrator's permissions.
     pub async fn client(&self) -> Result<kube::Client> {
-        client(&self.kubeconfig).await
+        client::of_kubeconfig(&self.kubeconfig).await
     }
 
     /// Makes a namespace whose name is this prefix and a unique number; it is deleted on drop.
@@ -471,20 +471,6 @@ impl Node {
     pub fn wait_ready(&self, ready: bool) -> Result<()> {
         self.bed.wait_for_node(self.machine.number(), ready)
     }
-}
-
-/// A client for the cluster of a kubeconfig.
-pub(crate) async fn client(kubeconfig: &Path) -> Result<kube::Client> {
-    let failed = |error: &dyn std::fmt::Display| {
-        KitError::Unsupported(format!("use the kubeconfig {}: {error}", kubeconfig.display()))
-    };
-    let read = kube::config::Kubeconfig::read_from(kubeconfig).map_err(|error| failed(&error))?;
-    let mut config = kube::Config::from_custom_kubeconfig(read, &kube::config::KubeConfigOptions::default())
-        .await
-        .map_err(|error| failed(&error))?;
-    // The proxy of the environment is for the internet.
-    config.proxy_url = None;
-    kube::Client::try_from(config).map_err(|error| failed(&error))
 }
 
 /// Starts containerd on both nodes with all images. Images are imported once, and copied on later starts.

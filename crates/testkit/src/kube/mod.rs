@@ -16,6 +16,7 @@
 
 mod bed;
 mod certificates;
+mod client;
 mod control_plane;
 mod disk;
 mod host;

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
 use self::table::Names;
-use super::resident::watch;
+use super::client::watch;
 use crate::error::{KitError, Result};
 
 /// Serves until the task is cancelled.

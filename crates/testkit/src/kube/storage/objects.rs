@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::error::{KitError, Result};
+use crate::kube::client::follow;
 use crate::kube::manifests::DRIVER;
-use crate::kube::resident::follow;
 
 /// The types that the vendor handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
