@@ -10,11 +10,11 @@
 //! - [`identity`]: who this is, and where everything lies
 //! - [`volume`]: what the data volume holds, and the record that says whether it is whole
 //! - [`plan`]: what is done next; pure
-//! - [`manager`]: the loop that looks, decides and does
+//! - [`state`]: what the instance knows of itself; [`manager`]: the loop that looks, decides and does
 //! - [`bootstrap`], [`rejoin`]: data directories
 //! - [`postgres`], [`settings`], [`tls`], [`logs`]: the server and what it reads and writes
 //! - [`lease`], [`cluster_watch`], [`secrets`]: the API server's side
-//! - [`status_port`], [`metrics`]: what others are told
+//! - [`status_port`], [`metrics`]: what others are told; [`peers`]: what the other instances tell
 //! - [`archive`], [`backup`], [`snapshot`], [`verb`]: the engine's verbs, run beside PostgreSQL
 
 pub mod archive;
@@ -28,12 +28,14 @@ pub mod lease;
 pub mod logs;
 pub mod manager;
 pub mod metrics;
+pub mod peers;
 pub mod plan;
 pub mod postgres;
 pub mod rejoin;
 pub mod secrets;
 pub mod settings;
 pub mod snapshot;
+pub mod state;
 pub mod status_port;
 pub mod tls;
 pub mod verb;

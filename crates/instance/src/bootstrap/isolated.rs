@@ -3,9 +3,9 @@
 use super::Work;
 use crate::error::{Error, Result};
 use crate::logs;
-use crate::manager::Served;
 use crate::postgres::{Postmaster, Sql, end_leftover};
 use crate::settings::{access, postgresql};
+use crate::state::Served;
 use crate::volume::{protect, write_if_changed};
 use holdfast_kube_api::status_port::Role;
 use std::sync::{Arc, Mutex, PoisonError};

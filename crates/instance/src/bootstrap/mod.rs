@@ -20,10 +20,10 @@ pub mod roles;
 
 use crate::error::Result;
 use crate::identity::{Identity, Places};
-use crate::manager::State;
 use crate::postgres::Programs;
 use crate::secrets::Secrets;
 use crate::settings::wire::Wire;
+use crate::state::State;
 use crate::volume::{Filling, Progress, Record, sync_file_system, write_record};
 use holdfast_kube_api::Cluster;
 use holdfast_kube_api::cluster::BootstrapProgress;

@@ -6,8 +6,8 @@
 use super::{ASK, ASK_FROM, EXPIRE, LIMIT, RENEW, SOON, STOP, Sightings, Take, WATCHED, YIELD, may_go_on, may_take};
 use crate::cluster_watch::Seen;
 use crate::error::{Error, Result};
-use crate::manager::State;
-use crate::status_port::Peers;
+use crate::peers::Peers;
+use crate::state::State;
 use crate::watchdog::Feed;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;

@@ -1,6 +1,6 @@
 //! Doing: one step.
 
-use super::{Manager, Served};
+use super::Manager;
 use crate::bootstrap::{Work, initdb, join, recovery};
 use crate::error::{Error, Kind, Result};
 use crate::logs;
@@ -8,6 +8,7 @@ use crate::plan::{Method, Observed, Step, Volume};
 use crate::postgres::{Postmaster, StopMode, end_leftover};
 use crate::rejoin;
 use crate::settings::floor;
+use crate::state::Served;
 use crate::volume::{self, write_durably};
 use holdfast_kube_api::status_port::{InstancePhase, Role};
 use holdfast_kube_api::{Backup, Cluster};

@@ -11,17 +11,16 @@ mod keep;
 mod observe;
 mod run;
 mod shutdown;
-mod state;
 
 pub use run::run;
-pub use state::{Served, State};
 
 use crate::cluster_watch::Seen;
 use crate::identity::{Identity, Places};
 use crate::lease::Handle;
+use crate::peers::Peers;
 use crate::postgres::{Programs, Sql};
 use crate::secrets::Secrets;
-use crate::status_port::Peers;
+use crate::state::State;
 use holdfast_kube_api::{Backup, Cluster};
 use holdfast_pgtypes::WalSegmentSize;
 use kube::Api;

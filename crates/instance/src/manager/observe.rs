@@ -1,10 +1,11 @@
 //! Looking: everything that a step is decided from.
 
-use super::{Manager, Served};
+use super::Manager;
 use crate::error::Result;
 use crate::plan::{self, ClusterView, Method, Observed, Position, PrimaryView, Server, Volume};
 use crate::postgres::{self, Sql};
 use crate::settings::floor::{self, Needed};
+use crate::state::Served;
 use crate::volume;
 use holdfast_kube_api::status_port::{InstanceStatus, Role};
 use holdfast_kube_api::{Backup, Cluster};

@@ -1,13 +1,15 @@
 //! From the start of the manager to its end.
 
-use super::{Manager, State};
+use super::Manager;
 use crate::error::{Error, Kind, Result};
 use crate::identity::{Identity, Places};
+use crate::peers::Peers;
 use crate::plan::next_step;
 use crate::postgres::{Programs, Sql};
 use crate::secrets::Secrets;
 use crate::settings::access::user_name;
-use crate::status_port::{Peers, serve_metrics, serve_probes, serve_status};
+use crate::state::State;
+use crate::status_port::{serve_metrics, serve_probes, serve_status};
 use crate::volume::VolumeLock;
 use crate::{cluster_watch, init, lease, tls};
 use holdfast_kube_api::names;

@@ -3,12 +3,10 @@
 //! The contract is [`holdfast_kube_api::status_port`]. Certificates are read again when their files change. The operator,
 //! by its certificate's common name, may do everything; another instance may read `/status`.
 
-mod peers;
 mod probes;
 mod routes;
 mod serve;
 
-pub use peers::Peers;
 pub use probes::{Probe, ask as ask_probe};
 pub(crate) use routes::{Answer, json, refused};
 pub use serve::{serve_metrics, serve_probes, serve_status};
