@@ -1,4 +1,4 @@
-//! The `Cluster`, as it was last seen. While the API server is away that is what the instance goes by.
+//! The `Cluster`, as it was last seen. While the API server is away, the instance follows that.
 
 use crate::identity::Identity;
 use futures::StreamExt as _;
@@ -10,10 +10,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// The `Cluster`, `None` until it was seen.
-pub type Seen = watch::Receiver<Option<Arc<Cluster>>>;
+pub type LatestCluster = watch::Receiver<Option<Arc<Cluster>>>;
 
 /// Watches the `Cluster` for as long as somebody looks.
-pub fn watch(client: &Client, identity: &Identity) -> Seen {
+pub fn watch(client: &Client, identity: &Identity) -> LatestCluster {
     let (sender, seen) = watch::channel(None);
     let api: Api<Cluster> = Api::namespaced(client.clone(), &identity.namespace);
     // The role of the instance may look at this one only.

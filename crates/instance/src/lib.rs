@@ -14,6 +14,8 @@
 //! - [`bootstrap`], [`rejoin`]: data directories
 //! - [`postgres`], [`settings`], [`tls`], [`logs`]: the server and what it reads and writes
 //! - [`lease`], [`cluster_watch`], [`secrets`]: the API server's side
+//! - [`context`]: what the loop shares with the services below: [`server_facts`] asks PostgreSQL about itself, and
+//!   [`current_run`] is a backup or a snapshot under way
 //! - [`status_port`], [`metrics`]: what others are told; [`peers`]: what the other instances tell
 //! - [`archive`], [`backup`], [`snapshot`], [`verb`]: the engine's verbs, run beside PostgreSQL
 
@@ -21,6 +23,8 @@ pub mod archive;
 pub mod backup;
 pub mod bootstrap;
 pub mod cluster_watch;
+pub mod context;
+pub mod current_run;
 pub mod error;
 pub mod identity;
 pub mod init;
@@ -33,6 +37,7 @@ pub mod plan;
 pub mod postgres;
 pub mod rejoin;
 pub mod secrets;
+pub mod server_facts;
 pub mod settings;
 pub mod snapshot;
 pub mod state;

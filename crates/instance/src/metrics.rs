@@ -1,7 +1,7 @@
 //! Metrics of an instance, in Prometheus' text format. [`TABLE`] holds every name once: dashboards, rules and documents are
 //! compared with it.
 
-use crate::manager::Manager;
+use crate::context::Context;
 use crate::postgres::Lossy;
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::Role;
@@ -79,12 +79,12 @@ impl Samples {
 
 /// All metrics now.
 #[expect(clippy::cast_precision_loss, reason = "Prometheus' numbers are of this type")]
-pub async fn text(manager: &Manager) -> String {
-    let status = manager.state.status();
-    let facts = manager.state.facts();
+pub async fn text(context: &Context) -> String {
+    let status = context.state.status();
+    let facts = context.state.facts();
     let mut samples = Samples {
-        instance: manager.identity.instance.clone(),
-        cluster: manager.identity.cluster.clone(),
+        instance: context.identity.instance.clone(),
+        cluster: context.identity.cluster.clone(),
         lines: vec![],
     };
     samples.flag("holdfast_up", facts.is_some());
@@ -106,7 +106,7 @@ pub async fn text(manager: &Manager) -> String {
                 samples.add("holdfast_replay_lag_seconds", &[], lag.max(0.0));
             }
         }
-        of_server(manager, facts.role, &mut samples).await;
+        of_server(context, facts.role, &mut samples).await;
     }
     if let Some(archive) = &status.archive {
         samples.flag("holdfast_archive_working", archive.working);
@@ -146,7 +146,7 @@ pub async fn text(manager: &Manager) -> String {
 }
 
 /// What only the server knows; left out when it does not answer.
-async fn of_server(manager: &Manager, role: Role, samples: &mut Samples) {
+async fn of_server(context: &Context, role: Role, samples: &mut Samples) {
     let labelled: [(&'static str, &str, &str); 4] = [
         (
             "holdfast_database_size_bytes",
@@ -177,7 +177,7 @@ async fn of_server(manager: &Manager, role: Role, samples: &mut Samples) {
         if name == "holdfast_replication_lag_bytes" && role != Role::Primary {
             continue;
         }
-        for row in manager.sql.query(question, &[]).await.unwrap_or_default() {
+        for row in context.sql.query(question, &[]).await.unwrap_or_default() {
             if let Some(value) = row.get::<_, Option<f64>>(1) {
                 let Lossy(labelled) = row.get(0);
                 samples.add(name, &[(label, &labelled)], value);
@@ -185,7 +185,7 @@ async fn of_server(manager: &Manager, role: Role, samples: &mut Samples) {
         }
     }
     let question = "SELECT archived_count::float8, failed_count::float8 FROM pg_stat_archiver";
-    if let Some(row) = manager.sql.query(question, &[]).await.unwrap_or_default().first() {
+    if let Some(row) = context.sql.query(question, &[]).await.unwrap_or_default().first() {
         samples.add("holdfast_archived_total", &[], row.get(0));
         samples.add("holdfast_archive_failed_total", &[], row.get(1));
     }

@@ -1,4 +1,4 @@
-//! What the manager's parts share, and what the status port says of it.
+//! What the instance knows of itself: written by those who learn it, read by all, and reported by the status port.
 
 use crate::identity::Identity;
 use crate::logs::Errors;
@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::Notify;
 
-/// The running server.
+/// The server, from its start on.
 #[derive(Debug, Clone)]
-pub struct Served {
+pub struct StartedServer {
     /// Its process.
     pub postmaster: Postmaster,
     /// What it was started as.
@@ -30,7 +30,7 @@ struct Inner {
     message: String,
     error: Option<String>,
     bootstrap: Option<BootstrapProgress>,
-    served: Option<Served>,
+    server: Option<StartedServer>,
     facts: Option<(Facts, Instant)>,
     system_id: Option<String>,
     stopped_at: Option<(u32, String)>,
@@ -46,7 +46,7 @@ struct Inner {
     snapshot: Option<SnapshotRun>,
 }
 
-/// What the manager's parts share.
+/// What the instance knows of itself.
 #[derive(Debug)]
 pub struct State {
     identity: Identity,
@@ -67,6 +67,11 @@ impl State {
             errors: Errors::default(),
             wake: Notify::new(),
         }
+    }
+
+    /// PostgreSQL's major version.
+    pub fn postgres_major(&self) -> u16 {
+        self.postgres_major
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -126,20 +131,20 @@ impl State {
     }
 
     /// The server that runs, or none.
-    pub fn set_served(&self, served: Option<Served>) {
+    pub fn set_server(&self, server: Option<StartedServer>) {
         let mut inner = self.inner();
-        inner.served = served;
+        inner.server = server;
         inner.facts = None;
     }
 
     /// The server, unless it has ended.
-    pub fn served(&self) -> Option<Served> {
-        self.inner().served.clone().filter(|served| served.postmaster.exited().is_none())
+    pub fn server(&self) -> Option<StartedServer> {
+        self.inner().server.clone().filter(|server| server.postmaster.exited().is_none())
     }
 
     /// The server, also one that has ended since it was last looked at.
-    pub fn served_or_ended(&self) -> Option<Served> {
-        self.inner().served.clone()
+    pub fn server_or_ended(&self) -> Option<StartedServer> {
+        self.inner().server.clone()
     }
 
     /// What the server says of itself.
@@ -176,31 +181,31 @@ impl State {
 
     /// The Lease is lost: PostgreSQL stops at once if it could take writes. What it gives comes to its end when that is so.
     pub fn fence(&self) -> impl Future<Output = ()> + use<> {
-        let served = {
+        let server = {
             let mut inner = self.inner();
             inner.holds_lease = false;
             // One that was told to promote may take writes before it says so.
             let writes = inner.phase == InstancePhase::Promoting
                 || inner.facts.as_ref().is_none_or(|(facts, _)| facts.role == Role::Primary);
-            inner.served.clone().filter(|served| served.started_as == Role::Primary || writes)
+            inner.server.clone().filter(|server| server.started_as == Role::Primary || writes)
         };
-        if let Some(served) = &served {
-            served.postmaster.stop(StopMode::Immediate);
+        if let Some(server) = &server {
+            server.postmaster.stop(StopMode::Immediate);
         }
         self.wake();
         async move {
-            if let Some(served) = served {
-                served.postmaster.ended().await;
+            if let Some(server) = server {
+                server.postmaster.ended().await;
             }
         }
     }
 
-    /// Whether PostgreSQL shall be down for a cold snapshot.
+    /// Whether PostgreSQL is to be down for a cold snapshot.
     pub fn paused(&self) -> bool {
         self.inner().paused
     }
 
-    /// Sets that.
+    /// Sets [`Self::paused`] and wakes the loop.
     pub fn set_paused(&self, paused: bool) {
         self.inner().paused = paused;
         self.wake();
@@ -296,12 +301,12 @@ impl State {
 }
 
 fn is_isolated(inner: &Inner) -> bool {
-    inner.served.as_ref().is_some_and(|served| served.isolated)
+    inner.server.as_ref().is_some_and(|server| server.isolated)
 }
 
 fn is_ready(inner: &Inner) -> bool {
     let Some((facts, _)) = &inner.facts else { return false };
-    let running = inner.served.as_ref().is_some_and(|served| !served.isolated && served.postmaster.exited().is_none());
+    let running = inner.server.as_ref().is_some_and(|server| !server.isolated && server.postmaster.exited().is_none());
     running
         && match facts.role {
             Role::Primary => inner.holds_lease,

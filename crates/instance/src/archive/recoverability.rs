@@ -8,7 +8,7 @@
 //! apart, for the operator, which sees the snapshots themselves.
 
 use super::archived::{self, Archived, Look};
-use crate::manager::Manager;
+use crate::context::Context;
 use crate::verb::Verb;
 use crate::volume;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -24,78 +24,78 @@ const EVERY: Duration = Duration::from_mins(1);
 const ROUND: Duration = Duration::from_secs(2);
 
 /// Looks it up, on the primary, for as long as the instance runs.
-pub async fn watch(manager: Arc<Manager>) {
+pub async fn watch(context: Arc<Context>) {
     let mut last: Option<tokio::time::Instant> = None;
     let mut done = ((None, None), false);
     let mut archived = Archived::default();
     loop {
         tokio::select! {
             () = tokio::time::sleep(ROUND) => {}
-            () = manager.stop.cancelled() => return,
+            () = context.stop.cancelled() => return,
         }
-        let primary = manager.state.facts().is_some_and(|facts| facts.role == Role::Primary) && manager.state.ready();
-        if !primary || !manager.places.archive_config().exists() {
-            manager.state.set_recoverability(None, Vec::new());
+        let primary = context.state.facts().is_some_and(|facts| facts.role == Role::Primary) && context.state.ready();
+        if !primary || !context.places.archive_config().exists() {
+            context.state.set_recoverability(None, Vec::new());
             (last, archived) = (None, Archived::default());
             continue;
         }
-        look(&manager, &mut archived).await;
+        look(&context, &mut archived).await;
         // What makes a look worth it before its time.
         let now = (
-            manager.state.change_backup(|run| run.as_ref().and_then(|run| run.stopped_at)),
-            manager.state.change_snapshot(|run| run.as_ref().and_then(|run| run.snapshot_id.clone())),
+            context.state.change_backup(|run| run.as_ref().and_then(|run| run.stopped_at)),
+            context.state.change_snapshot(|run| run.as_ref().and_then(|run| run.snapshot_id.clone())),
         );
         let now = (now, archived.until().is_some());
         if last.is_some_and(|at| at.elapsed() < EVERY) && now == done {
             continue;
         }
         (last, done) = (Some(tokio::time::Instant::now()), now);
-        let (mut found, starts) = match ask(&manager, archived.until()).await {
+        let (mut found, starts) = match ask(&context, archived.until()).await {
             Ok(found) => found,
             Err(error) => {
                 // What was known is still true: nothing is deleted.
-                let before = manager.state.recoverability().unwrap_or_default();
-                (Recoverability { error: Some(error.to_string()), ..before }, manager.state.snapshot_starts())
+                let before = context.state.recoverability().unwrap_or_default();
+                (Recoverability { error: Some(error.to_string()), ..before }, context.state.snapshot_starts())
             }
         };
         found.checked_at = Some(Utc::now());
-        if let Some(archive) = manager.state.status().archive {
+        if let Some(archive) = context.state.status().archive {
             found.wal_lag_bytes = i64::try_from(archive.waiting_bytes).ok();
             found.wal_lag_seconds = Some(match (archive.waiting_segments, archive.last_archived_time) {
                 (0, _) | (_, None) => 0,
                 (_, Some(archived)) => (Utc::now() - archived).num_seconds().max(0),
             });
         }
-        manager.state.set_recoverability(Some(found), starts);
+        context.state.set_recoverability(Some(found), starts);
     }
 }
 
 /// Notes how far the server is, and how far its archiver.
-async fn look(manager: &Manager, archived: &mut Archived) {
-    let Some(timeline) = manager.state.facts().and_then(|facts| facts.timeline) else { return };
-    let Ok(rows) = manager.sql.query(archived::QUESTION, &[]).await else { return };
-    let Ok(Some(control)) = volume::control(&manager.places.pgdata) else { return };
+async fn look(context: &Context, archived: &mut Archived) {
+    let Some(timeline) = context.state.facts().and_then(|facts| facts.timeline) else { return };
+    let Ok(rows) = context.sql.query(archived::QUESTION, &[]).await else { return };
+    let Ok(Some(control)) = volume::control(&context.places.pgdata) else { return };
     let size = control.wal_segment_size;
     let Some(look) = rows.first().and_then(|row| Look::of(row, size)) else { return };
-    let folder = manager.places.pg_wal().join("archive_status");
+    let folder = context.places.pg_wal().join("archive_status");
     archived.look(timeline, look, archived::end(&folder, timeline, size));
     if archived.wants_switch(look)
-        && let Err(error) = manager.sql.query("SELECT pg_switch_wal()", &[]).await
+        && let Err(error) = context.sql.query("SELECT pg_switch_wal()", &[]).await
     {
         tracing::debug!("{error}");
     }
 }
 
 async fn ask(
-    manager: &Manager,
+    context: &Context,
     archived: Option<DateTime<Utc>>,
 ) -> crate::error::Result<(Recoverability, Vec<SnapshotStart>)> {
-    let config = manager.places.archive_config();
-    let verb = |words: &[&str]| Verb::new(&manager.places.program, &config, words.iter().copied());
-    let cache = manager.places.wal_cache().to_string_lossy().into_owned();
-    let info = verb(&["info", "--wal-cache", &cache]).run(&manager.stop, |_| {}).await?;
+    let config = context.places.archive_config();
+    let verb = |words: &[&str]| Verb::new(&context.places.program, &config, words.iter().copied());
+    let cache = context.places.wal_cache().to_string_lossy().into_owned();
+    let info = verb(&["info", "--wal-cache", &cache]).run(&context.stop, |_| {}).await?;
     let recorded = claims(&info).any(|claim| claim["snapshots"]["recorded"].as_u64().is_some_and(|count| count > 0));
-    let listed = if recorded { verb(&["snapshot", "list"]).run(&manager.stop, |_| {}).await? } else { Value::Null };
+    let listed = if recorded { verb(&["snapshot", "list"]).run(&context.stop, |_| {}).await? } else { Value::Null };
     Ok((of_info(&info, archived), snapshot_starts(&info, &listed, archived)))
 }
 

@@ -1,6 +1,6 @@
 //! How archiving goes.
 
-use crate::manager::Manager;
+use crate::context::Context;
 use chrono::{DateTime, Utc};
 use holdfast_kube_api::status_port::ArchiveStatus;
 use std::time::UNIX_EPOCH;
@@ -12,8 +12,8 @@ const QUESTION: &str = "SELECT last_archived_wal, extract(epoch FROM last_archiv
 FROM pg_stat_archiver";
 
 /// The archiver now.
-pub async fn status(manager: &Manager) -> ArchiveStatus {
-    let folder = manager.places.pg_wal().join("archive_status");
+pub async fn status(context: &Context) -> ArchiveStatus {
+    let folder = context.places.pg_wal().join("archive_status");
     let waiting = std::fs::read_dir(folder)
         .map(|entries| {
             let ready = |name: &std::ffi::OsString| {
@@ -23,10 +23,10 @@ pub async fn status(manager: &Manager) -> ArchiveStatus {
         })
         .unwrap_or_default();
     let mut status = ArchiveStatus { waiting_segments: waiting as u64, working: true, ..ArchiveStatus::default() };
-    if !manager.places.archive_config().exists() {
+    if !context.places.archive_config().exists() {
         return status;
     }
-    if let Ok(rows) = manager.sql.query(QUESTION, &[]).await
+    if let Ok(rows) = context.sql.query(QUESTION, &[]).await
         && let Some(row) = rows.first()
     {
         status.last_archived_wal = row.get(0);
@@ -41,7 +41,7 @@ pub async fn status(manager: &Manager) -> ArchiveStatus {
     }
     if !status.working {
         let since = status.last_archived_time.unwrap_or(DateTime::UNIX_EPOCH);
-        status.error = manager.state.errors.last().filter(|(at, _)| *at >= since).map(|(_, text)| text).or_else(|| {
+        status.error = context.state.errors.last().filter(|(at, _)| *at >= since).map(|(_, text)| text).or_else(|| {
             let segment = status.last_failed_wal.as_deref().unwrap_or("a segment");
             Some(format!("error: {segment} could not be archived\nhint:  the instance's log says why"))
         });

@@ -9,4 +9,3 @@ mod routes;
 mod run;
 
 pub use routes::{delete, get, put};
-pub use run::{Runs, end};

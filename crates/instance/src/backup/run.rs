@@ -1,70 +1,36 @@
 //! One run.
 
 use super::result::of_report;
-use crate::manager::Manager;
+use crate::context::Context;
 use crate::verb::{Verb, VerbProgress};
 use chrono::Utc;
 use holdfast_kube_api::status_port::{BackupRun, BackupState};
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::task::JoinHandle;
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// The run that is under way.
-#[derive(Debug, Default)]
-pub struct Runs {
-    current: Mutex<Option<(String, CancellationToken, JoinHandle<()>)>>,
+/// Begins the run of this uid.
+pub(super) fn begin(context: &Arc<Context>, uid: &str, name: &str) -> BackupRun {
+    let run =
+        BackupRun { uid: uid.to_owned(), name: name.to_owned(), started_at: Some(Utc::now()), ..BackupRun::default() };
+    context.state.change_backup(|slot| *slot = Some(run.clone()));
+    let cancel = context.stop.child_token();
+    let (worker, token) = (Arc::clone(context), cancel.clone());
+    let (worker_uid, name) = (uid.to_owned(), name.to_owned());
+    let task = tokio::spawn(async move { take(&worker, &worker_uid, &name, &token).await });
+    context.backups.set(uid, cancel, (), task);
+    run
 }
 
-impl Runs {
-    /// Begins the run of this uid.
-    pub(super) fn begin(manager: &Arc<Manager>, uid: &str, name: &str) -> BackupRun {
-        let run = BackupRun {
-            uid: uid.to_owned(),
-            name: name.to_owned(),
-            started_at: Some(Utc::now()),
-            ..BackupRun::default()
-        };
-        manager.state.change_backup(|slot| *slot = Some(run.clone()));
-        let cancel = manager.stop.child_token();
-        let (worker, token) = (Arc::clone(manager), cancel.clone());
-        let (uid, name) = (uid.to_owned(), name.to_owned());
-        let key = uid.clone();
-        let task = tokio::spawn(async move { take(&worker, &uid, &name, &token).await });
-        *manager.backups.current.lock().unwrap_or_else(PoisonError::into_inner) = Some((key, cancel, task));
-        run
-    }
-
-    /// Ends the run of this uid, or whichever it is, and waits until it has cleaned up.
-    pub(super) async fn end(&self, uid: Option<&str>) {
-        let current = {
-            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-            match current.as_ref() {
-                Some((running, ..)) if uid.is_none_or(|uid| uid == running) => current.take(),
-                _ => None,
-            }
-        };
-        if let Some((_, cancel, task)) = current {
-            cancel.cancel();
-            drop(task.await);
-        }
-    }
-}
-
-/// Ends whatever runs: the instance is stopping.
-pub async fn end(manager: &Manager) {
-    manager.backups.end(None).await;
-}
-
-async fn take(manager: &Manager, uid: &str, name: &str, cancel: &CancellationToken) {
+async fn take(context: &Context, uid: &str, name: &str, cancel: &CancellationToken) {
     let change = |change: &dyn Fn(&mut BackupRun)| {
-        manager.state.change_backup(|slot| {
+        context.state.change_backup(|slot| {
             if let Some(run) = slot.as_mut().filter(|run| run.uid == uid) {
                 change(run);
             }
         });
     };
-    let config = manager.places.archive_config();
-    let mut verb = Verb::new(&manager.places.program, &config, ["backup", "--progress", "json", "--label", name]);
+    let config = context.places.archive_config();
+    let mut verb = Verb::new(&context.places.program, &config, ["backup", "--progress", "json", "--label", name]);
     verb.nice = true;
     let ended = verb
         .run(cancel, |now: VerbProgress| {

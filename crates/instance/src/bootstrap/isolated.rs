@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::logs;
 use crate::postgres::{Postmaster, Sql, end_leftover};
 use crate::settings::{access, postgresql};
-use crate::state::Served;
+use crate::state::StartedServer;
 use crate::volume::{protect, write_if_changed};
 use holdfast_kube_api::status_port::Role;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +37,7 @@ impl Work<'_> {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub async fn start_isolated(&self, more: &[(&str, String)]) -> Result<Served> {
+    pub async fn start_isolated(&self, more: &[(&str, String)]) -> Result<StartedServer> {
         end_leftover(&self.places.pgdata).await?;
         let mut settings: Vec<(&str, String)> = vec![
             ("listen_addresses", String::new()),
@@ -49,10 +49,14 @@ impl Work<'_> {
         ];
         settings.extend(more.iter().map(|(name, value)| (*name, value.clone())));
         let (postmaster, stderr) = Postmaster::start(self.programs, self.places, &settings)?;
-        let served =
-            Served { postmaster, started_as: Role::Primary, isolated: true, last_fatal: Arc::new(Mutex::new(None)) };
+        let served = StartedServer {
+            postmaster,
+            started_as: Role::Primary,
+            isolated: true,
+            last_fatal: Arc::new(Mutex::new(None)),
+        };
         tokio::spawn(logs::follow(stderr, self.state.errors.clone(), Arc::clone(&served.last_fatal)));
-        self.state.set_served(Some(served.clone()));
+        self.state.set_server(Some(served.clone()));
         Ok(served)
     }
 
@@ -60,7 +64,7 @@ impl Work<'_> {
     ///
     /// # Errors
     /// When it ends before; says its last words.
-    pub async fn isolated_ready(&self, served: &Served) -> Result<()> {
+    pub async fn isolated_ready(&self, served: &StartedServer) -> Result<()> {
         loop {
             if let Some(exit) = served.postmaster.exited() {
                 // The log is read by a task beside, which may be a moment behind.
@@ -79,14 +83,14 @@ impl Work<'_> {
     }
 
     /// Stops it in an orderly way.
-    pub async fn stop_isolated(&self, served: &Served) {
+    pub async fn stop_isolated(&self, served: &StartedServer) {
         served.postmaster.stop_within(STOP_WITHIN).await;
-        self.state.set_served(None);
+        self.state.set_server(None);
     }
 }
 
 /// Why a server ended by itself.
-pub(crate) fn ended(served: &Served, status: std::process::ExitStatus) -> Error {
+pub(crate) fn ended(served: &StartedServer, status: std::process::ExitStatus) -> Error {
     let said = served.last_fatal.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match said {
         Some(said) => Error::stuck(format!("PostgreSQL ended: {said}")),

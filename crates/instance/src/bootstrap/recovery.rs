@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::plan::Method;
 use crate::postgres::Sql;
 use crate::settings::floor;
-use crate::state::Served;
+use crate::state::StartedServer;
 use crate::verb::{Verb, VerbProgress};
 use crate::volume::{self, Filling, Progress, empty, write_if_changed};
 use chrono::SecondsFormat;
@@ -410,7 +410,7 @@ async fn replay(work: &Work<'_>, method: &str) -> Result<()> {
     replayed
 }
 
-async fn finish(work: &Work<'_>, method: &str, served: &Served) -> Result<()> {
+async fn finish(work: &Work<'_>, method: &str, served: &StartedServer) -> Result<()> {
     let sql = Sql::new(work.places);
     loop {
         if let Some(exit) = served.postmaster.exited() {

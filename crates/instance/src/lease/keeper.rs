@@ -4,7 +4,7 @@
 //! of something, or wait for a disk. No request takes longer than until the moment when PostgreSQL has to stop without it.
 
 use super::{ASK, ASK_FROM, EXPIRE, LIMIT, RENEW, SOON, STOP, Sightings, Take, WATCHED, YIELD, may_go_on, may_take};
-use crate::cluster_watch::Seen;
+use crate::cluster_watch::LatestCluster;
 use crate::error::{Error, Result};
 use crate::peers::Peers;
 use crate::state::State;
@@ -65,7 +65,7 @@ pub struct Parts {
     /// The other instances.
     pub peers: Arc<Peers>,
     /// The `Cluster`.
-    pub cluster: Seen,
+    pub cluster: LatestCluster,
     /// Ends PostgreSQL where the keeper does not.
     pub watchdog: Feed,
 }
@@ -78,7 +78,7 @@ pub struct Keeper {
     me: String,
     state: Arc<State>,
     peers: Arc<Peers>,
-    cluster: Seen,
+    cluster: LatestCluster,
     wanted: watch::Receiver<bool>,
     /// As last seen.
     lease: Option<Lease>,
@@ -354,7 +354,7 @@ impl Keeper {
         match tokio::time::timeout(self.limit(), self.api.replace(&self.name, &PostParams::default(), &lease)).await {
             Ok(Ok(written)) => self.saw(written),
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => match self.look().await {
-                // Seen, not written: the caller tries again.
+                // LatestCluster, not written: the caller tries again.
                 Answer::Mine => Answer::Free,
                 other => other,
             },

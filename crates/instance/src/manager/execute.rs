@@ -7,8 +7,9 @@ use crate::logs;
 use crate::plan::{Method, Observed, Step, Volume};
 use crate::postgres::{Postmaster, StopMode, end_leftover};
 use crate::rejoin;
+use crate::server_facts;
 use crate::settings::floor;
-use crate::state::Served;
+use crate::state::StartedServer;
 use crate::volume::{self, write_durably};
 use holdfast_kube_api::status_port::{InstancePhase, Role};
 use holdfast_kube_api::{Backup, Cluster};
@@ -28,19 +29,21 @@ impl Manager {
     /// # Errors
     /// When it failed; what there is then is looked at again.
     pub(super) async fn execute(&self, step: Step, observed: &Observed, memory: &mut super::run::Memory) -> Result<()> {
-        let Some(cluster) = self.seen() else {
-            self.state.set_phase(InstancePhase::Starting, "the Cluster has not been read yet");
+        let Some(cluster) = self.context.cluster() else {
+            self.context.state.set_phase(InstancePhase::Starting, "the Cluster has not been read yet");
             return Ok(());
         };
         match step {
             Step::Bootstrap(method) => self.bootstrap(method, observed, cluster).await,
             Step::Join => {
-                self.state.set_phase(InstancePhase::Joining, "copying the primary");
+                self.context.state.set_phase(InstancePhase::Joining, "copying the primary");
                 self.prepare_places(&cluster).await?;
                 join::run(&self.work(cluster)).await
             }
             Step::Rewind(primary) => {
-                self.state.set_phase(InstancePhase::Rewinding, format!("coming in line with {primary} by pg_rewind"));
+                self.context
+                    .state
+                    .set_phase(InstancePhase::Rewinding, format!("coming in line with {primary} by pg_rewind"));
                 self.stop_server(DEMOTE_WITHIN).await;
                 self.prepare_places(&cluster).await?;
                 self.write_server_files(&cluster)?;
@@ -55,7 +58,9 @@ impl Manager {
                 }
             }
             Step::CopyAnew => {
-                self.state.set_phase(InstancePhase::Joining, "copying the primary, since pg_rewind could not help");
+                self.context
+                    .state
+                    .set_phase(InstancePhase::Joining, "copying the primary, since pg_rewind could not help");
                 self.prepare_places(&cluster).await?;
                 join::run(&self.work(cluster)).await?;
                 memory.rewind_failed = false;
@@ -64,8 +69,8 @@ impl Manager {
             Step::Start(role) => self.start(role, observed, &cluster).await,
             Step::AcquireLease => {
                 // The keeper says what it waits for.
-                if self.state.phase() != InstancePhase::Waiting {
-                    self.state.set_phase(InstancePhase::Waiting, "taking the Lease of the primary");
+                if self.context.state.phase() != InstancePhase::Waiting {
+                    self.context.state.set_phase(InstancePhase::Waiting, "taking the Lease of the primary");
                 }
                 self.lease.want();
                 self.lease_taken().await;
@@ -77,15 +82,18 @@ impl Manager {
             }
             Step::Promote => self.promote().await,
             Step::Demote => {
-                self.state
+                self.context
+                    .state
                     .set_phase(InstancePhase::Demoting, "stopping PostgreSQL: another instance is the primary now");
                 self.stop_server(DEMOTE_WITHIN).await;
                 self.lease.give_back(GIVE_BACK_WITHIN).await;
                 Ok(())
             }
             Step::Fence => {
-                self.state.set_phase(InstancePhase::Demoting, "stopping PostgreSQL at once: the Lease is not held");
-                if let Some(served) = self.state.served() {
+                self.context
+                    .state
+                    .set_phase(InstancePhase::Demoting, "stopping PostgreSQL at once: the Lease is not held");
+                if let Some(served) = self.context.state.server() {
                     served.postmaster.stop(StopMode::Immediate);
                     served.postmaster.ended().await;
                 }
@@ -93,13 +101,13 @@ impl Manager {
                 Ok(())
             }
             Step::Pause => {
-                self.state.set_phase(InstancePhase::Paused, "stopping PostgreSQL for a cold snapshot");
+                self.context.state.set_phase(InstancePhase::Paused, "stopping PostgreSQL for a cold snapshot");
                 self.stop_server(DEMOTE_WITHIN).await;
                 Ok(())
             }
             Step::Keep => {
-                let role = self.state.facts().map(|facts| facts.role);
-                self.state.set_phase(
+                let role = self.context.state.facts().map(|facts| facts.role);
+                self.context.state.set_phase(
                     InstancePhase::Running,
                     match role {
                         Some(Role::Primary) => "taking writes",
@@ -109,14 +117,14 @@ impl Manager {
                 self.keep(&cluster, memory).await
             }
             Step::Wait(what) => {
-                let phase = if self.state.paused() {
+                let phase = if self.context.state.paused() {
                     InstancePhase::Paused
-                } else if self.state.served().is_some() {
+                } else if self.context.state.server().is_some() {
                     InstancePhase::StartingPostgres
                 } else {
                     InstancePhase::Waiting
                 };
-                self.state.set_phase(phase, what);
+                self.context.state.set_phase(phase, what);
                 Ok(())
             }
             Step::Stuck(what, hint) => Err(Error::stuck(what).doing("deciding what to do with the volume").hint(hint)),
@@ -126,32 +134,32 @@ impl Manager {
     /// What the ways of bootstrap work with.
     pub(super) fn work(&self, cluster: Arc<Cluster>) -> Work<'_> {
         Work {
-            identity: &self.identity,
-            places: &self.places,
+            identity: &self.context.identity,
+            places: &self.context.places,
             programs: &self.programs,
             operating_user: self.operating_user.as_deref(),
             cluster,
             secrets: &self.secrets,
-            state: &self.state,
-            stop: &self.stop,
+            state: &self.context.state,
+            stop: &self.context.stop,
         }
     }
 
     /// What a verb and a copy read: folders, certificates, Holdfast's configuration.
     async fn prepare_places(&self, cluster: &Cluster) -> Result<()> {
         self.make_folders()?;
-        crate::tls::copy(&self.places)?;
+        crate::tls::copy(&self.context.places)?;
         self.write_archive_config(cluster).await
     }
 
     async fn bootstrap(&self, method: Method, observed: &Observed, cluster: Arc<Cluster>) -> Result<()> {
-        self.state.set_phase(InstancePhase::Bootstrapping, "making the first data directory");
+        self.context.state.set_phase(InstancePhase::Bootstrapping, "making the first data directory");
         // From here on this instance is the cluster: nobody else may be it at the same time.
-        if !self.state.holds_lease() {
+        if !self.context.state.holds_lease() {
             self.lease.want();
             self.lease_taken().await;
-            if !self.state.holds_lease() {
-                return Err(Error::retry(self.state.status().message).doing("taking the Lease of the primary"));
+            if !self.context.state.holds_lease() {
+                return Err(Error::retry(self.context.state.status().message).doing("taking the Lease of the primary"));
             }
         }
         self.prepare_places(&cluster).await?;
@@ -165,7 +173,7 @@ impl Manager {
                 let backup = self.recovery_backup(&cluster).await?;
                 let source = recovery::source(&cluster, backup.as_ref())?;
                 if let Some(source) = &source {
-                    let path = self.places.source_config();
+                    let path = self.context.places.source_config();
                     self.write_holdfast_config(&source.store, &source.name, None, &path).await?;
                 }
                 let backup = backup.as_ref();
@@ -174,7 +182,7 @@ impl Manager {
         };
         self.server_ended().await;
         bootstrapped?;
-        self.state.set_bootstrap(None);
+        self.context.state.set_bootstrap(None);
         Ok(())
     }
 
@@ -196,7 +204,7 @@ impl Manager {
 
     async fn lease_taken(&self) {
         let held = async {
-            while !self.state.holds_lease() {
+            while !self.context.state.holds_lease() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
@@ -205,47 +213,48 @@ impl Manager {
 
     async fn start(&self, role: Role, observed: &Observed, cluster: &Arc<Cluster>) -> Result<()> {
         self.server_ended().await;
-        self.state.set_phase(InstancePhase::StartingPostgres, "starting PostgreSQL");
+        self.context.state.set_phase(InstancePhase::StartingPostgres, "starting PostgreSQL");
         let configured = self.prepare_places(cluster).await;
         if let Err(error) = configured {
             // Without its Secrets a cluster is not archived; with what was written before, it goes on as it was.
-            if !self.places.archive_config().exists() {
+            if !self.context.places.archive_config().exists() {
                 return Err(error);
             }
             tracing::warn!("{error}");
         }
         self.write_server_files(cluster)?;
         self.clean_auto_conf()?;
-        end_leftover(&self.places.pgdata).await?;
+        end_leftover(&self.context.places.pgdata).await?;
         let mut settings = Vec::new();
         if role == Role::Replica {
-            let standby = self.places.pgdata.join("standby.signal");
+            let standby = self.context.places.pgdata.join("standby.signal");
             if !standby.exists() {
                 write_durably(&standby, b"", 0o600)?;
             }
-            drop(std::fs::remove_file(self.places.pgdata.join("recovery.signal")));
-            settings = volume::control(&self.places.pgdata)?
+            drop(std::fs::remove_file(self.context.places.pgdata.join("recovery.signal")));
+            settings = volume::control(&self.context.places.pgdata)?
                 .map(|control| floor::settings(&cluster.spec, &control))
                 .unwrap_or_default();
         }
-        if role == Role::Primary && !self.state.holds_lease() {
+        if role == Role::Primary && !self.context.state.holds_lease() {
             return Err(Error::retry("the Lease was lost before PostgreSQL was started"));
         }
-        let (postmaster, stderr) = Postmaster::start(&self.programs, &self.places, &settings)?;
-        let served = Served { postmaster, started_as: role, isolated: false, last_fatal: Arc::new(Mutex::new(None)) };
-        tokio::spawn(logs::follow(stderr, self.state.errors.clone(), Arc::clone(&served.last_fatal)));
+        let (postmaster, stderr) = Postmaster::start(&self.programs, &self.context.places, &settings)?;
+        let served =
+            StartedServer { postmaster, started_as: role, isolated: false, last_fatal: Arc::new(Mutex::new(None)) };
+        tokio::spawn(logs::follow(stderr, self.context.state.errors.clone(), Arc::clone(&served.last_fatal)));
         // The keeper may have lost the Lease in between: it stops what it finds here.
-        self.state.set_served(Some(served.clone()));
-        if role == Role::Primary && !self.state.holds_lease() {
+        self.context.state.set_server(Some(served.clone()));
+        if role == Role::Primary && !self.context.state.holds_lease() {
             served.postmaster.stop(StopMode::Immediate);
         }
-        self.state.set_applied(cluster.metadata.generation);
+        self.context.state.set_applied(cluster.metadata.generation);
         tracing::info!(?role, target = ?observed.cluster.as_ref().and_then(|view| view.target_primary.as_ref()), "PostgreSQL is started");
         self.wait_started(&served).await
     }
 
     /// Waits until the server accepts connections, ends, or something else wants the loop.
-    async fn wait_started(&self, served: &Served) -> Result<()> {
+    async fn wait_started(&self, served: &StartedServer) -> Result<()> {
         for _ in 0..20 {
             if let Some(exit) = served.postmaster.exited() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -253,8 +262,8 @@ impl Manager {
                 return Err(Error { kind: Kind::Retry, ..crate::bootstrap::isolated::ended(served, exit.0) }
                     .doing("starting PostgreSQL"));
             }
-            self.refresh_facts().await;
-            if self.state.facts().is_some() || self.stop.is_cancelled() {
+            server_facts::refresh(&self.context).await;
+            if self.context.state.facts().is_some() || self.context.stop.is_cancelled() {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -263,18 +272,19 @@ impl Manager {
     }
 
     async fn promote(&self) -> Result<()> {
-        self.state.set_phase(InstancePhase::Promoting, "becoming the primary");
-        if !self.state.holds_lease() {
+        self.context.state.set_phase(InstancePhase::Promoting, "becoming the primary");
+        if !self.context.state.holds_lease() {
             return Err(Error::retry("the Lease was lost before the promotion"));
         }
-        self.sql
+        self.context
+            .sql
             .query("SELECT pg_promote(wait => false)", &[])
             .await
             .map_err(|error| error.doing("promoting PostgreSQL"))?;
         let promoted = async {
             loop {
-                self.refresh_facts().await;
-                let facts = self.state.facts();
+                server_facts::refresh(&self.context).await;
+                let facts = self.context.state.facts();
                 if facts.is_none_or(|facts| facts.role == Role::Primary) {
                     return;
                 }
@@ -288,8 +298,8 @@ impl Manager {
 
     /// Stops the server in an orderly way, if it runs.
     pub(super) async fn stop_server(&self, limit: Duration) {
-        if let Some(served) = self.state.served() {
-            self.sql.close().await;
+        if let Some(served) = self.context.state.server() {
+            self.context.sql.close().await;
             served.postmaster.stop_within(limit).await;
         }
         self.server_ended().await;
@@ -297,9 +307,9 @@ impl Manager {
 
     /// Forgets a server that has ended.
     pub(super) async fn server_ended(&self) {
-        if self.state.served().is_none() {
-            self.sql.close().await;
-            self.state.set_served(None);
+        if self.context.state.server().is_none() {
+            self.context.sql.close().await;
+            self.context.state.set_server(None);
         }
     }
 }

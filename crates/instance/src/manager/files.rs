@@ -18,8 +18,8 @@ impl Manager {
     /// # Errors
     /// When they cannot be made.
     pub(super) fn make_folders(&self) -> Result<()> {
-        tls::make_private(&self.places.sockets)?;
-        tls::make_private(&self.places.tls())
+        tls::make_private(&self.context.places.sockets)?;
+        tls::make_private(&self.context.places.tls())
     }
 
     /// Writes Holdfast's configuration for the cluster's own archive, or removes it where there is none.
@@ -27,7 +27,7 @@ impl Manager {
     /// # Errors
     /// When a Secret cannot be read or a file not written.
     pub(super) async fn write_archive_config(&self, cluster: &Cluster) -> Result<()> {
-        let path = self.places.archive_config();
+        let path = self.context.places.archive_config();
         let store = cluster.spec.backup.as_ref().and_then(|backup| backup.barman_object_store.as_ref());
         let Some(store) = store else {
             return match std::fs::remove_file(&path) {
@@ -35,8 +35,8 @@ impl Manager {
                 _ => Ok(()),
             };
         };
-        let owner = owner(&self.identity, cluster);
-        self.write_holdfast_config(store, &self.identity.cluster, Some(&owner), &path).await
+        let owner = owner(&self.context.identity, cluster);
+        self.write_holdfast_config(store, &self.context.identity.cluster, Some(&owner), &path).await
     }
 
     /// Writes Holdfast's configuration for an archive.
@@ -52,22 +52,25 @@ impl Manager {
     ) -> Result<()> {
         let material =
             self.secrets.material(store).await.map_err(|error| error.doing("reading the archive's Secrets"))?;
-        let connection =
-            format!("host={} port={} user=postgres dbname=postgres", self.places.sockets.display(), self.places.port);
+        let connection = format!(
+            "host={} port={} user=postgres dbname=postgres",
+            self.context.places.sockets.display(),
+            self.context.places.port
+        );
         let archive = Archive {
             store,
             material: &material,
             name,
             owner,
             config: path,
-            pgdata: &self.places.pgdata,
+            pgdata: &self.context.places.pgdata,
             connection: &connection,
-            spool: &self.places.spool(),
+            spool: &self.context.places.spool(),
         };
         for (path, content) in archive_toml::files(&archive) {
             write_if_changed(&path, &content, 0o600)?;
         }
-        let spool = self.places.spool();
+        let spool = self.context.places.spool();
         std::fs::create_dir_all(&spool).map_err(|error| Error::file("make", &spool, &error))
     }
 
@@ -76,16 +79,19 @@ impl Manager {
     /// # Errors
     /// When a file cannot be written.
     pub(super) fn write_server_files(&self, cluster: &Cluster) -> Result<bool> {
-        let pgdata = &self.places.pgdata;
+        let pgdata = &self.context.places.pgdata;
         let user = self.operating_user.as_deref();
-        let wire = Wire::choose(self.programs.has_tls(), &self.places)?;
+        let wire = Wire::choose(self.programs.has_tls(), &self.context.places)?;
         let files = [
-            ("postgresql.conf", postgresql::text(&cluster.spec, &self.identity.instance, &self.places, &wire)),
+            (
+                "postgresql.conf",
+                postgresql::text(&cluster.spec, &self.context.identity.instance, &self.context.places, &wire),
+            ),
             ("pg_hba.conf", access::hba(&cluster.spec, user, &wire)),
             ("pg_ident.conf", access::ident(&cluster.spec, user)),
         ];
         protect(pgdata)?;
-        let mut changed = tls::copy(&self.places)?;
+        let mut changed = tls::copy(&self.context.places)?;
         for (name, text) in files {
             changed |= write_if_changed(&pgdata.join(name), text.as_bytes(), 0o600)?;
         }
@@ -97,7 +103,7 @@ impl Manager {
     /// # Errors
     /// When it cannot be read or written.
     pub(super) fn clean_auto_conf(&self) -> Result<()> {
-        let path = self.places.pgdata.join("postgresql.auto.conf");
+        let path = self.context.places.pgdata.join("postgresql.auto.conf");
         let found = match std::fs::read(&path) {
             Ok(found) => String::from_utf8_lossy(&found).into_owned(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

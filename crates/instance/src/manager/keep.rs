@@ -6,6 +6,7 @@ use crate::archive;
 use crate::bootstrap::roles::{self, Application};
 use crate::error::Result;
 use crate::postgres::Sql;
+use crate::server_facts;
 use crate::settings::wire::Wire;
 use holdfast_kube_api::status_port::Role;
 use holdfast_kube_api::{Cluster, names};
@@ -23,7 +24,7 @@ impl Manager {
     /// # Errors
     /// Of what could not be done; everything else was done nevertheless.
     pub(super) async fn keep(&self, cluster: &Cluster, memory: &mut Memory) -> Result<()> {
-        let Some(facts) = self.state.facts() else { return Ok(()) };
+        let Some(facts) = self.context.state.facts() else { return Ok(()) };
         let generation = cluster.metadata.generation;
         let due = memory.secrets_read.is_none_or(|at| at.elapsed() > SECRETS_EVERY);
         let mut result = Ok(());
@@ -31,21 +32,21 @@ impl Manager {
             memory.secrets_read = Some(Instant::now());
             result = self.write_archive_config(cluster).await;
             if self.write_server_files(cluster)?
-                && let Some(served) = self.state.served()
+                && let Some(served) = self.context.state.server()
             {
                 tracing::info!("settings changed: PostgreSQL reads them again");
                 served.postmaster.reload();
             }
             // First what waits for a restart by now, then that this generation's settings have been read.
-            self.refresh_facts().await;
+            server_facts::refresh(&self.context).await;
             memory.applied = generation;
-            self.state.set_applied(generation);
+            self.context.state.set_applied(generation);
             if facts.role == Role::Primary {
                 result = result.and(self.passwords(cluster, memory).await);
             }
         }
         result = result.and(self.slots(cluster, facts.role).await);
-        self.state.set_archive(Some(archive::status(self).await));
+        self.context.state.set_archive(Some(archive::status(&self.context).await));
         result
     }
 
@@ -55,22 +56,25 @@ impl Manager {
         if role == Role::Primary {
             let listed = cluster.status.iter().flat_map(|status| &status.instance_names);
             wanted.extend(
-                listed.filter(|name| **name != self.identity.instance).map(|name| names::replication_slot(name)),
+                listed
+                    .filter(|name| **name != self.context.identity.instance)
+                    .map(|name| names::replication_slot(name)),
             );
         }
         let rows = self
+            .context
             .sql
             .query("SELECT slot_name::text, active FROM pg_replication_slots WHERE slot_type = 'physical'", &[])
             .await?;
         let found: Vec<(String, bool)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         for slot in wanted.iter().filter(|slot| !found.iter().any(|(name, _)| name == *slot)) {
             // Reserved at once: what the standby needs is kept from now on, not from its first connection on.
-            self.sql.query("SELECT pg_create_physical_replication_slot($1, true)", &[slot]).await?;
+            self.context.sql.query("SELECT pg_create_physical_replication_slot($1, true)", &[slot]).await?;
             tracing::info!(slot, "made a replication slot");
         }
         for (slot, active) in found {
             if slot.starts_with(SLOT_PREFIX) && !wanted.contains(&slot) && !active {
-                self.sql.query("SELECT pg_drop_replication_slot($1)", &[&slot]).await?;
+                self.context.sql.query("SELECT pg_drop_replication_slot($1)", &[&slot]).await?;
                 tracing::info!(slot, "dropped a replication slot");
             }
         }
@@ -85,13 +89,13 @@ impl Manager {
         }
         if cluster.spec.enable_superuser_access {
             let secret = cluster.spec.superuser_secret.as_ref().map(|secret| secret.name.clone());
-            let secret = secret.unwrap_or_else(|| names::superuser_secret(&self.identity.cluster));
+            let secret = secret.unwrap_or_else(|| names::superuser_secret(&self.context.identity.cluster));
             wanted.push(("postgres".to_owned(), secret));
         }
-        if let Wire::Password(password) = Wire::choose(self.programs.has_tls(), &self.places)?
+        if let Wire::Password(password) = Wire::choose(self.programs.has_tls(), &self.context.places)?
             && memory.passwords.get(names::REPLICATION_USER) != Some(&password)
         {
-            let client = Sql::connect(&self.places, "postgres").await?;
+            let client = Sql::connect(&self.context.places, "postgres").await?;
             roles::set_password(&client, names::REPLICATION_USER, &password).await?;
             memory.passwords.insert(names::REPLICATION_USER.to_owned(), password);
         }
@@ -102,7 +106,7 @@ impl Manager {
             }
             let Some(password) = keys.remove("password") else { continue };
             let password = String::from_utf8_lossy(&password).trim_end_matches(['\n', '\r']).to_owned();
-            let client = Sql::connect(&self.places, "postgres").await?;
+            let client = Sql::connect(&self.context.places, "postgres").await?;
             let known = client.query("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&role]).await;
             if known.is_ok_and(|rows| !rows.is_empty()) {
                 roles::set_password(&client, &role, &password).await?;

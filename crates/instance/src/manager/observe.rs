@@ -3,13 +3,11 @@
 use super::Manager;
 use crate::error::Result;
 use crate::plan::{self, ClusterView, Method, Observed, Position, PrimaryView, Server, Volume};
-use crate::postgres::{self, Sql};
-use crate::settings::floor::{self, Needed};
-use crate::state::Served;
+use crate::server_facts;
 use crate::volume;
 use holdfast_kube_api::status_port::{InstanceStatus, Role};
 use holdfast_kube_api::{Backup, Cluster};
-use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
+use holdfast_pgtypes::TimelineId;
 use std::time::Duration;
 
 /// A peer that does not answer within this time is asked again at the next look.
@@ -21,8 +19,8 @@ impl Manager {
     /// # Errors
     /// When the volume cannot be read.
     pub(super) async fn observe(&self, memory: &super::run::Memory) -> Result<Observed> {
-        let seen = self.seen();
-        let found = volume::look(&self.places)?;
+        let seen = self.context.cluster();
+        let found = volume::look(&self.context.places)?;
         // Whether the volumes were made from snapshots is the Backup's to say, until there is data.
         let backup = match seen.as_deref() {
             Some(cluster) if !has_data(cluster, &found) => self.recovery_backup(cluster).await?,
@@ -30,12 +28,12 @@ impl Manager {
         };
         let cluster = seen.as_deref().map(|cluster| view(cluster, backup.as_ref()));
         let classified = match &cluster {
-            Some(cluster) => plan::classify(&found, cluster, &self.identity.instance),
+            Some(cluster) => plan::classify(&found, cluster, &self.context.identity.instance),
             None => Volume::Empty,
         };
         let whole = matches!(classified, Volume::Ready(_));
         let control = found.control.as_deref().filter(|_| whole);
-        self.state.set_control(
+        self.context.state.set_control(
             control.map(|control| control.system_identifier.to_string()),
             control.map(|control| {
                 let end = control.min_recovery_point.map_or(control.checkpoint, |point| point.max(control.checkpoint));
@@ -47,14 +45,14 @@ impl Manager {
             Some(cluster) if whole => self.primary(cluster).await,
             _ => None,
         };
-        self.state.set_diverged(primary.as_ref().is_some_and(|primary| primary.diverged));
+        self.context.state.set_diverged(primary.as_ref().is_some_and(|primary| primary.diverged));
         Ok(Observed {
-            me: self.identity.instance.clone(),
+            me: self.context.identity.instance.clone(),
             cluster,
             volume: classified,
             server,
-            holds_lease: self.state.holds_lease(),
-            paused: self.state.paused(),
+            holds_lease: self.context.state.holds_lease(),
+            paused: self.context.state.paused(),
             primary,
             rewind_failed: memory.rewind_failed,
         })
@@ -62,68 +60,20 @@ impl Manager {
 
     /// What PostgreSQL is doing.
     async fn server(&self) -> Server {
-        let Some(served) = self.state.served() else {
+        let Some(served) = self.context.state.server() else {
             return Server::Stopped;
         };
-        self.refresh_facts().await;
-        match self.state.facts() {
+        server_facts::refresh(&self.context).await;
+        match self.context.state.facts() {
             Some(facts) => Server::Running(facts.role),
             None => Server::Starting(served.started_as),
         }
     }
 
-    /// Asks the server about itself.
-    pub async fn refresh_facts(&self) {
-        let Some(Served { isolated, .. }) = self.state.served() else {
-            self.state.set_facts(None);
-            return;
-        };
-        match postgres::read_facts(&self.sql).await {
-            Ok(mut facts) => {
-                if facts.role == Role::Replica {
-                    facts.timeline = self.followed_timeline(facts.lsn).max(facts.timeline);
-                }
-                let history = match (facts.role, facts.timeline) {
-                    (Role::Primary, Some(timeline)) if !isolated => self.history(timeline),
-                    _ => None,
-                };
-                if let Some(cluster) = self.seen() {
-                    let needed = volume::control(&self.places.pgdata).ok().flatten().as_ref().map(Needed::from);
-                    facts.pending_restart |= floor::waits(facts.role, &cluster.spec, needed, &facts.bounds);
-                }
-                self.state.set_timeline_history(history);
-                self.state.set_facts(Some(facts));
-            }
-            Err(error) => {
-                tracing::debug!("{error}");
-                // A server that is busy once is not one that is down; one that was never up has said nothing yet.
-                if Sql::connect(&self.places, "postgres").await.is_err() {
-                    self.state.set_facts(None);
-                }
-            }
-        }
-    }
-
-    /// The timeline that a standby's WAL ends on, by the names of the files that hold its end. The server says it only while
-    /// it receives, and in a control file that is written at restart points; after a failover both are behind.
-    fn followed_timeline(&self, lsn: Option<Lsn>) -> Option<TimelineId> {
-        let size = (*self.segment_size.get_or_init(|| {
-            volume::control(&self.places.pgdata).ok().flatten().map(|control| control.wal_segment_size)
-        }))?;
-        let end = lsn?.saturating_sub(1);
-        let entries = std::fs::read_dir(self.places.pg_wal()).ok()?;
-        let segments = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<SegmentName>().ok());
-        segments.filter(|segment| segment.contains(end, size)).map(SegmentName::timeline).max()
-    }
-
-    fn history(&self, timeline: TimelineId) -> Option<String> {
-        std::fs::read_to_string(self.places.pg_wal().join(format!("{}.history", timeline.hex()))).ok()
-    }
-
     /// The primary, when it is another instance that answers as one. Asked only while it is not known by its own stream.
     async fn primary(&self, cluster: &ClusterView) -> Option<PrimaryView> {
-        let target = cluster.target_primary.clone().filter(|target| *target != self.identity.instance)?;
-        if self.state.facts().is_some_and(|facts| facts.role == Role::Replica && facts.receiving) {
+        let target = cluster.target_primary.clone().filter(|target| *target != self.context.identity.instance)?;
+        if self.context.state.facts().is_some_and(|facts| facts.role == Role::Replica && facts.receiving) {
             return Some(PrimaryView { instance: target, diverged: false });
         }
         let answer = self.peers.ask(std::slice::from_ref(&target), PEER_LIMIT).await.pop().flatten()?;
@@ -136,7 +86,7 @@ impl Manager {
 
     /// Where this instance's WAL ends.
     fn position(&self) -> Option<Position> {
-        let status = self.state.status();
+        let status = self.context.state.status();
         Some(Position {
             timeline: TimelineId::new(status.timeline_id?)?,
             lsn: status.lsn.as_deref().and_then(|lsn| lsn.parse().ok())?,

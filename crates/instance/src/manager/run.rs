@@ -1,11 +1,12 @@
 //! From the start of the manager to its end.
 
 use super::Manager;
+use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::identity::{Identity, Places};
 use crate::peers::Peers;
 use crate::plan::next_step;
-use crate::postgres::{Programs, Sql};
+use crate::postgres::Programs;
 use crate::secrets::Secrets;
 use crate::settings::access::user_name;
 use crate::state::State;
@@ -16,8 +17,7 @@ use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::InstancePhase;
 use kube::{Api, Client, Config};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -82,44 +82,36 @@ pub async fn run(identity: Identity, places: Places, stop: CancellationToken) ->
         watchdog,
     };
     let lease = lease::Keeper::start(config, parts).await?;
-    let manager = Arc::new(Manager {
+    let manager = Manager {
         secrets: Secrets::new(&client, &identity.namespace),
-        segment_size: OnceLock::new(),
         backup_api: Api::namespaced(client.clone(), &identity.namespace),
-        sql: Arc::new(Sql::new(&places)),
         operating_user: user_name(&passwd, uid),
-        identity,
-        places,
+        context: Arc::new(Context::new(identity, places, state, cluster, stop)),
         programs,
-        state,
-        cluster,
         lease,
         peers,
-        backups: crate::backup::Runs::default(),
-        snapshots: crate::snapshot::Runs::default(),
-        restart: AtomicBool::new(false),
-        stop,
-    });
+    };
+    let context = &manager.context;
     manager.make_folders()?;
     if !manager.programs.has_tls() {
         tracing::warn!(
             "the image's PostgreSQL was built without TLS: neither clients nor standbys are encrypted; choose an image with it"
         );
     }
-    for served in [
-        tokio::spawn(served("probes", serve_probes(Arc::clone(&manager)))),
-        tokio::spawn(served("status port", serve_status(Arc::clone(&manager)))),
-        tokio::spawn(served("metrics", serve_metrics(Arc::clone(&manager)))),
+    for service in [
+        tokio::spawn(serve("probes", serve_probes(Arc::clone(context)))),
+        tokio::spawn(serve("status port", serve_status(Arc::clone(context)))),
+        tokio::spawn(serve("metrics", serve_metrics(Arc::clone(context)))),
     ] {
-        drop(served);
+        drop(service);
     }
-    tokio::spawn(crate::archive::watch_recoverability(Arc::clone(&manager)));
+    tokio::spawn(crate::archive::watch_recoverability(Arc::clone(context)));
     rounds(&manager).await;
     manager.shut_down().await;
     Ok(())
 }
 
-async fn served(what: &'static str, serving: impl Future<Output = Result<()>>) {
+async fn serve(what: &'static str, serving: impl Future<Output = Result<()>>) {
     if let Err(error) = serving.await {
         tracing::error!("the {what} cannot be served\n{error}");
     }
@@ -145,9 +137,9 @@ async fn lock(places: &Places, stop: &CancellationToken) -> Result<VolumeLock> {
 async fn rounds(manager: &Manager) {
     let mut memory = Memory::default();
     let mut pause = FIRST_PAUSE;
-    let mut cluster = manager.cluster.clone();
+    let mut cluster = manager.context.latest_cluster.clone();
     let mut said = None;
-    while !manager.stop.is_cancelled() {
+    while !manager.context.stop.is_cancelled() {
         let round = round(manager, &mut memory).await;
         let wait = match round {
             Ok(()) => {
@@ -160,7 +152,7 @@ async fn rounds(manager: &Manager) {
                 if said.as_ref() != Some(&error) {
                     tracing::error!("{error}");
                 }
-                manager.state.set_error(&error, error.kind == Kind::Stuck);
+                manager.context.state.set_error(&error, error.kind == Kind::Stuck);
                 let stuck = error.kind == Kind::Stuck;
                 said = Some(error);
                 let this = pause;
@@ -168,38 +160,38 @@ async fn rounds(manager: &Manager) {
                 // What changed meanwhile is seen after the pause: the next try must not follow on the heels of this one.
                 tokio::select! {
                     () = tokio::time::sleep(if stuck { STUCK_ROUND } else { this }) => {}
-                    () = manager.stop.cancelled() => {}
+                    () = manager.context.stop.cancelled() => {}
                 }
                 continue;
             }
         };
         let ended = async {
-            match manager.state.served() {
+            match manager.context.state.server() {
                 Some(served) => drop(served.postmaster.ended().await),
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = manager.state.woken() => {}
+            () = manager.context.state.woken() => {}
             // A closed channel would end the wait at once, for ever.
             Ok(()) = cluster.changed() => {}
             () = ended => {}
-            () = manager.stop.cancelled() => {}
+            () = manager.context.stop.cancelled() => {}
         }
         cluster.mark_unchanged();
     }
 }
 
 async fn round(manager: &Manager, memory: &mut Memory) -> Result<()> {
-    if let Some(served) = manager.state.served_or_ended()
+    if let Some(served) = manager.context.state.server_or_ended()
         && let Some(exit) = served.postmaster.exited()
     {
         tracing::warn!(status = %exit.0, "PostgreSQL has ended");
         manager.server_ended().await;
     }
-    if manager.restart.swap(false, Ordering::Relaxed) && manager.state.served().is_some() {
-        manager.state.set_phase(InstancePhase::StartingPostgres, "starting PostgreSQL anew, for its settings");
+    if manager.context.take_restart_request() && manager.context.state.server().is_some() {
+        manager.context.state.set_phase(InstancePhase::StartingPostgres, "starting PostgreSQL anew, for its settings");
         manager.stop_server(RESTART_WITHIN).await;
     }
     let observed = manager.observe(memory).await?;

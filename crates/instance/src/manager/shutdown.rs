@@ -14,14 +14,14 @@ const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
 impl Manager {
     /// Stops everything, in the order in which a new primary can take over soonest.
     pub(super) async fn shut_down(&self) {
-        self.state.set_phase(InstancePhase::Stopping, "stopping PostgreSQL");
-        let delay = self.seen().and_then(|cluster| cluster.spec.stop_delay);
+        self.context.state.set_phase(InstancePhase::Stopping, "stopping PostgreSQL");
+        let delay = self.context.cluster().and_then(|cluster| cluster.spec.stop_delay);
         let delay = delay.and_then(|delay| u64::try_from(delay).ok()).unwrap_or(STOP_DELAY);
         let limit = Duration::from_secs(delay.saturating_sub(RESERVE).max(1));
-        crate::backup::end(self).await;
-        crate::snapshot::end(self).await;
+        self.context.backups.cancel(None).await;
+        self.context.snapshots.cancel(None).await;
         self.stop_server(limit).await;
-        if self.state.holds_lease() {
+        if self.context.state.holds_lease() {
             self.lease.give_back(GIVE_BACK_WITHIN).await;
         }
         tracing::info!("the instance has stopped");

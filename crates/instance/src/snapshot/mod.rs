@@ -16,4 +16,3 @@ mod run;
 
 pub use record::{MARK, Mark, read_mark};
 pub use routes::{delete, get, put, stop};
-pub use run::{Runs, end};

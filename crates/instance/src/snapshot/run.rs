@@ -1,18 +1,17 @@
 //! One run.
 
 use super::record::{Mark, of_run, write_mark};
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::manager::Manager;
 use crate::postgres::Sql;
 use crate::verb::Verb;
 use crate::volume;
 use chrono::{DateTime, Utc};
 use holdfast_kube_api::status_port::{SnapshotRequest, SnapshotRun, SnapshotState};
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -23,90 +22,45 @@ const POLL: Duration = Duration::from_millis(100);
 /// A server that was stopped for a cold snapshot is up again within this time, or the operator hears why not.
 const START_WITHIN: Duration = Duration::from_mins(5);
 
-#[derive(Debug)]
-struct Current {
-    uid: String,
-    cancel: CancellationToken,
-    stop: Arc<Notify>,
-    task: JoinHandle<()>,
-}
-
-/// The run that is under way.
-#[derive(Debug, Default)]
-pub struct Runs {
-    current: Mutex<Option<Current>>,
-}
-
-impl Runs {
-    /// Begins the run of this uid.
-    pub(super) fn begin(manager: &Arc<Manager>, uid: &str, request: &SnapshotRequest) -> SnapshotRun {
-        let run = SnapshotRun {
-            uid: uid.to_owned(),
-            name: request.name.clone(),
-            online: request.online,
-            ..SnapshotRun::default()
-        };
-        manager.state.change_snapshot(|slot| *slot = Some(run.clone()));
-        let cancel = manager.stop.child_token();
-        let stop = Arc::new(Notify::new());
-        let worker = Worker {
-            manager: Arc::clone(manager),
-            uid: uid.to_owned(),
-            deadline: request.deadline,
-            started: Utc::now(),
-            cancel: cancel.clone(),
-            stop: Arc::clone(&stop),
-        };
-        let task = tokio::spawn(worker.run(run.clone()));
-        let current = Current { uid: uid.to_owned(), cancel, stop, task };
-        *manager.snapshots.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(current);
-        run
-    }
-
-    /// The snapshots are taken: go on.
-    pub(super) fn go_on(&self, uid: &str) {
-        if let Some(current) = self.current.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
-            && current.uid == uid
-        {
-            current.stop.notify_one();
-        }
-    }
-
-    /// Ends the run of this uid, or whichever it is, without a result.
-    pub(super) async fn end(&self, uid: Option<&str>) {
-        let current = {
-            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-            match current.as_ref() {
-                Some(running) if uid.is_none_or(|uid| uid == running.uid) => current.take(),
-                _ => None,
-            }
-        };
-        if let Some(Current { cancel, task, .. }) = current {
-            cancel.cancel();
-            drop(task.await);
-        }
-    }
-}
-
-/// Ends whatever runs: the instance is stopping.
-pub async fn end(manager: &Manager) {
-    manager.snapshots.end(None).await;
+/// Begins the run of this uid.
+pub(super) fn begin(context: &Arc<Context>, uid: &str, request: &SnapshotRequest) -> SnapshotRun {
+    let run = SnapshotRun {
+        uid: uid.to_owned(),
+        name: request.name.clone(),
+        online: request.online,
+        ..SnapshotRun::default()
+    };
+    context.state.change_snapshot(|slot| *slot = Some(run.clone()));
+    let cancel = context.stop.child_token();
+    let taken = Arc::new(Notify::new());
+    let worker = Worker {
+        context: Arc::clone(context),
+        uid: uid.to_owned(),
+        deadline: request.deadline,
+        started: Utc::now(),
+        cancel: cancel.clone(),
+        taken: Arc::clone(&taken),
+    };
+    let task = tokio::spawn(worker.run(run.clone()));
+    context.snapshots.set(uid, cancel, taken, task);
+    run
 }
 
 struct Worker {
-    manager: Arc<Manager>,
+    context: Arc<Context>,
     uid: String,
     deadline: Option<DateTime<Utc>>,
     started: DateTime<Utc>,
     cancel: CancellationToken,
-    stop: Arc<Notify>,
+    /// The operator has taken the volume snapshots.
+    taken: Arc<Notify>,
 }
 
 impl Worker {
     async fn run(self, run: SnapshotRun) {
         let ended = if run.online { self.hot(&run).await } else { self.cold(&run).await };
-        self.manager.state.set_paused(false);
-        drop(std::fs::remove_file(self.manager.places.data_mount.join(super::MARK)));
+        self.context.state.set_paused(false);
+        drop(std::fs::remove_file(self.context.places.data_mount.join(super::MARK)));
         if let Err(error) = ended {
             tracing::error!(name = run.name, "the snapshot failed\n{error}");
             self.change(|run| {
@@ -117,7 +71,7 @@ impl Worker {
     }
 
     fn change(&self, change: impl FnOnce(&mut SnapshotRun)) {
-        self.manager.state.change_snapshot(|slot| {
+        self.context.state.change_snapshot(|slot| {
             if let Some(run) = slot.as_mut().filter(|run| run.uid == self.uid) {
                 change(run);
             }
@@ -126,22 +80,22 @@ impl Worker {
 
     /// The run as it is now.
     fn now(&self) -> SnapshotRun {
-        self.manager.state.change_snapshot(|slot| slot.clone()).unwrap_or_default()
+        self.context.state.change_snapshot(|slot| slot.clone()).unwrap_or_default()
     }
 
     fn mark(&self, run: &SnapshotRun) -> Result<()> {
         let mark = Mark { uid: run.uid.clone(), name: run.name.clone(), online: run.online };
-        write_mark(&self.manager.places.data_mount, &mark)
+        write_mark(&self.context.places.data_mount, &mark)
     }
 
     /// Until the operator has its snapshots.
-    async fn taken(&self, lost: impl Future<Output = ()>) -> Result<()> {
+    async fn wait_until_taken(&self, lost: impl Future<Output = ()>) -> Result<()> {
         let left = match self.deadline {
             Some(deadline) => (deadline - Utc::now()).to_std().unwrap_or_default(),
             None => LONGEST,
         };
         tokio::select! {
-            () = self.stop.notified() => Ok(()),
+            () = self.taken.notified() => Ok(()),
             () = self.cancel.cancelled() => Err(Error::retry("the snapshot was given up")),
             () = lost => Err(Error::retry("the connection that holds backup mode was lost").doing("waiting for the volume snapshots")),
             () = tokio::time::sleep(left) => Err(Error::retry("nobody ended the snapshot before its deadline")
@@ -152,8 +106,8 @@ impl Worker {
 
     async fn hot(&self, run: &SnapshotRun) -> Result<()> {
         self.mark(run)?;
-        let client = Sql::connect(&self.manager.places, "postgres").await?;
-        let old_names = self.manager.programs.major() < 15;
+        let client = Sql::connect(&self.context.places, "postgres").await?;
+        let old_names = self.context.state.postgres_major() < 15;
         let (start, stop) = if old_names {
             ("pg_start_backup($1, true, false)", "pg_stop_backup(false, false)")
         } else {
@@ -167,14 +121,14 @@ impl Worker {
             () = self.cancel.cancelled() => return Err(Error::retry("the snapshot was given up")),
         };
         let begin: Lsn = lsn(row.get(0))?;
-        let timeline = self.manager.state.facts().and_then(|facts| facts.timeline);
+        let timeline = self.context.state.facts().and_then(|facts| facts.timeline);
         self.change(|run| {
             run.begin_lsn = Some(begin.to_string());
             run.timeline_id = timeline.map(TimelineId::get);
             run.begin_wal = timeline.and_then(|timeline| self.segment(begin, timeline, false));
             run.state = SnapshotState::Ready;
         });
-        self.taken(closed(&client)).await?;
+        self.wait_until_taken(closed(&client)).await?;
         self.change(|run| run.state = SnapshotState::Stopping);
         let statement = format!("SELECT lsn::text, labelfile, coalesce(spcmapfile, '') FROM {stop}");
         let row = client
@@ -198,7 +152,7 @@ impl Worker {
     }
 
     fn segment(&self, lsn: Lsn, timeline: TimelineId, end: bool) -> Option<String> {
-        let size = volume::control(&self.manager.places.pgdata).ok()??.wal_segment_size;
+        let size = volume::control(&self.context.places.pgdata).ok()??.wal_segment_size;
         let name = if end {
             SegmentName::ending_at(lsn, timeline, size)
         } else {
@@ -209,9 +163,9 @@ impl Worker {
 
     async fn cold(&self, run: &SnapshotRun) -> Result<()> {
         self.mark(run)?;
-        self.manager.state.set_paused(true);
+        self.context.state.set_paused(true);
         loop {
-            if self.manager.state.served_or_ended().is_none() {
+            if self.context.state.server_or_ended().is_none() {
                 break;
             }
             tokio::select! {
@@ -219,7 +173,7 @@ impl Worker {
                 () = self.cancel.cancelled() => return Err(Error::retry("the snapshot was given up")),
             }
         }
-        let control = volume::control(&self.manager.places.pgdata)?
+        let control = volume::control(&self.context.places.pgdata)?
             .ok_or_else(|| Error::retry("the data directory has no pg_control"))?;
         let (redo, timeline) = (control.redo, control.timeline);
         // A standby's pages are consistent from there on.
@@ -231,12 +185,12 @@ impl Worker {
             run.begin_wal = self.segment(redo, timeline, false);
             run.state = SnapshotState::Ready;
         });
-        self.taken(std::future::pending()).await?;
+        self.wait_until_taken(std::future::pending()).await?;
         let stopped = Utc::now();
         self.change(|run| run.state = SnapshotState::Stopping);
-        self.manager.state.set_paused(false);
+        self.context.state.set_paused(false);
         let started = tokio::time::Instant::now();
-        while !self.manager.state.ready() {
+        while !self.context.state.ready() {
             if started.elapsed() > START_WITHIN {
                 return Err(Error::retry("PostgreSQL does not come up again").doing("ending the cold snapshot"));
             }
@@ -250,12 +204,12 @@ impl Worker {
 
     /// Into the archive, once the WAL is there.
     async fn record(&self, stopped: DateTime<Utc>) -> Result<()> {
-        let config = self.manager.places.archive_config();
+        let config = self.context.places.archive_config();
         if config.exists() {
-            let own_wal_volume = self.manager.places.wal_directory.is_some();
+            let own_wal_volume = self.context.places.wal_directory.is_some();
             let request = of_run(&self.now(), self.started, stopped, own_wal_volume);
             let input = serde_json::to_vec(&request).map_err(|error| Error::retry(error.to_string()))?;
-            let mut verb = Verb::new(&self.manager.places.program, &config, ["snapshot", "record"]);
+            let mut verb = Verb::new(&self.context.places.program, &config, ["snapshot", "record"]);
             verb.input = Some(input);
             let answer = verb.run(&self.cancel, |_| {}).await?;
             let id = answer["snapshot_id"].as_str().map(str::to_owned);

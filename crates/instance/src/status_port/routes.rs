@@ -1,8 +1,7 @@
 //! From a request to its answer.
 
-use super::serve::Listener;
-use crate::manager::Manager;
-use crate::{backup, metrics, snapshot};
+use crate::context::Context;
+use crate::{backup, metrics, server_facts, snapshot};
 use holdfast_kube_api::names::{OPERATOR_USER, REPLICATION_USER};
 use holdfast_kube_api::status_port::{Refused, Role, WalSwitched};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -17,15 +16,26 @@ const LARGEST: usize = 64 << 10;
 /// An answer.
 pub(crate) type Answer = Response<Full<Bytes>>;
 
+/// Who asks, and where.
+#[derive(Debug, Clone)]
+pub(super) enum Caller {
+    /// At the status port, with the common name of the client's certificate.
+    Status(Option<String>),
+    /// The kubelet, at the socket of the probes.
+    Probes,
+    /// Prometheus, at the port of the metrics.
+    Metrics,
+}
+
 /// Answers one request.
-pub(super) async fn answer(manager: &Arc<Manager>, from: &Listener, request: Request<Incoming>) -> Answer {
-    match from {
-        Listener::Probes => probe(manager, request.uri().path()),
-        Listener::Metrics if request.uri().path() == "/metrics" => {
-            text(StatusCode::OK, "text/plain; version=0.0.4", metrics::text(manager).await)
+pub(super) async fn answer(context: &Arc<Context>, caller: &Caller, request: Request<Incoming>) -> Answer {
+    match caller {
+        Caller::Probes => probe(context, request.uri().path()),
+        Caller::Metrics if request.uri().path() == "/metrics" => {
+            text(StatusCode::OK, "text/plain; version=0.0.4", metrics::text(context).await)
         }
-        Listener::Metrics => text(StatusCode::NOT_FOUND, "text/plain", "metrics are at /metrics\n".to_owned()),
-        Listener::Status(client) => {
+        Caller::Metrics => text(StatusCode::NOT_FOUND, "text/plain", "metrics are at /metrics\n".to_owned()),
+        Caller::Status(client) => {
             let reads = request.method() == Method::GET && request.uri().path() == "/status";
             match client.as_deref() {
                 Some(OPERATOR_USER) => {}
@@ -39,12 +49,12 @@ pub(super) async fn answer(manager: &Arc<Manager>, from: &Listener, request: Req
                 }
                 None => return refused(StatusCode::FORBIDDEN, "the certificate has no common name", None),
             }
-            status_port(manager, request).await
+            status_port(context, request).await
         }
     }
 }
 
-async fn status_port(manager: &Arc<Manager>, request: Request<Incoming>) -> Answer {
+async fn status_port(context: &Arc<Context>, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     let path: Vec<&str> = head.uri.path().split('/').filter(|part| !part.is_empty()).collect();
     let body = match Limited::new(body, LARGEST).collect().await {
@@ -53,42 +63,42 @@ async fn status_port(manager: &Arc<Manager>, request: Request<Incoming>) -> Answ
     };
     match (&head.method, path.as_slice()) {
         (&Method::GET, ["status"]) => {
-            manager.refresh_facts().await;
-            json(StatusCode::OK, &manager.state.status())
+            server_facts::refresh(context).await;
+            json(StatusCode::OK, &context.state.status())
         }
-        (&Method::PUT, ["backups", uid]) => backup::put(manager, uid, &body).await,
-        (&Method::GET, ["backups", uid]) => backup::get(manager, uid),
-        (&Method::DELETE, ["backups", uid]) => backup::delete(manager, uid).await,
-        (&Method::PUT, ["snapshots", uid]) => snapshot::put(manager, uid, &body).await,
-        (&Method::GET, ["snapshots", uid]) => snapshot::get(manager, uid),
-        (&Method::POST, ["snapshots", uid, "stop"]) => snapshot::stop(manager, uid),
-        (&Method::DELETE, ["snapshots", uid]) => snapshot::delete(manager, uid).await,
-        (&Method::POST, ["wal", "switch"]) => switch_wal(manager).await,
+        (&Method::PUT, ["backups", uid]) => backup::put(context, uid, &body).await,
+        (&Method::GET, ["backups", uid]) => backup::get(context, uid),
+        (&Method::DELETE, ["backups", uid]) => backup::delete(context, uid).await,
+        (&Method::PUT, ["snapshots", uid]) => snapshot::put(context, uid, &body).await,
+        (&Method::GET, ["snapshots", uid]) => snapshot::get(context, uid),
+        (&Method::POST, ["snapshots", uid, "stop"]) => snapshot::stop(context, uid),
+        (&Method::DELETE, ["snapshots", uid]) => snapshot::delete(context, uid).await,
+        (&Method::POST, ["wal", "switch"]) => switch_wal(context).await,
         (&Method::POST, ["restart"]) => {
-            manager.request_restart();
+            context.request_restart();
             text(StatusCode::ACCEPTED, "text/plain", String::new())
         }
         _ => refused(StatusCode::NOT_FOUND, "there is nothing at this path", None),
     }
 }
 
-fn probe(manager: &Manager, path: &str) -> Answer {
+fn probe(context: &Context, path: &str) -> Answer {
     let no = |why: String| text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", why);
     match path {
         "/startup" | "/liveness" => text(StatusCode::OK, "text/plain", "the instance manager answers\n".to_owned()),
-        "/readiness" if manager.state.ready() => text(StatusCode::OK, "text/plain", "ready\n".to_owned()),
-        "/readiness" => no(format!("not ready: {}\n", manager.state.status().message)),
+        "/readiness" if context.state.ready() => text(StatusCode::OK, "text/plain", "ready\n".to_owned()),
+        "/readiness" => no(format!("not ready: {}\n", context.state.status().message)),
         _ => text(StatusCode::NOT_FOUND, "text/plain", "no such probe\n".to_owned()),
     }
 }
 
 /// Leaves the current segment even where nothing was written since the last switch: a restore point is a record.
-async fn switch_wal(manager: &Manager) -> Answer {
-    if manager.state.facts().is_none_or(|facts| facts.role != Role::Primary) {
+async fn switch_wal(context: &Context) -> Answer {
+    if context.state.facts().is_none_or(|facts| facts.role != Role::Primary) {
         return refused(StatusCode::CONFLICT, "this instance is not the primary", None);
     }
     let statement = "SELECT pg_create_restore_point('holdfast switch') IS NOT NULL, pg_switch_wal()::text";
-    match manager.sql.query(statement, &[]).await {
+    match context.sql.query(statement, &[]).await {
         Ok(rows) => {
             let lsn = rows.first().map(|row| row.get(1)).unwrap_or_default();
             json(StatusCode::OK, &WalSwitched { lsn })

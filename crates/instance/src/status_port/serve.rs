@@ -1,8 +1,8 @@
 //! Listening: the status port, the probes' socket, the metrics.
 
-use super::routes;
+use super::routes::{self, Caller};
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::manager::Manager;
 use crate::tls;
 use holdfast_kube_api::names;
 use hyper::service::service_fn;
@@ -24,11 +24,11 @@ const READ_AGAIN: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When the port cannot be listened at.
-pub async fn serve_status(manager: Arc<Manager>) -> Result<()> {
+pub async fn serve_status(context: Arc<Context>) -> Result<()> {
     let listener = listen(names::STATUS_PORT).await?;
     let current: Arc<Mutex<Option<Arc<ServerConfig>>>> = Arc::default();
     let reading = Arc::clone(&current);
-    let reader = Arc::clone(&manager);
+    let reader = Arc::clone(&context);
     tokio::spawn(async move {
         let mut failing = false;
         loop {
@@ -52,14 +52,14 @@ pub async fn serve_status(manager: Arc<Manager>) -> Result<()> {
             continue;
         };
         let Some(config) = current.lock().unwrap_or_else(PoisonError::into_inner).clone() else { continue };
-        let manager = Arc::clone(&manager);
+        let context = Arc::clone(&context);
         tokio::spawn(async move {
             drop(socket.set_nodelay(true));
             let handshake = tokio::time::timeout(PATIENCE, TlsAcceptor::from(config).accept(socket)).await;
             let Ok(Ok(stream)) = handshake else { return };
             let certificates = stream.get_ref().1.peer_certificates();
             let client = certificates.and_then(|chain| chain.first()).and_then(tls::common_name);
-            serve(stream, manager, Listener::Status(client)).await;
+            serve(stream, context, Caller::Status(client)).await;
         });
     }
 }
@@ -68,13 +68,13 @@ pub async fn serve_status(manager: Arc<Manager>) -> Result<()> {
 ///
 /// # Errors
 /// When the socket cannot be made.
-pub async fn serve_probes(manager: Arc<Manager>) -> Result<()> {
-    let path = manager.places.control_socket();
+pub async fn serve_probes(context: Arc<Context>) -> Result<()> {
+    let path = context.places.control_socket();
     drop(std::fs::remove_file(&path));
     let listener = UnixListener::bind(&path).map_err(|error| Error::file("listen at", &path, &error))?;
     loop {
         let Ok((socket, _)) = listener.accept().await else { continue };
-        tokio::spawn(serve(socket, Arc::clone(&manager), Listener::Probes));
+        tokio::spawn(serve(socket, Arc::clone(&context), Caller::Probes));
     }
 }
 
@@ -82,11 +82,11 @@ pub async fn serve_probes(manager: Arc<Manager>) -> Result<()> {
 ///
 /// # Errors
 /// When the port cannot be listened at.
-pub async fn serve_metrics(manager: Arc<Manager>) -> Result<()> {
+pub async fn serve_metrics(context: Arc<Context>) -> Result<()> {
     let listener = listen(names::METRICS_PORT).await?;
     loop {
         let Ok((socket, _)) = listener.accept().await else { continue };
-        tokio::spawn(serve(socket, Arc::clone(&manager), Listener::Metrics));
+        tokio::spawn(serve(socket, Arc::clone(&context), Caller::Metrics));
     }
 }
 
@@ -96,24 +96,13 @@ async fn listen(port: u16) -> Result<TcpListener> {
         .map_err(|error| Error::retry(format!("port {port} cannot be listened at: {error}")))
 }
 
-/// Who is listened to.
-#[derive(Debug, Clone)]
-pub(super) enum Listener {
-    /// The status port, with the common name of the client's certificate.
-    Status(Option<String>),
-    /// The kubelet.
-    Probes,
-    /// Prometheus.
-    Metrics,
-}
-
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manager: Arc<Manager>, from: Listener) {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, context: Arc<Context>, caller: Caller) {
     let service = service_fn(move |request| {
-        let (manager, from) = (Arc::clone(&manager), from.clone());
-        async move { Ok::<_, Infallible>(routes::answer(&manager, &from, request).await) }
+        let (context, caller) = (Arc::clone(&context), caller.clone());
+        async move { Ok::<_, Infallible>(routes::answer(&context, &caller, request).await) }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    // A client that went away is the client's affair.
+    // A disconnected client is not an error.
     drop(builder.serve_connection(TokioIo::new(stream), service).await);
 }

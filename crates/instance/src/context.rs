@@ -1,0 +1,88 @@
+//! What the manager's loop and the services beside it share: the status port, the metrics, archiving, backups and snapshots.
+//!
+//! The loop decides and acts ([`crate::manager`]). A service reads the [`State`], asks PostgreSQL, may begin a backup or a
+//! snapshot, and may ask the loop for something by [`Context::request_restart`] or [`State::set_paused`]. What only the loop
+//! needs, such as the Lease and the Secrets, is not in here.
+
+use crate::cluster_watch::LatestCluster;
+use crate::current_run::CurrentRun;
+use crate::identity::{Identity, Places};
+use crate::postgres::Sql;
+use crate::state::State;
+use crate::volume;
+use holdfast_kube_api::Cluster;
+use holdfast_pgtypes::WalSegmentSize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// What the loop and the services share.
+#[derive(Debug)]
+pub struct Context {
+    /// Who this instance is.
+    pub identity: Identity,
+    /// Where everything lies.
+    pub places: Places,
+    /// What the instance knows of itself.
+    pub state: Arc<State>,
+    /// The connection to the server.
+    pub sql: Sql,
+    /// The `Cluster`, as it was last seen.
+    pub latest_cluster: LatestCluster,
+    /// The backup under way.
+    pub backups: CurrentRun<()>,
+    /// The snapshot under way; its signal says that the operator has taken the volume snapshots.
+    pub snapshots: CurrentRun<Arc<Notify>>,
+    /// Tripped when the instance is to stop.
+    pub stop: CancellationToken,
+    restart: AtomicBool,
+    segment_size: OnceLock<Option<WalSegmentSize>>,
+}
+
+impl Context {
+    /// With nothing under way.
+    pub fn new(
+        identity: Identity,
+        places: Places,
+        state: Arc<State>,
+        latest_cluster: LatestCluster,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            sql: Sql::new(&places),
+            identity,
+            places,
+            state,
+            latest_cluster,
+            backups: CurrentRun::default(),
+            snapshots: CurrentRun::default(),
+            stop,
+            restart: AtomicBool::new(false),
+            segment_size: OnceLock::new(),
+        }
+    }
+
+    /// The `Cluster`, once it was seen.
+    pub fn cluster(&self) -> Option<Arc<Cluster>> {
+        self.latest_cluster.borrow().clone()
+    }
+
+    /// Asks the loop to restart PostgreSQL, for settings that need it.
+    pub fn request_restart(&self) {
+        self.restart.store(true, Ordering::Relaxed);
+        self.state.wake();
+    }
+
+    /// Whether a restart was requested since this was last asked.
+    pub fn take_restart_request(&self) -> bool {
+        self.restart.swap(false, Ordering::Relaxed)
+    }
+
+    /// Size of a WAL segment; absent until there was a data directory. It never changes.
+    pub fn segment_size(&self) -> Option<WalSegmentSize> {
+        *self
+            .segment_size
+            .get_or_init(|| volume::control(&self.places.pgdata).ok().flatten().map(|control| control.wal_segment_size))
+    }
+}
