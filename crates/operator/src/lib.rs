@@ -16,7 +16,6 @@
 //!
 //! After a crash anywhere, the next reconcile, by this operator or by another, reads what stands and goes on from there.
 
-mod again;
 pub mod backups;
 pub mod certificates;
 pub mod cluster;
@@ -26,6 +25,7 @@ pub mod events;
 pub mod http;
 pub mod lease;
 pub mod metrics;
+mod retry;
 pub mod run;
 pub mod status_client;
 pub mod webhook;

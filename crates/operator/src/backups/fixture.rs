@@ -1,7 +1,7 @@
 //! Valid objects that the tables of tests change one thing of.
 
 use super::backup::{Action, Decision, Observed, Task};
-use super::view::{ClusterView, InstanceView, Volume};
+use super::cluster_view::{ClusterView, InstanceView, Volume};
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_kube_api::backup::{BackupMethod, BackupPhase, BackupSpec, BackupStatus, ClusterReference};
 use holdfast_kube_api::cluster::BarmanObjectStore;

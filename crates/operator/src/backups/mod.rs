@@ -8,22 +8,22 @@
 //! - [`backup`]: one backup, into the object store or as snapshots: whose turn, which instance, following it to its end
 //! - [`snapshot`]: the steps of volume snapshots
 //! - [`target`]: which instance is backed up
-//! - [`view`]: what decisions see of a cluster
+//! - [`cluster_view`]: what decisions see of a cluster
 //! - [`schedule`]: backups at set times
-//! - [`reason`]: the closed set of reasons of Events
+//! - [`event`]: the closed set of reasons of Events
 
 pub mod backup;
 mod clock;
+pub mod cluster_view;
 mod condition;
+mod context;
+pub mod event;
 #[cfg(test)]
 mod fixture;
-pub mod reason;
 pub mod schedule;
-mod shared;
 pub mod snapshot;
 pub mod target;
 pub mod trouble;
-pub mod view;
 
 use crate::context::Context;
 use std::sync::Arc;
@@ -31,6 +31,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Runs the controllers of `Backup` and `ScheduledBackup` until they are cancelled.
 pub async fn run(context: Arc<Context>, cancellation: CancellationToken) {
-    let shared = Arc::new(shared::Shared::new(context));
+    let shared = Arc::new(context::BackupsContext::new(context));
     tokio::join!(backup::run(Arc::clone(&shared), cancellation.clone()), schedule::run(shared, cancellation));
 }

@@ -3,7 +3,7 @@
 //! A standby's backup is complete only when the primary has archived the WAL up to its stop, so there is no choice
 //! while there is no primary: the backup waits for the next one instead of failing after its data was copied.
 
-use super::view::{ClusterView, InstanceView};
+use super::cluster_view::{ClusterView, InstanceView};
 use holdfast_kube_api::cluster::BackupTarget;
 use holdfast_kube_api::status_port::Role;
 use holdfast_pgtypes::Lsn;

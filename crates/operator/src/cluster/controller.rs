@@ -8,9 +8,9 @@ use super::decide::{Action, Decision, Note, Reason, decide};
 use super::desired::{Complaint, Desired};
 use super::memory::Memory;
 use super::read::{Subject, read, timely};
-use crate::again::Again;
 use crate::context::Context;
 use crate::error::Error;
+use crate::retry::Retries;
 use chrono::SubsecRound;
 use futures::StreamExt;
 use holdfast_kube_api::validate::{self, Finding};
@@ -40,7 +40,7 @@ pub async fn run(context: Arc<Context>, cancellation: CancellationToken) {
         None => Api::all_with(client.clone(), &kind),
     };
     let ours = watcher::Config::default().labels(names::CLUSTER_LABEL);
-    let again = Arc::new(Again::new("Cluster", &context.metrics));
+    let retries = Arc::new(Retries::new("Cluster", &context.metrics));
     let holders: Arc<Mutex<HashMap<String, Option<String>>>> = Arc::default();
     let mapped = |kind: &ApiResource| {
         let kind = kind.clone();
@@ -52,7 +52,7 @@ pub async fn run(context: Arc<Context>, cancellation: CancellationToken) {
         }
     };
     let (of_pod, of_claim, of_secret, of_lease) = (mapped(&kind), mapped(&kind), mapped(&kind), mapped(&kind));
-    let on_error = Arc::clone(&again);
+    let on_error = Arc::clone(&retries);
     let hears = Arc::clone(&context);
     Controller::new_with(clusters, watcher::Config::default(), kind.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
@@ -78,8 +78,8 @@ pub async fn run(context: Arc<Context>, cancellation: CancellationToken) {
         .graceful_shutdown_on(async move { cancellation.cancelled().await })
         .run(
             move |cluster, context| {
-                let again = Arc::clone(&again);
-                async move { again.observe(&cluster, Box::pin(reconcile(&cluster, &context))).await }
+                let retries = Arc::clone(&retries);
+                async move { retries.observe(&cluster, Box::pin(reconcile(&cluster, &context))).await }
             },
             move |cluster, error, _| on_error.after(&cluster, error),
             context,

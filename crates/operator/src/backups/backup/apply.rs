@@ -2,7 +2,7 @@
 
 use super::read::{Read, address};
 use super::task::{Action, Task};
-use crate::backups::shared::Shared;
+use crate::backups::context::BackupsContext;
 use crate::backups::snapshot;
 use crate::error::{Error, is_conflict, is_not_found};
 use crate::status_client::{RequestError, StatusClient};
@@ -36,7 +36,7 @@ impl From<Error> for Stop {
 
 /// What acting needs.
 pub(super) struct Actor<'a> {
-    pub(super) shared: &'a Shared,
+    pub(super) shared: &'a BackupsContext,
     pub(super) namespace: &'a str,
     pub(super) task: &'a Task,
     pub(super) read: &'a Read,

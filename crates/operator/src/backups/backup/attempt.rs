@@ -1,7 +1,7 @@
 //! The end of an attempt: another one, or the end of the `Backup`.
 
 use super::task::{ATTEMPTS, Action, Decision, Memory, Requeue, Task};
-use crate::backups::reason::{Notice, Reason};
+use crate::backups::event::{BackupEvent, Reason};
 use crate::backups::trouble::{Trouble, first_line, time};
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_kube_api::backup::{BackupMethod, BackupPhase, BackupStatus};
@@ -37,7 +37,7 @@ pub(crate) fn over(task: &Task, memory: &Memory, now: DateTime<Utc>, error: &str
         task.status.instance.as_deref().unwrap_or("an instance"),
         first_line(error)
     );
-    decision.events.push(Notice::new(Reason::BackupRetried, reason.clone()));
+    decision.events.push(BackupEvent::new(Reason::BackupRetried, reason.clone()));
     decision.status = BackupStatus {
         phase: Some(BackupPhase::Pending),
         reason: Some(reason),
@@ -53,7 +53,7 @@ pub(crate) fn over(task: &Task, memory: &Memory, now: DateTime<Utc>, error: &str
 /// The `Backup` ends without a backup.
 pub(crate) fn fail(task: &Task, memory: &Memory, now: DateTime<Utc>, error: String) -> Decision {
     let mut decision = Decision::keep(task, memory, Requeue::OnChange);
-    decision.events.push(Notice::new(Reason::BackupFailed, error.clone()));
+    decision.events.push(BackupEvent::new(Reason::BackupFailed, error.clone()));
     decision.status.phase = Some(BackupPhase::Failed);
     decision.status.method = Some(task.method());
     // For a table's column: the error has three lines.

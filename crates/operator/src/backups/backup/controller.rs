@@ -9,12 +9,12 @@ use super::queue::is_overtaken;
 use super::read::{read, task};
 use super::task::{Decision, Requeue, Task};
 use super::{attempt, task as limits};
-use crate::again::Again;
 use crate::backups::condition;
-use crate::backups::reason::{Notice, Reason};
-use crate::backups::shared::{Shared, in_time};
+use crate::backups::context::{BackupsContext, in_time};
+use crate::backups::event::{BackupEvent, Reason};
 use crate::backups::trouble::Trouble;
 use crate::error::Error;
+use crate::retry::Retries;
 use chrono::SubsecRound;
 use futures::StreamExt;
 use holdfast_kube_api::backup::{BackupPhase, BackupStatus};
@@ -40,10 +40,10 @@ const TELL_TRIES: u32 = 5;
 const REFUSED_WAIT: Duration = Duration::from_secs(2);
 
 /// Runs until it is cancelled.
-pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
+pub(crate) async fn run(shared: Arc<BackupsContext>, cancellation: CancellationToken) {
     let kind = ApiResource::erase::<Backup>(&());
-    let again = Arc::new(Again::new("Backup", &shared.context.metrics));
-    let on_error = Arc::clone(&again);
+    let retries = Arc::new(Retries::new("Backup", &shared.context.metrics));
+    let on_error = Arc::clone(&retries);
     let controller = Controller::new_with(scoped(&shared, &kind), watcher::Config::default(), kind.clone())
         .with_config(Config::default().concurrency(CONCURRENCY));
     let (of_backup, of_cluster) = (controller.store(), controller.store());
@@ -67,10 +67,10 @@ pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
         .graceful_shutdown_on(async move { cancellation.cancelled().await })
         .run(
             move |backup, shared| {
-                let again = Arc::clone(&again);
+                let retries = Arc::clone(&retries);
                 async move {
                     let work = in_time("looking after a backup", reconcile(&backup, &shared));
-                    Box::pin(again.observe(&backup, work)).await
+                    Box::pin(retries.observe(&backup, work)).await
                 }
             },
             move |backup, error, _| on_error.after(&backup, error),
@@ -80,7 +80,7 @@ pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
         .await;
 }
 
-fn scoped(shared: &Shared, kind: &ApiResource) -> Api<DynamicObject> {
+fn scoped(shared: &BackupsContext, kind: &ApiResource) -> Api<DynamicObject> {
     let client = shared.context.client.clone();
     match &shared.context.namespace {
         Some(namespace) => Api::namespaced_with(client, namespace, kind),
@@ -105,7 +105,7 @@ fn waiting(
         .collect()
 }
 
-async fn reconcile(cached: &DynamicObject, shared: &Shared) -> Result<Action, Error> {
+async fn reconcile(cached: &DynamicObject, shared: &BackupsContext) -> Result<Action, Error> {
     let name = cached.name_any();
     let namespace = cached.namespace().unwrap_or_default();
     let kind = ApiResource::erase::<Backup>(&());
@@ -138,9 +138,9 @@ async fn reconcile(cached: &DynamicObject, shared: &Shared) -> Result<Action, Er
             .map_err(|source| Error::Malformed { what: format!("backup {name}"), source })?;
         match validate::backup(&raw).into_result() {
             Ok((_, warnings)) => {
-                let notice = |finding: &Finding| Notice::new(Reason::BackupWarning, finding.to_string());
-                let notices: Vec<Notice> = warnings.iter().map(notice).collect();
-                shared.tell(&kind, &object, &notices).await;
+                let notice = |finding: &Finding| BackupEvent::new(Reason::BackupWarning, finding.to_string());
+                let events: Vec<BackupEvent> = warnings.iter().map(notice).collect();
+                shared.tell(&kind, &object, &events).await;
             }
             Err(findings) => {
                 let why = findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("; ");
@@ -158,7 +158,7 @@ fn over(object: &DynamicObject) -> bool {
 
 /// Read, decide, act, write the status, tell.
 async fn one_pass(
-    shared: &Shared,
+    shared: &BackupsContext,
     api: &Api<DynamicObject>,
     object: &mut DynamicObject,
     namespace: &str,
@@ -213,7 +213,12 @@ async fn one_pass(
 }
 
 /// The `Cluster` says how its last backup ended. Its own reconcile writes the same status: tried again at once.
-async fn tell_cluster(shared: &Shared, namespace: &str, task: &Task, status: &BackupStatus) -> Result<(), Error> {
+async fn tell_cluster(
+    shared: &BackupsContext,
+    namespace: &str,
+    task: &Task,
+    status: &BackupStatus,
+) -> Result<(), Error> {
     let name = &task.spec.cluster.name;
     let kind = ApiResource::erase::<Cluster>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(shared.context.client.clone(), namespace, &kind);
@@ -248,7 +253,7 @@ async fn tell_cluster(shared: &Shared, namespace: &str, task: &Task, status: &Ba
 
 /// A spec that cannot be read: it fails, with what is wrong with it.
 async fn not_understood(
-    shared: &Shared,
+    shared: &BackupsContext,
     api: &Api<DynamicObject>,
     object: &mut DynamicObject,
     kind: &ApiResource,

@@ -10,9 +10,9 @@
 
 use super::task::{Decision, GIVE_UP_LIMIT, Memory, Observed, Requeue, Task};
 use super::{follow, pending};
-use crate::backups::reason::{Notice, Reason};
+use crate::backups::cluster_view::InstanceAnswer;
+use crate::backups::event::{BackupEvent, Reason};
 use crate::backups::snapshot;
-use crate::backups::view::Seen;
 use chrono::{DateTime, Utc};
 use holdfast_kube_api::backup::{BackupMethod, BackupPhase};
 use std::time::Duration;
@@ -38,7 +38,8 @@ pub fn decide(task: &Task, observed: &Observed, memory: &Memory, now: DateTime<U
 fn give_up(task: &Task, observed: &Observed, memory: &Memory, now: DateTime<Utc>, deleted: DateTime<Utc>) -> Decision {
     let mut decision = Decision::keep(task, memory, Requeue::After(Duration::from_secs(1)));
     decision.actions.extend(snapshot::delete_all(&observed.snapshots));
-    let silent = matches!(observed.run, Seen::Silent(_)) || matches!(observed.snapshot, Seen::Silent(_));
+    let silent =
+        matches!(observed.run, InstanceAnswer::Silent(_)) || matches!(observed.snapshot, InstanceAnswer::Silent(_));
     let gone = match (&observed.cluster, &task.status.instance) {
         (Some(cluster), Some(instance)) => cluster.instance(instance).is_none(),
         _ => true,
@@ -48,7 +49,7 @@ fn give_up(task: &Task, observed: &Observed, memory: &Memory, now: DateTime<Utc>
         decision.actions.extend(super::attempt::release(task));
     }
     if task.phase() != BackupPhase::Pending {
-        decision.events.push(Notice::new(Reason::BackupGivenUp, "its Backup was deleted: the run is given up"));
+        decision.events.push(BackupEvent::new(Reason::BackupGivenUp, "its Backup was deleted: the run is given up"));
     }
     decision.let_go = true;
     decision

@@ -9,9 +9,9 @@ use super::task::{
     WAL_LIMIT,
 };
 use super::{after, attempt};
-use crate::backups::reason::{Notice, Reason};
+use crate::backups::cluster_view::{ClusterView, InstanceAnswer};
+use crate::backups::event::{BackupEvent, Reason};
 use crate::backups::trouble::{Trouble, bytes, duration, progress, time};
-use crate::backups::view::{ClusterView, Seen};
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_kube_api::backup::BackupPhase;
 use holdfast_kube_api::status_port::{BackupRun, BackupState};
@@ -23,14 +23,14 @@ pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: Dat
     };
     let instance = task.status.instance.as_deref().unwrap_or_default();
     match &observed.run {
-        Seen::NotAsked | Seen::Silent(_) if cluster.instance(instance).is_none() => {
+        InstanceAnswer::NotAsked | InstanceAnswer::Silent(_) if cluster.instance(instance).is_none() => {
             let error =
                 Trouble::new(format!("pod {instance} is gone"), task.doing(), "the next attempt begins by itself");
             attempt::over(task, memory, now, &error.to_string())
         }
-        Seen::NotAsked => silent(task, memory, now, instance, "it was not asked"),
-        Seen::Silent(why) => silent(task, memory, now, instance, why),
-        Seen::Unknown => {
+        InstanceAnswer::NotAsked => silent(task, memory, now, instance, "it was not asked"),
+        InstanceAnswer::Silent(why) => silent(task, memory, now, instance, why),
+        InstanceAnswer::Unknown => {
             let error = Trouble::new(
                 format!("the instance manager of {instance} was restarted in the middle of the backup"),
                 task.doing(),
@@ -38,7 +38,7 @@ pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: Dat
             );
             attempt::over(task, memory, now, &error.to_string())
         }
-        Seen::Known(run) => {
+        InstanceAnswer::Known(run) => {
             let memory = Memory { silent_since: None, waiting_since: None, refused: None, ..memory.clone() };
             match run.state {
                 BackupState::Running => copying(task, &memory, now, run),
@@ -115,7 +115,7 @@ fn waiting_for_wal(
     show(&mut decision, run, format!("100% ({}), waiting for WAL", bytes(done)));
     if task.phase() != BackupPhase::Finalizing {
         let text = "all data is stored; waiting for the archive to hold the WAL up to its stop";
-        decision.events.push(Notice::new(Reason::BackupFinalizing, text));
+        decision.events.push(BackupEvent::new(Reason::BackupFinalizing, text));
     }
     let instance = task.status.instance.as_deref().unwrap_or_default();
     decision.status.reason = switch_wal(&mut decision, cluster, instance, now);
@@ -170,8 +170,8 @@ fn completed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) 
     status.done_bytes = Some(signed(run.done_bytes));
     status.total_bytes = run.total_bytes.map(signed);
     status.progress = Some(progress(run.done_bytes, run.total_bytes.or(Some(run.done_bytes))));
-    decision.events.extend(result.warnings.iter().map(|text| Notice::new(Reason::BackupWarning, text.clone())));
-    decision.events.push(Notice::new(Reason::BackupCompleted, format!("backup {} is complete", result.backup_id)));
+    decision.events.extend(result.warnings.iter().map(|text| BackupEvent::new(Reason::BackupWarning, text.clone())));
+    decision.events.push(BackupEvent::new(Reason::BackupCompleted, format!("backup {} is complete", result.backup_id)));
     decision.let_go = true;
     decision
 }

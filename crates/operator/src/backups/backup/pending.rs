@@ -8,11 +8,11 @@ use super::task::{
     uid_of,
 };
 use super::{after, attempt};
-use crate::backups::reason::{Notice, Reason};
+use crate::backups::cluster_view::{ClusterView, InstanceView};
+use crate::backups::event::{BackupEvent, Reason};
 use crate::backups::snapshot;
 use crate::backups::target::{Choice, Wish, choose};
 use crate::backups::trouble::{Trouble, time};
-use crate::backups::view::{ClusterView, InstanceView};
 use chrono::{DateTime, Utc};
 use holdfast_kube_api::backup::{BackupMethod, BackupPhase, BackupStatus};
 use std::time::Duration;
@@ -154,7 +154,7 @@ fn in_the_way(
     let mut decision = Decision::keep(task, memory, after_asking())
         .act(Action::GiveUp { instance: instance.clone(), run: run.clone() })
         .act(Action::Release { instance, run });
-    decision.events.push(Notice::new(Reason::OrphanEnded, text));
+    decision.events.push(BackupEvent::new(Reason::OrphanEnded, text));
     decision
 }
 
@@ -198,8 +198,8 @@ fn begin(
             format!("{} volume snapshots, {on}", if online { "hot" } else { "cold" })
         }
     };
-    decision.events.push(Notice::new(Reason::BackupStarted, text));
-    decision.events.extend(warning.map(|text| Notice::new(Reason::BackupWarning, text)));
+    decision.events.push(BackupEvent::new(Reason::BackupStarted, text));
+    decision.events.extend(warning.map(|text| BackupEvent::new(Reason::BackupWarning, text)));
     decision.status = status;
     // What a refusal needs is kept until the instance took the request: the wait for it has one limit.
     decision.memory = Memory { waiting_since: memory.waiting_since.or(Some(now)), ..Memory::default() };

@@ -6,9 +6,9 @@
 use super::queue::ahead;
 use super::task::{Observed, Task};
 use crate::backups::clock::chrono_time;
-use crate::backups::shared::Shared;
+use crate::backups::cluster_view::{ClusterView, InstanceAnswer, InstanceView, Volume};
+use crate::backups::context::BackupsContext;
 use crate::backups::snapshot::{self, BACKUP_UID};
-use crate::backups::view::{ClusterView, InstanceView, Seen, Volume};
 use crate::error::{Error, is_not_found};
 use crate::status_client::{RequestError, StatusClient};
 use futures::future::join_all;
@@ -51,7 +51,7 @@ pub(super) fn task(object: &DynamicObject) -> Result<Task, String> {
 }
 
 /// Reads.
-pub(super) async fn read(shared: &Shared, namespace: &str, task: &Task) -> Result<Read, Error> {
+pub(super) async fn read(shared: &BackupsContext, namespace: &str, task: &Task) -> Result<Read, Error> {
     let name = &task.spec.cluster.name;
     let mut observed = Observed::default();
     if task.phase() == BackupPhase::Pending {
@@ -76,14 +76,14 @@ pub(super) async fn read(shared: &Shared, namespace: &str, task: &Task) -> Resul
         }
     } else if task.phase() != BackupPhase::Pending {
         let why = "the cluster's certificates are gone".to_owned();
-        (observed.run, observed.snapshot) = (Seen::Silent(why.clone()), Seen::Silent(why));
+        (observed.run, observed.snapshot) = (InstanceAnswer::Silent(why.clone()), InstanceAnswer::Silent(why));
     }
     observed.cluster = Some(cluster);
     Ok(Read { observed, client })
 }
 
 /// The other `Backup`s of the cluster.
-async fn queue(shared: &Shared, namespace: &str, task: &Task, observed: &mut Observed) -> Result<(), Error> {
+async fn queue(shared: &BackupsContext, namespace: &str, task: &Task, observed: &mut Observed) -> Result<(), Error> {
     let api: Api<DynamicObject> =
         Api::namespaced_with(shared.context.client.clone(), namespace, &ApiResource::erase::<Backup>(&()));
     let all = api.list(&ListParams::default()).await.map_err(|error| Error::api("list backups", error))?;
@@ -96,7 +96,12 @@ async fn queue(shared: &Shared, namespace: &str, task: &Task, observed: &mut Obs
 }
 
 /// The snapshots of this `Backup`, where the API knows any.
-async fn read_snapshots(shared: &Shared, namespace: &str, task: &Task, observed: &mut Observed) -> Result<(), Error> {
+async fn read_snapshots(
+    shared: &BackupsContext,
+    namespace: &str,
+    task: &Task,
+    observed: &mut Observed,
+) -> Result<(), Error> {
     let api: Api<DynamicObject> =
         Api::namespaced_with(shared.context.client.clone(), namespace, &snapshot::api_resource());
     match api.list(&ListParams::default().labels(&format!("{BACKUP_UID}={}", task.uid))).await {
@@ -110,7 +115,7 @@ async fn read_snapshots(shared: &Shared, namespace: &str, task: &Task, observed:
     }
 }
 
-async fn read_cluster(shared: &Shared, namespace: &str, name: &str) -> Result<Option<ClusterView>, Error> {
+async fn read_cluster(shared: &BackupsContext, namespace: &str, name: &str) -> Result<Option<ClusterView>, Error> {
     let api: Api<DynamicObject> =
         Api::namespaced_with(shared.context.client.clone(), namespace, &ApiResource::erase::<Cluster>(&()));
     let found = api.get_opt(name).await.map_err(|error| Error::api(format!("read cluster {name}"), error))?;
@@ -143,7 +148,7 @@ async fn read_cluster(shared: &Shared, namespace: &str, name: &str) -> Result<Op
 
 /// The pods of the cluster, and for snapshots their volumes.
 async fn read_instances(
-    shared: &Shared,
+    shared: &BackupsContext,
     namespace: &str,
     cluster: &str,
     method: BackupMethod,
@@ -194,11 +199,11 @@ async fn follow(client: &StatusClient, task: &Task, cluster: &mut ClusterView, o
     let waits = match task.method() {
         BackupMethod::BarmanObjectStore => {
             observed.run = get(client, instance, &format!("/backups/{}", task.run())).await;
-            matches!(&observed.run, Seen::Known(BackupRun { state: BackupState::WaitingForWal, .. }))
+            matches!(&observed.run, InstanceAnswer::Known(BackupRun { state: BackupState::WaitingForWal, .. }))
         }
         BackupMethod::VolumeSnapshot => {
             observed.snapshot = get(client, instance, &format!("/snapshots/{}", task.run())).await;
-            matches!(&observed.snapshot, Seen::Known(SnapshotRun { state: SnapshotState::Stopping, .. }))
+            matches!(&observed.snapshot, InstanceAnswer::Known(SnapshotRun { state: SnapshotState::Stopping, .. }))
         }
     };
     if waits {
@@ -206,15 +211,15 @@ async fn follow(client: &StatusClient, task: &Task, cluster: &mut ClusterView, o
     }
 }
 
-async fn get<T: DeserializeOwned>(client: &StatusClient, instance: &InstanceView, path: &str) -> Seen<T> {
+async fn get<T: DeserializeOwned>(client: &StatusClient, instance: &InstanceView, path: &str) -> InstanceAnswer<T> {
     let address = match address(instance) {
         Ok(address) => address,
-        Err(why) => return Seen::Silent(why),
+        Err(why) => return InstanceAnswer::Silent(why),
     };
     match client.get(address, path).await {
-        Ok(answer) => Seen::Known(answer),
-        Err(error) if error.is_not_found() => Seen::Unknown,
-        Err(error) => Seen::Silent(error.to_string()),
+        Ok(answer) => InstanceAnswer::Known(answer),
+        Err(error) if error.is_not_found() => InstanceAnswer::Unknown,
+        Err(error) => InstanceAnswer::Silent(error.to_string()),
     }
 }
 

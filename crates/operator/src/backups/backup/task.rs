@@ -1,8 +1,8 @@
 //! What a decision about one `Backup` is made from, and what it is made of.
 
-use crate::backups::reason::Notice;
+use crate::backups::cluster_view::{ClusterView, InstanceAnswer};
+use crate::backups::event::BackupEvent;
 use crate::backups::snapshot::{SnapshotPlan, SnapshotSeen};
-use crate::backups::view::{ClusterView, Seen};
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_kube_api::backup::{BackupMethod, BackupPhase, BackupSpec, BackupStatus};
 use holdfast_kube_api::status_port::{BackupRun, BackupState, SnapshotRequest, SnapshotRun};
@@ -108,9 +108,9 @@ pub struct Observed {
     /// Uids of all `Backup`s of the cluster that are not over.
     pub known: BTreeSet<String>,
     /// What the instance says of the run, for the object store.
-    pub run: Seen<BackupRun>,
+    pub run: InstanceAnswer<BackupRun>,
     /// What the instance says of its volumes, for snapshots.
-    pub snapshot: Seen<SnapshotRun>,
+    pub snapshot: InstanceAnswer<SnapshotRun>,
     /// The snapshots that exist for this `Backup`.
     pub snapshots: Vec<SnapshotSeen>,
     /// Whether the API server knows `snapshot.storage.k8s.io/v1`.
@@ -219,7 +219,7 @@ pub struct Decision {
     /// What is remembered.
     pub memory: Memory,
     /// Events.
-    pub events: Vec<Notice>,
+    pub events: Vec<BackupEvent>,
     /// When to look again.
     pub next: Requeue,
     /// Whether nothing holds the `Backup` from being deleted any more.

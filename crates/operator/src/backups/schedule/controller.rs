@@ -1,12 +1,12 @@
 //! The controller of `ScheduledBackup`: woken at the times of its schedule, and when one of its `Backup`s ends.
 
 use super::decide::{BackupPlan, Made, Observed, Scheduled, decide};
-use crate::again::Again;
 use crate::backups::clock::chrono_time;
 use crate::backups::condition::{self, Said};
-use crate::backups::reason::{Notice, Reason};
-use crate::backups::shared::{Shared, in_time};
+use crate::backups::context::{BackupsContext, in_time};
+use crate::backups::event::{BackupEvent, Reason};
 use crate::error::{Error, is_conflict, is_not_found};
+use crate::retry::Retries;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt;
 use holdfast_kube_api::scheduled_backup::ScheduledBackupStatus;
@@ -28,7 +28,7 @@ const CONCURRENCY: u16 = 16;
 const AFTER: Duration = Duration::from_millis(5);
 
 /// Runs until it is cancelled.
-pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
+pub(crate) async fn run(shared: Arc<BackupsContext>, cancellation: CancellationToken) {
     let kind = ApiResource::erase::<ScheduledBackup>(&());
     let backups = ApiResource::erase::<Backup>(&());
     let api = |kind: &ApiResource| -> Api<DynamicObject> {
@@ -39,8 +39,8 @@ pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
         }
     };
     let ours = watcher::Config::default().labels(names::SCHEDULE_LABEL);
-    let again = Arc::new(Again::new("ScheduledBackup", &shared.context.metrics));
-    let on_error = Arc::clone(&again);
+    let retries = Arc::new(Retries::new("ScheduledBackup", &shared.context.metrics));
+    let on_error = Arc::clone(&retries);
     Controller::new_with(api(&kind), watcher::Config::default(), kind.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .watches_with(api(&backups), backups.clone(), ours, {
@@ -56,10 +56,10 @@ pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
         .graceful_shutdown_on(async move { cancellation.cancelled().await })
         .run(
             move |scheduled, shared| {
-                let again = Arc::clone(&again);
+                let retries = Arc::clone(&retries);
                 async move {
                     let work = in_time("looking after a schedule", reconcile(&scheduled, &shared));
-                    Box::pin(again.observe(&scheduled, work)).await
+                    Box::pin(retries.observe(&scheduled, work)).await
                 }
             },
             move |scheduled, error, _| on_error.after(&scheduled, error),
@@ -69,7 +69,7 @@ pub(crate) async fn run(shared: Arc<Shared>, cancellation: CancellationToken) {
         .await;
 }
 
-async fn reconcile(cached: &DynamicObject, shared: &Shared) -> Result<Action, Error> {
+async fn reconcile(cached: &DynamicObject, shared: &BackupsContext) -> Result<Action, Error> {
     let name = cached.name_any();
     let namespace = cached.namespace().unwrap_or_default();
     let kind = ApiResource::erase::<ScheduledBackup>(&());
@@ -104,7 +104,7 @@ async fn reconcile(cached: &DynamicObject, shared: &Shared) -> Result<Action, Er
     let mut decision = decide(&scheduled, &valid.schedule, &observed, now);
     accept(&mut decision.status, scheduled.generation, &warnings, now);
     if scheduled.status.observed_generation != scheduled.generation {
-        let text = |finding: &Finding| Notice::new(Reason::BackupWarning, finding.to_string());
+        let text = |finding: &Finding| BackupEvent::new(Reason::BackupWarning, finding.to_string());
         decision.events.extend(warnings.iter().map(text));
     }
     for backup in &decision.delete {
@@ -130,7 +130,7 @@ async fn reconcile(cached: &DynamicObject, shared: &Shared) -> Result<Action, Er
 }
 
 async fn read(
-    shared: &Shared,
+    shared: &BackupsContext,
     backups: &Api<DynamicObject>,
     namespace: &str,
     scheduled: &Scheduled,
@@ -174,7 +174,7 @@ fn manifest(plan: &BackupPlan) -> DynamicObject {
 
 /// A schedule that cannot be read waits for a change, and says why.
 async fn invalid(
-    shared: &Shared,
+    shared: &BackupsContext,
     api: &Api<DynamicObject>,
     object: &mut DynamicObject,
     before: ScheduledBackupStatus,
@@ -192,7 +192,7 @@ async fn invalid(
     shared.write_status(api, object, &status).await?;
     if !known {
         let kind = ApiResource::erase::<ScheduledBackup>(&());
-        shared.tell(&kind, object, &[Notice::new(Reason::ScheduleInvalid, text)]).await;
+        shared.tell(&kind, object, &[BackupEvent::new(Reason::ScheduleInvalid, text)]).await;
     }
     Ok(Action::await_change())
 }

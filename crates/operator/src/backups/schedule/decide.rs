@@ -3,7 +3,7 @@
 //! Of the times that passed since the last look only the newest is made up for; the others are counted. Times that pass
 //! while it is suspended are not made up for at all: that is what it was suspended for.
 
-use crate::backups::reason::{Notice, Reason};
+use crate::backups::event::{BackupEvent, Reason};
 use crate::backups::snapshot::Owner;
 use crate::backups::trouble::time;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -85,7 +85,7 @@ pub struct Decision {
     /// The new status, without conditions.
     pub status: ScheduledBackupStatus,
     /// Events.
-    pub events: Vec<Notice>,
+    pub events: Vec<BackupEvent>,
     /// When to look again.
     pub next: TimeDelta,
 }
@@ -217,7 +217,7 @@ impl Work<'_> {
                 uid,
             }),
         };
-        self.decision.events.push(Notice::new(Reason::BackupScheduled, format!("Backup {name} {why}")));
+        self.decision.events.push(BackupEvent::new(Reason::BackupScheduled, format!("Backup {name} {why}")));
         self.decision.status.message = None;
         self.decision.status.last_backup = Some(name.clone());
         self.active.push(name.clone());
@@ -241,7 +241,7 @@ impl Work<'_> {
     fn left_out(&mut self, count: usize, text: String) {
         self.decision.status.missed += i64::try_from(count).unwrap_or(i64::MAX);
         self.decision.status.message = Some(text.clone());
-        self.decision.events.push(Notice::new(Reason::ScheduleMissed, text));
+        self.decision.events.push(BackupEvent::new(Reason::ScheduleMissed, text));
     }
 
     /// Deletes the oldest `Backup`s beyond the history limits.
@@ -261,7 +261,7 @@ impl Work<'_> {
             made.sort_by(|a, b| (b.created, &b.name).cmp(&(a.created, &a.name)));
             for old in made.into_iter().skip(limit) {
                 let text = format!("Backup {} is beyond the history limit of {limit}; its data stays", old.name);
-                self.decision.events.push(Notice::new(Reason::HistoryPruned, text));
+                self.decision.events.push(BackupEvent::new(Reason::HistoryPruned, text));
                 self.decision.delete.push(old.name.clone());
             }
         }

@@ -6,9 +6,9 @@ use crate::backups::backup::attempt::{self, cluster_deleted};
 use crate::backups::backup::{
     Action, Decision, LOOK_EVERY, Memory, Observed, Requeue, Task, after, silent, switch_wal,
 };
-use crate::backups::reason::{Notice, Reason};
+use crate::backups::cluster_view::{ClusterView, InstanceAnswer, Volume};
+use crate::backups::event::{BackupEvent, Reason};
 use crate::backups::trouble::{Trouble, first_line, time};
-use crate::backups::view::{ClusterView, Seen, Volume};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -76,15 +76,15 @@ pub(crate) fn follow(task: &Task, observed: &Observed, memory: &Memory, now: Dat
         return too_late(&look, observed);
     }
     match &observed.snapshot {
-        Seen::NotAsked | Seen::Silent(_) => {
-            let why = if let Seen::Silent(why) = &observed.snapshot { why } else { "it was not asked" };
+        InstanceAnswer::NotAsked | InstanceAnswer::Silent(_) => {
+            let why = if let InstanceAnswer::Silent(why) = &observed.snapshot { why } else { "it was not asked" };
             let decision = silent(task, memory, now, instance, why);
             if decision.status.phase == Some(BackupPhase::Pending) || decision.let_go {
                 return with_deletions(decision, all);
             }
             decision
         }
-        Seen::Unknown => {
+        InstanceAnswer::Unknown => {
             let error = Trouble::new(
                 format!("the instance manager of {instance} was restarted before the snapshots were taken"),
                 task.doing(),
@@ -92,7 +92,7 @@ pub(crate) fn follow(task: &Task, observed: &Observed, memory: &Memory, now: Dat
             );
             again(task, all, memory, now, &error.to_string())
         }
-        Seen::Known(run) => {
+        InstanceAnswer::Known(run) => {
             look.memory = Memory { silent_since: None, waiting_since: None, refused: None, ..memory.clone() };
             match run.state {
                 SnapshotState::Starting => starting(&look, run),
@@ -140,10 +140,10 @@ fn ready(look: &Look<'_>, run: &SnapshotRun) -> Decision {
         if let Standing::Missing(number) = standing {
             let plan = plan(look.task, look.cluster, look.instance, volume, *number);
             let text = format!("VolumeSnapshot {} of {}", plan.name, plan.claim);
-            decision.events.push(Notice::new(Reason::SnapshotCreated, text));
+            decision.events.push(BackupEvent::new(Reason::SnapshotCreated, text));
             if let Some(error) = driver_error(look.all, volume).filter(|_| *number > 1) {
                 let text = format!("snapshot of {}, try {} of 3: {error}", volume.claim, number - 1);
-                decision.events.push(Notice::new(Reason::SnapshotFailed, text));
+                decision.events.push(BackupEvent::new(Reason::SnapshotFailed, text));
             }
             decision.actions.push(Action::CreateSnapshot(Box::new(plan)));
         }
@@ -155,7 +155,7 @@ fn ready(look: &Look<'_>, run: &SnapshotRun) -> Decision {
         decision.status.reason = None;
         if look.task.phase() != BackupPhase::Finalizing {
             let text = format!("the point in time of all snapshots is taken; {}", ending(run));
-            decision.events.push(Notice::new(Reason::BackupFinalizing, text));
+            decision.events.push(BackupEvent::new(Reason::BackupFinalizing, text));
         }
         elements(&mut decision, look);
     }
@@ -278,7 +278,7 @@ fn finish(
     decision.status.progress = Some("100%".to_owned());
     decision.status.stopped_at = Some(now);
     let text = format!("{} volume snapshots are ready to use: {}", snapshots.len(), named.join(", "));
-    decision.events.push(Notice::new(Reason::BackupCompleted, text));
+    decision.events.push(BackupEvent::new(Reason::BackupCompleted, text));
     decision.next = Requeue::OnChange;
     decision.let_go = true;
     decision
@@ -303,7 +303,7 @@ fn too_late(look: &Look<'_>, observed: &Observed) -> Decision {
         _ => driver_error(look.all, volume),
     });
     let step = match &observed.snapshot {
-        Seen::Known(run) => match run.state {
+        InstanceAnswer::Known(run) => match run.state {
             SnapshotState::Starting if run.online => "waiting for the checkpoint that a backup begins with",
             SnapshotState::Starting => "waiting for the server to stop",
             SnapshotState::Ready => "waiting for the storage driver to take the snapshots",
@@ -320,7 +320,7 @@ fn too_late(look: &Look<'_>, observed: &Observed) -> Decision {
     );
     let decision = fail(look, &error.to_string());
     // An instance that does not answer ends it by its own deadline.
-    if matches!(observed.snapshot, Seen::Silent(_)) { decision } else { released(decision, look.task) }
+    if matches!(observed.snapshot, InstanceAnswer::Silent(_)) { decision } else { released(decision, look.task) }
 }
 
 /// The driver failed at each try.
@@ -331,7 +331,7 @@ fn driver_failed(look: &Look<'_>, snapshot: &SnapshotSeen) -> Decision {
         "this is the storage driver's own error: see its controller's log, its quota and the VolumeSnapshotClass",
     );
     let mut decision = fail(look, &error.to_string());
-    decision.events.push(Notice::new(Reason::SnapshotFailed, first_line(&error.to_string())));
+    decision.events.push(BackupEvent::new(Reason::SnapshotFailed, first_line(&error.to_string())));
     released(decision, look.task)
 }
 

@@ -2,7 +2,7 @@
 
 use super::objects::{ATTEMPT, BACKUP_UID, Owner, SnapshotPlan, SnapshotSeen, TRY};
 use crate::backups::backup::Task;
-use crate::backups::view::{ClusterView, Volume};
+use crate::backups::cluster_view::{ClusterView, Volume};
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_kube_api::cluster::SnapshotOwner;
 use holdfast_kube_api::names;

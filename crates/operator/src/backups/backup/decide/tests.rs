@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::backups::backup::task::{ATTEMPTS, Action};
+use crate::backups::cluster_view::InstanceAnswer;
 use crate::backups::fixture::{at, begun, line, observed, status, task};
-use crate::backups::view::Seen;
 use chrono::TimeDelta;
 use holdfast_kube_api::backup::BackupMethod::{BarmanObjectStore, VolumeSnapshot};
 use holdfast_kube_api::backup::BackupPhase::{Completed, Failed, Finalizing, Pending, Running};
@@ -216,12 +216,12 @@ fn a_snapshot_that_cannot_be_restored_is_not_begun() {
 fn a_running_backup_is_followed_to_its_end() {
     type Change = fn(&mut Task, &mut Observed, &mut Memory);
     let table: &[(&str, i64, Change, &str)] = &[
-        ("copying", 1, |_, o, _| o.run = Seen::Known(run(BackupState::Running, 420)), "Running [] "),
+        ("copying", 1, |_, o, _| o.run = InstanceAnswer::Known(run(BackupState::Running, 420)), "Running [] "),
         (
             "slow, not stuck",
             3600,
             |_, o, m| {
-                o.run = Seen::Known(run(BackupState::Running, 421));
+                o.run = InstanceAnswer::Known(run(BackupState::Running, 421));
                 m.progress = Some((BackupState::Running, 420, at(0)));
             },
             "Running [] ",
@@ -230,7 +230,7 @@ fn a_running_backup_is_followed_to_its_end() {
             "stuck",
             900,
             |_, o, m| {
-                o.run = Seen::Known(run(BackupState::Running, 420));
+                o.run = InstanceAnswer::Known(run(BackupState::Running, 420));
                 m.progress = Some((BackupState::Running, 420, at(0)));
             },
             "Failed [give up 0a1b2c3d-4e5f.1 on main-2] not a byte was read for 15 min",
@@ -238,14 +238,14 @@ fn a_running_backup_is_followed_to_its_end() {
         (
             "waits for WAL on a standby",
             1,
-            |_, o, _| o.run = Seen::Known(run(BackupState::WaitingForWal, 1000)),
+            |_, o, _| o.run = InstanceAnswer::Known(run(BackupState::WaitingForWal, 1000)),
             "Finalizing [switch main-1] ",
         ),
         (
             "asked to switch just now",
             9,
             |_, o, m| {
-                o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
+                o.run = InstanceAnswer::Known(run(BackupState::WaitingForWal, 1000));
                 m.switched_at = Some(at(0));
             },
             "Finalizing [] ",
@@ -254,7 +254,7 @@ fn a_running_backup_is_followed_to_its_end() {
             "asked again",
             10,
             |_, o, m| {
-                o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
+                o.run = InstanceAnswer::Known(run(BackupState::WaitingForWal, 1000));
                 m.switched_at = Some(at(0));
             },
             "Finalizing [switch main-1] ",
@@ -264,7 +264,7 @@ fn a_running_backup_is_followed_to_its_end() {
             1,
             |t, o, _| {
                 t.status.instance = Some("main-1".into());
-                o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
+                o.run = InstanceAnswer::Known(run(BackupState::WaitingForWal, 1000));
             },
             "Finalizing [] ",
         ),
@@ -275,7 +275,7 @@ fn a_running_backup_is_followed_to_its_end() {
                 let cluster = o.cluster.as_mut().unwrap();
                 status(cluster, 1).role = None;
                 status(cluster, 3).role = Some(holdfast_kube_api::status_port::Role::Primary);
-                o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
+                o.run = InstanceAnswer::Known(run(BackupState::WaitingForWal, 1000));
             },
             "Finalizing [switch main-3] ",
         ),
@@ -284,7 +284,7 @@ fn a_running_backup_is_followed_to_its_end() {
             1,
             |_, o, _| {
                 status(o.cluster.as_mut().unwrap(), 1).ready = false;
-                o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
+                o.run = InstanceAnswer::Known(run(BackupState::WaitingForWal, 1000));
             },
             "Finalizing [] cluster main has no primary that could archive the last WAL; waiting for one",
         ),
@@ -293,7 +293,7 @@ fn a_running_backup_is_followed_to_its_end() {
             4500,
             |t, o, m| {
                 t.status.phase = Some(Finalizing);
-                o.run = Seen::Known(run(BackupState::WaitingForWal, 1000));
+                o.run = InstanceAnswer::Known(run(BackupState::WaitingForWal, 1000));
                 m.progress = Some((BackupState::WaitingForWal, 1000, at(0)));
             },
             "Failed [give up 0a1b2c3d-4e5f.1 on main-2] the WAL that the backup needs was not archived within 75 min",
@@ -303,7 +303,7 @@ fn a_running_backup_is_followed_to_its_end() {
             1,
             |_, o, _| {
                 let error = Some("error: no space\nwhile: storing\nhint:  grow".to_owned());
-                o.run = Seen::Known(BackupRun { error, ..run(BackupState::Failed, 5) });
+                o.run = InstanceAnswer::Known(BackupRun { error, ..run(BackupState::Failed, 5) });
             },
             "Pending [] attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 \
             ended: no space",
@@ -314,14 +314,14 @@ fn a_running_backup_is_followed_to_its_end() {
             |t, o, _| {
                 t.status.attempts = ATTEMPTS;
                 let error = Some("error: no space\nwhile: storing\nhint:  grow".to_owned());
-                o.run = Seen::Known(BackupRun { error, ..run(BackupState::Failed, 5) });
+                o.run = InstanceAnswer::Known(BackupRun { error, ..run(BackupState::Failed, 5) });
             },
             "Failed [] no space",
         ),
         (
             "the manager was restarted",
             1,
-            |_, o, _| o.run = Seen::Unknown,
+            |_, o, _| o.run = InstanceAnswer::Unknown,
             "Pending [] attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 ended: the instance manager of \
              main-2 was restarted in the middle of the backup",
         ),
@@ -330,7 +330,7 @@ fn a_running_backup_is_followed_to_its_end() {
             1,
             |t, o, _| {
                 t.status.attempts = 3;
-                o.run = Seen::Unknown;
+                o.run = InstanceAnswer::Unknown;
             },
             "Pending [] attempt 4 of 5 begins at 2026-11-22T12:00:41Z; attempt 3 on main-2 ended: the instance manager of \
              main-2 was restarted in the middle of the backup",
@@ -338,14 +338,14 @@ fn a_running_backup_is_followed_to_its_end() {
         (
             "silent",
             1,
-            |_, o, _| o.run = Seen::Silent("timed out".into()),
+            |_, o, _| o.run = InstanceAnswer::Silent("timed out".into()),
             "Running [] main-2 does not answer since 2026-11-22T12:00:01Z; waiting until 2026-11-22T12:02:01Z: timed out",
         ),
         (
             "silent for long",
             121,
             |_, o, m| {
-                o.run = Seen::Silent("timed out".into());
+                o.run = InstanceAnswer::Silent("timed out".into());
                 m.silent_since = Some(at(0));
             },
             "Pending [] attempt 2 of 5 begins at 2026-11-22T12:02:11Z; attempt 1 on main-2 ended: main-2 did not answer since \
@@ -365,14 +365,14 @@ fn a_running_backup_is_followed_to_its_end() {
             1,
             |_, o, _| {
                 o.cluster.as_mut().unwrap().archive = None;
-                o.run = Seen::Known(run(BackupState::Running, 420));
+                o.run = InstanceAnswer::Known(run(BackupState::Running, 420));
             },
             "Running [] ",
         ),
         (
             "complete without saying what",
             1,
-            |_, o, _| o.run = Seen::Known(run(BackupState::Completed, 1000)),
+            |_, o, _| o.run = InstanceAnswer::Known(run(BackupState::Completed, 1000)),
             "Pending [] attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 \
              ended: the backup ended without saying what it is",
         ),
@@ -405,7 +405,7 @@ fn a_running_backup_is_followed_to_its_end() {
 #[test]
 fn completed_is_the_engines_own_result() {
     let mut observed = observed();
-    observed.run = Seen::Known(BackupRun {
+    observed.run = InstanceAnswer::Known(BackupRun {
         started_at: Some(at(1)),
         stopped_at: Some(at(9)),
         result: Some(BackupResult {
@@ -443,7 +443,7 @@ fn progress_is_written_for_people_not_for_every_block() {
     let mut written = 0;
     for tick in 0..20_u64 {
         let mut observed = observed();
-        observed.run = Seen::Known(run(BackupState::Running, 10 * tick));
+        observed.run = InstanceAnswer::Known(run(BackupState::Running, 10 * tick));
         let now = at(0) + TimeDelta::milliseconds(300 * i64::try_from(tick).unwrap());
         let decision = decide(&task, &observed, &memory, now);
         written += u32::from(decision.status != task.status);
@@ -462,7 +462,7 @@ fn a_deleted_backup_gives_up_its_run_first() {
         (
             "running",
             2,
-            |_, o| o.run = Seen::Known(run(BackupState::Running, 4)),
+            |_, o| o.run = InstanceAnswer::Known(run(BackupState::Running, 4)),
             "Running [give up 0a1b2c3d-4e5f.1 on main-2] ",
         ),
         (
@@ -474,8 +474,13 @@ fn a_deleted_backup_gives_up_its_run_first() {
             },
             "Pending [] ",
         ),
-        ("silent", 2, |_, o| o.run = Seen::Silent("timed out".into()), "Running [give up 0a1b2c3d-4e5f.1 on main-2] "),
-        ("silent for long", 62, |_, o| o.run = Seen::Silent("timed out".into()), "Running [] "),
+        (
+            "silent",
+            2,
+            |_, o| o.run = InstanceAnswer::Silent("timed out".into()),
+            "Running [give up 0a1b2c3d-4e5f.1 on main-2] ",
+        ),
+        ("silent for long", 62, |_, o| o.run = InstanceAnswer::Silent("timed out".into()), "Running [] "),
         (
             "the pod is gone",
             2,
@@ -501,13 +506,13 @@ fn a_deleted_backup_gives_up_its_run_first() {
 /// most five times.
 #[test]
 fn nothing_makes_it_run_for_ever() {
-    let answers: [fn(u64) -> Seen<BackupRun>; 6] = [
-        |_| Seen::Silent("timed out".into()),
-        |_| Seen::Unknown,
-        |_| Seen::Known(run(BackupState::Running, 5)),
-        |_| Seen::Known(run(BackupState::WaitingForWal, 1000)),
-        |_| Seen::Known(run(BackupState::Failed, 5)),
-        |_| Seen::Known(run(BackupState::Completed, 1000)),
+    let answers: [fn(u64) -> InstanceAnswer<BackupRun>; 6] = [
+        |_| InstanceAnswer::Silent("timed out".into()),
+        |_| InstanceAnswer::Unknown,
+        |_| InstanceAnswer::Known(run(BackupState::Running, 5)),
+        |_| InstanceAnswer::Known(run(BackupState::WaitingForWal, 1000)),
+        |_| InstanceAnswer::Known(run(BackupState::Failed, 5)),
+        |_| InstanceAnswer::Known(run(BackupState::Completed, 1000)),
     ];
     for answer in answers {
         let (mut task, mut memory) = (task(BarmanObjectStore), Memory::default());
@@ -538,7 +543,7 @@ fn an_attempt_that_begins_again_starts_with_a_clean_status() {
     task.status.progress = Some("42%".into());
     task.status.backup_id = Some("x".into());
     let mut observed = observed();
-    observed.run = Seen::Unknown;
+    observed.run = InstanceAnswer::Unknown;
     let decision = decide(&task, &observed, &Memory::default(), at(5));
     assert_eq!(decision.status.phase, Some(Pending));
     assert_eq!((decision.status.progress, decision.status.backup_id, decision.status.attempts), (None, None, 1));

@@ -67,20 +67,20 @@ fn snapshots_are_taken_between_ready_and_stop() {
         (
             "waiting for the checkpoint",
             1,
-            |_, o, _| o.snapshot = Seen::Known(run(SnapshotState::Starting)),
+            |_, o, _| o.snapshot = InstanceAnswer::Known(run(SnapshotState::Starting)),
             "Running [] ",
         ),
         (
             "ready",
             1,
-            |_, o, _| o.snapshot = Seen::Known(run(SnapshotState::Ready)),
+            |_, o, _| o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready)),
             "Running [create nightly-0a1b2c3d, create nightly-0a1b2c3d-wal] ",
         ),
         (
             "one is there already",
             1,
             |_, o, _| {
-                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
                 o.snapshots = vec![snapshot(DATA, false, false)];
             },
             "Running [create nightly-0a1b2c3d-wal] ",
@@ -89,7 +89,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
             "both there, none cut",
             1,
             |_, o, _| {
-                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
                 o.snapshots = both(false, false);
             },
             "Running [] ",
@@ -98,7 +98,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
             "one cut",
             1,
             |_, o, _| {
-                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
                 o.snapshots = vec![snapshot(DATA, true, true), snapshot(WAL, false, false)];
             },
             "Running [] ",
@@ -107,7 +107,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
             "both cut, neither ready",
             1,
             |_, o, _| {
-                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
                 o.snapshots = both(true, false);
             },
             "Finalizing [stop main-2] ",
@@ -117,7 +117,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
             1,
             |t, o, _| {
                 t.status.attempts = 2;
-                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
                 o.snapshots = both(true, true);
             },
             "Running [create nightly-0a1b2c3d-2-1, create nightly-0a1b2c3d-2-1-wal] ",
@@ -126,7 +126,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
             "the driver's error is shown while it may pass",
             5,
             |_, o, _| {
-                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
                 o.snapshots = vec![broken(snapshot(DATA, false, false), 1, at(0)), snapshot(WAL, true, false)];
             },
             "Running [] VolumeSnapshot nightly-0a1b2c3d: quota exceeded",
@@ -135,7 +135,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
             "the driver's error stands: created anew",
             10,
             |_, o, _| {
-                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
                 o.snapshots = vec![broken(snapshot(DATA, false, false), 1, at(0)), snapshot(WAL, true, false)];
             },
             "Running [create nightly-0a1b2c3d-1-2] ",
@@ -144,7 +144,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
             "the second try is taken",
             20,
             |_, o, _| {
-                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
                 let second = SnapshotSeen { number: 2, ..snapshot("nightly-0a1b2c3d-1-2", true, false) };
                 o.snapshots = vec![broken(snapshot(DATA, false, false), 1, at(0)), second, snapshot(WAL, true, false)];
             },
@@ -154,7 +154,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
             "three errors",
             60,
             |_, o, _| {
-                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
                 o.snapshots = vec![
                     broken(snapshot(DATA, false, false), 1, at(0)),
                     broken(snapshot("nightly-0a1b2c3d-1-2", false, false), 2, at(20)),
@@ -170,7 +170,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
             1,
             |_, o, _| {
                 o.cluster.as_mut().unwrap().instances[1].volumes.clear();
-                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
             },
             "Failed [release 0a1b2c3d-4e5f.1 on main-2] main-2 has no volume that could be snapshotted",
         ),
@@ -178,7 +178,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
             "stopping: a standby's WAL needs the primary",
             2,
             |_, o, _| {
-                o.snapshot = Seen::Known(run(SnapshotState::Stopping));
+                o.snapshot = InstanceAnswer::Known(run(SnapshotState::Stopping));
                 o.snapshots = both(true, false);
             },
             "Finalizing [switch main-1] ",
@@ -188,7 +188,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
             2,
             |t, o, _| {
                 t.status.instance = Some("main-1".into());
-                o.snapshot = Seen::Known(run(SnapshotState::Stopping));
+                o.snapshot = InstanceAnswer::Known(run(SnapshotState::Stopping));
             },
             "Finalizing [] ",
         ),
@@ -196,7 +196,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
             "a cold one waits for its segment too",
             2,
             |_, o, _| {
-                o.snapshot = Seen::Known(SnapshotRun { online: false, ..run(SnapshotState::Stopping) });
+                o.snapshot = InstanceAnswer::Known(SnapshotRun { online: false, ..run(SnapshotState::Stopping) });
                 o.snapshots = both(true, false);
             },
             "Finalizing [switch main-1] ",
@@ -221,7 +221,7 @@ fn what_goes_wrong_leaves_nothing_behind() {
             1,
             |_, o| {
                 let error = Some("error: the connection was lost\nwhile: x\nhint:  y".to_owned());
-                o.snapshot = Seen::Known(SnapshotRun { error, ..run(SnapshotState::Failed) });
+                o.snapshot = InstanceAnswer::Known(SnapshotRun { error, ..run(SnapshotState::Failed) });
                 o.snapshots = both(true, false);
             },
             format!("Pending [{RELEASE}, {GONE}] {AGAIN} the connection was lost"),
@@ -230,7 +230,7 @@ fn what_goes_wrong_leaves_nothing_behind() {
             "the manager was restarted",
             1,
             |_, o| {
-                o.snapshot = Seen::Unknown;
+                o.snapshot = InstanceAnswer::Unknown;
                 o.snapshots = both(true, true);
             },
             format!(
@@ -250,7 +250,7 @@ fn what_goes_wrong_leaves_nothing_behind() {
             "stopped before all were cut",
             1,
             |_, o| {
-                o.snapshot = Seen::Known(result());
+                o.snapshot = InstanceAnswer::Known(result());
                 o.snapshots = vec![snapshot(DATA, true, true), snapshot(WAL, false, false)];
             },
             format!("Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended before all snapshots were taken"),
@@ -259,7 +259,7 @@ fn what_goes_wrong_leaves_nothing_behind() {
             "stopped without a label",
             1,
             |_, o| {
-                o.snapshot = Seen::Known(SnapshotRun { backup_label: None, ..result() });
+                o.snapshot = InstanceAnswer::Known(SnapshotRun { backup_label: None, ..result() });
                 o.snapshots = both(true, true);
             },
             format!("Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended without a backup label"),
@@ -268,7 +268,7 @@ fn what_goes_wrong_leaves_nothing_behind() {
             "stopped without its WAL",
             1,
             |_, o| {
-                o.snapshot = Seen::Known(SnapshotRun { wal_confirmed: false, ..result() });
+                o.snapshot = InstanceAnswer::Known(SnapshotRun { wal_confirmed: false, ..result() });
                 o.snapshots = both(true, true);
             },
             format!("Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended before its WAL was in the archive"),
@@ -277,7 +277,7 @@ fn what_goes_wrong_leaves_nothing_behind() {
             "stopped without a record",
             1,
             |_, o| {
-                o.snapshot = Seen::Known(SnapshotRun { snapshot_id: None, ..result() });
+                o.snapshot = InstanceAnswer::Known(SnapshotRun { snapshot_id: None, ..result() });
                 o.snapshots = both(true, true);
             },
             format!("Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended without a record in the archive"),
@@ -286,7 +286,7 @@ fn what_goes_wrong_leaves_nothing_behind() {
             "the deadline, with the driver's word",
             600,
             |_, o| {
-                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
                 o.snapshots = vec![broken(snapshot(DATA, false, false), 1, at(595)), snapshot(WAL, true, true)];
             },
             format!("Failed [{RELEASE}, {GONE}] quota exceeded"),
@@ -296,7 +296,7 @@ fn what_goes_wrong_leaves_nothing_behind() {
             30,
             |_, o| {
                 o.cluster.as_mut().unwrap().snapshots.deadline_seconds = Some(30);
-                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
                 o.snapshots = both(false, false);
             },
             format!("Failed [{RELEASE}, {GONE}] the snapshots were not taken within their deadline"),
@@ -305,7 +305,7 @@ fn what_goes_wrong_leaves_nothing_behind() {
             "the deadline, and nobody answers",
             600,
             |_, o| {
-                o.snapshot = Seen::Silent("timed out".into());
+                o.snapshot = InstanceAnswer::Silent("timed out".into());
                 o.snapshots = both(true, false);
             },
             format!("Failed [{GONE}] the snapshots were not taken within their deadline"),
@@ -324,7 +324,7 @@ fn what_goes_wrong_leaves_nothing_behind() {
             1,
             |t, o| {
                 t.deleted = Some(at(0));
-                o.snapshot = Seen::Known(run(SnapshotState::Ready));
+                o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
                 o.snapshots = both(true, false);
             },
             format!("Running [{GONE}, {RELEASE}] "),
@@ -342,7 +342,7 @@ fn what_goes_wrong_leaves_nothing_behind() {
 fn a_hot_one_ends_with_its_label_on_the_snapshots() {
     let mut task = begun(VolumeSnapshot);
     let mut observed = observed();
-    observed.snapshot = Seen::Known(result());
+    observed.snapshot = InstanceAnswer::Known(result());
     observed.snapshots = both(true, false);
     let decision = decide(&task, &observed, &Memory::default(), at(5));
     assert_eq!(line(&decision), "Finalizing [] ");
@@ -351,7 +351,7 @@ fn a_hot_one_ends_with_its_label_on_the_snapshots() {
     task.status = decision.status;
 
     observed.cluster = None;
-    observed.snapshot = Seen::Unknown;
+    observed.snapshot = InstanceAnswer::Unknown;
     let decision = decide(&task, &observed, &decision.memory, at(6));
     assert_eq!(line(&decision), format!("Finalizing [annotate {DATA}, annotate {WAL}] "));
 
@@ -377,7 +377,7 @@ fn a_cold_one_needs_neither_label_nor_archive() {
     let mut task = begun(VolumeSnapshot);
     let mut observed = observed();
     observed.cluster.as_mut().unwrap().archive = None;
-    observed.snapshot = Seen::Known(SnapshotRun { online: false, ..run(SnapshotState::Stopped) });
+    observed.snapshot = InstanceAnswer::Known(SnapshotRun { online: false, ..run(SnapshotState::Stopped) });
     observed.snapshots = both(true, true);
     task.status = decide(&task, &observed, &Memory::default(), at(5)).status;
     assert_eq!((task.status.end_lsn.as_deref(), task.status.online), (Some("0/4000028"), Some(false)));
@@ -388,7 +388,7 @@ fn a_cold_one_needs_neither_label_nor_archive() {
 fn what_was_cut_may_still_fail_to_become_ready() {
     let mut task = begun(VolumeSnapshot);
     let mut observed = observed();
-    observed.snapshot = Seen::Known(result());
+    observed.snapshot = InstanceAnswer::Known(result());
     observed.snapshots = both(true, false);
     task.status = decide(&task, &observed, &Memory::default(), at(5)).status;
     for one in &mut observed.snapshots {
@@ -421,7 +421,7 @@ fn options_of_the_cluster_reach_the_snapshots() {
     options.class_name = Some("fast".into());
     options.labels.insert("team".into(), "a".into());
     options.annotations.insert("note".into(), "b".into());
-    observed.snapshot = Seen::Known(run(SnapshotState::Ready));
+    observed.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
     let owners = [
         (None, None),
         (Some(SnapshotOwner::Backup), Some(("Backup", "0a1b2c3d-4e5f"))),
@@ -452,6 +452,6 @@ fn the_primary_of_the_moment_is_asked_to_switch() {
     let cluster = observed.cluster.as_mut().unwrap();
     status(cluster, 1).ready = false;
     status(cluster, 2).role = Some(Role::Primary);
-    observed.snapshot = Seen::Known(run(SnapshotState::Stopping));
+    observed.snapshot = InstanceAnswer::Known(run(SnapshotState::Stopping));
     assert_eq!(line(&decide(&begun(VolumeSnapshot), &observed, &Memory::default(), at(2))), "Finalizing [] ");
 }

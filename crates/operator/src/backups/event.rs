@@ -65,14 +65,14 @@ impl fmt::Display for Reason {
 
 /// An Event to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
+pub struct BackupEvent {
     /// Why.
     pub reason: Reason,
     /// In words.
     pub text: String,
 }
 
-impl Notice {
+impl BackupEvent {
     /// An Event to be written.
     pub fn new(reason: Reason, text: impl Into<String>) -> Self {
         Self { reason, text: text.into() }

@@ -20,13 +20,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 const SOON: Duration = Duration::from_millis(50);
 
 /// The failures in a row of one controller's objects.
-pub(crate) struct Again {
+pub(crate) struct Retries {
     kind: &'static str,
     metrics: Arc<Metrics>,
     failures: Mutex<HashMap<String, u32>>,
 }
 
-impl Again {
+impl Retries {
     /// Nothing failed yet.
     pub(crate) fn new(kind: &'static str, metrics: &Arc<Metrics>) -> Self {
         Self { kind, metrics: Arc::clone(metrics), failures: Mutex::default() }

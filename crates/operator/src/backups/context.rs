@@ -2,7 +2,7 @@
 //! where two would get in each other's way, and telling Events.
 
 use super::backup::Memory;
-use super::reason::Notice;
+use super::event::BackupEvent;
 use crate::context::Context;
 use crate::error::{Error, is_conflict, is_not_found};
 use crate::status_client::StatusClient;
@@ -22,7 +22,7 @@ use std::time::Duration;
 pub(crate) type ClusterKey = (String, String);
 
 /// What the controllers share.
-pub(crate) struct Shared {
+pub(crate) struct BackupsContext {
     /// What all controllers of the operator share.
     pub(crate) context: Arc<Context>,
     clients: Table<ClusterKey, (Versions, StatusClient)>,
@@ -33,7 +33,7 @@ pub(crate) struct Shared {
 /// Resource versions of the two Secrets that a client is made from.
 type Versions = (Option<String>, Option<String>);
 
-impl Shared {
+impl BackupsContext {
     /// Nothing known yet.
     pub(crate) fn new(context: Arc<Context>) -> Self {
         Self { context, clients: Table::default(), memories: Table::default(), turns: Table::default() }
@@ -121,9 +121,9 @@ impl Shared {
     }
 
     /// Tells Events, and counts them.
-    pub(crate) async fn tell(&self, kind: &ApiResource, object: &DynamicObject, notices: &[Notice]) {
+    pub(crate) async fn tell(&self, kind: &ApiResource, object: &DynamicObject, events: &[BackupEvent]) {
         let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
-        for notice in notices {
+        for notice in events {
             let reason = notice.reason.to_string();
             let warning = notice.reason.is_warning();
             if warning {

@@ -87,7 +87,7 @@ pub struct Volume {
 
 /// What was learned about something on an instance.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub enum Seen<T> {
+pub enum InstanceAnswer<T> {
     /// Nobody asked.
     #[default]
     NotAsked,
