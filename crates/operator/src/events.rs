@@ -1,24 +1,25 @@
 //! Events: each with its own words.
 //!
 //! The recorder of the client library folds Events of one reason into a series and keeps the words of the first; here the
-//! words matter, such as which instance took over at which LSN. Whoever tells the same thing again and again keeps it down
+//! words matter, such as which instance took over at which LSN. Whoever has the same thing to say at each look keeps it down
 //! itself, as the controllers do.
 
-use crate::context::FIELD_MANAGER;
-use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::api::events::v1::Event as Stored;
+use crate::environment::FIELD_MANAGER;
+use crate::metrics::Metrics;
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::PostParams;
-use kube::runtime::events::{Event, EventType};
-use kube::{Api, Client};
+use kube::api::{ApiResource, DynamicObject, PostParams};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Tells Events.
+/// Publishes Events.
 #[derive(Clone)]
 pub struct Recorder {
     client: Client,
     identity: String,
+    metrics: Arc<Metrics>,
 }
 
 impl std::fmt::Debug for Recorder {
@@ -27,45 +28,66 @@ impl std::fmt::Debug for Recorder {
     }
 }
 
-/// An Event is worth no more: who tells it has something to do.
+/// An Event to be published.
+#[derive(Debug, Clone, Copy)]
+pub struct NewEvent<'a> {
+    /// Whether a person should look.
+    pub warning: bool,
+    /// Of a closed set, in camel case: also a label of the metrics.
+    pub reason: &'a str,
+    /// In words.
+    pub text: &'a str,
+}
+
+/// Upper bound for publishing one Event, so that a slow API server does not delay the reconcile.
 const LIMIT: Duration = Duration::from_secs(5);
+/// The API takes a kilobyte of text.
+const LONGEST_TEXT: usize = 1000;
+/// The API takes so many characters of the instance that reports.
+const LONGEST_IDENTITY: usize = 128;
 
 impl Recorder {
-    /// Tells in the name of this operator.
-    pub fn new(client: Client, identity: &str) -> Self {
-        Self { client, identity: identity.to_owned() }
+    /// In the name of this operator.
+    pub fn new(client: Client, identity: &str, metrics: Arc<Metrics>) -> Self {
+        Self { client, identity: identity.to_owned(), metrics }
     }
 
-    /// Tells one Event about an object.
-    pub async fn publish(&self, event: &Event, regarding: &ObjectReference) -> kube::Result<()> {
-        let namespace = regarding.namespace.as_deref().unwrap_or("default");
-        let about = regarding.name.as_deref().unwrap_or("unnamed");
-        let stored = Stored {
+    /// Logs and counts an Event about an object, and publishes it. That it could not be published is no error: the status
+    /// says the same.
+    pub async fn publish(&self, kind: &ApiResource, object: &DynamicObject, event: NewEvent<'_>) {
+        let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
+        let NewEvent { warning, reason, text } = event;
+        if warning {
+            tracing::warn!(kind = kind.kind, name, namespace, reason, "{text}");
+        } else {
+            tracing::info!(kind = kind.kind, name, namespace, reason, "{text}");
+        }
+        self.metrics.add("holdfast_operator_events_total", &[("reason", reason)], 1.0);
+        let regarding = object.object_ref(kind);
+        let namespace = regarding.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        let stored = Event {
             metadata: ObjectMeta {
-                generate_name: Some(format!("{about}-")),
-                namespace: Some(namespace.to_owned()),
+                generate_name: Some(format!("{}-", regarding.name.as_deref().unwrap_or("unnamed"))),
+                namespace: Some(namespace.clone()),
                 ..ObjectMeta::default()
             },
             event_time: Some(MicroTime(Timestamp::now())),
             reporting_controller: Some(FIELD_MANAGER.to_owned()),
-            // The API takes 128 characters.
-            reporting_instance: Some(self.identity.chars().take(128).collect()),
-            action: Some(event.action.clone()),
-            reason: Some(event.reason.clone()),
-            note: event.note.clone(),
-            type_: Some(match event.type_ {
-                EventType::Normal => "Normal".to_owned(),
-                EventType::Warning => "Warning".to_owned(),
-            }),
-            regarding: Some(regarding.clone()),
-            related: event.secondary.clone(),
-            ..Stored::default()
+            reporting_instance: Some(self.identity.chars().take(LONGEST_IDENTITY).collect()),
+            action: Some(reason.to_owned()),
+            reason: Some(reason.to_owned()),
+            note: Some(text.chars().take(LONGEST_TEXT).collect()),
+            type_: Some(if warning { "Warning" } else { "Normal" }.to_owned()),
+            regarding: Some(regarding),
+            ..Event::default()
         };
-        let api: Api<Stored> = Api::namespaced(self.client.clone(), namespace);
-        let create = PostParams::default();
-        match tokio::time::timeout(LIMIT, api.create(&create, &stored)).await {
-            Ok(created) => created.map(drop),
-            Err(_) => Err(kube::Error::Service("the API server does not answer".into())),
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        match tokio::time::timeout(LIMIT, api.create(&PostParams::default(), &stored)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(name, namespace, %error, "an Event could not be published"),
+            Err(_) => {
+                tracing::debug!(name, namespace, "an Event could not be published: the API server does not answer")
+            }
         }
     }
 }

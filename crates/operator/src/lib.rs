@@ -20,6 +20,8 @@ pub mod backups;
 pub mod certificates;
 pub mod cluster;
 pub mod context;
+mod deadline;
+pub mod environment;
 pub mod error;
 pub mod events;
 pub mod http;
@@ -30,5 +32,5 @@ pub mod run;
 pub mod status_client;
 pub mod webhook;
 
-pub use context::{Clock, Environment};
+pub use environment::{Clock, Environment};
 pub use run::{Options, run, run_in};

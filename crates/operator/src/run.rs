@@ -1,7 +1,8 @@
 //! The process: leader election, then the controllers, until a signal or the loss of the lease.
 
 use crate::cluster::desired::Images;
-use crate::context::{Context, Environment};
+use crate::context::Context;
+use crate::environment::Environment;
 use crate::http;
 use crate::lease::Election;
 use crate::metrics::Metrics;
@@ -138,10 +139,9 @@ async fn lead(
     tracing::info!(identity = options.identity, namespace = options.namespace, "this operator is in charge");
 
     let images = Images { operator: options.operator_image, postgres: options.default_image };
-    let context =
-        Arc::new(Context::new(environment, options.namespace, images, &options.identity, Arc::clone(&metrics)));
+    let context = Arc::new(Context::new(environment, options.namespace, &options.identity, Arc::clone(&metrics)));
     let mut controllers = JoinSet::new();
-    controllers.spawn(crate::cluster::controller::run(Arc::clone(&context), stop.clone()));
+    controllers.spawn(crate::cluster::controller::run(Arc::clone(&context), images, stop.clone()));
     controllers.spawn(crate::backups::run(Arc::clone(&context), stop.clone()));
 
     let keep = async {

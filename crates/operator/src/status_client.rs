@@ -11,6 +11,7 @@ use holdfast_kube_api::status_port::{InstanceStatus, Refused};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Secret;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -145,6 +146,21 @@ impl StatusClient {
         let host = format!("{}.{namespace}.svc", names::headless_service(cluster));
         let name = ServerName::try_from(host.clone()).map_err(|error| format!("{host}: {error}"))?;
         Ok(Self { dial, connector: TlsConnector::from(Arc::new(config)), name, host })
+    }
+
+    /// A client from the Secrets with the cluster's authority and the operator's certificate; `None` while one of them is
+    /// not filled.
+    pub fn from_secrets(
+        dial: Dial,
+        cluster: &str,
+        namespace: &str,
+        authority: &Secret,
+        own: &Secret,
+    ) -> Option<Result<Self, String>> {
+        let value = |secret: &'_ Secret, key: &str| secret.data.as_ref()?.get(key).map(|value| value.0.clone());
+        let (authority, certificate, key) =
+            (value(authority, "ca.crt")?, value(own, "tls.crt")?, value(own, "tls.key")?);
+        Some(Self::new(dial, cluster, namespace, &authority, &certificate, &key))
     }
 
     /// What an instance says of itself.

@@ -1,21 +1,22 @@
 //! What the controllers of `Backup` and `ScheduledBackup` share: clients for instances, memories, one reconcile at a time
-//! where two would get in each other's way, and telling Events.
+//! where two would get in each other's way, and publishing Events.
 
 use super::backup::Memory;
 use super::event::BackupEvent;
 use crate::context::Context;
 use crate::error::{Error, is_conflict, is_not_found};
+use crate::events::NewEvent;
 use crate::status_client::StatusClient;
 use holdfast_kube_api::names;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ApiResource, DynamicObject, PostParams};
-use kube::runtime::events::{Event, EventType};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, ResourceExt};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A cluster: namespace and name.
@@ -24,10 +25,10 @@ pub(crate) type ClusterKey = (String, String);
 /// What the controllers share.
 pub(crate) struct BackupsContext {
     /// What all controllers of the operator share.
-    pub(crate) context: Arc<Context>,
-    clients: Table<ClusterKey, (Versions, StatusClient)>,
-    memories: Table<String, Memory>,
-    turns: Table<ClusterKey, Arc<tokio::sync::Mutex<()>>>,
+    pub(crate) operator: Arc<Context>,
+    clients: LockedMap<ClusterKey, (Versions, StatusClient)>,
+    memories: LockedMap<String, Memory>,
+    turns: LockedMap<ClusterKey, Arc<tokio::sync::Mutex<()>>>,
 }
 
 /// Resource versions of the two Secrets that a client is made from.
@@ -35,13 +36,13 @@ type Versions = (Option<String>, Option<String>);
 
 impl BackupsContext {
     /// Nothing known yet.
-    pub(crate) fn new(context: Arc<Context>) -> Self {
-        Self { context, clients: Table::default(), memories: Table::default(), turns: Table::default() }
+    pub(crate) fn new(operator: Arc<Context>) -> Self {
+        Self { operator, clients: LockedMap::default(), memories: LockedMap::default(), turns: LockedMap::default() }
     }
 
     /// A client for the instances of a cluster; `None` while the cluster has no certificates.
     pub(crate) async fn client(&self, namespace: &str, cluster: &str) -> Result<Option<StatusClient>, Error> {
-        let api: Api<Secret> = Api::namespaced(self.context.client.clone(), namespace);
+        let api: Api<Secret> = Api::namespaced(self.operator.client.clone(), namespace);
         let read = async |name: String| {
             api.get_opt(&name).await.map_err(|error| Error::api(format!("read secret {name}"), error))
         };
@@ -55,18 +56,11 @@ impl BackupsContext {
         {
             return Ok(Some(client));
         }
-        let value = |secret: &Secret, name: &str| {
-            secret.data.as_ref().and_then(|data| data.get(name)).map(|value| value.0.clone()).unwrap_or_default()
+        let dial = self.operator.dial.clone();
+        let Some(client) = StatusClient::from_secrets(dial, cluster, namespace, &authority, &own) else {
+            return Ok(None);
         };
-        let client = StatusClient::new(
-            self.context.dial.clone(),
-            cluster,
-            namespace,
-            &value(&authority, "ca.crt"),
-            &value(&own, "tls.crt"),
-            &value(&own, "tls.key"),
-        )
-        .map_err(|why| Error::Certificate { secret: names::operator_secret(cluster), why })?;
+        let client = client.map_err(|why| Error::Certificate { secret: names::operator_secret(cluster), why })?;
         self.clients.put(key, (versions, client.clone()));
         Ok(Some(client))
     }
@@ -120,64 +114,41 @@ impl BackupsContext {
         }
     }
 
-    /// Tells Events, and counts them.
-    pub(crate) async fn tell(&self, kind: &ApiResource, object: &DynamicObject, events: &[BackupEvent]) {
-        let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
-        for notice in events {
-            let reason = notice.reason.to_string();
-            let warning = notice.reason.is_warning();
-            if warning {
-                tracing::warn!(kind = kind.kind, name, namespace, reason, "{}", notice.text);
-            } else {
-                tracing::info!(kind = kind.kind, name, namespace, reason, "{}", notice.text);
-            }
-            self.context.metrics.add("holdfast_operator_events_total", &[("reason", &reason)], 1.0);
-            let event = Event {
-                type_: if warning { EventType::Warning } else { EventType::Normal },
-                reason: reason.clone(),
-                // The API takes a kilobyte.
-                note: Some(notice.text.chars().take(1000).collect()),
-                action: reason,
-                secondary: None,
-            };
-            if let Err(error) = self.context.recorder.publish(&event, &object.object_ref(kind)).await {
-                tracing::debug!(name, namespace, %error, "an Event could not be told");
-            }
+    /// Publishes Events about an object.
+    pub(crate) async fn publish(&self, kind: &ApiResource, object: &DynamicObject, events: &[BackupEvent]) {
+        for event in events {
+            let (reason, warning) = (event.reason.to_string(), event.reason.is_warning());
+            let event = NewEvent { warning, reason: &reason, text: &event.text };
+            self.operator.recorder.publish(kind, object, event).await;
         }
     }
 }
 
 /// How long a reconcile may take: an API server that accepts requests and does not answer them would hold up the others
 /// of the cluster. Whatever was done by then is found by the next look.
-const LIMIT: Duration = Duration::from_mins(1);
+pub(crate) const RECONCILE_LIMIT: Duration = Duration::from_mins(1);
 
-/// A reconcile, within its limit.
-pub(crate) async fn in_time<T>(doing: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let late = |_| Err(Error::Slow { doing: doing.to_owned(), seconds: LIMIT.as_secs() });
-    tokio::time::timeout(LIMIT, work).await.unwrap_or_else(late)
-}
+/// A map in a lock that is never held across a wait.
+struct LockedMap<K, V>(Mutex<HashMap<K, V>>);
 
-/// A map behind a lock that is never held across a wait.
-struct Table<K, V>(Mutex<HashMap<K, V>>);
-
-impl<K, V> Default for Table<K, V> {
+impl<K, V> Default for LockedMap<K, V> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<K: Eq + Hash, V> Table<K, V> {
+impl<K: Eq + Hash, V> LockedMap<K, V> {
     fn get<Q>(&self, key: &Q) -> Option<V>
     where
         K: std::borrow::Borrow<Q>,
         Q: Eq + Hash + ?Sized,
         V: Clone,
     {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        self.0.lock().get(key).cloned()
     }
 
     fn put(&self, key: K, value: V) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, value);
+        self.0.lock().insert(key, value);
     }
 
     fn remove<Q>(&self, key: &Q)
@@ -185,13 +156,13 @@ impl<K: Eq + Hash, V> Table<K, V> {
         K: std::borrow::Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.0.lock().remove(key);
     }
 
     fn with<T>(&self, key: K, change: impl FnOnce(&mut V) -> T) -> T
     where
         V: Default,
     {
-        change(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default())
+        change(self.0.lock().entry(key).or_default())
     }
 }

@@ -4,12 +4,15 @@
 //! time, and what is deleted is deleted only if it is still the object that was read. Keys and passwords are made here, so
 //! that no decision ever holds one.
 
-use super::decide::{Action, SecretKind, owner, server_names};
+use super::context::ClusterContext;
+use super::decide::{owner, server_names};
+use super::decision::{Action, SecretKind};
 use super::desired::Desired;
 use super::observed::Kind;
-use super::read::{Read, annotation, resource, timely};
+use super::read::{API_TIMEOUT, Read, annotation, resource};
 use crate::certificates::{self, Pair, Purpose};
-use crate::context::{Context, FIELD_MANAGER};
+use crate::deadline::within;
+use crate::environment::FIELD_MANAGER;
 use crate::error::{Error, is_conflict, is_not_found};
 use chrono::{DateTime, Utc};
 use holdfast_kube_api::cluster::ClusterStatus;
@@ -23,9 +26,9 @@ use std::collections::BTreeMap;
 
 /// What acting needs.
 #[derive(Debug, Clone, Copy)]
-pub struct Actor<'a> {
+pub(crate) struct Actor<'a> {
     /// The client.
-    pub context: &'a Context,
+    pub(crate) context: &'a ClusterContext,
     /// The cluster.
     pub desired: &'a Desired,
     /// What was read.
@@ -84,14 +87,14 @@ fn clear_dropped(old: &Value, new: &mut Value) {
 
 impl Actor<'_> {
     /// Carries out the actions in their order; the first that fails ends it, and the next reconcile decides anew.
-    pub async fn act(&self, actions: &[Action]) -> Result<(), Error> {
+    pub(crate) async fn act(&self, actions: &[Action]) -> Result<(), Error> {
         let mut authority = None;
         for action in actions {
             let done = self.one(action, &mut authority);
             match action {
                 // It asks an instance, which has its own limit.
                 Action::Restart { .. } => done.await?,
-                _ => timely("carrying out what was decided", done).await?,
+                _ => within(API_TIMEOUT, "carrying out what was decided", done).await?,
             }
         }
         Ok(())
@@ -149,12 +152,12 @@ impl Actor<'_> {
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
         K::DynamicType: Default,
     {
-        Api::namespaced(self.context.client.clone(), &self.desired.namespace)
+        Api::namespaced(self.context.operator.client.clone(), &self.desired.namespace)
     }
 
     fn dynamic(&self, kind: Kind) -> Api<DynamicObject> {
         let resource = resource(kind, self.read.observed.apis);
-        Api::namespaced_with(self.context.client.clone(), &self.desired.namespace, &resource)
+        Api::namespaced_with(self.context.operator.client.clone(), &self.desired.namespace, &resource)
     }
 
     async fn apply(&self, kind: Kind, object: &Value) -> Result<(), Error> {

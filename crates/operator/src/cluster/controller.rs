@@ -4,12 +4,16 @@
 //! it is only noted when they came. The `Cluster` itself is read again at each reconcile.
 
 use super::apply::{Actor, write_status};
-use super::decide::{Action, Decision, Note, Reason, decide};
-use super::desired::{Complaint, Desired};
+use super::context::ClusterContext;
+use super::decide::decide;
+use super::decision::{Action, ClusterEvent, Decision, Reason};
+use super::desired::{Complaint, Desired, Images};
 use super::memory::Memory;
-use super::read::{Subject, read, timely};
+use super::read::{API_TIMEOUT, Subject, read};
 use crate::context::Context;
+use crate::deadline::within;
 use crate::error::Error;
+use crate::events::NewEvent;
 use crate::retry::Retries;
 use chrono::SubsecRound;
 use futures::StreamExt;
@@ -19,12 +23,12 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::controller::{Action as Requeue, Config, Controller};
-use kube::runtime::events::{Event, EventType};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -32,15 +36,16 @@ use tokio_util::sync::CancellationToken;
 const CONCURRENCY: u16 = 16;
 
 /// Runs until it is cancelled.
-pub async fn run(context: Arc<Context>, cancellation: CancellationToken) {
-    let client = context.client.clone();
+pub async fn run(operator: Arc<Context>, images: Images, cancellation: CancellationToken) {
+    let context = Arc::new(ClusterContext::new(Arc::clone(&operator), images));
+    let client = operator.client.clone();
     let kind = ApiResource::erase::<Cluster>(&());
-    let clusters: Api<DynamicObject> = match &context.namespace {
+    let clusters: Api<DynamicObject> = match &operator.namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &kind),
         None => Api::all_with(client.clone(), &kind),
     };
     let ours = watcher::Config::default().labels(names::CLUSTER_LABEL);
-    let retries = Arc::new(Retries::new("Cluster", &context.metrics));
+    let retries = Arc::new(Retries::new("Cluster", &operator.metrics));
     let holders: Arc<Mutex<HashMap<String, Option<String>>>> = Arc::default();
     let mapped = |kind: &ApiResource| {
         let kind = kind.clone();
@@ -56,21 +61,21 @@ pub async fn run(context: Arc<Context>, cancellation: CancellationToken) {
     let hears = Arc::clone(&context);
     Controller::new_with(clusters, watcher::Config::default(), kind.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
-        .watches(scoped::<Pod>(&context), ours.clone(), move |pod| {
+        .watches(scoped::<Pod>(&operator), ours.clone(), move |pod| {
             of_pod(pod.labels().get(names::CLUSTER_LABEL), pod.namespace())
         })
-        .watches(scoped::<PersistentVolumeClaim>(&context), ours.clone(), move |claim| {
+        .watches(scoped::<PersistentVolumeClaim>(&operator), ours.clone(), move |claim| {
             of_claim(claim.labels().get(names::CLUSTER_LABEL), claim.namespace())
         })
-        .watches(scoped::<Secret>(&context), ours.clone(), move |secret| {
+        .watches(scoped::<Secret>(&operator), ours.clone(), move |secret| {
             of_secret(secret.labels().get(names::CLUSTER_LABEL), secret.namespace())
         })
-        .watches(scoped::<Lease>(&context), ours, move |lease| {
+        .watches(scoped::<Lease>(&operator), ours, move |lease| {
             let version = lease.resource_version().unwrap_or_default();
             hears.hear_of_lease(&lease.namespace().unwrap_or_default(), &lease.name_any(), &version);
             let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
             let key = format!("{}/{}", lease.namespace().unwrap_or_default(), lease.name_any());
-            let mut holders = holders.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut holders = holders.lock();
             let changed = holders.insert(key, holder.clone()) != Some(holder);
             drop(holders);
             changed.then(|| of_lease(lease.labels().get(names::CLUSTER_LABEL), lease.namespace())).flatten()
@@ -99,18 +104,18 @@ where
     }
 }
 
-async fn reconcile(cached: &DynamicObject, context: &Context) -> Result<Requeue, Error> {
+async fn reconcile(cached: &DynamicObject, context: &ClusterContext) -> Result<Requeue, Error> {
     let name = cached.name_any();
     let namespace = cached.namespace().unwrap_or_default();
     let kind = ApiResource::erase::<Cluster>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &namespace, &kind);
-    let found = timely("reading the cluster", async {
+    let api: Api<DynamicObject> = Api::namespaced_with(context.operator.client.clone(), &namespace, &kind);
+    let found = within(API_TIMEOUT, "reading the cluster", async {
         api.get_opt(&name).await.map_err(|error| Error::api(format!("read cluster {name}"), error))
     })
     .await?;
     let labels = [("namespace", namespace.as_str()), ("cluster", name.as_str())];
     let Some(cluster) = found else {
-        context.metrics.forget(&labels);
+        context.operator.metrics.forget(&labels);
         context.forget(&cached.uid().unwrap_or_default(), &namespace, &names::primary_lease(&name));
         return Ok(Requeue::await_change());
     };
@@ -124,18 +129,18 @@ async fn reconcile(cached: &DynamicObject, context: &Context) -> Result<Requeue,
     let decision = Box::pin(one_pass(&cluster, &api, context, &mut memory)).await?;
 
     let status = &decision.status;
-    context.metrics.set("holdfast_cluster_instances", &labels, f64::from(status.instances));
-    context.metrics.set("holdfast_cluster_ready_instances", &labels, f64::from(status.ready_instances));
+    context.operator.metrics.set("holdfast_cluster_instances", &labels, f64::from(status.instances));
+    context.operator.metrics.set("holdfast_cluster_ready_instances", &labels, f64::from(status.ready_instances));
     let ready = status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    context.metrics.set("holdfast_cluster_ready", &labels, if ready { 1.0 } else { 0.0 });
+    context.operator.metrics.set("holdfast_cluster_ready", &labels, if ready { 1.0 } else { 0.0 });
     Ok(Requeue::requeue(decision.next))
 }
 
-/// Read, validate, decide, write the status, act, tell.
+/// Read, validate, decide, write the status, act, publish Events.
 async fn one_pass(
     cluster: &DynamicObject,
     api: &Api<DynamicObject>,
-    context: &Context,
+    context: &ClusterContext,
     memory: &mut Memory,
 ) -> Result<Decision, Error> {
     let desired = desired(cluster, context);
@@ -158,10 +163,11 @@ async fn one_pass(
             .map(|backup| backup.name.as_str()),
     };
     let read = Box::pin(read(context, subject, status.clone(), memory)).await?;
-    let now = context.clock.now().trunc_subsecs(3);
+    let now = context.operator.clock.now().trunc_subsecs(3);
     let decision = decide(&desired, &read.observed, now);
     let version = cluster.resource_version().unwrap_or_default();
-    timely("writing the status", write_status(api, &desired.name, &version, &status, &decision.status)).await?;
+    within(API_TIMEOUT, "writing the status", write_status(api, &desired.name, &version, &status, &decision.status))
+        .await?;
     for action in &decision.actions {
         tracing::debug!(cluster = desired.name, namespace = desired.namespace, ?action, "does");
     }
@@ -172,8 +178,8 @@ async fn one_pass(
         memory.full_look = settled.then(|| (Instant::now(), desired.generation));
     }
     let acted = actor.act(&decision.actions).await;
-    for note in &decision.events {
-        tell(cluster, context, memory, note).await;
+    for event in &decision.events {
+        publish(cluster, context, memory, event).await;
     }
     acted?;
     Ok(decision)
@@ -181,7 +187,7 @@ async fn one_pass(
 
 /// The manifest as it is meant. A manifest that is refused is still read as far as it can be: an existing cluster is
 /// kept alive by it.
-fn desired(cluster: &DynamicObject, context: &Context) -> Desired {
+fn desired(cluster: &DynamicObject, context: &ClusterContext) -> Desired {
     let complain = |finding: Finding| Complaint {
         path: finding.path,
         reason: finding.reason.name().to_owned(),
@@ -210,34 +216,17 @@ fn desired(cluster: &DynamicObject, context: &Context) -> Desired {
     }
 }
 
-/// Tells an Event, once.
-async fn tell(cluster: &DynamicObject, context: &Context, memory: &mut Memory, note: &Note) {
-    if !memory.is_news(note, Instant::now()) {
+/// Publishes an Event, once.
+async fn publish(cluster: &DynamicObject, context: &ClusterContext, memory: &mut Memory, event: &ClusterEvent) {
+    if !memory.is_news(event, Instant::now()) {
         return;
     }
-    let (name, namespace) = (cluster.name_any(), cluster.namespace().unwrap_or_default());
-    let reason = note.reason.name();
-    if note.warning {
-        tracing::warn!(cluster = name, namespace, reason, "{}", note.text);
-    } else {
-        tracing::info!(cluster = name, namespace, reason, "{}", note.text);
-    }
-    context.metrics.add("holdfast_operator_events_total", &[("reason", &reason)], 1.0);
-    if note.reason == Reason::FailingOver {
+    if event.reason == Reason::FailingOver {
+        let (name, namespace) = (cluster.name_any(), cluster.namespace().unwrap_or_default());
         let labels = [("namespace", namespace.as_str()), ("cluster", name.as_str())];
-        context.metrics.add("holdfast_operator_failovers_total", &labels, 1.0);
+        context.operator.metrics.add("holdfast_operator_failovers_total", &labels, 1.0);
     }
-    let event = Event {
-        type_: if note.warning { EventType::Warning } else { EventType::Normal },
-        reason: reason.clone(),
-        // The API takes a kilobyte.
-        note: Some(note.text.chars().take(1000).collect()),
-        action: reason,
-        secondary: None,
-    };
-    let kind = ApiResource::erase::<Cluster>(&());
-    let reference = cluster.object_ref(&kind);
-    if let Err(error) = context.recorder.publish(&event, &reference).await {
-        tracing::debug!(cluster = name, namespace, %error, "an Event could not be told");
-    }
+    let reason = event.reason.name();
+    let new = NewEvent { warning: event.warning, reason: &reason, text: &event.text };
+    context.operator.recorder.publish(&ApiResource::erase::<Cluster>(&()), cluster, new).await;
 }

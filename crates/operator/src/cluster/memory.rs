@@ -4,9 +4,8 @@
 //! It starts empty with each operator, and whatever it does not know it treats as seen just now: a restart makes a
 //! failover slower, never earlier.
 
-use super::decide::Note;
-use super::observed::{Observed, PrimaryLease};
-use super::snapshots::KeptSnapshots;
+use super::decision::ClusterEvent;
+use super::observed::{KeptSnapshots, Observed, PrimaryLease};
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::Role;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -26,7 +25,7 @@ pub struct Memory {
     last_answer: BTreeMap<String, Instant>,
     /// The highest timeline that each pod has said, by its uid.
     timelines: BTreeMap<String, u32>,
-    told: HashMap<Note, Instant>,
+    told: HashMap<ClusterEvent, Instant>,
     /// The cluster's volume snapshots, as of the last full look.
     pub(crate) snapshots: KeptSnapshots,
     /// When the objects that rarely change were last read in full, and for which generation.
@@ -108,9 +107,9 @@ impl Memory {
     }
 
     /// Whether an Event is news.
-    pub fn is_news(&mut self, note: &Note, now: Instant) -> bool {
+    pub fn is_news(&mut self, event: &ClusterEvent, now: Instant) -> bool {
         self.told.retain(|_, at| now.saturating_duration_since(*at) < QUIET);
-        !note.reason.lasts() || self.told.insert(note.clone(), now).is_none()
+        !event.reason.lasts() || self.told.insert(event.clone(), now).is_none()
     }
 }
 

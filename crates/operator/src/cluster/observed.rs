@@ -3,12 +3,13 @@
 //! Ages are durations that the operator measured itself by its own monotonic clock ([`super::memory`]); no other machine's
 //! clock is believed.
 
-use super::snapshots::{KeptSnapshots, RecoverySource};
+use crate::backups::snapshot::SnapshotSeen;
+use holdfast_kube_api::Backup;
 use holdfast_kube_api::cluster::ClusterStatus;
 use holdfast_kube_api::status_port::InstanceStatus;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What stands.
@@ -68,6 +69,18 @@ pub struct PrimaryLease {
     /// For how long it has been seen free: released, or held and not renewed in its time.
     pub free_for: Option<Duration>,
 }
+
+/// What a cluster is recovered from.
+#[derive(Debug, Clone, Default)]
+pub struct RecoverySource {
+    /// The `Backup` that the manifest names, where it exists.
+    pub backup: Option<Backup>,
+    /// The volume snapshots it names, those that exist, by name. Read until the cluster has its data.
+    pub snapshots: BTreeMap<String, SnapshotSeen>,
+}
+
+/// Volume snapshots that can be restored from: the id of their record and the volume each is of.
+pub type KeptSnapshots = BTreeSet<(String, String)>;
 
 /// What a decision needs to know of a Secret; never its content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

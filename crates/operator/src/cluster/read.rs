@@ -5,10 +5,11 @@
 //! about them, and once in a while. The Lease is read **before** the instances are asked, so that an answer of a standby
 //! is never older than the moment at which the Lease was seen free.
 
+use super::context::ClusterContext;
 use super::memory::Memory;
 use super::observed::{Answer, Apis, BudgetApi, Kind, Observed, SecretFacts};
 use super::snapshots::{kept, recovery_source};
-use crate::context::Context;
+use crate::deadline::within;
 use crate::error::{Error, is_not_found};
 use crate::status_client::StatusClient;
 use futures::future::{join_all, try_join_all};
@@ -23,7 +24,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// An API server that takes longer is away.
-const API_TIMEOUT: Duration = Duration::from_secs(8);
+pub(super) const API_TIMEOUT: Duration = Duration::from_secs(8);
 /// Objects that rarely change are read this often.
 const FULL_LOOK: Duration = Duration::from_mins(1);
 /// What the API server knows is asked this often: CRDs are installed while it runs.
@@ -40,7 +41,7 @@ pub(crate) mod annotation {
 
 /// What was read, with what acting on it needs and deciding does not.
 #[derive(Debug)]
-pub struct Read {
+pub(crate) struct Read {
     /// For the decision.
     pub observed: Observed,
     /// The Secrets, by name.
@@ -53,7 +54,7 @@ pub struct Read {
 
 /// The cluster that is read.
 #[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
+pub(crate) struct Subject<'a> {
     /// Its name.
     pub name: &'a str,
     /// Its namespace.
@@ -67,13 +68,13 @@ pub struct Subject<'a> {
 }
 
 /// Reads everything but the status, which the caller has.
-pub async fn read(
-    context: &Context,
+pub(crate) async fn read(
+    context: &ClusterContext,
     subject: Subject<'_>,
     status: holdfast_kube_api::ClusterStatus,
     memory: &mut Memory,
 ) -> Result<Read, Error> {
-    let client = &context.client;
+    let client = &context.operator.client;
     let namespace = subject.namespace;
     let of_cluster = ListParams::default().labels(&format!("{}={}", names::CLUSTER_LABEL, subject.name));
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
@@ -82,7 +83,8 @@ pub async fn read(
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
     let lease_name = names::primary_lease(subject.name);
 
-    let (pods, claims, lease, apis) = timely(
+    let (pods, claims, lease, apis) = within(
+        API_TIMEOUT,
         "reading the cluster's pods",
         Box::pin(async {
             tokio::try_join!(
@@ -99,7 +101,8 @@ pub async fn read(
         }),
     )
     .await?;
-    let secrets = timely("reading the cluster's secrets", read_secrets(&secrets, subject.name, &of_cluster)).await?;
+    let secrets =
+        within(API_TIMEOUT, "reading the cluster's secrets", read_secrets(&secrets, subject.name, &of_cluster)).await?;
 
     let now = Instant::now();
     let mut observed = Observed { status, apis, ..Observed::default() };
@@ -117,7 +120,7 @@ pub async fn read(
     let ask = ask_all(instances.as_ref(), &observed.pods);
     let objects =
         async { if full { read_objects(context, namespace, &of_cluster, apis).await.map(Some) } else { Ok(None) } };
-    let (answers, objects, nodes, troubles, recovery) = timely("reading the cluster's objects", async {
+    let (answers, objects, nodes, troubles, recovery) = within(API_TIMEOUT, "reading the cluster's objects", async {
         let (answers, objects, nodes, troubles, recovery) = tokio::join!(
             ask,
             objects,
@@ -134,7 +137,8 @@ pub async fn read(
     observed.recovery = recovery;
     if full && observed.answers.values().flatten().any(|answer| !answer.snapshot_starts.is_empty()) {
         memory.snapshots =
-            timely("reading the cluster's volume snapshots", kept(context, namespace, &of_cluster)).await?;
+            within(API_TIMEOUT, "reading the cluster's volume snapshots", kept(context, namespace, &of_cluster))
+                .await?;
     }
     observed.snapshots.clone_from(&memory.snapshots);
     if let Some(objects) = objects {
@@ -143,13 +147,6 @@ pub async fn read(
     }
     memory.look_at_answers(&mut observed, now);
     Ok(Read { observed, secrets, instances, full })
-}
-
-/// Work that an API server which takes requests and never answers them does not hold up for ever.
-pub(crate) async fn timely<T>(doing: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    tokio::time::timeout(API_TIMEOUT, work)
-        .await
-        .unwrap_or_else(|_| Err(Error::Slow { doing: doing.to_owned(), seconds: API_TIMEOUT.as_secs() }))
 }
 
 /// The Secrets under the names that are the cluster's, whoever made them: people bring their own under these names, and
@@ -190,12 +187,15 @@ fn facts(secret: &Secret, cluster_uid: &str) -> SecretFacts {
     }
 }
 
-fn status_client(context: &Context, subject: Subject<'_>, secrets: &BTreeMap<String, Secret>) -> Option<StatusClient> {
-    let value = |secret: String, key: &str| Some(secrets.get(&secret)?.data.as_ref()?.get(key)?.0.as_slice());
-    let authority = value(names::ca_secret(subject.name), "ca.crt")?;
-    let certificate = value(names::operator_secret(subject.name), "tls.crt")?;
-    let key = value(names::operator_secret(subject.name), "tls.key")?;
-    match StatusClient::new(context.dial.clone(), subject.name, subject.namespace, authority, certificate, key) {
+fn status_client(
+    context: &ClusterContext,
+    subject: Subject<'_>,
+    secrets: &BTreeMap<String, Secret>,
+) -> Option<StatusClient> {
+    let authority = secrets.get(&names::ca_secret(subject.name))?;
+    let own = secrets.get(&names::operator_secret(subject.name))?;
+    let dial = context.operator.dial.clone();
+    match StatusClient::from_secrets(dial, subject.name, subject.namespace, authority, own)? {
         Ok(client) => Some(client),
         Err(error) => {
             tracing::warn!(
@@ -238,8 +238,8 @@ fn container_runs(pod: &Pod) -> bool {
     })
 }
 
-async fn nodes(context: &Context, pods: &BTreeMap<String, Pod>) -> Result<BTreeMap<String, bool>, Error> {
-    let api: Api<Node> = Api::all(context.client.clone());
+async fn nodes(context: &ClusterContext, pods: &BTreeMap<String, Pod>) -> Result<BTreeMap<String, bool>, Error> {
+    let api: Api<Node> = Api::all(context.operator.client.clone());
     let mut wanted: Vec<String> = pods.values().filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect();
     wanted.sort_unstable();
     wanted.dedup();
@@ -259,7 +259,11 @@ async fn nodes(context: &Context, pods: &BTreeMap<String, Pod>) -> Result<BTreeM
 }
 
 /// The newest warning about each pod or claim that waits for others.
-async fn troubles(context: &Context, namespace: &str, observed: &Observed) -> Result<BTreeMap<String, String>, Error> {
+async fn troubles(
+    context: &ClusterContext,
+    namespace: &str,
+    observed: &Observed,
+) -> Result<BTreeMap<String, String>, Error> {
     let pending = |phase: Option<&String>| phase.is_some_and(|phase| phase == "Pending");
     let pods =
         observed.pods.iter().filter(|(_, pod)| pending(pod.status.as_ref().and_then(|status| status.phase.as_ref())));
@@ -272,7 +276,7 @@ async fn troubles(context: &Context, namespace: &str, observed: &Observed) -> Re
     if waiting.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let api: Api<Event> = Api::namespaced(context.client.clone(), namespace);
+    let api: Api<Event> = Api::namespaced(context.operator.client.clone(), namespace);
     let mut all = BTreeMap::new();
     for (kind, name) in waiting {
         let about = format!("involvedObject.kind={kind},involvedObject.name={name},type=Warning");
@@ -292,7 +296,7 @@ async fn troubles(context: &Context, namespace: &str, observed: &Observed) -> Re
 }
 
 async fn read_objects(
-    context: &Context,
+    context: &ClusterContext,
     namespace: &str,
     of_cluster: &ListParams,
     apis: Apis,
@@ -305,7 +309,8 @@ async fn read_objects(
         kinds.push(Kind::PodMonitor);
     }
     let lists = try_join_all(kinds.into_iter().map(|kind| async move {
-        let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), namespace, &resource(kind, apis));
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(context.operator.client.clone(), namespace, &resource(kind, apis));
         let list = api.list(of_cluster).await.map_err(|error| Error::api(format!("list {}s", kind.name()), error))?;
         Ok::<_, Error>((kind, list))
     }))
@@ -339,14 +344,14 @@ pub(crate) fn resource(kind: Kind, apis: Apis) -> ApiResource {
 }
 
 /// What the API server knows beyond what every version does.
-async fn apis(context: &Context) -> Result<Apis, Error> {
+async fn apis(context: &ClusterContext) -> Result<Apis, Error> {
     let mut known = context.apis.lock().await;
     if let Some((at, apis)) = known.as_ref()
         && at.elapsed() < APIS
     {
         return Ok(*apis);
     }
-    let client = &context.client;
+    let client = &context.operator.client;
     let has = |version: &'static str, plural: &'static str| async move {
         match client.list_api_group_resources(version).await {
             Ok(list) => Ok(list.resources.iter().any(|resource| resource.name == plural)),

@@ -1,35 +1,23 @@
 //! Reading: the `Backup` that a cluster is recovered from with its volume snapshots, and the snapshots of a cluster that are
 //! still there.
 
+use super::context::ClusterContext;
+use super::observed::{KeptSnapshots, RecoverySource};
 use crate::backups::snapshot::{SnapshotSeen, api_resource, seen};
-use crate::context::Context;
 use crate::error::{Error, is_not_found};
 use holdfast_kube_api::{Backup, names};
 use kube::Api;
 use kube::api::{DynamicObject, ListParams};
-use std::collections::{BTreeMap, BTreeSet};
-
-/// What a cluster is recovered from.
-#[derive(Debug, Clone, Default)]
-pub struct RecoverySource {
-    /// The `Backup` that the manifest names, where it exists.
-    pub backup: Option<Backup>,
-    /// The volume snapshots it names, those that exist, by name. Read until the cluster has its data.
-    pub snapshots: BTreeMap<String, SnapshotSeen>,
-}
-
-/// Volume snapshots that can be restored from: the id of their record and the volume each is of.
-pub type KeptSnapshots = BTreeSet<(String, String)>;
 
 /// Reads the `Backup` of this name, and its snapshots unless the cluster is `bootstrapped`.
 pub(super) async fn recovery_source(
-    context: &Context,
+    context: &ClusterContext,
     namespace: &str,
     backup: Option<&str>,
     bootstrapped: bool,
 ) -> Result<RecoverySource, Error> {
     let Some(name) = backup else { return Ok(RecoverySource::default()) };
-    let api: Api<Backup> = Api::namespaced(context.client.clone(), namespace);
+    let api: Api<Backup> = Api::namespaced(context.operator.client.clone(), namespace);
     let backup = api.get_opt(name).await.map_err(|error| Error::api(format!("read backup {name}"), error))?;
     let mut source = RecoverySource { backup, ..RecoverySource::default() };
     let elements = source
@@ -50,7 +38,11 @@ pub(super) async fn recovery_source(
 }
 
 /// Lists the snapshots of a cluster.
-pub(super) async fn kept(context: &Context, namespace: &str, of_cluster: &ListParams) -> Result<KeptSnapshots, Error> {
+pub(super) async fn kept(
+    context: &ClusterContext,
+    namespace: &str,
+    of_cluster: &ListParams,
+) -> Result<KeptSnapshots, Error> {
     let listed = match of_namespace(context, namespace).list(of_cluster).await {
         Ok(listed) => listed.items,
         Err(error) if is_not_found(&error) => Vec::new(),
@@ -64,13 +56,14 @@ fn id_and_kind(snapshot: SnapshotSeen) -> Option<(String, String)> {
     id.filter(|_| snapshot.ready && !snapshot.deleting).map(|id| (id, snapshot.kind))
 }
 
-fn of_namespace(context: &Context, namespace: &str) -> Api<DynamicObject> {
-    Api::namespaced_with(context.client.clone(), namespace, &api_resource())
+fn of_namespace(context: &ClusterContext, namespace: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(context.operator.client.clone(), namespace, &api_resource())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn only_what_can_be_restored_from_is_kept() {

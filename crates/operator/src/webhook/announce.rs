@@ -4,7 +4,7 @@
 //! they look again. Applying the manifest again takes nothing away: it does not have the field.
 
 use super::CONFIGURATION;
-use crate::context::FIELD_MANAGER;
+use crate::environment::FIELD_MANAGER;
 use crate::error::{Error, is_not_found};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;

@@ -11,6 +11,7 @@
 mod announce;
 mod identity;
 
+use crate::deadline::within;
 use crate::error::Error;
 use bytes::Bytes;
 use chrono::Utc;
@@ -125,12 +126,7 @@ async fn keep_known(
     let mut serving: Option<Identity> = None;
     loop {
         let look = look(client, namespace, &names, &mut serving, shown);
-        let looked = tokio::time::timeout(LOOK_WITHIN, look).await.unwrap_or_else(|_| {
-            Err(Error::Slow {
-                doing: "looking after the webhook's certificate".to_owned(),
-                seconds: LOOK_WITHIN.as_secs(),
-            })
-        });
+        let looked = within(LOOK_WITHIN, "looking after the webhook's certificate", look).await;
         if shown.borrow().is_some() {
             ready.send_replace(true);
         }

@@ -125,7 +125,7 @@ impl Actor<'_> {
     }
 
     fn snapshots(&self) -> Api<DynamicObject> {
-        Api::namespaced_with(self.shared.context.client.clone(), self.namespace, &snapshot::api_resource())
+        Api::namespaced_with(self.shared.operator.client.clone(), self.namespace, &snapshot::api_resource())
     }
 
     /// How an instance is reached.

@@ -10,9 +10,10 @@ use super::read::{read, task};
 use super::task::{Decision, Requeue, Task};
 use super::{attempt, task as limits};
 use crate::backups::condition;
-use crate::backups::context::{BackupsContext, in_time};
+use crate::backups::context::{BackupsContext, RECONCILE_LIMIT};
 use crate::backups::event::{BackupEvent, Reason};
 use crate::backups::trouble::Trouble;
+use crate::deadline::within;
 use crate::error::Error;
 use crate::retry::Retries;
 use chrono::SubsecRound;
@@ -42,7 +43,7 @@ const REFUSED_WAIT: Duration = Duration::from_secs(2);
 /// Runs until it is cancelled.
 pub(crate) async fn run(shared: Arc<BackupsContext>, cancellation: CancellationToken) {
     let kind = ApiResource::erase::<Backup>(&());
-    let retries = Arc::new(Retries::new("Backup", &shared.context.metrics));
+    let retries = Arc::new(Retries::new("Backup", &shared.operator.metrics));
     let on_error = Arc::clone(&retries);
     let controller = Controller::new_with(scoped(&shared, &kind), watcher::Config::default(), kind.clone())
         .with_config(Config::default().concurrency(CONCURRENCY));
@@ -69,7 +70,7 @@ pub(crate) async fn run(shared: Arc<BackupsContext>, cancellation: CancellationT
             move |backup, shared| {
                 let retries = Arc::clone(&retries);
                 async move {
-                    let work = in_time("looking after a backup", reconcile(&backup, &shared));
+                    let work = within(RECONCILE_LIMIT, "looking after a backup", reconcile(&backup, &shared));
                     Box::pin(retries.observe(&backup, work)).await
                 }
             },
@@ -81,8 +82,8 @@ pub(crate) async fn run(shared: Arc<BackupsContext>, cancellation: CancellationT
 }
 
 fn scoped(shared: &BackupsContext, kind: &ApiResource) -> Api<DynamicObject> {
-    let client = shared.context.client.clone();
-    match &shared.context.namespace {
+    let client = shared.operator.client.clone();
+    match &shared.operator.namespace {
         Some(namespace) => Api::namespaced_with(client, namespace, kind),
         None => Api::all_with(client, kind),
     }
@@ -109,7 +110,7 @@ async fn reconcile(cached: &DynamicObject, shared: &BackupsContext) -> Result<Ac
     let name = cached.name_any();
     let namespace = cached.namespace().unwrap_or_default();
     let kind = ApiResource::erase::<Backup>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(shared.context.client.clone(), &namespace, &kind);
+    let api: Api<DynamicObject> = Api::namespaced_with(shared.operator.client.clone(), &namespace, &kind);
     // One that is over and that nothing holds is not read again at each start of the operator.
     if over(cached) {
         shared.forget(&cached.uid().unwrap_or_default());
@@ -140,7 +141,7 @@ async fn reconcile(cached: &DynamicObject, shared: &BackupsContext) -> Result<Ac
             Ok((_, warnings)) => {
                 let notice = |finding: &Finding| BackupEvent::new(Reason::BackupWarning, finding.to_string());
                 let events: Vec<BackupEvent> = warnings.iter().map(notice).collect();
-                shared.tell(&kind, &object, &events).await;
+                shared.publish(&kind, &object, &events).await;
             }
             Err(findings) => {
                 let why = findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("; ");
@@ -166,7 +167,7 @@ async fn one_pass(
 ) -> Result<Action, Error> {
     let kind = ApiResource::erase::<Backup>(&());
     let read = read(shared, namespace, task).await?;
-    let now = shared.context.clock.now().trunc_subsecs(3);
+    let now = shared.operator.clock.now().trunc_subsecs(3);
     let memory = shared.memory(&task.uid);
     let decision = decide(task, &read.observed, &memory, now);
     let actor = Actor { shared, namespace, task, read: &read };
@@ -196,7 +197,7 @@ async fn one_pass(
         shared.write_status(api, object, &status).await?;
     }
     shared.remember(&task.uid, memory);
-    shared.tell(&kind, object, &events).await;
+    shared.publish(&kind, object, &events).await;
     if released {
         // Before the object is let go: after a crash in between it is told again.
         if task.deleted.is_none() {
@@ -221,9 +222,9 @@ async fn tell_cluster(
 ) -> Result<(), Error> {
     let name = &task.spec.cluster.name;
     let kind = ApiResource::erase::<Cluster>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(shared.context.client.clone(), namespace, &kind);
+    let api: Api<DynamicObject> = Api::namespaced_with(shared.operator.client.clone(), namespace, &kind);
     let backups: Api<DynamicObject> =
-        Api::namespaced_with(shared.context.client.clone(), namespace, &ApiResource::erase::<Backup>(&()));
+        Api::namespaced_with(shared.operator.client.clone(), namespace, &ApiResource::erase::<Backup>(&()));
     let all = backups.list(&ListParams::default()).await.map_err(|error| Error::api("list backups", error))?;
     let all: Vec<Task> = all.iter().filter_map(|object| self::task(object).ok()).collect();
     if is_overtaken(task, status.stopped_at, &all) {
@@ -242,7 +243,7 @@ async fn tell_cluster(
             Some(conditions) => serde_json::from_value(conditions.clone()).map_err(malformed)?,
             None => Vec::new(),
         };
-        condition::set_last_backup(&mut conditions, &task.name, status, shared.context.clock.now());
+        condition::set_last_backup(&mut conditions, &task.name, status, shared.operator.clock.now());
         new["conditions"] = serde_json::to_value(conditions).map_err(malformed)?;
         match shared.write_status(&api, &mut cluster, &new).await {
             Err(Error::Changed { .. }) if tries < TELL_TRIES => tries += 1,
@@ -265,9 +266,9 @@ async fn not_understood(
         "reading what is asked",
         "see `holdfast manifest check`, and create a new Backup",
     );
-    let decision = attempt::fail(&task, &limits::Memory::default(), shared.context.clock.now(), trouble.to_string());
+    let decision = attempt::fail(&task, &limits::Memory::default(), shared.operator.clock.now(), trouble.to_string());
     shared.write_status(api, object, &decision.status).await?;
-    shared.tell(kind, object, &decision.events).await;
+    shared.publish(kind, object, &decision.events).await;
     let_go(api, object).await?;
     Ok(Action::await_change())
 }

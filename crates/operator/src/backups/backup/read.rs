@@ -85,7 +85,7 @@ pub(super) async fn read(shared: &BackupsContext, namespace: &str, task: &Task) 
 /// The other `Backup`s of the cluster.
 async fn queue(shared: &BackupsContext, namespace: &str, task: &Task, observed: &mut Observed) -> Result<(), Error> {
     let api: Api<DynamicObject> =
-        Api::namespaced_with(shared.context.client.clone(), namespace, &ApiResource::erase::<Backup>(&()));
+        Api::namespaced_with(shared.operator.client.clone(), namespace, &ApiResource::erase::<Backup>(&()));
     let all = api.list(&ListParams::default()).await.map_err(|error| Error::api("list backups", error))?;
     // One that is not understood fails by itself and waits for nobody.
     let all: Vec<Task> = all.iter().filter_map(|object| self::task(object).ok()).collect();
@@ -103,7 +103,7 @@ async fn read_snapshots(
     observed: &mut Observed,
 ) -> Result<(), Error> {
     let api: Api<DynamicObject> =
-        Api::namespaced_with(shared.context.client.clone(), namespace, &snapshot::api_resource());
+        Api::namespaced_with(shared.operator.client.clone(), namespace, &snapshot::api_resource());
     match api.list(&ListParams::default().labels(&format!("{BACKUP_UID}={}", task.uid))).await {
         Ok(list) => {
             observed.snapshots_known = true;
@@ -117,7 +117,7 @@ async fn read_snapshots(
 
 async fn read_cluster(shared: &BackupsContext, namespace: &str, name: &str) -> Result<Option<ClusterView>, Error> {
     let api: Api<DynamicObject> =
-        Api::namespaced_with(shared.context.client.clone(), namespace, &ApiResource::erase::<Cluster>(&()));
+        Api::namespaced_with(shared.operator.client.clone(), namespace, &ApiResource::erase::<Cluster>(&()));
     let found = api.get_opt(name).await.map_err(|error| Error::api(format!("read cluster {name}"), error))?;
     let Some(object) = found else { return Ok(None) };
     let raw =
@@ -153,7 +153,7 @@ async fn read_instances(
     cluster: &str,
     method: BackupMethod,
 ) -> Result<Vec<InstanceView>, Error> {
-    let client = &shared.context.client;
+    let client = &shared.operator.client;
     let of_cluster = ListParams::default().labels(&format!("{}={cluster}", names::CLUSTER_LABEL));
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let pods = pods.list(&of_cluster).await.map_err(|error| Error::api("list pods", error))?;

@@ -3,8 +3,9 @@
 use super::decide::{BackupPlan, Made, Observed, Scheduled, decide};
 use crate::backups::clock::chrono_time;
 use crate::backups::condition::{self, Said};
-use crate::backups::context::{BackupsContext, in_time};
+use crate::backups::context::{BackupsContext, RECONCILE_LIMIT};
 use crate::backups::event::{BackupEvent, Reason};
+use crate::deadline::within;
 use crate::error::{Error, is_conflict, is_not_found};
 use crate::retry::Retries;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -32,14 +33,14 @@ pub(crate) async fn run(shared: Arc<BackupsContext>, cancellation: CancellationT
     let kind = ApiResource::erase::<ScheduledBackup>(&());
     let backups = ApiResource::erase::<Backup>(&());
     let api = |kind: &ApiResource| -> Api<DynamicObject> {
-        let client = shared.context.client.clone();
-        match &shared.context.namespace {
+        let client = shared.operator.client.clone();
+        match &shared.operator.namespace {
             Some(namespace) => Api::namespaced_with(client, namespace, kind),
             None => Api::all_with(client, kind),
         }
     };
     let ours = watcher::Config::default().labels(names::SCHEDULE_LABEL);
-    let retries = Arc::new(Retries::new("ScheduledBackup", &shared.context.metrics));
+    let retries = Arc::new(Retries::new("ScheduledBackup", &shared.operator.metrics));
     let on_error = Arc::clone(&retries);
     Controller::new_with(api(&kind), watcher::Config::default(), kind.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
@@ -58,7 +59,7 @@ pub(crate) async fn run(shared: Arc<BackupsContext>, cancellation: CancellationT
             move |scheduled, shared| {
                 let retries = Arc::clone(&retries);
                 async move {
-                    let work = in_time("looking after a schedule", reconcile(&scheduled, &shared));
+                    let work = within(RECONCILE_LIMIT, "looking after a schedule", reconcile(&scheduled, &shared));
                     Box::pin(retries.observe(&scheduled, work)).await
                 }
             },
@@ -73,7 +74,7 @@ async fn reconcile(cached: &DynamicObject, shared: &BackupsContext) -> Result<Ac
     let name = cached.name_any();
     let namespace = cached.namespace().unwrap_or_default();
     let kind = ApiResource::erase::<ScheduledBackup>(&());
-    let client = &shared.context.client;
+    let client = &shared.operator.client;
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &kind);
     let found = api.get_opt(&name).await.map_err(|error| Error::api(format!("read schedule {name}"), error))?;
     let Some(mut object) = found.filter(|object| object.meta().deletion_timestamp.is_none()) else {
@@ -85,7 +86,7 @@ async fn reconcile(cached: &DynamicObject, shared: &BackupsContext) -> Result<Ac
         Value::Null => ScheduledBackupStatus::default(),
         status => serde_json::from_value(status.clone()).map_err(malformed)?,
     };
-    let now = shared.context.clock.now();
+    let now = shared.operator.clock.now();
     let (valid, warnings) = match validate::scheduled_backup(&raw).into_result() {
         Ok(valid) => valid,
         Err(findings) => return invalid(shared, &api, &mut object, status, &findings, now).await,
@@ -123,9 +124,9 @@ async fn reconcile(cached: &DynamicObject, shared: &BackupsContext) -> Result<Ac
         }
     }
     shared.write_status(&api, &mut object, &decision.status).await?;
-    shared.tell(&kind, &object, &decision.events).await;
+    shared.publish(&kind, &object, &decision.events).await;
     // What was decided at `now` is due relative to it, whatever the requests took.
-    let passed = (shared.context.clock.now() - now).max(TimeDelta::zero());
+    let passed = (shared.operator.clock.now() - now).max(TimeDelta::zero());
     Ok(Action::requeue((decision.next - passed).to_std().unwrap_or_default() + AFTER))
 }
 
@@ -137,7 +138,7 @@ async fn read(
 ) -> Result<Observed, Error> {
     let cluster = &scheduled.spec.cluster.name;
     let clusters: Api<DynamicObject> =
-        Api::namespaced_with(shared.context.client.clone(), namespace, &ApiResource::erase::<Cluster>(&()));
+        Api::namespaced_with(shared.operator.client.clone(), namespace, &ApiResource::erase::<Cluster>(&()));
     let list = ListParams::default();
     let (all, cluster) = tokio::join!(backups.list(&list), clusters.get_metadata_opt(cluster));
     let all = all.map_err(|error| Error::api("list backups", error))?;
@@ -192,7 +193,7 @@ async fn invalid(
     shared.write_status(api, object, &status).await?;
     if !known {
         let kind = ApiResource::erase::<ScheduledBackup>(&());
-        shared.tell(&kind, object, &[BackupEvent::new(Reason::ScheduleInvalid, text)]).await;
+        shared.publish(&kind, object, &[BackupEvent::new(Reason::ScheduleInvalid, text)]).await;
     }
     Ok(Action::await_change())
 }

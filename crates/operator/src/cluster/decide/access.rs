@@ -1,6 +1,6 @@
 //! What the instances may do with the API server: read their own `Cluster`, the Secrets it names, and hold their Lease.
 
-use super::Plan;
+use super::plan::Plan;
 use crate::cluster::observed::Kind;
 use holdfast_kube_api::cluster::{BarmanObjectStore, ClusterSpec};
 use holdfast_kube_api::names;

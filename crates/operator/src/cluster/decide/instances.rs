@@ -3,7 +3,8 @@
 //! `status.instanceNames` is the list that counts: a name gets in before its volume is made and leaves before its volume
 //! is deleted. Numbers are never used twice. The instance that takes writes, or shall, is never removed.
 
-use super::{Phase, Plan, Reason};
+use super::plan::Plan;
+use crate::cluster::decision::{Phase, Reason};
 use holdfast_kube_api::names;
 
 pub(super) fn decide(plan: &mut Plan<'_>) {

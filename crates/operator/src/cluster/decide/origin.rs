@@ -5,27 +5,11 @@
 //! not complete, whose snapshots are gone, or whose volumes are not those of the manifest. Once the claims are there the
 //! `Backup` is the instance's to read.
 
-use super::{Phase, Plan};
+use super::plan::{Origin, Plan};
+use crate::cluster::decision::Phase;
 use holdfast_kube_api::backup::{Backup, BackupPhase};
 use holdfast_kube_api::cluster::{Recovery, VolumeSnapshotSource};
 use holdfast_kube_api::names;
-
-/// What the volumes of the first instance are made from.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) enum Origin {
-    /// They are empty, or the cluster has its data.
-    #[default]
-    Empty,
-    /// Snapshots, or volumes to clone.
-    Snapshots {
-        /// Of the data volume.
-        data: VolumeSnapshotSource,
-        /// Of the volume for WAL.
-        wal: Option<VolumeSnapshotSource>,
-    },
-    /// That is not known yet: no volume is made, and the status says why.
-    Unknown,
-}
 
 /// What is wrong with what the manifest names, and what a person can do.
 struct Obstacle {

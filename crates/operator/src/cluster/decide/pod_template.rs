@@ -3,7 +3,7 @@
 //! The pod carries a hash of its template, so that a changed manifest is noticed. What the API server defaults, or what
 //! admission adds, does not count.
 
-use super::Plan;
+use super::plan::Plan;
 use super::secrets::short_hash;
 use holdfast_kube_api::cluster::AntiAffinityType;
 use holdfast_kube_api::names;

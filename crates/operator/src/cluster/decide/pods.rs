@@ -3,8 +3,10 @@
 //! Only the first instance has a pod until it has its data. A primary that is lost gets its pod back only when no other
 //! instance can take over, or has taken over: it comes back as whatever `status.targetPrimary` then says.
 
-use super::origin::Origin;
-use super::{Action, Phase, Plan, pod_template, restart};
+use super::plan::Origin;
+use super::plan::Plan;
+use super::pod_template;
+use crate::cluster::decision::{Action, Phase};
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::Role;
 use k8s_openapi::api::core::v1::Pod;
@@ -77,6 +79,14 @@ pub(super) fn has_wal_volume(plan: &Plan<'_>, instance: &str) -> bool {
     made || (plan.desired.spec.wal_storage.is_some() && !(without && plan.observed.pods.contains_key(instance)))
 }
 
+/// Whether an instance's pod was made from another template than it would be now.
+pub(super) fn is_outdated(plan: &Plan<'_>, instance: &str) -> bool {
+    let Some(pod) = plan.observed.pods.get(instance) else { return false };
+    let wal_volume = has_wal_volume(plan, instance);
+    let made_from = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(names::TEMPLATE_HASH));
+    made_from.is_some_and(|made_from| *made_from != pod_template::template_hash(plan, instance, wal_volume))
+}
+
 fn keep(plan: &mut Plan<'_>, instance: &str, pod: &Pod) {
     if pod.metadata.deletion_timestamp.is_some() {
         plan.busy = true;
@@ -88,7 +98,7 @@ fn keep(plan: &mut Plan<'_>, instance: &str, pod: &Pod) {
     let is_target = plan.status.target_primary.as_deref() == Some(instance);
     // A pod that has ended, as by eviction, never runs again; its name has to be free. One that never came to run, since
     // no node takes it or its image does not exist, is made anew when the manifest was corrected.
-    let never_ran = phase == "Pending" && plan.desired.errors.is_empty() && restart::drifted(plan, instance);
+    let never_ran = phase == "Pending" && plan.desired.errors.is_empty() && is_outdated(plan, instance);
     if matches!(phase, "Failed" | "Succeeded") || (claim_going && !is_target) || never_ran {
         if let Some(uid) = pod.metadata.uid.clone() {
             plan.actions.push(Action::DeletePod { name: instance.to_owned(), uid });

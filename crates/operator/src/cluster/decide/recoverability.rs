@@ -3,7 +3,7 @@
 //! The archive keeps the record of snapshots for ever; the snapshots themselves go when somebody deletes them, and what
 //! began with them cannot be restored any more. Only the API server knows.
 
-use crate::cluster::snapshots::KeptSnapshots;
+use crate::cluster::observed::KeptSnapshots;
 use holdfast_kube_api::cluster::{LastBackup, Recoverability};
 use holdfast_kube_api::status_port::{InstanceStatus, SnapshotStart};
 

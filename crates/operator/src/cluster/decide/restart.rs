@@ -9,8 +9,9 @@
 //! it waits until it has replayed the primary's lower value. What remains to be seen to here is that the primary does not
 //! hear of a raise before its standbys do.
 
-use super::{Action, Phase, Plan, Reason, pod_template, pods, roles};
-use holdfast_kube_api::names;
+use super::plan::Plan;
+use super::{pods, roles};
+use crate::cluster::decision::{Action, Phase, Reason};
 
 pub(super) fn decide(plan: &mut Plan<'_>) {
     if plan.phase.is_some() || plan.status.system_id.is_none() || !plan.desired.errors.is_empty() {
@@ -20,12 +21,12 @@ pub(super) fn decide(plan: &mut Plan<'_>) {
     let mut order: Vec<String> = plan.status.instance_names.iter().filter(|name| **name != primary).cloned().collect();
     order.push(primary.clone());
     if pods::other_major(plan).is_none()
-        && let Some(drifted) = order.iter().find(|name| drifted(plan, name)).cloned()
+        && let Some(outdated) = order.iter().find(|name| pods::is_outdated(plan, name)).cloned()
     {
-        if all_ready(plan, Some(&drifted)) {
-            replace(plan, &drifted, &primary);
+        if all_ready(plan, Some(&outdated)) {
+            replace(plan, &outdated, &primary);
         } else {
-            plan.say(Phase::Restarting, format!("the pod of {drifted} is out of date; waiting for all instances"));
+            plan.say(Phase::Restarting, format!("the pod of {outdated} is out of date; waiting for all instances"));
         }
         return;
     }
@@ -60,14 +61,6 @@ fn replace(plan: &mut Plan<'_>, name: &str, primary: &str) {
         plan.note(Reason::ReplacingPod, format!("replacing the pod of {name}: its template has changed"));
         plan.actions.push(Action::DeletePod { name: name.to_owned(), uid });
     }
-}
-
-/// Whether an instance's pod was made from another template than it would be now.
-pub(super) fn drifted(plan: &Plan<'_>, name: &str) -> bool {
-    let Some(pod) = plan.observed.pods.get(name) else { return false };
-    let wal_volume = pods::has_wal_volume(plan, name);
-    let made_from = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(names::TEMPLATE_HASH));
-    made_from.is_some_and(|made_from| *made_from != pod_template::template_hash(plan, name, wal_volume))
 }
 
 /// Whether every standby has read the settings that the primary waits with: only then it has said whether it waits too.

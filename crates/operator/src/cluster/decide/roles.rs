@@ -13,7 +13,8 @@
 //! cluster's timeline is not taken while the primary's volume still exists: what was committed is worth waiting for.
 //! A primary that answers and cannot serve is told to step down by the same field, and gives the Lease back itself.
 
-use super::{Action, Phase, Plan, Reason};
+use super::plan::Plan;
+use crate::cluster::decision::{Action, Phase, Reason};
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::{InstancePhase, InstanceStatus, Role};
 use holdfast_pgtypes::Lsn;

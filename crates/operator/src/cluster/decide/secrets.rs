@@ -3,43 +3,13 @@
 //! Only facts are looked at; keys and passwords are made when the action is carried out. A Secret that exists and is not
 //! the operator's own is left alone, whatever it holds: people bring their own authority or passwords that way.
 
-use super::{Action, Plan, Reason};
+use super::plan::Plan;
+use crate::cluster::decision::{Action, Reason, SecretKind};
 use chrono::Duration;
 use holdfast_kube_api::names;
 
 /// Certificates are renewed this many days before their end. They are made for 90 days, and CAs for ten years.
 const RENEW_DAYS: i64 = 30;
-
-/// The Secrets of a cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SecretKind {
-    /// The cluster's authority.
-    Authority,
-    /// Certificate of PostgreSQL and of the status port.
-    Server,
-    /// Certificate of the standbys.
-    Replication,
-    /// Certificate that the operator shows.
-    Operator,
-    /// User, password and URI of the application.
-    Application,
-    /// Password of `postgres`.
-    Superuser,
-}
-
-impl SecretKind {
-    /// Its name.
-    pub fn name(self, cluster: &str) -> String {
-        match self {
-            Self::Authority => names::ca_secret(cluster),
-            Self::Server => names::server_secret(cluster),
-            Self::Replication => names::replication_secret(cluster),
-            Self::Operator => names::operator_secret(cluster),
-            Self::Application => names::application_secret(cluster),
-            Self::Superuser => names::superuser_secret(cluster),
-        }
-    }
-}
 
 pub(super) fn decide(plan: &mut Plan<'_>) {
     let cluster = plan.desired.name.clone();

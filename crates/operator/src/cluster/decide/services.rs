@@ -3,7 +3,8 @@
 //! The services select by the role label, which moves only after an instance said that it has the role; readiness does
 //! the rest. The headless service publishes addresses of pods that are not ready: standbys join before they are.
 
-use super::{Action, Plan, Reason};
+use super::plan::Plan;
+use crate::cluster::decision::{Action, Reason};
 use crate::cluster::observed::{BudgetApi, Kind};
 use holdfast_kube_api::names;
 use serde_json::{Value, json};

@@ -1,7 +1,9 @@
 //! What a person reads: counts, each instance in a few words, what is waited for, conditions.
 
+use super::plan::Plan;
+use super::recoverability;
 use super::roles::parts;
-use super::{Phase, Plan, Reason, recoverability};
+use crate::cluster::decision::{Phase, Reason};
 use crate::cluster::observed::Answer;
 use chrono::{DateTime, Utc};
 use holdfast_kube_api::cluster::InstanceSummary;

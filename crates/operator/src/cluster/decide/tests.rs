@@ -8,10 +8,16 @@ mod origin;
 mod telling;
 
 use super::*;
+use crate::cluster::decision::{Action, Reason};
 use crate::cluster::desired::{Complaint, Images};
 use crate::cluster::observed::{Apis, BudgetApi, PrimaryLease, SecretFacts};
+use holdfast_kube_api::cluster::ClusterStatus;
+use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::{InstancePhase, InstanceStatus, Role};
-use serde_json::json;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The clock of all tests.
 fn now() -> DateTime<Utc> {
@@ -155,18 +161,4 @@ fn a_healthy_cluster_is_left_alone() {
     assert_eq!(decision.status.phase.as_deref(), Some("Healthy"));
     let ready = decision.status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
     assert_eq!(ready.status, "True");
-}
-
-#[test]
-fn what_is_applied_covers_itself_and_no_less() {
-    let wanted = json!({"spec": {"ports": [{"port": 1}], "selector": {}}, "metadata": {"labels": {"a": "b"}}});
-    let defaulted = json!({
-        "spec": {"ports": [{"port": 1, "protocol": "TCP"}], "clusterIP": "10.0.0.1"},
-        "metadata": {"labels": {"a": "b", "c": "d"}, "uid": "u"},
-    });
-    assert!(covers(&defaulted, &wanted));
-    let more = json!({"spec": {"ports": [{"port": 1}, {"port": 2}]}, "metadata": {"labels": {"a": "b"}}});
-    assert!(!covers(&more, &wanted), "a port more is a port too many");
-    let other = json!({"spec": {"ports": [{"port": 1}]}, "metadata": {"labels": {"a": "x"}}});
-    assert!(!covers(&other, &wanted));
 }

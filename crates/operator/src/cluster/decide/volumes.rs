@@ -3,8 +3,9 @@
 //! A claim is made once and never changed, but for its size, which can grow. It is deleted only when its instance has
 //! left the list, its pod is gone, and the list is as long as it shall be.
 
-use super::origin::Origin;
-use super::{Action, Plan, Reason};
+use super::plan::Origin;
+use super::plan::Plan;
+use crate::cluster::decision::{Action, Reason};
 use holdfast_kube_api::cluster::StorageConfiguration;
 use holdfast_kube_api::names;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, TypedLocalObjectReference};

@@ -2,7 +2,7 @@
 
 use super::{Key, RESOURCES, Refusal, Resource, Selector, World, not_found};
 use bytes::Bytes;
-use holdfast_operator::context::FIELD_MANAGER;
+use holdfast_operator::environment::FIELD_MANAGER;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;

@@ -1,0 +1,219 @@
+//! A decision in the making: what the steps of [`super`] read, and what they add to it.
+
+use crate::cluster::decision::{Action, ClusterEvent, Decision, Phase, Reason};
+use crate::cluster::desired::Desired;
+use crate::cluster::observed::{Kind, Observed};
+use chrono::{DateTime, Utc};
+use holdfast_kube_api::cluster::{BlockedBy, ClusterStatus, VolumeSnapshotSource};
+use holdfast_kube_api::names;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Requeue while something is in motion.
+pub const SOON: Duration = Duration::from_secs(1);
+/// Requeue while nothing is; watches wake the reconciler before that.
+pub const LATER: Duration = Duration::from_secs(8);
+
+/// A decision in the making.
+pub(super) struct Plan<'a> {
+    pub(super) desired: &'a Desired,
+    pub(super) observed: &'a Observed,
+    pub(super) now: DateTime<Utc>,
+    /// As the steps so far leave it.
+    pub(super) status: ClusterStatus,
+    pub(super) actions: Vec<Action>,
+    pub(super) events: Vec<ClusterEvent>,
+    pub(super) phase: Option<(Phase, String)>,
+    pub(super) blocked: Option<Blocked>,
+    /// Whether to look again soon.
+    pub(super) busy: bool,
+    /// What the volumes of the first instance are made from.
+    pub(super) origin: Origin,
+    /// Whether the pod of the lost primary may be made again: nothing can replace it.
+    pub(super) primary_may_return: bool,
+}
+
+/// What is waited for.
+pub(super) struct Blocked {
+    pub(super) what: String,
+    pub(super) hint: String,
+    /// How long it can still take, where that is known.
+    pub(super) limit: Option<Duration>,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(desired: &'a Desired, observed: &'a Observed, now: DateTime<Utc>) -> Self {
+        Self {
+            desired,
+            observed,
+            now,
+            status: observed.status.clone(),
+            actions: Vec::new(),
+            events: Vec::new(),
+            phase: None,
+            blocked: None,
+            busy: false,
+            origin: Origin::default(),
+            primary_may_return: true,
+        }
+    }
+
+    /// Says what is being done, unless something more important was said before.
+    pub(super) fn say(&mut self, phase: Phase, reason: impl Into<String>) {
+        if phase != Phase::Healthy {
+            self.busy = true;
+        }
+        self.phase.get_or_insert_with(|| (phase, reason.into()));
+    }
+
+    /// Says what is waited for, unless something more important was said before.
+    pub(super) fn wait_for(&mut self, what: impl Into<String>, hint: impl Into<String>, limit: Option<Duration>) {
+        self.busy = true;
+        if self.blocked.is_none() {
+            self.blocked = Some(Blocked { what: what.into(), hint: hint.into(), limit });
+        }
+    }
+
+    pub(super) fn note(&mut self, reason: Reason, text: impl Into<String>) {
+        self.events.push(ClusterEvent { warning: false, reason, text: text.into() });
+    }
+
+    pub(super) fn warn(&mut self, reason: Reason, text: impl Into<String>) {
+        self.events.push(ClusterEvent { warning: true, reason, text: text.into() });
+    }
+
+    /// Metadata of an object of the cluster.
+    pub(super) fn metadata(&self, name: &str, labels: &[(&str, &str)]) -> Value {
+        let inherited = self.desired.spec.inherited_metadata.clone().unwrap_or_default();
+        let mut all = inherited.labels;
+        all.insert(names::CLUSTER_LABEL.to_owned(), self.desired.name.clone());
+        all.insert(names::CNPG_CLUSTER_LABEL.to_owned(), self.desired.name.clone());
+        for (key, value) in labels {
+            all.insert((*key).to_owned(), (*value).to_owned());
+        }
+        json!({
+            "name": name,
+            "namespace": self.desired.namespace,
+            "labels": all,
+            "annotations": inherited.annotations,
+            "ownerReferences": [owner(self.desired)],
+        })
+    }
+
+    /// Applies an object unless it stands as it should, or was not looked at this time.
+    pub(super) fn apply(&mut self, kind: Kind, name: &str, desired: Value) {
+        if !self.observed.objects_read {
+            return;
+        }
+        let stands = self.observed.objects.get(&(kind, name.to_owned()));
+        let mut wanted = desired.clone();
+        if let Some(map) = wanted.as_object_mut() {
+            map.retain(|key, _| key != "apiVersion" && key != "kind");
+        }
+        if stands.is_none_or(|stands| !covers(stands, &wanted)) {
+            self.actions.push(Action::Apply(kind, desired));
+        }
+    }
+
+    /// Removes an object if it stands.
+    pub(super) fn remove(&mut self, kind: Kind, name: &str) {
+        if self.observed.objects.contains_key(&(kind, name.to_owned())) {
+            self.actions.push(Action::Remove(kind, name.to_owned()));
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Decision {
+        self.status.observed_generation = Some(self.desired.generation);
+        let (phase, reason) = self.phase.unwrap_or((Phase::Healthy, "all instances are as wished".to_owned()));
+        self.status.phase = Some(phase.text().to_owned());
+        self.status.phase_reason = Some(reason);
+        self.status.blocked_by = self.blocked.map(|blocked| {
+            let before = self.observed.status.blocked_by.as_ref().filter(|before| before.what == blocked.what);
+            // A limit is kept as it was written first, or the status would change at every look.
+            let until = blocked.limit.and_then(|limit| {
+                let fresh = self.now + chrono::Duration::from_std(limit).ok()?;
+                Some(before.and_then(|before| before.until).filter(|until| *until > self.now).unwrap_or(fresh))
+            });
+            BlockedBy {
+                since: before.map_or(self.now, |before| before.since),
+                what: blocked.what,
+                until,
+                hint: blocked.hint,
+            }
+        });
+        let next = if self.busy || !self.actions.is_empty() { SOON } else { LATER };
+        Decision { status: self.status, actions: self.actions, events: self.events, next }
+    }
+}
+
+/// What the volumes of the first instance are made from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) enum Origin {
+    /// They are empty, or the cluster has its data.
+    #[default]
+    Empty,
+    /// Snapshots, or volumes to clone.
+    Snapshots {
+        /// Of the data volume.
+        data: VolumeSnapshotSource,
+        /// Of the volume for WAL.
+        wal: Option<VolumeSnapshotSource>,
+    },
+    /// That is not known yet: no volume is made, and the status says why.
+    Unknown,
+}
+
+/// The owner reference that lets Kubernetes remove an object with its cluster.
+pub fn owner(desired: &Desired) -> Value {
+    json!({
+        "apiVersion": format!("{}/{}", holdfast_kube_api::GROUP, holdfast_kube_api::VERSION),
+        "kind": "Cluster",
+        "name": desired.name,
+        "uid": desired.uid,
+        "controller": true,
+        "blockOwnerDeletion": true,
+    })
+}
+
+/// Whether `stands` has all that `wanted` names. The API server adds fields to objects; they do not count. Lists must
+/// have equal lengths, since an element more is a rule more.
+fn covers(stands: &Value, wanted: &Value) -> bool {
+    match (stands, wanted) {
+        (Value::Object(stands), Value::Object(wanted)) => wanted
+            .iter()
+            .all(|(key, wanted)| stands.get(key).map_or_else(|| is_empty(wanted), |stands| covers(stands, wanted))),
+        (Value::Array(stands), Value::Array(wanted)) => {
+            stands.len() == wanted.len() && stands.iter().zip(wanted).all(|(stands, wanted)| covers(stands, wanted))
+        }
+        (stands, wanted) => stands == wanted,
+    }
+}
+
+/// Empty maps and lists are dropped by the API server.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_applied_covers_itself_and_no_less() {
+        let wanted = json!({"spec": {"ports": [{"port": 1}], "selector": {}}, "metadata": {"labels": {"a": "b"}}});
+        let defaulted = json!({
+            "spec": {"ports": [{"port": 1, "protocol": "TCP"}], "clusterIP": "10.0.0.1"},
+            "metadata": {"labels": {"a": "b", "c": "d"}, "uid": "u"},
+        });
+        assert!(covers(&defaulted, &wanted));
+        let more = json!({"spec": {"ports": [{"port": 1}, {"port": 2}]}, "metadata": {"labels": {"a": "b"}}});
+        assert!(!covers(&more, &wanted), "a port more is a port too many");
+        let other = json!({"spec": {"ports": [{"port": 1}]}, "metadata": {"labels": {"a": "x"}}});
+        assert!(!covers(&other, &wanted));
+    }
+}

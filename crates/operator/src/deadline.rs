@@ -1,0 +1,28 @@
+//! Work that must not wait for ever: an API server that takes requests and never answers them would hold it up.
+
+use crate::error::Error;
+use std::time::Duration;
+
+/// The work, given up after this time; the error says what was being done. Whatever was done by then is found by the next
+/// reconcile.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    doing: &str,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let late = |_| Err(Error::Slow { doing: doing.to_owned(), seconds: limit.as_secs() });
+    tokio::time::timeout(limit, work).await.unwrap_or_else(late)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_never_ends_is_named() {
+        let never =
+            within(Duration::from_secs(8), "reading the pods", std::future::pending::<Result<(), Error>>()).await;
+        let said = never.map_err(|error| error.to_string());
+        assert_eq!(said, Err("the API server did not answer within 8 s while reading the pods".to_owned()));
+    }
+}
