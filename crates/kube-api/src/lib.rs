@@ -33,6 +33,7 @@ pub mod crds;
 pub mod lenient;
 pub mod manifest;
 pub mod names;
+pub mod quantity;
 pub mod schedule;
 pub mod scheduled_backup;
 pub mod status_port;

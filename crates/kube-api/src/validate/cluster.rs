@@ -1,10 +1,10 @@
 //! A `Cluster`: the spec from top to bottom.
 
 use super::finding::{Findings, Reason};
-use super::quantity;
 use super::similar::nearest;
 use super::{bootstrap, image, object_store, settings};
 use crate::cluster::{BackupConfiguration, ClusterSpec, StorageConfiguration};
+use crate::quantity;
 use k8s_openapi::api::core::v1::{PodAffinity, PodAntiAffinity};
 use std::collections::BTreeSet;
 

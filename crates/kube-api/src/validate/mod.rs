@@ -14,7 +14,6 @@ mod image;
 mod moment;
 mod not_yet;
 mod object_store;
-mod quantity;
 mod salvage;
 mod settings;
 mod shape;
@@ -24,7 +23,6 @@ mod update;
 pub use cluster::{DEFAULT_STORAGE, LONGEST_NAME};
 pub use finding::{Finding, Outcome, Reason};
 pub use moment::moment;
-pub use quantity::{bytes, bytes_or_number};
 pub use settings::{MANAGED_SETTINGS, SUPPORTED_MAJORS, is_managed};
 
 use crate::backup::{BackupMethod, BackupSpec};

@@ -5,9 +5,9 @@
 //! servers. Settings with a dot belong to extensions and are not checked.
 
 use super::finding::{Findings, Reason};
-use super::quantity;
 use super::similar::nearest;
 use crate::cluster::ClusterSpec;
+use crate::quantity;
 use std::sync::LazyLock;
 
 /// The major versions of PostgreSQL that Holdfast supports.

@@ -1,8 +1,9 @@
 //! Changes of a `Cluster` that are not possible.
 
 use super::finding::{Findings, Reason};
-use super::{image, quantity};
+use super::image;
 use crate::cluster::{BarmanObjectStore, ClusterSpec, StorageConfiguration};
+use crate::quantity;
 
 /// Compares two validated specs. `bootstrapped` is true once the first instance has its data.
 pub(super) fn check(old: &ClusterSpec, new: &ClusterSpec, bootstrapped: bool, findings: &mut Findings) {

@@ -8,6 +8,7 @@ use super::plan::Plan;
 use crate::cluster::decision::{Action, Reason};
 use holdfast_kube_api::cluster::StorageConfiguration;
 use holdfast_kube_api::names;
+use holdfast_kube_api::quantity::bytes_or_number;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, TypedLocalObjectReference};
 use serde_json::{Value, json};
 
@@ -100,7 +101,10 @@ fn grow(plan: &mut Plan<'_>, name: &str, stands: &PersistentVolumeClaim, storage
         .as_ref()
         .and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage"))
         .map(|quantity| quantity.0.clone());
-    let (Some(requested), Some(wanted)) = (requested.as_deref().and_then(bytes), bytes(size)) else { return };
+    let (Some(requested), Some(wanted)) = (requested.as_deref().and_then(bytes_or_number), bytes_or_number(size))
+    else {
+        return;
+    };
     if wanted > requested {
         plan.note(Reason::GrowingVolume, format!("volume {name} grows to {size}"));
         plan.actions.push(Action::GrowClaim { name: name.to_owned(), size: size.to_owned() });
@@ -125,35 +129,4 @@ fn clean_up(plan: &mut Plan<'_>) {
             plan.actions.push(Action::DeleteClaim { name: name.clone(), uid });
         }
     }
-}
-
-/// A quantity of Kubernetes in bytes.
-pub(super) fn bytes(quantity: &str) -> Option<u128> {
-    let text = quantity.trim();
-    let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: u128 = match unit {
-        "" => 1,
-        "Ki" => 1 << 10,
-        "Mi" => 1 << 20,
-        "Gi" => 1 << 30,
-        "Ti" => 1 << 40,
-        "Pi" => 1 << 50,
-        "Ei" => 1 << 60,
-        "k" => 1_000,
-        "M" => 1_000_000,
-        "G" => 1_000_000_000,
-        "T" => 1_000_000_000_000,
-        "P" => 1_000_000_000_000_000,
-        "E" => 1_000_000_000_000_000_000,
-        _ => return None,
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let mut all = whole.checked_mul(factor)?;
-    if !fraction.is_empty() {
-        let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-        all = all.checked_add(fraction.parse::<u128>().ok()?.checked_mul(factor)? / scale)?;
-    }
-    Some(all)
 }

@@ -1,6 +1,6 @@
 //! Kubernetes quantities of bytes, such as `100Gi`.
 
-/// The number of whole bytes of a quantity, rounded up as Kubernetes does; `None` when it is none, negative, or beyond
+/// The number of whole bytes of a quantity, rounded up as Kubernetes does; `None` when it is not one, negative, or beyond
 /// what a volume can have (2^63).
 pub fn bytes(text: &str) -> Option<u64> {
     let number_end =
@@ -41,7 +41,7 @@ fn scaled(number: &str, suffix: &str) -> Option<u64> {
             10_u128.checked_pow(exponent)?
         }
     };
-    // Nine digits behind the point are more than any quantity keeps.
+    // Nine digits after the point are more than any quantity keeps.
     let fraction = &fraction[..fraction.len().min(9)];
     let parts = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
     let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
