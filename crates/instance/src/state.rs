@@ -7,7 +7,8 @@ use holdfast_kube_api::cluster::{BootstrapProgress, Recoverability};
 use holdfast_kube_api::status_port::{
     ArchiveStatus, BackupRun, InstancePhase, InstanceStatus, Role, SnapshotRun, SnapshotStart,
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::Notify;
 
@@ -75,7 +76,7 @@ impl State {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Makes the loop look again now.

@@ -8,7 +8,8 @@ use crate::settings::{access, postgresql};
 use crate::state::StartedServer;
 use crate::volume::{protect, write_if_changed};
 use holdfast_kube_api::status_port::Role;
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Between looks.
@@ -91,7 +92,7 @@ impl Work<'_> {
 
 /// Why a server ended by itself.
 pub(crate) fn ended(served: &StartedServer, status: std::process::ExitStatus) -> Error {
-    let said = served.last_fatal.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let said = served.last_fatal.lock().clone();
     match said {
         Some(said) => Error::stuck(format!("PostgreSQL ended: {said}")),
         None => Error::stuck(format!("PostgreSQL ended with {status}")),

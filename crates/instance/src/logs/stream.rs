@@ -2,8 +2,9 @@
 
 use super::{Parser, Record};
 use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
 use std::io::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 
@@ -22,7 +23,7 @@ type Said = (DateTime<Utc>, String);
 impl Errors {
     /// The last one, in three lines, and when it was.
     pub fn last(&self) -> Option<(DateTime<Utc>, String)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     fn note(&self, record: &Record) {
@@ -34,7 +35,7 @@ impl Errors {
                 text.push_str(part);
             }
         }
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Utc::now(), text));
+        *self.0.lock() = Some((Utc::now(), text));
     }
 }
 
@@ -78,7 +79,7 @@ fn emit(record: &Record, errors: &Errors, last_fatal: &Mutex<Option<String>>) {
     }
     if matches!(record.severity.as_deref(), Some("FATAL" | "PANIC")) {
         let detail = record.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
-        *last_fatal.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{}{detail}", record.message));
+        *last_fatal.lock() = Some(format!("{}{detail}", record.message));
     }
     if let Ok(mut text) = serde_json::to_vec(record) {
         text.push(b'\n');

@@ -13,7 +13,8 @@ use crate::state::StartedServer;
 use crate::volume::{self, write_durably};
 use holdfast_kube_api::status_port::{InstancePhase, Role};
 use holdfast_kube_api::{Backup, Cluster};
-use std::sync::{Arc, Mutex};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An orderly stop that another instance waits for.

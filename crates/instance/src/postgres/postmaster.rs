@@ -6,9 +6,10 @@
 use super::Programs;
 use crate::error::{Error, Result};
 use crate::identity::Places;
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::ChildStderr;
 use tokio::sync::watch;
@@ -56,7 +57,7 @@ impl Postmaster {
         let reaped = Arc::clone(&pid);
         tokio::spawn(async move {
             let status = child.wait().await;
-            *reaped.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *reaped.lock() = None;
             if let Ok(status) = status {
                 sender.send_replace(Some(Exit(status)));
             }
@@ -75,13 +76,13 @@ impl Postmaster {
 
     /// Its process, while it runs.
     pub fn pid(&self) -> Option<u32> {
-        let pid = *self.pid.lock().unwrap_or_else(PoisonError::into_inner);
+        let pid = *self.pid.lock();
         pid.and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok())
     }
 
     /// Sends it a signal, if it runs.
     pub fn signal(&self, signal: Signal) {
-        let pid = self.pid.lock().unwrap_or_else(PoisonError::into_inner);
+        let pid = self.pid.lock();
         if let Some(pid) = *pid
             && let Err(errno) = rustix::process::kill_process(pid, signal)
         {
