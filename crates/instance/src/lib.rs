@@ -35,6 +35,7 @@ pub mod metrics;
 pub mod peers;
 pub mod plan;
 pub mod postgres;
+mod refusal;
 pub mod rejoin;
 pub mod secrets;
 pub mod server_facts;

@@ -2,13 +2,14 @@
 //! compared with it.
 
 use crate::context::Context;
+use crate::identity::Identity;
 use crate::postgres::Lossy;
+use holdfast_http::metrics::{Headers, Metric, Samples};
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::Role;
-use std::fmt::Write as _;
 
-/// A metric: name, type, help.
-pub const TABLE: &[(&str, &str, &str)] = &[
+/// All metrics of an instance.
+pub const TABLE: &[Metric] = &[
     ("holdfast_up", "gauge", "Whether PostgreSQL accepts connections"),
     ("holdfast_ready", "gauge", "Whether the instance is ready in its role"),
     ("holdfast_is_primary", "gauge", "Whether the instance takes writes"),
@@ -38,42 +39,21 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("holdfast_bootstrap_total_bytes", "gauge", "Bytes of the bootstrap's step"),
 ];
 
-/// Samples, by the names of the table.
-#[derive(Debug)]
-struct Samples {
-    instance: String,
-    cluster: String,
-    lines: Vec<(&'static str, String)>,
+/// Samples of this instance.
+struct Gathered<'a> {
+    identity: &'a Identity,
+    samples: Samples,
 }
 
-impl Samples {
-    fn add(&mut self, name: &'static str, labels: &[(&str, &str)], value: f64) {
-        let mut line = format!("{name}{{cluster=\"{}\",instance=\"{}\"", self.cluster, self.instance);
-        for (label, text) in labels {
-            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(line, ",{label}=\"{text}\"");
-        }
-        let _ = write!(line, "}} {value}");
-        self.lines.push((name, line));
+impl Gathered<'_> {
+    fn add(&mut self, name: &'static str, label: Option<(&str, &str)>, value: f64) {
+        let common = [(LABELS[0], self.identity.cluster.as_str()), (LABELS[1], self.identity.instance.as_str())];
+        let labels: Vec<(&str, &str)> = common.into_iter().chain(label).collect();
+        self.samples.set(name, &labels, value);
     }
 
     fn flag(&mut self, name: &'static str, value: bool) {
-        self.add(name, &[], f64::from(u8::from(value)));
-    }
-
-    fn text(&self) -> String {
-        let mut text = String::new();
-        for (name, kind, help) in TABLE {
-            let mut lines = self.lines.iter().filter(|(found, _)| found == name).peekable();
-            if lines.peek().is_some() {
-                let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-            }
-            for (_, line) in lines {
-                text.push_str(line);
-                text.push('\n');
-            }
-        }
-        text
+        self.add(name, None, f64::from(u8::from(value)));
     }
 }
 
@@ -82,11 +62,7 @@ impl Samples {
 pub async fn text(context: &Context) -> String {
     let status = context.state.status();
     let facts = context.state.facts();
-    let mut samples = Samples {
-        instance: context.identity.instance.clone(),
-        cluster: context.identity.cluster.clone(),
-        lines: vec![],
-    };
+    let mut samples = Gathered { identity: &context.identity, samples: Samples::default() };
     samples.flag("holdfast_up", facts.is_some());
     samples.flag("holdfast_ready", status.ready);
     samples.flag("holdfast_is_primary", status.role == Some(Role::Primary));
@@ -94,24 +70,24 @@ pub async fn text(context: &Context) -> String {
     samples.flag("holdfast_diverged", status.diverged);
     samples.flag("holdfast_pending_restart", status.pending_restart);
     if let Some(timeline) = status.timeline_id {
-        samples.add("holdfast_timeline", &[], f64::from(timeline));
+        samples.add("holdfast_timeline", None, f64::from(timeline));
     }
     if let Some(facts) = &facts {
         if let Some(lsn) = facts.lsn {
-            samples.add("holdfast_wal_position_bytes", &[], lsn.as_u64() as f64);
+            samples.add("holdfast_wal_position_bytes", None, lsn.as_u64() as f64);
         }
         if facts.role == Role::Replica {
             samples.flag("holdfast_streaming", facts.receiving);
             if let Some(lag) = facts.replay_lag_seconds {
-                samples.add("holdfast_replay_lag_seconds", &[], lag.max(0.0));
+                samples.add("holdfast_replay_lag_seconds", None, lag.max(0.0));
             }
         }
         of_server(context, facts.role, &mut samples).await;
     }
     if let Some(archive) = &status.archive {
         samples.flag("holdfast_archive_working", archive.working);
-        samples.add("holdfast_archive_waiting_segments", &[], archive.waiting_segments as f64);
-        samples.add("holdfast_archive_waiting_bytes", &[], archive.waiting_bytes as f64);
+        samples.add("holdfast_archive_waiting_segments", None, archive.waiting_segments as f64);
+        samples.add("holdfast_archive_waiting_bytes", None, archive.waiting_bytes as f64);
     }
     if let Some(found) = &status.recoverability {
         let moments = [
@@ -122,13 +98,13 @@ pub async fn text(context: &Context) -> String {
         ];
         for (name, moment) in moments {
             if let Some(moment) = moment {
-                samples.add(name, &[], moment.timestamp() as f64);
+                samples.add(name, None, moment.timestamp() as f64);
             }
         }
         if let Some(size) = found.last_backup.as_ref().and_then(|backup| backup.size_bytes) {
-            samples.add("holdfast_last_backup_size_bytes", &[], size as f64);
+            samples.add("holdfast_last_backup_size_bytes", None, size as f64);
         }
-        samples.add("holdfast_archive_gaps", &[], found.gaps.len() as f64);
+        samples.add("holdfast_archive_gaps", None, found.gaps.len() as f64);
     }
     samples.flag("holdfast_backup_running", status.backup.as_ref().is_some_and(|run| run.stopped_at.is_none()));
     if let Some(bootstrap) = &status.bootstrap {
@@ -138,15 +114,15 @@ pub async fn text(context: &Context) -> String {
         ];
         for (name, bytes) in sizes {
             if let Some(bytes) = bytes {
-                samples.add(name, &[], bytes as f64);
+                samples.add(name, None, bytes as f64);
             }
         }
     }
-    samples.text()
+    samples.samples.text(TABLE, Headers::OfSampled)
 }
 
 /// What only the server knows; left out when it does not answer.
-async fn of_server(context: &Context, role: Role, samples: &mut Samples) {
+async fn of_server(context: &Context, role: Role, samples: &mut Gathered<'_>) {
     let labelled: [(&'static str, &str, &str); 4] = [
         (
             "holdfast_database_size_bytes",
@@ -180,14 +156,14 @@ async fn of_server(context: &Context, role: Role, samples: &mut Samples) {
         for row in context.sql.query(question, &[]).await.unwrap_or_default() {
             if let Some(value) = row.get::<_, Option<f64>>(1) {
                 let Lossy(labelled) = row.get(0);
-                samples.add(name, &[(label, &labelled)], value);
+                samples.add(name, Some((label, &labelled)), value);
             }
         }
     }
     let question = "SELECT archived_count::float8, failed_count::float8 FROM pg_stat_archiver";
     if let Some(row) = context.sql.query(question, &[]).await.unwrap_or_default().first() {
-        samples.add("holdfast_archived_total", &[], row.get(0));
-        samples.add("holdfast_archive_failed_total", &[], row.get(1));
+        samples.add("holdfast_archived_total", None, row.get(0));
+        samples.add("holdfast_archive_failed_total", None, row.get(1));
     }
 }
 
@@ -202,12 +178,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_follows_the_table() {
-        let mut samples = Samples { instance: "c-1".to_owned(), cluster: "c".to_owned(), lines: vec![] };
-        samples.add("holdfast_backends", &[("state", "a\"b")], 2.0);
-        samples.flag("holdfast_up", true);
+    fn every_sample_says_whose_it_is() {
+        let identity = Identity {
+            instance: "c-1".to_owned(),
+            pod_uid: String::new(),
+            namespace: "n".to_owned(),
+            cluster: "c".to_owned(),
+        };
+        let mut gathered = Gathered { identity: &identity, samples: Samples::default() };
+        gathered.add("holdfast_backends", Some(("state", "a\"b")), 2.0);
+        gathered.flag("holdfast_up", true);
         assert_eq!(
-            samples.text(),
+            gathered.samples.text(TABLE, Headers::OfSampled),
             "# HELP holdfast_up Whether PostgreSQL accepts connections\n\
              # TYPE holdfast_up gauge\n\
              holdfast_up{cluster=\"c\",instance=\"c-1\"} 1\n\

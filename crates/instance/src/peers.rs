@@ -6,21 +6,20 @@
 use crate::identity::Identity;
 use crate::identity::Places;
 use crate::tls;
+use holdfast_http::{Outgoing, exchange};
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::InstanceStatus;
-use http_body_util::{BodyExt as _, Empty};
-use hyper::Request;
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
+use hyper::Method;
+use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// A status larger than this is none.
+/// An answer larger than this is not a status.
 const LARGEST: usize = 1 << 20;
 
 /// The other instances.
@@ -56,24 +55,19 @@ impl Peers {
     async fn status(&self, instance: &str) -> Result<InstanceStatus, Box<dyn std::error::Error + Send + Sync>> {
         let name =
             format!("{instance}.{}.{}.svc", names::headless_service(&self.identity.cluster), self.identity.namespace);
-        let known = self.addresses.lock().unwrap_or_else(PoisonError::into_inner).get(instance).copied();
+        let known = self.addresses.lock().get(instance).copied();
         let resolving = tokio::net::lookup_host((name.as_str(), names::STATUS_PORT));
         let address = match tokio::time::timeout(Duration::from_millis(300), resolving).await {
             Ok(Ok(mut found)) => found.next().or(known),
             _ => known,
         };
         let address = address.ok_or("its name does not resolve")?;
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).insert(instance.to_owned(), address);
-        let config = tls::peer(&self.places)?;
+        self.addresses.lock().insert(instance.to_owned(), address);
+        let tls = TlsConnector::from(Arc::new(tls::peer(&self.places)?));
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
-        let stream = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name)?, socket).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let driver = tokio::spawn(connection);
-        let request = Request::get("/status").header("host", instance).body(Empty::<Bytes>::new())?;
-        let answer = sender.send_request(request).await?;
-        let body = http_body_util::Limited::new(answer.into_body(), LARGEST).collect().await?.to_bytes();
-        driver.abort();
+        let request = Outgoing { method: Method::GET, path: "/status", host: instance, body: Vec::new() };
+        let (_, body) = exchange(socket, &tls, ServerName::try_from(name)?, request, LARGEST).await?;
         Ok(serde_json::from_slice(&body)?)
     }
 }

@@ -1,13 +1,9 @@
 //! `/metrics`, `/healthz` and `/readyz`, plain HTTP. Ready is who serves what it was told to serve, in charge or not.
 
 use crate::metrics::Metrics;
-use bytes::Bytes;
-use http_body_util::Full;
+use holdfast_http::{Answer, accept_each, answer::text, serve_connection};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use std::convert::Infallible;
+use hyper::{Request, StatusCode};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -22,30 +18,21 @@ pub async fn serve(
     cancellation: CancellationToken,
 ) -> Result<(), std::io::Error> {
     let listener = TcpListener::bind(address).await?;
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = cancellation.cancelled() => return Ok(()),
-        };
-        let Ok((stream, _)) = accepted else { continue };
-        let metrics = Arc::clone(&metrics);
-        let ready = ready.clone();
-        let cancellation = cancellation.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                std::future::ready(Ok::<_, Infallible>(answer(&request, &metrics, *ready.borrow())))
-            });
-            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                // A client that goes away in the middle is its own affair.
-                _ = connection => {}
-                () = cancellation.cancelled() => {}
-            }
-        });
+    let serving = accept_each(&listener, "metrics", |stream| {
+        let (metrics, ready) = (Arc::clone(&metrics), ready.clone());
+        async move {
+            let answer = |request| std::future::ready(answer(&request, &metrics, *ready.borrow()));
+            serve_connection(stream, None, answer).await;
+        }
+    });
+    tokio::select! {
+        () = serving => {}
+        () = cancellation.cancelled() => {}
     }
+    Ok(())
 }
 
-fn answer(request: &Request<Incoming>, metrics: &Metrics, ready: bool) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, metrics: &Metrics, ready: bool) -> Answer {
     let (status, kind, body) = match request.uri().path() {
         "/metrics" => (StatusCode::OK, "text/plain; version=0.0.4", metrics.text()),
         "/readyz" if !ready => {
@@ -54,10 +41,5 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics, ready: bool) -> Respon
         "/healthz" | "/readyz" => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, "text/plain", "there are /metrics, /healthz and /readyz\n".to_owned()),
     };
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    if let Ok(kind) = kind.parse() {
-        response.headers_mut().insert("content-type", kind);
-    }
-    response
+    text(status, kind, body)
 }

@@ -2,13 +2,12 @@
 //!
 //! Names, types and help are in one table, [`TABLE`], so that dashboards and alerts can be compared with it.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::sync::Mutex;
+use holdfast_http::metrics::{Headers, Metric, Samples};
+use parking_lot::Mutex;
 use std::time::Duration;
 
 /// Name, type and help of each metric.
-pub const TABLE: [(&str, &str, &str); 9] = [
+pub const TABLE: &[Metric] = &[
     ("holdfast_operator_leader", "gauge", "Whether this operator is the one in charge"),
     ("holdfast_operator_reconciles_total", "counter", "Reconciles that came to their end, by kind"),
     ("holdfast_operator_reconcile_errors_total", "counter", "Reconciles that did not, by kind and category"),
@@ -23,34 +22,23 @@ pub const TABLE: [(&str, &str, &str); 9] = [
 /// The values.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    values: Mutex<BTreeMap<&'static str, BTreeMap<String, f64>>>,
+    samples: Mutex<Samples>,
 }
 
 impl Metrics {
-    /// Sets a gauge. Labels are written as Prometheus has them, without braces.
+    /// Sets a gauge.
     pub fn set(&self, name: &'static str, labels: &[(&str, &str)], value: f64) {
-        if let Ok(mut values) = self.values.lock() {
-            values.entry(name).or_default().insert(render(labels), value);
-        }
+        self.samples.lock().set(name, labels, value);
     }
 
     /// Adds to a counter.
     pub fn add(&self, name: &'static str, labels: &[(&str, &str)], value: f64) {
-        if let Ok(mut values) = self.values.lock() {
-            *values.entry(name).or_default().entry(render(labels)).or_default() += value;
-        }
+        self.samples.lock().add(name, labels, value);
     }
 
     /// Forgets the gauges of a cluster that is gone.
     pub fn forget(&self, labels: &[(&str, &str)]) {
-        let labels = render(labels);
-        if let Ok(mut values) = self.values.lock() {
-            for (name, series) in values.iter_mut() {
-                if name.starts_with("holdfast_cluster_") {
-                    series.remove(&labels);
-                }
-            }
-        }
+        self.samples.lock().remove("holdfast_cluster_", labels);
     }
 
     /// One reconcile came to its end, or did not.
@@ -66,26 +54,8 @@ impl Metrics {
 
     /// All of them, as text.
     pub fn text(&self) -> String {
-        let mut text = String::new();
-        let Ok(values) = self.values.lock() else { return text };
-        for (name, kind, help) in TABLE {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-            for (labels, value) in values.get(name).into_iter().flatten() {
-                let _ = if labels.is_empty() {
-                    writeln!(text, "{name} {value}")
-                } else {
-                    writeln!(text, "{name}{{{labels}}} {value}")
-                };
-            }
-        }
-        text
+        self.samples.lock().text(TABLE, Headers::OfAll)
     }
-}
-
-fn render(labels: &[(&str, &str)]) -> String {
-    let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escaped(value))).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -4,13 +4,12 @@
 //! the cluster's headless service: an address that another pod got meanwhile answers with the wrong certificate. Each
 //! request has its own connection and its own time; nothing is retried here, the next reconcile asks again.
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
+pub use holdfast_http::Stream;
+use holdfast_http::{ExchangeError, Outgoing, exchange};
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::{InstanceStatus, Refused};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::Method;
 use k8s_openapi::api::core::v1::Secret;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -20,7 +19,6 @@ use serde::de::DeserializeOwned;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -30,11 +28,6 @@ pub const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// No answer is larger.
 const MAX_ANSWER: usize = 4 << 20;
-
-/// A connection below TLS.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 type Connected = std::io::Result<Box<dyn Stream>>;
 
@@ -103,6 +96,15 @@ pub enum RequestError {
     /// It answered something else than was agreed.
     #[error("an answer that is not understood: {0}")]
     Malformed(String),
+}
+
+impl From<ExchangeError> for RequestError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Connection(why) => Self::Unreachable(why),
+            ExchangeError::Request(why) => Self::Malformed(why),
+        }
+    }
 }
 
 impl RequestError {
@@ -205,8 +207,12 @@ impl StatusClient {
             Some(body) => serde_json::to_vec(body).map_err(|error| RequestError::Malformed(error.to_string()))?,
             None => Vec::new(),
         };
-        let exchange = self.exchange(method, address, path, body);
-        let (status, bytes) = tokio::time::timeout(limit, exchange)
+        let asked = async {
+            let stream = (self.dial.0)(address).await.map_err(|error| RequestError::Unreachable(error.to_string()))?;
+            let request = Outgoing { method, path, host: &self.host, body };
+            Ok::<_, RequestError>(exchange(stream, &self.connector, self.name.clone(), request, MAX_ANSWER).await?)
+        };
+        let (status, bytes) = tokio::time::timeout(limit, asked)
             .await
             .map_err(|_| RequestError::Unreachable(format!("no answer within {} s", limit.as_secs())))??;
         if status.is_success() {
@@ -217,43 +223,5 @@ impl StatusClient {
         let refused = serde_json::from_str(&body)
             .unwrap_or_else(|_| Refused { error: body.chars().take(300).collect(), hint: None });
         Err(RequestError::Refused { status: status.as_u16(), refused, body })
-    }
-
-    async fn exchange(
-        &self,
-        method: Method,
-        address: IpAddr,
-        path: &str,
-        body: Vec<u8>,
-    ) -> Result<(StatusCode, Bytes), RequestError> {
-        let unreachable = |error: &dyn std::fmt::Display| RequestError::Unreachable(error.to_string());
-        let tcp = (self.dial.0)(address).await.map_err(|error| unreachable(&error))?;
-        let tls = self.connector.connect(self.name.clone(), tcp).await.map_err(|error| unreachable(&error))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|error| unreachable(&error))?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", &self.host)
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|error| RequestError::Malformed(error.to_string()))?;
-        let answered = async {
-            let response = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER);
-            let bytes = body.collect().await.map_err(|error| unreachable(&error))?.to_bytes();
-            Ok((status, bytes))
-        };
-        // The connection is driven beside the exchange and dropped with it: nothing outlives a timeout.
-        tokio::pin!(answered);
-        tokio::pin!(connection);
-        tokio::select! {
-            answer = &mut answered => answer,
-            ended = &mut connection => match ended {
-                Err(error) => Err(unreachable(&error)),
-                Ok(()) => answered.await,
-            },
-        }
     }
 }

@@ -2,7 +2,9 @@
 
 use super::run::begin;
 use crate::context::Context;
-use crate::status_port::{Answer, json, refused};
+use crate::refusal::refused;
+use holdfast_http::Answer;
+use holdfast_http::answer::json;
 use holdfast_kube_api::status_port::{BackupRequest, BackupRun};
 use hyper::StatusCode;
 use std::sync::Arc;

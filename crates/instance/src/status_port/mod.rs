@@ -8,5 +8,4 @@ mod routes;
 mod serve;
 
 pub use probes::{Probe, ask as ask_probe};
-pub(crate) use routes::{Answer, json, refused};
 pub use serve::{serve_metrics, serve_probes, serve_status};

@@ -1,20 +1,20 @@
 //! From a request to its answer.
 
 use crate::context::Context;
+use crate::refusal::refused;
 use crate::{backup, metrics, server_facts, snapshot};
+use holdfast_http::Answer;
+use holdfast_http::answer::{json, text};
 use holdfast_kube_api::names::{OPERATOR_USER, REPLICATION_USER};
-use holdfast_kube_api::status_port::{Refused, Role, WalSwitched};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::{Method, Request, Response, StatusCode};
-use serde::Serialize;
+use holdfast_kube_api::status_port::{Role, WalSwitched};
+
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
 use std::sync::Arc;
 
 /// A request's body is a few lines.
 const LARGEST: usize = 64 << 10;
-
-/// An answer.
-pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// Who asks, and where.
 #[derive(Debug, Clone)]
@@ -105,21 +105,4 @@ async fn switch_wal(context: &Context) -> Answer {
         }
         Err(error) => refused(StatusCode::SERVICE_UNAVAILABLE, &error.what, error.hint),
     }
-}
-
-/// A JSON answer.
-pub(crate) fn json<T: Serialize>(code: StatusCode, value: &T) -> Answer {
-    text(code, "application/json", serde_json::to_string(value).unwrap_or_default())
-}
-
-/// Why a request is not carried out.
-pub(crate) fn refused(code: StatusCode, error: &str, hint: Option<String>) -> Answer {
-    json(code, &Refused { error: error.to_owned(), hint })
-}
-
-fn text(code: StatusCode, kind: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
-    *answer.status_mut() = code;
-    answer.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static(kind));
-    answer
 }

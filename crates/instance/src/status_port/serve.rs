@@ -4,12 +4,11 @@ use super::routes::{self, Caller};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::tls;
+use holdfast_http::{accept_each, serve_connection};
 use holdfast_kube_api::names;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use rustls::ServerConfig;
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -35,7 +34,7 @@ pub async fn serve_status(context: Arc<Context>) -> Result<()> {
             match tls::server(&reader.places) {
                 Ok(config) => {
                     failing = false;
-                    *reading.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(config));
+                    *reading.lock() = Some(Arc::new(config));
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
@@ -46,22 +45,19 @@ pub async fn serve_status(context: Arc<Context>) -> Result<()> {
             tokio::time::sleep(if failing { Duration::from_secs(1) } else { READ_AGAIN }).await;
         }
     });
-    loop {
-        let Ok((socket, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let Some(config) = current.lock().unwrap_or_else(PoisonError::into_inner).clone() else { continue };
-        let context = Arc::clone(&context);
-        tokio::spawn(async move {
-            drop(socket.set_nodelay(true));
+    accept_each(&listener, "status", |socket| {
+        let (config, context) = (current.lock().clone(), Arc::clone(&context));
+        async move {
+            let Some(config) = config else { return };
             let handshake = tokio::time::timeout(PATIENCE, TlsAcceptor::from(config).accept(socket)).await;
             let Ok(Ok(stream)) = handshake else { return };
             let certificates = stream.get_ref().1.peer_certificates();
             let client = certificates.and_then(|chain| chain.first()).and_then(tls::common_name);
             serve(stream, context, Caller::Status(client)).await;
-        });
-    }
+        }
+    })
+    .await;
+    Ok(())
 }
 
 /// Answers the kubelet's probes.
@@ -72,10 +68,8 @@ pub async fn serve_probes(context: Arc<Context>) -> Result<()> {
     let path = context.places.control_socket();
     drop(std::fs::remove_file(&path));
     let listener = UnixListener::bind(&path).map_err(|error| Error::file("listen at", &path, &error))?;
-    loop {
-        let Ok((socket, _)) = listener.accept().await else { continue };
-        tokio::spawn(serve(socket, Arc::clone(&context), Caller::Probes));
-    }
+    accept_each(&listener, "probes", |socket| serve(socket, Arc::clone(&context), Caller::Probes)).await;
+    Ok(())
 }
 
 /// Answers Prometheus.
@@ -84,10 +78,8 @@ pub async fn serve_probes(context: Arc<Context>) -> Result<()> {
 /// When the port cannot be listened at.
 pub async fn serve_metrics(context: Arc<Context>) -> Result<()> {
     let listener = listen(names::METRICS_PORT).await?;
-    loop {
-        let Ok((socket, _)) = listener.accept().await else { continue };
-        tokio::spawn(serve(socket, Arc::clone(&context), Caller::Metrics));
-    }
+    accept_each(&listener, "metrics", |socket| serve(socket, Arc::clone(&context), Caller::Metrics)).await;
+    Ok(())
 }
 
 async fn listen(port: u16) -> Result<TcpListener> {
@@ -97,12 +89,9 @@ async fn listen(port: u16) -> Result<TcpListener> {
 }
 
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, context: Arc<Context>, caller: Caller) {
-    let service = service_fn(move |request| {
+    serve_connection(stream, Some(PATIENCE), |request| {
         let (context, caller) = (Arc::clone(&context), caller.clone());
-        async move { Ok::<_, Infallible>(routes::answer(&context, &caller, request).await) }
-    });
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    // A disconnected client is not an error.
-    drop(builder.serve_connection(TokioIo::new(stream), service).await);
+        async move { routes::answer(&context, &caller, request).await }
+    })
+    .await;
 }

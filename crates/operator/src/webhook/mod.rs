@@ -13,20 +13,18 @@ mod identity;
 
 use crate::deadline::within;
 use crate::error::Error;
-use bytes::Bytes;
 use chrono::Utc;
+use holdfast_http::answer::text;
+use holdfast_http::{Answer, accept_each, serve_connection};
 use holdfast_kube_api::admission;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, Request, StatusCode};
 use identity::Identity;
 use kube::Client;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,8 +47,6 @@ const RETRY: Duration = Duration::from_secs(5);
 const LOOK_WITHIN: Duration = Duration::from_secs(30);
 /// An API server hears of a changed configuration by a watch: for so long the certificate that it knows is shown still.
 const NOTICED_WITHIN: Duration = Duration::from_secs(5);
-/// Between tries when no connection can be taken.
-const NO_CONNECTION: Duration = Duration::from_millis(200);
 /// A review holds two versions of an object; etcd keeps none larger than 1.5 MiB.
 const MAX_REVIEW: usize = 8 << 20;
 /// Handshake and review together.
@@ -66,47 +62,23 @@ pub async fn serve(
     cancellation: CancellationToken,
 ) -> Result<(), std::io::Error> {
     let listener = TcpListener::bind(address).await?;
-    let (shown, acceptor) = watch::channel(None);
+    let (shown, acceptor) = watch::channel(None::<TlsAcceptor>);
+    let serving = accept_each(&listener, "webhook", |stream| {
+        let acceptor = acceptor.borrow().clone();
+        async move {
+            let Some(acceptor) = acceptor else { return };
+            let Ok(Ok(tls)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await else { return };
+            serve_connection(tls, None, answer).await;
+        }
+    });
     // Beside the port: a look waits for the API server, and the API server may be waiting for a review.
     let looks = keep_known(&client, &namespace, &more_names, &shown, &ready);
     tokio::select! {
-        () = accept(&listener, &acceptor, &cancellation) => {}
+        () = serving => {}
         () = looks => {}
         () = cancellation.cancelled() => {}
     }
     Ok(())
-}
-
-async fn accept(
-    listener: &TcpListener,
-    acceptor: &watch::Receiver<Option<TlsAcceptor>>,
-    cancellation: &CancellationToken,
-) {
-    loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Too many files are open, mostly: it passes.
-                tracing::warn!(%error, "the webhook could not take a connection");
-                tokio::time::sleep(NO_CONNECTION).await;
-                continue;
-            }
-        };
-        let Some(acceptor) = acceptor.borrow().clone() else { continue };
-        let cancellation = cancellation.clone();
-        tokio::spawn(async move {
-            let connection = async {
-                let Ok(Ok(tls)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await else { return };
-                let http = hyper::server::conn::http1::Builder::new();
-                // A client that goes away in the middle is its own affair.
-                let _ = http.serve_connection(TokioIo::new(tls), service_fn(answer)).await;
-            };
-            tokio::select! {
-                () = connection => {}
-                () = cancellation.cancelled() => {}
-            }
-        });
-    }
 }
 
 /// Keeps certificate, configuration and port in line.
@@ -179,17 +151,12 @@ fn acceptor(identity: &Identity) -> Result<TlsAcceptor, String> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(request: Request<Incoming>) -> Answer {
     let (status, body) = match reviewed(request).await {
         Ok(body) => (StatusCode::OK, body),
         Err((status, text)) => (status, text.into_bytes()),
     };
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    if let Ok(kind) = "application/json".parse() {
-        response.headers_mut().insert("content-type", kind);
-    }
-    Ok(response)
+    text(status, "application/json", body)
 }
 
 async fn reviewed(request: Request<Incoming>) -> Result<Vec<u8>, (StatusCode, String)> {

@@ -1,0 +1,146 @@
+//! The accept loop of every port.
+//!
+//! `accept` fails in two ways. A connection that was reset before it was taken is one connection less: the next one is taken
+//! at once. Everything else, such as a process with no file descriptor left, would fail again at once and for as long as
+//! that lasts, so the loop pauses, and says so once.
+
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::task::JoinSet;
+
+/// Between tries while no connection can be taken.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// A socket that is listened at.
+pub trait Listener {
+    /// A connection.
+    type Stream;
+
+    /// Takes the next connection.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        let (stream, _) = self.accept().await?;
+        // Answers are small: none of them is to wait for another.
+        drop(stream.set_nodelay(true));
+        Ok(stream)
+    }
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+/// Takes connections for ever, and serves each in a task of its own. Where this future is dropped, the connections end too.
+/// `port` names the socket in the log.
+pub async fn accept_each<L, S>(listener: &L, port: &str, mut serve: impl FnMut(L::Stream) -> S)
+where
+    L: Listener,
+    S: Future<Output = ()> + Send + 'static,
+{
+    let mut connections = JoinSet::new();
+    let mut failing = false;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // Ended connections are not kept.
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            Ok(stream) => {
+                failing = false;
+                connections.spawn(serve(stream));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(port, %error, "no connection can be taken; it is tried again");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::Interrupted
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
+    use super::*;
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    /// Fails as it is told to, then waits for ever.
+    struct Played {
+        answers: Mutex<VecDeque<io::Result<u32>>>,
+        asked: AtomicUsize,
+    }
+
+    impl Listener for Played {
+        type Stream = u32;
+
+        async fn accept(&self) -> io::Result<u32> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let next = self.answers.lock().unwrap().pop_front();
+            match next {
+                Some(answer) => answer,
+                // No file descriptor is free.
+                None => Err(io::Error::from_raw_os_error(24)),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_free_file_descriptor_it_does_not_spin() {
+        let answers = [Err(io::Error::from_raw_os_error(24)), Err(ErrorKind::ConnectionAborted.into()), Ok(7)];
+        let listener = Played { answers: Mutex::new(answers.into()), asked: AtomicUsize::new(0) };
+        let served = std::sync::Arc::new(Mutex::new(Vec::new()));
+        let accepting = accept_each(&listener, "test", |stream| {
+            let served = std::sync::Arc::clone(&served);
+            async move { served.lock().unwrap().push(stream) }
+        });
+        // A failure, a pause, an aborted connection, one that is served at once; then nothing but failures.
+        assert!(tokio::time::timeout(Duration::from_secs(10), accepting).await.is_err());
+        assert_eq!(*served.lock().unwrap(), [7]);
+        let asked = listener.asked.load(Ordering::Relaxed);
+        assert!((40..=60).contains(&asked), "asked {asked} times in 10 s");
+    }
+
+    #[tokio::test]
+    async fn connections_end_with_the_loop() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepting = tokio::spawn(async move {
+            accept_each(&listener, "test", |mut stream| async move {
+                stream.write_all(b"x").await.unwrap();
+                std::future::pending::<()>().await;
+            })
+            .await;
+        });
+        let mut client = TcpStream::connect(address).await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), b'x');
+        accepting.abort();
+        let ended = client.read_u8().await.map_err(|error| error.kind());
+        assert!(matches!(ended, Err(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset)), "{ended:?}");
+    }
+}

@@ -1,0 +1,10 @@
+//! The answer of the status port to what is not carried out.
+
+use holdfast_http::{Answer, answer};
+use holdfast_kube_api::status_port::Refused;
+use hyper::StatusCode;
+
+/// Why a request is not carried out.
+pub(crate) fn refused(status: StatusCode, error: &str, hint: Option<String>) -> Answer {
+    answer::json(status, &Refused { error: error.to_owned(), hint })
+}
