@@ -4,7 +4,7 @@
 //! target, and needs the WAL archived since. This is only a guess: the plan made with that WAL shows whether the guess
 //! is right.
 
-use super::path::{ancestry, is_on};
+use super::ancestry::{ancestry, is_on};
 use super::{Beginning, RecoveryPath, RecoveryTarget, RecoveryWish, RecoveryWorld};
 use crate::name::BackupId;
 use holdfast_pgtypes::{Ancestry, Lsn, TimelineId};

@@ -36,6 +36,7 @@
 //! part. If only WAL is newer, the plan reports an [`OtherLine`]. Third, "to the end of WAL" is refused if there is WAL
 //! after a hole: PostgreSQL would end recovery at the hole and open for writes without the rest.
 
+mod ancestry;
 mod beginning;
 mod decide;
 mod likely_start;
@@ -43,6 +44,7 @@ mod other_line;
 mod path;
 mod unreachable;
 mod wish;
+mod world;
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +53,7 @@ pub use beginning::{Beginning, BeginningKind};
 pub use decide::{RecoveryPlan, RunFacts, TargetFacts};
 pub use likely_start::LikelyStart;
 pub use other_line::{Newer, OtherLine};
-pub use path::{Candidate, FactsNeeded, RecoveryPath, RecoveryWorld, Rejection, WalRun};
+pub use path::{Candidate, FactsNeeded, RecoveryPath, Rejection, WalRun};
 pub use unreachable::{Hole, ReachableWindow, Unreachable};
 pub use wish::{RecoveryTarget, RecoveryWish, TargetTimeline};
+pub use world::RecoveryWorld;

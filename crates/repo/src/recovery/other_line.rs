@@ -4,7 +4,7 @@
 //! drill and promoted has a higher number than the production that it was copied from. So a restore reports what is on
 //! the other lines, and which of it is newer than anything on the chosen one.
 
-use super::path::{ancestry, is_on};
+use super::ancestry::{ancestry, is_on};
 use super::{Beginning, RecoveryWorld};
 use crate::name::BackupId;
 use chrono::{DateTime, SecondsFormat, Utc};

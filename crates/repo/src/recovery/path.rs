@@ -1,25 +1,15 @@
 //! Step 1: the timeline, the backups on it, and the runs of WAL along it.
 
+use super::ancestry::{ancestry, is_on};
 use super::other_line::other_lines;
-use super::{Beginning, Hole, Newer, OtherLine, RecoveryTarget, RecoveryWish, TargetTimeline, Unreachable};
+use super::{
+    Beginning, Hole, Newer, OtherLine, RecoveryTarget, RecoveryWish, RecoveryWorld, TargetTimeline, Unreachable,
+};
 use crate::catalog::{SegmentRange, WalInventory};
-use crate::name::{BackupId, ClaimNumber};
-use holdfast_pgtypes::{Ancestry, HistoryFile, Lsn, SegmentName, TimelineId, WalSegmentSize};
+use crate::name::BackupId;
+use holdfast_pgtypes::{Ancestry, Lsn, SegmentName, TimelineId, WalSegmentSize};
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// What is known about an archive before any WAL is read. All of it belongs to one claim.
-#[derive(Debug, Clone, Copy)]
-pub struct RecoveryWorld<'a> {
-    /// The claim. Backups of other claims are ignored, because their WAL is elsewhere.
-    pub claim: ClaimNumber,
-    /// The complete backups, or the snapshots, in any order.
-    pub backups: &'a [Beginning],
-    /// The history files of the claim.
-    pub histories: &'a BTreeMap<TimelineId, HistoryFile>,
-    /// The segments of the claim.
-    pub wal: &'a WalInventory,
-}
+use std::collections::BTreeSet;
 
 /// A gapless run of WAL along the path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -270,18 +260,6 @@ fn known_timelines(world: &RecoveryWorld<'_>, backups: &[&Beginning]) -> BTreeSe
         known.extend(history.entries().iter().map(|entry| entry.timeline));
     }
     known
-}
-
-/// As `readTimeLineHistory`: a timeline without a history file has no parents.
-pub(super) fn ancestry(world: &RecoveryWorld<'_>, timeline: TimelineId) -> Ancestry {
-    world.histories.get(&timeline).map_or_else(|| Ancestry::alone(timeline), Ancestry::from_history)
-}
-
-/// Whether recovery of the backup can follow the ancestry: its redo LSN and its end are on it. The end may be on a
-/// later timeline than the start, if a standby followed a switch meanwhile.
-pub(super) fn is_on(ancestry: &Ancestry, backup: &Beginning) -> bool {
-    ancestry.owner(backup.start_lsn) == backup.timeline
-        && ancestry.passes(backup.stop_segment.timeline(), backup.stop_lsn)
 }
 
 /// The segments `first` to `last` as a hole, under the name that recovery asks for.
