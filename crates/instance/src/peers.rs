@@ -6,6 +6,7 @@
 use crate::identity::Identity;
 use crate::identity::Places;
 use crate::tls;
+use futures::future::BoxFuture;
 use holdfast_http::{Outgoing, exchange};
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::InstanceStatus;
@@ -30,6 +31,18 @@ pub struct Peers {
     addresses: Mutex<BTreeMap<String, SocketAddr>>,
 }
 
+/// Asking the other instances: over the network, except in tests of who asks.
+pub trait AskInstances: std::fmt::Debug + Send + Sync {
+    /// Asks all of these at once; `None` for those that do not answer within the limit.
+    fn ask<'a>(&'a self, instances: &'a [String], limit: Duration) -> BoxFuture<'a, Vec<Option<InstanceStatus>>>;
+}
+
+impl AskInstances for Peers {
+    fn ask<'a>(&'a self, instances: &'a [String], limit: Duration) -> BoxFuture<'a, Vec<Option<InstanceStatus>>> {
+        Box::pin(self.ask(instances, limit))
+    }
+}
+
 impl Peers {
     /// Those of this instance's cluster.
     pub fn new(identity: &Identity, places: &Places) -> Self {
@@ -37,7 +50,7 @@ impl Peers {
     }
 
     /// Asks all of these at once; `None` for those that do not answer within the limit.
-    pub async fn ask(self: &Arc<Self>, instances: &[String], limit: Duration) -> Vec<Option<InstanceStatus>> {
+    pub async fn ask(&self, instances: &[String], limit: Duration) -> Vec<Option<InstanceStatus>> {
         let asking = instances.iter().map(|instance| async move {
             match tokio::time::timeout(limit, self.status(instance)).await {
                 Ok(Ok(status)) if status.instance == *instance => Some(status),

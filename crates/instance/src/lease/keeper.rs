@@ -6,7 +6,7 @@
 use super::{ASK, ASK_FROM, EXPIRE, LIMIT, RENEW, SOON, STOP, Sightings, Take, WATCHED, YIELD, may_go_on, may_take};
 use crate::cluster_watch::LatestCluster;
 use crate::error::{Error, Result};
-use crate::peers::Peers;
+use crate::peers::AskInstances;
 use crate::state::State;
 use crate::watchdog::Feed;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -15,8 +15,9 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client, Config};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 /// What the manager tells the keeper.
 #[derive(Debug, Clone)]
@@ -63,7 +64,7 @@ pub struct Parts {
     /// What the manager's parts share.
     pub state: Arc<State>,
     /// The other instances.
-    pub peers: Arc<Peers>,
+    pub peers: Arc<dyn AskInstances>,
     /// The `Cluster`.
     pub cluster: LatestCluster,
     /// Ends PostgreSQL where the keeper does not.
@@ -77,7 +78,7 @@ pub struct Keeper {
     name: String,
     me: String,
     state: Arc<State>,
-    peers: Arc<Peers>,
+    peers: Arc<dyn AskInstances>,
     cluster: LatestCluster,
     wanted: watch::Receiver<bool>,
     /// As last seen.
@@ -92,7 +93,7 @@ pub struct Keeper {
     watchdog: Feed,
 }
 
-/// Of a request that has no time left.
+/// Shortest timeout given to a request.
 const SHORTEST: Duration = Duration::from_millis(200);
 
 impl Keeper {
@@ -101,8 +102,6 @@ impl Keeper {
     /// # Errors
     /// When the thread or the client cannot be made.
     pub async fn start(config: Config, parts: Parts) -> Result<Handle> {
-        let (sender, wanted) = watch::channel(false);
-        let handle = Handle { wanted: sender, state: Arc::clone(&parts.state) };
         let (started, answer) = oneshot::channel();
         let failed =
             |error: &dyn std::fmt::Display| Error::stuck(format!("the keeper of the Lease cannot run: {error}"));
@@ -114,22 +113,26 @@ impl Keeper {
             runtime.block_on(async move {
                 match Client::try_from(config) {
                     Ok(client) => {
-                        drop(started.send(Ok(())));
-                        Self::new(client, parts, wanted).run().await;
+                        let (keeper, handle) = Self::new(client, parts);
+                        drop(started.send(Ok(handle)));
+                        keeper.run().await;
                     }
                     Err(error) => drop(started.send(Err(failed(&error)))),
                 }
             });
         });
         drop(thread.map_err(|error| failed(&error))?);
-        answer.await.map_err(|error| failed(&error))??;
-        Ok(handle)
+        answer.await.map_err(|error| failed(&error))?
     }
 
-    fn new(client: Client, parts: Parts, wanted: watch::Receiver<bool>) -> Self {
+    /// A keeper that asks with this client, and the handle for the manager. It does nothing until it [runs](Self::run), and
+    /// measures time by the clock of the runtime that it runs in.
+    pub fn new(client: Client, parts: Parts) -> (Self, Handle) {
+        let (sender, wanted) = watch::channel(false);
+        let handle = Handle { wanted: sender, state: Arc::clone(&parts.state) };
         let Parts { lease: (namespace, name), me, state, peers, cluster, watchdog } = parts;
         let now = Instant::now();
-        Self {
+        let keeper = Self {
             api: Api::namespaced(client, &namespace),
             name,
             me,
@@ -143,11 +146,12 @@ impl Keeper {
             renewed: now,
             safe_until: now,
             watchdog,
-        }
+        };
+        (keeper, handle)
     }
 
-    /// Runs until the handle is gone.
-    async fn run(mut self) {
+    /// Keeps the Lease as the manager wants it, until the handle is gone.
+    pub async fn run(mut self) {
         loop {
             self.watchdog.here();
             let wanted = *self.wanted.borrow_and_update();
@@ -177,7 +181,7 @@ impl Keeper {
                 Take::Now => tracing::warn!(holder, "the Lease of the primary has expired and is taken over"),
                 Take::After(_) => {
                     self.state.lease_message(format!(
-                        "waiting for the Lease of the primary: {holder} holds it, until it gives it back or {} s after its last renewal, and {} s after this was said",
+                        "waiting for the Lease of the primary: held by {holder}; it is taken over when {holder} releases it, or {} s after the last renewal but not before {} s from now",
                         EXPIRE.as_secs(),
                         YIELD.as_secs()
                     ));
@@ -206,13 +210,13 @@ impl Keeper {
         self.is_safe(asked);
     }
 
-    /// What was asked then had the answer that nobody else takes the Lease.
+    /// The answer to the request sent at `asked` proves that no other instance can take the Lease before `asked + STOP`.
     fn is_safe(&mut self, asked: Instant) {
         self.safe_until = self.safe_until.max(asked + STOP);
         self.watchdog.may_go_on_for(WATCHED.saturating_sub(asked.elapsed()));
     }
 
-    /// Of the next request.
+    /// Timeout of the next request.
     fn limit(&self) -> Duration {
         if self.state.holds_lease() && *self.wanted.borrow() {
             LIMIT.min(self.safe_until.saturating_duration_since(Instant::now())).max(SHORTEST)

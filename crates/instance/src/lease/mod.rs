@@ -16,6 +16,7 @@
 mod keeper;
 mod sightings;
 
+pub use crate::peers::AskInstances;
 pub use keeper::{Handle, Keeper, Parts};
 pub use sightings::Sightings;
 

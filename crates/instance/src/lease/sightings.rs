@@ -5,7 +5,8 @@
 //! renewed either, and its holder may well be writing. After a gap the time begins anew.
 
 use super::{LIMIT, RENEW};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Looks come every [`RENEW`], and take [`LIMIT`] at the most.
 const GAP: Duration = RENEW.saturating_add(LIMIT).saturating_add(Duration::from_secs(1));

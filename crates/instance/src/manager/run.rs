@@ -77,7 +77,7 @@ pub async fn run(identity: Identity, places: Places, stop: CancellationToken) ->
         lease: (identity.namespace.clone(), names::primary_lease(&identity.cluster)),
         me: identity.instance.clone(),
         state: Arc::clone(&state),
-        peers: Arc::clone(&peers),
+        peers: Arc::<Peers>::clone(&peers),
         cluster: cluster.clone(),
         watchdog,
     };

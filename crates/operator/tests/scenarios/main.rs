@@ -3,6 +3,7 @@
 //!
 //! - [`world`]: the API server, [`kubelet`] and [`instances`]: who else acts in a cluster, [`port`]: the status ports
 //! - [`transport`]: where requests are counted and go wrong
+//! - [`keepers`]: the instances' real keepers of the Lease against the same API server
 //! - [`stage`]: one run, [`stories`]: the scenarios, [`faults`]: the sweeps over them
 //!
 //! The rule of the sweeps: whatever went wrong, the same objects stand in the end as without it, nothing was made twice,
@@ -12,6 +13,7 @@
 
 mod faults;
 mod instances;
+mod keepers;
 mod kubelet;
 mod normal;
 mod port;

@@ -137,9 +137,12 @@ fn a_standby_that_lost_its_volume_is_made_anew() {
 
 #[test]
 fn volumes_grow_and_never_shrink() {
-    for (size, actions) in
-        [("2Gi", vec!["grow c-1 to 2Gi", "grow c-2 to 2Gi", "grow c-3 to 2Gi"]), ("1024Mi", vec![]), ("1M", vec![])]
-    {
+    for (size, actions) in [
+        ("2Gi", vec!["grow c-1 to 2Gi", "grow c-2 to 2Gi", "grow c-3 to 2Gi"]),
+        ("2e9", vec!["grow c-1 to 2e9", "grow c-2 to 2e9", "grow c-3 to 2e9"]),
+        ("1024Mi", vec![]),
+        ("1M", vec![]),
+    ] {
         let mut desired = desired();
         let observed = healthy(&desired);
         desired.spec.storage.as_mut().unwrap().size = Some(size.to_owned());

@@ -1,0 +1,300 @@
+//! Two instances' real keepers of the Lease, against the API server that is played: the primary's is cut off or hangs, and
+//! the other one's takes the Lease only after the first must have stopped.
+//!
+//! "Must have stopped" is the time of the last proof that the first had (a renewal that was answered, or all other instances
+//! saying that they are not the primary), counted from before it was asked, and [`WATCHED`] after it: a keeper that runs has
+//! stopped PostgreSQL long before, and one that hangs is ended by PID 1 then.
+//!
+//! Not played: PostgreSQL itself, and the clocks of machines that run at different speeds.
+
+use crate::transport::{At, Fault, Plan, Transport};
+use crate::world::{NAMESPACE, World};
+use futures::future::BoxFuture;
+use holdfast_instance::identity::Identity;
+use holdfast_instance::lease::{AskInstances, Handle, Keeper, Parts, WATCHED, may_go_on};
+use holdfast_instance::state::State;
+use holdfast_instance::watchdog::Feed;
+use holdfast_kube_api::status_port::{InstancePhase, InstanceStatus, Role};
+use holdfast_kube_api::{Cluster, ClusterStatus, names};
+use holdfast_operator::Clock;
+use hyper::{Method, Request};
+use kube::Client;
+use kube::client::Body;
+use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tower_service::Service;
+
+const CLUSTER: &str = "main";
+const FIRST: &str = "main-1";
+const SECOND: &str = "main-2";
+
+/// What happens to the first keeper's requests from some moment on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    /// The keeper itself hangs: it asks nothing any more, and stops nothing.
+    Keeper,
+    /// Requests are lost in one of these ways.
+    Requests(Fault),
+}
+
+/// One ordering. Times count from the moment of the loss.
+#[derive(Debug, Clone, Copy)]
+struct Ordered {
+    loss: Loss,
+    /// For how long the first has held the Lease by then: which part of a renewal is hit.
+    held_for: Duration,
+    /// When the second is named as primary; before the loss where it is negative.
+    named_at_ms: i64,
+    /// Whether the first reaches the other instances meanwhile.
+    peers_answer: bool,
+    /// When requests get through again, if they do.
+    healed_after: Option<Duration>,
+}
+
+/// One instance: its keeper, and what is known of it.
+struct Instance {
+    state: Arc<State>,
+    handle: Handle,
+    running: JoinHandle<()>,
+    plan: Arc<Mutex<Plan>>,
+    /// When the proof that the keeper had last was asked for.
+    proven: Proven,
+}
+
+type Proven = Arc<Mutex<Option<Instant>>>;
+
+fn prove(proven: &Proven, asked: Instant) {
+    let mut proven = proven.lock().expect("the proof");
+    *proven = (*proven).max(Some(asked));
+}
+
+/// Notes when a renewal that was answered had been sent.
+#[derive(Clone)]
+struct Noting {
+    transport: Transport,
+    proven: Proven,
+}
+
+impl Service<Request<Body>> for Noting {
+    type Response = <Transport as Service<Request<Body>>>::Response;
+    type Error = <Transport as Service<Request<Body>>>::Error;
+    type Future = <Transport as Service<Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.transport.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (writes, asked, proven) = (request.method() == Method::PUT, Instant::now(), Arc::clone(&self.proven));
+        let answering = self.transport.call(request);
+        Box::pin(async move {
+            let answer = answering.await?;
+            if writes && answer.status().is_success() {
+                prove(&proven, asked);
+            }
+            Ok(answer)
+        })
+    }
+}
+
+/// The other instances, as the first sees them.
+#[derive(Debug)]
+struct Others {
+    reached: Arc<AtomicBool>,
+    second: Arc<State>,
+    proven: Proven,
+}
+
+impl AskInstances for Others {
+    fn ask<'a>(&'a self, instances: &'a [String], limit: Duration) -> BoxFuture<'a, Vec<Option<InstanceStatus>>> {
+        Box::pin(async move {
+            let asked = Instant::now();
+            if !self.reached.load(Ordering::Relaxed) {
+                tokio::time::sleep(limit).await;
+                return instances.iter().map(|_| None).collect();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let status = InstanceStatus { role: Some(Role::Replica), ..self.second.status() };
+            let answers: Vec<_> = instances.iter().map(|_| Some(status.clone())).collect();
+            if may_go_on(&answers) {
+                prove(&self.proven, asked);
+            }
+            answers
+        })
+    }
+}
+
+fn state(name: &str) -> Arc<State> {
+    let identity = Identity {
+        instance: name.to_owned(),
+        pod_uid: format!("uid-of-{name}"),
+        namespace: NAMESPACE.to_owned(),
+        cluster: CLUSTER.to_owned(),
+    };
+    Arc::new(State::new(&identity, 18))
+}
+
+fn instance(world: &Arc<Mutex<World>>, name: &str, fault: Fault, state: Arc<State>, others: Others) -> Instance {
+    let plan = Arc::new(Mutex::new(Plan::new(fault, At::All)));
+    let proven = Arc::clone(&others.proven);
+    let transport = Transport { world: Arc::clone(world), plan: Arc::clone(&plan) };
+    let status =
+        ClusterStatus { instance_names: vec![FIRST.to_owned(), SECOND.to_owned()], ..ClusterStatus::default() };
+    let cluster = Cluster { status: Some(status), ..Cluster::new(CLUSTER, holdfast_kube_api::ClusterSpec::default()) };
+    let parts = Parts {
+        lease: (NAMESPACE.to_owned(), names::primary_lease(CLUSTER)),
+        me: name.to_owned(),
+        state: Arc::clone(&state),
+        peers: Arc::new(others),
+        cluster: watch::channel(Some(Arc::new(cluster))).1,
+        watchdog: Feed::default(),
+    };
+    let client = Client::new(Noting { transport, proven: Arc::clone(&proven) }, NAMESPACE);
+    let (keeper, handle) = Keeper::new(client, parts);
+    Instance { state, handle, running: tokio::spawn(keeper.run()), plan, proven }
+}
+
+/// Plays one ordering, and says what is wrong with it.
+async fn play(case: Ordered) -> Result<(), String> {
+    let start = Instant::now();
+    let clock = Clock::Since(chrono::DateTime::UNIX_EPOCH, start);
+    let world = Arc::new(Mutex::new(World::new(clock)));
+    world.lock().expect("the world").put("leases", &names::primary_lease(CLUSTER), json!({"spec": {}}));
+    let (one, two) = (state(FIRST), state(SECOND));
+    two.set_phase(InstancePhase::Running, "following the primary");
+    let reached = Arc::new(AtomicBool::new(true));
+    let others = |state: &Arc<State>| Others {
+        reached: Arc::clone(&reached),
+        second: Arc::clone(state),
+        proven: Proven::default(),
+    };
+    let fault = match case.loss {
+        Loss::Requests(fault) => fault,
+        Loss::Keeper => Fault::None,
+    };
+    let first = instance(&world, FIRST, fault, Arc::clone(&one), others(&two));
+    let second = instance(&world, SECOND, Fault::None, Arc::clone(&two), others(&one));
+    first.handle.want();
+    while !first.state.holds_lease() {
+        first.state.woken().await;
+    }
+
+    let loss = Instant::now() + case.held_for;
+    let named = if case.named_at_ms < 0 {
+        loss - Duration::from_millis(case.named_at_ms.unsigned_abs())
+    } else {
+        loss + Duration::from_millis(case.named_at_ms.unsigned_abs())
+    };
+    let happens = async {
+        tokio::join!(
+            async {
+                tokio::time::sleep_until(named).await;
+                // As the manager does: it says that it waits, then it wants.
+                second.state.set_phase(InstancePhase::Waiting, "taking the Lease of the primary");
+                second.handle.want();
+            },
+            async {
+                tokio::time::sleep_until(loss).await;
+                reached.store(case.peers_answer, Ordering::Relaxed);
+                match case.loss {
+                    Loss::Keeper => first.running.abort(),
+                    Loss::Requests(_) => first.plan.lock().expect("the plan").begin(),
+                }
+                if let Some(after) = case.healed_after {
+                    tokio::time::sleep_until(loss + after).await;
+                    first.plan.lock().expect("the plan").fault = Fault::None;
+                    reached.store(true, Ordering::Relaxed);
+                }
+            }
+        )
+    };
+    let watches = async {
+        let mut taken = None;
+        loop {
+            tokio::select! {
+                () = first.state.woken() => {}
+                () = second.state.woken() => {}
+            }
+            let both = first.state.holds_lease() && second.state.holds_lease();
+            if both && case.loss != Loss::Keeper {
+                return Err("both hold the Lease".to_owned());
+            }
+            if second.state.holds_lease() && taken.is_none() {
+                let now = Instant::now();
+                taken = Some(now);
+                let proven = first.proven.lock().expect("the proof").ok_or("the first had no proof")?;
+                if now < proven + WATCHED {
+                    return Err(format!("taken {:?} after the last proof of the first", now - proven));
+                }
+            }
+        }
+    };
+    let whole = async { tokio::join!(happens, tokio::time::sleep_until(loss + Duration::from_secs(60))) };
+    tokio::select! {
+        wrong = watches => return wrong,
+        _ = whole => {}
+    }
+    let (first_holds, second_holds) = (first.state.holds_lease(), second.state.holds_lease());
+    let late = matches!(case.loss, Loss::Requests(Fault::Slow(_)));
+    let lost_for_good = case.loss == Loss::Keeper || (case.healed_after.is_none() && !late);
+    match (first_holds, second_holds) {
+        (_, false) if lost_for_good => Err("the second never took the Lease".to_owned()),
+        (false, false) => Err("nobody holds the Lease".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+fn all(cases: impl Iterator<Item = Ordered>) -> usize {
+    let mut wrong = Vec::new();
+    let mut played = 0;
+    for case in cases {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        if let Err(error) = runtime.expect("a runtime").block_on(play(case)) {
+            wrong.push(format!("{error}: {case:?}"));
+        }
+        played += 1;
+    }
+    assert!(wrong.is_empty(), "{} of {played}:\n{}", wrong.len(), wrong.join("\n"));
+    played
+}
+
+/// The parts of a renewal's round, and moments at which the second is named.
+fn orderings(loss: Loss, healed_after: &[Option<Duration>]) -> impl Iterator<Item = Ordered> {
+    // A round is 2 s and a request 2 ms: before, in and after one, and in between.
+    let held = [4_000, 4_001, 4_003, 4_300, 5_000, 5_700, 5_999].map(Duration::from_millis);
+    let named = [-3_000, 0, 1_500, 3_900, 4_300, 5_200, 6_900, 7_100, 9_900, 15_000];
+    held.into_iter().flat_map(move |held_for| {
+        named.into_iter().flat_map(move |named_at_ms| {
+            [false, true].into_iter().flat_map(move |peers_answer| {
+                healed_after.iter().map(move |healed_after| Ordered {
+                    loss,
+                    held_for,
+                    named_at_ms,
+                    peers_answer,
+                    healed_after: *healed_after,
+                })
+            })
+        })
+    })
+}
+
+#[test]
+fn a_lease_is_taken_only_after_a_holder_that_is_cut_off_has_stopped() {
+    let healed =
+        [None, Some(3_000), Some(6_500), Some(8_000), Some(10_500)].map(|after| after.map(Duration::from_millis));
+    let late = Fault::Slow(Duration::from_millis(1_900));
+    let losses = [Fault::Reset, Fault::Lose, Fault::Hang, Fault::Refuse(500), late];
+    let played = all(losses.into_iter().flat_map(|fault| orderings(Loss::Requests(fault), &healed)));
+    assert!(played > 1000, "{played}");
+}
+
+#[test]
+fn a_lease_is_taken_only_after_a_holder_that_hangs_was_ended() {
+    assert!(all(orderings(Loss::Keeper, &[None])) > 100);
+}
