@@ -12,6 +12,7 @@
 //! | branches of history | [`HistoryFile`], [`Ancestry`] |
 //! | data pages | [`relation`], [`page`], [`checksum`] |
 //! | WAL segments | [`wal`] |
+//! | the recovery settings | [`recovery_target`] |
 //!
 //! Names are PostgreSQL's own, and the documentation gives the C name if there is one. [`PgVersion`] knows the
 //! differences between majors.
@@ -48,6 +49,7 @@ pub mod exclude;
 pub mod history;
 pub mod lsn;
 pub mod page;
+pub mod recovery_target;
 pub mod relation;
 pub mod segment;
 pub mod system_identifier;

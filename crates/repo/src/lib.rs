@@ -76,5 +76,5 @@ pub use pack::{PackChunk, PackFrame, PackIndex, PackWriter};
 pub use record::{
     BackupRecord, ClaimRecord, LedgerRecord, RecordError, RecordSeal, RepositoryRecord, SnapshotRecord, StartRecord,
 };
-pub use recovery::{RecoveryPath, RecoveryPlan, RecoveryTarget, RecoveryWish, RecoveryWorld, Unreachable};
+pub use recovery::{RecoveryPath, RecoveryPlan, RecoveryWish, RecoveryWorld, Unreachable};
 pub use wal_object::{WalObjectFacts, WalObjectPlan};

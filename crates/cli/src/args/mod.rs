@@ -7,7 +7,6 @@ mod instance;
 mod manifest;
 mod operator;
 mod restore;
-mod time;
 
 #[cfg(test)]
 mod tests;
@@ -15,8 +14,7 @@ mod tests;
 pub use instance::{InstanceCommand, ProbeKind};
 pub use manifest::ManifestCommand;
 pub use operator::{OperatorArgs, OperatorCommand};
-pub use restore::{RestoreArgs, Target, TargetAction, TargetTimeline};
-pub use time::parse_time;
+pub use restore::RestoreArgs;
 
 use crate::config::meant::{LogLevel, absolute};
 use crate::config::units::duration;

@@ -1,12 +1,11 @@
 //! `holdfast restore`: where to, up to where, along which timeline.
 
-use super::time::parse_time;
 use crate::config::meant::absolute;
 use chrono::{DateTime, Utc};
-use clap::ValueEnum;
-use holdfast_pgtypes::{Lsn, TimelineId};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetAction, TargetTimeline, moment};
+use holdfast_pgtypes::{Lsn, ParseError};
 use std::path::PathBuf;
-use std::str::FromStr;
 
 /// `holdfast restore`
 #[derive(Clone, Debug, clap::Args)]
@@ -17,7 +16,7 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     pub pgdata: PathBuf,
     /// Recover up to this moment, such as "2026-11-22 10:15:00+00"; the zone must be given
-    #[arg(long, value_name = "TIME", value_parser = parse_time, groups = ["target", "exclusive-target"])]
+    #[arg(long, value_name = "TIME", value_parser = moment::parse_with_zone, groups = ["target", "exclusive-target"])]
     pub target_time: Option<DateTime<Utc>>,
     /// Recover up to this place in the WAL, such as 16/B374D848
     #[arg(long, value_name = "LSN", groups = ["target", "exclusive-target"])]
@@ -32,13 +31,13 @@ pub struct RestoreArgs {
     #[arg(long, group = "target")]
     pub target_immediate: bool,
     /// latest: the newest timeline; current: the backup's; or a number
-    #[arg(long, value_name = "TIMELINE", default_value = "latest")]
+    #[arg(long, value_name = "TIMELINE", default_value = "latest", value_parser = parse_timeline)]
     pub target_timeline: TargetTimeline,
     /// Stop just before the target instead of just after it; for times, LSNs and transactions
     #[arg(long, requires = "exclusive-target")]
     pub target_exclusive: bool,
     /// What the server does at the target [default: pause, as PostgreSQL]
-    #[arg(long, value_name = "ACTION", value_enum, requires = "target")]
+    #[arg(long, value_name = "ACTION", value_parser = actions(), requires = "target")]
     pub target_action: Option<TargetAction>,
     /// The backup to begin with [default: the newest one before the target]
     #[arg(long, value_name = "ID")]
@@ -78,72 +77,35 @@ pub struct RestoreArgs {
     pub jobs: Option<u32>,
 }
 
-/// Where recovery ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// At the end of the archive.
-    Latest,
-    /// As soon as the backup is consistent.
-    Immediate,
-    /// At a moment.
-    Time(DateTime<Utc>),
-    /// At a place in the WAL.
-    Lsn(Lsn),
-    /// At the end of a transaction.
-    Xid(u64),
-    /// At a restore point.
-    Name(String),
-}
-
 impl RestoreArgs {
     /// The target; clap has seen to it that there is at most one.
-    pub fn target(&self) -> Target {
+    pub fn target(&self) -> RecoveryTarget {
         match (self.target_time, self.target_lsn, self.target_xid, &self.target_name, self.target_immediate) {
-            (Some(time), ..) => Target::Time(time),
-            (None, Some(lsn), ..) => Target::Lsn(lsn),
-            (None, None, Some(xid), ..) => Target::Xid(xid),
-            (None, None, None, Some(name), _) => Target::Name(name.clone()),
-            (None, None, None, None, true) => Target::Immediate,
-            (None, None, None, None, false) => Target::Latest,
+            (Some(time), ..) => RecoveryTarget::Time(time),
+            (None, Some(lsn), ..) => RecoveryTarget::Lsn(lsn),
+            (None, None, Some(xid), ..) => RecoveryTarget::Xid(xid),
+            (None, None, None, Some(name), _) => RecoveryTarget::Name(name.clone()),
+            (None, None, None, None, true) => RecoveryTarget::Immediate,
+            (None, None, None, None, false) => RecoveryTarget::Latest,
         }
     }
 }
 
-/// `--target-action`, as `recovery_target_action`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TargetAction {
-    /// Stay in recovery, open for reading, until pg_wal_replay_resume() is called.
-    Pause,
-    /// End recovery and open for writing.
-    Promote,
-    /// Stop the server.
-    Shutdown,
+/// The values of `--target-action` with their help.
+fn actions() -> impl TypedValueParser<Value = TargetAction> {
+    let values = TargetAction::ALL.map(|action| {
+        PossibleValue::new(action.as_str()).help(match action {
+            TargetAction::Pause => "Stay in recovery, open for reading, until pg_wal_replay_resume() is called",
+            TargetAction::Promote => "End recovery and open for writing",
+            TargetAction::Shutdown => "Stop the server",
+        })
+    });
+    PossibleValuesParser::new(values).try_map(|text| text.parse())
 }
 
-/// `--target-timeline`, as `recovery_target_timeline`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TargetTimeline {
-    /// The newest one in the archive.
-    Latest,
-    /// The one the backup was made on.
-    Current,
-    /// This one.
-    Id(TimelineId),
-}
-
-impl FromStr for TargetTimeline {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "latest" => Ok(Self::Latest),
-            "current" => Ok(Self::Current),
-            _ => text
-                .parse()
-                .map(Self::Id)
-                .map_err(|_| "expected latest, current or the number of a timeline".to_owned()),
-        }
-    }
+/// The message repeats no input: clap says it.
+fn parse_timeline(text: &str) -> Result<TargetTimeline, String> {
+    text.parse().map_err(|error: ParseError| format!("expected {}", error.what()))
 }
 
 /// A transaction that can have committed: 3 is the first ordinary one (`FirstNormalTransactionId`). With epoch, as

@@ -13,6 +13,7 @@ use holdfast_engine::archive::{ArchivePlace, ClaimWal, WalCache, WalFolders, Wan
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::repository::Repository;
 use holdfast_engine::restore::{TimelineReach, reach};
+use holdfast_pgtypes::recovery_target::moment;
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
 use holdfast_repo::record::{BackupRecord, ClaimRecord, SnapshotRecord};
 use holdfast_repo::recovery::{Beginning, Newer, OtherLine, ReachableWindow, Rejection};
@@ -395,7 +396,7 @@ fn claim_text(text: &mut String, claimed: &Claimed, number: usize, now: DateTime
             Some(last) => writeln!(
                 text,
                 "      to      {} (LSN {}), the last archived transaction",
-                time::precise(last),
+                moment::text(last),
                 window.to_lsn
             ),
             None => writeln!(text, "      to      LSN {}, the end of the WAL; it holds no transaction", window.to_lsn),

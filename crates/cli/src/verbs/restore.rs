@@ -1,7 +1,7 @@
 //! `restore`: the flags as a wish, the plan or the report as text, and what to do next.
 
 use super::{Context, command_line, places, targets, time};
-use crate::args::{self, RestoreArgs};
+use crate::args::RestoreArgs;
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain, Failure};
 use crate::output::progress::Progress;
@@ -10,10 +10,11 @@ use holdfast_engine::Error;
 use holdfast_engine::repository::Repository;
 use holdfast_engine::restore::{
     Archiving, RestoreOptions, RestorePlan, RestoreReport, SnapshotRestoreReport, TablespaceMapping, TablespacePlace,
-    TargetAction, TargetState, plan, plan_snapshot, restore, restore_snapshot,
+    TargetState, plan, plan_snapshot, restore, restore_snapshot,
 };
+use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetAction};
 use holdfast_repo::record::SnapshotRecord;
-use holdfast_repo::recovery::{RecoveryPlan, RecoveryTarget, RecoveryWish, TargetTimeline};
+use holdfast_repo::recovery::{RecoveryPlan, RecoveryWish};
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -136,27 +137,12 @@ fn options(context: &Context, args: &RestoreArgs) -> Result<RestoreOptions, Fail
         cluster: config.cluster.name.clone(),
         pgdata: args.pgdata.clone(),
         wish: RecoveryWish {
-            target: match args.target() {
-                args::Target::Latest => RecoveryTarget::Latest,
-                args::Target::Immediate => RecoveryTarget::Immediate,
-                args::Target::Time(time) => RecoveryTarget::Time(time),
-                args::Target::Lsn(lsn) => RecoveryTarget::Lsn(lsn),
-                args::Target::Xid(xid) => RecoveryTarget::Xid(xid),
-                args::Target::Name(name) => RecoveryTarget::Name(name),
-            },
+            target: args.target(),
             inclusive: !args.target_exclusive,
-            timeline: match args.target_timeline {
-                args::TargetTimeline::Latest => TargetTimeline::Latest,
-                args::TargetTimeline::Current => TargetTimeline::Current,
-                args::TargetTimeline::Id(timeline) => TargetTimeline::Number(timeline),
-            },
+            timeline: args.target_timeline,
             backup: backup.transpose()?,
         },
-        target_action: args.target_action.map(|action| match action {
-            args::TargetAction::Pause => TargetAction::Pause,
-            args::TargetAction::Promote => TargetAction::Promote,
-            args::TargetAction::Shutdown => TargetAction::Shutdown,
-        }),
+        target_action: args.target_action,
         delta: args.delta,
         tablespaces: args
             .tablespaces
@@ -277,8 +263,8 @@ fn report_text(report: &RestoreReport, repository: &Repository, root: bool, args
         let _ = writeln!(text, "note: {note}");
     }
     let _ = writeln!(text, "next: {}", next_text(report, root));
-    let promotes = args.target_action == Some(args::TargetAction::Promote);
-    if args.standby || (args.target() != args::Target::Latest && !promotes) {
+    let promotes = args.target_action == Some(TargetAction::Promote);
+    if args.standby || (args.target() != RecoveryTarget::Latest && !promotes) {
         let _ = writeln!(text, "to open it for writing: {}", promote_text(&report.pgdata));
     }
     text

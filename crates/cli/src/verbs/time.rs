@@ -26,8 +26,3 @@ pub(super) fn shown(time: DateTime<Utc>) -> String {
 pub(super) fn ago(time: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
     (now - time).to_std().unwrap_or_default()
 }
-
-/// `2026-08-22 10:15:00.123456+00`: with all digits that PostgreSQL keeps, as `--target-time` takes it.
-pub(super) fn precise(time: DateTime<Utc>) -> String {
-    time.format("%Y-%m-%d %H:%M:%S%.6f+00").to_string()
-}

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Duration, Utc};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use holdfast_pgtypes::recovery_target::RecoveryTarget;
 use holdfast_pgtypes::wal::join::{HeadContinuation, join};
 use holdfast_pgtypes::wal::reader::WalSegment;
 use holdfast_pgtypes::wal::record::Event;
@@ -18,7 +19,7 @@ use holdfast_pgtypes::{Lsn, PgVersion, SegmentName, WalFileName};
 use holdfast_repo::frame::{HEAD_FRAME_BYTES, ObjectType, TailPart};
 use holdfast_repo::name::{self, BackupId};
 use holdfast_repo::record::ClaimRecord;
-use holdfast_repo::recovery::{FactsNeeded, RecoveryPath, RecoveryTarget, RecoveryWish, RunFacts, TargetFacts, WalRun};
+use holdfast_repo::recovery::{FactsNeeded, RecoveryPath, RecoveryWish, RunFacts, TargetFacts, WalRun};
 use holdfast_repo::wal_object;
 use tokio_util::sync::CancellationToken;
 

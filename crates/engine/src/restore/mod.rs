@@ -41,9 +41,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::backup_manifest::ManifestWriter;
+use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetAction};
 use holdfast_pgtypes::{BackupLabel, TablespaceMap};
 use holdfast_repo::name::{BackupId, ClusterName};
-use holdfast_repo::recovery::{RecoveryPlan, RecoveryTarget, RecoveryWish};
+use holdfast_repo::recovery::{RecoveryPlan, RecoveryWish};
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -54,7 +55,7 @@ pub(crate) use preflight::read_history;
 pub use prepare::TargetState;
 pub use reach::{Reached, TimelineReach, reach};
 pub use resume::{RESUME_POINT, ResumePoint};
-pub use settings::{Archiving, TargetAction};
+pub use settings::Archiving;
 pub(crate) use trial::would_take;
 
 use coalesce::{Fetches, Wanted};

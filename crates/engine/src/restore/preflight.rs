@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 use holdfast_pgtypes::{BackupLabel, ControlFile, HistoryFile, PgVersion, TablespaceMap, TimelineId, WalFileName};
 use holdfast_repo::catalog::WalInventory;
 use holdfast_repo::manifest::{Manifest, ManifestReader};
 use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::{BackupRecord, ClaimRecord};
 use holdfast_repo::recovery::{
-    Beginning, LikelyStart, Newer, OtherLine, RecoveryPath, RecoveryPlan, RecoveryTarget, RecoveryWish, RecoveryWorld,
-    TargetTimeline,
+    Beginning, LikelyStart, Newer, OtherLine, RecoveryPath, RecoveryPlan, RecoveryWish, RecoveryWorld,
 };
 use holdfast_repo::wal_object;
 use holdfast_store::{Failure, Operation, StoreError, StoreErrorKind};

@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 use holdfast_pgtypes::version::UnsupportedVersion;
 use holdfast_pgtypes::{PgVersion, TimelineId};
 use holdfast_repo::record::ClaimRecord;
 use holdfast_repo::recovery::{
-    Beginning, OtherLine, ReachableWindow, RecoveryPath, RecoveryTarget, RecoveryWish, Rejection, RunFacts,
-    TargetFacts, TargetTimeline,
+    Beginning, OtherLine, ReachableWindow, RecoveryPath, RecoveryWish, Rejection, RunFacts, TargetFacts,
 };
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;

@@ -7,34 +7,12 @@
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::TablespaceMap;
+use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetAction, moment};
 use holdfast_pgtypes::tablespace_map::TablespaceEntry;
-use holdfast_repo::recovery::{RecoveryPlan, RecoveryTarget, RecoveryWish};
+use holdfast_repo::recovery::{RecoveryPlan, RecoveryWish};
 use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
-
-/// `recovery_target_action`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TargetAction {
-    /// Stay in recovery, open for reading, until `pg_wal_replay_resume()` is called. PostgreSQL's default.
-    Pause,
-    /// End recovery and open for writing.
-    Promote,
-    /// Stop the server.
-    Shutdown,
-}
-
-impl TargetAction {
-    /// As PostgreSQL writes it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pause => "pause",
-            Self::Promote => "promote",
-            Self::Shutdown => "shutdown",
-        }
-    }
-}
 
 /// Whether the restored server archives its WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -108,7 +86,7 @@ pub(super) fn lines(recovery: &Recovery<'_>, now: DateTime<Utc>) -> Vec<String> 
     let (target, value) = match &wish.target {
         RecoveryTarget::Latest => ("", String::new()),
         RecoveryTarget::Immediate => ("recovery_target", "immediate".to_owned()),
-        RecoveryTarget::Time(time) => ("recovery_target_time", timestamp(*time)),
+        RecoveryTarget::Time(time) => ("recovery_target_time", moment::text(*time)),
         RecoveryTarget::Lsn(lsn) => ("recovery_target_lsn", lsn.to_string()),
         RecoveryTarget::Xid(xid) => ("recovery_target_xid", xid.to_string()),
         RecoveryTarget::Name(name) => ("recovery_target_name", name.clone()),
@@ -146,11 +124,6 @@ fn timeline(plan: &RecoveryPlan, standby: bool) -> String {
     } else {
         "current".to_owned()
     }
-}
-
-/// With all digits that PostgreSQL keeps, and the zone, so that the server's `timezone` does not matter.
-fn timestamp(time: DateTime<Utc>) -> String {
-    time.format("%Y-%m-%d %H:%M:%S%.6f+00").to_string()
 }
 
 /// A line as `write_auto_conf_file` quotes it; what the lexer (`guc-file.l`) does not take inside a value is escaped.

@@ -4,9 +4,9 @@ mod sample;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use holdfast_pgtypes::recovery_target::TargetTimeline;
 use holdfast_pgtypes::{TimelineId, WalFileName};
 use holdfast_repo::name;
-use holdfast_repo::recovery::TargetTimeline;
 use holdfast_repo::{BackupRecord, wal_object};
 use holdfast_store::{Fault, FaultRule, Faulty, Operation, PutMode, Store};
 

@@ -18,12 +18,11 @@ use crate::settings::floor;
 use crate::state::StartedServer;
 use crate::verb::{Verb, VerbProgress};
 use crate::volume::{self, Filling, Progress, empty, write_if_changed};
-use chrono::SecondsFormat;
 use holdfast_kube_api::backup::BackupPhase;
 use holdfast_kube_api::cluster::{BarmanObjectStore, BootstrapProgress, Recovery, RecoveryTarget};
-use holdfast_kube_api::validate::moment;
 use holdfast_kube_api::{Backup, Cluster, names};
 use holdfast_pgtypes::SegmentName;
+use holdfast_pgtypes::recovery_target::moment::{self, MissingZone};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -335,7 +334,7 @@ fn target_words(target: &RecoveryTarget, backup: Option<&str>) -> Vec<String> {
     flag("--target-lsn", target.target_lsn.clone());
     flag("--target-xid", target.target_xid.clone());
     flag("--target-name", target.target_name.clone());
-    flag("--target-timeline", target.target_tli.as_deref().map(decimal));
+    flag("--target-timeline", target.target_tli.clone());
     flag("--backup", target.backup_id.clone().or_else(|| backup.map(str::to_owned)));
     let moment = target.target_time.is_some() || target.target_lsn.is_some() || target.target_xid.is_some();
     if target.target_immediate == Some(true) {
@@ -350,15 +349,10 @@ fn target_words(target: &RecoveryTarget, backup: Option<&str>) -> Vec<String> {
     words
 }
 
-/// A moment is read as the manifest's validation reads it, and said in UTC. One that was never validated is passed on.
+/// A moment as the manifest's validation reads it, written with its zone. One that was never validated is passed on, and
+/// refused by the verb.
 fn with_zone(text: &str) -> String {
-    moment(text).map_or_else(|| text.to_owned(), |time| time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
-}
-
-/// Timelines are numbers here; PostgreSQL's own setting takes hexadecimal ones as well.
-fn decimal(timeline: &str) -> String {
-    let number = timeline.strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok());
-    number.map_or_else(|| timeline.to_owned(), |number| number.to_string())
+    moment::parse(text, MissingZone::MeansUtc).map_or_else(|_| text.to_owned(), |read| moment::text(read.time))
 }
 
 /// `pg_wal` goes to its own volume, where there is one.

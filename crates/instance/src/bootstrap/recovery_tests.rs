@@ -14,21 +14,26 @@ fn every_target_has_its_flags() {
         (json!({}), backup.to_owned()),
         (
             json!({"targetTime": "2026-11-22 10:15:00"}),
-            format!("--target-time 2026-11-22T10:15:00Z {backup} --target-action promote"),
+            format!("--target-time 2026-11-22 10:15:00.000000+00 {backup} --target-action promote"),
         ),
         (
             json!({"targetTime": "2026-11-22T10:15:00Z", "exclusive": true}),
-            format!("--target-time 2026-11-22T10:15:00Z {backup} --target-exclusive --target-action promote"),
+            format!("--target-time 2026-11-22 10:15:00.000000+00 {backup} --target-exclusive --target-action promote"),
         ),
         (
             json!({"targetTime": "2026-11-22 10:15:00-03:30"}),
-            format!("--target-time 2026-11-22T13:45:00Z {backup} --target-action promote"),
+            format!("--target-time 2026-11-22 13:45:00.000000+00 {backup} --target-action promote"),
         ),
         (
             json!({"targetTime": "2026-11-22 10:15:00.25 UTC"}),
-            format!("--target-time 2026-11-22T10:15:00.250Z {backup} --target-action promote"),
+            format!("--target-time 2026-11-22 10:15:00.250000+00 {backup} --target-action promote"),
         ),
-        (json!({"targetTLI": "0x1F"}), format!("--target-timeline 31 {backup}")),
+        (
+            json!({"targetTime": "2026-11-22"}),
+            format!("--target-time 2026-11-22 00:00:00.000000+00 {backup} --target-action promote"),
+        ),
+        (json!({"targetTime": "noon"}), format!("--target-time noon {backup} --target-action promote")),
+        (json!({"targetTLI": "0x1F"}), format!("--target-timeline 0x1F {backup}")),
         (json!({"targetTLI": 3}), format!("--target-timeline 3 {backup}")),
         (json!({"targetLSN": "0/5000000"}), format!("--target-lsn 0/5000000 {backup} --target-action promote")),
         (json!({"targetXID": "777"}), format!("--target-xid 777 {backup} --target-action promote")),

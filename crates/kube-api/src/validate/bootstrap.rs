@@ -1,11 +1,12 @@
 //! `spec.bootstrap`: exactly one method, and all that it needs.
 
 use super::finding::{Findings, Reason};
-use super::moment;
 use crate::cluster::{Bootstrap, ClusterSpec, InitDb, Recovery, RecoveryTarget};
 use crate::names::REPLICATION_USER;
 use chrono::SecondsFormat;
 use holdfast_pgtypes::Lsn;
+use holdfast_pgtypes::recovery_target::TargetTimeline;
+use holdfast_pgtypes::recovery_target::moment::{self, MissingZone};
 
 /// Databases that exist in every cluster.
 const OWN_DATABASES: &[&str] = &["postgres", "template0", "template1"];
@@ -303,14 +304,14 @@ fn check_target(target: &mut RecoveryTarget, only_snapshots: bool, findings: &mu
     }
     if let Some(text) = &mut target.target_time {
         let path = format!("{base}.targetTime");
-        match moment::parse(text) {
-            None => findings.error(
+        match moment::parse(text, MissingZone::MeansUtc) {
+            Err(error) => findings.error(
                 path,
                 Reason::InvalidValue,
-                format!("`{text}` is no moment"),
+                format!("`{text}` is not a moment: {error}"),
                 "write it like `2025-01-31T14:30:00Z` or `2025-01-31 14:30:00+01`",
             ),
-            Some(read) => {
+            Ok(read) => {
                 let normal = read.time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
                 if !read.zone_is_written {
                     findings.warn(
@@ -356,9 +357,7 @@ fn check_target(target: &mut RecoveryTarget, only_snapshots: bool, findings: &mu
         );
     }
     if let Some(timeline) = &target.target_tli {
-        let number =
-            timeline.strip_prefix("0x").map_or_else(|| timeline.parse(), |digits| u32::from_str_radix(digits, 16));
-        if !matches!(timeline.as_str(), "latest" | "current") && !number.is_ok_and(|number| number > 0) {
+        if timeline.parse::<TargetTimeline>().is_err() {
             findings.error(
                 format!("{base}.targetTLI"),
                 Reason::InvalidValue,

@@ -11,7 +11,6 @@ mod bootstrap;
 mod cluster;
 mod finding;
 mod image;
-mod moment;
 mod not_yet;
 mod object_store;
 mod salvage;
@@ -22,7 +21,6 @@ mod update;
 
 pub use cluster::{DEFAULT_STORAGE, LONGEST_NAME};
 pub use finding::{Finding, Outcome, Reason};
-pub use moment::moment;
 pub use settings::{MANAGED_SETTINGS, SUPPORTED_MAJORS, is_managed};
 
 use crate::backup::{BackupMethod, BackupSpec};

@@ -1,11 +1,10 @@
 //! Step 2: one backup and the WAL it needs.
 
-use super::{
-    BeginningKind, Candidate, Newer, OtherLine, ReachableWindow, RecoveryPath, RecoveryTarget, Unreachable, WalRun,
-};
+use super::{BeginningKind, Candidate, Newer, OtherLine, ReachableWindow, RecoveryPath, Unreachable, WalRun};
 use crate::catalog::SegmentRange;
 use crate::name::BackupId;
 use chrono::{DateTime, Utc};
+use holdfast_pgtypes::recovery_target::RecoveryTarget;
 use holdfast_pgtypes::{Lsn, TimelineId};
 use serde::Serialize;
 

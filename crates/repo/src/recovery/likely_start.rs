@@ -5,8 +5,9 @@
 //! is right.
 
 use super::ancestry::{ancestry, is_on};
-use super::{Beginning, RecoveryPath, RecoveryTarget, RecoveryWish, RecoveryWorld};
+use super::{Beginning, RecoveryPath, RecoveryWish, RecoveryWorld};
 use crate::name::BackupId;
+use holdfast_pgtypes::recovery_target::RecoveryTarget;
 use holdfast_pgtypes::{Ancestry, Lsn, TimelineId};
 
 /// The backup that will most likely be chosen.

@@ -55,5 +55,5 @@ pub use likely_start::LikelyStart;
 pub use other_line::{Newer, OtherLine};
 pub use path::{Candidate, FactsNeeded, RecoveryPath, Rejection, WalRun};
 pub use unreachable::{Hole, ReachableWindow, Unreachable};
-pub use wish::{RecoveryTarget, RecoveryWish, TargetTimeline};
+pub use wish::RecoveryWish;
 pub use world::RecoveryWorld;

@@ -2,11 +2,10 @@
 
 use super::ancestry::{ancestry, is_on};
 use super::other_line::other_lines;
-use super::{
-    Beginning, Hole, Newer, OtherLine, RecoveryTarget, RecoveryWish, RecoveryWorld, TargetTimeline, Unreachable,
-};
+use super::{Beginning, Hole, Newer, OtherLine, RecoveryWish, RecoveryWorld, Unreachable};
 use crate::catalog::{SegmentRange, WalInventory};
 use crate::name::BackupId;
+use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 use holdfast_pgtypes::{Ancestry, Lsn, SegmentName, TimelineId, WalSegmentSize};
 use serde::Serialize;
 use std::collections::BTreeSet;

@@ -1,8 +1,9 @@
 //! Why a wish cannot be fulfilled, and what can be reached instead.
 
-use super::{OtherLine, RecoveryTarget};
+use super::OtherLine;
 use crate::name::BackupId;
 use chrono::{DateTime, SecondsFormat, Utc};
+use holdfast_pgtypes::recovery_target::RecoveryTarget;
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
 use serde::Serialize;
 use std::fmt;

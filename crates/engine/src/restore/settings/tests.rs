@@ -2,8 +2,9 @@
 use std::path::Path;
 
 use holdfast_pgtypes::TimelineId;
+use holdfast_pgtypes::recovery_target::TargetTimeline;
 use holdfast_repo::record;
-use holdfast_repo::recovery::{ReachableWindow, TargetTimeline};
+use holdfast_repo::recovery::ReachableWindow;
 
 use super::super::layout::TablespaceMapping;
 use super::*;

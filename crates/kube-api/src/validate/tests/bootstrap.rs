@@ -141,6 +141,22 @@ fn targets() {
             target(json!({"targetTime": "noon"})),
             &["E spec.bootstrap.recovery.recoveryTarget.targetTime InvalidValue"],
         ),
+        (
+            "a time that PostgreSQL would round",
+            target(json!({"targetTime": "2025-01-01T14:30:00.123456789Z"})),
+            &["E spec.bootstrap.recovery.recoveryTarget.targetTime InvalidValue"],
+        ),
+        (
+            "a date",
+            target(json!({"targetTime": "2025-01-01"})),
+            &["W spec.bootstrap.recovery.recoveryTarget.targetTime DefaultUsed"],
+        ),
+        ("a timeline in hexadecimal", target(json!({"targetTLI": "0x1F"})), none),
+        (
+            "no timeline",
+            target(json!({"targetTLI": "0"})),
+            &["E spec.bootstrap.recovery.recoveryTarget.targetTLI InvalidValue"],
+        ),
         ("an LSN", target(json!({"targetLSN": "16/B374D848", "exclusive": true})), none),
         (
             "no LSN",

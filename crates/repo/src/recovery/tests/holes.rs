@@ -1,7 +1,8 @@
 //! Missing WAL: which wishes need it, what the error reports, and what can still be reached.
 
 use super::{World, check, half, id, minute, with, world};
-use crate::recovery::{RecoveryTarget, RunFacts};
+use crate::recovery::RunFacts;
+use holdfast_pgtypes::recovery_target::RecoveryTarget;
 
 /// Only timeline 1 and one backup, for the cases in which timelines do not matter.
 fn single() -> World {

@@ -22,6 +22,7 @@ use crate::catalog::WalInventory;
 use crate::name::{BackupId, ClaimNumber};
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::history::HistoryEntry;
+use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 use holdfast_pgtypes::{HistoryFile, Lsn, SegmentName, TimelineId, WalFileName, WalSegmentSize};
 use std::collections::{BTreeMap, BTreeSet};
 

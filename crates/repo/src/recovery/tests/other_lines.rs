@@ -1,7 +1,8 @@
 //! Lines that are not followed: a drill that was promoted into the archive of its production, and repeated failovers.
 
 use super::{World, backup, half, id, minute, start_of, timeline, with, world};
-use crate::recovery::{Newer, RecoveryTarget, TargetTimeline, Unreachable};
+use crate::recovery::{Newer, Unreachable};
+use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 
 /// Production on timeline 1, from which a drill parted at 4.5 as timeline 2: backup A, the drill, segments 5 to 10, backup B.
 fn drill() -> World {

@@ -1,10 +1,11 @@
 //! The plan itself: its JSON form, and that it never lacks a segment that PostgreSQL would read.
 
+use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 use holdfast_pgtypes::{Ancestry, Lsn, SegmentName};
 use proptest::prelude::*;
 
 use super::{SIZE, World, half, id, timeline, with, world};
-use crate::recovery::{RecoveryPlan, RecoveryTarget, TargetTimeline};
+use crate::recovery::RecoveryPlan;
 
 #[test]
 fn a_plan_is_json() {

@@ -1,9 +1,10 @@
 //! Each kind of target: which backup is used for it, and how far the WAL is read; or why it cannot be reached.
 
 use holdfast_pgtypes::Lsn;
+use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 
 use super::{SIZE, check, half, id, minute, start_of, timeline, to, with, world};
-use crate::recovery::{RecoveryTarget, RunFacts, TargetFacts, TargetTimeline};
+use crate::recovery::{RunFacts, TargetFacts};
 
 #[test]
 fn latest() {

@@ -1,10 +1,10 @@
 //! Timelines: from which one a segment is read at a branch, and which backups lead to which of them.
 
 use holdfast_pgtypes::Lsn;
+use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 
 use super::{backup, check, half, id, start_of, timeline, with, world};
 use crate::name::ClaimNumber;
-use crate::recovery::{RecoveryTarget, TargetTimeline};
 
 #[test]
 fn the_segment_of_a_switch() {
