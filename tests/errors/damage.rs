@@ -1,11 +1,15 @@
 //! Objects that are not what was stored: flipped bits, missing ends, missing objects, objects in each other's place.
 //!
 //! Nothing of such an object is handed over: recovery gets a status above 125, and a restore is refused, before its
-//! first byte where the sizes give it away, and without `pg_control` where only the content does.
+//! first byte where the sizes give it away, and without `pg_control` where only the content does. `cases.rs` is the
+//! table of them.
+
+mod cases;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use self::cases::{CORRUPT, Case, How, Object, PACKS_AND_MANIFESTS, Shown, WAL_OBJECTS, WITHOUT_ENCRYPTION};
 use super::kit::{Damage, Texts, files_below, quietly, texts_of};
 use crate::stage::{Plan, Seal, Stage, StoreKind};
 
@@ -59,15 +63,68 @@ impl Archive {
         &name[..24]
     }
 
-    fn pack(&self, backup: usize) -> PathBuf {
-        self.object(&format!("main/packs/{}/000001.pack", self.backups[backup]))
+    /// The file of an object, and the one that may be put in its place.
+    fn files(&self, object: Object) -> [PathBuf; 2] {
+        let of_backups = |name: &str| [1, 0].map(|backup| self.object(&name.replace("$ID", &self.backups[backup])));
+        match object {
+            Object::Pack => of_backups("main/packs/$ID/000001.pack"),
+            Object::Manifest => of_backups("main/backups/$ID/manifest"),
+            Object::Summary => of_backups("main/backups/$ID/backup.json"),
+            Object::Claim => of_backups("main/claims/1.json"),
+            Object::Segment => [self.segment(1), self.segment(2)],
+        }
     }
 
-    /// Fails to restore; what was left in the folder.
-    fn restore_fails(&mut self, case: &str, backup: usize, status: i32, expected: &str) -> Vec<String> {
+    fn damage(&self, object: Object, how: How) -> Damage {
+        let [path, other] = self.files(object);
+        match how {
+            How::Flipped => Damage::flip(&path),
+            How::Halved => Damage::halve(&path),
+            How::Emptied => Damage::change(&path, Vec::clear),
+            How::Removed => Damage::remove(&path),
+            How::Replaced => Damage::put_instead(&path, &other),
+            How::ReplacedAsLarge => {
+                let other = fs::read(other).expect("read the other object");
+                Damage::change(&path, |bytes| {
+                    let size = bytes.len().min(other.len());
+                    bytes[..size].copy_from_slice(&other[..size]);
+                })
+            }
+            How::Foreign => Damage::change(&path, |bytes| *bytes = b"not an object of ours at all".repeat(10)),
+        }
+    }
+
+    /// Damages, looks at what is said and left, and repairs.
+    fn play(&mut self, case: &Case) {
+        let name = format!("{:?} {:?}", case.object, case.damage);
+        let damage = self.damage(case.object, case.damage);
+        match case.shown {
+            Shown::GetFails => {
+                let destination = self.stage.target("RECOVERYXLOG");
+                let segment = self.segment_name(1).to_owned();
+                let output = quietly(&self.stage, &["wal", "get", &segment, &destination.display().to_string()]);
+                self.texts.expect(&name, &output, case.status, &case.text());
+                assert!(!destination.exists(), "{name}: something was handed over");
+            }
+            Shown::RestoreFails | Shown::RestoreIsRefused => {
+                let left = self.restore_fails(&name, case.status, &case.text());
+                if case.shown == Shown::RestoreIsRefused {
+                    assert!(left.is_empty(), "{name}: {left:?} was written");
+                }
+                if (case.object, case.damage) == (Object::Pack, How::Flipped) {
+                    let goes_on = left.contains(&"holdfast.restore".to_owned());
+                    assert!(goes_on, "the same command can continue when the pack is repaired: {left:?}");
+                }
+            }
+        }
+        drop(damage);
+    }
+
+    /// Fails to restore the newer backup; what was left in the folder.
+    fn restore_fails(&mut self, case: &str, status: i32, expected: &str) -> Vec<String> {
         let target = self.stage.target("target");
         let path = target.display().to_string();
-        let output = quietly(&self.stage, &["restore", "--pgdata", &path, "--backup", &self.backups[backup]]);
+        let output = quietly(&self.stage, &["restore", "--pgdata", &path, "--backup", &self.backups[1]]);
         self.texts.expect(case, &output, status, expected);
         let left = files_below(&target);
         assert!(!left.contains(&"global/pg_control".to_owned()), "{case}: a server could start from the remains");
@@ -75,19 +132,16 @@ impl Archive {
         left
     }
 
-    /// As [`Self::restore_fails`], and nothing was written.
-    fn restore_is_refused(&mut self, case: &str, backup: usize, status: i32, expected: &str) {
-        let left = self.restore_fails(case, backup, status, expected);
-        assert!(left.is_empty(), "{case}: {left:?} was written");
-    }
-
-    /// Fails to fetch a segment; nothing may be left at its destination.
-    fn get_fails(&mut self, case: &str, from_end: usize, status: i32, expected: &str) {
-        let destination = self.stage.target("RECOVERYXLOG");
-        let name = self.segment_name(from_end).to_owned();
-        let output = quietly(&self.stage, &["wal", "get", &name, &destination.display().to_string()]);
-        self.texts.expect(case, &output, status, expected);
-        assert!(!destination.exists(), "{case}: something was handed over");
+    /// Plays cases in which `wal get` asks for one segment; the prefetch of a neighbour must not answer for it.
+    fn play_wal(mut self, cases: &[Case]) {
+        let config = self.stage.config_text().replace("[wal]\n", "[wal]\nprefetch = 0\n");
+        self.stage.write_config("holdfast.toml", &config);
+        self.texts.name("WANTED", self.segment_name(1).to_owned());
+        self.texts.name("OTHER", self.segment_name(2).to_owned());
+        for case in cases {
+            self.play(case);
+        }
+        self.texts.finish();
     }
 }
 
@@ -99,199 +153,29 @@ fn is_segment(name: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn packs_and_manifests() {
     let Some(mut archive) = Archive::make(Seal::Passphrase, StoreKind::S3).await else { return };
-    let (first, second) = (archive.pack(0), archive.pack(1));
+    for case in PACKS_AND_MANIFESTS {
+        archive.play(case);
+    }
 
-    let damage = Damage::flip(&second);
-    let left = archive.restore_fails(
-        "a bit of a pack",
-        1,
-        40,
-        "error: object main/packs/$SECOND/000001.pack: the body of frame $N fails its checksum\n\
-             while: restoring $FILE, restoring the files of backup $SECOND, restoring main into $DIR/target\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
-    );
-    assert!(
-        left.contains(&"holdfast.restore".to_owned()),
-        "the same command can go on when the pack is repaired: {left:?}"
-    );
-    drop(damage);
-    let damage = Damage::halve(&second);
-    archive.restore_is_refused(
-        "half a pack",
-        1,
-        41,
-        "error: object main/packs/$SECOND/000001.pack in $REPO is shorter than expected: it has $SIZE bytes, \
-             the manifest says $SIZE\n\
-             while: look at main/packs/$SECOND/000001.pack from $REPO, looking for the packs of backup $SECOND\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
-    );
-    drop(damage);
-    let damage = Damage::remove(&second);
-    archive.restore_is_refused(
-        "no pack",
-        1,
-        43,
-        "error: object main/packs/$SECOND/000001.pack does not exist in $REPO: the manifest names it\n\
-             while: look at main/packs/$SECOND/000001.pack from $REPO, looking for the packs of backup $SECOND\n\
-             hint:  look for another copy (a second repository, a deleted version in the bucket), and at who may \
-             delete there\n",
-    );
-    drop(damage);
-    let damage = Damage::put_instead(&second, &first);
-    archive.restore_is_refused(
-        "the other backup's pack",
-        1,
-        41,
-        "error: object main/packs/$SECOND/000001.pack in $REPO is shorter than expected: it has $SIZE bytes, \
-             the manifest says $SIZE\n\
-             while: look at main/packs/$SECOND/000001.pack from $REPO, looking for the packs of backup $SECOND\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
-    );
-    drop(damage);
-    // Of the same size, so that only the content tells.
-    let other = fs::read(&first).expect("read a pack");
-    let damage = Damage::change(&second, |bytes| {
-        let size = bytes.len().min(other.len());
-        bytes[..size].copy_from_slice(&other[..size]);
-    });
-    archive.restore_fails(
-        "the other backup's pack, as large",
-        1,
-        40,
-        "error: object main/packs/$SECOND/000001.pack: no frame begins at byte 0: magic number $MAGIC \
-             instead of 0x184d2a5b\n\
-             while: reading global/pg_control of the backup, restoring main into $DIR/target\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
-    );
-    drop(damage);
-
-    let manifest = archive.object(&format!("main/backups/{}/manifest", archive.backups[1]));
-    let other = archive.object(&format!("main/backups/{}/manifest", archive.backups[0]));
-    let damage = Damage::flip(&manifest);
-    archive.restore_is_refused(
-        "a bit of the manifest",
-        1,
-        40,
-        "error: object main/backups/$SECOND/manifest: the body of frame $N fails its checksum\n\
-             while: reading the manifest of backup $SECOND, restoring main into $DIR/target\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
-    );
-    drop(damage);
-    let damage = Damage::halve(&manifest);
-    archive.restore_is_refused(
-        "half a manifest",
-        1,
-        41,
-        "error: object main/backups/$SECOND/manifest in $REPO is shorter than expected: it has $SIZE bytes, \
-             backup.json says $SIZE\n\
-             while: look at main/backups/$SECOND/manifest from $REPO, reading the manifest of backup $SECOND\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
-    );
-    drop(damage);
-    let damage = Damage::remove(&manifest);
-    archive.restore_is_refused(
-        "no manifest",
-        1,
-        43,
-        "error: object main/backups/$SECOND/manifest does not exist in $REPO: backup.json names it\n\
-             while: look at main/backups/$SECOND/manifest from $REPO, restoring main into $DIR/target\n\
-             hint:  look for another copy (a second repository, a deleted version in the bucket), and at who may \
-             delete there\n",
-    );
-    drop(damage);
-    let other = fs::read(&other).expect("read a manifest");
-    let damage = Damage::change(&manifest, |bytes| {
-        let size = bytes.len();
-        *bytes = other.clone();
-        bytes.resize(size, 0);
-    });
-    archive.restore_is_refused(
-        "the other backup's manifest",
-        1,
-        42,
-        "error: object main/backups/$SECOND/manifest: frame $N cannot be authenticated: changed, swapped \
-             with another object, or another key\n\
-             while: reading the manifest of backup $SECOND, restoring main into $DIR/target\n\
-             hint:  somebody changed the repository, or two were mixed by copying: look for another copy, and at \
-             who may write there\n",
-    );
-    drop(damage);
-
-    let summary = archive.object(&format!("main/backups/{}/backup.json", archive.backups[1]));
-    let other = archive.object(&format!("main/backups/{}/backup.json", archive.backups[0]));
-    let damage = Damage::flip(&summary);
-    archive.restore_is_refused(
-        "a bit of backup.json",
-        1,
-        40,
-        "error: object main/backups/$SECOND/backup.json in $REPO does not match its checksum: CRC-32C $CRC \
-             instead of $CRC\n\
-             while: get main/backups/$SECOND/backup.json from $REPO, restoring main into $DIR/target\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
-    );
+    // A backup whose summary cannot be read is named, and the others are listed.
+    let newer = archive.damage(Object::Summary, How::Flipped);
+    let error =
+        "object main/backups/$SECOND/backup.json in $REPO does not match its checksum: CRC-32C $CRC instead of $CRC";
     for verb in ["list", "info"] {
         let said = archive.texts.plain(&archive.stage.ok(&[verb]));
-        let line = "unreadable backup $SECOND: object main/backups/$SECOND/backup.json in $REPO does not match its \
-                    checksum: CRC-32C $CRC instead of $CRC (40, corrupt-object)\n";
-        assert!(said.contains(line), "{said}");
+        let line = format!("unreadable backup $SECOND: {error} (40, corrupt-object)\n");
+        assert!(said.contains(&line), "{said}");
     }
-    let both = Damage::flip(&archive.object(&format!("main/backups/{}/backup.json", archive.backups[0])));
+    let [_, older] = archive.files(Object::Summary);
+    let both = Damage::flip(&older);
     archive.texts.expect(
         "list with a bit of every backup.json",
         &quietly(&archive.stage, &["list"]),
         40,
-        "error: object main/backups/$SECOND/backup.json in $REPO does not match its checksum: CRC-32C $CRC \
-             instead of $CRC\n\
-             while: get main/backups/$SECOND/backup.json from $REPO\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
+        &format!("error: {error}\nwhile: get main/backups/$SECOND/backup.json from $REPO\nhint:  {CORRUPT}\n"),
     );
     drop(both);
-    drop(damage);
-    let damage = Damage::halve(&summary);
-    archive.restore_is_refused(
-        "half a backup.json",
-        1,
-        40,
-        "error: object main/backups/$SECOND/backup.json in $REPO does not match its checksum: CRC-32C $CRC \
-             instead of $CRC\n\
-             while: get main/backups/$SECOND/backup.json from $REPO, restoring main into $DIR/target\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
-    );
-    drop(damage);
-    let damage = Damage::put_instead(&summary, &other);
-    archive.restore_is_refused(
-        "the other backup's backup.json",
-        1,
-        40,
-        "error: object main/backups/$SECOND/backup.json in $REPO does not match its checksum: CRC-32C $CRC \
-             instead of $CRC\n\
-             while: get main/backups/$SECOND/backup.json from $REPO, restoring main into $DIR/target\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
-    );
-    drop(damage);
-    let claim = archive.object("main/claims/1.json");
-    let damage = Damage::flip(&claim);
-    archive.restore_is_refused(
-        "a bit of the claim",
-        1,
-        40,
-        "error: object main/claims/1.json in $REPO does not match its checksum: CRC-32C $CRC instead of \
-             $CRC\n\
-             while: get main/claims/1.json from $REPO, restoring main into $DIR/target\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
-    );
-    drop(damage);
+    drop(newer);
 
     // All of it is repaired: the same command works.
     let target = archive.stage.target("whole").display().to_string();
@@ -301,164 +185,12 @@ async fn packs_and_manifests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wal_objects() {
-    let Some(mut archive) = Archive::make(Seal::Passphrase, StoreKind::Directory).await else { return };
-    // The prefetch of a neighbour must not answer for the damaged one.
-    let config = archive.stage.config_text().replace("[wal]\n", "[wal]\nprefetch = 0\n");
-    archive.stage.write_config("holdfast.toml", &config);
-    archive.texts.name("WANTED", archive.segment_name(1).to_owned());
-    archive.texts.name("OTHER", archive.segment_name(2).to_owned());
-    let (wanted, other) = (archive.segment(1), archive.segment(2));
-
-    let damage = Damage::flip(&wanted);
-    archive.get_fails(
-        "a bit of a segment",
-        1,
-        168,
-        "error: object main/wal/1/$TIMELINE/$FOLDER/$WANTED.zst.enc: the body of frame $N fails its \
-             checksum\n\
-             while: reading main/wal/1/$TIMELINE/$FOLDER/$WANTED.zst.enc from $REPO\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
-    );
-    drop(damage);
-    let damage = Damage::halve(&wanted);
-    archive.get_fails(
-        "half a segment",
-        1,
-        169,
-        "error: object main/wal/1/$TIMELINE/$FOLDER/$WANTED.zst.enc: truncated: $SIZE bytes needed, $SIZE \
-             there\n\
-             while: reading main/wal/1/$TIMELINE/$FOLDER/$WANTED.zst.enc from $REPO\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
-    );
-    drop(damage);
-    let damage = Damage::change(&wanted, Vec::clear);
-    archive.get_fails(
-        "an empty segment",
-        1,
-        169,
-        "error: object main/wal/1/$TIMELINE/$FOLDER/$WANTED.zst.enc: truncated: $SIZE bytes needed, $SIZE \
-             there\n\
-             while: reading main/wal/1/$TIMELINE/$FOLDER/$WANTED.zst.enc from $REPO\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
-    );
-    drop(damage);
-    let damage = Damage::put_instead(&wanted, &other);
-    archive.get_fails(
-        "another segment in its place",
-        1,
-        170,
-        "error: object main/wal/1/$TIMELINE/$FOLDER/$WANTED.zst.enc: frame $N cannot be authenticated: \
-             changed, swapped with another object, or another key\n\
-             while: reading main/wal/1/$TIMELINE/$FOLDER/$WANTED.zst.enc from $REPO\n\
-             hint:  somebody changed the repository, or two were mixed by copying: look for another copy, and at \
-             who may write there\n",
-    );
-    drop(damage);
-    let damage = Damage::change(&wanted, |bytes| *bytes = b"not an object of ours at all".repeat(10));
-    archive.get_fails(
-        "something else in its place",
-        1,
-        168,
-        "error: object main/wal/1/$TIMELINE/$FOLDER/$WANTED.zst.enc: no frame begins at byte 0: magic number \
-             $MAGIC instead of 0x184d2a5b\n\
-             while: reading main/wal/1/$TIMELINE/$FOLDER/$WANTED.zst.enc from $REPO\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
-    );
-    drop(damage);
-    let damage = Damage::remove(&wanted);
-    archive.get_fails("a segment that is gone", 1, 1, "error: $WANTED is not in the archive\n");
-    archive.restore_is_refused(
-        "a hole in the WAL",
-        1,
-        61,
-        "error: WAL segment $WANTED is missing on the way to the end of the archived WAL\n\
-             while: choosing a backup of main for the end of the archived WAL, restoring main into $DIR/target\n\
-             hint:  what can be restored: $LSN ($TIME) to $LSN on timeline 1\n",
-    );
-    drop(damage);
-
-    // A directory keeps no checksums of its own: what is wrong with a record is found in the record.
-    let summary = archive.object(&format!("main/backups/{}/backup.json", archive.backups[1]));
-    let other = archive.object(&format!("main/backups/{}/backup.json", archive.backups[0]));
-    let damage = Damage::halve(&summary);
-    archive.restore_is_refused(
-        "half a backup.json in a directory",
-        1,
-        41,
-        "error: the backup record cannot be opened: object main/backups/$SECOND/backup.json: truncated: \
-             $SIZE bytes needed, $SIZE there\n\
-             while: reading main/backups/$SECOND/backup.json in $REPO, restoring main into $DIR/target\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
-    );
-    drop(damage);
-    let damage = Damage::put_instead(&summary, &other);
-    archive.restore_is_refused(
-        "the other backup's backup.json in a directory",
-        1,
-        42,
-        "error: the backup record cannot be opened: object main/backups/$SECOND/backup.json: frame $N cannot \
-             be authenticated: changed, swapped with another object, or another key\n\
-             while: reading main/backups/$SECOND/backup.json in $REPO, restoring main into $DIR/target\n\
-             hint:  somebody changed the repository, or two were mixed by copying: look for another copy, and at \
-             who may write there\n",
-    );
-    drop(damage);
-    archive.texts.finish();
+    let Some(archive) = Archive::make(Seal::Passphrase, StoreKind::Directory).await else { return };
+    archive.play_wal(WAL_OBJECTS);
 }
 
-/// Without encryption nothing seals an object to its name: the facts inside do.
 #[tokio::test(flavor = "multi_thread")]
 async fn wal_objects_without_encryption() {
-    let Some(mut archive) = Archive::make(Seal::None, StoreKind::Directory).await else { return };
-    let config = archive.stage.config_text().replace("[wal]\n", "[wal]\nprefetch = 0\n");
-    archive.stage.write_config("holdfast.toml", &config);
-    archive.texts.name("WANTED", archive.segment_name(1).to_owned());
-    archive.texts.name("OTHER", archive.segment_name(2).to_owned());
-    let (wanted, other) = (archive.segment(1), archive.segment(2));
-    let damage = Damage::flip(&wanted);
-    archive.get_fails(
-        "a bit of a segment",
-        1,
-        168,
-        "error: object main/wal/1/$TIMELINE/$FOLDER/$WANTED.zst: the body of frame $N fails its checksum\n\
-             while: reading main/wal/1/$TIMELINE/$FOLDER/$WANTED.zst from $REPO\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
-    );
-    drop(damage);
-    let damage = Damage::put_instead(&wanted, &other);
-    archive.get_fails(
-        "another segment in its place",
-        1,
-        170,
-        "error: object main/wal/1/$TIMELINE/$FOLDER/$WANTED.zst: holds the file $OTHER, which its name does \
-             not say\n\
-             while: reading main/wal/1/$TIMELINE/$FOLDER/$WANTED.zst from $REPO\n\
-             hint:  somebody changed the repository, or two were mixed by copying: look for another copy, and at \
-             who may write there\n",
-    );
-    drop(damage);
-    let (first, second) = (archive.pack(0), archive.pack(1));
-    let other = fs::read(&first).expect("read a pack");
-    let damage = Damage::change(&second, |bytes| {
-        let size = bytes.len().min(other.len());
-        bytes[..size].copy_from_slice(&other[..size]);
-    });
-    archive.restore_fails(
-        "the other backup's pack, as large",
-        1,
-        40,
-        "error: object main/packs/$SECOND/000001.pack: no frame begins at byte 0: magic number $MAGIC \
-             instead of 0x184d2a5b\n\
-             while: reading global/pg_control of the backup, restoring main into $DIR/target\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
-             in the bucket), and check the store\n",
-    );
-    drop(damage);
-    archive.texts.finish();
+    let Some(archive) = Archive::make(Seal::None, StoreKind::Directory).await else { return };
+    archive.play_wal(WITHOUT_ENCRYPTION);
 }
