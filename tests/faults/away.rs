@@ -156,3 +156,30 @@ async fn a_standby_outlives_a_store_that_is_away() {
     let rows = found(&standby).await.expect("read the rows");
     written.journal.check(&Target::Latest(written.end), &rows).unwrap_or_else(|e| panic!("{e}"));
 }
+
+/// What was fetched ahead is handed over while the store is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_in_the_spool_needs_no_store() {
+    let Some(stage) = Stage::start(18, small(Seal::KeyFile)).await else { return };
+    let proxy = tcp_proxy(&stage);
+    add_to_wal_table(&stage, "timeout = \"1s\"");
+    back_up(&stage);
+    fill_segments(&stage.cluster, 6).await;
+    stage.archive_now().await;
+    let target = stage.target("restored");
+    stage.ok(&["restore", "--pgdata", &target.display().to_string()]);
+    let archived = segments(stage.cluster.data(), "done");
+    let wanted = archived.get(archived.len() - 4..).expect("four segments");
+    let destination = target.join("pg_wal/RECOVERYXLOG").display().to_string();
+    stage.ok(&["wal", "get", &wanted[0], &destination]);
+    proxy.refuse();
+    proxy.cut();
+    stage.ok(&["wal", "get", &wanted[1], &destination]);
+    let report = stage.json(&["wal", "get", &wanted[2], &destination]);
+    assert_eq!((&report["source"], &report["file"]), (&"spool".into(), &wanted[2].as_str().into()), "{report}");
+    let (is, was) = (std::fs::read(&destination), std::fs::read(segment_path(stage.cluster.data(), &wanted[2])));
+    assert!(is.expect("read the segment") == was.expect("read the original"));
+    // And what is not there is not known.
+    let (code, text) = stage.fails(&["wal", "get", "0000000100000000000000FF", &destination]);
+    assert_eq!(code, FOR_RECOVERY + UNREACHABLE, "{text}");
+}

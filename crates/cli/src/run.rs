@@ -85,9 +85,11 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
         return Ok(ExitCode::Ok);
     }
     if let Command::Wal(WalCommand::Get { name, dest, .. }) = &args.command
-        && manner.output == Output::Text
-        && verbs::already_fetched(&config, name, dest)
+        && let Some(report) = verbs::already_fetched(&config, name, dest)
     {
+        if manner.output == Output::Json {
+            stdout::json(&report)?;
+        }
         return Ok(ExitCode::Ok);
     }
     let mut builder = tokio::runtime::Builder::new_multi_thread();

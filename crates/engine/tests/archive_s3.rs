@@ -113,7 +113,7 @@ impl Bench {
                 push_ahead: 15,
                 spool: Some(self.spool()),
                 repository_set: self.set(),
-                crew: Crew::new(0).unwrap(),
+                crew: Crew::new(0),
                 budget: ByteBudget::new(256 << 20),
                 host: "db1".to_owned(),
                 now: Utc::now(),
@@ -139,7 +139,7 @@ impl Bench {
                 spool: Some(self.spool()),
                 repository_set: self.set(),
                 system_identifier: Some(SystemIdentifier::new(SYSTEM)),
-                crew: Crew::new(0).unwrap(),
+                crew: Crew::new(0),
                 budget: ByteBudget::new(256 << 20),
                 now: Utc::now(),
             };

@@ -181,7 +181,7 @@ async fn of_repository(
     let backups = remarks.sound("backup", backups);
     remarks.note("snapshot", &snapshots.unreadable);
     let snapshots = snapshots.records;
-    let crew = Crew::new(context.config.restore.jobs.get())?;
+    let crew = Crew::new(context.config.restore.jobs.get());
     let mut claimed = Vec::new();
     for claim in claims {
         // One listing for all that is said of a claim, from where the oldest recovery would begin.

@@ -16,8 +16,8 @@ use crate::output::progress::{Progress, Show};
 use crate::output::size::size;
 use crate::output::table::{Align, Table};
 use holdfast_engine::archive::{
-    self, GetOptions, GetSource, PushOptions, PushOutcome, RepositorySetId, Spool, StandbyPushOptions, Stored,
-    marked_durable,
+    self, GetOptions, GetReport, GetSource, PushOptions, PushOutcome, RepositorySetId, Spool, StandbyPushOptions,
+    Stored, marked_durable,
 };
 use holdfast_engine::backup::read_control_file;
 use holdfast_engine::pipeline::budget::ByteBudget;
@@ -37,16 +37,19 @@ pub(crate) fn already_durable(config: &Config, path: &Path) -> bool {
     existing_spool(config, path).is_some_and(|spool| marked_durable(&spool, &repository_set(config), path))
 }
 
-/// Whether an earlier `wal get` had fetched this segment ahead; it is at its destination then. No runtime, no store.
+/// What `wal get` says when an earlier one had fetched this segment ahead; it is at its destination then. No runtime, no
+/// client of a store, no threads.
 ///
-/// Any doubt is `false`: the ordinary way finds it again, and says it.
-pub(crate) fn already_fetched(config: &Config, name: &str, destination: &Path) -> bool {
-    let Ok(WalFileName::Segment(segment)) = name.parse() else { return false };
-    let Some(spool) = existing_spool(config, destination).filter(|_| config.wal.prefetch > 0) else { return false };
-    let Ok(Some(system)) = recovering_system(destination) else { return false };
+/// Any doubt is nothing: the ordinary way finds it again, and says it.
+pub(crate) fn already_fetched(config: &Config, name: &str, destination: &Path) -> Option<GetReport> {
+    let Ok(WalFileName::Segment(segment)) = name.parse() else { return None };
+    let spool = existing_spool(config, destination).filter(|_| config.wal.prefetch > 0)?;
+    let Ok(Some(system)) = recovering_system(destination) else { return None };
     let set = repository_set(config);
-    archive::hand_over_fetched(&spool, &set, system, segment, destination, config.wal.prefetch)
-        .is_ok_and(|handed_over| handed_over.is_some())
+    let handed_over =
+        archive::hand_over_fetched(&spool, &set, system, segment, destination, config.wal.prefetch).ok()?;
+    let (file, source) = (WalFileName::Segment(segment), GetSource::Spool);
+    handed_over.map(|size_bytes| GetReport { file, source, size_bytes, prefetched: 0 })
 }
 
 fn repository_set(config: &Config) -> RepositorySetId {
@@ -97,7 +100,7 @@ pub(super) async fn push(context: &Context, path: &Path) -> Result<ExitCode, Fai
         push_ahead: if spool.is_some() { config.wal.push_ahead.get() - 1 } else { 0 },
         spool,
         repository_set: repository_set(config),
-        crew: Crew::new(config.backup.jobs.get().min(MOST_THREADS))?,
+        crew: Crew::new(config.backup.jobs.get().min(MOST_THREADS)),
         budget: ByteBudget::new(config.backup.memory_bytes),
         host: time::host(),
         now: time::now(),
@@ -185,7 +188,7 @@ pub(super) async fn get(context: &Context, name: &str, destination: &Path) -> Re
         spool: if config.wal.prefetch > 0 { spool(context, destination) } else { None },
         repository_set: repository_set(config),
         system_identifier,
-        crew: Crew::new(config.restore.jobs.get().min(MOST_THREADS))?,
+        crew: Crew::new(config.restore.jobs.get().min(MOST_THREADS)),
         budget: ByteBudget::new(config.backup.memory_bytes),
         now: time::now(),
     };

@@ -45,7 +45,7 @@ impl Run<'_> {
         self.finish_segment_on_primary(warnings).await;
         let size = self.control.wal_segment_size;
         let (first, last) = (course.first(size), course.last(size));
-        let crew = Crew::new(self.options.jobs)?;
+        let crew = Crew::new(self.options.jobs);
         let wait = WalWait {
             repositories: self.repositories.iter().zip(&self.claims).collect(),
             cluster: &self.options.cluster,

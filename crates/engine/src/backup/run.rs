@@ -215,7 +215,7 @@ impl Run<'_> {
         let copier = Copier {
             pgdata: options.pgdata.clone(),
             compression: options.compression,
-            crew: Crew::new(options.jobs)?,
+            crew: Crew::new(options.jobs),
             budget: ByteBudget::new(options.memory_bytes),
             extent_size_bytes,
             start_lsn,

@@ -3,16 +3,19 @@
 //! Such work runs neither on the async workers, which must stay free to move bytes, nor on tokio's
 //! blocking pool, whose size has nothing to do with the number of processors.
 
-use std::sync::Arc;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::oneshot;
 
 use crate::error::{Error, What};
 
-/// A bounded number of threads; cheap to clone.
+/// A bounded number of threads; cheap to clone. They are started by the first job: a command that has none, such as a
+/// `wal get` that finds its segment in the spool, starts none.
 #[derive(Clone)]
 pub struct Crew {
-    pool: Arc<rayon::ThreadPool>,
+    threads: usize,
+    pool: Arc<OnceLock<Result<rayon::ThreadPool, String>>>,
 }
 
 impl std::fmt::Debug for Crew {
@@ -23,19 +26,29 @@ impl std::fmt::Debug for Crew {
 
 impl Crew {
     /// A crew of `threads` threads, or one for each processor when 0.
-    pub fn new(threads: usize) -> Result<Self, Error> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|n| format!("crew-{n}"))
-            .panic_handler(|_| {})
-            .build()
-            .map_err(|e| What::Internal(format!("cannot start worker threads: {e}")))?;
-        Ok(Self { pool: Arc::new(pool) })
+    pub fn new(threads: usize) -> Self {
+        let threads = match threads {
+            0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            threads => threads,
+        };
+        Self { threads, pool: Arc::default() }
     }
 
     /// The number of threads.
     pub fn threads(&self) -> usize {
-        self.pool.current_num_threads()
+        self.threads
+    }
+
+    fn pool(&self) -> Result<&rayon::ThreadPool, Error> {
+        let started = self.pool.get_or_init(|| {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(self.threads)
+                .thread_name(|n| format!("crew-{n}"))
+                .panic_handler(|_| {})
+                .build()
+                .map_err(|e| e.to_string())
+        });
+        started.as_ref().map_err(|e| What::Internal(format!("cannot start worker threads: {e}")).into())
     }
 
     /// Runs `job` on the crew and returns its result over a one-shot channel. A job that panicked is an internal error,
@@ -45,10 +58,34 @@ impl Crew {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> impl Future<Output = Result<T, Error>> + Send + 'static {
         let (answer, waiting) = oneshot::channel();
-        self.pool.spawn_fifo(move || {
-            // If the command was cancelled, nobody waits for the result any more, and it is not needed.
-            drop(answer.send(job()));
+        let begun = self.pool().map(|pool| {
+            pool.spawn_fifo(move || {
+                // If the command was cancelled, nobody waits for the result any more, and it is not needed.
+                drop(answer.send(job()));
+            });
         });
-        async move { waiting.await.map_err(|_| What::Internal("a worker thread panicked".to_owned()).into()) }
+        async move {
+            begun?;
+            waiting.await.map_err(|_| What::Internal("a worker thread panicked".to_owned()).into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn threads_are_started_by_the_first_job() {
+        let crew = Crew::new(3);
+        assert_eq!(crew.threads(), 3);
+        assert!(crew.pool.get().is_none());
+        let other = crew.clone();
+        let name = crew.run(|| std::thread::current().name().map(str::to_owned)).await.unwrap();
+        assert!(name.unwrap().starts_with("crew-"));
+        assert_eq!(other.pool.get().unwrap().as_ref().unwrap().current_num_threads(), 3);
+        assert!(Crew::new(0).threads() > 0);
     }
 }

@@ -189,7 +189,7 @@ async fn preflight(
             .into());
         }
         let archive = Archive::of_claim(repository, claim, vec![Beginning::from(record)]).await?;
-        let crew = Crew::new(options.jobs)?;
+        let crew = Crew::new(options.jobs);
         let (plan, notes) = archive.plan(repository, options, &crew, progress.as_ref(), cancel).await?;
         let auto_conf = read_auto_conf(&options.pgdata)?;
         Ok(Found { plan, notes, layout, map, point, resumed, auto_conf })

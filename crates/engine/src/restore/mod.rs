@@ -193,7 +193,7 @@ pub async fn plan(
     cancel: &CancellationToken,
 ) -> Result<RestorePlan, Error> {
     let phrase = || format!("planning a restore of {} into {}", options.cluster, options.pgdata.display());
-    let crew = Crew::new(options.jobs)?;
+    let crew = Crew::new(options.jobs);
     check_options(options).doing(phrase)?;
     let found = preflight::preflight(repository, options, &crew, progress.as_ref(), cancel).await.doing(phrase)?;
     let found = Arc::new(found);
@@ -237,7 +237,7 @@ async fn restore_inner(
 ) -> Result<RestoreReport, Error> {
     let began = Instant::now();
     check_options(options)?;
-    let crew = Crew::new(options.jobs)?;
+    let crew = Crew::new(options.jobs);
     let found = Arc::new(preflight::preflight(repository, options, &crew, progress.as_ref(), cancel).await?);
     progress.backup(&found.backup.backup_id.to_string());
     progress.note(&format!("restoring backup {}", found.backup.backup_id));

@@ -429,7 +429,7 @@ async fn a_damaged_history_costs_the_recoveries_that_need_it() {
 
     // `info` names the timelines and shows the other.
     let claim = sample.repository.current_claim(&sample.backup.cluster).await.unwrap();
-    let crew = crate::pipeline::crew::Crew::new(1).unwrap();
+    let crew = crate::pipeline::crew::Crew::new(1);
     let beginnings = [holdfast_repo::recovery::Beginning::from(&sample.backup)];
     let wal = crate::archive::ListedWal::read(&sample.repository, &claim, crate::archive::Wanted::All).await.unwrap();
     let found = reach(&sample.repository, &claim, &wal, &beginnings, &crew, &CancellationToken::new()).await.unwrap();
@@ -493,7 +493,7 @@ async fn a_file_that_cannot_be_written_fails_the_restore_and_is_resumed() {
     let options = sample.options();
     fs::create_dir(sample.pgdata()).unwrap();
     let found = {
-        let crew = Crew::new(1).unwrap();
+        let crew = Crew::new(1);
         preflight::preflight(&sample.repository, &options, &crew, &Silent, &CancellationToken::new()).await.unwrap()
     };
     let prepare::Taken { lock, .. } = prepare::take(&found.layout, &found.wanted(&options)).unwrap();
@@ -501,7 +501,7 @@ async fn a_file_that_cannot_be_written_fails_the_restore_and_is_resumed() {
     fs::create_dir_all(sample.pgdata().join("base/5/1259/in-the-way")).unwrap();
     let found = Arc::new(found);
     let progress: Arc<dyn Progress> = Arc::new(Silent);
-    let crew = Crew::new(1).unwrap();
+    let crew = Crew::new(1);
     let cancel = CancellationToken::new();
     let moved = move_data(&sample.repository, &options, &found, TargetState::Fresh, &crew, &progress, &cancel).await;
     let error = moved.unwrap_err();
@@ -517,7 +517,7 @@ async fn a_crash_between_control_file_and_resume_point_is_resumed() {
     let sample = Sample::new(false).await;
     sample.restore().await.unwrap();
     let options = sample.options();
-    let crew = Crew::new(1).unwrap();
+    let crew = Crew::new(1);
     let empty =
         RestoreOptions { pgdata: sample.directory.path().join("new"), tablespaces: Vec::new(), ..options.clone() };
     let found =

@@ -213,7 +213,7 @@ async fn record_inner(
         finished: None,
         archives: true,
         compression: Compression::default(),
-        crew: Crew::new(1)?,
+        crew: Crew::new(1),
         timeout: options.archive_timeout,
         backup: request.name.clone(),
     };

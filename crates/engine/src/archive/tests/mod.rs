@@ -62,7 +62,7 @@ impl Bench {
             init::init(&target, now()).await.unwrap();
             targets.push(target);
         }
-        let (cluster, crew) = ("main".parse().unwrap(), Crew::new(2).unwrap());
+        let (cluster, crew) = ("main".parse().unwrap(), Crew::new(2));
         Self { folder, stores, targets, cluster, crew }
     }
 

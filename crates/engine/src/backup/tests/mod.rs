@@ -62,7 +62,7 @@ impl Bench {
         let target = RepositoryTarget { store: Arc::new(MemoryStore::new()), unlock: Unlock::NotEncrypted };
         let repository = init::init(&target, now()).await.unwrap().repository;
         let backup = BackupId::new(now()).unwrap();
-        Self { repository, cluster: "main".parse().unwrap(), backup, crew: Crew::new(2).unwrap() }
+        Self { repository, cluster: "main".parse().unwrap(), backup, crew: Crew::new(2) }
     }
 
     /// All that a backup does between the start call and its record, and the restore's look at what came of it.

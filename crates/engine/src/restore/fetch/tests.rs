@@ -63,7 +63,7 @@ async fn mover(directory: &std::path::Path, frames: u32, raw_len: usize) -> (Arc
         packs: Packs::new(repository, Arc::clone(&manifest)),
         manifest,
         files,
-        crew: Crew::new(2).unwrap(),
+        crew: Crew::new(2),
         budget: ByteBudget::new(MINIMUM_BYTES),
         surplus: ByteBudget::new(MINIMUM_BYTES),
         progress: Arc::new(Silent),
