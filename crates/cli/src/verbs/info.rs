@@ -9,7 +9,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::{Explain as _, Failure};
 use crate::output::size::{duration, size};
 use chrono::{DateTime, Utc};
-use holdfast_engine::archive::{ArchivePlace, ClaimWal, WalCache, WalFolders, Wanted};
+use holdfast_engine::archive::{ArchivePlace, ClaimWal, WalCache, Wanted, list_settled};
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::repository::Repository;
 use holdfast_engine::restore::{TimelineReach, reach};
@@ -197,8 +197,7 @@ async fn of_repository(
             claim: claim.number,
         };
         let known = cache.known(&archive, now);
-        let folders = WalFolders::read(repository, &claim).await?;
-        let listed = folders.list(repository, |_| wanted, &known).await?;
+        let listed = list_settled(repository, &claim, wanted, &known, now).await?;
         cache.remember(archive, now, listed.whole_logs());
         let wal = Some(listed.describe());
         let last_wal_stored = wal.iter().flat_map(|wal| &wal.timelines).filter_map(|timeline| timeline.newest).max();

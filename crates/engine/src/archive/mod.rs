@@ -23,6 +23,7 @@ mod encode;
 mod fork;
 mod get;
 mod known_logs;
+mod late;
 mod list;
 mod listed_wal;
 mod local_file;
@@ -41,6 +42,8 @@ pub use deliver::{ArchiveContext, ArchivedFile, Destination, Stored, StoredIn, a
 pub use fork::Fork;
 pub use get::{GetOptions, GetReport, GetSource, get, hand_over_fetched};
 pub use known_logs::{ArchivePlace, KnownLogs, WalCache};
+pub use late::list_settled;
+pub(crate) use late::{LIST_AGAIN_AFTER, is_young};
 pub use list::{ClaimWal, TimelineWal, WalListing, list};
 pub use listed_wal::ListedWal;
 pub use mark::marked_durable;

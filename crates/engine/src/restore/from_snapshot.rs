@@ -32,6 +32,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::durable::Roots;
+use super::late::Patience;
 use super::layout::{Layout, TablespacePlace};
 use super::preflight::{AUTO_CONF, Archive};
 use super::resume::{ResumeLock, ResumePoint, VERSION, sync_parent};
@@ -188,9 +189,18 @@ async fn preflight(
             }
             .into());
         }
-        let archive = Archive::of_claim(repository, claim, vec![Beginning::from(record)]).await?;
         let crew = Crew::new(options.jobs);
-        let (plan, notes) = archive.plan(repository, options, &crew, progress.as_ref(), cancel).await?;
+        let mut patience = Patience::new(options.now);
+        let (plan, notes) = loop {
+            let archive = Archive::of_claim(repository, claim.clone(), vec![Beginning::from(record)]).await?;
+            match archive.plan(repository, options, &crew, progress.as_ref(), cancel).await {
+                Ok(planned) => break planned,
+                Err(error) if !patience.lists_again(repository, &archive, &error, progress.as_ref()).await => {
+                    return Err(error);
+                }
+                Err(_) => {}
+            }
+        };
         let auto_conf = read_auto_conf(&options.pgdata)?;
         Ok(Found { plan, notes, layout, map, point, resumed, auto_conf })
     };

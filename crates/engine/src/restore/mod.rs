@@ -23,6 +23,7 @@ mod fetch;
 mod files;
 mod foreign;
 mod from_snapshot;
+mod late;
 mod layout;
 mod lookup;
 mod packs;

@@ -24,6 +24,7 @@ use holdfast_store::{Failure, Operation, StoreError, StoreErrorKind};
 use tokio_util::sync::CancellationToken;
 
 use super::RestoreOptions;
+use super::late::Patience;
 use super::layout::{self, Layout, PathIndex};
 use super::lookup::WalLookup;
 use super::packs::Packs;
@@ -221,7 +222,7 @@ impl Archive {
     ) -> Result<(Self, RecoveryPlan, Vec<String>), Error> {
         let (cluster, wish) = (&options.cluster, &options.wish);
         let (claims, backups) = tokio::try_join!(repository.claims(cluster), repository.backups(cluster))?;
-        let Listed { records: backups, mut unreadable } = backups.some()?;
+        let Listed { records: mut backups, mut unreadable } = backups.some()?;
         if let Some(named) = wish.backup
             && let Some(position) = unreadable.iter().position(|bad| bad.id == named)
         {
@@ -233,29 +234,47 @@ impl Archive {
         let claim =
             claim.ok_or_else(|| What::NoClaim { store: repository.describe(), cluster: cluster.to_string() })?;
         let beginnings: Vec<Beginning> = backups.iter().map(Beginning::from).collect();
-        let folders = WalFolders::read(repository, &claim).await?;
-        let without_segments = folders.without_segments();
-        let mut archive = Self::of_listed(repository, claim, without_segments, beginnings).await?;
-        (archive.backups, archive.unreadable_backups) = (backups, unreadable);
+        let mut patience = Patience::new(options.now);
+        loop {
+            let folders = WalFolders::read(repository, &claim).await?;
+            let without_segments = folders.without_segments();
+            let mut archive = Self::of_listed(repository, claim.clone(), without_segments, beginnings.clone()).await?;
+            (archive.backups, archive.unreadable_backups) = (backups, unreadable);
+            match archive.plan_with(&folders, repository, options, crew, progress, cancel).await {
+                Ok((plan, notes)) => return Ok((archive, plan, notes)),
+                Err(error) if !patience.lists_again(repository, &archive, &error, progress).await => return Err(error),
+                Err(_) => (backups, unreadable) = (archive.backups, archive.unreadable_backups),
+            }
+        }
+    }
 
-        if let Some(likely) = LikelyStart::find(wish, &archive.world()) {
+    /// Plans with the WAL in these folders.
+    async fn plan_with(
+        &mut self,
+        folders: &WalFolders,
+        repository: &Repository,
+        options: &RestoreOptions,
+        crew: &Crew,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<(RecoveryPlan, Vec<String>), Error> {
+        if let Some(likely) = LikelyStart::find(&options.wish, &self.world()) {
             let wanted = |timeline| {
                 if likely.is_on_path(timeline) { WantedWal::From(likely.start_lsn) } else { WantedWal::Newest }
             };
-            archive.wal = folders.list(repository, wanted, &KnownLogs::default()).await?.inventory().clone();
-            if let Ok((plan, notes)) = archive.plan(repository, options, crew, progress, cancel).await
+            self.wal = folders.list(repository, wanted, &KnownLogs::default()).await?.inventory().clone();
+            if let Ok((plan, notes)) = self.plan(repository, options, crew, progress, cancel).await
                 && plan.backup == likely.backup
             {
-                return Ok((archive, plan, notes));
+                return Ok((plan, notes));
             }
         }
-        let of_claim = archive.beginnings.iter().filter(|beginning| beginning.claim == archive.claim.number);
+        let of_claim = self.beginnings.iter().filter(|beginning| beginning.claim == self.claim.number);
         if let Some(oldest) = of_claim.map(|beginning| beginning.start_lsn).min() {
             let all = folders.list(repository, |_| WantedWal::From(oldest), &KnownLogs::default()).await?;
-            archive.wal = all.inventory().clone();
+            self.wal = all.inventory().clone();
         }
-        let (plan, notes) = archive.plan(repository, options, crew, progress, cancel).await?;
-        Ok((archive, plan, notes))
+        self.plan(repository, options, crew, progress, cancel).await
     }
 
     /// What is archived under one claim, from where the oldest of these beginnings starts; those of other claims are no

@@ -1,0 +1,66 @@
+//! Patience with a hole that may be filled at any moment: see [`crate::archive`] for how a living archive comes by one.
+//!
+//! Nothing is restored over a hole by this. The archive is listed again until the hole is gone or the time is over, and a
+//! refusal is the same as without waiting.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use holdfast_pgtypes::SegmentName;
+use holdfast_repo::recovery::{Hole, Unreachable};
+use tokio::time::Instant;
+
+use super::preflight::Archive;
+use crate::archive::{LIST_AGAIN_AFTER, is_young};
+use crate::error::{Error, What};
+use crate::progress::Progress;
+use crate::repository::Repository;
+
+/// How long a plan waits for what is missing.
+const WAIT_AT_MOST: Duration = Duration::from_secs(30);
+
+/// How long one plan has waited.
+pub(super) struct Patience {
+    began: Instant,
+    /// Of this machine, when it began.
+    now: DateTime<Utc>,
+    waits_for: Option<SegmentName>,
+}
+
+impl Patience {
+    pub(super) fn new(now: DateTime<Utc>) -> Self {
+        Self { began: Instant::now(), now, waits_for: None }
+    }
+
+    /// Whether a plan that failed is worth another listing, by then; it waits for a second first.
+    pub(super) async fn lists_again(
+        &mut self,
+        repository: &Repository,
+        archive: &Archive,
+        error: &Error,
+        progress: &dyn Progress,
+    ) -> bool {
+        let What::Unreachable(Unreachable::Hole { hole, .. }) = &*error.what else { return false };
+        let waited = self.began.elapsed();
+        if waited >= WAIT_AT_MOST || !self.is_young(repository, archive, hole, waited).await {
+            return false;
+        }
+        if self.waits_for != Some(hole.first_missing) {
+            progress.note(&format!("waiting for segment {}, which is being archived", hole.first_missing));
+            self.waits_for = Some(hole.first_missing);
+        }
+        tokio::time::sleep(LIST_AGAIN_AFTER).await;
+        true
+    }
+
+    async fn is_young(&self, repository: &Repository, archive: &Archive, hole: &Hole, waited: Duration) -> bool {
+        let size = archive.claim.wal_segment_size;
+        let after = hole.first_missing.number(size).saturating_add(hole.count);
+        // After a promotion it may be one of the next timeline.
+        let timelines = archive.wal.timelines().filter(|timeline| *timeline >= hole.timeline);
+        let mut named = timelines.filter_map(|timeline| SegmentName::from_number(after, timeline, size));
+        let Some(after) = named.find(|segment| archive.wal.contains(*segment)) else { return false };
+        let now = self.now + TimeDelta::from_std(waited).unwrap_or_default();
+        is_young(repository, &archive.claim, after, archive.wal.last_stored(after.timeline()), now).await
+    }
+}
