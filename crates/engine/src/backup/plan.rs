@@ -13,6 +13,10 @@
 
 use std::ops::Range;
 
+use holdfast_repo::manifest::{MANIFEST_RAW_BYTES, usual_entry_bytes};
+
+use super::scan::Scan;
+use crate::error::{Error, What};
 use crate::places::Identity;
 
 /// Files up to this size share a frame with others. A quarter of an extent: small enough that a
@@ -93,6 +97,30 @@ impl Unit {
     }
 }
 
+/// Refuses, before anything is read, a data directory whose manifest would be longer than one may be. The writer of the
+/// manifest refuses it, too, but only when all of it has been copied.
+pub(super) fn check_manifest(scan: &Scan, extent_size_bytes: u32) -> Result<(), Error> {
+    let extent_size = u64::from(extent_size_bytes).max(1);
+    let directories = scan.directories.iter().map(|directory| usual_entry_bytes(directory.path.len() as u64, 0));
+    let links = scan.links.iter().map(|link| usual_entry_bytes((link.path.len() + link.target.len()) as u64, 0));
+    let files = scan.files.iter();
+    let files = files.map(|file| usual_entry_bytes(file.path.len() as u64, file.size_bytes.div_ceil(extent_size)));
+    let needed = directories.chain(links).chain(files).fold(0, u64::saturating_add);
+    if needed <= MANIFEST_RAW_BYTES {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    Err(What::Refused(format!(
+        "the data directory has {} files of {} MiB in all, whose manifest would take about {} MiB; a manifest has {} MiB at \
+         most, so this release cannot take a backup of it",
+        scan.files.len(),
+        mib(scan.total_bytes),
+        mib(needed),
+        mib(MANIFEST_RAW_BYTES)
+    ))
+    .into())
+}
+
 /// Puts files into the order in which they are read: large ones first, so that the end of a backup
 /// is not one long file; within that by path, so that a database's files stand together.
 pub(super) fn sort(files: &mut [SourceFile]) {
@@ -165,6 +193,8 @@ impl Iterator for Units<'_> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
     use super::*;
 
     const MIB: u64 = 1024 * 1024;
@@ -195,6 +225,25 @@ mod tests {
                 Unit::Group { files: 1..4, length: 8292, room: MIB as u32 },
             ]
         );
+    }
+
+    /// Refused before a byte is read, and not when days of copying are over.
+    #[test]
+    fn more_than_a_manifest_can_hold_is_refused_before_the_copy() {
+        let scan = |terabytes: u64| {
+            let files: Vec<SourceFile> =
+                (0..terabytes * 1000).map(|n| file(&format!("base/16384/{n}"), 1_000_000_000)).collect();
+            Scan { total_bytes: files.iter().map(|file| file.size_bytes).sum(), files, ..Scan::default() }
+        };
+        check_manifest(&scan(85), MIB as u32).unwrap();
+        let error = check_manifest(&scan(120), MIB as u32).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the data directory has 120000 files of 114440918 MiB in all, whose manifest would take about 5027 MiB; a \
+             manifest has 4096 MiB at most, so this release cannot take a backup of it"
+        );
+        // Larger extents make a shorter one.
+        check_manifest(&scan(120), 8 * MIB as u32).unwrap();
     }
 
     #[test]

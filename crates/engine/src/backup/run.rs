@@ -210,6 +210,7 @@ impl Run<'_> {
     ) -> Result<CopiedFiles<'_>, Error> {
         let options = self.options;
         let scan = self.scan().await?;
+        plan::check_manifest(&scan, extent_size_bytes)?;
         let tablespaces = self.tablespaces(&scan).await?;
         let mut kept = kept_links(&scan.links);
         let copier = Copier {

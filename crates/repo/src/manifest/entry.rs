@@ -17,6 +17,19 @@ pub const EXTENT_BYTES: u32 = 1 << 20;
 /// Few stored bytes can announce very many raw bytes, and all of them are kept in memory.
 pub const MANIFEST_RAW_BYTES: u64 = 4 << 30;
 
+/// What an extent of usual length takes in a manifest: the hash, the number of a pack among ten thousands, the place and
+/// length of its frame, and its own length.
+const USUAL_EXTENT_BYTES: u64 = 32 + 3 + 4 + 3 + 1 + 3;
+
+/// What an entry takes beside its path, the target of a link, and extents: kind, mode, size, time, checksum and counts.
+const USUAL_ENTRY_BYTES: u64 = 22;
+
+/// About how many raw bytes a manifest takes for an entry whose path, and link target, have so many bytes together: what can
+/// be known before anything is stored.
+pub fn usual_entry_bytes(path_bytes: u64, extents: u64) -> u64 {
+    USUAL_ENTRY_BYTES + path_bytes + extents.saturating_mul(USUAL_EXTENT_BYTES)
+}
+
 /// The most packs that a manifest may name: a little more than one backup can number
 /// ([`crate::name::MAX_PACK_NUMBER`]).
 const MOST_PACKS: usize = 1 << 20;

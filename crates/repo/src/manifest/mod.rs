@@ -16,7 +16,10 @@ mod reach;
 mod read;
 mod write;
 
-pub use entry::{EXTENT_BYTES, Extent, FileEntry, FileKind, MANIFEST_RAW_BYTES, ManifestHeader, PackEntry, check_path};
+pub use entry::{
+    EXTENT_BYTES, Extent, FileEntry, FileKind, MANIFEST_RAW_BYTES, ManifestHeader, PackEntry, check_path,
+    usual_entry_bytes,
+};
 pub use memory::Manifest;
 pub use read::ManifestReader;
 pub use write::ManifestWriter;

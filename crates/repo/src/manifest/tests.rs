@@ -7,7 +7,7 @@ use super::*;
 use crate::chunk::ChunkHash;
 use crate::codec::{Compression, Compressor};
 use crate::format_error::Fault;
-use crate::frame::{FrameKind, ObjectSealer, ObjectType};
+use crate::frame::{FrameKind, FrameLocation, ObjectSealer, ObjectType};
 use crate::identity::{RepositoryId, RepositoryKey};
 use crate::varint::Reader;
 
@@ -48,6 +48,25 @@ fn file<'a>(path: &'a str, extents: &'a [Extent]) -> FileEntry<'a> {
         mode: 0o600,
         size_bytes: extents.iter().map(|extent| u64::from(extent.length)).sum(),
         mtime_seconds: 1_787_393_700,
+    }
+}
+
+/// What is estimated before a backup is near to what its manifest takes.
+#[test]
+fn the_usual_length_of_an_entry_is_about_its_length() {
+    let place = |number: u32| FrameLocation { offset: 90_000_000 + number, length: 400_000 };
+    let extents = |count: u32| -> Vec<Extent> {
+        (0..count).map(|n| Extent::stored(ChunkHash::of(b"x"), 40_000, place(n), 0, EXTENT_BYTES)).collect()
+    };
+    for count in [0, 1, 7, 1024] {
+        let path = "base/16384/16385.17";
+        let mut written = Vec::new();
+        file(path, &extents(count)).put(&mut written);
+        let (written, usual) = (written.len() as u64, usual_entry_bytes(path.len() as u64, u64::from(count)));
+        assert!(
+            written <= usual && usual <= written + written / 10 + 8,
+            "{count} extents: {written}, estimated {usual}"
+        );
     }
 }
 
