@@ -116,7 +116,7 @@ class Object:
             need(magic == 0x184D2A5B, "no frame begins here")
             need(google_crc32c.value(header[:28]) == header_checksum, "the header fails its checksum")
             need(kind <= TAIL and codec <= 3 and transform == 0 and flags <= 3, NEWER)
-            need(raw_len <= 64 * MIB and stored_len <= 65 * MIB, "too large")
+            need(raw_len <= (MIB if kind == FACTS else 64 * MIB) and stored_len <= 65 * MIB, "too large")
             seen_by_zstd = kind == DATA and codec == 1 and not flags & ENCRYPTED
             need(skip == (24 if seen_by_zstd else 24 + stored_len), "wrong skip length")
             body = self.file.read(stored_len)

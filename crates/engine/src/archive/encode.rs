@@ -63,8 +63,8 @@ pub(super) fn seal_piece(raw: &[u8], number: u32, forms: &[ObjectForm]) -> Resul
 
 /// The end of one object: facts and tail. `number` is that of the facts frame, `offset` the place where it will be.
 pub(super) fn seal_end(form: &ObjectForm, facts: &WalObjectFacts, number: u32, offset: u64) -> Result<Vec<u8>, Error> {
-    let json = serde_json::to_vec(facts).map_err(|e| What::Internal(format!("cannot write WAL facts: {e}")))?;
-    // Facts are always zstd. The thread's own compressor is used if it is a zstd one.
+    let json = facts.encode().map_err(|fault| What::Format(FormatError::new(form.sealer.name(), fault)))?;
+    // Facts are always zstd; the thread's own compressor is used where it is one.
     let own = Some(form.compression).filter(|own| own.codec() == Codec::Zstd);
     let facts = compress(FrameKind::Facts, &json, own.unwrap_or(Compression::of(Codec::Zstd)))?;
     let tail = CompressedFrame::stored(FrameKind::Tail, &offset.to_le_bytes())

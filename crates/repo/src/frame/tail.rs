@@ -10,7 +10,7 @@ use super::header::{FrameHeader, FrameKind, HEADER_BYTES};
 use super::open::{Frame, ObjectOpener};
 use super::seal::{CompressedFrame, ObjectSealer};
 use crate::cipher::TAG_BYTES;
-use crate::codec::MAX_FRAME_STORED;
+use crate::codec::{MAX_FRAME_RAW, MAX_FRAME_STORED};
 use crate::format_error::{Fault, FormatError};
 
 /// Length of a tail frame that is not encrypted.
@@ -39,12 +39,14 @@ pub(crate) fn seal_tail(sealer: &ObjectSealer, number: u32, offset: u64) -> Resu
     sealer.seal(number, true, frame)
 }
 
-/// Opens the index or facts frame in the last bytes of an object, and returns its offset.
+/// Opens the index or facts frame given the last bytes of an object, and says at which offset it stands. One of more than
+/// `most_raw` bytes is refused before it is fetched or opened.
 pub(crate) fn locate_last_part(
     opener: &ObjectOpener,
     end: &[u8],
     object_size: u64,
     kind: FrameKind,
+    most_raw: u32,
 ) -> Result<TailPart<(u64, Frame)>, FormatError> {
     let named = |fault: Fault| fault.of(opener.name());
     let tail_bytes = tail_frame_bytes(opener.is_encrypted());
@@ -69,8 +71,10 @@ pub(crate) fn locate_last_part(
         .checked_sub(tail_bytes as u64)
         .filter(|part_end| given <= object_size && (HEAD_FRAME_BYTES as u64..*part_end).contains(&offset))
         .ok_or_else(|| named(Fault::malformed("tail frame", format!("points to byte {offset}"))))?;
-    if part_end - offset > HEADER_BYTES as u64 + u64::from(MAX_FRAME_STORED) {
-        let (bytes, limit) = (part_end - offset, u64::from(MAX_FRAME_STORED));
+    // As a whole frame may have more stored bytes than raw ones.
+    let most_stored = u64::from(most_raw) + u64::from(MAX_FRAME_STORED - MAX_FRAME_RAW);
+    if part_end - offset > HEADER_BYTES as u64 + most_stored {
+        let (bytes, limit) = (part_end - offset, most_stored);
         return Err(named(Fault::TooLong { what: "last part", bytes, limit }));
     }
     let before_given = object_size - given;
@@ -81,6 +85,10 @@ pub(crate) fn locate_last_part(
     let header = FrameHeader::parse(part, offset).map_err(named)?;
     if header.kind != kind {
         return Err(named(Fault::UnexpectedKind { number: header.number, expected: kind, found: header.kind }));
+    }
+    if header.raw_len > most_raw {
+        let (bytes, limit) = (u64::from(header.raw_len), u64::from(most_raw));
+        return Err(named(Fault::TooLong { what: "last part", bytes, limit }));
     }
     if header.number.checked_add(1) != Some(number) {
         return Err(named(Fault::FrameOrder { expected: number.saturating_sub(1), found: header.number }));

@@ -1,6 +1,7 @@
 //! The index at the end of a pack: every frame, every chunk in it, and the extent it was stored for.
 
 use crate::chunk::ChunkHash;
+use crate::codec::MAX_FRAME_RAW;
 use crate::format_error::{Fault, FormatError};
 use crate::frame::{
     FrameKind, FrameLocation, HEAD_FRAME_BYTES, HEADER_BYTES, ObjectOpener, ObjectType, TailPart, locate_last_part,
@@ -67,7 +68,7 @@ impl PackIndex {
 
     /// Reads the index from the last bytes of a pack of the given size, or returns which bytes to fetch.
     pub fn from_end(opener: &ObjectOpener, end: &[u8], object_size: u64) -> Result<TailPart<Self>, FormatError> {
-        match locate_last_part(opener, end, object_size, FrameKind::Index)? {
+        match locate_last_part(opener, end, object_size, FrameKind::Index, MAX_FRAME_RAW)? {
             TailPart::Fetch(range) => Ok(TailPart::Fetch(range)),
             TailPart::Complete((index_offset, frame)) => {
                 let index = Self::decode(&frame.raw, index_offset).map_err(|fault| fault.of(opener.name()))?;

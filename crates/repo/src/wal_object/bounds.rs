@@ -2,10 +2,13 @@
 
 use holdfast_pgtypes::WalSegmentSize;
 
-use crate::codec::MAX_FRAME_STORED;
 use crate::format_error::Fault;
 
-/// The most bytes of a file that is not a segment: a timeline history, which has a line for each timeline.
+/// The most raw bytes of a facts frame. Ordinary ones have some hundred bytes, and two pieces of records of 2 KiB each; the rest is
+/// for some thousand restore points in one segment.
+pub const FACTS_BYTES: u32 = 1 << 20;
+
+/// The most bytes of a file that is no segment: a timeline history, which has a line for each timeline.
 const TEXT_BYTES: u64 = 16 << 20;
 
 /// The largest size that a file can have.
@@ -28,7 +31,7 @@ impl Bounds {
 
     /// The largest size of the object: an eighth more than the file, for headers, incompressible content and the facts.
     pub fn object_bytes(self) -> u64 {
-        self.file_bytes + self.file_bytes / 8 + u64::from(MAX_FRAME_STORED)
+        self.file_bytes + self.file_bytes / 8 + 2 * u64::from(FACTS_BYTES)
     }
 
     /// Refuses a larger file.

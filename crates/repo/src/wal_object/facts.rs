@@ -1,8 +1,9 @@
 //! What is known about a WAL file without reading it.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::bounds::FACTS_BYTES;
 use crate::chunk::ChunkHash;
 use crate::codec::Codec;
 use crate::format_error::Fault;
@@ -28,7 +29,20 @@ impl WalObjectFacts {
         Self { file_name: file_name.to_owned(), raw_len: raw.len() as u64, blake3: ChunkHash::of(raw), facts }
     }
 
-    pub(super) fn encode(&self) -> Result<Vec<u8>, Fault> {
+    /// The content of the facts frame. What the archiver learnt is left out where it is longer than a reader takes: a segment full
+    /// of restore points is archived all the same, and who wants to know what is in it reads the segment.
+    pub fn encode(&self) -> Result<Vec<u8>, Fault> {
+        let encoded = self.encode_all()?;
+        if encoded.len() <= FACTS_BYTES as usize {
+            return Ok(encoded);
+        }
+        let note = json!({ "note": "the segment has more restore points and checkpoints than are listed here" });
+        let without =
+            Self { file_name: self.file_name.clone(), raw_len: self.raw_len, blake3: self.blake3, facts: note };
+        without.encode_all()
+    }
+
+    fn encode_all(&self) -> Result<Vec<u8>, Fault> {
         serde_json::to_vec(self).map_err(|error| Fault::malformed("WAL facts", error.to_string()))
     }
 

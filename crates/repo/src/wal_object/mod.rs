@@ -13,7 +13,7 @@ mod facts;
 mod read;
 mod write;
 
-pub use bounds::Bounds;
+pub use bounds::{Bounds, FACTS_BYTES};
 pub use facts::WalObjectFacts;
 pub use read::{decode, decode_within, facts_from_end};
 pub use write::{PIECE_BYTES, WalObjectPlan, assemble, encode};

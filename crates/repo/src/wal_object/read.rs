@@ -1,6 +1,6 @@
 //! Reading WAL objects.
 
-use super::bounds::Bounds;
+use super::bounds::{Bounds, FACTS_BYTES};
 use super::facts::WalObjectFacts;
 use crate::format_error::{Fault, FormatError};
 use crate::frame::{
@@ -73,7 +73,7 @@ fn parse_end(
     end: &[u8],
     object_size: u64,
 ) -> Result<TailPart<(u64, WalObjectFacts)>, FormatError> {
-    match locate_last_part(opener, end, object_size, FrameKind::Facts)? {
+    match locate_last_part(opener, end, object_size, FrameKind::Facts, FACTS_BYTES)? {
         TailPart::Fetch(range) => Ok(TailPart::Fetch(range)),
         TailPart::Complete((offset, frame)) => {
             let facts = WalObjectFacts::decode(&frame.raw, opener.name()).map_err(|fault| fault.of(opener.name()))?;

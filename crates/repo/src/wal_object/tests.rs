@@ -4,9 +4,11 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::codec::Compression;
+use crate::codec::{Compression, Compressor};
 use crate::format_error::Fault;
-use crate::frame::{CompressedFrame, FrameKind, HEAD_FRAME_BYTES, ObjectOpener, ObjectType, TailPart};
+use crate::frame::{
+    CompressedFrame, FrameKind, HEAD_FRAME_BYTES, ObjectOpener, ObjectSealer, ObjectType, TailPart, seal_tail,
+};
 use crate::identity::{RepositoryId, RepositoryKey};
 
 const FILE: &str = "000000010000000A000000FF";
@@ -59,6 +61,48 @@ fn no_more_is_taken_than_a_file_of_the_archive_can_have() {
     let large = Bounds::of_archive(holdfast_pgtypes::WalSegmentSize::new(32 << 20).unwrap());
     assert_eq!(decode_within(large, &name, &object, repository(), None).unwrap().0.len(), raw.len());
     assert!(small.object_bytes() < 90 << 20);
+}
+
+/// A segment can be full of restore points, and must be archived all the same.
+#[test]
+fn facts_that_are_too_long_are_left_out() {
+    let points: Vec<Value> =
+        (0..20_000).map(|n| json!({"lsn": "A/FF000028", "time": 1, "name": format!("{n:064}")})).collect();
+    let (name, raw) = (name_of(FILE, "zst"), segment(5000));
+    let compression = "zstd:1".parse().unwrap();
+    let facts = json!({ "restore_points": points });
+    let object = encode(&name, FILE, &raw, compression, repository(), None, facts).unwrap();
+    let (found, facts) = decode(&name, &object, repository(), None).unwrap();
+    assert!(found == raw);
+    let note = "the segment has more restore points and checkpoints than are listed here";
+    assert_eq!(facts, WalObjectFacts::of(FILE, &raw, json!({ "note": note })));
+}
+
+/// A few kilobytes can state 64 MiB of JSON, which would take many times as much once it is parsed.
+#[test]
+fn facts_that_no_writer_makes_are_not_opened() {
+    for (spaces, sound) in [(FACTS_BYTES as usize - 500, true), (FACTS_BYTES as usize, false), (60 << 20, false)] {
+        let name = name_of(FILE, "zst");
+        let mut json = serde_json::to_vec(&WalObjectFacts::of(FILE, b"", Value::Null)).unwrap();
+        json.resize(json.len() + spaces, b' ');
+        let mut compressor = Compressor::new("zstd:1".parse().unwrap()).unwrap();
+        let facts = compressor.compress(FrameKind::Facts, &json).unwrap();
+        let (sealer, mut object) = ObjectSealer::new(ObjectType::Wal, &name, repository(), None).unwrap();
+        let offset = object.len() as u64;
+        object.extend_from_slice(&sealer.seal(1, false, facts).unwrap());
+        object.extend_from_slice(&seal_tail(&sealer, 2, offset).unwrap());
+        match decode(&name, &object, repository(), None) {
+            Ok((raw, _)) => assert!(sound && raw.is_empty(), "{spaces} spaces are taken"),
+            Err(error) => {
+                let limit = u64::from(FACTS_BYTES);
+                let fault = error.fault();
+                assert!(
+                    !sound && matches!(fault, Fault::TooLong { what: "last part", limit: l, .. } if *l == limit),
+                    "{error}"
+                );
+            }
+        }
+    }
 }
 
 #[test]
