@@ -8,8 +8,8 @@ use holdfast_testkit::proxy::{Effect, Fault, HttpFaults, When};
 use holdfast_testkit::rows::{Bound, Pace, RowWriter, Target, found};
 
 use super::kit::{add_to_wal_table, holds, http_faults, no_divergence, no_gaps, small, stop, tcp_proxy};
-use crate::stage::attack::{back_up, fill_segments, segment_path, segments, wal_object};
-use crate::stage::{Seal, Stage, wait_promoted};
+use crate::stage::attack::{back_up, fill_segments, load, objects, segment_path, segments, sum, wal_object};
+use crate::stage::{Plan, Seal, Stage, wait_promoted};
 
 /// The exit code "unreachable".
 const UNREACHABLE: i32 = 24;
@@ -155,6 +155,90 @@ async fn a_standby_outlives_a_store_that_is_away() {
     standby.wait_for(&caught_up, Duration::from_mins(3)).await.unwrap_or_else(|e| panic!("{e}"));
     let rows = found(&standby).await.expect("read the rows");
     written.journal.check(&Target::Latest(written.end), &rows).unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// A second repository, in a directory.
+fn with_second_repository(stage: &Stage) {
+    let second = stage.scratch.path().join("second");
+    let block = format!("[[repo]]\nurl = \"file://{}\"\nencryption = \"none\"\n\n[backup]", second.display());
+    stage.write_config("holdfast.toml", &stage.config_text().replacen("[backup]", &block, 1));
+    stage.ok(&["repo", "init"]);
+}
+
+/// Runs a backup into two repositories, which one of them must not spoil; exit code, report, and what it said.
+fn backup_in_one(stage: &Stage) -> (i32, serde_json::Value, String) {
+    let output = stage.run(&["--output", "json", "backup"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {said}"));
+    for part in ["repositories", "failed"] {
+        assert_eq!(report[part].as_array().map(Vec::len), Some(1), "{report}\n{said}");
+    }
+    assert_eq!(report["failed"][0]["code"], output.status.code().unwrap_or(-1), "{report}\n{said}");
+    (output.status.code().unwrap_or(-1), report, said)
+}
+
+/// Of two repositories one goes away while a backup is copied, or refuses: the other has the backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_goes_away_costs_its_own_backup_and_no_other() {
+    let plan = Plan { compression: "none", ..small(Seal::KeyFile) };
+    let Some(stage) = Stage::start(18, plan).await else { return };
+    let proxy = http_faults(&stage);
+    add_to_wal_table(&stage, "timeout = \"1s\"");
+    with_second_repository(&stage);
+    load(&stage.cluster).await;
+    let sums = sum(&stage.cluster).await;
+    stage.archive_now().await;
+    let files = |folder: &str| objects(&stage).into_keys().filter(|name| name.contains(folder)).collect::<Vec<_>>();
+
+    // It refuses the first pack, with all before it stored: what was stored is removed again.
+    proxy.inject(Fault::new(Effect::Status(403, "AccessDenied"), When::Always).path_contains("/packs/").method("PUT"));
+    proxy.inject(Fault::new(Effect::Status(403, "AccessDenied"), When::Always).path_contains("/packs/").method("POST"));
+    let (code, report, said) = backup_in_one(&stage);
+    let url = report["failed"][0]["repository"].as_str().expect("a repository").to_owned();
+    assert_eq!(code, 22, "{said}");
+    assert!(url.starts_with("s3://") && said.contains(&url), "{report}\n{said}");
+    assert!(report["repositories"][0]["repository"].as_str().expect("a repository").starts_with("file://"), "{report}");
+    assert_eq!((files("/packs/"), files("/backups/")), (vec![], vec![]));
+    proxy.clear();
+
+    // It goes away while the first pack is on its way to it, and does not come back before the end.
+    proxy.inject(Fault::new(Effect::Delay(Duration::from_secs(3)), When::Always).path_contains("/packs/"));
+    let seen = proxy.seen().len();
+    let runs = std::thread::scope(|scope| {
+        let running = scope.spawn(|| backup_in_one(&stage));
+        let began = Instant::now();
+        while !proxy.seen().iter().skip(seen).any(|seen| seen.path.contains("/packs/")) {
+            assert!(began.elapsed() < Duration::from_mins(3) && !running.is_finished(), "the backup sends nothing");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        proxy.clear();
+        proxy.inject(Fault::new(Effect::LostRequest, When::Always));
+        running.join()
+    });
+    let (code, report, said) = runs.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    assert_eq!(code, UNREACHABLE, "{said}");
+    assert_eq!(report["failed"][0]["repository"], url.as_str(), "{report}");
+    let id = report["repositories"][0]["backup"]["backup_id"].as_str().expect("an id").to_owned();
+    assert!(said.contains(&format!("backup {id} is complete in file://")), "{said}");
+    proxy.clear();
+
+    // The other one is enough.
+    let target = stage.target("restored");
+    stage.ok(&["restore", "--repo", "2", "--pgdata", &target.display().to_string()]);
+    let restored = stage.start_restored(&target).await;
+    wait_promoted(&restored).await;
+    assert_eq!(sum(&restored).await, sums);
+
+    // It is back: what it still holds of the run that it spoilt goes, and both have the next backup.
+    let whole = stage.json(&["backup"]);
+    assert_eq!((whole["repositories"].as_array().map(Vec::len), &whole["failed"]), (Some(2), &serde_json::json!([])));
+    assert!(files("/packs/").iter().all(|name| !name.contains(&id)), "{id} is still there");
+
+    // One that cannot even be opened.
+    std::fs::rename(stage.scratch.path().join("second"), stage.scratch.path().join("gone")).expect("take it away");
+    let (_, report, _) = backup_in_one(&stage);
+    assert!(report["failed"][0]["repository"].as_str().expect("a repository").starts_with("file://"), "{report}");
+    assert_eq!(files("/backups/").iter().filter(|name| name.ends_with("backup.json")).count(), 2);
 }
 
 /// What was fetched ahead is handed over while the store is away.

@@ -49,16 +49,18 @@ pub fn warning(text: &str, style: Style) -> String {
 /// The failure as one line of JSON: `{"error":{"code":..,"name":..,"message":..,"while":..,"hint":..}}`. `code` is the
 /// number of the table in `docs/exit-codes.md`, also where the exit status differs (`wal get`); absent parts are null.
 pub fn json(failure: &Failure) -> String {
-    let object = json!({
-        "error": {
-            "code": failure.code.number(),
-            "name": failure.code.name(),
-            "message": failure.what(),
-            "while": failure.doing,
-            "hint": failure.hint,
-        }
-    });
-    format!("{object}\n")
+    format!("{}\n", json!({ "error": value(failure) }))
+}
+
+/// The parts of a failure as they stand in the JSON of a result.
+pub fn value(failure: &Failure) -> serde_json::Value {
+    json!({
+        "code": failure.code.number(),
+        "name": failure.code.name(),
+        "message": failure.what(),
+        "while": failure.doing,
+        "hint": failure.hint,
+    })
 }
 
 #[cfg(test)]

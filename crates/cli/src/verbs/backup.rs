@@ -3,15 +3,19 @@
 //! A backup in which pages have a wrong checksum is complete and ends with success: the data is as the server has it, an
 //! older backup may be worse, and a scheduler that takes it for failed would repeat it for ever. It is said in a warning,
 //! in the summary, and by its mark in `list`.
+//!
+//! With several repositories, one that fails does not take the backup from the others. The command fails all the same, with
+//! the code of that failure, and the result says what became of each.
 
 use super::{Context, places, targets, time};
 use crate::args::BackupArgs;
 use crate::config::libpq;
 use crate::exit_code::ExitCode;
-use crate::failure::Failure;
+use crate::failure::{Explain as _, Failure, present};
 use crate::output::progress::Progress;
 use crate::output::size::{duration, rate, size};
-use holdfast_engine::backup::{BackupOptions, BackupReport, StoredBackup, backup, read_control_file};
+use holdfast_engine::backup::{BackupOptions, BackupReport, FailedBackup, StoredBackup, backup, read_control_file};
+use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -42,15 +46,62 @@ pub(super) async fn run(context: &Context, _args: &BackupArgs) -> Result<ExitCod
     // A path that is no data directory is worth its own message, whatever lies in it.
     read_control_file(&options.pgdata)?;
     places::refuse_repositories_in(context, &options.pgdata)?;
-    let targets = targets::all(context, None).await?;
+    let mut failed = Vec::new();
+    let mut targets = Vec::new();
+    for configured in &config.repositories {
+        match targets::one(configured, targets::Directory::MustExist, None).await {
+            Ok(target) => targets.push(target),
+            Err(failure) => failed.push(Failed { repository: configured.location().to_string(), failure }),
+        }
+    }
+    if targets.is_empty() {
+        return failed.into_iter().next().map_or(Ok(ExitCode::Ok), |failed| Err(failed.failure));
+    }
     let progress = Progress::new(context.show);
-    let report = backup(&targets, &options, &progress, &context.cancellation).await?;
+    let report = Box::pin(backup(&targets, &options, &progress, &context.cancellation)).await?;
     progress.finish();
+    failed.extend(report.failed.iter().map(Failed::of));
     for warning in &report.warnings {
         context.warn(warning);
     }
-    context.print(|| summary(&report), || serde_json::json!(report))?;
-    Ok(ExitCode::Ok)
+    context.print(|| summary(&report, &failed), || described(&report, &failed))?;
+    only_in_some(&report, failed)
+}
+
+/// A repository in which the backup is not.
+struct Failed {
+    /// The redacted URL.
+    repository: String,
+    failure: Failure,
+}
+
+impl Failed {
+    fn of(failed: &FailedBackup) -> Self {
+        Self { repository: failed.repository.clone(), failure: failed.error.explain() }
+    }
+}
+
+fn described(report: &BackupReport, failed: &[Failed]) -> Value {
+    let mut value = json!(report);
+    let failed = failed.iter().map(|Failed { repository, failure }| {
+        let mut value = present::value(failure);
+        value["repository"] = json!(repository);
+        value
+    });
+    value["failed"] = failed.collect();
+    value
+}
+
+/// A backup that is not in all repositories is not what was asked for: the command ends with the code of what went wrong.
+fn only_in_some(report: &BackupReport, failed: Vec<Failed>) -> Result<ExitCode, Failure> {
+    let Some(backup) = report.repositories.first().map(|stored| stored.backup.backup_id) else {
+        return Ok(ExitCode::Ok);
+    };
+    let Some(Failed { repository, mut failure }) = failed.into_iter().next() else { return Ok(ExitCode::Ok) };
+    let complete: Vec<&str> = report.repositories.iter().map(|stored| stored.repository.as_str()).collect();
+    failure.message =
+        format!("backup {backup} is complete in {}, and not in {repository}: {}", complete.join(", "), failure.message);
+    Err(failure)
 }
 
 /// One pipeline feeds all repositories: the largest part size is the one that all of them take.
@@ -64,7 +115,7 @@ fn part_size(context: &Context) -> u64 {
         .unwrap_or(8 << 20)
 }
 
-fn summary(report: &BackupReport) -> String {
+fn summary(report: &BackupReport, failed: &[Failed]) -> String {
     let mut text = String::new();
     let Some(first) = report.repositories.first().map(|stored| &stored.backup) else { return text };
     let took = Duration::from_millis(first.duration_milliseconds);
@@ -95,6 +146,9 @@ fn summary(report: &BackupReport) -> String {
             size(backup.stored_bytes),
             ratio(backup.size_bytes, backup.stored_bytes)
         );
+    }
+    for Failed { repository, failure } in failed {
+        let _ = writeln!(text, "  NOT STORED  in {repository}: {failure}");
     }
     if first.checksum_failures.count > 0 {
         let _ = writeln!(text, "  bad pages   {}; this backup is marked", first.checksum_failures.count);

@@ -9,18 +9,39 @@ use holdfast_repo::name::{self, BackupId};
 use holdfast_repo::record::{ClaimRecord, StartRecord};
 
 use super::runner::Runner;
-use super::{BackupOptions, remains};
+use super::{BackupOptions, FailedBackup, remains};
 use crate::error::{Error, ServerSetting, What};
-use crate::repository::Repository;
+use crate::progress::Progress;
 use crate::repository::claim::{Claimant, Identity};
+use crate::repository::{Repository, RepositoryTarget};
 use crate::server::ServerFacts;
 
-/// Takes or checks the claim on every archive, before anything else is written.
-pub(super) async fn claim_archives(
-    repositories: &[Repository],
+/// The repositories that can be worked with.
+pub(super) struct Opened {
+    pub(super) repositories: Vec<Repository>,
+    /// The claim in each of them.
+    pub(super) claims: Vec<ClaimRecord>,
+    /// Those that cannot be.
+    pub(super) failed: Vec<FailedBackup>,
+}
+
+/// Opens the repositories, and takes or checks the claim on every archive, before anything else is written. One that cannot
+/// be opened or asked is left out as long as there is another; an archive of another cluster is refused whatever the others
+/// say, since then this is not the server that was meant.
+pub(super) async fn open_and_claim(
+    targets: &[RepositoryTarget],
     options: &BackupOptions,
     control: &ControlFile,
-) -> Result<Vec<ClaimRecord>, Error> {
+    progress: &dyn Progress,
+) -> Result<Opened, Error> {
+    let mut opened = Opened { repositories: Vec::new(), claims: Vec::new(), failed: Vec::new() };
+    let mut asked = Vec::new();
+    for target in targets {
+        match Repository::open(target).await {
+            Ok(repository) => asked.push(repository),
+            Err(error) => opened.failed.push(FailedBackup { repository: target.store.describe(), error }),
+        }
+    }
     let claimant = Claimant {
         identity: Identity::of_control_file(control),
         here: format!("the data directory {}", options.pgdata.display()),
@@ -29,11 +50,67 @@ pub(super) async fn claim_archives(
         host: options.host.clone(),
         now: options.now.trunc_subsecs(0),
     };
-    let mut claims = Vec::new();
-    for repository in repositories {
-        claims.push(repository.take_claim(&options.cluster, &claimant).await?);
+    for repository in asked {
+        match repository.take_claim(&options.cluster, &claimant).await {
+            Ok(claim) => {
+                opened.repositories.push(repository);
+                opened.claims.push(claim);
+            }
+            Err(error) if matches!(&*error.what, What::Store(_)) => {
+                opened.failed.push(FailedBackup { repository: repository.describe(), error });
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(claims)
+    if opened.repositories.is_empty() && !opened.failed.is_empty() {
+        return Err(opened.failed.swap_remove(0).error);
+    }
+    // Said only now: the failure of the only repository is the command's own.
+    for FailedBackup { repository, error } in &opened.failed {
+        progress.note(&format!("the backup goes on without {repository}: {error}"));
+    }
+    Ok(opened)
+}
+
+/// What went wrong with repositories before the copy. Alone among several, it costs the one and not the backup.
+pub(super) struct Early<'a> {
+    repositories: &'a [Repository],
+    progress: &'a dyn Progress,
+    errors: Vec<Option<Error>>,
+}
+
+impl<'a> Early<'a> {
+    pub(super) fn new(repositories: &'a [Repository], progress: &'a dyn Progress) -> Self {
+        Self { repositories, progress, errors: repositories.iter().map(|_| None).collect() }
+    }
+
+    /// What came of something done in one repository; nothing if it is left out from now on. The last one's failure is the
+    /// backup's.
+    pub(super) fn settle<T>(&mut self, index: usize, outcome: Result<T, Error>) -> Result<Option<T>, Error> {
+        let error = match outcome {
+            Ok(done) => return Ok(Some(done)),
+            Err(error) => error,
+        };
+        let others = self.errors.iter().enumerate().filter(|(at, error)| *at != index && error.is_none());
+        if others.count() == 0 || matches!(&*error.what, What::Cancelled) {
+            return Err(error);
+        }
+        if let Some(repository) = self.repositories.get(index) {
+            self.progress.note(&format!("the backup goes on without {}: {error}", repository.describe()));
+        }
+        if let Some(place) = self.errors.get_mut(index) {
+            *place = Some(error);
+        }
+        Ok(None)
+    }
+
+    fn is_out(&self, index: usize) -> bool {
+        self.errors.get(index).is_some_and(Option::is_some)
+    }
+
+    pub(super) fn into_errors(self) -> Vec<Option<Error>> {
+        self.errors
+    }
 }
 
 /// Refuses a server that cannot be backed up, and warns of what limits the backup.
@@ -66,7 +143,7 @@ pub(super) fn check_server(
 /// Finds an id that no other backup has, by creating its start record in every repository. It is later than those of the
 /// dead runs whose remains are removed then, `dead` of each repository: a name never comes back with other content.
 pub(super) async fn reserve(
-    repositories: &[Repository],
+    early: &mut Early<'_>,
     claims: &[ClaimRecord],
     options: &BackupOptions,
     control: &ControlFile,
@@ -74,11 +151,15 @@ pub(super) async fn reserve(
     dead: &[BTreeSet<BackupId>],
 ) -> Result<BackupId, Error> {
     let after = dead.iter().flatten().max().map(|dead| dead.time() + chrono::TimeDelta::seconds(1));
+    let repositories = early.repositories;
     let mut time = after.map_or(options.now, |after| after.max(options.now)).trunc_subsecs(0);
     'ids: for _ in 0..60 {
         let backup_id = BackupId::new(time).map_err(|e| What::Internal(e.to_string()))?;
         time += chrono::TimeDelta::seconds(1);
         for (index, (repository, claim)) in repositories.iter().zip(claims).enumerate() {
+            if early.is_out(index) {
+                continue;
+            }
             let record = StartRecord {
                 backup_id,
                 cluster: options.cluster.clone(),
@@ -94,12 +175,18 @@ pub(super) async fn reserve(
             match repository.create_record(&name::backup_start(&options.cluster, &backup_id), &record).await {
                 Ok(()) => {}
                 Err(error) if error.is_already_exists() => {
-                    for earlier in repositories.iter().take(index) {
-                        remains::remove(earlier, &options.cluster, backup_id).await?;
+                    for (at, earlier) in repositories.iter().take(index).enumerate() {
+                        if early.is_out(at) {
+                            continue;
+                        }
+                        let removed = remains::remove(earlier, &options.cluster, backup_id).await;
+                        early.settle(at, removed)?;
                     }
                     continue 'ids;
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    early.settle::<()>(index, Err(error))?;
+                }
             }
         }
         return Ok(backup_id);

@@ -1,17 +1,20 @@
 //! The end of a backup: packs and manifests are finished and looked at, the WAL is waited for, and `backup.json` makes
 //! the backup exist (promise 3).
 //!
+//! A repository in which one of these steps fails is left out, and the others go on.
+//!
 //! Last of all the manifest is read back and checked as a restore does it, and the run's own start record is looked for: what
 //! a restore would refuse, or another run is removing, is not called complete.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use holdfast_repo::name;
 use holdfast_repo::record::{BackupRecord, BackupType};
 
 use super::run::{Content, Run};
-use super::sink::{Sink, Stored};
+use super::sink::Stored;
+use super::sinks::Sinks;
 use super::wal_wait::WalWait;
 use super::{StoredBackup, archiving, remains};
 use crate::error::{Error, What};
@@ -21,33 +24,26 @@ use crate::restore;
 use crate::server::{Connection, ConnectionSettings, ServerFacts};
 
 impl Run<'_> {
-    /// Finishes packs and manifests, waits for the WAL, and makes the backup exist.
+    /// Finishes packs and manifests, waits for the WAL, and makes the backup exist where all of that was done.
     pub(super) async fn complete(
         &self,
-        sinks: Vec<Sink>,
+        sinks: &mut Sinks<'_>,
         content: Content,
         warnings: &mut Vec<String>,
     ) -> Result<Vec<StoredBackup>, Error> {
         let Content { started, stopped, course, copied, tablespaces, kept_links } = content;
-        let mut stored = Vec::new();
-        let mut sinks = sinks.into_iter();
-        while let Some(sink) = sinks.next() {
-            match sink.finish().await {
-                Ok(done) => stored.push(done),
-                Err(error) => {
-                    for sink in sinks {
-                        sink.abort().await;
-                    }
-                    return Err(error);
-                }
-            }
-        }
+        let stored = sinks.finish().await?;
         self.finish_segment_on_primary(warnings).await;
         let size = self.control.wal_segment_size;
         let (first, last) = (course.first(size), course.last(size));
         let crew = Crew::new(self.options.jobs);
+        let everybody = self.repositories.iter().zip(&self.claims).enumerate();
+        let taking_part: Vec<_> = everybody
+            .filter(|(index, _)| sinks.takes_part(*index))
+            .map(|(index, (repository, claim))| (index, repository, claim))
+            .collect();
         let wait = WalWait {
-            repositories: self.repositories.iter().zip(&self.claims).collect(),
+            repositories: taking_part.iter().map(|(_, repository, claim)| (*repository, *claim)).collect(),
             cluster: &self.options.cluster,
             ranges: course.ranges(size),
             history: course.history_file(),
@@ -60,10 +56,17 @@ impl Run<'_> {
             timeout: self.options.archive_timeout,
             backup: self.backup.to_string(),
         };
-        let counted = wait.run(self.progress, self.cancel).await?;
+        let mut counted = BTreeSet::new();
+        let waited = wait.each(self.progress, self.cancel).await;
+        for ((index, ..), waited) in taking_part.iter().zip(waited) {
+            counted.extend(sinks.settle(*index, waited).await?.unwrap_or_default());
+        }
         warnings.extend(archiving::sent_in_its_place(&counted));
         if self.facts.archives() {
-            for (repository, claim) in self.repositories.iter().zip(&self.claims) {
+            for (index, repository, claim) in &taking_part {
+                if !sinks.takes_part(*index) {
+                    continue;
+                }
                 let cluster = &self.options.cluster;
                 warnings.extend(archiving::gap_before(repository, cluster, claim, first, &wait.pg_wal).await);
             }
@@ -94,7 +97,9 @@ impl Run<'_> {
         if self.cancel.is_cancelled() {
             return Err(What::Cancelled.into());
         }
-        for ((repository, claim), stored) in self.repositories.iter().zip(&self.claims).zip(stored) {
+        let lanes = self.repositories.iter().zip(&self.claims).zip(stored).enumerate();
+        for (index, ((repository, claim), stored)) in lanes {
+            let Some(stored) = stored.filter(|_| sinks.takes_part(index)) else { continue };
             let Stored { manifest, pack_count, size_bytes: stored_bytes } = stored;
             let record = BackupRecord {
                 backup_id: self.backup,
@@ -134,17 +139,27 @@ impl Run<'_> {
                 warnings: kept_links.clone(),
                 annotations: BTreeMap::default(),
             };
-            restore::would_take(repository, &record, &crew).await?;
-            self.publish(repository, &record).await?;
-            complete.push(StoredBackup { repository: repository.describe(), backup: record });
+            let published = async {
+                restore::would_take(repository, &record, &crew).await?;
+                self.publish(index, repository, &record).await
+            };
+            let published = published.await;
+            if sinks.settle(index, published).await?.is_some() {
+                complete.push(StoredBackup { repository: repository.describe(), backup: record });
+            }
         }
         Ok(complete)
     }
 
     /// Makes the backup exist, unless somebody took this run for dead: see [`remains`] for the order.
-    async fn publish(&self, repository: &Repository, record: &BackupRecord) -> Result<(), Error> {
+    async fn publish(&self, index: usize, repository: &Repository, record: &BackupRecord) -> Result<(), Error> {
         let cluster = &self.options.cluster;
         let name = name::backup_summary(cluster, &self.backup);
+        let publishing = |is: bool| {
+            if let Some(publishing) = self.publishing.get(index) {
+                publishing.store(is, Ordering::Relaxed);
+            }
+        };
         let taken_for_dead = || What::NotReadable {
             store: repository.describe(),
             name: name::backup_start(cluster, &self.backup),
@@ -155,10 +170,10 @@ impl Run<'_> {
         if !remains::still_mine(repository, cluster, self.backup, &self.identity).await? {
             return Err(taken_for_dead().into());
         }
-        self.publishing.store(true, Ordering::Relaxed);
+        publishing(true);
         if let Err(error) = repository.create_record(&name, record).await {
             let in_doubt = matches!(&*error.what, What::Store(error) if error.is_retryable());
-            self.publishing.store(in_doubt, Ordering::Relaxed);
+            publishing(in_doubt);
             return Err(error);
         }
         if remains::still_mine(repository, cluster, self.backup, &self.identity).await? {
@@ -166,7 +181,7 @@ impl Run<'_> {
         }
         // Nobody was told of this backup yet, and its packs may be gone at any moment.
         repository.store().delete(&[object_name(&name)?]).await?;
-        self.publishing.store(false, Ordering::Relaxed);
+        publishing(false);
         Err(taken_for_dead().into())
     }
 

@@ -25,7 +25,7 @@ use super::encode::{EncodedChunk, EncodedUnit, encode_unit};
 use super::plan::{SourceFile, Unit, Units};
 use super::read::{Found, OneVersion, Piece, ReadUnit, no_file_any_more, path_of, read_unit};
 use super::scan::{Link, Standing, holds_data, look};
-use super::sink::Sink;
+use super::sinks::{Places, Sinks};
 use crate::error::{Error, What};
 use crate::pipeline::budget::{ByteBudget, Permit};
 use crate::pipeline::crew::Crew;
@@ -68,7 +68,7 @@ type Buffers = Arc<Mutex<Vec<Vec<u8>>>>;
 
 impl Copier<'_> {
     /// Copies all `files`, which are sorted as [`super::plan::sort`] does, into every sink.
-    pub(super) async fn copy(&self, files: Vec<SourceFile>, sinks: &mut [Sink]) -> Result<Copied, Error> {
+    pub(super) async fn copy(&self, files: Vec<SourceFile>, sinks: &mut Sinks<'_>) -> Result<Copied, Error> {
         let files: Arc<[SourceFile]> = files.into();
         let (mut copied, mut changed) =
             self.copy_units(&files, Units::new(&files, self.extent_size_bytes), sinks).await?;
@@ -83,10 +83,8 @@ impl Copier<'_> {
                 .await
                 .map_err(|e| What::Internal(format!("listing files again: {e}")))??;
             copied.removed_count += (listed - files.len() - links.len()) as u64;
-            for sink in sinks.iter_mut() {
-                for link in &links {
-                    sink.entry(&link.entry()).await?;
-                }
+            for link in &links {
+                sinks.entry(&link.entry()).await?;
             }
             copied.new_links.extend(links);
             let files: Arc<[SourceFile]> = files.into();
@@ -109,7 +107,7 @@ impl Copier<'_> {
         &self,
         files: &Arc<[SourceFile]>,
         units: Units<'_>,
-        sinks: &mut [Sink],
+        sinks: &mut Sinks<'_>,
     ) -> Result<(Copied, Vec<SourceFile>), Error> {
         let (buffers, patience) = (Buffers::default(), Arc::<Patience>::default());
         // Enough to keep every thread busy while others wait for the disk; the budget bounds the rest.
@@ -159,7 +157,7 @@ impl Copier<'_> {
     pub(super) async fn copy_from_memory(
         &self,
         contents: Vec<(SourceFile, Vec<u8>)>,
-        sinks: &mut [Sink],
+        sinks: &mut Sinks<'_>,
     ) -> Result<Copied, Error> {
         let mut raw = Vec::new();
         let mut pieces = Vec::new();
@@ -308,36 +306,24 @@ impl<'a> Commit<'a> {
         Self { files, current: None, copied, changed: Vec::new() }
     }
 
-    async fn unit(&mut self, encoded: EncodedUnit, mut permit: Permit, sinks: &mut [Sink]) -> Result<(), Error> {
+    async fn unit(&mut self, encoded: EncodedUnit, permit: Permit, sinks: &mut Sinks<'_>) -> Result<(), Error> {
         let EncodedUnit { chunks, frame, bad_pages, .. } = encoded;
         for bad in bad_pages {
             if let Some(file) = self.files.get(bad.file) {
                 self.copied.bad_pages.add(&file.path, bad);
             }
         }
-        let mut places = Vec::with_capacity(sinks.len());
-        if let Some(frame) = frame {
-            let bytes = frame.body().len() as u64;
-            permit.shrink_to(bytes * sinks.len() as u64);
-            let (last, others) = sinks.split_last_mut().ok_or_else(|| What::Internal("no repository".to_owned()))?;
-            for sink in others {
-                let share = permit.split_off(bytes);
-                places.push(sink.frame(frame.clone(), &chunks, self.files, share).await?);
-            }
-            places.push(last.frame(frame, &chunks, self.files, permit).await?);
-        }
+        let places = match frame {
+            Some(frame) => sinks.frame(frame, &chunks, self.files, permit).await?,
+            None => Places::new(),
+        };
         for chunk in chunks {
             self.chunk(&chunk, &places, sinks).await?;
         }
         Ok(())
     }
 
-    async fn chunk(
-        &mut self,
-        chunk: &EncodedChunk,
-        places: &[(u32, holdfast_repo::FrameLocation)],
-        sinks: &mut [Sink],
-    ) -> Result<(), Error> {
+    async fn chunk(&mut self, chunk: &EncodedChunk, places: &Places, sinks: &mut Sinks<'_>) -> Result<(), Error> {
         let piece = chunk.piece;
         if self.current.as_ref().is_none_or(|current| current.file != piece.file) {
             self.finish_current(sinks).await?;
@@ -358,36 +344,32 @@ impl<'a> Commit<'a> {
             return Ok(());
         }
         let length = piece.length as u32;
-        for (index, sink) in sinks.iter_mut().enumerate() {
-            sink.extent(match (chunk.offset_in_frame, places.get(index)) {
-                (Some(offset), Some((pack, location))) => Extent::stored(chunk.hash, *pack, *location, offset, length),
-                _ => Extent::hole(chunk.hash, length),
-            });
-        }
+        sinks.extent(places, |place| match (chunk.offset_in_frame, place) {
+            (Some(offset), Some((pack, location))) => Extent::stored(chunk.hash, *pack, *location, offset, length),
+            _ => Extent::hole(chunk.hash, length),
+        });
         current.crc32c = crc32c::crc32c_combine(current.crc32c, chunk.crc32c, piece.length);
         current.size_bytes += piece.length as u64;
         Ok(())
     }
 
-    async fn finish_current(&mut self, sinks: &mut [Sink]) -> Result<(), Error> {
+    async fn finish_current(&mut self, sinks: &mut Sinks<'_>) -> Result<(), Error> {
         let Some(current) = self.current.take() else { return Ok(()) };
         let Some(file) = self.files.get(current.file) else { return Ok(()) };
         match current.state {
             State::Growing | State::Ended => {}
             State::Removed => {
                 self.copied.removed_count += 1;
-                sinks.iter_mut().for_each(Sink::drop_file);
+                sinks.drop_file();
                 return Ok(());
             }
             State::Postponed => {
                 self.changed.push(file.clone());
-                sinks.iter_mut().for_each(Sink::drop_file);
+                sinks.drop_file();
                 return Ok(());
             }
         }
-        for sink in sinks.iter_mut() {
-            sink.finish_file(file, current.size_bytes, current.crc32c).await?;
-        }
+        sinks.finish_file(file, current.size_bytes, current.crc32c).await?;
         self.copied.file_count += 1;
         self.copied.size_bytes += current.size_bytes;
         Ok(())

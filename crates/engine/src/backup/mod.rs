@@ -12,6 +12,9 @@
 //!    that a standby may have followed meanwhile.
 //! 7. The stored manifest goes through the checks of a restore, and `backup.json` is created. Only now the backup exists.
 //!
+//! With several repositories, one that fails on the way is left out ([`sinks`]), and the backup is complete in the others;
+//! [`BackupReport::failed`] names it.
+//!
 //! What is left behind: after an error or a cancel nothing, as far as the store can be reached; after a kill the
 //! objects of an unfinished backup, which the next run removes. The server leaves backup mode by itself when the
 //! connection closes. Nothing is ever written into the data directory.
@@ -32,6 +35,7 @@ mod runner;
 mod scan;
 mod session;
 mod sink;
+mod sinks;
 #[cfg(test)]
 mod tests;
 pub(crate) mod timelines;
@@ -48,11 +52,11 @@ use holdfast_repo::record::BackupRecord;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::run::Run;
+use self::run::{Outcome, Run};
 use self::runner::Runner;
 use crate::error::{Error, What};
 use crate::progress::Progress;
-use crate::repository::{Repository, RepositoryTarget};
+use crate::repository::RepositoryTarget;
 use crate::server::{Connection, ConnectionSettings, Environment, ServerFacts, prove_same};
 
 pub use self::control::read_control_file;
@@ -104,12 +108,24 @@ pub struct BackupOptions {
 }
 
 /// What a backup says at its end.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, serde::Serialize)]
 pub struct BackupReport {
-    /// One record a repository.
+    /// One record for each repository that has the backup.
     pub repositories: Vec<StoredBackup>,
+    /// The repositories in which the backup is not, in their order; never all of them.
+    #[serde(skip)]
+    pub failed: Vec<FailedBackup>,
     /// Things that the user should know.
     pub warnings: Vec<String>,
+}
+
+/// A repository in which the backup is not.
+#[derive(Debug)]
+pub struct FailedBackup {
+    /// The redacted URL.
+    pub repository: String,
+    /// Why.
+    pub error: Error,
 }
 
 /// A backup in one repository.
@@ -132,11 +148,8 @@ pub async fn backup(
     let control = read_control_file(&options.pgdata)?;
     let mut warnings = Vec::new();
     progress.phase("opening", None);
-    let mut repositories = Vec::new();
-    for target in targets {
-        repositories.push(Repository::open(target).await?);
-    }
-    let claims = begin::claim_archives(&repositories, options, &control).await?;
+    let begin::Opened { repositories, claims, failed: not_opened } =
+        begin::open_and_claim(targets, options, &control, progress).await?;
     let _lock = lock::BackupLock::take(&options.pgdata)?;
     let settings = ConnectionSettings {
         connection: options.connection.as_deref(),
@@ -149,21 +162,28 @@ pub async fn backup(
     begin::check_server(&facts, options, &control, &mut warnings)?;
     prove_same(&connection, &options.pgdata).await?;
     let runner = Runner::here(&options.host, &options.pgdata.display().to_string(), options.now)?;
+    let mut early = begin::Early::new(&repositories, progress);
     let mut dead = Vec::new();
-    for repository in &repositories {
-        dead.push(remains::of_runner(repository, &options.cluster, &runner, progress).await?);
+    for (index, repository) in repositories.iter().enumerate() {
+        let found = remains::of_runner(repository, &options.cluster, &runner, progress).await;
+        dead.push(early.settle(index, found)?.unwrap_or_default());
     }
-    let backup = begin::reserve(&repositories, &claims, options, &control, &runner, &dead).await?;
+    let backup = begin::reserve(&mut early, &claims, options, &control, &runner, &dead).await?;
     // On failure the start record of this run stays: it says what is still to be removed.
-    for (repository, dead) in repositories.iter().zip(dead) {
+    for (index, (repository, dead)) in repositories.iter().zip(dead).enumerate() {
         for dead in dead {
-            if remains::remove(repository, &options.cluster, dead).await? {
-                progress.note(&format!("removed the remains of backup {dead}, which was not finished"));
+            let removed = remains::remove(repository, &options.cluster, dead).await;
+            match early.settle(index, removed)? {
+                Some(true) => progress.note(&format!("removed the remains of backup {dead}, which was not finished")),
+                Some(false) => {}
+                None => break,
             }
         }
     }
+    let early = early.into_errors();
+    let kept = early.iter().map(Option::is_some).collect();
     progress.backup(&backup.to_string());
-    let publishing = AtomicBool::new(false);
+    let publishing = repositories.iter().map(|_| AtomicBool::new(false)).collect();
     // The run ends its own work, too, when the session is lost that holds the server in backup mode.
     let halt = cancel.child_token();
     let run = Run {
@@ -179,9 +199,10 @@ pub async fn backup(
         cancel: &halt,
         began,
         publishing,
+        kept,
     };
     let outcome = {
-        let mut execute = std::pin::pin!(run.execute(&mut warnings));
+        let mut execute = std::pin::pin!(run.execute(early, &mut warnings));
         tokio::select! {
             biased;
             outcome = &mut execute => outcome,
@@ -189,7 +210,7 @@ pub async fn backup(
                 // The run ends by itself and cleans its uploads up; only the server has to be told.
                 run.connection.cancel_statement().await;
                 match tokio::time::timeout(CANCEL_WITHIN, execute).await {
-                    Ok(Ok(complete)) => Ok(complete),
+                    Ok(Ok(outcome)) => Ok(outcome),
                     Ok(Err(error)) => {
                         tracing::debug!(%error, "the cancelled backup ended");
                         Err(What::Cancelled.into())
@@ -200,9 +221,15 @@ pub async fn backup(
         }
     };
     match outcome {
-        Ok(repositories) => {
-            run.connection.close().await;
-            Ok(BackupReport { repositories, warnings })
+        Ok(Outcome { complete, failed }) => {
+            let places = failed.iter().map(|(index, _)| *index).collect();
+            let of_run = failed.into_iter().filter_map(|(index, error)| {
+                let repository = run.repositories.get(index)?.describe();
+                Some(FailedBackup { repository, error: error.doing(format!("taking backup {backup}")) })
+            });
+            let failed = not_opened.into_iter().chain(of_run).collect();
+            run.end(places).await;
+            Ok(BackupReport { repositories: complete, failed, warnings })
         }
         Err(error) => {
             run.give_up().await;

@@ -18,6 +18,7 @@ use super::plan::{self, PageCheck, SourceFile};
 use super::scan::{self, Link, PageChecks, Scan};
 use super::session::{self, Started, Stopped};
 use super::sink::Sink;
+use super::sinks::Sinks;
 use super::timelines::Course;
 use super::{BackupOptions, CANCEL_WITHIN, CLEAN_WITHIN, StoredBackup, control, remains};
 use crate::error::{Doing, Error, What};
@@ -41,8 +42,19 @@ pub(super) struct Run<'a> {
     pub(super) progress: &'a dyn Progress,
     pub(super) cancel: &'a CancellationToken,
     pub(super) began: Instant,
-    /// Whether a record that makes the backup exist is on its way, or there.
-    pub(super) publishing: AtomicBool,
+    /// Of each repository, whether a record that makes the backup exist is on its way, or there.
+    pub(super) publishing: Vec<AtomicBool>,
+    /// Of each repository, whether this run's start record stays there: it may name remains of dead runs that could not be
+    /// removed, and then nothing of this run but that record is there.
+    pub(super) kept: Vec<bool>,
+}
+
+/// What a run came to.
+pub(super) struct Outcome {
+    /// Where the backup exists.
+    pub(super) complete: Vec<StoredBackup>,
+    /// The repositories that were left out, by their places.
+    pub(super) failed: Vec<(usize, Error)>,
 }
 
 /// What the copy came to.
@@ -83,11 +95,11 @@ fn kept_links(links: &[Link]) -> Vec<String> {
 }
 
 /// Everything that was listed into every sink: directories and links first, then the files.
-pub(super) async fn copy_listed(copier: &Copier<'_>, scan: Scan, sinks: &mut [Sink]) -> Result<Copied, Error> {
+pub(super) async fn copy_listed(copier: &Copier<'_>, scan: Scan, sinks: &mut Sinks<'_>) -> Result<Copied, Error> {
     let Scan { directories, links, mut files, removed, total_bytes } = scan;
-    for sink in sinks.iter_mut() {
-        for directory in &directories {
-            sink.entry(&FileEntry {
+    for directory in &directories {
+        sinks
+            .entry(&FileEntry {
                 path: &directory.path,
                 kind: FileKind::Directory,
                 mode: directory.mode,
@@ -95,10 +107,9 @@ pub(super) async fn copy_listed(copier: &Copier<'_>, scan: Scan, sinks: &mut [Si
                 mtime_seconds: u64::try_from(directory.mtime).unwrap_or(0),
             })
             .await?;
-        }
-        for link in &links {
-            sink.entry(&link.entry()).await?;
-        }
+    }
+    for link in &links {
+        sinks.entry(&link.entry()).await?;
     }
     drop((directories, links));
     plan::sort(&mut files);
@@ -144,33 +155,44 @@ pub(super) fn last_files(
 }
 
 impl Run<'_> {
-    /// From the first sink to the last record.
-    pub(super) async fn execute(&self, warnings: &mut Vec<String>) -> Result<Vec<StoredBackup>, Error> {
-        let mut sinks = Vec::new();
+    /// From the first sink to the last record. `early` says of each repository what went wrong with it already.
+    pub(super) async fn execute(
+        &self,
+        early: Vec<Option<Error>>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Outcome, Error> {
         let extent_bytes = self.repositories.first().map_or(0, |first| first.record().extent_size_bytes);
         if extent_bytes == 0 {
             return Err(
                 What::Refused("holdfast.json of the repository says that extents have 0 bytes".to_owned()).into()
             );
         }
-        for repository in &self.repositories {
+        let mut sinks = Sinks::new(self.progress, self.cancel.clone());
+        for (repository, early) in self.repositories.iter().zip(early) {
             let (cluster, part_size) = (&self.options.cluster, self.options.part_size_bytes);
-            let sink = Sink::new(repository.clone(), cluster, self.backup, part_size, extent_bytes, self.cancel);
-            sinks.push(sink.await?);
+            let sink = if let Some(error) = early {
+                Err(error)
+            } else {
+                Sink::new(repository.clone(), cluster, self.backup, part_size, extent_bytes, self.cancel).await
+            };
+            sinks.add(repository.describe(), sink);
         }
-        match self.copy_everything(&mut sinks, extent_bytes).await {
-            Ok(content) => self.complete(sinks, content, warnings).await,
+        sinks.check_any()?;
+        let done = match self.copy_everything(&mut sinks, extent_bytes).await {
+            Ok(content) => self.complete(&mut sinks, content, warnings).await,
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(complete) => Ok(Outcome { complete, failed: sinks.into_failures() }),
             Err(error) => {
-                for sink in sinks {
-                    sink.abort().await;
-                }
+                sinks.abort().await;
                 Err(error)
             }
         }
     }
 
     /// From the start call to the last byte of `pg_control`.
-    async fn copy_everything(&self, sinks: &mut [Sink], extent_size_bytes: u32) -> Result<Content, Error> {
+    async fn copy_everything(&self, sinks: &mut Sinks<'_>, extent_size_bytes: u32) -> Result<Content, Error> {
         let (options, version) = (self.options, self.facts.version);
         self.progress.phase("waiting for a checkpoint", None);
         let started = session::start(&self.connection, version, &options.label, options.start_fast).await?;
@@ -204,7 +226,7 @@ impl Run<'_> {
     /// All files, and the control file's bytes.
     async fn copy_files(
         &self,
-        sinks: &mut [Sink],
+        sinks: &mut Sinks<'_>,
         start_lsn: Lsn,
         extent_size_bytes: u32,
     ) -> Result<CopiedFiles<'_>, Error> {
@@ -302,14 +324,29 @@ impl Run<'_> {
     /// After an error or a cancel: the server leaves backup mode, the repositories are cleaned.
     pub(super) async fn give_up(self) {
         self.connection.cancel_statement().await;
-        self.connection.close().await;
-        if self.publishing.load(Ordering::Relaxed) {
-            // The last write may still arrive, and what it makes appear must be whole.
-            tracing::warn!("whether the last record was stored is not known; the next backup on this host cleans up");
-            return;
-        }
-        for repository in &self.repositories {
-            let removing = remains::remove(repository, &self.options.cluster, self.backup);
+        let all = (0..self.repositories.len()).collect();
+        self.end(all).await;
+    }
+
+    /// Closes the session, and removes what the run has stored in these repositories, as far as that can be reached.
+    pub(super) async fn end(self, failed: Vec<usize>) {
+        let Self { options, connection, repositories, backup, publishing, kept, .. } = self;
+        connection.close().await;
+        let lanes = repositories.iter().zip(&publishing).zip(kept).enumerate();
+        for (_, ((repository, publishing), kept)) in lanes.filter(|(at, _)| failed.contains(at)) {
+            if kept {
+                tracing::debug!(store = repository.describe(), "the next backup on this host cleans up");
+                continue;
+            }
+            if publishing.load(Ordering::Relaxed) {
+                // The last write may still arrive, and what it makes appear must be whole.
+                tracing::warn!(
+                    store = repository.describe(),
+                    "whether the last record was stored is not known; the next backup on this host cleans up"
+                );
+                continue;
+            }
+            let removing = remains::remove(repository, &options.cluster, backup);
             match tokio::time::timeout(CLEAN_WITHIN, removing).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the next backup on this host will remove what is left"),

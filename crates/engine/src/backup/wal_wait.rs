@@ -69,38 +69,52 @@ impl WalWait<'_> {
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<BTreeSet<SegmentName>, Error> {
+        let mut counted = BTreeSet::new();
+        for waited in self.each(progress, cancel).await {
+            counted.extend(waited?);
+        }
+        Ok(counted)
+    }
+
+    /// The same of each repository, in their order: one that lacks something does not hold the others up.
+    pub(crate) async fn each(
+        &self,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Vec<Result<BTreeSet<SegmentName>, Error>> {
+        progress.phase("waiting for WAL", None);
         let phrase = || {
             let ranges: Vec<String> = self.ranges.iter().map(|(first, last)| format!("{first} to {last}")).collect();
             format!("waiting for the WAL of backup {} ({})", self.backup, ranges.join(", "))
         };
-        self.run_inner(progress, cancel).await.doing(phrase)
+        let waits = self
+            .repositories
+            .iter()
+            .map(|(repository, claim)| async move { self.one(repository, claim, cancel).await.doing(phrase) });
+        futures::future::join_all(waits).await
     }
 
-    async fn run_inner(
+    async fn one(
         &self,
-        progress: &dyn Progress,
+        repository: &Repository,
+        claim: &ClaimRecord,
         cancel: &CancellationToken,
     ) -> Result<BTreeSet<SegmentName>, Error> {
-        progress.phase("waiting for WAL", None);
         let began = Instant::now();
         let deadline = began + self.timeout;
         let alone_until = if self.archives { deadline.min(began + ARCHIVER_ALONE) } else { began };
         let mut counted = BTreeSet::new();
         let ranges = self.ranges.iter().map(|(first, last)| (Some(*first), *last)).collect();
-        let mut ahead = vec![Ahead { ranges, history: self.history }; self.repositories.len()];
+        let mut ahead = Ahead { ranges, history: self.history };
         let mut pause = LOOK_AGAIN_AFTER;
         loop {
-            let mut first_missing = None;
             let may_send = Instant::now() >= alone_until;
-            for ((repository, claim), ahead) in self.repositories.iter().zip(&mut ahead) {
-                let before = ahead.clone();
-                let missing = self.bring(repository, claim, ahead, may_send, &mut counted, cancel).await?;
-                if *ahead != before {
-                    pause = LOOK_AGAIN_AFTER;
-                }
-                first_missing = first_missing.or(missing);
+            let before = ahead.clone();
+            let missing = self.bring(repository, claim, &mut ahead, may_send, &mut counted, cancel).await?;
+            if ahead != before {
+                pause = LOOK_AGAIN_AFTER;
             }
-            let Some(segment) = first_missing else { return Ok(counted) };
+            let Some(segment) = missing else { return Ok(counted) };
             if may_send && Instant::now() >= deadline {
                 return Err(What::NotArchived { segment: segment.to_string(), waited: self.timeout }.into());
             }

@@ -23,6 +23,7 @@ use super::copy::Copier;
 use super::run::{copy_listed, last_files, page_checks, tablespace_places};
 use super::scan::scan;
 use super::sink::{Sink, Stored};
+use super::sinks::Sinks;
 use crate::error::Error;
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
@@ -83,8 +84,11 @@ impl Bench {
                 TablespaceEntry { oid, name: format!("space-{oid}"), path }
             })
             .collect();
-        let sink = Sink::new(self.repository.clone(), &self.cluster, self.backup, PART_BYTES, EXTENT_BYTES, &cancel);
-        let mut sinks = vec![sink.await?];
+        let (repository, cluster) = (self.repository.clone(), &self.cluster);
+        let sink = Sink::new(repository, cluster, self.backup, PART_BYTES, EXTENT_BYTES, &cancel);
+        let mut sinks = Sinks::new(&Silent, cancel.clone());
+        sinks.add(self.repository.describe(), sink.await);
+        sinks.check_any()?;
         let copier = Copier {
             pgdata: pgdata.to_owned(),
             compression: "zstd:1".parse().unwrap(),
@@ -106,7 +110,7 @@ impl Bench {
         let map: Vec<String> = outside.map(|found| format!("{} {}\n", found.oid, found.path)).collect();
         let last = last_files(label.into_bytes(), map.concat().into_bytes(), control_bytes, 0o600, 0);
         copier.copy_from_memory(last, &mut sinks).await?;
-        let Stored { manifest, pack_count, size_bytes } = sinks.remove(0).finish().await?;
+        let Stored { manifest, pack_count, size_bytes } = sinks.finish().await?.pop().flatten().unwrap();
         let record = BackupRecord {
             backup_id: self.backup,
             label: "x".to_owned(),

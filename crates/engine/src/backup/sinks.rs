@@ -1,0 +1,198 @@
+//! The sinks of all repositories. One repository that fails is left out from then on, and the backup goes on in the others.
+//!
+//! Only what a repository's own sink says leaves it out. A cancel ends all, and so does the failure of the last one: then
+//! the first failure is the one that is told. The unfinished uploads of a repository that is left out are given up at once;
+//! its objects are removed at the end of the run, as those of a run that failed (see [`super::remains`]).
+
+use holdfast_repo::manifest::{Extent, FileEntry};
+use holdfast_repo::{CompressedFrame, FrameLocation};
+use tokio_util::sync::CancellationToken;
+
+use super::encode::EncodedChunk;
+use super::plan::SourceFile;
+use super::sink::{Sink, Stored};
+use crate::error::{Error, What};
+use crate::pipeline::budget::Permit;
+use crate::progress::Progress;
+
+/// Where a frame is in each repository, in their order; nothing for those that are left out.
+pub(super) type Places = Vec<Option<(u32, FrameLocation)>>;
+
+/// All repositories of a running backup, in their order.
+pub(super) struct Sinks<'a> {
+    lanes: Vec<Lane>,
+    progress: &'a dyn Progress,
+    cancel: CancellationToken,
+}
+
+struct Lane {
+    /// The redacted URL.
+    repository: String,
+    /// Gone once it is finished, or given up.
+    sink: Option<Sink>,
+    failure: Option<Failure>,
+}
+
+/// Why a repository is left out.
+struct Failure {
+    /// Which failure came first.
+    order: usize,
+    error: Error,
+}
+
+impl<'a> Sinks<'a> {
+    pub(super) fn new(progress: &'a dyn Progress, cancel: CancellationToken) -> Self {
+        Self { lanes: Vec::new(), progress, cancel }
+    }
+
+    /// Adds the next repository, with its sink or with what is wrong with it.
+    pub(super) fn add(&mut self, repository: String, sink: Result<Sink, Error>) {
+        let order = self.lanes.iter().filter(|lane| lane.failure.is_some()).count();
+        let (sink, failure) = match sink {
+            Ok(sink) => (Some(sink), None),
+            Err(error) => (None, Some(Failure { order, error })),
+        };
+        self.lanes.push(Lane { repository, sink, failure });
+    }
+
+    /// Refuses to begin when no repository takes part.
+    pub(super) fn check_any(&mut self) -> Result<(), Error> {
+        if self.lanes.iter().any(|lane| lane.failure.is_none()) { Ok(()) } else { Err(self.first_failure()) }
+    }
+
+    /// How many repositories there are, those included that are left out.
+    pub(super) fn len(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Whether the repository at this place takes part.
+    pub(super) fn takes_part(&self, index: usize) -> bool {
+        self.lanes.get(index).is_some_and(|lane| lane.failure.is_none())
+    }
+
+    /// Stores a frame in all repositories; `permit` is for all of them.
+    pub(super) async fn frame(
+        &mut self,
+        frame: CompressedFrame,
+        chunks: &[EncodedChunk],
+        files: &[SourceFile],
+        mut permit: Permit,
+    ) -> Result<Places, Error> {
+        let bytes = frame.body().len() as u64;
+        let mut left = self.lanes.iter().filter(|lane| lane.sink.is_some()).count();
+        permit.shrink_to(bytes * left as u64);
+        let mut frame = Some(frame);
+        let mut places = Vec::with_capacity(self.lanes.len());
+        for index in 0..self.lanes.len() {
+            let Some(sink) = self.sink(index) else {
+                places.push(None);
+                continue;
+            };
+            left -= 1;
+            let share = permit.split_off(bytes);
+            // The last one may keep it.
+            let Some(own) = (if left == 0 { frame.take() } else { frame.clone() }) else { continue };
+            let stored = sink.frame(own, chunks, files, share).await;
+            places.push(self.settle(index, stored).await?);
+        }
+        Ok(places)
+    }
+
+    /// Adds an extent to the file that is being put together; `extent` makes it of the place of its frame.
+    pub(super) fn extent(&mut self, places: &Places, extent: impl Fn(Option<&(u32, FrameLocation)>) -> Extent) {
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            if let Some(sink) = &mut lane.sink {
+                sink.extent(extent(places.get(index).and_then(Option::as_ref)));
+            }
+        }
+    }
+
+    /// Forgets the extents of a file that turned out to be removed.
+    pub(super) fn drop_file(&mut self) {
+        self.lanes.iter_mut().filter_map(|lane| lane.sink.as_mut()).for_each(Sink::drop_file);
+    }
+
+    /// Writes the entry of the file whose extents have been added.
+    pub(super) async fn finish_file(&mut self, file: &SourceFile, size_bytes: u64, crc32c: u32) -> Result<(), Error> {
+        for index in 0..self.lanes.len() {
+            let Some(sink) = self.sink(index) else { continue };
+            let written = sink.finish_file(file, size_bytes, crc32c).await;
+            self.settle(index, written).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes any other entry.
+    pub(super) async fn entry(&mut self, entry: &FileEntry<'_>) -> Result<(), Error> {
+        for index in 0..self.lanes.len() {
+            let Some(sink) = self.sink(index) else { continue };
+            let written = sink.entry(entry).await;
+            self.settle(index, written).await?;
+        }
+        Ok(())
+    }
+
+    /// Finishes packs and manifests; gives what each repository has stored.
+    pub(super) async fn finish(&mut self) -> Result<Vec<Option<Stored>>, Error> {
+        let mut stored = Vec::with_capacity(self.lanes.len());
+        for index in 0..self.lanes.len() {
+            let Some(sink) = self.lanes.get_mut(index).and_then(|lane| lane.sink.take()) else {
+                stored.push(None);
+                continue;
+            };
+            let finished = sink.finish().await;
+            stored.push(self.settle(index, finished).await?);
+        }
+        Ok(stored)
+    }
+
+    /// What came of something done in one repository; nothing if it is left out from now on.
+    pub(super) async fn settle<T>(&mut self, index: usize, outcome: Result<T, Error>) -> Result<Option<T>, Error> {
+        let error = match outcome {
+            Ok(done) => return Ok(Some(done)),
+            Err(error) => error,
+        };
+        // Whatever failed by it: the run ends.
+        if self.cancel.is_cancelled() || matches!(&*error.what, What::Cancelled) {
+            return Err(error);
+        }
+        let order = self.lanes.iter().filter(|lane| lane.failure.is_some()).count();
+        let others = self.lanes.len() - order;
+        let Some(lane) = self.lanes.get_mut(index) else { return Err(error) };
+        let note = format!("the backup goes on without {}: {error}", lane.repository);
+        lane.failure = Some(Failure { order, error });
+        if others <= 1 {
+            return Err(self.first_failure());
+        }
+        self.progress.note(&note);
+        if let Some(sink) = lane.sink.take() {
+            sink.abort().await;
+        }
+        Ok(None)
+    }
+
+    /// Gives all up, and removes their unfinished uploads.
+    pub(super) async fn abort(self) {
+        let sinks = self.lanes.into_iter().filter_map(|lane| lane.sink);
+        futures::future::join_all(sinks.map(Sink::abort)).await;
+    }
+
+    /// The repositories that are left out, by their places.
+    pub(super) fn into_failures(self) -> Vec<(usize, Error)> {
+        let lanes = self.lanes.into_iter().enumerate();
+        lanes.filter_map(|(index, lane)| Some((index, lane.failure?.error))).collect()
+    }
+
+    fn sink(&mut self, index: usize) -> Option<&mut Sink> {
+        self.lanes.get_mut(index)?.sink.as_mut()
+    }
+
+    fn first_failure(&mut self) -> Error {
+        let failed = self.lanes.iter_mut().filter(|lane| lane.failure.is_some());
+        let first = failed.min_by_key(|lane| lane.failure.as_ref().map(|failure| failure.order));
+        match first.and_then(|lane| lane.failure.take()) {
+            Some(failure) => failure.error,
+            None => What::Internal("no repository".to_owned()).into(),
+        }
+    }
+}
