@@ -171,8 +171,10 @@ pub async fn backup(
     let backup = begin::reserve(&mut early, &claims, options, &control, &runner, &dead).await?;
     // On failure the start record of this run stays: it says what is still to be removed.
     for (index, (repository, dead)) in repositories.iter().zip(dead).enumerate() {
+        // For all of them: a store that answers slowly must not keep the backup from beginning.
+        let until = Instant::now() + remains::ABORT_WITHIN;
         for dead in dead {
-            let removed = remains::remove(repository, &options.cluster, dead).await;
+            let removed = remains::remove_by(repository, &options.cluster, dead, until).await;
             match early.settle(index, removed)? {
                 Some(true) => progress.note(&format!("removed the remains of backup {dead}, which was not finished")),
                 Some(false) => {}

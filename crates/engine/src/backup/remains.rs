@@ -12,10 +12,12 @@
 //! that is interrupted is continued by the next run: which ones a run removes stands in its own start record first.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::StartRecord;
 use holdfast_store::ObjectName;
+use tokio::time::Instant;
 
 use super::runner::Runner;
 use crate::error::{Doing, Error};
@@ -50,14 +52,32 @@ pub(super) async fn of_runner(
     Ok(dead)
 }
 
-/// Removes the remains of one backup; gives `false`, and removes nothing that it needs, when it is complete.
+/// How long the uploads of dead runs are looked for and given up, all together: see [`abort_uploads`], which may fail.
+pub(super) const ABORT_WITHIN: Duration = Duration::from_secs(20);
+
+/// As [`remove_by`], with time for the uploads of one run.
 pub(super) async fn remove(repository: &Repository, cluster: &ClusterName, backup: BackupId) -> Result<bool, Error> {
-    remove_inner(repository, cluster, backup)
+    remove_by(repository, cluster, backup, Instant::now() + ABORT_WITHIN).await
+}
+
+/// Removes the remains of one backup; unfinished uploads only until this moment. Gives `false`, and removes nothing that it needs, when it is complete.
+pub(super) async fn remove_by(
+    repository: &Repository,
+    cluster: &ClusterName,
+    backup: BackupId,
+    until: Instant,
+) -> Result<bool, Error> {
+    remove_inner(repository, cluster, backup, until)
         .await
         .doing(|| format!("removing the remains of backup {backup} from {}", repository.describe()))
 }
 
-async fn remove_inner(repository: &Repository, cluster: &ClusterName, backup: BackupId) -> Result<bool, Error> {
+async fn remove_inner(
+    repository: &Repository,
+    cluster: &ClusterName,
+    backup: BackupId,
+    until: Instant,
+) -> Result<bool, Error> {
     let store = repository.store();
     if is_complete(repository, cluster, backup).await? {
         return Ok(false);
@@ -66,7 +86,9 @@ async fn remove_inner(repository: &Repository, cluster: &ClusterName, backup: Ba
     if is_complete(repository, cluster, backup).await? {
         return Ok(false);
     }
-    abort_uploads(repository, cluster, backup).await;
+    if tokio::time::timeout_at(until, abort_uploads(repository, cluster, backup)).await.is_err() {
+        tracing::debug!(%backup, "unfinished uploads of a dead backup are left to the bucket's lifecycle rule: no time is left");
+    }
     let packs: Vec<ObjectName> =
         store.list(&name::packs_folder(cluster, &backup), None).await?.into_iter().map(|object| object.name).collect();
     store.delete(&packs).await?;
@@ -82,7 +104,7 @@ async fn remove_inner(repository: &Repository, cluster: &ClusterName, backup: Ba
 /// after all, it would find its `start.json` gone before it completes, and give up with or without these parts. Uploads of
 /// WAL and of all other folders are not looked at.
 ///
-/// A store that does not list uploads, or fails to, is no reason to keep the remains, nor to stop the backup that found them.
+/// A store that does not list uploads, fails to, or takes its time for each, is no reason to keep the remains, nor to stop the backup that found them.
 async fn abort_uploads(repository: &Repository, cluster: &ClusterName, backup: BackupId) {
     let store = repository.store();
     for folder in [name::packs_folder(cluster, &backup), format!("{}{backup}/", name::backups_folder(cluster))] {
@@ -130,7 +152,7 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use holdfast_store::{MemoryStore, PutMode, Store};
+    use holdfast_store::{Fault, FaultRule, Faulty, MemoryStore, Operation, PutMode, Store};
 
     use super::*;
     use crate::progress::Silent;
@@ -258,6 +280,23 @@ mod tests {
         let left: Vec<String> = left.into_iter().map(|upload| upload.name.to_string()).collect();
         assert_eq!(left.len(), 2, "{left:?}");
         assert!(left[0].contains("/20261122T090000Z/") && left[1].contains("/wal/"), "{left:?}");
+    }
+
+    /// A store that takes an hour for each does not keep the next backup waiting for hours.
+    #[tokio::test]
+    async fn uploads_that_cannot_be_given_up_in_time_are_left() {
+        let bench = Bench::new().await;
+        let backup = bench.start("20261122T100000Z", &bench.runner, &[]).await;
+        let store = bench.repository.store();
+        let pack = object_name(&name::pack(&bench.cluster, &backup, 2)).unwrap();
+        let _kept = store.begin_upload(&pack, PutMode::Create).await.unwrap();
+        let slow = FaultRule::new(&[Operation::Abort], 1.0, Fault::Delay(Duration::from_hours(1)));
+        let store: Arc<dyn Store> = Arc::new(Faulty::new(Arc::clone(store), 7, vec![slow]));
+        let slow = Repository::open(&RepositoryTarget { store, unlock: Unlock::NotEncrypted }).await.unwrap();
+        let until = Instant::now() + Duration::from_millis(100);
+        let removing = remove_by(&slow, &bench.cluster, backup, until);
+        assert!(tokio::time::timeout(Duration::from_mins(10), removing).await.unwrap().unwrap());
+        assert_eq!(bench.objects().await, [""; 0]);
     }
 
     /// A run that completes while it is being removed keeps its packs.

@@ -173,7 +173,8 @@ impl Run<'_> {
             let sink = if let Some(error) = early {
                 Err(error)
             } else {
-                Sink::new(repository.clone(), cluster, self.backup, part_size, extent_bytes, self.cancel).await
+                let (backup, memory) = (self.backup, self.options.memory_bytes / self.repositories.len() as u64);
+                Sink::new(repository.clone(), cluster, backup, part_size, extent_bytes, memory, self.cancel).await
             };
             sinks.add(repository.describe(), sink);
         }

@@ -13,6 +13,7 @@ use holdfast_repo::manifest::{Extent, FileEntry, FileKind, ManifestHeader, Manif
 use holdfast_repo::name::{self, BackupId, ClusterName, MAX_PACK_NUMBER};
 use holdfast_repo::pack::{PackChunk, PackWriter};
 use holdfast_repo::record::ManifestEntry;
+use holdfast_store::Uploads;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +23,14 @@ use super::plan::SourceFile;
 use crate::error::{Doing, Error, What};
 use crate::pipeline::budget::Permit;
 use crate::pipeline::object_upload::ObjectUpload;
+use crate::repository::capabilities::capabilities;
 use crate::repository::{Repository, object_name};
+
+/// Packs that are sent in one piece and may be on their way while the next one is filled.
+const WHOLE_PACKS_ON_THEIR_WAY: usize = 1;
+
+/// No pack is made smaller than this for want of memory.
+const SMALLEST_PACK_BYTES: u64 = 4 << 20;
 
 /// One repository's part of a running backup.
 pub(super) struct Sink {
@@ -30,6 +38,10 @@ pub(super) struct Sink {
     cluster: ClusterName,
     backup: BackupId,
     part_size: usize,
+    /// When a pack is full.
+    pack_size: u64,
+    /// Whether the store takes objects in one piece only, so that each is in memory until it is stored.
+    whole: bool,
     /// How long the extents of all repositories are: what is read once feeds them all.
     extent_bytes: u32,
     pack: Option<OpenPack>,
@@ -66,6 +78,7 @@ impl Sink {
         backup: BackupId,
         part_size: usize,
         extent_bytes: u32,
+        memory_bytes: u64,
         cancel: &CancellationToken,
     ) -> Result<Self, Error> {
         let manifest_name = name::manifest(cluster, &backup);
@@ -76,6 +89,8 @@ impl Sink {
             details: serde_json::Map::default(),
         };
         let (manifest, head) = ManifestWriter::new(&manifest_name, repository.id(), repository.key(), &header)?;
+        let whole = capabilities(repository.record()).uploads == Uploads::Whole;
+        let pack_size = pack_size(repository.record().pack_size_bytes, whole, memory_bytes);
         let stop = cancel.child_token();
         let store = std::sync::Arc::clone(repository.store());
         let upload = ObjectUpload::new(store, object_name(&manifest_name)?, part_size).with_stop(stop.clone());
@@ -84,6 +99,8 @@ impl Sink {
             cluster: cluster.clone(),
             backup,
             part_size,
+            pack_size,
+            whole,
             extent_bytes,
             pack: None,
             packs: Vec::new(),
@@ -122,7 +139,7 @@ impl Sink {
             })
             .collect();
         let number = self.packs.len() as u32;
-        let pack_size = self.repository.record().pack_size_bytes;
+        let pack_size = self.pack_size;
         let pack = self.open_pack().await?;
         let (location, bytes) = pack.writer.append(frame, &in_frame)?;
         pack.upload.push(&bytes, Some(permit)).await?;
@@ -242,7 +259,17 @@ impl Sink {
         self.stored_bytes += upload.size_bytes();
         // Finishing waits for parts on their way; the next pack need not.
         self.finishing.spawn(upload.finish());
+        while self.whole && self.finishing.len() > WHOLE_PACKS_ON_THEIR_WAY {
+            self.reap_one().await?;
+        }
         self.reap(false).await
+    }
+
+    async fn reap_one(&mut self) -> Result<(), Error> {
+        match self.finishing.join_next().await {
+            None => Ok(()),
+            Some(done) => done.map_err(|e| What::Internal(format!("an upload task failed: {e}")))?.map(drop),
+        }
     }
 
     /// Collects finished packs, so that a failed one ends the backup soon.
@@ -264,6 +291,13 @@ impl Sink {
     }
 }
 
+/// When a pack is full: as the repository's record says. Where objects go out in one piece, the one that is being filled and
+/// those on their way, twice while they are sent, take about as much as the backup's memory at most.
+fn pack_size(recorded: u64, whole: bool, memory_bytes: u64) -> u64 {
+    let held = 1 + 2 * (WHOLE_PACKS_ON_THEIR_WAY as u64 + 1);
+    if whole { recorded.min((memory_bytes / held).max(SMALLEST_PACK_BYTES)) } else { recorded }
+}
+
 /// Compares what the store lists with what was sent: a backup is not called complete on the word of an upload alone.
 async fn look_at(repository: &Repository, prefix: &str, sent: &[PackEntry]) -> Result<(), Error> {
     let listed = repository.store().list(prefix, None).await.doing(|| format!("looking at {prefix} as stored"))?;
@@ -277,4 +311,20 @@ async fn look_at(repository: &Repository, prefix: &str, sent: &[PackEntry]) -> R
         return Err(What::NotReadable { store: repository.describe(), name: object.name.clone(), reason }.into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A changed `holdfast.json` may say 2 GiB.
+    #[test]
+    fn packs_that_are_held_whole_fit_the_memory() {
+        let (mib, gib) = (1_u64 << 20, 1_u64 << 30);
+        assert_eq!(pack_size(2 * gib, false, 32 * mib), 2 * gib);
+        assert_eq!(pack_size(32 * mib, true, 256 * mib), 32 * mib);
+        assert_eq!(pack_size(2 * gib, true, 256 * mib), 256 * mib / 5);
+        assert_eq!(pack_size(2 * gib, true, 32 * mib), 32 * mib / 5);
+        assert_eq!(pack_size(32 * mib, true, mib), SMALLEST_PACK_BYTES);
+    }
 }

@@ -85,7 +85,7 @@ impl Bench {
             })
             .collect();
         let (repository, cluster) = (self.repository.clone(), &self.cluster);
-        let sink = Sink::new(repository, cluster, self.backup, PART_BYTES, EXTENT_BYTES, &cancel);
+        let sink = Sink::new(repository, cluster, self.backup, PART_BYTES, EXTENT_BYTES, 32 << 20, &cancel);
         let mut sinks = Sinks::new(&Silent, cancel.clone());
         sinks.add(self.repository.describe(), sink.await);
         sinks.check_any()?;
