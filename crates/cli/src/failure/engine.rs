@@ -171,7 +171,9 @@ fn of_divergence(object: &str) -> String {
     format!(
         "{why}; find out which of them is to go on. If it is the other one, stop this one and make it anew from it. If it is \
          this one, or both, give this one a `cluster.name` of its own (in its archive_command's configuration), then run \
-         `holdfast backup`: it begins an archive of its own, and PostgreSQL has kept all WAL for it"
+         `holdfast backup`: it begins an archive of its own, and PostgreSQL has kept all WAL for it. If no other server \
+         ever wrote there, the object is damaged, or somebody put it there: docs/operations.md (\"Two servers in one archive\") \
+         says how it is compared, kept, and moved away"
     )
 }
 
