@@ -19,7 +19,7 @@ impl Place {
     fn new(encryption: &str) -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         place.configure("repo", encryption);
-        std::fs::write(place.path("pass"), "correct horse\n").unwrap();
+        std::fs::write(place.path("pass"), "correct horse battery\n").unwrap();
         std::fs::write(place.path("wrong"), "battery staple\n").unwrap();
         for secret in ["pass", "wrong"] {
             std::fs::set_permissions(place.path(secret), Permissions::from_mode(0o600)).unwrap();
@@ -111,6 +111,20 @@ fn init_makes_claims_and_says_what_is_next() {
     assert_eq!(info["repositories"][0]["encryption"], "aes-256-gcm");
     assert_eq!(info["repositories"][0]["clusters"][0]["name"], "main");
     assert_eq!(info["repositories"][0]["clusters"][0]["claims"].as_array().unwrap().len(), 1);
+}
+
+/// Who can read the bucket can guess, and nothing is lost yet when the repository is just made.
+#[test]
+fn a_short_passphrase_is_worth_a_warning() {
+    let place = Place::new(PASSPHRASE);
+    std::fs::write(place.path("pass"), "correct horse\n").unwrap();
+    let (status, _, stderr) = place.run(&["repo", "init"]);
+    let warning = "warning: the passphrase of file://DIR/repo has 13 characters: who reads the bucket can try passphrases without \
+                   asking anybody; make the repository anew with a key file (`openssl rand -hex 32`, `encryption = { key_file = \
+                   \"...\" }`), or with a random passphrase of 16 characters or more\n";
+    assert_eq!((status, stderr.as_str()), (0, warning));
+    // It is there now: what is said again and again is not read.
+    assert_eq!(place.run(&["repo", "init"]).2, "");
 }
 
 #[test]

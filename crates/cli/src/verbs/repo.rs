@@ -2,7 +2,7 @@
 
 use super::unreadable::Remarks;
 use super::{Context, command_line, places, root, targets, time};
-use crate::config::repository::Repository as Configured;
+use crate::config::repository::{KeySource, Repository as Configured};
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain, Failure};
 use crate::output::table::{Align, Table};
@@ -35,6 +35,7 @@ pub(super) async fn init(context: &Context, new_claim: bool) -> Result<ExitCode,
         let repository = &made.repository;
         if made.created {
             forget_marks(context)?;
+            warn_of_passphrase(context, configured)?;
         }
         let claim = match &claimant {
             None => repository.newest_claim(cluster).await?,
@@ -98,11 +99,12 @@ pub(super) async fn claim(context: &Context, check: bool) -> Result<ExitCode, Fa
     // All are looked at before the first is claimed.
     for configured in &context.config.repositories {
         let target = made_target(context, configured).await?;
-        prepared.push(begin::prepare(&target, cluster, &here, owner, time::now()).await?);
+        prepared.push((configured, begin::prepare(&target, cluster, &here, owner, time::now()).await?));
     }
-    for begin::Prepared { repository, made, claim } in prepared {
+    for (configured, begin::Prepared { repository, made, claim }) in prepared {
         if made {
             forget_marks(context)?;
+            warn_of_passphrase(context, configured)?;
         }
         warn_of_store(context, &repository);
         let (claim, claimed_now) = match &claimant {
@@ -127,6 +129,25 @@ pub(super) async fn claim(context: &Context, check: bool) -> Result<ExitCode, Fa
         || json!({ "cluster": cluster, "owner": owner, "checked_only": check, "repositories": repositories }),
     )?;
     Ok(ExitCode::Ok)
+}
+
+/// A passphrase of fewer characters is worth a warning: one that a person invents has some two bits of chance in each of them,
+/// and what has less than some 40 in all can be guessed (docs/format/keys.md).
+const SHORT_PASSPHRASE: usize = 16;
+
+/// Says that the passphrase under which a repository was made is a short one, while nothing is in it yet.
+fn warn_of_passphrase(context: &Context, configured: &Configured) -> Result<(), Failure> {
+    let KeySource::Passphrase(passphrase) = configured.key_source(targets::variable)? else { return Ok(()) };
+    let length = passphrase.expose().chars().count();
+    if length < SHORT_PASSPHRASE {
+        context.warn(&format!(
+            "the passphrase of {} has {length} characters: who reads the bucket can try passphrases without asking anybody; make \
+             the repository anew with a key file (`openssl rand -hex 32`, `encryption = {{ key_file = \"...\" }}`), or with a \
+             random passphrase of {SHORT_PASSPHRASE} characters or more",
+            configured.location()
+        ));
+    }
+    Ok(())
 }
 
 /// Says what the store cannot do and how one lives with that.
