@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use holdfast_repo::record::{ClaimRecord, decode_plain, encode_plain};
 use holdfast_testkit::postgres::Cluster;
 
 use super::kit::{Damage, texts_of};
@@ -19,14 +20,8 @@ fn plant(stage: &Stage, folder: &Path, names: &[&str]) {
 }
 
 /// A stage whose archive has been through two other clusters: three claims, the last one is that of the running server.
-async fn third_owner() -> Option<Stage> {
-    let plan = Plan {
-        store: StoreKind::Directory,
-        seal: Seal::Passphrase,
-        wal_segment_mib: 1,
-        archive: true,
-        ..Plan::default()
-    };
+async fn third_owner(seal: Seal) -> Option<Stage> {
+    let plan = Plan { store: StoreKind::Directory, seal, wal_segment_mib: 1, archive: true, ..Plan::default() };
     let stage = Stage::start(18, plan).await?;
     let other = Cluster::builder(&stage.installation).wal_segment_mib(1).create().await.expect("make another cluster");
     let data = stage.cluster.data().display().to_string();
@@ -40,7 +35,7 @@ async fn third_owner() -> Option<Stage> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_every_folder_nothing_stops_and_damage_is_named() {
-    let Some(stage) = third_owner().await else { return };
+    let Some(stage) = third_owner(Seal::Passphrase).await else { return };
     let repository = stage.repository_folder();
     stage.cluster.sql("CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 1000) g").await.expect("load data");
     let mut backups = Vec::new();
@@ -164,4 +159,65 @@ async fn in_every_folder_nothing_stops_and_damage_is_named() {
     drop((claims, first, last));
     let listed = stage.json(&["list"]);
     assert_eq!(listed["repositories"][0]["backups"].as_array().expect("backups").len(), 4);
+}
+
+/// A claim that a release to come made, of a major version that this one does not know.
+fn of_the_future(stage: &Stage, claim: u32) -> Damage {
+    Damage::change(&stage.repository_folder().join(format!("main/claims/{claim}.json")), |bytes| {
+        let mut record: ClaimRecord = decode_plain(bytes).expect("read the claim");
+        record.pg_major = 99;
+        *bytes = encode_plain(&record).expect("write the claim");
+    })
+}
+
+/// What `info` shows, and what it ends with.
+fn info(stage: &Stage) -> (Option<i32>, serde_json::Value, String) {
+    let output = stage.run(&["--output", "json", "info"]);
+    let shown = serde_json::from_slice(&output.stdout).expect("JSON");
+    let text = String::from_utf8_lossy(&stage.run(&["info"]).stdout).into_owned();
+    (output.status.code(), shown, text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn info_shows_the_rest_beside_a_claim_it_cannot_understand() {
+    let Some(stage) = third_owner(Seal::None).await else { return };
+    stage.ok(&["backup"]);
+    stage.archive_now().await;
+
+    // An old claim of an unknown major: it is shown, and so is all else.
+    let first = of_the_future(&stage, 1);
+    let (code, shown, text) = info(&stage);
+    let claims = &shown["repositories"][0]["claims"];
+    assert_eq!((code, claims.as_array().expect("claims").len()), (Some(0), 3), "{shown}");
+    assert_eq!((&claims[0]["claim"]["pg_major"], &claims[2]["claim"]["pg_major"]), (&99.into(), &18.into()), "{shown}");
+    assert_eq!(claims[2]["reach"][0]["windows"].as_array().expect("windows").len(), 1, "{shown}");
+    assert!(text.contains("claim 1: PostgreSQL 99,") && text.contains("claim 3: PostgreSQL 18,"), "{text}");
+    drop(first);
+
+    // The one in force: what there is is counted, and that nobody here can say what it is good for is said.
+    let newest = of_the_future(&stage, 3);
+    let (code, shown, text) = info(&stage);
+    let claim = &shown["repositories"][0]["claims"][2];
+    assert_eq!((code, &claim["backups"]["complete"]), (Some(0), &1.into()), "{shown}");
+    assert_eq!(claim["wal"]["timelines"][0]["gaps"], serde_json::json!([]), "{shown}");
+    assert!(claim["reach"][0]["unreadable"].as_str().expect("a reason").contains("99"), "{shown}");
+    assert!(text.contains("UNKNOWN   timeline 1: ") && text.contains("a newer holdfast may know it"), "{text}");
+    drop(newest);
+
+    // The one in force cannot be read: nothing is archived any more, so the command fails after it has shown the rest.
+    let newest = Damage::halve(&stage.repository_folder().join("main/claims/3.json"));
+    let (code, shown, text) = info(&stage);
+    assert_eq!(code, Some(41), "{shown}");
+    let repository = &shown["repositories"][0];
+    assert_eq!(repository["claims"].as_array().expect("claims").len(), 2, "{shown}");
+    assert_eq!(
+        (&repository["unreadable"][0]["kind"], &repository["unreadable"][0]["id"]),
+        (&"claim".into(), &"3".into())
+    );
+    assert!(text.contains("claim 2: PostgreSQL 18,") && text.contains("unreadable claim 3: "), "{text}");
+    let (code, said) = stage.fails(&["info"]);
+    assert!(code == 41 && said.contains("hint:  "), "{said}");
+    drop(newest);
+    let (code, shown, _) = info(&stage);
+    assert_eq!((code, shown["repositories"][0]["claims"].as_array().expect("claims").len()), (Some(0), 3), "{shown}");
 }
