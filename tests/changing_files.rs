@@ -300,3 +300,53 @@ fn wait_for_object(folder: &Path, part: &str, backup: &mut Child) -> PathBuf {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// Listed as files, and links when they are read: what the server does without is kept as a link and named, and data of
+/// PostgreSQL fails the backup, since what the link leads to would not be in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_becomes_a_link_is_in_the_backup_or_fails_it() {
+    let Some(stage) = Stage::start(18, plan()).await else { return };
+    bulk(&stage.cluster, "load", 80).await;
+    let log = stage.cluster.data().join("log");
+    fs::create_dir(&log).expect("make a folder");
+    fs::write(log.join("server.log"), "a line\n").expect("write a log");
+    own(&log);
+    let outside = stage.scratch.folder("outside").expect("make a folder");
+    let user = DatabaseUser::current().expect("find PostgreSQL's user");
+    let link_out = |file: &Path| {
+        let moved = outside.join(file.file_name().expect("a name"));
+        fs::copy(file, &moved).expect("copy the file");
+        user.own(&moved).expect("give the copy away");
+        let link = file.with_extension("link");
+        symlink(&moved, &link).expect("make a link");
+        fs::rename(&link, file).expect("put the link in the place of the file");
+        moved
+    };
+
+    let held = Held::start(&stage).await;
+    let moved = link_out(&log.join("server.log"));
+    let said = warnings(&held.report());
+    let kept = format!("log/server.log is a link to {} and is kept as a link", moved.display());
+    assert!(said.contains(&kept), "{said}");
+
+    let held = Held::start(&stage).await;
+    let data = stage.cluster.data().join("pg_xact/0000");
+    let moved = link_out(&data);
+    held.store.let_go();
+    let output = held.backup.wait_with_output().expect("wait for the backup");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("pg_xact/0000 was a file when the backup listed it"), "{said}");
+    // As it was, before the server writes through the link again.
+    fs::copy(&moved, data.with_extension("back")).expect("copy the file back");
+    user.own(&data.with_extension("back")).expect("give the file away");
+    fs::rename(data.with_extension("back"), &data).expect("put the file back");
+
+    let target = stage.target("restored");
+    stage.ok(&["restore", "--pgdata", &target.display().to_string()]);
+    assert_eq!(fs::read_link(target.join("log/server.log")).expect("a link"), outside.join("server.log"));
+    let restored = stage.start_restored(&target).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT count(*) > 0 FROM load").await.expect("count"), "t");
+    am_check(&restored);
+}
