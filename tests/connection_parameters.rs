@@ -208,6 +208,10 @@ async fn passwords_services_and_variables_are_found_where_libpq_finds_them() {
     };
     fails(&here, &[], 50, "give the password as password=");
     fails(&here, &[("PGPASSWORD", "no")], 51, "SQLSTATE 28P01");
+    let hint = "hint:  the server refused the password: check the user, and password= in `cluster.connection`, PGPASSWORD or the \
+                line of ~/.pgpass that fits\n";
+    fails(&here, &[("PGPASSWORD", "no")], 51, hint);
+    fails(&format!("{here} password=no"), &[], 51, hint);
     works(&here, &[("PGPASSWORD", "hush")]);
     let passwords = folder.join(".pgpass");
     own(&stage, &passwords, "other:*:*:*:no\n127.0.0.1:*:postgres:secret:hush\n", 0o644);
