@@ -1,5 +1,5 @@
-//! An `archive_command` that reports success and stores nothing: the backup has its own WAL, and says that what comes
-//! after it is nowhere; `check` says it before anything is lost.
+//! An `archive_command` that reports success and stores nothing. The backup contains its own WAL, and warns that the
+//! WAL after it is not stored anywhere. `check` reports the fault before anything is lost.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ async fn an_archive_command_that_stores_nothing_is_named() {
     assert!(found.contains("as archived, but it is not in file://"), "{found}");
     assert!(found.contains("/bin/true reports success without storing it there"), "{found}");
 
-    // Mended: what is missing is said once more, and then no more.
+    // After the command is repaired, the missing WAL is reported once more, and then not again.
     let command = format!("{} --config {} wal push %p", stage.holdfast.display(), stage.config.display());
     stage.cluster.sql(&format!("ALTER SYSTEM SET archive_command = '{command}'")).await.expect("set");
     stage.cluster.reload().await.expect("reload");

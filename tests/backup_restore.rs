@@ -1,5 +1,5 @@
-//! Every supported major, each with another store, codec and seal: back up while rows are written, restore, start,
-//! compare rows; PostgreSQL's own tools agree with the restored directory.
+//! Every supported major, each with another store, codec and encryption: back up while rows are written, restore,
+//! start, and compare the rows. PostgreSQL's own tools agree with the restored directory.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
-//! Bounds that hold whatever the size: memory stays within `backup.memory` plus 64 MiB, a budget is never a dead end, and
-//! one large file keeps all threads of the crew busy.
+//! Bounds that hold for any size: memory stays within `backup.memory` plus 64 MiB, a small budget never stops a command
+//! for ever, and one large file keeps all threads busy.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,17 +15,17 @@ use holdfast_testkit::random::Random;
 
 const MIB: u64 = 1 << 20;
 
-/// What was seen of a process while it ran.
+/// Measurements of a process while it ran.
 #[derive(Debug, Default)]
 struct Seen {
-    /// The most memory it ever had, in bytes (`VmHWM`).
+    /// The most memory that it ever had, in bytes (`VmHWM`).
     peak_bytes: u64,
-    /// Clock ticks that each of its crew's threads worked, by thread id.
+    /// Clock ticks that each of its worker threads used, by thread id.
     crew: BTreeMap<u32, u64>,
     took: Duration,
 }
 
-/// Runs a command to its end, which must be good, and watches it.
+/// Runs a command to its end and watches it. The command must succeed.
 fn watch(mut command: Command, limit: Duration) -> Seen {
     let start = Instant::now();
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start holdfast");
@@ -60,7 +60,7 @@ impl Drop for Guard {
 }
 
 fn look(pid: u32, seen: &mut Seen) {
-    // Gone between two looks is no fault: the numbers of the look before stand.
+    // The process may end between two looks. That is not a fault: the numbers of the look before count.
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
     seen.peak_bytes = seen.peak_bytes.max(peak.unwrap_or(0_u64) * 1024);
@@ -69,7 +69,7 @@ fn look(pid: u32, seen: &mut Seen) {
         let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
         let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
         let thread = task.file_name().to_string_lossy().parse().unwrap_or(0);
-        // Fields 14 and 15, user and system time; the name in field 2 may hold spaces.
+        // Fields 14 and 15, user and system time. The name in field 2 may contain spaces.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         if name.starts_with("crew-")
             && let (Some(Ok(user)), Some(Ok(system))) =
@@ -80,7 +80,7 @@ fn look(pid: u32, seen: &mut Seen) {
     }
 }
 
-/// A file of so many MiB: hard to compress in its even MiBs, text in its odd ones.
+/// A file of this many MiB. Even MiBs compress badly, odd ones are text.
 fn fill(stage: &Stage, name: &str, mib: u64) {
     let path = stage.cluster.data().join(name);
     let mut file = std::io::BufWriter::new(fs::File::create(&path).expect("make a file"));
@@ -115,7 +115,7 @@ fn assert_bounded(what: &str, seen: &Seen, memory: u64) {
     assert!(peak <= bound, "{what} had {peak} MiB, with a budget of {memory} MiB");
 }
 
-/// 600 MiB in large and small files, into a store far away and back.
+/// 600 MiB in large and small files, into a slow store and back.
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_stays_within_the_budget() {
     let plan = Plan { wal_segment_mib: 1, compression: "lz4", ..Plan::default() };
@@ -143,7 +143,7 @@ async fn memory_stays_within_the_budget() {
     let restore = watch(stage.command_with(&far, &["restore", "--pgdata", &place]), limit);
     assert_bounded("the restore", &restore, 64);
     same_trees(&stage.cluster.data().join("small"), &target.join("small"), &[]);
-    // Compared by hash, with a little to fetch.
+    // Existing files are compared by hash, and only a little has to be fetched.
     fs::remove_file(target.join("two")).expect("remove a file");
     let delta = watch(stage.command_with(&far, &["restore", "--delta", "--pgdata", &place]), limit);
     assert_bounded("the restore over it", &delta, 64);
@@ -156,8 +156,8 @@ fn same_file(left: &Path, right: &Path) -> bool {
     fs::read(left).expect("read") == fs::read(right).expect("read")
 }
 
-/// Far more threads than the budget has room for, two repositories, incompressible data: it still comes to an end, and the
-/// same way within a bound. A budget that the parts could use up is refused at once.
+/// Far more threads than the budget has room for, two repositories, incompressible data: the backup still ends, and
+/// stays within the bound. So does the restore. A budget that the parts of an upload could use up is refused at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_budget_is_no_dead_end() {
     let plan = Plan {
@@ -198,7 +198,7 @@ async fn a_small_budget_is_no_dead_end() {
     assert!(!list.contains("unfinished"), "{list}");
 }
 
-/// One file of 160 MiB: more than one thread compresses it, and none of them does nearly all.
+/// One file of 160 MiB: more than one thread compresses it, and no thread does nearly all of the work.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_large_file_keeps_the_whole_crew_busy() {
     let plan = Plan { store: StoreKind::Directory, wal_segment_mib: 1, compression: "zstd:6", ..Plan::default() };

@@ -1,7 +1,8 @@
-//! Files that change between the listing and the reading of a backup: what is called complete restores and starts.
+//! Files that change after a backup has listed them and before it reads them: a backup that is reported complete
+//! restores and starts.
 //!
-//! A backup whose store answers nothing stands still with its memory full of the large files, which are read first. What is
-//! done to the small ones meanwhile is done behind the listing and before the reading, on every machine.
+//! A backup whose store does not answer stops with its memory full of the large files, which are read first. Changes to
+//! the small files then always happen after the listing and before the reading, on every machine.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -20,7 +21,7 @@ fn plan() -> Plan {
     Plan { seal: Seal::None, compression: "none", wal_segment_mib: 1, ..Plan::default() }
 }
 
-/// A backup that has listed its files, has begun with the large ones, and stands still.
+/// A backup that has listed its files, has begun with the large ones, and now waits.
 struct Held {
     backup: Child,
     store: SlowStore,
@@ -33,11 +34,11 @@ impl Held {
         Self { backup, store }
     }
 
-    /// Lets it go on to its end, when it has not come to the small files yet.
+    /// Lets the backup continue to its end. Fails if it has already come to the small files.
     fn report(self) -> serde_json::Value {
         let counts = fs::read_to_string(format!("/proc/{}/io", self.backup.id())).expect("look at the backup");
         let read = counts.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok());
-        assert!(read.expect("a number") < 64 << 20, "the backup did not stand still: {counts}");
+        assert!(read.expect("a number") < 64 << 20, "the backup continued too early: {counts}");
         self.store.let_go();
         let output = self.backup.wait_with_output().expect("wait for the backup");
         let text = crate::stage::succeeded(&output, &["backup"]);
@@ -51,7 +52,7 @@ async fn file_of(stage: &Stage, relation: &str) -> PathBuf {
     stage.cluster.data().join(stage.cluster.value(&query).await.expect("ask for the file"))
 }
 
-/// From less than an extent to several, beyond every room that a group of small files has.
+/// From less than one extent to several: beyond the room that any group of small files has.
 async fn a_small_table_grows(checksums: bool) {
     let Some(stage) = Stage::start(18, Plan { checksums, ..plan() }).await else { return };
     bulk(&stage.cluster, "load", 80).await;
@@ -88,7 +89,7 @@ async fn a_small_table_with_checksums_grows() {
     a_small_table_grows(true).await;
 }
 
-/// Logs that are written to, cut, removed and made anew, and a setting's file that is written again.
+/// Logs that grow, are cut, removed and created again, and a settings file that is written again.
 #[tokio::test(flavor = "multi_thread")]
 async fn small_files_that_are_no_relations_change() {
     let Some(stage) = Stage::start(18, plan()).await else { return };
@@ -106,7 +107,7 @@ async fn small_files_that_are_no_relations_change() {
         file.write_all(&vec![b'x'; bytes]).expect("write to a log");
     };
     add("grows.log", 3 << 20);
-    // Beyond what a group of small files has room for, together though not alone.
+    // Together they exceed the room of a group of small files, though not alone.
     add("a.log", 700 << 10);
     add("z.log", 700 << 10);
     fs::write(log.join("shrinks.log"), "").expect("cut a log");
@@ -126,7 +127,7 @@ async fn small_files_that_are_no_relations_change() {
     assert_eq!(restored.value("SELECT count(*) > 0 FROM load").await.expect("count"), "t");
 }
 
-/// Gives a folder with what is in it to PostgreSQL's user.
+/// Gives a folder and its content to PostgreSQL's user.
 fn own(folder: &Path) {
     let user = DatabaseUser::current().expect("find PostgreSQL's user");
     user.own(folder).expect("give the folder away");
@@ -135,7 +136,7 @@ fn own(folder: &Path) {
     }
 }
 
-/// A directory store, since nothing is held up.
+/// A store in a directory, because nothing has to be held up.
 fn still() -> Plan {
     Plan { store: StoreKind::Directory, ..plan() }
 }
@@ -144,7 +145,7 @@ fn warnings(report: &serde_json::Value) -> String {
     report["warnings"].to_string()
 }
 
-/// As packages for servers install it: the settings elsewhere, and a link to them.
+/// As packages for servers install it: the settings are elsewhere, with a link to them.
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_behind_a_link_are_named_and_the_backup_restores() {
     let Some(stage) = Stage::start(18, still()).await else { return };
@@ -166,7 +167,7 @@ async fn settings_behind_a_link_are_named_and_the_backup_restores() {
     assert_eq!(restored.value("SELECT n FROM t").await.expect("read"), "1");
 }
 
-/// No backup is left, and the message says which data would be missing.
+/// No backup remains, and the message names the data that would be missing.
 fn refused(stage: &Stage, reasons: &[&str]) {
     let (code, message) = stage.fails(&["backup"]);
     assert_ne!(code, 1, "{message}");
@@ -201,7 +202,7 @@ async fn data_behind_a_link_fails_the_backup() {
     stage.ok(&["backup"]);
 }
 
-/// Across file systems too.
+/// Also across file systems.
 fn move_away(from: &Path, to: &Path) {
     let moved = std::process::Command::new("mv").arg(from).arg(to).status().expect("run mv");
     assert!(moved.success());
@@ -218,9 +219,9 @@ async fn a_tablespace_that_is_away_fails_the_backup() {
         .sql("CREATE TABLE t TABLESPACE space AS SELECT g AS n FROM generate_series(1, 5) g")
         .await
         .expect("fill");
-    // Or the checkpoint at the start of the backup meets it first.
+    // Otherwise the checkpoint at the start of the backup meets it first.
     stage.cluster.sql("CHECKPOINT").await.expect("checkpoint");
-    // The directory itself, and what is in it: a volume that is not mounted leaves an empty directory.
+    // The directory itself, and its content: a volume that is not mounted leaves an empty directory.
     let away = stage.target("away");
     move_away(&place, &away);
     refused(&stage, &["tablespace space has no directory"]);
@@ -235,8 +236,8 @@ async fn a_tablespace_that_is_away_fails_the_backup() {
     assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "5");
 }
 
-/// What somebody else removes from the store while the backup waits for its WAL: that of a standby does so until the primary
-/// goes on to another segment.
+/// Somebody else removes objects from the store while the backup waits for its WAL. A standby's backup waits until the
+/// primary switches to another segment.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pack_that_is_gone_fails_the_backup() {
     let Some(stage) = Stage::start(18, still()).await else { return };
@@ -269,7 +270,7 @@ async fn a_pack_that_is_gone_fails_the_backup() {
     let listed = stage.ok(&["list"]);
     assert!(listed.contains("no complete backup"), "{listed}");
 
-    // The next one has nothing to stumble over.
+    // The next backup finds no remains that could disturb it.
     stage.ok(&["backup"]);
     let restored = stage.restore_and_start("restored", &[]).await;
     wait_promoted(&restored).await;
@@ -287,7 +288,7 @@ fn summary(folder: &Path) -> bool {
     objects(folder).iter().any(|path| path.ends_with("backup.json"))
 }
 
-/// The first object whose name contains this.
+/// The first object whose name contains this text.
 fn wait_for_object(folder: &Path, part: &str, backup: &mut Child) -> PathBuf {
     let start = Instant::now();
     loop {

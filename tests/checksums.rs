@@ -1,4 +1,4 @@
-//! Page checksums: damage is found, named and recorded, and a storm of writes is never taken for damage.
+//! Page checksums: damage is found, named and recorded, and pages that are being written are never reported as damaged.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
@@ -15,7 +15,7 @@ fn local() -> Plan {
 
 const PAGE: u64 = 8192;
 
-/// Changes a byte in the middle of a page; doing it twice takes it back.
+/// Changes a byte in the middle of a page. A second call restores it.
 fn flip(file: &Path, block: u64) {
     let file = OpenOptions::new().read(true).write(true).open(file).expect("open a relation");
     let mut byte = [0];
@@ -24,7 +24,7 @@ fn flip(file: &Path, block: u64) {
     file.write_all_at(&byte, block * PAGE + 4001).expect("write");
 }
 
-/// The places of the bad pages that a backup's record lists.
+/// The positions of the bad pages that a backup's record lists.
 fn listed(backup: &Value) -> Vec<(String, u64)> {
     let failures = find(backup, "checksum_failures").and_then(|found| found["listed"].as_array()).expect("a list");
     let mut places: Vec<_> = failures.iter().map(|f| (text(f, "path").to_owned(), number(f, "block"))).collect();
@@ -57,12 +57,12 @@ async fn damaged_pages(major: u16, plan: Plan) {
     stage.cluster.stop(Shutdown::Fast).await.expect("stop");
     let pgdata = stage.cluster.data().to_owned();
     let map = format!("{relation}_vm");
-    // In the first extent, in the third, in an index, in another fork.
+    // In the first extent, in the third, in an index, and in another fork.
     let damage = [(&relation, 1), (&relation, 300), (&index, 2), (&map, 0)];
     for (path, block) in damage {
         flip(&pgdata.join(path), block);
     }
-    // A page of which the start is gone is no new page.
+    // A page whose beginning is lost does not count as a new page.
     let torn = OpenOptions::new().write(true).open(pgdata.join(&relation)).expect("open a relation");
     torn.write_all_at(&[0; 512], 200 * PAGE).expect("write");
     drop(torn);
@@ -85,12 +85,12 @@ async fn damaged_pages(major: u16, plan: Plan) {
     let report = stage.json(&["backup"]);
     assert_eq!((count(&report), listed(&report)), (5, expected), "{report}");
 
-    // Not looked at: neither warned of nor marked.
+    // Not checked, so there is neither a warning nor a mark.
     let output = stage.run(&["backup", "--no-page-checks"]);
     assert!(output.status.success() && !String::from_utf8_lossy(&output.stderr).contains("checksum"), "{output:?}");
     assert_eq!(count(&last_of_list(&stage)), 0);
 
-    // A backup holds the pages as they are.
+    // A backup stores the pages as they are.
     let target = stage.target("restored");
     let id = text(&marked, "backup_id").to_owned();
     stage.ok(&["restore", "--backup", &id, "--pgdata", &target.display().to_string()]);
@@ -98,7 +98,7 @@ async fn damaged_pages(major: u16, plan: Plan) {
     for path in [&relation, &index, &map] {
         assert_eq!(there[Path::new(path)], restored[Path::new(path)], "{path}");
     }
-    // The sound backup before it restores a sound page.
+    // The earlier, sound backup restores a sound page.
     let target = stage.target("sound");
     let id = text(&sound, "backup_id").to_owned();
     stage.ok(&["restore", "--backup", &id, "--target-immediate", "--pgdata", &target.display().to_string()]);
@@ -116,12 +116,13 @@ async fn damaged_pages_are_named_and_the_backup_is_marked_on_15() {
     damaged_pages(15, local()).await;
 }
 
-/// Pages are written, extended and vacuumed all the while, and many of them are read half-written.
+/// Pages are written, extended and vacuumed during the whole test, and many of them are read half-written.
 async fn no_false_alarms(major: u16) {
     let settings = vec![
         ("shared_buffers", "1MB".to_owned()),
         ("bgwriter_delay", "10ms".to_owned()),
-        // It would go on writing WAL behind the storm, and a restore could meet a segment that is just being archived.
+        // It would continue to write WAL after the storm, and a restore could meet a segment that is just being
+        // archived.
         ("autovacuum", "off".to_owned()),
     ];
     let plan = Plan { settings, ..local() };
@@ -143,7 +144,8 @@ async fn no_false_alarms(major: u16) {
             "UPDATE accounts SET n = n - 1 WHERE id BETWEEN ({n} * 4000) % 50000 AND ({n} * 4000) % 50000 + 4000;; VACUUM accounts",
             "UPDATE load SET text = md5(text) || text WHERE id % 101 = {n} % 101",
             "INSERT INTO load SELECT -g, repeat(md5(g::text), 7) FROM generate_series(1, 2000) g;; DELETE FROM load WHERE id < 0",
-            // With every checkpoint each page goes whole into the WAL again: without a pause the archiver falls minutes behind.
+            // After every checkpoint each page is written whole into the WAL again. Without a pause the archiver would
+            // fall minutes behind.
             "CHECKPOINT;; SELECT pg_sleep(0.5)",
         ],
     );
@@ -172,7 +174,7 @@ async fn a_storm_of_writes_gives_no_false_alarm_on_14() {
     no_false_alarms(14).await;
 }
 
-/// A cluster without checksums: said once in each backup, and not at all where it was not wished.
+/// A cluster without checksums: each backup says so once, unless the check is switched off.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_checksums_it_is_said_once() {
     let Some(stage) = Stage::start(18, Plan { checksums: false, ..local() }).await else { return };

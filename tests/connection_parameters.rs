@@ -1,5 +1,5 @@
-//! `cluster.connection` as libpq reads it, against real servers: TLS with every `sslmode`, passwords from all their places,
-//! services, the environment, several hosts; and a wrong string, which stops what connects and nothing else.
+//! `cluster.connection` as libpq reads it, against real servers: TLS with every `sslmode`, passwords from every
+//! possible source, services, the environment, several hosts. A wrong string stops only the commands that connect.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -18,7 +18,7 @@ fn config(stage: &Stage, connection: &str) -> PathBuf {
     stage.write_config("connection.toml", &text)
 }
 
-/// What `check` ends with under these variables, and what it said.
+/// The exit code of `check` with these variables, and its output.
 fn check_with(stage: &Stage, connection: &str, variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = stage.command_with(&config(stage, connection), &["check"]);
     command.env("HOME", stage.scratch.path()).envs(variables.iter().copied());
@@ -30,14 +30,15 @@ fn check(stage: &Stage, connection: &str) -> (Option<i32>, String) {
     check_with(stage, connection, &[])
 }
 
-/// Writes a file of PostgreSQL's user.
+/// Writes a file that belongs to PostgreSQL's user.
 fn own(stage: &Stage, path: &Path, content: &str, mode: u32) {
     fs::write(path, content).expect("write a file");
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set its mode");
     stage.scratch.user().own(path).expect("own it");
 }
 
-/// A CA, its certificate for a server and for a client, and one that is its own CA and has nothing but a common name.
+/// A CA, its certificates for a server and for a client, and a certificate that is its own CA and has only a common
+/// name.
 struct Certificates {
     ca: String,
     server: (String, String),
@@ -162,11 +163,11 @@ async fn tls_is_as_libpq_has_it() {
         assert!(text.contains(said), "{connection}: {text}");
         assert!(!text.contains("hush") && !text.contains("password=wrong"), "{text}");
     }
-    // What was sent over TLS was.
+    // The data that was sent went over TLS.
     let (code, text) = check(&stage, &format!("{tls} sslmode=verify-full sslrootcert={ca} application_name=watched"));
     assert_eq!(code, Some(0), "{text}");
 
-    // A certificate as PostgreSQL's manual makes one: its own CA, without alternative names.
+    // A certificate made as PostgreSQL's manual describes: its own CA, without alternative names.
     give(&stage, &made.own);
     own(&stage, &folder.join("own.crt"), &made.own.0, 0o644);
     stage.cluster.restart().await.expect("restart");
@@ -242,7 +243,7 @@ async fn passwords_services_and_variables_are_found_where_libpq_finds_them() {
             ("PGPASSWORD", "hush"),
         ],
     );
-    // Without a host the data directory says where the server listens.
+    // If no host is given, the data directory tells where the server listens.
     works("user=postgres dbname=postgres", &[]);
 }
 
@@ -263,7 +264,7 @@ async fn several_hosts_and_which_of_them_is_wanted() {
         let (code, text) = check(&stage, &format!("{both} target_session_attrs={attributes}"));
         assert_eq!(code, Some(0), "{attributes}: {text}");
     }
-    // The standby's files are not these.
+    // These are not the standby's files.
     for attributes in ["any", "standby", "read-only", "prefer-standby"] {
         let (code, text) = check(&stage, &format!("{both} target_session_attrs={attributes}"));
         assert_eq!(code, Some(12), "{attributes}: {text}");
@@ -276,7 +277,7 @@ async fn several_hosts_and_which_of_them_is_wanted() {
     assert!(text.contains("no server of cluster.connection is standby, as target_session_attrs asks"), "{text}");
 }
 
-/// A string that only `backup` and `check` need once stopped the archiver.
+/// Earlier, a string that only `backup` and `check` need stopped the archiver.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_string_stops_what_connects_and_nothing_else() {
     let Some(stage) = Stage::start(18, plan()).await else { return };
@@ -296,7 +297,7 @@ async fn a_wrong_string_stops_what_connects_and_nothing_else() {
             assert_eq!(code, 10, "{text}");
             assert!(text.contains(said) && text.contains("cluster.connection") && !text.contains("hush"), "{text}");
         }
-        // The archiver has the same configuration, and so has a recovery.
+        // The archiver uses the same configuration, and so does a recovery.
         stage.archive_now().await;
         stage.ok(&["list"]);
         stage.ok(&["info"]);

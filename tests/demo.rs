@@ -1,4 +1,4 @@
-//! The demo, small: it has to end well by itself, and to say that the rows are back.
+//! The demo with little data: it must end successfully by itself, and report that the rows are back.
 
 use std::process::{Command, Output, Stdio};
 

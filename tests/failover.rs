@@ -16,7 +16,8 @@ async fn caught_up(standby: &Cluster, primary: &Cluster) {
     standby.wait_for(&query, LIMIT).await.unwrap_or_else(|e| panic!("{e}\n{}", standby.log_text()));
 }
 
-/// The `archive_command` of any server of the cluster, as its instance manager has it: a standby keeps, a primary pushes.
+/// The `archive_command` of every server of the cluster, as its instance manager sets it: a standby keeps WAL, a
+/// primary pushes it.
 fn command_of_either(stage: &Stage, config: &std::path::Path) -> String {
     let (program, config) = (stage.holdfast.display(), config.display());
     format!(
@@ -34,8 +35,8 @@ fn configuration(stage: &Stage, name: &str, server: &Cluster) -> std::path::Path
     stage.write_config(&format!("{name}.toml"), &text)
 }
 
-/// The store is away for the primary, its standby streams on, the primary dies with its segments: what only the standby
-/// still has comes into the archive when it is promoted. Nothing is missing, nothing is there twice.
+/// The primary cannot reach the store, its standby continues to stream, and the primary dies with its segments. When
+/// the standby is promoted, it archives what only it still has. Nothing is missing, and nothing is stored twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn segments_that_only_a_standby_has_reach_the_archive() {
     let settings = vec![("wal_keep_size", "512MB".to_owned())];
@@ -57,13 +58,13 @@ async fn segments_that_only_a_standby_has_reach_the_archive() {
         RowWriter::start(&stage.cluster, Pace { payload_bytes: 8000, ..Pace::default() }).await.expect("write");
     writer.wait_for_rows(50).await.expect("write rows");
     stage.ok(&["backup"]);
-    // While the primary archives, the standby lets go of what is there, and stores nothing.
+    // While the primary archives, the standby releases what the archive has, and stores nothing.
     stage.archive_now().await;
     let last = stage.cluster.value("SELECT last_archived_wal FROM pg_stat_archiver").await.expect("ask");
     let caught = format!("SELECT coalesce(last_archived_wal >= '{last}', false) FROM pg_stat_archiver");
     standby.wait_for(&caught, LIMIT).await.unwrap_or_else(|e| panic!("{e}\n{}", standby.log_text()));
 
-    // The primary's way to the store is cut; it writes on for some segments.
+    // The primary's connection to the store is cut. It writes some more segments.
     let s3 = stage.s3.as_ref().expect("an S3 server");
     let proxy = TcpProxy::start(s3.address()).expect("start a proxy");
     let away =
@@ -86,7 +87,7 @@ async fn segments_that_only_a_standby_has_reach_the_archive() {
     standby.promote().await.expect("promote");
     third.set("primary_conninfo", &standby.connection_string("postgres")).expect("configure");
     third.reload().await.expect("follow the new primary");
-    let writer = RowWriter::continue_from(&standby, Pace::default(), &journal).await.expect("go on writing");
+    let writer = RowWriter::continue_from(&standby, Pace::default(), &journal).await.expect("continue writing");
     writer.wait_for_rows(journal.rows().len() as u64 + 50).await.expect("write rows");
     let (journal, end_of_all) = finish(writer, &standby).await;
     assert!(end_of_all > end);
@@ -100,7 +101,7 @@ async fn segments_that_only_a_standby_has_reach_the_archive() {
     for segment in &kept {
         assert!(crate::stage::attack::wal_object(&stage, segment).is_some(), "{segment} is not in the archive");
     }
-    // The other standby lets go of all of it, the unfinished end of the first timeline included.
+    // The other standby releases all of it, including the unfinished end of the first timeline.
     let began = Instant::now();
     loop {
         let waiting = crate::stage::attack::segments(third.data(), "ready");
@@ -123,7 +124,7 @@ async fn segments_that_only_a_standby_has_reach_the_archive() {
     am_check(&restored);
 }
 
-/// Two standbys of one primary that archive as themselves from their promotion on.
+/// Two standbys of one primary. Each archives for itself after its promotion.
 async fn two_standbys(stage: &Stage) -> [(Cluster, std::path::PathBuf); 2] {
     let mut made = Vec::new();
     for name in ["one", "two"] {
@@ -138,7 +139,7 @@ async fn two_standbys(stage: &Stage) -> [(Cluster, std::path::PathBuf); 2] {
     made.try_into().unwrap_or_else(|_| panic!("two standbys"))
 }
 
-/// The names that wait in `archive_status`, whatever kind of file they are.
+/// The names that wait in `archive_status`, for any kind of file.
 fn waiting(server: &Cluster) -> Vec<String> {
     let entries = std::fs::read_dir(server.data().join("pg_wal/archive_status")).expect("list archive_status");
     let names = entries
@@ -161,9 +162,10 @@ fn partials(stage: &Stage) -> Vec<String> {
     crate::stage::attack::objects(stage).into_keys().filter(|name| name.contains(".partial.")).collect()
 }
 
-/// The primary dies; a first standby is promoted, archives its `.partial` and dies as well; a second one, still on the old
-/// timeline and a little further on it, is promoted to the next free timeline and has a `.partial` of the same name with
-/// other bytes. Its archive goes on: the one that was first stays, the ledger says so, and everything is restorable.
+/// The primary dies. A first standby is promoted, archives its `.partial` and dies too. A second standby, still on the
+/// old timeline and a little further on it, is promoted to the next free timeline and has a `.partial` of the same name
+/// with other bytes. Its archiving continues: the first content stays, the ledger records it, and everything is
+/// restorable.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_partial_segments_of_one_name_do_not_stop_the_archive() {
     let Some(mut stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else { return };
@@ -171,16 +173,16 @@ async fn two_partial_segments_of_one_name_do_not_stop_the_archive() {
     stage.ok(&["backup"]);
     stage.archive_now().await;
     let [(mut first, _), (mut second, config)] = two_standbys(&stage).await;
-    // A timeline that ends within a segment leaves a partial one.
+    // A timeline that ends within a segment leaves a partial segment.
     stage.cluster.sql("CREATE TABLE begun (n int)").await.expect("write");
     caught_up(&first, &stage.cluster).await;
-    // The first one hears no more from here on: the second comes further, in the same segment.
+    // From here on the first standby receives nothing more. The second gets further, in the same segment.
     first.set("primary_conninfo", "").expect("configure");
     first.reload().await.expect("reload");
     first.wait_for("SELECT count(*) = 0 FROM pg_stat_wal_receiver", LIMIT).await.expect("the receiver ends");
     stage.cluster.sql("INSERT INTO said VALUES (2)").await.expect("write");
     caught_up(&second, &stage.cluster).await;
-    // What it has finished only it archives: a standby keeps what it received for archived.
+    // Only the second standby archives what it finished: a standby counts what it received as archived.
     all_archived(&stage.cluster).await;
     stage.cluster.kill9().await.expect("kill the primary");
 
@@ -192,14 +194,14 @@ async fn two_partial_segments_of_one_name_do_not_stop_the_archive() {
     let before = crate::stage::attack::objects(&stage);
     first.kill9().await.expect("kill the first");
 
-    // The second one finds timeline 2 taken in the archive and takes the next.
+    // The second standby finds that timeline 2 exists in the archive, and takes the next one.
     let restore = format!("{} --config {} wal get %f %p", stage.holdfast.display(), config.display());
     second.set("restore_command", &restore).expect("configure");
     second.set("recovery_target_timeline", "current").expect("configure");
     second.restart().await.expect("restart the second");
     second.promote().await.expect("promote the second");
     second.sql("INSERT INTO said VALUES (4)").await.expect("write");
-    // Apart: a switch in the same transaction would leave its commit to the next segment.
+    // Two statements: a switch in the same transaction would leave its commit to the next segment.
     second.sql("SELECT pg_switch_wal()").await.expect("switch");
     all_archived(&second).await;
     assert!(second.log_text().contains("timeline 1 was left at"), "{}", second.log_text());
@@ -219,8 +221,8 @@ async fn two_partial_segments_of_one_name_do_not_stop_the_archive() {
     am_check(&restored);
 }
 
-/// Two standbys are promoted at once, neither sees the other's history, and both are timeline 2. That stays a hard stop for
-/// the one that comes second, and the message leads out of it: an archive of its own, where both are restorable.
+/// Two standbys are promoted at the same time, neither sees the other's history, and both are on timeline 2. For the
+/// second one that stays a hard stop, and the message shows the way out: an archive of its own. Both are restorable.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_servers_on_one_timeline_stop_hard_with_a_way_out() {
     let Some(mut stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else { return };
@@ -234,7 +236,7 @@ async fn two_servers_on_one_timeline_stop_hard_with_a_way_out() {
     second.wait_for("SELECT count(*) = 0 FROM pg_stat_wal_receiver", LIMIT).await.expect("the receiver ends");
     stage.cluster.sql("INSERT INTO said VALUES (2)").await.expect("write");
     caught_up(&first, &stage.cluster).await;
-    // What it has finished only it archives: a standby keeps what it received for archived.
+    // Only the second standby archives what it finished: a standby counts what it received as archived.
     all_archived(&stage.cluster).await;
     stage.cluster.kill9().await.expect("kill the primary");
 
@@ -285,9 +287,10 @@ async fn values(cluster: &Cluster) -> String {
     cluster.value("SELECT string_agg(n::text, ',' ORDER BY n) FROM rows").await.expect("read the rows")
 }
 
-/// A copy was restored for a drill, promoted with its archiving on, and writes into the production's archive: its timeline
-/// has the higher number. The backup that production takes afterwards is on the other line; a restore that is not told
-/// which line is meant must not pass it over in silence, and every complete backup is restored by what `info` says.
+/// A copy was restored for a drill and promoted with its archiving on, and writes into the archive of production: its
+/// timeline has the higher number. The backup that production takes afterwards is on the other line. A restore without
+/// a named timeline must not pass over that backup silently, and every complete backup can be restored with the command
+/// that `info` prints.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drill_in_the_archive_does_not_win_over_production() {
     let Some(stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else {
@@ -297,7 +300,7 @@ async fn a_drill_in_the_archive_does_not_win_over_production() {
     stage.ok(&["backup"]);
     stage.archive_now().await;
 
-    // The drill: restored beside, archiving into the same archive, promoted.
+    // The drill: restored next to production, archiving into the same archive, promoted.
     let target = stage.target("drill");
     stage.ok(&["restore", "--pgdata", &target.display().to_string()]);
     let mut drill = Cluster::adopt(&stage.installation, &target).expect("take over the restored folder");
@@ -306,7 +309,7 @@ async fn a_drill_in_the_archive_does_not_win_over_production() {
     drill.override_setting("archive_command", &command);
     drill.start().await.unwrap_or_else(|e| panic!("start the drill: {e}\n{}", drill.log_text()));
     wait_promoted(&drill).await;
-    // Two statements of one message are one transaction, whose commit would stand behind the switch.
+    // Two statements in one message are one transaction, and its commit would come after the switch.
     drill.sql("INSERT INTO rows VALUES (-100)").await.expect("write on the drill");
     drill.sql("SELECT pg_switch_wal()").await.expect("switch");
     let archived = "SELECT coalesce(last_archived_wal LIKE '00000002%' AND last_archived_wal NOT LIKE '%history', false) \
@@ -314,9 +317,9 @@ async fn a_drill_in_the_archive_does_not_win_over_production() {
     drill.wait_for(archived, LIMIT).await.unwrap_or_else(|e| panic!("{e}\n{}", drill.log_text()));
     drill.kill9().await.expect("end the drill");
 
-    // Production goes on. There is newer WAL on its line, and a plan says so.
+    // Production continues. Its line has newer WAL, and the plan of a restore mentions that.
     stage.cluster.sql("INSERT INTO rows VALUES (3), (4)").await.expect("write");
-    // Object stores tell the time of an object in seconds.
+    // Object stores give the time of an object in whole seconds.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     stage.archive_now().await;
     let elsewhere = stage.target("elsewhere").display().to_string();
@@ -328,7 +331,7 @@ async fn a_drill_in_the_archive_does_not_win_over_production() {
     let note = "note: recovery follows timeline 2, and another line has newer WAL: timeline 1 parts from it at";
     assert!(text.contains(note) && text.contains("--target-timeline 1"), "{text}");
 
-    // Its next backup is on the line that `latest` does not mean.
+    // The next backup of production is on the line that `latest` does not follow.
     stage.ok(&["backup"]);
     stage.cluster.sql("INSERT INTO rows VALUES (5), (6)").await.expect("write");
     stage.archive_now().await;
@@ -349,7 +352,7 @@ async fn a_drill_in_the_archive_does_not_win_over_production() {
         assert!(text.contains(&format!("can be restored: {line}")), "{text}");
     }
 
-    // What is named is what comes.
+    // The restored state is that of the timeline that was named.
     let restored = stage.restore_and_start("production", &["--target-timeline", "1"]).await;
     wait_promoted(&restored).await;
     assert_eq!(values(&restored).await, "1,2,3,4,5,6");

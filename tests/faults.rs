@@ -1,5 +1,6 @@
-//! Bad networks, stores that go away, full disks and two writers at once, between `holdfast` and a real store: what was
-//! acknowledged is there, nothing is written twice, no wrong byte is handed over, and doubt is never reported as absence.
+//! Bad networks, stores that go away, full disks and two writers at the same time, between `holdfast` and a real store.
+//! What was acknowledged is there, nothing is written twice, no wrong byte is handed over, and "unknown" is never
+//! reported as "absent".
 
 mod answers;
 mod away;

@@ -1,5 +1,5 @@
-//! The frozen sample of format version 1 is restored by this release, and by the independent reader written from
-//! `docs/format/` alone. It must stay readable for ever: nobody changes a byte below `tests/samples/`.
+//! This release restores the frozen sample of format version 1, and so does the independent reader that was written
+//! from `docs/format/` alone. The sample must stay readable for ever: nobody changes a byte below `tests/samples/`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -9,14 +9,14 @@ use holdfast_testkit::scratch::{Scratch, built_program, publish_binary};
 use holdfast_testkit::settings;
 use holdfast_testkit::user::run_as_postgres;
 
-/// What the sample's table holds: see `tests/samples/README.md`.
+/// The content of the sample's table, see `tests/samples/README.md`.
 const ROWS: &str = "SELECT count(*), sum(n), md5(string_agg(text, ',' ORDER BY n)) FROM sample";
-/// The answer, from the cluster that the sample was made of.
+/// The result for the cluster from which the sample was made.
 const EXPECTED: [&str; 3] = ["2000", "2001000", "ff88c433ac874351087b912c542fc753"];
 /// The major version of that cluster.
 const MAJOR: u16 = 15;
 
-/// A copy of the sample that PostgreSQL's user may read, so that nothing can write to the original.
+/// A copy of the sample that PostgreSQL's user can read, so that nothing can write to the original.
 fn copy_of_sample(scratch: &Scratch) -> PathBuf {
     let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/samples/repository-1");
     let copy = scratch.path().join("repository");

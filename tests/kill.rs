@@ -1,8 +1,8 @@
-//! `kill -9` at any moment: of `backup`, of `wal push`, of `restore`, and of the server below a backup. After each the
-//! promises 1 to 6 of `docs/semantics.md` have to hold.
+//! `kill -9` at any moment: of `backup`, of `wal push`, of `restore`, and of the server during a backup. Afterwards the
+//! promises 1 to 6 of `docs/semantics.md` must hold.
 //!
-//! Moments are drawn over the duration of an undisturbed run, one in each equal share of it, so that all phases are met;
-//! where one phase matters in particular, the store is made to hold the victim there. The seed is printed, and
+//! Moments are chosen at random over the duration of an undisturbed run, one in each equal share of it, so that all
+//! phases are hit. If one phase is important, the store holds the victim there. The seed is printed, and
 //! `HOLDFAST_TEST_SEED` repeats a run.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,20 +19,20 @@ use holdfast_testkit::random::Random;
 use holdfast_testkit::rows::{Journal, Pace, RowWriter, Target, found};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// What a killed client had sent already is still carried out by the store a moment later.
+/// The store still carries out, a moment later, what a killed client has already sent.
 const SETTLE: Duration = Duration::from_millis(100);
 
 fn quick(store: StoreKind) -> Plan {
     Plan { store, seal: Seal::KeyFile, compression: "zstd:1", ..Plan::default() }
 }
 
-/// Small parts, so that one backup is an upload of several.
+/// Small parts, so that one backup is an upload of several parts.
 fn with_small_parts(stage: &Stage) {
     let text = stage.config_text().replace("path_style = true\n", "path_style = true\npart_size = \"5MiB\"\n");
     stage.write_config("holdfast.toml", &text);
 }
 
-/// Leads the stage's S3 requests through a proxy.
+/// Sends the stage's S3 requests through a proxy.
 fn through_proxy(stage: &Stage) -> HttpFaults {
     let s3 = stage.s3.as_ref().expect("a stage on S3");
     let proxy = HttpFaults::start(s3.address()).expect("start a proxy");
@@ -41,7 +41,7 @@ fn through_proxy(stage: &Stage) -> HttpFaults {
     proxy
 }
 
-/// The whole data of a backup is there: its restore holds the loaded table, and the rows up to this LSN.
+/// All data of a backup is there: its restore has the loaded table, and the rows up to this LSN.
 async fn restores(stage: &Stage, name: &str, backup: &str, expected: &[Vec<String>], journal: &Journal, end: u64) {
     let restored = stage.restore_and_start(name, &["--backup", backup]).await;
     holds(&restored, name, expected, journal, end).await;
@@ -78,7 +78,7 @@ async fn killed_backups(stage: &Stage, rounds: u32) {
         assert!(now.is_superset(&known), "complete backups vanished: {known:?} became {now:?}");
         let new: Vec<&String> = now.difference(&known).collect();
         if let [id] = new.as_slice() {
-            // It came to its last write before it died. Then it must be whole.
+            // It made its last write before it died. Then the backup must be whole.
             let target = stage.target(&format!("won-{round}"));
             stage.ok(&["restore", "--pgdata", &target.display().to_string(), "--backup", id]);
         } else {
@@ -118,7 +118,8 @@ fn only(id: &str) -> BTreeSet<String> {
     BTreeSet::from([id.to_owned()])
 }
 
-/// All is stored but the record that makes the backup exist; it must not exist, and the next run removes its packs.
+/// Everything is stored except the record that makes the backup exist. The backup must not exist, and the next run
+/// removes its packs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_killed_before_its_last_write_does_not_exist() {
     let Some(stage) = Stage::start(18, quick(StoreKind::S3)).await else { return };
@@ -141,7 +142,7 @@ async fn a_backup_killed_before_its_last_write_does_not_exist() {
     let left: Vec<String> = objects(&stage).into_keys().filter(of_dead).collect();
     assert!(left.iter().any(|name| name.contains("/packs/")), "the packs are there: {left:?}");
     assert!(left.iter().any(|name| name.ends_with("/manifest")), "the manifest is there: {left:?}");
-    // It cannot be restored, by name or by accident.
+    // It cannot be restored, neither by its name nor by accident.
     let target = stage.target("dead").display().to_string();
     let (code, text) = stage.fails(&["restore", "--pgdata", &target, "--backup", &dead]);
     assert_eq!(code, 60, "{text}");
@@ -173,7 +174,8 @@ fn pushes(config: &Path) -> Vec<Pid> {
         .collect()
 }
 
-/// Objects seen so far, each as it was at first: one that changes later was overwritten, or seen half-made.
+/// The objects seen so far, each as it was at first. An object that changes later was overwritten, or was seen before
+/// it was complete.
 #[derive(Default)]
 struct Watch(BTreeMap<String, ObjectFile>);
 
@@ -186,12 +188,13 @@ impl Watch {
     }
 }
 
-/// Promises 1, 2 and 5: what PostgreSQL holds for archived is there, whole, written once and without a gap.
+/// Promises 1, 2 and 5: what PostgreSQL counts as archived is there, whole, written once and without a gap.
 async fn killed_pushes(store: StoreKind) {
     let plan = Plan { store, seal: Seal::KeyFile, wal_segment_mib: 1, ..Plan::default() };
     let Some(stage) = Stage::start(18, plan).await else { return };
     let mut random = Random::of_this_run();
-    // A command that a signal ended stops PostgreSQL's archiver for ten seconds; a shell in between makes it a failure.
+    // If a signal ends the command, PostgreSQL's archiver stops for ten seconds. A shell in between turns that into a
+    // failure.
     let command = format!("{} --config {} wal push %p || exit 1", stage.holdfast.display(), stage.config.display());
     stage.cluster.set("archive_command", &command).expect("set the archive command");
     stage.cluster.reload().await.expect("reload");
@@ -215,7 +218,7 @@ async fn killed_pushes(store: StoreKind) {
         }
         last = Some(pid);
     }
-    assert!(killed >= 3, "only {killed} pushes were met alive");
+    assert!(killed >= 3, "only {killed} pushes were killed while they ran");
     let journal = writer.stop().await.expect("stop the writer");
     let end = insert_lsn(&stage.cluster).await;
     stage.archive_now().await;
@@ -249,18 +252,18 @@ async fn killed_pushes_to_a_directory() {
     killed_pushes(StoreKind::Directory).await;
 }
 
-/// What a killed restore left behind.
+/// What a killed restore leaves.
 #[derive(Debug, PartialEq, Eq)]
 enum Left {
-    /// Nothing that could be resumed.
+    /// Nothing that can be resumed.
     Nothing,
-    /// A resume point; PostgreSQL refuses to start.
+    /// A resume point. PostgreSQL refuses to start.
     Half,
-    /// The control file, which comes last: all is there.
+    /// The control file, which is written last: everything is there.
     Whole,
 }
 
-/// Looks at a killed restore; one without a control file must not start.
+/// Looks at the remains of a killed restore. Without a control file, no server may start.
 async fn left(stage: &Stage, target: &Path) -> Left {
     if target.join("global/pg_control").exists() {
         return Left::Whole;
@@ -278,7 +281,7 @@ async fn left(stage: &Stage, target: &Path) -> Left {
     if whole { Left::Half } else { Left::Nothing }
 }
 
-/// Bytes of the files in a folder, as far as they are written.
+/// Bytes that are written in the files of a folder.
 fn size_of(folder: &Path) -> u64 {
     crate::stage::attack::files_below(folder).values().map(|file| file.size_bytes).sum()
 }
@@ -324,7 +327,7 @@ async fn killed_restores(major: u16, store: StoreKind) {
             assert_eq!(code, 2, "{text}");
             assert!(text.contains(&older) && text.contains(&newer), "the message names both backups: {text}");
             assert!(left(&stage, &target).await == Left::Half, "the refused restore changed something");
-            // Killed once more while it resumes, or it came to its end before.
+            // It is killed again while it resumes, unless it ends before.
             let victim = Victim::start(&stage, &command);
             tokio::time::sleep(Duration::from_micros(random.below(whole.as_micros() as u64 / 2))).await;
             let ended: Ended = victim.kill();
@@ -348,7 +351,7 @@ async fn killed_restores(major: u16, store: StoreKind) {
     assert!(resumed > 0, "no restore was resumed with something to reuse");
 }
 
-/// Whether a resumed restore used what was there; one that was killed half-way must.
+/// Whether a resumed restore used what was there. It must, if the first one was killed half-way.
 fn reuses(report: &str, all_bytes: u64, must: bool) -> bool {
     let report: serde_json::Value = serde_json::from_str(report).expect("a report");
     assert_eq!(report["target_state"].as_str(), Some("resumed"), "{report}");
@@ -369,7 +372,7 @@ async fn killed_restores_from_a_directory() {
     killed_restores(16, StoreKind::Directory).await;
 }
 
-/// Everything the store keeps beside objects: parts and notes of unfinished uploads.
+/// Everything that the store keeps besides objects: parts and notes of unfinished uploads.
 fn unfinished_uploads(stage: &Stage) -> Vec<String> {
     let Some(s3) = &stage.s3 else { return Vec::new() };
     let entries = std::fs::read_dir(s3.root()).expect("list the store");
@@ -380,7 +383,7 @@ fn unfinished_uploads(stage: &Stage) -> Vec<String> {
         .collect()
 }
 
-/// A signal in the middle ends a backup in order: code, server, store. So does the death of the server.
+/// A signal in the middle ends a backup properly: code, server, store. So does the death of the server.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_backup_leaves_nothing_and_a_dead_server_fails_it() {
     let Some(mut stage) = Stage::start(18, quick(StoreKind::S3)).await else { return };
@@ -422,7 +425,7 @@ async fn a_cancelled_backup_leaves_nothing_and_a_dead_server_fails_it() {
         assert_eq!(ids_in_store(&stage), complete(&stage), "remains after SIGTERM at {delay:?}");
     }
 
-    // While the store is away: in bounded time, and the next backup cleans up.
+    // While the store is unreachable: the backup ends in bounded time, and the next backup cleans up.
     proxy.inject(hold());
     let before = proxy.hits();
     let mut victim = Victim::start(&stage, &["backup"]);
@@ -442,7 +445,7 @@ async fn a_cancelled_backup_leaves_nothing_and_a_dead_server_fails_it() {
     back_up(&stage);
     assert_eq!(ids_in_store(&stage), complete(&stage), "the next backup removes the remains");
 
-    // The postmaster dies under a backup.
+    // The postmaster dies during a backup.
     let known = complete(&stage);
     proxy.inject(hold());
     let before = proxy.hits();

@@ -1,6 +1,6 @@
-//! The end-to-end tests: `holdfast` by its command line, real servers of PostgreSQL, real stores over HTTP.
+//! The end-to-end tests: `holdfast` through its command line, real PostgreSQL servers, real stores over HTTP.
 //!
-//! One program for all of them: each module is a story, and `stage` is what the stories share.
+//! All of them are one program: each module is a story, and `stage` is what the stories share.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
 

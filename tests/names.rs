@@ -1,5 +1,5 @@
-//! Names that are no UTF-8: to PostgreSQL they are bytes, and a database in `SQL_ASCII` gives whatever it likes. They do not
-//! stop a backup of all that is in the cluster, and they come back as they were.
+//! Names that are not UTF-8: to PostgreSQL they are bytes, and a database in `SQL_ASCII` allows any of them. They do
+//! not stop a backup, and they are restored unchanged.
 
 use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 use holdfast_testkit::postgres::Cluster;
@@ -40,7 +40,8 @@ async fn a_database_whose_name_is_no_utf8_is_backed_up_and_comes_back() {
                 SELECT pg_create_restore_point('NAME');\n";
     psql(&stage, &stage.cluster, made).await;
 
-    // Every database's session sees the names of all, in an encoding of its own; and writes its label in that one.
+    // A session in any database sees the names of all of them, in its own encoding, and writes its label in that
+    // encoding.
     let text = stage.config_text();
     let shown = "caf\u{fffd}";
     for database in ["postgres", "ascii", "latin"] {
@@ -53,7 +54,7 @@ async fn a_database_whose_name_is_no_utf8_is_backed_up_and_comes_back() {
 
         let restored = stage.restore_and_start(database, &[]).await;
         wait_promoted(&restored).await;
-        // From a session in UTF-8 `psql` would take the last byte and the quote after it for one character.
+        // In a session in UTF-8, `psql` would take the last byte and the quote after it as one character.
         let counted = "\\c ascii\n\
                        \\c \"NAME\"\n\
                        SELECT count(*) FROM \"NAME\" n JOIN pg_tablespace ON spcname = 'NAME' JOIN pg_roles ON rolname = 'NAME';\n";

@@ -1,4 +1,4 @@
-//! Who can read what Holdfast makes, and who can use it: whatever the umask, and when root types a command.
+//! Who can read and who can use what Holdfast creates: with any umask, and also if root runs a command.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -17,7 +17,7 @@ fn under_umask(stage: &Stage, umask: &str, arguments: &[&str]) -> Output {
     command.output().expect("run holdfast")
 }
 
-/// All that is below a folder, the folder included, must be closed to group and others.
+/// Everything below a folder, and the folder itself, must be closed to group and others.
 fn all_closed(root: &Path, umask: &str) {
     let mut waiting = vec![root.to_path_buf()];
     let mut count = 0;
@@ -36,7 +36,7 @@ fn all_closed(root: &Path, umask: &str) {
     assert!(count > 2, "nothing was made in {}", root.display());
 }
 
-/// Marks, segments fetched ahead, fetched files, the objects of a directory and restored files.
+/// Marks, segments that were fetched ahead, fetched files, the objects of a directory, and restored files.
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_wal_is_closed_to_others_whatever_the_umask() {
     let settings = vec![("wal_keep_size", "256MB".to_owned())];
@@ -48,7 +48,7 @@ async fn plain_wal_is_closed_to_others_whatever_the_umask() {
     assert!(archived.len() >= 4, "{archived:?}");
     let text = stage.config_text();
     for umask in ["000", "022"] {
-        // Segments that wait beside each other, as in `pg_wal`.
+        // Segments that wait next to each other, as in `pg_wal`.
         let waiting = stage.scratch.folder(&format!("waiting-{umask}")).expect("make a folder");
         let status = stage.scratch.folder(&format!("waiting-{umask}/archive_status")).expect("make a folder");
         for name in &archived {
@@ -91,7 +91,7 @@ async fn plain_wal_is_closed_to_others_whatever_the_umask() {
     }
 }
 
-/// Every verb once as root, first of all those that make something: PostgreSQL's own archiver goes on all the same.
+/// Every verb once as root, those that create something first. PostgreSQL's own archiver still works afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_typed_as_root_do_not_stop_the_archive() {
     if !is_root() {
@@ -143,7 +143,7 @@ async fn commands_typed_as_root_do_not_stop_the_archive() {
     }
     assert_eq!(std::fs::metadata(&target).expect("look at the file").uid(), user);
 
-    // As PostgreSQL's user everything goes on, and comes back.
+    // As PostgreSQL's user everything continues, and can be restored.
     stage.cluster.sql("CREATE TABLE said AS SELECT 7 AS n").await.expect("write");
     stage.archive_now().await;
     stage.ok(&["check"]);
@@ -152,7 +152,7 @@ async fn commands_typed_as_root_do_not_stop_the_archive() {
     wait_promoted(&restored).await;
     assert_eq!(restored.value("SELECT n FROM said").await.expect("ask"), "7");
 
-    // A directory of root's own is refused for a repository, before anything is in it.
+    // A directory of root's own is refused as a repository before anything is in it.
     let roots = stage.scratch.path().join("of-root");
     std::fs::create_dir(&roots).expect("make a folder");
     let text = stage.config_text().replace(&repository.display().to_string(), &roots.display().to_string());

@@ -1,7 +1,7 @@
-//! Point-in-time recovery proved by rows: a writer commits numbered rows all the while, and a restore to any kind of
-//! target must hold exactly the rows that the target allows. Also across a switch of timelines.
+//! Point-in-time recovery, proved by rows: a writer commits numbered rows all the time, and a restore to any kind of
+//! target must have exactly the rows that the target allows. Also across a switch of timelines.
 //!
-//! Targets are chosen at random among the committed rows; the seed is printed, and `HOLDFAST_TEST_SEED` repeats a run.
+//! Targets are chosen at random among the committed rows. The seed is printed, and `HOLDFAST_TEST_SEED` repeats a run.
 
 use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 use holdfast_testkit::postgres::Cluster;
@@ -80,7 +80,7 @@ async fn every_kind_of_target(major: u16, plan: Plan) {
     stage.archive_now().await;
     let middle = writer.journal().rows().len();
     writer.wait_for_rows(middle as u64 + 200).await.expect("write rows");
-    // A second backup, so that the choice among backups matters.
+    // A second backup, so that a backup must be chosen.
     stage.ok(&["backup"]);
     let second = writer.journal().rows().len();
     writer.wait_for_rows(second as u64 + 100).await.expect("write rows");
@@ -121,7 +121,7 @@ async fn every_kind_of_target_on_15_with_small_segments() {
     every_kind_of_target(15, plan).await;
 }
 
-/// A restored cluster goes on archiving into the same archive on a new timeline; both lines of history stay reachable.
+/// A restored cluster archives into the same archive on a new timeline. Both lines of history stay reachable.
 #[tokio::test(flavor = "multi_thread")]
 async fn targets_across_a_switch_of_timelines() {
     let plan = Plan { wal_segment_mib: 1, ..Plan::default() };
@@ -138,7 +138,7 @@ async fn targets_across_a_switch_of_timelines() {
     stage.archive_now().await;
     stage.cluster.stop(holdfast_testkit::postgres::Shutdown::Fast).await.expect("stop the old server");
 
-    // The accident: back to a row in the middle, and on from there as timeline 2, archiving.
+    // The accident: back to a row in the middle, and from there onward as timeline 2, with archiving.
     let branch_row = first + 50 + random.index(100);
     let branch = Target::Xid(old.rows()[branch_row].xid, Bound::Inclusive);
     let target = stage.target("branch");
@@ -151,25 +151,25 @@ async fn targets_across_a_switch_of_timelines() {
     restored.start().await.unwrap_or_else(|e| panic!("{e}\n{}", restored.log_text()));
     wait_promoted(&restored).await;
     old.check(&branch, &found(&restored).await.expect("read the rows")).unwrap_or_else(|e| panic!("{e}"));
-    let writer = RowWriter::continue_from(&restored, pace, &old).await.expect("go on writing");
+    let writer = RowWriter::continue_from(&restored, pace, &old).await.expect("continue writing");
     writer.wait_for_rows(branch_row as u64 + 200).await.expect("write rows");
     let new = writer.stop().await.expect("stop the writer");
     let new_end = insert_lsn(&restored).await;
     stage.cluster = restored;
     stage.archive_now().await;
 
-    // `latest` follows the new line, also from the backup of the old one.
+    // `latest` follows the new line, also from the backup of the old line.
     drop(restore_and_compare(&stage, "new-latest", &Target::Latest(new_end), &[], &new).await);
     let late = row_between(&mut random, &new, branch_row + 20, new.rows().len() - 1);
     let time = Target::Time(late.commit_micros, Bound::Inclusive);
     drop(restore_and_compare(&stage, "new-time", &time, &[], &new).await);
-    // The old line is still there under its number.
+    // The old line is still available by its number.
     let old_latest = Target::Latest(old_end);
     drop(restore_and_compare(&stage, "old-latest", &old_latest, &["--target-timeline", "1"], &old).await);
     let lost = row_between(&mut random, &old, branch_row + 5, old.rows().len() - 1);
     let old_xid = Target::Xid(lost.xid, Bound::Inclusive);
     drop(restore_and_compare(&stage, "old-xid", &old_xid, &["--target-timeline", "1"], &old).await);
-    // A backup of the new line works on its own.
+    // A backup of the new line works by itself.
     let config = stage.config_text().replace(
         &format!("pgdata = \"{}\"", old_pgdata(&stage)),
         &format!("pgdata = \"{}\"", stage.cluster.data().display()),

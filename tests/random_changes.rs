@@ -1,7 +1,8 @@
-//! Random changes of everything that a backup lists and reads, while backups run: each complete one is restored to the end of
-//! the archive and holds what the server held then.
+//! Random changes of everything that a backup lists and reads, while backups run. Each complete backup is restored to
+//! the end of the archive, and has what the server had then.
 //!
-//! The steps follow from the seed; how many of them a backup meets depends on the machine. A failure names the seed.
+//! The steps follow from the seed. How many of them happen during a backup depends on the machine. A failure prints the
+//! seed.
 
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
@@ -19,7 +20,7 @@ const DATABASES: [&str; 3] = ["postgres", "d1", "d2"];
 const TABLES: [&str; 6] = ["t1", "t2", "t3", "t4", "t5", "t6"];
 const SPACES: [&str; 4] = ["pg_default", "outside", "s1", "s2"];
 
-/// What to do next, in which database. A server refuses some of it, since tables are not there and tablespaces not empty.
+/// What to do next, in which database. A server refuses some of it: tables do not exist, tablespaces are not empty.
 fn statement(random: &mut Random) -> (&'static str, String) {
     let mut one_of = |names: &[&'static str]| random.one_of(names).expect("names");
     let (database, table) = (one_of(&DATABASES), one_of(&TABLES));
@@ -47,7 +48,7 @@ fn statement(random: &mut Random) -> (&'static str, String) {
     (if alone.iter().any(|start| sql.starts_with(start)) { "postgres" } else { database }, sql)
 }
 
-/// Files that are no relations grow, shrink, go, get another name, or become links.
+/// Files that are not relations grow, shrink, disappear, get another name, or become links.
 #[expect(clippy::unwrap_in_result, reason = "a failed set-up fails the test")]
 fn change_files(random: &mut Random, folder: &std::path::Path) -> std::io::Result<()> {
     let path: PathBuf = folder.join(random.one_of(&["a", "b", "c", "d"]).expect("a name"));
@@ -68,7 +69,7 @@ fn change_files(random: &mut Random, folder: &std::path::Path) -> std::io::Resul
     Ok(())
 }
 
-/// All that can be asked of the server's databases, tables and tablespaces.
+/// All queries about the server's databases, tables and tablespaces.
 async fn state(cluster: &Cluster) -> String {
     let mut state = String::new();
     let spaces = "SELECT string_agg(spcname, ' ' ORDER BY spcname) FROM pg_tablespace";
@@ -94,7 +95,7 @@ async fn changes(seed: u64) {
         seal: Seal::KeyFile,
         compression: "zstd:9",
         checksums: seed.is_multiple_of(2),
-        // In their place, so that WAL replay makes them anew in the copy and not in the original's places.
+        // In their place, so that WAL replay creates them in the copy and not in the places of the original.
         settings: vec![("allow_in_place_tablespaces", "on".to_owned())],
         ..Plan::default()
     };
@@ -104,7 +105,7 @@ async fn changes(seed: u64) {
     let place = stage.scratch.folder("outside").expect("make a folder");
     let sql = format!("CREATE TABLESPACE outside LOCATION '{}'", place.display());
     stage.cluster.sql(&sql).await.expect("make a tablespace");
-    // So that it cannot be dropped, nor made again where no copy has its directory.
+    // So that it cannot be dropped, nor created again where no copy has its directory.
     stage.cluster.sql("CREATE TABLE keep TABLESPACE outside AS SELECT 1 AS n").await.expect("make a table");
     let folder = stage.cluster.data().join("log");
     fs::create_dir(&folder).expect("make a folder");
@@ -119,7 +120,7 @@ async fn changes(seed: u64) {
             let worked = stage.cluster.sql_in(database, &sql).await.is_ok();
             let (yes, no) = if worked { (1, 0) } else { (0, 1) };
             (done, refused) = (done + yes, refused + no);
-            // A file that is not there is left as it is.
+            // A file that does not exist is left as it is.
             drop(change_files(&mut random, &folder));
         }
         let output = backup.wait_with_output().expect("wait for the backup");

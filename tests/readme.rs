@@ -1,8 +1,8 @@
-//! The run of `README.md` from zero to a restored cluster, typed as it stands there: a reader's first quarter of an hour
-//! must not fail.
+//! The commands of `README.md`, from zero to a restored cluster, exactly as written there: a reader's first quarter of
+//! an hour must not fail.
 //!
-//! Of the text only the folder, the store's address and the bucket's credentials are replaced, so that it can run
-//! beside other tests.
+//! Only the folder, the store's address and the bucket's credentials are replaced, so that it can run next to other
+//! tests.
 
 use std::process::{Command, Stdio};
 
@@ -11,7 +11,7 @@ use holdfast_testkit::s3::{Credentials, S3Server};
 use holdfast_testkit::scratch::{Scratch, built_program, publish_binary};
 use holdfast_testkit::user::run_as_postgres;
 
-/// The shell blocks behind `<!-- run -->`, one behind the other.
+/// The shell blocks after `<!-- run -->`, one after the other.
 fn script(text: &str) -> String {
     let blocks = text.split("<!-- run -->\n```sh\n").skip(1);
     blocks.map(|block| block.split_once("```").map_or(block, |(script, _)| script)).collect()

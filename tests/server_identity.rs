@@ -1,5 +1,5 @@
-//! The server that is asked is the server whose files are read: connections that lead to another server of the same
-//! cluster than the data directory's are refused, however much alike the two are, and the right one never is.
+//! The server that answers must be the server whose files are read. A connection to another server of the same cluster
+//! than that of the data directory is refused, even if the two look alike. The right server is never refused.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use holdfast_testkit::user::run_as_postgres;
 
 const LIMIT: Duration = Duration::from_mins(3);
 
-/// A role that may start and stop backups, and sees neither files nor settings of the server.
+/// A role that may start and stop backups, and can read neither files nor settings of the server.
 const LEAST_ROLE: &str = "CREATE ROLE least LOGIN; \
     GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean), pg_backup_stop(boolean) TO least; \
     GRANT EXECUTE ON FUNCTION pg_create_restore_point(text), pg_switch_wal() TO least";
@@ -29,7 +29,7 @@ fn config(stage: &Stage, name: &str, pgdata: &Path, connection: &str) -> PathBuf
     stage.write_config(name, &text.replace(line, &lines))
 }
 
-/// Runs a verb; its code and what it said.
+/// Runs a verb. Returns its code and its output.
 fn run(stage: &Stage, config: &Path, verb: &str) -> (Option<i32>, String) {
     let output = stage.command_with(config, &[verb]).output().expect("run holdfast");
     (
@@ -38,7 +38,7 @@ fn run(stage: &Stage, config: &Path, verb: &str) -> (Option<i32>, String) {
     )
 }
 
-/// Both verbs refuse with this reason, and nothing of a backup is left.
+/// Both verbs refuse for this reason, and nothing of a backup remains.
 fn refused(stage: &Stage, config: &Path, reason: &str) {
     for verb in ["backup", "check"] {
         let (code, text) = run(stage, config, verb);
@@ -64,7 +64,7 @@ fn copy(from: &Path, to: &Path) {
     let mut copy = Command::new("cp");
     copy.arg("-a").arg(from).arg(to);
     run_as_postgres(&mut copy).expect("drop to PostgreSQL's user");
-    // Files come and go in a directory that is in use; what matters here is there.
+    // Files come and go in a directory that is in use. The files that matter here stay.
     drop(copy.output().expect("run cp"));
     assert!(to.join("global/pg_control").exists());
 }
@@ -74,7 +74,7 @@ fn strings(cluster: &Cluster) -> [String; 2] {
     [all.replace("user=postgres", "user=least"), all]
 }
 
-/// The first of these once lost 40000 rows: the restored copy's files under the running server's label.
+/// The first of these cases once lost 40000 rows: files of the restored copy with the label of the running server.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_of_the_directory_is_not_the_server() {
     let Some(mut stage) = Stage::start(18, plan()).await else { return };
@@ -83,7 +83,7 @@ async fn a_copy_of_the_directory_is_not_the_server() {
     stage.ok(&["backup"]);
     let old = stage.target("old");
     stage.ok(&["restore", "--pgdata", &old.display().to_string(), "--target-immediate"]);
-    // Of a server that runs: its postmaster.pid comes along.
+    // A copy of a running server: its postmaster.pid is copied too.
     let alive = stage.target("alive");
     copy(stage.cluster.data(), &alive);
     stage.cluster.sql("INSERT INTO t SELECT generate_series(1, 40000); CHECKPOINT").await.expect("fill it more");
@@ -93,7 +93,7 @@ async fn a_copy_of_the_directory_is_not_the_server() {
     refused(&stage, &config(&stage, "old.toml", &old, &least), "no server runs there: there is no postmaster.pid");
     refused(&stage, &config(&stage, "alive.toml", &alive, &superuser), "the server that answers uses ");
     refused(&stage, &config(&stage, "alive.toml", &alive, &least), "the server's last checkpoint is at ");
-    // A crash leaves the file; it is of a server that was started at another time.
+    // A crash leaves the file. It belongs to a server that was started at another time.
     let of_a_crash = "99\n/srv/pg\n1700000000\n5432\n/run\n*\n 1 2\nready   \n";
     fs::write(old.join("postmaster.pid"), of_a_crash).expect("write postmaster.pid");
     stage.scratch.user().own(&old.join("postmaster.pid")).expect("own it");
@@ -101,7 +101,7 @@ async fn a_copy_of_the_directory_is_not_the_server() {
         "postmaster.pid there is of a server started at 2023-11-14T22:13:20Z, port 5432, and the one that answers";
     refused(&stage, &config(&stage, "old.toml", &old, &least), reason);
 
-    // The server itself, by each role, and by a link to its directory.
+    // The server itself, with each role, and through a link to its directory.
     let link = stage.target("link");
     std::os::unix::fs::symlink(stage.cluster.data(), &link).expect("make a link");
     for connection in [&least, &superuser] {
@@ -112,7 +112,7 @@ async fn a_copy_of_the_directory_is_not_the_server() {
     crate::stage::wait_promoted(&restored).await;
     assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "60000");
 
-    // A file that is no text is not taken for a missing one.
+    // A file that is not text does not count as a missing one.
     stage.cluster.stop(Shutdown::Fast).await.expect("stop");
     fs::write(stage.cluster.data().join("postmaster.pid"), b"\xff\xfe\x00").expect("write postmaster.pid");
     let (code, text) = stage.fails(&["backup"]);
@@ -144,7 +144,7 @@ async fn a_standby_and_its_primary_are_told_apart() {
         "and the one that answers was started ",
     );
 
-    // Fenced: the old primary's files as a crash left them, and the connection leads to the new one.
+    // Fenced: the old primary's files as after a crash, and a connection that leads to the new primary.
     stage.cluster.kill9().await.expect("kill the primary");
     standby.promote().await.expect("promote");
     refused(&stage, &config(&stage, "primary.toml", stage.cluster.data(), &superuser), "the server that answers uses ");
@@ -160,8 +160,8 @@ async fn a_standby_and_its_primary_are_told_apart() {
     }
 }
 
-/// A server that was started over a link names its directory by the link; and what its start time is in `postmaster.pid`
-/// and in its own words.
+/// A server that was started through a link names its directory by the link. Also compares its start time in
+/// `postmaster.pid` with the one that it reports.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_calls_its_directory_otherwise_is_known() {
     for major in [18, 15, 13] {

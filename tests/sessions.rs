@@ -1,4 +1,5 @@
-//! The session that holds the server in backup mode: no time limit of the server ends it, and its loss is noticed at once.
+//! The session that keeps the server in backup mode: no time limit of the server ends it, and its loss is noticed at
+//! once.
 
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -12,11 +13,11 @@ fn plan() -> Plan {
     Plan { seal: Seal::None, compression: "none", wal_segment_mib: 1, ..Plan::default() }
 }
 
-/// It ends by itself while its store is still held up, which it would otherwise wait for.
+/// The backup ends by itself while its store still does not answer. Otherwise it would wait for the store.
 fn ends_for(mut backup: Child, reason: &str) {
     let start = Instant::now();
     while backup.try_wait().expect("look at the backup").is_none() {
-        assert!(start.elapsed() < Duration::from_secs(90), "the backup goes on without its session");
+        assert!(start.elapsed() < Duration::from_secs(90), "the backup continues without its session");
         std::thread::sleep(Duration::from_millis(50));
     }
     let output = backup.wait_with_output().expect("wait for the backup");
@@ -43,7 +44,7 @@ async fn a_lost_session_ends_the_copy() {
     stage.cluster.start().await.expect("start the server");
     ends_for(backup, "hint:  the backup ended with its session");
 
-    // Nothing is left that the next one would stumble over.
+    // Nothing remains that could disturb the next backup.
     store.let_go();
     stage.ok(&["backup"]);
     let listed = stage.ok(&["list"]);
@@ -53,7 +54,7 @@ async fn a_lost_session_ends_the_copy() {
     assert!(restored.value("SELECT count(*) > 0 FROM load").await.expect("count") == "t");
 }
 
-/// Every limit that a user may have set for sessions, by the server's configuration and by the role.
+/// Every limit that a user may have set for sessions, in the server's configuration and for the role.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_limit_of_the_server_ends_a_backup() {
     for major in [18, 14, 13] {
@@ -81,7 +82,7 @@ async fn no_limit_of_the_server_ends_a_backup() {
         stage.cluster.reload().await.expect("reload");
         let store = SlowStore::of(&stage);
         let backup = store.hold(&stage, &["backup"]).await;
-        // Longer than each limit, though no longer than the store's requests are repeated.
+        // Longer than each limit, but not longer than the store's requests are repeated.
         tokio::time::sleep(Duration::from_secs(6)).await;
         store.let_go();
         let output = backup.wait_with_output().expect("wait for the backup");

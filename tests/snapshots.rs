@@ -1,5 +1,5 @@
-//! Volume snapshots as the beginning of a recovery: copies of the data directory stand for them, taken under load between
-//! the start and the stop call, or of a stopped server.
+//! Recoveries that begin with volume snapshots. Copies of the data directory stand for the snapshots, taken under load
+//! between the start and the stop call, or from a stopped server.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,15 +16,15 @@ use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_mins(3);
 
-/// A copy as a storage system would make it, but that files change while it is made: the harder case.
+/// A copy as a storage system would make it, except that files change while it is made, which is the harder case.
 fn copy(from: &Path, to: &Path) {
-    // Files that vanish meanwhile are what backup mode is for.
+    // Backup mode exists for files that vanish meanwhile.
     let output = Command::new("cp").arg("-a").arg(from).arg(to).output().expect("run cp");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.lines().all(|line| line.contains("No such file or directory")), "{said}");
 }
 
-/// Puts the copied `pg_wal` on a volume of its own, as pods have it.
+/// Moves the copied `pg_wal` to a separate volume, as pods have it.
 fn move_wal_out(data: &Path, volume: &Path) {
     std::fs::rename(data.join("pg_wal"), volume).expect("move pg_wal");
     std::os::unix::fs::symlink(volume, data.join("pg_wal")).expect("link pg_wal");
@@ -46,12 +46,12 @@ fn record(stage: &Stage, request: &Value) -> Value {
     serde_json::from_str(&stdout).expect("JSON")
 }
 
-/// Takes a hot snapshot into every folder; the request for its record.
+/// Takes a hot snapshot into every folder. Returns the request for its record.
 async fn hot(stage: &Stage, name: &str, folders: &[PathBuf]) -> Value {
     hot_of(&stage.cluster, name, folders, async {}).await
 }
 
-/// The same of any server; something happens before the stop call.
+/// The same for any server. Something happens before the stop call.
 async fn hot_of(server: &Cluster, name: &str, folders: &[PathBuf], meanwhile: impl Future<Output = ()>) -> Value {
     let started = Utc::now();
     let client = server.connect("postgres").await.expect("connect");
@@ -124,7 +124,7 @@ async fn a_hot_snapshot_recovers_to_any_target_behind_it() {
     assert_eq!(claim["reach"], json!([]), "without a backup nothing can be restored from the repository alone");
     let row = &journal.rows()[first + 150];
 
-    // What was filled from the snapshot is made ready, wherever pg_wal is.
+    // A directory that was filled from the snapshot is prepared, wherever pg_wal is.
     let [by_lsn, by_time, latest, interrupted, original] = folders.as_slice() else { panic!("five folders") };
     move_wal_out(by_lsn, &stage.target("wal-volume"));
     let folder = by_lsn.display().to_string();
@@ -138,7 +138,7 @@ async fn a_hot_snapshot_recovers_to_any_target_behind_it() {
     assert_eq!(done["recovery"]["begins_with"], "snapshot");
     assert!(by_lsn.join("backup_label").exists() && !by_lsn.join("postmaster.pid").exists());
     assert!(std::fs::symlink_metadata(by_lsn.join("pg_wal")).expect("look at pg_wal").is_symlink());
-    // Once more is the same.
+    // A second run has the same result.
     stage.ok(&arguments);
     let target = Target::Lsn(row.lsn_after, Bound::Inclusive);
     compare(&stage, by_lsn, &target, &journal).await;
@@ -155,7 +155,7 @@ async fn a_hot_snapshot_recovers_to_any_target_behind_it() {
     stage.ok(&["restore", "--snapshot", &id, "--pgdata", &folder]);
     compare(&stage, latest, &Target::Latest(end), &journal).await;
 
-    // A run that fails in the middle leaves a directory in which no server starts, and the next goes on.
+    // A run that fails in the middle leaves a directory in which no server starts. The next run continues.
     let folder = interrupted.display().to_string();
     std::fs::create_dir(interrupted.join("backup_label")).expect("put an obstacle there");
     let (code, said) = stage.fails(&["restore", "--snapshot", &id, "--pgdata", &folder]);
@@ -167,12 +167,12 @@ async fn a_hot_snapshot_recovers_to_any_target_behind_it() {
     assert!(!interrupted.join("holdfast.restore").exists());
     compare(&stage, interrupted, &Target::Latest(end), &journal).await;
 
-    // What is before the snapshot cannot be reached, and the message says what can.
+    // A target before the snapshot is unreachable, and the message names the reachable ones.
     let early = lsn(journal.rows()[10].lsn_after);
     let folder = original.display().to_string();
     let (code, said) = stage.fails(&["restore", "--snapshot", &id, "--pgdata", &folder, "--target-lsn", &early]);
     assert_eq!(code, 61, "{said}");
-    // Nor is a directory touched that is not this snapshot's: the original, running and stopped.
+    // A directory that does not come from this snapshot is not changed: the original, running and stopped.
     let mut stage = stage;
     let data = stage.cluster.data().display().to_string();
     let (code, said) = stage.fails(&["restore", "--snapshot", &id, "--pgdata", &data]);
@@ -183,8 +183,8 @@ async fn a_hot_snapshot_recovers_to_any_target_behind_it() {
     assert!(said.contains("a server ran here since"), "{said}");
 }
 
-/// A standby's upstream is promoted while the standby's snapshot is taken, and the standby follows: the snapshot begins on
-/// one timeline and ends on another, and its record says so.
+/// A standby's upstream is promoted while the standby's snapshot is taken, and the standby follows. The snapshot begins
+/// on one timeline and ends on another, and its record says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_of_a_standby_that_follows_to_another_timeline_recovers() {
     let settings = vec![("wal_retrieve_retry_interval", "100ms".to_owned())];
@@ -254,7 +254,7 @@ async fn a_snapshot_of_a_standby_that_follows_to_another_timeline_recovers() {
     am_check(&restored);
 }
 
-/// The data directory that `cluster.pgdata` names is a copy that has fallen behind the server of the snapshot.
+/// The data directory that `cluster.pgdata` names is a copy that is older than the server of the snapshot.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_of_another_server_than_the_data_directorys_is_not_recorded() {
     let Some(stage) = Stage::start(18, Plan::default()).await else { return };
@@ -285,7 +285,7 @@ async fn a_cold_snapshot_recovers_to_the_end_of_the_archive() {
     let bytes = std::fs::read(folder.join(ControlFile::PATH)).expect("read the control file");
     let control = ControlFile::parse(&bytes).expect("a control file");
     stage.cluster.start().await.expect("start again");
-    // The redo position is in a segment that a server at rest would leave unfinished.
+    // The redo position is in a segment that an idle server would leave unfinished.
     stage.archive_now().await;
     let request = json!({
         "name": "cold", "online": false, "begin_lsn": control.redo.to_string(), "timeline": control.timeline.get(),
@@ -294,7 +294,7 @@ async fn a_cold_snapshot_recovers_to_the_end_of_the_archive() {
         "snapshots": [{ "name": "cold-data", "type": "PG_DATA" }],
     });
     let recorded = record(&stage, &request);
-    let writer = RowWriter::continue_from(&stage.cluster, Pace::default(), &journal).await.expect("go on writing");
+    let writer = RowWriter::continue_from(&stage.cluster, Pace::default(), &journal).await.expect("continue writing");
     writer.wait_for_rows(journal.rows().len() as u64 + 100).await.expect("write rows");
     let (journal, end) = finish(writer, &stage.cluster).await;
     stage.archive_now().await;
@@ -306,7 +306,7 @@ async fn a_cold_snapshot_recovers_to_the_end_of_the_archive() {
     wait_promoted(&restored).await;
     holds_all(&restored, &journal, end).await;
     am_check(&restored);
-    // A request of a stopped server that says too little, or of another cluster.
+    // A request for a stopped server that lacks facts, or that belongs to another cluster.
     let mut other = request.clone();
     other["begin_lsn"] = Value::Null;
     let (status, _, said) = run_with_input(stage.command(&["snapshot", "record"]), &other);

@@ -1,4 +1,4 @@
-//! Standbys: backups from them, restores to them, their promotion, and an archive that both sides feed.
+//! Standbys: backups from them, restores to them, their promotion, and an archive that both servers write to.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -45,8 +45,8 @@ fn json(stage: &Stage, config: &Path, arguments: &[&str]) -> serde_json::Value {
     serde_json::from_str(&crate::stage::succeeded(&output, arguments)).expect("JSON")
 }
 
-/// From where on the server of a restored directory says that it is consistent: not behind the stop LSN, or the WAL that
-/// the backup waited for is not enough.
+/// The LSN from which the server of a restored directory reports that it is consistent. It must not be after the stop
+/// LSN; otherwise the WAL that the backup waited for is not enough.
 fn check_control_file(target: &Path, backup: &serde_json::Value) {
     let control = std::fs::read(target.join(ControlFile::PATH)).expect("read the control file");
     let control = ControlFile::parse(&control).expect("a control file");
@@ -64,14 +64,14 @@ async fn backups_from_a_standby(major: u16, plan: Plan) {
     writer.wait_for_rows(50).await.expect("write rows");
     caught_up(&standby, &stage.cluster).await;
 
-    // The primary is asked to finish its segment.
+    // Holdfast asks the primary to finish its segment.
     let connection = format!("primary_connection = \"{}\"\n", stage.cluster.connection_string("postgres"));
     let config = config_for(&stage, "asking.toml", &standby, &connection);
     let report = json(&stage, &config, &["backup"]);
     assert_eq!(find(&report, "from_standby"), Some(&serde_json::Value::Bool(true)), "{report}");
     assert_eq!(report["warnings"], serde_json::json!([]), "{report}");
     assert!(stage.ok(&["list"]).contains("from standby"));
-    // A server that cannot be reached is said, and the work of the primary finishes the segment all the same.
+    // If the primary cannot be reached, that is reported. The primary's own work still finishes the segment.
     let config = config_for(&stage, "mute.toml", &standby, "primary_connection = \"host=/nowhere user=postgres\"\n");
     let mut command = stage.command_with(&config, &["--output", "json", "backup"]);
     let waiting = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start a backup");
@@ -91,7 +91,7 @@ async fn backups_from_a_standby(major: u16, plan: Plan) {
     assert!(warnings.contains("the primary could not be asked to finish its WAL segment"), "{warnings}");
 
     let (journal, end) = finish(writer, &stage.cluster).await;
-    // Nobody writes and nobody switches: the WAL does not come, and nothing is left behind.
+    // Nobody writes and nobody switches: the WAL does not come, and nothing remains.
     stage.archive_now().await;
     caught_up(&standby, &stage.cluster).await;
     stage.cluster.sql("CREATE TABLE little AS SELECT 1 AS n; CHECKPOINT").await.expect("write a little");
@@ -109,13 +109,13 @@ async fn backups_from_a_standby(major: u16, plan: Plan) {
         stage.ok(&["restore", "--backup", text(backup, "backup_id"), "--pgdata", &target.display().to_string()]);
         check_control_file(&target, backup);
         verify_backup(&stage, &target);
-        assert!(!target.join("standby.signal").exists(), "the backup of a standby is no standby");
+        assert!(!target.join("standby.signal").exists(), "a restored backup of a standby is not a standby");
         let restored = stage.start_restored(&target).await;
         wait_promoted(&restored).await;
         holds_all(&restored, &journal, end).await;
         am_check(&restored);
     }
-    // Only as far as the backup itself goes.
+    // Only as far as the backup itself reaches.
     let target = stage.target("immediate");
     let folder = target.display().to_string();
     let id = text(&report, "backup_id");
@@ -134,14 +134,15 @@ async fn backups_from_a_standby_restore_on_13() {
     backups_from_a_standby(13, plan).await;
 }
 
-/// A backup of this server that has begun to copy, and goes no further.
+/// A backup of this server that has begun to copy and does not continue.
 async fn held(stage: &Stage, server: &Cluster) -> (Child, SlowStore) {
     let config = config_for(stage, "server.toml", server, "");
     let store = SlowStore::with(stage, &std::fs::read_to_string(&config).expect("read the configuration"));
     (store.hold(stage, &["backup"]).await, store)
 }
 
-/// A standby that is promoted in the middle: the backup fails by name and leaves nothing, since it could not be restored.
+/// A standby that is promoted in the middle: the backup fails with a clear message and leaves nothing, because it could
+/// not be restored.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_promotion_during_the_backup_fails_it() {
     let plan = Plan { compression: "none", wal_segment_mib: 1, ..Plan::default() };
@@ -163,8 +164,8 @@ async fn a_promotion_during_the_backup_fails_it() {
     assert!(standby.is_running());
 }
 
-/// A standby's upstream is promoted in the middle, and the standby follows it to the new timeline: the backup begins on one
-/// timeline and ends on another. The former primary, when it lives, goes on archiving the old one.
+/// A standby's upstream is promoted in the middle, and the standby follows it to the new timeline. The backup begins on
+/// one timeline and ends on another. The former primary, if it lives, continues to archive the old timeline.
 async fn a_standby_follows_its_upstream_during_the_backup(primary_lives: bool) {
     let plan = Plan {
         compression: "none",
@@ -256,8 +257,8 @@ async fn a_backup_follows_to_the_timeline_of_the_only_primary() {
     a_standby_follows_its_upstream_during_the_backup(false).await;
 }
 
-/// `restore --standby`: follows by the archive, through a time without it, then by streaming, and becomes a primary that
-/// archives and is backed up.
+/// `restore --standby`: the server follows through the archive, also after a time without it, then by streaming, and
+/// becomes a primary that archives and is backed up.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_standby_follows_and_takes_over() {
     let plan = Plan {
@@ -280,14 +281,14 @@ async fn a_restored_standby_follows_and_takes_over() {
     let mut standby = Cluster::adopt(&stage.installation, &target).expect("take over");
     standby.start().await.unwrap_or_else(|e| panic!("{e}\n{}", standby.log_text()));
 
-    // By the archive.
+    // Through the archive.
     let number = writer.journal().rows().len();
     writer.wait_for_rows(number as u64 + 20).await.expect("write rows");
     stage.archive_now().await;
     let seen = format!("SELECT coalesce(max(n), 0) >= {number} FROM holdfast_rows");
     standby.wait_for(&seen, LIMIT).await.unwrap_or_else(|e| panic!("{e}\n{}", standby.log_text()));
 
-    // Without the store the standby waits; the exit status says "try again" to it and "stop" to others.
+    // Without the store the standby waits: the exit status means "try again" to a standby, and "stop" to others.
     let mut s3 = stage.s3.take().expect("an S3 server");
     s3.stop();
     let next = stage.cluster.value("SELECT pg_walfile_name(pg_current_wal_lsn())").await.expect("name the segment");
@@ -324,7 +325,7 @@ async fn a_restored_standby_follows_and_takes_over() {
     let config = config_for(&stage, "holdfast.toml", &standby, "");
     assert_eq!(config, stage.config);
     let pace = Pace::default();
-    let writer = RowWriter::continue_from(&standby, pace, &journal).await.expect("go on writing");
+    let writer = RowWriter::continue_from(&standby, pace, &journal).await.expect("continue writing");
     let rows = journal.rows().len() as u64;
     writer.wait_for_rows(rows + 20).await.expect("write rows");
     stage.cluster = standby;
@@ -337,7 +338,7 @@ async fn a_restored_standby_follows_and_takes_over() {
     let restored = stage.restore_and_start("taken-over", &[]).await;
     wait_promoted(&restored).await;
     holds_all(&restored, &journal, end).await;
-    // And along the switch from the backup of the first timeline.
+    // Also across the switch, from the backup of the first timeline.
     let list = stage.json(&["list"]);
     let first = find(&list, "backups").and_then(|list| list[0]["backup_id"].as_str()).expect("a backup").to_owned();
     let restored = stage.restore_and_start("along-the-switch", &["--backup", &first]).await;
@@ -345,7 +346,7 @@ async fn a_restored_standby_follows_and_takes_over() {
     holds_all(&restored, &journal, end).await;
 }
 
-/// `archive_mode = always`: both sides push the same segments, which is success for both.
+/// `archive_mode = always`: both servers push the same segments, and both succeed.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_is_fed_from_both_sides() {
     let plan = Plan { store: StoreKind::Directory, seal: Seal::KeyFile, wal_segment_mib: 1, ..Plan::default() };

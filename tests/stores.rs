@@ -1,6 +1,6 @@
-//! Whole stories on stores that depart from S3: programs that people run, and one server with the faults of others.
+//! Whole stories on stores that differ from S3: programs that people run, and one server with the faults of others.
 //!
-//! `archive_command`, backup, `restore_command`, restore, start, rows compared; and what a user is told of the store.
+//! `archive_command`, backup, `restore_command`, restore, start, comparison of rows, and the messages about the store.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use holdfast_testkit::s3::S3Server;
 use serde_json::Value;
 
 fn plan(store: StoreKind) -> Plan {
-    // More than one part for what does not compress.
+    // More than one part if the data does not compress.
     Plan { store, seal: Seal::KeyFile, compression: "zstd:1", wal_compression: "none", ..Plan::default() }
 }
 
@@ -30,7 +30,7 @@ async fn written(stage: &Stage) -> (Journal, u64) {
     (journal, end)
 }
 
-/// Restores, starts and compares.
+/// Restores, starts and compares the rows.
 async fn restored(stage: &Stage, name: &str, journal: &Journal, end: u64, expected: &[Vec<String>]) {
     let restored = stage.restore_and_start(name, &[]).await;
     wait_promoted(&restored).await;
@@ -72,7 +72,8 @@ async fn a_story_on_juicefs() {
     story(StoreKind::JuiceFs, "ignores or refuses conditional writes").await;
 }
 
-/// As Ceph 16: a condition is kept on a PUT and ignored on completing an upload. WAL segments of 64 MiB go in parts.
+/// Like Ceph 16: the store obeys a condition on a PUT and ignores it when an upload is completed. WAL segments of 64
+/// MiB are uploaded in parts.
 #[tokio::test(flavor = "multi_thread")]
 async fn conditions_that_are_kept_on_a_put_only() {
     let Some(stage) = Stage::start(18, Plan { wal_segment_mib: 64, ..plan(StoreKind::S3Parts) }).await else { return };
@@ -90,7 +91,7 @@ async fn conditions_that_are_kept_on_a_put_only() {
     let expected = sum(&stage.cluster).await;
     let (journal, end) = written(&stage).await;
 
-    // Other content under the name of an archived segment is refused, and what is stored stays.
+    // Other content under the name of an archived segment is refused, and the stored content stays.
     let archived = stage.cluster.value("SELECT last_archived_wal FROM pg_stat_archiver").await.expect("ask");
     let segment = archived.split('.').next().unwrap_or_default();
     let elsewhere = stage.scratch.folder("elsewhere").expect("make a folder").join(segment);
@@ -111,8 +112,8 @@ async fn conditions_that_are_kept_on_a_put_only() {
     restored(&stage, "restored", &journal, end, &expected).await;
 }
 
-/// As s3rver: folders are missing when the store lists with a delimiter. The repository was made when the store was well;
-/// then something else stands in its place.
+/// Like s3rver: folders are missing when the store lists with a delimiter. The repository was created while the store
+/// worked; then a faulty store takes its place.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listing_that_leaves_out_folders() {
     let Some(stage) = Stage::start(18, plan(StoreKind::S3)).await else { return };
@@ -127,7 +128,7 @@ async fn a_listing_that_leaves_out_folders() {
     ];
     for (name, server) in &servers {
         let other = text.replace(&good.endpoint(), &server.endpoint());
-        // A new repository is refused, and nothing of it is left.
+        // A new repository is refused, and nothing of it remains.
         let new = stage.write_config(&format!("{name}.toml"), &other.replace("/repository\"", "/new\""));
         let output = stage.command_with(&new, &["repo", "init"]).output().expect("run holdfast");
         let said = String::from_utf8_lossy(&output.stderr);
@@ -135,20 +136,20 @@ async fn a_listing_that_leaves_out_folders() {
         assert!(said.contains("leaves out a folder that was just written when it lists with a delimiter"), "{said}");
         assert!(!has_files(&good.object_path(good.bucket(), "new")), "{name}: something is left");
 
-        // The old one: a check says so. What is archived and backed up meanwhile is whole.
+        // The old repository: a check reports the fault. What is archived and backed up meanwhile is whole.
         stage.write_config("holdfast.toml", &other);
         let (code, said) = stage.fails(&["check"]);
         assert!(code == 25 && said.contains("leaves out a folder"), "{code}: {said}");
     }
     let (journal, end) = written(&stage).await;
 
-    // A restore that does not see what it needs says so.
+    // If a restore does not see what it needs, it says so.
     for (name, server) in &servers {
         stage.write_config("holdfast.toml", &text.replace(&good.endpoint(), &server.endpoint()));
         let target = stage.target(name);
         let output = stage.run(&["restore", "--pgdata", &target.display().to_string()]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        // All WAL of this cluster is in one folder, which the second server names.
+        // All WAL of this cluster is in one folder, which the second server lists.
         let code = if *name == "none" { 61 } else { 0 };
         assert_eq!(output.status.code(), Some(code), "{name}: {said}");
         assert_eq!(target.join("global/pg_control").exists(), code == 0, "{name}: {said}");
@@ -157,7 +158,7 @@ async fn a_listing_that_leaves_out_folders() {
     restored(&stage, "restored", &journal, end, &expected).await;
 }
 
-/// What this command sees and the server's `archive_command` does not.
+/// What this command sees and the server's `archive_command` does not see.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_says_which_proxy_is_in_use() {
     let Some(stage) = Stage::start(18, plan(StoreKind::S3)).await else { return };
@@ -177,7 +178,7 @@ fn has_files(folder: &Path) -> bool {
     entries.flatten().any(|entry| entry.path().is_file() || has_files(&entry.path()))
 }
 
-/// A backup is killed in the middle of an upload in parts: the next one throws the parts away.
+/// A backup is killed during a multipart upload. The next backup removes the parts.
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_of_a_killed_backup_go_with_the_next_one() {
     let Some(stage) = Stage::start(18, plan(StoreKind::Moto)).await else { return };
@@ -200,7 +201,7 @@ async fn parts_of_a_killed_backup_go_with_the_next_one() {
     };
     assert_eq!(unfinished(&*store).await, [""; 0]);
 
-    // No upload is completed by way of this proxy.
+    // No upload is completed through this proxy.
     let faults = HttpFaults::start(moto.address()).expect("start a proxy");
     let stuck = Effect::Delay(std::time::Duration::from_mins(10));
     faults.inject(Fault::new(stuck, When::Always).method("PUT").path_contains("uploadId="));
@@ -213,7 +214,7 @@ async fn parts_of_a_killed_backup_go_with_the_next_one() {
     drop(faults);
     let left = unfinished(&*store).await;
     assert!(!left.is_empty() && left.iter().all(|name| name.contains("/packs/")), "{left:?}");
-    // `wal push` of somebody else is at work meanwhile.
+    // Meanwhile somebody else's `wal push` is at work.
     let living = "repository/main/wal/1/00000001/0000000000000000/0000000100000000000000AA".parse().expect("a name");
     let upload = store.begin_upload(&living, holdfast_store::PutMode::Create).await.expect("begin");
     upload.part(1, "part".into()).await.expect("send a part");

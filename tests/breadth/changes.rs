@@ -1,5 +1,5 @@
-//! What changes under a running backup: files that shrink and vanish while it waits, and storms of DDL. What was copied
-//! meanwhile becomes whole by the WAL.
+//! Changes during a running backup: files that shrink and vanish while it waits, and storms of DDL. The WAL makes
+//! consistent what was copied meanwhile.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::stage::held::SlowStore;
 use crate::stage::proof::{Storm, am_check, bulk, find, finish, holds_all, number, text, verify_backup};
 use crate::stage::{self, Plan, Seal, Stage, wait_promoted};
 
-/// The backup stands still in the middle of the copy while most of what it has yet to read changes under it.
+/// The backup stops in the middle of the copy while most of the files that it still has to read change.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_change_and_vanish_while_a_backup_waits() {
     let plan = Plan { seal: Seal::Passphrase, compression: "none", wal_segment_mib: 1, ..Plan::default() };
@@ -76,7 +76,7 @@ async fn files_change_and_vanish_while_a_backup_waits() {
     am_check(&restored);
 }
 
-/// Two thousand tables, several databases, and everything that DDL can do at once during three backups.
+/// Two thousand tables, several databases, and every kind of DDL at the same time, during three backups.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_ddl_does_not_matter() {
     let plan = Plan { wal_segment_mib: 16, settings: vec![("max_locks_per_transaction", "256".to_owned())], ..local() };
@@ -151,7 +151,8 @@ async fn a_storm_of_ddl_does_not_matter() {
     assert_eq!(backups.len(), 3);
     let mapping = format!("storm={}", stage.target("storm-end").display());
     for (n, backup) in backups.iter().enumerate().filter(|(n, _)| *n != 1) {
-        // A tablespace that was there for a moment only is in one backup or another; it has to go somewhere else as well.
+        // A tablespace that existed only for a moment is in some of the backups. It must be mapped to another place
+        // too.
         let moved = stage.target(&format!("brief-{n}"));
         let spaces = find(backup, "tablespaces").and_then(|list| list.as_array()).expect("tablespaces");
         let brief_mapping = spaces

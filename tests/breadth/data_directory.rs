@@ -1,5 +1,5 @@
-//! Everything a data directory can hold: tablespaces, which go where they are told, and files of odd names, modes and
-//! holes or that do not belong, which are kept as they are or left out.
+//! Everything that a data directory can contain: tablespaces, which are restored to the given places, and files with
+//! odd names, modes and holes or that do not belong there, which are kept as they are or left out.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -20,8 +20,8 @@ async fn oid(cluster: &Cluster, tablespace: &str) -> String {
         .expect("ask for an OID")
 }
 
-/// Two tablespaces, and a third that is made while the backup waits for its checkpoint, restored to other directories and
-/// to their own.
+/// Two tablespaces, and a third one that is created while the backup waits for its checkpoint. They are restored to
+/// other directories, and to their own.
 #[tokio::test(flavor = "multi_thread")]
 async fn tablespaces_go_where_they_are_told() {
     let plan = Plan {
@@ -48,7 +48,7 @@ async fn tablespaces_go_where_they_are_told() {
     fs::write(sorts.join("pgsql_tmp4711.0"), vec![7; 100_000]).expect("write a sort file");
     stage.cluster.scratch().user().own_tree(&sorts).expect("give it away");
 
-    // A backup that does not hurry: the spread checkpoint takes for ever, until one in a hurry is asked for.
+    // A backup with a spread checkpoint, which takes very long until somebody requests an immediate one.
     let slow_start = stage.config_text().replace("start_fast = true", "start_fast = false");
     stage.write_config("holdfast.toml", &slow_start);
     stage.cluster.sql("CHECKPOINT; UPDATE wide SET id = id").await.expect("dirty the buffers");
@@ -94,7 +94,8 @@ async fn tablespaces_go_where_they_are_told() {
         let link = target.join("pg_tblspc").join(oid);
         assert_eq!(&fs::read_link(&link).expect("read a link"), place);
     }
-    // Replaying its CREATE TABLESPACE, PostgreSQL makes the latecomer anew at its first place, which has to be there.
+    // When PostgreSQL replays the CREATE TABLESPACE, it creates the third tablespace again at its first place, which
+    // must exist.
     fs::rename(&late, stage.target("aside")).expect("put the original aside");
     stage.scratch.folder("ts_late").expect("make a folder");
     let restored = stage.start_restored(&target).await;
@@ -111,7 +112,7 @@ async fn tablespaces_go_where_they_are_told() {
     drop(restored);
     assert_eq!([tree(&fast), tree(&slow)], originals, "the originals are not touched");
 
-    // The original places still hold something: refused. Gone: restored there.
+    // While the original places still have content, the restore is refused. After that is removed, it succeeds.
     let pgdata = stage.cluster.data().to_owned();
     fs::remove_dir_all(&pgdata).expect("remove the data directory");
     let (code, message) = stage.fails(&["restore", "--pgdata", &pgdata.display().to_string()]);
@@ -130,7 +131,7 @@ async fn tablespaces_go_where_they_are_told() {
     assert_eq!(fs::read_link(pgdata.join("pg_tblspc").join(by_oid)).expect("read a link"), slow);
 }
 
-/// What stands in the data directory besides relations: what is left out, and what is kept as it is.
+/// Files in the data directory other than relations: which ones are left out, and which ones are kept as they are.
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_files_are_kept_and_others_left_out() {
     let Some(mut stage) = Stage::start(18, local()).await else { return };
@@ -167,7 +168,7 @@ async fn odd_files_are_kept_and_others_left_out() {
     symlink("nowhere/at/all", pgdata.join("dangling")).expect("make a link");
     symlink("/etc", pgdata.join("pg_tblspc/old")).expect("make a link");
     stage.cluster.set("include_dir", "conf.d").expect("configure");
-    // Extents of zeros before, between and behind others.
+    // Extents of zeros before, between and after others.
     let sparse = fs::File::create(pgdata.join("sparse")).expect("make a file");
     sparse.set_len(9 << 20).expect("extend");
     sparse.write_all_at(b"middle", 4 << 20).expect("write");
@@ -187,7 +188,7 @@ async fn odd_files_are_kept_and_others_left_out() {
         format!("{}/t3_16999", Path::new(&relation).parent().expect("a folder").display()),
         format!("{unlogged}_fsm"),
     ];
-    // They come after the start, which removes some of them itself.
+    // These files are added after the start, because the start removes some of them.
     stage.cluster.scratch().user().own_tree(&pgdata).expect("give it away");
     stage.cluster.scratch().user().own_tree(&wal).expect("give it away");
     for (path, (mode, kind)) in tree(&pgdata) {
@@ -234,7 +235,7 @@ async fn odd_files_are_kept_and_others_left_out() {
     for path in ["postmaster.pid", "postmaster.opts"] {
         assert!(before.contains_key(Path::new(path)) && !after.contains_key(Path::new(path)), "{path}");
     }
-    assert!(after.contains_key(Path::new(&format!("{unlogged}_init"))), "the init fork makes the table anew");
+    assert!(after.contains_key(Path::new(&format!("{unlogged}_init"))), "the init fork creates the table again");
     let same =
         ["log/script.sh", "empty/nothing", "conf.d/work.conf", "log/link", "dangling", "pg_tblspc/old", "sparse"];
     let same = same.iter().map(Path::new).chain([Path::new(odd)]);

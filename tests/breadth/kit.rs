@@ -1,4 +1,4 @@
-//! What the breadth tests share: a quick plan, the sum of a table, tablespaces, and waiting for the server.
+//! What the breadth tests share: a quick plan, the checksum of a table, tablespaces, and waiting for the server.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use holdfast_testkit::postgres::Cluster;
 
 use crate::stage::{Plan, Seal, Stage, StoreKind};
 
-/// A plan in a directory, quick.
+/// A plan with a directory as its store, for quick tests.
 pub(crate) fn local() -> Plan {
     Plan { store: StoreKind::Directory, seal: Seal::None, wal_segment_mib: 1, compression: "lz4", ..Plan::default() }
 }
@@ -21,7 +21,7 @@ pub(crate) async fn tablespace(stage: &Stage, name: &str, folder: &str) -> PathB
     path
 }
 
-/// Waits for the first answer `t`, without a limit of its own but a minute.
+/// Waits for the first answer `t`, at most one minute.
 pub(crate) async fn wait_for(cluster: &Cluster, query: &str) {
     cluster.wait_for(query, Duration::from_mins(3)).await.expect("wait");
 }

@@ -1,4 +1,4 @@
-//! Where a backup goes: to several repositories at once, and to an S3 whose every feature is asked for.
+//! Where a backup goes: to several repositories at the same time, and to an S3 store with every feature in use.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -12,7 +12,7 @@ use super::kit::{SUM, local, wait_for};
 use crate::stage::proof::{bulk, find, finish, holds_all, number, text, verify_backup};
 use crate::stage::{Plan, Stage, wait_promoted};
 
-/// Adds a second repository in a directory to the configuration and makes it.
+/// Adds a second repository, in a directory, to the configuration and creates it.
 fn with_second_repository(stage: &Stage) -> PathBuf {
     let second = stage.scratch.path().join("second");
     let block = format!("[[repo]]\nurl = \"file://{}\"\nencryption = \"none\"\n\n[backup]", second.display());
@@ -21,7 +21,8 @@ fn with_second_repository(stage: &Stage) -> PathBuf {
     second
 }
 
-/// One backup feeds an encrypted repository in S3 and an open one in a directory; WAL is acknowledged when both have it.
+/// One backup goes to an encrypted repository in S3 and to an unencrypted one in a directory. WAL is acknowledged when
+/// both have it.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_repositories_are_fed_at_once() {
     let Some(stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else { return };
@@ -39,7 +40,7 @@ async fn two_repositories_are_fed_at_once() {
     }
     assert_eq!((text(first, "encryption"), text(other, "encryption")), ("aes-256-gcm", "none"));
 
-    // The second one breaks: its archive folder is a file. Nothing is acknowledged, nothing is lost.
+    // The second repository fails, because its archive folder is a file. Nothing is acknowledged, and nothing is lost.
     let wal_folder = second.join("main/wal");
     let aside = stage.scratch.path().join("aside");
     fs::rename(&wal_folder, &aside).expect("take the folder away");
@@ -84,13 +85,13 @@ async fn two_repositories_are_fed_at_once() {
         assert_eq!(restored.sql(&format!("{SUM}load")).await.expect("sum up"), sum);
         holds_all(&restored, &journal, end).await;
     }
-    // One of them is enough for a restore, and for the WAL of one.
+    // One of the repositories is enough for a restore, and for the WAL of a restore.
     fs::rename(stage.repository_folder(), stage.scratch.path().join("lost")).expect("lose a repository");
     let target = stage.target("from-what-is-left");
     stage.ok(&["restore", "--repo", "2", "--pgdata", &target.display().to_string()]);
 }
 
-/// The answer to a request without a body, head and body as text.
+/// The answer to a request without a body: head and body as text.
 fn ask_moto(moto: &Moto, request: &str) -> String {
     let mut socket = TcpStream::connect(moto.address()).expect("connect");
     let request = format!(
@@ -140,7 +141,7 @@ async fn every_feature_of_s3_at_once() {
         listing.split("<key>").skip(1).filter_map(|rest| Some(rest.split_once('<')?.0.to_owned())).collect();
     assert!(keys.iter().any(|key| key.contains("/packs/")) && keys.iter().any(|key| key.contains("/wal/")), "{keys:?}");
     for key in &keys {
-        // Names are shown in small letters above; they hold capitals in hexadecimal numbers and ids only.
+        // Names are in lower case above. Only hexadecimal numbers and ids in them have upper case letters.
         let key = key.replace(&id.to_lowercase(), &id);
         let key = capitals_of_wal(&key);
         let head = ask_moto(&moto, &format!("HEAD /holdfast/{key}"));
@@ -156,7 +157,7 @@ async fn every_feature_of_s3_at_once() {
     assert_eq!(restored.sql(&format!("{SUM}load")).await.expect("sum up"), sum);
 }
 
-/// The name of a WAL object with the capitals of its hexadecimal digits.
+/// The name of a WAL object with its hexadecimal digits in upper case.
 fn capitals_of_wal(key: &str) -> String {
     let Some((folder, rest)) = key.split_once("/wal/") else { return key.to_owned() };
     let parts: Vec<String> = rest

@@ -1,5 +1,5 @@
-//! Restores that are not of the usual kind: those that only plan, those over what is there already, and those whose
-//! server pauses or shuts down at its target.
+//! Special restores: those that only make a plan, those over existing files, and those whose server pauses or shuts
+//! down at its target.
 
 use std::fs;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
@@ -11,7 +11,7 @@ use super::kit::{SUM, local, wait_for};
 use crate::stage::proof::{bulk, number, same_trees, text, tree, verify_backup};
 use crate::stage::{Plan, Stage, wait_promoted};
 
-/// `--plan` says what would be done and does nothing; `--delta` fetches what differs and nothing else.
+/// `--plan` prints what would be done and changes nothing. `--delta` fetches only what differs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_writes_nothing_and_a_delta_little() {
     let Some(stage) = Stage::start(18, Plan { compression: "none", ..local() }).await else { return };
@@ -50,7 +50,7 @@ async fn a_plan_writes_nothing_and_a_delta_little() {
     let (code, message) = stage.fails(&["restore", "--pgdata", &place]);
     assert_eq!(code, 62, "{message}");
 
-    // What a bad disk, an operator and a server may have left.
+    // Remains of a bad disk, of a person, and of a server.
     let fresh = stage.target("fresh");
     stage.ok(&["restore", "--pgdata", &fresh.display().to_string()]);
     let damaged = fs::OpenOptions::new().read(true).write(true).open(target.join(&path)).expect("open a relation");
@@ -81,11 +81,11 @@ async fn a_plan_writes_nothing_and_a_delta_little() {
     assert!(fetched > 1 << 20 && fetched < whole / 4, "{fetched} of {whole} bytes were fetched");
     assert!(number(&delta, "reused_bytes") > whole / 2, "{delta}");
     assert!(number(&delta, "removed_entries") >= 4, "{delta}");
-    // Their auto.conf names the time of the restore; backup_manifest has its checksum.
+    // Their auto.conf contains the time of the restore, and backup_manifest has the checksum of auto.conf.
     same_trees(&target, &fresh, &["postgresql.auto.conf", "backup_manifest"]);
     verify_backup(&stage, &target);
 
-    // A server that ran there and changed much is no obstacle either.
+    // A server that ran there and changed much is not an obstacle either.
     let mut used = stage.start_restored(&target).await;
     wait_promoted(&used).await;
     used.sql("UPDATE load SET id = 0 WHERE id < 1000; CREATE TABLE later AS SELECT 1; CHECKPOINT")
@@ -103,7 +103,7 @@ async fn a_plan_writes_nothing_and_a_delta_little() {
     assert_eq!(restored.value("SELECT to_regclass('later') IS NULL").await.expect("ask"), "t");
 }
 
-/// At its target the server pauses or shuts down, as it was told.
+/// At its target the server pauses or shuts down, as requested.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_pauses_or_shuts_down_at_the_target() {
     let Some(stage) = Stage::start(18, local()).await else { return };
@@ -124,7 +124,7 @@ async fn the_server_pauses_or_shuts_down_at_the_target() {
     wait_for(&paused, "SELECT pg_get_wal_replay_pause_state() = 'paused'").await;
     assert_eq!(paused.value("SELECT pg_is_in_recovery()").await.expect("ask"), "t");
     assert_eq!(paused.value("SELECT sum(n) FROM t").await.expect("sum up"), "3");
-    paused.sql("SELECT pg_wal_replay_resume()").await.expect("go on");
+    paused.sql("SELECT pg_wal_replay_resume()").await.expect("resume replay");
     wait_promoted(&paused).await;
     assert_eq!(paused.value("SELECT sum(n) FROM t").await.expect("sum up"), "3");
 
@@ -138,7 +138,7 @@ async fn the_server_pauses_or_shuts_down_at_the_target() {
     let status = ends.wait_exited(Duration::from_mins(3)).await.expect("wait for its end");
     assert!(ends.log_text().contains("shutdown at recovery target"), "{status}\n{}", ends.log_text());
     assert!(target.join("recovery.signal").exists(), "it stays in recovery");
-    // Started again it does the same, unless it is told otherwise.
+    // After another start it does the same again, unless its settings are changed.
     ends.override_setting("recovery_target_action", "promote");
     ends.start().await.expect("start");
     wait_promoted(&ends).await;

@@ -1,4 +1,4 @@
-//! Backups that cannot be taken. None of them leaves anything that looks like a backup, and the next one cleans up.
+//! Backups that fail. None of them leaves anything that looks like a backup, and the next one cleans up.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -16,7 +16,7 @@ fn local() -> Plan {
     Plan { store: StoreKind::Directory, seal: Seal::None, wal_segment_mib: 1, ..Plan::default() }
 }
 
-/// Objects of backups, whatever they are.
+/// All objects of backups, of any kind.
 fn remains(stage: &Stage) -> Vec<String> {
     let objects = files_below(&stage.repository_folder());
     objects.into_iter().filter(|name| name.contains("/backups/") || name.contains("/packs/")).collect()
@@ -198,7 +198,8 @@ async fn settings_of_the_server() {
         "warning: the server does not archive its WAL (archive_mode, archive_command): this backup can be \
              restored to its own end, and to no later moment\n",
     );
-    // What the archiver does not send while it stands in pg_wal, the backup sends itself; `check` says what is wrong.
+    // The backup itself sends the segments that the archiver does not send, as long as they are in pg_wal. `check`
+    // reports what is wrong.
     stage.cluster.set("archive_mode", "on").expect("set");
     stage.cluster.set("archive_command", "false").expect("set");
     stage.cluster.restart().await.expect("restart");
@@ -226,7 +227,7 @@ async fn settings_of_the_server() {
     texts.finish();
 }
 
-/// A standby cannot finish the segment of the stop LSN, and a primary at rest does not: the backup is given up.
+/// A standby cannot finish the segment of the stop LSN, and an idle primary does not: the backup is given up.
 #[tokio::test(flavor = "multi_thread")]
 async fn wal_that_is_not_archived_in_time() {
     let Some(stage) = Stage::start(18, local()).await else { return };

@@ -1,14 +1,14 @@
-//! Configurations that are refused: the key, the place in the file, and what could have been meant.
+//! Configurations that are refused: the message names the key, the place in the file, and what was probably meant.
 
 use super::kit::Bench;
 
 const CLUSTER: &str = "[cluster]\nname = \"main\"\n";
 const REPO: &str = "[[repo]]\nurl = \"file://$DIR/repository\"\nencryption = \"none\"\n";
 
-/// What stands below `while:` and `hint:` for a value that cannot be.
+/// The text below `while:` and `hint:` for an impossible value.
 const READING: &str = "while: reading the configuration\n";
 
-/// The hint where the message says it all.
+/// The hint if the message already says everything.
 const MANUAL: &str = "docs/configuration.md says what this key takes";
 
 struct Case {

@@ -1,5 +1,6 @@
-//! What a restore must never touch: the tablespace of a server that is well, a repository in the data directory, a directory
-//! whose server nobody knows of any more, WAL that is in no archive. Refused, and everything is there afterwards.
+//! What a restore must never touch: the tablespace of a healthy server, a repository in the data directory, a directory
+//! whose server is unknown, WAL that is in no archive. The restore is refused, and everything is still there
+//! afterwards.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +15,7 @@ async fn stage() -> Option<Stage> {
     Stage::start(18, plan).await
 }
 
-/// Runs `holdfast`, which must end with this code and say this.
+/// Runs `holdfast`, which must end with this code and this text.
 fn refused(stage: &Stage, arguments: &[&str], code: i32, words: &[&str]) {
     let output = quietly(stage, arguments);
     let text = String::from_utf8_lossy(&output.stderr);
@@ -31,7 +32,7 @@ fn signal(stage: &Stage, signal: &str) {
     assert!(status.success());
 }
 
-/// As root, so that owners and modes stay.
+/// Copies as root, so that owners and modes are kept.
 fn copy(from: &Path, to: &Path) {
     let status = std::process::Command::new("cp").arg("-a").args([from, to]).status().expect("run cp");
     assert!(status.success());
@@ -58,7 +59,7 @@ async fn the_tablespace_of_a_living_server_is_left_alone() {
         all.extend_from_slice(flags);
         refused(&stage, &all, 62, &["tablespace fast would be in ", "which is not empty", "--tablespace fast=DIR"]);
     }
-    // Not even when it is asked for by name.
+    // Not even if its name is given.
     let data = stage.cluster.data().display().to_string();
     let named = ["restore", "--pgdata", &path, "--reuse-tablespace", "fast"];
     refused(&stage, &named, 63, &["is in use by the PostgreSQL server of ", &data]);
@@ -68,7 +69,7 @@ async fn the_tablespace_of_a_living_server_is_left_alone() {
     let counts = "SELECT (SELECT count(*) FROM t) || ' ' || (SELECT count(*) FROM t2)";
     assert_eq!(stage.cluster.value(counts).await.expect("count"), "40000 20000");
 
-    // The data directory was lost, the server is gone, the tablespace is there: now its name takes it.
+    // The data directory is lost, the server is gone, the tablespace is there: now the restore accepts it by its name.
     stage.archive_now().await;
     stage.cluster.stop(Shutdown::Fast).await.expect("stop the server");
     let report = stage.json(&named_json(&path));
@@ -107,7 +108,7 @@ async fn a_repository_and_a_data_directory_never_lie_in_each_other() {
         let (code, text) = run(&config, &["restore", "--delta", "--pgdata", &old.display().to_string()]);
         assert_eq!(code, Some(10), "{text}");
         assert!(text.contains("lies in the directory to restore into"), "{text}");
-        // And the other way round.
+        // The same in the other direction.
         let target = repository.join("main/restored").display().to_string();
         let (code, text) = run(&config, &["restore", "--pgdata", &target]);
         assert_eq!(code, Some(10), "{text}");
@@ -133,7 +134,7 @@ async fn a_server_without_its_lock_file_and_wal_without_an_archive_are_noticed()
     let path = data.display().to_string();
     let delta = ["restore", "--delta", "--pgdata", &path];
     let before = files_below(&data.join("base"));
-    // A postmaster that misses its lock file stops by itself; this one sleeps meanwhile.
+    // A postmaster that misses its lock file stops by itself. This one is stopped by a signal meanwhile.
     let (lock, aside) = (data.join("postmaster.pid"), stage.target("postmaster.pid"));
     signal(&stage, "-STOP");
     let content = fs::read(&lock).expect("read the lock file");
@@ -150,7 +151,7 @@ async fn a_server_without_its_lock_file_and_wal_without_an_archive_are_noticed()
     assert_eq!(files_below(&data.join("base")), before);
     assert_eq!(stage.cluster.value("SELECT 1").await.expect("ask the server"), "1");
 
-    // The archive is away, and the server dies with WAL that nothing else has.
+    // The archive is unreachable, and the server dies with WAL that exists nowhere else.
     let repository = stage.repository_folder();
     let away = stage.target("away");
     fs::rename(&repository, &away).expect("take the repository away");

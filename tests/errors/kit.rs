@@ -11,7 +11,8 @@ use regex_lite::Regex;
 
 use crate::stage::Stage;
 
-/// Compares what commands said with what they should say, and collects the differences, so that one run shows them all.
+/// Compares what commands print with what they should print. It collects the differences, so that one run shows all of
+/// them.
 #[derive(Debug)]
 pub(crate) struct Texts {
     known: Vec<(String, String)>,
@@ -20,8 +21,8 @@ pub(crate) struct Texts {
 }
 
 impl Texts {
-    /// Without names of its own: times, LSNs, backup ids, WAL segments, system identifiers, digests and process numbers
-    /// become placeholders.
+    /// Starts without named values. Times, LSNs, backup ids, WAL segments, system identifiers, digests and process
+    /// numbers always become placeholders.
     pub(crate) fn new() -> Self {
         let pattern = |text: &str, name| (Regex::new(text).expect("a sound pattern"), name);
         let patterns = vec![
@@ -47,13 +48,13 @@ impl Texts {
         Self { known: Vec::new(), patterns, wrong: Vec::new() }
     }
 
-    /// Shows `value` as `$name`. What is named first is replaced first.
+    /// Shows `value` as `$name`. Earlier names are replaced first.
     #[expect(clippy::needless_pass_by_value, reason = "displays of paths are made where they are passed")]
     pub(crate) fn name(&mut self, name: &str, value: impl ToString) {
         self.known.push((value.to_string(), format!("${name}")));
     }
 
-    /// The text with placeholders, without the log: its lines depend on how often something was tried.
+    /// The text with placeholders, without log lines: their number depends on the number of retries.
     pub(crate) fn plain(&self, text: &str) -> String {
         let log = |line: &&str| line.contains("Z  WARN ") || line.contains("Z  INFO ");
         let mut text: String = text.split_inclusive('\n').filter(|line| !log(line)).collect();
@@ -81,14 +82,14 @@ impl Texts {
     }
 }
 
-/// Runs it without progress, so that standard error is the message and nothing else.
+/// Runs the command without progress, so that standard error contains only the message.
 pub(crate) fn quietly(stage: &Stage, arguments: &[&str]) -> Output {
     let mut all = vec!["--no-progress"];
     all.extend_from_slice(arguments);
     stage.run(&all)
 }
 
-/// Placeholders of a stage: its folders, its endpoint, its repository.
+/// Placeholders for the values of a stage: its folders, its endpoint, its repository.
 pub(crate) fn texts_of(stage: &Stage) -> Texts {
     let mut texts = Texts::new();
     if let Some(s3) = &stage.s3 {
@@ -109,7 +110,7 @@ pub(crate) async fn identity(cluster: &Cluster) -> String {
     cluster.value("SELECT system_identifier FROM pg_control_system()").await.expect("ask for the system identifier")
 }
 
-/// A file that was changed behind Holdfast's back; as it was again when the value is dropped.
+/// A file that was changed without Holdfast. Dropping the value restores it.
 #[derive(Debug)]
 pub(crate) struct Damage {
     path: PathBuf,
@@ -135,7 +136,7 @@ impl Damage {
         })
     }
 
-    /// Takes the second half away.
+    /// Cuts the second half off.
     pub(crate) fn halve(path: &Path) -> Self {
         Self::change(path, |bytes| bytes.truncate(bytes.len() / 2))
     }
@@ -148,14 +149,14 @@ impl Damage {
         })
     }
 
-    /// Removes it.
+    /// Removes the file.
     pub(crate) fn remove(path: &Path) -> Self {
         let before = fs::read(path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
         fs::remove_file(path).expect("remove a file");
         Self { path: path.to_owned(), before }
     }
 
-    /// Puts the content of `other` in its place.
+    /// Replaces the content by that of `other`.
     pub(crate) fn put_instead(path: &Path, other: &Path) -> Self {
         let content = fs::read(other).expect("read the other object");
         Self::change(path, |bytes| *bytes = content)
@@ -168,7 +169,7 @@ impl Drop for Damage {
     }
 }
 
-/// All files below a folder, relative and sorted: what a repository holds.
+/// All files below a folder, relative and sorted: the content of a repository.
 pub(crate) fn files_below(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut waiting = vec![folder.to_path_buf()];
@@ -187,7 +188,7 @@ pub(crate) fn files_below(folder: &Path) -> Vec<String> {
     found
 }
 
-/// A folder and the program, without server and without repository.
+/// A folder and the program, without a server and without a repository.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) scratch: Scratch,
@@ -204,12 +205,12 @@ impl Bench {
         Self { scratch, texts, holdfast }
     }
 
-    /// The path of something in the folder.
+    /// The path of a file in the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
     }
 
-    /// Writes a configuration of the cluster `main` with these lines for its repository; `$DIR` stands for the folder.
+    /// Writes a configuration of the cluster `main` with these lines for its repository. `$DIR` stands for the folder.
     pub(crate) fn configure(&self, repository: &str) {
         let wal = "[wal]\ntimeout = \"1s\"\nspool = \"$DIR/spool\"\n";
         self.configure_whole(&format!("[cluster]\nname = \"main\"\n\n[[repo]]\n{repository}\n\n{wal}"));
@@ -221,7 +222,8 @@ impl Bench {
         self.scratch.write("holdfast.toml", text).expect("write the configuration");
     }
 
-    /// `holdfast` as PostgreSQL's user, with nothing in its environment but what keeps it from asking a cloud machine; `$DIR` in an argument stands for the folder.
+    /// `holdfast` as PostgreSQL's user, with an environment that only keeps it from asking a cloud machine. `$DIR` in
+    /// an argument stands for the folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.holdfast);
         command.env_clear().env("AWS_EC2_METADATA_DISABLED", "true").stdin(Stdio::null());
@@ -236,12 +238,12 @@ impl Bench {
         self.command(arguments).output().expect("run holdfast")
     }
 
-    /// Runs it, which must succeed.
+    /// Runs a command, which must succeed.
     pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         crate::stage::succeeded(&self.run(arguments), arguments)
     }
 
-    /// Runs it and compares how it fails.
+    /// Runs a command, which must fail, and compares how it fails.
     pub(crate) fn fails(&mut self, case: &str, arguments: &[&str], status: i32, expected: &str) {
         let output = self.run(arguments);
         self.texts.expect(case, &output, status, expected);

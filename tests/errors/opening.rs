@@ -1,4 +1,4 @@
-//! Repositories that do not open: wrong secret, wrong kind of secret, wrong place, damaged records.
+//! Repositories that cannot be opened: wrong secret, wrong kind of secret, wrong place, damaged records.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -18,7 +18,7 @@ fn with(encryption: &str) -> String {
     format!("{URL}encryption = {encryption}")
 }
 
-/// Another text in the body of a plain record, and the digest that goes with it: as a newer release would write it, or
+/// Changes a text in the body of a plain record, and its digest to match: as a newer release would write it, or
 /// somebody who may write to the store.
 fn rewritten(record: &Path, from: &str, to: &str) -> Damage {
     Damage::change(record, |bytes| {
@@ -31,7 +31,7 @@ fn rewritten(record: &Path, from: &str, to: &str) -> Damage {
     })
 }
 
-/// A bench with one repository, made with this encryption.
+/// A bench with one repository that has this encryption.
 fn repository(encryption: &str) -> Bench {
     let mut bench = Bench::new();
     bench.texts.name("REPO", "file://$DIR/repository");
@@ -119,7 +119,7 @@ fn secrets_that_do_not_fit_an_encrypted_repository() {
         bench.configure(&with(encryption));
         bench.fails(case, &["list"], status, expected);
     }
-    // A repository that is there already is opened, and never made anew.
+    // A repository that exists is opened, and never created again.
     for (case, encryption, status, expected) in [
         (
             "init with another passphrase",
@@ -317,7 +317,7 @@ fn an_archive_without_its_repository_is_not_made_anew() {
     bench.finish();
 }
 
-/// Several stores that people run take the condition of a write, answer with success, and overwrite.
+/// Several real stores accept the condition of a write, answer with success, and overwrite.
 #[test]
 fn a_store_that_ignores_conditions_keeps_the_key_slot() {
     let s3 = S3Server::builder().ignoring_conditions().start().expect("start the S3 server");
@@ -353,7 +353,8 @@ fn a_store_that_ignores_conditions_keeps_the_key_slot() {
     drop(lost);
     bench.ok(&["list"]);
 
-    // Two at once: the record of one stays, and a slot that opens it. Neither writes over the other's.
+    // Two at the same time: the record of one of them remains, and a slot that opens it. Neither overwrites the
+    // other's.
     bench.configure(&place("raced"));
     let running: Vec<_> = (0..2)
         .map(|_| {
@@ -391,7 +392,7 @@ fn a_full_disk_at_repo_init() {
     bench.finish();
 }
 
-/// Every command that reads an archive, before anything is in it.
+/// Runs every command that reads an archive, before the archive has any content.
 #[test]
 fn an_archive_that_is_empty() {
     let mut bench = repository("\"none\"");
@@ -553,7 +554,7 @@ fn records_of_the_repository_that_are_damaged() {
              hint:  use the release of holdfast that wrote it, or a newer one\n",
     );
     drop(damage);
-    // Beside one that opens it is named, and that is all.
+    // Next to a slot that opens, the damaged one is only named.
     let second = bench.path("repository/keys/second.json");
     fs::copy(&slot, &second).expect("copy the slot");
     bench.scratch.user().own(&second).expect("give it to PostgreSQL's user");

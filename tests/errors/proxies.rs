@@ -1,4 +1,4 @@
-//! A store that is reached by a proxy only: named by the variables that other programs read as well.
+//! A store that can be reached only through a proxy, which is given by the variables that other programs read too.
 
 use std::io::{Read as _, Write as _};
 use std::process::Output;
@@ -10,7 +10,7 @@ use super::kit::Bench;
 
 const SEGMENT: &str = "000000010000000000000001";
 
-/// A bench whose store's address leads nowhere, and a proxy that reaches it.
+/// A bench whose store has an unreachable address, and a proxy that reaches the store.
 fn bench() -> (Bench, S3Server, ForwardProxy) {
     let server = S3Server::start().expect("start the S3 server");
     let proxy = ForwardProxy::with_password(server.address(), "me:hush").expect("start the proxy");
@@ -38,7 +38,7 @@ fn commands_go_by_the_proxy_of_their_environment() {
     let seen = proxy.seen();
     assert!(seen.len() > 20 && seen.iter().all(|line| line.contains(" http://127.0.0.1:1/holdfast")), "{seen:?}");
 
-    // Around it there is no way: the store's address is nobody's.
+    // There is no other way: nobody has the store's address.
     let get = ["wal", "get", SEGMENT, "$DIR/x"];
     for variables in
         [&[("HTTP_PROXY", url.as_str()), ("NO_PROXY", "localhost,127.0.0.1")][..], &[("HTTPS_PROXY", &url)], &[]]
@@ -50,7 +50,7 @@ fn commands_go_by_the_proxy_of_their_environment() {
     }
     assert_eq!(proxy.seen().len(), seen.len());
 
-    // A proxy that refuses is named, and its password is not.
+    // The message names a proxy that refuses, but not its password.
     let wrong = url.replace("hush", "wrong");
     let output = run(&bench, &[("HTTP_PROXY", &wrong)], &get);
     bench.texts.expect(
@@ -88,7 +88,7 @@ fn a_proxy_that_cannot_be_used_is_refused_in_three_parts() {
         );
         let output = run(&bench, &[(variable, value)], &["list"]);
         bench.texts.expect(variable, &output, 10, &expected);
-        // A variable that this store has no use for stops nothing.
+        // A variable that this store does not use stops nothing.
         let url = format!("http://me:hush@{}", proxy.address());
         let variables = [("HTTPS_PROXY", value), ("http_proxy", &url)];
         let output = run(&bench, &variables, &["repo", "init"]);
@@ -101,7 +101,7 @@ fn a_proxy_that_cannot_be_used_is_refused_in_three_parts() {
     bench.finish();
 }
 
-/// Who asks a machine for its role gets that of this machine, not of the proxy's.
+/// A request for the machine's role goes to this machine, not to the proxy's.
 #[test]
 fn credentials_of_this_machine_are_not_asked_for_by_the_proxy() {
     let (bench, server, proxy) = bench();
@@ -112,7 +112,7 @@ fn credentials_of_this_machine_are_not_asked_for_by_the_proxy() {
     );
     let role = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
     let address = role.local_addr().expect("an address");
-    // Ends with the test's process, or with the first request that is none.
+    // Ends with the test's process, or with the first invalid request.
     std::thread::spawn(move || {
         for socket in role.incoming() {
             let Ok(mut socket) = socket else { return };
@@ -136,11 +136,11 @@ fn credentials_of_this_machine_are_not_asked_for_by_the_proxy() {
     assert!(seen.iter().all(|line| line.contains("http://127.0.0.1:1/")), "{seen:?}");
 }
 
-/// A token service outside is reached by the proxy, as the store is.
+/// An external token service is reached through the proxy, as the store is.
 #[test]
 fn tokens_are_asked_for_by_the_proxy() {
     let (bench, server, _) = bench();
-    // It speaks no TLS, so that no answer comes; whom was asked for is seen.
+    // The service speaks no TLS, so it gives no answer. The test only checks for whom the proxy was asked.
     let proxy = ForwardProxy::start(server.address()).expect("start the proxy");
     bench.configure(
         "url = \"s3://holdfast/pg\"\nendpoint = \"http://127.0.0.1:1\"\nregion = \"us-east-1\"\nencryption = \"none\"\n",

@@ -9,7 +9,7 @@ use super::kit::Bench;
 
 const SEGMENT: &str = "000000010000000000000001";
 
-/// A bench with a store and a proxy before it.
+/// A bench with a store, and a proxy in front of it.
 struct Remote {
     bench: Bench,
     faults: HttpFaults,
@@ -47,7 +47,7 @@ fn places_and_keys_that_are_wrong() {
     let credentials = remote.server.credentials().clone();
     let keys = |id: &str, secret: &str| format!("access_key_id = \"{id}\"\nsecret_access_key = \"{secret}\"");
 
-    // The server in this process takes a bucket that is not there for an empty one; all others answer like this.
+    // The server in this process treats a missing bucket as an empty one. All other servers answer like this.
     remote.faults.inject(Fault::new(Effect::Status(404, "NoSuchBucket"), When::Always));
     remote.bench.fails(
         "no such bucket",
@@ -127,7 +127,7 @@ fn no_credentials_anywhere() {
              hint:  set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or credentials in the \
              configuration\n",
     );
-    // With a cloud machine's own credentials in question, whose address may or may not answer.
+    // If a cloud machine's own credentials are possible, whose address may or may not answer.
     let start = Instant::now();
     let output = bench.command(&["list"]).env_remove("AWS_EC2_METADATA_DISABLED").output().expect("run holdfast");
     assert_eq!(output.status.code(), Some(21));
@@ -247,7 +247,7 @@ fn answers_that_refuse() {
     bench.finish();
 }
 
-/// To recovery none of this may look like the end of the archive, which is status 1.
+/// To recovery, none of this may look like the end of the archive, which is status 1.
 #[test]
 fn stores_that_are_gone() {
     let Remote { mut bench, faults, mut server } = Remote::new();

@@ -1,4 +1,5 @@
-//! Strays and damage in every folder of a real repository: what works goes on working, and what is damaged is named.
+//! Foreign and damaged files in every folder of a real repository: commands that worked still work, and damage is
+//! named.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +10,7 @@ use holdfast_testkit::postgres::Cluster;
 use super::kit::{Damage, texts_of};
 use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 
-/// Writes files below a folder, as PostgreSQL's user would have them.
+/// Writes files below a folder, owned by PostgreSQL's user.
 fn plant(stage: &Stage, folder: &Path, names: &[&str]) {
     for name in names {
         let path = folder.join(name);
@@ -19,7 +20,7 @@ fn plant(stage: &Stage, folder: &Path, names: &[&str]) {
     stage.scratch.user().own_tree(folder).expect("give the files to PostgreSQL's user");
 }
 
-/// A stage whose archive has been through two other clusters: three claims, the last one is that of the running server.
+/// A stage whose archive had two other clusters before: three claims, of which the last belongs to the running server.
 async fn third_owner(seal: Seal) -> Option<Stage> {
     let plan = Plan { store: StoreKind::Directory, seal, wal_segment_mib: 1, archive: true, ..Plan::default() };
     let stage = Stage::start(18, plan).await?;
@@ -99,7 +100,7 @@ async fn in_every_folder_nothing_stops_and_damage_is_named() {
     stage.cluster.sql("INSERT INTO t SELECT generate_series(1, 1000)").await.expect("insert");
     stage.archive_now().await;
 
-    // What is damaged is named with its code, in both outputs, and the rest is shown.
+    // Both outputs name what is damaged, with its code, and show the rest.
     let mut texts = texts_of(&stage);
     texts.name("FIRST", &backups[0]);
     texts.name("LAST", &backups[2]);
@@ -138,11 +139,11 @@ async fn in_every_folder_nothing_stops_and_damage_is_named() {
     assert_eq!(info["claims"][0]["reach"][0]["windows"].as_array().expect("windows").len(), 1, "{info}");
     let about = stage.ok(&["repo", "info"]);
     assert!(about.contains("unreadable key slot second") && about.contains("unreadable claim on main: 1"), "{about}");
-    // Of snapshots there is no other: to list them fails after it was said.
+    // There is no other snapshot: listing prints the problem and then fails.
     let (code, _) = stage.fails(&["snapshot", "list"]);
     assert_eq!(code, 40);
 
-    // The one that is wanted and damaged is an error; without a wish it is a note.
+    // If the damaged one was requested, that is an error; otherwise it is a note.
     let target = stage.target("named").display().to_string();
     let (code, said) = stage.fails(&["restore", "--pgdata", &target, "--backup", &backups[2]]);
     assert_eq!(code, 41, "{said}");
@@ -155,7 +156,7 @@ async fn in_every_folder_nothing_stops_and_damage_is_named() {
     wait_promoted(&restored).await;
     assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "6000");
 
-    // Repaired, everything is there again.
+    // After the repair, everything is there again.
     drop((claims, first, last));
     let listed = stage.json(&["list"]);
     assert_eq!(listed["repositories"][0]["backups"].as_array().expect("backups").len(), 4);

@@ -1,4 +1,4 @@
-//! Restores that are refused before the first byte: targets that cannot be reached, places that are taken.
+//! Restores that are refused before the first byte: unreachable targets, and places that are not free.
 
 use std::fs;
 use std::time::Duration;
@@ -246,7 +246,7 @@ async fn places_that_are_taken() {
     texts.finish();
 }
 
-/// The restore ends with its own code, nothing can start from the remains, and the same command goes on from there.
+/// The restore ends with its own code, nothing can start from the remains, and the same command continues it.
 async fn full_disk(stage: &Stage, texts: &mut Texts) {
     let Some(disk) = SmallDisk::or_skip(96 << 20) else { return };
     texts.name("DISK", disk.path().display());

@@ -1,4 +1,4 @@
-//! WAL files that are not archived, and stay with PostgreSQL.
+//! WAL files that are not archived and stay with PostgreSQL.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ fn local() -> Plan {
     Plan { store: StoreKind::Directory, wal_segment_mib: 1, ..Plan::default() }
 }
 
-/// The name and the path of the segment that was written last and is finished.
+/// The name and the path of the last finished segment.
 async fn finished_segment(stage: &Stage) -> (String, PathBuf) {
     let name = stage.cluster.value("SELECT pg_walfile_name(pg_current_wal_lsn())").await.expect("name the segment");
     stage.archive_now().await;
@@ -137,7 +137,7 @@ async fn files_that_are_not_what_they_are_called() {
         files_below(&stage.repository_folder()).into_iter().filter(|name| !before.contains(name)).collect();
     assert_eq!(after.len(), 1, "only the divergence may be noted: {after:?}");
     assert!(after[0].contains("/ledger/") && after[0].ends_with("divergence.json"), "{after:?}");
-    // The right one is still right.
+    // The correct one still works.
     stage.ok(&["wal", "push", &path.display().to_string()]);
 
     let nowhere = stage.scratch.path().join("nowhere/RECOVERYXLOG").display().to_string();
@@ -166,7 +166,8 @@ async fn files_that_are_not_what_they_are_called() {
     texts.finish();
 }
 
-/// A full disk where recovery wants its file is a doubt; one below the spool costs nothing but speed.
+/// A full disk at the place where recovery wants its file means "unknown", not "absent". A full disk of the spool only
+/// costs speed.
 #[tokio::test(flavor = "multi_thread")]
 async fn full_disks_of_recovery() {
     let Some(disk) = SmallDisk::or_skip(256 << 10) else { return };
@@ -197,7 +198,7 @@ async fn full_disks_of_recovery() {
     texts.finish();
 }
 
-/// A disk that is not mounted must not look like an empty archive, and PostgreSQL keeps its WAL until it is back.
+/// A disk that is not mounted must not look like an empty archive. PostgreSQL keeps its WAL until the disk is back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repository_that_is_away_for_a_while() {
     let Some(stage) = Stage::start(18, local()).await else { return };
@@ -244,7 +245,7 @@ async fn a_repository_that_is_away_for_a_while() {
     texts.finish();
 }
 
-/// Another cluster archives to the same place: refused, nothing is written, and its server keeps its WAL.
+/// Another cluster archives to the same place: that is refused, nothing is written, and its server keeps its WAL.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_cluster_at_the_same_place() {
     let Some(stage) = Stage::start(18, local()).await else { return };

@@ -1,5 +1,5 @@
-//! Answers that are wrong: cut short, with a flipped bit, or with the status of something else. They are mended by
-//! asking again or refused, and never handed over.
+//! Wrong answers: cut short, with a flipped bit, or with a wrong status. Holdfast asks again or refuses them, and never
+//! hands them over.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,14 +11,14 @@ use super::kit::{add_to_wal_table, http_faults, small};
 use crate::stage::attack::{back_up, load, segment_path, segments, wal_object};
 use crate::stage::{self, Seal, Stage};
 
-/// The files of a restored directory that are the backup's, with their content.
+/// The files in a restored directory that came from the backup, with their content.
 fn content(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let own = ["postgresql.auto.conf", "backup_manifest", "recovery.signal"];
     let names = stage::attack::files_below(root).into_keys().filter(|name| !own.contains(&name.as_str()));
     names.map(|name| (name.clone(), std::fs::read(root.join(&name)).expect("read a restored file"))).collect()
 }
 
-/// The codes of damage: corrupt, truncated, swapped; and those of a configuration or an answer that makes no sense.
+/// The codes of damage: corrupt, truncated, swapped. Also those of a configuration or an answer that makes no sense.
 fn is_damage(code: i32) -> bool {
     (40..=43).contains(&code) || [11, 12, 14, 17, 24, 25, 60, 61].contains(&code)
 }
@@ -34,7 +34,7 @@ async fn damaged_answers(major: u16, seal: Seal) {
     stage.ok(&["restore", "--pgdata", &clean.display().to_string()]);
     let expected = content(&clean);
 
-    // Once, or now and then: mended by asking again, or an error. Never another content.
+    // Wrong once, or now and then: another attempt succeeds, or there is an error. The content is never different.
     let mut restored = 0;
     for round in 0..7 {
         let at = random.below(200_000);
@@ -62,13 +62,13 @@ async fn damaged_answers(major: u16, seal: Seal) {
         } else {
             assert!(is_damage(code), "{what}: {code}\n{text}");
             assert!(!target.join("global/pg_control").exists(), "{what}: a failed restore has a control file");
-            assert!(!truncated, "{what}: an interrupted answer is asked for again: {text}");
+            assert!(!truncated, "{what}: Holdfast asks again after an interrupted answer: {text}");
         }
         assert!(round < 6 || code != 0, "{what}: data that is always damaged cannot be restored");
     }
     assert!(restored >= 2, "only {restored} restores succeeded");
 
-    // WAL: the right bytes, or a status that stops recovery; and never "absent".
+    // WAL: the right bytes, or a status that stops recovery, and never "absent".
     add_to_wal_table(&stage, "timeout = \"2s\"\nprefetch = 0");
     proxy.clear();
     let segment = segments(stage.cluster.data(), "done").last().expect("an archived segment").clone();
@@ -102,7 +102,7 @@ async fn damaged_answers(major: u16, seal: Seal) {
             assert!(!destination.exists(), "{what}: a failed fetch leaves a file");
         }
         let mended = round == 0 || round == 2;
-        assert!(code == 0 || !mended, "{what}: what went wrong on the way is asked for again: {text}");
+        assert!(code == 0 || !mended, "{what}: Holdfast asks again after a fault on the way: {text}");
         assert!(code != 0 || mended, "{what}: must fail");
     }
     assert!(fetched >= 1);

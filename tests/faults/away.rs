@@ -1,5 +1,5 @@
-//! A store that is away: under the archive command nothing is lost, under the restore command recovery does not end
-//! early, and a standby waits.
+//! A store that is unreachable: with the archive command nothing is lost, with the restore command recovery does not
+//! end early, and a standby waits.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::stage::{Plan, Seal, Stage, wait_promoted};
 
 /// The exit code "unreachable".
 const UNREACHABLE: i32 = 24;
-/// Added to a code where recovery reads it.
+/// Added to a code if recovery reads it.
 const FOR_RECOVERY: i32 = 128;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,7 +31,7 @@ async fn a_store_away_under_the_archive_command_loses_nothing() {
     stage.cluster.wait_for(failed, Duration::from_mins(3)).await.expect("archiving fails");
     let waiting = segments(stage.cluster.data(), "ready");
     assert!(waiting.len() >= 4, "PostgreSQL keeps what is not archived: {waiting:?}");
-    // A checkpoint would remove them if PostgreSQL held them for archived.
+    // A checkpoint would remove them if PostgreSQL counted them as archived.
     stage.cluster.sql("CHECKPOINT").await.expect("checkpoint");
     let path = |segment: &String| segment_path(stage.cluster.data(), segment);
     assert!(waiting.iter().all(|segment| path(segment).exists()), "{waiting:?}");
@@ -50,7 +50,7 @@ async fn a_store_away_under_the_archive_command_loses_nothing() {
     holds(&restored, &written).await;
 }
 
-/// Starts a restored server that is expected to give up, and returns its log.
+/// Starts a restored server that should give up, and returns its log.
 async fn gives_up(server: &mut Cluster) -> String {
     let before = server.log_text().len();
     server.spawn().expect("start PostgreSQL");
@@ -74,7 +74,7 @@ async fn a_store_away_under_the_restore_command_never_ends_recovery_early() {
     writer.wait_for_rows(rows + 1200).await.expect("write rows");
     let written = stop(&stage, writer).await;
     stage.archive_now().await;
-    // Towards the end, so that much WAL lies before it.
+    // Near the end, so that much WAL comes before it.
     let target = &written.journal.rows()[written.journal.rows().len() - 20];
     let xid = target.xid.to_string();
     let folder = stage.target("restored");
@@ -83,12 +83,12 @@ async fn a_store_away_under_the_restore_command_never_ends_recovery_early() {
     let mut server = Cluster::adopt(&stage.installation, &folder).expect("take over the restored folder");
     server.override_setting("archive_mode", "off");
 
-    // Away from the beginning.
+    // Unreachable from the beginning.
     let away = || Fault::new(Effect::LostRequest, When::Always);
     proxy.inject(away());
     let log = gives_up(&mut server).await;
     assert!(log.contains(&format!("exit code {}", FOR_RECOVERY + UNREACHABLE)), "{log}");
-    // By hand: a doubt, and for a standby, which asks again, an ordinary failure.
+    // On the command line: "unknown"; for a standby, which asks again, an ordinary failure.
     let file = segments(stage.cluster.data(), "done").last().expect("an archived segment").clone();
     let destination = stage.scratch.path().join("by-hand").display().to_string();
     let (code, text) = stage.fails(&["wal", "get", &file, &destination]);
@@ -96,9 +96,9 @@ async fn a_store_away_under_the_restore_command_never_ends_recovery_early() {
     let (code, text) = stage.fails(&["wal", "get", "--standby", &file, &destination]);
     assert_eq!(code, UNREACHABLE, "{text}");
     let (code, text) = stage.fails(&["wal", "get", "00000009.history", &destination]);
-    assert_eq!(code, FOR_RECOVERY + UNREACHABLE, "what nobody can look for is not absent: {text}");
+    assert_eq!(code, FOR_RECOVERY + UNREACHABLE, "a failed search does not mean absent: {text}");
 
-    // Away in the middle.
+    // Unreachable in the middle.
     proxy.clear();
     let slow = Fault::new(Effect::Delay(Duration::from_millis(150)), When::Always);
     proxy.inject(slow.method("GET").path_contains("/wal/"));
@@ -118,7 +118,7 @@ async fn a_store_away_under_the_restore_command_never_ends_recovery_early() {
     let status = server.wait_exited(Duration::from_mins(3)).await.expect("PostgreSQL gives up");
     assert!(!status.success() && !server.log_text().contains("archive recovery complete"), "{}", server.log_text());
 
-    // Back: the same server goes on and comes to its target.
+    // Reachable again: the same server continues and reaches its target.
     proxy.clear();
     let (code, text) = stage.fails(&["wal", "get", "00000009.history", &destination]);
     assert_eq!(code, 1, "{text}");
@@ -139,7 +139,7 @@ async fn a_standby_outlives_a_store_that_is_away() {
     back_up(&stage);
     stage.archive_now().await;
     let standby = stage.restore_and_start("standby", &["--standby"]).await;
-    // Only what the standby asks for: the primary goes on archiving.
+    // Only the standby's requests fail: the primary continues to archive.
     let before = proxy.hits();
     proxy.inject(Fault::new(Effect::Status(503, "SlowDown"), When::Always).method("GET"));
     let began = Instant::now();

@@ -1,5 +1,5 @@
-//! Disks that are full: the repository's, that of a restore, and the spool's. Nothing claims to be stored or restored
-//! that is not, and with room it goes on.
+//! Full disks: that of the repository, of a restore, and of the spool. Nothing is reported as stored or restored that
+//! is not, and work continues when there is room again.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::stage::{self, Plan, Seal, Stage, StoreKind, wait_promoted};
 /// The exit code "no-space".
 const NO_SPACE: i32 = 30;
 
-/// Takes all room of a disk but this.
+/// Takes all room of a disk except this much.
 fn fill(disk: &SmallDisk, left: u64) -> PathBuf {
     let path = disk.path().join("filler");
     let free = disk.free_bytes().expect("ask for the free bytes");
@@ -88,7 +88,8 @@ async fn a_restore_onto_a_full_disk_fails_cleanly_and_resumes_with_room() {
     assert_eq!(sum(&restored).await, expected);
 }
 
-/// Without room for marks a push is still right: what it says is stored is stored, and no mark speaks for what is not.
+/// Without room for marks, a push is still correct: what it reports as stored is stored, and no mark exists for
+/// anything else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spool_on_a_full_disk_makes_no_false_success() {
     let Some(disk) = SmallDisk::or_skip(4 << 20) else { return };
@@ -108,14 +109,15 @@ async fn a_spool_on_a_full_disk_makes_no_false_success() {
         assert_eq!(code, 0, "a push works without its spool: {text}");
         assert!(wal_object(&stage, segment).is_some(), "{segment} was acknowledged and is not stored: {text}");
     }
-    // Fetching works as well, and hands over the right bytes, also of segments that it would have kept in the spool.
+    // Fetching works too, and hands over the right bytes, also of segments that it would otherwise have kept in the
+    // spool.
     for segment in ready.iter().take(4) {
         let fetched = stage.scratch.path().join(format!("fetched-{segment}"));
         stage.ok(&["wal", "get", segment, &fetched.display().to_string()]);
         let original = std::fs::read(segment_path(stage.cluster.data(), segment)).expect("read the segment");
         assert!(std::fs::read(fetched).expect("read what was fetched") == original, "{segment}");
     }
-    // Every mark speaks for a stored segment.
+    // Every mark belongs to a stored segment.
     std::fs::remove_file(filler).expect("make room");
     let path = segment_path(stage.cluster.data(), &ready[4]).display().to_string();
     stage.ok(&["wal", "push", &path]);

@@ -1,4 +1,4 @@
-//! What the fault tests share: plans, proxies before the stage's store, and what holds after every attack.
+//! What the fault tests share: plans, proxies in front of the stage's store, and what must be true after every attack.
 
 use holdfast_testkit::postgres::Cluster;
 use holdfast_testkit::proxy::{HttpFaults, TcpProxy};
@@ -11,20 +11,20 @@ pub(crate) fn small(seal: Seal) -> Plan {
     Plan { seal, compression: "zstd:1", wal_segment_mib: 1, ..Plan::default() }
 }
 
-/// A server that makes segments ready and never archives one by itself.
+/// A server that makes segments ready and never archives any of them by itself.
 pub(crate) fn unarchived(store: StoreKind, seal: Seal) -> Plan {
     let settings = vec![("archive_mode", "on".to_owned()), ("archive_command", "/bin/false".to_owned())];
     Plan { store, archive: false, settings, ..small(seal) }
 }
 
-/// Lets the server archive through holdfast from now on.
+/// From now on, the server archives through holdfast.
 pub(crate) async fn archive(stage: &Stage) {
     let command = format!("{} --config {} wal push %p", stage.holdfast.display(), stage.config.display());
     stage.cluster.set("archive_command", &command).expect("set the archive command");
     stage.cluster.reload().await.expect("reload");
 }
 
-/// Leads the stage's S3 requests, those of its server's `archive_command` too, to another address.
+/// Sends the stage's S3 requests, including those of its server's `archive_command`, to another address.
 fn lead_to(stage: &Stage, endpoint: &str) {
     let s3 = stage.s3.as_ref().expect("a stage on S3");
     stage.write_config("holdfast.toml", &stage.config_text().replace(&s3.endpoint(), endpoint));
@@ -48,7 +48,7 @@ pub(crate) fn add_to_wal_table(stage: &Stage, lines: &str) {
     stage.write_config("holdfast.toml", &format!("{text}{lines}\n"));
 }
 
-/// A writer's rows, with the LSN at which they end.
+/// The rows of a writer, each with the LSN at which it ends.
 pub(crate) struct Written {
     pub(crate) journal: Journal,
     pub(crate) end: u64,
@@ -66,7 +66,7 @@ pub(crate) async fn holds(restored: &Cluster, written: &Written) {
     written.journal.check(&target, &rows).unwrap_or_else(|e| panic!("{e}\n{}", restored.log_text()));
 }
 
-/// No push met other content than its own: nothing of it in the ledger, nothing in the server's log.
+/// No push found content other than its own: there is none in the ledger, and none in the server's log.
 pub(crate) fn no_divergence(stage: &Stage) {
     let ledger: Vec<String> = objects(stage).into_keys().filter(|name| name.contains("/ledger/")).collect();
     assert!(ledger.is_empty(), "{ledger:?}");

@@ -1,5 +1,5 @@
-//! Answers and requests that get lost: one by one, by throttling, by cut connections, by a store that restarts. What
-//! was tried again is neither a double nor a divergence.
+//! Lost answers and requests: one by one, by throttling, by cut connections, by a store that restarts. A repeated
+//! request is never taken for a duplicate or a divergence.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ async fn lost_answers_are_neither_doubles_nor_divergence() {
     stage.archive_now().await;
     assert_eq!(proxy.hits(), 3, "{:?}", proxy.seen());
     proxy.clear();
-    // Every kind of write that a backup does.
+    // Every kind of write that a backup makes.
     let kinds = [
         ("PUT", "start.json"),
         ("POST", "?uploads"),
@@ -45,7 +45,7 @@ async fn lost_answers_are_neither_doubles_nor_divergence() {
     assert_eq!(complete(&stage).into_iter().collect::<Vec<_>>(), [id]);
     assert_eq!(ids_in_store(&stage), complete(&stage));
     proxy.clear();
-    // A third of everything.
+    // One third of all requests.
     proxy.inject(lost(When::EveryNth(3)));
     let rows = writer.journal().rows().len() as u64;
     writer.wait_for_rows(rows + 50).await.expect("write rows");
@@ -94,7 +94,7 @@ async fn a_slow_network_and_cut_connections_are_survived() {
     let mut victim = Victim::start(&stage, &["backup"]);
     let began = Instant::now();
     while victim.is_running() {
-        // Often enough to meet every phase, and with pauses in which something succeeds.
+        // Often enough to hit every phase, with pauses in which something succeeds.
         tokio::time::sleep(Duration::from_millis(250)).await;
         if began.elapsed() < Duration::from_secs(4) {
             proxy.cut();
@@ -102,9 +102,9 @@ async fn a_slow_network_and_cut_connections_are_survived() {
     }
     let ended = victim.wait();
     if !ended.status.success() {
-        // `s3s-fs` gives a multipart upload up when the connection is cut while it puts the parts together; the request
-        // that comes again meets an upload that it does not know, which it calls a lack of permission. Then nothing may
-        // be left, and the next backup works.
+        // `s3s-fs` gives up a multipart upload if the connection is cut while it joins the parts. The repeated request
+        // then finds an upload that it does not know, and `s3s-fs` reports that as a lack of permission. In this case
+        // nothing may be left, and the next backup works.
         assert!(ended.stderr.contains("complete the upload"), "{ended:?}");
         assert!(complete(&stage).is_empty() && ids_in_store(&stage).is_empty(), "{:?}", ids_in_store(&stage));
         back_up(&stage);
@@ -117,7 +117,7 @@ async fn a_slow_network_and_cut_connections_are_survived() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         proxy.cut();
     }
-    // Nothing comes for a while, and then everything.
+    // Nothing arrives for a while, and then everything.
     proxy.stall();
     tokio::time::sleep(Duration::from_millis(500)).await;
     proxy.resume();

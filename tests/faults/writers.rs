@@ -1,5 +1,5 @@
-//! Other content under a name, and two writers at once: equal pushes both succeed and store one object, a push of other
-//! content stops hard.
+//! Other content under the same name, and two writers at the same time: two equal pushes both succeed and store one
+//! object, and a push of other content is refused.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn other_content_under_a_name_is_a_hard_stop() {
         assert_eq!(ledger().len(), 1, "{:?}", ledger());
         assert!(ledger()[0].contains("divergence"), "{:?}", ledger());
 
-        // PostgreSQL itself: it keeps the segment and all behind it, however often it asks.
+        // PostgreSQL itself: it keeps the segment and all later ones, however often it asks.
         archive(&stage).await;
         stage.cluster.sql("SELECT pg_stat_reset_shared('archiver'); SELECT pg_switch_wal()").await.expect("reset");
         let failed = format!("SELECT failed_count >= 2 AND last_failed_wal = '{segment}' FROM pg_stat_archiver");
@@ -43,7 +43,7 @@ async fn other_content_under_a_name_is_a_hard_stop() {
         let log = stage.cluster.log_text();
         assert!(log.contains(&format!("exit code {DIVERGED}")), "{log}");
         assert_eq!(wal_object(&stage, &segment).expect("its object"), stored, "the stored object was touched");
-        assert_eq!(ledger().len(), 1, "one record tells of it all: {:?}", ledger());
+        assert_eq!(ledger().len(), 1, "one record covers all of it: {:?}", ledger());
         let fetched = stage.scratch.path().join("fetched");
         stage.ok(&["wal", "get", &segment, &fetched.display().to_string()]);
         assert!(std::fs::read(fetched).expect("read what was fetched") == other, "what came first stays");
@@ -56,7 +56,7 @@ async fn two_pushes(store: StoreKind) {
     if let Some(proxy) = &proxy {
         proxy.one_at_a_time();
     }
-    // Two hosts, or two archivers by mistake: the same configuration, but a spool each.
+    // Two hosts, or two archivers by mistake: the same configuration, but separate spools.
     let spool = stage.scratch.path().join("spool").display().to_string();
     let second = stage.config_text().replace(&spool, &format!("{spool}-2"));
     let second = stage.write_config("second.toml", &second);
@@ -64,7 +64,7 @@ async fn two_pushes(store: StoreKind) {
     let ready = segments(stage.cluster.data(), "ready");
     for (round, segment) in ready.iter().take(6).enumerate() {
         let path = segment_path(stage.cluster.data(), segment).display().to_string();
-        // Both over the whole queue at first, then over what is left of it.
+        // Each pushes the whole queue at first, and then what is left of it.
         let first = Victim::of(stage.command(&["wal", "push", &path]));
         let other = Victim::of(stage.command_with(&second, &["wal", "push", &path]));
         for ended in [first.wait(), other.wait()] {

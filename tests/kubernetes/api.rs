@@ -1,5 +1,5 @@
-//! An API server that is away, and an operator that is killed in the middle: a running cluster needs neither, nobody takes
-//! writes who should not, and everything goes on where it was.
+//! An API server that is unreachable, and an operator that is killed in the middle. A running cluster needs neither of
+//! them, no wrong instance takes writes, and everything continues where it was.
 
 use crate::stage::Stage;
 use crate::stage::processes::{processes, signal_instance};
@@ -8,12 +8,12 @@ use rustix::process::{Signal, kill_process};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_mins(5);
-/// For so long the API server is away: longer than every time of the Lease of the primary.
+/// How long the API server is unreachable: longer than every time of the primary's Lease.
 const AWAY: Duration = Duration::from_mins(1);
-/// Who gave up its writes would take none until the API server is back: much longer than a slow disk stands still.
+/// An instance that stops taking writes takes none until the API server is back: much longer than a slow disk blocks.
 const STILL: Duration = Duration::from_secs(20);
 
-/// The API server is away until this is dropped, also when the test fails: others need it.
+/// The API server is unreachable until this is dropped, also if the test fails: other tests need it.
 struct Away<'a>(&'a Stage);
 
 impl<'a> Away<'a> {
@@ -34,7 +34,7 @@ impl Drop for Away<'_> {
     }
 }
 
-/// The operator dies without a word; the kubelet starts its container again.
+/// The operator is killed. The kubelet starts its container again.
 fn kill_operator() {
     let start = Instant::now();
     let found = loop {
@@ -57,7 +57,8 @@ fn skipped(stage: &Stage) -> bool {
     !stage.bed.is_own()
 }
 
-/// Deaf, and then gone: writes and archiving go on, nobody fails over, and afterwards the operator does its work again.
+/// The operator hangs, and then it is gone. Writes and archiving continue, no failover happens, and afterwards the
+/// operator works again.
 #[test]
 fn alone_without_its_api_server_a_cluster_goes_on() {
     let stage = Stage::new("noapi");
@@ -93,13 +94,14 @@ fn alone_without_its_api_server_a_cluster_goes_on() {
     let pause = writer.so_far().longest_pause;
     println!("the longest pause of the writer in two times {AWAY:?} without an API server: {pause:?}");
     assert!(pause < STILL, "writes stood still for {pause:?}");
-    // The operator is in charge again, and does what is asked.
+    // The operator is in charge again, and does what is requested.
     stage.kubectl(&["patch", "clusters.holdfast.dev", "main", "--type=merge", "-p", r#"{"spec":{"instances":2}}"#]);
     stage.wait_ready("main", 2, LIMIT);
     writer.stop().assert_kept(&stage.numbers("main"));
 }
 
-/// Without the API server nobody can take over: the standby stays one for as long as that takes, and takes over then.
+/// Without the API server nobody can take over: the standby stays a standby as long as that lasts, and takes over
+/// afterwards.
 #[test]
 fn alone_nobody_takes_writes_that_nobody_could_give_to_him() {
     let stage = Stage::new("nowriter");
@@ -119,7 +121,7 @@ fn alone_nobody_takes_writes_that_nobody_could_give_to_him() {
     while query(&primary, "SELECT 1").is_ok() {
         assert!(killed.elapsed() < LIMIT, "main-1 does not die");
     }
-    // What it had acknowledged reaches the writer.
+    // The writer receives what had been acknowledged.
     std::thread::sleep(Duration::from_secs(1));
     let (since, acknowledged) = (Instant::now(), writer.so_far().acknowledged.len());
     while since.elapsed() < Duration::from_secs(40) {
@@ -134,7 +136,7 @@ fn alone_nobody_takes_writes_that_nobody_could_give_to_him() {
     stage.wait_ready("main", 2, LIMIT);
 }
 
-/// Killed while a cluster is made, and while it fails over.
+/// Killed while a cluster is made, and during a failover.
 #[test]
 fn alone_an_operator_that_is_killed_goes_on_where_it_was() {
     let stage = Stage::new("killed");

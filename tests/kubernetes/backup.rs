@@ -8,7 +8,8 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_mins(5);
 
-/// The backup of a standby completes although nobody writes; the archive's state is in the status; a second backup waits its turn.
+/// The backup of a standby completes although nobody writes. The status shows the archive's state. A second backup
+/// waits for its turn.
 #[test]
 fn an_idle_cluster_is_backed_up_from_its_standby() {
     let stage = Stage::new("backup");
@@ -34,7 +35,8 @@ fn an_idle_cluster_is_backed_up_from_its_standby() {
             && says_of_archiving(object, "True"))
         .then(|| object.clone())
     });
-    // Nothing was committed since the first backup: no time is a target, and all there is comes back without one.
+    // Nothing was committed since the first backup: no time can be a target, and a recovery without a target restores
+    // everything.
     let recoverability = &cluster["status"]["recoverability"];
     assert!(recoverability["from"].is_string(), "{recoverability}");
     assert!(time(&recoverability["latest"]) > time(&recoverability["from"]), "{recoverability}");
@@ -52,14 +54,15 @@ fn says_of_archiving(cluster: &Value, status: &str) -> bool {
     conditions.into_iter().flatten().any(|one| one["type"] == "ContinuousArchiving" && one["status"] == status)
 }
 
-/// The pod that is backed up is killed, the operator is restarted: the backup completes all the same, and can be restored.
+/// The pod that is backed up is killed, and the operator is restarted. The backup completes nevertheless, and can be
+/// restored.
 #[test]
 fn alone_a_backup_survives_its_pod_and_the_operator() {
     let stage = Stage::new("interrupted");
     stage.apply(&stage.archived_cluster("main", 2, ""));
     stage.wait_ready("main", 2, LIMIT);
     stage.sql("main", "CREATE TABLE bulk AS SELECT i, md5(i::text) AS text FROM generate_series(1, 1500000) i");
-    // One that was over before its pod died has shown nothing, and the next one is interrupted.
+    // A backup that ended before its pod died shows nothing. In that case the next one is interrupted.
     let interrupted = (1..=5).any(|number| {
         let name = format!("interrupted-{number}");
         stage.apply(&format!(
@@ -79,7 +82,7 @@ fn alone_a_backup_survives_its_pod_and_the_operator() {
     assert!(interrupted, "no backup had to be tried again");
 }
 
-/// The object store is away until this is dropped, also when the test fails: others need it.
+/// The object store is unreachable until this is dropped, also if the test fails: other tests need it.
 struct StoreAway<'a>(&'a Bed);
 
 impl<'a> StoreAway<'a> {
@@ -95,7 +98,8 @@ impl Drop for StoreAway<'_> {
     }
 }
 
-/// The store is away: archiving says so and why, a backup fails or waits in so many words, and all of it recovers.
+/// The store is unreachable: the status of archiving says so and why, a backup fails or waits with a clear reason, and
+/// all of it recovers.
 #[test]
 fn alone_a_store_that_is_away_is_seen_and_survived() {
     let stage = Stage::new("away");
@@ -106,13 +110,13 @@ fn alone_a_store_that_is_away_is_seen_and_survived() {
     stage.apply(&stage.archived_cluster("main", 2, ""));
     stage.wait_ready("main", 2, LIMIT);
     let store = StoreAway::begin(&stage.bed);
-    // A database at rest has nothing to archive, and so nothing to alarm about.
+    // An idle database has nothing to archive, and so no reason for an alarm.
     stage.sql("main", "CREATE TABLE waiting AS SELECT generate_series(1, 1000) AS n");
     stage.psql("main-1", "SELECT pg_switch_wal()");
     stage.wait("clusters.holdfast.dev", "main", "the alarm", LIMIT, |object| {
         says_of_archiving(object, "False").then_some(())
     });
-    // The primary goes away meanwhile: what it had not archived is pushed by its successor.
+    // Meanwhile the primary goes away. Its successor pushes what it had not archived.
     stage.kubectl(&["delete", "pod", "main-1", "--grace-period=0", "--force"]);
     stage.wait("clusters.holdfast.dev", "main", "another primary", LIMIT, |object| {
         (object["status"]["currentPrimary"] == "main-2").then_some(())
@@ -131,7 +135,7 @@ fn alone_a_store_that_is_away_is_seen_and_survived() {
     assert_eq!(stage.value("main", "SELECT count(*) FROM waiting"), "1000");
 }
 
-/// A schedule fires at its second, keeps its limits, and says what comes next.
+/// A schedule fires at its second, keeps its limits, and reports the next times.
 #[test]
 fn a_schedule_fires_in_time() {
     let stage = Stage::new("schedule");
@@ -149,13 +153,13 @@ fn a_schedule_fires_in_time() {
     let next = schedule["status"]["nextScheduleTimes"].as_array().unwrap();
     assert_eq!(next.len(), 3);
     for backup in stage.list("backups.holdfast.dev") {
-        // Its name is the time that it was made for.
+        // Its name contains the due time for which it was made.
         let name = backup["metadata"]["name"].as_str().unwrap();
         let due = NaiveDateTime::parse_from_str(name, "often-%Y%m%d%H%M%S").unwrap().and_utc();
-        assert_eq!(due.timestamp() % 20, 0, "{name} is for no time of the schedule");
+        assert_eq!(due.timestamp() % 20, 0, "{name} is not at a time of the schedule");
         let late = (time(&backup["metadata"]["creationTimestamp"]).unwrap() - due).num_seconds();
         println!("{name} was made {late} s late");
-        // Later than the next time of the schedule it would be made for that one.
+        // After the next due time, it would be made for that one.
         assert!((0..30).contains(&late), "{name} was made {late} s late");
     }
     stage.kubectl(&[

@@ -1,11 +1,12 @@
-//! A cluster on a real Kubernetes: bootstrap, what it makes, scaling, failover and the old primary's return.
+//! A cluster on a real Kubernetes: bootstrap, its objects, scaling, failover, and the return of the old primary.
 
 use crate::stage::Stage;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_mins(5);
 
-/// Three instances come up, follow, and survive the loss of their primary; the old one follows again; scaling works both ways.
+/// Three instances start, follow, and survive the loss of their primary. The old one follows again. Scaling works in
+/// both directions.
 #[test]
 fn three_instances_fail_over_and_scale() {
     let stage = Stage::new("cluster");
@@ -22,13 +23,14 @@ fn three_instances_fail_over_and_scale() {
     assert_eq!(stage.value("main", "SHOW work_mem"), "7MB");
     assert_eq!(stage.value("main", "SELECT current_user || '@' || current_database()"), "seller@shop");
 
-    // Standbys stream through slots of their own, and the read-only service reaches only them.
+    // Standbys stream through slots of their own, and the read-only service leads only to them.
     let streaming = "SELECT count(*) FROM pg_replication_slots WHERE active AND slot_name LIKE '_holdfast_%'";
     stage.wait_psql("main-1", streaming, "2", LIMIT);
     assert_eq!(stage.sql_through("main", "main-ro", "SELECT pg_is_in_recovery()::text"), [["true"]]);
 
-    // A changed parameter needs no hand: by reload, and one that needs it by an ordered restart. A standby must not have fewer
-    // connections than its primary: raised ones reach the standbys first, lowered ones the primary.
+    // A changed parameter takes effect without help: by reload, or, if it needs one, by an ordered restart. A standby
+    // must not have fewer connections than its primary: a raised value reaches the standbys first, a lowered value the
+    // primary.
     let began = |pod: &str| {
         stage
             .psql(pod, "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint")
@@ -54,19 +56,19 @@ fn three_instances_fail_over_and_scale() {
             std::thread::sleep(Duration::from_secs(1));
         }
         stage.wait_ready("main", 3, LIMIT);
-        assert_eq!(stage.primary("main"), "main-1", "a restart is no failover");
+        assert_eq!(stage.primary("main"), "main-1", "a restart is not a failover");
         let times = ["main-1", "main-2", "main-3"].map(began);
         for standby in &times[1..] {
             assert_eq!(times[0] < *standby, primary_first, "{wanted}: the primary and its standbys began at {times:?}");
         }
-        // Nobody is restarted for ever.
+        // No instance is restarted for ever.
         std::thread::sleep(Duration::from_secs(5));
         assert_eq!(["main-1", "main-2", "main-3"].map(began), times);
         let streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
         stage.wait_psql("main-1", streaming, "2", LIMIT);
     }
 
-    // The primary is deleted under writes: nothing that was acknowledged is lost, and it comes back as a standby.
+    // The primary is deleted during writes: nothing that was acknowledged is lost, and it comes back as a standby.
     let writer = stage.write_rows("main");
     writer.next(LIMIT);
     let old = stage.primary("main");
@@ -85,7 +87,7 @@ fn three_instances_fail_over_and_scale() {
     assert_eq!(stage.psql(&old, "SELECT pg_is_in_recovery()"), "t");
     assert_eq!(stage.psql(&new, "SELECT pg_is_in_recovery()"), "f");
 
-    // Down to one, up to two: the primary stays, and a new standby has the rows.
+    // Down to one, then up to two: the primary stays, and a new standby has the rows.
     stage.kubectl(&["scale", "clusters.holdfast.dev", "main", "--replicas=1"]);
     stage.until("an end of the pods that are too many", LIMIT, || (stage.list("pods").len() == 1).then_some(()));
     assert_eq!(stage.wait_ready("main", 1, LIMIT)["status"]["currentPrimary"], new.as_str());
@@ -95,7 +97,7 @@ fn three_instances_fail_over_and_scale() {
     assert_eq!(counted[0][0], kept.len().to_string());
 }
 
-/// A primary killed without a word (its node stops) is replaced when its Lease ends, and is rewound when it comes back.
+/// A primary that is killed (its node stops) is replaced when its Lease ends, and is rewound when it comes back.
 #[test]
 fn alone_a_lost_node_makes_no_second_writer() {
     let stage = Stage::new("node");
@@ -121,7 +123,8 @@ fn alone_a_lost_node_makes_no_second_writer() {
     let written = writer.stop();
     assert_eq!(stage.psql(&old, "SELECT pg_is_in_recovery()"), "t");
     assert_eq!(stage.psql(&new, "SELECT pg_is_in_recovery()"), "f");
-    // Replication is asynchronous: the last commits before the loss may be gone, nothing after it, and nothing in between.
+    // Replication is asynchronous: the last commits before the loss may be missing, but none after it, and none in
+    // between.
     let found = stage.numbers("main");
     let lost: Vec<_> = written.acknowledged.iter().filter(|number| !found.contains(number)).collect();
     assert!(lost.len() <= 20, "lost rows: {lost:?}");
@@ -129,7 +132,7 @@ fn alone_a_lost_node_makes_no_second_writer() {
     assert!(!gap, "rows are missing in several places: {lost:?}");
 }
 
-/// A spec with unknown and unsupported fields says so in a condition and an Event, and runs.
+/// A spec with unknown and unsupported fields is reported in a condition and an Event, and the cluster runs.
 #[test]
 fn what_is_not_understood_is_said() {
     let stage = Stage::new("unknown");

@@ -1,4 +1,5 @@
-//! An instance manager that hangs while its PostgreSQL lives: nobody writes beside a new primary, and the cluster comes back.
+//! An instance manager that hangs while its PostgreSQL lives: there are never two primaries that take writes, and the
+//! cluster recovers.
 
 use crate::stage::Stage;
 use crate::stage::processes::signal_manager;
@@ -7,16 +8,17 @@ use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_mins(3);
-/// Without a word from the manager, PostgreSQL ends within so long: less than the Lease of the primary lasts.
+/// If the manager is silent, PostgreSQL ends within this time: less than the duration of the primary's Lease.
 const ENDED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Which container it is: another one after a restart, and in another pod.
+/// The identity of the container: it changes with a restart, and with another pod.
 fn container(stage: &Stage, pod: &str) -> String {
     let Some(pod) = stage.find("pod", pod) else { return String::new() };
     format!("{} {}", pod["metadata"]["uid"], pod["status"]["containerStatuses"][0]["restartCount"])
 }
 
-/// Stopped for a moment, nothing happens; stopped for good, PID 1 ends its PostgreSQL before another instance takes writes.
+/// If the manager hangs for a moment, nothing happens. If it hangs for good, PID 1 ends its PostgreSQL before another
+/// instance takes writes.
 #[test]
 fn alone_a_primary_whose_manager_hangs_does_not_write_on() {
     let stage = Stage::new("hang");
@@ -43,14 +45,14 @@ fn alone_a_primary_whose_manager_hangs_does_not_write_on() {
 
     let old = stage.connection_to("main", &stage.address("main-1"));
     let new = stage.connection_to("main", &stage.address("main-2"));
-    // An application that holds on to its connection.
+    // An application that keeps its connection open.
     let old = std::thread::spawn(move || until_it_fails(&old, "INSERT INTO beside DEFAULT VALUES"));
     stage.until("a write through it", LIMIT, || {
         (stage.value("main", "SELECT count(*) FROM beside") != "0").then_some(())
     });
     let hung = Instant::now();
     signal_manager(&stage, "main-1", Signal::STOP);
-    // Whoever comes first: the old instance, which starts anew behind its end, or the other one.
+    // Either may come first: the old instance, which starts again after its end, or the other one.
     let mut taken = None;
     while container(&stage, "main-1") == first {
         assert!(hung.elapsed() < LIMIT, "nobody ended the instance whose manager hangs");
@@ -69,7 +71,7 @@ fn alone_a_primary_whose_manager_hangs_does_not_write_on() {
     println!("writes went on {:?} after it hung", hung.elapsed());
     let cluster = stage.wait_ready("main", 2, LIMIT);
 
-    // Told to end, one that hangs is not waited for: the pod's own time for that is half an hour.
+    // If a hanging manager gets the request to end, nobody waits for it: the pod's own time for that is half an hour.
     let standby = if cluster["status"]["currentPrimary"] == "main-1" { "main-2" } else { "main-1" };
     let before = stage.get("pod", standby)["metadata"]["uid"].clone();
     signal_manager(&stage, standby, Signal::STOP);

@@ -1,4 +1,4 @@
-//! The tests on a real Kubernetes. They share one cluster, so they are a program and a tier of their own.
+//! The tests on a real Kubernetes. They share one cluster, so they are one program and a tier of their own.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
 

@@ -1,5 +1,5 @@
-//! How good the operator is, measured on the bed and printed: the goals stand beside the figures. The test fails only
-//! where something does not happen at all: figures of a shared machine are for reading, not for passing.
+//! How well the operator performs, measured on the test bed and printed with the goals. The test fails only if
+//! something does not happen at all: figures from a shared machine are for reading, not for passing.
 
 use crate::stage::Stage;
 use crate::stage::sql::query_when_connected;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_mins(5);
 
-/// Failovers in a test run. A median worth writing down needs ten: `make measure-kube`.
+/// Failovers in a test run. A meaningful median needs ten: `make measure-kube`.
 const FAILOVERS: u64 = 3;
 
 #[test]
@@ -54,7 +54,7 @@ fn alone_backup_and_recovery_beside_the_command() {
         "CREATE TABLE bulk AS SELECT i, repeat(md5(i::text), 8) AS text FROM generate_series(1, 3300000) i",
     );
     let primary = stage.primary("main");
-    // Settled, so that what is measured is the backup and not the WAL of a vacuum that comes behind it.
+    // The cluster comes to rest first, so that the backup is measured and not the WAL of a later vacuum.
     stage.sql("main", "VACUUM (FREEZE, ANALYZE) bulk");
     stage.psql(&primary, "CHECKPOINT");
     stage.psql(&primary, "SELECT pg_switch_wal()");
@@ -95,7 +95,7 @@ fn alone_backup_and_recovery_beside_the_command() {
     let rows = query_when_connected(&stage.connection("copy", "copy-rw"), "SELECT count(*) FROM first");
     assert_eq!(rows.expect("ask the copy"), [["1"]]);
     let by_resource = start.elapsed();
-    // The same by hand: the command, and a server on what it made, until it answers a query too.
+    // The same without the operator: the command, and a server on the result, until it answers a query.
     let directory = "/var/lib/postgresql/data/measured";
     let in_pod = ["exec", &primary, "-c", "postgres", "--"];
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! An operator that is killed in the middle of what takes long: the next one goes on, and nothing is done twice.
+//! An operator that is killed during long operations: the next one continues them, and nothing is done twice.
 
 use crate::stage::Stage;
 use serde_json::Value;
@@ -11,7 +11,7 @@ const ROWS: &str = "600000";
 const SLOW_SNAPSHOTS: &str =
     "    volumeSnapshot:\n      className: holdfast-test\n      annotations:\n        holdfast.test/delay: 15s\n";
 
-/// A cluster from this `Backup`.
+/// A cluster that is recovered from this `Backup`.
 fn recovered(stage: &Stage, name: &str, backup: &str) -> String {
     let recovery = format!(
         "  bootstrap:\n    recovery:\n      database: app\n      owner: app\n      backup:\n        name: {backup}\n"
@@ -19,7 +19,7 @@ fn recovered(stage: &Stage, name: &str, backup: &str) -> String {
     stage.archived_cluster(name, 1, &recovery)
 }
 
-/// The operator's pod is gone without a word, and another one has to become the operator.
+/// Kills the operator's pod. Another pod must become the operator.
 fn kill_operator(stage: &Stage) {
     let operator = ["-n", "holdfast-system", "delete", "pods", "-l", "app.kubernetes.io/name=holdfast-operator"];
     stage.kubectl(&[&operator as &[&str], &["--grace-period=0", "--force", "--wait=false"]].concat());

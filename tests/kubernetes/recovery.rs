@@ -1,4 +1,5 @@
-//! Recovery on a real Kubernetes: to a moment, over three timelines, from the bucket alone, and what is refused.
+//! Recovery on a real Kubernetes: to a time, over three timelines, from the bucket alone. Also recoveries that are
+//! refused.
 
 use crate::stage::Stage;
 use std::time::Duration;
@@ -23,7 +24,7 @@ fn wait_timeline(stage: &Stage, cluster: &str, timeline: u32) {
     });
 }
 
-/// Waits until the bootstrap of a cluster stands at an error with these words.
+/// Waits until the bootstrap of a cluster has stopped with an error that contains these words.
 fn wait_refused(stage: &Stage, cluster: &str, words: &str) {
     stage.wait("clusters.holdfast.dev", cluster, &format!("the refusal: {words}"), LIMIT, |object| {
         object["status"]["bootstrap"]["error"].as_str().filter(|error| error.contains(words)).map(drop)?;
@@ -31,7 +32,7 @@ fn wait_refused(stage: &Stage, cluster: &str, words: &str) {
     });
 }
 
-/// Two failovers, so three timelines; then recoveries to a moment on each, to the end, and from the bucket alone.
+/// Two failovers, so three timelines. Then recoveries to a time on each of them, to the end, and from the bucket alone.
 #[test]
 fn every_moment_of_three_timelines_comes_back() {
     let stage = Stage::new("recovery");
@@ -44,14 +45,14 @@ fn every_moment_of_three_timelines_comes_back() {
     for failover in 0..3 {
         writer.next(LIMIT);
         std::thread::sleep(Duration::from_secs(2));
-        // What is seen before the moment was committed by then, and what is not seen after it was not, but for one row that
-        // was on its way.
+        // What is seen before the time was committed by then, and what is not seen after it was not, except for one row
+        // that was being committed.
         let last = "SELECT max(n) FROM numbers";
         let mark = stage.sql("main", &format!("{last}; SELECT clock_timestamp(); {last}"));
         let count = |row: &[String]| row[0].parse::<u64>().unwrap();
         marks.push((mark[1][0].clone(), count(&mark[0])..=count(&mark[2]) + 1));
         std::thread::sleep(Duration::from_secs(2));
-        // A recovery stops at the first commit behind its moment.
+        // A recovery stops at the first commit after its target time.
         writer.next(LIMIT);
         if failover < 2 {
             let old = stage.primary("main");
@@ -83,11 +84,11 @@ fn every_moment_of_three_timelines_comes_back() {
     stage.wait_ready("latest", 1, LIMIT);
     written.assert_kept(&stage.numbers("latest"));
     wait_timeline(&stage, "latest", 4);
-    // It has an archive of its own and can be backed up at once.
+    // It has an archive of its own, and a backup of it is possible at once.
     stage.back_up("latest", "own", "");
 }
 
-/// A target that cannot be reached is refused before anything is written, with the window that can be.
+/// An unreachable target is refused before anything is written, and the message gives the window of reachable times.
 #[test]
 fn an_unreachable_target_is_refused_with_the_window() {
     let stage = Stage::new("refused");
@@ -102,7 +103,7 @@ fn an_unreachable_target_is_refused_with_the_window() {
     ));
     wait_refused(&stage, "early", "2001-01-01");
 
-    // A new cluster does not write into an archive that has an owner, and says who that is.
+    // A new cluster does not write into an archive that has an owner. The message names that owner.
     stage.apply(
         &stage
             .archived_cluster("second", 1, "")
@@ -111,7 +112,7 @@ fn an_unreachable_target_is_refused_with_the_window() {
     wait_refused(&stage, "second", &format!("{}/main", stage.namespace));
 }
 
-/// The pod is killed while files are restored: the recovery goes on and the rows are there.
+/// The pod is killed while files are restored: the recovery continues, and the rows are there.
 #[test]
 fn a_recovery_survives_the_death_of_its_pod() {
     let stage = Stage::new("resumed");

@@ -1,5 +1,5 @@
-//! The manifests that people arrive with, one by one on a real Kubernetes: each is taken, works as it is meant, and what is
-//! wrong with it is said where people look: by `kubectl apply`, in the condition, as an Event.
+//! The manifests that new users bring, one by one on a real Kubernetes: each is accepted and works as it is meant. Its
+//! mistakes are reported where people look: by `kubectl apply`, in the condition, and as an Event.
 
 use crate::stage::Stage;
 use holdfast_testkit::scratch::built_program;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_mins(5);
 
-/// Each manifest with the fields that are warned about.
+/// Each manifest, with the fields that cause warnings.
 const ALL: [(&str, &[&str]); 10] = [
     ("everything.yaml", &["spec.postgresql.parameters.io_method"]),
     ("backup-twice.yaml", &["spec.backup.retentionPolicy"]),
@@ -35,8 +35,8 @@ fn path(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/manifests").join(file)
 }
 
-/// A manifest with what stands for things of the bed put in its place. Of the two ways to bring one, `--fix` does more than
-/// to change its `apiVersion`: it is for those that `kubectl` could not read.
+/// A manifest whose placeholders are replaced by values of the test bed. There are two ways to adapt a manifest.
+/// `--fix` does more than changing the `apiVersion`: it is for manifests that `kubectl` could not read.
 fn manifest(stage: &Stage, file: &str, fixed: bool) -> String {
     let text = if fixed {
         let program = built_program("holdfast").expect("find the built program");
@@ -52,7 +52,7 @@ fn manifest(stage: &Stage, file: &str, fixed: bool) -> String {
     text.replace("s3://example.bucket", &format!("s3://{}/{}", store.bucket, stage.namespace))
         .replace("http://example.endpoint", &store.endpoint)
         .replace("example.class", &storage_class(stage))
-        // PostgreSQL 18 of the bed is built without it.
+        // PostgreSQL 18 of the test bed is built without it.
         .replace("wal_compression: \"zstd\"", "wal_compression: \"pglz\"")
         .replace("wal_compression: zstd", "wal_compression: pglz")
         .replace("example.priority", &stage.namespace)
@@ -68,7 +68,7 @@ fn storage_class(stage: &Stage) -> String {
     class["metadata"]["name"].as_str().unwrap().to_owned()
 }
 
-/// Applies a manifest as it is, and sees its warnings on the way in.
+/// Applies a manifest as it is, and checks the warnings that `kubectl` prints.
 fn apply(stage: &Stage, file: &str, fixed: bool) {
     let manifest = manifest(stage, file, fixed);
     let said = asked(stage, &manifest, !warnings(file).is_empty());
@@ -79,7 +79,8 @@ fn apply(stage: &Stage, file: &str, fixed: bool) {
     stage.apply(&manifest);
 }
 
-/// What is said of a manifest that passes. Where there is something to warn about and no warning, the webhook was not heard.
+/// The output for a manifest that is accepted. If a warning is expected and there is none, the webhook did not answer
+/// in time.
 fn asked(stage: &Stage, manifest: &str, has_warnings: bool) -> String {
     stage.until("the webhook's answer", LIMIT, || {
         let said = stage.try_dry(manifest).unwrap_or_else(|said| panic!("{said}\n{manifest}"));
@@ -87,7 +88,7 @@ fn asked(stage: &Stage, manifest: &str, has_warnings: bool) -> String {
     })
 }
 
-/// What was warned about is in the condition and in Events, and nothing else is.
+/// The warnings are in the condition and in Events, and nothing else is.
 fn says(stage: &Stage, cluster: &str, file: &str) {
     let object = stage.get("clusters.holdfast.dev", cluster);
     let conditions = object["status"]["conditions"].as_array().expect("conditions");
@@ -112,7 +113,7 @@ fn says(stage: &Stage, cluster: &str, file: &str) {
     assert!(said >= expected.len(), "{file}: {message}");
 }
 
-/// `manifest check` says of each what the API server and the operator say.
+/// `manifest check` reports the same about each manifest as the API server and the operator.
 #[test]
 fn every_manifest_is_taken_by_the_api_server() {
     let stage = Stage::new("seeds");
@@ -122,14 +123,14 @@ fn every_manifest_is_taken_by_the_api_server() {
         let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
         for fixed in [false, true] {
             if file == "backup-twice.yaml" && !fixed {
-                // One key twice: kubectl refuses it or drops the first, from version to version.
+                // A key that occurs twice: depending on its version, kubectl refuses it or drops the first.
                 assert!(checked.contains("warning: spec.backup: it is written twice"), "{checked}");
                 continue;
             }
             let said = asked(&stage, &manifest(&stage, file, fixed), !fixed && !fields.is_empty());
             for field in fields {
                 assert!(checked.contains(&format!("warning: {field}: ")), "{file}: {field} is not in: {checked}");
-                // What --fix has put right is not warned about any more.
+                // After `--fix` has corrected something, there is no warning about it any more.
                 let gone = fixed && !said.contains(&format!("Warning: {field}: "));
                 assert!(gone || said.contains(&format!("Warning: {field}: ")), "{file}: {field} is not in: {said}");
             }
@@ -138,7 +139,7 @@ fn every_manifest_is_taken_by_the_api_server() {
     }
 }
 
-/// `io_method: async` is `worker`, and all the rest of a large manifest is as it is written.
+/// `io_method: async` becomes `worker`, and everything else in a large manifest stays as written.
 #[test]
 fn a_manifest_with_everything() {
     let stage = Stage::new("everything");
@@ -168,8 +169,8 @@ fn a_manifest_with_everything() {
     assert_eq!(container["image"], "ghcr.io/cloudnative-pg/postgresql:18");
 }
 
-/// Both `backup` sections count: the archive of one, the target of the other. Then a backup by hand, one every night, and
-/// a recovery that names source and backup at once.
+/// Both `backup` sections count: the archive of one, the target of the other. Then a manual backup, a nightly one, and
+/// a recovery that names both source and backup.
 #[test]
 fn two_backup_sections_a_backup_a_schedule_and_a_recovery() {
     let stage = Stage::new("twice");
@@ -210,7 +211,8 @@ fn two_backup_sections_a_backup_a_schedule_and_a_recovery() {
     assert_eq!(stage.psql_in("restored-1", "/controller/run", "app", "SELECT count(*), max(n) FROM ledger"), "200|200");
 }
 
-/// Neither generation of the fields of synchronous replication is followed yet. That is said, and the cluster runs.
+/// Neither the older nor the newer fields of synchronous replication are supported yet. That is reported, and the
+/// cluster runs.
 #[test]
 fn two_generations_of_synchronous_replication() {
     let stage = Stage::new("synchronous");
@@ -239,7 +241,8 @@ fn instances_apart_as_pods_say_it() {
     assert_eq!((pods.len(), nodes.len()), (2, 2), "{nodes:?}");
 }
 
-/// Where instances run, written at the root and in `affinity`; a priority and a variable; queries of one's own; nothing at all.
+/// Where instances run, written at the root and in `affinity`; a priority and a variable; custom queries; nothing at
+/// all.
 #[test]
 fn small_ones_with_tolerations_queries_and_nothing() {
     let stage = Stage::new("small");
@@ -261,7 +264,7 @@ fn small_ones_with_tolerations_queries_and_nothing() {
     assert_eq!(colour.trim(), "green");
 }
 
-/// A priority class, which no namespace takes with it.
+/// A priority class, which is not deleted with any namespace.
 struct PriorityClass<'stage> {
     stage: &'stage Stage,
     name: String,

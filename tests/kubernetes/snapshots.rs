@@ -1,4 +1,4 @@
-//! Volume snapshots on a real Kubernetes: hot, cold, recovery from them to a moment after them, and the driver's faults.
+//! Volume snapshots on a real Kubernetes: hot, cold, recovery from them to a later time, and faults of the driver.
 
 use crate::stage::Stage;
 use std::time::Duration;
@@ -7,19 +7,19 @@ const LIMIT: Duration = Duration::from_mins(5);
 
 const SNAPSHOTS: &str = "    volumeSnapshot:\n      className: holdfast-test\n";
 
-/// Encrypts an archive, below `barmanObjectStore`.
+/// Encrypts an archive. Written below `barmanObjectStore`.
 const ENCRYPTION: &str =
     "      encryption:\n        passphrase:\n          name: archive-key\n          key: passphrase\n";
 
-/// Waits until a cluster waits for something that is said in words that end so.
+/// Waits until a cluster waits for something whose description ends with these words.
 fn wait_blocked(stage: &Stage, cluster: &str, words: &str) {
     stage.wait("clusters.holdfast.dev", cluster, &format!("{words:?}"), LIMIT, |object| {
         object["status"]["blockedBy"]["what"].as_str().filter(|what| what.ends_with(words)).map(drop)
     });
 }
 
-/// Under writes, with a WAL volume of its own and an encrypted archive: the name of the `Backup` is enough to come back to a
-/// moment after its hot snapshots.
+/// During writes, with a separate WAL volume and an encrypted archive: the name of the `Backup` is enough to recover to
+/// a time after its hot snapshots.
 #[test]
 fn hot_snapshots_and_the_archive_give_any_later_moment() {
     let stage = Stage::new("hot");
@@ -42,7 +42,7 @@ fn hot_snapshots_and_the_archive_give_any_later_moment() {
         "  bootstrap:\n    recovery:\n      database: app\n      owner: app\n      backup:\n        name: snapshot\n      recoveryTarget:\n        \
          targetTime: \"{moment}\"\n"
     );
-    // The volumes have to be those of the backup: nothing is made before that is so.
+    // The volumes must be those of the backup. Before that is so, nothing is made.
     stage.apply(&stage.archived_cluster("copy", 1, &format!("{ENCRYPTION}{recovery}")));
     wait_blocked(&stage, "copy", "and spec.walStorage is not written");
     assert!(stage.find("pvc", "copy-1").is_none(), "no volume is made");
@@ -52,7 +52,7 @@ fn hot_snapshots_and_the_archive_give_any_later_moment() {
     written.assert_kept(&found);
     assert!(!found.contains(&1_000_000_000), "what came after the moment is not there");
 
-    // The only backup is these snapshots, so what can be recovered begins with them, and ends when they are gone.
+    // These snapshots are the only backup, so the recovery window begins with them, and closes when they are gone.
     let recoverable = |what: &str, wanted: bool| {
         stage.wait("clusters.holdfast.dev", "main", what, LIMIT, |object| {
             let found = &object["status"]["recoverability"];
@@ -67,7 +67,7 @@ fn hot_snapshots_and_the_archive_give_any_later_moment() {
     wait_blocked(&stage, "late", "is gone, and with it the backup");
 }
 
-/// A cold snapshot stops one standby for its time only, and is recovered from with the WAL after it.
+/// A cold snapshot stops one standby only while it is taken, and can be recovered from with the WAL after it.
 #[test]
 fn a_cold_snapshot_is_taken_from_a_stopped_standby() {
     let stage = Stage::new("cold");
@@ -93,7 +93,7 @@ fn a_cold_snapshot_is_taken_from_a_stopped_standby() {
     assert_eq!(stage.numbers("copy").len(), 1000);
 }
 
-/// What the storage driver says is what the status says, and the instance is not left in backup mode.
+/// The status contains the storage driver's message, and the instance does not stay in backup mode.
 #[test]
 fn the_drivers_own_error_is_shown() {
     let stage = Stage::new("driver");
@@ -117,6 +117,6 @@ fn the_drivers_own_error_is_shown() {
     stage.until("an end of what was half-done", LIMIT, || {
         stage.list("volumesnapshots.snapshot.storage.k8s.io").is_empty().then_some(())
     });
-    // The next one is not held up.
+    // The next snapshot is not delayed.
     stage.back_up("main", "next", "");
 }

@@ -1,5 +1,5 @@
-//! `deploy/standalone`: a StatefulSet without the operator is set up, backed up by the CronJob's job, loses its volume, and
-//! comes back to the moment before an accident.
+//! `deploy/standalone`: a StatefulSet without the operator is set up, is backed up by the CronJob's job, loses its
+//! volume, and is restored to the time before an accident.
 
 use crate::stage::Stage;
 use holdfast_kube_api::manifest;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_mins(5);
 
-/// A file of the folder, with the store of the bed and an archive of this test's own.
+/// A file of the folder, with the store of the test bed and an archive of this test's own.
 fn manifest_of(stage: &Stage, file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/standalone").join(file);
     let store = stage.store();
@@ -45,7 +45,7 @@ fn a_statefulset_comes_back_to_the_moment_before() {
     stage.apply(&server);
     wait_ready(&stage);
 
-    // What the CronJob would run at night; old servers have it under another version.
+    // What the CronJob would run at night. Old servers have it under another API version.
     let cron = manifest_of(&stage, "backup.yaml");
     let cron = manifest::read(&cron).expect("read the CronJob").remove(0).value;
     let job = json!({
@@ -66,7 +66,7 @@ fn a_statefulset_comes_back_to_the_moment_before() {
     std::thread::sleep(Duration::from_millis(1100));
     psql(&stage, "DROP TABLE orders");
 
-    // The accident takes the volume too. A fast shutdown archives what is left.
+    // The accident destroys the volume too. A fast shutdown archives what is left.
     scale(&stage, "0");
     stage.wait("statefulset", "postgres", "its pod to end", LIMIT, |object| {
         object["status"]["replicas"].as_i64().is_none_or(|replicas| replicas == 0).then_some(())

@@ -7,23 +7,23 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_mins(5);
-/// Recoveries at the same time.
+/// How many recoveries run at the same time.
 const AT_ONCE: usize = 2;
 
-/// What the source wrote, in this order: a row in each transaction, and what names the place.
+/// What the source wrote, in this order: a row in each transaction, and the values that identify the positions.
 struct Marks {
     /// Id of the one backup, taken after row 1.
     backup: String,
-    /// A moment between row 2 and row 3, at UTC, and the same five and a half hours ahead of it.
+    /// A time between row 2 and row 3, in UTC, and the same with an offset of five and a half hours.
     time: String,
     time_in_india: String,
     /// The transaction of row 3.
     xid: String,
-    /// Where the record after row 4 begins.
+    /// The start of the record after row 4.
     lsn: String,
 }
 
-/// Row 5 is followed by the restore point `milestone`, and that by row 6.
+/// After row 5 comes the restore point `milestone`, and then row 6.
 fn write(stage: &Stage) -> Marks {
     let primary = stage.primary("main");
     let psql = |statement: &str| stage.psql(&primary, statement);
@@ -57,7 +57,7 @@ fn write(stage: &Stage) -> Marks {
     }
 }
 
-/// Lines below `recoveryTarget`, and the last row that has to be there.
+/// The lines below `recoveryTarget`, and the last row that must be there.
 fn table(marks: &Marks) -> Vec<(&'static str, String, u64)> {
     let Marks { backup, time, time_in_india, xid, lsn } = marks;
     let rfc = format!("{}Z", time.replace(' ', "T"));
@@ -66,7 +66,7 @@ fn table(marks: &Marks) -> Vec<(&'static str, String, u64)> {
         ("time-with-zone", format!("targetTime: \"{time_in_india}+05:30\"\nexclusive: true"), 2),
         ("time-without-zone", format!("targetTime: \"{time}\""), 2),
         ("xid", format!("targetXID: \"{xid}\""), 3),
-        // A number without quotes is read as well.
+        // A number without quotes is accepted too.
         ("xid-exclusive", format!("targetXID: {xid}\nexclusive: true"), 2),
         ("lsn", format!("targetLSN: {lsn}"), 4),
         ("lsn-exclusive", format!("targetLSN: {lsn}\nexclusive: true\ntargetTLI: current"), 4),
@@ -94,7 +94,7 @@ fn target(lines: &str) -> String {
     lines.lines().fold("source: main\nrecoveryTarget:\n".to_owned(), |all, line| all + "  " + line + "\n")
 }
 
-/// Waits until a recovery stands at an error with these words, and gives it with its hint.
+/// Waits until a recovery has stopped with an error that contains these words. Returns it with its hint.
 fn refusal(stage: &Stage, name: &str, words: &str) -> String {
     stage.wait("clusters.holdfast.dev", name, &format!("the refusal: {words}"), LIMIT, |object| {
         let blocked = &object["status"]["blockedBy"];
@@ -110,7 +110,7 @@ fn every_target_brings_its_rows_and_no_more() {
     stage.wait_ready("main", 1, LIMIT);
     let marks = write(&stage);
 
-    // Each is looked at, and gone, before the next one begins.
+    // Each recovery is checked and deleted before the next one begins.
     let todo: Mutex<VecDeque<_>> = Mutex::new(table(&marks).into());
     let wrong: Mutex<Vec<String>> = Mutex::default();
     std::thread::scope(|scope| {
@@ -132,7 +132,8 @@ fn every_target_brings_its_rows_and_no_more() {
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "{wrong:#?}");
 
-    // What is not there is not looked for in vain until the end of the archive and then passed over.
+    // A target that does not exist is refused at once. The recovery does not search the whole archive for it and then
+    // pass it over.
     for (name, lines, expected) in [
         (
             "no-such-name",
@@ -152,7 +153,7 @@ fn every_target_brings_its_rows_and_no_more() {
         stage.kubectl(&["delete", "clusters.holdfast.dev", name, "--wait=false"]);
     }
 
-    // One backup more, so that the newest is not the one that is named.
+    // One more backup, so that the newest is not the one that is named.
     stage.back_up("main", "later", "");
     stage.apply(&recovered(
         &stage,
@@ -168,7 +169,7 @@ fn every_target_brings_its_rows_and_no_more() {
     ));
     refusal(&stage, "contradiction", &format!("recoveryTarget.backupID is {}", marks.backup));
 
-    // Two targets are no target.
+    // Two targets are not a valid target.
     let two = recovered(&stage, "two", &target("targetName: milestone\ntargetImmediate: true"));
     let output = stage.try_apply(&two);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -185,7 +186,7 @@ fn every_target_brings_its_rows_and_no_more() {
         assert!(said.contains(expected), "{said}");
     }
 
-    // A Backup that does not exist here makes no volume.
+    // A Backup that does not exist here creates no volume.
     stage.apply(&recovered(&stage, "missing", "backup:\n  name: of-another-namespace\n"));
     let what = format!("Backup of-another-namespace: there is none in namespace {}", stage.namespace);
     stage.wait("clusters.holdfast.dev", "missing", &format!("{what:?}"), LIMIT, |object| {

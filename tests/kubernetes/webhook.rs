@@ -1,5 +1,5 @@
-//! Manifests are checked on a real Kubernetes when they are applied: by every replica of the operator, through changes of
-//! certificate and authority, and never in the way when no operator is there.
+//! A real Kubernetes checks manifests when they are applied: every replica of the operator answers, also while
+//! certificate and authority change. If no operator is there, the webhook blocks nothing.
 
 use crate::stage::Stage;
 use serde_json::Value;
@@ -21,7 +21,7 @@ fn patch(stage: &Stage, cluster: &str, patch: &str) -> Result<String, String> {
     if output.status.success() { Ok(said) } else { Err(said) }
 }
 
-/// What would be said of a change that is not made, see [`Stage::try_dry`].
+/// The message for a change that is not made, see [`Stage::try_dry`].
 fn dry_patch(stage: &Stage, cluster: &str, patch: &str) -> Result<String, String> {
     let dry = ["patch", "--dry-run=server", "clusters.holdfast.dev", cluster, "--type=merge", "-p", patch];
     let output = stage.try_kubectl(&dry);
@@ -29,11 +29,11 @@ fn dry_patch(stage: &Stage, cluster: &str, patch: &str) -> Result<String, String
     if output.status.success() { Ok(said) } else { Err(said) }
 }
 
-/// What is wrong is shown to who applies it: a resource, and a change.
+/// The user who applies something wrong sees the mistakes: in a new resource, and in a change.
 #[test]
 fn errors_are_refused_and_warnings_are_shown_on_the_way_in() {
     let stage = Stage::new("webhook");
-    // What passes since the webhook did not answer in time is taken back, and applied again.
+    // A resource that passed because the webhook did not answer in time is removed, and applied again.
     let refusal = |manifest: &str| {
         stage.until("a refusal", LIMIT, || {
             let output = stage.try_apply(manifest);
@@ -73,7 +73,7 @@ fn errors_are_refused_and_warnings_are_shown_on_the_way_in() {
     stage.apply(&manifest);
     stage.wait_ready("main", 1, LIMIT);
 
-    // Changes are compared with what was.
+    // A change is compared with the earlier object.
     let smaller = refused(r#"{"spec":{"storage":{"size":"500Mi"}}}"#);
     assert!(smaller.contains("spec.storage.size: a volume cannot become smaller: 1Gi to 500Mi"), "{smaller}");
     let version = refused(r#"{"spec":{"imageName":"holdfast.test/postgresql:15"}}"#);
@@ -86,11 +86,11 @@ fn errors_are_refused_and_warnings_are_shown_on_the_way_in() {
     assert!(bootstrap.contains("Warning: spec.bootstrap: the cluster has its data"), "{bootstrap}");
     let larger = patch(&stage, "main", r#"{"spec":{"storage":{"size":"2Gi"}}}"#).expect("a volume may grow");
     assert!(!larger.contains("spec.storage"), "{larger}");
-    // kubectl edit, labels and deletion are free of it.
+    // kubectl edit, labels and deletion work nevertheless.
     stage.kubectl(&["label", "clusters.holdfast.dev", "main", "colour=green"]);
 }
 
-/// Every replica answers, also while authority and certificate change; and without an operator nothing is held up.
+/// Every replica answers, also while authority and certificate change. Without an operator nothing is blocked.
 #[test]
 fn alone_the_webhook_of_two_operators_and_of_none() {
     let stage = Stage::new("operators");
@@ -107,7 +107,7 @@ fn alone_the_webhook_of_two_operators_and_of_none() {
         assert!(refusal(&stage, &wrong).contains("PostgreSQL 9 is not supported"));
     }
 
-    // The Secret is lost: another authority is made, and at no moment does the API server meet one that it does not know.
+    // The Secret is lost. A new authority is made, and the API server never meets an authority that it does not know.
     let before = operators.bundle();
     stage.kubectl(&["-n", SYSTEM, "delete", "secret", "holdfast-webhook"]);
     let start = Instant::now();
@@ -121,14 +121,14 @@ fn alone_the_webhook_of_two_operators_and_of_none() {
         std::thread::sleep(Duration::from_millis(300));
     };
     assert!(changed.ends_with(&before) && changed.len() > before.len(), "the one before stays");
-    // Until both replicas must have looked.
+    // By then both replicas must have read it.
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(75) {
         assert!(refusal(&stage, &wrong).contains("PostgreSQL 9 is not supported"));
         std::thread::sleep(Duration::from_millis(300));
     }
 
-    // A configuration that is made anew has no authority at first; what passes meanwhile is refused by the reconciler.
+    // A newly created configuration has no authority at first. The reconciler refuses what passes meanwhile.
     stage.kubectl(&["delete", "validatingwebhookconfigurations", "holdfast"]);
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/operator.yaml");
     let manifest = std::fs::read_to_string(manifest).expect("read deploy/operator.yaml");
@@ -141,7 +141,7 @@ fn alone_the_webhook_of_two_operators_and_of_none() {
         std::thread::sleep(Duration::from_secs(2));
     }
 
-    // Nobody is there: manifests can be applied and changed, and what is wrong comes to light afterwards.
+    // Nobody answers: manifests can be applied and changed, and mistakes are reported afterwards.
     operators.scale(0);
     operators.wait_for_endpoints(0);
     stage.apply(&wrong);
@@ -155,8 +155,8 @@ fn alone_the_webhook_of_two_operators_and_of_none() {
             assert!(message.contains("PostgreSQL 9 is not supported"), "{message}");
         })
     });
-    // What is wrong already can still be put right, and only so. The reconciler is at work before the Service leads to
-    // its webhook, and until then every change passes: from then on none does.
+    // A resource that is wrong already can still be corrected, but not changed otherwise. The reconciler works before
+    // the Service leads to its webhook. Until then every change passes; after that, no wrong one does.
     operators.wait_for_endpoints(1);
     let start = Instant::now();
     let change = |instances: u64| patch(&stage, "wrong", &format!(r#"{{"spec":{{"instances":{instances}}}}}"#));
@@ -166,7 +166,7 @@ fn alone_the_webhook_of_two_operators_and_of_none() {
             assert!(said.contains("PostgreSQL 9 is not supported"), "{said}");
             refused += 1;
         } else {
-            assert_eq!(refused, 0, "a change passed behind one that was refused");
+            assert_eq!(refused, 0, "a change passed after one that was refused");
             assert!(start.elapsed() < LIMIT, "nothing is refused after the operator came back");
             std::thread::sleep(Duration::from_secs(1));
         }
@@ -177,11 +177,11 @@ fn alone_the_webhook_of_two_operators_and_of_none() {
     stage.kubectl(&["delete", "clusters.holdfast.dev", "wrong", "--timeout=180s"]);
 }
 
-/// The operators of the bed; one of them is left behind.
+/// The operators of the test bed. One of them stays.
 struct Operators<'stage>(&'stage Stage);
 
 impl Operators<'_> {
-    /// Back when nobody is left who is going away, and might answer still.
+    /// Returns when no operator is left that is going away and might still answer.
     fn scale(&self, replicas: usize) {
         let number = format!("--replicas={replicas}");
         self.0.kubectl(&["-n", SYSTEM, "scale", "deployment/holdfast-operator", &number]);
@@ -206,10 +206,10 @@ impl Operators<'_> {
     fn wait_for_endpoints(&self, number: usize) {
         let start = Instant::now();
         while self.endpoints() != number {
-            assert!(start.elapsed() < LIMIT, "the Service does not come to {number} endpoints");
+            assert!(start.elapsed() < LIMIT, "the Service does not get {number} endpoints");
             std::thread::sleep(Duration::from_millis(300));
         }
-        // Until every node's proxy knows.
+        // Until the proxy of every node knows.
         std::thread::sleep(Duration::from_secs(2));
     }
 

@@ -1,4 +1,4 @@
-//! What attack tests need beside the stage: victims, and a look at what the store really holds.
+//! What attack tests need in addition to the stage: victims, and a look at what the store really contains.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::Stage;
 
-/// A `holdfast` in a process group of its own, to be killed. Killed on drop as well.
+/// A `holdfast` in its own process group, which will be killed. Dropping the value kills it too.
 pub(crate) struct Victim {
     child: Option<Child>,
     group: Pid,
@@ -28,7 +28,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// The status as a shell shows it: 128 and the number when a signal ended it.
+    /// The status as a shell shows it: if a signal ended it, 128 and the number of the signal.
     pub(crate) fn code(&self) -> i32 {
         self.status.code().or_else(|| self.status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
     }
@@ -48,7 +48,7 @@ impl Victim {
         Self { child: Some(child), group }
     }
 
-    /// Sends a signal to the whole group; one that has ended already is no error.
+    /// Sends a signal to the whole group. A group that has already ended is not an error.
     pub(crate) fn signal(&self, signal: Signal) {
         let _ = kill_process_group(self.group, signal);
     }
@@ -57,7 +57,7 @@ impl Victim {
         self.child.as_mut().is_some_and(|child| child.try_wait().expect("look at holdfast").is_none())
     }
 
-    /// Kills it with `SIGKILL`, if it still runs, and collects it.
+    /// Kills it with `SIGKILL` if it still runs, and collects it.
     pub(crate) fn kill(self) -> Ended {
         self.signal(Signal::KILL);
         self.wait()
@@ -73,7 +73,7 @@ impl Victim {
         }
     }
 
-    /// Waits until a condition holds or the victim has ended; says whether it holds.
+    /// Waits until a condition holds or the victim has ended. Returns whether the condition holds.
     pub(crate) async fn runs_until(&mut self, mut condition: impl FnMut() -> bool) -> bool {
         let began = Instant::now();
         loop {
@@ -98,7 +98,7 @@ impl Drop for Victim {
     }
 }
 
-/// What tells whether an object was written again.
+/// What shows whether an object was written again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ObjectFile {
     pub(crate) size_bytes: u64,
@@ -106,7 +106,7 @@ pub(crate) struct ObjectFile {
     modified: (i64, i64),
 }
 
-/// All objects of the repository by name, as they lie on the disk of the store.
+/// All objects of the repository by name, as they are on the disk of the store.
 pub(crate) fn objects(stage: &Stage) -> BTreeMap<String, ObjectFile> {
     files_below(&stage.repository_folder())
         .into_iter()
@@ -114,7 +114,7 @@ pub(crate) fn objects(stage: &Stage) -> BTreeMap<String, ObjectFile> {
         .collect()
 }
 
-/// All files below a folder, by path relative to it; what vanishes meanwhile is left out.
+/// All files below a folder, by path relative to it. Files that vanish meanwhile are left out.
 pub(crate) fn files_below(root: &Path) -> BTreeMap<String, ObjectFile> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_path_buf()];
@@ -142,7 +142,7 @@ pub(crate) fn files_below(root: &Path) -> BTreeMap<String, ObjectFile> {
     found
 }
 
-/// The ids of all backups of which anything is in the store, by the objects' names.
+/// The ids of all backups of which the store has any part, from the objects' names.
 pub(crate) fn ids_in_store(stage: &Stage) -> BTreeSet<String> {
     let id_of = |name: &String| {
         let mut parts = name.split('/');
@@ -152,26 +152,26 @@ pub(crate) fn ids_in_store(stage: &Stage) -> BTreeSet<String> {
     objects(stage).keys().filter_map(id_of).collect()
 }
 
-/// The ids of the complete backups, by `holdfast list`.
+/// The ids of the complete backups, from `holdfast list`.
 pub(crate) fn complete(stage: &Stage) -> BTreeSet<String> {
     let listed = stage.json(&["list"]);
     let backups = listed["repositories"][0]["backups"].as_array().expect("a list of backups");
     backups.iter().map(|backup| backup["backup_id"].as_str().expect("an id").to_owned()).collect()
 }
 
-/// Takes a backup; its id.
+/// Takes a backup and returns its id.
 pub(crate) fn back_up(stage: &Stage) -> String {
     let report = stage.json(&["backup"]);
     report["repositories"][0]["backup"]["backup_id"].as_str().expect("an id").to_owned()
 }
 
-/// Waits until no session of holdfast is left in the server: with its session a backup's mode ends.
+/// Waits until the server has no session of holdfast: the end of the session ends the backup mode.
 pub(crate) async fn sessions_gone(cluster: &Cluster) {
     let query = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'holdfast'";
     cluster.wait_for(query, Duration::from_mins(3)).await.expect("the session of the dead backup ends");
 }
 
-/// A table of about 20 MB that compresses to half of it: several parts of an upload.
+/// A table of about 20 MB that compresses to half: its upload has several parts.
 pub(crate) async fn load(cluster: &Cluster) {
     cluster
         .sql(
@@ -182,7 +182,7 @@ pub(crate) async fn load(cluster: &Cluster) {
         .expect("load data");
 }
 
-/// What the table of [`load`] holds, in one row.
+/// The content of the table of [`load`], in one row.
 pub(crate) async fn sum(cluster: &Cluster) -> Vec<Vec<String>> {
     cluster.sql("SELECT count(*), sum(id), md5(string_agg(text, '' ORDER BY id)) FROM load").await.expect("sum up")
 }
@@ -193,7 +193,7 @@ pub(crate) async fn insert_lsn(cluster: &Cluster) -> u64 {
     text.parse().expect("a number")
 }
 
-/// The segments in `pg_wal` whose state is `ready` or `done`, ascending.
+/// The segments in `pg_wal` with the state `ready` or `done`, ascending.
 pub(crate) fn segments(data: &Path, state: &str) -> Vec<String> {
     let suffix = format!(".{state}");
     let entries = std::fs::read_dir(data.join("pg_wal/archive_status")).expect("list archive_status");
@@ -206,7 +206,7 @@ pub(crate) fn segments(data: &Path, state: &str) -> Vec<String> {
     names
 }
 
-/// The object that holds a segment; not that of the history of a backup that began in it.
+/// The object that contains a segment, and not the history of a backup that began in it.
 pub(crate) fn wal_object(stage: &Stage, segment: &str) -> Option<(String, ObjectFile)> {
     let start = format!("/{segment}.");
     let holds = |name: &str| name.contains("/wal/") && name.contains(&start) && !name.contains(".backup.");

@@ -1,5 +1,5 @@
-//! A backup that stands still in the middle: its store is slow, its memory small, and once it has read its first megabytes the
-//! store answers nothing. What is done then is done behind the listing and before the end, on every machine.
+//! A backup that stops in the middle: its store is slow, its memory small, and after it has read its first megabytes
+//! the store does not answer. What happens then happens after the listing and before the end, on every machine.
 
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -10,22 +10,22 @@ use holdfast_testkit::proxy::TcpProxy;
 use super::Stage;
 use super::proof::wait_until_it_has_read;
 
-/// Less than the memory that a backup gets here, and more than it reads before its first upload.
+/// Less than the memory of a backup here, and more than it reads before its first upload.
 const READ_BYTES: u64 = 6 << 20;
 
-/// The way to the stage's S3 server that can be held up, and a configuration that takes it.
+/// A proxy to the stage's S3 server that can stop answering, and a configuration that uses it.
 pub(crate) struct SlowStore {
     pub(crate) proxy: TcpProxy,
     pub(crate) config: PathBuf,
 }
 
 impl SlowStore {
-    /// With the configuration of the stage.
+    /// Uses the configuration of the stage.
     pub(crate) fn of(stage: &Stage) -> Self {
         Self::with(stage, &stage.config_text())
     }
 
-    /// With another configuration.
+    /// Uses another configuration.
     pub(crate) fn with(stage: &Stage, config: &str) -> Self {
         let s3 = stage.s3.as_ref().expect("an S3 server");
         let proxy = TcpProxy::start(s3.address()).expect("start a proxy");
@@ -36,7 +36,7 @@ impl SlowStore {
         Self { proxy, config: stage.write_config("slow.toml", &slow) }
     }
 
-    /// A backup, by these words, that has begun to copy and goes no further until [`Self::let_go`].
+    /// A backup, started with these arguments, that has begun to copy and does not continue until [`Self::let_go`].
     pub(crate) async fn hold(&self, stage: &Stage, arguments: &[&str]) -> Child {
         self.proxy.set_latency(Duration::from_millis(60));
         let mut command = stage.command_with(&self.config, arguments);
@@ -46,7 +46,7 @@ impl SlowStore {
         backup
     }
 
-    /// The store answers again, and at once.
+    /// The store answers again, without delay.
     pub(crate) fn let_go(&self) {
         self.proxy.set_latency(Duration::ZERO);
         self.proxy.resume();

@@ -1,7 +1,7 @@
 //! The stage of the end-to-end tests: a PostgreSQL, a store, a configuration file and the `holdfast` binary, as a user
 //! would have them.
 //!
-//! Everything runs as PostgreSQL's user, through the command line only: what these tests see is what a user sees.
+//! Everything runs as PostgreSQL's user, only through the command line: what these tests see is what a user sees.
 
 pub(crate) mod attack;
 pub(crate) mod held;
@@ -21,30 +21,30 @@ use holdfast_testkit::user::run_as_postgres;
 pub(crate) enum StoreKind {
     /// `s3s-fs` over HTTP.
     S3,
-    /// `s3s-fs`, which ignores the condition of an upload in parts.
+    /// `s3s-fs`, which ignores the condition of a multipart upload.
     S3Parts,
     /// `rclone serve s3`.
     Rclone,
-    /// JuiceFS's gateway.
+    /// The S3 gateway of JuiceFS.
     JuiceFs,
-    /// moto.
+    /// The moto server, which is made for tests.
     Moto,
     /// A local directory.
     Directory,
 }
 
-/// How the repository is sealed.
+/// How the repository is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seal {
-    /// Not at all.
+    /// Without encryption.
     None,
-    /// By a passphrase.
+    /// With a passphrase.
     Passphrase,
-    /// By a key file.
+    /// With a key file.
     KeyFile,
 }
 
-/// What the stage is built from.
+/// The parts of a stage.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) store: StoreKind,
@@ -74,7 +74,7 @@ impl Default for Plan {
     }
 }
 
-/// The stage, with its server running and its repository made.
+/// The stage, with its server running and its repository created.
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) installation: Installation,
@@ -92,7 +92,7 @@ pub(crate) struct Stage {
 pub(crate) const PASSPHRASE: &str = "correct horse battery staple";
 
 impl Stage {
-    /// Builds a stage for one major, or says why it is skipped.
+    /// Builds a stage for one major, or prints why it is skipped.
     pub(crate) async fn start(major: u16, plan: Plan) -> Option<Self> {
         let installation = Installation::or_skip(major)?;
         let scratch = Scratch::new().expect("make a folder");
@@ -159,17 +159,17 @@ impl Stage {
         command
     }
 
-    /// Runs it to its end.
+    /// Runs the command to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("run holdfast")
     }
 
-    /// Runs it, which must succeed; its standard output.
+    /// Runs the command, which must succeed. Returns its standard output.
     pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         succeeded(&self.run(arguments), arguments)
     }
 
-    /// Runs it with `--output json`, which must succeed.
+    /// Runs the command with `--output json`. It must succeed.
     pub(crate) fn json(&self, arguments: &[&str]) -> serde_json::Value {
         let mut all = vec!["--output", "json"];
         all.extend_from_slice(arguments);
@@ -177,7 +177,7 @@ impl Stage {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e} in the output of {arguments:?}:\n{text}"))
     }
 
-    /// Runs it, which must fail; exit code and standard error.
+    /// Runs the command, which must fail. Returns its exit code and standard error.
     pub(crate) fn fails(&self, arguments: &[&str]) -> (i32, String) {
         let output = self.run(arguments);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -186,7 +186,7 @@ impl Stage {
         (code, text)
     }
 
-    /// Starts it and lets it run.
+    /// Starts the command and lets it run.
     pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
         self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start holdfast")
     }
@@ -196,7 +196,7 @@ impl Stage {
         self.scratch.path().join(name)
     }
 
-    /// Restores into a new folder and starts a server there; waits until recovery is over when `promoted`.
+    /// Restores into a new folder and starts a server there. If `promoted`, waits until recovery has ended.
     pub(crate) async fn restore_and_start(&self, name: &str, arguments: &[&str]) -> Cluster {
         let target = self.target(name);
         let path = target.display().to_string();
@@ -222,7 +222,7 @@ impl Stage {
             .await
             .expect("switch");
         let query = format!("SELECT coalesce(last_archived_wal >= '{name}', false) FROM pg_stat_archiver");
-        // Behind a storm there are thousands of segments before it.
+        // After a storm there are thousands of earlier segments.
         self.cluster.wait_for(&query, Duration::from_mins(5)).await.expect("archive the segment");
     }
 
@@ -257,7 +257,7 @@ pub(crate) fn succeeded(output: &Output, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The `[[repo]]` of a store.
+/// The `[[repo]]` table of a store.
 pub(crate) fn repository_lines(plan: &Plan, s3: Option<&S3Server>, scratch: &Scratch, prefix: &str) -> String {
     let place = match s3 {
         Some(s3) => s3_lines(s3.bucket(), &s3.endpoint(), s3.region(), s3.credentials(), prefix),

@@ -1,4 +1,4 @@
-//! What a restored cluster is held against: rows, the tree of files, PostgreSQL's own checking tools.
+//! What a restored cluster is compared with: rows, the tree of files, PostgreSQL's own checking tools.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,13 +20,14 @@ pub(crate) async fn insert_lsn(cluster: &Cluster) -> u64 {
     text.parse().expect("a number")
 }
 
-/// Ends the writer; its journal, and the LSN up to which everything must be in a restore to the end of the archive.
+/// Ends the writer. Returns its journal, and the LSN up to which a restore to the end of the archive must have
+/// everything.
 pub(crate) async fn finish(writer: RowWriter, cluster: &Cluster) -> (Journal, u64) {
     let journal = writer.stop().await.expect("stop the writer");
     (journal, insert_lsn(cluster).await)
 }
 
-/// The restored cluster holds what was committed up to this LSN.
+/// The restored cluster has what was committed up to this LSN.
 pub(crate) async fn holds_all(restored: &Cluster, journal: &Journal, end: u64) {
     let rows = found(restored).await.expect("read the rows");
     journal.check(&Target::Latest(end), &rows).unwrap_or_else(|e| panic!("{e}\n{}", restored.log_text()));
@@ -51,10 +52,10 @@ pub(crate) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     find(value, key).and_then(Value::as_str).unwrap_or_else(|| panic!("no text {key} in {value}"))
 }
 
-/// What stands at a path.
+/// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A file of this length and BLAKE3.
+    /// A file with this length and BLAKE3 hash.
     File(u64, ChunkHash),
     /// A directory.
     Directory,
@@ -64,7 +65,7 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// Everything below a folder by its path in it, with permission bits. Links are not followed.
+/// Everything below a folder, by relative path, with permission bits. Links are not followed.
 pub(crate) fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, Kind)> {
     let mut entries = BTreeMap::new();
     let mut waiting = vec![root.to_owned()];
@@ -89,7 +90,7 @@ pub(crate) fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, Kind)> {
     entries
 }
 
-/// Says where two trees differ, but for the files named.
+/// Lists where two trees differ, except for the named files.
 pub(crate) fn same_trees(left: &Path, right: &Path, but_for: &[&str]) {
     let (a, b) = (tree(left), tree(right));
     let all: std::collections::BTreeSet<&PathBuf> = a.keys().chain(b.keys()).collect();
@@ -107,12 +108,12 @@ pub(crate) fn bytes_on_disk(path: &Path) -> u64 {
     fs::metadata(path).expect("look at a file").blocks() * 512
 }
 
-/// `pg_verifybackup` agrees with a restored directory in which no server has run yet.
+/// `pg_verifybackup` accepts a restored directory in which no server has run yet.
 pub(crate) fn verify_backup(stage: &Stage, target: &Path) {
     verify_backup_but_for(stage, target, &[]);
 }
 
-/// As [`verify_backup`], without these paths: links, which a `backup_manifest` does not know.
+/// As [`verify_backup`], without these paths: they are links, which a `backup_manifest` does not contain.
 pub(crate) fn verify_backup_but_for(stage: &Stage, target: &Path, links: &[&str]) {
     let Some(tool) = stage.installation.program("pg_verifybackup") else { return };
     let mut command = Command::new(tool);
@@ -123,7 +124,7 @@ pub(crate) fn verify_backup_but_for(stage: &Stage, target: &Path, links: &[&str]
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// `pg_amcheck` finds nothing in any database of the restored cluster.
+/// `pg_amcheck` finds no fault in any database of the restored cluster.
 pub(crate) fn am_check(restored: &Cluster) {
     let Some(tool) = restored.installation().program("pg_amcheck") else { return };
     let mut command = Command::new(tool);
@@ -135,7 +136,7 @@ pub(crate) fn am_check(restored: &Cluster) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
 }
 
-/// Fills a table `bulk` with so many MiB that compress badly.
+/// Fills a table `bulk` with this many MiB that compress badly.
 pub(crate) async fn bulk(cluster: &Cluster, table: &str, mib: u32) {
     // 32 rows of 8 hashes: about 8 KiB.
     let rows = mib * 128 * 28;
@@ -147,8 +148,8 @@ pub(crate) async fn bulk(cluster: &Cluster, table: &str, mib: u32) {
     cluster.sql(&statement).await.expect("fill a table");
 }
 
-/// Runs a statement every few milliseconds until told to stop; failures are counted and are no failures of the test,
-/// since storms of DDL refuse each other.
+/// Runs a statement every few milliseconds until it is stopped. Failures are counted, and do not fail the test, because
+/// storms of DDL refuse each other.
 #[derive(Debug)]
 pub(crate) struct Storm {
     stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
@@ -156,8 +157,8 @@ pub(crate) struct Storm {
 }
 
 impl Storm {
-    /// One connection for each of the texts, each a loop over its statements, which are separated by `;;`. `{n}` in them
-    /// is the number of the round.
+    /// One connection for each of the texts. Each is a loop over its statements, which are separated by `;;`. `{n}` in
+    /// them is the number of the round.
     pub(crate) fn start(cluster: &Cluster, loops: &[&str]) -> Self {
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let threads = loops
@@ -175,7 +176,7 @@ impl Storm {
         Self { stop, threads }
     }
 
-    /// Ends it; every loop must have got through a round of its own at least.
+    /// Ends it. Every loop must have completed at least one round of its own.
     pub(crate) fn end(self) {
         self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
         for thread in self.threads {
@@ -205,7 +206,7 @@ async fn run_storm(connection: &str, text: &str, stop: &std::sync::atomic::Atomi
     (rounds, error)
 }
 
-/// Waits until a backup has begun to read files: so many bytes, as the kernel counts them.
+/// Waits until a backup has begun to read files: this many bytes, as the kernel counts them.
 pub(crate) async fn wait_until_it_has_read(backup: &std::process::Child, bytes: u64) {
     let start = std::time::Instant::now();
     loop {

@@ -1,7 +1,7 @@
-//! The stage of the tests on a real Kubernetes: the test bed, the operator deployed from `deploy/`, a namespace with the
-//! credentials of the object store, and what a person types: `kubectl` and SQL.
+//! The stage of the tests on a real Kubernetes: the test bed, the operator deployed from `deploy/`, a namespace with
+//! the credentials of the object store, and the tools of a user: `kubectl` and SQL.
 //!
-//! Everything is done as a user would do it. What these tests know of the operator is what `kubectl get` shows.
+//! Everything is done as a user would do it. These tests know about the operator only what `kubectl get` shows.
 
 pub(crate) mod processes;
 pub(crate) mod sql;
@@ -16,17 +16,17 @@ use holdfast_testkit::kube::{Bed, ObjectStore};
 use holdfast_testkit::scratch::built_program;
 use serde_json::Value;
 
-/// How `kubectl` says that a request did not come to its end: the API server or its store was busy with itself.
+/// How `kubectl` reports that a request was not completed: the API server or its store was too busy.
 const UNREACHED: [&str; 3] = ["was refused - did you specify", "TLS handshake timeout", "etcdserver: "];
 
-/// A namespace on the bed with the operator at work.
+/// A namespace on the test bed, where the operator works.
 pub(crate) struct Stage {
     pub(crate) bed: Bed,
     pub(crate) namespace: String,
 }
 
 impl Stage {
-    /// Starts or finds the bed, deploys the operator once, and makes a namespace with the store's credentials.
+    /// Starts or finds the test bed, deploys the operator once, and creates a namespace with the store's credentials.
     pub(crate) fn new(prefix: &str) -> Self {
         let stage = Self::bare(prefix);
         stage.apply(&stage.store_secret());
@@ -41,7 +41,7 @@ impl Stage {
         }
         let stage = Self { namespace: format!("{prefix}-{}", std::process::id()), bed };
         {
-            // On an empty bed, two first deployments at once get in each other's way.
+            // On an empty test bed, two first deployments at the same time disturb each other.
             let path = std::env::temp_dir().join("holdfast-kube-deploy.lock");
             let one_at_a_time = std::fs::File::create(path).expect("make the lock's file");
             one_at_a_time.lock().expect("wait for the other tests");
@@ -61,7 +61,7 @@ impl Stage {
             apply.arg("-f").arg(deploy.join("operator.yaml")).output().expect("run kubectl")
         });
         assert!(output.status.success(), "kubectl apply of deploy/ failed:\n{}", text(&output.stderr));
-        // A new build under the same tag: the pods of the operator are made again, once.
+        // A new build under the same tag: the operator's pods are replaced, once.
         let program =
             std::fs::metadata(built_program("holdfast").expect("find the built program")).expect("look at it");
         let build = program
@@ -74,8 +74,8 @@ impl Stage {
         self.kubectl(&["-n", "holdfast-system", "rollout", "status", "deployment/holdfast-operator", "--timeout=300s"]);
     }
 
-    /// Waits until manifests are checked: as long as the Service leads to nobody, or to an operator that is going away,
-    /// all of them pass.
+    /// Waits until manifests are checked. As long as the Service leads to no operator, or to one that is going away,
+    /// all manifests pass.
     fn wait_for_webhook(&self) {
         let wrong = Self::cluster("wrong", 1, "").replace("postgresql:18", "postgresql:9.6");
         let is_refused = || self.try_dry(&wrong).is_err_and(|said| said.contains("PostgreSQL 9 is not supported"));
@@ -84,14 +84,14 @@ impl Stage {
         });
     }
 
-    /// How many pods of the operator run, those that are going away included.
+    /// How many pods of the operator run, including those that are going away.
     pub(crate) fn operators(&self) -> usize {
         let pods = ["get", "pods", "-l", "app.kubernetes.io/name=holdfast-operator", "-o", "name"];
         let running = ["-n", "holdfast-system", "--field-selector=status.phase=Running"];
         self.kubectl(&[&pods[..], &running[..]].concat()).lines().count()
     }
 
-    /// The credentials of the bed's object store, as users keep them.
+    /// The credentials of the test bed's object store, in a Secret as users keep them.
     fn store_secret(&self) -> String {
         let credentials = self.store().credentials;
         format!(
@@ -105,7 +105,7 @@ impl Stage {
         self.bed.s3().expect("an object store")
     }
 
-    /// `spec.backup` or the body of an external cluster: the archive of the bed, below a path of this namespace.
+    /// `spec.backup` or the body of an external cluster: the archive on the test bed, below a path of this namespace.
     /// Indented by `indent` spaces, without the key itself.
     pub(crate) fn object_store(&self, indent: usize) -> String {
         let store = self.store();
@@ -132,7 +132,7 @@ impl Stage {
         Self::cluster(name, instances, &format!("{archive}{more}"))
     }
 
-    /// Runs `kubectl` in the namespace and gives its output; a failure fails the test.
+    /// Runs `kubectl` in the namespace and returns its output. If it fails, the test fails.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         let output = self.try_kubectl(arguments);
         assert!(
@@ -144,7 +144,7 @@ impl Stage {
         text(&output.stdout)
     }
 
-    /// Runs `kubectl` in the namespace, again for a while when it does not reach the API server.
+    /// Runs `kubectl` in the namespace, and repeats it for a while if it does not reach the API server.
     pub(crate) fn try_kubectl(&self, arguments: &[&str]) -> Output {
         reached(|| self.kubectl_once(arguments))
     }
@@ -159,7 +159,7 @@ impl Stage {
         command
     }
 
-    /// `kubectl apply -f -` in the namespace; gives what kubectl printed, warnings included.
+    /// `kubectl apply -f -` in the namespace. Returns what kubectl printed, including warnings.
     pub(crate) fn apply(&self, manifest: &str) -> String {
         let output = self.try_apply(manifest);
         assert!(output.status.success(), "kubectl apply failed:\n{}\n{manifest}", text(&output.stderr));
@@ -171,8 +171,9 @@ impl Stage {
         reached(|| feed(self.kubectl_command().args(["apply", "-f", "-"]), manifest))
     }
 
-    /// What `kubectl apply` of a manifest would say on stderr, warnings included. Nothing is made of it, so that it can be
-    /// asked again: the API server lets pass, without a word, what the webhook has not answered within its 5 s.
+    /// What `kubectl apply` of a manifest would print on stderr, including warnings. Nothing is created, so the call
+    /// can be repeated: if the webhook does not answer within its 5 s, the API server lets the manifest pass without a
+    /// message.
     pub(crate) fn try_dry(&self, manifest: &str) -> Result<String, String> {
         let output = reached(|| feed(self.kubectl_command().args(["apply", "--dry-run=server", "-f", "-"]), manifest));
         let said = text(&output.stderr);
@@ -199,7 +200,7 @@ impl Stage {
         list["items"].as_array().cloned().unwrap_or_default()
     }
 
-    /// Looks at an object until `done` says something of it, twice a second. A failure shows the whole namespace.
+    /// Reads an object twice a second until `done` returns something. If that fails, it prints the whole namespace.
     pub(crate) fn wait<T>(
         &self,
         kind: &str,
@@ -216,7 +217,7 @@ impl Stage {
         found.unwrap_or_else(|| panic!("{kind} {name}: {what} did not come within {limit:?}: {}", object["status"]))
     }
 
-    /// The same of whatever can be looked at.
+    /// The same for anything that can be read.
     pub(crate) fn until<T>(&self, what: &str, limit: Duration, done: impl FnMut() -> Option<T>) -> T {
         self.look(limit, done).unwrap_or_else(|| panic!("{what} did not come within {limit:?}"))
     }
@@ -236,8 +237,8 @@ impl Stage {
         }
     }
 
-    /// Waits until a cluster has this many ready instances and a primary that takes writes. The status is behind the pods
-    /// for a moment, behind their loss too: they have to say the same.
+    /// Waits until a cluster has this many ready instances and a primary that takes writes. For a moment the status can
+    /// be older than the pods, also after the loss of a pod. So both must agree.
     pub(crate) fn wait_ready(&self, cluster: &str, instances: i64, limit: Duration) -> Value {
         self.wait("clusters.holdfast.dev", cluster, "readiness", limit, |object| {
             let status = &object["status"];
@@ -260,7 +261,7 @@ impl Stage {
         i64::try_from(self.list("pods").iter().filter(is_ready).count()).unwrap()
     }
 
-    /// Finishes a segment of WAL, and waits until the archive has it with all before it.
+    /// Finishes a WAL segment, and waits until the archive has it and all earlier ones.
     pub(crate) fn archive_wal(&self, cluster: &str, limit: Duration) {
         let primary = self.primary(cluster);
         let segment = self.psql(&primary, "SELECT pg_walfile_name(pg_switch_wal())");
@@ -270,7 +271,7 @@ impl Stage {
         });
     }
 
-    /// Waits until a `Backup` is over and gives it; fails when it failed.
+    /// Waits until a `Backup` has ended, and returns it. If the backup failed, the test fails.
     pub(crate) fn wait_completed(&self, backup: &str, limit: Duration) -> Value {
         let object = self.wait("backups.holdfast.dev", backup, "its end", limit, |object| {
             matches!(object["status"]["phase"].as_str(), Some("completed" | "failed")).then(|| object.clone())
@@ -282,7 +283,7 @@ impl Stage {
         object
     }
 
-    /// Asks for a backup and waits for it.
+    /// Requests a backup and waits for it.
     pub(crate) fn back_up(&self, cluster: &str, name: &str, more: &str) -> Value {
         self.apply(&format!(
             "apiVersion: holdfast.dev/v1\nkind: Backup\nmetadata:\n  name: {name}\nspec:\n  cluster:\n    name: {cluster}\n{more}"
@@ -326,7 +327,7 @@ impl Drop for Stage {
     }
 }
 
-/// Runs `kubectl` until it reaches the API server, which may have been started a moment ago, or have a slow disk.
+/// Runs `kubectl` until it reaches the API server, which may have just started, or may have a slow disk.
 fn reached(kubectl: impl Fn() -> Output) -> Output {
     let start = Instant::now();
     loop {

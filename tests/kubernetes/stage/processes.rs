@@ -1,10 +1,10 @@
-//! The processes behind the pods: the nodes of the test bed run on this machine.
+//! The processes of the pods: the nodes of the test bed run on this machine.
 
 use super::Stage;
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
 
-/// Processes that have all of these words in their environment or command (`environ` or `cmdline`).
+/// The processes that have all of these words in their environment or command (`environ` or `cmdline`).
 pub(crate) fn processes(file: &str, words: &[&str]) -> Vec<Pid> {
     let all = std::fs::read_dir("/proc").expect("read /proc");
     all.flatten()
@@ -19,7 +19,8 @@ pub(crate) fn processes(file: &str, words: &[&str]) -> Vec<Pid> {
         .collect()
 }
 
-/// The instance manager and PID 1 in front of it. PostgreSQL writes its titles over its environment and is not found so.
+/// The instance manager and the PID 1 above it. PostgreSQL overwrites its environment with its titles, so it is not
+/// found.
 fn managers(stage: &Stage, instance: &str) -> Vec<Pid> {
     processes("environ", &[&format!("NAMESPACE={}", stage.namespace), &format!("POD_NAME={instance}")])
 }
@@ -28,7 +29,7 @@ fn space(pid: Pid) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{}/ns/pid", pid.as_raw_nonzero())).ok()
 }
 
-/// Sends a signal to all processes of an instance's container; says how many there were.
+/// Sends a signal to all processes of an instance's container. Returns how many there were.
 pub(crate) fn signal_instance(stage: &Stage, instance: &str, signal: Signal) -> usize {
     let Some(inside) = managers(stage, instance).first().and_then(|pid| space(*pid)) else { return 0 };
     let found: Vec<Pid> =
@@ -39,9 +40,9 @@ pub(crate) fn signal_instance(stage: &Stage, instance: &str, signal: Signal) -> 
     found.len()
 }
 
-/// Sends a signal to an instance manager alone: PID 1 and PostgreSQL hear nothing of it.
+/// Sends a signal only to an instance manager, not to PID 1 or PostgreSQL.
 pub(crate) fn signal_manager(stage: &Stage, instance: &str, signal: Signal) {
-    // It knows by its environment that it is not PID 1.
+    // Its environment tells it that it is not PID 1.
     let own = [format!("NAMESPACE={}", stage.namespace), format!("POD_NAME={instance}")];
     let found = processes("environ", &[&own[0], &own[1], "HOLDFAST_INSTANCE_CHILD=1"]);
     let manager = found.into_iter().find(|pid| {

@@ -1,4 +1,4 @@
-//! SQL over the network, through the services that an application uses, with the Secret that it is given.
+//! SQL over the network, through the services that an application uses, with the Secret that it gets.
 
 use super::Stage;
 use base64::Engine as _;
@@ -17,18 +17,18 @@ impl Stage {
         String::from_utf8(bytes).expect("UTF-8")
     }
 
-    /// How to reach a service from this host: by its cluster address.
+    /// The address of a service for this host: its cluster address.
     pub(crate) fn connection(&self, cluster: &str, service: &str) -> String {
         let address = self.get("service", service)["spec"]["clusterIP"].as_str().expect("a cluster address").to_owned();
         self.connection_to(cluster, &address)
     }
 
-    /// Where a pod is reached without a service.
+    /// The address of a pod without a service.
     pub(crate) fn address(&self, pod: &str) -> String {
         self.get("pod", pod)["status"]["podIP"].as_str().expect("an address").to_owned()
     }
 
-    /// How to reach an instance, or whatever else has this address; usable while the API server is away.
+    /// Connects to an instance, or to anything else with this address. Works while the API server is unreachable.
     pub(crate) fn connection_to(&self, cluster: &str, address: &str) -> String {
         let secret = format!("{cluster}-app");
         format!(
@@ -39,7 +39,7 @@ impl Stage {
         )
     }
 
-    /// Statements on the primary as the application, each value of each row as text.
+    /// Runs statements on the primary as the application. Returns each value of each row as text.
     pub(crate) fn sql(&self, cluster: &str, statement: &str) -> Vec<Vec<String>> {
         self.sql_through(cluster, &format!("{cluster}-rw"), statement)
     }
@@ -62,7 +62,7 @@ impl Stage {
         self.psql_in(pod, "/controller/run", "postgres", statement)
     }
 
-    /// The same by another socket, in another database. A server that is being started is waited for.
+    /// The same through another socket, in another database. Waits for a server that is being started.
     pub(crate) fn psql_in(&self, pod: &str, socket: &str, database: &str, statement: &str) -> String {
         let start = Instant::now();
         loop {
@@ -80,20 +80,20 @@ impl Stage {
         }
     }
 
-    /// The same from a server that may be restarting.
+    /// The same for a server that may be restarting.
     pub(crate) fn psql_if_up(&self, pod: &str, statement: &str) -> Option<String> {
         let output = self.try_kubectl(&psql(pod, "/controller/run", "postgres", statement));
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
     }
 
-    /// Waits until `psql` in a pod answers so.
+    /// Waits until `psql` in a pod gives this answer.
     pub(crate) fn wait_psql(&self, pod: &str, statement: &str, expected: &str, limit: Duration) {
         self.until(&format!("{expected} as the answer of {pod} to {statement}"), limit, || {
             (self.psql_if_up(pod, statement)? == expected).then_some(())
         });
     }
 
-    /// Begins to write numbered rows through the service of the primary, and goes on through every failover.
+    /// Begins to write numbered rows through the service of the primary, and continues through every failover.
     pub(crate) fn write_rows(&self, cluster: &str) -> Writer {
         self.sql(
             cluster,
@@ -112,7 +112,7 @@ fn psql<'a>(pod: &'a str, socket: &'a str, database: &'a str, statement: &'a str
     ["exec", pod, "-c", "postgres", "--", "psql", "-h", socket, "-U", "postgres", "-AtX", "-c", statement, database]
 }
 
-/// How `kubectl exec` and `psql` say that they have run nothing: no pod or container yet, or no server.
+/// How `kubectl exec` and `psql` report that they have run nothing: there is no pod, container or server yet.
 const NOT_RUN: [&str; 7] = [
     "psql: error: connection to server on socket ",
     "failed to exec in container",
@@ -122,13 +122,13 @@ const NOT_RUN: [&str; 7] = [
     "does not have a host assigned",
     "Error from server (NotFound): pods ",
 ];
-/// So long a server may take connections only now and then: services follow their pods some seconds behind.
+/// How long connections to a server may fail now and then: services follow their pods with a delay of some seconds.
 const CONNECTS_WITHIN: Duration = Duration::from_mins(2);
 
-/// How the error of a connection that was not made begins: nothing was run.
+/// The beginning of the error of a connection that was not made: nothing was run.
 const UNCONNECTED: &str = "not connected: ";
 
-/// Connects, again for a while as an application does, and runs once.
+/// Connects, repeats that for a while as an application does, and runs once.
 pub(crate) fn query_when_connected(connection: &str, statement: &str) -> Result<Vec<Vec<String>>, String> {
     let start = Instant::now();
     loop {
@@ -141,7 +141,7 @@ pub(crate) fn query_when_connected(connection: &str, statement: &str) -> Result<
     }
 }
 
-/// Connects once, runs once.
+/// Connects once and runs once.
 pub(crate) fn query(connection: &str, statement: &str) -> Result<Vec<Vec<String>>, String> {
     runtime().block_on(async {
         let client = connect(connection).await?;
@@ -149,7 +149,7 @@ pub(crate) fn query(connection: &str, statement: &str) -> Result<Vec<Vec<String>
     })
 }
 
-/// Connects once, runs again and again until that fails, and gives when it last succeeded.
+/// Connects once, runs until that fails, and returns when it last succeeded.
 pub(crate) fn until_it_fails(connection: &str, statement: &str) -> Option<Instant> {
     runtime().block_on(async {
         let start = Instant::now();
@@ -200,26 +200,27 @@ async fn rows(client: &Client, statement: &str) -> Result<Vec<Vec<String>>, Stri
         .collect())
 }
 
-/// A thread that commits the numbers 1, 2, 3, ... and notes which were acknowledged.
+/// A thread that commits the numbers 1, 2, 3, ... and records which ones were acknowledged.
 pub(crate) struct Writer {
     stop: Arc<AtomicBool>,
     state: Arc<Mutex<Written>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What a writer noted.
+/// The record of a writer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Written {
-    /// Acknowledged numbers, in order.
+    /// The acknowledged numbers, in order.
     pub(crate) acknowledged: Vec<u64>,
     /// When the last of them was acknowledged.
     pub(crate) last: Option<Instant>,
-    /// The longest time between two of them.
+    /// The longest time between two acknowledgements.
     pub(crate) longest_pause: Duration,
 }
 
 impl Written {
-    /// Fails unless every acknowledged number was found. One more may be there: written, and its answer lost.
+    /// Fails unless every acknowledged number was found. One more number may be there: it was written, and its answer
+    /// was lost.
     pub(crate) fn assert_kept(&self, found: &[u64]) {
         let lost: Vec<_> = self.acknowledged.iter().filter(|number| found.binary_search(number).is_err()).collect();
         assert!(lost.is_empty(), "{} acknowledged rows are lost: {lost:?}", lost.len());
@@ -236,12 +237,12 @@ impl Writer {
         Self { stop, state, thread: Some(thread) }
     }
 
-    /// What it noted so far.
+    /// The record so far.
     pub(crate) fn so_far(&self) -> Written {
         self.state.lock().unwrap().clone()
     }
 
-    /// Waits until a number is acknowledged after this call, and says how long it took.
+    /// Waits until a number is acknowledged after this call. Returns how long that took.
     pub(crate) fn next(&self, limit: Duration) -> Duration {
         let start = Instant::now();
         while self.so_far().last.is_none_or(|last| last < start) {
@@ -251,7 +252,7 @@ impl Writer {
         start.elapsed()
     }
 
-    /// Stops it and gives what it noted.
+    /// Stops the writer and returns its record.
     pub(crate) fn stop(mut self) -> Written {
         self.end();
         self.so_far()
@@ -282,7 +283,7 @@ async fn write(connection: &str, stop: &AtomicBool, noted: &Mutex<Written>) {
             continue;
         };
         while !stop.load(Ordering::Relaxed) {
-            // A number whose answer was lost may be there: it is written again and found.
+            // A number whose answer was lost may be there: it is written again, and found.
             let statement = format!("INSERT INTO numbers (n) VALUES ({number}) ON CONFLICT DO NOTHING");
             let answer = tokio::time::timeout(Duration::from_secs(2), client.simple_query(&statement)).await;
             if !matches!(answer, Ok(Ok(_))) {
