@@ -1,4 +1,5 @@
-//! Settings of which a standby needs as much as its primary, on real servers: what waits for a restart, and when.
+//! Settings that must be at least as high on a standby as on its primary, on real servers: what waits for a restart,
+//! and when.
 #![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
 
 use holdfast_instance::identity::Places;
@@ -16,7 +17,7 @@ fn spec(connections: u32) -> ClusterSpec {
     spec
 }
 
-/// Whether an instance over this server would say that it waits for a restart.
+/// Whether an instance with this server would report that it waits for a restart.
 async fn waits(server: &Cluster, spec: &ClusterSpec) -> bool {
     let mut places = Places::below(server.scratch().path(), Path::new("/holdfast"), server.port());
     places.sockets = server.socket_folder();
@@ -36,7 +37,7 @@ async fn comes_to_wait(server: &Cluster, spec: &ClusterSpec) {
 /// As the instance manager restarts a standby.
 async fn restart_standby(standby: &mut Cluster, spec: &ClusterSpec) {
     let control = volume::control(standby.data()).unwrap().unwrap();
-    // Of the kit's own settings on the command line the last one counts, and there is none to take away.
+    // The test kit has its own settings on the command line. The last one counts, and none can be removed.
     for (name, value) in floor::settings(spec, &control) {
         standby.override_setting(name, &value);
     }
@@ -54,7 +55,7 @@ const FOLLOWS: &str = "SELECT count(*) = 1 FROM pg_stat_replication WHERE state 
 const LIMIT: Duration = Duration::from_secs(30);
 
 async fn raised_before_and_lowered_after_its_primary(installation: &Installation) {
-    // What else the Cluster's defaults have, so that nothing else waits.
+    // The other defaults of a Cluster, so that nothing else waits.
     let primary = Cluster::builder(installation)
         .setting("max_connections", "157")
         .setting("max_wal_senders", "32")
@@ -87,8 +88,8 @@ async fn raised_before_and_lowered_after_its_primary(installation: &Installation
     standby.wait_for("SELECT to_regclass('raised') IS NOT NULL", LIMIT).await.unwrap();
     assert!(!waits(&standby, &spec(200)).await && !waits(&primary, &spec(200)).await);
 
-    // Lowered, and the standby restarted for another reason before the primary was: what it is given on its command line
-    // hides what the file says, and still it learns.
+    // Lowered, and the standby was restarted for another reason before the primary was. The value on its command line
+    // hides the value in the file, and the standby detects the change nevertheless.
     write([&primary, &standby], 130).await;
     restart_standby(&mut standby, &spec(130)).await;
     assert_eq!(standby.value("SHOW max_connections").await.unwrap(), "200");

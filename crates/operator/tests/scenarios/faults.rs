@@ -1,4 +1,4 @@
-//! The sweeps: a scenario again and again, each time with the fault one request later.
+//! The sweeps: each scenario is repeated many times, each time with the fault one request later.
 
 use crate::normal::differences;
 use crate::stage::{Scenario, play};
@@ -6,7 +6,7 @@ use crate::stories;
 use crate::transport::{At, Fault};
 use std::time::Duration;
 
-/// Plays a scenario with a fault at each point, until there are no more points. Returns how many there were.
+/// Plays a scenario with a fault at each point, until there are no more points. Returns the number of points.
 fn sweep(scenario: &Scenario, fault: Fault, at: fn(u64) -> At) -> u64 {
     let expected = play(scenario, Fault::None, At::All).unwrap_or_else(|error| panic!("{error}"));
     let began = std::time::Instant::now();
@@ -47,7 +47,7 @@ fn sweep(scenario: &Scenario, fault: Fault, at: fn(u64) -> At) -> u64 {
     points
 }
 
-/// A scenario with a fault everywhere.
+/// A scenario with a fault at every point.
 fn everywhere(scenario: &Scenario, fault: Fault, at: At) {
     let expected = play(scenario, Fault::None, At::All).unwrap_or_else(|error| panic!("{error}"));
     let outcome = play(scenario, fault, at).unwrap_or_else(|error| panic!("{error}"));
@@ -56,7 +56,7 @@ fn everywhere(scenario: &Scenario, fault: Fault, at: At) {
     assert_eq!(outcome.made_twice, Vec::<String>::new(), "{}", scenario.name);
 }
 
-/// A kill after a request that reads is a kill before the next one that writes: writes are all the points there are.
+/// A kill after a read is the same as a kill before the next write. So the writes are all the points there are.
 #[test]
 fn killed_after_any_write() {
     assert!(sweep(&stories::BIRTH, Fault::Kill, At::Write) > 20);
@@ -85,7 +85,7 @@ fn any_request_is_refused_once() {
     sweep(&stories::BACKUPS, Fault::Refuse(500), every_third);
 }
 
-/// Following a backup is the same few requests again and again: each third one is all of them.
+/// Following a backup repeats the same few requests. Every third request covers all of them.
 fn every_third(n: u64) -> At {
     At::Request(3 * n - 2)
 }
@@ -136,7 +136,8 @@ fn an_api_server_that_takes_its_time() {
     }
 }
 
-/// The same pod is the same holder: its container, started again, takes its own Lease without waiting for its end.
+/// The same pod is the same holder: after a restart of its container, it takes its own Lease without waiting for the
+/// Lease to end.
 #[test]
 fn a_container_that_is_started_again_does_not_wait_for_itself() {
     let whole = play(&stories::BIRTH, Fault::None, At::All).unwrap_or_else(|error| panic!("{error}"));

@@ -1,4 +1,4 @@
-//! The rest of a cluster that is played: scheduler, kubelet, provisioner and garbage collector, in steps of a quarter of a
+//! The rest of a simulated cluster: scheduler, kubelet, provisioner and garbage collector, in steps of a quarter of a
 //! second.
 
 use crate::instances::Instance;
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A step.
+/// The time between two steps.
 const STEP: Duration = Duration::from_millis(250);
-/// Bookmarks come every so many steps.
+/// The number of steps between two bookmarks.
 const BOOKMARK: u32 = 40;
 
-/// Goes on for as long as the runtime does.
+/// Runs as long as the runtime does.
 pub(crate) async fn run(world: Arc<Mutex<World>>) {
     for step in 0_u32.. {
         tokio::time::sleep(STEP).await;

@@ -1,12 +1,13 @@
-//! The operator against an API server that is played, from its election on, in stories of given, then, expect; and the
-//! same stories with every fault at every point: killed, refused, cut off, slow, behind.
+//! The operator with a simulated API server, from its election on, in stories of given, then, expect. The same stories
+//! run with every fault at every point: killed, refused, cut off, slow, out of date.
 //!
-//! - [`world`]: the API server, [`kubelet`] and [`instances`]: who else acts in a cluster, [`port`]: the status ports
-//! - [`transport`]: where requests are counted and go wrong
+//! - [`world`]: the API server, [`kubelet`] and [`instances`]: the other actors in a cluster, [`port`]: the status
+//! ports
+//! - [`transport`]: counts requests and makes faults
 //! - [`keepers`]: the instances' real keepers of the Lease against the same API server
 //! - [`stage`]: one run, [`stories`]: the scenarios, [`faults`]: the sweeps over them
 //!
-//! The rule of the sweeps: whatever went wrong, the same objects stand in the end as without it, nothing was made twice,
+//! The rule of the sweeps: after any fault, the same objects exist in the end as without it, nothing was made twice,
 //! there were never two writers, and the operator comes to rest.
 
 #![expect(clippy::panic, reason = "a test stops at what it did not expect")]

@@ -1,13 +1,13 @@
-//! Objects without what differs from run to run: identities, versions, times, keys.
+//! Objects without the values that differ from run to run: identities, versions, times, keys.
 
 use crate::world::World;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// By kind and name.
+/// The objects by kind and name.
 pub(crate) type Normal = BTreeMap<String, Value>;
 
-/// Fields that say when, in which order, or who by a number.
+/// Fields with a time, an order, or a number that stands for an identity.
 const FLEETING: [&str; 16] = [
     "uid",
     "resourceVersion",
@@ -55,7 +55,7 @@ fn without(value: &Value) -> Value {
     }
 }
 
-/// Times within a text are as fleeting as others.
+/// Times inside a text vary like any others.
 fn without_times(text: &str) -> String {
     let words = text.split(' ').map(|word| {
         let time = word.trim_end_matches([';', ',', ':', '.']);
@@ -64,7 +64,7 @@ fn without_times(text: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// What differs, a line each.
+/// The differences, one line each.
 pub(crate) fn differences(expected: &Normal, found: &Normal) -> Vec<String> {
     let mut all = Vec::new();
     for (name, one) in expected {

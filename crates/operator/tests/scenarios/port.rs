@@ -1,5 +1,5 @@
-//! The status ports of the instances that are played: mutual TLS by the certificates that the operator made, over pipes
-//! in memory.
+//! The status ports of the simulated instances: mutual TLS with the certificates that the operator made, over pipes in
+//! memory.
 
 use crate::world::World;
 use base64::Engine as _;
@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use tokio_rustls::TlsAcceptor;
 
-/// The way to them.
+/// The connection to the status ports.
 pub(crate) fn dial(world: &Arc<Mutex<World>>) -> Dial {
     let world = Arc::clone(world);
     let known: Arc<Mutex<Option<(String, TlsAcceptor)>>> = Arc::default();
@@ -33,7 +33,7 @@ pub(crate) fn dial(world: &Arc<Mutex<World>>) -> Dial {
             let (uid, cluster, frozen) = found.ok_or_else(|| Error::from(ErrorKind::ConnectionRefused))?;
             let (near, far) = tokio::io::duplex(1 << 16);
             if frozen {
-                // The kernel takes the connection, and nobody answers.
+                // The kernel accepts the connection, and nobody answers.
                 tokio::spawn(async move {
                     let _held = far;
                     std::future::pending::<()>().await;

@@ -1,6 +1,6 @@
-//! A run: the world, an operator in it (the real one, from its election on), what happens, and what is expected in the end.
+//! A run: the world, an operator in it (the real one, from its election on), the events, and the expected end.
 //!
-//! Time is tokio's paused clock: a run of minutes takes as long as its computing.
+//! Time is tokio's paused clock: a run of minutes takes only as long as its computation.
 
 use crate::normal::{self, Normal};
 use crate::port;
@@ -16,21 +16,21 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Longer than this nothing takes that comes by itself.
+/// Upper bound for anything that needs no outside event.
 const LIMIT: Duration = Duration::from_mins(10);
-/// So long nothing may be written in the end.
+/// For this long nothing may be written at the end.
 const QUIET: Duration = Duration::from_secs(20);
-/// The same where an answer never came: a backup's reconcile is given up after a minute.
+/// The same if an answer never came: a backup's reconcile is given up after a minute.
 const LONG_QUIET: Duration = Duration::from_secs(75);
 
 /// One step of a scenario.
 #[derive(Clone, Copy)]
 pub(crate) enum Step {
-    /// This happens.
+    /// Does something.
     Given(&'static str, fn(&mut World)),
-    /// Faults begin here, and so does counting.
+    /// From here on, requests are counted and faults happen.
     Begin,
-    /// This is waited for.
+    /// Waits for something.
     Then(&'static str, fn(&World) -> bool),
 }
 
@@ -41,21 +41,21 @@ pub(crate) struct Scenario {
     pub(crate) steps: &'static [Step],
 }
 
-/// How it ended.
+/// The result of a run.
 pub(crate) struct Outcome {
-    /// The objects, without what differs from run to run.
+    /// The objects, without the values that differ from run to run.
     pub(crate) objects: Normal,
     pub(crate) requests: u64,
     pub(crate) writes: u64,
     pub(crate) hit: Option<String>,
     pub(crate) hits: u64,
-    /// How long it took, by the clock of the run.
+    /// How long the run took, by its own clock.
     pub(crate) took: Duration,
-    /// Names that objects were made under more than once, pods not counted.
+    /// Names under which objects were created more than once, without pods.
     pub(crate) made_twice: Vec<String>,
 }
 
-/// Runs a scenario with what goes wrong; an error says what did not come.
+/// Runs a scenario with a fault. The error says what did not happen.
 pub(crate) fn play(scenario: &Scenario, fault: Fault, at: At) -> Result<Outcome, String> {
     runtime().block_on(async {
         let mut stage = Stage::new(fault, at);
@@ -73,7 +73,7 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime")
 }
 
-/// The day of all runs: this one, since the certificates that the operator makes are looked at by the machine's clock.
+/// The day of all runs is today, because the certificates that the operator makes are checked by the machine's clock.
 pub(crate) fn day() -> NaiveDate {
     static DAY: OnceLock<NaiveDate> = OnceLock::new();
     *DAY.get_or_init(|| Utc::now().date_naive())
@@ -101,7 +101,7 @@ impl Stage {
         Self { world, plan, operator, began }
     }
 
-    /// What a person would look at.
+    /// The state as a person would look at it.
     fn describe(&self) -> String {
         let plan = self.plan.lock().expect("the plan");
         let last = plan.log.iter().rev().take(12).rev().cloned().collect::<Vec<_>>().join("\n  ");
@@ -155,7 +155,7 @@ impl Stage {
         })
     }
 
-    /// A dead operator is replaced, as its pod's container is.
+    /// A dead operator is replaced, as its pod's container would be.
     async fn replace_dead(&mut self) {
         let dead = self.plan.lock().expect("the plan").dead;
         if dead || self.operator.is_finished() {

@@ -36,7 +36,7 @@ fn main_is_ready(world: &World, instances: i64) -> bool {
     status["phase"] == "Healthy" && status["readyInstances"] == instances && status["instances"] == instances
 }
 
-/// Exactly one pod is labelled as primary: this one.
+/// Exactly one pod is labelled as primary, and it is this one.
 fn writes_go_to(world: &World, instance: &str) -> bool {
     let labelled: Vec<String> = world
         .all("pods")
@@ -53,7 +53,7 @@ fn phase_of(world: &World, backup: &str) -> String {
     phase.unwrap_or("pending").to_owned()
 }
 
-/// The name of the schedule's backup of this time.
+/// The name of the schedule's backup for this time.
 fn nightly(time: &str) -> String {
     format!("nightly-{}{time}", day().format("%Y%m%d"))
 }
@@ -72,11 +72,11 @@ pub(crate) const SCALING: Scenario = Scenario {
         Given("a cluster", |world| world.put("clusters", "main", cluster(1))),
         Then("it is healthy", |world| main_is_ready(world, 1)),
         Begin,
-        Given("it shall be three", |world| {
+        Given("three instances are requested", |world| {
             world.edit("clusters", "main", |cluster| cluster["spec"]["instances"] = json!(3));
         }),
         Then("it is three", |world| main_is_ready(world, 3)),
-        Given("it shall be two", |world| {
+        Given("two instances are requested", |world| {
             world.edit("clusters", "main", |cluster| cluster["spec"]["instances"] = json!(2));
         }),
         Then("it is two, and the third has left nothing", |world| {
@@ -95,7 +95,7 @@ pub(crate) const FAILOVER: Scenario = Scenario {
         Begin,
         Given("the pod of the primary is lost, without a word", |world| world.lose("main-1")),
         Then("another one takes writes", |world| writes_go_to(world, "main-2")),
-        Then("the old primary is back behind it", |world| main_is_ready(world, 3)),
+        Then("the old primary follows it again", |world| main_is_ready(world, 3)),
     ],
 };
 
@@ -107,7 +107,7 @@ pub(crate) const HANDOVER: Scenario = Scenario {
         Begin,
         Given("the pod of the primary is deleted", |world| world.delete("pods", "main-1")),
         Then("the other one takes writes", |world| writes_go_to(world, "main-2")),
-        Then("the old primary is back behind it", |world| main_is_ready(world, 2)),
+        Then("the old primary follows it again", |world| main_is_ready(world, 2)),
     ],
 };
 
@@ -122,7 +122,7 @@ pub(crate) const FROZEN: Scenario = Scenario {
         }),
         Then("the other one takes writes", |world| writes_go_to(world, "main-2")),
         Given("its pod is deleted at last", |world| world.lose("main-1")),
-        Then("the old primary is back behind it", |world| main_is_ready(world, 2)),
+        Then("the old primary follows it again", |world| main_is_ready(world, 2)),
     ],
 };
 
@@ -149,7 +149,7 @@ pub(crate) const BACKUPS: Scenario = Scenario {
     ],
 };
 
-/// The clock stands at 01:58 UTC in the beginning.
+/// The clock begins at 01:58 UTC.
 pub(crate) const SCHEDULE: Scenario = Scenario {
     name: "a schedule",
     steps: &[
@@ -226,7 +226,7 @@ pub(crate) const DELETION: Scenario = Scenario {
     ],
 };
 
-/// All of them.
+/// All scenarios.
 pub(crate) const ALL: [&Scenario; 9] =
     [&BIRTH, &SCALING, &FAILOVER, &HANDOVER, &FROZEN, &BACKUPS, &SCHEDULE, &REFUSED, &DELETION];
 
@@ -254,7 +254,8 @@ fn a_story_ends_the_same_each_time() {
     assert_eq!(differences(&first.objects, &second.objects), Vec::<String>::new());
 }
 
-/// The waits of a failover add up to the Lease's time and little more, also when the primary is there and says nothing.
+/// The waits of a failover add up to the duration of the Lease and little more, also if the primary exists and does not
+/// answer.
 #[test]
 fn how_long_a_primary_is_missed() {
     for (scenario, limit) in [(&HANDOVER, 8), (&FAILOVER, 25), (&FROZEN, 25)] {

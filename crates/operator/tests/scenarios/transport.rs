@@ -1,4 +1,4 @@
-//! Between the operator and the API server that is played: requests are counted, and what goes wrong goes wrong here.
+//! Between the operator and the simulated API server: this module counts the requests and makes the faults.
 
 use crate::world::{Answer, Call, Refusal, World, parse};
 use bytes::Bytes;
@@ -19,63 +19,63 @@ use tower_service::Service;
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
 
-/// What goes wrong.
+/// The kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Nothing.
+    /// No fault.
     None,
-    /// The operator is killed once the request is done.
+    /// The operator is killed after the request is executed.
     Kill,
-    /// It is answered with this status, and not done.
+    /// The request gets this status, and is not executed.
     Refuse(u16),
-    /// The connection breaks, and it is not done.
+    /// The connection breaks, and the request is not executed.
     Reset,
-    /// It is done, and the connection breaks before the answer.
+    /// The request is executed, and the connection breaks before the answer.
     Lose,
-    /// The answer takes so long.
+    /// The answer takes this long.
     Slow(Duration),
     /// Somebody else changed the object: 409.
     Conflict,
-    /// The answer never comes; whether it was done is not known (it was).
+    /// The answer never comes. The client does not know whether the request was executed (it was).
     Hang,
-    /// It is done, and all watches end.
+    /// The request is executed, and all watches end.
     CloseWatches,
-    /// The same, and they are too far behind to go on.
+    /// The same, and the watches are too old to continue.
     ExpireWatches,
 }
 
-/// Which requests it happens to.
+/// The requests that the fault hits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum At {
-    /// The n-th, counted from 1; the operator's election and Events are not counted.
+    /// The n-th request, counted from 1. The operator's election and Events are not counted.
     Request(u64),
     /// The n-th write.
     Write(u64),
-    /// The first so many tries of each write to the same object, one after another.
+    /// The first attempt of each write to each object.
     EachWriteOnce,
-    /// All.
+    /// All requests.
     All,
 }
 
-/// What goes wrong when, and what happened.
+/// The plan of faults, and what happened.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) fault: Fault,
     pub(crate) at: At,
-    /// Requests so far.
+    /// Number of requests so far.
     pub(crate) requests: u64,
-    /// Writes so far.
+    /// Number of writes so far.
     pub(crate) writes: u64,
-    /// How often it went wrong.
+    /// Number of faults so far.
     pub(crate) hits: u64,
-    /// What it happened to.
+    /// The request that the fault hit last.
     pub(crate) hit: Option<String>,
-    /// Whether the operator is dead: nothing comes from it any more, and nothing gets to it.
+    /// Whether the operator is dead: it sends nothing any more, and receives nothing.
     pub(crate) dead: bool,
     /// Whether faults have begun.
     begun: bool,
     seen: BTreeSet<String>,
-    /// The last requests, to tell what happened.
+    /// The last requests, for error messages.
     pub(crate) log: Vec<String>,
 }
 
@@ -133,7 +133,7 @@ impl Plan {
     }
 }
 
-/// The way to the API server of one operator.
+/// The connection of one operator to the API server.
 #[derive(Clone)]
 pub(crate) struct Transport {
     pub(crate) world: Arc<Mutex<World>>,
@@ -168,7 +168,7 @@ impl Transport {
         if self.plan.lock().expect("the plan").dead {
             std::future::pending::<()>().await;
         }
-        // What a request takes; also lets others go between two of them.
+        // The duration of a request. It also lets other tasks run between two requests.
         tokio::time::sleep(match fault {
             Fault::Slow(time) => time,
             _ => Duration::from_millis(2),
