@@ -48,11 +48,11 @@ const FINDINGS: &str = "\
 standard input:1: Cluster shop:
 standard input:1: warning: apiVersion: `postgresql.cnpg.io/v1` is CloudNativePG's; the Cluster is read as Holdfast's
   hint: write `holdfast.dev/v1`
-standard input:10: warning: spec.backup.retentionPolicy: nothing is deleted yet: the policy is kept for the retention to come
+standard input:10: warning: spec.backup.retentionPolicy: nothing is deleted yet: the policy is kept for a later release
   hint: watch the size of the bucket
 standard input:11: warning: spec.backup: it is written twice, in lines 9 and 11; both are used here, merged
   hint: merge them into one: kubectl refuses it, or keeps the second and drops the first
-standard input:12: warning: spec.backup.method: a cluster has no method of its backups: each Backup and ScheduledBackup says its own
+standard input:12: warning: spec.backup.method: a cluster has no backup method: each Backup and ScheduledBackup has its own
   hint: write `method` into their `spec`; `barmanObjectStore` is the default there
 standard input:14: Secret s3 of v1: not ours, not checked
 standard input:19: a part of a manifest, without `apiVersion` or `kind`: not checked

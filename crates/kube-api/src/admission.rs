@@ -146,8 +146,8 @@ mod tests {
         assert_eq!(response["allowed"], false);
         assert_eq!(
             response["status"]["message"],
-            "spec.imageName: PostgreSQL 9 is not supported (supported are 13 to 18); \
-             spec.storage.size: `1GB` is no size of a volume (did you mean `1Gi`?)"
+            "spec.imageName: PostgreSQL 9 is not supported (supported versions are 13 to 18); \
+             spec.storage.size: `1GB` is not a volume size (did you mean `1Gi`?)"
         );
         assert_eq!(response["status"]["code"], 422);
         let details = &response["status"]["details"];
@@ -155,8 +155,8 @@ mod tests {
         assert_eq!(
             details["causes"],
             json!([
-                {"reason": "InvalidValue", "field": "spec.imageName", "message": "PostgreSQL 9 is not supported (supported are 13 to 18)"},
-                {"reason": "InvalidValue", "field": "spec.storage.size", "message": "`1GB` is no size of a volume (did you mean `1Gi`?)"},
+                {"reason": "InvalidValue", "field": "spec.imageName", "message": "PostgreSQL 9 is not supported (supported versions are 13 to 18)"},
+                {"reason": "InvalidValue", "field": "spec.storage.size", "message": "`1GB` is not a volume size (did you mean `1Gi`?)"},
             ])
         );
         let backup = json!({"apiVersion": "holdfast.dev/v1", "kind": "Backup", "metadata": {"name": "b"}, "spec": {"cluster": {"name": ""}}});

@@ -37,13 +37,13 @@ use serde::{Deserialize, Serialize};
 pub struct BackupSpec {
     /// The cluster, in the same namespace.
     pub cluster: ClusterReference,
-    /// Object store (the default) or volume snapshots.
+    /// How the backup is stored: in the object store (the default) or as volume snapshots.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<BackupMethod>,
-    /// Which instance is backed up; the cluster's setting when it is absent.
+    /// Which instance is backed up; the cluster's setting by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<BackupTarget>,
-    /// For snapshots: whether the server runs on; the cluster's setting when it is absent.
+    /// For snapshots: whether the server keeps running; the cluster's setting by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub online: Option<bool>,
 }
@@ -65,7 +65,7 @@ impl Backup {
 /// A cluster in the same namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClusterReference {
-    /// Its name.
+    /// The name of the cluster.
     pub name: String,
 }
 
@@ -80,16 +80,16 @@ pub enum BackupMethod {
     VolumeSnapshot,
 }
 
-/// Where a backup stands.
+/// The state of a backup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum BackupPhase {
-    /// Waiting: for the cluster, or for the backup before it. `reason` says which.
+    /// It waits for the cluster, or for the backup before it; `reason` says which.
     #[default]
     Pending,
     /// Data is being stored.
     Running,
-    /// Data is stored; the WAL it needs is on its way into the archive.
+    /// Data is stored. The WAL that a restore needs is on its way into the archive.
     Finalizing,
     /// A restore needs nothing more.
     Completed,
@@ -98,47 +98,47 @@ pub enum BackupPhase {
 }
 
 impl BackupPhase {
-    /// Whether this phase never changes any more.
+    /// Whether this phase is final.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Failed)
     }
 }
 
-/// Where a backup stands.
+/// The state of a backup.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupStatus {
-    /// Where it stands.
+    /// The phase of the backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<BackupPhase>,
-    /// What it waits for and since when, why it failed, or what was noticed.
+    /// What the backup waits for and since when, why it failed, or a remark about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How it is stored.
+    /// How the backup is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<BackupMethod>,
     /// The instance that is backed up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
-    /// How many times it was begun; a pod that went away in the middle makes it begin again.
+    /// How many times the backup was begun. It begins again if its pod goes away in the middle.
     #[serde(default)]
     pub attempts: i32,
-    /// How far it is, such as `42% (1.2 GiB of 2.9 GiB)`.
+    /// The progress, such as `42% (1.2 GiB of 2.9 GiB)`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<String>,
     /// Bytes read so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub done_bytes: Option<i64>,
-    /// Bytes to read.
+    /// All bytes to read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_bytes: Option<i64>,
-    /// Its id in the archive.
+    /// The backup's id in the archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup_id: Option<String>,
-    /// When it began.
+    /// When the backup began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<DateTime<Utc>>,
-    /// When it was complete, or failed.
+    /// When the backup was complete, or failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped_at: Option<DateTime<Utc>>,
     /// First segment that a restore needs.
@@ -147,25 +147,25 @@ pub struct BackupStatus {
     /// Last segment that a restore needs.
     #[serde(rename = "endWal", skip_serializing_if = "Option::is_none")]
     pub end_wal: Option<String>,
-    /// Start LSN.
+    /// The backup's start LSN.
     #[serde(rename = "beginLSN", skip_serializing_if = "Option::is_none")]
     pub begin_lsn: Option<String>,
-    /// Stop LSN.
+    /// The backup's stop LSN.
     #[serde(rename = "endLSN", skip_serializing_if = "Option::is_none")]
     pub end_lsn: Option<String>,
-    /// The timeline.
+    /// The backup's timeline.
     #[serde(rename = "timelineID", skip_serializing_if = "Option::is_none")]
     pub timeline_id: Option<u32>,
     /// Bytes of the data directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_bytes: Option<i64>,
-    /// Bytes in the archive.
+    /// Bytes stored in the archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stored_bytes: Option<i64>,
-    /// The object store as the cluster had it, so that the backup can be found when the cluster is gone.
+    /// The cluster's object store at that time, so that the backup can be found after the cluster is deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub barman_object_store: Option<BarmanObjectStore>,
-    /// Snapshots that hold it.
+    /// The volume snapshots that hold the backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_backup_status: Option<SnapshotStatus>,
     /// `backup_label` of a hot snapshot, base64.
@@ -174,10 +174,10 @@ pub struct BackupStatus {
     /// `tablespace_map` of a hot snapshot, base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tablespace_map_file: Option<String>,
-    /// Whether the server ran on.
+    /// Whether the server kept running.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub online: Option<bool>,
-    /// Why it failed: what happened, while doing what, and what to do.
+    /// Why the backup failed: what happened, what was being done, and what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The generation of the spec that this status is about.
@@ -185,15 +185,15 @@ pub struct BackupStatus {
     pub observed_generation: Option<i64>,
 }
 
-/// Snapshots that hold a backup.
+/// The volume snapshots that hold a backup.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SnapshotStatus {
-    /// Each of them.
+    /// One entry for each volume.
     #[serde(default)]
     pub elements: Vec<SnapshotElement>,
 }
 
-/// One snapshot.
+/// One volume snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SnapshotElement {
     /// Name of the `VolumeSnapshot`.

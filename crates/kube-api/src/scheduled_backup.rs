@@ -37,53 +37,53 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ScheduledBackupSpec {
-    /// When: 5 fields are standard cron (minute first), 6 have seconds first; `@daily` and the like.
+    /// When backups are due: 5 fields are standard cron (minute first), 6 have seconds first; or `@daily` and the like.
     pub schedule: String,
-    /// The zone the schedule is meant in, such as `Europe/Paris`; UTC by default. Holdfast's own field.
+    /// The time zone of the schedule, such as `Europe/Paris`; UTC by default. Holdfast's own field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
     /// The cluster, in the same namespace.
     pub cluster: ClusterReference,
-    /// Whether no backup is begun for now.
+    /// Whether the schedule is suspended. Then it begins no backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
     /// Whether one backup is taken at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub immediate: Option<bool>,
-    /// What the backups belong to: `none` (the default), `self` or `cluster`.
+    /// The owner of the backups, with which they are deleted: `none` (the default), `self` or `cluster`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup_owner_reference: Option<BackupOwner>,
-    /// Object store (the default) or volume snapshots.
+    /// How backups are stored: in the object store (the default) or as volume snapshots.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<BackupMethod>,
-    /// Which instance is backed up.
+    /// Which instance is backed up; the cluster's setting by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<BackupTarget>,
-    /// For snapshots: whether the server runs on.
+    /// For snapshots: whether the server keeps running; the cluster's setting by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub online: Option<bool>,
-    /// What happens when the backup before is still running: `Forbid` (the default), `Allow` or `Replace`.
+    /// What happens if the previous backup is still running: `Forbid` (the default), `Allow` or `Replace`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency_policy: Option<ConcurrencyPolicy>,
-    /// How late a backup may still be begun, in seconds; always when it is absent.
+    /// How many seconds late a backup may still begin; there is no limit by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub starting_deadline_seconds: Option<i64>,
-    /// How many completed `Backup` resources are kept; all of them when it is absent. The data in the archive stays.
+    /// How many completed `Backup` resources are kept; all of them by default. The data in the archive stays.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub successful_backups_history_limit: Option<i32>,
-    /// How many failed `Backup` resources are kept; all of them when it is absent.
+    /// How many failed `Backup` resources are kept; all of them by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub failed_backups_history_limit: Option<i32>,
 }
 
-/// What the backups of a schedule belong to.
+/// The owner of the backups of a schedule, with which they are deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BackupOwner {
-    /// Nothing: they stay.
+    /// No owner: the backups stay.
     #[default]
     None,
     /// The `ScheduledBackup`.
@@ -93,44 +93,44 @@ pub enum BackupOwner {
     Cluster,
 }
 
-/// What happens when the backup before is still running.
+/// What happens if the previous backup is still running.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ConcurrencyPolicy {
-    /// The new one is left out.
+    /// The new backup is skipped.
     #[default]
     Forbid,
-    /// The new one is made and waits its turn.
+    /// The new backup is made and waits for its turn.
     Allow,
-    /// The old one is given up.
+    /// The running backup is ended.
     Replace,
 }
 
-/// Where a schedule stands.
+/// The state of a schedule.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScheduledBackupStatus {
-    /// The time of the schedule that was last answered with a backup, or left out.
+    /// The last time of the schedule for which a backup was made or skipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_schedule_time: Option<DateTime<Utc>>,
-    /// When the schedule was last looked at.
+    /// When the schedule was last checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_check_time: Option<DateTime<Utc>>,
-    /// The next three times.
+    /// The next three due times.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub next_schedule_times: Vec<DateTime<Utc>>,
-    /// The newest `Backup` it made.
+    /// The newest `Backup` of this schedule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_backup: Option<String>,
     /// Whether the backup of `immediate` was made.
     #[serde(default)]
     pub immediate_done: bool,
-    /// Times that were left out, in all.
+    /// Number of times that were skipped.
     #[serde(default)]
     pub missed: i64,
-    /// What was noticed last: a time left out and why, or what is wrong with the spec.
+    /// The latest remark: why a time was skipped, or what is wrong with the spec.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// `SpecAccepted`.
+    /// The condition `SpecAccepted`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>,
     /// The generation of the spec that this status is about.

@@ -6,13 +6,13 @@ use k8s_openapi::api::core::v1::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How the first instance comes to its data: exactly one of the methods; `initdb` when none is written.
+/// How the first instance gets its data: exactly one of the methods; `initdb` by default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Bootstrap {
     /// A new, empty cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initdb: Option<InitDb>,
-    /// From a backup, up to a recovery target.
+    /// A cluster from a backup, recovered up to a recovery target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,
 }
@@ -24,34 +24,34 @@ pub struct InitDb {
     /// The application's database, `app` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
-    /// Its owner, named like the database by default.
+    /// The owner of the database; by default a role with the name of the database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// Secret (`kubernetes.io/basic-auth`) with the owner's name and password; made when it is absent here.
+    /// Secret (`kubernetes.io/basic-auth`) with the owner's name and password; the operator makes one if none is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<LocalObjectReference>,
-    /// More options of `initdb`, as they are written on its command line.
+    /// More options of `initdb`, as on its command line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
-    /// Whether pages carry checksums; the default of PostgreSQL's version when it is absent.
+    /// Whether pages have checksums; the default is that of PostgreSQL's version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_checksums: Option<bool>,
     /// Encoding of the databases, `UTF8` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
-    /// `--locale`.
+    /// The locale of the databases: `--locale` of `initdb`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locale: Option<String>,
-    /// `--lc-collate`, `C` by default.
+    /// The sort order of the databases: `--lc-collate` of `initdb`, `C` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locale_collate: Option<String>,
-    /// `--lc-ctype`, `C` by default.
+    /// The character classes of the databases: `--lc-ctype` of `initdb`, `C` by default.
     #[serde(rename = "localeCType", skip_serializing_if = "Option::is_none")]
     pub locale_ctype: Option<String>,
-    /// `--locale-provider`.
+    /// The locale provider: `--locale-provider` of `initdb`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locale_provider: Option<String>,
-    /// `--icu-locale`.
+    /// The ICU locale: `--icu-locale` of `initdb`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub icu_locale: Option<String>,
     /// Size of a WAL segment in MiB.
@@ -74,7 +74,7 @@ pub struct InitDb {
     pub post_init_sql_refs: Option<SqlReferences>,
 }
 
-/// Keys of ConfigMaps and Secrets that hold SQL; Secrets first, each list in its order.
+/// Keys of Secrets and ConfigMaps that contain SQL. The Secrets run first, each list in its order.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SqlReferences {
@@ -86,26 +86,26 @@ pub struct SqlReferences {
     pub config_map_refs: Vec<ConfigMapKeySelector>,
 }
 
-/// From a backup, up to a recovery target.
+/// A cluster from a backup, recovered up to a recovery target.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Recovery {
     /// A `Backup` in the same namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<RecoveryBackup>,
-    /// An entry of `externalClusters`, whose archive is read.
+    /// The name of an entry of `externalClusters`; recovery reads its archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Volume snapshots that the volumes are made from; WAL comes from `source`.
+    /// Volume snapshots from which the volumes are made; WAL comes from `source`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume_snapshots: Option<VolumeSnapshots>,
-    /// Where recovery stops; the end of the archived WAL when it is absent.
+    /// Where recovery stops; by default at the end of the archived WAL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery_target: Option<RecoveryTarget>,
     /// The application's database in the backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
-    /// Its owner.
+    /// The owner of the database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
     /// Secret with the owner's name and password; the password is set after the recovery.
@@ -117,32 +117,32 @@ pub struct Recovery {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoveryBackup {
-    /// Its name.
+    /// The name of the `Backup`.
     pub name: String,
-    /// Certificate authority of the object store, where it is not the one of the backup.
+    /// Certificate authority of the object store, if it is not that of the backup.
     #[serde(rename = "endpointCA", skip_serializing_if = "Option::is_none")]
     pub endpoint_ca: Option<SecretKeySelector>,
 }
 
-/// Volume snapshots that the volumes are made from.
+/// Volume snapshots from which the volumes are made.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSnapshots {
     /// Snapshot of the volume of the data directory.
     pub storage: VolumeSnapshotSource,
-    /// Snapshot of the volume of `pg_wal`, where there is one.
+    /// Snapshot of the volume of `pg_wal`, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_storage: Option<VolumeSnapshotSource>,
 }
 
-/// What a volume is made from: a `VolumeSnapshot`, or a `PersistentVolumeClaim` to clone.
+/// The source of a volume: a `VolumeSnapshot`, or a `PersistentVolumeClaim` to clone.
 pub type VolumeSnapshotSource = TypedLocalObjectReference;
 
 /// Where recovery stops. At most one of time, LSN, XID, name and immediate.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoveryTarget {
-    /// Id of the backup to begin with; the newest before the target when it is absent.
+    /// Id of the backup to begin with; by default the newest before the target.
     #[serde(rename = "backupID", skip_serializing_if = "Option::is_none")]
     pub backup_id: Option<String>,
     /// `latest` (the default), `current`, or the number of a timeline.
@@ -154,7 +154,7 @@ pub struct RecoveryTarget {
     )]
     #[schemars(schema_with = "crate::lenient::text_schema")]
     pub target_tli: Option<String>,
-    /// A transaction.
+    /// The id of a transaction, such as `1234567`.
     #[serde(
         rename = "targetXID",
         default,
@@ -167,13 +167,13 @@ pub struct RecoveryTarget {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::lenient::text")]
     #[schemars(schema_with = "crate::lenient::text_schema")]
     pub target_name: Option<String>,
-    /// A place in the WAL, such as `16/B374D848`.
+    /// An LSN, such as `16/B374D848`.
     #[serde(rename = "targetLSN", skip_serializing_if = "Option::is_none")]
     pub target_lsn: Option<String>,
-    /// A moment, in RFC 3339 or as PostgreSQL writes it; UTC when no zone is written.
+    /// A time, in RFC 3339 or as PostgreSQL writes it; UTC if no zone is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_time: Option<String>,
-    /// Only until the backup is consistent.
+    /// Stop as soon as the backup is consistent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_immediate: Option<bool>,
     /// Stop just before the target instead of just after it.

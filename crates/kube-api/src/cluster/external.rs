@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalCluster {
-    /// The name that `bootstrap.recovery.source` refers to, and the name of its archive unless `serverName` says another.
+    /// The name for `bootstrap.recovery.source`. It is also the name of the archive, unless `serverName` is set.
     pub name: String,
-    /// Its archive.
+    /// The archive of that cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub barman_object_store: Option<BarmanObjectStore>,
 }

@@ -100,7 +100,7 @@ pub struct ClusterSpec {
     /// A text for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// The image of PostgreSQL, with its major version as tag. The operator's own default when it is absent.
+    /// The image of PostgreSQL; its tag begins with the major version. The operator has a default for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_name: Option<String>,
     /// When the image is pulled: `Always`, `IfNotPresent` (the default) or `Never`.
@@ -122,7 +122,7 @@ pub struct ClusterSpec {
     /// Settings of PostgreSQL.
     #[serde(default, skip_serializing_if = "is_default")]
     pub postgresql: PostgresConfiguration,
-    /// How the first instance comes to its data.
+    /// How the first instance gets its data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<Bootstrap>,
     /// Other clusters, named as sources of a recovery.
@@ -137,7 +137,7 @@ pub struct ClusterSpec {
     /// The volume of the data directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageConfiguration>,
-    /// A volume of its own for `pg_wal`.
+    /// A separate volume for `pg_wal`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_storage: Option<StorageConfiguration>,
     /// Where WAL is archived and backups go.
@@ -149,10 +149,10 @@ pub struct ClusterSpec {
     /// On which nodes instances may run.
     #[serde(default, skip_serializing_if = "is_default")]
     pub affinity: AffinityConfiguration,
-    /// Accepted here for people who look for it here; `affinity.tolerations` is its place.
+    /// Read as `affinity.tolerations`, which is the right place for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
-    /// How instances spread over zones.
+    /// How instances are spread over zones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
     /// Priority class of the pods.
@@ -173,18 +173,18 @@ pub struct ClusterSpec {
     /// ConfigMaps and Secrets whose keys become variables of the PostgreSQL container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_from: Vec<EnvFromSource>,
-    /// Metrics.
+    /// Monitoring by Prometheus.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub monitoring: Option<Monitoring>,
-    /// Seconds an instance has for its start, 3600 by default.
+    /// Seconds that an instance has for its start, 3600 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub start_delay: Option<i32>,
-    /// Seconds an instance has for its shutdown, 1800 by default.
+    /// Seconds that an instance has for its shutdown, 1800 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub stop_delay: Option<i32>,
-    /// Of those, the seconds sessions have to end by themselves before they are ended, 180 by default.
+    /// Seconds of `stopDelay` in which sessions can end by themselves, 180 by default. After that they are ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub smart_shutdown_timeout: Option<i32>,
@@ -197,7 +197,7 @@ pub struct ClusterSpec {
 /// Metadata of the service account of the instances.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceAccountTemplate {
-    /// Its labels and annotations, such as the role an object store's cloud knows it by.
+    /// Labels and annotations of the service account, such as its role in the cloud of the object store.
     #[serde(default)]
     pub metadata: Metadata,
 }
@@ -213,7 +213,7 @@ pub struct Metadata {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Metrics.
+/// Monitoring by Prometheus.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Monitoring {

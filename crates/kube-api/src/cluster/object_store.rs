@@ -18,7 +18,7 @@ pub struct BackupConfiguration {
     /// Which instance is backed up, `prefer-standby` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<BackupTarget>,
-    /// How far back a restore must be possible, such as `30d`. Kept for the retention to come: nothing is deleted yet.
+    /// How far back a restore must be possible, such as `30d`. Kept for a later release: nothing is deleted yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention_policy: Option<String>,
 }
@@ -29,7 +29,7 @@ pub struct BackupConfiguration {
 pub enum BackupTarget {
     /// The primary.
     Primary,
-    /// The most advanced standby, or the primary where there is none.
+    /// The most advanced standby, or the primary if there is none.
     #[default]
     PreferStandby,
 }
@@ -38,15 +38,15 @@ pub enum BackupTarget {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BarmanObjectStore {
-    /// `s3://bucket/prefix`.
+    /// Bucket and path, as `s3://bucket/prefix`.
     pub destination_path: String,
-    /// The address of an S3-compatible server; AWS when it is absent.
+    /// The address of an S3-compatible server; AWS by default.
     #[serde(rename = "endpointURL", skip_serializing_if = "Option::is_none")]
     pub endpoint_url: Option<String>,
     /// Key of a Secret with certificates to trust, in PEM.
     #[serde(rename = "endpointCA", skip_serializing_if = "Option::is_none")]
     pub endpoint_ca: Option<SecretKeySelector>,
-    /// Name of the archive below the path; the cluster's name when it is absent.
+    /// Name of the archive below the path; the cluster's name by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
     /// Credentials.
@@ -61,10 +61,10 @@ pub struct BarmanObjectStore {
     /// Tags of the objects.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
-    /// Tags of history files. All objects get `tags` here.
+    /// Tags of history files. They are not used: all objects get `tags`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub history_tags: BTreeMap<String, String>,
-    /// Encryption before anything leaves the pod. Holdfast's own field; nothing is encrypted by us when it is absent.
+    /// Encryption before anything leaves the pod. Holdfast's own field; without it, Holdfast encrypts nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encryption: Option<EncryptionOptions>,
 }
@@ -73,16 +73,16 @@ pub struct BarmanObjectStore {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct S3Credentials {
-    /// The access key.
+    /// The id of the access key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_key_id: Option<SecretKeySelector>,
-    /// Its secret.
+    /// The secret access key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_access_key: Option<SecretKeySelector>,
-    /// The token of a session.
+    /// The session token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_token: Option<SecretKeySelector>,
-    /// The region.
+    /// The region of the bucket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<SecretKeySelector>,
     /// Use the role that the service account or the node has.
@@ -94,13 +94,13 @@ pub struct S3Credentials {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WalOptions {
-    /// `zstd` (the default), `lz4`, `gzip`, or `none`.
+    /// The compression: `zstd` (the default), `lz4`, `gzip`, or `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<String>,
     /// Encryption by the store: `AES256` or `aws:kms`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encryption: Option<String>,
-    /// Segments stored, or fetched, at once.
+    /// How many segments are stored or fetched at the same time.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_parallel: Option<i32>,
@@ -110,13 +110,13 @@ pub struct WalOptions {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataOptions {
-    /// `zstd` (the default), `lz4`, `gzip`, or `none`.
+    /// The compression: `zstd` (the default), `lz4`, `gzip`, or `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<String>,
     /// Encryption by the store: `AES256` or `aws:kms`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encryption: Option<String>,
-    /// Threads that compress.
+    /// Number of threads that compress.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub jobs: Option<i32>,
@@ -141,13 +141,13 @@ pub struct EncryptionOptions {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSnapshotConfiguration {
-    /// `VolumeSnapshotClass` of the data volume; the cluster's default class when it is absent.
+    /// `VolumeSnapshotClass` of the data volume; by default, the default class of Kubernetes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_name: Option<String>,
-    /// `VolumeSnapshotClass` of the WAL volume, `className` when it is absent.
+    /// `VolumeSnapshotClass` of the WAL volume, `className` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_class_name: Option<String>,
-    /// Whether the server runs on while the snapshot is taken (the default), or is stopped.
+    /// Whether the server keeps running while the snapshot is taken (the default), or is stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub online: Option<bool>,
     /// Labels of the snapshots.
@@ -156,7 +156,7 @@ pub struct VolumeSnapshotConfiguration {
     /// Annotations of the snapshots.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// What the snapshots go away with: `none` (the default), `backup` or `cluster`.
+    /// The owner of the snapshots, with which they are deleted: `none` (the default), `backup` or `cluster`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_owner_reference: Option<SnapshotOwner>,
     /// Seconds until the snapshots must be ready, 600 by default. Holdfast's own field.
@@ -165,11 +165,11 @@ pub struct VolumeSnapshotConfiguration {
     pub deadline_seconds: Option<i32>,
 }
 
-/// What snapshots go away with.
+/// The owner of snapshots, with which they are deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SnapshotOwner {
-    /// They stay.
+    /// No owner: the snapshots stay.
     #[default]
     None,
     /// The `Backup`.

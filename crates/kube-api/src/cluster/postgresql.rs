@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 /// Settings of PostgreSQL.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PostgresConfiguration {
-    /// Lines of `postgresql.conf`. Settings that the instance manager needs itself are refused by name.
+    /// Lines of `postgresql.conf`. Settings that the instance manager makes itself are refused.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "crate::lenient::texts")]
     #[schemars(schema_with = "crate::lenient::texts_schema")]
     pub parameters: BTreeMap<String, String>,
-    /// Lines of `pg_hba.conf`, before the default at its end.
+    /// Lines of `pg_hba.conf`, placed before the default line at the end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pg_hba: Vec<String>,
     /// Lines of `pg_ident.conf`.
@@ -20,7 +20,7 @@ pub struct PostgresConfiguration {
     /// Libraries loaded when the server starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared_preload_libraries: Vec<String>,
-    /// Synchronous replication. Read so that it can be refused in so many words: replication is asynchronous.
+    /// Synchronous replication. It is not supported yet: replication is asynchronous.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub synchronous: Option<Synchronous>,
 }
@@ -28,10 +28,10 @@ pub struct PostgresConfiguration {
 /// Synchronous replication.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Synchronous {
-    /// `any` or `first`.
+    /// The method, `any` or `first`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// Standbys that must confirm a commit.
+    /// Number of standbys that must confirm a commit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub number: Option<i32>,
 }

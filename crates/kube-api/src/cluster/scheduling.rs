@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AffinityConfiguration {
-    /// Whether instances keep away from each other, true by default.
+    /// Whether instances are kept apart, true by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enable_pod_anti_affinity: Option<bool>,
-    /// The node label whose values they keep apart by, `kubernetes.io/hostname` by default.
+    /// The node label by which instances are kept apart, `kubernetes.io/hostname` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topology_key: Option<String>,
-    /// Whether they must, or should (the default).
+    /// Whether instances must be kept apart (`required`), or should be if possible (`preferred`, the default).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_anti_affinity_type: Option<AntiAffinityType>,
     /// Labels a node must have.
@@ -30,24 +30,24 @@ pub struct AffinityConfiguration {
     /// More rules about pods to keep away from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub additional_pod_anti_affinity: Option<PodAntiAffinity>,
-    /// Rules about pods to be near to.
+    /// Rules about pods to run near to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub additional_pod_affinity: Option<PodAffinity>,
-    /// Accepted for people who write a pod's field here; `additionalPodAntiAffinity` is its name.
+    /// Read as `additionalPodAntiAffinity`, which is the right name for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_anti_affinity: Option<PodAntiAffinity>,
-    /// Accepted for people who write a pod's field here; `additionalPodAffinity` is its name.
+    /// Read as `additionalPodAffinity`, which is the right name for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_affinity: Option<PodAffinity>,
 }
 
-/// How strictly instances keep away from each other.
+/// How strictly instances are kept apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AntiAffinityType {
-    /// They should.
+    /// They should be kept apart, if possible.
     #[default]
     Preferred,
-    /// They must.
+    /// They must be kept apart.
     Required,
 }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What stands. Written by the operator only.
+/// The observed state. Only the operator writes it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterStatus {
@@ -16,10 +16,10 @@ pub struct ClusterStatus {
     /// What the operator is doing, in a few words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
-    /// Why.
+    /// Why the cluster is in this phase.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase_reason: Option<String>,
-    /// What is waited for; absent when nothing is.
+    /// What the operator waits for; absent if it waits for nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocked_by: Option<BlockedBy>,
     /// Instances that exist.
@@ -28,7 +28,7 @@ pub struct ClusterStatus {
     /// Instances that answer.
     #[serde(default)]
     pub ready_instances: i32,
-    /// Their names.
+    /// Names of the instances.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instance_names: Vec<String>,
     /// The label selector of their pods, for the scale subresource.
@@ -40,17 +40,17 @@ pub struct ClusterStatus {
     /// The instance that takes writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current_primary: Option<String>,
-    /// Since when.
+    /// Since when that instance takes writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current_primary_timestamp: Option<DateTime<Utc>>,
-    /// The instance that shall take writes. An instance promotes itself only when it is named here and holds the Lease.
+    /// The instance that should take writes. An instance promotes itself only if it is named here and holds the Lease.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_primary: Option<String>,
-    /// Since when.
+    /// Since when that instance should take writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_primary_timestamp: Option<DateTime<Utc>>,
-    /// PostgreSQL's system identifier. Its presence says that the first instance has its data: `initdb` or a recovery
-    /// never runs again for this cluster.
+    /// PostgreSQL's system identifier. If it is present, the first instance has its data: `initdb` or a recovery never
+    /// runs again for this cluster.
     #[serde(rename = "systemID", skip_serializing_if = "Option::is_none")]
     pub system_id: Option<String>,
     /// The timeline of the primary.
@@ -59,7 +59,7 @@ pub struct ClusterStatus {
     /// PostgreSQL's major version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postgres_major: Option<u16>,
-    /// How far the first instance is on the way to its data.
+    /// Progress of the bootstrap, which gives the first instance its data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<BootstrapProgress>,
     /// Each instance in a few words.
@@ -68,26 +68,26 @@ pub struct ClusterStatus {
     /// What could be restored now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recoverability: Option<Recoverability>,
-    /// `Ready`, `SpecAccepted`, `ContinuousArchiving`, `LastBackupSucceeded`.
+    /// The conditions `Ready`, `SpecAccepted`, `ContinuousArchiving`, `LastBackupSucceeded`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
 
-/// What is waited for.
+/// What the operator waits for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BlockedBy {
-    /// What: an object or a condition, by name.
+    /// The name of the object or the condition.
     pub what: String,
-    /// Since when.
+    /// Since when the operator waits.
     pub since: DateTime<Utc>,
-    /// Until when, where there is a limit.
+    /// When the wait ends, if it has a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<DateTime<Utc>>,
     /// What a person can do.
     pub hint: String,
 }
 
-/// How far the first instance is on the way to its data.
+/// Progress of the bootstrap, which gives the first instance its data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BootstrapProgress {
@@ -95,16 +95,16 @@ pub struct BootstrapProgress {
     pub method: String,
     /// The step, such as `preflight`, `restoring files`, `replaying WAL`.
     pub step: String,
-    /// Bytes done of this step, where they are counted.
+    /// Bytes of this step that are done, if they are counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub done_bytes: Option<i64>,
-    /// Bytes of this step in all.
+    /// All bytes of this step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_bytes: Option<i64>,
     /// Id of the backup that recovery begins with.
     #[serde(rename = "backupID", skip_serializing_if = "Option::is_none")]
     pub backup_id: Option<String>,
-    /// The error that stops it, with its hint.
+    /// The error that stops the bootstrap, with its hint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -116,16 +116,16 @@ pub struct InstanceSummary {
     /// `primary` or `replica`, as the instance itself says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
-    /// Whether it answers and PostgreSQL accepts connections.
+    /// Whether the instance answers and PostgreSQL accepts connections.
     #[serde(default)]
     pub ready: bool,
-    /// Its timeline.
+    /// The instance's timeline.
     #[serde(rename = "timelineID", skip_serializing_if = "Option::is_none")]
     pub timeline_id: Option<u32>,
-    /// Up to where it has WAL.
+    /// The end of the instance's WAL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lsn: Option<String>,
-    /// What it is doing, or the error it stands at.
+    /// What the instance is doing, or the error that stops it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
@@ -138,20 +138,20 @@ pub struct Recoverability {
     /// still there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<DateTime<Utc>>,
-    /// The newest moment that `recoveryTarget.targetTime` takes: just before the last archived transaction. It stands still
-    /// while nothing is written; what is newer is brought by a recovery without a target, see `latest`.
+    /// The newest moment that `recoveryTarget.targetTime` accepts: just before the last archived transaction. It does
+    /// not change while nothing is written. A recovery without a target restores newer data, see `latest`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<DateTime<Utc>>,
-    /// A recovery without a target brings everything that had been committed at this moment.
+    /// A recovery without a target restores everything that was committed by this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latest: Option<DateTime<Utc>>,
-    /// Parts in between that cannot.
+    /// Gaps in the archive: what lies in them cannot be restored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<RecoverabilityGap>,
     /// The newest backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_backup: Option<LastBackup>,
-    /// Seconds since the last segment was archived while WAL waits; 0 when nothing waits.
+    /// Seconds since the last segment was archived, if WAL waits; 0 if nothing waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_lag_seconds: Option<i64>,
     /// Bytes of WAL that are not in the archive yet.
@@ -160,7 +160,7 @@ pub struct Recoverability {
     /// When this was looked up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checked_at: Option<DateTime<Utc>>,
-    /// Why it could not be looked up, when it could not.
+    /// Why it could not be looked up, if that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -179,11 +179,11 @@ pub struct RecoverabilityGap {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastBackup {
-    /// Its id in the archive.
+    /// The backup's id in the archive.
     pub id: String,
-    /// When it was complete.
+    /// When the backup was complete.
     pub completed_at: DateTime<Utc>,
-    /// Bytes in the archive.
+    /// Bytes stored in the archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<i64>,
 }

@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StorageConfiguration {
-    /// Its size, such as `100Gi`. It can grow later.
+    /// Size of the volume, such as `100Gi`. It can grow later.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::lenient::text")]
     #[schemars(schema_with = "crate::lenient::text_schema")]
     pub size: Option<String>,
-    /// Its storage class; the cluster's default class when it is absent.
+    /// Storage class of the volume; by default, the default class of Kubernetes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_class: Option<String>,
-    /// Whether claims follow a larger size, true by default.
+    /// Whether claims grow if the size becomes larger, true by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resize_in_use_volumes: Option<bool>,
-    /// A claim to start from; size and class above win.
+    /// A template of the claim. `size` and `storageClass` replace what it says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pvc_template: Option<PersistentVolumeClaimSpec>,
 }

@@ -16,7 +16,7 @@ pub enum ScheduleError {
         count: usize,
     },
     /// A field cannot be read.
-    #[error("`{part}` is no {field} of a schedule")]
+    #[error("`{part}` cannot be the {field} of a schedule")]
     Field {
         /// The text as written.
         part: String,
@@ -26,19 +26,19 @@ pub enum ScheduleError {
         range: &'static str,
     },
     /// The word after `@` is unknown.
-    #[error("`{text}` is no known schedule")]
+    #[error("`{text}` is not a known schedule")]
     Word {
         /// The text as written.
         text: String,
     },
     /// No time ever fits.
-    #[error("the schedule `{text}` never comes")]
+    #[error("the schedule `{text}` never matches any time")]
     Never {
         /// The text as written.
         text: String,
     },
     /// The zone is unknown.
-    #[error("`{zone}` is no known time zone")]
+    #[error("`{zone}` is not a known time zone")]
     Zone {
         /// The text as written.
         zone: String,
@@ -69,10 +69,10 @@ impl ScheduleError {
             }
             Self::Word { text } if text.contains("TZ=") => "write the zone into `spec.timeZone`".to_owned(),
             Self::Word { .. } => {
-                "known are @hourly, @daily, @midnight, @weekly, @monthly, @yearly and @annually".to_owned()
+                "known words are @hourly, @daily, @midnight, @weekly, @monthly, @yearly and @annually".to_owned()
             }
             Self::Never { .. } => "check day and month: no month has that day".to_owned(),
-            Self::Zone { .. } => "write its name of the IANA database, such as `Europe/Paris` or `UTC`".to_owned(),
+            Self::Zone { .. } => "write its name in the IANA database, such as `Europe/Paris` or `UTC`".to_owned(),
         }
     }
 }

@@ -92,14 +92,14 @@ fn check_initdb(initdb: &mut InitDb, major: Option<u16>, findings: &mut Findings
             (None, _) => findings.error(
                 path,
                 Reason::InvalidValue,
-                format!("`{provider}` is no provider of locales"),
+                format!("`{provider}` is not a locale provider"),
                 "write `libc`, `icu` or `builtin`",
             ),
             (Some(since), Some(major)) if major < since => findings.error(
                 path,
                 Reason::InvalidValue,
-                format!("PostgreSQL {major} has no provider of locales `{provider}`"),
-                format!("it is there from PostgreSQL {since} on"),
+                format!("PostgreSQL {major} has no locale provider `{provider}`"),
+                format!("it is available in PostgreSQL {since} and later"),
             ),
             _ => {}
         }
@@ -156,7 +156,7 @@ fn check_recovery(recovery: &mut Recovery, spec: &ClusterSpec, findings: &mut Fi
         (None, None, None) => findings.error(
             base,
             Reason::MissingField,
-            "nothing says what to recover from",
+            "no source of the recovery is named",
             "write `backup`, `source` or `volumeSnapshots`",
         ),
         (Some(_), _, Some(_)) => findings.error(
@@ -288,7 +288,7 @@ fn check_target(target: &mut RecoveryTarget, only_snapshots: bool, findings: &mu
         findings.error(
             format!("{base}.{field}"),
             Reason::Conflict,
-            "a target behind the snapshots needs WAL, and nothing says where it is",
+            "a target after the snapshots needs WAL, and no archive is named",
             "write the archive into `externalClusters` and its name into `spec.bootstrap.recovery.source`",
         );
     }
@@ -298,7 +298,7 @@ fn check_target(target: &mut RecoveryTarget, only_snapshots: bool, findings: &mu
         findings.warn(
             format!("{base}.exclusive"),
             Reason::NoEffect,
-            "`exclusive` is about a time, an LSN or a transaction only",
+            "`exclusive` has a meaning only for a time, an LSN or a transaction",
             "leave it out",
         );
     }
@@ -331,7 +331,7 @@ fn check_target(target: &mut RecoveryTarget, only_snapshots: bool, findings: &mu
         findings.error(
             format!("{base}.targetLSN"),
             Reason::InvalidValue,
-            format!("`{lsn}` is no LSN"),
+            format!("`{lsn}` is not an LSN"),
             "write it like `16/B374D848`",
         );
     }
@@ -342,7 +342,7 @@ fn check_target(target: &mut RecoveryTarget, only_snapshots: bool, findings: &mu
         findings.error(
             format!("{base}.targetXID"),
             Reason::InvalidValue,
-            format!("`{xid}` is no transaction"),
+            format!("`{xid}` is not a transaction id"),
             "write its number, such as `1234567`",
         );
     }
@@ -361,7 +361,7 @@ fn check_target(target: &mut RecoveryTarget, only_snapshots: bool, findings: &mu
             findings.error(
                 format!("{base}.targetTLI"),
                 Reason::InvalidValue,
-                format!("`{timeline}` is no timeline"),
+                format!("`{timeline}` is not a timeline"),
                 "write `latest`, `current` or its number",
             );
         }

@@ -27,7 +27,12 @@ pub(super) fn check(name: &str, spec: &mut ClusterSpec, findings: &mut Findings)
                 || "write `Always`, `IfNotPresent` or `Never`".to_owned(),
                 |near| format!("did you mean `{near}`?"),
             );
-            findings.error("spec.imagePullPolicy", Reason::InvalidValue, format!("`{policy}` is no policy"), hint);
+            findings.error(
+                "spec.imagePullPolicy",
+                Reason::InvalidValue,
+                format!("`{policy}` is not a pull policy"),
+                hint,
+            );
         }
     }
     for (field, id) in [("postgresUID", spec.postgres_uid), ("postgresGID", spec.postgres_gid)] {
@@ -110,7 +115,7 @@ fn volume(storage: &mut StorageConfiguration, base: &str, findings: &mut Finding
                 }
                 _ => "write it like `100Gi`".to_owned(),
             };
-            findings.error(path, Reason::InvalidValue, format!("`{size}` is no size of a volume"), hint);
+            findings.error(path, Reason::InvalidValue, format!("`{size}` is not a volume size"), hint);
         }
         Some(bytes) if bytes < 1 << 20 => findings.error(
             path,
@@ -255,14 +260,14 @@ fn check_backup(backup: &mut BackupConfiguration, findings: &mut Findings) {
             findings.warn(
                 path,
                 Reason::NotSupportedYet,
-                "nothing is deleted yet: the policy is kept for the retention to come",
+                "nothing is deleted yet: the policy is kept for a later release",
                 "watch the size of the bucket",
             );
         } else {
             findings.error(
                 path,
                 Reason::InvalidValue,
-                format!("`{policy}` is no time to keep backups"),
+                format!("`{policy}` is not a retention time"),
                 "write a number with d, w or m, such as `30d`",
             );
         }
@@ -312,7 +317,7 @@ fn pods(spec: &ClusterSpec, findings: &mut Findings) {
             findings.error(
                 format!("spec.resources.{field}.memory"),
                 Reason::InvalidValue,
-                format!("`{text}` is no amount of memory"),
+                format!("`{text}` is not an amount of memory"),
                 "write it like `4Gi`",
             );
         }

@@ -29,7 +29,7 @@ pub(super) fn check(image: &str, findings: &mut Findings) -> Option<u16> {
         findings.error(
             path,
             Reason::InvalidValue,
-            format!("`{image}` is no name of an image"),
+            format!("`{image}` is not the name of an image"),
             "write it like `postgres:18`",
         );
         return None;
@@ -41,7 +41,7 @@ pub(super) fn check(image: &str, findings: &mut Findings) -> Option<u16> {
                 path,
                 Reason::InvalidValue,
                 format!("PostgreSQL {major} is not supported"),
-                format!("supported are {} to {}", SUPPORTED_MAJORS.start(), SUPPORTED_MAJORS.end()),
+                format!("supported versions are {} to {}", SUPPORTED_MAJORS.start(), SUPPORTED_MAJORS.end()),
             );
             None
         }

@@ -64,7 +64,7 @@ const FIELDS: &[NotYet] = &[
     passed("Cluster", "spec.postgresql.synchronous.standbyNamesPost", "replication is asynchronous"),
     passed("Cluster", "spec.postgresql.synchronous.dataDurability", "replication is asynchronous"),
     passed("Cluster", "spec.postgresql.synchronous.failoverQuorum", "replication is asynchronous"),
-    passed("Cluster", "spec.postgresql.promotionTimeout", "a promotion is waited for as long as it takes"),
+    passed("Cluster", "spec.postgresql.promotionTimeout", "the operator waits for a promotion as long as it takes"),
     passed("Cluster", "spec.postgresql.ldap", "write lines with `ldap` into `spec.postgresql.pg_hba`"),
     passed("Cluster", "spec.postgresql.enableAlterSystem", "settings belong into `spec.postgresql.parameters`"),
     passed("Cluster", "spec.postgresql.extensions", "use an image that has the extensions"),
@@ -88,7 +88,7 @@ const FIELDS: &[NotYet] = &[
     passed("Cluster", "spec.primaryUpdateMethod", "the primary is restarted last, without asking"),
     passed("Cluster", "spec.switchoverDelay", "`stopDelay` sets how long a shutdown may take"),
     passed("Cluster", "spec.nodeMaintenanceWindow", "drain nodes one at a time"),
-    passed("Cluster", "spec.enablePDB", "one that lets one instance go at a time is always made for two or more"),
+    passed("Cluster", "spec.enablePDB", "two or more instances always get one, which lets one instance go at a time"),
     passed("Cluster", "spec.logLevel", "the operator and `log_min_messages` set what is logged"),
     passed("Cluster", "spec.bootstrap.initdb.builtinLocale", "pass it as one of `options`: `--builtin-locale=...`"),
     passed("Cluster", "spec.bootstrap.initdb.icuRules", "pass it as one of `options`: `--icu-rules=...`"),
@@ -181,7 +181,7 @@ mod tests {
                 if parts.peek().is_none() {
                     assert!(below.is_null(), "{} is supported", field.path);
                 } else {
-                    assert!(below.is_object(), "{}: nothing is called {part}", field.path);
+                    assert!(below.is_object(), "{}: no field is called {part}", field.path);
                     let below = if part.ends_with("[]") { &below["items"] } else { below };
                     schema = &below["properties"];
                 }

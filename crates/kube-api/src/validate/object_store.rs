@@ -20,7 +20,7 @@ pub(super) fn check(store: &mut BarmanObjectStore, base: &str, findings: &mut Fi
         None => findings.error(
             format!("{base}.s3Credentials"),
             Reason::MissingField,
-            "nothing says with which credentials the object store is reached",
+            "no credentials for the object store are named",
             "write `accessKeyId` and `secretAccessKey`, or `inheritFromIAMRole: true`",
         ),
     }
@@ -30,7 +30,7 @@ pub(super) fn check(store: &mut BarmanObjectStore, base: &str, findings: &mut Fi
             findings.warn(
                 format!("{base}.endpointCA"),
                 Reason::NoEffect,
-                "certificates are not looked at where the address begins with http://",
+                "certificates are not used if the address begins with http://",
                 "write an https:// address, or leave `endpointCA` out",
             );
         }
@@ -63,7 +63,7 @@ pub(super) fn check(store: &mut BarmanObjectStore, base: &str, findings: &mut Fi
         findings.warn(
             format!("{base}.wal.encryption"),
             Reason::Conflict,
-            format!("all objects are encrypted by the store in one way: `{data}`, as for data"),
+            format!("the store encrypts all objects in the same way: `{data}`, as written for data"),
             "write the same for both",
         );
     }
@@ -83,7 +83,7 @@ pub(super) fn check(store: &mut BarmanObjectStore, base: &str, findings: &mut Fi
             (None, None) => findings.error(
                 path,
                 Reason::MissingField,
-                "nothing says with which key objects are encrypted",
+                "no key for the encryption is named",
                 "write `passphrase` or `key`, each the key of a Secret",
             ),
             (Some(_), Some(_)) => findings.error(
@@ -106,7 +106,7 @@ fn destination(store: &mut BarmanObjectStore, base: &str, findings: &mut Finding
             }
             _ => "write it like `s3://bucket/prefix`",
         };
-        findings.error(path, Reason::InvalidValue, format!("`{written}` is no place in an S3 object store"), hint);
+        findings.error(path, Reason::InvalidValue, format!("`{written}` is not a path in an S3 object store"), hint);
         return;
     };
     let bucket = rest.split('/').next().unwrap_or_default();
@@ -132,7 +132,7 @@ fn endpoint(url: &str, path: &str, findings: &mut Findings) {
         None => findings.error(
             path,
             Reason::InvalidValue,
-            format!("`{}` is no address of a server", without_password(url)),
+            format!("`{}` is not the address of a server", without_password(url)),
             "write it like `https://minio.example:9000`",
         ),
         Some("") => findings.error(
@@ -144,7 +144,7 @@ fn endpoint(url: &str, path: &str, findings: &mut Findings) {
         Some(host) if host.contains('@') => findings.error(
             path,
             Reason::InvalidValue,
-            "the address holds credentials, where everybody who reads the resource sees them",
+            "the address contains credentials, and everybody who can read the resource sees them",
             "write them into a Secret: `s3Credentials`",
         ),
         Some(_) => {}
@@ -174,7 +174,7 @@ fn check_credentials(credentials: &S3Credentials, base: &str, findings: &mut Fin
         (None, None) if !inherit => findings.error(
             base,
             Reason::MissingField,
-            "nothing says with which credentials the object store is reached",
+            "no credentials for the object store are named",
             "write `accessKeyId` and `secretAccessKey`, or `inheritFromIAMRole: true`",
         ),
         (Some(_), Some(_)) if inherit => findings.warn(
@@ -227,7 +227,7 @@ fn codec(written: &mut Option<String>, path: &str, findings: &mut Findings) {
             findings.error(
                 path,
                 Reason::InvalidValue,
-                format!("`{other}` is no compression"),
+                format!("`{other}` is not a compression"),
                 "write one of `zstd`, `lz4`, `gzip`, `none`",
             );
         }
@@ -241,7 +241,7 @@ fn encryption(written: Option<&str>, path: &str, findings: &mut Findings) {
         findings.error(
             path,
             Reason::InvalidValue,
-            format!("`{other}` is no encryption of an object store"),
+            format!("`{other}` is not an encryption of an object store"),
             "write `AES256` or `aws:kms`; for encryption before anything leaves the pod write `encryption` beside `wal` and `data`",
         );
     }

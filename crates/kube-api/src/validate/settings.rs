@@ -143,7 +143,7 @@ pub(super) fn check(spec: &mut ClusterSpec, major: Option<u16>, findings: &mut F
         findings.warn(
             format!("{base}.io_method"),
             Reason::ReadAsMeant,
-            "`async` is no value of `io_method`; `worker` is used, which reads asynchronously",
+            "`async` is not a value of `io_method`; `worker` is used, which reads asynchronously",
             "write `worker`, or `io_uring` where image and kernel have it",
         );
         "worker".clone_into(mode);
@@ -186,7 +186,7 @@ fn managed(name: &str, value: &str, path: &str, findings: &mut Findings) {
         findings.warn(
             path,
             Reason::NoEffect,
-            format!("`{name}` is set by the instance manager, to what serves this value too"),
+            format!("`{name}` is set by the instance manager, to a value that has the same effect"),
             "leave it out",
         );
         return;
@@ -227,9 +227,9 @@ fn known(name: &str, value: &str, major: Option<u16>, path: &str, findings: &mut
             of_that_name().map(|setting| setting.last_major).max(),
         ) {
             (Some(first), _) if major.is_some_and(|major| major < first) => {
-                format!("it is there from PostgreSQL {first} on")
+                format!("it is available in PostgreSQL {first} and later")
             }
-            (_, Some(last)) => format!("it was there until PostgreSQL {last}; leave it out"),
+            (_, Some(last)) => format!("it was available until PostgreSQL {last}; leave it out"),
             _ => match nearest(
                 name,
                 SETTINGS.iter().filter(|setting| setting.is_known_to(major)).map(|setting| setting.name),
@@ -238,7 +238,7 @@ fn known(name: &str, value: &str, major: Option<u16>, path: &str, findings: &mut
                 None => "settings of extensions have a dot in their name, such as `pg_stat_statements.max`".to_owned(),
             },
         };
-        findings.error(path, Reason::InvalidSetting, format!("{version} knows no setting `{name}`"), hint);
+        findings.error(path, Reason::InvalidSetting, format!("{version} has no setting `{name}`"), hint);
         return;
     };
     if let Err((problem, hint)) = fits(&setting.kind, value) {
@@ -266,7 +266,7 @@ fn fits(kind: &Kind, value: &str) -> Result<(), (String, String)> {
                 || format!("write one of `{}`", values.join("`, `")),
                 |near| format!("did you mean `{near}`?"),
             );
-            Err(("it is none of its values".to_owned(), hint))
+            Err(("it is not one of its values".to_owned(), hint))
         }
         Kind::Number { whole, unit, least, most } => number(value, *whole, *unit, *least, *most),
     }
@@ -301,7 +301,7 @@ fn number(value: &str, whole: bool, unit: Option<&str>, least: f64, most: f64) -
                     || format!("units are {units}; capital letters matter"),
                     |near| format!("did you mean `{}{near}`? units are {units}", number.trim()),
                 );
-                return Err((format!("`{written}` is no unit of it"), hint));
+                return Err((format!("`{written}` is not one of its units"), hint));
             }
         },
     };

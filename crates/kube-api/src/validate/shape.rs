@@ -25,7 +25,7 @@ pub(super) fn check(kind: &str, raw: &Value, findings: &mut Findings) {
     }
     match raw.get("spec") {
         Some(spec) => Walk { kind, schema, findings }.value(&schema["properties"]["spec"], spec, "spec"),
-        None => findings.error("spec", Reason::MissingField, "`spec` is missing", "write what the resource shall be"),
+        None => findings.error("spec", Reason::MissingField, "`spec` is missing", "write the fields of the resource"),
     }
 }
 
@@ -120,7 +120,7 @@ impl Walk<'_> {
             self.findings.warn(
                 path,
                 Reason::NoEffect,
-                "a cluster has no method of its backups: each Backup and ScheduledBackup says its own",
+                "a cluster has no backup method: each Backup and ScheduledBackup has its own",
                 "write `method` into their `spec`; `barmanObjectStore` is the default there",
             );
             return;
@@ -131,7 +131,7 @@ impl Walk<'_> {
         } else {
             match self.places_of(field).as_slice() {
                 [] => "remove it, or look its name up with `kubectl explain`".to_owned(),
-                places => format!("it is a field of another place: `{}`", places.join("`, `")),
+                places => format!("it belongs in another place: `{}`", places.join("`, `")),
             }
         };
         self.findings.warn(path, Reason::UnknownField, message, hint);
@@ -189,7 +189,7 @@ impl Walk<'_> {
                 self.findings.error(
                     path,
                     Reason::InvalidValue,
-                    format!("`{text}` is none of `{}`", allowed.join("`, `")),
+                    format!("`{text}` is not one of `{}`", allowed.join("`, `")),
                     hint.or_else(|| schema["description"].as_str().map(in_hint)).unwrap_or_default(),
                 );
             }

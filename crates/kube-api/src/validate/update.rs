@@ -45,7 +45,7 @@ pub(super) fn check(old: &ClusterSpec, new: &ClusterSpec, bootstrapped: bool, fi
             findings.error(
                 format!("spec.{field}"),
                 Reason::Immutable,
-                "the files of instances that exist belong to the user they were made by",
+                "the files of existing instances belong to the user that made them",
                 "write it as it was",
             );
         }
@@ -54,7 +54,7 @@ pub(super) fn check(old: &ClusterSpec, new: &ClusterSpec, bootstrapped: bool, fi
         findings.warn(
             "spec.bootstrap",
             Reason::NoEffect,
-            "the cluster has its data: how it came to it is not looked at any more",
+            "the cluster has its data: the bootstrap is not used any more",
             "make a new cluster for another bootstrap",
         );
     }

@@ -92,7 +92,7 @@ fn ways_to_the_data() {
             &["E spec.bootstrap.recovery.backup Conflict"],
         ),
         (
-            "a target behind snapshots",
+            "a target after snapshots",
             recovery(
                 json!({"volumeSnapshots": {"storage": {"kind": "PersistentVolumeClaim", "name": "s"}}, "recoveryTarget": {"targetLSN": "0/1"}}),
             ),

@@ -17,7 +17,7 @@ fn the_words_of_findings() {
         ),
         (
             json!({"spec": {"size": "1Gi"}}),
-            "spec.size: `spec` has no field `size`; it has no effect (it is a field of another place: `spec.storage.size`, `spec.walStorage.size`)",
+            "spec.size: `spec` has no field `size`; it has no effect (it belongs in another place: `spec.storage.size`, `spec.walStorage.size`)",
         ),
         (
             json!({"instances": 2}),
@@ -37,19 +37,19 @@ fn the_words_of_findings() {
         ),
         (
             json!({"spec": {"storage": {"size": "100GB"}}}),
-            "spec.storage.size: `100GB` is no size of a volume (did you mean `100Gi`?)",
+            "spec.storage.size: `100GB` is not a volume size (did you mean `100Gi`?)",
         ),
         (
             json!({"spec": {"postgresql": {"parameters": {"shared_buffers": "2Gi"}}}}),
-            "spec.postgresql.parameters.shared_buffers: `shared_buffers` cannot be `2Gi`: `Gi` is no unit of it (did you mean `2GB`? units are B, kB, MB, GB, TB)",
+            "spec.postgresql.parameters.shared_buffers: `shared_buffers` cannot be `2Gi`: `Gi` is not one of its units (did you mean `2GB`? units are B, kB, MB, GB, TB)",
         ),
         (
             json!({"spec": {"postgresql": {"parameters": {"work_mem": "64mb"}}}}),
-            "spec.postgresql.parameters.work_mem: `work_mem` cannot be `64mb`: `mb` is no unit of it (did you mean `64MB`? units are B, kB, MB, GB, TB)",
+            "spec.postgresql.parameters.work_mem: `work_mem` cannot be `64mb`: `mb` is not one of its units (did you mean `64MB`? units are B, kB, MB, GB, TB)",
         ),
         (
             json!({"spec": {"postgresql": {"parameters": {"max_conections": "1"}}}}),
-            "spec.postgresql.parameters.max_conections: PostgreSQL 18 knows no setting `max_conections` (did you mean `max_connections`?)",
+            "spec.postgresql.parameters.max_conections: PostgreSQL 18 has no setting `max_conections` (did you mean `max_connections`?)",
         ),
         (
             json!({"spec": {"managed": {}}}),
@@ -57,7 +57,7 @@ fn the_words_of_findings() {
         ),
         (
             json!({"spec": {"backup": {"method": "x"}}}),
-            "spec.backup.method: a cluster has no method of its backups: each Backup and ScheduledBackup says its own (write `method` into their `spec`; `barmanObjectStore` is the default there)",
+            "spec.backup.method: a cluster has no backup method: each Backup and ScheduledBackup has its own (write `method` into their `spec`; `barmanObjectStore` is the default there)",
         ),
         (
             json!({"spec": {"storage": null}}),
