@@ -7,9 +7,10 @@ use std::path::Path;
 use crate::stage::attack::{Victim, insert_lsn, load, sum};
 use crate::stage::{Plan, Seal, Stage, StoreKind, succeeded, wait_promoted};
 use holdfast_store::{Credentials, Location, Secret, Store, StoreConfig};
-use holdfast_testkit::proxy::{Effect, Fault, ForwardProxy, HttpFaults, When};
+use holdfast_testkit::proxy::{Effect, Fault, ForwardProxy, HttpFaults, TlsFront, When};
 use holdfast_testkit::rows::{Journal, Pace, RowWriter, Target, found};
 use holdfast_testkit::s3::S3Server;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use serde_json::Value;
 
 fn plan(store: StoreKind) -> Plan {
@@ -72,8 +73,44 @@ async fn a_story_on_juicefs() {
     story(StoreKind::JuiceFs, "ignores or refuses conditional writes").await;
 }
 
-/// Like Ceph 16: the store obeys a condition on a PUT and ignores it when an upload is completed. WAL segments of 64
-/// MiB are uploaded in parts.
+/// A certificate as `openssl req -x509 -subj /CN=store -addext subjectAltName=...` makes it, and its key.
+fn own_certificate(host: &str) -> (String, String) {
+    let key = KeyPair::generate().expect("make a key");
+    let mut params = CertificateParams::new(vec![host.to_owned()]).expect("a sound name");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    (params.self_signed(&key).expect("sign").pem(), key.serialize_pem())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_story_on_a_server_that_is_its_own_authority() {
+    let Some(stage) = Stage::start(18, plan(StoreKind::S3)).await else { return };
+    let s3 = stage.s3.as_ref().expect("a stage on S3");
+    let (certificate, key) = own_certificate("127.0.0.1");
+    let front = TlsFront::start(s3.address(), &certificate, &key).expect("start a TLS front");
+    let write = |name: &str, content: &str| stage.scratch.write(name, content).expect("write a file");
+    let (listed, other) = (write("ca.pem", &certificate), write("other.pem", &own_certificate("127.0.0.1").0));
+    let endpoint = format!("\"https://{}\"\nca_file = \"{}\"", front.address(), listed.display());
+    let plain = stage.config_text();
+    let encrypted =
+        plain.replace(&format!("\"{}\"", s3.endpoint()), &endpoint).replace("/repository\"", "/encrypted\"");
+    assert!(encrypted.contains(&endpoint) && encrypted.contains("/encrypted\""), "{encrypted}");
+    stage.write_config("holdfast.toml", &encrypted);
+    stage.ok(&["repo", "init"]);
+
+    load(&stage.cluster).await;
+    let expected = sum(&stage.cluster).await;
+    let (journal, end) = written(&stage).await;
+    restored(&stage, "restored", &journal, end, &expected).await;
+
+    let mistaken = encrypted.replace(&listed.display().to_string(), &other.display().to_string());
+    let config = stage.write_config("other.toml", &mistaken);
+    let output = stage.command_with(&config, &["repo", "info"]).output().expect("run holdfast");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(10), "{text}");
+    assert!(text.contains("is not trusted") && text.contains("not in `ca_file`: list it there itself"), "{text}");
+}
+
+/// As Ceph 16: a condition is kept on a PUT and ignored on completing an upload. WAL segments of 64 MiB go in parts.
 #[tokio::test(flavor = "multi_thread")]
 async fn conditions_that_are_kept_on_a_put_only() {
     let Some(stage) = Stage::start(18, Plan { wal_segment_mib: 64, ..plan(StoreKind::S3Parts) }).await else { return };

@@ -101,6 +101,81 @@ fn a_proxy_that_cannot_be_used_is_refused_in_three_parts() {
     bench.finish();
 }
 
+/// The store's address may stand in the environment or in a profile, where AWS's libraries find it.
+#[test]
+fn an_address_out_of_the_environment_is_reached_by_the_proxy() {
+    let (mut bench, server, proxy) = bench();
+    let keys = server.credentials().clone();
+    let profile = bench.scratch.write("profiles", "[profile minio]\nendpoint_url = http://127.0.0.1:1\n");
+    let profile = profile.expect("write a profile").display().to_string();
+    let url = format!("http://me:hush@{}", proxy.address());
+    bench.texts.name("PROXY", proxy.address());
+    let given = [
+        ("AWS_ACCESS_KEY_ID", keys.access_key.as_str()),
+        ("AWS_SECRET_ACCESS_KEY", &keys.secret_key),
+        ("http_proxy", &url),
+    ];
+    let addresses: [&[(&str, &str)]; 3] = [
+        &[("AWS_ENDPOINT_URL", "http://127.0.0.1:1")],
+        &[("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")],
+        &[("AWS_CONFIG_FILE", &profile), ("AWS_PROFILE", "minio")],
+    ];
+    for (number, address) in addresses.into_iter().enumerate() {
+        bench.configure(&format!(
+            "url = \"s3://holdfast/pg{number}\"\nregion = \"us-east-1\"\npath_style = true\nencryption = \"none\"\n"
+        ));
+        let variables = [&given[..], address].concat();
+        let before = proxy.seen().len();
+        crate::stage::succeeded(&run(&bench, &variables, &["repo", "init"]), &["repo", "init"]);
+        let seen = proxy.seen().split_off(before);
+        assert!(seen.len() > 10 && seen.iter().all(|line| line.contains(" http://127.0.0.1:1/holdfast")), "{seen:?}");
+
+        // Its proxy is in the message, and one that cannot be used is never gone around.
+        let wrong = url.replace("hush", "wrong");
+        let variables = [&variables[..], &[("http_proxy", &wrong)]].concat();
+        let output = run(&bench, &variables, &["repo", "info"]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("HTTP 407 (by the proxy http://") && !text.contains("wrong"), "{text}");
+        let variables = [&variables[..], &[("http_proxy", "socks5://me:hush@proxy:1080")]].concat();
+        let output = run(&bench, &variables, &["repo", "info"]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        // What a profile says is known only to the SDK, when it connects.
+        let expected = if address.iter().any(|(name, _)| *name == "AWS_PROFILE") { 25 } else { 10 };
+        assert_eq!(output.status.code(), Some(expected), "{text}");
+        assert!(text.contains("names a SOCKS proxy") && !text.contains("hush"), "{text}");
+    }
+    bench.finish();
+}
+
+/// A value that is no text is not "no proxy".
+#[test]
+fn a_variable_that_is_no_text_is_refused_where_it_is_needed() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let (mut bench, _server, proxy) = bench();
+    let url = format!("http://me:hush@{}", proxy.address());
+    let broken = std::ffi::OsStr::from_bytes(b"http://caf\xe9:3128");
+    for (variable, says) in
+        [("HTTP_PROXY", "names no proxy"), ("ALL_PROXY", "names no proxy"), ("no_proxy", "holds no list of hosts")]
+    {
+        let mut command = bench.command(&["list"]);
+        if variable == "no_proxy" {
+            command.env("http_proxy", &url);
+        }
+        let output = command.env(variable, broken).output().expect("run holdfast");
+        let expected = format!(
+            "error: the environment variable {variable} {says} that can be used: its value is not valid UTF-8\n\
+             while: reading the configuration\n\
+             hint:  correct it or unset it: a request that is to go by a proxy never goes around it\n"
+        );
+        bench.texts.expect(variable, &output, 10, &expected);
+    }
+    // Where it is of no use, it stops nobody.
+    let mut command = bench.command(&["repo", "init"]);
+    let output = command.env("http_proxy", &url).env("HTTPS_PROXY", broken).output().expect("run holdfast");
+    crate::stage::succeeded(&output, &["repo", "init"]);
+    bench.finish();
+}
+
 /// A request for the machine's role goes to this machine, not to the proxy's.
 #[test]
 fn credentials_of_this_machine_are_not_asked_for_by_the_proxy() {

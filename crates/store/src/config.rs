@@ -269,8 +269,8 @@ impl StoreConfig {
         }
     }
 
-    /// The proxy that requests to the store go by. Without an `endpoint` the host is not known for sure before the first
-    /// request; this says how it is for AWS's usual one.
+    /// The proxy that requests to the store go by. Without an `endpoint` here or in the environment the host is not known for
+    /// sure before the first request; this says how it is for AWS's usual one.
     ///
     /// # Errors
     /// The variable that names a proxy which cannot be used.
@@ -278,10 +278,18 @@ impl StoreConfig {
         let Location::S3 { bucket, .. } = &self.location else { return Ok(None) };
         if !matches!(self.s3.credentials, Credentials::Static { .. }) {
             // Credentials may have to be asked for, by HTTPS.
-            self.proxies.of_https()?;
+            self.proxies.check_https()?;
         }
         let aws = format!("https://{bucket}.s3.{}.amazonaws.com", self.s3.region.as_deref().unwrap_or("us-east-1"));
-        let url = self.s3.endpoint.as_deref().unwrap_or(&aws);
+        // With credentials of its own, the SDK does not look into the environment.
+        let environment = match self.s3.credentials {
+            Credentials::Static { .. } => None,
+            // One that is no URL is the SDK's to refuse.
+            Credentials::Chain | Credentials::Profile(_) => {
+                self.proxies.endpoint().filter(|url| Host::of_url(url).is_some())
+            }
+        };
+        let url = self.s3.endpoint.as_deref().or(environment).unwrap_or(&aws);
         match Host::of_url(url) {
             Some(host) => self.proxies.of(host),
             None => Err(ConfigError::new(

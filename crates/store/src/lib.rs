@@ -52,6 +52,7 @@ mod proxies;
 mod random;
 mod s3;
 mod same;
+pub mod tls;
 mod wrappers;
 
 use std::fmt::Debug;

@@ -3,11 +3,12 @@
 //! `https_proxy` and `http_proxy` by the scheme of the address, else `all_proxy`, each in small letters or in capitals (small
 //! ones first, as in curl and in AWS's command line); `no_proxy` lists what is reached without. An empty variable counts as
 //! none. Nothing is judged before it is needed: a variable that is of no use here stops nobody whose store is not reached
-//! through it.
+//! through it. A value that is no UTF-8 is not "none": it cannot be used, which is an error where it is needed.
 //!
 //! A proxy's password may stand in its URL. It is in no message: the URL is shown without it, and an URL that cannot be
 //! understood is not shown at all.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 
 use crate::{ConfigError, Secret};
@@ -17,13 +18,23 @@ use crate::{ConfigError, Secret};
 pub struct Proxies {
     http: Option<Variable>,
     https: Option<Variable>,
-    no_proxy: Vec<Exception>,
+    no_proxy: Option<Exceptions>,
+    /// The store's address, where the environment has it for all programs that use AWS's libraries.
+    endpoint: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Variable {
     name: String,
-    value: Secret,
+    /// None where it is no UTF-8.
+    value: Option<Secret>,
+}
+
+impl Variable {
+    fn text(&self) -> Result<&str, ConfigError> {
+        let not_text = || ConfigError::new(self.name.clone(), "its value is not valid UTF-8");
+        self.value.as_ref().map(Secret::expose).ok_or_else(not_text)
+    }
 }
 
 /// A proxy that requests go by.
@@ -41,11 +52,6 @@ impl Proxy {
     /// The URL with user and password.
     pub(crate) fn url(&self) -> &str {
         self.url.expose()
-    }
-
-    /// Whether the way to the proxy itself is TLS.
-    pub(crate) fn needs_tls(&self) -> bool {
-        self.url().starts_with("https://")
     }
 }
 
@@ -70,44 +76,61 @@ impl<'a> Host<'a> {
 
 impl Proxies {
     /// Out of variables; `get` looks one up.
-    pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Self {
+    pub fn from_variables(get: impl Fn(&str) -> Option<OsString>) -> Self {
         let first = |names: [&str; 2]| {
             names.into_iter().find_map(|name| {
-                let value = get(name).filter(|value| !value.trim().is_empty())?;
-                Some(Variable { name: name.to_owned(), value: Secret::new(value.trim()) })
+                let value = get(name)?;
+                let text = value.to_str().map(str::trim);
+                (text != Some("")).then(|| Variable { name: name.to_owned(), value: text.map(Secret::new) })
             })
         };
         let all = first(["all_proxy", "ALL_PROXY"]);
-        let exceptions = first(["no_proxy", "NO_PROXY"]).map(|variable| variable.value);
+        // As AWS's libraries read them.
+        let ignored =
+            get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let endpoint = first(["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]).and_then(|variable| variable.value);
         Self {
             http: first(["http_proxy", "HTTP_PROXY"]).or_else(|| all.clone()),
             https: first(["https_proxy", "HTTPS_PROXY"]).or(all),
-            no_proxy: exceptions.map(|list| exceptions_in(list.expose())).unwrap_or_default(),
+            no_proxy: first(["no_proxy", "NO_PROXY"])
+                .map(|variable| Exceptions { list: variable.text().map(exceptions_in).unwrap_or_default(), variable }),
+            endpoint: endpoint.filter(|_| !ignored).map(|endpoint| endpoint.expose().to_owned()),
         }
+    }
+
+    /// The store's address, where the AWS environment has one.
+    pub(crate) fn endpoint(&self) -> Option<&str> {
+        self.endpoint.as_deref()
     }
 
     /// The proxy for one host, unless it is reached directly.
     pub(crate) fn of(&self, host: Host<'_>) -> Result<Option<Proxy>, ConfigError> {
         let variable = if host.tls { &self.https } else { &self.http };
-        match variable {
-            Some(variable) if !self.no_proxy.iter().any(|exception| exception.covers(host)) => {
-                understood(variable).map(Some)
+        let Some(variable) = variable else { return Ok(None) };
+        if let Some(exceptions) = &self.no_proxy {
+            exceptions.variable.text()?;
+            if exceptions.list.iter().any(|exception| exception.covers(host)) {
+                return Ok(None);
             }
-            _ => Ok(None),
         }
+        understood(variable).map(Some)
     }
 
-    /// The proxy for hosts that are not known yet, reached by HTTPS, and the exceptions from it as a list.
-    pub(crate) fn of_https(&self) -> Result<Option<(Proxy, String)>, ConfigError> {
-        let Some(variable) = &self.https else { return Ok(None) };
-        let list: Vec<&str> = self
-            .no_proxy
-            .iter()
-            .filter(|exception| exception.port.is_none_or(|port| port == 443))
-            .map(|exception| exception.text.as_str())
-            .collect();
-        Ok(Some((understood(variable)?, list.join(","))))
+    /// Whether hosts that are not known yet could be reached by HTTPS.
+    pub(crate) fn check_https(&self) -> Result<(), ConfigError> {
+        let Some(variable) = &self.https else { return Ok(()) };
+        if let Some(exceptions) = &self.no_proxy {
+            exceptions.variable.text()?;
+        }
+        understood(variable).map(drop)
     }
+}
+
+/// What `no_proxy` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Exceptions {
+    variable: Variable,
+    list: Vec<Exception>,
 }
 
 /// One entry of `no_proxy`.
@@ -189,7 +212,7 @@ fn name_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
 /// Reads a proxy's URL. What cannot be used is refused: a request that should go by a proxy never goes around it.
 fn understood(variable: &Variable) -> Result<Proxy, ConfigError> {
     let refused = |reason: &str| ConfigError::new(variable.name.clone(), reason);
-    let value = variable.value.expose();
+    let value = variable.text()?;
     let (scheme, rest) = value.split_once("://").unwrap_or(("http", value));
     let scheme = scheme.to_ascii_lowercase();
     match scheme.as_str() {
@@ -233,7 +256,7 @@ mod tests {
 
     fn proxies(variables: &[(&str, &str)]) -> Proxies {
         Proxies::from_variables(|name| {
-            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).into())
         })
     }
 
@@ -286,9 +309,42 @@ mod tests {
             let found = to(url, &[("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", list)]);
             assert_eq!(found.is_none(), direct, "{list:?} {url}");
         }
-        let known =
-            proxies(&[("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", "*.a.b, minio:9000, [::1]:443 10.0.0.0/8")]);
-        assert_eq!(known.of_https().unwrap().unwrap().1, "a.b,::1,10.0.0.0/8");
+    }
+
+    #[test]
+    fn a_value_that_is_no_text_is_an_error_where_it_is_needed_and_nowhere_else() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let with = |name: &'static str| {
+            Proxies::from_variables(move |wanted| match wanted {
+                _ if wanted == name => Some(OsString::from_vec(b"http://caf\xe9:3128".to_vec())),
+                "HTTPS_PROXY" => Some("http://proxy:3128".into()),
+                _ => None,
+            })
+        };
+        let minio = Host::of_url("https://minio").unwrap();
+        let plain = Host::of_url("http://minio").unwrap();
+        for name in ["https_proxy", "no_proxy", "NO_PROXY"] {
+            let expected = format!("invalid {name}: its value is not valid UTF-8");
+            assert_eq!(with(name).of(minio).unwrap_err().to_string(), expected);
+            assert_eq!(with(name).check_https().unwrap_err().to_string(), expected);
+            assert_eq!(with(name).of(plain), Ok(None));
+        }
+        for name in ["http_proxy", "all_proxy", "ALL_PROXY"] {
+            assert_eq!(with(name).of(minio).unwrap().unwrap().variable, "HTTPS_PROXY");
+            let expected = format!("invalid {name}: its value is not valid UTF-8");
+            assert_eq!(with(name).of(plain).unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn the_stores_address_may_stand_in_the_environment() {
+        let (s3, all) = (("AWS_ENDPOINT_URL_S3", "http://s3"), ("AWS_ENDPOINT_URL", "http://all"));
+        let ignore = ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true");
+        for (variables, endpoint) in
+            [(&[s3, all][..], Some("http://s3")), (&[all], Some("http://all")), (&[s3, all, ignore], None), (&[], None)]
+        {
+            assert_eq!(proxies(variables).endpoint(), endpoint);
+        }
     }
 
     #[test]

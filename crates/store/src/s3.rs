@@ -23,7 +23,9 @@
 
 mod client;
 mod delete;
+mod dial;
 mod errors;
+mod http;
 mod receive;
 mod settings;
 mod shared;
@@ -84,14 +86,14 @@ impl S3Store {
         let Location::S3 { bucket, .. } = &config.location else {
             return Err(wrong("the location is not s3://".to_owned()));
         };
-        let proxy = config.proxy().map_err(|error| wrong(error.to_string()))?;
-        let client = client::build(config).await.map_err(wrong)?;
+        config.proxy().map_err(|error| wrong(error.to_string()))?;
+        let (client, proxy) = client::build(config).await.map_err(wrong)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 client,
                 bucket: bucket.clone(),
                 endpoint: config.s3.endpoint.clone(),
-                proxy: proxy.map(|proxy| format!(" (by the proxy {} of {})", proxy.shown, proxy.variable)),
+                proxy,
                 settings: Settings::new(&config.s3),
                 capabilities: config.capabilities,
                 attempt_timeout: config.timeouts.attempt,

@@ -88,8 +88,9 @@ pub enum ConfigError {
         /// Why not.
         reason: String,
     },
-    /// A variable that names a proxy which cannot be used. Its value may hold a password, and is not shown.
-    #[error("the environment variable {variable} names no proxy that can be used: {reason}")]
+    /// A variable about proxies which cannot be used. Its value may hold a password, and is not shown.
+    #[error("the environment variable {variable} {} that can be used: {reason}",
+        if variable.eq_ignore_ascii_case("no_proxy") { "holds no list of hosts" } else { "names no proxy" })]
     Proxy {
         /// The variable.
         variable: String,

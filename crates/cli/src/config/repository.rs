@@ -12,6 +12,7 @@ use super::written::{EncryptionTable, RepoTable, SseTable, WordOr};
 use crate::secret::Secret;
 use holdfast_store::{Credentials, Encryption as ServerSide, Location, Proxies, S3Config, SseCustomerKey, StoreConfig};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -111,7 +112,7 @@ impl Repository {
 
     /// The settings of the store; reads the SSE-C key file, if one is configured. `environment` looks up a variable, for the
     /// proxies.
-    pub fn store_config(&self, environment: impl Fn(&str) -> Option<String>) -> Result<StoreConfig, ConfigError> {
+    pub fn store_config(&self, environment: impl Fn(&str) -> Option<OsString>) -> Result<StoreConfig, ConfigError> {
         let mut store = self.store.clone();
         store.proxies = Proxies::from_variables(environment);
         store.proxy().map_err(|error| ConfigError::Proxy { variable: error.what, reason: error.reason })?;

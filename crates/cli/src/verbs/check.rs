@@ -51,7 +51,7 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
 fn proxies(context: &Context) -> Result<Vec<Finding>, Failure> {
     let mut findings = Vec::new();
     for configured in &context.config.repositories {
-        if let Some(proxy) = configured.store_config(targets::variable)?.proxy().ok().flatten() {
+        if let Some(proxy) = configured.store_config(targets::raw_variable)?.proxy().ok().flatten() {
             let detail = format!("{} is reached by {} ({})", configured.location(), proxy.shown, proxy.variable);
             findings.push(Finding { subject: "proxy".to_owned(), verdict: Verdict::Ok, detail });
         }

@@ -19,6 +19,7 @@ use holdfast_store::{
     Capabilities, ConditionalCreate, ListPage, ObjectInfo, ObjectName, PutMode, RetryPolicy, Store, StoreConfig,
     StoreError, StoreErrorKind, Trials, UnfinishedUpload, Upload,
 };
+use std::ffi::OsString;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -50,8 +51,11 @@ pub(super) async fn all(context: &Context, deadline: Option<Duration>) -> Result
 pub(super) async fn for_archiver(context: &Context, deadline: Duration) -> Result<Vec<RepositoryTarget>, Failure> {
     let mut targets = Vec::new();
     for configured in &context.config.repositories {
-        let patience =
-            RetryPolicy { deadline, refused_deadline: REFUSED_DEADLINE, ..configured.store_config(variable)?.retry };
+        let patience = RetryPolicy {
+            deadline,
+            refused_deadline: REFUSED_DEADLINE,
+            ..configured.store_config(raw_variable)?.retry
+        };
         targets.push(with_patience(configured, Directory::MustExist, patience).await?);
     }
     Ok(targets)
@@ -63,7 +67,7 @@ pub(super) async fn one(
     directory: Directory,
     deadline: Option<Duration>,
 ) -> Result<RepositoryTarget, Failure> {
-    let usual = configured.store_config(variable)?.retry;
+    let usual = configured.store_config(raw_variable)?.retry;
     let deadline = deadline.unwrap_or(usual.deadline);
     let patience = RetryPolicy { deadline, refused_deadline: deadline, ..usual };
     with_patience(configured, directory, patience).await
@@ -74,7 +78,7 @@ async fn with_patience(
     directory: Directory,
     patience: RetryPolicy,
 ) -> Result<RepositoryTarget, Failure> {
-    let mut config = configured.store_config(variable)?;
+    let mut config = configured.store_config(raw_variable)?;
     config.retry = patience;
     let unlock = match configured.key_source(variable)? {
         KeySource::None => Unlock::NotEncrypted,
@@ -92,6 +96,11 @@ async fn with_patience(
 /// A variable of this process.
 pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// A variable of this process, text or not.
+pub(super) fn raw_variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
 }
 
 /// Every configured repository, opened or with the reason why not, so that one that is gone does not hide the others.

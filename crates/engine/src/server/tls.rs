@@ -1,9 +1,7 @@
 //! TLS to PostgreSQL, by rustls: each `sslmode` verifies what libpq verifies.
 //!
-//! Two rules are less strict than in browsers, as in libpq. A server certificate that is itself in the file of trusted
-//! certificates is trusted, even if it is marked as a CA's (`openssl req -x509` makes such ones, and PostgreSQL's
-//! manual shows how). And a certificate without alternative names is matched by its common name. Certificates must be
-//! X.509 version 3.
+//! Who is believed is judged by [`holdfast_store::tls`], as for stores. One thing is looser here, as it is in libpq: a
+//! certificate without alternative names is known by its common name.
 
 use std::fmt::Display;
 use std::fs;
@@ -15,14 +13,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use aws_lc_rs::digest::{self, SHA256, SHA384, SHA512};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use holdfast_store::tls::{Names, Trusted, Verifier, system_certificates};
+use rustls::ClientConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::Socket;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
@@ -65,14 +61,22 @@ impl Tls {
     /// Reads the certificates.
     pub(super) fn new(settings: &TlsSettings) -> Result<Self, Error> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = Verifier {
-            trusted: match &settings.trust {
-                Trust::Anyone => None,
-                Trust::System => Some(Trusted { names: true, ..Trusted::new(system_certificates()?) }),
-                Trust::Roots { file, names } => Some(Trusted { names: *names, ..Trusted::new(certificates(file)?) }),
-            },
-            algorithms: provider.signature_verification_algorithms,
+        let trusted = match &settings.trust {
+            Trust::Anyone => None,
+            Trust::System => {
+                let mut trusted = Trusted::new(Names::AlternativeOrCommon);
+                trusted.add_authorities(system_certificates().map_err(|reason| {
+                    What::ConnectionParameters(format!("cannot use the system's CA certificates: {reason}"))
+                })?);
+                Some(trusted)
+            }
+            Trust::Roots { file, names } => {
+                let mut trusted = Trusted::new(if *names { Names::AlternativeOrCommon } else { Names::Unchecked });
+                trusted.add_listed(certificates(file)?);
+                Some(trusted)
+            }
         };
+        let verifier = Verifier::new(trusted, &provider);
         let versions: &[_] = match (settings.tls12, settings.tls13) {
             (true, true) => &[&TLS12, &TLS13],
             (true, false) => &[&TLS12],
@@ -107,16 +111,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     if found.is_empty() { Err(unusable(path, "it has no certificate in PEM")) } else { Ok(found) }
 }
 
-fn system_certificates() -> Result<Vec<CertificateDer<'static>>, Error> {
-    let found = rustls_native_certs::load_native_certs();
-    if found.certs.is_empty() {
-        let reason = found.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string);
-        return Err(What::ConnectionParameters(format!("cannot use the system's CA certificates: {reason}")).into());
-    }
-    Ok(found.certs)
-}
-
-/// Reads a private key. A key that others may read is refused, as in libpq: 0600, or 0640 if root owns it.
+/// A key that others may read is refused, as libpq does: 0600, or 0640 when it is root's.
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     let metadata = fs::metadata(path).map_err(|e| Error::file("look at", path, e))?;
     let closed = if metadata.uid() == 0 { 0o027 } else { 0o077 };
@@ -128,107 +123,12 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
         .map_err(|_| unusable(path, "it has no private key in PEM that is not encrypted"))
 }
 
-#[derive(Debug)]
-struct Trusted {
-    roots: RootCertStore,
-    listed: Vec<CertificateDer<'static>>,
-    names: bool,
-}
-
-impl Trusted {
-    fn new(listed: Vec<CertificateDer<'static>>) -> Self {
-        let mut roots = RootCertStore::empty();
-        // A certificate that is not a CA's can only be the server's own, which is looked up in the list.
-        roots.add_parsable_certificates(listed.iter().cloned());
-        Self { roots, listed, names: false }
-    }
-}
-
-#[derive(Debug)]
-struct Verifier {
-    trusted: Option<Trusted>,
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(trusted) = &self.trusted else { return Ok(ServerCertVerified::assertion()) };
-        let parsed = ParsedCertificate::try_from(end_entity)?;
-        if trusted.listed.iter().any(|listed| listed == end_entity) {
-            in_its_time(end_entity, now)?;
-        } else {
-            let algorithms = self.algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(&parsed, &trusted.roots, intermediates, now, algorithms)?;
-        }
-        if trusted.names && !has_common_name(end_entity, server_name) {
-            verify_server_name(&parsed, server_name)?;
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
 fn parsed<'c>(certificate: &'c CertificateDer<'_>) -> Option<X509Certificate<'c>> {
     X509Certificate::from_der(certificate).ok().map(|(_, parsed)| parsed)
 }
 
-fn in_its_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
-    let parsed = parsed(certificate).ok_or(CertificateError::BadEncoding)?;
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    if now < parsed.validity().not_before.timestamp() {
-        return Err(CertificateError::NotValidYet.into());
-    }
-    if now > parsed.validity().not_after.timestamp() {
-        return Err(CertificateError::Expired.into());
-    }
-    Ok(())
-}
-
-/// Whether a certificate without alternative names has the server's name as its common name, possibly with a `*` as the
-/// first label (`pq_verify_peer_name_matches_certificate_name`).
-fn has_common_name(certificate: &CertificateDer<'_>, server_name: &ServerName<'_>) -> bool {
-    let (ServerName::DnsName(wanted), Some(parsed)) = (server_name, parsed(certificate)) else { return false };
-    if !matches!(parsed.subject_alternative_name(), Ok(None)) {
-        return false;
-    }
-    let wanted = wanted.as_ref();
-    let names = parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok());
-    names.last().is_some_and(|name| match name.strip_prefix("*.") {
-        Some(rest) => wanted.split_once('.').is_some_and(|(_, behind)| behind.eq_ignore_ascii_case(rest)),
-        None => name.eq_ignore_ascii_case(wanted),
-    })
-}
-
-/// `tls-server-end-point` of RFC 5929: the certificate's hash with the hash function of its own signature, SHA-256 at
-/// least. `None` if the signature does not have exactly one hash function, as with Ed25519.
+/// `tls-server-end-point` of RFC 5929: the certificate's hash by the function of its own signature, SHA-256 at least.
+/// `None` where the signature has no one hash function, as for Ed25519.
 fn end_point(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let algorithm = match parsed(certificate)?.signature_algorithm.algorithm.to_id_string().as_str() {
         // Signatures with MD5, SHA-1 and SHA-256: all three with RSA, the latter two also with ECDSA.

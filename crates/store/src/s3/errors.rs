@@ -121,10 +121,9 @@ fn certificate_advice(fault: &CertificateError) -> &'static str {
         Fault::InvalidPurpose | Fault::InvalidPurposeContext { .. } => {
             "it was not made for servers: make one with extendedKeyUsage serverAuth"
         }
-        // webpki has no kind of its own for this one, the most frequent: what `openssl req -x509` makes by default.
+        // webpki has no kind of its own for this one: what `openssl req -x509` makes by default.
         Fault::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-            "it is a CA's own: make the server one that is not, with `openssl req -x509 -addext \
-             basicConstraints=critical,CA:FALSE` and a subjectAltName, and give that as `ca_file`"
+            "it is a CA's own and not in `ca_file`: list it there itself, or make the server one that is not a CA's"
         }
         _ => "make the server a new one, and give its CA as `ca_file`",
     }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
@@ -22,8 +23,8 @@ pub(super) struct Shared {
     pub(super) bucket: String,
     /// For messages; AWS's own has none.
     pub(super) endpoint: Option<String>,
-    /// For messages: the proxy that requests go by, and the variable that names it.
-    pub(super) proxy: Option<String>,
+    /// For messages: the proxy that requests went by, and the variable that names it.
+    pub(super) proxy: Arc<OnceLock<String>>,
     pub(super) settings: Settings,
     /// What is known about the store.
     pub(super) capabilities: Capabilities,
@@ -64,7 +65,7 @@ impl Shared {
             _ => judged.detail,
         };
         if let (Some(proxy), StoreErrorKind::Unreachable | StoreErrorKind::Timeout | StoreErrorKind::Other) =
-            (&self.proxy, judged.kind)
+            (self.proxy.get(), judged.kind)
         {
             detail.push_str(proxy);
         }

@@ -4,6 +4,7 @@
 
 mod canned;
 mod conditions;
+mod own_certificates;
 mod proxies;
 mod tls;
 

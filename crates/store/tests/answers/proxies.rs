@@ -6,7 +6,7 @@ use holdfast_testkit::s3::S3Server;
 
 use super::{config, name, tls};
 
-fn behind(variables: &[(&str, &str)], endpoint: &str, server: &S3Server) -> StoreConfig {
+pub(crate) fn behind(variables: &[(&str, &str)], endpoint: &str, server: &S3Server) -> StoreConfig {
     let mut config = config(endpoint);
     config.location = "s3://holdfast/some/prefix".parse().unwrap();
     config.s3.credentials = Credentials::Static {
@@ -15,13 +15,13 @@ fn behind(variables: &[(&str, &str)], endpoint: &str, server: &S3Server) -> Stor
         session_token: None,
     };
     config.proxies = Proxies::from_variables(|wanted| {
-        variables.iter().find(|(name, _)| *name == wanted).map(|(_, value)| (*value).to_owned())
+        variables.iter().find(|(name, _)| *name == wanted).map(|(_, value)| (*value).into())
     });
     config
 }
 
 /// Put, get, list, an upload in parts, delete.
-async fn works(config: &StoreConfig) {
+pub(crate) async fn works(config: &StoreConfig) {
     let store = open(config).await.unwrap();
     store.put(&name("a/b"), "body".into(), PutMode::Create).await.unwrap();
     let again = store.put(&name("a/b"), "other".into(), PutMode::Create).await.unwrap_err();
@@ -56,6 +56,30 @@ async fn https_goes_through_a_tunnel() {
     works(&config).await;
     let seen = proxy.seen();
     assert!(!seen.is_empty() && seen.iter().all(|line| line == "CONNECT 127.0.0.1:1"), "{seen:?}");
+
+    // The way to the proxy may be encrypted as well.
+    let encrypted = tls::front(proxy.address().to_string(), "server").await;
+    let url = format!("https://{encrypted}");
+    let mut config = behind(&[("HTTPS_PROXY", &url)], "https://127.0.0.1:2", &server);
+    config.s3.ca_file = Some(tls::data("ca.pem"));
+    works(&config).await;
+    assert_eq!(proxy.seen().last().map(String::as_str), Some("CONNECT 127.0.0.1:2"));
+}
+
+/// The address may stand in the environment, for all that use AWS's libraries: what is said about proxies is about that one.
+#[test]
+fn an_address_out_of_the_environment_chooses_the_proxy() {
+    let variables =
+        [("http_proxy", "http://plain:1"), ("https_proxy", "http://tunnel:2"), ("AWS_ENDPOINT_URL", "http://minio")];
+    let server = S3Server::start().unwrap();
+    let mut config = behind(&variables, "https://minio", &server);
+    let named = |config: &StoreConfig| config.proxy().unwrap().map(|proxy| proxy.variable);
+    assert_eq!(named(&config).as_deref(), Some("https_proxy"));
+    config.s3.endpoint = None;
+    // Given credentials keep the SDK from looking into the environment.
+    assert_eq!(named(&config).as_deref(), Some("https_proxy"));
+    config.s3.credentials = Credentials::Chain;
+    assert_eq!(named(&config).as_deref(), Some("http_proxy"));
 }
 
 /// AWS's own addresses are made by the SDK. Nothing leaves this machine: the proxy leads to a server with a certificate that

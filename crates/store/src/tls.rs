@@ -1,0 +1,182 @@
+//! [`Verifier`]: which certificates of servers are taken, for stores and for PostgreSQL alike, by rustls and webpki.
+//!
+//! A server is believed in one of two ways:
+//!
+//! - its certificate is signed by an authority that is trusted, perhaps over others, as everywhere;
+//! - its certificate is *itself* listed in the file of trusted certificates, byte for byte, and in its time. webpki alone
+//!   refuses such a one where it is marked as a CA's, which is what `openssl req -x509` makes and PostgreSQL's manual
+//!   shows. OpenSSL, and so libpq and pgBackRest, take it.
+//!
+//! A listed certificate that is no authority's vouches for nobody but itself: what its key signed is not trusted.
+//! Certificates have to be X.509 version 3, but for those of authorities.
+
+use std::sync::LazyLock;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
+
+/// The system's certificates are looked for once: it takes milliseconds.
+static SYSTEM: LazyLock<Result<Vec<CertificateDer<'static>>, String>> = LazyLock::new(|| {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        return Err(found.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string));
+    }
+    Ok(found.certs)
+});
+
+/// The certificates of the system's authorities.
+///
+/// # Errors
+/// Why there is not one.
+pub fn system_certificates() -> Result<&'static [CertificateDer<'static>], &'static str> {
+    SYSTEM.as_deref().map_err(String::as_str)
+}
+
+/// By which name a server must be known in its certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// None: whoever has a trusted certificate is believed.
+    Unchecked,
+    /// An alternative name.
+    Alternative,
+    /// An alternative name, or the common name where there is no alternative one, as libpq has it.
+    AlternativeOrCommon,
+}
+
+/// Whom a [`Verifier`] believes.
+#[derive(Debug)]
+pub struct Trusted {
+    roots: RootCertStore,
+    listed: Vec<CertificateDer<'static>>,
+    names: Names,
+}
+
+impl Trusted {
+    /// Nobody yet.
+    pub fn new(names: Names) -> Self {
+        Self { roots: RootCertStore::empty(), listed: Vec::new(), names }
+    }
+
+    /// Adds authorities, as of the system; those that cannot be read are left out.
+    pub fn add_authorities(&mut self, certificates: &[CertificateDer<'static>]) {
+        self.roots.add_parsable_certificates(certificates.iter().cloned());
+    }
+
+    /// Adds the certificates of a file that somebody chose: each may be an authority's or a server's own.
+    pub fn add_listed(&mut self, certificates: Vec<CertificateDer<'static>>) {
+        let authorities = certificates.iter().filter(|certificate| may_sign(certificate)).cloned();
+        self.roots.add_parsable_certificates(authorities);
+        self.listed.extend(certificates);
+    }
+}
+
+/// Verifies the certificates of servers.
+#[derive(Debug)]
+pub struct Verifier {
+    trusted: Option<Trusted>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Verifier {
+    /// Believes those who are trusted; without, anyone.
+    pub fn new(trusted: Option<Trusted>, provider: &CryptoProvider) -> Self {
+        Self { trusted, algorithms: provider.signature_verification_algorithms }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(trusted) = &self.trusted else { return Ok(ServerCertVerified::assertion()) };
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        if trusted.listed.iter().any(|listed| listed == end_entity) {
+            in_its_time(end_entity, now)?;
+        } else {
+            let algorithms = self.algorithms.all;
+            verify_server_cert_signed_by_trust_anchor(&parsed, &trusted.roots, intermediates, now, algorithms)?;
+        }
+        match trusted.names {
+            Names::Unchecked => {}
+            Names::AlternativeOrCommon if has_common_name(end_entity, server_name) => {}
+            Names::Alternative | Names::AlternativeOrCommon => verify_server_name(&parsed, server_name)?,
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+fn parsed<'c>(certificate: &'c CertificateDer<'_>) -> Option<X509Certificate<'c>> {
+    X509Certificate::from_der(certificate).ok().map(|(_, parsed)| parsed)
+}
+
+/// Whether a certificate is an authority's. Before version 3 none says so, and all roots of that age would be lost.
+fn may_sign(certificate: &CertificateDer<'_>) -> bool {
+    let Some(parsed) = parsed(certificate) else { return false };
+    match parsed.basic_constraints() {
+        Ok(Some(constraints)) => constraints.value.ca,
+        Ok(None) if parsed.version() == X509Version::V3 => {
+            matches!(parsed.key_usage(), Ok(Some(usage)) if usage.value.key_cert_sign())
+        }
+        Ok(None) => true,
+        Err(_) => false,
+    }
+}
+
+fn in_its_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
+    let parsed = parsed(certificate).ok_or(CertificateError::BadEncoding)?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    if now < parsed.validity().not_before.timestamp() {
+        return Err(CertificateError::NotValidYet.into());
+    }
+    if now > parsed.validity().not_after.timestamp() {
+        return Err(CertificateError::Expired.into());
+    }
+    Ok(())
+}
+
+/// Whether a certificate without alternative names has the server's as its common name, perhaps with a `*` for the first
+/// label (`pq_verify_peer_name_matches_certificate_name`).
+fn has_common_name(certificate: &CertificateDer<'_>, server_name: &ServerName<'_>) -> bool {
+    let (ServerName::DnsName(wanted), Some(parsed)) = (server_name, parsed(certificate)) else { return false };
+    if !matches!(parsed.subject_alternative_name(), Ok(None)) {
+        return false;
+    }
+    let wanted = wanted.as_ref();
+    let names = parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok());
+    names.last().is_some_and(|name| match name.strip_prefix("*.") {
+        Some(rest) => wanted.split_once('.').is_some_and(|(_, behind)| behind.eq_ignore_ascii_case(rest)),
+        None => name.eq_ignore_ascii_case(wanted),
+    })
+}

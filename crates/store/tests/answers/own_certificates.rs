@@ -1,0 +1,152 @@
+//! Servers whose certificate is their own authority's, as `openssl req -x509` makes them, and what such a one vouches for.
+
+use holdfast_store::{PutMode, StoreConfig, StoreErrorKind, open};
+use holdfast_testkit::proxy::TlsFront;
+use holdfast_testkit::s3::S3Server;
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use tempfile::NamedTempFile;
+
+use super::name;
+use super::proxies::{behind, works};
+
+/// As `openssl req -x509 -subj /CN=store -addext subjectAltName=...` writes it: a CA's, and nothing about its use.
+fn openssl_like(host: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "store");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+fn server_like(host: &str) -> CertificateParams {
+    let mut params = openssl_like(host);
+    params.distinguished_name.push(DnType::CommonName, "a server");
+    params.is_ca = IsCa::ExplicitNoCa;
+    params
+}
+
+/// A certificate with its key, in PEM.
+struct Made {
+    pem: String,
+    key: KeyPair,
+}
+
+fn own(params: &CertificateParams) -> Made {
+    let key = KeyPair::generate().unwrap();
+    Made { pem: params.self_signed(&key).unwrap().pem(), key }
+}
+
+fn signed(params: &CertificateParams, issuer: &CertificateParams, issuer_key: &KeyPair) -> Made {
+    let key = KeyPair::generate().unwrap();
+    Made { pem: params.signed_by(&key, &Issuer::from_params(issuer, issuer_key)).unwrap().pem(), key }
+}
+
+fn file(certificates: &[&str]) -> NamedTempFile {
+    let file = NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), certificates.concat()).unwrap();
+    file
+}
+
+fn config(front: &TlsFront, server: &S3Server, ca_file: Option<&NamedTempFile>) -> StoreConfig {
+    let mut config = behind(&[], &format!("https://{}", front.address()), server);
+    config.s3.ca_file = ca_file.map(|file| file.path().to_owned());
+    config
+}
+
+/// The server is refused, and this is said about it.
+async fn refused(config: &StoreConfig, advice: &str) {
+    let error = open(config).await.unwrap().get(&name("a")).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::BadCertificate, "{error}");
+    assert!(error.to_string().contains("is not trusted") && error.to_string().contains(advice), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_openssl_makes_is_taken_when_it_is_listed_and_only_then() {
+    let server = S3Server::start().unwrap();
+    let made = own(&openssl_like("127.0.0.1"));
+    let front = TlsFront::start(server.address(), &made.pem, &made.key.serialize_pem()).unwrap();
+    // Another of the same name: what counts is the certificate.
+    let other = own(&openssl_like("127.0.0.1"));
+    works(&config(&front, &server, Some(&file(&[&made.pem])))).await;
+    works(&config(&front, &server, Some(&file(&[&other.pem, &made.pem])))).await;
+    let advice = "it is a CA's own and not in `ca_file`: list it there itself";
+    refused(&config(&front, &server, Some(&file(&[&other.pem]))), advice).await;
+    refused(&config(&front, &server, None), advice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn name_and_time_of_a_listed_certificate_count() {
+    let server = S3Server::start().unwrap();
+    let mut past = openssl_like("127.0.0.1");
+    (past.not_before, past.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+    let mut future = openssl_like("127.0.0.1");
+    (future.not_before, future.not_after) = (date_time_ymd(2120, 1, 1), date_time_ymd(2121, 1, 1));
+    let mut common_name = openssl_like("127.0.0.1");
+    common_name.subject_alt_names.clear();
+    common_name.distinguished_name.push(DnType::CommonName, "127.0.0.1");
+    for (params, advice) in [
+        (openssl_like("store.example"), "it is not for the host in `endpoint`"),
+        (common_name, "it is not for the host in `endpoint`"),
+        (past, "it has expired: renew it on the server"),
+        (future, "it is not valid yet"),
+    ] {
+        let made = own(&params);
+        let front = TlsFront::start(server.address(), &made.pem, &made.key.serialize_pem()).unwrap();
+        refused(&config(&front, &server, Some(&file(&[&made.pem]))), advice).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_listed_certificate_signed_has_to_be_a_servers() {
+    let server = S3Server::start().unwrap();
+    let (authority, plain) = (openssl_like("127.0.0.1"), server_like("127.0.0.1"));
+    let (authority_made, plain_made) = (own(&authority), own(&plain));
+    let good = signed(&plain, &authority, &authority_made.key);
+    let mut renewed = authority.clone();
+    renewed.not_after = date_time_ymd(2100, 1, 1);
+    let renewed_pem = renewed.self_signed(&authority_made.key).unwrap().pem();
+    let usurper = signed(&plain, &plain, &plain_made.key);
+    for (listed, shown, key, advice) in [
+        // A CA's vouches for what it signed, as ever.
+        (&authority_made, &good.pem, &good.key, None),
+        // But not for another CA as a server, even with the same key.
+        (&authority_made, &renewed_pem, &authority_made.key, Some("it is a CA's own and not in `ca_file`")),
+        // A server's own vouches for itself,
+        (&plain_made, &plain_made.pem, &plain_made.key, None),
+        // and for nobody else.
+        (&plain_made, &usurper.pem, &usurper.key, Some("give its CA as `ca_file`")),
+    ] {
+        let front = TlsFront::start(server.address(), shown, &key.serialize_pem()).unwrap();
+        let file = file(&[&listed.pem]);
+        let config = config(&front, &server, Some(&file));
+        match advice {
+            None => works(&config).await,
+            Some(advice) => refused(&config, advice).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_is_followed_to_the_listed_authority_by_http_2_as_well() {
+    let server = S3Server::start().unwrap();
+    let (mut root, mut between) = (openssl_like("127.0.0.1"), openssl_like("127.0.0.1"));
+    root.distinguished_name.push(DnType::CommonName, "the root");
+    between.distinguished_name.push(DnType::CommonName, "one between");
+    let root_made = own(&root);
+    let between_made = signed(&between, &root, &root_made.key);
+    let leaf = signed(&server_like("127.0.0.1"), &between, &between_made.key);
+    let (chain, key) = (format!("{}{}", leaf.pem, between_made.pem), leaf.key.serialize_pem());
+    let listed = file(&[&root_made.pem]);
+    for protocols in [&[][..], &["http/1.1"]] {
+        let front = TlsFront::with_protocols(server.address(), &chain, &key, protocols).unwrap();
+        works(&config(&front, &server, Some(&listed))).await;
+    }
+    // The server behind it declares wrong lengths for some answers, which HTTP/2 is strict about: one object is enough.
+    let front = TlsFront::with_protocols(server.address(), &chain, &key, &["h2"]).unwrap();
+    let store = open(&config(&front, &server, Some(&listed))).await.unwrap();
+    store.put(&name("by/http2"), "body".into(), PutMode::Create).await.unwrap();
+    assert_eq!(store.get(&name("by/http2")).await.unwrap(), "body");
+    let front = TlsFront::start(server.address(), &leaf.pem, &key).unwrap();
+    refused(&config(&front, &server, Some(&listed)), "give its CA as `ca_file`").await;
+}
