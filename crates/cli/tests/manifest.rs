@@ -73,7 +73,7 @@ fn errors_are_listed_and_the_status_is_3() {
 standard input:1: Backup now:
 standard input:5: error: spec.cluster: `cluster` is missing
   hint: the cluster, in the same namespace
-standard input:6: error: spec.method: `tape` is none of `barmanObjectStore`, `volumeSnapshot`
+standard input:6: error: spec.method: `tape` is not one of `barmanObjectStore`, `volumeSnapshot`
   hint: how a backup is stored
 2 errors, no warnings
 ";
