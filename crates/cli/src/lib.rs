@@ -15,7 +15,6 @@
 
 pub mod args;
 pub mod config;
-pub mod exit_code;
 pub mod failure;
 pub mod logging;
 pub mod output;
@@ -25,5 +24,7 @@ pub mod secret;
 pub mod signals;
 mod verbs;
 
+/// The table of exit codes, which whoever runs this command shares with it.
+pub use holdfast_contract::exit_code;
 pub use run::run;
 pub use verbs::Context;

@@ -1,11 +1,11 @@
 //! A range of consecutive WAL segments of one timeline.
 
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId, WalSegmentSize};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Consecutive segments of one timeline, first and last included; never empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SegmentRange {
     /// The timeline of all segments in the range.
     pub timeline: TimelineId,

@@ -4,10 +4,10 @@ use crate::name::{BackupId, ClaimNumber};
 use crate::record::{BackupRecord, SnapshotRecord};
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The place of a beginning's data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BeginningKind {
     /// The packs of a backup.

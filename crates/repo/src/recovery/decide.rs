@@ -6,7 +6,7 @@ use crate::name::BackupId;
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::recovery_target::RecoveryTarget;
 use holdfast_pgtypes::{Lsn, TimelineId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What the caller found in the runs of a path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct RunFacts {
 }
 
 /// The way to the target: `restore --plan` prints it, and the restore executes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecoveryPlan {
     /// The backup to restore, or the snapshot that the directory was filled from.
     pub backup: BackupId,

@@ -9,12 +9,12 @@ use super::{Beginning, RecoveryWorld};
 use crate::name::BackupId;
 use chrono::{DateTime, SecondsFormat, Utc};
 use holdfast_pgtypes::{Ancestry, Lsn, TimelineId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 
 /// What on another line is newer than everything on the chosen one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Newer {
     /// Nothing is newer.
@@ -26,7 +26,7 @@ pub enum Newer {
 }
 
 /// A timeline that parts from the chosen one and contains something that the chosen one does not lead to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherLine {
     /// The timeline. A restore that names it follows this line.
     pub timeline: TimelineId,

@@ -37,7 +37,7 @@ pub struct Candidate {
 }
 
 /// Why a backup on the timeline cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
     /// The backup.
     pub backup: BackupId,

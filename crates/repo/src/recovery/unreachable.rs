@@ -5,12 +5,12 @@ use crate::name::BackupId;
 use chrono::{DateTime, SecondsFormat, Utc};
 use holdfast_pgtypes::recovery_target::RecoveryTarget;
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use thiserror::Error;
 
 /// A range to which a restore is possible: from the end of its first backup to the end of a gapless run of WAL.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReachableWindow {
     /// The timeline that the restore follows.
     pub timeline: TimelineId,
@@ -38,7 +38,7 @@ impl fmt::Display for ReachableWindow {
 }
 
 /// Missing segments, after which later ones exist.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hole {
     /// The timeline in the name under which recovery would ask for the first of them.
     pub timeline: TimelineId,

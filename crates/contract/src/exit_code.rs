@@ -9,6 +9,9 @@
 //!   is raised by 128 ([`ExitCode::for_restore_command`]). Status 143 is the exception of PostgreSQL itself: it means that
 //!   the command was ended by SIGTERM, and recovery goes down quietly; no number of the table may become 143 by accident.
 //!
+//! Beside each number stands its [`Outlook`]: whether the same command can succeed later although nobody does anything. The
+//! instance manager shows the others as failed, for somebody to act on, and looks from time to time whether somebody did.
+//!
 //! The numbers are part of the interface: they never change their meaning. `docs/exit-codes.md` is the same table for
 //! people, and a test compares the two.
 
@@ -20,8 +23,30 @@ const HIGHEST_ORDINARY_STATUS: u8 = 125;
 /// Added to a number so that `restore_command` stops recovery; also what a shell adds to a signal's number.
 const SIGNAL_BASE: u8 = 128;
 
+/// What whoever ran the command has to do about its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outlook {
+    /// Nothing: it did what it was asked to do.
+    Done,
+    /// Run it again later: it may succeed although nobody does anything.
+    PassesByItself,
+    /// Act: it fails in the same way until somebody changes something.
+    NeedsSomebody,
+}
+
+impl Outlook {
+    /// The word in the manual.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::PassesByItself => "wait",
+            Self::NeedsSomebody => "act",
+        }
+    }
+}
+
 macro_rules! exit_codes {
-    ($($variant:ident = $number:literal, $name:literal, $meaning:literal;)*) => {
+    ($($variant:ident = $number:literal, $name:literal, $outlook:ident, $meaning:literal;)*) => {
         /// How a command ended. The number is what the shell sees, the name stands in JSON errors.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
@@ -38,6 +63,11 @@ macro_rules! exit_codes {
                 match self { $(Self::$variant => $name,)* }
             }
 
+            /// Whether somebody has to act.
+            pub fn outlook(self) -> Outlook {
+                match self { $(Self::$variant => Outlook::$outlook,)* }
+            }
+
             /// What it means, in the manual's words.
             pub fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => $meaning,)* }
@@ -47,42 +77,57 @@ macro_rules! exit_codes {
 }
 
 exit_codes! {
-    Ok = 0, "ok", "the command did what it was asked to do";
-    Absent = 1, "absent", "the repository answered that it does not hold this WAL file (`wal get` only)";
-    Usage = 2, "usage", "the command line is wrong";
-    ProblemsFound = 3, "problems-found", "the command ran to its end and found problems, which it listed";
-    Configuration = 10, "configuration", "the configuration is wrong or incomplete";
-    WrongKey = 11, "wrong-key", "the passphrase or key file does not open this repository";
-    WrongCluster = 12, "wrong-cluster", "the archive belongs to another cluster, or the connection leads to another server than that of the data directory";
-    WrongVersion = 13, "wrong-version", "this PostgreSQL version is not the archive's, or is not supported";
-    NotInitialised = 14, "not-initialised", "there is no Holdfast repository at this place";
-    AlreadyInitialised = 16, "already-initialised", "there is a Holdfast repository at this place already";
-    UnsupportedFormat = 17, "unsupported-format", "the repository was written in a format this release does not read";
-    ArchiveNotEmpty = 18, "archive-not-empty", "the archive that is to be begun holds something, and nobody has claimed it";
-    NoSuchBucket = 20, "no-such-bucket", "the bucket or the directory of the repository does not exist";
-    NoCredentials = 21, "no-credentials", "no credentials for the store were found";
-    PermissionDenied = 22, "permission-denied", "the store refused the operation to these credentials";
-    ClockSkew = 23, "clock-skew", "the clock of this machine and the store's differ too much";
-    Unreachable = 24, "unreachable", "the store did not answer, or asked to slow down until the retries ran out";
-    StoreRefused = 25, "store-refused", "the store answered with an error that has no code of its own";
-    NoSpace = 30, "no-space", "a disk or a quota is full";
-    UnreadableFile = 31, "unreadable-file", "a local file could not be read";
-    UnwritableFile = 32, "unwritable-file", "a local file could not be written";
-    CorruptObject = 40, "corrupt-object", "an object of the repository fails its checksum or does not parse";
-    TruncatedObject = 41, "truncated-object", "an object of the repository is shorter than it must be";
-    SwappedObject = 42, "swapped-object", "an object fails its authentication: changed, or put in another's place";
-    MissingObject = 43, "missing-object", "an object that the repository names is not there";
-    Diverged = 44, "diverged", "the name exists in the repository with other content";
-    PostgresConnection = 50, "postgres-connection", "PostgreSQL could not be reached, or the session of a backup was lost";
-    PostgresRefused = 51, "postgres-refused", "PostgreSQL answered with an error";
-    WalNotArchived = 52, "wal-not-archived", "WAL that the backup needs was not archived in time";
-    NoBackup = 60, "no-backup", "there is no backup that fits";
-    TargetUnreachable = 61, "target-unreachable", "the recovery target cannot be reached from this repository";
-    DirectoryNotEmpty = 62, "directory-not-empty", "the directory to restore into is not empty";
-    ServerRunning = 63, "server-running", "a PostgreSQL server is running in the directory";
-    Locked = 70, "locked", "another run is in progress";
-    Cancelled = 80, "cancelled", "ended by a signal (a shell sees 128 and the signal's number)";
-    Internal = 99, "internal", "a fault in Holdfast itself";
+    Ok = 0, "ok", Done, "the command did what it was asked to do";
+    // Recovery asks again, and the segment may be archived by then.
+    Absent = 1, "absent", PassesByItself, "the repository answered that it does not hold this WAL file (`wal get` only)";
+    Usage = 2, "usage", NeedsSomebody, "the command line is wrong";
+    ProblemsFound = 3, "problems-found", NeedsSomebody, "the command ran to its end and found problems, which it listed";
+    Configuration = 10, "configuration", NeedsSomebody, "the configuration is wrong or incomplete";
+    WrongKey = 11, "wrong-key", NeedsSomebody, "the passphrase or key file does not open this repository";
+    WrongCluster = 12, "wrong-cluster", NeedsSomebody, "the archive belongs to another cluster, or the connection leads to another server than that of the data directory";
+    WrongVersion = 13, "wrong-version", NeedsSomebody, "this PostgreSQL version is not the archive's, or is not supported";
+    // As for a bucket that is not there: the configuration names another place, or nobody ran `repo init`.
+    NotInitialised = 14, "not-initialised", NeedsSomebody, "there is no Holdfast repository at this place";
+    AlreadyInitialised = 16, "already-initialised", NeedsSomebody, "there is a Holdfast repository at this place already";
+    UnsupportedFormat = 17, "unsupported-format", NeedsSomebody, "the repository was written in a format this release does not read";
+    ArchiveNotEmpty = 18, "archive-not-empty", NeedsSomebody, "the archive that is to be begun holds something, and nobody has claimed it";
+    NoSuchBucket = 20, "no-such-bucket", NeedsSomebody, "the bucket or the directory of the repository does not exist";
+    NoCredentials = 21, "no-credentials", NeedsSomebody, "no credentials for the store were found";
+    PermissionDenied = 22, "permission-denied", NeedsSomebody, "the store refused the operation to these credentials";
+    // Stores bear a quarter of an hour. A clock that is further off is not being synchronised.
+    ClockSkew = 23, "clock-skew", NeedsSomebody, "the clock of this machine and the store's differ too much";
+    Unreachable = 24, "unreachable", PassesByItself, "the store did not answer, or asked to slow down until the retries ran out";
+    // Mostly a store's own trouble. What is permanent and known has a code of its own.
+    StoreRefused = 25, "store-refused", PassesByItself, "the store answered with an error that has no code of its own";
+    // Nothing that Holdfast waits for makes space: somebody frees it, grows the volume or raises the quota.
+    NoSpace = 30, "no-space", NeedsSomebody, "a disk or a quota is full";
+    // Permissions, or a disk that fails.
+    UnreadableFile = 31, "unreadable-file", NeedsSomebody, "a local file could not be read";
+    // Permissions, a file system mounted read-only, or a disk that fails.
+    UnwritableFile = 32, "unwritable-file", NeedsSomebody, "a local file could not be written";
+    // What is stored does not heal: this and the next four need another backup, repository or copy.
+    CorruptObject = 40, "corrupt-object", NeedsSomebody, "an object of the repository fails its checksum or does not parse";
+    TruncatedObject = 41, "truncated-object", NeedsSomebody, "an object of the repository is shorter than it must be";
+    SwappedObject = 42, "swapped-object", NeedsSomebody, "an object fails its authentication: changed, or put in another's place";
+    MissingObject = 43, "missing-object", NeedsSomebody, "an object that the repository names is not there";
+    Diverged = 44, "diverged", NeedsSomebody, "the name exists in the repository with other content";
+    // Servers start, fail over and come back.
+    PostgresConnection = 50, "postgres-connection", PassesByItself, "PostgreSQL could not be reached, or the session of a backup was lost";
+    // Mostly of a moment: starting up, too many connections, a conflict with recovery.
+    PostgresRefused = 51, "postgres-refused", PassesByItself, "PostgreSQL answered with an error";
+    // The archiver tries again by itself; the next backup finds its WAL.
+    WalNotArchived = 52, "wal-not-archived", PassesByItself, "WAL that the backup needs was not archived in time";
+    NoBackup = 60, "no-backup", NeedsSomebody, "there is no backup that fits";
+    TargetUnreachable = 61, "target-unreachable", NeedsSomebody, "the recovery target cannot be reached from this repository";
+    DirectoryNotEmpty = 62, "directory-not-empty", NeedsSomebody, "the directory to restore into is not empty";
+    // A server does not stop by itself, and Holdfast does not stop one that it did not start.
+    ServerRunning = 63, "server-running", NeedsSomebody, "a PostgreSQL server is running in the directory";
+    // The other run ends.
+    Locked = 70, "locked", PassesByItself, "another run is in progress";
+    // Whoever cancelled it may run it again.
+    Cancelled = 80, "cancelled", PassesByItself, "ended by a signal (a shell sees 128 and the signal's number)";
+    // The same input meets the same fault again, and somebody has to report it.
+    Internal = 99, "internal", NeedsSomebody, "a fault in Holdfast itself";
 }
 
 /// Who reads the exit status of this run.
@@ -124,6 +169,16 @@ impl ExitCode {
         self as u8
     }
 
+    /// The code of this number, if it is in the table.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.number() == number)
+    }
+
+    /// Whether it fails in the same way until somebody acts.
+    pub fn is_stuck(self) -> bool {
+        self.outlook() == Outlook::NeedsSomebody
+    }
+
     /// The status for `restore_command`: 0 and 1 for "here it is" and "not in the archive", above 125 for all others.
     pub fn for_restore_command(self) -> u8 {
         match self {
@@ -157,15 +212,16 @@ impl fmt::Display for ExitCode {
 mod tests {
     use super::*;
 
-    /// The manual's table: `| number | name | meaning |`.
-    fn manual() -> Vec<(String, String, String)> {
+    /// The manual's table: `| number | name | outlook | meaning |`.
+    fn manual() -> Vec<(String, String, String, String)> {
         include_str!("../../../docs/exit-codes.md")
             .lines()
             .filter_map(|line| {
                 let cells: Vec<&str> = line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
-                let [number, name, meaning] = cells.as_slice() else { return None };
+                let [number, name, outlook, meaning] = cells.as_slice() else { return None };
                 number.parse::<u8>().ok()?;
-                Some(((*number).to_owned(), name.trim_matches('`').to_owned(), (*meaning).to_owned()))
+                let name = name.trim_matches('`');
+                Some(((*number).to_owned(), name.to_owned(), (*outlook).to_owned(), (*meaning).to_owned()))
             })
             .collect()
     }
@@ -174,7 +230,10 @@ mod tests {
     fn the_manual_holds_the_same_table() {
         let table: Vec<_> = ExitCode::ALL
             .iter()
-            .map(|code| (code.number().to_string(), code.name().to_owned(), code.meaning().to_owned()))
+            .map(|code| {
+                let (name, outlook, meaning) = (code.name(), code.outlook().as_str(), code.meaning());
+                (code.number().to_string(), name.to_owned(), outlook.to_owned(), meaning.to_owned())
+            })
             .collect();
         assert_eq!(table, manual());
     }
@@ -184,6 +243,15 @@ mod tests {
         let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| code.number()).collect();
         assert!(numbers.is_sorted_by(|left, right| left < right), "{numbers:?}");
         assert!(numbers.iter().all(|number| *number <= HIGHEST_ORDINARY_STATUS), "{numbers:?}");
+    }
+
+    #[test]
+    fn every_code_is_found_by_its_number() {
+        for code in ExitCode::ALL {
+            assert_eq!(ExitCode::from_number(code.number()), Some(*code));
+            assert_eq!(code.outlook() == Outlook::Done, *code == ExitCode::Ok);
+        }
+        assert_eq!(ExitCode::from_number(15), None);
     }
 
     #[test]

@@ -1,0 +1,36 @@
+//! What the programs of Holdfast agree on.
+//!
+//! The command `holdfast` is run by people, by PostgreSQL, by schedulers and by its own instance manager. What they read is
+//! typed here, once, below those who write it and those who read it:
+//!
+//! | Module | What it holds |
+//! |---|---|
+//! | [`exit_code`] | how a command ended, and whether somebody has to act |
+//! | [`problem`] | an error in three parts, as text and as JSON |
+//! | [`progress`] | what a command says while it runs |
+//! | [`report`] | what each verb reports |
+//!
+//! The JSON is a format (`docs/json-output.md`): unknown fields are ignored when it is read, a new field is optional, and a
+//! field never changes its name or meaning. `tests/samples/` holds a frozen sample of each, which has to parse for ever.
+//!
+//! ```
+//! use holdfast_contract::exit_code::ExitCode;
+//! use holdfast_contract::problem::{ErrorLine, Problem};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let problem = Problem::new("the store did not answer").doing("opening s3://b/p").hint("check the network");
+//! assert_eq!(problem.to_string(), "error: the store did not answer\nwhile: opening s3://b/p\nhint:  check the network");
+//!
+//! let line = ErrorLine::new(ExitCode::Unreachable, problem.clone()).to_string();
+//! let read: ErrorLine = serde_json::from_str(&line)?;
+//! assert_eq!(read.error.exit_code(), Some(ExitCode::Unreachable));
+//! assert!(!ExitCode::Unreachable.is_stuck());
+//! assert_eq!(read.error.problem, problem);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod exit_code;
+pub mod problem;
+pub mod progress;
+pub mod report;

@@ -1,0 +1,112 @@
+//! What each verb reports with `--output json`: a file for each verb.
+//!
+//! `engine` makes these values, `cli` prints them, `instance` reads them. The rules of the format (`docs/json-output.md`):
+//! unknown fields are ignored on reading; a field that is added is optional (`#[serde(default)]`); no field is renamed,
+//! removed or given another meaning. Records of the repository stand in them as they are stored.
+//!
+//! Verbs that look at several repositories report each of them, also one that cannot be read: [`PerRepository`].
+
+pub mod backup;
+pub mod check;
+pub mod info;
+pub mod list;
+pub mod repo;
+pub mod restore;
+pub mod snapshot;
+pub mod wal;
+
+use crate::problem::BriefError;
+use chrono::{DateTime, Utc};
+use holdfast_repo::identity::RepositoryId;
+use holdfast_repo::record::{ConditionalCreate, EncryptionKind, RepositoryRecord, StoreCapabilities};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+/// What is reported of one repository: what was read, or why it could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum PerRepository<T> {
+    /// The report.
+    Read(T),
+    /// An object with the field `error`.
+    Unreadable(UnreadableRepository),
+}
+
+impl<T> PerRepository<T> {
+    /// The report, where the repository could be read.
+    pub fn read(&self) -> Option<&T> {
+        match self {
+            Self::Read(report) => Some(report),
+            Self::Unreadable(_) => None,
+        }
+    }
+}
+
+/// By hand: derived, every mistake would read "data did not match any variant".
+impl<'de, T: DeserializeOwned> Deserialize<'de> for PerRepository<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let read = match value.get("error") {
+            None | Some(Value::Null) => T::deserialize(value).map(Self::Read),
+            Some(_) => UnreadableRepository::deserialize(value).map(Self::Unreadable),
+        };
+        read.map_err(D::Error::custom)
+    }
+}
+
+/// A repository that could not be opened or listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnreadableRepository {
+    /// The redacted URL.
+    pub repository: String,
+    /// Why.
+    pub error: BriefError,
+}
+
+/// What a repository says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryDescription {
+    /// The redacted URL.
+    pub repository: String,
+    /// Its id.
+    pub id: RepositoryId,
+    /// The version of its format.
+    pub format_version: u32,
+    /// When it was made.
+    pub created: DateTime<Utc>,
+    /// How its objects are encrypted.
+    pub encryption: EncryptionKind,
+    /// How an object is created only where none is.
+    pub conditional_create: ConditionalCreate,
+    /// What else was found out about its store; none if that was never tried.
+    pub store: Option<StoreCapabilities>,
+}
+
+impl RepositoryDescription {
+    /// Of the repository at this redacted URL.
+    pub fn of(url: String, record: &RepositoryRecord) -> Self {
+        Self {
+            repository: url,
+            id: record.repository_id,
+            format_version: record.format_version,
+            created: record.created,
+            encryption: record.encryption,
+            conditional_create: record.conditional_create,
+            store: record.store,
+        }
+    }
+}
+
+/// A record that a repository names and that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnreadableRecord {
+    /// What it is, such as `backup`.
+    pub kind: String,
+    /// Its id, as its name says it.
+    pub id: String,
+    /// The name of its object.
+    pub object: String,
+    /// Why it cannot be read.
+    pub error: BriefError,
+}

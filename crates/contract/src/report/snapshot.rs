@@ -1,0 +1,53 @@
+//! `holdfast snapshot record` and `snapshot list`.
+
+use super::{PerRepository, UnreadableRecord};
+use holdfast_repo::name::{BackupId, ClusterName};
+use holdfast_repo::record::SnapshotRecord;
+use serde::{Deserialize, Serialize};
+
+/// What `snapshot record` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordReport {
+    /// The record's id, the same in every repository.
+    pub snapshot_id: BackupId,
+    /// Whether it is new; a request that was recorded before gives the record of then.
+    pub recorded_now: bool,
+    /// One record a repository.
+    pub repositories: Vec<RecordedSnapshot>,
+}
+
+/// A snapshot's record in one repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedSnapshot {
+    /// The redacted URL.
+    pub repository: String,
+    /// The record.
+    pub snapshot: SnapshotRecord,
+}
+
+/// The recorded snapshots of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotListReport {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// In the order of the configuration.
+    pub repositories: Vec<PerRepository<RepositorySnapshots>>,
+}
+
+/// The recorded snapshots in one repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositorySnapshots {
+    /// The redacted URL.
+    pub repository: String,
+    /// Oldest first.
+    pub snapshots: Vec<SnapshotRecord>,
+    /// Records that cannot be read.
+    pub unreadable: Vec<UnreadableRecord>,
+}
+
+impl SnapshotListReport {
+    /// The records of all repositories that could be read.
+    pub fn records(&self) -> impl Iterator<Item = &SnapshotRecord> {
+        self.repositories.iter().filter_map(PerRepository::read).flat_map(|repository| &repository.snapshots)
+    }
+}
