@@ -12,6 +12,7 @@ mod usage;
 pub use usage::of_command_line;
 
 use crate::exit_code::ExitCode;
+use holdfast_contract::problem::{BriefError, Problem};
 use std::error::Error;
 use std::fmt;
 
@@ -73,6 +74,16 @@ impl Failure {
             what.push_str(cause);
         }
         what
+    }
+
+    /// In its three parts, causes included.
+    pub fn problem(&self) -> Problem {
+        Problem { message: self.what(), doing: self.doing.clone(), hint: self.hint.clone() }
+    }
+
+    /// As it stands beside what could be read.
+    pub fn brief(&self) -> BriefError {
+        BriefError::new(self.code, self.what())
     }
 
     /// A fault of Holdfast itself, such as a panic of a task.

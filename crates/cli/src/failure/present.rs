@@ -8,7 +8,7 @@
 
 use super::Failure;
 use crate::output::Style;
-use serde_json::json;
+use holdfast_contract::problem::{ErrorLine, Label};
 
 const RED: &str = "\u{1b}[1;31m";
 const CYAN: &str = "\u{1b}[1;36m";
@@ -16,25 +16,19 @@ const YELLOW: &str = "\u{1b}[1;33m";
 const GREEN: &str = "\u{1b}[1;32m";
 const RESET: &str = "\u{1b}[0m";
 
-/// The failure as lines of text, each ended by a newline. Further lines of a part are indented under its first.
+/// The failure as lines of text, each ended by a newline.
 pub fn text(failure: &Failure, style: Style) -> String {
-    let mut lines = part("error:", RED, &failure.what(), style);
-    if let Some(doing) = &failure.doing {
-        lines.push_str(&part("while:", CYAN, doing, style));
-    }
-    if let Some(hint) = &failure.hint {
-        lines.push_str(&part("hint:", GREEN, hint, style));
-    }
-    lines
-}
-
-fn part(label: &str, colour: &str, content: &str, style: Style) -> String {
-    let padding = " ".repeat(7 - label.len());
-    let content = content.lines().map(str::trim_end).collect::<Vec<_>>().join("\n       ");
-    match style {
-        Style::Plain => format!("{label}{padding}{content}\n"),
-        Style::Coloured => format!("{colour}{label}{RESET}{padding}{content}\n"),
-    }
+    failure.problem().text(|label| {
+        let colour = match label {
+            Label::Error => RED,
+            Label::While => CYAN,
+            Label::Hint => GREEN,
+        };
+        match style {
+            Style::Plain => label.as_str().to_owned(),
+            Style::Coloured => format!("{colour}{}{RESET}", label.as_str()),
+        }
+    })
 }
 
 /// A warning as a line of text.
@@ -46,21 +40,9 @@ pub fn warning(text: &str, style: Style) -> String {
     }
 }
 
-/// The failure as one line of JSON: `{"error":{"code":..,"name":..,"message":..,"while":..,"hint":..}}`. `code` is the
-/// number of the table in `docs/exit-codes.md`, also where the exit status differs (`wal get`); absent parts are null.
+/// The failure as one line of JSON, an [`ErrorLine`].
 pub fn json(failure: &Failure) -> String {
-    format!("{}\n", json!({ "error": value(failure) }))
-}
-
-/// The parts of a failure as they stand in the JSON of a result.
-pub fn value(failure: &Failure) -> serde_json::Value {
-    json!({
-        "code": failure.code.number(),
-        "name": failure.code.name(),
-        "message": failure.what(),
-        "while": failure.doing,
-        "hint": failure.hint,
-    })
+    format!("{}\n", ErrorLine::new(failure.code, failure.problem()))
 }
 
 #[cfg(test)]

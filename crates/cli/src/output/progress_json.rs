@@ -6,7 +6,7 @@
 //! when it says something new, so that a command that waits is silent.
 
 use super::progress::above_bar;
-use serde_json::json;
+use holdfast_contract::progress::{Progress, ProgressLine, WAITING_FOR_WAL};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -18,7 +18,7 @@ const LINE_EVERY: Duration = Duration::from_secs(1);
 /// The step that a phase of the engine belongs to.
 fn step_of(phase: &str) -> &str {
     match phase {
-        "waiting for WAL" => "waiting-for-wal",
+        "waiting for WAL" => WAITING_FOR_WAL,
         "waiting for a checkpoint" => "waiting-for-checkpoint",
         "listing files" => "listing-files",
         "choosing the backup"
@@ -118,12 +118,14 @@ impl Shared {
     /// Writes a line if there is something new to say.
     fn say(&self, state: &mut State) {
         let Some(step) = &state.step else { return };
-        let line = json!({ "progress": {
-            "step": step,
-            "done_bytes": self.done.load(Ordering::Relaxed),
-            "total_bytes": state.total,
-            "backup_id": state.backup,
-        }});
+        let line = ProgressLine {
+            progress: Progress {
+                backup_id: state.backup.clone(),
+                done_bytes: self.done.load(Ordering::Relaxed),
+                step: step.clone(),
+                total_bytes: state.total,
+            },
+        };
         let line = line.to_string();
         if line != state.last {
             (self.write)(&line);

@@ -1,6 +1,7 @@
 //! Texts for people: errors in three parts, times, bytes, progress.
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use holdfast_contract::problem::Problem;
 use std::fmt;
 
 /// Why something failed: what happened, while doing what, and what to do.
@@ -23,15 +24,12 @@ impl Trouble {
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}\nwhile: {}\nhint:  {}", self.error, self.doing, self.hint)
+        Problem::new(&self.error).doing(&self.doing).hint(&self.hint).fmt(f)
     }
 }
 
-/// The first line of an error in three parts, without its mark: what a progress line has room for.
-pub(crate) fn first_line(error: &str) -> &str {
-    let line = error.lines().next().unwrap_or_default();
-    line.strip_prefix("error:").unwrap_or(line).trim()
-}
+/// What a progress line has room for.
+pub(crate) use holdfast_contract::problem::headline as first_line;
 
 /// A time to the second, in UTC.
 pub(crate) fn time(at: DateTime<Utc>) -> String {
