@@ -166,11 +166,16 @@ pub struct BriefError {
 impl ErrorLine {
     /// The line of a problem.
     pub fn new(code: ExitCode, problem: Problem) -> Self {
-        Self { error: ErrorReport { code: code.number(), name: code.name().to_owned(), problem } }
+        Self { error: ErrorReport::new(code, problem) }
     }
 }
 
 impl ErrorReport {
+    /// The report of a problem.
+    pub fn new(code: ExitCode, problem: Problem) -> Self {
+        Self { code: code.number(), name: code.name().to_owned(), problem }
+    }
+
     /// The code, where this release knows it.
     pub fn exit_code(&self) -> Option<ExitCode> {
         ExitCode::from_number(self.code)

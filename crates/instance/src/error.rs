@@ -3,6 +3,8 @@
 //! The manager does one of three things with an error, so there are three kinds. It goes to the log, to the status port
 //! and from there to the `Cluster`, always as the same three lines.
 
+use holdfast_contract::exit_code::ExitCode;
+use holdfast_contract::problem::{ErrorReport, Problem};
 use std::fmt;
 
 /// What the manager does with an error.
@@ -48,6 +50,13 @@ impl Error {
         Self { kind: Kind::Cancelled, what: "the instance is shutting down".to_owned(), doing: None, hint: None }
     }
 
+    /// The error that a verb ended with. A code of a later release may pass by itself.
+    pub fn of_verb(error: ErrorReport) -> Self {
+        let stuck = error.exit_code().is_some_and(ExitCode::is_stuck);
+        let Problem { message, doing, hint } = error.problem;
+        Self { kind: if stuck { Kind::Stuck } else { Kind::Retry }, what: message, doing, hint }
+    }
+
     /// An error of a file.
     pub fn file(action: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
         Self::retry(format!("cannot {action} {}: {error}", path.display()))
@@ -75,14 +84,8 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "error: {}", self.what)?;
-        if let Some(doing) = &self.doing {
-            write!(formatter, "\nwhile: {doing}")?;
-        }
-        if let Some(hint) = &self.hint {
-            write!(formatter, "\nhint:  {hint}")?;
-        }
-        Ok(())
+        let problem = Problem { message: self.what.clone(), doing: self.doing.clone(), hint: self.hint.clone() };
+        problem.fmt(formatter)
     }
 }
 
@@ -91,6 +94,20 @@ impl std::error::Error for Error {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_contract::problem::ErrorLine;
+
+    #[test]
+    fn a_verb_s_code_says_whether_somebody_has_to_act() {
+        for code in ExitCode::ALL {
+            let line = ErrorLine::new(*code, Problem::new("x").doing("y").hint("z"));
+            let error = Error::of_verb(line.error);
+            assert_eq!(error.kind == Kind::Stuck, code.is_stuck(), "{code}");
+            assert_eq!(error.to_string(), "error: x\nwhile: y\nhint:  z");
+        }
+        let mut later = ErrorLine::new(ExitCode::Usage, Problem::new("x")).error;
+        later.code = 98;
+        assert_eq!(Error::of_verb(later).kind, Kind::Retry);
+    }
 
     #[test]
     fn three_parts_and_the_nearest_words_win() {

@@ -1,13 +1,15 @@
 //! Holdfast's own verbs, run as child processes: there is one implementation of each.
 //!
-//! A verb runs with `--output json`: its result is one JSON object on stdout, its error one on stderr, and its progress
-//! lines there too. It is in a process group of its own, so that a signal to the manager's does not reach it before the
+//! A verb runs with `--output json`: its report is one JSON object on stdout, its error one on stderr, and its progress
+//! lines there too, all of the types of `holdfast_contract`. It is in a process group of its own, so that a signal to the manager's does not reach it before the
 //! manager decided; it is ended by `SIGTERM`, after which it cleans up behind itself, and killed when it does not end.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
+use holdfast_contract::problem::ErrorLine;
+use holdfast_contract::progress::{Progress, ProgressLine};
 use rustix::process::{Pid, Signal};
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::Stdio;
@@ -18,9 +20,6 @@ use tokio_util::sync::CancellationToken;
 
 /// After `SIGTERM` a verb has this long to remove what it left half done.
 const CLEAN_WITHIN: Duration = Duration::from_secs(20);
-
-/// Exit codes of `docs/exit-codes.md` that somebody has to do something about; the others pass by themselves.
-const STUCK: &[i64] = &[2, 10, 11, 12, 13, 16, 17, 18, 20, 21, 22, 41, 42, 43, 44, 60, 61, 62];
 
 /// One run of a verb.
 #[derive(Debug)]
@@ -37,33 +36,33 @@ pub struct Verb<'a> {
     pub nice: bool,
 }
 
-/// What a verb says while it runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct VerbProgress {
-    /// The step.
-    pub step: String,
-    /// Bytes done.
-    pub done_bytes: u64,
-    /// Bytes in all.
-    pub total_bytes: Option<u64>,
-    /// The backup that is made or restored.
-    pub backup_id: Option<String>,
+/// A line of a verb's stderr.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Progress(ProgressLine),
+    Error(ErrorLine),
 }
 
-#[derive(Debug, Deserialize)]
-struct Line {
-    progress: Option<VerbProgress>,
-    error: Option<VerbError>,
+/// What a verb that succeeded wrote to its stdout.
+#[derive(Debug)]
+pub struct VerbOutput {
+    verb: String,
+    bytes: Vec<u8>,
 }
 
-#[derive(Debug, Deserialize)]
-struct VerbError {
-    code: i64,
-    message: String,
-    #[serde(rename = "while")]
-    doing: Option<String>,
-    hint: Option<String>,
+impl VerbOutput {
+    /// The report in it.
+    ///
+    /// # Errors
+    /// When it is not the report of this verb: the program is of another release than this manager.
+    pub fn report<R: DeserializeOwned>(&self) -> Result<R> {
+        serde_json::from_slice(&self.bytes).map_err(|error| {
+            Error::retry(format!("the report of `holdfast {}` cannot be read: {error}", self.verb))
+                .doing("reading what a verb reports")
+                .hint("instance manager and `holdfast` have to be of one release: check the image")
+        })
+    }
 }
 
 impl<'a> Verb<'a> {
@@ -76,7 +75,8 @@ impl<'a> Verb<'a> {
     ///
     /// # Errors
     /// The verb's own error; [`Kind::Cancelled`] when it was cancelled and has ended.
-    pub async fn run(self, cancel: &CancellationToken, mut progress: impl FnMut(VerbProgress)) -> Result<Value> {
+    pub async fn run(self, cancel: &CancellationToken, mut progress: impl FnMut(Progress)) -> Result<VerbOutput> {
+        let verb = self.words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
         let mut command = if self.nice {
             let mut command = Command::new("nice");
             command.arg("-n").arg("10").arg(self.program);
@@ -116,9 +116,9 @@ impl<'a> Verb<'a> {
             tokio::select! {
                 line = next => match line {
                     Some(line) => match serde_json::from_str::<Line>(&line) {
-                        Ok(Line { progress: Some(now), .. }) => progress(now),
-                        Ok(Line { error: Some(error), .. }) => failure = Some(error),
-                        _ => tracing::info!(verb = ?self.words.first(), "{line}"),
+                        Ok(Line::Progress(line)) => progress(line.progress),
+                        Ok(Line::Error(line)) => failure = Some(line.error),
+                        Err(_) => tracing::info!(verb, "{line}"),
                     },
                     None => break,
                 },
@@ -138,22 +138,67 @@ impl<'a> Verb<'a> {
         let status = child.wait().await.map_err(|error| Error::retry(format!("waiting for a verb: {error}")))?;
         let output = output.await.unwrap_or_default();
         if status.success() {
-            return Ok(serde_json::from_slice(&output).unwrap_or(Value::Null));
+            return Ok(VerbOutput { verb, bytes: output });
         }
         if cancelled {
             return Err(Error::cancelled());
         }
         Err(match failure {
-            Some(VerbError { code, message, doing, hint }) => Error {
-                kind: if STUCK.contains(&code) { Kind::Stuck } else { Kind::Retry },
-                what: message,
-                doing,
-                hint,
-            },
-            None => Error::retry(format!(
-                "`holdfast {}` ended with {status}",
-                self.words.first().map(|word| word.to_string_lossy()).unwrap_or_default()
-            )),
+            Some(error) => Error::of_verb(error),
+            None => Error::retry(format!("`holdfast {verb}` ended with {status}")),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
+    use super::*;
+    use crate::error::Kind;
+    use holdfast_contract::exit_code::ExitCode;
+    use holdfast_contract::problem::Problem;
+    use std::fs;
+
+    /// Runs a program that says this in the place of `holdfast`, and notes the steps that it reported.
+    async fn run(stderr: &str, stdout: &str, status: u8) -> (Result<VerbOutput>, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("config");
+        for (name, text) in [("stderr", stderr), ("stdout", stdout), ("status", &status.to_string())] {
+            fs::write(config.with_extension(name), text).unwrap();
+        }
+        let program = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/verb/says.sh"));
+        let mut steps = Vec::new();
+        let verb = Verb::new(program, &config, ["list"]);
+        let ended = verb.run(&CancellationToken::new(), |now| steps.push(now.step)).await;
+        (ended, steps)
+    }
+
+    #[tokio::test]
+    async fn what_a_verb_writes_is_read_as_it_is_typed() {
+        let progress = ProgressLine { progress: Progress { step: "copying".to_owned(), ..Progress::default() } };
+        let (ended, steps) = run(&format!("{progress}\na log line\n"), "[1]", 0).await;
+        let output = ended.unwrap();
+        assert_eq!(steps, ["copying"]);
+        assert_eq!(output.report::<Vec<u8>>().unwrap(), [1]);
+        let error = output.report::<String>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "error: the report of `holdfast list` cannot be read: invalid type: sequence, expected a string at line 1 column 0\n\
+             while: reading what a verb reports\n\
+             hint:  instance manager and `holdfast` have to be of one release: check the image"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_verb_s_own_error_is_handed_on() {
+        let problem = Problem::new("no").doing("looking").hint("look again");
+        let line = ErrorLine::new(ExitCode::CorruptObject, problem);
+        let (ended, _) = run(&format!("{line}\n"), "", 40).await;
+        let error = ended.unwrap_err();
+        assert_eq!(error.kind, Kind::Stuck);
+        assert_eq!(error.to_string(), "error: no\nwhile: looking\nhint:  look again");
+        let (ended, _) = run("", "", 7).await;
+        let error = ended.unwrap_err();
+        assert_eq!((error.kind, error.what.as_str()), (Kind::Retry, "`holdfast list` ended with exit status: 7"));
     }
 }

@@ -11,11 +11,12 @@ use super::{Context, places, targets, time};
 use crate::args::BackupArgs;
 use crate::config::libpq;
 use crate::exit_code::ExitCode;
-use crate::failure::{Explain as _, Failure, present};
+use crate::failure::{Explain as _, Failure};
 use crate::output::progress::Progress;
 use crate::output::size::{duration, rate, size};
-use holdfast_engine::backup::{BackupOptions, BackupReport, FailedBackup, StoredBackup, backup, read_control_file};
-use serde_json::{Value, json};
+use holdfast_contract::problem::ErrorReport;
+use holdfast_contract::report::backup::{BackupReport, FailedRepository, StoredBackup};
+use holdfast_engine::backup::{BackupOptions, BackupOutcome, FailedBackup, backup, read_control_file};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -58,14 +59,14 @@ pub(super) async fn run(context: &Context, _args: &BackupArgs) -> Result<ExitCod
         return failed.into_iter().next().map_or(Ok(ExitCode::Ok), |failed| Err(failed.failure));
     }
     let progress = Progress::new(context.show);
-    let report = Box::pin(backup(&targets, &options, &progress, &context.cancellation)).await?;
+    let outcome = Box::pin(backup(&targets, &options, &progress, &context.cancellation)).await?;
     progress.finish();
-    failed.extend(report.failed.iter().map(Failed::of));
-    for warning in &report.warnings {
+    failed.extend(outcome.failed.iter().map(Failed::of));
+    for warning in &outcome.warnings {
         context.warn(warning);
     }
-    context.print(|| summary(&report, &failed), || described(&report, &failed))?;
-    only_in_some(&report, failed)
+    context.print(|| summary(&outcome, &failed), &report_of(&outcome, &failed))?;
+    only_in_some(&outcome, failed)
 }
 
 /// A repository in which the backup is not.
@@ -81,24 +82,25 @@ impl Failed {
     }
 }
 
-fn described(report: &BackupReport, failed: &[Failed]) -> Value {
-    let mut value = json!(report);
-    let failed = failed.iter().map(|Failed { repository, failure }| {
-        let mut value = present::value(failure);
-        value["repository"] = json!(repository);
-        value
+fn report_of(outcome: &BackupOutcome, failed: &[Failed]) -> BackupReport {
+    let failed = failed.iter().map(|Failed { repository, failure }| FailedRepository {
+        repository: repository.clone(),
+        error: ErrorReport::new(failure.code, failure.problem()),
     });
-    value["failed"] = failed.collect();
-    value
+    BackupReport {
+        repositories: outcome.repositories.clone(),
+        failed: failed.collect(),
+        warnings: outcome.warnings.clone(),
+    }
 }
 
 /// A backup that is not in all repositories is not what was asked for: the command ends with the code of what went wrong.
-fn only_in_some(report: &BackupReport, failed: Vec<Failed>) -> Result<ExitCode, Failure> {
-    let Some(backup) = report.repositories.first().map(|stored| stored.backup.backup_id) else {
+fn only_in_some(outcome: &BackupOutcome, failed: Vec<Failed>) -> Result<ExitCode, Failure> {
+    let Some(backup) = outcome.repositories.first().map(|stored| stored.backup.backup_id) else {
         return Ok(ExitCode::Ok);
     };
     let Some(Failed { repository, mut failure }) = failed.into_iter().next() else { return Ok(ExitCode::Ok) };
-    let complete: Vec<&str> = report.repositories.iter().map(|stored| stored.repository.as_str()).collect();
+    let complete: Vec<&str> = outcome.repositories.iter().map(|stored| stored.repository.as_str()).collect();
     failure.message =
         format!("backup {backup} is complete in {}, and not in {repository}: {}", complete.join(", "), failure.message);
     Err(failure)
@@ -115,7 +117,7 @@ fn part_size(context: &Context) -> u64 {
         .unwrap_or(8 << 20)
 }
 
-fn summary(report: &BackupReport, failed: &[Failed]) -> String {
+fn summary(report: &BackupOutcome, failed: &[Failed]) -> String {
     let mut text = String::new();
     let Some(first) = report.repositories.first().map(|stored| &stored.backup) else { return text };
     let took = Duration::from_millis(first.duration_milliseconds);

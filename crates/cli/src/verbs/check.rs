@@ -39,11 +39,11 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
         }
         table.render()
     };
-    context.print(text, || serde_json::json!({ "good": report.is_good(), "findings": report.findings }))?;
+    context.print(text, &report)?;
     // The table says how far it came; the error, with its hint, what to do about the step that failed.
     outcome?;
     context.warn_of_open_secrets();
-    Ok(if report.is_good() { ExitCode::Ok } else { ExitCode::ProblemsFound })
+    Ok(if report.good { ExitCode::Ok } else { ExitCode::ProblemsFound })
 }
 
 /// By which proxies the repositories are reached: what makes a difference between this command, typed by a person, and the

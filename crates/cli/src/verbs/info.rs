@@ -9,119 +9,20 @@ use crate::exit_code::ExitCode;
 use crate::failure::{Explain as _, Failure};
 use crate::output::size::{duration, size};
 use chrono::{DateTime, Utc};
+use holdfast_contract::report::PerRepository;
+use holdfast_contract::report::info::{
+    Backups, BriefBackup, BriefSnapshot, ClaimInfo, InfoReport, Reach, RepositoryInfo, Snapshots, WalEnd, Window,
+};
 use holdfast_engine::archive::{ArchivePlace, ClaimWal, WalCache, Wanted, list_settled};
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::repository::Repository;
 use holdfast_engine::restore::{TimelineReach, reach};
+use holdfast_pgtypes::TimelineId;
 use holdfast_pgtypes::recovery_target::moment;
-use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
 use holdfast_repo::record::{BackupRecord, ClaimRecord, SnapshotRecord};
-use holdfast_repo::recovery::{Beginning, Newer, OtherLine, ReachableWindow, Rejection};
-use serde::Serialize;
-use serde_json::{Value, json};
+use holdfast_repo::recovery::{Beginning, Newer, ReachableWindow};
 use std::fmt::Write;
 use std::path::Path;
-
-/// One claim on the cluster's archive in one repository.
-#[derive(Debug, Serialize)]
-struct Claimed {
-    claim: ClaimRecord,
-    backups: Backups,
-    wal: Option<ClaimWal>,
-    last_wal_stored: Option<DateTime<Utc>>,
-    last_wal_age_seconds: Option<u64>,
-    wal_end: Option<WalEnd>,
-    /// The timeline that `restore` follows when none is named.
-    followed_timeline: Option<TimelineId>,
-    /// Whether `restore` wants it named.
-    timeline_must_be_named: bool,
-    /// What that timeline does not lead to.
-    other_lines: Vec<OtherLine>,
-    reach: Vec<Reach>,
-    snapshots: Snapshots,
-}
-
-/// The volume snapshots of a claim. What begins with them needs the snapshots themselves, which are not in the repository.
-#[derive(Debug, Serialize)]
-struct Snapshots {
-    recorded: usize,
-    last: Option<BriefSnapshot>,
-    reach: Vec<Reach>,
-}
-
-/// A snapshot in a line.
-#[derive(Debug, Serialize)]
-struct BriefSnapshot {
-    snapshot_id: String,
-    label: String,
-    online: bool,
-    stop_time: DateTime<Utc>,
-    timeline: TimelineId,
-}
-
-/// The newest archived WAL of the newest timeline.
-#[derive(Debug, Serialize)]
-struct WalEnd {
-    timeline: TimelineId,
-    segment: SegmentName,
-    end_lsn: Lsn,
-}
-
-/// What can be restored along one timeline.
-#[derive(Debug, Serialize)]
-struct Reach {
-    timeline: TimelineId,
-    windows: Vec<Window>,
-    unusable: Vec<Rejection>,
-    /// Why its history cannot be read: then nothing is known of it.
-    unreadable: Option<String>,
-}
-
-/// A stretch in which every moment can be restored to.
-#[derive(Debug, Serialize)]
-struct Window {
-    #[serde(flatten)]
-    window: ReachableWindow,
-    /// When the newest WAL of the timeline was stored: what there was to store then is in the archive, transactions or not.
-    to_stored: Option<DateTime<Utc>>,
-}
-
-/// The backups of a claim.
-#[derive(Debug, Serialize)]
-struct Backups {
-    complete: usize,
-    first: Option<Brief>,
-    last: Option<Brief>,
-    last_age_seconds: Option<u64>,
-    stored_bytes: u64,
-    marked: Vec<Brief>,
-}
-
-/// A backup in a line.
-#[derive(Debug, Serialize)]
-struct Brief {
-    backup_id: String,
-    start_time: DateTime<Utc>,
-    stop_time: DateTime<Utc>,
-    timeline: TimelineId,
-    size_bytes: u64,
-    stored_bytes: u64,
-    marks: String,
-}
-
-impl Brief {
-    fn of(backup: &BackupRecord) -> Self {
-        Self {
-            backup_id: backup.backup_id.to_string(),
-            start_time: backup.start_time,
-            stop_time: backup.stop_time,
-            timeline: backup.timeline,
-            size_bytes: backup.size_bytes,
-            stored_bytes: backup.stored_bytes,
-            marks: list::marks(backup),
-        }
-    }
-}
 
 pub(super) async fn run(context: &Context, wal_cache: Option<&Path>) -> Result<ExitCode, Failure> {
     let now = time::now();
@@ -134,14 +35,14 @@ pub(super) async fn run(context: &Context, wal_cache: Option<&Path>) -> Result<E
             Err(failure) => Err(failure),
         };
         match shown {
-            Ok((lines, value, unreadable)) => {
+            Ok((lines, info, unreadable)) => {
                 text.push_str(&lines);
-                described.push(value);
+                described.push(PerRepository::Read(info));
                 failed = failed.or(unreadable);
             }
             Err(failure) => {
                 let _ = writeln!(text, "{cluster} in {url}: cannot be read: {failure}");
-                described.push(repo::unreadable(&url, &failure));
+                described.push(repo::unreadable(url, &failure));
                 failed.get_or_insert(failure);
             }
         }
@@ -151,7 +52,7 @@ pub(super) async fn run(context: &Context, wal_cache: Option<&Path>) -> Result<E
     {
         tracing::warn!(path = %path.display(), %error, "--wal-cache cannot be written: all WAL will be listed again");
     }
-    context.print(|| text, || json!({ "cluster": cluster, "now": now, "repositories": described }))?;
+    context.print(|| text, &InfoReport { cluster: cluster.clone(), now, repositories: described })?;
     failed.map_or(Ok(ExitCode::Ok), Err)
 }
 
@@ -161,7 +62,7 @@ async fn of_repository(
     number: usize,
     now: DateTime<Utc>,
     cache: &mut WalCache,
-) -> Result<(String, Value, Option<Failure>), Failure> {
+) -> Result<(String, RepositoryInfo, Option<Failure>), Failure> {
     let cluster = &context.config.cluster.name;
     let (claims, backups, snapshots, unfinished) = tokio::try_join!(
         repository.claims(cluster),
@@ -207,7 +108,7 @@ async fn of_repository(
             Ok::<_, Failure>((reach, found))
         };
         let (reach, found) = reached(backups.iter().map(Beginning::from).collect()).await?;
-        claimed.push(Claimed {
+        claimed.push(ClaimInfo {
             reach,
             followed_timeline: found.followed,
             timeline_must_be_named: found.must_be_named,
@@ -218,7 +119,7 @@ async fn of_repository(
                     None => Vec::new(),
                     Some(_) => reached(of_claim().map(Beginning::from).collect()).await?.0,
                 };
-                Snapshots { recorded: of_claim().count(), last: of_claim().next_back().map(brief), reach }
+                Snapshots { recorded: of_claim().count(), last: of_claim().next_back().map(brief_snapshot), reach }
             },
             wal_end: wal.as_ref().and_then(|wal| wal_end(wal, &claim)),
             backups: backups_of(&claim, &backups, now),
@@ -245,12 +146,14 @@ async fn of_repository(
     for unfinished in &unfinished {
         let _ = writeln!(text, "  unfinished backup {}: running, or dead; see `holdfast list`", unfinished.backup_id);
     }
-    let mut value = repo::description(repository);
-    value["number"] = json!(number);
-    value["claims"] = json!(claimed);
-    value["unfinished"] = json!(unfinished.iter().map(list::unfinished_json).collect::<Vec<_>>());
-    value["unreadable"] = remarks.json();
-    Ok((text, value, remarks.fatal()))
+    let info = RepositoryInfo {
+        description: repo::description(repository),
+        number,
+        claims: claimed,
+        unfinished: unfinished.iter().map(list::describe_unfinished).collect(),
+        unreadable: remarks.records(),
+    };
+    Ok((text, info, remarks.fatal()))
 }
 
 /// What tells the repository with this number, counted from 1, from its copies.
@@ -259,7 +162,19 @@ fn place_of(context: &Context, number: usize) -> String {
     configured.map(crate::config::repository::Repository::place).unwrap_or_default()
 }
 
-fn brief(snapshot: &SnapshotRecord) -> BriefSnapshot {
+fn brief_backup(backup: &BackupRecord) -> BriefBackup {
+    BriefBackup {
+        backup_id: backup.backup_id.to_string(),
+        start_time: backup.start_time,
+        stop_time: backup.stop_time,
+        timeline: backup.timeline,
+        size_bytes: backup.size_bytes,
+        stored_bytes: backup.stored_bytes,
+        marks: list::marks(backup),
+    }
+}
+
+fn brief_snapshot(snapshot: &SnapshotRecord) -> BriefSnapshot {
     BriefSnapshot {
         snapshot_id: snapshot.snapshot_id.to_string(),
         label: snapshot.label.clone(),
@@ -295,21 +210,22 @@ fn backups_of(claim: &ClaimRecord, backups: &[BackupRecord], now: DateTime<Utc>)
     let last = of_claim.iter().max_by_key(|backup| backup.stop_time);
     Backups {
         complete: of_claim.len(),
-        first: of_claim.iter().min_by_key(|backup| backup.stop_time).map(|backup| Brief::of(backup)),
-        last: last.map(|backup| Brief::of(backup)),
+        first: of_claim.iter().min_by_key(|backup| backup.stop_time).map(|backup| brief_backup(backup)),
+        last: last.map(|backup| brief_backup(backup)),
         last_age_seconds: last.map(|backup| time::ago(backup.stop_time, now).as_secs()),
         stored_bytes: of_claim.iter().map(|backup| backup.stored_bytes).sum(),
         marked: of_claim
             .iter()
             .filter(|backup| backup.checksum_failures.count > 0)
-            .map(|backup| Brief::of(backup))
+            .map(|backup| brief_backup(backup))
             .collect(),
     }
 }
 
-fn claim_text(text: &mut String, claimed: &Claimed, number: usize, now: DateTime<Utc>) {
-    let Claimed { claim, backups, wal, last_wal_stored, last_wal_age_seconds: _, wal_end: _, reach, snapshots, .. } =
-        claimed;
+fn claim_text(text: &mut String, claimed: &ClaimInfo, number: usize, now: DateTime<Utc>) {
+    let ClaimInfo {
+        claim, backups, wal, last_wal_stored, last_wal_age_seconds: _, wal_end: _, reach, snapshots, ..
+    } = claimed;
     let _ = writeln!(
         text,
         "  claim {}: PostgreSQL {}, system identifier {}, since {}",
@@ -415,7 +331,7 @@ fn claim_text(text: &mut String, claimed: &Claimed, number: usize, now: DateTime
 }
 
 /// How a restore comes to follow a timeline; nothing to say where there is but one.
-fn how_chosen(claimed: &Claimed, timeline: TimelineId) -> String {
+fn how_chosen(claimed: &ClaimInfo, timeline: TimelineId) -> String {
     if claimed.reach.len() == 1 && !claimed.timeline_must_be_named {
         return String::new();
     }

@@ -4,13 +4,14 @@ use super::backup::ratio;
 use super::unreadable::{self, Remarks};
 use super::{Context, repo, targets, time};
 use crate::exit_code::ExitCode;
-use crate::failure::Failure;
+use crate::failure::{Explain as _, Failure};
 use crate::output::size::{duration, size};
 use crate::output::table::{Align, Table};
+use holdfast_contract::report::PerRepository;
+use holdfast_contract::report::list::{ListReport, RepositoryBackups, Unfinished};
 use holdfast_engine::repository::Repository;
 use holdfast_engine::repository::catalog::UnfinishedBackup;
 use holdfast_repo::record::{BackupRecord, BackupType};
-use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -22,44 +23,47 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
             Err(failure) => Err(failure),
         };
         match shown {
-            Ok((lines, value, unreadable)) => {
+            Ok((lines, backups, unreadable)) => {
                 text.push_str(&lines);
-                listed.push(value);
+                listed.push(PerRepository::Read(backups));
                 failed = failed.or(unreadable);
             }
             Err(failure) => {
                 let _ = writeln!(text, "{url}: cannot be read: {failure}");
-                listed.push(repo::unreadable(&url, &failure));
+                listed.push(repo::unreadable(url, &failure));
                 failed.get_or_insert(failure);
             }
         }
     }
-    context.print(|| text, || json!({ "cluster": context.config.cluster.name, "repositories": listed }))?;
+    context.print(|| text, &ListReport { cluster: context.config.cluster.name.clone(), repositories: listed })?;
     failed.map_or(Ok(ExitCode::Ok), Err)
 }
 
-async fn list_of(context: &Context, repository: &Repository) -> Result<(String, Value, Option<Failure>), Failure> {
+async fn list_of(
+    context: &Context,
+    repository: &Repository,
+) -> Result<(String, RepositoryBackups, Option<Failure>), Failure> {
     let cluster = &context.config.cluster.name;
     let (backups, unfinished) = tokio::try_join!(repository.backups(cluster), repository.describe_unfinished(cluster))?;
     let mut remarks = Remarks::default();
     let backups = remarks.sound("backup", backups);
     let text = format!("{cluster} in {}\n{}", repository.describe(), tables(&backups, &unfinished, &remarks));
-    let value = json!({
-        "repository": repository.describe(),
-        "backups": backups,
-        "unfinished": unfinished.iter().map(unfinished_json).collect::<Vec<_>>(),
-        "unreadable": remarks.json(),
-    });
-    Ok((text, value, remarks.fatal()))
+    let report = RepositoryBackups {
+        repository: repository.describe(),
+        backups,
+        unfinished: unfinished.iter().map(describe_unfinished).collect(),
+        unreadable: remarks.records(),
+    };
+    Ok((text, report, remarks.fatal()))
 }
 
-/// An unfinished backup, for JSON.
-pub(super) fn unfinished_json(unfinished: &UnfinishedBackup) -> Value {
-    json!({
-        "backup_id": unfinished.backup_id,
-        "start": unfinished.start,
-        "error": unfinished.unreadable.as_ref().map(unreadable::error),
-    })
+/// An unfinished backup, for reports.
+pub(super) fn describe_unfinished(unfinished: &UnfinishedBackup) -> Unfinished {
+    Unfinished {
+        backup_id: unfinished.backup_id,
+        start: unfinished.start.clone(),
+        error: unfinished.unreadable.as_ref().map(|error| error.explain().brief()),
+    }
 }
 
 fn tables(backups: &[BackupRecord], unfinished: &[UnfinishedBackup], remarks: &Remarks) -> String {

@@ -29,6 +29,7 @@ use crate::failure::{Failure, present};
 use crate::output::progress::{Show, above_bar};
 use crate::output::{Style, stdout};
 use clap::CommandFactory;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
@@ -70,11 +71,15 @@ impl Context {
         }
     }
 
-    /// Prints a result: `json` is made only where it is wanted.
-    fn print(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> serde_json::Value) -> Result<(), Failure> {
+    /// Prints a result, as text or as the report that `holdfast_contract` says. Keys ascend in all JSON but that of `wal`.
+    fn print(&self, text: impl FnOnce() -> String, report: &impl Serialize) -> Result<(), Failure> {
         match self.output {
             Output::Text => stdout::text(&text()),
-            Output::Json => stdout::json(&json()),
+            Output::Json => {
+                let value = serde_json::to_value(report)
+                    .map_err(|error| Failure::internal("a report cannot be written").caused_by(Some(&error)))?;
+                stdout::json(&value)
+            }
         }
     }
 }

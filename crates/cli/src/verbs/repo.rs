@@ -6,13 +6,17 @@ use crate::config::repository::{KeySource, Repository as Configured};
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain, Failure};
 use crate::output::table::{Align, Table};
+use holdfast_contract::report::repo::{
+    ClaimReport, ClaimedRepository, ClusterClaims, InitReport, InitialisedRepository, RepoInfoReport,
+    RepositoryClusters,
+};
+use holdfast_contract::report::{PerRepository, RepositoryDescription, UnreadableRepository};
 use holdfast_engine::archive::Spool;
 use holdfast_engine::backup::read_control_file;
 use holdfast_engine::repository::claim::{Claimant, Identity};
 use holdfast_engine::repository::{Repository, RepositoryTarget, begin, init as engine};
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::{Checksums, ClaimRecord, ConditionalCreate, RepositoryRecord, Uploads};
-use serde_json::{Value, json};
 use std::fmt::Write;
 
 const EMULATED: &str = "ignores conditional writes: a look before each write replaces them, which two writers in the same \
@@ -44,10 +48,8 @@ pub(super) async fn init(context: &Context, new_claim: bool) -> Result<ExitCode,
         };
         warn_of_store(context, repository);
         text.push_str(&init_text(repository, made.created, cluster, claim.as_ref()));
-        let mut described = description(repository);
-        described["created_now"] = json!(made.created);
-        described["claim"] = json!(claim);
-        repositories.push(described);
+        let (description, created_now) = (description(repository), made.created);
+        repositories.push(InitialisedRepository { description, created_now, claim });
     }
     context.warn_of_open_secrets();
     let archive_command = command_line::of_self(context, "wal push \"%p\"")?;
@@ -64,7 +66,7 @@ pub(super) async fn init(context: &Context, new_claim: bool) -> Result<ExitCode,
             }
             text
         },
-        || json!({ "cluster": cluster, "repositories": repositories, "archive_command": archive_command }),
+        &InitReport { cluster: cluster.clone(), repositories, archive_command: archive_command.clone() },
     )?;
     Ok(ExitCode::Ok)
 }
@@ -118,15 +120,12 @@ pub(super) async fn claim(context: &Context, check: bool) -> Result<ExitCode, Fa
         if claim.is_none() {
             let _ = writeln!(text, "  archive {cluster}: empty, free for {owner}");
         }
-        let mut described = description(&repository);
-        described["created_now"] = json!(made);
-        described["claimed_now"] = json!(claimed_now);
-        described["claim"] = json!(claim);
-        repositories.push(described);
+        let (description, created_now) = (description(&repository), made);
+        repositories.push(ClaimedRepository { description, created_now, claimed_now, claim });
     }
     context.print(
         || text,
-        || json!({ "cluster": cluster, "owner": owner, "checked_only": check, "repositories": repositories }),
+        &ClaimReport { cluster: cluster.clone(), owner: owner.to_owned(), checked_only: check, repositories },
     )?;
     Ok(ExitCode::Ok)
 }
@@ -245,26 +244,14 @@ pub(super) fn conditional(how: ConditionalCreate) -> &'static str {
     }
 }
 
-/// What a repository says of itself, for JSON.
-pub(super) fn description(repository: &Repository) -> Value {
-    let record = repository.record();
-    json!({
-        "repository": repository.describe(),
-        "id": record.repository_id,
-        "format_version": record.format_version,
-        "created": record.created,
-        "encryption": record.encryption,
-        "conditional_create": record.conditional_create,
-        "store": record.store,
-    })
+/// What a repository says of itself, for reports.
+pub(super) fn description(repository: &Repository) -> RepositoryDescription {
+    RepositoryDescription::of(repository.describe(), repository.record())
 }
 
 /// A failure as it stands beside the repositories that could be read.
-pub(super) fn unreadable(url: &str, failure: &Failure) -> Value {
-    json!({
-        "repository": url,
-        "error": { "code": failure.code.number(), "name": failure.code.name(), "message": failure.what() },
-    })
+pub(super) fn unreadable<T>(url: String, failure: &Failure) -> PerRepository<T> {
+    PerRepository::Unreadable(UnreadableRepository { repository: url, error: failure.brief() })
 }
 
 /// Shows the configured repositories. Those that cannot be opened fail the command, after the others were shown.
@@ -276,23 +263,23 @@ pub(super) async fn info(context: &Context) -> Result<ExitCode, Failure> {
             Err(failure) => Err(failure),
         };
         match shown {
-            Ok((lines, value, unreadable)) => {
+            Ok((lines, clusters, unreadable)) => {
                 text.push_str(&lines);
-                described.push(value);
+                described.push(PerRepository::Read(clusters));
                 failed = failed.or(unreadable);
             }
             Err(failure) => {
                 let _ = writeln!(text, "{url}: cannot be read: {failure}");
-                described.push(unreadable(&url, &failure));
+                described.push(unreadable(url, &failure));
                 failed.get_or_insert(failure);
             }
         }
     }
-    context.print(|| text, || json!({ "repositories": described }))?;
+    context.print(|| text, &RepoInfoReport { repositories: described })?;
     failed.map_or(Ok(ExitCode::Ok), Err)
 }
 
-async fn info_of(repository: &Repository) -> Result<(String, Value, Option<Failure>), Failure> {
+async fn info_of(repository: &Repository) -> Result<(String, RepositoryClusters, Option<Failure>), Failure> {
     let record = repository.record();
     let mut table = Table::new([
         ("CLUSTER", Align::Left),
@@ -318,7 +305,7 @@ async fn info_of(repository: &Repository) -> Result<(String, Value, Option<Failu
                 time::shown(claim.since),
             ]);
         }
-        clusters.push(json!({ "name": cluster, "claims": claims }));
+        clusters.push(ClusterClaims { name: cluster, claims });
     }
     let mut text = format!(
         "{}\n  repository id       {}\n  created             {}\n  encryption          {}\n{}",
@@ -334,8 +321,7 @@ async fn info_of(repository: &Repository) -> Result<(String, Value, Option<Failu
         text.push_str(&table.render());
     }
     text.push_str(&remarks.text(""));
-    let mut described = description(repository);
-    described["clusters"] = json!(clusters);
-    described["unreadable"] = remarks.json();
+    let described =
+        RepositoryClusters { description: description(repository), clusters, unreadable: remarks.records() };
     Ok((text, described, remarks.fatal()))
 }

@@ -38,12 +38,12 @@ pub(super) async fn run(context: &Context, args: &RestoreArgs) -> Result<ExitCod
         };
         let report = recovering.map_err(|error| refused(&error))?;
         show.finish();
-        context.print(|| snapshot_text(&report, &record, args), || serde_json::json!(report))?;
+        context.print(|| snapshot_text(&report, &record, args), &report)?;
     } else if args.plan {
         let plan =
             plan(&repository, &options, &progress, &context.cancellation).await.map_err(|error| refused(&error))?;
         show.finish();
-        context.print(|| plan_text(&plan, &repository), || serde_json::json!(plan))?;
+        context.print(|| plan_text(&plan, &repository), &plan)?;
     } else {
         let restored = restore(&repository, &options, &progress, &context.cancellation).await;
         let mut report = restored.map_err(|error| refused(&error))?;
@@ -63,7 +63,7 @@ pub(super) async fn run(context: &Context, args: &RestoreArgs) -> Result<ExitCod
                 report.pgdata.display()
             ));
         }
-        context.print(|| report_text(&report, &repository, root, args), || serde_json::json!(report))?;
+        context.print(|| report_text(&report, &repository, root, args), &report)?;
     }
     Ok(ExitCode::Ok)
 }

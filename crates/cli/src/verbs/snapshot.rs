@@ -6,10 +6,11 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::output::progress::Progress;
 use crate::output::table::{Align, Table};
+use holdfast_contract::report::PerRepository;
+use holdfast_contract::report::snapshot::{RepositorySnapshots, SnapshotListReport};
 use holdfast_engine::repository::Repository;
 use holdfast_engine::snapshot::{RecordOptions, SnapshotRequest, record as engine};
 use holdfast_repo::record::SnapshotRecord;
-use serde_json::{Value, json};
 use std::fmt::Write;
 use std::io::Read;
 
@@ -38,7 +39,7 @@ pub(super) async fn record(context: &Context) -> Result<ExitCode, Failure> {
             let said = if report.recorded_now { "is recorded" } else { "was recorded already" };
             format!("snapshot {} of {} {said}\n", report.snapshot_id, options.cluster)
         },
-        || json!(report),
+        &report,
     )?;
     Ok(ExitCode::Ok)
 }
@@ -57,33 +58,32 @@ pub(super) async fn list(context: &Context) -> Result<ExitCode, Failure> {
             Err(failure) => Err(failure),
         };
         match shown {
-            Ok((lines, value, unreadable)) => {
+            Ok((lines, snapshots, unreadable)) => {
                 text.push_str(&lines);
-                listed.push(value);
+                listed.push(PerRepository::Read(snapshots));
                 failed = failed.or(unreadable);
             }
             Err(failure) => {
                 let _ = writeln!(text, "{url}: cannot be read: {failure}");
-                listed.push(repo::unreadable(&url, &failure));
+                listed.push(repo::unreadable(url, &failure));
                 failed.get_or_insert(failure);
             }
         }
     }
-    context.print(|| text, || json!({ "cluster": cluster, "repositories": listed }))?;
+    context.print(|| text, &SnapshotListReport { cluster: cluster.clone(), repositories: listed })?;
     failed.map_or(Ok(ExitCode::Ok), Err)
 }
 
-async fn list_of(context: &Context, repository: &Repository) -> Result<(String, Value, Option<Failure>), Failure> {
+async fn list_of(
+    context: &Context,
+    repository: &Repository,
+) -> Result<(String, RepositorySnapshots, Option<Failure>), Failure> {
     let cluster = &context.config.cluster.name;
     let mut remarks = Remarks::default();
     let snapshots = remarks.sound("snapshot", repository.snapshots(cluster).await?);
     let text = format!("{cluster} in {}\n{}{}", repository.describe(), table(&snapshots), remarks.text(""));
-    let value = json!({
-        "repository": repository.describe(),
-        "snapshots": snapshots,
-        "unreadable": remarks.json(),
-    });
-    Ok((text, value, remarks.fatal()))
+    let report = RepositorySnapshots { repository: repository.describe(), snapshots, unreadable: remarks.records() };
+    Ok((text, report, remarks.fatal()))
 }
 
 fn table(snapshots: &[SnapshotRecord]) -> String {

@@ -2,16 +2,16 @@
 //! who wants just that record ends with.
 
 use crate::failure::{Explain, Failure};
+use holdfast_contract::report::UnreadableRecord;
 use holdfast_engine::Error;
 use holdfast_engine::repository::listed::{Listed, Unreadable};
-use serde_json::{Value, json};
 use std::fmt::Display;
 
 /// What could not be read in one repository, for both outputs.
 #[derive(Debug, Default)]
 pub(super) struct Remarks {
     lines: Vec<String>,
-    values: Vec<Value>,
+    records: Vec<UnreadableRecord>,
     fatal: Option<Failure>,
 }
 
@@ -32,12 +32,12 @@ impl Remarks {
     pub(super) fn note<N: Display>(&mut self, kind: &str, unreadable: &[Unreadable<N>]) {
         for bad in unreadable {
             self.lines.push(line(kind, &bad.id, &bad.error));
-            self.values.push(json!({
-                "kind": kind,
-                "id": bad.id.to_string(),
-                "object": bad.object,
-                "error": error(&bad.error),
-            }));
+            self.records.push(UnreadableRecord {
+                kind: kind.to_owned(),
+                id: bad.id.to_string(),
+                object: bad.object.clone(),
+                error: bad.error.explain().brief(),
+            });
         }
     }
 
@@ -51,9 +51,9 @@ impl Remarks {
         self.lines.iter().flat_map(|line| [indent, line, "\n"]).collect()
     }
 
-    /// The objects.
-    pub(super) fn json(&self) -> Value {
-        json!(self.values)
+    /// The same, for reports.
+    pub(super) fn records(&self) -> Vec<UnreadableRecord> {
+        self.records.clone()
     }
 
     /// What the command fails with after it has shown the rest.
@@ -66,10 +66,4 @@ impl Remarks {
 pub(super) fn line(kind: &str, id: &dyn Display, error: &Error) -> String {
     let failure = error.explain();
     format!("unreadable {kind} {id}: {} ({}, {})", failure.what(), failure.code.number(), failure.code.name())
-}
-
-/// The error as it stands beside what could be read.
-pub(super) fn error(error: &Error) -> Value {
-    let failure = error.explain();
-    json!({ "code": failure.code.number(), "name": failure.code.name(), "message": failure.what() })
 }

@@ -15,6 +15,7 @@ use crate::failure::{Explain, Failure};
 use crate::output::progress::{Progress, Show};
 use crate::output::size::size;
 use crate::output::table::{Align, Table};
+use holdfast_contract::report::wal::WalListReport;
 use holdfast_engine::archive::{
     self, GetOptions, GetReport, GetSource, PushOptions, PushOutcome, RepositorySetId, Spool, StandbyPushOptions,
     Stored, marked_durable,
@@ -24,7 +25,6 @@ use holdfast_engine::pipeline::budget::ByteBudget;
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::{Error, What};
 use holdfast_pgtypes::{ControlFile, SystemIdentifier, WalFileName};
-use serde_json::json;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -252,7 +252,7 @@ pub(super) async fn list(context: &Context) -> Result<ExitCode, Failure> {
     }
     context.print(
         || listings.iter().map(listing_text).collect(),
-        || json!({ "cluster": cluster, "repositories": listings }),
+        &WalListReport { cluster: cluster.clone(), repositories: listings.clone() },
     )?;
     Ok(ExitCode::Ok)
 }

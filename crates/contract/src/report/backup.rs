@@ -1,13 +1,17 @@
 //! `holdfast backup`.
 
+use crate::problem::ErrorReport;
 use holdfast_repo::record::BackupRecord;
 use serde::{Deserialize, Serialize};
 
 /// What a backup says at its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupReport {
-    /// One record a repository.
+    /// One record for each repository that has the backup.
     pub repositories: Vec<StoredBackup>,
+    /// The repositories in which the backup is not; never all of them.
+    #[serde(default)]
+    pub failed: Vec<FailedRepository>,
     /// Things that the user should know.
     pub warnings: Vec<String>,
 }
@@ -19,4 +23,14 @@ pub struct StoredBackup {
     pub repository: String,
     /// What `backup.json` says.
     pub backup: BackupRecord,
+}
+
+/// A repository in which the backup is not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedRepository {
+    /// The redacted URL.
+    pub repository: String,
+    /// Why.
+    #[serde(flatten)]
+    pub error: ErrorReport,
 }

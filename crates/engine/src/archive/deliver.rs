@@ -18,14 +18,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use holdfast_contract::report::wal::{ArchivedFile, Stored, StoredIn};
+use holdfast_pgtypes::PgVersion;
 use holdfast_pgtypes::wal::reader::WalSegment;
-use holdfast_pgtypes::{PgVersion, WalFileName};
 use holdfast_repo::frame::ObjectType;
 use holdfast_repo::name::{self, ClusterName, LedgerTime};
 use holdfast_repo::record::{ClaimRecord, ConditionalCreate, LedgerEntry, LedgerRecord, sha256_hex};
 use holdfast_repo::wal_object::{PIECE_BYTES, WalObjectFacts, WalObjectPlan};
 use holdfast_repo::{ChunkHash, Compression};
-use serde::Serialize;
 use serde_json::json;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -113,38 +113,6 @@ pub struct ArchiveContext {
     pub budget: ByteBudget,
     /// Host and time for ledger records; without it none are written.
     pub ledger: Option<(String, DateTime<Utc>)>,
-}
-
-/// Whether this run stored the file, or found it stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Stored {
-    /// This run created the object.
-    Created,
-    /// The same content was there already.
-    AlreadyThere,
-}
-
-/// A file in one repository.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct StoredIn {
-    /// The redacted URL of the repository.
-    pub store: String,
-    /// Whether this run stored it.
-    pub stored: Stored,
-    /// Size of the object that this run made for the file, in bytes.
-    pub size_bytes: u64,
-}
-
-/// A file that is durable in every repository.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ArchivedFile {
-    /// The name of the file.
-    pub file: WalFileName,
-    /// The size of the file in bytes.
-    pub raw_bytes: u64,
-    /// The result in each repository, in their order.
-    pub repositories: Vec<StoredIn>,
 }
 
 /// Archives one file of `pg_wal` in one repository, under the same rules as `wal push`; `Ok` means durable.

@@ -11,30 +11,12 @@
 //! and each has a `.partial` of its own under the same name. PostgreSQL never replays a `.partial`, so the rule is the
 //! same: the one that was archived first stays.
 
-use std::fmt;
 use std::path::Path;
 
-use holdfast_pgtypes::{HistoryFile, Lsn, SegmentName, TimelineId, WalFileName, WalSegmentSize};
-use serde::Serialize;
+use holdfast_contract::report::wal::Fork;
+use holdfast_pgtypes::{HistoryFile, SegmentName, TimelineId, WalFileName, WalSegmentSize};
 
 use crate::error::{Error, What};
-
-/// The point at which a server's history left a timeline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Fork {
-    /// The timeline that was left.
-    pub timeline: TimelineId,
-    /// Its first LSN that is not part of the history.
-    pub switch_lsn: Lsn,
-    /// The timeline whose history file contains this point.
-    pub according_to: TimelineId,
-}
-
-impl fmt::Display for Fork {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "timeline {} was left at {} by timeline {}", self.timeline, self.switch_lsn, self.according_to)
-    }
-}
 
 /// The fork before the end of a segment, if there is one, by the newest history file in `pg_wal`. Blocks.
 pub(super) fn left_behind(pg_wal: &Path, segment: SegmentName, size: WalSegmentSize) -> Result<Option<Fork>, Error> {

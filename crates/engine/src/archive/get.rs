@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use holdfast_contract::report::wal::{GetReport, GetSource};
 use holdfast_pgtypes::wal::segment_check::{ExpectedSegment, check_segment_header};
 use holdfast_pgtypes::{SegmentName, SystemIdentifier, WalFileName};
 use holdfast_repo::ChunkHash;
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::ClaimRecord;
-use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -57,29 +57,6 @@ pub struct GetOptions {
     pub budget: ByteBudget,
     /// The present time.
     pub now: DateTime<Utc>,
-}
-
-/// What a successful `wal get` did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct GetReport {
-    /// The name of the file.
-    pub file: WalFileName,
-    /// Where it came from.
-    pub source: GetSource,
-    /// The size of the file in bytes.
-    pub size_bytes: u64,
-    /// Segments that this run fetched ahead.
-    pub prefetched: usize,
-}
-
-/// Where a file came from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum GetSource {
-    /// An earlier run had fetched it ahead.
-    Spool,
-    /// This repository, by its redacted URL.
-    Repository(String),
 }
 
 /// Writes a file of the archive to its destination.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use holdfast_contract::report::wal::{ClaimWal, TimelineWal};
 use holdfast_pgtypes::{Lsn, TimelineId, WalFileName};
 use holdfast_repo::catalog::{SegmentRange, WalInventory};
 use holdfast_repo::name::ObjectPath;
@@ -13,7 +14,6 @@ use holdfast_repo::record::ClaimRecord;
 use holdfast_store::ObjectInfo;
 
 use super::known_logs::{KnownLog, KnownLogs};
-use super::list::{ClaimWal, TimelineWal};
 use super::stored::wal_object_name;
 use super::wal_folders::{WalFolders, Wanted};
 use crate::error::Error;

@@ -38,20 +38,23 @@ mod standby;
 mod stored;
 mod wal_folders;
 
-pub use deliver::{ArchiveContext, ArchivedFile, Destination, Stored, StoredIn, archive_file};
-pub use fork::Fork;
-pub use get::{GetOptions, GetReport, GetSource, get, hand_over_fetched};
+pub use deliver::{ArchiveContext, Destination, archive_file};
+pub use get::{GetOptions, get, hand_over_fetched};
+pub use holdfast_contract::report::wal::{
+    ArchivedFile, ClaimWal, Fork, GetReport, GetSource, PushOutcome, PushReport, StandbyOutcome, StandbyPushReport,
+    Stored, StoredIn, TimelineWal, WalListing,
+};
 pub use known_logs::{ArchivePlace, KnownLogs, WalCache};
 pub use late::list_settled;
 pub(crate) use late::{LIST_AGAIN_AFTER, is_young};
-pub use list::{ClaimWal, TimelineWal, WalListing, list};
+pub use list::list;
 pub use listed_wal::ListedWal;
 pub use mark::marked_durable;
 pub(crate) use missing::first_missing;
 pub use missing::missing_segments;
-pub use push::{PushOptions, PushOutcome, PushReport, push};
+pub use push::{PushOptions, push};
 pub use spool::{RepositorySetId, Spool, SpoolRefused};
-pub use standby::{StandbyOutcome, StandbyPushOptions, StandbyPushReport, push_standby};
+pub use standby::{StandbyPushOptions, push_standby};
 pub use wal_folders::{WalFolders, Wanted};
 
 #[cfg(test)]

@@ -20,17 +20,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use holdfast_contract::report::wal::{ArchivedFile, PushOutcome, PushReport, Stored};
 use holdfast_pgtypes::WalFileName;
 use holdfast_repo::Compression;
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::ClaimRecord;
-use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::deliver::{self, ArchiveContext, ArchivedFile, Destination, Line, Stored, blocking};
-use super::fork::{self, Fork};
+use super::deliver::{self, ArchiveContext, Destination, Line, blocking};
+use super::fork;
 use super::local_file::{LocalFile, identity_around};
 use super::mark::{self, HeldBy, Marked};
 use super::ready::Ready;
@@ -71,31 +71,6 @@ pub struct PushOptions {
     pub host: String,
     /// The present time.
     pub now: DateTime<Utc>,
-}
-
-/// What a successful `wal push` did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PushReport {
-    /// The requested file.
-    pub file: WalFileName,
-    /// Why the file counts as durable.
-    pub outcome: PushOutcome,
-    /// Neighbours that are now durable and marked.
-    pub neighbours: Vec<ArchivedFile>,
-    /// Neighbours that this run could not archive, with the reason.
-    pub failed_neighbours: Vec<(WalFileName, String)>,
-}
-
-/// Why a requested file counts as durable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PushOutcome {
-    /// An earlier run stored it and left a mark.
-    Marked,
-    /// This run stored it, or found it stored.
-    Archived(ArchivedFile),
-    /// The archive has other content under its name, and this server's history does not need the local file.
-    BehindFork(Fork),
 }
 
 /// Archives the requested file and its neighbours.

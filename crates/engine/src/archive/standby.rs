@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_contract::report::wal::{StandbyOutcome, StandbyPushReport};
 use holdfast_pgtypes::WalFileName;
 use holdfast_repo::ChunkHash;
 use holdfast_repo::frame::{HEAD_FRAME_BYTES, ObjectType, TailPart};
@@ -24,12 +25,11 @@ use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::ClaimRecord;
 use holdfast_repo::wal_object::{self, PIECE_BYTES, WalObjectFacts};
 use holdfast_store::StoreErrorKind;
-use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::deliver::blocking;
-use super::fork::{self, Fork};
+use super::fork;
 use super::local_file::{LocalFile, identity_around};
 use super::stored;
 use crate::error::{Doing, Error, What};
@@ -60,25 +60,6 @@ pub struct StandbyPushOptions {
     pub path: PathBuf,
     /// How long to wait until the primary has archived the file.
     pub wait: Duration,
-}
-
-/// The result of a successful `wal push --standby`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct StandbyPushReport {
-    /// The name of the file.
-    pub file: WalFileName,
-    /// Why PostgreSQL may remove it.
-    pub outcome: StandbyOutcome,
-}
-
-/// Why PostgreSQL may remove a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StandbyOutcome {
-    /// Every repository has it with this content.
-    InArchive,
-    /// It ends after the point at which this server's history left the file's timeline.
-    BehindFork(Fork),
 }
 
 /// Returns success once every repository has the file.

@@ -13,7 +13,7 @@
 //! 7. The stored manifest goes through the checks of a restore, and `backup.json` is created. Only now the backup exists.
 //!
 //! With several repositories, one that fails on the way is left out ([`sinks`]), and the backup is complete in the others;
-//! [`BackupReport::failed`] names it.
+//! [`BackupOutcome::failed`] names it.
 //!
 //! What is left behind: after an error or a cancel nothing, as far as the store can be reached; after a kill the
 //! objects of an unfinished backup, which the next run removes. The server leaves backup mode by itself when the
@@ -46,9 +46,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+pub use holdfast_contract::report::backup::StoredBackup;
 use holdfast_repo::Compression;
 use holdfast_repo::name::ClusterName;
-use holdfast_repo::record::BackupRecord;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -107,13 +107,12 @@ pub struct BackupOptions {
     pub now: DateTime<Utc>,
 }
 
-/// What a backup says at its end.
-#[derive(Debug, serde::Serialize)]
-pub struct BackupReport {
+/// How a backup ended.
+#[derive(Debug)]
+pub struct BackupOutcome {
     /// One record for each repository that has the backup.
     pub repositories: Vec<StoredBackup>,
     /// The repositories in which the backup is not, in their order; never all of them.
-    #[serde(skip)]
     pub failed: Vec<FailedBackup>,
     /// Things that the user should know.
     pub warnings: Vec<String>,
@@ -128,22 +127,13 @@ pub struct FailedBackup {
     pub error: Error,
 }
 
-/// A backup in one repository.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct StoredBackup {
-    /// The redacted URL.
-    pub repository: String,
-    /// What `backup.json` says.
-    pub backup: BackupRecord,
-}
-
 /// Takes a backup.
 pub async fn backup(
     targets: &[RepositoryTarget],
     options: &BackupOptions,
     progress: &dyn Progress,
     cancel: &CancellationToken,
-) -> Result<BackupReport, Error> {
+) -> Result<BackupOutcome, Error> {
     let began = Instant::now();
     let control = read_control_file(&options.pgdata)?;
     let mut warnings = Vec::new();
@@ -231,7 +221,7 @@ pub async fn backup(
             });
             let failed = not_opened.into_iter().chain(of_run).collect();
             run.end(places).await;
-            Ok(BackupReport { repositories: complete, failed, warnings })
+            Ok(BackupOutcome { repositories: complete, failed, warnings })
         }
         Err(error) => {
             run.give_up().await;

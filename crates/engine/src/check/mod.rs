@@ -12,11 +12,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
+pub use holdfast_contract::report::check::{CheckReport, Finding, Verdict};
 use holdfast_pgtypes::{Lsn, SegmentName, WalSegmentSize};
 use holdfast_repo::Compression;
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::ClaimRecord;
-use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -61,47 +61,6 @@ pub struct CheckOptions {
     pub now: DateTime<Utc>,
 }
 
-/// What a check found, in the order of its steps.
-#[derive(Debug, Clone, Serialize)]
-pub struct CheckReport {
-    /// One finding a step.
-    pub findings: Vec<Finding>,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, Serialize)]
-pub struct Finding {
-    /// What was looked at.
-    pub subject: String,
-    /// How it is.
-    pub verdict: Verdict,
-    /// What was found.
-    pub detail: String,
-}
-
-/// How a thing is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// As it should be.
-    Ok,
-    /// It works, with a weakness that the user should know.
-    Warning,
-    /// It does not work.
-    Failed,
-}
-
-impl CheckReport {
-    /// Whether nothing failed.
-    pub fn is_good(&self) -> bool {
-        self.findings.iter().all(|finding| finding.verdict != Verdict::Failed)
-    }
-
-    fn add(&mut self, subject: impl Into<String>, verdict: Verdict, detail: impl Into<String>) {
-        self.findings.push(Finding { subject: subject.into(), verdict, detail: detail.into() });
-    }
-}
-
 /// Checks. A step that fails ends the check with its error; the report has what was found before, and the failure.
 pub async fn check(
     targets: &[RepositoryTarget],
@@ -109,7 +68,7 @@ pub async fn check(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> (CheckReport, Result<(), Error>) {
-    let mut report = CheckReport { findings: Vec::new() };
+    let mut report = CheckReport::default();
     progress.phase("checking", None);
     let outcome = run_steps(targets, options, cancel, &mut report).await;
     if let Err(error) = &outcome {

@@ -50,7 +50,7 @@ mod tests {
         let now = Utc::now();
         let repository = init::init(&target, now).await.unwrap().repository;
         let found = async |now| {
-            let mut report = CheckReport { findings: Vec::new() };
+            let mut report = CheckReport::default();
             look(&repository, now, &mut report).await;
             report.findings.into_iter().map(|finding| (finding.verdict, finding.detail)).collect::<Vec<_>>()
         };

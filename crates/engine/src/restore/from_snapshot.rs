@@ -23,17 +23,16 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use holdfast_contract::report::restore::SnapshotRestoreReport;
 use holdfast_pgtypes::exclude::{ExcludedAs, Exclusions, Verdict, wal_subdirectories};
 use holdfast_pgtypes::{BackupLabel, ControlFile, PgVersion, TablespaceMap};
-use holdfast_repo::name::{BackupId, ClusterName};
 use holdfast_repo::record::{SnapshotRecord, TablespaceEntry};
 use holdfast_repo::recovery::{Beginning, RecoveryPlan};
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::durable::Roots;
 use super::late::Patience;
-use super::layout::{Layout, TablespacePlace};
+use super::layout::Layout;
 use super::preflight::{AUTO_CONF, Archive};
 use super::resume::{ResumeLock, ResumePoint, VERSION, sync_parent};
 use super::settings::{self, Recovery};
@@ -46,33 +45,6 @@ use crate::server::{PostmasterPid, running};
 
 /// Where the control file waits while the directory must not start.
 const CONTROL_ASIDE: &str = "global/pg_control.holdfast";
-
-/// What a recovery from a snapshot would do, or did.
-#[derive(Debug, Clone, Serialize)]
-pub struct SnapshotRestoreReport {
-    /// The cluster.
-    pub cluster: ClusterName,
-    /// The snapshot's record.
-    pub snapshot: BackupId,
-    /// The directory.
-    pub pgdata: PathBuf,
-    /// Whether an interrupted run is continued.
-    pub resumed: bool,
-    /// The way that PostgreSQL will go.
-    pub recovery: RecoveryPlan,
-    /// Where the tablespaces are.
-    pub tablespaces: Vec<TablespacePlace>,
-    /// Files and directories removed that a base backup would not have brought; none by a plan.
-    pub removed_entries: u64,
-    /// What is added to `postgresql.auto.conf`.
-    pub auto_conf_lines: Vec<String>,
-    /// `recovery.signal` or `standby.signal`.
-    pub signal_file: String,
-    /// What PostgreSQL does when it is started, in words.
-    pub next: String,
-    /// What is worth knowing.
-    pub notes: Vec<String>,
-}
 
 /// What was found.
 struct Found {

@@ -8,9 +8,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use holdfast_contract::report::restore::TablespacePlace;
 use holdfast_repo::manifest::{FileKind, Manifest};
 use holdfast_repo::record::TablespaceEntry;
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, What};
 
@@ -24,26 +24,6 @@ pub struct TablespaceMapping {
     pub tablespace: String,
     /// Where it goes, absolute.
     pub directory: PathBuf,
-}
-
-/// A tablespace and where it goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TablespacePlace {
-    /// Its OID, the name of its link in `pg_tblspc`.
-    pub oid: u32,
-    /// Its name.
-    pub name: String,
-    /// Where it was on the server.
-    pub original: String,
-    /// Where it goes.
-    pub location: PathBuf,
-}
-
-impl TablespacePlace {
-    /// Whether it goes by this name, or by this OID.
-    pub(super) fn is_named(&self, wanted: &str) -> bool {
-        self.name == wanted || self.oid.to_string() == wanted
-    }
 }
 
 /// The directories of one restore.

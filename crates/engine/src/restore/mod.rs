@@ -38,22 +38,22 @@ mod trial;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::backup_manifest::ManifestWriter;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetAction};
 use holdfast_pgtypes::{BackupLabel, TablespaceMap};
-use holdfast_repo::name::{BackupId, ClusterName};
+use holdfast_repo::name::ClusterName;
 use holdfast_repo::recovery::{RecoveryPlan, RecoveryWish};
-use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use from_snapshot::{SnapshotRestoreReport, plan_snapshot, restore_snapshot};
-pub use layout::{TablespaceMapping, TablespacePlace};
+pub use from_snapshot::{plan_snapshot, restore_snapshot};
+pub use holdfast_contract::report::restore::{
+    RestorePlan, RestoreReport, SnapshotRestoreReport, TablespacePlace, TargetState,
+};
+pub use layout::TablespaceMapping;
 pub(crate) use preflight::read_history;
-pub use prepare::TargetState;
 pub use reach::{Reached, TimelineReach, reach};
 pub use resume::{RESUME_POINT, ResumePoint};
 pub use settings::Archiving;
@@ -113,77 +113,6 @@ pub struct RestoreOptions {
     pub host: String,
     /// Now.
     pub now: DateTime<Utc>,
-}
-
-/// What a restore would do.
-#[derive(Debug, Clone, Serialize)]
-pub struct RestorePlan {
-    /// The cluster.
-    pub cluster: ClusterName,
-    /// Where it goes.
-    pub pgdata: PathBuf,
-    /// What is there.
-    pub target_state: TargetState,
-    /// The backup, the timelines, the WAL and the reachable window.
-    pub recovery: RecoveryPlan,
-    /// Where the tablespaces go.
-    pub tablespaces: Vec<TablespacePlace>,
-    /// Files.
-    pub file_count: u64,
-    /// Bytes to ask the store for, WAL not counted. When something is there already: at most.
-    pub fetch_bytes: u64,
-    /// Bytes to write, holes not counted. When something is there already: at most.
-    pub write_bytes: u64,
-    /// Bytes that stay holes.
-    pub hole_bytes: u64,
-    /// What is added to `postgresql.auto.conf`.
-    pub auto_conf_lines: Vec<String>,
-    /// `recovery.signal` or `standby.signal`.
-    pub signal_file: String,
-    /// What is worth knowing.
-    pub notes: Vec<String>,
-}
-
-/// What a restore did.
-#[derive(Debug, Clone, Serialize)]
-pub struct RestoreReport {
-    /// The cluster.
-    pub cluster: ClusterName,
-    /// The backup.
-    pub backup: BackupId,
-    /// Where it is.
-    pub pgdata: PathBuf,
-    /// What was there before.
-    pub target_state: TargetState,
-    /// The way that PostgreSQL will go.
-    pub recovery: RecoveryPlan,
-    /// Where the tablespaces are.
-    pub tablespaces: Vec<TablespacePlace>,
-    /// Files.
-    pub file_count: u64,
-    /// Bytes that the store gave.
-    pub fetched_bytes: u64,
-    /// Bytes written to files.
-    pub written_bytes: u64,
-    /// Bytes that are holes.
-    pub hole_bytes: u64,
-    /// Bytes that were there already, compared by hash.
-    pub reused_bytes: u64,
-    /// Files and directories removed because the backup does not have them.
-    pub removed_entries: u64,
-    /// How long it took.
-    #[serde(rename = "duration_seconds", serialize_with = "as_seconds")]
-    pub duration: Duration,
-    /// `recovery.signal` or `standby.signal`.
-    pub signal_file: String,
-    /// What PostgreSQL does when it is started, in words.
-    pub next: String,
-    /// What is worth knowing.
-    pub notes: Vec<String>,
-}
-
-fn as_seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64())
 }
 
 /// Says what [`restore`] would do; refuses what it would refuse. Writes nothing.

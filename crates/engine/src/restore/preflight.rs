@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use holdfast_contract::report::restore::TargetState;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 use holdfast_pgtypes::{BackupLabel, ControlFile, HistoryFile, PgVersion, TablespaceMap, TimelineId, WalFileName};
 use holdfast_repo::catalog::WalInventory;
@@ -28,7 +29,7 @@ use super::late::Patience;
 use super::layout::{self, Layout, PathIndex};
 use super::lookup::WalLookup;
 use super::packs::Packs;
-use super::prepare::{self, TargetState, Wanted};
+use super::prepare::{self, Wanted};
 use super::resume::{ResumePoint, VERSION};
 use super::settings::SIGNAL_FILES;
 use crate::archive::{KnownLogs, ListedWal, WalFolders, Wanted as WantedWal};

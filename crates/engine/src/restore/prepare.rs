@@ -8,36 +8,17 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use holdfast_contract::report::restore::{TablespacePlace, TargetState};
 use holdfast_pgtypes::{ControlFile, SystemIdentifier};
-use serde::Serialize;
 
 use super::durable::Roots;
 use super::foreign;
-use super::layout::{Layout, TablespacePlace};
+use super::layout::Layout;
 use super::resume::{RESUME_POINT, ResumeLock, ResumePoint, sync_parent};
 use super::settings::Archiving;
 use crate::error::{Error, What};
 use crate::places::{Identity, Place};
 use crate::server::{PostmasterPid, running};
-
-/// What is at the place of the restore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TargetState {
-    /// Nothing that could be of use: the directories are empty, or will be made.
-    Fresh,
-    /// An interrupted restore of the same backup, which is continued.
-    Resumed,
-    /// A data directory that is brought to the state of the backup.
-    Delta,
-}
-
-impl TargetState {
-    /// Whether files that are there are compared and used.
-    pub(super) fn reuses(self) -> bool {
-        self != Self::Fresh
-    }
-}
 
 /// What the decision about the target depends on.
 #[derive(Debug, Clone, Copy)]

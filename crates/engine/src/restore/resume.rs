@@ -9,12 +9,12 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
+use holdfast_contract::report::restore::TablespacePlace;
 use holdfast_repo::RepositoryId;
 use holdfast_repo::name::{BackupId, ClusterName};
 use rustix::fs::{FlockOperation, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::layout::TablespacePlace;
 use super::settings::Archiving;
 use crate::error::{Error, What};
 

@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use holdfast_contract::report::restore::TablespacePlace;
 use holdfast_repo::ChunkHash;
 use holdfast_repo::manifest::{Extent, FileKind, Manifest};
 use holdfast_store::Buffer;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::coalesce::Wanted;
 use super::files::make_hole;
-use super::layout::{LINKS, Layout, PathIndex, TablespacePlace};
+use super::layout::{LINKS, Layout, PathIndex};
 use super::resume::RESUME_POINT;
 use crate::error::{Error, What};
 use crate::pipeline::budget::ByteBudget;

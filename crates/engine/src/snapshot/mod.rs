@@ -12,11 +12,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
+pub use holdfast_contract::report::snapshot::{RecordReport, RecordedSnapshot};
 use holdfast_pgtypes::{BackupLabel, Lsn, SystemIdentifier, TablespaceMap, TimelineId};
 use holdfast_repo::Compression;
 use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::{ClaimRecord, SnapshotRecord, SnapshotVolume};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::wal_wait::WalWait;
@@ -86,26 +87,6 @@ pub struct RecordOptions {
     pub host: String,
     /// The present time.
     pub now: DateTime<Utc>,
-}
-
-/// The result of `snapshot record`.
-#[derive(Debug, Clone, Serialize)]
-pub struct RecordReport {
-    /// The record's id, the same in every repository.
-    pub snapshot_id: BackupId,
-    /// Whether it is new. A request that was recorded before gets the earlier record.
-    pub recorded_now: bool,
-    /// One record for each repository.
-    pub repositories: Vec<RecordedSnapshot>,
-}
-
-/// A snapshot's record in one repository.
-#[derive(Debug, Clone, Serialize)]
-pub struct RecordedSnapshot {
-    /// The redacted URL of the repository.
-    pub repository: String,
-    /// The stored record.
-    pub snapshot: SnapshotRecord,
 }
 
 /// The start and the end of the snapshots in the WAL.

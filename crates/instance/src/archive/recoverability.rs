@@ -12,9 +12,12 @@ use crate::context::Context;
 use crate::verb::Verb;
 use crate::volume;
 use chrono::{DateTime, TimeDelta, Utc};
+use holdfast_contract::report::info::{ClaimInfo, InfoReport, Reach};
+use holdfast_contract::report::snapshot::SnapshotListReport;
 use holdfast_kube_api::cluster::{LastBackup, Recoverability, RecoverabilityGap};
 use holdfast_kube_api::status_port::{Role, SnapshotStart};
-use serde_json::Value;
+use holdfast_repo::record::SnapshotRecord;
+use holdfast_repo::recovery::ReachableWindow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,66 +96,52 @@ async fn ask(
     let config = context.places.archive_config();
     let verb = |words: &[&str]| Verb::new(&context.places.program, &config, words.iter().copied());
     let cache = context.places.wal_cache().to_string_lossy().into_owned();
-    let info = verb(&["info", "--wal-cache", &cache]).run(&context.stop, |_| {}).await?;
-    let recorded = claims(&info).any(|claim| claim["snapshots"]["recorded"].as_u64().is_some_and(|count| count > 0));
-    let listed = if recorded { verb(&["snapshot", "list"]).run(&context.stop, |_| {}).await? } else { Value::Null };
-    Ok((of_info(&info, archived), snapshot_starts(&info, &listed, archived)))
-}
-
-fn claims(info: &Value) -> impl Iterator<Item = &Value> {
-    list(&info["repositories"]).flat_map(|repository| list(&repository["claims"]))
-}
-
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-fn time(value: &Value) -> Option<DateTime<Utc>> {
-    value.as_str()?.parse().ok()
+    let info: InfoReport = verb(&["info", "--wal-cache", &cache]).run(&context.stop, |_| {}).await?.report()?;
+    let starts = if info.claims().any(|claim| claim.snapshots.recorded > 0) {
+        let listed: SnapshotListReport = verb(&["snapshot", "list"]).run(&context.stop, |_| {}).await?.report()?;
+        snapshot_starts(&info, &listed, archived)
+    } else {
+        Vec::new()
+    };
+    Ok((of_info(&info, archived), starts))
 }
 
 /// The newest moment in a window that a recovery takes as its target. Pure.
-fn until(window: &Value) -> Option<DateTime<Utc>> {
+fn until(window: &ReachableWindow) -> Option<DateTime<Utc>> {
     // The unit of PostgreSQL's times.
-    let last = time(&window["to_time"])? - TimeDelta::microseconds(1);
-    Some(last).filter(|last| time(&window["from_time"]).is_some_and(|from| from <= *last))
+    let last = window.to_time? - TimeDelta::microseconds(1);
+    Some(last).filter(|last| window.from_time <= *last)
 }
 
 /// Whether a window ends where the archive does. Pure.
-fn to_end(window: &Value, claim: &Value) -> bool {
-    let end = &claim["wal_end"];
-    end.is_object() && window["timeline"] == end["timeline"] && window["to_lsn"] == end["end_lsn"]
+fn to_end(window: &ReachableWindow, claim: &ClaimInfo) -> bool {
+    claim.wal_end.as_ref().is_some_and(|end| window.timeline == end.timeline && window.to_lsn == end.end_lsn)
 }
 
-fn windows(reach: &Value) -> impl Iterator<Item = &Value> {
-    list(reach).flat_map(|reach| list(&reach["windows"]))
+fn windows(reach: &[Reach]) -> impl Iterator<Item = &ReachableWindow> {
+    reach.iter().flat_map(|reach| &reach.windows).map(|window| &window.window)
 }
 
-/// What the archive alone can restore, from the JSON of `holdfast info`. Pure.
-fn of_info(info: &Value, archived: Option<DateTime<Utc>>) -> Recoverability {
-    let of_backups = || claims(info).flat_map(|claim| windows(&claim["reach"]).map(move |window| (claim, window)));
-    let gaps = claims(info)
-        .flat_map(|claim| list(&claim["wal"]["timelines"]))
-        .flat_map(|timeline| list(&timeline["gaps"]))
-        .filter_map(|gap| {
-            Some(RecoverabilityGap {
-                first_segment: gap["first"].as_str()?.to_owned(),
-                last_segment: gap["last"].as_str()?.to_owned(),
-            })
-        })
+/// What the archive alone can restore. Pure.
+fn of_info(info: &InfoReport, archived: Option<DateTime<Utc>>) -> Recoverability {
+    let of_backups = || info.claims().flat_map(|claim| windows(&claim.reach).map(move |window| (claim, window)));
+    let gaps = info
+        .claims()
+        .flat_map(|claim| &claim.wal)
+        .flat_map(|wal| &wal.timelines)
+        .flat_map(|timeline| &timeline.gaps)
+        .map(|gap| RecoverabilityGap { first_segment: gap.first.to_string(), last_segment: gap.last.to_string() })
         .collect();
-    let last_backup = claims(info)
-        .filter_map(|claim| {
-            let last = &claim["backups"]["last"];
-            Some(LastBackup {
-                id: last["backup_id"].as_str()?.to_owned(),
-                completed_at: time(&last["stop_time"])?,
-                size_bytes: last["stored_bytes"].as_i64(),
-            })
-        })
-        .max_by_key(|backup| backup.completed_at);
+    let last_backup =
+        info.claims().filter_map(|claim| claim.backups.last.as_ref()).max_by_key(|backup| backup.stop_time).map(
+            |backup| LastBackup {
+                id: backup.backup_id.clone(),
+                completed_at: backup.stop_time,
+                size_bytes: i64::try_from(backup.stored_bytes).ok(),
+            },
+        );
     Recoverability {
-        from: of_backups().filter_map(|(_, window)| time(&window["from_time"])).min(),
+        from: of_backups().map(|(_, window)| window.from_time).min(),
         to: of_backups().filter_map(|(_, window)| until(window)).max(),
         latest: archived.filter(|_| of_backups().any(|(claim, window)| to_end(window, claim))),
         gaps,
@@ -161,40 +150,36 @@ fn of_info(info: &Value, archived: Option<DateTime<Utc>>) -> Recoverability {
     }
 }
 
-/// What each recorded set of snapshots could begin, from the JSON of `holdfast info` and `holdfast snapshot list`. Pure.
-fn snapshot_starts(info: &Value, listed: &Value, archived: Option<DateTime<Utc>>) -> Vec<SnapshotStart> {
-    let records = list(&listed["repositories"]).flat_map(|repository| list(&repository["snapshots"]));
-    let start = |record: &Value| {
-        let id = record["snapshot_id"].as_str()?;
-        let from = time(&record["stop_time"])?;
-        let claim = claims(info).find(|claim| claim["claim"]["number"] == record["claim"])?;
+/// What each recorded set of snapshots could begin. Pure.
+fn snapshot_starts(
+    info: &InfoReport,
+    listed: &SnapshotListReport,
+    archived: Option<DateTime<Utc>>,
+) -> Vec<SnapshotStart> {
+    let start = |record: &SnapshotRecord| {
+        let claim = info.claims().find(|claim| claim.claim.number == record.claim)?;
+        let reach = &claim.snapshots.reach;
         // One that its own timeline has no whole WAL for cannot be begun with.
-        let mut own = list(&claim["snapshots"]["reach"]).filter(|reach| reach["timeline"] == record["timeline"]);
-        if own.any(|reach| list(&reach["unusable"]).any(|rejected| rejected["backup"] == id)) {
+        let mut own = reach.iter().filter(|reach| reach.timeline == record.timeline);
+        if own.any(|reach| reach.unusable.iter().any(|rejected| rejected.backup == record.snapshot_id)) {
             return None;
         }
         // Windows of its own timeline and of those that branched off it later.
-        let stop = record["stop_lsn"].as_str()?.parse::<holdfast_pgtypes::Lsn>().ok()?;
-        let lsn = |window: &Value, key: &str| window[key].as_str()?.parse::<holdfast_pgtypes::Lsn>().ok();
-        let mut ahead = windows(&claim["snapshots"]["reach"])
-            .filter(|window| {
-                lsn(window, "from_lsn").is_some_and(|from| from <= stop)
-                    && lsn(window, "to_lsn").is_some_and(|to| stop <= to)
-            })
-            .peekable();
-        ahead.peek()?;
-        let ahead: Vec<&Value> = ahead.collect();
+        let ahead: Vec<&ReachableWindow> = windows(reach)
+            .filter(|window| window.from_lsn <= record.stop_lsn && record.stop_lsn <= window.to_lsn)
+            .collect();
+        if ahead.is_empty() {
+            return None;
+        }
         Some(SnapshotStart {
-            id: id.to_owned(),
-            volumes: list(&record["snapshots"])
-                .filter_map(|volume| volume["type"].as_str().map(str::to_owned))
-                .collect(),
-            from,
-            to: ahead.iter().filter_map(|window| until(window)).max().filter(|to| *to >= from),
+            id: record.snapshot_id.to_string(),
+            volumes: record.snapshots.iter().map(|volume| volume.kind.clone()).collect(),
+            from: record.stop_time,
+            to: ahead.iter().filter_map(|window| until(window)).max().filter(|to| *to >= record.stop_time),
             latest: archived.filter(|_| ahead.iter().any(|window| to_end(window, claim))),
         })
     };
-    records.filter_map(start).collect()
+    listed.records().filter_map(start).collect()
 }
 
 #[cfg(test)]

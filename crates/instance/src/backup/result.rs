@@ -1,27 +1,22 @@
 //! The engine's answer as the operator reads it. Pure.
 
+use holdfast_contract::report::backup::BackupReport;
 use holdfast_kube_api::status_port::BackupResult;
-use serde_json::Value;
 
-/// From the JSON of `holdfast backup`.
-pub(super) fn of_report(report: &Value) -> Option<BackupResult> {
-    let backup = &report["repositories"].get(0)?["backup"];
-    let text = |key: &str| backup[key].as_str().map(str::to_owned);
+/// From the report of `holdfast backup`: the backup is the same in all repositories; the first one's size counts. `None` when
+/// it names no repository.
+pub(super) fn of_report(report: BackupReport) -> Option<BackupResult> {
+    let backup = report.repositories.into_iter().next()?.backup;
     Some(BackupResult {
-        backup_id: text("backup_id")?,
-        begin_wal: text("start_segment"),
-        end_wal: text("stop_segment"),
-        begin_lsn: text("start_lsn"),
-        end_lsn: text("stop_lsn"),
-        timeline_id: backup["timeline"].as_u64().and_then(|number| u32::try_from(number).ok()),
-        data_bytes: backup["size_bytes"].as_u64(),
-        stored_bytes: backup["stored_bytes"].as_u64(),
-        warnings: report["warnings"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|warning| warning.as_str().map(str::to_owned))
-            .collect(),
+        backup_id: backup.backup_id.to_string(),
+        begin_wal: Some(backup.start_segment.to_string()),
+        end_wal: Some(backup.stop_segment.to_string()),
+        begin_lsn: Some(backup.start_lsn.to_string()),
+        end_lsn: Some(backup.stop_lsn.to_string()),
+        timeline_id: Some(backup.timeline.get()),
+        data_bytes: Some(backup.size_bytes),
+        stored_bytes: Some(backup.stored_bytes),
+        warnings: report.warnings,
     })
 }
 
@@ -29,18 +24,26 @@ pub(super) fn of_report(report: &Value) -> Option<BackupResult> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
     use super::*;
-    use serde_json::json;
+
+    /// The frozen sample of the contract.
+    fn report() -> BackupReport {
+        serde_json::from_str(include_str!("../../../contract/tests/samples/backup.json")).unwrap()
+    }
 
     #[test]
     fn a_report() {
-        let result = of_report(&json!({"repositories": [{"repository": "s3://x", "backup": {
-            "backup_id": "20261122T101500Z", "start_segment": "000000010000000000000002",
-            "stop_segment": "000000010000000000000002", "start_lsn": "0/2000028", "stop_lsn": "0/2000100",
-            "timeline": 1, "size_bytes": 10, "stored_bytes": 5
-        }}], "warnings": ["w"]}))
-        .unwrap();
-        assert_eq!((result.backup_id.as_str(), result.timeline_id), ("20261122T101500Z", Some(1)));
-        assert_eq!((result.data_bytes, result.stored_bytes, result.warnings.len()), (Some(10), Some(5), 1));
-        assert_eq!(of_report(&Value::Null), None);
+        let report = report();
+        let record = report.repositories[0].backup.clone();
+        let result = of_report(report).unwrap();
+        assert_eq!((result.backup_id, result.timeline_id), (record.backup_id.to_string(), Some(record.timeline.get())));
+        assert_eq!((result.data_bytes, result.stored_bytes), (Some(record.size_bytes), Some(record.stored_bytes)));
+        assert_eq!(
+            (result.begin_lsn, result.end_lsn),
+            (Some("16/B4000028".to_owned()), Some("16/B4000158".to_owned()))
+        );
+        assert_eq!(result.begin_wal.as_deref(), Some("0000000100000016000000B4"));
+        assert_eq!(result.end_wal.as_deref(), Some("0000000100000016000000B4"));
+        assert_eq!(result.warnings, ["the clock of the server is 3 s behind"]);
+        assert_eq!(of_report(BackupReport { repositories: Vec::new(), ..self::report() }), None);
     }
 }

@@ -2,8 +2,9 @@
 
 use super::result::of_report;
 use crate::context::Context;
-use crate::verb::{Verb, VerbProgress};
+use crate::verb::Verb;
 use chrono::Utc;
+use holdfast_contract::progress::WAITING_FOR_WAL;
 use holdfast_kube_api::status_port::{BackupRun, BackupState};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -33,9 +34,9 @@ async fn take(context: &Context, uid: &str, name: &str, cancel: &CancellationTok
     let mut verb = Verb::new(&context.places.program, &config, ["backup", "--progress", "json", "--label", name]);
     verb.nice = true;
     let ended = verb
-        .run(cancel, |now: VerbProgress| {
+        .run(cancel, |now| {
             change(&|run| {
-                if now.step.contains("wal") || now.step.contains("WAL") {
+                if now.step == WAITING_FOR_WAL {
                     run.state = BackupState::WaitingForWal;
                 } else if now.total_bytes.is_some() {
                     run.done_bytes = now.done_bytes;
@@ -47,8 +48,9 @@ async fn take(context: &Context, uid: &str, name: &str, cancel: &CancellationTok
             });
         })
         .await;
-    let ended = ended.and_then(|report| {
-        of_report(&report).ok_or_else(|| crate::error::Error::retry("the backup ended without saying what it is"))
+    let ended = ended.and_then(|output| {
+        of_report(output.report()?)
+            .ok_or_else(|| crate::error::Error::retry("the backup ended without saying what it is"))
     });
     change(&|run| {
         run.stopped_at = Some(Utc::now());

@@ -16,14 +16,18 @@ use crate::plan::Method;
 use crate::postgres::Sql;
 use crate::settings::floor;
 use crate::state::StartedServer;
-use crate::verb::{Verb, VerbProgress};
+use crate::verb::Verb;
 use crate::volume::{self, Filling, Progress, empty, write_if_changed};
+use holdfast_contract::progress as contract;
+use holdfast_contract::report::snapshot::SnapshotListReport;
 use holdfast_kube_api::backup::BackupPhase;
 use holdfast_kube_api::cluster::{BarmanObjectStore, BootstrapProgress, Recovery, RecoveryTarget};
 use holdfast_kube_api::{Backup, Cluster, names};
 use holdfast_pgtypes::SegmentName;
 use holdfast_pgtypes::recovery_target::moment::{self, MissingZone};
-use serde_json::Value;
+use holdfast_repo::record::SnapshotRecord;
+use holdfast_repo::recovery::RecoveryPlan;
+use serde::Deserialize;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -189,7 +193,7 @@ async fn restore(work: &Work<'_>, recovery: &Recovery, source: &Source, found: O
     }
     work.step("recovery", "restoring files");
     words.extend(["--progress".to_owned(), "json".to_owned()]);
-    let show = |now: VerbProgress| {
+    let show = |now: contract::Progress| {
         work.state.set_bootstrap(Some(BootstrapProgress {
             method: "recovery".to_owned(),
             step: now.step,
@@ -203,14 +207,20 @@ async fn restore(work: &Work<'_>, recovery: &Recovery, source: &Source, found: O
     Ok(())
 }
 
+/// What the plan of a restore and that of a recovery from snapshots have in common.
+#[derive(Debug, Deserialize)]
+struct Planned {
+    recovery: RecoveryPlan,
+}
+
 /// Plans what these words of `holdfast restore` would do, which refuses a target that cannot be reached.
 async fn plan(work: &Work<'_>, config: &Path, words: &[String]) -> Result<()> {
     let words = [words, &["--plan".to_owned()]].concat();
-    let plan = Verb::new(&work.places.program, config, words)
-        .run(work.stop, |_| {})
-        .await
-        .map_err(|error| error.doing("planning the recovery"))?;
-    tracing::info!(plan = %plan["recovery"], "the recovery target can be reached");
+    let planned = Verb::new(&work.places.program, config, words).run(work.stop, |_| {}).await;
+    let plan: Planned =
+        planned.and_then(|output| output.report()).map_err(|error| error.doing("planning the recovery"))?;
+    let RecoveryPlan { backup, timeline, segment_count, window, .. } = plan.recovery;
+    tracing::info!(%backup, %timeline, segment_count, %window, "the recovery target can be reached");
     Ok(())
 }
 
@@ -249,7 +259,8 @@ async fn prepare_snapshot(work: &Work<'_>, recovery: &Recovery, source: Option<&
 
 /// The id of the record that the volume's own mark, or else the name of its snapshot, leads to.
 async fn recorded(work: &Work<'_>, config: &Path, name: &str) -> Result<String> {
-    let listed = Verb::new(&work.places.program, config, ["snapshot", "list"]).run(work.stop, |_| {}).await?;
+    let listing = Verb::new(&work.places.program, config, ["snapshot", "list"]);
+    let listed: SnapshotListReport = listing.run(work.stop, |_| {}).await?.report()?;
     // The volume itself says which snapshot it was made from; its name may be another by now.
     let mark = crate::snapshot::read_mark(&work.places.data_mount);
     let marked = mark.and_then(|mark| snapshot_id(&listed, &mark.uid));
@@ -294,32 +305,13 @@ fn without_archive(work: &Work<'_>, snapshot: &str, target: &RecoveryTarget) -> 
     write_if_changed(&work.places.pgdata.join("postgresql.auto.conf"), none.as_bytes(), 0o600).map(|_| ())
 }
 
-/// The record of the archive that names this snapshot. Pure.
-fn snapshot_id(listed: &Value, snapshot: &str) -> Option<String> {
-    match listed {
-        Value::Array(items) => items.iter().find_map(|item| snapshot_id(item, snapshot)),
-        Value::Object(fields) => {
-            let id = fields.get("snapshot_id").and_then(Value::as_str);
-            let named = ["snapshots", "annotations"]
-                .iter()
-                .filter_map(|key| fields.get(*key))
-                .any(|field| mentions(field, snapshot));
-            match id {
-                Some(id) if named => Some(id.to_owned()),
-                _ => fields.values().find_map(|value| snapshot_id(value, snapshot)),
-            }
-        }
-        _ => None,
-    }
-}
-
-fn mentions(value: &Value, name: &str) -> bool {
-    match value {
-        Value::String(text) => text == name,
-        Value::Array(items) => items.iter().any(|item| mentions(item, name)),
-        Value::Object(fields) => fields.values().any(|item| mentions(item, name)),
-        _ => false,
-    }
+/// The record of the archive that names this snapshot, by its own name or in an annotation. Pure.
+fn snapshot_id(listed: &SnapshotListReport, snapshot: &str) -> Option<String> {
+    let names = |record: &&SnapshotRecord| {
+        record.snapshots.iter().any(|volume| volume.name == snapshot)
+            || record.annotations.values().any(|text| text == snapshot)
+    };
+    listed.records().find(names).map(|record| record.snapshot_id.to_string())
 }
 
 /// The recovery target as flags of `holdfast restore`. Pure.

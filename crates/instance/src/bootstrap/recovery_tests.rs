@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
 use super::*;
-use serde_json::json;
+use holdfast_contract::report::PerRepository;
+use serde_json::{Value, json};
 
 fn words(target: Value) -> String {
     let target: RecoveryTarget = serde_json::from_value(target).unwrap();
@@ -171,11 +172,16 @@ fn what_a_volume_was_made_from() {
 
 #[test]
 fn a_snapshot_is_found_by_its_name() {
-    let listed = json!({"snapshots": [
-        {"snapshot_id": "a", "snapshots": [{"name": "x", "type": "PG_DATA"}], "annotations": {"backup_uid": "x-wal"}},
-        {"snapshot_id": "b", "snapshots": [{"name": "y-data", "type": "PG_DATA"}]}
-    ]});
-    assert_eq!(snapshot_id(&listed, "x-wal").as_deref(), Some("a"));
-    assert_eq!(snapshot_id(&listed, "y-data").as_deref(), Some("b"));
-    assert_eq!(snapshot_id(&listed, "z"), None);
+    let sample = include_str!("../../../contract/tests/samples/snapshot-list.json");
+    let mut listed: SnapshotListReport = serde_json::from_str(sample).unwrap();
+    let PerRepository::Read(repository) = &mut listed.repositories[0] else { unreachable!("the first one is read") };
+    let [first, second] = repository.snapshots.as_mut_slice() else { unreachable!("the sample has two records") };
+    first.snapshots[0].name = "x".to_owned();
+    first.snapshots.truncate(1);
+    first.annotations = [("backup_uid".to_owned(), "x-uid".to_owned())].into();
+    second.snapshots[0].name = "y-data".to_owned();
+    let (first, second) = (first.snapshot_id.to_string(), second.snapshot_id.to_string());
+    for (name, expected) in [("x", Some(&first)), ("x-uid", Some(&first)), ("y-data", Some(&second)), ("z", None)] {
+        assert_eq!(snapshot_id(&listed, name).as_ref(), expected, "{name}");
+    }
 }

@@ -7,6 +7,7 @@ use crate::postgres::Sql;
 use crate::verb::Verb;
 use crate::volume;
 use chrono::{DateTime, Utc};
+use holdfast_contract::report::snapshot::RecordReport;
 use holdfast_kube_api::status_port::{SnapshotRequest, SnapshotRun, SnapshotState};
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
 use std::sync::Arc;
@@ -211,8 +212,8 @@ impl Worker {
             let input = serde_json::to_vec(&request).map_err(|error| Error::retry(error.to_string()))?;
             let mut verb = Verb::new(&self.context.places.program, &config, ["snapshot", "record"]);
             verb.input = Some(input);
-            let answer = verb.run(&self.cancel, |_| {}).await?;
-            let id = answer["snapshot_id"].as_str().map(str::to_owned);
+            let recorded: RecordReport = verb.run(&self.cancel, |_| {}).await?.report()?;
+            let id = Some(recorded.snapshot_id.to_string());
             self.change(|run| {
                 run.wal_confirmed = true;
                 run.snapshot_id = id;

@@ -7,7 +7,7 @@ use crate::catalog::{SegmentRange, WalInventory};
 use crate::name::BackupId;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 use holdfast_pgtypes::{Ancestry, Lsn, SegmentName, TimelineId, WalSegmentSize};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// A gapless run of WAL along the path.
