@@ -15,8 +15,6 @@ use holdfast_store::ObjectInfo;
 
 use super::known_logs::{KnownLog, KnownLogs};
 use super::stored::wal_object_name;
-use super::wal_folders::{WalFolders, Wanted};
-use crate::error::Error;
 use crate::repository::Repository;
 
 /// The WAL of one claim, as a listing shows it.
@@ -49,12 +47,6 @@ struct Log {
 }
 
 impl ListedWal {
-    /// Lists the WAL of a claim: all of it, or from the folder that contains an LSN.
-    pub async fn read(repository: &Repository, claim: &ClaimRecord, wanted: Wanted) -> Result<Self, Error> {
-        let folders = WalFolders::read(repository, claim).await?;
-        folders.list(repository, |_| wanted, &KnownLogs::default()).await
-    }
-
     /// A claim without WAL.
     pub fn nothing(claim: &ClaimRecord) -> Self {
         Self {

@@ -45,6 +45,16 @@ pub struct WalFolders {
 }
 
 impl WalFolders {
+    /// Lists the WAL of a claim: all of it, or from the folder that contains an LSN.
+    pub async fn read_and_list(
+        repository: &Repository,
+        claim: &ClaimRecord,
+        wanted: Wanted,
+    ) -> Result<ListedWal, Error> {
+        let folders = Self::read(repository, claim).await?;
+        folders.list(repository, |_| wanted, &KnownLogs::default()).await
+    }
+
     /// Lists timelines, history files, and the names of the logs' folders.
     pub async fn read(repository: &Repository, claim: &ClaimRecord) -> Result<Self, Error> {
         let listing = || describe(repository, claim);

@@ -289,7 +289,7 @@ impl Archive {
         let listed = match starts.map(|beginning| beginning.start_lsn).min() {
             // Nothing to begin with: no WAL is of use.
             None => ListedWal::nothing(&claim),
-            Some(from) => ListedWal::read(repository, &claim, WantedWal::From(from)).await?,
+            Some(from) => WalFolders::read_and_list(repository, &claim, WantedWal::From(from)).await?,
         };
         Self::of_listed(repository, claim, &listed, beginnings).await
     }

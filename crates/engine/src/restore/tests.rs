@@ -432,7 +432,9 @@ async fn a_damaged_history_costs_the_recoveries_that_need_it() {
     let claim = sample.repository.current_claim(&sample.backup.cluster).await.unwrap();
     let crew = crate::pipeline::crew::Crew::new(1);
     let beginnings = [holdfast_repo::recovery::Beginning::from(&sample.backup)];
-    let wal = crate::archive::ListedWal::read(&sample.repository, &claim, crate::archive::Wanted::All).await.unwrap();
+    let wal = crate::archive::WalFolders::read_and_list(&sample.repository, &claim, crate::archive::Wanted::All)
+        .await
+        .unwrap();
     let found = reach(&sample.repository, &claim, &wal, &beginnings, &crew, &CancellationToken::new()).await.unwrap();
     let shown: Vec<(u32, usize, bool)> = found
         .timelines

@@ -39,7 +39,7 @@ async fn a_long_archive_is_listed_from_where_a_recovery_begins() {
     let before = || counters.of(Operation::List).requests + counters.of(Operation::ListFolders).requests;
 
     let start = before();
-    let all = ListedWal::read(&repository, &claim, Wanted::All).await.unwrap().describe();
+    let all = WalFolders::read_and_list(&repository, &claim, Wanted::All).await.unwrap().describe();
     assert_eq!((all.timelines[0].segments, all.timelines[0].ranges.len()), (count, 1));
     assert_eq!(
         before() - start,
@@ -50,7 +50,7 @@ async fn a_long_archive_is_listed_from_where_a_recovery_begins() {
     // A folder has 4 GiB, here 4096 segments: all of the folder before the last one is needed.
     let start = before();
     let from = Lsn::new((count - 10) * size.as_u64());
-    let newest = ListedWal::read(&repository, &claim, Wanted::From(from)).await.unwrap().describe();
+    let newest = WalFolders::read_and_list(&repository, &claim, Wanted::From(from)).await.unwrap().describe();
     assert_eq!((newest.timelines[0].segments, newest.timelines[0].ranges.len()), (4097, 1));
     assert_eq!(before() - start, 4 + 5 + 1, "timelines, history file, logs, the end, and the two that are needed");
 
@@ -100,7 +100,7 @@ async fn the_newest_log_tells_where_an_archive_ends() {
     let (bench, counters) = long(count).await;
     let repository = bench.open(0).await;
     let claim = repository.current_claim(&bench.cluster).await.unwrap();
-    let newest = ListedWal::read(&repository, &claim, Wanted::Newest).await.unwrap().describe();
+    let newest = WalFolders::read_and_list(&repository, &claim, Wanted::Newest).await.unwrap().describe();
     assert_eq!(newest.timelines[0].ranges.last().unwrap().last.to_string(), name(count));
     assert_eq!(newest.listed_from, Some("4/0".parse().unwrap()));
     let requests = counters.of(Operation::List).requests + counters.of(Operation::ListFolders).requests;
@@ -110,7 +110,7 @@ async fn the_newest_log_tells_where_an_archive_ends() {
     let partial = object(&bench, count, "zst").to_string().replace(&name(count), &format!("{}.partial", name(count)));
     bench.stores[0].put(&partial.parse().unwrap(), "x".into(), PutMode::Create).await.unwrap();
     bench.stores[0].delete(&[object(&bench, count, "zst")]).await.unwrap();
-    let newest = ListedWal::read(&repository, &claim, Wanted::Newest).await.unwrap().describe();
+    let newest = WalFolders::read_and_list(&repository, &claim, Wanted::Newest).await.unwrap().describe();
     assert_eq!(newest.timelines[0].ranges.last().unwrap().last.to_string(), name(count - 1));
     assert_eq!(newest.timelines[0].partials.len(), 1);
 }

@@ -1,0 +1,14 @@
+//! The rules of `docs/style.md` that a program can check, checked on the sources of this project.
+//!
+//! Every failure names the file and the rule. `measures` prints what `docs/architecture.md` shows.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a house that cannot be read fails the test")]
+
+mod circles;
+mod comments;
+mod documents;
+mod exit_codes;
+mod measures;
+mod modules;
+mod sources;
+mod units;

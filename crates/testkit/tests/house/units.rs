@@ -1,0 +1,53 @@
+//! A public number of a size or a time says its unit, in its name or in its comment.
+
+use crate::sources::{assert_none, files};
+
+/// The crates whose items other programs build on.
+const CRATES: &[&str] = &["crates/pgtypes/src/", "crates/repo/src/", "crates/store/src/", "crates/engine/src/"];
+
+/// Parts of names that mean an amount of something.
+const AMOUNTS: &[&str] = &["size", "length", "len", "offset", "timeout", "interval", "age", "limit", "delay", "budget"];
+
+/// Words that are units.
+const UNITS: &[&str] = &[
+    "byte", "page", "block", "segment", "second", "minute", "millis", "micro", "hour", "day", "extent", "frame", "mib",
+    "kib", "gib", "bits", "file", "object", "pack", "record", "row", "part", "attempt", "thread", "request",
+];
+
+/// The name of a public constant or field of an integer type.
+fn public_number(line: &str) -> Option<&str> {
+    let rest = line.trim_start().strip_prefix("pub ")?;
+    let rest = rest.strip_prefix("const ").unwrap_or(rest);
+    let (name, kind) = rest.split_once(": ")?;
+    let kind = kind.trim_start_matches("Option<");
+    let number = ["u8", "u16", "u32", "u64", "usize", "i32", "i64"]
+        .iter()
+        .any(|number| kind.strip_prefix(number).is_some_and(|after| !after.starts_with(|c: char| c.is_alphanumeric())));
+    (number && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')).then_some(name)
+}
+
+#[test]
+fn public_amounts_say_their_unit() {
+    let mut without = Vec::new();
+    for file in files(".rs").iter().filter(|file| CRATES.iter().any(|name| file.path.starts_with(name))) {
+        let mut comment = String::new();
+        for (number, line) in file.text.lines().enumerate() {
+            if let Some(text) = line.trim_start().strip_prefix("///") {
+                comment.push_str(&text.to_lowercase());
+                continue;
+            }
+            if let Some(name) = public_number(line) {
+                let lower = name.to_lowercase();
+                let amount = lower.split('_').any(|word| AMOUNTS.contains(&word));
+                let said = UNITS.iter().any(|unit| lower.contains(unit) || comment.contains(unit));
+                if amount && !said {
+                    without.push(format!("{}:{}: {name}", file.path, number + 1));
+                }
+            }
+            if !line.trim_start().starts_with("#[") {
+                comment.clear();
+            }
+        }
+    }
+    assert_none("these public numbers do not say in which unit they are:", &without);
+}
