@@ -145,7 +145,7 @@ async fn no_false_alarms(major: u16) {
             "UPDATE load SET text = md5(text) || text WHERE id % 101 = {n} % 101",
             "INSERT INTO load SELECT -g, repeat(md5(g::text), 7) FROM generate_series(1, 2000) g;; DELETE FROM load WHERE id < 0",
             // After every checkpoint each page is written whole into the WAL again. Without a pause the archiver would
-            // fall minutes behind.
+            // be minutes late.
             "CHECKPOINT;; SELECT pg_sleep(0.5)",
         ],
     );

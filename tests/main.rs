@@ -2,7 +2,7 @@
 //!
 //! All of them are one program: each module is a story, and `stage` is what the stories share.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a failed set-up fails the test")]
 
 mod archive_commands;
 mod backup_restore;

@@ -13,7 +13,7 @@ use self::cases::{CORRUPT, Case, How, Object, PACKS_AND_MANIFESTS, Shown, WAL_OB
 use super::kit::{Damage, Texts, files_below, quietly, texts_of};
 use crate::stage::{Plan, Seal, Stage, StoreKind};
 
-/// A stage with two backups and WAL behind each.
+/// A stage with two backups and WAL after each.
 struct Archive {
     stage: Stage,
     texts: Texts,

@@ -1,10 +1,10 @@
 //! HTTP as the operator and the instance manager serve and ask it: small, by HTTP/1.1, on a few ports of their own.
 //!
-//! - [`listen`]: the accept loop of every port
-//! - [`serve`]: answering the requests of one connection
-//! - [`answer`]: answers
-//! - [`exchange`]: one request over mutual TLS, as to a status port
-//! - [`metrics`]: Prometheus' text format
+//! - the accept loop of every port ([`listen`])
+//! - answering the requests of one connection ([`serve`])
+//! - answers ([`answer`])
+//! - one request over mutual TLS, as to a status port ([`exchange`])
+//! - Prometheus' text format ([`metrics`])
 //!
 //! What is asked and answered on the status port is said by `holdfast_kube_api::status_port`; this crate knows nothing of
 //! it, nor of Kubernetes and PostgreSQL.

@@ -153,7 +153,7 @@ impl State {
         self.inner().facts = facts.map(|facts| (facts, Instant::now()));
     }
 
-    /// What the server last said of itself.
+    /// What the server last reported about itself.
     pub fn facts(&self) -> Option<Facts> {
         self.inner().facts.as_ref().map(|(facts, _)| facts.clone())
     }

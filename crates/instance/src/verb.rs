@@ -2,7 +2,7 @@
 //!
 //! A verb runs with `--output json`: its report is one JSON object on stdout, its error one on stderr, and its progress
 //! lines there too, all of the types of `holdfast_contract`. It is in a process group of its own, so that a signal to the manager's does not reach it before the
-//! manager decided; it is ended by `SIGTERM`, after which it cleans up behind itself, and killed when it does not end.
+//! manager decided; it is ended by `SIGTERM`, after which it removes what it left half done, and killed when it does not end.
 
 use crate::error::{Error, Result};
 use holdfast_contract::problem::ErrorLine;

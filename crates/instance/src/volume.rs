@@ -97,7 +97,7 @@ pub fn look(places: &Places) -> Result<Found> {
         Err(error) => return Err(Error::file("list", &places.pgdata, &error)),
     };
     Ok(Found {
-        // While a restore is under way there is no control file, and one that is damaged is none to go by.
+        // While a restore is under way there is no control file, and a damaged one is an error.
         control: control(&places.pgdata)?.map(Box::new),
         record,
         standby_signal: places.pgdata.join("standby.signal").exists(),

@@ -86,7 +86,7 @@ fn common_name(name: &str) -> DistinguishedName {
     all
 }
 
-/// Whole days, from yesterday: nodes whose clocks are behind take it too. The end is told.
+/// Whole days, from yesterday: nodes whose clocks are late take it too. The end is reported.
 fn validity(params: &mut CertificateParams, days: i64, now: DateTime<Utc>) -> DateTime<Utc> {
     let date = |at: DateTime<Utc>| {
         rcgen::date_time_ymd(at.year(), u8::try_from(at.month()).unwrap_or(1), u8::try_from(at.day()).unwrap_or(1))

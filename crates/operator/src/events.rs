@@ -86,7 +86,7 @@ impl Recorder {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::debug!(name, namespace, %error, "an Event could not be published"),
             Err(_) => {
-                tracing::debug!(name, namespace, "an Event could not be published: the API server does not answer")
+                tracing::debug!(name, namespace, "an Event could not be published: the API server does not answer");
             }
         }
     }

@@ -3,7 +3,7 @@
 //! A reconcile is read, validate, decide, write the status, apply. Only reading and the last two hold a client:
 //! [`cluster::decide`] is a pure function of the manifest, of what was observed and of the clock, and tested as tables.
 //! The status is written **before** the actions, with the resource version that was read: it holds the operator's
-//! intentions (which instances exist, which one shall take writes), so nothing is ever done that another reconcile could
+//! intentions (which instances exist, which one is to take writes), so nothing is ever done that another reconcile could
 //! not know of, and an operator that acts on an old view fails at the status and does nothing.
 //!
 //! - [`run()`]: the process: leader election, controllers, metrics; [`run_in()`] the same in a world that is brought,

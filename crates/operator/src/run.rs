@@ -41,7 +41,7 @@ pub struct Options {
     pub own_namespace: Option<String>,
     /// Where metrics are served.
     pub metrics_address: SocketAddr,
-    /// Where the validating webhook is served, if it shall be.
+    /// Where the validating webhook is served, if it is to be.
     pub webhook_address: Option<SocketAddr>,
     /// More names and addresses that the API server knows the webhook by.
     pub webhook_names: Vec<String>,

@@ -17,7 +17,7 @@ fn fixture(major: u16) -> (&'static [u8], &'static str) {
     }
 }
 
-/// What `pg_controldata` would print behind this name.
+/// What `pg_controldata` would print after this name.
 fn printed(control: &ControlFile, name: &str) -> String {
     let on_off = |flag| if flag { "on" } else { "off" }.to_owned();
     let time = |time: chrono::DateTime<chrono::Utc>| time.format("%a %b %d %H:%M:%S %Y").to_string();

@@ -216,7 +216,7 @@ impl Writer {
         self.raw(&head)
     }
 
-    /// A commit with so many bytes behind its time.
+    /// A commit with so many bytes after its time.
     fn commit(&mut self, xid: u32, more: usize) -> Lsn {
         let mut data = (i64::from(xid) * 1_000_000).to_le_bytes().to_vec();
         data.resize(8 + more, 0);

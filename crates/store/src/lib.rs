@@ -108,7 +108,7 @@ pub struct ObjectInfo {
 pub struct ListPage {
     /// Objects, as many as the store gives at once; none is no end.
     pub objects: Vec<ObjectInfo>,
-    /// What to ask for the next page with, in the store's own words; none behind the last.
+    /// What to ask for the next page with, in the store's own words; `None` after the last.
     pub next: Option<String>,
 }
 

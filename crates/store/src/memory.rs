@@ -123,7 +123,7 @@ impl Store for MemoryStore {
         start_after: Option<&str>,
         next: Option<&str>,
     ) -> Result<ListPage, StoreError> {
-        // A page goes on behind the last name of the one before.
+        // A page continues after the last name of the one before.
         let after = next.into_iter().chain(start_after).max();
         let from = match after.filter(|after| *after >= prefix) {
             Some(after) => (Bound::Excluded(after), Bound::Unbounded),

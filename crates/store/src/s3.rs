@@ -420,7 +420,7 @@ impl Store for S3Store {
         if can_hold_nothing(prefix) {
             return Ok(ListPage::default());
         }
-        // MinIO refuses a start that does not begin with the prefix; it is before all names, or behind them.
+        // MinIO refuses a start that does not begin with the prefix; it is before all names, or after them.
         let inside = start_after.filter(|after| after.starts_with(prefix));
         if inside.is_none() && start_after.is_some_and(|after| after > prefix) {
             return Ok(ListPage::default());

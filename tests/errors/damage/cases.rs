@@ -58,7 +58,8 @@ impl Case {
     /// The whole message.
     pub(super) fn text(&self) -> String {
         let lines = [("error: ", self.error), ("while: ", self.doing), ("hint:  ", self.hint)];
-        lines.iter().filter(|(_, text)| !text.is_empty()).map(|(head, text)| format!("{head}{text}\n")).collect()
+        let lines = lines.iter().filter(|(_, text)| !text.is_empty());
+        lines.fold(String::new(), |all, (head, text)| all + head + text + "\n")
     }
 }
 

@@ -191,7 +191,7 @@ pub enum WalCommand {
         name: String,
         /// Where to put it
         dest: PathBuf,
-        /// For the restore_command of a standby: it shall try again after a fault, so the exit status stays at 125 or less
+        /// For the restore_command of a standby: it must try again after a fault, so the exit status stays at 125 or less
         #[arg(long)]
         standby: bool,
     },

@@ -27,7 +27,7 @@ pub fn size_bytes(text: &str) -> Result<u64, String> {
 const UNITS_OF_TIME: &[(&str, u64)] =
     &[("ms", 1), ("s", 1000), ("min", 60_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
 
-/// A duration: numbers with units, one behind the other. A bare number is refused: it would be seconds here and minutes there.
+/// A duration: numbers with units, one after the other. A bare number is refused: it would be seconds here and minutes there.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let expected = || "expected a whole number and a unit, such as 60s, 90min, 12h or 30d".to_owned();
     let mut rest = text.trim();

@@ -23,7 +23,7 @@ pub struct Failure {
     pub code: ExitCode,
     /// What happened: lower case, no full stop.
     pub message: String,
-    /// What caused it, outermost first; printed behind the message, each after a colon.
+    /// What caused it, outermost first; printed after the message, each after a colon.
     pub causes: Vec<String>,
     /// What was being done.
     pub doing: Option<String>,
@@ -51,7 +51,7 @@ impl Failure {
         self
     }
 
-    /// Adds the chain of causes behind `error`. A cause whose text is part of what stands before it is left out.
+    /// Adds the chain of causes that led to `error`. A cause whose text is part of the text before it is left out.
     #[must_use]
     pub fn caused_by(mut self, error: Option<&(dyn Error + 'static)>) -> Self {
         let mut next = error;

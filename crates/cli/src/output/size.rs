@@ -4,7 +4,7 @@ use std::time::Duration;
 
 const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
-/// `0 B`, `512 B`, `1.2 GiB`, `130 MiB`: one digit behind the point below 100.
+/// `0 B`, `512 B`, `1.2 GiB`, `130 MiB`: one digit after the point below 100.
 pub fn size(bytes: u64) -> String {
     if bytes < 1024 {
         return format!("{bytes} B");

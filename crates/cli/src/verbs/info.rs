@@ -85,7 +85,7 @@ async fn of_repository(
     let crew = Crew::new(context.config.restore.jobs.get());
     let mut claimed = Vec::new();
     for claim in claims {
-        // One listing for all that is said of a claim, from where the oldest recovery would begin.
+        // One listing for everything that is reported about a claim, from where the oldest recovery would begin.
         let begin_backups = backups.iter().map(|backup| (backup.claim, backup.start_lsn));
         let begin_snapshots = snapshots.iter().map(|snapshot| (snapshot.claim, snapshot.start_lsn));
         let starts = begin_backups.chain(begin_snapshots).filter(|(of, _)| *of == claim.number);

@@ -1,4 +1,4 @@
-//! Now, here: what the engine is told of clock and host.
+//! The clock and the host name, as the engine gets them.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Holes in the archive of a living server that last a moment.
 //!
 //! `wal push` sends the next segments along with the one that PostgreSQL asks for, side by side, so that a segment may be
-//! stored a moment before its predecessor. Who lists just then sees a hole. Such a hole is told by the age of the object
+//! stored a moment before its predecessor. A listing at that moment shows a hole. Such a hole is known by the age of the object
 //! after it: one that has been there for minutes did not overtake anything. Whoever meets a young hole lists again for a
 //! bounded time, and then takes what it sees for what it is.
 

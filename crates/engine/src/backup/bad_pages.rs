@@ -21,7 +21,7 @@ const READ_AGAIN_AFTER: [Duration; 4] =
 /// that is half written all the same carries an LSN of the time of the backup, and does not count (`BadPages::settle`).
 const WAITED_FOR: u32 = 8;
 
-/// Pages with an LSN behind the start of the backup are judged at its end. Of real ones there are a handful; damaged ones
+/// Pages with an LSN after the start of the backup are judged at its end. Of real ones there are a handful; damaged ones
 /// beyond so many (some 10 MB) are not kept until then, but count.
 const MAX_UNDECIDED: usize = 100_000;
 

@@ -179,7 +179,7 @@ impl Run<'_> {
         if remains::still_mine(repository, cluster, self.backup, &self.identity).await? {
             return Ok(());
         }
-        // Nobody was told of this backup yet, and its packs may be gone at any moment.
+        // This backup was not reported to anybody yet, and its packs may be gone at any moment.
         repository.store().delete(&[object_name(&name)?]).await?;
         publishing(false);
         Err(taken_for_dead().into())

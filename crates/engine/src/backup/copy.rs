@@ -336,7 +336,7 @@ impl<'a> Commit<'a> {
             Found::Changed => current.state = State::Postponed,
         }
         // A file that was shortened and extended again while we read has a hole that WAL replay fills; what
-        // stands behind it must not move to its place.
+        // comes after it must not move to its place.
         if current.state == State::Growing && piece.offset != current.size_bytes {
             current.state = State::Ended;
         }

@@ -31,7 +31,7 @@ const PROBE_BYTES: usize = 32;
 /// The bytes of one unit.
 #[derive(Debug)]
 pub(super) struct ReadUnit {
-    /// All pieces one behind the other.
+    /// All pieces, one after the other.
     pub raw: Vec<u8>,
     /// The pieces, in the order of `raw`.
     pub pieces: Vec<Piece>,

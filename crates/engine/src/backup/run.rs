@@ -295,7 +295,7 @@ impl Run<'_> {
     }
 
     /// Refuses a tablespace that the server knows and whose files are not there, since its volume is not mounted or was
-    /// emptied: a backup without them is none. Every tablespace has the directory of its version from its beginning on.
+    /// emptied: a backup without them is not a backup. Every tablespace has the directory of its version from its beginning on.
     async fn check_tablespace(&self, scan: &Scan, oid: u32, name: &str) -> Result<(), Error> {
         let needed = format!("pg_tblspc/{oid}/{}", self.facts.version.tablespace_directory());
         if scan.directories.iter().any(|directory| *directory.path == *needed.as_bytes()) {

@@ -3,7 +3,7 @@
 //!
 //! A file or directory that disappears while it is listed was removed by PostgreSQL and is counted. Links are
 //! followed where PostgreSQL makes them (`pg_tblspc`, `pg_wal`). Any other link is kept as a link, of which the user is told;
-//! in the place of data that PostgreSQL needs it is refused, since a backup without that data is none.
+//! in the place of data that PostgreSQL needs it is refused, since a backup without that data is not a backup.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};

@@ -127,7 +127,7 @@ mod tests {
         let fork = Some("1\t0/500200\tno recovery target specified\n");
         for (history, start, stop, first, last, ranges) in [
             (None, "0/300028", "0/500100", "000000010000000000000003", "000000010000000000000005", vec!["1:3-5"]),
-            // Stopped behind the fork.
+            // Stopped after the fork.
             (
                 fork,
                 "0/300028",

@@ -161,7 +161,7 @@ async fn run_steps(
     Ok(())
 }
 
-/// Tries the store as `repo init` did: it may have been replaced, or stand behind another proxy by now.
+/// Tries the store as `repo init` did: it may have been replaced, or another proxy may stand in front of it by now.
 async fn try_store(target: &RepositoryTarget, repository: &Repository, report: &mut CheckReport) -> Result<(), Error> {
     let found = init::try_store(&*target.store).await?;
     let disproved = capabilities::disproved(repository.record(), found.capabilities);

@@ -12,7 +12,7 @@ use crate::repository::Repository;
 /// No upload of a living run is as old: an object takes minutes, on the slowest line hours.
 const OLD: TimeDelta = TimeDelta::days(1);
 
-/// Counts the old ones. Nothing is said of a store that does not list them, or fails when it is asked to.
+/// Counts the old ones. A store that does not list them is not reported, or fails when it is asked to.
 pub(super) async fn look(repository: &Repository, now: DateTime<Utc>, report: &mut CheckReport) {
     let uploads = match repository.store().unfinished_uploads("").await {
         Ok(Some(uploads)) => uploads,

@@ -22,7 +22,7 @@ use crate::error::{Doing, Error, What};
 /// enough that trying a passphrase on all of them takes a second or two.
 const SLOTS_AT_MOST: usize = 64;
 
-/// A slot has some hundred bytes; what is larger is none.
+/// A slot has some hundred bytes; a larger object is not a slot.
 const SLOT_BYTES_AT_MOST: u64 = 64 << 10;
 
 /// Memory passed over in all while slots are tried, in KiB: what the single most expensive slot may ask for and half as much,

@@ -156,7 +156,7 @@ pub(super) fn write_backup_manifest(
 }
 
 /// The directories of a restore, opened before anything is written in them: `syncfs` reports the write errors of its file
-/// system that nobody was told of since the descriptor was opened, whoever else asked in between.
+/// system that nobody was informed about since the descriptor was opened, whoever else asked in between.
 #[derive(Debug)]
 pub(super) struct Roots {
     opened: Vec<(PathBuf, File)>,

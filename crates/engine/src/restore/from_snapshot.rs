@@ -13,7 +13,7 @@
 //! Invariant: from step 2 until the end of step 5 there is no `global/pg_control`, so that PostgreSQL refuses to start.
 //! After a crash the same command goes on, and what is done can be done again.
 //!
-//! Whose the directory is is told by its control file: the checkpoint of a copy lies between start and stop LSN of the
+//! The control file identifies the directory's cluster: the checkpoint of a copy lies between start and stop LSN of the
 //! snapshot. That of a server that went on since does not, and its WAL, which the archive may not hold, is not touched.
 
 use std::fs;

@@ -173,7 +173,7 @@ impl WalLookup {
                 for (segment, facts) in batch.iter().zip(&facts) {
                     self.records_in(*segment, facts, &wish.target, run.end_lsn, &mut found.records).await?;
                 }
-                // Recovery stops at the first record it meets: certain as soon as all WAL behind the start of the
+                // Recovery stops at the first record it meets: certain as soon as all WAL after the start of the
                 // backup that would be chosen has been looked at.
                 let Some(first) = found.records.iter().min() else { continue };
                 let chosen = eligible.iter().filter(|b| b.stop_lsn <= *first).max_by_key(|b| b.stop_lsn);
@@ -248,7 +248,7 @@ impl WalLookup {
         }
         let mut facts = self.scan(segment, SegmentFacts::scan).await?;
         if !whole {
-            // The path leaves this segment: what is behind belongs to an abandoned branch.
+            // The path leaves this segment: what comes after it belongs to an abandoned branch.
             let mut before =
                 SegmentFacts { head_continuation: facts.head_continuation.take(), ..SegmentFacts::default() };
             for event in self.events(segment, end).await? {

@@ -14,7 +14,7 @@
 //! Invariant: from step 2 until the end of step 6 there is no `global/pg_control`, so that PostgreSQL refuses to start.
 //! [`from_snapshot`] is the shorter way of a directory that was filled from volume snapshots.
 //!
-//! After a crash, a cancel or a failure the directory holds `holdfast.restore`, and the same command goes on with it:
+//! After a crash, a cancel or a failure the directory holds `holdfast.restore`, and the same command continues it:
 //! it compares what is there by hash and fetches the rest. Ownership is the calling user's.
 
 mod coalesce;

@@ -473,7 +473,7 @@ pub(super) async fn read_manifest(repository: &Repository, backup: &BackupRecord
     let entry = &backup.manifest;
     let name = object_name(&entry.name)?;
     let store = repository.store();
-    // A range behind the end is an error of its own; an object that is too long is noticed here.
+    // A range after the end is an error of its own; an object that is too long is noticed here.
     let size_bytes = store.head(&name).await?.size_bytes;
     let not_as_stored =
         |reason: String| What::NotReadable { store: store.describe(), name: entry.name.clone(), reason };

@@ -265,7 +265,7 @@ impl<I: Iterator<Item = u32>> Iterator for Batches<'_, I> {
 
 /// What a batch found on disk, in one piece of memory: many small ones would stay with the allocator.
 struct Found {
-    /// The bytes of all stretches, one behind the other.
+    /// The bytes of all stretches, one after the other.
     bytes: Buffer,
     /// Each with its length, and whether there is such a file.
     stretches: Vec<(Stretch, usize, bool)>,
@@ -324,7 +324,7 @@ impl Comparison {
                 Err(e) => return Err(Error::file("read", &path, e)),
             }
         }
-        // What is behind the end of the file will be zeros when it has its length.
+        // What comes after the end of the file will be zeros when it has its length.
         self.progress.advance(bytes.len() as u64);
         Ok(true)
     }

@@ -142,7 +142,7 @@ fn setting(name: &str, value: &str) -> String {
     line
 }
 
-/// The backed-up `postgresql.auto.conf` without what we set, and with our lines behind it.
+/// The backed-up `postgresql.auto.conf` without what we set, and with our lines after it.
 pub(super) fn auto_conf(backed_up: &[u8], ours: &[String], recovery: &Recovery<'_>) -> Vec<u8> {
     let mut text = Vec::with_capacity(backed_up.len() + 1024);
     for line in backed_up.split_inclusive(|byte| *byte == b'\n') {

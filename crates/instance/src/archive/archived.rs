@@ -14,10 +14,10 @@ use holdfast_pgtypes::{Lsn, SegmentName, TimelineId, WalSegmentSize};
 use std::collections::VecDeque;
 use std::path::Path;
 
-/// Looks that are kept while the archiver is behind; every second one goes when there are more.
+/// Looks that are kept while the archiver has a backlog; every second one goes when there are more.
 const MOST: usize = 256;
 
-/// A segment begins with a header of this size (`SizeOfXLogLongPHD`), behind which an empty one is said to end.
+/// A segment begins with a header of this size (`SizeOfXLogLongPHD`), after which an empty one is said to end.
 const SEGMENT_HEADER_BYTES: u64 = 40;
 /// PostgreSQL finishes a segment by itself within `archive_timeout`, and the archiver has it this much later.
 const MARGIN: TimeDelta = TimeDelta::minutes(1);

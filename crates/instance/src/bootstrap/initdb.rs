@@ -72,7 +72,7 @@ async fn initdb(work: &Work<'_>, options: &InitDb) -> Result<()> {
     })
 }
 
-/// What a program said of its failure.
+/// What a program printed about its failure.
 pub(crate) fn last_words(text: &str) -> String {
     let telling: Vec<&str> = text
         .lines()

@@ -68,7 +68,7 @@ impl Work<'_> {
     pub async fn isolated_ready(&self, served: &StartedServer) -> Result<()> {
         loop {
             if let Some(exit) = served.postmaster.exited() {
-                // The log is read by a task beside, which may be a moment behind.
+                // The log is read by a task beside, which may be a moment late.
                 tokio::time::sleep(POLL).await;
                 return Err(ended(served, exit.0));
             }

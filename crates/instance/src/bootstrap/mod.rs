@@ -47,7 +47,7 @@ pub struct Work<'a> {
     pub secrets: &'a Secrets,
     /// What all parts share.
     pub state: &'a Arc<State>,
-    /// Tripped when the instance shall stop.
+    /// Tripped when the instance must stop.
     pub stop: &'a CancellationToken,
 }
 

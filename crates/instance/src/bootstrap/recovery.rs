@@ -6,7 +6,7 @@
 //! passwords are brought in; the own archive is claimed. The source is only ever read.
 //!
 //! A kill while files are restored lets the restore go on where it was, one during the replay starts PostgreSQL again, and
-//! one after it goes on with what is left.
+//! one after it continues with what is left.
 
 use super::Work;
 use super::isolated::ended;

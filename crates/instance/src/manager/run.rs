@@ -34,7 +34,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// An orderly stop for a restart.
 const RESTART_WITHIN: Duration = Duration::from_mins(5);
 
-/// What the loop remembers from round to round: only what spares work, or what an earlier round tried in vain.
+/// What the loop remembers from round to round: only what saves work, or what an earlier round tried without success.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     /// `pg_rewind` failed since the directory was last whole.

@@ -101,7 +101,7 @@ pub struct Observed {
     pub server: Server,
     /// Whether this instance holds the Lease.
     pub holds_lease: bool,
-    /// Whether PostgreSQL shall be down for a cold snapshot.
+    /// Whether PostgreSQL must be down for a cold snapshot.
     pub paused: bool,
     /// The primary, when it answers and is one.
     pub primary: Option<PrimaryView>,

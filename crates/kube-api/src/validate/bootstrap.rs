@@ -356,15 +356,15 @@ fn check_target(target: &mut RecoveryTarget, only_snapshots: bool, findings: &mu
             "1 to 63 bytes, as given to pg_create_restore_point()",
         );
     }
-    if let Some(timeline) = &target.target_tli {
-        if timeline.parse::<TargetTimeline>().is_err() {
-            findings.error(
-                format!("{base}.targetTLI"),
-                Reason::InvalidValue,
-                format!("`{timeline}` is not a timeline"),
-                "write `latest`, `current` or its number",
-            );
-        }
+    if let Some(timeline) = &target.target_tli
+        && timeline.parse::<TargetTimeline>().is_err()
+    {
+        findings.error(
+            format!("{base}.targetTLI"),
+            Reason::InvalidValue,
+            format!("`{timeline}` is not a timeline"),
+            "write `latest`, `current` or its number",
+        );
     }
     if let Some(id) = &target.backup_id
         && id.trim().is_empty()

@@ -1,7 +1,7 @@
 //! What a decision about backups sees of a cluster: plain values, read once by [`read`](super::backup).
 //!
 //! An instance that does not answer has no `status`, and an instance whose pod is gone is not in the list at all: the
-//! two are different, since a run may go on behind a network fault but not without its pod.
+//! two are different, since a run may continue during a network fault but not without its pod.
 
 use holdfast_kube_api::cluster::{BackupTarget, BarmanObjectStore, VolumeSnapshotConfiguration};
 use holdfast_kube_api::status_port::{BackupState, InstanceStatus, Role, SnapshotState};

@@ -66,7 +66,7 @@ impl Memory {
         PrimaryLease { holder, unchanged_for, resource_version: version, free_for }
     }
 
-    /// Notes who answered, and since when the instance that shall take writes does not.
+    /// Notes who answered, and since when the instance that is to take writes does not answer.
     ///
     /// A standby that is not being streamed to knows only the timeline of its last restart point, which may be an older one
     /// than it has followed since; what it said while it was streamed to is remembered for it.

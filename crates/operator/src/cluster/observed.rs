@@ -41,7 +41,7 @@ pub struct Observed {
     pub apis: Apis,
     /// The newest warning about a pod or a claim that does not get on, by the object's name.
     pub troubles: BTreeMap<String, String>,
-    /// For how long the instance that shall take writes has not been seen healthy.
+    /// For how long the instance that is to take writes has not been seen healthy.
     pub ill_for: Duration,
     /// For how long each pod has been seen without an answer since its last one.
     pub silent_for: BTreeMap<String, Duration>,

@@ -5,7 +5,7 @@
 //! keeps up to date (`announce`). Without a configuration the operator validates all the same, only later.
 //!
 //! Both are looked at every minute, in this order: the Secret, the configuration, the own port. So a certificate of another
-//! authority is shown only after the API server was told of it and had time to take notice, and while another replica still
+//! authority is shown only after the API server knows it and had time to take notice, and while another replica still
 //! shows the old one, the old authority stays in the bundle. A step that fails leaves everything as it was and is tried again.
 
 mod announce;
@@ -126,7 +126,7 @@ async fn look(
 ) -> Result<(), Error> {
     let identity = identity::find(client, namespace, names, Utc::now()).await?;
     let announced = announce::authority(client, &identity.authority).await;
-    // One that nobody was told of is better than none; one that works is better than one that nobody was told of.
+    // An unknown certificate is better than none, and one that works is better than an unknown one.
     if serving.as_ref() != Some(&identity) && (announced.is_ok() || serving.is_none()) {
         let acceptor = acceptor(&identity).map_err(|why| Error::Certificate { secret: SECRET.to_owned(), why })?;
         if serving.as_ref().is_some_and(|served| served.authority != identity.authority) {

@@ -1,7 +1,7 @@
 //! The instance managers that are played: what the operator sees of them, and the rules it trusts them to keep.
 //!
 //! An instance bootstraps when it is named and nobody has data yet, joins when somebody has, promotes only while it is named
-//! and holds the Lease, gives the Lease back when it is not named any more or its pod ends in order, and comes back behind a
+//! and holds the Lease, gives the Lease back when it is not named any more or its pod ends in order, and comes back after a
 //! new primary by a rewind. The data is a system identifier, a timeline and a position on the claim; writing is moving
 //! the position. [`Fleet::two_writers`] is the promise that is watched all the time.
 

@@ -235,7 +235,7 @@ async fn play(case: Ordered) -> Result<(), String> {
             }
         }
     };
-    let whole = async { tokio::join!(happens, tokio::time::sleep_until(loss + Duration::from_secs(60))) };
+    let whole = async { tokio::join!(happens, tokio::time::sleep_until(loss + Duration::from_mins(1))) };
     tokio::select! {
         wrong = watches => return wrong,
         _ = whole => {}

@@ -1,8 +1,9 @@
 //! The operator with a simulated API server, from its election on, in stories of given, then, expect. The same stories
 //! run with every fault at every point: killed, refused, cut off, slow, out of date.
 //!
-//! - [`world`]: the API server, [`kubelet`] and [`instances`]: the other actors in a cluster, [`port`]: the status
-//! ports
+//! - [`world`]: the API server
+//! - [`kubelet`] and [`instances`]: the other actors in a cluster
+//! - [`port`]: the status ports
 //! - [`transport`]: counts requests and makes faults
 //! - [`keepers`]: the instances' real keepers of the Lease against the same API server
 //! - [`stage`]: one run, [`stories`]: the scenarios, [`faults`]: the sweeps over them

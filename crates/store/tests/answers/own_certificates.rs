@@ -142,7 +142,7 @@ async fn a_chain_is_followed_to_the_listed_authority_by_http_2_as_well() {
         let front = TlsFront::with_protocols(server.address(), &chain, &key, protocols).unwrap();
         works(&config(&front, &server, Some(&listed))).await;
     }
-    // The server behind it declares wrong lengths for some answers, which HTTP/2 is strict about: one object is enough.
+    // The server that it leads to declares wrong lengths for some answers, which HTTP/2 is strict about: one object is enough.
     let front = TlsFront::with_protocols(server.address(), &chain, &key, &["h2"]).unwrap();
     let store = open(&config(&front, &server, Some(&listed))).await.unwrap();
     store.put(&name("by/http2"), "body".into(), PutMode::Create).await.unwrap();

@@ -26,7 +26,7 @@ impl TlsFront {
         Self::with_protocols(target, chain, key, &[])
     }
 
-    /// Also names the protocols that the server behind it speaks, as in ALPN.
+    /// Also names the protocols that the server that it leads to speaks, as in ALPN.
     pub fn with_protocols(target: SocketAddr, chain: &str, key: &str, protocols: &[&str]) -> Result<Self> {
         let unusable = |error: &dyn std::fmt::Display| KitError::Unsupported(format!("a TLS front: {error}"));
         let chain: Vec<_> =

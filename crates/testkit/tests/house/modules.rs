@@ -74,7 +74,9 @@ fn read_crate(name: String, files: &[Source]) -> Crate {
     }
     let test_only: Vec<ModulePath> = modules
         .iter()
-        .flat_map(|(path, module)| module.test_only.iter().map(|child| [path.as_slice(), &[child.clone()]].concat()))
+        .flat_map(|(path, module)| {
+            module.test_only.iter().map(|child| [path.as_slice(), std::slice::from_ref(child)].concat())
+        })
         .collect();
     modules.retain(|path, _| !test_only.iter().any(|test| path.starts_with(test)));
 
@@ -107,7 +109,7 @@ fn resolve(
         "self" => from.to_vec(),
         "super" => from.split_last()?.1.to_vec(),
         _ => {
-            let child = [from, &[first.clone()]].concat();
+            let child = [from, std::slice::from_ref(first)].concat();
             if !modules.contains_key(&child) && !modules.get(from)?.names.contains_key(first) {
                 return None;
             }
@@ -121,7 +123,7 @@ fn resolve(
             rest = after;
             continue;
         }
-        let child = [at.as_slice(), &[next.clone()]].concat();
+        let child = [at.as_slice(), std::slice::from_ref(next)].concat();
         if modules.contains_key(&child) {
             at = child;
             rest = after;

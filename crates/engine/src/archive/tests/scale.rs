@@ -16,7 +16,7 @@ fn object(bench: &Bench, number: u64, extension: &str) -> ObjectName {
     format!("{folder}{file}.{extension}").parse().unwrap()
 }
 
-/// An archive with `count` segments from 1, behind a store that counts requests.
+/// An archive with `count` segments from 1, in a store that counts requests.
 async fn long(count: u64) -> (Bench, Arc<Counters>) {
     let mut bench = Bench::new(1).await;
     let first = bench.wal(&name(1), &segment(1, 1));

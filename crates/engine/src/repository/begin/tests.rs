@@ -83,7 +83,7 @@ async fn what_others_have_stored_is_refused_before_anything_is_written() {
     );
     assert_eq!(of_a_directory.store.list("", None).await.unwrap().len(), 2, "nothing was written");
 
-    // The neighbour's archive of a similar name is none of ours, a stray object of our own name is.
+    // The neighbour's archive of a similar name does not belong to us, a stray object of our own name does.
     let target = target(Unlock::NotEncrypted);
     put(&target, "main-2/base/x").await;
     let prepared = look(&target, OWNER).await.unwrap();

@@ -85,7 +85,7 @@ async fn an_earlier_claim_that_is_damaged_stops_nobody_who_does_not_need_it() {
     assert_eq!(bench.system_of(43).await.unwrap(), Some(3));
     // Of this system only the damaged one can be.
     assert!(matches!(*bench.system_of(41).await.unwrap_err().what, What::Record(_)));
-    // A successor goes on behind the newest.
+    // A successor continues after the newest.
     assert_eq!(bench.repository.take_next_claim(&main(), &claimant(44)).await.unwrap().number.get(), 4);
 }
 

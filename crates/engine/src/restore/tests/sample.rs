@@ -242,7 +242,7 @@ impl Sample {
                 offset += content.len() as u32;
             }
         }
-        // As a backup lists it: the link to a tablespace and the directory behind it.
+        // As a backup lists it: the link to a tablespace and the directory that it leads to.
         let link = FileKind::Symlink { target: original.as_bytes() };
         manifest.push(&entry("pg_tblspc/16400", link, 0)).unwrap();
         for (path, content) in entries {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 /// Keeps a `Backup` until its run is given up.
 const FINALIZER: &str = "holdfast.dev/backup-run";
 
-/// How long the driver may take to let a snapshot go before that goes on behind our back.
+/// How long the driver may take to let a snapshot go before that continues unseen.
 const DELETION_WAIT: Duration = Duration::from_secs(5);
 
 /// Why an action was not carried out.

@@ -58,7 +58,7 @@ pub(crate) fn fail(task: &Task, memory: &Memory, now: DateTime<Utc>, error: Stri
     decision.status.method = Some(task.method());
     // For a table's column: the error has three lines.
     decision.status.reason = Some(first_line(&error).to_owned());
-    // What it had is deleted or worth nothing: nobody shall look for it.
+    // The stored data is deleted or unusable: clear the references, so that no caller follows them.
     decision.status.backup_id = None;
     decision.status.snapshot_backup_status = None;
     decision.status.backup_label_file = None;

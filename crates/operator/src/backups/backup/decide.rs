@@ -6,7 +6,7 @@
 //! ([`attempt`](super::attempt)), up to a limit.
 //!
 //! The state is in `Backup.status` and in what instances and the API server say, not in this process: whatever was done
-//! before a crash is seen again and gone on with. `completed` is only ever the word of the engine, passed on.
+//! before a crash is seen again and continued. `completed` is only ever the word of the engine, passed on.
 
 use super::task::{Decision, GIVE_UP_LIMIT, Memory, Observed, Requeue, Task};
 use super::{follow, pending};

@@ -110,7 +110,7 @@ fn running<'a>(task: &Task, cluster: &'a ClusterView) -> Option<(&'a InstanceVie
     cluster.instances.iter().find_map(of)
 }
 
-/// Goes on with a run that the status does not name.
+/// Continues a run that the status does not name.
 fn resume(
     task: &Task,
     cluster: &ClusterView,

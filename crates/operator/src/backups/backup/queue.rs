@@ -30,8 +30,8 @@ fn rank(task: &Task) -> (bool, chrono::DateTime<chrono::Utc>, &str) {
     (task.status.attempts > 0, task.created, &task.name)
 }
 
-/// Whether another `Backup` of the cluster ended later than one that ended at this time: what the cluster says of its last
-/// backup is then not this one's to say, although it may be the later one to be told of.
+/// Whether another `Backup` of the cluster ended later than one that ended at this time. Then only that one may write
+/// `Cluster.status.lastBackup`, in whichever order the two are reconciled.
 pub(crate) fn is_overtaken<'a>(
     task: &Task,
     stopped_at: Option<chrono::DateTime<chrono::Utc>>,

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Schedules that are reconciled at the same time.
 const CONCURRENCY: u16 = 16;
-/// Behind a time of the schedule by this much, so that it has come by every rounding.
+/// After a time of the schedule by this much, so that it has come by every rounding.
 const AFTER: Duration = Duration::from_millis(5);
 
 /// Runs until it is cancelled.

@@ -371,7 +371,7 @@ fn running(look: &Look<'_>, progress: String) -> Decision {
     decision
 }
 
-/// Keeps what the instance said of its position.
+/// Keeps the position that the instance reported.
 fn keep_positions(decision: &mut Decision, run: &SnapshotRun) {
     let status = &mut decision.status;
     status.online = Some(run.online);

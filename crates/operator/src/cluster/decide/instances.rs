@@ -1,7 +1,7 @@
-//! Which instances there shall be, by name.
+//! Which instances must exist, by name.
 //!
 //! `status.instanceNames` is the list that counts: a name gets in before its volume is made and leaves before its volume
-//! is deleted. Numbers are never used twice. The instance that takes writes, or shall, is never removed.
+//! is deleted. Numbers are never used twice. The instance that takes writes, or is to take them, is never removed.
 
 use super::plan::Plan;
 use crate::cluster::decision::{Phase, Reason};
@@ -79,7 +79,7 @@ fn leftovers(plan: &Plan<'_>) -> bool {
     plan.observed.pods.keys().chain(plan.observed.claims.keys()).any(|name| !known(name))
 }
 
-/// Whether the instance that shall take writes does.
+/// Whether the instance that is to take writes does so.
 pub(super) fn primary_is_well(plan: &Plan<'_>) -> bool {
     let Some(target) = &plan.status.target_primary else { return false };
     plan.status.current_primary.as_ref() == Some(target) && super::roles::is_writable_primary(plan, target)

@@ -3,7 +3,7 @@
 //! The steps, in this order, each in its own file:
 //!
 //! 1. [`secrets`], [`services`], [`access`]: what instances need before they can start
-//! 2. [`instances`]: which instances there shall be, by name; a name in the status is a promise that its volume is kept
+//! 2. [`instances`]: which instances must exist, by name; a name in the status is a promise that its volume is kept
 //! 3. [`origin`]: what the volumes of the first instance are made from
 //! 4. [`roles`]: which instance takes writes: bootstrap, failover, the end of a switchover
 //! 5. [`volumes`], [`pods`]: claims and pods of those instances, and away with what belongs to none

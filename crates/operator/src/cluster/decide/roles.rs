@@ -30,7 +30,7 @@ const SILENT_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a promotion may take.
 const PROMOTION_PATIENCE: Duration = Duration::from_secs(90);
 
-/// How an instance is that shall take writes.
+/// The state of the instance that is to take writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Health {
     /// It takes writes.
@@ -102,7 +102,7 @@ fn bootstrap(plan: &mut Plan<'_>, target: &str) {
     }
 }
 
-/// The instance that shall take writes does.
+/// The instance that is to take writes does so.
 fn settled(plan: &mut Plan<'_>, target: &str) {
     if plan.status.current_primary.as_deref() != Some(target) {
         if let Some(before) = plan.status.current_primary.clone() {

@@ -1,7 +1,7 @@
 //! Claims: one for the data directory of each instance, one more where WAL has a volume of its own.
 //!
 //! A claim is made once and never changed, but for its size, which can grow. It is deleted only when its instance has
-//! left the list, its pod is gone, and the list is as long as it shall be.
+//! left the list, its pod is gone, and the list is as long as it must be.
 
 use super::plan::Origin;
 use super::plan::Plan;
