@@ -239,6 +239,12 @@ async fn a_repository_that_goes_away_costs_its_own_backup_and_no_other() {
     let (_, report, _) = backup_in_one(&stage);
     assert!(report["failed"][0]["repository"].as_str().expect("a repository").starts_with("file://"), "{report}");
     assert_eq!(files("/backups/").iter().filter(|name| name.ends_with("backup.json")).count(), 2);
+
+    // A new archive is not begun while one is away that might refuse this server.
+    stage.write_config("holdfast.toml", &stage.config_text().replace("name = \"main\"", "name = \"other\""));
+    let output = stage.run(&["backup"]);
+    assert!(!output.status.success(), "{output:?}");
+    assert!(objects(&stage).keys().all(|name| !name.contains("other/")), "{:?}", objects(&stage).keys());
 }
 
 /// What was fetched ahead is handed over while the store is away.

@@ -10,7 +10,7 @@ use holdfast_repo::record::{ClaimRecord, StartRecord};
 
 use super::runner::Runner;
 use super::{BackupOptions, FailedBackup, remains};
-use crate::error::{Error, ServerSetting, What};
+use crate::error::{Doing as _, Error, ServerSetting, What};
 use crate::progress::Progress;
 use crate::repository::claim::{Claimant, Identity};
 use crate::repository::{Repository, RepositoryTarget};
@@ -50,26 +50,66 @@ pub(super) async fn open_and_claim(
         host: options.host.clone(),
         now: options.now.trunc_subsecs(0),
     };
+    // First the archives that have an owner: one that refuses this server does so before another is begun for it.
+    let mut found = Vec::new();
     for repository in asked {
-        match repository.take_claim(&options.cluster, &claimant).await {
+        match existing_claim(&repository, options, &claimant).await {
+            Err(error) if says_whose_it_is(&error) => return Err(error),
+            Err(error) if !matches!(&*error.what, What::NoClaim { .. }) => {
+                opened.failed.push(FailedBackup { repository: repository.describe(), error });
+            }
+            claim => found.push((repository, claim)),
+        }
+    }
+    for (repository, claim) in found {
+        let claim = match claim {
+            Err(_) if opened.failed.is_empty() => repository.take_claim(&options.cluster, &claimant).await,
+            claim => claim,
+        };
+        match claim {
             Ok(claim) => {
                 opened.repositories.push(repository);
                 opened.claims.push(claim);
             }
-            Err(error) if matches!(&*error.what, What::Store(_)) => {
-                opened.failed.push(FailedBackup { repository: repository.describe(), error });
-            }
-            Err(error) => return Err(error),
+            Err(error) if says_whose_it_is(&error) => return Err(error),
+            Err(error) => opened.failed.push(FailedBackup { repository: repository.describe(), error }),
         }
     }
     if opened.repositories.is_empty() && !opened.failed.is_empty() {
-        return Err(opened.failed.swap_remove(0).error);
+        let first = opened.failed.remove(0);
+        for FailedBackup { repository, error } in &opened.failed {
+            progress.note(&format!("the backup fails in {repository}, too: {error}"));
+        }
+        return Err(first.error);
     }
     // Said only now: the failure of the only repository is the command's own.
     for FailedBackup { repository, error } in &opened.failed {
         progress.note(&format!("the backup goes on without {repository}: {error}"));
     }
     Ok(opened)
+}
+
+/// The claim of an archive that has one: [`What::NoClaim`] otherwise. A new archive is not begun while a repository is away
+/// that might refuse this server: nothing else would notice a wrong data directory.
+async fn existing_claim(
+    repository: &Repository,
+    options: &BackupOptions,
+    claimant: &Claimant,
+) -> Result<ClaimRecord, Error> {
+    let found = async {
+        let claim = repository.current_claim(&options.cluster).await?;
+        repository.check_claim(&claim, claimant)?;
+        Ok::<_, Error>(claim)
+    };
+    found.await.doing(|| format!("checking who owns the archive {} in {}", options.cluster, repository.describe()))
+}
+
+/// Whether the archive belongs to somebody else. Everything else concerns the one repository.
+fn says_whose_it_is(error: &Error) -> bool {
+    matches!(
+        &*error.what,
+        What::WrongCluster { .. } | What::WrongOwner { .. } | What::WrongVersion { .. } | What::Cancelled
+    )
 }
 
 /// What went wrong with repositories before the copy. Alone among several, it costs the one and not the backup.
@@ -104,7 +144,7 @@ impl<'a> Early<'a> {
         Ok(None)
     }
 
-    fn is_out(&self, index: usize) -> bool {
+    pub(super) fn is_out(&self, index: usize) -> bool {
         self.errors.get(index).is_some_and(Option::is_some)
     }
 

@@ -345,9 +345,11 @@ impl<'a> Commit<'a> {
         }
         let length = piece.length as u32;
         sinks.extent(places, |place| match (chunk.offset_in_frame, place) {
-            (Some(offset), Some((pack, location))) => Extent::stored(chunk.hash, *pack, *location, offset, length),
-            _ => Extent::hole(chunk.hash, length),
-        });
+            (Some(offset), Some((pack, location))) => Ok(Extent::stored(chunk.hash, *pack, *location, offset, length)),
+            (None, _) => Ok(Extent::hole(chunk.hash, length)),
+            // Data without a place must never be recorded as zeros.
+            (Some(_), None) => Err(What::Internal("an extent has data and no place".to_owned()).into()),
+        })?;
         current.crc32c = crc32c::crc32c_combine(current.crc32c, chunk.crc32c, piece.length);
         current.size_bytes += piece.length as u64;
         Ok(())

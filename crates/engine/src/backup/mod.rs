@@ -161,6 +161,10 @@ pub async fn backup(
     let backup = begin::reserve(&mut early, &claims, options, &control, &runner, &dead).await?;
     // On failure the start record of this run stays: it says what is still to be removed.
     for (index, (repository, dead)) in repositories.iter().zip(dead).enumerate() {
+        // Its start record may be missing, and so the list of what this run removes.
+        if early.is_out(index) {
+            continue;
+        }
         // For all of them: a store that answers slowly must not keep the backup from beginning.
         let until = Instant::now() + remains::ABORT_WITHIN;
         for dead in dead {

@@ -55,9 +55,26 @@ pub(super) async fn of_runner(
 /// How long the uploads of dead runs are looked for and given up, all together: see [`abort_uploads`], which may fail.
 pub(super) const ABORT_WITHIN: Duration = Duration::from_secs(20);
 
+/// The same for the run's own uploads at its end: removing packs is worth more of the little time there.
+const ABORT_OWN_WITHIN: Duration = Duration::from_secs(2);
+
 /// As [`remove_by`], with time for the uploads of one run.
 pub(super) async fn remove(repository: &Repository, cluster: &ClusterName, backup: BackupId) -> Result<bool, Error> {
     remove_by(repository, cluster, backup, Instant::now() + ABORT_WITHIN).await
+}
+
+/// Removes what this run itself stored. Its start record goes last: if this is interrupted, the next backup on this host
+/// finds by it what is left.
+pub(super) async fn remove_own(repository: &Repository, cluster: &ClusterName, backup: BackupId) -> Result<(), Error> {
+    let removed = async {
+        if is_complete(repository, cluster, backup).await? {
+            return Ok::<_, Error>(());
+        }
+        remove_data(repository, cluster, backup, Instant::now() + ABORT_OWN_WITHIN).await?;
+        repository.store().delete(&[object_name(&name::backup_start(cluster, &backup))?]).await?;
+        Ok(())
+    };
+    removed.await.doing(|| format!("removing the remains of backup {backup} from {}", repository.describe()))
 }
 
 /// Removes the remains of one backup; unfinished uploads only until this moment. Gives `false`, and removes nothing that it needs, when it is complete.
@@ -86,6 +103,18 @@ async fn remove_inner(
     if is_complete(repository, cluster, backup).await? {
         return Ok(false);
     }
+    remove_data(repository, cluster, backup, until).await?;
+    Ok(true)
+}
+
+/// Removes unfinished uploads, packs and manifest.
+async fn remove_data(
+    repository: &Repository,
+    cluster: &ClusterName,
+    backup: BackupId,
+    until: Instant,
+) -> Result<(), Error> {
+    let store = repository.store();
     if tokio::time::timeout_at(until, abort_uploads(repository, cluster, backup)).await.is_err() {
         tracing::debug!(%backup, "unfinished uploads of a dead backup are left to the bucket's lifecycle rule: no time is left");
     }
@@ -93,7 +122,7 @@ async fn remove_inner(
         store.list(&name::packs_folder(cluster, &backup), None).await?.into_iter().map(|object| object.name).collect();
     store.delete(&packs).await?;
     store.delete(&[object_name(&name::manifest(cluster, &backup))?]).await?;
-    Ok(true)
+    Ok(())
 }
 
 /// Throws away the parts of objects that the run had not finished; no listing of objects shows them, and a bucket keeps and
@@ -296,6 +325,21 @@ mod tests {
         let until = Instant::now() + Duration::from_millis(100);
         let removing = remove_by(&slow, &bench.cluster, backup, until);
         assert!(tokio::time::timeout(Duration::from_mins(10), removing).await.unwrap().unwrap());
+        assert_eq!(bench.objects().await, [""; 0]);
+    }
+
+    /// Interrupted, a run's removal of its own remains leaves the record by which the next one finds them.
+    #[tokio::test]
+    async fn what_a_run_leaves_of_its_own_can_be_found() {
+        let bench = Bench::new().await;
+        let backup = bench.start("20261122T100000Z", &bench.runner, &[]).await;
+        let refuse = Fault::Refuse(holdfast_store::StoreErrorKind::PermissionDenied);
+        let rule = FaultRule::new(&[Operation::Delete], 1.0, refuse).on("main/packs/");
+        let store: Arc<dyn Store> = Arc::new(Faulty::new(Arc::clone(bench.repository.store()), 7, vec![rule]));
+        let faulty = Repository::open(&RepositoryTarget { store, unlock: Unlock::NotEncrypted }).await.unwrap();
+        assert!(remove_own(&faulty, &bench.cluster, backup).await.is_err());
+        assert_eq!(bench.dead().await, ["20261122T100000Z"]);
+        remove_own(&bench.repository, &bench.cluster, backup).await.unwrap();
         assert_eq!(bench.objects().await, [""; 0]);
     }
 

@@ -347,7 +347,7 @@ impl Run<'_> {
                 );
                 continue;
             }
-            let removing = remains::remove(repository, &options.cluster, backup);
+            let removing = remains::remove_own(repository, &options.cluster, backup);
             match tokio::time::timeout(CLEAN_WITHIN, removing).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the next backup on this host will remove what is left"),

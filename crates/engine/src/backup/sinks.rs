@@ -91,7 +91,10 @@ impl<'a> Sinks<'a> {
             left -= 1;
             let share = permit.split_off(bytes);
             // The last one may keep it.
-            let Some(own) = (if left == 0 { frame.take() } else { frame.clone() }) else { continue };
+            let Some(own) = (if left == 0 { frame.take() } else { frame.clone() }) else {
+                places.push(None);
+                continue;
+            };
             let stored = sink.frame(own, chunks, files, share).await;
             places.push(self.settle(index, stored).await?);
         }
@@ -99,12 +102,17 @@ impl<'a> Sinks<'a> {
     }
 
     /// Adds an extent to the file that is being put together; `extent` makes it of the place of its frame.
-    pub(super) fn extent(&mut self, places: &Places, extent: impl Fn(Option<&(u32, FrameLocation)>) -> Extent) {
+    pub(super) fn extent(
+        &mut self,
+        places: &Places,
+        extent: impl Fn(Option<&(u32, FrameLocation)>) -> Result<Extent, Error>,
+    ) -> Result<(), Error> {
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             if let Some(sink) = &mut lane.sink {
-                sink.extent(extent(places.get(index).and_then(Option::as_ref)));
+                sink.extent(extent(places.get(index).and_then(Option::as_ref))?);
             }
         }
+        Ok(())
     }
 
     /// Forgets the extents of a file that turned out to be removed.
@@ -160,8 +168,13 @@ impl<'a> Sinks<'a> {
         let others = self.lanes.len() - order;
         let Some(lane) = self.lanes.get_mut(index) else { return Err(error) };
         let note = format!("the backup goes on without {}: {error}", lane.repository);
+        let also = format!("the backup fails in {}, too: {error}", lane.repository);
         lane.failure = Some(Failure { order, error });
         if others <= 1 {
+            // The first failure is the backup's; the others are told here, or nowhere.
+            if order > 0 {
+                self.progress.note(&also);
+            }
             return Err(self.first_failure());
         }
         self.progress.note(&note);
