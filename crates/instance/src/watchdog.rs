@@ -79,6 +79,8 @@ pub struct Watchdog {
     heard: Duration,
     /// For how long at most nothing may be heard.
     silent_for: Option<Duration>,
+    /// Whether the manager's end is closed. The last word about PostgreSQL stays in force.
+    closed: bool,
 }
 
 impl Watchdog {
@@ -91,7 +93,7 @@ impl Watchdog {
         ours.set_nonblocking(true)?;
         let socket = tokio::net::UnixStream::from_std(ours)?;
         let word = Vec::with_capacity(size_of::<u64>());
-        Ok((Self { socket, word, until: None, heard: now(), silent_for: None }, theirs.into()))
+        Ok((Self { socket, word, until: None, heard: now(), silent_for: None, closed: false }, theirs.into()))
     }
 
     /// From now on the manager has to be heard of at least so often.
@@ -103,7 +105,7 @@ impl Watchdog {
 
     /// When patience ends.
     fn deadline(&self) -> Option<Duration> {
-        let heard_by = self.silent_for.map(|time| self.heard + time);
+        let heard_by = self.silent_for.filter(|_| !self.closed).map(|time| self.heard + time);
         [self.until, heard_by].into_iter().flatten().min()
     }
 
@@ -114,13 +116,14 @@ impl Watchdog {
             tokio::select! {
                 // What has been said counts before what has run out.
                 biased;
-                heard = read_word(&mut self.socket, &mut self.word) => {
+                heard = read_word(&mut self.socket, &mut self.word), if !self.closed => {
                     match heard {
                         Ok(REST) => self.until = None,
                         Ok(HERE) => {}
                         Ok(word) => self.until = Some(Duration::from_millis(word)),
-                        // The manager is gone: its exit status is what is waited for.
-                        Err(_) => std::future::pending().await,
+                        // A manager that ended is reaped at once. If only its keeper ended, nobody renews the Lease any
+                        // more: PostgreSQL may go on as long as was said last, and no longer.
+                        Err(_) => self.closed = true,
                     }
                     self.heard = now();
                 }
@@ -200,12 +203,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_manager_that_has_ended_is_not_a_silent_one() {
+    async fn a_keeper_that_has_ended_leaves_its_last_word_in_force() {
         let (mut watchdog, feed) = both();
         feed.may_go_on_for(SOON * 10);
         drop(feed);
-        let silent = tokio::time::timeout(SOON * 15, watchdog.silence()).await;
-        assert!(silent.is_err());
+        watchdog.expect_words(Duration::ZERO);
+        assert!(!is_silent(&mut watchdog).await, "nobody is left who could say a word");
+        assert!(tokio::time::timeout(LATER, watchdog.silence()).await.is_ok(), "nobody renews any more");
+    }
+
+    #[tokio::test]
+    async fn a_manager_that_has_ended_at_rest_is_not_a_silent_one() {
+        let (mut watchdog, feed) = both();
+        feed.may_go_on_for(SOON);
+        feed.rest();
+        drop(feed);
+        assert!(!is_silent(&mut watchdog).await);
     }
 
     #[tokio::test]

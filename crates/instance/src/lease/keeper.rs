@@ -358,7 +358,7 @@ impl Keeper {
         match tokio::time::timeout(self.limit(), self.api.replace(&self.name, &PostParams::default(), &lease)).await {
             Ok(Ok(written)) => self.saw(written),
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => match self.look().await {
-                // LatestCluster, not written: the caller tries again.
+                // Seen, not written: the caller tries again.
                 Answer::Mine => Answer::Free,
                 other => other,
             },
