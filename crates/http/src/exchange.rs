@@ -75,11 +75,15 @@ pub async fn exchange(
     };
     tokio::pin!(answered);
     tokio::pin!(connection);
-    tokio::select! {
-        answer = &mut answered => answer,
-        ended = &mut connection => match ended {
-            Err(error) => Err(broken(&error)),
-            Ok(()) => answered.await,
-        },
+    // An answer that came whole counts, even if the connection broke right after it: the request was carried out.
+    let ended = tokio::select! {
+        biased;
+        answer = &mut answered => return answer,
+        ended = &mut connection => ended,
+    };
+    let answer = answered.await;
+    match (answer, ended) {
+        (Err(ExchangeError::Connection(_)), Err(error)) => Err(broken(&error)),
+        (answer, _) => answer,
     }
 }

@@ -43,8 +43,13 @@ pub struct NewEvent<'a> {
 const LIMIT: Duration = Duration::from_secs(5);
 /// The API takes a kilobyte of text.
 const LONGEST_TEXT: usize = 1000;
-/// The API takes so many characters of the instance that reports.
+/// The API takes so many bytes of the instance that reports.
 const LONGEST_IDENTITY: usize = 128;
+
+/// The beginning of a text, of at most so many bytes.
+fn shortened(text: &str, most_bytes: usize) -> String {
+    text[..text.floor_char_boundary(most_bytes)].to_owned()
+}
 
 impl Recorder {
     /// In the name of this operator.
@@ -73,10 +78,10 @@ impl Recorder {
             },
             event_time: Some(MicroTime(Timestamp::now())),
             reporting_controller: Some(FIELD_MANAGER.to_owned()),
-            reporting_instance: Some(self.identity.chars().take(LONGEST_IDENTITY).collect()),
+            reporting_instance: Some(shortened(&self.identity, LONGEST_IDENTITY)),
             action: Some(reason.to_owned()),
             reason: Some(reason.to_owned()),
-            note: Some(text.chars().take(LONGEST_TEXT).collect()),
+            note: Some(shortened(text, LONGEST_TEXT)),
             type_: Some(if warning { "Warning" } else { "Normal" }.to_owned()),
             regarding: Some(regarding),
             ..Event::default()
