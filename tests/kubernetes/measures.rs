@@ -22,7 +22,7 @@ fn alone_start_and_failovers_beside_their_goals() {
 
     let writer = stage.write_rows("main");
     let mut pauses = Vec::new();
-    for _ in 0..number_in("HOLDFAST_FAILOVERS").unwrap_or(FAILOVERS) {
+    for _ in 0..number_in("HOLDFAST_FAILOVERS").unwrap_or(FAILOVERS).max(1) {
         writer.next(LIMIT);
         let old = stage.primary("main");
         stage.kubectl(&["delete", "pod", &old, "--wait=false"]);
@@ -43,15 +43,16 @@ fn alone_start_and_failovers_beside_their_goals() {
 }
 
 #[test]
-#[ignore = "a benchmark: make measure-kube"]
 fn alone_backup_and_recovery_beside_the_command() {
     let stage = Stage::new("measures");
     stage.apply(&stage.archived_cluster("main", 1, ""));
     stage.wait_ready("main", 1, LIMIT);
     stage.sql("main", "CREATE TABLE first (n int); INSERT INTO first VALUES (1)");
+    // As many as make a gigabyte when it is measured: `make measure-kube`.
+    let rows = number_in("HOLDFAST_BULK_ROWS").unwrap_or(100_000);
     stage.sql(
         "main",
-        "CREATE TABLE bulk AS SELECT i, repeat(md5(i::text), 8) AS text FROM generate_series(1, 3300000) i",
+        &format!("CREATE TABLE bulk AS SELECT i, repeat(md5(i::text), 8) AS text FROM generate_series(1, {rows}) i"),
     );
     let primary = stage.primary("main");
     // The cluster comes to rest first, so that the backup is measured and not the WAL of a later vacuum.
