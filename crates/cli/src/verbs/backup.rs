@@ -25,13 +25,14 @@ const PAGES_SHOWN: usize = 10;
 
 pub(super) async fn run(context: &Context, _args: &BackupArgs) -> Result<ExitCode, Failure> {
     let config = &context.config;
-    let options = BackupOptions {
+    let mut options = BackupOptions {
         cluster: config.cluster.name.clone(),
         owner: config.cluster.owner.clone(),
         pgdata: config.cluster.require_pgdata()?.to_owned(),
         connection: config.cluster.connection.as_ref().map(|text| text.expose().to_owned()),
         environment: libpq::environment(),
         primary_connection: config.cluster.primary_connection.as_ref().map(|text| text.expose().to_owned()),
+        begins_archives: true,
         label: config.backup.label.clone().unwrap_or_else(|| "holdfast".to_owned()),
         start_fast: config.backup.start_fast,
         jobs: config.backup.jobs.get(),
@@ -58,6 +59,7 @@ pub(super) async fn run(context: &Context, _args: &BackupArgs) -> Result<ExitCod
     if targets.is_empty() {
         return failed.into_iter().next().map_or(Ok(ExitCode::Ok), |failed| Err(failed.failure));
     }
+    options.begins_archives = failed.is_empty();
     let progress = Progress::new(context.show);
     let outcome = Box::pin(backup(&targets, &options, &progress, &context.cancellation)).await?;
     progress.finish();

@@ -63,8 +63,10 @@ pub(super) async fn open_and_claim(
     }
     for (repository, claim) in found {
         let claim = match claim {
-            Err(_) if opened.failed.is_empty() => repository.take_claim(&options.cluster, &claimant).await,
-            claim => claim,
+            Err(_) if options.begins_archives && opened.failed.is_empty() => {
+                repository.take_claim(&options.cluster, &claimant).await
+            }
+            claim => claim.doing(|| "not beginning an archive while another repository is away".to_owned()),
         };
         match claim {
             Ok(claim) => {

@@ -81,6 +81,9 @@ pub struct BackupOptions {
     pub connection: Option<String>,
     /// For a backup from a standby: how to reach the primary, so that it can finish its WAL segment.
     pub primary_connection: Option<String>,
+    /// Whether an archive without an owner may be begun. Not while a configured repository could not even be asked: it
+    /// might refuse this server.
+    pub begins_archives: bool,
     /// What libpq would find in the environment.
     pub environment: Environment,
     /// Written into `backup_label`.
