@@ -349,7 +349,7 @@ impl Run<'_> {
             }
             let removing = remains::remove_own(repository, &options.cluster, backup);
             match tokio::time::timeout(CLEAN_WITHIN, removing).await {
-                Ok(Ok(_)) => {}
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the next backup on this host will remove what is left"),
                 Err(_) => tracing::warn!(
                     store = repository.describe(),
