@@ -3,7 +3,7 @@
 //! - the accept loop of every port ([`listen`])
 //! - answering the requests of one connection ([`serve`])
 //! - answers ([`answer`])
-//! - one request over mutual TLS, as to a status port ([`exchange`])
+//! - one request over mutual TLS, as to a status port ([`mod@exchange`])
 //! - Prometheus' text format ([`metrics`])
 //!
 //! What is asked and answered on the status port is said by `holdfast_kube_api::status_port`; this crate knows nothing of

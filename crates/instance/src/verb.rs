@@ -74,7 +74,7 @@ impl<'a> Verb<'a> {
     /// Runs it to its end and gives its result.
     ///
     /// # Errors
-    /// The verb's own error; [`Kind::Cancelled`] when it was cancelled and has ended.
+    /// The verb's own error; `Kind::Cancelled` when it was cancelled and has ended.
     pub async fn run(self, cancel: &CancellationToken, mut progress: impl FnMut(Progress)) -> Result<VerbOutput> {
         let verb = self.words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
         let mut command = if self.nice {

@@ -1,5 +1,5 @@
 //! What all controllers of the operator share. What one of them keeps for itself is in a context of its own, such as
-//! [`crate::cluster::context`], which names this one.
+//! `cluster/context.rs`, which names this one.
 
 use crate::environment::{Clock, Environment};
 use crate::events::Recorder;

@@ -10,7 +10,7 @@
 //! 6. [`restart`]: what runs with old settings, standbys first
 //! 7. [`status`], [`recoverability`]: what a person reads
 //!
-//! Each step sees the status as the steps before it left it, and adds [`Action`]s. The first step that says a phase
+//! Each step sees the status as the steps before it left it, and adds `Action`s. The first step that says a phase
 //! or names what blocks wins: the order above is the order of importance.
 
 mod access;
