@@ -3,7 +3,7 @@
 //! Our own crates log at the configured level; libraries below them only errors, warnings at `debug`, and one step more when
 //! every request is wanted: the S3 client at `debug` prints headers.
 
-use crate::config::meant::{Log, LogFormat, LogLevel};
+use crate::config::validated::{Log, LogFormat, LogLevel};
 use crate::output::Style;
 use crate::output::progress::above_bar;
 use std::io;

@@ -3,7 +3,7 @@
 //! Their log is text on a terminal and JSON elsewhere: it is collected, not read.
 
 use crate::args::{Args, Command};
-use crate::config::meant::{Log, LogFormat, LogLevel};
+use crate::config::validated::{Log, LogFormat, LogLevel};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::logging;

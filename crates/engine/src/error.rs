@@ -1,6 +1,6 @@
 //! What can go wrong in a verb: one variant for each thing that a caller does differently.
 //!
-//! [`What`] says what happened; [`Error::doing`] collects, from the inside to the outside, phrases
+//! [`Cause`] says what happened; [`Error::doing`] collects, from the inside to the outside, phrases
 //! in the present tense that say what the engine was doing. The wording for people (hints, exit
 //! codes) is the command line's; everything it needs for that is a field here.
 
@@ -14,7 +14,7 @@ use holdfast_store::StoreError;
 #[derive(Debug)]
 pub struct Error {
     /// What happened.
-    pub what: Box<What>,
+    pub what: Box<Cause>,
     /// What the engine was doing, innermost first.
     pub doing: Vec<String>,
 }
@@ -22,7 +22,7 @@ pub struct Error {
 /// What happened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum What {
+pub enum Cause {
     /// The object store refused or could not be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -35,7 +35,7 @@ pub enum What {
     /// The repository key cannot be unlocked.
     #[error(transparent)]
     Key(#[from] repo::key::KeyError),
-    /// The wished target cannot be reached from what is stored.
+    /// The requested target cannot be reached from what is stored.
     #[error(transparent)]
     Unreachable(#[from] repo::recovery::Unreachable),
     /// A statement or the connection failed.
@@ -396,17 +396,17 @@ impl Error {
 
     /// A failed operation on a local file.
     pub(crate) fn file(operation: &'static str, path: &Path, source: std::io::Error) -> Self {
-        What::File { operation, path: path.to_owned(), source }.into()
+        Cause::File { operation, path: path.to_owned(), source }.into()
     }
 
     /// Whether a conditional create found the name taken.
     pub fn is_already_exists(&self) -> bool {
-        matches!(&*self.what, What::Store(e) if e.kind() == holdfast_store::StoreErrorKind::AlreadyExists)
+        matches!(&*self.what, Cause::Store(e) if e.kind() == holdfast_store::StoreErrorKind::AlreadyExists)
     }
 
     /// Whether the repository answered that the object is not there.
     pub fn is_not_found(&self) -> bool {
-        matches!(&*self.what, What::Store(e) if e.kind() == holdfast_store::StoreErrorKind::NotFound)
+        matches!(&*self.what, Cause::Store(e) if e.kind() == holdfast_store::StoreErrorKind::NotFound)
     }
 }
 
@@ -426,19 +426,19 @@ impl std::error::Error for Error {
     }
 }
 
-impl<T: Into<What>> From<T> for Error {
+impl<T: Into<Cause>> From<T> for Error {
     fn from(what: T) -> Self {
         Self { what: Box::new(what.into()), doing: Vec::new() }
     }
 }
 
 /// Adds what was being done to a failed result.
-pub trait Doing<T> {
+pub trait ResultExt<T> {
     /// `phrase` completes "while …", in the present tense.
     fn doing(self, phrase: impl FnOnce() -> String) -> Result<T, Error>;
 }
 
-impl<T, E: Into<Error>> Doing<T> for Result<T, E> {
+impl<T, E: Into<Error>> ResultExt<T> for Result<T, E> {
     fn doing(self, phrase: impl FnOnce() -> String) -> Result<T, Error> {
         self.map_err(|e| e.into().doing(phrase()))
     }

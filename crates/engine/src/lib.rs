@@ -19,4 +19,4 @@ pub mod restore;
 pub mod server;
 pub mod snapshot;
 
-pub use error::{Doing, Error, What};
+pub use error::{Cause, Error, ResultExt};

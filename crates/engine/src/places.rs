@@ -10,7 +10,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// How many directories there can be above one another: what is deeper has no name that a system call takes.
 const MOST_LEVELS: usize = 4096;
@@ -103,7 +103,7 @@ pub fn refuse_overlap(one: &Place, other: &Place) -> Result<(), Error> {
     } else {
         return Ok(());
     };
-    Err(What::Overlap { inner: inner.what.clone(), outer: outer.what.clone() }.into())
+    Err(Cause::Overlap { inner: inner.what.clone(), outer: outer.what.clone() }.into())
 }
 
 /// The data directory with what PostgreSQL keeps elsewhere for it: where the links of `pg_tblspc` and `pg_wal` lead.

@@ -5,7 +5,7 @@
 //! as whole as it was, and one because the primary did not answer is tried again. After any other failure the directory is
 //! copied anew, while a healthy primary is there to copy from.
 
-use crate::bootstrap::Work;
+use crate::bootstrap::Bootstrap;
 use crate::bootstrap::initdb::last_words;
 use crate::error::{Error, Kind, Result};
 use crate::postgres::end_leftover;
@@ -17,7 +17,7 @@ use std::fs;
 ///
 /// # Errors
 /// [`Kind::Stuck`] when `pg_rewind` cannot help.
-pub async fn rewind(work: &Work<'_>) -> Result<()> {
+pub async fn rewind(work: &Bootstrap<'_>) -> Result<()> {
     let pgdata = &work.places.pgdata;
     end_leftover(pgdata).await?;
     work.record(Filling::Rewind, Progress::Begun)?;

@@ -26,7 +26,7 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 
 /// What was seen of the Lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct ObservedLease {
     /// Who holds it; nobody when it was released.
     pub holder: Option<String>,
     /// For how long it has been unchanged.
@@ -45,11 +45,11 @@ pub enum Step {
 }
 
 /// Decides.
-pub fn step(seen: Option<&Seen>, me: &str) -> Step {
+pub fn step(seen: Option<&ObservedLease>, me: &str) -> Step {
     match seen {
         None => Step::Create,
-        Some(Seen { holder: None, .. }) => Step::Take,
-        Some(Seen { holder: Some(holder), .. }) if holder == me => Step::Take,
+        Some(ObservedLease { holder: None, .. }) => Step::Take,
+        Some(ObservedLease { holder: Some(holder), .. }) if holder == me => Step::Take,
         Some(seen) if seen.unchanged_for >= TIME => Step::Take,
         Some(_) => Step::Wait,
     }
@@ -128,7 +128,7 @@ impl Election {
         }
     }
 
-    fn look(&mut self, lease: &Lease) -> Seen {
+    fn look(&mut self, lease: &Lease) -> ObservedLease {
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
         let now = Instant::now();
         let since = match &self.seen {
@@ -140,7 +140,7 @@ impl Election {
         };
         let holder =
             lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).filter(|holder| !holder.is_empty());
-        Seen { holder, unchanged_for: now.saturating_duration_since(since) }
+        ObservedLease { holder, unchanged_for: now.saturating_duration_since(since) }
     }
 
     fn written(&self, result: kube::Result<Lease>) -> Result<bool, Error> {
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_lease_is_taken_when_it_is_free_ones_own_or_over() {
-        let seen = |holder: Option<&str>, seconds| Seen {
+        let seen = |holder: Option<&str>, seconds| ObservedLease {
             holder: holder.map(str::to_owned),
             unchanged_for: Duration::from_secs(seconds),
         };

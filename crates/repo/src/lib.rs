@@ -19,7 +19,7 @@
 //! - [`record`]: the JSON records, plain and sealed: [`RepositoryRecord`], [`ClaimRecord`], [`BackupRecord`] and others
 //! - [`key`]: [`KeySlot`], which wraps the repository key under a passphrase or a key file; [`Secret`]
 //! - [`catalog`]: what a listing shows: [`WalInventory`], [`BackupCatalog`]
-//! - [`recovery`]: from a wish to a backup and its WAL: [`RecoveryPath`], [`RecoveryPlan`], [`Unreachable`]
+//! - [`recovery`]: from a request to a backup and its WAL: [`RecoveryPath`], [`RecoveryPlan`], [`Unreachable`]
 //!
 //! No parser here panics or allocates without bound on hostile bytes. Every [`FormatError`] names the object.
 //!
@@ -76,5 +76,5 @@ pub use pack::{PackChunk, PackFrame, PackIndex, PackWriter};
 pub use record::{
     BackupRecord, ClaimRecord, LedgerRecord, RecordError, RecordSeal, RepositoryRecord, SnapshotRecord, StartRecord,
 };
-pub use recovery::{RecoveryPath, RecoveryPlan, RecoveryWish, RecoveryWorld, Unreachable};
+pub use recovery::{RecoveryPath, RecoveryPlan, RecoveryRequest, RecoveryWorld, Unreachable};
 pub use wal_object::{WalObjectFacts, WalObjectPlan};

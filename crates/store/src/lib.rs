@@ -40,6 +40,7 @@
 
 mod buffer;
 mod capabilities;
+mod compare;
 mod config;
 mod directory;
 mod error;
@@ -51,7 +52,6 @@ mod probe;
 mod proxies;
 mod random;
 mod s3;
-mod same;
 pub mod tls;
 mod wrappers;
 

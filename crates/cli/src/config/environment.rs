@@ -15,7 +15,7 @@ use serde::forward_to_deserialize_any;
 
 const PREFIX: &str = "HOLDFAST_";
 
-/// More repositories than this are a mistyped number, not a wish.
+/// More repositories than this are a mistyped number, not a request.
 const MOST_REPOSITORIES: usize = 16;
 
 /// The variables of this process that can matter: those that begin with `HOLDFAST_`.

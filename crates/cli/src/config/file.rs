@@ -1,7 +1,7 @@
 //! The configuration file: TOML, read into [`Written`] with the place of every key.
 //!
 //! Keys are checked before serde sees the tree, because that is where both the place and the section are known; serde then
-//! checks the types. So an error names the key in full, its line and column, and what was meant, if that can be guessed.
+//! checks the types. So an error names the key in full, its line and column, and what was validated, if that can be guessed.
 
 use super::error::{ConfigError, nearest};
 use super::origin::{Origin, Origins, repository_key};
@@ -123,13 +123,13 @@ impl Walk<'_> {
 
     fn unknown(&self, section: Option<&str>, key: &Key<'_>, known: &[&str]) -> ConfigError {
         let name: &str = key.get_ref();
-        let meant = nearest(name, known).map(|key| format!("did you mean `{key}`? ")).unwrap_or_default();
+        let validated = nearest(name, known).map(|key| format!("did you mean `{key}`? ")).unwrap_or_default();
         let whole =
             section.map_or_else(|| "the sections are".to_owned(), |section| format!("the keys of {section} are"));
         ConfigError::UnknownKey {
             key: section.map_or_else(|| name.to_owned(), |section| format!("{section}.{name}")),
             origin: place(self.path, self.text, key.span().start),
-            hint: format!("{meant}{whole} {}", known.join(", ")),
+            hint: format!("{validated}{whole} {}", known.join(", ")),
         }
     }
 }

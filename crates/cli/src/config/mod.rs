@@ -3,7 +3,7 @@
 //! 1. **What was written** ([`written`]): the TOML file ([`file`](mod@file)), over it the environment ([`environment`]), over it the
 //!    flags. Nothing is looked at but shape: keys are known, numbers are numbers. Where each value came from is kept
 //!    ([`origin`]), so that every complaint names the file and line, the variable or the flag.
-//! 2. **What it means** ([`meant`]): validated types, built by taking the written ones apart completely, so that a new key
+//! 2. **What it means** ([`validated`]): validated types, built by taking the written ones apart completely, so that a new key
 //!    cannot be forgotten. Still no I/O: paths are absolute, but nothing was opened.
 //!
 //! A wrong configuration is refused as a whole before a command does anything. Only connection strings are understood where
@@ -14,17 +14,17 @@ pub mod environment;
 mod error;
 pub mod file;
 pub mod libpq;
-pub mod meant;
 pub mod origin;
 pub mod repository;
 pub mod units;
+pub mod validated;
 pub mod written;
 
 #[cfg(test)]
 mod tests;
 
 pub use error::ConfigError;
-pub use meant::Config;
+pub use validated::Config;
 
 use origin::Origins;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub const FILE_VARIABLE: &str = "HOLDFAST_CONFIG";
 /// A configuration and the file it was read from.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What is meant.
+    /// What is validated.
     pub config: Config,
     /// The file, absolute; none where there was none.
     pub file: Option<PathBuf>,
@@ -101,5 +101,5 @@ pub fn from_text(
         origins.set(key, origin::Origin::Flag(flag.to_owned()));
         written.overlay(values);
     }
-    meant::mean(written, &origins)
+    validated::validate(written, &origins)
 }

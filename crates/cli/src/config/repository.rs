@@ -5,9 +5,9 @@
 //! repository: `repo info` of a machine without the key still works out its configuration.
 
 use super::error::ConfigError;
-use super::meant::{Reader, absolute};
 use super::origin::repository_key;
 use super::units;
+use super::validated::{Reader, absolute};
 use super::written::{EncryptionTable, RepoTable, SseTable, WordOr};
 use crate::secret::Secret;
 use holdfast_store::{Credentials, Encryption as ServerSide, Location, Proxies, S3Config, SseCustomerKey, StoreConfig};
@@ -210,7 +210,7 @@ fn read_key(what: &'static str, path: &Path) -> Result<[u8; 32], ConfigError> {
     }
 }
 
-pub(super) fn mean(reader: &Reader<'_>, tables: Vec<RepoTable>) -> Result<Vec<Repository>, ConfigError> {
+pub(super) fn validate(reader: &Reader<'_>, tables: Vec<RepoTable>) -> Result<Vec<Repository>, ConfigError> {
     if tables.is_empty() {
         return Err(ConfigError::Missing {
             key: "repo.url".to_owned(),

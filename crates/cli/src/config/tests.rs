@@ -39,7 +39,7 @@ fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-fn meant(text: &str, environment: &[(&str, &str)]) -> Config {
+fn validated(text: &str, environment: &[(&str, &str)]) -> Config {
     from_text(Path::new(FILE), text, &variables(environment), Vec::new()).unwrap()
 }
 
@@ -57,7 +57,7 @@ fn parts(error: &str, hint: &str) -> String {
 
 #[test]
 fn the_sample_of_the_design_is_understood() {
-    let config = meant(SAMPLE, &[]);
+    let config = validated(SAMPLE, &[]);
     assert_eq!(config.cluster.name.as_str(), "main");
     assert_eq!(config.cluster.require_pgdata().unwrap(), Path::new("/var/lib/postgresql/18/main"));
     assert_eq!(config.cluster.connection.as_ref().unwrap().expose(), "host=/var/run/postgresql user=postgres");
@@ -70,13 +70,13 @@ fn the_sample_of_the_design_is_understood() {
     assert_eq!(config.backup.compression.to_string(), "zstd:3");
     assert_eq!(config.backup.jobs.get(), 2);
     assert_eq!(config.retention.window, Some(Duration::from_hours(720)));
-    let keep = meant::Keep { last: 3, daily: 7, weekly: 4, monthly: 12, yearly: 0 };
+    let keep = validated::Keep { last: 3, daily: 7, weekly: 4, monthly: 12, yearly: 0 };
     assert_eq!(config.retention.keep, keep);
 }
 
 #[test]
 fn defaults() {
-    let config = meant(LEAST, &[]);
+    let config = validated(LEAST, &[]);
     assert_eq!(config.repositories.first().unwrap().location(), &Location::Directory(PathBuf::from("/srv/backups")));
     assert_eq!(config.repositories.first().unwrap().encryption, Encryption::None);
     assert!(config.cluster.connection.is_none());
@@ -87,14 +87,14 @@ fn defaults() {
     assert_eq!(config.wal.prefetch, 8);
     assert_eq!(config.wal.spool, Path::new("/var/spool/holdfast"));
     assert_eq!(config.wal.timeout, Duration::from_mins(1));
-    assert_eq!(config.retention, meant::Retention::default());
+    assert_eq!(config.retention, validated::Retention::default());
     let missing = config.cluster.require_pgdata().unwrap_err().explain();
     assert_eq!(missing.message, "`cluster.pgdata` is not set");
 }
 
 #[test]
 fn the_environment_can_say_everything() {
-    let config = meant(
+    let config = validated(
         "",
         &[
             ("HOLDFAST_CLUSTER_NAME", "123"),
@@ -119,7 +119,7 @@ fn the_environment_can_say_everything() {
     assert_eq!((store.s3.path_style, store.max_requests), (true, 4));
     assert_eq!(store.s3.tags.get("team").map(String::as_str), Some("db"));
     assert_eq!(config.retention.keep.last, 2);
-    assert_eq!(config.log.format, meant::LogFormat::Json);
+    assert_eq!(config.log.format, validated::LogFormat::Json);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn flags_beat_variables_and_variables_beat_the_file() {
     assert_eq!(config.backup.jobs.get(), 9);
     assert!(config.backup.start_fast && !config.backup.page_checks);
     assert_eq!(config.backup.compression.to_string(), "lz4");
-    assert_eq!(config.log.level, meant::LogLevel::Debug);
+    assert_eq!(config.log.level, validated::LogLevel::Debug);
     let failure = load("holdfast backup --archive-timeout 10").err().unwrap().explain();
     assert_eq!(
         failure.message,
@@ -285,7 +285,8 @@ fn values_without_meaning_are_refused() {
 #[test]
 fn credentials_come_in_pairs() {
     let base = "[cluster]\nname = \"main\"\n[[repo]]\nurl = \"s3://b\"\nencryption = \"none\"\n";
-    let config = meant(base, &[("HOLDFAST_REPO_ACCESS_KEY_ID", "AKIA"), ("HOLDFAST_REPO_SECRET_ACCESS_KEY", "hush")]);
+    let config =
+        validated(base, &[("HOLDFAST_REPO_ACCESS_KEY_ID", "AKIA"), ("HOLDFAST_REPO_SECRET_ACCESS_KEY", "hush")]);
     let store = config.repositories.first().unwrap().store_config(|_| None).unwrap();
     assert!(matches!(store.s3.credentials, Credentials::Static { session_token: None, .. }));
     assert!(!format!("{config:?}").contains("hush"));
@@ -354,7 +355,7 @@ fn a_file_that_was_asked_for_must_be_there() {
 
 #[test]
 fn a_wrong_connection_is_left_to_the_commands_that_connect() {
-    let config = meant(LEAST, &[("HOLDFAST_CLUSTER_CONNECTION", "host=db password=hush port=many")]);
+    let config = validated(LEAST, &[("HOLDFAST_CLUSTER_CONNECTION", "host=db password=hush port=many")]);
     assert!(!format!("{config:?}").contains("hush"), "{config:?}");
 }
 
@@ -376,7 +377,7 @@ fn secrets_are_read_from_files_and_variables() {
     let source = |kind: &str, content: &[u8]| {
         std::fs::write(&file, content).unwrap();
         let encryption = format!("{{ {kind} = \"{}\" }}", file.display());
-        let config = meant(LEAST, &[("HOLDFAST_REPO_ENCRYPTION", &encryption)]);
+        let config = validated(LEAST, &[("HOLDFAST_REPO_ENCRYPTION", &encryption)]);
         config
             .repositories
             .first()
@@ -399,7 +400,7 @@ fn secrets_are_read_from_files_and_variables() {
     assert_eq!(source("key_file", &b"+a".repeat(32)), refused);
     assert_eq!(source("key_file", b"short"), refused);
 
-    let config = meant(LEAST, &[("HOLDFAST_REPO_ENCRYPTION", "{ passphrase_env = \"BACKUP_PASSPHRASE\" }")]);
+    let config = validated(LEAST, &[("HOLDFAST_REPO_ENCRYPTION", "{ passphrase_env = \"BACKUP_PASSPHRASE\" }")]);
     let repository = config.repositories.first().unwrap();
     assert_eq!(
         repository.key_source(|name| (name == "BACKUP_PASSPHRASE").then(|| "x".to_owned())).ok(),

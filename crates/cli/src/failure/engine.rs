@@ -1,9 +1,9 @@
-//! Errors of the engine: every [`What`] gets its exit code and says what to do next.
+//! Errors of the engine: every [`Cause`] gets its exit code and says what to do next.
 
 use super::{Explain, Failure};
 use crate::exit_code::ExitCode;
 use holdfast_engine::error::ServerSetting;
-use holdfast_engine::{Error, What};
+use holdfast_engine::{Cause, Error};
 use holdfast_pgtypes::control::ControlFileError;
 use holdfast_pgtypes::wal::segment_check::SegmentMismatch;
 use holdfast_repo::key::KeyError;
@@ -37,30 +37,30 @@ impl Explain for Error {
     }
 }
 
-fn of_what(what: &What) -> Failure {
+fn of_what(what: &Cause) -> Failure {
     let new = |code| Failure::new(code, what.to_string());
     match what {
-        What::Store(error) => error.explain(),
-        What::Format(error) => error.explain(),
-        What::Record(error) => error.explain(),
-        What::Key(error) => error.explain(),
-        What::Unreachable(error) => error.explain(),
-        What::Postgres(error) => of_postgres(what, error),
-        What::Connection(_) => new(ExitCode::PostgresConnection)
+        Cause::Store(error) => error.explain(),
+        Cause::Format(error) => error.explain(),
+        Cause::Record(error) => error.explain(),
+        Cause::Key(error) => error.explain(),
+        Cause::Unreachable(error) => error.explain(),
+        Cause::Postgres(error) => of_postgres(what, error),
+        Cause::Connection(_) => new(ExitCode::PostgresConnection)
             .hint("start the server; `cluster.connection` may look like \"host=/var/run/postgresql user=postgres dbname=postgres\", and left out it is found by the data directory"),
-        What::ConnectionParameters(_) => new(ExitCode::Configuration)
+        Cause::ConnectionParameters(_) => new(ExitCode::Configuration)
             .hint("docs/configuration.md says which of libpq's parameters there are; cluster.connection may look like \"host=/var/run/postgresql user=postgres dbname=postgres\""),
-        What::SessionLost { .. } => new(ExitCode::PostgresConnection).hint(
+        Cause::SessionLost { .. } => new(ExitCode::PostgresConnection).hint(
             "the backup ended with its session, and nothing of it is left: if the server was restarted or the session ended by \
              hand, run this again; otherwise the server's log says why it ended",
         ),
-        What::PostmasterPid { .. } => new(ExitCode::UnreadableFile).hint(
+        Cause::PostmasterPid { .. } => new(ExitCode::UnreadableFile).hint(
             "PostgreSQL writes this file when it starts, and does not start with one like this: if no server runs there, \
              remove the file; if one runs, it will notice and stop, so restart it",
         ),
-        What::ServerSetting(setting) => of_setting(what, setting),
-        What::File { operation, path, source } => of_file(what, operation, path, source),
-        What::ControlFile { path, source } => match source {
+        Cause::ServerSetting(setting) => of_setting(what, setting),
+        Cause::File { operation, path, source } => of_file(what, operation, path, source),
+        Cause::ControlFile { path, source } => match source {
             ControlFileError::UnknownVersion { .. } => new(ExitCode::WrongVersion)
                 .hint("this release supports PostgreSQL 13 to 18 on 64-bit little-endian machines"),
             _ => new(ExitCode::UnreadableFile).hint(format!(
@@ -68,77 +68,77 @@ fn of_what(what: &What) -> Failure {
                 path.display()
             )),
         },
-        What::Malformed { .. } => new(ExitCode::CorruptObject).hint(
+        Cause::Malformed { .. } => new(ExitCode::CorruptObject).hint(
             "if it is in the repository, another repository or an earlier backup may be sound; `holdfast info` lists them",
         ),
-        What::NotInitialised { .. } => new(ExitCode::NotInitialised)
+        Cause::NotInitialised { .. } => new(ExitCode::NotInitialised)
             .hint("check `url`; if it is right and the repository is to be made, run `holdfast repo init`"),
-        What::AlreadyInitialised { .. } => new(ExitCode::AlreadyInitialised).hint(
+        Cause::AlreadyInitialised { .. } => new(ExitCode::AlreadyInitialised).hint(
             "nothing was changed: what is there may be all that opens old backups; bring holdfast.json back (another copy, a \
              deleted version in the bucket), or choose another place",
         ),
-        What::EncryptionMismatch { .. } => new(ExitCode::Configuration)
-            .hint("correct `encryption` of this [[repo]], or `url` if this is not the repository that was meant"),
-        What::NoKeySlot { .. } => {
+        Cause::EncryptionMismatch { .. } => new(ExitCode::Configuration)
+            .hint("correct `encryption` of this [[repo]], or `url` if this is not the repository that was validated"),
+        Cause::NoKeySlot { .. } => {
             new(ExitCode::WrongKey).hint("the repository is opened by another kind of secret: correct `encryption` of this [[repo]]")
         }
-        What::WrongCluster { .. } => new(ExitCode::WrongCluster).hint(
+        Cause::WrongCluster { .. } => new(ExitCode::WrongCluster).hint(
             "nothing was written: give this cluster a `cluster.name` of its own, or, if it is the successor of the archive's \
              (pg_upgrade, initdb), run `holdfast repo init --new-claim`",
         ),
-        What::WrongOwner { .. } => new(ExitCode::WrongCluster).hint(
+        Cause::WrongOwner { .. } => new(ExitCode::WrongCluster).hint(
             "nothing was written: give this cluster a `cluster.name` of its own, or, if it takes the archive over, run \
              `holdfast repo init --new-claim`",
         ),
-        What::ArchiveNotEmpty { .. } => new(ExitCode::ArchiveNotEmpty).hint(
+        Cause::ArchiveNotEmpty { .. } => new(ExitCode::ArchiveNotEmpty).hint(
             "nothing was written: give this cluster a `cluster.name` that nothing is stored under yet, or another `url`",
         ),
-        What::WrongVersion { .. } => new(ExitCode::WrongVersion).hint(
+        Cause::WrongVersion { .. } => new(ExitCode::WrongVersion).hint(
             "nothing was written: after pg_upgrade run `holdfast repo init --new-claim`; otherwise correct `cluster.name`",
         ),
-        What::SegmentMismatch { file, source } => of_segment(what, file, source),
-        What::SegmentSize { path, .. } if is_local(path) => new(ExitCode::UnreadableFile)
+        Cause::SegmentMismatch { file, source } => of_segment(what, file, source),
+        Cause::SegmentSize { path, .. } if is_local(path) => new(ExitCode::UnreadableFile)
             .hint("PostgreSQL's segments are whole: look for a full disk, or for something that copied the file half"),
-        What::SegmentSize { .. } => new(ExitCode::TruncatedObject).hint(damaged_object_hint()),
-        What::NoClaim { .. } => new(ExitCode::NoBackup)
+        Cause::SegmentSize { .. } => new(ExitCode::TruncatedObject).hint(damaged_object_hint()),
+        Cause::NoClaim { .. } => new(ExitCode::NoBackup)
             .hint("check `cluster.name`; `holdfast repo info` lists the clusters of a repository"),
-        What::Divergence { name, .. } => new(ExitCode::Diverged).hint(of_divergence(name)),
-        What::Absent { .. } => new(ExitCode::Absent).hint("`holdfast wal list` shows what is archived"),
-        What::NotReadable { .. } => new(ExitCode::CorruptObject).hint(damaged_object_hint()),
-        What::NotArchived { .. } => new(ExitCode::WalNotArchived)
+        Cause::Divergence { name, .. } => new(ExitCode::Diverged).hint(of_divergence(name)),
+        Cause::Absent { .. } => new(ExitCode::Absent).hint("`holdfast wal list` shows what is archived"),
+        Cause::NotReadable { .. } => new(ExitCode::CorruptObject).hint(damaged_object_hint()),
+        Cause::NotArchived { .. } => new(ExitCode::WalNotArchived)
             .hint(
                 "check `archive_command` on the primary and the last failure in pg_stat_archiver; a primary at rest leaves \
                  its segment unfinished: for backups of a standby set `cluster.primary_connection`",
             ),
-        What::NotEmpty { .. } => new(ExitCode::DirectoryNotEmpty).hint(
+        Cause::NotEmpty { .. } => new(ExitCode::DirectoryNotEmpty).hint(
             "name another directory; only over an old data directory of this cluster that nobody needs any more add --delta, \
              which removes all that is not in the backup",
         ),
-        What::TablespaceNotEmpty { tablespace, .. } => new(ExitCode::DirectoryNotEmpty).hint(format!(
+        Cause::TablespaceNotEmpty { tablespace, .. } => new(ExitCode::DirectoryNotEmpty).hint(format!(
             "give it an empty directory with --tablespace {tablespace}=DIR: a server may be using this one"
         )),
-        What::NotOurs { .. } => new(ExitCode::DirectoryNotEmpty)
+        Cause::NotOurs { .. } => new(ExitCode::DirectoryNotEmpty)
             .hint("nothing was changed: restore into another directory, or move what the message names to another place"),
-        What::UnarchivedWal { .. } => new(ExitCode::DirectoryNotEmpty).hint(
+        Cause::UnarchivedWal { .. } => new(ExitCode::DirectoryNotEmpty).hint(
             "nothing was changed: restore into another directory, or store them with `holdfast wal push` first; \
              --discard-wal gives them up",
         ),
-        What::Overlap { .. } => new(ExitCode::Configuration)
+        Cause::Overlap { .. } => new(ExitCode::Configuration)
             .hint("nothing was changed: let each have a place outside of the other, best on another disk"),
-        What::InUse { .. } => new(ExitCode::ServerRunning)
+        Cause::InUse { .. } => new(ExitCode::ServerRunning)
             .hint("nothing was changed: restore into another directory, tablespaces with --tablespace NAME=DIR"),
-        What::UnclearLockFile { path } => new(ExitCode::ServerRunning).hint(format!(
+        Cause::UnclearLockFile { path } => new(ExitCode::ServerRunning).hint(format!(
             "restore into another directory; remove {} only when no process of PostgreSQL works there on any host",
             path.display()
         )),
-        What::ServerRunning { directory, .. } => new(ExitCode::ServerRunning).hint(format!(
+        Cause::ServerRunning { directory, .. } => new(ExitCode::ServerRunning).hint(format!(
             "restore into another directory; only to overwrite this one stop the server first (pg_ctl -D {} stop)",
             directory.display()
         )),
-        What::AnotherRun { .. } => new(ExitCode::Locked).hint("wait until it has ended, then run this again"),
-        What::NoSuchSnapshot { .. } => new(ExitCode::NoBackup).hint("`holdfast snapshot list` shows the recorded ones"),
-        What::NoSuchBackup { .. } => new(ExitCode::NoBackup).hint("`holdfast list` shows the complete backups"),
-        What::UnreadableHistory { named, newer, .. } => {
+        Cause::AnotherRun { .. } => new(ExitCode::Locked).hint("wait until it has ended, then run this again"),
+        Cause::NoSuchSnapshot { .. } => new(ExitCode::NoBackup).hint("`holdfast snapshot list` shows the recorded ones"),
+        Cause::NoSuchBackup { .. } => new(ExitCode::NoBackup).hint("`holdfast list` shows the complete backups"),
+        Cause::UnreadableHistory { named, newer, .. } => {
             let code = if *newer { ExitCode::UnsupportedFormat } else { ExitCode::CorruptObject };
             new(code).hint(match (newer, named) {
                 (true, _) => newer_hint().to_owned(),
@@ -149,8 +149,8 @@ fn of_what(what: &What) -> Failure {
                 ),
             })
         }
-        What::Refused(_) => new(ExitCode::Usage).hint("change what the message names, then run this again"),
-        What::Cancelled => Failure::cancelled(),
+        Cause::Refused(_) => new(ExitCode::Usage).hint("change what the message names, then run this again"),
+        Cause::Cancelled => Failure::cancelled(),
         // What is new there is named by its own text.
         _ => Failure::internal(what.to_string()),
     }
@@ -194,7 +194,7 @@ fn is_local(path: &Path) -> bool {
     path.parent().is_some_and(|parent| !parent.as_os_str().is_empty())
 }
 
-fn of_file(what: &What, operation: &str, path: &Path, source: &std::io::Error) -> Failure {
+fn of_file(what: &Cause, operation: &str, path: &Path, source: &std::io::Error) -> Failure {
     let reading = READING.contains(&operation);
     let code = match source.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ExitCode::NoSpace,
@@ -222,7 +222,7 @@ fn of_file(what: &What, operation: &str, path: &Path, source: &std::io::Error) -
     }
 }
 
-fn of_postgres(what: &What, error: &tokio_postgres::Error) -> Failure {
+fn of_postgres(what: &Cause, error: &tokio_postgres::Error) -> Failure {
     let Some(answer) = error.as_db_error() else {
         let failure = Failure::new(ExitCode::PostgresConnection, what.to_string());
         // The client library tells these apart by their text only.
@@ -257,7 +257,7 @@ fn of_postgres(what: &What, error: &tokio_postgres::Error) -> Failure {
     })
 }
 
-fn of_setting(what: &What, setting: &ServerSetting) -> Failure {
+fn of_setting(what: &Cause, setting: &ServerSetting) -> Failure {
     match setting {
         ServerSetting::WalLevelMinimal => Failure::new(ExitCode::Configuration, what.to_string())
             .hint("set wal_level = replica in postgresql.conf and restart the server"),
@@ -271,7 +271,7 @@ fn of_setting(what: &What, setting: &ServerSetting) -> Failure {
     }
 }
 
-fn of_segment(what: &What, file: &str, source: &SegmentMismatch) -> Failure {
+fn of_segment(what: &Cause, file: &str, source: &SegmentMismatch) -> Failure {
     let message = what.to_string();
     match source {
         SegmentMismatch::Cluster { .. } => Failure::new(ExitCode::WrongCluster, message)
@@ -342,9 +342,9 @@ impl Explain for KeyError {
         let new = |code| Failure::new(code, self.to_string());
         match self {
             Self::WrongPassphrase { .. } => new(ExitCode::WrongKey)
-                .hint("check the passphrase in `encryption` of this [[repo]], and that `url` is the repository that was meant"),
+                .hint("check the passphrase in `encryption` of this [[repo]], and that `url` is the repository that was validated"),
             Self::WrongKeyFile { .. } => new(ExitCode::WrongKey)
-                .hint("check the key file in `encryption` of this [[repo]], and that `url` is the repository that was meant"),
+                .hint("check the key file in `encryption` of this [[repo]], and that `url` is the repository that was validated"),
             Self::WrongKind { .. } => new(ExitCode::WrongKey).hint("correct `encryption` of this [[repo]]"),
             Self::Malformed { .. } => new(ExitCode::CorruptObject).hint(
                 "without its key slot a repository cannot be opened: restore the object below keys/ from a copy of the repository",

@@ -85,7 +85,7 @@ fn count_of(file: &File, level: Level) -> usize {
     }
 }
 
-/// The documents as they are meant, one after the other.
+/// The documents as they are validated, one after the other.
 fn put_right(files: &[File]) -> Result<String, Failure> {
     let mut text = String::new();
     for document in files.iter().filter_map(|file| file.result.as_ref().ok()).flatten() {

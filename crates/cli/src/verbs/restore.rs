@@ -1,4 +1,4 @@
-//! `restore`: the flags as a wish, the plan or the report as text, and what to do next.
+//! `restore`: the flags as a request, the plan or the report as text, and what to do next.
 
 use super::{Context, command_line, places, targets, time};
 use crate::args::RestoreArgs;
@@ -14,7 +14,7 @@ use holdfast_engine::restore::{
 };
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetAction};
 use holdfast_repo::record::SnapshotRecord;
-use holdfast_repo::recovery::{RecoveryPlan, RecoveryWish};
+use holdfast_repo::recovery::{RecoveryPlan, RecoveryRequest};
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -136,7 +136,7 @@ fn options(context: &Context, args: &RestoreArgs) -> Result<RestoreOptions, Fail
     Ok(RestoreOptions {
         cluster: config.cluster.name.clone(),
         pgdata: args.pgdata.clone(),
-        wish: RecoveryWish {
+        request: RecoveryRequest {
             target: args.target(),
             inclusive: !args.target_exclusive,
             timeline: args.target_timeline,

@@ -23,7 +23,7 @@ use holdfast_engine::archive::{
 use holdfast_engine::backup::read_control_file;
 use holdfast_engine::pipeline::budget::ByteBudget;
 use holdfast_engine::pipeline::crew::Crew;
-use holdfast_engine::{Error, What};
+use holdfast_engine::{Cause, Error};
 use holdfast_pgtypes::{ControlFile, SystemIdentifier, WalFileName};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -147,7 +147,7 @@ pub(super) async fn push_standby(context: &Context, path: &Path, wait: Option<Du
 /// A file of `pg_wal` that does not parse is no object of the repository.
 fn of_local_file(error: &Error) -> Failure {
     let mut failure = error.explain();
-    if matches!(&*error.what, What::Malformed { .. }) {
+    if matches!(&*error.what, Cause::Malformed { .. }) {
         failure.code = ExitCode::UnreadableFile;
         failure.hint =
             Some("nothing was stored: the file is not what its name says; check the disk and what wrote it".to_owned());
@@ -205,7 +205,7 @@ pub(super) async fn get(context: &Context, name: &str, destination: &Path) -> Re
             Ok(ExitCode::Ok)
         }
         Err(error) => match (&*error.what, doubt) {
-            (What::Absent { .. }, Some(failure)) => Err(failure),
+            (Cause::Absent { .. }, Some(failure)) => Err(failure),
             _ => Err(as_recovery_reads_it(&error)),
         },
     }

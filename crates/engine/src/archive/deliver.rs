@@ -7,7 +7,7 @@
 //!
 //! If the name is taken, the object under it decides: it is read whole and verified. The same content (BLAKE3 and
 //! length of the raw file; two encrypted objects of one file never have the same bytes) is success. Other content is
-//! [`What::Divergence`], and the ledger gets a record of it if possible.
+//! [`Cause::Divergence`], and the ledger gets a record of it if possible.
 //!
 //! Memory: before it starts, a file takes one permit for everything it may hold, so that files wait for each other and
 //! never in the middle. It returns most of the permit once it is compressed and only waits for the store.
@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use super::encode::{self, MAX_SCANNED_BYTES, ObjectForm};
 use super::local_file::LocalFile;
 use super::stored::{self, Sent};
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::{ByteBudget, MINIMUM_BYTES, Permit};
 use crate::pipeline::crew::Crew;
 use crate::pipeline::object_upload::ObjectUpload;
@@ -162,7 +162,7 @@ pub(super) async fn deliver(
     let mut delivery = Delivery { file, destinations, context, permit, line, outgoing: Vec::new() };
     let outcome = tokio::select! {
         biased;
-        () = cancel.cancelled() => Err(What::Cancelled.into()),
+        () = cancel.cancelled() => Err(Cause::Cancelled.into()),
         outcome = delivery.run() => outcome,
     };
     if outcome.is_err() {
@@ -423,7 +423,7 @@ async fn confirmed(
     }
     match looked {
         Ok(()) => Ok(true),
-        Err(error) if matches!(*error.what, What::NotReadable { .. }) => {
+        Err(error) if matches!(*error.what, Cause::NotReadable { .. }) => {
             // Another writer's object is whole; an object that is not whole is our own, damaged.
             match stored::read(repository, &destination.claim, object, &context.crew).await {
                 Ok(_) => {
@@ -469,7 +469,7 @@ async fn judge(
             tracing::warn!(file = %file_name, %error, "the divergence could not be written to the ledger");
         }
     }
-    Err(What::Divergence {
+    Err(Cause::Divergence {
         store: repository.describe(),
         name: object.to_owned(),
         stored: stored.blake3.to_string(),
@@ -492,7 +492,7 @@ async fn write_ledger(
         software_version: env!("CARGO_PKG_VERSION").to_owned(),
         entry,
     };
-    let mut time = LedgerTime::new(now).map_err(|e| What::Internal(e.to_string()))?;
+    let mut time = LedgerTime::new(now).map_err(|e| Cause::Internal(e.to_string()))?;
     // Another writer may have used the same microsecond.
     for _ in 0..8 {
         match repository.create_record(&name::ledger(cluster, time, kind), &record).await {
@@ -500,12 +500,12 @@ async fn write_ledger(
             outcome => return outcome,
         }
     }
-    Err(What::Internal("no free name in the ledger".to_owned()).into())
+    Err(Cause::Internal("no free name in the ledger".to_owned()).into())
 }
 
 /// The identity of the cluster that the claim belongs to.
 pub(super) fn identity_of(claim: &ClaimRecord) -> Result<Identity, Error> {
-    let version = PgVersion::new(claim.pg_major).map_err(|e| What::Malformed {
+    let version = PgVersion::new(claim.pg_major).map_err(|e| Cause::Malformed {
         name: format!("claim {} on {}", claim.number, claim.cluster),
         reason: e.to_string(),
     })?;
@@ -516,5 +516,5 @@ pub(super) fn identity_of(claim: &ClaimRecord) -> Result<Identity, Error> {
 pub(super) async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    spawn_blocking(job).await.unwrap_or_else(|e| Err(What::Internal(format!("a file task failed: {e}")).into()))
+    spawn_blocking(job).await.unwrap_or_else(|e| Err(Cause::Internal(format!("a file task failed: {e}")).into()))
 }

@@ -9,7 +9,7 @@ use holdfast_repo::wal_object::WalObjectFacts;
 use holdfast_repo::{Codec, CompressedFrame, Compression, Compressor, FormatError, FrameKind, ObjectSealer};
 use serde_json::{Value, json};
 
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// A larger segment is archived without a look at its records, which would need all of it in memory. Ordinary segments
 /// have 16 MiB, and the largest recommended ones 64 or 256 MiB.
@@ -34,7 +34,7 @@ fn compress(kind: FrameKind, raw: &[u8], compression: Compression) -> Result<Com
         };
         compressor.compress(kind, raw)
     });
-    compressed.map_err(|fault| What::Format(FormatError::new("a new frame", fault)).into())
+    compressed.map_err(|fault| Cause::Format(FormatError::new("a new frame", fault)).into())
 }
 
 /// The sealed frame of one piece of the file for each object, in the order of the objects.
@@ -63,12 +63,12 @@ pub(super) fn seal_piece(raw: &[u8], number: u32, forms: &[ObjectForm]) -> Resul
 
 /// The end of one object: facts and tail. `number` is that of the facts frame, `offset` the place where it will be.
 pub(super) fn seal_end(form: &ObjectForm, facts: &WalObjectFacts, number: u32, offset: u64) -> Result<Vec<u8>, Error> {
-    let json = facts.encode().map_err(|fault| What::Format(FormatError::new(form.sealer.name(), fault)))?;
+    let json = facts.encode().map_err(|fault| Cause::Format(FormatError::new(form.sealer.name(), fault)))?;
     // Facts are always zstd; the thread's own compressor is used where it is one.
     let own = Some(form.compression).filter(|own| own.codec() == Codec::Zstd);
     let facts = compress(FrameKind::Facts, &json, own.unwrap_or(Compression::of(Codec::Zstd)))?;
     let tail = CompressedFrame::stored(FrameKind::Tail, &offset.to_le_bytes())
-        .map_err(|fault| What::Format(FormatError::new(form.sealer.name(), fault)))?;
+        .map_err(|fault| Cause::Format(FormatError::new(form.sealer.name(), fault)))?;
     let mut end = form.sealer.seal(number, false, facts)?;
     end.extend_from_slice(&form.sealer.seal(number + 1, true, tail)?);
     Ok(end)

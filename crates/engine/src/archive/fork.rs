@@ -16,7 +16,7 @@ use std::path::Path;
 use holdfast_contract::report::wal::Fork;
 use holdfast_pgtypes::{HistoryFile, SegmentName, TimelineId, WalFileName, WalSegmentSize};
 
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// The fork before the end of a segment, if there is one, by the newest history file in `pg_wal`. Blocks.
 pub(super) fn left_behind(pg_wal: &Path, segment: SegmentName, size: WalSegmentSize) -> Result<Option<Fork>, Error> {
@@ -36,7 +36,7 @@ pub(super) fn left_behind(pg_wal: &Path, segment: SegmentName, size: WalSegmentS
         Err(error) => return Err(Error::file("read", &path, error)),
     };
     let history = HistoryFile::parse(newest, &bytes)
-        .map_err(|e| What::Malformed { name: path.display().to_string(), reason: e.to_string() })?;
+        .map_err(|e| Cause::Malformed { name: path.display().to_string(), reason: e.to_string() })?;
     let left = history.entries().iter().find(|entry| entry.timeline == segment.timeline());
     Ok(left.filter(|entry| segment.end_lsn(size) > entry.switch_lsn).map(|entry| Fork {
         timeline: entry.timeline,

@@ -4,7 +4,7 @@
 //! order; the first one that has the file, whole and right, is used. Write the file beside the destination and rename
 //! it. Meanwhile fetch the segments after it into the spool, within a time limit, because PostgreSQL waits.
 //!
-//! There are three distinct results, because PostgreSQL ends recovery on one of them: the file; [`What::Absent`], only
+//! There are three distinct results, because PostgreSQL ends recovery on one of them: the file; [`Cause::Absent`], only
 //! if every repository was opened, has the claim, and answered that there is no such object; and any other error, which
 //! means "not known". A damaged object in one repository does not matter if another has a good one.
 
@@ -25,7 +25,7 @@ use super::deliver::{blocking, identity_of};
 use super::prefetched::{self, Prefetched};
 use super::spool::{self, RepositorySetId, Spool};
 use super::stored;
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
 use crate::repository::{Repository, RepositoryTarget};
@@ -74,7 +74,7 @@ async fn get_inner(
     cancel: &CancellationToken,
 ) -> Result<GetReport, Error> {
     if targets.is_empty() {
-        return Err(What::Refused("there is no repository to fetch from".to_owned()).into());
+        return Err(Cause::Refused("there is no repository to fetch from".to_owned()).into());
     }
     if let Some(system_identifier) = options.system_identifier
         && let Some(report) = options.hand_over_spooled(system_identifier).await?
@@ -83,7 +83,7 @@ async fn get_inner(
     }
     let answer = tokio::select! {
         biased;
-        () = cancel.cancelled() => return Err(What::Cancelled.into()),
+        () = cancel.cancelled() => return Err(Cause::Cancelled.into()),
         answer = ask_all(targets, options) => answer?,
     };
     let found = match answer {
@@ -147,7 +147,7 @@ async fn ask_all(targets: &[RepositoryTarget], options: &GetOptions) -> Result<A
             }
         }
     }
-    Err(doubt.unwrap_or_else(|| What::Absent { file: options.name.to_string() }.into()))
+    Err(doubt.unwrap_or_else(|| Cause::Absent { file: options.name.to_string() }.into()))
 }
 
 /// Asks one repository; `None` means that it answered that the file is not there.
@@ -176,9 +176,9 @@ async fn choose_claim(repository: &Repository, options: &GetOptions) -> Result<C
         (Some(claim), _) => Ok(claim),
         (None, None) => {
             let (store, cluster) = (repository.describe(), options.cluster.to_string());
-            Err(What::NoClaim { store, cluster }.into())
+            Err(Cause::NoClaim { store, cluster }.into())
         }
-        (None, Some(claimed)) => Err(What::WrongCluster {
+        (None, Some(claimed)) => Err(Cause::WrongCluster {
             store: repository.describe(),
             cluster: options.cluster.to_string(),
             claimed,
@@ -213,12 +213,12 @@ fn check_segment(raw: &[u8], name: SegmentName, claim: &ClaimRecord) -> Result<(
     let size = identity.wal_segment_size;
     let expected =
         ExpectedSegment { system_identifier: identity.system_identifier, version: identity.version, name, size };
-    check_segment_header(raw, &expected).map_err(|source| What::SegmentMismatch { file: name.to_string(), source })?;
+    check_segment_header(raw, &expected).map_err(|source| Cause::SegmentMismatch { file: name.to_string(), source })?;
     if raw.len() as u64 == size.as_u64() {
         Ok(())
     } else {
         let path = PathBuf::from(name.to_string());
-        Err(What::SegmentSize { path, found: raw.len() as u64, expected: size }.into())
+        Err(Cause::SegmentSize { path, found: raw.len() as u64, expected: size }.into())
     }
 }
 

@@ -13,7 +13,7 @@ use holdfast_pgtypes::{ControlFile, HistoryFile, PgVersion, SegmentName, WalFile
 use holdfast_repo::wal_object::PIECE_BYTES;
 
 use super::mark::{self, FileIdentity};
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::repository::claim::Identity;
 
 /// History and backup history files have a few hundred bytes. A longer file is something else.
@@ -33,7 +33,7 @@ impl LocalFile {
     /// Opens the file and reads its first bytes. Blocks.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let name = mark::wal_file_name(path).ok_or_else(|| {
-            What::Refused(format!(
+            Cause::Refused(format!(
                 "{} is not the name of a WAL segment, history or backup history file",
                 path.display()
             ))
@@ -41,7 +41,7 @@ impl LocalFile {
         let file = File::open(path).map_err(|e| Error::file("open", path, e))?;
         let metadata = file.metadata().map_err(|e| Error::file("read", path, e))?;
         if !metadata.is_file() {
-            return Err(What::Refused(format!("{} is not a file", path.display())).into());
+            return Err(Cause::Refused(format!("{} is not a file", path.display())).into());
         }
         let identity = FileIdentity::of(&metadata);
         let mut head = vec![0; NEEDED_BYTES.min(usize::try_from(identity.size_bytes).unwrap_or(NEEDED_BYTES))];
@@ -62,7 +62,7 @@ impl LocalFile {
         if self.segment().is_none() {
             return Ok(None);
         }
-        let malformed = |reason: String| What::Malformed { name: self.path.display().to_string(), reason };
+        let malformed = |reason: String| Cause::Malformed { name: self.path.display().to_string(), reason };
         let header = WalPageHeader::parse(&self.head)
             .ok_or_else(|| malformed(format!("it has {} bytes, less than a WAL page header", self.head.len())))?;
         let version = PgVersion::from_wal_page_magic(header.magic).ok_or_else(|| {
@@ -81,24 +81,24 @@ impl LocalFile {
         let Some(name) = self.segment() else {
             if found == 0 {
                 let name = self.path.display().to_string();
-                return Err(What::Malformed { name, reason: "it is empty".to_owned() }.into());
+                return Err(Cause::Malformed { name, reason: "it is empty".to_owned() }.into());
             }
             if found > MAX_TEXT_FILE_BYTES {
-                return Err(What::Refused(format!("{} has {found} bytes", self.path.display())).into());
+                return Err(Cause::Refused(format!("{} has {found} bytes", self.path.display())).into());
             }
             if let WalFileName::History(timeline) = self.name {
                 // A history file that does not parse would block every later restore, and could never be replaced.
                 HistoryFile::parse(timeline, &self.read_all()?)
-                    .map_err(|e| What::Malformed { name: self.path.display().to_string(), reason: e.to_string() })?;
+                    .map_err(|e| Cause::Malformed { name: self.path.display().to_string(), reason: e.to_string() })?;
             }
             return Ok(());
         };
         let Identity { system_identifier, version, wal_segment_size: size } = *identity;
         let expected = ExpectedSegment { system_identifier, version, name, size };
         check_segment_header(&self.head, &expected)
-            .map_err(|source| What::SegmentMismatch { file: self.path.display().to_string(), source })?;
+            .map_err(|source| Cause::SegmentMismatch { file: self.path.display().to_string(), source })?;
         if found != size.as_u64() {
-            return Err(What::SegmentSize { path: self.path.clone(), found, expected: size }.into());
+            return Err(Cause::SegmentSize { path: self.path.clone(), found, expected: size }.into());
         }
         Ok(())
     }
@@ -115,7 +115,7 @@ impl LocalFile {
     /// Reads the whole file. Blocks.
     pub(super) fn read_all(&self) -> Result<Vec<u8>, Error> {
         let length = usize::try_from(self.identity.size_bytes)
-            .map_err(|_| What::Refused(format!("{} is too large", self.path.display())))?;
+            .map_err(|_| Cause::Refused(format!("{} is too large", self.path.display())))?;
         let mut whole = vec![0; length];
         self.file.read_exact_at(&mut whole, 0).map_err(|e| Error::file("read", &self.path, e))?;
         Ok(whole)
@@ -127,7 +127,7 @@ impl LocalFile {
         if FileIdentity::of(&metadata) == self.identity {
             Ok(())
         } else {
-            Err(What::Refused(format!("{} was changed while it was read", self.path.display())).into())
+            Err(Cause::Refused(format!("{} was changed while it was read", self.path.display())).into())
         }
     }
 }
@@ -148,6 +148,6 @@ pub(super) fn identity_around(path: &Path) -> Result<Option<Identity>, Error> {
         // The server may have been writing it: read once more, as PostgreSQL's own tools do.
         std::fs::read(&control).map_err(|_| first).and_then(|bytes| ControlFile::parse(&bytes))
     });
-    let parsed = parsed.map_err(|source| What::ControlFile { path: control, source });
+    let parsed = parsed.map_err(|source| Cause::ControlFile { path: control, source });
     Ok(Some(Identity::of_control_file(&parsed.doing(|| "looking for the cluster of a WAL file".to_owned())?)))
 }

@@ -7,7 +7,7 @@ use holdfast_repo::name::{self, ClusterName, ObjectPath};
 use holdfast_repo::record::ClaimRecord;
 
 use super::stored::wal_object_name;
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::repository::Repository;
 
 /// The segments from `first` to `last`, both included and of one timeline, that are not stored under the claim;
@@ -57,7 +57,7 @@ async fn missing_of_folder(
     last: SegmentName,
 ) -> Result<(Vec<SegmentName>, SegmentName), Error> {
     if first.timeline() != last.timeline() {
-        return Err(What::Internal(format!("{first} and {last} are of different timelines")).into());
+        return Err(Cause::Internal(format!("{first} and {last} are of different timelines")).into());
     }
     let file = |segment| WalFileName::Segment(segment);
     let folder = name::wal_log_folder(cluster, claim.number, &file(first));

@@ -11,7 +11,7 @@
 //! - [`archive_file`] and [`missing_segments`]: the parts with which a backup confirms its WAL.
 //!
 //! Invariants: `push` returns `Ok` only if the file is in every repository and has been confirmed there; no object is
-//! ever replaced; `get` returns [`What::Absent`](crate::What::Absent) only if every repository answered so.
+//! ever replaced; `get` returns [`Cause::Absent`](crate::Cause::Absent) only if every repository answered so.
 //!
 //! After a crash: a push leaves nothing or whole objects (an unfinished multipart upload is not an object). A get
 //! leaves temporary files beside its destination and in the spool, which later runs remove. Everything in the spool can

@@ -35,7 +35,7 @@ use super::local_file::{LocalFile, identity_around};
 use super::mark::{self, HeldBy, Marked};
 use super::ready::Ready;
 use super::spool::{self, RepositorySetId, Spool};
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::{ByteBudget, Permit};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
@@ -90,11 +90,11 @@ async fn push_inner(
     cancel: &CancellationToken,
 ) -> Result<PushReport, Error> {
     if targets.is_empty() {
-        return Err(What::Refused("there is no repository to archive to".to_owned()).into());
+        return Err(Cause::Refused("there is no repository to archive to".to_owned()).into());
     }
     let prepared = tokio::select! {
         biased;
-        () = cancel.cancelled() => return Err(What::Cancelled.into()),
+        () = cancel.cancelled() => return Err(Cause::Cancelled.into()),
         prepared = prepare(targets, options) => prepared?,
     };
     match prepared {
@@ -104,7 +104,7 @@ async fn push_inner(
         Prepared::ToDo { requested, neighbours, destinations } => {
             let (file, first) = (requested.name, destinations.first().cloned());
             let error = match transfer(requested, neighbours, destinations, options, progress, cancel).await {
-                Err(error) if matches!(*error.what, What::Divergence { .. }) => error,
+                Err(error) if matches!(*error.what, Cause::Divergence { .. }) => error,
                 outcome => return outcome,
             };
             let (WalFileName::Segment(segment) | WalFileName::Partial(segment), Some(first)) = (file, first) else {
@@ -187,7 +187,7 @@ async fn open_all(
     if let Some((first, others)) = destinations.split_first() {
         for other in others {
             if other.claim.system_identifier != first.claim.system_identifier {
-                return Err(What::WrongCluster {
+                return Err(Cause::WrongCluster {
                     store: other.repository.describe(),
                     cluster: options.cluster.to_string(),
                     claimed: other.claim.system_identifier,
@@ -275,7 +275,7 @@ async fn transfer(
         budget: options.budget.clone(),
         ledger: Some((options.host.clone(), options.now)),
     };
-    let turn = Turn { destinations, context, options: options.clone() };
+    let turn = Transfers { destinations, context, options: options.clone() };
     let tried = turn.take_tried(name).await?;
     let neighbours = if tried { Vec::new() } else { neighbours };
     let line = Line::default();
@@ -323,7 +323,7 @@ async fn transfer(
             }
             (false, Ok(archived)) => report.neighbours.push(archived),
             (false, Err(error)) => {
-                if !matches!(*error.what, What::Cancelled) {
+                if !matches!(*error.what, Cause::Cancelled) {
                     tracing::warn!(%file, %error, "a waiting WAL file could not be taken along; PostgreSQL will ask for it");
                 }
                 report.failed_neighbours.push((file, error.to_string()));
@@ -331,9 +331,9 @@ async fn transfer(
         }
     }
     if cancel.is_cancelled() {
-        return Err(What::Cancelled.into());
+        return Err(Cause::Cancelled.into());
     }
-    let archived = outcome.ok_or_else(|| What::Internal("a transfer ended without an answer".to_owned()))??;
+    let archived = outcome.ok_or_else(|| Cause::Internal("a transfer ended without an answer".to_owned()))??;
     report.outcome = PushOutcome::Archived(archived);
     Ok(report)
 }
@@ -347,13 +347,13 @@ async fn sleep_until(deadline: Option<Instant>) {
 
 /// What all transfers of a run share.
 #[derive(Clone)]
-struct Turn {
+struct Transfers {
     destinations: Arc<Vec<Destination>>,
     context: ArchiveContext,
     options: PushOptions,
 }
 
-impl Turn {
+impl Transfers {
     async fn requested(
         self,
         file: Arc<LocalFile>,
@@ -382,7 +382,7 @@ impl Turn {
         let bytes = deliver::memory_needed(&file, self.destinations.len());
         let permit = tokio::select! {
             biased;
-            () = cancel.cancelled() => return Err(What::Cancelled.into()),
+            () = cancel.cancelled() => return Err(Cause::Cancelled.into()),
             permit = self.context.budget.acquire(bytes) => permit,
         };
         let tried = self.take_tried(file.name).await?;

@@ -7,7 +7,7 @@
 //! Steps: check the file. Report success if it belongs to no history of this server (see [`super::fork`]). Ask every
 //! repository for the object with its name and compare length and BLAKE3 with the file, which costs two small requests.
 //! If the object is absent, look again for a while. `Ok` means that every repository has it with this content. An
-//! object with other content is [`What::Divergence`], at once. If it stays absent, the result is [`What::NotArchived`]:
+//! object with other content is [`Cause::Divergence`], at once. If it stays absent, the result is [`Cause::NotArchived`]:
 //! PostgreSQL keeps the file and asks again.
 //!
 //! The wait ends at once when it is cancelled, and when the server that owns the file shuts down, because its archiver
@@ -32,7 +32,7 @@ use super::deliver::blocking;
 use super::fork;
 use super::local_file::{LocalFile, identity_around};
 use super::stored;
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::repository::claim::{Claimant, Identity};
 use crate::repository::{Repository, RepositoryTarget, object_name};
 
@@ -70,7 +70,7 @@ pub async fn push_standby(
 ) -> Result<StandbyPushReport, Error> {
     let outcome = tokio::select! {
         biased;
-        () = cancel.cancelled() => Err(What::Cancelled.into()),
+        () = cancel.cancelled() => Err(Cause::Cancelled.into()),
         outcome = push_standby_inner(targets, options) => outcome,
     };
     outcome.doing(|| format!("waiting for the primary to archive {}", options.path.display()))
@@ -81,7 +81,7 @@ async fn push_standby_inner(
     options: &StandbyPushOptions,
 ) -> Result<StandbyPushReport, Error> {
     if targets.is_empty() {
-        return Err(What::Refused("there is no repository to archive to".to_owned()).into());
+        return Err(Cause::Refused("there is no repository to archive to".to_owned()).into());
     }
     let path = options.path.clone();
     let (file, identity, left) = blocking(move || {
@@ -129,7 +129,7 @@ async fn push_standby_inner(
         let stopping = blocking(move || Ok(is_stopping(&path))).await?;
         let waited = began.elapsed();
         if stopping || waited >= options.wait {
-            return Err(What::NotArchived { segment: here.name.to_string(), waited }.into());
+            return Err(Cause::NotArchived { segment: here.name.to_string(), waited }.into());
         }
         tokio::time::sleep(pause.min(options.wait.saturating_sub(waited))).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -179,7 +179,7 @@ impl Place {
         if facts.raw_len == content.raw_len && facts.blake3 == content.blake3 {
             return Ok(true);
         }
-        Err(What::Divergence {
+        Err(Cause::Divergence {
             store: self.repository.describe(),
             name: object,
             stored: facts.blake3.to_string(),
@@ -229,7 +229,7 @@ async fn stored_facts(repository: &Repository, object: &str) -> Result<Option<Wa
     match part {
         TailPart::Complete(facts) => Ok(Some(facts)),
         TailPart::Fetch(_) => {
-            Err(What::Malformed { name: object.to_owned(), reason: "its facts have no end".to_owned() }.into())
+            Err(Cause::Malformed { name: object.to_owned(), reason: "its facts have no end".to_owned() }.into())
         }
     }
 }

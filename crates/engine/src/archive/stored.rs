@@ -6,7 +6,7 @@ use holdfast_repo::record::ClaimRecord;
 use holdfast_repo::wal_object::{self, WalObjectFacts};
 use holdfast_store::StoreErrorKind;
 
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::repository::{Repository, object_name};
 
@@ -72,7 +72,7 @@ pub(super) async fn confirm(repository: &Repository, object: &str, sent: Sent) -
 async fn confirm_inner(repository: &Repository, object: &str, sent: Sent) -> Result<(), Error> {
     let store_name = object_name(object)?;
     let differs = |reason: String| -> Error {
-        What::NotReadable { store: repository.describe(), name: object.to_owned(), reason }.into()
+        Cause::NotReadable { store: repository.describe(), name: object.to_owned(), reason }.into()
     };
     let info = match repository.store().head(&store_name).await {
         Ok(info) => info,

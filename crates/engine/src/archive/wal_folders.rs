@@ -16,7 +16,7 @@ use holdfast_repo::record::ClaimRecord;
 
 use super::known_logs::KnownLogs;
 use super::listed_wal::ListedWal;
-use crate::error::{Doing, Error};
+use crate::error::{Error, ResultExt};
 use crate::repository::Repository;
 
 /// Number of requests in parallel.

@@ -10,7 +10,7 @@ use holdfast_repo::record::{ClaimRecord, StartRecord};
 
 use super::runner::Runner;
 use super::{BackupOptions, FailedBackup, remains};
-use crate::error::{Doing as _, Error, ServerSetting, What};
+use crate::error::{Cause, Error, ResultExt as _, ServerSetting};
 use crate::progress::Progress;
 use crate::repository::claim::{Claimant, Identity};
 use crate::repository::{Repository, RepositoryTarget};
@@ -55,7 +55,7 @@ pub(super) async fn open_and_claim(
     for repository in asked {
         match existing_claim(&repository, options, &claimant).await {
             Err(error) if says_whose_it_is(&error) => return Err(error),
-            Err(error) if !matches!(&*error.what, What::NoClaim { .. }) => {
+            Err(error) if !matches!(&*error.what, Cause::NoClaim { .. }) => {
                 opened.failed.push(FailedBackup { repository: repository.describe(), error });
             }
             claim => found.push((repository, claim)),
@@ -91,7 +91,7 @@ pub(super) async fn open_and_claim(
     Ok(opened)
 }
 
-/// The claim of an archive that has one: [`What::NoClaim`] otherwise. A new archive is not begun while a repository is away
+/// The claim of an archive that has one: [`Cause::NoClaim`] otherwise. A new archive is not begun while a repository is away
 /// that might refuse this server: nothing else would notice a wrong data directory.
 async fn existing_claim(
     repository: &Repository,
@@ -110,7 +110,7 @@ async fn existing_claim(
 fn says_whose_it_is(error: &Error) -> bool {
     matches!(
         &*error.what,
-        What::WrongCluster { .. } | What::WrongOwner { .. } | What::WrongVersion { .. } | What::Cancelled
+        Cause::WrongCluster { .. } | Cause::WrongOwner { .. } | Cause::WrongVersion { .. } | Cause::Cancelled
     )
 }
 
@@ -134,7 +134,7 @@ impl<'a> Early<'a> {
             Err(error) => error,
         };
         let others = self.errors.iter().enumerate().filter(|(at, error)| *at != index && error.is_none());
-        if others.count() == 0 || matches!(&*error.what, What::Cancelled) {
+        if others.count() == 0 || matches!(&*error.what, Cause::Cancelled) {
             return Err(error);
         }
         if let Some(repository) = self.repositories.get(index) {
@@ -164,7 +164,7 @@ pub(super) fn check_server(
 ) -> Result<(), Error> {
     facts.check_is_of(&options.pgdata, control.system_identifier)?;
     if facts.wal_level == "minimal" {
-        return Err(What::ServerSetting(ServerSetting::WalLevelMinimal).into());
+        return Err(Cause::ServerSetting(ServerSetting::WalLevelMinimal).into());
     }
     if !facts.archives() && !facts.in_recovery {
         warnings.push(
@@ -196,7 +196,7 @@ pub(super) async fn reserve(
     let repositories = early.repositories;
     let mut time = after.map_or(options.now, |after| after.max(options.now)).trunc_subsecs(0);
     'ids: for _ in 0..60 {
-        let backup_id = BackupId::new(time).map_err(|e| What::Internal(e.to_string()))?;
+        let backup_id = BackupId::new(time).map_err(|e| Cause::Internal(e.to_string()))?;
         time += chrono::TimeDelta::seconds(1);
         for (index, (repository, claim)) in repositories.iter().zip(claims).enumerate() {
             if early.is_out(index) {
@@ -233,5 +233,5 @@ pub(super) async fn reserve(
         }
         return Ok(backup_id);
     }
-    Err(What::AnotherRun { verb: "backup", subject: options.cluster.to_string(), pid: None }.into())
+    Err(Cause::AnotherRun { verb: "backup", subject: options.cluster.to_string(), pid: None }.into())
 }

@@ -17,7 +17,7 @@ use super::sink::Stored;
 use super::sinks::Sinks;
 use super::wal_wait::WalWait;
 use super::{StoredBackup, archiving, remains};
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 use crate::pipeline::crew::Crew;
 use crate::repository::{Repository, object_name};
 use crate::restore;
@@ -95,7 +95,7 @@ impl Run<'_> {
         warnings.extend(kept_links.iter().cloned());
         let mut complete = Vec::new();
         if self.cancel.is_cancelled() {
-            return Err(What::Cancelled.into());
+            return Err(Cause::Cancelled.into());
         }
         let lanes = self.repositories.iter().zip(&self.claims).zip(stored).enumerate();
         for (index, ((repository, claim), stored)) in lanes {
@@ -160,7 +160,7 @@ impl Run<'_> {
                 publishing.store(is, Ordering::Relaxed);
             }
         };
-        let taken_for_dead = || What::NotReadable {
+        let taken_for_dead = || Cause::NotReadable {
             store: repository.describe(),
             name: name::backup_start(cluster, &self.backup),
             reason:
@@ -172,7 +172,7 @@ impl Run<'_> {
         }
         publishing(true);
         if let Err(error) = repository.create_record(&name, record).await {
-            let in_doubt = matches!(&*error.what, What::Store(error) if error.is_retryable());
+            let in_doubt = matches!(&*error.what, Cause::Store(error) if error.is_retryable());
             publishing(in_doubt);
             return Err(error);
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use holdfast_pgtypes::ControlFile;
 use holdfast_pgtypes::control::ControlFileError;
 
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// Reads before a bad CRC counts as damage rather than as a write that was in progress.
 const ATTEMPTS: u32 = 10;
@@ -38,7 +38,7 @@ fn read(pgdata: &Path) -> Result<(Vec<u8>, ControlFile), Error> {
             Err(ControlFileError::BadCrc { .. } | ControlFileError::TooShort { .. }) if attempt < ATTEMPTS => {
                 std::thread::sleep(READ_AGAIN_AFTER);
             }
-            Err(source) => return Err(What::ControlFile { path, source }.into()),
+            Err(source) => return Err(Cause::ControlFile { path, source }.into()),
         }
     }
 }

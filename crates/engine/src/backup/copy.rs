@@ -26,7 +26,7 @@ use super::plan::{SourceFile, Unit, Units};
 use super::read::{Found, OneVersion, Piece, ReadUnit, no_file_any_more, path_of, read_unit};
 use super::scan::{Link, Standing, holds_data, look};
 use super::sinks::{Places, Sinks};
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 use crate::pipeline::budget::{ByteBudget, Permit};
 use crate::pipeline::crew::Crew;
 use crate::places::Identity;
@@ -81,7 +81,7 @@ impl Copier<'_> {
             let (pgdata, listed) = (self.pgdata.clone(), changed.len());
             let (files, links) = tokio::task::spawn_blocking(move || list_again(&pgdata, changed))
                 .await
-                .map_err(|e| What::Internal(format!("listing files again: {e}")))??;
+                .map_err(|e| Cause::Internal(format!("listing files again: {e}")))??;
             copied.removed_count += (listed - files.len() - links.len()) as u64;
             for link in &links {
                 sinks.entry(&link.entry()).await?;
@@ -94,7 +94,7 @@ impl Copier<'_> {
         }
         match changed.first() {
             None => Ok(copied),
-            Some(file) => Err(What::Refused(format!(
+            Some(file) => Err(Cause::Refused(format!(
                 "{} is replaced by another file again and again while it is read",
                 path_of(&self.pgdata, file).display()
             ))
@@ -125,7 +125,7 @@ impl Copier<'_> {
             }
             let next = tokio::select! {
                 biased;
-                () = self.cancel.cancelled() => return Err(What::Cancelled.into()),
+                () = self.cancel.cancelled() => return Err(Cause::Cancelled.into()),
                 // Many threads with a small budget: the units at work hold all of it until the first is committed.
                 Some(permit) = self.permit_for(wanted, sinks.len()) => {
                     if let Some(unit) = units.next() {
@@ -140,7 +140,7 @@ impl Copier<'_> {
                 }
                 Some(next) = at_work.next() => next,
             };
-            let (mut encoded, permit) = next.map_err(|e| What::Internal(format!("a copying task failed: {e}")))??;
+            let (mut encoded, permit) = next.map_err(|e| Cause::Internal(format!("a copying task failed: {e}")))??;
             let buffer = std::mem::take(&mut encoded.buffer);
             let raw_len = encoded.raw_len;
             commit.unit(encoded, permit, sinks).await?;
@@ -191,7 +191,7 @@ impl Copier<'_> {
         if self.budget.total_bytes() >= least {
             return Ok(());
         }
-        Err(What::Refused(format!(
+        Err(Cause::Refused(format!(
             "backup.memory of {} MiB is too little for {repositories} repositories with parts of {} MiB: at least {} MiB \
              are needed",
             self.budget.total_bytes() >> 20,
@@ -209,7 +209,7 @@ impl Copier<'_> {
     async fn permit(&self, length: u32, repositories: usize) -> Result<Permit, Error> {
         tokio::select! {
             permit = self.budget.acquire(unit_bytes(length, repositories as u64)) => Ok(permit),
-            () = self.cancel.cancelled() => Err(What::Cancelled.into()),
+            () = self.cancel.cancelled() => Err(Cause::Cancelled.into()),
         }
     }
 
@@ -230,7 +230,7 @@ impl Copier<'_> {
                 read_unit(&pgdata, &files, &unit, &version, buffer).map(|read| (pgdata, files, read))
             });
             let (pgdata, files, read) =
-                read.await.map_err(|e| What::Internal(format!("a reading thread failed: {e}")))??;
+                read.await.map_err(|e| Cause::Internal(format!("a reading thread failed: {e}")))??;
             let encoded =
                 crew.run(move || encode_unit(Path::new(&pgdata), &files, read, compression, &patience)).await??;
             Ok((encoded, permit))
@@ -348,7 +348,7 @@ impl<'a> Commit<'a> {
             (Some(offset), Some((pack, location))) => Ok(Extent::stored(chunk.hash, *pack, *location, offset, length)),
             (None, _) => Ok(Extent::hole(chunk.hash, length)),
             // Data without a place must never be recorded as zeros.
-            (Some(_), None) => Err(What::Internal("an extent has data and no place".to_owned()).into()),
+            (Some(_), None) => Err(Cause::Internal("an extent has data and no place".to_owned()).into()),
         })?;
         current.crc32c = crc32c::crc32c_combine(current.crc32c, chunk.crc32c, piece.length);
         current.size_bytes += piece.length as u64;

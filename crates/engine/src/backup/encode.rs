@@ -16,7 +16,7 @@ use holdfast_repo::{ChunkHash, CompressedFrame, Compression, Compressor, FormatE
 use super::bad_pages::Patience;
 use super::plan::{PageCheck, SourceFile};
 use super::read::{Piece, ReadUnit, path_of, read_page_again};
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// A unit ready to be put into packs.
 #[derive(Debug)]
@@ -127,7 +127,7 @@ fn compress(raw: &[u8], compression: Compression) -> Result<CompressedFrame, Err
         };
         compressor.compress(FrameKind::Data, raw)
     });
-    compressed.map_err(|fault| What::Format(FormatError::new("a new frame", fault)).into())
+    compressed.map_err(|fault| Cause::Format(FormatError::new("a new frame", fault)).into())
 }
 
 fn check_pages(

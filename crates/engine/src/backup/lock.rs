@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// Held while a backup runs.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl BackupLock {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(What::AnotherRun { verb: "backup", subject: pgdata.display().to_string(), pid: None }.into())
+                Err(Cause::AnotherRun { verb: "backup", subject: pgdata.display().to_string(), pid: None }.into())
             }
             Err(e) => Err(Error::file("lock", &path, e.into())),
         }
@@ -43,7 +43,7 @@ mod tests {
         std::fs::write(dir.path().join("PG_VERSION"), "18\n").unwrap();
         let first = BackupLock::take(dir.path()).unwrap();
         let refused = BackupLock::take(dir.path()).unwrap_err();
-        assert!(matches!(*refused.what, What::AnotherRun { verb: "backup", .. }));
+        assert!(matches!(*refused.what, Cause::AnotherRun { verb: "backup", .. }));
         drop(first);
         BackupLock::take(dir.path()).unwrap();
     }

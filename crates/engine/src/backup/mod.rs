@@ -54,7 +54,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::run::{Outcome, Run};
 use self::runner::Runner;
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 use crate::progress::Progress;
 use crate::repository::RepositoryTarget;
 use crate::server::{Connection, ConnectionSettings, Environment, ServerFacts, prove_same};
@@ -212,9 +212,9 @@ pub async fn backup(
                     Ok(Ok(outcome)) => Ok(outcome),
                     Ok(Err(error)) => {
                         tracing::debug!(%error, "the cancelled backup ended");
-                        Err(What::Cancelled.into())
+                        Err(Cause::Cancelled.into())
                     }
-                    Err(_) => Err(What::Cancelled.into()),
+                    Err(_) => Err(Cause::Cancelled.into()),
                 }
             }
         }

@@ -16,7 +16,7 @@ use std::ops::Range;
 use holdfast_repo::manifest::{MANIFEST_RAW_BYTES, usual_entry_bytes};
 
 use super::scan::Scan;
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 use crate::places::Identity;
 
 /// Files up to this size share a frame with others. A quarter of an extent: small enough that a
@@ -110,7 +110,7 @@ pub(super) fn check_manifest(scan: &Scan, extent_size_bytes: u32) -> Result<(), 
         return Ok(());
     }
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    Err(What::Refused(format!(
+    Err(Cause::Refused(format!(
         "the data directory has {} files of {} MiB in all, whose manifest would take about {} MiB; a manifest has {} MiB at \
          most, so this release cannot take a backup of it",
         scan.files.len(),

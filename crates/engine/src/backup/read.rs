@@ -22,7 +22,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::plan::{SourceFile, Unit};
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 use crate::places::Identity;
 
 /// Room that the standard library wants to see the end of a file without making the buffer grow.
@@ -214,7 +214,7 @@ fn open(path: &Path) -> Result<Opened, Error> {
 
 /// Data of PostgreSQL that has become something else.
 pub(super) fn no_file_any_more(path: &Path) -> Error {
-    What::Refused(format!(
+    Cause::Refused(format!(
         "{} was a file when the backup listed it, and is none any more: what PostgreSQL keeps there would not be in the \
          backup",
         path.display()

@@ -20,7 +20,7 @@ use holdfast_store::ObjectName;
 use tokio::time::Instant;
 
 use super::runner::Runner;
-use crate::error::{Doing, Error};
+use crate::error::{Error, ResultExt};
 use crate::progress::Progress;
 use crate::repository::{Repository, object_name};
 

@@ -21,7 +21,7 @@ use super::sink::Sink;
 use super::sinks::Sinks;
 use super::timelines::Course;
 use super::{BackupOptions, CANCEL_WITHIN, CLEAN_WITHIN, StoredBackup, control, remains};
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
@@ -119,10 +119,10 @@ pub(super) async fn copy_listed(copier: &Copier<'_>, scan: Scan, sinks: &mut Sin
     Ok(totals)
 }
 
-/// Whether pages are checked: as wished, where the cluster has checksums and its pages are of the size that is known here.
-pub(super) fn page_checks(control: &ControlFile, wished: bool) -> PageChecks {
+/// Whether pages are checked: as requested, where the cluster has checksums and its pages are of the size that is known here.
+pub(super) fn page_checks(control: &ControlFile, requested: bool) -> PageChecks {
     let known_size = control.block_size == PAGE_SIZE as u32;
-    if wished && control.has_data_checksums() && known_size { PageChecks::On } else { PageChecks::Off }
+    if requested && control.has_data_checksums() && known_size { PageChecks::On } else { PageChecks::Off }
 }
 
 /// Where the tablespaces are, by their OIDs.
@@ -164,7 +164,7 @@ impl Run<'_> {
         let extent_bytes = self.repositories.first().map_or(0, |first| first.record().extent_size_bytes);
         if extent_bytes == 0 {
             return Err(
-                What::Refused("holdfast.json of the repository says that extents have 0 bytes".to_owned()).into()
+                Cause::Refused("holdfast.json of the repository says that extents have 0 bytes".to_owned()).into()
             );
         }
         let mut sinks = Sinks::new(self.progress, self.cancel.clone());
@@ -263,7 +263,7 @@ impl Run<'_> {
         let checks = page_checks(&self.control, self.options.page_checks);
         tokio::task::spawn_blocking(move || scan::scan(&pgdata, &control, checks, &cancel))
             .await
-            .map_err(|e| What::Internal(format!("listing the data directory: {e}")))?
+            .map_err(|e| Cause::Internal(format!("listing the data directory: {e}")))?
             .doing(|| "listing the data directory".to_owned())
     }
 
@@ -287,7 +287,7 @@ impl Run<'_> {
             // `backup.json` has text only, and a restore must find the place exactly.
             let path = String::from_utf8(path.to_vec()).map_err(|_| {
                 let shown = String::from_utf8_lossy(path);
-                What::Refused(format!("tablespace {name} is in {shown}, whose name is not UTF-8: move it elsewhere"))
+                Cause::Refused(format!("tablespace {name} is in {shown}, whose name is not UTF-8: move it elsewhere"))
             })?;
             tablespaces.push(TablespaceEntry { oid, name, path });
         }
@@ -306,7 +306,7 @@ impl Run<'_> {
         while ServerFacts::tablespace_names(&self.connection).await?.contains_key(&oid) {
             if Instant::now() >= until {
                 let place = self.options.pgdata.join(&needed);
-                return Err(What::Refused(format!(
+                return Err(Cause::Refused(format!(
                     "tablespace {name} has no directory {}: is its volume mounted?",
                     place.display()
                 ))

@@ -8,7 +8,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_repo::record::{RunIdentity, StartRecord};
 
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// What the machine's id is hashed with, so that the hash cannot be found elsewhere.
 const MACHINE_CONTEXT: &str = "holdfast 2026-11-29 machine of a backup run";
@@ -30,7 +30,7 @@ impl Runner {
     /// This process on this machine.
     pub(super) fn here(host: &str, pgdata: &str, now: DateTime<Utc>) -> Result<Self, Error> {
         let mut id = [0; 16];
-        aws_lc_rs::rand::fill(&mut id).map_err(|_| What::Internal("no random bytes".to_owned()))?;
+        aws_lc_rs::rand::fill(&mut id).map_err(|_| Cause::Internal("no random bytes".to_owned()))?;
         let read = |path: &str| {
             let text = std::fs::read_to_string(path).ok()?;
             // systemd writes "uninitialized" in an image's first start.

@@ -21,7 +21,7 @@ use holdfast_repo::manifest::FileEntry;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{PageCheck, SourceFile};
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 use crate::places::Identity;
 
 /// What was found.
@@ -85,7 +85,7 @@ pub(super) fn tablespace_oid(path: &[u8]) -> Option<u32> {
 pub(super) enum PageChecks {
     /// As far as the cluster has checksums.
     On,
-    /// Not wished, or the cluster has none.
+    /// Not requested, or the cluster has none.
     Off,
 }
 
@@ -100,7 +100,7 @@ pub(super) fn scan(
     let mut waiting = VecDeque::from([Vec::new()]);
     while let Some(directory) = waiting.pop_front() {
         if cancel.is_cancelled() {
-            return Err(What::Cancelled.into());
+            return Err(Cause::Cancelled.into());
         }
         scan_directory(pgdata, &directory, control, checks, &mut scan, &mut waiting)?;
     }
@@ -151,7 +151,7 @@ fn scan_directory(
             Verdict::ContentsExcluded => keep_empty(&path, &full, &metadata, version, scan)?,
             _ if metadata.is_dir() => waiting.push_back(path),
             _ if metadata.is_symlink() && holds_data(&path) => {
-                return Err(What::Refused(format!(
+                return Err(Cause::Refused(format!(
                     "{} is a symbolic link, and what PostgreSQL keeps behind it would not be in the backup: move it back \
                      into the data directory, or into a tablespace",
                     full.display()

@@ -9,7 +9,7 @@
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{BackupLabel, Lsn, PgVersion};
 
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::server::{Connection, RawText};
 
 /// What the start call gives.
@@ -80,7 +80,7 @@ pub(super) async fn stop(connection: &Connection, version: PgVersion) -> Result<
         .map_err(|error| connection.statement_error(error))
         .doing(|| "ending backup mode on the server".to_owned())?;
     let RawText(label_bytes) = row.get(1);
-    let label = BackupLabel::parse(&label_bytes).map_err(|e| What::Malformed {
+    let label = BackupLabel::parse(&label_bytes).map_err(|e| Cause::Malformed {
         name: "the backup_label that the server returned".to_owned(),
         reason: e.to_string(),
     })?;
@@ -99,13 +99,13 @@ fn has_new_names(version: PgVersion) -> bool {
 
 fn lsn(text: &str) -> Result<Lsn, Error> {
     text.parse()
-        .map_err(|_| What::Malformed { name: "an LSN from the server".to_owned(), reason: text.to_owned() }.into())
+        .map_err(|_| Cause::Malformed { name: "an LSN from the server".to_owned(), reason: text.to_owned() }.into())
 }
 
 /// `timestamptz` as text under `datestyle = ISO`, such as `2026-11-22 08:15:50.123456+00`.
 fn timestamp(text: &str) -> Result<DateTime<Utc>, Error> {
     DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%#z").map(|t| t.with_timezone(&Utc)).map_err(|e| {
-        What::Malformed { name: "a time from the server".to_owned(), reason: format!("{text}: {e}") }.into()
+        Cause::Malformed { name: "a time from the server".to_owned(), reason: format!("{text}: {e}") }.into()
     })
 }
 

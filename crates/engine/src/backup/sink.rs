@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::CLEAN_WITHIN;
 use super::encode::EncodedChunk;
 use super::plan::SourceFile;
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::Permit;
 use crate::pipeline::object_upload::ObjectUpload;
 use crate::repository::capabilities::capabilities;
@@ -237,7 +237,7 @@ impl Sink {
         if self.pack.is_none() {
             let number = self.packs.len() as u32 + 1;
             if number > MAX_PACK_NUMBER {
-                return Err(What::Refused(format!("a backup of more than {MAX_PACK_NUMBER} packs")).into());
+                return Err(Cause::Refused(format!("a backup of more than {MAX_PACK_NUMBER} packs")).into());
             }
             let pack_name = name::pack(&self.cluster, &self.backup, number);
             let (writer, head) = PackWriter::new(&pack_name, self.repository.id(), self.repository.key())?;
@@ -247,7 +247,7 @@ impl Sink {
             upload.push(&head, None).await?;
             self.pack = Some(OpenPack { writer, upload });
         }
-        self.pack.as_mut().ok_or_else(|| What::Internal("no pack is open".to_owned()).into())
+        self.pack.as_mut().ok_or_else(|| Cause::Internal("no pack is open".to_owned()).into())
     }
 
     async fn close_pack(&mut self) -> Result<(), Error> {
@@ -268,7 +268,7 @@ impl Sink {
     async fn reap_one(&mut self) -> Result<(), Error> {
         match self.finishing.join_next().await {
             None => Ok(()),
-            Some(done) => done.map_err(|e| What::Internal(format!("an upload task failed: {e}")))?.map(drop),
+            Some(done) => done.map_err(|e| Cause::Internal(format!("an upload task failed: {e}")))?.map(drop),
         }
     }
 
@@ -279,7 +279,7 @@ impl Sink {
             match next {
                 None => return Ok(()),
                 Some(done) => {
-                    done.map_err(|e| What::Internal(format!("an upload task failed: {e}")))??;
+                    done.map_err(|e| Cause::Internal(format!("an upload task failed: {e}")))??;
                 }
             }
         }
@@ -308,7 +308,7 @@ async fn look_at(repository: &Repository, prefix: &str, sent: &[PackEntry]) -> R
             Some(size) => format!("{size} bytes are listed, {} were sent", object.size_bytes),
             None => "it is not listed".to_owned(),
         };
-        return Err(What::NotReadable { store: repository.describe(), name: object.name.clone(), reason }.into());
+        return Err(Cause::NotReadable { store: repository.describe(), name: object.name.clone(), reason }.into());
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::encode::EncodedChunk;
 use super::plan::SourceFile;
 use super::sink::{Sink, Stored};
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 use crate::pipeline::budget::Permit;
 use crate::progress::Progress;
 
@@ -161,7 +161,7 @@ impl<'a> Sinks<'a> {
             Err(error) => error,
         };
         // Whatever failed by it: the run ends.
-        if self.cancel.is_cancelled() || matches!(&*error.what, What::Cancelled) {
+        if self.cancel.is_cancelled() || matches!(&*error.what, Cause::Cancelled) {
             return Err(error);
         }
         let order = self.lanes.iter().filter(|lane| lane.failure.is_some()).count();
@@ -205,7 +205,7 @@ impl<'a> Sinks<'a> {
         let first = failed.min_by_key(|lane| lane.failure.as_ref().map(|failure| failure.order));
         match first.and_then(|lane| lane.failure.take()) {
             Some(failure) => failure.error,
-            None => What::Internal("no repository".to_owned()).into(),
+            None => Cause::Internal("no repository".to_owned()).into(),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use holdfast_pgtypes::{Ancestry, HistoryFile, Lsn, SegmentName, TimelineId, WalFileName, WalSegmentSize};
 
 use super::control::read_control_file;
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 
 /// The way of the WAL from start to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Course {
     /// The way along a known history.
     pub(crate) fn along(ancestry: Ancestry, began: TimelineId, start_lsn: Lsn, stop_lsn: Lsn) -> Result<Self, Error> {
         if ancestry.owner(start_lsn) != began {
-            return Err(What::Refused(format!(
+            return Err(Cause::Refused(format!(
                 "the standby has followed its upstream to timeline {}, whose history does not pass the start of the \
                  backup, {start_lsn} on timeline {began}",
                 ancestry.timeline()
@@ -92,7 +92,7 @@ pub(crate) fn history_in(pgdata: &Path, timeline: TimelineId) -> Result<Ancestry
     let path = pgdata.join("pg_wal").join(WalFileName::History(timeline).to_string());
     let bytes = std::fs::read(&path).map_err(|e| Error::file("read", &path, e))?;
     let history = HistoryFile::parse(timeline, &bytes)
-        .map_err(|e| What::Malformed { name: path.display().to_string(), reason: e.to_string() })?;
+        .map_err(|e| Cause::Malformed { name: path.display().to_string(), reason: e.to_string() })?;
     Ok(Ancestry::from_history(&history))
 }
 

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive;
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::{Repository, object_name};
@@ -116,13 +116,13 @@ impl WalWait<'_> {
             }
             let Some(segment) = missing else { return Ok(counted) };
             if may_send && Instant::now() >= deadline {
-                return Err(What::NotArchived { segment: segment.to_string(), waited: self.timeout }.into());
+                return Err(Cause::NotArchived { segment: segment.to_string(), waited: self.timeout }.into());
             }
             tokio::select! {
                 () = tokio::time::sleep_until(if may_send { deadline.min(Instant::now() + pause) } else {
                     alone_until.min(Instant::now() + pause)
                 }) => {}
-                () = cancel.cancelled() => return Err(What::Cancelled.into()),
+                () = cancel.cancelled() => return Err(Cause::Cancelled.into()),
             }
             pause = (pause * 2).min(LOOK_AGAIN_AT_MOST);
         }

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::archive;
 use crate::backup::read_control_file;
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;
 use crate::repository::claim::{Claimant, Identity};
 use crate::repository::{Repository, RepositoryTarget, capabilities, init};
@@ -231,7 +231,7 @@ async fn write_restore_point(connection: &Connection, size: WalSegmentSize) -> R
         .await
         .doing(|| "writing a restore point and finishing its WAL segment".to_owned())?;
     let (name, lsn): (String, String) = (row.get(0), row.get(1));
-    let unread = |text: &str| What::Malformed { name: "the server's answer".to_owned(), reason: text.to_owned() };
+    let unread = |text: &str| Cause::Malformed { name: "the server's answer".to_owned(), reason: text.to_owned() };
     let named: SegmentName = name.parse().map_err(|_| unread(&name))?;
     Ok(segment_before(lsn.parse().map_err(|_| unread(&lsn))?, named, size))
 }
@@ -274,12 +274,12 @@ impl Archived<'_> {
             }
             if Instant::now() >= deadline {
                 let waited = self.options.archive_timeout;
-                let what = What::NotArchived { segment: segment.to_string(), waited };
+                let what = Cause::NotArchived { segment: segment.to_string(), waited };
                 return Err(Error::from(what)).doing(phrase);
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK_AGAIN_AFTER) => {}
-                () = self.cancel.cancelled() => return Err(What::Cancelled.into()),
+                () = self.cancel.cancelled() => return Err(Cause::Cancelled.into()),
             }
         }
     }

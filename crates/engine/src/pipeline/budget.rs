@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wish_beyond_the_budget_gets_all_of_it() {
+    async fn a_request_beyond_the_budget_gets_all_of_it() {
         let budget = ByteBudget::new(MINIMUM_BYTES);
         let permit = budget.acquire(u64::MAX).await;
         assert_eq!(budget.available_bytes(), 0);

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::oneshot;
 
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// A bounded number of threads; cheap to clone. They are started by the first job: a command that has none, such as a
 /// `wal get` that finds its segment in the spool, starts none.
@@ -48,7 +48,7 @@ impl Crew {
                 .build()
                 .map_err(|e| e.to_string())
         });
-        started.as_ref().map_err(|e| What::Internal(format!("cannot start worker threads: {e}")).into())
+        started.as_ref().map_err(|e| Cause::Internal(format!("cannot start worker threads: {e}")).into())
     }
 
     /// Runs `job` on the crew and returns its result over a one-shot channel. A job that panicked is an internal error,
@@ -66,7 +66,7 @@ impl Crew {
         });
         async move {
             begun?;
-            waiting.await.map_err(|_| What::Internal("a worker thread panicked".to_owned()).into())
+            waiting.await.map_err(|_| Cause::Internal("a worker thread panicked".to_owned()).into())
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::Permit;
 use super::part_buffer::PartBuffer;
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 
 /// How many parts of one object without permits are in flight: enough to hide latency, and few enough to need no
 /// budget.
@@ -103,18 +103,18 @@ impl ObjectUpload {
                 biased;
                 () = self.stop.cancelled() => {
                     self.parts.shutdown().await;
-                    outcome = Err(What::Cancelled.into());
+                    outcome = Err(Cause::Cancelled.into());
                     break;
                 }
                 part = self.parts.join_next() => part,
             };
             let Some(part) = part else { break };
-            let part = part.unwrap_or_else(|e| Err(What::Internal(format!("an upload task failed: {e}")).into()));
+            let part = part.unwrap_or_else(|e| Err(Cause::Internal(format!("an upload task failed: {e}")).into()));
             outcome = outcome.and(part);
         }
         // Every task has been joined, so no other reference to the upload exists.
         let Some(upload) = self.upload.take().and_then(Arc::into_inner) else {
-            return outcome.and(Err(What::Internal("the upload is gone".to_owned()).into()));
+            return outcome.and(Err(Cause::Internal("the upload is gone".to_owned()).into()));
         };
         match outcome {
             Ok(()) => Ok(upload.complete().await?),
@@ -140,7 +140,7 @@ impl ObjectUpload {
     async fn send_part(&mut self) -> Result<(), Error> {
         // A part that failed meanwhile ends the upload now, not at its end.
         while let Some(done) = self.parts.try_join_next() {
-            done.unwrap_or_else(|e| Err(What::Internal(format!("an upload task failed: {e}")).into()))?;
+            done.unwrap_or_else(|e| Err(Cause::Internal(format!("an upload task failed: {e}")).into()))?;
         }
         let upload = if let Some(upload) = &self.upload {
             Arc::clone(upload)
@@ -154,7 +154,7 @@ impl ObjectUpload {
         let slot = if permits.is_empty() {
             match Arc::clone(&self.unbudgeted).acquire_owned().await {
                 Ok(slot) => Some(slot),
-                Err(_) => return Err(What::Cancelled.into()),
+                Err(_) => return Err(Cause::Cancelled.into()),
             }
         } else {
             None

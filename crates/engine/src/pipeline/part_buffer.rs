@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use holdfast_store::Buffer;
 
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// A part that is being filled. Only the filled bytes take memory.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ impl PartBuffer {
         let memory = match &mut self.memory {
             Some(memory) => memory,
             empty => empty.insert(
-                Buffer::zeroed(part_size).map_err(|e| What::Internal(format!("no memory for an upload part: {e}")))?,
+                Buffer::zeroed(part_size).map_err(|e| Cause::Internal(format!("no memory for an upload part: {e}")))?,
             ),
         };
         let room = memory.get_mut(self.length..).unwrap_or_default();

@@ -19,7 +19,7 @@ use holdfast_store::Store;
 
 use super::claim::Claimant;
 use super::{Repository, RepositoryTarget, init};
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 
 /// Folders of other software's archives, by which people know them.
 const FOREIGN: [(&[&str], &str); 3] = [
@@ -64,7 +64,7 @@ async fn prepare_inner(
 ) -> Result<Prepared, Error> {
     let (repository, made) = match Repository::open(target).await {
         Ok(repository) => (repository, false),
-        Err(error) if matches!(*error.what, What::NotInitialised { .. }) => {
+        Err(error) if matches!(*error.what, Cause::NotInitialised { .. }) => {
             check_empty(&*target.store, cluster, here, owner).await?;
             let made = init::init(target, now).await?;
             (made.repository, made.created)
@@ -115,7 +115,7 @@ impl Repository {
                     Ok(()) => return Ok((claim, false)),
                     Err(error) if self.has_archived(cluster, claim.number).await? => return Err(error),
                     Err(_) => {
-                        claim.number.next().ok_or_else(|| What::Internal("there are too many claims".to_owned()))?
+                        claim.number.next().ok_or_else(|| Cause::Internal("there are too many claims".to_owned()))?
                     }
                 },
             };
@@ -126,7 +126,7 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
-        Err(What::AnotherRun { verb: "claim", subject: format!("the archive {cluster}"), pid: None }.into())
+        Err(Cause::AnotherRun { verb: "claim", subject: format!("the archive {cluster}"), pid: None }.into())
     }
 
     /// Whether there is any WAL of a claim, or any backup of the cluster.
@@ -167,7 +167,7 @@ async fn check_empty(store: &dyn Store, cluster: &ClusterName, here: &str, owner
         found.push_str(", ");
         found.push_str(what);
     }
-    Err(What::ArchiveNotEmpty {
+    Err(Cause::ArchiveNotEmpty {
         store: store.describe(),
         cluster: cluster.to_string(),
         found,

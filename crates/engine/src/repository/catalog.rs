@@ -7,7 +7,7 @@ use holdfast_store::{Failure, Operation, StoreError, StoreErrorKind};
 
 use super::Repository;
 use super::listed::Listed;
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 
 /// A backup without `backup.json`: running somewhere, or dead.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Repository {
         // Without encryption nothing else binds a record to its name.
         if record.backup_id != backup || record.cluster != *cluster {
             let reason = format!("it is of backup {} of cluster {}", record.backup_id, record.cluster);
-            return Err(What::Malformed { name, reason }.into());
+            return Err(Cause::Malformed { name, reason }.into());
         }
         Ok(record)
     }

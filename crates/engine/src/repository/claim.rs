@@ -15,7 +15,7 @@ use holdfast_repo::record::ClaimRecord;
 
 use super::Repository;
 use super::listed::Listed;
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 
 /// The claims on an archive, oldest first.
 pub type Claims = Listed<ClaimRecord, ClaimNumber>;
@@ -111,7 +111,7 @@ impl Repository {
     pub async fn current_claim(&self, cluster: &ClusterName) -> Result<ClaimRecord, Error> {
         self.newest_claim(cluster)
             .await?
-            .ok_or_else(|| What::NoClaim { store: self.describe(), cluster: cluster.to_string() }.into())
+            .ok_or_else(|| Cause::NoClaim { store: self.describe(), cluster: cluster.to_string() }.into())
     }
 
     /// The numbers of all claims by their names, ascending.
@@ -136,7 +136,7 @@ impl Repository {
         // Without encryption nothing else binds a record to its name.
         if claim.number != number || claim.cluster != *cluster {
             let reason = format!("it is claim {} on {}", claim.number, claim.cluster);
-            return Err(What::Malformed { name, reason }.into());
+            return Err(Cause::Malformed { name, reason }.into());
         }
         Ok(claim)
     }
@@ -169,7 +169,7 @@ impl Repository {
                     Ok(()) => return Ok(claim.clone()),
                     Err(error) if !succeed => return Err(error),
                     Err(_) => {
-                        claim.number.next().ok_or_else(|| What::Internal("there are too many claims".to_owned()))?
+                        claim.number.next().ok_or_else(|| Cause::Internal("there are too many claims".to_owned()))?
                     }
                 },
             };
@@ -180,14 +180,14 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
-        Err(What::AnotherRun { verb: "claim", subject: format!("the archive {cluster}"), pid: None }.into())
+        Err(Cause::AnotherRun { verb: "claim", subject: format!("the archive {cluster}"), pid: None }.into())
     }
 
     /// Whether `claimant` is who the claim names.
     pub fn check_claim(&self, claim: &ClaimRecord, claimant: &Claimant) -> Result<(), Error> {
         let identity = &claimant.identity;
         if claim.system_identifier != identity.system_identifier {
-            return Err(What::WrongCluster {
+            return Err(Cause::WrongCluster {
                 store: self.describe(),
                 cluster: claim.cluster.to_string(),
                 claimed: claim.system_identifier,
@@ -197,7 +197,7 @@ impl Repository {
             .into());
         }
         if claim.pg_major != identity.version.major() {
-            return Err(What::WrongVersion {
+            return Err(Cause::WrongVersion {
                 store: self.describe(),
                 cluster: claim.cluster.to_string(),
                 claimed: claim.pg_major,
@@ -207,7 +207,7 @@ impl Repository {
             .into());
         }
         if claim.wal_segment_size != identity.wal_segment_size {
-            return Err(What::Refused(format!(
+            return Err(Cause::Refused(format!(
                 "the archive {} in {} has WAL segments of {} bytes, but {} has {}",
                 claim.cluster,
                 self.describe(),
@@ -230,7 +230,7 @@ impl Repository {
     }
 
     pub(super) fn wrong_owner(&self, claim: &ClaimRecord, here: &str, owner: &str) -> Error {
-        What::WrongOwner {
+        Cause::WrongOwner {
             store: self.describe(),
             cluster: claim.cluster.to_string(),
             claimed: claim.owner.clone(),

@@ -20,7 +20,7 @@ use holdfast_store::{Failure, Found, Operation, PutMode, Store, StoreError, Stor
 
 use super::capabilities::{conditional, recorded};
 use super::{Repository, RepositoryTarget, Unlock, first_slot, object_name, read_repository_record, remains};
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 
 /// Packs are closed at this size: large enough that 10 TB are tens of thousands of objects, small enough that a
 /// mostly dead pack is cheap to rewrite.
@@ -122,7 +122,7 @@ fn new_key(
         ConditionalCreate::Native => first_slot(),
         ConditionalCreate::Emulated => {
             let name = format!("{}-{}", first_slot()?, repository);
-            name.parse().map_err(|e| What::Internal(format!("key slot name: {e}")).into())
+            name.parse().map_err(|e| Cause::Internal(format!("key slot name: {e}")).into())
         }
     };
     let random = || RepositoryKey::random().map_err(|fault| no_randomness(&fault));
@@ -196,11 +196,11 @@ async fn of_another_run(target: &RepositoryTarget, slot: &str) -> Result<Initial
 }
 
 fn already(target: &RepositoryTarget, found: String) -> Error {
-    What::AlreadyInitialised { store: target.store.describe(), found }.into()
+    Cause::AlreadyInitialised { store: target.store.describe(), found }.into()
 }
 
 fn no_randomness(fault: &Fault) -> Error {
-    What::Internal(format!("no random numbers: {fault}")).into()
+    Cause::Internal(format!("no random numbers: {fault}")).into()
 }
 
 #[cfg(test)]

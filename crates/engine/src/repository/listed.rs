@@ -12,7 +12,7 @@ use std::future::Future;
 use futures::stream::{self, StreamExt};
 use holdfast_store::{StoreError, StoreErrorKind};
 
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// Records that are read at the same time: enough to hide latency over years of daily backups.
 const RECORDS_AT_ONCE: usize = 16;
@@ -89,10 +89,12 @@ impl Error {
     /// Whether it is about the object that was read, and says nothing of the others beside it.
     pub fn is_of_one_object(&self) -> bool {
         match &*self.what {
-            What::Record(_) | What::Format(_) | What::Key(_) | What::Malformed { .. } | What::NotReadable { .. } => {
-                true
-            }
-            What::Store(error) => match error.kind() {
+            Cause::Record(_)
+            | Cause::Format(_)
+            | Cause::Key(_)
+            | Cause::Malformed { .. }
+            | Cause::NotReadable { .. } => true,
+            Cause::Store(error) => match error.kind() {
                 StoreErrorKind::NotFound
                 | StoreErrorKind::Truncated
                 | StoreErrorKind::Corrupt
@@ -119,9 +121,9 @@ impl Error {
     /// Whether a newer release wrote what could not be read.
     pub fn is_newer(&self) -> bool {
         match &*self.what {
-            What::Record(error) => error.is_newer(),
-            What::Format(error) => error.class() == holdfast_repo::FaultClass::Unsupported,
-            What::Key(error) => matches!(error, holdfast_repo::key::KeyError::UnsupportedKdf { .. }),
+            Cause::Record(error) => error.is_newer(),
+            Cause::Format(error) => error.class() == holdfast_repo::FaultClass::Unsupported,
+            Cause::Key(error) => matches!(error, holdfast_repo::key::KeyError::UnsupportedKdf { .. }),
             _ => false,
         }
     }

@@ -32,7 +32,7 @@ use holdfast_store::{ObjectName, PutMode, Store, StoreErrorKind};
 
 use self::listed::Unreadable;
 use self::slots::Slots;
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 
 /// The most bytes of a record. The largest, `backup.json`, names every database and tablespace: ten thousand of them are
 /// a megabyte.
@@ -98,10 +98,10 @@ impl Repository {
                 Unlock::Passphrase(_) | Unlock::KeyFile(_) => Slots::read(&store).await,
             }
         });
-        let record = record?.ok_or_else(|| What::NotInitialised { store: store.describe() })?;
+        let record = record?.ok_or_else(|| Cause::NotInitialised { store: store.describe() })?;
         let encrypted = record.encryption.is_encrypted();
         if encrypted == matches!(target.unlock, Unlock::NotEncrypted) {
-            return Err(What::EncryptionMismatch {
+            return Err(Cause::EncryptionMismatch {
                 store: store.describe(),
                 found: if encrypted {
                     format!("encrypted with {}", record.encryption)
@@ -115,7 +115,7 @@ impl Repository {
         let (slots, way, id, url) = (slots?, target.unlock.clone(), record.repository_id, store.describe());
         let (key, slots_left_out) = tokio::task::spawn_blocking(move || slots.unlock(&way, id, &url))
             .await
-            .map_err(|e| What::Internal(format!("unlocking the key: {e}")))??;
+            .map_err(|e| Cause::Internal(format!("unlocking the key: {e}")))??;
         Ok(Self { inner: Arc::new(Inner { store, record, key, slots_left_out }) })
     }
 
@@ -190,7 +190,7 @@ impl Repository {
         // Nothing is written that a reader would not take.
         if object.len() as u64 > RECORD_BYTES_AT_MOST {
             let (bytes, most) = (object.len(), RECORD_BYTES_AT_MOST);
-            return Err(What::Refused(format!("{name} would have {bytes} bytes, and at most {most} are read")).into());
+            return Err(Cause::Refused(format!("{name} would have {bytes} bytes, and at most {most} are read")).into());
         }
         self.store()
             .put(&object_name(name)?, Bytes::from(object), PutMode::Create)
@@ -201,7 +201,7 @@ impl Repository {
 
 /// A name made by `holdfast_repo::name` as the store takes it.
 pub(crate) fn object_name(name: &str) -> Result<ObjectName, Error> {
-    name.parse().map_err(|e| What::Internal(format!("object name {name}: {e}")).into())
+    name.parse().map_err(|e| Cause::Internal(format!("object name {name}: {e}")).into())
 }
 
 async fn read_repository_record(store: &Arc<dyn Store>) -> Result<Option<RepositoryRecord>, Error> {
@@ -214,5 +214,5 @@ async fn read_repository_record(store: &Arc<dyn Store>) -> Result<Option<Reposit
 
 /// The name of the first key slot, made by `repo init`.
 pub(crate) fn first_slot() -> Result<SlotName, Error> {
-    "default".parse().map_err(|e| What::Internal(format!("key slot name: {e}")).into())
+    "default".parse().map_err(|e| Cause::Internal(format!("key slot name: {e}")).into())
 }

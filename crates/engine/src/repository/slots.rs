@@ -16,7 +16,7 @@ use holdfast_store::{Failure, ObjectInfo, Operation, Store, StoreError, StoreErr
 
 use super::Unlock;
 use super::listed::Unreadable;
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 
 /// Slots that are read; of more, the one that `repo init` makes and the first by name. Far above what people have, and few
 /// enough that trying a passphrase on all of them takes a second or two.
@@ -101,7 +101,7 @@ impl Slots {
             work_kib = slot.work_kib().saturating_add(work_kib);
             if work_kib > WORK_KIB_AT_MOST {
                 let reason = "the key slots ask for too much work in all".to_owned();
-                let what = What::Malformed { name: name::key_slot(slot.slot()), reason };
+                let what = Cause::Malformed { name: name::key_slot(slot.slot()), reason };
                 self.set_aside(slot.slot().clone(), what.into());
                 continue;
             }
@@ -135,7 +135,7 @@ impl Slots {
             }
             (None, Some(bad)) => bad.error,
             (None, None) if self.none_there => no_slot(store),
-            (None, None) => What::NoKeySlot { store: store.to_owned(), kind }.into(),
+            (None, None) => Cause::NoKeySlot { store: store.to_owned(), kind }.into(),
         }
     }
 }
@@ -150,13 +150,13 @@ async fn read_slot(store: &Arc<dyn Store>, slot: &SlotName, object: &ObjectInfo)
     let read: KeySlot = record::decode_plain(&body).doing(reading)?;
     if read.slot() != slot {
         let reason = format!("it is the key slot {}", read.slot());
-        return Err(Error::from(What::Malformed { name: object.name.to_string(), reason })).doing(reading);
+        return Err(Error::from(Cause::Malformed { name: object.name.to_string(), reason })).doing(reading);
     }
     Ok(read)
 }
 
 fn too_much(object: &ObjectInfo, reason: String) -> Error {
-    What::Malformed { name: object.name.to_string(), reason }.into()
+    Cause::Malformed { name: object.name.to_string(), reason }.into()
 }
 
 fn no_slot(store: &str) -> Error {

@@ -5,7 +5,7 @@ use holdfast_repo::record::SnapshotRecord;
 
 use super::Repository;
 use super::listed::Listed;
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 
 impl Repository {
     /// All snapshots of a cluster, oldest first, and those whose record cannot be read.
@@ -28,7 +28,7 @@ impl Repository {
         let record: SnapshotRecord = match self.read_record(&name).await {
             Err(error) if error.is_not_found() => {
                 return Err(
-                    What::NoSuchSnapshot { snapshot: snapshot.to_string(), cluster: cluster.to_string() }.into()
+                    Cause::NoSuchSnapshot { snapshot: snapshot.to_string(), cluster: cluster.to_string() }.into()
                 );
             }
             read => read?,
@@ -36,7 +36,7 @@ impl Repository {
         // Without encryption nothing else binds a record to its name.
         if record.snapshot_id != snapshot || record.cluster != *cluster {
             let reason = format!("it is of snapshot {} of cluster {}", record.snapshot_id, record.cluster);
-            return Err(What::Malformed { name, reason }.into());
+            return Err(Cause::Malformed { name, reason }.into());
         }
         Ok(record)
     }

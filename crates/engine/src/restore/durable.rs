@@ -18,7 +18,7 @@ use holdfast_repo::record::BackupRecord;
 
 use super::layout::{LINKS, Layout, PathIndex};
 use super::resume::sync_parent;
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// Makes the directories and links of a backup, parents first. Blocking.
 pub(super) fn make_tree(layout: &Layout, manifest: &Manifest, index: &PathIndex) -> Result<u64, Error> {
@@ -150,7 +150,7 @@ pub(super) fn write_backup_manifest(
     }
     written.map_err(failed)?;
     let sha256: [u8; 32] =
-        digest.finish().as_ref().try_into().map_err(|_| What::Internal("a SHA-256 of another length".to_owned()))?;
+        digest.finish().as_ref().try_into().map_err(|_| Cause::Internal("a SHA-256 of another length".to_owned()))?;
     out.write_all(checksum_line(&sha256).as_bytes()).map_err(failed)?;
     out.flush().map_err(failed)
 }

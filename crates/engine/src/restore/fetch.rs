@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::coalesce::{Fetch, Fetches, FrameWork, Wanted};
 use super::files::Files;
 use super::packs::{Packs, piece};
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::{ByteBudget, Permit};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
@@ -99,12 +99,12 @@ pub(super) async fn fetch(mover: &Arc<Mover>, wanted: Vec<Wanted>) -> Result<(),
         settle(&mut outcome, done, mover);
     }
     outcome?;
-    if mover.cancel.is_cancelled() { Err(What::Cancelled.into()) } else { Ok(()) }
+    if mover.cancel.is_cancelled() { Err(Cause::Cancelled.into()) } else { Ok(()) }
 }
 
 /// Keeps the first failure, and stops the others. A task that stopped because of it is not a failure of its own.
 fn settle(outcome: &mut Result<(), Error>, done: Result<Result<(), Error>, tokio::task::JoinError>, mover: &Mover) {
-    let done = done.unwrap_or_else(|e| Err(What::Internal(format!("a restore task failed: {e}")).into()));
+    let done = done.unwrap_or_else(|e| Err(Cause::Internal(format!("a restore task failed: {e}")).into()));
     if let Err(error) = done {
         if outcome.is_ok() {
             *outcome = Err(error);
@@ -121,7 +121,7 @@ impl Mover {
         };
         let (opener, bytes) = tokio::select! {
             read = read => read?,
-            () = self.cancel.cancelled() => return Err(What::Cancelled.into()),
+            () = self.cancel.cancelled() => return Err(Cause::Cancelled.into()),
         };
         self.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         // Of this request alone: who cancels the others is whoever reports the failure.
@@ -136,7 +136,7 @@ impl Mover {
         let mut outcome = Ok(());
         // After a failure the rest is still waited for: the crew and the writers work on it.
         while let Some(moved) = moving.join_next().await {
-            let moved = moved.unwrap_or_else(|e| Err(What::Internal(format!("a writing task failed: {e}")).into()));
+            let moved = moved.unwrap_or_else(|e| Err(Cause::Internal(format!("a writing task failed: {e}")).into()));
             match moved {
                 Ok(bytes) => {
                     self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -167,12 +167,12 @@ impl Mover {
             bytes => Some(self.surplus.acquire(bytes).await),
         };
         if stop.is_cancelled() {
-            return Err(What::Cancelled.into());
+            return Err(Cause::Cancelled.into());
         }
         let manifest = Arc::clone(&self.manifest);
         let (frame, work) = self.crew.run(move || open(&opener, &body, work, &manifest)).await??;
         if stop.is_cancelled() {
-            return Err(What::Cancelled.into());
+            return Err(Cause::Cancelled.into());
         }
         let written = Arc::clone(&self).write(frame, work).await;
         drop(surplus);
@@ -181,12 +181,12 @@ impl Mover {
 
     async fn write(self: Arc<Self>, frame: Frame, work: FrameWork) -> Result<u64, Error> {
         let writer = Arc::clone(&self);
-        let _turn = self.writers.acquire().await.map_err(|_| What::Cancelled)?;
+        let _turn = self.writers.acquire().await.map_err(|_| Cause::Cancelled)?;
         let written = tokio::task::spawn_blocking(move || {
             writer.files.write(&work.pieces, &frame.raw)?;
             Ok(work.pieces.iter().map(|piece| u64::from(piece.length)).sum())
         });
-        written.await.unwrap_or_else(|e| Err(What::Internal(format!("a writing thread failed: {e}")).into()))
+        written.await.unwrap_or_else(|e| Err(Cause::Internal(format!("a writing thread failed: {e}")).into()))
     }
 }
 

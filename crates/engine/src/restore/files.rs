@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::coalesce::Piece;
 use super::durable::file_mode;
 use super::layout::Layout;
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// Files kept open between two writes. Only files of several extents stay open; the usual limit of a process is 1024.
 const MAX_OPEN: usize = 256;
@@ -84,7 +84,7 @@ impl Files {
     ) -> Result<(), Error> {
         for number in files {
             if cancel.is_cancelled() {
-                return Err(What::Cancelled.into());
+                return Err(Cause::Cancelled.into());
             }
             let missing = self.missing.get(number as usize).ok_or_else(no_such_file)?;
             if missing.load(Ordering::Relaxed) == 0 {
@@ -195,7 +195,7 @@ pub(super) fn make_hole(file: &File, offset: u64, length: u64) -> std::io::Resul
 }
 
 fn no_such_file() -> Error {
-    What::Internal("a piece of a file that is not in the manifest".to_owned()).into()
+    Cause::Internal("a piece of a file that is not in the manifest".to_owned()).into()
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use holdfast_repo::name::REPOSITORY_OBJECT;
 
 use super::layout::{Layout, PathIndex};
 use super::reuse::{self, Kept};
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 use crate::places::{Identity, Place, Resolved, refuse_overlap};
 use crate::server::running::RunningServer;
 
@@ -49,7 +49,7 @@ pub(super) fn refuse_servers(layout: &Layout) -> Result<(), Error> {
     for root in layout.roots() {
         let resolved = Resolved::of(root);
         if let Some(server) = servers.iter().find(|server| server.uses(&resolved)) {
-            return Err(What::InUse { place: root.to_owned(), pgdata: server.pgdata.clone(), pid: server.pid }.into());
+            return Err(Cause::InUse { place: root.to_owned(), pgdata: server.pgdata.clone(), pid: server.pid }.into());
         }
     }
     Ok(())
@@ -84,7 +84,7 @@ pub(super) fn refuse_contents(
                 Kept::Directory => waiting.push((entry.path(), inside)),
                 Kept::No => {
                     if let Some(found) = survey.examine(entry.path(), kind)? {
-                        return Err(What::NotOurs { directory: layout.pgdata().to_owned(), found }.into());
+                        return Err(Cause::NotOurs { directory: layout.pgdata().to_owned(), found }.into());
                     }
                 }
             }
@@ -185,7 +185,7 @@ pub(super) fn refuse_unarchived(pgdata: &Path) -> Result<(), Error> {
     names.sort_unstable();
     match (names.first(), names.last()) {
         (Some(first), Some(last)) => {
-            Err(What::UnarchivedWal { directory: wal, count: names.len(), first: first.clone(), last: last.clone() }
+            Err(Cause::UnarchivedWal { directory: wal, count: names.len(), first: first.clone(), last: last.clone() }
                 .into())
         }
         _ => Ok(()),

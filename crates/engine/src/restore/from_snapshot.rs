@@ -1,5 +1,5 @@
 //! Recovery from volume snapshots: the directory is filled already, by whoever made volumes of the snapshots; what is
-//! missing is the way from there to the wished moment.
+//! missing is the way from there to the requested moment.
 //!
 //! Order:
 //! 1. Preflight: the planner's path with the snapshot as its only beginning, so that everything is refused that cannot
@@ -37,7 +37,7 @@ use super::preflight::{AUTO_CONF, Archive};
 use super::resume::{ResumeLock, ResumePoint, VERSION, sync_parent};
 use super::settings::{self, Recovery};
 use super::{RestoreOptions, archiving_note, blocking, check_options, durable, next_words};
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -72,7 +72,7 @@ pub async fn plan_snapshot(
     Ok(report(options, record, &found, 0))
 }
 
-/// Makes a directory that was filled from a snapshot ready to recover to the wished moment.
+/// Makes a directory that was filled from a snapshot ready to recover to the requested moment.
 pub async fn restore_snapshot(
     repository: &Repository,
     options: &RestoreOptions,
@@ -111,7 +111,7 @@ fn report(options: &RestoreOptions, record: &SnapshotRecord, found: &Found, remo
 
 fn recovery<'a>(options: &'a RestoreOptions, found: &'a Found) -> Recovery<'a> {
     Recovery {
-        wish: &options.wish,
+        request: &options.request,
         plan: &found.plan,
         action: options.target_action,
         standby: options.standby,
@@ -150,9 +150,9 @@ async fn preflight(
         let claims = repository.claims(&options.cluster).await?;
         let claim = claims
             .chosen(|claim| claim.number == record.claim)?
-            .ok_or_else(|| What::NoClaim { store: repository.describe(), cluster: options.cluster.to_string() })?;
+            .ok_or_else(|| Cause::NoClaim { store: repository.describe(), cluster: options.cluster.to_string() })?;
         if claim.system_identifier != record.system_identifier {
-            return Err(What::WrongCluster {
+            return Err(Cause::WrongCluster {
                 store: repository.describe(),
                 cluster: options.cluster.to_string(),
                 claimed: claim.system_identifier,
@@ -178,7 +178,7 @@ async fn preflight(
     };
     tokio::select! {
         found = looking => found,
-        () = cancel.cancelled() => Err(What::Cancelled.into()),
+        () = cancel.cancelled() => Err(Cause::Cancelled.into()),
     }
 }
 
@@ -193,13 +193,13 @@ fn entries(map: &TablespaceMap) -> Vec<TablespaceEntry> {
 }
 
 fn malformed(record: &SnapshotRecord, reason: String) -> Error {
-    What::Malformed { name: format!("the record of snapshot {}", record.snapshot_id), reason }.into()
+    Cause::Malformed { name: format!("the record of snapshot {}", record.snapshot_id), reason }.into()
 }
 
 /// The record by itself: it may come from a file, not from the repository.
 fn check_record(record: &SnapshotRecord, options: &RestoreOptions) -> Result<(), Error> {
     if record.cluster != options.cluster {
-        return Err(What::Refused(format!(
+        return Err(Cause::Refused(format!(
             "snapshot {} is of cluster {}, and `cluster.name` says {}",
             record.snapshot_id, record.cluster, options.cluster
         ))
@@ -222,7 +222,7 @@ fn check_record(record: &SnapshotRecord, options: &RestoreOptions) -> Result<(),
 
 /// Looks at the directory and refuses what is not a copy of this snapshot; says whether a run of ours was interrupted.
 fn inspect(pgdata: &Path, record: &SnapshotRecord, point: &ResumePoint) -> Result<bool, Error> {
-    let refused = |why: String| -> Error { What::Refused(why).into() };
+    let refused = |why: String| -> Error { Cause::Refused(why).into() };
     let version_path = pgdata.join("PG_VERSION");
     let version = match fs::read_to_string(&version_path) {
         Ok(version) => version,
@@ -245,7 +245,7 @@ fn inspect(pgdata: &Path, record: &SnapshotRecord, point: &ResumePoint) -> Resul
         )));
     }
     if let Some(pid) = server_in(pgdata)? {
-        return Err(What::ServerRunning { directory: pgdata.to_owned(), pid }.into());
+        return Err(Cause::ServerRunning { directory: pgdata.to_owned(), pid }.into());
     }
     let resumed = match ResumePoint::read(pgdata)? {
         Some(there) if there.is_same_restore(point) => true,
@@ -263,9 +263,9 @@ fn inspect(pgdata: &Path, record: &SnapshotRecord, point: &ResumePoint) -> Resul
     let aside = pgdata.join(CONTROL_ASIDE);
     let path = if resumed && !control.exists() { aside } else { control };
     let bytes = fs::read(&path).map_err(|e| Error::file("read", &path, e))?;
-    let control = ControlFile::parse(&bytes).map_err(|source| What::ControlFile { path, source })?;
+    let control = ControlFile::parse(&bytes).map_err(|source| Cause::ControlFile { path, source })?;
     if control.system_identifier != record.system_identifier {
-        return Err(What::WrongCluster {
+        return Err(Cause::WrongCluster {
             store: format!("snapshot {}", record.snapshot_id),
             cluster: record.cluster.to_string(),
             claimed: record.system_identifier,
@@ -335,7 +335,7 @@ fn change(found: &Found, options: &RestoreOptions, record: &SnapshotRecord) -> R
         sync_parent(&control)?;
     }
     let mode = fs::metadata(&aside).map_err(|e| Error::file("look at", &aside, e))?.mode() & 0o777;
-    let version = PgVersion::new(record.pg_major).map_err(|e| What::Refused(e.to_string()))?;
+    let version = PgVersion::new(record.pg_major).map_err(|e| Cause::Refused(e.to_string()))?;
     let removed = clean(pgdata, version)?;
 
     if let Some(label) = &record.backup_label {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::preflight::Archive;
 use crate::archive::{LIST_AGAIN_AFTER, is_young};
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 use crate::progress::Progress;
 use crate::repository::Repository;
 
@@ -40,7 +40,7 @@ impl Patience {
         error: &Error,
         progress: &dyn Progress,
     ) -> bool {
-        let What::Unreachable(Unreachable::Hole { hole, .. }) = &*error.what else { return false };
+        let Cause::Unreachable(Unreachable::Hole { hole, .. }) = &*error.what else { return false };
         let waited = self.began.elapsed();
         if waited >= WAIT_AT_MOST || !self.is_young(repository, archive, hole, waited).await {
             return false;

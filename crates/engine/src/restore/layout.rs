@@ -12,7 +12,7 @@ use holdfast_contract::report::restore::TablespacePlace;
 use holdfast_repo::manifest::{FileKind, Manifest};
 use holdfast_repo::record::TablespaceEntry;
 
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// The folder of the links to tablespaces, as `PG_TBLSPC_DIR`.
 pub(super) const LINKS: &[u8] = b"pg_tblspc";
@@ -167,7 +167,7 @@ fn path_of(manifest: &Manifest, position: u32) -> &[u8] {
 /// it waited to be read, and it is whole.
 pub(super) fn check(manifest: &Manifest, layout: &Layout) -> Result<PathIndex, Error> {
     let malformed = |path: &[u8], reason: &str| -> Error {
-        What::Malformed {
+        Cause::Malformed {
             name: format!("the manifest of backup {}", manifest.header().backup),
             reason: format!("{}: {reason}", String::from_utf8_lossy(path)),
         }
@@ -209,7 +209,7 @@ pub(super) fn check(manifest: &Manifest, layout: &Layout) -> Result<PathIndex, E
 
 fn unknown_tablespace(wanted: &str, names: &[&str]) -> Error {
     let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    What::Refused(format!("the backup has no tablespace {wanted} (tablespaces of the backup: {names})")).into()
+    Cause::Refused(format!("the backup has no tablespace {wanted} (tablespaces of the backup: {names})")).into()
 }
 
 /// The path without repeated slashes and `.`, so that two spellings of one place are one. `..` is refused: where it leads
@@ -235,7 +235,7 @@ pub(super) fn check_tablespaces(manifest: &Manifest, layout: &Layout, major: u16
         let is_directory = inside.len() > first.len() || entry.kind == FileKind::Directory;
         let belongs = inside.is_empty() || (first.starts_with(own.as_bytes()) && is_directory);
         if !belongs {
-            return Err(What::Malformed {
+            return Err(Cause::Malformed {
                 name: format!("the manifest of backup {}", manifest.header().backup),
                 reason: format!(
                     "{}: it would be written into {}, beside the directory {own}... that PostgreSQL has there",
@@ -254,7 +254,7 @@ fn is_named(tablespace: &TablespaceEntry, wanted: &str) -> bool {
 }
 
 fn refused<T>(why: String) -> Result<T, Error> {
-    Err(What::Refused(why).into())
+    Err(Cause::Refused(why).into())
 }
 
 #[cfg(test)]

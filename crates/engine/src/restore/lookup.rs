@@ -19,11 +19,11 @@ use holdfast_pgtypes::{Lsn, PgVersion, SegmentName, WalFileName};
 use holdfast_repo::frame::{HEAD_FRAME_BYTES, ObjectType, TailPart};
 use holdfast_repo::name::{self, BackupId};
 use holdfast_repo::record::ClaimRecord;
-use holdfast_repo::recovery::{FactsNeeded, RecoveryPath, RecoveryWish, RunFacts, TargetFacts, WalRun};
+use holdfast_repo::recovery::{FactsNeeded, RecoveryPath, RecoveryRequest, RunFacts, TargetFacts, WalRun};
 use holdfast_repo::wal_object;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::{Repository, object_name};
@@ -49,21 +49,23 @@ pub(super) struct WalLookup {
 }
 
 impl WalLookup {
-    /// The facts that the planner needs for a wish.
+    /// The facts that the planner needs for a request.
     pub(super) async fn target_facts(
         &self,
         path: &RecoveryPath,
-        wish: &RecoveryWish,
+        request: &RecoveryRequest,
         progress: &dyn Progress,
     ) -> Result<TargetFacts, Error> {
-        match (path.facts_needed(), &wish.target) {
+        match (path.facts_needed(), &request.target) {
             (FactsNeeded::LastTransaction, RecoveryTarget::Time(time)) => {
                 progress.phase("looking for the target time in the archived WAL", None);
-                self.time_facts(path, wish, *time).await.doing(|| format!("looking for {} in the WAL", wish.target))
+                self.time_facts(path, request, *time)
+                    .await
+                    .doing(|| format!("looking for {} in the WAL", request.target))
             }
             (FactsNeeded::TargetRecords, _) => {
                 progress.phase("looking for the target in the archived WAL", None);
-                self.record_facts(path, wish).await.doing(|| format!("looking for {} in the WAL", wish.target))
+                self.record_facts(path, request).await.doing(|| format!("looking for {} in the WAL", request.target))
             }
             _ => Ok(TargetFacts::default()),
         }
@@ -73,19 +75,19 @@ impl WalLookup {
     async fn time_facts(
         &self,
         path: &RecoveryPath,
-        wish: &RecoveryWish,
+        request: &RecoveryRequest,
         time: DateTime<Utc>,
     ) -> Result<TargetFacts, Error> {
         let mut facts = TargetFacts::default();
         for (index, run) in path.runs().iter().enumerate() {
             let mut known = RunFacts::default();
             let candidates =
-                path.candidates().iter().filter(|c| c.run == index && is_eligible(wish, c.backup.backup_id));
+                path.candidates().iter().filter(|c| c.run == index && is_eligible(request, c.backup.backup_id));
             let starts: Vec<(Lsn, DateTime<Utc>)> =
                 candidates.map(|c| (c.backup.start_lsn, c.backup.stop_time)).collect();
             if let Some(oldest) = starts.iter().map(|(start, _)| *start).min() {
                 known.last_transaction_time = self.last_transaction(run, oldest, time).await?;
-                let passes = |last: DateTime<Utc>| if wish.inclusive { last > time } else { last >= time };
+                let passes = |last: DateTime<Utc>| if request.inclusive { last > time } else { last >= time };
                 // The newest backup that is consistent before the target is the one that will be chosen.
                 let chosen = starts.iter().filter(|(_, stop)| *stop <= time).map(|(start, _)| *start).max();
                 if let Some(start) = chosen.filter(|_| known.last_transaction_time.is_some_and(passes)) {
@@ -154,13 +156,13 @@ impl WalLookup {
     }
 
     /// The records of a transaction or of the restore points of a name.
-    async fn record_facts(&self, path: &RecoveryPath, wish: &RecoveryWish) -> Result<TargetFacts, Error> {
+    async fn record_facts(&self, path: &RecoveryPath, request: &RecoveryRequest) -> Result<TargetFacts, Error> {
         let mut found = TargetFacts::default();
         for (index, run) in path.runs().iter().enumerate().rev() {
             let eligible: Vec<_> = path
                 .candidates()
                 .iter()
-                .filter(|c| c.run == index && is_eligible(wish, c.backup.backup_id))
+                .filter(|c| c.run == index && is_eligible(request, c.backup.backup_id))
                 .map(|c| &c.backup)
                 .collect();
             let Some(oldest) = eligible.iter().map(|backup| backup.start_lsn).min() else { continue };
@@ -169,9 +171,11 @@ impl WalLookup {
             for batch in segments.rchunks(AT_ONCE) {
                 let facts = self.batch(batch, run.end_lsn).await?;
                 let crossing = self.crossings(&facts, &mut next_head, run.end_lsn);
-                found.records.extend(crossing.iter().filter(|event| is_target(event, &wish.target)).filter_map(lsn_of));
+                found
+                    .records
+                    .extend(crossing.iter().filter(|event| is_target(event, &request.target)).filter_map(lsn_of));
                 for (segment, facts) in batch.iter().zip(&facts) {
-                    self.records_in(*segment, facts, &wish.target, run.end_lsn, &mut found.records).await?;
+                    self.records_in(*segment, facts, &request.target, run.end_lsn, &mut found.records).await?;
                 }
                 // Recovery stops at the first record it meets: certain as soon as all WAL after the start of the
                 // backup that would be chosen has been looked at.
@@ -240,7 +244,7 @@ impl WalLookup {
     /// The facts of a segment about its records before `end`.
     async fn facts(&self, segment: SegmentName, end: Lsn) -> Result<SegmentFacts, Error> {
         if self.cancel.is_cancelled() {
-            return Err(What::Cancelled.into());
+            return Err(Cause::Cancelled.into());
         }
         let whole = segment.end_lsn(self.claim.wal_segment_size) <= end;
         if whole && let Some(facts) = self.stored_facts(segment).await? {
@@ -300,7 +304,7 @@ impl WalLookup {
         look: impl FnOnce(WalSegment<'_>) -> T + Send + 'static,
     ) -> Result<T, Error> {
         if self.cancel.is_cancelled() {
-            return Err(What::Cancelled.into());
+            return Err(Cause::Cancelled.into());
         }
         let object = self.object(segment);
         let reading = || format!("reading WAL segment {segment}");
@@ -328,8 +332,8 @@ impl WalLookup {
     }
 }
 
-fn is_eligible(wish: &RecoveryWish, backup: BackupId) -> bool {
-    wish.backup.is_none_or(|named| named == backup)
+fn is_eligible(request: &RecoveryRequest, backup: BackupId) -> bool {
+    request.backup.is_none_or(|named| named == backup)
 }
 
 fn is_target(event: &Event, target: &RecoveryTarget) -> bool {

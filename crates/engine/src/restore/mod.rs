@@ -1,7 +1,7 @@
 //! Restore: a backup and the way to a moment, brought into a directory that PostgreSQL can start in.
 //!
 //! Order:
-//! 1. [`preflight`]: the backup and the WAL for the wish, the manifest, the packs, the directories. Everything that
+//! 1. [`preflight`]: the backup and the WAL for the request, the manifest, the packs, the directories. Everything that
 //!    can be refused is refused here, before the first byte is written. [`lookup`] answers the planner's questions.
 //!    [`foreign`] looks for what lies there and is not ours.
 //! 2. [`prepare`]: the directory is taken: resume point and lock, then `global/pg_control` of an existing one removed.
@@ -44,7 +44,7 @@ use holdfast_pgtypes::backup_manifest::ManifestWriter;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetAction};
 use holdfast_pgtypes::{BackupLabel, TablespaceMap};
 use holdfast_repo::name::ClusterName;
-use holdfast_repo::recovery::{RecoveryPlan, RecoveryWish};
+use holdfast_repo::recovery::{RecoveryPlan, RecoveryRequest};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -70,7 +70,7 @@ use resume::ResumeLock;
 use reuse::Comparison;
 use settings::Recovery;
 
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
 use crate::places::Place;
@@ -85,7 +85,7 @@ pub struct RestoreOptions {
     /// Where the data directory goes, absolute.
     pub pgdata: PathBuf,
     /// Up to where, along which timeline, from which backup.
-    pub wish: RecoveryWish,
+    pub request: RecoveryRequest,
     /// What the server does at the target; [`TargetAction::Pause`] when not given, as PostgreSQL. Without a target, and
     /// unless a standby is made, the server ends recovery at the end of the WAL whatever stands here.
     pub target_action: Option<TargetAction>,
@@ -148,7 +148,7 @@ pub async fn plan(
     })
 }
 
-/// Restores a backup so that PostgreSQL, when it is started, recovers to the wished moment.
+/// Restores a backup so that PostgreSQL, when it is started, recovers to the requested moment.
 pub async fn restore(
     repository: &Repository,
     options: &RestoreOptions,
@@ -319,7 +319,7 @@ fn finish(found: &Preflight, options: &RestoreOptions, lock: ResumeLock, roots: 
     let mut rewritten = vec![Rewritten { path: AUTO_CONF.as_bytes(), content: &auto_conf }];
     let map = match &found.tablespace_map {
         Some(held) => {
-            let backed_up = TablespaceMap::parse(&held.content).map_err(|e| What::Malformed {
+            let backed_up = TablespaceMap::parse(&held.content).map_err(|e| Cause::Malformed {
                 name: format!("tablespace_map of backup {}", found.backup.backup_id),
                 reason: e.to_string(),
             })?;
@@ -351,17 +351,17 @@ fn finish(found: &Preflight, options: &RestoreOptions, lock: ResumeLock, roots: 
 
 fn check_options(options: &RestoreOptions) -> Result<(), Error> {
     if !options.pgdata.is_absolute() {
-        return Err(What::Refused(format!("the directory {} is not absolute", options.pgdata.display())).into());
+        return Err(Cause::Refused(format!("the directory {} is not absolute", options.pgdata.display())).into());
     }
     if options.pgdata.parent().is_none() {
-        return Err(What::Refused("a data directory cannot be the root directory".to_owned()).into());
+        return Err(Cause::Refused("a data directory cannot be the root directory".to_owned()).into());
     }
     Ok(())
 }
 
 fn recovery<'a>(options: &'a RestoreOptions, found: &'a Preflight) -> Recovery<'a> {
     Recovery {
-        wish: &options.wish,
+        request: &options.request,
         plan: &found.plan,
         action: options.target_action,
         standby: options.standby,
@@ -418,7 +418,7 @@ fn next_words(options: &RestoreOptions, plan: &RecoveryPlan) -> String {
     if options.standby {
         return format!("start it with `{start}`: it follows the archive as a standby until it is promoted");
     }
-    let target = &options.wish.target;
+    let target = &options.request.target;
     let then = match (target, options.target_action.unwrap_or(TargetAction::Pause)) {
         (RecoveryTarget::Latest, _) | (_, TargetAction::Promote) => "and opens for writing on a new timeline",
         (_, TargetAction::Pause) => "and pauses there, open for reading, until `SELECT pg_wal_replay_resume()`",
@@ -431,7 +431,7 @@ fn next_words(options: &RestoreOptions, plan: &RecoveryPlan) -> String {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     tokio::task::spawn_blocking(work)
         .await
-        .unwrap_or_else(|e| Err(What::Internal(format!("a blocking task failed: {e}")).into()))
+        .unwrap_or_else(|e| Err(Cause::Internal(format!("a blocking task failed: {e}")).into()))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use holdfast_repo::manifest::{FileEntry, FileKind, Manifest, PackEntry};
 use holdfast_repo::{ChunkHash, Fault};
 use tokio::sync::OnceCell;
 
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::repository::{Repository, object_name};
 
 /// The most bytes of a file that is held in memory: none of those that are (`backup_label`, `postgresql.auto.conf`,
@@ -35,7 +35,7 @@ impl Packs {
         self.manifest
             .packs()
             .get(pack as usize)
-            .ok_or_else(|| What::Internal(format!("pack number {pack} is not in the manifest")).into())
+            .ok_or_else(|| Cause::Internal(format!("pack number {pack} is not in the manifest")).into())
     }
 
     /// What opens the frames of a pack; its head is read once.
@@ -44,7 +44,7 @@ impl Packs {
         let cell = self
             .openers
             .get(pack as usize)
-            .ok_or_else(|| What::Internal(format!("pack number {pack} is not in the manifest")))?;
+            .ok_or_else(|| Cause::Internal(format!("pack number {pack} is not in the manifest")))?;
         let read = || async {
             let head = self.bytes(pack, 0..HEAD_FRAME_BYTES as u64).await?;
             self.repository.opener(ObjectType::Pack, &entry.name, &head).map(Arc::new)
@@ -72,14 +72,14 @@ impl Packs {
 
     async fn file_inner(&self, entry: &FileEntry<'_>, path: &str) -> Result<Vec<u8>, Error> {
         let FileKind::File { crc32c, extents } = entry.kind else {
-            return Err(What::Malformed {
+            return Err(Cause::Malformed {
                 name: format!("the manifest of backup {}", self.manifest.header().backup),
                 reason: format!("{path} is not a file"),
             }
             .into());
         };
         if entry.size_bytes > MAX_HELD_BYTES {
-            return Err(What::Refused(format!(
+            return Err(Cause::Refused(format!(
                 "{path} of the backup has {} bytes, more than the {MAX_HELD_BYTES} that it can have",
                 entry.size_bytes
             ))
@@ -99,7 +99,7 @@ impl Packs {
             content.extend_from_slice(piece);
         }
         if crc32c::crc32c(&content) != crc32c {
-            return Err(What::Malformed {
+            return Err(Cause::Malformed {
                 name: path.to_owned(),
                 reason: "its CRC-32C is not the one in the manifest".to_owned(),
             }

@@ -18,7 +18,7 @@ use holdfast_repo::manifest::{Manifest, ManifestReader};
 use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::{BackupRecord, ClaimRecord};
 use holdfast_repo::recovery::{
-    Beginning, LikelyStart, Newer, OtherLine, RecoveryPath, RecoveryPlan, RecoveryWish, RecoveryWorld,
+    Beginning, LikelyStart, Newer, OtherLine, RecoveryPath, RecoveryPlan, RecoveryRequest, RecoveryWorld,
 };
 use holdfast_repo::wal_object;
 use holdfast_store::{Failure, Operation, StoreError, StoreErrorKind};
@@ -33,7 +33,7 @@ use super::prepare::{self, Wanted};
 use super::resume::{ResumePoint, VERSION};
 use super::settings::SIGNAL_FILES;
 use crate::archive::{KnownLogs, ListedWal, WalFolders, Wanted as WantedWal};
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::listed::{Listed, Unreadable};
@@ -116,9 +116,9 @@ pub(super) async fn preflight(
         let (archive, plan, mut notes) = Archive::choose(repository, options, crew, progress, cancel).await?;
         let backup = archive.backups.into_iter().find(|backup| backup.backup_id == plan.backup);
         let backup =
-            backup.ok_or_else(|| What::Internal(format!("the planner chose {}, which is not there", plan.backup)))?;
+            backup.ok_or_else(|| Cause::Internal(format!("the planner chose {}, which is not there", plan.backup)))?;
         let version =
-            PgVersion::new(backup.pg_major).map_err(|e| What::Refused(format!("backup {}: {e}", backup.backup_id)))?;
+            PgVersion::new(backup.pg_major).map_err(|e| Cause::Refused(format!("backup {}: {e}", backup.backup_id)))?;
         if backup.checksum_failures.count > 0 {
             notes.push(format!(
                 "{} pages of backup {} had a wrong checksum when it was taken; see `holdfast info`",
@@ -141,7 +141,7 @@ pub(super) async fn preflight(
 
         let packs = Packs::new(repository.clone(), Arc::clone(&manifest));
         let needed = |name: &str| -> Error {
-            What::Malformed {
+            Cause::Malformed {
                 name: format!("the manifest of backup {}", backup.backup_id),
                 reason: format!("it has no {name}"),
             }
@@ -193,7 +193,7 @@ pub(super) async fn preflight(
     };
     tokio::select! {
         found = looking => found,
-        () = cancel.cancelled() => Err(What::Cancelled.into()),
+        () = cancel.cancelled() => Err(Cause::Cancelled.into()),
     }
 }
 
@@ -221,19 +221,19 @@ impl Archive {
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<(Self, RecoveryPlan, Vec<String>), Error> {
-        let (cluster, wish) = (&options.cluster, &options.wish);
+        let (cluster, request) = (&options.cluster, &options.request);
         let (claims, backups) = tokio::try_join!(repository.claims(cluster), repository.backups(cluster))?;
         let Listed { records: mut backups, mut unreadable } = backups.some()?;
-        if let Some(named) = wish.backup
+        if let Some(named) = request.backup
             && let Some(position) = unreadable.iter().position(|bad| bad.id == named)
         {
             return Err(unreadable.swap_remove(position).error);
         }
         // A named backup may be of an earlier claim, before a pg_upgrade; its WAL is there.
-        let named = wish.backup.and_then(|named| backups.iter().find(|backup| backup.backup_id == named));
+        let named = request.backup.and_then(|named| backups.iter().find(|backup| backup.backup_id == named));
         let claim = claims.chosen(|claim| named.is_none_or(|backup| backup.claim == claim.number))?;
         let claim =
-            claim.ok_or_else(|| What::NoClaim { store: repository.describe(), cluster: cluster.to_string() })?;
+            claim.ok_or_else(|| Cause::NoClaim { store: repository.describe(), cluster: cluster.to_string() })?;
         let beginnings: Vec<Beginning> = backups.iter().map(Beginning::from).collect();
         let mut patience = Patience::new(options.now);
         loop {
@@ -259,7 +259,7 @@ impl Archive {
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<(RecoveryPlan, Vec<String>), Error> {
-        if let Some(likely) = LikelyStart::find(&options.wish, &self.world()) {
+        if let Some(likely) = LikelyStart::find(&options.request, &self.world()) {
             let wanted = |timeline| {
                 if likely.is_on_path(timeline) { WantedWal::From(likely.start_lsn) } else { WantedWal::Newest }
             };
@@ -333,12 +333,12 @@ impl Archive {
         cancel: &CancellationToken,
     ) -> Result<(RecoveryPlan, Vec<String>), Error> {
         let world = self.world();
-        let choosing = || self.choosing(&options.wish, &options.cluster);
-        self.check_histories(&options.wish, None)?;
-        let path = RecoveryPath::find(&options.wish, &world).doing(choosing)?;
-        self.check_histories(&options.wish, Some(path.timeline()))?;
+        let choosing = || self.choosing(&options.request, &options.cluster);
+        self.check_histories(&options.request, None)?;
+        let path = RecoveryPath::find(&options.request, &world).doing(choosing)?;
+        self.check_histories(&options.request, Some(path.timeline()))?;
         let version = PgVersion::new(self.claim.pg_major)
-            .map_err(|e| What::Refused(format!("the archive {}: {e}", options.cluster)))?;
+            .map_err(|e| Cause::Refused(format!("the archive {}: {e}", options.cluster)))?;
         let lookup = WalLookup {
             repository: repository.clone(),
             claim: Arc::clone(&self.claim),
@@ -346,7 +346,7 @@ impl Archive {
             crew: crew.clone(),
             cancel: cancel.clone(),
         };
-        let facts = lookup.target_facts(&path, &options.wish, progress).await?;
+        let facts = lookup.target_facts(&path, &options.request, progress).await?;
         let plan = path.decide(&facts).doing(choosing)?;
         let mut notes = self.notes_of_unreadable(path.timeline());
         let higher: Vec<String> = path.higher_timelines().iter().map(ToString::to_string).collect();
@@ -359,7 +359,7 @@ impl Archive {
         }
         notes.extend(path.other_lines().iter().filter_map(|line| newer_note(plan.timeline, line)));
         let partial = self.wal.partials().filter(|segment| segment.timeline() == plan.timeline).max();
-        if let (Some(partial), RecoveryTarget::Latest) = (partial, &options.wish.target) {
+        if let (Some(partial), RecoveryTarget::Latest) = (partial, &options.request.target) {
             notes.push(format!("{partial}.partial is in the archive; PostgreSQL does not replay partial segments"));
         }
         Ok((plan, notes))
@@ -368,8 +368,8 @@ impl Archive {
 
 /// What cannot be read of the archive, and what that means for a recovery.
 impl Archive {
-    fn choosing(&self, wish: &RecoveryWish, cluster: &ClusterName) -> String {
-        let mut phrase = format!("choosing a backup of {cluster} for {}", wish.target);
+    fn choosing(&self, request: &RecoveryRequest, cluster: &ClusterName) -> String {
+        let mut phrase = format!("choosing a backup of {cluster} for {}", request.target);
         if !self.unreadable_backups.is_empty() {
             let left_out: Vec<String> = self.unreadable_backups.iter().map(|bad| bad.id.to_string()).collect();
             phrase.push_str(" without what cannot be read: ");
@@ -380,8 +380,8 @@ impl Archive {
 
     /// Refuses when a history is needed that cannot be read: that of the timeline to follow, once it is known or where it is
     /// named, and for the latest timeline any above it, which could lead on from there.
-    pub(super) fn check_histories(&self, wish: &RecoveryWish, timeline: Option<TimelineId>) -> Result<(), Error> {
-        let needed = |bad: TimelineId| match (wish.timeline, timeline) {
+    pub(super) fn check_histories(&self, request: &RecoveryRequest, timeline: Option<TimelineId>) -> Result<(), Error> {
+        let needed = |bad: TimelineId| match (request.timeline, timeline) {
             (TargetTimeline::Latest, Some(chosen)) => bad >= chosen,
             (TargetTimeline::Number(named), _) => bad == named,
             (_, Some(chosen)) => bad == chosen,
@@ -389,9 +389,9 @@ impl Archive {
         };
         match self.unreadable_histories.iter().find(|bad| needed(bad.id)) {
             None => Ok(()),
-            Some(bad) => Err(What::UnreadableHistory {
+            Some(bad) => Err(Cause::UnreadableHistory {
                 timeline: bad.id,
-                named: matches!(wish.timeline, TargetTimeline::Number(_)),
+                named: matches!(request.timeline, TargetTimeline::Number(_)),
                 reason: bad.error.what.to_string(),
                 newer: bad.error.is_newer(),
             }
@@ -465,7 +465,7 @@ pub(crate) async fn read_history(
     let bytes = repository.store().get_at_most(&object_name(&object)?, most.object_bytes()).await.doing(reading)?;
     let (raw, _) =
         wal_object::decode_within(most, &object, &bytes, repository.id(), repository.key()).doing(reading)?;
-    HistoryFile::parse(timeline, &raw).map_err(|e| What::Malformed { name: object, reason: e.to_string() }.into())
+    HistoryFile::parse(timeline, &raw).map_err(|e| Cause::Malformed { name: object, reason: e.to_string() }.into())
 }
 
 /// Reads the manifest piece by piece, so that it is held only once and not twice.
@@ -476,7 +476,7 @@ pub(super) async fn read_manifest(repository: &Repository, backup: &BackupRecord
     // A range after the end is an error of its own; an object that is too long is noticed here.
     let size_bytes = store.head(&name).await?.size_bytes;
     let not_as_stored =
-        |reason: String| What::NotReadable { store: store.describe(), name: entry.name.clone(), reason };
+        |reason: String| Cause::NotReadable { store: store.describe(), name: entry.name.clone(), reason };
     if size_bytes != entry.size_bytes {
         return Err(not_whole(repository, &entry.name, Some(size_bytes), entry.size_bytes, "backup.json"));
     }
@@ -499,7 +499,7 @@ pub(super) async fn read_manifest(repository: &Repository, backup: &BackupRecord
     }
     let header = manifest.header();
     if header.backup != backup.backup_id.to_string() || header.cluster != backup.cluster.as_ref() {
-        return Err(What::Malformed {
+        return Err(Cause::Malformed {
             name: entry.name.clone(),
             reason: format!("it is the manifest of backup {} of {}", header.backup, header.cluster),
         }
@@ -541,7 +541,7 @@ fn not_whole(repository: &Repository, name: &str, found: Option<u64>, expected: 
         }
         Some(found) => {
             let reason = format!("it has {found} bytes, {who_says} says {expected}");
-            What::NotReadable { store: repository.describe(), name: name.to_owned(), reason }.into()
+            Cause::NotReadable { store: repository.describe(), name: name.to_owned(), reason }.into()
         }
     }
 }
@@ -555,7 +555,7 @@ async fn hold(packs: &Packs, manifest: &Manifest, index: &PathIndex, path: &str)
 
 /// The control file is the last thing that is written: it must be whole, and of the cluster that the summary names.
 fn check_control_file(content: &[u8], backup: &BackupRecord) -> Result<(), Error> {
-    let malformed = |reason: String| What::Malformed {
+    let malformed = |reason: String| Cause::Malformed {
         name: format!("{} of backup {}", ControlFile::PATH, backup.backup_id),
         reason,
     };
@@ -572,7 +572,7 @@ fn check_control_file(content: &[u8], backup: &BackupRecord) -> Result<(), Error
 
 fn check_label(content: &[u8], backup: &BackupRecord) -> Result<(), Error> {
     let malformed =
-        |reason: String| What::Malformed { name: format!("backup_label of backup {}", backup.backup_id), reason };
+        |reason: String| Cause::Malformed { name: format!("backup_label of backup {}", backup.backup_id), reason };
     let label = BackupLabel::parse(content).map_err(|e| malformed(e.to_string()))?;
     if label.start_lsn != backup.start_lsn {
         return Err(

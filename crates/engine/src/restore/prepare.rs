@@ -16,7 +16,7 @@ use super::foreign;
 use super::layout::Layout;
 use super::resume::{RESUME_POINT, ResumeLock, ResumePoint, sync_parent};
 use super::settings::Archiving;
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 use crate::places::{Identity, Place};
 use crate::server::{PostmasterPid, running};
 
@@ -64,7 +64,7 @@ pub(super) fn inspect(layout: &Layout, wanted: &Wanted<'_>) -> Result<TargetStat
             }
             Contents::Something => {
                 let (tablespace, directory) = (tablespace.name.clone(), tablespace.location.clone());
-                return Err(What::TablespaceNotEmpty { tablespace, directory }.into());
+                return Err(Cause::TablespaceNotEmpty { tablespace, directory }.into());
             }
         }
     }
@@ -126,10 +126,10 @@ fn inspect_pgdata(pgdata: &Path, wanted: &Wanted<'_>) -> Result<Found, Error> {
         }
     }
     if !wanted.delta {
-        return Err(What::NotEmpty { directory: pgdata.to_owned() }.into());
+        return Err(Cause::NotEmpty { directory: pgdata.to_owned() }.into());
     }
     if !resume_point_there && !exists(&pgdata.join("PG_VERSION"))? {
-        return Err(What::Refused(format!(
+        return Err(Cause::Refused(format!(
             "{} is neither a data directory (it has no PG_VERSION) nor an interrupted restore",
             pgdata.display()
         ))
@@ -137,9 +137,9 @@ fn inspect_pgdata(pgdata: &Path, wanted: &Wanted<'_>) -> Result<Found, Error> {
     }
     if let Some(control) = control {
         let control =
-            ControlFile::parse(&control).map_err(|source| What::ControlFile { path: control_path.clone(), source })?;
+            ControlFile::parse(&control).map_err(|source| Cause::ControlFile { path: control_path.clone(), source })?;
         if control.system_identifier != wanted.system_identifier {
-            return Err(What::WrongCluster {
+            return Err(Cause::WrongCluster {
                 store: wanted.store.to_owned(),
                 cluster: wanted.point.cluster.to_string(),
                 claimed: wanted.system_identifier,
@@ -159,7 +159,7 @@ fn refuse_server(pgdata: &Path) -> Result<(), Error> {
     let by_file = PostmasterPid::read(pgdata)?
         .filter(|postmaster| postmaster.pid.cast_unsigned() != std::process::id() && postmaster.is_alive());
     match by_file.map(|postmaster| postmaster.pid).or_else(|| running::server_in(pgdata)) {
-        Some(pid) => Err(What::ServerRunning { directory: pgdata.to_owned(), pid }.into()),
+        Some(pid) => Err(Cause::ServerRunning { directory: pgdata.to_owned(), pid }.into()),
         None => Ok(()),
     }
 }
@@ -192,7 +192,7 @@ fn refuse_resume(pgdata: &Path, there: &ResumePoint, wanted: &ResumePoint, untou
             there.backup, there.cluster, wanted.backup, wanted.cluster, there.backup
         )
     };
-    What::Refused(why).into()
+    Cause::Refused(why).into()
 }
 
 /// Takes the directory: makes what is missing, locks it, and makes sure that nothing can start there. `wanted` is
@@ -205,7 +205,7 @@ pub(super) fn take(layout: &Layout, wanted: &Wanted<'_>) -> Result<Taken, Error>
     let state = if before == TargetState::Fresh {
         // Somebody may have come in between; our own empty resume point does not count.
         if inspect(layout, wanted)? != TargetState::Fresh {
-            return Err(What::NotEmpty { directory: pgdata.to_owned() }.into());
+            return Err(Cause::NotEmpty { directory: pgdata.to_owned() }.into());
         }
         before
     } else {

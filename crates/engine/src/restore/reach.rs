@@ -1,4 +1,4 @@
-//! What could be restored, without a wish: the answer of `info`.
+//! What could be restored, without a request: the answer of `info`.
 //!
 //! The planner's first step for every timeline of a claim, and the last transaction of each stretch, looked up in the
 //! facts of its newest segments. Nothing of it is remembered: what is said is what is there now.
@@ -12,7 +12,7 @@ use holdfast_pgtypes::version::UnsupportedVersion;
 use holdfast_pgtypes::{PgVersion, TimelineId};
 use holdfast_repo::record::ClaimRecord;
 use holdfast_repo::recovery::{
-    Beginning, OtherLine, ReachableWindow, RecoveryPath, RecoveryWish, Rejection, RunFacts, TargetFacts,
+    Beginning, OtherLine, ReachableWindow, RecoveryPath, RecoveryRequest, Rejection, RunFacts, TargetFacts,
 };
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::lookup::WalLookup;
 use super::preflight::Archive;
 use crate::archive::ListedWal;
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
 
@@ -90,7 +90,7 @@ pub async fn reach(
         let timelines: BTreeSet<TimelineId> =
             archive.wal.timelines().chain(archive.wal.histories()).chain(of_backups).collect();
         let mut found = Reached::default();
-        let latest = RecoveryWish::default();
+        let latest = RecoveryRequest::default();
         if let Ok(path) = RecoveryPath::find(&latest, &archive.world())
             && archive.check_histories(&latest, Some(path.timeline())).is_ok()
         {
@@ -104,12 +104,12 @@ pub async fn reach(
                 found.timelines.push(TimelineReach { timeline, windows: Vec::new(), unusable: Vec::new(), unreadable });
                 continue;
             }
-            let wish = RecoveryWish {
+            let request = RecoveryRequest {
                 target: RecoveryTarget::Latest,
                 timeline: TargetTimeline::Number(timeline),
-                ..RecoveryWish::default()
+                ..RecoveryRequest::default()
             };
-            let Ok(path) = RecoveryPath::find(&wish, &archive.world()) else { continue };
+            let Ok(path) = RecoveryPath::find(&request, &archive.world()) else { continue };
             found.timelines.push(TimelineReach {
                 timeline,
                 windows: path.windows(&last_transactions(&path, &lookup).await?),
@@ -121,7 +121,7 @@ pub async fn reach(
     };
     let looked: Result<_, Error> = tokio::select! {
         found = looking => found,
-        () = cancel.cancelled() => Err(What::Cancelled.into()),
+        () = cancel.cancelled() => Err(Cause::Cancelled.into()),
     };
     looked.doing(|| format!("looking for what can be restored of {} in {}", claim.cluster, repository.describe()))
 }

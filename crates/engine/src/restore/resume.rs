@@ -16,7 +16,7 @@ use rustix::fs::{FlockOperation, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::settings::Archiving;
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// The file's name in the data directory.
 pub const RESUME_POINT: &str = "holdfast.restore";
@@ -112,7 +112,7 @@ impl ResumeLock {
     /// Writes what is being restored, durably. Written in place: another file of this name would not carry the lock.
     pub(super) fn record(&mut self, point: &ResumePoint) -> Result<(), Error> {
         let mut text = serde_json::to_vec_pretty(point)
-            .map_err(|e| What::Internal(format!("the resume point cannot be written as JSON: {e}")))?;
+            .map_err(|e| Cause::Internal(format!("the resume point cannot be written as JSON: {e}")))?;
         text.push(b'\n');
         let write = |file: &mut File| {
             file.set_len(0)?;
@@ -138,7 +138,7 @@ fn another_run(pgdata: &Path, mut file: File) -> Error {
 }
 
 fn another_run_of(pgdata: &Path, pid: Option<i32>) -> Error {
-    What::AnotherRun { verb: "restore", subject: format!("a backup into {}", pgdata.display()), pid }.into()
+    Cause::AnotherRun { verb: "restore", subject: format!("a backup into {}", pgdata.display()), pid }.into()
 }
 
 /// Makes the names in a file's directory durable.

@@ -25,7 +25,7 @@ use super::coalesce::Wanted;
 use super::files::make_hole;
 use super::layout::{LINKS, Layout, PathIndex};
 use super::resume::RESUME_POINT;
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
@@ -68,7 +68,7 @@ pub(super) fn sweep(
     }
     while let Some((directory, path)) = waiting.pop() {
         if cancel.is_cancelled() {
-            return Err(What::Cancelled.into());
+            return Err(Cause::Cancelled.into());
         }
         let entries = std::fs::read_dir(&directory).map_err(|e| Error::file("list", &directory, e))?;
         for entry in entries {
@@ -195,7 +195,7 @@ pub(super) async fn compare(
             _ => tasks.join_next().await,
         };
         if let Some(done) = done {
-            match done.unwrap_or_else(|e| Err(What::Internal(format!("a comparing task failed: {e}")).into())) {
+            match done.unwrap_or_else(|e| Err(Cause::Internal(format!("a comparing task failed: {e}")).into())) {
                 Ok(part) => {
                     total.wanted.extend(part.wanted);
                     total.reused_bytes += part.reused_bytes;
@@ -218,7 +218,7 @@ pub(super) async fn compare(
         }
     }
     outcome?;
-    if comparison.cancel.is_cancelled() { Err(What::Cancelled.into()) } else { Ok(total) }
+    if comparison.cancel.is_cancelled() { Err(Cause::Cancelled.into()) } else { Ok(total) }
 }
 
 /// Cuts the files into pieces of work: a large one into several, many small ones into one.
@@ -275,13 +275,13 @@ impl Comparison {
     async fn batch(self: &Arc<Self>, stretches: Vec<Stretch>) -> Result<Compared, Error> {
         let reader = Arc::clone(self);
         let found = tokio::task::spawn_blocking(move || reader.read_all(&stretches));
-        let found = found.await.map_err(|e| What::Internal(format!("a reading thread failed: {e}")))??;
+        let found = found.await.map_err(|e| Cause::Internal(format!("a reading thread failed: {e}")))??;
         let judge = Arc::clone(self);
         let (compared, holes) = self.crew.run(move || judge.judge(&found)).await?;
         if !holes.is_empty() {
             let writer = Arc::clone(self);
             let punched = tokio::task::spawn_blocking(move || writer.punch(&holes));
-            punched.await.map_err(|e| What::Internal(format!("a writing thread failed: {e}")))??;
+            punched.await.map_err(|e| Cause::Internal(format!("a writing thread failed: {e}")))??;
         }
         Ok(compared)
     }
@@ -289,7 +289,7 @@ impl Comparison {
     fn read_all(&self, stretches: &[Stretch]) -> Result<Found, Error> {
         let length = |stretch: &Stretch| self.extents(*stretch).iter().map(|extent| extent.length as usize).sum();
         let total = stretches.iter().map(length).sum();
-        let no_memory = |e| What::Internal(format!("no memory for a comparison: {e}"));
+        let no_memory = |e| Cause::Internal(format!("no memory for a comparison: {e}"));
         let mut found = Found { bytes: Buffer::zeroed(total).map_err(no_memory)?, stretches: Vec::new() };
         let mut start = 0;
         for stretch in stretches {

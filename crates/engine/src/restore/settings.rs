@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use holdfast_pgtypes::TablespaceMap;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetAction, moment};
 use holdfast_pgtypes::tablespace_map::TablespaceEntry;
-use holdfast_repo::recovery::{RecoveryPlan, RecoveryWish};
+use holdfast_repo::recovery::{RecoveryPlan, RecoveryRequest};
 use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
@@ -58,8 +58,8 @@ const COMMENT_START: &[u8] = b"# Holdfast: recovery settings of the restore of b
 /// What the recovery settings depend on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Recovery<'a> {
-    /// The wish.
-    pub wish: &'a RecoveryWish,
+    /// The request.
+    pub request: &'a RecoveryRequest,
     /// The planner's answer.
     pub plan: &'a RecoveryPlan,
     /// What to do at the target.
@@ -82,8 +82,8 @@ pub(super) const SIGNAL_FILES: [&str; 2] = ["recovery.signal", "standby.signal"]
 
 /// The lines that a restore adds to `postgresql.auto.conf`, without line ends.
 pub(super) fn lines(recovery: &Recovery<'_>, now: DateTime<Utc>) -> Vec<String> {
-    let Recovery { wish, plan, action, standby, archiving, restore_command } = *recovery;
-    let (target, value) = match &wish.target {
+    let Recovery { request, plan, action, standby, archiving, restore_command } = *recovery;
+    let (target, value) = match &request.target {
         RecoveryTarget::Latest => ("", String::new()),
         RecoveryTarget::Immediate => ("recovery_target", "immediate".to_owned()),
         RecoveryTarget::Time(time) => ("recovery_target_time", moment::text(*time)),
@@ -95,7 +95,7 @@ pub(super) fn lines(recovery: &Recovery<'_>, now: DateTime<Utc>) -> Vec<String> 
         format!("{}{} at {}", String::from_utf8_lossy(COMMENT_START), plan.backup, now.format("%Y-%m-%d %H:%M:%S UTC")),
         setting("restore_command", restore_command),
         setting("recovery_target_timeline", &timeline(plan, standby)),
-        setting("recovery_target_inclusive", if wish.inclusive { "on" } else { "off" }),
+        setting("recovery_target_inclusive", if request.inclusive { "on" } else { "off" }),
         setting("recovery_target_action", action.unwrap_or(TargetAction::Pause).as_str()),
     ];
     lines.push(setting(ARCHIVE_CLEANUP, ""));

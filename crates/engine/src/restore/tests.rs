@@ -75,7 +75,7 @@ async fn a_restore_over_itself_is_refused_and_with_delta_fetches_nothing() {
     let sample = Sample::new(true).await;
     sample.restore().await.unwrap();
     let error = sample.restore().await.unwrap_err();
-    assert!(matches!(*error.what, What::NotEmpty { .. }));
+    assert!(matches!(*error.what, Cause::NotEmpty { .. }));
     sample.check();
     let options = RestoreOptions { delta: true, ..sample.options() };
     let report = sample.restore_with(&sample.repository, &options).await.unwrap();
@@ -175,7 +175,7 @@ async fn wrong_answers_are_noticed_and_resumed() {
                 Ok(_) => break,
                 Err(error) => {
                     assert!(faulty.injected() > injected, "seed {seed}: {error}");
-                    assert!(matches!(*error.what, What::Format(_)), "seed {seed}: {error}");
+                    assert!(matches!(*error.what, Cause::Format(_)), "seed {seed}: {error}");
                     sample.check_interrupted();
                 }
             }
@@ -200,7 +200,7 @@ async fn damaged_packs_fail_with_pack_and_file_and_are_resumable() {
             })
             .await;
         let error = sample.restore().await.unwrap_err();
-        assert!(matches!(&*error.what, What::Format(e) if e.to_string().contains(&first)), "{error}");
+        assert!(matches!(&*error.what, Cause::Format(e) if e.to_string().contains(&first)), "{error}");
         assert!(error.doing.iter().any(|phrase| phrase.starts_with("restoring base/5/")), "{error}");
         sample.check_interrupted();
         // Put right, the same command goes on.
@@ -221,7 +221,7 @@ async fn damaged_packs_fail_with_pack_and_file_and_are_resumable() {
             })
             .await;
         let error = sample.restore().await.unwrap_err();
-        assert!(matches!(&*error.what, What::Format(e) if e.to_string().contains(&first)), "{error}");
+        assert!(matches!(&*error.what, Cause::Format(e) if e.to_string().contains(&first)), "{error}");
         assert!(!sample.pgdata().join("global/pg_control").exists());
     }
 }
@@ -263,7 +263,7 @@ async fn another_manifest_than_the_summary_names_is_refused() {
         })
         .await;
     let error = sample.restore().await.unwrap_err();
-    assert!(matches!(*error.what, What::NotReadable { .. }), "{error}");
+    assert!(matches!(*error.what, Cause::NotReadable { .. }), "{error}");
     assert!(!sample.pgdata().exists());
 }
 
@@ -274,7 +274,7 @@ async fn missing_wal_is_refused_with_the_first_missing_segment() {
     let second = wal.iter().find(|object| object.name.as_ref().contains("000000010000000000000009")).unwrap();
     sample.store.delete(std::slice::from_ref(&second.name)).await.unwrap();
     let error = sample.restore().await.unwrap_err();
-    assert!(matches!(*error.what, What::Unreachable(_)), "{error}");
+    assert!(matches!(*error.what, Cause::Unreachable(_)), "{error}");
     assert!(error.what.to_string().contains("000000010000000000000009"), "{error}");
     assert!(!sample.pgdata().exists());
 }
@@ -282,7 +282,7 @@ async fn missing_wal_is_refused_with_the_first_missing_segment() {
 #[tokio::test]
 async fn targets_that_cannot_be_reached_are_refused() {
     let sample = Sample::new(false).await;
-    let wish = |target| RecoveryWish { target, inclusive: true, timeline: TargetTimeline::Latest, backup: None };
+    let request = |target| RecoveryRequest { target, inclusive: true, timeline: TargetTimeline::Latest, backup: None };
     for target in [
         RecoveryTarget::Lsn("0/1".parse().unwrap()),
         RecoveryTarget::Xid(776),
@@ -292,9 +292,9 @@ async fn targets_that_cannot_be_reached_are_refused() {
         RecoveryTarget::Xid(4711),
         RecoveryTarget::Name("nowhere".to_owned()),
     ] {
-        let options = RestoreOptions { wish: wish(target), ..sample.options() };
+        let options = RestoreOptions { request: request(target), ..sample.options() };
         let error = sample.restore_with(&sample.repository, &options).await.unwrap_err();
-        assert!(matches!(*error.what, What::Unreachable(_)), "{error}");
+        assert!(matches!(*error.what, Cause::Unreachable(_)), "{error}");
         assert!(!sample.pgdata().exists());
     }
 }
@@ -319,20 +319,20 @@ async fn targets_are_found_in_the_archived_wal() {
             (RecoveryTarget::Name("before drop".to_owned()), true, "0/A00098"),
             (RecoveryTarget::Name("after drop".to_owned()), true, "0/A044F0"),
         ] {
-            let wish = RecoveryWish { target, inclusive, timeline: TargetTimeline::Latest, backup: None };
-            let options = RestoreOptions { wish, ..sample.options() };
+            let request = RecoveryRequest { target, inclusive, timeline: TargetTimeline::Latest, backup: None };
+            let options = RestoreOptions { request, ..sample.options() };
             let planned = plan(&sample.repository, &options, &progress, &CancellationToken::new()).await;
-            let planned = planned.unwrap_or_else(|e| panic!("{:?}: {e}", options.wish.target));
-            assert_eq!(planned.recovery.target_lsn, Some(lsn.parse().unwrap()), "{:?}", options.wish);
+            let planned = planned.unwrap_or_else(|e| panic!("{:?}: {e}", options.request.target));
+            assert_eq!(planned.recovery.target_lsn, Some(lsn.parse().unwrap()), "{:?}", options.request);
         }
-        let wish = RecoveryWish { target: time("27.476189"), ..RecoveryWish::default() };
-        let options = RestoreOptions { wish, ..sample.options() };
+        let request = RecoveryRequest { target: time("27.476189"), ..RecoveryRequest::default() };
+        let options = RestoreOptions { request, ..sample.options() };
         let error = plan(&sample.repository, &options, &progress, &CancellationToken::new()).await.unwrap_err();
         assert_eq!(
             error.what.to_string(),
             "time 2026-11-22T08:45:27.476189Z is beyond the archived WAL, which ends at 0/C00000"
         );
-        let What::Unreachable(unreachable) = &*error.what else { panic!("{error}") };
+        let Cause::Unreachable(unreachable) = &*error.what else { panic!("{error}") };
         let windows: Vec<String> = unreachable.windows().iter().map(ToString::to_string).collect();
         assert_eq!(
             windows,
@@ -367,22 +367,22 @@ async fn a_damaged_summary_costs_its_own_backup_only() {
         let progress: Arc<dyn Progress> = Arc::new(Silent);
         let named = async |id: &str| {
             let mut options = sample.options();
-            options.wish.backup = Some(id.parse().unwrap());
+            options.request.backup = Some(id.parse().unwrap());
             options.pgdata = sample.directory.path().join("named");
             options.tablespaces[0].directory = sample.directory.path().join("named-fast");
             plan(&sample.repository, &options, &progress, &CancellationToken::new()).await
         };
         assert_eq!(named("20260822T101500Z").await.unwrap().recovery.backup, sample.backup.backup_id);
         let error = named("20260823T101500Z").await.unwrap_err();
-        assert!(matches!(*error.what, What::Record(_)), "{error}");
+        assert!(matches!(*error.what, Cause::Record(_)), "{error}");
         let error = named("20260824T101500Z").await.unwrap_err();
-        assert!(matches!(*error.what, What::Unreachable(_)), "{error}");
+        assert!(matches!(*error.what, Cause::Unreachable(_)), "{error}");
         assert!(error.doing[0].ends_with("without what cannot be read: 20260821T101500Z, 20260823T101500Z"), "{error}");
         // Not one is left.
         let summary = name::backup_summary(&sample.backup.cluster, &sample.backup.backup_id);
         sample.replace(&summary, |bytes| bytes[..10].to_vec()).await;
         let error = sample.restore().await.unwrap_err();
-        assert!(matches!(*error.what, What::Record(_)), "{error}");
+        assert!(matches!(*error.what, Cause::Record(_)), "{error}");
     }
 }
 
@@ -405,7 +405,7 @@ async fn a_damaged_history_costs_the_recoveries_that_need_it() {
     };
     let planned = async |timeline: TargetTimeline| {
         let mut options = sample.options();
-        options.wish.timeline = timeline;
+        options.request.timeline = timeline;
         plan(&sample.repository, &options, &progress, &CancellationToken::new()).await
     };
     let number = |timeline: u32| TargetTimeline::Number(TimelineId::new(timeline).unwrap());
@@ -420,12 +420,12 @@ async fn a_damaged_history_costs_the_recoveries_that_need_it() {
     assert_eq!(plan_of_3.recovery.timeline.get(), 3);
     assert!(plan_of_3.notes.iter().any(|note| note.contains("the history of timeline 2 cannot be read")));
     let error = planned(number(2)).await.unwrap_err();
-    assert!(matches!(*error.what, What::UnreadableHistory { named: true, newer: false, .. }), "{error}");
+    assert!(matches!(*error.what, Cause::UnreadableHistory { named: true, newer: false, .. }), "{error}");
 
     // The newest: to follow the latest timeline is to follow this one, and nobody takes another for it in silence.
     sample.replace(&history(3), |bytes| bytes[..bytes.len() - 10].to_vec()).await;
     let error = planned(TargetTimeline::Latest).await.unwrap_err();
-    assert!(matches!(*error.what, What::UnreadableHistory { named: false, .. }), "{error}");
+    assert!(matches!(*error.what, Cause::UnreadableHistory { named: false, .. }), "{error}");
     assert_eq!(planned(TargetTimeline::Current).await.unwrap().recovery.timeline.get(), 1);
     assert_eq!(planned(number(1)).await.unwrap().recovery.timeline.get(), 1);
 
@@ -477,7 +477,7 @@ async fn a_cancelled_restore_is_resumed() {
         match restore(&repository, &sample.options(), &progress, &cancel).await {
             Ok(_) => break,
             Err(error) => {
-                assert!(matches!(*error.what, What::Cancelled), "{error}");
+                assert!(matches!(*error.what, Cause::Cancelled), "{error}");
                 sample.check_interrupted();
             }
         }
@@ -510,7 +510,7 @@ async fn a_file_that_cannot_be_written_fails_the_restore_and_is_resumed() {
     let moved = move_data(&sample.repository, &options, &found, TargetState::Fresh, &crew, &progress, &cancel).await;
     let error = moved.unwrap_err();
     let path = sample.pgdata().join("base/5/1259");
-    assert!(matches!(&*error.what, What::File { operation: "create", path: p, .. } if *p == path), "{error}");
+    assert!(matches!(&*error.what, Cause::File { operation: "create", path: p, .. } if *p == path), "{error}");
     sample.check_interrupted();
     sample.restore().await.unwrap();
     sample.check();

@@ -10,7 +10,7 @@ use holdfast_repo::record::{BackupRecord, TablespaceEntry};
 
 use super::layout::{Layout, TablespaceMapping, check};
 use super::preflight::{check_packs, read_manifest};
-use crate::error::{Doing, Error};
+use crate::error::{Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
 
@@ -22,7 +22,7 @@ pub(crate) async fn would_take(repository: &Repository, backup: &BackupRecord, c
 }
 
 async fn would_take_inner(repository: &Repository, backup: &BackupRecord, crew: &Crew) -> Result<(), Error> {
-    // Places of which none is in another: where the tablespaces go is the wish of a restore, not the backup's.
+    // Places of which none is in another: where the tablespaces go is decided by a restore, not the backup's.
     let place = |oid: u32| Path::new("/tablespaces").join(oid.to_string());
     let tablespaces: Vec<TablespaceEntry> = backup
         .tablespaces

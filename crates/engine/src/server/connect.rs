@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::PostmasterPid;
 use super::libpq::{Attempt, Environment, Found, SessionAttributes, TlsMode, Wanted};
 use super::tls::{Encrypted, Tls};
-use crate::error::{Doing, Error, What, postgres_text};
+use crate::error::{Cause, Error, ResultExt, postgres_text};
 
 /// How often an idle session sends something: a proxy between Holdfast and the server (HAProxy, a cloud's load
 /// balancer) ends idle connections, whatever the server's own limits are.
@@ -76,7 +76,7 @@ impl Connection {
                         open.close().await;
                         last.get_or_insert_with(|| {
                             let word = attributes.word();
-                            What::Connection(format!(
+                            Cause::Connection(format!(
                                 "no server of {} is {word}, as target_session_attrs asks",
                                 settings.subject
                             ))
@@ -87,7 +87,7 @@ impl Connection {
                 }
             }
         }
-        let none = || What::Connection(format!("{} names no server", settings.subject)).into();
+        let none = || Cause::Connection(format!("{} names no server", settings.subject)).into();
         Err(last.unwrap_or_else(none)).doing(connecting)
     }
 
@@ -198,7 +198,7 @@ impl Connection {
 
     fn loss(&self) -> Error {
         let reason = self.reason.get().cloned().unwrap_or_else(|| "the connection was closed".to_owned());
-        What::SessionLost { reason }.into()
+        Cause::SessionLost { reason }.into()
     }
 
     /// Asks the server to cancel the running statement, such as a `pg_backup_start` that waits for a checkpoint.
@@ -259,10 +259,10 @@ impl ConnectionSettings<'_> {
     /// The address at which the server of the data directory listens.
     fn found(&self) -> Result<Found, Error> {
         let Some(pgdata) = &self.pgdata else {
-            return Err(What::ConnectionParameters(format!("{} names no host", self.subject)).into());
+            return Err(Cause::ConnectionParameters(format!("{} names no host", self.subject)).into());
         };
         let Some(postmaster) = PostmasterPid::read(pgdata)? else {
-            return Err(What::Connection(format!(
+            return Err(Cause::Connection(format!(
                 "no server runs in {}: there is no postmaster.pid",
                 pgdata.display()
             ))

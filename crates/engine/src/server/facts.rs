@@ -7,7 +7,7 @@ use holdfast_pgtypes::{PgVersion, SegmentName, SystemIdentifier};
 use serde::{Deserialize, Serialize};
 
 use super::{Connection, RawText};
-use crate::error::{Doing, Error, ServerSetting, What};
+use crate::error::{Cause, Error, ResultExt, ServerSetting};
 
 /// Facts of a running server.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ impl ServerFacts {
         let text = |column: usize| row.get::<_, RawText>(column).lossy();
         let version_text = text(1);
         let version = PgVersion::from_server_version_num(number.unsigned_abs())
-            .map_err(|_| What::ServerSetting(ServerSetting::Version(version_text.clone())))?;
+            .map_err(|_| Cause::ServerSetting(ServerSetting::Version(version_text.clone())))?;
         let archive_command = text(5);
         let databases = client
             .query("SELECT oid, datname::text FROM pg_database ORDER BY oid", &[])
@@ -107,7 +107,7 @@ impl ServerFacts {
     /// Fails if this data directory does not belong to the server.
     pub fn check_is_of(&self, pgdata: &Path, identifier: SystemIdentifier) -> Result<(), Error> {
         match self.system_identifier {
-            Some(server) if server != identifier => Err(What::ServerSetting(ServerSetting::OtherServer {
+            Some(server) if server != identifier => Err(Cause::ServerSetting(ServerSetting::OtherServer {
                 server,
                 directory: pgdata.to_owned(),
                 directory_identifier: identifier,

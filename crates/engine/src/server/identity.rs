@@ -27,7 +27,7 @@ use tokio_postgres::error::SqlState;
 
 use super::{Connection, PostmasterPid, RawText};
 use crate::backup::read_control_file;
-use crate::error::{Doing, Error, ServerSetting, What};
+use crate::error::{Cause, Error, ResultExt, ServerSetting};
 
 /// How often two sides that differ are compared again: a checkpoint, a restart point or a promotion may happen between
 /// reading one side and reading the other.
@@ -131,7 +131,7 @@ pub fn prove_timeline(
 }
 
 fn other_files(directory: &Path, reason: String) -> Error {
-    What::ServerSetting(ServerSetting::OtherFiles { directory: directory.to_owned(), reason }).into()
+    Cause::ServerSetting(ServerSetting::OtherFiles { directory: directory.to_owned(), reason }).into()
 }
 
 impl Said {
@@ -153,7 +153,7 @@ impl Said {
                 .await?;
             let (lsn, timeline) = (row.get::<_, &str>(0), row.get::<_, i64>(1));
             // If the proof cannot be read, that is an error and not a reason to skip it.
-            let unread = || What::Internal(format!("pg_control_checkpoint() says {lsn} on timeline {timeline}"));
+            let unread = || Cause::Internal(format!("pg_control_checkpoint() says {lsn} on timeline {timeline}"));
             let timeline = u32::try_from(timeline).ok().and_then(TimelineId::new).ok_or_else(unread)?;
             Some(Checkpoint { lsn: lsn.parse().map_err(|_| unread())?, timeline })
         } else {

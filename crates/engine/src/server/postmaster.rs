@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// The content of `postmaster.pid`, which a running server writes (`src/include/utils/pidfile.h`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl PostmasterPid {
         let Some(first) = lines.next().filter(|_| !text.trim().is_empty()) else { return Ok(None) };
         // The pid of a standalone backend is negative.
         let Some(pid) = first.parse::<i32>().ok().and_then(i32::checked_abs).filter(|pid| *pid > 0) else {
-            return Err(What::PostmasterPid { path: path.to_owned() }.into());
+            return Err(Cause::PostmasterPid { path: path.to_owned() }.into());
         };
         let mut rest = lines.skip(1);
         let start_seconds = rest.next().and_then(|line| line.parse().ok());

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 use crate::places::{Identity, Resolved};
 
 /// A running server.
@@ -93,7 +93,7 @@ pub(crate) fn refuse_unclear_lock_file(pgdata: &Path) -> Result<(), Error> {
     let number = bytes.split(|byte| *byte == b'\n').next().map(<[u8]>::trim_ascii).unwrap_or_default();
     match std::str::from_utf8(number).ok().and_then(|number| number.parse::<i32>().ok()) {
         Some(_) if std::str::from_utf8(&bytes).is_ok() => Ok(()),
-        _ => Err(What::UnclearLockFile { path }.into()),
+        _ => Err(Cause::UnclearLockFile { path }.into()),
     }
 }
 

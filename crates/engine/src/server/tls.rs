@@ -25,7 +25,7 @@ use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream}
 use tokio_rustls::TlsConnector;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// The name of the protocol, which servers of version 17 and later demand (`PG_ALPN_PROTOCOL`).
 const ALPN: &[u8] = b"postgresql";
@@ -66,7 +66,7 @@ impl Tls {
             Trust::System => {
                 let mut trusted = Trusted::new(Names::AlternativeOrCommon);
                 trusted.add_authorities(system_certificates().map_err(|reason| {
-                    What::ConnectionParameters(format!("cannot use the system's CA certificates: {reason}"))
+                    Cause::ConnectionParameters(format!("cannot use the system's CA certificates: {reason}"))
                 })?);
                 Some(trusted)
             }
@@ -84,7 +84,7 @@ impl Tls {
         };
         let builder = ClientConfig::builder_with_provider(provider as Arc<CryptoProvider>)
             .with_protocol_versions(versions)
-            .map_err(|e| What::Internal(format!("TLS: {e}")))?
+            .map_err(|e| Cause::Internal(format!("TLS: {e}")))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &settings.client {
@@ -101,7 +101,7 @@ impl Tls {
 }
 
 fn unusable(path: &Path, reason: impl Display) -> Error {
-    What::ConnectionParameters(format!("cannot use {} for TLS to PostgreSQL: {reason}", path.display())).into()
+    Cause::ConnectionParameters(format!("cannot use {} for TLS to PostgreSQL: {reason}", path.display())).into()
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

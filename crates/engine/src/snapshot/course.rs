@@ -12,7 +12,7 @@ use holdfast_repo::record::ClaimRecord;
 use super::{RecordOptions, SnapshotRequest, Span};
 use crate::backup::read_control_file;
 use crate::backup::timelines::{Course, followed, history_in};
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::repository::Repository;
 use crate::restore::read_history;
 use crate::server::{prove_started, prove_timeline};
@@ -25,7 +25,7 @@ pub(super) fn system_identifier(
     let Some(pgdata) = &options.pgdata else { return Ok(request.system_identifier) };
     let found = read_control_file(pgdata)?.system_identifier;
     if let Some(stated) = request.system_identifier.filter(|stated| *stated != found) {
-        return Err(What::Refused(format!(
+        return Err(Cause::Refused(format!(
             "snapshots {} are said to be of system identifier {stated}, but {} has {found}",
             request.name,
             pgdata.display(),

@@ -21,7 +21,7 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::wal_wait::WalWait;
-use crate::error::{Doing, Error, What};
+use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::{Repository, RepositoryTarget, object_name};
@@ -100,7 +100,7 @@ struct Span {
 impl SnapshotRequest {
     /// Checks the request by itself.
     fn span(&self) -> Result<Span, Error> {
-        let refused = |why: &str| -> Error { What::Refused(format!("snapshots {}: {why}", self.name)).into() };
+        let refused = |why: &str| -> Error { Cause::Refused(format!("snapshots {}: {why}", self.name)).into() };
         if self.snapshots.is_empty() {
             return Err(refused("no snapshot is named"));
         }
@@ -149,7 +149,7 @@ pub async fn record(
     let recording = record_inner(targets, request, options, progress, cancel);
     let recorded = tokio::select! {
         recorded = recording => recorded,
-        () = cancel.cancelled() => Err(What::Cancelled.into()),
+        () = cancel.cancelled() => Err(Cause::Cancelled.into()),
     };
     recorded.doing(|| format!("recording the snapshots {} of {}", request.name, options.cluster))
 }
@@ -176,7 +176,7 @@ async fn record_inner(
     }
     let control = course::compare(span, options).await?;
     let Some((repository, claim)) = repositories.first() else {
-        return Err(What::Refused("there is no repository to record in".to_owned()).into());
+        return Err(Cause::Refused("there is no repository to record in".to_owned()).into());
     };
     let size = claim.wal_segment_size;
     let course = course::course(request, span, options, control.as_ref(), (repository, claim)).await?;
@@ -241,14 +241,14 @@ fn check_claim(
     options: &RecordOptions,
 ) -> Result<(), Error> {
     let found = system_identifier.ok_or_else(|| {
-        What::Refused(format!(
+        Cause::Refused(format!(
             "whose the snapshots {} are is not known: give system_identifier, or set cluster.pgdata",
             request.name
         ))
     })?;
     let here = format!("what the snapshots {} hold", request.name);
     if claim.system_identifier != found {
-        return Err(What::WrongCluster {
+        return Err(Cause::WrongCluster {
             store: repository.describe(),
             cluster: claim.cluster.to_string(),
             claimed: claim.system_identifier,
@@ -297,7 +297,7 @@ async fn recorded_before(
 async fn free_id(repositories: &[(Repository, ClaimRecord)], options: &RecordOptions) -> Result<BackupId, Error> {
     let mut time = options.now.trunc_subsecs(0);
     'ids: for _ in 0..60 {
-        let id = BackupId::new(time).map_err(|e| What::Internal(e.to_string()))?;
+        let id = BackupId::new(time).map_err(|e| Cause::Internal(e.to_string()))?;
         time += chrono::TimeDelta::seconds(1);
         for (repository, _) in repositories {
             let cluster = &options.cluster;
@@ -311,5 +311,5 @@ async fn free_id(repositories: &[(Repository, ClaimRecord)], options: &RecordOpt
         }
         return Ok(id);
     }
-    Err(What::AnotherRun { verb: "snapshot record", subject: options.cluster.to_string(), pid: None }.into())
+    Err(Cause::AnotherRun { verb: "snapshot record", subject: options.cluster.to_string(), pid: None }.into())
 }

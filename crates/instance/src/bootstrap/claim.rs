@@ -1,10 +1,10 @@
 //! The archive is claimed before anything can be written into it.
 
-use super::Work;
+use super::Bootstrap;
 use crate::error::Result;
 use crate::verb::Verb;
 
-impl Work<'_> {
+impl Bootstrap<'_> {
     /// Whether the cluster has an archive.
     pub fn has_archive(&self) -> bool {
         self.places.archive_config().exists()

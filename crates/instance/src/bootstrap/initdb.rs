@@ -5,7 +5,7 @@
 //! that the directory is begun, so a kill begins anew; a kill after the claim was asked for goes on at the claim, since the
 //! archive may know the new system identifier already.
 
-use super::Work;
+use super::Bootstrap;
 use crate::error::{Error, Kind, Result};
 use crate::volume::{Filling, Progress, empty};
 use holdfast_kube_api::cluster::InitDb;
@@ -17,7 +17,7 @@ const METHOD: &str = "initdb";
 ///
 /// # Errors
 /// When any step fails; what is there then is found by the next try.
-pub async fn run(work: &Work<'_>, found: Option<Progress>) -> Result<()> {
+pub async fn run(work: &Bootstrap<'_>, found: Option<Progress>) -> Result<()> {
     if found == Some(Progress::Claiming) {
         return claim(work).await;
     }
@@ -44,13 +44,13 @@ pub async fn run(work: &Work<'_>, found: Option<Progress>) -> Result<()> {
     claim(work).await
 }
 
-async fn claim(work: &Work<'_>) -> Result<()> {
+async fn claim(work: &Bootstrap<'_>) -> Result<()> {
     work.step(METHOD, "claiming the archive");
     work.claim_archive().await.map_err(|error| error.doing("claiming the archive, before the first start"))?;
     work.record_complete(Filling::Initdb)
 }
 
-async fn initdb(work: &Work<'_>, options: &InitDb) -> Result<()> {
+async fn initdb(work: &Bootstrap<'_>, options: &InitDb) -> Result<()> {
     let mut command = work.programs.command("initdb");
     command.arg("-D").arg(&work.places.pgdata).args(arguments(options, work.programs.major()));
     if let Some(wal) = &work.places.wal_directory {

@@ -1,6 +1,6 @@
 //! The server while nobody but the manager may reach it: on the Unix socket only, without archiving.
 
-use super::Work;
+use super::Bootstrap;
 use crate::error::{Error, Result};
 use crate::logs;
 use crate::postgres::{Postmaster, Sql, end_leftover};
@@ -17,7 +17,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// An orderly stop of a server that nobody uses writes one checkpoint; recovered memory may be large.
 const STOP_WITHIN: Duration = Duration::from_mins(10);
 
-impl Work<'_> {
+impl Bootstrap<'_> {
     /// Writes settings and access for an isolated start.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! A copy of the primary, by `pg_basebackup` with WAL streamed through the instance's own slot.
 
-use super::Work;
+use super::Bootstrap;
 use super::initdb::last_words;
 use crate::error::{Error, Result};
 use crate::settings::postgresql::primary_conninfo;
@@ -15,7 +15,7 @@ const SLOT_WITHIN: Duration = Duration::from_mins(1);
 ///
 /// # Errors
 /// When the primary cannot be copied; the next try begins anew.
-pub async fn run(work: &Work<'_>) -> Result<()> {
+pub async fn run(work: &Bootstrap<'_>) -> Result<()> {
     work.step("join", "copying the primary");
     work.record(Filling::Join, Progress::Begun)?;
     let started = tokio::time::Instant::now();
@@ -35,7 +35,7 @@ pub async fn run(work: &Work<'_>) -> Result<()> {
     Ok(())
 }
 
-async fn copy(work: &Work<'_>) -> Result<()> {
+async fn copy(work: &Bootstrap<'_>) -> Result<()> {
     let instance = &work.identity.instance;
     let mut command = work.programs.command("pg_basebackup");
     command.arg("-d").arg(primary_conninfo(instance, work.places, &work.wire()?)).arg("-D").arg(&work.places.pgdata);

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 /// What the ways work with.
 #[derive(Debug)]
-pub struct Work<'a> {
+pub struct Bootstrap<'a> {
     /// Who this instance is.
     pub identity: &'a Identity,
     /// Where everything lies.
@@ -51,7 +51,7 @@ pub struct Work<'a> {
     pub stop: &'a CancellationToken,
 }
 
-impl Work<'_> {
+impl Bootstrap<'_> {
     /// Records how far the directory is.
     ///
     /// # Errors

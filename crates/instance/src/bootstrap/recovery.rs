@@ -8,7 +8,7 @@
 //! A kill while files are restored lets the restore go on where it was, one during the replay starts PostgreSQL again, and
 //! one after it continues with what is left.
 
-use super::Work;
+use super::Bootstrap;
 use super::isolated::ended;
 use super::roles::{self, Application};
 use crate::error::{Error, Result};
@@ -112,12 +112,12 @@ fn completed(backup: &Backup, recovery: &Recovery) -> Result<Option<String>> {
         }
     }
     let id = status.and_then(|status| status.backup_id.clone());
-    let wished = recovery.recovery_target.as_ref().and_then(|target| target.backup_id.as_ref());
-    if let (Some(id), Some(wished)) = (&id, wished)
-        && id != wished
+    let requested = recovery.recovery_target.as_ref().and_then(|target| target.backup_id.as_ref());
+    if let (Some(id), Some(requested)) = (&id, requested)
+        && id != requested
     {
         return Err(Error::stuck(format!(
-            "Backup {name} is {id} in the archive, and recoveryTarget.backupID is {wished}"
+            "Backup {name} is {id} in the archive, and recoveryTarget.backupID is {requested}"
         ))
         .doing(doing)
         .hint("leave out bootstrap.recovery.backup or recoveryTarget.backupID"));
@@ -130,7 +130,7 @@ fn completed(backup: &Backup, recovery: &Recovery) -> Result<Option<String>> {
 /// # Errors
 /// When any step fails; what is there then is found by the next try.
 pub async fn run(
-    work: &Work<'_>,
+    work: &Bootstrap<'_>,
     method: Method,
     found: Option<Progress>,
     source: Option<&Source>,
@@ -180,7 +180,7 @@ fn snapshot_name(recovery: &Recovery, backup: Option<&Backup>) -> String {
     written.or_else(|| backup?.snapshot_of(names::PG_DATA).map(str::to_owned)).unwrap_or_default()
 }
 
-async fn restore(work: &Work<'_>, recovery: &Recovery, source: &Source, found: Option<Progress>) -> Result<()> {
+async fn restore(work: &Bootstrap<'_>, recovery: &Recovery, source: &Source, found: Option<Progress>) -> Result<()> {
     let config = work.places.source_config();
     let pgdata = work.places.pgdata.display().to_string();
     let mut words = vec!["restore".to_owned(), "--pgdata".to_owned(), pgdata];
@@ -214,7 +214,7 @@ struct Planned {
 }
 
 /// Plans what these words of `holdfast restore` would do, which refuses a target that cannot be reached.
-async fn plan(work: &Work<'_>, config: &Path, words: &[String]) -> Result<()> {
+async fn plan(work: &Bootstrap<'_>, config: &Path, words: &[String]) -> Result<()> {
     let words = [words, &["--plan".to_owned()]].concat();
     let planned = Verb::new(&work.places.program, config, words).run(work.stop, |_| {}).await;
     let plan: Planned =
@@ -225,7 +225,12 @@ async fn plan(work: &Work<'_>, config: &Path, words: &[String]) -> Result<()> {
 }
 
 /// Makes a data directory that came with its volume ready for recovery.
-async fn prepare_snapshot(work: &Work<'_>, recovery: &Recovery, source: Option<&Source>, name: &str) -> Result<()> {
+async fn prepare_snapshot(
+    work: &Bootstrap<'_>,
+    recovery: &Recovery,
+    source: Option<&Source>,
+    name: &str,
+) -> Result<()> {
     if volume::control(&work.places.pgdata)?.is_none() && volume::look(work.places)?.record.is_none() {
         return Err(Error::stuck(format!("the volume that was made from {name} holds no data directory"))
             .doing("preparing the data directory that came with its volume")
@@ -240,9 +245,9 @@ async fn prepare_snapshot(work: &Work<'_>, recovery: &Recovery, source: Option<&
         Some(id) => id.clone(),
         None => recorded(work, &config, name).await?,
     };
-    if let Some(wished) = target.backup_id.as_ref().filter(|wished| **wished != id) {
+    if let Some(requested) = target.backup_id.as_ref().filter(|requested| **requested != id) {
         return Err(Error::stuck(format!(
-            "the volumes were made from the snapshots {id}, and recoveryTarget.backupID is {wished}"
+            "the volumes were made from the snapshots {id}, and recoveryTarget.backupID is {requested}"
         ))
         .doing("preparing the data directory that came with its volume")
         .hint("leave recoveryTarget.backupID out: the snapshots are the backup"));
@@ -258,7 +263,7 @@ async fn prepare_snapshot(work: &Work<'_>, recovery: &Recovery, source: Option<&
 }
 
 /// The id of the record that the volume's own mark, or else the name of its snapshot, leads to.
-async fn recorded(work: &Work<'_>, config: &Path, name: &str) -> Result<String> {
+async fn recorded(work: &Bootstrap<'_>, config: &Path, name: &str) -> Result<String> {
     let listing = Verb::new(&work.places.program, config, ["snapshot", "list"]);
     let listed: SnapshotListReport = listing.run(work.stop, |_| {}).await?.report()?;
     // The volume itself says which snapshot it was made from; its name may be another by now.
@@ -272,7 +277,7 @@ async fn recorded(work: &Work<'_>, config: &Path, name: &str) -> Result<String> 
 }
 
 /// A server that was shut down in order needs nothing but its own files.
-fn without_archive(work: &Work<'_>, snapshot: &str, target: &RecoveryTarget) -> Result<()> {
+fn without_archive(work: &Bootstrap<'_>, snapshot: &str, target: &RecoveryTarget) -> Result<()> {
     use holdfast_pgtypes::control::DbState;
     let needs_wal = target.target_time.is_some()
         || target.target_lsn.is_some()
@@ -348,7 +353,7 @@ fn with_zone(text: &str) -> String {
 }
 
 /// `pg_wal` goes to its own volume, where there is one.
-fn move_wal(work: &Work<'_>) -> Result<()> {
+fn move_wal(work: &Bootstrap<'_>) -> Result<()> {
     let Some(wal) = &work.places.wal_directory else { return Ok(()) };
     let link = work.places.pgdata.join("pg_wal");
     if fs::symlink_metadata(&link).is_ok_and(|data| data.is_symlink()) {
@@ -381,7 +386,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Runs PostgreSQL until recovery has ended, and brings in what every cluster of ours has.
-async fn replay(work: &Work<'_>, method: &str) -> Result<()> {
+async fn replay(work: &Bootstrap<'_>, method: &str) -> Result<()> {
     work.step(method, "replaying WAL");
     let mut settings = Vec::new();
     if let Some(control) = volume::control(&work.places.pgdata)? {
@@ -396,7 +401,7 @@ async fn replay(work: &Work<'_>, method: &str) -> Result<()> {
     replayed
 }
 
-async fn finish(work: &Work<'_>, method: &str, served: &StartedServer) -> Result<()> {
+async fn finish(work: &Bootstrap<'_>, method: &str, served: &StartedServer) -> Result<()> {
     let sql = Sql::new(work.places);
     loop {
         if let Some(exit) = served.postmaster.exited() {
@@ -432,7 +437,7 @@ async fn finish(work: &Work<'_>, method: &str, served: &StartedServer) -> Result
 
 /// The new timeline began while nothing was archived: its history file is handed to the archiver now. Segments of the
 /// timelines before it are the source's, and stay there.
-fn archive_history(work: &Work<'_>) -> Result<()> {
+fn archive_history(work: &Bootstrap<'_>) -> Result<()> {
     if !work.has_archive() {
         return Ok(());
     }

@@ -2,7 +2,7 @@
 //!
 //! Everything can be repeated. Passwords go over the Unix socket; they are kept out of the server's log whatever it logs.
 
-use super::Work;
+use super::Bootstrap;
 use crate::error::{Error, Kind, Result};
 use crate::postgres::Sql;
 use holdfast_kube_api::cluster::{InitDb, SqlReferences};
@@ -124,7 +124,7 @@ pub async fn application(client: &Client, application: &Application, password: &
     Ok(())
 }
 
-impl Work<'_> {
+impl Bootstrap<'_> {
     /// Everything that a new cluster has.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Doing: one step.
 
 use super::Manager;
-use crate::bootstrap::{Work, initdb, join, recovery};
+use crate::bootstrap::{Bootstrap, initdb, join, recovery};
 use crate::error::{Error, Kind, Result};
 use crate::logs;
 use crate::plan::{Method, Observed, Step, Volume};
@@ -133,8 +133,8 @@ impl Manager {
     }
 
     /// What the ways of bootstrap work with.
-    pub(super) fn work(&self, cluster: Arc<Cluster>) -> Work<'_> {
-        Work {
+    pub(super) fn work(&self, cluster: Arc<Cluster>) -> Bootstrap<'_> {
+        Bootstrap {
             identity: &self.context.identity,
             places: &self.context.places,
             programs: &self.programs,

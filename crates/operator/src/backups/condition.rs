@@ -1,6 +1,6 @@
 //! Conditions: of a `ScheduledBackup`, and `LastBackupSucceeded` of the `Cluster`. Pure.
 
-use super::trouble::first_line;
+use super::failure::first_line;
 use chrono::{DateTime, Utc};
 use holdfast_kube_api::backup::{BackupPhase, BackupStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};

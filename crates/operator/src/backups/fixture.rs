@@ -121,6 +121,6 @@ pub(crate) fn line(decision: &Decision) -> String {
         .collect();
     let status = &decision.status;
     let said = status.error.as_deref().or(status.reason.as_deref()).unwrap_or_default();
-    let said = super::trouble::first_line(said);
+    let said = super::failure::first_line(said);
     format!("{:?} [{}] {said}", status.phase.unwrap_or_default(), actions.join(", "))
 }

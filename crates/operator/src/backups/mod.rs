@@ -18,12 +18,12 @@ pub mod cluster_view;
 mod condition;
 mod context;
 pub mod event;
+pub mod failure;
 #[cfg(test)]
 mod fixture;
 pub mod schedule;
 pub mod snapshot;
 pub mod target;
-pub mod trouble;
 
 use crate::context::Context;
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use std::cmp::Reverse;
 
 /// What is wanted of the instance.
 #[derive(Debug, Clone, Copy)]
-pub struct Wish<'a> {
+pub struct TargetRequest<'a> {
     /// The target by `Backup` or `Cluster`.
     pub target: BackupTarget,
     /// Whether the server is stopped for it.
@@ -35,13 +35,13 @@ pub enum Choice {
 }
 
 /// Chooses the instance.
-pub fn choose(cluster: &ClusterView, wish: Wish<'_>) -> Choice {
+pub fn choose(cluster: &ClusterView, request: TargetRequest<'_>) -> Choice {
     let Some(primary) = cluster.primary() else {
         return Choice::Wait(format!("cluster {} has no primary that is ready{}", cluster.name, doing(cluster)));
     };
-    let standby = best_standby(cluster, primary, wish.failed);
+    let standby = best_standby(cluster, primary, request.failed);
     let alone = cluster.desired_instances <= 1 && cluster.instances.len() <= 1;
-    match (wish.cold, wish.target, standby) {
+    match (request.cold, request.target, standby) {
         (true, BackupTarget::Primary, Some(standby)) => Choice::Instance {
             name: standby.name.clone(),
             warning: Some(format!(

@@ -1,4 +1,4 @@
-//! What is wished for: the manifest after validation, with the few facts that come from elsewhere.
+//! The desired state: the manifest after validation, with the few facts that come from elsewhere.
 
 use holdfast_kube_api::ClusterSpec;
 

@@ -19,7 +19,7 @@ const QUIET: Duration = Duration::from_mins(10);
 /// What is remembered of one cluster.
 #[derive(Debug, Default)]
 pub struct Memory {
-    lease: Option<SeenLease>,
+    lease: Option<ObservedLease>,
     ill_since: Option<Instant>,
     target: Option<String>,
     last_answer: BTreeMap<String, Instant>,
@@ -33,7 +33,7 @@ pub struct Memory {
 }
 
 #[derive(Debug)]
-struct SeenLease {
+struct ObservedLease {
     version: String,
     since: Instant,
     free_since: Option<Instant>,
@@ -52,7 +52,7 @@ impl Memory {
                 // Renewed before it was heard of, so the time may count from there.
                 let heard = heard.filter(|(heard, _)| *heard == version).map(|(_, at)| *at);
                 let since = heard.map_or(now, |at| at.min(now));
-                seen.insert(SeenLease { version: version.clone(), since, free_since: None })
+                seen.insert(ObservedLease { version: version.clone(), since, free_since: None })
             }
         };
         let unchanged_for = now.saturating_duration_since(seen.since);

@@ -79,7 +79,7 @@ impl RecoveryPath {
         };
         match decided {
             // Before they part, all lines have the same history. "The end of the backup" means the newest backup.
-            Ok(plan) if self.wish.target != RecoveryTarget::Immediate && self.is_common(plan.target_lsn) => Ok(plan),
+            Ok(plan) if self.request.target != RecoveryTarget::Immediate && self.is_common(plan.target_lsn) => Ok(plan),
             Err(error @ (Unreachable::NoBackups | Unreachable::BeforeFirstBackup { .. })) => Err(error),
             _ => Err(Unreachable::NewerBackupElsewhere {
                 timeline: self.timeline,
@@ -97,7 +97,7 @@ impl RecoveryPath {
     }
 
     fn decide_along(&self, facts: &TargetFacts) -> Result<RecoveryPlan, Unreachable> {
-        let named = self.wish.backup;
+        let named = self.request.backup;
         let eligible: Vec<&Candidate> = self
             .candidates
             .iter()
@@ -118,7 +118,7 @@ impl RecoveryPath {
                 }
             }
         }
-        let target = self.wish.target.clone();
+        let target = self.request.target.clone();
         let (windows, other_lines) = (self.windows(facts), self.others.clone());
         let looks_for_records = matches!(target, RecoveryTarget::Xid(_) | RecoveryTarget::Name(_));
         match first_beyond {
@@ -164,7 +164,7 @@ impl RecoveryPath {
         let backup = &candidate.backup;
         let run = self.runs.get(candidate.run).ok_or(Miss::Beyond)?;
         let known = run_facts(facts, candidate.run);
-        match &self.wish.target {
+        match &self.request.target {
             RecoveryTarget::Latest => {
                 let is_end = candidate.run + 1 == self.runs.len() && run.hole.is_none();
                 if is_end { Ok(None) } else { Err(Miss::Beyond) }
@@ -181,7 +181,7 @@ impl RecoveryPath {
             }
             RecoveryTarget::Time(time) => {
                 // Every commit before the stop LSN has a time before the stop time or equal to it.
-                let (consistent, reached) = if self.wish.inclusive {
+                let (consistent, reached) = if self.request.inclusive {
                     (backup.stop_time <= *time, known.last_transaction_time.is_some_and(|last| last > *time))
                 } else {
                     (backup.stop_time < *time, known.last_transaction_time.is_some_and(|last| last >= *time))
@@ -255,7 +255,7 @@ impl RecoveryPath {
 
     /// The WAL after a candidate ends before the target: there is a hole, or no more WAL.
     fn beyond(&self, candidate: &Candidate, facts: &TargetFacts) -> Unreachable {
-        let target = self.wish.target.clone();
+        let target = self.request.target.clone();
         let (windows, other_lines) = (self.windows(facts), self.others.clone());
         let run = self.runs.get(candidate.run);
         match run.and_then(|run| run.hole) {
@@ -272,8 +272,8 @@ impl RecoveryPath {
 
     /// Every backup on the timeline, or the named one, lacks WAL between its start and its stop.
     fn no_usable_backup(&self, facts: &TargetFacts) -> Unreachable {
-        let target = self.wish.target.clone();
-        let rejection = match self.wish.backup {
+        let target = self.request.target.clone();
+        let rejection = match self.request.backup {
             Some(backup) => self.rejected.iter().find(|rejection| rejection.backup == backup),
             None => self.rejected.first(),
         };

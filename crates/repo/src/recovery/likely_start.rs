@@ -5,7 +5,7 @@
 //! is right.
 
 use super::ancestry::{ancestry, is_on};
-use super::{Beginning, RecoveryPath, RecoveryWish, RecoveryWorld};
+use super::{Beginning, RecoveryPath, RecoveryRequest, RecoveryWorld};
 use crate::name::BackupId;
 use holdfast_pgtypes::recovery_target::RecoveryTarget;
 use holdfast_pgtypes::{Ancestry, Lsn, TimelineId};
@@ -23,19 +23,19 @@ pub struct LikelyStart {
 impl LikelyStart {
     /// Uses backups and history files alone: the segments of the world may be left out, but not its timelines. `None`
     /// if the newest backup before the target cannot be found without reading WAL, or if there is none.
-    pub fn find(wish: &RecoveryWish, world: &RecoveryWorld<'_>) -> Option<Self> {
-        let is_before_target = |backup: &&Beginning| match &wish.target {
+    pub fn find(request: &RecoveryRequest, world: &RecoveryWorld<'_>) -> Option<Self> {
+        let is_before_target = |backup: &&Beginning| match &request.target {
             RecoveryTarget::Latest | RecoveryTarget::Immediate => true,
-            RecoveryTarget::Time(time) if wish.inclusive => backup.stop_time <= *time,
+            RecoveryTarget::Time(time) if request.inclusive => backup.stop_time <= *time,
             RecoveryTarget::Time(time) => backup.stop_time < *time,
             RecoveryTarget::Lsn(lsn) => backup.stop_lsn <= *lsn,
             // Only the WAL shows where these are.
             RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => false,
         };
-        let timeline = RecoveryPath::find(wish, world).ok()?.timeline();
+        let timeline = RecoveryPath::find(request, world).ok()?.timeline();
         let ancestry = ancestry(world, timeline);
         let backups = world.backups.iter().filter(|backup| backup.claim == world.claim);
-        let backups = backups.filter(|backup| wish.backup.is_none_or(|named| backup.backup_id == named));
+        let backups = backups.filter(|backup| request.backup.is_none_or(|named| backup.backup_id == named));
         let eligible = backups.filter(|backup| is_on(&ancestry, backup)).filter(is_before_target);
         let newest = eligible.max_by_key(|backup| (backup.stop_lsn, backup.backup_id))?;
         Some(Self { backup: newest.backup_id, start_lsn: newest.start_lsn, ancestry })

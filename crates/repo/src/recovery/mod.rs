@@ -1,7 +1,7 @@
-//! The recovery-path planner: from a wish ("to 10:15", "to LSN X on timeline 3") to one backup and the WAL it needs, or
+//! The recovery-path planner: from a request ("to 10:15", "to LSN X on timeline 3") to one backup and the WAL it needs, or
 //! to the reason why it cannot be reached and what can.
 //!
-//! Pure: it has no client and no clock. There are two steps, because some wishes need facts that only reading WAL can
+//! Pure: it has no client and no clock. There are two steps, because some requests need facts that only reading WAL can
 //! give:
 //! 1. [`RecoveryPath::find`] picks the target timeline, the backups that are on its ancestry, and the gapless runs of
 //!    WAL along it. It needs listings, history files and backup summaries only.
@@ -32,7 +32,7 @@
 //! way. `findNewestTimeLine` probes numbers one by one, and PostgreSQL then fails if the newest is not a descendant.
 //! Here it is the highest timeline to which some backup leads, and the restore must write its number. Second, the
 //! highest timeline is not always the best one. If a complete backup on another timeline is newer than all backups on
-//! the chosen one, the wish is refused until it names a timeline, unless its target is before the place where the two
+//! the chosen one, the request is refused until it names a timeline, unless its target is before the place where the two
 //! part. If only WAL is newer, the plan reports an [`OtherLine`]. Third, "to the end of WAL" is refused if there is WAL
 //! after a hole: PostgreSQL would end recovery at the hole and open for writes without the rest.
 
@@ -42,8 +42,8 @@ mod decide;
 mod likely_start;
 mod other_line;
 mod path;
+mod request;
 mod unreachable;
-mod wish;
 mod world;
 
 #[cfg(test)]
@@ -54,6 +54,6 @@ pub use decide::{RecoveryPlan, RunFacts, TargetFacts};
 pub use likely_start::LikelyStart;
 pub use other_line::{Newer, OtherLine};
 pub use path::{Candidate, FactsNeeded, RecoveryPath, Rejection, WalRun};
+pub use request::RecoveryRequest;
 pub use unreachable::{Hole, ReachableWindow, Unreachable};
-pub use wish::RecoveryWish;
 pub use world::RecoveryWorld;

@@ -2,7 +2,7 @@
 
 use super::ancestry::{ancestry, is_on};
 use super::other_line::other_lines;
-use super::{Beginning, Hole, Newer, OtherLine, RecoveryWish, RecoveryWorld, Unreachable};
+use super::{Beginning, Hole, Newer, OtherLine, RecoveryRequest, RecoveryWorld, Unreachable};
 use crate::catalog::{SegmentRange, WalInventory};
 use crate::name::BackupId;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
@@ -59,7 +59,7 @@ pub enum FactsNeeded {
 /// The way to the target timeline: the result of the first step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveryPath {
-    pub(super) wish: RecoveryWish,
+    pub(super) request: RecoveryRequest,
     pub(super) timeline: TimelineId,
     pub(super) ancestry: Ancestry,
     pub(super) size: WalSegmentSize,
@@ -72,14 +72,14 @@ pub struct RecoveryPath {
 }
 
 impl RecoveryPath {
-    /// Finds the path for a wish.
+    /// Finds the path for a request.
     ///
     /// # Errors
     /// [`Unreachable`], if no backup leads to the wanted timeline at all.
-    pub fn find(wish: &RecoveryWish, world: &RecoveryWorld<'_>) -> Result<Self, Unreachable> {
+    pub fn find(request: &RecoveryRequest, world: &RecoveryWorld<'_>) -> Result<Self, Unreachable> {
         let backups: Vec<&Beginning> = world.backups.iter().filter(|backup| backup.claim == world.claim).collect();
         let newest = backups.iter().max_by_key(|backup| backup.stop_time).ok_or(Unreachable::NoBackups)?;
-        let named = match wish.backup {
+        let named = match request.backup {
             None => None,
             Some(id) => Some(backups.iter().copied().find(|backup| backup.backup_id == id).ok_or_else(|| {
                 let known: BTreeSet<BackupId> = backups.iter().map(|backup| backup.backup_id).collect();
@@ -87,7 +87,7 @@ impl RecoveryPath {
             })?),
         };
         let known = known_timelines(world, &backups);
-        let timeline = match wish.timeline {
+        let timeline = match request.timeline {
             TargetTimeline::Number(timeline) => timeline,
             TargetTimeline::Current => named.unwrap_or(newest).timeline,
             TargetTimeline::Latest => known
@@ -127,7 +127,7 @@ impl RecoveryPath {
         let history_files = ancestry.path().iter().map(|span| span.timeline);
         let history_files = history_files.filter(|timeline| world.histories.contains_key(timeline)).collect();
         let mut path = Self {
-            wish: wish.clone(),
+            request: request.clone(),
             timeline,
             size: world.wal.segment_size(),
             runs: wal_runs(&ancestry, world.wal),
@@ -183,17 +183,17 @@ impl RecoveryPath {
         &self.others
     }
 
-    /// The line with a complete backup newer than all on the chosen timeline, if the wish names no timeline. If there
+    /// The line with a complete backup newer than all on the chosen timeline, if the request names no timeline. If there
     /// are several, the one with the newest backup.
     pub fn newer_backup(&self) -> Option<&OtherLine> {
-        let said = self.wish.timeline != TargetTimeline::Latest || self.wish.backup.is_some();
+        let said = self.request.timeline != TargetTimeline::Latest || self.request.backup.is_some();
         let newer = self.others.iter().filter(|other| !said && other.newer == Newer::Backup);
         newer.max_by_key(|other| other.backup_stop_time)
     }
 
     /// What must be looked up before [`decide`](Self::decide).
     pub fn facts_needed(&self) -> FactsNeeded {
-        match self.wish.target {
+        match self.request.target {
             RecoveryTarget::Latest | RecoveryTarget::Immediate | RecoveryTarget::Lsn(_) => FactsNeeded::None,
             RecoveryTarget::Time(_) => FactsNeeded::LastTransaction,
             RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => FactsNeeded::TargetRecords,

@@ -1,4 +1,4 @@
-//! Why a wish cannot be fulfilled, and what can be reached instead.
+//! Why a request cannot be fulfilled, and what can be reached instead.
 
 use super::OtherLine;
 use crate::name::BackupId;
@@ -102,7 +102,7 @@ pub enum Unreachable {
         /// The timelines on which backups were taken, ascending.
         backup_timelines: Vec<TimelineId>,
     },
-    /// The wish names no timeline, and the highest one is not the one with the newest backup.
+    /// The request names no timeline, and the highest one is not the one with the newest backup.
     #[error(
         "the newest timeline that a backup leads to is {timeline}, but backup {backup} of timeline {backup_timeline} is \
          newer and does not lead there"

@@ -30,7 +30,7 @@ pub(super) struct S3Upload {
     parts: Mutex<BTreeMap<u32, Part>>,
 }
 
-/// What the store understood of our wish for checksums.
+/// What the store understood of our request for checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Checksums {
     None,

@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::compare::same_content;
 use crate::random::Random;
-use crate::same::same_content;
 use crate::{
     Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials,
     UnfinishedUpload, Upload,

@@ -117,7 +117,7 @@ impl Fault {
 
 /// A request that passed through the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct SeenRequest {
     /// The method.
     pub method: String,
     /// The path and the query.
@@ -129,7 +129,7 @@ pub struct Seen {
 #[derive(Debug, Default)]
 struct Shared {
     faults: Vec<Fault>,
-    seen: Vec<Seen>,
+    seen: Vec<SeenRequest>,
     turn: Option<Arc<tokio::sync::Mutex<()>>>,
 }
 
@@ -185,7 +185,7 @@ impl HttpFaults {
     }
 
     /// The requests so far, in the order of arrival.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<SeenRequest> {
         lock(&self.shared).seen.clone()
     }
 
@@ -238,7 +238,7 @@ async fn answer(
             let due = fault.is_due();
             due.then(|| fault.effect.clone())
         });
-        shared.seen.push(Seen { method, path, effect: fault.clone() });
+        shared.seen.push(SeenRequest { method, path, effect: fault.clone() });
         fault
     };
     match effect {

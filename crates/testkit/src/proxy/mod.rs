@@ -10,6 +10,6 @@ mod tcp;
 mod tls;
 
 pub use forward::ForwardProxy;
-pub use http::{Effect, Fault, HttpFaults, Seen, When};
+pub use http::{Effect, Fault, HttpFaults, SeenRequest, When};
 pub use tcp::TcpProxy;
 pub use tls::TlsFront;

@@ -21,7 +21,7 @@ use holdfast_testkit::random::Random;
 use tokio_util::sync::CancellationToken;
 
 use super::{GetOptions, GetReport, PushOptions, PushReport, RepositorySetId, Spool};
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 use crate::pipeline::budget::{ByteBudget, MINIMUM_BYTES};
 use crate::pipeline::crew::Crew;
 use crate::progress::Silent;
@@ -223,5 +223,5 @@ pub(super) fn kind(error: &Error) -> String {
 }
 
 pub(super) fn is_absent(error: &Error) -> bool {
-    matches!(&*error.what, What::Absent { .. })
+    matches!(&*error.what, Cause::Absent { .. })
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Bench, SIZE, SYSTEM, header, kind, name, segment, segment_of};
 use crate::archive::stored::{self, Sent};
 use crate::archive::{PushOutcome, PushReport, Stored, archive_file, missing_segments};
-use crate::error::What;
+use crate::error::Cause;
 use crate::progress::Silent;
 
 fn stored_as(report: &PushReport) -> Vec<Stored> {
@@ -57,7 +57,7 @@ async fn other_content_under_the_same_name_stops_hard_and_is_recorded_once() {
     bench.wal(&name(1), &segment(1, 2));
     for _ in 0..2 {
         let error = bench.push(&path).await.unwrap_err();
-        assert!(matches!(&*error.what, What::Divergence { stored, here, .. } if stored != here), "{error}");
+        assert!(matches!(&*error.what, Cause::Divergence { stored, here, .. } if stored != here), "{error}");
     }
     let ledger = bench.objects(0, "main/ledger/").await;
     assert_eq!(ledger, ["main/ledger/20260822T101500.000000Z-divergence.json"]);
@@ -142,7 +142,7 @@ async fn another_clusters_segment_is_refused_before_anything_is_written() {
     let foreign = bench.wal(&name(2), &segment_of(42, 2, 1, SIZE));
     let error = bench.push(&foreign).await.unwrap_err();
     assert!(
-        matches!(&*error.what, What::WrongCluster { claimed, found, .. }
+        matches!(&*error.what, Cause::WrongCluster { claimed, found, .. }
             if claimed.as_u64() == SYSTEM && found.as_u64() == 42),
         "{error}"
     );

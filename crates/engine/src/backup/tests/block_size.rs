@@ -82,7 +82,7 @@ fn pages_of_another_size_are_checked_by_nobody() {
     }
 }
 
-/// To the last byte, with checks wished and not.
+/// To the last byte, with checks requested and not.
 #[tokio::test]
 async fn clusters_of_every_block_size_come_back() {
     for block_size in [1024, 2048, 4096, 16384, 32768] {

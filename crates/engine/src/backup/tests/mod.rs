@@ -14,7 +14,7 @@ use holdfast_pgtypes::{ControlFile, Lsn, SegmentName, TimelineId, WalFileName};
 use holdfast_repo::codec::{Codec, Compression};
 use holdfast_repo::name::{self, BackupId, ClaimNumber, ClusterName};
 use holdfast_repo::record::{BackupRecord, BackupType, EncryptionKind, TablespaceEntry};
-use holdfast_repo::recovery::RecoveryWish;
+use holdfast_repo::recovery::RecoveryRequest;
 use holdfast_repo::wal_object;
 use holdfast_store::{MemoryStore, PutMode};
 use tokio_util::sync::CancellationToken;
@@ -183,7 +183,7 @@ impl Bench {
         let options = RestoreOptions {
             cluster: self.cluster.clone(),
             pgdata: pgdata.to_owned(),
-            wish: RecoveryWish::default(),
+            request: RecoveryRequest::default(),
             target_action: None,
             delta: false,
             tablespaces: outside

@@ -20,7 +20,7 @@ use holdfast_pgtypes::page::verify_page;
 use holdfast_testkit::random::{Random, number_in, seed_of_environment};
 
 use super::{Bench, CONTROL, Complete, space_beside};
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// Unless `HOLDFAST_TEST_SEEDS` says another number.
 const SEEDS: u64 = 300;
@@ -430,7 +430,7 @@ impl World {
 
 /// The one thing that a backup may say instead of being complete: files that are replaced faster than they can be opened.
 fn is_allowed(error: &Error) -> bool {
-    matches!(&*error.what, What::Refused(reason) if reason.contains("is replaced by another file again and again"))
+    matches!(&*error.what, Cause::Refused(reason) if reason.contains("is replaced by another file again and again"))
 }
 
 /// Memory where there is some: hundreds of restores would wait for the disk.

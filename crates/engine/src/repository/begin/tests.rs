@@ -88,7 +88,7 @@ async fn what_others_have_stored_is_refused_before_anything_is_written() {
     put(&target, "main-2/base/x").await;
     let prepared = look(&target, OWNER).await.unwrap();
     put(&target, "main/note.txt").await;
-    assert!(matches!(*look(&target, OWNER).await.err().unwrap().what, What::ArchiveNotEmpty { .. }));
+    assert!(matches!(*look(&target, OWNER).await.err().unwrap().what, Cause::ArchiveNotEmpty { .. }));
     let refused = what(prepared.repository.claim_for_owner(&main(), &claimant(42), OWNER).await);
     assert!(refused.contains("it holds note.txt, and nobody has claimed it"), "{refused}");
 }
@@ -110,7 +110,7 @@ async fn a_copy_of_the_cluster_does_not_get_its_archive() {
     // Nor does it by its first push or backup; without an owner the system identifier decides alone, as ever.
     let copy = Claimant { owner: Some(OTHER.to_owned()), ..claimant(42) };
     let error = repository.take_claim(&main(), &copy).await.err().unwrap();
-    assert!(matches!(*error.what, What::WrongOwner { .. }), "{error}");
+    assert!(matches!(*error.what, Cause::WrongOwner { .. }), "{error}");
     let original = Claimant { owner: Some(OWNER.to_owned()), ..claimant(42) };
     repository.take_claim(&main(), &original).await.unwrap();
     repository.take_claim(&main(), &claimant(42)).await.unwrap();
@@ -164,7 +164,7 @@ async fn of_many_at_the_same_moment_one_gets_it() {
         for (owner, outcome) in owners.iter().zip(&outcomes) {
             match outcome {
                 Ok((claim, _)) => assert_eq!(claim.owner.as_ref(), Some(owner)),
-                Err(error) => assert!(matches!(*error.what, What::WrongOwner { .. }), "{error}"),
+                Err(error) => assert!(matches!(*error.what, Cause::WrongOwner { .. }), "{error}"),
             }
         }
         let claims = Repository::open(&target).await.unwrap().claims(&main()).await.unwrap().records;

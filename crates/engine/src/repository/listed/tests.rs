@@ -84,7 +84,7 @@ async fn an_earlier_claim_that_is_damaged_stops_nobody_who_does_not_need_it() {
     assert_eq!(bench.system_of(42).await.unwrap(), Some(2));
     assert_eq!(bench.system_of(43).await.unwrap(), Some(3));
     // Of this system only the damaged one can be.
-    assert!(matches!(*bench.system_of(41).await.unwrap_err().what, What::Record(_)));
+    assert!(matches!(*bench.system_of(41).await.unwrap_err().what, Cause::Record(_)));
     // A successor continues after the newest.
     assert_eq!(bench.repository.take_next_claim(&main(), &claimant(44)).await.unwrap().number.get(), 4);
 }
@@ -110,7 +110,7 @@ async fn a_store_that_is_away_is_no_bad_record() {
         let store: Arc<dyn Store> = Arc::new(Faulty::new(Arc::clone(&bench.store), 1, vec![rule]));
         let repository = Repository::open(&RepositoryTarget { store, ..bench.target.clone() }).await.unwrap();
         let error = repository.claims(&main()).await.unwrap_err();
-        assert!(matches!(&*error.what, What::Store(error) if error.kind() == kind), "{error}");
+        assert!(matches!(&*error.what, Cause::Store(error) if error.kind() == kind), "{error}");
     }
     // A bit that flips on the way, once, is looked at again.
     let rule = FaultRule::new(&[Operation::Get], 1.0, Fault::FlipBit).on("main/claims/1").times(1);
@@ -155,7 +155,7 @@ async fn a_record_larger_than_any_costs_what_it_names() {
     put("main/backups/20260101T000000Z/backup.json").await;
     let backups = bench.repository.backups(&main()).await.unwrap();
     let error = &backups.unreadable.first().unwrap().error;
-    assert!(matches!(&*error.what, What::Store(error) if error.kind() == StoreErrorKind::TooLarge), "{error}");
+    assert!(matches!(&*error.what, Cause::Store(error) if error.kind() == StoreErrorKind::TooLarge), "{error}");
     put("main/backups/20260102T000000Z/start.json").await;
     assert!(
         bench.repository.describe_unfinished(&main()).await.unwrap().iter().all(|found| found.unreadable.is_some())

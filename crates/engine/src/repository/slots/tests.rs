@@ -80,14 +80,14 @@ async fn without_a_slot_that_opens_what_was_left_out_is_named() {
     let other = RepositoryTarget { unlock: Unlock::KeyFile(Secret::new([8; 32])), ..target.clone() };
     put(&target, "keys/second.json", "damaged").await;
     let error = Repository::open(&other).await.unwrap_err();
-    assert!(matches!(*error.what, What::Key(KeyError::WrongKeyFile { .. })));
+    assert!(matches!(*error.what, Cause::Key(KeyError::WrongKeyFile { .. })));
     assert_eq!(error.doing.first().unwrap(), "leaving out keys/second.json, which cannot be read");
     // The only slot of our kind is damaged, and one of a newer kind is beside it: the damage is what is wrong.
     let kms = changed(&target, |body| body["kind"] = "kms".into()).await;
     put(&target, "keys/a-kms.json", kms).await;
     put(&target, "keys/default.json", "damaged").await;
     let error = Repository::open(&target).await.unwrap_err();
-    assert!(matches!(*error.what, What::Record(_)) && !error.is_newer(), "{error}");
+    assert!(matches!(*error.what, Cause::Record(_)) && !error.is_newer(), "{error}");
     // Nothing but a slot of a newer kind.
     let delete = ["keys/default.json", "keys/second.json"].map(|name| name.parse().unwrap());
     target.store.delete(&delete).await.unwrap();

@@ -86,7 +86,7 @@ fn a_link_in_place_of_a_file_is_not_followed() {
     std::fs::create_dir(&inside).unwrap();
     std::os::unix::fs::symlink(&outside, inside.join("f0")).unwrap();
     let error = files(&inside, 1).settle(0).unwrap_err();
-    assert!(matches!(*error.what, What::File { operation: "create", .. }));
+    assert!(matches!(*error.what, Cause::File { operation: "create", .. }));
     assert!(!outside.exists());
 }
 

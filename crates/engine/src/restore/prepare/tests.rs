@@ -271,7 +271,7 @@ fn taking_a_directory_removes_the_control_file_and_keeps_others_out() {
     assert!(case.directory.path().join("fast").is_dir());
     assert_eq!(ResumePoint::read(case.layout.pgdata()).unwrap(), Some(case.point.clone()));
     let error = take(&case.layout, &case.wanted()).unwrap_err();
-    assert!(matches!(*error.what, What::AnotherRun { verb: "restore", pid: Some(1), .. }));
+    assert!(matches!(*error.what, Cause::AnotherRun { verb: "restore", pid: Some(1), .. }));
     drop(lock);
     assert_eq!(take(&case.layout, &case.wanted()).unwrap().state, TargetState::Resumed);
 }

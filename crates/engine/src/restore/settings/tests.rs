@@ -36,33 +36,33 @@ fn plan(timeline: u32, history_files: &[u32]) -> RecoveryPlan {
     }
 }
 
-fn wish(target: RecoveryTarget) -> RecoveryWish {
-    RecoveryWish { target, inclusive: true, timeline: TargetTimeline::Latest, backup: None }
+fn request(target: RecoveryTarget) -> RecoveryRequest {
+    RecoveryRequest { target, inclusive: true, timeline: TargetTimeline::Latest, backup: None }
 }
 
 fn now() -> DateTime<Utc> {
     "2026-11-22T11:00:00Z".parse().unwrap()
 }
 
-fn text(wish: &RecoveryWish, plan: &RecoveryPlan, action: Option<TargetAction>, standby: bool) -> String {
-    lines(&recovery(wish, plan, action, standby), now()).join("\n")
+fn text(request: &RecoveryRequest, plan: &RecoveryPlan, action: Option<TargetAction>, standby: bool) -> String {
+    lines(&recovery(request, plan, action, standby), now()).join("\n")
 }
 
 fn recovery<'a>(
-    wish: &'a RecoveryWish,
+    request: &'a RecoveryRequest,
     plan: &'a RecoveryPlan,
     action: Option<TargetAction>,
     standby: bool,
 ) -> Recovery<'a> {
     let archiving = Archiving::AsBackedUp;
-    Recovery { wish, plan, action, standby, archiving, restore_command: "holdfast wal get %f %p" }
+    Recovery { request, plan, action, standby, archiving, restore_command: "holdfast wal get %f %p" }
 }
 
 #[test]
 fn a_target_time_is_the_last_line_and_has_its_zone() {
-    let wish = wish(RecoveryTarget::Time("2026-11-22T10:15:00.123456Z".parse().unwrap()));
+    let request = request(RecoveryTarget::Time("2026-11-22T10:15:00.123456Z".parse().unwrap()));
     assert_eq!(
-        text(&wish, &plan(1, &[]), Some(TargetAction::Promote), false),
+        text(&request, &plan(1, &[]), Some(TargetAction::Promote), false),
         "# Holdfast: recovery settings of the restore of backup 20260822T101500Z at 2026-11-22 11:00:00 UTC
 restore_command = 'holdfast wal get %f %p'
 recovery_target_timeline = '1'
@@ -87,7 +87,7 @@ fn every_kind_of_target_is_set_alone() {
         (RecoveryTarget::Xid(4711), "recovery_target_xid = '4711'"),
         (RecoveryTarget::Name("it's \\ here".to_owned()), "recovery_target_name = 'it''s \\\\ here'"),
     ] {
-        let text = text(&wish(target), &plan(1, &[]), None, false);
+        let text = text(&request(target), &plan(1, &[]), None, false);
         assert!(text.ends_with(line), "{text}");
         let set = text
             .lines()
@@ -96,22 +96,22 @@ fn every_kind_of_target_is_set_alone() {
         assert_eq!(set.count(), 1);
         assert!(text.contains("recovery_target_action = 'pause'"));
     }
-    let text = text(&wish(RecoveryTarget::Latest), &plan(1, &[]), None, false);
+    let text = text(&request(RecoveryTarget::Latest), &plan(1, &[]), None, false);
     let empty = text.lines().filter(|line| line.starts_with("recovery_target") && line.ends_with("= ''"));
     assert_eq!(empty.count(), 5);
 }
 
 #[test]
 fn the_timeline_is_the_planned_one_where_it_can_be_named() {
-    let wish = RecoveryWish { inclusive: false, ..wish(RecoveryTarget::Latest) };
+    let request = RecoveryRequest { inclusive: false, ..request(RecoveryTarget::Latest) };
     let line = |plan: &RecoveryPlan, standby| {
-        let text = text(&wish, plan, None, standby);
+        let text = text(&request, plan, None, standby);
         text.lines().find(|line| line.starts_with("recovery_target_timeline")).unwrap().to_owned()
     };
     assert_eq!(line(&plan(3, &[2, 3]), false), "recovery_target_timeline = '3'");
     assert_eq!(line(&plan(3, &[]), false), "recovery_target_timeline = 'current'");
     assert_eq!(line(&plan(3, &[2, 3]), true), "recovery_target_timeline = 'latest'");
-    assert!(text(&wish, &plan(1, &[]), None, false).contains("recovery_target_inclusive = 'off'"));
+    assert!(text(&request, &plan(1, &[]), None, false).contains("recovery_target_inclusive = 'off'"));
 }
 
 #[test]
@@ -133,8 +133,8 @@ work_mem = '4MB'";
 shared_buffers = '1GB'
 ";
     let end = "work_mem = '4MB'\nrestore_command = 'new'\n";
-    let (wish, plan) = (wish(RecoveryTarget::Latest), plan(1, &[]));
-    let recovery = |standby| recovery(&wish, &plan, None, standby);
+    let (request, plan) = (request(RecoveryTarget::Latest), plan(1, &[]));
+    let recovery = |standby| recovery(&request, &plan, None, standby);
     let text = |recovery| String::from_utf8(auto_conf(backed_up, &ours, &recovery)).unwrap();
     assert_eq!(text(recovery(false)), format!("{kept}archive_mode = 'on'\n{end}"));
     assert_eq!(
@@ -162,8 +162,8 @@ shared_buffers = '1GB'
 
 #[test]
 fn a_copy_without_archiving_says_so_last() {
-    let (wish, plan) = (wish(RecoveryTarget::Latest), plan(1, &[]));
-    let off = Recovery { archiving: Archiving::Off, ..recovery(&wish, &plan, None, false) };
+    let (request, plan) = (request(RecoveryTarget::Latest), plan(1, &[]));
+    let off = Recovery { archiving: Archiving::Off, ..recovery(&request, &plan, None, false) };
     let ours = lines(&off, now());
     assert!(ours.contains(&"archive_mode = 'off'".to_owned()), "{ours:?}");
     let text = String::from_utf8(auto_conf(b"archive_mode = 'always'\n", &ours, &off)).unwrap();

@@ -335,7 +335,7 @@ impl Sample {
         RestoreOptions {
             cluster: "main".parse().unwrap(),
             pgdata: self.pgdata(),
-            wish: RecoveryWish::default(),
+            request: RecoveryRequest::default(),
             target_action: None,
             delta: false,
             tablespaces: vec![TablespaceMapping { tablespace: "fast".to_owned(), directory: self.fast() }],

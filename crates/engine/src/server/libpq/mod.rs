@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 pub(super) use wanted::{Attempt, Found, SessionAttributes, TlsMode, Wanted};
 
@@ -119,7 +119,7 @@ fn key_word(name: &str) -> Option<&'static str> {
 }
 
 pub(super) fn refused(subject: &str, reason: impl fmt::Display) -> Error {
-    What::ConnectionParameters(format!("cannot use {subject}: {reason}")).into()
+    Cause::ConnectionParameters(format!("cannot use {subject}: {reason}")).into()
 }
 
 /// Combines string, service file and environment. `subject` is the configuration key of the string.

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::{Environment, key_word};
-use crate::error::{Error, What};
+use crate::error::{Cause, Error};
 
 /// The folders in which libpq looks if `PGSYSCONFDIR` is not set, as distributions build it.
 const SYSTEM_FOLDERS: [&str; 3] = ["/etc/postgresql-common", "/etc/sysconfig/pgsql", "/etc"];
@@ -38,11 +38,11 @@ pub(super) fn read(
         }
     }
     let looked: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
-    Err(What::ConnectionParameters(format!("there is no [{service}] in {}", looked.join(", "))).into())
+    Err(Cause::ConnectionParameters(format!("there is no [{service}] in {}", looked.join(", "))).into())
 }
 
 fn malformed(path: &Path, reason: &str) -> Error {
-    What::ConnectionParameters(format!("cannot use the service file {}: {reason}", path.display())).into()
+    Cause::ConnectionParameters(format!("cannot use the service file {}: {reason}", path.display())).into()
 }
 
 fn find(text: &str, service: &str) -> Result<Option<Vec<(&'static str, String)>>, String> {

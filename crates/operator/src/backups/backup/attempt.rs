@@ -2,7 +2,7 @@
 
 use super::task::{ATTEMPTS, Action, Decision, Memory, Requeue, Task};
 use crate::backups::event::{BackupEvent, Reason};
-use crate::backups::trouble::{Trouble, first_line, time};
+use crate::backups::failure::{Failure, first_line, time};
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_kube_api::backup::{BackupMethod, BackupPhase, BackupStatus};
 
@@ -70,7 +70,7 @@ pub(crate) fn fail(task: &Task, memory: &Memory, now: DateTime<Utc>, error: Stri
 }
 
 /// The same while its run goes on: that is ended too.
-pub(crate) fn fail_running(task: &Task, memory: &Memory, now: DateTime<Utc>, error: &Trouble) -> Decision {
+pub(crate) fn fail_running(task: &Task, memory: &Memory, now: DateTime<Utc>, error: &Failure) -> Decision {
     let mut decision = fail(task, memory, now, error.to_string());
     decision.actions.extend(release(task));
     decision
@@ -78,7 +78,7 @@ pub(crate) fn fail_running(task: &Task, memory: &Memory, now: DateTime<Utc>, err
 
 /// The cluster went away under a run.
 pub(crate) fn cluster_deleted(task: &Task, memory: &Memory, now: DateTime<Utc>) -> Decision {
-    let trouble = Trouble::new(
+    let trouble = Failure::new(
         format!("cluster {} was deleted", task.spec.cluster.name),
         task.doing(),
         "what was stored before is still in the archive; a Backup of a cluster needs the cluster",

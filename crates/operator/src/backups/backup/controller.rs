@@ -12,7 +12,7 @@ use super::{attempt, task as limits};
 use crate::backups::condition;
 use crate::backups::context::{BackupsContext, RECONCILE_LIMIT};
 use crate::backups::event::{BackupEvent, Reason};
-use crate::backups::trouble::Trouble;
+use crate::backups::failure::Failure;
 use crate::deadline::within;
 use crate::error::Error;
 use crate::retry::Retries;
@@ -261,7 +261,7 @@ async fn not_understood(
     why: &str,
 ) -> Result<Action, Error> {
     let task = Task { name: object.name_any(), generation: object.metadata.generation, ..Task::default() };
-    let trouble = Trouble::new(
+    let trouble = Failure::new(
         format!("Backup {} asks for what cannot be done: {why}", task.name),
         "reading what is asked",
         "see `holdfast manifest check`, and create a new Backup",

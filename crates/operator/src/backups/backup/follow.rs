@@ -11,7 +11,7 @@ use super::task::{
 use super::{after, attempt};
 use crate::backups::cluster_view::{ClusterView, InstanceAnswer};
 use crate::backups::event::{BackupEvent, Reason};
-use crate::backups::trouble::{Trouble, bytes, duration, progress, time};
+use crate::backups::failure::{Failure, bytes, duration, progress, time};
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_kube_api::backup::BackupPhase;
 use holdfast_kube_api::status_port::{BackupRun, BackupState};
@@ -25,13 +25,13 @@ pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: Dat
     match &observed.run {
         InstanceAnswer::NotAsked | InstanceAnswer::Silent(_) if cluster.instance(instance).is_none() => {
             let error =
-                Trouble::new(format!("pod {instance} is gone"), task.doing(), "the next attempt begins by itself");
+                Failure::new(format!("pod {instance} is gone"), task.doing(), "the next attempt begins by itself");
             attempt::over(task, memory, now, &error.to_string())
         }
         InstanceAnswer::NotAsked => silent(task, memory, now, instance, "it was not asked"),
         InstanceAnswer::Silent(why) => silent(task, memory, now, instance, why),
         InstanceAnswer::Unknown => {
-            let error = Trouble::new(
+            let error = Failure::new(
                 format!("the instance manager of {instance} was restarted in the middle of the backup"),
                 task.doing(),
                 "the next attempt begins by itself; see the restarts and the last state of the pod",
@@ -55,7 +55,7 @@ pub(crate) fn silent(task: &Task, memory: &Memory, now: DateTime<Utc>, instance:
     let since = memory.silent_since.unwrap_or(now);
     let until = since + SILENCE_LIMIT;
     if now >= until {
-        let error = Trouble::new(
+        let error = Failure::new(
             format!("{instance} did not answer since {}: {why}", time(since)),
             task.doing(),
             "the next attempt begins by itself; see whether its node and its network are well",
@@ -73,7 +73,7 @@ pub(crate) fn silent(task: &Task, memory: &Memory, now: DateTime<Utc>, instance:
 fn copying(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) -> Decision {
     let (mut decision, since) = progressed(task, memory, now, run);
     if now - since >= STALL_LIMIT {
-        let error = Trouble::new(
+        let error = Failure::new(
             format!("not a byte was read for {}", duration(STALL_LIMIT)),
             task.doing(),
             "see the log of the pod: a volume or an object store that hangs, or a checkpoint that does not end",
@@ -103,7 +103,7 @@ fn waiting_for_wal(
 ) -> Decision {
     let (mut decision, since) = progressed(task, memory, now, run);
     if now - since >= WAL_LIMIT {
-        let error = Trouble::new(
+        let error = Failure::new(
             format!("the WAL that the backup needs was not archived within {}", duration(WAL_LIMIT)),
             task.doing(),
             "see the condition ContinuousArchiving of the Cluster for why the archiver does not get on",
@@ -145,7 +145,7 @@ pub(crate) fn switch_wal(
 /// The engine says it is complete.
 fn completed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) -> Decision {
     let Some(result) = run.result.as_ref().filter(|result| !result.backup_id.is_empty()) else {
-        let error = Trouble::new(
+        let error = Failure::new(
             "the backup ended without saying what it is",
             task.doing(),
             "operator and instance manager may be of different versions; the next attempt begins by itself",
@@ -179,7 +179,7 @@ fn completed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) 
 /// The engine says it failed.
 fn failed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) -> Decision {
     let unknown =
-        || Trouble::new("the backup failed without saying why", task.doing(), "see the log of the pod").to_string();
+        || Failure::new("the backup failed without saying why", task.doing(), "see the log of the pod").to_string();
     attempt::over(task, memory, now, &run.error.clone().unwrap_or_else(unknown))
 }
 

@@ -10,9 +10,9 @@ use super::task::{
 use super::{after, attempt};
 use crate::backups::cluster_view::{ClusterView, InstanceView};
 use crate::backups::event::{BackupEvent, Reason};
+use crate::backups::failure::{Failure, time};
 use crate::backups::snapshot;
-use crate::backups::target::{Choice, Wish, choose};
-use crate::backups::trouble::{Trouble, time};
+use crate::backups::target::{Choice, TargetRequest, choose};
 use chrono::{DateTime, Utc};
 use holdfast_kube_api::backup::{BackupMethod, BackupPhase, BackupStatus};
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: Dat
             let reason = format!("cluster {name} does not exist; waiting for it until {}", time(until));
             return wait(task, memory, reason, after(until - now));
         }
-        let trouble = Trouble::new(
+        let trouble = Failure::new(
             format!("cluster {name} does not exist"),
             task.doing(),
             "`spec.cluster.name` names a Cluster of the same namespace; create a new Backup once it is there",
@@ -52,12 +52,12 @@ pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: Dat
     if !cluster.bootstrapped {
         return wait(task, memory, format!("cluster {name} is being bootstrapped"), after_look());
     }
-    let wish = Wish {
+    let request = TargetRequest {
         target: task.spec.target.unwrap_or(cluster.target),
         cold: is_cold(task, cluster),
         failed: task.status.instance.as_deref().filter(|_| task.status.attempts > 0),
     };
-    let (instance, warning) = match choose(cluster, wish) {
+    let (instance, warning) = match choose(cluster, request) {
         Choice::Instance { name, warning } => (name, warning),
         Choice::Wait(why) => return wait_for_instance(task, memory, now, &why),
     };
@@ -75,21 +75,21 @@ pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: Dat
 }
 
 /// What no waiting can help.
-fn impossible(task: &Task, cluster: &ClusterView, observed: &Observed) -> Option<Trouble> {
+fn impossible(task: &Task, cluster: &ClusterView, observed: &Observed) -> Option<Failure> {
     let archived = cluster.archive.is_some();
     match task.method() {
-        BackupMethod::BarmanObjectStore if !archived => Some(Trouble::new(
+        BackupMethod::BarmanObjectStore if !archived => Some(Failure::new(
             format!("cluster {} has no object store to back up into", cluster.name),
             task.doing(),
             "set `spec.backup.barmanObjectStore` of the Cluster, or ask for `method: volumeSnapshot`",
         )),
-        BackupMethod::VolumeSnapshot if !observed.snapshots_known => Some(Trouble::new(
+        BackupMethod::VolumeSnapshot if !observed.snapshots_known => Some(Failure::new(
             "this Kubernetes knows no snapshot.storage.k8s.io/v1",
             task.doing(),
             "install the VolumeSnapshot CRDs and the storage driver's snapshot controller, or ask for \
              `method: barmanObjectStore`",
         )),
-        BackupMethod::VolumeSnapshot if !archived && !is_cold(task, cluster) => Some(Trouble::new(
+        BackupMethod::VolumeSnapshot if !archived && !is_cold(task, cluster) => Some(Failure::new(
             format!("cluster {} has no WAL archive, and a hot snapshot cannot be restored without one", cluster.name),
             task.doing(),
             "set `spec.backup.barmanObjectStore` of the Cluster, or ask for a cold snapshot with `online: false`",
@@ -211,7 +211,7 @@ fn wait_for_instance(task: &Task, memory: &Memory, now: DateTime<Utc>, why: &str
     let since = memory.waiting_since.unwrap_or(now);
     let until = since + INSTANCE_LIMIT;
     if now >= until {
-        let trouble = Trouble::new(
+        let trouble = Failure::new(
             why.to_owned(),
             format!("{}, waiting for an instance since {}", task.doing(), time(since)),
             "see `kubectl describe` of the Cluster for what it waits for; create a new Backup when it is ready",

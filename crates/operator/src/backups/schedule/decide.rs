@@ -4,8 +4,8 @@
 //! while it is suspended are not made up for at all: that is what it was suspended for.
 
 use crate::backups::event::{BackupEvent, Reason};
+use crate::backups::failure::time;
 use crate::backups::snapshot::Owner;
-use crate::backups::trouble::time;
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_kube_api::backup::{BackupPhase, BackupSpec};
 use holdfast_kube_api::names;
@@ -93,7 +93,7 @@ pub struct Decision {
 /// Decides.
 pub fn decide(scheduled: &Scheduled, schedule: &Schedule, observed: &Observed, now: DateTime<Utc>) -> Decision {
     let status = ScheduledBackupStatus { observed_generation: scheduled.generation, ..scheduled.status.clone() };
-    let mut work = Work {
+    let mut work = DecisionBuilder {
         scheduled,
         observed,
         active: observed.backups.iter().filter(|made| is_active(made)).map(|made| made.name.clone()).collect(),
@@ -156,7 +156,7 @@ fn is_active(made: &Made) -> bool {
 }
 
 /// A decision in the making.
-struct Work<'a> {
+struct DecisionBuilder<'a> {
     scheduled: &'a Scheduled,
     observed: &'a Observed,
     /// Names of the `Backup`s of this schedule that are not over.
@@ -164,7 +164,7 @@ struct Work<'a> {
     decision: Decision,
 }
 
-impl Work<'_> {
+impl DecisionBuilder<'_> {
     /// A time of the schedule has come.
     fn due_at(&mut self, at: DateTime<Utc>, now: DateTime<Utc>) {
         let late = now - at;

@@ -8,7 +8,7 @@ use crate::backups::backup::{
 };
 use crate::backups::cluster_view::{ClusterView, InstanceAnswer, Volume};
 use crate::backups::event::{BackupEvent, Reason};
-use crate::backups::trouble::{Trouble, first_line, time};
+use crate::backups::failure::{Failure, first_line, time};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -66,8 +66,8 @@ pub(crate) fn follow(task: &Task, observed: &Observed, memory: &Memory, now: Dat
     let instance = task.status.instance.as_deref().unwrap_or_default();
     let all = observed.snapshots.as_slice();
     let Some(view) = cluster.instance(instance) else {
-        let error = Trouble::new(format!("pod {instance} is gone"), task.doing(), "the next attempt begins by itself");
-        return again(task, all, memory, now, &error.to_string());
+        let error = Failure::new(format!("pod {instance} is gone"), task.doing(), "the next attempt begins by itself");
+        return another_attempt(task, all, memory, now, &error.to_string());
     };
     let volumes = view.volumes.iter().map(|volume| (volume, standing(volume, task, all, now))).collect();
     let mut look = Look { task, cluster, memory: memory.clone(), now, instance, volumes, all };
@@ -85,12 +85,12 @@ pub(crate) fn follow(task: &Task, observed: &Observed, memory: &Memory, now: Dat
             decision
         }
         InstanceAnswer::Unknown => {
-            let error = Trouble::new(
+            let error = Failure::new(
                 format!("the instance manager of {instance} was restarted before the snapshots were taken"),
                 task.doing(),
                 "the next attempt begins by itself; see the restarts and the last state of the pod",
             );
-            again(task, all, memory, now, &error.to_string())
+            another_attempt(task, all, memory, now, &error.to_string())
         }
         InstanceAnswer::Known(run) => {
             look.memory = Memory { silent_since: None, waiting_since: None, refused: None, ..memory.clone() };
@@ -101,11 +101,11 @@ pub(crate) fn follow(task: &Task, observed: &Observed, memory: &Memory, now: Dat
                 SnapshotState::Stopped => stopped(&look, run),
                 SnapshotState::Failed => {
                     let unknown = || {
-                        Trouble::new("the instance gave up without saying why", task.doing(), "see the log of the pod")
+                        Failure::new("the instance gave up without saying why", task.doing(), "see the log of the pod")
                             .to_string()
                     };
                     let error = run.error.clone().unwrap_or_else(unknown);
-                    released(again(task, all, memory, now, &error), task)
+                    released(another_attempt(task, all, memory, now, &error), task)
                 }
             }
         }
@@ -121,7 +121,7 @@ fn starting(look: &Look<'_>, run: &SnapshotRun) -> Decision {
 /// Snapshots are taken now.
 fn ready(look: &Look<'_>, run: &SnapshotRun) -> Decision {
     if look.volumes.is_empty() {
-        let error = Trouble::new(
+        let error = Failure::new(
             format!("{} has no volume that could be snapshotted", look.instance),
             look.task.doing(),
             "see the PersistentVolumeClaims of the instance",
@@ -193,8 +193,8 @@ fn stopped(look: &Look<'_>, run: &SnapshotRun) -> Decision {
     };
     if let Some(missing) = missing {
         let error =
-            Trouble::new(missing, look.task.doing(), "the next attempt begins by itself; see the log of the pod");
-        return released(again(look.task, look.all, &look.memory, look.now, &error.to_string()), look.task);
+            Failure::new(missing, look.task.doing(), "the next attempt begins by itself; see the log of the pod");
+        return released(another_attempt(look.task, look.all, &look.memory, look.now, &error.to_string()), look.task);
     }
     let mut decision = running(look, "waiting for the snapshots to be ready to use".to_owned());
     keep_positions(&mut decision, run);
@@ -230,12 +230,12 @@ fn finish(
         .collect();
     let lost = named.iter().zip(&snapshots).find(|(_, seen)| seen.is_none());
     if let Some((element, _)) = lost {
-        let error = Trouble::new(
+        let error = Failure::new(
             format!("VolumeSnapshot {} was deleted before it was ready to use", element.name),
             task.doing(),
             "see who deletes VolumeSnapshots in this namespace; the next attempt begins by itself",
         );
-        return again(task, all, memory, now, &error.to_string());
+        return another_attempt(task, all, memory, now, &error.to_string());
     }
     let snapshots: Vec<&SnapshotSeen> = snapshots.into_iter().flatten().collect();
     let mut decision = Decision::keep(task, memory, Requeue::After(Duration::from_secs(1)));
@@ -256,7 +256,7 @@ fn finish(
         let error = waiting.and_then(|snapshot| snapshot.error.clone());
         let name = waiting.map(|snapshot| snapshot.name.clone()).unwrap_or_default();
         if now >= until {
-            let error = Trouble::new(
+            let error = Failure::new(
                 error.unwrap_or_else(|| format!("VolumeSnapshot {name} was not ready to use at {}", time(until))),
                 format!("{}, waiting for VolumeSnapshot {name}", task.doing()),
                 "see the storage driver; `volumeSnapshot.deadlineSeconds` of the Cluster is the limit",
@@ -311,7 +311,7 @@ fn too_late(look: &Look<'_>, observed: &Observed) -> Decision {
         },
         _ => "waiting for the instance to answer",
     };
-    let error = Trouble::new(
+    let error = Failure::new(
         driver
             .or_else(|| look.memory.refused.clone())
             .unwrap_or_else(|| "the snapshots were not taken within their deadline".to_owned()),
@@ -325,7 +325,7 @@ fn too_late(look: &Look<'_>, observed: &Observed) -> Decision {
 
 /// The driver failed at each try.
 fn driver_failed(look: &Look<'_>, snapshot: &SnapshotSeen) -> Decision {
-    let error = Trouble::new(
+    let error = Failure::new(
         snapshot.error.clone().unwrap_or_else(|| format!("VolumeSnapshot {} was deleted", snapshot.name)),
         format!("{}, try {} of VolumeSnapshot {}", look.task.doing(), snapshot.number, snapshot.name),
         "this is the storage driver's own error: see its controller's log, its quota and the VolumeSnapshotClass",
@@ -396,7 +396,7 @@ fn elements(decision: &mut Decision, look: &Look<'_>) {
 }
 
 /// Another attempt, the snapshots of this one deleted.
-fn again(task: &Task, all: &[SnapshotSeen], memory: &Memory, now: DateTime<Utc>, error: &str) -> Decision {
+fn another_attempt(task: &Task, all: &[SnapshotSeen], memory: &Memory, now: DateTime<Utc>, error: &str) -> Decision {
     with_deletions(attempt::over(task, memory, now, error), all)
 }
 

@@ -72,7 +72,7 @@ fn the_most_advanced_ready_standby_is_preferred() {
     for (name, target, cold, failed, change, expected) in table {
         let mut cluster = cluster();
         change(&mut cluster);
-        let choice = choose(&cluster, Wish { target: *target, cold: *cold, failed: *failed });
+        let choice = choose(&cluster, TargetRequest { target: *target, cold: *cold, failed: *failed });
         assert_eq!(name_of(&choice), *expected, "{name}: {choice:?}");
     }
 }
@@ -84,9 +84,9 @@ fn a_wait_says_what_the_instances_do_instead() {
     status(&mut cluster, 1).ready = false;
     status(&mut cluster, 1).message = "replaying WAL".to_owned();
     cluster.instances[1].status = None;
-    let wish = Wish { target: BackupTarget::PreferStandby, cold: false, failed: None };
+    let request = TargetRequest { target: BackupTarget::PreferStandby, cold: false, failed: None };
     assert_eq!(
-        choose(&cluster, wish),
+        choose(&cluster, request),
         Choice::Wait(
             "cluster main has no primary that is ready (main-1: replaying WAL; main-2 does not answer)".to_owned()
         )
@@ -95,9 +95,9 @@ fn a_wait_says_what_the_instances_do_instead() {
 
 #[test]
 fn cold_choices_warn() {
-    let wish = Wish { target: BackupTarget::Primary, cold: true, failed: None };
+    let request = TargetRequest { target: BackupTarget::Primary, cold: true, failed: None };
     let mut cluster = cluster();
-    let warned = |cluster: &ClusterView| matches!(choose(cluster, wish), Choice::Instance { warning: Some(_), .. });
+    let warned = |cluster: &ClusterView| matches!(choose(cluster, request), Choice::Instance { warning: Some(_), .. });
     assert!(warned(&cluster));
     cluster.instances.truncate(1);
     cluster.desired_instances = 1;

@@ -1,4 +1,4 @@
-//! What to do: a pure function of what is wished, what stands and the clock.
+//! What to do: a pure function of the desired state, the observed state and the clock.
 //!
 //! The steps, in this order, each in its own file:
 //!

@@ -24,7 +24,7 @@ fn now() -> DateTime<Utc> {
     "2026-11-22T12:00:00Z".parse().unwrap()
 }
 
-/// A cluster of three, as wished.
+/// A cluster of three in its desired state.
 fn desired() -> Desired {
     let mut desired = Desired {
         name: "c".to_owned(),

@@ -1,4 +1,4 @@
-//! Missing WAL: which wishes need it, what the error reports, and what can still be reached.
+//! Missing WAL: which requests need it, what the error reports, and what can still be reached.
 
 use super::{World, check, half, id, minute, with, world};
 use crate::recovery::RunFacts;
@@ -17,7 +17,7 @@ fn single() -> World {
 #[test]
 fn holes() {
     let hole = |on: u32, segment: u64| with(world(), |w| w.remove(on, segment));
-    let target = |world: World, target: RecoveryTarget| with(world, |w| w.wish.target = target);
+    let target = |world: World, target: RecoveryTarget| with(world, |w| w.request.target = target);
     check(&[
         ("before every backup: nobody needs it", hole(1, 1), "D along 3: 3:15-18"),
         ("between backups: nobody needs it", hole(1, 5), "D along 3: 3:15-18"),
@@ -40,8 +40,8 @@ fn holes() {
         (
             "inside of the named backup",
             with(hole(1, 3), |w| {
-                w.wish.backup = Some(id(10));
-                w.wish.target = RecoveryTarget::Immediate;
+                w.request.backup = Some(id(10));
+                w.request.target = RecoveryTarget::Immediate;
             }),
             "error: WAL segment 000000010000000000000003 is missing on the way to the end of the backup",
         ),
@@ -78,7 +78,7 @@ fn holes() {
 fn windows_say_what_can_be_reached() {
     let mut world = single();
     world.remove(1, 5);
-    world.wish.target = RecoveryTarget::Lsn(half(6));
+    world.request.target = RecoveryTarget::Lsn(half(6));
     world.facts.runs = vec![
         RunFacts::default(),
         RunFacts { last_record: None, last_transaction_time: Some(minute(15)) },

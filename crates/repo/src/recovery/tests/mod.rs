@@ -73,7 +73,7 @@ struct World {
     /// The minute at which the newest segment of a timeline was stored.
     stored: BTreeMap<u32, u32>,
     facts: TargetFacts,
-    wish: RecoveryWish,
+    request: RecoveryRequest,
 }
 
 impl World {
@@ -108,7 +108,7 @@ impl World {
         let wal = self.inventory();
         let world =
             RecoveryWorld { claim: ClaimNumber::FIRST, backups: &self.backups, histories: &self.histories, wal: &wal };
-        RecoveryPath::find(&self.wish, &world)
+        RecoveryPath::find(&self.request, &world)
     }
 
     fn plan(&self) -> Result<RecoveryPlan, Unreachable> {
@@ -123,7 +123,7 @@ impl World {
         self.segments.iter().for_each(|segment| none.know(segment.timeline()));
         let seen =
             |wal| RecoveryWorld { claim: ClaimNumber::FIRST, backups: &self.backups, histories: &self.histories, wal };
-        let Some(likely) = LikelyStart::find(&self.wish, &seen(&none)) else { return };
+        let Some(likely) = LikelyStart::find(&self.request, &seen(&none)) else { return };
         let first = SegmentName::containing(likely.start_lsn, TimelineId::FIRST, SIZE).number(SIZE);
         let newest = |timeline| self.segments.iter().filter(|segment| segment.timeline() == timeline).max();
         let listed = self.segments.iter().filter(|segment| {
@@ -136,9 +136,9 @@ impl World {
             wal.stored_at(timeline(*on), minute(*at));
         }
         let plan = |wal| {
-            let path = RecoveryPath::find(&self.wish, &seen(wal)).unwrap();
+            let path = RecoveryPath::find(&self.request, &seen(wal)).unwrap();
             // The facts were found for a run, whichever number it has here.
-            let whole = RecoveryPath::find(&self.wish, &seen(&all)).unwrap();
+            let whole = RecoveryPath::find(&self.request, &seen(&all)).unwrap();
             let facts = |run: &WalRun| {
                 let same = whole.runs().iter().position(|other| other.end_lsn == run.end_lsn);
                 same.and_then(|index| self.facts.runs.get(index)).copied().unwrap_or_default()
@@ -192,7 +192,7 @@ fn world() -> World {
             runs: vec![RunFacts { last_record: None, last_transaction_time: Some(minute(50)) }],
             records: Vec::new(),
         },
-        wish: RecoveryWish::default(),
+        request: RecoveryRequest::default(),
     };
     world.add(1, 1..=10);
     world.add(2, 8..=14);
@@ -215,12 +215,12 @@ fn with(mut world: World, change: impl FnOnce(&mut World)) -> World {
 }
 
 fn to(target: RecoveryTarget) -> World {
-    with(world(), |world| world.wish.target = target)
+    with(world(), |world| world.request.target = target)
 }
 
 #[test]
 fn the_likely_start_is_the_newest_backup_before_the_target() {
-    let find = |wish: &RecoveryWish| {
+    let find = |request: &RecoveryRequest| {
         let world = world();
         let wal = WalInventory::new(SIZE);
         let world = RecoveryWorld {
@@ -229,17 +229,17 @@ fn the_likely_start_is_the_newest_backup_before_the_target() {
             histories: &world.histories,
             wal: &wal,
         };
-        LikelyStart::find(wish, &world).map(|likely| likely.backup)
+        LikelyStart::find(request, &world).map(|likely| likely.backup)
     };
-    let to = |target| find(&RecoveryWish { target, ..RecoveryWish::default() });
+    let to = |target| find(&RecoveryRequest { target, ..RecoveryRequest::default() });
     assert_eq!(to(RecoveryTarget::Latest), Some(id(40)));
     assert_eq!(to(RecoveryTarget::Immediate), Some(id(40)));
     assert_eq!(to(RecoveryTarget::Time(minute(31))), Some(id(20)));
     assert_eq!(to(RecoveryTarget::Time(minute(5))), None);
     assert_eq!(to(RecoveryTarget::Lsn(half(12))), Some(id(30)));
     assert_eq!(to(RecoveryTarget::Xid(7)), None);
-    let named = RecoveryWish { backup: Some(id(10)), ..RecoveryWish::default() };
+    let named = RecoveryRequest { backup: Some(id(10)), ..RecoveryRequest::default() };
     assert_eq!(find(&named), Some(id(10)));
-    let on = RecoveryWish { timeline: TargetTimeline::Number(timeline(1)), ..RecoveryWish::default() };
+    let on = RecoveryRequest { timeline: TargetTimeline::Number(timeline(1)), ..RecoveryRequest::default() };
     assert_eq!(find(&on), Some(id(20)));
 }

@@ -24,37 +24,41 @@ fn refused() -> &'static str {
 
 #[test]
 fn a_newer_backup_elsewhere_wants_the_timeline_named() {
-    let named = |on: u32| with(drill(), |w| w.wish.timeline = TargetTimeline::Number(timeline(on)));
+    let named = |on: u32| with(drill(), |w| w.request.timeline = TargetTimeline::Number(timeline(on)));
     super::check(&[
         ("left to us", drill(), refused()),
         ("production", named(1), "B along 1: 1:6-10"),
         ("the drill", named(2), "A along 2: 1:2-3 2:4-5"),
-        ("of the newest backup", with(drill(), |w| w.wish.timeline = TargetTimeline::Current), "B along 1: 1:6-10"),
-        ("the newest backup by its id", with(drill(), |w| w.wish.backup = Some(id(20))), "B along 1: 1:6-10"),
+        ("of the newest backup", with(drill(), |w| w.request.timeline = TargetTimeline::Current), "B along 1: 1:6-10"),
+        ("the newest backup by its id", with(drill(), |w| w.request.backup = Some(id(20))), "B along 1: 1:6-10"),
         (
             "the older one by its id: it leads to the newest timeline",
-            with(drill(), |w| w.wish.backup = Some(id(10))),
+            with(drill(), |w| w.request.backup = Some(id(10))),
             "A along 2: 1:2-3 2:4-5",
         ),
-        ("the end of the newest backup", with(drill(), |w| w.wish.target = RecoveryTarget::Immediate), refused()),
-        ("an LSN that only production has", with(drill(), |w| w.wish.target = RecoveryTarget::Lsn(half(8))), refused()),
+        ("the end of the newest backup", with(drill(), |w| w.request.target = RecoveryTarget::Immediate), refused()),
         (
-            "an LSN that both have, and not with the same WAL",
-            with(drill(), |w| w.wish.target = RecoveryTarget::Lsn(start_of(5))),
+            "an LSN that only production has",
+            with(drill(), |w| w.request.target = RecoveryTarget::Lsn(half(8))),
             refused(),
         ),
-        ("the LSN at which they part", with(drill(), |w| w.wish.target = RecoveryTarget::Lsn(half(4))), refused()),
+        (
+            "an LSN that both have, and not with the same WAL",
+            with(drill(), |w| w.request.target = RecoveryTarget::Lsn(start_of(5))),
+            refused(),
+        ),
+        ("the LSN at which they part", with(drill(), |w| w.request.target = RecoveryTarget::Lsn(half(4))), refused()),
         (
             "before they part it is the same history",
-            with(drill(), |w| w.wish.target = RecoveryTarget::Lsn(start_of(4))),
+            with(drill(), |w| w.request.target = RecoveryTarget::Lsn(start_of(4))),
             "A along 2: 1:2-3 2:4-5",
         ),
         (
             "before any backup no line helps",
-            with(drill(), |w| w.wish.target = RecoveryTarget::Lsn(start_of(1))),
+            with(drill(), |w| w.request.target = RecoveryTarget::Lsn(start_of(1))),
             "error: LSN 0/1000000 is before the end of the oldest backup",
         ),
-        ("a time behind the drill", with(drill(), |w| w.wish.target = RecoveryTarget::Time(minute(55))), refused()),
+        ("a time behind the drill", with(drill(), |w| w.request.target = RecoveryTarget::Time(minute(55))), refused()),
         (
             "the drill has the newer backup",
             with(drill(), |w| {
@@ -80,12 +84,12 @@ fn what_is_not_followed_is_named() {
         ("without times, the longer one", with(without_b(), |w| w.stored.clear()), &[(1, Newer::Wal)]),
         (
             "the drill beside a chosen production",
-            with(drill(), |w| w.wish.timeline = TargetTimeline::Number(timeline(1))),
+            with(drill(), |w| w.request.timeline = TargetTimeline::Number(timeline(1))),
             &[(2, Newer::Nothing)],
         ),
         (
             "the drill is chosen",
-            with(drill(), |w| w.wish.timeline = TargetTimeline::Number(timeline(2))),
+            with(drill(), |w| w.request.timeline = TargetTimeline::Number(timeline(2))),
             &[(1, Newer::Backup)],
         ),
         ("abandoned ends, after two failovers", world(), &[(1, Newer::Nothing), (2, Newer::Nothing)]),
@@ -125,7 +129,7 @@ fn what_is_not_followed_is_named() {
 fn what_cannot_be_reached_names_the_other_lines() {
     let beyond = with(drill(), |w| {
         w.backups.pop();
-        w.wish.target = RecoveryTarget::Lsn(half(8));
+        w.request.target = RecoveryTarget::Lsn(half(8));
     });
     let error = beyond.plan().unwrap_err();
     assert!(matches!(error, Unreachable::BeyondArchive { .. }), "{error}");

@@ -10,8 +10,8 @@ use crate::recovery::RecoveryPlan;
 #[test]
 fn a_plan_is_json() {
     let plan = with(world(), |w| {
-        w.wish.backup = Some(id(30));
-        w.wish.target = RecoveryTarget::Lsn(half(13));
+        w.request.backup = Some(id(30));
+        w.request.target = RecoveryTarget::Lsn(half(13));
     })
     .plan()
     .unwrap();
@@ -96,9 +96,9 @@ proptest! {
             let name = *index.get(&world.segments.iter().copied().collect::<Vec<_>>());
             world.segments.remove(&name);
         }
-        world.wish.timeline = TargetTimeline::Number(timeline(on));
+        world.request.timeline = TargetTimeline::Number(timeline(on));
         if !latest {
-            world.wish.target = RecoveryTarget::Lsn(Lsn::new(lsn));
+            world.request.target = RecoveryTarget::Lsn(Lsn::new(lsn));
         }
         match world.plan() {
             Ok(plan) => {

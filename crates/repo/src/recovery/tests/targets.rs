@@ -12,33 +12,37 @@ fn latest() {
         ("newest backup, to the end", world(), "D along 3: 3:15-18"),
         (
             "from the first backup through both switches",
-            with(world(), |w| w.wish.backup = Some(id(10))),
+            with(world(), |w| w.request.backup = Some(id(10))),
             "A along 3: 1:2-7 2:8-12 3:13-18",
         ),
-        ("from a backup in the middle", with(world(), |w| w.wish.backup = Some(id(30))), "C along 3: 2:10-12 3:13-18"),
+        (
+            "from a backup in the middle",
+            with(world(), |w| w.request.backup = Some(id(30))),
+            "C along 3: 2:10-12 3:13-18",
+        ),
         (
             "timeline 2 by number: no backup of timeline 3, its own segment 13",
-            with(world(), |w| w.wish.timeline = TargetTimeline::Number(timeline(2))),
+            with(world(), |w| w.request.timeline = TargetTimeline::Number(timeline(2))),
             "C along 2: 2:10-14",
         ),
         (
             "timeline 1 by number: the abandoned branch to its end",
-            with(world(), |w| w.wish.timeline = TargetTimeline::Number(timeline(1))),
+            with(world(), |w| w.request.timeline = TargetTimeline::Number(timeline(1))),
             "B along 1: 1:6-10",
         ),
         (
             "current is the timeline of the newest backup",
             with(world(), |w| {
                 w.backups.pop();
-                w.wish.timeline = TargetTimeline::Current;
+                w.request.timeline = TargetTimeline::Current;
             }),
             "C along 2: 2:10-14",
         ),
         (
             "current is the timeline of the named backup",
             with(world(), |w| {
-                w.wish.backup = Some(id(20));
-                w.wish.timeline = TargetTimeline::Current;
+                w.request.backup = Some(id(20));
+                w.request.timeline = TargetTimeline::Current;
             }),
             "B along 1: 1:6-10",
         ),
@@ -85,18 +89,18 @@ fn lsn() {
         ),
         (
             "on a timeline before the switch, by number: past the switch it is the abandoned branch",
-            with(lsn(half(9)), |w| w.wish.timeline = TargetTimeline::Number(timeline(1))),
+            with(lsn(half(9)), |w| w.request.timeline = TargetTimeline::Number(timeline(1))),
             "B along 1: 1:6-10",
         ),
         ("the same LSN on the latest timeline", lsn(half(9)), "B along 3: 1:6-7 2:8-10"),
         (
             "before the named backup",
-            with(lsn(half(9)), |w| w.wish.backup = Some(id(30))),
+            with(lsn(half(9)), |w| w.request.backup = Some(id(30))),
             "error: LSN 0/9800000 is before the end of backup 20260822T103000Z, which is consistent from 0/B800000 on",
         ),
         (
             "from a named older backup than needed",
-            with(lsn(half(17)), |w| w.wish.backup = Some(id(20))),
+            with(lsn(half(17)), |w| w.request.backup = Some(id(20))),
             "B along 3: 1:6-7 2:8-12 3:13-18",
         ),
     ]);
@@ -105,7 +109,7 @@ fn lsn() {
 #[test]
 fn time() {
     let time = |at: u32| to(RecoveryTarget::Time(minute(at)));
-    let exclusive = |at: u32| with(time(at), |w| w.wish.inclusive = false);
+    let exclusive = |at: u32| with(time(at), |w| w.request.inclusive = false);
     check(&[
         ("after the newest backup", time(45), "D along 3: 3:15-18"),
         ("while the newest backup ran", time(41), "C along 3: 2:10-12 3:13-18"),
@@ -134,7 +138,7 @@ fn time() {
         ("the stopping commit is known", with(time(45), |w| w.facts.records = vec![half(16)]), "D along 3: 3:15-17"),
         (
             "before the named backup",
-            with(time(31), |w| w.wish.backup = Some(id(30))),
+            with(time(31), |w| w.request.backup = Some(id(30))),
             "error: time 2026-08-22T10:31:00Z is before the end of backup 20260822T103000Z, which is consistent from 0/B800000 on",
         ),
     ]);
@@ -160,12 +164,12 @@ fn transactions_and_restore_points() {
         ),
         (
             "one name twice, from a named backup: it meets the first",
-            with(name(&[half(9), half(17)]), |w| w.wish.backup = Some(id(20))),
+            with(name(&[half(9), half(17)]), |w| w.request.backup = Some(id(20))),
             "B along 3: 1:6-7 2:8-10",
         ),
         (
             "passed by the named backup",
-            with(name(&[half(9)]), |w| w.wish.backup = Some(id(40))),
+            with(name(&[half(9)]), |w| w.request.backup = Some(id(40))),
             "error: restore point \"before\" is before the end of backup 20260822T104000Z, which is consistent from 0/10800000 on",
         ),
     ]);
@@ -175,7 +179,7 @@ fn transactions_and_restore_points() {
 fn immediate() {
     check(&[
         ("the newest backup", to(RecoveryTarget::Immediate), "D along 3: 3:15-17"),
-        ("a named one", with(to(RecoveryTarget::Immediate), |w| w.wish.backup = Some(id(10))), "A along 3: 1:2-4"),
+        ("a named one", with(to(RecoveryTarget::Immediate), |w| w.request.backup = Some(id(10))), "A along 3: 1:2-4"),
         (
             "a backup that ends on a border, with nothing behind it",
             with(to(RecoveryTarget::Immediate), |w| {

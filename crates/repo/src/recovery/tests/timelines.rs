@@ -8,7 +8,7 @@ use crate::name::ClaimNumber;
 
 #[test]
 fn the_segment_of_a_switch() {
-    let from_a = || with(world(), |w| w.wish.backup = Some(id(10)));
+    let from_a = || with(world(), |w| w.request.backup = Some(id(10)));
     check(&[
         (
             "the old timeline's copy is not needed",
@@ -24,7 +24,7 @@ fn the_segment_of_a_switch() {
             "before the switch the old copy will do",
             with(from_a(), |w| {
                 w.remove(2, 8);
-                w.wish.target = RecoveryTarget::Lsn(start_of(8));
+                w.request.target = RecoveryTarget::Lsn(start_of(8));
             }),
             "A along 3: 1:2-8",
         ),
@@ -32,7 +32,7 @@ fn the_segment_of_a_switch() {
             "at the switch it will not",
             with(from_a(), |w| {
                 w.remove(2, 8);
-                w.wish.target = RecoveryTarget::Lsn(half(8));
+                w.request.target = RecoveryTarget::Lsn(half(8));
             }),
             "error: WAL segment 000000020000000000000008 is missing on the way to LSN 0/8800000",
         ),
@@ -41,7 +41,7 @@ fn the_segment_of_a_switch() {
             with(from_a(), |w| {
                 w.remove(1, 8);
                 w.remove(2, 8);
-                w.wish.target = RecoveryTarget::Lsn(start_of(8));
+                w.request.target = RecoveryTarget::Lsn(start_of(8));
             }),
             "error: WAL segment 000000020000000000000008 is missing on the way to LSN 0/8000000",
         ),
@@ -71,7 +71,7 @@ fn the_segment_of_a_switch() {
                 w.add(3, 9..=12);
                 w.remove(2, 8);
                 w.backups.remove(2);
-                w.wish.target = RecoveryTarget::Lsn(half(8));
+                w.request.target = RecoveryTarget::Lsn(half(8));
             }),
             "error: WAL segment 000000030000000000000008 is missing on the way to LSN 0/8800000",
         ),
@@ -108,19 +108,19 @@ fn timelines_and_backups() {
         ),
         (
             "unknown backup",
-            with(world(), |w| w.wish.backup = Some(id(11))),
+            with(world(), |w| w.request.backup = Some(id(11))),
             "error: there is no complete backup 20260822T101100Z",
         ),
         (
             "unknown timeline",
-            with(world(), |w| w.wish.timeline = TargetTimeline::Number(timeline(9))),
+            with(world(), |w| w.request.timeline = TargetTimeline::Number(timeline(9))),
             "error: timeline 9 is not in the archive",
         ),
         (
             "a backup of a later timeline does not lead back",
             with(world(), |w| {
-                w.wish.timeline = TargetTimeline::Number(timeline(1));
-                w.wish.backup = Some(id(30));
+                w.request.timeline = TargetTimeline::Number(timeline(1));
+                w.request.backup = Some(id(30));
             }),
             "error: backup 20260822T103000Z of timeline 2 does not lead to timeline 1",
         ),
@@ -128,8 +128,8 @@ fn timelines_and_backups() {
             "a backup taken after its timeline was left does not lead on",
             with(world(), |w| {
                 w.backups.push(backup(1, 8, 9, 35, 36));
-                w.wish.timeline = TargetTimeline::Number(timeline(3));
-                w.wish.backup = Some(id(35));
+                w.request.timeline = TargetTimeline::Number(timeline(3));
+                w.request.backup = Some(id(35));
             }),
             "error: backup 20260822T103500Z of timeline 1 does not lead to timeline 3",
         ),
@@ -137,7 +137,7 @@ fn timelines_and_backups() {
             "named alone, it leads to the end of its own timeline",
             with(world(), |w| {
                 w.backups.push(backup(1, 8, 9, 35, 36));
-                w.wish.backup = Some(id(35));
+                w.request.backup = Some(id(35));
             }),
             "? along 1: 1:8-10",
         ),
@@ -151,7 +151,7 @@ fn timelines_and_backups() {
             "the latest one named by its number",
             with(world(), |w| {
                 w.backups.push(backup(1, 8, 9, 55, 56));
-                w.wish.timeline = TargetTimeline::Number(timeline(3));
+                w.request.timeline = TargetTimeline::Number(timeline(3));
             }),
             "D along 3: 3:15-18",
         ),
@@ -170,7 +170,7 @@ fn timelines_and_backups() {
                 let mut crossing = backup(1, 7, 8, 20, 22);
                 crossing.stop_lsn = Lsn::new(half(8).as_u64() + 8);
                 w.backups.push(crossing);
-                w.wish.timeline = TargetTimeline::Number(timeline(3));
+                w.request.timeline = TargetTimeline::Number(timeline(3));
             }),
             "A along 3: 1:2-7 2:8-12 3:13-18",
         ),
@@ -188,7 +188,7 @@ fn timelines_and_backups() {
             "no backup leads to the wanted timeline",
             with(world(), |w| {
                 w.backups = vec![backup(1, 8, 9, 35, 36)];
-                w.wish.timeline = TargetTimeline::Number(timeline(2));
+                w.request.timeline = TargetTimeline::Number(timeline(2));
             }),
             "error: no backup leads to timeline 2",
         ),

@@ -193,11 +193,11 @@ pub enum LogFormat {
 }
 
 /// Gives the written values their meaning. `origins` says where each stands, for the messages.
-pub fn mean(written: Written, origins: &Origins) -> Result<Config, ConfigError> {
+pub fn validate(written: Written, origins: &Origins) -> Result<Config, ConfigError> {
     let Written { cluster, repo, backup, wal, restore, retention, log } = written;
     let reader = Reader { origins };
     let cluster = reader.cluster(cluster)?;
-    let repositories = repository::mean(&reader, repo)?;
+    let repositories = repository::validate(&reader, repo)?;
     Ok(Config {
         wal: reader.wal(wal)?,
         cluster,

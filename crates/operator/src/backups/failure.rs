@@ -6,7 +6,7 @@ use std::fmt;
 
 /// Why something failed: what happened, while doing what, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
+pub struct Failure {
     /// What happened.
     pub error: String,
     /// While doing what.
@@ -15,14 +15,14 @@ pub struct Trouble {
     pub hint: String,
 }
 
-impl Trouble {
+impl Failure {
     /// The three parts.
     pub fn new(error: impl Into<String>, doing: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { error: error.into(), doing: doing.into(), hint: hint.into() }
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Problem::new(&self.error).doing(&self.doing).hint(&self.hint).fmt(f)
     }
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(duration(TimeDelta::hours(5)), "5 h");
         assert_eq!(first_line("error: no space\nwhile: writing\nhint:  grow it"), "no space");
         assert_eq!(
-            Trouble::new("no archive", "looking for one", "name one").to_string(),
+            Failure::new("no archive", "looking for one", "name one").to_string(),
             "error: no archive\nwhile: looking for one\nhint:  name one"
         );
     }

@@ -4,9 +4,9 @@ use crate::name::BackupId;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 use serde::Serialize;
 
-/// The whole wish.
+/// The whole request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RecoveryWish {
+pub struct RecoveryRequest {
     /// Where to stop.
     pub target: RecoveryTarget,
     /// Whether the transaction, record or moment of the target is still replayed, as `recovery_target_inclusive`. Means
@@ -18,7 +18,7 @@ pub struct RecoveryWish {
     pub backup: Option<BackupId>,
 }
 
-impl Default for RecoveryWish {
+impl Default for RecoveryRequest {
     /// PostgreSQL's defaults: everything there is, on the latest timeline.
     fn default() -> Self {
         Self { target: RecoveryTarget::Latest, inclusive: true, timeline: TargetTimeline::Latest, backup: None }
