@@ -94,6 +94,11 @@ impl BackupLabel {
     pub const FILE_NAME: &'static str = "backup_label";
 
     /// Reads a backup label.
+    ///
+    /// # Errors
+    /// [`BackupLabelError::MissingLine`] if a line is missing or not in its place, [`BackupLabelError::InvalidLine`] if
+    /// the value of a line cannot be read, [`BackupLabelError::TimelinesDiffer`] if the start segment is not on the
+    /// start timeline.
     pub fn parse(bytes: &[u8]) -> Result<Self, BackupLabelError> {
         let text = String::from_utf8_lossy(bytes);
         let mut rest = &*text;

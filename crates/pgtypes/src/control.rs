@@ -218,6 +218,12 @@ impl ControlFile {
     pub const PATH: &'static str = "global/pg_control";
 
     /// Reads a control file and ignores bytes after the structure.
+    ///
+    /// # Errors
+    /// [`ControlFileError::UnknownVersion`] for a file of another PostgreSQL than 13 to 18,
+    /// [`ControlFileError::InvalidField`] and [`ControlFileError::InvalidSegmentSize`] for values that PostgreSQL does
+    /// not write. [`ControlFileError::TooShort`] and [`ControlFileError::BadCrc`] also for a file that the server is
+    /// writing: read it again.
     pub fn parse(bytes: &[u8]) -> Result<Self, ControlFileError> {
         let too_short = |needed| ControlFileError::TooShort { found: bytes.len(), needed };
         let needed = CRC_OFFSET + 4;

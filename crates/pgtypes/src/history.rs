@@ -56,6 +56,9 @@ pub enum HistoryFileError {
 
 impl HistoryFile {
     /// A history from its parts, checked as a file is.
+    ///
+    /// # Errors
+    /// [`HistoryFileError::OutOfOrder`] if the ancestors do not ascend, or are not all below `timeline`.
     pub fn new(timeline: TimelineId, entries: Vec<HistoryEntry>) -> Result<Self, HistoryFileError> {
         let mut last = None;
         for entry in &entries {
@@ -69,6 +72,10 @@ impl HistoryFile {
 
     /// Reads the history file of `timeline`. The reasons may contain names of restore points in another encoding: bytes
     /// that are not UTF-8 are replaced by a mark.
+    ///
+    /// # Errors
+    /// [`HistoryFileError::InvalidLine`], with the line, if one is neither an entry nor a comment;
+    /// [`HistoryFileError::OutOfOrder`] as [`HistoryFile::new`].
     pub fn parse(timeline: TimelineId, bytes: &[u8]) -> Result<Self, HistoryFileError> {
         let text = String::from_utf8_lossy(bytes);
         let entries = text

@@ -30,6 +30,9 @@ impl WalSegmentSize {
     pub const DEFAULT: Self = Self(16 << 20);
 
     /// Checks a size, as `IsValidWalSegSize` does.
+    ///
+    /// # Errors
+    /// [`InvalidSegmentSize`] if `bytes` is not a power of two from 1 MiB to 1 GiB.
     pub const fn new(bytes: u32) -> Result<Self, InvalidSegmentSize> {
         if bytes.is_power_of_two() && bytes >= 1 << 20 && bytes <= 1 << 30 {
             Ok(Self(bytes))

@@ -42,6 +42,10 @@ impl TablespaceMap {
     pub const FILE_NAME: &'static str = "tablespace_map";
 
     /// Parses a tablespace map. An empty file is a map without entries.
+    ///
+    /// # Errors
+    /// [`TablespaceMapError::InvalidLine`] if a line is not an OID above 0, a space and a path,
+    /// [`TablespaceMapError::Unterminated`] if the last line has no end.
     pub fn parse(bytes: &[u8]) -> Result<Self, TablespaceMapError> {
         let mut entries = Vec::new();
         let mut line = Vec::new();

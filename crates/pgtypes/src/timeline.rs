@@ -39,6 +39,9 @@ impl TimelineId {
     }
 
     /// Reads the eight hexadecimal digits of a file name.
+    ///
+    /// # Errors
+    /// [`ParseError`] unless the text has exactly eight digits, in upper case, and is not zero.
     pub fn from_hex(text: &str) -> Result<Self, ParseError> {
         (text.len() == 8)
             .then(|| upper_hex_u32(text))

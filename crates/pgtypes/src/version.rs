@@ -39,6 +39,9 @@ impl PgVersion {
     pub const ALL: [Self; 6] = [Self::V13, Self::V14, Self::V15, Self::V16, Self::V17, Self::V18];
 
     /// The major with this number.
+    ///
+    /// # Errors
+    /// [`UnsupportedVersion`] unless the major is one of 13 to 18.
     pub const fn new(major: u16) -> Result<Self, UnsupportedVersion> {
         match major {
             13..=18 => Ok(Self(major)),
@@ -47,6 +50,9 @@ impl PgVersion {
     }
 
     /// The major of a server's `server_version_num`, such as 150014.
+    ///
+    /// # Errors
+    /// [`UnsupportedVersion`] unless the major is one of 13 to 18.
     pub fn from_server_version_num(number: u32) -> Result<Self, UnsupportedVersion> {
         Self::new(u16::try_from(number / 10_000).unwrap_or(u16::MAX))
     }

@@ -119,6 +119,12 @@ pub enum SegmentMismatch {
 }
 
 /// Compares the first bytes of a file with the segment it should be.
+///
+/// # Errors
+/// The first difference, in this order: [`SegmentMismatch::Name`], [`SegmentMismatch::TooShort`],
+/// [`SegmentMismatch::Version`] or [`SegmentMismatch::NotWal`], [`SegmentMismatch::NotFirstPage`],
+/// [`SegmentMismatch::Cluster`], [`SegmentMismatch::Size`], [`SegmentMismatch::Position`],
+/// [`SegmentMismatch::Timeline`].
 pub fn check_segment_header(bytes: &[u8], expected: &ExpectedSegment) -> Result<(), SegmentMismatch> {
     let ExpectedSegment { system_identifier, version, name, size } = *expected;
     if !name.is_valid_for(size) {
