@@ -31,7 +31,10 @@ impl ChunkHash {
         &self.0
     }
 
-    /// Returns [`Fault::ContentHash`] unless `raw` is the chunk with this hash.
+    /// Checks that `raw` is the chunk with this hash.
+    ///
+    /// # Errors
+    /// [`Fault::ContentHash`], with both hashes, if it is another one.
     pub fn verify(&self, raw: &[u8]) -> Result<(), Fault> {
         let found = Self::of(raw);
         if found == *self { Ok(()) } else { Err(Fault::ContentHash { expected: *self, found }) }

@@ -19,6 +19,9 @@ pub struct RepositoryId([u8; 16]);
 
 impl RepositoryId {
     /// A new id from the operating system's random numbers.
+    ///
+    /// # Errors
+    /// [`Fault::Cryptography`] if the operating system gives no random bytes.
     pub fn random() -> Result<Self, Fault> {
         let mut bytes = [0; 16];
         fill_random(&mut bytes)?;
@@ -78,6 +81,9 @@ pub struct RepositoryKey(Zeroizing<[u8; 32]>);
 
 impl RepositoryKey {
     /// A new key from the operating system's random numbers.
+    ///
+    /// # Errors
+    /// [`Fault::Cryptography`] if the operating system gives no random bytes.
     pub fn random() -> Result<Self, Fault> {
         let mut key = Zeroizing::new([0; 32]);
         fill_random(&mut *key)?;

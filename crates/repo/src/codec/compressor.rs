@@ -25,6 +25,9 @@ enum Engine {
 
 impl Compressor {
     /// A compressor for frames of the given codec and level.
+    ///
+    /// # Errors
+    /// [`Fault::Compression`] if zstd cannot make its context. The other codecs do not fail.
     pub fn new(compression: Compression) -> Result<Self, Fault> {
         let engine = match compression.codec() {
             Codec::None => Engine::None,
@@ -45,6 +48,10 @@ impl Compressor {
 
     /// Compresses the raw bytes of one frame, at most [`MAX_FRAME_RAW`]. The buffer has free space for the header
     /// before the body, and for the authentication tag after it, so that sealing copies nothing.
+    ///
+    /// # Errors
+    /// [`Fault::TooLong`] for more than [`MAX_FRAME_RAW`] bytes, [`Fault::Compression`] with the message of a codec
+    /// that fails.
     pub fn compress(&mut self, kind: FrameKind, raw: &[u8]) -> Result<CompressedFrame, Fault> {
         let raw_len = checked_raw_len(raw)?;
         let codec = self.compression.codec();

@@ -11,8 +11,10 @@ thread_local! {
     static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// Decompresses a frame's body into a new buffer of `raw_len` bytes. Refuses more than [`MAX_FRAME_RAW`], and any body
-/// that does not decompress to exactly `raw_len` bytes.
+/// Decompresses a frame's body into a new buffer of exactly `raw_len` bytes.
+///
+/// # Errors
+/// [`Fault::TooLong`] if `raw_len` is more than [`MAX_FRAME_RAW`]; otherwise as [`decompress_into`].
 pub fn decompress(codec: Codec, body: &[u8], raw_len: u32) -> Result<Vec<u8>, Fault> {
     let mut raw = Vec::new();
     resize_raw(&mut raw, raw_len)?;
@@ -32,6 +34,10 @@ pub(crate) fn resize_raw(raw: &mut Vec<u8>, raw_len: u32) -> Result<(), Fault> {
 
 /// Decompresses a frame's body into `raw`, whose length must be exactly the frame's `raw_len`. The body must fill `raw`
 /// and cannot write beyond it. After a failure the content of `raw` is unspecified.
+///
+/// # Errors
+/// [`Fault::Decompression`] with the message of the codec that refuses the body, [`Fault::RawLength`] if the body has
+/// another length than `raw`. For a wrong length it depends on the codec which of the two is returned.
 pub fn decompress_into(codec: Codec, body: &[u8], raw: &mut [u8]) -> Result<(), Fault> {
     let failed = |reason: String| Fault::Decompression { codec, reason };
     let expected = raw.len();

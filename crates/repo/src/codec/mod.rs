@@ -136,6 +136,9 @@ impl Compression {
     }
 
     /// A codec at a level: zstd -7 to 22 without 0 (negative levels are faster than 1), gzip 1 to 9.
+    ///
+    /// # Errors
+    /// [`CompressionParseError`] for any other level, and for every level of a codec without levels.
     pub fn new(codec: Codec, level: i32) -> Result<Self, CompressionParseError> {
         let allowed = match codec {
             Codec::Zstd => (-7..=22).contains(&level) && level != 0,

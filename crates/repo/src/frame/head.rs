@@ -73,6 +73,12 @@ impl ObjectHead {
     }
 
     /// Reads the head frame at the beginning of `bytes`; more bytes may follow.
+    ///
+    /// # Errors
+    /// Those of [`FrameHeader::parse`]. [`Fault::UnexpectedKind`] or [`Fault::FrameOrder`] if the frame is not the
+    /// head, [`Fault::Truncated`] or [`Fault::BodyChecksum`] if its body is damaged. [`Fault::UnsupportedVersion`],
+    /// [`Fault::UnknownObjectType`] and [`Fault::UnknownEncryption`] for what a newer program wrote.
+    /// [`Fault::Malformed`] if the head contradicts itself.
     pub fn parse(bytes: &[u8]) -> Result<Self, Fault> {
         let header = FrameHeader::parse(bytes, 0)?;
         if header.kind != FrameKind::Head {

@@ -164,6 +164,12 @@ impl FrameHeader {
 
     /// Reads the header at the beginning of `bytes`, which are at `offset` of the caller's data (used for messages
     /// only). Lengths are checked against the limits of the format, not against `bytes`.
+    ///
+    /// # Errors
+    /// [`Fault::Truncated`] for less than a header, [`Fault::BadMagic`] and [`Fault::HeaderChecksum`] for bytes that
+    /// are not one. [`Fault::UnknownFlags`], [`Fault::UnknownKind`], [`Fault::UnknownCodec`] and
+    /// [`Fault::UnknownTransform`] for what a newer program wrote. [`Fault::TooLong`] for lengths above
+    /// [`MAX_FRAME_RAW`] and [`MAX_FRAME_STORED`], [`Fault::Malformed`] for fields that contradict each other.
     pub fn parse(bytes: &[u8], offset: u64) -> Result<Self, Fault> {
         let header: &[u8; HEADER_BYTES] = bytes
             .first_chunk()

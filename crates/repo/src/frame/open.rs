@@ -41,6 +41,10 @@ impl ObjectOpener {
     /// Reads the head frame at the beginning of `bytes` ([`HEAD_FRAME_BYTES`](super::HEAD_FRAME_BYTES) are enough).
     /// Refuses an object of another type or of another repository, an unencrypted object in an encrypted repository
     /// (`key` given), and an encrypted object without a key.
+    ///
+    /// # Errors
+    /// [`Fault::WrongRepository`], [`Fault::WrongObjectType`], [`Fault::NotEncrypted`] and [`Fault::KeyNeeded`] for
+    /// such an object; [`Fault::Cryptography`] if its key cannot be derived; those of [`ObjectHead::parse`].
     pub fn new(
         object_type: ObjectType,
         name: &str,
@@ -92,6 +96,9 @@ impl ObjectOpener {
     }
 
     /// Opens one frame; `bytes` must be exactly the frame.
+    ///
+    /// # Errors
+    /// As [`ObjectOpener::open_frame_into`].
     pub fn open_frame(&self, bytes: &[u8]) -> Result<Frame, FormatError> {
         let mut buffers = FrameBuffers::default();
         let header = self.open_frame_into(bytes, &mut buffers)?.0;
@@ -99,6 +106,12 @@ impl ObjectOpener {
     }
 
     /// Opens one frame into reused buffers; `bytes` must be exactly the frame.
+    ///
+    /// # Errors
+    /// Those of [`FrameHeader::parse`]. [`Fault::Truncated`] or [`Fault::TrailingBytes`] if `bytes` are not exactly the
+    /// frame, [`Fault::BodyChecksum`] if the body is damaged, [`Fault::UnexpectedKind`] for a head.
+    /// [`Fault::KeyNeeded`] or [`Fault::NotEncrypted`] if only one of the frame and its object is encrypted,
+    /// [`Fault::Authentication`] if the frame was changed or comes from another object. Those of [`decompress_into`].
     pub fn open_frame_into<'b>(
         &self,
         bytes: &[u8],
@@ -154,6 +167,10 @@ impl ObjectOpener {
 /// numbers, exactly one last frame at the end and nothing after it. All frames together may have at most
 /// [`MAX_FRAME_RAW`] raw bytes, because few bytes can announce very many. Larger objects are opened frame by frame
 /// after [`split_frames`].
+///
+/// # Errors
+/// Those of [`ObjectOpener::new`], [`split_frames`] and [`ObjectOpener::open_frame`]; [`Fault::TooLong`] if the frames
+/// announce more bytes.
 pub fn open_object(
     object_type: ObjectType,
     name: &str,

@@ -24,6 +24,9 @@ pub struct CompressedFrame {
 
 impl CompressedFrame {
     /// A frame with an uncompressed body.
+    ///
+    /// # Errors
+    /// [`Fault::TooLong`] for more than [`MAX_FRAME_RAW`](crate::codec::MAX_FRAME_RAW) bytes.
     pub fn stored(kind: FrameKind, raw: &[u8]) -> Result<Self, Fault> {
         let raw_len = crate::codec::checked_raw_len(raw)?;
         let mut buffer = Vec::with_capacity(HEADER_BYTES + raw.len() + TAG_BYTES);
@@ -72,6 +75,10 @@ pub struct ObjectSealer {
 impl ObjectSealer {
     /// Begins an object with this full name. Returns the sealer and the head frame, which is frame 0 and already
     /// finished. With a key, a new random salt gives the object a key of its own.
+    ///
+    /// # Errors
+    /// [`Fault::Cryptography`] if there are no random bytes for the salt, or the object's key cannot be derived.
+    /// Without a key it does not fail.
     pub fn new(
         object_type: ObjectType,
         name: &str,
@@ -114,6 +121,10 @@ impl ObjectSealer {
     }
 
     /// Finishes a frame and returns the bytes to store. Do not use a number for two frames of one object.
+    ///
+    /// # Errors
+    /// [`Fault::TooLong`] for a body of more than [`MAX_FRAME_STORED`](crate::codec::MAX_FRAME_STORED) bytes,
+    /// [`Fault::Cryptography`] if it cannot be encrypted.
     pub fn seal(&self, number: u32, last: bool, frame: CompressedFrame) -> Result<Vec<u8>, FormatError> {
         self.seal_frame(number, last, frame).map_err(|fault| fault.of(&self.name))
     }
@@ -150,6 +161,9 @@ impl ObjectSealer {
 }
 
 /// Makes a small object in one call: the head and one data frame, marked as the last. Encrypted records have this form.
+///
+/// # Errors
+/// Those of [`ObjectSealer::new`], [`Compressor::new`], [`Compressor::compress`] and [`ObjectSealer::seal`].
 pub fn seal_object(
     object_type: ObjectType,
     name: &str,

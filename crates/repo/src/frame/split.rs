@@ -17,6 +17,11 @@ pub struct FrameSpan {
 /// Finds the frames of a whole object by their headers, without opening them, so that they can be opened in parallel.
 /// It insists on the head first (and nowhere else), numbers that count up by one, exactly one last frame and nothing
 /// after it.
+///
+/// # Errors
+/// [`Fault::FrameOrder`] for a wrong number, [`Fault::UnexpectedKind`] for a head in another place or another frame in
+/// the head's, [`Fault::MissingLastFrame`], [`Fault::TrailingBytes`] for bytes after the last frame,
+/// [`Fault::Truncated`] if a frame reaches beyond `bytes`; those of [`FrameHeader::parse`].
 pub fn split_frames(name: &str, bytes: &[u8]) -> Result<Vec<FrameSpan>, FormatError> {
     split(bytes).map_err(|fault| fault.of(name))
 }

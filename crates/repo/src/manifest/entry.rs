@@ -123,7 +123,11 @@ impl Extent {
         self.frame_length == 0
     }
 
-    /// The extent's bytes in the raw bytes of its frame. Fails unless they exist and have the right hash.
+    /// The extent's bytes in the raw bytes of its frame.
+    ///
+    /// # Errors
+    /// [`Fault::Truncated`] if `raw` ends before the extent does, [`Fault::ContentHash`] if the bytes have another
+    /// hash.
     pub fn verified_in<'r>(&self, raw: &'r [u8]) -> Result<&'r [u8], Fault> {
         let start = self.offset as usize;
         let end = start.saturating_add(self.length as usize);
@@ -320,6 +324,9 @@ impl<'a> FileEntry<'a> {
 
 /// Refuses a path that could leave the data directory or that no file system accepts: absolute, with an empty part, `.`
 /// or `..`, or with a zero byte.
+///
+/// # Errors
+/// [`Fault::Malformed`], with the path.
 pub fn check_path(path: &[u8]) -> Result<(), Fault> {
     let safe = path.split(|byte| *byte == b'/').all(|part| !matches!(part, b"" | b"." | b".."));
     if safe && !path.contains(&0) {

@@ -58,6 +58,9 @@ impl Manifest {
     }
 
     /// Reads a manifest object in memory.
+    ///
+    /// # Errors
+    /// Those of [`ManifestReader::feed`] and [`ManifestReader::finish`].
     pub fn parse(
         name: &str,
         object: &[u8],
@@ -69,15 +72,22 @@ impl Manifest {
         reader.finish()
     }
 
-    /// Adds the packs after the last file. Fails if an extent is outside of them.
+    /// Adds the packs after the last file.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] if an extent is in a pack that is not listed, or reaches beyond the end of its pack.
     pub fn set_packs(&mut self, packs: Vec<PackEntry>) -> Result<(), Fault> {
         std::mem::take(&mut self.reach).check(&packs)?;
         self.packs = packs;
         Ok(())
     }
 
-    /// Adds a file. Fails if its path is unsafe, an extent is invalid, or the lengths of the extents do not add up to
-    /// its size.
+    /// Adds a file.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] if the path is unsafe, the mode has other bits than permissions, an extent is invalid, the
+    /// extents do not add up to the size, or a link has no proper target. [`Fault::TooLong`] for a path, target or list
+    /// of extents whose length does not fit into 32 bits.
     pub fn push(&mut self, entry: &FileEntry<'_>) -> Result<(), Fault> {
         entry.check()?;
         self.reach.note(entry);

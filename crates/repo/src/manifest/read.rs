@@ -54,6 +54,14 @@ impl ManifestReader {
     }
 
     /// Accepts the next bytes of the object.
+    ///
+    /// # Errors
+    /// What is wrong with the object, as soon as the bytes show it; the reader is of no more use then. Those of
+    /// [`ObjectOpener::new`] and [`ObjectOpener::open_frame_into`]; [`Fault::FrameOrder`], [`Fault::UnexpectedKind`]
+    /// and [`Fault::TrailingBytes`] for frames that are not in their places; [`Fault::UnknownSection`] and
+    /// [`Fault::UnknownFileKind`] for what a newer program wrote; [`Fault::TooLong`] for more bytes than
+    /// [`MANIFEST_RAW_BYTES`], or more packs than a backup can have; [`Fault::Malformed`] for sections that do not
+    /// follow the format.
     pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), FormatError> {
         // A frame that began in an earlier piece is completed first: its header, then its body.
         while !self.unfinished.is_empty() && !piece.is_empty() {
@@ -77,7 +85,11 @@ impl ManifestReader {
         Ok(())
     }
 
-    /// The manifest. Fails unless the last frame has arrived and nothing is missing.
+    /// The manifest, after all bytes of the object.
+    ///
+    /// # Errors
+    /// [`Fault::MissingLastFrame`] unless the last frame has arrived, [`Fault::Malformed`] if the list of packs is
+    /// missing.
     pub fn finish(self) -> Result<Manifest, FormatError> {
         if !self.finished || !self.unfinished.is_empty() {
             return Err(Fault::MissingLastFrame.of(self.name));

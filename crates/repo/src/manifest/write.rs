@@ -29,6 +29,10 @@ pub struct ManifestWriter {
 impl ManifestWriter {
     /// Begins a manifest with this full object name. Returns also the bytes of the head and header frames, which are
     /// stored first.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] for a length of extents that no repository can have, [`Fault::TooLong`] for a header that
+    /// does not fit into a frame, [`Fault::Compression`] as [`Compressor::new`], and those of [`ObjectSealer::new`].
     pub fn new(
         name: &str,
         repository: RepositoryId,
@@ -50,8 +54,12 @@ impl ManifestWriter {
         Ok((writer, start.into()))
     }
 
-    /// Adds a file, and returns a frame if one is full. It fails as a reader would: on an unsafe path, on an extent
-    /// that is invalid or has not the header's length, or on a size that is not the sum of the extents.
+    /// Adds a file, and returns a frame if one is full.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] for what a reader refuses: an unsafe path, an extent that is invalid or has another length
+    /// than the header says, a size that is not the sum of the extents. [`Fault::TooLong`] if the manifest exceeds
+    /// [`MANIFEST_RAW_BYTES`]. Those of [`Compressor::compress`] and [`ObjectSealer::seal`].
     pub fn push(&mut self, entry: &FileEntry<'_>) -> Result<Option<Bytes>, FormatError> {
         entry.check_written(self.extent_bytes).map_err(|fault| fault.of(self.sealer.name()))?;
         self.reach.note(entry);
@@ -62,8 +70,11 @@ impl ManifestWriter {
         self.close_frame().map(Some)
     }
 
-    /// The last frames, for the end of the object. All packs must be known by now. Fails if an extent is outside of
-    /// them.
+    /// The last frames, for the end of the object. All packs must be known by now.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] if an extent is in a pack that is not listed, or reaches beyond the end of its pack.
+    /// Otherwise as [`ManifestWriter::push`].
     pub fn finish(mut self, packs: &[PackEntry]) -> Result<Bytes, FormatError> {
         std::mem::take(&mut self.reach).check(packs).map_err(|fault| fault.of(self.sealer.name()))?;
         let mut end = if self.files.len() > 1 { self.close_frame()?.to_vec() } else { Vec::new() };
@@ -74,6 +85,9 @@ impl ManifestWriter {
     }
 
     /// A whole manifest as one object in memory.
+    ///
+    /// # Errors
+    /// Those of [`ManifestWriter::new`], [`ManifestWriter::push`] and [`ManifestWriter::finish`].
     pub fn write(
         name: &str,
         repository: RepositoryId,

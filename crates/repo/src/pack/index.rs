@@ -51,6 +51,9 @@ impl PackIndex {
     }
 
     /// Reads the index of a pack held in memory.
+    ///
+    /// # Errors
+    /// Those of [`ObjectOpener::new`] and [`PackIndex::from_end`].
     pub fn parse(
         name: &str,
         object: &[u8],
@@ -67,6 +70,12 @@ impl PackIndex {
     }
 
     /// Reads the index from the last bytes of a pack of the given size, or returns which bytes to fetch.
+    ///
+    /// # Errors
+    /// [`Fault::Truncated`] if `end` is shorter than a tail frame. [`Fault::UnexpectedKind`],
+    /// [`Fault::MissingLastFrame`] or [`Fault::FrameOrder`] if the pack does not end with an index and a tail.
+    /// [`Fault::Malformed`] if the tail does not point to the index, or the index does not describe the frames before
+    /// it. [`Fault::TooLong`] for an index of more than [`MAX_FRAME_RAW`]. Those of [`ObjectOpener::open_frame`].
     pub fn from_end(opener: &ObjectOpener, end: &[u8], object_size: u64) -> Result<TailPart<Self>, FormatError> {
         match locate_last_part(opener, end, object_size, FrameKind::Index, MAX_FRAME_RAW)? {
             TailPart::Fetch(range) => Ok(TailPart::Fetch(range)),

@@ -28,6 +28,9 @@ pub struct PackWriter {
 
 impl PackWriter {
     /// Begins a pack with this full object name. Returns also the bytes of its head frame, which are stored first.
+    ///
+    /// # Errors
+    /// As [`ObjectSealer::new`].
     pub fn new(
         name: &str,
         repository: RepositoryId,
@@ -59,8 +62,12 @@ impl PackWriter {
     }
 
     /// Gives a data frame its place: returns the place and the bytes. The chunks are those in the frame, in order of
-    /// their offsets. Fails with [`Fault::TooLong`] if the frame would exceed [`MAX_PACK_BYTES`], or its chunks the
-    /// largest index. The writer is then unchanged, and the frame is lost.
+    /// their offsets.
+    ///
+    /// # Errors
+    /// [`Fault::UnexpectedKind`] for a frame that is not a data frame, [`Fault::TooLong`] if the frame would exceed
+    /// [`MAX_PACK_BYTES`], or its chunks the largest index. The writer is then unchanged, and the frame is lost. After
+    /// an error of [`ObjectSealer::seal`] the writer is of no more use.
     pub fn append(
         &mut self,
         frame: CompressedFrame,
@@ -92,6 +99,9 @@ impl PackWriter {
     }
 
     /// The index and tail, which are stored last.
+    ///
+    /// # Errors
+    /// Those of [`Compressor::new`], [`Compressor::compress`] and [`ObjectSealer::seal`].
     pub fn finish(self) -> Result<Bytes, FormatError> {
         let frame = Compressor::new(Compression::of(Codec::Zstd))
             .and_then(|mut compressor| compressor.compress(FrameKind::Index, &self.index))

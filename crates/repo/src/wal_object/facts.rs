@@ -31,6 +31,9 @@ impl WalObjectFacts {
 
     /// The content of the facts frame. What the archiver learnt is left out where it is longer than a reader takes: a segment full
     /// of restore points is archived all the same, and who wants to know what is in it reads the segment.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] if the facts cannot be written as JSON, which no JSON value causes.
     pub fn encode(&self) -> Result<Vec<u8>, Fault> {
         let encoded = self.encode_all()?;
         if encoded.len() <= FACTS_BYTES as usize {

@@ -9,6 +9,9 @@ use crate::frame::{
 use crate::identity::{RepositoryId, RepositoryKey};
 
 /// As [`decode_within`], for the largest possible file.
+///
+/// # Errors
+/// As [`decode_within`].
 pub fn decode(
     name: &str,
     object: &[u8],
@@ -21,6 +24,12 @@ pub fn decode(
 /// Returns the file of a WAL object, and its facts, if all of it is right: order and kinds of the frames, checksums,
 /// authentication, length, BLAKE3, and the file's name in the object's name. No frame is opened before the sum of the
 /// bytes that all frames announce is within the bounds.
+///
+/// # Errors
+/// Those of [`ObjectOpener::new`], [`split_frames`], [`facts_from_end`] and [`ObjectOpener::open_frame_into`].
+/// [`Fault::RawLength`] if the frames announce another length than the facts, [`Fault::TooLong`] if it is beyond the
+/// bounds, [`Fault::ContentHash`] if the file has another BLAKE3 than the facts say. [`Fault::Malformed`] or
+/// [`Fault::UnexpectedKind`] for other frames than data between the head and the facts.
 pub fn decode_within(
     bounds: Bounds,
     name: &str,
@@ -57,6 +66,12 @@ pub fn decode_within(
 /// last [`TAIL_FRAME_BYTES_ENCRYPTED`](crate::frame::TAIL_FRAME_BYTES_ENCRYPTED) bytes are needed; 4 KiB contain the
 /// facts of nearly every object. The opener needs the object's head, its first
 /// [`HEAD_FRAME_BYTES`](crate::frame::HEAD_FRAME_BYTES).
+///
+/// # Errors
+/// [`Fault::Truncated`] if `end` is shorter than a tail frame. [`Fault::UnexpectedKind`], [`Fault::MissingLastFrame`],
+/// [`Fault::FrameOrder`] or [`Fault::Malformed`] if the object does not end with facts and a tail that points to them.
+/// [`Fault::TooLong`] for facts of more than [`FACTS_BYTES`], [`Fault::WrongFileName`] if they are of another file than
+/// the object's name says. Those of [`ObjectOpener::open_frame`].
 pub fn facts_from_end(
     opener: &ObjectOpener,
     end: &[u8],

@@ -41,6 +41,11 @@ impl WalObjectPlan {
 
 /// Assembles an object from the compressed pieces of a file and its facts. `name` is the object's full name, whose last
 /// part must consist of the file's name and the codec's extension.
+///
+/// # Errors
+/// [`Fault::RawLength`] if the pieces have another length than the facts say, [`Fault::TooLong`] for a file that no
+/// reader accepts, [`Fault::WrongFileName`] if `name` is not that of the file. Those of [`WalObjectFacts::encode`],
+/// [`Compressor::compress`], [`ObjectSealer::new`] and [`ObjectSealer::seal`].
 pub fn assemble(
     name: &str,
     repository: RepositoryId,
@@ -77,6 +82,9 @@ pub fn assemble(
 }
 
 /// Makes a whole object in this thread: hash, compression, assembly.
+///
+/// # Errors
+/// Those of [`Compressor::new`], [`Compressor::compress`] and [`assemble`].
 pub fn encode(
     name: &str,
     file_name: &str,
