@@ -24,7 +24,11 @@ enum Memory {
 }
 
 impl Buffer {
-    /// So many zeros. Fails when the system has no memory.
+    /// So many zeros.
+    ///
+    /// # Errors
+    /// What the system says when it has no memory for 256 KiB or more. Below that the allocator ends the process
+    /// instead.
     pub fn zeroed(length: usize) -> io::Result<Self> {
         Ok(Self(if length < MAPPED_FROM_BYTES {
             Memory::Small(vec![0; length])
