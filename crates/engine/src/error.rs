@@ -435,6 +435,9 @@ impl<T: Into<Cause>> From<T> for Error {
 /// Adds what was being done to a failed result.
 pub trait ResultExt<T> {
     /// `phrase` completes "while …", in the present tense.
+    ///
+    /// # Errors
+    /// The failure itself, with the phrase.
     fn doing(self, phrase: impl FnOnce() -> String) -> Result<T, Error>;
 }
 

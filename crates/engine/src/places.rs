@@ -94,6 +94,9 @@ impl Resolved {
 }
 
 /// Refuses two places of which one is the other, or lies in it.
+///
+/// # Errors
+/// [`Cause::Overlap`], which says what lies in what.
 pub fn refuse_overlap(one: &Place, other: &Place) -> Result<(), Error> {
     let (resolved, others) = (Resolved::of(&one.path), Resolved::of(&other.path));
     let (inner, outer) = if resolved.is_in(&others) {

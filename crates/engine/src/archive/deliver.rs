@@ -116,6 +116,12 @@ pub struct ArchiveContext {
 }
 
 /// Archives one file of `pg_wal` in one repository, under the same rules as `wal push`; `Ok` means durable.
+///
+/// # Errors
+/// [`Cause::Divergence`] if other content is stored under the name. [`Cause::SegmentMismatch`], [`Cause::SegmentSize`]
+/// or [`Cause::Malformed`] if the file is not what its name says, [`Cause::Refused`] if the name is not that of a WAL
+/// file or the file changes meanwhile, [`Cause::File`] if it cannot be read. [`Cause::NotReadable`] or
+/// [`Cause::Format`] if what was stored does not read back, [`Cause::Store`] and [`Cause::Cancelled`].
 pub async fn archive_file(
     repository: &Repository,
     cluster: &ClusterName,

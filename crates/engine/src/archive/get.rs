@@ -60,6 +60,13 @@ pub struct GetOptions {
 }
 
 /// Writes a file of the archive to its destination.
+///
+/// # Errors
+/// [`Cause::Absent`] only if every repository answered that it does not have the file. Otherwise that of the first
+/// repository that could not answer: [`Cause::NoClaim`] or [`Cause::WrongCluster`] if it has no claim of the cluster,
+/// [`Cause::Format`], [`Cause::SegmentMismatch`] or [`Cause::SegmentSize`] if the object is damaged, those of
+/// [`Repository::open`]. [`Cause::File`] if the file cannot be written, [`Cause::Refused`] without any repository,
+/// [`Cause::Cancelled`].
 pub async fn get(
     targets: &[RepositoryTarget],
     options: &GetOptions,
@@ -316,6 +323,10 @@ impl GetOptions {
 
 /// Takes a segment from the spool if an earlier run fetched it ahead, and returns its size. It blocks and asks no
 /// repository, so that the command line can avoid starting a runtime.
+///
+/// # Errors
+/// [`Cause::File`] if the segment is in the spool and cannot be moved to `destination`. A segment that cannot be read
+/// in the spool is `None`.
 pub fn hand_over_fetched(
     spool: &Spool,
     repository_set: &RepositorySetId,

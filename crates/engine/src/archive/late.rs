@@ -59,6 +59,9 @@ pub(crate) async fn is_young(
 }
 
 /// Lists the WAL of a claim, to show it: again for a few seconds while the newest hole of a timeline is a young one.
+///
+/// # Errors
+/// As [`WalFolders::read_and_list`].
 pub async fn list_settled(
     repository: &Repository,
     claim: &ClaimRecord,

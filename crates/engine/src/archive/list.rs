@@ -11,6 +11,10 @@ use crate::error::Error;
 use crate::repository::Repository;
 
 /// Lists all WAL of a cluster.
+///
+/// # Errors
+/// [`Cause::Store`](crate::Cause::Store) if a listing fails, and the error of the newest claim if not one claim can be
+/// read.
 pub async fn list(repository: &Repository, cluster: &ClusterName) -> Result<WalListing, Error> {
     let mut claims = Vec::new();
     // Without a readable claim its objects cannot be divided into segments: `info` and `repo info` name such a claim.

@@ -12,6 +12,9 @@ use crate::repository::Repository;
 
 /// The segments from `first` to `last`, both included and of one timeline, that are not stored under the claim;
 /// ascending. One listing for each 4 GiB of WAL.
+///
+/// # Errors
+/// [`Cause::Store`] if a listing fails, [`Cause::Internal`] if `first` and `last` are of different timelines.
 pub async fn missing_segments(
     repository: &Repository,
     cluster: &ClusterName,

@@ -74,6 +74,15 @@ pub struct PushOptions {
 }
 
 /// Archives the requested file and its neighbours.
+///
+/// # Errors
+/// [`Cause::Divergence`] if other content is stored under the name and this server's history needs the file.
+/// [`Cause::SegmentMismatch`], [`Cause::SegmentSize`] or [`Cause::Malformed`] if the file is not what its name says;
+/// [`Cause::ControlFile`] or [`Cause::File`] if it, or the control file beside it, cannot be read. [`Cause::Refused`]
+/// without any repository, for a name that is not that of a WAL file, and if the file changes meanwhile. Those of
+/// [`Repository::open`], and of [`Repository::take_claim`] or, for a history file outside of a data directory,
+/// [`Repository::current_claim`]. [`Cause::NotReadable`] if what was stored does not read back, [`Cause::Cancelled`].
+/// The errors of neighbours are in [`PushReport::failed_neighbours`].
 pub async fn push(
     targets: &[RepositoryTarget],
     options: &PushOptions,

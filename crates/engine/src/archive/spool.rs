@@ -165,6 +165,9 @@ impl Spool {
 
     /// Removes all marks. Called when a repository has been made: an earlier one at the same place may have contained
     /// files that the new one lacks.
+    ///
+    /// # Errors
+    /// [`Cause::File`](crate::Cause::File) if their folder cannot be removed.
     pub fn forget_marks(&self) -> Result<(), Error> {
         let folder = self.push_folder();
         match std::fs::remove_dir_all(&folder) {

@@ -63,6 +63,14 @@ pub struct StandbyPushOptions {
 }
 
 /// Returns success once every repository has the file.
+///
+/// # Errors
+/// [`Cause::NotArchived`] if a repository does not have the file when the wait is over, or the server stops.
+/// [`Cause::Divergence`] if one has it with other content. [`Cause::SegmentMismatch`], [`Cause::SegmentSize`] or
+/// [`Cause::Malformed`] if the file is not what its name says, [`Cause::File`] or [`Cause::ControlFile`] if it, or the
+/// control file beside it, cannot be read. [`Cause::Refused`] without any repository, for a name that is not that of a
+/// WAL file, and if the file changes meanwhile. Those of [`Repository::open`], [`Repository::newest_claim`] and
+/// [`Repository::check_claim`], [`Cause::Cancelled`].
 pub async fn push_standby(
     targets: &[RepositoryTarget],
     options: &StandbyPushOptions,

@@ -46,6 +46,9 @@ pub struct WalFolders {
 
 impl WalFolders {
     /// Lists the WAL of a claim: all of it, or from the folder that contains an LSN.
+    ///
+    /// # Errors
+    /// As [`WalFolders::read`].
     pub async fn read_and_list(
         repository: &Repository,
         claim: &ClaimRecord,
@@ -56,6 +59,9 @@ impl WalFolders {
     }
 
     /// Lists timelines, history files, and the names of the logs' folders.
+    ///
+    /// # Errors
+    /// [`Cause::Store`](crate::Cause::Store) if a listing fails.
     pub async fn read(repository: &Repository, claim: &ClaimRecord) -> Result<Self, Error> {
         let listing = || describe(repository, claim);
         let folder = name::wal_claim_folder(&claim.cluster, claim.number);
@@ -109,6 +115,9 @@ impl WalFolders {
     }
 
     /// Lists the wanted part of each timeline, except the logs that are known to be complete.
+    ///
+    /// # Errors
+    /// [`Cause::Store`](crate::Cause::Store) if a listing fails.
     pub async fn list(
         &self,
         repository: &Repository,

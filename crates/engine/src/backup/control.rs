@@ -18,6 +18,10 @@ const ATTEMPTS: u32 = 10;
 const READ_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
 /// Reads and understands the control file.
+///
+/// # Errors
+/// [`Cause::File`] if it cannot be read. [`Cause::ControlFile`] if it is not of PostgreSQL 13 to 18, or is still
+/// damaged after ten reads.
 pub fn read_control_file(pgdata: &Path) -> Result<ControlFile, Error> {
     read(pgdata).map(|(_, control)| control)
 }

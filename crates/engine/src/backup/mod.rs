@@ -131,6 +131,19 @@ pub struct FailedBackup {
 }
 
 /// Takes a backup.
+///
+/// # Errors
+/// What concerns one repository of several is in [`BackupOutcome::failed`]; it is the error if no other is left.
+///
+/// [`Cause::WrongCluster`], [`Cause::WrongVersion`] or [`Cause::WrongOwner`] if one of the archives is somebody else's.
+/// [`Cause::ServerSetting`] if the server cannot be backed up or is not that of the data directory, those of
+/// [`Connection::open`], [`Cause::SessionLost`] or [`Cause::Postgres`] if the server fails meanwhile.
+/// [`Cause::NotArchived`] if WAL of the backup does not reach the archive in time. [`Cause::Refused`] for files that
+/// cannot be backed up as they are, [`Cause::File`] or [`Cause::ControlFile`] if one cannot be read.
+/// [`Cause::AnotherRun`] or [`Cause::Cancelled`].
+///
+/// After an error this run removes what it stored, as far as it can, and the next backup on this host removes the rest.
+/// If only the answer to the last write was lost, the backup may be complete all the same.
 pub async fn backup(
     targets: &[RepositoryTarget],
     options: &BackupOptions,

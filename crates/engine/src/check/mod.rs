@@ -62,6 +62,11 @@ pub struct CheckOptions {
 }
 
 /// Checks. A step that fails ends the check with its error; the report has what was found before, and the failure.
+///
+/// # Errors
+/// In the second part, that of the step that failed: those of [`Repository::open`], [`Repository::take_claim`],
+/// [`read_control_file`], [`Connection::open`], [`ServerFacts::ask`] and [`prove_same`], [`Cause::Store`] if the store
+/// fails a trial, [`Cause::NotArchived`] if the segment does not arrive in time, [`Cause::Cancelled`] while it waits.
 pub async fn check(
     targets: &[RepositoryTarget],
     options: &CheckOptions,

@@ -51,8 +51,11 @@ impl Crew {
         started.as_ref().map_err(|e| Cause::Internal(format!("cannot start worker threads: {e}")).into())
     }
 
-    /// Runs `job` on the crew and returns its result over a one-shot channel. A job that panicked is an internal error,
-    /// never a silent success.
+    /// Runs `job` on the crew and returns its result over a one-shot channel. A job that panicked is never a silent
+    /// success.
+    ///
+    /// # Errors
+    /// [`Cause::Internal`] if the job panics, or the threads cannot be started.
     pub fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,

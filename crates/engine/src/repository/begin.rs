@@ -44,6 +44,11 @@ pub struct Prepared {
 
 /// Makes sure that the archive is empty or the owner's, and makes the repository where there is none. `here` stands in the
 /// message of a refusal: "the data directory /srv/pg". Nothing is written before the archive was looked at.
+///
+/// # Errors
+/// [`Cause::ArchiveNotEmpty`] if the archive holds objects and no claim, [`Cause::WrongOwner`] if it is claimed for
+/// somebody else. Those of [`Repository::open`] and [`Repository::newest_claim`], and of [`init::init`] where there is
+/// no repository.
 pub async fn prepare(
     target: &RepositoryTarget,
     cluster: &ClusterName,
@@ -86,6 +91,12 @@ impl Repository {
     /// Takes the archive for the claimant and its owner; says whether the claim is new. The same owner and system
     /// identifier again are a success. A claim of the same owner for another system identifier is succeeded only while
     /// nothing was archived under it.
+    ///
+    /// # Errors
+    /// [`Cause::ArchiveNotEmpty`] if the archive holds objects and no claim, [`Cause::WrongOwner`] if it is claimed for
+    /// somebody else. That of [`Repository::check_claim`] if the owner's claim is of another cluster and something is
+    /// archived. [`Cause::AnotherRun`] if others take the claim twice meanwhile. Those of [`Repository::newest_claim`]
+    /// and [`Repository::create_record`].
     pub async fn claim_for_owner(
         &self,
         cluster: &ClusterName,

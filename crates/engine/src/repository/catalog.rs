@@ -22,6 +22,9 @@ pub struct UnfinishedBackup {
 
 impl Repository {
     /// The names of all clusters with an archive here.
+    ///
+    /// # Errors
+    /// [`Cause::Store`] if the repository cannot be listed.
     pub async fn clusters(&self) -> Result<Vec<ClusterName>, Error> {
         let folders = self.store().list_folders("").await.doing(|| format!("listing {}", self.describe()))?;
         Ok(folders.iter().filter_map(|folder| folder.trim_end_matches('/').parse().ok()).collect())
@@ -31,6 +34,10 @@ impl Repository {
     ///
     /// One without a manifest counts among the latter: the last write of a run that was killed can arrive after everything
     /// else of it has been removed.
+    ///
+    /// # Errors
+    /// [`Cause::Store`] if the backups cannot be listed, or the store cannot be asked for one. What is wrong with one
+    /// record is in [`Listed::unreadable`].
     pub async fn backups(&self, cluster: &ClusterName) -> Result<Listed<BackupRecord, BackupId>, Error> {
         let complete = self.listed(cluster).await?;
         let names = complete.complete().map(|backup| (backup, name::backup_summary(cluster, &backup)));
@@ -49,6 +56,10 @@ impl Repository {
     }
 
     /// One complete backup.
+    ///
+    /// # Errors
+    /// [`Cause::Store`] of kind `NotFound` if no such backup is complete, [`Cause::Malformed`] if the record is that of
+    /// another one; otherwise as [`Repository::read_record`].
     pub async fn backup(&self, cluster: &ClusterName, backup: BackupId) -> Result<BackupRecord, Error> {
         let name = name::backup_summary(cluster, &backup);
         let record: BackupRecord = self.read_record(&name).await?;
@@ -61,11 +72,18 @@ impl Repository {
     }
 
     /// Backups that have begun and have no `backup.json`.
+    ///
+    /// # Errors
+    /// [`Cause::Store`] if the backups cannot be listed.
     pub async fn unfinished_backups(&self, cluster: &ClusterName) -> Result<Vec<BackupId>, Error> {
         Ok(self.listed(cluster).await?.unfinished().map(|(backup, _)| backup).collect())
     }
 
     /// The same, with what their start records say.
+    ///
+    /// # Errors
+    /// [`Cause::Store`] if the backups cannot be listed, or the store cannot be asked for a start record. What is wrong
+    /// with one record is in [`UnfinishedBackup::unreadable`].
     pub async fn describe_unfinished(&self, cluster: &ClusterName) -> Result<Vec<UnfinishedBackup>, Error> {
         let mut described = Vec::new();
         for backup_id in self.unfinished_backups(cluster).await? {

@@ -21,8 +21,11 @@ use crate::error::{Cause, Error, ResultExt};
 pub type Claims = Listed<ClaimRecord, ClaimNumber>;
 
 impl Claims {
-    /// The newest claim that `wanted` takes, if there is one. An error where a newer claim cannot be read, which may be the
-    /// one that is wanted: a wrong claim is another cluster's WAL.
+    /// The newest claim that `wanted` takes, if there is one.
+    ///
+    /// # Errors
+    /// That of the newest claim that cannot be read, unless the chosen one is newer: the unreadable one may be the one
+    /// that is wanted, and a wrong claim is another cluster's WAL.
     pub fn chosen(mut self, wanted: impl Fn(&ClaimRecord) -> bool) -> Result<Option<ClaimRecord>, Error> {
         let chosen = self.records.into_iter().rfind(wanted);
         match self.unreadable.pop() {
@@ -93,6 +96,10 @@ impl Claimant {
 
 impl Repository {
     /// All claims on an archive, oldest first, and those whose record cannot be read.
+    ///
+    /// # Errors
+    /// [`Cause::Store`] if the claims cannot be listed, or the store cannot be asked for one. What is wrong with one
+    /// record is in [`Listed::unreadable`].
     pub async fn claims(&self, cluster: &ClusterName) -> Result<Claims, Error> {
         let names = self.claim_numbers(cluster).await?.into_iter().map(|number| (number, name::claim(cluster, number)));
         Listed::read(names.collect(), |number| self.claim(cluster, number)).await
@@ -100,6 +107,10 @@ impl Repository {
 
     /// The claim with the highest number, if there is one. It alone is read: what is wrong with an earlier one is no
     /// reason to stop, and with this one it is, since whose the archive is cannot be known without it.
+    ///
+    /// # Errors
+    /// [`Cause::Store`] if the claims cannot be listed, [`Cause::Malformed`] if the record is that of another claim;
+    /// otherwise as [`Repository::read_record`].
     pub async fn newest_claim(&self, cluster: &ClusterName) -> Result<Option<ClaimRecord>, Error> {
         match self.claim_numbers(cluster).await?.pop() {
             Some(number) => self.claim(cluster, number).await.map(Some),
@@ -107,7 +118,10 @@ impl Repository {
         }
     }
 
-    /// The claim in force, or an error that nothing has been archived yet.
+    /// The claim in force.
+    ///
+    /// # Errors
+    /// [`Cause::NoClaim`] if nobody has claimed the archive; otherwise as [`Repository::newest_claim`].
     pub async fn current_claim(&self, cluster: &ClusterName) -> Result<ClaimRecord, Error> {
         self.newest_claim(cluster)
             .await?
@@ -142,6 +156,10 @@ impl Repository {
     }
 
     /// Checks that the archive is `claimant`'s, or takes it when nobody has it.
+    ///
+    /// # Errors
+    /// That of [`Repository::check_claim`] if the archive is not `claimant`'s. [`Cause::AnotherRun`] if others take the
+    /// claim twice meanwhile. Those of [`Repository::newest_claim`] and [`Repository::create_record`].
     pub async fn take_claim(&self, cluster: &ClusterName, claimant: &Claimant) -> Result<ClaimRecord, Error> {
         let phrase = || format!("checking who owns the archive {cluster} in {}", self.describe());
         self.take_claim_inner(cluster, claimant, false).await.doing(phrase)
@@ -149,6 +167,10 @@ impl Repository {
 
     /// Takes the archive over for a cluster with another identity, as `pg_upgrade` makes it; the
     /// WAL of the earlier claim stays where it is.
+    ///
+    /// # Errors
+    /// [`Cause::AnotherRun`] if others take the next number twice meanwhile, [`Cause::Internal`] if no number is left.
+    /// Those of [`Repository::newest_claim`] and [`Repository::create_record`].
     pub async fn take_next_claim(&self, cluster: &ClusterName, claimant: &Claimant) -> Result<ClaimRecord, Error> {
         let phrase = || format!("taking a new claim on the archive {cluster} in {}", self.describe());
         self.take_claim_inner(cluster, claimant, true).await.doing(phrase)
@@ -184,6 +206,10 @@ impl Repository {
     }
 
     /// Whether `claimant` is who the claim names.
+    ///
+    /// # Errors
+    /// The first that applies: [`Cause::WrongCluster`], [`Cause::WrongVersion`], [`Cause::Refused`] for another size of
+    /// the WAL segments, [`Cause::WrongOwner`].
     pub fn check_claim(&self, claim: &ClaimRecord, claimant: &Claimant) -> Result<(), Error> {
         let identity = &claimant.identity;
         if claim.system_identifier != identity.system_identifier {

@@ -49,6 +49,11 @@ pub struct Initialised {
 }
 
 /// Makes a repository, or opens the one that is there when it fits the configuration.
+///
+/// # Errors
+/// Those of [`Repository::open`] if there is a repository. [`Cause::AlreadyInitialised`] for a key slot or an archive
+/// without `holdfast.json`. [`Cause::Key`] if the passphrase or the key file is too weak, [`Cause::Store`] if the store
+/// cannot be asked or fails a trial, [`Cause::Internal`] if there are no random numbers.
 pub async fn init(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Initialised, Error> {
     let url = target.store.describe();
     init_inner(target, now).await.doing(|| format!("making a repository at {url}"))

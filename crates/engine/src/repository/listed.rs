@@ -72,7 +72,10 @@ impl<T, N: Copy> Listed<T, N> {
         Ok(listed)
     }
 
-    /// The records, or the error of the newest bad one when not a single one is left. Of no record at all there is none.
+    /// The records, if at least one could be read, or there is none at all.
+    ///
+    /// # Errors
+    /// That of the newest unreadable record, if not one could be read.
     pub fn some(self) -> Result<Self, Error> {
         let Self { records, mut unreadable } = self;
         match unreadable.pop() {

@@ -84,6 +84,13 @@ struct Inner {
 
 impl Repository {
     /// Reads `holdfast.json` and unlocks the key.
+    ///
+    /// # Errors
+    /// [`Cause::NotInitialised`] if there is no `holdfast.json`, [`Cause::Record`] if it cannot be read.
+    /// [`Cause::EncryptionMismatch`] if it is encrypted and the target says not, or the reverse. [`Cause::Key`] if the
+    /// passphrase or key file opens no slot, [`Cause::NoKeySlot`] if there is none of its kind, and the error of a slot
+    /// that cannot be read if it could have been the one. [`Cause::Store`] if the store cannot be asked, or has no key
+    /// slot at all.
     pub async fn open(target: &RepositoryTarget) -> Result<Self, Error> {
         let url = target.store.describe();
         Self::open_inner(target).await.doing(|| format!("opening the repository {url}"))
@@ -164,16 +171,27 @@ impl Repository {
     }
 
     /// Seals the frames of one new object; the second part is its head frame.
+    ///
+    /// # Errors
+    /// [`Cause::Format`] with the fault of [`ObjectSealer::new`].
     pub fn sealer(&self, object_type: ObjectType, name: &str) -> Result<(ObjectSealer, Vec<u8>), Error> {
         Ok(ObjectSealer::new(object_type, name, self.id(), self.key())?)
     }
 
     /// Opens the frames of one stored object, from the bytes of its head frame.
+    ///
+    /// # Errors
+    /// [`Cause::Format`] with the fault of [`ObjectOpener::new`].
     pub fn opener(&self, object_type: ObjectType, name: &str, head: &[u8]) -> Result<ObjectOpener, Error> {
         Ok(ObjectOpener::new(object_type, name, head, self.id(), self.key())?)
     }
 
     /// Reads a record.
+    ///
+    /// # Errors
+    /// [`Cause::Store`], of kind `NotFound` if there is no such record ([`Error::is_not_found`]) and `TooLarge` if it
+    /// is larger than any record; [`Cause::Record`] if it is damaged, not of this repository or kind, or of a newer
+    /// release.
     pub async fn read_record<T: RecordBody>(&self, name: &str) -> Result<T, Error> {
         let object = self.store().get_at_most(&object_name(name)?, RECORD_BYTES_AT_MOST).await?;
         self.decode_record(name, &object)
@@ -185,6 +203,11 @@ impl Repository {
     }
 
     /// Creates a record; a record of that name must not exist.
+    ///
+    /// # Errors
+    /// [`Cause::Store`], of kind `AlreadyExists` if the name is taken ([`Error::is_already_exists`]);
+    /// [`Cause::Refused`] if the record would be larger than a reader accepts; [`Cause::Record`] if it cannot be
+    /// sealed.
     pub async fn create_record<T: RecordBody>(&self, name: &str, body: &T) -> Result<(), Error> {
         let object = record::encode(name, self.seal(), body)?;
         // Nothing is written that a reader would not take.

@@ -9,6 +9,10 @@ use crate::error::{Cause, Error, ResultExt};
 
 impl Repository {
     /// All snapshots of a cluster, oldest first, and those whose record cannot be read.
+    ///
+    /// # Errors
+    /// [`Cause::Store`] if the snapshots cannot be listed, or the store cannot be asked for one. What is wrong with one
+    /// record is in [`Listed::unreadable`].
     pub async fn snapshots(&self, cluster: &ClusterName) -> Result<Listed<SnapshotRecord, BackupId>, Error> {
         let listed = self
             .store()
@@ -23,6 +27,10 @@ impl Repository {
     }
 
     /// One snapshot.
+    ///
+    /// # Errors
+    /// [`Cause::NoSuchSnapshot`] if there is no record, [`Cause::Malformed`] if it is that of another snapshot;
+    /// otherwise as [`Repository::read_record`].
     pub async fn snapshot(&self, cluster: &ClusterName, snapshot: BackupId) -> Result<SnapshotRecord, Error> {
         let name = name::snapshot(cluster, &snapshot);
         let record: SnapshotRecord = match self.read_record(&name).await {

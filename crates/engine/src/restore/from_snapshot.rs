@@ -60,6 +60,9 @@ struct Found {
 }
 
 /// Says what [`restore_snapshot`] would do; refuses what it would refuse. Writes nothing.
+///
+/// # Errors
+/// Those of [`restore_snapshot`] up to its first change.
 pub async fn plan_snapshot(
     repository: &Repository,
     options: &RestoreOptions,
@@ -73,6 +76,14 @@ pub async fn plan_snapshot(
 }
 
 /// Makes a directory that was filled from a snapshot ready to recover to the requested moment.
+///
+/// # Errors
+/// [`Cause::Refused`] if the directory is not a copy of this snapshot, or the record is that of another cluster;
+/// [`Cause::WrongCluster`], [`Cause::ControlFile`] or [`Cause::ServerRunning`] by what is in the directory.
+/// [`Cause::Malformed`] if the record contradicts itself. [`Cause::NoClaim`], [`Cause::Unreachable`] or
+/// [`Cause::UnreadableHistory`] if the archive does not lead to the request; [`Cause::Store`], [`Cause::Format`] or
+/// [`Cause::Record`] if it cannot be read. [`Cause::Cancelled`] before the first change only, [`Cause::AnotherRun`],
+/// [`Cause::File`]. After an error in the middle no server starts in the directory, and the same call continues.
 pub async fn restore_snapshot(
     repository: &Repository,
     options: &RestoreOptions,

@@ -116,6 +116,9 @@ pub struct RestoreOptions {
 }
 
 /// Says what [`restore`] would do; refuses what it would refuse. Writes nothing.
+///
+/// # Errors
+/// Those of [`restore`] up to its first change.
 pub async fn plan(
     repository: &Repository,
     options: &RestoreOptions,
@@ -149,6 +152,21 @@ pub async fn plan(
 }
 
 /// Restores a backup so that PostgreSQL, when it is started, recovers to the requested moment.
+///
+/// # Errors
+/// What is asked for: [`Cause::Unreachable`], [`Cause::UnreadableHistory`] or [`Cause::NoClaim`] if the archive does
+/// not lead there, [`Cause::Refused`] for options that do not fit the backup or the directory.
+///
+/// Where it goes: [`Cause::NotEmpty`], [`Cause::TablespaceNotEmpty`], [`Cause::NotOurs`], [`Cause::UnarchivedWal`],
+/// [`Cause::WrongCluster`], [`Cause::ControlFile`] or [`Cause::Overlap`] if something else is there;
+/// [`Cause::ServerRunning`], [`Cause::UnclearLockFile`], [`Cause::PostmasterPid`], [`Cause::InUse`] or
+/// [`Cause::AnotherRun`] if somebody uses it; [`Cause::File`].
+///
+/// What is stored: [`Cause::Store`], and [`Cause::Format`], [`Cause::Record`], [`Cause::Malformed`] or
+/// [`Cause::NotReadable`] if a part of the backup is not what it should be.
+///
+/// [`Cause::Cancelled`] at any time. After an error in the middle no server starts in the directory, and the same call
+/// continues.
 pub async fn restore(
     repository: &Repository,
     options: &RestoreOptions,

@@ -64,6 +64,10 @@ impl Reached {
 
 /// What can be restored of a claim with its WAL as listed from the oldest of `backups` on, or before it. `backups` may
 /// hold those of other claims, and snapshots instead.
+///
+/// # Errors
+/// [`Cause::Store`] if the store cannot be asked, [`Cause::Format`] if a segment is damaged in which the last
+/// transaction is looked for, [`Cause::Cancelled`]. A history that cannot be read is in [`TimelineReach::unreadable`].
 pub async fn reach(
     repository: &Repository,
     claim: &ClaimRecord,

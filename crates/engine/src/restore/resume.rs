@@ -51,6 +51,9 @@ pub(super) const VERSION: u32 = 1;
 impl ResumePoint {
     /// Reads the resume point of a directory; `None` when there is none, or one that was never written to its end:
     /// nothing else has been done then.
+    ///
+    /// # Errors
+    /// [`Cause::File`] if the file is there and cannot be read.
     pub fn read(pgdata: &Path) -> Result<Option<Self>, Error> {
         let path = pgdata.join(RESUME_POINT);
         match std::fs::read(&path) {

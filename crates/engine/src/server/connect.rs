@@ -48,6 +48,12 @@ type Driver = tokio_postgres::Connection<Socket, Encrypted>;
 
 impl Connection {
     /// Connects and prepares the session for hours of silence.
+    ///
+    /// # Errors
+    /// [`Cause::ConnectionParameters`] or [`Cause::File`] if the parameters, or a file that they name, cannot be used.
+    /// [`Cause::Connection`] if they name no server, no server runs in the data directory, or none is of the kind that
+    /// `target_session_attrs` asks for; [`Cause::PostmasterPid`] if `postmaster.pid` is not what a server writes.
+    /// [`Cause::Postgres`] from a server that refuses: of several, from the last one that did.
     pub async fn open(settings: &ConnectionSettings<'_>) -> Result<Self, Error> {
         let mut described = settings.subject.to_owned();
         let wanted = Wanted::new(settings.connection, settings.subject, settings.environment, || {

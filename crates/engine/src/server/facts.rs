@@ -45,6 +45,10 @@ pub struct Database {
 
 impl ServerFacts {
     /// Asks the server.
+    ///
+    /// # Errors
+    /// [`Cause::ServerSetting`] with [`ServerSetting::Version`] for another major than 13 to 18; [`Cause::Postgres`] if
+    /// a query fails. A role that may not see the system identifier does not cause an error.
     pub async fn ask(connection: &Connection) -> Result<Self, Error> {
         Self::ask_inner(connection).await.doing(|| "asking the server for its settings".to_owned())
     }
@@ -97,6 +101,9 @@ impl ServerFacts {
 
     /// The present OIDs and names of the tablespaces. Their places are not read, because `pg_tablespace_location` fails
     /// for one that is being dropped.
+    ///
+    /// # Errors
+    /// [`Cause::Postgres`] if the query fails.
     pub async fn tablespace_names(connection: &Connection) -> Result<HashMap<u32, String>, Error> {
         let asking = || "asking the server for its tablespaces".to_owned();
         let rows =
@@ -104,7 +111,10 @@ impl ServerFacts {
         Ok(rows.iter().map(|row| (row.get(0), row.get::<_, RawText>(1).lossy())).collect())
     }
 
-    /// Fails if this data directory does not belong to the server.
+    /// Checks that this data directory belongs to the server, if the role may see the system identifier.
+    ///
+    /// # Errors
+    /// [`Cause::ServerSetting`] with [`ServerSetting::OtherServer`] if the two system identifiers differ.
     pub fn check_is_of(&self, pgdata: &Path, identifier: SystemIdentifier) -> Result<(), Error> {
         match self.system_identifier {
             Some(server) if server != identifier => Err(Cause::ServerSetting(ServerSetting::OtherServer {
@@ -118,6 +128,9 @@ impl ServerFacts {
     }
 
     /// The segment at which the archiver's last attempt failed; `None` while it succeeds.
+    ///
+    /// # Errors
+    /// [`Cause::Postgres`] if the query fails.
     pub async fn archiver_failure(connection: &Connection) -> Result<Option<String>, Error> {
         let rows = connection
             .client()
@@ -132,6 +145,9 @@ impl ServerFacts {
     }
 
     /// Whether the archiver has reported this segment, or a later one of its timeline, as archived.
+    ///
+    /// # Errors
+    /// [`Cause::Postgres`] if the query fails.
     pub async fn counts_as_archived(connection: &Connection, segment: SegmentName) -> Result<bool, Error> {
         let row = connection
             .client()

@@ -70,7 +70,13 @@ impl Checkpoint {
     }
 }
 
-/// Fails if the server's files are not those in `pgdata`.
+/// Proves that the server's files are those in `pgdata`.
+///
+/// # Errors
+/// [`Cause::ServerSetting`] with [`ServerSetting::OtherFiles`], which says what differs, if the two still differ after
+/// some two seconds. [`Cause::File`], [`Cause::ControlFile`] or [`Cause::PostmasterPid`] if a file of the directory
+/// cannot be read, [`Cause::Postgres`] if a query fails, [`Cause::Internal`] if the checkpoint that the server names is
+/// not one.
 pub async fn prove_same(connection: &Connection, pgdata: &Path) -> Result<(), Error> {
     let phrase = || format!("comparing the server with {}", pgdata.display());
     let mut attempt = 0;
@@ -88,8 +94,12 @@ pub async fn prove_same(connection: &Connection, pgdata: &Path) -> Result<(), Er
     }
 }
 
-/// Fails if the data directory is older than the start of the backup. Returns its control file. The server has written
-/// its own control file before it answered.
+/// Proves that the data directory is not older than the start of the backup. Returns its control file. The server has
+/// written its own control file before it answered.
+///
+/// # Errors
+/// [`Cause::ServerSetting`] with [`ServerSetting::OtherFiles`] if the last checkpoint of the directory is still before
+/// `start_lsn` after some two seconds; otherwise as [`read_control_file`].
 pub async fn prove_started(pgdata: &Path, start_lsn: Lsn) -> Result<ControlFile, Error> {
     let mut attempt = 0;
     loop {
@@ -111,8 +121,11 @@ pub async fn prove_started(pgdata: &Path, start_lsn: Lsn) -> Result<ControlFile,
     }
 }
 
-/// Fails if the data directory was not on the label's timeline at the start of the backup: files of an old primary can
+/// Proves that the data directory was on the label's timeline at the start of the backup: files of an old primary can
 /// be ahead in LSN, on the abandoned history.
+///
+/// # Errors
+/// [`Cause::ServerSetting`] with [`ServerSetting::OtherFiles`], which names both timelines.
 pub fn prove_timeline(
     pgdata: &Path,
     at_start: &ControlFile,

@@ -23,6 +23,10 @@ impl PostmasterPid {
 
     /// Reads `postmaster.pid` of a data directory; `None` if there is none, or an empty one, which a crashed start
     /// left.
+    ///
+    /// # Errors
+    /// [`Cause::PostmasterPid`] if the file does not begin with a process id, [`Cause::File`] if it is there and cannot
+    /// be read.
     pub fn read(pgdata: &Path) -> Result<Option<Self>, Error> {
         match Self::read_bytes(pgdata)? {
             Some(bytes) => Self::parse(&bytes, &pgdata.join(Self::PATH)),
