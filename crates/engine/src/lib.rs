@@ -7,6 +7,9 @@
 //!
 //! Nothing here prints, exits, or reads a clock or an environment variable that its caller could have given.
 
+// A caller decides by the kind of an error, so every public function says which it returns (docs/style.md).
+#![warn(clippy::missing_errors_doc)]
+
 pub mod archive;
 pub mod backup;
 pub mod check;

@@ -37,6 +37,8 @@
 //! # }
 //! ```
 #![warn(clippy::indexing_slicing)]
+// A caller decides by the kind of an error, so every public function says which it returns (docs/style.md).
+#![warn(clippy::missing_errors_doc)]
 
 mod bytes;
 mod parse_error;

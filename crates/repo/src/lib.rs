@@ -43,6 +43,9 @@
 //! # }
 //! ```
 
+// A caller decides by the kind of an error, so every public function says which it returns (docs/style.md).
+#![warn(clippy::missing_errors_doc)]
+
 pub mod catalog;
 pub mod chunk;
 pub mod codec;

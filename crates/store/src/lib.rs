@@ -38,6 +38,9 @@
 //! # }).unwrap();
 //! ```
 
+// A caller decides by the kind of an error, so every public function says which it returns (docs/style.md).
+#![warn(clippy::missing_errors_doc)]
+
 mod buffer;
 mod capabilities;
 mod compare;
