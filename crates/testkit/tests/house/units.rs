@@ -1,6 +1,6 @@
 //! A public number of a size or a time says its unit, in its name or in its comment.
 
-use crate::sources::{assert_none, files};
+use crate::sources::{assert_none, files, root};
 
 /// The crates whose items other programs build on.
 const CRATES: &[&str] = &["crates/pgtypes/src/", "crates/repo/src/", "crates/store/src/", "crates/engine/src/"];
@@ -50,4 +50,15 @@ fn public_amounts_say_their_unit() {
         }
     }
     assert_none("these public numbers do not say in which unit they are:", &without);
+}
+
+/// Clippy knows which public functions return a `Result`; it only has to be asked in each of these crates.
+#[test]
+fn clippy_asks_for_the_errors_of_public_functions() {
+    let asked = |name: &&str| {
+        let library = std::fs::read_to_string(root().join(name).join("lib.rs"));
+        library.is_ok_and(|text| text.contains("#![warn(clippy::missing_errors_doc)]"))
+    };
+    let without: Vec<String> = CRATES.iter().filter(|name| !asked(name)).map(|name| (*name).to_owned()).collect();
+    assert_none("these crates do not ask clippy for the errors of their public functions:", &without);
 }
