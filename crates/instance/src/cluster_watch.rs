@@ -40,7 +40,8 @@ pub fn watch(client: &Client, identity: &Identity) -> LatestCluster {
                 Some(Ok(Event::Init | Event::InitDone)) => {}
                 Some(Err(error)) => {
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(%error, "the Cluster cannot be watched; going by what was last seen");
+                        tracing::warn!(%error, "the Cluster cannot be watched; this instance uses the version that \
+                                                it read last");
                     }
                 }
                 None => break,

@@ -31,7 +31,7 @@ impl Identity {
             variable(name).filter(|value| !value.is_empty()).ok_or_else(|| {
                 Error::stuck(format!("the environment variable {name} is not set"))
                     .doing("finding out which instance this is")
-                    .hint("`holdfast instance run` is started by the operator, in a pod that it made")
+                    .hint("`holdfast instance run` works only in a pod that the operator created")
             })
         };
         Ok(Self {
@@ -161,7 +161,7 @@ mod tests {
             Identity::from_environment(some).unwrap_err().to_string(),
             "error: the environment variable POD_UID is not set\n\
              while: finding out which instance this is\n\
-             hint:  `holdfast instance run` is started by the operator, in a pod that it made"
+             hint:  `holdfast instance run` works only in a pod that the operator created"
         );
     }
 }

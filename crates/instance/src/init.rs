@@ -34,7 +34,7 @@ pub fn feed() -> Result<Feed> {
     if std::env::var_os(CHILD).is_none() {
         return Ok(Feed::default());
     }
-    Feed::of_stdin().map_err(|error| Error::stuck(format!("there is no way to the watchdog in PID 1: {error}")))
+    Feed::of_stdin().map_err(|error| Error::stuck(format!("cannot reach the watchdog in PID 1: {error}")))
 }
 
 /// Runs the same command again as a child and looks after it; gives the exit code for the container.
@@ -75,7 +75,8 @@ async fn look_after(words: &[OsString]) -> Result<u8> {
             _ = hangup.recv() => Some(Signal::HUP),
             () = watchdog.silence() => {
                 tracing::error!(
-                    "the instance manager hangs: it did not say in time that it, or its PostgreSQL, may go on; everything in this container is ended at once"
+                    "the instance manager hangs: PID 1 did not hear in time that the manager is alive and that \
+                     PostgreSQL may keep running; it ends this container now"
                 );
                 return Ok(SILENT);
             }

@@ -55,7 +55,7 @@ impl Peers {
             match tokio::time::timeout(limit, self.status(instance)).await {
                 Ok(Ok(status)) if status.instance == *instance => Some(status),
                 Ok(Err(error)) => {
-                    tracing::debug!(%error, instance, "a peer does not answer");
+                    tracing::debug!(%error, instance, "another instance does not answer");
                     None
                 }
                 // The wrong instance answered, or nobody in time.

@@ -52,9 +52,11 @@ pub async fn rewind(work: &Bootstrap<'_>) -> Result<()> {
         work.record_complete(Filling::Rewind)?;
     }
     let error = Error::retry(format!("pg_rewind ended with {}: {}", output.status, last_words(&said)));
-    Err(Error { kind, ..error }.doing("bringing the data directory in line with the primary").hint(match kind {
-        Kind::Stuck => "the data directory is copied anew from the primary",
-        Kind::Retry | Kind::Cancelled => "it is tried again; the primary's log says whether it was asked",
+    Err(Error { kind, ..error }.doing("synchronizing the data directory with the primary").hint(match kind {
+        Kind::Stuck => "the instance now copies the data directory from the primary again",
+        Kind::Retry | Kind::Cancelled => {
+            "the instance tries again; the primary's log shows whether the connection arrived"
+        }
     }))
 }
 

@@ -92,9 +92,9 @@ fn unreadable(kind: &str, name: &str, error: Option<kube::Error>) -> Error {
     match error {
         Some(kube::Error::Api(status)) if status.code == 404 => Error {
             kind: Kind::Retry,
-            what: format!("there is no {kind} {name}"),
+            what: format!("{kind} {name} does not exist"),
             doing: Some("reading what the Cluster refers to".to_owned()),
-            hint: Some("make it, or correct its name in the Cluster".to_owned()),
+            hint: Some("create it, or correct its name in the Cluster".to_owned()),
         },
         Some(error) => Error::retry(format!("{kind} {name} cannot be read: {error}")),
         None => Error::retry(format!("{kind} {name} cannot be read: the API server does not answer")),

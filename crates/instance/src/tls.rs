@@ -47,7 +47,7 @@ pub fn copy(places: &Places) -> Result<bool> {
 /// When it cannot be made.
 pub fn make_private(folder: &Path) -> Result<()> {
     use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-    let failed = |error: std::io::Error| Error::file("make", folder, &error);
+    let failed = |error: std::io::Error| Error::file("create", folder, &error);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).map_err(failed)
 }

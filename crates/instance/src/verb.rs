@@ -59,8 +59,8 @@ impl VerbOutput {
     pub fn report<R: DeserializeOwned>(&self) -> Result<R> {
         serde_json::from_slice(&self.bytes).map_err(|error| {
             Error::retry(format!("the report of `holdfast {}` cannot be read: {error}", self.verb))
-                .doing("reading what a verb reports")
-                .hint("instance manager and `holdfast` have to be of one release: check the image")
+                .doing("reading the report of a command")
+                .hint("the instance manager and `holdfast` must be of the same release: check the image")
         })
     }
 }
@@ -135,7 +135,8 @@ impl<'a> Verb<'a> {
                 }
             }
         }
-        let status = child.wait().await.map_err(|error| Error::retry(format!("waiting for a verb: {error}")))?;
+        let status =
+            child.wait().await.map_err(|error| Error::retry(format!("cannot wait for the command to end: {error}")))?;
         let output = output.await.unwrap_or_default();
         if status.success() {
             return Ok(VerbOutput { verb, bytes: output });
@@ -184,8 +185,8 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "error: the report of `holdfast list` cannot be read: invalid type: sequence, expected a string at line 1 column 0\n\
-             while: reading what a verb reports\n\
-             hint:  instance manager and `holdfast` have to be of one release: check the image"
+             while: reading the report of a command\n\
+             hint:  the instance manager and `holdfast` must be of the same release: check the image"
         );
     }
 

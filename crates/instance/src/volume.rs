@@ -124,18 +124,18 @@ pub fn control(pgdata: &Path) -> Result<Option<ControlFile>> {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     let why = last.map(|error| error.to_string()).unwrap_or_default();
-    Err(Error::stuck(why)
-        .doing(format!("reading {}", path.display()))
-        .hint("the data directory is damaged: delete the instance's pod and volume claim, and it is copied anew"))
+    Err(Error::stuck(why).doing(format!("reading {}", path.display())).hint(
+        "the data directory is damaged: delete the instance's pod and PersistentVolumeClaim, and it is copied again",
+    ))
 }
 
 fn read_record(mount: &Path) -> Result<Option<Record>> {
     let path = mount.join(RECORD);
     match fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            Error::stuck(format!("{} does not parse: {error}", path.display()))
-                .doing("looking at the data volume")
-                .hint("it was written by another version of Holdfast, or damaged; the data directory was not touched")
+            Error::stuck(format!("{} cannot be parsed: {error}", path.display()))
+                .doing("reading what the data volume contains")
+                .hint("another version of Holdfast wrote it, or it is damaged; the data directory was not changed")
         }),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::file("read", &path, &error)),
@@ -201,7 +201,7 @@ pub fn sync_file_system(directory: &Path) -> Result<()> {
 pub fn protect(pgdata: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     match fs::set_permissions(pgdata, fs::Permissions::from_mode(0o700)) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file("close to others", pgdata, &error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file("restrict access to", pgdata, &error)),
         _ => Ok(()),
     }
 }
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(found.record, Some(record));
         assert!(found.has_files);
         fs::write(places.data_mount.join(RECORD), "{").unwrap();
-        assert!(look(&places).unwrap_err().to_string().contains("does not parse"));
+        assert!(look(&places).unwrap_err().to_string().contains("cannot be parsed"));
     }
 
     #[test]

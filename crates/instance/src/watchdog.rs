@@ -63,7 +63,7 @@ impl Feed {
     fn say(&self, word: u64) {
         let Some(mut socket) = self.0.as_ref() else { return };
         if let Err(error) = socket.write_all(&word.to_be_bytes()) {
-            tracing::warn!(%error, "PID 1 could not be told how long PostgreSQL may go on");
+            tracing::warn!(%error, "could not tell PID 1 how long PostgreSQL may keep running");
         }
     }
 }

@@ -50,7 +50,7 @@ async fn take(context: &Context, uid: &str, name: &str, cancel: &CancellationTok
         .await;
     let ended = ended.and_then(|output| {
         of_report(output.report()?)
-            .ok_or_else(|| crate::error::Error::retry("the backup ended without saying what it is"))
+            .ok_or_else(|| crate::error::Error::retry("the backup ended, but its report has no backup id"))
     });
     change(&|run| {
         run.stopped_at = Some(Utc::now());

@@ -30,7 +30,7 @@ pub async fn run(work: &Bootstrap<'_>, found: Option<Progress>) -> Result<()> {
     work.step(METHOD, "initdb");
     initdb(work, &options).await?;
     work.write_isolated_files()?;
-    work.step(METHOD, "making roles and databases");
+    work.step(METHOD, "creating roles and databases");
     let served = work.start_isolated(&[("fsync", "off".to_owned())]).await?;
     let prepared = match work.isolated_ready(&served).await {
         Ok(()) => work.prepare_new(&options).await,
@@ -67,8 +67,8 @@ async fn initdb(work: &Bootstrap<'_>, options: &InitDb) -> Result<()> {
     Err(Error {
         kind: Kind::Stuck,
         what: format!("initdb ended with {}: {}", output.status, last_words(&text)),
-        doing: Some("making the data directory".to_owned()),
-        hint: Some("correct bootstrap.initdb of the Cluster: a new one has to be made, nothing was kept".to_owned()),
+        doing: Some("creating the data directory".to_owned()),
+        hint: Some("correct bootstrap.initdb and create the Cluster again: nothing of this one was kept".to_owned()),
     })
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn last_words(text: &str) -> String {
     match telling.as_slice() {
         [] => {
             let said = |line: &&str| !line.trim().is_empty() && !line.contains("hint:");
-            text.lines().rev().find(said).unwrap_or("it said nothing").to_owned()
+            text.lines().rev().find(said).unwrap_or("it printed no message").to_owned()
         }
         lines => lines.join("; "),
     }
@@ -161,6 +161,6 @@ mod tests {
             last_words("initdb: unrecognized option '--x'\ninitdb: hint: Try"),
             "initdb: unrecognized option '--x'"
         );
-        assert_eq!(last_words(""), "it said nothing");
+        assert_eq!(last_words(""), "it printed no message");
     }
 }

@@ -97,5 +97,5 @@ pub(crate) fn ended(served: &StartedServer, status: std::process::ExitStatus) ->
         Some(said) => Error::stuck(format!("PostgreSQL ended: {said}")),
         None => Error::stuck(format!("PostgreSQL ended with {status}")),
     }
-    .hint("its log says more")
+    .hint("see PostgreSQL's messages in the log of the pod")
 }

@@ -54,5 +54,5 @@ async fn copy(work: &Bootstrap<'_>) -> Result<()> {
     let text = String::from_utf8_lossy(&output.stderr);
     Err(Error::retry(format!("pg_basebackup ended with {}: {}", output.status, last_words(&text)))
         .doing(format!("copying the primary through {}", work.places.primary_host))
-        .hint("it is tried again; the primary's log says whether it was asked"))
+        .hint("the instance tries again; the primary's log shows whether the connection arrived"))
 }

@@ -71,7 +71,7 @@ pub fn source(cluster: &Cluster, backup: Option<&Backup>) -> Result<Option<Sourc
         let store = external.and_then(|external| external.barman_object_store.clone()).ok_or_else(|| {
             Error::stuck(format!("externalClusters has no entry {name} with a barmanObjectStore"))
                 .doing("looking for the archive to recover from")
-                .hint("bootstrap.recovery.source names an entry of externalClusters")
+                .hint("bootstrap.recovery.source must name an entry of externalClusters")
         })?;
         return Ok(Some(Source { store, name: name.clone(), backup_id }));
     }
@@ -84,7 +84,7 @@ pub fn source(cluster: &Cluster, backup: Option<&Backup>) -> Result<Option<Sourc
         } else {
             Err(Error::stuck(format!("Backup {name} does not say where its archive is"))
                 .doing("looking for the archive to recover from")
-                .hint("name the archive by bootstrap.recovery.source"))
+                .hint("name the archive in bootstrap.recovery.source"))
         };
     };
     if let Some(authority) = recovery.backup.and_then(|backup| backup.endpoint_ca) {
@@ -103,12 +103,12 @@ fn completed(backup: &Backup, recovery: &Recovery) -> Result<Option<String>> {
         BackupPhase::Failed => {
             return Err(Error::stuck(format!("Backup {name} has failed"))
                 .doing(doing)
-                .hint("name one that is completed"));
+                .hint("name a Backup that is completed"));
         }
         _ => {
             return Err(Error::retry(format!("Backup {name} is not completed yet"))
                 .doing(doing)
-                .hint("it goes on by itself when the Backup is completed"));
+                .hint("the recovery continues by itself when the Backup is completed"));
         }
     }
     let id = status.and_then(|status| status.backup_id.clone());
@@ -117,7 +117,7 @@ fn completed(backup: &Backup, recovery: &Recovery) -> Result<Option<String>> {
         && id != requested
     {
         return Err(Error::stuck(format!(
-            "Backup {name} is {id} in the archive, and recoveryTarget.backupID is {requested}"
+            "Backup {name} has the id {id} in the archive, but recoveryTarget.backupID is {requested}"
         ))
         .doing(doing)
         .hint("leave out bootstrap.recovery.backup or recoveryTarget.backupID"));
@@ -232,9 +232,9 @@ async fn prepare_snapshot(
     name: &str,
 ) -> Result<()> {
     if volume::control(&work.places.pgdata)?.is_none() && volume::look(work.places)?.record.is_none() {
-        return Err(Error::stuck(format!("the volume that was made from {name} holds no data directory"))
-            .doing("preparing the data directory that came with its volume")
-            .hint("the snapshot of the data volume has to be bootstrap.recovery.volumeSnapshots.storage"));
+        return Err(Error::stuck(format!("the volume that was made from {name} contains no data directory"))
+            .doing("preparing the data directory from the volume snapshot")
+            .hint("bootstrap.recovery.volumeSnapshots.storage must name the snapshot of the data volume"));
     }
     let target = recovery.recovery_target.clone().unwrap_or_default();
     let Some(source) = source else {
@@ -247,10 +247,10 @@ async fn prepare_snapshot(
     };
     if let Some(requested) = target.backup_id.as_ref().filter(|requested| **requested != id) {
         return Err(Error::stuck(format!(
-            "the volumes were made from the snapshots {id}, and recoveryTarget.backupID is {requested}"
+            "the volumes were made from the snapshots {id}, but recoveryTarget.backupID is {requested}"
         ))
-        .doing("preparing the data directory that came with its volume")
-        .hint("leave recoveryTarget.backupID out: the snapshots are the backup"));
+        .doing("preparing the data directory from the volume snapshot")
+        .hint("remove recoveryTarget.backupID: the snapshots are the backup"));
     }
     let pgdata = work.places.pgdata.display().to_string();
     let mut words: Vec<String> = ["restore", "--snapshot", &id, "--pgdata", &pgdata].map(str::to_owned).to_vec();
@@ -271,8 +271,11 @@ async fn recorded(work: &Bootstrap<'_>, config: &Path, name: &str) -> Result<Str
     let marked = mark.and_then(|mark| snapshot_id(&listed, &mark.uid));
     marked.or_else(|| snapshot_id(&listed, name)).ok_or_else(|| {
         Error::stuck(format!("the archive has no record of the volume snapshot {name}"))
-            .doing("looking for where recovery begins")
-            .hint("only snapshots of a completed Backup have one; bootstrap.recovery.source must name its cluster's archive")
+            .doing("looking for the place in the WAL where recovery begins")
+            .hint(
+                "only snapshots of a completed Backup have a record; bootstrap.recovery.source must name the \
+                   archive of that cluster",
+            )
     })
 }
 
@@ -287,13 +290,13 @@ fn without_archive(work: &Bootstrap<'_>, snapshot: &str, target: &RecoveryTarget
     let clean = control.is_some_and(|control| matches!(control.state, DbState::ShutDown | DbState::ShutDownInRecovery));
     let why = match (clean, needs_wal) {
         (false, _) => Some(format!("the volume snapshot {snapshot} was taken while the server ran")),
-        (true, true) => Some(format!("the recovery target is behind the volume snapshot {snapshot}")),
+        (true, true) => Some(format!("the recovery target is later than the volume snapshot {snapshot}")),
         (true, false) => None,
     };
     if let Some(why) = why {
         return Err(Error::stuck(why)
             .doing("recovering without an archive")
-            .hint("name the archive that has its WAL by bootstrap.recovery.source"));
+            .hint("in bootstrap.recovery.source name the archive that has the snapshot's WAL"));
     }
     for name in ["standby.signal", "recovery.signal", "postmaster.pid", "postmaster.opts"] {
         let path = work.places.pgdata.join(name);
@@ -425,7 +428,7 @@ async fn finish(work: &Bootstrap<'_>, method: &str, served: &StartedServer) -> R
         }
         tokio::time::sleep(POLL).await;
     }
-    work.step(method, "making roles");
+    work.step(method, "creating roles");
     let client = Sql::connect(work.places, "postgres").await?;
     roles::replication_user(&client).await?;
     if let Some(application) = Application::of(&work.cluster) {

@@ -103,7 +103,7 @@ fn sources() {
             None,
             "error: externalClusters has no entry x with a barmanObjectStore\n\
              while: looking for the archive to recover from\n\
-             hint:  bootstrap.recovery.source names an entry of externalClusters"
+             hint:  bootstrap.recovery.source must name an entry of externalClusters"
                 .to_owned(),
         ),
         ("a backup", named.clone(), Some(stored.clone()), "main - 20261122T101500Z".to_owned()),
@@ -119,7 +119,8 @@ fn sources() {
             with_id("20261122T111500Z"),
             Some(stored.clone()),
             format!(
-                "error: Backup b is 20261122T101500Z in the archive, and recoveryTarget.backupID is 20261122T111500Z{not_there}\
+                "error: Backup b has the id 20261122T101500Z in the archive, but recoveryTarget.backupID is \
+                20261122T111500Z{not_there}\
                  leave out bootstrap.recovery.backup or recoveryTarget.backupID"
             ),
         ),
@@ -127,20 +128,23 @@ fn sources() {
             "one that runs",
             both.clone(),
             Some(backup(&json!({"phase": "finalizing", "backupId": "20261122T101500Z"}))),
-            format!("error: Backup b is not completed yet{not_there}it goes on by itself when the Backup is completed"),
+            format!(
+                "error: Backup b is not completed yet{not_there}the recovery continues by itself when the Backup is \
+                 completed"
+            ),
         ),
         (
             "one that failed",
             named.clone(),
             Some(backup(&json!({"phase": "failed"}))),
-            format!("error: Backup b has failed{not_there}name one that is completed"),
+            format!("error: Backup b has failed{not_there}name a Backup that is completed"),
         ),
         (
             "one without an archive",
             named.clone(),
             Some(done(json!({}))),
             "error: Backup b does not say where its archive is\nwhile: looking for the archive to recover from\n\
-             hint:  name the archive by bootstrap.recovery.source"
+             hint:  name the archive in bootstrap.recovery.source"
                 .to_owned(),
         ),
         ("snapshots without an archive", named, Some(done(json!({"method": "volumeSnapshot"}))), "nothing".to_owned()),

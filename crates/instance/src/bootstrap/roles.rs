@@ -86,7 +86,7 @@ async fn exists(client: &Client, question: &str, name: &str) -> Result<bool> {
 pub async fn replication_user(client: &Client) -> Result<()> {
     let user = names::REPLICATION_USER;
     if !exists(client, "SELECT 1 FROM pg_roles WHERE rolname = $1", user).await? {
-        execute(client, "making the replication user", &format!("CREATE ROLE {user} LOGIN REPLICATION")).await?;
+        execute(client, "creating the replication user", &format!("CREATE ROLE {user} LOGIN REPLICATION")).await?;
     }
     let grants: Vec<String> = REWIND_FUNCTIONS
         .iter()
@@ -114,12 +114,13 @@ pub async fn set_password(client: &Client, role: &str, password: &str) -> Result
 pub async fn application(client: &Client, application: &Application, password: &str) -> Result<()> {
     let (owner, database) = (identifier(&application.owner), identifier(&application.database));
     if !exists(client, "SELECT 1 FROM pg_roles WHERE rolname = $1", &application.owner).await? {
-        execute(client, "making the application's owner", &format!("CREATE ROLE {owner} LOGIN")).await?;
+        execute(client, "creating the owner of the application's database", &format!("CREATE ROLE {owner} LOGIN"))
+            .await?;
     }
     set_password(client, &application.owner, password).await?;
     if !exists(client, "SELECT 1 FROM pg_database WHERE datname = $1", &application.database).await? {
         let statement = format!("CREATE DATABASE {database} OWNER {owner}");
-        execute(client, "making the application's database", &statement).await?;
+        execute(client, "creating the application's database", &statement).await?;
     }
     Ok(())
 }

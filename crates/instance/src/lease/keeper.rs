@@ -103,8 +103,9 @@ impl Keeper {
     /// When the thread or the client cannot be made.
     pub async fn start(config: Config, parts: Parts) -> Result<Handle> {
         let (started, answer) = oneshot::channel();
-        let failed =
-            |error: &dyn std::fmt::Display| Error::stuck(format!("the keeper of the Lease cannot run: {error}"));
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::stuck(format!("the thread that renews the Lease cannot start: {error}"))
+        };
         let thread = std::thread::Builder::new().name("lease".to_owned()).spawn(move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
@@ -178,10 +179,11 @@ impl Keeper {
         match self.look().await {
             Answer::Mine | Answer::Free => {}
             Answer::Other(holder) => match self.may_take(&holder) {
-                Take::Now => tracing::warn!(holder, "the Lease of the primary has expired and is taken over"),
+                Take::Now => tracing::warn!(holder, "the Lease of the primary has expired; this instance takes it"),
                 Take::After(_) => {
                     self.state.lease_message(format!(
-                        "waiting for the Lease of the primary: held by {holder}; it is taken over when {holder} releases it, or {} s after the last renewal but not before {} s from now",
+                        "waiting for the Lease of the primary, held by {holder}: this instance takes it when \
+                         {holder} releases it, or {} s after its last renewal, but not earlier than {} s from now",
                         EXPIRE.as_secs(),
                         YIELD.as_secs()
                     ));
@@ -198,7 +200,7 @@ impl Keeper {
             Answer::Mine => {
                 self.is_renewed(asked);
                 self.state.set_holds_lease(true);
-                tracing::info!("the Lease of the primary is this instance's");
+                tracing::info!("this instance holds the Lease of the primary");
                 RENEW
             }
             _ => SOON,
@@ -247,7 +249,10 @@ impl Keeper {
                 RENEW
             }
             Answer::Other(holder) => {
-                tracing::error!(holder, "somebody else holds the Lease of the primary: PostgreSQL is stopped at once");
+                tracing::error!(
+                    holder,
+                    "another instance holds the Lease of the primary: stopping PostgreSQL immediately"
+                );
                 self.fence().await;
                 SOON
             }
@@ -274,7 +279,8 @@ impl Keeper {
         if may_go_on(&answers) {
             self.is_safe(asked);
             self.state.lease_message(format!(
-                "the API server is away ({why}); going on as primary, since no other instance can be one"
+                "the API server cannot be used ({why}); this instance stays primary, because no other instance can \
+                 become primary"
             ));
             return;
         }
@@ -284,7 +290,7 @@ impl Keeper {
         }
         tracing::error!(
             why,
-            "the Lease of the primary cannot be renewed and not all instances answer: PostgreSQL is stopped at once"
+            "the Lease of the primary cannot be renewed and not all instances answer: stopping PostgreSQL immediately"
         );
         self.fence().await;
     }
@@ -303,7 +309,7 @@ impl Keeper {
         match self.write(None).await {
             Answer::Free | Answer::Other(_) => {
                 self.state.set_holds_lease(false);
-                tracing::info!("the Lease of the primary is given back");
+                tracing::info!("this instance has released the Lease of the primary");
                 RENEW
             }
             Answer::Mine | Answer::Unknown(_) => match self.look().await {
@@ -324,7 +330,7 @@ impl Keeper {
     async fn look(&mut self) -> Answer {
         match tokio::time::timeout(self.limit(), self.api.get_opt(&self.name)).await {
             Ok(Ok(Some(lease))) => self.saw(lease),
-            Ok(Ok(None)) => Answer::Unknown("the operator has not made it yet".to_owned()),
+            Ok(Ok(None)) => Answer::Unknown("the operator has not created it yet".to_owned()),
             Ok(Err(error)) => Answer::Unknown(error.to_string()),
             Err(_) => Answer::Unknown("the API server does not answer".to_owned()),
         }

@@ -44,14 +44,14 @@ impl Manager {
             Step::Rewind(primary) => {
                 self.context
                     .state
-                    .set_phase(InstancePhase::Rewinding, format!("coming in line with {primary} by pg_rewind"));
+                    .set_phase(InstancePhase::Rewinding, format!("running pg_rewind to synchronize with {primary}"));
                 self.stop_server(DEMOTE_WITHIN).await;
                 self.prepare_places(&cluster).await?;
                 self.write_server_files(&cluster)?;
                 match rejoin::rewind(&self.work(cluster)).await {
                     Ok(()) => Ok(()),
                     Err(error) if error.kind == Kind::Stuck => {
-                        tracing::warn!("pg_rewind could not help, the data directory is copied anew\n{error}");
+                        tracing::warn!("pg_rewind failed; copying the data directory from the primary again\n{error}");
                         memory.rewind_failed = true;
                         Ok(())
                     }
@@ -59,9 +59,7 @@ impl Manager {
                 }
             }
             Step::CopyAnew => {
-                self.context
-                    .state
-                    .set_phase(InstancePhase::Joining, "copying the primary, since pg_rewind could not help");
+                self.context.state.set_phase(InstancePhase::Joining, "copying the primary, because pg_rewind failed");
                 self.prepare_places(&cluster).await?;
                 join::run(&self.work(cluster)).await?;
                 memory.rewind_failed = false;
@@ -91,9 +89,10 @@ impl Manager {
                 Ok(())
             }
             Step::Fence => {
-                self.context
-                    .state
-                    .set_phase(InstancePhase::Demoting, "stopping PostgreSQL at once: the Lease is not held");
+                self.context.state.set_phase(
+                    InstancePhase::Demoting,
+                    "stopping PostgreSQL immediately: this instance does not hold the Lease",
+                );
                 if let Some(served) = self.context.state.server() {
                     served.postmaster.stop(StopMode::Immediate);
                     served.postmaster.ended().await;
@@ -154,7 +153,7 @@ impl Manager {
     }
 
     async fn bootstrap(&self, method: Method, observed: &Observed, cluster: Arc<Cluster>) -> Result<()> {
-        self.context.state.set_phase(InstancePhase::Bootstrapping, "making the first data directory");
+        self.context.state.set_phase(InstancePhase::Bootstrapping, "creating the first data directory");
         // From here on this instance is the cluster: nobody else may be it at the same time.
         if !self.context.state.holds_lease() {
             self.lease.want();

@@ -71,7 +71,7 @@ impl Manager {
             write_if_changed(&path, &content, 0o600)?;
         }
         let spool = self.context.places.spool();
-        std::fs::create_dir_all(&spool).map_err(|error| Error::file("make", &spool, &error))
+        std::fs::create_dir_all(&spool).map_err(|error| Error::file("create", &spool, &error))
     }
 
     /// Brings what the server reads up to date; says whether it has to reload.

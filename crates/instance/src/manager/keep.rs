@@ -34,7 +34,7 @@ impl Manager {
             if self.write_server_files(cluster)?
                 && let Some(served) = self.context.state.server()
             {
-                tracing::info!("settings changed: PostgreSQL reads them again");
+                tracing::info!("settings changed: reloading PostgreSQL's configuration");
                 served.postmaster.reload();
             }
             // First what waits for a restart by now, then that this generation's settings have been read.
@@ -70,7 +70,7 @@ impl Manager {
         for slot in wanted.iter().filter(|slot| !found.iter().any(|(name, _)| name == *slot)) {
             // Reserved at once: what the standby needs is kept from now on, not from its first connection on.
             self.context.sql.query("SELECT pg_create_physical_replication_slot($1, true)", &[slot]).await?;
-            tracing::info!(slot, "made a replication slot");
+            tracing::info!(slot, "created a replication slot");
         }
         for (slot, active) in found {
             if slot.starts_with(SLOT_PREFIX) && !wanted.contains(&slot) && !active {

@@ -57,17 +57,17 @@ pub async fn run(identity: Identity, places: Places, stop: CancellationToken) ->
     let watchdog = init::feed()?;
     let programs = Programs::find(std::env::var("PATH").ok().as_deref()).await?;
     tls::make_private(&places.sockets)?;
-    std::fs::create_dir_all(&places.data_mount).map_err(|error| Error::file("make", &places.data_mount, &error))?;
+    std::fs::create_dir_all(&places.data_mount).map_err(|error| Error::file("create", &places.data_mount, &error))?;
     let _lock = lock(&places, &stop).await?;
     let mut config = Config::infer().await.map_err(|error| {
-        Error::stuck(format!("the way to the API server is not known: {error}"))
+        Error::stuck(format!("the address of the API server is not known: {error}"))
             .doing("starting the instance manager")
-            .hint("it runs in a pod with a service account, or with KUBECONFIG set")
+            .hint("run it in a pod with a service account, or set KUBECONFIG")
     })?;
     config.connect_timeout = Some(Duration::from_secs(3));
     config.read_timeout = Some(READ_TIMEOUT);
     let client = Client::try_from(config.clone())
-        .map_err(|error| Error::stuck(format!("the API server cannot be spoken to: {error}")))?;
+        .map_err(|error| Error::stuck(format!("the client of the API server cannot be created: {error}")))?;
     let uid = rustix::process::geteuid().as_raw();
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let state = Arc::new(State::new(&identity, programs.major()));
@@ -95,7 +95,8 @@ pub async fn run(identity: Identity, places: Places, stop: CancellationToken) ->
     manager.make_folders()?;
     if !manager.programs.has_tls() {
         tracing::warn!(
-            "the image's PostgreSQL was built without TLS: neither clients nor standbys are encrypted; choose an image with it"
+            "the image's PostgreSQL was built without TLS: connections of clients and standbys are not encrypted; \
+             choose an image with TLS"
         );
     }
     for service in [
@@ -125,7 +126,7 @@ async fn lock(places: &Places, stop: &CancellationToken) -> Result<VolumeLock> {
             return Ok(lock);
         }
         if !std::mem::replace(&mut said, true) {
-            tracing::warn!("another instance manager works on this volume: waiting for its end");
+            tracing::warn!("another instance manager uses this volume; waiting until it ends");
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(200)) => {}
@@ -191,7 +192,10 @@ async fn round(manager: &Manager, memory: &mut Memory) -> Result<()> {
         manager.server_ended().await;
     }
     if manager.context.take_restart_request() && manager.context.state.server().is_some() {
-        manager.context.state.set_phase(InstancePhase::StartingPostgres, "starting PostgreSQL anew, for its settings");
+        manager
+            .context
+            .state
+            .set_phase(InstancePhase::StartingPostgres, "restarting PostgreSQL to apply changed settings");
         manager.stop_server(RESTART_WITHIN).await;
     }
     let observed = manager.observe(memory).await?;

@@ -150,12 +150,12 @@ pub fn classify(found: &Found, cluster: &ClusterView, me: &str) -> Volume {
         .map(|control| Data { system_id: control.system_identifier.to_string(), standby: found.standby_signal });
     match (&found.record, data) {
         (None, None) if !found.has_files => Volume::Empty,
-        (None, None) => Volume::Foreign("files that are no data directory of PostgreSQL".to_owned()),
+        (None, None) => Volume::Foreign("files that are not a PostgreSQL data directory".to_owned()),
         (Some(record), data) if record.cluster_uid == cluster.uid && record.instance == me => {
             match (record.progress, data) {
                 (Progress::Complete, Some(data)) => Volume::Ready(data),
                 (Progress::Complete, None) => {
-                    Volume::Foreign("a data directory that was whole and has lost its pg_control".to_owned())
+                    Volume::Foreign("a data directory that was complete and has lost its pg_control".to_owned())
                 }
                 (progress, _) => Volume::Unfinished(record.filling, progress),
             }
@@ -191,7 +191,7 @@ pub fn next_step(observed: &Observed) -> Step {
     let chosen = target == Some(observed.me.as_str());
     match &observed.volume {
         Volume::Foreign(what) => Step::Stuck(
-            format!("the volume holds {what}, and nothing of it was touched"),
+            format!("the volume contains {what}; nothing on it was changed"),
             "give the instance an empty volume, or bootstrap from this one with bootstrap.recovery.volumeSnapshots"
                 .to_owned(),
         ),
@@ -204,7 +204,7 @@ pub fn next_step(observed: &Observed) -> Step {
 
 fn waiting_for_first(target: Option<&str>) -> Step {
     Step::Wait(match target {
-        Some(first) => format!("instance {first} makes the first data directory"),
+        Some(first) => format!("instance {first} creates the first data directory"),
         None => "no instance is named as primary yet".to_owned(),
     })
 }
@@ -214,9 +214,9 @@ fn without_data(observed: &Observed, cluster: &ClusterView, chosen: bool, target
         (None, true) => Step::Bootstrap(cluster.method),
         (None, false) => waiting_for_first(target),
         (Some(_), true) => Step::Stuck(
-            format!("{} is named as primary and has no whole data directory", observed.me),
-            "the cluster has its data elsewhere or in its archive: another instance has to become the primary, or a \
-             new cluster be recovered from the archive"
+            format!("{} is named as primary but has no complete data directory", observed.me),
+            "the data is on another instance or in the archive: let another instance become the primary, or recover \
+             a new cluster from the archive"
                 .to_owned(),
         ),
         (Some(_), false) if target.is_none() => waiting_for_first(None),
@@ -230,7 +230,7 @@ fn with_data(observed: &Observed, cluster: &ClusterView, data: &Data, chosen: bo
     {
         return Step::Stuck(
             format!(
-                "the data directory has the system identifier {}, and the cluster's is {expected}; it was not touched",
+                "the data directory has the system identifier {}, but the cluster's is {expected}; nothing was changed",
                 data.system_id
             ),
             "it belongs to another cluster: give the instance an empty volume".to_owned(),
@@ -272,7 +272,7 @@ fn stopped_standby(observed: &Observed, data: &Data, target: Option<&str>) -> St
         Some(primary) if !data.standby || primary.diverged => Step::Rewind(primary.instance.clone()),
         // What a primary wrote may be more than the new one has: without it nobody knows.
         None if !data.standby => Step::Wait(match target {
-            Some(target) => format!("the data directory took writes: waiting for {target} to be the primary"),
+            Some(target) => format!("this data directory was a primary's: waiting for {target} to be the primary"),
             None => "no instance is named as primary".to_owned(),
         }),
         _ => Step::Start(Role::Replica),

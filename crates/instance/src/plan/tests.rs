@@ -312,7 +312,7 @@ fn volumes_are_known_by_their_record() {
         (
             "files of somebody",
             found(None, true),
-            Volume::Foreign("files that are no data directory of PostgreSQL".to_owned()),
+            Volume::Foreign("files that are not a PostgreSQL data directory".to_owned()),
         ),
         (
             "another cluster's",
@@ -322,7 +322,7 @@ fn volumes_are_known_by_their_record() {
         (
             "damaged",
             found(record("uid", "c-1", Progress::Complete), true),
-            Volume::Foreign("a data directory that was whole and has lost its pg_control".to_owned()),
+            Volume::Foreign("a data directory that was complete and has lost its pg_control".to_owned()),
         ),
     ] {
         assert_eq!(classify(&found, &view, "c-1"), expected, "{name}");

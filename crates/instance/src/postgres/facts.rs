@@ -17,7 +17,7 @@ pub struct Facts {
     pub lsn: Option<Lsn>,
     /// Up to where a standby has replayed.
     pub replayed: Option<Lsn>,
-    /// Whether a standby is being streamed to.
+    /// Whether a standby receives WAL by streaming replication.
     pub receiving: bool,
     /// Whether a changed setting waits for a restart. Of those in `bounds` the server alone cannot say it.
     pub pending_restart: bool,
@@ -62,7 +62,7 @@ WHERE s.name = ANY ($1)";
 pub async fn read(sql: &Sql) -> Result<Facts> {
     let bound = floor::names();
     let rows = sql.query(QUESTION, &[&bound]).await?;
-    let row = rows.first().ok_or_else(|| Error::retry("PostgreSQL gave no row about itself"))?;
+    let row = rows.first().ok_or_else(|| Error::retry("PostgreSQL returned no row about its state"))?;
     let standby: bool = row.get(0);
     let lsn = |column: usize| row.get::<_, Option<String>>(column).and_then(|text| text.parse().ok());
     let timeline = match row.get::<_, Option<String>>(2) {

@@ -86,7 +86,7 @@ impl Postmaster {
         if let Some(pid) = *pid
             && let Err(errno) = rustix::process::kill_process(pid, signal)
         {
-            tracing::warn!(?signal, %errno, "the server could not be signalled");
+            tracing::warn!(?signal, %errno, "a signal could not be sent to the server");
         }
     }
 
@@ -118,7 +118,7 @@ impl Postmaster {
         if let Ok(exit) = tokio::time::timeout(limit, self.ended()).await {
             return exit;
         }
-        tracing::warn!(seconds = limit.as_secs(), "the server did not stop in time and is stopped at once");
+        tracing::warn!(seconds = limit.as_secs(), "the server did not stop in time: stopping it immediately");
         self.stop(StopMode::Immediate);
         self.ended().await
     }

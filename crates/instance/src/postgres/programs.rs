@@ -40,7 +40,7 @@ impl Programs {
         let output = output.map_err(|error| Error::file("run", &program, &error))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let major = major(&text).ok_or_else(|| {
-            Error::stuck(format!("{} says {:?} of its version", program.display(), text.trim()))
+            Error::stuck(format!("{} prints {:?} as its version", program.display(), text.trim()))
                 .doing("looking for PostgreSQL's programs")
                 .hint("spec.imageName must name an image of PostgreSQL 13 to 18")
         })?;
@@ -68,7 +68,7 @@ impl Programs {
 /// Asks the server for a setting that is fixed when it is built; for that it wants a directory with a configuration.
 async fn has_tls(program: &Path) -> Result<bool> {
     let folder = std::env::temp_dir().join(format!("holdfast-{}", std::process::id()));
-    let failed = |error: std::io::Error| Error::file("make", &folder, &error);
+    let failed = |error: std::io::Error| Error::file("create", &folder, &error);
     tokio::fs::create_dir_all(&folder).await.map_err(failed)?;
     tokio::fs::write(folder.join("postgresql.conf"), "").await.map_err(failed)?;
     let output = Command::new(program).args(["-C", "ssl_library", "-D"]).arg(&folder).output().await;

@@ -24,7 +24,7 @@ pub async fn end_leftover(pgdata: &Path) -> Result<()> {
     if let Some(pid) = pid.and_then(|pid| Pid::from_raw(pid.abs()))
         && works_in(pid, pgdata)
     {
-        tracing::warn!(pid = pid.as_raw_nonzero().get(), "a postmaster outlived its manager and is stopped");
+        tracing::warn!(pid = pid.as_raw_nonzero().get(), "stopping a postmaster that outlived its instance manager");
         // The number was just seen to be a server in this directory.
         let _ = rustix::process::kill_process(pid, Signal::QUIT);
         let started = Instant::now();

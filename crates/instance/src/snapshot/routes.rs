@@ -32,7 +32,7 @@ pub async fn put(context: &Arc<Context>, uid: &str, body: &[u8]) -> Answer {
 pub fn get(context: &Context, uid: &str) -> Answer {
     match of(context, uid) {
         Some(run) => json(StatusCode::OK, &run),
-        None => refused(StatusCode::NOT_FOUND, "this manager knows nothing of that snapshot", None),
+        None => refused(StatusCode::NOT_FOUND, "this instance manager does not know that snapshot", None),
     }
 }
 

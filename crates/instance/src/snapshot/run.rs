@@ -97,9 +97,10 @@ impl Worker {
         };
         tokio::select! {
             () = self.taken.notified() => Ok(()),
-            () = self.cancel.cancelled() => Err(Error::retry("the snapshot was given up")),
+            () = self.cancel.cancelled() => Err(Error::retry("the snapshot was cancelled")),
             () = lost => Err(Error::retry("the connection that holds backup mode was lost").doing("waiting for the volume snapshots")),
-            () = tokio::time::sleep(left) => Err(Error::retry("nobody ended the snapshot before its deadline")
+            () = tokio::time::sleep(left) => Err(Error::retry("the operator did not end the snapshot before its \
+                                                               deadline")
                 .doing("waiting for the volume snapshots")
                 .hint("the storage driver took too long: raise spec.backup.volumeSnapshot.deadlineSeconds")),
         }
@@ -119,7 +120,7 @@ impl Worker {
         let starting = client.query_one(&statement, &parameters);
         let row = tokio::select! {
             row = starting => row.map_err(|error| crate::postgres_error(&error).doing("starting backup mode"))?,
-            () = self.cancel.cancelled() => return Err(Error::retry("the snapshot was given up")),
+            () = self.cancel.cancelled() => return Err(Error::retry("the snapshot was cancelled")),
         };
         let begin: Lsn = lsn(row.get(0))?;
         let timeline = self.context.state.facts().and_then(|facts| facts.timeline);
@@ -171,7 +172,7 @@ impl Worker {
             }
             tokio::select! {
                 () = tokio::time::sleep(POLL) => {}
-                () = self.cancel.cancelled() => return Err(Error::retry("the snapshot was given up")),
+                () = self.cancel.cancelled() => return Err(Error::retry("the snapshot was cancelled")),
             }
         }
         let control = volume::control(&self.context.places.pgdata)?
@@ -193,11 +194,13 @@ impl Worker {
         let started = tokio::time::Instant::now();
         while !self.context.state.ready() {
             if started.elapsed() > START_WITHIN {
-                return Err(Error::retry("PostgreSQL does not come up again").doing("ending the cold snapshot"));
+                return Err(
+                    Error::retry("PostgreSQL is not ready again after the snapshot").doing("ending the cold snapshot")
+                );
             }
             tokio::select! {
                 () = tokio::time::sleep(POLL) => {}
-                () = self.cancel.cancelled() => return Err(Error::retry("the snapshot was given up")),
+                () = self.cancel.cancelled() => return Err(Error::retry("the snapshot was cancelled")),
             }
         }
         self.record(stopped).await
@@ -231,5 +234,5 @@ async fn closed(client: &Client) {
 }
 
 fn lsn(text: &str) -> Result<Lsn> {
-    text.parse().map_err(|_| Error::retry(format!("PostgreSQL gave {text:?} as an LSN")))
+    text.parse().map_err(|_| Error::retry(format!("PostgreSQL returned {text:?}, which is not an LSN")))
 }

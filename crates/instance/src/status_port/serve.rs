@@ -67,7 +67,7 @@ pub async fn serve_status(context: Arc<Context>) -> Result<()> {
 pub async fn serve_probes(context: Arc<Context>) -> Result<()> {
     let path = context.places.control_socket();
     drop(std::fs::remove_file(&path));
-    let listener = UnixListener::bind(&path).map_err(|error| Error::file("listen at", &path, &error))?;
+    let listener = UnixListener::bind(&path).map_err(|error| Error::file("listen on", &path, &error))?;
     accept_each(&listener, "probes", |socket| serve(socket, Arc::clone(&context), Caller::Probes)).await;
     Ok(())
 }
@@ -85,7 +85,7 @@ pub async fn serve_metrics(context: Arc<Context>) -> Result<()> {
 async fn listen(port: u16) -> Result<TcpListener> {
     TcpListener::bind(("0.0.0.0", port))
         .await
-        .map_err(|error| Error::retry(format!("port {port} cannot be listened at: {error}")))
+        .map_err(|error| Error::retry(format!("cannot listen on port {port}: {error}")))
 }
 
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, context: Arc<Context>, caller: Caller) {
