@@ -44,7 +44,7 @@ fn hot_snapshots_and_the_archive_give_any_later_moment() {
     );
     // The volumes must be those of the backup. Before that is so, nothing is made.
     stage.apply(&stage.archived_cluster("copy", 1, &format!("{ENCRYPTION}{recovery}")));
-    wait_blocked(&stage, "copy", "and spec.walStorage is not written");
+    wait_blocked(&stage, "copy", "but spec.walStorage is not set");
     assert!(stage.find("pvc", "copy-1").is_none(), "no volume is made");
     stage.apply(&stage.archived_cluster("copy", 1, &format!("{ENCRYPTION}  walStorage:\n    size: 1Gi\n{recovery}")));
     stage.wait_ready("copy", 1, LIMIT);
@@ -64,7 +64,7 @@ fn hot_snapshots_and_the_archive_give_any_later_moment() {
     stage.kubectl(&["delete", "volumesnapshots.snapshot.storage.k8s.io", "--all"]);
     recoverable("nothing to begin a recovery with", false);
     stage.apply(&stage.archived_cluster("late", 1, &format!("{ENCRYPTION}  walStorage:\n    size: 1Gi\n{recovery}")));
-    wait_blocked(&stage, "late", "is gone, and with it the backup");
+    wait_blocked(&stage, "late", "is gone: this backup cannot be restored");
 }
 
 /// A cold snapshot stops one standby only while it is taken, and can be recovered from with the WAL after it.

@@ -188,7 +188,7 @@ fn every_target_brings_its_rows_and_no_more() {
 
     // A Backup that does not exist here creates no volume.
     stage.apply(&recovered(&stage, "missing", "backup:\n  name: of-another-namespace\n"));
-    let what = format!("Backup of-another-namespace: there is none in namespace {}", stage.namespace);
+    let what = format!("Backup of-another-namespace does not exist in namespace {}", stage.namespace);
     stage.wait("clusters.holdfast.dev", "missing", &format!("{what:?}"), LIMIT, |object| {
         (object["status"]["blockedBy"]["what"] == what.as_str()).then_some(())
     });

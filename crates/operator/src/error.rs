@@ -12,13 +12,13 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// What was read has changed meanwhile: read again.
-    #[error("{what} changed meanwhile")]
+    #[error("{what} was changed in the meantime")]
     Changed {
         /// The object.
         what: String,
     },
     /// An object could not be understood.
-    #[error("cannot understand {what}")]
+    #[error("cannot parse {what}")]
     Malformed {
         /// The object.
         what: String,

@@ -81,7 +81,11 @@ impl Election {
                     tracing::info!(lease = self.name, "another operator is in charge; waiting");
                 }
                 Ok(false) => {}
-                Err(error) => tracing::warn!(lease = self.name, error = error.in_full(), "cannot stand for election"),
+                Err(error) => tracing::warn!(
+                    lease = self.name,
+                    error = error.in_full(),
+                    "cannot take part in the election of the operator in charge"
+                ),
             }
             tokio::select! {
                 () = tokio::time::sleep(RENEW) => {}
@@ -101,8 +105,15 @@ impl Election {
             match tokio::time::timeout(RENEW, self.attempt()).await {
                 Ok(Ok(true)) => renewed = Instant::now(),
                 Ok(Ok(false)) => return false,
-                Ok(Err(error)) => tracing::warn!(lease = self.name, error = error.in_full(), "cannot renew"),
-                Err(_) => tracing::warn!(lease = self.name, "cannot renew: the API server does not answer"),
+                Ok(Err(error)) => tracing::warn!(
+                    lease = self.name,
+                    error = error.in_full(),
+                    "cannot renew the Lease of the operator in charge"
+                ),
+                Err(_) => tracing::warn!(
+                    lease = self.name,
+                    "cannot renew the Lease of the operator in charge: the API server does not answer"
+                ),
             }
             if renewed.elapsed() >= GIVE_UP {
                 return false;

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 /// Name, type and help of each metric.
 pub const TABLE: &[Metric] = &[
-    ("holdfast_operator_leader", "gauge", "Whether this operator is the one in charge"),
-    ("holdfast_operator_reconciles_total", "counter", "Reconciles that came to their end, by kind"),
-    ("holdfast_operator_reconcile_errors_total", "counter", "Reconciles that did not, by kind and category"),
+    ("holdfast_operator_leader", "gauge", "Whether this operator is in charge (the leader)"),
+    ("holdfast_operator_reconciles_total", "counter", "Reconciles that succeeded, by kind"),
+    ("holdfast_operator_reconcile_errors_total", "counter", "Reconciles that failed, by kind and category"),
     ("holdfast_operator_reconcile_seconds_total", "counter", "Seconds spent in reconciles, by kind"),
-    ("holdfast_operator_events_total", "counter", "Events told, by reason"),
-    ("holdfast_operator_failovers_total", "counter", "Failovers begun, by namespace and cluster"),
+    ("holdfast_operator_events_total", "counter", "Events reported, by reason"),
+    ("holdfast_operator_failovers_total", "counter", "Failovers started, by namespace and cluster"),
     ("holdfast_cluster_instances", "gauge", "Instances that exist, by namespace and cluster"),
     ("holdfast_cluster_ready_instances", "gauge", "Instances that answer and accept connections"),
     ("holdfast_cluster_ready", "gauge", "Whether the condition Ready is true"),

@@ -58,9 +58,15 @@ impl Retries {
             *count
         };
         if let Error::Changed { what } = error {
-            tracing::debug!(kind, name, namespace, what, "read again");
+            tracing::debug!(kind, name, namespace, what, "the object was changed in the meantime; reading it again");
         } else {
-            tracing::warn!(kind, name, namespace, error = error.in_full(), "a reconcile did not come to its end");
+            tracing::warn!(
+                kind,
+                name,
+                namespace,
+                error = error.in_full(),
+                "a reconcile failed; it is tried again later"
+            );
         }
         Action::requeue(wait(count, error))
     }

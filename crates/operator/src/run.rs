@@ -53,7 +53,7 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// There is no way to the API server.
-    #[error("no way to a Kubernetes API server is configured")]
+    #[error("no Kubernetes API server is configured")]
     Config(#[source] Box<kube::config::InferConfigError>),
     /// The client cannot be made.
     #[error("the client of the API server cannot be made")]
@@ -67,10 +67,12 @@ pub enum RunError {
         source: std::io::Error,
     },
     /// Another operator is in charge now.
-    #[error("the lease {LEASE} was lost: another operator is in charge, or the API server was away for too long")]
+    #[error(
+        "the lease {LEASE} was lost: another operator is in charge, or the API server could not be reached for too long"
+    )]
     LeaseLost,
     /// A controller ended by itself.
-    #[error("a controller ended by itself")]
+    #[error("a controller ended unexpectedly")]
     ControllerEnded,
 }
 

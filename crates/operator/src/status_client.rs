@@ -94,7 +94,7 @@ pub enum RequestError {
         body: String,
     },
     /// It answered something else than was agreed.
-    #[error("an answer that is not understood: {0}")]
+    #[error("the answer cannot be parsed: {0}")]
     Malformed(String),
 }
 
@@ -132,8 +132,8 @@ impl StatusClient {
     ) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         for one in CertificateDer::pem_slice_iter(authority) {
-            let one = one.map_err(|error| format!("the authority's certificate: {error}"))?;
-            roots.add(one).map_err(|error| format!("the authority's certificate: {error}"))?;
+            let one = one.map_err(|error| format!("the CA certificate: {error}"))?;
+            roots.add(one).map_err(|error| format!("the CA certificate: {error}"))?;
         }
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
         let chain = chain.map_err(|error| format!("the operator's certificate: {error}"))?;

@@ -53,7 +53,10 @@ pub(crate) fn set_last_backup(conditions: &mut Vec<Condition>, name: &str, statu
         let id = status.backup_id.as_deref().map(|id| format!(" ({id})")).unwrap_or_default();
         format!("Backup {name} is complete{id}")
     } else {
-        format!("Backup {name} failed: {}", first_line(status.error.as_deref().unwrap_or("error: without a reason")))
+        format!(
+            "Backup {name} failed: {}",
+            first_line(status.error.as_deref().unwrap_or("error: no reason was reported"))
+        )
     };
     let reason = if holds { "BackupCompleted" } else { "BackupFailed" };
     let said = Said { kind: LAST_BACKUP, holds, reason, message: &message, generation: None };

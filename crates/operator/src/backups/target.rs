@@ -45,7 +45,7 @@ pub fn choose(cluster: &ClusterView, request: TargetRequest<'_>) -> Choice {
         (true, BackupTarget::Primary, Some(standby)) => Choice::Instance {
             name: standby.name.clone(),
             warning: Some(format!(
-                "a cold snapshot stops its server: standby {} is taken instead of the primary {}",
+                "a cold snapshot stops its server, so standby {} is used instead of the primary {}",
                 standby.name, primary.name
             )),
         },
@@ -55,7 +55,7 @@ pub fn choose(cluster: &ClusterView, request: TargetRequest<'_>) -> Choice {
         (true, _, None) if alone => Choice::Instance {
             name: primary.name.clone(),
             warning: Some(format!(
-                "{} is the only instance of cluster {}: it takes no connections while its volumes are snapshotted cold",
+                "{} is the only instance of cluster {}: it accepts no connections while the cold snapshot is taken",
                 primary.name, cluster.name
             )),
         },

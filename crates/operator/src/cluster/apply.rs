@@ -94,7 +94,7 @@ impl Actor<'_> {
             match action {
                 // It asks an instance, which has its own limit.
                 Action::Restart { .. } => done.await?,
-                _ => within(API_TIMEOUT, "carrying out what was decided", done).await?,
+                _ => within(API_TIMEOUT, "changing the objects of the cluster", done).await?,
             }
         }
         Ok(())
@@ -114,7 +114,9 @@ impl Actor<'_> {
             Action::ReleaseLease { holder, resource_version } => self.release_lease(holder, resource_version).await,
             Action::CreateClaim(claim) => {
                 let api: Api<PersistentVolumeClaim> = self.api();
-                there(api.create(&PostParams::default(), claim).await.map(drop), || "make a claim".to_owned())
+                there(api.create(&PostParams::default(), claim).await.map(drop), || {
+                    "create a PersistentVolumeClaim".to_owned()
+                })
             }
             Action::GrowClaim { name, size } => {
                 let api: Api<PersistentVolumeClaim> = self.api();
@@ -122,15 +124,17 @@ impl Actor<'_> {
                 api.patch(name, &PatchParams::default(), &Patch::Merge(patch))
                     .await
                     .map(drop)
-                    .map_err(|error| Error::api(format!("grow claim {name} to {size}"), error))
+                    .map_err(|error| Error::api(format!("expand PersistentVolumeClaim {name} to {size}"), error))
             }
             Action::DeleteClaim { name, uid } => {
                 let api: Api<PersistentVolumeClaim> = self.api();
-                gone(api.delete(name, &this_one(uid)).await.map(drop), || format!("delete claim {name}"))
+                gone(api.delete(name, &this_one(uid)).await.map(drop), || {
+                    format!("delete PersistentVolumeClaim {name}")
+                })
             }
             Action::CreatePod(pod) => {
                 let api: Api<Pod> = self.api();
-                there(api.create(&PostParams::default(), pod).await.map(drop), || "make a pod".to_owned())
+                there(api.create(&PostParams::default(), pod).await.map(drop), || "create a pod".to_owned())
             }
             Action::DeletePod { name, uid } => {
                 let api: Api<Pod> = self.api();
@@ -182,7 +186,7 @@ impl Actor<'_> {
         let lease: Lease = serde_json::from_value(lease)
             .map_err(|source| Error::Malformed { what: format!("lease {name}"), source })?;
         let api: Api<Lease> = self.api();
-        there(api.create(&PostParams::default(), &lease).await.map(drop), || format!("make lease {name}"))
+        there(api.create(&PostParams::default(), &lease).await.map(drop), || format!("create lease {name}"))
     }
 
     /// Compare and swap: a holder that renewed meanwhile keeps it.
@@ -293,7 +297,7 @@ impl Actor<'_> {
             Ok(_) => Ok(()),
             // Somebody else's was first: what was made for it does not fit, so everything is read again.
             Err(error) if is_conflict(&error) => Err(Error::Changed { what: format!("secret {name}") }),
-            Err(error) => Err(Error::api(format!("make secret {name}"), error)),
+            Err(error) => Err(Error::api(format!("create secret {name}"), error)),
         }
     }
 
@@ -362,7 +366,7 @@ fn password() -> Result<String, aws_lc_rs::error::Unspecified> {
 }
 
 fn no_randomness(secret: &str) -> Error {
-    Error::Certificate { secret: secret.to_owned(), why: "the system gives no random bytes".to_owned() }
+    Error::Certificate { secret: secret.to_owned(), why: "the operating system returned no random bytes".to_owned() }
 }
 
 /// The key's fingerprint: a renewed certificate of the same key is the same authority.

@@ -219,9 +219,9 @@ async fn ask(client: Option<&StatusClient>, pod: &Pod) -> Answer {
     let status = pod.status.as_ref();
     let address =
         status.and_then(|status| status.pod_ip.as_ref()).ok_or_else(|| "its pod has no address yet".to_owned())?;
-    let address = address.parse().map_err(|_| format!("its pod's address {address} is not understood"))?;
+    let address = address.parse().map_err(|_| format!("its pod's address {address} is not an IP address"))?;
     if !container_runs(pod) {
-        return Err("its container does not run".to_owned());
+        return Err("its container is not running".to_owned());
     }
     let answer = client.status(address).await.map_err(|error| error.to_string())?;
     if pod.uid().is_some_and(|uid| uid != answer.pod_uid) {
@@ -356,7 +356,7 @@ async fn apis(context: &ClusterContext) -> Result<Apis, Error> {
         match client.list_api_group_resources(version).await {
             Ok(list) => Ok(list.resources.iter().any(|resource| resource.name == plural)),
             Err(error) if is_not_found(&error) => Ok(false),
-            Err(error) => Err(Error::api(format!("ask for {version}"), error)),
+            Err(error) => Err(Error::api(format!("look up the API {version}"), error)),
         }
     };
     let (v1, v1beta1, pod_monitor) = tokio::try_join!(

@@ -51,8 +51,8 @@ pub(super) async fn authority(client: &Client, authority: &str) -> Result<(), Er
     let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     api.patch(CONFIGURATION, &parameters, &Patch::Strategic(patch))
         .await
-        .map_err(|error| Error::api("write the authority into the webhook configuration", error))?;
-    tracing::info!(name = CONFIGURATION, "told the API server of the webhook's authority");
+        .map_err(|error| Error::api("write the CA certificate into the webhook configuration", error))?;
+    tracing::info!(name = CONFIGURATION, "wrote the webhook's CA certificate into the webhook configuration");
     Ok(())
 }
 

@@ -98,7 +98,7 @@ async fn keep_known(
     let mut serving: Option<Identity> = None;
     loop {
         let look = look(client, namespace, &names, &mut serving, shown);
-        let looked = within(LOOK_WITHIN, "looking after the webhook's certificate", look).await;
+        let looked = within(LOOK_WITHIN, "checking the webhook's certificate", look).await;
         if shown.borrow().is_some() {
             ready.send_replace(true);
         }
@@ -108,7 +108,7 @@ async fn keep_known(
                 tracing::warn!(
                     error = error.in_full(),
                     serving = serving.is_some(),
-                    "the webhook's certificate could not be looked after; it is tried again"
+                    "the webhook's certificate could not be checked; trying again"
                 );
                 RETRY
             }

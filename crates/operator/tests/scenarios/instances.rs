@@ -206,7 +206,7 @@ impl World {
                     me.role = Some(Role::Primary);
                     me.enter(Phase::Running, "taking writes");
                 } else {
-                    me.enter(Phase::Bootstrapping, "making the first data directory");
+                    me.enter(Phase::Bootstrapping, "creating the first data directory");
                 }
             }
             (None, _) => match primary {

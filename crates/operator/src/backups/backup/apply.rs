@@ -153,7 +153,7 @@ fn asked(instance: &str, error: RequestError) -> Stop {
     match error {
         RequestError::Refused { refused, .. } => {
             let hint = refused.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
-            Stop::Refused(format!("{instance} did not take the request: {}{hint}", refused.error))
+            Stop::Refused(format!("{instance} refused the request: {}{hint}", refused.error))
         }
         RequestError::Unreachable(why) | RequestError::Malformed(why) => {
             Stop::Refused(format!("{instance} did not answer the request: {why}"))

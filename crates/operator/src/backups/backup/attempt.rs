@@ -81,7 +81,7 @@ pub(crate) fn cluster_deleted(task: &Task, memory: &Memory, now: DateTime<Utc>) 
     let trouble = Failure::new(
         format!("cluster {} was deleted", task.spec.cluster.name),
         task.doing(),
-        "what was stored before is still in the archive; a Backup of a cluster needs the cluster",
+        "a Backup can run only while its cluster exists; what was stored before is still in the archive",
     );
     fail(task, memory, now, trouble.to_string())
 }

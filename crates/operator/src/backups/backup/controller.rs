@@ -70,7 +70,7 @@ pub(crate) async fn run(shared: Arc<BackupsContext>, cancellation: CancellationT
             move |backup, shared| {
                 let retries = Arc::clone(&retries);
                 async move {
-                    let work = within(RECONCILE_LIMIT, "looking after a backup", reconcile(&backup, &shared));
+                    let work = within(RECONCILE_LIMIT, "reconciling a Backup", reconcile(&backup, &shared));
                     Box::pin(retries.observe(&backup, work)).await
                 }
             },
@@ -262,9 +262,9 @@ async fn not_understood(
 ) -> Result<Action, Error> {
     let task = Task { name: object.name_any(), generation: object.metadata.generation, ..Task::default() };
     let trouble = Failure::new(
-        format!("Backup {} asks for what cannot be done: {why}", task.name),
-        "reading what is asked",
-        "see `holdfast manifest check`, and create a new Backup",
+        format!("Backup {} is not valid: {why}", task.name),
+        "reading its spec",
+        "check the manifest with `holdfast manifest check`, and create a new Backup",
     );
     let decision = attempt::fail(&task, &limits::Memory::default(), shared.operator.clock.now(), trouble.to_string());
     shared.write_status(api, object, &decision.status).await?;

@@ -49,7 +49,7 @@ fn give_up(task: &Task, observed: &Observed, memory: &Memory, now: DateTime<Utc>
         decision.actions.extend(super::attempt::release(task));
     }
     if task.phase() != BackupPhase::Pending {
-        decision.events.push(BackupEvent::new(Reason::BackupGivenUp, "its Backup was deleted: the run is given up"));
+        decision.events.push(BackupEvent::new(Reason::BackupGivenUp, "the Backup was deleted: its run is cancelled"));
     }
     decision.let_go = true;
     decision

@@ -28,13 +28,13 @@ pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: Dat
                 Failure::new(format!("pod {instance} is gone"), task.doing(), "the next attempt begins by itself");
             attempt::over(task, memory, now, &error.to_string())
         }
-        InstanceAnswer::NotAsked => silent(task, memory, now, instance, "it was not asked"),
+        InstanceAnswer::NotAsked => silent(task, memory, now, instance, "no request was sent to it"),
         InstanceAnswer::Silent(why) => silent(task, memory, now, instance, why),
         InstanceAnswer::Unknown => {
             let error = Failure::new(
-                format!("the instance manager of {instance} was restarted in the middle of the backup"),
+                format!("the instance manager of {instance} was restarted during the backup"),
                 task.doing(),
-                "the next attempt begins by itself; see the restarts and the last state of the pod",
+                "the next attempt begins by itself; see the restart count and the last state of the pod",
             );
             attempt::over(task, memory, now, &error.to_string())
         }
@@ -56,16 +56,16 @@ pub(crate) fn silent(task: &Task, memory: &Memory, now: DateTime<Utc>, instance:
     let until = since + SILENCE_LIMIT;
     if now >= until {
         let error = Failure::new(
-            format!("{instance} did not answer since {}: {why}", time(since)),
+            format!("{instance} has not answered since {}: {why}", time(since)),
             task.doing(),
-            "the next attempt begins by itself; see whether its node and its network are well",
+            "the next attempt begins by itself; check its node and its network",
         );
         return attempt::over(task, memory, now, &error.to_string());
     }
     let mut decision = Decision::keep(task, memory, after(TimeDelta::seconds(2)));
     decision.memory.silent_since = Some(since);
     decision.status.reason =
-        Some(format!("{instance} does not answer since {}; waiting until {}: {why}", time(since), time(until)));
+        Some(format!("{instance} has not answered since {}; waiting until {}: {why}", time(since), time(until)));
     decision
 }
 
@@ -74,9 +74,9 @@ fn copying(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) ->
     let (mut decision, since) = progressed(task, memory, now, run);
     if now - since >= STALL_LIMIT {
         let error = Failure::new(
-            format!("not a byte was read for {}", duration(STALL_LIMIT)),
+            format!("the backup has read no data for {}", duration(STALL_LIMIT)),
             task.doing(),
-            "see the log of the pod: a volume or an object store that hangs, or a checkpoint that does not end",
+            "see the log of the pod; possible causes: a volume or an object store hangs, or a checkpoint does not end",
         );
         return attempt::fail_running(task, memory, now, &error);
     }
@@ -106,7 +106,7 @@ fn waiting_for_wal(
         let error = Failure::new(
             format!("the WAL that the backup needs was not archived within {}", duration(WAL_LIMIT)),
             task.doing(),
-            "see the condition ContinuousArchiving of the Cluster for why the archiver does not get on",
+            "the condition ContinuousArchiving of the Cluster says why archiving makes no progress",
         );
         return attempt::fail_running(task, memory, now, &error);
     }
@@ -114,7 +114,7 @@ fn waiting_for_wal(
     let done = run.total_bytes.unwrap_or(run.done_bytes);
     show(&mut decision, run, format!("100% ({}), waiting for WAL", bytes(done)));
     if task.phase() != BackupPhase::Finalizing {
-        let text = "all data is stored; waiting for the archive to hold the WAL up to its stop";
+        let text = "all data is stored; waiting until the archive has the WAL up to the backup's stop LSN";
         decision.events.push(BackupEvent::new(Reason::BackupFinalizing, text));
     }
     let instance = task.status.instance.as_deref().unwrap_or_default();
@@ -146,9 +146,9 @@ pub(crate) fn switch_wal(
 fn completed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) -> Decision {
     let Some(result) = run.result.as_ref().filter(|result| !result.backup_id.is_empty()) else {
         let error = Failure::new(
-            "the backup ended without saying what it is",
+            "the backup ended, but its report has no backup id",
             task.doing(),
-            "operator and instance manager may be of different versions; the next attempt begins by itself",
+            "the operator and the instance manager may be of different versions; the next attempt begins by itself",
         );
         return attempt::over(task, memory, now, &error.to_string());
     };
@@ -179,7 +179,7 @@ fn completed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) 
 /// The engine says it failed.
 fn failed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) -> Decision {
     let unknown =
-        || Failure::new("the backup failed without saying why", task.doing(), "see the log of the pod").to_string();
+        || Failure::new("the backup failed and reported no reason", task.doing(), "see the log of the pod").to_string();
     attempt::over(task, memory, now, &run.error.clone().unwrap_or_else(unknown))
 }
 

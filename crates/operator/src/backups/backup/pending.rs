@@ -29,7 +29,8 @@ pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: Dat
         let trouble = Failure::new(
             format!("cluster {name} does not exist"),
             task.doing(),
-            "`spec.cluster.name` names a Cluster of the same namespace; create a new Backup once it is there",
+            "`spec.cluster.name` must name a Cluster in the same namespace; create a new Backup when the Cluster \
+             exists",
         );
         return attempt::fail(task, memory, now, trouble.to_string());
     };
@@ -41,7 +42,7 @@ pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: Dat
     }
     if let Some(ahead) = &observed.ahead {
         // Its end is watched; the look in between is for an event that was lost.
-        return wait(task, memory, format!("waiting for Backup {ahead}, which is before it"), after_look());
+        return wait(task, memory, format!("waiting for Backup {ahead}, which comes first"), after_look());
     }
     if let Some(at) = memory.retry_at.filter(|at| *at > now) {
         return Decision::keep(task, memory, after(at - now));
@@ -84,7 +85,7 @@ fn impossible(task: &Task, cluster: &ClusterView, observed: &Observed) -> Option
             "set `spec.backup.barmanObjectStore` of the Cluster, or ask for `method: volumeSnapshot`",
         )),
         BackupMethod::VolumeSnapshot if !observed.snapshots_known => Some(Failure::new(
-            "this Kubernetes knows no snapshot.storage.k8s.io/v1",
+            "this Kubernetes does not have the API snapshot.storage.k8s.io/v1",
             task.doing(),
             "install the VolumeSnapshot CRDs and the storage driver's snapshot controller, or ask for \
              `method: barmanObjectStore`",
@@ -149,7 +150,8 @@ fn in_the_way(
     if observed.known.contains(uid_of(busy)) {
         return wait_for_instance(task, memory, now, &format!("{instance} is busy with another Backup"));
     }
-    let text = format!("{instance} ran a backup for a Backup that does not exist any more ({busy}): it is ended");
+    let text =
+        format!("{instance} was running a backup whose Backup does not exist any more ({busy}): the run is cancelled");
     let (instance, run) = (instance.to_owned(), busy.to_owned());
     let mut decision = Decision::keep(task, memory, after_asking())
         .act(Action::GiveUp { instance: instance.clone(), run: run.clone() })
@@ -214,7 +216,7 @@ fn wait_for_instance(task: &Task, memory: &Memory, now: DateTime<Utc>, why: &str
         let trouble = Failure::new(
             why.to_owned(),
             format!("{}, waiting for an instance since {}", task.doing(), time(since)),
-            "see `kubectl describe` of the Cluster for what it waits for; create a new Backup when it is ready",
+            "`kubectl describe` of the Cluster shows what it waits for; create a new Backup when the Cluster is ready",
         );
         return attempt::fail(task, memory, now, trouble.to_string());
     }

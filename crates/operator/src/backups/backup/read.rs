@@ -242,5 +242,5 @@ async fn ask_all(client: &StatusClient, cluster: &mut ClusterView) {
 /// Where an instance answers.
 pub(super) fn address(instance: &InstanceView) -> Result<IpAddr, String> {
     let address = instance.address.as_deref().ok_or_else(|| "its pod has no address yet".to_owned())?;
-    address.parse().map_err(|_| format!("its pod's address {address} is not understood"))
+    address.parse().map_err(|_| format!("its pod's address {address} is not an IP address"))
 }

@@ -59,7 +59,7 @@ pub(crate) async fn run(shared: Arc<BackupsContext>, cancellation: CancellationT
             move |scheduled, shared| {
                 let retries = Arc::clone(&retries);
                 async move {
-                    let work = within(RECONCILE_LIMIT, "looking after a schedule", reconcile(&scheduled, &shared));
+                    let work = within(RECONCILE_LIMIT, "reconciling a ScheduledBackup", reconcile(&scheduled, &shared));
                     Box::pin(retries.observe(&scheduled, work)).await
                 }
             },
@@ -203,7 +203,7 @@ fn accept(status: &mut ScheduledBackupStatus, generation: Option<i64>, warnings:
     let mut text = warnings.iter().map(Finding::to_string).collect::<Vec<_>>().join("; ");
     if text.is_empty() {
         // Conditions without a message are refused.
-        "the schedule is understood".clone_into(&mut text);
+        "the schedule is valid".clone_into(&mut text);
     }
     let reason = warnings.first().map_or("Accepted", |finding| finding.reason.name());
     set_condition(status, true, reason, &text, generation, now);

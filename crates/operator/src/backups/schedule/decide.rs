@@ -109,13 +109,13 @@ pub fn decide(scheduled: &Scheduled, schedule: &Schedule, observed: &Observed, n
             work.decision.status.message = None;
         }
         if scheduled.spec.immediate.unwrap_or(false) && !scheduled.status.immediate_done {
-            work.answer(scheduled.created, "at once, as `immediate` asks");
+            work.answer(scheduled.created, "is created now, because `immediate` is set");
             work.decision.status.immediate_done = true;
         }
         if let Some(newest) = newest {
             if count > 1 {
                 let others = count - 1;
-                work.left_out(others, format!("{others} times before {} passed unanswered", time(newest)));
+                work.left_out(others, format!("no backup was made for the {others} times before {}", time(newest)));
             }
             work.due_at(newest, now);
         }
@@ -172,13 +172,13 @@ impl DecisionBuilder<'_> {
             && late > TimeDelta::seconds(limit)
         {
             let text = format!(
-                "the backup of {} was left out: {} s late, and `startingDeadlineSeconds` is {limit}",
+                "the backup of {} was skipped: it was {} s late, and `startingDeadlineSeconds` is {limit}",
                 time(at),
                 late.num_seconds()
             );
             return self.left_out(1, text);
         }
-        self.answer(at, &format!("for {}", time(at)));
+        self.answer(at, &format!("is created for {}", time(at)));
     }
 
     /// Makes the `Backup` of a time, unless it is there.
@@ -188,7 +188,7 @@ impl DecisionBuilder<'_> {
             if there.ours {
                 self.decision.status.last_backup = Some(name);
             } else {
-                let text = format!("the backup of {} was left out: another Backup has the name {name}", time(at));
+                let text = format!("the backup of {} was skipped: another Backup has the name {name}", time(at));
                 self.left_out(1, text);
             }
             return;
@@ -196,7 +196,7 @@ impl DecisionBuilder<'_> {
         if let Some(before) = self.active.first() {
             match self.scheduled.spec.concurrency_policy.unwrap_or_default() {
                 ConcurrencyPolicy::Forbid => {
-                    let text = format!("the backup of {} was left out: Backup {before} is not over", time(at));
+                    let text = format!("the backup of {} was skipped: Backup {before} has not ended yet", time(at));
                     return self.left_out(1, text);
                 }
                 ConcurrencyPolicy::Allow => {}
@@ -260,7 +260,8 @@ impl DecisionBuilder<'_> {
                 .collect();
             made.sort_by(|a, b| (b.created, &b.name).cmp(&(a.created, &a.name)));
             for old in made.into_iter().skip(limit) {
-                let text = format!("Backup {} is beyond the history limit of {limit}; its data stays", old.name);
+                let text =
+                    format!("Backup {} is deleted, because the history limit is {limit}; its data stays", old.name);
                 self.decision.events.push(BackupEvent::new(Reason::HistoryPruned, text));
                 self.decision.delete.push(old.name.clone());
             }

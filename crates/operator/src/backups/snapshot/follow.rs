@@ -77,7 +77,8 @@ pub(crate) fn follow(task: &Task, observed: &Observed, memory: &Memory, now: Dat
     }
     match &observed.snapshot {
         InstanceAnswer::NotAsked | InstanceAnswer::Silent(_) => {
-            let why = if let InstanceAnswer::Silent(why) = &observed.snapshot { why } else { "it was not asked" };
+            let why =
+                if let InstanceAnswer::Silent(why) = &observed.snapshot { why } else { "no request was sent to it" };
             let decision = silent(task, memory, now, instance, why);
             if decision.status.phase == Some(BackupPhase::Pending) || decision.let_go {
                 return with_deletions(decision, all);
@@ -88,7 +89,7 @@ pub(crate) fn follow(task: &Task, observed: &Observed, memory: &Memory, now: Dat
             let error = Failure::new(
                 format!("the instance manager of {instance} was restarted before the snapshots were taken"),
                 task.doing(),
-                "the next attempt begins by itself; see the restarts and the last state of the pod",
+                "the next attempt begins by itself; see the restart count and the last state of the pod",
             );
             another_attempt(task, all, memory, now, &error.to_string())
         }
@@ -101,8 +102,12 @@ pub(crate) fn follow(task: &Task, observed: &Observed, memory: &Memory, now: Dat
                 SnapshotState::Stopped => stopped(&look, run),
                 SnapshotState::Failed => {
                     let unknown = || {
-                        Failure::new("the instance gave up without saying why", task.doing(), "see the log of the pod")
-                            .to_string()
+                        Failure::new(
+                            "the instance ended the snapshot and reported no reason",
+                            task.doing(),
+                            "see the log of the pod",
+                        )
+                        .to_string()
                     };
                     let error = run.error.clone().unwrap_or_else(unknown);
                     released(another_attempt(task, all, memory, now, &error), task)
@@ -114,7 +119,7 @@ pub(crate) fn follow(task: &Task, observed: &Observed, memory: &Memory, now: Dat
 
 /// Waiting for the checkpoint, or for the server to stop.
 fn starting(look: &Look<'_>, run: &SnapshotRun) -> Decision {
-    let text = if run.online { "waiting for the checkpoint that a backup begins with" } else { "stopping the server" };
+    let text = if run.online { "waiting for the checkpoint at the start of the backup" } else { "stopping the server" };
     running(look, text.to_owned())
 }
 
@@ -154,7 +159,7 @@ fn ready(look: &Look<'_>, run: &SnapshotRun) -> Decision {
         decision.status.progress = Some(ending(run).to_owned());
         decision.status.reason = None;
         if look.task.phase() != BackupPhase::Finalizing {
-            let text = format!("the point in time of all snapshots is taken; {}", ending(run));
+            let text = format!("all snapshots are taken; {}", ending(run));
             decision.events.push(BackupEvent::new(Reason::BackupFinalizing, text));
         }
         elements(&mut decision, look);
@@ -181,13 +186,13 @@ fn ending(run: &SnapshotRun) -> &'static str {
 /// The instance is done with it: what it said is kept before anything else, since it may forget it.
 fn stopped(look: &Look<'_>, run: &SnapshotRun) -> Decision {
     let missing = if !is_cut(&look.volumes) {
-        Some("the instance ended before all snapshots were taken")
+        Some("the instance ended the snapshot before all volumes were snapshotted")
     } else if run.online && (run.backup_label.as_deref().unwrap_or_default().is_empty() || run.end_lsn.is_none()) {
-        Some("the instance ended without a backup label")
+        Some("the instance ended backup mode but reported no backup label")
     } else if run.online && !run.wal_confirmed {
-        Some("the instance ended before its WAL was in the archive")
+        Some("the instance ended the snapshot before its WAL was in the archive")
     } else if look.cluster.archive.is_some() && run.snapshot_id.is_none() {
-        Some("the instance ended without a record in the archive")
+        Some("the instance ended the snapshot, but the archive has no record of it")
     } else {
         None
     };
@@ -233,7 +238,7 @@ fn finish(
         let error = Failure::new(
             format!("VolumeSnapshot {} was deleted before it was ready to use", element.name),
             task.doing(),
-            "see who deletes VolumeSnapshots in this namespace; the next attempt begins by itself",
+            "find out who deletes VolumeSnapshots in this namespace; the next attempt begins by itself",
         );
         return another_attempt(task, all, memory, now, &error.to_string());
     }
@@ -259,7 +264,7 @@ fn finish(
             let error = Failure::new(
                 error.unwrap_or_else(|| format!("VolumeSnapshot {name} was not ready to use at {}", time(until))),
                 format!("{}, waiting for VolumeSnapshot {name}", task.doing()),
-                "see the storage driver; `volumeSnapshot.deadlineSeconds` of the Cluster is the limit",
+                "see the log of the storage driver; the limit is `volumeSnapshot.deadlineSeconds` of the Cluster",
             );
             return with_deletions(attempt::fail(task, memory, now, error.to_string()), all);
         }
@@ -304,7 +309,7 @@ fn too_late(look: &Look<'_>, observed: &Observed) -> Decision {
     });
     let step = match &observed.snapshot {
         InstanceAnswer::Known(run) => match run.state {
-            SnapshotState::Starting if run.online => "waiting for the checkpoint that a backup begins with",
+            SnapshotState::Starting if run.online => "waiting for the checkpoint at the start of the backup",
             SnapshotState::Starting => "waiting for the server to stop",
             SnapshotState::Ready => "waiting for the storage driver to take the snapshots",
             _ => "waiting for the WAL up to the stop",
@@ -316,7 +321,8 @@ fn too_late(look: &Look<'_>, observed: &Observed) -> Decision {
             .or_else(|| look.memory.refused.clone())
             .unwrap_or_else(|| "the snapshots were not taken within their deadline".to_owned()),
         format!("{}, {step}", look.task.doing()),
-        "see the storage driver and the archiver; `volumeSnapshot.deadlineSeconds` of the Cluster is the limit",
+        "see the logs of the storage driver and of the archiver; the limit is `volumeSnapshot.deadlineSeconds` of \
+         the Cluster",
     );
     let decision = fail(look, &error.to_string());
     // An instance that does not answer ends it by its own deadline.

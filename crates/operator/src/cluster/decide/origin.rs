@@ -52,9 +52,9 @@ fn of_backup(plan: &Plan<'_>, recovery: &Recovery) -> Result<Origin, Obstacle> {
     let obstacle = |what: String, hint: &str| Err(Obstacle { what, hint: hint.to_owned() });
     let Some(backup) = &plan.observed.recovery.backup else {
         return obstacle(
-            format!("Backup {name}: there is none in namespace {}", plan.desired.namespace),
-            "a Backup is looked for in the cluster's own namespace; from elsewhere recover by bootstrap.recovery.source, with \
-             its id in recoveryTarget.backupID",
+            format!("Backup {name} does not exist in namespace {}", plan.desired.namespace),
+            "a Backup must be in the cluster's own namespace; to recover from another one, set \
+             bootstrap.recovery.source and write the backup's id into recoveryTarget.backupID",
         );
     };
     let status = backup.status.clone().unwrap_or_default();
@@ -63,15 +63,15 @@ fn of_backup(plan: &Plan<'_>, recovery: &Recovery) -> Result<Origin, Obstacle> {
         BackupPhase::Failed => {
             let why = status.error.as_deref().map(super::roles::parts).map(|(what, _)| format!(": {what}"));
             return obstacle(
-                format!("Backup {name}: it has failed{}", why.unwrap_or_default()),
+                format!("Backup {name} has failed{}", why.unwrap_or_default()),
                 "name a Backup that is completed: kubectl get backups",
             );
         }
         phase => {
             let phase = format!("{phase:?}").to_lowercase();
             return obstacle(
-                format!("Backup {name}: it is not completed yet, but {phase}"),
-                "it goes on by itself when the Backup is completed",
+                format!("Backup {name} is not completed yet: it is {phase}"),
+                "the recovery continues by itself when the Backup is completed",
             );
         }
     }
@@ -82,9 +82,9 @@ fn of_backup(plan: &Plan<'_>, recovery: &Recovery) -> Result<Origin, Obstacle> {
     if status.online == Some(true) && recovery.source.is_none() && status.barman_object_store.is_none() {
         return obstacle(
             format!(
-                "Backup {name}: it was taken while the server ran, and its cluster had no archive that holds its WAL"
+                "Backup {name} was taken while the server ran, and its cluster had no archive for the WAL that it needs"
             ),
-            "name the archive that does by bootstrap.recovery.source, or a Backup with online: false",
+            "in bootstrap.recovery.source name an archive that has this WAL, or name a Backup with online: false",
         );
     }
     Ok(Origin::Snapshots { data, wal })
@@ -105,16 +105,14 @@ fn snapshots(
     match (wal, plan.desired.spec.wal_storage.is_some()) {
         (Some(wal), false) => {
             return Err(obstacle(
-                format!(
-                    "the cluster it is of had a volume for WAL (VolumeSnapshot {wal}), and spec.walStorage is not written"
-                ),
-                "write spec.walStorage as that cluster had it",
+                format!("its cluster had a volume for WAL (VolumeSnapshot {wal}), but spec.walStorage is not set"),
+                "set spec.walStorage as that cluster had it",
             ));
         }
         (None, true) => {
             return Err(obstacle(
-                "the cluster it is of had no volume for WAL, and spec.walStorage is written".to_owned(),
-                "leave spec.walStorage out; a copy with one is made by a recovery from the object store",
+                "its cluster had no volume for WAL, but spec.walStorage is set".to_owned(),
+                "remove spec.walStorage; a recovery from the object store can make a cluster with one",
             ));
         }
         _ => {}
@@ -126,13 +124,13 @@ fn snapshots(
                 let why = seen.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
                 return Err(obstacle(
                     format!("VolumeSnapshot {snapshot} is not ready to use{why}"),
-                    "it goes on by itself when the storage driver has it ready",
+                    "the recovery continues by itself when the snapshot is ready to use",
                 ));
             }
             _ => {
                 return Err(obstacle(
-                    format!("VolumeSnapshot {snapshot} is gone, and with it the backup"),
-                    "name another Backup, or recover from a backup in the object store by bootstrap.recovery.source",
+                    format!("VolumeSnapshot {snapshot} is gone: this backup cannot be restored"),
+                    "name another Backup, or recover from a backup in the object store with bootstrap.recovery.source",
                 ));
             }
         }

@@ -124,7 +124,7 @@ impl<'a> Plan<'a> {
 
     pub(super) fn finish(mut self) -> Decision {
         self.status.observed_generation = Some(self.desired.generation);
-        let (phase, reason) = self.phase.unwrap_or((Phase::Healthy, "all instances are as wished".to_owned()));
+        let (phase, reason) = self.phase.unwrap_or((Phase::Healthy, "all instances match the manifest".to_owned()));
         self.status.phase = Some(phase.text().to_owned());
         self.status.phase_reason = Some(reason);
         self.status.blocked_by = self.blocked.map(|blocked| {

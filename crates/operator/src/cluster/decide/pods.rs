@@ -44,7 +44,7 @@ fn create(plan: &mut Plan<'_>, instance: &str) {
         return;
     }
     if plan.desired.unreadable {
-        plan.wait_for(format!("pod {instance}"), "correct the manifest: what it says of pods cannot be read", None);
+        plan.wait_for(format!("pod {instance}"), "correct the manifest: its fields for pods cannot be read", None);
         return;
     }
     if let Some(refused) = other_major(plan) {
@@ -61,14 +61,18 @@ fn create(plan: &mut Plan<'_>, instance: &str) {
         Err(error) => plan.wait_for(format!("pod {instance}: {error}"), "correct the manifest", None),
     }
     let phase = if bootstrapped { Phase::CreatingInstances } else { Phase::Bootstrapping };
-    plan.say(phase, format!("the pod of {instance} is being made"));
+    plan.say(phase, format!("creating the pod of {instance}"));
 }
 
 /// PostgreSQL of another major version cannot read the data directory.
 pub(super) fn other_major(plan: &Plan<'_>) -> Option<String> {
     let (data, image) = (plan.status.postgres_major?, plan.desired.image_major()?);
     (data != image).then(|| {
-        format!("the image {} is of PostgreSQL {image}, the data of PostgreSQL {data}; major upgrades are not supported yet", plan.desired.image())
+        format!(
+            "the image {} has PostgreSQL {image}, but the data is of PostgreSQL {data}; major upgrades are not \
+                 supported yet",
+            plan.desired.image()
+        )
     })
 }
 

@@ -26,7 +26,10 @@ pub(super) fn decide(plan: &mut Plan<'_>) {
         if all_ready(plan, Some(&outdated)) {
             replace(plan, &outdated, &primary);
         } else {
-            plan.say(Phase::Restarting, format!("the pod of {outdated} is out of date; waiting for all instances"));
+            plan.say(
+                Phase::Restarting,
+                format!("the pod of {outdated} is out of date; waiting until all other instances are ready"),
+            );
         }
         return;
     }

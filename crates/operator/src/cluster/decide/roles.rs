@@ -83,7 +83,7 @@ fn bootstrap(plan: &mut Plan<'_>, target: &str) {
     {
         plan.status.system_id.clone_from(&answer.system_id);
         plan.status.bootstrap = None;
-        plan.note(Reason::Bootstrapped, format!("{target} has its data"));
+        plan.note(Reason::Bootstrapped, format!("the first data directory is complete on {target}"));
         settled(plan, target);
         plan.busy = true;
         return;
@@ -98,7 +98,8 @@ fn bootstrap(plan: &mut Plan<'_>, target: &str) {
         Health::OnItsWay(what) | Health::Silent(what) | Health::Gone { why: what, .. } => {
             plan.say(Phase::Bootstrapping, format!("{target}: {what}"));
         }
-        Health::Well => plan.say(Phase::Bootstrapping, format!("{target} runs, and did not say its system identifier")),
+        Health::Well => plan
+            .say(Phase::Bootstrapping, format!("{target} is running, but has not reported its system identifier yet")),
     }
 }
 
@@ -106,7 +107,7 @@ fn bootstrap(plan: &mut Plan<'_>, target: &str) {
 fn settled(plan: &mut Plan<'_>, target: &str) {
     if plan.status.current_primary.as_deref() != Some(target) {
         if let Some(before) = plan.status.current_primary.clone() {
-            plan.note(Reason::NewPrimary, format!("{target} takes writes now, {before} did before"));
+            plan.note(Reason::NewPrimary, format!("{target} takes writes now, instead of {before}"));
         } else {
             plan.note(Reason::NewPrimary, format!("{target} takes writes"));
         }
@@ -134,7 +135,7 @@ fn on_its_way(plan: &mut Plan<'_>, target: &str, what: &str) {
             plan.wait_for(
                 format!("Lease {}: held by {holder}", names::primary_lease(&plan.desired.name)),
                 format!(
-                    "{holder} gives it back once its PostgreSQL has stopped, or loses it when it does not renew it"
+                    "{holder} releases the Lease when its PostgreSQL has stopped, or loses it when it does not renew it"
                 ),
                 limit,
             );
@@ -187,7 +188,7 @@ fn lost(plan: &mut Plan<'_>, target: &str, why: &str, patience: Duration, proven
         return;
     }
     let Some(lease) = plan.observed.lease.clone() else {
-        plan.wait_for(format!("Lease {lease_name}"), "it is being made", None);
+        plan.wait_for(format!("Lease {lease_name}"), "the operator is creating it", None);
         return;
     };
     let Some(free_for) = lease.free_for else {
@@ -200,7 +201,10 @@ fn lost(plan: &mut Plan<'_>, target: &str, why: &str, patience: Duration, proven
         let limit = lease_limit(plan);
         plan.wait_for(
             format!("Lease {lease_name}: held by {holder}"),
-            format!("{holder} may still take writes: it gives the lease back when it has stopped, or loses it by not renewing it"),
+            format!(
+                "{holder} may still take writes: it releases the Lease when it has stopped, or loses it when it \
+                     does not renew it"
+            ),
             limit,
         );
         return;
@@ -220,8 +224,8 @@ fn lost(plan: &mut Plan<'_>, target: &str, why: &str, patience: Duration, proven
     plan.warn(Reason::NoCandidate, format!("{target} is lost ({why}) and no other instance can take over"));
     plan.wait_for(
         format!("{target}, or another instance with its data"),
-        "no standby answers that has followed the primary to its timeline; the primary's pod is started again on its \
-         volume. If that volume is lost, delete its claim to accept the most advanced standby",
+        "no standby on the primary's timeline answers; the operator starts the primary's pod again on its volume. If \
+         that volume is lost, delete its PersistentVolumeClaim: then the most advanced standby takes over",
         None,
     );
 }
@@ -330,7 +334,7 @@ fn health(plan: &Plan<'_>, name: &str) -> Health {
             Health::Silent("its pod has no node yet".to_owned())
         }
         _ if !node_ready => Health::Silent("its node is not ready".to_owned()),
-        _ if ended.is_some() => Health::Silent("its container has ended and is started again".to_owned()),
+        _ if ended.is_some() => Health::Silent("its container has ended and is being restarted".to_owned()),
         _ => Health::Silent("its pod is being started".to_owned()),
     }
 }

@@ -51,7 +51,7 @@ fn budget(plan: &mut Plan<'_>, cluster: &str) {
         None => {
             plan.warn(
                 Reason::ApiMissing,
-                "this API server knows no PodDisruptionBudget: node drains do not wait for standbys",
+                "this API server has no PodDisruptionBudget API: node drains do not wait for standbys",
             );
             return;
         }
@@ -78,7 +78,8 @@ fn pod_monitor(plan: &mut Plan<'_>, cluster: &str) {
     if !plan.observed.apis.pod_monitor {
         plan.warn(
             Reason::ApiMissing,
-            "spec.monitoring.enablePodMonitor: this API server knows no PodMonitor (monitoring.coreos.com/v1), it is left out",
+            "spec.monitoring.enablePodMonitor: this API server has no PodMonitor API (monitoring.coreos.com/v1), so \
+             no PodMonitor is created",
         );
         return;
     }

@@ -97,7 +97,11 @@ fn look_at(plan: &mut Plan<'_>, name: &str) {
             plan.say(Phase::InstanceFailed, format!("{name}: {what}"));
             plan.wait_for(format!("{name}: {what}"), hint, None);
         } else if answer.phase == InstancePhase::Waiting {
-            plan.wait_for(format!("{name}: {}", answer.message), "it goes on by itself when that is there", None);
+            plan.wait_for(
+                format!("{name}: {}", answer.message),
+                "the instance continues by itself when it has what it waits for",
+                None,
+            );
         }
         return;
     }
@@ -120,7 +124,7 @@ fn look_at(plan: &mut Plan<'_>, name: &str) {
     if let Some(why) = unschedulable(&pod) {
         plan.wait_for(
             format!("pod {name}: {why}"),
-            "make room on the nodes, or change resources, affinity or tolerations of the cluster",
+            "free resources on the nodes, or change resources, affinity or tolerations of the cluster",
             None,
         );
     } else if let Some((reason, why)) = waiting_reason(&pod) {
@@ -170,7 +174,7 @@ fn refused(plan: &mut Plan<'_>) -> bool {
     let (status, reason, text) = match (errors.first(), warnings.first()) {
         (Some(first), _) => ("False", first.reason.clone(), list(errors)),
         (None, Some(_)) => ("True", "AcceptedWithWarnings".to_owned(), list(warnings)),
-        (None, None) => ("True", "Accepted".to_owned(), "every field is followed".to_owned()),
+        (None, None) => ("True", "Accepted".to_owned(), "every field takes effect".to_owned()),
     };
     let refused = !errors.is_empty();
     let notes: Vec<(Reason, String)> = errors
@@ -203,29 +207,36 @@ fn archive(plan: &mut Plan<'_>) {
         primary.and_then(|primary| plan.observed.answer(&primary)).and_then(|answer| answer.archive.clone())
     else {
         if before.is_none() {
-            condition(plan, "ContinuousArchiving", "Unknown", "NoPrimary", "no primary has said yet");
+            condition(
+                plan,
+                "ContinuousArchiving",
+                "Unknown",
+                "NoPrimary",
+                "no primary has reported the state of archiving yet",
+            );
         }
         return;
     };
     if state.working {
         if before.as_deref() == Some("False") {
-            plan.note(Reason::ArchivingWorks, "the archive takes WAL again");
+            plan.note(Reason::ArchivingWorks, "WAL is archived again");
         }
-        condition(plan, "ContinuousArchiving", "True", "Working", "WAL is archived as it is finished");
+        condition(plan, "ContinuousArchiving", "True", "Working", "each finished WAL segment is archived");
     } else {
         let (what, hint) = parts(state.error.as_deref().unwrap_or("the last segment was not archived"));
         if before.as_deref() != Some("False") {
             plan.warn(Reason::ArchivingFails, format!("WAL is not archived: {what}"));
         }
         condition(plan, "ContinuousArchiving", "False", "Failing", &format!("{what}. {hint}"));
-        plan.wait_for(format!("the archive: {what}"), hint, None);
+        plan.wait_for(format!("WAL archiving: {what}"), hint, None);
     }
 }
 
 fn ready_condition(plan: &mut Plan<'_>) {
     let phase = plan.phase.as_ref().map_or(Phase::Healthy, |(phase, _)| *phase);
     let well = super::instances::primary_is_well(plan);
-    let text = plan.phase.as_ref().map_or_else(|| "all instances are as wished".to_owned(), |(_, text)| text.clone());
+    let text =
+        plan.phase.as_ref().map_or_else(|| "all instances match the manifest".to_owned(), |(_, text)| text.clone());
     let enough = plan.status.ready_instances >= plan.desired.spec.instances;
     if well && enough {
         condition(plan, "Ready", "True", "ClusterIsReady", "the primary takes writes and all instances are ready");

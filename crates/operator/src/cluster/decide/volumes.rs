@@ -37,8 +37,9 @@ pub(super) fn decide(plan: &mut Plan<'_>) {
             claim(plan, &instance, &storage, data_source, &labels(names::PG_DATA));
         } else {
             plan.wait_for(
-                format!("PersistentVolumeClaim {instance}: it is gone, and with it the data of the primary"),
-                "recover into a new cluster from the archive; an existing cluster never begins again with an empty volume",
+                format!("PersistentVolumeClaim {instance} is gone, and the data of the primary with it"),
+                "recover into a new cluster from the archive; an existing cluster never starts again with an empty \
+                 volume",
                 None,
             );
         }
@@ -106,7 +107,7 @@ fn grow(plan: &mut Plan<'_>, name: &str, stands: &PersistentVolumeClaim, storage
         return;
     };
     if wanted > requested {
-        plan.note(Reason::GrowingVolume, format!("volume {name} grows to {size}"));
+        plan.note(Reason::GrowingVolume, format!("expanding volume {name} to {size}"));
         plan.actions.push(Action::GrowClaim { name: name.to_owned(), size: size.to_owned() });
     }
 }

@@ -60,7 +60,7 @@ fn a_pending_backup_begins_waits_or_fails() {
             "another before it",
             1,
             |_, o, _| o.ahead = Some("earlier".into()),
-            "Pending [] waiting for Backup earlier, which is before it",
+            "Pending [] waiting for Backup earlier, which comes first",
         ),
         (
             "no object store, and another before it: it is not in the way of others",
@@ -189,7 +189,7 @@ fn a_snapshot_that_cannot_be_restored_is_not_begun() {
         (
             "no snapshots here",
             |_, o| o.snapshots_known = false,
-            "Failed [] this Kubernetes knows no snapshot.storage.k8s.io/v1",
+            "Failed [] this Kubernetes does not have the API snapshot.storage.k8s.io/v1",
         ),
         (
             "hot without an archive",
@@ -233,7 +233,7 @@ fn a_running_backup_is_followed_to_its_end() {
                 o.run = InstanceAnswer::Known(run(BackupState::Running, 420));
                 m.progress = Some((BackupState::Running, 420, at(0)));
             },
-            "Failed [give up 0a1b2c3d-4e5f.1 on main-2] not a byte was read for 15 min",
+            "Failed [give up 0a1b2c3d-4e5f.1 on main-2] the backup has read no data for 15 min",
         ),
         (
             "waits for WAL on a standby",
@@ -322,8 +322,8 @@ fn a_running_backup_is_followed_to_its_end() {
             "the manager was restarted",
             1,
             |_, o, _| o.run = InstanceAnswer::Unknown,
-            "Pending [] attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 ended: the instance manager of \
-             main-2 was restarted in the middle of the backup",
+            "Pending [] attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 ended: the instance \
+             manager of main-2 was restarted during the backup",
         ),
         (
             "the manager was restarted for the third time",
@@ -332,14 +332,15 @@ fn a_running_backup_is_followed_to_its_end() {
                 t.status.attempts = 3;
                 o.run = InstanceAnswer::Unknown;
             },
-            "Pending [] attempt 4 of 5 begins at 2026-11-22T12:00:41Z; attempt 3 on main-2 ended: the instance manager of \
-             main-2 was restarted in the middle of the backup",
+            "Pending [] attempt 4 of 5 begins at 2026-11-22T12:00:41Z; attempt 3 on main-2 ended: the instance \
+             manager of main-2 was restarted during the backup",
         ),
         (
             "silent",
             1,
             |_, o, _| o.run = InstanceAnswer::Silent("timed out".into()),
-            "Running [] main-2 does not answer since 2026-11-22T12:00:01Z; waiting until 2026-11-22T12:02:01Z: timed out",
+            "Running [] main-2 has not answered since 2026-11-22T12:00:01Z; waiting until 2026-11-22T12:02:01Z: \
+             timed out",
         ),
         (
             "silent for long",
@@ -348,8 +349,8 @@ fn a_running_backup_is_followed_to_its_end() {
                 o.run = InstanceAnswer::Silent("timed out".into());
                 m.silent_since = Some(at(0));
             },
-            "Pending [] attempt 2 of 5 begins at 2026-11-22T12:02:11Z; attempt 1 on main-2 ended: main-2 did not answer since \
-            2026-11-22T12:00:00Z: timed out",
+            "Pending [] attempt 2 of 5 begins at 2026-11-22T12:02:11Z; attempt 1 on main-2 ended: main-2 has not \
+             answered since 2026-11-22T12:00:00Z: timed out",
         ),
         (
             "the pod is gone",
@@ -374,7 +375,7 @@ fn a_running_backup_is_followed_to_its_end() {
             1,
             |_, o, _| o.run = InstanceAnswer::Known(run(BackupState::Completed, 1000)),
             "Pending [] attempt 2 of 5 begins at 2026-11-22T12:00:11Z; attempt 1 on main-2 \
-             ended: the backup ended without saying what it is",
+             ended: the backup ended, but its report has no backup id",
         ),
         (
             "over already",

@@ -62,15 +62,15 @@ fn each_time_is_answered_or_left_out() {
             |_, o| {
                 o.backups.push(Made { ours: false, ..made("nightly-20261122120500", 300, Running) });
             },
-            "+[] -[] missed 1 next in 299 s: the backup of 2026-11-22T12:05:00Z was left out: another Backup has the name \
-            nightly-20261122120500",
+            "+[] -[] missed 1 next in 299 s: the backup of 2026-11-22T12:05:00Z was skipped: another Backup has the \
+             name nightly-20261122120500",
         ),
         ("down for three times", 920, |_, _| {}, "+[nightly-20261122121500] -[] missed 2 next in 280 s"),
         (
             "down, and too late",
             960,
             |s, _| s.spec.starting_deadline_seconds = Some(59),
-            "+[] -[] missed 3 next in 240 s: the backup of 2026-11-22T12:15:00Z was left out: 60 s late, and \
+            "+[] -[] missed 3 next in 240 s: the backup of 2026-11-22T12:15:00Z was skipped: it was 60 s late, and \
              `startingDeadlineSeconds` is 59",
         ),
         (
@@ -124,8 +124,8 @@ fn each_time_is_answered_or_left_out() {
                 s.status.last_schedule_time = Some(at(300));
                 o.backups.push(made("nightly-20261122120500", 300, Running));
             },
-            "+[] -[] missed 1 next in 299 s: the backup of 2026-11-22T12:10:00Z was left out: Backup nightly-20261122120500 \
-            is not over",
+            "+[] -[] missed 1 next in 299 s: the backup of 2026-11-22T12:10:00Z was skipped: Backup \
+             nightly-20261122120500 has not ended yet",
         ),
         (
             "the one before still runs: allowed",

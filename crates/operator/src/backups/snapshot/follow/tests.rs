@@ -253,7 +253,10 @@ fn what_goes_wrong_leaves_nothing_behind() {
                 o.snapshot = InstanceAnswer::Known(result());
                 o.snapshots = vec![snapshot(DATA, true, true), snapshot(WAL, false, false)];
             },
-            format!("Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended before all snapshots were taken"),
+            format!(
+                "Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended the snapshot before all volumes were \
+                 snapshotted"
+            ),
         ),
         (
             "stopped without a label",
@@ -262,7 +265,7 @@ fn what_goes_wrong_leaves_nothing_behind() {
                 o.snapshot = InstanceAnswer::Known(SnapshotRun { backup_label: None, ..result() });
                 o.snapshots = both(true, true);
             },
-            format!("Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended without a backup label"),
+            format!("Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended backup mode but reported no backup label"),
         ),
         (
             "stopped without its WAL",
@@ -271,7 +274,9 @@ fn what_goes_wrong_leaves_nothing_behind() {
                 o.snapshot = InstanceAnswer::Known(SnapshotRun { wal_confirmed: false, ..result() });
                 o.snapshots = both(true, true);
             },
-            format!("Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended before its WAL was in the archive"),
+            format!(
+                "Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended the snapshot before its WAL was in the archive"
+            ),
         ),
         (
             "stopped without a record",
@@ -280,7 +285,10 @@ fn what_goes_wrong_leaves_nothing_behind() {
                 o.snapshot = InstanceAnswer::Known(SnapshotRun { snapshot_id: None, ..result() });
                 o.snapshots = both(true, true);
             },
-            format!("Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended without a record in the archive"),
+            format!(
+                "Pending [{RELEASE}, {GONE}] {AGAIN} the instance ended the snapshot, but the archive has no record \
+                 of it"
+            ),
         ),
         (
             "the deadline, with the driver's word",

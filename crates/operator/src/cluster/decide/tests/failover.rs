@@ -350,5 +350,5 @@ fn an_only_instance_comes_back() {
     let decision = decide(&desired, &observed, now());
     assert_eq!(words(&decision), Vec::<String>::new());
     let blocked = decision.status.blocked_by.unwrap();
-    assert!(blocked.what.contains("it is gone, and with it the data"), "{blocked:?}");
+    assert!(blocked.what.contains("is gone, and the data of the primary with it"), "{blocked:?}");
 }

@@ -100,7 +100,7 @@ fn volumes_are_made_from_what_a_backup_names() {
         (
             "hot ones without any",
             |_, observed| status(observed).barman_object_store = None,
-            waits("Backup b: it was taken while the server ran, and its cluster had no archive that holds its WAL"),
+            waits("Backup b was taken while the server ran, and its cluster had no archive for the WAL that it needs"),
         ),
         (
             "a backup in the object store",
@@ -113,17 +113,17 @@ fn volumes_are_made_from_what_a_backup_names() {
         (
             "no such Backup",
             |_, observed| observed.recovery.backup = None,
-            waits("Backup b: there is none in namespace ns"),
+            waits("Backup b does not exist in namespace ns"),
         ),
         (
             "one that runs",
             |_, observed| status(observed).phase = serde_json::from_value(json!("running")).unwrap(),
-            waits("Backup b: it is not completed yet, but running"),
+            waits("Backup b is not completed yet: it is running"),
         ),
         (
             "one that nobody looked at",
             |_, observed| observed.recovery.backup.as_mut().unwrap().status = None,
-            waits("Backup b: it is not completed yet, but pending"),
+            waits("Backup b is not completed yet: it is pending"),
         ),
         (
             "one that failed",
@@ -131,17 +131,17 @@ fn volumes_are_made_from_what_a_backup_names() {
                 status(observed).phase = serde_json::from_value(json!("failed")).unwrap();
                 status(observed).error = Some("error: no space\nwhile: backing up\nhint:  make room".to_owned());
             },
-            waits("Backup b: it has failed: no space, while backing up"),
+            waits("Backup b has failed: no space, while backing up"),
         ),
         (
             "a snapshot that is gone",
             |_, observed| drop(observed.recovery.snapshots.remove("b-1-wal")),
-            waits("Backup b: VolumeSnapshot b-1-wal is gone, and with it the backup"),
+            waits("Backup b: VolumeSnapshot b-1-wal is gone: this backup cannot be restored"),
         ),
         (
             "a snapshot that is going",
             |_, observed| observed.recovery.snapshots.get_mut("b-1").unwrap().deleting = true,
-            waits("Backup b: VolumeSnapshot b-1 is gone, and with it the backup"),
+            waits("Backup b: VolumeSnapshot b-1 is gone: this backup cannot be restored"),
         ),
         (
             "a snapshot that is not ready",
@@ -155,7 +155,7 @@ fn volumes_are_made_from_what_a_backup_names() {
             "no volume for WAL",
             |desired, _| desired.spec.wal_storage = None,
             waits(
-                "Backup b: the cluster it is of had a volume for WAL (VolumeSnapshot b-1-wal), and spec.walStorage is not written",
+                "Backup b: its cluster had a volume for WAL (VolumeSnapshot b-1-wal), but spec.walStorage is not set",
             ),
         ),
         (
@@ -163,7 +163,7 @@ fn volumes_are_made_from_what_a_backup_names() {
             |_, observed| {
                 status(observed).snapshot_backup_status.as_mut().unwrap().elements.pop();
             },
-            waits("Backup b: the cluster it is of had no volume for WAL, and spec.walStorage is written"),
+            waits("Backup b: its cluster had no volume for WAL, but spec.walStorage is set"),
         ),
         (
             "neither has one",

@@ -60,7 +60,7 @@ fn what_blocks_is_named_since_when_and_with_a_hint() {
     let decision = decide(&desired, &observed, now());
     let blocked = decision.status.blocked_by.clone().unwrap();
     assert_eq!(blocked.what, "pod c-3: 0/2 nodes are available: 2 Insufficient memory.");
-    assert!(blocked.hint.starts_with("make room"), "{blocked:?}");
+    assert!(blocked.hint.starts_with("free resources"), "{blocked:?}");
     assert_eq!(decision.status.phase_reason.as_deref(), Some("2 of 3 instances are ready"));
 
     observed.status = decision.status;
