@@ -48,7 +48,7 @@ const FINDINGS: &str = "\
 standard input:1: Cluster shop:
 standard input:1: warning: apiVersion: `postgresql.cnpg.io/v1` is CloudNativePG's; the Cluster is read as Holdfast's
   hint: write `holdfast.dev/v1`
-standard input:10: warning: spec.backup.retentionPolicy: nothing is deleted yet: the policy is kept for a later release
+standard input:10: warning: spec.backup.retentionPolicy: retention is not supported yet: nothing is deleted, the policy is only stored
   hint: watch the size of the bucket
 standard input:11: warning: spec.backup: it is written twice, in lines 9 and 11; both are used here, merged
   hint: merge them into one: kubectl refuses it, or keeps the second and drops the first

@@ -63,7 +63,7 @@ where
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(port, %error, "no connection can be taken; it is tried again");
+                    tracing::warn!(port, %error, "a connection could not be accepted; trying again");
                 }
                 tokio::time::sleep(PAUSE).await;
             }

@@ -61,10 +61,11 @@ impl ScheduleError {
                                         or 6 with seconds before them, such as `0 0 2 * * *`"
                 .to_owned(),
             Self::Field { range, .. } => {
-                format!("{range}; lists `1,2`, ranges `1-5` and steps `*/15` are understood")
+                format!("{range}; lists `1,2`, ranges `1-5` and steps `*/15` are allowed")
             }
             Self::Word { text } if text.starts_with("@every") => {
-                "intervals are not counted from the start of a program here; write the times, such as `0 */6 * * *`"
+                "intervals that count from the start of a program are not supported; write the times, such as \
+                 `0 */6 * * *`"
                     .to_owned()
             }
             Self::Word { text } if text.contains("TZ=") => "write the zone into `spec.timeZone`".to_owned(),

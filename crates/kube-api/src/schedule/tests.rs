@@ -137,7 +137,7 @@ fn errors_say_what_is_wrong_and_what_to_write() {
     }
     assert_eq!(
         Schedule::parse("61 * * * *", None).unwrap_err().hint(),
-        "minutes go from 0 to 59; lists `1,2`, ranges `1-5` and steps `*/15` are understood"
+        "minutes go from 0 to 59; lists `1,2`, ranges `1-5` and steps `*/15` are allowed"
     );
 }
 

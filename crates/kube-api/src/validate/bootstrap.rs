@@ -37,8 +37,8 @@ pub(super) fn check(cluster_name: &str, spec: &mut ClusterSpec, major: Option<u1
         findings.error(
             base,
             Reason::Conflict,
-            "both `initdb` and `recovery` are written",
-            "a cluster begins empty or from a backup: keep one of them",
+            "both `initdb` and `recovery` are set",
+            "a cluster starts empty or from a backup: keep one of them",
         );
     }
     if bootstrap == Bootstrap::default() {
@@ -162,17 +162,17 @@ fn check_recovery(recovery: &mut Recovery, spec: &ClusterSpec, findings: &mut Fi
         (Some(_), _, Some(_)) => findings.error(
             format!("{base}.backup"),
             Reason::Conflict,
-            "both `backup` and `volumeSnapshots` are written",
-            "a backup that consists of snapshots knows them: keep `backup`, or name the snapshots",
+            "both `backup` and `volumeSnapshots` are set",
+            "a Backup of volume snapshots already names them: keep `backup` or `volumeSnapshots`",
         ),
         (Some(backup), Some(source), None) => findings.warn(
             format!("{base}.backup"),
             Reason::ReadAsMeant,
             format!(
-                "both `source` and `backup` are written; backup `{}` is looked for in the archive of `{source}`",
+                "both `source` and `backup` are set; backup `{}` is looked for in the archive of `{source}`",
                 backup.name
             ),
-            "leave `source` out to read the archive that the Backup itself names",
+            "remove `source` to read the archive that the Backup itself names",
         ),
         (None, None, Some(_)) => findings.warn(
             format!("{base}.volumeSnapshots"),
@@ -198,7 +198,8 @@ fn check_recovery(recovery: &mut Recovery, spec: &ClusterSpec, findings: &mut Fi
             format!("{base}.backup.name"),
             Reason::InvalidValue,
             format!("`{}` cannot be the name of a Backup", backup.name),
-            "write a name without its namespace: a Backup is looked for in the cluster's own; elsewhere use `source`",
+            "write the name without a namespace: the Backup must be in the cluster's namespace; from another one use \
+             `source`",
         );
     }
     if let Some(source) = &recovery.source {
@@ -238,7 +239,7 @@ fn check_recovery(recovery: &mut Recovery, spec: &ClusterSpec, findings: &mut Fi
                 findings.error(
                     format!("{path}.apiGroup"),
                     Reason::InvalidValue,
-                    "the group of a VolumeSnapshot is not written",
+                    "the API group of the VolumeSnapshot is missing",
                     "write `apiGroup: snapshot.storage.k8s.io`",
                 );
             }
@@ -247,8 +248,8 @@ fn check_recovery(recovery: &mut Recovery, spec: &ClusterSpec, findings: &mut Fi
             findings.error(
                 format!("{base}.volumeSnapshots.walStorage"),
                 Reason::Conflict,
-                "a snapshot of the WAL volume and `spec.walStorage` belong together",
-                "write both or neither, as the backed up cluster had it",
+                "a snapshot of the WAL volume and `spec.walStorage` need each other",
+                "set both or neither, as in the cluster that was backed up",
             );
         }
     }
@@ -280,7 +281,7 @@ fn check_target(target: &mut RecoveryTarget, only_snapshots: bool, findings: &mu
         findings.error(
             base,
             Reason::Conflict,
-            format!("`{}` are written: recovery stops at one target", written.join("` and `")),
+            format!("`{}` are set, but recovery stops at one target only", written.join("` and `")),
             "keep one of them",
         );
     }
@@ -298,7 +299,7 @@ fn check_target(target: &mut RecoveryTarget, only_snapshots: bool, findings: &mu
         findings.warn(
             format!("{base}.exclusive"),
             Reason::NoEffect,
-            "`exclusive` has a meaning only for a time, an LSN or a transaction",
+            "`exclusive` works only with a time, an LSN or a transaction",
             "leave it out",
         );
     }
@@ -308,7 +309,7 @@ fn check_target(target: &mut RecoveryTarget, only_snapshots: bool, findings: &mu
             Err(error) => findings.error(
                 path,
                 Reason::InvalidValue,
-                format!("`{text}` is not a moment: {error}"),
+                format!("`{text}` is not a time: {error}"),
                 "write it like `2025-01-31T14:30:00Z` or `2025-01-31 14:30:00+01`",
             ),
             Ok(read) => {
@@ -317,7 +318,7 @@ fn check_target(target: &mut RecoveryTarget, only_snapshots: bool, findings: &mu
                     findings.warn(
                         path,
                         Reason::DefaultUsed,
-                        format!("no time zone is written; {normal} (UTC) is used"),
+                        format!("no time zone is given; {normal} (UTC) is used"),
                         "write the zone, such as `Z` or `+01:00`",
                     );
                 }
@@ -373,7 +374,7 @@ fn check_target(target: &mut RecoveryTarget, only_snapshots: bool, findings: &mu
             format!("{base}.backupID"),
             Reason::InvalidValue,
             "the id of the backup is empty",
-            "leave it out for the newest before the target",
+            "leave it out to use the newest backup before the target",
         );
     }
 }
@@ -396,7 +397,7 @@ fn other_archive(recovery: &Recovery, cluster_name: &str, spec: &ClusterSpec, fi
         findings.error(
             "spec.backup.barmanObjectStore",
             Reason::Conflict,
-            format!("the cluster would write into the archive of `{}`, which it is recovered from", external.name),
+            format!("the cluster would write into the archive of `{}`, from which it is recovered", external.name),
             "give the new cluster another name, `serverName` or `destinationPath`",
         );
     }

@@ -41,7 +41,7 @@ pub(super) fn check(name: &str, spec: &mut ClusterSpec, findings: &mut Findings)
                 format!("spec.{field}"),
                 Reason::InvalidValue,
                 "PostgreSQL does not run as root",
-                "write the id that the image has for PostgreSQL, or leave it out for 26",
+                "write the user id that PostgreSQL has in the image, or leave it out to use 26",
             );
         }
     }
@@ -96,7 +96,7 @@ fn volume(storage: &mut StorageConfiguration, base: &str, findings: &mut Finding
         findings.warn(
             path,
             Reason::DefaultUsed,
-            format!("no size is written; volumes of {DEFAULT_STORAGE} are made"),
+            format!("no size is set; volumes of {DEFAULT_STORAGE} are created"),
             "write the size, such as `100Gi`: it can grow later where the storage class allows it",
         );
         storage.size = Some(DEFAULT_STORAGE.to_owned());
@@ -133,7 +133,7 @@ fn affinity(spec: &mut ClusterSpec, findings: &mut Findings) {
         findings.warn(
             "spec.tolerations",
             Reason::ReadAsMeant,
-            "tolerations are a part of `affinity`; they are read from here too",
+            "tolerations belong to `affinity`; they are read from here too",
             "move them to `spec.affinity.tolerations`",
         );
         let moved = std::mem::take(&mut spec.tolerations);
@@ -176,7 +176,8 @@ fn as_meant(written: &str, meant: &str, findings: &mut Findings) {
         Reason::ReadAsMeant,
         format!("`{written}` is a pod's field; it is read as `{meant}`"),
         format!(
-            "write `{meant}`; instances keep apart by themselves, see `enablePodAntiAffinity` and `podAntiAffinityType`"
+            "write `{meant}`; the operator already keeps instances apart, see `enablePodAntiAffinity` and \
+             `podAntiAffinityType`"
         ),
     );
 }
@@ -260,7 +261,7 @@ fn check_backup(backup: &mut BackupConfiguration, findings: &mut Findings) {
             findings.warn(
                 path,
                 Reason::NotSupportedYet,
-                "nothing is deleted yet: the policy is kept for a later release",
+                "retention is not supported yet: nothing is deleted, the policy is only stored",
                 "watch the size of the bucket",
             );
         } else {
@@ -279,8 +280,8 @@ fn superuser(spec: &ClusterSpec, findings: &mut Findings) {
         findings.warn(
             "spec.superuserSecret",
             Reason::NoEffect,
-            "`postgres` may not connect over the network, so its password is not used",
-            "write `enableSuperuserAccess: true`, or leave the Secret out",
+            "`postgres` cannot connect over the network, so its password is not used",
+            "set `enableSuperuserAccess: true`, or remove the Secret",
         );
     }
 }
@@ -302,7 +303,7 @@ fn pods(spec: &ClusterSpec, findings: &mut Findings) {
         findings.error(
             "spec.smartShutdownTimeout",
             Reason::Conflict,
-            format!("sessions would have {smart} s of a shutdown of {stop} s"),
+            format!("sessions have {smart} s to end, but the whole shutdown has {stop} s"),
             "write less than `stopDelay`: the rest is for the last checkpoint and the archive",
         );
     }

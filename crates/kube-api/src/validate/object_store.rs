@@ -63,8 +63,8 @@ pub(super) fn check(store: &mut BarmanObjectStore, base: &str, findings: &mut Fi
         findings.warn(
             format!("{base}.wal.encryption"),
             Reason::Conflict,
-            format!("the store encrypts all objects in the same way: `{data}`, as written for data"),
-            "write the same for both",
+            format!("the store encrypts all objects in the same way: `{data}`, which is set for `data`"),
+            "set both to the same value",
         );
     }
     if !store.history_tags.is_empty() {
@@ -89,7 +89,7 @@ pub(super) fn check(store: &mut BarmanObjectStore, base: &str, findings: &mut Fi
             (Some(_), Some(_)) => findings.error(
                 path,
                 Reason::Conflict,
-                "both a passphrase and a key are written",
+                "both a passphrase and a key are set",
                 "objects are encrypted with one of them: keep one",
             ),
         }
@@ -180,7 +180,7 @@ fn check_credentials(credentials: &S3Credentials, base: &str, findings: &mut Fin
         (Some(_), Some(_)) if inherit => findings.warn(
             format!("{base}.inheritFromIAMRole"),
             Reason::Conflict,
-            "keys are written too; the role is used and the keys are not",
+            "keys are set too; the role is used, the keys are not",
             "keep one of them",
         ),
         _ => {}
@@ -242,7 +242,8 @@ fn encryption(written: Option<&str>, path: &str, findings: &mut Findings) {
             path,
             Reason::InvalidValue,
             format!("`{other}` is not an encryption of an object store"),
-            "write `AES256` or `aws:kms`; for encryption before anything leaves the pod write `encryption` beside `wal` and `data`",
+            "write `AES256` or `aws:kms`; for encryption before anything leaves the pod set `encryption` next to \
+             `wal` and `data`",
         );
     }
 }

@@ -168,7 +168,7 @@ pub(super) fn check(spec: &mut ClusterSpec, major: Option<u16>, findings: &mut F
                 path,
                 Reason::Conflict,
                 format!("{value} is too few for {instances} instances"),
-                format!("write {needed} or more, or leave it out for 32"),
+                format!("write {needed} or more, or leave it out to use 32"),
             );
         }
     }
@@ -194,7 +194,7 @@ fn managed(name: &str, value: &str, path: &str, findings: &mut Findings) {
     let hint = match name {
         "shared_preload_libraries" => "write the libraries into `spec.postgresql.shared_preload_libraries`",
         "archive_command" | "archive_library" | "archive_mode" => "archiving is set by `spec.backup.barmanObjectStore`",
-        "wal_level" => "standbys and the archive need `replica` or `logical`; leave it out for `logical`",
+        "wal_level" => "standbys and the archive need `replica` or `logical`; leave it out to use `logical`",
         "synchronous_standby_names" => "replication is asynchronous; leave it out",
         "restore_command" => {
             "standbys and recoveries read the archive of `spec.backup.barmanObjectStore` or of the source"
@@ -203,7 +203,7 @@ fn managed(name: &str, value: &str, path: &str, findings: &mut Findings) {
             "recovery targets are written into `spec.bootstrap.recovery.recoveryTarget`"
         }
         name if name.starts_with("ssl") => {
-            "certificates are made by the operator: Secrets `<cluster>-ca` and `<cluster>-server`"
+            "the operator creates the certificates: Secrets `<cluster>-ca` and `<cluster>-server`"
         }
         "log_destination" | "logging_collector" | "log_line_prefix" | "syslog_facility" => {
             "the log goes to the pod's standard output as JSON; leave it out"
@@ -252,7 +252,7 @@ fn fits(kind: &Kind, value: &str) -> Result<(), (String, String)> {
     match kind {
         Kind::Text => Ok(()),
         Kind::Switch if switch(value).is_some() => Ok(()),
-        Kind::Switch => Err(("it is a switch".to_owned(), "write `on` or `off`".to_owned())),
+        Kind::Switch => Err(("it is a boolean".to_owned(), "write `on` or `off`".to_owned())),
         Kind::Choice(values) => {
             // A choice that includes `on` accepts all words of a switch, and a choice of message levels accepts
             // `debug`.
@@ -376,8 +376,8 @@ fn risky(spec: &ClusterSpec, findings: &mut Findings) {
             ),
             "archive_timeout" => (
                 value.trim() == "0",
-                "a cluster with few writes archives seldom: up to a whole segment of commits is not in the archive",
-                "leave it out for 5min",
+                "a cluster with few writes archives rarely: up to a whole segment of commits is not in the archive",
+                "leave it out to use 5min",
             ),
             _ => continue,
         };

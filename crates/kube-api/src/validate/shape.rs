@@ -130,7 +130,7 @@ impl Walk<'_> {
             format!("did you mean `{near}`?")
         } else {
             match self.places_of(field).as_slice() {
-                [] => "remove it, or look its name up with `kubectl explain`".to_owned(),
+                [] => "remove it, or look up the right name with `kubectl explain`".to_owned(),
                 places => format!("it belongs in another place: `{}`", places.join("`, `")),
             }
         };
@@ -234,11 +234,11 @@ fn type_in_words(schema: &Value) -> &'static str {
     match schema["type"].as_str() {
         Some("object") => "an object with fields",
         Some("array") => "a list",
-        Some("string") => "a text",
+        Some("string") => "a string",
         Some("boolean") => "true or false",
         Some("integer") => "a whole number",
         Some("number") => "a number",
-        _ => "a text or a whole number",
+        _ => "a string or a whole number",
     }
 }
 
@@ -247,7 +247,7 @@ fn in_words(value: &Value) -> String {
         Value::Null => "nothing".to_owned(),
         Value::Bool(value) => value.to_string(),
         Value::Number(number) => format!("the number {number}"),
-        Value::String(text) => format!("the text \"{text}\""),
+        Value::String(text) => format!("the string \"{text}\""),
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "an object".to_owned(),
     }

@@ -21,7 +21,7 @@ pub(super) fn check(old: &ClusterSpec, new: &ClusterSpec, bootstrapped: bool, fi
         (Some(_), None) if bootstrapped => findings.error(
             "spec.walStorage",
             Reason::Immutable,
-            "the volume for WAL cannot be taken away from instances that exist",
+            "the volume for WAL cannot be removed from instances that exist",
             "write it as it was",
         ),
         _ => {}
@@ -35,7 +35,7 @@ pub(super) fn check(old: &ClusterSpec, new: &ClusterSpec, bootstrapped: bool, fi
             "spec.imageName",
             Reason::Immutable,
             format!("a data directory of PostgreSQL {before} cannot be read by PostgreSQL {after}"),
-            "make a new cluster and load a dump, or use logical replication",
+            "create a new cluster and load a dump, or use logical replication",
         );
     }
     for (field, before, after) in
@@ -45,7 +45,7 @@ pub(super) fn check(old: &ClusterSpec, new: &ClusterSpec, bootstrapped: bool, fi
             findings.error(
                 format!("spec.{field}"),
                 Reason::Immutable,
-                "the files of existing instances belong to the user that made them",
+                "the files of existing instances belong to the user that created them",
                 "write it as it was",
             );
         }
@@ -55,7 +55,7 @@ pub(super) fn check(old: &ClusterSpec, new: &ClusterSpec, bootstrapped: bool, fi
             "spec.bootstrap",
             Reason::NoEffect,
             "the cluster has its data: the bootstrap is not used any more",
-            "make a new cluster for another bootstrap",
+            "create a new cluster if you need another bootstrap",
         );
     }
     let store = |spec: &ClusterSpec| spec.backup.as_ref().and_then(|backup| backup.barman_object_store.clone());
@@ -98,8 +98,8 @@ fn archive(old: &BarmanObjectStore, new: &BarmanObjectStore, findings: &mut Find
         findings.warn(
             "spec.backup.barmanObjectStore",
             Reason::Conflict,
-            "another archive begins: nothing in it can be restored before its first backup",
-            "take a Backup at once; what was archived before stays in the old place",
+            "this starts a new archive: nothing can be restored from it before its first backup",
+            "create a Backup now; what was archived before stays in the old archive",
         );
     }
 }

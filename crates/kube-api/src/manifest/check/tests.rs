@@ -27,7 +27,7 @@ fn fixed(text: &str) -> Value {
     for Located { finding, .. } in &again.findings {
         let settled = matches!(finding.reason, Reason::DuplicateKey | Reason::OtherApiVersion | Reason::ReadAsMeant);
         assert!(!settled, "{finding}\n{written}");
-        assert_ne!(finding.message, "no size is written; volumes of 1Gi are made");
+        assert_ne!(finding.message, "no size is set; volumes of 1Gi are created");
     }
     checked.fixed
 }

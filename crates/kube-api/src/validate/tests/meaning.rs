@@ -25,11 +25,11 @@ fn the_words_of_findings() {
         ),
         (
             json!({"spec": {"instances": "3"}}),
-            "spec.instances: the text \"3\" is written, but it must be a whole number (leave the quotes out: 3)",
+            "spec.instances: the string \"3\" is written, but it must be a whole number (leave the quotes out: 3)",
         ),
         (
             json!({"spec": {"imageName": 18}}),
-            "spec.imageName: the number 18 is written, but it must be a text (put it in quotes: \"18\")",
+            "spec.imageName: the number 18 is written, but it must be a string (put it in quotes: \"18\")",
         ),
         (
             json!({"spec": {"instances": 0}}),
@@ -53,7 +53,8 @@ fn the_words_of_findings() {
         ),
         (
             json!({"spec": {"managed": {}}}),
-            "spec.managed: `managed` is not supported yet; it has no effect (make roles and services yourself, with SQL and manifests)",
+            "spec.managed: `managed` is not supported yet; it has no effect (create roles and services yourself, \
+             with SQL and manifests)",
         ),
         (
             json!({"spec": {"backup": {"method": "x"}}}),
@@ -61,7 +62,8 @@ fn the_words_of_findings() {
         ),
         (
             json!({"spec": {"storage": null}}),
-            "spec.storage.size: no size is written; volumes of 1Gi are made (write the size, such as `100Gi`: it can grow later where the storage class allows it)",
+            "spec.storage.size: no size is set; volumes of 1Gi are created (write the size, such as `100Gi`: it can \
+             grow later where the storage class allows it)",
         ),
     ] {
         assert_eq!(of(patch), expected);
