@@ -56,7 +56,7 @@ pub enum RunError {
     #[error("no Kubernetes API server is configured")]
     Config(#[source] Box<kube::config::InferConfigError>),
     /// The client cannot be made.
-    #[error("the client of the API server cannot be made")]
+    #[error("the client of the API server cannot be created")]
     Client(#[source] Box<kube::Error>),
     /// The port of the metrics, or of the webhook, is taken.
     #[error("cannot listen on {address}")]

@@ -43,7 +43,7 @@ pub async fn status(context: &Context) -> ArchiveStatus {
         let since = status.last_archived_time.unwrap_or(DateTime::UNIX_EPOCH);
         status.error = context.state.errors.last().filter(|(at, _)| *at >= since).map(|(_, text)| text).or_else(|| {
             let segment = status.last_failed_wal.as_deref().unwrap_or("a segment");
-            Some(format!("error: {segment} could not be archived\nhint:  the instance's log says why"))
+            Some(format!("error: {segment} could not be archived\nhint:  see the log of the pod"))
         });
     }
     status

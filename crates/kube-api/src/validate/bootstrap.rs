@@ -231,7 +231,7 @@ fn check_recovery(recovery: &mut Recovery, spec: &ClusterSpec, findings: &mut Fi
                 findings.error(
                     format!("{path}.kind"),
                     Reason::InvalidValue,
-                    format!("a volume cannot be made from a `{}`", source.kind),
+                    format!("a volume cannot be created from a `{}`", source.kind),
                     "write `VolumeSnapshot` with apiGroup `snapshot.storage.k8s.io`, or `PersistentVolumeClaim`",
                 );
             } else if source.kind == "VolumeSnapshot" && source.api_group.as_deref() != Some("snapshot.storage.k8s.io")
