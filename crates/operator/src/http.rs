@@ -39,7 +39,7 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics, ready: bool) -> Answer
             (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "the webhook has no certificate yet\n".to_owned())
         }
         "/healthz" | "/readyz" => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
-        _ => (StatusCode::NOT_FOUND, "text/plain", "there are /metrics, /healthz and /readyz\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, "text/plain", "the paths are /metrics, /healthz and /readyz\n".to_owned()),
     };
     text(status, kind, body)
 }

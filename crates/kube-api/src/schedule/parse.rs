@@ -70,7 +70,8 @@ impl ScheduleError {
             }
             Self::Word { text } if text.contains("TZ=") => "write the zone into `spec.timeZone`".to_owned(),
             Self::Word { .. } => {
-                "known words are @hourly, @daily, @midnight, @weekly, @monthly, @yearly and @annually".to_owned()
+                "the words that can be used are @hourly, @daily, @midnight, @weekly, @monthly, @yearly and @annually"
+                    .to_owned()
             }
             Self::Never { .. } => "check day and month: no month has that day".to_owned(),
             Self::Zone { .. } => "write its name in the IANA database, such as `Europe/Paris` or `UTC`".to_owned(),

@@ -161,7 +161,7 @@ async fn answer(request: Request<Incoming>) -> Answer {
 
 async fn reviewed(request: Request<Incoming>) -> Result<Vec<u8>, (StatusCode, String)> {
     if request.method() != Method::POST || request.uri().path() != admission::PATH {
-        return Err((StatusCode::NOT_FOUND, format!("there is POST {}\n", admission::PATH)));
+        return Err((StatusCode::NOT_FOUND, format!("only POST {} is served here\n", admission::PATH)));
     }
     let body = tokio::time::timeout(PATIENCE, Limited::new(request.into_body(), MAX_REVIEW).collect())
         .await

@@ -132,7 +132,7 @@ pub(crate) fn seen(object: &DynamicObject) -> SnapshotSeen {
         // A driver that tried again and succeeded may leave its old error behind.
         error: message
             .filter(|_| !ready)
-            .or_else(|| (!ready && error.is_object()).then(|| "the driver gave no message".to_owned())),
+            .or_else(|| (!ready && error.is_object()).then(|| "the storage driver reported no message".to_owned())),
         annotations: object.metadata.annotations.clone().unwrap_or_default(),
         deleting: object.metadata.deletion_timestamp.is_some(),
     }
@@ -185,7 +185,11 @@ mod tests {
                 json!({ "readyToUse": true, "error": { "message": "busy" } }),
                 (true, true, None),
             ),
-            ("an error without words", json!({ "error": {} }), (false, false, Some("the driver gave no message"))),
+            (
+                "an error without words",
+                json!({ "error": {} }),
+                (false, false, Some("the storage driver reported no message")),
+            ),
         ];
         for (name, status, expected) in table {
             let read = seen(&object(status));
