@@ -209,8 +209,8 @@ async fn passwords_services_and_variables_are_found_where_libpq_finds_them() {
     };
     fails(&here, &[], 50, "give the password as password=");
     fails(&here, &[("PGPASSWORD", "no")], 51, "SQLSTATE 28P01");
-    let hint = "hint:  the server refused the password: check the user, and password= in `cluster.connection`, PGPASSWORD or the \
-                line of ~/.pgpass that fits\n";
+    let hint = "hint:  the server refused the password: check the user, and password= in `cluster.connection`, \
+                PGPASSWORD or the matching line of ~/.pgpass\n";
     fails(&here, &[("PGPASSWORD", "no")], 51, hint);
     fails(&format!("{here} password=no"), &[], 51, hint);
     works(&here, &[("PGPASSWORD", "hush")]);

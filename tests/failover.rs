@@ -328,7 +328,7 @@ async fn a_drill_in_the_archive_does_not_win_over_production() {
     assert_eq!(plan["recovery"]["other_lines"][0]["timeline"], 1, "{plan}");
     assert_eq!(plan["recovery"]["other_lines"][0]["newer"], "wal", "{plan}");
     let text = stage.ok(&["restore", "--plan", "--pgdata", &elsewhere]);
-    let note = "note: recovery follows timeline 2, and another line has newer WAL: timeline 1 parts from it at";
+    let note = "note: recovery follows timeline 2, and another timeline has newer WAL: timeline 1 separates from it at";
     assert!(text.contains(note) && text.contains("--target-timeline 1"), "{text}");
 
     // The next backup of production is on the line that `latest` does not follow.
@@ -338,7 +338,7 @@ async fn a_drill_in_the_archive_does_not_win_over_production() {
     let (code, text) = stage.fails(&["restore", "--pgdata", &elsewhere]);
     assert_eq!(code, 61, "{text}");
     assert!(text.contains("is newer and does not lead there"), "{text}");
-    assert!(text.contains("--target-timeline 1: timeline 1 parts from it at"), "{text}");
+    assert!(text.contains("--target-timeline 1: timeline 1 separates from it at"), "{text}");
     assert!(!std::path::Path::new(&elsewhere).exists(), "something was written");
 
     let info = stage.json(&["info"]);
@@ -347,7 +347,7 @@ async fn a_drill_in_the_archive_does_not_win_over_production() {
     assert_eq!(claim["timeline_must_be_named"], true, "{info}");
     assert_eq!(claim["other_lines"][0]["newer"], "backup", "{info}");
     let text = stage.ok(&["info"]);
-    assert!(text.contains("NEWER     another line has a newer backup: timeline 1"), "{text}");
+    assert!(text.contains("NEWER     another timeline has a newer backup: timeline 1"), "{text}");
     for line in ["timeline 1, with --target-timeline 1", "timeline 2, with --target-timeline 2"] {
         assert!(text.contains(&format!("can be restored: {line}")), "{text}");
     }

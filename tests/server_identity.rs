@@ -47,7 +47,7 @@ fn refused(stage: &Stage, config: &Path, reason: &str) {
             text.contains("the connection does not lead to the server of ") && text.contains(reason),
             "{verb}: {text}"
         );
-        assert!(text.contains("let `cluster.connection` and `cluster.pgdata` name the same server"), "{verb}: {text}");
+        assert!(text.contains("set `cluster.connection` and `cluster.pgdata` to the same server"), "{verb}: {text}");
     }
     let listed = stage.ok(&["list"]);
     assert!(!listed.contains("unfinished"), "{listed}");

@@ -42,7 +42,7 @@ async fn a_lost_session_ends_the_copy() {
     let backup = store.hold(&stage, &["backup"]).await;
     stage.cluster.stop(Shutdown::Immediate).await.expect("stop the server");
     stage.cluster.start().await.expect("start the server");
-    ends_for(backup, "hint:  the backup ended with its session");
+    ends_for(backup, "hint:  the backup failed because its session ended");
 
     // Nothing remains that could disturb the next backup.
     store.let_go();

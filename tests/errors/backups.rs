@@ -54,8 +54,8 @@ async fn a_data_directory_that_cannot_be_backed_up() {
             31,
             "error: cannot open $DATA/$FILE: Permission denied (os error 13)\n\
                  while: copying the data directory, taking backup $BACKUP\n\
-                 hint:  run holdfast as the user that PostgreSQL runs as (sudo -u postgres), and look at owner \
-                 and mode of the file\n",
+                 hint:  run holdfast as the user that PostgreSQL runs as (sudo -u postgres), and check the owner and \
+                 mode of the file\n",
         );
         stage.scratch.user().own(&file).expect("give the file back");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("open the file");
@@ -75,8 +75,8 @@ async fn a_data_directory_that_cannot_be_backed_up() {
         "error: the archive main in $REPO belongs to system identifier $OURS, but the data directory $OTHER \
              has $THEIRS\n\
              while: checking who owns the archive main in $REPO\n\
-             hint:  nothing was written: give this cluster a `cluster.name` of its own, or, if it is the \
-             successor of the archive's (pg_upgrade, initdb), run `holdfast repo init --new-claim`\n",
+             hint:  nothing was written: give this cluster a `cluster.name` of its own, or, if it replaces the cluster \
+             of this archive (after pg_upgrade or initdb), run `holdfast repo init --new-claim`\n",
     );
     texts.expect(
         "another cluster's directory, init",
@@ -85,8 +85,8 @@ async fn a_data_directory_that_cannot_be_backed_up() {
         "error: the archive main in $REPO belongs to system identifier $OURS, but the data directory $OTHER \
              has $THEIRS\n\
              while: checking who owns the archive main in $REPO\n\
-             hint:  nothing was written: give this cluster a `cluster.name` of its own, or, if it is the \
-             successor of the archive's (pg_upgrade, initdb), run `holdfast repo init --new-claim`\n",
+             hint:  nothing was written: give this cluster a `cluster.name` of its own, or, if it replaces the cluster \
+             of this archive (after pg_upgrade or initdb), run `holdfast repo init --new-claim`\n",
     );
     let line = format!("connection = \"{}\"\n\n[[repo]]", other.connection_string("postgres"));
     stage.write_config("holdfast.toml", &config.replacen("[[repo]]", &line, 1));
@@ -96,7 +96,7 @@ async fn a_data_directory_that_cannot_be_backed_up() {
         12,
         "error: the connection leads to a server with system identifier $THEIRS, but $DATA has $OURS\n\
              while: backing up the cluster\n\
-             hint:  let `cluster.connection` and `cluster.pgdata` name the same server\n",
+             hint:  set `cluster.connection` and `cluster.pgdata` to the same server\n",
     );
     assert_eq!(files_below(&stage.repository_folder()), before, "nothing may be written");
 
@@ -169,8 +169,8 @@ async fn a_data_directory_that_cannot_be_backed_up() {
         50,
         "error: no server runs in $DATA: there is no postmaster.pid\n\
              while: backing up the cluster\n\
-             hint:  start the server; `cluster.connection` may look like \"host=/var/run/postgresql \
-             user=postgres dbname=postgres\", and left out it is found by the data directory\n",
+             hint:  start the server; `cluster.connection` may look like \"host=/var/run/postgresql user=postgres \
+             dbname=postgres\"; if it is not set, Holdfast finds the server by the data directory\n",
     );
     assert_eq!(remains(&stage), [""; 0], "nothing may be left of a backup that failed");
     texts.finish();
@@ -221,8 +221,8 @@ async fn settings_of_the_server() {
         52,
         "error: WAL segment $SEGMENT was not archived within 2s\n\
              while: waiting for WAL segment $SEGMENT to reach every repository\n\
-             hint:  check `archive_command` on the primary and the last failure in pg_stat_archiver; a primary \
-             at rest leaves its segment unfinished: for backups of a standby set `cluster.primary_connection`\n",
+             hint:  check `archive_command` on the primary and the last failure in pg_stat_archiver; an idle primary \
+             does not finish its segment: for backups of a standby set `cluster.primary_connection`\n",
     );
     texts.finish();
 }
@@ -250,8 +250,8 @@ async fn wal_that_is_not_archived_in_time() {
         52,
         "error: WAL segment $SEGMENT was not archived within 2s\n\
              while: waiting for the WAL of backup $BACKUP ($SEGMENT to $SEGMENT), taking backup $BACKUP\n\
-             hint:  check `archive_command` on the primary and the last failure in pg_stat_archiver; a primary \
-             at rest leaves its segment unfinished: for backups of a standby set `cluster.primary_connection`\n",
+             hint:  check `archive_command` on the primary and the last failure in pg_stat_archiver; an idle primary \
+             does not finish its segment: for backups of a standby set `cluster.primary_connection`\n",
     );
     let output = stage.run(&["--output", "json", "backup", "--archive-timeout", "1s"]);
     texts.expect(
@@ -259,7 +259,7 @@ async fn wal_that_is_not_archived_in_time() {
         &output,
         52,
         "{\"error\":{\"code\":52,\"hint\":\"check `archive_command` on the primary and the last failure in \
-             pg_stat_archiver; a primary at rest leaves its segment unfinished: for backups of a standby set \
+             pg_stat_archiver; an idle primary does not finish its segment: for backups of a standby set \
              `cluster.primary_connection`\",\"message\":\"WAL segment $SEGMENT was not archived within \
              1s\",\"name\":\"wal-not-archived\",\"while\":\"waiting for the WAL of backup $BACKUP ($SEGMENT to \
              $SEGMENT), taking backup $BACKUP\"}}\n",

@@ -9,7 +9,7 @@ const REPO: &str = "[[repo]]\nurl = \"file://$DIR/repository\"\nencryption = \"n
 const READING: &str = "while: reading the configuration\n";
 
 /// The hint if the message already says everything.
-const MANUAL: &str = "docs/configuration.md says what this key takes";
+const MANUAL: &str = "docs/configuration.md lists the values of this key";
 
 struct Case {
     name: &'static str,
@@ -96,8 +96,8 @@ fn a_configuration_that_is_wrong_names_the_key_and_the_place() {
         case(
             "unknown word for encryption",
             format!("{CLUSTER}[[repo]]\nurl = \"file://$DIR/r\"\nencryption = \"yes\"\n"),
-            "invalid repo.encryption \"yes\": the only word is \"none\"; otherwise a table such as { passphrase_file \
-             = \"/etc/holdfast/passphrase\" } (in $DIR/holdfast.toml, line 5, column 1)",
+            "invalid repo.encryption \"yes\": the only text allowed is \"none\"; otherwise write a table such as { \
+             passphrase_file = \"/etc/holdfast/passphrase\" } (in $DIR/holdfast.toml, line 5, column 1)",
             MANUAL,
         ),
         case(
@@ -110,13 +110,13 @@ fn a_configuration_that_is_wrong_names_the_key_and_the_place() {
         case(
             "half of a key pair",
             format!("{CLUSTER}[[repo]]\nurl = \"s3://b/x\"\nencryption = \"none\"\naccess_key_id = \"a\"\n"),
-            "invalid repo.access_key_id: needs secret_access_key beside it (in $DIR/holdfast.toml, line 6, column 1)",
+            "invalid repo.access_key_id: needs secret_access_key too (in $DIR/holdfast.toml, line 6, column 1)",
             MANUAL,
         ),
         case(
             "one place twice",
             format!("{CLUSTER}{REPO}{REPO}"),
-            "invalid repo.2.url \"file://$DIR/repository\": another [[repo]] has the same place (in \
+            "invalid repo.2.url \"file://$DIR/repository\": another [[repo]] is in the same place (in \
              $DIR/holdfast.toml, line 7, column 1)",
             MANUAL,
         ),
@@ -214,7 +214,7 @@ fn files_and_variables_that_cannot_be_read_are_named() {
         "error: wrong value for `wal.prefetch` in the environment variable HOLDFAST_WAL_PREFETCH: invalid \
              value \"-1\", expected a whole number\n\
              while: reading the configuration\n\
-             hint:  docs/configuration.md says what this key takes\n",
+             hint:  docs/configuration.md lists the values of this key\n",
     );
     bench.fails(
         "as JSON",

@@ -57,8 +57,8 @@ fn secrets_that_do_not_fit_an_encrypted_repository() {
             11,
             "error: the passphrase does not open key slot default\n\
                  while: opening the repository $REPO\n\
-                 hint:  check the passphrase in `encryption` of this [[repo]], and that `url` is the repository \
-                 that was meant\n",
+                 hint:  check the passphrase in `encryption` of this [[repo]], and that `url` names the right \
+                 repository\n",
         ),
         (
             "passphrase file missing",
@@ -93,7 +93,7 @@ fn secrets_that_do_not_fit_an_encrypted_repository() {
             11,
             "error: $REPO has no key-file key slot\n\
                  while: opening the repository $REPO\n\
-                 hint:  the repository is opened by another kind of secret: correct `encryption` of this \
+                 hint:  another kind of secret opens this repository: correct `encryption` of this \
                  [[repo]]\n",
         ),
         (
@@ -112,8 +112,7 @@ fn secrets_that_do_not_fit_an_encrypted_repository() {
             10,
             "error: $REPO is encrypted with aes-256-gcm, but the configuration says encryption = \"none\"\n\
                  while: opening the repository $REPO\n\
-                 hint:  correct `encryption` of this [[repo]], or `url` if this is not the repository that was \
-                 meant\n",
+                 hint:  correct `encryption` of this [[repo]], or `url` if it names the wrong repository\n",
         ),
     ] {
         bench.configure(&with(encryption));
@@ -127,8 +126,8 @@ fn secrets_that_do_not_fit_an_encrypted_repository() {
             11,
             "error: the passphrase does not open key slot default\n\
                  while: opening the repository $REPO, making a repository at $REPO\n\
-                 hint:  check the passphrase in `encryption` of this [[repo]], and that `url` is the repository \
-                 that was meant\n",
+                 hint:  check the passphrase in `encryption` of this [[repo]], and that `url` names the right \
+                 repository\n",
         ),
         (
             "init without encryption",
@@ -136,8 +135,7 @@ fn secrets_that_do_not_fit_an_encrypted_repository() {
             10,
             "error: $REPO is encrypted with aes-256-gcm, but the configuration says encryption = \"none\"\n\
                  while: opening the repository $REPO, making a repository at $REPO\n\
-                 hint:  correct `encryption` of this [[repo]], or `url` if this is not the repository that was \
-                 meant\n",
+                 hint:  correct `encryption` of this [[repo]], or `url` if it names the wrong repository\n",
         ),
     ] {
         bench.configure(&with(encryption));
@@ -149,8 +147,8 @@ fn secrets_that_do_not_fit_an_encrypted_repository() {
         "wrong passphrase, as JSON",
         &["--output", "json", "list"],
         11,
-        "{\"error\":{\"code\":11,\"hint\":\"check the passphrase in `encryption` of this [[repo]], and that \
-             `url` is the repository that was meant\",\"message\":\"the passphrase does not open key slot \
+        "{\"error\":{\"code\":11,\"hint\":\"check the passphrase in `encryption` of this [[repo]], and that `url` \
+             names the right repository\",\"message\":\"the passphrase does not open key slot \
              default\",\"name\":\"wrong-key\",\"while\":\"opening the repository $REPO\"}}\n",
     );
     bench.fails(
@@ -159,8 +157,7 @@ fn secrets_that_do_not_fit_an_encrypted_repository() {
         139,
         "error: the passphrase does not open key slot default\n\
              while: opening the repository $REPO, fetching $SEGMENT from the archive\n\
-             hint:  check the passphrase in `encryption` of this [[repo]], and that `url` is the repository that \
-             was meant\n",
+             hint:  check the passphrase in `encryption` of this [[repo]], and that `url` names the right repository\n",
     );
     bench.finish();
 }
@@ -175,8 +172,7 @@ fn secrets_where_others_are_needed() {
         11,
         "error: the key file does not open key slot default\n\
              while: opening the repository $REPO\n\
-             hint:  check the key file in `encryption` of this [[repo]], and that `url` is the repository that \
-             was meant\n",
+             hint:  check the key file in `encryption` of this [[repo]], and that `url` names the right repository\n",
     );
     bench.configure(&with("{ passphrase_file = \"$DIR/passphrase\" }"));
     bench.fails(
@@ -185,7 +181,7 @@ fn secrets_where_others_are_needed() {
         11,
         "error: $REPO has no passphrase key slot\n\
              while: opening the repository $REPO\n\
-             hint:  the repository is opened by another kind of secret: correct `encryption` of this [[repo]]\n",
+             hint:  another kind of secret opens this repository: correct `encryption` of this [[repo]]\n",
     );
     bench.finish();
 
@@ -197,8 +193,7 @@ fn secrets_where_others_are_needed() {
         10,
         "error: $REPO is not encrypted, but the configuration says a passphrase\n\
              while: opening the repository $REPO\n\
-             hint:  correct `encryption` of this [[repo]], or `url` if this is not the repository that was \
-             meant\n",
+             hint:  correct `encryption` of this [[repo]], or `url` if it names the wrong repository\n",
     );
     bench.finish();
 }
@@ -223,14 +218,14 @@ fn places_without_a_repository() {
         14,
         "error: there is no Holdfast repository at $REPO\n\
              while: opening the repository $REPO\n\
-             hint:  check `url`; if it is right and the repository is to be made, run `holdfast repo init`\n",
+             hint:  check `url`; if it is right and the repository does not exist yet, run `holdfast repo init`\n",
     );
     bench.fails(
         "empty directory, as JSON",
         &["--output", "json", "list"],
         14,
-        "{\"error\":{\"code\":14,\"hint\":\"check `url`; if it is right and the repository is to be made, \
-             run `holdfast repo init`\",\"message\":\"there is no Holdfast repository at \
+        "{\"error\":{\"code\":14,\"hint\":\"check `url`; if it is right and the repository does not exist yet, run \
+             `holdfast repo init`\",\"message\":\"there is no Holdfast repository at \
              $REPO\",\"name\":\"not-initialised\",\"while\":\"opening the repository $REPO\"}}\n",
     );
     bench.fails(
@@ -239,7 +234,7 @@ fn places_without_a_repository() {
         142,
         "error: there is no Holdfast repository at $REPO\n\
              while: opening the repository $REPO, fetching $SEGMENT from the archive\n\
-             hint:  check `url`; if it is right and the repository is to be made, run `holdfast repo init`\n",
+             hint:  check `url`; if it is right and the repository does not exist yet, run `holdfast repo init`\n",
     );
     if is_root() {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("close the folder");
@@ -250,7 +245,7 @@ fn places_without_a_repository() {
             22,
             "error: permission denied by $REPO: Permission denied (os error 13)\n\
                  while: get holdfast.json from $REPO, opening the repository $REPO\n\
-                 hint:  check owner and mode of the directory; holdfast runs as the user that PostgreSQL runs \
+                 hint:  check the owner and mode of the directory; holdfast runs as the user that PostgreSQL runs \
                  as\n",
         );
         bench.fails(
@@ -259,7 +254,7 @@ fn places_without_a_repository() {
             22,
             "error: permission denied by $REPO: Permission denied (os error 13)\n\
                  while: get holdfast.json from $REPO, making a repository at $REPO\n\
-                 hint:  check owner and mode of the directory; holdfast runs as the user that PostgreSQL runs \
+                 hint:  check the owner and mode of the directory; holdfast runs as the user that PostgreSQL runs \
                  as\n",
         );
         bench.scratch.user().own(&folder).expect("give the folder back");
@@ -288,8 +283,8 @@ fn a_key_slot_without_its_repository_is_not_overwritten() {
         16,
         "error: $REPO holds a repository already: a key slot (keys/default.json) without holdfast.json\n\
              while: making a repository at $REPO\n\
-             hint:  nothing was changed: what is there may be all that opens old backups; bring holdfast.json \
-             back (another copy, a deleted version in the bucket), or choose another place\n",
+             hint:  nothing was changed: old backups may need what is there; bring holdfast.json back (from another \
+             copy, or from a deleted version in the bucket), or choose another place\n",
     );
     drop(lost);
     bench.ok(&["list"]);
@@ -310,8 +305,8 @@ fn an_archive_without_its_repository_is_not_made_anew() {
         16,
         "error: $REPO holds a repository already: an archive (main/claims/1.json) without holdfast.json\n\
              while: making a repository at $REPO\n\
-             hint:  nothing was changed: what is there may be all that opens old backups; bring holdfast.json \
-             back (another copy, a deleted version in the bucket), or choose another place\n",
+             hint:  nothing was changed: old backups may need what is there; bring holdfast.json back (from another \
+             copy, or from a deleted version in the bucket), or choose another place\n",
     );
     drop(lost);
     bench.finish();
@@ -440,7 +435,7 @@ fn records_of_the_repository_that_are_damaged() {
         40,
         "error: not a repository record: expected value at line 1 column 1\n\
              while: reading holdfast.json, opening the repository $REPO\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
+             hint:  no part of it was used: look for another copy (a second repository, a version of the object \
              in the bucket), and check the store\n",
     );
     drop(damage);
@@ -451,7 +446,7 @@ fn records_of_the_repository_that_are_damaged() {
         41,
         "error: not a repository record: EOF while parsing a value at line 1 column 0\n\
              while: reading holdfast.json, opening the repository $REPO\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
+             hint:  no part of it was used: look for another copy (a second repository, a version of the object \
              in the bucket), and check the store\n",
     );
     drop(damage);
@@ -462,7 +457,7 @@ fn records_of_the_repository_that_are_damaged() {
         41,
         "error: not a repository record: EOF while parsing a string at line 9 column 6\n\
              while: reading holdfast.json, opening the repository $REPO\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
+             hint:  no part of it was used: look for another copy (a second repository, a version of the object \
              in the bucket), and check the store\n",
     );
     drop(damage);
@@ -473,7 +468,7 @@ fn records_of_the_repository_that_are_damaged() {
         40,
         "error: the body of the repository record has SHA-256 $DIGEST, its envelope says $DIGEST\n\
              while: reading holdfast.json, opening the repository $REPO\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
+             hint:  no part of it was used: look for another copy (a second repository, a version of the object \
              in the bucket), and check the store\n",
     );
     drop(damage);
@@ -514,7 +509,7 @@ fn records_of_the_repository_that_are_damaged() {
             "error: the repository record cannot be used: extent_size_bytes 0 is not a multiple of 32768 from 32768 to \
              16777216\n\
              while: reading holdfast.json, opening the repository $REPO\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
+             hint:  no part of it was used: look for another copy (a second repository, a version of the object \
              in the bucket), and check the store\n",
         ),
     ] {
@@ -529,8 +524,8 @@ fn records_of_the_repository_that_are_damaged() {
         42,
         "error: a \"key-slot\" record stands where a repository record should be\n\
              while: reading holdfast.json, opening the repository $REPO\n\
-             hint:  somebody changed the repository, or two were mixed by copying: look for another copy, and at \
-             who may write there\n",
+             hint:  somebody changed the repository, or two repositories were mixed by copying: look for another copy, \
+             and check who may write there\n",
     );
     drop(damage);
     let damage = Damage::halve(&slot);
@@ -540,7 +535,7 @@ fn records_of_the_repository_that_are_damaged() {
         41,
         "error: not a key-slot record: EOF while parsing an object at line 12 column 17\n\
              while: reading keys/default.json, opening the repository $REPO\n\
-             hint:  nothing was used of it: look for another copy (a second repository, a version of the object \
+             hint:  no part of it was used: look for another copy (a second repository, a version of the object \
              in the bucket), and check the store\n",
     );
     drop(damage);

@@ -84,7 +84,7 @@ fn a_proxy_that_cannot_be_used_is_refused_in_three_parts() {
         let expected = format!(
             "error: the environment variable {variable} names no proxy that can be used: {reason}\n\
              while: reading the configuration\n\
-             hint:  correct it or unset it: a request that is to go by a proxy never goes around it\n"
+             hint:  correct it or unset it: if a proxy is set, Holdfast sends no request without it\n"
         );
         let output = run(&bench, &[(variable, value)], &["list"]);
         bench.texts.expect(variable, &output, 10, &expected);
@@ -165,7 +165,7 @@ fn a_variable_that_is_no_text_is_refused_where_it_is_needed() {
         let expected = format!(
             "error: the environment variable {variable} {says} that can be used: its value is not valid UTF-8\n\
              while: reading the configuration\n\
-             hint:  correct it or unset it: a request that is to go by a proxy never goes around it\n"
+             hint:  correct it or unset it: if a proxy is set, Holdfast sends no request without it\n"
         );
         bench.texts.expect(variable, &output, 10, &expected);
     }

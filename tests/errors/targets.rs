@@ -111,7 +111,7 @@ async fn targets_that_cannot_be_reached() {
             "error: invalid value '2099-01-01 00:00:00' for '--target-time <TIME>': the time zone is \
                  missing: write it as an offset from UTC, such as +00, +02:00 or Z\n\
                  while: reading the command line\n\
-                 hint:  add --help to see what can be written\n",
+                 hint:  add --help to see the options and their values\n",
         ),
         (
             "two targets",
@@ -172,7 +172,7 @@ async fn places_that_are_taken() {
         63,
         "error: a PostgreSQL server is running in $DATA (process $PID)\n\
              while: looking at the directory $DATA, restoring main into $DATA\n\
-             hint:  restore into another directory; only to overwrite this one stop the server first (pg_ctl -D $DATA \
+             hint:  restore into another directory; to overwrite this one, stop the server first (pg_ctl -D $DATA \
              stop)\n",
     );
     texts.expect(
@@ -181,7 +181,7 @@ async fn places_that_are_taken() {
         63,
         "error: a PostgreSQL server is running in $DATA (process $PID)\n\
              while: looking at the directory $DATA, restoring main into $DATA\n\
-             hint:  restore into another directory; only to overwrite this one stop the server first (pg_ctl -D $DATA \
+             hint:  restore into another directory; to overwrite this one, stop the server first (pg_ctl -D $DATA \
              stop)\n",
     );
     assert_eq!(files_below(&stage.cluster.data().join("base")), before, "nothing may be touched");
@@ -196,8 +196,8 @@ async fn places_that_are_taken() {
         62,
         "error: $DIR/taken is not empty\n\
              while: looking at the directory $DIR/taken, restoring main into $DIR/taken\n\
-             hint:  name another directory; only over an old data directory of this cluster that nobody needs any \
-             more add --delta, which removes all that is not in the backup\n",
+             hint:  name another directory; if this is an old data directory of this cluster that nobody needs any \
+             more, add --delta, which removes everything that is not in the backup\n",
     );
     texts.expect(
         "a folder with files, --delta",
@@ -231,7 +231,7 @@ async fn places_that_are_taken() {
         31,
         "error: cannot list $DIR/file: Not a directory (os error 20)\n\
              while: looking at the directory $DIR/file, restoring main into $DIR/file\n\
-             hint:  check the path: a directory is wanted there, and a file is found\n",
+             hint:  check the path: it must be a directory, but it is a file\n",
     );
     let output = quietly(&stage, &["restore", "--pgdata", "/proc/holdfast"]);
     texts.expect(
@@ -240,7 +240,7 @@ async fn places_that_are_taken() {
         32,
         "error: cannot create /proc/holdfast: No such file or directory (os error 2)\n\
              while: taking the directory, restoring main into /proc/holdfast\n\
-             hint:  check the path: the directory above it must be there\n",
+             hint:  check the path: the directory above it must exist\n",
     );
     full_disk(&stage, &mut texts).await;
     texts.finish();

@@ -46,8 +46,8 @@ async fn files_that_are_not_what_they_are_called() {
             31,
             "error: $DIR/elsewhere/$NAME has $SIZE bytes, the cluster's WAL segments have 1048576\n\
                  while: pushing $DIR/elsewhere/$NAME\n\
-                 hint:  PostgreSQL's segments are whole: look for a full disk, or for something that copied the \
-                 file half\n",
+                 hint:  PostgreSQL's segments are always complete: look for a full disk, or for a program that copied \
+                 only a part of the file\n",
         ),
         (
             "an empty file",
@@ -57,8 +57,8 @@ async fn files_that_are_not_what_they_are_called() {
             "error: $DIR/elsewhere/$NAME cannot be understood: it has $SIZE bytes, less than a WAL page \
                  header\n\
                  while: pushing $DIR/elsewhere/$NAME\n\
-                 hint:  nothing was stored: the file is not what its name says; check the disk and what wrote \
-                 it\n",
+                 hint:  nothing was stored: the content of the file does not match its name; check the disk and the \
+                 program that wrote it\n",
         ),
         (
             "another segment's name",
@@ -67,8 +67,8 @@ async fn files_that_are_not_what_they_are_called() {
             31,
             "error: $DIR/elsewhere/$LATER: WAL segment $LATER begins at $LSN, it should at $LSN\n\
                  while: pushing $DIR/elsewhere/$LATER\n\
-                 hint:  nothing was stored: the file is not what its name says; check the disk and what wrote \
-                 it\n",
+                 hint:  nothing was stored: the content of the file does not match its name; check the disk and the \
+                 program that wrote it\n",
         ),
         (
             "zeros",
@@ -78,8 +78,8 @@ async fn files_that_are_not_what_they_are_called() {
             "error: $DIR/elsewhere/$NAME cannot be understood: it begins with 0000, which no WAL of \
                  PostgreSQL 13 to 18 does\n\
                  while: pushing $DIR/elsewhere/$NAME\n\
-                 hint:  nothing was stored: the file is not what its name says; check the disk and what wrote \
-                 it\n",
+                 hint:  nothing was stored: the content of the file does not match its name; check the disk and the \
+                 program that wrote it\n",
         ),
         (
             "no segment",
@@ -99,8 +99,8 @@ async fn files_that_are_not_what_they_are_called() {
             "error: $DIR/elsewhere/00000002.history cannot be understood: history file of timeline 2 has a \
                  line that is no entry: \"hello\"\n\
                  while: archiving 00000002.history, pushing $DIR/elsewhere/00000002.history\n\
-                 hint:  nothing was stored: the file is not what its name says; check the disk and what wrote \
-                 it\n",
+                 hint:  nothing was stored: the content of the file does not match its name; check the disk and the \
+                 program that wrote it\n",
         ),
         (
             "other content",
@@ -110,13 +110,13 @@ async fn files_that_are_not_what_they_are_called() {
             "error: main/wal/1/$TIMELINE/$FOLDER/$NAME.zst.enc is stored in $REPO already, with other \
                  content\n\
                  while: archiving $NAME, pushing $DIR/elsewhere/$NAME\n\
-                 hint:  nothing was overwritten: two servers write into one archive, or one went on after it was \
-                 restored or promoted twice; find out which of them is to go on. If it is the other one, stop this \
-                 one and make it anew from it. If it is this one, or both, give this one a `cluster.name` of its own \
-                 (in its archive_command's configuration), then run `holdfast backup`: it begins an archive of its \
-                 own, and PostgreSQL has kept all WAL for it. If no other server ever wrote there, the object is damaged, or \
-                 somebody put it there: docs/operations.md (\"Two servers in one archive\") says how it is compared, kept, \
-                 and moved away\n",
+                 hint:  nothing was overwritten: two servers write into one archive, or a server was restored or \
+                 promoted twice and both copies continued; find out which server should continue. If it is the other \
+                 one, stop this one and create it again from the other. If it is this one, or both, give this one a \
+                 `cluster.name` of its own (in the configuration of its archive_command), then run `holdfast backup`: \
+                 it begins a new archive, and PostgreSQL has kept all WAL for it. If no other server ever wrote there, \
+                 the object is damaged, or somebody put it there: docs/operations.md (\"Two servers in one archive\") \
+                 says how to compare it, keep it, and move it away\n",
         ),
     ] {
         let file = stage.scratch.write(&format!("elsewhere/{file}"), bytes).expect("write a file");
@@ -147,7 +147,7 @@ async fn files_that_are_not_what_they_are_called() {
         160,
         "error: cannot write $DIR/nowhere/$TEMPORARY: No such file or directory (os error 2)\n\
              while: fetching $NAME from the archive\n\
-             hint:  check the path: the directory above it must be there\n",
+             hint:  check the path: the directory above it must exist\n",
     );
     let here = stage.scratch.path().join("RECOVERYXLOG").display().to_string();
     texts.expect(
@@ -278,8 +278,8 @@ async fn another_cluster_at_the_same_place() {
         "error: the archive main in $REPO belongs to system identifier $OURS, but $OTHER/pg_wal/$SEGMENT has \
              $THEIRS\n\
              while: checking who owns the archive main in $REPO, pushing $OTHER/pg_wal/$SEGMENT\n\
-             hint:  nothing was written: give this cluster a `cluster.name` of its own, or, if it is the \
-             successor of the archive's (pg_upgrade, initdb), run `holdfast repo init --new-claim`\n",
+             hint:  nothing was written: give this cluster a `cluster.name` of its own, or, if it replaces the cluster \
+             of this archive (after pg_upgrade or initdb), run `holdfast repo init --new-claim`\n",
     );
     let output = stage.command_with(&path, &["--output", "json", "wal", "push", &segment]).output();
     texts.expect(
@@ -287,7 +287,7 @@ async fn another_cluster_at_the_same_place() {
         &output.expect("run holdfast"),
         12,
         "{\"error\":{\"code\":12,\"hint\":\"nothing was written: give this cluster a `cluster.name` of its \
-             own, or, if it is the successor of the archive's (pg_upgrade, initdb), run `holdfast repo init \
+             own, or, if it replaces the cluster of this archive (after pg_upgrade or initdb), run `holdfast repo init \
              --new-claim`\",\"message\":\"the archive main in $REPO belongs to system identifier $OURS, but \
              $OTHER/pg_wal/$SEGMENT has $THEIRS\",\"name\":\"wrong-cluster\",\"while\":\"checking who owns the \
              archive main in $REPO, pushing $OTHER/pg_wal/$SEGMENT\"}}\n",
@@ -301,8 +301,8 @@ async fn another_cluster_at_the_same_place() {
         "error: the archive main in $REPO belongs to system identifier $OURS, but the cluster being \
              recovered has $THEIRS\n\
              while: fetching $SEGMENT from the archive\n\
-             hint:  nothing was handed over: `cluster.name` in the configuration of restore_command must be that \
-             of the archive this data directory was restored from\n",
+             hint:  nothing was handed over: `cluster.name` in the configuration of restore_command must be the name \
+             of the archive from which this data directory was restored\n",
     );
     let output = stage.command_with(&path, &["--no-progress", "check"]).output().expect("run holdfast");
     texts.expect(
@@ -312,8 +312,8 @@ async fn another_cluster_at_the_same_place() {
         "error: the archive main in $REPO belongs to system identifier $OURS, but the data directory $OTHER \
              has $THEIRS\n\
              while: checking who owns the archive main in $REPO\n\
-             hint:  nothing was written: give this cluster a `cluster.name` of its own, or, if it is the \
-             successor of the archive's (pg_upgrade, initdb), run `holdfast repo init --new-claim`\n",
+             hint:  nothing was written: give this cluster a `cluster.name` of its own, or, if it replaces the cluster \
+             of this archive (after pg_upgrade or initdb), run `holdfast repo init --new-claim`\n",
     );
     assert_eq!(files_below(&stage.repository_folder()), before, "nothing may be written");
     texts.finish();

@@ -51,8 +51,9 @@ where
             .map_err(|error| Failure::internal("cannot listen for signals").caused_by(Some(&error)))?;
         let running = tokio::spawn(command(signals.clone()));
         let result = tokio::select! {
-            joined = running => joined.unwrap_or_else(|_| Err(Failure::internal("holdfast stopped at a fault in its own code"))),
-            () = signals.second() => Err(Failure::cancelled().hint("what was under way is taken up at the next start")),
+            joined = running => joined.unwrap_or_else(|_| Err(Failure::internal("holdfast stopped because of a fault \
+                                                                                 in its own code"))),
+            () = signals.second() => Err(Failure::cancelled().hint("unfinished work continues at the next start")),
         };
         // Being told to stop is how these commands end.
         *signal = if result.is_ok() { None } else { signals.first() };

@@ -38,7 +38,12 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
     let mut manner = Manner { output: if json { Output::Json } else { Output::Text }, style: style(Color::Auto) };
     let mut signal = None;
     let ended = catch_unwind(AssertUnwindSafe(|| perform(words, &mut manner, &mut signal)));
-    let result = ended.unwrap_or_else(|_| Err(Failure::internal("holdfast stopped at a fault in its own code")));
+    let result = ended.unwrap_or_else(|_| {
+        Err(Failure::internal(
+            "holdfast stopped because of a fault in its own \
+                                                                 code",
+        ))
+    });
     let code = match result {
         Ok(code) => code,
         Err(failure) => {
@@ -110,12 +115,21 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
                 Show::choose(!args.global.no_progress && !args.global.quiet && manner.output == Output::Text)
             }
         };
-        let context =
-            Context { variables: verbs::inherited::variables(&config, &environment), config, config_file, output: manner.output, show, style: manner.style, cancellation: signals.cancellation() };
+        let context = Context {
+            variables: verbs::inherited::variables(&config, &environment),
+            config,
+            config_file,
+            output: manner.output,
+            show,
+            style: manner.style,
+            cancellation: signals.cancellation(),
+        };
         let verb = tokio::spawn(verbs::run(args.command, context));
         let result = tokio::select! {
-            joined = verb => joined.unwrap_or_else(|_| Err(Failure::internal("holdfast stopped at a fault in its own code"))),
-            () = signals.second() => Err(Failure::cancelled().hint("what was under way is left as after a crash; the next run cleans up")),
+            joined = verb => joined.unwrap_or_else(|_| Err(Failure::internal("holdfast stopped because of a fault in \
+                                                                              its own code"))),
+            () = signals.second() => Err(Failure::cancelled().hint("unfinished work is left as after a crash; the \
+                                                                    next run cleans up")),
         };
         *signal = signals.first();
         result

@@ -36,7 +36,7 @@ impl Signals {
 
     fn received(&self, number: u8) {
         if self.first.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            tracing::warn!(signal = number, "cancelling; a second signal ends at once");
+            tracing::warn!(signal = number, "cancelling; a second signal ends holdfast at once");
             self.cancel.cancel();
         } else {
             self.at_once.cancel();

@@ -54,7 +54,7 @@ standard input:11: warning: spec.backup: it is written twice, in lines 9 and 11;
   hint: merge them into one: kubectl refuses it, or keeps the second and drops the first
 standard input:12: warning: spec.backup.method: a cluster has no backup method: each Backup and ScheduledBackup has its own
   hint: write `method` into their `spec`; `barmanObjectStore` is the default there
-standard input:14: Secret s3 of v1: not ours, not checked
+standard input:14: Secret s3 of v1: Holdfast does not check this kind
 standard input:19: a part of a manifest, without `apiVersion` or `kind`: not checked
 no errors, 4 warnings
 ";

@@ -105,7 +105,7 @@ fn init_makes_claims_and_says_what_is_next() {
     // The same again: nothing changes.
     let (status, again, stderr) = place.run(&["repo", "init"]);
     assert_eq!((status, stderr.as_str()), (0, ""));
-    assert_eq!(again, stdout.replace(": made", ": is there already, and fits"));
+    assert_eq!(again, stdout.replace(": made", ": exists already, and matches"));
     let info = place.json(&["repo", "info"]);
     assert_eq!(info["repositories"][0]["id"], id);
     assert_eq!(info["repositories"][0]["encryption"], "aes-256-gcm");
@@ -119,9 +119,9 @@ fn a_short_passphrase_is_worth_a_warning() {
     let place = Place::new(PASSPHRASE);
     std::fs::write(place.path("pass"), "correct horse\n").unwrap();
     let (status, _, stderr) = place.run(&["repo", "init"]);
-    let warning = "warning: the passphrase of file://DIR/repo has 13 characters: who reads the bucket can try passphrases without \
-                   asking anybody; make the repository anew with a key file (`openssl rand -hex 32`, `encryption = { key_file = \
-                   \"...\" }`), or with a random passphrase of 16 characters or more\n";
+    let warning = "warning: the passphrase of file://DIR/repo has 13 characters: anyone who can read the bucket can \
+                   try passphrases without limit; create the repository again with a key file (`openssl rand -hex \
+                   32`, `encryption = { key_file = \"...\" }`), or with a random passphrase of 16 characters or more\n";
     assert_eq!((status, stderr.as_str()), (0, warning));
     // It is there now: what is said again and again is not read.
     assert_eq!(place.run(&["repo", "init"]).2, "");
@@ -137,7 +137,7 @@ fn a_wrong_passphrase_is_refused() {
             status,
             "the passphrase does not open key slot default",
             doing,
-            "check the passphrase in `encryption` of this [[repo]], and that `url` is the repository that was meant",
+            "check the passphrase in `encryption` of this [[repo]], and that `url` names the right repository",
         )
     };
     let opening = "opening the repository file://DIR/repo";
@@ -165,7 +165,7 @@ fn encryption_must_be_what_the_repository_has() {
             10,
             "file://DIR/repo is not encrypted, but the configuration says a passphrase",
             "opening the repository file://DIR/repo",
-            "correct `encryption` of this [[repo]], or `url` if this is not the repository that was meant",
+            "correct `encryption` of this [[repo]], or `url` if it names the wrong repository",
         )
     );
 }
@@ -180,7 +180,7 @@ fn a_place_without_a_repository() {
             14,
             "there is no Holdfast repository at file://DIR/repo",
             "opening the repository file://DIR/repo",
-            "check `url`; if it is right and the repository is to be made, run `holdfast repo init`",
+            "check `url`; if it is right and the repository does not exist yet, run `holdfast repo init`",
         )
     );
     // A disk that is not mounted is not an empty archive.
@@ -225,8 +225,8 @@ fn another_cluster_is_refused_until_a_new_claim_is_asked_for() {
         format!(
             "error: the archive main in file://DIR/repo belongs to system identifier {}, but the data directory DIR/pg has \
              {theirs}\nwhile: checking who owns the archive main in file://DIR/repo\nhint:  nothing was written: give this \
-             cluster a `cluster.name` of its own, or, if it is the successor of the archive's (pg_upgrade, initdb), run \
-             `holdfast repo init --new-claim`\n",
+             cluster a `cluster.name` of its own, or, if it replaces the cluster of this archive (after pg_upgrade or \
+             initdb), run `holdfast repo init --new-claim`\n",
             mine.as_str().unwrap()
         )
     );
@@ -251,7 +251,7 @@ fn an_empty_archive_is_shown_as_one() {
     assert_eq!(shown(&["list"]), "main in file://DIR/repo\nno complete backup\n");
     assert_eq!(shown(&["wal", "list"]), "main in file://DIR/repo\nno WAL is archived\n");
     let info = shown(&["info"]);
-    let end = "    backups   none is complete: nothing can be restored\n    last WAL  none is archived: check archive_mode \
+    let end = "    backups   none complete: nothing can be restored\n    last WAL  none archived: check archive_mode \
                and archive_command\n";
     assert!(info.ends_with(end), "{info}");
     assert_eq!(place.json(&["list"])["repositories"][0]["backups"], serde_json::json!([]));
@@ -331,8 +331,8 @@ fn an_archive_is_claimed_before_its_cluster_exists() {
     assert_eq!(again["repositories"][0]["claim"], claimed["repositories"][0]["claim"]);
 
     let system_identifier = claimed["repositories"][0]["claim"]["system_identifier"].as_str().unwrap().to_owned();
-    let hint = "nothing was written: give this cluster a `cluster.name` of its own, or, if it takes the archive over, run \
-                `holdfast repo init --new-claim`";
+    let hint = "nothing was written: give this cluster a `cluster.name` of its own, or, if it should take over the \
+                archive, run `holdfast repo init --new-claim`";
     let refused = |here: &str, doing: &str| {
         let error = format!(
             "the archive main in file://DIR/repo is claimed by production/shop/4c1f6a52 (system identifier \
@@ -344,7 +344,7 @@ fn an_archive_is_claimed_before_its_cluster_exists() {
     let doing = "checking that the archive main in file://DIR/repo is free";
     assert_eq!(
         place.run(&[&["repo", "claim", "--check"], &other[..]].concat()),
-        refused("the cluster to be made", doing)
+        refused("the cluster that will be created", doing)
     );
     assert_eq!(place.run(&[&["repo", "claim"], &other[..]].concat()), refused("the data directory DIR/pg", doing));
     // The same by the configuration: a copy of the cluster is kept out of what its original archives into.
@@ -368,9 +368,9 @@ fn an_archive_of_other_software_is_not_begun() {
         failed(
             18,
             "the archive main in file://DIR/repo is not empty: it holds base/, wals/, which looks like an archive of \
-             Barman, and nobody has claimed it; the cluster to be made is production/shop/4c1f6a52",
+             Barman, and nobody has claimed it; the cluster that will be created is production/shop/4c1f6a52",
             "checking that the archive main in file://DIR/repo is free",
-            "nothing was written: give this cluster a `cluster.name` that nothing is stored under yet, or another `url`",
+            "nothing was written: choose a `cluster.name` under which nothing is stored yet, or another `url`",
         )
     );
     assert!(!place.path("repo/holdfast.json").exists());
@@ -380,7 +380,7 @@ fn an_archive_of_other_software_is_not_begun() {
             10,
             "`cluster.owner` is not set",
             "reading the configuration",
-            "say it with --owner, write owner = \"...\" under [cluster], or set HOLDFAST_CLUSTER_OWNER",
+            "pass --owner, write owner = \"...\" under [cluster], or set HOLDFAST_CLUSTER_OWNER",
         )
     );
 }

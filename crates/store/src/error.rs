@@ -213,7 +213,7 @@ impl StoreError {
         let local = self.failure().store.starts_with("file://");
         Some(match self.kind() {
             StoreErrorKind::PermissionDenied if local => {
-                "check owner and mode of the directory; holdfast runs as the user that PostgreSQL runs as"
+                "check the owner and mode of the directory; holdfast runs as the user that PostgreSQL runs as"
             }
             StoreErrorKind::PermissionDenied => "check the access key, the secret key and the policy of the bucket",
             StoreErrorKind::NoCredentials => {
@@ -232,7 +232,7 @@ impl StoreError {
                 "check `endpoint`, the network and the state of the server"
             }
             StoreErrorKind::Truncated | StoreErrorKind::Corrupt | StoreErrorKind::TooLarge => {
-                "nothing was used of it: look for another copy (a second repository, a version of the object in the \
+                "no part of it was used: look for another copy (a second repository, a version of the object in the \
                  bucket), and check the store"
             }
             StoreErrorKind::NotFound => {

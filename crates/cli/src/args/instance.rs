@@ -6,26 +6,26 @@ use std::path::PathBuf;
 /// `holdfast instance`
 #[derive(Clone, Debug, Subcommand)]
 pub enum InstanceCommand {
-    /// Copy this program, for the pod's other containers
+    /// Copy this program, so that the other containers of the pod can run it
     Copy {
         /// Where to
         dest: PathBuf,
     },
     /// Run the instance: make its data directory, run PostgreSQL in its role, report
     Run,
-    /// For archive_command of an instance
+    /// Archive a WAL file; for archive_command of an instance
     Archive {
         /// The file, as %p
         path: PathBuf,
     },
-    /// For restore_command of an instance
+    /// Fetch a WAL file; for restore_command of an instance
     RestoreWal {
         /// The file's name, as %f
         name: String,
         /// Where to put it, as %p
         dest: PathBuf,
     },
-    /// Ask the instance manager for the kubelet
+    /// Answer a probe of the kubelet, by asking the instance manager
     Probe {
         /// Which probe
         probe: ProbeKind,

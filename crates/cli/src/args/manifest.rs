@@ -11,8 +11,8 @@ pub enum ManifestCommand {
         /// YAML or JSON files with any number of documents; - for standard input
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
-        /// Print the manifests with everything put right that is clear: apiVersion, keys written twice, fields at their
-        /// place. What was found goes to stderr; comments are lost
+        /// Print the manifests with every clear mistake corrected: apiVersion, keys written twice, fields in the wrong
+        /// place. The findings go to stderr; comments are lost
         #[arg(long)]
         fix: bool,
     },

@@ -61,7 +61,7 @@ pub struct Global {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = ProgressFormat::Text, global = true,
           conflicts_with = "no_progress")]
     pub progress: ProgressFormat,
-    /// When to colour messages; `auto` also heeds NO_COLOR
+    /// When to colour messages; `auto` also respects NO_COLOR
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Color::Auto, global = true)]
     pub color: Color,
 }
@@ -78,9 +78,9 @@ pub enum Output {
 /// `--progress`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ProgressFormat {
-    /// Bars on a terminal, lines elsewhere; nothing beside JSON results.
+    /// Bars on a terminal, lines elsewhere; no progress if the results are JSON.
     Text,
-    /// For programs: one JSON object a line, whatever form the results have.
+    /// For programs: one JSON object on each line, whatever the format of the results is.
     Json,
 }
 
@@ -98,7 +98,7 @@ pub enum Color {
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Make and look at repositories
+    /// Create and show repositories
     #[command(subcommand)]
     Repo(RepoCommand),
     /// Back up the cluster
@@ -107,8 +107,8 @@ pub enum Command {
     List,
     /// Show the cluster's archive: backups, WAL, and the moments that can be restored
     Info {
-        /// Remember in this file which WAL is there without a gap, and for a day list only what came after it; for who asks
-        /// often
+        /// Remember in this file which WAL is there without a gap, and list only newer WAL for one day; for a monitor
+        /// that asks often
         #[arg(long, value_name = "FILE")]
         wal_cache: Option<PathBuf>,
     },
@@ -140,7 +140,7 @@ pub enum Command {
     /// Write the manual pages into a directory
     #[command(hide = true)]
     Man {
-        /// The directory; made if it does not exist
+        /// The directory; created if it does not exist
         dir: PathBuf,
     },
 }
@@ -148,21 +148,21 @@ pub enum Command {
 /// `holdfast repo`
 #[derive(Clone, Debug, Subcommand)]
 pub enum RepoCommand {
-    /// Make the configured repositories and claim the cluster's archive in them; does nothing where that is done
+    /// Create the configured repositories and claim the cluster's archive in them; does nothing if that was done before
     Init {
-        /// Begin a new archive for this cluster after a major upgrade; what was archived before stays restorable
+        /// Begin a new archive for this cluster after a major upgrade; older backups and WAL can still be restored
         #[arg(long)]
         new_claim: bool,
     },
-    /// Claim the archive for a cluster that is about to exist, or was just made; makes the repositories where there are none
+    /// Claim the archive for a cluster that will soon be created, or was just created; creates missing repositories
     Claim {
         /// The data directory whose system identifier the claim gets [default: cluster.pgdata]
         #[arg(long, value_name = "DIR", value_parser = absolute)]
         pgdata: Option<PathBuf>,
-        /// Only make sure that the archive is empty, or the owner's already; for before initdb or a recovery
+        /// Only check that the archive is empty, or already belongs to the owner; run this before initdb or a recovery
         #[arg(long)]
         check: bool,
-        /// Who the archive is for; somebody else's is refused [default: cluster.owner]
+        /// Who the archive is for; the archive of another owner is refused [default: cluster.owner]
         #[arg(long, value_name = "TEXT")]
         owner: Option<String>,
     },
@@ -202,7 +202,7 @@ pub enum WalCommand {
 /// `holdfast snapshot`
 #[derive(Clone, Debug, Subcommand)]
 pub enum SnapshotCommand {
-    /// Read from stdin, as JSON, what snapshots were taken; wait for their WAL; write the record, and print its id
+    /// Read from stdin, as JSON, which snapshots were taken; wait for their WAL; write the record and print its id
     Record {
         /// How long to wait for the WAL, such as 10min [default: backup.archive_timeout, or 60s]
         #[arg(long, value_name = "DURATION")]

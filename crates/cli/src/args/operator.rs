@@ -13,13 +13,13 @@ pub enum OperatorCommand {
 /// `holdfast operator run`
 #[derive(Clone, Debug, clap::Args)]
 pub struct OperatorArgs {
-    /// Look after this namespace only [default: all of them]
+    /// Manage the clusters of this namespace only [default: all namespaces]
     #[arg(long, value_name = "NAMESPACE", env = "WATCH_NAMESPACE")]
     pub namespace: Option<String>,
     /// The image with this program, for the init container of the instances
     #[arg(long, value_name = "IMAGE", env = "OPERATOR_IMAGE", default_value = concat!("ghcr.io/holdfast/holdfast:", env!("CARGO_PKG_VERSION")))]
     pub operator_image: String,
-    /// The image of PostgreSQL for clusters that name none
+    /// The PostgreSQL image for clusters that do not name one
     #[arg(long, value_name = "IMAGE", env = "DEFAULT_IMAGE", default_value = "ghcr.io/cloudnative-pg/postgresql:18")]
     pub default_image: String,
     /// Wait until no other operator is in charge
@@ -31,10 +31,10 @@ pub struct OperatorArgs {
     /// Where `/metrics`, `/healthz` and `/readyz` are served
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub metrics_address: SocketAddr,
-    /// Where the validating webhook is served, such as 0.0.0.0:9443 [default: it is not]
+    /// Where the validating webhook is served, such as 0.0.0.0:9443 [default: not served]
     #[arg(long, value_name = "ADDRESS", env = "WEBHOOK_ADDRESS")]
     pub webhook_address: Option<SocketAddr>,
-    /// A name or address that the API server calls the webhook by, beside its Service; can be repeated
+    /// A name or address by which the API server calls the webhook, besides its Service; can be repeated
     #[arg(long, value_name = "NAME")]
     pub webhook_name: Vec<String>,
 }

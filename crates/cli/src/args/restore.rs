@@ -36,13 +36,13 @@ pub struct RestoreArgs {
     /// Stop just before the target instead of just after it; for times, LSNs and transactions
     #[arg(long, requires = "exclusive-target")]
     pub target_exclusive: bool,
-    /// What the server does at the target [default: pause, as PostgreSQL]
+    /// What the server does at the target [default: pause, as in PostgreSQL]
     #[arg(long, value_name = "ACTION", value_parser = actions(), requires = "target")]
     pub target_action: Option<TargetAction>,
     /// The backup to begin with [default: the newest one before the target]
     #[arg(long, value_name = "ID")]
     pub backup: Option<String>,
-    /// The directory was filled from these volume snapshots: recover it from there, instead of restoring a backup into it
+    /// Recover a directory that was filled from these volume snapshots, instead of restoring a backup into it
     #[arg(long, value_name = "ID", conflicts_with_all = ["backup", "delta", "snapshot_record"])]
     pub snapshot: Option<String>,
     /// The same, with the snapshots' record in a file, as `snapshot list --output json` shows it
@@ -51,7 +51,7 @@ pub struct RestoreArgs {
     /// Restore over an existing data directory: keep what is equal, fetch what differs, remove what is not in the backup
     #[arg(long)]
     pub delta: bool,
-    /// Only say what would be done: backup, timelines, WAL, bytes
+    /// Only print what would be done: backup, timelines, WAL, bytes
     #[arg(long)]
     pub plan: bool,
     /// Put a tablespace into another directory; may be given several times
@@ -60,7 +60,7 @@ pub struct RestoreArgs {
     /// Use the directory of this tablespace as it is, although its data directory was lost; may be given several times
     #[arg(long = "reuse-tablespace", value_name = "NAME", conflicts_with_all = ["snapshot", "snapshot_record"])]
     pub reuse_tablespaces: Vec<String>,
-    /// With --delta: remove WAL of the existing data directory even where it was never archived
+    /// With --delta: remove WAL of the existing data directory even if it was never archived
     #[arg(long, requires = "delta")]
     pub discard_wal: bool,
     /// Switch archiving off in the restored server (archive_mode = off), for a copy that is only looked at
@@ -69,7 +69,7 @@ pub struct RestoreArgs {
     /// Restore a standby: it follows the archive instead of ending recovery
     #[arg(long, conflicts_with = "target")]
     pub standby: bool,
-    /// Restore from the repository of this number, counted from 1 in the order of the configuration
+    /// Restore from the repository with this number; the first one in the configuration is 1
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub repo: usize,
     /// Threads that decompress [default: restore.jobs, or the number of cores]

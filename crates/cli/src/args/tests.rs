@@ -70,13 +70,13 @@ fn wrong_command_lines_are_refused_in_three_parts() {
             "restore --pgdata /data --target-time 2026-11-22T10:15:00",
             "error: invalid value '2026-11-22T10:15:00' for '--target-time <TIME>': the time zone is missing: write it as an offset from UTC, such as +00, +02:00 or Z\n\
              while: reading the command line\n\
-             hint:  add --help to see what can be written\n",
+             hint:  add --help to see the options and their values\n",
         ),
         (
             "restore --pgdata data",
             "error: invalid value 'data' for '--pgdata <DIR>': must be an absolute path\n\
              while: reading the command line\n\
-             hint:  add --help to see what can be written\n",
+             hint:  add --help to see the options and their values\n",
         ),
         (
             "restore --pgdata /data --target-xid 748 --target-lsn 0/3000000",
@@ -88,7 +88,7 @@ fn wrong_command_lines_are_refused_in_three_parts() {
             "restore --pgdata /data --target-timeline newest",
             "error: invalid value 'newest' for '--target-timeline <TIMELINE>': expected latest, current or the number of a timeline\n\
              while: reading the command line\n\
-             hint:  add --help to see what can be written\n",
+             hint:  add --help to see the options and their values\n",
         ),
         (
             "restore --pgdata /data --target-immediate --target-action stop",

@@ -59,7 +59,7 @@ pub enum ConfigError {
         name: String,
     },
     /// A repository's number in a variable that is not 2 to 16.
-    #[error("the environment variable {name} names a repository that cannot be")]
+    #[error("the environment variable {name} has a repository number that is not valid")]
     RepositoryNumber {
         /// The variable.
         name: String,
@@ -158,10 +158,10 @@ impl Explain for ConfigError {
                 "the first repository is {first}, without a number; further ones have the numbers 2 to 16"
             )),
             Self::Proxy { .. } => failure.hint(
-                "correct it or unset it: a request that is to go by a proxy never goes around it",
+                "correct it or unset it: if a proxy is set, Holdfast sends no request without it",
             ),
             Self::WrongType { .. } | Self::Invalid { .. } => {
-                failure.hint("docs/configuration.md says what this key takes")
+                failure.hint("docs/configuration.md lists the values of this key")
             }
             Self::UnknownKey { hint, .. } | Self::Missing { hint, .. } => failure.hint(hint),
             Self::EncryptionMissing { .. } => failure.hint(

@@ -226,7 +226,7 @@ pub(super) fn validate(reader: &Reader<'_>, tables: Vec<RepoTable>) -> Result<Ve
         };
         if repositories.iter().any(|known| same(&known)) {
             let key = repository_key(index, "url");
-            let reason = "another [[repo]] has the same place";
+            let reason = "another [[repo]] is in the same place";
             return Err(reader.invalid(&key, Some(&repository.location().to_string()), reason));
         }
         repositories.push(repository);
@@ -333,7 +333,12 @@ fn encrypted(reader: &Reader<'_>, key: &str, written: WordOr<EncryptionTable>) -
     let table = match written {
         WordOr::Word(word) if word == "none" => return Ok(Encryption::None),
         WordOr::Word(word) => {
-            return Err(reader.invalid(key, Some(&word), "the only word is \"none\"; otherwise a table such as { passphrase_file = \"/etc/holdfast/passphrase\" }"));
+            return Err(reader.invalid(
+                key,
+                Some(&word),
+                "the only text allowed is \"none\"; otherwise write a table \
+                                                         such as { passphrase_file = \"/etc/holdfast/passphrase\" }",
+            ));
         }
         WordOr::Table(table) => table,
     };
@@ -376,8 +381,8 @@ fn credentials(
             secret_key: foreign(secret),
             session_token: session_token.map(foreign),
         }),
-        (Some(_), None, None) => Err(reader.invalid(&key("access_key_id"), None, "needs secret_access_key beside it")),
-        (None, Some(_), None) => Err(reader.invalid(&key("secret_access_key"), None, "needs access_key_id beside it")),
+        (Some(_), None, None) => Err(reader.invalid(&key("access_key_id"), None, "needs secret_access_key too")),
+        (None, Some(_), None) => Err(reader.invalid(&key("secret_access_key"), None, "needs access_key_id too")),
         (None, None, _) if session_token.is_some() => {
             Err(reader.invalid(&key("session_token"), None, "needs access_key_id and secret_access_key beside it"))
         }

@@ -179,7 +179,7 @@ fn unknown_keys_are_named_with_their_place() {
     assert_eq!(
         refusal(LEAST, &[("HOLDFAST_REPO_1_URL", "s3://b")]),
         parts(
-            "the environment variable HOLDFAST_REPO_1_URL names a repository that cannot be",
+            "the environment variable HOLDFAST_REPO_1_URL has a repository number that is not valid",
             "the first repository is HOLDFAST_REPO_URL, without a number; further ones have the numbers 2 to 16"
         )
     );
@@ -187,7 +187,7 @@ fn unknown_keys_are_named_with_their_place() {
 
 #[test]
 fn wrong_types_name_the_key() {
-    let manual = "docs/configuration.md says what this key takes";
+    let manual = "docs/configuration.md lists the values of this key";
     for (text, environment, error) in [
         (
             "[backup]\njobs = \"two\"\n",
@@ -229,7 +229,7 @@ fn wrong_types_name_the_key() {
 
 #[test]
 fn values_without_meaning_are_refused() {
-    let manual = "docs/configuration.md says what this key takes";
+    let manual = "docs/configuration.md lists the values of this key";
     for (name, value, error) in [
         (
             "HOLDFAST_BACKUP_MEMORY",
@@ -259,7 +259,8 @@ fn values_without_meaning_are_refused() {
         (
             "HOLDFAST_REPO_ENCRYPTION",
             "aes",
-            "invalid repo.encryption \"aes\": the only word is \"none\"; otherwise a table such as { passphrase_file = \"/etc/holdfast/passphrase\" }",
+            "invalid repo.encryption \"aes\": the only text allowed is \"none\"; otherwise write a table such as { \
+             passphrase_file = \"/etc/holdfast/passphrase\" }",
         ),
         (
             "HOLDFAST_REPO_ENCRYPTION",
@@ -290,11 +291,12 @@ fn credentials_come_in_pairs() {
     let store = config.repositories.first().unwrap().store_config(|_| None).unwrap();
     assert!(matches!(store.s3.credentials, Credentials::Static { session_token: None, .. }));
     assert!(!format!("{config:?}").contains("hush"));
-    let manual = "docs/configuration.md says what this key takes";
+    let manual = "docs/configuration.md lists the values of this key";
     assert_eq!(
         refusal(base, &[("HOLDFAST_REPO_SECRET_ACCESS_KEY", "hush")]),
         parts(
-            "invalid repo.secret_access_key: needs access_key_id beside it (in the environment variable HOLDFAST_REPO_SECRET_ACCESS_KEY)",
+            "invalid repo.secret_access_key: needs access_key_id too (in the environment variable \
+             HOLDFAST_REPO_SECRET_ACCESS_KEY)",
             manual
         )
     );
@@ -335,8 +337,9 @@ fn what_is_missing_is_explained() {
     assert_eq!(
         refusal(LEAST, &[("HOLDFAST_REPO_2_URL", "file:///srv/backups"), ("HOLDFAST_REPO_2_ENCRYPTION", "none")]),
         parts(
-            "invalid repo.2.url \"file:///srv/backups\": another [[repo]] has the same place (in the environment variable HOLDFAST_REPO_2_URL)",
-            "docs/configuration.md says what this key takes"
+            "invalid repo.2.url \"file:///srv/backups\": another [[repo]] is in the same place (in the environment \
+             variable HOLDFAST_REPO_2_URL)",
+            "docs/configuration.md lists the values of this key"
         )
     );
 }

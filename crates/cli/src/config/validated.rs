@@ -70,8 +70,7 @@ impl Cluster {
     pub fn require_owner(&self) -> Result<&str, ConfigError> {
         self.owner.as_deref().ok_or_else(|| ConfigError::Missing {
             key: "cluster.owner".to_owned(),
-            hint: "say it with --owner, write owner = \"...\" under [cluster], or set HOLDFAST_CLUSTER_OWNER"
-                .to_owned(),
+            hint: "pass --owner, write owner = \"...\" under [cluster], or set HOLDFAST_CLUSTER_OWNER".to_owned(),
         })
     }
 

@@ -47,16 +47,18 @@ fn of_what(what: &Cause) -> Failure {
         Cause::Unreachable(error) => error.explain(),
         Cause::Postgres(error) => of_postgres(what, error),
         Cause::Connection(_) => new(ExitCode::PostgresConnection)
-            .hint("start the server; `cluster.connection` may look like \"host=/var/run/postgresql user=postgres dbname=postgres\", and left out it is found by the data directory"),
+            .hint("start the server; `cluster.connection` may look like \"host=/var/run/postgresql user=postgres \
+                   dbname=postgres\"; if it is not set, Holdfast finds the server by the data directory"),
         Cause::ConnectionParameters(_) => new(ExitCode::Configuration)
-            .hint("docs/configuration.md says which of libpq's parameters there are; cluster.connection may look like \"host=/var/run/postgresql user=postgres dbname=postgres\""),
+            .hint("docs/configuration.md lists the supported parameters of libpq; cluster.connection may look like \
+                   \"host=/var/run/postgresql user=postgres dbname=postgres\""),
         Cause::SessionLost { .. } => new(ExitCode::PostgresConnection).hint(
-            "the backup ended with its session, and nothing of it is left: if the server was restarted or the session ended by \
-             hand, run this again; otherwise the server's log says why it ended",
+            "the backup failed because its session ended, and nothing of it is left: if the server was restarted, or \
+             somebody ended the session, run this again; otherwise look in the server's log for the reason",
         ),
         Cause::PostmasterPid { .. } => new(ExitCode::UnreadableFile).hint(
-            "PostgreSQL writes this file when it starts, and does not start with one like this: if no server runs there, \
-             remove the file; if one runs, it will notice and stop, so restart it",
+            "PostgreSQL writes this file when it starts, and cannot start while the file is like this: if no server \
+             runs there, remove the file; if a server runs, it will notice and stop, so restart it",
         ),
         Cause::ServerSetting(setting) => of_setting(what, setting),
         Cause::File { operation, path, source } => of_file(what, operation, path, source),
@@ -64,41 +66,45 @@ fn of_what(what: &Cause) -> Failure {
             ControlFileError::UnknownVersion { .. } => new(ExitCode::WrongVersion)
                 .hint("this release supports PostgreSQL 13 to 18 on 64-bit little-endian machines"),
             _ => new(ExitCode::UnreadableFile).hint(format!(
-                "check that {} is the data directory's, and that its disk is sound: PostgreSQL itself cannot start with it",
+                "check that {} belongs to the data directory, and that its disk works: PostgreSQL itself cannot start \
+                 with this file",
                 path.display()
             )),
         },
         Cause::Malformed { .. } => new(ExitCode::CorruptObject).hint(
-            "if it is in the repository, another repository or an earlier backup may be sound; `holdfast info` lists them",
+            "if it is in the repository, another repository or an earlier backup may be intact; `holdfast info` lists \
+             them",
         ),
         Cause::NotInitialised { .. } => new(ExitCode::NotInitialised)
-            .hint("check `url`; if it is right and the repository is to be made, run `holdfast repo init`"),
+            .hint("check `url`; if it is right and the repository does not exist yet, run `holdfast repo init`"),
         Cause::AlreadyInitialised { .. } => new(ExitCode::AlreadyInitialised).hint(
-            "nothing was changed: what is there may be all that opens old backups; bring holdfast.json back (another copy, a \
-             deleted version in the bucket), or choose another place",
+            "nothing was changed: old backups may need what is there; bring holdfast.json back (from another copy, or \
+             from a deleted version in the bucket), or choose another place",
         ),
         Cause::EncryptionMismatch { .. } => new(ExitCode::Configuration)
-            .hint("correct `encryption` of this [[repo]], or `url` if this is not the repository that was validated"),
+            .hint("correct `encryption` of this [[repo]], or `url` if it names the wrong repository"),
         Cause::NoKeySlot { .. } => {
-            new(ExitCode::WrongKey).hint("the repository is opened by another kind of secret: correct `encryption` of this [[repo]]")
+            new(ExitCode::WrongKey).hint("another kind of secret opens this repository: correct `encryption` of this \
+                                          [[repo]]")
         }
         Cause::WrongCluster { .. } => new(ExitCode::WrongCluster).hint(
-            "nothing was written: give this cluster a `cluster.name` of its own, or, if it is the successor of the archive's \
-             (pg_upgrade, initdb), run `holdfast repo init --new-claim`",
+            "nothing was written: give this cluster a `cluster.name` of its own, or, if it replaces the cluster of \
+             this archive (after pg_upgrade or initdb), run `holdfast repo init --new-claim`",
         ),
         Cause::WrongOwner { .. } => new(ExitCode::WrongCluster).hint(
-            "nothing was written: give this cluster a `cluster.name` of its own, or, if it takes the archive over, run \
-             `holdfast repo init --new-claim`",
+            "nothing was written: give this cluster a `cluster.name` of its own, or, if it should take over the \
+             archive, run `holdfast repo init --new-claim`",
         ),
         Cause::ArchiveNotEmpty { .. } => new(ExitCode::ArchiveNotEmpty).hint(
-            "nothing was written: give this cluster a `cluster.name` that nothing is stored under yet, or another `url`",
+            "nothing was written: choose a `cluster.name` under which nothing is stored yet, or another `url`",
         ),
         Cause::WrongVersion { .. } => new(ExitCode::WrongVersion).hint(
             "nothing was written: after pg_upgrade run `holdfast repo init --new-claim`; otherwise correct `cluster.name`",
         ),
         Cause::SegmentMismatch { file, source } => of_segment(what, file, source),
         Cause::SegmentSize { path, .. } if is_local(path) => new(ExitCode::UnreadableFile)
-            .hint("PostgreSQL's segments are whole: look for a full disk, or for something that copied the file half"),
+            .hint("PostgreSQL's segments are always complete: look for a full disk, or for a program that copied only \
+                   a part of the file"),
         Cause::SegmentSize { .. } => new(ExitCode::TruncatedObject).hint(damaged_object_hint()),
         Cause::NoClaim { .. } => new(ExitCode::NoBackup)
             .hint("check `cluster.name`; `holdfast repo info` lists the clusters of a repository"),
@@ -107,12 +113,12 @@ fn of_what(what: &Cause) -> Failure {
         Cause::NotReadable { .. } => new(ExitCode::CorruptObject).hint(damaged_object_hint()),
         Cause::NotArchived { .. } => new(ExitCode::WalNotArchived)
             .hint(
-                "check `archive_command` on the primary and the last failure in pg_stat_archiver; a primary at rest leaves \
-                 its segment unfinished: for backups of a standby set `cluster.primary_connection`",
+                "check `archive_command` on the primary and the last failure in pg_stat_archiver; an idle primary does \
+                 not finish its segment: for backups of a standby set `cluster.primary_connection`",
             ),
         Cause::NotEmpty { .. } => new(ExitCode::DirectoryNotEmpty).hint(
-            "name another directory; only over an old data directory of this cluster that nobody needs any more add --delta, \
-             which removes all that is not in the backup",
+            "name another directory; if this is an old data directory of this cluster that nobody needs any more, add \
+             --delta, which removes everything that is not in the backup",
         ),
         Cause::TablespaceNotEmpty { tablespace, .. } => new(ExitCode::DirectoryNotEmpty).hint(format!(
             "give it an empty directory with --tablespace {tablespace}=DIR: a server may be using this one"
@@ -121,18 +127,19 @@ fn of_what(what: &Cause) -> Failure {
             .hint("nothing was changed: restore into another directory, or move what the message names to another place"),
         Cause::UnarchivedWal { .. } => new(ExitCode::DirectoryNotEmpty).hint(
             "nothing was changed: restore into another directory, or store them with `holdfast wal push` first; \
-             --discard-wal gives them up",
+             --discard-wal deletes them",
         ),
         Cause::Overlap { .. } => new(ExitCode::Configuration)
-            .hint("nothing was changed: let each have a place outside of the other, best on another disk"),
+            .hint("nothing was changed: put each of them outside the other, best on another disk"),
         Cause::InUse { .. } => new(ExitCode::ServerRunning)
-            .hint("nothing was changed: restore into another directory, tablespaces with --tablespace NAME=DIR"),
+            .hint("nothing was changed: restore into another directory, and put tablespaces into other directories \
+                   with --tablespace NAME=DIR"),
         Cause::UnclearLockFile { path } => new(ExitCode::ServerRunning).hint(format!(
-            "restore into another directory; remove {} only when no process of PostgreSQL works there on any host",
+            "restore into another directory; remove {} only if no PostgreSQL process on any host uses this directory",
             path.display()
         )),
         Cause::ServerRunning { directory, .. } => new(ExitCode::ServerRunning).hint(format!(
-            "restore into another directory; only to overwrite this one stop the server first (pg_ctl -D {} stop)",
+            "restore into another directory; to overwrite this one, stop the server first (pg_ctl -D {} stop)",
             directory.display()
         )),
         Cause::AnotherRun { .. } => new(ExitCode::Locked).hint("wait until it has ended, then run this again"),
@@ -144,7 +151,8 @@ fn of_what(what: &Cause) -> Failure {
                 (true, _) => newer_hint().to_owned(),
                 (false, true) => format!("{}; or follow another timeline with --target-timeline", damaged_object_hint()),
                 (false, false) => format!(
-                    "{}; or name with --target-timeline the timeline to follow, which may need another history or none",
+                    "{}; or name the timeline to follow with --target-timeline; it may need another history file, or \
+                     none",
                     damaged_object_hint()
                 ),
             })
@@ -161,25 +169,25 @@ fn of_what(what: &Cause) -> Failure {
 fn of_divergence(object: &str) -> String {
     let why = match object.rsplit('/').next().and_then(|file| file.split_once(".history")) {
         Some((timeline, _)) => format!(
-            "nothing was overwritten: two servers were promoted to timeline {} at different places, and both archive",
+            "nothing was overwritten: two servers were promoted to timeline {} at different LSNs, and both archive",
             timeline.trim_start_matches('0')
         ),
-        None => "nothing was overwritten: two servers write into one archive, or one went on after it was restored or \
-                 promoted twice"
+        None => "nothing was overwritten: two servers write into one archive, or a server was restored or promoted \
+                 twice and both copies continued"
             .to_owned(),
     };
     format!(
-        "{why}; find out which of them is to go on. If it is the other one, stop this one and make it anew from it. If it is \
-         this one, or both, give this one a `cluster.name` of its own (in its archive_command's configuration), then run \
-         `holdfast backup`: it begins an archive of its own, and PostgreSQL has kept all WAL for it. If no other server \
-         ever wrote there, the object is damaged, or somebody put it there: docs/operations.md (\"Two servers in one archive\") \
-         says how it is compared, kept, and moved away"
+        "{why}; find out which server should continue. If it is the other one, stop this one and create it again from \
+         the other. If it is this one, or both, give this one a `cluster.name` of its own (in the configuration of its \
+         archive_command), then run `holdfast backup`: it begins a new archive, and PostgreSQL has kept all WAL for \
+         it. If no other server ever wrote there, the object is damaged, or somebody put it there: docs/operations.md \
+         (\"Two servers in one archive\") says how to compare it, keep it, and move it away"
     )
 }
 
 fn damaged_object_hint() -> &'static str {
-    "nothing was used of it: look for another copy (a second repository, a version of the object in the bucket), and check \
-     the store"
+    "no part of it was used: look for another copy (a second repository, a version of the object in the bucket), and \
+     check the store"
 }
 
 fn newer_hint() -> &'static str {
@@ -187,7 +195,8 @@ fn newer_hint() -> &'static str {
 }
 
 fn swapped_object_hint() -> &'static str {
-    "somebody changed the repository, or two were mixed by copying: look for another copy, and at who may write there"
+    "somebody changed the repository, or two repositories were mixed by copying: look for another copy, and check who \
+     may write there"
 }
 
 fn is_local(path: &Path) -> bool {
@@ -206,15 +215,16 @@ fn of_file(what: &Cause, operation: &str, path: &Path, source: &std::io::Error) 
         (ErrorKind::StorageFull | ErrorKind::QuotaExceeded, _) => {
             failure.hint(format!("make room on the file system of {}, then run this again", path.display()))
         }
-        (ErrorKind::PermissionDenied, true) => {
-            failure.hint("run holdfast as the user that PostgreSQL runs as (sudo -u postgres), and look at owner and mode of the file")
-        }
+        (ErrorKind::PermissionDenied, true) => failure.hint(
+            "run holdfast as the user that PostgreSQL runs as (sudo -u postgres), and check the owner \
+                          and mode of the file",
+        ),
         (ErrorKind::PermissionDenied, false) => {
-            failure.hint("check owner and mode of the directory; holdfast runs as the user that PostgreSQL runs as")
+            failure.hint("check the owner and mode of the directory; holdfast runs as the user that PostgreSQL runs as")
         }
         (ErrorKind::NotFound, true) => failure.hint("check the path; for the data directory it is `cluster.pgdata`"),
-        (ErrorKind::NotFound, false) => failure.hint("check the path: the directory above it must be there"),
-        (ErrorKind::NotADirectory, _) => failure.hint("check the path: a directory is wanted there, and a file is found"),
+        (ErrorKind::NotFound, false) => failure.hint("check the path: the directory above it must exist"),
+        (ErrorKind::NotADirectory, _) => failure.hint("check the path: it must be a directory, but it is a file"),
         (ErrorKind::ReadOnlyFilesystem, _) => {
             failure.hint("the file system is mounted read-only: choose another place")
         }
@@ -232,8 +242,8 @@ fn of_postgres(what: &Cause, error: &tokio_postgres::Error) -> Failure {
                  (ssl_cert_file), which must be X.509 version 3; sslmode=require without sslrootcert encrypts without verifying",
             ),
             text if text.contains("password missing") => failure.hint(
-                "give the password as password= in `cluster.connection`, PGPASSWORD, or in a line of ~/.pgpass that fits \
-                 (mode 0600)",
+                "give the password as password= in `cluster.connection`, PGPASSWORD, or in a matching line of \
+                 ~/.pgpass (mode 0600)",
             ),
             _ => failure.hint("check that the server runs and that `cluster.connection` leads to it"),
         };
@@ -242,7 +252,7 @@ fn of_postgres(what: &Cause, error: &tokio_postgres::Error) -> Failure {
     Failure::new(ExitCode::PostgresRefused, what.to_string()).hint(match state {
         "28P01" => {
             "the server refused the password: check the user, and password= in `cluster.connection`, \
-             PGPASSWORD or the line of ~/.pgpass that fits"
+             PGPASSWORD or the matching line of ~/.pgpass"
         }
         _ if state.starts_with("28") => "check the user in `cluster.connection` against pg_hba.conf",
         "3D000" => "name an existing database in `cluster.connection`, such as dbname=postgres",
@@ -253,7 +263,7 @@ fn of_postgres(what: &Cause, error: &tokio_postgres::Error) -> Failure {
         "53300" => "the server has no free connection: try again, or raise max_connections",
         "57P03" => "the server is starting up or shutting down: try again when it accepts connections",
         _ if state.starts_with("57P") => "the server was stopped meanwhile: run this again when it is up",
-        _ => "the server's own log says more",
+        _ => "look in the server's log for the reason",
     })
 }
 
@@ -266,7 +276,7 @@ fn of_setting(what: &Cause, setting: &ServerSetting) -> Failure {
         }
         ServerSetting::OtherServer { .. } | ServerSetting::OtherFiles { .. } => {
             Failure::new(ExitCode::WrongCluster, what.to_string())
-                .hint("let `cluster.connection` and `cluster.pgdata` name the same server")
+                .hint("set `cluster.connection` and `cluster.pgdata` to the same server")
         }
     }
 }
@@ -278,8 +288,10 @@ fn of_segment(what: &Cause, file: &str, source: &SegmentMismatch) -> Failure {
             .hint("nothing was stored or handed over: check `cluster.name` and where the file comes from"),
         SegmentMismatch::Version { .. } => Failure::new(ExitCode::WrongVersion, message)
             .hint("nothing was stored or handed over: after pg_upgrade run `holdfast repo init --new-claim`"),
-        _ if is_local(Path::new(file)) => Failure::new(ExitCode::UnreadableFile, message)
-            .hint("nothing was stored: the file is not what its name says; check the disk and what wrote it"),
+        _ if is_local(Path::new(file)) => Failure::new(ExitCode::UnreadableFile, message).hint(
+            "nothing was stored: the content of the file does not match its name; check the disk and the \
+                   program that wrote it",
+        ),
         _ => Failure::new(ExitCode::CorruptObject, message).hint(damaged_object_hint()),
     }
 }
@@ -342,9 +354,10 @@ impl Explain for KeyError {
         let new = |code| Failure::new(code, self.to_string());
         match self {
             Self::WrongPassphrase { .. } => new(ExitCode::WrongKey)
-                .hint("check the passphrase in `encryption` of this [[repo]], and that `url` is the repository that was validated"),
+                .hint("check the passphrase in `encryption` of this [[repo]], and that `url` names the right \
+                       repository"),
             Self::WrongKeyFile { .. } => new(ExitCode::WrongKey)
-                .hint("check the key file in `encryption` of this [[repo]], and that `url` is the repository that was validated"),
+                .hint("check the key file in `encryption` of this [[repo]], and that `url` names the right repository"),
             Self::WrongKind { .. } => new(ExitCode::WrongKey).hint("correct `encryption` of this [[repo]]"),
             Self::Malformed { .. } => new(ExitCode::CorruptObject).hint(
                 "without its key slot a repository cannot be opened: restore the object below keys/ from a copy of the repository",
@@ -352,7 +365,8 @@ impl Explain for KeyError {
             Self::UnsupportedKdf { .. } => {
                 new(ExitCode::UnsupportedFormat).hint(newer_hint())
             }
-            Self::WeakSecret { .. } => new(ExitCode::Configuration).hint("choose a longer one, such as with openssl rand -hex 32"),
+            Self::WeakSecret { .. } => new(ExitCode::Configuration).hint("choose a longer one, for example with \
+                                                                          openssl rand -hex 32"),
             Self::Crypto => Failure::internal(self.to_string()),
         }
     }
@@ -378,7 +392,10 @@ impl Explain for Unreachable {
                 failure.hint(format!("backups were taken on timelines {}", listed(backup_timelines)))
             }
             Self::NewerBackupElsewhere { timeline, other_lines, .. } => {
-                let mut lines = vec![format!("name the line with --target-timeline: {timeline}, or another one")];
+                let mut lines = vec![format!(
+                    "name the timeline to follow with --target-timeline: {timeline}, or \
+                                              another one"
+                )];
                 lines.extend(other_lines.iter().map(|line| format!("--target-timeline {}: {line}", line.timeline)));
                 failure.hint(lines.join("\n"))
             }

@@ -26,7 +26,7 @@ pub fn of_command_line(error: &clap::Error) -> Failure {
     let hint = match (tip, usage, error.kind()) {
         (Some(tip), _, _) => tip,
         (None, _, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) | (None, None, _) => {
-            "add --help to see what can be written".to_owned()
+            "add --help to see the options and their values".to_owned()
         }
         (None, Some(usage), _) => format!("usage: {usage}"),
     };

@@ -247,7 +247,7 @@ fn claim_text(text: &mut String, claimed: &ClaimInfo, number: usize, now: DateTi
                 ago(last.stop_time)
             );
         }
-        _ => text.push_str("    backups   none is complete: nothing can be restored\n"),
+        _ => text.push_str("    backups   none complete: nothing can be restored\n"),
     }
     if let Some(last) = &snapshots.last {
         let _ = writeln!(
@@ -264,7 +264,7 @@ fn claim_text(text: &mut String, claimed: &ClaimInfo, number: usize, now: DateTi
     }
     let _ = match last_wal_stored {
         Some(stored) => writeln!(text, "    last WAL  stored {}", ago(*stored)),
-        None => writeln!(text, "    last WAL  none is archived: check archive_mode and archive_command"),
+        None => writeln!(text, "    last WAL  none archived: check archive_mode and archive_command"),
     };
     for timeline in wal.iter().flat_map(|wal| &wal.timelines) {
         for range in &timeline.ranges {
@@ -319,7 +319,7 @@ fn claim_text(text: &mut String, claimed: &ClaimInfo, number: usize, now: DateTi
     }
     for line in claimed.other_lines.iter().filter(|line| line.newer != Newer::Nothing) {
         let what = if line.newer == Newer::Backup { "a newer backup" } else { "newer WAL" };
-        let _ = writeln!(text, "    NEWER     another line has {what}: {line}");
+        let _ = writeln!(text, "    NEWER     another timeline has {what}: {line}");
     }
     if !windows.is_empty() {
         let repo = if number == 1 { String::new() } else { format!(" --repo {number}") };
@@ -336,7 +336,7 @@ fn how_chosen(claimed: &ClaimInfo, timeline: TimelineId) -> String {
         return String::new();
     }
     if claimed.followed_timeline == Some(timeline) && !claimed.timeline_must_be_named {
-        return ", which a restore follows unless told otherwise".to_owned();
+        return ", which a restore follows by default".to_owned();
     }
     format!(", with --target-timeline {timeline}")
 }

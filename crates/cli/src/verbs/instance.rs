@@ -76,7 +76,7 @@ fn copy(dest: &Path) -> Result<ExitCode, Failure> {
     copied.map(|()| ExitCode::Ok).map_err(|error| {
         Failure::new(ExitCode::UnwritableFile, format!("cannot copy this program to {}", dest.display()))
             .caused_by(Some(&error))
-            .hint("name a file in a directory that exists and may be written")
+            .hint("name a file in a directory that exists and is writable")
     })
 }
 

@@ -108,12 +108,13 @@ fn tables(backups: &[BackupRecord], unfinished: &[UnfinishedBackup], remarks: &R
             }
             (Some(start), None) => writeln!(
                 text,
-                "unfinished {backup_id}: process {} on {} began it at {}; it runs, or the next backup there removes it",
+                "unfinished {backup_id}: process {} on {} began it at {}; it is still running, or the next backup \
+                 there removes it",
                 start.pid,
                 start.host,
                 time::shown(start.started)
             ),
-            (None, None) => writeln!(text, "unfinished {backup_id}: its start record is gone"),
+            (None, None) => writeln!(text, "unfinished {backup_id}: its start record is missing"),
         };
     }
     text

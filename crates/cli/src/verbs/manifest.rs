@@ -117,7 +117,7 @@ fn as_text(files: &[File], errors: usize, warnings: usize) -> String {
             }
         };
         if documents.is_empty() {
-            lines.push(format!("{}: nothing is written in it", file.name));
+            lines.push(format!("{}: it has no content", file.name));
         }
         for document in documents {
             lines.push(headline(file, document));
@@ -149,7 +149,7 @@ fn headline(file: &File, document: &Checked) -> String {
         Verdict::Checked => format!("{kind}{name}:"),
         Verdict::NotOurs => {
             let group = document.api_version.as_deref().unwrap_or_default();
-            format!("{kind}{name} of {group}: not ours, not checked")
+            format!("{kind}{name} of {group}: Holdfast does not check this kind")
         }
         Verdict::Fragment => "a part of a manifest, without `apiVersion` or `kind`: not checked".to_owned(),
     };

@@ -36,7 +36,7 @@ fn identity() -> String {
 fn explain(error: &RunError) -> Failure {
     let (code, hint) = match error {
         RunError::Config(_) => {
-            (ExitCode::Configuration, "inside a pod its service account is used; outside set KUBECONFIG")
+            (ExitCode::Configuration, "inside a pod, its service account is used; outside, set KUBECONFIG")
         }
         RunError::Client(_) => (ExitCode::Configuration, "check the certificates and the user in the KUBECONFIG"),
         RunError::Listen { .. } => {
@@ -44,7 +44,7 @@ fn explain(error: &RunError) -> Failure {
         }
         RunError::LeaseLost => (
             ExitCode::Unreachable,
-            "start it again: it waits until it is its turn; what it was doing is taken up by the other one",
+            "start it again: it waits until no other operator is in charge; the other operator continues its work",
         ),
         RunError::ControllerEnded => (ExitCode::Internal, "this is a fault in holdfast: please report it with the log"),
     };

@@ -19,11 +19,11 @@ use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::{Checksums, ClaimRecord, ConditionalCreate, RepositoryRecord, Uploads};
 use std::fmt::Write;
 
-const EMULATED: &str = "ignores conditional writes: a look before each write replaces them, which two writers in the same \
-                        instant can defeat; let only one server archive into it";
+const EMULATED: &str = "ignores conditional writes: Holdfast checks each name before it writes instead, which does not \
+                        protect against two writers at the same instant; let only one server archive into it";
 
-const WHOLE: &str = "does not do multipart uploads: packs are kept small, and each object waits in memory until it is sent in \
-                     one request";
+const WHOLE: &str = "does not support multipart uploads: packs are kept small, and each object is held in memory and \
+                     sent in one request";
 
 /// Makes every repository and takes the claim on the cluster's archive, where the data directory can be read.
 pub(super) async fn init(context: &Context, new_claim: bool) -> Result<ExitCode, Failure> {
@@ -95,7 +95,9 @@ pub(super) async fn claim(context: &Context, check: bool) -> Result<ExitCode, Fa
         places::refuse_repositories_in(context, pgdata)?;
     }
     let claimant = if check { None } else { claimant(context, true)? };
-    let here = claimant.as_ref().map_or_else(|| "the cluster to be made".to_owned(), |claimant| claimant.here.clone());
+    let here = claimant
+        .as_ref()
+        .map_or_else(|| "the cluster that will be created".to_owned(), |claimant| claimant.here.clone());
     let (mut text, mut repositories) = (String::new(), Vec::new());
     let mut prepared = Vec::new();
     // All are looked at before the first is claimed.
@@ -140,9 +142,9 @@ fn warn_of_passphrase(context: &Context, configured: &Configured) -> Result<(), 
     let length = passphrase.expose().chars().count();
     if length < SHORT_PASSPHRASE {
         context.warn(&format!(
-            "the passphrase of {} has {length} characters: who reads the bucket can try passphrases without asking anybody; make \
-             the repository anew with a key file (`openssl rand -hex 32`, `encryption = {{ key_file = \"...\" }}`), or with a \
-             random passphrase of {SHORT_PASSPHRASE} characters or more",
+            "the passphrase of {} has {length} characters: anyone who can read the bucket can try passphrases without \
+             limit; create the repository again with a key file (`openssl rand -hex 32`, `encryption = {{ key_file = \
+             \"...\" }}`), or with a random passphrase of {SHORT_PASSPHRASE} characters or more",
             configured.location()
         ));
     }
@@ -185,7 +187,7 @@ fn claimant(context: &Context, required: bool) -> Result<Option<Claimant>, Failu
         Err(error) if required => Err(error.into()),
         Err(error) => {
             context.warn(&format!(
-                "the archive is not claimed for a cluster yet: {}; the first `wal push` or `backup` will do it",
+                "the archive is not claimed for a cluster yet: {}; the first `wal push` or `backup` will claim it",
                 error.explain()
             ));
             Ok(None)
@@ -198,7 +200,7 @@ fn init_text(repository: &Repository, created: bool, cluster: &ClusterName, clai
     let mut text = format!(
         "{}: {}\n  repository id       {}\n  encryption          {}\n{}",
         repository.describe(),
-        if created { "made" } else { "is there already, and fits" },
+        if created { "made" } else { "exists already, and matches" },
         record.repository_id,
         record.encryption,
         store_lines(record),
@@ -223,7 +225,7 @@ fn claim_text(claim: &ClaimRecord) -> String {
 fn store_lines(record: &RepositoryRecord) -> String {
     let mut text = format!("  conditional writes  {}\n", conditional(record.conditional_create));
     let Some(store) = record.store else {
-        text.push_str("  store's checksums   never tried, not believed\n");
+        text.push_str("  store's checksums   never tried, not trusted\n");
         return text;
     };
     if store.uploads == Uploads::Whole {
@@ -232,7 +234,7 @@ fn store_lines(record: &RepositoryRecord) -> String {
         let _ = writeln!(text, "  multipart uploads   conditional writes {}", conditional(store.conditional_complete));
     }
     if store.checksums == Checksums::NotCompared {
-        text.push_str("  store's checksums   not believed, objects are fetched to compare\n");
+        text.push_str("  store's checksums   not trusted, objects are fetched to compare\n");
     }
     text
 }

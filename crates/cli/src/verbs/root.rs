@@ -39,12 +39,14 @@ pub(super) fn before_making(context: &Context, configured: &Configured) -> Resul
             return Err(Failure::new(
                 ExitCode::Configuration,
                 format!(
-                    "{shown} belongs to the user with id {}, and the data directory to that with id {user}: what root makes \
-                     there PostgreSQL's `wal push` could not use",
+                    "{shown} belongs to the user with id {}, but the data directory belongs to the user with id \
+                     {user}: PostgreSQL's `wal push` could not use what root creates there",
                     found.uid()
                 ),
             )
-            .hint(format!("give {shown} to the user that PostgreSQL runs as (chown), or name another directory in `url`")));
+            .hint(format!(
+                "give {shown} to the user that PostgreSQL runs as (chown), or name another directory in `url`"
+            )));
         }
         Ok(_) => {}
         Err(_) => {

@@ -79,7 +79,7 @@ fn spool(context: &Context, file: &Path) -> Option<Spool> {
         Err(reason) => {
             context.warn(&format!(
                 "the spool {} cannot be used ({reason}): working without it, one file at a time; set `wal.spool` to a \
-                 directory that the user of PostgreSQL may write",
+                 directory in which the user of PostgreSQL may write",
                 spool.display()
             ));
             None
@@ -109,7 +109,8 @@ pub(super) async fn push(context: &Context, path: &Path) -> Result<ExitCode, Fai
     let pushed = archive::push(&targets, &options, &progress, &context.cancellation).await;
     let report = pushed.map_err(|error| of_local_file(&error))?;
     for (file, reason) in &report.failed_neighbours {
-        tracing::info!(%file, reason, "a segment taken along could not be archived yet; PostgreSQL will ask for it");
+        tracing::info!(%file, reason, "a further waiting segment could not be archived yet; PostgreSQL will call \
+                                       archive_command for it");
     }
     match context.output {
         Output::Json => crate::output::stdout::json(&report)?,
@@ -149,8 +150,11 @@ fn of_local_file(error: &Error) -> Failure {
     let mut failure = error.explain();
     if matches!(&*error.what, Cause::Malformed { .. }) {
         failure.code = ExitCode::UnreadableFile;
-        failure.hint =
-            Some("nothing was stored: the file is not what its name says; check the disk and what wrote it".to_owned());
+        failure.hint = Some(
+            "nothing was stored: the content of the file does not match its name; check the disk and the program \
+                  that wrote it"
+                .to_owned(),
+        );
     }
     failure
 }
@@ -219,8 +223,8 @@ fn as_recovery_reads_it(error: &Error) -> Failure {
         ExitCode::Absent => Failure::new(failure.code, failure.message),
         ExitCode::WrongCluster => {
             failure.hint = Some(
-                "nothing was handed over: `cluster.name` in the configuration of restore_command must be that of the \
-                 archive this data directory was restored from"
+                "nothing was handed over: `cluster.name` in the configuration of restore_command must be the name of \
+                 the archive from which this data directory was restored"
                     .to_owned(),
             );
             failure

@@ -429,7 +429,8 @@ fn newer_note(timeline: TimelineId, line: &OtherLine) -> Option<String> {
         Newer::Backup => "a newer backup",
     };
     Some(format!(
-        "recovery follows timeline {timeline}, and another line has {what}: {line}; to follow it: --target-timeline {}",
+        "recovery follows timeline {timeline}, and another timeline has {what}: {line}; to follow it: \
+         --target-timeline {}",
         line.timeline
     ))
 }

@@ -45,12 +45,12 @@ pub struct OtherLine {
 }
 
 impl fmt::Display for OtherLine {
-    /// `timeline 1 parts from it at 0/5000000, has backup 20260822T101500Z, and WAL to 0/9000000, stored ...`
+    /// `timeline 1 separates from it at 0/5000000, has backup 20260822T101500Z, and WAL to 0/9000000, stored ...`
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.parts_at.is_valid() {
-            write!(formatter, "timeline {} parts from it at {} and has ", self.timeline, self.parts_at)?;
+            write!(formatter, "timeline {} separates from it at {} and has ", self.timeline, self.parts_at)?;
         } else {
-            write!(formatter, "timeline {}, of no common history, has ", self.timeline)?;
+            write!(formatter, "timeline {}, without a common history, has ", self.timeline)?;
         }
         if let Some(backup) = self.backup {
             write!(formatter, "backup {backup}")?;

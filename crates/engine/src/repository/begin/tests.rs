@@ -41,7 +41,7 @@ fn claimant(system_identifier: u64) -> Claimant {
 }
 
 async fn look(target: &RepositoryTarget, owner: &str) -> Result<Prepared, Error> {
-    prepare(target, &main(), "the cluster to be made", owner, now()).await
+    prepare(target, &main(), "the cluster that will be created", owner, now()).await
 }
 
 async fn put(target: &RepositoryTarget, name: &str) {
@@ -79,7 +79,7 @@ async fn what_others_have_stored_is_refused_before_anything_is_written() {
     assert_eq!(
         error.what.to_string(),
         "the archive main in memory: is not empty: it holds base/, wals/, which looks like an archive of Barman, and \
-         nobody has claimed it; the cluster to be made is production/shop/4c1f6a52"
+         nobody has claimed it; the cluster that will be created is production/shop/4c1f6a52"
     );
     assert_eq!(of_a_directory.store.list("", None).await.unwrap().len(), 2, "nothing was written");
 
@@ -101,7 +101,7 @@ async fn a_copy_of_the_cluster_does_not_get_its_archive() {
     let refused = "the archive main in memory: is claimed by production/shop/4c1f6a52 (system identifier 42), but ";
     assert_eq!(
         look(&target, OTHER).await.err().unwrap().what.to_string(),
-        format!("{refused}the cluster to be made is {OTHER}")
+        format!("{refused}the cluster that will be created is {OTHER}")
     );
     assert_eq!(
         what(repository.claim_for_owner(&main(), &claimant(42), OTHER).await),

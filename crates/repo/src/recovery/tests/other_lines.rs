@@ -120,7 +120,7 @@ fn what_is_not_followed_is_named() {
     let line = drill().path().unwrap().other_lines()[0].to_string();
     assert_eq!(
         line,
-        "timeline 1 parts from it at 0/4800000 and has backup 20260822T102000Z and WAL to 0/B000000, last stored \
+        "timeline 1 separates from it at 0/4800000 and has backup 20260822T102000Z and WAL to 0/B000000, last stored \
          2026-08-22T10:30:00Z"
     );
 }
