@@ -28,7 +28,7 @@ async fn an_archive_command_that_stores_nothing_is_named() {
     stage.cluster.sql("CREATE TABLE t AS SELECT 1 AS n").await.expect("make a table");
     let first = warnings(&stage);
     assert!(
-        first.len() == 1 && first[0].contains("of this backup as archived that were not in the repository"),
+        first.len() == 1 && first[0].contains("of this backup as archived, but they were not in the repository"),
         "{first:?}"
     );
 
@@ -40,11 +40,12 @@ async fn an_archive_command_that_stores_nothing_is_named() {
     stage.cluster.wait_for(done, LIMIT).await.expect("archive");
     let second = warnings(&stage);
     assert!(
-        second.len() == 2 && second[0].contains("of this backup as archived that were not in the repository"),
+        second.len() == 2 && second[0].contains("of this backup as archived, but they were not in the repository"),
         "{second:?}"
     );
     assert!(
-        second[1].contains("WAL segment(s) between backup ") && second[1].contains("no moment behind it"),
+        second[1].contains("WAL segment(s) between backup ")
+            && second[1].contains("no moment between that segment and this backup"),
         "{second:?}"
     );
 

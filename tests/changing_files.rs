@@ -265,7 +265,7 @@ async fn a_pack_that_is_gone_fails_the_backup() {
     let message = said.join().expect("read what the backup says");
     let status = backup.wait().expect("wait for the backup");
     assert!(!status.success(), "a backup without a pack is called complete: {message}");
-    assert!(message.contains("looking at backup"), "{message}");
+    assert!(message.contains("checking backup"), "{message}");
     assert!(!summary(&folder), "there is a backup.json: {message}");
     let listed = stage.ok(&["list"]);
     assert!(listed.contains("no complete backup"), "{listed}");

@@ -152,7 +152,7 @@ async fn tls_is_as_libpq_has_it() {
         (
             format!("host=db.example {here} user=certified sslmode=require sslcert={certificate} sslkey={open}"),
             10,
-            "others may read it",
+            "other users may read it",
         ),
         (format!("{tls} sslmode=verify-full sslrootcert={}", path("nothing.crt")), 31, "nothing.crt"),
         (format!("{tls} sslmode=verify-full"), 10, "sslmode=verify-full needs sslrootcert"),
@@ -216,7 +216,7 @@ async fn passwords_services_and_variables_are_found_where_libpq_finds_them() {
     works(&here, &[("PGPASSWORD", "hush")]);
     let passwords = folder.join(".pgpass");
     own(&stage, &passwords, "other:*:*:*:no\n127.0.0.1:*:postgres:secret:hush\n", 0o644);
-    fails(&here, &[], 50, "can be read by others, so it is not used");
+    fails(&here, &[], 50, "can be read by other users, so it is not used");
     own(&stage, &passwords, "other:*:*:*:no\n127.0.0.1:*:postgres:secret:hush\n", 0o600);
     works(&here, &[]);
     let elsewhere = folder.join("passwords");
@@ -274,7 +274,7 @@ async fn several_hosts_and_which_of_them_is_wanted() {
     assert_eq!(code, Some(0), "{text}");
     let (code, text) = check(&stage, &format!("{primary} target_session_attrs=standby"));
     assert_eq!(code, Some(50), "{text}");
-    assert!(text.contains("no server of cluster.connection is standby, as target_session_attrs asks"), "{text}");
+    assert!(text.contains("no server of cluster.connection is standby, as target_session_attrs requires"), "{text}");
 }
 
 /// Earlier, a string that only `backup` and `check` need stopped the archiver.
@@ -284,7 +284,7 @@ async fn a_wrong_string_stops_what_connects_and_nothing_else() {
     stage.ok(&["backup"]);
     let text = stage.config_text();
     for (connection, said) in [
-        ("host=db password=my hush", "there is no = behind the word at character 21"),
+        ("host=db password=my hush", "there is no = after the word at character 21"),
         ("host=db requirepeer=postgres", "the parameter requirepeer of libpq is not supported"),
         ("host=db port=many", "port must be a number from 1 to 65535"),
     ] {

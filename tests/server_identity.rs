@@ -98,7 +98,7 @@ async fn a_copy_of_the_directory_is_not_the_server() {
     fs::write(old.join("postmaster.pid"), of_a_crash).expect("write postmaster.pid");
     stage.scratch.user().own(&old.join("postmaster.pid")).expect("own it");
     let reason =
-        "postmaster.pid there is of a server started at 2023-11-14T22:13:20Z, port 5432, and the one that answers";
+        "postmaster.pid there belongs to a server started at 2023-11-14T22:13:20Z, port 5432, but the one that answers";
     refused(&stage, &config(&stage, "old.toml", &old, &least), reason);
 
     // The server itself, with each role, and through a link to its directory.
@@ -135,13 +135,13 @@ async fn a_standby_and_its_primary_are_told_apart() {
 
     let [least, superuser] = strings(&stage.cluster);
     refused(&stage, &config(&stage, "standby.toml", standby.data(), &superuser), "the server that answers uses ");
-    refused(&stage, &config(&stage, "standby.toml", standby.data(), &least), "and the one that answers was started ");
+    refused(&stage, &config(&stage, "standby.toml", standby.data(), &least), "but the one that answers was started ");
     let [least, superuser] = strings(&standby);
     refused(&stage, &config(&stage, "primary.toml", stage.cluster.data(), &superuser), "the server that answers uses ");
     refused(
         &stage,
         &config(&stage, "primary.toml", stage.cluster.data(), &least),
-        "and the one that answers was started ",
+        "but the one that answers was started ",
     );
 
     // Fenced: the old primary's files as after a crash, and a connection that leads to the new primary.
@@ -151,7 +151,7 @@ async fn a_standby_and_its_primary_are_told_apart() {
     refused(
         &stage,
         &config(&stage, "primary.toml", stage.cluster.data(), &least),
-        "and the one that answers was started ",
+        "but the one that answers was started ",
     );
     // The new primary itself.
     for connection in [&least, &superuser] {

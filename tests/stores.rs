@@ -107,7 +107,7 @@ async fn a_story_on_a_server_that_is_its_own_authority() {
     let output = stage.command_with(&config, &["repo", "info"]).output().expect("run holdfast");
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(10), "{text}");
-    assert!(text.contains("is not trusted") && text.contains("not in `ca_file`: list it there itself"), "{text}");
+    assert!(text.contains("is not trusted") && text.contains("not in `ca_file`: add it there"), "{text}");
 }
 
 /// As Ceph 16: a condition is kept on a PUT and ignored on completing an upload. WAL segments of 64 MiB go in parts.

@@ -139,7 +139,7 @@ class Object:
             need(frame.kind != HEAD and frame.number == number, f"frame at {at}: out of order")
             yield at, frame
             at, flags = frame.end, frame.flags
-        need(at == self.size, "bytes behind the last frame")
+        need(at == self.size, "bytes after the last frame")
 
 
 class Repository:

@@ -196,7 +196,7 @@ async fn settings_of_the_server() {
         &quietly(&stage, &["backup"]),
         0,
         "warning: the server does not archive its WAL (archive_mode, archive_command): this backup can be \
-             restored to its own end, and to no later moment\n",
+             restored to its own end, but not to a later moment\n",
     );
     // The backup itself sends the segments that the archiver does not send, as long as they are in pg_wal. `check`
     // reports what is wrong.
@@ -211,7 +211,7 @@ async fn settings_of_the_server() {
         &quietly(&stage, &["backup"]),
         0,
         "warning: the archiver's last attempt failed, at $SEGMENT: until it succeeds, this backup can be restored to \
-             its own end, and to no later moment; see pg_stat_archiver and the server's log\n",
+             its own end, but not to a later moment; see pg_stat_archiver and the server's log\n",
     );
     let config = stage.config_text().replace("[backup]\n", "[backup]\narchive_timeout = \"2s\"\n");
     stage.write_config("holdfast.toml", &config);
@@ -295,7 +295,7 @@ async fn a_full_disk_under_the_repository() {
         "error: no space left in file://$DISK/r: No space left on device (os error 28)\n\
              while: put main/packs/$BACKUP/000001.pack to file://$DISK/r, storing \
              main/packs/$BACKUP/000001.pack, taking backup $BACKUP\n\
-             hint:  free or add space; nothing of what is stored already is lost\n",
+             hint:  free or add space; what is already stored is not lost\n",
     );
     let objects = files_below(&disk.path().join("r"));
     assert!(!objects.iter().any(|name| name.contains("/backups/") || name.contains("/packs/")), "{objects:?}");
@@ -318,7 +318,7 @@ async fn a_full_disk_under_the_repository() {
         30,
         "error: no space left in file://$DISK/r: No space left on device (os error 28)\n\
              while: put main/wal/1/$TIMELINE/$FOLDER/$SEGMENT.zst to file://$DISK/r\n\
-             hint:  free or add space; nothing of what is stored already is lost\n",
+             hint:  free or add space; what is already stored is not lost\n",
     );
     fs::remove_file(&filler).expect("make room");
     stage.archive_now().await;

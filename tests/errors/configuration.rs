@@ -82,7 +82,7 @@ fn a_configuration_that_is_wrong_names_the_key_and_the_place() {
         case(
             "credentials in the url",
             format!("{CLUSTER}[[repo]]\nurl = \"s3://key:secret@b/x\"\nencryption = \"none\"\n"),
-            "invalid repo.url \"s3://***@b/x\": credentials do not belong into the URL; use the credentials settings \
+            "invalid repo.url \"s3://***@b/x\": the URL must not contain credentials; use the credentials settings \
              (in $DIR/holdfast.toml, line 4, column 1)",
             MANUAL,
         ),

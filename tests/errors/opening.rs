@@ -209,7 +209,7 @@ fn places_without_a_repository() {
         20,
         "error: $REPO does not exist\n\
              while: open $REPO\n\
-             hint:  mount the disk it is on, or correct `url`; a new repository is made by `holdfast repo init`\n",
+             hint:  mount the disk it is on, or correct `url`; `holdfast repo init` creates a new repository\n",
     );
     let folder = bench.scratch.folder("repository").expect("make the folder");
     bench.fails(
@@ -380,7 +380,7 @@ fn a_full_disk_at_repo_init() {
         30,
         "error: no space left in file://$DISK/repository: No space left on device (os error 28)\n\
              while: put .probe-$ID/object to file://$DISK/repository, trying what the store can do\n\
-             hint:  free or add space; nothing of what is stored already is lost\n",
+             hint:  free or add space; what is already stored is not lost\n",
     );
     fs::remove_file(filler).expect("make room");
     bench.ok(&["repo", "init"]);
@@ -522,7 +522,7 @@ fn records_of_the_repository_that_are_damaged() {
         "another record",
         &["list"],
         42,
-        "error: a \"key-slot\" record stands where a repository record should be\n\
+        "error: a \"key-slot\" record is found where a repository record should be\n\
              while: reading holdfast.json, opening the repository $REPO\n\
              hint:  somebody changed the repository, or two repositories were mixed by copying: look for another copy, \
              and check who may write there\n",
@@ -561,10 +561,10 @@ fn records_of_the_repository_that_are_damaged() {
         "key slot missing",
         &["list"],
         43,
-        "error: object keys/ does not exist in $REPO: not one key slot is there, and without one the \
-             repository cannot be opened\n\
+        "error: object keys/ does not exist in $REPO: there is no key slot, and without one the repository cannot be \
+             opened\n\
              while: list keys/ in $REPO, opening the repository $REPO\n\
-             hint:  look for another copy (a second repository, a deleted version in the bucket), and at who may \
+             hint:  look for another copy (a second repository, a deleted version in the bucket), and check who may \
              delete there\n",
     );
     drop(damage);

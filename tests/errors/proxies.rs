@@ -60,7 +60,7 @@ fn commands_go_by_the_proxy_of_their_environment() {
         "error: unexpected answer from s3://holdfast/pg: HTTP 407 (by the proxy http://$PROXY of HTTP_PROXY)\n\
          while: get holdfast.json from s3://holdfast/pg, opening the repository s3://holdfast/pg, fetching $SEGMENT from the \
          archive\n\
-         hint:  the answer is the store's own: its log, or whoever runs it, knows more\n",
+         hint:  this answer came from the store itself: look in its log, or ask whoever runs it\n",
     );
     bench.finish();
 }
@@ -78,7 +78,7 @@ fn a_proxy_that_cannot_be_used_is_refused_in_three_parts() {
         (
             "http_proxy",
             "http://me:hush@proxy:port",
-            "expected the URL of a proxy: http://host:port, perhaps with user:password@ before the host",
+            "expected the URL of a proxy: http://host:port, with user:password@ before the host if it needs them",
         ),
     ] {
         let expected = format!(

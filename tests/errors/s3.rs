@@ -196,7 +196,7 @@ fn answers_that_refuse() {
             25,
             "error: unexpected answer from s3://holdfast/pg: HTTP 418 Teapot: injected\n\
                  while: get holdfast.json from s3://holdfast/pg, opening the repository s3://holdfast/pg\n\
-                 hint:  the answer is the store's own: its log, or whoever runs it, knows more\n",
+                 hint:  this answer came from the store itself: look in its log, or ask whoever runs it\n",
         ),
         (
             "quota",
@@ -205,7 +205,7 @@ fn answers_that_refuse() {
             30,
             "error: no space left in s3://holdfast/pg: HTTP 507 InsufficientStorage: injected\n\
                  while: get holdfast.json from s3://holdfast/pg, opening the repository s3://holdfast/pg\n\
-                 hint:  free or add space; nothing of what is stored already is lost\n",
+                 hint:  free or add space; what is already stored is not lost\n",
         ),
         (
             "slow down",

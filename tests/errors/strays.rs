@@ -150,7 +150,7 @@ async fn in_every_folder_nothing_stops_and_damage_is_named() {
     let target = stage.target("restored");
     let said = stage.ok(&["restore", "--pgdata", &target.display().to_string()]);
     for id in [&backups[0], &backups[2]] {
-        assert!(said.contains(&format!("note: backup {id} was left out, it cannot be read: ")), "{said}");
+        assert!(said.contains(&format!("note: backup {id} was left out, because it cannot be read: ")), "{said}");
     }
     let restored = stage.start_restored(&target).await;
     wait_promoted(&restored).await;

@@ -239,7 +239,7 @@ async fn places_that_are_taken() {
         &output,
         32,
         "error: cannot create /proc/holdfast: No such file or directory (os error 2)\n\
-             while: taking the directory, restoring main into /proc/holdfast\n\
+             while: preparing the directory, restoring main into /proc/holdfast\n\
              hint:  check the path: the directory above it must exist\n",
     );
     full_disk(&stage, &mut texts).await;

@@ -65,7 +65,7 @@ async fn files_that_are_not_what_they_are_called() {
             later.as_str(),
             content.clone(),
             31,
-            "error: $DIR/elsewhere/$LATER: WAL segment $LATER begins at $LSN, it should at $LSN\n\
+            "error: $DIR/elsewhere/$LATER: WAL segment $LATER begins at $LSN, but should begin at $LSN\n\
                  while: pushing $DIR/elsewhere/$LATER\n\
                  hint:  nothing was stored: the content of the file does not match its name; check the disk and the \
                  program that wrote it\n",
@@ -75,8 +75,8 @@ async fn files_that_are_not_what_they_are_called() {
             name.as_str(),
             vec![0; 1 << 20],
             31,
-            "error: $DIR/elsewhere/$NAME cannot be understood: it begins with 0000, which no WAL of \
-                 PostgreSQL 13 to 18 does\n\
+            "error: $DIR/elsewhere/$NAME cannot be understood: it begins with 0000, but WAL of PostgreSQL 13 to 18 \
+                 never does\n\
                  while: pushing $DIR/elsewhere/$NAME\n\
                  hint:  nothing was stored: the content of the file does not match its name; check the disk and the \
                  program that wrote it\n",
@@ -96,8 +96,8 @@ async fn files_that_are_not_what_they_are_called() {
             "00000002.history",
             b"hello".to_vec(),
             31,
-            "error: $DIR/elsewhere/00000002.history cannot be understood: history file of timeline 2 has a \
-                 line that is no entry: \"hello\"\n\
+            "error: $DIR/elsewhere/00000002.history cannot be understood: history file of timeline 2 has a line that \
+                 is not an entry: \"hello\"\n\
                  while: archiving 00000002.history, pushing $DIR/elsewhere/00000002.history\n\
                  hint:  nothing was stored: the content of the file does not match its name; check the disk and the \
                  program that wrote it\n",
@@ -219,7 +219,7 @@ async fn a_repository_that_is_away_for_a_while() {
         20,
         "error: $REPO does not exist\n\
          while: open $REPO\n\
-         hint:  mount the disk it is on, or correct `url`; a new repository is made by `holdfast repo init`\n",
+         hint:  mount the disk it is on, or correct `url`; `holdfast repo init` creates a new repository\n",
     );
     let destination = stage.scratch.path().join("RECOVERYXLOG").display().to_string();
     texts.expect(
@@ -228,7 +228,7 @@ async fn a_repository_that_is_away_for_a_while() {
         148,
         "error: $REPO does not exist\n\
          while: open $REPO\n\
-         hint:  mount the disk it is on, or correct `url`; a new repository is made by `holdfast repo init`\n",
+         hint:  mount the disk it is on, or correct `url`; `holdfast repo init` creates a new repository\n",
     );
     texts.expect(
         "backup",
@@ -236,7 +236,7 @@ async fn a_repository_that_is_away_for_a_while() {
         20,
         "error: $REPO does not exist\n\
          while: open $REPO\n\
-         hint:  mount the disk it is on, or correct `url`; a new repository is made by `holdfast repo init`\n",
+         hint:  mount the disk it is on, or correct `url`; `holdfast repo init` creates a new repository\n",
     );
     assert!(!here.exists(), "nothing may be made in its place");
     fs::rename(&away, &here).expect("bring the repository back");

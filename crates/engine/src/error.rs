@@ -225,7 +225,7 @@ pub enum Cause {
         file: String,
     },
     /// What was stored could not be read back as it was sent.
-    #[error("{name} in {store} does not read back as it was stored: {reason}")]
+    #[error("{name} in {store} is not as it was stored: {reason}")]
     NotReadable {
         /// The redacted URL.
         store: String,
@@ -295,7 +295,7 @@ pub enum Cause {
         pid: i32,
     },
     /// Whether a server runs cannot be told.
-    #[error("{} holds no process number, so that nobody can tell whether a server runs there", path.display())]
+    #[error("{} holds no process number, so it is not known whether a server runs there", path.display())]
     UnclearLockFile {
         /// `postmaster.pid`.
         path: PathBuf,
@@ -335,7 +335,7 @@ pub enum Cause {
         cluster: String,
     },
     /// The history of a timeline is in the archive, is needed, and cannot be read.
-    #[error("the history of timeline {timeline} is needed and cannot be read: {reason}")]
+    #[error("the history of timeline {timeline} is needed, but cannot be read: {reason}")]
     UnreadableHistory {
         /// The timeline.
         timeline: pg::TimelineId,

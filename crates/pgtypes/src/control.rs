@@ -183,8 +183,8 @@ pub enum ControlFileError {
     },
     /// The file is of a version of PostgreSQL that is not known here.
     #[error(
-        "pg_control has control version {control_version} and catalog version {catalog_version}, \
-         of no supported PostgreSQL (13 to 18)"
+        "pg_control has control version {control_version} and catalog version {catalog_version}, which no supported \
+         PostgreSQL (13 to 18) has"
     )]
     UnknownVersion {
         /// `pg_control_version`; if the file is from a big-endian machine, its bytes are swapped.

@@ -37,7 +37,7 @@ pub struct HistoryFile {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HistoryFileError {
     /// A line is neither an entry nor a comment.
-    #[error("history file of timeline {timeline} has a line that is no entry: {line:?}")]
+    #[error("history file of timeline {timeline} has a line that is not an entry: {line:?}")]
     InvalidLine {
         /// The timeline of the history file.
         timeline: TimelineId,
@@ -255,11 +255,11 @@ mod tests {
         let error = |text: &[u8]| HistoryFile::parse(timeline(3), text).unwrap_err().to_string();
         assert_eq!(
             error(b"1\tx\treason\n"),
-            "history file of timeline 3 has a line that is no entry: \"1\\tx\\treason\""
+            "history file of timeline 3 has a line that is not an entry: \"1\\tx\\treason\""
         );
-        assert_eq!(error(b"1\n"), "history file of timeline 3 has a line that is no entry: \"1\"");
-        assert_eq!(error(b"0\t0/1\t\n"), "history file of timeline 3 has a line that is no entry: \"0\\t0/1\\t\"");
-        assert_eq!(error(b"\xff"), "history file of timeline 3 has a line that is no entry: \"\u{fffd}\"");
+        assert_eq!(error(b"1\n"), "history file of timeline 3 has a line that is not an entry: \"1\"");
+        assert_eq!(error(b"0\t0/1\t\n"), "history file of timeline 3 has a line that is not an entry: \"0\\t0/1\\t\"");
+        assert_eq!(error(b"\xff"), "history file of timeline 3 has a line that is not an entry: \"\u{fffd}\"");
         let named = HistoryFile::parse(timeline(3), b"1\t0/3000000\tat restore point \"caf\xe9\"\n").unwrap();
         assert_eq!(named.parent().unwrap().reason, "at restore point \"caf\u{fffd}\"");
         assert_eq!(error(b"2\t0/1\t\n1\t0/2\t\n"), "history file of timeline 3 lists timeline 1 out of order");

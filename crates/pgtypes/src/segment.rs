@@ -22,7 +22,7 @@ pub struct WalSegmentSize(u32);
 
 /// A number that is not a WAL segment size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} bytes is no WAL segment size: it must be a power of two from 1 MiB to 1 GiB")]
+#[error("{0} bytes is not a WAL segment size: it must be a power of two from 1 MiB to 1 GiB")]
 pub struct InvalidSegmentSize(pub u32);
 
 impl WalSegmentSize {

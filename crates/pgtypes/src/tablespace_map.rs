@@ -27,7 +27,7 @@ pub struct TablespaceMap {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TablespaceMapError {
     /// A line does not consist of an oid, a space and a path.
-    #[error("tablespace_map has a line that is no entry: {line:?}")]
+    #[error("tablespace_map has a line that is not an entry: {line:?}")]
     InvalidLine {
         /// The line, in which bytes that are not UTF-8 are replaced.
         line: String,

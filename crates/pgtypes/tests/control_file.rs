@@ -106,7 +106,8 @@ fn each_kind_of_damage_has_its_error() {
     other.splice(8..16, [1201_u32.to_le_bytes(), 201_909_212_u32.to_le_bytes()].concat());
     assert_eq!(
         error(&other).to_string(),
-        "pg_control has control version 1201 and catalog version 201909212, of no supported PostgreSQL (13 to 18)"
+        "pg_control has control version 1201 and catalog version 201909212, which no supported PostgreSQL (13 to 18) \
+         has"
     );
 
     for offset in (0..8).chain(16..292) {

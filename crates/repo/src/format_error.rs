@@ -150,7 +150,7 @@ pub enum Fault {
         found: ObjectType,
     },
     /// The object contains a file with another name.
-    #[error("holds the file {found}, which its name does not say")]
+    #[error("holds the file {found}, but its name says another one")]
     WrongFileName {
         /// The file name in the object's facts.
         found: String,
@@ -159,7 +159,7 @@ pub enum Fault {
     #[error("is not encrypted, but this repository is")]
     NotEncrypted,
     /// The object is encrypted, but there is no key.
-    #[error("is encrypted, and no key is given")]
+    #[error("is encrypted, but no key is given")]
     KeyNeeded,
     /// The authentication tag does not match.
     #[error("frame {number} cannot be authenticated: changed, swapped with another object, or another key")]
@@ -186,7 +186,7 @@ pub enum Fault {
         available: u64,
     },
     /// A frame is in another frame's place.
-    #[error("frame {found} stands where frame {expected} belongs")]
+    #[error("frame {found} is found where frame {expected} belongs")]
     FrameOrder {
         /// The number that belongs in this place.
         expected: u32,
@@ -207,7 +207,7 @@ pub enum Fault {
     #[error("truncated: no frame is marked as the last one")]
     MissingLastFrame,
     /// There are bytes after the last frame.
-    #[error("{bytes} bytes behind the last frame")]
+    #[error("{bytes} bytes after the last frame")]
     TrailingBytes {
         /// The number of these bytes.
         bytes: u64,
@@ -253,10 +253,10 @@ pub enum Fault {
         problem: String,
     },
     /// A text that is not a repository id.
-    #[error("`{0}` is no repository id: 32 hexadecimal digits expected")]
+    #[error("`{0}` is not a repository id: 32 hexadecimal digits expected")]
     InvalidRepositoryId(String),
     /// A text that is not a BLAKE3 hash.
-    #[error("`{0}` is no BLAKE3 hash: 64 hexadecimal digits expected")]
+    #[error("`{0}` is not a BLAKE3 hash: 64 hexadecimal digits expected")]
     InvalidChunkHash(String),
     /// The operating system gave no random bytes, or a cryptographic operation failed that should never fail.
     #[error("the cryptographic library failed at: {0}")]

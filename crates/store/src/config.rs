@@ -97,7 +97,7 @@ impl FromStr for Location {
         if rest.contains('@') {
             return Err(ConfigError::new(
                 format!("url {:?}", redacted(url)),
-                "credentials do not belong into the URL; use the credentials settings",
+                "the URL must not contain credentials; use the credentials settings",
             ));
         }
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -292,10 +292,9 @@ impl StoreConfig {
         let url = self.s3.endpoint.as_deref().or(environment).unwrap_or(&aws);
         match Host::of_url(url) {
             Some(host) => self.proxies.of(host),
-            None => Err(ConfigError::new(
-                "endpoint".to_owned(),
-                "no host can be found in it, so that no proxy can be chosen",
-            )),
+            None => {
+                Err(ConfigError::new("endpoint".to_owned(), "no host can be found in it, so no proxy can be chosen"))
+            }
         }
     }
 
@@ -323,7 +322,7 @@ impl StoreConfig {
                 if redacted(endpoint) != endpoint {
                     return Err(ConfigError::new(
                         format!("endpoint {:?}", redacted(endpoint)),
-                        "credentials do not belong into the URL; use the credentials settings",
+                        "the URL must not contain credentials; use the credentials settings",
                     ));
                 }
                 match (endpoint.strip_prefix("http://"), endpoint.strip_prefix("https://")) {
@@ -373,7 +372,7 @@ mod tests {
             ("s3://b/../c", "invalid url \"s3://b/../c\": the prefix is bad: a part is \".\" or \"..\""),
             (
                 "s3://key:secret@b",
-                "invalid url \"s3://***@b\": credentials do not belong into the URL; use the credentials settings",
+                "invalid url \"s3://***@b\": the URL must not contain credentials; use the credentials settings",
             ),
             ("https://key:secret@b", "invalid url \"https://***@b\": it must begin with s3:// or file://"),
         ] {
@@ -409,7 +408,8 @@ mod tests {
             ),
             (
                 |c| c.s3.endpoint = Some("http://u:p@minio".into()),
-                "invalid endpoint \"http://***@minio\": credentials do not belong into the URL; use the credentials settings",
+                "invalid endpoint \"http://***@minio\": the URL must not contain credentials; use the credentials \
+                 settings",
             ),
             (
                 |c| {

@@ -220,11 +220,11 @@ impl StoreError {
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or credentials in the configuration"
             }
             StoreErrorKind::NoSuchBucket if local => {
-                "mount the disk it is on, or correct `url`; a new repository is made by `holdfast repo init`"
+                "mount the disk it is on, or correct `url`; `holdfast repo init` creates a new repository"
             }
             StoreErrorKind::NoSuchBucket => "create the bucket, or correct `url`",
             StoreErrorKind::ClockSkew => "set this machine's clock; S3 allows 15 minutes of difference",
-            StoreErrorKind::NoSpace => "free or add space; nothing of what is stored already is lost",
+            StoreErrorKind::NoSpace => "free or add space; what is already stored is not lost",
             StoreErrorKind::Throttled => {
                 "lower the number of requests in flight, or ask the provider for a higher limit"
             }
@@ -236,7 +236,8 @@ impl StoreError {
                  bucket), and check the store"
             }
             StoreErrorKind::NotFound => {
-                "look for another copy (a second repository, a deleted version in the bucket), and at who may delete there"
+                "look for another copy (a second repository, a deleted version in the bucket), and check who may \
+                 delete there"
             }
             StoreErrorKind::InvalidConfig if local => "name a directory in `url`",
             StoreErrorKind::InvalidConfig => "check `url`, `endpoint` and `region` of this [[repo]]",
@@ -244,7 +245,7 @@ impl StoreError {
                 "correct `ca_file` or `endpoint` of this [[repo]], or the server's certificate"
             }
             StoreErrorKind::Unsupported | StoreErrorKind::Other => {
-                "the answer is the store's own: its log, or whoever runs it, knows more"
+                "this answer came from the store itself: look in its log, or ask whoever runs it"
             }
             StoreErrorKind::AlreadyExists | StoreErrorKind::Cancelled => return None,
         })
@@ -270,7 +271,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::TooLarge => write!(f, "object {name} in {store} is larger than such an object can be")?,
             StoreErrorKind::Unsupported => write!(f, "{store} does not support this request")?,
             StoreErrorKind::InvalidConfig => write!(f, "wrong request or configuration for {store}")?,
-            StoreErrorKind::BadCertificate => write!(f, "no safe connection to {store}")?,
+            StoreErrorKind::BadCertificate => write!(f, "no secure connection to {store}")?,
             StoreErrorKind::Cancelled => write!(f, "the request to {store} was cancelled")?,
             StoreErrorKind::Other => write!(f, "unexpected answer from {store}")?,
         }

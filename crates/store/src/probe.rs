@@ -86,30 +86,32 @@ fn faults(create: ConditionalCreate, found: Capabilities, trials: &Trials) -> Ve
     let mut faults = Vec::new();
     if create == ConditionalCreate::Emulated {
         faults.push(
-            "the store ignores or refuses conditional writes; names are looked at before they are written, which does not \
-             keep two writers in the same instant apart"
+            "the store ignores or refuses conditional writes; Holdfast checks each name before it writes, which does \
+             not protect against two writers at the same instant"
                 .to_owned(),
         );
     } else if found.create == ConditionalCreate::Emulated {
         faults.push(
-            "the store looks at the condition of a write only when it begins; two writers in the same instant are not kept \
-             apart"
+            "the store checks the condition of a write only when the write begins, which does not protect against two \
+             writers at the same instant"
                 .to_owned(),
         );
     }
     if found.uploads == Uploads::Whole {
         let why = trials.uploads_fault.as_deref().unwrap_or("no reason given");
-        faults
-            .push(format!("multipart uploads do not work ({why}); every object is sent in one request out of memory"));
+        faults.push(format!(
+            "multipart uploads do not work ({why}); every object is held in memory and sent in one \
+                           request"
+        ));
     } else if found.create == ConditionalCreate::Native && found.create_by_parts == ConditionalCreate::Emulated {
         faults.push(
-            "the store ignores the condition of a multipart upload; names of large objects are looked at before they are \
-             written, which does not keep two writers in the same instant apart"
+            "the store ignores the condition of a multipart upload; Holdfast checks the names of large objects before \
+             it writes, which does not protect against two writers at the same instant"
                 .to_owned(),
         );
     }
     for dropped in &trials.dropped {
-        faults.push(format!("the store accepts `{}` and does nothing about it: {}", dropped.setting, dropped.seen));
+        faults.push(format!("the store accepts `{}` but does not apply it: {}", dropped.setting, dropped.seen));
     }
     faults
 }
@@ -117,7 +119,7 @@ fn faults(create: ConditionalCreate, found: Capabilities, trials: &Trials) -> Ve
 fn refuse_dropped_encryption(store: &dyn Store, scratch: &ObjectName, trials: &Trials) -> Result<(), StoreError> {
     let Some(dropped) = trials.dropped.iter().find(|dropped| dropped.setting == "sse") else { return Ok(()) };
     let detail = format!(
-        "the store accepts `sse` and does not encrypt: {}; leave `sse` out, or use a store that knows it",
+        "the store accepts `sse` but does not encrypt: {}; leave `sse` out, or use a store that supports it",
         dropped.seen
     );
     Err(failure(store, StoreErrorKind::InvalidConfig, Operation::Put, scratch.as_str(), detail))

@@ -233,12 +233,13 @@ fn understood(variable: &Variable) -> Result<Proxy, ConfigError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:%".contains(&byte);
     if user.is_some_and(|user| !user.bytes().all(allowed)) {
         return Err(refused(
-            "user and password of the proxy hold a character that an URL cannot: write it as % and two hexadecimal digits",
+            "the user or password of the proxy holds a character that a URL cannot contain: write it as % and two \
+             hexadecimal digits",
         ));
     }
     if name_and_port(address).is_none_or(|(name, _)| name.contains(['*', '/'])) {
         return Err(refused(
-            "expected the URL of a proxy: http://host:port, perhaps with user:password@ before the host",
+            "expected the URL of a proxy: http://host:port, with user:password@ before the host if it needs them",
         ));
     }
     let user = user.map(|user| format!("{user}@")).unwrap_or_default();

@@ -389,7 +389,7 @@ impl Store for S3Store {
                         Operation::Head,
                         name.as_str(),
                         StoreErrorKind::Unreachable,
-                        "the object appeared while it was looked at".to_owned(),
+                        "the object appeared while it was read".to_owned(),
                     ),
                 });
             }

@@ -68,7 +68,7 @@ pub(super) const CORRUPT: &str = "no part of it was used: look for another copy 
      the object in the bucket), and check the store";
 /// Hint of an object that is gone.
 const MISSING: &str =
-    "look for another copy (a second repository, a deleted version in the bucket), and at who may delete there";
+    "look for another copy (a second repository, a deleted version in the bucket), and check who may delete there";
 /// Hint of an object that fails its authentication.
 const CHANGED: &str = "somebody changed the repository, or two repositories were mixed by copying: look for another \
      copy, and check who may write there";
@@ -306,7 +306,7 @@ pub(super) const WITHOUT_ENCRYPTION: &[Case] = &[
         damage: How::Replaced,
         shown: Shown::GetFails,
         status: 170,
-        error: "object main/wal/1/$TIMELINE/$FOLDER/$WANTED.zst: holds the file $OTHER, which its name does not say",
+        error: "object main/wal/1/$TIMELINE/$FOLDER/$WANTED.zst: holds the file $OTHER, but its name says another one",
         doing: "reading main/wal/1/$TIMELINE/$FOLDER/$WANTED.zst from $REPO",
         hint: CHANGED,
     },

@@ -140,7 +140,7 @@ async fn ask_all(targets: &[RepositoryTarget], options: &GetOptions) -> Result<A
         match ask(target, options).await {
             Ok(Some(answer)) => {
                 if let Some(error) = doubt {
-                    tracing::warn!(file = %options.name, %error, "another repository had to answer");
+                    tracing::warn!(file = %options.name, %error, "this repository could not answer, another one did");
                 }
                 return Ok(answer);
             }
@@ -268,7 +268,7 @@ async fn prefetch(
         }
     };
     if tokio::time::timeout(PREFETCH_WITHIN, all).await.is_err() {
-        tracing::debug!("fetching ahead took too long and was ended");
+        tracing::debug!("fetching WAL ahead took too long and was stopped");
     }
     tasks.shutdown().await;
     count

@@ -52,7 +52,7 @@ pub(crate) async fn is_young(
             .map(DateTime::<Utc>::from)
             .is_some_and(|stored| near(stored, now) && newest.is_none_or(|newest| near(stored, newest))),
         Err(error) => {
-            tracing::debug!(%segment, %error, "how old the segment after a hole is cannot be asked");
+            tracing::debug!(%segment, %error, "the age of the segment after a gap cannot be found out");
             false
         }
     }

@@ -77,7 +77,7 @@ impl ListedWal {
     pub(super) fn add(&mut self, repository: &Repository, object: &ObjectInfo) {
         let Ok(ObjectPath::WalFile { file, .. }) = object.name.as_ref().parse() else { return };
         if wal_object_name(repository, &self.claim.cluster, &self.claim, &file) != object.name.as_ref() {
-            tracing::debug!(object = %object.name, "not a name under which WAL of this archive is asked for");
+            tracing::debug!(object = %object.name, "not a name that this archive gives to WAL");
             return;
         }
         self.inventory.add(file);

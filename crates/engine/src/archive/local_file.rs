@@ -66,7 +66,7 @@ impl LocalFile {
         let header = WalPageHeader::parse(&self.head)
             .ok_or_else(|| malformed(format!("it has {} bytes, less than a WAL page header", self.head.len())))?;
         let version = PgVersion::from_wal_page_magic(header.magic).ok_or_else(|| {
-            malformed(format!("it begins with {:04X}, which no WAL of PostgreSQL 13 to 18 does", header.magic))
+            malformed(format!("it begins with {:04X}, but WAL of PostgreSQL 13 to 18 never does", header.magic))
         })?;
         let long = header
             .long
@@ -149,5 +149,5 @@ pub(super) fn identity_around(path: &Path) -> Result<Option<Identity>, Error> {
         std::fs::read(&control).map_err(|_| first).and_then(|bytes| ControlFile::parse(&bytes))
     });
     let parsed = parsed.map_err(|source| Cause::ControlFile { path: control, source });
-    Ok(Some(Identity::of_control_file(&parsed.doing(|| "looking for the cluster of a WAL file".to_owned())?)))
+    Ok(Some(Identity::of_control_file(&parsed.doing(|| "finding the cluster that a WAL file belongs to".to_owned())?)))
 }

@@ -124,7 +124,8 @@ async fn push_inner(
             let Some(fork) = blocking(move || fork::left_behind(&pg_wal, segment, size)).await? else {
                 return Err(error);
             };
-            tracing::warn!(%file, %fork, "the archive holds other content, and this server's history needs neither");
+            tracing::warn!(%file, %fork, "the archive holds other content under this name, and this server's history \
+                                          needs neither of the two");
             let outcome = PushOutcome::BehindFork(fork);
             Ok(PushReport { file, outcome, neighbours: Vec::new(), failed_neighbours: Vec::new() })
         }
@@ -211,7 +212,7 @@ async fn open_all(
             tracing::warn!(
                 configured = %options.compression,
                 archive = %kept,
-                "the archive keeps the codec it was begun with; the configured one applies from the next claim on"
+                "the archive keeps the compression that it began with; the configured one is used after the next claim"
             );
         }
     }
@@ -333,7 +334,8 @@ async fn transfer(
             (false, Ok(archived)) => report.neighbours.push(archived),
             (false, Err(error)) => {
                 if !matches!(*error.what, Cause::Cancelled) {
-                    tracing::warn!(%file, %error, "a waiting WAL file could not be taken along; PostgreSQL will ask for it");
+                    tracing::warn!(%file, %error, "a further waiting WAL file could not be archived yet; PostgreSQL \
+                                                   will call archive_command for it");
                 }
                 report.failed_neighbours.push((file, error.to_string()));
             }
@@ -403,7 +405,8 @@ impl Transfers {
                 .map_err(|e| Error::file("write", &spool.push_folder(), e))
         });
         if let Err(error) = marked.await {
-            tracing::warn!(%error, "a WAL file is archived but could not be marked, so it will be looked at again");
+            tracing::warn!(%error, "a WAL file is archived but could not be marked in the spool, so it will be \
+                                    compared again");
         }
         Ok(archived)
     }

@@ -76,7 +76,7 @@ pub enum SpoolRefused {
         source: io::Error,
     },
     /// Another user could put files there that would be taken for WAL.
-    #[error("{} belongs to another user (id {owner}), who could put there what would be taken for WAL", path.display())]
+    #[error("{} belongs to another user (id {owner}), who could put false WAL files there", path.display())]
     Foreign {
         /// Path of the directory.
         path: PathBuf,
@@ -141,7 +141,8 @@ impl Spool {
     }
 
     fn empty(&self) -> io::Result<()> {
-        tracing::info!(folder = %self.folder.display(), "others could write into this part of the spool: emptying it");
+        tracing::info!(folder = %self.folder.display(), "other users could write into this part of the spool: \
+                                                         emptying it");
         for entry in std::fs::read_dir(&self.folder)? {
             let path = entry?.path();
             if std::fs::symlink_metadata(&path)?.is_dir() {

@@ -112,7 +112,7 @@ async fn push_standby_inner(
     })
     .await?;
     if let Some(fork) = left {
-        tracing::info!(file = %file.name, %fork, "left aside: it is no part of this server's history");
+        tracing::info!(file = %file.name, %fork, "not archived: it is not part of this server's history");
         return Ok(StandbyPushReport { file: file.name, outcome: StandbyOutcome::BehindFork(fork) });
     }
     let mut places = Vec::new();
@@ -237,7 +237,7 @@ async fn stored_facts(repository: &Repository, object: &str) -> Result<Option<Wa
     match part {
         TailPart::Complete(facts) => Ok(Some(facts)),
         TailPart::Fetch(_) => {
-            Err(Cause::Malformed { name: object.to_owned(), reason: "its facts have no end".to_owned() }.into())
+            Err(Cause::Malformed { name: object.to_owned(), reason: "its facts are not complete".to_owned() }.into())
         }
     }
 }

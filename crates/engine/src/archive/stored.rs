@@ -44,7 +44,7 @@ pub(super) async fn read(
         match decoded {
             Ok(file) => return Ok(file),
             Err(error) if attempt < READ_ATTEMPTS => {
-                tracing::warn!(object, %error, "a WAL object did not read back right and is fetched once more");
+                tracing::warn!(object, %error, "a WAL object is not as it was stored and is fetched once more");
                 attempt += 1;
             }
             Err(error) => return Err(error).doing(phrase),
@@ -98,6 +98,6 @@ async fn confirm_inner(repository: &Repository, object: &str, sent: Sent) -> Res
     if crc32c == sent.crc32c {
         Ok(())
     } else {
-        Err(differs(format!("its CRC-32C is {crc32c:08x}, that of what was sent is {:08x}", sent.crc32c)))
+        Err(differs(format!("its CRC-32C is {crc32c:08x}, the CRC-32C of the sent content is {:08x}", sent.crc32c)))
     }
 }

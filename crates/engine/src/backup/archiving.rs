@@ -21,9 +21,9 @@ const LOOKED_AT: usize = 8;
 pub(super) fn sent_in_its_place(counted: &BTreeSet<SegmentName>) -> Option<String> {
     let first = counted.first()?;
     Some(format!(
-        "the server counts {} WAL segment(s) of this backup as archived that were not in the repository, the first one \
-         {first}: its archive_command (or archive_library) reports success without storing them there. This backup has \
-         sent its own; what comes after it cannot be restored until that is mended: run `holdfast check`",
+        "the server counts {} WAL segment(s) of this backup as archived, but they were not in the repository, the \
+         first one {first}: its archive_command (or archive_library) reports success without storing them there. This \
+         backup has stored its own WAL. Later moments cannot be restored until this is repaired: run `holdfast check`",
         counted.len()
     ))
 }
@@ -40,7 +40,7 @@ pub(super) async fn gap_before(
         Ok(warning) => warning,
         // It is about other backups than this one, which is sound.
         Err(error) => {
-            tracing::debug!(%error, "the WAL since the backup before could not be looked at");
+            tracing::debug!(%error, "the WAL since the previous backup could not be checked");
             None
         }
     }
@@ -60,8 +60,8 @@ async fn gap_before_inner(
     missing.retain(|segment| !pg_wal.join("archive_status").join(format!("{segment}.ready")).exists());
     let Some(first_missing) = missing.first() else { return Ok(None) };
     Ok(Some(format!(
-        "{} WAL segment(s) between backup {} and this one are not in {}, the first one {first_missing}: no moment behind \
-         it and before this backup can be restored; see archive_command and `holdfast wal list`",
+        "{} WAL segment(s) between backup {} and this one are not in {}, the first one {first_missing}: no moment \
+         between that segment and this backup can be restored; see archive_command and `holdfast wal list`",
         missing.len(),
         before.backup_id,
         repository.describe()

@@ -66,7 +66,11 @@ pub(super) async fn open_and_claim(
             Err(_) if options.begins_archives && opened.failed.is_empty() => {
                 repository.take_claim(&options.cluster, &claimant).await
             }
-            claim => claim.doing(|| "not beginning an archive while another repository is away".to_owned()),
+            claim => claim.doing(|| {
+                "not beginning a new archive, because another repository cannot be \
+                                     reached"
+                    .to_owned()
+            }),
         };
         match claim {
             Ok(claim) => {
@@ -86,7 +90,7 @@ pub(super) async fn open_and_claim(
     }
     // Said only now: the failure of the only repository is the command's own.
     for FailedBackup { repository, error } in &opened.failed {
-        progress.note(&format!("the backup goes on without {repository}: {error}"));
+        progress.note(&format!("the backup continues without {repository}: {error}"));
     }
     Ok(opened)
 }
@@ -138,7 +142,7 @@ impl<'a> Early<'a> {
             return Err(error);
         }
         if let Some(repository) = self.repositories.get(index) {
-            self.progress.note(&format!("the backup goes on without {}: {error}", repository.describe()));
+            self.progress.note(&format!("the backup continues without {}: {error}", repository.describe()));
         }
         if let Some(place) = self.errors.get_mut(index) {
             *place = Some(error);
@@ -169,7 +173,7 @@ pub(super) fn check_server(
     if !facts.archives() && !facts.in_recovery {
         warnings.push(
             "the server does not archive its WAL (archive_mode, archive_command): this backup can be restored to its \
-             own end, and to no later moment"
+             own end, but not to a later moment"
                 .to_owned(),
         );
     }

@@ -76,11 +76,11 @@ impl Run<'_> {
             match ServerFacts::archiver_failure(&self.connection).await {
                 Ok(None) => {}
                 Ok(Some(segment)) => warnings.push(format!(
-                    "the archiver's last attempt failed, at {segment}: until it succeeds, this backup can be restored to its \
-                     own end, and to no later moment; see pg_stat_archiver and the server's log"
+                    "the archiver's last attempt failed, at {segment}: until it succeeds, this backup can be restored \
+                     to its own end, but not to a later moment; see pg_stat_archiver and the server's log"
                 )),
                 // The stop call was made: what the session is asked now is worth a warning, and not the backup.
-                Err(error) => warnings.push(format!("whether the archiver works could not be asked: {error}")),
+                Err(error) => warnings.push(format!("cannot find out whether the archiver works: {error}")),
             }
         }
         let failures = copied.bad_pages.settle(stopped.stop_lsn);
@@ -164,7 +164,8 @@ impl Run<'_> {
             store: repository.describe(),
             name: name::backup_start(cluster, &self.backup),
             reason:
-                "another run removed it, which took this one for dead; two machines of one name and one machine id?"
+                "another run took this backup for dead and removed it; do two machines have the same host name and \
+                 machine id?"
                     .to_owned(),
         };
         if !remains::still_mine(repository, cluster, self.backup, &self.identity).await? {

@@ -215,8 +215,8 @@ fn open(path: &Path) -> Result<Opened, Error> {
 /// Data of PostgreSQL that has become something else.
 pub(super) fn no_file_any_more(path: &Path) -> Error {
     Cause::Refused(format!(
-        "{} was a file when the backup listed it, and is none any more: what PostgreSQL keeps there would not be in the \
-         backup",
+        "{} was a file when the backup listed it, but is not a file any more: what PostgreSQL keeps there would be \
+         missing from the backup",
         path.display()
     ))
     .into()

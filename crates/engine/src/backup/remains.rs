@@ -39,7 +39,10 @@ pub(super) async fn of_runner(
             Err(error) if error.is_not_found() => continue,
             // One damaged object, or one of a newer release, is no reason to take no backups any more; `list` names it.
             Err(error) if error.is_of_one_object() => {
-                progress.note(&format!("the unfinished backup {backup} is left alone, whoever made it: {error}"));
+                progress.note(&format!(
+                    "the unfinished backup {backup} is not removed, because it is not known who \
+                                        made it: {error}"
+                ));
                 continue;
             }
             Err(error) => return Err(error),
@@ -116,7 +119,8 @@ async fn remove_data(
 ) -> Result<(), Error> {
     let store = repository.store();
     if tokio::time::timeout_at(until, abort_uploads(repository, cluster, backup)).await.is_err() {
-        tracing::debug!(%backup, "unfinished uploads of a dead backup are left to the bucket's lifecycle rule: no time is left");
+        tracing::debug!(%backup, "unfinished uploads of a dead backup are left to the bucket's lifecycle rule: no \
+                                  time was left to remove them");
     }
     let packs: Vec<ObjectName> =
         store.list(&name::packs_folder(cluster, &backup), None).await?.into_iter().map(|object| object.name).collect();

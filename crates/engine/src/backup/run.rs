@@ -343,7 +343,7 @@ impl Run<'_> {
                 // The last write may still arrive, and what it makes appear must be whole.
                 tracing::warn!(
                     store = repository.describe(),
-                    "whether the last record was stored is not known; the next backup on this host cleans up"
+                    "it is not known whether the last record was stored; the next backup on this host cleans up"
                 );
                 continue;
             }

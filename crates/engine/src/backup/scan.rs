@@ -124,7 +124,7 @@ fn scan_directory(
         Ok(found) => found,
         Err(e) if e.kind() == ErrorKind::NotFound && !directory.is_empty() => return vanished(scan),
         Err(e) if e.kind() == ErrorKind::PermissionDenied && is_lost_and_found(directory) => {
-            tracing::warn!(path = %here.display(), "left out of the backup: it is the file system's own");
+            tracing::warn!(path = %here.display(), "left out of the backup: it belongs to the file system");
             return Ok(());
         }
         Err(e) => return Err(Error::file("list", &here, e)),
@@ -152,8 +152,8 @@ fn scan_directory(
             _ if metadata.is_dir() => waiting.push_back(path),
             _ if metadata.is_symlink() && holds_data(&path) => {
                 return Err(Cause::Refused(format!(
-                    "{} is a symbolic link, and what PostgreSQL keeps behind it would not be in the backup: move it back \
-                     into the data directory, or into a tablespace",
+                    "{} is a symbolic link, and the files that it leads to would be missing from the backup: move them \
+                     back into the data directory, or into a tablespace",
                     full.display()
                 ))
                 .into());
@@ -177,7 +177,8 @@ fn scan_directory(
                 });
             }
             // Sockets, pipes and devices are not data; pg_basebackup leaves them out as well.
-            _ => tracing::warn!(path = %full.display(), "left out of the backup: neither file, directory nor link"),
+            _ => tracing::warn!(path = %full.display(), "left out of the backup: it is not a file, a directory or a \
+                                                         link"),
         }
     }
     Ok(())

@@ -167,7 +167,7 @@ impl<'a> Sinks<'a> {
         let order = self.lanes.iter().filter(|lane| lane.failure.is_some()).count();
         let others = self.lanes.len() - order;
         let Some(lane) = self.lanes.get_mut(index) else { return Err(error) };
-        let note = format!("the backup goes on without {}: {error}", lane.repository);
+        let note = format!("the backup continues without {}: {error}", lane.repository);
         let also = format!("the backup fails in {}, too: {error}", lane.repository);
         lane.failure = Some(Failure { order, error });
         if others <= 1 {

@@ -42,7 +42,7 @@ impl Course {
     pub(crate) fn along(ancestry: Ancestry, began: TimelineId, start_lsn: Lsn, stop_lsn: Lsn) -> Result<Self, Error> {
         if ancestry.owner(start_lsn) != began {
             return Err(Cause::Refused(format!(
-                "the standby has followed its upstream to timeline {}, whose history does not pass the start of the \
+                "the standby has followed its upstream to timeline {}, whose history does not contain the start of the \
                  backup, {start_lsn} on timeline {began}",
                 ancestry.timeline()
             ))
@@ -84,7 +84,7 @@ impl Course {
 
 /// What is looked for, in words.
 pub(crate) fn followed(began: TimelineId, ended: TimelineId) -> String {
-    format!("looking how the standby came from timeline {began} to timeline {ended}")
+    format!("finding out how the standby came from timeline {began} to timeline {ended}")
 }
 
 /// The history of a timeline, from the `pg_wal` of a data directory.
@@ -169,8 +169,8 @@ mod tests {
         let error = course(Some("1\t0/200000\tno recovery target specified\n"), "0/300028", "0/700100").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the standby has followed its upstream to timeline 2, whose history does not pass the start of the backup, \
-             0/300028 on timeline 1"
+            "the standby has followed its upstream to timeline 2, whose history does not contain the start of the \
+             backup, 0/300028 on timeline 1"
         );
     }
 }

@@ -173,7 +173,8 @@ async fn try_store(target: &RepositoryTarget, repository: &Repository, report: &
     let url = repository.describe();
     if !disproved.is_empty() {
         let detail = format!(
-            "{url} does less than `repo init` found: {}; mend the store (or what stands before it), or make a new repository",
+            "{url} can do less than when `repo init` tried it: {}; repair the store (or the proxy in front of it), or \
+             create a new repository",
             disproved.join(", ")
         );
         report.add("store", Verdict::Failed, detail);

@@ -24,8 +24,8 @@ pub(super) async fn look(repository: &Repository, now: DateTime<Utc>, report: &m
     if count > 0 {
         let at_least = if uploads.len() < MOST_UNFINISHED { "" } else { "at least " };
         let detail = format!(
-            "{}: {at_least}{count} begun more than a day ago, whose parts take room and show in no listing: set a lifecycle rule on \
-             the bucket that aborts incomplete multipart uploads",
+            "{}: {at_least}{count} begun more than a day ago, whose parts take up space and do not appear in \
+             listings: set a lifecycle rule on the bucket that aborts incomplete multipart uploads",
             repository.describe()
         );
         report.add("unfinished uploads", Verdict::Warning, detail);
@@ -59,8 +59,8 @@ mod tests {
             store.begin_upload(&name.parse().unwrap(), PutMode::Create).await.unwrap();
         }
         assert_eq!(found(now + TimeDelta::hours(23)).await, []);
-        let expected = "memory:: 2 begun more than a day ago, whose parts take room and show in no listing: set a lifecycle rule \
-                        on the bucket that aborts incomplete multipart uploads";
+        let expected = "memory:: 2 begun more than a day ago, whose parts take up space and do not appear in \
+                        listings: set a lifecycle rule on the bucket that aborts incomplete multipart uploads";
         assert_eq!(found(now + TimeDelta::hours(25)).await, [(Verdict::Warning, expected.to_owned())]);
     }
 }

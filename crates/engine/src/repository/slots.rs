@@ -100,7 +100,7 @@ impl Slots {
         for slot in std::mem::take(&mut self.sound).into_iter().filter(|slot| slot.kind() == wanted) {
             work_kib = slot.work_kib().saturating_add(work_kib);
             if work_kib > WORK_KIB_AT_MOST {
-                let reason = "the key slots ask for too much work in all".to_owned();
+                let reason = "the key slots need too much work in total".to_owned();
                 let what = Cause::Malformed { name: name::key_slot(slot.slot()), reason };
                 self.set_aside(slot.slot().clone(), what.into());
                 continue;
@@ -143,7 +143,7 @@ impl Slots {
 async fn read_slot(store: &Arc<dyn Store>, slot: &SlotName, object: &ObjectInfo) -> Result<KeySlot, Error> {
     let reading = || format!("reading {}", object.name);
     if object.size_bytes > SLOT_BYTES_AT_MOST {
-        return Err(too_much(object, format!("it has {} bytes, and no key slot has", object.size_bytes)))
+        return Err(too_much(object, format!("it has {} bytes, and no key slot has so many", object.size_bytes)))
             .doing(reading);
     }
     let body = store.get_at_most(&object.name, SLOT_BYTES_AT_MOST).await?;
@@ -161,7 +161,7 @@ fn too_much(object: &ObjectInfo, reason: String) -> Error {
 
 fn no_slot(store: &str) -> Error {
     let (name, operation) = (name::keys_folder(), Operation::List);
-    let detail = "not one key slot is there, and without one the repository cannot be opened".to_owned();
+    let detail = "there is no key slot, and without one the repository cannot be opened".to_owned();
     let failure = Failure { store: store.to_owned(), name, operation, detail, source: None };
     StoreError::new(StoreErrorKind::NotFound, failure).into()
 }

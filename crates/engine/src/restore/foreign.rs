@@ -198,7 +198,7 @@ pub(super) fn notes(layout: &Layout) -> Vec<String> {
     let target = std::fs::read_link(&wal).ok();
     let note = |target: PathBuf| {
         format!(
-            "pg_wal was a link to {}: that directory stays as it is, its WAL included, and pg_wal becomes a directory",
+            "pg_wal was a link to {}: that directory and its WAL are not changed, and pg_wal becomes a directory",
             target.display()
         )
     };

@@ -226,8 +226,8 @@ fn check_record(record: &SnapshotRecord, options: &RestoreOptions) -> Result<(),
             Ok(())
         }
         (None, false) => Ok(()),
-        (None, true) => Err(malformed(record, "the server ran on, and there is no backup_label".to_owned())),
-        (Some(_), false) => Err(malformed(record, "the server was stopped, and there is a backup_label".to_owned())),
+        (None, true) => Err(malformed(record, "the server was running, but there is no backup_label".to_owned())),
+        (Some(_), false) => Err(malformed(record, "the server was stopped, but there is a backup_label".to_owned())),
     }
 }
 
@@ -292,8 +292,8 @@ fn inspect(pgdata: &Path, record: &SnapshotRecord, point: &ResumePoint) -> Resul
     };
     if !is_copy {
         return Err(refused(format!(
-            "{} is not what snapshot {} holds: its last checkpoint is at {}, the snapshot goes from {} to {}; a server ran \
-             here since, or the directory was filled from another one",
+            "{} is not what snapshot {} holds: its last checkpoint is at {}, the snapshot goes from {} to {}; a server \
+             has run here since, or the directory was filled from another snapshot",
             pgdata.display(),
             record.snapshot_id,
             control.redo,

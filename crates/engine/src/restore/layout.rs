@@ -199,7 +199,13 @@ pub(super) fn check(manifest: &Manifest, layout: &Layout) -> Result<PathIndex, E
             }
             match index.find(manifest, below).and_then(|position| manifest.file(position)) {
                 Some(parent) if parent.kind == FileKind::Directory => break,
-                Some(_) => return Err(malformed(entry.path, "the path leads through something that is no directory")),
+                Some(_) => {
+                    return Err(malformed(
+                        entry.path,
+                        "the path leads through something that is not a \
+                                                             directory",
+                    ));
+                }
                 None => {}
             }
         }
@@ -238,7 +244,7 @@ pub(super) fn check_tablespaces(manifest: &Manifest, layout: &Layout, major: u16
             return Err(Cause::Malformed {
                 name: format!("the manifest of backup {}", manifest.header().backup),
                 reason: format!(
-                    "{}: it would be written into {}, beside the directory {own}... that PostgreSQL has there",
+                    "{}: it would be written into {}, next to the directory {own}... that PostgreSQL has there",
                     String::from_utf8_lossy(entry.path),
                     tablespace.location.display()
                 ),
@@ -357,10 +363,14 @@ mod tests {
         let long = [Extent::hole(ChunkHash::of(b""), 1 << 20), Extent::hole(ChunkHash::of(b""), (1 << 20) + 1)];
         let long = FileKind::File { crc32c: 0, extents: &long };
         for (entries, message) in [
-            (vec![("a", link), ("a/passwd", file)], "a/passwd: the path leads through something that is no directory"),
+            (
+                vec![("a", link), ("a/passwd", file)],
+                "a/passwd: the path leads through something that is not a \
+                                                     directory",
+            ),
             (
                 vec![("a", link), ("a/b/passwd", file)],
-                "a/b/passwd: the path leads through something that is no directory",
+                "a/b/passwd: the path leads through something that is not a directory",
             ),
             (vec![("a", file), ("a", FileKind::Directory)], "a: the path occurs twice"),
             (vec![("a", uneven)], "a: extents of uneven length"),

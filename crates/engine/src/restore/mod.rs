@@ -195,7 +195,7 @@ async fn restore_inner(
     let (taking, for_take) = (Arc::clone(&found), options.clone());
     let Taken { state, lock, roots } = blocking(move || prepare::take(&taking.layout, &taking.wanted(&for_take)))
         .await
-        .doing(|| "taking the directory".to_owned())?;
+        .doing(|| "preparing the directory".to_owned())?;
 
     let data = move_data(repository, options, &found, state, &crew, progress, cancel).await;
     let data = data.doing(|| format!("restoring the files of backup {}", found.backup.backup_id))?;

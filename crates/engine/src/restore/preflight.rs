@@ -372,7 +372,7 @@ impl Archive {
         let mut phrase = format!("choosing a backup of {cluster} for {}", request.target);
         if !self.unreadable_backups.is_empty() {
             let left_out: Vec<String> = self.unreadable_backups.iter().map(|bad| bad.id.to_string()).collect();
-            phrase.push_str(" without what cannot be read: ");
+            phrase.push_str(" without the backups that cannot be read: ");
             phrase.push_str(&left_out.join(", "));
         }
         phrase
@@ -403,7 +403,7 @@ impl Archive {
         let mut notes: Vec<String> = self
             .unreadable_backups
             .iter()
-            .map(|bad| format!("backup {} was left out, it cannot be read: {}", bad.id, bad.error.what))
+            .map(|bad| format!("backup {} was left out, because it cannot be read: {}", bad.id, bad.error.what))
             .collect();
         for bad in &self.unreadable_histories {
             notes.push(format!(
@@ -411,7 +411,8 @@ impl Archive {
                 bad.id,
                 bad.error.what,
                 if bad.id > timeline {
-                    "; PostgreSQL asks for it when recovery ends, and stops there: repair the object first, or let                      recovery pause and read the data"
+                    "; PostgreSQL asks for it when recovery ends, and stops there: repair the object first, or let \
+                     recovery pause and read the data"
                 } else {
                     "; this recovery does not need it"
                 }

@@ -169,26 +169,26 @@ fn refuse_resume(pgdata: &Path, there: &ResumePoint, wanted: &ResumePoint, untou
     let why = if !untouched {
         format!(
             "{directory} holds a control file and an interrupted restore, and a server may have written there since: \
-             restore into an empty directory, or pass --delta to give up what is there for the state of backup {}",
+             restore into an empty directory, or pass --delta to replace what is there with the state of backup {}",
             wanted.backup
         )
     } else if (ResumePoint { archiving: wanted.archiving, ..there.clone() }).is_same_restore(wanted) {
         format!(
-            "{directory} holds an interrupted restore of backup {} that was begun {} --no-archiving: begin it the same \
-             way to go on with it, or restore into an empty directory",
+            "{directory} holds an interrupted restore of backup {} that was begun {} --no-archiving: to continue it, \
+             begin it the same way, or restore into an empty directory",
             there.backup,
             if there.archiving == Archiving::Off { "with" } else { "without" }
         )
     } else if (there.repository, &there.cluster, there.backup) == (wanted.repository, &wanted.cluster, wanted.backup) {
         format!(
-            "{directory} holds an interrupted restore of backup {} with other directories for its tablespaces: give the \
-             same ones to go on with it, or restore into an empty directory",
+            "{directory} holds an interrupted restore of backup {} with other directories for its tablespaces: to \
+             continue it, give the same directories, or restore into an empty directory",
             there.backup
         )
     } else {
         format!(
             "{directory} holds an interrupted restore of backup {} of {}, but backup {} of {} would be restored now: pass \
-             --backup {} to go on with it, --delta to use what is there, or restore into an empty directory",
+             --backup {} to continue it, --delta to use what is there, or restore into an empty directory",
             there.backup, there.cluster, wanted.backup, wanted.cluster, there.backup
         )
     };

@@ -189,21 +189,21 @@ pub(super) fn notes(backed_up: &[u8], recovery: &Recovery<'_>) -> Vec<String> {
     let mut notes = Vec::new();
     for command in [ARCHIVE_CLEANUP, RECOVERY_END] {
         if is_set(command) {
-            notes.push(format!("{command} of the original is not taken over: set it again if this server needs one"));
+            notes.push(format!("{command} of the original server is not copied: set it again if this server needs it"));
         }
     }
     if recovery.standby {
         notes.push(format!(
-            "{APPLY_DELAY} stays as it was backed up: a delayed standby is delayed again, and promoted early lacks what it \
-             has not replayed"
+            "{APPLY_DELAY} stays as it was backed up: a delayed standby is delayed again, and if it is promoted early, \
+             it lacks what it has not replayed"
         ));
     } else if is_set(APPLY_DELAY) {
-        notes.push(format!("{APPLY_DELAY} of the original is not taken over: recovery does not wait"));
+        notes.push(format!("{APPLY_DELAY} of the original server is not copied: recovery does not wait"));
     }
     if recovery.archiving == Archiving::Off {
         notes.push(
-            "archive_mode is off in this copy: it archives nothing. Before it goes into service: ALTER SYSTEM RESET \
-             archive_mode, and restart it"
+            "archive_mode is off in this copy: it archives nothing. Before you put it into service, run ALTER SYSTEM \
+             RESET archive_mode and restart it"
                 .to_owned(),
         );
     }

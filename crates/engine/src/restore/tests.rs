@@ -362,7 +362,7 @@ async fn a_damaged_summary_costs_its_own_backup_only() {
         assert_eq!(report.backup, sample.backup.backup_id);
         let notes = report.notes.join("\n");
         for id in ["20260821T101500Z", "20260823T101500Z"] {
-            assert!(notes.contains(&format!("backup {id} was left out, it cannot be read: ")), "{notes}");
+            assert!(notes.contains(&format!("backup {id} was left out, because it cannot be read: ")), "{notes}");
         }
         let progress: Arc<dyn Progress> = Arc::new(Silent);
         let named = async |id: &str| {
@@ -377,7 +377,13 @@ async fn a_damaged_summary_costs_its_own_backup_only() {
         assert!(matches!(*error.what, Cause::Record(_)), "{error}");
         let error = named("20260824T101500Z").await.unwrap_err();
         assert!(matches!(*error.what, Cause::Unreachable(_)), "{error}");
-        assert!(error.doing[0].ends_with("without what cannot be read: 20260821T101500Z, 20260823T101500Z"), "{error}");
+        assert!(
+            error.doing[0].ends_with(
+                "without the backups that cannot be read: 20260821T101500Z, \
+                                          20260823T101500Z"
+            ),
+            "{error}"
+        );
         // Not one is left.
         let summary = name::backup_summary(&sample.backup.cluster, &sample.backup.backup_id);
         sample.replace(&summary, |bytes| bytes[..10].to_vec()).await;

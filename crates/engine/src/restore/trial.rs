@@ -18,7 +18,7 @@ use crate::repository::Repository;
 pub(crate) async fn would_take(repository: &Repository, backup: &BackupRecord, crew: &Crew) -> Result<(), Error> {
     would_take_inner(repository, backup, crew)
         .await
-        .doing(|| format!("looking at backup {} as a restore does", backup.backup_id))
+        .doing(|| format!("checking backup {} as a restore does", backup.backup_id))
 }
 
 async fn would_take_inner(repository: &Repository, backup: &BackupRecord, crew: &Crew) -> Result<(), Error> {

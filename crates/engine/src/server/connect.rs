@@ -83,7 +83,7 @@ impl Connection {
                         last.get_or_insert_with(|| {
                             let word = attributes.word();
                             Cause::Connection(format!(
-                                "no server of {} is {word}, as target_session_attrs asks",
+                                "no server of {} is {word}, as target_session_attrs requires",
                                 settings.subject
                             ))
                             .into()

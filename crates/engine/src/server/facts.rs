@@ -140,7 +140,7 @@ impl ServerFacts {
                 &[],
             )
             .await
-            .doing(|| "asking how the archiver does".to_owned())?;
+            .doing(|| "asking for the state of the archiver".to_owned())?;
         Ok(rows.first().and_then(|row| row.get::<_, Option<RawText>>(0)).map(|name| name.lossy()))
     }
 
@@ -153,7 +153,7 @@ impl ServerFacts {
             .client()
             .query_opt("SELECT last_archived_wal FROM pg_stat_archiver", &[])
             .await
-            .doing(|| "asking how the archiver does".to_owned())?;
+            .doing(|| "asking for the state of the archiver".to_owned())?;
         let last = row.and_then(|row| row.get::<_, Option<RawText>>(0)).map(|name| name.lossy());
         // A backup history file begins with its segment's name.
         let last = last.and_then(|name| name.get(..24)?.parse::<SegmentName>().ok());

@@ -249,7 +249,10 @@ fn postmaster_difference(said: &Said, bytes: &[u8], postmaster: &PostmasterPid) 
     }
     let here = format!("{}, port {}", shown(postmaster.start_seconds), shown_port(postmaster.port));
     let there = format!("{}, port {}", shown(Some(said.start_seconds)), said.port);
-    Some(format!("postmaster.pid there is of a server started {here}, and the one that answers was started {there}"))
+    Some(format!(
+        "postmaster.pid there belongs to a server started {here}, but the one that answers was started \
+                  {there}"
+    ))
 }
 
 fn shown(seconds: Option<i64>) -> String {
@@ -270,7 +273,7 @@ fn control_difference(said: &Said, controls: &[ControlFile]) -> Option<String> {
     if !controls.iter().any(agrees) {
         let role = if said.in_recovery { "a standby" } else { "a primary" };
         let found = controls.last().map_or("nothing", |control| in_words(control.state));
-        return Some(format!("{role} answers, and the control file says of these files: {found}"));
+        return Some(format!("{role} answers, but the control file of these files says: {found}"));
     }
     let checkpoint = said.checkpoint?;
     if controls.iter().any(|control| Checkpoint::of(control) == checkpoint) {
@@ -331,7 +334,10 @@ mod tests {
         ] {
             let reason = compared(&other, FILE).expect("another server");
             assert!(
-                reason.starts_with("postmaster.pid there is of a server started at 2026-11-18T11:06:40Z, port 5432"),
+                reason.starts_with(
+                    "postmaster.pid there belongs to a server started at 2026-11-18T11:06:40Z, port \
+                                    5432"
+                ),
                 "{reason}"
             );
         }

@@ -108,7 +108,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let bytes = fs::read(path).map_err(|e| Error::file("read", path, e))?;
     let found: Vec<_> =
         CertificateDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().map_err(|e| unusable(path, e))?;
-    if found.is_empty() { Err(unusable(path, "it has no certificate in PEM")) } else { Ok(found) }
+    if found.is_empty() { Err(unusable(path, "it has no certificate in PEM form")) } else { Ok(found) }
 }
 
 /// A key that others may read is refused, as libpq does: 0600, or 0640 when it is root's.
@@ -116,11 +116,11 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     let metadata = fs::metadata(path).map_err(|e| Error::file("look at", path, e))?;
     let closed = if metadata.uid() == 0 { 0o027 } else { 0o077 };
     if metadata.mode() & closed != 0 {
-        return Err(unusable(path, "others may read it: chmod 0600, or 0640 if it is root's"));
+        return Err(unusable(path, "other users may read it: set its mode to 0600, or to 0640 if it belongs to root"));
     }
     let bytes = fs::read(path).map_err(|e| Error::file("read", path, e))?;
     PrivateKeyDer::from_pem_slice(&bytes)
-        .map_err(|_| unusable(path, "it has no private key in PEM that is not encrypted"))
+        .map_err(|_| unusable(path, "it has no private key in PEM form, or only an encrypted one"))
 }
 
 fn parsed<'c>(certificate: &'c CertificateDer<'_>) -> Option<X509Certificate<'c>> {

@@ -112,7 +112,10 @@ impl SnapshotRequest {
         }
         let span = if self.online {
             let label = self.backup_label.as_ref().ok_or_else(|| {
-                refused("the server ran on, and backup_label of the stop call is missing: nothing could be recovered")
+                refused(
+                    "the server was running, but backup_label from pg_backup_stop() is missing: nothing could be \
+                         recovered",
+                )
             })?;
             let label = BackupLabel::parse(label.as_bytes()).map_err(|e| refused(&e.to_string()))?;
             let stop_lsn = self.end_lsn.ok_or_else(|| refused("the stop LSN (end_lsn) is missing"))?;
@@ -122,7 +125,7 @@ impl SnapshotRequest {
             Span { timeline: label.start_timeline, start_lsn: label.start_lsn, stop_lsn }
         } else {
             if self.backup_label.is_some() {
-                return Err(refused("the server was stopped, and there is a backup_label of one that ran on"));
+                return Err(refused("the server was stopped, but there is a backup_label from a running server"));
             }
             let (Some(start_lsn), Some(timeline)) = (self.begin_lsn, self.timeline) else {
                 return Err(refused(

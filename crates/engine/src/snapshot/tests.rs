@@ -48,7 +48,8 @@ fn a_request_is_checked_by_itself() {
         (with("end_lsn", null.clone()), "snapshots nightly: the stop LSN (end_lsn) is missing"),
         (
             with("backup_label", null.clone()),
-            "snapshots nightly: the server ran on, and backup_label of the stop call is missing: nothing could be recovered",
+            "snapshots nightly: the server was running, but backup_label from pg_backup_stop() is missing: nothing \
+             could be recovered",
         ),
         (
             with("begin_lsn", "0/4000028".into()),
@@ -66,7 +67,7 @@ fn a_request_is_checked_by_itself() {
         ),
         (
             with("online", false.into()),
-            "snapshots nightly: the server was stopped, and there is a backup_label of one that ran on",
+            "snapshots nightly: the server was stopped, but there is a backup_label from a running server",
         ),
     ] {
         assert_eq!(outcome(request), expected);

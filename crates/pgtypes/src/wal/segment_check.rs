@@ -96,7 +96,7 @@ pub enum SegmentMismatch {
         size: WalSegmentSize,
     },
     /// The file contains another part of the WAL: it was renamed, or recycled and not yet written.
-    #[error("WAL segment {name} begins at {found}, it should at {expected}")]
+    #[error("WAL segment {name} begins at {found}, but should begin at {expected}")]
     Position {
         /// The segment.
         name: SegmentName,
@@ -107,7 +107,7 @@ pub enum SegmentMismatch {
     },
     /// The file is from a later timeline than the name's. An earlier one is normal: the first segment of a timeline
     /// begins with a copy of its parent's.
-    #[error("WAL segment {name} is of timeline {found}, later than its name's {expected}")]
+    #[error("WAL segment {name} is of timeline {found}, which is later than the timeline in its name, {expected}")]
     Timeline {
         /// The segment.
         name: SegmentName,
@@ -230,11 +230,11 @@ mod tests {
             ),
             (
                 with(8, &0xA_FE00_0000_u64.to_le_bytes()),
-                "WAL segment 000000020000000A000000FF begins at A/FE000000, it should at A/FF000000",
+                "WAL segment 000000020000000A000000FF begins at A/FE000000, but should begin at A/FF000000",
             ),
             (
                 with(4, &3_u32.to_le_bytes()),
-                "WAL segment 000000020000000A000000FF is of timeline 3, later than its name's 2",
+                "WAL segment 000000020000000A000000FF is of timeline 3, which is later than the timeline in its name, 2",
             ),
         ] {
             assert_eq!(check(&bytes), message);

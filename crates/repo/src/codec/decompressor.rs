@@ -62,7 +62,7 @@ pub fn decompress_into(codec: Codec, body: &[u8], raw: &mut [u8]) -> Result<(), 
             // The decoder reads and checks the trailer, with CRC-32 and length, only when it is read to its end.
             let beyond = decoder.read(&mut [0]).map_err(|error| failed(error.to_string()))?;
             if !decoder.into_inner().is_empty() {
-                return Err(failed("bytes behind the gzip member".to_owned()));
+                return Err(failed("bytes after the gzip member".to_owned()));
             }
             expected + beyond
         }

@@ -209,7 +209,7 @@ impl TryFrom<String> for Compression {
 
 /// The text is not a compression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no compression: use zstd:N (N from -7 to 22 without 0), lz4, gzip:N (N from 1 to 9) or none")]
+#[error("`{text}` is not a compression: use zstd:N (N from -7 to 22 without 0), lz4, gzip:N (N from 1 to 9) or none")]
 pub struct CompressionParseError {
     text: String,
 }

@@ -95,7 +95,7 @@ impl Kdf {
         }
         if !(1..=MAX_ITERATIONS).contains(&iterations) || u64::from(memory_kib) * u64::from(iterations) > MAX_WORK_KIB {
             return Err(
-                self.unsupported("iterations must be 1 to 64, and at most 8 GiB of memory be passed over in all")
+                self.unsupported("iterations must be 1 to 64, and may pass over at most 8 GiB of memory in total")
             );
         }
         if !(1..=MAX_PARALLELISM).contains(&parallelism) {
@@ -107,7 +107,7 @@ impl Kdf {
         let mut key = WrappingKey::default();
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
             .hash_password_into(passphrase, &salt, key.as_mut_slice())
-            .map_err(|_| self.unsupported("the derivation failed, perhaps for want of memory"))?;
+            .map_err(|_| self.unsupported("the derivation failed, perhaps because there is too little memory"))?;
         Ok(key)
     }
 

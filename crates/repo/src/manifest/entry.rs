@@ -173,7 +173,7 @@ impl Extent {
             return Err(format!("a frame of {} bytes", self.frame_length));
         }
         if u64::from(self.offset) + u64::from(self.length) > u64::from(MAX_FRAME_RAW) {
-            return Err("an extent behind the end of its frame".to_owned());
+            return Err("an extent beyond the end of its frame".to_owned());
         }
         Ok(())
     }

@@ -40,7 +40,7 @@ impl PackReach {
             match packs.get(number as usize) {
                 None => return wrong(format!("pack number {number} is not listed")),
                 Some(pack) if end > pack.size_bytes => {
-                    return wrong(format!("an extent behind the end of pack {}", pack.name));
+                    return wrong(format!("an extent beyond the end of pack {}", pack.name));
                 }
                 Some(_) => {}
             }

@@ -142,7 +142,7 @@ impl ManifestReader {
         let (section, content) =
             raw.split_first().ok_or_else(|| Fault::malformed("manifest", "a frame without a section"))?;
         if self.has_packs {
-            return Err(out_of_order("a section behind the list of packs"));
+            return Err(out_of_order("a section after the list of packs"));
         }
         match *section {
             SECTION_HEADER => {

@@ -121,7 +121,7 @@ fn read_chunk(reader: &mut Reader<'_>, raw_len: u32) -> Result<PackChunk, Fault>
         extent: reader.varint()?,
     };
     if u64::from(chunk.offset) + u64::from(chunk.length) > u64::from(raw_len) {
-        return Err(reader.malformed("a chunk reaches behind its frame"));
+        return Err(reader.malformed("a chunk reaches beyond its frame"));
     }
     Ok(chunk)
 }

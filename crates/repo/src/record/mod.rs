@@ -174,7 +174,7 @@ pub enum RecordError {
         source: serde_json::Error,
     },
     /// The record has another kind.
-    #[error("a {found:?} record stands where a {expected} record should be")]
+    #[error("a {found:?} record is found where a {expected} record should be")]
     WrongKind {
         /// The record that the caller needs.
         expected: RecordKind,

@@ -34,7 +34,7 @@ fn error_of(text: &str) -> String {
 fn kind_version_and_digest_are_checked_in_this_order() {
     let text = text();
     let other = text.replace("\"backup-start\"", "\"backup\"").replace("\"version\": 1", "\"version\": 2");
-    assert_eq!(error_of(&other), "a \"backup\" record stands where a backup-start record should be");
+    assert_eq!(error_of(&other), "a \"backup\" record is found where a backup-start record should be");
     let later = text.replace("\"version\": 1", "\"version\": 2").replace("4711", "4712");
     assert_eq!(error_of(&later), "backup-start record of version 2, this software reads up to version 1");
     let zero = text.replace("\"version\": 1", "\"version\": 0");

@@ -51,7 +51,7 @@ impl Drop for Temporary {
         // Gone already when the file was published by renaming; whatever else fails is cleaned by age.
         match std::fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::debug!(%error, path = %self.path.display(), "a temporary file stays behind");
+                tracing::debug!(%error, path = %self.path.display(), "a temporary file could not be removed");
             }
             _ => {}
         }

@@ -209,7 +209,7 @@ impl Route {
         self.used.get_or_init(|| format!(" (by the proxy {} of {})", proxy.shown, proxy.variable));
         // The matcher splits the URL and writes the header; what is reached by a proxy is decided.
         let Some(found) = Matcher::builder().all(proxy.url()).build().intercept(to) else {
-            return Err(ConfigError::new(proxy.variable, "it is no URL that a proxy can have"));
+            return Err(ConfigError::new(proxy.variable, "it is not a URL that a proxy can have"));
         };
         Ok(Some(Hop { uri: found.uri().clone(), authorization: found.basic_auth().cloned() }))
     }

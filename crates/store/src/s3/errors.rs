@@ -113,19 +113,20 @@ fn certificate_advice(fault: &CertificateError) -> &'static str {
             "it is not valid yet: set this machine's clock, or wait"
         }
         Fault::NotValidForName | Fault::NotValidForNameContext { .. } => {
-            "it is not for the host in `endpoint`: name the server there as its certificate does (subjectAltName; a common \
-             name does not count)"
+            "it is not for the host in `endpoint`: write the server's name there as in its certificate \
+             (subjectAltName; a common name does not count)"
         }
-        Fault::UnknownIssuer => "give its CA as `ca_file`",
+        Fault::UnknownIssuer => "set `ca_file` to the certificate of its CA",
         Fault::Revoked => "its issuer has revoked it: give the server a new one",
         Fault::InvalidPurpose | Fault::InvalidPurposeContext { .. } => {
-            "it was not made for servers: make one with extendedKeyUsage serverAuth"
+            "it is not a certificate for servers: make one with extendedKeyUsage serverAuth"
         }
         // webpki has no kind of its own for this one: what `openssl req -x509` makes by default.
         Fault::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-            "it is a CA's own and not in `ca_file`: list it there itself, or make the server one that is not a CA's"
+            "it is the certificate of a CA and is not in `ca_file`: add it there, or make one for the server that is \
+             not a CA's"
         }
-        _ => "make the server a new one, and give its CA as `ca_file`",
+        _ => "make a new one for the server, and set `ca_file` to the certificate of its CA",
     }
 }
 

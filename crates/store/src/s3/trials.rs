@@ -161,7 +161,7 @@ async fn overlapping(store: &S3Store, name: &ObjectName) -> Result<ConditionalCr
         Ok(found) => return Ok(found),
         // A store that wants bodies signed does not take these.
         Err(error) if error.is_retryable() => return Err(error),
-        Err(error) => tracing::debug!(%error, "the store does not take a slow body"),
+        Err(error) => tracing::debug!(%error, "the store does not accept a slow body"),
     }
     for _ in 0..ROUNDS {
         one_by_one(store, std::slice::from_ref(name)).await?;

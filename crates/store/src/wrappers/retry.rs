@@ -185,7 +185,7 @@ impl Retry {
     {
         match self.run(Operation::Get, name.as_str(), &once).await.result {
             Err(error) if error.kind() == StoreErrorKind::Corrupt => {
-                tracing::warn!(%name, %error, "an object did not arrive right and is fetched once more");
+                tracing::warn!(%name, %error, "an object did not arrive intact and is fetched once more");
                 self.run(Operation::Get, name.as_str(), &once).await.result
             }
             result => result,

@@ -70,7 +70,7 @@ async fn what_openssl_makes_is_taken_when_it_is_listed_and_only_then() {
     let other = own(&openssl_like("127.0.0.1"));
     works(&config(&front, &server, Some(&file(&[&made.pem])))).await;
     works(&config(&front, &server, Some(&file(&[&other.pem, &made.pem])))).await;
-    let advice = "it is a CA's own and not in `ca_file`: list it there itself";
+    let advice = "it is the certificate of a CA and is not in `ca_file`: add it there";
     refused(&config(&front, &server, Some(&file(&[&other.pem]))), advice).await;
     refused(&config(&front, &server, None), advice).await;
 }
@@ -111,11 +111,19 @@ async fn what_a_listed_certificate_signed_has_to_be_a_servers() {
         // A CA's vouches for what it signed, as ever.
         (&authority_made, &good.pem, &good.key, None),
         // But not for another CA as a server, even with the same key.
-        (&authority_made, &renewed_pem, &authority_made.key, Some("it is a CA's own and not in `ca_file`")),
+        (
+            &authority_made,
+            &renewed_pem,
+            &authority_made.key,
+            Some(
+                "it is the certificate of a CA and is not in \
+                                                                   `ca_file`",
+            ),
+        ),
         // A server's own vouches for itself,
         (&plain_made, &plain_made.pem, &plain_made.key, None),
         // and for nobody else.
-        (&plain_made, &usurper.pem, &usurper.key, Some("give its CA as `ca_file`")),
+        (&plain_made, &usurper.pem, &usurper.key, Some("set `ca_file` to the certificate of its CA")),
     ] {
         let front = TlsFront::start(server.address(), shown, &key.serialize_pem()).unwrap();
         let file = file(&[&listed.pem]);
@@ -148,5 +156,5 @@ async fn a_chain_is_followed_to_the_listed_authority_by_http_2_as_well() {
     store.put(&name("by/http2"), "body".into(), PutMode::Create).await.unwrap();
     assert_eq!(store.get(&name("by/http2")).await.unwrap(), "body");
     let front = TlsFront::start(server.address(), &leaf.pem, &key).unwrap();
-    refused(&config(&front, &server, Some(&listed)), "give its CA as `ca_file`").await;
+    refused(&config(&front, &server, Some(&listed)), "set `ca_file` to the certificate of its CA").await;
 }

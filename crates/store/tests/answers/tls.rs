@@ -70,7 +70,7 @@ async fn a_private_ca_is_trusted_when_given_and_only_then() {
     let error = open(&config(&endpoint)).await.unwrap().get(&name("a")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::BadCertificate, "{error}");
     assert!(error.to_string().contains("is not trusted"), "{error}");
-    assert!(error.to_string().ends_with("give its CA as `ca_file`"), "{error}");
+    assert!(error.to_string().ends_with("set `ca_file` to the certificate of its CA"), "{error}");
 }
 
 #[tokio::test]

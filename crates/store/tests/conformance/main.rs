@@ -169,6 +169,6 @@ async fn encryption_that_a_store_drops_is_refused() {
         config.s3.encryption = encryption;
         let error = probe(&*open(&config).await.unwrap(), &"probe/scratch".parse().unwrap()).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::InvalidConfig, "{error}");
-        assert!(error.to_string().contains("accepts `sse` and does not encrypt"), "{error}");
+        assert!(error.to_string().contains("accepts `sse` but does not encrypt"), "{error}");
     }
 }

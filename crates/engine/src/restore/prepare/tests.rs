@@ -199,7 +199,7 @@ fn a_lock_file_that_names_no_process_is_not_passed_over() {
         case.write("pgdata/postmaster.pid", content);
         assert_eq!(
             case.inspect().unwrap_err(),
-            "/pgdata/postmaster.pid holds no process number, so that nobody can tell whether a server runs there"
+            "/pgdata/postmaster.pid holds no process number, so it is not known whether a server runs there"
         );
     }
 }
@@ -230,28 +230,28 @@ fn an_interrupted_restore_is_resumed_by_the_same_restore_only() {
     case.write("pgdata/global/pg_control", OTHER_CONTROL);
     assert_eq!(
         case.inspect().unwrap_err(),
-        "/pgdata holds a control file and an interrupted restore, and a server may have written there since: restore into \
-         an empty directory, or pass --delta to give up what is there for the state of backup 20260822T101500Z"
+        "/pgdata holds a control file and an interrupted restore, and a server may have written there since: restore \
+         into an empty directory, or pass --delta to replace what is there with the state of backup 20260822T101500Z"
     );
     fs::remove_file(case.directory.path().join("pgdata/global/pg_control")).unwrap();
     case.resume_point(&ResumePoint { backup: "20260101T000000Z".parse().unwrap(), ..case.point.clone() });
     assert_eq!(
         case.inspect().unwrap_err(),
         "/pgdata holds an interrupted restore of backup 20260101T000000Z of main, but backup 20260822T101500Z of main \
-         would be restored now: pass --backup 20260101T000000Z to go on with it, --delta to use what is there, or restore \
-         into an empty directory"
+         would be restored now: pass --backup 20260101T000000Z to continue it, --delta to use what is there, or \
+         restore into an empty directory"
     );
     case.resume_point(&ResumePoint { tablespaces: Vec::new(), ..case.point.clone() });
     assert_eq!(
         case.inspect().unwrap_err(),
-        "/pgdata holds an interrupted restore of backup 20260822T101500Z with other directories for its tablespaces: give \
-         the same ones to go on with it, or restore into an empty directory"
+        "/pgdata holds an interrupted restore of backup 20260822T101500Z with other directories for its tablespaces: \
+         to continue it, give the same directories, or restore into an empty directory"
     );
     case.resume_point(&ResumePoint { archiving: Archiving::Off, ..case.point.clone() });
     assert_eq!(
         case.inspect().unwrap_err(),
-        "/pgdata holds an interrupted restore of backup 20260822T101500Z that was begun with --no-archiving: begin it the \
-         same way to go on with it, or restore into an empty directory"
+        "/pgdata holds an interrupted restore of backup 20260822T101500Z that was begun with --no-archiving: to \
+         continue it, begin it the same way, or restore into an empty directory"
     );
     // An interrupted restore of this cluster says where its tablespace is; one of another cluster does not.
     let case = Case { delta: true, ..case };

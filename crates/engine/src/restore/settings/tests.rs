@@ -150,9 +150,9 @@ shared_buffers = '1GB'
     assert_eq!(
         notes(backed_up, &recovery(false)),
         [
-            "archive_cleanup_command of the original is not taken over: set it again if this server needs one",
-            "recovery_end_command of the original is not taken over: set it again if this server needs one",
-            "recovery_min_apply_delay of the original is not taken over: recovery does not wait",
+            "archive_cleanup_command of the original server is not copied: set it again if this server needs it",
+            "recovery_end_command of the original server is not copied: set it again if this server needs it",
+            "recovery_min_apply_delay of the original server is not copied: recovery does not wait",
         ]
     );
     assert!(notes(backed_up, &recovery(true)).iter().any(|note| note.contains("a delayed standby is delayed again")));

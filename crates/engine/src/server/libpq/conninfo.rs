@@ -25,7 +25,7 @@ fn pairs(text: &str) -> Result<Parameters, String> {
         }
         while characters.next_if(|(_, c)| c.is_whitespace()).is_some() {}
         if characters.next_if(|(_, c)| *c == '=').is_none() {
-            return Err(format!("there is no = behind the word at character {place}"));
+            return Err(format!("there is no = after the word at character {place}"));
         }
         while characters.next_if(|(_, c)| c.is_whitespace()).is_some() {}
         let mut value = String::new();
@@ -36,7 +36,7 @@ fn pairs(text: &str) -> Result<Parameters, String> {
                 Some((_, '\'')) if quoted => break,
                 Some((_, c)) if !quoted && c.is_whitespace() => break,
                 Some((_, c)) => value.push(c),
-                None if quoted => return Err(format!("the quote of the value behind character {place} is not closed")),
+                None if quoted => return Err(format!("the quote of the value after character {place} is not closed")),
                 None => break,
             }
         }
@@ -121,7 +121,7 @@ fn decoded(text: &str) -> Result<String, String> {
         }
         bytes.push(byte);
     }
-    String::from_utf8(bytes).map_err(|_| "the URI is not UTF-8 behind its % signs".to_owned())
+    String::from_utf8(bytes).map_err(|_| "the URI is not UTF-8 after its % signs are decoded".to_owned())
 }
 
 #[cfg(test)]
@@ -156,10 +156,10 @@ mod tests {
     #[test]
     fn errors_say_where_and_never_what() {
         for (text, expected) in [
-            ("host=db password=my hush", "there is no = behind the word at character 21"),
+            ("host=db password=my hush", "there is no = after the word at character 21"),
             ("host=db password=my hush=1", "the word at character 21 is not a parameter of libpq"),
             ("database=hush", "the word at character 1 is not a parameter of libpq; dbname is"),
-            ("password='hush", "the quote of the value behind character 1 is not closed"),
+            ("password='hush", "the quote of the value after character 1 is not closed"),
             ("postgresql://me:%hush@db", "a % is not followed by two hexadecimal digits"),
             ("postgresql://db/x?hush", "parameter 1 of the URI has no ="),
         ] {

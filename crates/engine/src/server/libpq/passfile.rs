@@ -23,7 +23,7 @@ pub(super) fn find(path: &Path, wanted: &For<'_>) -> Option<String> {
     }
     if metadata.mode() & 0o077 != 0 {
         tracing::warn!(
-            "the password file {} can be read by others, so it is not used: chmod 0600 makes it theirs no longer",
+            "the password file {} can be read by other users, so it is not used: run chmod 0600 on it",
             path.display()
         );
         return None;
