@@ -37,5 +37,5 @@ fn a_wrong_argument_is_refused() {
     let output = demo(&["--rows", "none"]);
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("error: --rows wants a number from 1 on, not \"none\"\nusage: "), "{error}");
+    assert!(error.contains("error: --rows needs a number from 1 on, not \"none\"\nusage: "), "{error}");
 }

@@ -204,7 +204,7 @@ async fn a_check_says_which_proxy_is_in_use() {
     let arguments = ["--output", "json", "check"];
     let output = stage.command(&arguments).env("http_proxy", url).output().expect("run holdfast");
     let report: Value = serde_json::from_str(&succeeded(&output, &arguments)).expect("a report");
-    let expected = format!("s3://holdfast/repository is reached by http://{} (http_proxy)", proxy.address());
+    let expected = format!("s3://holdfast/repository is reached through http://{} (http_proxy)", proxy.address());
     assert_eq!(findings(&report, "proxy"), [("ok".to_owned(), expected)]);
     assert!(!proxy.seen().is_empty());
     assert_eq!(findings(&stage.json(&["check"]), "proxy"), []);

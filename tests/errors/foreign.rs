@@ -107,12 +107,12 @@ async fn a_repository_and_a_data_directory_never_lie_in_each_other() {
         let config = with(name, &repository);
         let (code, text) = run(&config, &["restore", "--delta", "--pgdata", &old.display().to_string()]);
         assert_eq!(code, Some(10), "{text}");
-        assert!(text.contains("lies in the directory to restore into"), "{text}");
+        assert!(text.contains("is inside the directory to restore into"), "{text}");
         // The same in the other direction.
         let target = repository.join("main/restored").display().to_string();
         let (code, text) = run(&config, &["restore", "--pgdata", &target]);
         assert_eq!(code, Some(10), "{text}");
-        assert!(text.contains("lies in the repository"), "{text}");
+        assert!(text.contains("is inside the repository"), "{text}");
     }
     assert_eq!(files_below(&old), before, "nothing may be touched");
 
@@ -121,7 +121,7 @@ async fn a_repository_and_a_data_directory_never_lie_in_each_other() {
     for arguments in [&["repo", "init"][..], &["backup"]] {
         let (code, text) = run(&config, arguments);
         assert_eq!(code, Some(10), "{arguments:?}: {text}");
-        assert!(text.contains("lies in the data directory"), "{text}");
+        assert!(text.contains("is inside the data directory"), "{text}");
         assert!(!repository.exists(), "{arguments:?} made it");
     }
 }

@@ -223,7 +223,7 @@ fn answers_that_refuse() {
             Effect::Status(500, "InternalError"),
             &["wal", "get", SEGMENT, "$DIR/x"],
             152,
-            "error: no service from s3://holdfast/pg: $ENDPOINT: HTTP 500 InternalError: injected\n\
+            "error: s3://holdfast/pg is not available: $ENDPOINT: HTTP 500 InternalError: injected\n\
                  while: get holdfast.json from s3://holdfast/pg, opening the repository s3://holdfast/pg, \
                  fetching $SEGMENT from the archive\n\
                  hint:  check `endpoint`, the network and the state of the server\n",
@@ -233,7 +233,7 @@ fn answers_that_refuse() {
             Effect::LostRequest,
             &["wal", "get", SEGMENT, "$DIR/x"],
             152,
-            "error: no service from s3://holdfast/pg: $ENDPOINT: dispatch failure: io error: client error \
+            "error: s3://holdfast/pg is not available: $ENDPOINT: dispatch failure: io error: client error \
                  (SendRequest): connection closed before message completed\n\
                  while: get holdfast.json from s3://holdfast/pg, opening the repository s3://holdfast/pg, \
                  fetching $SEGMENT from the archive\n\
@@ -273,7 +273,7 @@ fn stores_that_are_gone() {
         "the server is gone",
         &["wal", "get", SEGMENT, "$DIR/x"],
         152,
-        "error: no service from s3://holdfast/pg: $ENDPOINT: dispatch failure: io error: client error \
+        "error: s3://holdfast/pg is not available: $ENDPOINT: dispatch failure: io error: client error \
              (SendRequest): connection closed before message completed\n\
              while: get holdfast.json from s3://holdfast/pg, opening the repository s3://holdfast/pg, fetching \
              $SEGMENT from the archive\n\
@@ -283,7 +283,7 @@ fn stores_that_are_gone() {
         "the server is gone, for a standby",
         &["wal", "get", "--standby", SEGMENT, "$DIR/x"],
         24,
-        "error: no service from s3://holdfast/pg: $ENDPOINT: dispatch failure: io error: client error \
+        "error: s3://holdfast/pg is not available: $ENDPOINT: dispatch failure: io error: client error \
              (SendRequest): connection closed before message completed\n\
              while: get holdfast.json from s3://holdfast/pg, opening the repository s3://holdfast/pg, fetching \
              $SEGMENT from the archive\n\
@@ -294,7 +294,7 @@ fn stores_that_are_gone() {
         "nothing listens",
         &["wal", "get", SEGMENT, "$DIR/x"],
         152,
-        "error: no service from s3://holdfast/pg: $ENDPOINT: dispatch failure: io error: client error \
+        "error: s3://holdfast/pg is not available: $ENDPOINT: dispatch failure: io error: client error \
              (Connect): tcp connect error: Connection refused (os error 111)\n\
              while: get holdfast.json from s3://holdfast/pg, opening the repository s3://holdfast/pg, fetching \
              $SEGMENT from the archive\n\

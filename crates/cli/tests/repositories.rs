@@ -95,7 +95,7 @@ fn init_makes_claims_and_says_what_is_next() {
     assert_eq!(
         stdout,
         format!(
-            "file://DIR/repo: made\n  repository id       {id}\n  encryption          aes-256-gcm\n  \
+            "file://DIR/repo: created\n  repository id       {id}\n  encryption          aes-256-gcm\n  \
              conditional writes  native\n{claim}\n\nnext, in postgresql.conf (archive_mode needs a restart):\n  \
              wal_level = replica\n  archive_mode = on\n  \
              archive_command = 'HOLDFAST --config DIR/holdfast.toml wal push \"%p\"'\n\
@@ -105,7 +105,7 @@ fn init_makes_claims_and_says_what_is_next() {
     // The same again: nothing changes.
     let (status, again, stderr) = place.run(&["repo", "init"]);
     assert_eq!((status, stderr.as_str()), (0, ""));
-    assert_eq!(again, stdout.replace(": made", ": exists already, and matches"));
+    assert_eq!(again, stdout.replace(": created", ": exists already, and matches"));
     let info = place.json(&["repo", "info"]);
     assert_eq!(info["repositories"][0]["id"], id);
     assert_eq!(info["repositories"][0]["encryption"], "aes-256-gcm");

@@ -84,18 +84,18 @@ exit_codes! {
     ProblemsFound = 3, "problems-found", NeedsSomebody, "the command ran to its end and found problems, which it listed";
     Configuration = 10, "configuration", NeedsSomebody, "the configuration is wrong or incomplete";
     WrongKey = 11, "wrong-key", NeedsSomebody, "the passphrase or key file does not open this repository";
-    WrongCluster = 12, "wrong-cluster", NeedsSomebody, "the archive belongs to another cluster, or the connection leads to another server than that of the data directory";
-    WrongVersion = 13, "wrong-version", NeedsSomebody, "this PostgreSQL version is not the archive's, or is not supported";
+    WrongCluster = 12, "wrong-cluster", NeedsSomebody, "the archive belongs to another cluster, or the connection and the data directory belong to different servers";
+    WrongVersion = 13, "wrong-version", NeedsSomebody, "the PostgreSQL version is not that of the archive, or is not supported";
     // As for a bucket that is not there: the configuration names another place, or nobody ran `repo init`.
     NotInitialised = 14, "not-initialised", NeedsSomebody, "there is no Holdfast repository at this place";
     AlreadyInitialised = 16, "already-initialised", NeedsSomebody, "there is a Holdfast repository at this place already";
     UnsupportedFormat = 17, "unsupported-format", NeedsSomebody, "the repository was written in a format this release does not read";
-    ArchiveNotEmpty = 18, "archive-not-empty", NeedsSomebody, "the archive that is to be begun holds something, and nobody has claimed it";
+    ArchiveNotEmpty = 18, "archive-not-empty", NeedsSomebody, "the new archive is not empty, and nobody has claimed it";
     NoSuchBucket = 20, "no-such-bucket", NeedsSomebody, "the bucket or the directory of the repository does not exist";
     NoCredentials = 21, "no-credentials", NeedsSomebody, "no credentials for the store were found";
-    PermissionDenied = 22, "permission-denied", NeedsSomebody, "the store refused the operation to these credentials";
+    PermissionDenied = 22, "permission-denied", NeedsSomebody, "the store does not allow this operation with these credentials";
     // Stores bear a quarter of an hour. A clock that is further off is not being synchronised.
-    ClockSkew = 23, "clock-skew", NeedsSomebody, "the clock of this machine and the store's differ too much";
+    ClockSkew = 23, "clock-skew", NeedsSomebody, "the clocks of this machine and of the store differ too much";
     Unreachable = 24, "unreachable", PassesByItself, "the store did not answer, or asked to slow down until the retries ran out";
     // Mostly a store's own trouble. What is permanent and known has a code of its own.
     StoreRefused = 25, "store-refused", PassesByItself, "the store answered with an error that has no code of its own";
@@ -108,16 +108,16 @@ exit_codes! {
     // What is stored does not heal: this and the next four need another backup, repository or copy.
     CorruptObject = 40, "corrupt-object", NeedsSomebody, "an object of the repository fails its checksum or does not parse";
     TruncatedObject = 41, "truncated-object", NeedsSomebody, "an object of the repository is shorter than it must be";
-    SwappedObject = 42, "swapped-object", NeedsSomebody, "an object fails its authentication: changed, or put in another's place";
-    MissingObject = 43, "missing-object", NeedsSomebody, "an object that the repository names is not there";
-    Diverged = 44, "diverged", NeedsSomebody, "the name exists in the repository with other content";
+    SwappedObject = 42, "swapped-object", NeedsSomebody, "an object fails its authentication: it was changed, or put in the place of another";
+    MissingObject = 43, "missing-object", NeedsSomebody, "an object that the repository names is missing";
+    Diverged = 44, "diverged", NeedsSomebody, "the repository holds other content under this name";
     // Servers start, fail over and come back.
     PostgresConnection = 50, "postgres-connection", PassesByItself, "PostgreSQL could not be reached, or the session of a backup was lost";
     // Mostly of a moment: starting up, too many connections, a conflict with recovery.
     PostgresRefused = 51, "postgres-refused", PassesByItself, "PostgreSQL answered with an error";
     // The archiver tries again by itself; the next backup finds its WAL.
     WalNotArchived = 52, "wal-not-archived", PassesByItself, "WAL that the backup needs was not archived in time";
-    NoBackup = 60, "no-backup", NeedsSomebody, "there is no backup that fits";
+    NoBackup = 60, "no-backup", NeedsSomebody, "there is no matching backup";
     TargetUnreachable = 61, "target-unreachable", NeedsSomebody, "the recovery target cannot be reached from this repository";
     DirectoryNotEmpty = 62, "directory-not-empty", NeedsSomebody, "the directory to restore into is not empty";
     // A server does not stop by itself, and Holdfast does not stop one that it did not start.

@@ -277,7 +277,7 @@ pub enum Cause {
         last: String,
     },
     /// One configured place lies in another, and what is done to one would be done to the other.
-    #[error("{inner} lies in {outer}")]
+    #[error("{inner} is inside {outer}")]
     Overlap {
         /// What lies in the other, or is the same.
         inner: String,

@@ -203,7 +203,7 @@ mod tests {
         );
         assert_eq!(
             error.unwrap_err().to_string(),
-            "the repository /tmp/holdfast-none/a/b lies in the data directory /tmp/holdfast-none/a"
+            "the repository /tmp/holdfast-none/a/b is inside the data directory /tmp/holdfast-none/a"
         );
     }
 }

@@ -265,7 +265,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::NoSpace => write!(f, "no space left in {store}")?,
             StoreErrorKind::Throttled => write!(f, "{store} is overloaded or limits the rate of requests")?,
             StoreErrorKind::Timeout => write!(f, "{store} did not answer in time")?,
-            StoreErrorKind::Unreachable => write!(f, "no service from {store}")?,
+            StoreErrorKind::Unreachable => write!(f, "{store} is not available")?,
             StoreErrorKind::Truncated => write!(f, "object {name} in {store} is shorter than expected")?,
             StoreErrorKind::Corrupt => write!(f, "object {name} in {store} does not match its checksum")?,
             StoreErrorKind::TooLarge => write!(f, "object {name} in {store} is larger than such an object can be")?,

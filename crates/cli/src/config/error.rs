@@ -39,7 +39,7 @@ pub enum ConfigError {
         key: String,
         /// Where.
         origin: Origin,
-        /// What was probably validated, and what could have been written.
+        /// What was probably meant, and what could have been written.
         hint: String,
     },
     /// A variable of one of our sections with a key that does not exist.
@@ -49,7 +49,7 @@ pub enum ConfigError {
         name: String,
         /// The section it would belong to.
         section: String,
-        /// What was probably validated.
+        /// What was probably meant.
         suggestion: Option<String>,
     },
     /// A variable that is not text.

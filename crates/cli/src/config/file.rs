@@ -1,7 +1,8 @@
 //! The configuration file: TOML, read into [`Written`] with the place of every key.
 //!
 //! Keys are checked before serde sees the tree, because that is where both the place and the section are known; serde then
-//! checks the types. So an error names the key in full, its line and column, and what was validated, if that can be guessed.
+//! checks the types. So an error names the key in full, its line and column, and what was probably meant, if that can
+//! be guessed.
 
 use super::error::{ConfigError, nearest};
 use super::origin::{Origin, Origins, repository_key};

@@ -39,7 +39,7 @@ pub const FILE_VARIABLE: &str = "HOLDFAST_CONFIG";
 /// A configuration and the file it was read from.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What is validated.
+    /// What is meant.
     pub config: Config,
     /// The file, absolute; none where there was none.
     pub file: Option<PathBuf>,

@@ -104,7 +104,7 @@ fn only_in_some(outcome: &BackupOutcome, failed: Vec<Failed>) -> Result<ExitCode
     let Some(Failed { repository, mut failure }) = failed.into_iter().next() else { return Ok(ExitCode::Ok) };
     let complete: Vec<&str> = outcome.repositories.iter().map(|stored| stored.repository.as_str()).collect();
     failure.message =
-        format!("backup {backup} is complete in {}, and not in {repository}: {}", complete.join(", "), failure.message);
+        format!("backup {backup} is complete in {}, but not in {repository}: {}", complete.join(", "), failure.message);
     Err(failure)
 }
 

@@ -52,7 +52,7 @@ fn proxies(context: &Context) -> Result<Vec<Finding>, Failure> {
     let mut findings = Vec::new();
     for configured in &context.config.repositories {
         if let Some(proxy) = configured.store_config(targets::raw_variable)?.proxy().ok().flatten() {
-            let detail = format!("{} is reached by {} ({})", configured.location(), proxy.shown, proxy.variable);
+            let detail = format!("{} is reached through {} ({})", configured.location(), proxy.shown, proxy.variable);
             findings.push(Finding { subject: "proxy".to_owned(), verdict: Verdict::Ok, detail });
         }
     }

@@ -91,7 +91,7 @@ async fn snapshot_record(
 }
 
 fn snapshot_text(report: &SnapshotRestoreReport, record: &SnapshotRecord, args: &RestoreArgs) -> String {
-    let would = if args.plan { "would be made ready" } else { "is ready" };
+    let would = if args.plan { "would be prepared" } else { "is ready" };
     let mut text = format!(
         "{} {would} to recover {} from snapshot {} ({})\n",
         report.pgdata.display(),

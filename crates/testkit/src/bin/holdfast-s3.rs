@@ -27,7 +27,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut credentials = Credentials::default();
     let mut arguments = arguments;
     while let Some(name) = arguments.next() {
-        let mut value = || arguments.next().ok_or_else(|| format!("{name} wants a value"));
+        let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
         match name.as_str() {
             "--root" => root = Some(PathBuf::from(value()?)),
             "--address" => address = value()?,
@@ -37,7 +37,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
             _ => return Err(format!("unknown argument {name:?}")),
         }
     }
-    let address = address.parse().map_err(|error| format!("{address:?} is no address: {error}"))?;
+    let address = address.parse().map_err(|error| format!("{address:?} is not an address: {error}"))?;
     Ok(Arguments { root: root.ok_or("--root is missing")?, address, buckets, credentials })
 }
 

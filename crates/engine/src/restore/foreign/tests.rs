@@ -104,7 +104,7 @@ fn what_the_restore_needs_is_found_whatever_its_name() {
             .contains("something that this restore needs, /pgdata/base/needed")
     );
     let error = refuse_places(&case.layout, &[key]).unwrap_err().to_string();
-    assert!(error.contains("/pgdata/base/needed/key lies in the directory to restore into, "), "{error}");
+    assert!(error.contains("/pgdata/base/needed/key is inside the directory to restore into, "), "{error}");
 }
 
 #[test]

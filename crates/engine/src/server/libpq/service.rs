@@ -61,7 +61,7 @@ fn find(text: &str, service: &str) -> Result<Option<Vec<(&'static str, String)>>
         }
         let Some(found) = &mut found else { continue };
         if line.starts_with("ldap") {
-            return Err(format!("line {number} asks an LDAP server, which is not supported"));
+            return Err(format!("line {number} refers to an LDAP server, which is not supported"));
         }
         let (name, value) = line.split_once('=').ok_or_else(|| format!("line {number} has no ="))?;
         if matches!(name, "service" | "servicefile") {

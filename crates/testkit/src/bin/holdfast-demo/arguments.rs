@@ -23,11 +23,11 @@ pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Op
     let mut arguments = arguments;
     while let Some(name) = arguments.next() {
         let mut number = |least: u64| {
-            let text = arguments.next().ok_or_else(|| format!("{name} wants a number"))?;
+            let text = arguments.next().ok_or_else(|| format!("{name} needs a number"))?;
             text.parse()
                 .ok()
                 .filter(|number| (least..=100_000_000).contains(number))
-                .ok_or_else(|| format!("{name} wants a number from {least} on, not {text:?}"))
+                .ok_or_else(|| format!("{name} needs a number from {least} on, not {text:?}"))
         };
         match name.as_str() {
             "--keep" => options.keep = true,
@@ -54,8 +54,8 @@ mod tests {
         let all = ["--keep", "--rows", "10", "--size-mb", "2"];
         assert_eq!(parsed(&all), Ok(Some(Options { keep: true, rows: 10, size_mib: 2 })));
         assert_eq!(parsed(&["--keep", "--help"]), Ok(None));
-        assert_eq!(parsed(&["--rows"]), Err("--rows wants a number".to_owned()));
-        assert_eq!(parsed(&["--rows", "0"]), Err("--rows wants a number from 1 on, not \"0\"".to_owned()));
+        assert_eq!(parsed(&["--rows"]), Err("--rows needs a number".to_owned()));
+        assert_eq!(parsed(&["--rows", "0"]), Err("--rows needs a number from 1 on, not \"0\"".to_owned()));
         assert_eq!(parsed(&["--quick"]), Err("unknown argument \"--quick\"".to_owned()));
     }
 }

@@ -25,7 +25,7 @@ pub(crate) fn explain(stage: &Stage, screen: &Screen) -> Result<()> {
     screen.line("  holdfast info            # what can be restored");
     screen.line("  holdfast list            # the backups");
     screen.line("  holdfast wal list        # the archived WAL");
-    screen.line("  holdfast check           # is all of it well?");
+    screen.line("  holdfast check           # is everything in order?");
     screen.line(&format!("  holdfast restore --pgdata {folder}/another --plan"));
     screen.line("\n  # the server that lost its table, and the restored one");
     screen.line(&format!("  {}", psql(&stage.cluster)));

@@ -15,14 +15,14 @@ use crate::stage::Stage;
 
 /// Runs all steps, and returns the servers that are still running.
 pub(crate) async fn tell(options: &Options, screen: &Screen) -> Result<Stage> {
-    screen.line("Holdfast demo: a PostgreSQL is backed up, loses a table, and is restored to the moment before.");
+    screen.line("Holdfast demo: back up a PostgreSQL server, lose a table, and restore to the moment before.");
 
     let mut stage = set_the_stage(screen).await?;
     screen.step(
         2,
         "make an encrypted repository",
-        "One key for all that is stored, itself locked by the passphrase. The archive is claimed for this very cluster, so \
-         that no other one can ever write into it.",
+        "One key encrypts everything that is stored, and the passphrase locks that key. The archive is claimed for \
+         this cluster, so no other cluster can ever write into it.",
     );
     stage.holdfast(&["repo", "init"], screen).await?;
 
@@ -30,7 +30,7 @@ pub(crate) async fn tell(options: &Options, screen: &Screen) -> Result<Stage> {
 
     screen.step(
         4,
-        "back up, while the shop goes on selling",
+        "back up, while the shop continues to sell",
         "An online backup: read, checked against page checksums, compressed, encrypted and uploaded in one pass. It is \
          complete only when the WAL it needs is in the archive, too.",
     );
@@ -143,7 +143,7 @@ async fn load(stage: &Stage, options: &Options, screen: &Screen) -> Result<()> {
 async fn sell_and_lose(stage: &Stage, till: Till, options: &Options, screen: &Screen) -> Result<(Proof, String)> {
     screen.step(
         5,
-        "go on writing",
+        "continue to write",
         "Orders that are in no backup: they exist in the WAL only. Only backup and archive together bring them back.",
     );
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -159,7 +159,7 @@ async fn sell_and_lose(stage: &Stage, till: Till, options: &Options, screen: &Sc
     screen.step(
         6,
         "the accident",
-        "Somebody drops the table, in the wrong terminal. Nobody notices at once, so the events go on.",
+        "Somebody drops the table, in the wrong terminal. Nobody notices at once, so the events continue.",
     );
     let moment = stage
         .cluster
