@@ -55,7 +55,7 @@ def reading(what):
     try:
         yield
     except InvalidTag:
-        raise Unreadable(f"{what}: fails its authentication: changed, or put in another's place") from None
+        raise Unreadable(f"{what}: fails its authentication: it was changed, or put in the place of another") from None
     except KeyError as e:
         raise Unreadable(f"{what}: lacks {e}") from e
     except (Unreadable, TypeError, ValueError, RuntimeError, zlib.error, zstandard.ZstdError, OSError) as e:
@@ -132,7 +132,7 @@ class Object:
             return Frame(kind, codec, flags, number, raw, at + 32 + stored_len)
 
     def frames(self):
-        """All frames behind the head, with their offsets; refuses an object that is not whole."""
+        """All frames after the head, with their offsets; refuses an object that is not whole."""
         at, number, flags = 92, 0, 0
         while not flags & LAST:
             frame, number = self.frame(at), number + 1

@@ -1,6 +1,6 @@
 //! AES-256-GCM over the frames of one object.
 //!
-//! Every object has a key of its own: HKDF-SHA256 over the repository key, the random salt of the object's head, the
+//! Every object has its own key: HKDF-SHA256 over the repository key, the random salt of the object's head, the
 //! object's type and the repository id. Under that key a frame's number is its nonce. No writer uses a number twice,
 //! because numbers only count up. The associated data binds each frame to the object's name and to its header. So a
 //! frame that is moved to another object, to another place or under another header does not authenticate.
