@@ -257,7 +257,7 @@ pub enum Cause {
         directory: PathBuf,
     },
     /// Something lies in the way of a restore that is not its own, and would be removed.
-    #[error("{} holds {found}, which a restore over it would remove", directory.display())]
+    #[error("{} holds {found}, which this restore would remove", directory.display())]
     NotOurs {
         /// The directory to restore into.
         directory: PathBuf,

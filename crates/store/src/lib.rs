@@ -303,7 +303,7 @@ pub trait Upload: Send + Sync + Debug {
         if result.as_ref().is_err_and(|error| !error.is_retryable())
             && let Err(error) = self.try_abort().await
         {
-            tracing::debug!(%error, "parts stay behind");
+            tracing::debug!(%error, "the parts of an upload could not be removed");
         }
         result
     }

@@ -389,7 +389,7 @@ impl Store for S3Store {
                         Operation::Head,
                         name.as_str(),
                         StoreErrorKind::Unreachable,
-                        "the object appeared while it was read".to_owned(),
+                        "the object was created while it was being read".to_owned(),
                     ),
                 });
             }

@@ -384,7 +384,7 @@ fn credentials(
         (Some(_), None, None) => Err(reader.invalid(&key("access_key_id"), None, "needs secret_access_key too")),
         (None, Some(_), None) => Err(reader.invalid(&key("secret_access_key"), None, "needs access_key_id too")),
         (None, None, _) if session_token.is_some() => {
-            Err(reader.invalid(&key("session_token"), None, "needs access_key_id and secret_access_key beside it"))
+            Err(reader.invalid(&key("session_token"), None, "needs access_key_id and secret_access_key too"))
         }
         (None, None, Some(profile)) => Ok(Credentials::Profile(profile)),
         (None, None, None) => Ok(Credentials::Chain),

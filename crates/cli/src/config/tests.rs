@@ -303,7 +303,7 @@ fn credentials_come_in_pairs() {
     assert_eq!(
         refusal(base, &[("HOLDFAST_REPO_SESSION_TOKEN", "hush")]),
         parts(
-            "invalid repo.session_token: needs access_key_id and secret_access_key beside it \
+            "invalid repo.session_token: needs access_key_id and secret_access_key too \
              (in the environment variable HOLDFAST_REPO_SESSION_TOKEN)",
             manual
         )

@@ -262,7 +262,8 @@ fn of_postgres(what: &Cause, error: &tokio_postgres::Error) -> Failure {
         }
         "53300" => "the server has no free connection: try again, or raise max_connections",
         "57P03" => "the server is starting up or shutting down: try again when it accepts connections",
-        _ if state.starts_with("57P") => "the server was stopped meanwhile: run this again when it is up",
+        _ if state.starts_with("57P") => "the server was stopped during this command: run it again when the server is \
+                                          up",
         _ => "look in the server's log for the reason",
     })
 }

@@ -45,7 +45,7 @@ pub(super) async fn record(context: &Context) -> Result<ExitCode, Failure> {
 }
 
 fn of_request(error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(ExitCode::Usage, format!("the request on stdin cannot be understood: {error}"))
+    Failure::new(ExitCode::Usage, format!("the request on stdin cannot be parsed: {error}"))
         .hint("docs/operations.md says what it looks like")
 }
 

@@ -80,7 +80,7 @@ async fn confirm_inner(repository: &Repository, object: &str, sent: Sent) -> Res
         Err(error) => return Err(error.into()),
     };
     if info.size_bytes != sent.size_bytes {
-        return Err(differs(format!("it has {} bytes, {} were sent", info.size_bytes, sent.size_bytes)));
+        return Err(differs(format!("it has {} bytes, but {} were sent", info.size_bytes, sent.size_bytes)));
     }
     let crc32c = if let Some(kept) = info.crc32c {
         kept

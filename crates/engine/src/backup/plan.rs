@@ -111,8 +111,8 @@ pub(super) fn check_manifest(scan: &Scan, extent_size_bytes: u32) -> Result<(), 
     }
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     Err(Cause::Refused(format!(
-        "the data directory has {} files of {} MiB in all, whose manifest would take about {} MiB; a manifest has {} MiB at \
-         most, so this release cannot take a backup of it",
+        "the data directory has {} files of {} MiB in total, whose manifest would take about {} MiB; a manifest can \
+         have at most {} MiB, so this release cannot take a backup of it",
         scan.files.len(),
         mib(scan.total_bytes),
         mib(needed),
@@ -239,8 +239,8 @@ mod tests {
         let error = check_manifest(&scan(120), MIB as u32).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the data directory has 120000 files of 114440918 MiB in all, whose manifest would take about 5027 MiB; a \
-             manifest has 4096 MiB at most, so this release cannot take a backup of it"
+            "the data directory has 120000 files of 114440918 MiB in total, whose manifest would take about 5027 MiB; \
+             a manifest can have at most 4096 MiB, so this release cannot take a backup of it"
         );
         // Larger extents make a shorter one.
         check_manifest(&scan(120), 8 * MIB as u32).unwrap();

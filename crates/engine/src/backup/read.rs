@@ -376,6 +376,6 @@ mod tests {
         let relation = [source("file", 6, PageCheck::Off)];
         let unit = Unit::Group { files: 0..1, length: 6, room: 6 };
         let error = read_unit(dir.path(), &relation, &unit, &OneVersion::default(), Vec::new()).unwrap_err();
-        assert!(error.to_string().contains("is none any more"), "{error}");
+        assert!(error.to_string().contains("is not a file any more"), "{error}");
     }
 }

@@ -305,7 +305,7 @@ async fn look_at(repository: &Repository, prefix: &str, sent: &[PackEntry]) -> R
     for object in sent {
         let reason = match found.get(object.name.as_str()) {
             Some(size) if *size == object.size_bytes => continue,
-            Some(size) => format!("{size} bytes are listed, {} were sent", object.size_bytes),
+            Some(size) => format!("{size} bytes are listed, but {} were sent", object.size_bytes),
             None => "it is not listed".to_owned(),
         };
         return Err(Cause::NotReadable { store: repository.describe(), name: object.name.clone(), reason }.into());

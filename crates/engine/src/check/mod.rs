@@ -121,7 +121,7 @@ async fn run_steps(
         report.add(
             format!("archive {}", options.cluster),
             Verdict::Ok,
-            format!("claim {} in {} is of this cluster", claim.number, repository.describe()),
+            format!("claim {} in {} belongs to this cluster", claim.number, repository.describe()),
         );
         claims.push(claim);
     }

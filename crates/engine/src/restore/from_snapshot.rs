@@ -239,7 +239,7 @@ fn inspect(pgdata: &Path, record: &SnapshotRecord, point: &ResumePoint) -> Resul
         Ok(version) => version,
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Err(refused(format!(
-                "{} is not filled from snapshot {}: it has no PG_VERSION",
+                "{} was not filled from snapshot {}: it has no PG_VERSION",
                 pgdata.display(),
                 record.snapshot_id
             )));
@@ -292,7 +292,7 @@ fn inspect(pgdata: &Path, record: &SnapshotRecord, point: &ResumePoint) -> Resul
     };
     if !is_copy {
         return Err(refused(format!(
-            "{} is not what snapshot {} holds: its last checkpoint is at {}, the snapshot goes from {} to {}; a server \
+            "{} does not match snapshot {}: its last checkpoint is at {}, the snapshot goes from {} to {}; a server \
              has run here since, or the directory was filled from another snapshot",
             pgdata.display(),
             record.snapshot_id,

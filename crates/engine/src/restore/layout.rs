@@ -244,7 +244,7 @@ pub(super) fn check_tablespaces(manifest: &Manifest, layout: &Layout, major: u16
             return Err(Cause::Malformed {
                 name: format!("the manifest of backup {}", manifest.header().backup),
                 reason: format!(
-                    "{}: it would be written into {}, next to the directory {own}... that PostgreSQL has there",
+                    "{}: it would be written into {}, next to the directory {own}... that PostgreSQL uses there",
                     String::from_utf8_lossy(entry.path),
                     tablespace.location.display()
                 ),

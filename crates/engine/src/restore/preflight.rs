@@ -352,7 +352,7 @@ impl Archive {
         let higher: Vec<String> = path.higher_timelines().iter().map(ToString::to_string).collect();
         if !higher.is_empty() {
             notes.push(format!(
-                "recovery follows timeline {}; the archive also knows higher timelines: {}",
+                "recovery follows timeline {}; the archive also has higher timelines: {}",
                 plan.timeline,
                 higher.join(", ")
             ));

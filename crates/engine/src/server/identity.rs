@@ -113,7 +113,7 @@ pub async fn prove_started(pgdata: &Path, start_lsn: Lsn) -> Result<ControlFile,
             return Err(other_files(
                 pgdata,
                 format!(
-                    "the backup starts at {start_lsn}, and the last checkpoint of these files is before it, at {redo}"
+                    "the backup starts at {start_lsn}, but the last checkpoint of these files is before it, at {redo}"
                 ),
             ));
         }
@@ -137,7 +137,7 @@ pub fn prove_timeline(
         let found = at_start.timeline;
         return Err(other_files(
             pgdata,
-            format!("the backup starts on timeline {label_timeline}, and the control file says timeline {found}"),
+            format!("the backup starts on timeline {label_timeline}, but the control file says timeline {found}"),
         ));
     }
     Ok(())
@@ -281,7 +281,7 @@ fn control_difference(said: &Said, controls: &[ControlFile]) -> Option<String> {
     }
     let here = controls.last().map(Checkpoint::of)?;
     Some(format!(
-        "the server's last checkpoint is at {} on timeline {}, that of these files at {} on timeline {}",
+        "the server's last checkpoint is at {} on timeline {}, but that of these files is at {} on timeline {}",
         checkpoint.lsn, checkpoint.timeline, here.lsn, here.timeline
     ))
 }

@@ -254,11 +254,11 @@ fn check_claim(
 ) -> Result<(), Error> {
     let found = system_identifier.ok_or_else(|| {
         Cause::Refused(format!(
-            "whose the snapshots {} are is not known: give system_identifier, or set cluster.pgdata",
+            "the cluster of the snapshots {} is not known: give system_identifier, or set cluster.pgdata",
             request.name
         ))
     })?;
-    let here = format!("what the snapshots {} hold", request.name);
+    let here = format!("the cluster of the snapshots {}", request.name);
     if claim.system_identifier != found {
         return Err(Cause::WrongCluster {
             store: repository.describe(),

@@ -50,7 +50,7 @@ pub enum SegmentMismatch {
         found: u16,
     },
     /// The file is from another major.
-    #[error("WAL segment {name} is of PostgreSQL {found}, the cluster of PostgreSQL {expected}")]
+    #[error("WAL segment {name} is of PostgreSQL {found}, but the cluster is of PostgreSQL {expected}")]
     Version {
         /// The segment.
         name: SegmentName,
@@ -212,7 +212,7 @@ mod tests {
             (vec![0; 40], "WAL segment 000000020000000A000000FF begins with 0000, PostgreSQL 15 writes D110"),
             (
                 with(0, &0xD10D_u16.to_le_bytes()),
-                "WAL segment 000000020000000A000000FF is of PostgreSQL 14, the cluster of PostgreSQL 15",
+                "WAL segment 000000020000000A000000FF is of PostgreSQL 14, but the cluster is of PostgreSQL 15",
             ),
             (
                 with(2, &[0]),

@@ -44,8 +44,7 @@ where
             });
             // A success that cannot be read is a store's own dialect: only the parser knows what is odd about it.
             if code.is_empty() && (200..300).contains(&status) {
-                judged.detail =
-                    format!("HTTP {status} with an answer that cannot be understood: {}", below(service.err()));
+                judged.detail = format!("HTTP {status} with an answer that cannot be parsed: {}", below(service.err()));
             }
             judged
         }

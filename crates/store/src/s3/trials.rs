@@ -236,7 +236,7 @@ async fn complete(store: &S3Store, name: &ObjectName, mode: PutMode) -> Result<(
     if completed.is_err()
         && let Err(error) = upload.try_abort().await
     {
-        tracing::debug!(%error, "an upload of the probe stays behind");
+        tracing::debug!(%error, "an upload of the probe could not be removed");
     }
     completed
 }

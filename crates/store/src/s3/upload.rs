@@ -163,7 +163,7 @@ impl S3Upload {
         self.store.put(&self.name, Bytes::new(), self.mode).await?;
         // The object is there; an upload left behind is only untidy.
         if let Err(error) = self.try_abort().await {
-            tracing::debug!(%error, name = %self.name, "an empty upload stays behind");
+            tracing::debug!(%error, name = %self.name, "an empty upload could not be removed");
         }
         Ok(())
     }

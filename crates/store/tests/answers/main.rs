@@ -131,7 +131,7 @@ async fn an_answer_that_cannot_be_understood_is_told_by_its_parser() {
     let error = store.begin_upload(&name("a"), PutMode::Create).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Other);
     let text = error.to_string();
-    assert!(text.contains("HTTP 200 with an answer that cannot be understood: "), "{text}");
+    assert!(text.contains("HTTP 200 with an answer that cannot be parsed: "), "{text}");
     assert!(text.contains("InitiateMultipartUpload"), "{text}");
 }
 

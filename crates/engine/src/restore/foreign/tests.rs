@@ -81,14 +81,14 @@ fn what_is_not_of_this_data_directory_is_refused_at_any_depth() {
     ] {
         let case = Case::new();
         case.write(&format!("pgdata/{below}{file}"));
-        let expected = format!("/pgdata holds {found}, which a restore over it would remove");
+        let expected = format!("/pgdata holds {found}, which this restore would remove");
         assert_eq!(case.contents(&[]).unwrap_err(), expected);
     }
     let case = Case::new();
     let _listener = UnixListener::bind(case.path("pgdata/.s.PGSQL.5432")).unwrap();
     assert_eq!(
         case.contents(&[]).unwrap_err(),
-        "/pgdata holds the socket /pgdata/.s.PGSQL.5432, on which a program listens, which a restore over it would remove"
+        "/pgdata holds the socket /pgdata/.s.PGSQL.5432, on which a program listens, which this restore would remove"
     );
 }
 

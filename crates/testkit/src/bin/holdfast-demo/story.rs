@@ -118,7 +118,7 @@ async fn set_the_stage(screen: &Screen) -> Result<Stage> {
 async fn load(stage: &Stage, options: &Options, screen: &Screen) -> Result<()> {
     screen.step(
         3,
-        "load data, and archive its WAL meanwhile",
+        "load data, and archive its WAL at the same time",
         "A shop: a table of orders, and a larger one of events around it. PostgreSQL runs archive_command for each segment.",
     );
     let began = Instant::now();
