@@ -195,8 +195,8 @@ async fn settings_of_the_server() {
         "archiving is off",
         &quietly(&stage, &["backup"]),
         0,
-        "warning: the server does not archive its WAL (archive_mode, archive_command): this backup can be \
-             restored to its own end, but not to a later moment\n",
+        "warning: the server does not archive its WAL (archive_mode, archive_command): this backup can be restored to \
+         its own end, but not to a later moment\n",
     );
     // The backup itself sends the segments that the archiver does not send, as long as they are in pg_wal. `check`
     // reports what is wrong.
@@ -211,7 +211,7 @@ async fn settings_of_the_server() {
         &quietly(&stage, &["backup"]),
         0,
         "warning: the archiver's last attempt failed, at $SEGMENT: until it succeeds, this backup can be restored to \
-             its own end, but not to a later moment; see pg_stat_archiver and the server's log\n",
+         its own end, but not to a later moment; see pg_stat_archiver and the server's log\n",
     );
     let config = stage.config_text().replace("[backup]\n", "[backup]\narchive_timeout = \"2s\"\n");
     stage.write_config("holdfast.toml", &config);
@@ -259,10 +259,10 @@ async fn wal_that_is_not_archived_in_time() {
         &output,
         52,
         "{\"error\":{\"code\":52,\"hint\":\"check `archive_command` on the primary and the last failure in \
-             pg_stat_archiver; an idle primary does not finish its segment: for backups of a standby set \
-             `cluster.primary_connection`\",\"message\":\"WAL segment $SEGMENT was not archived within \
-             1s\",\"name\":\"wal-not-archived\",\"while\":\"waiting for the WAL of backup $BACKUP ($SEGMENT to \
-             $SEGMENT), taking backup $BACKUP\"}}\n",
+         pg_stat_archiver; an idle primary does not finish its segment: for backups of a standby set \
+         `cluster.primary_connection`\",\"message\":\"WAL segment $SEGMENT was not archived within \
+         1s\",\"name\":\"wal-not-archived\",\"while\":\"waiting for the WAL of backup $BACKUP ($SEGMENT to $SEGMENT), \
+         taking backup $BACKUP\"}}\n",
     );
     assert_eq!(remains(&stage), before, "nothing may be left of a backup that failed");
     assert!(stage.ok(&["list"]).contains("no complete backup"));

@@ -148,8 +148,8 @@ fn secrets_that_do_not_fit_an_encrypted_repository() {
         &["--output", "json", "list"],
         11,
         "{\"error\":{\"code\":11,\"hint\":\"check the passphrase in `encryption` of this [[repo]], and that `url` \
-             names the right repository\",\"message\":\"the passphrase does not open key slot \
-             default\",\"name\":\"wrong-key\",\"while\":\"opening the repository $REPO\"}}\n",
+         names the right repository\",\"message\":\"the passphrase does not open key slot \
+         default\",\"name\":\"wrong-key\",\"while\":\"opening the repository $REPO\"}}\n",
     );
     bench.fails(
         "wrong passphrase at recovery",
@@ -225,8 +225,8 @@ fn places_without_a_repository() {
         &["--output", "json", "list"],
         14,
         "{\"error\":{\"code\":14,\"hint\":\"check `url`; if it is right and the repository does not exist yet, run \
-             `holdfast repo init`\",\"message\":\"there is no Holdfast repository at \
-             $REPO\",\"name\":\"not-initialised\",\"while\":\"opening the repository $REPO\"}}\n",
+         `holdfast repo init`\",\"message\":\"there is no Holdfast repository at \
+         $REPO\",\"name\":\"not-initialised\",\"while\":\"opening the repository $REPO\"}}\n",
     );
     bench.fails(
         "empty directory at recovery",

@@ -286,11 +286,11 @@ async fn another_cluster_at_the_same_place() {
         "wal push, as JSON",
         &output.expect("run holdfast"),
         12,
-        "{\"error\":{\"code\":12,\"hint\":\"nothing was written: give this cluster a `cluster.name` of its \
-             own, or, if it replaces the cluster of this archive (after pg_upgrade or initdb), run `holdfast repo init \
-             --new-claim`\",\"message\":\"the archive main in $REPO belongs to system identifier $OURS, but \
-             $OTHER/pg_wal/$SEGMENT has $THEIRS\",\"name\":\"wrong-cluster\",\"while\":\"checking who owns the \
-             archive main in $REPO, pushing $OTHER/pg_wal/$SEGMENT\"}}\n",
+        "{\"error\":{\"code\":12,\"hint\":\"nothing was written: give this cluster a `cluster.name` of its own, or, if \
+         it replaces the cluster of this archive (after pg_upgrade or initdb), run `holdfast repo init \
+         --new-claim`\",\"message\":\"the archive main in $REPO belongs to system identifier $OURS, but \
+         $OTHER/pg_wal/$SEGMENT has $THEIRS\",\"name\":\"wrong-cluster\",\"while\":\"checking who owns the archive \
+         main in $REPO, pushing $OTHER/pg_wal/$SEGMENT\"}}\n",
     );
     let destination = other.data().join("pg_wal/RECOVERYXLOG").display().to_string();
     let output = stage.command_with(&path, &["wal", "get", &name, &destination]).output().expect("run holdfast");

@@ -38,12 +38,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
     let mut manner = Manner { output: if json { Output::Json } else { Output::Text }, style: style(Color::Auto) };
     let mut signal = None;
     let ended = catch_unwind(AssertUnwindSafe(|| perform(words, &mut manner, &mut signal)));
-    let result = ended.unwrap_or_else(|_| {
-        Err(Failure::internal(
-            "holdfast stopped because of a fault in its own \
-                                                                 code",
-        ))
-    });
+    let result =
+        ended.unwrap_or_else(|_| Err(Failure::internal("holdfast stopped because of a fault in its own code")));
     let code = match result {
         Ok(code) => code,
         Err(failure) => {

@@ -100,8 +100,7 @@ fn faults(create: ConditionalCreate, found: Capabilities, trials: &Trials) -> Ve
     if found.uploads == Uploads::Whole {
         let why = trials.uploads_fault.as_deref().unwrap_or("no reason given");
         faults.push(format!(
-            "multipart uploads do not work ({why}); every object is held in memory and sent in one \
-                           request"
+            "multipart uploads do not work ({why}); every object is held in memory and sent in one request"
         ));
     } else if found.create == ConditionalCreate::Native && found.create_by_parts == ConditionalCreate::Emulated {
         faults.push(

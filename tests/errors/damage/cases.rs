@@ -64,14 +64,14 @@ impl Case {
 }
 
 /// Hint of an object that fails its checks.
-pub(super) const CORRUPT: &str = "no part of it was used: look for another copy (a second repository, a version of \
-     the object in the bucket), and check the store";
+pub(super) const CORRUPT: &str = "no part of it was used: look for another copy (a second repository, a version of the \
+                                  object in the bucket), and check the store";
 /// Hint of an object that is gone.
 const MISSING: &str =
     "look for another copy (a second repository, a deleted version in the bucket), and check who may delete there";
 /// Hint of an object that fails its authentication.
 const CHANGED: &str = "somebody changed the repository, or two repositories were mixed by copying: look for another \
-     copy, and check who may write there";
+                       copy, and check who may write there";
 
 pub(super) const PACKS_AND_MANIFESTS: &[Case] = &[
     Case {

@@ -336,8 +336,8 @@ fn encrypted(reader: &Reader<'_>, key: &str, written: WordOr<EncryptionTable>) -
             return Err(reader.invalid(
                 key,
                 Some(&word),
-                "the only text allowed is \"none\"; otherwise write a table \
-                                                         such as { passphrase_file = \"/etc/holdfast/passphrase\" }",
+                "the only text allowed is \"none\"; otherwise write a table such as { passphrase_file = \
+                 \"/etc/holdfast/passphrase\" }",
             ));
         }
         WordOr::Table(table) => table,

@@ -216,8 +216,8 @@ fn of_file(what: &Cause, operation: &str, path: &Path, source: &std::io::Error) 
             failure.hint(format!("make room on the file system of {}, then run this again", path.display()))
         }
         (ErrorKind::PermissionDenied, true) => failure.hint(
-            "run holdfast as the user that PostgreSQL runs as (sudo -u postgres), and check the owner \
-                          and mode of the file",
+            "run holdfast as the user that PostgreSQL runs as (sudo -u postgres), and check the owner and mode of the \
+             file",
         ),
         (ErrorKind::PermissionDenied, false) => {
             failure.hint("check the owner and mode of the directory; holdfast runs as the user that PostgreSQL runs as")
@@ -290,8 +290,8 @@ fn of_segment(what: &Cause, file: &str, source: &SegmentMismatch) -> Failure {
         SegmentMismatch::Version { .. } => Failure::new(ExitCode::WrongVersion, message)
             .hint("nothing was stored or handed over: after pg_upgrade run `holdfast repo init --new-claim`"),
         _ if is_local(Path::new(file)) => Failure::new(ExitCode::UnreadableFile, message).hint(
-            "nothing was stored: the content of the file does not match its name; check the disk and the \
-                   program that wrote it",
+            "nothing was stored: the content of the file does not match its name; check the disk and the program that \
+             wrote it",
         ),
         _ => Failure::new(ExitCode::CorruptObject, message).hint(damaged_object_hint()),
     }
@@ -393,10 +393,8 @@ impl Explain for Unreachable {
                 failure.hint(format!("backups were taken on timelines {}", listed(backup_timelines)))
             }
             Self::NewerBackupElsewhere { timeline, other_lines, .. } => {
-                let mut lines = vec![format!(
-                    "name the timeline to follow with --target-timeline: {timeline}, or \
-                                              another one"
-                )];
+                let mut lines =
+                    vec![format!("name the timeline to follow with --target-timeline: {timeline}, or another one")];
                 lines.extend(other_lines.iter().map(|line| format!("--target-timeline {}: {line}", line.timeline)));
                 failure.hint(lines.join("\n"))
             }

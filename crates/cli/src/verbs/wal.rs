@@ -151,8 +151,8 @@ fn of_local_file(error: &Error) -> Failure {
     if matches!(&*error.what, Cause::Malformed { .. }) {
         failure.code = ExitCode::UnreadableFile;
         failure.hint = Some(
-            "nothing was stored: the content of the file does not match its name; check the disk and the program \
-                  that wrote it"
+            "nothing was stored: the content of the file does not match its name; check the disk and the program that \
+             wrote it"
                 .to_owned(),
         );
     }

@@ -66,11 +66,9 @@ pub(super) async fn open_and_claim(
             Err(_) if options.begins_archives && opened.failed.is_empty() => {
                 repository.take_claim(&options.cluster, &claimant).await
             }
-            claim => claim.doing(|| {
-                "not beginning a new archive, because another repository cannot be \
-                                     reached"
-                    .to_owned()
-            }),
+            claim => {
+                claim.doing(|| "not beginning a new archive, because another repository cannot be reached".to_owned())
+            }
         };
         match claim {
             Ok(claim) => {

@@ -40,8 +40,7 @@ pub(super) async fn of_runner(
             // One damaged object, or one of a newer release, is no reason to take no backups any more; `list` names it.
             Err(error) if error.is_of_one_object() => {
                 progress.note(&format!(
-                    "the unfinished backup {backup} is not removed, because it is not known who \
-                                        made it: {error}"
+                    "the unfinished backup {backup} is not removed, because it is not known who made it: {error}"
                 ));
                 continue;
             }

@@ -200,11 +200,7 @@ pub(super) fn check(manifest: &Manifest, layout: &Layout) -> Result<PathIndex, E
             match index.find(manifest, below).and_then(|position| manifest.file(position)) {
                 Some(parent) if parent.kind == FileKind::Directory => break,
                 Some(_) => {
-                    return Err(malformed(
-                        entry.path,
-                        "the path leads through something that is not a \
-                                                             directory",
-                    ));
+                    return Err(malformed(entry.path, "the path leads through something that is not a directory"));
                 }
                 None => {}
             }
@@ -365,8 +361,7 @@ mod tests {
         for (entries, message) in [
             (
                 vec![("a", link), ("a/passwd", file)],
-                "a/passwd: the path leads through something that is not a \
-                                                     directory",
+                "a/passwd: the path leads through something that is not a directory",
             ),
             (
                 vec![("a", link), ("a/b/passwd", file)],

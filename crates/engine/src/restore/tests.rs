@@ -378,10 +378,7 @@ async fn a_damaged_summary_costs_its_own_backup_only() {
         let error = named("20260824T101500Z").await.unwrap_err();
         assert!(matches!(*error.what, Cause::Unreachable(_)), "{error}");
         assert!(
-            error.doing[0].ends_with(
-                "without the backups that cannot be read: 20260821T101500Z, \
-                                          20260823T101500Z"
-            ),
+            error.doing[0].ends_with("without the backups that cannot be read: 20260821T101500Z, 20260823T101500Z"),
             "{error}"
         );
         // Not one is left.

@@ -250,8 +250,7 @@ fn postmaster_difference(said: &Said, bytes: &[u8], postmaster: &PostmasterPid) 
     let here = format!("{}, port {}", shown(postmaster.start_seconds), shown_port(postmaster.port));
     let there = format!("{}, port {}", shown(Some(said.start_seconds)), said.port);
     Some(format!(
-        "postmaster.pid there belongs to a server started {here}, but the one that answers was started \
-                  {there}"
+        "postmaster.pid there belongs to a server started {here}, but the one that answers was started {there}"
     ))
 }
 
@@ -334,10 +333,8 @@ mod tests {
         ] {
             let reason = compared(&other, FILE).expect("another server");
             assert!(
-                reason.starts_with(
-                    "postmaster.pid there belongs to a server started at 2026-11-18T11:06:40Z, port \
-                                    5432"
-                ),
+                reason
+                    .starts_with("postmaster.pid there belongs to a server started at 2026-11-18T11:06:40Z, port 5432"),
                 "{reason}"
             );
         }

@@ -114,7 +114,7 @@ impl SnapshotRequest {
             let label = self.backup_label.as_ref().ok_or_else(|| {
                 refused(
                     "the server was running, but backup_label from pg_backup_stop() is missing: nothing could be \
-                         recovered",
+                     recovered",
                 )
             })?;
             let label = BackupLabel::parse(label.as_bytes()).map_err(|e| refused(&e.to_string()))?;

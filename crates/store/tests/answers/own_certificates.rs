@@ -115,10 +115,7 @@ async fn what_a_listed_certificate_signed_has_to_be_a_servers() {
             &authority_made,
             &renewed_pem,
             &authority_made.key,
-            Some(
-                "it is the certificate of a CA and is not in \
-                                                                   `ca_file`",
-            ),
+            Some("it is the certificate of a CA and is not in `ca_file`"),
         ),
         // A server's own vouches for itself,
         (&plain_made, &plain_made.pem, &plain_made.key, None),
