@@ -204,7 +204,7 @@ async fn two_partial_segments_of_one_name_do_not_stop_the_archive() {
     // Two statements: a switch in the same transaction would leave its commit to the next segment.
     second.sql("SELECT pg_switch_wal()").await.expect("switch");
     all_archived(&second).await;
-    assert!(second.log_text().contains("timeline 1 was left at"), "{}", second.log_text());
+    assert!(second.log_text().contains("timeline 1 ends at"), "{}", second.log_text());
     let after = crate::stage::attack::objects(&stage);
     for (name, file) in &before {
         assert_eq!(after.get(name), Some(file), "{name} was changed");
@@ -328,7 +328,7 @@ async fn a_drill_in_the_archive_does_not_win_over_production() {
     assert_eq!(plan["recovery"]["other_lines"][0]["timeline"], 1, "{plan}");
     assert_eq!(plan["recovery"]["other_lines"][0]["newer"], "wal", "{plan}");
     let text = stage.ok(&["restore", "--plan", "--pgdata", &elsewhere]);
-    let note = "note: recovery follows timeline 2, and another timeline has newer WAL: timeline 1 separates from it at";
+    let note = "note: recovery follows timeline 2, but another timeline has newer WAL: timeline 1 separates from it at";
     assert!(text.contains(note) && text.contains("--target-timeline 1"), "{text}");
 
     // The next backup of production is on the line that `latest` does not follow.

@@ -105,7 +105,7 @@ fn init_makes_claims_and_says_what_is_next() {
     // The same again: nothing changes.
     let (status, again, stderr) = place.run(&["repo", "init"]);
     assert_eq!((status, stderr.as_str()), (0, ""));
-    assert_eq!(again, stdout.replace(": created", ": exists already, and matches"));
+    assert_eq!(again, stdout.replace(": created", ": exists already, and matches the configuration"));
     let info = place.json(&["repo", "info"]);
     assert_eq!(info["repositories"][0]["id"], id);
     assert_eq!(info["repositories"][0]["encryption"], "aes-256-gcm");

@@ -200,7 +200,7 @@ fn init_text(repository: &Repository, created: bool, cluster: &ClusterName, clai
     let mut text = format!(
         "{}: {}\n  repository id       {}\n  encryption          {}\n{}",
         repository.describe(),
-        if created { "created" } else { "exists already, and matches" },
+        if created { "created" } else { "exists already, and matches the configuration" },
         record.repository_id,
         record.encryption,
         store_lines(record),

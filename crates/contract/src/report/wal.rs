@@ -52,7 +52,11 @@ pub struct Fork {
 
 impl fmt::Display for Fork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "timeline {} was left at {} by timeline {}", self.timeline, self.switch_lsn, self.according_to)
+        write!(
+            f,
+            "timeline {} ends at {} in the history of timeline {}",
+            self.timeline, self.switch_lsn, self.according_to
+        )
     }
 }
 

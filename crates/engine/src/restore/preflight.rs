@@ -430,7 +430,7 @@ fn newer_note(timeline: TimelineId, line: &OtherLine) -> Option<String> {
         Newer::Backup => "a newer backup",
     };
     Some(format!(
-        "recovery follows timeline {timeline}, and another timeline has {what}: {line}; to follow it: \
+        "recovery follows timeline {timeline}, but another timeline has {what}: {line}; to follow it: \
          --target-timeline {}",
         line.timeline
     ))

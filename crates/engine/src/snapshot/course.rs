@@ -26,7 +26,7 @@ pub(super) fn system_identifier(
     let found = read_control_file(pgdata)?.system_identifier;
     if let Some(stated) = request.system_identifier.filter(|stated| *stated != found) {
         return Err(Cause::Refused(format!(
-            "snapshots {} belong, by the request, to system identifier {stated}, but {} has {found}",
+            "the request says that snapshots {} belong to system identifier {stated}, but {} has {found}",
             request.name,
             pgdata.display(),
         ))
