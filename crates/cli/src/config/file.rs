@@ -124,13 +124,13 @@ impl Walk<'_> {
 
     fn unknown(&self, section: Option<&str>, key: &Key<'_>, known: &[&str]) -> ConfigError {
         let name: &str = key.get_ref();
-        let validated = nearest(name, known).map(|key| format!("did you mean `{key}`? ")).unwrap_or_default();
+        let suggestion = nearest(name, known).map(|key| format!("did you mean `{key}`? ")).unwrap_or_default();
         let whole =
             section.map_or_else(|| "the sections are".to_owned(), |section| format!("the keys of {section} are"));
         ConfigError::UnknownKey {
             key: section.map_or_else(|| name.to_owned(), |section| format!("{section}.{name}")),
             origin: place(self.path, self.text, key.span().start),
-            hint: format!("{validated}{whole} {}", known.join(", ")),
+            hint: format!("{suggestion}{whole} {}", known.join(", ")),
         }
     }
 }
