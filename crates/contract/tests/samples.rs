@@ -11,6 +11,7 @@ use holdfast_contract::report::backup::BackupReport;
 use holdfast_contract::report::check::CheckReport;
 use holdfast_contract::report::info::InfoReport;
 use holdfast_contract::report::list::ListReport;
+use holdfast_contract::report::manifest::ManifestReport;
 use holdfast_contract::report::repo::{ClaimReport, InitReport, RepoInfoReport};
 use holdfast_contract::report::restore::{RestorePlan, RestoreReport, SnapshotRestoreReport};
 use holdfast_contract::report::snapshot::{RecordReport, SnapshotListReport};
@@ -36,6 +37,7 @@ const SAMPLES: &[(&str, Printed)] = &[
     ("error", through::<ErrorLine>),
     ("info", through::<InfoReport>),
     ("list", through::<ListReport>),
+    ("manifest-check", through::<ManifestReport>),
     ("progress", through::<ProgressLine>),
     ("repo-claim", through::<ClaimReport>),
     ("repo-info", through::<RepoInfoReport>),

@@ -8,9 +8,12 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::output::progress::above_bar;
 use crate::output::stdout;
+use holdfast_contract::report::manifest::{
+    CheckedDocument, CheckedFile, DocumentFinding, DocumentVerdict, FindingLevel, ManifestReport,
+};
 use holdfast_kube_api::crds;
-use holdfast_kube_api::manifest::{self, Checked, Level, ReadError, Verdict};
-use serde_json::json;
+use holdfast_kube_api::manifest::{self, Checked, Level, Located, ReadError, Verdict};
+use holdfast_kube_api::validate::Finding;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -42,13 +45,9 @@ fn check(names: &[PathBuf], fix: bool, output: Output) -> Result<ExitCode, Failu
     let (errors, warnings) = (count(Level::Error), count(Level::Warning));
     let put_right = if fix { Some(put_right(&files)?) } else { None };
     match (output, put_right) {
-        (Output::Json, put_right) => {
-            let list: Vec<serde_json::Value> = files.iter().map(as_json).collect();
-            let mut value = json!({ "files": list, "errors": errors, "warnings": warnings });
-            if let Some(text) = put_right {
-                value["fixed"] = json!(text);
-            }
-            stdout::json(&value)?;
+        (Output::Json, fixed) => {
+            let files = files.into_iter().map(reported_file).collect();
+            stdout::json(&ManifestReport { files, errors, warnings, fixed })?;
         }
         (Output::Text, None) => stdout::text(&as_text(&files, errors, warnings))?,
         (Output::Text, Some(put_right)) => {
@@ -99,11 +98,36 @@ fn put_right(files: &[File]) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn as_json(file: &File) -> serde_json::Value {
-    match &file.result {
-        Ok(documents) => json!({ "file": file.name, "documents": documents }),
-        Err(error) => json!({ "file": file.name, "documents": [], "error": error.to_string() }),
+fn reported_file(file: File) -> CheckedFile {
+    let File { name, result } = file;
+    match result {
+        Ok(documents) => {
+            let documents = documents.into_iter().map(reported_document).collect();
+            CheckedFile { file: name, documents, error: None }
+        }
+        Err(error) => CheckedFile { file: name, documents: Vec::new(), error: Some(error.to_string()) },
     }
+}
+
+fn reported_document(document: Checked) -> CheckedDocument {
+    let Checked { line, api_version, kind, name, verdict, findings, fixed: _ } = document;
+    let verdict = match verdict {
+        Verdict::Checked => DocumentVerdict::Checked,
+        Verdict::NotOurs => DocumentVerdict::NotOurs,
+        Verdict::Fragment => DocumentVerdict::Fragment,
+    };
+    let findings = findings.into_iter().map(reported_finding).collect();
+    CheckedDocument { line, api_version, kind, name, verdict, findings }
+}
+
+fn reported_finding(located: Located) -> DocumentFinding {
+    let Located { line, level, finding } = located;
+    let level = match level {
+        Level::Warning => FindingLevel::Warning,
+        Level::Error => FindingLevel::Error,
+    };
+    let Finding { path, reason, message, hint } = finding;
+    DocumentFinding { line, level, path, reason: reason.name().to_owned(), message, hint }
 }
 
 fn as_text(files: &[File], errors: usize, warnings: usize) -> String {

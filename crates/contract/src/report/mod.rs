@@ -10,6 +10,7 @@ pub mod backup;
 pub mod check;
 pub mod info;
 pub mod list;
+pub mod manifest;
 pub mod repo;
 pub mod restore;
 pub mod snapshot;

@@ -3,7 +3,6 @@
 use super::{Document, ReadError, fix, read};
 use crate::validate::{self, Finding, Outcome, Reason};
 use crate::{GROUP, VERSION};
-use serde::Serialize;
 use serde_json::Value;
 
 /// CloudNativePG's group: its `Cluster`, `Backup` and `ScheduledBackup` are read as Holdfast's.
@@ -12,8 +11,7 @@ const CNPG_GROUP: &str = "postgresql.cnpg.io";
 const KINDS: &[&str] = &["Cluster", "Backup", "ScheduledBackup"];
 
 /// The result for one document.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Checked {
     /// Line where the document begins, counted from 1.
     pub line: usize,
@@ -29,13 +27,11 @@ pub struct Checked {
     pub findings: Vec<Located>,
     /// The document after all clear corrections: `apiVersion`, duplicate keys, fields in their right place. If the
     /// document is not Holdfast's, only duplicate keys are merged.
-    #[serde(skip)]
     pub fixed: Value,
 }
 
 /// Whether a document is one of Holdfast's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// One of Holdfast's kinds, or CloudNativePG's kind with the same name.
     Checked,
@@ -46,20 +42,18 @@ pub enum Verdict {
 }
 
 /// A finding with its line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located {
     /// The line, counted from 1.
     pub line: usize,
     /// Whether it is a warning or an error.
     pub level: Level,
     /// The finding itself.
-    #[serde(flatten)]
     pub finding: Finding,
 }
 
 /// The level of a finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// The manifest works, but a person should know this.
     Warning,

@@ -1,6 +1,5 @@
 //! The findings of validation: the field, the kind, and what to do.
 
-use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -31,7 +30,7 @@ impl<T> Outcome<T> {
 }
 
 /// One thing that is wrong with a resource, or that a person should know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The field, such as `spec.backup.barmanObjectStore.destinationPath`; empty for the resource as a whole.
     pub path: String,
@@ -57,7 +56,7 @@ impl fmt::Display for Finding {
 }
 
 /// The kinds of findings: reasons of Events and labels of metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
     /// The field does not exist.
     UnknownField,
