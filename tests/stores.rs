@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::stage::attack::{Victim, insert_lsn, load, sum};
 use crate::stage::{Plan, Seal, Stage, StoreKind, succeeded, wait_promoted};
-use holdfast_store::{Credentials, Location, Secret, Store, StoreConfig};
+use holdfast_secret::Secret;
+use holdfast_store::{Credentials, Location, Store, StoreConfig};
 use holdfast_testkit::proxy::{Effect, Fault, ForwardProxy, HttpFaults, TlsFront, When};
 use holdfast_testkit::rows::{Journal, Pace, RowWriter, Target, found};
 use holdfast_testkit::s3::S3Server;

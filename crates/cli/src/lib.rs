@@ -20,7 +20,6 @@ pub mod logging;
 pub mod output;
 mod resident;
 mod run;
-pub mod secret;
 pub mod signals;
 mod verbs;
 

@@ -16,9 +16,9 @@ use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::progress::Silent;
 use holdfast_engine::repository::{RepositoryTarget, Unlock, init};
 use holdfast_pgtypes::{PgVersion, SegmentName, SystemIdentifier, TimelineId, WalSegmentSize};
-use holdfast_repo::key::Secret as KeySecret;
 use holdfast_repo::name::ClusterName;
-use holdfast_store::{Credentials, Secret, StoreConfig};
+use holdfast_secret::Secret;
+use holdfast_store::{Credentials, StoreConfig};
 use holdfast_testkit::proxy::TcpProxy;
 use holdfast_testkit::random::Random;
 use holdfast_testkit::s3::S3Server;
@@ -73,7 +73,7 @@ impl Bench {
         };
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("pg_wal/archive_status")).unwrap();
-        let unlock = Unlock::KeyFile(KeySecret::new(*b"0123456789abcdef0123456789abcdef"));
+        let unlock = Unlock::KeyFile(Secret::new(*b"0123456789abcdef0123456789abcdef"));
         let bench = Self { folder, config, unlock, cluster: "main".parse().unwrap() };
         init::init(&bench.target().await, Utc::now()).await.unwrap();
         for number in 1..=SEGMENTS {

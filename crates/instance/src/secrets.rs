@@ -3,7 +3,8 @@
 use crate::error::{Error, Kind, Result};
 use crate::settings::archive_toml::{Material, wanted};
 use holdfast_kube_api::cluster::BarmanObjectStore;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use holdfast_secret::Secret;
+use k8s_openapi::api::core::v1::{self as k8s, ConfigMap};
 use kube::{Api, Client};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Reads them.
 #[derive(Clone)]
 pub struct Secrets {
-    secrets: Api<Secret>,
+    secrets: Api<k8s::Secret>,
     config_maps: Api<ConfigMap>,
 }
 
@@ -37,9 +38,10 @@ impl Secrets {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub async fn secret(&self, name: &str) -> Result<(BTreeMap<String, Vec<u8>>, String)> {
+    pub async fn secret(&self, name: &str) -> Result<(BTreeMap<String, Secret<Vec<u8>>>, String)> {
         let secret = limited(self.secrets.get(name)).await.map_err(|error| unreadable("Secret", name, error))?;
-        let data = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
+        let data =
+            secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, Secret::new(value.0))).collect();
         Ok((data, secret.metadata.resource_version.unwrap_or_default()))
     }
 
@@ -47,7 +49,7 @@ impl Secrets {
     ///
     /// # Errors
     /// When it cannot be read or is not there.
-    pub async fn key(&self, name: &str, key: &str) -> Result<Vec<u8>> {
+    pub async fn key(&self, name: &str, key: &str) -> Result<Secret<Vec<u8>>> {
         self.secret(name).await?.0.remove(key).ok_or_else(|| missing("Secret", name, key))
     }
 
@@ -66,7 +68,7 @@ impl Secrets {
     /// When one cannot be read.
     pub async fn material(&self, store: &BarmanObjectStore) -> Result<Material> {
         let mut material = Material::default();
-        let mut read: BTreeMap<String, BTreeMap<String, Vec<u8>>> = BTreeMap::new();
+        let mut read: BTreeMap<String, BTreeMap<String, Secret<Vec<u8>>>> = BTreeMap::new();
         for (item, selector) in wanted(store) {
             if !read.contains_key(&selector.name) {
                 read.insert(selector.name.clone(), self.secret(&selector.name).await?.0);

@@ -31,7 +31,7 @@ async fn every_major_accepts_its_settings() {
         let places = Places::below(scratch.path(), scratch.path(), 5432);
         let programs = Programs::in_folder(installation.bin()).await.unwrap();
         assert_eq!(programs.major(), installation.major());
-        let wire = if programs.has_tls() { Wire::Tls } else { Wire::Password("secret".to_owned()) };
+        let wire = if programs.has_tls() { Wire::Tls } else { Wire::Password("secret".into()) };
         let mut spec = ClusterSpec::default();
         spec.postgresql.parameters.insert("shared_buffers".to_owned(), "64MB".to_owned());
         scratch.write("data/postgresql.conf", postgresql::text(&spec, "it-s-1", &places, &wire)).unwrap();

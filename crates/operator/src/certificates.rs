@@ -5,6 +5,7 @@
 //! 90 days. Nothing here knows of Kubernetes.
 
 use chrono::{DateTime, Datelike, Duration, NaiveTime, Utc};
+use holdfast_secret::Secret;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -14,20 +15,14 @@ const AUTHORITY_DAYS: i64 = 3650;
 const LEAF_DAYS: i64 = 90;
 
 /// A certificate and its key, in PEM.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
     /// The certificate.
     pub certificate: String,
     /// Its key, PKCS #8.
-    pub key: String,
+    pub key: Secret,
     /// When it ends.
     pub ends: DateTime<Utc>,
-}
-
-impl std::fmt::Debug for Pair {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Pair").field("key", &"***").field("ends", &self.ends).finish_non_exhaustive()
-    }
 }
 
 /// What a certificate is for.
@@ -40,9 +35,9 @@ pub enum Purpose {
 }
 
 /// A new authority, or the old one renewed when its key is given.
-pub fn authority(name: &str, key: Option<&str>, now: DateTime<Utc>) -> Result<Pair, rcgen::Error> {
+pub fn authority(name: &str, key: Option<&Secret>, now: DateTime<Utc>) -> Result<Pair, rcgen::Error> {
     let key = match key {
-        Some(pem) => KeyPair::from_pem(pem)?,
+        Some(pem) => KeyPair::from_pem(pem.expose())?,
         None => KeyPair::generate()?,
     };
     let mut params = CertificateParams::new(Vec::new())?;
@@ -51,12 +46,12 @@ pub fn authority(name: &str, key: Option<&str>, now: DateTime<Utc>) -> Result<Pa
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let ends = validity(&mut params, AUTHORITY_DAYS, now);
     let certificate = params.self_signed(&key)?;
-    Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem(), ends })
+    Ok(Pair { certificate: certificate.pem(), key: Secret::new(key.serialize_pem()), ends })
 }
 
 /// A certificate signed by an authority. A server's is also a client's: instances ask each other.
 pub fn signed(authority: &Pair, purpose: &Purpose, now: DateTime<Utc>) -> Result<Pair, rcgen::Error> {
-    let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
+    let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(authority.key.expose())?)?;
     let key = KeyPair::generate()?;
     let mut params = match purpose {
         Purpose::Server(names) => {
@@ -76,7 +71,7 @@ pub fn signed(authority: &Pair, purpose: &Purpose, now: DateTime<Utc>) -> Result
     params.use_authority_key_identifier_extension = true;
     let ends = validity(&mut params, LEAF_DAYS, now);
     let certificate = params.signed_by(&key, &issuer)?;
-    Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem(), ends })
+    Ok(Pair { certificate: certificate.pem(), key: Secret::new(key.serialize_pem()), ends })
 }
 
 fn common_name(name: &str) -> DistinguishedName {

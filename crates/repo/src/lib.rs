@@ -17,7 +17,7 @@
 //!
 //! - [`name`]: [`ClusterName`], [`BackupId`], and the name of every object
 //! - [`record`]: the JSON records, plain and sealed: [`RepositoryRecord`], [`ClaimRecord`], [`BackupRecord`] and others
-//! - [`key`]: [`KeySlot`], which wraps the repository key under a passphrase or a key file; [`Secret`]
+//! - [`key`]: [`KeySlot`], which wraps the repository key under a passphrase or a key file
 //! - [`catalog`]: what a listing shows: [`WalInventory`], [`BackupCatalog`]
 //! - [`recovery`]: from a request to a backup and its WAL: [`RecoveryPath`], [`RecoveryPlan`], [`Unreachable`]
 //!
@@ -72,7 +72,7 @@ pub use frame::{
     ObjectSealer, ObjectType,
 };
 pub use identity::{RepositoryId, RepositoryKey};
-pub use key::{KeyError, KeySlot, Secret};
+pub use key::{KeyError, KeySlot};
 pub use manifest::{Extent, FileEntry, FileKind, Manifest, ManifestHeader, ManifestReader, ManifestWriter, PackEntry};
 pub use name::{BackupId, ClaimNumber, ClusterName, NameError, ObjectPath, SlotName};
 pub use pack::{PackChunk, PackFrame, PackIndex, PackWriter};

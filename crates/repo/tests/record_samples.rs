@@ -7,13 +7,14 @@
 use holdfast_pgtypes::{SystemIdentifier, TimelineId, WalSegmentSize};
 use holdfast_repo::codec::Codec;
 use holdfast_repo::identity::{RepositoryId, RepositoryKey};
-use holdfast_repo::key::{KeySlot, KeySlotKind, Secret};
+use holdfast_repo::key::{KeySlot, KeySlotKind};
 use holdfast_repo::name::ClaimNumber;
 use holdfast_repo::record::{
     self, BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, ClaimRecord, ConditionalCreate, DatabaseEntry,
     EncryptionKind, LedgerEntry, LedgerRecord, ManifestEntry, RecordBody, RecordSeal, RepositoryRecord, SnapshotRecord,
     SnapshotVolume, StartRecord, TablespaceEntry, VerificationProblem,
 };
+use holdfast_secret::Secret;
 use std::fmt::Debug;
 
 const REPOSITORY_ID: [u8; 16] = *b"sample-repo-id-1";

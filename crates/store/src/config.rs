@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use holdfast_secret::Secret;
+
 use crate::proxies::Host;
 use crate::wrappers::retry::RetryPolicy;
 use crate::{Capabilities, ObjectName, Proxies, Proxy};
@@ -17,34 +19,6 @@ use crate::{Capabilities, ObjectName, Proxies, Proxy};
 const DEFAULT_PART_SIZE_BYTES: u64 = 8 << 20;
 /// S3's own limits for all parts but the last.
 const PART_SIZE_RANGE: std::ops::RangeInclusive<u64> = (5 << 20)..=(5 << 30);
-
-/// A string that never reaches a message.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    pub fn new(secret: impl Into<String>) -> Self {
-        Self(secret.into())
-    }
-
-    /// The secret itself, for the one place that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
 
 /// Why a piece of configuration is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -155,27 +129,6 @@ pub enum Credentials {
     Profile(String),
 }
 
-/// The 32 bytes of an SSE-C key. Prints as `***`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SseCustomerKey([u8; 32]);
-
-impl SseCustomerKey {
-    /// Wraps a key.
-    pub fn new(key: [u8; 32]) -> Self {
-        Self(key)
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SseCustomerKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 /// Encryption on the side of the object store, on top of the repository's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Encryption {
@@ -192,7 +145,7 @@ pub enum Encryption {
     /// SSE-C: the store encrypts with our key and forgets it. Needed for every read as well.
     Customer {
         /// The key.
-        key: SseCustomerKey,
+        key: Secret<[u8; 32]>,
     },
 }
 
@@ -388,10 +341,9 @@ mod tests {
             secret_key: Secret::new("hush-secret"),
             session_token: Some(Secret::new("token-secret")),
         };
-        config.s3.encryption = Encryption::Customer { key: SseCustomerKey::new([0x41; 32]) };
+        config.s3.encryption = Encryption::Customer { key: Secret::new([0x41; 32]) };
         let text = format!("{config:?}");
         assert!(!text.contains("SECRET") && !text.contains("secret\"") && !text.contains("65"), "{text}");
-        assert_eq!(Secret::new("x").to_string(), "***");
     }
 
     #[test]
@@ -421,7 +373,7 @@ mod tests {
             (
                 |c| {
                     c.s3.endpoint = Some("http://minio".into());
-                    c.s3.encryption = Encryption::Customer { key: SseCustomerKey::new([1; 32]) };
+                    c.s3.encryption = Encryption::Customer { key: Secret::new([1; 32]) };
                 },
                 "invalid encryption: SSE-C sends its key, so the endpoint must use https",
             ),

@@ -67,9 +67,7 @@ use bytes::Bytes;
 
 pub use buffer::Buffer;
 pub use capabilities::{Capabilities, Checksums, ConditionalCreate, Dropped, Trials, Uploads};
-pub use config::{
-    ConfigError, Credentials, Encryption, Location, S3Config, Secret, SseCustomerKey, StoreConfig, Timeouts,
-};
+pub use config::{ConfigError, Credentials, Encryption, Location, S3Config, StoreConfig, Timeouts};
 pub use directory::DirectoryStore;
 pub use error::{Failure, Operation, StoreError, StoreErrorKind};
 pub use memory::MemoryStore;

@@ -11,7 +11,9 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 
-use crate::{ConfigError, Secret};
+use holdfast_secret::Secret;
+
+use crate::ConfigError;
 
 /// The variables, as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +35,7 @@ struct Variable {
 impl Variable {
     fn text(&self) -> Result<&str, ConfigError> {
         let not_text = || ConfigError::new(self.name.clone(), "its value is not valid UTF-8");
-        self.value.as_ref().map(Secret::expose).ok_or_else(not_text)
+        self.value.as_ref().map(|value| value.expose().as_str()).ok_or_else(not_text)
     }
 }
 

@@ -9,8 +9,8 @@ use super::origin::repository_key;
 use super::units;
 use super::validated::{Reader, absolute};
 use super::written::{EncryptionTable, RepoTable, SseTable, WordOr};
-use crate::secret::Secret;
-use holdfast_store::{Credentials, Encryption as ServerSide, Location, Proxies, S3Config, SseCustomerKey, StoreConfig};
+use holdfast_secret::Secret;
+use holdfast_store::{Credentials, Encryption as ServerSide, Location, Proxies, S3Config, StoreConfig};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
@@ -45,24 +45,14 @@ pub enum Encryption {
 }
 
 /// What opens a repository, read.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
     /// Nothing is needed.
     None,
     /// A passphrase.
-    Passphrase(Secret),
+    Passphrase(Secret<Vec<u8>>),
     /// The content of a key file: 32 bytes.
-    Key([u8; 32]),
-}
-
-impl std::fmt::Debug for KeySource {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(match self {
-            Self::None => "None",
-            Self::Passphrase(_) => "Passphrase(***)",
-            Self::Key(_) => "Key(***)",
-        })
-    }
+    Key(Secret<[u8; 32]>),
 }
 
 impl Repository {
@@ -117,7 +107,7 @@ impl Repository {
         store.proxies = Proxies::from_variables(environment);
         store.proxy().map_err(|error| ConfigError::Proxy { variable: error.what, reason: error.reason })?;
         if let Some(path) = &self.sse_key_file {
-            store.s3.encryption = ServerSide::Customer { key: SseCustomerKey::new(read_key("SSE-C key file", path)?) };
+            store.s3.encryption = ServerSide::Customer { key: read_key("SSE-C key file", path)? };
             store.validate().map_err(|error| ConfigError::Invalid {
                 key: "repo.sse".to_owned(),
                 value: None,
@@ -133,20 +123,19 @@ impl Repository {
         match &self.encryption {
             Encryption::None => Ok(KeySource::None),
             Encryption::PassphraseFile(path) => {
-                let bytes = read_secret("passphrase file", path)?;
+                let passphrase = read_secret("passphrase file", path)?.without_newline();
                 let unusable = |reason: &str| ConfigError::SecretFile {
                     what: "passphrase file",
                     path: path.clone(),
                     reason: reason.to_owned(),
                 };
-                let text = String::from_utf8(bytes).map_err(|_| unusable("it is not valid UTF-8"))?;
-                // Editors and `echo` end a file with a newline; it is no part of what the person typed.
-                let text =
-                    text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
-                if text.is_empty() {
+                if std::str::from_utf8(passphrase.expose()).is_err() {
+                    return Err(unusable("it is not valid UTF-8"));
+                }
+                if passphrase.expose().is_empty() {
                     return Err(unusable("it is empty"));
                 }
-                Ok(KeySource::Passphrase(Secret::new(text)))
+                Ok(KeySource::Passphrase(passphrase))
             }
             Encryption::PassphraseVariable(name) => match environment(name).filter(|text| !text.is_empty()) {
                 Some(text) => Ok(KeySource::Passphrase(Secret::new(text))),
@@ -171,23 +160,23 @@ fn is_open_to_all(path: &Path) -> bool {
     !of_a_pod && others_may(&path, 0o004) && path.ancestors().skip(1).all(|folder| others_may(folder, 0o001))
 }
 
-fn read_secret(what: &'static str, path: &Path) -> Result<Vec<u8>, ConfigError> {
+fn read_secret(what: &'static str, path: &Path) -> Result<Secret<Vec<u8>>, ConfigError> {
     let unusable = |reason: String| ConfigError::SecretFile { what, path: path.to_owned(), reason };
     let bytes = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
     if bytes.len() > LARGEST_SECRET_FILE {
         return Err(unusable("it is larger than 64 KiB".to_owned()));
     }
-    Ok(bytes)
+    Ok(Secret::new(bytes))
 }
 
 /// 32 bytes, raw or as 64 hexadecimal digits and perhaps a newline.
-fn read_key(what: &'static str, path: &Path) -> Result<[u8; 32], ConfigError> {
+fn read_key(what: &'static str, path: &Path) -> Result<Secret<[u8; 32]>, ConfigError> {
     let bytes = read_secret(what, path)?;
-    if let Ok(key) = <[u8; 32]>::try_from(bytes.as_slice()) {
-        return Ok(key);
+    if let Ok(key) = <[u8; 32]>::try_from(bytes.expose().as_slice()) {
+        return Ok(Secret::new(key));
     }
     let mut key = [0; 32];
-    let digits = bytes.trim_ascii();
+    let digits = bytes.expose().trim_ascii();
     let decoded = digits.len() == 64
         && key.iter_mut().zip(digits.chunks_exact(2)).all(|(byte, pair)| {
             let parsed = std::str::from_utf8(pair)
@@ -200,7 +189,7 @@ fn read_key(what: &'static str, path: &Path) -> Result<[u8; 32], ConfigError> {
             })
         });
     if decoded {
-        Ok(key)
+        Ok(Secret::new(key))
     } else {
         Err(ConfigError::SecretFile {
             what,
@@ -371,15 +360,14 @@ fn credentials(
     session_token: Option<&Secret>,
     profile: Option<String>,
 ) -> Result<Credentials, ConfigError> {
-    let foreign = |secret: &Secret| holdfast_store::Secret::new(secret.expose());
     match (access_key_id, secret_access_key, profile) {
         (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
             Err(reader.invalid(&key("profile"), None, "cannot be combined with access_key_id and secret_access_key"))
         }
         (Some(id), Some(secret), None) => Ok(Credentials::Static {
-            access_key: holdfast_store::Secret::new(id),
-            secret_key: foreign(secret),
-            session_token: session_token.map(foreign),
+            access_key: Secret::new(id),
+            secret_key: secret.clone(),
+            session_token: session_token.cloned(),
         }),
         (Some(_), None, None) => Err(reader.invalid(&key("access_key_id"), None, "needs secret_access_key too")),
         (None, Some(_), None) => Err(reader.invalid(&key("secret_access_key"), None, "needs access_key_id too")),

@@ -9,6 +9,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::{Explain, present};
 use crate::output::Style;
 use clap::Parser;
+use holdfast_secret::Secret;
 use holdfast_store::{Credentials, Location};
 use std::time::Duration;
 
@@ -206,6 +207,12 @@ fn wrong_types_name_the_key() {
              expected a word in quotes or a table in braces",
         ),
         (
+            "[[repo]]\nsecret_access_key = 4711\n",
+            &[],
+            "wrong value for `repo.secret_access_key` in /etc/holdfast/holdfast.toml, line 2, column 21: expected a text in \
+             quotes (the value is secret and not shown)",
+        ),
+        (
             LEAST,
             &[("HOLDFAST_BACKUP_JOBS", "two")],
             "wrong value for `backup.jobs` in the environment variable HOLDFAST_BACKUP_JOBS: invalid value \"two\", expected a whole number",
@@ -388,7 +395,7 @@ fn secrets_are_read_from_files_and_variables() {
             .key_source(|_| None)
             .map_err(|error| error.explain().what().replace(&file.display().to_string(), "FILE"))
     };
-    let passphrase = |text: &str| Ok(KeySource::Passphrase(crate::secret::Secret::new(text)));
+    let passphrase = |text: &str| Ok(KeySource::Passphrase(Secret::from(text)));
     assert_eq!(source("passphrase_file", b"correct horse\n"), passphrase("correct horse"));
     assert_eq!(source("passphrase_file", b"correct horse\r\n"), passphrase("correct horse"));
     assert_eq!(source("passphrase_file", b" two\nlines\n\n"), passphrase(" two\nlines\n"));
@@ -397,8 +404,11 @@ fn secrets_are_read_from_files_and_variables() {
         source("passphrase_file", b"\xff"),
         Err("cannot use the passphrase file FILE: it is not valid UTF-8".to_owned())
     );
-    assert_eq!(source("key_file", &[7; 32]), Ok(KeySource::Key([7; 32])));
-    assert_eq!(source("key_file", &[b"0a".repeat(32), b"\n".to_vec()].concat()), Ok(KeySource::Key([10; 32])));
+    assert_eq!(source("key_file", &[7; 32]), Ok(KeySource::Key(Secret::new([7; 32]))));
+    assert_eq!(
+        source("key_file", &[b"0a".repeat(32), b"\n".to_vec()].concat()),
+        Ok(KeySource::Key(Secret::new([10; 32])))
+    );
     let refused = Err("cannot use the key file FILE: expected exactly 32 bytes, or 64 hexadecimal digits".to_owned());
     assert_eq!(source("key_file", &b"+a".repeat(32)), refused);
     assert_eq!(source("key_file", b"short"), refused);

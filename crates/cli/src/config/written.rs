@@ -3,7 +3,7 @@
 //! The same types take the environment's values and the flags'; [`Written::overlay`] lays one over another. The names of
 //! the keys exist once, as the fields of these structs: [`SECTIONS`] and the structs' `KEYS` come from the same lines.
 
-use crate::secret::Secret;
+use holdfast_secret::Secret;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};

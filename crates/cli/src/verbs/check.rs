@@ -14,7 +14,7 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
         cluster: config.cluster.name.clone(),
         owner: config.cluster.owner.clone(),
         pgdata: config.cluster.require_pgdata()?.to_owned(),
-        connection: config.cluster.connection.as_ref().map(|text| text.expose().to_owned()),
+        connection: config.cluster.connection.clone(),
         environment: libpq::environment(),
         wal_compression: config.wal.compression,
         archive_timeout: config.backup.archive_timeout,

@@ -139,7 +139,7 @@ const SHORT_PASSPHRASE: usize = 16;
 /// Says that the passphrase under which a repository was made is a short one, while nothing is in it yet.
 fn warn_of_passphrase(context: &Context, configured: &Configured) -> Result<(), Failure> {
     let KeySource::Passphrase(passphrase) = configured.key_source(targets::variable)? else { return Ok(()) };
-    let length = passphrase.expose().chars().count();
+    let length = passphrase.to_text().expose().chars().count();
     if length < SHORT_PASSPHRASE {
         context.warn(&format!(
             "the passphrase of {} has {length} characters: anyone who can read the bucket can try passphrases without \

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use holdfast_engine::repository::capabilities::capabilities;
 use holdfast_engine::repository::init::PROBE;
 use holdfast_engine::repository::{Repository, RepositoryTarget, Unlock};
-use holdfast_repo::key::Secret;
 use holdfast_repo::name::REPOSITORY_OBJECT;
 use holdfast_repo::record::{RepositoryRecord, decode_plain};
+use holdfast_secret::Secret;
 use holdfast_store::{
     Capabilities, ConditionalCreate, ListPage, ObjectInfo, ObjectName, PutMode, RetryPolicy, Store, StoreConfig,
     StoreError, StoreErrorKind, Trials, UnfinishedUpload, Upload,
@@ -82,8 +82,8 @@ async fn with_patience(
     config.retry = patience;
     let unlock = match configured.key_source(variable)? {
         KeySource::None => Unlock::NotEncrypted,
-        KeySource::Passphrase(passphrase) => Unlock::Passphrase(Secret::new(passphrase.expose().as_bytes())),
-        KeySource::Key(key) => Unlock::KeyFile(Secret::new(key)),
+        KeySource::Passphrase(passphrase) => Unlock::Passphrase(passphrase),
+        KeySource::Key(key) => Unlock::KeyFile(Secret::new(*key.expose())),
     };
     let native = match directory {
         Directory::MustExist => holdfast_store::open(&config).await?,

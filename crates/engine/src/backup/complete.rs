@@ -193,7 +193,7 @@ impl Run<'_> {
             return;
         }
         let settings = ConnectionSettings {
-            connection: Some(connection),
+            connection: Some(connection.expose()),
             subject: "cluster.primary_connection",
             environment: &self.options.environment,
             pgdata: None,

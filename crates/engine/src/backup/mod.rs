@@ -49,6 +49,7 @@ use chrono::{DateTime, Utc};
 pub use holdfast_contract::report::backup::StoredBackup;
 use holdfast_repo::Compression;
 use holdfast_repo::name::ClusterName;
+use holdfast_secret::Secret;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -78,9 +79,9 @@ pub struct BackupOptions {
     /// The data directory.
     pub pgdata: PathBuf,
     /// How to reach the server; found through `postmaster.pid` without it.
-    pub connection: Option<String>,
+    pub connection: Option<Secret>,
     /// For a backup from a standby: how to reach the primary, so that it can finish its WAL segment.
-    pub primary_connection: Option<String>,
+    pub primary_connection: Option<Secret>,
     /// Whether an archive without an owner may be begun. Not while a configured repository could not even be asked: it
     /// might refuse this server.
     pub begins_archives: bool,
@@ -158,7 +159,7 @@ pub async fn backup(
         begin::open_and_claim(targets, options, &control, progress).await?;
     let _lock = lock::BackupLock::take(&options.pgdata)?;
     let settings = ConnectionSettings {
-        connection: options.connection.as_deref(),
+        connection: options.connection.as_ref().map(|text| text.expose().as_str()),
         subject: "cluster.connection",
         environment: &options.environment,
         pgdata: Some(options.pgdata.clone()),

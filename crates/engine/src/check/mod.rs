@@ -17,6 +17,7 @@ use holdfast_pgtypes::{Lsn, SegmentName, WalSegmentSize};
 use holdfast_repo::Compression;
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::ClaimRecord;
+use holdfast_secret::Secret;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +49,7 @@ pub struct CheckOptions {
     /// The data directory.
     pub pgdata: PathBuf,
     /// How to reach the server; found through `postmaster.pid` without it.
-    pub connection: Option<String>,
+    pub connection: Option<Secret>,
     /// What libpq would find in the environment.
     pub environment: Environment,
     /// The codec counts when this check is the first to claim the archive.
@@ -131,7 +132,7 @@ async fn run_steps(
         uploads::look(repository, options.now, report).await;
     }
     let settings = ConnectionSettings {
-        connection: options.connection.as_deref(),
+        connection: options.connection.as_ref().map(|text| text.expose().as_str()),
         subject: "cluster.connection",
         environment: &options.environment,
         pgdata: Some(options.pgdata.clone()),

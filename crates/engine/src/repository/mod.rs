@@ -24,10 +24,10 @@ pub mod snapshots;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_repo::key::Secret;
 use holdfast_repo::name::{self, SlotName};
 use holdfast_repo::record::{self, RecordBody, RecordSeal, RepositoryRecord};
 use holdfast_repo::{ObjectOpener, ObjectSealer, ObjectType, RepositoryId, RepositoryKey};
+use holdfast_secret::Secret;
 use holdfast_store::{ObjectName, PutMode, Store, StoreErrorKind};
 
 use self::listed::Unreadable;
@@ -53,9 +53,9 @@ pub enum Unlock {
     /// The repository is not encrypted, said in so many words.
     NotEncrypted,
     /// By a passphrase.
-    Passphrase(Secret),
+    Passphrase(Secret<Vec<u8>>),
     /// By the content of a key file.
-    KeyFile(Secret),
+    KeyFile(Secret<Vec<u8>>),
 }
 
 impl Unlock {

@@ -7,6 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::postgres::Sql;
 use holdfast_kube_api::cluster::{InitDb, SqlReferences};
 use holdfast_kube_api::names;
+use holdfast_secret::Secret;
 use tokio_postgres::Client;
 
 /// The functions that `pg_rewind` calls in the database it connects to, from its manual page.
@@ -100,18 +101,19 @@ pub async fn replication_user(client: &Client) -> Result<()> {
 ///
 /// # Errors
 /// When the server refuses.
-pub async fn set_password(client: &Client, role: &str, password: &str) -> Result<()> {
+pub async fn set_password(client: &Client, role: &str, password: &Secret) -> Result<()> {
     // Apart: `log_statement` looks at a whole message before its first statement runs. All of these settings are in 13.
     execute(client, "setting a password", UNLOGGED).await?;
-    let statement = format!("ALTER ROLE {} LOGIN PASSWORD {}", identifier(role), literal(password));
-    execute(client, "setting a password", &statement).await
+    let statement: Secret =
+        Secret::new(format!("ALTER ROLE {} LOGIN PASSWORD {}", identifier(role), literal(password.expose())));
+    execute(client, "setting a password", statement.expose()).await
 }
 
 /// Makes the application's owner and database where they are not there yet.
 ///
 /// # Errors
 /// When the server refuses.
-pub async fn application(client: &Client, application: &Application, password: &str) -> Result<()> {
+pub async fn application(client: &Client, application: &Application, password: &Secret) -> Result<()> {
     let (owner, database) = (identifier(&application.owner), identifier(&application.database));
     if !exists(client, "SELECT 1 FROM pg_roles WHERE rolname = $1", &application.owner).await? {
         execute(client, "creating the owner of the application's database", &format!("CREATE ROLE {owner} LOGIN"))
@@ -123,6 +125,11 @@ pub async fn application(client: &Client, application: &Application, password: &
         execute(client, "creating the application's database", &statement).await?;
     }
     Ok(())
+}
+
+/// The password in a Secret's value. Line ends after it are not part of it: editors and `echo` add them.
+pub fn password_in(value: &Secret<Vec<u8>>) -> Secret {
+    Secret::new(value.to_text().expose().trim_end_matches(['\n', '\r']))
 }
 
 impl Bootstrap<'_> {
@@ -153,9 +160,8 @@ impl Bootstrap<'_> {
     ///
     /// # Errors
     /// When it is not there.
-    pub async fn password(&self, secret: &str) -> Result<String> {
-        let bytes = self.secrets.key(secret, "password").await?;
-        Ok(String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']).to_owned())
+    pub async fn password(&self, secret: &str) -> Result<Secret> {
+        Ok(password_in(&self.secrets.key(secret, "password").await?))
     }
 
     async fn referred(&self, references: Option<&SqlReferences>) -> Result<Vec<String>> {
@@ -163,7 +169,7 @@ impl Bootstrap<'_> {
         let Some(references) = references else { return Ok(texts) };
         for secret in &references.secret_refs {
             let bytes = self.secrets.key(&secret.name, &secret.key).await?;
-            texts.push(String::from_utf8_lossy(&bytes).into_owned());
+            texts.push(bytes.to_text().expose().clone());
         }
         for map in &references.config_map_refs {
             texts.push(self.secrets.config(&map.name, &map.key).await?);

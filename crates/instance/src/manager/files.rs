@@ -68,7 +68,7 @@ impl Manager {
             spool: &self.context.places.spool(),
         };
         for (path, content) in archive_toml::files(&archive) {
-            write_if_changed(&path, &content, 0o600)?;
+            write_if_changed(&path, content.expose(), 0o600)?;
         }
         let spool = self.context.places.spool();
         std::fs::create_dir_all(&spool).map_err(|error| Error::file("create", &spool, &error))

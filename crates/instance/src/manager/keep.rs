@@ -93,11 +93,11 @@ impl Manager {
             wanted.push(("postgres".to_owned(), secret));
         }
         if let Wire::Password(password) = Wire::choose(self.programs.has_tls(), &self.context.places)?
-            && memory.passwords.get(names::REPLICATION_USER) != Some(&password)
+            && memory.replication_password.as_ref() != Some(&password)
         {
             let client = Sql::connect(&self.context.places, "postgres").await?;
             roles::set_password(&client, names::REPLICATION_USER, &password).await?;
-            memory.passwords.insert(names::REPLICATION_USER.to_owned(), password);
+            memory.replication_password = Some(password);
         }
         for (role, secret) in wanted {
             let (mut keys, version) = self.secrets.secret(&secret).await?;
@@ -105,7 +105,7 @@ impl Manager {
                 continue;
             }
             let Some(password) = keys.remove("password") else { continue };
-            let password = String::from_utf8_lossy(&password).trim_end_matches(['\n', '\r']).to_owned();
+            let password = roles::password_in(&password);
             let client = Sql::connect(&self.context.places, "postgres").await?;
             let known = client.query("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&role]).await;
             if known.is_ok_and(|rows| !rows.is_empty()) {

@@ -15,6 +15,7 @@ use crate::volume::VolumeLock;
 use crate::{cluster_watch, init, lease, tls};
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::InstancePhase;
+use holdfast_secret::Secret;
 use kube::{Api, Client, Config};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub(crate) struct Memory {
     pub(crate) applied: Option<i64>,
     /// Versions of the Secrets that passwords were last set from, by role.
     pub(crate) passwords: BTreeMap<String, String>,
+    /// The password that the replication user was last given, where it has one.
+    pub(crate) replication_password: Option<Secret>,
 }
 
 /// Runs the instance until it is told to stop.

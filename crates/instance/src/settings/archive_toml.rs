@@ -4,32 +4,27 @@
 //! become files of their own beside the configuration, which holds the credentials and is readable to its owner only.
 
 use holdfast_kube_api::cluster::BarmanObjectStore;
+use holdfast_secret::Secret;
 use k8s_openapi::api::core::v1::SecretKeySelector;
 use std::path::{Path, PathBuf};
 
 /// What an archive's Secrets hold.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Material {
     /// The access key.
-    pub access_key_id: Option<String>,
+    pub access_key_id: Option<Secret>,
     /// Its secret.
-    pub secret_access_key: Option<String>,
+    pub secret_access_key: Option<Secret>,
     /// The token of a session.
-    pub session_token: Option<String>,
+    pub session_token: Option<Secret>,
     /// The region.
     pub region: Option<String>,
     /// Certificates to trust.
     pub endpoint_ca: Option<Vec<u8>>,
     /// A passphrase.
-    pub passphrase: Option<Vec<u8>>,
+    pub passphrase: Option<Secret<Vec<u8>>>,
     /// 32 bytes of key.
-    pub key: Option<Vec<u8>>,
-}
-
-impl std::fmt::Debug for Material {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Material(***)")
-    }
+    pub key: Option<Secret<Vec<u8>>>,
 }
 
 /// One value of [`Material`].
@@ -53,14 +48,14 @@ pub enum Item {
 
 impl Material {
     /// Puts what a Secret held in its place. Line ends around credentials are no part of them.
-    pub fn put(&mut self, item: Item, value: Vec<u8>) {
-        let text = || Some(String::from_utf8_lossy(&value).trim().to_owned());
+    pub fn put(&mut self, item: Item, value: Secret<Vec<u8>>) {
+        let text = || Some(Secret::new(value.to_text().expose().trim()));
         match item {
             Item::AccessKeyId => self.access_key_id = text(),
             Item::SecretAccessKey => self.secret_access_key = text(),
             Item::SessionToken => self.session_token = text(),
-            Item::Region => self.region = text(),
-            Item::EndpointCa => self.endpoint_ca = Some(value),
+            Item::Region => self.region = text().map(|region| region.expose().clone()),
+            Item::EndpointCa => self.endpoint_ca = Some(value.expose().clone()),
             Item::Passphrase => self.passphrase = Some(value),
             Item::Key => self.key = Some(value),
         }
@@ -113,7 +108,7 @@ pub struct Archive<'a> {
 }
 
 /// A file to write: where, and what.
-pub type GeneratedFile = (PathBuf, Vec<u8>);
+pub type GeneratedFile = (PathBuf, Secret<Vec<u8>>);
 
 /// The configuration and the files it names, the configuration last.
 pub fn files(archive: &Archive<'_>) -> Vec<GeneratedFile> {
@@ -121,7 +116,7 @@ pub fn files(archive: &Archive<'_>) -> Vec<GeneratedFile> {
     let mut files = Vec::new();
     let mut beside = |suffix: &str, content: &[u8]| {
         let path = config.with_extension(suffix);
-        files.push((path.clone(), content.to_vec()));
+        files.push((path.clone(), Secret::new(content)));
         path.display().to_string()
     };
     let mut repo = toml::Table::new();
@@ -133,14 +128,17 @@ pub fn files(archive: &Archive<'_>) -> Vec<GeneratedFile> {
     set("url", Some(store.destination_path.trim_end_matches('/').to_owned()));
     set("endpoint", store.endpoint_url.clone());
     set("region", material.region.clone());
-    set("access_key_id", material.access_key_id.clone());
-    set("secret_access_key", material.secret_access_key.clone());
-    set("session_token", material.session_token.clone());
+    let exposed = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().clone());
+    set("access_key_id", exposed(&material.access_key_id));
+    set("secret_access_key", exposed(&material.secret_access_key));
+    set("session_token", exposed(&material.session_token));
     set("ca_file", material.endpoint_ca.as_ref().map(|ca| beside("ca.crt", ca)));
     set("sse", server_side_encryption(store));
     let encryption = match (&material.passphrase, &material.key) {
-        (Some(passphrase), _) => table([("passphrase_file", toml::Value::String(beside("passphrase", passphrase)))]),
-        (None, Some(key)) => table([("key_file", toml::Value::String(beside("key", key)))]),
+        (Some(passphrase), _) => {
+            table([("passphrase_file", toml::Value::String(beside("passphrase", passphrase.expose())))])
+        }
+        (None, Some(key)) => table([("key_file", toml::Value::String(beside("key", key.expose())))]),
         (None, None) => toml::Value::String("none".to_owned()),
     };
     repo.insert("encryption".to_owned(), encryption);
@@ -191,7 +189,7 @@ pub fn files(archive: &Archive<'_>) -> Vec<GeneratedFile> {
     whole.insert("wal".to_owned(), toml::Value::Table(wal));
     let content =
         format!("# Written by Holdfast's instance manager from spec.backup of the Cluster and its Secrets.\n{whole}");
-    files.push((config.to_owned(), content.into_bytes()));
+    files.push((config.to_owned(), Secret::new(content)));
     files
 }
 
@@ -244,7 +242,7 @@ mod tests {
         let store = example();
         let mut material = Material::default();
         for (item, selector) in wanted(&store) {
-            material.put(item, format!("{}/{}\n", selector.name, selector.key).into_bytes());
+            material.put(item, Secret::new(format!("{}/{}\n", selector.name, selector.key)));
         }
         let files = files(&Archive {
             store: &store,
@@ -261,7 +259,7 @@ mod tests {
             names,
             ["/controller/holdfast.ca.crt", "/controller/holdfast.passphrase", "/controller/holdfast.toml"]
         );
-        let text = String::from_utf8(files.last().unwrap().1.clone()).unwrap();
+        let text = files.last().unwrap().1.to_text().expose().clone();
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(
             serde_json::to_value(&table).unwrap(),

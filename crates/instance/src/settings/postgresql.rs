@@ -120,7 +120,7 @@ pub fn replication_connection(places: &Places, wire: &Wire) -> String {
             file("replication.crt"),
             file("replication.key")
         ),
-        Wire::Password(password) => format!("password={}", connection_value(password)),
+        Wire::Password(password) => format!("password={}", connection_value(password.expose())),
     };
     format!(
         "host={} port={} user={} dbname=postgres {authentication} \

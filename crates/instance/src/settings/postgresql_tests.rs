@@ -82,7 +82,7 @@ fn what_is_written_as_ours_is_refused_in_a_manifest() {
 
 #[test]
 fn a_server_without_tls_is_not_given_any() {
-    let wire = Wire::Password("p".to_owned());
+    let wire = Wire::Password("p".into());
     let text = text(&spec(&[]), "c-1", &Places::of_pod("c"), &wire);
     assert!(!text.contains("\nssl = "), "{text}");
     assert!(!text.contains("ssl_min_protocol_version"), "{text}");

@@ -8,26 +8,18 @@
 use crate::error::{Error, Result};
 use crate::identity::Places;
 use aws_lc_rs::hmac;
+use holdfast_secret::Secret;
 
 /// What the password is derived for, so that the key serves nothing else by accident.
 const PURPOSE: &[u8] = b"holdfast replication password 1";
 
 /// How instances speak PostgreSQL to each other.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wire {
     /// TLS, with a certificate on both sides.
     Tls,
     /// This password.
-    Password(String),
-}
-
-impl std::fmt::Debug for Wire {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(match self {
-            Self::Tls => "Tls",
-            Self::Password(_) => "Password(***)",
-        })
-    }
+    Password(Secret),
 }
 
 impl Wire {
@@ -40,8 +32,9 @@ impl Wire {
             return Ok(Self::Tls);
         }
         let path = places.replication_certificates.join("tls.key");
-        let key = std::fs::read(&path).map_err(|error| Error::file("read", &path, &error))?;
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
-        Ok(Self::Password(hex::encode(hmac::sign(&key, PURPOSE))))
+        let key: Secret<Vec<u8>> =
+            std::fs::read(&path).map(Secret::new).map_err(|error| Error::file("read", &path, &error))?;
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose());
+        Ok(Self::Password(Secret::new(hex::encode(hmac::sign(&key, PURPOSE)))))
     }
 }

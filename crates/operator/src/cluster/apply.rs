@@ -17,8 +17,9 @@ use crate::error::{Error, is_conflict, is_not_found};
 use chrono::{DateTime, Utc};
 use holdfast_kube_api::cluster::ClusterStatus;
 use holdfast_kube_api::names;
+use holdfast_secret::Secret;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::{self as k8s, PersistentVolumeClaim, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
@@ -218,15 +219,15 @@ impl Actor<'_> {
         let name = kind.name(cluster);
         let fault = |error: rcgen::Error| Error::Certificate { secret: name.clone(), why: error.to_string() };
         let mut annotations = BTreeMap::new();
-        let data: BTreeMap<&str, String> = match kind {
+        let data: BTreeMap<&str, Secret> = match kind {
             SecretKind::Authority => {
-                let key = self.stored(&name, "ca.key");
-                let pair = certificates::authority(&format!("{cluster} of Holdfast"), key.as_deref(), self.now)
+                let key = self.stored(&name, "ca.key").map(Secret::new);
+                let pair = certificates::authority(&format!("{cluster} of Holdfast"), key.as_ref(), self.now)
                     .map_err(fault)?;
                 annotations.insert(annotation::ENDS, pair.ends.to_rfc3339());
                 annotations.insert(annotation::AUTHORITY, fingerprint(&pair));
                 *authority = Some(pair.clone());
-                BTreeMap::from([("ca.crt", pair.certificate), ("ca.key", pair.key)])
+                BTreeMap::from([("ca.crt", Secret::new(pair.certificate)), ("ca.key", pair.key)])
             }
             SecretKind::Server | SecretKind::Replication | SecretKind::Operator => {
                 let Some(authority) = authority.clone().or_else(|| self.stored_authority()) else {
@@ -247,8 +248,8 @@ impl Actor<'_> {
                     annotations.insert(annotation::AUTHORITY, known);
                 }
                 BTreeMap::from([
-                    ("ca.crt", authority.certificate),
-                    ("tls.crt", pair.certificate),
+                    ("ca.crt", Secret::new(authority.certificate)),
+                    ("tls.crt", Secret::new(pair.certificate)),
                     ("tls.key", pair.key),
                 ])
             }
@@ -268,8 +269,9 @@ impl Actor<'_> {
         name: &str,
         kind: &str,
         annotations: &BTreeMap<&str, String>,
-        data: &BTreeMap<&str, String>,
+        data: &BTreeMap<&str, Secret>,
     ) -> Result<(), Error> {
+        let data: BTreeMap<&str, &str> = data.iter().map(|(key, value)| (*key, value.expose().as_str())).collect();
         let inherited = self.desired.spec.inherited_metadata.clone().unwrap_or_default();
         let mut labels = inherited.labels;
         labels.insert(names::CLUSTER_LABEL.to_owned(), self.desired.name.clone());
@@ -281,7 +283,7 @@ impl Actor<'_> {
             },
             "stringData": data,
         });
-        let api: Api<Secret> = self.api();
+        let api: Api<k8s::Secret> = self.api();
         if self.read.secrets.contains_key(name) {
             // Renewed: content and facts in one write.
             let patch = json!({"metadata": {"annotations": annotations}, "stringData": data});
@@ -291,7 +293,7 @@ impl Actor<'_> {
                 .map(drop)
                 .map_err(|error| Error::api(format!("renew secret {name}"), error));
         }
-        let secret: Secret = serde_json::from_value(secret)
+        let secret: k8s::Secret = serde_json::from_value(secret)
             .map_err(|source| Error::Malformed { what: format!("secret {name}"), source })?;
         match api.create(&PostParams::default(), &secret).await {
             Ok(_) => Ok(()),
@@ -309,7 +311,7 @@ impl Actor<'_> {
     fn stored_authority(&self) -> Option<Pair> {
         let name = names::ca_secret(&self.desired.name);
         let ends = self.read.observed.secrets.get(&name).and_then(|facts| facts.ends).unwrap_or(self.now);
-        Some(Pair { certificate: self.stored(&name, "ca.crt")?, key: self.stored(&name, "ca.key")?, ends })
+        Some(Pair { certificate: self.stored(&name, "ca.crt")?, key: Secret::new(self.stored(&name, "ca.key")?), ends })
     }
 
     /// What the authority's Secret is known by: nothing for one that was brought, since it carries no annotation.
@@ -321,7 +323,7 @@ impl Actor<'_> {
         }
     }
 
-    fn application(&self) -> Result<BTreeMap<&'static str, String>, aws_lc_rs::error::Unspecified> {
+    fn application(&self) -> Result<BTreeMap<&'static str, Secret>, aws_lc_rs::error::Unspecified> {
         let bootstrap = self.desired.spec.bootstrap.clone().unwrap_or_default();
         let (database, owner) = match (bootstrap.recovery, bootstrap.initdb) {
             (Some(recovery), _) => (recovery.database, recovery.owner),
@@ -337,32 +339,36 @@ impl Actor<'_> {
         &self,
         user: &str,
         database: &str,
-    ) -> Result<BTreeMap<&'static str, String>, aws_lc_rs::error::Unspecified> {
+    ) -> Result<BTreeMap<&'static str, Secret>, aws_lc_rs::error::Unspecified> {
         let service = names::read_write_service(&self.desired.name);
         let host = format!("{service}.{}", self.desired.namespace);
         let password = password()?;
+        let exposed = password.expose();
         let port = names::POSTGRES_PORT;
         let (user_part, database_part) = (percent(user), percent(database));
         let path = if database == "*" { String::new() } else { database_part };
+        let uri = format!("postgresql://{user_part}:{exposed}@{host}:{port}/{path}");
+        let jdbc = format!("jdbc:postgresql://{host}:{port}/{path}?password={exposed}&user={user_part}");
+        let line = format!("{service}:{port}:{}:{}:{exposed}\n", pgpass(database), pgpass(user));
         Ok(BTreeMap::from([
-            ("username", user.to_owned()),
-            ("user", user.to_owned()),
-            ("password", password.clone()),
-            ("dbname", database.to_owned()),
-            ("host", service.clone()),
-            ("port", port.to_string()),
-            ("uri", format!("postgresql://{user_part}:{password}@{host}:{port}/{path}")),
-            ("jdbc-uri", format!("jdbc:postgresql://{host}:{port}/{path}?password={password}&user={user_part}")),
-            ("pgpass", format!("{service}:{port}:{}:{}:{password}\n", pgpass(database), pgpass(user))),
+            ("username", user.into()),
+            ("user", user.into()),
+            ("password", password),
+            ("dbname", database.into()),
+            ("host", Secret::new(service)),
+            ("port", Secret::new(port.to_string())),
+            ("uri", Secret::new(uri)),
+            ("jdbc-uri", Secret::new(jdbc)),
+            ("pgpass", Secret::new(line)),
         ]))
     }
 }
 
 /// 64 hexadecimal digits: 256 bits, and nothing that a URI or a shell takes apart.
-fn password() -> Result<String, aws_lc_rs::error::Unspecified> {
+fn password() -> Result<Secret, aws_lc_rs::error::Unspecified> {
     let mut bytes = [0_u8; 32];
     aws_lc_rs::rand::fill(&mut bytes)?;
-    Ok(hex::encode(bytes))
+    Ok(Secret::new(hex::encode(bytes)))
 }
 
 fn no_randomness(secret: &str) -> Error {
@@ -371,7 +377,7 @@ fn no_randomness(secret: &str) -> Error {
 
 /// The key's fingerprint: a renewed certificate of the same key is the same authority.
 fn fingerprint(authority: &Pair) -> String {
-    super::decide::short_hash(authority.key.as_bytes())
+    super::decide::short_hash(authority.key.expose().as_bytes())
 }
 
 fn percent(text: &str) -> String {

@@ -9,6 +9,7 @@ use super::SECRET;
 use crate::certificates::{self, Pair, Purpose};
 use crate::error::{Error, is_conflict};
 use chrono::{DateTime, Duration, Utc};
+use holdfast_secret::Secret as Hidden;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::PostParams;
 use kube::{Api, Client};
@@ -33,7 +34,7 @@ pub(super) struct Identity {
     /// The server's.
     pub(super) certificate: String,
     /// And its key.
-    pub(super) key: String,
+    pub(super) key: Hidden,
 }
 
 /// What a Secret holds.
@@ -116,8 +117,8 @@ fn made(
         }},
         "data": {},
         "stringData": {
-            "ca.crt": authority.certificate, "ca.key": authority.key,
-            "tls.crt": leaf.certificate, "tls.key": leaf.key,
+            "ca.crt": authority.certificate, "ca.key": authority.key.expose(),
+            "tls.crt": leaf.certificate, "tls.key": leaf.key.expose(),
         },
     });
     Ok((Identity { authority: authority.certificate, certificate: leaf.certificate, key: leaf.key }, secret))
@@ -133,8 +134,12 @@ fn stored(secret: &Secret) -> Option<Stored> {
     let text = |key: &str| String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok();
     let authority = text("ca.crt")?;
     Some(Stored {
-        authority: Pair { certificate: authority.clone(), key: text("ca.key")?, ends: time(AUTHORITY_ENDS)? },
-        identity: Identity { authority, certificate: text("tls.crt")?, key: text("tls.key")? },
+        authority: Pair {
+            certificate: authority.clone(),
+            key: Hidden::new(text("ca.key")?),
+            ends: time(AUTHORITY_ENDS)?,
+        },
+        identity: Identity { authority, certificate: text("tls.crt")?, key: Hidden::new(text("tls.key")?) },
         ends: time(ENDS)?,
         names: annotations.get(NAMES)?.split(',').map(str::to_owned).collect(),
     })

@@ -9,12 +9,10 @@
 //! until it has opened, so its parameters are bounded before any memory is spent on them (see [`MAX_MEMORY_KIB`]).
 
 mod kdf;
-mod secret;
 #[cfg(test)]
 mod tests;
 
 pub use kdf::{Argon2Cost, MAX_ITERATIONS, MAX_MEMORY_KIB, MAX_PARALLELISM, MIN_MEMORY_KIB};
-pub use secret::Secret;
 
 use crate::identity::{RepositoryId, RepositoryKey};
 use crate::name::SlotName;
@@ -22,6 +20,7 @@ use crate::record::{Closed, RecordBody, RecordKind};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
 use chrono::{DateTime, Utc};
+use holdfast_secret::Secret;
 use kdf::{Kdf, SALT_BYTES, WrappingKey};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -122,11 +121,11 @@ impl KeySlot {
         slot: SlotName,
         repository: &RepositoryId,
         key: &RepositoryKey,
-        passphrase: &Secret,
+        passphrase: &Secret<Vec<u8>>,
         cost: Argon2Cost,
         created: DateTime<Utc>,
     ) -> Result<Self, KeyError> {
-        if passphrase.is_empty() {
+        if passphrase.expose().is_empty() {
             return Err(KeyError::WeakSecret { problem: "the passphrase is empty" });
         }
         let kdf = Kdf::argon2id(cost, &random::<SALT_BYTES>()?);
@@ -143,7 +142,7 @@ impl KeySlot {
         slot: SlotName,
         repository: &RepositoryId,
         key: &RepositoryKey,
-        content: &Secret,
+        content: &Secret<Vec<u8>>,
         created: DateTime<Utc>,
     ) -> Result<Self, KeyError> {
         if content.expose().len() < MIN_KEY_FILE_BYTES {
@@ -182,7 +181,11 @@ impl KeySlot {
     ///
     /// # Errors
     /// See [`KeyError`].
-    pub fn unlock_passphrase(&self, repository: &RepositoryId, passphrase: &Secret) -> Result<RepositoryKey, KeyError> {
+    pub fn unlock_passphrase(
+        &self,
+        repository: &RepositoryId,
+        passphrase: &Secret<Vec<u8>>,
+    ) -> Result<RepositoryKey, KeyError> {
         self.expect_kind(KeySlotKind::Passphrase)?;
         let wrapping = self.kdf.derive_from_passphrase(passphrase.expose())?;
         self.unwrap_key(&wrapping, repository, || KeyError::WrongPassphrase { slot: self.slot.clone() })
@@ -192,7 +195,11 @@ impl KeySlot {
     ///
     /// # Errors
     /// See [`KeyError`].
-    pub fn unlock_key_file(&self, repository: &RepositoryId, content: &Secret) -> Result<RepositoryKey, KeyError> {
+    pub fn unlock_key_file(
+        &self,
+        repository: &RepositoryId,
+        content: &Secret<Vec<u8>>,
+    ) -> Result<RepositoryKey, KeyError> {
         self.expect_kind(KeySlotKind::KeyFile)?;
         let wrapping = self.kdf.derive_from_key_file(content.expose())?;
         self.unwrap_key(&wrapping, repository, || KeyError::WrongKeyFile { slot: self.slot.clone() })

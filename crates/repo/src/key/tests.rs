@@ -138,22 +138,6 @@ fn secrets_print_as_stars() {
     assert!(!format!("{error} {error:?}").contains("hunter2"));
 }
 
-#[test]
-fn one_newline_at_the_end_of_a_passphrase_file_is_not_part_of_it() {
-    for (content, expected) in [
-        ("secret", "secret"),
-        ("secret\n", "secret"),
-        ("secret\r\n", "secret"),
-        ("secret\n\n", "secret\n"),
-        ("secret\r", "secret\r"),
-        (" secret \n", " secret "),
-        ("\n", ""),
-        ("", ""),
-    ] {
-        assert_eq!(Secret::from_passphrase_file(content).expose(), expected.as_bytes(), "{content:?}");
-    }
-}
-
 /// An independent AES-GCM opens the same slot: the format is as documented.
 #[test]
 fn an_independent_cipher_opens_a_key_file_slot() {

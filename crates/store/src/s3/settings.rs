@@ -7,7 +7,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::Digest;
 
-use crate::{Encryption, S3Config, Secret};
+use holdfast_secret::Secret;
+
+use crate::{Encryption, S3Config};
 
 /// Prepared once for all requests of a store.
 #[derive(Debug)]
@@ -38,8 +40,8 @@ impl Settings {
             Encryption::Kms { key_id } => (Some(ServerSideEncryption::AwsKms), key_id.clone(), None),
             Encryption::Customer { key } => {
                 let customer = CustomerKey {
-                    key: Secret::new(BASE64.encode(key.bytes())),
-                    md5: BASE64.encode(md5::Md5::digest(key.bytes())),
+                    key: Secret::new(BASE64.encode(key.expose())),
+                    md5: BASE64.encode(md5::Md5::digest(key.expose())),
                 };
                 (None, None, Some(customer))
             }
@@ -92,7 +94,6 @@ fn percent_encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SseCustomerKey;
 
     #[test]
     fn tags_are_encoded_as_a_query() {
@@ -106,8 +107,7 @@ mod tests {
 
     #[test]
     fn customer_keys_become_three_headers_and_do_not_print() {
-        let config =
-            S3Config { encryption: Encryption::Customer { key: SseCustomerKey::new([0; 32]) }, ..S3Config::default() };
+        let config = S3Config { encryption: Encryption::Customer { key: Secret::new([0; 32]) }, ..S3Config::default() };
         let settings = Settings::new(&config);
         assert_eq!(settings.customer_algorithm().as_deref(), Some("AES256"));
         assert_eq!(settings.customer_key().as_deref(), Some("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="));

@@ -65,8 +65,8 @@ async fn a_downgraded_record_lets_nobody_overwrite() {
     let mut config = emulated(&server.endpoint());
     config.location = "s3://holdfast/some/prefix".parse().unwrap();
     config.s3.credentials = holdfast_store::Credentials::Static {
-        access_key: holdfast_store::Secret::new(&server.credentials().access_key),
-        secret_key: holdfast_store::Secret::new(&server.credentials().secret_key),
+        access_key: holdfast_secret::Secret::new(&server.credentials().access_key),
+        secret_key: holdfast_secret::Secret::new(&server.credentials().secret_key),
         session_token: None,
     };
     let (left, right) = (open(&config).await.unwrap(), open(&config).await.unwrap());

@@ -12,9 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use canned::{Answer, Server};
-use holdfast_store::{
-    Credentials, ObjectName, PutMode, RetryPolicy, Secret, SseCustomerKey, StoreConfig, StoreErrorKind, open,
-};
+use holdfast_secret::Secret;
+use holdfast_store::{Credentials, ObjectName, PutMode, RetryPolicy, StoreConfig, StoreErrorKind, open};
 
 pub(crate) fn name(text: &str) -> ObjectName {
     text.parse().unwrap()
@@ -288,7 +287,7 @@ async fn a_customer_key_goes_with_every_request() {
     })
     .await;
     let mut config = config(&server.endpoint);
-    config.s3.encryption = holdfast_store::Encryption::Customer { key: SseCustomerKey::new([0; 32]) };
+    config.s3.encryption = holdfast_store::Encryption::Customer { key: Secret::new([0; 32]) };
     let store = open(&config).await.unwrap();
     store.put(&name("a"), "x".into(), PutMode::Create).await.unwrap();
     store.get(&name("a")).await.unwrap();

@@ -1,6 +1,7 @@
 //! HTTP proxies between us and a real store. The store's address in these tests leads nowhere: only the proxy reaches it.
 
-use holdfast_store::{Credentials, Proxies, PutMode, Secret, StoreConfig, StoreErrorKind, open};
+use holdfast_secret::Secret;
+use holdfast_store::{Credentials, Proxies, PutMode, StoreConfig, StoreErrorKind, open};
 use holdfast_testkit::proxy::ForwardProxy;
 use holdfast_testkit::s3::S3Server;
 

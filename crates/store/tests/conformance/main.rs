@@ -7,9 +7,10 @@ mod unfinished;
 
 use std::sync::Arc;
 
+use holdfast_secret::Secret;
 use holdfast_store::{
     Capabilities, Checksums, ConditionalCreate, Credentials, DirectoryStore, Encryption, Location, MemoryStore,
-    Prefixed, Secret, SseCustomerKey, Store, StoreConfig, StoreErrorKind, Uploads, open, probe,
+    Prefixed, Store, StoreConfig, StoreErrorKind, Uploads, open, probe,
 };
 use holdfast_testkit::s3::{ForeignS3, Moto, Program, S3Server};
 use suite::Expect;
@@ -164,7 +165,7 @@ async fn juicefs_gateway() {
 #[tokio::test(flavor = "multi_thread")]
 async fn encryption_that_a_store_drops_is_refused() {
     let Some(server) = ForeignS3::or_skip(Program::Rclone) else { return };
-    for encryption in [Encryption::S3, Encryption::Customer { key: SseCustomerKey::new([7; 32]) }] {
+    for encryption in [Encryption::S3, Encryption::Customer { key: Secret::new([7; 32]) }] {
         let mut config = s3_config(server.endpoint(), server.credentials());
         config.s3.encryption = encryption;
         let error = probe(&*open(&config).await.unwrap(), &"probe/scratch".parse().unwrap()).await.unwrap_err();

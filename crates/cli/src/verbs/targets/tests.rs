@@ -83,7 +83,7 @@ async fn target(directory: &Path, without: Without) -> (RepositoryTarget, Arc<As
     let config = StoreConfig::new(Location::Directory(directory.to_owned()));
     let native = Arc::new(Unconditional(holdfast_store::open(&config).await.unwrap(), without));
     let store = Arc::new(AsRecorded { native, config, adopted: Mutex::default() });
-    let unlock = Unlock::Passphrase(Secret::new(b"correct horse".to_vec()));
+    let unlock = Unlock::Passphrase(Secret::from("correct horse"));
     (RepositoryTarget { store: Arc::clone(&store) as Arc<dyn Store>, unlock }, store)
 }
 

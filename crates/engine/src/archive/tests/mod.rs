@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{PgVersion, SegmentName, SystemIdentifier, TimelineId, WalSegmentSize};
-use holdfast_repo::key::Secret;
 use holdfast_repo::name::ClusterName;
+use holdfast_secret::Secret;
 use holdfast_store::{FaultRule, Faulty, MemoryStore, Store};
 use holdfast_testkit::random::Random;
 use tokio_util::sync::CancellationToken;

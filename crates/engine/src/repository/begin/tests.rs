@@ -6,7 +6,7 @@ use crate::repository::claim::Identity;
 use bytes::Bytes;
 use holdfast_pgtypes::{PgVersion, SystemIdentifier, WalSegmentSize};
 use holdfast_repo::codec::Codec;
-use holdfast_repo::key::Secret;
+use holdfast_secret::Secret;
 use holdfast_store::{MemoryStore, PutMode};
 use std::sync::Arc;
 

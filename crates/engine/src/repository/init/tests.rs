@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_repo::key::Secret;
+use holdfast_secret::Secret;
 use holdfast_store::MemoryStore;
 
 use super::*;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use holdfast_pgtypes::{PgVersion, SystemIdentifier, WalSegmentSize};
 use holdfast_repo::codec::Codec;
-use holdfast_repo::key::Secret;
 use holdfast_repo::name::{self, ClaimNumber, ClusterName};
 use holdfast_repo::record::StartRecord;
+use holdfast_secret::Secret;
 use holdfast_store::{Fault, FaultRule, Faulty, MemoryStore, Operation, PutMode, Store, StoreErrorKind};
 
 use super::*;

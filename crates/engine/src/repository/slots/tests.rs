@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use bytes::Bytes;
-use holdfast_repo::key::Secret;
 use holdfast_repo::record::sha256_hex;
+use holdfast_secret::Secret;
 use holdfast_store::{MemoryStore, PutMode};
 
 use super::*;

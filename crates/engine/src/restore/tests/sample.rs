@@ -13,7 +13,6 @@ use holdfast_pgtypes::{BackupLabel, ControlFile, Lsn, PgVersion, SegmentName, Ti
 use holdfast_repo::chunk::is_all_zero;
 use holdfast_repo::codec::{Codec, Compression, Compressor};
 use holdfast_repo::frame::FrameKind;
-use holdfast_repo::key::Secret;
 use holdfast_repo::manifest::{Extent, FileEntry, FileKind, Manifest, ManifestHeader, ManifestWriter, PackEntry};
 use holdfast_repo::name::{self, ClaimNumber};
 use holdfast_repo::pack::PackWriter;
@@ -21,6 +20,7 @@ use holdfast_repo::record::{
     BackupRecord, BackupType, ChecksumFailures, EncryptionKind, ManifestEntry, TablespaceEntry, sha256_hex,
 };
 use holdfast_repo::{ChunkHash, wal_object};
+use holdfast_secret::Secret;
 use holdfast_store::{MemoryStore, PutMode, Store};
 
 use super::super::*;

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use holdfast_secret::Secret;
+
 /// The connection that needs a password.
 pub(super) struct For<'a> {
     /// The host as the user wrote it; for a Unix socket, its folder.
@@ -15,7 +17,7 @@ pub(super) struct For<'a> {
 
 /// The password of the first line that fits. A file that others may read is not used, as in libpq: a warning reports
 /// it, and the server then reports that it needs a password.
-pub(super) fn find(path: &Path, wanted: &For<'_>) -> Option<String> {
+pub(super) fn find(path: &Path, wanted: &For<'_>) -> Option<Secret> {
     let metadata = fs::metadata(path).ok()?;
     if !metadata.is_file() {
         tracing::warn!("the password file {} is not a plain file, so it is not used", path.display());
@@ -29,7 +31,10 @@ pub(super) fn find(path: &Path, wanted: &For<'_>) -> Option<String> {
         return None;
     }
     match fs::read_to_string(path) {
-        Ok(text) => text.lines().find_map(|line| password(line, wanted)),
+        Ok(text) => {
+            let text: Secret = Secret::new(text);
+            text.expose().lines().find_map(|line| password(line, wanted))
+        }
         Err(error) => {
             tracing::warn!("the password file {} cannot be read: {error}", path.display());
             None
@@ -38,7 +43,7 @@ pub(super) fn find(path: &Path, wanted: &For<'_>) -> Option<String> {
 }
 
 /// `host:port:database:user:password`. `*` matches anything; `\` escapes a colon or another `\`.
-fn password(line: &str, wanted: &For<'_>) -> Option<String> {
+fn password(line: &str, wanted: &For<'_>) -> Option<Secret> {
     if line.starts_with('#') {
         return None;
     }
@@ -53,7 +58,7 @@ fn password(line: &str, wanted: &For<'_>) -> Option<String> {
         }
         rest = behind;
     }
-    Some(unescaped(rest))
+    Some(Secret::new(unescaped(rest)))
 }
 
 /// The field up to the next colon that is not escaped, and the text after it.
@@ -93,10 +98,10 @@ mod tests {
         let text = "# db\\:1:5432:postgres:backup:no\ndb\\:1:5433:*:*:no\n\nshort\ndb\\:1:5432:*:backup:a\\:b\\\\c d\n*:*:*:*:no\n";
         fs::write(file.path(), text).unwrap();
         fs::set_permissions(file.path(), fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(find(file.path(), &WANTED).as_deref(), Some("a:b\\c d"));
+        assert_eq!(find(file.path(), &WANTED), Some(Secret::new("a:b\\c d")));
         let socket = For { host: "/run/pg", ..WANTED };
         fs::write(file.path(), "localhost:*:*:*:local\n").unwrap();
-        assert_eq!(find(file.path(), &socket).as_deref(), Some("local"));
+        assert_eq!(find(file.path(), &socket), Some(Secret::new("local")));
         assert_eq!(find(file.path(), &WANTED), None);
     }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use holdfast_secret::Secret;
 use tokio_postgres::config::{ChannelBinding, SslNegotiation};
 
 use super::passfile::{self, For};
@@ -208,8 +209,8 @@ impl Reader<'_> {
             let wanted = For { host: name, port, dbname: dbname?, user: user? };
             passfile::find(&passfile?, &wanted)
         };
-        if let Some(password) = self.get("password").map(str::to_owned).or_else(found) {
-            config.password(password);
+        if let Some(password) = self.get("password").map(Secret::from).or_else(found) {
+            config.password(password.expose());
         }
         if let Some(options) = self.get("options") {
             config.options(options);
