@@ -29,6 +29,14 @@ const OWN_OPTIONS: &[&str] = &[
     "--sync-only",
 ];
 
+/// Whether a field is used only until the cluster has its data. The application's database, its owner and its Secret are
+/// used afterwards too: passwords follow their Secrets.
+pub(super) fn is_used_once(path: &str) -> bool {
+    let of_method = ["spec.bootstrap.initdb.", "spec.bootstrap.recovery."];
+    let field = of_method.iter().find_map(|method| path.strip_prefix(method));
+    field.is_some_and(|field| !matches!(field.split(['.', '[']).next(), Some("database" | "owner" | "secret")))
+}
+
 /// Checks the bootstrap and adds the default method.
 pub(super) fn check(cluster_name: &str, spec: &mut ClusterSpec, major: Option<u16>, findings: &mut Findings) {
     let base = "spec.bootstrap";

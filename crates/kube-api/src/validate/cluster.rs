@@ -16,8 +16,9 @@ pub const LONGEST_NAME: usize = 50;
 /// Variables of the container that the operator sets.
 const OWN_VARIABLES: &[&str] = &["POD_NAME", "POD_UID", "NAMESPACE", "CLUSTER_NAME"];
 
-/// Checks the spec, moves every field to its place, and returns PostgreSQL's major version.
-pub(super) fn check(name: &str, spec: &mut ClusterSpec, findings: &mut Findings) -> Option<u16> {
+/// Checks the spec, moves every field to its place, and returns PostgreSQL's major version. `bootstrapped` is true once the
+/// first instance has its data.
+pub(super) fn check(name: &str, spec: &mut ClusterSpec, bootstrapped: bool, findings: &mut Findings) -> Option<u16> {
     check_name(name, findings);
     let major = spec.image_name.clone().and_then(|image| image::check(&image, findings));
     if let Some(policy) = &spec.image_pull_policy {
@@ -51,7 +52,12 @@ pub(super) fn check(name: &str, spec: &mut ClusterSpec, findings: &mut Findings)
     settings::check(spec, major, findings);
     access(spec, findings);
     external_clusters(spec, findings);
-    bootstrap::check(name, spec, major, findings);
+    let mut of_bootstrap = Findings::default();
+    bootstrap::check(name, spec, major, &mut of_bootstrap);
+    if bootstrapped {
+        of_bootstrap.without_effect(bootstrap::is_used_once);
+    }
+    findings.append_where(of_bootstrap, |_| true);
     if let Some(backup) = &mut spec.backup {
         check_backup(backup, findings);
     }

@@ -174,6 +174,17 @@ impl Findings {
         self.errors.iter().map(|finding| finding.path.as_str()).collect()
     }
 
+    /// Makes the errors about these fields warnings: what they say is not used any more, so it must not stop a resource.
+    pub(super) fn without_effect(&mut self, is_unused: impl Fn(&str) -> bool) {
+        let (unused, errors) =
+            std::mem::take(&mut self.errors).into_iter().partition(|finding| is_unused(&finding.path));
+        self.errors = errors;
+        for Finding { path, message, .. } in unused {
+            let hint = "the cluster has its data, so this has no effect any more: correct it or leave it as it is";
+            self.warn(path, Reason::NoEffect, message, hint);
+        }
+    }
+
     /// Takes over the findings about the wanted fields.
     pub(super) fn append_where(&mut self, found: Self, wanted: impl Fn(&str) -> bool) {
         self.errors.extend(found.errors.into_iter().filter(|finding| wanted(&finding.path)));

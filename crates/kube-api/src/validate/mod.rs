@@ -82,17 +82,17 @@ pub struct ValidScheduledBackup {
 /// Reads a `Cluster`.
 pub fn cluster(raw: &Value) -> Outcome<ValidCluster> {
     let mut findings = Findings::default();
-    let value = read_cluster(raw, &mut findings);
+    let value = read_cluster(raw, is_bootstrapped(raw), &mut findings);
     findings.outcome(value)
 }
 
 /// Reads a `Cluster` that replaces an earlier one.
 pub fn cluster_update(old: &Value, new: &Value) -> Outcome<ValidCluster> {
     let mut findings = Findings::default();
-    let value = read_cluster(new, &mut findings);
+    let bootstrapped = is_bootstrapped(old);
+    let value = read_cluster(new, bootstrapped, &mut findings);
     // Mistakes of the old one do not matter any more.
-    if let (Some(before), Some(after)) = (read_cluster(old, &mut Findings::default()), &value) {
-        let bootstrapped = old["status"]["systemID"].is_string();
+    if let (Some(before), Some(after)) = (read_cluster(old, bootstrapped, &mut Findings::default()), &value) {
         update::check(&before.spec, &after.spec, bootstrapped, &mut findings);
     }
     findings.outcome(value)
@@ -143,10 +143,15 @@ pub fn scheduled_backup(raw: &Value) -> Outcome<ValidScheduledBackup> {
     findings.outcome(value)
 }
 
-fn read_cluster(raw: &Value, findings: &mut Findings) -> Option<ValidCluster> {
+/// Whether the first instance has its data: from then on the operator knows the system identifier.
+fn is_bootstrapped(raw: &Value) -> bool {
+    raw["status"]["systemID"].is_string()
+}
+
+fn read_cluster(raw: &Value, bootstrapped: bool, findings: &mut Findings) -> Option<ValidCluster> {
     read("Cluster", raw, findings, |mut spec: ClusterSpec, findings| {
         let name = metadata(raw, "name");
-        let postgres_major = cluster::check(&name, &mut spec, findings);
+        let postgres_major = cluster::check(&name, &mut spec, bootstrapped, findings);
         Some(ValidCluster {
             name,
             namespace: metadata(raw, "namespace"),

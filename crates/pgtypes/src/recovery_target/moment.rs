@@ -1,7 +1,9 @@
 //! The time of a recovery target, as people write it and as it is given to PostgreSQL.
 //!
 //! [`parse`] takes PostgreSQL's usual forms and RFC 3339: `2026-11-22 10:15:00+00`, with `T` instead of the space, fractions
-//! of a second, without seconds, and with `Z`, `UTC`, `GMT`, `+02`, `+02:00` or `+0200`. [`text`] writes one form only.
+//! of a second, without seconds, and with `Z`, `UTC`, `GMT`, `+02`, `+02:00` or `+0200`. A date with a zone and without a
+//! time of day is its midnight there. Digits after the sixth may be zeros, as programs that count nanoseconds print them.
+//! [`text`] writes one form only.
 //!
 //! Whether the zone may be missing is for the caller to say ([`MissingZone`]). PostgreSQL would take its own `timezone`
 //! setting, a shell its `TZ`, and whoever restores at three in the morning may be on a third machine: an hour of lost or
@@ -44,7 +46,7 @@ pub enum MomentError {
     #[error("there is no time of day {0}")]
     NoSuchTimeOfDay(String),
     /// PostgreSQL keeps microseconds and would round what is more; a target that moves by rounding is refused.
-    #[error("PostgreSQL's times have at most 6 digits after the decimal point")]
+    #[error("PostgreSQL keeps at most 6 digits after the decimal point and would round this time: leave out the other digits")]
     TooManyDigits,
     /// The zone is missing, and the caller wants it.
     #[error("the time zone is missing: write it as an offset from UTC, such as +00, +02:00 or Z")]
@@ -66,25 +68,22 @@ pub fn parse(text: &str, missing_zone: MissingZone) -> Result<Moment, MomentErro
     if !text.is_ascii() {
         return Err(MomentError::NotATime);
     }
-    let Some((date, rest)) = text.split_once([' ', 'T', 't']) else {
-        let date = parse_date(text)?;
-        return match missing_zone {
-            MissingZone::Refused => Err(MomentError::NotATime),
-            MissingZone::MeansUtc => {
-                Ok(Moment { time: NaiveDateTime::new(date, NaiveTime::MIN).and_utc(), zone_is_written: false })
-            }
-        };
-    };
+    let (date, rest) = leading(text, |byte| byte.is_ascii_digit() || byte == b'-')?;
     let date = parse_date(date)?;
-    let rest = rest.trim_start();
-    let clock_length = rest.bytes().take_while(|byte| byte.is_ascii_digit() || matches!(byte, b':' | b'.')).count();
-    let (clock, zone) = rest.split_at_checked(clock_length).ok_or(MomentError::NotATime)?;
-    let local = NaiveDateTime::new(date, parse_clock(clock)?);
-    match (zone.trim(), missing_zone) {
+    let after_t = rest.strip_prefix(['T', 't']);
+    let (clock, zone) =
+        leading(after_t.unwrap_or(rest).trim_start(), |byte| byte.is_ascii_digit() || matches!(byte, b':' | b'.'))?;
+    let zone = zone.trim();
+    let only_a_date = clock.is_empty() && after_t.is_none();
+    let local = NaiveDateTime::new(date, if only_a_date { NaiveTime::MIN } else { parse_clock(clock)? });
+    match (zone, missing_zone) {
+        ("", MissingZone::Refused) if only_a_date => Err(MomentError::NotATime),
         ("", MissingZone::Refused) => Err(MomentError::ZoneMissing),
         ("", MissingZone::MeansUtc) => Ok(Moment { time: local.and_utc(), zone_is_written: false }),
         (zone, _) => {
-            let moment = parse_zone(zone)?.from_local_datetime(&local).single().ok_or(MomentError::OutOfRange)?;
+            // After a date alone anything could be meant for a time of day.
+            let zone = parse_zone(zone).map_err(|error| if only_a_date { MomentError::NotATime } else { error })?;
+            let moment = zone.from_local_datetime(&local).single().ok_or(MomentError::OutOfRange)?;
             Ok(Moment { time: moment.with_timezone(&Utc), zone_is_written: true })
         }
     }
@@ -102,6 +101,12 @@ pub fn parse_with_zone(text: &str) -> Result<DateTime<Utc>, MomentError> {
 /// setting matters. [`parse`] reads it back.
 pub fn text(time: DateTime<Utc>) -> String {
     time.format("%Y-%m-%d %H:%M:%S%.6f+00").to_string()
+}
+
+/// The bytes at the beginning that are of a kind, and the rest.
+fn leading(text: &str, is_of_kind: impl Fn(u8) -> bool) -> Result<(&str, &str), MomentError> {
+    let length = text.bytes().take_while(|byte| is_of_kind(*byte)).count();
+    text.split_at_checked(length).ok_or(MomentError::NotATime)
 }
 
 /// So many digits and nothing else.
@@ -137,10 +142,12 @@ fn parse_clock(text: &str) -> Result<NaiveTime, MomentError> {
     let (hour, minute, second) = fields().ok_or(MomentError::NotATime)?;
     let microseconds = match fraction {
         None => 0,
-        Some(fraction) if fraction.len() > 6 => return Err(MomentError::TooManyDigits),
-        Some(fraction) => {
-            digits(&format!("{fraction:0<6}"), 6..=6).filter(|_| !fraction.is_empty()).ok_or(MomentError::NotATime)?
+        Some(fraction) if fraction.bytes().skip(6).any(|digit| digit != b'0') => {
+            return Err(MomentError::TooManyDigits);
         }
+        Some(fraction) => digits(&format!("{:0<6}", fraction.get(..6).unwrap_or(fraction)), 6..=6)
+            .filter(|_| !fraction.is_empty())
+            .ok_or(MomentError::NotATime)?,
     };
     NaiveTime::from_hms_micro_opt(hour, minute, second, microseconds)
         .ok_or_else(|| MomentError::NoSuchTimeOfDay(text.to_owned()))

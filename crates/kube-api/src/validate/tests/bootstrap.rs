@@ -146,6 +146,8 @@ fn targets() {
             target(json!({"targetTime": "2025-01-01T14:30:00.123456789Z"})),
             &["E spec.bootstrap.recovery.recoveryTarget.targetTime InvalidValue"],
         ),
+        ("nanoseconds that are zeros", target(json!({"targetTime": "2025-01-01T14:30:00.123456000Z"})), none),
+        ("a date with a zone", target(json!({"targetTime": "2025-01-01Z"})), none),
         (
             "a date",
             target(json!({"targetTime": "2025-01-01"})),

@@ -57,3 +57,54 @@ fn changes_that_cannot_be() {
     let young = changed(&json!({"spec": {"walStorage": {"size": "1Gi"}, "imageName": "postgres:17"}}));
     assert_eq!(brief(&cluster_update(&young, &valid())), [""; 0]);
 }
+
+/// A field that is used once must not stop a cluster that has its data, though a later version reads it more strictly.
+#[test]
+fn what_is_used_no_more_stops_nothing() {
+    let base = "spec.bootstrap.recovery.recoveryTarget";
+    let recovery = |patch: Value| {
+        let mut recovery = json!({"source": "old"});
+        merge(&mut recovery, &patch);
+        changed(&json!({"spec": {"externalClusters": [source()], "bootstrap": {"recovery": recovery}}}))
+    };
+    let initdb = |patch: Value| changed(&json!({ "spec": { "bootstrap": { "initdb": patch } } }));
+    for (name, mut manifest, before, after) in [
+        (
+            "a time",
+            recovery(json!({"recoveryTarget": {"targetTime": "2025-01-01T14:30:00.123456789Z"}})),
+            format!("E {base}.targetTime InvalidValue"),
+            format!("W {base}.targetTime NoEffect"),
+        ),
+        (
+            "two targets",
+            recovery(json!({"recoveryTarget": {"targetLSN": "0/1", "targetName": "a"}})),
+            format!("E {base} Conflict"),
+            format!("W {base} NoEffect"),
+        ),
+        (
+            "a source that is gone",
+            recovery(json!({"source": "older"})),
+            "E spec.bootstrap.recovery.source InvalidValue".to_owned(),
+            "W spec.bootstrap.recovery.source NoEffect".to_owned(),
+        ),
+        (
+            "an option of initdb",
+            initdb(json!({"options": ["--waldir=/w"]})),
+            "E spec.bootstrap.initdb.options ManagedSetting".to_owned(),
+            "W spec.bootstrap.initdb.options NoEffect".to_owned(),
+        ),
+        (
+            "the application's owner",
+            initdb(json!({"owner": "postgres"})),
+            "E spec.bootstrap.initdb.owner InvalidValue".to_owned(),
+            "E spec.bootstrap.initdb.owner InvalidValue".to_owned(),
+        ),
+    ] {
+        assert_eq!(brief(&cluster(&manifest)), [before], "{name}, without data");
+        manifest["status"] = json!({"systemID": "7000000000000000001"});
+        assert_eq!(brief(&cluster(&manifest)), [after.clone()], "{name}, with data");
+        let mut grown = manifest.clone();
+        grown["spec"]["instances"] = json!(5);
+        assert_eq!(brief(&cluster_update(&manifest, &grown)), [after], "{name}, changed elsewhere");
+    }
+}

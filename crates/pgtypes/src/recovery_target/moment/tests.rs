@@ -28,6 +28,15 @@ fn with_a_zone() {
         ("2026-11-22 10:15+05:30", "2026-11-22T04:45:00Z"),
         ("2026-1-2 9:15+00", "2026-01-02T09:15:00Z"),
         ("2024-02-29 00:00:00+00", "2024-02-29T00:00:00Z"),
+        // As programs print nanoseconds.
+        ("2026-11-22T10:15:00.000000000Z", "2026-11-22T10:15:00Z"),
+        ("2026-11-22T10:15:00.123456000+02:00", "2026-11-22T08:15:00.123456Z"),
+        // Midnight of that zone.
+        ("2026-11-22Z", "2026-11-22T00:00:00Z"),
+        ("2026-11-22 UTC", "2026-11-22T00:00:00Z"),
+        ("2026-11-22GMT", "2026-11-22T00:00:00Z"),
+        ("2026-11-22+02:00", "2026-11-21T22:00:00Z"),
+        ("2026-11-22 -03", "2026-11-22T03:00:00Z"),
     ] {
         for missing_zone in [MissingZone::Refused, MissingZone::MeansUtc] {
             let read = parse(written, missing_zone).map(|moment| (shown(moment.time), moment.zone_is_written));
@@ -66,6 +75,13 @@ fn no_moment() {
         ("2026-11-22 24:15:00+00", MomentError::NoSuchTimeOfDay("24:15:00".to_owned())),
         ("2026-11-22 10:15:00.1234567+00", MomentError::TooManyDigits),
         ("2026-11-22 10:15:00.123456789Z", MomentError::TooManyDigits),
+        ("2026-11-22 10:15:00.0000001Z", MomentError::TooManyDigits),
+        ("2026-11-22-03", MomentError::NotATime),
+        ("2026-11-22 CEST", MomentError::NotATime),
+        ("2026-11-22 noon", MomentError::NotATime),
+        ("2026-11-22T", MomentError::NotATime),
+        ("2026-11-22TZ", MomentError::NotATime),
+        ("2026-11-22:10:15Z", MomentError::NotATime),
         ("2026-11-2210:15:00Z", MomentError::NotATime),
         ("2026-11-22 10:15:.5Z", MomentError::NotATime),
         ("2026-11-22 10:15:00.Z", MomentError::NotATime),
