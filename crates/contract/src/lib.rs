@@ -9,6 +9,7 @@
 //! | [`problem`] | an error in three parts, as text and as JSON |
 //! | [`progress`] | what a command says while it runs |
 //! | [`report`] | what each verb reports |
+//! | [`request`] | what a verb reads from stdin |
 //!
 //! The JSON is a format (`docs/json-output.md`): unknown fields are ignored when it is read, a new field is optional, and a
 //! field never changes its name or meaning. `tests/samples/` holds a frozen sample of each, which has to parse for ever.
@@ -34,3 +35,4 @@ pub mod exit_code;
 pub mod problem;
 pub mod progress;
 pub mod report;
+pub mod request;

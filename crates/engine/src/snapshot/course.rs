@@ -43,16 +43,14 @@ pub(super) async fn compare(span: Span, options: &RecordOptions) -> Result<Optio
     Ok(Some(control))
 }
 
-impl SnapshotRequest {
-    /// Whether the snapshots are from a standby. A primary stays on its timeline, even if its data directory is a
-    /// standby's by now and on another timeline.
-    fn is_of_standby(&self) -> bool {
-        let label = self.backup_label.as_ref().and_then(|label| BackupLabel::parse(label.as_bytes()).ok());
-        match label {
-            Some(label) => label.from == BackupFrom::Standby,
-            // Of stopped servers, only a standby has an LSN from which it is consistent.
-            None => self.end_lsn.is_some(),
-        }
+/// Whether the snapshots are from a standby. A primary stays on its timeline, even if its data directory is a standby's by
+/// now and on another timeline.
+fn is_of_standby(request: &SnapshotRequest) -> bool {
+    let label = request.backup_label.as_ref().and_then(|label| BackupLabel::parse(label.as_bytes()).ok());
+    match label {
+        Some(label) => label.from == BackupFrom::Standby,
+        // Of stopped servers, only a standby has an LSN from which it is consistent.
+        None => request.end_lsn.is_some(),
     }
 }
 
@@ -65,7 +63,7 @@ pub(super) async fn course(
     archive: (&Repository, &ClaimRecord),
 ) -> Result<Course, Error> {
     let began = span.timeline;
-    let reached = control.filter(|_| request.is_of_standby()).and_then(|control| match control.state {
+    let reached = control.filter(|_| is_of_standby(request)).and_then(|control| match control.state {
         DbState::InArchiveRecovery | DbState::ShutDownInRecovery => control.min_recovery_timeline,
         // The standby was promoted since.
         _ => Some(control.timeline),

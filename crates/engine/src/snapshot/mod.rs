@@ -7,17 +7,16 @@
 //!
 //! After a crash the same request can be made again: if it was recorded already, its record is found and returned.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
 pub use holdfast_contract::report::snapshot::{RecordReport, RecordedSnapshot};
+use holdfast_contract::request::SnapshotRequest;
 use holdfast_pgtypes::{BackupLabel, Lsn, SystemIdentifier, TablespaceMap, TimelineId};
 use holdfast_repo::Compression;
 use holdfast_repo::name::{self, BackupId, ClusterName};
-use holdfast_repo::record::{ClaimRecord, SnapshotRecord, SnapshotVolume};
-use serde::Deserialize;
+use holdfast_repo::record::{ClaimRecord, SnapshotRecord};
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::wal_wait::WalWait;
@@ -30,47 +29,6 @@ mod course;
 
 #[cfg(test)]
 mod tests;
-
-/// The facts about snapshots that were taken.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SnapshotRequest {
-    /// The name of the set of snapshots, kept as the label.
-    pub name: String,
-    /// Whether the server ran while they were taken.
-    pub online: bool,
-    /// `backup_label` from the stop call; only for a server that ran.
-    #[serde(default)]
-    pub backup_label: Option<String>,
-    /// `tablespace_map` from the stop call.
-    #[serde(default)]
-    pub tablespace_map: Option<String>,
-    /// Redo LSN of the last checkpoint of a stopped server; for a running one it is in the label.
-    #[serde(default)]
-    pub begin_lsn: Option<Lsn>,
-    /// Stop LSN; for a stopped standby its minimum recovery end.
-    #[serde(default)]
-    pub end_lsn: Option<Lsn>,
-    /// Timeline of a stopped server; for a running one it is in the label.
-    #[serde(default)]
-    pub timeline: Option<TimelineId>,
-    /// Timeline of the stop LSN, if it differs: a standby followed its upstream meanwhile. If the data directory can be
-    /// read, its control file has this timeline.
-    #[serde(default)]
-    pub end_timeline: Option<TimelineId>,
-    /// When the server was prepared.
-    pub started_at: DateTime<Utc>,
-    /// When it was released.
-    pub stopped_at: DateTime<Utc>,
-    /// The snapshots.
-    pub snapshots: Vec<SnapshotVolume>,
-    /// The cluster; if the data directory can be read, its control file has the identifier.
-    #[serde(default)]
-    pub system_identifier: Option<SystemIdentifier>,
-    /// Free text from the user.
-    #[serde(default)]
-    pub annotations: BTreeMap<String, String>,
-}
 
 /// The options of `snapshot record` besides the request.
 #[derive(Debug, Clone)]
@@ -97,48 +55,43 @@ struct Span {
     stop_lsn: Lsn,
 }
 
-impl SnapshotRequest {
-    /// Checks the request by itself.
-    fn span(&self) -> Result<Span, Error> {
-        let refused = |why: &str| -> Error { Cause::Refused(format!("snapshots {}: {why}", self.name)).into() };
-        if self.snapshots.is_empty() {
-            return Err(refused("no snapshot is named"));
-        }
-        if self.stopped_at < self.started_at {
-            return Err(refused("they ended before they began"));
-        }
-        if let Some(map) = &self.tablespace_map {
-            TablespaceMap::parse(map.as_bytes()).map_err(|e| refused(&e.to_string()))?;
-        }
-        let span = if self.online {
-            let label = self.backup_label.as_ref().ok_or_else(|| {
-                refused(
-                    "the server was running, but backup_label from pg_backup_stop() is missing: nothing could be \
-                     recovered",
-                )
-            })?;
-            let label = BackupLabel::parse(label.as_bytes()).map_err(|e| refused(&e.to_string()))?;
-            let stop_lsn = self.end_lsn.ok_or_else(|| refused("the stop LSN (end_lsn) is missing"))?;
-            if self.begin_lsn.is_some_and(|begin| begin != label.start_lsn) {
-                return Err(refused(&format!("begin_lsn is not {}, the start LSN of backup_label", label.start_lsn)));
-            }
-            Span { timeline: label.start_timeline, start_lsn: label.start_lsn, stop_lsn }
-        } else {
-            if self.backup_label.is_some() {
-                return Err(refused("the server was stopped, but there is a backup_label from a running server"));
-            }
-            let (Some(start_lsn), Some(timeline)) = (self.begin_lsn, self.timeline) else {
-                return Err(refused(
-                    "the server was stopped: begin_lsn and timeline of its last checkpoint are missing",
-                ));
-            };
-            Span { timeline, start_lsn, stop_lsn: self.end_lsn.unwrap_or(start_lsn) }
-        };
-        if span.stop_lsn < span.start_lsn {
-            return Err(refused(&format!("the stop LSN {} is before the start LSN {}", span.stop_lsn, span.start_lsn)));
-        }
-        Ok(span)
+/// Checks the request by itself.
+fn span_of(request: &SnapshotRequest) -> Result<Span, Error> {
+    let refused = |why: &str| -> Error { Cause::Refused(format!("snapshots {}: {why}", request.name)).into() };
+    if request.snapshots.is_empty() {
+        return Err(refused("no snapshot is named"));
     }
+    if request.stopped_at < request.started_at {
+        return Err(refused("they ended before they began"));
+    }
+    if let Some(map) = &request.tablespace_map {
+        TablespaceMap::parse(map.as_bytes()).map_err(|e| refused(&e.to_string()))?;
+    }
+    let span = if request.online {
+        let label = request.backup_label.as_ref().ok_or_else(|| {
+            refused(
+                "the server was running, but backup_label from pg_backup_stop() is missing: nothing could be recovered",
+            )
+        })?;
+        let label = BackupLabel::parse(label.as_bytes()).map_err(|e| refused(&e.to_string()))?;
+        let stop_lsn = request.end_lsn.ok_or_else(|| refused("the stop LSN (end_lsn) is missing"))?;
+        if request.begin_lsn.is_some_and(|begin| begin != label.start_lsn) {
+            return Err(refused(&format!("begin_lsn is not {}, the start LSN of backup_label", label.start_lsn)));
+        }
+        Span { timeline: label.start_timeline, start_lsn: label.start_lsn, stop_lsn }
+    } else {
+        if request.backup_label.is_some() {
+            return Err(refused("the server was stopped, but there is a backup_label from a running server"));
+        }
+        let (Some(start_lsn), Some(timeline)) = (request.begin_lsn, request.timeline) else {
+            return Err(refused("the server was stopped: begin_lsn and timeline of its last checkpoint are missing"));
+        };
+        Span { timeline, start_lsn, stop_lsn: request.end_lsn.unwrap_or(start_lsn) }
+    };
+    if span.stop_lsn < span.start_lsn {
+        return Err(refused(&format!("the stop LSN {} is before the start LSN {}", span.stop_lsn, span.start_lsn)));
+    }
+    Ok(span)
 }
 
 /// Waits for the WAL and writes the record.
@@ -173,7 +126,7 @@ async fn record_inner(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<RecordReport, Error> {
-    let span = request.span()?;
+    let span = span_of(request)?;
     let system_identifier = course::system_identifier(request, options)?;
     progress.phase("opening", None);
     let mut repositories = Vec::new();

@@ -17,7 +17,7 @@ fn outcome(request: serde_json::Value) -> String {
         Ok(request) => request,
         Err(error) => return error.to_string(),
     };
-    match request.span() {
+    match span_of(&request) {
         Ok(span) => format!("{} to {} on {}", span.start_lsn, span.stop_lsn, span.timeline),
         Err(error) => error.what.to_string(),
     }

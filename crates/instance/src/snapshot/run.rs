@@ -211,7 +211,7 @@ impl Worker {
         let config = self.context.places.archive_config();
         if config.exists() {
             let own_wal_volume = self.context.places.wal_directory.is_some();
-            let request = of_run(&self.now(), self.started, stopped, own_wal_volume);
+            let request = of_run(&self.now(), self.started, stopped, own_wal_volume)?;
             let input = serde_json::to_vec(&request).map_err(|error| Error::retry(error.to_string()))?;
             let mut verb = Verb::new(&self.context.places.program, &config, ["snapshot", "record"]);
             verb.input = Some(input);

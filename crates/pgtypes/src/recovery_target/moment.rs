@@ -46,7 +46,9 @@ pub enum MomentError {
     #[error("there is no time of day {0}")]
     NoSuchTimeOfDay(String),
     /// PostgreSQL keeps microseconds and would round what is more; a target that moves by rounding is refused.
-    #[error("PostgreSQL keeps at most 6 digits after the decimal point and would round this time: leave out the other digits")]
+    #[error(
+        "PostgreSQL keeps at most 6 digits after the decimal point and would round this time: leave out the other digits"
+    )]
     TooManyDigits,
     /// The zone is missing, and the caller wants it.
     #[error("the time zone is missing: write it as an offset from UTC, such as +00, +02:00 or Z")]
