@@ -11,12 +11,12 @@ use crate::output::size::{duration, size};
 use chrono::{DateTime, Utc};
 use holdfast_contract::report::PerRepository;
 use holdfast_contract::report::info::{
-    Backups, BriefBackup, BriefSnapshot, ClaimInfo, InfoReport, Reach, RepositoryInfo, Snapshots, WalEnd, Window,
+    Backups, BriefBackup, BriefSnapshot, ClaimInfo, InfoReport, RepositoryInfo, Snapshots, WalEnd,
 };
 use holdfast_engine::archive::{ArchivePlace, ClaimWal, WalCache, Wanted, list_settled};
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::repository::Repository;
-use holdfast_engine::restore::{TimelineReach, reach};
+use holdfast_engine::restore::reach;
 use holdfast_pgtypes::TimelineId;
 use holdfast_pgtypes::recovery_target::moment;
 use holdfast_repo::record::{BackupRecord, ClaimRecord, SnapshotRecord};
@@ -104,12 +104,11 @@ async fn of_repository(
         let last_wal_stored = wal.iter().flat_map(|wal| &wal.timelines).filter_map(|timeline| timeline.newest).max();
         let reached = async |beginnings: Vec<Beginning>| {
             let found = reach(repository, &claim, &listed, &beginnings, &crew, &context.cancellation).await?;
-            let reach = found.timelines.iter().map(|reach| with_times(reach.clone(), wal.as_ref())).collect::<Vec<_>>();
-            Ok::<_, Failure>((reach, found))
+            Ok::<_, Failure>(found)
         };
-        let (reach, found) = reached(backups.iter().map(Beginning::from).collect()).await?;
+        let found = reached(backups.iter().map(Beginning::from).collect()).await?;
         claimed.push(ClaimInfo {
-            reach,
+            reach: found.timelines,
             followed_timeline: found.followed,
             timeline_must_be_named: found.must_be_named,
             other_lines: found.other_lines,
@@ -117,7 +116,7 @@ async fn of_repository(
                 let of_claim = || snapshots.iter().filter(|snapshot| snapshot.claim == claim.number);
                 let reach = match of_claim().next() {
                     None => Vec::new(),
-                    Some(_) => reached(of_claim().map(Beginning::from).collect()).await?.0,
+                    Some(_) => reached(of_claim().map(Beginning::from).collect()).await?.timelines,
                 };
                 Snapshots { recorded: of_claim().count(), last: of_claim().next_back().map(brief_snapshot), reach }
             },
@@ -181,21 +180,6 @@ fn brief_snapshot(snapshot: &SnapshotRecord) -> BriefSnapshot {
         online: snapshot.online,
         stop_time: snapshot.stop_time,
         timeline: snapshot.timeline,
-    }
-}
-
-fn with_times(reach: TimelineReach, wal: Option<&ClaimWal>) -> Reach {
-    let TimelineReach { timeline, windows, unusable, unreadable } = reach;
-    let newest =
-        wal.iter().flat_map(|wal| &wal.timelines).find(|wal| wal.timeline == timeline).and_then(|wal| wal.newest);
-    let last = windows.len().saturating_sub(1);
-    let windows = windows.into_iter().enumerate();
-    Reach {
-        timeline,
-        // The windows before the last end at a gap, long before the newest segment.
-        windows: windows.map(|(n, window)| Window { window, to_stored: newest.filter(|_| n == last) }).collect(),
-        unusable,
-        unreadable,
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use chrono::{DateTime, Utc};
 use holdfast_contract::report::wal::{ClaimWal, TimelineWal};
 use holdfast_pgtypes::{Lsn, TimelineId, WalFileName};
 use holdfast_repo::catalog::{SegmentRange, WalInventory};
@@ -181,5 +182,10 @@ impl ListedWal {
             listed_from: self.from,
             timelines: self.sums.iter().map(timeline).collect(),
         }
+    }
+
+    /// When the newest object of a timeline was stored, by the store's clock.
+    pub fn newest(&self, timeline: TimelineId) -> Option<DateTime<Utc>> {
+        self.sums.get(&timeline)?.newest.map(Into::into)
     }
 }

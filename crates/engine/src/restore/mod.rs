@@ -54,7 +54,7 @@ pub use holdfast_contract::report::restore::{
 };
 pub use layout::TablespaceMapping;
 pub(crate) use preflight::read_history;
-pub use reach::{Reached, TimelineReach, reach};
+pub use reach::{Reached, reach};
 pub use resume::{RESUME_POINT, ResumePoint};
 pub use settings::Archiving;
 pub(crate) use trial::would_take;

@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use holdfast_contract::report::info::{Reach, Window};
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 use holdfast_pgtypes::version::UnsupportedVersion;
 use holdfast_pgtypes::{PgVersion, TimelineId};
 use holdfast_repo::record::ClaimRecord;
 use holdfast_repo::recovery::{
-    Beginning, OtherLine, ReachableWindow, RecoveryPath, RecoveryRequest, Rejection, RunFacts, TargetFacts,
+    Beginning, OtherLine, ReachableWindow, RecoveryPath, RecoveryRequest, RunFacts, TargetFacts,
 };
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::lookup::WalLookup;
@@ -24,24 +24,11 @@ use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
 
-/// What can be restored along one timeline.
-#[derive(Debug, Clone, Serialize)]
-pub struct TimelineReach {
-    /// The timeline.
-    pub timeline: TimelineId,
-    /// Every moment within can be restored to; oldest first.
-    pub windows: Vec<ReachableWindow>,
-    /// Backups on the way that miss WAL of their own, newest first.
-    pub unusable: Vec<Rejection>,
-    /// Why the history of the timeline cannot be read; nothing else is known of it then.
-    pub unreadable: Option<String>,
-}
-
 /// What can be restored of a claim.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct Reached {
     /// By timeline, ascending. Timelines that no backup leads to are left out.
-    pub timelines: Vec<TimelineReach>,
+    pub timelines: Vec<Reach>,
     /// The timeline that a restore follows when none is named; none if nothing can be restored.
     pub followed: Option<TimelineId>,
     /// Whether a restore refuses to choose: a complete backup elsewhere is newer than all that lead to that timeline.
@@ -52,7 +39,7 @@ pub struct Reached {
 
 impl Reached {
     fn of_unknown_version(error: UnsupportedVersion, archive: &Archive) -> Self {
-        let unreadable = |timeline| TimelineReach {
+        let unreadable = |timeline| Reach {
             timeline,
             windows: Vec::new(),
             unusable: Vec::new(),
@@ -105,7 +92,7 @@ pub async fn reach(
         for timeline in timelines {
             if let Some(bad) = archive.unreadable_histories.iter().find(|bad| bad.id == timeline) {
                 let unreadable = Some(bad.error.what.to_string());
-                found.timelines.push(TimelineReach { timeline, windows: Vec::new(), unusable: Vec::new(), unreadable });
+                found.timelines.push(Reach { timeline, windows: Vec::new(), unusable: Vec::new(), unreadable });
                 continue;
             }
             let request = RecoveryRequest {
@@ -114,9 +101,9 @@ pub async fn reach(
                 ..RecoveryRequest::default()
             };
             let Ok(path) = RecoveryPath::find(&request, &archive.world()) else { continue };
-            found.timelines.push(TimelineReach {
+            found.timelines.push(Reach {
                 timeline,
-                windows: path.windows(&last_transactions(&path, &lookup).await?),
+                windows: with_times(path.windows(&last_transactions(&path, &lookup).await?), wal.newest(timeline)),
                 unusable: path.rejected().to_vec(),
                 unreadable: None,
             });
@@ -128,6 +115,14 @@ pub async fn reach(
         () = cancel.cancelled() => Err(Cause::Cancelled.into()),
     };
     looked.doing(|| format!("looking for what can be restored of {} in {}", claim.cluster, repository.describe()))
+}
+
+/// The windows of a timeline whose newest WAL was stored then.
+fn with_times(windows: Vec<ReachableWindow>, newest: Option<DateTime<Utc>>) -> Vec<Window> {
+    let last = windows.len().saturating_sub(1);
+    let windows = windows.into_iter().enumerate();
+    // The windows before the last end at a gap, long before the newest segment.
+    windows.map(|(n, window)| Window { window, to_stored: newest.filter(|_| n == last) }).collect()
 }
 
 async fn last_transactions(path: &RecoveryPath, lookup: &WalLookup) -> Result<TargetFacts, Error> {

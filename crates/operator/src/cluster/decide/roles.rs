@@ -15,6 +15,7 @@
 
 use super::plan::Plan;
 use crate::cluster::decision::{Action, Phase, Reason};
+use holdfast_contract::problem::Problem;
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::{InstancePhase, InstanceStatus, Role};
 use holdfast_pgtypes::Lsn;
@@ -377,23 +378,30 @@ fn node_is_ready(plan: &Plan<'_>, pod: &Pod) -> bool {
     node.and_then(|node| plan.observed.nodes.get(node)).copied().unwrap_or(false)
 }
 
-/// What happened, and the hint, of an error in three lines.
+/// What happened while doing what, in one line, and the hint, of an error in three parts.
 pub(super) fn parts(error: &str) -> (String, String) {
-    let mut what = Vec::new();
-    let mut hint = String::new();
-    for line in error.lines() {
-        if let Some(text) = line.trim().strip_prefix("hint:") {
-            text.trim().clone_into(&mut hint);
-        } else if let Some(text) = line.trim().strip_prefix("error:") {
-            what.insert(0, text.trim().to_owned());
-        } else if let Some(text) = line.trim().strip_prefix("while:") {
-            what.push(format!("while {}", text.trim()));
-        } else if !line.trim().is_empty() {
-            what.push(line.trim().to_owned());
+    let line = |text: String| text.lines().collect::<Vec<_>>().join(", ");
+    let Problem { message, doing, hint } = Problem::read(error);
+    let what = match doing {
+        Some(doing) => format!("{}, while {}", line(message), line(doing)),
+        None => line(message),
+    };
+    (what, hint.map_or_else(|| "see the log of the pod".to_owned(), line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_in_a_line_and_its_hint() {
+        for (error, what, hint) in [
+            ("error: no space\nwhile: writing\nhint:  grow it", "no space, while writing", "grow it"),
+            ("error: no space", "no space", "see the log of the pod"),
+            ("killed", "killed", "see the log of the pod"),
+            ("error: one\n       two\nhint:  three\n       four", "one, two", "three, four"),
+        ] {
+            assert_eq!(parts(error), (what.to_owned(), hint.to_owned()), "{error}");
         }
     }
-    if hint.is_empty() {
-        "see the log of the pod".clone_into(&mut hint);
-    }
-    (what.join(", "), hint)
 }
