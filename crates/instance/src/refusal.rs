@@ -8,3 +8,8 @@ use hyper::StatusCode;
 pub(crate) fn refused(status: StatusCode, error: &str, hint: Option<String>) -> Answer {
     answer::json(status, &Refused { error: error.to_owned(), hint })
 }
+
+/// To a request that would begin something, while the instance ends.
+pub(crate) fn stopping() -> Answer {
+    refused(StatusCode::SERVICE_UNAVAILABLE, "this instance is stopping", None)
+}

@@ -2,7 +2,7 @@
 
 use super::run::begin;
 use crate::context::Context;
-use crate::refusal::refused;
+use crate::refusal::{refused, stopping};
 use holdfast_http::Answer;
 use holdfast_http::answer::json;
 use holdfast_kube_api::status_port::{BackupRequest, BackupRun};
@@ -15,21 +15,35 @@ pub async fn put(context: &Arc<Context>, uid: &str, body: &[u8]) -> Answer {
         Ok(request) => request,
         Err(error) => return refused(StatusCode::BAD_REQUEST, &error.to_string(), None),
     };
-    if let Some(run) = of(context, uid) {
-        return json(StatusCode::OK, &run);
-    }
-    let running = context.state.change_backup(|run| run.clone()).filter(|run| run.stopped_at.is_none());
-    if let Some(run) = running {
-        return json(StatusCode::CONFLICT, &run);
-    }
+    begin_or_tell(context, uid, &request, obstacle(context))
+}
+
+/// What a new backup would fail for.
+fn obstacle(context: &Context) -> Option<Answer> {
     if !context.places.archive_config().exists() {
         let hint = "set spec.backup.barmanObjectStore of the Cluster".to_owned();
-        return refused(StatusCode::PRECONDITION_FAILED, "the cluster has no archive", Some(hint));
+        return Some(refused(StatusCode::PRECONDITION_FAILED, "the cluster has no archive", Some(hint)));
     }
-    if !context.state.ready() {
-        return refused(StatusCode::SERVICE_UNAVAILABLE, "PostgreSQL does not accept connections here", None);
-    }
-    json(StatusCode::ACCEPTED, &begin(context, uid, &request.name))
+    (!context.state.ready())
+        .then(|| refused(StatusCode::SERVICE_UNAVAILABLE, "PostgreSQL does not accept connections here", None))
+}
+
+/// Looks and begins in one step, so that of two requests at one moment one begins a backup and the other hears of it.
+fn begin_or_tell(context: &Arc<Context>, uid: &str, request: &BackupRequest, obstacle: Option<Answer>) -> Answer {
+    context.state.change_backup(|slot| {
+        match slot {
+            Some(run) if run.uid == uid => return json(StatusCode::OK, run),
+            Some(run) if run.stopped_at.is_none() => return json(StatusCode::CONFLICT, run),
+            _ => {}
+        }
+        if let Some(obstacle) = obstacle {
+            return obstacle;
+        }
+        match begin(context, uid, &request.name) {
+            Some(run) => json(StatusCode::ACCEPTED, slot.insert(run)),
+            None => stopping(),
+        }
+    })
 }
 
 /// How a backup is.
@@ -42,10 +56,62 @@ pub fn get(context: &Context, uid: &str) -> Answer {
 
 /// Gives a backup up.
 pub async fn delete(context: &Context, uid: &str) -> Answer {
-    context.backups.cancel(Some(uid)).await;
+    context.backups.cancel(uid).await;
     get(context, uid)
 }
 
 fn of(context: &Context, uid: &str) -> Option<BackupRun> {
     context.state.change_backup(|run| run.clone()).filter(|run| run.uid == uid)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
+    use super::*;
+    use crate::identity::{Identity, Places};
+    use crate::state::State;
+    use std::path::Path;
+    use std::sync::Barrier;
+    use tokio::sync::watch;
+    use tokio_util::sync::CancellationToken;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_requests_at_one_moment_one_begins_a_backup() {
+        const REQUESTS: usize = 8;
+        for round in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let program = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/verb/waits.sh"));
+            let places = Places::below(folder.path(), program, 5432);
+            let identity = Identity {
+                instance: "main-1".to_owned(),
+                pod_uid: "uid".to_owned(),
+                namespace: "db".to_owned(),
+                cluster: "main".to_owned(),
+            };
+            let state = Arc::new(State::new(&identity, 18));
+            let latest = watch::channel(None).1;
+            let context = Arc::new(Context::new(identity, places, state, latest, CancellationToken::new()));
+            let barrier = Barrier::new(REQUESTS);
+            let runtime = tokio::runtime::Handle::current();
+            let answers: Vec<StatusCode> = std::thread::scope(|scope| {
+                let requests: Vec<_> = (0..REQUESTS)
+                    .map(|number| {
+                        let (context, barrier, runtime) = (&context, &barrier, &runtime);
+                        scope.spawn(move || {
+                            let _entered = runtime.enter();
+                            let request = BackupRequest { name: format!("backup-{number}") };
+                            barrier.wait();
+                            begin_or_tell(context, &format!("uid-{number}"), &request, None).status()
+                        })
+                    })
+                    .collect();
+                requests.into_iter().map(|request| request.join().unwrap()).collect()
+            });
+            let begun = answers.iter().filter(|status| **status == StatusCode::ACCEPTED).count();
+            assert_eq!(begun, 1, "round {round}: {answers:?}");
+            context.backups.close().await;
+            let late = BackupRequest { name: "late".to_owned() };
+            assert_eq!(begin_or_tell(&context, "late", &late, None).status(), StatusCode::SERVICE_UNAVAILABLE);
+        }
+    }
 }

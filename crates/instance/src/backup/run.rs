@@ -9,17 +9,15 @@ use holdfast_kube_api::status_port::{BackupRun, BackupState};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Begins the run of this uid.
-pub(super) fn begin(context: &Arc<Context>, uid: &str, name: &str) -> BackupRun {
+/// Begins the run of this uid, unless the instance ends. The caller holds the state, and writes the run into it.
+pub(super) fn begin(context: &Arc<Context>, uid: &str, name: &str) -> Option<BackupRun> {
     let run =
         BackupRun { uid: uid.to_owned(), name: name.to_owned(), started_at: Some(Utc::now()), ..BackupRun::default() };
-    context.state.change_backup(|slot| *slot = Some(run.clone()));
     let cancel = context.stop.child_token();
     let (worker, token) = (Arc::clone(context), cancel.clone());
     let (worker_uid, name) = (uid.to_owned(), name.to_owned());
-    let task = tokio::spawn(async move { take(&worker, &worker_uid, &name, &token).await });
-    context.backups.set(uid, cancel, (), task);
-    run
+    let work = async move { take(&worker, &worker_uid, &name, &token).await };
+    context.backups.begin(uid, cancel, (), work).then_some(run)
 }
 
 async fn take(context: &Context, uid: &str, name: &str, cancel: &CancellationToken) {

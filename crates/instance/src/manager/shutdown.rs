@@ -18,8 +18,8 @@ impl Manager {
         let delay = self.context.cluster().and_then(|cluster| cluster.spec.stop_delay);
         let delay = delay.and_then(|delay| u64::try_from(delay).ok()).unwrap_or(STOP_DELAY);
         let limit = Duration::from_secs(delay.saturating_sub(RESERVE).max(1));
-        self.context.backups.cancel(None).await;
-        self.context.snapshots.cancel(None).await;
+        self.context.backups.close().await;
+        self.context.snapshots.close().await;
         self.stop_server(limit).await;
         if self.context.state.holds_lease() {
             self.lease.give_back(GIVE_BACK_WITHIN).await;

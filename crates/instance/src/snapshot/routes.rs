@@ -2,7 +2,7 @@
 
 use super::run::begin;
 use crate::context::Context;
-use crate::refusal::refused;
+use crate::refusal::{refused, stopping};
 use holdfast_http::Answer;
 use holdfast_http::answer::json;
 use holdfast_kube_api::status_port::{SnapshotRequest, SnapshotRun, SnapshotState};
@@ -15,17 +15,23 @@ pub async fn put(context: &Arc<Context>, uid: &str, body: &[u8]) -> Answer {
         Ok(request) => request,
         Err(error) => return refused(StatusCode::BAD_REQUEST, &error.to_string(), None),
     };
-    if let Some(run) = of(context, uid) {
-        return json(StatusCode::OK, &run);
-    }
-    let over = |run: &SnapshotRun| matches!(run.state, SnapshotState::Stopped | SnapshotState::Failed);
-    if let Some(run) = context.state.change_snapshot(|run| run.clone()).filter(|run| !over(run)) {
-        return json(StatusCode::CONFLICT, &run);
-    }
-    if !context.state.ready() {
-        return refused(StatusCode::SERVICE_UNAVAILABLE, "PostgreSQL does not accept connections here", None);
-    }
-    json(StatusCode::ACCEPTED, &begin(context, uid, &request))
+    let is_ready = context.state.ready();
+    // Looks and begins in one step, so that of two requests at one moment one begins a snapshot and the other hears of it.
+    context.state.change_snapshot(|slot| {
+        let over = |run: &SnapshotRun| matches!(run.state, SnapshotState::Stopped | SnapshotState::Failed);
+        match slot {
+            Some(run) if run.uid == uid => return json(StatusCode::OK, run),
+            Some(run) if !over(run) => return json(StatusCode::CONFLICT, run),
+            _ => {}
+        }
+        if !is_ready {
+            return refused(StatusCode::SERVICE_UNAVAILABLE, "PostgreSQL does not accept connections here", None);
+        }
+        match begin(context, uid, &request) {
+            Some(run) => json(StatusCode::ACCEPTED, slot.insert(run)),
+            None => stopping(),
+        }
+    })
 }
 
 /// How it is.
@@ -47,7 +53,7 @@ pub fn stop(context: &Context, uid: &str) -> Answer {
 
 /// Ends it without a result.
 pub async fn delete(context: &Context, uid: &str) -> Answer {
-    context.snapshots.cancel(Some(uid)).await;
+    context.snapshots.cancel(uid).await;
     get(context, uid)
 }
 

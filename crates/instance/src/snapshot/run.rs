@@ -23,15 +23,14 @@ const POLL: Duration = Duration::from_millis(100);
 /// A server that was stopped for a cold snapshot is up again within this time, or the operator hears why not.
 const START_WITHIN: Duration = Duration::from_mins(5);
 
-/// Begins the run of this uid.
-pub(super) fn begin(context: &Arc<Context>, uid: &str, request: &SnapshotRequest) -> SnapshotRun {
+/// Begins the run of this uid, unless the instance ends. The caller holds the state, and writes the run into it.
+pub(super) fn begin(context: &Arc<Context>, uid: &str, request: &SnapshotRequest) -> Option<SnapshotRun> {
     let run = SnapshotRun {
         uid: uid.to_owned(),
         name: request.name.clone(),
         online: request.online,
         ..SnapshotRun::default()
     };
-    context.state.change_snapshot(|slot| *slot = Some(run.clone()));
     let cancel = context.stop.child_token();
     let taken = Arc::new(Notify::new());
     let worker = Worker {
@@ -42,9 +41,7 @@ pub(super) fn begin(context: &Arc<Context>, uid: &str, request: &SnapshotRequest
         cancel: cancel.clone(),
         taken: Arc::clone(&taken),
     };
-    let task = tokio::spawn(worker.run(run.clone()));
-    context.snapshots.set(uid, cancel, taken, task);
-    run
+    context.snapshots.begin(uid, cancel, taken, worker.run(run.clone())).then_some(run)
 }
 
 struct Worker {
