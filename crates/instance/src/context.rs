@@ -37,7 +37,7 @@ pub struct Context {
     /// Tripped when the instance is to stop.
     pub stop: CancellationToken,
     restart: AtomicBool,
-    segment_size: OnceLock<Option<WalSegmentSize>>,
+    segment_size: OnceLock<WalSegmentSize>,
 }
 
 impl Context {
@@ -79,10 +79,44 @@ impl Context {
         self.restart.swap(false, Ordering::Relaxed)
     }
 
-    /// Size of a WAL segment; absent until there was a data directory. It never changes.
+    /// Size of a WAL segment; absent while there is no data directory. Once it is known it is not read again: it never
+    /// changes.
     pub fn segment_size(&self) -> Option<WalSegmentSize> {
-        *self
-            .segment_size
-            .get_or_init(|| volume::control(&self.places.pgdata).ok().flatten().map(|control| control.wal_segment_size))
+        if let Some(known) = self.segment_size.get() {
+            return Some(*known);
+        }
+        let size = volume::control(&self.places.pgdata).ok().flatten()?.wal_segment_size;
+        Some(*self.segment_size.get_or_init(|| size))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
+    use super::*;
+    use std::path::Path;
+    use tokio::sync::watch;
+
+    #[test]
+    fn the_segment_size_is_read_when_there_is_a_data_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Identity {
+            instance: "main-1".to_owned(),
+            pod_uid: "uid".to_owned(),
+            namespace: "db".to_owned(),
+            cluster: "main".to_owned(),
+        };
+        let places = Places::below(folder.path(), Path::new("/bin/true"), 5432);
+        let control = places.pgdata.join("global/pg_control");
+        let state = Arc::new(State::new(&identity, 18));
+        let context = Context::new(identity, places, state, watch::channel(None).1, CancellationToken::new());
+        assert_eq!(context.segment_size(), None, "the status port is asked before there is a data directory");
+        std::fs::create_dir_all(control.parent().unwrap()).unwrap();
+        let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../pgtypes/tests/fixtures/pg_control.18");
+        std::fs::copy(sample, &control).unwrap();
+        let size = context.segment_size();
+        assert!(size.is_some());
+        std::fs::remove_file(&control).unwrap();
+        assert_eq!(context.segment_size(), size, "it never changes");
     }
 }
