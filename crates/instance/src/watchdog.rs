@@ -11,6 +11,7 @@
 //! late makes nothing longer.
 
 use rustix::time::{ClockId, clock_gettime};
+use std::fmt;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -26,9 +27,55 @@ fn now() -> Duration {
     Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))
 }
 
+/// What the manager says to PID 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// PostgreSQL may take writes for this long from now, and not longer without another word.
+    MayGoOnFor(Duration),
+    /// PostgreSQL takes no writes here.
+    Rest,
+    /// The manager lives; nothing else changes.
+    Here,
+}
+
+impl Word {
+    /// As it goes over the socket.
+    fn to_wire(self) -> u64 {
+        match self {
+            // Never a word that says something else.
+            Self::MayGoOnFor(time) => {
+                u64::try_from((now() + time).as_millis()).unwrap_or(u64::MAX).clamp(REST + 1, HERE - 1)
+            }
+            Self::Rest => REST,
+            Self::Here => HERE,
+        }
+    }
+}
+
 /// The manager's end.
-#[derive(Debug, Default)]
-pub struct Feed(Option<UnixStream>);
+#[derive(Default)]
+pub struct Feed(Listener);
+
+#[derive(Default)]
+enum Listener {
+    /// There is no watchdog.
+    #[default]
+    Nobody,
+    /// PID 1.
+    Init(UnixStream),
+    /// A test, which hears the words as they are said.
+    Heard(Box<dyn Fn(Word) + Send + Sync>),
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match &self.0 {
+            Listener::Nobody => "Feed(nobody)",
+            Listener::Init(_) => "Feed(PID 1)",
+            Listener::Heard(_) => "Feed(a test)",
+        })
+    }
+}
 
 impl Feed {
     /// The end that PID 1 gave to this process as its stdin, which leads to nothing from then on: programs that are run
@@ -41,28 +88,36 @@ impl Feed {
         rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
         // A reader that does not read must not hold up the keeper.
         socket.set_nonblocking(true)?;
-        Ok(Self(Some(socket)))
+        Ok(Self(Listener::Init(socket)))
+    }
+
+    /// A feed whose words are heard by a test, in place of PID 1.
+    pub fn heard_by(listener: impl Fn(Word) + Send + Sync + 'static) -> Self {
+        Self(Listener::Heard(Box::new(listener)))
     }
 
     /// PostgreSQL may take writes for this long from now, and not longer without another word.
     pub fn may_go_on_for(&self, time: Duration) {
-        // Never a word that says something else.
-        self.say(u64::try_from((now() + time).as_millis()).unwrap_or(u64::MAX).clamp(REST + 1, HERE - 1));
+        self.say(Word::MayGoOnFor(time));
     }
 
     /// PostgreSQL takes no writes here.
     pub fn rest(&self) {
-        self.say(REST);
+        self.say(Word::Rest);
     }
 
     /// The manager lives; nothing else changes.
     pub fn here(&self) {
-        self.say(HERE);
+        self.say(Word::Here);
     }
 
-    fn say(&self, word: u64) {
-        let Some(mut socket) = self.0.as_ref() else { return };
-        if let Err(error) = socket.write_all(&word.to_be_bytes()) {
+    fn say(&self, word: Word) {
+        let mut socket = match &self.0 {
+            Listener::Nobody => return,
+            Listener::Init(socket) => socket,
+            Listener::Heard(listener) => return listener(word),
+        };
+        if let Err(error) = socket.write_all(&word.to_wire().to_be_bytes()) {
             tracing::warn!(%error, "could not tell PID 1 how long PostgreSQL may keep running");
         }
     }
@@ -158,7 +213,7 @@ mod tests {
 
     fn both() -> (Watchdog, Feed) {
         let (watchdog, theirs) = Watchdog::new().expect("a socket");
-        (watchdog, Feed(Some(theirs.into())))
+        (watchdog, Feed(Listener::Init(theirs.into())))
     }
 
     async fn is_silent(watchdog: &mut Watchdog) -> bool {

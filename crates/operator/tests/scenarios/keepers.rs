@@ -5,6 +5,10 @@
 //! saying that they are not the primary), counted from before it was asked, and [`WATCHED`] after it: a keeper that runs has
 //! stopped PostgreSQL long before, and one that hangs is ended by PID 1 then.
 //!
+//! The keepers' words to PID 1 are heard as well: what PID 1 was told last decides how long a PostgreSQL lives whose manager
+//! does nothing any more. No word may reach further than the proof allows, and when an instance takes the Lease, PID 1 of the
+//! other one was told to rest or its time is over.
+//!
 //! Not played: PostgreSQL itself, and the clocks of machines that run at different speeds.
 
 use crate::transport::{At, Fault, Plan, Transport};
@@ -13,7 +17,7 @@ use futures::future::BoxFuture;
 use holdfast_instance::identity::Identity;
 use holdfast_instance::lease::{AskInstances, Handle, Keeper, Parts, WATCHED, may_go_on};
 use holdfast_instance::state::State;
-use holdfast_instance::watchdog::Feed;
+use holdfast_instance::watchdog::{Feed, Word};
 use holdfast_kube_api::status_port::{InstancePhase, InstanceStatus, Role};
 use holdfast_kube_api::{Cluster, ClusterStatus, names};
 use holdfast_operator::Clock;
@@ -65,6 +69,44 @@ struct Instance {
     plan: Arc<Mutex<Plan>>,
     /// When the proof that the keeper had last was asked for.
     proven: Proven,
+    /// What PID 1 was told.
+    told: Told,
+}
+
+/// What PID 1 was told by the last word about PostgreSQL, and what was wrong with one of the words.
+#[derive(Debug, Default)]
+struct Words {
+    until: Option<Instant>,
+    count: usize,
+    wrong: Option<String>,
+}
+
+type Told = Arc<Mutex<Words>>;
+
+/// Hears the words of one keeper.
+fn feed(told: &Told, proven: &Proven, state: &Arc<State>) -> Feed {
+    let (told, proven, state) = (Arc::clone(told), Arc::clone(proven), Arc::clone(state));
+    Feed::heard_by(move |word| {
+        let mut told = told.lock().expect("the words");
+        match word {
+            Word::MayGoOnFor(time) => {
+                let until = Instant::now() + time;
+                let proof = *proven.lock().expect("the proof");
+                if proof.is_none_or(|proof| until > proof + WATCHED) {
+                    told.wrong.get_or_insert(format!("PID 1 was told {until:?} with the proof of {proof:?}"));
+                }
+                told.until = Some(until);
+                told.count += 1;
+            }
+            Word::Rest => {
+                if state.holds_lease() {
+                    told.wrong.get_or_insert("PID 1 was told to rest while PostgreSQL may write".to_owned());
+                }
+                told.until = None;
+            }
+            Word::Here => {}
+        }
+    })
 }
 
 type Proven = Arc<Mutex<Option<Instant>>>;
@@ -143,6 +185,7 @@ fn state(name: &str) -> Arc<State> {
 fn instance(world: &Arc<Mutex<World>>, name: &str, fault: Fault, state: Arc<State>, others: Others) -> Instance {
     let plan = Arc::new(Mutex::new(Plan::new(fault, At::All)));
     let proven = Arc::clone(&others.proven);
+    let told = Told::default();
     let transport = Transport { world: Arc::clone(world), plan: Arc::clone(&plan) };
     let status =
         ClusterStatus { instance_names: vec![FIRST.to_owned(), SECOND.to_owned()], ..ClusterStatus::default() };
@@ -153,11 +196,11 @@ fn instance(world: &Arc<Mutex<World>>, name: &str, fault: Fault, state: Arc<Stat
         state: Arc::clone(&state),
         peers: Arc::new(others),
         cluster: watch::channel(Some(Arc::new(cluster))).1,
-        watchdog: Feed::default(),
+        watchdog: feed(&told, &proven, &state),
     };
     let client = Client::new(Noting { transport, proven: Arc::clone(&proven) }, NAMESPACE);
     let (keeper, handle) = Keeper::new(client, parts);
-    Instance { state, handle, running: tokio::spawn(keeper.run()), plan, proven }
+    Instance { state, handle, running: tokio::spawn(keeper.run()), plan, proven, told }
 }
 
 /// Plays one ordering, and says what is wrong with it.
@@ -214,13 +257,29 @@ async fn play(case: Ordered) -> Result<(), String> {
             }
         )
     };
+    // A PostgreSQL that nobody stops lives until then.
+    let may_still_write = |instance: &Instance| {
+        let until = instance.told.lock().expect("the words").until;
+        until.filter(|until| *until > Instant::now())
+    };
     let watches = async {
         let mut taken = None;
+        let mut held = [true, false];
         loop {
             tokio::select! {
                 () = first.state.woken() => {}
                 () = second.state.woken() => {}
             }
+            let holds = [first.state.holds_lease(), second.state.holds_lease()];
+            for (mine, other) in [(0, &second), (1, &first)] {
+                if holds[mine]
+                    && !held[mine]
+                    && let Some(until) = may_still_write(other)
+                {
+                    return Err(format!("taken {:?} before PID 1 of the other one ends it", until - Instant::now()));
+                }
+            }
+            held = holds;
             let both = first.state.holds_lease() && second.state.holds_lease();
             if both && case.loss != Loss::Keeper {
                 return Err("both hold the Lease".to_owned());
@@ -239,6 +298,24 @@ async fn play(case: Ordered) -> Result<(), String> {
     tokio::select! {
         wrong = watches => return wrong,
         _ = whole => {}
+    }
+    for instance in [&first, &second] {
+        let told = instance.told.lock().expect("the words");
+        if let Some(wrong) = &told.wrong {
+            return Err(wrong.clone());
+        }
+        // Who holds it at the end is watched, and who gave up is not waited for.
+        if instance.state.holds_lease() && told.count == 0 {
+            return Err("PID 1 of a holder was told nothing".to_owned());
+        }
+    }
+    if first.told.lock().expect("the words").count == 0 {
+        return Err("PID 1 of the first was told nothing".to_owned());
+    }
+    if !first.state.holds_lease()
+        && let Some(until) = may_still_write(&first)
+    {
+        return Err(format!("the first gave up, and its PostgreSQL may write for {:?}", until - Instant::now()));
     }
     let (first_holds, second_holds) = (first.state.holds_lease(), second.state.holds_lease());
     let late = matches!(case.loss, Loss::Requests(Fault::Slow(_)));
