@@ -6,6 +6,7 @@
 
 mod backups;
 mod configuration;
+mod credentials;
 mod damage;
 mod foreign;
 mod kit;

@@ -175,11 +175,16 @@ store_errors! {
     InvalidConfig,
     /// The server's certificate does not hold: nothing was sent.
     BadCertificate,
+    /// The proxy on the way does not let requests through, and will not until somebody changes something.
+    ProxyRefused,
     /// The program is ending.
     Cancelled,
     /// Anything else.
     Other,
 }
+
+/// How the detail of an error begins that is about the credentials, and not yet about the store.
+pub(crate) const NO_CREDENTIALS_CAME: &str = "no credentials could be fetched: ";
 
 impl StoreErrorKind {
     /// Whether the same request may succeed a little later.
@@ -211,6 +216,12 @@ impl StoreError {
     /// What a person can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         let local = self.failure().store.starts_with("file://");
+        if self.is_retryable() && self.failure().detail.starts_with(NO_CREDENTIALS_CAME) {
+            return Some(
+                "look at the service that hands out the credentials (instance metadata, container, STS, SSO) and the way to it, \
+                 then run this again; keys in the configuration or in AWS_ACCESS_KEY_ID need no such service",
+            );
+        }
         Some(match self.kind() {
             StoreErrorKind::PermissionDenied if local => {
                 "check the owner and mode of the directory; holdfast runs as the user that PostgreSQL runs as"
@@ -244,6 +255,10 @@ impl StoreError {
             StoreErrorKind::BadCertificate => {
                 "correct `ca_file` or `endpoint` of this [[repo]], or the server's certificate"
             }
+            StoreErrorKind::ProxyRefused => {
+                "write user and password into the URL of the proxy's variable (http://USER:PASSWORD@HOST:PORT), let whoever runs \
+                 the proxy allow the store's host, or list that host in no_proxy"
+            }
             StoreErrorKind::Unsupported | StoreErrorKind::Other => {
                 "this answer came from the store itself: look in its log, or ask whoever runs it"
             }
@@ -272,6 +287,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Unsupported => write!(f, "{store} does not support this request")?,
             StoreErrorKind::InvalidConfig => write!(f, "wrong request or configuration for {store}")?,
             StoreErrorKind::BadCertificate => write!(f, "no secure connection to {store}")?,
+            StoreErrorKind::ProxyRefused => write!(f, "the proxy on the way to {store} refuses")?,
             StoreErrorKind::Cancelled => write!(f, "the request to {store} was cancelled")?,
             StoreErrorKind::Other => write!(f, "unexpected answer from {store}")?,
         }

@@ -22,6 +22,7 @@
 //! (`AbortIncompleteMultipartUpload`) removes them.
 
 mod client;
+mod credentials;
 mod delete;
 mod dial;
 mod errors;
@@ -30,6 +31,7 @@ mod receive;
 mod settings;
 mod shared;
 mod trials;
+mod tunnel;
 mod unfinished;
 mod upload;
 mod whole;

@@ -7,17 +7,20 @@
 //!   refuses such a one where it is marked as a CA's, which is what `openssl req -x509` makes and PostgreSQL's manual
 //!   shows. OpenSSL, and so libpq and pgBackRest, take it.
 //!
-//! A listed certificate that is no authority's vouches for nobody but itself: what its key signed is not trusted.
-//! Certificates have to be X.509 version 3, but for those of authorities.
+//! A listed certificate that is no authority's vouches for nobody but itself: what its key signed is not trusted, and
+//! the error says so ([`IssuerIsNoAuthority`]). An authority's is one of version 3 that is marked as a CA's
+//! (basicConstraints) or whose key may sign certificates (keyUsage), or any of an earlier version, which had no such
+//! marks. Certificates have to be X.509 version 3, but for those of authorities.
 
-use std::sync::LazyLock;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 
 /// The system's certificates are looked for once: it takes milliseconds.
@@ -73,7 +76,45 @@ impl Trusted {
         self.roots.add_parsable_certificates(authorities);
         self.listed.extend(certificates);
     }
+
+    /// Says so where the unknown issuer is listed after all: who is told to list it would do so for ever.
+    fn explained(
+        &self,
+        error: rustls::Error,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> rustls::Error {
+        if error != rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) {
+            return error;
+        }
+        let shown: Vec<_> = std::iter::once(end_entity).chain(intermediates).filter_map(parsed).collect();
+        let no_authorities = self.listed.iter().filter(|listed| !may_sign(listed)).filter_map(parsed);
+        let issuer = no_authorities
+            .into_iter()
+            .find(|listed| shown.iter().any(|certificate| certificate.issuer().as_raw() == listed.subject().as_raw()));
+        match issuer {
+            Some(issuer) => {
+                let subject = issuer.subject().to_string();
+                rustls::Error::Other(OtherError(Arc::new(IssuerIsNoAuthority { subject })))
+            }
+            None => error,
+        }
+    }
 }
+
+/// A certificate is signed by one that is listed, and that is not marked as an authority's.
+#[derive(Debug)]
+pub struct IssuerIsNoAuthority {
+    subject: String,
+}
+
+impl fmt::Display for IssuerIsNoAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it is signed by {}, whose certificate is listed and is not marked as a CA's", self.subject)
+    }
+}
+
+impl std::error::Error for IssuerIsNoAuthority {}
 
 /// Verifies the certificates of servers.
 #[derive(Debug)]
@@ -104,7 +145,8 @@ impl ServerCertVerifier for Verifier {
             in_its_time(end_entity, now)?;
         } else {
             let algorithms = self.algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(&parsed, &trusted.roots, intermediates, now, algorithms)?;
+            verify_server_cert_signed_by_trust_anchor(&parsed, &trusted.roots, intermediates, now, algorithms)
+                .map_err(|error| trusted.explained(error, end_entity, intermediates))?;
         }
         match trusted.names {
             Names::Unchecked => {}

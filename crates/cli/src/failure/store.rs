@@ -19,7 +19,7 @@ impl Explain for StoreError {
             StoreErrorKind::Truncated => ExitCode::TruncatedObject,
             StoreErrorKind::Corrupt | StoreErrorKind::TooLarge => ExitCode::CorruptObject,
             StoreErrorKind::InvalidConfig if self.failure().operation == Operation::Open => ExitCode::Configuration,
-            StoreErrorKind::BadCertificate => ExitCode::Configuration,
+            StoreErrorKind::BadCertificate | StoreErrorKind::ProxyRefused => ExitCode::Configuration,
             StoreErrorKind::Unsupported | StoreErrorKind::InvalidConfig | StoreErrorKind::Other => {
                 ExitCode::StoreRefused
             }
@@ -71,6 +71,7 @@ mod tests {
             (StoreErrorKind::Unsupported, ExitCode::StoreRefused),
             (StoreErrorKind::InvalidConfig, ExitCode::StoreRefused),
             (StoreErrorKind::BadCertificate, ExitCode::Configuration),
+            (StoreErrorKind::ProxyRefused, ExitCode::Configuration),
             (StoreErrorKind::Cancelled, ExitCode::Cancelled),
             (StoreErrorKind::Other, ExitCode::StoreRefused),
         ] {

@@ -115,6 +115,7 @@ impl Error {
                 | StoreErrorKind::Unsupported
                 | StoreErrorKind::InvalidConfig
                 | StoreErrorKind::BadCertificate
+                | StoreErrorKind::ProxyRefused
                 | StoreErrorKind::Cancelled => false,
             },
             _ => false,

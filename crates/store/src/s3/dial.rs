@@ -15,7 +15,6 @@ use hyper::header::{HeaderValue, PROXY_AUTHORIZATION};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::{Request, Uri};
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::proxy::matcher::Matcher;
 use rustls::ClientConfig;
@@ -23,6 +22,7 @@ use rustls::pki_types::CertificateDer;
 use tower_service::Service;
 
 use super::http::TimedOut;
+use super::tunnel::Tunnel;
 use crate::proxies::Host;
 use crate::tls::{Names, Trusted, Verifier, system_certificates};
 use crate::{ConfigError, Proxies};
@@ -73,10 +73,8 @@ impl Dial {
         };
         if is_tls(&to) {
             let configs = self.tls.configs()?;
-            let mut tunnel = Tunnel::new(hop.uri, HttpsConnector::from((self.tcp, configs.proxy)));
-            if let Some(value) = hop.authorization {
-                tunnel = tunnel.with_auth(value);
-            }
+            let to_proxy = HttpsConnector::from((self.tcp, configs.proxy));
+            let tunnel = Tunnel::new(to_proxy, hop.uri, hop.authorization);
             return Ok(Stream::new(HttpsConnector::from((tunnel, configs.store)).call(to).await?));
         }
         let stream = if is_tls(&hop.uri) {

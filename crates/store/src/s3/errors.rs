@@ -10,6 +10,10 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use rustls::CertificateError;
 
+use super::credentials;
+use super::tunnel::Refused;
+use crate::error::NO_CREDENTIALS_CAME;
+use crate::tls::IssuerIsNoAuthority;
 use crate::{Operation, StoreErrorKind};
 
 /// An error before it knows its store and object.
@@ -59,48 +63,62 @@ where
     }
 }
 
-fn judged(kind: StoreErrorKind, detail: String) -> Judged {
+pub(super) fn judged(kind: StoreErrorKind, detail: String) -> Judged {
     Judged { kind, detail, code: String::new() }
 }
 
-/// A request that got no answer: credentials, TLS, or the network.
+/// A request that got no answer: credentials, a proxy, TLS, or the network.
 fn judge_local<E>(error: &SdkError<E, HttpResponse>) -> Judged
 where
     E: Error + 'static,
 {
-    let mut below: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(cause) = below {
-        if let Some(credentials) = cause.downcast_ref::<CredentialsError>() {
-            let kind = match credentials {
-                CredentialsError::InvalidConfiguration(_) => StoreErrorKind::InvalidConfig,
-                _ => StoreErrorKind::NoCredentials,
-            };
-            return judged(kind, chain(cause));
+    for cause in causes(error) {
+        if let Some(error) = cause.downcast_ref::<CredentialsError>() {
+            return credentials::judge(error);
+        }
+        if let Some(refused) = cause.downcast_ref::<Refused>() {
+            return judged(refused.kind(), refused.to_string());
         }
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            if let rustls::Error::InvalidCertificate(fault) = tls {
-                return judged(
-                    StoreErrorKind::BadCertificate,
-                    format!("the server's certificate is not trusted ({tls}); {}", certificate_advice(fault)),
-                );
-            }
-            return judged(StoreErrorKind::Unreachable, chain(cause));
+            return judge_tls(tls).unwrap_or_else(|| judged(StoreErrorKind::Unreachable, chain(cause)));
         }
-        // `io::Error` hides what it wraps from `source` of some layers.
-        below = match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => cause.source(),
-        };
     }
     let text = chain(error);
     if text.contains("identity resolver timed out") {
-        return judged(StoreErrorKind::NoCredentials, text);
+        return judged(StoreErrorKind::Timeout, format!("{NO_CREDENTIALS_CAME}{text}"));
     }
     match error {
         SdkError::ConstructionFailure(_) => judged(StoreErrorKind::InvalidConfig, text),
         SdkError::DispatchFailure(failure) if failure.is_user() => judged(StoreErrorKind::InvalidConfig, text),
         _ => judged(StoreErrorKind::Unreachable, text),
     }
+}
+
+/// An error and all below it.
+pub(super) fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&cause| {
+        // `io::Error` hides what it wraps from `source` of some layers.
+        match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => cause.source(),
+        }
+    })
+}
+
+/// A certificate that does not hold; nothing for other failures of TLS.
+pub(super) fn judge_tls(tls: &rustls::Error) -> Option<Judged> {
+    let (text, advice) = match tls {
+        rustls::Error::InvalidCertificate(fault) => (tls.to_string(), certificate_advice(fault)),
+        rustls::Error::Other(other) => {
+            let found = other.0.downcast_ref::<IssuerIsNoAuthority>()?;
+            let advice = "make that one anew as a CA's (basicConstraints CA:TRUE), or list the server's own certificate in \
+                          `ca_file`, which needs no CA";
+            (found.to_string(), advice)
+        }
+        _ => return None,
+    };
+    let detail = format!("the server's certificate is not trusted ({text}); {advice}");
+    Some(judged(StoreErrorKind::BadCertificate, detail))
 }
 
 /// What to do about a certificate that does not hold.
@@ -116,6 +134,10 @@ fn certificate_advice(fault: &CertificateError) -> &'static str {
              (subjectAltName; a common name does not count)"
         }
         Fault::UnknownIssuer => "set `ca_file` to the certificate of its CA",
+        Fault::BadSignature => {
+            "the trusted CA with that name has another key: set `ca_file` to the CA that signed it, or list the \
+             certificate itself there"
+        }
         Fault::Revoked => "its issuer has revoked it: give the server a new one",
         Fault::InvalidPurpose | Fault::InvalidPurposeContext { .. } => {
             "it is not a certificate for servers: make one with extendedKeyUsage serverAuth"
@@ -248,6 +270,8 @@ fn kind_of_status(status: u16) -> StoreErrorKind {
         301 | 307 | 308 => Kind::InvalidConfig,
         401 | 403 => Kind::PermissionDenied,
         405 | 501 => Kind::Unsupported,
+        // Only proxies ask for that.
+        407 => Kind::ProxyRefused,
         408 => Kind::Timeout,
         412 => Kind::AlreadyExists,
         416 => Kind::Truncated,
@@ -329,6 +353,7 @@ mod tests {
             (Operation::Delete, 501, "NotImplemented", Kind::Unsupported),
             (Operation::GetRange, 416, "InvalidRange", Kind::Truncated),
             (Operation::Put, 418, "Teapot", Kind::Other),
+            (Operation::Put, 407, "", Kind::ProxyRefused),
         ] {
             assert_eq!(judge_answer(&plain(operation, status, code)).kind, kind, "{operation} {status} {code}");
         }

@@ -25,6 +25,7 @@ use hyper_util::client::legacy::connect::{CaptureConnection, HttpInfo, capture_c
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::dial::Dial;
+use super::tunnel::Refused;
 use crate::ConfigError;
 
 /// Clients by their time limits: the SDK asks for one with each request.
@@ -135,12 +136,14 @@ impl fmt::Display for TimedOut {
 
 impl Error for TimedOut {}
 
-/// Sorts an error of hyper's. What is neither time nor somebody's mistake is the network's, and may go better again.
+/// Sorts an error of hyper's. What a proxy refuses for good is for somebody to mend. What is neither time nor
+/// somebody's mistake is the network's, and may go better again.
 fn judged(error: hyper_util::client::legacy::Error) -> ConnectorError {
     let timed_out =
         found::<TimedOut>(&error).is_some() || found::<hyper::Error>(&error).is_some_and(hyper::Error::is_timeout);
-    let mistaken =
-        found::<ConfigError>(&error).is_some() || found::<hyper::Error>(&error).is_some_and(hyper::Error::is_user);
+    let mistaken = found::<ConfigError>(&error).is_some()
+        || found::<Refused>(&error).is_some_and(Refused::is_permanent)
+        || found::<hyper::Error>(&error).is_some_and(hyper::Error::is_user);
     if timed_out {
         ConnectorError::timeout(error.into())
     } else if mistaken {

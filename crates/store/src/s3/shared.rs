@@ -15,6 +15,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::errors::{Judged, judge};
 use super::receive::whole_crc32c;
 use super::settings::Settings;
+use crate::error::NO_CREDENTIALS_CAME;
 use crate::{Capabilities, ConditionalCreate, Failure, ObjectName, Operation, PutMode, StoreError, StoreErrorKind};
 
 #[derive(Debug)]
@@ -57,16 +58,23 @@ impl Shared {
         judged: Judged,
         source: Option<Box<dyn Error + Send + Sync>>,
     ) -> StoreError {
+        use StoreErrorKind as Kind;
+        // The store was not asked.
+        let of_store = !judged.detail.starts_with(NO_CREDENTIALS_CAME);
         let mut detail = match (&self.endpoint, judged.kind) {
             // Who does not answer is the first thing to know.
-            (Some(endpoint), StoreErrorKind::Unreachable | StoreErrorKind::Timeout) => {
+            (Some(endpoint), Kind::Unreachable | Kind::Timeout) if of_store => {
                 format!("{endpoint}: {}", judged.detail)
             }
             _ => judged.detail,
         };
-        if let (Some(proxy), StoreErrorKind::Unreachable | StoreErrorKind::Timeout | StoreErrorKind::Other) =
-            (self.proxy.get(), judged.kind)
-        {
+        let may_be_of_proxy = match judged.kind {
+            Kind::Unreachable | Kind::Timeout | Kind::Other | Kind::ProxyRefused => of_store,
+            // A store says by its code what it refuses; a proxy knows no such codes.
+            Kind::PermissionDenied => judged.code.is_empty(),
+            _ => false,
+        };
+        if let Some(proxy) = self.proxy.get().filter(|_| may_be_of_proxy) {
             detail.push_str(proxy);
         }
         let mut error = self.fail(operation, name, judged.kind, detail);

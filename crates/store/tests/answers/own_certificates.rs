@@ -3,7 +3,10 @@
 use holdfast_store::{PutMode, StoreConfig, StoreErrorKind, open};
 use holdfast_testkit::proxy::TlsFront;
 use holdfast_testkit::s3::S3Server;
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
+};
 use tempfile::NamedTempFile;
 
 use super::name;
@@ -120,7 +123,7 @@ async fn what_a_listed_certificate_signed_has_to_be_a_servers() {
         // A server's own vouches for itself,
         (&plain_made, &plain_made.pem, &plain_made.key, None),
         // and for nobody else.
-        (&plain_made, &usurper.pem, &usurper.key, Some("set `ca_file` to the certificate of its CA")),
+        (&plain_made, &usurper.pem, &usurper.key, Some("whose certificate is listed and is not marked as a CA's")),
     ] {
         let front = TlsFront::start(server.address(), shown, &key.serialize_pem()).unwrap();
         let file = file(&[&listed.pem]);
@@ -130,6 +133,35 @@ async fn what_a_listed_certificate_signed_has_to_be_a_servers() {
             Some(advice) => refused(&config, advice).await,
         }
     }
+}
+
+/// An authority of the time before such marks, or one that was made without: who lists it is told what to do, and not
+/// to list it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_without_its_mark_is_explained() {
+    let server = S3Server::start().unwrap();
+    let mut unmarked = openssl_like("127.0.0.1");
+    unmarked.is_ca = IsCa::NoCa;
+    let unmarked_made = own(&unmarked);
+    let leaf = signed(&server_like("127.0.0.1"), &unmarked, &unmarked_made.key);
+    let front = TlsFront::start(server.address(), &leaf.pem, &leaf.key.serialize_pem()).unwrap();
+    let listed = file(&[&unmarked_made.pem]);
+    refused(&config(&front, &server, Some(&listed)), "whose certificate is listed and is not marked as a CA's").await;
+    refused(&config(&front, &server, Some(&listed)), "or list the server's own certificate in `ca_file`").await;
+    // Both ways out lead out.
+    works(&config(&front, &server, Some(&file(&[&unmarked_made.pem, &leaf.pem])))).await;
+    let mut marked = unmarked.clone();
+    marked.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let anew = marked.self_signed(&unmarked_made.key).unwrap().pem();
+    works(&config(&front, &server, Some(&file(&[&anew])))).await;
+    // A key that may sign certificates is an authority's.
+    let mut by_usage = unmarked.clone();
+    by_usage.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let by_usage = by_usage.self_signed(&unmarked_made.key).unwrap().pem();
+    works(&config(&front, &server, Some(&file(&[&by_usage])))).await;
+    // An authority of the same name with another key.
+    let other = own(&marked);
+    refused(&config(&front, &server, Some(&file(&[&other.pem]))), "has another key").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use holdfast_store::{Credentials, Proxies, PutMode, StoreConfig, StoreErrorKind,
 use holdfast_testkit::proxy::ForwardProxy;
 use holdfast_testkit::s3::S3Server;
 
+use super::canned::{Answer, Server};
 use super::{config, name, tls};
 
 pub(crate) fn behind(variables: &[(&str, &str)], endpoint: &str, server: &S3Server) -> StoreConfig {
@@ -138,4 +139,36 @@ async fn a_proxy_that_fails_is_named_without_its_password() {
     assert_eq!(error.kind(), StoreErrorKind::InvalidConfig);
     assert!(error.to_string().contains("invalid http_proxy: it names a SOCKS proxy"), "{error}");
     assert!(!error.to_string().contains("hush"), "{error}");
+}
+
+/// What a proxy refuses, it refuses again: it is asked once, and its variable is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_refuses_is_asked_once() {
+    let server = S3Server::start().unwrap();
+    for (status, kind, asked) in [
+        (403, StoreErrorKind::ProxyRefused, 1),
+        (407, StoreErrorKind::ProxyRefused, 1),
+        // It cannot reach the store just now.
+        (502, StoreErrorKind::Unreachable, 3),
+        (503, StoreErrorKind::Throttled, 3),
+    ] {
+        let proxy = Server::start(move |_| Answer::new(status, "no")).await;
+        let config = behind(&[("https_proxy", &proxy.endpoint)], "https://127.0.0.1:1", &server);
+        let error = open(&config).await.unwrap().get(&name("a")).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{status}: {error}");
+        assert!(error.to_string().contains(&format!("HTTP {status} to CONNECT")), "{error}");
+        let methods: Vec<String> = proxy.requests().into_iter().map(|request| request.method).collect();
+        assert_eq!(methods, vec!["CONNECT"; asked], "{status}");
+        if kind == StoreErrorKind::ProxyRefused {
+            let proxy = format!("(by the proxy {} of https_proxy)", proxy.endpoint);
+            assert!(error.to_string().ends_with(&proxy), "{error}");
+            assert!(error.hint().unwrap().contains("http://USER:PASSWORD@HOST:PORT"), "{:?}", error.hint());
+        }
+    }
+    // Without TLS the proxy answers in the store's place. A 403 can be of either, so that the proxy is named.
+    let proxy = Server::start(|_| Answer::new(403, "<html>no</html>")).await;
+    let config = behind(&[("http_proxy", &proxy.endpoint)], "http://127.0.0.1:1", &server);
+    let error = open(&config).await.unwrap().get(&name("a")).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::PermissionDenied, "{error}");
+    assert!(error.to_string().ends_with(&format!("(by the proxy {} of http_proxy)", proxy.endpoint)), "{error}");
 }
