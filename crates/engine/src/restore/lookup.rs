@@ -263,8 +263,19 @@ impl WalLookup {
         Ok(facts)
     }
 
-    /// What the archiver stored, unless it did not look at the records.
+    /// What the archiver stored, unless it did not look at the records, or what it stored cannot be used: the segment
+    /// itself has it all, and is verified when it is read.
     async fn stored_facts(&self, segment: SegmentName) -> Result<Option<SegmentFacts>, Error> {
+        match self.stored_facts_inner(segment).await {
+            Err(error) if matches!(&*error.what, Cause::Format(_)) => {
+                tracing::debug!(%segment, %error, "the facts of a segment cannot be used, so it is read");
+                Ok(None)
+            }
+            found => found,
+        }
+    }
+
+    async fn stored_facts_inner(&self, segment: SegmentName) -> Result<Option<SegmentFacts>, Error> {
         let object = self.object(segment);
         let name = object_name(&object)?;
         let store = self.repository.store();

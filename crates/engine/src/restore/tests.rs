@@ -341,6 +341,32 @@ async fn targets_are_found_in_the_archived_wal() {
     }
 }
 
+/// What is changed on its way, or is longer than a reader takes, is found in the segment itself.
+#[tokio::test]
+async fn facts_that_cannot_be_used_are_read_from_the_segment() {
+    let sample = Sample::new(true).await;
+    let progress: Arc<dyn Progress> = Arc::new(Silent);
+    let request = RecoveryRequest {
+        target: RecoveryTarget::Name("after drop".to_owned()),
+        inclusive: true,
+        timeline: TargetTimeline::Latest,
+        backup: None,
+    };
+    let options = RestoreOptions { request, ..sample.options() };
+    let found = async |repository: &Repository| {
+        let planned = plan(repository, &options, &progress, &CancellationToken::new()).await;
+        planned.unwrap_or_else(|e| panic!("{e}")).recovery.target_lsn
+    };
+    let flipped = FaultRule::new(&[Operation::GetTail], 1.0, Fault::FlipBit);
+    let faulty = Faulty::new(Arc::clone(&sample.store), 3, vec![flipped]);
+    let target = RepositoryTarget { store: Arc::new(faulty.clone()), ..sample.target.clone() };
+    assert_eq!(found(&Repository::open(&target).await.unwrap()).await, Some("0/A044F0".parse().unwrap()));
+    assert!(faulty.injected() > 0);
+    let many = vec!["x".repeat(60); 40_000];
+    sample.put_segment(0xA, SEGMENT, Some(serde_json::json!({ "restore_points": many }))).await;
+    assert_eq!(found(&sample.repository).await, Some("0/A044F0".parse().unwrap()));
+}
+
 /// Puts a second backup beside the first, with a record that is damaged or whole.
 async fn second_backup(sample: &Sample, id: &str, whole: bool) {
     let record = BackupRecord { backup_id: id.parse().unwrap(), ..sample.backup.clone() };
