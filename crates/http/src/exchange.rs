@@ -58,6 +58,15 @@ pub async fn exchange(
     largest_bytes: usize,
 ) -> Result<(StatusCode, Bytes), ExchangeError> {
     let stream = tls.connect(name, stream).await.map_err(|error| broken(&error))?;
+    ask(stream, request, largest_bytes).await
+}
+
+/// The same over a connection that stands.
+async fn ask(
+    stream: impl Stream,
+    request: Outgoing<'_>,
+    largest_bytes: usize,
+) -> Result<(StatusCode, Bytes), ExchangeError> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
     let request = Request::builder()
@@ -85,5 +94,105 @@ pub async fn exchange(
     match (answer, ended) {
         (Err(ExchangeError::Connection(_)), Err(error)) => Err(broken(&error)),
         (answer, _) => answer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
+    use super::*;
+    use std::io::{self, ErrorKind};
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+    use tokio::io::ReadBuf;
+
+    /// A server that answers as soon as it has a request, and whose connection then ends like this; `None` in good
+    /// order.
+    struct Played {
+        answer: &'static [u8],
+        asked: bool,
+        then: Option<ErrorKind>,
+    }
+
+    impl AsyncRead for Played {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            if !self.asked {
+                // The one task of a test is polled again when it has sent its request.
+                return Poll::Pending;
+            }
+            if self.answer.is_empty() {
+                return Poll::Ready(self.then.map_or(Ok(()), |kind| Err(kind.into())));
+            }
+            // In pieces, as a network brings it.
+            let (now, later) = self.answer.split_at(self.answer.len().min(7));
+            buffer.put_slice(now);
+            self.answer = later;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Played {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.asked = true;
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        /// Who has reset a connection cannot end it in good order any more.
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(self.then.map_or(Ok(()), |kind| Err(kind.into())))
+        }
+    }
+
+    async fn asked(answer: &'static str, then: Option<ErrorKind>) -> Result<(u16, Bytes), ExchangeError> {
+        let server = Played { answer: answer.as_bytes(), asked: false, then };
+        let request =
+            Outgoing { method: Method::POST, path: "/backup", host: "an-instance", body: b"{\"name\":1}".to_vec() };
+        let answered = tokio::time::timeout(std::time::Duration::from_secs(30), ask(server, request, 64));
+        answered.await.unwrap().map(|(status, body)| (status.as_u16(), body))
+    }
+
+    const WHOLE: &str = "HTTP/1.1 202 Accepted\r\ncontent-length: 4\r\n\r\ntrue";
+    const WITHOUT_LENGTH: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\ntrue";
+
+    /// The request was carried out: who takes that for a failure carries it out once more.
+    #[tokio::test]
+    async fn a_whole_answer_counts_however_the_connection_ends() {
+        for then in
+            [None, Some(ErrorKind::ConnectionReset), Some(ErrorKind::BrokenPipe), Some(ErrorKind::UnexpectedEof)]
+        {
+            let (status, body) = asked(WHOLE, then).await.unwrap();
+            assert_eq!((status, &body[..]), (202, &b"true"[..]), "{then:?}");
+        }
+        let (status, body) = asked(WITHOUT_LENGTH, None).await.unwrap();
+        assert_eq!((status, &body[..]), (200, &b"true"[..]));
+    }
+
+    #[tokio::test]
+    async fn part_of_an_answer_is_none() {
+        let reset = Some(ErrorKind::ConnectionReset);
+        for (answer, then) in [
+            ("", None),
+            ("", reset),
+            ("HTTP/1.1 202 Acc", None),
+            ("HTTP/1.1 202 Acc", reset),
+            (&WHOLE[..WHOLE.len() - 1], None),
+            (&WHOLE[..WHOLE.len() - 1], reset),
+            // Without a length only the end in good order says that it was all.
+            (WITHOUT_LENGTH, reset),
+        ] {
+            let error = asked(answer, then).await.unwrap_err();
+            assert!(matches!(error, ExchangeError::Connection(_)), "{answer:?}, {then:?}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_up_to_its_bound() {
+        let long = "HTTP/1.1 200 OK\r\ncontent-length: 65\r\n\r\n\
+                    01234567890123456789012345678901234567890123456789012345678901234";
+        asked(long, None).await.unwrap_err();
     }
 }
