@@ -5,13 +5,15 @@
 //! with an empty directory, a restore goes on where it was.
 //!
 //! - [`initdb`]: a new cluster
-//! - [`recovery`]: from an archive or from volume snapshots, up to a target
+//! - [`recovery`]: from an archive or from volume snapshots, up to a target; `fields`: what is wrong with it, in a
+//!   Cluster's words
 //! - [`join`]: a copy of the primary
 //! - [`isolated`]: the server while nobody but the manager may reach it
 //! - [`roles`]: what every cluster of ours has: the replication user, the application's owner and database
 //! - [`claim`]: the archive is claimed before anything can be written into it
 
 pub mod claim;
+mod fields;
 pub mod initdb;
 pub mod isolated;
 pub mod join;

@@ -9,6 +9,7 @@
 //! one after it continues with what is left.
 
 use super::Bootstrap;
+use super::fields::in_fields;
 use super::isolated::ended;
 use super::roles::{self, Application};
 use crate::error::{Error, Result};
@@ -203,7 +204,7 @@ async fn restore(work: &Bootstrap<'_>, recovery: &Recovery, source: &Source, fou
             error: None,
         }));
     };
-    Verb::new(&work.places.program, &config, words).run(work.stop, show).await?;
+    Verb::new(&work.places.program, &config, words).run(work.stop, show).await.map_err(in_fields)?;
     Ok(())
 }
 
@@ -218,7 +219,7 @@ async fn plan(work: &Bootstrap<'_>, config: &Path, words: &[String]) -> Result<(
     let words = [words, &["--plan".to_owned()]].concat();
     let planned = Verb::new(&work.places.program, config, words).run(work.stop, |_| {}).await;
     let plan: Planned =
-        planned.and_then(|output| output.report()).map_err(|error| error.doing("planning the recovery"))?;
+        planned.and_then(|output| output.report()).map_err(|error| in_fields(error).doing("planning the recovery"))?;
     let RecoveryPlan { backup, timeline, segment_count, window, .. } = plan.recovery;
     tracing::info!(%backup, %timeline, segment_count, %window, "the recovery target can be reached");
     Ok(())
@@ -258,7 +259,7 @@ async fn prepare_snapshot(
     plan(work, &config, &words).await?;
     // The volume is this cluster's from here on: a kill in the middle leaves no control file to know it by.
     work.record(Filling::Snapshot, Progress::Begun)?;
-    Verb::new(&work.places.program, &config, words).run(work.stop, |_| {}).await?;
+    Verb::new(&work.places.program, &config, words).run(work.stop, |_| {}).await.map_err(in_fields)?;
     Ok(())
 }
 

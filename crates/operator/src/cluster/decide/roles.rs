@@ -380,13 +380,13 @@ fn node_is_ready(plan: &Plan<'_>, pod: &Pod) -> bool {
 
 /// What happened while doing what, in one line, and the hint, of an error in three parts.
 pub(super) fn parts(error: &str) -> (String, String) {
-    let line = |text: String| text.lines().collect::<Vec<_>>().join(", ");
+    let joined = |text: &str, by: &str| text.lines().map(str::trim).collect::<Vec<_>>().join(by);
     let Problem { message, doing, hint } = Problem::read(error);
     let what = match doing {
-        Some(doing) => format!("{}, while {}", line(message), line(doing)),
-        None => line(message),
+        Some(doing) => format!("{}, while {}", joined(&message, ", "), joined(&doing, ", ")),
+        None => joined(&message, ", "),
     };
-    (what, hint.map_or_else(|| "see the log of the pod".to_owned(), line))
+    (what, hint.map_or_else(|| "see the log of the pod".to_owned(), |hint| joined(&hint, "; ")))
 }
 
 #[cfg(test)]
@@ -394,12 +394,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_told_in_a_line_and_its_hint() {
+    fn every_line_of_an_error_stays_in_its_part() {
         for (error, what, hint) in [
             ("error: no space\nwhile: writing\nhint:  grow it", "no space, while writing", "grow it"),
             ("error: no space", "no space", "see the log of the pod"),
             ("killed", "killed", "see the log of the pod"),
-            ("error: one\n       two\nhint:  three\n       four", "one, two", "three, four"),
+            (
+                "error: one\n       two: three\nwhile: planning\nhint:  name the line: 2, or another one\n       \
+                 targetTLI 1: it has backup x\n",
+                "one, two: three, while planning",
+                "name the line: 2, or another one; targetTLI 1: it has backup x",
+            ),
         ] {
             assert_eq!(parts(error), (what.to_owned(), hint.to_owned()), "{error}");
         }
