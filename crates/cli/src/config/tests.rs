@@ -152,7 +152,7 @@ fn unknown_keys_are_named_with_their_place() {
         refusal("[cluster]\nname = \"main\"\n[backup]\n  job = 2\n", &[]),
         parts(
             "unknown key `backup.job` in /etc/holdfast/holdfast.toml, line 4, column 3",
-            "did you mean `jobs`? the keys of backup are compression, jobs, memory, start_fast, archive_timeout, page_checks, label"
+            "did you mean `jobs`? the keys of backup are compression, jobs, memory, start_fast, archive_timeout, page_checks, label, machine"
         )
     );
     assert_eq!(

@@ -26,8 +26,8 @@ const DEFAULT_PREFETCH: u32 = 8;
 const MOST_SEGMENTS_AHEAD: u32 = 256;
 /// More threads than this are a mistyped number.
 const MOST_JOBS: u32 = 1024;
-/// Two names of Kubernetes and a uid fit; what is longer is no name.
-const MOST_OWNER_BYTES: usize = 1024;
+/// Three names of Kubernetes and a uid fit; what is longer is no name.
+const MOST_ID_BYTES: usize = 1024;
 const SPOOL: &str = "/var/spool/holdfast";
 
 /// The whole configuration.
@@ -101,6 +101,8 @@ pub struct Backup {
     pub page_checks: bool,
     /// A text kept with the backup.
     pub label: Option<String>,
+    /// What stands for this machine where the data directory moves between machines.
+    pub machine: Option<String>,
 }
 
 /// `[wal]`
@@ -282,17 +284,12 @@ impl Reader<'_> {
                 ),
             });
         };
-        let owner = self.parsed("cluster.owner", owner, |text| match text {
-            "" => Err("must not be empty".to_owned()),
-            text if text.len() > MOST_OWNER_BYTES => Err(format!("must be at most {MOST_OWNER_BYTES} bytes")),
-            text if text.chars().any(char::is_control) => Err("must be one line of plain text".to_owned()),
-            text => Ok(text.to_owned()),
-        })?;
+        let owner = self.parsed("cluster.owner", owner, id)?;
         Ok(Cluster { name, owner, pgdata: self.path("cluster.pgdata", pgdata)?, connection, primary_connection })
     }
 
     fn backup(&self, table: BackupTable) -> Result<Backup, ConfigError> {
-        let BackupTable { compression, jobs, memory, start_fast, archive_timeout, page_checks, label } = table;
+        let BackupTable { compression, jobs, memory, start_fast, archive_timeout, page_checks, label, machine } = table;
         let memory = self.parsed("backup.memory", memory, |text| match units::size_bytes(text)? {
             bytes if bytes < LEAST_MEMORY_BYTES => Err("must be at least 32MiB".to_owned()),
             bytes => Ok(bytes),
@@ -311,6 +308,7 @@ impl Reader<'_> {
             archive_timeout: self.timeout("backup.archive_timeout", archive_timeout)?,
             page_checks: page_checks.unwrap_or(true),
             label: label.filter(|label| !label.is_empty()),
+            machine: self.parsed("backup.machine", machine, id)?,
         })
     }
 
@@ -366,6 +364,16 @@ impl Reader<'_> {
             level: self.parsed("log.level", level, str::parse)?.unwrap_or(LogLevel::Info),
             format: format.unwrap_or(LogFormat::Text),
         })
+    }
+}
+
+/// Who or what something is, in the user's words.
+fn id(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("must not be empty".to_owned()),
+        text if text.len() > MOST_ID_BYTES => Err(format!("must be at most {MOST_ID_BYTES} bytes")),
+        text if text.chars().any(char::is_control) => Err("must be one line of plain text".to_owned()),
+        text => Ok(text.to_owned()),
     }
 }
 

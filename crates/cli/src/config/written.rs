@@ -123,6 +123,8 @@ table! {
         page_checks: bool,
         /// A text kept with the backup.
         label: String,
+        /// What stands for this machine.
+        machine: String,
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) async fn run(context: &Context, _args: &BackupArgs) -> Result<ExitCod
         page_checks: config.backup.page_checks,
         archive_timeout: config.backup.archive_timeout,
         host: time::host(),
+        machine: config.backup.machine.clone(),
         now: time::now(),
     };
     // A path that is no data directory is worth its own message, whatever lies in it.

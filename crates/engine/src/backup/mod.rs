@@ -107,6 +107,8 @@ pub struct BackupOptions {
     pub archive_timeout: Duration,
     /// This host.
     pub host: String,
+    /// What stands for this machine where the data directory moves between machines: see `runner`.
+    pub machine: Option<String>,
     /// Now.
     pub now: DateTime<Utc>,
 }
@@ -168,7 +170,8 @@ pub async fn backup(
     let facts = ServerFacts::ask(&connection).await?;
     begin::check_server(&facts, options, &control, &mut warnings)?;
     prove_same(&connection, &options.pgdata).await?;
-    let runner = Runner::here(&options.host, &options.pgdata.display().to_string(), options.now)?;
+    let runner =
+        Runner::here(&options.host, &options.pgdata.display().to_string(), options.machine.as_deref(), options.now)?;
     let mut early = begin::Early::new(&repositories, progress);
     let mut dead = Vec::new();
     for (index, repository) in repositories.iter().enumerate() {

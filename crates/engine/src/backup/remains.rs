@@ -2,8 +2,10 @@
 //!
 //! A backup without `backup.json` does not exist, but its packs take room. They are removed by the run itself when it
 //! fails or is cancelled, or else by the next run on the same machine over the same data directory: that run holds the
-//! lock, so the earlier one is dead. Remains of other machines are left alone, since nobody here can know whether that
-//! run is still alive; `holdfast list` shows them. So are those whose start record cannot be read.
+//! lock, so the earlier one is dead. With an id that moves with the data directory ([`super::runner`]), the earlier one
+//! may be alive on another host that was only taken for lost: it then fails, by the order below. Remains of other
+//! machines are left alone, since nobody here can know whether that run is still alive; `holdfast list` shows them. So
+//! are those whose start record cannot be read.
 //!
 //! Order: `start.json` first, then a look whether `backup.json` has come meanwhile, then uploads that were not finished, then
 //! packs and manifest. A run looks
@@ -202,7 +204,7 @@ mod tests {
             let target = RepositoryTarget { store, unlock: Unlock::NotEncrypted };
             let now = "2026-11-22T11:00:00Z".parse().unwrap();
             let repository = init::init(&target, now).await.unwrap().repository;
-            let runner = Runner::here("db1", "/data", now).unwrap();
+            let runner = Runner::here("db1", "/data", None, now).unwrap();
             let runner = Runner { machine: Some("m1".to_owned()), boot: Some("b1".to_owned()), ..runner };
             Self { repository, cluster: "main".parse().unwrap(), runner }
         }

@@ -4,6 +4,11 @@
 //! when the hashes of `/etc/machine-id` agree, or, where there is no such file, the ids of the running kernel. Machines that
 //! were cloned share the first and not the second: a run that began while this kernel was up, under another one, is
 //! theirs. The machine's id itself is private (`machine-id(5)`), so that a hash of it is written.
+//!
+//! A data directory that moves between machines, as a volume does with its pod, is known by none of that. Whoever moves
+//! it may give it an id ([`super::BackupOptions::machine`]), which then stands for the machine, its kernel and its
+//! name. Two that are alive with one id cost each other a running backup, and never a complete one: see
+//! [`super::remains`].
 
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_repo::record::{RunIdentity, StartRecord};
@@ -13,6 +18,9 @@ use crate::error::{Cause, Error};
 /// What the machine's id is hashed with, so that the hash cannot be found elsewhere.
 const MACHINE_CONTEXT: &str = "holdfast 2026-11-29 machine of a backup run";
 
+/// The same for an id that was given, so that none of a real machine is ever equal to it.
+const GIVEN_CONTEXT: &str = "holdfast 2026-11-29 given machine of a backup run";
+
 /// Who runs a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Runner {
@@ -21,14 +29,16 @@ pub(super) struct Runner {
     /// The run's own random id.
     pub run: String,
     pub machine: Option<String>,
+    /// Whether that was given, and moves with the data directory.
+    pub given: bool,
     pub boot: Option<String>,
     /// When the running kernel started.
     pub booted: Option<DateTime<Utc>>,
 }
 
 impl Runner {
-    /// This process on this machine.
-    pub(super) fn here(host: &str, pgdata: &str, now: DateTime<Utc>) -> Result<Self, Error> {
+    /// This process on this machine, or on what is `given` for one.
+    pub(super) fn here(host: &str, pgdata: &str, given: Option<&str>, now: DateTime<Utc>) -> Result<Self, Error> {
         let mut id = [0; 16];
         aws_lc_rs::rand::fill(&mut id).map_err(|_| Cause::Internal("no random bytes".to_owned()))?;
         let read = |path: &str| {
@@ -36,10 +46,14 @@ impl Runner {
             // systemd writes "uninitialized" in an image's first start.
             Some(text.trim().to_owned()).filter(|text| text.len() >= 32)
         };
-        let machine = read("/etc/machine-id").map(|machine| {
-            let hash = blake3::derive_key(MACHINE_CONTEXT, machine.as_bytes());
+        let hashed = |context: &str, id: &str| {
+            let hash = blake3::derive_key(context, id.as_bytes());
             hex::encode(hash.get(..16).unwrap_or_default())
-        });
+        };
+        let machine = match given {
+            Some(given) => Some(hashed(GIVEN_CONTEXT, given)),
+            None => read("/etc/machine-id").map(|machine| hashed(MACHINE_CONTEXT, &machine)),
+        };
         let uptime = std::fs::read_to_string("/proc/uptime").ok();
         let seconds = uptime.and_then(|text| text.split(['.', ' ']).next()?.parse().ok());
         Ok(Self {
@@ -47,6 +61,7 @@ impl Runner {
             pgdata: pgdata.to_owned(),
             run: hex::encode(id),
             machine,
+            given: given.is_some(),
             boot: read("/proc/sys/kernel/random/boot_id"),
             booted: seconds.and_then(|seconds| now.checked_sub_signed(TimeDelta::try_seconds(seconds)?)),
         })
@@ -60,6 +75,9 @@ impl Runner {
     /// Whether a run was one of this data directory on this machine, and so is dead: the lock is held here.
     pub(super) fn was(&self, start: &StartRecord) -> bool {
         let Some(run) = &start.run else { return false };
+        if self.given {
+            return start.pgdata == self.pgdata && run.machine == self.machine;
+        }
         if start.host != self.host || start.pgdata != self.pgdata {
             return false;
         }
@@ -86,6 +104,7 @@ mod tests {
             pgdata: "/data".to_owned(),
             run: "r2".to_owned(),
             machine: Some("m1".to_owned()),
+            given: false,
             boot: Some("b1".to_owned()),
             booted: Some("2026-11-20T00:00:00Z".parse().unwrap()),
         }
@@ -149,9 +168,29 @@ mod tests {
         }
     }
 
+    /// As a pod that comes back on another node, with its volume.
+    #[test]
+    fn an_id_that_was_given_moves_with_the_data_directory() {
+        let here = |host: &str, given| Runner::here(host, "/data", given, Utc::now()).unwrap();
+        let pod = Runner { boot: Some("b2".to_owned()), ..here("db1", Some("ns/main/uid/main-1")) };
+        let before = |machine: Option<String>, host: &str| StartRecord {
+            host: host.to_owned(),
+            ..start(Some(run(machine.as_deref(), Some("b1"))))
+        };
+        assert!(pod.was(&before(pod.machine.clone(), "db1")));
+        assert!(pod.was(&before(pod.machine.clone(), "a name that a container had")));
+        assert!(!pod.was(&StartRecord { pgdata: "/other".to_owned(), ..before(pod.machine.clone(), "db1") }));
+        // Another instance, another cluster of that name, a machine, an early release.
+        for other in [Some("ns/main/uid/main-2"), Some("ns/main/uid2/main-1"), None] {
+            assert!(!pod.was(&before(here("db1", other).machine, "db1")), "{other:?}");
+            assert!(!here("db1", other).was(&before(pod.machine.clone(), "db1")), "{other:?}");
+        }
+        assert!(!pod.was(&start(None)) && !pod.was(&before(None, "db1")));
+    }
+
     #[test]
     fn every_run_has_an_id_of_its_own() {
-        let here = || Runner::here("db1", "/data", Utc::now()).unwrap();
+        let here = || Runner::here("db1", "/data", None, Utc::now()).unwrap();
         assert_ne!(here().run, here().run);
         assert_eq!((here().machine, here().boot), (here().machine, here().boot));
     }

@@ -62,6 +62,7 @@ impl Manager {
             material: &material,
             name,
             owner,
+            instance: &self.context.identity.instance,
             config: path,
             pgdata: &self.context.places.pgdata,
             connection: &connection,

@@ -97,6 +97,8 @@ pub struct Archive<'a> {
     pub name: &'a str,
     /// Who may write there; nobody says so of an archive that is only read.
     pub owner: Option<&'a str>,
+    /// The instance, which stands for the machine: it keeps its volume when it comes to another node.
+    pub instance: &'a str,
     /// The configuration file.
     pub config: &'a Path,
     /// The data directory.
@@ -112,7 +114,7 @@ pub type GeneratedFile = (PathBuf, Secret<Vec<u8>>);
 
 /// The configuration and the files it names, the configuration last.
 pub fn files(archive: &Archive<'_>) -> Vec<GeneratedFile> {
-    let Archive { store, material, name, owner, config, pgdata, connection, spool } = *archive;
+    let Archive { store, material, name, owner, instance, config, pgdata, connection, spool } = *archive;
     let mut files = Vec::new();
     let mut beside = |suffix: &str, content: &[u8]| {
         let path = config.with_extension(suffix);
@@ -157,6 +159,9 @@ pub fn files(archive: &Archive<'_>) -> Vec<GeneratedFile> {
     }
 
     let mut backup = toml::Table::new();
+    if let Some(owner) = owner {
+        backup.insert("machine".to_owned(), text(format!("{owner}/{instance}")));
+    }
     // A checkpoint spread over minutes would be most of the time of a small backup.
     let immediate = store.data.as_ref().and_then(|data| data.immediate_checkpoint).unwrap_or(true);
     backup.insert("start_fast".to_owned(), toml::Value::Boolean(immediate));
@@ -249,6 +254,7 @@ mod tests {
             material: &material,
             name: "main",
             owner: Some("ns/main/uid"),
+            instance: "main-1",
             config: Path::new("/controller/holdfast.toml"),
             pgdata: Path::new("/data/pgdata"),
             connection: "host=/run user=postgres",
@@ -271,7 +277,7 @@ mod tests {
                           "ca_file": "/controller/holdfast.ca.crt", "sse": "s3",
                           "encryption": {"passphrase_file": "/controller/holdfast.passphrase"},
                           "tags": {"team": "db"}}],
-                "backup": {"start_fast": true, "archive_timeout": "30min", "jobs": 2},
+                "backup": {"machine": "ns/main/uid/main-1", "start_fast": true, "archive_timeout": "30min", "jobs": 2},
                 "wal": {"spool": "/data/spool", "compression": "gzip", "push_ahead": 4, "prefetch": 4},
             })
         );
