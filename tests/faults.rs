@@ -7,4 +7,5 @@ mod away;
 mod disks;
 mod kit;
 mod network;
+mod several;
 mod writers;

@@ -33,6 +33,7 @@ fn through<T: Serialize + DeserializeOwned>(text: &str) -> serde_json::Result<Va
 const SAMPLES: &[(&str, Printed)] = &[
     ("backup", through::<BackupReport>),
     ("backup-2", through::<BackupReport>),
+    ("backup-3", through::<BackupReport>),
     ("check", through::<CheckReport>),
     ("error", through::<ErrorLine>),
     ("info", through::<InfoReport>),

@@ -4,6 +4,8 @@
 //! in the present tense that say what the engine was doing. The wording for people (hints, exit
 //! codes) is the command line's; everything it needs for that is a field here.
 
+mod scope;
+
 use std::path::{Path, PathBuf};
 
 use holdfast_pgtypes as pg;
@@ -345,6 +347,16 @@ pub enum Cause {
         reason: String,
         /// Whether a newer release wrote it.
         newer: bool,
+    },
+    /// A backup failed, and a record that makes it exist was sent: it may be stored all the same.
+    #[error("backup {backup} may exist in {}: {failure}", stores.join(" and in "))]
+    MayExist {
+        /// The backup.
+        backup: String,
+        /// The redacted URLs of the repositories where it may be.
+        stores: Vec<String>,
+        /// Why it failed.
+        failure: Box<Error>,
     },
     /// Something asked for cannot be done as asked.
     #[error("{0}")]

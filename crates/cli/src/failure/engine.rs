@@ -22,6 +22,9 @@ const READING: [&str; 6] = ["read", "list", "look at", "open", "lock", "stat"];
 
 impl Explain for Error {
     fn explain(&self) -> Failure {
+        if let Cause::MayExist { backup, stores, failure } = &*self.what {
+            return of_doubt(&format!("backup {backup}"), stores, failure.explain());
+        }
         let mut failure = of_what(&self.what);
         // The store's own phrase names object and store, and stands where the engine's would repeat them.
         let mut phrases = failure.doing.take().into_iter().chain(self.doing.iter().cloned());
@@ -162,6 +165,14 @@ fn of_what(what: &Cause) -> Failure {
         // What is new there is named by its own text.
         _ => Failure::internal(what.to_string()),
     }
+}
+
+/// Says of a failed backup where it may exist all the same: whoever takes it for lost, or for there, may be wrong.
+pub fn of_doubt(what: &str, stores: &[String], failure: Failure) -> Failure {
+    let hint = "the last record of the backup was sent, and no answer came: `holdfast list` tells whether it exists, and what is \
+                listed as complete is whole";
+    let message = format!("{what} may exist in {}: {}", stores.join(" and in "), failure.message);
+    Failure { message, hint: Some(hint.to_owned()), ..failure }
 }
 
 /// A divergence stops an archive until a person decides, so the hint has to lead out of it, for whichever of the two
@@ -417,4 +428,28 @@ impl Explain for Unreachable {
 fn listed<T: ToString>(items: &[T]) -> String {
     let items: Vec<String> = items.iter().map(ToString::to_string).collect();
     if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_that_may_exist_is_not_told_as_lost() {
+        let failure = Error::from(Cause::Cancelled).doing("taking backup 20260822T101500Z");
+        let error = Error::from(Cause::MayExist {
+            backup: "20260822T101500Z".to_owned(),
+            stores: vec!["s3://one/pg".to_owned(), "s3://two/pg".to_owned()],
+            failure: Box::new(failure),
+        });
+        let failure = error.explain();
+        assert_eq!(failure.code, ExitCode::Cancelled);
+        assert_eq!(
+            super::super::present::text(&failure, crate::output::Style::Plain),
+            "error: backup 20260822T101500Z may exist in s3://one/pg and in s3://two/pg: cancelled by a signal\n\
+             while: taking backup 20260822T101500Z\n\
+             hint:  the last record of the backup was sent, and no answer came: `holdfast list` tells whether it exists, and what \
+             is listed as complete is whole\n"
+        );
+    }
 }

@@ -9,6 +9,7 @@ pub mod present;
 mod store;
 mod usage;
 
+pub use engine::of_doubt;
 pub use usage::of_command_line;
 
 use crate::exit_code::ExitCode;

@@ -11,7 +11,7 @@ use super::{Context, places, targets, time};
 use crate::args::BackupArgs;
 use crate::config::libpq;
 use crate::exit_code::ExitCode;
-use crate::failure::{Explain as _, Failure};
+use crate::failure::{Explain as _, Failure, of_doubt};
 use crate::output::progress::Progress;
 use crate::output::size::{duration, rate, size};
 use holdfast_contract::problem::ErrorReport;
@@ -54,14 +54,24 @@ pub(super) async fn run(context: &Context, _args: &BackupArgs) -> Result<ExitCod
     for configured in &config.repositories {
         match targets::one(configured, targets::Directory::MustExist, None).await {
             Ok(target) => targets.push(target),
-            Err(failure) => failed.push(Failed { repository: configured.location().to_string(), failure }),
+            Err(failure) => {
+                failed.push(Failed { repository: configured.location().to_string(), failure, may_exist: false });
+            }
         }
     }
     if targets.is_empty() {
-        return failed.into_iter().next().map_or(Ok(ExitCode::Ok), |failed| Err(failed.failure));
+        let mut failed = failed.into_iter();
+        let Some(first) = failed.next() else { return Ok(ExitCode::Ok) };
+        for Failed { repository, failure, .. } in failed {
+            context.warn(&format!("the backup fails in {repository}, too: {failure}"));
+        }
+        return Err(first.failure);
     }
     options.begins_archives = failed.is_empty();
     let progress = Progress::new(context.show);
+    for Failed { repository, failure, .. } in &failed {
+        context.warn(&format!("the backup goes on without {repository}: {failure}"));
+    }
     let outcome = Box::pin(backup(&targets, &options, &progress, &context.cancellation)).await?;
     progress.finish();
     failed.extend(outcome.failed.iter().map(Failed::of));
@@ -72,22 +82,25 @@ pub(super) async fn run(context: &Context, _args: &BackupArgs) -> Result<ExitCod
     only_in_some(&outcome, failed)
 }
 
-/// A repository in which the backup is not.
+/// A repository in which the backup is not, as far as is known.
 struct Failed {
     /// The redacted URL.
     repository: String,
     failure: Failure,
+    may_exist: bool,
 }
 
 impl Failed {
     fn of(failed: &FailedBackup) -> Self {
-        Self { repository: failed.repository.clone(), failure: failed.error.explain() }
+        let FailedBackup { repository, error, may_exist } = failed;
+        Self { repository: repository.clone(), failure: error.explain(), may_exist: *may_exist }
     }
 }
 
 fn report_of(outcome: &BackupOutcome, failed: &[Failed]) -> BackupReport {
-    let failed = failed.iter().map(|Failed { repository, failure }| FailedRepository {
+    let failed = failed.iter().map(|Failed { repository, failure, may_exist }| FailedRepository {
         repository: repository.clone(),
+        may_exist: *may_exist,
         error: ErrorReport::new(failure.code, failure.problem()),
     });
     BackupReport {
@@ -102,10 +115,18 @@ fn only_in_some(outcome: &BackupOutcome, failed: Vec<Failed>) -> Result<ExitCode
     let Some(backup) = outcome.repositories.first().map(|stored| stored.backup.backup_id) else {
         return Ok(ExitCode::Ok);
     };
-    let Some(Failed { repository, mut failure }) = failed.into_iter().next() else { return Ok(ExitCode::Ok) };
+    let doubtful: Vec<String> =
+        failed.iter().filter(|failed| failed.may_exist).map(|failed| failed.repository.clone()).collect();
+    let Some(Failed { repository, failure, may_exist }) = failed.into_iter().next() else { return Ok(ExitCode::Ok) };
     let complete: Vec<&str> = outcome.repositories.iter().map(|stored| stored.repository.as_str()).collect();
-    failure.message =
-        format!("backup {backup} is complete in {}, but not in {repository}: {}", complete.join(", "), failure.message);
+    let mut where_it_is = format!("complete in {}", complete.join(", "));
+    if !may_exist {
+        let _ = write!(where_it_is, ", but not in {repository}");
+    }
+    // Whoever reads only this must not take for lost what may be there.
+    let (mut failure, joint) =
+        if doubtful.is_empty() { (failure, ":") } else { (of_doubt("it", &doubtful, failure), ";") };
+    failure.message = format!("backup {backup} is {where_it_is}{joint} {}", failure.message);
     Err(failure)
 }
 
@@ -152,8 +173,9 @@ fn summary(report: &BackupOutcome, failed: &[Failed]) -> String {
             ratio(backup.size_bytes, backup.stored_bytes)
         );
     }
-    for Failed { repository, failure } in failed {
-        let _ = writeln!(text, "  NOT STORED  in {repository}: {failure}");
+    for Failed { repository, failure, may_exist } in failed {
+        let word = if *may_exist { "MAY EXIST " } else { "NOT STORED" };
+        let _ = writeln!(text, "  {word}  in {repository}: {failure}");
     }
     if first.checksum_failures.count > 0 {
         let _ = writeln!(text, "  bad pages   {}; this backup is marked", first.checksum_failures.count);

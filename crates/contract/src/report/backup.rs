@@ -25,11 +25,14 @@ pub struct StoredBackup {
     pub backup: BackupRecord,
 }
 
-/// A repository in which the backup is not.
+/// A repository in which the backup is not, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedRepository {
     /// The redacted URL.
     pub repository: String,
+    /// Whether it may be there all the same: its last record was sent, and no answer came. `list` tells.
+    #[serde(default)]
+    pub may_exist: bool,
     /// Why.
     #[serde(flatten)]
     pub error: ErrorReport,

@@ -39,7 +39,9 @@ pub(super) async fn open_and_claim(
     for target in targets {
         match Repository::open(target).await {
             Ok(repository) => asked.push(repository),
-            Err(error) => opened.failed.push(FailedBackup { repository: target.store.describe(), error }),
+            Err(error) => {
+                opened.failed.push(FailedBackup { repository: target.store.describe(), error, may_exist: false })
+            }
         }
     }
     let claimant = Claimant {
@@ -54,9 +56,9 @@ pub(super) async fn open_and_claim(
     let mut found = Vec::new();
     for repository in asked {
         match existing_claim(&repository, options, &claimant).await {
-            Err(error) if says_whose_it_is(&error) => return Err(error),
+            Err(error) if ends_the_run(&error) => return Err(error),
             Err(error) if !matches!(&*error.what, Cause::NoClaim { .. }) => {
-                opened.failed.push(FailedBackup { repository: repository.describe(), error });
+                opened.failed.push(FailedBackup { repository: repository.describe(), error, may_exist: false });
             }
             claim => found.push((repository, claim)),
         }
@@ -75,19 +77,21 @@ pub(super) async fn open_and_claim(
                 opened.repositories.push(repository);
                 opened.claims.push(claim);
             }
-            Err(error) if says_whose_it_is(&error) => return Err(error),
-            Err(error) => opened.failed.push(FailedBackup { repository: repository.describe(), error }),
+            Err(error) if ends_the_run(&error) => return Err(error),
+            Err(error) => {
+                opened.failed.push(FailedBackup { repository: repository.describe(), error, may_exist: false })
+            }
         }
     }
     if opened.repositories.is_empty() && !opened.failed.is_empty() {
         let first = opened.failed.remove(0);
-        for FailedBackup { repository, error } in &opened.failed {
+        for FailedBackup { repository, error, .. } in &opened.failed {
             progress.note(&format!("the backup fails in {repository}, too: {error}"));
         }
         return Err(first.error);
     }
     // Said only now: the failure of the only repository is the command's own.
-    for FailedBackup { repository, error } in &opened.failed {
+    for FailedBackup { repository, error, .. } in &opened.failed {
         progress.note(&format!("the backup continues without {repository}: {error}"));
     }
     Ok(opened)
@@ -108,11 +112,15 @@ async fn existing_claim(
     found.await.doing(|| format!("checking who owns the archive {} in {}", options.cluster, repository.describe()))
 }
 
-/// Whether the archive belongs to somebody else. Everything else concerns the one repository.
-fn says_whose_it_is(error: &Error) -> bool {
+/// Whether the archive belongs to somebody else, or the run cannot go on. Everything else concerns the one repository.
+fn ends_the_run(error: &Error) -> bool {
     matches!(
         &*error.what,
-        Cause::WrongCluster { .. } | Cause::WrongOwner { .. } | Cause::WrongVersion { .. } | Cause::Cancelled
+        Cause::WrongCluster { .. }
+            | Cause::WrongOwner { .. }
+            | Cause::WrongVersion { .. }
+            | Cause::Internal(_)
+            | Cause::Cancelled
     )
 }
 
@@ -129,14 +137,14 @@ impl<'a> Early<'a> {
     }
 
     /// What came of something done in one repository; nothing if it is left out from now on. The last one's failure is the
-    /// backup's.
+    /// backup's, and so is one that is not of a repository.
     pub(super) fn settle<T>(&mut self, index: usize, outcome: Result<T, Error>) -> Result<Option<T>, Error> {
         let error = match outcome {
             Ok(done) => return Ok(Some(done)),
             Err(error) => error,
         };
         let others = self.errors.iter().enumerate().filter(|(at, error)| *at != index && error.is_none());
-        if others.count() == 0 || matches!(&*error.what, Cause::Cancelled) {
+        if others.count() == 0 || !error.is_of_repository() {
             return Err(error);
         }
         if let Some(repository) = self.repositories.get(index) {

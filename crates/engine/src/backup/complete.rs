@@ -1,13 +1,15 @@
 //! The end of a backup: packs and manifests are finished and looked at, the WAL is waited for, and `backup.json` makes
 //! the backup exist (promise 3).
 //!
-//! A repository in which one of these steps fails is left out, and the others go on.
+//! A repository in which one of these steps fails is left out, and the others go on. Once the backup exists in one of
+//! them, nothing fails it any more.
 //!
 //! Last of all the manifest is read back and checked as a restore does it, and the run's own start record is looked for: what
 //! a restore would refuse, or another run is removing, is not called complete.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use holdfast_repo::name;
 use holdfast_repo::record::{BackupRecord, BackupType};
@@ -22,6 +24,31 @@ use crate::pipeline::crew::Crew;
 use crate::repository::{Repository, object_name};
 use crate::restore;
 use crate::server::{Connection, ConnectionSettings, ServerFacts};
+
+/// How long to look for a record whose creation failed: the store was given its time before.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
+
+/// What became of a record that could not be created.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Stored,
+    NotStored,
+    /// It may be there, or still come.
+    Unknown,
+}
+
+/// Looks at the store, since an answer may have been lost. What was on its way when the store last answered may still
+/// arrive.
+async fn what_became_of(repository: &Repository, name: &str, record: &BackupRecord, error: &Error) -> Fate {
+    let Cause::Store(refused) = &*error.what else { return Fate::NotStored };
+    let look = repository.read_record::<BackupRecord>(name);
+    match tokio::time::timeout(LOOK_WITHIN, look).await {
+        Ok(Ok(found)) if found == *record => Fate::Stored,
+        Ok(Ok(_)) => Fate::NotStored,
+        Ok(Err(error)) if error.is_not_found() && !refused.is_retryable() => Fate::NotStored,
+        Ok(Err(_)) | Err(_) => Fate::Unknown,
+    }
+}
 
 impl Run<'_> {
     /// Finishes packs and manifests, waits for the WAL, and makes the backup exist where all of that was done.
@@ -57,7 +84,7 @@ impl Run<'_> {
             backup: self.backup.to_string(),
         };
         let mut counted = BTreeSet::new();
-        let waited = wait.each(self.progress, self.cancel).await;
+        let waited = wait.each(self.progress, self.cancel).await?;
         for ((index, ..), waited) in taking_part.iter().zip(waited) {
             counted.extend(sinks.settle(*index, waited).await?.unwrap_or_default());
         }
@@ -143,9 +170,13 @@ impl Run<'_> {
                 restore::would_take(repository, &record, &crew).await?;
                 self.publish(index, repository, &record).await
             };
-            let published = published.await;
-            if sinks.settle(index, published).await?.is_some() {
-                complete.push(StoredBackup { repository: repository.describe(), backup: record });
+            match published.await {
+                Ok(()) => complete.push(StoredBackup { repository: repository.describe(), backup: record }),
+                // What exists already is told, whatever ends the rest.
+                Err(error) if !complete.is_empty() => sinks.leave_out(index, error).await,
+                Err(error) => {
+                    sinks.settle::<()>(index, Err(error)).await?;
+                }
             }
         }
         Ok(complete)
@@ -173,9 +204,14 @@ impl Run<'_> {
         }
         publishing(true);
         if let Err(error) = repository.create_record(&name, record).await {
-            let in_doubt = matches!(&*error.what, Cause::Store(error) if error.is_retryable());
-            publishing(in_doubt);
-            return Err(error);
+            match what_became_of(repository, &name, record, &error).await {
+                Fate::Stored => {}
+                Fate::NotStored => {
+                    publishing(false);
+                    return Err(error);
+                }
+                Fate::Unknown => return Err(error),
+            }
         }
         if remains::still_mine(repository, cluster, self.backup, &self.identity).await? {
             return Ok(());
@@ -208,5 +244,46 @@ impl Run<'_> {
             // The primary may finish the segment by itself in time (archive_timeout, or plain work).
             warnings.push(format!("the primary could not be asked to finish its WAL segment: {error}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
+    use std::sync::Arc;
+
+    use holdfast_contract::report::backup::BackupReport;
+    use holdfast_store::{Fault, FaultRule, Faulty, MemoryStore, Operation, StoreErrorKind};
+
+    use super::*;
+    use crate::repository::{RepositoryTarget, Unlock, init};
+
+    const REPORT: &str = include_str!("../../../contract/tests/samples/backup-2.json");
+
+    /// Creates the record of a backup in a store with these faults, and looks what became of it.
+    async fn created(faults: &[(Operation, Fault)]) -> Fate {
+        let rules = faults.iter().map(|(operation, fault)| FaultRule::new(&[*operation], 1.0, fault.clone()));
+        let store = Faulty::new(Arc::new(MemoryStore::new()), 1, rules.collect());
+        store.set_active(false);
+        let target = RepositoryTarget { store: Arc::new(store.clone()), unlock: Unlock::NotEncrypted };
+        let repository = init::init(&target, "2026-11-29T11:00:00Z".parse().unwrap()).await.unwrap().repository;
+        store.set_active(true);
+        let report: BackupReport = serde_json::from_str(REPORT).unwrap();
+        let record = &report.repositories[0].backup;
+        let name = name::backup_summary(&record.cluster, &record.backup_id);
+        let error = repository.create_record(&name, record).await.unwrap_err();
+        what_became_of(&repository, &name, record, &error).await
+    }
+
+    #[tokio::test]
+    async fn a_lost_answer_is_looked_for() {
+        let denied = || Fault::Refuse(StoreErrorKind::PermissionDenied);
+        assert_eq!(created(&[(Operation::Put, Fault::LostAnswer)]).await, Fate::Stored);
+        assert_eq!(created(&[(Operation::Put, denied())]).await, Fate::NotStored);
+        // It may still arrive.
+        let lost_request = Fault::Refuse(StoreErrorKind::Timeout);
+        assert_eq!(created(&[(Operation::Put, lost_request)]).await, Fate::Unknown);
+        assert_eq!(created(&[(Operation::Put, Fault::LostAnswer), (Operation::Get, denied())]).await, Fate::Unknown);
     }
 }

@@ -124,13 +124,15 @@ pub struct BackupOutcome {
     pub warnings: Vec<String>,
 }
 
-/// A repository in which the backup is not.
+/// A repository in which the backup is not, as far as is known.
 #[derive(Debug)]
 pub struct FailedBackup {
     /// The redacted URL.
     pub repository: String,
     /// Why.
     pub error: Error,
+    /// Whether the record that makes it exist was sent, so that it may be there all the same.
+    pub may_exist: bool,
 }
 
 /// Takes a backup.
@@ -241,15 +243,17 @@ pub async fn backup(
             let places = failed.iter().map(|(index, _)| *index).collect();
             let of_run = failed.into_iter().filter_map(|(index, error)| {
                 let repository = run.repositories.get(index)?.describe();
-                Some(FailedBackup { repository, error: error.doing(format!("taking backup {backup}")) })
+                let (error, may_exist) = (error.doing(format!("taking backup {backup}")), run.may_exist(index));
+                Some(FailedBackup { repository, error, may_exist })
             });
             let failed = not_opened.into_iter().chain(of_run).collect();
             run.end(places).await;
             Ok(BackupOutcome { repositories: complete, failed, warnings })
         }
         Err(error) => {
+            let error = run.failed_with(error);
             run.give_up().await;
-            Err(error.doing(format!("taking backup {backup}")))
+            Err(error)
         }
     }
 }

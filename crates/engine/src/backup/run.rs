@@ -176,6 +176,10 @@ impl Run<'_> {
                 let (backup, memory) = (self.backup, self.options.memory_bytes / self.repositories.len() as u64);
                 Sink::new(repository.clone(), cluster, backup, part_size, extent_bytes, memory, self.cancel).await
             };
+            let sink = match sink {
+                Err(error) if !error.is_of_repository() => return Err(error),
+                sink => sink,
+            };
             sinks.add(repository.describe(), sink);
         }
         sinks.check_any()?;
@@ -320,6 +324,23 @@ impl Run<'_> {
     pub(super) fn databases(&self) -> Vec<DatabaseEntry> {
         let entry = |database: &Database| DatabaseEntry { oid: database.oid, name: database.name.clone() };
         self.facts.databases.iter().map(entry).collect()
+    }
+
+    /// Whether the backup may exist in the repository at this place, although this run did not get to know it.
+    pub(super) fn may_exist(&self, index: usize) -> bool {
+        self.publishing.get(index).is_some_and(|publishing| publishing.load(Ordering::Relaxed))
+    }
+
+    /// The error of the whole run, with the repositories where the backup may exist all the same.
+    pub(super) fn failed_with(&self, error: Error) -> Error {
+        let (backup, everywhere) = (self.backup, self.repositories.iter().enumerate());
+        let stores: Vec<String> =
+            everywhere.filter(|(at, _)| self.may_exist(*at)).map(|(_, repository)| repository.describe()).collect();
+        let error = error.doing(format!("taking backup {backup}"));
+        if stores.is_empty() {
+            return error;
+        }
+        Cause::MayExist { backup: backup.to_string(), stores, failure: Box::new(error) }.into()
     }
 
     /// After an error or a cancel: the server leaves backup mode, the repositories are cleaned.

@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 
 use aws_lc_rs::digest;
-use holdfast_repo::CompressedFrame;
 use holdfast_repo::manifest::{Extent, FileEntry, FileKind, ManifestHeader, ManifestWriter, PackEntry};
 use holdfast_repo::name::{self, BackupId, ClusterName, MAX_PACK_NUMBER};
 use holdfast_repo::pack::{PackChunk, PackWriter};
 use holdfast_repo::record::ManifestEntry;
+use holdfast_repo::{CompressedFrame, FaultClass, FormatError};
 use holdfast_store::Uploads;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -88,7 +88,8 @@ impl Sink {
             extent_bytes,
             details: serde_json::Map::default(),
         };
-        let (manifest, head) = ManifestWriter::new(&manifest_name, repository.id(), repository.key(), &header)?;
+        let (manifest, head) =
+            ManifestWriter::new(&manifest_name, repository.id(), repository.key(), &header).map_err(unwritable)?;
         let whole = capabilities(repository.record()).uploads == Uploads::Whole;
         let pack_size = pack_size(repository.record().pack_size_bytes, whole, memory_bytes);
         let stop = cancel.child_token();
@@ -141,7 +142,7 @@ impl Sink {
         let number = self.packs.len() as u32;
         let pack_size = self.pack_size;
         let pack = self.open_pack().await?;
-        let (location, bytes) = pack.writer.append(frame, &in_frame)?;
+        let (location, bytes) = pack.writer.append(frame, &in_frame).map_err(unwritable)?;
         pack.upload.push(&bytes, Some(permit)).await?;
         if pack.writer.is_full(pack_size) {
             self.close_pack().await?;
@@ -177,7 +178,7 @@ impl Sink {
 
     /// Writes any other entry.
     pub(super) async fn entry(&mut self, entry: &FileEntry<'_>) -> Result<(), Error> {
-        if let Some(frame) = self.manifest.push(entry)? {
+        if let Some(frame) = self.manifest.push(entry).map_err(unwritable)? {
             self.push_manifest(&frame).await?;
         }
         Ok(())
@@ -190,7 +191,7 @@ impl Sink {
             return Err(error);
         }
         let Self { manifest, mut manifest_upload, mut manifest_digest, packs, stored_bytes, .. } = self;
-        let end = manifest.finish(&packs)?;
+        let end = manifest.finish(&packs).map_err(unwritable)?;
         manifest_digest.update(&end);
         manifest_upload.push(&end, None).await?;
         let size_bytes = manifest_upload.finish().await.doing(|| "storing the manifest".to_owned())?;
@@ -240,7 +241,8 @@ impl Sink {
                 return Err(Cause::Refused(format!("a backup of more than {MAX_PACK_NUMBER} packs")).into());
             }
             let pack_name = name::pack(&self.cluster, &self.backup, number);
-            let (writer, head) = PackWriter::new(&pack_name, self.repository.id(), self.repository.key())?;
+            let (writer, head) =
+                PackWriter::new(&pack_name, self.repository.id(), self.repository.key()).map_err(unwritable)?;
             let store = std::sync::Arc::clone(self.repository.store());
             let upload = ObjectUpload::new(store, object_name(&pack_name)?, self.part_size);
             let mut upload = upload.with_stop(self.stop.clone());
@@ -253,7 +255,7 @@ impl Sink {
     async fn close_pack(&mut self) -> Result<(), Error> {
         let Some(OpenPack { writer, mut upload }) = self.pack.take() else { return Ok(()) };
         let pack_name = writer.name().to_owned();
-        let end = writer.finish()?;
+        let end = writer.finish().map_err(unwritable)?;
         upload.push(&end, None).await?;
         self.packs.push(PackEntry { name: pack_name, size_bytes: upload.size_bytes() });
         self.stored_bytes += upload.size_bytes();
@@ -291,6 +293,16 @@ impl Sink {
     }
 }
 
+/// What cannot be written in our format is no fault of the repository that it was meant for: no other could hold it,
+/// either.
+fn unwritable(error: FormatError) -> Error {
+    let text = error.to_string();
+    match error.class() {
+        FaultClass::Limit => Cause::Refused(text).into(),
+        _ => Cause::Internal(text).into(),
+    }
+}
+
 /// When a pack is full: as the repository's record says. Where objects go out in one piece, the one that is being filled and
 /// those on their way, twice while they are sent, take about as much as the backup's memory at most.
 fn pack_size(recorded: u64, whole: bool, memory_bytes: u64) -> u64 {
@@ -315,7 +327,43 @@ async fn look_at(repository: &Repository, prefix: &str, sent: &[PackEntry]) -> R
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use holdfast_repo::{Compressor, FrameKind};
+    use holdfast_store::{Fault, FaultRule, Faulty, MemoryStore, Operation, Store};
+
     use super::*;
+    use crate::pipeline::budget::ByteBudget;
+    use crate::repository::{RepositoryTarget, Unlock, init};
+
+    /// A store that takes an hour for each pack is waited for, and what waits is not held in memory.
+    #[tokio::test(start_paused = true)]
+    async fn whole_packs_wait_for_those_on_their_way() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let target = RepositoryTarget { store: Arc::clone(&store), unlock: Unlock::NotEncrypted };
+        init::init(&target, "2026-11-29T11:00:00Z".parse().unwrap()).await.unwrap();
+        let hour = Duration::from_hours(1);
+        let slow = Faulty::new(store, 1, vec![FaultRule::new(&[Operation::Put], 1.0, Fault::Delay(hour))]);
+        let target = RepositoryTarget { store: Arc::new(slow), unlock: Unlock::NotEncrypted };
+        let repository = Repository::open(&target).await.unwrap();
+        let (cluster, backup) = ("main".parse().unwrap(), "20261129T110000Z".parse().unwrap());
+        let cancel = CancellationToken::new();
+        let sink = Sink::new(repository, &cluster, backup, 5 << 20, 64 << 10, 32 << 20, &cancel).await.unwrap();
+        // Each frame fills a pack.
+        let mut sink = Sink { whole: true, pack_size: 1, ..sink };
+        let budget = ByteBudget::new(32 << 20);
+        let mut compressor = Compressor::new("zstd:1".parse().unwrap()).unwrap();
+        for number in 1..=8_u8 {
+            let frame = compressor.compress(FrameKind::Data, &[number; 1000]).unwrap();
+            let permit = budget.acquire(1000).await;
+            sink.frame(frame, &[], &[], permit).await.unwrap();
+            assert!(sink.finishing.len() <= WHOLE_PACKS_ON_THEIR_WAY, "{} after pack {number}", sink.finishing.len());
+        }
+        assert_eq!(sink.finish().await.unwrap().pack_count, 8);
+    }
 
     /// A changed `holdfast.json` may say 2 GiB.
     #[test]

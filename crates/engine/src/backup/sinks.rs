@@ -1,8 +1,10 @@
 //! The sinks of all repositories. One repository that fails is left out from then on, and the backup goes on in the others.
 //!
-//! Only what a repository's own sink says leaves it out. A cancel ends all, and so does the failure of the last one: then
-//! the first failure is the one that is told. The unfinished uploads of a repository that is left out are given up at once;
-//! its objects are removed at the end of the run, as those of a run that failed (see [`super::remains`]).
+//! Only a failure of that repository leaves it out ([`Error::is_of_repository`]). All else ends the run at once and is
+//! the run's error: a cancel, a local file, what is backed up, a fault of our own. So does the failure of the last
+//! repository: then the first failure is the one that is told. The unfinished uploads of a repository that is left out
+//! are given up at once; its objects are removed at the end of the run, as those of a run that failed (see
+//! [`super::remains`]).
 
 use holdfast_repo::manifest::{Extent, FileEntry};
 use holdfast_repo::{CompressedFrame, FrameLocation};
@@ -160,8 +162,8 @@ impl<'a> Sinks<'a> {
             Ok(done) => return Ok(Some(done)),
             Err(error) => error,
         };
-        // Whatever failed by it: the run ends.
-        if self.cancel.is_cancelled() || matches!(&*error.what, Cause::Cancelled) {
+        // A cancel ends the run, whatever failed by it.
+        if self.cancel.is_cancelled() || !error.is_of_repository() {
             return Err(error);
         }
         let order = self.lanes.iter().filter(|lane| lane.failure.is_some()).count();
@@ -182,6 +184,17 @@ impl<'a> Sinks<'a> {
             sink.abort().await;
         }
         Ok(None)
+    }
+
+    /// Leaves a repository out after the backup exists in another: nothing takes that one away any more.
+    pub(super) async fn leave_out(&mut self, index: usize, error: Error) {
+        let order = self.lanes.iter().filter(|lane| lane.failure.is_some()).count();
+        let Some(lane) = self.lanes.get_mut(index) else { return };
+        self.progress.note(&format!("the backup goes on without {}: {error}", lane.repository));
+        lane.failure = Some(Failure { order, error });
+        if let Some(sink) = lane.sink.take() {
+            sink.abort().await;
+        }
     }
 
     /// Gives all up, and removes their unfinished uploads.
@@ -207,5 +220,55 @@ impl<'a> Sinks<'a> {
             Some(failure) => failure.error,
             None => Cause::Internal("no repository".to_owned()).into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use holdfast_store::MemoryStore;
+
+    use super::*;
+    use crate::progress::Silent;
+    use crate::repository::{Repository, RepositoryTarget, Unlock, init};
+
+    async fn two() -> Sinks<'static> {
+        let cancel = CancellationToken::new();
+        let mut sinks = Sinks::new(&Silent, cancel.clone());
+        for _ in 0..2 {
+            let target = RepositoryTarget { store: Arc::new(MemoryStore::new()), unlock: Unlock::NotEncrypted };
+            init::init(&target, "2026-11-29T11:00:00Z".parse().unwrap()).await.unwrap();
+            let repository = Repository::open(&target).await.unwrap();
+            let (cluster, backup) = ("main".parse().unwrap(), "20261129T110000Z".parse().unwrap());
+            let describe = repository.describe();
+            sinks.add(describe, Sink::new(repository, &cluster, backup, 5 << 20, 64 << 10, 32 << 20, &cancel).await);
+        }
+        sinks
+    }
+
+    /// A file of this machine cannot be read for the other repository, either.
+    #[tokio::test]
+    async fn only_a_failure_of_the_repository_leaves_it_out() {
+        let denied = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let malformed = Cause::Malformed { name: "/srv/pg/pg_wal/00000002.history".to_owned(), reason: "x".to_owned() };
+        for error in [
+            Error::file("read", Path::new("/srv/pg/pg_wal/000000010000000000000003"), denied()),
+            malformed.into(),
+            Cause::Refused("a manifest of more bytes than a restore takes".to_owned()).into(),
+            Cause::Internal("a reading thread failed".to_owned()).into(),
+        ] {
+            let (mut sinks, text) = (two().await, error.to_string());
+            let ended = sinks.settle::<()>(0, Err(error)).await.unwrap_err();
+            assert_eq!(ended.to_string(), text, "the run ends with it");
+        }
+        let mut sinks = two().await;
+        let absent = || Error::from(Cause::NotArchived { segment: "x".to_owned(), waited: std::time::Duration::ZERO });
+        assert!(sinks.settle::<()>(0, Err(absent())).await.unwrap().is_none());
+        assert!(!sinks.takes_part(0) && sinks.takes_part(1));
+        sinks.settle::<()>(1, Err(absent())).await.unwrap_err();
     }
 }

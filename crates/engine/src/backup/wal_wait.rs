@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use holdfast_pgtypes::{SegmentName, TimelineId, WalFileName};
@@ -53,6 +54,18 @@ pub(crate) struct WalWait<'a> {
     pub backup: String,
 }
 
+/// A look at a repository that is given up with the wait: nothing is left of it.
+async fn unless_cancelled<T>(
+    cancel: &CancellationToken,
+    look: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Cause::Cancelled.into()),
+        looked = look => looked,
+    }
+}
+
 /// What one repository may still lack. What is stored stays stored: it is asked again only from here on.
 #[derive(Clone, PartialEq, Eq)]
 struct Ahead {
@@ -63,35 +76,61 @@ struct Ahead {
 
 impl WalWait<'_> {
     /// Returns when every segment is in every repository; gives those that the server counts as archived and that were
-    /// not there.
+    /// not there. The first failure ends it: nobody waits for the other repositories to hear of it.
     pub(crate) async fn run(
         &self,
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<BTreeSet<SegmentName>, Error> {
         let mut counted = BTreeSet::new();
-        for waited in self.each(progress, cancel).await {
+        for waited in self.each_until(|_| true, progress, cancel).await? {
             counted.extend(waited?);
         }
         Ok(counted)
     }
 
-    /// The same of each repository, in their order: one that lacks something does not hold the others up.
+    /// The same of each repository, in their order: one that lacks something, or fails, does not hold the others up. A
+    /// failure that is not a repository's ends it at once.
     pub(crate) async fn each(
         &self,
         progress: &dyn Progress,
         cancel: &CancellationToken,
-    ) -> Vec<Result<BTreeSet<SegmentName>, Error>> {
+    ) -> Result<Vec<Result<BTreeSet<SegmentName>, Error>>, Error> {
+        self.each_until(|error| !error.is_of_repository(), progress, cancel).await
+    }
+
+    /// What came of each repository, or the first failure that `ends` it for all.
+    async fn each_until(
+        &self,
+        ends: impl Fn(&Error) -> bool + Sync,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Result<BTreeSet<SegmentName>, Error>>, Error> {
         progress.phase("waiting for WAL", None);
         let phrase = || {
             let ranges: Vec<String> = self.ranges.iter().map(|(first, last)| format!("{first} to {last}")).collect();
             format!("waiting for the WAL of backup {} ({})", self.backup, ranges.join(", "))
         };
-        let waits = self
-            .repositories
-            .iter()
-            .map(|(repository, claim)| async move { self.one(repository, claim, cancel).await.doing(phrase) });
-        futures::future::join_all(waits).await
+        // Those that are still at work end by the token, and not by being dropped: they may be sending a segment.
+        let (halt, first_failure) = (cancel.child_token(), OnceLock::new());
+        let (halt, first) = (&halt, &first_failure);
+        let ends = &ends;
+        let waits = self.repositories.iter().map(|(repository, claim)| async move {
+            match self.one(repository, claim, halt).await.doing(phrase) {
+                Err(error) if ends(&error) => {
+                    halt.cancel();
+                    // All after the first were only told to stop.
+                    drop(first.set(error));
+                    None
+                }
+                waited => Some(waited),
+            }
+        });
+        let waited = futures::future::join_all(waits).await;
+        match first_failure.into_inner() {
+            Some(error) => Err(error),
+            None => Ok(waited.into_iter().flatten().collect()),
+        }
     }
 
     async fn one(
@@ -144,7 +183,7 @@ impl WalWait<'_> {
             first_missing = first_missing.or(from.map(WalFileName::Segment));
         }
         if let Some(history) = ahead.history.map(WalFileName::History) {
-            if self.holds(repository, claim, &history).await?
+            if unless_cancelled(cancel, self.holds(repository, claim, &history)).await?
                 || (may_send && self.send_file(repository, claim, &history, cancel).await?)
             {
                 ahead.history = None;
@@ -166,13 +205,14 @@ impl WalWait<'_> {
         cancel: &CancellationToken,
     ) -> Result<Option<SegmentName>, Error> {
         while let Some(first) = from {
-            let missing = archive::first_missing(repository, self.cluster, claim, first, last).await?;
+            let listing = archive::first_missing(repository, self.cluster, claim, first, last);
+            let missing = unless_cancelled(cancel, listing).await?;
             let Some(end) = missing.last().copied() else { return Ok(None) };
             let mut waits_for = None;
             for segment in missing {
                 if self.counts_as_archived(segment) {
                     // It may have come since the listing.
-                    if self.holds(repository, claim, &WalFileName::Segment(segment)).await? {
+                    if unless_cancelled(cancel, self.holds(repository, claim, &WalFileName::Segment(segment))).await? {
                         continue;
                     }
                     counted.insert(segment);
@@ -232,7 +272,9 @@ impl WalWait<'_> {
         match sent {
             Ok(_) => Ok(true),
             // The archiver was quicker, and the server has made a new segment of the file while it was read.
-            Err(_) if self.holds(repository, claim, file).await? => Ok(true),
+            Err(_) if unless_cancelled(cancel, self.holds(repository, claim, file)).await? => Ok(true),
+            // The same, where the archiver sends to another place: it is missing here, and not unreadable.
+            Err(error) if !error.is_of_repository() && !path.exists() => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -248,3 +290,6 @@ impl WalWait<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! What an error is about: one repository, or the run.
+//!
+//! A verb that works with several repositories goes on without one that fails. It must not do so after a fault that is
+//! not that repository's: it would blame the wrong place, and repeat the fault in each of the others.
+
+use std::path::Path;
+
+use super::{Cause, Error};
+
+impl Error {
+    /// Whether it is about one repository: its store, its key, its claim or its objects. Then another repository may be
+    /// well; all else, such as a local file, the server or what is backed up, is the same whatever repository it is
+    /// for.
+    pub fn is_of_repository(&self) -> bool {
+        match &*self.what {
+            Cause::Store(_)
+            | Cause::Format(_)
+            | Cause::Record(_)
+            | Cause::Key(_)
+            | Cause::Unreachable(_)
+            | Cause::NotInitialised { .. }
+            | Cause::AlreadyInitialised { .. }
+            | Cause::EncryptionMismatch { .. }
+            | Cause::NoKeySlot { .. }
+            | Cause::WrongCluster { .. }
+            | Cause::WrongOwner { .. }
+            | Cause::WrongVersion { .. }
+            | Cause::ArchiveNotEmpty { .. }
+            | Cause::NoClaim { .. }
+            | Cause::Divergence { .. }
+            | Cause::Absent { .. }
+            | Cause::NotReadable { .. }
+            | Cause::NotArchived { .. }
+            | Cause::NoSuchBackup { .. }
+            | Cause::NoSuchSnapshot { .. }
+            | Cause::UnreadableHistory { .. } => true,
+            // Names of objects are relative, and what the engine reads here is named by its whole path.
+            Cause::Malformed { name, .. } => !Path::new(name).is_absolute(),
+            Cause::SegmentMismatch { file, .. } => !Path::new(file).is_absolute(),
+            Cause::SegmentSize { path, .. } => !path.is_absolute(),
+            Cause::MayExist { failure, .. } => failure.is_of_repository(),
+            Cause::Postgres(_)
+            | Cause::Connection(_)
+            | Cause::ConnectionParameters(_)
+            | Cause::SessionLost { .. }
+            | Cause::PostmasterPid { .. }
+            | Cause::ServerSetting(_)
+            | Cause::File { .. }
+            | Cause::ControlFile { .. }
+            | Cause::NotEmpty { .. }
+            | Cause::TablespaceNotEmpty { .. }
+            | Cause::NotOurs { .. }
+            | Cause::UnarchivedWal { .. }
+            | Cause::Overlap { .. }
+            | Cause::InUse { .. }
+            | Cause::UnclearLockFile { .. }
+            | Cause::ServerRunning { .. }
+            | Cause::AnotherRun { .. }
+            | Cause::Refused(_)
+            | Cause::Cancelled
+            | Cause::Internal(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_pgtypes::WalSegmentSize;
+
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_on_this_machine_is_no_repositorys_fault() {
+        let name = |name: &str| Cause::Malformed { name: name.to_owned(), reason: "it is empty".to_owned() };
+        let segment =
+            |path: &str| Cause::SegmentSize { path: path.into(), found: 1, expected: WalSegmentSize::DEFAULT };
+        let waited = std::time::Duration::from_secs(1);
+        for (cause, of_repository) in [
+            (name("main/claims/1"), true),
+            (name("/srv/pg/pg_wal/00000002.history"), false),
+            (segment("main/wal/1/00000001/000000010000000000000001"), true),
+            (segment("/srv/pg/pg_wal/000000010000000000000001"), false),
+            (Cause::NotArchived { segment: "x".to_owned(), waited }, true),
+            (Cause::NoClaim { store: "s3://b".to_owned(), cluster: "main".to_owned() }, true),
+            (Cause::Refused("tablespace x has no directory".to_owned()), false),
+            (Cause::Internal("a thread panicked".to_owned()), false),
+            (Cause::SessionLost { reason: "gone".to_owned() }, false),
+        ] {
+            let error = Error::from(cause);
+            assert_eq!(error.is_of_repository(), of_repository, "{error}");
+        }
+        let file = Error::file("read", Path::new("/srv/pg/base"), std::io::ErrorKind::PermissionDenied.into());
+        assert!(!file.is_of_repository());
+    }
+}
