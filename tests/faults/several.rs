@@ -66,7 +66,7 @@ async fn one_of_two_repositories_fails_a_backup_in_its_own_way() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(UNREADABLE_FILE), "{said}");
     let at = |words: &str| said.find(words).unwrap_or_else(|| panic!("no {words:?} in: {said}"));
-    let warned = at("the backup goes on without s3://");
+    let warned = at("the backup continues without s3://");
     assert!(warned < at("starts at") && said[warned..].contains("key"), "{said}");
     fs::rename(&aside, &key).expect("bring the key back");
     stage.archive_now().await;

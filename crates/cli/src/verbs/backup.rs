@@ -70,7 +70,7 @@ pub(super) async fn run(context: &Context, _args: &BackupArgs) -> Result<ExitCod
     options.begins_archives = failed.is_empty();
     let progress = Progress::new(context.show);
     for Failed { repository, failure, .. } in &failed {
-        context.warn(&format!("the backup goes on without {repository}: {failure}"));
+        context.warn(&format!("the backup continues without {repository}: {failure}"));
     }
     let outcome = Box::pin(backup(&targets, &options, &progress, &context.cancellation)).await?;
     progress.finish();

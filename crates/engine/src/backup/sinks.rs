@@ -190,7 +190,7 @@ impl<'a> Sinks<'a> {
     pub(super) async fn leave_out(&mut self, index: usize, error: Error) {
         let order = self.lanes.iter().filter(|lane| lane.failure.is_some()).count();
         let Some(lane) = self.lanes.get_mut(index) else { return };
-        self.progress.note(&format!("the backup goes on without {}: {error}", lane.repository));
+        self.progress.note(&format!("the backup continues without {}: {error}", lane.repository));
         lane.failure = Some(Failure { order, error });
         if let Some(sink) = lane.sink.take() {
             sink.abort().await;

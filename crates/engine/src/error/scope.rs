@@ -1,6 +1,6 @@
 //! What an error is about: one repository, or the run.
 //!
-//! A verb that works with several repositories goes on without one that fails. It must not do so after a fault that is
+//! A verb that works with several repositories continues without one that fails. It must not do so after a fault that is
 //! not that repository's: it would blame the wrong place, and repeat the fault in each of the others.
 
 use std::path::Path;
