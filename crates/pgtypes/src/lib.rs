@@ -12,6 +12,7 @@
 //! | branches of history | [`HistoryFile`], [`Ancestry`] |
 //! | data pages | [`relation`], [`page`], [`checksum`] |
 //! | WAL segments | [`wal`] |
+//! | which blocks a range of WAL changed | [`wal_summary`] |
 //! | the recovery settings | [`recovery_target`] |
 //!
 //! Names are PostgreSQL's own, and the documentation gives the C name if there is one. [`PgVersion`] knows the
@@ -60,6 +61,7 @@ pub mod timeline;
 pub mod version;
 pub mod wal;
 pub mod wal_file_name;
+pub mod wal_summary;
 
 pub use backup_label::BackupLabel;
 pub use control::ControlFile;

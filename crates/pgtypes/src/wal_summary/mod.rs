@@ -1,0 +1,29 @@
+//! WAL summaries: which blocks a range of WAL changed, as PostgreSQL 17 and later write down in `pg_wal/summaries`.
+//!
+//! With `summarize_wal = on` the server reads its own WAL once and keeps, for each range from one checkpoint's redo LSN
+//! to the next, a small file with the blocks that the records name. An incremental backup needs the summaries from its
+//! parent's start LSN to its own start LSN:
+//!
+//! 1. [`name`]: the names of the files in the directory say timeline, start LSN and end LSN.
+//! 2. [`coverage`]: chooses the files that cover the range without a gap, or says what is missing.
+//!
+//! Sources: `src/common/blkreftable.c` (the file), `src/backend/backup/walsummary.c` (names and coverage),
+//! `src/backend/postmaster/walsummarizer.c` (what goes into it), and the manual, "WAL Summarization".
+//!
+//! What a summary does not say, because no record of the WAL names the block:
+//!
+//! - the free space map, which the summarizer leaves out on purpose;
+//! - a bit of the visibility map that is cleared: before the minor releases of 2026 the record names only the heap block
+//!   (`heap_xlog_insert`, `heap_xlog_delete` call `visibilitymap_clear`);
+//! - pages that were added to a file as zeros and never filled;
+//! - hint bits, in a cluster with neither page checksums nor `wal_log_hints`;
+//! - the files of a database that `CREATE DATABASE ... STRATEGY = FILE_COPY` copied. Instead, the whole database has an
+//!   entry with relation number 0 and limit block 0.
+//!
+//! WAL written with `wal_level = minimal` is never summarized; it is a gap.
+
+pub mod coverage;
+pub mod name;
+
+pub use coverage::{CoverageError, MissingSummaries, covering};
+pub use name::WalSummaryName;
