@@ -46,6 +46,7 @@ mod parse_error;
 
 pub mod backup_label;
 pub mod backup_manifest;
+pub mod changes;
 pub mod checksum;
 pub mod control;
 pub mod exclude;

@@ -6,6 +6,7 @@
 //!
 //! 1. [`name`]: the names of the files in the directory say timeline, start LSN and end LSN.
 //! 2. [`coverage`]: chooses the files that cover the range without a gap, or says what is missing.
+//! 3. [`reader`]: reads one file, with little memory, and notices every damage.
 //!
 //! Sources: `src/common/blkreftable.c` (the file), `src/backend/backup/walsummary.c` (names and coverage),
 //! `src/backend/postmaster/walsummarizer.c` (what goes into it), and the manual, "WAL Summarization".
@@ -24,6 +25,8 @@
 
 pub mod coverage;
 pub mod name;
+pub mod reader;
 
 pub use coverage::{CoverageError, MissingSummaries, covering};
 pub use name::WalSummaryName;
+pub use reader::{ForkSummary, RelationFork, WalSummaryError, WalSummaryReader};
