@@ -1,5 +1,5 @@
-//! WAL summary files that PostgreSQL 17.10 and 18.6 wrote, beside what `pg_walsummary` of 18.6 prints of them; and damage of
-//! every kind.
+//! WAL summary files that PostgreSQL 17.10 and 18.6 wrote, beside what `pg_walsummary` of 18.6 prints of them; damage of
+//! every kind; and the union of several.
 //!
 //! How the samples were made: `initdb -k`, then `summarize_wal = on`, `autovacuum = off`. With a checkpoint between them:
 //!
@@ -19,6 +19,7 @@ use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
+use holdfast_pgtypes::changes::ChangedBlocks;
 use holdfast_pgtypes::relation::Fork;
 use holdfast_pgtypes::wal_summary::{RelationFork, WalSummaryError, WalSummaryName, WalSummaryReader};
 use proptest::prelude::*;
@@ -221,7 +222,7 @@ fn next(state: &mut u64) -> usize {
 }
 
 /// Some bytes of a sample are replaced, removed or repeated, and the CRC is made right again, so that the structure is
-/// what must hold.
+/// what must hold. Nothing panics, and what is read stays within its bounds.
 #[test]
 fn sealed_mutations_never_panic() {
     let samples = samples();
@@ -242,7 +243,13 @@ fn sealed_mutations_never_panic() {
             }
         }
         let bytes = seal(bytes);
-        accepted += u32::from(print(bytes.as_slice()).is_ok());
+        if let Ok(changes) = ChangedBlocks::new().with_summary(bytes.as_slice()) {
+            accepted += 1;
+            assert!(changes.bytes() < 1 << 20, "seed {seed}");
+            for (fork, of) in changes.forks() {
+                assert!(of.limit_block().is_none_or(|limit| !of.blocks().contains(limit)), "seed {seed}: {fork:?}");
+            }
+        }
     }
     assert!(accepted > 100, "{accepted}: the mutations should reach the end of the file too");
 }
@@ -253,4 +260,21 @@ proptest! {
         let _ = print(bytes.as_slice());
         let _ = print(file(&entries).as_slice());
     }
+}
+
+#[test]
+fn samples_merge_in_any_order() {
+    let merge = |order: &[&str]| {
+        let mut changes = ChangedBlocks::new();
+        for start in order {
+            changes = changes.with_summary(sample(start).as_slice()).unwrap();
+        }
+        changes
+    };
+    let changes = merge(&["018C4EC8", "01A9C508", "0B000028", "0C0F5C20", "0E5E0DB0"]);
+    assert_eq!(changes, merge(&["0E5E0DB0", "0B000028", "018C4EC8", "0C0F5C20", "01A9C508"]));
+    assert_eq!(changes, merge(&["0E5E0DB0", "0B000028", "018C4EC8", "018C4EC8", "01A9C508"]));
+    assert!(changes.database_recreated(1663, 16_425));
+    assert!(!changes.database_recreated(1663, 5));
+    assert!(changes.bytes() < 20_000, "{}", changes.bytes());
 }
