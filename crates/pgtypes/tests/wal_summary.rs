@@ -1,5 +1,5 @@
 //! WAL summary files that PostgreSQL 17.10 and 18.6 wrote, beside what `pg_walsummary` of 18.6 prints of them; damage of
-//! every kind; and the union of several.
+//! every kind; and what they say of a data directory's files.
 //!
 //! How the samples were made: `initdb -k`, then `summarize_wal = on`, `autovacuum = off`. With a checkpoint between them:
 //!
@@ -19,10 +19,13 @@ use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
-use holdfast_pgtypes::changes::ChangedBlocks;
+use holdfast_pgtypes::PgVersion;
+use holdfast_pgtypes::changes::{ChangedBlocks, DataFile, FileBlocks, FileChanges, WholeReason};
 use holdfast_pgtypes::relation::Fork;
 use holdfast_pgtypes::wal_summary::{RelationFork, WalSummaryError, WalSummaryName, WalSummaryReader};
 use proptest::prelude::*;
+
+const SEGMENT: u32 = 131_072;
 
 /// Of every sample: its name, its bytes, and what `pg_walsummary` prints.
 fn samples() -> Vec<(String, Vec<u8>, String)> {
@@ -262,6 +265,10 @@ proptest! {
     }
 }
 
+fn main_fork(database: u32, number: u32) -> RelationFork {
+    RelationFork { tablespace: 1663, database, number, fork: Fork::Main }
+}
+
 #[test]
 fn samples_merge_in_any_order() {
     let merge = |order: &[&str]| {
@@ -277,4 +284,29 @@ fn samples_merge_in_any_order() {
     assert!(changes.database_recreated(1663, 16_425));
     assert!(!changes.database_recreated(1663, 5));
     assert!(changes.bytes() < 20_000, "{}", changes.bytes());
+}
+
+#[test]
+fn samples_decide_about_files() {
+    let mut changes = ChangedBlocks::new();
+    for start in ["018C4EC8", "01A9C508", "0B000028", "0E5E0DB0"] {
+        changes = changes.with_summary(sample(start).as_slice()).unwrap();
+    }
+    let decide = |path: &str, blocks: u64, parent_blocks: u64| {
+        let file = DataFile { path: path.as_bytes(), size: blocks * 8192, parent_size: Some(parent_blocks * 8192) };
+        changes.of_file(file, PgVersion::V18, SEGMENT)
+    };
+    // Truncated to 3 blocks by VACUUM, then extended to 38 by COPY: the WAL names 0 to 24, and the rest is zero.
+    assert_eq!(changes.get(main_fork(5, 16_451)).unwrap().limit_block(), Some(3));
+    let all = FileBlocks { length: 38, read: std::iter::once(0..38).collect() };
+    assert_eq!(decide("base/5/16451", 38, 100), FileChanges::Blocks(all));
+    // A database that was copied file by file.
+    assert_eq!(decide("base/16425/1259", 14, 14), FileChanges::Whole(WholeReason::DatabaseRecreated));
+    // Updated almost everywhere, and grown before: the parent has all its blocks.
+    let FileChanges::Blocks(wide) = decide("base/5/16456", 6600, 6600) else {
+        unreachable!("blocks of a table that was updated");
+    };
+    assert!(wide.blocks_to_read() >= 5999 && wide.blocks_to_read() < 6600, "{}", wide.blocks_to_read());
+    assert_eq!(decide("base/4/1259", 14, 14), FileChanges::Unchanged);
+    assert_eq!(decide("base/5/16456_vm", 1, 1), FileChanges::Whole(WholeReason::VisibilityMap));
 }

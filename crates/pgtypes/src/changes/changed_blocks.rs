@@ -2,7 +2,7 @@
 //!
 //! For each fork it has the smallest limit block of all summaries, and the changed blocks below it. Blocks at or after
 //! the limit block need no list: the fork was at least once so short that they did not exist, so that the parent's copy
-//! says nothing about them, and a backup reads them all. PostgreSQL keeps those that were changed
+//! says nothing about them, and [`crate::changes::decision`] reads them all. PostgreSQL keeps those that were changed
 //! after the truncation, and therefore depends on the order in which it reads the summaries. Without them the order does
 //! not matter: a block below the smallest limit block was never forgotten by any truncation, in no summary.
 //!

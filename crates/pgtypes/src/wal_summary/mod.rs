@@ -7,6 +7,7 @@
 //! 1. [`name`]: the names of the files in the directory say timeline, start LSN and end LSN.
 //! 2. [`coverage`]: chooses the files that cover the range without a gap, or says what is missing.
 //! 3. [`reader`]: reads one file, with little memory, and notices every damage.
+//! 4. [`crate::changes`] merges the files and decides what to read of each relation file.
 //!
 //! Sources: `src/common/blkreftable.c` (the file), `src/backend/backup/walsummary.c` (names and coverage),
 //! `src/backend/postmaster/walsummarizer.c` (what goes into it), and the manual, "WAL Summarization".
@@ -15,7 +16,7 @@
 //!
 //! - the free space map, which the summarizer leaves out on purpose;
 //! - a bit of the visibility map that is cleared: before the minor releases of 2026 the record names only the heap block
-//!   (`heap_xlog_insert`, `heap_xlog_delete` call `visibilitymap_clear`);
+//!   (see [`crate::changes::decision`]);
 //! - pages that were added to a file as zeros and never filled;
 //! - hint bits, in a cluster with neither page checksums nor `wal_log_hints`;
 //! - the files of a database that `CREATE DATABASE ... STRATEGY = FILE_COPY` copied. Instead, the whole database has an
