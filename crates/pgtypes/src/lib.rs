@@ -12,7 +12,7 @@
 //! | branches of history | [`HistoryFile`], [`Ancestry`] |
 //! | data pages | [`relation`], [`page`], [`checksum`] |
 //! | WAL segments | [`wal`] |
-//! | which blocks a range of WAL changed | [`wal_summary`] |
+//! | which pages changed since a backup | [`wal_summary`], [`changes`] |
 //! | the recovery settings | [`recovery_target`] |
 //!
 //! Names are PostgreSQL's own, and the documentation gives the C name if there is one. [`PgVersion`] knows the

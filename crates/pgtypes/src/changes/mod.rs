@@ -3,6 +3,8 @@
 //! - [`block_set`]: a compact set of block numbers
 //! - [`changed_blocks`]: the union of WAL summaries ([`crate::wal_summary`]), in memory
 //! - [`decision`]: what to read of one file, by WAL summaries
+//! - [`page_lsn`]: what to read of one file, and whether one page changed, by the LSNs in the pages: for servers without
+//!   summaries
 //!
 //! # Why a mixture of old and new pages is right
 //!
@@ -27,6 +29,8 @@
 //! (`XLogSaveBufferForHint`). Later hints in the same checkpoint cycle write nothing; but a cycle begins at a redo LSN,
 //! and so does the range, so that the page is already known as changed.
 //!
+//! One flag is written like a hint and is none: `PD_ALL_VISIBLE` of a heap page. See [`page_lsn`].
+//!
 //! # What no method sees
 //!
 //! The caller must begin anew, with a full backup, if `data_checksum_version` of the control file differs from the
@@ -36,6 +40,7 @@
 pub mod block_set;
 pub mod changed_blocks;
 pub mod decision;
+pub mod page_lsn;
 
 pub use changed_blocks::{ChangedBlocks, ForkChanges};
 pub use decision::{DataFile, FileBlocks, FileChanges, WholeReason};
