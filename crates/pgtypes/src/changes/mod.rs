@@ -19,6 +19,10 @@
 //!    `full_page_writes`), and replay overwrites the page.
 //! 3. A page comes from one of the two as a whole. So its checksum fits its content, whichever it is.
 //!
+//! A kept page may contain changes up to the parent's **stop** LSN. So the new backup is consistent only from the later of
+//! both stop LSNs on. On a standby without much activity the new start LSN can be before the parent's stop LSN, or be the
+//! parent's start LSN (`pg_basebackup` refuses that); the new stop LSN must not be before the parent's.
+//!
 //! # Hint bits
 //!
 //! A hint bit (a known commit status, a known dead index entry) is written without WAL, if the cluster has neither page
@@ -28,6 +32,12 @@
 //! or `wal_log_hints`, the first hint after a checkpoint writes the whole page to the WAL and sets its LSN
 //! (`XLogSaveBufferForHint`). Later hints in the same checkpoint cycle write nothing; but a cycle begins at a redo LSN,
 //! and so does the range, so that the page is already known as changed.
+//! For the same reasons the parent may be of a primary and the new backup of its standby, or the other way round: apart
+//! from hints and from what is read whole, their pages are the same.
+//!
+//! The metapage of an SP-GiST index caches pages with free space, with neither WAL nor a new LSN, whatever the settings
+//! (`SpGistUpdateMetaPage`). It is a hint too: an insertion checks the page it names. Random statements on 17.10 and 18.6
+//! found no other page that changed in silence, in clusters with page checksums.
 //!
 //! One flag is written like a hint and is none: `PD_ALL_VISIBLE` of a heap page. See [`page_lsn`].
 //!

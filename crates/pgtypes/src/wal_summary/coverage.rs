@@ -170,6 +170,25 @@ mod tests {
         }
     }
 
+    /// The names and the history file of a standby of 18.6 that was promoted.
+    #[test]
+    fn a_real_promotion_leaves_no_gap() {
+        let names: Vec<WalSummaryName> = [
+            "000000020000000010086F08000000001009E650.summary",
+            "000000010000000009000028000000000F000028.summary",
+            "000000020000000010086ED00000000010086F08.summary",
+            "00000001000000000F0000280000000010086ED0.summary",
+        ]
+        .map(|name| name.parse().unwrap())
+        .to_vec();
+        let history = HistoryFile::parse(TimelineId::new(2).unwrap(), b"1\t0/10086ED0\tno recovery target specified\n");
+        let ancestry = Ancestry::from_history(&history.unwrap());
+        let (start, end) = (Lsn::new(0xF00_0028), Lsn::new(0x1009_E650));
+        let chosen = covering(&names, &ancestry, TimelineId::FIRST, start, end).unwrap();
+        let expected: Vec<_> = [3, 2, 0].iter().filter_map(|at| names.get(*at).copied()).collect();
+        assert_eq!(chosen, expected);
+    }
+
     #[test]
     fn a_gap_is_named() {
         let whole = [name(1, 0x40, 0x100), name(2, 0x100, 0x200), name(4, 0x200, 0x280), name(4, 0x280, 0x300)];
