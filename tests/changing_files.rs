@@ -236,45 +236,52 @@ async fn a_tablespace_that_is_away_fails_the_backup() {
     assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "5");
 }
 
-/// Somebody else removes objects from the store while the backup waits for its WAL. A standby's backup waits until the
-/// primary switches to another segment.
+/// Somebody else removes objects from the store while the backup waits for its WAL: a pack, or the start record, which says
+/// that another run took this one for dead. A standby's backup waits until the primary switches to another segment.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pack_that_is_gone_fails_the_backup() {
+async fn an_object_that_is_gone_fails_the_backup() {
     let Some(stage) = Stage::start(18, still()).await else { return };
     let mut standby = Cluster::standby_of(&stage.cluster).await.expect("copy a standby");
     standby.start().await.expect("start the standby");
     stage.archive_now().await;
     bulk(&stage.cluster, "load", 8).await;
-    stage.archive_now().await;
-    stage.cluster.sql("CREATE TABLE little AS SELECT 1 AS n; CHECKPOINT").await.expect("write a little");
-    let lsn = stage.cluster.value("SELECT pg_current_wal_lsn()").await.expect("ask for the LSN");
-    let replayed = format!("SELECT coalesce(pg_last_wal_replay_lsn() >= '{lsn}', false)");
-    standby.wait_for(&replayed, Duration::from_mins(3)).await.expect("replay");
     let data = |cluster: &Cluster| format!("pgdata = \"{}\"", cluster.data().display());
     let text = stage.config_text().replace(&data(&stage.cluster), &data(&standby));
     let config = stage.write_config("standby.toml", &text);
-
-    let mut command = stage.command_with(&config, &["backup", "--archive-timeout", "10m"]);
-    let mut backup = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("start a backup");
     let folder = stage.repository_folder().join("main");
-    let said = said_until(&mut backup, "waiting for WAL");
-    let packs = objects(&folder).into_iter().filter(|path| path.to_string_lossy().contains("/packs/"));
-    fs::remove_file(packs.max().expect("a pack")).expect("remove a pack");
-    assert!(!summary(&folder), "the backup does not wait for its WAL");
-    stage.archive_now().await;
-    let message = said.join().expect("read what the backup says");
-    let status = backup.wait().expect("wait for the backup");
-    assert!(!status.success(), "a backup without a pack is called complete: {message}");
-    assert!(message.contains("checking backup"), "{message}");
-    assert!(!summary(&folder), "there is a backup.json: {message}");
-    let listed = stage.ok(&["list"]);
-    assert!(listed.contains("no complete backup"), "{listed}");
+
+    for (table, gone, said_of_it) in [
+        ("little", "/packs/", "checking backup"),
+        ("less", "/start.json", "another run removed it, which took this one for dead"),
+    ] {
+        stage.archive_now().await;
+        let write = format!("CREATE TABLE {table} AS SELECT 1 AS n; CHECKPOINT");
+        stage.cluster.sql(&write).await.expect("write a little");
+        let lsn = stage.cluster.value("SELECT pg_current_wal_lsn()").await.expect("ask for the LSN");
+        let replayed = format!("SELECT coalesce(pg_last_wal_replay_lsn() >= '{lsn}', false)");
+        standby.wait_for(&replayed, Duration::from_mins(3)).await.expect("replay");
+
+        let mut command = stage.command_with(&config, &["backup", "--archive-timeout", "10m"]);
+        let mut backup = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("start a backup");
+        let said = said_until(&mut backup, "waiting for WAL");
+        let found = objects(&folder).into_iter().filter(|path| path.to_string_lossy().contains(gone));
+        fs::remove_file(found.max().expect("an object")).expect("remove an object");
+        assert!(!summary(&folder), "the backup does not wait for its WAL");
+        stage.archive_now().await;
+        let message = said.join().expect("read what the backup says");
+        let status = backup.wait().expect("wait for the backup");
+        assert!(!status.success(), "a backup without {gone} is called complete: {message}");
+        assert!(message.contains(said_of_it), "{gone}: {message}");
+        assert!(!summary(&folder), "{gone}: there is a backup.json: {message}");
+        let listed = stage.ok(&["list"]);
+        assert!(listed.contains("no complete backup"), "{gone}: {listed}");
+    }
 
     // The next backup finds no remains that could disturb it.
     stage.ok(&["backup"]);
     let restored = stage.restore_and_start("restored", &[]).await;
     wait_promoted(&restored).await;
-    assert_eq!(restored.value("SELECT n FROM little").await.expect("read"), "1");
+    assert_eq!(restored.value("SELECT little.n + less.n FROM little, less").await.expect("read"), "2");
 }
 
 /// All files below a folder.

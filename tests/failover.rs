@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::stage::proof::{am_check, find, finish, holds_all};
 use crate::stage::{Plan, Stage, wait_promoted};
-use holdfast_testkit::postgres::Cluster;
+use holdfast_testkit::postgres::{Cluster, Shutdown};
 use holdfast_testkit::proxy::TcpProxy;
 use holdfast_testkit::rows::{Pace, RowWriter};
 
@@ -359,4 +359,45 @@ async fn a_drill_in_the_archive_does_not_win_over_production() {
     let restored = stage.restore_and_start("again", &["--target-timeline", "2"]).await;
     wait_promoted(&restored).await;
     assert_eq!(values(&restored).await, "-100,1,2");
+}
+
+/// A copy that was restored with `--no-archiving` is promoted, writes, and ends: the archive of production is as before,
+/// and the copy counts nothing as archived.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_without_archiving_leaves_the_archive_as_it_is() {
+    let Some(stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else {
+        return;
+    };
+    stage.cluster.sql("CREATE TABLE rows (n int); INSERT INTO rows VALUES (1), (2)").await.expect("write");
+    stage.ok(&["backup"]);
+    stage.archive_now().await;
+    let archived = || stage.json(&["wal", "list"])["repositories"][0]["claims"].clone();
+    let before = archived();
+    assert_eq!(before[0]["timelines"].as_array().map(Vec::len), Some(1), "{before}");
+
+    let target = stage.target("drill");
+    stage.ok(&["restore", "--no-archiving", "--pgdata", &target.display().to_string()]);
+    let mut drill = Cluster::adopt(&stage.installation, &target).expect("take over the restored folder");
+    // The command itself would work: only its switch is off.
+    let config = configuration(&stage, "drill", &drill);
+    let command = format!("{} --config {} wal push %p", stage.holdfast.display(), config.display());
+    drill.override_setting("archive_command", &command);
+    drill.start().await.unwrap_or_else(|e| panic!("start the drill: {e}\n{}", drill.log_text()));
+    wait_promoted(&drill).await;
+    assert_eq!(drill.value("SHOW archive_mode").await.expect("ask"), "off");
+    drill.sql("INSERT INTO rows VALUES (-100)").await.expect("write on the drill");
+    drill.sql("SELECT pg_switch_wal()").await.expect("switch");
+    drill.sql("INSERT INTO rows VALUES (-101)").await.expect("write on the drill");
+    let counted = drill.value("SELECT archived_count + failed_count FROM pg_stat_archiver").await.expect("ask");
+    assert_eq!(counted, "0");
+    assert_eq!(values(&drill).await, "-101,-100,1,2");
+    // A shutdown waits for the archiver, where there is one.
+    drill.stop(Shutdown::Fast).await.expect("stop the drill");
+    assert_eq!(archived(), before);
+
+    stage.cluster.sql("INSERT INTO rows VALUES (3)").await.expect("write");
+    stage.archive_now().await;
+    let restored = stage.restore_and_start("restored", &[]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(values(&restored).await, "1,2,3");
 }
