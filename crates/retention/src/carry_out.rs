@@ -1,0 +1,81 @@
+//! The second step: which decisions are carried out now.
+//!
+//! The catalog is read again, the plan is made again, and only what goes in *both* is removed, after the grace time. So
+//! whatever came into being since the decision and needs something takes it back: a backup of another host, of an old
+//! release that knows nothing of decisions, or one that was running; a restore; a hold; a changed policy.
+//!
+//! A backup that goes and still has to wait is restorable until the end of its own grace time: what it needs waits with
+//! it, even if that was decided long before.
+
+use crate::catalog::Catalog;
+use crate::decision::{Decision, combine, wal_ranges, wal_set};
+use crate::names::{BackupId, PackId};
+use crate::number_ranges::NumberRanges;
+use crate::packs::CannotPlan;
+use crate::plan::{Manifests, Outline, Plan, plan_with};
+use crate::policy::Policy;
+use crate::verdict::{BackupKept, BackupVerdict, WalRange};
+use chrono::{DateTime, Duration, Utc};
+use std::collections::BTreeSet;
+
+/// What is removed now, in this order. A crash anywhere leaves what the next plan finds and finishes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// First the records of these backups: `start.json`, then `backup.json`, then the manifest. In that order, because
+    /// an old release takes a backup with `start.json` and without `backup.json` for dead and removes all of its packs,
+    /// also those that later backups need.
+    pub backups: BTreeSet<BackupId>,
+    /// Then these packs.
+    pub packs: BTreeSet<PackId>,
+    /// Then this WAL, with the partial segments and backup history files of the same numbers.
+    pub wal: Vec<WalRange>,
+    /// Backups that go later.
+    pub waiting: BTreeSet<BackupId>,
+}
+
+/// Backups that go and whose grace time is not over, for [`Outline::with_waiting`].
+pub fn waiting(decided: &[Decision], outline: &Outline, now: DateTime<Utc>, grace: Duration) -> BTreeSet<BackupId> {
+    let is_ripe =
+        |id: &BackupId| decided.iter().any(|decision| decision.backups.contains(id) && decision.is_ripe(now, grace));
+    let goes = |verdict: &BackupVerdict| matches!(verdict, BackupVerdict::Goes(_));
+    let going = outline.backups().iter().filter(|(_, verdict)| goes(verdict));
+    going.map(|(id, _)| *id).filter(|id| !is_ripe(id)).collect()
+}
+
+impl Removal {
+    /// What a plan that was made with the [`waiting`] backups lets go now.
+    pub fn of(plan: &Plan, decided: &[Decision], grace: Duration) -> Self {
+        let ripe: Vec<&Decision> = decided.iter().filter(|decision| decision.is_ripe(plan.now, grace)).collect();
+        let going = plan.going();
+        let ripe_wal = wal_set(ripe.iter().flat_map(|decision| &decision.wal));
+        let only_waits = BackupVerdict::Kept(vec![BackupKept::Waiting]);
+        let waits = |verdict: &BackupVerdict| *verdict == only_waits;
+        let waiting: BTreeSet<BackupId> =
+            plan.backups.iter().filter(|(_, verdict)| waits(verdict)).map(|(id, _)| *id).collect();
+        Self {
+            backups: going.backups.into_iter().filter(|id| ripe.iter().any(|one| one.backups.contains(id))).collect(),
+            packs: going.packs.into_iter().filter(|id| ripe.iter().any(|one| one.packs.contains(id))).collect(),
+            wal: wal_ranges(&combine(&wal_set(&going.wal), &ripe_wal, NumberRanges::common)),
+            waiting,
+        }
+    }
+}
+
+/// Says what is removed now, of what was decided.
+///
+/// # Errors
+/// If the manifest of a kept backup is missing.
+pub fn carry_out(
+    decided: &[Decision],
+    catalog: &Catalog,
+    manifests: &Manifests,
+    policy: &Policy,
+    now: DateTime<Utc>,
+    grace: Duration,
+) -> Result<Removal, CannotPlan> {
+    let plan = plan_with(catalog, manifests, &|catalog| {
+        let waiting = waiting(decided, &Outline::new(catalog, policy, now), now, grace);
+        Outline::with_waiting(catalog, policy, now, &waiting)
+    })?;
+    Ok(Removal::of(&plan, decided, grace))
+}

@@ -1,0 +1,198 @@
+//! The verdict on each backup, and since which of them every moment can be restored.
+
+use crate::catalog::{Backup, Hold, Parent, Place, Verified};
+use crate::names::BackupId;
+use crate::setting::{Setting, is_in_the_future};
+use crate::verdict::{BackupGoes, BackupKept, BackupVerdict};
+use crate::{slots, window};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What was found about the backups.
+pub(crate) struct Judged {
+    pub(crate) verdicts: BTreeMap<BackupId, BackupVerdict>,
+    /// Kept backups from whose start on all WAL stays, not only to their own stop.
+    pub(crate) continuous: BTreeSet<BackupId>,
+}
+
+impl Judged {
+    pub(crate) fn is_kept(&self, backup: BackupId) -> bool {
+        matches!(self.verdicts.get(&backup), Some(BackupVerdict::Kept(_)))
+    }
+}
+
+/// The reasons to keep each backup.
+#[derive(Default)]
+struct Reasons {
+    of: BTreeMap<BackupId, BTreeSet<BackupKept>>,
+    continuous: BTreeSet<BackupId>,
+}
+
+impl Reasons {
+    fn add(&mut self, backup: BackupId, reason: BackupKept) {
+        self.of.entry(backup).or_default().insert(reason);
+    }
+
+    fn add_continuous(&mut self, backup: BackupId, reason: BackupKept) {
+        self.continuous.insert(backup);
+        self.add(backup, reason);
+    }
+}
+
+/// Judges every backup.
+pub(crate) fn judge(setting: &Setting<'_>) -> Judged {
+    let mut reasons = Reasons::default();
+    if setting.policy.is_empty() {
+        for id in every_id(setting) {
+            reasons.add_continuous(id, BackupKept::NoPolicy);
+        }
+    }
+    by_policy(setting, &mut reasons);
+    the_last(setting, &mut reasons);
+    by_users(setting, &mut reasons);
+    of_doubt(setting, &mut reasons);
+    for id in setting.waiting {
+        // Only if nothing else keeps it: then it is not waiting, its removal is taken back.
+        if !reasons.of.contains_key(id) && setting.catalog.backups.iter().any(|backup| backup.id == *id) {
+            reasons.add(*id, BackupKept::Waiting);
+        }
+    }
+    let verdict = |id: BackupId| match reasons.of.get(&id) {
+        Some(kept) => BackupVerdict::Kept(kept.iter().cloned().collect()),
+        None if setting.catalog.half_removed.contains(&id) => BackupVerdict::Goes(BackupGoes::HalfRemoved),
+        None => BackupVerdict::Goes(BackupGoes::OutOfPolicy),
+    };
+    let verdicts = every_id(setting).into_iter().map(|id| (id, verdict(id))).collect();
+    Judged { verdicts, continuous: reasons.continuous }
+}
+
+fn every_id(setting: &Setting<'_>) -> BTreeSet<BackupId> {
+    let catalog = setting.catalog;
+    let complete = catalog.backups.iter().map(|backup| backup.id);
+    let unfinished = catalog.unfinished.iter().map(|backup| backup.id);
+    let unknown = catalog.unknown.iter().map(|backup| backup.id);
+    complete.chain(unfinished).chain(unknown).chain(catalog.half_removed.iter().copied()).collect()
+}
+
+/// Window and counts. Only restorable backups take places; another one stays as long as it would if it were restorable.
+fn by_policy(setting: &Setting<'_>, reasons: &mut Reasons) {
+    for (id, reason) in wanted(setting, &setting.restorable) {
+        if is_continuous(setting, &reason) {
+            reasons.add_continuous(id, reason);
+        } else {
+            reasons.add(id, reason);
+        }
+    }
+    let restorable: BTreeSet<BackupId> = setting.restorable.iter().map(|backup| backup.id).collect();
+    let snapshot = |id: BackupId| setting.dated.iter().any(|one| one.id == id && one.place == Place::Snapshot);
+    for (id, reason) in wanted(setting, &setting.dated) {
+        if restorable.contains(&id) {
+            continue;
+        }
+        if is_continuous(setting, &reason) {
+            reasons.continuous.insert(id);
+        }
+        if !snapshot(id) {
+            reasons.add(id, BackupKept::Unsound);
+        }
+    }
+}
+
+fn wanted(setting: &Setting<'_>, newest_first: &[&Backup]) -> Vec<(BackupId, BackupKept)> {
+    let mut wanted = slots::chosen(&setting.policy.keep, newest_first);
+    if setting.policy.window.is_some() {
+        wanted.extend(window::chosen(setting, newest_first));
+    }
+    wanted
+}
+
+/// Beyond a window there are only backups. Without a window, every moment since the oldest of the last can be restored.
+fn is_continuous(setting: &Setting<'_>, reason: &BackupKept) -> bool {
+    match reason {
+        BackupKept::Window | BackupKept::WindowStart(_) => true,
+        BackupKept::Last => setting.policy.window.is_none(),
+        _ => false,
+    }
+}
+
+/// Never the last one: of the newest claim that has one, the newest backup, and the newest that leads to the timeline
+/// on which something happened last. After `pg_upgrade` that is the old claim's until the new claim has one.
+fn the_last(setting: &Setting<'_>, reasons: &mut Reasons) {
+    let of_claim = |claim| setting.catalog.backups.iter().filter(move |backup| backup.claim == claim);
+    let Some(claim) = setting.restorable.iter().map(|backup| backup.claim).max() else {
+        for backup in &setting.catalog.backups {
+            reasons.add_continuous(backup.id, BackupKept::NothingRestorable);
+        }
+        return;
+    };
+    if let Some(current) = setting.current_claim().filter(|current| *current != claim) {
+        for backup in of_claim(current) {
+            reasons.add_continuous(backup.id, BackupKept::NothingRestorableInClaim);
+        }
+    }
+    let candidates = || setting.restorable.iter().filter(|backup| backup.claim == claim);
+    let newest = candidates().next();
+    let on_the_line = setting.lines.get(&claim).and_then(|lines| {
+        let last_activity = |timeline: &holdfast_pgtypes::TimelineId| {
+            let backups = candidates().filter(|backup| backup.stop_timeline == *timeline);
+            let stored = lines.wal.last_stored.get(timeline).copied();
+            (backups.map(|backup| backup.stop_time).chain(stored).max(), *timeline)
+        };
+        let line = lines.ancestries.keys().max_by_key(|timeline| last_activity(timeline))?;
+        candidates().find(|backup| lines.leads(backup, *line))
+    });
+    for backup in newest.into_iter().chain(on_the_line) {
+        reasons.add_continuous(backup.id, BackupKept::LastRestorable);
+    }
+}
+
+/// Holds, restores and running backups.
+fn by_users(setting: &Setting<'_>, reasons: &mut Reasons) {
+    for backup in &setting.catalog.backups {
+        match backup.hold {
+            Some(Hold { until }) if until.is_none_or(|until| setting.now <= until) => {
+                reasons.add(backup.id, BackupKept::Held);
+            }
+            _ => {}
+        }
+    }
+    let exists = |id: &BackupId| setting.catalog.backups.iter().any(|backup| backup.id == *id);
+    for id in setting.restores().filter_map(|restore| restore.backup).filter(exists) {
+        reasons.add_continuous(id, BackupKept::Restoring);
+    }
+    if setting.has_unknown_restore() {
+        // It may be any of them. All WAL stays as well.
+        for backup in &setting.catalog.backups {
+            reasons.add(backup.id, BackupKept::Restoring);
+        }
+    }
+    for unfinished in setting.may_run() {
+        match unfinished.parent {
+            Parent::Backup(parent) if exists(&parent) => reasons.add(parent, BackupKept::ParentOf(unfinished.id)),
+            _ => {}
+        }
+    }
+}
+
+/// What nobody can judge stays.
+fn of_doubt(setting: &Setting<'_>, reasons: &mut Reasons) {
+    for backup in &setting.catalog.backups {
+        if is_in_the_future(backup, setting.now) {
+            reasons.add_continuous(backup.id, BackupKept::InTheFuture);
+        }
+        if backup.place == Place::Snapshot {
+            reasons.add(backup.id, BackupKept::Snapshot);
+        }
+        if setting.catalog.claims.get(&backup.claim).is_none_or(|claim| claim.since.is_none()) {
+            reasons.add_continuous(backup.id, BackupKept::UnknownClaim);
+        }
+        if let Verified::ManifestUnreadable(why) = &backup.verified {
+            reasons.add(backup.id, BackupKept::ManifestUnreadable(why.clone()));
+        }
+    }
+    for unknown in &setting.catalog.unknown {
+        reasons.add(unknown.id, BackupKept::Unknown(unknown.reason.clone()));
+    }
+    for unfinished in &setting.catalog.unfinished {
+        reasons.add(unfinished.id, BackupKept::Unfinished);
+    }
+}

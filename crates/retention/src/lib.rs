@@ -1,0 +1,90 @@
+//! What stays and what goes: the planner of `expire`.
+//!
+//! Pure: no input or output, no clock of its own. In go the [`Catalog`] of an archive, the [`Policy`] and the moment;
+//! out comes a [`Plan`] with one verdict for each backup, each pack and each range of WAL, the windows that can be
+//! restored before and after, and warnings. [`decide`] says what goes, and that is written into the ledger. After a
+//! grace time [`carry_out`] plans again and says which of it may be removed.
+//!
+//! What it promises:
+//!
+//! - Never the last restorable backup of the newest claim that has one, nor WAL that a kept backup needs.
+//! - A pack goes only if no manifest names it that is kept, waits, runs or cannot be read.
+//! - In doubt everything stays: times later than now, records that cannot be read or are newer, missing history files,
+//!   an empty policy. Doubt is always a warning.
+//! - What nothing needs goes in the end.
+//!
+//! ```
+//! use chrono::{DateTime, Duration, Utc};
+//! use holdfast_pgtypes::{TimelineId, WalSegmentSize};
+//! use holdfast_retention::*;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let day = |day: u32| format!("2026-08-{day:02}T00:00:00Z").parse::<DateTime<Utc>>();
+//! let mut wal = WalArchive::new(WalSegmentSize::DEFAULT);
+//! wal.segments.insert(TimelineId::FIRST, NumberRanges::of(1, 40));
+//! let claim = Claim { since: Some(day(1)?), wal };
+//! let mut catalog = Catalog { claims: [(ClaimNumber::FIRST, claim)].into(), ..Catalog::default() };
+//! for (start, number) in [(2, 10), (4, 20), (6, 30)] {
+//!     catalog.backups.push(Backup {
+//!         id: BackupId::new(day(start)?),
+//!         claim: ClaimNumber::FIRST,
+//!         timeline: TimelineId::FIRST,
+//!         start_lsn: (number << 24).into(),
+//!         stop_timeline: TimelineId::FIRST,
+//!         stop_lsn: ((number << 24) + 0x100).into(),
+//!         start_time: day(start)?,
+//!         stop_time: day(start)?,
+//!         place: Place::Packs,
+//!         hold: None,
+//!         verified: Verified::Never,
+//!     });
+//! }
+//! let manifests = catalog.backups.iter().map(|backup| (backup.id, Vec::new())).collect();
+//! let policy = Policy { window: Some(Duration::days(3)), ..Policy::default() };
+//!
+//! // The window begins on the 5th, so the backup of the 4th is needed, and the WAL from its start on.
+//! let plan = decide(&catalog, &manifests, &policy, day(8)?)?;
+//! let going = plan.going();
+//! assert_eq!(going.backups.into_iter().collect::<Vec<_>>(), [BackupId::new(day(2)?)]);
+//! assert_eq!((going.wal[0].first, going.wal[0].last), (1, 19));
+//! # Ok(())
+//! # }
+//! ```
+
+mod carry_out;
+mod catalog;
+mod decision;
+mod judge;
+mod lines;
+mod names;
+mod number_ranges;
+mod packs;
+mod plan;
+mod policy;
+mod recoverable;
+mod setting;
+mod slots;
+mod verdict;
+mod wal_archive;
+mod wal_needs;
+mod wal_verdicts;
+mod warnings;
+mod window;
+
+pub use carry_out::{Removal, carry_out, waiting};
+pub use catalog::{
+    Backup, Catalog, Claim, Hold, Pack, Parent, Place, RunningRestore, UnfinishedBackup, UnknownBackup, UnknownReason,
+    Verified,
+};
+pub use decision::Decision;
+pub use names::{BackupId, ClaimNumber, PackId};
+pub use number_ranges::NumberRanges;
+pub use packs::{CannotPlan, PackTally, PackUse};
+pub use plan::{Manifests, Outline, Plan, decide};
+pub use policy::{Keep, Policy, RewriteRule};
+pub use recoverable::RecoverableWindow;
+pub use verdict::{
+    BackupGoes, BackupKept, BackupVerdict, PackGoes, PackKept, PackVerdict, WalGoes, WalKept, WalRange, WalVerdict,
+    Warning,
+};
+pub use wal_archive::WalArchive;

@@ -1,0 +1,199 @@
+//! The verdict on each pack: a pack goes when no manifest names it that stays.
+//!
+//! Manifests are large, so they are not part of the catalog. They are counted one at a time by a [`PackTally`], which
+//! keeps some fifty bytes for each pack, however many manifests name it. It knows which manifests it has to see, and
+//! gives no verdict without them.
+
+use crate::catalog::{Pack, Parent, Place, Verified};
+use crate::judge::Judged;
+use crate::names::{BackupId, PackId};
+use crate::policy::RewriteRule;
+use crate::setting::Setting;
+use crate::verdict::{BackupVerdict, PackGoes, PackKept, PackVerdict, Warning};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One pack that a manifest names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackUse {
+    /// The pack.
+    pub pack: PackId,
+    /// How many of its bytes the backup needs.
+    pub live_bytes: u64,
+}
+
+/// Why there is no verdict yet: the caller has to look, or to correct the catalog, and to plan again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CannotPlan {
+    /// The manifests of these kept backups were not shown to the [`PackTally`]. One that cannot be read makes its
+    /// backup [`Verified::ManifestUnreadable`].
+    #[error("the manifests of {} kept backups were not read, the first is {}", .0.len(), first(.0))]
+    NotRead(Vec<BackupId>),
+    /// These kept backups name packs that are not there, so they are [`Verified::Damaged`] and must not count as
+    /// restorable.
+    #[error("{} kept backups name packs that are missing, the first is {}", .0.len(), first(.0))]
+    PacksMissing(Vec<BackupId>),
+}
+
+fn first(backups: &[BackupId]) -> String {
+    backups.first().map_or_else(String::new, ToString::to_string)
+}
+
+/// Packs that are compared one by one before the whole list is searched: cheaper than a search of 80,000.
+const LOOK_AHEAD: usize = 4;
+
+/// Counts which packs the kept manifests name.
+#[derive(Debug)]
+pub struct PackTally {
+    packs: Vec<Pack>,
+    named: Vec<Named>,
+    to_read: BTreeSet<BackupId>,
+    read: BTreeSet<BackupId>,
+    /// A reason for which no pack may go at all.
+    blocked: Option<PackKept>,
+    unfinished: BTreeSet<BackupId>,
+    going: BTreeSet<BackupId>,
+    known_damaged: BTreeSet<BackupId>,
+    missing: BTreeMap<BackupId, PackId>,
+    rewrite: Option<RewriteRule>,
+    now: chrono::DateTime<chrono::Utc>,
+}
+
+/// The verdict on each pack, and what is missing.
+pub(crate) type PackVerdicts = (Vec<(Pack, PackVerdict)>, Vec<Warning>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Named {
+    by: Option<BackupId>,
+    count: u32,
+    live_bytes: u64,
+}
+
+impl PackTally {
+    pub(crate) fn new(setting: &Setting<'_>, judged: &Judged) -> Self {
+        let catalog = setting.catalog;
+        let mut packs = catalog.packs.clone();
+        packs.sort_unstable_by_key(|pack| pack.id);
+        let blocked = blocked(setting);
+        let in_packs = catalog.backups.iter().filter(|backup| backup.place == Place::Packs);
+        let kept = in_packs.map(|backup| backup.id).filter(|id| judged.is_kept(*id));
+        // Whoever reads a pack now, or will name it in a manifest, must find it under its name.
+        let is_read = setting.may_run().next().is_some() || setting.restores().next().is_some();
+        let damaged = catalog.backups.iter().filter(|backup| backup.verified == Verified::Damaged);
+        let goes = |verdict: &BackupVerdict| matches!(verdict, BackupVerdict::Goes(_));
+        Self {
+            named: vec![Named::default(); packs.len()],
+            packs,
+            to_read: if blocked.is_some() { BTreeSet::new() } else { kept.collect() },
+            read: BTreeSet::new(),
+            blocked,
+            unfinished: catalog.unfinished.iter().map(|backup| backup.id).collect(),
+            going: judged.verdicts.iter().filter(|(_, verdict)| goes(verdict)).map(|(id, _)| *id).collect(),
+            known_damaged: damaged.map(|backup| backup.id).collect(),
+            missing: BTreeMap::new(),
+            rewrite: setting.policy.rewrite.filter(|_| !is_read),
+            now: setting.now,
+        }
+    }
+
+    /// The backups whose manifests it has to see, oldest first. Empty if no pack can go anyway.
+    pub fn to_read(&self) -> impl Iterator<Item = BackupId> {
+        self.to_read.difference(&self.read).copied()
+    }
+
+    /// Counts the whole manifest of one backup. That of a backup that goes counts for nothing.
+    pub fn manifest(&mut self, backup: BackupId, uses: impl IntoIterator<Item = PackUse>) {
+        if !self.to_read.contains(&backup) || !self.read.insert(backup) {
+            return;
+        }
+        let mut last = None;
+        let mut expected = 0;
+        for PackUse { pack, live_bytes } in uses {
+            // A manifest lists its packs in order, so it is nearly always one of the next.
+            let ahead = self.packs.get(expected..).unwrap_or_default().iter().take(LOOK_AHEAD);
+            let index = match ahead.into_iter().position(|next| next.id == pack) {
+                Some(skipped) => Ok(expected + skipped),
+                None => self.packs.binary_search_by_key(&pack, |pack| pack.id),
+            };
+            let Ok(index) = index else {
+                self.missing.entry(backup).or_insert(pack);
+                continue;
+            };
+            expected = index + 1;
+            let Some(named) = self.named.get_mut(index) else { continue };
+            // Named twice in one manifest is one backup.
+            named.count += u32::from(last != Some(index));
+            last = Some(index);
+            named.by = Some(named.by.map_or(backup, |by| by.min(backup)));
+            named.live_bytes = named.live_bytes.max(live_bytes);
+        }
+    }
+
+    /// The verdicts, by pack.
+    pub(crate) fn finish(self) -> Result<PackVerdicts, CannotPlan> {
+        let not_read: Vec<BackupId> = self.to_read().collect();
+        if !not_read.is_empty() {
+            return Err(CannotPlan::NotRead(not_read));
+        }
+        let is_new = |backup: &&BackupId| !self.known_damaged.contains(backup);
+        let damaged: Vec<BackupId> = self.missing.keys().filter(is_new).copied().collect();
+        if !damaged.is_empty() {
+            return Err(CannotPlan::PacksMissing(damaged));
+        }
+        let missing = self.missing.iter().map(|(backup, pack)| Warning::PackMissing { backup: *backup, pack: *pack });
+        let warnings = missing.collect();
+        let verdicts =
+            self.packs.iter().zip(&self.named).map(|(pack, named)| (*pack, self.verdict(pack, named))).collect();
+        Ok((verdicts, warnings))
+    }
+
+    fn verdict(&self, pack: &Pack, named: &Named) -> PackVerdict {
+        if let Some(reason) = &self.blocked {
+            return PackVerdict::Kept(reason.clone());
+        }
+        let of = pack.id.backup;
+        if self.unfinished.contains(&of) {
+            return PackVerdict::Kept(PackKept::Unfinished);
+        }
+        if let Some(by) = named.by {
+            if self.rewrite.is_some_and(|rule| is_mostly_dead(rule, named.live_bytes, pack.size_bytes)) {
+                return PackVerdict::Rewrite { live_bytes: named.live_bytes, size_bytes: pack.size_bytes };
+            }
+            return PackVerdict::Kept(PackKept::Named { by, count: named.count });
+        }
+        if of.time() > self.now {
+            return PackVerdict::Kept(PackKept::InTheFuture);
+        }
+        PackVerdict::Goes(if self.going.contains(&of) { PackGoes::WithItsBackup } else { PackGoes::NotNamed })
+    }
+}
+
+fn is_mostly_dead(rule: RewriteRule, live_bytes: u64, size_bytes: u64) -> bool {
+    let dead_bytes = size_bytes.saturating_sub(live_bytes);
+    u128::from(live_bytes) * 100 <= u128::from(rule.live_percent) * u128::from(size_bytes)
+        && dead_bytes >= rule.dead_bytes
+}
+
+/// Why no pack may go, if that is so.
+fn blocked(setting: &Setting<'_>) -> Option<PackKept> {
+    let catalog = setting.catalog;
+    if setting.policy.is_empty() {
+        return Some(PackKept::NoPolicy);
+    }
+    let unreadable = catalog.backups.iter().filter(|backup| matches!(backup.verified, Verified::ManifestUnreadable(_)));
+    // A run that does not say what it builds on may name any pack. If what it builds on is gone, its packs are in
+    // danger.
+    let running = setting.may_run().filter(|running| !setting.parent_is_there(running));
+    let by = catalog.unknown.iter().map(|unknown| unknown.id).chain(unreadable.map(|backup| backup.id));
+    if let Some(by) = by.chain(running.map(|running| running.id)).min() {
+        return Some(PackKept::MayBeNamedBy(by));
+    }
+    setting.has_unknown_restore().then_some(PackKept::UnknownRestore)
+}
+
+/// Whether an unfinished backup names a parent at all; for messages.
+pub(crate) fn names_a_lost_parent(setting: &Setting<'_>, parent: Parent) -> bool {
+    match parent {
+        Parent::Unknown | Parent::Nothing => false,
+        Parent::Backup(id) => !setting.catalog.backups.iter().any(|backup| backup.id == id),
+    }
+}

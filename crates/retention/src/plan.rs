@@ -1,0 +1,193 @@
+//! The plan: from catalog, policy and clock to one verdict for each backup, each pack and each range of WAL.
+//!
+//! Two steps. The [`Outline`] judges backups and WAL; it needs records and listings only. Then the manifests of the
+//! kept backups are counted, one at a time, and the [`Plan`] has the packs as well. Nothing here is carried out: a plan
+//! is first written into the ledger, see [`carry_out`](crate::carry_out).
+
+use crate::catalog::{Catalog, Pack, Verified};
+use crate::decision::{Decision, combine, wal_ranges, wal_set};
+use crate::judge::judge;
+use crate::names::{BackupId, PackId};
+use crate::number_ranges::NumberRanges;
+use crate::packs::{CannotPlan, PackTally, PackUse};
+use crate::policy::Policy;
+use crate::recoverable::{self, RecoverableWindow};
+use crate::setting::Setting;
+use crate::verdict::{BackupVerdict, PackVerdict, WalRange, WalVerdict, Warning};
+use crate::{wal_verdicts, warnings};
+use chrono::{DateTime, Utc};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the manifests of backups name, for those who have them in memory.
+pub type Manifests = BTreeMap<BackupId, Vec<PackUse>>;
+
+/// The verdicts on backups and WAL, before the packs are counted.
+#[derive(Debug)]
+pub struct Outline {
+    now: DateTime<Utc>,
+    backups: BTreeMap<BackupId, BackupVerdict>,
+    wal: Vec<(WalRange, WalVerdict)>,
+    before: Vec<RecoverableWindow>,
+    after: Vec<RecoverableWindow>,
+    warnings: BTreeSet<Warning>,
+    /// Counts the manifests. Show it each of [`PackTally::to_read`].
+    pub packs: PackTally,
+}
+
+impl Outline {
+    /// Judges backups and WAL at the moment `now`: the earlier one of the host's clock and the store's, because a clock
+    /// that is ahead makes everything look old.
+    pub fn new(catalog: &Catalog, policy: &Policy, now: DateTime<Utc>) -> Self {
+        Self::with_waiting(catalog, policy, now, &BTreeSet::new())
+    }
+
+    /// The same while these backups have to wait, although nothing keeps them: what they need stays.
+    pub fn with_waiting(catalog: &Catalog, policy: &Policy, now: DateTime<Utc>, waiting: &BTreeSet<BackupId>) -> Self {
+        let setting = Setting::new(catalog, policy, now, waiting);
+        let judged = judge(&setting);
+        let wal = wal_verdicts::of_all(&setting, &judged);
+        Self {
+            now,
+            before: recoverable::before(&setting),
+            after: recoverable::after(&setting, |id| judged.is_kept(id), &wal),
+            warnings: warnings::of(&setting),
+            packs: PackTally::new(&setting, &judged),
+            wal,
+            backups: judged.verdicts,
+        }
+    }
+
+    /// The verdict on each backup.
+    pub fn backups(&self) -> &BTreeMap<BackupId, BackupVerdict> {
+        &self.backups
+    }
+
+    /// Adds the verdicts on the packs, once every needed manifest was counted.
+    ///
+    /// # Errors
+    /// If a manifest was not counted: without it nobody knows which packs are needed. If a pack is missing: its backup
+    /// must not count as restorable.
+    pub fn finish(self) -> Result<Plan, CannotPlan> {
+        let Self { now, backups, wal, before, after, mut warnings, packs } = self;
+        let (packs, missing) = packs.finish()?;
+        warnings.extend(missing);
+        Ok(Plan { now, backups, packs, wal, before, after, warnings })
+    }
+
+    fn count_all(&mut self, manifests: &Manifests) {
+        let to_read: Vec<BackupId> = self.packs.to_read().collect();
+        for backup in to_read {
+            if let Some(uses) = manifests.get(&backup) {
+                self.packs.manifest(backup, uses.iter().copied());
+            }
+        }
+    }
+}
+
+/// One verdict for everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The moment it was made for.
+    pub now: DateTime<Utc>,
+    /// The verdict on each backup.
+    pub backups: BTreeMap<BackupId, BackupVerdict>,
+    /// The verdict on each pack, by identity.
+    pub packs: Vec<(Pack, PackVerdict)>,
+    /// The verdict on each range of WAL, by claim, timeline and number. History files stay for ever.
+    pub wal: Vec<(WalRange, WalVerdict)>,
+    /// What can be restored today.
+    pub before: Vec<RecoverableWindow>,
+    /// What can be restored when everything has gone that goes.
+    pub after: Vec<RecoverableWindow>,
+    /// What the user should know.
+    pub warnings: BTreeSet<Warning>,
+}
+
+/// Decides what stays and what goes, with all manifests in memory.
+///
+/// # Errors
+/// If the manifest of a kept backup is missing.
+pub fn decide(
+    catalog: &Catalog,
+    manifests: &Manifests,
+    policy: &Policy,
+    now: DateTime<Utc>,
+) -> Result<Plan, CannotPlan> {
+    plan_with(catalog, manifests, &|catalog| Outline::new(catalog, policy, now))
+}
+
+/// Makes a plan of an outline. Backups whose packs are missing become damaged, and the outline is made again.
+pub(crate) fn plan_with(
+    catalog: &Catalog,
+    manifests: &Manifests,
+    outline: &dyn Fn(&Catalog) -> Outline,
+) -> Result<Plan, CannotPlan> {
+    let mut catalog = Cow::Borrowed(catalog);
+    loop {
+        let mut outline = outline(&catalog);
+        outline.count_all(manifests);
+        match outline.finish() {
+            // At least one more of finitely many is damaged now, so this ends.
+            Err(CannotPlan::PacksMissing(damaged)) => {
+                let backups = catalog.to_mut().backups.iter_mut();
+                backups
+                    .filter(|backup| damaged.contains(&backup.id))
+                    .for_each(|backup| backup.verified = Verified::Damaged);
+            }
+            done => return done,
+        }
+    }
+}
+
+impl Plan {
+    /// Everything that goes.
+    pub fn going(&self) -> Decision {
+        let backups = self.backups.iter().filter(|(_, verdict)| matches!(verdict, BackupVerdict::Goes(_)));
+        let wal = self.wal.iter().filter(|(_, verdict)| matches!(verdict, WalVerdict::Goes(_)));
+        Decision {
+            at: self.now,
+            backups: backups.map(|(id, _)| *id).collect(),
+            packs: self.packs_with(|verdict| matches!(verdict, PackVerdict::Goes(_))).collect(),
+            wal: wal.map(|(range, _)| *range).collect(),
+        }
+    }
+
+    /// What goes and stands in none of these decisions yet: the entry for the ledger.
+    pub fn to_decide(&self, decided: &[Decision]) -> Decision {
+        let mut new = self.going();
+        for decision in decided {
+            new.backups.retain(|id| !decision.backups.contains(id));
+            new.packs.retain(|id| !decision.packs.contains(id));
+        }
+        let known = wal_set(decided.iter().flat_map(|decision| &decision.wal));
+        new.wal = wal_ranges(&combine(&wal_set(&new.wal), &known, NumberRanges::without));
+        new
+    }
+
+    /// What stands in these decisions and is kept now: to be taken back in the ledger, so that its grace time begins
+    /// again if it goes later.
+    pub fn taken_back(&self, decided: &[Decision]) -> Decision {
+        let is_kept = |id: &BackupId| matches!(self.backups.get(id), Some(BackupVerdict::Kept(_)));
+        let kept_packs: BTreeSet<PackId> =
+            self.packs_with(|verdict| !matches!(verdict, PackVerdict::Goes(_))).collect();
+        let kept_wal = self.wal.iter().filter(|(_, verdict)| matches!(verdict, WalVerdict::Kept(_)));
+        let kept_wal = wal_set(kept_wal.map(|(range, _)| range));
+        let decided_wal = wal_set(decided.iter().flat_map(|decision| &decision.wal));
+        Decision {
+            at: self.now,
+            backups: decided.iter().flat_map(|decision| &decision.backups).copied().filter(is_kept).collect(),
+            packs: decided
+                .iter()
+                .flat_map(|decision| &decision.packs)
+                .filter(|id| kept_packs.contains(id))
+                .copied()
+                .collect(),
+            wal: wal_ranges(&combine(&decided_wal, &kept_wal, NumberRanges::common)),
+        }
+    }
+
+    fn packs_with(&self, filter: impl Fn(&PackVerdict) -> bool) -> impl Iterator<Item = PackId> {
+        self.packs.iter().filter(move |(_, verdict)| filter(verdict)).map(|(pack, _)| pack.id)
+    }
+}

@@ -1,0 +1,106 @@
+//! What every rule looks at: the catalog, the policy and the moment, and what follows from them at once.
+
+use crate::catalog::{Backup, Catalog, Parent, Place, RunningRestore, UnfinishedBackup, Verified};
+use crate::lines::Lines;
+use crate::names::{BackupId, ClaimNumber};
+use crate::policy::Policy;
+use chrono::{DateTime, Utc};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The catalog with a policy at a moment.
+pub(crate) struct Setting<'a> {
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) policy: &'a Policy,
+    pub(crate) now: DateTime<Utc>,
+    /// Backups whose removal is decided and has to wait: what they need stays.
+    pub(crate) waiting: &'a BTreeSet<BackupId>,
+    pub(crate) lines: BTreeMap<ClaimNumber, Lines<'a>>,
+    /// Complete backups that are known to be restorable, newest first.
+    pub(crate) restorable: Vec<&'a Backup>,
+    /// Complete backups with a known time, restorable or not, newest first; snapshots as well.
+    pub(crate) dated: Vec<&'a Backup>,
+}
+
+impl<'a> Setting<'a> {
+    pub(crate) fn new(
+        catalog: &'a Catalog,
+        policy: &'a Policy,
+        now: DateTime<Utc>,
+        waiting: &'a BTreeSet<BackupId>,
+    ) -> Self {
+        let lines: BTreeMap<ClaimNumber, Lines<'a>> = catalog
+            .claims
+            .iter()
+            .map(|(number, claim)| {
+                let backups = catalog.backups.iter().filter(|backup| backup.claim == *number);
+                (*number, Lines::new(&claim.wal, backups))
+            })
+            .collect();
+        let mut dated: Vec<&Backup> = catalog.backups.iter().filter(|backup| !is_in_the_future(backup, now)).collect();
+        dated.sort_by_key(|backup| std::cmp::Reverse((backup.stop_time, backup.id)));
+        let restorable = dated.iter().copied().filter(|backup| is_restorable(backup, catalog, &lines)).collect();
+        Self { catalog, policy, now, waiting, lines, restorable, dated }
+    }
+
+    /// The first moment of the window. `None` without a window, and for one that is longer than time.
+    pub(crate) fn window_start(&self) -> Option<DateTime<Utc>> {
+        self.now.checked_sub_signed(self.policy.window?)
+    }
+
+    /// The claim of today.
+    pub(crate) fn current_claim(&self) -> Option<ClaimNumber> {
+        let of_backups = self.catalog.backups.iter().map(|backup| backup.claim);
+        self.catalog.claims.keys().copied().chain(of_backups).max()
+    }
+
+    /// Unfinished backups that run, or may run.
+    pub(crate) fn may_run(&self) -> impl Iterator<Item = &'a UnfinishedBackup> {
+        self.catalog.unfinished.iter().filter(|unfinished| self.is_alive(unfinished))
+    }
+
+    fn is_alive(&self, unfinished: &UnfinishedBackup) -> bool {
+        // A time that does not fit is later than any clock says.
+        let not_over = |end: Option<DateTime<Utc>>| end.is_none_or(|end| self.now <= end);
+        match unfinished.lease_until {
+            Some(until) => not_over(until.checked_add_signed(self.policy.clock_difference)),
+            None => not_over(unfinished.started.checked_add_signed(self.policy.longest_backup)),
+        }
+    }
+
+    /// Restores whose lease is not over.
+    pub(crate) fn restores(&self) -> impl Iterator<Item = &'a RunningRestore> {
+        self.catalog.restores.iter().filter(|restore| {
+            let end = restore.lease_until.checked_add_signed(self.policy.clock_difference);
+            end.is_none_or(|end| self.now <= end)
+        })
+    }
+
+    /// Whether a restore runs of which nobody knows what it reads: it does not say, or its backup is gone.
+    pub(crate) fn has_unknown_restore(&self) -> bool {
+        let exists = |id: BackupId| self.catalog.backups.iter().any(|backup| backup.id == id);
+        self.restores().any(|restore| !restore.backup.is_some_and(exists))
+    }
+
+    /// Whether the backup that an unfinished one builds on is there, or it builds on nothing.
+    pub(crate) fn parent_is_there(&self, unfinished: &UnfinishedBackup) -> bool {
+        match unfinished.parent {
+            Parent::Unknown => false,
+            Parent::Nothing => true,
+            Parent::Backup(id) => self.catalog.backups.iter().any(|backup| backup.id == id),
+        }
+    }
+}
+
+/// Whether the age of the backup is not known, because one of its times is later than now.
+pub(crate) fn is_in_the_future(backup: &Backup, now: DateTime<Utc>) -> bool {
+    backup.start_time.max(backup.stop_time).max(backup.id.time()) > now
+}
+
+fn is_restorable(backup: &Backup, catalog: &Catalog, lines: &BTreeMap<ClaimNumber, Lines<'_>>) -> bool {
+    let undamaged = matches!(backup.verified, Verified::Never | Verified::Sound);
+    let known_claim = catalog.claims.get(&backup.claim).is_some_and(|claim| claim.since.is_some());
+    backup.place == Place::Packs
+        && undamaged
+        && known_claim
+        && lines.get(&backup.claim).is_some_and(|lines| lines.has_own_wal(backup))
+}

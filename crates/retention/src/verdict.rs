@@ -1,0 +1,356 @@
+//! The verdicts: one for each backup, each pack and each range of WAL, from closed sets.
+//!
+//! Every verdict prints as the end of a sentence that begins with "kept: " or "goes: ".
+
+use crate::catalog::UnknownReason;
+use crate::names::{BackupId, ClaimNumber, PackId};
+use chrono::{DateTime, SecondsFormat, Utc};
+use holdfast_pgtypes::{SegmentName, TimelineId, WalSegmentSize};
+use std::fmt;
+
+/// What becomes of a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackupVerdict {
+    /// It stays, for each of these reasons; at least one.
+    Kept(Vec<BackupKept>),
+    /// It goes.
+    Goes(BackupGoes),
+}
+
+/// Why a backup stays. In the order in which the reasons are listed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BackupKept {
+    /// The policy is empty.
+    NoPolicy,
+    /// It is held.
+    Held,
+    /// A restore reads it now.
+    Restoring,
+    /// A running backup builds on it.
+    ParentOf(BackupId),
+    /// Its removal is decided, and the grace time is not over.
+    Waiting,
+    /// It is inside the window.
+    Window,
+    /// It is the newest one before the window on the way to this timeline: the window's first moments need it.
+    WindowStart(TimelineId),
+    /// It is one of the newest.
+    Last,
+    /// It is the newest of its hour.
+    Hourly,
+    /// It is the newest of its day.
+    Daily,
+    /// It is the newest of its week.
+    Weekly,
+    /// It is the newest of its month.
+    Monthly,
+    /// It is the newest of its year.
+    Yearly,
+    /// It is one of the newest whose verification succeeded.
+    Verified,
+    /// It is the last one that can be restored, of the newest claim that has one.
+    LastRestorable,
+    /// No backup of the whole archive is known to be restorable, so none goes.
+    NothingRestorable,
+    /// No backup of its claim, which is the current one, is known to be restorable.
+    NothingRestorableInClaim,
+    /// The policy would keep it if it were sound. It takes the place of no sound one.
+    Unsound,
+    /// It is a snapshot: its record stays as long as the snapshot does.
+    Snapshot,
+    /// Its times are later than now, so its age is not known.
+    InTheFuture,
+    /// The record of its claim cannot be read.
+    UnknownClaim,
+    /// Its manifest cannot be read.
+    ManifestUnreadable(String),
+    /// Its record tells nothing.
+    Unknown(UnknownReason),
+    /// It is not finished. It runs, or is left to the removal of remains.
+    Unfinished,
+}
+
+/// Why a backup goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BackupGoes {
+    /// No rule of the policy keeps it.
+    OutOfPolicy,
+    /// Its removal was interrupted: only its manifest is left.
+    HalfRemoved,
+}
+
+/// What becomes of a pack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PackVerdict {
+    /// It stays.
+    Kept(PackKept),
+    /// It stays, but little of it is live: worth writing again.
+    Rewrite {
+        /// Bytes that one kept manifest names, the most of all of them. At least so many are live.
+        live_bytes: u64,
+        /// The size of the pack in bytes.
+        size_bytes: u64,
+    },
+    /// It goes.
+    Goes(PackGoes),
+}
+
+/// Why a pack stays.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PackKept {
+    /// The policy is empty.
+    NoPolicy,
+    /// Kept manifests name it.
+    Named {
+        /// The oldest backup that does.
+        by: BackupId,
+        /// The number of backups that do.
+        count: u32,
+    },
+    /// Its backup is not finished: it belongs to that run, or to the removal of its remains.
+    Unfinished,
+    /// This backup may name it: nobody can read what it names.
+    MayBeNamedBy(BackupId),
+    /// A restore runs and does not say what it reads.
+    UnknownRestore,
+    /// Its backup is later than now, so its age is not known.
+    InTheFuture,
+}
+
+/// Why a pack goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PackGoes {
+    /// Its backup goes, and no other one names it.
+    WithItsBackup,
+    /// Its backup stays or is gone already, and no backup names it.
+    NotNamed,
+}
+
+/// A range of segments of one timeline; never empty. Partial segments and backup history files follow the segment in
+/// their name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WalRange {
+    /// The claim.
+    pub claim: ClaimNumber,
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// The number of the first segment.
+    pub first: u64,
+    /// The number of the last segment.
+    pub last: u64,
+}
+
+impl WalRange {
+    /// The names of the first and the last segment; `None` if the numbers are past all WAL.
+    pub fn names(&self, size: WalSegmentSize) -> Option<(SegmentName, SegmentName)> {
+        let name = |number| SegmentName::from_number(number, self.timeline, size);
+        Some((name(self.first)?, name(self.last)?))
+    }
+
+    /// The number of segments.
+    pub fn count(&self) -> u64 {
+        (self.last - self.first).saturating_add(1)
+    }
+}
+
+/// What becomes of a range of WAL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalVerdict {
+    /// It stays.
+    Kept(WalKept),
+    /// It goes.
+    Goes(WalGoes),
+}
+
+/// Why WAL stays. The first reason that applies is the one that is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WalKept {
+    /// The policy is empty.
+    NoPolicy,
+    /// Any moment after this backup can be restored.
+    EveryMomentSince(BackupId),
+    /// The backup needs it to become consistent.
+    ConsistencyOf(BackupId),
+    /// The backup runs, or may run, and may need it.
+    RunningBackup(BackupId),
+    /// This backup cannot be read and may need it.
+    MayBeNeededBy(BackupId),
+    /// The timeline has no history file: nobody knows where it branched off. This backup may lead to it.
+    UnknownHistory(BackupId),
+    /// The claim is the current one and has no backup that is known to be restorable.
+    NoBackupYet,
+    /// The record of the claim cannot be read.
+    UnknownClaim,
+    /// A restore runs and does not say what it reads.
+    UnknownRestore,
+}
+
+/// Why WAL goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WalGoes {
+    /// It is older than every kept backup that leads to its timeline.
+    BeforeAllBackups,
+    /// It lies between kept backups outside of the window: each restores to its own end.
+    BetweenBackups,
+    /// It belongs to a branch that no kept backup leads to.
+    Unreachable,
+}
+
+impl fmt::Display for BackupKept {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::NoPolicy => "no retention is configured",
+            Self::Held => "held",
+            Self::Restoring => "a restore is reading it",
+            Self::ParentOf(id) => return write!(out, "the running backup {id} builds on it"),
+            Self::Waiting => "waits for the end of the grace time",
+            Self::Window => "inside the window",
+            Self::WindowStart(timeline) => return write!(out, "the window begins on it (timeline {timeline})"),
+            Self::Last => "one of the last",
+            Self::Hourly => "hourly",
+            Self::Daily => "daily",
+            Self::Weekly => "weekly",
+            Self::Monthly => "monthly",
+            Self::Yearly => "yearly",
+            Self::Verified => "verified",
+            Self::LastRestorable => "the last that can be restored",
+            Self::NothingRestorable => "no backup is known to be restorable",
+            Self::NothingRestorableInClaim => "no backup of the current claim is known to be restorable",
+            Self::Unsound => "not known to be sound, but not old enough to go",
+            Self::Snapshot => "a snapshot, kept as long as its record",
+            Self::InTheFuture => "its time is later than now",
+            Self::UnknownClaim => "the record of its claim cannot be read",
+            Self::ManifestUnreadable(why) => return write!(out, "its manifest cannot be read: {why}"),
+            Self::Unknown(UnknownReason::Newer) => "written by a newer release",
+            Self::Unknown(UnknownReason::Unreadable(why)) => return write!(out, "its record cannot be read: {why}"),
+            Self::Unfinished => "not finished",
+        })
+    }
+}
+
+impl fmt::Display for BackupGoes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::OutOfPolicy => "no rule keeps it",
+            Self::HalfRemoved => "its removal was interrupted",
+        })
+    }
+}
+
+impl fmt::Display for PackKept {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPolicy => out.write_str("no retention is configured"),
+            Self::Named { by, count: 1 } => write!(out, "backup {by} needs it"),
+            Self::Named { by, count } => write!(out, "{count} backups need it, the oldest is {by}"),
+            Self::Unfinished => out.write_str("its backup is not finished"),
+            Self::MayBeNamedBy(id) => write!(out, "backup {id} may need it"),
+            Self::UnknownRestore => out.write_str("a restore runs and does not say what it reads"),
+            Self::InTheFuture => out.write_str("its backup is later than now"),
+        }
+    }
+}
+
+impl fmt::Display for PackGoes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::WithItsBackup => "goes with its backup",
+            Self::NotNamed => "no backup names it",
+        })
+    }
+}
+
+impl fmt::Display for WalKept {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPolicy => out.write_str("no retention is configured"),
+            Self::EveryMomentSince(id) => write!(out, "any moment since backup {id}"),
+            Self::ConsistencyOf(id) => write!(out, "backup {id} needs it"),
+            Self::RunningBackup(id) => write!(out, "backup {id} runs and may need it"),
+            Self::MayBeNeededBy(id) => write!(out, "backup {id} cannot be read and may need it"),
+            Self::UnknownHistory(id) => write!(out, "its timeline has no history file; backup {id} may lead to it"),
+            Self::NoBackupYet => out.write_str("its claim has no restorable backup yet"),
+            Self::UnknownClaim => out.write_str("the record of its claim cannot be read"),
+            Self::UnknownRestore => out.write_str("a restore runs and does not say what it reads"),
+        }
+    }
+}
+
+impl fmt::Display for WalGoes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::BeforeAllBackups => "older than every kept backup",
+            Self::BetweenBackups => "between kept backups outside of the window",
+            Self::Unreachable => "no kept backup leads to it",
+        })
+    }
+}
+
+/// What the caller should tell the user beside the verdicts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Warning {
+    /// No backup of the archive is known to be restorable.
+    NothingRestorable,
+    /// The current claim has no restorable backup yet.
+    CurrentClaimHasNone(ClaimNumber),
+    /// A backup whose time is later than now. Is the clock of this host right?
+    InTheFuture(BackupId),
+    /// Nobody knows what this backup needs. No pack goes before it can be read or is removed by hand.
+    BlockedBy(BackupId),
+    /// This backup is not finished, and may still run. Nothing goes that it may need.
+    MayRun(BackupId),
+    /// The parent of this unfinished backup is gone.
+    ParentIsGone(BackupId),
+    /// WAL between start and stop of this backup is missing, so that it is not restorable.
+    WalMissing(BackupId),
+    /// A kept manifest names a pack that is not in the listing.
+    PackMissing {
+        /// The backup.
+        backup: BackupId,
+        /// The first such pack.
+        pack: PackId,
+    },
+    /// A timeline with WAL or backups has no readable history file.
+    UnknownHistory {
+        /// The claim.
+        claim: ClaimNumber,
+        /// The timeline.
+        timeline: TimelineId,
+    },
+    /// No restorable backup reaches back to the beginning of the window.
+    WindowNotReached {
+        /// The first moment that can be restored, if there is one.
+        from: Option<DateTime<Utc>>,
+    },
+    /// Fewer verified backups than the policy wants.
+    FewVerified {
+        /// How many there are.
+        found: u32,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NothingRestorable => out.write_str("no backup is known to be restorable, so none goes"),
+            Self::CurrentClaimHasNone(claim) => {
+                write!(out, "claim {claim}, the current one, has no restorable backup yet")
+            }
+            Self::InTheFuture(id) => write!(out, "backup {id} is later than now: look at the clocks"),
+            Self::BlockedBy(id) => write!(out, "nobody can read what backup {id} needs, so no pack goes"),
+            Self::MayRun(id) => write!(out, "backup {id} is not finished and may still run"),
+            Self::ParentIsGone(id) => write!(out, "the unfinished backup {id} builds on a backup that is gone"),
+            Self::WalMissing(id) => write!(out, "WAL that backup {id} needs is missing"),
+            Self::PackMissing { backup, pack } => write!(out, "pack {pack} of backup {backup} is missing"),
+            Self::UnknownHistory { claim, timeline } => {
+                write!(out, "timeline {timeline} of claim {claim} has no history file")
+            }
+            Self::WindowNotReached { from: Some(from) } => {
+                let from = from.to_rfc3339_opts(SecondsFormat::Secs, true);
+                write!(out, "the window is not full yet: it begins at {from}")
+            }
+            Self::WindowNotReached { from: None } => out.write_str("no moment of the window can be restored"),
+            Self::FewVerified { found } => write!(out, "only {found} backups are verified, fewer than configured"),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Which backups the window needs.
+//!
+//! Every backup that ended inside the window is kept. And to restore the window's first moments there has to be one
+//! that ended before it: the newest such backup on the way to each timeline that was alive inside the window. "Newest
+//! before" goes by the *end* of a backup, because nothing before its end can be restored from it.
+
+use crate::catalog::Backup;
+use crate::lines::Lines;
+use crate::names::{BackupId, ClaimNumber};
+use crate::setting::Setting;
+use crate::verdict::BackupKept;
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::TimelineId;
+use std::collections::BTreeSet;
+
+/// The backups that a window from `start` on needs, from these.
+pub(crate) fn chosen(setting: &Setting<'_>, newest_first: &[&Backup]) -> Vec<(BackupId, BackupKept)> {
+    let Some(start) = setting.window_start() else {
+        return newest_first.iter().map(|backup| (backup.id, BackupKept::Window)).collect();
+    };
+    let inside = newest_first.partition_point(|backup| backup.stop_time > start);
+    let (inside, before) = newest_first.split_at(inside);
+    let mut found: Vec<_> = inside.iter().map(|backup| (backup.id, BackupKept::Window)).collect();
+    for (claim, lines) in &setting.lines {
+        if !was_current_since(setting, *claim, start) {
+            continue;
+        }
+        for timeline in alive_since(setting, *claim, lines, start) {
+            let unknown = lines.ancestries.get(&timeline).is_none_or(Option::is_none);
+            let leads = |backup: &&&Backup| {
+                backup.claim == *claim && (lines.leads(backup, timeline) || unknown && backup.timeline <= timeline)
+            };
+            if let Some(backup) = before.iter().find(leads) {
+                found.push((backup.id, BackupKept::WindowStart(timeline)));
+            }
+        }
+    }
+    found
+}
+
+/// Whether the claim was the current one at some moment since `start`: no later claim was made before.
+fn was_current_since(setting: &Setting<'_>, claim: ClaimNumber, start: DateTime<Utc>) -> bool {
+    let later = setting.catalog.claims.iter().filter(|(number, _)| **number > claim);
+    !later.filter_map(|(_, later)| later.since).any(|since| since <= start)
+}
+
+/// Timelines that had WAL or a backup since `start`, or of which nobody knows.
+fn alive_since(
+    setting: &Setting<'_>,
+    claim: ClaimNumber,
+    lines: &Lines<'_>,
+    start: DateTime<Utc>,
+) -> BTreeSet<TimelineId> {
+    let all = || lines.ancestries.keys().copied();
+    if lines.unknown().next().is_some() {
+        return all().collect();
+    }
+    let of_backups = setting.catalog.backups.iter().filter(|backup| backup.claim == claim && backup.stop_time > start);
+    let mut alive: BTreeSet<TimelineId> =
+        of_backups.flat_map(|backup| [backup.timeline, backup.stop_timeline]).collect();
+    alive.extend(all().filter(|timeline| match lines.wal.last_stored.get(timeline) {
+        Some(stored) => *stored > start,
+        None => !lines.wal.of(*timeline).is_empty() || lines.wal.histories.contains_key(timeline),
+    }));
+    alive
+}

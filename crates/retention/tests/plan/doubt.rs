@@ -1,0 +1,65 @@
+//! What nobody can read stays, and keeps what it may need.
+
+use crate::archive::{Archive, claim, id, pack};
+use holdfast_retention::*;
+
+fn unknown(reason: UnknownReason, of: Option<u32>) -> Archive {
+    let mut archive = Archive::new(&[1, 10, 20, 29], 31).window(5);
+    archive.catalog.packs.push(Pack { id: pack(15, 1), size_bytes: 1 });
+    archive.catalog.unknown.push(UnknownBackup { id: id(15), claim: of.map(claim), reason });
+    archive
+}
+
+#[test]
+fn a_backup_that_cannot_be_read_keeps_every_pack_and_the_wal() {
+    for reason in [UnknownReason::Newer, UnknownReason::Unreadable("bad digest".to_owned())] {
+        for of in [None, Some(1)] {
+            let archive = unknown(reason.clone(), of);
+            assert_eq!(archive.going(), [1, 10], "backups that can be judged go");
+            assert_eq!((archive.going_packs(), archive.going_wal()), (vec![], vec![]));
+            assert_eq!(archive.reasons(15), [BackupKept::Unknown(reason.clone())]);
+            assert!(archive.warns(&Warning::BlockedBy(id(15))));
+        }
+        // It needs WAL of its own claim only.
+        assert_eq!(unknown(reason, Some(2)).going_wal(), [(1, 1, 199)]);
+    }
+}
+
+#[test]
+fn a_manifest_that_cannot_be_read_keeps_every_pack() {
+    let mut archive = Archive::new(&[1, 10, 20, 29], 31).window(5);
+    archive.find(1).verified = Verified::ManifestUnreadable("bad tag".to_owned());
+    assert_eq!(archive.going(), [10]);
+    assert_eq!(archive.going_packs(), []);
+    // Its record tells which WAL it needs.
+    assert_eq!(archive.going_wal(), [(1, 1, 9), (1, 12, 199)]);
+}
+
+/// The newest backup cannot be read, so it must not count as the last restorable one.
+#[test]
+fn an_unreadable_backup_is_not_the_last_restorable() {
+    let mut archive = Archive::new(&[1, 29], 300).keep(Keep { last: 1, ..Keep::default() });
+    archive.find(29).verified = Verified::ManifestUnreadable("bad tag".to_owned());
+    assert_eq!(archive.going(), [] as [i64; 0]);
+    assert_eq!(archive.reasons(1), [BackupKept::Last, BackupKept::LastRestorable]);
+}
+
+#[test]
+fn no_verdict_without_every_manifest() {
+    let mut archive = Archive::new(&[1, 10, 20, 29], 31).window(5);
+    archive.manifests.remove(&id(1));
+    assert_eq!(archive.going(), [1, 10], "the manifest of a backup that goes is not needed");
+    archive.manifests.remove(&id(20));
+    let error = decide(&archive.catalog, &archive.manifests, &archive.policy, crate::archive::day(31)).unwrap_err();
+    assert_eq!(error, CannotPlan::NotRead(vec![id(20)]));
+    assert_eq!(error.to_string(), format!("the manifests of 1 kept backups were not read, the first is {}", id(20)));
+}
+
+/// Two conditions at once: an empty policy is not changed by doubt.
+#[test]
+fn an_empty_policy_warns_of_nothing() {
+    let mut archive = unknown(UnknownReason::Newer, None);
+    archive.policy = Policy::default();
+    assert!(archive.plan().going().is_empty());
+    assert!(archive.plan().warnings.is_empty());
+}

@@ -1,0 +1,122 @@
+//! Packs: by reference, whatever becomes of the backup that wrote them.
+
+use crate::archive::{Archive, id, pack};
+use holdfast_retention::*;
+
+/// Day 1 is full, days 10, 20 and 29 are incremental.
+fn incremental() -> Archive {
+    let mut archive = Archive::new(&[1], 31).keep(Keep { last: 1, ..Keep::default() });
+    archive.backup_of(10, &[pack(1, 1)]);
+    archive.backup_of(20, &[pack(1, 1), pack(10, 1)]);
+    archive.backup_of(29, &[pack(1, 1), pack(20, 1)]);
+    archive
+}
+
+fn verdict_on(archive: &Archive, which: PackId) -> PackVerdict {
+    archive.plan().packs.iter().find(|(pack, _)| pack.id == which).unwrap().1.clone()
+}
+
+/// A parent may go: what its children need of it are packs, and they stay.
+#[test]
+fn a_parent_goes_and_its_packs_stay() {
+    let archive = incremental();
+    assert_eq!(archive.going(), [1, 10, 20]);
+    assert_eq!(archive.going_packs(), [pack(10, 1)]);
+    assert_eq!(verdict_on(&archive, pack(1, 1)), PackVerdict::Kept(PackKept::Named { by: id(29), count: 1 }));
+    assert_eq!(verdict_on(&archive, pack(10, 1)), PackVerdict::Goes(PackGoes::WithItsBackup));
+}
+
+#[test]
+fn a_held_child_keeps_the_packs_of_others() {
+    let mut archive = incremental();
+    archive.find(20).hold = Some(Hold { until: None });
+    assert_eq!(archive.going_packs(), []);
+    assert_eq!(verdict_on(&archive, pack(1, 1)), PackVerdict::Kept(PackKept::Named { by: id(20), count: 2 }));
+}
+
+/// A crash left packs of a backup that is gone.
+#[test]
+fn a_pack_that_nothing_names_goes() {
+    let mut archive = incremental();
+    archive.catalog.packs.push(Pack { id: pack(5, 3), size_bytes: 1 });
+    assert_eq!(verdict_on(&archive, pack(5, 3)), PackVerdict::Goes(PackGoes::NotNamed));
+    // As long as its backup is not finished, it belongs to that run.
+    archive.unfinished(5).lease_until = None;
+    assert_eq!(verdict_on(&archive, pack(5, 3)), PackVerdict::Kept(PackKept::Unfinished));
+}
+
+/// A crash left a manifest without records: it names nothing any more.
+#[test]
+fn a_half_removed_backup_goes_with_its_packs() {
+    let mut archive = incremental();
+    archive.catalog.half_removed.insert(id(10));
+    archive.catalog.backups.retain(|backup| backup.id != id(10));
+    assert_eq!(archive.plan().backups[&id(10)], BackupVerdict::Goes(BackupGoes::HalfRemoved));
+    assert_eq!(archive.going_packs(), [pack(10, 1)]);
+}
+
+#[test]
+fn a_mostly_dead_pack_is_rewritten() {
+    let mut archive = incremental();
+    let rule = RewriteRule { live_percent: 30, dead_bytes: 50 };
+    for (live_bytes, size_bytes, rewrite) in
+        [(30, 100, true), (31, 100, false), (0, 100, true), (10, 59, false), (10, 60, true), (200, 100, false)]
+    {
+        archive.policy.rewrite = Some(rule);
+        archive.catalog.packs[0].size_bytes = size_bytes;
+        archive.manifests.get_mut(&id(29)).unwrap()[0].live_bytes = live_bytes;
+        let expected = if rewrite {
+            PackVerdict::Rewrite { live_bytes, size_bytes }
+        } else {
+            PackVerdict::Kept(PackKept::Named { by: id(29), count: 1 })
+        };
+        assert_eq!(verdict_on(&archive, pack(1, 1)), expected, "{live_bytes} of {size_bytes}");
+        archive.policy.rewrite = None;
+        assert!(!matches!(verdict_on(&archive, pack(1, 1)), PackVerdict::Rewrite { .. }));
+    }
+}
+
+/// What one manifest needs little of, another may need wholly.
+#[test]
+fn a_pack_is_as_live_as_its_most_demanding_manifest() {
+    let mut archive = incremental();
+    archive.policy.rewrite = Some(RewriteRule { live_percent: 30, dead_bytes: 1 });
+    archive.manifests.get_mut(&id(29)).unwrap()[0].live_bytes = 5;
+    assert!(matches!(verdict_on(&archive, pack(1, 1)), PackVerdict::Rewrite { .. }));
+    archive.find(10).hold = Some(Hold { until: None });
+    assert_eq!(verdict_on(&archive, pack(1, 1)), PackVerdict::Kept(PackKept::Named { by: id(10), count: 2 }));
+}
+
+#[test]
+fn a_missing_pack_is_told() {
+    let mut archive = incremental();
+    archive.catalog.packs.retain(|one| one.id != pack(20, 1));
+    assert!(archive.warns(&Warning::PackMissing { backup: id(29), pack: pack(20, 1) }));
+    // So it is not the last restorable backup, nor is that of day 20, which names it too: the one of day 10 is.
+    assert_eq!(archive.going(), [1, 20]);
+    assert_eq!(archive.reasons(29), [BackupKept::Unsound]);
+    assert_eq!(archive.reasons(10), [BackupKept::Last, BackupKept::LastRestorable]);
+}
+
+#[test]
+fn a_pack_that_a_manifest_names_twice_has_one_user() {
+    let mut archive = incremental();
+    let twice = PackUse { pack: pack(29, 1), live_bytes: 1 };
+    archive.manifests.get_mut(&id(29)).unwrap().push(twice);
+    assert_eq!(verdict_on(&archive, pack(29, 1)), PackVerdict::Kept(PackKept::Named { by: id(29), count: 1 }));
+}
+
+/// A pack that somebody reads, or is about to name in a manifest, must stay under its name.
+#[test]
+fn nothing_is_rewritten_beside_a_running_backup_or_restore() {
+    let mut archive = incremental();
+    archive.policy.rewrite = Some(RewriteRule { live_percent: 30, dead_bytes: 1 });
+    archive.manifests.get_mut(&id(29)).unwrap()[0].live_bytes = 5;
+    assert!(matches!(verdict_on(&archive, pack(1, 1)), PackVerdict::Rewrite { .. }));
+    let lease_until = crate::archive::day(32);
+    archive.catalog.restores.push(RunningRestore { backup: Some(id(29)), lease_until });
+    assert!(matches!(verdict_on(&archive, pack(1, 1)), PackVerdict::Kept(_)));
+    archive.catalog.restores.clear();
+    archive.unfinished(31).parent = Parent::Backup(id(29));
+    assert!(matches!(verdict_on(&archive, pack(1, 1)), PackVerdict::Kept(_)));
+}

@@ -1,0 +1,169 @@
+//! Failovers, recoveries to an earlier moment, and branches that nobody needs any more.
+
+use crate::archive::{Archive, SIZE, claim, day, id, lsn, timeline};
+use holdfast_pgtypes::SegmentName;
+use holdfast_retention::*;
+
+/// Backups on timeline 1 at days 1 and 10, a failover at segment 150, backups on timeline 2 at days 20 and 29.
+fn failed_over(today: i64) -> Archive {
+    let mut archive = Archive::new(&[1, 10], today);
+    archive.wal_of(1).segments.clear();
+    archive.wal(1, 1, 1, 150);
+    archive.branch(2, 1, 150, u64::try_from(today).unwrap() * 10 + 9);
+    for on in [20, 29] {
+        let backup = archive.backup(on);
+        (backup.timeline, backup.stop_timeline) = (timeline(2), timeline(2));
+    }
+    archive
+}
+
+#[test]
+fn the_window_reaches_over_a_failover() {
+    let archive = failed_over(31).window(15);
+    assert_eq!(archive.going(), [1]);
+    // The segment of the switch stays under both names.
+    assert_eq!(archive.going_wal(), [(1, 1, 99)]);
+    let archive = failed_over(31).window(5);
+    assert_eq!(archive.going(), [1, 10]);
+    assert_eq!(archive.going_wal(), [(1, 1, 150), (2, 150, 199)]);
+}
+
+/// The server kept archiving on the old timeline after the switch: a moment there can be restored as well.
+#[test]
+fn the_tail_of_an_old_timeline_stays_as_long_as_a_backup_leads_to_it() {
+    let mut archive = failed_over(31).window(15);
+    archive.wal(1, 1, 151, 160);
+    assert_eq!(archive.going_wal(), [(1, 1, 99)]);
+    let mut archive = failed_over(31).window(5);
+    archive.wal(1, 1, 151, 160);
+    assert_eq!(archive.going_wal(), [(1, 1, 160), (2, 150, 199)]);
+    assert!(archive.plan().wal.iter().any(|(_, verdict)| *verdict == WalVerdict::Goes(WalGoes::Unreachable)));
+}
+
+/// A recovery to segment 105 on day 30 makes timeline 2. The backups after 105 on timeline 1 lead nowhere new, but
+/// inside the window they are what the abandoned moments are restored from.
+#[test]
+fn a_recovery_to_an_earlier_moment_leaves_two_lines() {
+    let mut archive = Archive::new(&[1, 10, 20, 29], 60).window(35);
+    archive.wal_of(1).segments.clear();
+    archive.wal(1, 1, 1, 299);
+    archive.branch(2, 1, 105, 400);
+    archive.wal_of(1).last_stored.insert(timeline(2), day(60));
+    // Window from day 25: timeline 1 had WAL until day 29 and needs the backup of day 20; timeline 2 needs that of day
+    // 10.
+    assert_eq!(archive.going(), [1]);
+    assert_eq!(archive.reasons(10), [BackupKept::WindowStart(timeline(2)), BackupKept::LastRestorable]);
+    assert!(archive.reasons(20).contains(&BackupKept::WindowStart(timeline(1))));
+    // Later, only timeline 2 is inside the window. The newest backup of all is on the abandoned line, and stays until
+    // timeline 2 has one of its own.
+    archive.today = 90;
+    archive.wal_of(1).last_stored.insert(timeline(2), day(90));
+    assert_eq!(archive.going(), [1, 20]);
+    assert_eq!(archive.going_wal(), [(1, 1, 99)]);
+    let backup = archive.backup(50);
+    (backup.timeline, backup.stop_timeline) = (timeline(2), timeline(2));
+    (backup.start_lsn, backup.stop_lsn) = (lsn(120), lsn(121));
+    assert_eq!(archive.going(), [1, 10, 20, 29]);
+    assert_eq!(archive.going_wal(), [(1, 1, 299), (2, 105, 119)]);
+}
+
+/// A backup from a standby that followed a switch while it ran: it begins on one timeline and ends on the next.
+#[test]
+fn a_backup_across_a_switch_keeps_both_timelines() {
+    let mut archive = failed_over(31).window(5).keep(Keep { last: 3, ..Keep::default() });
+    let backup = archive.find(10);
+    (backup.start_lsn, backup.stop_lsn, backup.stop_timeline) = (lsn(149), lsn(152), timeline(2));
+    assert_eq!(archive.going(), [1]);
+    assert_eq!(archive.going_wal(), [(1, 1, 148), (2, 153, 199)]);
+}
+
+/// The history file is not there: nobody knows which backup leads to the timeline, so everything after the oldest start
+/// stays. What is older is of use to nobody.
+#[test]
+fn a_timeline_of_unknown_history_is_kept() {
+    let mut archive = failed_over(31).window(5);
+    archive.wal_of(1).histories.clear();
+    assert_eq!(archive.going(), [1]);
+    assert_eq!(archive.going_wal(), [(1, 1, 99)]);
+    assert!(archive.warns(&Warning::UnknownHistory { claim: claim(1), timeline: timeline(2) }));
+}
+
+/// The archive was set up after the promotion, so that the first history file was never archived. That must not keep
+/// WAL for ever.
+#[test]
+fn a_history_file_that_was_never_archived_does_not_keep_wal_for_ever() {
+    let mut archive = Archive::new(&[1, 10, 20], 300).window(5);
+    let all = archive.wal_of(1).of(timeline(1)).clone();
+    archive.wal_of(1).segments = [(timeline(3), all)].into();
+    archive.wal_of(1).last_stored = [(timeline(3), day(299))].into();
+    for backup in &mut archive.catalog.backups {
+        (backup.timeline, backup.stop_timeline) = (timeline(3), timeline(3));
+    }
+    assert_eq!(archive.going(), [1, 10]);
+    assert_eq!(archive.going_wal(), [(3, 1, 199)]);
+}
+
+/// A descendant's history file tells the history of its parents too.
+#[test]
+fn the_history_of_a_descendant_is_enough() {
+    let mut archive = failed_over(31).window(15);
+    archive.branch(3, 2, 305, 310);
+    archive.wal_of(1).histories.remove(&timeline(2));
+    assert_eq!(archive.going(), [1]);
+    assert!(!archive.warns(&Warning::UnknownHistory { claim: claim(1), timeline: timeline(2) }));
+}
+
+/// A partial segment follows the segment of its number, also if the whole one does not exist.
+#[test]
+fn partial_segments_follow_their_number() {
+    let mut archive = failed_over(31).window(5);
+    archive.wal_of(1).segments.insert(timeline(1), NumberRanges::of(1, 149));
+    let partial = SegmentName::from_number(150, timeline(1), SIZE).unwrap();
+    archive.wal_of(1).partials.insert(partial);
+    assert_eq!(archive.going_wal(), [(1, 1, 150), (2, 150, 199)]);
+    archive.policy.window = Some(chrono::Duration::days(15));
+    assert_eq!(archive.going_wal(), [(1, 1, 99)]);
+}
+
+/// A drill promoted a copy that archives into the same archive: the line on which something happened last, and the
+/// newest backup, both stay.
+#[test]
+fn a_foreign_branch_does_not_take_the_last_backup_away() {
+    let mut archive = Archive::new(&[1, 10, 20], 300).keep(Keep { last: 1, ..Keep::default() });
+    archive.branch(2, 1, 105, 160);
+    archive.wal_of(1).last_stored.insert(timeline(2), day(31));
+    let backup = archive.backup(31);
+    (backup.timeline, backup.stop_timeline) = (timeline(2), timeline(2));
+    (backup.start_lsn, backup.stop_lsn) = (lsn(150), lsn(151));
+    assert_eq!(archive.going(), [1, 10]);
+    assert_eq!(archive.reasons(20), [BackupKept::LastRestorable]);
+    assert_eq!(archive.reasons(31), [BackupKept::Last, BackupKept::LastRestorable]);
+    assert!(archive.plan().backups.contains_key(&id(31)));
+}
+
+/// A switch exactly on a border of segments: the parent owns nothing of the segment that begins there.
+#[test]
+fn a_switch_on_a_border_leaves_the_parents_next_segment() {
+    let archive = failed_over(31).window(5).keep(Keep { last: 3, ..Keep::default() });
+    assert_eq!(archive.going(), [1]);
+    assert_eq!(archive.going_wal(), [(1, 1, 99), (1, 102, 150), (2, 150, 199)]);
+}
+
+/// After a recovery to an earlier moment the server wrote nothing yet: only the history file is there. The backup that
+/// it came from is all that leads to the line that is current now.
+#[test]
+fn a_line_that_has_only_a_history_file_is_alive() {
+    for (archive, going) in [
+        (Archive::new(&[1, 10, 20, 29], 31).window(5), vec![1]),
+        (Archive::new(&[1, 10, 20, 29], 31).keep(Keep { last: 1, ..Keep::default() }), vec![1, 20]),
+    ] {
+        let mut archive = archive;
+        archive.branch(2, 1, 150, 150);
+        archive.wal_of(1).segments.remove(&timeline(2));
+        archive.wal_of(1).last_stored.insert(timeline(2), day(31) + chrono::Duration::hours(1));
+        assert_eq!(archive.going(), going);
+        // Without the time of the file, the window takes the line for alive.
+        archive.wal_of(1).last_stored.remove(&timeline(2));
+        assert!(archive.policy.window.is_none() || archive.going() == going);
+    }
+}
