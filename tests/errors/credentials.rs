@@ -193,7 +193,6 @@ fn a_token_that_sts_has_no_time_for_is_shown_again() {
     let token = bench.scratch.write("token", "a token").expect("write the token");
     for (does, status, words) in [
         (Does::Fails(503), 152, "no credentials could be fetched: "),
-        (Does::IsSilent, 152, "no credentials could be fetched: "),
         (Does::Fails(403), 149, "no credentials for s3://holdfast/pg: "),
     ] {
         let service = Service::start(String::new(), does, usize::MAX, does);

@@ -88,9 +88,8 @@ impl Trusted {
             return error;
         }
         let shown: Vec<_> = std::iter::once(end_entity).chain(intermediates).filter_map(parsed).collect();
-        let no_authorities = self.listed.iter().filter(|listed| !may_sign(listed)).filter_map(parsed);
+        let mut no_authorities = self.listed.iter().filter(|listed| !may_sign(listed)).filter_map(parsed);
         let issuer = no_authorities
-            .into_iter()
             .find(|listed| shown.iter().any(|certificate| certificate.issuer().as_raw() == listed.subject().as_raw()));
         match issuer {
             Some(issuer) => {

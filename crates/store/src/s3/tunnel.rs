@@ -161,12 +161,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_tunnel_is_asked_for_and_the_answer_is_understood() {
+        use StoreErrorKind as Kind;
         let request = asked("HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n", 3).await.unwrap();
         assert_eq!(
             request,
             "CONNECT store:9000 HTTP/1.1\r\nHost: store:9000\r\nProxy-Authorization: Basic bWU6aHVzaA==\r\n\r\n"
         );
-        use StoreErrorKind as Kind;
         for (status, kind) in [
             (403, Kind::ProxyRefused),
             (407, Kind::ProxyRefused),
