@@ -44,7 +44,7 @@ pub fn read_mark(mount: &Path) -> Option<Mark> {
 /// stopped one the run does.
 ///
 /// # Errors
-/// When the run has an LSN or a timeline that is none.
+/// When the run has an LSN that cannot be read.
 pub(super) fn of_run(
     run: &SnapshotRun,
     started_at: DateTime<Utc>,

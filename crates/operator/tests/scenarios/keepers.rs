@@ -73,7 +73,7 @@ struct Instance {
     told: Told,
 }
 
-/// What PID 1 was told by the last word about PostgreSQL, and what was wrong with one of the words.
+/// The last word to PID 1 about PostgreSQL, and what was wrong with one of the words.
 #[derive(Debug, Default)]
 struct Words {
     until: Option<Instant>,
