@@ -1,4 +1,4 @@
-//! One of several repositories fails a backup: what the user is told of it, when, and what is in the others.
+//! One of several repositories fails a backup: what the user learns of it, when, and what is in the others.
 
 use std::fs;
 use std::path::PathBuf;

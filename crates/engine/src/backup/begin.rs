@@ -40,7 +40,7 @@ pub(super) async fn open_and_claim(
         match Repository::open(target).await {
             Ok(repository) => asked.push(repository),
             Err(error) => {
-                opened.failed.push(FailedBackup { repository: target.store.describe(), error, may_exist: false })
+                opened.failed.push(FailedBackup { repository: target.store.describe(), error, may_exist: false });
             }
         }
     }
@@ -79,7 +79,7 @@ pub(super) async fn open_and_claim(
             }
             Err(error) if ends_the_run(&error) => return Err(error),
             Err(error) => {
-                opened.failed.push(FailedBackup { repository: repository.describe(), error, may_exist: false })
+                opened.failed.push(FailedBackup { repository: repository.describe(), error, may_exist: false });
             }
         }
     }

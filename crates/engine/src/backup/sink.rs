@@ -295,6 +295,7 @@ impl Sink {
 
 /// What cannot be written in our format is no fault of the repository that it was meant for: no other could hold it,
 /// either.
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn unwritable(error: FormatError) -> Error {
     let text = error.to_string();
     match error.class() {

@@ -95,7 +95,7 @@ where
 }
 
 /// An error and all below it.
-pub(super) fn causes(error: &(dyn Error + 'static)) -> impl Iterator<Item = &(dyn Error + 'static)> {
+pub(super) fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&cause| {
         // `io::Error` hides what it wraps from `source` of some layers.
         match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
