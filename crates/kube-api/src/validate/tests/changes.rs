@@ -102,7 +102,7 @@ fn what_is_used_no_more_stops_nothing() {
     ] {
         assert_eq!(brief(&cluster(&manifest)), [before], "{name}, without data");
         manifest["status"] = json!({"systemID": "7000000000000000001"});
-        assert_eq!(brief(&cluster(&manifest)), [after.clone()], "{name}, with data");
+        assert_eq!(brief(&cluster(&manifest)), std::slice::from_ref(&after), "{name}, with data");
         let mut grown = manifest.clone();
         grown["spec"]["instances"] = json!(5);
         assert_eq!(brief(&cluster_update(&manifest, &grown)), [after], "{name}, changed elsewhere");
