@@ -5,7 +5,7 @@
 
 use crate::config::validated::{Log, LogFormat, LogLevel};
 use crate::output::Style;
-use crate::output::progress::above_bar;
+use crate::output::bars::above_bar;
 use std::io;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;

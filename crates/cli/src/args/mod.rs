@@ -16,8 +16,9 @@ pub use manifest::ManifestCommand;
 pub use operator::{OperatorArgs, OperatorCommand};
 pub use restore::RestoreArgs;
 
+use crate::config::reader::absolute;
 use crate::config::units::duration;
-use crate::config::validated::{LogLevel, absolute};
+use crate::config::validated::LogLevel;
 use crate::config::written::Written;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;

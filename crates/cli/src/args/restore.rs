@@ -1,6 +1,6 @@
 //! `holdfast restore`: where to, up to where, along which timeline.
 
-use crate::config::validated::absolute;
+use crate::config::reader::absolute;
 use chrono::{DateTime, Utc};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetAction, TargetTimeline, moment};

@@ -15,6 +15,7 @@ mod error;
 pub mod file;
 pub mod libpq;
 pub mod origin;
+pub mod reader;
 pub mod repository;
 pub mod units;
 pub mod validated;

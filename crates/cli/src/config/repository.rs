@@ -6,8 +6,8 @@
 
 use super::error::ConfigError;
 use super::origin::repository_key;
+use super::reader::{Reader, absolute};
 use super::units;
-use super::validated::{Reader, absolute};
 use super::written::{EncryptionTable, RepoTable, SseTable, WordOr};
 use holdfast_secret::Secret;
 use holdfast_store::{Credentials, Encryption as ServerSide, Location, Proxies, S3Config, StoreConfig};

@@ -2,6 +2,7 @@
 
 use super::error::ConfigError;
 use super::origin::Origins;
+use super::reader::Reader;
 use super::repository::{self, Repository};
 use super::units;
 use super::written::{BackupTable, ClusterTable, KeepTable, LogTable, RestoreTable, RetentionTable, WalTable, Written};
@@ -196,7 +197,7 @@ pub enum LogFormat {
 /// Gives the written values their meaning. `origins` says where each stands, for the messages.
 pub fn validate(written: Written, origins: &Origins) -> Result<Config, ConfigError> {
     let Written { cluster, repo, backup, wal, restore, retention, log } = written;
-    let reader = Reader { origins };
+    let reader = Reader::new(origins);
     let cluster = reader.cluster(cluster)?;
     let repositories = repository::validate(&reader, repo)?;
     Ok(Config {
@@ -210,35 +211,7 @@ pub fn validate(written: Written, origins: &Origins) -> Result<Config, ConfigErr
     })
 }
 
-/// Parses values and complains with key, value and place.
-pub(super) struct Reader<'o> {
-    origins: &'o Origins,
-}
-
 impl Reader<'_> {
-    pub(super) fn invalid(&self, key: &str, value: Option<&str>, reason: impl Into<String>) -> ConfigError {
-        ConfigError::Invalid {
-            key: key.to_owned(),
-            value: value.map(str::to_owned),
-            origin: self.origins.get(key).cloned(),
-            reason: reason.into(),
-        }
-    }
-
-    pub(super) fn parsed<T>(
-        &self,
-        key: &str,
-        value: Option<String>,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, ConfigError> {
-        let Some(text) = value else { return Ok(None) };
-        parse(&text).map(Some).map_err(|reason| self.invalid(key, Some(&text), reason))
-    }
-
-    pub(super) fn path(&self, key: &str, value: Option<String>) -> Result<Option<PathBuf>, ConfigError> {
-        self.parsed(key, value, absolute)
-    }
-
     fn jobs(&self, key: &str, value: Option<u32>) -> Result<NonZeroUsize, ConfigError> {
         match value {
             None => Ok(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
@@ -375,16 +348,4 @@ fn id(text: &str) -> Result<String, String> {
         text if text.chars().any(char::is_control) => Err("must be one line of plain text".to_owned()),
         text => Ok(text.to_owned()),
     }
-}
-
-/// A path that does not depend on the directory of whoever calls: PostgreSQL runs `archive_command` in its data directory.
-pub fn absolute(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if !path.is_absolute() {
-        return Err("must be an absolute path".to_owned());
-    }
-    if path.components().any(|part| part == std::path::Component::ParentDir) {
-        return Err("must not contain \"..\"".to_owned());
-    }
-    Ok(path)
 }

@@ -5,12 +5,13 @@
 //! by a thread of their own, so that a transfer that hangs is visible too. Log lines go through [`above_bar`] so that they
 //! do not cut a bar in two.
 
+use super::bars::{BARS, above_bar};
 use super::progress_json::JsonLines;
 use super::size;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::{IsTerminal, Write};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,14 +19,6 @@ use std::time::{Duration, Instant};
 const LINE_EVERY: Duration = Duration::from_secs(5);
 /// Often enough for the eye, seldom enough to cost nothing.
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
-
-static BARS: LazyLock<MultiProgress> =
-    LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
-
-/// Writes to stderr with no bar in the way.
-pub fn above_bar(bytes: &[u8]) -> std::io::Result<()> {
-    BARS.suspend(|| std::io::stderr().lock().write_all(bytes))
-}
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

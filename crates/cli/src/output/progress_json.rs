@@ -5,7 +5,7 @@
 //! The steps are part of the interface ([`step_of`]); what the engine calls its phases may change. A line is written only
 //! when it says something new, so that a command that waits is silent.
 
-use super::progress::above_bar;
+use super::bars::above_bar;
 use holdfast_contract::progress::{Progress, ProgressLine, WAITING_FOR_WAL};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -6,7 +6,7 @@
 use crate::args::{ManifestCommand, Output};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
-use crate::output::progress::above_bar;
+use crate::output::bars::above_bar;
 use crate::output::stdout;
 use holdfast_contract::report::manifest::{
     CheckedDocument, CheckedFile, DocumentFinding, DocumentVerdict, FindingLevel, ManifestReport,

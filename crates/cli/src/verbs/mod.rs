@@ -26,7 +26,8 @@ use crate::args::{Args, Command, Output, RepoCommand, SnapshotCommand, WalComman
 use crate::config::Config;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, present};
-use crate::output::progress::{Show, above_bar};
+use crate::output::bars::above_bar;
+use crate::output::progress::Show;
 use crate::output::{Style, stdout};
 use clap::CommandFactory;
 use serde::Serialize;
