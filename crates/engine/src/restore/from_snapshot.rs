@@ -35,8 +35,8 @@ use super::late::Patience;
 use super::layout::Layout;
 use super::preflight::{AUTO_CONF, Archive};
 use super::resume::{ResumeLock, ResumePoint, VERSION, sync_parent};
-use super::settings::{self, Recovery};
-use super::{RestoreOptions, archiving_note, blocking, check_options, durable, next_words};
+use super::settings;
+use super::{RestoreOptions, archiving_note, blocking, check_options, durable, next_words, recovery};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
@@ -103,7 +103,7 @@ pub async fn restore_snapshot(
 
 fn report(options: &RestoreOptions, record: &SnapshotRecord, found: &Found, removed: u64) -> SnapshotRestoreReport {
     let mut notes = found.notes.clone();
-    notes.extend(settings::notes(&found.auto_conf, &recovery(options, found)));
+    notes.extend(settings::notes(&found.auto_conf, &recovery(options, &found.plan)));
     notes.extend(archiving_note(options));
     SnapshotRestoreReport {
         cluster: options.cluster.clone(),
@@ -113,21 +113,10 @@ fn report(options: &RestoreOptions, record: &SnapshotRecord, found: &Found, remo
         recovery: found.plan.clone(),
         tablespaces: found.layout.tablespaces().to_vec(),
         removed_entries: removed,
-        auto_conf_lines: settings::lines(&recovery(options, found), options.now),
+        auto_conf_lines: settings::lines(&recovery(options, &found.plan), options.now),
         signal_file: settings::signal_file(options.standby).to_owned(),
         next: next_words(options, &found.plan),
         notes,
-    }
-}
-
-fn recovery<'a>(options: &'a RestoreOptions, found: &'a Found) -> Recovery<'a> {
-    Recovery {
-        request: &options.request,
-        plan: &found.plan,
-        action: options.target_action,
-        standby: options.standby,
-        archiving: options.archiving,
-        restore_command: &options.restore_command,
     }
 }
 
@@ -357,7 +346,7 @@ fn change(found: &Found, options: &RestoreOptions, record: &SnapshotRecord) -> R
         durable::write_file(&pgdata.join(TablespaceMap::FILE_NAME), &map, mode)?;
     }
     let auto_conf = pgdata.join(AUTO_CONF);
-    let recovery = recovery(options, found);
+    let recovery = recovery(options, &found.plan);
     let lines = settings::lines(&recovery, options.now);
     durable::write_file(&auto_conf, &settings::auto_conf(&read_auto_conf(pgdata)?, &lines, &recovery), mode)?;
     for signal in settings::SIGNAL_FILES {

@@ -144,7 +144,7 @@ pub async fn plan(
         fetch_bytes,
         write_bytes,
         hole_bytes,
-        auto_conf_lines: settings::lines(&recovery(options, &found), options.now),
+        auto_conf_lines: settings::lines(&recovery(options, &found.plan), options.now),
         signal_file: settings::signal_file(options.standby).to_owned(),
         notes: notes(options, &found, foreign::notes(&found.layout)),
         recovery: found.plan.clone(),
@@ -329,7 +329,7 @@ async fn move_data(
 /// Steps 5 and 6.
 fn finish(found: &Preflight, options: &RestoreOptions, lock: ResumeLock, roots: &Roots) -> Result<(), Error> {
     let pgdata = found.layout.pgdata();
-    let recovery = recovery(options, found);
+    let recovery = recovery(options, &found.plan);
     let lines = settings::lines(&recovery, options.now);
     let auto_conf = settings::auto_conf(&found.auto_conf.content, &lines, &recovery);
     durable::write_file(&pgdata.join(AUTO_CONF), &auto_conf, found.auto_conf.mode)?;
@@ -377,10 +377,11 @@ fn check_options(options: &RestoreOptions) -> Result<(), Error> {
     Ok(())
 }
 
-fn recovery<'a>(options: &'a RestoreOptions, found: &'a Preflight) -> Recovery<'a> {
+/// The recovery, as the settings of the server are written from it.
+fn recovery<'a>(options: &'a RestoreOptions, plan: &'a RecoveryPlan) -> Recovery<'a> {
     Recovery {
         request: &options.request,
-        plan: &found.plan,
+        plan,
         action: options.target_action,
         standby: options.standby,
         archiving: options.archiving,
@@ -417,7 +418,7 @@ fn sizes(found: &Preflight) -> (u64, u64, u64) {
 fn notes(options: &RestoreOptions, found: &Preflight, foreign: Vec<String>) -> Vec<String> {
     let mut notes = found.notes.clone();
     notes.extend(foreign);
-    notes.extend(settings::notes(&found.auto_conf.content, &recovery(options, found)));
+    notes.extend(settings::notes(&found.auto_conf.content, &recovery(options, &found.plan)));
     notes.extend(archiving_note(options));
     notes
 }
