@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use holdfast_contract::request::SnapshotRequest;
+use holdfast_pgtypes::TimelineId;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -24,7 +25,7 @@ fn every_sample_parses_and_is_printed_as_it_was() {
 #[test]
 fn what_a_script_writes_is_read() {
     let request: SnapshotRequest = serde_json::from_str(&sample("snapshot-by-hand.json")).unwrap();
-    assert_eq!((request.backup_label, request.timeline.map(|timeline| timeline.get())), (None, Some(2)));
+    assert_eq!((request.backup_label, request.timeline.map(TimelineId::get)), (None, Some(2)));
     assert_eq!(request.started_at.to_rfc3339(), "2026-11-22T10:15:00+00:00");
     assert!(request.system_identifier.is_some() && request.annotations.is_empty());
 }
