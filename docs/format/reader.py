@@ -14,7 +14,7 @@ DIR/postgresql.auto.conf, and create DIR/recovery.signal. (Do not make `wal` the
 damaged file too, which PostgreSQL takes for the end of the archive.) What could be read of a damaged one stays as
 DEST.part.
 """
-import argparse, functools, hashlib, json, os, re, struct, sys, zlib
+import argparse, functools, hashlib, hmac, json, os, re, struct, sys, zlib
 from collections import namedtuple
 from contextlib import contextmanager
 
@@ -34,10 +34,15 @@ FILE, DIRECTORY, LINK = range(3)
 MIB = 1 << 20
 NAME, BACKUP, CLAIM = r"(?!\.)[A-Za-z0-9._-]{1,63}", r"\d{8}T\d{6}Z", r"[1-9]\d*\.json"
 HISTORY, SEGMENT = r"[0-9A-F]{8}\.history", r"[0-9A-F]{24}(?:\.partial|\.[0-9A-F]{8}\.backup)?"
-KINDS = ["repository", "key-slot", "claim", "backup-start", "backup", "snapshot", "ledger"]
+KINDS = ["repository", "key-slot", "claim", "backup-start", "backup", "snapshot", "ledger", "lease"]
+HEADER, FILES, PACKS, REFERENCES, ORIGINS = range(1, 10, 2)
+HAS_CRC32C, HAS_PATCHES, HAS_IDENTITY = 1, 2, 1
 CONTROL, NEWER = b"global/pg_control", "written by a newer holdfast"
 Frame = namedtuple("Frame", "kind codec flags number raw end")
 Entry = namedtuple("Entry", "path kind mode size mtime target crc32c extents")
+Extent = namedtuple("Extent", "place patches")
+Place = namedtuple("Place", "pack frame_at frame_length at length hash")
+Pack = namedtuple("Pack", "name size identity")
 
 
 class Unreadable(Exception):
@@ -103,6 +108,8 @@ class Object:
         need(owner == repository.id, f"belongs to another repository, {owner.hex()}")
         need(kind == object_type, f"an object of type {kind}, but its name is one of type {object_type}")
         need(bool(encryption) == bool(repository.key), "encrypted or not, unlike the repository")
+        need(salt[28:] == bytes(4), NEWER)
+        self.salt = salt
         if encryption:
             self.cipher = AESGCM(hkdf(repository.key, salt, b"holdfast/1/object" + bytes([kind]) + owner))
 
@@ -155,8 +162,14 @@ class Repository:
         self.id, encrypted = bytes.fromhex(about["repository_id"]), about["encryption"] != "none"
         need(secret_file or not encrypted, "the repository is encrypted: give --passphrase-file or --key-file")
         need(encrypted or not secret_file, "a secret is given, but the repository says that it is not encrypted")
+        for feature in self.list("features", f"read-{NAME}"):
+            raise Unreadable(f"features/{feature}: {NEWER}")
         if encrypted:
-            self.key = self.unlock(passphrase_file, key_file)
+            key = self.unlock(passphrase_file, key_file)
+            record, body = self.parsed("holdfast.json")
+            mac = hmac.new(hkdf(key, self.id, b"holdfast/1/repository-record"), body, "sha256").hexdigest()
+            need(hmac.compare_digest(mac, str(record.get("mac"))), "holdfast.json: fails its MAC: changed by others")
+            self.key = key
 
     def path(self, name):
         return os.path.join(self.directory, name)
@@ -168,22 +181,29 @@ class Repository:
     def record(self, name, kind):
         """The body of a JSON record."""
         with reading(self.path(name)):
-            if self.key:
-                frames = [frame for _, frame in Object(self, name, RECORD).frames()]
-                need([frame.kind for frame in frames] == [DATA], "not one data frame")
-                text = frames[0].raw.decode()
-            else:
-                with open(self.path(name), "rb") as file:
-                    text = file.read().decode()
-            record = json.loads(text)
+            record, body = self.parsed(name)
             need(record["holdfast"] in KINDS, NEWER)
             need(record["holdfast"] == kind, f"a record of kind {record['holdfast']}")
             need(record["version"] == 1, NEWER)
-            for match in re.finditer(r'"body"\s*:\s*', text):
-                body, end = json.JSONDecoder().raw_decode(text, match.end())
-                if hashlib.sha256(text[match.end():end].encode()).hexdigest() == record["sha256"]:
-                    return body
-            raise Unreadable("fails its SHA-256")
+            need(body is not None, "fails its SHA-256")
+            return json.loads(body)
+
+    def parsed(self, name):
+        """A record, and the text of its body if it is the one of the SHA-256."""
+        if self.key:
+            frames = [frame for _, frame in Object(self, name, RECORD).frames()]
+            need([frame.kind for frame in frames] == [DATA], "not one data frame")
+            text = frames[0].raw.decode()
+        else:
+            with open(self.path(name), "rb") as file:
+                text = file.read().decode()
+        record = json.loads(text)
+        for match in re.finditer(r'"body"\s*:\s*', text):
+            _, end = json.JSONDecoder().raw_decode(text, match.end())
+            body = text[match.end():end].encode()
+            if hashlib.sha256(body).hexdigest() == record.get("sha256"):
+                return record, body
+        return record, None
 
     def unlock(self, passphrase_file, key_file):
         """The repository key, from the first slot that opens."""
@@ -201,6 +221,7 @@ class Repository:
                 body = self.record(f"keys/{name}", "key-slot")
                 need(body["kind"] in ("passphrase", "key-file"), NEWER)
                 need(body["kdf"]["algorithm"] in ("argon2id", "hkdf-sha256"), NEWER)
+                need(body.get("epoch", 0) == 0, NEWER)
                 need(body["slot"] == slot, f"a slot of another name, {body['slot']}")
                 kdf, salt, wrapped = body["kdf"], bytes.fromhex(body["kdf"]["salt"]), bytes.fromhex(body["wrapped"])
                 if passphrase_file and (body["kind"], kdf["algorithm"]) == ("passphrase", "argon2id"):
@@ -213,7 +234,7 @@ class Repository:
                 else:
                     continue
                 try:
-                    aad = b"holdfast/1/key-slot" + self.id + slot.encode()
+                    aad = b"holdfast/1/key-slot" + self.id + bytes(4) + slot.encode()
                     return AESGCM(wrapping_key).decrypt(wrapped[:12], wrapped[12:], aad)
                 except InvalidTag:
                     continue
@@ -241,15 +262,35 @@ class Cursor:
                 return value
         raise Unreadable("a malformed varint")
 
-    def entry(self):
+    def name(self):
+        length = self.varint()
+        need(length <= 128, "a name that is too long")
+        return self.take(length).decode()
+
+    def place(self, numbers):
+        place = Place(*(self.varint() for _ in range(5)), self.take(32))
+        if numbers is None or not place.frame_length:
+            return place
+        need(place.pack < len(numbers) and numbers[place.pack], "a pack that is not in the table")
+        return place._replace(pack=numbers[place.pack] - 1)
+
+    def patches(self, numbers):
+        count = self.varint()
+        need(count <= 1024, "too many patches")
+        return [(self.varint(), self.place(numbers)) for _ in range(count)]
+
+    def entry(self, numbers):
         path, kind = self.take(self.varint()), self.take(1)[0]
         need(kind <= LINK, NEWER)
-        mode, size, mtime, target, crc32c, extents = self.varint(), self.varint(), self.varint(), b"", 0, []
+        flags = self.varint()
+        need(flags <= (HAS_CRC32C | HAS_PATCHES if kind == FILE else 0), NEWER)
+        mode, size, mtime, target, crc32c, extents = self.varint(), self.varint(), self.varint(), b"", None, []
         if kind == LINK:
             target = self.take(self.varint())
         elif kind == FILE:
-            crc32c = int.from_bytes(self.take(4), "little")
-            extents = [(*(self.varint() for _ in range(5)), self.take(32)) for _ in range(self.varint())]
+            crc32c = int.from_bytes(self.take(4), "little") if flags & HAS_CRC32C else None
+            extents = [Extent(self.place(numbers), self.patches(numbers) if flags & HAS_PATCHES else [])
+                       for _ in range(self.varint())]
         return Entry(path, kind, mode, size, mtime, target, crc32c, extents)
 
 
@@ -258,47 +299,111 @@ class Manifest:
 
     def __init__(self, repository, cluster, backup):
         self.record = repository.record(f"{cluster}/backups/{backup}/backup.json", "backup")
-        self.name, self.packs, order, stated = f"{cluster}/backups/{backup}/manifest", [], [], 0
+        self.repository, self.name = repository, f"{cluster}/backups/{backup}/manifest"
+        self.packs, self.origins, self.stated, order = [], [], 0, ""
         with reading(self.name), open(repository.path(self.name), "rb") as file:
             self.object = Object(repository, self.name, MANIFEST)
             found = {"name": self.name, "size_bytes": self.object.size,
                      "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
             need(found.items() <= self.record["manifest"].items(), "not the object that backup.json names")
             for section, cursor in self.sections():
-                order.append(section)
-                stated += len(cursor.raw)
-                need(stated <= 4 << 30, "more than 4 GiB in all frames")
-                if section == 1:
+                order += str(section)
+                if section == HEADER:
                     self.header = json.loads(cursor.raw[1:])
                     full = self.header["extent_bytes"]
                     need(32768 <= full <= 16 * MIB and full % 32768 == 0, f"extents of {full} bytes")
-                elif section == 2:
-                    count = cursor.varint()
-                    need(count <= 1 << 20, "too many packs")
-                    self.packs = [(cursor.take(cursor.varint()).decode(), cursor.varint()) for _ in range(count)]
-                    need(cursor.at == len(cursor.raw), "bytes behind the list of packs")
-            need(order == [1, *[3] * (len(order) - 2), 2], "sections out of order")
+                elif section == ORIGINS:
+                    self.origins = self.listed_origins(cursor)
+                elif section == PACKS:
+                    self.packs, named = self.listed_packs(cursor)
+                    need(named == [origin for origin, *_ in self.origins], "names other manifests than it refers to")
+            need(re.fullmatch(f"{HEADER}{ORIGINS}?[{FILES}{REFERENCES}]*{PACKS}", order), "sections out of order")
             need((self.header["cluster"], self.header["backup"]) == (cluster, backup), "of another backup")
             need((self.record["cluster"], self.record["backup_id"]) == (cluster, backup), "of another backup")
-            for pack, _ in self.packs:
-                need(re.fullmatch(f"{NAME}/packs/{BACKUP}/\\d{{6}}\\.pack", pack), f"names a pack {pack}")
+            for pack in self.packs:
+                need(re.fullmatch(f"{NAME}/packs/{BACKUP}/\\d{{6}}\\.pack", pack.name), f"names a pack {pack.name}")
+
+    def listed_origins(self, cursor):
+        """The manifests whose frames this one refers to, each with the numbers that its packs have here."""
+        count, origins = cursor.varint(), []
+        need(count <= 4096, "refers to too many manifests")
+        for _ in range(count):
+            name, size, salt = cursor.name(), cursor.varint(), cursor.take(32)
+            need(re.fullmatch(f"{NAME}/backups/{BACKUP}/manifest", name), f"refers to {name}")
+            origins.append((name, size, salt, [cursor.varint() for _ in range(cursor.varint())]))
+        need(cursor.at == len(cursor.raw), "bytes behind the list of manifests")
+        return origins
+
+    def listed_packs(self, cursor):
+        count, packs, name = cursor.varint(), [], b""
+        need(count <= 1 << 20, "too many packs")
+        for _ in range(count):
+            shared = cursor.varint()
+            need(shared <= len(name), "a name shares more than there is")
+            name = name[:shared] + cursor.take(cursor.varint())
+            need(len(name) <= 128, "a name that is too long")
+            size, _live, flags = cursor.varint(), cursor.varint(), cursor.varint()
+            need(flags <= HAS_IDENTITY, NEWER)
+            packs.append(Pack(name.decode(), size, (cursor.take(32), cursor.take(4)) if flags else None))
+        count = cursor.varint()
+        need(count <= 4096, "refers to too many manifests")
+        named = [cursor.name() for _ in range(count)]
+        need(cursor.at == len(cursor.raw), "bytes behind the list of packs")
+        return packs, named
 
     def sections(self):
+        packs_at, self.stated = None, 0
         for at, frame in self.object.frames():
-            need(frame.kind == DATA and frame.raw, f"frame at {at}: not a section")
+            if packs_at is not None:
+                need(frame.kind == TAIL and frame.raw == struct.pack("<Q", packs_at), "the tail does not point to the packs")
+                return
+            need(frame.kind == DATA and frame.raw and not frame.flags & LAST, f"frame at {at}: not a section")
+            self.count(frame.raw)
             cursor = Cursor(frame.raw)
             section = cursor.take(1)[0]
-            need(section in (1, 2, 3), f"frame at {at}: {NEWER}")
-            yield section, cursor
+            if section == PACKS:
+                packs_at = at
+            if section % 2:
+                need(section <= ORIGINS, f"frame at {at}: {NEWER}")
+                yield section, cursor
+        raise Unreadable("no list of packs")
+
+    def count(self, raw):
+        self.stated += len(raw)
+        need(self.stated <= 4 << 30, "more than 4 GiB in all frames")
+
+    def referenced(self, cursor):
+        """The files in the frames of other manifests, with the table of their packs."""
+        while cursor.at < len(cursor.raw):
+            origin, at, length, expected = cursor.varint(), cursor.varint(), cursor.varint(), cursor.take(32)
+            need(origin < len(self.origins), "refers to a manifest that is not listed")
+            name, size, salt, numbers = self.origins[origin]
+            with reading(name):
+                other = self.open_origin(name)
+                need((other.size, other.salt) == (size, salt), "not the manifest that is referred to")
+                frame = other.frame(at)
+                need((frame.kind, frame.end) == (DATA, at + length), f"frame at {at}: not what is referred to")
+                need(blake3(frame.raw).digest() == expected, f"frame at {at}: wrong BLAKE3")
+                files = Cursor(frame.raw)
+                need(files.take(1)[0] == FILES, f"frame at {at}: not of files")
+            self.count(frame.raw)
+            yield files, numbers
+
+    @functools.lru_cache(8)
+    def open_origin(self, name):
+        return Object(self.repository, name, MANIFEST)
 
     def entries(self):
         for section, cursor in self.sections():
-            while section == 3 and cursor.at < len(cursor.raw):
-                with reading(self.name):
-                    entry = cursor.entry()
-                with reading(f"{self.name}: {os.fsdecode(entry.path)}"):
-                    self.check(entry)
-                yield entry
+            with reading(self.name):
+                frames = {FILES: [(cursor, None)], REFERENCES: self.referenced(cursor)}.get(section, [])
+            for files, numbers in frames:
+                while files.at < len(files.raw):
+                    with reading(self.name):
+                        entry = files.entry(numbers)
+                    with reading(f"{self.name}: {os.fsdecode(entry.path)}"):
+                        self.check(entry)
+                    yield entry
 
     def check(self, entry):
         """Refuses what could not be restored, or not safely."""
@@ -306,17 +411,23 @@ class Manifest:
         need(not wrong_parts or (entry.path, entry.kind) == (b"", DIRECTORY), "not a path below the data directory")
         need(b"\0" not in entry.path + entry.target and entry.mode <= 0o7777, "malformed")
         left, full = entry.size, self.header["extent_bytes"]
-        for pack, frame_at, frame_length, at, length, _ in entry.extents:
-            need(0 < length == (left if len(entry.extents) == 1 else min(left, full)), "extents that do not add up")
-            left -= length
-            need(at + length <= 64 * MIB, "an extent beyond its frame")
-            if frame_length == 0:
-                need((pack, frame_at, at) == (0, 0, 0), "a hole with a place")
-            else:
-                need(pack < len(self.packs), "a pack that is not listed")
-                need(frame_length <= 65 * MIB + 32, "a frame longer than any")
-                need(frame_at + frame_length <= self.packs[pack][1], "a frame behind the end of its pack")
+        for place, patches in entry.extents:
+            need(0 < place.length == (left if len(entry.extents) == 1 else min(left, full)), "extents that do not add up")
+            left -= place.length
+            self.check_place(place)
+            for at, patch in patches:
+                self.check_place(patch)
+                need(0 < patch.length and at + patch.length <= place.length, "a patch behind the end of its extent")
         need(left == 0, "extents that do not add up")
+
+    def check_place(self, place):
+        need(place.at + place.length <= 64 * MIB, "an extent beyond its frame")
+        if place.frame_length == 0:
+            need((place.pack, place.frame_at, place.at) == (0, 0, 0), "a hole with a place")
+        else:
+            need(place.pack < len(self.packs), "a pack that is not listed")
+            need(place.frame_length <= 65 * MIB + 32, "a frame longer than any")
+            need(place.frame_at + place.frame_length <= self.packs[place.pack].size, "a frame behind the end of its pack")
 
 
 class Restore:
@@ -343,10 +454,11 @@ class Restore:
                  f"a tablespace would be in {os.fsdecode(place)}: give another place with --tablespace OID=DIR")
 
     def open_pack(self, number):
-        name, size = self.manifest.packs[number]
+        name, size, identity = self.manifest.packs[number]
         with reading(name):
             pack = Object(self.repository, name, PACK)
             need(pack.size == size, f"has {pack.size} bytes, but the manifest says {size}")
+            need(not identity or pack.salt == identity[0], "not the object that the manifest names: another salt")
             return pack
 
     def open_frame(self, number, at, length):
@@ -362,15 +474,23 @@ class Restore:
         tablespace = self.places.get(b"/".join(parts[:2]))
         return os.path.join(tablespace, *parts[2:]) if tablespace else os.path.join(self.to, path).rstrip(b"/")
 
+    def chunk(self, place, file_at):
+        raw = self.frame(place.pack, place.frame_at, place.frame_length) if place.frame_length else bytes(place.length)
+        chunk = raw[place.at:place.at + place.length]
+        need(len(chunk) == place.length and blake3(chunk).digest() == place.hash, f"wrong BLAKE3 at {file_at}")
+        return chunk
+
     def write(self, entry):
         crc32c, place = 0, self.place(entry.path)
         with open(place, "xb") as out:
-            for pack, frame_at, frame_length, at, length, expected in entry.extents:
-                chunk = self.frame(pack, frame_at, frame_length)[at:at + length] if frame_length else bytes(length)
-                need(blake3(chunk).digest() == expected, f"wrong BLAKE3 at {out.tell()}")
-                crc32c = google_crc32c.extend(crc32c, chunk)
-                out.write(chunk) if frame_length else out.seek(length, os.SEEK_CUR)
-            need(crc32c == entry.crc32c, "wrong CRC-32C")
+            for base, patches in entry.extents:
+                content = self.chunk(base, out.tell())
+                for at, patch in patches:
+                    # A later one covers an earlier one.
+                    content = content[:at] + self.chunk(patch, out.tell() + at) + content[at + patch.length:]
+                crc32c = google_crc32c.extend(crc32c, content)
+                out.write(content) if base.frame_length or patches else out.seek(base.length, os.SEEK_CUR)
+            need(entry.crc32c in (None, crc32c), "wrong CRC-32C")
             out.truncate(entry.size)
         os.chmod(place, entry.mode & 0o777)
         os.utime(place, (entry.mtime, entry.mtime))

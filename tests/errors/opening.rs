@@ -455,7 +455,7 @@ fn records_of_the_repository_that_are_damaged() {
         "truncated",
         &["list"],
         41,
-        "error: not a repository record: EOF while parsing a string at line 9 column 6\n\
+        "error: not a repository record: EOF while parsing a string at line 9 column 15\n\
              while: reading holdfast.json, opening the repository $REPO\n\
              hint:  no part of it was used: look for another copy (a second repository, a version of the object \
              in the bucket), and check the store\n",
@@ -517,6 +517,30 @@ fn records_of_the_repository_that_are_damaged() {
         bench.fails(case, &["list"], status, expected);
         drop(damage);
     }
+    let damage = rewritten(&record, "\"pack_size_bytes\": 134217728", "\"pack_size_bytes\": 1048576");
+    bench.fails(
+        "changed by somebody without the key",
+        &["list"],
+        42,
+        "error: the repository record has another MAC: it is not the one that was written with the repository's key\n\
+             while: reading holdfast.json, opening the repository $REPO\n\
+             hint:  somebody changed the repository, or two were mixed by copying: look for another copy, and at \
+             who may write there\n",
+    );
+    drop(damage);
+    let features = bench.path("repository/features");
+    fs::create_dir_all(&features).expect("make the folder of features");
+    fs::write(features.join("read-chains"), "").expect("put a feature there");
+    bench.scratch.user().own_tree(&features).expect("give it to PostgreSQL's user");
+    bench.fails(
+        "a feature of a later release",
+        &["list"],
+        17,
+        "error: $REPO has the feature read-chains, which this release does not know: written by a newer holdfast\n\
+             while: opening the repository $REPO\n\
+             hint:  use the release of holdfast that wrote it, or a newer one\n",
+    );
+    fs::remove_dir_all(&features).expect("remove the features");
     let damage = Damage::put_instead(&record, &slot);
     bench.fails(
         "another record",
@@ -533,7 +557,7 @@ fn records_of_the_repository_that_are_damaged() {
         "key slot truncated",
         &["list"],
         41,
-        "error: not a key-slot record: EOF while parsing an object at line 12 column 17\n\
+        "error: not a key-slot record: EOF while parsing a string at line 13 column 10\n\
              while: reading keys/default.json, opening the repository $REPO\n\
              hint:  no part of it was used: look for another copy (a second repository, a version of the object \
              in the bucket), and check the store\n",

@@ -104,6 +104,14 @@ pub enum Cause {
         /// Which.
         found: String,
     },
+    /// A later release does something in this repository that this one does not know.
+    #[error("{store} has the feature {feature}, which this release does not know: written by a newer holdfast")]
+    NewerFeature {
+        /// The redacted URL.
+        store: String,
+        /// The last part of its name.
+        feature: String,
+    },
     /// The configuration and the repository disagree on encryption.
     #[error("{store} is {found}, but the configuration says {configured}")]
     EncryptionMismatch {

@@ -17,7 +17,7 @@
 //!     path: b"PG_VERSION",
 //!     size_bytes: 3,
 //!     modified: DateTime::from_timestamp(1_795_334_400, 0).unwrap_or_default(),
-//!     crc32c: 0x64F8_45B8,
+//!     crc32c: Some(0x64F8_45B8),
 //! });
 //! let range = WalRange { timeline: TimelineId::FIRST, start: 0x200_0028.into(), end: 0x200_0100.into() };
 //! manifest.finish(&[range]);
@@ -41,8 +41,8 @@ pub struct ManifestFile<'a> {
     pub size_bytes: u64,
     /// When it was last changed, to the second.
     pub modified: DateTime<Utc>,
-    /// CRC-32C of the contents.
-    pub crc32c: u32,
+    /// CRC-32C of the contents; without it the file has no checksum in the manifest.
+    pub crc32c: Option<u32>,
 }
 
 /// WAL that recovery of the backup needs.
@@ -84,13 +84,16 @@ impl<'s> ManifestWriter<'s> {
             Ok(path) => format!("\"Path\": {}", json_string(path)),
             Err(_) => format!("\"Encoded-Path\": \"{}\"", hex::encode(file.path)),
         };
+        let checksum = file.crc32c.map(|crc32c| {
+            // The bytes of the number as they are in the memory of a little-endian machine.
+            let digits = hex::encode(crc32c.to_le_bytes());
+            format!(", \"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \"{digits}\"")
+        });
         let line = format!(
-            "{before}{{ {path}, \"Size\": {}, \"Last-Modified\": \"{}\", \"Checksum-Algorithm\": \"CRC32C\", \
-             \"Checksum\": \"{}\" }}",
+            "{before}{{ {path}, \"Size\": {}, \"Last-Modified\": \"{}\"{} }}",
             file.size_bytes,
             file.modified.format("%Y-%m-%d %H:%M:%S GMT"),
-            // The bytes of the number as they are in the memory of a little-endian machine.
-            hex::encode(file.crc32c.to_le_bytes()),
+            checksum.unwrap_or_default(),
         );
         (self.sink)(line.as_bytes());
     }
@@ -165,8 +168,16 @@ mod tests {
             path,
             size_bytes: 3,
             modified: DateTime::from_timestamp(1_795_334_400, 0).unwrap(),
-            crc32c: 0x64F8_45B8,
+            crc32c: Some(0x64F8_45B8),
         }
+    }
+
+    /// As `pg_basebackup --manifest-checksums=none` writes it.
+    #[test]
+    fn a_file_without_a_checksum_has_none_in_the_manifest() {
+        let text = manifest(PgVersion::V17, &[ManifestFile { crc32c: None, ..file(b"PG_VERSION") }], &[]);
+        let line = "{ \"Path\": \"PG_VERSION\", \"Size\": 3, \"Last-Modified\": \"2026-11-22 08:00:00 GMT\" }";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]
@@ -204,7 +215,7 @@ mod tests {
     #[test]
     fn checksums_are_printed_as_postgresql_18_printed_them() {
         // The line of PG_VERSION in a manifest of pg_basebackup.
-        let file = ManifestFile { crc32c: crc32c::crc32c(b"18\n"), ..file(b"PG_VERSION") };
+        let file = ManifestFile { crc32c: Some(crc32c::crc32c(b"18\n")), ..file(b"PG_VERSION") };
         assert!(manifest(PgVersion::V18, &[file], &[]).contains("\"Checksum\": \"994e7be2\""));
     }
 

@@ -125,6 +125,15 @@ pub enum Fault {
     /// A kind of file in a manifest that this program does not know.
     #[error("unknown kind of file {0}: written by a newer holdfast")]
     UnknownFileKind(u8),
+    /// Flags of a file in a manifest that this program does not know.
+    #[error("unknown flags {0:#x} of a file: written by a newer holdfast")]
+    UnknownEntryFlags(u64),
+    /// Flags of a pack in a manifest that this program does not know.
+    #[error("unknown flags {0:#x} of a pack: written by a newer holdfast")]
+    UnknownPackFlags(u64),
+    /// The object was encrypted under a later key of the repository.
+    #[error("is encrypted under key epoch {0}, which this release does not know: written by a newer holdfast")]
+    UnknownKeyEpoch(u32),
     /// A format version that this program does not know.
     #[error("format version {found}, this holdfast reads up to {supported}")]
     UnsupportedVersion {
@@ -296,6 +305,9 @@ impl Fault {
             | Self::UnknownEncryption(_)
             | Self::UnknownSection(_)
             | Self::UnknownFileKind(_)
+            | Self::UnknownEntryFlags(_)
+            | Self::UnknownPackFlags(_)
+            | Self::UnknownKeyEpoch(_)
             | Self::UnsupportedVersion { .. } => FaultClass::Unsupported,
             Self::WrongRepository { .. } | Self::WrongObjectType { .. } => FaultClass::Foreign,
             Self::NotEncrypted | Self::KeyNeeded => FaultClass::Key,

@@ -75,6 +75,9 @@ impl TryFrom<String> for RepositoryId {
     }
 }
 
+/// The number of the repository's key. There is one key today; a later release may add keys for what is written from then on.
+pub(crate) const KEY_EPOCH: u32 = 0;
+
 /// The repository's secret: every object's key is derived from it.
 #[derive(Clone)]
 pub struct RepositoryKey(Zeroizing<[u8; 32]>);

@@ -34,9 +34,10 @@
 //! let (mut pack, head) = PackWriter::new("main/packs/20260822T101500Z/000001.pack", repository, Some(&key))?;
 //! let frame = compressor.compress(FrameKind::Data, b"one extent of one file")?;
 //! let (location, sealed) = pack.append(frame, &[])?;
-//! let end = pack.finish()?;
+//! let (end, entry) = pack.finish()?;
 //!
 //! let object = [head, sealed, end].concat();
+//! assert_eq!(entry.size_bytes, object.len() as u64);
 //! let index = PackIndex::parse("main/packs/20260822T101500Z/000001.pack", &object, repository, Some(&key))?;
 //! assert_eq!(index.frames()[0].location, location);
 //! # Ok(())
@@ -73,11 +74,15 @@ pub use frame::{
 };
 pub use identity::{RepositoryId, RepositoryKey};
 pub use key::{KeyError, KeySlot};
-pub use manifest::{Extent, FileEntry, FileKind, Manifest, ManifestHeader, ManifestReader, ManifestWriter, PackEntry};
+pub use manifest::{
+    Extent, FileEntry, FileKind, Manifest, ManifestHeader, ManifestReader, ManifestWriter, PackEntry, PackIdentity,
+    Patch,
+};
 pub use name::{BackupId, ClaimNumber, ClusterName, NameError, ObjectPath, SlotName};
 pub use pack::{PackChunk, PackFrame, PackIndex, PackWriter};
 pub use record::{
-    BackupRecord, ClaimRecord, LedgerRecord, RecordError, RecordSeal, RepositoryRecord, SnapshotRecord, StartRecord,
+    BackupRecord, ClaimRecord, LeaseRecord, LedgerRecord, RecordError, RecordSeal, RepositoryRecord, SnapshotRecord,
+    StartRecord,
 };
 pub use recovery::{RecoveryPath, RecoveryPlan, RecoveryRequest, RecoveryWorld, Unreachable};
 pub use wal_object::{WalObjectFacts, WalObjectPlan};

@@ -69,10 +69,7 @@ fn a_million_files_and_ten_terabytes() {
         details: serde_json::Map::new(),
     };
     let packs: Vec<PackEntry> = (0..FILES * EXTENTS_PER_FILE / 2000)
-        .map(|number| PackEntry {
-            name: format!("main/packs/20260822T101500Z/{number:06}.pack"),
-            size_bytes: 900_000_000,
-        })
+        .map(|number| PackEntry::new(format!("main/packs/20260822T101500Z/{number:06}.pack"), 900_000_000))
         .collect();
 
     let (mut writer, start) = ManifestWriter::new(name, repository, Some(&key), &header).unwrap();
@@ -85,7 +82,7 @@ fn a_million_files_and_ten_terabytes() {
         let path = format!("pg_tblspc/16384/PG_18_202506291/{}/{number}_vm", number / 1000);
         let entry = FileEntry {
             path: path.as_bytes(),
-            kind: FileKind::File { crc32c: number, extents: &extents },
+            kind: FileKind::file(number, &extents),
             mode: 0o600,
             size_bytes: u64::from(EXTENTS_PER_FILE) * u64::from(EXTENT_BYTES),
             mtime_seconds: 1_787_393_700,

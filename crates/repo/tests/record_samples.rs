@@ -11,8 +11,8 @@ use holdfast_repo::key::{KeySlot, KeySlotKind};
 use holdfast_repo::name::ClaimNumber;
 use holdfast_repo::record::{
     self, BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, ClaimRecord, ConditionalCreate, DatabaseEntry,
-    EncryptionKind, LedgerEntry, LedgerRecord, ManifestEntry, RecordBody, RecordSeal, RepositoryRecord, SnapshotRecord,
-    SnapshotVolume, StartRecord, TablespaceEntry, VerificationProblem,
+    EncryptionKind, LeasePurpose, LeaseRecord, LedgerEntry, LedgerRecord, ManifestEntry, RecordBody, RecordSeal,
+    RepositoryRecord, SnapshotRecord, SnapshotVolume, StartRecord, TablespaceEntry, VerificationProblem,
 };
 use holdfast_secret::Secret;
 use std::fmt::Debug;
@@ -165,6 +165,22 @@ fn snapshot() -> SnapshotRecord {
     }
 }
 
+fn lease() -> LeaseRecord {
+    LeaseRecord {
+        run: "4c1f6a52".parse().unwrap(),
+        cluster: "main".parse().unwrap(),
+        purpose: LeasePurpose::Restore,
+        backups: vec!["20260822T101500Z".parse().unwrap()],
+        since: "2026-08-23T09:00:00Z".parse().unwrap(),
+        expires: "2026-08-23T10:00:00.123456Z".parse().unwrap(),
+        host: "db1".to_owned(),
+        machine: Some("3d2e".to_owned()),
+        boot: Some("77aa".to_owned()),
+        pid: 4711,
+        software_version: "0.1.0".to_owned(),
+    }
+}
+
 fn ledger(entry: LedgerEntry) -> LedgerRecord {
     LedgerRecord {
         time: "2026-08-22T12:00:00.000001Z".parse().unwrap(),
@@ -229,6 +245,31 @@ fn plain_samples_give_these_values() {
     check(include_bytes!("samples/ledger-divergence.json"), &divergence());
     check(include_bytes!("samples/ledger-deletion.json"), &deletion());
     check(include_bytes!("samples/ledger-verification.json"), &verification());
+    check(include_bytes!("samples/lease.json"), &lease());
+}
+
+/// The MAC of the sample was computed with another library.
+#[test]
+fn the_sample_of_an_encrypted_repository_has_its_mac() {
+    let (key, id) = (RepositoryKey::from_bytes(REPOSITORY_KEY), RepositoryId::from_bytes(REPOSITORY_ID));
+    let sample = include_bytes!("samples/repository-mac.json");
+    assert_eq!(record::decode_plain::<RepositoryRecord>(sample).unwrap(), repository());
+    record::check_repository_mac(sample, id, &key).unwrap();
+    assert_eq!(record::encode_repository(&repository(), Some(&key)).unwrap(), sample);
+    assert_eq!(record::encode_repository(&repository(), None).unwrap(), include_bytes!("samples/repository.json"));
+
+    let changed = RepositoryRecord { pack_size_bytes: 128 << 20, ..repository() };
+    let (own, forged) = (String::from_utf8(sample.to_vec()).unwrap(), record::encode_plain(&changed).unwrap());
+    let mac = own.lines().find(|line| line.starts_with("\"mac\"")).unwrap();
+    let forged = String::from_utf8(forged).unwrap();
+    let with_old_mac = forged.replacen("\"body\"", &format!("{mac}\n\"body\""), 1);
+    record::decode_plain::<RepositoryRecord>(with_old_mac.as_bytes()).unwrap();
+    let other_key = RepositoryKey::from_bytes([1; 32]);
+    let with_another = record::encode_repository(&changed, Some(&other_key)).unwrap();
+    for object in [forged.as_bytes(), with_old_mac.as_bytes(), &with_another] {
+        let error = record::check_repository_mac(object, id, &key).unwrap_err();
+        assert!(matches!(error, record::RecordError::Unauthenticated { .. }) && !error.is_newer(), "{error}");
+    }
 }
 
 #[test]

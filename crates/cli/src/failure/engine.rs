@@ -84,6 +84,11 @@ fn of_what(what: &Cause) -> Failure {
             "nothing was changed: old backups may need what is there; bring holdfast.json back (from another copy, or \
              from a deleted version in the bucket), or choose another place",
         ),
+        Cause::NewerFeature { feature, .. } => new(ExitCode::UnsupportedFormat).hint(if feature.starts_with("read-") {
+            newer_hint()
+        } else {
+            "nothing was written: use the release of holdfast that made it, or a newer one; this one can still read and restore"
+        }),
         Cause::EncryptionMismatch { .. } => new(ExitCode::Configuration)
             .hint("correct `encryption` of this [[repo]], or `url` if it names the wrong repository"),
         Cause::NoKeySlot { .. } => {
@@ -344,7 +349,7 @@ impl Explain for RecordError {
                 };
             }
             Self::UnsupportedVersion { .. } | Self::UnknownValue { .. } => ExitCode::UnsupportedFormat,
-            Self::WrongKind { .. } => ExitCode::SwappedObject,
+            Self::WrongKind { .. } | Self::Unauthenticated { .. } => ExitCode::SwappedObject,
             Self::Malformed { source, .. } if source.is_eof() => ExitCode::TruncatedObject,
             Self::Malformed { .. }
             | Self::DigestMismatch { .. }

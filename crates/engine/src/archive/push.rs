@@ -188,7 +188,7 @@ async fn open_all(
     identity: Option<Identity>,
 ) -> Result<Vec<Destination>, Error> {
     let opening = targets.iter().map(|target| async {
-        let repository = Repository::open(target).await?;
+        let repository = Repository::open_to_write(target).await?;
         let claim = claim_in(&repository, options, identity).await?;
         Ok::<_, Error>(Destination { repository, claim })
     });

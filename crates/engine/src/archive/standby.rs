@@ -117,7 +117,7 @@ async fn push_standby_inner(
     }
     let mut places = Vec::new();
     for target in targets {
-        let repository = Repository::open(target).await?;
+        let repository = Repository::open_to_write(target).await?;
         places.push(Place { repository, claim: None });
     }
     let here = Arc::new(file);

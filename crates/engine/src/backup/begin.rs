@@ -37,7 +37,7 @@ pub(super) async fn open_and_claim(
     let mut opened = Opened { repositories: Vec::new(), claims: Vec::new(), failed: Vec::new() };
     let mut asked = Vec::new();
     for target in targets {
-        match Repository::open(target).await {
+        match Repository::open_to_write(target).await {
             Ok(repository) => asked.push(repository),
             Err(error) => {
                 opened.failed.push(FailedBackup { repository: target.store.describe(), error, may_exist: false });

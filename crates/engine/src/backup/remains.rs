@@ -12,11 +12,16 @@
 //! for its own `start.json` before and after it creates `backup.json` ([`still_mine`]), so that of a removal and a run that
 //! is alive after all, whatever their order, one sees the other, and no backup is complete without its packs. A removal
 //! that is interrupted is continued by the next run: which ones a run removes stands in its own start record first.
+//!
+//! **Packs of a backup whose manifest was ever stored are removed by reference only**: those that no other manifest of the
+//! cluster names. A backup that was complete once can have lost its `backup.json` to an `expire` of a later release, while
+//! incrementals go on using its packs and the frames of its manifest. If one of the other manifests cannot be read,
+//! because it is newer or damaged, nobody knows what it names, and everything stays.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use holdfast_repo::name::{self, BackupId, ClusterName};
+use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath};
 use holdfast_repo::record::StartRecord;
 use holdfast_store::ObjectName;
 use tokio::time::Instant;
@@ -74,7 +79,8 @@ pub(super) async fn remove_own(repository: &Repository, cluster: &ClusterName, b
         if is_complete(repository, cluster, backup).await? {
             return Ok::<_, Error>(());
         }
-        remove_data(repository, cluster, backup, Instant::now() + ABORT_OWN_WITHIN).await?;
+        // Nobody can refer to a backup that was never complete, and this run knows that it was not.
+        remove_data(repository, cluster, backup, &BTreeSet::new(), Instant::now() + ABORT_OWN_WITHIN).await?;
         repository.store().delete(&[object_name(&name::backup_start(cluster, &backup))?]).await?;
         Ok(())
     };
@@ -103,19 +109,56 @@ async fn remove_inner(
     if is_complete(repository, cluster, backup).await? {
         return Ok(false);
     }
+    let Some(used) = used_by_others(repository, cluster, backup).await? else { return Ok(false) };
     store.delete(&[object_name(&name::backup_start(cluster, &backup))?]).await?;
     if is_complete(repository, cluster, backup).await? {
         return Ok(false);
     }
-    remove_data(repository, cluster, backup, until).await?;
+    remove_data(repository, cluster, backup, &used, until).await?;
     Ok(true)
 }
 
-/// Removes unfinished uploads, packs and manifest.
+/// The objects of a backup that other manifests of the cluster name; nothing when that cannot be known. Without a
+/// manifest no backup was complete, and none names its packs.
+async fn used_by_others(
+    repository: &Repository,
+    cluster: &ClusterName,
+    backup: BackupId,
+) -> Result<Option<BTreeSet<String>>, Error> {
+    let own = name::manifest(cluster, &backup);
+    let listed = repository.store().list(&name::backups_folder(cluster), None).await?;
+    let names: Vec<&str> = listed.iter().map(|object| object.name.as_ref()).collect();
+    if !names.contains(&own.as_str()) {
+        return Ok(Some(BTreeSet::new()));
+    }
+    let folder = name::packs_folder(cluster, &backup);
+    let mut used = BTreeSet::new();
+    for other in names {
+        if other == own || !matches!(other.parse(), Ok(ObjectPath::Manifest { .. })) {
+            continue;
+        }
+        let end = match repository.manifest_end(other).await {
+            Ok(end) => end,
+            // Removed a moment ago: it names nothing any more.
+            Err(error) if error.is_not_found() => continue,
+            Err(error) if error.is_of_one_object() => {
+                tracing::warn!(%backup, manifest = other, %error, "the remains of a backup are kept: what this manifest needs is not known");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        used.extend(end.packs.into_iter().map(|pack| pack.name).filter(|pack| pack.starts_with(&folder)));
+        used.extend(end.origins.into_iter().filter(|origin| *origin == own));
+    }
+    Ok(Some(used))
+}
+
+/// Removes unfinished uploads, packs and manifest, but for what others use.
 async fn remove_data(
     repository: &Repository,
     cluster: &ClusterName,
     backup: BackupId,
+    used: &BTreeSet<String>,
     until: Instant,
 ) -> Result<(), Error> {
     let store = repository.store();
@@ -123,10 +166,14 @@ async fn remove_data(
         tracing::debug!(%backup, "unfinished uploads of a dead backup are left to the bucket's lifecycle rule: no \
                                   time was left to remove them");
     }
-    let packs: Vec<ObjectName> =
-        store.list(&name::packs_folder(cluster, &backup), None).await?.into_iter().map(|object| object.name).collect();
+    let packs = store.list(&name::packs_folder(cluster, &backup), None).await?.into_iter().map(|object| object.name);
+    let packs: Vec<ObjectName> = packs.filter(|pack| !used.contains(pack.as_ref())).collect();
     store.delete(&packs).await?;
-    store.delete(&[object_name(&name::manifest(cluster, &backup))?]).await?;
+    // Last, since it says that packs may be in use.
+    let manifest = name::manifest(cluster, &backup);
+    if !used.contains(&manifest) {
+        store.delete(&[object_name(&manifest)?]).await?;
+    }
     Ok(())
 }
 
@@ -186,6 +233,7 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
+    use holdfast_repo::manifest::{ManifestHeader, ManifestWriter, Origin, PackEntry};
     use holdfast_store::{Fault, FaultRule, Faulty, MemoryStore, Operation, PutMode, Store};
 
     use super::*;
@@ -346,6 +394,66 @@ mod tests {
         assert_eq!(bench.dead().await, ["20261122T100000Z"]);
         remove_own(&bench.repository, &bench.cluster, backup).await.unwrap();
         assert_eq!(bench.objects().await, [""; 0]);
+    }
+
+    /// Stores a manifest of a backup that names these packs and, if any, takes over frames of this one.
+    async fn put_manifest(bench: &Bench, backup: &str, packs: &[String], origin: Option<&str>) {
+        let backup: BackupId = backup.parse().unwrap();
+        let name = name::manifest(&bench.cluster, &backup);
+        let header = ManifestHeader {
+            backup: backup.to_string(),
+            cluster: "main".to_owned(),
+            extent_bytes: 1 << 20,
+            details: serde_json::Map::new(),
+        };
+        let origins =
+            origin.map(|name| Origin { name: name.to_owned(), size_bytes: 1, salt: [0; 32], packs: Vec::new() });
+        let id = bench.repository.id();
+        let (writer, start) =
+            ManifestWriter::with_origins(&name, id, None, &header, origins.into_iter().collect()).unwrap();
+        let packs: Vec<PackEntry> = packs.iter().map(|pack| PackEntry::new(pack.clone(), 1)).collect();
+        let object = [&start[..], &writer.finish(&packs).unwrap()].concat();
+        bench.repository.store().put(&object_name(&name).unwrap(), object.into(), PutMode::Create).await.unwrap();
+    }
+
+    /// A backup of a later release may use packs of one whose `backup.json` is gone.
+    #[tokio::test]
+    async fn packs_of_a_backup_with_a_manifest_are_removed_by_reference_only() {
+        let bench = Bench::new().await;
+        let dead = bench.start("20261122T100000Z", &bench.runner, &[]).await;
+        bench.put(&name::pack(&bench.cluster, &dead, 2)).await;
+        let own = name::manifest(&bench.cluster, &dead);
+        let pack = |number| name::pack(&bench.cluster, &dead, number);
+        put_manifest(&bench, "20261122T100000Z", &[pack(1), pack(2)], None).await;
+        put_manifest(&bench, "20261123T100000Z", &[pack(2)], Some(&own)).await;
+        assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
+        let later = name::manifest(&bench.cluster, &"20261123T100000Z".parse().unwrap());
+        assert_eq!(bench.objects().await, [own.clone(), later.clone(), pack(2)]);
+        // The one that used them is gone: a run that began the removal goes on with it.
+        bench.repository.store().delete(&[object_name(&later).unwrap()]).await.unwrap();
+        assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
+        assert_eq!(bench.objects().await, [""; 0]);
+    }
+
+    /// What a manifest of a later release, or a damaged one, needs is not known: nothing goes.
+    #[tokio::test]
+    async fn a_manifest_that_cannot_be_read_keeps_the_remains() {
+        let bench = Bench::new().await;
+        let dead = bench.start("20261122T100000Z", &bench.runner, &[]).await;
+        put_manifest(&bench, "20261122T100000Z", &[name::pack(&bench.cluster, &dead, 1)], None).await;
+        let before = bench.objects().await;
+        let unreadable = "main/backups/20261123T100000Z/manifest";
+        bench.put(unreadable).await;
+        assert!(!remove(&bench.repository, &bench.cluster, dead).await.unwrap());
+        assert_eq!(bench.objects().await.len(), before.len() + 1);
+        bench.repository.store().delete(&[object_name(unreadable).unwrap()]).await.unwrap();
+        assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
+        assert_eq!(bench.objects().await, [""; 0]);
+        // Without a manifest nobody can have named its packs, whatever the others say.
+        let dead = bench.start("20261122T110000Z", &bench.runner, &[]).await;
+        bench.put(unreadable).await;
+        assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
+        assert_eq!(bench.objects().await, [unreadable]);
     }
 
     /// A run that completes while it is being removed keeps its packs.

@@ -165,7 +165,7 @@ impl Sink {
         let extents = std::mem::take(&mut self.extents);
         let entry = FileEntry {
             path: &file.path,
-            kind: FileKind::File { crc32c, extents: &extents },
+            kind: FileKind::file(crc32c, &extents),
             mode: file.mode,
             size_bytes,
             mtime_seconds: u64::try_from(file.mtime).unwrap_or(0),
@@ -196,7 +196,7 @@ impl Sink {
         manifest_upload.push(&end, None).await?;
         let size_bytes = manifest_upload.finish().await.doing(|| "storing the manifest".to_owned())?;
         look_at(&self.repository, &name::packs_folder(&self.cluster, &self.backup), &packs).await?;
-        let manifest = PackEntry { name: name::manifest(&self.cluster, &self.backup), size_bytes };
+        let manifest = PackEntry::new(name::manifest(&self.cluster, &self.backup), size_bytes);
         look_at(&self.repository, &manifest.name, std::slice::from_ref(&manifest)).await?;
         Ok(Stored {
             manifest: ManifestEntry {
@@ -254,10 +254,10 @@ impl Sink {
 
     async fn close_pack(&mut self) -> Result<(), Error> {
         let Some(OpenPack { writer, mut upload }) = self.pack.take() else { return Ok(()) };
-        let pack_name = writer.name().to_owned();
-        let end = writer.finish().map_err(unwritable)?;
+        let (end, entry) = writer.finish().map_err(unwritable)?;
         upload.push(&end, None).await?;
-        self.packs.push(PackEntry { name: pack_name, size_bytes: upload.size_bytes() });
+        debug_assert_eq!(entry.size_bytes, upload.size_bytes());
+        self.packs.push(entry);
         self.stored_bytes += upload.size_bytes();
         // Finishing waits for parts on their way; the next pack need not.
         self.finishing.spawn(upload.finish());

@@ -92,7 +92,7 @@ async fn run_steps(
 ) -> Result<(), Error> {
     let mut repositories = Vec::new();
     for target in targets {
-        let repository = Repository::open(target).await?;
+        let repository = Repository::open_to_write(target).await?;
         describe_repository(&repository, report);
         repositories.push(repository);
     }

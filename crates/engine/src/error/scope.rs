@@ -19,6 +19,7 @@ impl Error {
             | Cause::Key(_)
             | Cause::Unreachable(_)
             | Cause::NotInitialised { .. }
+            | Cause::NewerFeature { .. }
             | Cause::AlreadyInitialised { .. }
             | Cause::EncryptionMismatch { .. }
             | Cause::NoKeySlot { .. }

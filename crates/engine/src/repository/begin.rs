@@ -67,7 +67,7 @@ async fn prepare_inner(
     owner: &str,
     now: DateTime<Utc>,
 ) -> Result<Prepared, Error> {
-    let (repository, made) = match Repository::open(target).await {
+    let (repository, made) = match Repository::open_to_write(target).await {
         Ok(repository) => (repository, false),
         Err(error) if matches!(*error.what, Cause::NotInitialised { .. }) => {
             check_empty(&*target.store, cluster, here, owner).await?;

@@ -96,7 +96,7 @@ async fn init_inner(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Ini
         },
         software_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    match create(target, how, name::REPOSITORY_OBJECT, record::encode_plain(&body)?).await {
+    match create(target, how, name::REPOSITORY_OBJECT, record::encode_repository(&body, key.as_ref())?).await {
         Ok(()) if how == ConditionalCreate::Native || is_kept(target, repository_id).await? => {
             let repository = Repository::assemble(std::sync::Arc::clone(store), body, key);
             Ok(Initialised { repository, created: true })

@@ -126,6 +126,7 @@ impl Error {
     pub fn is_newer(&self) -> bool {
         match &*self.what {
             Cause::Record(error) => error.is_newer(),
+            Cause::NewerFeature { .. } => true,
             Cause::Format(error) => error.class() == holdfast_repo::FaultClass::Unsupported,
             Cause::Key(error) => matches!(error, holdfast_repo::key::KeyError::UnsupportedKdf { .. }),
             _ => false,

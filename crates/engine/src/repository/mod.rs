@@ -1,10 +1,11 @@
 //! An open repository: the store, the record that says what it is, and the key.
 //!
-//! Opening is three small reads and, for a passphrase, one key derivation. From then on everything
+//! Opening is a few small reads at the same time and, for a passphrase, one key derivation. From then on everything
 //! that is read is checked against the repository's identity, and everything that is written is
 //! created once.
 //!
 //! - [`Repository`] in this file: opening, records.
+//! - `features`: what a program must know to use it.
 //! - [`init`]: making one, with the probe for conditional writes.
 //! - [`claim`]: who owns an archive, checked before anything is written.
 //! - [`begin`]: the claim of a cluster that is about to exist.
@@ -15,8 +16,10 @@ pub mod begin;
 pub mod capabilities;
 pub mod catalog;
 pub mod claim;
+mod features;
 pub mod init;
 pub mod listed;
+mod manifest_end;
 mod remains;
 mod slots;
 pub mod snapshots;
@@ -30,6 +33,7 @@ use holdfast_repo::{ObjectOpener, ObjectSealer, ObjectType, RepositoryId, Reposi
 use holdfast_secret::Secret;
 use holdfast_store::{ObjectName, PutMode, Store, StoreErrorKind};
 
+use self::features::Features;
 use self::listed::Unreadable;
 use self::slots::Slots;
 use crate::error::{Cause, Error, ResultExt};
@@ -80,32 +84,50 @@ struct Inner {
     record: RepositoryRecord,
     key: Option<RepositoryKey>,
     slots_left_out: Vec<Unreadable<SlotName>>,
+    features: Features,
 }
 
 impl Repository {
-    /// Reads `holdfast.json` and unlocks the key.
+    /// Reads `holdfast.json` and unlocks the key. Refuses a repository in which a later release does something that a reader
+    /// must know.
     ///
     /// # Errors
-    /// [`Cause::NotInitialised`] if there is no `holdfast.json`, [`Cause::Record`] if it cannot be read.
-    /// [`Cause::EncryptionMismatch`] if it is encrypted and the target says not, or the reverse. [`Cause::Key`] if the
-    /// passphrase or key file opens no slot, [`Cause::NoKeySlot`] if there is none of its kind, and the error of a slot
-    /// that cannot be read if it could have been the one. [`Cause::Store`] if the store cannot be asked, or has no key
-    /// slot at all.
+    /// [`Cause::NotInitialised`] if there is no `holdfast.json`, [`Cause::Record`] if it cannot be read, is of a newer
+    /// release, or was changed in an encrypted repository. [`Cause::EncryptionMismatch`] if it is encrypted and the target
+    /// says not, or the reverse. [`Cause::Key`] if the passphrase or key file opens no slot, [`Cause::NoKeySlot`] if there
+    /// is none of its kind, and the error of a slot that cannot be read if it could have been the one. [`Cause::Store`] if
+    /// the store cannot be asked, or has no key slot at all.
     pub async fn open(target: &RepositoryTarget) -> Result<Self, Error> {
         let url = target.store.describe();
         Self::open_inner(target).await.doing(|| format!("opening the repository {url}"))
     }
 
+    /// The same for a verb that writes or removes: refuses also what a writer must know.
+    pub async fn open_to_write(target: &RepositoryTarget) -> Result<Self, Error> {
+        let repository = Self::open(target).await?;
+        let url = target.store.describe();
+        repository.check_writable().doing(|| format!("opening the repository {url}"))?;
+        Ok(repository)
+    }
+
+    /// Refuses to write where a later release does something that a writer must know.
+    pub fn check_writable(&self) -> Result<(), Error> {
+        self.inner.features.check_write(&self.describe())
+    }
+
     async fn open_inner(target: &RepositoryTarget) -> Result<Self, Error> {
         let store = Arc::clone(&target.store);
-        // The key slots are listed at the same time: one round trip less for each `wal push`.
-        let (record, slots) = tokio::join!(read_repository_record(&store), async {
+        // Features and key slots are listed at the same time: fewer round trips for each `wal push`.
+        let slots = async {
             match target.unlock {
                 Unlock::NotEncrypted => Ok(Slots::default()),
                 Unlock::Passphrase(_) | Unlock::KeyFile(_) => Slots::read(&store).await,
             }
-        });
-        let record = record?.ok_or_else(|| Cause::NotInitialised { store: store.describe() })?;
+        };
+        let (found, features, slots) = tokio::join!(read_repository_object(&store), Features::read(&store), slots);
+        let (object, record) = found?.ok_or_else(|| Cause::NotInitialised { store: store.describe() })?;
+        let features = features?;
+        features.check_read(&store.describe())?;
         let encrypted = record.encryption.is_encrypted();
         if encrypted == matches!(target.unlock, Unlock::NotEncrypted) {
             return Err(Cause::EncryptionMismatch {
@@ -123,12 +145,18 @@ impl Repository {
         let (key, slots_left_out) = tokio::task::spawn_blocking(move || slots.unlock(&way, id, &url))
             .await
             .map_err(|e| Cause::Internal(format!("unlocking the key: {e}")))??;
-        Ok(Self { inner: Arc::new(Inner { store, record, key, slots_left_out }) })
+        if let Some(key) = &key {
+            record::check_repository_mac(&object, record.repository_id, key)
+                .doing(|| format!("reading {}", name::REPOSITORY_OBJECT))?;
+        }
+        Ok(Self { inner: Arc::new(Inner { store, record, key, slots_left_out, features }) })
     }
 
     /// A repository whose parts are known already.
     pub(super) fn assemble(store: Arc<dyn Store>, record: RepositoryRecord, key: Option<RepositoryKey>) -> Self {
-        Self { inner: Arc::new(Inner { store, record, key, slots_left_out: Vec::new() }) }
+        Self {
+            inner: Arc::new(Inner { store, record, key, slots_left_out: Vec::new(), features: Features::default() }),
+        }
     }
 
     /// The store, at the repository's prefix.
@@ -186,6 +214,16 @@ impl Repository {
         Ok(ObjectOpener::new(object_type, name, head, self.id(), self.key())?)
     }
 
+    /// The same for an object whose salt is known: its head need not be read.
+    pub(crate) fn opener_by_salt(
+        &self,
+        object_type: ObjectType,
+        name: &str,
+        salt: &[u8; 32],
+    ) -> Result<ObjectOpener, Error> {
+        Ok(ObjectOpener::with_salt(object_type, name, salt, self.id(), self.key())?)
+    }
+
     /// Reads a record.
     ///
     /// # Errors
@@ -209,6 +247,7 @@ impl Repository {
     /// [`Cause::Refused`] if the record would be larger than a reader accepts; [`Cause::Record`] if it cannot be
     /// sealed.
     pub async fn create_record<T: RecordBody>(&self, name: &str, body: &T) -> Result<(), Error> {
+        self.check_writable()?;
         let object = record::encode(name, self.seal(), body)?;
         // Nothing is written that a reader would not take.
         if object.len() as u64 > RECORD_BYTES_AT_MOST {
@@ -228,8 +267,15 @@ pub(crate) fn object_name(name: &str) -> Result<ObjectName, Error> {
 }
 
 async fn read_repository_record(store: &Arc<dyn Store>) -> Result<Option<RepositoryRecord>, Error> {
+    Ok(read_repository_object(store).await?.map(|(_, record)| record))
+}
+
+async fn read_repository_object(store: &Arc<dyn Store>) -> Result<Option<(Bytes, RepositoryRecord)>, Error> {
     match store.get_at_most(&object_name(name::REPOSITORY_OBJECT)?, RECORD_BYTES_AT_MOST).await {
-        Ok(object) => Ok(Some(record::decode_plain(&object).doing(|| format!("reading {}", name::REPOSITORY_OBJECT))?)),
+        Ok(object) => {
+            let record = record::decode_plain(&object).doing(|| format!("reading {}", name::REPOSITORY_OBJECT))?;
+            Ok(Some((object, record)))
+        }
         Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }

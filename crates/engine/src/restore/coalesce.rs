@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use holdfast_repo::ChunkHash;
 use holdfast_repo::frame::FrameLocation;
-use holdfast_repo::manifest::Manifest;
+use holdfast_repo::manifest::{Manifest, Source};
 
 /// The most bytes of one request. Large enough that 20 ms of latency are a fraction of its transfer, small enough
 /// that a dozen are in flight within the smallest useful budget.
@@ -32,8 +32,8 @@ pub(super) struct Wanted {
     pub frame_offset: u32,
     /// Position of the file in the manifest.
     pub file: u32,
-    /// Number of the extent in the file.
-    pub extent: u32,
+    /// Number of the source in the file: of an extent, or after the last of them of a patch.
+    pub source: u32,
 }
 
 /// A piece of a frame and its place in a file.
@@ -49,6 +49,18 @@ pub(super) struct Piece {
     pub length: u32,
     /// The hash of its bytes.
     pub hash: ChunkHash,
+    /// The stretches of it that are written, if that is not all: patches cover the others.
+    pub seen: Option<Vec<Range<u32>>>,
+}
+
+impl Piece {
+    /// How many bytes of it are written.
+    pub(super) fn written_bytes(&self) -> u64 {
+        match &self.seen {
+            None => u64::from(self.length),
+            Some(seen) => seen.iter().map(|range| u64::from(range.end - range.start)).sum(),
+        }
+    }
 }
 
 /// A frame to open.
@@ -104,7 +116,7 @@ impl<'a, I: Iterator<Item = Wanted>> Fetches<'a, I> {
     /// All that is wanted of the next frame.
     fn next_frame(&mut self) -> Option<(u32, FrameWork)> {
         let first = self.wanted.next()?;
-        let location = self.extent(first)?.frame();
+        let location = self.manifest.file(first.file as usize)?.place(first.source)?.frame();
         let mut pieces = vec![self.piece(first)?];
         while let Some(another) = self.wanted.next_if(|w| w.pack == first.pack && w.frame_offset == first.frame_offset)
         {
@@ -113,19 +125,12 @@ impl<'a, I: Iterator<Item = Wanted>> Fetches<'a, I> {
         Some((first.pack, FrameWork { location, pieces }))
     }
 
-    fn extent(&self, wanted: Wanted) -> Option<holdfast_repo::Extent> {
-        self.manifest.file(wanted.file as usize)?.extents().get(wanted.extent as usize).copied()
-    }
-
     fn piece(&self, wanted: Wanted) -> Option<Piece> {
-        let extent = self.extent(wanted)?;
-        Some(Piece {
-            file: wanted.file,
-            file_offset: u64::from(wanted.extent) * u64::from(self.manifest.header().extent_bytes),
-            offset: extent.offset,
-            length: extent.length,
-            hash: extent.hash,
-        })
+        let extent_bytes = self.manifest.header().extent_bytes;
+        let Source { place, file_offset, seen } =
+            self.manifest.file(wanted.file as usize)?.source(wanted.source, extent_bytes)?;
+        let (file, hash) = (wanted.file, place.hash);
+        Some(Piece { file, file_offset, offset: place.offset, length: place.length, hash, seen })
     }
 }
 
@@ -181,19 +186,19 @@ mod tests {
         let mut wanted = Vec::new();
         for (number, &(pack, offset, length, inside)) in extents.iter().enumerate() {
             let hash = ChunkHash::of(&number.to_le_bytes());
-            let extent = Extent::stored(hash, pack, FrameLocation { offset, length }, inside, 1000);
+            let extents = [Extent::stored(hash, pack, FrameLocation { offset, length }, inside, 1000)];
             let path = format!("f{number}");
             let entry = FileEntry {
                 path: path.as_bytes(),
-                kind: FileKind::File { crc32c: 0, extents: &[extent] },
+                kind: FileKind::file(0, &extents),
                 mode: 0o600,
                 size_bytes: 1000,
                 mtime_seconds: 0,
             };
             manifest.push(&entry).unwrap();
-            wanted.push(Wanted { pack, frame_offset: offset, file: number as u32, extent: 0 });
+            wanted.push(Wanted { pack, frame_offset: offset, file: number as u32, source: 0 });
         }
-        let packs = (0..3).map(|n| PackEntry { name: format!("p{n}"), size_bytes: 1 << 31 }).collect();
+        let packs = (0..3).map(|n| PackEntry::new(format!("p{n}"), 1 << 31)).collect();
         manifest.set_packs(packs).unwrap();
         wanted.sort_unstable();
         (manifest, wanted)

@@ -135,10 +135,12 @@ pub(super) fn write_backup_manifest(
         };
         let mut writer = ManifestWriter::begin(version, backup.system_identifier, &mut sink);
         for entry in manifest.files() {
+            // A file of which not all was read when it was backed up has no checksum there, as with --manifest-checksums=none.
             let FileKind::File { crc32c, .. } = entry.kind else { continue };
             let ours = rewritten.iter().find(|file| file.path == entry.path);
-            let (size_bytes, crc32c) = ours
-                .map_or((entry.size_bytes, crc32c), |ours| (ours.content.len() as u64, crc32c::crc32c(ours.content)));
+            let (size_bytes, crc32c) = ours.map_or((entry.size_bytes, crc32c), |ours| {
+                (ours.content.len() as u64, Some(crc32c::crc32c(ours.content)))
+            });
             writer.file(&ManifestFile {
                 path: entry.path,
                 size_bytes,

@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::coalesce::{Fetch, Fetches, FrameWork, Wanted};
+use super::coalesce::{Fetch, Fetches, FrameWork, Piece, Wanted};
 use super::files::Files;
 use super::packs::{Packs, piece};
 use crate::error::{Cause, Error, ResultExt};
@@ -184,7 +184,7 @@ impl Mover {
         let _turn = self.writers.acquire().await.map_err(|_| Cause::Cancelled)?;
         let written = tokio::task::spawn_blocking(move || {
             writer.files.write(&work.pieces, &frame.raw)?;
-            Ok(work.pieces.iter().map(|piece| u64::from(piece.length)).sum())
+            Ok(work.pieces.iter().map(Piece::written_bytes).sum())
         });
         written.await.unwrap_or_else(|e| Err(Cause::Internal(format!("a writing thread failed: {e}")).into()))
     }

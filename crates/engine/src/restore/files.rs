@@ -28,7 +28,7 @@ const MAX_OPEN: usize = 256;
 pub(super) struct Files {
     manifest: Arc<Manifest>,
     layout: Arc<Layout>,
-    /// Extents that are still to be written, for each entry of the manifest.
+    /// Extents and patches that are still to be written, for each entry of the manifest.
     missing: Vec<AtomicU32>,
     open: Mutex<OpenFiles>,
 }
@@ -65,7 +65,17 @@ impl Files {
             for piece in pieces {
                 let start = piece.offset as usize;
                 let bytes = raw.get(start..start + piece.length as usize).ok_or_else(no_such_file)?;
-                file.write_all_at(bytes, piece.file_offset).map_err(|e| Error::file("write", &self.path(number), e))?;
+                let write = |bytes: &[u8], at: u64| {
+                    file.write_all_at(bytes, at).map_err(|e| Error::file("write", &self.path(number), e))
+                };
+                let Some(seen) = &piece.seen else {
+                    write(bytes, piece.file_offset)?;
+                    continue;
+                };
+                for range in seen {
+                    let part = bytes.get(range.start as usize..range.end as usize).ok_or_else(no_such_file)?;
+                    write(part, piece.file_offset + u64::from(range.start))?;
+                }
             }
             // Whoever writes the last extent comes after all others have written theirs.
             if missing.fetch_sub(count, Ordering::AcqRel) == count {

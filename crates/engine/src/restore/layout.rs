@@ -352,12 +352,12 @@ mod tests {
     #[test]
     fn hostile_manifests_are_refused() {
         let layout = layout(&[]).unwrap();
-        let file = FileKind::File { crc32c: 0, extents: &[] };
+        let file = FileKind::file(0, &[]);
         let link = FileKind::Symlink { target: b"/etc" };
         let short = [Extent::hole(ChunkHash::of(b""), 7), Extent::hole(ChunkHash::of(b""), 1 << 20)];
-        let uneven = FileKind::File { crc32c: 0, extents: &short };
+        let uneven = FileKind::file(0, &short);
         let long = [Extent::hole(ChunkHash::of(b""), 1 << 20), Extent::hole(ChunkHash::of(b""), (1 << 20) + 1)];
-        let long = FileKind::File { crc32c: 0, extents: &long };
+        let long = FileKind::file(0, &long);
         for (entries, message) in [
             (
                 vec![("a", link), ("a/passwd", file)],
@@ -380,14 +380,14 @@ mod tests {
     #[test]
     fn a_single_extent_may_be_longer() {
         let grown = [Extent::hole(ChunkHash::of(b""), 5 << 20)];
-        let file = FileKind::File { crc32c: 0, extents: &grown };
+        let file = FileKind::file(0, &grown);
         check(&manifest(&[("log", FileKind::Directory), ("log/a.log", file)]), &layout(&[]).unwrap()).unwrap();
     }
 
     #[test]
     fn nothing_goes_into_a_tablespace_beside_its_version_directory() {
         let layout = layout(&[]).unwrap();
-        let file = FileKind::File { crc32c: 0, extents: &[] };
+        let file = FileKind::file(0, &[]);
         let link = FileKind::Symlink { target: b"/etc" };
         for (path, kind, refused) in [
             ("pg_tblspc/16400", FileKind::Directory, false),
@@ -410,7 +410,7 @@ mod tests {
     #[test]
     fn the_index_finds_every_path_but_tablespace_links() {
         let layout = layout(&[]).unwrap();
-        let file = FileKind::File { crc32c: 0, extents: &[] };
+        let file = FileKind::file(0, &[]);
         let entries = [
             ("pg_tblspc/16400", FileKind::Symlink { target: b"/ssd/pg" }),
             ("pg_tblspc/16400", FileKind::Directory),

@@ -389,7 +389,7 @@ fn recovery<'a>(options: &'a RestoreOptions, plan: &'a RecoveryPlan) -> Recovery
     }
 }
 
-/// Every extent that is stored, in order of fetching.
+/// Every extent and patch that is stored, in order of fetching.
 fn everything(found: &Preflight) -> Vec<Wanted> {
     let mut wanted: Vec<Wanted> =
         found.data_files().flat_map(|file| reuse::all_extents(&found.manifest, file)).collect();
@@ -399,7 +399,8 @@ fn everything(found: &Preflight) -> Vec<Wanted> {
 
 fn length(found: &Preflight, wanted: Wanted) -> u64 {
     let entry = found.manifest.file(wanted.file as usize);
-    entry.and_then(|entry| entry.extents().get(wanted.extent as usize)).map_or(0, |extent| u64::from(extent.length))
+    let source = entry.and_then(|entry| entry.source(wanted.source, found.manifest.header().extent_bytes));
+    source.map_or(0, |source| source.seen_bytes())
 }
 
 /// Files, stored bytes and bytes of holes.
@@ -407,9 +408,10 @@ fn sizes(found: &Preflight) -> (u64, u64, u64) {
     let mut sizes = (0, 0, 0);
     for entry in found.data_files().filter_map(|file| found.manifest.file(file as usize)) {
         sizes.0 += 1;
-        for extent in entry.extents() {
-            let bytes = if extent.is_hole() { &mut sizes.2 } else { &mut sizes.1 };
-            *bytes += u64::from(extent.length);
+        let extent_bytes = found.manifest.header().extent_bytes;
+        for source in (0..entry.source_count()).filter_map(|number| entry.source(number, extent_bytes)) {
+            let bytes = if source.place.is_hole() { &mut sizes.2 } else { &mut sizes.1 };
+            *bytes += source.seen_bytes();
         }
     }
     sizes

@@ -38,7 +38,7 @@ impl Packs {
             .ok_or_else(|| Cause::Internal(format!("pack number {pack} is not in the manifest")).into())
     }
 
-    /// What opens the frames of a pack; its head is read once.
+    /// What opens the frames of a pack. The manifest knows the salt in its head; where it does not, the head is read once.
     pub(super) async fn opener(&self, pack: u32) -> Result<Arc<ObjectOpener>, Error> {
         let entry = self.entry(pack)?;
         let cell = self
@@ -46,6 +46,9 @@ impl Packs {
             .get(pack as usize)
             .ok_or_else(|| Cause::Internal(format!("pack number {pack} is not in the manifest")))?;
         let read = || async {
+            if let Some(identity) = &entry.identity {
+                return self.repository.opener_by_salt(ObjectType::Pack, &entry.name, &identity.salt).map(Arc::new);
+            }
             let head = self.bytes(pack, 0..HEAD_FRAME_BYTES as u64).await?;
             self.repository.opener(ObjectType::Pack, &entry.name, &head).map(Arc::new)
         };
@@ -71,7 +74,7 @@ impl Packs {
     }
 
     async fn file_inner(&self, entry: &FileEntry<'_>, path: &str) -> Result<Vec<u8>, Error> {
-        let FileKind::File { crc32c, extents } = entry.kind else {
+        let FileKind::File { crc32c, .. } = entry.kind else {
             return Err(Cause::Malformed {
                 name: format!("the manifest of backup {}", self.manifest.header().backup),
                 reason: format!("{path} is not a file"),
@@ -85,10 +88,19 @@ impl Packs {
             ))
             .into());
         }
-        let mut content = Vec::with_capacity(entry.size_bytes as usize);
-        for extent in extents {
+        let mut content = vec![0; entry.size_bytes as usize];
+        let extent_bytes = self.manifest.header().extent_bytes;
+        // In their order: a patch is written over what it covers.
+        for source in (0..entry.source_count()).filter_map(|number| entry.source(number, extent_bytes)) {
+            let (extent, start) = (source.place, source.file_offset as usize);
+            let within = content.get_mut(start..start + extent.length as usize);
+            let Some(within) = within else {
+                return Err(
+                    Cause::Malformed { name: path.to_owned(), reason: "its parts do not fit".to_owned() }.into()
+                );
+            };
             if extent.is_hole() {
-                content.resize(content.len() + extent.length as usize, 0);
+                within.fill(0);
                 continue;
             }
             let opener = self.opener(extent.pack).await?;
@@ -96,9 +108,9 @@ impl Packs {
             let frame = opener.open_frame(&self.bytes(extent.pack, location.range()).await?)?;
             let piece = piece(&frame.raw, extent.offset, extent.length, extent.hash)
                 .map_err(|fault| fault.of(opener.name()))?;
-            content.extend_from_slice(piece);
+            within.copy_from_slice(piece);
         }
-        if crc32c::crc32c(&content) != crc32c {
+        if crc32c.is_some_and(|expected| crc32c::crc32c(&content) != expected) {
             return Err(Cause::Malformed {
                 name: path.to_owned(),
                 reason: "its CRC-32C is not the one in the manifest".to_owned(),

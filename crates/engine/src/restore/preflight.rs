@@ -493,6 +493,23 @@ pub(super) async fn read_manifest(repository: &Repository, backup: &BackupRecord
     while let Some(piece) = pieces.try_next().await? {
         sha256.update(&piece);
         reader.feed(&piece)?;
+        // What it takes over of earlier manifests, in the moment when it is due.
+        loop {
+            let reads = reader.wanted().into_iter().map(|frame| async move {
+                let name = object_name(&frame.object)?;
+                let reading = || format!("reading what the manifest takes over of {name}");
+                store.get_range(&name, frame.range).await.doing(reading)
+            });
+            let mut frames = stream::iter(reads).buffered(MANIFEST_PIECES_AT_ONCE);
+            let mut none = true;
+            while let Some(frame) = frames.try_next().await? {
+                reader.supply(&frame)?;
+                none = false;
+            }
+            if none {
+                break;
+            }
+        }
     }
     let manifest = reader.finish()?;
     let found = hex::encode(sha256.finish());
@@ -510,7 +527,8 @@ pub(super) async fn read_manifest(repository: &Repository, backup: &BackupRecord
     Ok(manifest)
 }
 
-/// Every pack is there, with the size that the manifest states. One listing for each folder of packs.
+/// Every pack is there, with the size that the manifest states, and so is every manifest that it refers to. One listing for
+/// each folder of packs.
 pub(super) async fn check_packs(repository: &Repository, manifest: &Manifest) -> Result<(), Error> {
     let folders: BTreeSet<&str> =
         manifest.packs().iter().filter_map(|pack| pack.name.rsplit_once('/')).map(|(folder, _)| folder).collect();
@@ -524,6 +542,16 @@ pub(super) async fn check_packs(repository: &Repository, manifest: &Manifest) ->
         let found = sizes.get(&pack.name).copied();
         if found != Some(pack.size_bytes) {
             return Err(not_whole(repository, &pack.name, found, pack.size_bytes, "the manifest"));
+        }
+    }
+    for origin in manifest.origins() {
+        let found = match repository.store().head(&object_name(&origin.name)?).await {
+            Ok(found) => Some(found.size_bytes),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => None,
+            Err(error) => return Err(error.into()),
+        };
+        if found != Some(origin.size_bytes) {
+            return Err(not_whole(repository, &origin.name, found, origin.size_bytes, "the manifest"));
         }
     }
     Ok(())

@@ -8,6 +8,7 @@
 use std::ffi::OsStr;
 use std::fs::{DirEntry, File};
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use holdfast_contract::report::restore::TablespacePlace;
 use holdfast_repo::ChunkHash;
+use holdfast_repo::chunk::is_all_zero;
 use holdfast_repo::manifest::{Extent, FileKind, Manifest};
 use holdfast_store::Buffer;
 use rustix::fs::OFlags;
@@ -340,6 +342,18 @@ impl Comparison {
             for (extent, number) in self.extents(*stretch).iter().zip(stretch.first..) {
                 let here = rest.and_then(|bytes| bytes.split_at_checked(extent.length as usize));
                 rest = here.map(|(_, rest)| rest);
+                let patches = self.patches(stretch.file, number);
+                if !patches.is_empty() {
+                    self.judge_patched(
+                        stretch.file,
+                        number,
+                        patches,
+                        here.map(|(bytes, _)| bytes),
+                        &mut compared,
+                        &mut holes,
+                    );
+                    continue;
+                }
                 let equal = here.is_some_and(|(bytes, _)| ChunkHash::of(bytes) == extent.hash);
                 match (extent.is_hole(), equal) {
                     (true, false) if here.is_some() => {
@@ -352,6 +366,47 @@ impl Comparison {
             }
         }
         (compared, holes)
+    }
+
+    /// The same of an extent under patches. What is wholly seen is compared by its hash. Of what is partly covered the covered
+    /// bytes are not there, so it cannot be compared, and is fetched.
+    fn judge_patched(
+        &self,
+        file: u32,
+        extent: u32,
+        patches: Range<u32>,
+        here: Option<&[u8]>,
+        compared: &mut Compared,
+        holes: &mut Vec<(u32, u64, u64)>,
+    ) {
+        let Some(entry) = self.manifest.file(file as usize) else { return };
+        let (extent_bytes, start) = (self.manifest.header().extent_bytes, self.offset(extent));
+        for number in std::iter::once(extent).chain(patches) {
+            let Some(source) = entry.source(number, extent_bytes).filter(|source| source.seen_bytes() > 0) else {
+                continue;
+            };
+            let place = source.place;
+            let at = (source.file_offset - start) as usize;
+            let bytes = here.and_then(|here| here.get(at..at + place.length as usize));
+            if place.is_hole() {
+                let all = 0..place.length;
+                for seen in source.seen.as_deref().unwrap_or(std::slice::from_ref(&all)) {
+                    let part = bytes.and_then(|bytes| bytes.get(seen.start as usize..seen.end as usize));
+                    if part.is_some_and(|part| !is_all_zero(part)) {
+                        let length = u64::from(seen.end - seen.start);
+                        holes.push((file, source.file_offset + u64::from(seen.start), length));
+                    }
+                }
+            } else if source.seen.is_none() && bytes.is_some_and(|bytes| ChunkHash::of(bytes) == place.hash) {
+                compared.reused_bytes += u64::from(place.length);
+            } else {
+                compared.wanted.push(wanted(file, number, &place));
+            }
+        }
+    }
+
+    fn patches(&self, file: u32, extent: u32) -> Range<u32> {
+        self.manifest.file(file as usize).map_or(0..0, |entry| entry.patch_sources(extent))
     }
 
     fn punch(&self, holes: &[(u32, u64, u64)]) -> Result<(), Error> {
@@ -381,12 +436,19 @@ impl Comparison {
 
 /// Everything that must be fetched of a file that is not there.
 pub(super) fn all_extents(manifest: &Manifest, file: u32) -> impl Iterator<Item = Wanted> {
-    let extents = manifest.file(file as usize).map_or(&[][..], |entry| entry.extents());
-    extents.iter().zip(0..).filter(|(extent, _)| !extent.is_hole()).map(move |(extent, n)| wanted(file, n, extent))
+    let extent_bytes = manifest.header().extent_bytes;
+    let entry = manifest.file(file as usize);
+    entry.into_iter().flat_map(move |entry| {
+        (0..entry.source_count()).filter_map(move |number| {
+            let place = entry.place(number).filter(|place| !place.is_hole())?;
+            let covered = || entry.source(number, extent_bytes).is_none_or(|source| source.seen_bytes() == 0);
+            if !entry.patches().is_empty() && covered() { None } else { Some(wanted(file, number, place)) }
+        })
+    })
 }
 
-fn wanted(file: u32, number: u32, extent: &Extent) -> Wanted {
-    Wanted { pack: extent.pack, frame_offset: extent.frame_offset, file, extent: number }
+fn wanted(file: u32, source: u32, place: &Extent) -> Wanted {
+    Wanted { pack: place.pack, frame_offset: place.frame_offset, file, source }
 }
 
 fn open(path: &Path) -> std::io::Result<File> {

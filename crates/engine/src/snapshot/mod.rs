@@ -131,7 +131,7 @@ async fn record_inner(
     progress.phase("opening", None);
     let mut repositories = Vec::new();
     for target in targets {
-        let repository = Repository::open(target).await?;
+        let repository = Repository::open_to_write(target).await?;
         let claim = repository.current_claim(&options.cluster).await?;
         check_claim(&repository, &claim, system_identifier, request, options)?;
         repositories.push((repository, claim));

@@ -1,14 +1,14 @@
 //! The head frame: the object's type, its repository and its encryption.
 //!
 //! The body has 60 bytes: `HOLDFAST`, u16 format version, u8 object type, u8 encryption, 16 bytes repository id, 32
-//! bytes salt (zero if not encrypted). It is never encrypted and never compressed. Type, repository and salt are inputs
+//! bytes salt: 28 random bytes and the epoch of the key (all zero if not encrypted). It is never encrypted and never compressed. Type, repository and salt are inputs
 //! of the object key, so a changed head cannot open the frames after it.
 
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES, Transform};
 use super::object_type::ObjectType;
 use crate::codec::Codec;
 use crate::format_error::Fault;
-use crate::identity::RepositoryId;
+use crate::identity::{KEY_EPOCH, RepositoryId, fill_random};
 
 /// The version of frames, packs, WAL objects and manifests that this program writes, and the newest that it reads.
 pub const FORMAT_VERSION: u16 = 1;
@@ -17,6 +17,10 @@ pub const FORMAT_VERSION: u16 = 1;
 pub const HEAD_FRAME_BYTES: usize = HEADER_BYTES + HEAD_BODY_BYTES;
 
 const HEAD_BODY_BYTES: usize = 60;
+
+/// Random bytes of a salt: more than can ever occur twice.
+const RANDOM_BYTES: usize = 28;
+
 const SIGNATURE: &[u8; 8] = b"HOLDFAST";
 
 /// The encryption of the frames after the head.
@@ -26,9 +30,32 @@ pub enum Encryption {
     None,
     /// AES-256-GCM under a key derived with the salt.
     Aes256Gcm {
-        /// Random, new for each object.
+        /// Random, new for each object; the last four bytes are the epoch of the repository's key.
         salt: [u8; 32],
     },
+}
+
+impl Encryption {
+    /// The encryption of an object by its salt, which only those have that are encrypted.
+    pub(crate) fn of_salt(salt: [u8; 32]) -> Result<Self, Fault> {
+        if salt == [0; 32] { Ok(Self::None) } else { Self::aes_256_gcm(salt) }
+    }
+
+    /// AES-256-GCM under the key that this program knows.
+    fn aes_256_gcm(salt: [u8; 32]) -> Result<Self, Fault> {
+        match epoch(&salt) {
+            KEY_EPOCH => Ok(Self::Aes256Gcm { salt }),
+            other => Err(Fault::UnknownKeyEpoch(other)),
+        }
+    }
+
+    /// The salt; zeros without encryption.
+    pub fn salt(&self) -> [u8; 32] {
+        match self {
+            Self::None => [0; 32],
+            Self::Aes256Gcm { salt } => *salt,
+        }
+    }
 }
 
 /// The content of a head frame.
@@ -117,11 +144,24 @@ impl ObjectHead {
         let encryption = match body[11] {
             0 if salt == [0; 32] => Encryption::None,
             0 => return Err(wrong("a salt without encryption")),
-            1 => Encryption::Aes256Gcm { salt },
+            1 => Encryption::aes_256_gcm(salt)?,
             other => return Err(Fault::UnknownEncryption(other)),
         };
         Ok(Self { object_type, repository: RepositoryId::from_bytes(repository), encryption })
     }
+}
+
+/// A new salt: random, with the epoch of the key.
+pub(super) fn new_salt() -> Result<[u8; 32], Fault> {
+    let mut salt = [0; 32];
+    let (random, epoch) = salt.split_at_mut(RANDOM_BYTES);
+    fill_random(random)?;
+    epoch.copy_from_slice(&KEY_EPOCH.to_le_bytes());
+    Ok(salt)
+}
+
+fn epoch(salt: &[u8; 32]) -> u32 {
+    salt.last_chunk().map_or(0, |epoch| u32::from_le_bytes(*epoch))
 }
 
 fn wrong(problem: &str) -> Fault {

@@ -62,7 +62,31 @@ impl ObjectOpener {
         repository: RepositoryId,
         key: Option<&RepositoryKey>,
     ) -> Result<Self, Fault> {
-        let head = ObjectHead::parse(bytes)?;
+        Self::of_head(ObjectHead::parse(bytes)?, object_type, name, repository, key)
+    }
+
+    /// The same for an object whose salt is known from elsewhere, as a manifest knows that of a pack: its head is not read.
+    pub fn with_salt(
+        object_type: ObjectType,
+        name: &str,
+        salt: &[u8; 32],
+        repository: RepositoryId,
+        key: Option<&RepositoryKey>,
+    ) -> Result<Self, FormatError> {
+        let opener = || {
+            let head = ObjectHead { object_type, repository, encryption: Encryption::of_salt(*salt)? };
+            Self::of_head(head, object_type, name, repository, key)
+        };
+        opener().map_err(|fault| fault.of(name))
+    }
+
+    fn of_head(
+        head: ObjectHead,
+        object_type: ObjectType,
+        name: &str,
+        repository: RepositoryId,
+        key: Option<&RepositoryKey>,
+    ) -> Result<Self, Fault> {
         if head.repository != repository {
             return Err(Fault::WrongRepository { expected: repository, found: head.repository });
         }

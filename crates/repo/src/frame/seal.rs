@@ -4,13 +4,13 @@
 //! happens where the frame's place in the object is known, because the number is part of nonce and associated data. It
 //! encrypts in place, fills in the header, and copies nothing.
 
-use super::head::{Encryption, HEAD_FRAME_BYTES, ObjectHead};
+use super::head::{Encryption, HEAD_FRAME_BYTES, ObjectHead, new_salt};
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES, Transform};
 use super::object_type::ObjectType;
 use crate::cipher::{ObjectCipher, TAG_BYTES};
 use crate::codec::{Codec, Compression, Compressor};
 use crate::format_error::{Fault, FormatError};
-use crate::identity::{RepositoryId, RepositoryKey, fill_random};
+use crate::identity::{RepositoryId, RepositoryKey};
 
 /// A compressed frame that has no place in its object yet.
 #[derive(Debug, Clone)]
@@ -70,6 +70,7 @@ impl CompressedFrame {
 pub struct ObjectSealer {
     name: String,
     cipher: Option<ObjectCipher>,
+    salt: [u8; 32],
 }
 
 impl ObjectSealer {
@@ -85,11 +86,11 @@ impl ObjectSealer {
         repository: RepositoryId,
         key: Option<&RepositoryKey>,
     ) -> Result<(Self, Vec<u8>), FormatError> {
-        let mut salt = [0; 32];
-        if key.is_some() {
-            fill_random(&mut salt).map_err(|fault| fault.of(name))?;
-        }
-        let (sealer, head) = Self::with_salt(object_type, name, repository, key.map(|key| (key, salt)))?;
+        let key = match key {
+            None => None,
+            Some(key) => Some((key, new_salt().map_err(|fault| fault.of(name))?)),
+        };
+        let (sealer, head) = Self::with_salt(object_type, name, repository, key)?;
         Ok((sealer, head.to_vec()))
     }
 
@@ -107,12 +108,17 @@ impl ObjectSealer {
             ),
         };
         let head = ObjectHead { object_type, repository, encryption }.encode();
-        Ok((Self { name: name.to_owned(), cipher }, head))
+        Ok((Self { name: name.to_owned(), cipher, salt: encryption.salt() }, head))
     }
 
     /// The object's full name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The salt in the object's head; zeros without encryption.
+    pub fn salt(&self) -> [u8; 32] {
+        self.salt
     }
 
     /// Whether frames are encrypted.

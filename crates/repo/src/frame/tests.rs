@@ -20,7 +20,8 @@ fn key() -> RepositoryKey {
 }
 
 fn salt() -> [u8; 32] {
-    std::array::from_fn(|index| 0x20 + index as u8)
+    // The last four bytes are the epoch of the key.
+    std::array::from_fn(|index| if index < 28 { 0x20 + index as u8 } else { 0 })
 }
 
 /// The object key for [`key`], [`salt`], type 4 and [`repository`], computed with Python's `hmac` module as in RFC
@@ -262,6 +263,29 @@ fn what_is_unknown_is_refused_by_name() {
         let error = open_object(ObjectType::Record, NAME, &object, repository(), None).unwrap_err();
         assert_eq!(error.fault(), &expected);
     }
+}
+
+/// An object of a later key is newer, wherever its salt is read.
+#[test]
+fn another_key_epoch_is_newer_and_not_damaged() {
+    let mut object = example(true);
+    object[HEADER_BYTES + 56] = 7;
+    forge_checksums(&mut object);
+    assert_eq!(open(NAME, &object).unwrap_err(), Fault::UnknownKeyEpoch(7));
+    assert_eq!(Fault::UnknownKeyEpoch(7).class(), FaultClass::Unsupported);
+    let mut later = salt();
+    later[28] = 7;
+    let by_salt = |salt: &[u8; 32], key: Option<&RepositoryKey>| {
+        ObjectOpener::with_salt(ObjectType::Record, NAME, salt, repository(), key)
+    };
+    let key = key();
+    assert_eq!(by_salt(&later, Some(&key)).unwrap_err().fault(), &Fault::UnknownKeyEpoch(7));
+    assert_eq!(by_salt(&[0; 32], Some(&key)).unwrap_err().fault(), &Fault::NotEncrypted);
+    assert_eq!(by_salt(&salt(), None).unwrap_err().fault(), &Fault::KeyNeeded);
+    let frame = &example(true)[HEAD_FRAME_BYTES..];
+    assert_eq!(by_salt(&salt(), Some(&key)).unwrap().open_frame(frame).unwrap().raw, b"hello, holdfast");
+    let (_, first) = ObjectSealer::new(ObjectType::Record, NAME, repository(), Some(&key)).unwrap();
+    assert_eq!(first[HEADER_BYTES + 56..], [0; 4]);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! An encrypted repository has one random key. Each slot, `keys/<slot>.json`, contains this key under AES-256-GCM. The
 //! wrapping key is derived from one secret: with Argon2id from a passphrase, or with HKDF-SHA256 (info
-//! `holdfast/1/key-file`) from the bytes of a key file, which must have enough entropy of their own. The repository id
-//! and the slot's name are associated data, so a slot that is renamed or copied to another repository does not open.
+//! `holdfast/1/key-file`) from the bytes of a key file, which must have enough entropy of their own. The repository id,
+//! the key's epoch and the slot's name are associated data, so a slot that is renamed or copied to another repository does not open.
 //!
 //! Invariants: only the wrapped key is stored. Secrets and keys never print. A slot read from the store is hostile
 //! until it has opened, so its parameters are bounded before any memory is spent on them (see [`MAX_MEMORY_KIB`]).
@@ -14,7 +14,7 @@ mod tests;
 
 pub use kdf::{Argon2Cost, MAX_ITERATIONS, MAX_MEMORY_KIB, MAX_PARALLELISM, MIN_MEMORY_KIB};
 
-use crate::identity::{RepositoryId, RepositoryKey};
+use crate::identity::{KEY_EPOCH, RepositoryId, RepositoryKey};
 use crate::name::SlotName;
 use crate::record::{Closed, RecordBody, RecordKind};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -50,6 +50,9 @@ pub enum KeySlotKind {
 pub struct KeySlot {
     slot: SlotName,
     kind: KeySlotKind,
+    /// Which of the repository's keys it wraps. A later release may have more than the first.
+    #[serde(default)]
+    epoch: u32,
     kdf: Kdf,
     wrapped: String,
     created: DateTime<Utc>,
@@ -60,6 +63,7 @@ impl RecordBody for KeySlot {
     const ALWAYS_PLAIN: bool = true;
     const CLOSED: &'static [Closed] = &[
         Closed { at: "/kind", values: &["passphrase", "key-file"] },
+        Closed { at: "/epoch", values: &["0"] },
         Closed { at: "/kdf/algorithm", values: &["argon2id", "hkdf-sha256"] },
     ];
 }
@@ -131,7 +135,7 @@ impl KeySlot {
         let kdf = Kdf::argon2id(cost, &random::<SALT_BYTES>()?);
         let wrapping = kdf.derive_from_passphrase(passphrase.expose())?;
         let wrapped = wrap(&wrapping, key, repository, &slot)?;
-        Ok(Self { slot, kind: KeySlotKind::Passphrase, kdf, wrapped, created })
+        Ok(Self { slot, kind: KeySlotKind::Passphrase, epoch: KEY_EPOCH, kdf, wrapped, created })
     }
 
     /// Makes a slot that the bytes of a key file open.
@@ -151,7 +155,7 @@ impl KeySlot {
         let kdf = Kdf::hkdf_sha256(&random::<SALT_BYTES>()?);
         let wrapping = kdf.derive_from_key_file(content.expose())?;
         let wrapped = wrap(&wrapping, key, repository, &slot)?;
-        Ok(Self { slot, kind: KeySlotKind::KeyFile, kdf, wrapped, created })
+        Ok(Self { slot, kind: KeySlotKind::KeyFile, epoch: KEY_EPOCH, kdf, wrapped, created })
     }
 
     /// The slot's name.
@@ -223,7 +227,7 @@ impl KeySlot {
         let (nonce, body) = sealed.split_at_mut(NONCE_LEN);
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| malformed.clone())?;
         let opened = cipher(wrapping)?
-            .open_in_place(nonce, Aad::from(associated_data(repository, &self.slot)), body)
+            .open_in_place(nonce, Aad::from(associated_data(repository, self.epoch, &self.slot)), body)
             .map_err(|_| wrong())?;
         let mut key = [0; KEY_BYTES];
         let opened: &[u8] = opened;
@@ -247,7 +251,7 @@ fn wrap(
     let tag = cipher(wrapping)?
         .seal_in_place_separate_tag(
             Nonce::assume_unique_for_key(nonce),
-            Aad::from(associated_data(repository, slot)),
+            Aad::from(associated_data(repository, KEY_EPOCH, slot)),
             body.as_mut_slice(),
         )
         .map_err(|_| KeyError::Crypto)?;
@@ -258,8 +262,8 @@ fn cipher(wrapping: &WrappingKey) -> Result<LessSafeKey, KeyError> {
     UnboundKey::new(&AES_256_GCM, wrapping.as_slice()).map(LessSafeKey::new).map_err(|_| KeyError::Crypto)
 }
 
-fn associated_data(repository: &RepositoryId, slot: &SlotName) -> Vec<u8> {
-    [AAD_PREFIX, repository.as_bytes().as_slice(), slot.as_str().as_bytes()].concat()
+fn associated_data(repository: &RepositoryId, epoch: u32, slot: &SlotName) -> Vec<u8> {
+    [AAD_PREFIX, repository.as_bytes().as_slice(), &epoch.to_le_bytes(), slot.as_str().as_bytes()].concat()
 }
 
 fn random<const N: usize>() -> Result<[u8; N], KeyError> {

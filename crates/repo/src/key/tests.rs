@@ -78,6 +78,17 @@ fn a_slot_belongs_to_its_repository_and_name() {
     assert!(matches!(open(&renamed), Err(KeyError::WrongPassphrase { .. })));
 }
 
+/// The slot of a later key is not taken for one of this key, and its number cannot be changed.
+#[test]
+fn a_slot_says_which_key_it_wraps() {
+    let text = String::from_utf8(record::encode_plain(&key_file_slot()).unwrap()).unwrap();
+    assert!(text.contains("\"epoch\": 0"), "{text}");
+    let later = KeySlot { epoch: 1, ..key_file_slot() };
+    let error = record::decode_plain::<KeySlot>(&record::encode_plain(&later).unwrap()).unwrap_err();
+    assert!(error.is_newer(), "{error}");
+    assert!(later.unlock_key_file(&repository(), &Secret::new([1; 32])).is_err());
+}
+
 #[test]
 fn weak_secrets_make_no_slot() {
     let empty = KeySlot::create_passphrase(name(), &repository(), &key(), &Secret::from(""), CHEAP, created());
@@ -146,7 +157,7 @@ fn an_independent_cipher_opens_a_key_file_slot() {
     let wrapping = slot.kdf.derive_from_key_file(&[1; 32]).unwrap();
     let sealed = hex::decode(&slot.wrapped).unwrap();
     let (nonce, body) = sealed.split_at(12);
-    let aad = b"holdfast/1/key-slot0123456789abcdefdefault";
+    let aad = b"holdfast/1/key-slot0123456789abcdef\0\0\0\0default";
     let cipher = aes_gcm::Aes256Gcm::new_from_slice(wrapping.as_slice()).unwrap();
     let nonce = aes_gcm::Nonce::try_from(nonce).unwrap();
     let opened = cipher.decrypt(&nonce, Payload { msg: body, aad }).unwrap();

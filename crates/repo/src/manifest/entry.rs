@@ -1,8 +1,11 @@
 //! The entries of a manifest and their binary form.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::source::patches_over;
 use crate::chunk::ChunkHash;
 use crate::codec::{MAX_FRAME_RAW, MAX_FRAME_STORED};
 use crate::format_error::Fault;
@@ -21,8 +24,9 @@ pub const MANIFEST_RAW_BYTES: u64 = 4 << 30;
 /// length of its frame, and its own length.
 const USUAL_EXTENT_BYTES: u64 = 32 + 3 + 4 + 3 + 1 + 3;
 
-/// What an entry takes beside its path, the target of a link, and extents: kind, mode, size, time, checksum and counts.
-const USUAL_ENTRY_BYTES: u64 = 22;
+/// What an entry takes beside its path, the target of a link, and extents: kind, flags, mode, size, time, checksum and
+/// counts.
+const USUAL_ENTRY_BYTES: u64 = 23;
 
 /// About how many raw bytes a manifest takes for an entry whose path, and link target, have so many bytes together: what can
 /// be known before anything is stored.
@@ -30,9 +34,14 @@ pub fn usual_entry_bytes(path_bytes: u64, extents: u64) -> u64 {
     USUAL_ENTRY_BYTES + path_bytes + extents.saturating_mul(USUAL_EXTENT_BYTES)
 }
 
-/// The most packs that a manifest may name: a little more than one backup can number
-/// ([`crate::name::MAX_PACK_NUMBER`]).
-const MOST_PACKS: usize = 1 << 20;
+/// The most patches over one extent. A writer that needs more stores the extent anew.
+pub const MOST_PATCHES: usize = 1024;
+
+/// Flag of a file: the CRC-32C of the whole content follows.
+const HAS_CRC32C: u64 = 1;
+
+/// Flag of a file: each extent is followed by its patches.
+const HAS_PATCHES: u64 = 2;
 
 /// Bytes of the shortest extent in a manifest: five varints of one byte and the hash.
 const SHORTEST_EXTENT: usize = 5 + 32;
@@ -79,15 +88,6 @@ impl RawBytes {
         }
         Err(Fault::TooLong { what: "manifest", bytes: self.seen, limit: self.limit })
     }
-}
-
-/// A pack that extents refer to by its position in the list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PackEntry {
-    /// The pack's full object name.
-    pub name: String,
-    /// The pack's size in bytes.
-    pub size_bytes: u64,
 }
 
 /// The place of the bytes of one extent. Extents follow each other in the file without gaps.
@@ -141,6 +141,17 @@ impl Extent {
         FrameLocation { offset: self.frame_offset, length: self.frame_length }
     }
 
+    /// Replaces the number of the pack by the one that it has in another list.
+    pub(super) fn renumber(&mut self, numbers: &[Option<u32>]) -> Result<(), Fault> {
+        if !self.is_hole() {
+            let number = numbers.get(self.pack as usize).copied().flatten();
+            self.pack = number.ok_or_else(|| {
+                Fault::malformed("referenced file entry", format!("pack number {} is not in the table", self.pack))
+            })?;
+        }
+        Ok(())
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
         let Self { hash, pack, frame_offset, frame_length, offset, length } = self;
         for field in [pack, frame_offset, frame_length, offset, length] {
@@ -179,15 +190,35 @@ impl Extent {
     }
 }
 
+/// Bytes that stand over a part of an extent. A later patch of an extent covers an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patch {
+    /// The number of the extent in its file.
+    pub extent: u32,
+    /// Where the patch begins in the extent, in bytes.
+    pub at: u32,
+    /// The place of its bytes, as for an extent: a hole is a patch of zeros.
+    pub place: Extent,
+}
+
+impl Patch {
+    /// The bytes of the extent that the patch covers.
+    pub fn range(&self) -> Range<u32> {
+        self.at..self.at.saturating_add(self.place.length)
+    }
+}
+
 /// The kind of a directory entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind<'a> {
     /// A regular file.
     File {
-        /// CRC-32C of the whole content.
-        crc32c: u32,
-        /// The file's extents in order.
+        /// CRC-32C of the whole content. A writer that did not read all of it does not know it.
+        crc32c: Option<u32>,
+        /// The file's extents in order; under patches, what stands below them.
         extents: &'a [Extent],
+        /// Patches over the extents, in the order of these.
+        patches: &'a [Patch],
     },
     /// A directory.
     Directory,
@@ -196,6 +227,13 @@ pub enum FileKind<'a> {
         /// The target of the link; raw bytes.
         target: &'a [u8],
     },
+}
+
+impl<'a> FileKind<'a> {
+    /// A file without patches, all of which was read.
+    pub const fn file(crc32c: u32, extents: &'a [Extent]) -> Self {
+        Self::File { crc32c: Some(crc32c), extents, patches: &[] }
+    }
 }
 
 /// One file, directory or symbolic link.
@@ -222,6 +260,14 @@ impl<'a> FileEntry<'a> {
         }
     }
 
+    /// The patches over a file's extents, in their order.
+    pub fn patches(&self) -> &'a [Patch] {
+        match self.kind {
+            FileKind::File { patches, .. } => patches,
+            FileKind::Directory | FileKind::Symlink { .. } => &[],
+        }
+    }
+
     /// Whether a file is cut as the format requires: every extent but the last has `extent_bytes`, and the last has no
     /// more.
     pub fn is_cut_in(&self, extent_bytes: u32) -> bool {
@@ -235,48 +281,87 @@ impl<'a> FileEntry<'a> {
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         put_bytes(out, self.path);
-        out.push(match self.kind {
-            FileKind::File { .. } => 0,
-            FileKind::Directory => 1,
-            FileKind::Symlink { .. } => 2,
-        });
+        let (kind, flags) = match self.kind {
+            FileKind::File { crc32c, patches, .. } => {
+                let checksum = if crc32c.is_some() { HAS_CRC32C } else { 0 };
+                (0, checksum | if patches.is_empty() { 0 } else { HAS_PATCHES })
+            }
+            FileKind::Directory => (1, 0),
+            FileKind::Symlink { .. } => (2, 0),
+        };
+        out.push(kind);
+        put_varint(out, flags);
         put_varint(out, u64::from(self.mode));
         put_varint(out, self.size_bytes);
         put_varint(out, self.mtime_seconds);
         match self.kind {
             FileKind::Directory => {}
             FileKind::Symlink { target } => put_bytes(out, target),
-            FileKind::File { crc32c, extents } => {
-                out.extend_from_slice(&crc32c.to_le_bytes());
+            FileKind::File { crc32c, extents, patches } => {
+                if let Some(crc32c) = crc32c {
+                    out.extend_from_slice(&crc32c.to_le_bytes());
+                }
                 put_varint(out, extents.len() as u64);
-                for extent in extents {
+                for (extent, number) in extents.iter().zip(0_u32..) {
                     extent.put(out);
+                    if patches.is_empty() {
+                        continue;
+                    }
+                    let over = patches_over(patches, number);
+                    put_varint(out, over.len() as u64);
+                    for patch in over {
+                        put_varint(out, u64::from(patch.at));
+                        patch.place.put(out);
+                    }
                 }
             }
         }
     }
 
-    /// Reads an entry. The extents of a file replace the content of `extents`.
-    pub(super) fn read<'r: 'a>(reader: &mut Reader<'r>, extents: &'a mut Vec<Extent>) -> Result<Self, Fault> {
+    /// Reads an entry. The extents and patches of a file replace the content of `buffers`. Packs get other numbers by the
+    /// table, where the entry is that of another manifest.
+    pub(super) fn read<'r: 'a>(
+        reader: &mut Reader<'r>,
+        buffers: &'a mut EntryBuffers,
+        numbers: Option<&[Option<u32>]>,
+    ) -> Result<Self, Fault> {
+        let EntryBuffers { extents, patches } = buffers;
         extents.clear();
+        patches.clear();
         let path = reader.bytes()?;
         let kind = reader.byte()?;
+        // The kind and the flags first: what they say that is not known here can change all that follows.
+        let known = match kind {
+            0 => HAS_CRC32C | HAS_PATCHES,
+            1 | 2 => 0,
+            other => return Err(Fault::UnknownFileKind(other)),
+        };
+        let flags = reader.varint()?;
+        if flags & !known != 0 {
+            return Err(Fault::UnknownEntryFlags(flags & !known));
+        }
         let mode = reader.varint_u32("mode")?;
         let size_bytes = reader.varint()?;
         let mtime_seconds = reader.varint()?;
         let kind = match kind {
             0 => {
-                let crc32c = u32::from_le_bytes(reader.array()?);
+                let crc32c = if flags & HAS_CRC32C != 0 { Some(u32::from_le_bytes(reader.array()?)) } else { None };
                 let count = reader.count(SHORTEST_EXTENT)?;
                 extents.reserve(count);
-                for _ in 0..count {
+                for number in 0..count {
                     extents.push(Extent::read(reader)?);
+                    if flags & HAS_PATCHES != 0 {
+                        read_patches(reader, number, patches)?;
+                    }
                 }
-                FileKind::File { crc32c, extents }
+                if let Some(numbers) = numbers {
+                    extents.iter_mut().try_for_each(|extent| extent.renumber(numbers))?;
+                    patches.iter_mut().try_for_each(|patch| patch.place.renumber(numbers))?;
+                }
+                FileKind::File { crc32c, extents, patches }
             }
             1 => FileKind::Directory,
-            2 => FileKind::Symlink { target: reader.bytes()? },
-            other => return Err(Fault::UnknownFileKind(other)),
+            _ => FileKind::Symlink { target: reader.bytes()? },
         };
         Ok(Self { path, kind, mode, size_bytes, mtime_seconds })
     }
@@ -310,6 +395,7 @@ impl<'a> FileEntry<'a> {
             extent.check_shape().map_err(wrong)?;
             total += u64::from(extent.length);
         }
+        self.check_patches().map_err(wrong)?;
         if total != self.size_bytes {
             return Err(wrong(format!("extents of {total} bytes for a size of {}", self.size_bytes)));
         }
@@ -320,6 +406,46 @@ impl<'a> FileEntry<'a> {
             _ => Ok(()),
         }
     }
+
+    fn check_patches(&self) -> Result<(), String> {
+        for over in self.patches().chunk_by(|a, b| a.extent == b.extent) {
+            if over.len() > MOST_PATCHES {
+                return Err(format!("an extent with {} patches", over.len()));
+            }
+        }
+        let mut last = 0;
+        for patch in self.patches() {
+            patch.place.check_shape()?;
+            let extent = self.extents().get(patch.extent as usize).ok_or("a patch without an extent")?;
+            if patch.extent < last {
+                return Err("patches out of order".to_owned());
+            }
+            if u64::from(patch.at) + u64::from(patch.place.length) > u64::from(extent.length) {
+                return Err("a patch behind the end of its extent".to_owned());
+            }
+            last = patch.extent;
+        }
+        Ok(())
+    }
+}
+
+/// Memory for the extents and patches of an entry that is read.
+#[derive(Debug, Default)]
+pub(super) struct EntryBuffers {
+    extents: Vec<Extent>,
+    patches: Vec<Patch>,
+}
+
+fn read_patches(reader: &mut Reader<'_>, extent: usize, patches: &mut Vec<Patch>) -> Result<(), Fault> {
+    let count = reader.count(1 + SHORTEST_EXTENT)?;
+    if count > MOST_PATCHES {
+        return Err(reader.malformed(format!("an extent with {count} patches")));
+    }
+    for _ in 0..count {
+        let at = reader.varint_u32("offset of a patch")?;
+        patches.push(Patch { extent: extent as u32, at, place: Extent::read(reader)? });
+    }
+    Ok(())
 }
 
 /// Refuses a path that could leave the data directory or that no file system accepts: absolute, with an empty part, `.`
@@ -334,27 +460,4 @@ pub fn check_path(path: &[u8]) -> Result<(), Fault> {
     } else {
         Err(Fault::malformed("file entry", format!("unsafe path `{}`", String::from_utf8_lossy(path))))
     }
-}
-
-pub(super) fn put_packs(out: &mut Vec<u8>, packs: &[PackEntry]) {
-    put_varint(out, packs.len() as u64);
-    for PackEntry { name, size_bytes } in packs {
-        put_bytes(out, name.as_bytes());
-        put_varint(out, *size_bytes);
-    }
-}
-
-pub(super) fn read_packs(reader: &mut Reader<'_>) -> Result<Vec<PackEntry>, Fault> {
-    let count = reader.count(2)?;
-    if count > MOST_PACKS {
-        return Err(Fault::TooLong { what: "list of packs", bytes: count as u64, limit: MOST_PACKS as u64 });
-    }
-    let mut packs = Vec::with_capacity(count);
-    for _ in 0..count {
-        let name = std::str::from_utf8(reader.bytes()?)
-            .map_err(|_| reader.malformed("the name of a pack is not UTF-8"))?
-            .to_owned();
-        packs.push(PackEntry { name, size_bytes: reader.varint()? });
-    }
-    if reader.is_empty() { Ok(packs) } else { Err(reader.malformed(format!("{} bytes too many", reader.remaining()))) }
 }

@@ -1,7 +1,9 @@
 //! A whole manifest in memory, packed tightly.
 
-use super::entry::{Extent, FileEntry, FileKind, ManifestHeader, PackEntry};
-use super::reach::PackReach;
+use super::entry::{Extent, FileEntry, FileKind, ManifestHeader, Patch};
+use super::origin::Origin;
+use super::packs::PackEntry;
+use super::reach::Reach;
 use crate::format_error::{Fault, FormatError};
 use crate::identity::{RepositoryId, RepositoryKey};
 use crate::manifest::ManifestReader;
@@ -21,7 +23,11 @@ pub struct Manifest {
     extents: Vec<Vec<Extent>>,
     extent_count: u64,
     total_bytes: u64,
-    reach: PackReach,
+    reach: Reach,
+    origins: Vec<Origin>,
+    patches: Vec<Patch>,
+    /// The files with patches, by their positions, and where their patches begin.
+    patched: Vec<(u32, usize)>,
 }
 
 /// A file in 56 bytes; its names and extents are elsewhere.
@@ -37,7 +43,7 @@ struct File {
 
 #[derive(Debug, Clone, Copy)]
 enum Content {
-    File { crc32c: u32, block: u32, start: u32, count: u32 },
+    File { has_crc32c: bool, crc32c: u32, block: u32, start: u32, count: u32 },
     Directory,
     Symlink { target_length: u32 },
 }
@@ -48,7 +54,10 @@ impl Manifest {
         Self {
             header,
             packs: Vec::new(),
-            reach: PackReach::default(),
+            reach: Reach::default(),
+            origins: Vec::new(),
+            patches: Vec::new(),
+            patched: Vec::new(),
             files: Vec::new(),
             names: Vec::new(),
             extents: Vec::new(),
@@ -72,13 +81,17 @@ impl Manifest {
         reader.finish()
     }
 
-    /// Adds the packs after the last file.
+    /// Adds the packs after the last file, and counts what is needed of each.
     ///
     /// # Errors
     /// [`Fault::Malformed`] if an extent is in a pack that is not listed, or reaches beyond the end of its pack.
     pub fn set_packs(&mut self, packs: Vec<PackEntry>) -> Result<(), Fault> {
-        std::mem::take(&mut self.reach).check(&packs)?;
+        let mut reach = std::mem::take(&mut self.reach);
+        reach.check(&packs)?;
         self.packs = packs;
+        for (pack, number) in self.packs.iter_mut().zip(0..) {
+            pack.live_bytes = reach.live_bytes(number).unwrap_or(0).min(pack.size_bytes);
+        }
         Ok(())
     }
 
@@ -97,10 +110,16 @@ impl Manifest {
         let content = match entry.kind {
             FileKind::Directory => Content::Directory,
             FileKind::Symlink { target } => Content::Symlink { target_length: length_of("link target", target)? },
-            FileKind::File { crc32c, extents } => {
+            FileKind::File { crc32c, extents, patches } => {
+                if !patches.is_empty() {
+                    let position =
+                        u32::try_from(self.files.len()).map_err(|_| too_long("list of files", usize::MAX))?;
+                    self.patched.push((position, self.patches.len()));
+                    self.patches.extend_from_slice(patches);
+                }
                 let (block, start) = self.place_extents(extents);
                 let count = u32::try_from(extents.len()).map_err(|_| too_long("extent list", extents.len()))?;
-                Content::File { crc32c, block, start, count }
+                Content::File { has_crc32c: crc32c.is_some(), crc32c: crc32c.unwrap_or(0), block, start, count }
             }
         };
         let names_start = self.names.len() as u64;
@@ -166,8 +185,9 @@ impl Manifest {
             Content::Symlink { target_length } => {
                 FileKind::Symlink { target: &self.names[path_end..path_end + target_length as usize] }
             }
-            Content::File { crc32c, block, start, count } => FileKind::File {
-                crc32c,
+            Content::File { has_crc32c, crc32c, block, start, count } => FileKind::File {
+                crc32c: has_crc32c.then_some(crc32c),
+                patches: self.patches_of(position),
                 extents: &self.extents[block as usize][start as usize..start as usize + count as usize],
             },
         };
@@ -178,6 +198,24 @@ impl Manifest {
             size_bytes: file.size_bytes,
             mtime_seconds: file.mtime_seconds,
         })
+    }
+
+    fn patches_of(&self, position: usize) -> &[Patch] {
+        let found = self.patched.binary_search_by_key(&position, |(file, _)| *file as usize);
+        let Some((number, (_, start))) = found.ok().and_then(|number| Some((number, self.patched.get(number)?))) else {
+            return &[];
+        };
+        let end = self.patched.get(number + 1).map_or(self.patches.len(), |(_, next)| *next);
+        self.patches.get(*start..end).unwrap_or_default()
+    }
+
+    /// The manifests whose frames of files this one refers to.
+    pub fn origins(&self) -> &[Origin] {
+        &self.origins
+    }
+
+    pub(super) fn set_origins(&mut self, origins: Vec<Origin>) {
+        self.origins = origins;
     }
 
     /// All files in order.

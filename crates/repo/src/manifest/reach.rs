@@ -1,45 +1,72 @@
-//! How far the extents reach into each pack, checked against the list of packs.
+//! What the extents and patches need of each pack: how far they reach into it, checked against the list of packs, and how
+//! many bytes of its frames.
 //!
 //! The list comes last in a manifest, so that a manifest can be written while packs are still being made. Until then
-//! the reader remembers only the furthest used byte of each pack: a few entries for millions of extents.
+//! only two numbers are remembered for each pack: a few entries for millions of extents.
 
 use std::collections::BTreeMap;
 
-use super::entry::{FileEntry, PackEntry};
+use super::entry::{Extent, FileEntry};
+use super::packs::PackEntry;
 use crate::format_error::Fault;
 
-/// The furthest used byte of each pack.
+/// What is needed of each pack.
 #[derive(Debug, Clone, Default)]
-pub(super) struct PackReach {
-    ends: BTreeMap<u32, u64>,
-    /// The pack of the last extent and its end so far, because neighbours mostly share a pack.
-    last: Option<(u32, u64)>,
+pub(super) struct Reach {
+    needs: BTreeMap<u32, Need>,
+    /// The pack of the last extent and its need so far, because neighbours mostly share a pack.
+    last: Option<(u32, Need)>,
 }
 
-impl PackReach {
-    /// Records the extents of a file.
+/// What is needed of one pack.
+#[derive(Debug, Clone, Copy, Default)]
+struct Need {
+    /// The first byte after the last one that is needed.
+    end: u64,
+    /// Bytes of frames. Small files that share a frame stand one after the other: it is counted once.
+    live_bytes: u64,
+    /// The frame that was counted last.
+    frame_offset: Option<u32>,
+}
+
+impl Need {
+    fn add(&mut self, place: &Extent) {
+        self.end = self.end.max(place.frame().range().end);
+        if self.frame_offset != Some(place.frame_offset) {
+            self.live_bytes = self.live_bytes.saturating_add(u64::from(place.frame_length));
+            self.frame_offset = Some(place.frame_offset);
+        }
+    }
+}
+
+impl Reach {
+    /// Records the extents and patches of a file.
     pub(super) fn note(&mut self, entry: &FileEntry<'_>) {
-        for extent in entry.extents().iter().filter(|extent| !extent.is_hole()) {
-            let end = extent.frame().range().end;
+        let patches = entry.patches().iter().map(|patch| &patch.place);
+        for place in entry.extents().iter().chain(patches).filter(|place| !place.is_hole()) {
             match &mut self.last {
-                Some((pack, furthest)) if *pack == extent.pack => *furthest = end.max(*furthest),
+                Some((pack, need)) if *pack == place.pack => need.add(place),
                 last => {
-                    let before = last.replace((extent.pack, end));
-                    self.keep(before);
+                    let mut need = self.needs.get(&place.pack).copied().unwrap_or_default();
+                    need.add(place);
+                    if let Some((pack, before)) = last.replace((place.pack, need)) {
+                        self.needs.insert(pack, before);
+                    }
                 }
             }
         }
     }
 
     /// Fails if an extent names a pack that is not listed, or reaches beyond the end of its pack.
-    pub(super) fn check(mut self, packs: &[PackEntry]) -> Result<(), Fault> {
-        let last = self.last.take();
-        self.keep(last);
-        for (number, end) in self.ends {
+    pub(super) fn check(&mut self, packs: &[PackEntry]) -> Result<(), Fault> {
+        if let Some((pack, need)) = self.last.take() {
+            self.needs.insert(pack, need);
+        }
+        for (number, need) in &self.needs {
             let wrong = |problem| Err(Fault::malformed("list of packs", problem));
-            match packs.get(number as usize) {
+            match packs.get(*number as usize) {
                 None => return wrong(format!("pack number {number} is not listed")),
-                Some(pack) if end > pack.size_bytes => {
+                Some(pack) if need.end > pack.size_bytes => {
                     return wrong(format!("an extent beyond the end of pack {}", pack.name));
                 }
                 Some(_) => {}
@@ -48,10 +75,8 @@ impl PackReach {
         Ok(())
     }
 
-    fn keep(&mut self, reach: Option<(u32, u64)>) {
-        if let Some((pack, end)) = reach {
-            let furthest = self.ends.entry(pack).or_default();
-            *furthest = end.max(*furthest);
-        }
+    /// Bytes of the frames of a pack that are needed, once [`Self::check`] was passed; none for a pack that is not.
+    pub(super) fn live_bytes(&self, pack: u32) -> Option<u64> {
+        self.needs.get(&pack).map(|need| need.live_bytes)
     }
 }

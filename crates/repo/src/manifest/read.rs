@@ -1,15 +1,32 @@
 //! Reading a manifest as its bytes arrive.
+//!
+//! Frames of files that stand in other manifests are asked for with [`ManifestReader::wanted`] in the moment when they are
+//! due, and given with [`ManifestReader::supply`]. Until then the reader keeps what it is fed and looks at none of it.
 
-use super::entry::{Extent, FileEntry, MANIFEST_RAW_BYTES, ManifestHeader, PackEntry, RawBytes, read_packs};
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::entry::{EntryBuffers, FileEntry, MANIFEST_RAW_BYTES, ManifestHeader, RawBytes};
 use super::memory::Manifest;
-use super::{SECTION_FILES, SECTION_HEADER, SECTION_PACKS};
+use super::origin::{FrameReference, Origin, read_origins, read_references};
+use super::packs::ManifestEnd;
+use super::{SECTION_FILES, SECTION_HEADER, SECTION_ORIGINS, SECTION_PACKS, SECTION_REFERENCES};
 use crate::format_error::{Fault, FormatError};
 use crate::frame::{FrameBuffers, FrameHeader, FrameKind, HEADER_BYTES, ObjectOpener, ObjectType, check_order};
 use crate::identity::{RepositoryId, RepositoryKey};
 use crate::varint::Reader;
 
+/// A frame of another manifest that is needed before a reader can go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedFrame {
+    /// The full name of the object.
+    pub object: String,
+    /// The bytes of the frame.
+    pub range: Range<u64>,
+}
+
 /// Accepts a manifest object in pieces of any size and returns the [`Manifest`] once it is complete. Besides the result
-/// it holds at most one unfinished frame.
+/// it holds at most one unfinished frame, or one piece while frames of other manifests are wanted.
 #[derive(Debug)]
 pub struct ManifestReader {
     name: String,
@@ -22,9 +39,17 @@ pub struct ManifestReader {
     raw_bytes: RawBytes,
     finished: bool,
     buffers: FrameBuffers,
-    extents: Vec<Extent>,
+    entry: EntryBuffers,
     manifest: Option<Manifest>,
-    has_packs: bool,
+    origins: Vec<Origin>,
+    openers: Vec<Option<ObjectOpener>>,
+    wanted: VecDeque<FrameReference>,
+    /// Whether the list of referenced manifests, or any files, have been seen.
+    past_origins: bool,
+    /// Bytes of the frames so far.
+    position: u64,
+    /// Where the list of packs is.
+    packs_at: Option<u64>,
 }
 
 impl ManifestReader {
@@ -40,9 +65,14 @@ impl ManifestReader {
             raw_bytes: RawBytes::up_to(MANIFEST_RAW_BYTES),
             finished: false,
             buffers: FrameBuffers::default(),
-            extents: Vec::new(),
+            entry: EntryBuffers::default(),
             manifest: None,
-            has_packs: false,
+            origins: Vec::new(),
+            openers: Vec::new(),
+            wanted: VecDeque::new(),
+            past_origins: false,
+            position: 0,
+            packs_at: None,
         }
     }
 
@@ -64,7 +94,7 @@ impl ManifestReader {
     /// follow the format.
     pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), FormatError> {
         // A frame that began in an earlier piece is completed first: its header, then its body.
-        while !self.unfinished.is_empty() && !piece.is_empty() {
+        while self.wanted.is_empty() && !self.unfinished.is_empty() && !piece.is_empty() {
             let wanted = self.frame_bytes(&self.unfinished)?.unwrap_or(HEADER_BYTES);
             let (taken, rest) = piece.split_at(piece.len().min(wanted - self.unfinished.len()));
             self.unfinished.extend_from_slice(taken);
@@ -76,13 +106,71 @@ impl ManifestReader {
                 self.unfinished = frame;
             }
         }
-        while let Some(length) = self.frame_bytes(piece)?.filter(|length| *length <= piece.len()) {
+        while self.wanted.is_empty() {
+            let Some(length) = self.frame_bytes(piece)?.filter(|length| *length <= piece.len()) else { break };
             let (frame, rest) = piece.split_at(length);
             self.take_frame(frame)?;
             piece = rest;
         }
         self.unfinished.extend_from_slice(piece);
         Ok(())
+    }
+
+    /// The frames of other manifests to give next, in this order, before more of this one is fed.
+    pub fn wanted(&self) -> Vec<WantedFrame> {
+        let wanted = self.wanted.iter().filter_map(|reference| {
+            let object = self.origins.get(reference.origin as usize)?.name.clone();
+            Some(WantedFrame { object, range: reference.location.range() })
+        });
+        wanted.collect()
+    }
+
+    /// Accepts the bytes of the frame that is the first of those wanted.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] if no frame is wanted, or the frame is not of files; [`Fault::UnexpectedKind`] if it is not a
+    /// data frame; the error of its hash if it is another frame than the one referred to; those of
+    /// [`ManifestReader::feed`] for its content and for what was held back.
+    pub fn supply(&mut self, frame: &[u8]) -> Result<(), FormatError> {
+        let Some(reference) = self.wanted.pop_front() else {
+            return Err(Fault::malformed("manifest", "a frame that was not asked for").of(&self.name));
+        };
+        self.take_referenced(reference, frame)?;
+        if !self.wanted.is_empty() {
+            return Ok(());
+        }
+        let held = std::mem::take(&mut self.unfinished);
+        self.feed(&held)
+    }
+
+    fn take_referenced(&mut self, reference: FrameReference, frame: &[u8]) -> Result<(), FormatError> {
+        let number = reference.origin as usize;
+        let (Some(origin), Some(slot)) = (self.origins.get(number), self.openers.get_mut(number)) else {
+            return Err(Fault::malformed("manifest", "a manifest that is not listed").of(&self.name));
+        };
+        let named = |fault: Fault| fault.of(&origin.name);
+        let opener = match slot {
+            Some(opener) => opener,
+            empty => {
+                let (id, key) = (self.repository, self.key.as_ref());
+                empty.insert(ObjectOpener::with_salt(ObjectType::Manifest, &origin.name, &origin.salt, id, key)?)
+            }
+        };
+        let header = FrameHeader::parse(frame, 0).map_err(named)?;
+        self.raw_bytes.add(u64::from(header.raw_len)).map_err(named)?;
+        let (header, raw) = opener.open_frame_into(frame, &mut self.buffers)?;
+        if header.kind != FrameKind::Data {
+            let (number, found) = (header.number, header.kind);
+            return Err(named(Fault::UnexpectedKind { number, expected: FrameKind::Data, found }));
+        }
+        reference.hash.verify(raw).map_err(named)?;
+        let Some((&SECTION_FILES, content)) = raw.split_first() else {
+            return Err(named(Fault::malformed("manifest", "a reference to a frame that is not of files")));
+        };
+        let Some(manifest) = &mut self.manifest else {
+            return Err(named(Fault::malformed("manifest", "files without a header")));
+        };
+        take_files(manifest, content, &mut self.entry, Some(&origin.packs)).map_err(named)
     }
 
     /// The manifest, after all bytes of the object.
@@ -95,8 +183,8 @@ impl ManifestReader {
             return Err(Fault::MissingLastFrame.of(self.name));
         }
         self.manifest
-            .filter(|_| self.has_packs)
-            .ok_or_else(|| Fault::malformed("manifest", "no list of packs").of(self.name))
+            .filter(|_| self.wanted.is_empty())
+            .ok_or_else(|| Fault::malformed("manifest", "frames of other manifests are missing").of(self.name))
     }
 
     /// The length of the frame that begins here; `None` until its header is complete.
@@ -118,6 +206,8 @@ impl ManifestReader {
         let header = FrameHeader::parse(frame, 0).map_err(|fault| fault.of(&self.name))?;
         check_order(&header, self.next_number).map_err(|fault| fault.of(&self.name))?;
         self.next_number += 1;
+        let at = self.position;
+        self.position += frame.len() as u64;
         self.raw_bytes.add(u64::from(header.raw_len)).map_err(|fault| fault.of(&self.name))?;
         let Some(opener) = &self.opener else {
             let opener =
@@ -127,50 +217,79 @@ impl ManifestReader {
         };
         let mut buffers = std::mem::take(&mut self.buffers);
         let (header, raw) = opener.open_frame_into(frame, &mut buffers)?;
-        if header.kind != FrameKind::Data {
-            let (number, found) = (header.number, header.kind);
-            return Err(Fault::UnexpectedKind { number, expected: FrameKind::Data, found }.of(&self.name));
-        }
-        self.take_section(raw).map_err(|fault| fault.of(&self.name))?;
-        self.finished = header.last;
+        self.take_opened(&header, raw, at).map_err(|fault| fault.of(&self.name))?;
         self.buffers = buffers;
         Ok(())
     }
 
-    fn take_section(&mut self, raw: &[u8]) -> Result<(), Fault> {
+    fn take_opened(&mut self, header: &FrameHeader, raw: &[u8], at: u64) -> Result<(), Fault> {
+        let expected = if self.packs_at.is_some() { FrameKind::Tail } else { FrameKind::Data };
+        if header.kind != expected {
+            return Err(Fault::UnexpectedKind { number: header.number, expected, found: header.kind });
+        }
+        if header.last != (expected == FrameKind::Tail) {
+            return Err(Fault::malformed("manifest", "a last frame that is not the tail, or a tail that is not last"));
+        }
+        self.finished = header.last;
+        match self.packs_at {
+            None => self.take_section(raw, at),
+            Some(packs_at) if raw == packs_at.to_le_bytes() => Ok(()),
+            Some(_) => Err(Fault::malformed("tail frame", "does not point to the list of packs")),
+        }
+    }
+
+    fn take_section(&mut self, raw: &[u8], at: u64) -> Result<(), Fault> {
         let out_of_order = |section: &str| Fault::malformed("manifest", format!("{section} out of order"));
         let (section, content) =
             raw.split_first().ok_or_else(|| Fault::malformed("manifest", "a frame without a section"))?;
-        if self.has_packs {
-            return Err(out_of_order("a section after the list of packs"));
+        if *section == SECTION_HEADER {
+            if self.manifest.is_some() {
+                return Err(out_of_order("header"));
+            }
+            let header: ManifestHeader = serde_json::from_slice(content)
+                .map_err(|error| Fault::malformed("manifest header", error.to_string()))?;
+            header.check()?;
+            self.manifest = Some(Manifest::new(header));
+            return Ok(());
         }
+        let manifest = self.manifest.as_mut().ok_or_else(|| out_of_order("a section before the header"))?;
         match *section {
-            SECTION_HEADER => {
-                if self.manifest.is_some() {
-                    return Err(out_of_order("header"));
-                }
-                let header: ManifestHeader = serde_json::from_slice(content)
-                    .map_err(|error| Fault::malformed("manifest header", error.to_string()))?;
-                header.check()?;
-                self.manifest = Some(Manifest::new(header));
-                Ok(())
+            SECTION_ORIGINS if self.past_origins => return Err(out_of_order("list of referenced manifests")),
+            SECTION_ORIGINS => {
+                self.origins = read_origins(content)?;
+                self.openers = self.origins.iter().map(|_| None).collect();
             }
-            SECTION_FILES => {
-                let manifest = self.manifest.as_mut().ok_or_else(|| out_of_order("files"))?;
-                let mut reader = Reader::new("file entry", content);
-                while !reader.is_empty() {
-                    let entry = FileEntry::read(&mut reader, &mut self.extents)?;
-                    manifest.push(&entry)?;
-                }
-                Ok(())
-            }
+            SECTION_FILES => take_files(manifest, content, &mut self.entry, None)?,
+            SECTION_REFERENCES => self.wanted.extend(read_references(content, &self.origins)?),
             SECTION_PACKS => {
-                let manifest = self.manifest.as_mut().ok_or_else(|| out_of_order("list of packs"))?;
-                let packs: Vec<PackEntry> = read_packs(&mut Reader::new("list of packs", content))?;
-                self.has_packs = true;
-                manifest.set_packs(packs)
+                let ManifestEnd { packs, origins } = ManifestEnd::read(content)?;
+                if !origins.iter().eq(self.origins.iter().map(|origin| &origin.name)) {
+                    return Err(Fault::malformed("list of packs", "names other manifests than are referred to"));
+                }
+                self.packs_at = Some(at);
+                manifest.set_packs(packs)?;
+                manifest.set_origins(std::mem::take(&mut self.origins));
             }
-            other => Err(Fault::UnknownSection(other)),
+            // A later release wrote it for those who know it.
+            even if even.is_multiple_of(2) => return Ok(()),
+            other => return Err(Fault::UnknownSection(other)),
         }
+        self.past_origins = true;
+        Ok(())
     }
+}
+
+/// Adds the files of a frame; those of another manifest with the numbers that their packs have here.
+fn take_files(
+    manifest: &mut Manifest,
+    content: &[u8],
+    buffers: &mut EntryBuffers,
+    numbers: Option<&[Option<u32>]>,
+) -> Result<(), Fault> {
+    let mut reader = Reader::new("file entry", content);
+    while !reader.is_empty() {
+        let entry = FileEntry::read(&mut reader, buffers, numbers)?;
+        manifest.push(&entry)?;
+    }
+    Ok(())
 }

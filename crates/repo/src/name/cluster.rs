@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Name of a cluster: 1 to 63 of `[A-Za-z0-9._-]`, not starting with a dot, and none of the names that the repository
-/// itself uses at its top (`keys`, `holdfast.json`).
+/// itself uses at its top (`keys`, `features`, `holdfast.json`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterName(String);
 
@@ -27,7 +27,7 @@ impl FromStr for ClusterName {
                 "1 to 63 letters, digits, dots, underscores and hyphens, not starting with a dot",
             ));
         }
-        if text == "keys" || text == REPOSITORY_OBJECT {
+        if text == "keys" || text == "features" || text == REPOSITORY_OBJECT {
             return Err(NameError::new("cluster name", text, "the repository uses this name itself"));
         }
         Ok(Self(text.to_owned()))

@@ -22,8 +22,10 @@
 mod backup_id;
 mod claim;
 mod cluster;
+mod feature;
 mod ledger;
 mod object;
+mod run_id;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -31,12 +33,15 @@ mod tests;
 pub use backup_id::BackupId;
 pub use claim::ClaimNumber;
 pub use cluster::ClusterName;
+pub use feature::{FeatureName, FeatureUse};
 pub use ledger::{LedgerKind, LedgerTime};
 pub use object::{
     MAX_PACK_NUMBER, ObjectPath, REPOSITORY_OBJECT, backup_folder, backup_start, backup_summary, backups_folder, claim,
-    claims_folder, key_slot, keys_folder, ledger, ledger_folder, manifest, pack, packs_folder, snapshot,
-    snapshots_folder, wal_claim_folder, wal_codec, wal_file, wal_log_folder, wal_timeline_folder,
+    claims_folder, features_folder, key_slot, keys_folder, lease, leases_folder, ledger, ledger_folder, manifest, pack,
+    packs_folder, snapshot, snapshots_folder, wal_claim_folder, wal_codec, wal_file, wal_log_folder,
+    wal_timeline_folder,
 };
+pub use run_id::RunId;
 pub use slot::SlotName;
 
 use thiserror::Error;

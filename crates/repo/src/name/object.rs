@@ -1,6 +1,6 @@
 //! The typed form of every object name, and the folders to list.
 
-use super::{BackupId, ClaimNumber, ClusterName, LedgerKind, LedgerTime, NameError, SlotName};
+use super::{BackupId, ClaimNumber, ClusterName, FeatureName, LedgerKind, LedgerTime, NameError, RunId, SlotName};
 use crate::codec::Codec;
 use holdfast_pgtypes::{TimelineId, WalFileName};
 use std::fmt;
@@ -19,6 +19,8 @@ pub enum ObjectPath {
     Repository,
     /// `keys/<slot>.json`
     KeySlot(SlotName),
+    /// `features/<read or write>-<name>`: what a program must know to use the repository
+    Feature(FeatureName),
     /// `<cluster>/claims/<n>.json`
     Claim {
         /// The cluster that the claim belongs to.
@@ -85,13 +87,22 @@ pub enum ObjectPath {
         /// The kind of event that it records.
         kind: LedgerKind,
     },
+    /// `<cluster>/leases/<time>-<run>.json`
+    Lease {
+        /// The cluster whose objects are used.
+        cluster: ClusterName,
+        /// When the lease ends.
+        expires: LedgerTime,
+        /// The run that has it.
+        run: RunId,
+    },
 }
 
 impl ObjectPath {
     /// The cluster an object belongs to; `None` for the repository's own record and its keys.
     pub fn cluster(&self) -> Option<&ClusterName> {
         match self {
-            Self::Repository | Self::KeySlot(_) => None,
+            Self::Repository | Self::KeySlot(_) | Self::Feature(_) => None,
             Self::Claim { cluster, .. }
             | Self::WalFile { cluster, .. }
             | Self::Pack { cluster, .. }
@@ -99,7 +110,8 @@ impl ObjectPath {
             | Self::Manifest { cluster, .. }
             | Self::BackupSummary { cluster, .. }
             | Self::Snapshot { cluster, .. }
-            | Self::Ledger { cluster, .. } => Some(cluster),
+            | Self::Ledger { cluster, .. }
+            | Self::Lease { cluster, .. } => Some(cluster),
         }
     }
 
@@ -110,6 +122,9 @@ impl ObjectPath {
         let (top, rest) = text.split_once('/')?;
         if top == "keys" {
             return Some(Self::KeySlot(rest.strip_suffix(".json")?.parse().ok()?));
+        }
+        if top == "features" {
+            return Some(Self::Feature(rest.parse().ok()?));
         }
         let cluster: ClusterName = top.parse().ok()?;
         let (folder, rest) = rest.split_once('/')?;
@@ -141,6 +156,10 @@ impl ObjectPath {
                 let (time, kind) = rest.strip_suffix(".json")?.split_once('-')?;
                 Some(Self::Ledger { cluster, time: time.parse().ok()?, kind: kind.parse().ok()? })
             }
+            "leases" => {
+                let (expires, run) = rest.strip_suffix(".json")?.split_once('-')?;
+                Some(Self::Lease { cluster, expires: expires.parse().ok()?, run: run.parse().ok()? })
+            }
             _ => None,
         }
     }
@@ -151,6 +170,7 @@ impl fmt::Display for ObjectPath {
         match self {
             Self::Repository => formatter.write_str(REPOSITORY_OBJECT),
             Self::KeySlot(slot) => write!(formatter, "keys/{slot}.json"),
+            Self::Feature(feature) => write!(formatter, "features/{feature}"),
             Self::Claim { cluster, claim } => write!(formatter, "{cluster}/claims/{claim}.json"),
             Self::WalFile { cluster, claim, file, codec, encrypted } => {
                 let name = file.to_string();
@@ -170,6 +190,7 @@ impl fmt::Display for ObjectPath {
             Self::BackupSummary { cluster, backup } => write!(formatter, "{cluster}/backups/{backup}/backup.json"),
             Self::Snapshot { cluster, snapshot } => write!(formatter, "{cluster}/snapshots/{snapshot}.json"),
             Self::Ledger { cluster, time, kind } => write!(formatter, "{cluster}/ledger/{time}-{kind}.json"),
+            Self::Lease { cluster, expires, run } => write!(formatter, "{cluster}/leases/{expires}-{run}.json"),
         }
     }
 }
@@ -240,6 +261,21 @@ pub fn key_slot(slot: &SlotName) -> String {
 /// `keys/`
 pub fn keys_folder() -> String {
     "keys/".to_owned()
+}
+
+/// `features/`
+pub fn features_folder() -> String {
+    "features/".to_owned()
+}
+
+/// `<cluster>/leases/<time>-<run>.json`
+pub fn lease(cluster: &ClusterName, expires: LedgerTime, run: &RunId) -> String {
+    ObjectPath::Lease { cluster: cluster.clone(), expires, run: run.clone() }.to_string()
+}
+
+/// `<cluster>/leases/`
+pub fn leases_folder(cluster: &ClusterName) -> String {
+    format!("{cluster}/leases/")
 }
 
 /// `<cluster>/claims/<n>.json`

@@ -48,6 +48,12 @@ fn the_names_of_the_format() {
         (backup_summary(&cluster, &backup), "main/backups/20260822T101500Z/backup.json"),
         (snapshot(&cluster, &backup), "main/snapshots/20260822T101500Z.json"),
         (ledger(&cluster, ledger_time, LedgerKind::Gap), "main/ledger/20260822T101500.000001Z-gap.json"),
+        (
+            lease(&cluster, ledger_time, &"4c1f-6a52".parse().unwrap()),
+            "main/leases/20260822T101500.000001Z-4c1f-6a52.json",
+        ),
+        ("features/read-chains".to_owned(), "features/read-chains"),
+        ("features/write-expire-2".to_owned(), "features/write-expire-2"),
     ];
     for (name, expected) in table {
         assert_eq!(name, expected);
@@ -63,7 +69,9 @@ fn the_names_of_the_format() {
     assert_eq!(backups_folder(&cluster), "main/backups/");
     assert_eq!(claims_folder(&cluster), "main/claims/");
     assert_eq!(ledger_folder(&cluster), "main/ledger/");
+    assert_eq!(leases_folder(&cluster), "main/leases/");
     assert_eq!(keys_folder(), "keys/");
+    assert_eq!(features_folder(), "features/");
 }
 
 #[test]
@@ -74,6 +82,13 @@ fn what_is_almost_a_name_is_none() {
         "holdfast.json/",
         "keys/a/b.json",
         "keys/.json",
+        "features/",
+        "features/read-",
+        "features/chains",
+        "features/delete-chains",
+        "features/read-a/b",
+        "main/leases/20260822T101500.000001Z.json",
+        "main/leases/20260822T101500Z-run.json",
         "main/claims/0.json",
         "main/claims/01.json",
         "main/claims/+1.json",

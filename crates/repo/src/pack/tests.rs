@@ -12,6 +12,7 @@ use crate::frame::{
     TailPart, tail_frame_bytes,
 };
 use crate::identity::{RepositoryId, RepositoryKey};
+use crate::manifest::{PackEntry, PackIdentity};
 
 const NAME: &str = "main/packs/20260822T101500Z/000001.pack";
 
@@ -49,7 +50,13 @@ fn pack(frames: u32, compression: &str, key: Option<&RepositoryKey>) -> (Vec<u8>
         locations.push(location);
     }
     assert_eq!(writer.frames(), frames);
-    object.extend_from_slice(&writer.finish().unwrap());
+    let (end, entry) = writer.finish().unwrap();
+    object.extend_from_slice(&end);
+    let salt: [u8; 32] = object[HEAD_FRAME_BYTES - 32..HEAD_FRAME_BYTES].try_into().unwrap();
+    let identity = PackIdentity { salt, crc32c: crc32c::crc32c(&object) };
+    let expected =
+        PackEntry { name: NAME.to_owned(), size_bytes: object.len() as u64, live_bytes: 0, identity: Some(identity) };
+    assert_eq!(entry, expected);
     (object, locations)
 }
 
@@ -154,7 +161,7 @@ fn a_writer_keeps_to_the_limits() {
     assert!(matches!(error.fault(), Fault::TooLong { what: "pack index", .. }));
     let size = writer.size_bytes();
     assert_eq!(size, HEAD_FRAME_BYTES as u64 + first.len() as u64);
-    let end: Bytes = writer.finish().unwrap();
+    let (end, _): (Bytes, PackEntry) = writer.finish().unwrap();
     assert!(!end.is_empty());
 }
 

@@ -6,7 +6,9 @@ use super::index::{PackChunk, put_frame};
 use crate::codec::{Codec, Compression, Compressor, MAX_FRAME_RAW};
 use crate::format_error::{Fault, FormatError};
 use crate::frame::{CompressedFrame, FrameKind, FrameLocation, ObjectSealer, ObjectType, seal_tail, tail_frame_bytes};
+use crate::frame::{FrameHeader, HEADER_BYTES};
 use crate::identity::{RepositoryId, RepositoryKey};
+use crate::manifest::{PackEntry, PackIdentity};
 
 /// The most bytes of a pack that frames may use: offsets in manifests have 32 bits.
 pub const MAX_PACK_BYTES: u64 = u32::MAX as u64;
@@ -22,6 +24,8 @@ pub struct PackWriter {
     sealer: ObjectSealer,
     next_number: u32,
     size_bytes: u64,
+    /// CRC-32C of the bytes returned so far.
+    crc32c: u32,
     /// The raw content of the index frame so far.
     index: Vec<u8>,
 }
@@ -37,7 +41,13 @@ impl PackWriter {
         key: Option<&RepositoryKey>,
     ) -> Result<(Self, Bytes), FormatError> {
         let (sealer, head) = ObjectSealer::new(ObjectType::Pack, name, repository, key)?;
-        let writer = Self { sealer, next_number: 1, size_bytes: head.len() as u64, index: Vec::new() };
+        let writer = Self {
+            sealer,
+            next_number: 1,
+            size_bytes: head.len() as u64,
+            crc32c: crc32c::crc32c(&head),
+            index: Vec::new(),
+        };
         Ok((writer, head.into()))
     }
 
@@ -95,20 +105,34 @@ impl PackWriter {
         debug_assert_eq!(sealed.len() as u64, length);
         self.next_number += 1;
         self.size_bytes = end;
+        self.crc32c = with_frame(self.crc32c, &sealed).map_err(|fault| fault.of(self.sealer.name()))?;
         Ok((location, sealed.into()))
     }
 
-    /// The index and tail, which are stored last.
+    /// The index and tail, which are stored last, and the pack as a manifest names it.
     ///
     /// # Errors
     /// Those of [`Compressor::new`], [`Compressor::compress`] and [`ObjectSealer::seal`].
-    pub fn finish(self) -> Result<Bytes, FormatError> {
+    pub fn finish(self) -> Result<(Bytes, PackEntry), FormatError> {
         let frame = Compressor::new(Compression::of(Codec::Zstd))
             .and_then(|mut compressor| compressor.compress(FrameKind::Index, &self.index))
             .map_err(|fault| fault.of(self.sealer.name()))?;
         let mut end = self.sealer.seal(self.next_number, false, frame)?;
         end.reserve_exact(tail_frame_bytes(self.sealer.is_encrypted()));
         end.extend_from_slice(&seal_tail(&self.sealer, self.next_number + 1, self.size_bytes)?);
-        Ok(end.into())
+        let entry = PackEntry {
+            name: self.sealer.name().to_owned(),
+            size_bytes: self.size_bytes + end.len() as u64,
+            live_bytes: 0,
+            identity: Some(PackIdentity { salt: self.sealer.salt(), crc32c: crc32c::crc32c_append(self.crc32c, &end) }),
+        };
+        Ok((end.into(), entry))
     }
+}
+
+/// The CRC-32C of bytes that end with this frame. That of its body is in its header, so the body is not read once more.
+fn with_frame(before: u32, frame: &[u8]) -> Result<u32, Fault> {
+    let header = FrameHeader::parse(frame, 0)?;
+    let before = crc32c::crc32c_append(before, frame.get(..HEADER_BYTES).unwrap_or_default());
+    Ok(crc32c::crc32c_combine(before, header.body_crc32c, header.stored_len as usize))
 }

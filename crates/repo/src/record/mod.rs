@@ -32,7 +32,9 @@
 
 mod backup;
 mod claim;
+mod lease;
 mod ledger;
+mod mac;
 mod repository;
 mod snapshot;
 mod start;
@@ -44,7 +46,9 @@ pub use backup::{
     ManifestEntry, TablespaceEntry,
 };
 pub use claim::ClaimRecord;
+pub use lease::{LeasePurpose, LeaseRecord};
 pub use ledger::{LedgerEntry, LedgerRecord, VerificationProblem};
+pub use mac::{check_repository_mac, encode_repository};
 pub(crate) use repository::check_extent_bytes;
 pub use repository::{
     Checksums, ConditionalCreate, EXTENT_SIZE_BYTES, EncryptionKind, FORMAT_VERSION, PACK_SIZE_BYTES, RepositoryRecord,
@@ -85,12 +89,22 @@ pub enum RecordKind {
     Snapshot,
     /// [`LedgerRecord`]
     Ledger,
+    /// [`LeaseRecord`]
+    Lease,
 }
 
 impl RecordKind {
     /// All kinds.
-    const ALL: [Self; 7] =
-        [Self::Repository, Self::KeySlot, Self::Claim, Self::BackupStart, Self::Backup, Self::Snapshot, Self::Ledger];
+    const ALL: [Self; 8] = [
+        Self::Repository,
+        Self::KeySlot,
+        Self::Claim,
+        Self::BackupStart,
+        Self::Backup,
+        Self::Snapshot,
+        Self::Ledger,
+        Self::Lease,
+    ];
 
     /// The word in the envelope.
     pub fn as_str(self) -> &'static str {
@@ -102,6 +116,7 @@ impl RecordKind {
             Self::Backup => "backup",
             Self::Snapshot => "snapshot",
             Self::Ledger => "ledger",
+            Self::Lease => "lease",
         }
     }
 }
@@ -216,6 +231,14 @@ pub enum RecordError {
         recorded: String,
         /// The digest of the present body.
         found: String,
+    },
+    /// The record is plain, and whoever changed or wrote it did not have the repository's key.
+    #[error("the {expected} record {problem}: it is not the one that was written with the repository's key")]
+    Unauthenticated {
+        /// The record that the caller needs.
+        expected: RecordKind,
+        /// What is wrong with its MAC.
+        problem: &'static str,
     },
     /// The body is sound but does not fit the record's type.
     #[error("the body of the {expected} record is not valid")]

@@ -130,7 +130,7 @@ fn a_word_of_a_later_release_is_newer_and_not_damaged() {
     let ledger = LedgerRecord { time: start().started, host: String::new(), software_version: String::new(), entry };
     newer(&ledger, "/entry/kind", "lease".into(), "entry.kind \"lease\" of the ledger record");
 
-    let other = text().replace("\"backup-start\"", "\"lease\"");
+    let other = text().replace("\"backup-start\"", "\"drill\"");
     let error = decode_plain::<StartRecord>(other.as_bytes()).unwrap_err();
     assert!(error.is_newer(), "{error}");
     // A word that was changed without its digest is damage.

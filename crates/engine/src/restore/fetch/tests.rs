@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use holdfast_repo::ChunkHash;
 use holdfast_repo::codec::{Compression, Compressor};
-use holdfast_repo::manifest::{Extent, FileEntry, FileKind, ManifestHeader, PackEntry};
+use holdfast_repo::manifest::{Extent, FileEntry, FileKind, ManifestHeader};
 use holdfast_repo::pack::PackWriter;
 use holdfast_store::{MemoryStore, PutMode};
 
@@ -41,20 +41,21 @@ async fn mover(directory: &std::path::Path, frames: u32, raw_len: usize) -> (Arc
         let (location, sealed) = writer.append(frame, &[]).unwrap();
         pack.extend_from_slice(&sealed);
         let content = &raw[..WANTED_BYTES];
-        let extent = Extent::stored(ChunkHash::of(content), 0, location, 0, WANTED_BYTES as u32);
+        let extents = [Extent::stored(ChunkHash::of(content), 0, location, 0, WANTED_BYTES as u32)];
         let path = format!("f{number}");
         let entry = FileEntry {
             path: path.as_bytes(),
-            kind: FileKind::File { crc32c: crc32c::crc32c(content), extents: &[extent] },
+            kind: FileKind::file(crc32c::crc32c(content), &extents),
             mode: 0o600,
             size_bytes: WANTED_BYTES as u64,
             mtime_seconds: 0,
         };
         manifest.push(&entry).unwrap();
-        wanted.push(Wanted { pack: 0, frame_offset: location.offset, file: number, extent: 0 });
+        wanted.push(Wanted { pack: 0, frame_offset: location.offset, file: number, source: 0 });
     }
-    pack.extend_from_slice(&writer.finish().unwrap());
-    manifest.set_packs(vec![PackEntry { name: PACK.to_owned(), size_bytes: pack.len() as u64 }]).unwrap();
+    let (end, entry) = writer.finish().unwrap();
+    pack.extend_from_slice(&end);
+    manifest.set_packs(vec![entry]).unwrap();
     repository.store().put(&object_name(PACK).unwrap(), pack.into(), PutMode::Create).await.unwrap();
     let manifest = Arc::new(manifest);
     let files = Files::new(Arc::clone(&manifest), Arc::new(Layout::new(directory, &[], &[]).unwrap()));

@@ -22,9 +22,10 @@ fn files(directory: &Path, count: u32) -> Files {
     let extent = |length| Extent::stored(ChunkHash::of(b""), 0, location, 0, length);
     for number in 0..count {
         let path = format!("f{number}");
+        let extents = [extent(EXTENT), extent(10)];
         let entry = FileEntry {
             path: path.as_bytes(),
-            kind: FileKind::File { crc32c: 0, extents: &[extent(EXTENT), extent(10)] },
+            kind: FileKind::file(0, &extents),
             // A planted set-user-ID or set-group-ID is not taken over.
             mode: 0o6640,
             size_bytes: u64::from(EXTENT) + 10,
@@ -32,7 +33,7 @@ fn files(directory: &Path, count: u32) -> Files {
         };
         manifest.push(&entry).unwrap();
     }
-    manifest.set_packs(vec![PackEntry { name: "p".to_owned(), size_bytes: 1 << 20 }]).unwrap();
+    manifest.set_packs(vec![PackEntry::new("p".to_owned(), 1 << 20)]).unwrap();
     let layout = Layout::new(directory, &[], &[]).unwrap();
     Files::new(Arc::new(manifest), Arc::new(layout))
 }
@@ -44,6 +45,7 @@ fn piece(file: u32, extent: u64) -> Piece {
         offset: 0,
         length: if extent == 0 { EXTENT } else { 10 },
         hash: ChunkHash::of(b""),
+        seen: None,
     }
 }
 

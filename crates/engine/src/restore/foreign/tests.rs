@@ -26,7 +26,7 @@ impl Case {
             details: serde_json::Map::new(),
         };
         let mut manifest = Manifest::new(header);
-        let file = FileKind::File { crc32c: 0, extents: &[] };
+        let file = FileKind::file(0, &[]);
         for (path, kind) in [
             ("", FileKind::Directory),
             ("base", FileKind::Directory),

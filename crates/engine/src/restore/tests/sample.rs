@@ -13,7 +13,9 @@ use holdfast_pgtypes::{BackupLabel, ControlFile, Lsn, PgVersion, SegmentName, Ti
 use holdfast_repo::chunk::is_all_zero;
 use holdfast_repo::codec::{Codec, Compression, Compressor};
 use holdfast_repo::frame::FrameKind;
-use holdfast_repo::manifest::{Extent, FileEntry, FileKind, Manifest, ManifestHeader, ManifestWriter, PackEntry};
+use holdfast_repo::manifest::{
+    Extent, FileEntry, FileKind, Manifest, ManifestHeader, ManifestWriter, PackEntry, Patch,
+};
 use holdfast_repo::name::{self, ClaimNumber};
 use holdfast_repo::pack::PackWriter;
 use holdfast_repo::record::{
@@ -150,8 +152,9 @@ impl Packer<'_> {
     fn close(&mut self) {
         let Some((writer, mut bytes)) = self.open.take() else { return };
         let name = writer.name().to_owned();
-        bytes.extend_from_slice(&writer.finish().unwrap());
-        self.packs.push(PackEntry { name: name.clone(), size_bytes: bytes.len() as u64 });
+        let (end, entry) = writer.finish().unwrap();
+        bytes.extend_from_slice(&end);
+        self.packs.push(entry);
         self.done.push((name, bytes));
     }
 }
@@ -159,6 +162,11 @@ impl Packer<'_> {
 impl Sample {
     /// A fresh repository in memory, encrypted or not, with the backup and its WAL.
     pub(super) async fn new(encrypted: bool) -> Self {
+        Self::with(encrypted, false).await
+    }
+
+    /// The same; or with a file, [`PATCHED`], whose extents lie under patches.
+    pub(super) async fn with(encrypted: bool, patched: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let unlock = if encrypted { Unlock::KeyFile(Secret::new(noise(9, 32))) } else { Unlock::NotEncrypted };
@@ -176,7 +184,10 @@ impl Sample {
         repository.take_claim(&"main".parse().unwrap(), &claimant).await.unwrap();
 
         let original = directory.path().join("original").to_str().unwrap().to_owned();
-        let entries = entries(&original);
+        let mut entries = entries(&original);
+        if patched {
+            entries.insert(PATCHED.to_owned(), Entry::File(patched_content()));
+        }
         let (manifest, packs) = Self::store_packs(&repository, &entries, &original).await;
         let object_id = name::manifest(&"main".parse().unwrap(), &BACKUP.parse().unwrap());
         let object = ManifestWriter::write(&object_id, repository.id(), repository.key(), &manifest).unwrap();
@@ -251,12 +262,17 @@ impl Sample {
                 Entry::Link(target) => {
                     manifest.push(&entry(path, FileKind::Symlink { target: target.as_bytes() }, 0)).unwrap();
                 }
+                Entry::File(content) if path == PATCHED => {
+                    let (extents, patches) = store_patched(&mut packer);
+                    let kind = FileKind::File { crc32c: None, extents: &extents, patches: &patches };
+                    manifest.push(&entry(path, kind, content.len() as u64)).unwrap();
+                }
                 Entry::File(content) => {
                     let extents: Vec<Extent> = match grouped.get(path.as_str()) {
                         Some(extent) => vec![*extent],
                         None => content.chunks(EXTENT).map(|raw| extent(&mut packer, raw)).collect(),
                     };
-                    let kind = FileKind::File { crc32c: crc32c::crc32c(content), extents: &extents };
+                    let kind = FileKind::file(crc32c::crc32c(content), &extents);
                     manifest.push(&entry(path, kind, content.len() as u64)).unwrap();
                 }
             }
@@ -423,8 +439,9 @@ impl Sample {
             let Some(Entry::File(content)) = self.entries.get(path) else { panic!("{path} is no file") };
             let content = if path == "tablespace_map" { map.as_bytes() } else { content };
             let checksum = hex::encode(crc32c::crc32c(content).to_le_bytes());
+            let expected = (path != PATCHED).then_some(checksum.as_str());
             assert_eq!(file.get("Size").and_then(serde_json::Value::as_u64), Some(content.len() as u64));
-            assert_eq!(file.get("Checksum").and_then(|c| c.as_str()), Some(checksum.as_str()));
+            assert_eq!(file.get("Checksum").and_then(|c| c.as_str()), expected);
         }
         let end = text.windows(20).rposition(|window| window == b"\"Manifest-Checksum\":").unwrap();
         let digest = value.get("Manifest-Checksum").and_then(|digest| digest.as_str()).unwrap();
@@ -445,6 +462,60 @@ impl Sample {
 fn entry<'a>(path: &'a str, kind: FileKind<'a>, size_bytes: u64) -> FileEntry<'a> {
     let mode = if matches!(kind, FileKind::File { .. }) { 0o600 } else { 0o700 };
     FileEntry { path: path.as_bytes(), kind, mode, size_bytes, mtime_seconds: 1_787_393_700 }
+}
+
+/// The path of the file that has patches.
+pub(super) const PATCHED: &str = "base/5/1264";
+
+/// Where its patches are: the extent, the place in it, and the bytes; nothing for zeros. The second covers a part of the
+/// first, the third lies in the second, and the last extent has none.
+const PATCHES: [(usize, usize, usize, Option<u64>); 7] = [
+    (0, 0, 8192, Some(50)),
+    (0, 4096, 8192, Some(51)),
+    (0, 6000, 10, Some(52)),
+    (0, 40_960, 8192, None),
+    (0, 57_344, 8192, Some(53)),
+    (1, 0, 50_000, Some(54)),
+    (1, 60_000, 100, Some(55)),
+];
+
+fn patch_bytes(length: usize, seed: Option<u64>) -> Vec<u8> {
+    seed.map_or_else(|| vec![0; length], |seed| noise(seed, length))
+}
+
+/// What lies below the patches: an extent, a hole, and a page.
+fn patched_bases() -> [Vec<u8>; 3] {
+    [noise(60, EXTENT), vec![0; EXTENT], noise(61, 8192)]
+}
+
+pub(super) fn patched_content() -> Vec<u8> {
+    let mut content = patched_bases().concat();
+    for (extent, at, length, seed) in PATCHES {
+        let start = extent * EXTENT + at;
+        content[start..start + length].copy_from_slice(&patch_bytes(length, seed));
+    }
+    content
+}
+
+/// All patches that are no holes stand in one frame, in another order.
+fn store_patched(packer: &mut Packer<'_>) -> (Vec<Extent>, Vec<Patch>) {
+    let extents = patched_bases().iter().map(|raw| extent(packer, raw)).collect();
+    let stored = PATCHES.iter().rev().filter(|(.., seed)| seed.is_some());
+    let raw: Vec<u8> = stored.flat_map(|(.., length, seed)| patch_bytes(*length, *seed)).collect();
+    let (pack, location) = packer.frame(&raw);
+    let mut end = raw.len();
+    let patches = PATCHES.iter().map(|(extent, at, length, seed)| {
+        let bytes = patch_bytes(*length, *seed);
+        let (hash, length) = (ChunkHash::of(&bytes), *length as u32);
+        let place = if seed.is_none() {
+            Extent::hole(hash, length)
+        } else {
+            end -= bytes.len();
+            Extent::stored(hash, pack, location, end as u32, length)
+        };
+        Patch { extent: *extent as u32, at: *at as u32, place }
+    });
+    (extents, patches.collect())
 }
 
 fn extent(packer: &mut Packer<'_>, raw: &[u8]) -> Extent {

@@ -1,0 +1,110 @@
+//! What a later release does in a repository that an older one must keep away from.
+//!
+//! `holdfast.json` is never rewritten, so it cannot say this. A release that begins to do such a thing creates an object below
+//! `features/` first. Its name says all: `read-` refuses every use of the repository, `write-` refuses the verbs that write
+//! or remove. Names of another form are left alone, as everywhere.
+
+use std::sync::Arc;
+
+use holdfast_repo::name::{self, FeatureName, FeatureUse, ObjectPath};
+use holdfast_store::Store;
+
+use crate::error::{Cause, Error};
+
+/// The features of a repository that this release does not know.
+#[derive(Debug, Default)]
+pub(super) struct Features {
+    unknown: Vec<FeatureName>,
+}
+
+impl Features {
+    /// Lists them.
+    pub(super) async fn read(store: &Arc<dyn Store>) -> Result<Self, Error> {
+        let listed = store.list(&name::features_folder(), None).await?;
+        let unknown = listed.into_iter().filter_map(|object| match object.name.as_ref().parse() {
+            Ok(ObjectPath::Feature(feature)) if !feature.is_known() => Some(feature),
+            _ => None,
+        });
+        Ok(Self { unknown: unknown.collect() })
+    }
+
+    /// Refuses when a reader must know one of them.
+    pub(super) fn check_read(&self, store: &str) -> Result<(), Error> {
+        self.check(|feature| feature.needed_to() == FeatureUse::Read, store)
+    }
+
+    /// Refuses when a writer must know one of them.
+    pub(super) fn check_write(&self, store: &str) -> Result<(), Error> {
+        self.check(|_| true, store)
+    }
+
+    fn check(&self, matters: impl Fn(&FeatureName) -> bool, store: &str) -> Result<(), Error> {
+        match self.unknown.iter().find(|feature| matters(feature)) {
+            None => Ok(()),
+            Some(feature) => Err(Cause::NewerFeature { store: store.to_owned(), feature: feature.to_string() }.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use bytes::Bytes;
+    use holdfast_store::{MemoryStore, PutMode};
+
+    use super::*;
+    use crate::repository::{Repository, RepositoryTarget, Unlock, init, object_name};
+
+    async fn with(objects: &[&str]) -> RepositoryTarget {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let target = RepositoryTarget { store: Arc::clone(&store), unlock: Unlock::NotEncrypted };
+        init::init(&target, "2026-11-22T11:00:00Z".parse().unwrap()).await.unwrap();
+        for name in objects {
+            store.put(&object_name(name).unwrap(), Bytes::new(), PutMode::Create).await.unwrap();
+        }
+        target
+    }
+
+    #[tokio::test]
+    async fn an_unknown_feature_refuses_what_needs_it() {
+        for (objects, read, write) in [
+            (&[][..], true, true),
+            (&["features/notes.txt", "features/sometimes-x", "features/read-", "feature/read-x"], true, true),
+            (&["features/write-packs-2"], true, false),
+            (&["features/write-packs-2", "features/read-chains"], false, false),
+        ] {
+            let target = with(objects).await;
+            assert_eq!(Repository::open(&target).await.is_ok(), read, "{objects:?}");
+            assert_eq!(Repository::open_to_write(&target).await.is_ok(), write, "{objects:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_names_the_feature_as_newer() {
+        let target = with(&["features/write-packs-2"]).await;
+        let error = Repository::open_to_write(&target).await.unwrap_err();
+        assert!(error.is_newer() && !error.is_of_one_object(), "{error}");
+        let said = error.what.to_string();
+        assert!(
+            said.ends_with("the feature write-packs-2, which this release does not know: written by a newer holdfast"),
+            "{said}"
+        );
+        // Whoever opened it to read does not write a record by another way.
+        let repository = Repository::open(&target).await.unwrap();
+        let start = holdfast_repo::record::StartRecord {
+            backup_id: "20261122T100000Z".parse().unwrap(),
+            cluster: "main".parse().unwrap(),
+            claim: "1".parse().unwrap(),
+            system_identifier: "7412345678901234567".parse().unwrap(),
+            host: "db1".to_owned(),
+            pid: 1,
+            pgdata: "/data".to_owned(),
+            started: "2026-11-22T10:00:00Z".parse().unwrap(),
+            software_version: "0.1.0".to_owned(),
+            run: None,
+        };
+        let refused = repository.create_record("main/backups/20261122T100000Z/start.json", &start).await.unwrap_err();
+        assert!(matches!(*refused.what, Cause::NewerFeature { .. }), "{refused}");
+    }
+}

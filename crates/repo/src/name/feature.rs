@@ -1,0 +1,63 @@
+//! The names of features that a program must know to use a repository.
+
+use super::{NameError, is_name_part};
+use std::fmt;
+use std::str::FromStr;
+
+/// What a program may not do without knowing a feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FeatureUse {
+    /// Read the repository, and so write it either.
+    Read,
+    /// Write to it or remove from it.
+    Write,
+}
+
+/// The features that this release knows. There is none yet.
+const KNOWN: &[&str] = &[];
+
+/// Name of a feature, the last part of `features/<read or write>-<name>`: what a later release does in this repository so
+/// that an older one must keep away. The object says it by its name; its content is not read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FeatureName {
+    needed_to: FeatureUse,
+    name: String,
+}
+
+impl FeatureName {
+    /// What needs it.
+    pub fn needed_to(&self) -> FeatureUse {
+        self.needed_to
+    }
+
+    /// Whether this release knows it.
+    pub fn is_known(&self) -> bool {
+        KNOWN.contains(&self.name.as_str())
+    }
+}
+
+impl FromStr for FeatureName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let parsed = text.split_once('-').and_then(|(word, name)| {
+            let needed_to = match word {
+                "read" => FeatureUse::Read,
+                "write" => FeatureUse::Write,
+                _ => return None,
+            };
+            is_name_part(name).then(|| Self { needed_to, name: name.to_owned() })
+        });
+        parsed.ok_or_else(|| NameError::new("feature name", text, "read- or write- and the name of the feature"))
+    }
+}
+
+impl fmt::Display for FeatureName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self.needed_to {
+            FeatureUse::Read => "read",
+            FeatureUse::Write => "write",
+        };
+        write!(formatter, "{word}-{}", self.name)
+    }
+}
