@@ -183,7 +183,7 @@ impl Run<'_> {
             sinks.add(repository.describe(), sink);
         }
         sinks.check_any()?;
-        let done = match self.copy_everything(&mut sinks, extent_bytes).await {
+        let done = match Box::pin(self.copy_everything(&mut sinks, extent_bytes)).await {
             Ok(content) => self.complete(&mut sinks, content, warnings).await,
             Err(error) => Err(error),
         };

@@ -59,7 +59,7 @@ fn a_later_patch_covers_an_earlier_one() {
     assert_eq!(seen(3), Some((20, Some(vec![]), 40)));
     assert_eq!(seen(4), Some((15, None, 2)));
     assert_eq!(seen(5), Some((20, None, 40)));
-    assert_eq!(seen(6), Some((100, Some(vec![0..40]), 50)));
+    assert_eq!(seen(6), Some((100, Some(std::iter::once(0..40).collect()), 50)));
     assert_eq!(seen(7), Some((140, None, 10)));
     assert_eq!(seen(8), None);
     let total: u64 = (0..8).map(|number| entry.source(number, 100).unwrap().seen_bytes()).sum();

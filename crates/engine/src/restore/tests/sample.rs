@@ -253,12 +253,16 @@ impl Sample {
                 offset += content.len() as u32;
             }
         }
-        // As a backup lists it: the link to a tablespace and the directory that it leads to.
-        let link = FileKind::Symlink { target: original.as_bytes() };
-        manifest.push(&entry("pg_tblspc/16400", link, 0)).unwrap();
         for (path, content) in entries {
             match content {
-                Entry::Directory => manifest.push(&entry(path, FileKind::Directory, 0)).unwrap(),
+                Entry::Directory => {
+                    manifest.push(&entry(path, FileKind::Directory, 0)).unwrap();
+                    // As a backup lists it: behind the directory of a tablespace the link that leads to it.
+                    if path == "pg_tblspc/16400" {
+                        let link = FileKind::Symlink { target: original.as_bytes() };
+                        manifest.push(&entry(path, link, 0)).unwrap();
+                    }
+                }
                 Entry::Link(target) => {
                     manifest.push(&entry(path, FileKind::Symlink { target: target.as_bytes() }, 0)).unwrap();
                 }
