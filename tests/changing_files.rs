@@ -305,7 +305,8 @@ fn said_until(backup: &mut Child, phase: &str) -> std::thread::JoinHandle<String
         if line.contains(phase) {
             return std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>().join("\n"));
         }
-        before += &format!("{line}\n");
+        before.push_str(&line);
+        before.push('\n');
     }
 }
 
