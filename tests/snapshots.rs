@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::stage::proof::{am_check, bulk, finish, holds_all, text};
-use crate::stage::{Plan, Stage, wait_promoted};
+use crate::stage::{Plan, Stage, StoreKind, wait_promoted};
 use chrono::{SecondsFormat, Utc};
 use holdfast_pgtypes::ControlFile;
 use holdfast_testkit::postgres::{Cluster, Shutdown};
@@ -316,4 +316,104 @@ async fn a_cold_snapshot_recovers_to_the_end_of_the_archive() {
     let (status, _, said) = run_with_input(stage.command(&["snapshot", "record"]), &other);
     assert_eq!(status, 2, "{said}");
     assert!(said.contains("belong to system identifier 4711"), "{said}");
+}
+
+/// What stands in a directory, links not followed.
+fn names_in(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).expect("list a directory");
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// The copy of a data directory has links to the WAL and to the tablespace of its original, which is alive on this host.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_living_server_uses_is_left_alone() {
+    let settings = vec![("checkpoint_timeout", "1h".to_owned())];
+    let plan = Plan { store: StoreKind::Directory, wal_segment_mib: 1, settings, ..Plan::default() };
+    let Some(mut stage) = Stage::start(18, plan).await else { return };
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop");
+    let wal = stage.target("wal-disk");
+    move_wal_out(stage.cluster.data(), &wal);
+    stage.cluster.start().await.expect("start with the WAL on another disk");
+    let space = stage.scratch.folder("space").expect("make a folder");
+    let rows = "SELECT generate_series(1, 20000) AS n";
+    let statement = format!("CREATE TABLESPACE fast LOCATION '{}'", space.display());
+    stage.cluster.sql(&statement).await.expect("make a tablespace");
+    stage.cluster.sql(&format!("CREATE TABLE t TABLESPACE fast AS {rows}")).await.expect("fill a table");
+    let oid = stage.cluster.value("SELECT oid FROM pg_tablespace WHERE spcname = 'fast'").await.expect("ask");
+
+    let (folder, own, other) = (stage.target("copy"), stage.target("own"), stage.target("other"));
+    let own_space = async { copy(&space, &own) };
+    let request = hot_of(&stage.cluster, "nightly", &[folder.clone(), other.clone()], own_space).await;
+    let id = text(&record(&stage, &request), "snapshot_id").to_owned();
+    stage.cluster.sql(&format!("INSERT INTO t {rows}")).await.expect("insert rows");
+    stage.archive_now().await;
+    stage.cluster.sql("CHECKPOINT").await.expect("write them out");
+    // WAL that waits for its archive: nobody else has it.
+    let repository = stage.repository_folder();
+    let away = stage.target("away");
+    std::fs::rename(&repository, &away).expect("take the repository away");
+    stage.cluster.sql(&format!("INSERT INTO t {rows}; SELECT pg_switch_wal()")).await.expect("insert more rows");
+    let waiting =
+        |status: &Path| names_in(status).into_iter().filter(|name| name.strip_suffix(".ready").is_some()).count();
+    assert!(waiting(&wal.join("archive_status")) > 0);
+    std::fs::rename(&away, &repository).expect("bring the repository back");
+
+    let path = folder.display().to_string();
+    let here = stage.cluster.data().display().to_string();
+    let used = format!("in use by the PostgreSQL server of {here}");
+    let refused = |arguments: &[&str], words: &[&str]| {
+        let before = names_in(&wal);
+        for plan in [&["--plan"][..], &[]] {
+            let all = [&["restore", "--snapshot", &id, "--pgdata", &path][..], arguments, plan].concat();
+            let (code, said) = stage.fails(&all);
+            assert_eq!(code, 63, "{said}");
+            for word in words.iter().chain(&[used.as_str(), "nothing was changed"]) {
+                assert!(said.contains(word), "{all:?} does not say {word:?}: {said}");
+            }
+        }
+        assert_eq!(names_in(&wal), before);
+        assert!(!folder.join("holdfast.restore").exists() && folder.join(ControlFile::PATH).exists());
+    };
+    refused(&[], &["/space is", "--tablespace"]);
+    let mapping = format!("{oid}={}", own.display());
+    let link = folder.join("pg_wal");
+    refused(&["--tablespace", &mapping], &[&format!("{} leads to ", link.display()), "an empty one is enough"]);
+    let counts =
+        "SELECT count(*) || ' ' || pg_tablespace_location(max(s.oid)) FROM t, pg_tablespace s WHERE spcname = 'fast'";
+    stage.cluster.restart().await.expect("restart the server");
+    assert_eq!(stage.cluster.value(counts).await.expect("count"), format!("60000 {}", space.display()));
+
+    // Both ways out.
+    stage.archive_now().await;
+    std::fs::remove_file(&link).expect("remove the link");
+    std::fs::rename(stage.scratch.folder("own-wal").expect("make a folder"), &link).expect("put a directory there");
+    let before = names_in(&wal);
+    let arguments = ["restore", "--snapshot", &id, "--pgdata", &path, "--tablespace", &mapping];
+    stage.ok(&[&arguments[..], &["--plan"]].concat());
+    stage.ok(&arguments);
+    assert_eq!(names_in(&wal), before);
+    let restored = stage.start_restored(&folder).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value(counts).await.expect("count"), format!("60000 {}", own.display()));
+    am_check(&restored);
+    stage.cluster.restart().await.expect("restart the server");
+    assert_eq!(stage.cluster.value(counts).await.expect("count"), format!("60000 {}", space.display()));
+
+    // The same links while their server is stopped: the configuration knows whose they are.
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop");
+    let before = names_in(&wal);
+    let path = other.display().to_string();
+    let mapping = format!("{oid}={}", stage.scratch.folder("another").expect("make a folder").display());
+    for (arguments, place) in [(&[][..], "the tablespace in "), (&["--tablespace", &mapping], "the WAL directory ")] {
+        let all = [&["restore", "--snapshot", &id, "--pgdata", &path][..], arguments].concat();
+        let (code, said) = stage.fails(&all);
+        assert_eq!(code, 10, "{said}");
+        assert!(said.contains(place) && said.contains(&format!("(of {here}, which cluster.pgdata names)")), "{said}");
+    }
+    assert_eq!(names_in(&wal), before);
+    stage.cluster.start().await.expect("start the server");
+    assert_eq!(stage.cluster.value(counts).await.expect("count"), format!("60000 {}", space.display()));
 }

@@ -69,6 +69,16 @@ async fn the_tablespace_of_a_living_server_is_left_alone() {
     let counts = "SELECT (SELECT count(*) FROM t) || ' ' || (SELECT count(*) FROM t2)";
     assert_eq!(stage.cluster.value(counts).await.expect("count"), "40000 20000");
 
+    // A tablespace that is newer than the backup: WAL replay would make it again where it is.
+    let newer = stage.scratch.folder("newer").expect("make a folder");
+    let statement = format!("CREATE TABLESPACE newer LOCATION '{}'", newer.display());
+    stage.cluster.sql(&statement).await.expect("make another tablespace");
+    let mapping = format!("fast={}", stage.target("elsewhere").display());
+    let planned = stage.ok(&["restore", "--pgdata", &path, "--tablespace", &mapping, "--plan"]);
+    let note = format!("has tablespaces that are not in this backup, in {}: ", newer.display());
+    assert!(planned.contains(&note), "{planned}");
+    stage.cluster.sql("DROP TABLESPACE newer").await.expect("drop it");
+
     // The data directory is lost, the server is gone, the tablespace is there: now the restore accepts it by its name.
     stage.archive_now().await;
     stage.cluster.stop(Shutdown::Fast).await.expect("stop the server");

@@ -304,6 +304,18 @@ pub enum Cause {
         /// One of its processes.
         pid: i32,
     },
+    /// A link in a copied data directory leads to what a server that runs on this host uses.
+    #[error("{} leads to {}, which is in use by the PostgreSQL server of {} (process {pid})", link.display(), target.display(), pgdata.display())]
+    LinkInUse {
+        /// The link.
+        link: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+        /// The server's data directory.
+        pgdata: PathBuf,
+        /// One of its processes.
+        pid: i32,
+    },
     /// Whether a server runs cannot be told.
     #[error("{} holds no process number, so it is not known whether a server runs there", path.display())]
     UnclearLockFile {

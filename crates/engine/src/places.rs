@@ -121,9 +121,14 @@ pub fn of_data_directory(pgdata: &Path) -> Vec<Place> {
 }
 
 /// Where the links in `pg_tblspc` lead; nothing where it cannot be read.
-pub(crate) fn linked(pgdata: &Path) -> Vec<PathBuf> {
+fn linked(pgdata: &Path) -> Vec<PathBuf> {
+    tablespaces(pgdata).into_iter().map(|(_, target)| target).collect()
+}
+
+/// The links in `pg_tblspc`, each with its name, which is the OID, and where it leads; nothing where it cannot be read.
+pub(crate) fn tablespaces(pgdata: &Path) -> Vec<(OsString, PathBuf)> {
     let Ok(entries) = std::fs::read_dir(pgdata.join("pg_tblspc")) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect()
+    entries.flatten().filter_map(|entry| Some((entry.file_name(), std::fs::read_link(entry.path()).ok()?))).collect()
 }
 
 /// The lowest part of a path that exists, with its links followed, and what is missing below it.

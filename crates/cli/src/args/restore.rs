@@ -11,6 +11,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("target").multiple(false))]
 #[command(group = clap::ArgGroup::new("exclusive-target").multiple(true))]
+#[command(group = clap::ArgGroup::new("existing").args(["delta", "snapshot", "snapshot_record"]).multiple(true))]
 pub struct RestoreArgs {
     /// The directory to restore into, absolute; it must be empty, unless --delta or --snapshot is given
     #[arg(long, value_name = "DIR", value_parser = absolute)]
@@ -60,8 +61,8 @@ pub struct RestoreArgs {
     /// Use the directory of this tablespace as it is, although its data directory was lost; may be given several times
     #[arg(long = "reuse-tablespace", value_name = "NAME", conflicts_with_all = ["snapshot", "snapshot_record"])]
     pub reuse_tablespaces: Vec<String>,
-    /// With --delta: remove WAL of the existing data directory even if it was never archived
-    #[arg(long, requires = "delta")]
+    /// With --delta or a snapshot: remove WAL of the existing data directory even if it was never archived
+    #[arg(long, requires = "existing")]
     pub discard_wal: bool,
     /// Switch archiving off in the restored server (archive_mode = off), for a copy that is only looked at
     #[arg(long)]

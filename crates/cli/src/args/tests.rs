@@ -125,6 +125,7 @@ fn combinations_without_meaning_are_refused() {
         "restore --pgdata /data --tablespace fast",
         "restore --pgdata /data --tablespace fast=ssd",
         "restore --target-immediate",
+        "restore --pgdata /data --discard-wal",
         "restore --pgdata /data --snapshot 20260822T101500Z --delta",
         "restore --pgdata /data --snapshot 20260822T101500Z --backup 20260822T101500Z",
         "restore --pgdata /data --snapshot 20260822T101500Z --snapshot-record /tmp/record.json",

@@ -142,6 +142,11 @@ fn of_what(what: &Cause) -> Failure {
         Cause::InUse { .. } => new(ExitCode::ServerRunning)
             .hint("nothing was changed: restore into another directory, and put tablespaces into other directories \
                    with --tablespace NAME=DIR"),
+        Cause::LinkInUse { link, .. } => new(ExitCode::ServerRunning).hint(format!(
+            "nothing was changed: the copy has its original's link. Replace {} by a directory, or by a link to one, that only \
+             this copy uses; for pg_wal an empty one is enough",
+            link.display()
+        )),
         Cause::UnclearLockFile { path } => new(ExitCode::ServerRunning).hint(format!(
             "restore into another directory; remove {} only if no PostgreSQL process on any host uses this directory",
             path.display()

@@ -18,6 +18,22 @@ pub(super) fn needed(context: &Context) -> Vec<Place> {
     places
 }
 
+/// The configured data directory with its WAL and tablespaces, if the restore is into another one. A copy made from a
+/// snapshot has its links, and must not empty or use what they lead to, even while no server runs there.
+pub(super) fn of_original(context: &Context, target: &Path) -> Vec<Place> {
+    let Some(original) = context.config.cluster.pgdata.as_deref().and_then(|path| path.canonicalize().ok()) else {
+        return Vec::new();
+    };
+    if target.canonicalize().is_ok_and(|target| target == original) {
+        return Vec::new();
+    }
+    let named = |place: Place| Place {
+        what: format!("{} (of {}, which cluster.pgdata names)", place.what, original.display()),
+        ..place
+    };
+    of_data_directory(&original).into_iter().map(named).collect()
+}
+
 /// Refuses a repository in the data directory, or around it: a restore of that directory would remove it, the disk that
 /// takes one takes the other, and every backup would hold all earlier ones.
 pub(super) fn refuse_repositories_in(context: &Context, pgdata: &Path) -> Result<(), Failure> {

@@ -132,6 +132,10 @@ fn options(context: &Context, args: &RestoreArgs) -> Result<RestoreOptions, Fail
                 .hint("an id looks like 20260822T101500Z; `holdfast list` shows them")
         })
     });
+    let mut places = places::needed(context);
+    if args.snapshot.is_some() || args.snapshot_record.is_some() {
+        places.extend(places::of_original(context, &args.pgdata));
+    }
     let words = if args.standby { "wal get --standby %f \"%p\"" } else { "wal get %f \"%p\"" };
     Ok(RestoreOptions {
         cluster: config.cluster.name.clone(),
@@ -154,7 +158,7 @@ fn options(context: &Context, args: &RestoreArgs) -> Result<RestoreOptions, Fail
             .collect(),
         reuse_tablespaces: args.reuse_tablespaces.clone(),
         discard_wal: args.discard_wal,
-        places: places::needed(context),
+        places,
         archiving: if args.no_archiving { Archiving::Off } else { Archiving::AsBackedUp },
         standby: args.standby,
         jobs: config.restore.jobs.get(),

@@ -54,6 +54,7 @@ impl Error {
             | Cause::UnarchivedWal { .. }
             | Cause::Overlap { .. }
             | Cause::InUse { .. }
+            | Cause::LinkInUse { .. }
             | Cause::UnclearLockFile { .. }
             | Cause::ServerRunning { .. }
             | Cause::AnotherRun { .. }

@@ -6,6 +6,7 @@
 //! system, a socket that somebody listens on; [`refuse_unarchived`] looks for WAL that is in no archive. All only look.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::FileType;
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -13,7 +14,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use holdfast_pgtypes::ControlFile;
+use holdfast_pgtypes::{ControlFile, SystemIdentifier};
 use holdfast_repo::manifest::Manifest;
 use holdfast_repo::name::REPOSITORY_OBJECT;
 
@@ -26,7 +27,8 @@ use crate::server::running::RunningServer;
 /// Where the kernel lists what is mounted.
 const MOUNTS: &str = "/proc/self/mountinfo";
 
-fn roots(layout: &Layout) -> Vec<Place> {
+/// The directories of a restore, with what they are.
+pub(super) fn roots(layout: &Layout) -> Vec<Place> {
     let tablespaces = layout.tablespaces().iter();
     let tablespaces = tablespaces.map(|t| Place::new(&format!("the directory of tablespace {}", t.name), &t.location));
     std::iter::once(Place::new("the directory to restore into,", layout.pgdata())).chain(tablespaces).collect()
@@ -63,8 +65,7 @@ pub(super) fn refuse_contents(
     version_directory: &str,
     places: &[Place],
 ) -> Result<(), Error> {
-    let needed = places.iter().flat_map(|place| Resolved::of(&place.path).chain().clone()).collect();
-    let survey = Survey { mounts: mounts()?, needed };
+    let survey = Survey::of(places)?;
     let mut waiting = reuse::starts(layout, version_directory);
     while let Some((directory, path)) = waiting.pop() {
         let entries = match std::fs::read_dir(&directory) {
@@ -93,6 +94,21 @@ pub(super) fn refuse_contents(
     Ok(())
 }
 
+/// The same for directories of which everything is removed.
+pub(super) fn refuse_emptied(pgdata: &Path, directories: &[PathBuf], places: &[Place]) -> Result<(), Error> {
+    let survey = Survey::of(places)?;
+    for directory in directories {
+        for entry in std::fs::read_dir(directory).map_err(|e| Error::file("list", directory, e))? {
+            let entry = entry.map_err(|e| Error::file("list", directory, e))?;
+            let kind = entry.file_type().map_err(|e| Error::file("look at", &entry.path(), e))?;
+            if let Some(found) = survey.examine(entry.path(), kind)? {
+                return Err(Cause::NotOurs { directory: pgdata.to_owned(), found }.into());
+            }
+        }
+    }
+    Ok(())
+}
+
 struct Survey {
     mounts: HashSet<PathBuf>,
     /// What the restore needs, with every directory above it: a bind mount may have one of them in here.
@@ -100,6 +116,11 @@ struct Survey {
 }
 
 impl Survey {
+    fn of(places: &[Place]) -> Result<Self, Error> {
+        let needed = places.iter().flat_map(|place| Resolved::of(&place.path).chain().clone()).collect();
+        Ok(Self { mounts: mounts()?, needed })
+    }
+
     /// What there is in an entry that would be removed, in words.
     fn examine(&self, path: PathBuf, kind: FileType) -> Result<Option<String>, Error> {
         let mut waiting = vec![(path, kind)];
@@ -162,7 +183,7 @@ fn plain(field: &[u8]) -> PathBuf {
             rest = tail;
         }
     }
-    std::ffi::OsString::from_vec(bytes).into()
+    OsString::from_vec(bytes).into()
 }
 
 /// Refuses to remove WAL that the server here had not archived yet: these may be the last transactions there are. A
@@ -192,8 +213,8 @@ pub(super) fn refuse_unarchived(pgdata: &Path) -> Result<(), Error> {
     }
 }
 
-/// What becomes of links that the sweep removes, in words.
-pub(super) fn notes(layout: &Layout) -> Vec<String> {
+/// What becomes of links that the sweep removes, and what the servers of this host have to expect, in words.
+pub(super) fn notes(layout: &Layout, of: SystemIdentifier) -> Vec<String> {
     let wal = layout.pgdata().join("pg_wal");
     let target = std::fs::read_link(&wal).ok();
     let note = |target: PathBuf| {
@@ -202,7 +223,32 @@ pub(super) fn notes(layout: &Layout) -> Vec<String> {
             target.display()
         )
     };
-    target.map(note).into_iter().collect()
+    target.map(note).into_iter().chain(replay_notes(&tablespaces(layout), of, &RunningServer::all())).collect()
+}
+
+/// Tablespaces that a running server of the same cluster has and the restored data does not. WAL replay repeats their
+/// creation in the same place, and then two servers write there.
+pub(super) fn replay_notes(known: &[OsString], of: SystemIdentifier, servers: &[RunningServer]) -> Vec<String> {
+    let note = |server: &RunningServer| {
+        let new = server.tablespaces.iter().filter(|(oid, _)| !known.contains(oid));
+        let places: Vec<String> = new.map(|(_, place)| place.display().to_string()).collect();
+        let concerns = !places.is_empty() && server.system_identifier == Some(of);
+        concerns.then(|| {
+            format!(
+                "the PostgreSQL server of {} has tablespaces that are not in this backup, in {}: a recovery past their \
+                 creation makes them again in the same directories and damages them; start the copy on another host, or \
+                 recover to a target before their creation",
+                server.pgdata.display(),
+                places.join(", ")
+            )
+        })
+    };
+    servers.iter().filter_map(note).collect()
+}
+
+/// The OIDs of the tablespaces of a backup, as the links to them are named.
+pub(super) fn tablespaces(layout: &Layout) -> Vec<OsString> {
+    layout.tablespaces().iter().map(|tablespace| tablespace.oid.to_string().into()).collect()
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 //!
 //! Order:
 //! 1. Preflight: the planner's path with the snapshot as its only beginning, so that everything is refused that cannot
-//!    be reached; and the directory, which must hold the data of this snapshot and not be in use.
+//!    be reached; and the directory, which must hold the data of this snapshot, not be in use, and not lead to what is
+//!    not its own ([`copied`]).
 //! 2. The directory is taken: resume point and lock; `global/pg_control` goes aside.
-//! 3. [`clean`]: what a base backup would not have brought is removed.
+//! 3. [`Removal`]: what a base backup would not have brought is removed.
 //! 4. `backup_label` and `tablespace_map`, always written back from the record: without them PostgreSQL would begin at
 //!    the last checkpoint of the copy, and never notice that pages of the time before are missing.
 //! 5. Recovery settings and signal file; everything to disk; `pg_control` back; the resume point goes.
@@ -18,29 +19,29 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use holdfast_contract::report::restore::SnapshotRestoreReport;
-use holdfast_pgtypes::exclude::{ExcludedAs, Exclusions, Verdict, wal_subdirectories};
-use holdfast_pgtypes::{BackupLabel, ControlFile, PgVersion, TablespaceMap};
+use holdfast_pgtypes::{BackupLabel, ControlFile, PgVersion, SystemIdentifier, TablespaceMap};
 use holdfast_repo::record::{SnapshotRecord, TablespaceEntry};
 use holdfast_repo::recovery::{Beginning, RecoveryPlan};
 use tokio_util::sync::CancellationToken;
 
+use super::copied::{self, Removal};
 use super::durable::Roots;
 use super::late::Patience;
 use super::layout::Layout;
 use super::preflight::{AUTO_CONF, Archive};
 use super::resume::{ResumeLock, ResumePoint, VERSION, sync_parent};
 use super::settings;
-use super::{RestoreOptions, archiving_note, blocking, check_options, durable, next_words, recovery};
+use super::{RestoreOptions, archiving_note, blocking, check_options, durable, foreign, next_words, recovery};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::server::running::RunningServer;
 use crate::server::{PostmasterPid, running};
 
 /// Where the control file waits while the directory must not start.
@@ -80,6 +81,8 @@ pub async fn plan_snapshot(
 /// # Errors
 /// [`Cause::Refused`] if the directory is not a copy of this snapshot, or the record is that of another cluster;
 /// [`Cause::WrongCluster`], [`Cause::ControlFile`] or [`Cause::ServerRunning`] by what is in the directory.
+/// [`Cause::InUse`], [`Cause::LinkInUse`], [`Cause::Overlap`], [`Cause::NotOurs`] or [`Cause::UnarchivedWal`] if what it
+/// leads to, or what would be removed, is not its own.
 /// [`Cause::Malformed`] if the record contradicts itself. [`Cause::NoClaim`], [`Cause::Unreachable`] or
 /// [`Cause::UnreadableHistory`] if the archive does not lead to the request; [`Cause::Store`], [`Cause::Format`] or
 /// [`Cause::Record`] if it cannot be read. [`Cause::Cancelled`] before the first change only, [`Cause::AnotherRun`],
@@ -145,8 +148,12 @@ async fn preflight(
             started: options.now,
         };
         check_record(record, options)?;
-        let resumed = inspect(&options.pgdata, record, &point)
-            .doing(|| format!("looking at the directory {}", options.pgdata.display()))?;
+        let here = || format!("looking at the directory {}", options.pgdata.display());
+        let version = PgVersion::new(record.pg_major).map_err(|e| Cause::Refused(e.to_string()))?;
+        let resumed = inspect(&options.pgdata, record, &point).doing(here)?;
+        let (foreign, told, of) = (layout.clone(), options.clone(), record.system_identifier);
+        let looked = blocking(move || refuse_foreign(&foreign, version, &told, of));
+        let local_notes = looked.await.doing(here)?;
         let claims = repository.claims(&options.cluster).await?;
         let claim = claims
             .chosen(|claim| claim.number == record.claim)?
@@ -163,16 +170,19 @@ async fn preflight(
         }
         let crew = Crew::new(options.jobs);
         let mut patience = Patience::new(options.now);
-        let (plan, notes) = loop {
+        let (plan, mut notes, stored) = loop {
             let archive = Archive::of_claim(repository, claim.clone(), vec![Beginning::from(record)]).await?;
             match archive.plan(repository, options, &crew, progress.as_ref(), cancel).await {
-                Ok(planned) => break planned,
+                Ok((plan, notes)) => break (plan, notes, archive.wal.clone()),
                 Err(error) if !patience.lists_again(repository, &archive, &error, progress.as_ref()).await => {
                     return Err(error);
                 }
                 Err(_) => {}
             }
         };
+        copied::refuse_lost_wal(&Removal::of(&options.pgdata, version)?, record, &stored, options.discard_wal)
+            .doing(here)?;
+        notes.extend(local_notes);
         let auto_conf = read_auto_conf(&options.pgdata)?;
         Ok(Found { plan, notes, layout, map, point, resumed, auto_conf })
     };
@@ -180,6 +190,23 @@ async fn preflight(
         found = looking => found,
         () = cancel.cancelled() => Err(Cause::Cancelled.into()),
     }
+}
+
+/// Refuses what is not the copy's own, and says what is worth knowing of this host.
+fn refuse_foreign(
+    layout: &Layout,
+    version: PgVersion,
+    options: &RestoreOptions,
+    of: SystemIdentifier,
+) -> Result<Vec<String>, Error> {
+    let removal = Removal::of(layout.pgdata(), version)?;
+    let servers = RunningServer::all();
+    copied::refuse_foreign(layout, &removal, &options.places, &servers)?;
+    let mut notes = removal.notes();
+    let mut known = foreign::tablespaces(layout);
+    known.extend(crate::places::tablespaces(layout.pgdata()).into_iter().map(|(oid, _)| oid));
+    notes.extend(foreign::replay_notes(&known, of, &servers));
+    Ok(notes)
 }
 
 /// Tablespaces have no names in the map.
@@ -325,6 +352,8 @@ fn change(found: &Found, options: &RestoreOptions, record: &SnapshotRecord) -> R
     let mut lock = ResumeLock::take(pgdata)?;
     // Once more under the lock.
     inspect(pgdata, record, &found.point)?;
+    let version = PgVersion::new(record.pg_major).map_err(|e| Cause::Refused(e.to_string()))?;
+    refuse_foreign(&found.layout, version, options, record.system_identifier)?;
     lock.record(&found.point)?;
     let mut roots = Roots::open(&found.layout)?;
     // It may be on a volume of its own.
@@ -335,8 +364,7 @@ fn change(found: &Found, options: &RestoreOptions, record: &SnapshotRecord) -> R
         sync_parent(&control)?;
     }
     let mode = fs::metadata(&aside).map_err(|e| Error::file("look at", &aside, e))?.mode() & 0o777;
-    let version = PgVersion::new(record.pg_major).map_err(|e| Cause::Refused(e.to_string()))?;
-    let removed = clean(pgdata, version)?;
+    let removed = Removal::of(pgdata, version)?.run()?;
 
     if let Some(label) = &record.backup_label {
         durable::write_file(&pgdata.join(BackupLabel::FILE_NAME), label.as_bytes(), mode)?;
@@ -368,51 +396,6 @@ fn read_auto_conf(pgdata: &Path) -> Result<Vec<u8>, Error> {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(e) => Err(Error::file("read", &path, e)),
     }
-}
-
-/// Removes what a base backup leaves out and the server would take for its own: files of the server that ran, slots that
-/// would hold WAL back for ever, and `pg_wal`. All WAL of the copy up to the stop LSN is in the archive, or there would be
-/// no record; what `archive_status` says of it is about the archive of the original.
-///
-/// Temporary files, relation caches and unlogged relations are removed by every start of a server.
-fn clean(pgdata: &Path, version: PgVersion) -> Result<u64, Error> {
-    let names = list(pgdata)?;
-    let rules = Exclusions::for_directory(version, b"", names.iter().map(|name| name.as_bytes()));
-    let mut removed = 0;
-    for name in &names {
-        let path = pgdata.join(name);
-        match rules.verdict(name.as_bytes()) {
-            Verdict::Excluded(ExcludedAs::ServerFile) => {
-                durable::remove_if_there(&path)?;
-                removed += 1;
-            }
-            Verdict::ContentsExcluded => removed += empty(&path)?,
-            Verdict::Excluded(_) | Verdict::Include | Verdict::ControlFile => {}
-        }
-    }
-    for directory in wal_subdirectories(version) {
-        let path = pgdata.join("pg_wal").join(directory);
-        super::prepare::make_directory(&path)?;
-    }
-    Ok(removed)
-}
-
-fn list(directory: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
-    let failed = |e| Error::file("list", directory, e);
-    fs::read_dir(directory).map_err(failed)?.map(|entry| Ok(entry.map_err(failed)?.file_name())).collect()
-}
-
-/// Removes what is in a directory, which stays; so does a link to one on another volume.
-fn empty(directory: &Path) -> Result<u64, Error> {
-    let mut removed = 0;
-    for name in list(directory)? {
-        let path = directory.join(name);
-        let kind = fs::symlink_metadata(&path).map_err(|e| Error::file("look at", &path, e))?;
-        let gone = if kind.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        gone.map_err(|e| Error::file("remove", &path, e))?;
-        removed += 1;
-    }
-    Ok(removed)
 }
 
 #[cfg(test)]

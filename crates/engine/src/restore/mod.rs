@@ -18,6 +18,7 @@
 //! it compares what is there by hash and fetches the rest. Ownership is the calling user's.
 
 mod coalesce;
+mod copied;
 mod durable;
 mod fetch;
 mod files;
@@ -146,7 +147,7 @@ pub async fn plan(
         hole_bytes,
         auto_conf_lines: settings::lines(&recovery(options, &found.plan), options.now),
         signal_file: settings::signal_file(options.standby).to_owned(),
-        notes: notes(options, &found, foreign::notes(&found.layout)),
+        notes: notes(options, &found, foreign::notes(&found.layout, found.backup.system_identifier)),
         recovery: found.plan.clone(),
     })
 }
@@ -191,7 +192,7 @@ async fn restore_inner(
     progress.note(&format!("restoring backup {}", found.backup.backup_id));
 
     refuse_foreign(&found, options).await?;
-    let foreign = foreign::notes(&found.layout);
+    let foreign = foreign::notes(&found.layout, found.backup.system_identifier);
     let (taking, for_take) = (Arc::clone(&found), options.clone());
     let Taken { state, lock, roots } = blocking(move || prepare::take(&taking.layout, &taking.wanted(&for_take)))
         .await

@@ -6,9 +6,11 @@
 //! and processes on another host.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
+
+use holdfast_pgtypes::{ControlFile, SystemIdentifier};
 
 use crate::error::{Cause, Error};
 use crate::places::{Identity, Resolved};
@@ -20,6 +22,10 @@ pub(crate) struct RunningServer {
     pub(crate) pid: i32,
     /// Its data directory, as the kernel names it.
     pub(crate) pgdata: PathBuf,
+    /// Its tablespaces by their OIDs, and where they are, as it names these places itself.
+    pub(crate) tablespaces: Vec<(OsString, PathBuf)>,
+    /// The cluster that it is of, if its control file can be read.
+    pub(crate) system_identifier: Option<SystemIdentifier>,
     /// Its data directory and its folders elsewhere.
     places: Vec<Resolved>,
 }
@@ -38,11 +44,15 @@ impl RunningServer {
         servers
     }
 
-    fn of_process(pid: i32, cwd: &Path) -> Self {
+    /// The server of a process with this working directory.
+    pub(crate) fn of_process(pid: i32, cwd: &Path) -> Self {
         // Its links are paths in its own view of the file system, which may differ from ours.
         let root = PathBuf::from(format!("/proc/{pid}/root"));
-        let mut links = crate::places::linked(cwd);
-        links.extend(std::fs::read_link(cwd.join("pg_wal")));
+        let tablespaces = crate::places::tablespaces(cwd);
+        let mut links: Vec<PathBuf> = tablespaces.iter().map(|(_, target)| target.clone()).collect();
+        // A directory of this name counts by itself: it may be mounted in another place too.
+        let wal = cwd.join("pg_wal");
+        links.push(std::fs::read_link(&wal).unwrap_or_else(|_| PathBuf::from("pg_wal")));
         let elsewhere = links.iter().map(|link| {
             let inside: PathBuf = link.components().filter(|part| *part != Component::RootDir).collect();
             if link.is_absolute() { root.join(inside) } else { cwd.join(link) }
@@ -50,7 +60,9 @@ impl RunningServer {
         let all = std::iter::once(cwd.to_owned()).chain(elsewhere);
         let places = all.filter_map(|place| Resolved::of_kernel_path(&place)).collect();
         let pgdata = std::fs::read_link(cwd).unwrap_or_else(|_| cwd.to_owned());
-        Self { pid, pgdata, places }
+        let control = std::fs::read(cwd.join(ControlFile::PATH)).ok();
+        let control = control.and_then(|bytes| ControlFile::parse(&bytes).ok());
+        Self { pid, pgdata, tablespaces, system_identifier: control.map(|control| control.system_identifier), places }
     }
 
     /// Whether the server uses this place, something in it, or a folder that contains it.

@@ -254,7 +254,9 @@ async fn prepare_snapshot(
         .hint("remove recoveryTarget.backupID: the snapshots are the backup"));
     }
     let pgdata = work.places.pgdata.display().to_string();
-    let mut words: Vec<String> = ["restore", "--snapshot", &id, "--pgdata", &pgdata].map(str::to_owned).to_vec();
+    // A standby's copy may have WAL that its primary never archived. The snapshot keeps it; these volumes are copies of it.
+    let words = ["restore", "--snapshot", &id, "--pgdata", &pgdata, "--discard-wal"];
+    let mut words: Vec<String> = words.map(str::to_owned).to_vec();
     words.extend(target_words(&RecoveryTarget { backup_id: None, ..target }, None));
     plan(work, &config, &words).await?;
     // The volume is this cluster's from here on: a kill in the middle leaves no control file to know it by.

@@ -134,5 +134,23 @@ fn wal_that_is_in_no_archive_is_counted() {
     fs::rename(case.path("pgdata/pg_wal"), case.path("wal")).unwrap();
     std::os::unix::fs::symlink(case.path("wal"), case.path("pgdata/pg_wal")).unwrap();
     refuse_unarchived(&pgdata).unwrap();
-    assert!(notes(&case.layout)[0].starts_with("pg_wal was a link to "));
+    assert!(notes(&case.layout, SystemIdentifier::new(1))[0].starts_with("pg_wal was a link to "));
+}
+
+#[test]
+fn a_living_server_of_the_same_cluster_has_tablespaces_that_replay_would_make_again() {
+    let case = Case::new();
+    fs::create_dir_all(case.path("live/global")).unwrap();
+    fs::create_dir_all(case.path("live/pg_tblspc")).unwrap();
+    let control = include_bytes!("../../../../pgtypes/tests/fixtures/pg_control.18");
+    fs::write(case.path("live/global/pg_control"), control).unwrap();
+    std::os::unix::fs::symlink("/srv/old", case.path("live/pg_tblspc/16400")).unwrap();
+    let of = ControlFile::parse(control).unwrap().system_identifier;
+    let live = || RunningServer::of_process(std::process::id().cast_signed(), &case.path("live"));
+    let known = ["16400".into()];
+    assert_eq!(replay_notes(&known, of, &[live()]), Vec::<String>::new());
+    std::os::unix::fs::symlink("/srv/new", case.path("live/pg_tblspc/16500")).unwrap();
+    let notes = replay_notes(&known, of, &[live()]);
+    assert!(notes[0].contains("live has tablespaces that are not in this backup, in /srv/new: "), "{notes:?}");
+    assert_eq!(replay_notes(&known, SystemIdentifier::new(1), &[live()]), Vec::<String>::new());
 }

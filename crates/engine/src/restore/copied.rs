@@ -1,0 +1,281 @@
+//! Where a directory that was filled from a snapshot leads to, and what a recovery would remove there.
+//!
+//! A copy has the links of its original: `pg_wal`, tablespaces, perhaps more. On the original's host they lead to the
+//! original itself. So everything that the recovery empties, and every link through which the started server would
+//! write, is looked at before the first change: [`Removal`] is what goes, [`refuse_foreign`] refuses what belongs to a
+//! living server or to Holdfast, [`refuse_lost_wal`] what is in no archive. All only look, but for [`Removal::run`].
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use holdfast_pgtypes::exclude::{ExcludedAs, Exclusions, Verdict, wal_subdirectories};
+use holdfast_pgtypes::wal::page::WalPageHeader;
+use holdfast_pgtypes::{ControlFile, PgVersion, SystemIdentifier, WalFileName};
+use holdfast_repo::catalog::WalInventory;
+use holdfast_repo::record::SnapshotRecord;
+
+use super::layout::Layout;
+use super::{durable, foreign};
+use crate::error::{Cause, Error, ResultExt};
+use crate::places::{Place, Resolved, refuse_overlap};
+use crate::server::running::RunningServer;
+
+/// Enough of a segment for its long header.
+const HEADER_BYTES: u64 = 40;
+
+/// What a base backup leaves out and the server would take for its own: files of the server that ran, slots that would hold
+/// WAL back for ever, and `pg_wal`. All WAL of the copy up to the stop LSN is in the archive, or there would be no record;
+/// what `archive_status` says of it is about the archive of the original.
+///
+/// Temporary files, relation caches and unlogged relations are removed by every start of a server.
+#[derive(Debug)]
+pub(super) struct Removal {
+    /// `pg_wal`: a directory, or a link to one on a volume of its own, which stays.
+    wal: PathBuf,
+    files: Vec<PathBuf>,
+    /// Directories that stay without their content; `pg_wal` too.
+    emptied: Vec<PathBuf>,
+    /// Links in the place of such directories. As in a base backup, a directory takes the place of the link. What the link
+    /// led to is not the copy's alone.
+    links: Vec<PathBuf>,
+    version: PgVersion,
+}
+
+impl Removal {
+    pub(super) fn of(pgdata: &Path, version: PgVersion) -> Result<Self, Error> {
+        let names = list(pgdata)?;
+        let rules = Exclusions::for_directory(version, b"", names.iter().map(|name| name.as_bytes()));
+        let wal = pgdata.join("pg_wal");
+        let mut removal = Self { wal: wal.clone(), files: Vec::new(), emptied: Vec::new(), links: Vec::new(), version };
+        for name in &names {
+            let path = pgdata.join(name);
+            match rules.verdict(name.as_bytes()) {
+                Verdict::Excluded(ExcludedAs::ServerFile) => removal.files.push(path),
+                Verdict::ContentsExcluded if path != wal && is_link(&path)? => removal.links.push(path),
+                Verdict::ContentsExcluded => removal.emptied.push(path),
+                Verdict::Excluded(_) | Verdict::Include | Verdict::ControlFile => {}
+            }
+        }
+        Ok(removal)
+    }
+
+    /// Removes it, and returns how many entries that were.
+    pub(super) fn run(&self) -> Result<u64, Error> {
+        let mut removed = 0;
+        for path in &self.files {
+            durable::remove_if_there(path)?;
+            removed += 1;
+        }
+        for path in &self.links {
+            durable::remove_if_there(path)?;
+            super::prepare::make_directory(path)?;
+            removed += 1;
+        }
+        for directory in &self.emptied {
+            removed += empty(directory)?;
+        }
+        for directory in wal_subdirectories(self.version) {
+            super::prepare::make_directory(&self.wal.join(directory))?;
+        }
+        Ok(removed)
+    }
+
+    /// What becomes of links, in words.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let note = |link: &PathBuf| {
+            let name = link.file_name().unwrap_or_default().display();
+            let target = fs::read_link(link).unwrap_or_default();
+            format!(
+                "{name} was a link to {}: that directory is not changed, and {name} becomes a directory",
+                target.display()
+            )
+        };
+        self.links.iter().map(note).collect()
+    }
+
+    fn takes(&self, path: &Path) -> bool {
+        [&self.files, &self.emptied, &self.links].iter().any(|paths| paths.iter().any(|taken| taken == path))
+    }
+}
+
+/// Refuses a copy that leads to what is not its own: where a server of this host keeps its files, to what the restore needs,
+/// or to another data directory.
+pub(super) fn refuse_foreign(
+    layout: &Layout,
+    removal: &Removal,
+    places: &[Place],
+    servers: &[RunningServer],
+) -> Result<(), Error> {
+    let used = |place: &Path| {
+        let resolved = Resolved::of(place);
+        servers.iter().find(|server| server.uses(&resolved))
+    };
+    for root in layout.roots() {
+        if let Some(server) = used(root) {
+            let tablespace = layout.tablespaces().iter().find(|tablespace| tablespace.location == root);
+            let in_use = Cause::InUse { place: root.to_owned(), pgdata: server.pgdata.clone(), pid: server.pid };
+            return Err(in_use).doing(|| match tablespace {
+                Some(tablespace) => format!("looking at the directory of tablespace {}", tablespace.name),
+                None => "looking at the data directory".to_owned(),
+            });
+        }
+    }
+    let links = links(layout, removal)?;
+    for link in &links {
+        let target = leads_to(link);
+        if let Some(server) = used(&target) {
+            return Err(Cause::LinkInUse {
+                link: link.clone(),
+                target,
+                pgdata: server.pgdata.clone(),
+                pid: server.pid,
+            }
+            .into());
+        }
+    }
+    // A directory that is emptied may be one of a server's by a bind mount, which no link shows.
+    if let Some((directory, server)) = removal.emptied.iter().find_map(|path| Some((path, used(path)?))) {
+        let (place, pgdata, pid) = (directory.clone(), server.pgdata.clone(), server.pid);
+        return Err(Cause::InUse { place, pgdata, pid }.into());
+    }
+    foreign::refuse_places(layout, places)?;
+    let is_of_tablespace = |link: &Path| link.parent().is_some_and(|parent| parent.ends_with("pg_tblspc"));
+    let mut others = foreign::roots(layout);
+    for link in links.iter().filter(|link| **link == removal.wal || is_of_tablespace(link)) {
+        let what = format!("the directory to which {} leads,", link.display());
+        let place = Place::new(&what, &leads_to(link));
+        for other in others.iter().chain(places) {
+            refuse_overlap(&place, other)?;
+        }
+        others.push(place);
+    }
+    if links.contains(&removal.wal)
+        && let Some(other) = leads_to(&removal.wal).ancestors().find(|above| above.join(ControlFile::PATH).exists())
+    {
+        let found = format!("a link to the WAL of another data directory, {}", other.display());
+        return Err(Cause::NotOurs { directory: layout.pgdata().to_owned(), found }.into());
+    }
+    foreign::refuse_emptied(layout.pgdata(), &removal.emptied, places)
+}
+
+/// The links through which something would be removed or written: all in the data directory and the tablespaces, except
+/// those that are removed themselves, and those to tablespaces that PostgreSQL makes again from `tablespace_map`.
+fn links(layout: &Layout, removal: &Removal) -> Result<Vec<PathBuf>, Error> {
+    let mapped: HashSet<PathBuf> = layout
+        .tablespaces()
+        .iter()
+        .map(|tablespace| layout.pgdata().join("pg_tblspc").join(tablespace.oid.to_string()))
+        .collect();
+    let mut links = Vec::new();
+    let mut waiting: Vec<PathBuf> = layout.roots().map(Path::to_owned).collect();
+    while let Some(directory) = waiting.pop() {
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+            Err(e) => return Err(Error::file("list", &directory, e)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|e| Error::file("list", &directory, e))?;
+            let path = entry.path();
+            let kind = entry.file_type().map_err(|e| Error::file("look at", &path, e))?;
+            if kind.is_symlink() && (path == removal.wal || !removal.takes(&path)) && !mapped.contains(&path) {
+                links.push(path);
+            } else if kind.is_dir() && !removal.takes(&path) {
+                waiting.push(path);
+            }
+        }
+    }
+    links.sort_unstable();
+    Ok(links)
+}
+
+/// Refuses to remove WAL that is another cluster's, or that is marked for an archive and is not in this one. The copy has
+/// marks of its original: what they name up to the stop LSN was archived before the record was written.
+pub(super) fn refuse_lost_wal(
+    removal: &Removal,
+    record: &SnapshotRecord,
+    stored: &WalInventory,
+    discard: bool,
+) -> Result<(), Error> {
+    let wal = &removal.wal;
+    let mut missing = Vec::new();
+    for name in list(wal)? {
+        let Some(file) = name.to_str().and_then(|name| name.parse::<WalFileName>().ok()) else { continue };
+        if let Some(found) = owner(&wal.join(&name)).filter(|found| *found != record.system_identifier) {
+            let found = format!("WAL of another cluster (system identifier {found}), {}", wal.join(&name).display());
+            return Err(Cause::NotOurs { directory: wal.clone(), found }.into());
+        }
+        let mark = wal.join("archive_status").join(format!("{file}.ready"));
+        if !discard && mark.exists() && !is_stored(file, record, stored) {
+            missing.push(file.to_string());
+        }
+    }
+    missing.sort_unstable();
+    match (missing.first(), missing.last()) {
+        (Some(first), Some(last)) => Err(Cause::UnarchivedWal {
+            directory: wal.clone(),
+            count: missing.len(),
+            first: first.clone(),
+            last: last.clone(),
+        }
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+fn is_stored(file: WalFileName, record: &SnapshotRecord, stored: &WalInventory) -> bool {
+    let (size, last) = (record.wal_segment_size, record.stop_segment);
+    let is_of_copy = file.timeline() <= last.timeline()
+        && file.segment().is_none_or(|segment| segment.number(size) <= last.number(size));
+    is_of_copy
+        || match file {
+            WalFileName::Segment(segment) => stored.contains(segment),
+            WalFileName::Partial(segment) => stored.contains(segment) || stored.partials().any(|it| it == segment),
+            WalFileName::History(timeline) => stored.histories().any(|it| it == timeline),
+            // It only says when a backup ended.
+            WalFileName::BackupHistory { .. } => true,
+        }
+}
+
+/// The cluster that wrote a segment, if it begins as a segment does.
+fn owner(path: &Path) -> Option<SystemIdentifier> {
+    let mut bytes = Vec::new();
+    fs::File::open(path).ok()?.take(HEADER_BYTES).read_to_end(&mut bytes).ok()?;
+    Some(WalPageHeader::parse(&bytes)?.long?.system_identifier)
+}
+
+fn is_link(path: &Path) -> Result<bool, Error> {
+    fs::symlink_metadata(path).map(|metadata| metadata.is_symlink()).map_err(|e| Error::file("look at", path, e))
+}
+
+/// Where a link leads in the end; where it says, if there is nothing.
+fn leads_to(link: &Path) -> PathBuf {
+    let written = || Some(link.parent()?.join(fs::read_link(link).ok()?));
+    fs::canonicalize(link).ok().or_else(written).unwrap_or_else(|| link.to_owned())
+}
+
+fn list(directory: &Path) -> Result<Vec<OsString>, Error> {
+    let failed = |e| Error::file("list", directory, e);
+    fs::read_dir(directory).map_err(failed)?.map(|entry| Ok(entry.map_err(failed)?.file_name())).collect()
+}
+
+/// Removes what is in a directory, which stays; so does a link to one on another volume.
+fn empty(directory: &Path) -> Result<u64, Error> {
+    let mut removed = 0;
+    for name in list(directory)? {
+        let path = directory.join(name);
+        let kind = fs::symlink_metadata(&path).map_err(|e| Error::file("look at", &path, e))?;
+        let gone = if kind.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        gone.map_err(|e| Error::file("remove", &path, e))?;
+        removed += 1;
+    }
+    Ok(removed)
+}
+
+#[cfg(test)]
+#[path = "copied/tests.rs"]
+mod tests;
