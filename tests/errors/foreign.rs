@@ -124,6 +124,15 @@ async fn a_repository_and_a_data_directory_never_lie_in_each_other() {
         assert_eq!(code, Some(10), "{text}");
         assert!(text.contains("is inside the repository"), "{text}");
     }
+    // What only the next backup needs would be removed too.
+    let passwords = old.join("passwords");
+    fs::write(&passwords, "*:*:*:*:hush").expect("write a password file");
+    let connection = format!("connection = \"host=/tmp passfile={}\"\n\n[[repo]]", passwords.display());
+    let config = stage.write_config("passwords.toml", &stage.config_text().replacen("[[repo]]", &connection, 1));
+    let (code, text) = run(&config, &["restore", "--delta", "--pgdata", &old.display().to_string()]);
+    assert_eq!(code, Some(10), "{text}");
+    assert!(text.contains("the password file ") && text.contains("is inside the directory to restore into"), "{text}");
+    fs::remove_file(&passwords).expect("remove it");
     assert_eq!(files_below(&old), before, "nothing may be touched");
 
     let repository = stage.cluster.data().join("backups");

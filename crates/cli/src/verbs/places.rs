@@ -2,6 +2,7 @@
 //! lies in the very directory that it is to save.
 
 use super::Context;
+use crate::config::libpq;
 use crate::failure::Failure;
 use holdfast_engine::places::{Place, of_data_directory, refuse_overlap};
 use holdfast_store::Location;
@@ -14,8 +15,18 @@ pub(super) fn needed(context: &Context) -> Vec<Place> {
     places.extend(files.map(|(what, path)| Place::new(what, path)));
     places.push(Place::new("the spool", &context.config.wal.spool));
     places.extend(context.config_file.iter().map(|path| Place::new("the configuration file", path)));
+    places.extend(connection_files(context));
     places.extend(std::env::current_exe().iter().map(|path| Place::new("the program", path)));
     places
+}
+
+/// What connecting to the server reads: a restore needs none of it, and the next backup does.
+fn connection_files(context: &Context) -> Vec<Place> {
+    let cluster = &context.config.cluster;
+    let environment = libpq::environment();
+    let strings = [cluster.connection.as_ref(), cluster.primary_connection.as_ref()];
+    let files = strings.iter().flat_map(|text| environment.files(text.map(|text| text.expose().as_str())));
+    files.map(|(what, path)| Place::new(what, &path)).collect()
 }
 
 /// The configured data directory with its WAL and tablespaces, if the restore is into another one. A copy made from a

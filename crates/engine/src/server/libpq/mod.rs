@@ -122,8 +122,60 @@ pub(super) fn refused(subject: &str, reason: impl fmt::Display) -> Error {
     Cause::ConnectionParameters(format!("cannot use {subject}: {reason}")).into()
 }
 
+impl Environment {
+    /// The files that exist here and that a connection with this string would read, each with what it is. A string that
+    /// is wrong, or a service that is not there, counts as far as it can be read.
+    pub fn files(&self, connection: Option<&str>) -> Vec<(&'static str, PathBuf)> {
+        let written = || connection.and_then(|text| conninfo::parse(text).ok()).unwrap_or_default();
+        let parameters = combine(connection, "", self).unwrap_or_else(|_| self.completed(written()));
+        let mut files = Vec::new();
+        for (what, word, at_home) in FILES {
+            let path = parameters.get(word).map(PathBuf::from).or_else(|| self.at_home(at_home));
+            files.extend(path.map(|path| (what, path)));
+        }
+        let system = self.variable("PGSYSCONFDIR").map(|folder| Path::new(folder).join(service::FILE));
+        files.extend(system.map(|path| ("the service file", path)));
+        files.retain(|(_, path)| path.is_absolute() && path.exists());
+        files
+    }
+
+    /// Parameters with those that only variables give. An empty value means the default.
+    fn completed(&self, mut parameters: Parameters) -> Parameters {
+        for (word, variable, _) in KEY_WORDS {
+            if let Some(value) = self.variable(variable) {
+                parameters.entry(word).or_insert_with(|| value.to_owned());
+            }
+        }
+        parameters.retain(|_, value| !value.is_empty());
+        parameters
+    }
+}
+
+/// The files of a connection: what each is, its keyword, and where it is below the home directory by default.
+const FILES: [(&str, &str, &str); 5] = [
+    ("the password file", "passfile", ".pgpass"),
+    ("the service file", "servicefile", ".pg_service.conf"),
+    ("the client's certificate", "sslcert", ".postgresql/postgresql.crt"),
+    ("the client's key", "sslkey", ".postgresql/postgresql.key"),
+    ("the CA's certificate", "sslrootcert", ".postgresql/root.crt"),
+];
+
 /// Combines string, service file and environment. `subject` is the configuration key of the string.
 pub(super) fn gather(text: Option<&str>, subject: &str, environment: &Environment) -> Result<Parameters, Error> {
+    let gathered = combine(text, subject, environment)?;
+    for (word, _, support) in KEY_WORDS {
+        let harmless = matches!(
+            (word, gathered.get(word).map(String::as_str)),
+            ("replication", Some("false" | "off" | "no" | "0"))
+        );
+        if support == Support::Refused && gathered.contains_key(word) && !harmless {
+            return Err(refused(subject, format!("the parameter {word} of libpq is not supported")));
+        }
+    }
+    Ok(gathered)
+}
+
+fn combine(text: Option<&str>, subject: &str, environment: &Environment) -> Result<Parameters, Error> {
     let mut gathered = match text {
         Some(text) => conninfo::parse(text).map_err(|reason| refused(subject, reason))?,
         None => Parameters::new(),
@@ -141,23 +193,7 @@ pub(super) fn gather(text: Option<&str>, subject: &str, environment: &Environmen
             gathered.entry(word).or_insert(value);
         }
     }
-    for (word, variable, _) in KEY_WORDS {
-        if let Some(value) = environment.variable(variable) {
-            gathered.entry(word).or_insert_with(|| value.to_owned());
-        }
-    }
-    // An empty value means the default.
-    gathered.retain(|_, value| !value.is_empty());
-    for (word, _, support) in KEY_WORDS {
-        let harmless = matches!(
-            (word, gathered.get(word).map(String::as_str)),
-            ("replication", Some("false" | "off" | "no" | "0"))
-        );
-        if support == Support::Refused && gathered.contains_key(word) && !harmless {
-            return Err(refused(subject, format!("the parameter {word} of libpq is not supported")));
-        }
-    }
-    Ok(gathered)
+    Ok(environment.completed(gathered))
 }
 
 /// Checks that a path is absolute, so that it does not depend on the caller's current directory.
@@ -201,6 +237,40 @@ mod tests {
         );
         let refused = gather(Some("service=nothing"), "cluster.connection", &environment).unwrap_err().to_string();
         assert!(refused.contains("there is no [nothing] in"), "{refused}");
+    }
+
+    #[test]
+    fn the_files_of_a_connection_are_those_that_libpq_would_read() {
+        let home = tempfile::tempdir().unwrap();
+        let path = |name: &str| home.path().join(name);
+        std::fs::create_dir(path(".postgresql")).unwrap();
+        for name in ["pass", ".pgpass", "services", "cert", "key", ".postgresql/root.crt"] {
+            std::fs::write(path(name), "").unwrap();
+        }
+        std::fs::write(path("services"), format!("[main]\nsslkey={}\n", path("key").display())).unwrap();
+        let mut environment = environment(&[("PGSSLCERT", &path("cert").display().to_string())]);
+        environment.home = Some(home.path().to_owned());
+        let found = |text: Option<&str>| {
+            let files = environment.files(text).into_iter();
+            files.map(|(what, path)| (what, path.file_name().unwrap().to_owned())).collect::<Vec<_>>()
+        };
+        let file = |what, name: &str| (what, std::ffi::OsString::from(name));
+        let (certificate, root) = (file("the client's certificate", "cert"), file("the CA's certificate", "root.crt"));
+        let default = file("the password file", ".pgpass");
+        assert_eq!(found(None), [default.clone(), certificate.clone(), root.clone()]);
+        let services = file("the service file", "services");
+        let text = format!(
+            "service=main servicefile={} passfile={} sslrootcert=system",
+            path("services").display(),
+            path("pass").display()
+        );
+        let (named, key) = (file("the password file", "pass"), file("the client's key", "key"));
+        assert_eq!(found(Some(&text)), [named, services.clone(), certificate.clone(), key]);
+        // Of what is wrong, as much as can be known.
+        let text = format!("service=none servicefile={} requirepeer=x", path("services").display());
+        assert_eq!(found(Some(&text)), [default.clone(), services, certificate.clone(), root.clone()]);
+        assert_eq!(found(Some("host=")), [default.clone(), certificate.clone(), root.clone()]);
+        assert_eq!(found(Some("no string")), [default, certificate, root]);
     }
 
     #[test]

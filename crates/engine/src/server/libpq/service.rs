@@ -10,7 +10,7 @@ use crate::error::{Cause, Error};
 /// The folders in which libpq looks if `PGSYSCONFDIR` is not set, as distributions build it.
 const SYSTEM_FOLDERS: [&str; 3] = ["/etc/postgresql-common", "/etc/sysconfig/pgsql", "/etc"];
 
-const FILE: &str = "pg_service.conf";
+pub(super) const FILE: &str = "pg_service.conf";
 
 /// Reads the parameters of a service.
 pub(super) fn read(
