@@ -193,7 +193,9 @@ pub async fn backup(
             let removed = remains::remove_by(repository, &options.cluster, dead, until).await;
             match early.settle(index, removed)? {
                 Some(true) => progress.note(&format!("removed the remains of backup {dead}, which was not finished")),
-                Some(false) => {}
+                Some(false) => progress.note(&format!(
+                    "the remains of backup {dead} are kept: it is complete, or another manifest may need them"
+                )),
                 None => break,
             }
         }

@@ -21,6 +21,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath};
 use holdfast_repo::record::StartRecord;
 use holdfast_store::ObjectName;
@@ -60,6 +62,9 @@ pub(super) async fn of_runner(
     }
     Ok(dead)
 }
+
+/// How many manifests are looked into at once.
+const ENDS_AT_ONCE: usize = 16;
 
 /// How long the uploads of dead runs are looked for and given up, all together: see [`abort_uploads`], which may fail.
 pub(super) const ABORT_WITHIN: Duration = Duration::from_secs(20);
@@ -106,6 +111,10 @@ async fn remove_inner(
     until: Instant,
 ) -> Result<bool, Error> {
     let store = repository.store();
+    if let Err(error) = repository.check_removable() {
+        tracing::warn!(%backup, %error, "the remains of a backup are kept");
+        return Ok(false);
+    }
     if is_complete(repository, cluster, backup).await? {
         return Ok(false);
     }
@@ -115,11 +124,17 @@ async fn remove_inner(
         return Ok(false);
     }
     remove_data(repository, cluster, backup, &used, until).await?;
+    // A run that was alive after all can have sent it in between, and may not have heard of it. Its packs are gone.
+    if is_complete(repository, cluster, backup).await? {
+        store.delete(&[object_name(&name::backup_summary(cluster, &backup))?]).await?;
+    }
     Ok(true)
 }
 
-/// The objects of a backup that other manifests of the cluster name; nothing when that cannot be known. Without a
-/// manifest no backup was complete, and none names its packs.
+/// The objects of a backup that other manifests of the cluster name; nothing when that cannot be known.
+///
+/// A backup that has its start record and no manifest was never complete, so none names its packs. Without both, it may be
+/// one that an interrupted removal left: then the others are read as well.
 async fn used_by_others(
     repository: &Repository,
     cluster: &ClusterName,
@@ -128,24 +143,32 @@ async fn used_by_others(
     let own = name::manifest(cluster, &backup);
     let listed = repository.store().list(&name::backups_folder(cluster), None).await?;
     let names: Vec<&str> = listed.iter().map(|object| object.name.as_ref()).collect();
-    if !names.contains(&own.as_str()) {
+    let start = name::backup_start(cluster, &backup);
+    if !names.contains(&own.as_str()) && names.contains(&start.as_str()) {
         return Ok(Some(BTreeSet::new()));
     }
     let folder = name::packs_folder(cluster, &backup);
     let mut used = BTreeSet::new();
-    for other in names {
-        if other == own || !matches!(other.parse(), Ok(ObjectPath::Manifest { .. })) {
-            continue;
-        }
-        let end = match repository.manifest_end(other).await {
+    let others = names.into_iter().filter(|other| *other != own);
+    let manifests = others.filter(|other| matches!(other.parse(), Ok(ObjectPath::Manifest { .. })));
+    let mut ends = FuturesUnordered::new();
+    let mut manifests = manifests.map(str::to_owned);
+    loop {
+        let ahead = manifests.by_ref().take(ENDS_AT_ONCE - ends.len());
+        ends.extend(ahead.map(|other| {
+            let repository = repository.clone();
+            async move { (repository.manifest_end(&other).await, other) }
+        }));
+        let Some((end, other)) = ends.next().await else { break };
+        let end = match end {
             Ok(end) => end,
             // Removed a moment ago: it names nothing any more.
             Err(error) if error.is_not_found() => continue,
-            Err(error) if error.is_of_one_object() => {
+            // Damaged, newer, or in a storage class that must be thawed first: no reason to take no backups any more.
+            Err(error) => {
                 tracing::warn!(%backup, manifest = other, %error, "the remains of a backup are kept: what this manifest needs is not known");
                 return Ok(None);
             }
-            Err(error) => return Err(error),
         };
         used.extend(end.packs.into_iter().map(|pack| pack.name).filter(|pack| pack.starts_with(&folder)));
         used.extend(end.origins.into_iter().filter(|origin| *origin == own));
@@ -169,9 +192,9 @@ async fn remove_data(
     let packs = store.list(&name::packs_folder(cluster, &backup), None).await?.into_iter().map(|object| object.name);
     let packs: Vec<ObjectName> = packs.filter(|pack| !used.contains(pack.as_ref())).collect();
     store.delete(&packs).await?;
-    // Last, since it says that packs may be in use.
+    // Last, and only when nothing of it is in use: it says that packs may be, to whoever continues this removal.
     let manifest = name::manifest(cluster, &backup);
-    if !used.contains(&manifest) {
+    if used.is_empty() {
         store.delete(&[object_name(&manifest)?]).await?;
     }
     Ok(())
@@ -429,10 +452,31 @@ mod tests {
         assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
         let later = name::manifest(&bench.cluster, &"20261123T100000Z".parse().unwrap());
         assert_eq!(bench.objects().await, [own.clone(), later.clone(), pack(2)]);
-        // The one that used them is gone: a run that began the removal goes on with it.
+        // The one that used them is gone: a run that began the removal continues it.
         bench.repository.store().delete(&[object_name(&later).unwrap()]).await.unwrap();
         assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
         assert_eq!(bench.objects().await, [""; 0]);
+    }
+
+    /// A removal is done again by the next run, from its list: what a child needs stays, however often.
+    #[tokio::test]
+    async fn a_removal_that_is_done_again_keeps_what_others_use() {
+        let bench = Bench::new().await;
+        let dead = bench.start("20261122T100000Z", &bench.runner, &[]).await;
+        bench.put(&name::pack(&bench.cluster, &dead, 2)).await;
+        let pack = |number| name::pack(&bench.cluster, &dead, number);
+        let (own, child) = (name::manifest(&bench.cluster, &dead), "main/backups/20261123T100000Z/manifest".to_owned());
+        put_manifest(&bench, "20261122T100000Z", &[pack(1), pack(2)], None).await;
+        // It uses a pack, and refers to no frame of the manifest.
+        put_manifest(&bench, "20261123T100000Z", &[pack(2)], None).await;
+        for _ in 0..3 {
+            assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
+            assert_eq!(bench.objects().await, [own.clone(), child.clone(), pack(2)]);
+        }
+        // Also where somebody else has removed the manifest.
+        bench.repository.store().delete(&[object_name(&own).unwrap()]).await.unwrap();
+        assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
+        assert_eq!(bench.objects().await, [child, pack(2)]);
     }
 
     /// What a manifest of a later release, or a damaged one, needs is not known: nothing goes.

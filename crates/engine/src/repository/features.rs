@@ -1,8 +1,8 @@
 //! What a later release does in a repository that an older one must keep away from.
 //!
 //! `holdfast.json` is never rewritten, so it cannot say this. A release that begins to do such a thing creates an object below
-//! `features/` first. Its name says all: `read-` refuses every use of the repository, `write-` refuses the verbs that write
-//! or remove. Names of another form are left alone, as everywhere.
+//! `features/` first. Its name says all: `read-` refuses every use of the repository, `write-` refuses the verbs that write,
+//! and `remove-` keeps the remains of dead backups where they are. Names of another form are left alone, as everywhere.
 
 use std::sync::Arc;
 
@@ -35,6 +35,11 @@ impl Features {
 
     /// Refuses when a writer must know one of them.
     pub(super) fn check_write(&self, store: &str) -> Result<(), Error> {
+        self.check(|feature| feature.needed_to() != FeatureUse::Remove, store)
+    }
+
+    /// Refuses when whoever removes what another run left must know one of them.
+    pub(super) fn check_remove(&self, store: &str) -> Result<(), Error> {
         self.check(|_| true, store)
     }
 
@@ -68,15 +73,19 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_feature_refuses_what_needs_it() {
-        for (objects, read, write) in [
-            (&[][..], true, true),
-            (&["features/notes.txt", "features/sometimes-x", "features/read-", "feature/read-x"], true, true),
-            (&["features/write-packs-2"], true, false),
-            (&["features/write-packs-2", "features/read-chains"], false, false),
+        for (objects, read, write, remove) in [
+            (&[][..], true, true, true),
+            (&["features/notes.txt", "features/sometimes-x", "features/read-", "feature/read-x"], true, true, true),
+            (&["features/remove-by-expire"], true, true, false),
+            (&["features/write-packs-2"], true, false, false),
+            (&["features/write-packs-2", "features/read-chains"], false, false, false),
         ] {
             let target = with(objects).await;
-            assert_eq!(Repository::open(&target).await.is_ok(), read, "{objects:?}");
+            let opened = Repository::open(&target).await;
+            assert_eq!(opened.is_ok(), read, "{objects:?}");
             assert_eq!(Repository::open_to_write(&target).await.is_ok(), write, "{objects:?}");
+            let removable = opened.is_ok_and(|repository| repository.check_removable().is_ok());
+            assert_eq!(removable, remove, "{objects:?}");
         }
     }
 

@@ -102,7 +102,10 @@ impl Repository {
         Self::open_inner(target).await.doing(|| format!("opening the repository {url}"))
     }
 
-    /// The same for a verb that writes or removes: refuses also what a writer must know.
+    /// The same for a verb that writes: refuses also what a writer must know.
+    ///
+    /// # Errors
+    /// Those of [`Repository::open`] and [`Repository::check_writable`].
     pub async fn open_to_write(target: &RepositoryTarget) -> Result<Self, Error> {
         let repository = Self::open(target).await?;
         let url = target.store.describe();
@@ -110,7 +113,18 @@ impl Repository {
         Ok(repository)
     }
 
+    /// Refuses to remove what another run left where a later release does something that one must know for that.
+    ///
+    /// # Errors
+    /// [`Cause::NewerFeature`].
+    pub fn check_removable(&self) -> Result<(), Error> {
+        self.inner.features.check_remove(&self.describe())
+    }
+
     /// Refuses to write where a later release does something that a writer must know.
+    ///
+    /// # Errors
+    /// [`Cause::NewerFeature`].
     pub fn check_writable(&self) -> Result<(), Error> {
         self.inner.features.check_write(&self.describe())
     }

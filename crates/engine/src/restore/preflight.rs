@@ -13,6 +13,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use holdfast_contract::report::restore::TargetState;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 use holdfast_pgtypes::{BackupLabel, ControlFile, HistoryFile, PgVersion, TablespaceMap, TimelineId, WalFileName};
+use holdfast_repo::ObjectType;
 use holdfast_repo::catalog::WalInventory;
 use holdfast_repo::manifest::{Manifest, ManifestReader};
 use holdfast_repo::name::{self, BackupId, ClusterName};
@@ -542,6 +543,10 @@ pub(super) async fn check_packs(repository: &Repository, manifest: &Manifest) ->
         let found = sizes.get(&pack.name).copied();
         if found != Some(pack.size_bytes) {
             return Err(not_whole(repository, &pack.name, found, pack.size_bytes, "the manifest"));
+        }
+        // A pack of a newer release is refused here, before `--delta` removes anything.
+        if let Some(identity) = &pack.identity {
+            repository.opener_by_salt(ObjectType::Pack, &pack.name, &identity.salt)?;
         }
     }
     for origin in manifest.origins() {

@@ -12,6 +12,9 @@ use crate::frame::{FrameLocation, HEADER_BYTES};
 use crate::name::ObjectPath;
 use crate::varint::{Reader, put_bytes, put_varint};
 
+/// As so many raw bytes a referenced frame counts at least: each costs whoever reads the manifest a request.
+pub(super) const LEAST_OF_REFERENCE: u64 = 4096;
+
 /// The most manifests that one may refer to.
 pub(super) const MOST_ORIGINS: usize = 4096;
 

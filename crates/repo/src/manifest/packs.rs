@@ -146,7 +146,8 @@ fn read_packs(reader: &mut Reader<'_>) -> Result<Vec<PackEntry>, Fault> {
         } else {
             Some(PackIdentity { salt: reader.array()?, crc32c: u32::from_le_bytes(reader.array()?) })
         };
-        packs.push(PackEntry { name, size_bytes, live_bytes, identity });
+        // About as many: a wrong number must not make a sum overflow.
+        packs.push(PackEntry { name, size_bytes, live_bytes: live_bytes.min(size_bytes), identity });
     }
     Ok(packs)
 }

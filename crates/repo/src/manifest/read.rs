@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::entry::{EntryBuffers, FileEntry, MANIFEST_RAW_BYTES, ManifestHeader, RawBytes};
 use super::memory::Manifest;
-use super::origin::{FrameReference, Origin, read_origins, read_references};
+use super::origin::{FrameReference, LEAST_OF_REFERENCE, Origin, read_origins, read_references};
 use super::packs::ManifestEnd;
 use super::{SECTION_FILES, SECTION_HEADER, SECTION_ORIGINS, SECTION_PACKS, SECTION_REFERENCES};
 use crate::format_error::{Fault, FormatError};
@@ -157,7 +157,7 @@ impl ManifestReader {
             }
         };
         let header = FrameHeader::parse(frame, 0).map_err(named)?;
-        self.raw_bytes.add(u64::from(header.raw_len)).map_err(named)?;
+        self.raw_bytes.add(LEAST_OF_REFERENCE.max(u64::from(header.raw_len))).map_err(named)?;
         let (header, raw) = opener.open_frame_into(frame, &mut self.buffers)?;
         if header.kind != FrameKind::Data {
             let (number, found) = (header.number, header.kind);

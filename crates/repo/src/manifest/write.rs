@@ -4,7 +4,9 @@ use bytes::Bytes;
 
 use super::entry::{EntryBuffers, FileEntry, MANIFEST_RAW_BYTES, ManifestHeader, RawBytes};
 use super::memory::Manifest;
-use super::origin::{FrameReference, Origin, check_name, put_origins, put_references, read_origins};
+use super::origin::{
+    FrameReference, LEAST_OF_REFERENCE, Origin, check_name, put_origins, put_references, read_origins,
+};
 use super::packs::{ManifestEnd, PackEntry};
 use super::reach::Reach;
 use super::{SECTION_FILES, SECTION_HEADER, SECTION_ORIGINS, SECTION_REFERENCES};
@@ -118,7 +120,7 @@ impl ManifestWriter {
     fn note_referenced(&mut self, origin: u32, raw: &[u8]) -> Result<(), Fault> {
         let unknown = || Fault::malformed("reference to files", "a manifest that is not listed");
         let origin = self.origins.get(origin as usize).ok_or_else(unknown)?;
-        self.raw_bytes.add(raw.len() as u64)?;
+        self.raw_bytes.add(LEAST_OF_REFERENCE.max(raw.len() as u64))?;
         let Some((&SECTION_FILES, content)) = raw.split_first() else {
             return Err(Fault::malformed("reference to files", "a frame that is not of files"));
         };

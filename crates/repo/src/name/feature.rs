@@ -9,14 +9,16 @@ use std::str::FromStr;
 pub enum FeatureUse {
     /// Read the repository, and so write it either.
     Read,
-    /// Write to it or remove from it.
+    /// Write to it.
     Write,
+    /// Remove what an earlier run left. Everything else is allowed, so that an archiver that is not upgraded yet does not stop.
+    Remove,
 }
 
 /// The features that this release knows. There is none yet.
 const KNOWN: &[&str] = &[];
 
-/// Name of a feature, the last part of `features/<read or write>-<name>`: what a later release does in this repository so
+/// Name of a feature, the last part of `features/<read, write or remove>-<name>`: what a later release does in this repository so
 /// that an older one must keep away. The object says it by its name; its content is not read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FeatureName {
@@ -44,11 +46,13 @@ impl FromStr for FeatureName {
             let needed_to = match word {
                 "read" => FeatureUse::Read,
                 "write" => FeatureUse::Write,
+                "remove" => FeatureUse::Remove,
                 _ => return None,
             };
             is_name_part(name).then(|| Self { needed_to, name: name.to_owned() })
         });
-        parsed.ok_or_else(|| NameError::new("feature name", text, "read- or write- and the name of the feature"))
+        parsed
+            .ok_or_else(|| NameError::new("feature name", text, "read-, write- or remove- and the name of the feature"))
     }
 }
 
@@ -57,6 +61,7 @@ impl fmt::Display for FeatureName {
         let word = match self.needed_to {
             FeatureUse::Read => "read",
             FeatureUse::Write => "write",
+            FeatureUse::Remove => "remove",
         };
         write!(formatter, "{word}-{}", self.name)
     }
