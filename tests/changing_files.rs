@@ -252,7 +252,7 @@ async fn an_object_that_is_gone_fails_the_backup() {
 
     for (table, gone, said_of_it) in [
         ("little", "/packs/", "checking backup"),
-        ("less", "/start.json", "another run removed it, which took this one for dead"),
+        ("less", "/start.json", "another run took this backup for dead and removed it"),
     ] {
         stage.archive_now().await;
         let write = format!("CREATE TABLE {table} AS SELECT 1 AS n; CHECKPOINT");

@@ -179,8 +179,8 @@ fn of_what(what: &Cause) -> Failure {
 
 /// Says of a failed backup where it may exist all the same: whoever takes it for lost, or for there, may be wrong.
 pub fn of_doubt(what: &str, stores: &[String], failure: Failure) -> Failure {
-    let hint = "the last record of the backup was sent, and no answer came: `holdfast list` tells whether it exists, and what is \
-                listed as complete is whole";
+    let hint = "the last record of the backup was sent, and no answer came: `holdfast list` tells whether it exists; if it is \
+                listed as complete, `holdfast restore --plan` shows whether it can be restored";
     let message = format!("{what} may exist in {}: {}", stores.join(" and in "), failure.message);
     Failure { message, hint: Some(hint.to_owned()), ..failure }
 }
@@ -458,8 +458,8 @@ mod tests {
             super::super::present::text(&failure, crate::output::Style::Plain),
             "error: backup 20260822T101500Z may exist in s3://one/pg and in s3://two/pg: cancelled by a signal\n\
              while: taking backup 20260822T101500Z\n\
-             hint:  the last record of the backup was sent, and no answer came: `holdfast list` tells whether it exists, and what \
-             is listed as complete is whole\n"
+             hint:  the last record of the backup was sent, and no answer came: `holdfast list` tells whether it exists; if it is \
+             listed as complete, `holdfast restore --plan` shows whether it can be restored\n"
         );
     }
 }

@@ -50,6 +50,38 @@ async fn what_became_of(repository: &Repository, name: &str, record: &BackupReco
     }
 }
 
+/// Looks once more whether nobody took this run for dead while `backup.json` was stored; `doubt` is why it is not known
+/// whether it was. Deletes it again, and gives `false`, if somebody did.
+async fn keep_published(
+    repository: &Repository,
+    record: &BackupRecord,
+    run: &str,
+    doubt: Option<Error>,
+) -> Result<bool, Error> {
+    let looked = remains::still_mine(repository, &record.cluster, record.backup_id, run);
+    if let Some(doubt) = doubt {
+        // A store that does not say it either leaves the doubt.
+        if !matches!(tokio::time::timeout(LOOK_WITHIN, looked).await, Ok(Ok(false))) {
+            return Err(doubt);
+        }
+    } else if looked.await? {
+        return Ok(true);
+    }
+    // This backup was not reported to anybody yet, and its packs may be gone at any moment.
+    repository.store().delete(&[object_name(&name::backup_summary(&record.cluster, &record.backup_id))?]).await?;
+    Ok(false)
+}
+
+fn taken_for_dead(repository: &Repository, record: &BackupRecord) -> Error {
+    Error::from(Cause::NotReadable {
+        store: repository.describe(),
+        name: name::backup_start(&record.cluster, &record.backup_id),
+        reason: "another run took this backup for dead and removed it; do two machines have the same host name and \
+                 machine id, or the same backup.machine?"
+            .to_owned(),
+    })
+}
+
 impl Run<'_> {
     /// Finishes packs and manifests, waits for the WAL, and makes the backup exist where all of that was done.
     pub(super) async fn complete(
@@ -191,18 +223,11 @@ impl Run<'_> {
                 publishing.store(is, Ordering::Relaxed);
             }
         };
-        let taken_for_dead = || Cause::NotReadable {
-            store: repository.describe(),
-            name: name::backup_start(cluster, &self.backup),
-            reason:
-                "another run took this backup for dead and removed it; do two machines have the same host name and \
-                 machine id?"
-                    .to_owned(),
-        };
         if !remains::still_mine(repository, cluster, self.backup, &self.identity).await? {
-            return Err(taken_for_dead().into());
+            return Err(taken_for_dead(repository, record));
         }
         publishing(true);
+        let mut doubt = None;
         if let Err(error) = repository.create_record(&name, record).await {
             match what_became_of(repository, &name, record, &error).await {
                 Fate::Stored => {}
@@ -210,16 +235,16 @@ impl Run<'_> {
                     publishing(false);
                     return Err(error);
                 }
-                Fate::Unknown => return Err(error),
+                Fate::Unknown => doubt = Some(error),
             }
         }
-        if remains::still_mine(repository, cluster, self.backup, &self.identity).await? {
+        // A record in doubt may still arrive, whatever is deleted now.
+        let in_doubt = doubt.is_some();
+        if keep_published(repository, record, &self.identity, doubt).await? {
             return Ok(());
         }
-        // This backup was not reported to anybody yet, and its packs may be gone at any moment.
-        repository.store().delete(&[object_name(&name)?]).await?;
-        publishing(false);
-        Err(taken_for_dead().into())
+        publishing(in_doubt);
+        Err(taken_for_dead(repository, record))
     }
 
     /// A standby cannot finish the segment of the stop LSN; its primary can, when we know how to reach it.
@@ -254,8 +279,10 @@ mod tests {
     use std::sync::Arc;
 
     use holdfast_contract::report::backup::BackupReport;
+    use holdfast_repo::record::StartRecord;
     use holdfast_store::{Fault, FaultRule, Faulty, MemoryStore, Operation, StoreErrorKind};
 
+    use super::super::runner::Runner;
     use super::*;
     use crate::repository::{RepositoryTarget, Unlock, init};
 
@@ -285,5 +312,43 @@ mod tests {
         let lost_request = Fault::Refuse(StoreErrorKind::Timeout);
         assert_eq!(created(&[(Operation::Put, lost_request)]).await, Fate::Unknown);
         assert_eq!(created(&[(Operation::Put, Fault::LostAnswer), (Operation::Get, denied())]).await, Fate::Unknown);
+    }
+
+    /// A removal by another run takes `start.json` first.
+    #[tokio::test]
+    async fn a_record_in_doubt_is_deleted_when_another_run_took_this_one_for_dead() {
+        let target = RepositoryTarget { store: Arc::new(MemoryStore::new()), unlock: Unlock::NotEncrypted };
+        let now = "2026-11-29T11:00:00Z".parse().unwrap();
+        let repository = init::init(&target, now).await.unwrap().repository;
+        let report: BackupReport = serde_json::from_str(REPORT).unwrap();
+        let record = &report.repositories[0].backup;
+        let runner = Runner::here("db1", "/data", None, now).unwrap();
+        let start = StartRecord {
+            backup_id: record.backup_id,
+            cluster: record.cluster.clone(),
+            claim: record.claim,
+            system_identifier: record.system_identifier,
+            host: runner.host.clone(),
+            pid: 4711,
+            pgdata: runner.pgdata.clone(),
+            started: now,
+            software_version: "0.1.0".to_owned(),
+            run: Some(runner.identity(Vec::new())),
+        };
+        let summary = name::backup_summary(&record.cluster, &record.backup_id);
+        let start_name = name::backup_start(&record.cluster, &record.backup_id);
+        repository.create_record(&start_name, &start).await.unwrap();
+        repository.create_record(&summary, record).await.unwrap();
+        let doubt = || Some(Error::from(Cause::Internal("no answer".to_owned())));
+
+        assert!(keep_published(&repository, record, &runner.run, None).await.unwrap());
+        let left = keep_published(&repository, record, &runner.run, doubt()).await.unwrap_err();
+        assert!(left.to_string().contains("no answer"), "{left}");
+        repository.store().head(&object_name(&summary).unwrap()).await.unwrap();
+
+        repository.store().delete(&[object_name(&start_name).unwrap()]).await.unwrap();
+        assert!(!keep_published(&repository, record, &runner.run, doubt()).await.unwrap());
+        let gone = repository.store().head(&object_name(&summary).unwrap()).await.unwrap_err();
+        assert_eq!(gone.kind(), StoreErrorKind::NotFound);
     }
 }
