@@ -202,7 +202,17 @@ impl Run<'_> {
                 restore::would_take(repository, &record, &crew).await?;
                 self.publish(index, repository, &record).await
             };
-            match published.await {
+            // After a cancel the run is dropped if it takes too long, and with it what it knows: not once there is a backup.
+            let published = if complete.is_empty() {
+                published.await
+            } else {
+                tokio::select! {
+                    biased;
+                    published = published => published,
+                    () = self.cancel.cancelled() => Err(Cause::Cancelled.into()),
+                }
+            };
+            match published {
                 Ok(()) => complete.push(StoredBackup { repository: repository.describe(), backup: record }),
                 // What exists already is told, whatever ends the rest.
                 Err(error) if !complete.is_empty() => sinks.leave_out(index, error).await,
