@@ -117,12 +117,14 @@ fn only_in_some(outcome: &BackupOutcome, failed: Vec<Failed>) -> Result<ExitCode
     };
     let doubtful: Vec<String> =
         failed.iter().filter(|failed| failed.may_exist).map(|failed| failed.repository.clone()).collect();
-    let Some(Failed { repository, failure, may_exist }) = failed.into_iter().next() else { return Ok(ExitCode::Ok) };
     let complete: Vec<&str> = outcome.repositories.iter().map(|stored| stored.repository.as_str()).collect();
     let mut where_it_is = format!("complete in {}", complete.join(", "));
-    if !may_exist {
+    if let Some(Failed { repository, .. }) = failed.iter().find(|failed| !failed.may_exist) {
         let _ = write!(where_it_is, ", but not in {repository}");
     }
+    // A doubt is told with its own reason, and not with that of another repository.
+    let told = failed.iter().position(|failed| failed.may_exist).unwrap_or(0);
+    let Some(Failed { failure, .. }) = failed.into_iter().nth(told) else { return Ok(ExitCode::Ok) };
     // Whoever reads only this must not take for lost what may be there.
     let (mut failure, joint) =
         if doubtful.is_empty() { (failure, ":") } else { (of_doubt("it", &doubtful, failure), ";") };
@@ -195,5 +197,44 @@ pub(super) fn ratio(raw: u64, stored: u64) -> String {
     match (raw * 10).checked_div(stored) {
         Some(tenths) => format!("{}.{}:1", tenths / 10, tenths % 10),
         None => "-".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    /// The frozen sample of the contract, complete in its repositories.
+    fn outcome() -> BackupOutcome {
+        let text = include_str!("../../../contract/tests/samples/backup-3.json");
+        let report: BackupReport = serde_json::from_str(text).unwrap();
+        BackupOutcome { repositories: report.repositories, failed: Vec::new(), warnings: Vec::new() }
+    }
+
+    fn failed(repository: &str, code: ExitCode, may_exist: bool) -> Failed {
+        Failed {
+            repository: repository.to_owned(),
+            failure: Failure::new(code, format!("{repository} failed")),
+            may_exist,
+        }
+    }
+
+    #[test]
+    fn a_doubt_is_told_with_its_own_reason() {
+        let (gone, doubtful) = ("s3://gone/pg", "s3://doubtful/pg");
+        let of_doubt = only_in_some(
+            &outcome(),
+            vec![failed(gone, ExitCode::Configuration, false), failed(doubtful, ExitCode::Unreachable, true)],
+        )
+        .unwrap_err();
+        assert_eq!(of_doubt.code, ExitCode::Unreachable);
+        let end = ", but not in s3://gone/pg; it may exist in s3://doubtful/pg: s3://doubtful/pg failed";
+        assert!(of_doubt.message.ends_with(end), "{}", of_doubt.message);
+
+        let sure = only_in_some(&outcome(), vec![failed(gone, ExitCode::Configuration, false)]).unwrap_err();
+        assert_eq!(sure.code, ExitCode::Configuration);
+        assert!(sure.message.ends_with(", but not in s3://gone/pg: s3://gone/pg failed"), "{}", sure.message);
     }
 }
