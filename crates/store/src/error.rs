@@ -213,14 +213,30 @@ impl StoreError {
         format!("{} {name} {preposition} {}", failure.operation, failure.store)
     }
 
+    /// What a person can do about the service that hands out the credentials: the store was not asked.
+    fn hint_of_credentials(&self) -> &'static str {
+        match self.kind() {
+            StoreErrorKind::ProxyRefused => {
+                "the proxy refuses the service that hands out the credentials (STS, SSO), and not the store: write user and \
+                 password into the URL of the proxy's variable (http://USER:PASSWORD@HOST:PORT), let whoever runs the proxy \
+                 allow that service's host, or list that host in no_proxy"
+            }
+            StoreErrorKind::BadCertificate => {
+                "the certificate is that of the service that hands out the credentials (container, STS, SSO), or of the proxy on \
+                 the way to it, and not the store's: correct it, or add its CA to `ca_file` of this [[repo]]"
+            }
+            _ => {
+                "look at the service that hands out the credentials (instance metadata, container, STS, SSO) and the way to it, \
+                 then run this again; keys in the configuration or in AWS_ACCESS_KEY_ID need no such service"
+            }
+        }
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         let local = self.failure().store.starts_with("file://");
-        if self.is_retryable() && self.failure().detail.starts_with(NO_CREDENTIALS_CAME) {
-            return Some(
-                "look at the service that hands out the credentials (instance metadata, container, STS, SSO) and the way to it, \
-                 then run this again; keys in the configuration or in AWS_ACCESS_KEY_ID need no such service",
-            );
+        if self.failure().detail.starts_with(NO_CREDENTIALS_CAME) {
+            return Some(self.hint_of_credentials());
         }
         Some(match self.kind() {
             StoreErrorKind::PermissionDenied if local => {
@@ -328,6 +344,17 @@ mod tests {
         assert_eq!(absent.to_string(), "object a/b does not exist in s3://bucket");
         assert_eq!(absent.doing(), "get a/b from s3://bucket");
         assert_eq!(error(StoreErrorKind::Other, Operation::List, "").doing(), "list a/b in s3://bucket");
+    }
+
+    #[test]
+    fn a_failure_of_the_credentials_service_is_not_told_as_the_stores() {
+        for kind in [StoreErrorKind::ProxyRefused, StoreErrorKind::BadCertificate, StoreErrorKind::Timeout] {
+            let of_store = error(kind, Operation::Get, "refused");
+            let of_service = error(kind, Operation::Get, &format!("{NO_CREDENTIALS_CAME}refused"));
+            let hint = of_service.hint().unwrap_or_default();
+            assert!(hint.contains("the service that hands out the credentials"), "{kind:?}: {hint}");
+            assert_ne!(of_store.hint(), of_service.hint(), "{kind:?}");
+        }
     }
 
     #[test]
