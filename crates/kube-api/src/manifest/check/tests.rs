@@ -317,3 +317,13 @@ fn a_forgotten_api_version_is_an_error_and_put_right() {
     // A kind that is not Holdfast's is not checked.
     assert_eq!(brief("kind: Pooler\n"), ["Pooler Fragment"]);
 }
+
+/// The API drops the status of what it creates, so nothing is told as used already.
+#[test]
+fn a_manifest_that_was_exported_with_its_status_is_that_of_a_new_cluster() {
+    let text = "apiVersion: holdfast.dev/v1\nkind: Cluster\nmetadata: {name: a}\nspec:\n  storage: {size: 1Gi}\n  bootstrap:\n    initdb:\n      options: ['--waldir=/w']\n";
+    let exported = format!("{text}status:\n  systemID: \"7000000000000000001\"\n");
+    let findings = brief(text);
+    assert!(findings.iter().any(|line| line.contains("Error spec.bootstrap.initdb.options")), "{findings:?}");
+    assert_eq!(brief(&exported), findings);
+}
