@@ -159,7 +159,7 @@ fn ready(look: &Look<'_>, run: &SnapshotRun) -> Decision {
         decision.status.progress = Some(ending(run).to_owned());
         decision.status.reason = None;
         if look.task.phase() != BackupPhase::Finalizing {
-            let text = format!("all snapshots are taken; {}", ending(run));
+            let text = format!("all snapshots are cut; {}", ending(run));
             decision.events.push(BackupEvent::new(Reason::BackupFinalizing, text));
         }
         elements(&mut decision, look);

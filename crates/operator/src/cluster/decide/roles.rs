@@ -226,7 +226,8 @@ fn lost(plan: &mut Plan<'_>, target: &str, why: &str, patience: Duration, proven
     plan.wait_for(
         format!("{target}, or another instance with its data"),
         "no standby on the primary's timeline answers; the operator starts the primary's pod again on its volume. If \
-         that volume is lost, delete its PersistentVolumeClaim: then the most advanced standby takes over",
+         that volume is lost, delete its PersistentVolumeClaim: then the most advanced standby takes over, and what it has \
+         not received is lost",
         None,
     );
 }
