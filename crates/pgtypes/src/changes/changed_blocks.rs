@@ -84,6 +84,9 @@ impl ChangedBlocks {
     ///
     /// After an error nothing is left: a summary may turn out to be damaged only at its end, and what came before must
     /// not be used.
+    ///
+    /// # Errors
+    /// Those of [`WalSummaryReader`]: the source cannot be read, or the summary is damaged.
     pub fn with_summary(mut self, source: impl Read) -> Result<Self, WalSummaryError> {
         let mut reader = WalSummaryReader::new(source)?;
         while let Some(fork) = reader.next_fork()? {

@@ -53,6 +53,10 @@ pub enum CoverageError {
 
 /// Chooses the summaries that cover the WAL from `start` on `start_timeline` to before `end` on the timeline of
 /// `ancestry`. They are in the order of the WAL, each only once, and none is superfluous. An empty range needs none.
+///
+/// # Errors
+/// [`CoverageError::Missing`] with the first range that no summary covers; [`CoverageError::OtherHistory`] if the start is
+/// not in the history of `ancestry`.
 pub fn covering(
     names: &[WalSummaryName],
     ancestry: &Ancestry,

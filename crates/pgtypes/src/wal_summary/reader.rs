@@ -148,6 +148,9 @@ pub struct WalSummaryReader<R> {
 
 impl<R: Read> WalSummaryReader<R> {
     /// Reads and checks the beginning of the file. The source should have a buffer: many reads are of a few bytes.
+    ///
+    /// # Errors
+    /// [`WalSummaryError::Read`], [`WalSummaryError::Truncated`] or [`WalSummaryError::Magic`].
     pub fn new(source: R) -> Result<Self, WalSummaryError> {
         let mut reader =
             Self { source, length: 0, crc: 0, fork: None, chunk_lengths: Vec::new(), chunks_read: 0, finished: false };
@@ -160,6 +163,9 @@ impl<R: Read> WalSummaryReader<R> {
     }
 
     /// Goes to the next fork, past all chunks of the last one. `None` at the end, if the CRC is right.
+    ///
+    /// # Errors
+    /// What is damaged, a wrong CRC included, or [`WalSummaryError::Read`].
     pub fn next_fork(&mut self) -> Result<Option<ForkSummary>, WalSummaryError> {
         while self.next_chunk()?.is_some() {}
         if self.finished {
@@ -191,6 +197,9 @@ impl<R: Read> WalSummaryReader<R> {
 
     /// The next chunk of the fork that has blocks, with its number: block `n` of chunk `c` is block `c * 65536 + n` of
     /// the fork. `None` after the last one.
+    ///
+    /// # Errors
+    /// What is damaged in the chunk, or [`WalSummaryError::Read`].
     pub fn next_chunk(&mut self) -> Result<Option<(u16, Chunk)>, WalSummaryError> {
         let Some(fork) = self.fork else {
             return Ok(None);

@@ -66,6 +66,10 @@ impl ObjectOpener {
     }
 
     /// The same for an object whose salt is known from elsewhere, as a manifest knows that of a pack: its head is not read.
+    ///
+    /// # Errors
+    /// [`Fault::UnknownKeyEpoch`] for the salt of a newer key epoch, and the fault that a head with this salt would have where it
+    /// does not fit the encryption of the repository.
     pub fn with_salt(
         object_type: ObjectType,
         name: &str,
