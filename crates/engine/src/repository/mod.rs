@@ -95,7 +95,7 @@ impl Repository {
     /// [`Cause::NotInitialised`] if there is no `holdfast.json`, [`Cause::Record`] if it cannot be read, is of a newer
     /// release, or was changed in an encrypted repository. [`Cause::EncryptionMismatch`] if it is encrypted and the target
     /// says not, or the reverse. [`Cause::Key`] if the passphrase or key file opens no slot, [`Cause::NoKeySlot`] if there
-    /// is none of its kind, and the error of a slot that cannot be read if it could have been the one. [`Cause::Store`] if
+    /// is no slot of its kind, and the error of a slot that cannot be read if it could have been the one. [`Cause::Store`] if
     /// the store cannot be asked, or has no key slot at all.
     pub async fn open(target: &RepositoryTarget) -> Result<Self, Error> {
         let url = target.store.describe();

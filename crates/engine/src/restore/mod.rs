@@ -34,6 +34,7 @@ mod reach;
 mod resume;
 mod reuse;
 mod settings;
+mod stored;
 mod trial;
 
 use std::path::PathBuf;

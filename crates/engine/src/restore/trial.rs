@@ -9,7 +9,8 @@ use std::path::Path;
 use holdfast_repo::record::{BackupRecord, TablespaceEntry};
 
 use super::layout::{Layout, TablespaceMapping, check};
-use super::preflight::{check_packs, read_manifest};
+use super::preflight::read_manifest;
+use super::stored::check_packs;
 use crate::error::{Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::repository::Repository;

@@ -39,7 +39,7 @@
 //! (`SpGistUpdateMetaPage`). It is a hint too: an insertion checks the page it names. Random statements on 17.10 and 18.6
 //! found no other page that changed in silence, in clusters with page checksums.
 //!
-//! One flag is written like a hint and is none: `PD_ALL_VISIBLE` of a heap page. See [`page_lsn`].
+//! One flag is written like a hint, but is not a hint: `PD_ALL_VISIBLE` of a heap page. See [`page_lsn`].
 //!
 //! # What no method sees
 //!

@@ -14,6 +14,7 @@
 
 mod entry;
 mod memory;
+mod names;
 mod origin;
 mod packs;
 mod reach;

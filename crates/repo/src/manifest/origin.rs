@@ -4,7 +4,7 @@
 //! numbers in the list of this one. A reference then stands in the place of the frame. It names the object that holds the
 //! bytes, so there is never more than one step: a frame that is itself of references is refused.
 
-use super::packs::{LONGEST_NAME, read_name};
+use super::names::{LONGEST_NAME, MOST_ORIGINS, read_name};
 use crate::chunk::ChunkHash;
 use crate::codec::MAX_FRAME_STORED;
 use crate::format_error::Fault;
@@ -14,9 +14,6 @@ use crate::varint::{Reader, put_bytes, put_varint};
 
 /// As so many raw bytes a referenced frame counts at least: each costs whoever reads the manifest a request.
 pub(super) const LEAST_OF_REFERENCE: u64 = 4096;
-
-/// The most manifests that one may refer to.
-pub(super) const MOST_ORIGINS: usize = 4096;
 
 /// The most numbers in all tables of one manifest: as many as eight of the largest lists of packs have.
 const MOST_NUMBERS: usize = 8 << 20;

@@ -4,7 +4,7 @@
 //! not all of it ([`ManifestEnd`]).
 
 use super::SECTION_PACKS;
-use super::origin::MOST_ORIGINS;
+use super::names::{LONGEST_NAME, MOST_ORIGINS, read_name};
 use super::reach::Reach;
 use crate::codec::MAX_FRAME_RAW;
 use crate::format_error::{Fault, FormatError};
@@ -14,9 +14,6 @@ use crate::varint::{Reader, put_bytes, put_varint};
 /// The most packs that a manifest may name: a little more than one backup can number
 /// ([`crate::name::MAX_PACK_NUMBER`]).
 const MOST_PACKS: usize = 1 << 20;
-
-/// The longest name of an object in these lists: the longest that the format has is shorter.
-pub(super) const LONGEST_NAME: usize = 128;
 
 /// Bytes of the shortest entry: five varints of one byte.
 const SHORTEST_PACK: usize = 5;
@@ -153,13 +150,4 @@ fn read_packs(reader: &mut Reader<'_>) -> Result<Vec<PackEntry>, Fault> {
         packs.push(PackEntry { name, size_bytes, live_bytes: live_bytes.min(size_bytes), identity });
     }
     Ok(packs)
-}
-
-/// The name of an object, of a length that one can have.
-pub(super) fn read_name(reader: &mut Reader<'_>) -> Result<String, Fault> {
-    let name = reader.bytes()?;
-    if name.len() > LONGEST_NAME {
-        return Err(reader.malformed("a name that is too long"));
-    }
-    String::from_utf8(name.to_vec()).map_err(|_| reader.malformed("the name of an object is not UTF-8"))
 }

@@ -364,6 +364,6 @@ fn references_that_could_do_harm_are_refused() {
 
 #[test]
 fn a_list_of_manifests_has_a_bound() {
-    let origins = vec![origin(b"", [0; 32], Vec::new()); super::origin::MOST_ORIGINS + 1];
+    let origins = vec![origin(b"", [0; 32], Vec::new()); super::names::MOST_ORIGINS + 1];
     assert!(ManifestWriter::with_origins(CHILD, repository(), None, &child_header(), origins).is_err());
 }

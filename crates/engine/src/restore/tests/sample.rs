@@ -257,7 +257,7 @@ impl Sample {
             match content {
                 Entry::Directory => {
                     manifest.push(&entry(path, FileKind::Directory, 0)).unwrap();
-                    // As a backup lists it: behind the directory of a tablespace the link that leads to it.
+                    // As a backup lists it: the link that leads to a tablespace comes after its directory.
                     if path == "pg_tblspc/16400" {
                         let link = FileKind::Symlink { target: original.as_bytes() };
                         manifest.push(&entry(path, link, 0)).unwrap();
