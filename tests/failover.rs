@@ -254,7 +254,7 @@ async fn two_servers_on_one_timeline_stop_hard_with_a_way_out() {
     let output = stage.command_with(&config, &["wal", "push", &history]).output().expect("run holdfast");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(44), "{said}");
-    assert!(said.contains("two servers were promoted to timeline 2 at different places"), "{said}");
+    assert!(said.contains("two servers were promoted to timeline 2 at different LSNs"), "{said}");
     assert!(said.contains("give this one a `cluster.name` of its own"), "{said}");
     let after = crate::stage::attack::objects(&stage);
     for (name, file) in &before {

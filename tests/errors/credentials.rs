@@ -123,7 +123,7 @@ fn a_service_that_is_away_is_unreachable_and_one_that_refuses_is_believed() {
     let hint = "hint:  look at the service that hands out the credentials (instance metadata, container, STS, SSO) and the way \
                 to it, then run this again; keys in the configuration or in AWS_ACCESS_KEY_ID need no such service\n";
     for (does, status, start, hint) in [
-        (Does::Fails(500), 152, "error: no service from s3://holdfast/pg: no credentials could be fetched: ", hint),
+        (Does::Fails(500), 152, "error: s3://holdfast/pg is not available: no credentials could be fetched: ", hint),
         (
             Does::Fails(429),
             152,

@@ -524,8 +524,8 @@ fn records_of_the_repository_that_are_damaged() {
         42,
         "error: the repository record has no MAC: it is not the one that was written with the repository's key\n\
              while: reading holdfast.json, opening the repository $REPO\n\
-             hint:  somebody changed the repository, or two were mixed by copying: look for another copy, and at \
-             who may write there\n",
+             hint:  somebody changed the repository, or two repositories were mixed by copying: look for another copy, \
+             and check who may write there\n",
     );
     drop(damage);
     let features = bench.path("repository/features");
