@@ -3,6 +3,7 @@
 //! `archive_command`, backup, `restore_command`, restore, start, comparison of rows, and the messages about the store.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::stage::attack::{Victim, insert_lsn, load, sum};
 use crate::stage::{Plan, Seal, Stage, StoreKind, succeeded, wait_promoted};
@@ -67,6 +68,62 @@ async fn story(store: StoreKind, weakness: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_story_on_rclone() {
     story(StoreKind::Rclone, "multipart uploads do not work").await;
+}
+
+/// rclone keeps no checksum of its own, and repeats the one that it was told: only what was read back is acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bit_that_changes_on_its_way_to_rclone_is_not_acknowledged() {
+    let Some(stage) = Stage::start(18, plan(StoreKind::Rclone)).await else { return };
+    let rclone = stage.foreign.as_ref().expect("a stage on rclone");
+    let proxy = HttpFaults::start(rclone.address()).expect("start a proxy");
+    let plain = stage.config_text();
+    let through = plain.replace(&rclone.endpoint(), &proxy.endpoint());
+    assert_ne!(through, plain);
+    stage.write_config("holdfast.toml", &through);
+    load(&stage.cluster).await;
+    stage.ok(&["backup"]);
+    let expected = sum(&stage.cluster).await;
+    stage.archive_now().await;
+
+    proxy.inject(Fault::new(Effect::FlippedRequestBit(9000), When::Always).method("PUT").path_contains("/wal/"));
+    stage.cluster.sql("CREATE TABLE last AS SELECT generate_series(1, 10) AS n").await.expect("write");
+    let segment = stage.cluster.value("SELECT pg_walfile_name(pg_current_wal_lsn())").await.expect("name the segment");
+    stage.cluster.sql("SELECT pg_switch_wal()").await.expect("switch");
+    let refused = format!("SELECT failed_count > 0 AND last_failed_wal = '{segment}' FROM pg_stat_archiver");
+    stage.cluster.wait_for(&refused, Duration::from_mins(3)).await.unwrap_or_else(|e| panic!("{e}"));
+    // What is there stays: somebody else's whole object could have taken its place, and nothing acknowledged may go.
+    proxy.clear();
+    let path = stage.cluster.data().join("pg_wal").join(&segment).display().to_string();
+    let (code, said) = stage.fails(&["wal", "push", &path]);
+    assert!((40..=43).contains(&code) && said.contains(&segment), "{code}: {said}");
+    let (code, said) = stage.fails(&["wal", "get", &segment, &stage.target("fetched").display().to_string()]);
+    assert!(code > 128, "{code}: {said}");
+
+    // PostgreSQL has the file: without the damaged object it is archived again.
+    let store = holdfast_store::open(&of_server(&rclone.endpoint(), "us-east-1", rclone.credentials())).await;
+    let store = store.expect("open the store");
+    let listed = store.list("repository/main/wal/", None).await.expect("list");
+    let damaged = listed.into_iter().map(|object| object.name).filter(|name| name.as_ref().contains(&segment));
+    store.delete(&damaged.collect::<Vec<_>>()).await.expect("delete the damaged object");
+    stage.archive_now().await;
+    let copy = stage.restore_and_start("restored", &[]).await;
+    wait_promoted(&copy).await;
+    assert_eq!(sum(&copy).await, expected);
+    assert_eq!(copy.value("SELECT sum(n) FROM last").await.expect("read"), "55");
+}
+
+/// The configuration of this server's bucket, for a look at it beside `holdfast`.
+fn of_server(endpoint: &str, region: &str, credentials: &holdfast_testkit::s3::Credentials) -> StoreConfig {
+    let mut config = StoreConfig::new(Location::S3 { bucket: "holdfast".to_owned(), prefix: None });
+    config.s3.endpoint = Some(endpoint.to_owned());
+    config.s3.region = Some(region.to_owned());
+    config.s3.path_style = true;
+    config.s3.credentials = Credentials::Static {
+        access_key: Secret::new(credentials.access_key.clone()),
+        secret_key: Secret::new(credentials.secret_key.clone()),
+        session_token: None,
+    };
+    config
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,15 +280,7 @@ async fn parts_of_a_killed_backup_go_with_the_next_one() {
     load(&stage.cluster).await;
     let expected = sum(&stage.cluster).await;
     let moto = stage.moto.as_ref().expect("a stage on moto");
-    let mut config = StoreConfig::new(Location::S3 { bucket: "holdfast".to_owned(), prefix: None });
-    config.s3.endpoint = Some(moto.endpoint());
-    config.s3.region = Some(moto.region().to_owned());
-    config.s3.path_style = true;
-    config.s3.credentials = Credentials::Static {
-        access_key: Secret::new(moto.credentials().access_key),
-        secret_key: Secret::new(moto.credentials().secret_key),
-        session_token: None,
-    };
+    let config = of_server(&moto.endpoint(), moto.region(), &moto.credentials());
     let store = holdfast_store::open(&config).await.expect("open the store");
     let unfinished = async |store: &dyn Store| {
         let listed = store.unfinished_uploads("repository/").await.expect("list").expect("moto lists uploads");

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use holdfast_testkit::postgres::Cluster;
+use holdfast_testkit::postgres::{Cluster, Shutdown};
 use holdfast_testkit::proxy::{Effect, Fault, HttpFaults, When};
 use holdfast_testkit::rows::{Bound, Pace, RowWriter, Target, found};
 
@@ -247,6 +247,31 @@ async fn a_repository_that_goes_away_costs_its_own_backup_and_no_other() {
     assert!(!output.status.success(), "{output:?}");
     let began = objects(&stage).into_keys().filter(|name| name.starts_with("other/")).collect::<Vec<_>>();
     assert_eq!(began, [""; 0], "{output:?}");
+}
+
+/// The archiver gets one more round when the server stops. A store where nobody listens must not hold that up for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fast_shutdown_ends_without_the_store() {
+    let Some(mut stage) = Stage::start(18, small(Seal::KeyFile)).await else { return };
+    load(&stage.cluster).await;
+    back_up(&stage);
+    stage.archive_now().await;
+    stage.s3.as_mut().expect("a stage on S3").stop();
+    fill_segments(&stage.cluster, 3).await;
+    let expected = sum(&stage.cluster).await;
+    stage.cluster.stop(Shutdown::Fast).await.expect("the server stops");
+    let waiting = segments(stage.cluster.data(), "ready");
+    assert!(waiting.len() >= 3, "{waiting:?}");
+
+    stage.s3.as_mut().expect("a stage on S3").restart().expect("start the store again");
+    assert!(waiting.iter().all(|segment| wal_object(&stage, segment).is_none()));
+    stage.cluster.start().await.expect("start the server again");
+    stage.archive_now().await;
+    assert!(waiting.iter().all(|segment| wal_object(&stage, segment).is_some()), "{waiting:?}");
+    no_gaps(&stage);
+    let restored = stage.restore_and_start("restored", &[]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(sum(&restored).await, expected);
 }
 
 /// What was fetched ahead is handed over while the store is away.

@@ -81,8 +81,7 @@ pub(crate) struct Stage {
     pub(crate) cluster: Cluster,
     pub(crate) scratch: Scratch,
     pub(crate) s3: Option<S3Server>,
-    /// Keeps the server running.
-    _foreign: Option<ForeignS3>,
+    pub(crate) foreign: Option<ForeignS3>,
     pub(crate) moto: Option<Moto>,
     pub(crate) config: PathBuf,
     pub(crate) holdfast: PathBuf,
@@ -140,7 +139,7 @@ impl Stage {
         let text = config_text(&plan, &scratch, cluster.data(), &[repository]);
         scratch.write("holdfast.toml", text).expect("write the configuration");
         cluster.start().await.expect("start the server");
-        let stage = Self { installation, cluster, scratch, s3, _foreign: foreign, moto, config, holdfast };
+        let stage = Self { installation, cluster, scratch, s3, foreign, moto, config, holdfast };
         stage.ok(&["repo", "init"]);
         Some(stage)
     }

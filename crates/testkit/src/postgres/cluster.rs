@@ -23,7 +23,7 @@ use crate::error::{KitError, Result, run};
 use crate::scratch::Scratch;
 
 /// The time limit for a start or a stop. A busy machine with two cores needs a few seconds at most.
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(3);
 
 /// How many bytes from the end of the log an error contains.
 const LOG_TAIL_BYTES: usize = 4096;

@@ -42,6 +42,8 @@ pub enum Effect {
     TruncatedBody(u64),
     /// The byte at this position of the answer's body has its lowest bit flipped.
     FlippedBit(u64),
+    /// The byte at this position of the request's body has its lowest bit flipped, on its way to the server.
+    FlippedRequestBit(u64),
     /// The answer arrives this much later.
     Delay(Duration),
 }
@@ -264,6 +266,10 @@ async fn answer(
         Some(Effect::FlippedBit(at)) => {
             Ok(forward(request, target).await?.map(|body| Answer::Flipped { body, at: Some(at) }))
         }
+        Some(Effect::FlippedRequestBit(at)) => {
+            let changed = request.map(|body| Answer::Flipped { body, at: Some(at) });
+            Ok(forward(changed, target).await?.map(Answer::Whole))
+        }
         Some(Effect::Delay(delay)) => {
             let response = forward(request, target).await?;
             tokio::time::sleep(delay).await;
@@ -274,7 +280,11 @@ async fn answer(
 }
 
 /// Sends a request to the server over a connection of its own.
-pub(super) async fn forward(request: Request<Incoming>, target: SocketAddr) -> Result<Response<Incoming>, BoxError> {
+pub(super) async fn forward<B>(request: Request<B>, target: SocketAddr) -> Result<Response<Incoming>, BoxError>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     let server = TcpStream::connect(target).await?;
     server.set_nodelay(true)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(server)).await?;
@@ -290,7 +300,7 @@ async fn drain(mut body: Incoming) -> Result<(), hyper::Error> {
     Ok(())
 }
 
-/// The body of an answer, unchanged or with a fault applied.
+/// The body of an answer, or of a request, unchanged or with a fault applied.
 enum Answer {
     Whole(Incoming),
     Text(Option<Bytes>),
