@@ -54,7 +54,7 @@ impl Reached {
 ///
 /// # Errors
 /// [`Cause::Store`] if the store cannot be asked, [`Cause::Format`] if a segment is damaged in which the last
-/// transaction is looked for, [`Cause::Cancelled`]. A history that cannot be read is in [`TimelineReach::unreadable`].
+/// transaction is looked for, [`Cause::Cancelled`]. A history that cannot be read is in `unreadable` of its timeline.
 pub async fn reach(
     repository: &Repository,
     claim: &ClaimRecord,
