@@ -7,7 +7,9 @@ use holdfast_testkit::postgres::{Cluster, Shutdown};
 use holdfast_testkit::proxy::{Effect, Fault, HttpFaults, When};
 use holdfast_testkit::rows::{Bound, Pace, RowWriter, Target, found};
 
-use super::kit::{add_to_wal_table, holds, http_faults, no_divergence, no_gaps, small, stop, tcp_proxy};
+use super::kit::{
+    add_to_wal_table, holds, http_faults, no_divergence, no_gaps, small, stop, tcp_proxy, with_second_repository,
+};
 use crate::stage::attack::{back_up, fill_segments, load, objects, segment_path, segments, sum, wal_object};
 use crate::stage::{Plan, Seal, Stage, wait_promoted};
 
@@ -155,14 +157,6 @@ async fn a_standby_outlives_a_store_that_is_away() {
     standby.wait_for(&caught_up, Duration::from_mins(3)).await.unwrap_or_else(|e| panic!("{e}"));
     let rows = found(&standby).await.expect("read the rows");
     written.journal.check(&Target::Latest(written.end), &rows).unwrap_or_else(|e| panic!("{e}"));
-}
-
-/// A second repository, in a directory.
-fn with_second_repository(stage: &Stage) {
-    let second = stage.scratch.path().join("second");
-    let block = format!("[[repo]]\nurl = \"file://{}\"\nencryption = \"none\"\n\n[backup]", second.display());
-    stage.write_config("holdfast.toml", &stage.config_text().replacen("[backup]", &block, 1));
-    stage.ok(&["repo", "init"]);
 }
 
 /// Runs a backup into two repositories, which one of them must not spoil; exit code, report, and what it said.

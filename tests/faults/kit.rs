@@ -1,5 +1,7 @@
 //! What the fault tests share: plans, proxies in front of the stage's store, and what must be true after every attack.
 
+use std::path::PathBuf;
+
 use holdfast_testkit::postgres::Cluster;
 use holdfast_testkit::proxy::{HttpFaults, TcpProxy};
 use holdfast_testkit::rows::{Journal, RowWriter, Target, found};
@@ -78,4 +80,13 @@ pub(crate) fn no_gaps(stage: &Stage) {
     let listed = stage.json(&["wal", "list"]);
     let gaps = &listed["repositories"][0]["claims"][0]["timelines"][0]["gaps"];
     assert_eq!(gaps, &serde_json::json!([]), "{listed}");
+}
+
+/// Adds a second repository, in a directory, creates it, and returns that directory.
+pub(crate) fn with_second_repository(stage: &Stage) -> PathBuf {
+    let second = stage.scratch.path().join("second");
+    let block = format!("[[repo]]\nurl = \"file://{}\"\nencryption = \"none\"\n\n[backup]", second.display());
+    stage.write_config("holdfast.toml", &stage.config_text().replacen("[backup]", &block, 1));
+    stage.ok(&["repo", "init"]);
+    second
 }

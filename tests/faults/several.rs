@@ -1,25 +1,15 @@
 //! One of several repositories fails a backup: what the user learns of it, when, and what is in the others.
 
 use std::fs;
-use std::path::PathBuf;
 
 use holdfast_testkit::proxy::{Effect, Fault, When};
 
-use super::kit::{add_to_wal_table, http_faults, small};
+use super::kit::{add_to_wal_table, http_faults, small, with_second_repository};
 use crate::stage::attack::{load, sum};
 use crate::stage::{Plan, Seal, Stage, wait_promoted};
 
 const CONFIGURATION: i32 = 10;
 const UNREACHABLE: i32 = 24;
-
-/// Adds a second repository, in a directory, and makes it.
-fn with_second_repository(stage: &Stage) -> PathBuf {
-    let second = stage.scratch.path().join("second");
-    let block = format!("[[repo]]\nurl = \"file://{}\"\nencryption = \"none\"\n\n[backup]", second.display());
-    stage.write_config("holdfast.toml", &stage.config_text().replacen("[backup]", &block, 1));
-    stage.ok(&["repo", "init"]);
-    second
-}
 
 /// Runs a backup that one repository must not spoil: the report, and what was said.
 fn backup_in_one(stage: &Stage, code: i32) -> (serde_json::Value, String) {
