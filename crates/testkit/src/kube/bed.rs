@@ -13,13 +13,14 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::control_plane::{self, DAEMONS};
 use super::disk::{self, Disk};
 use super::layout::{self, HOST, KUBERNETES_SERVICE, Layout, NODES, S3_PORT};
+use super::lock::Lock;
 use super::namespace::Namespace;
 use super::node::Machine;
 use super::resident::Resident;
@@ -67,7 +68,7 @@ impl Bed {
             ));
         }
         let layout = Layout::find()?;
-        let _lock = lock(layout.root())?;
+        let _lock = Lock::take(layout.root())?;
         let bed = Self::own(layout);
         if bed.is_complete() {
             // Others may be using it. If it is slow or does not answer for a while, wait for it, and never start a new
@@ -97,7 +98,7 @@ impl Bed {
         if !state.exists() {
             return Ok(());
         }
-        let _lock = lock(&state)?;
+        let _lock = Lock::take(&state)?;
         clear(&state)
     }
 
@@ -278,7 +279,7 @@ impl Bed {
     pub fn restart_apiserver(&self) -> Result<()> {
         let layout = self.layout()?;
         // The lock keeps other programs from starting the bed meanwhile.
-        let _lock = lock(layout.root())?;
+        let _lock = Lock::take(layout.root())?;
         Unit::new("apiserver").kill()?;
         control_plane::start(layout, "apiserver")?;
         control_plane::wait_for_api(layout)
@@ -286,14 +287,14 @@ impl Bed {
 
     /// Kills the API server; it stays down until [`Bed::bring_apiserver`].
     pub fn kill_apiserver(&self) -> Result<()> {
-        let _lock = lock(self.layout()?.root())?;
+        let _lock = Lock::take(self.layout()?.root())?;
         Unit::new("apiserver").kill()
     }
 
     /// Brings the API server back: resumes a paused one, starts a killed one.
     pub fn bring_apiserver(&self) -> Result<()> {
         let layout = self.layout()?;
-        let _lock = lock(layout.root())?;
+        let _lock = Lock::take(layout.root())?;
         let unit = Unit::new("apiserver");
         if unit.is_running() {
             unit.signal(Signal::CONT);
@@ -340,7 +341,7 @@ impl Bed {
     pub fn load_holdfast(&self, program: &Path) -> Result<()> {
         let layout = self.layout()?;
         // Two tests that start together would write the same files.
-        let _lock = lock(layout.root())?;
+        let _lock = Lock::take(layout.root())?;
         let folder = layout.path("images");
         fs::create_dir_all(&folder).map_err(KitError::io(format!("make {}", folder.display())))?;
         let failed = || KitError::io(format!("look at {}", program.display()));
@@ -556,25 +557,4 @@ fn clear(state: &Path) -> Result<()> {
     Unit::all().remove_groups();
     let _ = fs::remove_file(state.join("kubeconfig"));
     Ok(())
-}
-
-/// A lock held by a start or a stop, so that two programs do not do it at the same time.
-fn lock(state: &Path) -> Result<fs::File> {
-    fs::create_dir_all(state).map_err(KitError::io(format!("make {}", state.display())))?;
-    let path = state.join("lock");
-    let failed = || KitError::io(format!("lock {}", path.display()));
-    let file = fs::File::create(&path).map_err(failed())?;
-    let limit = Duration::from_mins(5);
-    let start = Instant::now();
-    while let Err(error) = file.try_lock() {
-        match error {
-            fs::TryLockError::Error(error) => return Err(failed()(error)),
-            fs::TryLockError::WouldBlock if start.elapsed() > limit => {
-                let what = "the end of another start or stop of the bed".to_owned();
-                return Err(KitError::Timeout { what, limit, log: String::new() });
-            }
-            fs::TryLockError::WouldBlock => std::thread::sleep(Duration::from_millis(100)),
-        }
-    }
-    Ok(file)
 }

@@ -22,6 +22,7 @@ mod disk;
 mod host;
 mod images;
 mod layout;
+mod lock;
 mod manifests;
 mod names;
 mod namespace;

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use super::lock;
 use crate::error::{KitError, Result, describe};
 
 /// Runs a program and returns its standard output.
@@ -15,9 +16,14 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
 
 /// Runs a program that reads the text from its standard input.
 pub(crate) fn run_with_input(command: &mut Command, input: Option<&str>) -> Result<String> {
+    let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
+    run_with(command, stdin, input)
+}
+
+fn run_with(command: &mut Command, stdin: Stdio, input: Option<&str>) -> Result<String> {
     let text = describe(command);
     let failed = || KitError::io(format!("start `{text}`"));
-    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    command.stdin(stdin);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed())?;
     // A thread writes the input. If the program answers before it has read all, it would wait for us, and we for it.
     let writer = input.zip(child.stdin.take()).map(|(input, mut pipe)| {
@@ -40,9 +46,9 @@ pub(crate) fn run_with_input(command: &mut Command, input: Option<&str>) -> Resu
     })
 }
 
-/// Runs a program given as separate words.
+/// Runs a program given as separate words. It keeps the lock of the bed, if this process holds it, until it ends.
 pub(crate) fn sh(words: &[&str]) -> Result<String> {
     let mut words = words.iter();
     let program = words.next().ok_or_else(|| KitError::Unsupported("no program to run".to_owned()))?;
-    run(Command::new(program).args(words))
+    run_with(Command::new(program).args(words), lock::stdin()?, None)
 }

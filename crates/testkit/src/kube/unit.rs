@@ -11,12 +11,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::layout::GROUP;
+use super::lock;
 use crate::error::{KitError, Result};
 
 /// The root folders of all hierarchies of control groups.
@@ -65,12 +66,13 @@ impl Unit {
         let errors = output.try_clone().map_err(failed())?;
         let mut wrapped = Command::new("setsid");
         wrapped
-            .args(["--fork", "sh", "-c", "echo $$ >\"$0\" && exec \"$@\""])
+            // It keeps the lock until it is in its group, where a stop finds it.
+            .args(["--fork", "sh", "-c", "echo $$ >\"$0\" && exec \"$@\" </dev/null"])
             .arg(group.join("cgroup.procs"))
             .arg(command.get_program())
             .args(command.get_args())
             .current_dir("/")
-            .stdin(Stdio::null())
+            .stdin(lock::stdin()?)
             .stdout(output)
             .stderr(errors);
         for (name, value) in command.get_envs() {
