@@ -400,7 +400,7 @@ async fn a_cancelled_backup_leaves_nothing_and_a_dead_server_fails_it() {
     for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
         proxy.inject(hold());
         let before = proxy.hits();
-        let mut victim = Victim::start(&stage, &["backup"]);
+        let mut victim = Victim::start(&stage, &["backup", "--type", "full"]);
         assert!(victim.runs_until(|| proxy.hits() > before).await, "the backup begins to copy: {:?}", victim.wait());
         victim.signal(signal);
         let ended = victim.wait();
@@ -428,7 +428,7 @@ async fn a_cancelled_backup_leaves_nothing_and_a_dead_server_fails_it() {
     // While the store is unreachable: the backup ends in bounded time, and the next backup cleans up.
     proxy.inject(hold());
     let before = proxy.hits();
-    let mut victim = Victim::start(&stage, &["backup"]);
+    let mut victim = Victim::start(&stage, &["backup", "--type", "full"]);
     assert!(victim.runs_until(|| proxy.hits() > before).await, "the backup begins to copy: {:?}", victim.wait());
     proxy.clear();
     proxy.inject(Fault::new(Effect::LostRequest, When::Always));
@@ -449,7 +449,7 @@ async fn a_cancelled_backup_leaves_nothing_and_a_dead_server_fails_it() {
     let known = complete(&stage);
     proxy.inject(hold());
     let before = proxy.hits();
-    let mut victim = Victim::start(&stage, &["backup"]);
+    let mut victim = Victim::start(&stage, &["backup", "--type", "full"]);
     assert!(victim.runs_until(|| proxy.hits() > before).await, "the backup begins to copy: {:?}", victim.wait());
     stage.cluster.kill9().await.expect("kill the server");
     proxy.clear();

@@ -16,6 +16,7 @@ mod errors;
 mod failover;
 mod faults;
 mod frozen;
+mod incremental;
 mod kill;
 mod names;
 mod owners;

@@ -615,7 +615,7 @@ def show(repository, cluster):
         for backup in complete_backups(repository, cluster):
             with skipping():
                 record = repository.record(f"{cluster}/backups/{backup}/backup.json", "backup")
-                need(record["type"] == "full", f"backup {backup}: {NEWER}")
+                need(record["type"] in ("full", "incremental"), f"backup {backup}: {NEWER}")
                 print("{cluster}: backup {backup_id}: {type}, PostgreSQL {pg_version}, claim {claim}, timeline {timeline}, "
                       "{start_lsn} to {stop_lsn}, {size_bytes} bytes".format(**record))
 

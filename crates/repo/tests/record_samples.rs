@@ -72,6 +72,7 @@ fn start() -> StartRecord {
         pgdata: "/var/lib/postgresql/18/main".to_owned(),
         started: "2026-08-22T10:15:00.5Z".parse().unwrap(),
         software_version: "0.1.0".to_owned(),
+        parent: None,
         run: None,
     }
 }
@@ -83,6 +84,7 @@ fn backup() -> BackupRecord {
         cluster: "main".parse().unwrap(),
         claim: ClaimNumber::FIRST,
         backup_type: BackupType::Full,
+        parent: None,
         system_identifier: SystemIdentifier::new(7_412_345_678_901_234_567),
         pg_version: "18.1 (Debian 18.1-1)".to_owned(),
         pg_major: 18,

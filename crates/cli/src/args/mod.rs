@@ -216,10 +216,12 @@ pub enum SnapshotCommand {
 /// `--type`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BackupType {
-    /// Whatever is best; always full in this release.
+    /// Incremental where there is a backup to build on, else full.
     Auto,
     /// Read and store everything.
     Full,
+    /// Store what changed since the newest backup; fail if there is none to build on.
+    Incremental,
 }
 
 /// `holdfast backup`

@@ -1,4 +1,4 @@
-//! `backup`: a full backup into every repository, and what it came to.
+//! `backup`: a backup into every repository, and what it came to.
 //!
 //! A backup in which pages have a wrong checksum is complete and ends with success: the data is as the server has it, an
 //! older backup may be worse, and a scheduler that takes it for failed would repeat it for ever. It is said in a warning,
@@ -8,7 +8,7 @@
 //! the code of that failure, and the result says what became of each.
 
 use super::{Context, places, targets, time};
-use crate::args::BackupArgs;
+use crate::args::{BackupArgs, BackupType};
 use crate::config::libpq;
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain as _, Failure, of_doubt};
@@ -16,18 +16,23 @@ use crate::output::progress::Progress;
 use crate::output::size::{duration, rate, size};
 use holdfast_contract::problem::ErrorReport;
 use holdfast_contract::report::backup::{BackupReport, FailedRepository, StoredBackup};
-use holdfast_engine::backup::{BackupOptions, BackupOutcome, FailedBackup, backup, read_control_file};
+use holdfast_engine::backup::{BackupOptions, BackupOutcome, FailedBackup, Kind, backup, read_control_file};
 use std::fmt::Write;
 use std::time::Duration;
 
 /// Bad pages named in the summary; the record holds more.
 const PAGES_SHOWN: usize = 10;
 
-pub(super) async fn run(context: &Context, _args: &BackupArgs) -> Result<ExitCode, Failure> {
+pub(super) async fn run(context: &Context, args: &BackupArgs) -> Result<ExitCode, Failure> {
     let config = &context.config;
     let mut options = BackupOptions {
         cluster: config.cluster.name.clone(),
         owner: config.cluster.owner.clone(),
+        kind: match args.kind {
+            BackupType::Auto => Kind::Auto,
+            BackupType::Full => Kind::Full,
+            BackupType::Incremental => Kind::Incremental,
+        },
         pgdata: config.cluster.require_pgdata()?.to_owned(),
         connection: config.cluster.connection.clone(),
         environment: libpq::environment(),
@@ -160,13 +165,13 @@ fn summary(report: &BackupOutcome, failed: &[Failed]) -> String {
         time::shown(first.stop_time),
         duration(took)
     );
-    let _ = writeln!(
-        text,
-        "  read        {} in {} files{}",
-        size(first.size_bytes),
-        first.file_count,
-        rate(first.size_bytes, took).map(|rate| format!(", {rate}")).unwrap_or_default()
-    );
+    let (data, files) = (size(first.size_bytes), first.file_count);
+    let _ = if let Some(parent) = first.parent {
+        writeln!(text, "  data        {data} in {files} files; what changed since backup {parent} is stored")
+    } else {
+        let rate = rate(first.size_bytes, took).map(|rate| format!(", {rate}")).unwrap_or_default();
+        writeln!(text, "  read        {data} in {files} files{rate}")
+    };
     for StoredBackup { repository, backup } in &report.repositories {
         let _ = writeln!(
             text,

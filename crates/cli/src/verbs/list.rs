@@ -86,6 +86,7 @@ fn tables(backups: &[BackupRecord], unfinished: &[UnfinishedBackup], remarks: &R
             backup.backup_id.to_string(),
             match backup.backup_type {
                 BackupType::Full => "full".to_owned(),
+                BackupType::Incremental => "incremental".to_owned(),
             },
             time::shown(backup.start_time),
             time::shown(backup.stop_time),

@@ -192,16 +192,23 @@ pub(super) fn check_server(
     Ok(())
 }
 
+/// What the start record says besides.
+pub(super) struct Reserved<'a> {
+    pub(super) control: &'a ControlFile,
+    pub(super) runner: &'a Runner,
+    pub(super) parent: Option<BackupId>,
+}
+
 /// Finds an id that no other backup has, by creating its start record in every repository. It is later than those of the
 /// dead runs whose remains are removed then, `dead` of each repository: a name never comes back with other content.
 pub(super) async fn reserve(
     early: &mut Early<'_>,
     claims: &[ClaimRecord],
     options: &BackupOptions,
-    control: &ControlFile,
-    runner: &Runner,
+    reserved: &Reserved<'_>,
     dead: &[BTreeSet<BackupId>],
 ) -> Result<BackupId, Error> {
+    let Reserved { control, runner, parent } = *reserved;
     let after = dead.iter().flatten().max().map(|dead| dead.time() + chrono::TimeDelta::seconds(1));
     let repositories = early.repositories;
     let mut time = after.map_or(options.now, |after| after.max(options.now)).trunc_subsecs(0);
@@ -222,6 +229,7 @@ pub(super) async fn reserve(
                 pgdata: options.pgdata.display().to_string(),
                 started: options.now,
                 software_version: env!("CARGO_PKG_VERSION").to_owned(),
+                parent,
                 run: Some(runner.identity(dead.get(index).into_iter().flatten().copied().collect())),
             };
             match repository.create_record(&name::backup_start(&options.cluster, &backup_id), &record).await {

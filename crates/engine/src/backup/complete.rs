@@ -90,7 +90,7 @@ impl Run<'_> {
         content: Content,
         warnings: &mut Vec<String>,
     ) -> Result<Vec<StoredBackup>, Error> {
-        let Content { started, stopped, course, copied, tablespaces, kept_links } = content;
+        let Content { started, stopped, course, copied, tablespaces, kept_links, parent } = content;
         let stored = sinks.finish().await?;
         self.finish_segment_on_primary(warnings).await;
         let size = self.control.wal_segment_size;
@@ -165,7 +165,8 @@ impl Run<'_> {
                 label: self.options.label.clone(),
                 cluster: self.options.cluster.clone(),
                 claim: claim.number,
-                backup_type: BackupType::Full,
+                backup_type: if parent.is_some() { BackupType::Incremental } else { BackupType::Full },
+                parent,
                 system_identifier: self.control.system_identifier,
                 pg_version: self.facts.version_text.clone(),
                 pg_major: self.facts.version.major(),
@@ -343,6 +344,7 @@ mod tests {
             pgdata: runner.pgdata.clone(),
             started: now,
             software_version: "0.1.0".to_owned(),
+            parent: None,
             run: Some(runner.identity(Vec::new())),
         };
         let summary = name::backup_summary(&record.cluster, &record.backup_id);

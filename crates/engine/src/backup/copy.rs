@@ -16,12 +16,14 @@ use std::sync::{Arc, Mutex};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use holdfast_pgtypes::Lsn;
-use holdfast_repo::Compression;
+use holdfast_repo::FrameLocation;
 use holdfast_repo::manifest::Extent;
 use tokio_util::sync::CancellationToken;
 
 use super::bad_pages::{BadPages, Patience};
-use super::encode::{EncodedChunk, EncodedUnit, encode_unit};
+use super::encode::{EncodedChunk, EncodedUnit, Encoding, Form, encode_unit};
+use super::incremental::Base;
+use super::incremental::sort::{PartUnits, Sorted, Summarized};
 use super::plan::{SourceFile, Unit, Units};
 use super::read::{Found, OneVersion, Piece, ReadUnit, no_file_any_more, path_of, read_unit};
 use super::scan::{Link, Standing, holds_data, look};
@@ -39,10 +41,9 @@ const MOST_LISTINGS: usize = 10;
 /// What one copy works with.
 pub(super) struct Copier<'a> {
     pub pgdata: PathBuf,
-    pub compression: Compression,
+    pub encoding: Encoding,
     pub crew: Crew,
     pub budget: ByteBudget,
-    pub extent_size_bytes: u32,
     /// Of the backup.
     pub start_lsn: Lsn,
     pub progress: &'a dyn Progress,
@@ -67,16 +68,51 @@ pub(super) struct Copied {
 type Buffers = Arc<Mutex<Vec<Vec<u8>>>>;
 
 impl Copier<'_> {
+    /// Copies all files of an incremental backup, as WAL summaries say.
+    pub(super) async fn copy_changed(
+        &self,
+        files: Sorted,
+        summarized: &Summarized,
+        base: &Base,
+        sinks: &mut Sinks<'_>,
+    ) -> Result<Copied, Error> {
+        let Sorted { whole, parts, kept, .. } = files;
+        let mut copied = self.copy(whole, sinks).await?;
+        let parts: Arc<[SourceFile]> = parts.into();
+        let units = PartUnits::new(summarized, base, &parts, self.encoding.extent_size_bytes);
+        let (of_parts, changed) = self.copy_units(&parts, units, sinks).await?;
+        copied.add(of_parts);
+        self.copy_again(changed, &mut copied, sinks).await?;
+        for file in kept {
+            let unknown = || Cause::Internal("a file is said to be the parent's and is not".to_owned());
+            sinks.kept_file(&file, base.find(&file.path).ok_or_else(unknown)?).await?;
+            copied.file_count += 1;
+            copied.size_bytes += file.size_bytes;
+        }
+        Ok(copied)
+    }
+
     /// Copies all `files`, which are sorted as [`super::plan::sort`] does, into every sink.
     pub(super) async fn copy(&self, files: Vec<SourceFile>, sinks: &mut Sinks<'_>) -> Result<Copied, Error> {
         let files: Arc<[SourceFile]> = files.into();
-        let (mut copied, mut changed) =
-            self.copy_units(&files, Units::new(&files, self.extent_size_bytes), sinks).await?;
+        let (mut copied, changed) =
+            self.copy_units(&files, Units::new(&files, self.encoding.extent_size_bytes), sinks).await?;
         drop(files);
+        self.copy_again(changed, &mut copied, sinks).await?;
+        Ok(copied)
+    }
+
+    /// Copies files that had changed too much to be read as planned.
+    async fn copy_again(
+        &self,
+        mut changed: Vec<SourceFile>,
+        copied: &mut Copied,
+        sinks: &mut Sinks<'_>,
+    ) -> Result<(), Error> {
         // As they are now, whatever is added to them still; one that is replaced in between is looked at once more.
         for _ in 0..MOST_LISTINGS {
             if changed.is_empty() {
-                return Ok(copied);
+                return Ok(());
             }
             let (pgdata, listed) = (self.pgdata.clone(), changed.len());
             let (files, links) = tokio::task::spawn_blocking(move || list_again(&pgdata, changed))
@@ -89,11 +125,12 @@ impl Copier<'_> {
             copied.new_links.extend(links);
             let files: Arc<[SourceFile]> = files.into();
             let more;
-            (more, changed) = self.copy_units(&files, Units::cut(&files, self.extent_size_bytes), sinks).await?;
+            (more, changed) =
+                self.copy_units(&files, Units::cut(&files, self.encoding.extent_size_bytes), sinks).await?;
             copied.add(more);
         }
         match changed.first() {
-            None => Ok(copied),
+            None => Ok(()),
             Some(file) => Err(Cause::Refused(format!(
                 "{} is replaced by another file again and again while it is read",
                 path_of(&self.pgdata, file).display()
@@ -106,7 +143,7 @@ impl Copier<'_> {
     async fn copy_units(
         &self,
         files: &Arc<[SourceFile]>,
-        units: Units<'_>,
+        units: impl Iterator<Item = Unit>,
         sinks: &mut Sinks<'_>,
     ) -> Result<(Copied, Vec<SourceFile>), Error> {
         let (buffers, patience) = (Buffers::default(), Arc::<Patience>::default());
@@ -116,7 +153,7 @@ impl Copier<'_> {
         let mut at_work = FuturesOrdered::new();
         // Of the file whose units are being started: a descriptor lives as long as one of them is at work.
         let mut version = (usize::MAX, OneVersion::default());
-        let mut commit = Commit::new(files, self.start_lsn);
+        let mut commit = Commit::new(files, self.start_lsn, &self.encoding);
         loop {
             let wanted = units.peek().filter(|_| at_work.len() < window).map(Unit::room);
             // An `else` of the select would never come: waiting for a cancel is always a branch of it.
@@ -165,7 +202,7 @@ impl Copier<'_> {
         for (file, content) in contents {
             // Cut like any other file: `tablespace_map` has a line for each tablespace.
             let mut offset = 0;
-            for part in content.chunks(self.extent_size_bytes as usize) {
+            for part in content.chunks(self.encoding.extent_size_bytes as usize) {
                 pieces.push(Piece { file: files.len(), offset, length: part.len(), found: Found::Read });
                 offset += part.len() as u64;
             }
@@ -173,9 +210,10 @@ impl Copier<'_> {
             files.push(file);
         }
         let permit = self.permit(raw.len() as u32, sinks.len()).await?;
-        let encoded =
-            encode_unit(&self.pgdata, &files, ReadUnit { raw, pieces }, self.compression, &Patience::default())?;
-        let mut commit = Commit::new(&files, self.start_lsn);
+        let encoding = Encoding { base: None, ..self.encoding.clone() };
+        let read = ReadUnit { raw, pieces, parts: false };
+        let encoded = encode_unit(&self.pgdata, &files, read, &encoding, &Patience::default())?;
+        let mut commit = Commit::new(&files, self.start_lsn, &encoding);
         commit.unit(encoded, permit, sinks).await?;
         commit.finish_current(sinks).await?;
         Ok(commit.copied)
@@ -185,7 +223,7 @@ impl Copier<'_> {
     /// fill them up.
     pub(super) fn check_budget(&self, part_size: usize, repositories: usize) -> Result<(), Error> {
         let (part_size, repositories) = (part_size as u64, repositories as u64);
-        let unit = unit_bytes(self.extent_size_bytes, repositories);
+        let unit = unit_bytes(self.encoding.extent_size_bytes, repositories);
         // A frame can be somewhat larger than what is in it, and permits are counted in pages.
         let least = repositories * (part_size + part_size / 8) + 2 * unit;
         if self.budget.total_bytes() >= least {
@@ -223,7 +261,7 @@ impl Copier<'_> {
         permit: Permit,
     ) -> tokio::task::JoinHandle<Result<(EncodedUnit, Permit), Error>> {
         let (pgdata, files, buffers) = (self.pgdata.clone(), Arc::clone(files), Arc::clone(buffers));
-        let (crew, compression, patience) = (self.crew.clone(), self.compression, Arc::clone(patience));
+        let (crew, encoding, patience) = (self.crew.clone(), self.encoding.clone(), Arc::clone(patience));
         tokio::spawn(async move {
             let read = tokio::task::spawn_blocking(move || {
                 let buffer = buffers.lock().ok().and_then(|mut free| free.pop()).unwrap_or_default();
@@ -232,7 +270,7 @@ impl Copier<'_> {
             let (pgdata, files, read) =
                 read.await.map_err(|e| Cause::Internal(format!("a reading thread failed: {e}")))??;
             let encoded =
-                crew.run(move || encode_unit(Path::new(&pgdata), &files, read, compression, &patience)).await??;
+                crew.run(move || encode_unit(Path::new(&pgdata), &files, read, &encoding, &patience)).await??;
             Ok((encoded, permit))
         })
     }
@@ -276,6 +314,8 @@ impl Copied {
 /// Puts encoded units together to files, in order.
 struct Commit<'a> {
     files: &'a [SourceFile],
+    extent_size: u64,
+    base: Option<&'a Base>,
     current: Option<Current>,
     copied: Copied,
     /// Files of which nothing was taken, since they had grown too much or were replaced.
@@ -286,7 +326,12 @@ struct Commit<'a> {
 struct Current {
     file: usize,
     size_bytes: u64,
-    crc32c: u32,
+    /// None when not all of it was read.
+    crc32c: Option<u32>,
+    /// Its position in the parent's manifest; none if the parent has it not, or nobody has asked yet.
+    parent: Option<u32>,
+    /// Whether only parts of it are read.
+    in_parts: bool,
     /// Removed, changed, or shorter than planned: what follows does not count.
     state: State,
 }
@@ -300,14 +345,15 @@ enum State {
 }
 
 impl<'a> Commit<'a> {
-    fn new(files: &'a [SourceFile], start_lsn: Lsn) -> Self {
+    fn new(files: &'a [SourceFile], start_lsn: Lsn, encoding: &'a Encoding) -> Self {
         let bad_pages = BadPages::new(start_lsn);
         let copied = Copied { file_count: 0, removed_count: 0, size_bytes: 0, bad_pages, new_links: Vec::new() };
-        Self { files, current: None, copied, changed: Vec::new() }
+        let (extent_size, base) = (u64::from(encoding.extent_size_bytes), encoding.base.as_deref());
+        Self { files, extent_size, base, current: None, copied, changed: Vec::new() }
     }
 
     async fn unit(&mut self, encoded: EncodedUnit, permit: Permit, sinks: &mut Sinks<'_>) -> Result<(), Error> {
-        let EncodedUnit { chunks, frame, bad_pages, .. } = encoded;
+        let EncodedUnit { chunks, frame, bad_pages, parts, .. } = encoded;
         for bad in bad_pages {
             if let Some(file) = self.files.get(bad.file) {
                 self.copied.bad_pages.add(&file.path, bad);
@@ -318,16 +364,23 @@ impl<'a> Commit<'a> {
             None => Places::new(),
         };
         for chunk in chunks {
-            self.chunk(&chunk, &places, sinks).await?;
+            self.chunk(&chunk, parts, &places, sinks).await?;
         }
         Ok(())
     }
 
-    async fn chunk(&mut self, chunk: &EncodedChunk, places: &Places, sinks: &mut Sinks<'_>) -> Result<(), Error> {
+    async fn chunk(
+        &mut self,
+        chunk: &EncodedChunk,
+        in_parts: bool,
+        places: &Places,
+        sinks: &mut Sinks<'_>,
+    ) -> Result<(), Error> {
         let piece = chunk.piece;
         if self.current.as_ref().is_none_or(|current| current.file != piece.file) {
             self.finish_current(sinks).await?;
-            self.current = Some(Current { file: piece.file, size_bytes: 0, crc32c: 0, state: State::Growing });
+            let (file, state) = (piece.file, State::Growing);
+            self.current = Some(Current { file, size_bytes: 0, crc32c: Some(0), parent: None, in_parts, state });
         }
         let Some(current) = &mut self.current else { return Ok(()) };
         match piece.found {
@@ -335,29 +388,67 @@ impl<'a> Commit<'a> {
             Found::Removed => current.state = State::Removed,
             Found::Changed => current.state = State::Postponed,
         }
-        // A file that was shortened and extended again while we read has a hole that WAL replay fills; what
-        // comes after it must not move to its place.
-        if current.state == State::Growing && piece.offset != current.size_bytes {
-            current.state = State::Ended;
+        let extent_start = piece.offset - piece.offset % self.extent_size;
+        if current.state == State::Growing {
+            if in_parts {
+                // What was not read before this part is the parent's.
+                current.keep_up_to(extent_start, self.extent_size, self.files, self.base, sinks)?;
+            }
+            // A file that was shortened and extended again while we read has a hole that WAL replay fills; what
+            // comes after it must not move to its place.
+            let is_next = match chunk.form {
+                Form::Patch => current.size_bytes >= extent_start,
+                Form::Extent | Form::Kept { .. } => piece.offset == current.size_bytes,
+            };
+            if !is_next {
+                current.state = State::Ended;
+            }
         }
         if current.state != State::Growing || piece.length == 0 {
             return Ok(());
         }
         let length = piece.length as u32;
-        sinks.extent(places, |place| match (chunk.offset_in_frame, place) {
+        let extent = |place: Option<&(u32, FrameLocation)>| match (chunk.offset_in_frame, place) {
             (Some(offset), Some((pack, location))) => Ok(Extent::stored(chunk.hash, *pack, *location, offset, length)),
             (None, _) => Ok(Extent::hole(chunk.hash, length)),
             // Data without a place must never be recorded as zeros.
             (Some(_), None) => Err(Cause::Internal("an extent has data and no place".to_owned()).into()),
-        })?;
-        current.crc32c = crc32c::crc32c_combine(current.crc32c, chunk.crc32c, piece.length);
-        current.size_bytes += piece.length as u64;
+        };
+        match chunk.form {
+            Form::Extent => {
+                sinks.extent(places, extent)?;
+                current.add_crc(chunk.crc32c, piece.length);
+                current.size_bytes += piece.length as u64;
+            }
+            Form::Kept { exact } => {
+                current.keep_up_to(
+                    piece.offset + piece.length as u64,
+                    self.extent_size,
+                    self.files,
+                    self.base,
+                    sinks,
+                )?;
+                if exact { current.add_crc(chunk.crc32c, piece.length) } else { current.crc32c = None }
+            }
+            Form::Patch => {
+                if current.size_bytes == extent_start {
+                    current.keep_up_to(piece.offset + 1, self.extent_size, self.files, self.base, sinks)?;
+                }
+                current.crc32c = None;
+                let (number, at) = ((extent_start / self.extent_size) as u32, (piece.offset - extent_start) as u32);
+                sinks.patch(places, number, at, extent)?;
+            }
+        }
         Ok(())
     }
 
     async fn finish_current(&mut self, sinks: &mut Sinks<'_>) -> Result<(), Error> {
-        let Some(current) = self.current.take() else { return Ok(()) };
+        let Some(mut current) = self.current.take() else { return Ok(()) };
         let Some(file) = self.files.get(current.file) else { return Ok(()) };
+        if current.in_parts && current.state == State::Growing {
+            current.keep_up_to(file.size_bytes, self.extent_size, self.files, self.base, sinks)?;
+            current.crc32c = None;
+        }
         match current.state {
             State::Growing | State::Ended => {}
             State::Removed => {
@@ -375,6 +466,37 @@ impl<'a> Commit<'a> {
         self.copied.file_count += 1;
         self.copied.size_bytes += current.size_bytes;
         Ok(())
+    }
+}
+
+impl Current {
+    /// Takes the parent's extents until the file has at least so many bytes.
+    fn keep_up_to(
+        &mut self,
+        bytes: u64,
+        extent_size: u64,
+        files: &[SourceFile],
+        base: Option<&Base>,
+        sinks: &mut Sinks<'_>,
+    ) -> Result<(), Error> {
+        while self.size_bytes < bytes {
+            let unknown = || Cause::Internal("an extent is said to be the parent's and is not".to_owned());
+            let base = base.ok_or_else(unknown)?;
+            if self.parent.is_none() {
+                self.parent = files.get(self.file).and_then(|file| base.find(&file.path));
+            }
+            let position = self.parent.ok_or_else(unknown)?;
+            let number = (self.size_bytes / extent_size) as u32;
+            let parent = base.file(position).ok_or_else(unknown)?;
+            let extent = parent.extents().get(number as usize).ok_or_else(unknown)?;
+            sinks.kept_extent(position, number)?;
+            self.size_bytes += u64::from(extent.length);
+        }
+        Ok(())
+    }
+
+    fn add_crc(&mut self, crc32c: u32, length: usize) {
+        self.crc32c = self.crc32c.map(|before| crc32c::crc32c_combine(before, crc32c, length));
     }
 }
 

@@ -1,10 +1,15 @@
 //! From the bytes of a unit to a compressed frame: page checks, CRC-32C, BLAKE3, compression.
 //!
+//! In an incremental backup, what was read is compared with the parent: what the parent has is not stored, and of an extent
+//! with few changed pages only these.
+//!
 //! Runs on the crew, one unit a job, so that the extents of one large file keep all threads busy.
 //! The buffers a thread needs (a compressor's window) are kept by the thread.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_pgtypes::Lsn;
@@ -14,8 +19,10 @@ use holdfast_repo::chunk::is_all_zero;
 use holdfast_repo::{ChunkHash, CompressedFrame, Compression, Compressor, FormatError, FrameKind};
 
 use super::bad_pages::Patience;
+use super::incremental::Base;
+use super::incremental::overlay::{Overlay, overlay};
 use super::plan::{PageCheck, SourceFile};
-use super::read::{Piece, ReadUnit, path_of, read_page_again};
+use super::read::{Found, Piece, ReadUnit, path_of, read_page_again};
 use crate::error::{Cause, Error};
 
 /// A unit ready to be put into packs.
@@ -27,10 +34,23 @@ pub(super) struct EncodedUnit {
     pub frame: Option<CompressedFrame>,
     /// Bytes read.
     pub raw_len: usize,
+    /// Whether the chunks are of files of which only parts are read.
+    pub parts: bool,
     /// Pages whose checksum did not hold.
     pub bad_pages: Vec<BadPage>,
     /// The read buffer, to be used again.
     pub buffer: Vec<u8>,
+}
+
+/// What a chunk is in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// An extent, or what was found of one.
+    Extent,
+    /// A part of an extent: the rest is the parent's.
+    Patch,
+    /// An extent that the parent has. Where it is not `exact`, what was read differs in hint bits.
+    Kept { exact: bool },
 }
 
 /// One chunk of a unit.
@@ -38,11 +58,13 @@ pub(super) struct EncodedUnit {
 pub(super) struct EncodedChunk {
     /// What was read.
     pub piece: Piece,
+    /// What it is in its file.
+    pub form: Form,
     /// CRC-32C of the raw bytes.
     pub crc32c: u32,
     /// BLAKE3 of the raw bytes.
     pub hash: ChunkHash,
-    /// Where the chunk begins in the frame; `None` for a hole or an empty chunk.
+    /// Where the chunk begins in the frame; `None` for a hole, an empty chunk, or one that the parent has.
     pub offset_in_frame: Option<u32>,
 }
 
@@ -66,19 +88,27 @@ thread_local! {
     static COMPRESSOR: RefCell<Option<Compressor>> = const { RefCell::new(None) };
 }
 
+/// How units are encoded.
+#[derive(Debug, Clone)]
+pub(super) struct Encoding {
+    pub compression: Compression,
+    pub extent_size_bytes: u32,
+    /// What the parent has, in an incremental backup.
+    pub base: Option<Arc<Base>>,
+}
+
 /// Checks, hashes and compresses a unit.
 pub(super) fn encode_unit(
     pgdata: &Path,
     files: &[SourceFile],
     read: ReadUnit,
-    compression: Compression,
+    encoding: &Encoding,
     patience: &Patience,
 ) -> Result<EncodedUnit, Error> {
-    let ReadUnit { mut raw, pieces, .. } = read;
+    let ReadUnit { mut raw, pieces, parts } = read;
     let mut bad_pages = Vec::new();
     let mut chunks = Vec::with_capacity(pieces.len());
     let mut start = 0;
-    let mut holes = false;
     for piece in pieces {
         let end = start + piece.length;
         if let Some(file) = files.get(piece.file)
@@ -87,22 +117,86 @@ pub(super) fn encode_unit(
             check_pages(pgdata, file, piece, first, &mut raw[start..end], patience, &mut bad_pages)?;
         }
         let bytes = &raw[start..end];
-        let stored = !bytes.is_empty() && !is_all_zero(bytes);
-        holes |= !stored;
-        chunks.push(EncodedChunk {
-            piece,
-            crc32c: crc32c::crc32c(bytes),
-            hash: ChunkHash::of(bytes),
-            offset_in_frame: stored.then_some(start as u32),
-        });
+        let hash = ChunkHash::of(bytes);
+        let form = match &encoding.base {
+            Some(_) if parts => Compared::Is(form_of_part(files, piece, encoding.extent_size_bytes)),
+            Some(base) if piece.found == Found::Read => compare(base, files, piece, bytes, hash, encoding),
+            _ => Compared::Is(Form::Extent),
+        };
+        match form {
+            Compared::Is(form) => {
+                let stored = !bytes.is_empty() && !matches!(form, Form::Kept { .. }) && !is_all_zero(bytes);
+                let offset_in_frame = stored.then_some(start as u32);
+                chunks.push(EncodedChunk { piece, form, crc32c: crc32c::crc32c(bytes), hash, offset_in_frame });
+            }
+            Compared::Patches(patches) => chunks.extend(patches.into_iter().map(|range| {
+                let (from, length) = (start + range.start as usize, (range.end - range.start) as usize);
+                let bytes = &raw[from..from + length];
+                EncodedChunk {
+                    piece: Piece { offset: piece.offset + u64::from(range.start), length, ..piece },
+                    form: Form::Patch,
+                    crc32c: 0,
+                    hash: ChunkHash::of(bytes),
+                    offset_in_frame: (!is_all_zero(bytes)).then_some(from as u32),
+                }
+            })),
+        }
         start = end;
     }
+    // What is not stored, between or after what is.
+    let stored: usize =
+        chunks.iter().filter(|chunk| chunk.offset_in_frame.is_some()).map(|chunk| chunk.piece.length).sum();
+    let holes = stored < raw.len();
     let raw_len = raw.len();
     if holes {
         close_gaps(&mut raw, &mut chunks);
     }
-    let frame = if raw.is_empty() { None } else { Some(compress(&raw, compression)?) };
-    Ok(EncodedUnit { chunks, frame, raw_len, bad_pages, buffer: raw })
+    let frame = if raw.is_empty() { None } else { Some(compress(&raw, encoding.compression)?) };
+    Ok(EncodedUnit { chunks, frame, raw_len, parts, bad_pages, buffer: raw })
+}
+
+/// How a chunk compares with the parent's extent in its place.
+enum Compared {
+    Is(Form),
+    /// These parts of it changed.
+    Patches(Vec<Range<u32>>),
+}
+
+/// A part that is a whole extent replaces the parent's.
+fn form_of_part(files: &[SourceFile], piece: Piece, extent_size_bytes: u32) -> Form {
+    let extent_size = u64::from(extent_size_bytes);
+    let size = files.get(piece.file).map_or(0, |file| file.size_bytes);
+    let is_whole = piece.offset.is_multiple_of(extent_size)
+        && piece.length as u64 == extent_size.min(size.saturating_sub(piece.offset));
+    if is_whole { Form::Extent } else { Form::Patch }
+}
+
+fn compare(
+    base: &Base,
+    files: &[SourceFile],
+    piece: Piece,
+    bytes: &[u8],
+    hash: ChunkHash,
+    encoding: &Encoding,
+) -> Compared {
+    let stored = Compared::Is(Form::Extent);
+    let Some(file) = files.get(piece.file).filter(|_| !bytes.is_empty()) else { return stored };
+    let Some(parent) = base.find(&file.path).and_then(|position| base.file(position)) else { return stored };
+    let number = (piece.offset / u64::from(encoding.extent_size_bytes)) as u32;
+    let Some(extent) = parent.extents().get(number as usize) else { return stored };
+    if extent.length as usize != piece.length {
+        return stored;
+    }
+    if extent.hash == hash && parent.patch_sources(number).is_empty() {
+        return Compared::Is(Form::Kept { exact: true });
+    }
+    let Some(by_lsn) = base.by_lsn().filter(|_| file.check.is_relation()) else { return stored };
+    let Some(changed) = by_lsn.changed(file, parent.size_bytes, piece.offset, bytes) else { return stored };
+    match overlay(&parent, number, extent.length, &changed) {
+        Overlay::Keep => Compared::Is(Form::Kept { exact: false }),
+        Overlay::Patch => Compared::Patches(changed),
+        Overlay::Anew => stored,
+    }
 }
 
 /// Moves the chunks that are stored together, over the holes between them.

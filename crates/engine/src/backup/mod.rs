@@ -1,10 +1,10 @@
-//! The verb `backup`: a full, online backup of a data directory into every repository.
+//! The verb `backup`: an online backup of a data directory into every repository, full or incremental.
 //!
 //! Steps, a file each:
 //! 1. [`begin`]: whose archive it is, and the backup's id; [`lock`]: one backup at a time of this data directory;
 //!    [`remains`]: dead runs are cleaned up.
 //! 2. [`run`]: [`session`] calls `pg_backup_start` on a connection that stays open.
-//! 3. [`scan`] lists the files, [`plan`] cuts them into units (pure).
+//! 3. [`scan`] lists the files, [`incremental`] finds what the parent has of them, [`plan`] cuts them into units (pure).
 //! 4. [`copy`]: [`read`] -> [`encode`] -> [`sink`], many units at once, under one byte budget.
 //! 5. `global/pg_control` is read ([`control`]), `pg_backup_stop` called; `backup_label`, `tablespace_map` and the control
 //!    file are stored.
@@ -26,6 +26,7 @@ mod complete;
 mod control;
 mod copy;
 mod encode;
+mod incremental;
 mod lock;
 mod plan;
 mod read;
@@ -53,6 +54,8 @@ use holdfast_secret::Secret;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::incremental::choose::find_parent;
+use self::incremental::parent::Parent;
 use self::run::{Outcome, Run};
 use self::runner::Runner;
 use crate::error::{Cause, Error};
@@ -69,6 +72,18 @@ const CANCEL_WITHIN: Duration = Duration::from_secs(10);
 /// uploads, and once for its objects. A store that is away must not hold the end of a run up.
 const CLEAN_WITHIN: Duration = Duration::from_secs(5);
 
+/// What a backup reads and stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kind {
+    /// What changed since the newest backup that can be a parent; everything if there is none.
+    #[default]
+    Auto,
+    /// Everything.
+    Full,
+    /// What changed since the parent; without a parent it fails.
+    Incremental,
+}
+
 /// What a backup is told.
 #[derive(Debug, Clone)]
 pub struct BackupOptions {
@@ -76,6 +91,8 @@ pub struct BackupOptions {
     pub cluster: ClusterName,
     /// For whom the archive is claimed; a claim of somebody else is refused.
     pub owner: Option<String>,
+    /// What is read and stored.
+    pub kind: Kind,
     /// The data directory.
     pub pgdata: PathBuf,
     /// How to reach the server; found through `postmaster.pid` without it.
@@ -180,7 +197,11 @@ pub async fn backup(
         let found = remains::of_runner(repository, &options.cluster, &runner, progress).await;
         dead.push(early.settle(index, found)?.unwrap_or_default());
     }
-    let backup = begin::reserve(&mut early, &claims, options, &control, &runner, &dead).await?;
+    let everywhere = repositories.iter().zip(&claims).enumerate();
+    let lanes: Vec<_> = everywhere.map(|(index, lane)| Some(lane).filter(|_| !early.is_out(index))).collect();
+    let parent = find_parent(&lanes, options, &control, facts.in_recovery, progress).await?;
+    let reserved = begin::Reserved { control: &control, runner: &runner, parent: parent.as_ref().map(Parent::id) };
+    let backup = begin::reserve(&mut early, &claims, options, &reserved, &dead).await?;
     // On failure the start record of this run stays: it says what is still to be removed.
     for (index, (repository, dead)) in repositories.iter().zip(dead).enumerate() {
         // Its start record may be missing, and so the list of what this run removes.
@@ -214,6 +235,7 @@ pub async fn backup(
         repositories,
         claims,
         backup,
+        parent,
         identity: runner.run,
         progress,
         cancel: &halt,

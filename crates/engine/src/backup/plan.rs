@@ -85,13 +85,31 @@ pub(super) enum Unit {
         /// Bytes that may be read of them: one extent where one of them may have grown, else what is planned.
         room: u32,
     },
+    /// Parts of relation files, of which the parent backup has the rest.
+    Parts {
+        /// In the order of their files, and within a file of their places.
+        parts: Vec<Part>,
+        /// Their length together, in bytes.
+        length: u32,
+    },
+}
+
+/// A part of a file, within one extent of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    /// Index into the list of files.
+    pub file: usize,
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub length: u32,
 }
 
 impl Unit {
     /// The most bytes that are read.
     pub(super) fn room(&self) -> u32 {
         match self {
-            Self::Extent { length, .. } => *length,
+            Self::Extent { length, .. } | Self::Parts { length, .. } => *length,
             Self::Group { room, .. } => *room,
         }
     }
@@ -296,6 +314,8 @@ mod tests {
                     covered[file] += u64::from(length);
                     seen[file] += 1;
                 }
+                // Only of incremental backups.
+                Unit::Parts { .. } => assert!(files.is_empty(), "{unit:?}"),
                 Unit::Group { files: range, .. } => {
                     for index in range {
                         covered[index] += files[index].size_bytes;

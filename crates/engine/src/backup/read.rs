@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::plan::{SourceFile, Unit};
+use super::plan::{Part, SourceFile, Unit};
 use crate::error::{Cause, Error};
 use crate::places::Identity;
 
@@ -35,6 +35,8 @@ pub(super) struct ReadUnit {
     pub raw: Vec<u8>,
     /// The pieces, in the order of `raw`.
     pub pieces: Vec<Piece>,
+    /// Whether they are parts of files of which the parent backup has the rest.
+    pub parts: bool,
 }
 
 /// What was found of one file, or of one extent of it.
@@ -57,7 +59,8 @@ pub(super) enum Found {
     Read,
     /// It was gone.
     Removed,
-    /// It has grown beyond the room of its unit, or another file has taken its place: nothing of it was read.
+    /// It has grown beyond the room of its unit, another file has taken its place, or it is shorter than the part that was
+    /// wanted: nothing of it counts.
     Changed,
 }
 
@@ -138,8 +141,45 @@ pub(super) fn read_unit(
                 pieces.push(piece);
             }
         }
+        Unit::Parts { parts, .. } => read_parts(pgdata, files, parts, &mut raw, &mut pieces)?,
     }
-    Ok(ReadUnit { raw, pieces })
+    Ok(ReadUnit { raw, pieces, parts: matches!(unit, Unit::Parts { .. }) })
+}
+
+/// Reads parts of files. A file that has become shorter than one of its parts is left to be listed again: what the parent has
+/// of it may be longer than it is now.
+fn read_parts(
+    pgdata: &Path,
+    files: &[SourceFile],
+    parts: &[Part],
+    raw: &mut Vec<u8>,
+    pieces: &mut Vec<Piece>,
+) -> Result<(), Error> {
+    let mut opened: Option<(usize, PathBuf, Opened)> = None;
+    for &Part { file: index, offset, length } in parts {
+        let Some(file) = files.get(index) else { continue };
+        if opened.as_ref().is_none_or(|(of, ..)| *of != index) {
+            let path = path_of(pgdata, file);
+            let found = open(&path)?;
+            opened = Some((index, path, found));
+        }
+        let mut piece = Piece { file: index, offset, length: 0, found: Found::Removed };
+        match &opened {
+            Some((_, path, Opened::File(open))) => {
+                let before = raw.len();
+                piece.length = read_at(open, path, offset, u64::from(length), raw)?;
+                piece.found = Found::Read;
+                if piece.length < length as usize {
+                    raw.truncate(before);
+                    piece = Piece { length: 0, found: Found::Changed, ..piece };
+                }
+            }
+            Some((_, path, Opened::Other)) => return Err(no_file_any_more(path)),
+            Some((_, _, Opened::Gone)) | None => {}
+        }
+        pieces.push(piece);
+    }
+    Ok(())
 }
 
 fn read_piece(

@@ -292,6 +292,7 @@ mod tests {
                 pgdata: runner.pgdata.clone(),
                 started: backup_id.time(),
                 software_version: "0.1.0".to_owned(),
+                parent: None,
                 run: Some(runner.identity(removes.iter().map(|id| id.parse().unwrap()).collect())),
             };
             let name = name::backup_start(&self.cluster, &backup_id);

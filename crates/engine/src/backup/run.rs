@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -14,6 +15,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::copy::{Copied, Copier};
+use super::encode::Encoding;
+use super::incremental::Base;
+use super::incremental::choose::{Changes, find_changes};
+use super::incremental::page_lsn::PageLsns;
+use super::incremental::parent::Parent;
+use super::incremental::sort::Summarized;
 use super::plan::{self, PageCheck, SourceFile};
 use super::scan::{self, Link, PageChecks, Scan};
 use super::session::{self, Started, Stopped};
@@ -37,6 +44,8 @@ pub(super) struct Run<'a> {
     pub(super) repositories: Vec<Repository>,
     pub(super) claims: Vec<ClaimRecord>,
     pub(super) backup: BackupId,
+    /// What an incremental backup builds on.
+    pub(super) parent: Option<Parent>,
     /// The random id of this run, in its start record.
     pub(super) identity: String,
     pub(super) progress: &'a dyn Progress,
@@ -66,6 +75,8 @@ pub(super) struct Content {
     pub(super) tablespaces: Vec<TablespaceEntry>,
     /// A warning for each link that was kept as a link.
     pub(super) kept_links: Vec<String>,
+    /// The parent, if anything was compared with it.
+    pub(super) parent: Option<BackupId>,
 }
 
 /// What the copy of the files came to, before the stop call.
@@ -76,6 +87,7 @@ struct CopiedFiles<'a> {
     kept_links: Vec<String>,
     /// The bytes of `pg_control`.
     control: Vec<u8>,
+    is_incremental: bool,
 }
 
 /// How long a tablespace without its directory may take to turn out as one that is being dropped.
@@ -94,8 +106,14 @@ fn kept_links(links: &[Link]) -> Vec<String> {
         .collect()
 }
 
-/// Everything that was listed into every sink: directories and links first, then the files.
-pub(super) async fn copy_listed(copier: &Copier<'_>, scan: Scan, sinks: &mut Sinks<'_>) -> Result<Copied, Error> {
+/// Everything that was listed into every sink: directories and links first, then the files. What WAL summaries say of the
+/// files needs the copier's base.
+pub(super) async fn copy_listed(
+    copier: &Copier<'_>,
+    scan: Scan,
+    summarized: Option<&Summarized>,
+    sinks: &mut Sinks<'_>,
+) -> Result<Copied, Error> {
     let Scan { directories, links, mut files, removed, total_bytes } = scan;
     for directory in &directories {
         sinks
@@ -113,8 +131,15 @@ pub(super) async fn copy_listed(copier: &Copier<'_>, scan: Scan, sinks: &mut Sin
     }
     drop((directories, links));
     plan::sort(&mut files);
-    copier.progress.phase("copying", Some(total_bytes));
-    let mut totals = copier.copy(files, sinks).await.doing(|| "copying the data directory".to_owned())?;
+    let copying = || "copying the data directory".to_owned();
+    let mut totals = if let (Some(summarized), Some(base)) = (summarized, copier.encoding.base.clone()) {
+        let sorted = summarized.sort(&base, files, copier.encoding.extent_size_bytes);
+        copier.progress.phase("copying what changed", Some(sorted.read_bytes));
+        copier.copy_changed(sorted, summarized, &base, sinks).await.doing(copying)?
+    } else {
+        copier.progress.phase("copying", Some(total_bytes));
+        copier.copy(files, sinks).await.doing(copying)?
+    };
     totals.removed_count += removed;
     Ok(totals)
 }
@@ -174,7 +199,9 @@ impl Run<'_> {
                 Err(error)
             } else {
                 let (backup, memory) = (self.backup, self.options.memory_bytes / self.repositories.len() as u64);
-                Sink::new(repository.clone(), cluster, backup, part_size, extent_bytes, memory, self.cancel).await
+                let sink = Sink::new(repository.clone(), cluster, backup, part_size, extent_bytes, memory, self.cancel);
+                let parent = self.parent.as_ref().and_then(|parent| parent.manifests.get(sinks.len())?.clone());
+                sink.await.map(|sink| sink.with_parent(parent))
             };
             let sink = match sink {
                 Err(error) if !error.is_of_repository() => return Err(error),
@@ -203,8 +230,8 @@ impl Run<'_> {
         let started = session::start(&self.connection, version, &options.label, options.start_fast).await?;
         self.progress.note(&format!("backup {} starts at {}", self.backup, started.start_lsn));
         let at_start = prove_started(&options.pgdata, started.start_lsn).await?;
-        let CopiedFiles { copier, mut totals, tablespaces, kept_links, control } = {
-            let mut work = std::pin::pin!(self.copy_files(sinks, started.start_lsn, extent_size_bytes));
+        let CopiedFiles { copier, mut totals, tablespaces, kept_links, control, is_incremental } = {
+            let mut work = std::pin::pin!(self.copy_files(sinks, started.start_lsn, &at_start, extent_size_bytes));
             tokio::select! {
                 biased;
                 copied = &mut work => copied?,
@@ -218,6 +245,18 @@ impl Run<'_> {
         };
         let stopped = session::stop(&self.connection, version).await?;
         prove_timeline(&options.pgdata, &at_start, started.start_lsn, stopped.label.start_timeline)?;
+        let parent = self.parent.as_ref().filter(|_| is_incremental);
+        if let Some(record) = parent.map(|parent| &parent.record)
+            && stopped.stop_lsn < record.stop_lsn
+        {
+            // What was kept of the parent may be newer than the end of this backup.
+            return Err(Cause::Refused(format!(
+                "this backup ends at {}, before its parent {} at {}: take it when the standby has come so far, or with \
+                 `--type full`",
+                stopped.stop_lsn, record.backup_id, record.stop_lsn
+            ))
+            .into());
+        }
         let course = {
             let began = stopped.label.start_timeline;
             Course::find(&options.pgdata, began, started.start_lsn, stopped.stop_lsn, self.facts.in_recovery)?
@@ -225,7 +264,8 @@ impl Run<'_> {
         let last = copier.copy_from_memory(self.last_files(&stopped, control)?, sinks).await?;
         totals.file_count += last.file_count;
         totals.size_bytes += last.size_bytes;
-        Ok(Content { started, stopped, course, copied: totals, tablespaces, kept_links })
+        let parent = parent.map(Parent::id);
+        Ok(Content { started, stopped, course, copied: totals, tablespaces, kept_links, parent })
     }
 
     /// All files, and the control file's bytes.
@@ -233,32 +273,53 @@ impl Run<'_> {
         &self,
         sinks: &mut Sinks<'_>,
         start_lsn: Lsn,
+        at_start: &ControlFile,
         extent_size_bytes: u32,
     ) -> Result<CopiedFiles<'_>, Error> {
         let options = self.options;
+        let changes = match &self.parent {
+            Some(parent) => {
+                find_changes(parent, options, (&self.connection, &self.facts), at_start, start_lsn, self.progress)
+                    .await?
+            }
+            None => None,
+        };
         let scan = self.scan().await?;
         plan::check_manifest(&scan, extent_size_bytes)?;
         let tablespaces = self.tablespaces(&scan).await?;
         let mut kept = kept_links(&scan.links);
+        let (base, summarized) = self.base(changes, &scan);
+        let is_incremental = base.is_some();
         let copier = Copier {
             pgdata: options.pgdata.clone(),
-            compression: options.compression,
+            encoding: Encoding { compression: options.compression, extent_size_bytes, base },
             crew: Crew::new(options.jobs),
             budget: ByteBudget::new(options.memory_bytes),
-            extent_size_bytes,
             start_lsn,
             progress: self.progress,
             cancel: self.cancel.clone(),
         };
         copier.check_budget(options.part_size_bytes, sinks.len())?;
-        let totals = copy_listed(&copier, scan, sinks).await?;
+        let totals = copy_listed(&copier, scan, summarized.as_ref(), sinks).await?;
         kept.extend(kept_links(&totals.new_links));
         self.progress.phase("finishing", None);
         // After all other files and before the stop call. On a standby the control file says with its minimum recovery
         // end from where on the copied pages are consistent, and the stop LSN must not lie before that; a standby that
         // is promoted in between makes the stop call fail (`do_pg_backup_stop`), and not the restore.
         let control = control::read_control_bytes(&options.pgdata)?;
-        Ok(CopiedFiles { copier, totals, tablespaces, kept_links: kept, control })
+        Ok(CopiedFiles { copier, totals, tablespaces, kept_links: kept, control, is_incremental })
+    }
+
+    /// What the copy compares with, and what WAL summaries say.
+    fn base(&self, changes: Option<Changes>, scan: &Scan) -> (Option<Arc<Base>>, Option<Summarized>) {
+        let (Some(parent), Some(changes)) = (&self.parent, changes) else { return (None, None) };
+        let Some(manifest) = parent.manifests.iter().flatten().next() else { return (None, None) };
+        let (since, index) = (parent.record.start_lsn, &parent.index);
+        let (by_lsn, summarized) = match changes {
+            Changes::Summarized(changes) => (None, Some(Summarized::new(changes, &self.control))),
+            Changes::ByPages => (Some(PageLsns::new(since, &self.control, &scan.files, manifest, index)), None),
+        };
+        (Some(Arc::new(Base::new(Arc::clone(manifest), Arc::clone(index), by_lsn))), summarized)
     }
 
     async fn scan(&self) -> Result<Scan, Error> {

@@ -121,6 +121,7 @@ mod tests {
             pgdata: "/data".to_owned(),
             started: "2026-11-22T10:15:00Z".parse().unwrap(),
             software_version: "0.1.0".to_owned(),
+            parent: None,
             run,
         }
     }

@@ -6,9 +6,12 @@
 //! differ with encryption; what is read and compressed once feeds them all.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use holdfast_repo::manifest::{Extent, FileEntry, FileKind, ManifestHeader, ManifestWriter, PackEntry};
+use holdfast_repo::manifest::{
+    Extent, FileEntry, FileKind, Manifest, ManifestHeader, ManifestWriter, PackEntry, Patch,
+};
 use holdfast_repo::name::{self, BackupId, ClusterName, MAX_PACK_NUMBER};
 use holdfast_repo::pack::{PackChunk, PackWriter};
 use holdfast_repo::record::ManifestEntry;
@@ -45,10 +48,16 @@ pub(super) struct Sink {
     /// How long the extents of all repositories are: what is read once feeds them all.
     extent_bytes: u32,
     pack: Option<OpenPack>,
-    packs: Vec<PackEntry>,
+    /// All packs of the manifest by their numbers; none for the one that is being filled.
+    packs: Vec<Option<PackEntry>>,
+    /// How many of them are this backup's own.
+    own_packs: u32,
+    /// What the parent of an incremental backup has here.
+    parent: Option<ParentHere>,
     finishing: JoinSet<Result<u64, Error>>,
     stored_bytes: u64,
     extents: Vec<Extent>,
+    patches: Vec<Patch>,
     manifest: ManifestWriter,
     manifest_upload: ObjectUpload,
     manifest_digest: digest::Context,
@@ -56,8 +65,15 @@ pub(super) struct Sink {
 }
 
 struct OpenPack {
+    number: u32,
     writer: PackWriter,
     upload: ObjectUpload,
+}
+
+/// The parent's manifest, and the numbers of its packs in ours, as far as they are needed.
+struct ParentHere {
+    manifest: Arc<Manifest>,
+    numbers: Vec<Option<u32>>,
 }
 
 /// What a finished sink has stored.
@@ -65,9 +81,9 @@ struct OpenPack {
 pub(super) struct Stored {
     /// The manifest, as `backup.json` names it.
     pub manifest: ManifestEntry,
-    /// Packs.
+    /// Own packs.
     pub pack_count: u32,
-    /// Bytes of packs and manifest.
+    /// Bytes of own packs and manifest.
     pub size_bytes: u64,
 }
 
@@ -93,7 +109,7 @@ impl Sink {
         let whole = capabilities(repository.record()).uploads == Uploads::Whole;
         let pack_size = pack_size(repository.record().pack_size_bytes, whole, memory_bytes);
         let stop = cancel.child_token();
-        let store = std::sync::Arc::clone(repository.store());
+        let store = Arc::clone(repository.store());
         let upload = ObjectUpload::new(store, object_name(&manifest_name)?, part_size).with_stop(stop.clone());
         let mut sink = Self {
             repository,
@@ -105,9 +121,12 @@ impl Sink {
             extent_bytes,
             pack: None,
             packs: Vec::new(),
+            own_packs: 0,
+            parent: None,
             finishing: JoinSet::new(),
             stored_bytes: 0,
             extents: Vec::new(),
+            patches: Vec::new(),
             manifest,
             manifest_upload: upload,
             manifest_digest: digest::Context::new(&digest::SHA256),
@@ -115,6 +134,12 @@ impl Sink {
         };
         sink.push_manifest(&head).await?;
         Ok(sink)
+    }
+
+    /// The same for an incremental backup, with the parent's manifest in this repository.
+    pub(super) fn with_parent(self, manifest: Option<Arc<Manifest>>) -> Self {
+        let parent = manifest.map(|manifest| ParentHere { numbers: vec![None; manifest.packs().len()], manifest });
+        Self { parent, ..self }
     }
 
     /// Stores a frame and remembers where its chunks are. The chunks must come in the order of their files; the
@@ -139,9 +164,9 @@ impl Sink {
                 })
             })
             .collect();
-        let number = self.packs.len() as u32;
         let pack_size = self.pack_size;
         let pack = self.open_pack().await?;
+        let number = pack.number;
         let (location, bytes) = pack.writer.append(frame, &in_frame).map_err(unwritable)?;
         pack.upload.push(&bytes, Some(permit)).await?;
         if pack.writer.is_full(pack_size) {
@@ -155,24 +180,92 @@ impl Sink {
         self.extents.push(extent);
     }
 
+    /// Adds a patch over the last extent that was added. Those of the parent that it covers are needed no more.
+    pub(super) fn patch(&mut self, patch: Patch) {
+        let new = patch.range();
+        let mut at = self.patches.partition_point(|old| old.extent < patch.extent);
+        while let Some(old) = self.patches.get(at).map(Patch::range) {
+            if new.start <= old.start && old.end <= new.end {
+                self.patches.remove(at);
+            } else {
+                at += 1;
+            }
+        }
+        self.patches.push(patch);
+    }
+
+    /// Adds an extent of the parent with the patches over it: `number` of the file at `position` of its manifest.
+    pub(super) fn kept_extent(&mut self, position: u32, number: u32) -> Result<(), Error> {
+        let manifest = Arc::clone(&self.parent()?.manifest);
+        let file = manifest.file(position as usize).ok_or_else(not_in_parent)?;
+        let extent = *file.extents().get(number as usize).ok_or_else(not_in_parent)?;
+        let extent = self.renumbered(extent)?;
+        self.extents.push(extent);
+        let first = file.patches().partition_point(|patch| patch.extent < number);
+        let patches = file.patches().get(first..).unwrap_or_default();
+        for patch in patches.iter().take_while(|patch| patch.extent == number) {
+            let place = self.renumbered(patch.place)?;
+            self.patches.push(Patch { place, ..*patch });
+        }
+        Ok(())
+    }
+
+    /// Writes the entry of a file whose content is that of the parent's file at `position`, up to its own length.
+    pub(super) async fn kept_file(&mut self, file: &SourceFile, position: u32) -> Result<(), Error> {
+        let manifest = Arc::clone(&self.parent()?.manifest);
+        let parent = manifest.file(position as usize).ok_or_else(not_in_parent)?;
+        let FileKind::File { crc32c, .. } = parent.kind else { return Err(not_in_parent()) };
+        for number in 0..file.size_bytes.div_ceil(u64::from(self.extent_bytes)) {
+            self.kept_extent(position, number as u32)?;
+        }
+        let crc32c = crc32c.filter(|_| parent.size_bytes == file.size_bytes);
+        self.finish_file(file, file.size_bytes, crc32c).await
+    }
+
+    fn parent(&self) -> Result<&ParentHere, Error> {
+        self.parent.as_ref().ok_or_else(not_in_parent)
+    }
+
+    /// The same place, by the number of its pack in our list.
+    fn renumbered(&mut self, place: Extent) -> Result<Extent, Error> {
+        if place.is_hole() {
+            return Ok(place);
+        }
+        let parent = self.parent.as_mut().ok_or_else(not_in_parent)?;
+        let number = parent.numbers.get_mut(place.pack as usize).ok_or_else(not_in_parent)?;
+        if let Some(number) = *number {
+            return Ok(Extent { pack: number, ..place });
+        }
+        let pack = parent.manifest.packs().get(place.pack as usize).ok_or_else(not_in_parent)?;
+        let new = *number.insert(self.packs.len() as u32);
+        self.packs.push(Some(pack.clone()));
+        Ok(Extent { pack: new, ..place })
+    }
+
     /// Forgets the extents of a file that turned out to be removed.
     pub(super) fn drop_file(&mut self) {
         self.extents.clear();
+        self.patches.clear();
     }
 
     /// Writes the entry of the file whose extents have been added.
-    pub(super) async fn finish_file(&mut self, file: &SourceFile, size_bytes: u64, crc32c: u32) -> Result<(), Error> {
-        let extents = std::mem::take(&mut self.extents);
+    pub(super) async fn finish_file(
+        &mut self,
+        file: &SourceFile,
+        size_bytes: u64,
+        crc32c: Option<u32>,
+    ) -> Result<(), Error> {
+        let (extents, patches) = (std::mem::take(&mut self.extents), std::mem::take(&mut self.patches));
         let entry = FileEntry {
             path: &file.path,
-            kind: FileKind::file(crc32c, &extents),
+            kind: FileKind::File { crc32c, extents: &extents, patches: &patches },
             mode: file.mode,
             size_bytes,
             mtime_seconds: u64::try_from(file.mtime).unwrap_or(0),
         };
         self.entry(&entry).await?;
-        self.extents = extents;
-        self.extents.clear();
+        (self.extents, self.patches) = (extents, patches);
+        self.drop_file();
         Ok(())
     }
 
@@ -190,12 +283,15 @@ impl Sink {
             self.abort().await;
             return Err(error);
         }
-        let Self { manifest, mut manifest_upload, mut manifest_digest, packs, stored_bytes, .. } = self;
+        let Self { manifest, mut manifest_upload, mut manifest_digest, packs, own_packs, stored_bytes, .. } = self;
+        let packs: Vec<PackEntry> = packs.into_iter().flatten().collect();
         let end = manifest.finish(&packs).map_err(unwritable)?;
         manifest_digest.update(&end);
         manifest_upload.push(&end, None).await?;
         let size_bytes = manifest_upload.finish().await.doing(|| "storing the manifest".to_owned())?;
-        look_at(&self.repository, &name::packs_folder(&self.cluster, &self.backup), &packs).await?;
+        let folder = name::packs_folder(&self.cluster, &self.backup);
+        let own = packs.into_iter().filter(|pack| pack.name.starts_with(&folder)).collect::<Vec<_>>();
+        look_at(&self.repository, &folder, &own).await?;
         let manifest = PackEntry::new(name::manifest(&self.cluster, &self.backup), size_bytes);
         look_at(&self.repository, &manifest.name, std::slice::from_ref(&manifest)).await?;
         Ok(Stored {
@@ -204,7 +300,7 @@ impl Sink {
                 size_bytes,
                 sha256: hex::encode(manifest_digest.finish()),
             },
-            pack_count: packs.len() as u32,
+            pack_count: own_packs,
             size_bytes: stored_bytes + size_bytes,
         })
     }
@@ -236,28 +332,33 @@ impl Sink {
 
     async fn open_pack(&mut self) -> Result<&mut OpenPack, Error> {
         if self.pack.is_none() {
-            let number = self.packs.len() as u32 + 1;
-            if number > MAX_PACK_NUMBER {
+            let own_number = self.own_packs + 1;
+            if own_number > MAX_PACK_NUMBER {
                 return Err(Cause::Refused(format!("a backup of more than {MAX_PACK_NUMBER} packs")).into());
             }
-            let pack_name = name::pack(&self.cluster, &self.backup, number);
+            let pack_name = name::pack(&self.cluster, &self.backup, own_number);
             let (writer, head) =
                 PackWriter::new(&pack_name, self.repository.id(), self.repository.key()).map_err(unwritable)?;
-            let store = std::sync::Arc::clone(self.repository.store());
+            let store = Arc::clone(self.repository.store());
             let upload = ObjectUpload::new(store, object_name(&pack_name)?, self.part_size);
             let mut upload = upload.with_stop(self.stop.clone());
             upload.push(&head, None).await?;
-            self.pack = Some(OpenPack { writer, upload });
+            let number = self.packs.len() as u32;
+            self.packs.push(None);
+            self.own_packs = own_number;
+            self.pack = Some(OpenPack { number, writer, upload });
         }
         self.pack.as_mut().ok_or_else(|| Cause::Internal("no pack is open".to_owned()).into())
     }
 
     async fn close_pack(&mut self) -> Result<(), Error> {
-        let Some(OpenPack { writer, mut upload }) = self.pack.take() else { return Ok(()) };
+        let Some(OpenPack { number, writer, mut upload }) = self.pack.take() else { return Ok(()) };
         let (end, entry) = writer.finish().map_err(unwritable)?;
         upload.push(&end, None).await?;
         debug_assert_eq!(entry.size_bytes, upload.size_bytes());
-        self.packs.push(entry);
+        if let Some(place) = self.packs.get_mut(number as usize) {
+            *place = Some(entry);
+        }
         self.stored_bytes += upload.size_bytes();
         // Finishing waits for parts on their way; the next pack need not.
         self.finishing.spawn(upload.finish());
@@ -291,6 +392,10 @@ impl Sink {
         self.manifest_digest.update(bytes);
         self.manifest_upload.push(bytes, None).await
     }
+}
+
+fn not_in_parent() -> Error {
+    Cause::Internal("something is said to be the parent's and is not".to_owned()).into()
 }
 
 /// What cannot be written in our format is no fault of the repository that it was meant for: no other could hold it,
@@ -330,7 +435,6 @@ async fn look_at(repository: &Repository, prefix: &str, sent: &[PackEntry]) -> R
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 
-    use std::sync::Arc;
     use std::time::Duration;
 
     use holdfast_repo::{Compressor, FrameKind};

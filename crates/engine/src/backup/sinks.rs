@@ -6,7 +6,7 @@
 //! are given up at once; its objects are removed at the end of the run, as those of a run that failed (see
 //! [`super::remains`]).
 
-use holdfast_repo::manifest::{Extent, FileEntry};
+use holdfast_repo::manifest::{Extent, FileEntry, Patch};
 use holdfast_repo::{CompressedFrame, FrameLocation};
 use tokio_util::sync::CancellationToken;
 
@@ -117,13 +117,53 @@ impl<'a> Sinks<'a> {
         Ok(())
     }
 
+    /// Adds a patch over the last extent, `at` so many bytes into it; `extent` makes it of the place of its frame.
+    pub(super) fn patch(
+        &mut self,
+        places: &Places,
+        number: u32,
+        at: u32,
+        extent: impl Fn(Option<&(u32, FrameLocation)>) -> Result<Extent, Error>,
+    ) -> Result<(), Error> {
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            if let Some(sink) = &mut lane.sink {
+                let place = extent(places.get(index).and_then(Option::as_ref))?;
+                sink.patch(Patch { extent: number, at, place });
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds an extent of the parent with the patches over it.
+    pub(super) fn kept_extent(&mut self, position: u32, number: u32) -> Result<(), Error> {
+        self.lanes
+            .iter_mut()
+            .filter_map(|lane| lane.sink.as_mut())
+            .try_for_each(|sink| sink.kept_extent(position, number))
+    }
+
+    /// Writes the entry of a file that is the parent's.
+    pub(super) async fn kept_file(&mut self, file: &SourceFile, position: u32) -> Result<(), Error> {
+        for index in 0..self.lanes.len() {
+            let Some(sink) = self.sink(index) else { continue };
+            let written = sink.kept_file(file, position).await;
+            self.settle(index, written).await?;
+        }
+        Ok(())
+    }
+
     /// Forgets the extents of a file that turned out to be removed.
     pub(super) fn drop_file(&mut self) {
         self.lanes.iter_mut().filter_map(|lane| lane.sink.as_mut()).for_each(Sink::drop_file);
     }
 
     /// Writes the entry of the file whose extents have been added.
-    pub(super) async fn finish_file(&mut self, file: &SourceFile, size_bytes: u64, crc32c: u32) -> Result<(), Error> {
+    pub(super) async fn finish_file(
+        &mut self,
+        file: &SourceFile,
+        size_bytes: u64,
+        crc32c: Option<u32>,
+    ) -> Result<(), Error> {
         for index in 0..self.lanes.len() {
             let Some(sink) = self.sink(index) else { continue };
             let written = sink.finish_file(file, size_bytes, crc32c).await;

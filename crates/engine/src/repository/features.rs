@@ -111,6 +111,7 @@ mod tests {
             pgdata: "/data".to_owned(),
             started: "2026-11-22T10:00:00Z".parse().unwrap(),
             software_version: "0.1.0".to_owned(),
+            parent: None,
             run: None,
         };
         let refused = repository.create_record("main/backups/20261122T100000Z/start.json", &start).await.unwrap_err();

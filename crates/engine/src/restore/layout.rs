@@ -141,13 +141,13 @@ impl Layout {
 
 /// The positions of a manifest's entries by path, without the links to tablespaces.
 #[derive(Debug)]
-pub(super) struct PathIndex {
+pub(crate) struct PathIndex {
     order: Vec<u32>,
 }
 
 impl PathIndex {
     /// The position of a path.
-    pub(super) fn find(&self, manifest: &Manifest, path: &[u8]) -> Option<usize> {
+    pub(crate) fn find(&self, manifest: &Manifest, path: &[u8]) -> Option<usize> {
         let at = self.order.binary_search_by(|position| path_of(manifest, *position).cmp(path)).ok()?;
         self.order.get(at).map(|position| *position as usize)
     }

@@ -54,12 +54,13 @@ pub use from_snapshot::{plan_snapshot, restore_snapshot};
 pub use holdfast_contract::report::restore::{
     RestorePlan, RestoreReport, SnapshotRestoreReport, TablespacePlace, TargetState,
 };
+pub(crate) use layout::PathIndex;
 pub use layout::TablespaceMapping;
 pub(crate) use preflight::read_history;
 pub use reach::{Reached, reach};
 pub use resume::{RESUME_POINT, ResumePoint};
 pub use settings::Archiving;
-pub(crate) use trial::would_take;
+pub(crate) use trial::{checked_manifest, would_take};
 
 use coalesce::{Fetches, Wanted};
 use durable::{Rewritten, Roots};

@@ -6,9 +6,10 @@
 
 use std::path::Path;
 
+use holdfast_repo::manifest::Manifest;
 use holdfast_repo::record::{BackupRecord, TablespaceEntry};
 
-use super::layout::{Layout, TablespaceMapping, check};
+use super::layout::{Layout, PathIndex, TablespaceMapping, check};
 use super::preflight::read_manifest;
 use super::stored::check_packs;
 use crate::error::{Error, ResultExt};
@@ -23,6 +24,16 @@ pub(crate) async fn would_take(repository: &Repository, backup: &BackupRecord, c
 }
 
 async fn would_take_inner(repository: &Repository, backup: &BackupRecord, crew: &Crew) -> Result<(), Error> {
+    let (manifest, _) = checked_manifest(repository, backup, crew).await?;
+    check_packs(repository, &manifest).await
+}
+
+/// The manifest of a backup after a restore's checks of it, but the look at its packs; with the paths of its files.
+pub(crate) async fn checked_manifest(
+    repository: &Repository,
+    backup: &BackupRecord,
+    crew: &Crew,
+) -> Result<(Manifest, PathIndex), Error> {
     // Places of which none is in another: where the tablespaces go is decided by a restore, not the backup's.
     let place = |oid: u32| Path::new("/tablespaces").join(oid.to_string());
     let tablespaces: Vec<TablespaceEntry> = backup
@@ -36,6 +47,5 @@ async fn would_take_inner(repository: &Repository, backup: &BackupRecord, crew: 
         .collect();
     let layout = Layout::new(Path::new("/data"), &tablespaces, &mappings)?;
     let manifest = read_manifest(repository, backup).await?;
-    let manifest = crew.run(move || check(&manifest, &layout).map(|_| manifest)).await??;
-    check_packs(repository, &manifest).await
+    crew.run(move || check(&manifest, &layout).map(|index| (manifest, index))).await?
 }

@@ -16,6 +16,9 @@ pub const MAX_LISTED_CHECKSUM_FAILURES: usize = 1000;
 pub enum BackupType {
     /// Every extent was read and stored.
     Full,
+    /// Only what changed since its parent was stored. It restores like a full one, and without the parent's records: its
+    /// manifest names every place, in its own packs and in those of earlier backups.
+    Incremental,
 }
 
 /// All that `list`, `info` and the recovery planner need to know about a backup without its manifest.
@@ -34,6 +37,9 @@ pub struct BackupRecord {
     /// The kind of the backup.
     #[serde(rename = "type")]
     pub backup_type: BackupType,
+    /// The backup that an incremental one was built on. A restore does not need it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<BackupId>,
     /// PostgreSQL's system identifier.
     pub system_identifier: SystemIdentifier,
     /// The server's version as it reports it, such as `18.1 (Debian 18.1-1)`.
@@ -73,9 +79,9 @@ pub struct BackupRecord {
     pub removed_file_count: u64,
     /// Sum of the sizes of the files, in bytes.
     pub size_bytes: u64,
-    /// Sum of the sizes of the packs and the manifest as stored, in bytes.
+    /// Sum of the sizes of its own packs and its manifest as stored, in bytes: what this backup added to the repository.
     pub stored_bytes: u64,
-    /// Number of packs.
+    /// Number of its own packs.
     pub pack_count: u32,
     /// Tablespaces other than `pg_default` and `pg_global`.
     pub tablespaces: Vec<TablespaceEntry>,
@@ -157,6 +163,8 @@ pub struct ManifestEntry {
 
 impl RecordBody for BackupRecord {
     const KIND: RecordKind = RecordKind::Backup;
-    const CLOSED: &'static [Closed] =
-        &[Closed { at: "/type", values: &["full"] }, Closed { at: "/encryption", values: EncryptionKind::WORDS }];
+    const CLOSED: &'static [Closed] = &[
+        Closed { at: "/type", values: &["full", "incremental"] },
+        Closed { at: "/encryption", values: EncryptionKind::WORDS },
+    ];
 }

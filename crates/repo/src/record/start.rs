@@ -28,6 +28,9 @@ pub struct StartRecord {
     pub started: DateTime<Utc>,
     /// Version of the software.
     pub software_version: String,
+    /// The backup that it is built on, which must stay until it has ended. Absent for a full one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<BackupId>,
     /// Which run this is, and where. Absent in records of early releases: nobody can be sure which run wrote those.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunIdentity>,

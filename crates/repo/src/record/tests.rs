@@ -18,6 +18,7 @@ fn start() -> StartRecord {
         pgdata: "/data".to_owned(),
         started: "2026-08-22T10:15:00Z".parse().unwrap(),
         software_version: "0.1.0".to_owned(),
+        parent: None,
         run: None,
     }
 }

@@ -84,6 +84,6 @@ mod tests {
 
         let _next = Lock::take(folder.path())?;
         assert!(ended.exists(), "the lock was given away while the tool was at work");
-        tool.join().expect("the tool's thread").map(drop)
+        tool.join().map_err(|_| KitError::Unsupported("the tool's thread panicked".to_owned()))?.map(drop)
     }
 }

@@ -20,6 +20,7 @@ use holdfast_store::{MemoryStore, PutMode};
 use tokio_util::sync::CancellationToken;
 
 use super::copy::Copier;
+use super::encode::Encoding;
 use super::run::{copy_listed, last_files, page_checks, tablespace_places};
 use super::scan::scan;
 use super::sink::{Sink, Stored};
@@ -91,15 +92,14 @@ impl Bench {
         sinks.check_any()?;
         let copier = Copier {
             pgdata: pgdata.to_owned(),
-            compression: "zstd:1".parse().unwrap(),
+            encoding: Encoding { compression: "zstd:1".parse().unwrap(), extent_size_bytes: EXTENT_BYTES, base: None },
             crew: self.crew.clone(),
             budget: ByteBudget::new(32 << 20),
-            extent_size_bytes: EXTENT_BYTES,
             start_lsn,
             progress: &Silent,
             cancel,
         };
-        let totals = copy_listed(&copier, scan, &mut sinks).await?;
+        let totals = copy_listed(&copier, scan, None, &mut sinks).await?;
         let control_bytes = super::control::read_control_bytes(pgdata)?;
         let label = format!(
             "START WAL LOCATION: {start_lsn} (file {})\nCHECKPOINT LOCATION: {start_lsn}\nBACKUP METHOD: streamed\n\
@@ -117,6 +117,7 @@ impl Bench {
             cluster: self.cluster.clone(),
             claim: ClaimNumber::FIRST,
             backup_type: BackupType::Full,
+            parent: None,
             system_identifier: control.system_identifier,
             pg_version: "18.1".to_owned(),
             pg_major: 18,

@@ -305,6 +305,7 @@ impl Sample {
             cluster: "main".parse().unwrap(),
             claim: ClaimNumber::FIRST,
             backup_type: BackupType::Full,
+            parent: None,
             system_identifier: control.system_identifier,
             pg_version: "18.1".to_owned(),
             pg_major: 18,

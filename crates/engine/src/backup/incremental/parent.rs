@@ -1,0 +1,176 @@
+//! The parent of an incremental backup: the newest backup that every repository has and that this server's data descends
+//! from, with its manifest in each of them.
+//!
+//! A backup is a parent of no other if WAL or pages would not tell everything that changed since it, or if what it holds
+//! is in doubt. Each reason is one that a person can read: the run says why it is a full backup.
+
+use std::sync::Arc;
+
+use holdfast_pgtypes::checksum::PAGE_SIZE;
+use holdfast_pgtypes::{Ancestry, ControlFile, TimelineId};
+use holdfast_repo::manifest::{Extent, FileEntry, Manifest};
+use holdfast_repo::name::{BackupId, ClusterName};
+use holdfast_repo::record::{BackupRecord, ClaimRecord};
+
+use super::super::timelines::history_in;
+use crate::error::Error;
+use crate::pipeline::crew::Crew;
+use crate::repository::Repository;
+use crate::restore::{self, PathIndex};
+
+/// A parent.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Parent {
+    /// As one of the repositories has it.
+    pub record: BackupRecord,
+    /// Its manifest in each repository, in their order; none where the run does not take part.
+    pub manifests: Vec<Option<Arc<Manifest>>>,
+    /// The paths of all of these manifests.
+    pub index: Arc<PathIndex>,
+}
+
+/// One repository of the run with its claim; none where the run does not take part.
+pub(in super::super) type Lane<'a> = Option<(&'a Repository, &'a ClaimRecord)>;
+
+impl Parent {
+    /// Finds it, or says why there is none. What cannot be read of a repository is such a reason, too: a full backup
+    /// needs nothing of it.
+    pub(in super::super) async fn find(
+        lanes: &[Lane<'_>],
+        cluster: &ClusterName,
+        control: &ControlFile,
+        ancestry: &Ancestry,
+        in_recovery: bool,
+        crew: &Crew,
+    ) -> Result<Self, String> {
+        if control.block_size != PAGE_SIZE as u32 {
+            return Err(format!("the cluster has pages of {} bytes", control.block_size));
+        }
+        let mut lists = Vec::new();
+        for (repository, claim) in lanes.iter().flatten() {
+            let listed = repository.backups(cluster).await.map_err(|error| format!("{error}"))?;
+            let of_claim = listed.records.into_iter().filter(|record| record.claim == claim.number);
+            lists.push(of_claim.collect::<Vec<_>>());
+        }
+        let first = lists.first().cloned().unwrap_or_default();
+        let mut reason = "there is no earlier backup".to_owned();
+        for (nth, record) in first.iter().rev().enumerate() {
+            let id = record.backup_id;
+            let mut of_lanes = Vec::new();
+            for list in &lists {
+                of_lanes.extend(list.iter().find(|other| other.backup_id == id));
+            }
+            let refused = if of_lanes.len() < lists.len() {
+                Some("not all repositories have it".to_owned())
+            } else {
+                unfit(record, control, ancestry, in_recovery)
+            };
+            match refused {
+                Some(why) if nth == 0 => reason = format!("backup {id} cannot be its parent: {why}"),
+                Some(_) => {}
+                None => return load(record, lanes, &lists, crew).await.map_err(|why| format!("backup {id}: {why}")),
+            }
+        }
+        Err(reason)
+    }
+
+    /// The parent's id.
+    pub(in super::super) fn id(&self) -> BackupId {
+        self.record.backup_id
+    }
+}
+
+/// The history of the timeline of a control file.
+pub(in super::super) fn ancestry_of(pgdata: &std::path::Path, control: &ControlFile) -> Result<Ancestry, Error> {
+    if control.timeline == TimelineId::FIRST {
+        return Ok(Ancestry::alone(TimelineId::FIRST));
+    }
+    history_in(pgdata, control.timeline)
+}
+
+/// Why a backup cannot be the parent of one that is taken now.
+pub(in super::super) fn unfit(
+    parent: &BackupRecord,
+    control: &ControlFile,
+    ancestry: &Ancestry,
+    in_recovery: bool,
+) -> Option<String> {
+    if parent.system_identifier != control.system_identifier {
+        return Some("it is of another cluster".to_owned());
+    }
+    if parent.data_checksums != control.has_data_checksums() {
+        return Some("data checksums were switched on or off since then".to_owned());
+    }
+    if parent.checksum_failures.count > 0 {
+        return Some("it has pages with a wrong checksum".to_owned());
+    }
+    let stopped_on = parent.stop_segment.timeline();
+    if !ancestry.passes(parent.timeline, parent.start_lsn) || !ancestry.passes(stopped_on, parent.stop_lsn) {
+        return Some(format!(
+            "it ends at {} on timeline {stopped_on}, which is not on the way to timeline {} of this server",
+            parent.stop_lsn,
+            ancestry.timeline()
+        ));
+    }
+    if control.redo < parent.start_lsn {
+        return Some(format!(
+            "it starts at {}, after the last checkpoint of this server at {}",
+            parent.start_lsn, control.redo
+        ));
+    }
+    // A kept page may have changes up to the parent's end, and the standby may not have come so far.
+    let replayed = control.min_recovery_point.filter(|_| in_recovery);
+    if in_recovery && replayed.is_none_or(|replayed| replayed < parent.stop_lsn) {
+        return Some(format!("this standby has not safely passed the end of it, {}", parent.stop_lsn));
+    }
+    None
+}
+
+async fn load(
+    parent: &BackupRecord,
+    lanes: &[Lane<'_>],
+    lists: &[Vec<BackupRecord>],
+    crew: &Crew,
+) -> Result<Parent, String> {
+    let mut lists = lists.iter();
+    let mut manifests: Vec<Option<Arc<Manifest>>> = Vec::new();
+    let mut first: Option<(Arc<Manifest>, PathIndex)> = None;
+    for lane in lanes {
+        let Some((repository, _)) = lane else {
+            manifests.push(None);
+            continue;
+        };
+        let records = lists.next().map(Vec::as_slice).unwrap_or_default();
+        let record = records.iter().find(|record| record.backup_id == parent.backup_id);
+        let record = record.ok_or_else(|| format!("it is not in {}", repository.describe()))?;
+        let loaded = restore::checked_manifest(repository, record, crew).await.map_err(|error| error.to_string())?;
+        let extent_bytes = repository.record().extent_size_bytes;
+        if loaded.0.header().extent_bytes != extent_bytes {
+            return Err(format!("its extents do not have {extent_bytes} bytes"));
+        }
+        let manifest = Arc::new(loaded.0);
+        match &first {
+            None => first = Some((Arc::clone(&manifest), loaded.1)),
+            Some((other, _)) if has_same_content(&manifest, other) => {}
+            Some(_) => return Err("it is not the same in all repositories".to_owned()),
+        }
+        manifests.push(Some(manifest));
+    }
+    let (_, index) = first.ok_or_else(|| "no repository".to_owned())?;
+    Ok(Parent { record: parent.clone(), manifests, index: Arc::new(index) })
+}
+
+/// Whether two manifests name the same files in the same order, with the same bytes wherever they are.
+fn has_same_content(one: &Manifest, other: &Manifest) -> bool {
+    let same_bytes = |a: &Extent, b: &Extent| (a.hash, a.length, a.is_hole()) == (b.hash, b.length, b.is_hole());
+    let same = |(a, b): (FileEntry<'_>, FileEntry<'_>)| {
+        let (extents, patches) = (a.extents().iter().zip(b.extents()), a.patches().iter().zip(b.patches()));
+        a.path == b.path
+            && a.size_bytes == b.size_bytes
+            && a.extents().len() == b.extents().len()
+            && a.patches().len() == b.patches().len()
+            && extents.into_iter().all(|(a, b)| same_bytes(a, b))
+            && patches.into_iter().all(|(a, b)| (a.extent, a.at) == (b.extent, b.at) && same_bytes(&a.place, &b.place))
+    };
+    one.len() == other.len() && one.files().zip(other.files()).all(same)
+}

@@ -1,0 +1,160 @@
+//! Which files are read, by WAL summaries. Pure.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use holdfast_pgtypes::changes::{ChangedBlocks, DataFile, FileChanges};
+use holdfast_pgtypes::checksum::PAGE_SIZE;
+use holdfast_pgtypes::{ControlFile, PgVersion};
+use holdfast_repo::manifest::FileEntry;
+
+use super::super::plan::{Part, SourceFile, Unit};
+use super::Base;
+use super::overlay::{Overlay, overlay};
+
+/// What the WAL summaries say, with what is needed to look a file up.
+#[derive(Debug)]
+pub(in super::super) struct Summarized {
+    changes: ChangedBlocks,
+    version: PgVersion,
+    segment_pages: u32,
+}
+
+/// The files of a listing by what is read of them.
+#[derive(Debug, Default)]
+pub(in super::super) struct Sorted {
+    /// Everything.
+    pub whole: Vec<SourceFile>,
+    /// Some extents or pages; the rest is the parent's.
+    pub parts: Vec<SourceFile>,
+    /// Nothing: all of it is the parent's, which may be longer.
+    pub kept: Vec<SourceFile>,
+    /// The bytes to read of the first two kinds.
+    pub read_bytes: u64,
+}
+
+impl Summarized {
+    pub(in super::super) fn new(changes: ChangedBlocks, control: &ControlFile) -> Self {
+        Self { changes, version: control.version, segment_pages: control.relation_segment_pages }
+    }
+
+    /// Sorts the files of a listing.
+    pub(in super::super) fn sort(&self, base: &Base, files: Vec<SourceFile>, extent_size_bytes: u32) -> Sorted {
+        let mut sorted = Sorted::default();
+        for file in files {
+            match self.parts(base, &file, extent_size_bytes) {
+                None => {
+                    sorted.read_bytes += file.size_bytes;
+                    sorted.whole.push(file);
+                }
+                Some(parts) if parts.is_empty() => sorted.kept.push(file),
+                Some(parts) => {
+                    sorted.read_bytes += parts.iter().map(|part| part.end - part.start).sum::<u64>();
+                    sorted.parts.push(file);
+                }
+            }
+        }
+        sorted
+    }
+
+    /// The bytes to read of a file, as ranges that never pass the end of an extent; `None` if it is read whole.
+    fn parts(&self, base: &Base, file: &SourceFile, extent_size_bytes: u32) -> Option<Vec<Range<u64>>> {
+        let parent = base.find(&file.path).and_then(|position| base.file(position))?;
+        let data = DataFile { path: &file.path, size: file.size_bytes, parent_size: Some(parent.size_bytes) };
+        match self.changes.of_file(data, self.version, self.segment_pages) {
+            FileChanges::Whole(_) => None,
+            FileChanges::Unchanged => Some(Vec::new()),
+            FileChanges::Blocks(blocks) => {
+                let page = PAGE_SIZE as u64;
+                let read: Vec<Range<u64>> = blocks
+                    .read
+                    .iter()
+                    .map(|range| u64::from(range.start) * page..u64::from(range.end) * page)
+                    .collect();
+                Some(parts_of(&parent, file.size_bytes, &read, extent_size_bytes))
+            }
+        }
+    }
+}
+
+/// What is read of a file that now has `size` bytes, of which those of `changed`, sorted and apart, are not the parent's.
+fn parts_of(parent: &FileEntry<'_>, size: u64, changed: &[Range<u64>], extent_size_bytes: u32) -> Vec<Range<u64>> {
+    let extent_size = u64::from(extent_size_bytes);
+    let mut parts = Vec::new();
+    // What was shortened or extended within its last extent is not the parent's extent any more, whatever changed in it.
+    let last = size.checked_sub(1).map(|byte| byte / extent_size);
+    let mut numbers: Vec<u64> = changed
+        .iter()
+        .flat_map(|range| range.start / extent_size..range.end.div_ceil(extent_size))
+        .chain(last)
+        .collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    for number in numbers {
+        let start = number * extent_size;
+        let end = size.min(start + extent_size);
+        let first = changed.partition_point(|range| range.end <= start);
+        let within = changed.get(first..).unwrap_or_default().iter().take_while(|range| range.start < end);
+        let within: Vec<Range<u32>> =
+            within.map(|range| (range.start.max(start) - start) as u32..(range.end.min(end) - start) as u32).collect();
+        match overlay(parent, number as u32, (end - start) as u32, &within) {
+            Overlay::Keep => {}
+            Overlay::Patch => {
+                parts.extend(within.iter().map(|range| start + u64::from(range.start)..start + u64::from(range.end)));
+            }
+            Overlay::Anew => parts.push(start..end),
+        }
+    }
+    parts
+}
+
+/// The units of files of which parts are read: as many parts in a unit as an extent has room for.
+pub(in super::super) struct PartUnits<'a> {
+    summarized: &'a Summarized,
+    base: &'a Base,
+    files: &'a [SourceFile],
+    extent_size_bytes: u32,
+    next_file: usize,
+    waiting: VecDeque<Part>,
+}
+
+impl<'a> PartUnits<'a> {
+    pub(in super::super) fn new(
+        summarized: &'a Summarized,
+        base: &'a Base,
+        files: &'a [SourceFile],
+        extent_size_bytes: u32,
+    ) -> Self {
+        Self { summarized, base, files, extent_size_bytes, next_file: 0, waiting: VecDeque::new() }
+    }
+
+    /// The length of the next part in bytes.
+    fn next_length(&mut self) -> Option<u32> {
+        while self.waiting.is_empty() {
+            let file = self.files.get(self.next_file)?;
+            let parts = self.summarized.parts(self.base, file, self.extent_size_bytes).unwrap_or_default();
+            let index = self.next_file;
+            let part =
+                |range: Range<u64>| Part { file: index, offset: range.start, length: (range.end - range.start) as u32 };
+            self.waiting.extend(parts.into_iter().map(part));
+            self.next_file += 1;
+        }
+        self.waiting.front().map(|part| part.length)
+    }
+}
+
+impl Iterator for PartUnits<'_> {
+    type Item = Unit;
+
+    fn next(&mut self) -> Option<Unit> {
+        let (mut parts, mut length) = (Vec::new(), 0_u32);
+        while let Some(next) = self.next_length() {
+            if !parts.is_empty() && length + next > self.extent_size_bytes {
+                break;
+            }
+            length += next;
+            parts.extend(self.waiting.pop_front());
+        }
+        (!parts.is_empty()).then_some(Unit::Parts { parts, length })
+    }
+}
