@@ -134,7 +134,7 @@ async fn memory_stays_within_the_budget() {
     let far = with_memory(&stage.config_text(), "64MiB", 2).replace(&s3.endpoint(), &proxy.endpoint());
     let far = stage.write_config("far.toml", &far);
     let limit = Duration::from_mins(4);
-    let backup = watch(stage.command_with(&far, &["backup"]), limit);
+    let backup = watch(stage.command_with(&far, &["backup", "--type", "full"]), limit);
     assert_bounded("the backup", &backup, 64);
     stage.archive_now().await;
 
@@ -176,7 +176,7 @@ async fn a_small_budget_is_no_dead_end() {
     fill(&stage, "large", 120);
     let crowded = stage.write_config("crowded.toml", &with_memory(&config, "64MiB", 64));
     let limit = Duration::from_mins(3);
-    let backup = watch(stage.command_with(&crowded, &["backup"]), limit);
+    let backup = watch(stage.command_with(&crowded, &["backup", "--type", "full"]), limit);
     // The allocator keeps some memory for each thread.
     assert_bounded("the backup with 64 threads", &backup, 64 + 64);
     stage.archive_now().await;
@@ -206,7 +206,7 @@ async fn one_large_file_keeps_the_whole_crew_busy() {
     fill(&stage, "large", 160);
     let limit = Duration::from_mins(2);
     for jobs in ["2", "4"] {
-        let seen = watch(stage.command(&["backup", "--jobs", jobs]), limit);
+        let seen = watch(stage.command(&["backup", "--type", "full", "--jobs", jobs]), limit);
         let wanted: usize = jobs.parse().expect("a number");
         let mut worked: Vec<u64> = seen.crew.values().copied().collect();
         worked.sort_unstable_by(|a, b| b.cmp(a));

@@ -1,6 +1,8 @@
 //! Incremental backups: after every kind of change that a server can make to its files, the restored backup has each page of
 //! the server's own files, starts, and answers as the server does.
 
+mod parents;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;

@@ -158,3 +158,56 @@ impl Iterator for PartUnits<'_> {
         (!parts.is_empty()).then_some(Unit::Parts { parts, length })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::single_range_in_vec_init, reason = "the ranges to read are often only one")]
+
+    use holdfast_repo::manifest::{Extent, FileKind};
+    use holdfast_repo::{ChunkHash, FrameLocation};
+
+    use super::*;
+
+    const PAGE: u64 = PAGE_SIZE as u64;
+
+    /// Eight pages.
+    const EXTENT: u64 = 8 * PAGE;
+
+    /// The pages to read of a file that had so many pages in the parent, and has so many now.
+    fn pages(parent: u64, now: u64, changed: &[Range<u64>]) -> Vec<Range<u64>> {
+        let lengths = (0..parent.div_ceil(8)).map(|number| (parent - number * 8).min(8) * PAGE);
+        let location = FrameLocation { offset: 92, length: 100 };
+        let extents: Vec<Extent> =
+            lengths.map(|length| Extent::stored(ChunkHash::of(b"x"), 0, location, 0, length as u32)).collect();
+        let entry = FileEntry {
+            path: b"base/5/100",
+            kind: FileKind::file(0, &extents),
+            mode: 0o600,
+            size_bytes: parent * PAGE,
+            mtime_seconds: 0,
+        };
+        let changed: Vec<Range<u64>> = changed.iter().map(|range| range.start * PAGE..range.end * PAGE).collect();
+        let parts = parts_of(&entry, now * PAGE, &changed, EXTENT as u32);
+        parts.into_iter().map(|part| part.start / PAGE..part.end / PAGE).collect()
+    }
+
+    #[test]
+    fn changed_pages_are_read_and_never_over_the_end_of_an_extent() {
+        assert_eq!(pages(20, 20, &[]), []);
+        assert_eq!(pages(20, 20, &[3..4]), [3..4]);
+        assert_eq!(pages(20, 20, &[7..10]), [7..8, 8..10]);
+        assert_eq!(pages(20, 20, &[2..3, 5..6, 18..19]), [2..3, 5..6, 18..19]);
+        assert_eq!(pages(20, 20, &[0..5]), [0..8], "more than half of the extent");
+        assert_eq!(pages(20, 20, &[1..20]), [0..8, 8..16, 16..20]);
+    }
+
+    #[test]
+    fn an_extent_of_another_length_is_read_whole() {
+        assert_eq!(pages(20, 21, &[20..21]), [16..21], "grown");
+        assert_eq!(pages(20, 19, &[]), [16..19], "shortened");
+        assert_eq!(pages(20, 16, &[]), [], "shortened to whole extents");
+        assert_eq!(pages(16, 26, &[16..26]), [16..24, 24..26], "grown by whole extents");
+        assert_eq!(pages(20, 0, &[]), []);
+        assert_eq!(pages(20, 10, &[3..4]), [3..4, 8..10]);
+    }
+}
