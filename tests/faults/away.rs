@@ -268,6 +268,34 @@ async fn a_fast_shutdown_ends_without_the_store() {
     assert_eq!(sum(&restored).await, expected);
 }
 
+/// A store that resets connections is asked again for as long as `wal.timeout`, and by a stopping server's archiver for some
+/// seconds only: also by the push that had begun before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fast_shutdown_ends_with_a_store_that_resets_connections() {
+    let Some(mut stage) = Stage::start(18, small(Seal::KeyFile)).await else { return };
+    let proxy = tcp_proxy(&stage);
+    add_to_wal_table(&stage, "timeout = \"10m\"");
+    load(&stage.cluster).await;
+    back_up(&stage);
+    stage.archive_now().await;
+    proxy.refuse();
+    proxy.cut();
+    fill_segments(&stage.cluster, 3).await;
+    let expected = sum(&stage.cluster).await;
+    stage.cluster.stop(Shutdown::Fast).await.expect("the server stops");
+    let waiting = segments(stage.cluster.data(), "ready");
+    assert!(waiting.len() >= 3, "{waiting:?}");
+
+    proxy.resume();
+    stage.cluster.start().await.expect("start the server again");
+    stage.archive_now().await;
+    assert!(waiting.iter().all(|segment| wal_object(&stage, segment).is_some()), "{waiting:?}");
+    no_gaps(&stage);
+    let restored = stage.restore_and_start("restored", &[]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(sum(&restored).await, expected);
+}
+
 /// What was fetched ahead is handed over while the store is away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_segment_in_the_spool_needs_no_store() {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use holdfast_secret::Secret;
 
 use crate::proxies::Host;
-use crate::wrappers::retry::RetryPolicy;
+use crate::wrappers::retry::{Hurry, RetryPolicy};
 use crate::{Capabilities, ObjectName, Proxies, Proxy};
 
 /// Small enough that a few parts in flight fit the byte budget, large enough that 20 ms of latency do not matter.
@@ -203,6 +203,8 @@ pub struct StoreConfig {
     pub timeouts: Timeouts,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
+    /// Whether the caller has little time, and from when on.
+    pub hurry: Hurry,
     /// By which proxies requests to S3 go; none at all by default.
     pub proxies: Proxies,
 }
@@ -218,6 +220,7 @@ impl StoreConfig {
             max_requests: 16,
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
+            hurry: Hurry::default(),
             proxies: Proxies::default(),
         }
     }

@@ -80,7 +80,7 @@ pub use wrappers::counted::{Counted, Counters, OperationCount};
 pub use wrappers::faulty::{Fault, FaultRule, Faulty};
 pub use wrappers::limited::Limited;
 pub use wrappers::prefixed::Prefixed;
-pub use wrappers::retry::{Pace, Retry, RetryPolicy, SystemPace, VirtualPace};
+pub use wrappers::retry::{Hurry, Pace, Retry, RetryPolicy, SystemPace, VirtualPace};
 
 /// What a write does when the name is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

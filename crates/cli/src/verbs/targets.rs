@@ -16,7 +16,7 @@ use holdfast_repo::name::REPOSITORY_OBJECT;
 use holdfast_repo::record::{RepositoryRecord, decode_plain};
 use holdfast_secret::Secret;
 use holdfast_store::{
-    Capabilities, ConditionalCreate, ListPage, ObjectInfo, ObjectName, PutMode, RetryPolicy, Store, StoreConfig,
+    Capabilities, ConditionalCreate, Hurry, ListPage, ObjectInfo, ObjectName, PutMode, RetryPolicy, Store, StoreConfig,
     StoreError, StoreErrorKind, Trials, UnfinishedUpload, Upload,
 };
 use std::ffi::OsString;
@@ -24,7 +24,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long `wal push` repeats requests to a store where nobody listens.
+/// How long `wal push` repeats requests to a store where nobody listens, and all requests once its server is stopping.
 const REFUSED_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Whether the directory of a repository may be made.
@@ -46,9 +46,13 @@ pub(super) async fn all(context: &Context, deadline: Option<Duration>) -> Result
 }
 
 /// All configured repositories for `wal push`, which PostgreSQL calls again by itself. Where nobody listens, it gives up
-/// sooner: a server that is told to stop lets its archiver try a file three times, and the round before that may count as
-/// well, while `pg_ctl stop` waits 60 seconds for all of it.
-pub(super) async fn for_archiver(context: &Context, deadline: Duration) -> Result<Vec<RepositoryTarget>, Failure> {
+/// sooner, and so it does once `hurry` begins: a server that is told to stop lets its archiver try a file three times, and
+/// the round before that may count as well, while `pg_ctl stop` waits 60 seconds for all of it.
+pub(super) async fn for_archiver(
+    context: &Context,
+    deadline: Duration,
+    hurry: &Hurry,
+) -> Result<Vec<RepositoryTarget>, Failure> {
     let mut targets = Vec::new();
     for configured in &context.config.repositories {
         let patience = RetryPolicy {
@@ -56,7 +60,7 @@ pub(super) async fn for_archiver(context: &Context, deadline: Duration) -> Resul
             refused_deadline: REFUSED_DEADLINE,
             ..configured.store_config(raw_variable)?.retry
         };
-        targets.push(with_patience(configured, Directory::MustExist, patience).await?);
+        targets.push(with_patience(configured, Directory::MustExist, patience, hurry.clone()).await?);
     }
     Ok(targets)
 }
@@ -70,16 +74,17 @@ pub(super) async fn one(
     let usual = configured.store_config(raw_variable)?.retry;
     let deadline = deadline.unwrap_or(usual.deadline);
     let patience = RetryPolicy { deadline, refused_deadline: deadline, ..usual };
-    with_patience(configured, directory, patience).await
+    with_patience(configured, directory, patience, Hurry::default()).await
 }
 
 async fn with_patience(
     configured: &Configured,
     directory: Directory,
     patience: RetryPolicy,
+    hurry: Hurry,
 ) -> Result<RepositoryTarget, Failure> {
     let mut config = configured.store_config(raw_variable)?;
-    config.retry = patience;
+    (config.retry, config.hurry) = (patience, hurry);
     let unlock = match configured.key_source(variable)? {
         KeySource::None => Unlock::NotEncrypted,
         KeySource::Passphrase(passphrase) => Unlock::Passphrase(passphrase),

@@ -25,12 +25,17 @@ use holdfast_engine::pipeline::budget::ByteBudget;
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::{Cause, Error};
 use holdfast_pgtypes::{ControlFile, SystemIdentifier, WalFileName};
+use holdfast_store::Hurry;
+use std::convert::Infallible;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// More threads than this wait for PostgreSQL's disk, or for the store, on the largest machines.
 const MOST_THREADS: usize = 8;
+
+/// How often `wal push` looks whether the server is stopping: a small file each time.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Whether an earlier `wal push` stored exactly this file in all repositories. A few system calls, no runtime.
 pub(crate) fn already_durable(config: &Config, path: &Path) -> bool {
@@ -89,7 +94,8 @@ fn spool(context: &Context, file: &Path) -> Option<Spool> {
 
 pub(super) async fn push(context: &Context, path: &Path) -> Result<ExitCode, Failure> {
     let config = &context.config;
-    let targets = targets::for_archiver(context, config.wal.timeout).await?;
+    let hurry = Hurry::default();
+    let targets = targets::for_archiver(context, config.wal.timeout, &hurry).await?;
     let spool = spool(context, path);
     let options = PushOptions {
         cluster: config.cluster.name.clone(),
@@ -106,7 +112,8 @@ pub(super) async fn push(context: &Context, path: &Path) -> Result<ExitCode, Fai
         now: time::now(),
     };
     let progress = Progress::new(Show::Nothing);
-    let pushed = archive::push(&targets, &options, &progress, &context.cancellation).await;
+    let pushing = archive::push(&targets, &options, &progress, &context.cancellation);
+    let pushed = hurrying_when_stopping(path, &hurry, pushing).await;
     let report = pushed.map_err(|error| of_local_file(&error))?;
     for (file, reason) in &report.failed_neighbours {
         tracing::info!(%file, reason, "a further waiting segment could not be archived yet; PostgreSQL will call \
@@ -124,20 +131,41 @@ pub(super) async fn push(context: &Context, path: &Path) -> Result<ExitCode, Fai
     Ok(ExitCode::Ok)
 }
 
+/// Works for the archiver, in a hurry from the moment at which its server is told to stop.
+async fn hurrying_when_stopping<T>(path: &Path, hurry: &Hurry, work: impl Future<Output = T>) -> T {
+    let watch = async {
+        loop {
+            let path = path.to_owned();
+            let look = tokio::task::spawn_blocking(move || archive::server_is_stopping(&path));
+            if matches!(look.await, Ok(true)) {
+                hurry.begin();
+                return std::future::pending::<Infallible>().await;
+            }
+            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        never = watch => match never {},
+    }
+}
+
 /// How long `wal push --standby` waits: longer than the primary needs for a segment, and not so long that a standby whose
 /// archiver is at it cannot be told apart from one that hangs.
 const STANDBY_WAIT: Duration = Duration::from_secs(20);
 
 pub(super) async fn push_standby(context: &Context, path: &Path, wait: Option<Duration>) -> Result<ExitCode, Failure> {
     let config = &context.config;
-    let targets = targets::for_archiver(context, config.wal.timeout).await?;
+    let hurry = Hurry::default();
+    let targets = targets::for_archiver(context, config.wal.timeout, &hurry).await?;
     let options = StandbyPushOptions {
         cluster: config.cluster.name.clone(),
         owner: config.cluster.owner.clone(),
         path: path.to_owned(),
         wait: wait.unwrap_or(STANDBY_WAIT),
     };
-    let pushed = archive::push_standby(&targets, &options, &context.cancellation).await;
+    let pushing = archive::push_standby(&targets, &options, &context.cancellation);
+    let pushed = hurrying_when_stopping(path, &hurry, pushing).await;
     let report = pushed.map_err(|error| of_local_file(&error))?;
     if context.output == Output::Json {
         crate::output::stdout::json(&report)?;

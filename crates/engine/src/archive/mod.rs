@@ -54,7 +54,7 @@ pub(crate) use missing::first_missing;
 pub use missing::missing_segments;
 pub use push::{PushOptions, push};
 pub use spool::{RepositorySetId, Spool, SpoolRefused};
-pub use standby::{StandbyPushOptions, push_standby};
+pub use standby::{StandbyPushOptions, push_standby, server_is_stopping};
 pub use wal_folders::{WalFolders, Wanted};
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ use super::stored;
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::claim::{Claimant, Identity};
 use crate::repository::{Repository, RepositoryTarget, object_name};
+use crate::server::PostmasterPid;
 
 /// The size of the first read from the end of an object; it contains the facts of nearly every segment.
 const FACTS_BYTES: u64 = 4096;
@@ -44,9 +45,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// The longest pause between two looks: gentle with the store, and short enough for the archiver's next segment.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-
-/// The line of `postmaster.pid` with the server's state (`LOCK_FILE_LINE_PM_STATUS`, counted from 0).
-const STATUS_LINE: usize = 7;
 
 /// The options of `wal push --standby`.
 #[derive(Debug, Clone)]
@@ -134,7 +132,7 @@ async fn push_standby_inner(
             return Ok(StandbyPushReport { file: here.name, outcome: StandbyOutcome::InArchive });
         }
         let path = options.path.clone();
-        let stopping = blocking(move || Ok(is_stopping(&path))).await?;
+        let stopping = blocking(move || Ok(server_is_stopping(&path))).await?;
         let waited = began.elapsed();
         if stopping || waited >= options.wait {
             return Err(Cause::NotArchived { segment: here.name.to_string(), waited }.into());
@@ -242,9 +240,7 @@ async fn stored_facts(repository: &Repository, object: &str) -> Result<Option<Wa
     }
 }
 
-/// Whether the server that owns a file of `pg_wal` is shutting down. Blocks.
-fn is_stopping(path: &Path) -> bool {
-    let Some(pgdata) = path.parent().and_then(Path::parent) else { return false };
-    let text = std::fs::read_to_string(pgdata.join("postmaster.pid")).unwrap_or_default();
-    text.lines().nth(STATUS_LINE).is_some_and(|status| status.trim() == "stopping")
+/// Whether the server that owns a file of `pg_wal` is shutting down, and waits for its archiver. Blocks.
+pub fn server_is_stopping(path: &Path) -> bool {
+    path.parent().and_then(Path::parent).is_some_and(PostmasterPid::is_stopping)
 }

@@ -4,6 +4,9 @@ use std::path::Path;
 
 use crate::error::{Cause, Error};
 
+/// The line of `postmaster.pid` with the server's state (`LOCK_FILE_LINE_PM_STATUS`, counted from 0).
+const STATUS_LINE: usize = 7;
+
 /// The content of `postmaster.pid`, which a running server writes (`src/include/utils/pidfile.h`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PostmasterPid {
@@ -42,6 +45,13 @@ impl PostmasterPid {
             Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
             Err(e) => Err(Error::file("read", &path, e)),
         }
+    }
+
+    /// Whether the server of a data directory is shutting down, as far as its file says so.
+    pub fn is_stopping(pgdata: &Path) -> bool {
+        let bytes = Self::read_bytes(pgdata).ok().flatten().unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        text.lines().nth(STATUS_LINE).is_some_and(|status| status.trim() == "stopping")
     }
 
     pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Option<Self>, Error> {

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,8 @@ pub struct RetryPolicy {
     pub max_backoff: Duration,
     /// No new attempt begins later than this after the first one began.
     pub deadline: Duration,
-    /// The same where nobody listens at the store's address: then waiting for an answer is waiting for a restart.
+    /// The same where nobody listens at the store's address, since waiting for an answer is waiting for a restart then; and
+    /// for a caller who is in a [`Hurry`].
     pub refused_deadline: Duration,
     /// At most so many attempts, the first included.
     pub max_attempts: u32,
@@ -73,6 +74,22 @@ impl RetryPolicy {
         let doubled = 2_u32.saturating_pow(attempt.saturating_sub(1));
         let full = self.initial_backoff.saturating_mul(doubled).min(self.max_backoff);
         full.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
+    }
+}
+
+/// Whether the caller has little time from some moment on, which all clones learn: what fails then is repeated within
+/// [`RetryPolicy::refused_deadline`] only. A request that is being answered goes on.
+#[derive(Clone, Debug, Default)]
+pub struct Hurry(Arc<AtomicBool>);
+
+impl Hurry {
+    /// From now on.
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -159,6 +176,7 @@ pub struct Retry {
     inner: Arc<dyn Store>,
     policy: RetryPolicy,
     pace: Arc<dyn Pace>,
+    hurry: Hurry,
 }
 
 /// A result, and whether attempts of unknown outcome came before it.
@@ -175,7 +193,13 @@ impl Retry {
 
     /// Wraps a store with a clock of one's own.
     pub fn with_pace(inner: Arc<dyn Store>, policy: RetryPolicy, pace: Arc<dyn Pace>) -> Self {
-        Self { inner, policy, pace }
+        Self { inner, policy, pace, hurry: Hurry::default() }
+    }
+
+    /// The same for a caller who may have little time.
+    #[must_use]
+    pub fn in_hurry(self, hurry: Hurry) -> Self {
+        Self { hurry, ..self }
     }
 
     /// Reads an object, once more when what came does not fit its checksum.
@@ -214,7 +238,7 @@ impl Retry {
             };
             let pause = self.policy.backoff(attempt, self.pace.jitter());
             let elapsed = self.pace.now().saturating_sub(start);
-            let deadline = if nobody_listens(&error) {
+            let deadline = if self.hurry.has_begun() || nobody_listens(&error) {
                 self.policy.deadline.min(self.policy.refused_deadline)
             } else {
                 self.policy.deadline
@@ -425,13 +449,22 @@ mod tests {
 
     /// How many attempts a policy allows for an error of this cause, on a clock that only pauses move.
     async fn attempts(cause: std::io::ErrorKind) -> u32 {
+        attempts_in_hurry(cause, u32::MAX).await
+    }
+
+    /// The same for a caller whose hurry begins during this attempt.
+    async fn attempts_in_hurry(cause: std::io::ErrorKind, begins: u32) -> u32 {
         let policy =
             RetryPolicy { refused_deadline: Duration::from_secs(5), max_attempts: 100, ..RetryPolicy::default() };
+        let hurry = Hurry::default();
         let retry = Retry::with_pace(Arc::new(MemoryStore::new()), policy, Arc::new(VirtualPace::new(1)));
+        let retry = retry.in_hurry(hurry.clone());
         let made = std::sync::atomic::AtomicU32::new(0);
         let outcome = retry
             .run(Operation::Get, "a", || async {
-                made.fetch_add(1, Ordering::Relaxed);
+                if made.fetch_add(1, Ordering::Relaxed) + 1 == begins {
+                    hurry.begin();
+                }
                 let source = std::io::Error::other(std::io::Error::from(cause));
                 Err::<(), _>(StoreError::new(
                     StoreErrorKind::Unreachable,
@@ -457,6 +490,15 @@ mod tests {
         assert_eq!(attempts(Io::HostUnreachable).await, refused);
         let broken = attempts(Io::ConnectionReset).await;
         assert!(broken > 2 * refused, "{broken} and {refused}");
+    }
+
+    #[tokio::test]
+    async fn a_hurry_counts_from_its_first_moment_on() {
+        use std::io::ErrorKind as Io;
+        let refused = attempts(Io::ConnectionRefused).await;
+        assert_eq!(attempts_in_hurry(Io::ConnectionReset, 1).await, refused, "from the beginning");
+        let late = refused + 3;
+        assert_eq!(attempts_in_hurry(Io::ConnectionReset, late).await, late, "the time is over when it begins");
     }
 
     #[test]
