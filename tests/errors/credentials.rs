@@ -122,19 +122,29 @@ fn a_service_that_is_away_is_unreachable_and_one_that_refuses_is_believed() {
     let get = ["wal", "get", SEGMENT, "$DIR/x"];
     let hint = "hint:  look at the service that hands out the credentials (instance metadata, container, STS, SSO) and the way \
                 to it, then run this again; keys in the configuration or in AWS_ACCESS_KEY_ID need no such service\n";
+    let slow = "keys in the configuration or in AWS_ACCESS_KEY_ID need no such service\n";
+    let slow = format!(
+        "in a container on EC2 the answers of instance metadata need a second hop: `aws ec2 modify-instance-metadata-options \
+         --http-put-response-hop-limit 2`; {slow}"
+    );
     for (does, status, start, hint) in [
-        (Does::Fails(500), 152, "error: s3://holdfast/pg is not available: no credentials could be fetched: ", hint),
+        (
+            Does::Fails(500),
+            152,
+            "error: the credentials service of s3://holdfast/pg is not available: no credentials could be fetched: ",
+            hint,
+        ),
         (
             Does::Fails(429),
             152,
-            "error: s3://holdfast/pg is overloaded or limits the rate of requests: no credentials could be fetched: ",
+            "error: the credentials service of s3://holdfast/pg is overloaded or limits the rate of requests: no credentials could be fetched: ",
             hint,
         ),
         (
             Does::IsSilent,
             152,
-            "error: s3://holdfast/pg did not answer in time: no credentials could be fetched: ",
-            hint,
+            "error: the credentials service of s3://holdfast/pg did not answer in time: no credentials could be fetched: ",
+            &slow,
         ),
         (
             Does::Fails(403),

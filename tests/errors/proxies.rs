@@ -233,4 +233,17 @@ fn tokens_are_asked_for_by_the_proxy() {
     assert!(output.status.code().is_some_and(|code| code > 128), "{text}");
     let seen = proxy.seen();
     assert!(seen.iter().any(|line| line.starts_with("CONNECT sts.")), "{seen:?}: {text}");
+
+    // One that lets nobody through who does not say who he is: not the store is refused.
+    let proxy = ForwardProxy::with_password(server.address(), "me:hush").expect("start the proxy");
+    let url = format!("http://{}", proxy.address());
+    let variables = [("https_proxy", url.as_str()), variables[1], variables[2]];
+    let output = run(&bench, &variables, &["wal", "get", SEGMENT, "$DIR/x"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    let first = text.lines().next().unwrap_or_default();
+    assert!(
+        first.starts_with("error: the proxy on the way to the credentials service of s3://holdfast/pg refuses"),
+        "{text}"
+    );
+    assert!(first.contains("HTTP 407 to CONNECT sts."), "{text}");
 }

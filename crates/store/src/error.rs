@@ -225,6 +225,12 @@ impl StoreError {
                 "the certificate is that of the service that hands out the credentials (container, STS, SSO), or of the proxy on \
                  the way to it, and not the store's: correct it, or add its CA to `ca_file` of this [[repo]]"
             }
+            StoreErrorKind::Timeout => {
+                "look at the service that hands out the credentials (instance metadata, container, STS, SSO) and the way to it, \
+                 then run this again; in a container on EC2 the answers of instance metadata need a second hop: `aws ec2 \
+                 modify-instance-metadata-options --http-put-response-hop-limit 2`; keys in the configuration or in \
+                 AWS_ACCESS_KEY_ID need no such service"
+            }
             _ => {
                 "look at the service that hands out the credentials (instance metadata, container, STS, SSO) and the way to it, \
                  then run this again; keys in the configuration or in AWS_ACCESS_KEY_ID need no such service"
@@ -286,6 +292,10 @@ impl StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Failure { store, name, detail, .. } = self.failure();
+        // The store was not asked.
+        let of_service = detail.starts_with(NO_CREDENTIALS_CAME);
+        let service = of_service.then(|| format!("the credentials service of {store}"));
+        let store = service.as_ref().unwrap_or(store);
         match self.kind() {
             StoreErrorKind::NotFound => write!(f, "object {name} does not exist in {store}")?,
             StoreErrorKind::AlreadyExists => write!(f, "object {name} exists already in {store}")?,
@@ -354,6 +364,8 @@ mod tests {
             let hint = of_service.hint().unwrap_or_default();
             assert!(hint.contains("the service that hands out the credentials"), "{kind:?}: {hint}");
             assert_ne!(of_store.hint(), of_service.hint(), "{kind:?}");
+            let text = of_service.to_string();
+            assert!(text.contains("the credentials service of s3://bucket"), "{kind:?}: {text}");
         }
     }
 

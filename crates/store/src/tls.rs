@@ -94,7 +94,9 @@ impl Trusted {
         match issuer {
             Some(issuer) => {
                 let subject = issuer.subject().to_string();
-                rustls::Error::Other(OtherError(Arc::new(IssuerIsNoAuthority { subject })))
+                let same_name =
+                    shown.first().is_some_and(|shown| shown.subject().as_raw() == issuer.subject().as_raw());
+                rustls::Error::Other(OtherError(Arc::new(IssuerIsNoAuthority { subject, same_name })))
             }
             None => error,
         }
@@ -105,11 +107,29 @@ impl Trusted {
 #[derive(Debug)]
 pub struct IssuerIsNoAuthority {
     subject: String,
+    /// Whether the server's certificate has that name, too: then it is the same one, renewed, as a rule.
+    same_name: bool,
+}
+
+impl IssuerIsNoAuthority {
+    /// What to do.
+    pub fn advice(&self) -> &'static str {
+        if self.same_name {
+            "if it was renewed, list the new one in `ca_file`"
+        } else {
+            "make that one anew as a CA's (basicConstraints CA:TRUE), or list the server's own certificate in `ca_file`, which \
+             needs no CA"
+        }
+    }
 }
 
 impl fmt::Display for IssuerIsNoAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it is signed by {}, whose certificate is listed and is not marked as a CA's", self.subject)
+        let Self { subject, same_name } = self;
+        if *same_name {
+            return write!(f, "it is not the certificate of {subject} that is listed, but another one of that name");
+        }
+        write!(f, "it is signed by {subject}, whose certificate is listed and is not marked as a CA's")
     }
 }
 

@@ -111,9 +111,7 @@ pub(super) fn judge_tls(tls: &rustls::Error) -> Option<Judged> {
         rustls::Error::InvalidCertificate(fault) => (tls.to_string(), certificate_advice(fault)),
         rustls::Error::Other(other) => {
             let found = other.0.downcast_ref::<IssuerIsNoAuthority>()?;
-            let advice = "make that one anew as a CA's (basicConstraints CA:TRUE), or list the server's own certificate in \
-                          `ca_file`, which needs no CA";
-            (found.to_string(), advice)
+            (found.to_string(), found.advice())
         }
         _ => return None,
     };

@@ -92,7 +92,7 @@ where
     }
     match status(&head) {
         Some(200..=299) => Ok(()),
-        Some(status) => Err(Refused { status }.into()),
+        Some(status) => Err(Refused { status, to: place }.into()),
         None => Err(io::Error::new(io::ErrorKind::InvalidData, "the proxy's answer is not HTTP").into()),
     }
 }
@@ -109,6 +109,8 @@ fn status(head: &[u8]) -> Option<u16> {
 #[derive(Debug)]
 pub(super) struct Refused {
     status: u16,
+    /// Host and port to which the tunnel would have led.
+    to: String,
 }
 
 impl Refused {
@@ -129,7 +131,7 @@ impl Refused {
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HTTP {} to CONNECT", self.status)
+        write!(f, "HTTP {} to CONNECT {}", self.status, self.to)
     }
 }
 
@@ -179,7 +181,7 @@ mod tests {
         ] {
             let error = asked(&format!("HTTP/1.1 {status} No\r\n\r\n"), 1024).await.unwrap_err();
             let refused = error.downcast_ref::<Refused>().unwrap();
-            assert_eq!((refused.kind(), refused.to_string()), (kind, format!("HTTP {status} to CONNECT")));
+            assert_eq!((refused.kind(), refused.to_string()), (kind, format!("HTTP {status} to CONNECT store:9000")));
         }
         for answer in ["HTTP/1.1 200", "hello\r\n\r\n", "SSH-2.0-x 200 fine\r\n\r\n", ""] {
             let error = asked(answer, 1024).await.unwrap_err();

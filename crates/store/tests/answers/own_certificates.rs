@@ -110,6 +110,7 @@ async fn what_a_listed_certificate_signed_has_to_be_a_servers() {
     renewed.not_after = date_time_ymd(2100, 1, 1);
     let renewed_pem = renewed.self_signed(&authority_made.key).unwrap().pem();
     let usurper = signed(&plain, &plain, &plain_made.key);
+    let anew = own(&plain);
     for (listed, shown, key, advice) in [
         // A CA's vouches for what it signed, as ever.
         (&authority_made, &good.pem, &good.key, None),
@@ -122,8 +123,10 @@ async fn what_a_listed_certificate_signed_has_to_be_a_servers() {
         ),
         // A server's own vouches for itself,
         (&plain_made, &plain_made.pem, &plain_made.key, None),
-        // and for nobody else.
-        (&plain_made, &usurper.pem, &usurper.key, Some("whose certificate is listed and is not marked as a CA's")),
+        // and for nobody else, also not for one that calls itself the same.
+        (&plain_made, &usurper.pem, &usurper.key, Some("but another one of that name")),
+        // What was renewed is told as that.
+        (&plain_made, &anew.pem, &anew.key, Some("if it was renewed, list the new one in `ca_file`")),
     ] {
         let front = TlsFront::start(server.address(), shown, &key.serialize_pem()).unwrap();
         let file = file(&[&listed.pem]);

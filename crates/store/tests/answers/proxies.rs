@@ -156,7 +156,7 @@ async fn a_proxy_that_refuses_is_asked_once() {
         let config = behind(&[("https_proxy", &proxy.endpoint)], "https://127.0.0.1:1", &server);
         let error = open(&config).await.unwrap().get(&name("a")).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{status}: {error}");
-        assert!(error.to_string().contains(&format!("HTTP {status} to CONNECT")), "{error}");
+        assert!(error.to_string().contains(&format!("HTTP {status} to CONNECT 127.0.0.1:1")), "{error}");
         let methods: Vec<String> = proxy.requests().into_iter().map(|request| request.method).collect();
         assert_eq!(methods, vec!["CONNECT"; asked], "{status}");
         if kind == StoreErrorKind::ProxyRefused {
