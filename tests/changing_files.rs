@@ -4,9 +4,11 @@
 //! A backup whose store does not answer stops with its memory full of the large files, which are read first. Changes to
 //! the small files then always happen after the listing and before the reading, on every machine.
 
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::symlink;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -14,8 +16,8 @@ use std::time::Duration;
 use crate::stage::held::SlowStore;
 use crate::stage::proof::{am_check, bulk};
 use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
-use holdfast_testkit::postgres::Cluster;
-use holdfast_testkit::user::DatabaseUser;
+use holdfast_testkit::postgres::{Cluster, Shutdown};
+use holdfast_testkit::user::{DatabaseUser, is_root};
 
 fn plan() -> Plan {
     Plan { seal: Seal::None, compression: "none", wal_segment_mib: 1, ..Plan::default() }
@@ -145,26 +147,65 @@ fn warnings(report: &serde_json::Value) -> String {
     report["warnings"].to_string()
 }
 
-/// As packages for servers install it: the settings are elsewhere, with a link to them.
+/// As packages and administrators do it: the settings are elsewhere, with links to them. On another host there is nothing
+/// where these lead.
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_behind_a_link_are_named_and_the_backup_restores() {
+async fn settings_behind_links_come_back() {
     let Some(stage) = Stage::start(18, still()).await else { return };
     stage.cluster.sql("CREATE TABLE t AS SELECT 1 AS n").await.expect("make a table");
-    let (inside, outside) = (stage.cluster.data().join("postgresql.conf"), stage.target("outside.conf"));
-    fs::copy(&inside, &outside).expect("copy the settings");
-    DatabaseUser::current().and_then(|user| user.own(&outside)).expect("give the settings away");
-    fs::remove_file(&inside).expect("remove the settings");
-    symlink(&outside, &inside).expect("make a link");
-    let report = stage.json(&["backup"]);
-    let said = warnings(&report);
-    let link = format!("postgresql.conf is a link to {} and is kept as a link", outside.display());
-    assert!(said.contains(&link), "{said}");
+    let data = stage.cluster.data();
+    let outside = stage.scratch.folder("etc").expect("make a folder");
+    let (settings, more, logs) = (outside.join("pg.conf"), outside.join("more"), outside.join("logs"));
+    for folder in [&more, &logs] {
+        fs::create_dir(folder).expect("make a folder");
+    }
+    let text = fs::read_to_string(data.join("postgresql.conf")).expect("read the settings");
+    fs::write(&settings, format!("{text}\ninclude_dir 'conf.d'\n")).expect("write the settings");
+    fs::write(more.join("memory.conf"), "work_mem = '7MB'\n").expect("write a setting");
+    fs::write(more.join("notes.txt"), "no settings").expect("write a file");
+    fs::write(logs.join("server.log"), "a line\n").expect("write a log");
+    for folder in [&outside, &more, &logs] {
+        own(folder);
+    }
+    fs::remove_file(data.join("postgresql.conf")).expect("remove the settings");
+    let linked = [("postgresql.conf", &settings), ("conf.d", &more), ("pg_log", &logs)];
+    for (name, target) in linked {
+        symlink(target, data.join(name)).expect("make a link");
+    }
+    let said = warnings(&stage.json(&["backup"]));
+    for ((name, target), what) in linked.into_iter().zip([
+        ": the backup has the content, and a restore makes a file of it",
+        ": the backup has the settings in it (*.conf) and nothing else, and a restore makes a directory of it",
+        " and is kept as a link: what it leads to is not in the backup",
+    ]) {
+        let (at, what) = (format!("{name} is a link to "), format!("{}{what}", target.display()));
+        assert!(said.contains(&at) && said.contains(&what), "{at} {what}: {said}");
+    }
+
+    move_away(&outside, &stage.target("elsewhere"));
     let target = stage.target("restored");
-    stage.ok(&["restore", "--pgdata", &target.display().to_string()]);
-    assert_eq!(fs::read_link(target.join("postgresql.conf")).expect("a link"), outside);
+    let pgdata = target.display().to_string();
+    let report = stage.json(&["restore", "--pgdata", &pgdata]);
+    let notes = report["notes"].to_string();
+    assert!(
+        notes.contains("postgresql.conf is a link to") && notes.contains("a restore makes a file of it"),
+        "{notes}"
+    );
+    assert_eq!(fs::read_link(target.join("pg_log")).expect("a link"), logs);
+    assert!(!target.join("conf.d/notes.txt").exists());
+
+    // An update of an old directory takes the link away, and does not write through it.
+    let other = stage.target("other.conf");
+    fs::write(&other, "of somebody else\n").expect("write a file");
+    fs::remove_file(target.join("postgresql.conf")).expect("remove the settings");
+    symlink(&other, target.join("postgresql.conf")).expect("make a link");
+    stage.ok(&["restore", "--delta", "--pgdata", &pgdata]);
+    assert_eq!(fs::read_to_string(&other).expect("read the file"), "of somebody else\n");
+
     let restored = stage.start_restored(&target).await;
     wait_promoted(&restored).await;
     assert_eq!(restored.value("SELECT n FROM t").await.expect("read"), "1");
+    assert_eq!(restored.value("SHOW work_mem").await.expect("ask for a setting"), "7MB");
 }
 
 /// No backup remains, and the message names the data that would be missing.
@@ -234,6 +275,70 @@ async fn a_tablespace_that_is_away_fails_the_backup() {
     let restored = stage.restore_and_start("restored", &["--tablespace", &other]).await;
     wait_promoted(&restored).await;
     assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "5");
+}
+
+/// `backup.json` has text only, and a restore must find the place exactly.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tablespace_in_a_place_that_is_no_utf8_fails_the_backup() {
+    let Some(mut stage) = Stage::start(18, still()).await else { return };
+    let place = stage.scratch.folder("space").expect("make a folder");
+    let sql = format!("CREATE TABLESPACE space LOCATION '{}'", place.display());
+    stage.cluster.sql(&sql).await.expect("make a tablespace");
+    stage.cluster.sql("CREATE TABLE t TABLESPACE space AS SELECT 3 AS n").await.expect("fill");
+    let oid = stage.cluster.value("SELECT oid FROM pg_tablespace WHERE spcname = 'space'").await.expect("ask");
+    let link = stage.cluster.data().join("pg_tblspc").join(oid);
+    // Moved by hand, as people do with full disks.
+    let odd = stage.scratch.path().join(OsStr::from_bytes(b"odd-\xFF"));
+    let lead_to = |from: &Path, to: &Path| {
+        fs::rename(from, to).expect("move the tablespace");
+        fs::remove_file(&link).expect("remove the link");
+        symlink(to, &link).expect("make a link");
+    };
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop the server");
+    lead_to(&place, &odd);
+    stage.cluster.start().await.expect("start the server");
+    refused(&stage, &["tablespace space is in ", "whose name is not UTF-8: move it elsewhere"]);
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop the server");
+    lead_to(&odd, &place);
+    stage.cluster.start().await.expect("start the server");
+    stage.ok(&["backup"]);
+    let other = format!("space={}", stage.target("restored-space").display());
+    let restored = stage.restore_and_start("restored", &["--tablespace", &other]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT n FROM t").await.expect("read"), "3");
+}
+
+/// A data directory that is a file system of its own has root's `lost+found`, which nobody else may list. Anywhere else
+/// such a directory is a directory like others.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_belongs_to_the_file_system_is_left_out() {
+    if !is_root() {
+        eprintln!("skipped: only root can make a directory of root's");
+        return;
+    }
+    let Some(stage) = Stage::start(18, still()).await else { return };
+    stage.cluster.sql("CREATE TABLE t AS SELECT 4 AS n").await.expect("make a table");
+    let closed = |place: &Path| {
+        let found = place.join("lost+found");
+        fs::create_dir(&found).expect("make a folder");
+        fs::set_permissions(&found, fs::Permissions::from_mode(0o700)).expect("close it");
+        found
+    };
+    let data = stage.cluster.data();
+    let log = data.join("log");
+    fs::create_dir(&log).expect("make a folder");
+    own(&log);
+    let deeper = closed(&log);
+    refused(&stage, &["log/lost+found", "Permission denied"]);
+    fs::remove_dir(deeper).expect("remove it");
+    closed(data);
+    let output = stage.run(&["backup"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    let restored = stage.restore_and_start("restored", &[]).await;
+    wait_promoted(&restored).await;
+    assert!(!restored.data().join("lost+found").exists());
+    assert_eq!(restored.value("SELECT n FROM t").await.expect("read"), "4");
 }
 
 /// Somebody else removes objects from the store while the backup waits for its WAL: a pack, or the start record, which says
@@ -310,8 +415,8 @@ fn said_until(backup: &mut Child, phase: &str) -> std::thread::JoinHandle<String
     }
 }
 
-/// Listed as files, and links when they are read: what the server does without is kept as a link and named, and data of
-/// PostgreSQL fails the backup, since what the link leads to would not be in it.
+/// Listed as files, and links when they are read: what is not data of PostgreSQL comes back as a file, of which the user is
+/// told, and data of PostgreSQL fails the backup.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_becomes_a_link_is_in_the_backup_or_fails_it() {
     let Some(stage) = Stage::start(18, plan()).await else { return };
@@ -335,8 +440,8 @@ async fn a_file_that_becomes_a_link_is_in_the_backup_or_fails_it() {
     let held = Held::start(&stage).await;
     let moved = link_out(&log.join("server.log"));
     let said = warnings(&held.report());
-    let kept = format!("log/server.log is a link to {} and is kept as a link", moved.display());
-    assert!(said.contains(&kept), "{said}");
+    let taken = format!("log/server.log is a link to {}: the backup has the content", moved.display());
+    assert!(said.contains(&taken), "{said}");
 
     let held = Held::start(&stage).await;
     let data = stage.cluster.data().join("pg_xact/0000");
@@ -353,7 +458,8 @@ async fn a_file_that_becomes_a_link_is_in_the_backup_or_fails_it() {
 
     let target = stage.target("restored");
     stage.ok(&["restore", "--pgdata", &target.display().to_string()]);
-    assert_eq!(fs::read_link(target.join("log/server.log")).expect("a link"), outside.join("server.log"));
+    assert!(!target.join("log/server.log").is_symlink());
+    assert_eq!(fs::read_to_string(target.join("log/server.log")).expect("read the log"), "a line\n");
     let restored = stage.start_restored(&target).await;
     wait_promoted(&restored).await;
     assert_eq!(restored.value("SELECT count(*) > 0 FROM load").await.expect("count"), "t");

@@ -165,6 +165,7 @@ async fn odd_files_are_kept_and_others_left_out() {
     write(&pgdata.join("empty/nothing"), 0o600, b"");
     write(&pgdata.join("conf.d/work.conf"), 0o640, b"work_mem = '5MB'\n");
     symlink("/etc/hostname", pgdata.join("log/link")).expect("make a link");
+    symlink("script.sh", pgdata.join("log/inside")).expect("make a link");
     symlink("nowhere/at/all", pgdata.join("dangling")).expect("make a link");
     symlink("/etc", pgdata.join("pg_tblspc/old")).expect("make a link");
     stage.cluster.set("include_dir", "conf.d").expect("configure");
@@ -227,7 +228,7 @@ async fn odd_files_are_kept_and_others_left_out() {
     fs::create_dir(&target).expect("make the empty folder");
     user.own(&target).expect("give it away");
     stage.ok(&["restore", "--pgdata", &target.display().to_string()]);
-    verify_backup_but_for(&stage, &target, &["log/link", "dangling", "pg_tblspc/old"]);
+    verify_backup_but_for(&stage, &target, &["log/inside", "dangling", "pg_tblspc/old"]);
     let (before, after) = (tree(&pgdata), tree(&target));
     for path in left_out.iter().chain([&own, &unlogged]) {
         assert!(!after.contains_key(Path::new(path)), "{path} was backed up");
@@ -237,13 +238,19 @@ async fn odd_files_are_kept_and_others_left_out() {
     }
     assert!(after.contains_key(Path::new(&format!("{unlogged}_init"))), "the init fork creates the table again");
     let same =
-        ["log/script.sh", "empty/nothing", "conf.d/work.conf", "log/link", "dangling", "pg_tblspc/old", "sparse"];
+        ["log/script.sh", "empty/nothing", "conf.d/work.conf", "log/inside", "dangling", "pg_tblspc/old", "sparse"];
     let same = same.iter().map(Path::new).chain([Path::new(odd)]);
     for path in same.chain(["postgresql.conf", "pg_hba.conf", "empty/nested", "log"].iter().map(Path::new)) {
         assert!(before.contains_key(path), "{}", path.display());
         assert_eq!(after.get(path), before.get(path), "{}", path.display());
     }
-    for path in after.keys().filter(|path| before.contains_key(*path) && !path.starts_with("pg_wal")) {
+    // A file of root's own.
+    let link = Path::new("log/link");
+    let hostname = fs::read("/etc/hostname").expect("read a file");
+    assert_eq!(fs::read(target.join(link)).expect("read the file"), hostname);
+    assert_eq!((after[link].0, matches!(after[link].1, Kind::File(..))), (0o600, true));
+    let comparable = |path: &&PathBuf| before.contains_key(*path) && !path.starts_with("pg_wal") && *path != link;
+    for path in after.keys().filter(comparable) {
         assert_eq!(after[path].0, before[path].0, "the mode of {}", path.display());
     }
     for path in ["backup_label", "recovery.signal", "backup_manifest", "global/pg_control"] {

@@ -90,7 +90,7 @@ impl Run<'_> {
         content: Content,
         warnings: &mut Vec<String>,
     ) -> Result<Vec<StoredBackup>, Error> {
-        let Content { started, stopped, course, copied, tablespaces, kept_links, parent } = content;
+        let Content { started, stopped, course, copied, tablespaces, parent } = content;
         let stored = sinks.finish().await?;
         self.finish_segment_on_primary(warnings).await;
         let size = self.control.wal_segment_size;
@@ -151,7 +151,7 @@ impl Run<'_> {
                 failures.listed.first().map_or(0, |failure| failure.block)
             ));
         }
-        warnings.extend(kept_links.iter().cloned());
+        warnings.extend(copied.link_warnings.iter().cloned());
         let mut complete = Vec::new();
         if self.cancel.is_cancelled() {
             return Err(Cause::Cancelled.into());
@@ -196,7 +196,7 @@ impl Run<'_> {
                 next_xid: self.control.next_xid,
                 host: self.options.host.clone(),
                 software_version: env!("CARGO_PKG_VERSION").to_owned(),
-                warnings: kept_links.clone(),
+                warnings: copied.link_warnings.clone(),
                 annotations: BTreeMap::default(),
             };
             let published = async {

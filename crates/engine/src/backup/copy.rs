@@ -24,9 +24,10 @@ use super::bad_pages::{BadPages, Patience};
 use super::encode::{EncodedChunk, EncodedUnit, Encoding, Form, encode_unit};
 use super::incremental::Base;
 use super::incremental::sort::{PartUnits, Sorted, Summarized};
+use super::links;
 use super::plan::{SourceFile, Unit, Units};
 use super::read::{Found, OneVersion, Piece, ReadUnit, no_file_any_more, path_of, read_unit};
-use super::scan::{Link, Standing, holds_data, look};
+use super::scan::{Directory, Link, Scan, Standing, holds_data, look};
 use super::sinks::{Places, Sinks};
 use crate::error::{Cause, Error};
 use crate::pipeline::budget::{ByteBudget, Permit};
@@ -61,8 +62,8 @@ pub(super) struct Copied {
     pub size_bytes: u64,
     /// Pages whose checksum did not hold.
     pub bad_pages: BadPages,
-    /// Files that had become links when they were read: kept as links.
-    pub new_links: Vec<Link>,
+    /// What the user is told of files that had become links when they were read.
+    pub link_warnings: Vec<String>,
 }
 
 type Buffers = Arc<Mutex<Vec<Vec<u8>>>>;
@@ -114,16 +115,16 @@ impl Copier<'_> {
             if changed.is_empty() {
                 return Ok(());
             }
-            let (pgdata, listed) = (self.pgdata.clone(), changed.len());
-            let (files, links) = tokio::task::spawn_blocking(move || list_again(&pgdata, changed))
+            let pgdata = self.pgdata.clone();
+            let again = tokio::task::spawn_blocking(move || list_again(&pgdata, changed))
                 .await
                 .map_err(|e| Cause::Internal(format!("listing files again: {e}")))??;
-            copied.removed_count += (listed - files.len() - links.len()) as u64;
-            for link in &links {
-                sinks.entry(&link.entry()).await?;
+            copied.removed_count += again.removed;
+            for entry in again.directories.iter().map(Directory::entry).chain(again.links.iter().map(Link::entry)) {
+                sinks.entry(&entry).await?;
             }
-            copied.new_links.extend(links);
-            let files: Arc<[SourceFile]> = files.into();
+            copied.link_warnings.extend(again.link_warnings);
+            let files: Arc<[SourceFile]> = again.files.into();
             let more;
             (more, changed) =
                 self.copy_units(&files, Units::cut(&files, self.encoding.extent_size_bytes), sinks).await?;
@@ -281,24 +282,28 @@ fn unit_bytes(length: u32, repositories: u64) -> u64 {
     u64::from(length) * (1 + repositories)
 }
 
-/// Sizes and times of files that have changed, as they are now, and those that have become links; without those that are
-/// gone, or are neither.
-fn list_again(pgdata: &Path, files: Vec<SourceFile>) -> Result<(Vec<SourceFile>, Vec<Link>), Error> {
-    let (mut found, mut links) = (Vec::with_capacity(files.len()), Vec::new());
+/// Files that have changed, as they are now, and those that have become links; without those that are gone, or are neither.
+fn list_again(pgdata: &Path, files: Vec<SourceFile>) -> Result<Scan, Error> {
+    let mut scan = Scan::default();
     for file in files {
         let path = path_of(pgdata, &file);
-        let Some(Standing { metadata: now, target }) = look(&path)? else { continue };
+        let Some(Standing { metadata: now, target }) = look(&path)? else {
+            scan.removed += 1;
+            continue;
+        };
         if now.is_file() {
             let identity = Some(Identity::from(&now));
             let mode = now.mode() & 0o7777;
-            found.push(SourceFile { size_bytes: now.len(), mtime: now.mtime(), mode, identity, ..file });
+            scan.files.push(SourceFile { size_bytes: now.len(), mtime: now.mtime(), mode, identity, ..file });
         } else if holds_data(&file.path) {
             return Err(no_file_any_more(&path));
         } else if let Some(target) = target {
-            links.push(Link { path: file.path, target, mtime: now.mtime() });
+            links::list(pgdata, Link { path: file.path, target, mtime: now.mtime() }, &mut scan)?;
+        } else {
+            scan.removed += 1;
         }
     }
-    Ok((found, links))
+    Ok(scan)
 }
 
 impl Copied {
@@ -307,7 +312,7 @@ impl Copied {
         self.removed_count += more.removed_count;
         self.size_bytes += more.size_bytes;
         self.bad_pages.merge(more.bad_pages);
-        self.new_links.extend(more.new_links);
+        self.link_warnings.extend(more.link_warnings);
     }
 }
 
@@ -347,7 +352,7 @@ enum State {
 impl<'a> Commit<'a> {
     fn new(files: &'a [SourceFile], start_lsn: Lsn, encoding: &'a Encoding) -> Self {
         let bad_pages = BadPages::new(start_lsn);
-        let copied = Copied { file_count: 0, removed_count: 0, size_bytes: 0, bad_pages, new_links: Vec::new() };
+        let copied = Copied { file_count: 0, removed_count: 0, size_bytes: 0, bad_pages, link_warnings: Vec::new() };
         let (extent_size, base) = (u64::from(encoding.extent_size_bytes), encoding.base.as_deref());
         Self { files, extent_size, base, current: None, copied, changed: Vec::new() }
     }
@@ -509,23 +514,28 @@ mod tests {
     use super::*;
     use crate::backup::plan::PageCheck;
 
-    /// A file that became a link while it was copied is a link in the backup, and data of PostgreSQL fails it.
+    /// A file that became a link while it was copied is what a backup has of links, and data of PostgreSQL fails it.
     #[test]
     fn what_became_a_link_is_not_lost() {
         let pgdata = tempfile::tempdir().unwrap();
         std::fs::create_dir(pgdata.path().join("pg_xact")).unwrap();
-        let listed = |path: &str| {
-            symlink("/elsewhere", pgdata.path().join(path)).unwrap();
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(outside.path(), "port = 1").unwrap();
+        let linked = |path: &str, target: &Path| {
+            symlink(target, pgdata.path().join(path)).unwrap();
             let path = path.as_bytes().into();
             SourceFile { path, size_bytes: 6, mtime: 0, mode: 0o600, check: PageCheck::None, identity: None }
         };
-        let gone = SourceFile { path: b"gone"[..].into(), ..listed("server.log") };
-        let changed = vec![listed("postgresql.conf"), gone];
-        let (files, links) = list_again(pgdata.path(), changed).unwrap();
-        assert!(files.is_empty());
-        let found: Vec<(&[u8], &[u8])> = links.iter().map(|link| (&*link.path, &*link.target)).collect();
-        assert_eq!(found, [(&b"postgresql.conf"[..], &b"/elsewhere"[..])]);
-        let error = list_again(pgdata.path(), vec![listed("pg_xact/0000")]).unwrap_err();
+        let nowhere = Path::new("/elsewhere");
+        let gone = SourceFile { path: b"gone"[..].into(), ..linked("other.log", nowhere) };
+        let changed = vec![linked("postgresql.conf", outside.path()), linked("server.log", nowhere), gone];
+        let again = list_again(pgdata.path(), changed).unwrap();
+        let files: Vec<(&[u8], u64)> = again.files.iter().map(|file| (&*file.path, file.size_bytes)).collect();
+        assert_eq!(files, [(&b"postgresql.conf"[..], 8)]);
+        let links: Vec<(&[u8], &[u8])> = again.links.iter().map(|link| (&*link.path, &*link.target)).collect();
+        assert_eq!(links, [(&b"server.log"[..], &b"/elsewhere"[..])]);
+        assert_eq!((again.removed, again.link_warnings.len()), (1, 2));
+        let error = list_again(pgdata.path(), vec![linked("pg_xact/0000", nowhere)]).unwrap_err();
         assert!(error.to_string().contains("was a file when the backup listed it"), "{error}");
     }
 }

@@ -27,6 +27,7 @@ mod control;
 mod copy;
 mod encode;
 mod incremental;
+mod links;
 mod lock;
 mod plan;
 mod read;

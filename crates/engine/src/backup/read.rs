@@ -11,7 +11,7 @@
 //! large one therefore come from one descriptor ([`OneVersion`]), which must be of the file that was listed: of another one
 //! the size is not known, and it is left to be listed again.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::links;
 use super::plan::{Part, SourceFile, Unit};
 use crate::error::{Cause, Error};
 use crate::places::Identity;
@@ -82,12 +83,12 @@ enum Listed {
 }
 
 impl OneVersion {
-    fn open(&self, path: &Path, file: &SourceFile) -> Result<Listed, Error> {
+    fn open(&self, pgdata: &Path, path: &Path, file: &SourceFile) -> Result<Listed, Error> {
         let mut opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = &*opened {
             return Ok(opened.clone());
         }
-        let found = match open(path)? {
+        let found = match open_listed(pgdata, path, file)? {
             Opened::Gone => Listed::Gone,
             Opened::Other => Listed::Other,
             Opened::File(found) => {
@@ -193,7 +194,7 @@ fn read_piece(
     let removed = Piece { file: index, offset, length: 0, found: Found::Removed };
     let Some(file) = files.get(index) else { return Ok(removed) };
     let path = path_of(pgdata, file);
-    let open = match open(&path)? {
+    let open = match open_listed(pgdata, &path, file)? {
         Opened::File(open) => open,
         Opened::Gone => return Ok(removed),
         Opened::Other if file.check.is_relation() => return Err(no_file_any_more(&path)),
@@ -213,7 +214,7 @@ fn read_of_version(
     raw: &mut Vec<u8>,
 ) -> Result<Piece, Error> {
     let path = path_of(pgdata, file);
-    let (length, found) = match version.open(&path, file)? {
+    let (length, found) = match version.open(pgdata, &path, file)? {
         Listed::Same(open) => (read_at(&open, &path, offset, limit, raw)?, Found::Read),
         Listed::Other => (0, Found::Changed),
         Listed::Gone => (0, Found::Removed),
@@ -234,7 +235,20 @@ enum Opened {
     Other,
 }
 
-/// Opens what was listed as a file. A link in its place must not be followed out of the data directory, nor a pipe there be
+/// Opens what was listed as a file, through a link where this file was listed behind one. A link that is new, or leads to
+/// another file now, is left to be listed again.
+fn open_listed(pgdata: &Path, path: &Path, file: &SourceFile) -> Result<Opened, Error> {
+    match open(path)? {
+        Opened::Other if links::may_follow(&file.path) => {
+            let is_listed = |found: &Metadata| found.is_file() && file.identity == Some(Identity::from(found));
+            let behind = links::open(pgdata, path)?.filter(|(_, found)| is_listed(found));
+            Ok(behind.map_or(Opened::Other, |(opened, _)| Opened::File(opened)))
+        }
+        opened => Ok(opened),
+    }
+}
+
+/// Opens what stands at a path. A link in its place must not be followed out of the data directory, nor a pipe there be
 /// waited for.
 fn open(path: &Path) -> Result<Opened, Error> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();

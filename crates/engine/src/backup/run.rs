@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use holdfast_pgtypes::checksum::PAGE_SIZE;
 use holdfast_pgtypes::{ControlFile, Lsn};
-use holdfast_repo::manifest::{FileEntry, FileKind};
 use holdfast_repo::name::BackupId;
 use holdfast_repo::record::{ClaimRecord, DatabaseEntry, TablespaceEntry};
 use tokio::time::Instant;
@@ -22,7 +21,7 @@ use super::incremental::page_lsn::PageLsns;
 use super::incremental::parent::Parent;
 use super::incremental::sort::Summarized;
 use super::plan::{self, PageCheck, SourceFile};
-use super::scan::{self, Link, PageChecks, Scan};
+use super::scan::{self, PageChecks, Scan};
 use super::session::{self, Started, Stopped};
 use super::sink::Sink;
 use super::sinks::Sinks;
@@ -73,8 +72,6 @@ pub(super) struct Content {
     pub(super) course: Course,
     pub(super) copied: Copied,
     pub(super) tablespaces: Vec<TablespaceEntry>,
-    /// A warning for each link that was kept as a link.
-    pub(super) kept_links: Vec<String>,
     /// The parent, if anything was compared with it.
     pub(super) parent: Option<BackupId>,
 }
@@ -84,7 +81,6 @@ struct CopiedFiles<'a> {
     copier: Copier<'a>,
     totals: Copied,
     tablespaces: Vec<TablespaceEntry>,
-    kept_links: Vec<String>,
     /// The bytes of `pg_control`.
     control: Vec<u8>,
     is_incremental: bool,
@@ -92,19 +88,6 @@ struct CopiedFiles<'a> {
 
 /// How long a tablespace without its directory may take to turn out as one that is being dropped.
 const DROPPED_WITHIN: Duration = Duration::from_secs(10);
-
-fn kept_links(links: &[Link]) -> Vec<String> {
-    let others = links.iter().filter(|link| scan::tablespace_oid(&link.path).is_none());
-    others
-        .map(|link| {
-            format!(
-                "{} is a link to {} and is kept as a link: what it leads to is not in the backup",
-                String::from_utf8_lossy(&link.path),
-                String::from_utf8_lossy(&link.target)
-            )
-        })
-        .collect()
-}
 
 /// Everything that was listed into every sink: directories and links first, then the files. What WAL summaries say of the
 /// files needs the copier's base.
@@ -114,17 +97,9 @@ pub(super) async fn copy_listed(
     summarized: Option<&Summarized>,
     sinks: &mut Sinks<'_>,
 ) -> Result<Copied, Error> {
-    let Scan { directories, links, mut files, removed, total_bytes } = scan;
+    let Scan { directories, links, link_warnings, mut files, removed, total_bytes } = scan;
     for directory in &directories {
-        sinks
-            .entry(&FileEntry {
-                path: &directory.path,
-                kind: FileKind::Directory,
-                mode: directory.mode,
-                size_bytes: 0,
-                mtime_seconds: u64::try_from(directory.mtime).unwrap_or(0),
-            })
-            .await?;
+        sinks.entry(&directory.entry()).await?;
     }
     for link in &links {
         sinks.entry(&link.entry()).await?;
@@ -141,6 +116,9 @@ pub(super) async fn copy_listed(
         copier.copy(files, sinks).await.doing(copying)?
     };
     totals.removed_count += removed;
+    // A file that is read another time is not told of twice.
+    totals.link_warnings.retain(|said| !link_warnings.contains(said));
+    totals.link_warnings.splice(..0, link_warnings);
     Ok(totals)
 }
 
@@ -230,7 +208,7 @@ impl Run<'_> {
         let started = session::start(&self.connection, version, &options.label, options.start_fast).await?;
         self.progress.note(&format!("backup {} starts at {}", self.backup, started.start_lsn));
         let at_start = prove_started(&options.pgdata, started.start_lsn).await?;
-        let CopiedFiles { copier, mut totals, tablespaces, kept_links, control, is_incremental } = {
+        let CopiedFiles { copier, mut totals, tablespaces, control, is_incremental } = {
             let mut work = std::pin::pin!(self.copy_files(sinks, started.start_lsn, &at_start, extent_size_bytes));
             tokio::select! {
                 biased;
@@ -265,7 +243,7 @@ impl Run<'_> {
         totals.file_count += last.file_count;
         totals.size_bytes += last.size_bytes;
         let parent = parent.map(Parent::id);
-        Ok(Content { started, stopped, course, copied: totals, tablespaces, kept_links, parent })
+        Ok(Content { started, stopped, course, copied: totals, tablespaces, parent })
     }
 
     /// All files, and the control file's bytes.
@@ -287,7 +265,6 @@ impl Run<'_> {
         let scan = self.scan().await?;
         plan::check_manifest(&scan, extent_size_bytes)?;
         let tablespaces = self.tablespaces(&scan).await?;
-        let mut kept = kept_links(&scan.links);
         let (base, summarized) = self.base(changes, &scan);
         let is_incremental = base.is_some();
         let copier = Copier {
@@ -301,13 +278,12 @@ impl Run<'_> {
         };
         copier.check_budget(options.part_size_bytes, sinks.len())?;
         let totals = copy_listed(&copier, scan, summarized.as_ref(), sinks).await?;
-        kept.extend(kept_links(&totals.new_links));
         self.progress.phase("finishing", None);
         // After all other files and before the stop call. On a standby the control file says with its minimum recovery
         // end from where on the copied pages are consistent, and the stop LSN must not lie before that; a standby that
         // is promoted in between makes the stop call fail (`do_pg_backup_stop`), and not the restore.
         let control = control::read_control_bytes(&options.pgdata)?;
-        Ok(CopiedFiles { copier, totals, tablespaces, kept_links: kept, control, is_incremental })
+        Ok(CopiedFiles { copier, totals, tablespaces, control, is_incremental })
     }
 
     /// What the copy compares with, and what WAL summaries say.

@@ -2,8 +2,9 @@
 //! (`holdfast_pgtypes::exclude`). Blocking.
 //!
 //! A file or directory that disappears while it is listed was removed by PostgreSQL and is counted. Links are
-//! followed where PostgreSQL makes them (`pg_tblspc`, `pg_wal`). Any other link is kept as a link, of which the user is told;
-//! in the place of data that PostgreSQL needs it is refused, since a backup without that data is not a backup.
+//! followed where PostgreSQL makes them (`pg_tblspc`, `pg_wal`). Of any other link the user is told, and [`super::links`]
+//! says what of it is in the backup; in the place of data that PostgreSQL needs it is refused, since a backup without that
+//! data is not a backup.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -20,6 +21,7 @@ use holdfast_repo::FileKind;
 use holdfast_repo::manifest::FileEntry;
 use tokio_util::sync::CancellationToken;
 
+use super::links;
 use super::plan::{PageCheck, SourceFile};
 use crate::error::{Cause, Error};
 use crate::places::Identity;
@@ -31,6 +33,8 @@ pub(super) struct Scan {
     pub directories: Vec<Directory>,
     /// Symbolic links.
     pub links: Vec<Link>,
+    /// What the user is told of links that are not PostgreSQL's.
+    pub link_warnings: Vec<String>,
     /// Files to back up, in no particular order; without `global/pg_control`, which is read last.
     pub files: Vec<SourceFile>,
     /// Entries that disappeared while they were looked at.
@@ -48,6 +52,19 @@ pub(super) struct Directory {
     pub mode: u32,
     /// Modification time in seconds since the epoch.
     pub mtime: i64,
+}
+
+impl Directory {
+    /// Its entry in the manifest.
+    pub(super) fn entry(&self) -> FileEntry<'_> {
+        FileEntry {
+            path: &self.path,
+            kind: FileKind::Directory,
+            mode: self.mode,
+            size_bytes: 0,
+            mtime_seconds: u64::try_from(self.mtime).unwrap_or(0),
+        }
+    }
 }
 
 /// A symbolic link to be made at restore.
@@ -159,9 +176,12 @@ fn scan_directory(
                 .into());
             }
             _ if let Some(target) = target => {
-                scan.links.push(Link { path: path.clone().into(), target, mtime: metadata.mtime() });
+                let link = Link { path: path.clone().into(), target, mtime: metadata.mtime() };
                 if tablespace_oid(&path).is_some() {
+                    scan.links.push(link);
                     waiting.push_back(path);
+                } else {
+                    links::list(pgdata, link, scan)?;
                 }
             }
             _ if metadata.is_file() => {
@@ -296,7 +316,7 @@ fn list(directory: &Path) -> std::io::Result<(Vec<OsString>, Metadata)> {
     Ok((names, metadata))
 }
 
-fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(directory.len() + 1 + name.len());
     path.extend_from_slice(directory);
     if !directory.is_empty() {

@@ -125,6 +125,7 @@ pub(super) async fn preflight(
                 backup.checksum_failures.count, backup.backup_id
             ));
         }
+        notes.extend(backup.warnings.iter().map(|said| format!("when backup {} was taken, {said}", backup.backup_id)));
         let layout = Arc::new(Layout::new(&options.pgdata, &backup.tablespaces, &options.tablespaces)?);
 
         progress.phase("reading the manifest", None);
