@@ -378,6 +378,14 @@ pub enum Cause {
         /// Why it failed.
         failure: Box<Error>,
     },
+    /// A backup would have more packs in this repository than it has names for.
+    #[error("the backup needs more than {most} packs in {store}")]
+    TooManyPacks {
+        /// The redacted URL.
+        store: String,
+        /// How many there can be.
+        most: u32,
+    },
     /// Something asked for cannot be done as asked.
     #[error("{0}")]
     Refused(String),

@@ -170,6 +170,10 @@ fn of_what(what: &Cause) -> Failure {
                 ),
             })
         }
+        Cause::TooManyPacks { .. } => new(ExitCode::Usage).hint(
+            "if its store takes objects only whole, packs are no larger than `backup.memory` allows: give the backup more, \
+             or use another store for this repository",
+        ),
         Cause::Refused(_) => new(ExitCode::Usage).hint("change what the message names, then run this again"),
         Cause::Cancelled => Failure::cancelled(),
         // What is new there is named by its own text.

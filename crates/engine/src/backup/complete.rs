@@ -118,7 +118,7 @@ impl Run<'_> {
         let mut counted = BTreeSet::new();
         let waited = wait.each(self.progress, self.cancel).await?;
         for ((index, ..), waited) in taking_part.iter().zip(waited) {
-            counted.extend(sinks.settle(*index, waited).await?.unwrap_or_default());
+            counted.extend(sinks.settle_alone(*index, waited).await?.unwrap_or_default());
         }
         warnings.extend(archiving::sent_in_its_place(&counted));
         if self.facts.archives() {

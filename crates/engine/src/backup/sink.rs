@@ -334,7 +334,8 @@ impl Sink {
         if self.pack.is_none() {
             let own_number = self.own_packs + 1;
             if own_number > MAX_PACK_NUMBER {
-                return Err(Cause::Refused(format!("a backup of more than {MAX_PACK_NUMBER} packs")).into());
+                let store = self.repository.describe();
+                return Err(Cause::TooManyPacks { store, most: MAX_PACK_NUMBER }.into());
             }
             let pack_name = name::pack(&self.cluster, &self.backup, own_number);
             let (writer, head) =
@@ -468,6 +469,23 @@ mod tests {
             assert!(sink.finishing.len() <= WHOLE_PACKS_ON_THEIR_WAY, "{} after pack {number}", sink.finishing.len());
         }
         assert_eq!(sink.finish().await.unwrap().pack_count, 8);
+    }
+
+    /// Another repository has larger packs, or another store.
+    #[tokio::test]
+    async fn more_packs_than_have_names_are_the_failure_of_one_repository() {
+        let target = RepositoryTarget { store: Arc::new(MemoryStore::new()), unlock: Unlock::NotEncrypted };
+        init::init(&target, "2026-11-29T11:00:00Z".parse().unwrap()).await.unwrap();
+        let repository = Repository::open(&target).await.unwrap();
+        let (cluster, backup) = ("main".parse().unwrap(), "20261129T110000Z".parse().unwrap());
+        let cancel = CancellationToken::new();
+        let mut sink = Sink::new(repository, &cluster, backup, 5 << 20, 64 << 10, 32 << 20, &cancel).await.unwrap();
+        sink.packs = vec![PackEntry::new(String::new(), 1); MAX_PACK_NUMBER as usize];
+        let frame = Compressor::new("none".parse().unwrap()).unwrap().compress(FrameKind::Data, b"one more").unwrap();
+        let permit = ByteBudget::new(1 << 20).acquire(1000).await;
+        let error = sink.frame(frame, &[], &[], permit).await.unwrap_err();
+        assert!(matches!(&*error.what, Cause::TooManyPacks { .. }), "{error}");
+        assert!(error.is_of_repository());
     }
 
     /// A changed `holdfast.json` may say 2 GiB.

@@ -202,8 +202,21 @@ impl<'a> Sinks<'a> {
             Ok(done) => return Ok(Some(done)),
             Err(error) => error,
         };
+        if error.is_of_repository() { self.settle_alone(index, Err(error)).await } else { Err(error) }
+    }
+
+    /// The same of something that the other repositories may do without, so that no failure is all repositories'.
+    pub(super) async fn settle_alone<T>(
+        &mut self,
+        index: usize,
+        outcome: Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let error = match outcome {
+            Ok(done) => return Ok(Some(done)),
+            Err(error) => error,
+        };
         // A cancel ends the run, whatever failed by it.
-        if self.cancel.is_cancelled() || !error.is_of_repository() {
+        if self.cancel.is_cancelled() {
             return Err(error);
         }
         let order = self.lanes.iter().filter(|lane| lane.failure.is_some()).count();

@@ -89,14 +89,15 @@ impl WalWait<'_> {
         Ok(counted)
     }
 
-    /// The same of each repository, in their order: one that lacks something, or fails, does not hold the others up. A
-    /// failure that is not a repository's ends it at once.
+    /// The same of each repository, in their order: one that lacks something, or fails, does not hold the others up. That
+    /// is so, too, where a file of `pg_wal` cannot be sent from here: it is no failure of a repository that has all WAL, or
+    /// gets it from the archiver. Only a cancel ends it for all.
     pub(crate) async fn each(
         &self,
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<Vec<Result<BTreeSet<SegmentName>, Error>>, Error> {
-        self.each_until(|error| !error.is_of_repository(), progress, cancel).await
+        self.each_until(|error| matches!(&*error.what, Cause::Cancelled), progress, cancel).await
     }
 
     /// What came of each repository, or the first failure that `ends` it for all.

@@ -34,7 +34,9 @@ impl Error {
             | Cause::NotArchived { .. }
             | Cause::NoSuchBackup { .. }
             | Cause::NoSuchSnapshot { .. }
-            | Cause::UnreadableHistory { .. } => true,
+            | Cause::UnreadableHistory { .. }
+            // The size of its packs is the repository's.
+            | Cause::TooManyPacks { .. } => true,
             // Names of objects are relative, and what the engine reads here is named by its whole path.
             Cause::Malformed { name, .. } => !Path::new(name).is_absolute(),
             Cause::SegmentMismatch { file, .. } => !Path::new(file).is_absolute(),
@@ -84,6 +86,7 @@ mod tests {
             (segment("/srv/pg/pg_wal/000000010000000000000001"), false),
             (Cause::NotArchived { segment: "x".to_owned(), waited }, true),
             (Cause::NoClaim { store: "s3://b".to_owned(), cluster: "main".to_owned() }, true),
+            (Cause::TooManyPacks { store: "s3://b".to_owned(), most: 999_999 }, true),
             (Cause::Refused("tablespace x has no directory".to_owned()), false),
             (Cause::Internal("a thread panicked".to_owned()), false),
             (Cause::SessionLost { reason: "gone".to_owned() }, false),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use holdfast_pgtypes::{PgVersion, SystemIdentifier, WalSegmentSize};
-use holdfast_store::{Fault, FaultRule, Faulty, MemoryStore, Operation, StoreErrorKind};
+use holdfast_store::{Fault, FaultRule, Faulty, MemoryStore, Operation, PutMode, StoreErrorKind};
 
 use super::*;
 use crate::progress::Silent;
@@ -100,16 +100,25 @@ async fn a_repository_that_fails_does_not_end_the_wait_of_another() {
     assert!(began.elapsed() >= PATIENCE);
 }
 
-/// A file of `pg_wal` that cannot be sent is wrong for every repository.
+/// A file of `pg_wal` that cannot be sent is wrong for every repository to which it must be sent, and said at once; the
+/// archiver has sent it to the first one.
 #[tokio::test]
-async fn a_segment_that_is_not_whole_is_no_repositorys_fault() {
-    let bench = Bench::new(vec![repository(Vec::new()).await, repository(Vec::new()).await]);
+async fn a_segment_that_is_not_whole_does_not_fail_a_repository_that_has_it() {
+    let has = repository(Vec::new()).await;
+    let segment = WalFileName::Segment("000000010000000000000003".parse().unwrap());
+    let name = name::wal_file(&"main".parse().unwrap(), has.1.number, &segment, has.1.wal_codec, false);
+    has.0.store().put(&object_name(&name).unwrap(), b"sent".as_slice().into(), PutMode::Create).await.unwrap();
+    let bench = Bench::new(vec![has, repository(Vec::new()).await, repository(Vec::new()).await]);
     std::fs::write(bench.pg_wal.path().join("000000010000000000000003"), b"cut short").unwrap();
     let (wait, cancel) = (bench.wait(), CancellationToken::new());
     let ended = tokio::time::timeout(Duration::from_mins(2), wait.each(&Silent, &cancel)).await.unwrap();
-    let error = ended.unwrap_err();
-    assert!(matches!(&*error.what, Cause::SegmentMismatch { .. } | Cause::SegmentSize { .. }), "{error}");
-    assert!(!error.is_of_repository());
+    let [first, others @ ..] = <[_; 3]>::try_from(ended.unwrap()).unwrap();
+    first.unwrap();
+    for waited in others {
+        let error = waited.unwrap_err();
+        assert!(matches!(&*error.what, Cause::SegmentMismatch { .. } | Cause::SegmentSize { .. }), "{error}");
+        assert!(!error.is_of_repository());
+    }
 }
 
 #[tokio::test(start_paused = true)]
