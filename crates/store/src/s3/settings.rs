@@ -62,6 +62,14 @@ impl Settings {
         }
     }
 
+    /// Whether an object is written with anything but its content.
+    pub(super) fn any(&self) -> bool {
+        self.storage_class.is_some()
+            || !self.tags.is_empty()
+            || self.server_side_encryption.is_some()
+            || self.customer.is_some()
+    }
+
     pub(super) fn customer_algorithm(&self) -> Option<String> {
         self.customer.as_ref().map(|_| "AES256".to_owned())
     }

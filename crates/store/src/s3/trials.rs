@@ -90,16 +90,50 @@ async fn dropped(store: &S3Store, name: &ObjectName) -> Result<Vec<Dropped>, Sto
             dropped.push(Dropped { setting: "sse", seen: "an object can be read without the key" });
         }
     }
-    if let Some(wanted) = settings.storage_class.as_ref().filter(|wanted| wanted.as_str() != "STANDARD") {
-        let head = shared.head_once(Operation::Head, name).await?;
-        if head.storage_class() != Some(wanted) {
-            dropped.push(Dropped { setting: "storage_class", seen: "an object that was written with it has another" });
-        }
+    if storage_class_is_another(store, name).await? {
+        dropped.push(Dropped { setting: "storage_class", seen: "an object that was written with it has another" });
     }
     if tags_are_missing(store, name).await {
         dropped.push(Dropped { setting: "tags", seen: "an object that was written with them has others" });
     }
     Ok(dropped)
+}
+
+/// What became of the settings of an object that was uploaded in parts: stores take them when an upload begins, by another
+/// request than those of a write.
+async fn dropped_by_parts(store: &S3Store, name: &ObjectName, dropped: &mut Vec<Dropped>) -> Result<(), StoreError> {
+    let shared = &store.shared;
+    let settings = &shared.settings;
+    let is_known = |dropped: &[Dropped], setting| dropped.iter().any(|dropped| dropped.setting == setting);
+    if !is_known(dropped, "sse") {
+        if let Some(wanted) = &settings.server_side_encryption
+            && shared.head_once(Operation::Head, name).await?.server_side_encryption() != Some(wanted)
+        {
+            dropped
+                .push(Dropped { setting: "sse", seen: "an object that was uploaded in parts is not encrypted by it" });
+        }
+        let without = || shared.client.get_object().bucket(&shared.bucket).key(name.as_str()).send();
+        if settings.customer_algorithm().is_some() && without().await.is_ok() {
+            dropped.push(Dropped {
+                setting: "sse",
+                seen: "an object that was uploaded in parts can be read without the key",
+            });
+        }
+    }
+    if !is_known(dropped, "storage_class") && storage_class_is_another(store, name).await? {
+        dropped.push(Dropped { setting: "storage_class", seen: "an object that was uploaded in parts has another" });
+    }
+    if !is_known(dropped, "tags") && tags_are_missing(store, name).await {
+        dropped.push(Dropped { setting: "tags", seen: "an object that was uploaded in parts has others" });
+    }
+    Ok(())
+}
+
+/// Whether a storage class is asked for and the object has another.
+async fn storage_class_is_another(store: &S3Store, name: &ObjectName) -> Result<bool, StoreError> {
+    let wanted = store.shared.settings.storage_class.as_ref().filter(|wanted| wanted.as_str() != "STANDARD");
+    let Some(wanted) = wanted else { return Ok(false) };
+    Ok(store.shared.head_once(Operation::Head, name).await?.storage_class() != Some(wanted))
 }
 
 /// Whether tags are asked for and the object has others. Who may not read tags is not told.
@@ -201,7 +235,12 @@ async fn by_parts(store: &S3Store, name: &ObjectName, trials: &mut Trials) -> Re
     store.put(name, Bytes::from_static(b"taken"), PutMode::Overwrite).await?;
     match complete(store, name, PutMode::Create).await {
         Ok(()) => trials.create_by_parts = ConditionalCreate::Emulated,
-        Err(error) if error.kind() == StoreErrorKind::AlreadyExists => return Ok(()),
+        // Nothing was stored: what becomes of the settings is seen by an upload without the condition.
+        Err(error) if error.kind() == StoreErrorKind::AlreadyExists => {
+            if store.shared.settings.any() {
+                complete(store, name, PutMode::Overwrite).await?;
+            }
+        }
         Err(error) if error.is_retryable() => return Err(error),
         Err(error) if does_not_work(&error) => {
             // The condition may be what it does not take.
@@ -217,11 +256,8 @@ async fn by_parts(store: &S3Store, name: &ObjectName, trials: &mut Trials) -> Re
         }
         Err(error) => return Err(error),
     }
-    if trials.uploads == Uploads::Parts
-        && !trials.dropped.iter().any(|dropped| dropped.setting == "tags")
-        && tags_are_missing(store, name).await
-    {
-        trials.dropped.push(Dropped { setting: "tags", seen: "an object that was uploaded in parts has others" });
+    if trials.uploads == Uploads::Parts {
+        dropped_by_parts(store, name, &mut trials.dropped).await?;
     }
     Ok(())
 }

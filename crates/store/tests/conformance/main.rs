@@ -12,6 +12,7 @@ use holdfast_store::{
     Capabilities, Checksums, ConditionalCreate, Credentials, DirectoryStore, Encryption, Location, MemoryStore,
     Prefixed, Store, StoreConfig, StoreErrorKind, Uploads, open, probe,
 };
+use holdfast_testkit::proxy::{Effect, Fault, HttpFaults, When};
 use holdfast_testkit::s3::{ForeignS3, Moto, Program, S3Server};
 use suite::Expect;
 
@@ -124,6 +125,72 @@ async fn moto() {
     // It takes every checksum and repeats it.
     let found = Capabilities { checksums: Checksums::NotCompared, ..Capabilities::default() };
     suite::run(open(&config).await.unwrap(), &Expect { found: Some(found), ..Expect::all(40) }).await;
+}
+
+/// Gives a configuration a setting; returns the header that carries it.
+fn with_setting(setting: &str, config: &mut StoreConfig) -> &'static str {
+    match setting {
+        "tags" => {
+            config.s3.tags = [("team".to_owned(), "data".to_owned())].into();
+            "x-amz-tagging"
+        }
+        "storage_class" => {
+            config.s3.storage_class = Some("STANDARD_IA".to_owned());
+            "x-amz-storage-class"
+        }
+        _ => {
+            config.s3.encryption = Encryption::S3;
+            "x-amz-server-side-encryption"
+        }
+    }
+}
+
+/// A store may take a setting with a write and drop it, or only with an upload in parts, as Ceph 16 does with tags.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_a_store_drops_are_told() {
+    let Some(server) = Moto::or_skip() else { return };
+    for setting in ["tags", "storage_class", "sse"] {
+        for (method, seen) in [("PUT", "was written"), ("POST", "was uploaded in parts")] {
+            let proxy = HttpFaults::start(server.address()).unwrap();
+            let mut config = s3_config(proxy.endpoint(), &server.credentials());
+            let header = with_setting(setting, &mut config);
+            let store = open(&config).await.unwrap();
+            let whole = probe(&*store, &"probe/scratch".parse().unwrap()).await.unwrap();
+            assert!(!whole.faults.iter().any(|fault| fault.contains(setting)), "{:?}", whole.faults);
+            proxy.inject(Fault::new(Effect::WithoutHeader(header), When::Always).method(method));
+            let found = probe(&*store, &"probe/scratch".parse().unwrap()).await;
+            if setting == "sse" {
+                let error = found.unwrap_err();
+                assert_eq!(error.kind(), StoreErrorKind::InvalidConfig, "{error}");
+                assert!(error.to_string().contains("accepts `sse` but does not encrypt"), "{method}: {error}");
+                continue;
+            }
+            let faults = found.unwrap().faults;
+            let words = format!("the store accepts `{setting}` but does not apply it: an object that {seen}");
+            assert!(faults.iter().any(|fault| fault.starts_with(&words)), "{method}: {faults:?}");
+        }
+    }
+}
+
+/// A store that refuses a setting refuses the conditional write, too: what it says of the setting is what counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_a_store_refuses_are_blamed() {
+    let Some(server) = ForeignS3::or_skip(Program::JuiceFs) else { return };
+    let refused = async |change: &dyn Fn(&mut StoreConfig)| {
+        let mut config = s3_config(server.endpoint(), server.credentials());
+        change(&mut config);
+        probe(&*open(&config).await.unwrap(), &"probe/scratch".parse().unwrap()).await.unwrap_err().to_string()
+    };
+    for (error, words) in [
+        (refused(&|config| config.s3.storage_class = Some("COLDEST".to_owned())).await, "InvalidStorageClass"),
+        (refused(&|config| config.s3.encryption = Encryption::S3).await, "NotImplemented"),
+    ] {
+        assert!(error.contains(words), "{error}");
+        assert!(!error.to_lowercase().contains("condition"), "{error}");
+    }
+    let store = open(&s3_config(server.endpoint(), server.credentials())).await.unwrap();
+    let whole = probe(&*store, &"probe/scratch".parse().unwrap()).await;
+    assert!(whole.is_ok(), "without the settings it is as good as ever");
 }
 
 /// A server that people run: it is probed, found to be what is said here, and then does all that is asked of a store, as

@@ -44,6 +44,8 @@ pub enum Effect {
     FlippedBit(u64),
     /// The byte at this position of the request's body has its lowest bit flipped, on its way to the server.
     FlippedRequestBit(u64),
+    /// The request reaches the server without this header, as if the server did not know what it asks for.
+    WithoutHeader(&'static str),
     /// The answer arrives this much later.
     Delay(Duration),
 }
@@ -268,6 +270,11 @@ async fn answer(
         }
         Some(Effect::FlippedRequestBit(at)) => {
             let changed = request.map(|body| Answer::Flipped { body, at: Some(at) });
+            Ok(forward(changed, target).await?.map(Answer::Whole))
+        }
+        Some(Effect::WithoutHeader(name)) => {
+            let mut changed = request;
+            changed.headers_mut().remove(name);
             Ok(forward(changed, target).await?.map(Answer::Whole))
         }
         Some(Effect::Delay(delay)) => {
