@@ -1,5 +1,9 @@
 //! Configurations that are refused: the message names the key, the place in the file, and what was probably meant.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
 use super::kit::Bench;
 
 const CLUSTER: &str = "[cluster]\nname = \"main\"\n";
@@ -259,4 +263,27 @@ fn files_and_variables_that_cannot_be_read_are_named() {
              hint:  did you mean `pgdata`? the keys of cluster are name, owner, pgdata, connection, primary_connection\n",
     );
     bench.finish();
+}
+
+/// No refusal, which would stop what runs unattended.
+#[test]
+fn a_secret_that_everybody_may_read_is_named() {
+    let bench = Bench::new();
+    bench.configure("url = \"file://$DIR/repository\"\nencryption = { passphrase_file = \"$DIR/passphrase\" }");
+    let secret = bench.path("passphrase");
+    std::fs::write(&secret, "correct horse battery staple\n").expect("write a passphrase");
+    bench.scratch.user().own(&secret).expect("give it away");
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("set a mode");
+    mode(bench.scratch.path(), 0o755);
+    let warning = format!(
+        "warning: every user of this machine may read {0}, which opens the repository: `chmod o-rwx {0}`",
+        secret.display()
+    );
+    for (bits, told) in [(0o644, true), (0o640, false), (0o600, false)] {
+        mode(&secret, bits);
+        let output = bench.run(&["repo", "init"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(said.contains(&warning), told, "{bits:o}: {said}");
+    }
+    assert!(bench.path("repository/holdfast.json").exists());
 }

@@ -3,12 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use holdfast_testkit::proxy::{Effect, Fault, When};
+use holdfast_testkit::proxy::{Effect, Fault, SeenRequest, When};
 use holdfast_testkit::random::Random;
 use holdfast_testkit::rows::{Pace, RowWriter};
 
-use super::kit::{archive, holds, http_faults, no_divergence, no_gaps, small, stop, tcp_proxy, unarchived};
-use crate::stage::attack::{Victim, back_up, complete, ids_in_store, load, sum};
+use super::kit::{
+    add_to_wal_table, archive, holds, http_faults, no_divergence, no_gaps, small, stop, tcp_proxy, unarchived,
+};
+use crate::stage::attack::{Victim, back_up, complete, fill_segments, ids_in_store, load, segment_path, segments, sum};
 use crate::stage::{self, Seal, Stage, StoreKind, wait_promoted};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,4 +154,37 @@ async fn a_store_that_restarts_in_the_middle_of_a_backup_is_waited_for() {
     wait_promoted(&restored).await;
     assert_eq!(sum(&restored).await, expected);
     no_divergence(&stage);
+}
+
+/// On a line that is just fast enough for one segment, those that wait beside it must not take a part of it: a segment whose
+/// push failed is sent alone, and others go out after the one that PostgreSQL asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_whose_push_failed_is_sent_alone() {
+    let Some(stage) = Stage::start(18, unarchived(StoreKind::S3, Seal::KeyFile)).await else { return };
+    let proxy = http_faults(&stage);
+    add_to_wal_table(&stage, "timeout = \"1s\"");
+    fill_segments(&stage.cluster, 6).await;
+    let ready = segments(stage.cluster.data(), "ready");
+    assert!(ready.len() >= 6, "{ready:?}");
+    let path = |segment: &str| segment_path(stage.cluster.data(), segment).display().to_string();
+    let sent = |from: usize| -> Vec<String> {
+        let of_wal = |seen: &SeenRequest| seen.method == "PUT" && seen.path.contains("/wal/");
+        let names = proxy.seen().into_iter().skip(from).filter(of_wal).map(|seen| seen.path);
+        names.map(|path| ready.iter().find(|segment| path.contains(*segment)).expect("a segment").clone()).collect()
+    };
+    proxy.inject(Fault::new(Effect::LostRequest, When::Always).method("PUT").path_contains("/wal/"));
+    let (code, text) = stage.fails(&["wal", "push", &path(&ready[0])]);
+    assert_eq!(code, 24, "{text}");
+    proxy.clear();
+    let before = proxy.seen().len();
+    stage.ok(&["wal", "push", &path(&ready[0])]);
+    assert_eq!(sent(before), ready[..1]);
+
+    // The next one takes the others along, after itself.
+    let before = proxy.seen().len();
+    stage.ok(&["wal", "push", &path(&ready[1])]);
+    let mut along = sent(before);
+    assert_eq!(along.first(), Some(&ready[1]));
+    along.sort();
+    assert_eq!(along, ready[1..]);
 }

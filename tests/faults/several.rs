@@ -1,11 +1,13 @@
 //! One of several repositories fails a backup: what the user learns of it, when, and what is in the others.
 
 use std::fs;
+use std::time::Duration;
 
 use holdfast_testkit::proxy::{Effect, Fault, When};
+use rustix::process::Signal;
 
 use super::kit::{add_to_wal_table, http_faults, small, with_second_repository};
-use crate::stage::attack::{load, sum};
+use crate::stage::attack::{Victim, back_up, load, sum};
 use crate::stage::{Plan, Seal, Stage, wait_promoted};
 
 const CONFIGURATION: i32 = 10;
@@ -113,4 +115,55 @@ async fn one_of_two_repositories_fails_a_backup_in_its_own_way() {
     assert_eq!(output.status.code(), Some(UNREACHABLE), "{said}");
     assert!(said.contains("error: backup ") && said.contains(" may exist in s3://"), "{said}");
     assert!(said.contains("`holdfast list` tells"), "{said}");
+}
+
+/// A signal while the second repository is sent the record that makes the backup exist: the one in the first stays and is
+/// told, and of the second it is said that it may exist.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_while_the_second_repository_gets_its_record_tells_what_exists() {
+    let Some(stage) = Stage::start(18, small(Seal::KeyFile)).await else { return };
+    let proxy = http_faults(&stage);
+    with_second_repository(&stage);
+    // The directory comes first.
+    let (head, repositories) = stage.config_text().split_once("[[repo]]").map(two).expect("repositories");
+    let (s3, rest) = repositories.split_once("[[repo]]").map(two).expect("a second repository");
+    let (directory, tail) = rest.split_once("[backup]").map(two).expect("a table");
+    let turned = format!("{head}[[repo]]{directory}[[repo]]{s3}[backup]{tail}");
+    stage.write_config("holdfast.toml", &turned);
+    load(&stage.cluster).await;
+    let sums = sum(&stage.cluster).await;
+    stage.archive_now().await;
+
+    let record = |method: &str| Fault::new(Effect::Delay(Duration::from_secs(10)), When::Always).method(method);
+    proxy.inject(record("PUT").path_contains("backup.json"));
+    let mut victim = Victim::start(&stage, &["--output", "json", "backup"]);
+    let sent = || proxy.seen().iter().any(|seen| seen.method == "PUT" && seen.path.contains("backup.json"));
+    assert!(victim.runs_until(sent).await, "the backup ended: {:?}", victim.wait());
+    victim.signal(Signal::TERM);
+    let ended = victim.wait();
+    proxy.clear();
+    assert_eq!(ended.code(), 143, "{ended:?}");
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|e| panic!("{e}: {ended:?}"));
+    assert!(text(&report, "/repositories/0/repository").starts_with("file://"), "{report}");
+    assert!(text(&report, "/failed/0/repository").starts_with("s3://"), "{report}");
+    assert_eq!(report["failed"][0]["may_exist"], true, "{report}");
+    assert!(ended.stderr.contains("it may exist in s3://"), "{ended:?}");
+    let id = text(&report, "/repositories/0/backup/backup_id").to_owned();
+
+    // The store had it already. The next backup takes nothing away, and each can be restored.
+    back_up(&stage);
+    let listed = stage.json(&["list"]);
+    assert_eq!(listed.to_string().matches(&format!("\"backup_id\":\"{id}\"")).count(), 2, "{listed}");
+    for repository in ["1", "2"] {
+        let target = stage.target(&format!("from-{repository}"));
+        let arguments = ["restore", "--repo", repository, "--backup", &id, "--pgdata", &target.display().to_string()];
+        stage.ok(&arguments);
+        let restored = stage.start_restored(&target).await;
+        wait_promoted(&restored).await;
+        assert_eq!(sum(&restored).await, sums, "repository {repository}");
+    }
+}
+
+fn two((left, right): (&str, &str)) -> (String, String) {
+    (left.to_owned(), right.to_owned())
 }
