@@ -167,8 +167,12 @@ async fn settings_behind_links_come_back() {
     for folder in [&outside, &more, &logs] {
         own(folder);
     }
+    // Root's alone: PostgreSQL does not read it, either.
+    let secret = stage.target("secret");
+    fs::write(&secret, "hush").expect("write a file");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("close it");
     fs::remove_file(data.join("postgresql.conf")).expect("remove the settings");
-    let linked = [("postgresql.conf", &settings), ("conf.d", &more), ("pg_log", &logs)];
+    let linked = [("postgresql.conf", &settings), ("conf.d", &more), ("pg_log", &logs), ("other.key", &secret)];
     for (name, target) in linked {
         symlink(target, data.join(name)).expect("make a link");
     }
@@ -176,6 +180,7 @@ async fn settings_behind_links_come_back() {
     for ((name, target), what) in linked.into_iter().zip([
         ": the backup has the content, and a restore makes a file of it",
         ": the backup has the settings in it (*.conf) and nothing else, and a restore makes a directory of it",
+        " and is kept as a link: what it leads to is not in the backup",
         " and is kept as a link: what it leads to is not in the backup",
     ]) {
         let (at, what) = (format!("{name} is a link to "), format!("{}{what}", target.display()));

@@ -6,7 +6,8 @@
 //! reads. What else lies in such a directory may be of any kind and size (the server's log, somebody's home): it is not in the
 //! backup, of which the user is told. A link by a relative name to a place inside the data directory stays as it is.
 //!
-//! The user of PostgreSQL makes links as he likes. Root must not read for him what he may not read himself.
+//! The user of PostgreSQL makes links as he likes. Root must not read for him what he may not read himself; nor does
+//! PostgreSQL read it, so that the link is kept. Another user who may not read it fails the backup.
 
 use std::fs::{File, Metadata};
 use std::io::ErrorKind;
@@ -101,6 +102,9 @@ pub(super) fn open(pgdata: &Path, path: &Path) -> Result<Option<(File, Metadata)
     let opened = match opened {
         Ok(opened) => opened,
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(e) if e.kind() == ErrorKind::PermissionDenied && rustix::process::geteuid().as_raw() == owner(pgdata)? => {
+            return Ok(None);
+        }
         // Links that lead to each other, a socket, a device without its driver.
         Err(e)
             if [Errno::LOOP, Errno::NXIO, Errno::NODEV]
@@ -117,7 +121,7 @@ pub(super) fn open(pgdata: &Path, path: &Path) -> Result<Option<(File, Metadata)
 
 /// Whether PostgreSQL's user may read what root has opened for him. Groups are not asked: a doubt is no.
 fn may_read(pgdata: &Path, opened: &File, found: &Metadata) -> Result<bool, Error> {
-    let owner = std::fs::metadata(pgdata).map_err(|e| Error::file("look at", pgdata, e))?.uid();
+    let owner = owner(pgdata)?;
     if !rustix::process::geteuid().is_root() || owner == 0 || found.uid() == owner {
         return Ok(true);
     }
@@ -165,8 +169,11 @@ fn file(pgdata: &Path, path: &[u8], found: &Metadata) -> Result<SourceFile, Erro
 /// The mode that a restored copy gets. PostgreSQL takes a key that root keeps for a group, and refuses the same mode where
 /// the file is its own (`check_ssl_key_file_permissions`).
 fn own_mode(pgdata: &Path, found: &Metadata, of_another: u32) -> Result<u32, Error> {
-    let owner = std::fs::metadata(pgdata).map_err(|e| Error::file("look at", pgdata, e))?.uid();
-    Ok(if found.uid() == owner { found.mode() & 0o7777 } else { of_another })
+    Ok(if found.uid() == owner(pgdata)? { found.mode() & 0o7777 } else { of_another })
+}
+
+fn owner(pgdata: &Path) -> Result<u32, Error> {
+    std::fs::metadata(pgdata).map(|found| found.uid()).map_err(|e| Error::file("look at", pgdata, e))
 }
 
 /// Whether the link leads to something inside the data directory.
@@ -182,7 +189,7 @@ fn full(pgdata: &Path, path: &[u8]) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
 
     use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
