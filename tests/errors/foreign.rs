@@ -73,8 +73,20 @@ async fn the_tablespace_of_a_living_server_is_left_alone() {
     let newer = stage.scratch.folder("newer").expect("make a folder");
     let statement = format!("CREATE TABLESPACE newer LOCATION '{}'", newer.display());
     stage.cluster.sql(&statement).await.expect("make another tablespace");
+    stage.archive_now().await;
     let mapping = format!("fast={}", stage.target("elsewhere").display());
-    let planned = stage.ok(&["restore", "--pgdata", &path, "--tablespace", &mapping, "--plan"]);
+    let elsewhere = ["restore", "--pgdata", &path, "--tablespace", &mapping];
+    let before = files_below(&newer);
+    let again = format!("makes the tablespace in {} again, which is in use by", newer.display());
+    for flags in [&[][..], &["--plan"], &["--standby"], &["--target-time", "2999-01-01 00:00:00+00"]] {
+        let hint = "hint:  nothing was changed: the tablespace is newer than the backup";
+        // A time in the future is no target: no WAL reaches it.
+        let (code, words) = if flags.len() == 2 { (61, vec![]) } else { (63, vec![again.as_str(), hint]) };
+        refused(&stage, &[&elsewhere[..], flags].concat(), code, &words);
+    }
+    assert_eq!((files_below(&drill), files_below(&newer)), (vec![], before));
+    // Before its creation, or where that is not known without reading the WAL, it is told.
+    let planned = stage.ok(&[&elsewhere[..], &["--target-immediate", "--plan"]].concat());
     let note = format!("has tablespaces that are not in this backup, in {}: ", newer.display());
     assert!(planned.contains(&note), "{planned}");
     stage.cluster.sql("DROP TABLESPACE newer").await.expect("drop it");

@@ -316,6 +316,17 @@ pub enum Cause {
         /// One of its processes.
         pid: i32,
     },
+    /// WAL replay would write where a server of this host has its files.
+    #[error("this recovery makes the tablespace in {} again, which is in use by the PostgreSQL server of {} (process {pid})",
+        place.display(), pgdata.display())]
+    ReplayInUse {
+        /// The directory of the tablespace.
+        place: PathBuf,
+        /// The server's data directory.
+        pgdata: PathBuf,
+        /// One of its processes.
+        pid: i32,
+    },
     /// Whether a server runs cannot be told.
     #[error("{} holds no process number, so it is not known whether a server runs there", path.display())]
     UnclearLockFile {

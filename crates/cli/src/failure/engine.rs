@@ -147,6 +147,10 @@ fn of_what(what: &Cause) -> Failure {
              this copy uses; for pg_wal an empty one is enough",
             link.display()
         )),
+        Cause::ReplayInUse { .. } => new(ExitCode::ServerRunning).hint(
+            "nothing was changed: the tablespace is newer than the backup, and WAL replay makes it again in the same \
+             directory. Restore on another host, from a backup that has the tablespace, or to a time before its creation",
+        ),
         Cause::UnclearLockFile { path } => new(ExitCode::ServerRunning).hint(format!(
             "restore into another directory; remove {} only if no PostgreSQL process on any host uses this directory",
             path.display()

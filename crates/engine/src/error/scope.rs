@@ -57,6 +57,7 @@ impl Error {
             | Cause::Overlap { .. }
             | Cause::InUse { .. }
             | Cause::LinkInUse { .. }
+            | Cause::ReplayInUse { .. }
             | Cause::UnclearLockFile { .. }
             | Cause::ServerRunning { .. }
             | Cause::AnotherRun { .. }

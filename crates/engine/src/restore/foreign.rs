@@ -14,6 +14,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use holdfast_pgtypes::recovery_target::RecoveryTarget;
 use holdfast_pgtypes::{ControlFile, SystemIdentifier};
 use holdfast_repo::manifest::Manifest;
 use holdfast_repo::name::REPOSITORY_OBJECT;
@@ -22,7 +23,7 @@ use super::layout::{Layout, PathIndex};
 use super::reuse::{self, Kept};
 use crate::error::{Cause, Error};
 use crate::places::{Identity, Place, Resolved, refuse_overlap};
-use crate::server::running::RunningServer;
+use crate::server::running::{RunningServer, ServerTablespace};
 
 /// Where the kernel lists what is mounted.
 const MOUNTS: &str = "/proc/self/mountinfo";
@@ -226,14 +227,47 @@ pub(super) fn notes(layout: &Layout, of: SystemIdentifier) -> Vec<String> {
     target.map(note).into_iter().chain(replay_notes(&tablespaces(layout), of, &RunningServer::all())).collect()
 }
 
-/// Tablespaces that a running server of the same cluster has and the restored data does not. WAL replay repeats their
+/// The tablespaces of a running server of the same cluster that the restored data does not have. WAL replay repeats their
 /// creation in the same place, and then two servers write there.
+fn made_again<'a>(
+    server: &'a RunningServer,
+    known: &'a [OsString],
+    of: SystemIdentifier,
+) -> impl Iterator<Item = &'a ServerTablespace> {
+    let same = server.system_identifier == Some(of);
+    // Other links there are somebody's own: no server makes them.
+    let is_tablespace = |oid: &OsString| oid.to_str().is_some_and(|oid| oid.parse::<u32>().is_ok());
+    let all = server.tablespaces.iter().filter(move |tablespace| same && is_tablespace(&tablespace.oid));
+    all.filter(|tablespace| !known.contains(&tablespace.oid))
+}
+
+/// Refuses a recovery that is sure to repeat the creation of a running server's tablespace. That is known without a look at
+/// the WAL where its target is the end, or a time after the one at which the server had the tablespace.
+pub(super) fn refuse_replay(
+    known: &[OsString],
+    of: SystemIdentifier,
+    target: &RecoveryTarget,
+    servers: &[RunningServer],
+) -> Result<(), Error> {
+    let reaches = |tablespace: &ServerTablespace| match target {
+        RecoveryTarget::Latest => true,
+        RecoveryTarget::Time(time) => tablespace.linked.is_some_and(|linked| linked < *time),
+        RecoveryTarget::Immediate | RecoveryTarget::Lsn(_) | RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => false,
+    };
+    for server in servers {
+        if let Some(tablespace) = made_again(server, known, of).find(|tablespace| reaches(tablespace)) {
+            let (place, pgdata, pid) = (tablespace.place.clone(), server.pgdata.clone(), server.pid);
+            return Err(Cause::ReplayInUse { place, pgdata, pid }.into());
+        }
+    }
+    Ok(())
+}
+
+/// What a recovery to another target may do to tablespaces of a running server.
 pub(super) fn replay_notes(known: &[OsString], of: SystemIdentifier, servers: &[RunningServer]) -> Vec<String> {
     let note = |server: &RunningServer| {
-        let new = server.tablespaces.iter().filter(|(oid, _)| !known.contains(oid));
-        let places: Vec<String> = new.map(|(_, place)| place.display().to_string()).collect();
-        let concerns = !places.is_empty() && server.system_identifier == Some(of);
-        concerns.then(|| {
+        let places: Vec<String> = made_again(server, known, of).map(|new| new.place.display().to_string()).collect();
+        (!places.is_empty()).then(|| {
             format!(
                 "the PostgreSQL server of {} has tablespaces that are not in this backup, in {}: a recovery past their \
                  creation makes them again in the same directories and damages them; start the copy on another host, or \

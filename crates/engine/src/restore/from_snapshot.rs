@@ -205,6 +205,7 @@ fn refuse_foreign(
     let mut notes = removal.notes();
     let mut known = foreign::tablespaces(layout);
     known.extend(crate::places::tablespaces(layout.pgdata()).into_iter().map(|(oid, _)| oid));
+    foreign::refuse_replay(&known, of, &options.request.target, &servers)?;
     notes.extend(foreign::replay_notes(&known, of, &servers));
     Ok(notes)
 }

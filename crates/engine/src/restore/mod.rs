@@ -79,6 +79,7 @@ use crate::pipeline::crew::Crew;
 use crate::places::Place;
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::server::running::RunningServer;
 
 /// What is to be restored, where and how.
 #[derive(Debug, Clone)]
@@ -231,6 +232,13 @@ async fn restore_inner(
 /// Looks at what lies in the way once more than by its place: walks what would be removed.
 async fn refuse_foreign(found: &Arc<Preflight>, options: &RestoreOptions) -> Result<(), Error> {
     layout::check_tablespaces(&found.manifest, &found.layout, found.version.major())?;
+    let (replaying, target) = (Arc::clone(found), options.request.target.clone());
+    blocking(move || {
+        let (known, of) = (foreign::tablespaces(&replaying.layout), replaying.backup.system_identifier);
+        foreign::refuse_replay(&known, of, &target, &RunningServer::all())
+    })
+    .await
+    .doing(|| "looking at the servers of this host".to_owned())?;
     if !found.state.reuses() {
         return Ok(());
     }

@@ -8,9 +8,12 @@
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use holdfast_pgtypes::{ControlFile, SystemIdentifier};
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::exclude::{Exclusions, Verdict};
+use holdfast_pgtypes::{ControlFile, PgVersion, SystemIdentifier};
 
 use crate::error::{Cause, Error};
 use crate::places::{Identity, Resolved};
@@ -22,12 +25,23 @@ pub(crate) struct RunningServer {
     pub(crate) pid: i32,
     /// Its data directory, as the kernel names it.
     pub(crate) pgdata: PathBuf,
-    /// Its tablespaces by their OIDs, and where they are, as it names these places itself.
-    pub(crate) tablespaces: Vec<(OsString, PathBuf)>,
+    /// Its tablespaces.
+    pub(crate) tablespaces: Vec<ServerTablespace>,
     /// The cluster that it is of, if its control file can be read.
     pub(crate) system_identifier: Option<SystemIdentifier>,
     /// Its data directory and its folders elsewhere.
     places: Vec<Resolved>,
+}
+
+/// A tablespace of a running server.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerTablespace {
+    /// Its OID, as the link to it is named.
+    pub(crate) oid: OsString,
+    /// Where it is, as the server names this place itself.
+    pub(crate) place: PathBuf,
+    /// When the link was made, where that can be seen: its creation is not later.
+    pub(crate) linked: Option<DateTime<Utc>>,
 }
 
 impl RunningServer {
@@ -48,11 +62,16 @@ impl RunningServer {
     pub(crate) fn of_process(pid: i32, cwd: &Path) -> Self {
         // Its links are paths in its own view of the file system, which may differ from ours.
         let root = PathBuf::from(format!("/proc/{pid}/root"));
-        let tablespaces = crate::places::tablespaces(cwd);
-        let mut links: Vec<PathBuf> = tablespaces.iter().map(|(_, target)| target.clone()).collect();
-        // A directory of this name counts by itself: it may be mounted in another place too.
-        let wal = cwd.join("pg_wal");
-        links.push(std::fs::read_link(&wal).unwrap_or_else(|_| PathBuf::from("pg_wal")));
+        let tablespace = |(oid, place): (OsString, PathBuf)| {
+            let link = std::fs::symlink_metadata(cwd.join("pg_tblspc").join(&oid));
+            ServerTablespace { oid, place, linked: link.and_then(|link| link.modified()).ok().map(DateTime::from) }
+        };
+        let tablespaces: Vec<_> = crate::places::tablespaces(cwd).into_iter().map(tablespace).collect();
+        let mut links: Vec<PathBuf> = tablespaces.iter().map(|tablespace| tablespace.place.clone()).collect();
+        // Directories of these names count by themselves: they may be mounted in another place too.
+        for name in emptied_directories(cwd) {
+            links.push(std::fs::read_link(cwd.join(&name)).unwrap_or_else(|_| PathBuf::from(name)));
+        }
         let elsewhere = links.iter().map(|link| {
             let inside: PathBuf = link.components().filter(|part| *part != Component::RootDir).collect();
             if link.is_absolute() { root.join(inside) } else { cwd.join(link) }
@@ -69,6 +88,13 @@ impl RunningServer {
     pub(crate) fn uses(&self, place: &Resolved) -> bool {
         self.places.iter().any(|used| used.is_in(place) || place.is_in(used))
     }
+}
+
+/// The directories of a data directory that a recovery of a copy empties: `pg_wal`, `pg_replslot` and the like.
+fn emptied_directories(pgdata: &Path) -> Vec<OsString> {
+    let names = std::fs::read_dir(pgdata).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let rules = Exclusions::for_directory(PgVersion::V18, b"", []);
+    names.filter(|name| rules.verdict(name.as_bytes()) == Verdict::ContentsExcluded).collect()
 }
 
 /// The process id of a server whose data directory is exactly this one.

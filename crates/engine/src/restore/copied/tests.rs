@@ -102,6 +102,13 @@ fn every_link_to_what_a_living_server_uses_is_refused() {
         let expected = format!("/copy/{link} leads to /{target}, which is in use by the PostgreSQL server of /live ");
         assert!(error.contains(&expected), "{link}: {error}");
     }
+    // The same directory on both sides, which a bind mount makes without a link in the copy.
+    for shared in ["pg_replslot", "pg_stat_tmp", "pg_wal"] {
+        let case = Case::new();
+        case.link(&format!("live/{shared}"), &format!("copy/{shared}"));
+        let error = case.foreign(None, &[]).unwrap_err();
+        assert!(error.contains("is in use by the PostgreSQL server of /live "), "{shared}: {error}");
+    }
     let case = Case::new();
     let error = case.foreign(Some("livespace"), &[]).unwrap_err();
     assert!(error.contains("/livespace is in use by the PostgreSQL server of /live "), "{error}");

@@ -145,6 +145,7 @@ fn a_living_server_of_the_same_cluster_has_tablespaces_that_replay_would_make_ag
     let control = include_bytes!("../../../../pgtypes/tests/fixtures/pg_control.18");
     fs::write(case.path("live/global/pg_control"), control).unwrap();
     std::os::unix::fs::symlink("/srv/old", case.path("live/pg_tblspc/16400")).unwrap();
+    std::os::unix::fs::symlink("/srv/other", case.path("live/pg_tblspc/not-a-tablespace")).unwrap();
     let of = ControlFile::parse(control).unwrap().system_identifier;
     let live = || RunningServer::of_process(std::process::id().cast_signed(), &case.path("live"));
     let known = ["16400".into()];
@@ -153,4 +154,16 @@ fn a_living_server_of_the_same_cluster_has_tablespaces_that_replay_would_make_ag
     let notes = replay_notes(&known, of, &[live()]);
     assert!(notes[0].contains("live has tablespaces that are not in this backup, in /srv/new: "), "{notes:?}");
     assert_eq!(replay_notes(&known, SystemIdentifier::new(1), &[live()]), Vec::<String>::new());
+
+    // Where it is sure that the recovery passes the creation, it is refused.
+    let refused = |known: &[OsString], of, target| refuse_replay(known, of, &target, &[live()]).is_err();
+    let now = chrono::Utc::now();
+    let (before, after) = (now - chrono::TimeDelta::hours(1), now + chrono::TimeDelta::hours(1));
+    assert!(refused(&known, of, RecoveryTarget::Latest));
+    assert!(refused(&known, of, RecoveryTarget::Time(after)));
+    assert!(!refused(&known, of, RecoveryTarget::Time(before)));
+    assert!(!refused(&known, of, RecoveryTarget::Immediate));
+    assert!(!refused(&known, SystemIdentifier::new(1), RecoveryTarget::Latest));
+    let all = ["16400".into(), "16500".into()];
+    assert!(!refused(&all, of, RecoveryTarget::Latest));
 }
