@@ -4,6 +4,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::snapshots::{hot, run_with_input};
 use crate::stage::attack::{fill_segments, segment_path, segments};
 use crate::stage::{Plan, Seal, Stage, StoreKind, succeeded, wait_promoted};
 use holdfast_testkit::user::{is_root, run_as_postgres};
@@ -113,8 +114,8 @@ async fn commands_typed_as_root_do_not_stop_the_archive() {
         command.arg("--config").arg(&stage.config).args(arguments).current_dir("/");
         command.output().expect("run holdfast as root")
     };
-    let all_owned = |when: &str| {
-        let mut waiting = vec![stage.scratch.path().join("by-root"), spool.clone()];
+    let owned = |folder: &Path, when: &str| {
+        let mut waiting = vec![folder.to_owned()];
         while let Some(path) = waiting.pop() {
             let metadata = std::fs::symlink_metadata(&path).expect("look at a file");
             assert_eq!(metadata.uid(), user, "{} after {when}", path.display());
@@ -122,6 +123,10 @@ async fn commands_typed_as_root_do_not_stop_the_archive() {
                 waiting.extend(std::fs::read_dir(&path).expect("list").flatten().map(|entry| entry.path()));
             }
         }
+    };
+    let all_owned = |when: &str| {
+        owned(&stage.scratch.path().join("by-root"), when);
+        owned(&spool, when);
     };
     succeeded(&as_root(&["repo", "init"]), &["repo", "init"]);
     all_owned("repo init");
@@ -143,6 +148,15 @@ async fn commands_typed_as_root_do_not_stop_the_archive() {
     }
     assert_eq!(std::fs::metadata(&target).expect("look at the file").uid(), user);
 
+    // A claim makes the repository that it needs.
+    let claimed = stage.config_text().replace("by-root/repository", "by-root/claimed");
+    let config = stage.write_config("claimed.toml", &claimed);
+    let mut command = Command::new(&stage.holdfast);
+    command.arg("--config").arg(config).args(["repo", "claim", "--owner", "somebody"]).current_dir("/");
+    succeeded(&command.output().expect("run holdfast as root"), &["repo", "claim"]);
+    assert!(stage.scratch.path().join("by-root/claimed/holdfast.json").exists());
+    all_owned("repo claim");
+
     // As PostgreSQL's user everything continues, and can be restored.
     stage.cluster.sql("CREATE TABLE said AS SELECT 7 AS n").await.expect("write");
     stage.archive_now().await;
@@ -151,6 +165,39 @@ async fn commands_typed_as_root_do_not_stop_the_archive() {
     let restored = stage.restore_and_start("restored", &[]).await;
     wait_promoted(&restored).await;
     assert_eq!(restored.value("SELECT n FROM said").await.expect("ask"), "7");
+
+    // A record of snapshots, and a recovery in a copy that they filled: the copy is for PostgreSQL's user.
+    let copy = stage.target("copy");
+    let request = hot(&stage, "nightly", std::slice::from_ref(&copy)).await;
+    let mut command = Command::new(&stage.holdfast);
+    command.arg("--config").arg(&stage.config).args(["--output", "json", "snapshot", "record"]).current_dir("/");
+    let (code, recorded, said) = run_with_input(command, &request);
+    assert_eq!(code, 0, "{said}");
+    all_owned("snapshot record");
+    let recorded: serde_json::Value = serde_json::from_str(&recorded).expect("JSON");
+    let id = recorded["snapshot_id"].as_str().expect("an id");
+    stage.cluster.sql("UPDATE said SET n = 8").await.expect("write");
+    stage.archive_now().await;
+    let (replaced, into) = (copy.join("pg_stat_tmp"), copy.display().to_string());
+    std::fs::remove_dir_all(&replaced).expect("remove a directory");
+    std::os::unix::fs::symlink("/nowhere", &replaced).expect("make a link");
+    let arguments = ["restore", "--snapshot", id, "--pgdata", &into];
+    succeeded(&as_root(&arguments), &arguments);
+    all_owned("restore --snapshot");
+    owned(&copy, "restore --snapshot");
+    let restored = stage.start_restored(&copy).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT n FROM said").await.expect("ask"), "8");
+    drop(restored);
+
+    // What root restores is root's, PostgreSQL refuses it, and the command says so.
+    let (target, arguments) = (stage.target("of-root-restored"), ["restore", "--pgdata"]);
+    let output = as_root(&[&arguments[..], &[&target.display().to_string()]].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains(" belongs to root now") && said.contains("chown -R postgres: "), "{said}");
+    assert_eq!(std::fs::metadata(target.join("global/pg_control")).expect("look at a file").uid(), 0);
+    all_owned("restore");
 
     // A directory of root's own is refused as a repository before anything is in it.
     let roots = stage.scratch.path().join("of-root");

@@ -30,7 +30,7 @@ fn move_wal_out(data: &Path, volume: &Path) {
     std::os::unix::fs::symlink(volume, data.join("pg_wal")).expect("link pg_wal");
 }
 
-fn run_with_input(mut command: Command, input: &Value) -> (i32, String, String) {
+pub(crate) fn run_with_input(mut command: Command, input: &Value) -> (i32, String, String) {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
     child.stdin.take().expect("stdin").write_all(input.to_string().as_bytes()).expect("write the request");
     let output = child.wait_with_output().expect("wait");
@@ -47,7 +47,7 @@ fn record(stage: &Stage, request: &Value) -> Value {
 }
 
 /// Takes a hot snapshot into every folder. Returns the request for its record.
-async fn hot(stage: &Stage, name: &str, folders: &[PathBuf]) -> Value {
+pub(crate) async fn hot(stage: &Stage, name: &str, folders: &[PathBuf]) -> Value {
     hot_of(&stage.cluster, name, folders, async {}).await
 }
 

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, lchown};
 use std::path::{Path, PathBuf};
 
 use holdfast_pgtypes::exclude::{ExcludedAs, Exclusions, Verdict, wal_subdirectories};
@@ -72,14 +73,14 @@ impl Removal {
         }
         for path in &self.links {
             durable::remove_if_there(path)?;
-            super::prepare::make_directory(path)?;
+            make_directory(path)?;
             removed += 1;
         }
         for directory in &self.emptied {
             removed += empty(directory)?;
         }
         for directory in wal_subdirectories(self.version) {
-            super::prepare::make_directory(&self.wal.join(directory))?;
+            make_directory(&self.wal.join(directory))?;
         }
         Ok(removed)
     }
@@ -246,6 +247,15 @@ fn owner(path: &Path) -> Option<SystemIdentifier> {
     let mut bytes = Vec::new();
     fs::File::open(path).ok()?.take(HEADER_BYTES).read_to_end(&mut bytes).ok()?;
     Some(WalPageHeader::parse(&bytes)?.long?.system_identifier)
+}
+
+/// Makes a directory, if it is missing. If root makes it, it gets the owner of the one around it.
+fn make_directory(path: &Path) -> Result<(), Error> {
+    let is_new = fs::symlink_metadata(path).is_err();
+    super::prepare::make_directory(path)?;
+    let Some(folder) = path.parent().filter(|_| is_new && rustix::process::geteuid().is_root()) else { return Ok(()) };
+    let around = fs::metadata(folder).map_err(|e| Error::file("look at", folder, e))?;
+    lchown(path, Some(around.uid()), Some(around.gid())).map_err(|e| Error::file("give away", path, e))
 }
 
 fn is_link(path: &Path) -> Result<bool, Error> {

@@ -6,7 +6,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest;
@@ -82,14 +82,21 @@ pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
 }
 
 /// Writes a file of ours; the `syncfs` that follows makes it durable. Whatever stood at its name is replaced, a link
-/// not followed.
+/// not followed. If root writes it, it gets the owner of its directory: PostgreSQL has to read it, and to remove some.
 pub(super) fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
     remove_if_there(path)?;
     let mode = file_mode(mode);
     let write = || {
         let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
         file.write_all(content)?;
-        file.set_permissions(Permissions::from_mode(mode))
+        file.set_permissions(Permissions::from_mode(mode))?;
+        if rustix::process::geteuid().is_root()
+            && let Some(folder) = path.parent()
+        {
+            let around = std::fs::metadata(folder)?;
+            fchown(&file, Some(around.uid()), Some(around.gid()))?;
+        }
+        Ok(())
     };
     write().map_err(|e| Error::file("write", path, e))
 }
