@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::stage::proof::{Storm, am_check, bulk, find, number, text, tree};
 use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
@@ -117,6 +118,34 @@ async fn damaged_pages_are_named_and_the_backup_is_marked_on_15() {
 }
 
 /// Pages are written, extended and vacuumed during the whole test, and many of them are read half-written.
+/// A disk that loses a whole table: every page is bad, and is counted. Waiting for each of them as for a page that may be
+/// half written takes a ninth of a second, an hour on one thread; a few are waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_bad_pages_is_backed_up_in_bounded_time() {
+    let Some(mut stage) = Stage::start(18, local()).await else { return };
+    stage.cluster.sql("CREATE TABLE sound AS SELECT 5 AS n").await.expect("make a table");
+    bulk(&stage.cluster, "load", 250).await;
+    stage.cluster.sql("CHECKPOINT").await.expect("checkpoint");
+    let relation = stage.cluster.value("SELECT pg_relation_filepath('load')").await.expect("ask for the path");
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop");
+    let path = stage.cluster.data().join(&relation);
+    let pages = std::fs::metadata(&path).expect("look at the table").len() / PAGE;
+    assert!(pages > 25_000, "{pages}");
+    for block in 0..pages {
+        flip(&path, block);
+    }
+    stage.cluster.start().await.expect("start");
+    let began = Instant::now();
+    let report = stage.json(&["backup", "--jobs", "1"]);
+    assert!(began.elapsed() < Duration::from_mins(10), "it took {:?}", began.elapsed());
+    // Of 65,536 changes of a page one leaves its checksum as it was.
+    assert!((pages - 10..=pages).contains(&count(&report)), "{} of {pages}", count(&report));
+    assert!(listed(&report).len() <= 1000, "the list is bounded");
+    let restored = stage.restore_and_start("restored", &[]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT n FROM sound").await.expect("ask"), "5");
+}
+
 async fn no_false_alarms(major: u16) {
     let settings = vec![
         ("shared_buffers", "1MB".to_owned()),

@@ -334,7 +334,13 @@ async fn a_drill_in_the_archive_does_not_win_over_production() {
     // The next backup of production is on the line that `latest` does not follow.
     stage.ok(&["backup"]);
     stage.cluster.sql("INSERT INTO rows VALUES (5), (6)").await.expect("write");
+    let moment = stage.cluster.value("SELECT clock_timestamp() AT TIME ZONE 'UTC' || '+00'").await.expect("ask");
+    stage.cluster.sql("INSERT INTO rows VALUES (7)").await.expect("write");
     stage.archive_now().await;
+    // A time after that backup is on the other timeline, and no less to be named.
+    let (code, text) = stage.fails(&["restore", "--target-time", &moment, "--pgdata", &elsewhere]);
+    assert_eq!(code, 61, "{text}");
+    assert!(text.contains("--target-timeline 1"), "{text}");
     let (code, text) = stage.fails(&["restore", "--pgdata", &elsewhere]);
     assert_eq!(code, 61, "{text}");
     assert!(text.contains("is newer and does not lead there"), "{text}");
@@ -355,10 +361,43 @@ async fn a_drill_in_the_archive_does_not_win_over_production() {
     // The restored state is that of the timeline that was named.
     let restored = stage.restore_and_start("production", &["--target-timeline", "1"]).await;
     wait_promoted(&restored).await;
+    assert_eq!(values(&restored).await, "1,2,3,4,5,6,7");
+    let arguments = ["--target-timeline", "1", "--target-time", &moment, "--target-action", "promote"];
+    let restored = stage.restore_and_start("earlier", &arguments).await;
+    wait_promoted(&restored).await;
     assert_eq!(values(&restored).await, "1,2,3,4,5,6");
     let restored = stage.restore_and_start("again", &["--target-timeline", "2"]).await;
     wait_promoted(&restored).await;
     assert_eq!(values(&restored).await, "-100,1,2");
+
+    // A history that is damaged costs the recoveries along it, and no others.
+    let history = crate::stage::attack::objects(&stage)
+        .into_keys()
+        .find(|name| name.contains("00000002.history"))
+        .expect("a history");
+    let file = stage.repository_folder().join(history);
+    let sound = std::fs::read(&file).expect("read the history");
+    std::fs::write(&file, &sound[..sound.len() / 2]).expect("damage the history");
+    for arguments in [&["--target-timeline", "2"][..], &[]] {
+        let (code, text) = stage.fails(&[&["restore", "--pgdata", &elsewhere], arguments].concat());
+        assert!((40..=43).contains(&code), "{code}: {text}");
+        assert!(text.contains("the history of timeline 2 is needed, but cannot be read: "), "{text}");
+    }
+    let output = stage.run(&["info"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("can be restored: timeline 1"), "{text}");
+    let arguments = ["--target-timeline", "1", "--target-time", &moment];
+    let planned = stage.json(&[&["restore", "--plan", "--pgdata", &elsewhere], &arguments[..]].concat());
+    assert!(planned["notes"].to_string().contains("PostgreSQL asks for it when recovery ends"), "{planned}");
+    let restored = stage.restore_and_start("beside-the-damage", &arguments).await;
+    let paused = "SELECT pg_get_wal_replay_pause_state() = 'paused'";
+    restored.wait_for(paused, LIMIT).await.unwrap_or_else(|e| panic!("{e}\n{}", restored.log_text()));
+    assert_eq!(values(&restored).await, "1,2,3,4,5,6");
+    // To open for writing, PostgreSQL asks for the histories of all higher timelines, to find a number of its own.
+    std::fs::write(&file, &sound).expect("repair the history");
+    restored.sql("SELECT pg_wal_replay_resume()").await.expect("resume");
+    wait_promoted(&restored).await;
+    stage.ok(&["restore", "--plan", "--target-timeline", "2", "--pgdata", &elsewhere]);
 }
 
 /// A copy that was restored with `--no-archiving` is promoted, writes, and ends: the archive of production is as before,

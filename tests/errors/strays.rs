@@ -4,10 +4,11 @@
 use std::fs;
 use std::path::Path;
 
-use holdfast_repo::record::{ClaimRecord, decode_plain, encode_plain};
+use holdfast_repo::record::{BackupRecord, ClaimRecord, decode_plain, encode_plain};
 use holdfast_testkit::postgres::Cluster;
 
 use super::kit::{Damage, texts_of};
+use crate::stage::attack::objects;
 use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 
 /// Writes files below a folder, owned by PostgreSQL's user.
@@ -221,4 +222,57 @@ async fn info_shows_the_rest_beside_a_claim_it_cannot_understand() {
     drop(newest);
     let (code, shown, _) = info(&stage);
     assert_eq!((code, shown["repositories"][0]["claims"].as_array().expect("claims").len()), (Some(0), 3), "{shown}");
+}
+
+/// A repository without encryption believes whoever may write into it. What is planted there is refused by its size before it
+/// is received, and writes nothing beside the target.
+#[tokio::test(flavor = "multi_thread")]
+async fn planted_records_cost_no_memory_and_lead_nowhere() {
+    let plan = Plan { store: StoreKind::Directory, seal: Seal::None, wal_segment_mib: 1, ..Plan::default() };
+    let Some(stage) = Stage::start(18, plan).await else { return };
+    let space = stage.scratch.folder("space").expect("make a folder");
+    stage
+        .cluster
+        .sql(&format!("CREATE TABLESPACE space LOCATION '{}'", space.display()))
+        .await
+        .expect("make a tablespace");
+    stage.cluster.sql("CREATE TABLE t TABLESPACE space AS SELECT 6 AS n").await.expect("fill a table");
+    stage.ok(&["backup"]);
+    stage.archive_now().await;
+    let summary = objects(&stage).into_keys().find(|name| name.ends_with("/backup.json")).expect("a record");
+    let summary = stage.repository_folder().join(summary);
+    let sound = fs::read(&summary).expect("read the record");
+    let change = |edit: &dyn Fn(&mut BackupRecord)| {
+        let mut record: BackupRecord = decode_plain(&sound).expect("understand the record");
+        edit(&mut record);
+        fs::write(&summary, encode_plain(&record).expect("make a record")).expect("plant the record");
+    };
+    let victim = stage.scratch.folder("home/.ssh").expect("make a folder");
+    fs::write(victim.join("authorized_keys"), "of somebody\n").expect("write a file");
+    let target = stage.target("restored");
+    let refused = |what: &str| {
+        let (code, text) = stage.fails(&["restore", "--pgdata", &target.display().to_string()]);
+        assert!(code != 99 && text.contains("hint:  "), "{what}: {text}");
+        assert!(!target.exists(), "{what}: something was written: {text}");
+        assert_eq!(fs::read_dir(&victim).expect("list a folder").count(), 1, "{what}");
+    };
+    let above = victim.parent().expect("a folder above").display().to_string();
+    for place in [victim.display().to_string(), format!("{above}/x/../.ssh"), "home/.ssh".to_owned(), String::new()] {
+        change(&|record| record.tablespaces.iter_mut().for_each(|tablespace| tablespace.path.clone_from(&place)));
+        refused(&place);
+    }
+    change(&|record| record.manifest.size_bytes = 1 << 50);
+    refused("a manifest of a PiB");
+    fs::File::options().write(true).open(&summary).and_then(|file| file.set_len(1 << 30)).expect("extend the record");
+    refused("a record of a GiB");
+    let output = stage.run(&["list"]);
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.contains("larger than such an object can be"), "{text}");
+
+    fs::write(&summary, &sound).expect("repair the record");
+    let mapping = format!("space={}", stage.target("restored-space").display());
+    let restored = stage.restore_and_start("sound", &["--tablespace", &mapping]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT n FROM t").await.expect("ask"), "6");
 }

@@ -268,8 +268,9 @@ async fn a_fast_shutdown_ends_without_the_store() {
     assert_eq!(sum(&restored).await, expected);
 }
 
-/// A store that resets connections is asked again for as long as `wal.timeout`, and by a stopping server's archiver for some
-/// seconds only: also by the push that had begun before.
+/// A store that resets connections is asked again up to twelve times, which is half a minute, and by a stopping server's
+/// archiver for some seconds only: also by the push that had begun before. `pg_ctl` waits for a minute, and the archiver
+/// may try six times.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fast_shutdown_ends_with_a_store_that_resets_connections() {
     let Some(mut stage) = Stage::start(18, small(Seal::KeyFile)).await else { return };
@@ -282,7 +283,9 @@ async fn a_fast_shutdown_ends_with_a_store_that_resets_connections() {
     proxy.cut();
     fill_segments(&stage.cluster, 3).await;
     let expected = sum(&stage.cluster).await;
+    let began = Instant::now();
     stage.cluster.stop(Shutdown::Fast).await.expect("the server stops");
+    assert!(began.elapsed() < Duration::from_mins(1), "the stop took {:?}", began.elapsed());
     let waiting = segments(stage.cluster.data(), "ready");
     assert!(waiting.len() >= 3, "{waiting:?}");
 
