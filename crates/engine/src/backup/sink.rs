@@ -480,7 +480,7 @@ mod tests {
         let (cluster, backup) = ("main".parse().unwrap(), "20261129T110000Z".parse().unwrap());
         let cancel = CancellationToken::new();
         let mut sink = Sink::new(repository, &cluster, backup, 5 << 20, 64 << 10, 32 << 20, &cancel).await.unwrap();
-        sink.packs = vec![PackEntry::new(String::new(), 1); MAX_PACK_NUMBER as usize];
+        sink.own_packs = MAX_PACK_NUMBER;
         let frame = Compressor::new("none".parse().unwrap()).unwrap().compress(FrameKind::Data, b"one more").unwrap();
         let permit = ByteBudget::new(1 << 20).acquire(1000).await;
         let error = sink.frame(frame, &[], &[], permit).await.unwrap_err();
