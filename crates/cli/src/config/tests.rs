@@ -31,7 +31,8 @@ compression = "zstd:3"
 jobs = 2
 [retention]
 window = "30d"
-keep = { last = 3, daily = 7, weekly = 4, monthly = 12 }
+keep = { last = 3, hourly = 24, daily = 7, weekly = 4, monthly = 12, verified = 2 }
+grace = "36h"
 "#;
 
 const LEAST: &str = "[cluster]\nname = \"main\"\n[[repo]]\nurl = \"file:///srv/backups\"\nencryption = \"none\"\n";
@@ -71,8 +72,9 @@ fn the_sample_of_the_design_is_understood() {
     assert_eq!(config.backup.compression.to_string(), "zstd:3");
     assert_eq!(config.backup.jobs.get(), 2);
     assert_eq!(config.retention.window, Some(Duration::from_hours(720)));
-    let keep = validated::Keep { last: 3, daily: 7, weekly: 4, monthly: 12, yearly: 0 };
+    let keep = validated::Keep { last: 3, hourly: 24, daily: 7, weekly: 4, monthly: 12, yearly: 0, verified: 2 };
     assert_eq!(config.retention.keep, keep);
+    assert_eq!(config.retention.grace, Duration::from_hours(36));
 }
 
 #[test]
@@ -89,8 +91,22 @@ fn defaults() {
     assert_eq!(config.wal.spool, Path::new("/var/spool/holdfast"));
     assert_eq!(config.wal.timeout, Duration::from_mins(1));
     assert_eq!(config.retention, validated::Retention::default());
+    assert_eq!(config.retention.grace, Duration::from_hours(24));
     let missing = config.cluster.require_pgdata().unwrap_err().explain();
     assert_eq!(missing.message, "`cluster.pgdata` is not set");
+}
+
+#[test]
+fn no_grace_at_all_has_to_be_written() {
+    for (grace, expected) in [("0", 0), ("0s", 0), ("90min", 5400)] {
+        let config = validated(&format!("{LEAST}[retention]\ngrace = \"{grace}\"\n"), &[]);
+        assert_eq!(config.retention.grace, Duration::from_secs(expected), "{grace}");
+    }
+    let refused = refusal(&format!("{LEAST}[retention]\ngrace = \"10\"\n"), &[]);
+    assert!(
+        refused.starts_with("error: invalid retention.grace \"10\": expected a whole number and a unit"),
+        "{refused}"
+    );
 }
 
 #[test]

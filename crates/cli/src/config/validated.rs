@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+/// Default of `retention.grace`: longer than a night in which nobody looks, and than any restore takes to say that it has begun.
+const DEFAULT_GRACE: Duration = Duration::from_hours(24);
 /// Default of `backup.memory`: 256 MiB, enough for 2 cores and 16 parts in flight.
 const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
 /// Below this a frame of 4 MiB, its compressed copy and one part of an upload do not fit for two jobs.
@@ -44,7 +46,7 @@ pub struct Config {
     pub wal: Wal,
     /// How backups are restored.
     pub restore: Restore,
-    /// What is kept. Read by `holdfast expire`, which is not part of this release.
+    /// What `holdfast expire` keeps.
     pub retention: Retention,
     /// What is logged.
     pub log: Log,
@@ -129,12 +131,20 @@ pub struct Restore {
 }
 
 /// `[retention]`; nothing written is nothing deleted.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// How far back any moment can be restored.
     pub window: Option<Duration>,
     /// Backups kept beyond the window.
     pub keep: Keep,
+    /// How long after its decision a removal is carried out.
+    pub grace: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { window: None, keep: Keep::default(), grace: DEFAULT_GRACE }
+    }
 }
 
 /// `keep` of `[retention]`: how many of each, 0 for none.
@@ -142,6 +152,8 @@ pub struct Retention {
 pub struct Keep {
     /// The newest so many.
     pub last: u32,
+    /// One for each of so many hours.
+    pub hourly: u32,
     /// One for each of so many days.
     pub daily: u32,
     /// One for each of so many weeks.
@@ -150,6 +162,8 @@ pub struct Keep {
     pub monthly: u32,
     /// One for each of so many years.
     pub yearly: u32,
+    /// The newest so many whose verification succeeded.
+    pub verified: u32,
 }
 
 /// `[log]`
@@ -311,18 +325,27 @@ impl Reader<'_> {
     }
 
     fn retention(&self, table: RetentionTable) -> Result<Retention, ConfigError> {
-        let RetentionTable { window, keep } = table;
-        let KeepTable { last, daily, weekly, monthly, yearly } = keep.unwrap_or_default();
+        let RetentionTable { window, keep, grace } = table;
+        let KeepTable { last, hourly, daily, weekly, monthly, yearly, verified } = keep.unwrap_or_default();
         let number = |count: Option<u32>| count.unwrap_or(0);
         Ok(Retention {
             window: self.parsed("retention.window", window, units::duration)?,
             keep: Keep {
                 last: number(last),
+                hourly: number(hourly),
                 daily: number(daily),
                 weekly: number(weekly),
                 monthly: number(monthly),
                 yearly: number(yearly),
+                verified: number(verified),
             },
+            // Of nothing the unit does not matter.
+            grace: self
+                .parsed("retention.grace", grace, |text| match text.trim() {
+                    "0" => Ok(Duration::ZERO),
+                    text => units::duration(text),
+                })?
+                .unwrap_or(DEFAULT_GRACE),
         })
     }
 

@@ -159,6 +159,8 @@ table! {
         window: String,
         /// Backups kept beyond the window.
         keep: KeepTable,
+        /// How long after its decision a removal is carried out.
+        grace: String,
     }
 }
 
@@ -167,6 +169,8 @@ table! {
     KeepTable {
         /// The newest so many.
         last: u32,
+        /// One for each of so many hours.
+        hourly: u32,
         /// One for each of so many days.
         daily: u32,
         /// One for each of so many weeks.
@@ -175,6 +179,8 @@ table! {
         monthly: u32,
         /// One for each of so many years.
         yearly: u32,
+        /// The newest so many that were verified.
+        verified: u32,
     }
 }
 
