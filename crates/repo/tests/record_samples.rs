@@ -11,8 +11,9 @@ use holdfast_repo::key::{KeySlot, KeySlotKind};
 use holdfast_repo::name::ClaimNumber;
 use holdfast_repo::record::{
     self, BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, ClaimRecord, ConditionalCreate, DatabaseEntry,
-    EncryptionKind, LeasePurpose, LeaseRecord, LedgerEntry, LedgerRecord, ManifestEntry, RecordBody, RecordSeal,
-    RepositoryRecord, SnapshotRecord, SnapshotVolume, StartRecord, TablespaceEntry, VerificationProblem,
+    DecidedWal, EncryptionKind, LeasePurpose, LeaseRecord, LedgerEntry, LedgerRecord, ManifestEntry, PackRange,
+    RecordBody, RecordSeal, RepositoryRecord, SnapshotRecord, SnapshotVolume, StartRecord, TablespaceEntry,
+    VerificationProblem,
 };
 use holdfast_secret::Secret;
 use std::fmt::Debug;
@@ -214,10 +215,47 @@ fn divergence() -> LedgerRecord {
 fn deletion() -> LedgerRecord {
     ledger(LedgerEntry::Deletion {
         backups: vec!["20260701T000000Z".parse().unwrap()],
+        packs: Vec::new(),
+        wal: Vec::new(),
+        decided: None,
         object_count: 12,
         size_bytes: 3_456_789,
         not_before: "2026-08-23T12:00:00Z".parse().unwrap(),
         reason: "outside of the window of 30d".to_owned(),
+    })
+}
+
+fn deletion_of_packs_and_wal() -> LedgerRecord {
+    ledger(LedgerEntry::Deletion {
+        backups: vec!["20260701T000000Z".parse().unwrap()],
+        packs: vec![PackRange { backup: "20260701T000000Z".parse().unwrap(), first: 1, last: 11 }],
+        wal: vec![DecidedWal {
+            claim: ClaimNumber::FIRST,
+            first: "000000010000000000000001".parse().unwrap(),
+            last: "0000000100000000000000FF".parse().unwrap(),
+        }],
+        decided: Some("2026-08-21T12:00:00.5Z".parse().unwrap()),
+        object_count: 269,
+        size_bytes: 3_456_789,
+        not_before: "2026-08-22T12:00:00.5Z".parse().unwrap(),
+        reason: "no rule keeps it".to_owned(),
+    })
+}
+
+fn removal() -> LedgerRecord {
+    ledger(LedgerEntry::Removal {
+        backups: vec!["20260701T000000Z".parse().unwrap()],
+        pack_count: 11,
+        wal_file_count: 256,
+        size_bytes: 3_456_789,
+    })
+}
+
+fn hold() -> LedgerRecord {
+    ledger(LedgerEntry::Hold {
+        backup: "20260701T000000Z".parse().unwrap(),
+        until: Some("2027-07-01T00:00:00Z".parse().unwrap()),
+        reason: Some("year-end audit".to_owned()),
     })
 }
 
@@ -246,6 +284,9 @@ fn plain_samples_give_these_values() {
     check(include_bytes!("samples/ledger-gap.json"), &gap());
     check(include_bytes!("samples/ledger-divergence.json"), &divergence());
     check(include_bytes!("samples/ledger-deletion.json"), &deletion());
+    check(include_bytes!("samples/ledger-deletion-2.json"), &deletion_of_packs_and_wal());
+    check(include_bytes!("samples/ledger-removal.json"), &removal());
+    check(include_bytes!("samples/ledger-hold.json"), &hold());
     check(include_bytes!("samples/ledger-verification.json"), &verification());
     check(include_bytes!("samples/lease.json"), &lease());
 }

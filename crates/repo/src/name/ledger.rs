@@ -18,12 +18,16 @@ pub enum LedgerKind {
     Divergence,
     /// A deletion was decided.
     Deletion,
+    /// A decided deletion was carried out.
+    Removal,
+    /// A backup is held.
+    Hold,
     /// A verification ran.
     Verification,
 }
 
 impl LedgerKind {
-    const ALL: [Self; 4] = [Self::Gap, Self::Divergence, Self::Deletion, Self::Verification];
+    const ALL: [Self; 6] = [Self::Gap, Self::Divergence, Self::Deletion, Self::Removal, Self::Hold, Self::Verification];
 
     /// The word in the object's name.
     pub fn as_str(self) -> &'static str {
@@ -31,6 +35,8 @@ impl LedgerKind {
             Self::Gap => "gap",
             Self::Divergence => "divergence",
             Self::Deletion => "deletion",
+            Self::Removal => "removal",
+            Self::Hold => "hold",
             Self::Verification => "verification",
         }
     }
@@ -46,10 +52,9 @@ impl FromStr for LedgerKind {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| NameError::new("ledger kind", text, "gap, divergence, deletion or verification"))
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+            NameError::new("ledger kind", text, "gap, divergence, deletion, removal, hold or verification")
+        })
     }
 }
 

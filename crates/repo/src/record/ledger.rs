@@ -47,10 +47,19 @@ pub enum LedgerEntry {
         /// SHA-256 of the offered content, 64 hex digits.
         offered_sha256: String,
     },
-    /// Objects will be deleted.
+    /// Objects will be deleted, unless something needs them when it is time.
     Deletion {
         /// Backups to be deleted.
         backups: Vec<BackupId>,
+        /// Packs to be deleted.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        packs: Vec<PackRange>,
+        /// WAL to be deleted.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        wal: Vec<DecidedWal>,
+        /// When it was decided, if another entry said so first; `None` for the time of the record.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        decided: Option<DateTime<Utc>>,
         /// Number of objects to be deleted.
         object_count: u64,
         /// Their size in bytes.
@@ -59,6 +68,28 @@ pub enum LedgerEntry {
         not_before: DateTime<Utc>,
         /// The rule that decided the deletion.
         reason: String,
+    },
+    /// Objects were deleted.
+    Removal {
+        /// Backups that were deleted.
+        backups: Vec<BackupId>,
+        /// Number of packs that were deleted.
+        pack_count: u64,
+        /// Number of WAL files that were deleted.
+        wal_file_count: u64,
+        /// The size of packs and WAL files in bytes.
+        size_bytes: u64,
+    },
+    /// A backup is not deleted, whatever the policy says, as long as this entry is there.
+    Hold {
+        /// The backup.
+        backup: BackupId,
+        /// Until when; `None` until it is released.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<DateTime<Utc>>,
+        /// Why, in the user's words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
     /// Objects were verified.
     Verification {
@@ -73,6 +104,28 @@ pub enum LedgerEntry {
         /// The problems found; empty if there are none.
         problems: Vec<VerificationProblem>,
     },
+}
+
+/// Packs of one backup with consecutive numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackRange {
+    /// The backup that wrote them.
+    pub backup: BackupId,
+    /// The number of the first.
+    pub first: u32,
+    /// The number of the last.
+    pub last: u32,
+}
+
+/// Consecutive segments of one timeline, with the partial segments and backup history files of the same numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecidedWal {
+    /// Claim that they belong to.
+    pub claim: ClaimNumber,
+    /// The first segment.
+    pub first: SegmentName,
+    /// The last segment.
+    pub last: SegmentName,
 }
 
 /// One problem that a verification found.
@@ -91,6 +144,8 @@ impl LedgerEntry {
             Self::Gap { .. } => LedgerKind::Gap,
             Self::Divergence { .. } => LedgerKind::Divergence,
             Self::Deletion { .. } => LedgerKind::Deletion,
+            Self::Removal { .. } => LedgerKind::Removal,
+            Self::Hold { .. } => LedgerKind::Hold,
             Self::Verification { .. } => LedgerKind::Verification,
         }
     }
@@ -99,5 +154,5 @@ impl LedgerEntry {
 impl RecordBody for LedgerRecord {
     const KIND: RecordKind = RecordKind::Ledger;
     const CLOSED: &'static [Closed] =
-        &[Closed { at: "/entry/kind", values: &["gap", "divergence", "deletion", "verification"] }];
+        &[Closed { at: "/entry/kind", values: &["gap", "divergence", "deletion", "removal", "hold", "verification"] }];
 }

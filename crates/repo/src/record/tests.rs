@@ -123,6 +123,9 @@ fn a_word_of_a_later_release_is_newer_and_not_damaged() {
     newer(&claim, "/wal_codec", "brotli".into(), "wal_codec \"brotli\" of the claim record");
     let entry = LedgerEntry::Deletion {
         backups: Vec::new(),
+        packs: Vec::new(),
+        wal: Vec::new(),
+        decided: None,
         object_count: 0,
         size_bytes: 0,
         not_before: start().started,
