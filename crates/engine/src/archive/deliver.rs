@@ -22,8 +22,8 @@ use holdfast_contract::report::wal::{ArchivedFile, Stored, StoredIn};
 use holdfast_pgtypes::PgVersion;
 use holdfast_pgtypes::wal::reader::WalSegment;
 use holdfast_repo::frame::ObjectType;
-use holdfast_repo::name::{self, ClusterName, LedgerTime};
-use holdfast_repo::record::{ClaimRecord, ConditionalCreate, LedgerEntry, LedgerRecord, sha256_hex};
+use holdfast_repo::name::{self, ClusterName};
+use holdfast_repo::record::{ClaimRecord, ConditionalCreate, LedgerEntry, sha256_hex};
 use holdfast_repo::wal_object::{PIECE_BYTES, WalObjectFacts, WalObjectPlan};
 use holdfast_repo::{ChunkHash, Compression};
 use serde_json::json;
@@ -466,7 +466,7 @@ async fn judge(
             Ok((stored_sha256, offered_sha256)) => {
                 let entry =
                     LedgerEntry::Divergence { claim: claim.number, file: file_name, stored_sha256, offered_sha256 };
-                write_ledger(repository, &context.cluster, host, *now, entry).await
+                repository.write_ledger(&context.cluster, host, *now, entry).await.map(|_| ())
             }
             Err(error) => Err(error),
         };
@@ -482,31 +482,6 @@ async fn judge(
         here: facts.blake3.to_string(),
     }
     .into())
-}
-
-async fn write_ledger(
-    repository: &Repository,
-    cluster: &ClusterName,
-    host: &str,
-    now: DateTime<Utc>,
-    entry: LedgerEntry,
-) -> Result<(), Error> {
-    let kind = entry.kind();
-    let record = LedgerRecord {
-        time: now,
-        host: host.to_owned(),
-        software_version: env!("CARGO_PKG_VERSION").to_owned(),
-        entry,
-    };
-    let mut time = LedgerTime::new(now).map_err(|e| Cause::Internal(e.to_string()))?;
-    // Another writer may have used the same microsecond.
-    for _ in 0..8 {
-        match repository.create_record(&name::ledger(cluster, time, kind), &record).await {
-            Err(error) if error.is_already_exists() => time = time.next(),
-            outcome => return outcome,
-        }
-    }
-    Err(Cause::Internal("no free name in the ledger".to_owned()).into())
 }
 
 /// The identity of the cluster that the claim belongs to.

@@ -39,9 +39,17 @@ impl Repository {
     /// [`Cause::Store`] if the backups cannot be listed, or the store cannot be asked for one. What is wrong with one
     /// record is in [`Listed::unreadable`].
     pub async fn backups(&self, cluster: &ClusterName) -> Result<Listed<BackupRecord, BackupId>, Error> {
-        let complete = self.listed(cluster).await?;
-        let names = complete.complete().map(|backup| (backup, name::backup_summary(cluster, &backup)));
-        let has_manifest = |backup| complete.objects(backup).is_some_and(|objects| objects.manifest);
+        self.backups_of(cluster, &self.listed(cluster).await?).await
+    }
+
+    /// The complete ones of a listing.
+    pub(crate) async fn backups_of(
+        &self,
+        cluster: &ClusterName,
+        listed: &BackupCatalog,
+    ) -> Result<Listed<BackupRecord, BackupId>, Error> {
+        let names = listed.complete().map(|backup| (backup, name::backup_summary(cluster, &backup)));
+        let has_manifest = |backup| listed.objects(backup).is_some_and(|objects| objects.manifest);
         Listed::read(names.collect(), |backup| async move {
             let record = self.backup(cluster, backup).await?;
             if has_manifest(backup) {
@@ -99,7 +107,8 @@ impl Repository {
         Ok(described)
     }
 
-    async fn listed(&self, cluster: &ClusterName) -> Result<BackupCatalog, Error> {
+    /// Which objects of which backups there are.
+    pub(crate) async fn listed(&self, cluster: &ClusterName) -> Result<BackupCatalog, Error> {
         let objects = self
             .store()
             .list(&name::backups_folder(cluster), None)

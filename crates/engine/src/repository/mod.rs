@@ -10,6 +10,7 @@
 //! - [`claim`]: who owns an archive, checked before anything is written.
 //! - [`begin`]: the claim of a cluster that is about to exist.
 //! - [`catalog`]: which backups there are, and which WAL; [`snapshots`]: which volume snapshots.
+//! - `ledger`: what happened, is decided, and is held; `leases`: who uses what.
 //! - [`listed`]: records that can be read beside those that cannot.
 
 pub mod begin;
@@ -18,6 +19,8 @@ pub mod catalog;
 pub mod claim;
 mod features;
 pub mod init;
+pub(crate) mod leases;
+pub(crate) mod ledger;
 pub mod listed;
 mod manifest_end;
 mod remains;

@@ -4,6 +4,7 @@
 //! 1. [`preflight`]: the backup and the WAL for the request, the manifest, the packs, the directories. Everything that
 //!    can be refused is refused here, before the first byte is written. [`lookup`] answers the planner's questions.
 //!    [`foreign`] looks for what lies there and is not ours.
+//!    [`protect`] then takes a lease, so that nobody removes the backup meanwhile.
 //! 2. [`prepare`]: the directory is taken: resume point and lock, then `global/pg_control` of an existing one removed.
 //! 3. [`reuse`], when something is there: what is not in the backup goes, what is equal stays.
 //! 4. [`durable::make_tree`], then [`fetch`]: requests planned by [`coalesce`], frames opened and checked, [`files`]
@@ -30,6 +31,7 @@ mod lookup;
 mod packs;
 mod preflight;
 mod prepare;
+mod protect;
 mod reach;
 mod resume;
 mod reuse;
@@ -40,6 +42,7 @@ mod trial;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::backup_manifest::ManifestWriter;
@@ -47,7 +50,6 @@ use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetAction};
 use holdfast_pgtypes::{BackupLabel, TablespaceMap};
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::recovery::{RecoveryPlan, RecoveryRequest};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use from_snapshot::{plan_snapshot, restore_snapshot};
@@ -79,6 +81,7 @@ use crate::pipeline::crew::Crew;
 use crate::places::Place;
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::repository::leases::Clock;
 use crate::server::running::RunningServer;
 
 /// What is to be restored, where and how.
@@ -187,13 +190,33 @@ async fn restore_inner(
     progress: &Arc<dyn Progress>,
     cancel: &CancellationToken,
 ) -> Result<RestoreReport, Error> {
-    let began = Instant::now();
+    let clock = Clock::starting(options.now);
     check_options(options)?;
     let crew = Crew::new(options.jobs);
     let found = Arc::new(preflight::preflight(repository, options, &crew, progress.as_ref(), cancel).await?);
     progress.backup(&found.backup.backup_id.to_string());
     progress.note(&format!("restoring backup {}", found.backup.backup_id));
 
+    let id = found.backup.backup_id;
+    let mut protection = protect::protect(repository, options, id, clock, progress.as_ref()).await?;
+    let restored = restore_found(repository, options, found, &crew, progress, cancel).await;
+    let mut notes = std::mem::take(&mut protection.notes);
+    protection.end().await;
+    let mut report = restored?;
+    report.duration = clock.passed();
+    notes.append(&mut report.notes);
+    Ok(RestoreReport { notes, ..report })
+}
+
+/// Everything from the first change on.
+async fn restore_found(
+    repository: &Repository,
+    options: &RestoreOptions,
+    found: Arc<Preflight>,
+    crew: &Crew,
+    progress: &Arc<dyn Progress>,
+    cancel: &CancellationToken,
+) -> Result<RestoreReport, Error> {
     refuse_foreign(&found, options).await?;
     let foreign = foreign::notes(&found.layout, found.backup.system_identifier);
     let (taking, for_take) = (Arc::clone(&found), options.clone());
@@ -201,7 +224,7 @@ async fn restore_inner(
         .await
         .doing(|| "preparing the directory".to_owned())?;
 
-    let data = move_data(repository, options, &found, state, &crew, progress, cancel).await;
+    let data = move_data(repository, options, &found, state, crew, progress, cancel).await;
     let data = data.doing(|| format!("restoring the files of backup {}", found.backup.backup_id))?;
 
     progress.phase("making it durable", None);
@@ -222,7 +245,7 @@ async fn restore_inner(
         hole_bytes,
         reused_bytes: data.reused_bytes,
         removed_entries: data.removed_entries,
-        duration: began.elapsed(),
+        duration: Duration::ZERO,
         signal_file: settings::signal_file(options.standby).to_owned(),
         next: next_words(options, &found.plan),
         notes: notes(options, &found, foreign),

@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 mod holes;
+mod lease;
 mod patched;
 mod sample;
 

@@ -1,0 +1,83 @@
+//! The ledger of a cluster: entries of what happened, what is decided, and what is held.
+
+use chrono::{DateTime, Utc};
+use holdfast_repo::name::{self, ClusterName, LedgerKind, LedgerTime, ObjectPath};
+use holdfast_repo::record::{LedgerEntry, LedgerRecord};
+
+use super::listed::Listed;
+use super::{Repository, object_name};
+use crate::error::{Cause, Error, ResultExt};
+
+/// An entry with the name of its object.
+pub(crate) type NamedEntry = (String, LedgerRecord);
+
+impl Repository {
+    /// Writes an entry and gives the name of its object.
+    pub(crate) async fn write_ledger(
+        &self,
+        cluster: &ClusterName,
+        host: &str,
+        now: DateTime<Utc>,
+        entry: LedgerEntry,
+    ) -> Result<String, Error> {
+        let kind = entry.kind();
+        let record = LedgerRecord {
+            time: now,
+            host: host.to_owned(),
+            software_version: env!("CARGO_PKG_VERSION").to_owned(),
+            entry,
+        };
+        let mut time = LedgerTime::new(now).map_err(|e| Cause::Internal(e.to_string()))?;
+        // Another writer may have used the same microsecond.
+        for _ in 0..64 {
+            let name = name::ledger(cluster, time, kind);
+            match self.create_record(&name, &record).await {
+                Err(error) if error.is_already_exists() => time = time.next(),
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(name),
+            }
+        }
+        Err(Cause::Internal("no free name in the ledger".to_owned()).into())
+    }
+
+    /// The names of the entries of one kind, oldest first.
+    pub(crate) async fn ledger_names(
+        &self,
+        cluster: &ClusterName,
+        kind: LedgerKind,
+    ) -> Result<Vec<(LedgerTime, String)>, Error> {
+        let listed = self.store().list(&name::ledger_folder(cluster), None).await;
+        let listed = listed.doing(|| format!("listing the ledger of {cluster} in {}", self.describe()))?;
+        let of_kind = listed.iter().filter_map(|object| match object.name.as_ref().parse() {
+            Ok(ObjectPath::Ledger { time, kind: of, .. }) if of == kind => Some((time, object.name.to_string())),
+            _ => None,
+        });
+        Ok(of_kind.collect())
+    }
+
+    /// The entries of one kind, oldest first, and those that cannot be read.
+    pub(crate) async fn ledger(
+        &self,
+        cluster: &ClusterName,
+        kind: LedgerKind,
+    ) -> Result<Listed<NamedEntry, LedgerTime>, Error> {
+        let names = self.ledger_names(cluster, kind).await?;
+        Listed::read(names, |time| async move {
+            let name = name::ledger(cluster, time, kind);
+            let record: LedgerRecord = self.read_record(&name).await?;
+            // Without encryption nothing else binds a record to its name.
+            if record.entry.kind() != kind {
+                let reason = format!("it is an entry of the kind {}", record.entry.kind());
+                return Err(Cause::Malformed { name, reason }.into());
+            }
+            Ok((name, record))
+        })
+        .await
+    }
+
+    /// Deletes entries: of decisions that are over, and of holds that are released.
+    pub(crate) async fn delete_ledger(&self, names: &[String]) -> Result<(), Error> {
+        let names: Vec<_> = names.iter().map(|name| object_name(name)).collect::<Result<_, _>>()?;
+        self.store().delete(&names).await.doing(|| format!("deleting entries of the ledger in {}", self.describe()))
+    }
+}

@@ -1,0 +1,114 @@
+//! The lease of a restore: as long as it is in force, `expire` on any host keeps the backup and the WAL after it.
+//!
+//! Whoever restores may have credentials that only read, or a store that is half broken. So a lease that cannot be taken
+//! is said, and stops nothing.
+
+use std::time::Duration;
+
+use holdfast_repo::name::{self, BackupId, LedgerKind};
+use holdfast_repo::record::{LeasePurpose, LedgerEntry};
+use holdfast_store::StoreErrorKind;
+
+use super::RestoreOptions;
+use crate::error::{Cause, Error, ResultExt};
+use crate::progress::Progress;
+use crate::repository::leases::{Clock, Holder, Lease};
+use crate::repository::{Repository, object_name};
+
+/// How long a restore waits for its lease, all together. It may be needed badly, and the store answered a moment ago.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// What protects a restore, and what is to be said about that.
+pub(super) struct Protection {
+    lease: Option<Lease>,
+    pub(super) notes: Vec<String>,
+}
+
+impl Protection {
+    /// Gives the lease back.
+    pub(super) async fn end(self) {
+        if let Some(lease) = self.lease
+            && tokio::time::timeout(WAIT, lease.release()).await.is_err()
+        {
+            tracing::debug!("the lease of this restore was not deleted in time, and ends by itself");
+        }
+    }
+}
+
+/// Takes the lease, then looks whether the backup is still there and what is decided about it: in this order, so that an
+/// `expire` that did not see the lease was seen.
+pub(super) async fn protect(
+    repository: &Repository,
+    options: &RestoreOptions,
+    backup: BackupId,
+    clock: Clock,
+    progress: &dyn Progress,
+) -> Result<Protection, Error> {
+    let holder = Holder {
+        cluster: &options.cluster,
+        purpose: LeasePurpose::Restore,
+        backups: vec![backup],
+        host: &options.host,
+    };
+    let mut notes = Vec::new();
+    let taken = tokio::time::timeout(WAIT, Lease::take(repository, holder, clock)).await;
+    let lease = match taken {
+        Ok(Ok(lease)) => Some(lease),
+        Ok(Err(error)) => {
+            notes.push(unprotected(&error.to_string()));
+            None
+        }
+        Err(_) => {
+            notes.push(unprotected("the store did not answer in time"));
+            None
+        }
+    };
+    let gone = is_gone(repository, options, backup);
+    // A store that hides what it listed a moment ago: the restore finds out itself what is there.
+    if matches!(tokio::time::timeout(WAIT, gone).await, Ok(Ok(true))) {
+        if let Some(lease) = lease {
+            lease.release().await;
+        }
+        let gone = Cause::NoSuchBackup { backup: backup.to_string(), cluster: options.cluster.to_string() };
+        return Err(gone).doing(|| "looking for the backup once more, since `expire` may have removed it".to_owned());
+    }
+    if let Ok(Ok(Some(note))) = tokio::time::timeout(WAIT, is_decided(repository, options, backup)).await {
+        notes.push(note);
+    }
+    for note in &notes {
+        progress.note(note);
+    }
+    Ok(Protection { lease, notes })
+}
+
+fn unprotected(why: &str) -> String {
+    format!("nobody is told that this restore is running, so run no `holdfast expire` before it has ended: {why}")
+}
+
+async fn is_gone(repository: &Repository, options: &RestoreOptions, backup: BackupId) -> Result<bool, Error> {
+    let name = object_name(&name::backup_summary(&options.cluster, &backup))?;
+    match repository.store().head(&name).await {
+        Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(true),
+        looked => Ok(looked.map(|_| false)?),
+    }
+}
+
+/// What the ledger says about the end of the backup.
+async fn is_decided(
+    repository: &Repository,
+    options: &RestoreOptions,
+    backup: BackupId,
+) -> Result<Option<String>, Error> {
+    let decided = repository.ledger(&options.cluster, LedgerKind::Deletion).await?.records;
+    let ends = decided.iter().filter_map(|(_, record)| match &record.entry {
+        LedgerEntry::Deletion { backups, not_before, .. } if backups.contains(&backup) => Some(*not_before),
+        _ => None,
+    });
+    Ok(ends.min().map(|end| {
+        format!(
+            "the removal of backup {backup} is decided, and not before {end}: to keep it, and the WAL that the restored \
+             server still has to fetch, run `holdfast backup hold {backup}`",
+            end = end.format("%Y-%m-%d %H:%M:%SZ")
+        )
+    }))
+}

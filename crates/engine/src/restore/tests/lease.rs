@@ -1,0 +1,83 @@
+//! The lease of a restore, and what stops it.
+
+use holdfast_repo::name::LedgerKind;
+use holdfast_repo::record::{LeasePurpose, LedgerEntry};
+use holdfast_store::StoreErrorKind;
+
+use super::*;
+
+async fn through(sample: &Sample, rule: FaultRule) -> Repository {
+    let store: Arc<dyn Store> = Arc::new(Faulty::new(Arc::clone(sample.repository.store()), 7, vec![rule]));
+    Repository::open(&RepositoryTarget { store, unlock: sample.target.unlock.clone() }).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_restore_takes_a_lease_for_its_backup_and_gives_it_back() {
+    for encrypted in [false, true] {
+        let sample = Sample::new(encrypted).await;
+        let kept = FaultRule::new(&[Operation::Delete], 1.0, Fault::Refuse(StoreErrorKind::PermissionDenied));
+        let repository = through(&sample, kept.on("main/leases/")).await;
+        let options = sample.options();
+        sample.restore_with(&repository, &options).await.unwrap();
+        let leases = sample.repository.leases(&options.cluster).await.unwrap();
+        let [lease] = leases.as_slice() else { panic!("{leases:?}") };
+        let record = lease.record.as_ref().unwrap();
+        assert_eq!(
+            (record.purpose, record.backups.as_slice()),
+            (LeasePurpose::Restore, &[sample.backup.backup_id][..])
+        );
+        assert!(record.expires >= options.now + chrono::TimeDelta::minutes(59));
+        assert_eq!(lease.expires, record.expires);
+
+        let sample = Sample::new(encrypted).await;
+        let report = sample.restore().await.unwrap();
+        assert_eq!(sample.repository.leases(&options.cluster).await.unwrap().len(), 0);
+        assert!(!report.notes.iter().any(|note| note.contains("expire")), "{:?}", report.notes);
+    }
+}
+
+/// Credentials that only read are enough for a restore.
+#[tokio::test]
+async fn a_lease_that_cannot_be_taken_is_said_and_stops_nothing() {
+    let sample = Sample::new(false).await;
+    let refused = FaultRule::new(&[Operation::Put], 1.0, Fault::Refuse(StoreErrorKind::PermissionDenied));
+    let repository = through(&sample, refused).await;
+    let report = sample.restore_with(&repository, &sample.options()).await.unwrap();
+    sample.check();
+    assert!(report.notes.iter().any(|note| note.contains("run no `holdfast expire`")), "{:?}", report.notes);
+}
+
+#[tokio::test]
+async fn a_restore_says_that_the_removal_of_its_backup_is_decided() {
+    let sample = Sample::new(true).await;
+    let options = sample.options();
+    let entry = LedgerEntry::Deletion {
+        backups: vec![sample.backup.backup_id],
+        packs: Vec::new(),
+        wal: Vec::new(),
+        decided: None,
+        object_count: 3,
+        size_bytes: 1,
+        not_before: "2026-09-01T00:00:00Z".parse().unwrap(),
+        reason: "no rule keeps it".to_owned(),
+    };
+    sample.repository.write_ledger(&options.cluster, "db2", options.now, entry).await.unwrap();
+    assert_eq!(sample.repository.ledger_names(&options.cluster, LedgerKind::Deletion).await.unwrap().len(), 1);
+    let report = sample.restore().await.unwrap();
+    let words = format!("`holdfast backup hold {}`", sample.backup.backup_id);
+    assert!(report.notes.iter().any(|note| note.contains(&words)), "{:?}", report.notes);
+}
+
+/// An `expire` that did not see the lease has removed the backup before it was there.
+#[tokio::test]
+async fn a_backup_that_was_removed_meanwhile_is_noticed_before_anything_is_written() {
+    let sample = Sample::new(false).await;
+    let options = sample.options();
+    let gone = FaultRule::new(&[Operation::Head], 1.0, Fault::Refuse(StoreErrorKind::NotFound));
+    let summary = name::backup_summary(&options.cluster, &sample.backup.backup_id);
+    let repository = through(&sample, gone.on(&summary)).await;
+    let error = sample.restore_with(&repository, &options).await.unwrap_err();
+    assert!(matches!(*error.what, Cause::NoSuchBackup { .. }), "{error}");
+    assert!(!sample.pgdata().exists());
+    assert_eq!(sample.repository.leases(&options.cluster).await.unwrap().len(), 0);
+}
