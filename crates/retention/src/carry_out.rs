@@ -21,9 +21,9 @@ use std::collections::BTreeSet;
 /// What is removed now, in this order. A crash anywhere leaves what the next plan finds and finishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
-    /// First the records of these backups: `start.json`, then `backup.json`, then the manifest. In that order, because
-    /// an old release takes a backup with `start.json` and without `backup.json` for dead and removes all of its packs,
-    /// also those that later backups need.
+    /// First the records of these backups: `start.json`, then `backup.json`. In that order, because an old release takes
+    /// a backup with `start.json` and without `backup.json` for dead. Their manifests go after the packs, and only if no
+    /// pack of theirs is left: a manifest says to whoever continues that packs may be in use.
     pub backups: BTreeSet<BackupId>,
     /// Then these packs.
     pub packs: BTreeSet<PackId>,

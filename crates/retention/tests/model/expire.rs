@@ -102,13 +102,16 @@ fn remove(world: &mut World, removal: &Removal, restores: &[BackupId], steps: us
         if step() && world.backups.remove(id).is_some() {
             world.half_removed.insert(*id);
         }
-        if step() {
-            world.half_removed.remove(id);
-        }
     }
     for pack in &removal.packs {
         if step() {
             world.packs.remove(pack);
+        }
+    }
+    // The manifest stays as long as a pack of its folder does.
+    for id in &removal.backups {
+        if step() && !world.packs.iter().any(|pack| pack.backup == *id) {
+            world.half_removed.remove(id);
         }
     }
     for range in &removal.wal {
