@@ -197,8 +197,7 @@ async fn restore_inner(
     progress.backup(&found.backup.backup_id.to_string());
     progress.note(&format!("restoring backup {}", found.backup.backup_id));
 
-    let id = found.backup.backup_id;
-    let mut protection = protect::protect(repository, options, id, clock, progress.as_ref()).await?;
+    let mut protection = protect::protect(repository, options, &found, clock, progress.as_ref()).await?;
     let restored = restore_found(repository, options, found, &crew, progress, cancel).await;
     let mut notes = std::mem::take(&mut protection.notes);
     protection.end().await;

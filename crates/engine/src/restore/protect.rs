@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use holdfast_repo::name::{self, BackupId, LedgerKind};
-use holdfast_repo::record::{LeasePurpose, LedgerEntry};
+use holdfast_repo::record::{DecidedWal, LeasePurpose, LedgerEntry};
 use holdfast_store::StoreErrorKind;
 
 use super::RestoreOptions;
+use super::preflight::Preflight;
 use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;
 use crate::repository::leases::{Clock, Holder, Lease};
@@ -40,10 +41,11 @@ impl Protection {
 pub(super) async fn protect(
     repository: &Repository,
     options: &RestoreOptions,
-    backup: BackupId,
+    found: &Preflight,
     clock: Clock,
     progress: &dyn Progress,
 ) -> Result<Protection, Error> {
+    let backup = found.plan.backup;
     let holder = Holder {
         cluster: &options.cluster,
         purpose: LeasePurpose::Restore,
@@ -72,7 +74,7 @@ pub(super) async fn protect(
         let gone = Cause::NoSuchBackup { backup: backup.to_string(), cluster: options.cluster.to_string() };
         return Err(gone).doing(|| "looking for the backup once more, since `expire` may have removed it".to_owned());
     }
-    if let Ok(Ok(Some(note))) = tokio::time::timeout(WAIT, is_decided(repository, options, backup)).await {
+    if let Ok(Ok(Some(note))) = tokio::time::timeout(WAIT, is_decided(repository, options, found)).await {
         notes.push(note);
     }
     for note in &notes {
@@ -93,21 +95,33 @@ async fn is_gone(repository: &Repository, options: &RestoreOptions, backup: Back
     }
 }
 
-/// What the ledger says about the end of the backup.
+/// What the ledger says about the end of the backup, and of the WAL that the server will fetch.
 async fn is_decided(
     repository: &Repository,
     options: &RestoreOptions,
-    backup: BackupId,
+    found: &Preflight,
 ) -> Result<Option<String>, Error> {
+    let backup = found.plan.backup;
+    let needs = |wal: &DecidedWal| {
+        wal.claim == found.backup.claim
+            && found.plan.segments.iter().any(|range| {
+                range.timeline == wal.first.timeline() && range.first <= wal.last && wal.first <= range.last
+            })
+    };
     let decided = repository.ledger(&options.cluster, LedgerKind::Deletion).await?.records;
     let ends = decided.iter().filter_map(|(_, record)| match &record.entry {
-        LedgerEntry::Deletion { backups, not_before, .. } if backups.contains(&backup) => Some(*not_before),
+        LedgerEntry::Deletion { backups, wal, not_before, .. }
+            if backups.contains(&backup) || wal.iter().any(needs) =>
+        {
+            Some(*not_before)
+        }
         _ => None,
     });
     Ok(ends.min().map(|end| {
         format!(
-            "the removal of backup {backup} is decided, and not before {end}: to keep it, and the WAL that the restored \
-             server still has to fetch, run `holdfast backup hold {backup}`",
+            "the removal of backup {backup}, or of WAL that the restored server has to fetch, is decided, and not before \
+             {end}: run no `holdfast expire` after that until the server has recovered, or run `holdfast backup hold \
+             {backup}` to keep the backup",
             end = end.format("%Y-%m-%d %H:%M:%SZ")
         )
     }))
