@@ -9,6 +9,7 @@ use holdfast_contract::problem::ErrorLine;
 use holdfast_contract::progress::ProgressLine;
 use holdfast_contract::report::backup::BackupReport;
 use holdfast_contract::report::check::CheckReport;
+use holdfast_contract::report::expire::{ExpireReport, HoldReport};
 use holdfast_contract::report::info::InfoReport;
 use holdfast_contract::report::list::ListReport;
 use holdfast_contract::report::manifest::ManifestReport;
@@ -34,8 +35,10 @@ const SAMPLES: &[(&str, Printed)] = &[
     ("backup", through::<BackupReport>),
     ("backup-2", through::<BackupReport>),
     ("backup-3", through::<BackupReport>),
+    ("backup-hold", through::<HoldReport>),
     ("check", through::<CheckReport>),
     ("error", through::<ErrorLine>),
+    ("expire", through::<ExpireReport>),
     ("info", through::<InfoReport>),
     ("list", through::<ListReport>),
     ("manifest-check", through::<ManifestReport>),

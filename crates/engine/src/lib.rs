@@ -14,6 +14,7 @@ pub mod archive;
 pub mod backup;
 pub mod check;
 pub mod error;
+pub mod expire;
 pub mod pipeline;
 pub mod places;
 pub mod progress;

@@ -8,6 +8,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod expire;
 pub mod info;
 pub mod list;
 pub mod manifest;

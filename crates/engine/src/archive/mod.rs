@@ -35,7 +35,7 @@ mod push;
 mod ready;
 mod spool;
 mod standby;
-mod stored;
+pub(crate) mod stored;
 mod wal_folders;
 
 pub use deliver::{ArchiveContext, Destination, archive_file};

@@ -15,7 +15,7 @@ use crate::repository::{Repository, object_name};
 const READ_ATTEMPTS: u32 = 2;
 
 /// The one name that a WAL file can have under a claim.
-pub(super) fn wal_object_name(
+pub(crate) fn wal_object_name(
     repository: &Repository,
     cluster: &ClusterName,
     claim: &ClaimRecord,

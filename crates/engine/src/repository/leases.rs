@@ -125,6 +125,7 @@ impl Repository {
 #[derive(Debug)]
 pub(crate) struct Lease {
     run: RunId,
+    taken: DateTime<Utc>,
     name: Arc<Mutex<String>>,
     ending: CancellationToken,
     task: Option<JoinHandle<()>>,
@@ -152,15 +153,21 @@ impl Lease {
             pid: std::process::id(),
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
+        let taken = record.since;
         let first = create(repository, &record, clock).await.doing(|| "taking a lease".to_owned())?;
         let (name, ending) = (Arc::new(Mutex::new(first)), CancellationToken::new());
         let task = tokio::spawn(prolong(repository.clone(), record, clock, Arc::clone(&name), ending.clone()));
-        Ok(Self { run, name, ending, task: Some(task) })
+        Ok(Self { run, taken, name, ending, task: Some(task) })
     }
 
     /// The run's id.
     pub(crate) fn run(&self) -> &RunId {
         &self.run
+    }
+
+    /// When it was taken, by this host's clock.
+    pub(crate) fn taken(&self) -> DateTime<Utc> {
+        self.taken
     }
 
     /// The name of the object that is in force now.

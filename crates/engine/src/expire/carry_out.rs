@@ -1,0 +1,249 @@
+//! The second step: removing what was decided, once its grace time is over and nothing needs it.
+//!
+//! Order: `start.json` of all backups that go, then `backup.json`, then packs, then the manifests of which no pack is left,
+//! then WAL. Without `start.json` no backup of any release takes the rest for the remains of a dead run; a manifest stays
+//! as long as one pack of its folder does, for it says to whoever continues that packs may be in use. A crash anywhere
+//! leaves what the next plan finds.
+//!
+//! Nobody who comes meanwhile loses anything. Leases, holds and backups are listed just before `backup.json` goes, and once
+//! more before the first pack goes. A restore takes its lease first and then looks for `backup.json`: one that still found
+//! it had its lease before the second look, and its packs are there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+use holdfast_pgtypes::{SegmentName, TimelineId, WalFileName};
+use holdfast_repo::name::{self, BackupId, ClaimNumber, ClusterName, ObjectPath, RunId};
+use holdfast_repo::record::ClaimRecord;
+use holdfast_retention as planner;
+use holdfast_store::ObjectName;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::gather::Users;
+use super::ids;
+use super::manifests::Planned;
+use crate::archive::stored::wal_object_name;
+use crate::error::{Cause, Error, ResultExt};
+use crate::progress::Progress;
+use crate::repository::{Repository, object_name};
+
+/// Objects that are deleted by one request, where the store can.
+const AT_ONCE: usize = 1000;
+
+/// Folders of WAL that are listed at once.
+const LISTS_AT_ONCE: usize = 16;
+
+/// How long a look for others holds while many objects are deleted.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// What is to be removed, and what it was planned with.
+pub(super) struct Job<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) cluster: &'a ClusterName,
+    pub(super) claims: &'a BTreeMap<ClaimNumber, ClaimRecord>,
+    pub(super) planned: &'a Planned,
+    pub(super) removal: &'a planner::Removal,
+    pub(super) users: &'a Users,
+    pub(super) own: &'a RunId,
+    pub(super) progress: &'a dyn Progress,
+    pub(super) cancel: &'a CancellationToken,
+}
+
+/// What was removed.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    pub(super) backups: Vec<BackupId>,
+    pub(super) packs: u64,
+    pub(super) wal_files: u64,
+    pub(super) size_bytes: u64,
+    /// Whether somebody came meanwhile, so that the rest was left for another look.
+    pub(super) disturbed: bool,
+}
+
+impl Done {
+    pub(super) fn is_nothing(&self) -> bool {
+        self.backups.is_empty() && self.packs == 0 && self.wal_files == 0
+    }
+}
+
+/// Removes, as far as it comes: `done` is right after an error as well.
+pub(super) async fn remove(job: &Job<'_>, done: &mut Done) -> Result<(), Error> {
+    let mut guard = Guard { job, looked: None };
+    let backups: Vec<BackupId> = job.removal.backups.iter().map(|id| ids::to_backup(*id)).collect::<Result<_, _>>()?;
+    if !backups.is_empty() || !job.removal.packs.is_empty() {
+        job.progress.phase("removing backups", None);
+    }
+    let records = |of: fn(&ClusterName, &BackupId) -> String| {
+        backups.iter().map(move |id| Ok((object_name(&of(job.cluster, id))?, *id))).collect::<Result<Vec<_>, Error>>()
+    };
+    for chunk in records(name::backup_start)?.chunks(AT_ONCE) {
+        if !guard.is_alone(true).await? {
+            done.disturbed = true;
+            return Ok(());
+        }
+        delete(job, chunk.iter().map(|(name, _)| name)).await?;
+    }
+    for chunk in records(name::backup_summary)?.chunks(AT_ONCE) {
+        if !guard.is_alone(true).await? {
+            done.disturbed = true;
+            return Ok(());
+        }
+        delete(job, chunk.iter().map(|(name, _)| name)).await?;
+        done.backups.extend(chunk.iter().map(|(_, id)| *id));
+    }
+    let sizes: BTreeMap<planner::PackId, u64> = job
+        .planned
+        .plan
+        .packs
+        .iter()
+        .map(|(pack, _)| (pack.id, pack.size_bytes))
+        .filter(|(id, _)| job.removal.packs.contains(id))
+        .collect();
+    let packs: Vec<planner::PackId> = job.removal.packs.iter().copied().collect();
+    // The first look is after the last `backup.json` went.
+    guard.looked = None;
+    for chunk in packs.chunks(AT_ONCE) {
+        if !guard.is_alone(false).await? {
+            done.disturbed = true;
+            return Ok(());
+        }
+        let names =
+            chunk.iter().map(|id| object_name(&name::pack(job.cluster, &ids::to_backup(id.backup)?, id.number)));
+        let names: Vec<ObjectName> = names.collect::<Result<_, _>>()?;
+        delete(job, names.iter()).await?;
+        done.packs += chunk.len() as u64;
+        done.size_bytes += chunk.iter().filter_map(|id| sizes.get(id)).sum::<u64>();
+    }
+    manifests(job, &mut guard, done).await?;
+    if !done.disturbed {
+        wal(job, &mut guard, done).await?;
+    }
+    Ok(())
+}
+
+/// Those of which no pack is left.
+async fn manifests(job: &Job<'_>, guard: &mut Guard<'_>, done: &mut Done) -> Result<(), Error> {
+    let stays = job.planned.plan.packs.iter().map(|(pack, _)| pack.id).filter(|id| !job.removal.packs.contains(id));
+    let with_packs: BTreeSet<planner::BackupId> = stays.map(|id| id.backup).collect();
+    let empty = job.removal.backups.iter();
+    let empty = empty.filter(|id| !with_packs.contains(id) && !job.planned.keeps_manifest(**id));
+    let names = empty.map(|id| object_name(&name::manifest(job.cluster, &ids::to_backup(*id)?)));
+    let names: Vec<ObjectName> = names.collect::<Result<_, _>>()?;
+    for chunk in names.chunks(AT_ONCE) {
+        if !guard.is_alone(false).await? {
+            done.disturbed = true;
+            return Ok(());
+        }
+        delete(job, chunk.iter()).await?;
+    }
+    Ok(())
+}
+
+/// The segments of the ranges, with the partial segments and backup history files of the same numbers.
+async fn wal(job: &Job<'_>, guard: &mut Guard<'_>, done: &mut Done) -> Result<(), Error> {
+    if job.removal.wal.is_empty() {
+        return Ok(());
+    }
+    job.progress.phase("removing WAL", None);
+    // A restore that began since the last look may count on the WAL after its backup.
+    guard.looked = None;
+    let lists = folders(job).into_iter().map(|folder| list(job, folder));
+    let mut lists = stream::iter(lists.collect::<Vec<_>>()).buffered(LISTS_AT_ONCE);
+    let mut waiting: Vec<(ObjectName, u64)> = Vec::new();
+    loop {
+        let more = lists.next().await.transpose()?;
+        let is_last = more.is_none();
+        waiting.extend(more.unwrap_or_default());
+        while waiting.len() >= AT_ONCE || is_last && !waiting.is_empty() {
+            if !guard.is_alone(false).await? {
+                done.disturbed = true;
+                return Ok(());
+            }
+            let chunk: Vec<_> = waiting.drain(..waiting.len().min(AT_ONCE)).collect();
+            delete(job, chunk.iter().map(|(name, _)| name)).await?;
+            done.wal_files += chunk.len() as u64;
+            done.size_bytes += chunk.iter().map(|(_, size)| size).sum::<u64>();
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+/// A folder of WAL, and the numbers that go of what is in it.
+struct Folder<'a> {
+    claim: &'a ClaimRecord,
+    prefix: String,
+    numbers: Vec<(u64, u64)>,
+}
+
+fn folders<'a>(job: &Job<'a>) -> Vec<Folder<'a>> {
+    let mut logs: BTreeMap<(ClaimNumber, TimelineId, u64), Vec<(u64, u64)>> = BTreeMap::new();
+    for range in &job.removal.wal {
+        let number = ids::to_claim(range.claim);
+        let Some(claim) = job.claims.get(&number) else { continue };
+        let per_log = claim.wal_segment_size.segments_per_id();
+        for log in range.first / per_log..=range.last / per_log {
+            let within = (range.first.max(log * per_log), range.last.min(log * per_log + per_log - 1));
+            logs.entry((number, range.timeline, log)).or_default().push(within);
+        }
+    }
+    let folder = |((number, timeline, log), numbers): ((ClaimNumber, TimelineId, u64), Vec<(u64, u64)>)| {
+        let claim = job.claims.get(&number)?;
+        let first = log * claim.wal_segment_size.segments_per_id();
+        let first = SegmentName::from_number(first, timeline, claim.wal_segment_size)?;
+        let folder = name::wal_timeline_folder(job.cluster, number, timeline);
+        Some(Folder { claim, prefix: format!("{folder}{}/", first.group()), numbers })
+    };
+    logs.into_iter().filter_map(folder).collect()
+}
+
+async fn list(job: &Job<'_>, folder: Folder<'_>) -> Result<Vec<(ObjectName, u64)>, Error> {
+    let listed = job.repository.store().list(&folder.prefix, None).await;
+    let listed = listed.doing(|| format!("listing {} in {}", folder.prefix, job.repository.describe()))?;
+    let size = folder.claim.wal_segment_size;
+    let goes = |object: &holdfast_store::ObjectInfo| {
+        let Ok(ObjectPath::WalFile { file, .. }) = object.name.as_ref().parse() else { return false };
+        // An object of another name is not WAL of this archive.
+        if wal_object_name(job.repository, job.cluster, folder.claim, &file) != object.name.as_ref() {
+            return false;
+        }
+        let (WalFileName::Segment(segment)
+        | WalFileName::Partial(segment)
+        | WalFileName::BackupHistory { segment, .. }) = file
+        else {
+            return false;
+        };
+        let number = segment.number(size);
+        folder.numbers.iter().any(|(first, last)| (*first..=*last).contains(&number))
+    };
+    Ok(listed.into_iter().filter(goes).map(|object| (object.name, object.size_bytes)).collect())
+}
+
+async fn delete<'n>(job: &Job<'_>, names: impl Iterator<Item = &'n ObjectName>) -> Result<(), Error> {
+    if job.cancel.is_cancelled() {
+        return Err(Cause::Cancelled.into());
+    }
+    let names: Vec<ObjectName> = names.cloned().collect();
+    Ok(job.repository.store().delete(&names).await?)
+}
+
+/// Looks whether somebody came that the plan does not know.
+struct Guard<'a> {
+    job: &'a Job<'a>,
+    looked: Option<Instant>,
+}
+
+impl Guard<'_> {
+    /// Whether nobody did; `now` looks in any case.
+    async fn is_alone(&mut self, now: bool) -> Result<bool, Error> {
+        if !now && self.looked.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN) {
+            return Ok(true);
+        }
+        let users = Users::list(self.job.repository, self.job.cluster, Some(self.job.own)).await?;
+        self.looked = Some(Instant::now());
+        Ok(!users.has_others_than(self.job.users))
+    }
+}

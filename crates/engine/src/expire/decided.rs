@@ -1,0 +1,172 @@
+//! The decisions in the ledger: what goes, and since when that is decided.
+//!
+//! What is taken back is left out of the ledger: its entry is deleted, and what is left of it is written again with the
+//! time of its decision. After a crash between the two the rest is decided anew, and waits once more: the safe side.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use holdfast_repo::name::{ClaimNumber, ClusterName, LedgerKind};
+use holdfast_repo::record::{ClaimRecord, DecidedWal, LedgerEntry, LedgerRecord, PackRange};
+use holdfast_retention as planner;
+
+use super::ids;
+use crate::error::Error;
+use crate::repository::Repository;
+
+/// The most ranges of an entry: its record stays far below what a reader accepts. A million segments without neighbours
+/// are some twenty entries.
+const RANGES_AT_MOST: usize = 50_000;
+
+/// A decision, and the entry in which it stands.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) decision: planner::Decision,
+}
+
+/// Reads the decisions. One that cannot be read counts for nothing: what it decided is decided anew.
+pub(super) async fn read(
+    repository: &Repository,
+    cluster: &ClusterName,
+    claims: &BTreeMap<ClaimNumber, ClaimRecord>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Entry>, Error> {
+    let listed = repository.ledger(cluster, LedgerKind::Deletion).await?;
+    for bad in &listed.unreadable {
+        notes.push(format!("the decision {} cannot be read and counts for nothing: {}", bad.object, bad.error));
+    }
+    let entries = listed.records.into_iter();
+    Ok(entries.filter_map(|(name, record)| Some(Entry { name, decision: decision_of(record, claims)? })).collect())
+}
+
+fn decision_of(record: LedgerRecord, claims: &BTreeMap<ClaimNumber, ClaimRecord>) -> Option<planner::Decision> {
+    let LedgerEntry::Deletion { backups, packs, wal, decided, .. } = record.entry else { return None };
+    let packs = packs.iter().flat_map(|range| {
+        let backup = ids::backup(range.backup);
+        (range.first..=range.last.min(holdfast_repo::name::MAX_PACK_NUMBER))
+            .map(move |number| planner::PackId { backup, number })
+    });
+    let wal = wal.iter().filter_map(|range| {
+        let size = claims.get(&range.claim)?.wal_segment_size;
+        let (first, last) = (range.first.number(size), range.last.number(size));
+        (range.first.timeline() == range.last.timeline() && first <= last).then(|| planner::WalRange {
+            claim: ids::claim(range.claim),
+            timeline: range.first.timeline(),
+            first,
+            last,
+        })
+    });
+    Some(planner::Decision {
+        at: decided.unwrap_or(record.time),
+        backups: backups.into_iter().map(ids::backup).collect(),
+        packs: packs.collect(),
+        wal: wal.collect(),
+    })
+}
+
+/// What is written with each decision.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Writing<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) cluster: &'a ClusterName,
+    pub(super) host: &'a str,
+    pub(super) now: DateTime<Utc>,
+    pub(super) grace: TimeDelta,
+    pub(super) claims: &'a BTreeMap<ClaimNumber, ClaimRecord>,
+    pub(super) packs: &'a [(planner::Pack, planner::PackVerdict)],
+}
+
+/// Writes a decision, in as many entries as it takes.
+pub(super) async fn write(to: Writing<'_>, decision: &planner::Decision) -> Result<Vec<Entry>, Error> {
+    let mut backups: Vec<_> = decision.backups.iter().map(|id| ids::to_backup(*id)).collect::<Result<_, _>>()?;
+    let packs = pack_ranges(&decision.packs)?;
+    let wal: Vec<DecidedWal> = decision.wal.iter().filter_map(|range| decided_wal(range, to.claims)).collect();
+    let segments: u64 = decision.wal.iter().map(planner::WalRange::count).fold(0, u64::saturating_add);
+    let of_decision = to.packs.iter().map(|(pack, _)| pack).filter(|pack| decision.packs.contains(&pack.id));
+    let mut size_bytes: u64 = of_decision.map(|pack| pack.size_bytes).sum();
+    let mut object_count = (decision.packs.len() as u64).saturating_add(segments);
+    let not_before = decision.at.checked_add_signed(to.grace).unwrap_or(DateTime::<Utc>::MAX_UTC);
+    let pieces = packs.len().div_ceil(RANGES_AT_MOST).max(wal.len().div_ceil(RANGES_AT_MOST)).max(1);
+    let (mut packs, mut wal) = (packs.chunks(RANGES_AT_MOST), wal.chunks(RANGES_AT_MOST));
+    let mut written = Vec::new();
+    for _ in 0..pieces {
+        let entry = LedgerEntry::Deletion {
+            // Backups first, so that what is interrupted here never lets packs go before their backup.
+            backups: std::mem::take(&mut backups),
+            packs: packs.next().unwrap_or_default().to_vec(),
+            wal: wal.next().unwrap_or_default().to_vec(),
+            decided: (decision.at != to.now).then_some(decision.at),
+            object_count: std::mem::take(&mut object_count),
+            size_bytes: std::mem::take(&mut size_bytes),
+            not_before,
+            reason: "no rule keeps it".to_owned(),
+        };
+        let record =
+            LedgerRecord { time: to.now, host: String::new(), software_version: String::new(), entry: entry.clone() };
+        let name = to.repository.write_ledger(to.cluster, to.host, to.now, entry).await?;
+        written.extend(decision_of(record, to.claims).map(|decision| Entry { name, decision }));
+    }
+    Ok(written)
+}
+
+fn decided_wal(range: &planner::WalRange, claims: &BTreeMap<ClaimNumber, ClaimRecord>) -> Option<DecidedWal> {
+    let claim = ids::to_claim(range.claim);
+    let (first, last) = range.names(claims.get(&claim)?.wal_segment_size)?;
+    Some(DecidedWal { claim, first, last })
+}
+
+fn pack_ranges(packs: &BTreeSet<planner::PackId>) -> Result<Vec<PackRange>, Error> {
+    let mut ranges: Vec<PackRange> = Vec::new();
+    for pack in packs {
+        let backup = ids::to_backup(pack.backup)?;
+        match ranges.last_mut() {
+            Some(range) if range.backup == backup && range.last + 1 == pack.number => range.last = pack.number,
+            _ => ranges.push(PackRange { backup, first: pack.number, last: pack.number }),
+        }
+    }
+    Ok(ranges)
+}
+
+/// Leaves out of the ledger what is kept now.
+pub(super) async fn take_back(
+    to: Writing<'_>,
+    entries: Vec<Entry>,
+    kept: &planner::Decision,
+) -> Result<Vec<Entry>, Error> {
+    let mut left = Vec::new();
+    for entry in entries {
+        let rest = without(&entry.decision, kept);
+        if rest == entry.decision {
+            left.push(entry);
+            continue;
+        }
+        to.repository.delete_ledger(&[entry.name]).await?;
+        if !rest.is_empty() {
+            left.extend(write(to, &rest).await?);
+        }
+    }
+    Ok(left)
+}
+
+/// A decision without what another one names.
+pub(super) fn without(decision: &planner::Decision, other: &planner::Decision) -> planner::Decision {
+    let mut taken: BTreeMap<_, Vec<(u64, u64)>> = BTreeMap::new();
+    for range in &other.wal {
+        taken.entry((range.claim, range.timeline)).or_default().push((range.first, range.last));
+    }
+    let taken: BTreeMap<_, planner::NumberRanges> =
+        taken.into_iter().map(|(key, ranges)| (key, ranges.into_iter().collect())).collect();
+    let mut wal = Vec::new();
+    for range in &decision.wal {
+        let own = planner::NumberRanges::of(range.first, range.last);
+        let left = taken.get(&(range.claim, range.timeline)).map_or_else(|| own.clone(), |taken| own.without(taken));
+        wal.extend(left.iter().map(|(first, last)| planner::WalRange { first, last, ..*range }));
+    }
+    planner::Decision {
+        at: decision.at,
+        backups: decision.backups.difference(&other.backups).copied().collect(),
+        packs: decision.packs.difference(&other.packs).copied().collect(),
+        wal,
+    }
+}

@@ -1,0 +1,294 @@
+//! What the planner is told: the catalog of an archive, from listings and records.
+//!
+//! Order: backups before packs and WAL, so that what comes into being between the listings has a backup that is not known
+//! yet, and the grace time protects it. Holds and leases are read last: whoever writes one then looks whether it came in
+//! time.
+//!
+//! What cannot be read is in the catalog as such, for the planner keeps what it may need. Only a hold is an error: nobody
+//! knows which backup it holds. A store that is away is an error everywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::{SegmentName, TimelineId, WalSegmentSize};
+use holdfast_repo::catalog::BackupCatalog;
+use holdfast_repo::name::{self, BackupId, ClaimNumber, ClusterName, LedgerKind, ObjectPath, RunId};
+use holdfast_repo::record::{BackupRecord, ClaimRecord, LeasePurpose, LedgerEntry, SnapshotRecord, StartRecord};
+use holdfast_retention as planner;
+
+use super::ids;
+use crate::archive::{WalFolders, Wanted};
+use crate::error::{Error, ResultExt};
+use crate::repository::Repository;
+use crate::repository::leases::ListedLease;
+use crate::repository::listed::{Listed, Unreadable};
+use crate::restore::read_history;
+
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub(super) catalog: planner::Catalog,
+    /// The claims that can be read.
+    pub(super) claims: BTreeMap<ClaimNumber, ClaimRecord>,
+    /// What was there of those who may need something.
+    pub(super) users: Users,
+    /// What the user should know.
+    pub(super) notes: Vec<String>,
+}
+
+/// Who may need something, by name: if one comes that was not planned for, nothing more is removed.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Users {
+    pub(super) runs: BTreeSet<RunId>,
+    pub(super) holds: BTreeSet<String>,
+    pub(super) backups: BTreeSet<BackupId>,
+}
+
+impl Users {
+    /// Lists them. `own` is this run.
+    pub(super) async fn list(
+        repository: &Repository,
+        cluster: &ClusterName,
+        own: Option<&RunId>,
+    ) -> Result<Self, Error> {
+        let (leases, holds, backups) = tokio::try_join!(
+            repository.lease_names(cluster),
+            repository.ledger_names(cluster, LedgerKind::Hold),
+            repository.listed(cluster)
+        )?;
+        let runs = leases.into_iter().map(|(_, run, _)| run).filter(|run| Some(run) != own);
+        let holds = holds.into_iter().map(|(_, name)| name);
+        Ok(Self { runs: runs.collect(), holds: holds.collect(), backups: all_ids(&backups) })
+    }
+
+    /// Whether somebody is here who was not there before.
+    pub(super) fn has_others_than(&self, before: &Self) -> bool {
+        !(self.runs.is_subset(&before.runs)
+            && self.holds.is_subset(&before.holds)
+            && self.backups.is_subset(&before.backups))
+    }
+}
+
+fn all_ids(listed: &BackupCatalog) -> BTreeSet<BackupId> {
+    listed.complete().chain(listed.unfinished().map(|(id, _)| id)).collect()
+}
+
+/// Reads everything but the manifests. `own` is this run, whose lease is not looked at.
+pub(super) async fn gather(
+    repository: &Repository,
+    cluster: &ClusterName,
+    own: Option<&RunId>,
+) -> Result<Gathered, Error> {
+    let mut notes = Vec::new();
+    let listed = repository.listed(cluster).await?;
+    let (claims, backups, starts, snapshots) = tokio::try_join!(
+        repository.claims(cluster),
+        repository.backups_of(cluster, &listed),
+        starts(repository, cluster, &listed),
+        repository.snapshots(cluster)
+    )?;
+    let packs = packs(repository, cluster).await?;
+    let mut catalog = planner::Catalog { packs, ..planner::Catalog::default() };
+    for claim in &claims.records {
+        let (wal, unread) = wal(repository, claim).await?;
+        notes.extend(unread);
+        catalog.claims.insert(ids::claim(claim.number), planner::Claim { since: Some(claim.since), wal });
+    }
+    for bad in &claims.unreadable {
+        notes.push(format!(
+            "the record of claim {} cannot be read, so its backups and its WAL stay: {}",
+            bad.id, bad.error
+        ));
+        // Without the record nobody knows its segments, and nothing of it is listed.
+        let wal = planner::WalArchive::new(WalSegmentSize::DEFAULT);
+        catalog.claims.insert(ids::claim(bad.id), planner::Claim { since: None, wal });
+    }
+    let verified = verified_backups();
+    catalog.backups.extend(backups.records.iter().map(|backup| of_backup(backup, &verified)));
+    catalog.backups.extend(snapshots.records.iter().map(of_snapshot));
+    catalog.unknown.extend(backups.unreadable.iter().chain(&snapshots.unreadable).map(of_unreadable));
+    for (id, objects) in listed.unfinished() {
+        // Only the removal of a complete backup leaves a manifest without a start record.
+        if !objects.start {
+            catalog.half_removed.insert(ids::backup(id));
+        }
+    }
+
+    let leases = repository.leases(cluster).await?;
+    for (id, start) in &starts {
+        catalog.unfinished.push(of_unfinished(*id, start.as_ref(), &leases));
+    }
+    for lease in leases.iter().filter(|lease| Some(&lease.run) != own) {
+        catalog.restores.extend(uses(lease));
+    }
+    let Listed { records: holds, unreadable } = repository.ledger(cluster, LedgerKind::Hold).await?;
+    if let Some(bad) = unreadable.into_iter().next() {
+        return Err(bad.error).doing(|| format!("reading {}, since nobody knows which backup it holds", bad.object));
+    }
+    let mut users = Users::default();
+    users.runs.extend(leases.iter().map(|lease| lease.run.clone()).filter(|run| Some(run) != own));
+    users.backups = all_ids(&listed);
+    for (object, record) in holds {
+        users.holds.insert(object);
+        if let LedgerEntry::Hold { backup, until, .. } = record.entry {
+            hold(&mut catalog, backup, until);
+        }
+    }
+    let claims = claims.records.into_iter().map(|claim| (claim.number, claim)).collect();
+    Ok(Gathered { catalog, claims, users, notes })
+}
+
+/// Backups whose verification succeeded. No verb writes that into the ledger yet.
+fn verified_backups() -> BTreeSet<BackupId> {
+    BTreeSet::new()
+}
+
+/// Of several holds the longest counts.
+fn hold(catalog: &mut planner::Catalog, backup: BackupId, until: Option<DateTime<Utc>>) {
+    let id = ids::backup(backup);
+    for held in catalog.backups.iter_mut().filter(|one| one.id == id) {
+        let until = match held.hold {
+            Some(planner::Hold { until: known }) => known.zip(until).map(|(known, until)| known.max(until)),
+            None => until,
+        };
+        held.hold = Some(planner::Hold { until });
+    }
+}
+
+/// The start records of the backups that began and have no end; none where it cannot be read.
+async fn starts(
+    repository: &Repository,
+    cluster: &ClusterName,
+    listed: &BackupCatalog,
+) -> Result<Vec<(BackupId, Option<StartRecord>)>, Error> {
+    let begun = listed.unfinished().filter(|(_, objects)| objects.start);
+    let names = begun.map(|(id, _)| (id, name::backup_start(cluster, &id)));
+    let read = Listed::read(names.collect(), |id| async move {
+        Ok((id, repository.read_record::<StartRecord>(&name::backup_start(cluster, &id)).await?))
+    });
+    let Listed { records, unreadable } = read.await?;
+    let unreadable = unreadable.into_iter().map(|bad| (bad.id, None));
+    Ok(records.into_iter().map(|(id, start)| (id, Some(start))).chain(unreadable).collect())
+}
+
+async fn packs(repository: &Repository, cluster: &ClusterName) -> Result<Vec<planner::Pack>, Error> {
+    let (mut packs, mut next) = (Vec::new(), None);
+    loop {
+        let page = repository.store().list_page(&format!("{cluster}/packs/"), None, next.as_deref()).await;
+        let page = page.doing(|| format!("listing the packs of {cluster} in {}", repository.describe()))?;
+        packs.extend(page.objects.iter().filter_map(|object| match object.name.as_ref().parse() {
+            Ok(ObjectPath::Pack { backup, number, .. }) => {
+                let id = planner::PackId { backup: ids::backup(backup), number };
+                Some(planner::Pack { id, size_bytes: object.size_bytes })
+            }
+            _ => None,
+        }));
+        next = page.next;
+        if next.is_none() {
+            return Ok(packs);
+        }
+    }
+}
+
+/// The WAL of a claim, and which history files cannot be read.
+async fn wal(repository: &Repository, claim: &ClaimRecord) -> Result<(planner::WalArchive, Vec<String>), Error> {
+    let listed = WalFolders::read_and_list(repository, claim, Wanted::All).await?;
+    let inventory = listed.inventory();
+    let size = claim.wal_segment_size;
+    let mut archive = planner::WalArchive::new(size);
+    let mut timelines: BTreeSet<TimelineId> = inventory.timelines().chain(inventory.histories()).collect();
+    timelines.extend(inventory.partials().map(SegmentName::timeline));
+    for timeline in timelines {
+        let ranges = inventory.ranges(timeline);
+        let numbers = ranges.iter().map(|range| (range.first.number(size), range.last.number(size)));
+        archive.segments.insert(timeline, numbers.collect());
+        if let Some(stored) = listed.newest(timeline) {
+            archive.last_stored.insert(timeline, stored);
+        }
+    }
+    archive.partials.extend(inventory.partials());
+    let names = inventory.histories().map(|timeline| (timeline, format!("the history file of timeline {timeline}")));
+    let histories = Listed::read(names.collect(), |timeline| async move {
+        Ok((timeline, read_history(repository, claim, timeline).await?))
+    });
+    let Listed { records, unreadable } = histories.await?;
+    archive.histories.extend(records);
+    let notes = unreadable.iter().map(|bad| format!("{} cannot be read: {}", bad.object, bad.error));
+    Ok((archive, notes.collect()))
+}
+
+fn of_backup(backup: &BackupRecord, verified: &BTreeSet<BackupId>) -> planner::Backup {
+    planner::Backup {
+        id: ids::backup(backup.backup_id),
+        claim: ids::claim(backup.claim),
+        timeline: backup.timeline,
+        start_lsn: backup.start_lsn,
+        stop_timeline: backup.stop_segment.timeline(),
+        stop_lsn: backup.stop_lsn,
+        start_time: backup.start_time,
+        stop_time: backup.stop_time,
+        place: planner::Place::Packs,
+        hold: None,
+        verified: if verified.contains(&backup.backup_id) {
+            planner::Verified::Sound
+        } else {
+            planner::Verified::Never
+        },
+    }
+}
+
+fn of_snapshot(snapshot: &SnapshotRecord) -> planner::Backup {
+    planner::Backup {
+        id: ids::backup(snapshot.snapshot_id),
+        claim: ids::claim(snapshot.claim),
+        timeline: snapshot.timeline,
+        start_lsn: snapshot.start_lsn,
+        stop_timeline: snapshot.stop_segment.timeline(),
+        stop_lsn: snapshot.stop_lsn,
+        start_time: snapshot.start_time,
+        stop_time: snapshot.stop_time,
+        place: planner::Place::Snapshot,
+        hold: None,
+        verified: planner::Verified::Never,
+    }
+}
+
+fn of_unreadable(bad: &Unreadable<BackupId>) -> planner::UnknownBackup {
+    let reason = if bad.error.is_newer() {
+        planner::UnknownReason::Newer
+    } else {
+        planner::UnknownReason::Unreadable(bad.error.to_string())
+    };
+    planner::UnknownBackup { id: ids::backup(bad.id), claim: None, reason }
+}
+
+fn of_unfinished(id: BackupId, start: Option<&StartRecord>, leases: &[ListedLease]) -> planner::UnfinishedBackup {
+    let run = start.and_then(|start| start.run.as_ref()).map(|run| run.id.as_str());
+    let own = leases.iter().filter(|lease| Some(lease.run.as_str()) == run);
+    planner::UnfinishedBackup {
+        id: ids::backup(id),
+        claim: start.map(|start| ids::claim(start.claim)),
+        started: start.map_or_else(|| id.time(), |start| start.started),
+        lease_until: own.map(|lease| lease.expires).max(),
+        parent: start.map_or(planner::Parent::Unknown, parent),
+        start_lsn: None,
+    }
+}
+
+/// What a run builds on. This release takes full backups alone.
+fn parent(_start: &StartRecord) -> planner::Parent {
+    planner::Parent::Nothing
+}
+
+/// What the run of a lease uses: a restore its backup, a backup those whose packs it may name. One that cannot be read may
+/// use all of them.
+fn uses(lease: &ListedLease) -> Vec<planner::RunningRestore> {
+    let of = |backup| planner::RunningRestore { backup, lease_until: lease.expires };
+    match &lease.record {
+        Ok(record) if record.purpose == LeasePurpose::Expire => Vec::new(),
+        Ok(record) if !record.backups.is_empty() => {
+            record.backups.iter().map(|id| of(Some(ids::backup(*id)))).collect()
+        }
+        _ => vec![of(None)],
+    }
+}

@@ -1,0 +1,90 @@
+//! `backup hold` and `backup release`: a backup that no policy removes.
+
+use chrono::{DateTime, Utc};
+use holdfast_repo::name::{BackupId, ClusterName, LedgerKind};
+use holdfast_repo::record::LedgerEntry;
+
+use crate::error::{Cause, Error, ResultExt};
+use crate::repository::Repository;
+
+/// What is held, for how long and why.
+#[derive(Debug, Clone)]
+pub struct HoldOptions {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The backup.
+    pub backup: BackupId,
+    /// Until when; until it is released if none.
+    pub until: Option<DateTime<Utc>>,
+    /// Why, in the user's words.
+    pub reason: Option<String>,
+    /// This host.
+    pub host: String,
+    /// Now.
+    pub now: DateTime<Utc>,
+}
+
+/// Holds a backup. Earlier holds of it are replaced.
+///
+/// # Errors
+/// [`Cause::NoSuchBackup`] if no backup of that name is complete, also if an `expire` removes it at this moment;
+/// otherwise as [`Repository::create_record`].
+pub async fn hold(repository: &Repository, options: &HoldOptions) -> Result<(), Error> {
+    let phrase = || format!("holding backup {} in {}", options.backup, repository.describe());
+    hold_inner(repository, options).await.doing(phrase)
+}
+
+async fn hold_inner(repository: &Repository, options: &HoldOptions) -> Result<(), Error> {
+    check_exists(repository, options).await?;
+    let earlier = names_of(repository, &options.cluster, options.backup).await?;
+    let entry = LedgerEntry::Hold { backup: options.backup, until: options.until, reason: options.reason.clone() };
+    let written = repository.write_ledger(&options.cluster, &options.host, options.now, entry).await?;
+    // An `expire` that did not see the hold has removed `backup.json` before this, or looks once more before it goes on.
+    if let Err(error) = check_exists(repository, options).await {
+        repository.delete_ledger(&[written]).await?;
+        return Err(error);
+    }
+    repository.delete_ledger(&earlier).await
+}
+
+async fn check_exists(repository: &Repository, options: &HoldOptions) -> Result<(), Error> {
+    match repository.backup(&options.cluster, options.backup).await {
+        Err(error) if error.is_not_found() => {
+            let (backup, cluster) = (options.backup.to_string(), options.cluster.to_string());
+            Err(Cause::NoSuchBackup { backup, cluster }.into())
+        }
+        // One that cannot be read here may be held: a newer release wrote it, or it will be repaired.
+        Err(error) if error.is_of_one_object() => Ok(()),
+        read => read.map(|_| ()),
+    }
+}
+
+/// Releases a backup; says whether it was held.
+///
+/// # Errors
+/// [`Cause::Store`] if the ledger cannot be listed, read or written; [`Cause::NewerFeature`].
+pub async fn release(repository: &Repository, cluster: &ClusterName, backup: BackupId) -> Result<bool, Error> {
+    let phrase = || format!("releasing backup {backup} in {}", repository.describe());
+    let released = async {
+        repository.check_writable()?;
+        let names = names_of(repository, cluster, backup).await?;
+        if !names.is_empty() {
+            repository.delete_ledger(&names).await?;
+        }
+        Ok::<_, Error>(!names.is_empty())
+    };
+    released.await.doing(phrase)
+}
+
+/// The entries that hold a backup.
+async fn names_of(repository: &Repository, cluster: &ClusterName, backup: BackupId) -> Result<Vec<String>, Error> {
+    let holds = repository.ledger(cluster, LedgerKind::Hold).await?;
+    if let Some(bad) = holds.unreadable.into_iter().next() {
+        return Err(bad.error).doing(|| format!("reading {}, since nobody knows which backup it holds", bad.object));
+    }
+    let of_backup = holds
+        .records
+        .into_iter()
+        .filter(|(_, record)| matches!(record.entry, LedgerEntry::Hold { backup: held, .. } if held == backup));
+    Ok(of_backup.map(|(name, _)| name).collect())
+}

@@ -1,0 +1,140 @@
+//! The plan with its packs: the manifests of the kept backups are looked into, from their ends, and counted.
+
+use std::collections::BTreeSet;
+
+use futures::stream::{self, StreamExt};
+use holdfast_repo::manifest::ManifestEnd;
+use holdfast_repo::name::{self, ClusterName, ObjectPath};
+use holdfast_retention as planner;
+
+use super::ids;
+use crate::error::{Cause, Error};
+use crate::repository::Repository;
+
+/// How many manifests are looked into at once: enough to hide latency. Each end holds its list of packs in memory.
+const ENDS_AT_ONCE: usize = 16;
+
+/// A plan, and which manifests of backups that are gone have to stay.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) plan: planner::Plan,
+    /// Manifests whose frames others use; `None` if nobody knows which.
+    in_use: Option<BTreeSet<planner::BackupId>>,
+    /// Backups that have packs which stay.
+    with_packs: BTreeSet<planner::BackupId>,
+}
+
+impl Planned {
+    /// Whether the manifest of a backup that goes has to stay: as long as one of its packs does, and as long as another
+    /// manifest refers to its frames.
+    pub(super) fn keeps_manifest(&self, id: planner::BackupId) -> bool {
+        self.in_use.as_ref().is_none_or(|in_use| in_use.contains(&id)) || self.with_packs.contains(&id)
+    }
+}
+
+/// Makes a plan of an outline. What is found out on the way about manifests and packs goes into the catalog.
+pub(super) async fn plan(
+    repository: &Repository,
+    cluster: &ClusterName,
+    catalog: &mut planner::Catalog,
+    outline: impl Fn(&planner::Catalog) -> planner::Outline,
+) -> Result<Planned, Error> {
+    // Each turn makes at least one more of finitely many backups unreadable or damaged.
+    loop {
+        let mut outline = outline(catalog);
+        let to_read: Vec<planner::BackupId> = outline.packs.to_read().collect();
+        let mut in_use = BTreeSet::new();
+        let unreadable = count(repository, cluster, &to_read, &mut outline, &mut in_use).await?;
+        if !unreadable.is_empty() {
+            for (id, why) in unreadable {
+                mark(catalog, &[id], &planner::Verified::ManifestUnreadable(why));
+            }
+            continue;
+        }
+        // No manifest is read where no pack can go, and when no backup is kept: then nobody knows what is in use.
+        let in_use = (!to_read.is_empty()).then_some(in_use);
+        match outline.finish() {
+            Ok(plan) => return Ok(settled(plan, catalog, in_use)),
+            Err(planner::CannotPlan::PacksMissing(damaged)) => mark(catalog, &damaged, &planner::Verified::Damaged),
+            Err(error @ planner::CannotPlan::NotRead(_)) => return Err(Cause::Internal(error.to_string()).into()),
+        }
+    }
+}
+
+fn mark(catalog: &mut planner::Catalog, ids: &[planner::BackupId], verified: &planner::Verified) {
+    for backup in catalog.backups.iter_mut().filter(|backup| ids.contains(&backup.id)) {
+        if backup.place == planner::Place::Packs {
+            backup.verified = verified.clone();
+        }
+    }
+}
+
+/// What is left of a removed backup and in use by others is no backup, and has no verdict.
+fn settled(plan: planner::Plan, catalog: &planner::Catalog, in_use: Option<BTreeSet<planner::BackupId>>) -> Planned {
+    let stays = |verdict: &planner::PackVerdict| !matches!(verdict, planner::PackVerdict::Goes(_));
+    let with_packs = plan.packs.iter().filter(|(_, verdict)| stays(verdict)).map(|(pack, _)| pack.id.backup).collect();
+    let mut planned = Planned { plan, in_use, with_packs };
+    let remains: Vec<_> = catalog.half_removed.iter().copied().filter(|id| planned.keeps_manifest(*id)).collect();
+    for id in remains {
+        planned.plan.backups.remove(&id);
+    }
+    planned
+}
+
+/// Counts the packs of these manifests; gives those that cannot be read, with the reason.
+async fn count(
+    repository: &Repository,
+    cluster: &ClusterName,
+    to_read: &[planner::BackupId],
+    outline: &mut planner::Outline,
+    in_use: &mut BTreeSet<planner::BackupId>,
+) -> Result<Vec<(planner::BackupId, String)>, Error> {
+    let reads: Vec<_> = to_read
+        .iter()
+        .map(|id| async move {
+            let name = name::manifest(cluster, &ids::to_backup(*id)?);
+            // Once more: a bit that flipped on the way must not keep every pack.
+            let end = match repository.manifest_end(&name).await {
+                Err(error) if error.is_of_one_object() && !error.is_newer() => repository.manifest_end(&name).await,
+                end => end,
+            };
+            Ok::<_, Error>((*id, end))
+        })
+        .collect();
+    let mut reads = stream::iter(reads).buffer_unordered(ENDS_AT_ONCE);
+    let mut unreadable = Vec::new();
+    while let Some(read) = reads.next().await {
+        let (id, end) = read?;
+        let understood = match end {
+            Ok(end) => uses(cluster, &end),
+            Err(error) if error.is_of_one_object() || error.is_newer() => Err(error.to_string()),
+            Err(error) => return Err(error),
+        };
+        match understood {
+            Ok((uses, origins)) => {
+                outline.packs.manifest(id, uses);
+                in_use.extend(origins);
+            }
+            Err(why) => unreadable.push((id, why)),
+        }
+    }
+    Ok(unreadable)
+}
+
+/// What a manifest names, and whose frames it refers to.
+type Uses = (Vec<planner::PackUse>, Vec<planner::BackupId>);
+
+fn uses(cluster: &ClusterName, end: &ManifestEnd) -> Result<Uses, String> {
+    let packs = end.packs.iter().map(|entry| match entry.name.parse() {
+        Ok(ObjectPath::Pack { cluster: of, backup, number }) if of == *cluster => {
+            let pack = planner::PackId { backup: ids::backup(backup), number };
+            Ok(planner::PackUse { pack, live_bytes: entry.live_bytes })
+        }
+        _ => Err(format!("it names the pack {:?}, which is none of {cluster}", entry.name)),
+    });
+    let origins = end.origins.iter().map(|origin| match origin.parse() {
+        Ok(ObjectPath::Manifest { cluster: of, backup }) if of == *cluster => Ok(ids::backup(backup)),
+        _ => Err(format!("it refers to {origin:?}, which is no manifest of {cluster}")),
+    });
+    Ok((packs.collect::<Result<_, _>>()?, origins.collect::<Result<_, _>>()?))
+}

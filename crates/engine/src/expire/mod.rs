@@ -1,0 +1,330 @@
+//! `expire`: removes what the retention needs no more, in two steps.
+//!
+//! 1. A lease keeps a second `expire` away. Its object also tells the store's time: the plan is made for the earlier one of
+//!    both clocks ([`clock`]).
+//! 2. [`gather`] reads the catalog, [`manifests`] counts the packs, the planner (`holdfast-retention`) decides. What goes
+//!    and is not decided yet is written into the ledger; what is decided and is needed now is taken back ([`decided`]).
+//! 3. If the grace time of something is over, the archive is read and planned once more, after the ledger was written, and
+//!    what goes in both is removed ([`carry_out`]).
+//!
+//! Invariant: nothing is removed that a kept backup needs; in doubt everything stays. After a crash or an error anywhere the
+//! ledger says what was decided, the rest of a backup has no `start.json`, and the next run continues.
+//!
+//! [`holds`] are the backups that no policy removes.
+
+mod carry_out;
+mod clock;
+mod decided;
+mod gather;
+mod holds;
+mod ids;
+mod manifests;
+mod report;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use holdfast_contract::report::expire::RepositoryExpire;
+use holdfast_repo::name::{BackupId, ClusterName, LedgerKind, RunId};
+use holdfast_repo::record::{LeasePurpose, LedgerEntry};
+use holdfast_retention as planner;
+use tokio_util::sync::CancellationToken;
+
+pub use holdfast_retention::{Keep, Policy};
+pub use holds::{HoldOptions, hold, release};
+
+use carry_out::{Done, Job};
+use decided::{Entry, Writing};
+use gather::Gathered;
+
+use crate::error::{Cause, Error, ResultExt};
+use crate::progress::Progress;
+use crate::repository::leases::{Clock, Holder, Lease};
+use crate::repository::{Repository, object_name};
+
+/// What is kept.
+#[derive(Debug, Clone)]
+pub struct ExpireOptions {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// What the user wants to be able to restore.
+    pub policy: Policy,
+    /// How long after its decision a removal is carried out.
+    pub grace: Duration,
+    /// This host.
+    pub host: String,
+    /// Now.
+    pub now: DateTime<Utc>,
+}
+
+impl ExpireOptions {
+    /// A grace time that is longer than time ends never.
+    fn grace(&self) -> TimeDelta {
+        TimeDelta::from_std(self.grace).unwrap_or(TimeDelta::MAX)
+    }
+}
+
+/// Says what [`expire`] would decide. Writes nothing, so it goes by this host's clock alone.
+///
+/// # Errors
+/// Those of [`expire`] up to its first change.
+pub async fn plan(
+    repository: &Repository,
+    options: &ExpireOptions,
+    progress: &dyn Progress,
+) -> Result<RepositoryExpire, Error> {
+    let planned = async {
+        progress.phase("reading the archive", None);
+        let Gathered { mut catalog, claims, mut notes, .. } =
+            gather::gather(repository, &options.cluster, None).await?;
+        let decided = decided::read(repository, &options.cluster, &claims, &mut notes).await?;
+        let outline = |catalog: &planner::Catalog| planner::Outline::new(catalog, &options.policy, options.now);
+        let planned = manifests::plan(repository, &options.cluster, &mut catalog, outline).await?;
+        report::describe(repository, &planned.plan, &claims, &decided, options.grace(), notes)
+    };
+    planned.await.doing(|| format!("planning what expires of {} in {}", options.cluster, repository.describe()))
+}
+
+/// Decides what goes, and removes what was decided long enough ago.
+///
+/// # Errors
+/// [`Cause::AnotherRun`] if another `expire` is at work, [`Cause::NewerFeature`] if a later release does something that one
+/// must know to remove anything. [`Cause::Record`], [`Cause::Format`] or [`Cause::Malformed`] if a hold cannot be read.
+/// [`Cause::Store`]; [`Cause::Cancelled`]. What was removed until then is in the phrases of the error, and the next run
+/// continues.
+pub async fn expire(
+    repository: &Repository,
+    options: &ExpireOptions,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<RepositoryExpire, Error> {
+    let phrase = || format!("removing what expired of {} from {}", options.cluster, repository.describe());
+    expire_alone(repository, options, progress, cancel).await.doing(phrase)
+}
+
+async fn expire_alone(
+    repository: &Repository,
+    options: &ExpireOptions,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<RepositoryExpire, Error> {
+    repository.check_writable()?;
+    repository.check_removable()?;
+    let clock = Clock::starting(options.now);
+    let holder =
+        Holder { cluster: &options.cluster, purpose: LeasePurpose::Expire, backups: Vec::new(), host: &options.host };
+    let lease = Lease::take(repository, holder, clock).await?;
+    let expired = async {
+        refuse_others(repository, options, &lease, clock).await?;
+        let clock = clock::earlier(repository, &lease, clock).await?;
+        let run = Run { repository, options, own: lease.run(), clock, progress, cancel };
+        run.expire().await
+    };
+    let expired = expired.await;
+    lease.release().await;
+    expired
+}
+
+/// Of two runs that see each other both give up. Leases that are long over are deleted, and those of dead processes.
+async fn refuse_others(
+    repository: &Repository,
+    options: &ExpireOptions,
+    own: &Lease,
+    clock: Clock,
+) -> Result<(), Error> {
+    let mut over = Vec::new();
+    for lease in repository.leases(&options.cluster).await? {
+        let end = lease.expires.checked_add_signed(options.policy.clock_difference);
+        if end.is_some_and(|end| end < clock.now()) {
+            over.push(object_name(&lease.name)?);
+            continue;
+        }
+        let expires = matches!(&lease.record, Ok(record) if record.purpose == LeasePurpose::Expire);
+        if lease.run == *own.run() || !expires {
+            continue;
+        }
+        if lease.is_of_dead_process(&options.host) {
+            over.push(object_name(&lease.name)?);
+            continue;
+        }
+        let place = lease.record.as_ref().map_or_else(|_| String::new(), |record| format!(" on {}", record.host));
+        let pid = lease.record.ok().filter(|record| record.host == options.host);
+        return Err(Cause::AnotherRun {
+            verb: "expire",
+            subject: format!("{}{place}", options.cluster),
+            pid: pid.and_then(|record| i32::try_from(record.pid).ok()),
+        }
+        .into());
+    }
+    if !over.is_empty() {
+        repository.store().delete(&over).await?;
+    }
+    Ok(())
+}
+
+/// One run, which has its lease.
+struct Run<'a> {
+    repository: &'a Repository,
+    options: &'a ExpireOptions,
+    own: &'a RunId,
+    clock: Clock,
+    progress: &'a dyn Progress,
+    cancel: &'a CancellationToken,
+}
+
+impl Run<'_> {
+    async fn expire(&self) -> Result<RepositoryExpire, Error> {
+        let (repository, options) = (self.repository, self.options);
+        let grace = options.grace();
+        self.progress.phase("reading the archive", None);
+        let Gathered { mut catalog, claims, mut notes, .. } = self.gather().await?;
+        let now = self.clock.now();
+        let outline = |catalog: &planner::Catalog| planner::Outline::new(catalog, &options.policy, now);
+        let planned = manifests::plan(repository, &options.cluster, &mut catalog, outline).await?;
+        let plan = &planned.plan;
+
+        let mut entries = decided::read(repository, &options.cluster, &claims, &mut notes).await?;
+        let writing = Writing {
+            repository,
+            cluster: &options.cluster,
+            host: &options.host,
+            now,
+            grace,
+            claims: &claims,
+            packs: &plan.packs,
+        };
+        let back = plan.taken_back(&decisions(&entries));
+        entries = decided::take_back(writing, entries, &back).await?;
+        let new = plan.to_decide(&decisions(&entries));
+        if !new.is_empty() {
+            entries.extend(decided::write(writing, &new).await?);
+        }
+        let mut report = report::describe(repository, plan, &claims, &entries, grace, notes)?;
+        report.decided = report::amount(&new, plan)?;
+
+        if entries.iter().any(|entry| entry.decision.is_ripe(self.clock.now(), grace)) {
+            let mut done = Done::default();
+            let removed = self.carry_out(&mut entries, &mut done).await;
+            removed.doing(|| said(&done))?;
+            report.removed = report::removed(&done);
+            if done.disturbed {
+                report.warnings.push(
+                    "a backup, a restore or a hold came meanwhile, so the rest is left for another look by the next \
+                     `holdfast expire`"
+                        .to_owned(),
+                );
+            }
+            report.next_removal = entries.iter().filter_map(|entry| entry.decision.at.checked_add_signed(grace)).min();
+        }
+        Ok(report)
+    }
+
+    async fn gather(&self) -> Result<Gathered, Error> {
+        gather::gather(self.repository, &self.options.cluster, Some(self.own)).await
+    }
+
+    /// Looks again, now that everybody can read what is decided, and removes what goes still.
+    async fn carry_out(&self, entries: &mut Vec<Entry>, done: &mut Done) -> Result<(), Error> {
+        let (repository, options) = (self.repository, self.options);
+        let (grace, decided) = (options.grace(), decisions(entries));
+        let Gathered { mut catalog, claims, users, .. } = self.gather().await?;
+        let now = self.clock.now();
+        let outline = |catalog: &planner::Catalog| {
+            let first = planner::Outline::new(catalog, &options.policy, now);
+            let waiting = planner::waiting(&decided, &first, now, grace);
+            planner::Outline::with_waiting(catalog, &options.policy, now, &waiting)
+        };
+        let planned = manifests::plan(repository, &options.cluster, &mut catalog, outline).await?;
+        let removal = planner::Removal::of(&planned.plan, &decided, grace);
+        let job = Job {
+            repository,
+            cluster: &options.cluster,
+            claims: &claims,
+            planned: &planned,
+            removal: &removal,
+            users: &users,
+            own: self.own,
+            progress: self.progress,
+            cancel: self.cancel,
+        };
+        let removed = carry_out::remove(&job, done).await;
+        if done.is_nothing() {
+            removed?;
+        } else {
+            let entry = LedgerEntry::Removal {
+                backups: done.backups.clone(),
+                pack_count: done.packs,
+                wal_file_count: done.wal_files,
+                size_bytes: done.size_bytes,
+            };
+            let written = repository.write_ledger(&options.cluster, &options.host, now, entry).await;
+            // What failed first is what is reported.
+            removed?;
+            written?;
+        }
+        if !done.disturbed {
+            self.forget(entries, &planned.plan, &removal).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the entries of which nothing is left.
+    async fn forget(
+        &self,
+        entries: &mut Vec<Entry>,
+        plan: &planner::Plan,
+        removal: &planner::Removal,
+    ) -> Result<(), Error> {
+        let wal = |wal: Vec<planner::WalRange>| planner::Decision {
+            at: plan.now,
+            backups: BTreeSet::new(),
+            packs: BTreeSet::new(),
+            wal,
+        };
+        let there = plan.wal.iter().map(|(range, _)| *range).collect();
+        let left = planner::Decision {
+            backups: plan.backups.keys().filter(|id| !removal.backups.contains(id)).copied().collect(),
+            packs: plan.packs.iter().map(|(pack, _)| pack.id).filter(|id| !removal.packs.contains(id)).collect(),
+            ..decided::without(&wal(there), &wal(removal.wal.clone()))
+        };
+        let is_over = |entry: &Entry| decided::without(&entry.decision, &left) == entry.decision;
+        let over: Vec<String> = entries.iter().filter(|entry| is_over(entry)).map(|entry| entry.name.clone()).collect();
+        if !over.is_empty() {
+            self.repository.delete_ledger(&over).await?;
+            entries.retain(|entry| !over.contains(&entry.name));
+        }
+        Ok(())
+    }
+}
+
+fn decisions(entries: &[Entry]) -> Vec<planner::Decision> {
+    entries.iter().map(|entry| entry.decision.clone()).collect()
+}
+
+/// What was removed before an error.
+fn said(done: &Done) -> String {
+    format!(
+        "carrying out what was decided: {} backups, {} packs and {} WAL files were removed, the rest is left, and \
+         `holdfast expire` continues",
+        done.backups.len(),
+        done.packs,
+        done.wal_files
+    )
+}
+
+/// The backups whose removal is decided: a new backup does not build on one of them.
+///
+/// # Errors
+/// [`Cause::Store`] if the ledger cannot be listed or asked.
+pub async fn decided_backups(repository: &Repository, cluster: &ClusterName) -> Result<BTreeSet<BackupId>, Error> {
+    let entries = repository.ledger(cluster, LedgerKind::Deletion).await?.records.into_iter();
+    let backups = entries.filter_map(|(_, record)| match record.entry {
+        LedgerEntry::Deletion { backups, .. } => Some(backups),
+        _ => None,
+    });
+    Ok(backups.flatten().collect())
+}

@@ -1,0 +1,239 @@
+//! An archive in memory: backups with packs and manifests, and the WAL between them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use holdfast_contract::report::expire::RepositoryExpire;
+use holdfast_pgtypes::{Lsn, SegmentName, TimelineId, WalFileName, WalSegmentSize};
+use holdfast_repo::manifest::{ManifestHeader, ManifestWriter, Origin, PackEntry};
+use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath};
+use holdfast_repo::record::{BackupRecord, ClaimRecord, StartRecord, decode_plain};
+use holdfast_secret::Secret;
+use holdfast_store::{MemoryStore, PutMode, Store};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Error;
+use crate::expire::{ExpireOptions, Keep, Policy, expire};
+use crate::progress::{Progress, Silent};
+use crate::repository::{Repository, RepositoryTarget, Unlock, init, object_name};
+
+/// Segments between the starts of two backups.
+pub(super) const BETWEEN: u64 = 10;
+
+pub(super) struct Bench {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) target: RepositoryTarget,
+    pub(super) repository: Repository,
+    pub(super) cluster: ClusterName,
+    pub(super) claim: ClaimRecord,
+    pub(super) now: DateTime<Utc>,
+    began: Instant,
+}
+
+/// Day `day` of the archive has the backup that starts in this segment.
+pub(super) fn first_segment(day: u64) -> u64 {
+    day * BETWEEN + 1
+}
+
+impl Bench {
+    /// An archive without backups, whose WAL begins at segment 1.
+    pub(super) async fn new(encrypted: bool) -> Self {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let unlock = if encrypted { Unlock::KeyFile(Secret::new(vec![7; 32])) } else { Unlock::NotEncrypted };
+        let target = RepositoryTarget { store: Arc::clone(&store), unlock };
+        // The store tells the time of this machine, so the archive has to be of today.
+        let now = DateTime::from_timestamp(Utc::now().timestamp(), 0).unwrap();
+        let repository = init::init(&target, now - TimeDelta::days(60)).await.unwrap().repository;
+        let claim: ClaimRecord = decode_plain(include_bytes!("../../../../repo/tests/samples/claim.json")).unwrap();
+        let claim = ClaimRecord { since: now - TimeDelta::days(60), ..claim };
+        let cluster: ClusterName = "main".parse().unwrap();
+        repository.create_record(&name::claim(&cluster, claim.number), &claim).await.unwrap();
+        Self { store, target, repository, cluster, claim, now, began: Instant::now() }
+    }
+
+    /// The same with full backups of these many days, two packs each, and all WAL up to a few segments after the last.
+    pub(super) async fn with_days(encrypted: bool, days: u64) -> Self {
+        let bench = Self::new(encrypted).await;
+        for day in 0..days {
+            bench.backup(day, &[]).await;
+        }
+        for number in 1..first_segment(days) {
+            bench.segment(number).await;
+        }
+        bench
+    }
+
+    /// The backup of a day: 30 days ago is day 0.
+    pub(super) fn id(&self, day: u64) -> BackupId {
+        BackupId::new(self.now - TimeDelta::days(30) + TimeDelta::days(i64::try_from(day).unwrap())).unwrap()
+    }
+
+    pub(super) async fn put(&self, name: &str) {
+        let body = Bytes::from_static(b"x");
+        self.store.put(&object_name(name).unwrap(), body, PutMode::Overwrite).await.unwrap();
+    }
+
+    pub(super) async fn remove(&self, name: &str) {
+        self.store.delete(&[object_name(name).unwrap()]).await.unwrap();
+    }
+
+    fn wal_name(&self, file: WalFileName) -> String {
+        name::wal_file(&self.cluster, self.claim.number, &file, self.claim.wal_codec, self.repository.is_encrypted())
+    }
+
+    pub(super) async fn segment(&self, number: u64) {
+        let segment = SegmentName::from_number(number, TimelineId::FIRST, WalSegmentSize::DEFAULT).unwrap();
+        self.put(&self.wal_name(WalFileName::Segment(segment))).await;
+    }
+
+    pub(super) async fn backup_history(&self, number: u64) {
+        let segment = SegmentName::from_number(number, TimelineId::FIRST, WalSegmentSize::DEFAULT).unwrap();
+        self.put(&self.wal_name(WalFileName::BackupHistory { segment, offset: 0x28 })).await;
+    }
+
+    pub(super) fn start(&self, id: BackupId) -> StartRecord {
+        StartRecord {
+            backup_id: id,
+            cluster: self.cluster.clone(),
+            claim: self.claim.number,
+            system_identifier: self.claim.system_identifier,
+            host: "db1".to_owned(),
+            pid: 4711,
+            pgdata: "/data".to_owned(),
+            started: id.time(),
+            software_version: "0.1.0".to_owned(),
+            run: None,
+        }
+    }
+
+    /// A backup that needs its own two packs and those of `others`, whose manifests it refers to.
+    pub(super) async fn backup(&self, day: u64, others: &[(u64, u32)]) {
+        let id = self.id(day);
+        self.repository.create_record(&name::backup_start(&self.cluster, &id), &self.start(id)).await.unwrap();
+        let mut packs: Vec<String> =
+            others.iter().map(|(day, number)| name::pack(&self.cluster, &self.id(*day), *number)).collect();
+        for number in 1..=2 {
+            let pack = name::pack(&self.cluster, &id, number);
+            self.put(&pack).await;
+            packs.push(pack);
+        }
+        let origins: BTreeSet<String> =
+            others.iter().map(|(day, _)| name::manifest(&self.cluster, &self.id(*day))).collect();
+        self.manifest(id, &packs, origins).await;
+        let record = self.record(day);
+        self.repository.create_record(&name::backup_summary(&self.cluster, &id), &record).await.unwrap();
+    }
+
+    fn record(&self, day: u64) -> BackupRecord {
+        let sample: BackupRecord = decode_plain(include_bytes!("../../../../repo/tests/samples/backup.json")).unwrap();
+        let (id, first) = (self.id(day), first_segment(day));
+        let segment = |number| SegmentName::from_number(number, TimelineId::FIRST, WalSegmentSize::DEFAULT).unwrap();
+        BackupRecord {
+            backup_id: id,
+            claim: self.claim.number,
+            timeline: TimelineId::FIRST,
+            start_lsn: Lsn::new((first << 24) + 0x28),
+            stop_lsn: Lsn::new(((first + 1) << 24) + 0x100),
+            start_segment: segment(first),
+            stop_segment: segment(first + 1),
+            start_time: id.time(),
+            stop_time: id.time() + TimeDelta::minutes(5),
+            ..sample
+        }
+    }
+
+    pub(super) async fn manifest(&self, id: BackupId, packs: &[String], origins: BTreeSet<String>) {
+        let name = name::manifest(&self.cluster, &id);
+        let header = ManifestHeader {
+            backup: id.to_string(),
+            cluster: self.cluster.to_string(),
+            extent_bytes: 1 << 20,
+            details: serde_json::Map::new(),
+        };
+        let origins = origins.into_iter().map(|name| Origin { name, size_bytes: 1, salt: [0; 32], packs: Vec::new() });
+        let (id, key) = (self.repository.id(), self.repository.key());
+        let (writer, start) = ManifestWriter::with_origins(&name, id, key, &header, origins.collect()).unwrap();
+        let mut packs = packs.to_vec();
+        packs.sort();
+        let packs: Vec<PackEntry> = packs.into_iter().map(|pack| PackEntry::new(pack, 1)).collect();
+        let object = [&start[..], &writer.finish(&packs).unwrap()].concat();
+        self.store.put(&object_name(&name).unwrap(), object.into(), PutMode::Create).await.unwrap();
+    }
+
+    /// What keeps the newest so many, and carries out at once.
+    pub(super) fn last(&self, last: u32) -> ExpireOptions {
+        ExpireOptions {
+            cluster: self.cluster.clone(),
+            policy: Policy { keep: Keep { last, ..Keep::default() }, ..Policy::default() },
+            grace: Duration::ZERO,
+            host: "db1".to_owned(),
+            // A decision of the future counts for nothing yet: from run to run time passes.
+            now: self.now + TimeDelta::from_std(self.began.elapsed()).unwrap(),
+        }
+    }
+
+    pub(super) async fn expire(&self, options: &ExpireOptions) -> Result<RepositoryExpire, Error> {
+        self.expire_through(&self.repository, options, &Silent).await
+    }
+
+    pub(super) async fn expire_through(
+        &self,
+        repository: &Repository,
+        options: &ExpireOptions,
+        progress: &dyn Progress,
+    ) -> Result<RepositoryExpire, Error> {
+        expire(repository, options, progress, &CancellationToken::new()).await
+    }
+
+    /// The names below a folder of the cluster.
+    pub(super) async fn names(&self, folder: &str) -> Vec<String> {
+        let listed = self.store.list(&format!("main/{folder}"), None).await.unwrap();
+        listed.iter().map(|object| object.name.to_string()).collect()
+    }
+
+    /// The days of the backups that are complete. Each has its manifest, all its packs, and the WAL that it needs.
+    pub(super) async fn sound_days(&self) -> Vec<u64> {
+        let mut days = Vec::new();
+        let (packs, segments) = (self.names("packs/").await, self.segments().await);
+        for day in 0..30 {
+            let id = self.id(day);
+            let listed = self.names(&format!("backups/{id}/")).await;
+            if !listed.contains(&name::backup_summary(&self.cluster, &id)) {
+                continue;
+            }
+            self.repository.backup(&self.cluster, id).await.unwrap();
+            let end = self.repository.manifest_end(&name::manifest(&self.cluster, &id)).await.unwrap();
+            for pack in &end.packs {
+                assert!(packs.contains(&pack.name), "backup {id} is in pieces: {} is gone", pack.name);
+            }
+            for origin in &end.origins {
+                assert!(self.names("backups/").await.contains(origin), "backup {id} is in pieces: {origin} is gone");
+            }
+            for number in first_segment(day)..=first_segment(day) + 1 {
+                assert!(segments.contains(&number), "backup {id} is in pieces: segment {number} is gone");
+            }
+            days.push(day);
+        }
+        days
+    }
+
+    /// The numbers of the archived segments.
+    pub(super) async fn segments(&self) -> BTreeSet<u64> {
+        let names = self.names("wal/").await;
+        let numbers = names.iter().filter_map(|name| match name.parse() {
+            Ok(ObjectPath::WalFile { file: WalFileName::Segment(segment), .. }) => {
+                Some(segment.number(WalSegmentSize::DEFAULT))
+            }
+            _ => None,
+        });
+        numbers.collect()
+    }
+
+    /// The names of the ledger's entries by kind, and the number of leases.
+    pub(super) async fn ledger(&self, kind: &str) -> usize {
+        self.names("ledger/").await.iter().filter(|name| name.ends_with(&format!("-{kind}.json"))).count()
+    }
+}

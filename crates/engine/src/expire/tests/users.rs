@@ -1,0 +1,164 @@
+//! Those who use something while an `expire` runs.
+
+use super::bench::{Bench, first_segment};
+use crate::error::Cause;
+use crate::expire::{ExpireOptions, HoldOptions, decided_backups, hold};
+use crate::progress::Progress;
+use crate::repository::leases::{Clock, Holder, Lease};
+use chrono::TimeDelta;
+use futures::FutureExt as _;
+use holdfast_contract::report::expire::Amount;
+use holdfast_repo::name::{self, BackupId, LedgerTime};
+use holdfast_repo::record::{LeasePurpose, LeaseRecord};
+use std::sync::Mutex;
+
+async fn lease(bench: &Bench, purpose: LeasePurpose, backups: Vec<BackupId>) -> Lease {
+    let holder = Holder { cluster: &bench.cluster, purpose, backups, host: "db2" };
+    Lease::take(&bench.repository, holder, Clock::starting(bench.now)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_running_restore_keeps_its_backup_and_the_wal_after_it() {
+    let bench = Bench::with_days(false, 4).await;
+    let restoring = lease(&bench, LeasePurpose::Restore, vec![bench.id(1)]).await;
+    let report = bench.expire(&bench.last(1)).await.unwrap();
+    assert_eq!(bench.sound_days().await, [1, 3]);
+    assert_eq!(report.backups[1].why, ["a restore is reading it"]);
+    assert_eq!(bench.segments().await, (first_segment(1)..first_segment(4)).collect());
+    restoring.release().await;
+    bench.expire(&bench.last(1)).await.unwrap();
+    assert_eq!(bench.sound_days().await, [3]);
+}
+
+#[tokio::test]
+async fn a_restore_that_does_not_say_what_it_reads_keeps_everything() {
+    let bench = Bench::with_days(true, 3).await;
+    let restoring = lease(&bench, LeasePurpose::Restore, Vec::new()).await;
+    bench.expire(&bench.last(1)).await.unwrap();
+    assert_eq!(bench.sound_days().await, [0, 1, 2]);
+    restoring.release().await;
+    // One that cannot be read is as bad, and in force by its name.
+    let until = LedgerTime::new(bench.now + TimeDelta::minutes(30)).unwrap();
+    let name = name::lease(&bench.cluster, until, &"later".parse().unwrap());
+    bench.put(&name).await;
+    bench.expire(&bench.last(1)).await.unwrap();
+    assert_eq!(bench.sound_days().await, [0, 1, 2]);
+    bench.remove(&name).await;
+    bench.expire(&bench.last(1)).await.unwrap();
+    assert_eq!(bench.sound_days().await, [2]);
+}
+
+#[tokio::test]
+async fn of_two_runs_the_later_gives_up_unless_the_first_is_dead() {
+    let bench = Bench::with_days(false, 3).await;
+    let other = lease(&bench, LeasePurpose::Expire, Vec::new()).await;
+    let error = bench.expire(&bench.last(1)).await.unwrap_err();
+    assert_eq!(error.what.to_string(), "another expire of main on db2 is running");
+    assert_eq!(bench.names("leases/").await.len(), 1);
+    other.release().await;
+
+    // A process of this host that is gone, and a run of another host that ended long ago.
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
+    for (host, pid, ends, boot) in [("db1", u32::MAX, 10, Some(boot)), ("db9", 1, -61, None)] {
+        let expires = LedgerTime::new(bench.now + TimeDelta::minutes(ends)).unwrap();
+        let record = LeaseRecord {
+            run: "dead".parse().unwrap(),
+            cluster: bench.cluster.clone(),
+            purpose: LeasePurpose::Expire,
+            backups: Vec::new(),
+            since: bench.now,
+            expires: expires.time(),
+            host: host.to_owned(),
+            machine: None,
+            boot,
+            pid,
+            software_version: "0.1.0".to_owned(),
+        };
+        bench.repository.create_record(&name::lease(&bench.cluster, expires, &record.run), &record).await.unwrap();
+    }
+    bench.expire(&bench.last(1)).await.unwrap();
+    assert_eq!(bench.sound_days().await, [2]);
+    assert_eq!(bench.names("leases/").await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_running_backup_keeps_the_wal_of_its_claim_and_its_packs() {
+    let bench = Bench::with_days(false, 3).await;
+    let running = BackupId::new(bench.now - TimeDelta::hours(1)).unwrap();
+    bench.repository.create_record(&name::backup_start(&bench.cluster, &running), &bench.start(running)).await.unwrap();
+    let pack = name::pack(&bench.cluster, &running, 1);
+    bench.put(&pack).await;
+    let report = bench.expire(&bench.last(1)).await.unwrap();
+    assert_eq!(report.removed.wal_files, 0);
+    assert_eq!(bench.sound_days().await, [2]);
+    assert!(bench.names("packs/").await.contains(&pack));
+    assert_eq!(bench.segments().await, (1..first_segment(3)).collect());
+}
+
+/// Runs something once, when the removal begins.
+struct Meanwhile<F>(Mutex<Option<F>>);
+
+impl<F: FnOnce() + Send> Progress for Meanwhile<F> {
+    fn phase(&self, name: &str, _total_bytes: Option<u64>) {
+        if name == "removing backups"
+            && let Some(happens) = self.0.lock().unwrap().take()
+        {
+            happens();
+        }
+    }
+    fn advance(&self, _bytes: u64) {}
+    fn note(&self, _text: &str) {}
+}
+
+/// The last look is just before the first object goes.
+#[tokio::test]
+async fn who_comes_at_the_last_moment_loses_nothing() {
+    let bench = Bench::with_days(true, 3).await;
+    let holding = HoldOptions {
+        cluster: bench.cluster.clone(),
+        backup: bench.id(0),
+        until: None,
+        reason: None,
+        host: "db2".to_owned(),
+        now: bench.now,
+    };
+    let meanwhile = Meanwhile(Mutex::new(Some(|| hold(&bench.repository, &holding).now_or_never().unwrap().unwrap())));
+    let report = bench.expire_through(&bench.repository, &bench.last(1), &meanwhile).await.unwrap();
+    assert_eq!(report.removed, Amount::default());
+    assert!(report.warnings.iter().any(|warning| warning.contains("came meanwhile")), "{:?}", report.warnings);
+    assert_eq!(bench.sound_days().await, [0, 1, 2]);
+    bench.expire(&bench.last(1)).await.unwrap();
+    assert_eq!(bench.sound_days().await, [0, 2]);
+}
+
+#[tokio::test]
+async fn a_hold_ends_by_its_time_and_the_longest_counts() {
+    let bench = Bench::with_days(false, 3).await;
+    let held = |until| HoldOptions {
+        cluster: bench.cluster.clone(),
+        backup: bench.id(0),
+        until,
+        reason: None,
+        host: "db2".to_owned(),
+        now: bench.now,
+    };
+    hold(&bench.repository, &held(Some(bench.now - TimeDelta::minutes(1)))).await.unwrap();
+    hold(&bench.repository, &held(Some(bench.now + TimeDelta::days(1)))).await.unwrap();
+    assert_eq!(bench.ledger("hold").await, 1, "the later hold replaces the earlier");
+    bench.expire(&bench.last(1)).await.unwrap();
+    assert_eq!(bench.sound_days().await, [0, 2]);
+    hold(&bench.repository, &held(Some(bench.now - TimeDelta::minutes(1)))).await.unwrap();
+    bench.expire(&bench.last(1)).await.unwrap();
+    assert_eq!(bench.sound_days().await, [2]);
+    let error = hold(&bench.repository, &held(None)).await.unwrap_err();
+    assert!(matches!(*error.what, Cause::NoSuchBackup { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_new_backup_can_see_what_is_decided() {
+    let bench = Bench::with_days(true, 3).await;
+    let options = ExpireOptions { grace: std::time::Duration::from_hours(1), ..bench.last(1) };
+    bench.expire(&options).await.unwrap();
+    let decided = decided_backups(&bench.repository, &bench.cluster).await.unwrap();
+    assert_eq!(decided, [bench.id(0), bench.id(1)].into());
+}
