@@ -13,6 +13,7 @@ mod checksums;
 mod connection_parameters;
 mod demo;
 mod errors;
+mod expire;
 mod failover;
 mod faults;
 mod frozen;

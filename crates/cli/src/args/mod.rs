@@ -3,6 +3,7 @@
 //! Flags that also exist as configuration keys are laid over the configuration ([`Args::overlay`]), so that they are
 //! validated, and complained about, in one place.
 
+mod expire;
 mod instance;
 mod manifest;
 mod operator;
@@ -11,6 +12,7 @@ mod restore;
 #[cfg(test)]
 mod tests;
 
+pub use expire::{BackupCommand, ExpireArgs, Until};
 pub use instance::{InstanceCommand, ProbeKind};
 pub use manifest::ManifestCommand;
 pub use operator::{OperatorArgs, OperatorCommand};
@@ -106,6 +108,8 @@ pub enum Command {
     Backup(BackupArgs),
     /// List the backups
     List,
+    /// Remove what the configured retention needs no more; decided first, removed after the grace time
+    Expire(ExpireArgs),
     /// Show the cluster's archive: backups, WAL, and the moments that can be restored
     Info {
         /// Remember in this file which WAL is there without a gap, and list only newer WAL for one day; for a monitor
@@ -226,7 +230,11 @@ pub enum BackupType {
 
 /// `holdfast backup`
 #[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BackupArgs {
+    /// What to do with a backup that is there
+    #[command(subcommand)]
+    pub action: Option<BackupCommand>,
     /// What to store
     #[arg(long = "type", value_name = "TYPE", value_enum, default_value_t = BackupType::Auto)]
     pub kind: BackupType,
@@ -276,8 +284,16 @@ impl Args {
         }
         match &self.command {
             Command::Backup(backup) => {
-                let BackupArgs { kind: _, start_fast, jobs, label, compression, archive_timeout, no_page_checks } =
-                    backup;
+                let BackupArgs {
+                    action: _,
+                    kind: _,
+                    start_fast,
+                    jobs,
+                    label,
+                    compression,
+                    archive_timeout,
+                    no_page_checks,
+                } = backup;
                 if *start_fast {
                     set("backup.start_fast", "--start-fast", &|written| written.backup.start_fast = Some(true));
                 }
@@ -322,6 +338,7 @@ impl Args {
             Command::Restore(_)
             | Command::Repo(_)
             | Command::List
+            | Command::Expire(_)
             | Command::Info { .. }
             | Command::Check
             | Command::Wal(_)
@@ -342,7 +359,11 @@ impl Args {
             Command::Repo(RepoCommand::Claim { check: true, .. }) => "checking that the archive is free",
             Command::Repo(RepoCommand::Claim { .. }) => "claiming the archive",
             Command::Repo(RepoCommand::Info) => "looking at the repositories",
+            Command::Backup(BackupArgs { action: Some(BackupCommand::Hold { .. }), .. }) => "holding a backup",
+            Command::Backup(BackupArgs { action: Some(BackupCommand::Release { .. }), .. }) => "releasing a backup",
             Command::Backup(_) => "backing up the cluster",
+            Command::Expire(expire) if expire.plan => "planning what expires",
+            Command::Expire(_) => "removing what expired",
             Command::List => "listing the backups",
             Command::Info { .. } => "looking at the archive",
             Command::Check => "checking the set-up",

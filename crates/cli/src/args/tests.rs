@@ -133,6 +133,10 @@ fn combinations_without_meaning_are_refused() {
         "list -v -q",
         "list --log-level info -v",
         "backup --type incremental",
+        "backup --start-fast hold 20260822T101500Z",
+        "backup hold",
+        "backup hold 20260822T101500Z --until tomorrow",
+        "expire --repo",
     ] {
         assert!(parse(line).is_err(), "{line}");
     }
@@ -148,6 +152,10 @@ fn every_command_of_the_manual_parses() {
         "repo claim --check --owner production/shop/4c1f6a52",
         "--config /x backup --type auto --start-fast --jobs 4 --label nightly --compression lz4 --archive-timeout 5min --no-page-checks",
         "list --no-progress --color never",
+        "expire",
+        "expire --plan --repo 2 --output json",
+        "backup hold 20260822T101500Z --until 2027-01-31 --reason audit",
+        "backup release 20260822T101500Z --output json",
         "info",
         "check",
         "restore --pgdata /data --backup 20260822T101500Z --delta --plan --standby --jobs 3",

@@ -6,6 +6,8 @@
 mod backup;
 mod check;
 mod command_line;
+mod expire;
+mod hold;
 mod info;
 pub(crate) mod inherited;
 mod instance;
@@ -22,7 +24,7 @@ mod time;
 mod unreadable;
 mod wal;
 
-use crate::args::{Args, Command, Output, RepoCommand, SnapshotCommand, WalCommand};
+use crate::args::{Args, BackupArgs, Command, Output, RepoCommand, SnapshotCommand, WalCommand};
 use crate::config::Config;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, present};
@@ -116,7 +118,9 @@ pub(crate) async fn run(command: Command, context: Context) -> Result<ExitCode, 
         Command::Repo(RepoCommand::Init { new_claim }) => repo::init(&context, *new_claim).await,
         Command::Repo(RepoCommand::Claim { check, .. }) => repo::claim(&context, *check).await,
         Command::Repo(RepoCommand::Info) => repo::info(&context).await,
+        Command::Backup(BackupArgs { action: Some(action), .. }) => hold::run(&context, action).await,
         Command::Backup(args) => backup::run(&context, args).await,
+        Command::Expire(args) => expire::run(&context, args).await,
         Command::List => list::run(&context).await,
         Command::Info { wal_cache } => info::run(&context, wal_cache.as_deref()).await,
         Command::Check => check::run(&context).await,

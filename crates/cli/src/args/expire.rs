@@ -1,0 +1,85 @@
+//! `expire`, `backup hold` and `backup release`.
+
+use crate::config::units::duration;
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use clap::Subcommand;
+
+/// `holdfast expire`
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExpireArgs {
+    /// Only say what stays and what goes, and why
+    #[arg(long)]
+    pub plan: bool,
+    /// Only in the repository with this number; the first one in the configuration is 1 [default: in all]
+    #[arg(long, value_name = "N")]
+    pub repo: Option<usize>,
+}
+
+/// `holdfast backup hold` and `holdfast backup release`
+#[derive(Clone, Debug, Subcommand)]
+pub enum BackupCommand {
+    /// Keep a backup, whatever the retention says, in every repository that has it
+    Hold {
+        /// The backup, such as 20260822T101500Z
+        id: String,
+        /// Until when: a time (2027-01-31T12:00:00Z), a day (2027-01-31) or how long from now (90d) [default: until it
+        /// is released]
+        #[arg(long, value_name = "TIME", value_parser = until)]
+        until: Option<Until>,
+        /// Why, for those who find it
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Let the retention decide about a held backup again
+    Release {
+        /// The backup, such as 20260822T101500Z
+        id: String,
+    },
+}
+
+/// `--until`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// This moment.
+    At(DateTime<Utc>),
+    /// So long from now.
+    In(TimeDelta),
+}
+
+impl Until {
+    /// The moment; the end of all time for what is later.
+    pub fn moment(self, now: DateTime<Utc>) -> DateTime<Utc> {
+        match self {
+            Self::At(time) => time,
+            Self::In(length) => now.checked_add_signed(length).unwrap_or(DateTime::<Utc>::MAX_UTC),
+        }
+    }
+}
+
+fn until(text: &str) -> Result<Until, String> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(Until::At(time.to_utc()));
+    }
+    if let Ok(day) = text.parse::<NaiveDate>() {
+        return Ok(Until::At(day.and_time(chrono::NaiveTime::MIN).and_utc()));
+    }
+    let length = duration(text)
+        .map_err(|_| "expected a time such as 2027-01-31T12:00:00Z, a day such as 2027-01-31, or 90d".to_owned())?;
+    TimeDelta::from_std(length).map(Until::In).map_err(|_| "too long".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_ends_at_a_time_a_day_or_after_a_while() {
+        let noon = "2027-01-31T12:00:00Z".parse().map(Until::At).ok();
+        assert_eq!(until("2027-01-31T13:00:00+01:00").ok(), noon);
+        assert_eq!(until("2027-01-31").ok(), "2027-01-31T00:00:00Z".parse().map(Until::At).ok());
+        assert_eq!(until("90d").ok(), Some(Until::In(TimeDelta::days(90))));
+        for text in ["", "tomorrow", "2027-13-31", "90"] {
+            assert!(until(text).is_err(), "{text}");
+        }
+    }
+}

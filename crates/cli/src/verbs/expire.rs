@@ -1,0 +1,206 @@
+//! `expire`: the configured retention as a policy, and what goes and stays as text.
+
+use super::{Context, repo, targets, time};
+use crate::args::ExpireArgs;
+use crate::config::validated::Retention;
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::output::progress::Progress;
+use crate::output::size::size;
+use crate::output::table::{Align, Table};
+use chrono::TimeDelta;
+use holdfast_contract::report::PerRepository;
+use holdfast_contract::report::expire::{Amount, ExpireReport, RepositoryExpire, RestorableWindow};
+use holdfast_engine::expire::{ExpireOptions, Keep, Policy, expire, plan};
+use holdfast_engine::repository::Repository;
+use std::fmt::Write;
+
+/// The most ranges of WAL that are shown one by one; all of them are in the JSON.
+const RANGES_SHOWN: usize = 50;
+
+pub(super) async fn run(context: &Context, args: &ExpireArgs) -> Result<ExitCode, Failure> {
+    let policy = policy(&context.config.retention);
+    if policy.is_empty() && !args.plan {
+        return Err(Failure::new(
+            ExitCode::Configuration,
+            "no retention is configured, so nothing is removed".to_owned(),
+        )
+        .hint(
+            "say what to keep under [retention]: window = \"30d\", or keep = { last = 3, monthly = 12 }; `holdfast \
+                 expire --plan` shows what would go",
+        ));
+    }
+    let count = context.config.repositories.len();
+    if let Some(number) = args.repo.filter(|number| !(1..=count).contains(number)) {
+        return Err(Failure::new(ExitCode::Usage, format!("there is no repository {number}"))
+            .hint(format!("--repo counts from 1, and the configuration has {count}")));
+    }
+    let options = ExpireOptions {
+        cluster: context.config.cluster.name.clone(),
+        policy,
+        grace: context.config.retention.grace,
+        host: time::host(),
+        now: time::now(),
+    };
+    let (mut text, mut repositories, mut failed) = (String::new(), Vec::new(), None);
+    for (index, (url, opened)) in targets::opened(context).await.into_iter().enumerate() {
+        if args.repo.is_some_and(|number| number != index + 1) {
+            continue;
+        }
+        let outcome = match opened {
+            Ok(repository) => one(context, &repository, &options, args.plan).await,
+            Err(failure) => Err(failure),
+        };
+        match outcome {
+            Ok(report) => {
+                text.push_str(&shown(&report, args.plan));
+                repositories.push(PerRepository::Read(report));
+            }
+            Err(failure) => {
+                let _ = writeln!(text, "{url}: {failure}");
+                repositories.push(repo::unreadable(url, &failure));
+                failed.get_or_insert(failure);
+            }
+        }
+    }
+    // Alone, a failure is said once.
+    if repositories.len() == 1
+        && let Some(failure) = failed
+    {
+        return Err(failure);
+    }
+    let report = ExpireReport { cluster: options.cluster, plan: args.plan, repositories };
+    context.print(|| text, &report)?;
+    failed.map_or(Ok(ExitCode::Ok), Err)
+}
+
+async fn one(
+    context: &Context,
+    repository: &Repository,
+    options: &ExpireOptions,
+    only_plan: bool,
+) -> Result<RepositoryExpire, Failure> {
+    let progress = Progress::new(context.show);
+    let report = if only_plan {
+        plan(repository, options, &progress).await?
+    } else {
+        expire(repository, options, &progress, &context.cancellation).await?
+    };
+    progress.finish();
+    Ok(report)
+}
+
+fn policy(retention: &Retention) -> Policy {
+    let Retention { window, keep, grace: _ } = retention;
+    Policy {
+        // A window that is longer than time never begins.
+        window: window.map(|window| TimeDelta::from_std(window).unwrap_or(TimeDelta::MAX)),
+        keep: Keep {
+            last: keep.last,
+            hourly: keep.hourly,
+            daily: keep.daily,
+            weekly: keep.weekly,
+            monthly: keep.monthly,
+            yearly: keep.yearly,
+            verified: keep.verified,
+        },
+        ..Policy::default()
+    }
+}
+
+fn shown(report: &RepositoryExpire, only_plan: bool) -> String {
+    let mut text = format!("{}\n", report.repository);
+    let mut backups = Table::new([("BACKUP", Align::Left), ("", Align::Left), ("WHY", Align::Left)]);
+    for backup in &report.backups {
+        let mut why = backup.why.join(", ");
+        if let Some(not_before) = backup.not_before {
+            let _ = write!(why, "; decided, not before {}", time::shown(not_before));
+        }
+        backups.row([backup.backup_id.to_string(), fate(backup.kept), why]);
+    }
+    text.push_str(&if backups.is_empty() { "no backup\n".to_owned() } else { backups.render() });
+    let mut wal = Table::new([
+        ("WAL", Align::Left),
+        ("TO", Align::Left),
+        ("SEGMENTS", Align::Right),
+        ("", Align::Left),
+        ("WHY", Align::Left),
+    ]);
+    for range in report.wal.iter().take(RANGES_SHOWN) {
+        wal.row([
+            range.first.to_string(),
+            range.last.to_string(),
+            range.segments.to_string(),
+            fate(range.kept),
+            range.why.clone(),
+        ]);
+    }
+    if !wal.is_empty() {
+        text.push_str(&wal.render());
+    }
+    if let Some(more) = report.wal.len().checked_sub(RANGES_SHOWN).filter(|more| *more > 0) {
+        let _ = writeln!(text, "and {more} further ranges of WAL, see --output json");
+    }
+    let packs = &report.packs;
+    let _ = writeln!(
+        text,
+        "packs: {} stay ({}), {} go ({})",
+        packs.kept,
+        size(packs.kept_bytes),
+        packs.going,
+        size(packs.going_bytes)
+    );
+    for why in &packs.why {
+        let _ = writeln!(text, "packs stay: {why}");
+    }
+    windows(&mut text, "can be restored now", &report.before);
+    windows(&mut text, "can be restored when all of that is gone", &report.after);
+    for warning in &report.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    if only_plan {
+        text.push_str("nothing was decided or removed\n");
+        return text;
+    }
+    let _ = writeln!(text, "decided: {}", amount(&report.decided, "segments of WAL"));
+    let _ = writeln!(text, "removed: {}", amount(&report.removed, "WAL files"));
+    if let Some(next) = report.next_removal {
+        let _ = writeln!(
+            text,
+            "what is decided and waits is removed by the first `holdfast expire` after {}",
+            time::shown(next)
+        );
+    }
+    text
+}
+
+fn fate(kept: bool) -> String {
+    if kept { "stays" } else { "goes" }.to_owned()
+}
+
+fn amount(amount: &Amount, wal: &str) -> String {
+    if *amount == Amount::default() {
+        return "nothing".to_owned();
+    }
+    format!(
+        "{} backups, {} packs, {} {wal} ({})",
+        amount.backups.len(),
+        amount.packs,
+        amount.wal_files,
+        size(amount.size_bytes)
+    )
+}
+
+fn windows(text: &mut String, what: &str, windows: &[RestorableWindow]) {
+    let _ = writeln!(text, "{what}:{}", if windows.is_empty() { " nothing" } else { "" });
+    for window in windows {
+        let _ = writeln!(
+            text,
+            "  timeline {}: from {} (backup {}) to LSN {}",
+            window.timeline,
+            time::shown(window.from),
+            window.backup,
+            window.end_lsn
+        );
+    }
+}

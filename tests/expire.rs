@@ -1,0 +1,278 @@
+//! `expire`: what is kept restores, starts and has its rows; what is not is gone, with the WAL before it. Killed at any
+//! moment, and beside a restore and a backup, it takes nothing from anybody.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use holdfast_testkit::proxy::TcpProxy;
+use holdfast_testkit::random::Random;
+use serde_json::Value;
+
+use crate::stage::held::SlowStore;
+use crate::stage::proof::text;
+use crate::stage::{Plan, Seal, Stage, StoreKind, succeeded, wait_promoted};
+
+/// A configuration that keeps the newest so many backups, and carries out at once.
+fn keeping(stage: &Stage, last: u32, grace: &str) -> PathBuf {
+    let retention = format!("\n[retention]\nkeep = {{ last = {last} }}\ngrace = \"{grace}\"\n");
+    stage.write_config(&format!("keep-{last}-{grace}.toml"), &(stage.config_text() + &retention))
+}
+
+fn run(stage: &Stage, config: &Path, arguments: &[&str]) -> Value {
+    let mut all = vec!["--output", "json"];
+    all.extend_from_slice(arguments);
+    let text = succeeded(&stage.command_with(config, &all).output().expect("run holdfast"), &all);
+    serde_json::from_str(&text).expect("a JSON report")
+}
+
+/// The only repository of a report.
+fn only(report: &Value) -> &Value {
+    &report["repositories"][0]
+}
+
+fn count(value: &Value) -> usize {
+    value.as_array().expect("a list").len()
+}
+
+/// Backups, each after a row more; their ids in order.
+async fn back_up(stage: &Stage, backups: usize) -> Vec<String> {
+    stage.cluster.sql("CREATE TABLE IF NOT EXISTS t (n int)").await.expect("make the table");
+    let mut ids = Vec::new();
+    for _ in 0..backups {
+        stage.cluster.sql("INSERT INTO t SELECT count(*) FROM t").await.expect("insert a row");
+        let report = stage.json(&["backup"]);
+        ids.push(text(&report, "backup_id").to_owned());
+        stage.archive_now().await;
+    }
+    ids
+}
+
+fn listed(stage: &Stage) -> Vec<Value> {
+    let report = stage.json(&["list"]);
+    only(&report)["backups"].as_array().expect("backups").clone()
+}
+
+fn listed_ids(stage: &Stage) -> Vec<String> {
+    listed(stage).iter().map(|backup| backup["backup_id"].as_str().expect("an id").to_owned()).collect()
+}
+
+/// The files below a folder of the cluster in the repository.
+fn files(stage: &Stage, folder: &str) -> Vec<String> {
+    fn walk(folder: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else {
+                found.push(path.display().to_string());
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&stage.repository_folder().join("main").join(folder), &mut found);
+    found
+}
+
+/// The backup restores to its own end, and to the end of the WAL, with the rows that were there.
+async fn restores(stage: &Stage, name: &str, id: &str, own_rows: usize, all_rows: usize) {
+    let ended =
+        stage.restore_and_start(name, &["--backup", id, "--target-immediate", "--target-action", "promote"]).await;
+    wait_promoted(&ended).await;
+    assert_eq!(ended.value("SELECT count(*) FROM t").await.expect("count"), own_rows.to_string(), "{name}");
+    let latest = stage.restore_and_start(&format!("{name}-latest"), &["--backup", id]).await;
+    wait_promoted(&latest).await;
+    assert_eq!(latest.value("SELECT count(*) FROM t").await.expect("count"), all_rows.to_string(), "{name}");
+}
+
+async fn kept_restores_and_the_rest_is_gone(store: StoreKind, seal: Seal) {
+    let Some(stage) = Stage::start(18, Plan { store, seal, ..Plan::default() }).await else { return };
+    let ids = back_up(&stage, 4).await;
+    let config = keeping(&stage, 2, "0");
+
+    let planned = run(&stage, &config, &["expire", "--plan"]);
+    let fates: Vec<bool> =
+        only(&planned)["backups"].as_array().expect("fates").iter().map(|one| one["kept"] == true).collect();
+    assert_eq!(fates, [false, false, true, true]);
+    assert_eq!(only(&planned)["before"][0]["backup"], ids[0].as_str());
+    assert_eq!(only(&planned)["after"][0]["backup"], ids[2].as_str());
+    assert_eq!(listed_ids(&stage), ids, "a plan changes nothing");
+    let shown = succeeded(&stage.command_with(&config, &["expire", "--plan"]).output().expect("plan"), &["plan"]);
+    assert!(shown.contains("no rule keeps it") && shown.contains("older than every kept backup"), "{shown}");
+
+    let report = run(&stage, &config, &["expire"]);
+    assert_eq!(count(&only(&report)["removed"]["backups"]), 2, "{report}");
+    assert_eq!(listed_ids(&stage), ids[2..]);
+    let gone = |file: &&String| file.contains(&ids[0]) || file.contains(&ids[1]);
+    for folder in ["backups", "packs"] {
+        let left = files(&stage, folder);
+        assert_eq!(left.iter().filter(gone).count(), 0, "{left:?}");
+    }
+    assert_eq!(files(&stage, "leases"), [""; 0]);
+    let first = listed(&stage)[0]["start_segment"].as_str().expect("a segment").to_owned();
+    for file in files(&stage, "wal").iter().filter(|file| !file.contains(".history")) {
+        let name = Path::new(file).file_name().expect("a name").to_string_lossy().into_owned();
+        assert!(name[..24] >= *first, "{name} is older than {first}");
+    }
+    let (code, error) = stage.fails(&["restore", "--pgdata", "/nowhere", "--backup", &ids[0]]);
+    assert_eq!(code, 60, "{error}");
+
+    let again = run(&stage, &config, &["expire"]);
+    for what in ["decided", "removed"] {
+        assert_eq!(count(&only(&again)[what]["backups"]), 0, "{again}");
+        assert_eq!(only(&again)[what]["packs"], 0, "{again}");
+        assert_eq!(only(&again)[what]["wal_files"], 0, "{again}");
+    }
+    for (index, id) in ids.iter().enumerate().skip(2) {
+        restores(&stage, &format!("kept-{index}"), id, index + 1, 4).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kept_backups_restore_and_the_rest_is_gone_from_s3() {
+    kept_restores_and_the_rest_is_gone(StoreKind::S3, Seal::Passphrase).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kept_backups_restore_and_the_rest_is_gone_from_a_directory() {
+    kept_restores_and_the_rest_is_gone(StoreKind::Directory, Seal::None).await;
+}
+
+/// Seven backups, one after the other expired by a run that is killed and one that ends what it began.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_run_is_continued_by_the_next() {
+    let Some(stage) = Stage::start(18, Plan { seal: Seal::KeyFile, ..Plan::default() }).await else { return };
+    let ids = back_up(&stage, 8).await;
+    let mut random = Random::of_this_run();
+    let whole = {
+        let (config, began) = (keeping(&stage, 7, "0"), Instant::now());
+        run(&stage, &config, &["expire"]);
+        began.elapsed()
+    };
+    for round in 0..5_u32 {
+        let kept = 6 - round;
+        let config = keeping(&stage, kept, "0");
+        let mut victim = stage.command_with(&config, &["expire"]).spawn().expect("start expire");
+        let delay = random.moment(whole, round, 5);
+        tokio::time::sleep(delay).await;
+        victim.kill().expect("kill it");
+        let ended = victim.wait().expect("wait for it");
+        // The store still carries out what was sent.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let newest = &ids[ids.len() - kept as usize..];
+        let left = listed_ids(&stage);
+        assert!(left.ends_with(newest), "round {round}, killed after {delay:?} ({ended}): {left:?}");
+        run(&stage, &config, &["expire"]);
+        assert_eq!(listed_ids(&stage), newest, "round {round}, killed after {delay:?} ({ended})");
+        let packs = files(&stage, "packs");
+        assert!(packs.iter().all(|pack| newest.iter().any(|id| pack.contains(id))), "{packs:?}");
+        let again = run(&stage, &config, &["expire"]);
+        assert_eq!(only(&again)["removed"]["packs"], 0, "{again}");
+        assert_eq!(only(&again)["removed"]["wal_files"], 0, "{again}");
+    }
+    for (index, id) in ids.iter().enumerate().skip(6) {
+        restores(&stage, &format!("kept-{index}"), id, index + 1, 8).await;
+    }
+}
+
+/// A restore of a backup that no rule keeps holds on while `expire` runs, and ends well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_runs_keeps_what_it_reads() {
+    let Some(stage) = Stage::start(18, Plan { seal: Seal::KeyFile, ..Plan::default() }).await else { return };
+    let ids = back_up(&stage, 3).await;
+    let s3 = stage.s3.as_ref().expect("an S3 server");
+    let proxy = TcpProxy::start(s3.address()).expect("start a proxy");
+    let slow = stage.write_config("slow.toml", &stage.config_text().replace(&s3.endpoint(), &proxy.endpoint()));
+    proxy.set_latency(Duration::from_millis(100));
+    let target = stage.target("beside");
+    let path = target.display().to_string();
+    let mut restore = stage
+        .command_with(&slow, &["restore", "--pgdata", &path, "--backup", &ids[0]])
+        .spawn()
+        .expect("start the restore");
+    let began = Instant::now();
+    while files(&stage, "leases").is_empty() {
+        assert!(began.elapsed() < Duration::from_mins(2), "the restore takes no lease");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    proxy.stall();
+    let config = keeping(&stage, 1, "0");
+    let report = run(&stage, &config, &["expire"]);
+    assert_eq!(only(&report)["backups"][0]["why"][0], "a restore is reading it", "{report}");
+    assert_eq!(listed_ids(&stage), [ids[0].clone(), ids[2].clone()]);
+    proxy.set_latency(Duration::ZERO);
+    proxy.resume();
+    let ended = restore.wait().expect("wait for the restore");
+    assert!(ended.success(), "{ended}");
+    let restored = stage.start_restored(&target).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "3");
+    assert_eq!(files(&stage, "leases"), [""; 0]);
+    run(&stage, &config, &["expire"]);
+    assert_eq!(listed_ids(&stage), [ids[2].clone()]);
+}
+
+/// A backup that runs meanwhile ends well, and its WAL is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_runs_loses_nothing() {
+    let Some(stage) = Stage::start(18, Plan { seal: Seal::KeyFile, ..Plan::default() }).await else { return };
+    let ids = back_up(&stage, 2).await;
+    stage
+        .cluster
+        .sql("CREATE TABLE big AS SELECT n, md5(n::text) AS text FROM generate_series(1, 200000) n")
+        .await
+        .expect("make it larger");
+    let slow = SlowStore::of(&stage);
+    let mut backup = slow.hold(&stage, &["backup"]).await;
+    let config = keeping(&stage, 1, "0");
+    let report = run(&stage, &config, &["expire"]);
+    assert_eq!(only(&report)["removed"]["wal_files"], 0, "{report}");
+    assert_eq!(listed_ids(&stage), ids[1..]);
+    slow.let_go();
+    let ended = backup.wait().expect("wait for the backup");
+    assert!(ended.success(), "{ended}");
+    let now = listed_ids(&stage);
+    assert_eq!(now.len(), 2, "{now:?}");
+    run(&stage, &config, &["expire"]);
+    assert_eq!(listed_ids(&stage), now[1..]);
+    restores(&stage, "new", &now[1], 2, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holds_and_the_grace_time_keep_a_backup() {
+    let Some(stage) = Stage::start(18, Plan { store: StoreKind::Directory, ..Plan::default() }).await else { return };
+    let ids = back_up(&stage, 3).await;
+    let (code, error) = stage.fails(&["expire"]);
+    assert_eq!(code, 10, "{error}");
+    assert!(error.contains("error: no retention is configured, so nothing is removed"), "{error}");
+    assert!(error.contains("say what to keep under [retention]"), "{error}");
+
+    let waiting = keeping(&stage, 1, "24h");
+    let report = run(&stage, &waiting, &["expire"]);
+    assert_eq!(count(&only(&report)["decided"]["backups"]), 2, "{report}");
+    assert_eq!(count(&only(&report)["removed"]["backups"]), 0, "{report}");
+    assert_eq!(listed_ids(&stage), ids);
+
+    let held = stage.json(&["backup", "hold", &ids[0], "--reason", "year-end audit"]);
+    assert_eq!((&held["held"], &held["reason"]), (&Value::Bool(true), &"year-end audit".into()));
+    let now = keeping(&stage, 1, "0");
+    let report = run(&stage, &now, &["expire"]);
+    assert_eq!(only(&report)["backups"][0]["why"][0], "held", "{report}");
+    assert_eq!(listed_ids(&stage), [ids[0].clone(), ids[2].clone()]);
+    restores_alone(&stage, &ids[0]).await;
+
+    let (code, error) = stage.fails(&["backup", "hold", &ids[1]]);
+    assert_eq!(code, 60, "{error}");
+    let said = stage.ok(&["backup", "release", &ids[0]]);
+    assert!(said.starts_with(&format!("backup {} is released in ", ids[0])), "{said}");
+    assert_eq!(stage.ok(&["backup", "release", &ids[0]]), format!("backup {} was not held\n", ids[0]));
+    run(&stage, &now, &["expire"]);
+    assert_eq!(listed_ids(&stage), ids[2..]);
+}
+
+/// A backup beyond the window restores to its own end: the WAL after it may be gone.
+async fn restores_alone(stage: &Stage, id: &str) {
+    let arguments = ["--backup", id, "--target-immediate", "--target-action", "promote"];
+    let restored = stage.restore_and_start("held", &arguments).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "1");
+}
