@@ -55,7 +55,7 @@ use holdfast_secret::Secret;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::incremental::choose::find_parent;
+use self::incremental::choose::{confirm_parent, find_parent};
 use self::incremental::parent::Parent;
 use self::run::{Outcome, Run};
 use self::runner::Runner;
@@ -200,9 +200,12 @@ pub async fn backup(
     }
     let everywhere = repositories.iter().zip(&claims).enumerate();
     let lanes: Vec<_> = everywhere.map(|(index, lane)| Some(lane).filter(|_| !early.is_out(index))).collect();
-    let parent = find_parent(&lanes, options, &control, facts.in_recovery, progress).await?;
+    let mut parent = find_parent(&lanes, options, &control, facts.in_recovery, progress).await?;
     let reserved = begin::Reserved { control: &control, runner: &runner, parent: parent.as_ref().map(Parent::id) };
     let backup = begin::reserve(&mut early, &claims, options, &reserved, &dead).await?;
+    if let Some(chosen) = &parent {
+        parent = confirm_parent(chosen, &lanes, options, progress).await?;
+    }
     // On failure the start record of this run stays: it says what is still to be removed.
     for (index, (repository, dead)) in repositories.iter().zip(dead).enumerate() {
         // Its start record may be missing, and so the list of what this run removes.

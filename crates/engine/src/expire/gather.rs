@@ -275,9 +275,9 @@ fn of_unfinished(id: BackupId, start: Option<&StartRecord>, leases: &[ListedLeas
     }
 }
 
-/// What a run builds on. This release takes full backups alone.
-fn parent(_start: &StartRecord) -> planner::Parent {
-    planner::Parent::Nothing
+/// What a run builds on.
+fn parent(start: &StartRecord) -> planner::Parent {
+    start.parent.map_or(planner::Parent::Nothing, |parent| planner::Parent::Backup(ids::backup(parent)))
 }
 
 /// What the run of a lease uses: a restore its backup, a backup those whose packs it may name. One that cannot be read may

@@ -6,7 +6,7 @@ use holdfast_pgtypes::{ControlFile, Lsn};
 
 use super::super::{BackupOptions, Kind};
 use super::changed::{Asked, changed_blocks};
-use super::parent::{Lane, Parent, ancestry_of, unfit};
+use super::parent::{Lane, Parent, ancestry_of, is_still_there, unfit};
 use crate::error::{Cause, Error};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
@@ -43,6 +43,19 @@ pub(in super::super) async fn find_parent(
         Ok(parent) => Ok(Some(parent)),
         Err(reason) => none(options, &reason, progress),
     }
+}
+
+/// The parent, after the start record that names it was created: it may have gone just before.
+pub(in super::super) async fn confirm_parent(
+    parent: &Parent,
+    lanes: &[Lane<'_>],
+    options: &BackupOptions,
+    progress: &dyn Progress,
+) -> Result<Option<Parent>, Error> {
+    if is_still_there(lanes, &options.cluster, parent.id()).await {
+        return Ok(Some(parent.clone()));
+    }
+    none(options, &format!("backup {} goes", parent.id()), progress)
 }
 
 /// How what changed is found; nothing if the parent turns out to be none, since the server was promoted or restarted after it

@@ -4,13 +4,14 @@
 //! A backup is a parent of no other if WAL or pages would not tell everything that changed since it, or if what it holds
 //! is in doubt. Each reason is one that a person can read: the run says why it is a full backup.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use holdfast_pgtypes::checksum::PAGE_SIZE;
 use holdfast_pgtypes::{Ancestry, ControlFile, TimelineId};
 use holdfast_repo::manifest::{Extent, FileEntry, Manifest};
-use holdfast_repo::name::{BackupId, ClusterName};
-use holdfast_repo::record::{BackupRecord, ClaimRecord};
+use holdfast_repo::name::{BackupId, ClusterName, LedgerKind};
+use holdfast_repo::record::{BackupRecord, ClaimRecord, LedgerEntry};
 
 use super::super::timelines::history_in;
 use crate::error::Error;
@@ -46,8 +47,9 @@ impl Parent {
         if control.block_size != PAGE_SIZE as u32 {
             return Err(format!("the cluster has pages of {} bytes", control.block_size));
         }
-        let mut lists = Vec::new();
+        let (mut lists, mut going) = (Vec::new(), BTreeSet::new());
         for (repository, claim) in lanes.iter().flatten() {
+            going.extend(decided_to_go(repository, cluster).await.map_err(|error| error.to_string())?);
             let listed = repository.backups(cluster).await.map_err(|error| format!("{error}"))?;
             let of_claim = listed.records.into_iter().filter(|record| record.claim == claim.number);
             lists.push(of_claim.collect::<Vec<_>>());
@@ -62,6 +64,8 @@ impl Parent {
             }
             let refused = if of_lanes.len() < lists.len() {
                 Some("not all repositories have it".to_owned())
+            } else if going.contains(&id) {
+                Some("its removal is decided".to_owned())
             } else {
                 unfit(record, control, ancestry, in_recovery)
             };
@@ -78,6 +82,27 @@ impl Parent {
     pub(in super::super) fn id(&self) -> BackupId {
         self.record.backup_id
     }
+}
+
+/// The backups whose removal `expire` has decided.
+async fn decided_to_go(repository: &Repository, cluster: &ClusterName) -> Result<BTreeSet<BackupId>, Error> {
+    let decisions = repository.ledger(cluster, LedgerKind::Deletion).await?.records;
+    let backups = decisions.into_iter().filter_map(|(_, record)| match record.entry {
+        LedgerEntry::Deletion { backups, .. } => Some(backups),
+        _ => None,
+    });
+    Ok(backups.flatten().collect())
+}
+
+/// Whether a parent is still there and stays, once the start record that names it is. From then on `expire` keeps it.
+pub(in super::super) async fn is_still_there(lanes: &[Lane<'_>], cluster: &ClusterName, parent: BackupId) -> bool {
+    for (repository, _) in lanes.iter().flatten() {
+        let going = decided_to_go(repository, cluster).await;
+        if !going.is_ok_and(|going| !going.contains(&parent)) || repository.backup(cluster, parent).await.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 /// The history of the timeline of a control file.

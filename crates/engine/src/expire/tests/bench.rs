@@ -105,6 +105,7 @@ impl Bench {
             pgdata: "/data".to_owned(),
             started: id.time(),
             software_version: "0.1.0".to_owned(),
+            parent: None,
             run: None,
         }
     }
