@@ -269,6 +269,18 @@ fn verification() -> LedgerRecord {
             object: "main/packs/20260822T101500Z/000002.pack".to_owned(),
             problem: "the body of frame 7 fails its checksum".to_owned(),
         }],
+        sample_percent: None,
+    })
+}
+
+fn sampled_verification() -> LedgerRecord {
+    ledger(LedgerEntry::Verification {
+        backup: Some("20260822T101500Z".parse().unwrap()),
+        deep: false,
+        object_count: 5,
+        size_bytes: 35_123_456,
+        problems: Vec::new(),
+        sample_percent: Some(5),
     })
 }
 
@@ -288,6 +300,7 @@ fn plain_samples_give_these_values() {
     check(include_bytes!("samples/ledger-removal.json"), &removal());
     check(include_bytes!("samples/ledger-hold.json"), &hold());
     check(include_bytes!("samples/ledger-verification.json"), &verification());
+    check(include_bytes!("samples/ledger-verification-sample.json"), &sampled_verification());
     check(include_bytes!("samples/lease.json"), &lease());
 }
 

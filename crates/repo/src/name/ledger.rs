@@ -27,6 +27,9 @@ pub enum LedgerKind {
 }
 
 impl LedgerKind {
+    /// The word of [`LedgerKind::Verification`].
+    pub(super) const VERIFICATION: &'static str = "verification";
+
     const ALL: [Self; 6] = [Self::Gap, Self::Divergence, Self::Deletion, Self::Removal, Self::Hold, Self::Verification];
 
     /// The word in the object's name.
@@ -37,7 +40,7 @@ impl LedgerKind {
             Self::Deletion => "deletion",
             Self::Removal => "removal",
             Self::Hold => "hold",
-            Self::Verification => "verification",
+            Self::Verification => Self::VERIFICATION,
         }
     }
 }

@@ -87,6 +87,17 @@ pub enum ObjectPath {
         /// The kind of event that it records.
         kind: LedgerKind,
     },
+    /// `<cluster>/ledger/<time>-verification-<backup id>-<shallow or deep>.json`
+    Verification {
+        /// The cluster of the ledger.
+        cluster: ClusterName,
+        /// When it was written.
+        time: LedgerTime,
+        /// The backup that was verified.
+        backup: BackupId,
+        /// Whether every byte of it was read.
+        deep: bool,
+    },
     /// `<cluster>/leases/<time>-<run>.json`
     Lease {
         /// The cluster whose objects are used.
@@ -111,6 +122,7 @@ impl ObjectPath {
             | Self::BackupSummary { cluster, .. }
             | Self::Snapshot { cluster, .. }
             | Self::Ledger { cluster, .. }
+            | Self::Verification { cluster, .. }
             | Self::Lease { cluster, .. } => Some(cluster),
         }
     }
@@ -154,6 +166,20 @@ impl ObjectPath {
             "snapshots" => Some(Self::Snapshot { cluster, snapshot: rest.strip_suffix(".json")?.parse().ok()? }),
             "ledger" => {
                 let (time, kind) = rest.strip_suffix(".json")?.split_once('-')?;
+                if let Some((LedgerKind::VERIFICATION, of)) = kind.split_once('-') {
+                    let (backup, level) = of.split_once('-')?;
+                    let deep = match level {
+                        "deep" => true,
+                        "shallow" => false,
+                        _ => return None,
+                    };
+                    return Some(Self::Verification {
+                        cluster,
+                        time: time.parse().ok()?,
+                        backup: backup.parse().ok()?,
+                        deep,
+                    });
+                }
                 Some(Self::Ledger { cluster, time: time.parse().ok()?, kind: kind.parse().ok()? })
             }
             "leases" => {
@@ -190,6 +216,10 @@ impl fmt::Display for ObjectPath {
             Self::BackupSummary { cluster, backup } => write!(formatter, "{cluster}/backups/{backup}/backup.json"),
             Self::Snapshot { cluster, snapshot } => write!(formatter, "{cluster}/snapshots/{snapshot}.json"),
             Self::Ledger { cluster, time, kind } => write!(formatter, "{cluster}/ledger/{time}-{kind}.json"),
+            Self::Verification { cluster, time, backup, deep } => {
+                let level = if *deep { "deep" } else { "shallow" };
+                write!(formatter, "{cluster}/ledger/{time}-{}-{backup}-{level}.json", LedgerKind::VERIFICATION)
+            }
             Self::Lease { cluster, expires, run } => write!(formatter, "{cluster}/leases/{expires}-{run}.json"),
         }
     }
@@ -337,6 +367,11 @@ pub fn snapshots_folder(cluster: &ClusterName) -> String {
 /// `<cluster>/ledger/<time>-<kind>.json`
 pub fn ledger(cluster: &ClusterName, time: LedgerTime, kind: LedgerKind) -> String {
     ObjectPath::Ledger { cluster: cluster.clone(), time, kind }.to_string()
+}
+
+/// `<cluster>/ledger/<time>-verification-<backup id>-<shallow or deep>.json`
+pub fn verification(cluster: &ClusterName, time: LedgerTime, backup: &BackupId, deep: bool) -> String {
+    ObjectPath::Verification { cluster: cluster.clone(), time, backup: *backup, deep }.to_string()
 }
 
 /// `<cluster>/ledger/`

@@ -49,6 +49,14 @@ fn the_names_of_the_format() {
         (snapshot(&cluster, &backup), "main/snapshots/20260822T101500Z.json"),
         (ledger(&cluster, ledger_time, LedgerKind::Gap), "main/ledger/20260822T101500.000001Z-gap.json"),
         (
+            verification(&cluster, ledger_time, &backup, true),
+            "main/ledger/20260822T101500.000001Z-verification-20260822T101500Z-deep.json",
+        ),
+        (
+            verification(&cluster, ledger_time, &backup, false),
+            "main/ledger/20260822T101500.000001Z-verification-20260822T101500Z-shallow.json",
+        ),
+        (
             lease(&cluster, ledger_time, &"4c1f-6a52".parse().unwrap()),
             "main/leases/20260822T101500.000001Z-4c1f-6a52.json",
         ),
@@ -108,6 +116,8 @@ fn what_is_almost_a_name_is_none() {
         "main/backups/20260822T101500/backup.json",
         "main/ledger/20260822T101500Z-gap.json",
         "main/ledger/20260822T101500.000001Z-other.json",
+        "main/ledger/20260822T101500.000001Z-verification-20260822T101500Z-thorough.json",
+        "main/ledger/20260822T101500.000001Z-gap-20260822T101500Z-deep.json",
         "../backups/20260822T101500Z/backup.json",
         "main//backups/20260822T101500Z/backup.json",
     ] {

@@ -103,6 +103,9 @@ pub enum LedgerEntry {
         size_bytes: u64,
         /// The problems found; empty if there are none.
         problems: Vec<VerificationProblem>,
+        /// Of which part of the objects every byte was read besides, in percent, if not of all or none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sample_percent: Option<u8>,
     },
 }
 
