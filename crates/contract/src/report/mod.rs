@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod repo;
 pub mod restore;
 pub mod snapshot;
+pub mod verify;
 pub mod wal;
 
 use crate::problem::BriefError;

@@ -204,7 +204,17 @@ async fn fetch(
     file: &WalFileName,
 ) -> Result<Option<(Vec<u8>, ChunkHash)>, Error> {
     let object = stored::wal_object_name(repository, &options.cluster, claim, file);
-    let (raw, facts) = match stored::read(repository, claim, &object, &options.crew).await {
+    fetch_object(repository, claim, &object, file, &options.crew).await
+}
+
+async fn fetch_object(
+    repository: &Repository,
+    claim: &ClaimRecord,
+    object: &str,
+    file: &WalFileName,
+    crew: &Crew,
+) -> Result<Option<(Vec<u8>, ChunkHash)>, Error> {
+    let (raw, facts) = match stored::read(repository, claim, object, crew).await {
         Ok(read) => read,
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(error),
@@ -213,6 +223,18 @@ async fn fetch(
         check_segment(&raw, name, claim).doing(|| format!("checking {object} from {}", repository.describe()))?;
     }
     Ok(Some((raw, facts.blake3)))
+}
+
+/// Reads a WAL object of a claim as [`get`] does, and says how many bytes its file has; `None` means that there is none.
+pub(crate) async fn look_at(
+    repository: &Repository,
+    claim: &ClaimRecord,
+    file: &WalFileName,
+    crew: &Crew,
+) -> Result<Option<u64>, Error> {
+    let object = stored::wal_object_name(repository, &claim.cluster, claim, file);
+    let found = fetch_object(repository, claim, &object, file, crew).await?;
+    Ok(found.map(|(raw, _)| raw.len() as u64))
 }
 
 fn check_segment(raw: &[u8], name: SegmentName, claim: &ClaimRecord) -> Result<(), Error> {
@@ -230,7 +252,7 @@ fn check_segment(raw: &[u8], name: SegmentName, claim: &ClaimRecord) -> Result<(
 }
 
 /// The bytes of the object and of the file in it, because both are in memory for a while.
-fn memory_needed(claim: &ClaimRecord, file: WalFileName) -> u64 {
+pub(crate) fn memory_needed(claim: &ClaimRecord, file: WalFileName) -> u64 {
     match file {
         WalFileName::Segment(_) | WalFileName::Partial(_) => 2 * claim.wal_segment_size.as_u64(),
         WalFileName::History(_) | WalFileName::BackupHistory { .. } => 64 << 10,

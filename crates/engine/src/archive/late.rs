@@ -69,11 +69,23 @@ pub async fn list_settled(
     known: &KnownLogs,
     now: DateTime<Utc>,
 ) -> Result<ListedWal, Error> {
+    list_within(repository, claim, wanted, known, now, SHOW_AT_LEAST).await
+}
+
+/// The same, with patience of this length.
+pub(crate) async fn list_within(
+    repository: &Repository,
+    claim: &ClaimRecord,
+    wanted: Wanted,
+    known: &KnownLogs,
+    now: DateTime<Utc>,
+    patience: Duration,
+) -> Result<ListedWal, Error> {
     let began = Instant::now();
     loop {
         let folders = WalFolders::read(repository, claim).await?;
         let listed = folders.list(repository, |_| wanted, known).await?;
-        if began.elapsed() >= SHOW_AT_LEAST || !has_young_hole(repository, &listed, now).await {
+        if began.elapsed() >= patience || !has_young_hole(repository, &listed, now).await {
             return Ok(listed);
         }
         tokio::time::sleep(LIST_AGAIN_AFTER).await;

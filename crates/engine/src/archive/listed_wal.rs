@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use holdfast_contract::report::wal::{ClaimWal, TimelineWal};
 use holdfast_pgtypes::{Lsn, TimelineId, WalFileName};
 use holdfast_repo::catalog::{SegmentRange, WalInventory};
+use holdfast_repo::frame::HEAD_FRAME_BYTES;
 use holdfast_repo::name::ObjectPath;
 use holdfast_repo::record::ClaimRecord;
 use holdfast_store::ObjectInfo;
@@ -17,6 +18,9 @@ use holdfast_store::ObjectInfo;
 use super::known_logs::{KnownLog, KnownLogs};
 use super::stored::wal_object_name;
 use crate::repository::Repository;
+
+/// A WAL object has at least its head.
+const LEAST_OBJECT_BYTES: u64 = HEAD_FRAME_BYTES as u64;
 
 /// The WAL of one claim, as a listing shows it.
 #[derive(Debug, Clone)]
@@ -27,6 +31,8 @@ pub struct ListedWal {
     sums: BTreeMap<TimelineId, Sums>,
     /// The same sums for each log folder, by its number.
     logs: BTreeMap<(TimelineId, u32), Log>,
+    /// Files whose object is too small to be one.
+    stunted: Vec<(WalFileName, u64)>,
 }
 
 /// The facts of a listing besides the names.
@@ -56,6 +62,7 @@ impl ListedWal {
             inventory: WalInventory::new(claim.wal_segment_size),
             sums: BTreeMap::new(),
             logs: BTreeMap::new(),
+            stunted: Vec::new(),
         }
     }
 
@@ -82,6 +89,9 @@ impl ListedWal {
             return;
         }
         self.inventory.add(file);
+        if object.size_bytes < LEAST_OBJECT_BYTES {
+            self.stunted.push((file, object.size_bytes));
+        }
         let sums = self.sums.entry(file.timeline()).or_default();
         sums.stored_bytes += object.size_bytes;
         sums.newest = sums.newest.max(object.modified);
@@ -135,6 +145,12 @@ impl ListedWal {
             sums.newest = sums.newest.max(more.newest);
         }
         self.logs.extend(other.logs);
+        self.stunted.extend(other.stunted);
+    }
+
+    /// Files whose object has too few bytes to be a WAL object, with the number of its bytes.
+    pub(crate) fn stunted(&self) -> &[(WalFileName, u64)] {
+        &self.stunted
     }
 
     /// The log folders that get no more objects: all segments exist, and there are later ones. The last folder of a

@@ -40,13 +40,14 @@ mod wal_folders;
 
 pub use deliver::{ArchiveContext, Destination, archive_file};
 pub use get::{GetOptions, get, hand_over_fetched};
+pub(crate) use get::{look_at, memory_needed};
 pub use holdfast_contract::report::wal::{
     ArchivedFile, ClaimWal, Fork, GetReport, GetSource, PushOutcome, PushReport, StandbyOutcome, StandbyPushReport,
     Stored, StoredIn, TimelineWal, WalListing,
 };
 pub use known_logs::{ArchivePlace, KnownLogs, WalCache};
 pub use late::list_settled;
-pub(crate) use late::{LIST_AGAIN_AFTER, is_young};
+pub(crate) use late::{LIST_AGAIN_AFTER, is_young, list_within};
 pub use list::list;
 pub use listed_wal::ListedWal;
 pub use mark::marked_durable;
@@ -55,6 +56,7 @@ pub use missing::missing_segments;
 pub use push::{PushOptions, push};
 pub use spool::{RepositorySetId, Spool, SpoolRefused};
 pub use standby::{StandbyPushOptions, push_standby, server_is_stopping};
+pub(crate) use stored::wal_object_name;
 pub use wal_folders::{WalFolders, Wanted};
 
 #[cfg(test)]

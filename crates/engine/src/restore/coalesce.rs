@@ -25,7 +25,7 @@ const MAX_GAP_BYTES: u64 = 256 << 10;
 /// An extent to fetch, in 16 bytes: a 10 TB cluster has ten million of them. The order of the fields is the order
 /// of fetching.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// Position of the pack in the manifest.
     pub pack: u32,
     /// Where the frame stands in the pack.
@@ -38,7 +38,7 @@ pub(super) struct Wanted {
 
 /// A piece of a frame and its place in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Piece {
+pub(crate) struct Piece {
     /// Position of the file in the manifest.
     pub file: u32,
     /// Where it belongs in the file, in bytes.
@@ -65,7 +65,7 @@ impl Piece {
 
 /// A frame to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FrameWork {
+pub(crate) struct FrameWork {
     /// Where it stands in its pack.
     pub location: FrameLocation,
     /// What is wanted from it.
@@ -74,14 +74,14 @@ pub(super) struct FrameWork {
 
 impl FrameWork {
     /// At least this many raw bytes does the frame have.
-    pub(super) fn raw_bytes(&self) -> u64 {
+    pub(crate) fn raw_bytes(&self) -> u64 {
         self.pieces.iter().map(|piece| u64::from(piece.offset) + u64::from(piece.length)).max().unwrap_or(0)
     }
 }
 
 /// One ranged request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fetch {
+pub(crate) struct Fetch {
     /// Position of the pack in the manifest.
     pub pack: u32,
     /// The bytes to ask for.
@@ -100,7 +100,7 @@ impl Fetch {
 }
 
 /// The requests for a sorted list of extents, made one at a time.
-pub(super) struct Fetches<'a, I: Iterator<Item = Wanted>> {
+pub(crate) struct Fetches<'a, I: Iterator<Item = Wanted>> {
     manifest: &'a Manifest,
     wanted: Peekable<I>,
     /// A frame that did not fit into the request before.
@@ -109,7 +109,7 @@ pub(super) struct Fetches<'a, I: Iterator<Item = Wanted>> {
 
 impl<'a, I: Iterator<Item = Wanted>> Fetches<'a, I> {
     /// `wanted` must be sorted.
-    pub(super) fn new(manifest: &'a Manifest, wanted: I) -> Self {
+    pub(crate) fn new(manifest: &'a Manifest, wanted: I) -> Self {
         Self { manifest, wanted: wanted.peekable(), next: None }
     }
 

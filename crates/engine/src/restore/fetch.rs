@@ -197,7 +197,7 @@ fn surplus_bytes(body: &[u8], work: &FrameWork) -> u64 {
 }
 
 /// Opens a frame and checks every chunk that is wanted of it. Runs on the crew.
-fn open(
+pub(crate) fn open(
     opener: &ObjectOpener,
     body: &Bytes,
     work: FrameWork,

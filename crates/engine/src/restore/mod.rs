@@ -18,6 +18,7 @@
 //! After a crash, a cancel or a failure the directory holds `holdfast.restore`, and the same command continues it:
 //! it compares what is there by hash and fetches the rest. Ownership is the calling user's.
 
+mod chain;
 mod coalesce;
 mod copied;
 mod durable;
@@ -48,27 +49,31 @@ use chrono::{DateTime, Utc};
 use holdfast_pgtypes::backup_manifest::ManifestWriter;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetAction};
 use holdfast_pgtypes::{BackupLabel, TablespaceMap};
+use holdfast_repo::manifest::Manifest;
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::recovery::{RecoveryPlan, RecoveryRequest};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use chain::{Chains, Line};
+pub(crate) use coalesce::{Fetches, FrameWork, Wanted};
+pub(crate) use fetch::open as open_checked;
 pub use from_snapshot::{plan_snapshot, restore_snapshot};
 pub use holdfast_contract::report::restore::{
     RestorePlan, RestoreReport, SnapshotRestoreReport, TablespacePlace, TargetState,
 };
 pub(crate) use layout::PathIndex;
 pub use layout::TablespaceMapping;
+pub(crate) use packs::Packs;
 pub(crate) use preflight::read_history;
 pub use reach::{Reached, reach};
 pub use resume::{RESUME_POINT, ResumePoint};
 pub use settings::Archiving;
-pub(crate) use trial::{checked_manifest, would_take};
+pub(crate) use stored::{ListedSizes, faults_of_objects};
+pub(crate) use trial::{Trial, try_held_files, try_manifest, would_take};
 
-use coalesce::{Fetches, Wanted};
 use durable::{Rewritten, Roots};
 use fetch::Mover;
 use files::Files;
-use packs::Packs;
 use preflight::{AUTO_CONF, Preflight};
 use prepare::Taken;
 use resume::ResumeLock;
@@ -430,6 +435,14 @@ fn everything(found: &Preflight) -> Vec<Wanted> {
     wanted
 }
 
+/// The same of all files, with those that a restore keeps in memory.
+pub(crate) fn every_chunk(manifest: &Manifest) -> Vec<Wanted> {
+    let files = 0..manifest.len() as u32;
+    let mut wanted: Vec<Wanted> = files.flat_map(|file| reuse::all_extents(manifest, file)).collect();
+    wanted.sort_unstable();
+    wanted
+}
+
 fn length(found: &Preflight, wanted: Wanted) -> u64 {
     let entry = found.manifest.file(wanted.file as usize);
     let source = entry.and_then(|entry| entry.source(wanted.source, found.manifest.header().extent_bytes));
@@ -489,4 +502,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

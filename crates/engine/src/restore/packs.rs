@@ -17,7 +17,7 @@ const MAX_HELD_BYTES: u64 = 16 << 20;
 
 /// The packs of a manifest.
 #[derive(Debug)]
-pub(super) struct Packs {
+pub(crate) struct Packs {
     repository: Repository,
     manifest: Arc<Manifest>,
     openers: Vec<OnceCell<Arc<ObjectOpener>>>,
@@ -25,13 +25,13 @@ pub(super) struct Packs {
 
 impl Packs {
     /// Nothing is read yet.
-    pub(super) fn new(repository: Repository, manifest: Arc<Manifest>) -> Self {
+    pub(crate) fn new(repository: Repository, manifest: Arc<Manifest>) -> Self {
         let openers = manifest.packs().iter().map(|_| OnceCell::new()).collect();
         Self { repository, manifest, openers }
     }
 
     /// What the manifest says of a pack.
-    pub(super) fn entry(&self, pack: u32) -> Result<&PackEntry, Error> {
+    pub(crate) fn entry(&self, pack: u32) -> Result<&PackEntry, Error> {
         self.manifest
             .packs()
             .get(pack as usize)
@@ -39,7 +39,7 @@ impl Packs {
     }
 
     /// What opens the frames of a pack. The manifest knows the salt in its head; where it does not, the head is read once.
-    pub(super) async fn opener(&self, pack: u32) -> Result<Arc<ObjectOpener>, Error> {
+    pub(crate) async fn opener(&self, pack: u32) -> Result<Arc<ObjectOpener>, Error> {
         let entry = self.entry(pack)?;
         let cell = self
             .openers
@@ -56,7 +56,7 @@ impl Packs {
     }
 
     /// Bytes of a pack: exactly those, whatever the store thinks of its answer.
-    pub(super) async fn bytes(&self, pack: u32, range: std::ops::Range<u64>) -> Result<Bytes, Error> {
+    pub(crate) async fn bytes(&self, pack: u32, range: std::ops::Range<u64>) -> Result<Bytes, Error> {
         let name = object_name(&self.entry(pack)?.name)?;
         let reading = || format!("reading bytes {} to {} of {name}", range.start, range.end);
         let bytes = self.repository.store().get_range(&name, range.clone()).await.doing(reading)?;

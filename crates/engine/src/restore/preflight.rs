@@ -141,23 +141,8 @@ pub(super) async fn preflight(
             .doing(|| format!("looking for the packs of backup {}", backup.backup_id))?;
 
         let packs = Packs::new(repository.clone(), Arc::clone(&manifest));
-        let needed = |name: &str| -> Error {
-            Cause::Malformed {
-                name: format!("the manifest of backup {}", backup.backup_id),
-                reason: format!("it has no {name}"),
-            }
-            .into()
-        };
-        let control =
-            hold(&packs, &manifest, &index, ControlFile::PATH).await?.ok_or_else(|| needed(ControlFile::PATH))?;
-        check_control_file(&control.content, &backup)?;
-        let backup_label = hold(&packs, &manifest, &index, BackupLabel::FILE_NAME)
-            .await?
-            .ok_or_else(|| needed(BackupLabel::FILE_NAME))?;
-        check_label(&backup_label.content, &backup)?;
-        let tablespace_map = hold(&packs, &manifest, &index, TablespaceMap::FILE_NAME).await?;
-        let auto_conf = hold(&packs, &manifest, &index, AUTO_CONF).await?;
-        let auto_conf = auto_conf.unwrap_or(Held { content: Vec::new(), mode: 0o600 });
+        let HeldFiles { control, backup_label, tablespace_map, auto_conf } =
+            held_files(&packs, &manifest, &index, &backup).await?;
 
         let point = ResumePoint {
             version: VERSION,
@@ -526,6 +511,39 @@ pub(super) async fn read_manifest(repository: &Repository, backup: &BackupRecord
         .into());
     }
     Ok(manifest)
+}
+
+/// The files of a backup that are kept in memory.
+pub(super) struct HeldFiles {
+    pub control: Held,
+    pub backup_label: Held,
+    pub tablespace_map: Option<Held>,
+    pub auto_conf: Held,
+}
+
+/// Reads the files that are kept in memory, and refuses a backup without those that every backup has.
+pub(super) async fn held_files(
+    packs: &Packs,
+    manifest: &Manifest,
+    index: &PathIndex,
+    backup: &BackupRecord,
+) -> Result<HeldFiles, Error> {
+    let needed = |name: &str| -> Error {
+        Cause::Malformed {
+            name: format!("the manifest of backup {}", backup.backup_id),
+            reason: format!("it has no {name}"),
+        }
+        .into()
+    };
+    let control = hold(packs, manifest, index, ControlFile::PATH).await?.ok_or_else(|| needed(ControlFile::PATH))?;
+    check_control_file(&control.content, backup)?;
+    let backup_label =
+        hold(packs, manifest, index, BackupLabel::FILE_NAME).await?.ok_or_else(|| needed(BackupLabel::FILE_NAME))?;
+    check_label(&backup_label.content, backup)?;
+    let tablespace_map = hold(packs, manifest, index, TablespaceMap::FILE_NAME).await?;
+    let auto_conf = hold(packs, manifest, index, AUTO_CONF).await?;
+    let auto_conf = auto_conf.unwrap_or(Held { content: Vec::new(), mode: 0o600 });
+    Ok(HeldFiles { control, backup_label, tablespace_map, auto_conf })
 }
 
 async fn hold(packs: &Packs, manifest: &Manifest, index: &PathIndex, path: &str) -> Result<Option<Held>, Error> {

@@ -1,6 +1,7 @@
 //! What a manifest names is in the repository: every pack, and every manifest that it refers to, in its size.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use holdfast_repo::ObjectType;
 use holdfast_repo::manifest::Manifest;
@@ -9,25 +10,69 @@ use holdfast_store::{Failure, Operation, StoreError, StoreErrorKind};
 use crate::error::{Cause, Error};
 use crate::repository::{Repository, object_name};
 
+/// The sizes of the packs in the folders that were listed: each folder is listed once, however many manifests name it.
+#[derive(Debug, Default)]
+pub(crate) struct ListedSizes {
+    folders: HashMap<String, Arc<HashMap<String, u64>>>,
+}
+
+impl ListedSizes {
+    /// The sizes in a folder, by the last part of the name.
+    async fn folder(&mut self, repository: &Repository, folder: &str) -> Result<Arc<HashMap<String, u64>>, Error> {
+        if let Some(listed) = self.folders.get(folder) {
+            return Ok(Arc::clone(listed));
+        }
+        let prefix = format!("{folder}/");
+        let (mut sizes, mut next) = (HashMap::new(), None);
+        loop {
+            let page = repository.store().list_page(&prefix, None, next.as_deref()).await?;
+            for object in page.objects {
+                if let Some(last) = object.name.as_ref().strip_prefix(&prefix) {
+                    sizes.insert(last.to_owned(), object.size_bytes);
+                }
+            }
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        let sizes = Arc::new(sizes);
+        self.folders.insert(folder.to_owned(), Arc::clone(&sizes));
+        Ok(sizes)
+    }
+}
+
 /// Every pack is there, with the size that the manifest states, and so is every manifest that it refers to. One listing for
 /// each folder of packs.
 pub(super) async fn check_packs(repository: &Repository, manifest: &Manifest) -> Result<(), Error> {
-    let folders: BTreeSet<&str> =
-        manifest.packs().iter().filter_map(|pack| pack.name.rsplit_once('/')).map(|(folder, _)| folder).collect();
-    let mut sizes: HashMap<String, u64> = HashMap::new();
-    for folder in folders {
-        for object in repository.store().list(&format!("{folder}/"), None).await? {
-            sizes.insert(object.name.to_string(), object.size_bytes);
-        }
-    }
+    let faults = faults_of_objects(repository, manifest, &mut ListedSizes::default()).await?;
+    faults.into_iter().next().map_or(Ok(()), |(_, fault)| Err(fault))
+}
+
+/// What is wrong with the packs of a manifest and the manifests that it refers to, as far as a listing shows it: the name
+/// of each with its fault.
+///
+/// # Errors
+/// Only what says nothing of an object: the store could not be asked.
+pub(crate) async fn faults_of_objects(
+    repository: &Repository,
+    manifest: &Manifest,
+    sizes: &mut ListedSizes,
+) -> Result<Vec<(String, Error)>, Error> {
+    let mut faults = Vec::new();
     for pack in manifest.packs() {
-        let found = sizes.get(&pack.name).copied();
+        let found = match pack.name.rsplit_once('/') {
+            Some((folder, last)) => sizes.folder(repository, folder).await?.get(last).copied(),
+            None => None,
+        };
         if found != Some(pack.size_bytes) {
-            return Err(not_whole(repository, &pack.name, found, pack.size_bytes, "the manifest"));
-        }
-        // A pack of a newer release is refused here, before `--delta` removes anything.
-        if let Some(identity) = &pack.identity {
-            repository.opener_by_salt(ObjectType::Pack, &pack.name, &identity.salt)?;
+            let fault = not_whole(repository, &pack.name, found, pack.size_bytes, "the manifest");
+            faults.push((pack.name.clone(), fault));
+        } else if let Some(identity) = &pack.identity
+            // A pack of a newer release is refused here, before `--delta` removes anything.
+            && let Err(fault) = repository.opener_by_salt(ObjectType::Pack, &pack.name, &identity.salt)
+        {
+            faults.push((pack.name.clone(), fault));
         }
     }
     for origin in manifest.origins() {
@@ -37,10 +82,11 @@ pub(super) async fn check_packs(repository: &Repository, manifest: &Manifest) ->
             Err(error) => return Err(error.into()),
         };
         if found != Some(origin.size_bytes) {
-            return Err(not_whole(repository, &origin.name, found, origin.size_bytes, "the manifest"));
+            let fault = not_whole(repository, &origin.name, found, origin.size_bytes, "the manifest");
+            faults.push((origin.name.clone(), fault));
         }
     }
-    Ok(())
+    Ok(faults)
 }
 
 /// An object that is missing, too short or too long: three things that a person does something different about.

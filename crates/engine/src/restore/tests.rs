@@ -1,8 +1,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 mod holes;
 mod lease;
-mod patched;
-mod sample;
+pub(crate) mod patched;
+pub(crate) mod sample;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,39 +1,43 @@
-//! Whether a restore would take a backup, asked before the backup is called complete: a fault of the writer is found while
-//! the data directory is still there.
+//! Whether a restore would take a backup, asked without a directory: before the backup is called complete, when the data
+//! directory is still there, and by `verify`.
 //!
 //! The stored manifest is read back and goes through the same checks as in a restore, and so do the packs that it names.
 //! It is held in memory, 52 bytes for a MiB of data, as a restore holds it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use holdfast_repo::manifest::Manifest;
 use holdfast_repo::record::{BackupRecord, TablespaceEntry};
 
-use super::layout::{Layout, PathIndex, TablespaceMapping, check};
-use super::preflight::read_manifest;
+use super::layout::{Layout, PathIndex, TablespaceMapping, check, check_tablespaces};
+use super::packs::Packs;
+use super::preflight::{held_files, read_manifest};
 use super::stored::check_packs;
 use crate::error::{Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
 
+/// A manifest that a restore would take.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    /// The manifest.
+    pub(crate) manifest: Arc<Manifest>,
+    /// The positions of its files.
+    pub(crate) index: PathIndex,
+}
+
 /// Fails as a restore of this backup would.
 pub(crate) async fn would_take(repository: &Repository, backup: &BackupRecord, crew: &Crew) -> Result<(), Error> {
-    would_take_inner(repository, backup, crew)
-        .await
-        .doing(|| format!("checking backup {} as a restore does", backup.backup_id))
+    let trying = async {
+        let trial = try_manifest(repository, backup, crew).await?;
+        check_packs(repository, &trial.manifest).await
+    };
+    trying.await.doing(|| format!("checking backup {} as a restore does", backup.backup_id))
 }
 
-async fn would_take_inner(repository: &Repository, backup: &BackupRecord, crew: &Crew) -> Result<(), Error> {
-    let (manifest, _) = checked_manifest(repository, backup, crew).await?;
-    check_packs(repository, &manifest).await
-}
-
-/// The manifest of a backup after a restore's checks of it, but the look at its packs; with the paths of its files.
-pub(crate) async fn checked_manifest(
-    repository: &Repository,
-    backup: &BackupRecord,
-    crew: &Crew,
-) -> Result<(Manifest, PathIndex), Error> {
+/// Reads the manifest of a backup, and checks it as a restore does before it looks at the packs.
+pub(crate) async fn try_manifest(repository: &Repository, backup: &BackupRecord, crew: &Crew) -> Result<Trial, Error> {
     // Places of which none is in another: where the tablespaces go is decided by a restore, not the backup's.
     let place = |oid: u32| Path::new("/tablespaces").join(oid.to_string());
     let tablespaces: Vec<TablespaceEntry> = backup
@@ -46,6 +50,20 @@ pub(crate) async fn checked_manifest(
         .map(|found| TablespaceMapping { tablespace: found.name.clone(), directory: place(found.oid) })
         .collect();
     let layout = Layout::new(Path::new("/data"), &tablespaces, &mappings)?;
-    let manifest = read_manifest(repository, backup).await?;
-    crew.run(move || check(&manifest, &layout).map(|index| (manifest, index))).await?
+    let manifest = Arc::new(read_manifest(repository, backup).await?);
+    let (checking, major) = (Arc::clone(&manifest), backup.pg_major);
+    let index = crew
+        .run(move || {
+            let index = check(&checking, &layout)?;
+            check_tablespaces(&checking, &layout, major)?;
+            Ok::<_, Error>(index)
+        })
+        .await??;
+    Ok(Trial { manifest, index })
+}
+
+/// Reads the files that a restore holds in memory, and checks them as it does.
+pub(crate) async fn try_held_files(repository: &Repository, trial: &Trial, backup: &BackupRecord) -> Result<(), Error> {
+    let packs = Packs::new(repository.clone(), Arc::clone(&trial.manifest));
+    held_files(&packs, &trial.manifest, &trial.index, backup).await.map(|_| ())
 }

@@ -17,7 +17,7 @@ use super::super::timelines::history_in;
 use crate::error::Error;
 use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
-use crate::restore::{self, PathIndex};
+use crate::restore::{self, PathIndex, Trial};
 
 /// A parent.
 #[derive(Debug, Clone)]
@@ -168,14 +168,14 @@ async fn load(
         let records = lists.next().map(Vec::as_slice).unwrap_or_default();
         let record = records.iter().find(|record| record.backup_id == parent.backup_id);
         let record = record.ok_or_else(|| format!("it is not in {}", repository.describe()))?;
-        let loaded = restore::checked_manifest(repository, record, crew).await.map_err(|error| error.to_string())?;
+        let Trial { manifest, index } =
+            restore::try_manifest(repository, record, crew).await.map_err(|error| error.to_string())?;
         let extent_bytes = repository.record().extent_size_bytes;
-        if loaded.0.header().extent_bytes != extent_bytes {
+        if manifest.header().extent_bytes != extent_bytes {
             return Err(format!("its extents do not have {extent_bytes} bytes"));
         }
-        let manifest = Arc::new(loaded.0);
         match &first {
-            None => first = Some((Arc::clone(&manifest), loaded.1)),
+            None => first = Some((Arc::clone(&manifest), index)),
             Some((other, _)) if has_same_content(&manifest, other) => {}
             Some(_) => return Err("it is not the same in all repositories".to_owned()),
         }

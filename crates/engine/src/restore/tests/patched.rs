@@ -17,7 +17,7 @@ use super::super::*;
 use super::sample::{Entry, PATCHED, Sample, noise};
 use crate::repository::object_name;
 
-const CHILD: &str = "20260823T101500Z";
+pub(crate) const CHILD: &str = "20260823T101500Z";
 
 #[tokio::test]
 async fn a_patched_file_is_restored_to_the_last_byte() {
@@ -112,7 +112,7 @@ async fn the_heads_of_packs_are_not_read() {
 }
 
 /// Stores a manifest that takes over all files of the sample's, and its summary.
-async fn store_child(sample: &Sample) -> BackupRecord {
+pub(crate) async fn store_child(sample: &Sample) -> BackupRecord {
     let (repository, parent) = (&sample.repository, &sample.backup.manifest);
     let object = sample.store.get(&object_name(&parent.name).unwrap()).await.unwrap();
     let opener = repository.opener(ObjectType::Manifest, &parent.name, &object).unwrap();

@@ -30,10 +30,10 @@ use crate::progress::Silent;
 use crate::repository::claim::{Claimant, Identity};
 use crate::repository::{RepositoryTarget, Unlock, init, object_name};
 
-pub(super) const CONTROL: &[u8] = include_bytes!("../../../../pgtypes/tests/fixtures/pg_control.18");
+pub(crate) const CONTROL: &[u8] = include_bytes!("../../../../pgtypes/tests/fixtures/pg_control.18");
 
 /// The beginning of segment 0A of a PostgreSQL 18, with transactions 771 to 780 and two restore points.
-pub(super) const SEGMENT: &[u8] = include_bytes!("../../../../pgtypes/tests/fixtures/segment-0A.18");
+pub(crate) const SEGMENT: &[u8] = include_bytes!("../../../../pgtypes/tests/fixtures/segment-0A.18");
 
 /// Eight pages: small enough that small files have several extents.
 const EXTENT: usize = 64 * 1024;
@@ -42,13 +42,13 @@ const BACKUP: &str = "20260822T101500Z";
 
 /// A file, directory (no content) or link of the sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(crate) enum Entry {
     Directory,
     File(Vec<u8>),
     Link(&'static str),
 }
 
-pub(super) struct Sample {
+pub(crate) struct Sample {
     pub directory: tempfile::TempDir,
     pub store: Arc<dyn Store>,
     pub target: RepositoryTarget,
@@ -59,13 +59,13 @@ pub(super) struct Sample {
 }
 
 /// Bytes that neither compress nor repeat.
-pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
 }
 
-pub(super) fn now() -> DateTime<Utc> {
+pub(crate) fn now() -> DateTime<Utc> {
     "2026-11-22T11:00:00Z".parse().unwrap()
 }
 
@@ -161,12 +161,12 @@ impl Packer<'_> {
 
 impl Sample {
     /// A fresh repository in memory, encrypted or not, with the backup and its WAL.
-    pub(super) async fn new(encrypted: bool) -> Self {
+    pub(crate) async fn new(encrypted: bool) -> Self {
         Self::with(encrypted, false).await
     }
 
     /// The same; or with a file, [`PATCHED`], whose extents lie under patches.
-    pub(super) async fn with(encrypted: bool, patched: bool) -> Self {
+    pub(crate) async fn with(encrypted: bool, patched: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let unlock = if encrypted { Unlock::KeyFile(Secret::new(noise(9, 32))) } else { Unlock::NotEncrypted };
@@ -204,7 +204,7 @@ impl Sample {
     }
 
     /// Archives a segment with these facts, or one in which nothing happens.
-    pub(super) async fn put_segment(&self, number: u64, raw: &[u8], facts: Option<serde_json::Value>) {
+    pub(crate) async fn put_segment(&self, number: u64, raw: &[u8], facts: Option<serde_json::Value>) {
         let segment = SegmentName::from_number(number, TimelineId::FIRST, self.backup.wal_segment_size).unwrap();
         let start = segment.start_lsn(self.backup.wal_segment_size);
         let facts = facts.unwrap_or_else(|| serde_json::json!({ "first_record_lsn": start }));
@@ -344,15 +344,15 @@ impl Sample {
         }
     }
 
-    pub(super) fn pgdata(&self) -> PathBuf {
+    pub(crate) fn pgdata(&self) -> PathBuf {
         self.directory.path().join("pgdata")
     }
 
-    pub(super) fn fast(&self) -> PathBuf {
+    pub(crate) fn fast(&self) -> PathBuf {
         self.directory.path().join("fast")
     }
 
-    pub(super) fn options(&self) -> RestoreOptions {
+    pub(crate) fn options(&self) -> RestoreOptions {
         RestoreOptions {
             cluster: "main".parse().unwrap(),
             pgdata: self.pgdata(),
@@ -373,11 +373,11 @@ impl Sample {
         }
     }
 
-    pub(super) async fn restore(&self) -> Result<RestoreReport, Error> {
+    pub(crate) async fn restore(&self) -> Result<RestoreReport, Error> {
         self.restore_with(&self.repository, &self.options()).await
     }
 
-    pub(super) async fn restore_with(
+    pub(crate) async fn restore_with(
         &self,
         repository: &Repository,
         options: &RestoreOptions,
@@ -387,14 +387,14 @@ impl Sample {
     }
 
     /// Puts other bytes in the place of an object.
-    pub(super) async fn replace(&self, name: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+    pub(crate) async fn replace(&self, name: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
         let name = object_name(name).unwrap();
         let bytes = self.store.get(&name).await.unwrap();
         self.store.put(&name, change(bytes.to_vec()).into(), PutMode::Overwrite).await.unwrap();
     }
 
     /// Compares the directories with what the backup should give, to the last file.
-    pub(super) fn check(&self) {
+    pub(crate) fn check(&self) {
         let mut found = BTreeMap::new();
         read_tree(&self.pgdata(), "", &mut found);
         let link = found.remove("pg_tblspc/16400");
@@ -454,7 +454,7 @@ impl Sample {
     }
 
     /// An interrupted restore: PostgreSQL would not start, and the next restore knows what it is.
-    pub(super) fn check_interrupted(&self) {
+    pub(crate) fn check_interrupted(&self) {
         assert!(!self.pgdata().join("global/pg_control").exists());
         if self.pgdata().exists() {
             assert!(
@@ -470,7 +470,7 @@ fn entry<'a>(path: &'a str, kind: FileKind<'a>, size_bytes: u64) -> FileEntry<'a
 }
 
 /// The path of the file that has patches.
-pub(super) const PATCHED: &str = "base/5/1264";
+pub(crate) const PATCHED: &str = "base/5/1264";
 
 /// Where its patches are: the extent, the place in it, and the bytes; nothing for zeros. The second covers a part of the
 /// first, the third lies in the second, and the last extent has none.
@@ -493,7 +493,7 @@ fn patched_bases() -> [Vec<u8>; 3] {
     [noise(60, EXTENT), vec![0; EXTENT], noise(61, 8192)]
 }
 
-pub(super) fn patched_content() -> Vec<u8> {
+pub(crate) fn patched_content() -> Vec<u8> {
     let mut content = patched_bases().concat();
     for (extent, at, length, seed) in PATCHES {
         let start = extent * EXTENT + at;
@@ -532,7 +532,7 @@ fn extent(packer: &mut Packer<'_>, raw: &[u8]) -> Extent {
     Extent::stored(hash, pack, location, 0, raw.len() as u32)
 }
 
-pub(super) enum Found {
+pub(crate) enum Found {
     Directory,
     File(Vec<u8>),
     Link(String),
@@ -565,7 +565,7 @@ fn read_tree(root: &Path, below: &str, found: &mut BTreeMap<String, (Found, u32)
 }
 
 /// The label is the one that the summary describes.
-pub(super) fn label_start() -> Lsn {
+pub(crate) fn label_start() -> Lsn {
     let Some(Entry::File(label)) = entries("/x").remove("backup_label") else { panic!("no label") };
     BackupLabel::parse(&label).unwrap().start_lsn
 }

@@ -1,0 +1,171 @@
+//! Along which timelines an archive can be restored, from which backups, and where its WAL is torn: what `verify` asks.
+//!
+//! The planner's first step for every timeline of a claim, as [`super::reach`] has it for `info`. It can be asked again with
+//! less WAL and fewer backups: what is left of the windows when those that are damaged are left out.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
+use holdfast_pgtypes::{PgVersion, TimelineId};
+use holdfast_repo::catalog::{SegmentRange, WalInventory};
+use holdfast_repo::name::BackupId;
+use holdfast_repo::record::ClaimRecord;
+use holdfast_repo::recovery::{
+    Beginning, Hole, ReachableWindow, RecoveryPath, RecoveryRequest, RecoveryWorld, Rejection, TargetFacts, WalRun,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::lookup::WalLookup;
+use super::preflight::Archive;
+use crate::archive::ListedWal;
+use crate::error::Error;
+use crate::pipeline::crew::Crew;
+use crate::repository::Repository;
+use crate::repository::listed::Unreadable;
+
+/// The archive of one claim, as it was listed.
+pub(crate) struct Chains {
+    archive: Archive,
+    beginnings: Vec<Beginning>,
+}
+
+/// What can be restored along one timeline.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    /// The stretches with a usable backup, oldest first.
+    pub(crate) stretches: Vec<Stretch>,
+    /// Backups that lack WAL of their own.
+    pub(crate) rejected: Vec<Rejection>,
+}
+
+/// A gapless run of WAL and the backups that a recovery along it can begin with.
+#[derive(Debug, Clone)]
+pub(crate) struct Stretch {
+    /// What can be restored.
+    pub(crate) window: ReachableWindow,
+    /// The backups, oldest first.
+    pub(crate) backups: Vec<BackupId>,
+    /// The segments, under the names that recovery asks for.
+    pub(crate) segments: Vec<SegmentRange>,
+    /// What is missing after it, if there is WAL after that.
+    pub(crate) hole: Option<Hole>,
+    run: WalRun,
+}
+
+impl Chains {
+    /// Reads the histories of a claim, whose WAL was listed.
+    pub(crate) async fn read(
+        repository: &Repository,
+        claim: &ClaimRecord,
+        listed: &ListedWal,
+        beginnings: Vec<Beginning>,
+    ) -> Result<Self, Error> {
+        let beginnings: Vec<Beginning> =
+            beginnings.into_iter().filter(|beginning| beginning.claim == claim.number).collect();
+        let archive = Archive::of_listed(repository, claim.clone(), listed, beginnings.clone()).await?;
+        Ok(Self { archive, beginnings })
+    }
+
+    /// Histories that are there and cannot be read.
+    pub(crate) fn unreadable_histories(&self) -> &[Unreadable<TimelineId>] {
+        &self.archive.unreadable_histories
+    }
+
+    /// Timelines that follow another one of this archive, have WAL or a backup, and no history file: where they come from is
+    /// not known. The lowest may come from elsewhere, as in a repository that was added later.
+    pub(crate) fn without_history(&self) -> Vec<TimelineId> {
+        let of_backups = self.beginnings.iter().map(|beginning| beginning.timeline);
+        let known: BTreeSet<TimelineId> = self.archive.wal.timelines().chain(of_backups).collect();
+        let has_file: BTreeSet<TimelineId> = self.archive.wal.histories().collect();
+        known.into_iter().skip(1).filter(|timeline| !has_file.contains(timeline)).collect()
+    }
+
+    /// The WAL as it was listed.
+    pub(crate) fn wal(&self) -> &WalInventory {
+        &self.archive.wal
+    }
+
+    /// The backups of the claim.
+    pub(crate) fn beginnings(&self) -> &[Beginning] {
+        &self.beginnings
+    }
+
+    /// The line of each timeline to which a backup leads, with this WAL and these backups.
+    pub(crate) fn lines(&self, wal: &WalInventory, beginnings: &[Beginning]) -> Vec<Line> {
+        let world = RecoveryWorld {
+            claim: self.archive.claim.number,
+            backups: beginnings,
+            histories: &self.archive.histories,
+            wal,
+        };
+        let of_backups = beginnings.iter().map(|beginning| beginning.timeline);
+        let timelines: BTreeSet<TimelineId> = wal.timelines().chain(wal.histories()).chain(of_backups).collect();
+        let mut lines = Vec::new();
+        for timeline in timelines {
+            if self.archive.unreadable_histories.iter().any(|bad| bad.id == timeline) {
+                continue;
+            }
+            let request = RecoveryRequest {
+                target: RecoveryTarget::Latest,
+                timeline: TargetTimeline::Number(timeline),
+                ..RecoveryRequest::default()
+            };
+            let Ok(path) = RecoveryPath::find(&request, &world) else { continue };
+            let rejected = path.rejected().to_vec();
+            lines.push(Line { stretches: stretches(&path), rejected });
+        }
+        lines
+    }
+
+    /// Looks up the last transaction of each stretch. What was found damaged meanwhile is returned, and its stretch ends
+    /// without a time.
+    pub(crate) async fn find_times(
+        &self,
+        lines: &mut [Line],
+        repository: &Repository,
+        crew: &Crew,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Error>, Error> {
+        let mut damaged = Vec::new();
+        // A claim of a release to come: its WAL cannot be understood.
+        let Ok(version) = PgVersion::new(self.archive.claim.pg_major) else { return Ok(damaged) };
+        let lookup = WalLookup {
+            repository: repository.clone(),
+            claim: Arc::clone(&self.archive.claim),
+            version,
+            crew: crew.clone(),
+            cancel: cancel.clone(),
+        };
+        for stretch in lines.iter_mut().flat_map(|line| &mut line.stretches) {
+            let of_stretch = self.beginnings.iter().filter(|begins| stretch.backups.contains(&begins.backup_id));
+            let Some(start) = of_stretch.map(|begins| begins.start_lsn).min() else { continue };
+            match lookup.last_transaction(&stretch.run, start, DateTime::<Utc>::MAX_UTC).await {
+                Ok(last) => stretch.window.to_time = last,
+                Err(error) if error.is_of_one_object() => damaged.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(damaged)
+    }
+}
+
+fn stretches(path: &RecoveryPath) -> Vec<Stretch> {
+    let windows = path.windows(&TargetFacts::default());
+    let mut windows = windows.into_iter();
+    let runs = path.runs();
+    let mut found = Vec::new();
+    for (number, run) in runs.iter().enumerate() {
+        let of_run = path.candidates().iter().rev().filter(|candidate| candidate.run == number);
+        let backups: Vec<BackupId> = of_run.map(|candidate| candidate.backup.backup_id).collect();
+        if backups.is_empty() {
+            continue;
+        }
+        // The planner makes a window for each run with a usable backup, in the order of the runs.
+        let Some(window) = windows.next() else { break };
+        let hole = run.hole.filter(|_| number + 1 < runs.len());
+        found.push(Stretch { window, backups, segments: run.segments.clone(), hole, run: run.clone() });
+    }
+    found
+}

@@ -1,0 +1,139 @@
+//! What was found: one entry for each object, whoever met it first.
+
+use std::collections::BTreeMap;
+
+use holdfast_contract::report::verify::{ClaimWindow, Damage, DamageKind, NewerObject};
+use holdfast_repo::name::BackupId;
+
+use super::judge::{Judged, class_of, judge};
+use crate::error::Error;
+
+/// Damage and newer objects, by the name of the object.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    damage: BTreeMap<String, Damage>,
+    newer: BTreeMap<String, NewerObject>,
+    /// What one should know besides.
+    pub(super) notes: Vec<String>,
+}
+
+impl Findings {
+    /// Keeps what an error says of an object, and which backups cannot be restored because of it.
+    ///
+    /// # Errors
+    /// The error itself if it says nothing of an object.
+    pub(super) fn take(&mut self, error: Error, object: &str, backups: &[BackupId]) -> Result<String, Error> {
+        self.look(&error, object, backups).ok_or(error)
+    }
+
+    /// The same with an error that stays where it is. `None` if it says nothing; otherwise the object that is meant.
+    pub(super) fn look(&mut self, error: &Error, object: &str, backups: &[BackupId]) -> Option<String> {
+        match judge(error, object) {
+            Judged::Damaged { kind, object, problem } => {
+                self.damage(kind, &object, 1, problem, backups);
+                Some(object)
+            }
+            Judged::Newer { object, reason } => {
+                let found = self.newer.entry(object.clone()).or_insert_with(|| NewerObject {
+                    object: object.clone(),
+                    reason,
+                    backups: Vec::new(),
+                });
+                union(&mut found.backups, backups);
+                Some(object)
+            }
+            Judged::Nothing => None,
+        }
+    }
+
+    /// Keeps a damage.
+    pub(super) fn damage(
+        &mut self,
+        kind: DamageKind,
+        object: &str,
+        count: u64,
+        problem: String,
+        backups: &[BackupId],
+    ) -> &mut Damage {
+        let found = self.damage.entry(object.to_owned()).or_insert_with(|| Damage {
+            kind,
+            class: class_of(object),
+            object: object.to_owned(),
+            count,
+            problem,
+            backups: Vec::new(),
+            windows: Vec::new(),
+        });
+        union(&mut found.backups, backups);
+        found.count = found.count.max(count);
+        found
+    }
+
+    /// Whether an object was found damaged or newer; then this backup is harmed as well.
+    pub(super) fn harms(&mut self, object: &str, backup: BackupId) -> bool {
+        let damaged = self.damage.get_mut(object).map(|damage| &mut damage.backups);
+        let newer = self.newer.get_mut(object).map(|newer| &mut newer.backups);
+        let mut known = false;
+        for backups in damaged.into_iter().chain(newer) {
+            union(backups, &[backup]);
+            known = true;
+        }
+        known
+    }
+
+    /// Whether this backup cannot be restored.
+    pub(super) fn is_damaged(&self, backup: BackupId) -> bool {
+        self.damage.values().any(|damage| damage.backups.contains(&backup))
+    }
+
+    /// Whether only a newer release can restore this backup.
+    pub(super) fn is_newer(&self, backup: BackupId) -> bool {
+        self.newer.values().any(|newer| newer.backups.contains(&backup))
+    }
+
+    /// What is wrong with a backup.
+    pub(super) fn damage_of(&self, backup: BackupId) -> impl Iterator<Item = &Damage> {
+        self.damage.values().filter(move |damage| damage.backups.contains(&backup))
+    }
+
+    /// Everything that is damaged.
+    pub(super) fn damages(&mut self) -> impl Iterator<Item = &mut Damage> {
+        self.damage.values_mut()
+    }
+
+    /// Forgets what was found about a backup that was removed meanwhile.
+    pub(super) fn forget(&mut self, backup: BackupId) {
+        self.damage.retain(|_, damage| {
+            let before = damage.backups.len();
+            damage.backups.retain(|harmed| *harmed != backup);
+            damage.backups.len() == before || !damage.backups.is_empty()
+        });
+    }
+
+    /// Keeps only the damage that somebody asked for.
+    pub(super) fn retain(&mut self, wanted: impl Fn(&Damage) -> bool) {
+        self.damage.retain(|_, damage| wanted(damage));
+    }
+
+    /// In the order of the names.
+    pub(super) fn into_parts(self) -> (Vec<Damage>, Vec<NewerObject>, Vec<String>) {
+        (self.damage.into_values().collect(), self.newer.into_values().collect(), self.notes)
+    }
+}
+
+/// Adds windows that are not there yet.
+pub(super) fn add_windows(damage: &mut Damage, windows: impl IntoIterator<Item = ClaimWindow>) {
+    for window in windows {
+        if !damage.windows.contains(&window) {
+            damage.windows.push(window);
+        }
+    }
+}
+
+fn union(backups: &mut Vec<BackupId>, more: &[BackupId]) {
+    for backup in more {
+        if let Err(at) = backups.binary_search(backup) {
+            backups.insert(at, *backup);
+        }
+    }
+}

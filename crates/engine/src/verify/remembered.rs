@@ -1,0 +1,177 @@
+//! What was verified when: a record in the ledger for each backup and run.
+//!
+//! The name says the backup and the level, so that the newest of each are found by a listing, and only those are read. A
+//! sound look that was not deep does not take back what a deep one found.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use holdfast_contract::report::verify::{Damage, Level, Verified};
+use holdfast_repo::name::{self, BackupId, ClusterName, LedgerTime, ObjectPath};
+use holdfast_repo::record::{LedgerEntry, LedgerRecord, VerificationProblem};
+
+use crate::error::{Cause, Error, ResultExt};
+use crate::repository::Repository;
+use crate::repository::listed::{Listed, Unreadable};
+
+/// The most problems that a record names: a damaged folder of packs is told by a few of them.
+const MOST_PROBLEMS: usize = 1000;
+
+/// What the ledger says of each backup.
+#[derive(Debug, Default)]
+pub struct Verifications {
+    newest: BTreeMap<(BackupId, Level), Verified>,
+    /// Records that cannot be read: as if there were none.
+    pub unreadable: Vec<Unreadable<BackupId>>,
+}
+
+impl Verifications {
+    /// What a backup is worth by the newest verifications, if there is any: a deep one that found damage counts until a
+    /// later deep one finds none.
+    pub fn standing(&self, backup: BackupId) -> Option<&Verified> {
+        let deep = self.newest.get(&(backup, Level::Deep));
+        let shallow = self.newest.get(&(backup, Level::Shallow));
+        match (deep, shallow) {
+            (Some(deep), Some(shallow)) if deep.sound && !shallow.sound && shallow.time > deep.time => Some(shallow),
+            (Some(deep), _) => Some(deep),
+            (None, shallow) => shallow,
+        }
+    }
+
+    /// Whether nothing was wrong on this level, or a deeper one, since that moment.
+    pub(super) fn is_sound_since(&self, backup: BackupId, level: Level, since: DateTime<Utc>) -> bool {
+        self.standing(backup).is_some_and(|standing| standing.sound)
+            && [Level::Shallow, Level::Deep]
+                .into_iter()
+                .filter(|found| *found >= level)
+                .filter_map(|found| self.newest.get(&(backup, found)))
+                .any(|verified| verified.sound && verified.time >= since)
+    }
+}
+
+/// Reads what the ledger of a cluster says of these backups.
+///
+/// # Errors
+/// [`Cause::Store`] if the ledger cannot be listed, or the store cannot be asked for a record.
+pub async fn verifications(
+    repository: &Repository,
+    cluster: &ClusterName,
+    wanted: impl Fn(BackupId) -> bool,
+) -> Result<Verifications, Error> {
+    let mut newest: BTreeMap<(BackupId, bool), LedgerTime> = BTreeMap::new();
+    let (prefix, mut next) = (name::ledger_folder(cluster), None);
+    loop {
+        let listing = || format!("listing the ledger of {cluster} in {}", repository.describe());
+        let page = repository.store().list_page(&prefix, None, next.as_deref()).await.doing(listing)?;
+        for object in &page.objects {
+            let Ok(ObjectPath::Verification { backup, time, deep, .. }) = object.name.as_ref().parse() else {
+                continue;
+            };
+            if wanted(backup) {
+                let known = newest.entry((backup, deep)).or_insert(time);
+                *known = time.max(*known);
+            }
+        }
+        next = page.next;
+        if next.is_none() {
+            break;
+        }
+    }
+    let names = newest.iter().map(|((backup, deep), time)| (*backup, *deep, *time));
+    let of = |(backup, deep, time): (BackupId, bool, LedgerTime)| name::verification(cluster, time, &backup, deep);
+    let names: Vec<_> = names.map(|key| (key, of(key))).collect();
+    let read = Listed::read(names, |key| async move {
+        let name = name::verification(cluster, key.2, &key.0, key.1);
+        let record: LedgerRecord = repository.read_record(&name).await?;
+        understood(&name, key.0, key.1, record)
+    });
+    let Listed { records, unreadable } = read.await?;
+    let unreadable =
+        unreadable.into_iter().map(|bad| Unreadable { id: bad.id.0, object: bad.object, error: bad.error });
+    Ok(Verifications {
+        newest: records.into_iter().map(|verified| ((verified.backup_id, verified.level), verified)).collect(),
+        unreadable: unreadable.collect(),
+    })
+}
+
+fn understood(name: &str, backup: BackupId, deep: bool, record: LedgerRecord) -> Result<Verified, Error> {
+    let LedgerRecord { time, host, software_version, entry } = record;
+    match entry {
+        LedgerEntry::Verification { backup: Some(of), deep: was_deep, problems, .. }
+            if (of, was_deep) == (backup, deep) =>
+        {
+            let level = if deep { Level::Deep } else { Level::Shallow };
+            Ok(Verified { backup_id: backup, time, level, sound: problems.is_empty(), host, software_version })
+        }
+        // Without encryption nothing else binds a record to its name.
+        _ => Err(Cause::Malformed { name: name.to_owned(), reason: "it is another entry".to_owned() }.into()),
+    }
+}
+
+/// The backups whose verification succeeded, oldest first, with the verification that counts.
+///
+/// # Errors
+/// Those of [`verifications`].
+pub async fn sound_backups(
+    repository: &Repository,
+    cluster: &ClusterName,
+) -> Result<BTreeMap<BackupId, Verified>, Error> {
+    let found = verifications(repository, cluster, |_| true).await?;
+    let backups: Vec<BackupId> = found.newest.keys().map(|(backup, _)| *backup).collect();
+    let sound = backups.into_iter().filter_map(|backup| {
+        let standing = found.standing(backup).filter(|standing| standing.sound)?;
+        Some((backup, standing.clone()))
+    });
+    Ok(sound.collect())
+}
+
+/// The result of one backup.
+#[derive(Debug)]
+pub(super) struct ToRemember<'a> {
+    pub backup: BackupId,
+    pub deep: bool,
+    pub sample_percent: Option<u8>,
+    pub object_count: u64,
+    pub size_bytes: u64,
+    pub damage: Vec<&'a Damage>,
+    pub host: &'a str,
+    pub time: DateTime<Utc>,
+}
+
+/// Writes a result into the ledger.
+pub(super) async fn remember(
+    repository: &Repository,
+    cluster: &ClusterName,
+    result: &ToRemember<'_>,
+) -> Result<(), Error> {
+    let problems = result.damage.iter().take(MOST_PROBLEMS).map(|damage| VerificationProblem {
+        object: damage.object.clone(),
+        problem: match damage.problem.as_str() {
+            "" => damage.kind.words().to_owned(),
+            problem => format!("{}: {problem}", damage.kind.words()),
+        },
+    });
+    let record = LedgerRecord {
+        time: result.time,
+        host: result.host.to_owned(),
+        software_version: env!("CARGO_PKG_VERSION").to_owned(),
+        entry: LedgerEntry::Verification {
+            backup: Some(result.backup),
+            deep: result.deep,
+            object_count: result.object_count,
+            size_bytes: result.size_bytes,
+            problems: problems.collect(),
+            sample_percent: result.sample_percent,
+        },
+    };
+    let mut time = LedgerTime::new(result.time).map_err(|e| Cause::Internal(e.to_string()))?;
+    // Another run may have used the same microsecond.
+    for _ in 0..8 {
+        let name = name::verification(cluster, time, &result.backup, result.deep);
+        match repository.create_record(&name, &record).await {
+            Err(error) if error.is_already_exists() => time = time.next(),
+            outcome => return outcome,
+        }
+    }
+    Err(Cause::Internal("no free name in the ledger".to_owned()).into())
+}

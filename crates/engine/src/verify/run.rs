@@ -1,0 +1,699 @@
+//! The steps of a verification, and what is known between them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::FutureExt;
+use futures::stream::{self, StreamExt};
+use holdfast_contract::report::verify::{
+    BackupResult, ClaimWindow, Compared, DamageKind, Level, ObjectClass, VerifiedBackup,
+};
+use holdfast_pgtypes::WalFileName;
+use holdfast_repo::manifest::{Manifest, PackEntry};
+use holdfast_repo::name::{self, BackupId};
+use holdfast_repo::record::{BackupRecord, StartRecord};
+use holdfast_repo::recovery::Beginning;
+use holdfast_store::StoreErrorKind;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::chains::ClaimWal;
+use super::findings::{Findings, add_windows};
+use super::judge::{Judged, judge};
+use super::packs::{KnownChunks, PackWork, Reader};
+use super::remembered::{ToRemember, Verifications, remember, verifications};
+use super::{Verification, VerifyOptions, Which, is_chosen};
+use crate::archive::{KnownLogs, ListedWal, Wanted as WantedWal, list_within};
+use crate::error::{Cause, Error, ResultExt};
+use crate::pipeline::budget::ByteBudget;
+use crate::pipeline::crew::Crew;
+use crate::progress::Progress;
+use crate::repository::{Repository, object_name};
+use crate::restore::{
+    Chains, Fetches, ListedSizes, Packs, Trial, every_chunk, faults_of_objects, try_held_files, try_manifest,
+};
+
+/// Packs that are looked up at the same time.
+const LOOKS_AT_ONCE: usize = 16;
+
+/// Packs that are read at the same time, within the budget.
+const PACKS_AT_ONCE: usize = 8;
+
+/// How long a hole may be filled: as long as a restore would wait.
+const HOLES_FILL_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often what seems damaged is read: a bit may have flipped on the way.
+const READ_ATTEMPTS: usize = 2;
+
+/// A backup that was asked for.
+struct Asked {
+    /// Without a record nothing more can be looked at.
+    record: Option<BackupRecord>,
+    report: VerifiedBackup,
+    /// Whether all that should be looked at was.
+    is_finished: bool,
+    object_count: u64,
+    read_bytes: u64,
+}
+
+/// One verification.
+pub(super) struct Run<'a> {
+    repository: &'a Repository,
+    options: &'a VerifyOptions,
+    progress: &'a Arc<dyn Progress>,
+    began: Instant,
+    reader: Reader,
+    findings: Findings,
+    sizes: ListedSizes,
+    /// Packs whose checksum the store gave and which is right.
+    compared: BTreeSet<String>,
+    /// How many manifests that are still to be read deep name a pack.
+    uses: HashMap<String, u32>,
+    /// Packs that were read, and will be needed again.
+    known: HashMap<String, KnownChunks>,
+    asked: BTreeMap<BackupId, Asked>,
+    claims: Vec<ClaimWal>,
+    earlier: Verifications,
+    object_count: u64,
+    /// Said once.
+    cannot_remember: bool,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        repository: &'a Repository,
+        options: &'a VerifyOptions,
+        progress: &'a Arc<dyn Progress>,
+        cancel: &CancellationToken,
+    ) -> Self {
+        let half = options.memory_bytes / 16 * 7;
+        let reader = Reader {
+            repository: repository.clone(),
+            crew: Crew::new(options.jobs),
+            stored: ByteBudget::new(half),
+            opened: ByteBudget::new(half),
+            progress: Arc::clone(progress),
+            read_bytes: Arc::new(AtomicU64::new(0)),
+            cancel: cancel.child_token(),
+        };
+        Self {
+            repository,
+            options,
+            progress,
+            began: Instant::now(),
+            reader,
+            findings: Findings::default(),
+            sizes: ListedSizes::default(),
+            compared: BTreeSet::new(),
+            uses: HashMap::new(),
+            known: HashMap::new(),
+            asked: BTreeMap::new(),
+            claims: Vec::new(),
+            earlier: Verifications::default(),
+            object_count: 0,
+            cannot_remember: false,
+        }
+    }
+
+    /// Everything, in order.
+    pub(super) async fn all(&mut self) -> Result<(), Error> {
+        self.progress.phase("looking at the backups", None);
+        let records = self.list().boxed().await?;
+        for backup in self.ids() {
+            self.look_at(backup).boxed().await.doing(|| format!("looking at backup {backup}"))?;
+        }
+        self.progress.phase("looking at the WAL", None);
+        self.look_at_wal(&records).boxed().await?;
+        let deep = self.options.level == Level::Deep;
+        for backup in self.ids() {
+            if deep && !self.is_passed_over(backup) {
+                self.read_deep(backup).boxed().await.doing(|| format!("reading backup {backup}"))?;
+            }
+            self.conclude(backup).boxed().await?;
+        }
+        Ok(())
+    }
+
+    fn ids(&self) -> Vec<BackupId> {
+        self.asked.keys().copied().collect()
+    }
+
+    /// Lists claims and backups, and chooses. Returns all backups that can be read.
+    async fn list(&mut self) -> Result<Vec<BackupRecord>, Error> {
+        let (repository, cluster) = (self.repository, &self.options.cluster);
+        let (claims, backups) = tokio::try_join!(repository.claims(cluster), repository.backups(cluster))?;
+        self.object_count += (claims.records.len() + claims.unreadable.len()) as u64;
+        for bad in &claims.unreadable {
+            self.keep(&bad.error, &bad.object, &[]);
+        }
+        if claims.records.is_empty() && claims.unreadable.is_empty() && backups.records.is_empty() {
+            return Err(Cause::NoClaim { store: repository.describe(), cluster: cluster.to_string() }.into());
+        }
+        for claim in claims.records {
+            let chains = Chains::read(repository, &claim, &ListedWal::nothing(&claim), Vec::new()).await?;
+            self.claims.push(ClaimWal::new(claim, chains, Vec::new()));
+        }
+        let readable = backups.records.iter().map(|record| record.backup_id);
+        let known: BTreeSet<BackupId> = readable.chain(backups.unreadable.iter().map(|bad| bad.id)).collect();
+        let chosen: BTreeSet<BackupId> = match self.options.which {
+            Which::All => known,
+            Which::Latest => known.last().copied().into_iter().collect(),
+            Which::One(backup) if known.contains(&backup) => [backup].into(),
+            Which::One(backup) => {
+                let (backup, cluster) = (backup.to_string(), cluster.to_string());
+                return Err(Cause::NoSuchBackup { backup, cluster }.into());
+            }
+        };
+        if chosen.is_empty() {
+            if self.options.which == Which::Latest {
+                let (backup, cluster) = ("latest".to_owned(), cluster.to_string());
+                return Err(Cause::NoSuchBackup { backup, cluster }.into());
+            }
+            self.findings.notes.push("there is no complete backup: nothing can be restored".to_owned());
+        }
+        if self.options.max_age.is_some() {
+            self.earlier = verifications(repository, cluster, |backup| chosen.contains(&backup)).await?;
+        }
+        for bad in &backups.unreadable {
+            if chosen.contains(&bad.id) {
+                if is_gone(&bad.error, &bad.object) {
+                    self.findings.notes.push(format!("backup {} was removed during the verification", bad.id));
+                    continue;
+                }
+                self.object_count += 1;
+                self.keep(&bad.error, &bad.object, &[bad.id]);
+                self.asked.insert(bad.id, Asked::new(bad.id, None));
+            }
+        }
+        for record in &backups.records {
+            if chosen.contains(&record.backup_id) {
+                self.asked.insert(record.backup_id, Asked::new(record.backup_id, Some(record.clone())));
+            }
+        }
+        Ok(backups.records)
+    }
+
+    /// Keeps an error that was found to be about one object.
+    fn keep(&mut self, error: &Error, object: &str, backups: &[BackupId]) {
+        if self.findings.look(error, object, backups).is_none() {
+            self.findings.notes.push(format!("{object} cannot be judged: {error}"));
+        }
+    }
+
+    /// Step 1 for one backup.
+    async fn look_at(&mut self, backup: BackupId) -> Result<(), Error> {
+        let Some(record) = self.asked.get(&backup).and_then(|asked| asked.record.clone()) else { return Ok(()) };
+        self.look_at_start(&record).await?;
+        let before = self.object_count;
+        self.object_count += 2;
+        let crew = self.reader.crew.clone();
+        let repository = self.repository;
+        let trial = match again(|| try_manifest(repository, &record, &crew)).await {
+            Ok(trial) => trial,
+            Err(error) => {
+                self.findings.take(error, &record.manifest.name, &[backup])?;
+                return Ok(());
+            }
+        };
+        let faults = faults_of_objects(repository, &trial.manifest, &mut self.sizes).await?;
+        let mut faulty = BTreeSet::new();
+        for (object, fault) in faults {
+            faulty.insert(self.findings.take(fault, &object, &[backup])?);
+        }
+        let compared = self.compare_checksums(backup, &trial.manifest, &mut faulty).await?;
+        self.object_count += (trial.manifest.packs().len() + trial.manifest.origins().len()) as u64;
+        if faulty.is_empty()
+            && let Err(error) = again(|| try_held_files(repository, &trial, &record)).await
+        {
+            self.findings.take(error, &record.manifest.name, &[backup])?;
+        }
+        let will_read = self.options.level == Level::Deep && !self.is_passed_over(backup);
+        for pack in trial.manifest.packs() {
+            if will_read {
+                *self.uses.entry(pack.name.clone()).or_default() += 1;
+            }
+        }
+        if let Some(asked) = self.asked.get_mut(&backup) {
+            asked.object_count = self.object_count - before;
+            asked.report.pack_count = trial.manifest.packs().len() as u64;
+            asked.report.pack_bytes = trial.manifest.packs().iter().map(|pack| pack.size_bytes).sum();
+            asked.report.compared = compared;
+        }
+        Ok(())
+    }
+
+    /// The record of the beginning. No restore needs it.
+    async fn look_at_start(&mut self, record: &BackupRecord) -> Result<(), Error> {
+        let (repository, backup) = (self.repository, record.backup_id);
+        let name = name::backup_start(&record.cluster, &backup);
+        let read = || async {
+            let start: StartRecord = repository.read_record(&name).await?;
+            if (start.backup_id, &start.cluster) == (backup, &record.cluster) {
+                return Ok(());
+            }
+            let reason = format!("it is of backup {} of cluster {}", start.backup_id, start.cluster);
+            Err(Cause::Malformed { name: name.clone(), reason }.into())
+        };
+        match again(read).await {
+            Ok(()) => {}
+            Err(error) if error.is_not_found() => self.findings.notes.push(format!(
+                "backup {backup} has no start.json: its removal has begun, or somebody removed the object; a restore does not need it"
+            )),
+            Err(error) => {
+                self.findings.take(error, &name, &[])?;
+            }
+        }
+        self.object_count += 1;
+        Ok(())
+    }
+
+    /// Compares the checksums that the store keeps with the list of packs.
+    async fn compare_checksums(
+        &mut self,
+        backup: BackupId,
+        manifest: &Manifest,
+        faulty: &mut BTreeSet<String>,
+    ) -> Result<Compared, Error> {
+        if manifest.packs().is_empty() {
+            return Ok(Compared::Nothing);
+        }
+        let mut is_whole = true;
+        let mut asking: Vec<(&PackEntry, u32)> = Vec::new();
+        for pack in manifest.packs() {
+            match pack.identity {
+                _ if faulty.contains(&pack.name) => {}
+                Some(_) if self.compared.contains(&pack.name) => {}
+                Some(identity) => asking.push((pack, identity.crc32c)),
+                None => is_whole = false,
+            }
+        }
+        let repository = self.repository;
+        // One answer says whether the store has checksums at all.
+        let first = asking.len().min(1);
+        for part in [asking.get(..first), asking.get(first..)] {
+            let looks = part.unwrap_or_default().iter().map(|(pack, expected)| async move {
+                let object = object_name(&pack.name)?;
+                Ok::<_, Error>((*pack, *expected, repository.store().head(&object).await))
+            });
+            let mut looks = stream::iter(looks.collect::<Vec<_>>()).buffered(LOOKS_AT_ONCE);
+            while let Some(look) = looks.next().await {
+                let (pack, expected, look) = look?;
+                match look {
+                    Ok(info) => match info.crc32c {
+                        Some(found) if found == expected => {
+                            self.compared.insert(pack.name.clone());
+                        }
+                        Some(found) => {
+                            let problem = format!(
+                                "the store says that its CRC-32C is {found:08x}, the manifest says {expected:08x}"
+                            );
+                            self.findings.damage(DamageKind::WrongChecksum, &pack.name, 1, problem, &[backup]);
+                            faulty.insert(pack.name.clone());
+                        }
+                        None => is_whole = false,
+                    },
+                    Err(error) => {
+                        faulty.insert(self.findings.take(error.into(), &pack.name, &[backup])?);
+                    }
+                }
+            }
+            if !is_whole {
+                return Ok(Compared::Size);
+            }
+        }
+        Ok(Compared::Checksum)
+    }
+
+    /// Step 2.
+    async fn look_at_wal(&mut self, records: &[BackupRecord]) -> Result<(), Error> {
+        let beginnings: Vec<Beginning> = records.iter().map(Beginning::from).collect();
+        let asked = self.ids();
+        let mut claims = Vec::new();
+        for looked in std::mem::take(&mut self.claims) {
+            let claim = looked.claim;
+            let (now, known) = (self.options.now, KnownLogs::default());
+            let listed = list_within(self.repository, &claim, WantedWal::All, &known, now, HOLES_FILL_WITHIN).await?;
+            let chains = Chains::read(self.repository, &claim, &listed, beginnings.clone()).await?;
+            let mut lines = chains.lines(chains.wal(), chains.beginnings());
+            let (crew, cancel) = (&self.reader.crew, &self.reader.cancel);
+            let damaged = chains.find_times(&mut lines, self.repository, crew, cancel).await?;
+            let mut found = ClaimWal::new(claim, chains, lines);
+            self.object_count += found.segment_count();
+            found.find_missing(self.repository, &mut self.findings);
+            for (file, bytes) in listed.stunted() {
+                let object = found.object(self.repository, *file);
+                let (backups, windows) = match file {
+                    WalFileName::Segment(segment) => found.damaged(*segment),
+                    _ => (Vec::new(), Vec::new()),
+                };
+                let problem = format!("it has {bytes} bytes, and not even the head of an object");
+                let damage = self.findings.damage(DamageKind::TooShort, &object, 1, problem, &backups);
+                add_windows(damage, windows);
+            }
+            for error in damaged {
+                self.segment_fault(&mut found, &error, None);
+            }
+            claims.push(found);
+        }
+        self.claims = claims;
+        // Backups whose claim cannot be read: nothing is known of their WAL.
+        for record in records.iter().filter(|record| asked.contains(&record.backup_id)) {
+            if !self.claims.iter().any(|claim| claim.has(record.backup_id)) {
+                let object = name::claim(&record.cluster, record.claim);
+                if !self.findings.harms(&object, record.backup_id) {
+                    let problem = "backup.json names it".to_owned();
+                    self.findings.damage(DamageKind::Missing, &object, 1, problem, &[record.backup_id]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what is wrong with a segment, with what it touches.
+    fn segment_fault(&mut self, claim: &mut ClaimWal, error: &Error, object: Option<&str>) {
+        let Judged::Damaged { kind, object, problem } = judge(error, object.unwrap_or_default()) else {
+            let backups: Vec<BackupId> = Vec::new();
+            self.keep(error, object.unwrap_or_default(), &backups);
+            return;
+        };
+        let (backups, windows) = match object.parse() {
+            Ok(name::ObjectPath::WalFile { file: WalFileName::Segment(segment), .. }) => claim.damaged(segment),
+            _ => (Vec::new(), Vec::new()),
+        };
+        add_windows(self.findings.damage(kind, &object, 1, problem, &backups), windows);
+    }
+
+    fn is_passed_over(&self, backup: BackupId) -> bool {
+        let Some(age) = self.options.max_age else { return false };
+        let age = TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX);
+        let since = self.options.now.checked_sub_signed(age).unwrap_or(DateTime::<Utc>::MIN_UTC);
+        // What was looked at in this run counts more.
+        self.earlier.is_sound_since(backup, self.options.level, since)
+            && !self.findings.is_damaged(backup)
+            && !self.findings.is_newer(backup)
+    }
+
+    /// Step 3 for one backup.
+    async fn read_deep(&mut self, backup: BackupId) -> Result<(), Error> {
+        let Some(record) = self.asked.get(&backup).and_then(|asked| asked.record.clone()) else { return Ok(()) };
+        let before = self.reader.read_bytes.load(Ordering::Relaxed);
+        self.progress.backup(&backup.to_string());
+        let (repository, crew) = (self.repository, self.reader.crew.clone());
+        if self.asked.get(&backup).is_some_and(|asked| asked.report.pack_count > 0) {
+            match again(|| try_manifest(repository, &record, &crew)).await {
+                Ok(trial) => self.read_packs(backup, &trial).await?,
+                Err(error) => {
+                    self.findings.take(error, &record.manifest.name, &[backup])?;
+                }
+            }
+        }
+        self.read_wal(backup).await?;
+        if let Some(asked) = self.asked.get_mut(&backup) {
+            asked.read_bytes = self.reader.read_bytes.load(Ordering::Relaxed) - before;
+        }
+        Ok(())
+    }
+
+    async fn read_packs(&mut self, backup: BackupId, trial: &Trial) -> Result<(), Error> {
+        let manifest = &trial.manifest;
+        let sorting = Arc::clone(manifest);
+        let wanted = self.reader.crew.run(move || every_chunk(&sorting)).await?;
+        let to_read = manifest
+            .packs()
+            .iter()
+            .filter(|pack| is_chosen(self.options.sample, &pack.name))
+            .map(|pack| pack.size_bytes);
+        self.progress.phase("reading packs", Some(to_read.sum()));
+        let packs = Arc::new(Packs::new(self.repository.clone(), Arc::clone(manifest)));
+        let slots = Arc::new(Semaphore::new(PACKS_AT_ONCE));
+        let mut tasks: JoinSet<(PackWork, bool, Result<(), Error>)> = JoinSet::new();
+        let mut fetches = Fetches::new(manifest, wanted.into_iter());
+        let mut next = fetches.next();
+        let mut outcome = Ok(());
+        for (number, entry) in manifest.packs().iter().enumerate() {
+            let number = number as u32;
+            let mut frames = Vec::new();
+            while let Some(fetch) = next.take_if(|fetch| fetch.pack == number) {
+                frames.extend(fetch.frames);
+                next = fetches.next();
+            }
+            // What is known to be damaged is not read again; who names it is harmed.
+            if !is_chosen(self.options.sample, &entry.name) || self.findings.harms(&entry.name, backup) {
+                continue;
+            }
+            let (is_again, frames) = match self.known.get(&entry.name) {
+                None => (false, frames),
+                Some(known) => (true, known.unknown(frames)),
+            };
+            if is_again && frames.is_empty() {
+                self.reader.progress.advance(entry.size_bytes);
+                self.used(&entry.name);
+                continue;
+            }
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
+            while let Some(done) = tasks.try_join_next() {
+                self.settle(backup, &mut outcome, done);
+            }
+            if outcome.is_err() {
+                break;
+            }
+            let work = PackWork { number, entry: entry.clone(), frames };
+            let (reader, manifest, packs) = (self.reader.clone(), Arc::clone(manifest), Arc::clone(&packs));
+            tasks.spawn(async move {
+                let read = again(|| async {
+                    if is_again {
+                        reader.read_frames(&manifest, &packs, &work).await
+                    } else {
+                        reader.read_pack(&manifest, &packs, &work).await
+                    }
+                });
+                let read = read.await;
+                drop(slot);
+                (work, is_again, read)
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            self.settle(backup, &mut outcome, done);
+        }
+        outcome
+    }
+
+    fn settle(
+        &mut self,
+        backup: BackupId,
+        outcome: &mut Result<(), Error>,
+        done: Result<(PackWork, bool, Result<(), Error>), tokio::task::JoinError>,
+    ) {
+        let failed = match done {
+            Ok((work, is_again, Ok(()))) => {
+                if is_again {
+                    if let Some(known) = self.known.get_mut(&work.entry.name) {
+                        known.add(&work.frames);
+                    }
+                } else if self.uses.get(&work.entry.name).is_some_and(|uses| *uses > 1) {
+                    self.known.insert(work.entry.name.clone(), KnownChunks::of(&work.frames));
+                }
+                self.used(&work.entry.name);
+                return;
+            }
+            Ok((work, _, Err(error))) => match self.findings.take(error, &work.entry.name, &[backup]) {
+                Ok(_) => return,
+                Err(error) => error,
+            },
+            Err(error) => Cause::Internal(format!("a task of the verification failed: {error}")).into(),
+        };
+        if outcome.is_ok() {
+            *outcome = Err(failed);
+        }
+    }
+
+    /// A manifest that names the pack has been read.
+    fn used(&mut self, pack: &str) {
+        if let Some(uses) = self.uses.get_mut(pack) {
+            *uses = uses.saturating_sub(1);
+            if *uses == 0 {
+                self.known.remove(pack);
+            }
+        }
+    }
+
+    async fn read_wal(&mut self, backup: BackupId) -> Result<(), Error> {
+        let to_next = self.options.which == Which::All;
+        let Some(at) = self.claims.iter().position(|claim| claim.has(backup)) else { return Ok(()) };
+        let mut claim = self.claims.swap_remove(at);
+        let ranges = claim.segments_of(backup, to_next);
+        let size = claim.claim.wal_segment_size.as_u64();
+        let bytes = ranges.iter().map(|range| range.count * size).sum();
+        self.progress.phase("reading WAL", Some(bytes));
+        let read = self.reader.read_segments(&claim.claim, &ranges, self.options.sample).await;
+        if let Ok(read) = &read {
+            claim.segments_read += read.count;
+            for (segment, error) in &read.faults {
+                let object = claim.object(self.repository, WalFileName::Segment(*segment));
+                self.segment_fault(&mut claim, error, Some(&object));
+            }
+        }
+        self.claims.push(claim);
+        self.claims.sort_by_key(ClaimWal::number);
+        read.map(|_| ())
+    }
+
+    /// The result of a backup of which all was looked at, into the ledger.
+    async fn conclude(&mut self, backup: BackupId) -> Result<(), Error> {
+        if self.findings.is_damaged(backup) && self.was_removed(backup).await? {
+            self.findings.forget(backup);
+            self.findings.notes.push(format!("backup {backup} was removed during the verification"));
+            self.asked.remove(&backup);
+            return Ok(());
+        }
+        let (damaged, newer) = (self.findings.is_damaged(backup), self.findings.is_newer(backup));
+        let passed_over = self.is_passed_over(backup);
+        let deep = self.options.level == Level::Deep && self.options.sample.is_none() && !passed_over;
+        let level = if deep { Level::Deep } else { Level::Shallow };
+        let Some(asked) = self.asked.get_mut(&backup) else { return Ok(()) };
+        asked.is_finished = true;
+        asked.report.level = level;
+        asked.report.result = match (damaged, newer, passed_over) {
+            (true, ..) => BackupResult::Damaged,
+            (_, true, _) => BackupResult::Newer,
+            (.., true) => BackupResult::PassedOver,
+            _ => BackupResult::Sound,
+        };
+        let is_known = matches!(asked.report.result, BackupResult::Sound | BackupResult::Damaged);
+        if !self.options.remember || !is_known {
+            return Ok(());
+        }
+        let elapsed = TimeDelta::from_std(self.began.elapsed()).unwrap_or_default();
+        let result = ToRemember {
+            backup,
+            deep,
+            sample_percent: self.options.sample.map(|sample| sample.percent).filter(|_| !passed_over),
+            object_count: asked.object_count,
+            size_bytes: asked.read_bytes,
+            damage: self.findings.damage_of(backup).collect(),
+            host: &self.options.host,
+            time: self.options.now + elapsed,
+        };
+        let remembered = remember(self.repository, &self.options.cluster, &result).await;
+        drop(result);
+        match remembered {
+            Ok(()) => {
+                if let Some(asked) = self.asked.get_mut(&backup) {
+                    asked.report.recorded = true;
+                }
+            }
+            // Whoever may only read verifies all the same.
+            Err(error) if !self.cannot_remember => {
+                self.cannot_remember = true;
+                self.findings
+                    .notes
+                    .push(format!("what was verified cannot be remembered in the repository: {}", error.what));
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Whether somebody, such as `expire`, removed the backup while it was looked at.
+    async fn was_removed(&self, backup: BackupId) -> Result<bool, Error> {
+        let is_missing = self.findings.damage_of(backup).any(|damage| damage.kind == DamageKind::Missing);
+        let has_record = self.asked.get(&backup).is_some_and(|asked| asked.record.is_some());
+        if !is_missing || !has_record {
+            return Ok(false);
+        }
+        let name = object_name(&name::backup_summary(&self.options.cluster, &backup))?;
+        match self.repository.store().head(&name).await {
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What was found, as far as the run came.
+    pub(super) fn finish(mut self) -> Verification {
+        if self.options.which != Which::All {
+            let asked: BTreeSet<BackupId> = self.asked.keys().copied().collect();
+            self.findings.retain(|damage| {
+                damage.class == ObjectClass::StartRecord
+                    || damage.class == ObjectClass::Claim
+                    || damage.backups.iter().any(|backup| asked.contains(backup))
+            });
+        }
+        let findings = &self.findings;
+        let moved: Vec<BTreeMap<BackupId, Vec<ClaimWindow>>> =
+            self.claims.iter().map(|claim| claim.windows_without(|backup| findings.is_damaged(backup))).collect();
+        let claims = self.claims.iter().map(|claim| claim.verified(|backup| findings.is_damaged(backup))).collect();
+        for damage in self.findings.damages() {
+            let of_backups: Vec<ClaimWindow> = damage
+                .backups
+                .iter()
+                .flat_map(|backup| moved.iter().filter_map(|windows| windows.get(backup)))
+                .flatten()
+                .cloned()
+                .collect();
+            add_windows(damage, of_backups);
+        }
+        let backups = std::mem::take(&mut self.asked);
+        let backups = backups.into_iter().map(|(backup, mut asked)| {
+            if !asked.is_finished {
+                // What is known to be damaged stays so, however the run ended.
+                let damaged = self.findings.is_damaged(backup);
+                asked.report.result = if damaged { BackupResult::Damaged } else { BackupResult::NotVerified };
+            }
+            asked.report
+        });
+        let backups = backups.collect();
+        let (damage, newer, notes) = self.findings.into_parts();
+        Verification {
+            backups,
+            claims,
+            damage,
+            newer,
+            notes,
+            object_count: self.object_count,
+            read_bytes: self.reader.read_bytes.load(Ordering::Relaxed),
+            ..Verification::default()
+        }
+    }
+}
+
+impl Asked {
+    fn new(backup_id: BackupId, record: Option<BackupRecord>) -> Self {
+        let report = VerifiedBackup {
+            backup_id,
+            claim: record.as_ref().map(|record| record.claim),
+            result: BackupResult::NotVerified,
+            level: Level::Shallow,
+            pack_count: 0,
+            pack_bytes: 0,
+            compared: Compared::Nothing,
+            recorded: false,
+        };
+        Self { record, report, is_finished: false, object_count: 0, read_bytes: 0 }
+    }
+}
+
+/// Whether the listed record itself is not there any more.
+fn is_gone(error: &Error, record: &str) -> bool {
+    matches!(&*error.what, Cause::Store(fault) if fault.kind() == StoreErrorKind::NotFound && fault.failure().name == record)
+}
+
+/// Reads once more what seems damaged.
+async fn again<T, R: Future<Output = Result<T, Error>>>(read: impl Fn() -> R) -> Result<T, Error> {
+    let mut attempt = 1;
+    loop {
+        match read().await {
+            Err(error) if attempt < READ_ATTEMPTS && is_worth_another(&error) => attempt += 1,
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_worth_another(error: &Error) -> bool {
+    matches!(judge(error, ""), Judged::Damaged { .. }) && !error.is_not_found()
+}
