@@ -30,3 +30,4 @@ mod snapshots;
 mod stage;
 mod standby;
 mod stores;
+mod verify;

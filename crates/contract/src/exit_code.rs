@@ -111,6 +111,8 @@ exit_codes! {
     SwappedObject = 42, "swapped-object", NeedsSomebody, "an object fails its authentication: it was changed, or put in the place of another";
     MissingObject = 43, "missing-object", NeedsSomebody, "an object that the repository names is missing";
     Diverged = 44, "diverged", NeedsSomebody, "the repository holds other content under this name";
+    // As for the five before it: what is stored does not heal.
+    DamageFound = 45, "damage-found", NeedsSomebody, "the verification found objects that are missing or not what was written";
     // Servers start, fail over and come back.
     PostgresConnection = 50, "postgres-connection", PassesByItself, "PostgreSQL could not be reached, or the session of a backup was lost";
     // Mostly of a moment: starting up, too many connections, a conflict with recovery.

@@ -1,6 +1,7 @@
 //! Frozen samples of everything that Holdfast prints as JSON. Each has to parse for ever, and what is read from it has to be
 //! printed with every field of the sample under its name and with its value: a renamed or dropped field fails here.
 //!
+//! The samples are never changed. A field that is added gets a sample of its own, such as `info-2.json`, beside the old one.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -40,6 +41,7 @@ const SAMPLES: &[(&str, Printed)] = &[
     ("error", through::<ErrorLine>),
     ("expire", through::<ExpireReport>),
     ("info", through::<InfoReport>),
+    ("info-2", through::<InfoReport>),
     ("list", through::<ListReport>),
     ("manifest-check", through::<ManifestReport>),
     ("progress", through::<ProgressLine>),

@@ -8,6 +8,7 @@ mod instance;
 mod manifest;
 mod operator;
 mod restore;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ pub use instance::{InstanceCommand, ProbeKind};
 pub use manifest::ManifestCommand;
 pub use operator::{OperatorArgs, OperatorCommand};
 pub use restore::RestoreArgs;
+pub use verify::{VerifyArgs, WhichRepository};
 
 use crate::config::reader::absolute;
 use crate::config::units::duration;
@@ -121,6 +123,8 @@ pub enum Command {
     Check,
     /// Restore the cluster into a directory
     Restore(RestoreArgs),
+    /// Check that backups and WAL in the repositories are what was written
+    Verify(VerifyArgs),
     /// Archive and fetch WAL
     #[command(subcommand)]
     Wal(WalCommand),
@@ -335,7 +339,11 @@ impl Args {
             Command::Restore(restore) if restore.jobs.is_some() => {
                 set("restore.jobs", "--jobs", &|written| written.restore.jobs = restore.jobs);
             }
+            Command::Verify(verify) if verify.jobs.is_some() => {
+                set("restore.jobs", "--jobs", &|written| written.restore.jobs = verify.jobs);
+            }
             Command::Restore(_)
+            | Command::Verify(_)
             | Command::Repo(_)
             | Command::List
             | Command::Expire(_)
@@ -369,6 +377,7 @@ impl Args {
             Command::Check => "checking the set-up",
             Command::Restore(restore) if restore.plan => "planning the restore",
             Command::Restore(_) => "restoring the cluster",
+            Command::Verify(_) => "verifying the archive",
             Command::Wal(WalCommand::Push { .. }) => "archiving WAL",
             Command::Wal(WalCommand::Get { .. }) => "fetching WAL",
             Command::Wal(WalCommand::List) => "listing the archived WAL",

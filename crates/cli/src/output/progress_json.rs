@@ -27,6 +27,9 @@ fn step_of(phase: &str) -> &str {
         | "looking for the target in the archived WAL" => "preflight",
         "removing what is not in the backup" | "comparing what is there" => "comparing files",
         "making it durable" => "finishing",
+        "looking at the backups" | "looking at the WAL" => "looking",
+        "reading packs" => "reading-packs",
+        "reading WAL" => "reading-wal",
         other => other,
     }
 }

@@ -17,6 +17,7 @@ use holdfast_engine::archive::{ArchivePlace, ClaimWal, WalCache, Wanted, list_se
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::repository::Repository;
 use holdfast_engine::restore::reach;
+use holdfast_engine::verify::{Verifications, verifications};
 use holdfast_pgtypes::TimelineId;
 use holdfast_pgtypes::recovery_target::moment;
 use holdfast_repo::record::{BackupRecord, ClaimRecord, SnapshotRecord};
@@ -80,6 +81,9 @@ async fn of_repository(
     }
     let claims = remarks.sound("claim", claims);
     let backups = remarks.sound("backup", backups);
+    let listed = |id| backups.iter().any(|backup| backup.backup_id == id);
+    let verified = verifications(repository, cluster, listed).await?;
+    remarks.note("verification", &verified.unreadable);
     remarks.note("snapshot", &snapshots.unreadable);
     let snapshots = snapshots.records;
     let crew = Crew::new(context.config.restore.jobs.get());
@@ -121,7 +125,7 @@ async fn of_repository(
                 Snapshots { recorded: of_claim().count(), last: of_claim().next_back().map(brief_snapshot), reach }
             },
             wal_end: wal.as_ref().and_then(|wal| wal_end(wal, &claim)),
-            backups: backups_of(&claim, &backups, now),
+            backups: backups_of(&claim, &backups, &verified, now),
             last_wal_age_seconds: last_wal_stored.map(|stored| time::ago(stored, now).as_secs()),
             last_wal_stored,
             wal,
@@ -189,7 +193,7 @@ fn wal_end(wal: &ClaimWal, claim: &ClaimRecord) -> Option<WalEnd> {
     Some(WalEnd { timeline: newest.timeline, segment, end_lsn: segment.end_lsn(claim.wal_segment_size) })
 }
 
-fn backups_of(claim: &ClaimRecord, backups: &[BackupRecord], now: DateTime<Utc>) -> Backups {
+fn backups_of(claim: &ClaimRecord, backups: &[BackupRecord], verified: &Verifications, now: DateTime<Utc>) -> Backups {
     let of_claim: Vec<&BackupRecord> = backups.iter().filter(|backup| backup.claim == claim.number).collect();
     let last = of_claim.iter().max_by_key(|backup| backup.stop_time);
     Backups {
@@ -203,6 +207,7 @@ fn backups_of(claim: &ClaimRecord, backups: &[BackupRecord], now: DateTime<Utc>)
             .filter(|backup| backup.checksum_failures.count > 0)
             .map(|backup| brief_backup(backup))
             .collect(),
+        verified: of_claim.iter().filter_map(|backup| verified.standing(backup.backup_id).cloned()).collect(),
     }
 }
 
@@ -245,6 +250,9 @@ fn claim_text(text: &mut String, claimed: &ClaimInfo, number: usize, now: DateTi
     }
     for marked in &backups.marked {
         let _ = writeln!(text, "    marked    {}: {}", marked.backup_id, marked.marks);
+    }
+    for verified in &backups.verified {
+        let _ = writeln!(text, "    verified  {}: {verified}", verified.backup_id);
     }
     let _ = match last_wal_stored {
         Some(stored) => writeln!(text, "    last WAL  stored {}", ago(*stored)),

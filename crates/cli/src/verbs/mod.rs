@@ -22,6 +22,7 @@ mod snapshot;
 mod targets;
 mod time;
 mod unreadable;
+mod verify;
 mod wal;
 
 use crate::args::{Args, BackupArgs, Command, Output, RepoCommand, SnapshotCommand, WalCommand};
@@ -125,6 +126,7 @@ pub(crate) async fn run(command: Command, context: Context) -> Result<ExitCode, 
         Command::Info { wal_cache } => info::run(&context, wal_cache.as_deref()).await,
         Command::Check => check::run(&context).await,
         Command::Restore(args) => restore::run(&context, args).await,
+        Command::Verify(args) => verify::run(&context, args).await,
         Command::Wal(WalCommand::Push { path, standby: true, wait }) => wal::push_standby(&context, path, *wait).await,
         Command::Wal(WalCommand::Push { path, .. }) => wal::push(&context, path).await,
         Command::Wal(WalCommand::Get { name, dest, standby: _ }) => wal::get(&context, name, dest).await,

@@ -1,6 +1,7 @@
 //! `holdfast info`: what the archive of a cluster is worth now.
 
 use super::list::Unfinished;
+use super::verify::Verified;
 use super::wal::ClaimWal;
 use super::{PerRepository, RepositoryDescription, UnreadableRecord};
 use chrono::{DateTime, Utc};
@@ -146,6 +147,9 @@ pub struct Backups {
     pub stored_bytes: u64,
     /// Those that hold pages with a wrong checksum.
     pub marked: Vec<BriefBackup>,
+    /// What is remembered of their verifications, oldest backup first: of each the one that counts.
+    #[serde(default)]
+    pub verified: Vec<Verified>,
 }
 
 /// A backup in a line.

@@ -1,0 +1,265 @@
+//! `verify`: what the engine found, for people and programs, and the one exit code for monitoring.
+
+use super::{Context, repo, targets, time};
+use crate::args::{VerifyArgs, WhichRepository};
+use crate::exit_code::ExitCode;
+use crate::failure::{Explain as _, Failure};
+use crate::output::progress::Progress;
+use crate::output::size::{duration, rate, size};
+use crate::output::table::{Align, Table};
+use holdfast_contract::report::PerRepository;
+use holdfast_contract::report::verify::{BackupResult, Compared, RepositoryVerified, VerifyReport};
+use holdfast_engine::repository::Repository;
+use holdfast_engine::verify::{Level, Sample, Verification, VerifyOptions, Which, random_sample, verify};
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) async fn run(context: &Context, args: &VerifyArgs) -> Result<ExitCode, Failure> {
+    let options = options(context, args)?;
+    let configured = &context.config.repositories;
+    if let WhichRepository::Number(number) = args.repo
+        && number > configured.len()
+    {
+        return Err(Failure::new(ExitCode::Usage, format!("there is no repository {number}"))
+            .hint(format!("--repo counts from 1, and the configuration has {}", configured.len())));
+    }
+    let (mut text, mut described, mut worst) = (String::new(), Vec::new(), None);
+    for (index, one) in configured.iter().enumerate() {
+        if args.repo != WhichRepository::All && args.repo != WhichRepository::Number(index + 1) {
+            continue;
+        }
+        let url = one.location().to_string();
+        let opened = async {
+            let target = targets::one(one, targets::Directory::MustExist, None).await?;
+            Ok::<_, Failure>(Repository::open(&target).await?)
+        };
+        let verified = match opened.await {
+            Ok(repository) => one_repository(context, &repository, index + 1, &options).await,
+            Err(failure) => Err(failure),
+        };
+        let failure = match verified {
+            Ok((lines, report, failure)) => {
+                text.push_str(&lines);
+                described.push(PerRepository::Read(report));
+                failure
+            }
+            // Whoever cancels wants no report.
+            Err(failure) if failure.code == ExitCode::Cancelled => return Err(failure),
+            Err(failure) => {
+                let _ = writeln!(text, "{} in {url}: cannot be verified: {failure}", options.cluster);
+                described.push(repo::unreadable(url, &failure));
+                Some(failure)
+            }
+        };
+        worst = worse(worst, failure);
+    }
+    let (cluster, level, sample) = (options.cluster.clone(), options.level, options.sample);
+    context.print(|| text, &VerifyReport { cluster, level, sample, repositories: described })?;
+    worst.map_or(Ok(ExitCode::Ok), Err)
+}
+
+/// Damage counts more than anything else; then the first failure does.
+fn worse(first: Option<Failure>, second: Option<Failure>) -> Option<Failure> {
+    match (first, second) {
+        (Some(first), Some(second)) if first.code != ExitCode::DamageFound && second.code == ExitCode::DamageFound => {
+            Some(second)
+        }
+        (first, second) => first.or(second),
+    }
+}
+
+fn options(context: &Context, args: &VerifyArgs) -> Result<VerifyOptions, Failure> {
+    let config = &context.config;
+    let which = match args.backup.as_str() {
+        "all" => Which::All,
+        "latest" => Which::Latest,
+        id => Which::One(id.parse().map_err(|_| {
+            Failure::new(ExitCode::Usage, format!("{id:?} is not the id of a backup")).hint(
+                "an id looks like 20260822T101500Z; `holdfast list` shows them; `all` and `latest` may be given, too",
+            )
+        })?),
+    };
+    let sample = match (args.sample, args.seed) {
+        (None, _) => None,
+        (Some(percent), Some(seed)) => Some(Sample { percent, seed }),
+        (Some(percent), None) => Some(random_sample(percent)?),
+    };
+    Ok(VerifyOptions {
+        cluster: config.cluster.name.clone(),
+        which,
+        level: if args.deep || sample.is_some() { Level::Deep } else { Level::Shallow },
+        sample,
+        max_age: args.max_age,
+        remember: !args.no_record,
+        jobs: config.restore.jobs.get(),
+        memory_bytes: config.backup.memory_bytes,
+        host: time::host(),
+        now: time::now(),
+    })
+}
+
+async fn one_repository(
+    context: &Context,
+    repository: &Repository,
+    number: usize,
+    options: &VerifyOptions,
+) -> Result<(String, RepositoryVerified, Option<Failure>), Failure> {
+    let show = Arc::new(Progress::new(context.show));
+    let progress: Arc<dyn holdfast_engine::progress::Progress> = Arc::clone(&show) as _;
+    let found = verify(repository, options, &progress, &context.cancellation).await;
+    show.finish();
+    let mut found = found?;
+    let interrupted = found.interrupted.take().map(|error| {
+        let mut failure = error.explain();
+        failure.message = format!("the verification is not complete: {}", failure.message);
+        failure
+    });
+    let text = text(repository, options, &found, interrupted.as_ref());
+    let failure = failure(repository, options, &found, interrupted.as_ref());
+    let Verification { backups, claims, damage, newer, notes, object_count, read_bytes, duration, interrupted: _ } =
+        found;
+    let report = RepositoryVerified {
+        description: repo::description(repository),
+        number,
+        interrupted: interrupted.as_ref().map(Failure::brief),
+        backups,
+        claims,
+        damage,
+        newer,
+        notes,
+        object_count,
+        read_bytes,
+        duration_milliseconds: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+    };
+    Ok((text, report, failure))
+}
+
+/// What the command ends with.
+fn failure(
+    repository: &Repository,
+    options: &VerifyOptions,
+    found: &Verification,
+    interrupted: Option<&Failure>,
+) -> Option<Failure> {
+    let doing = || format!("verifying {} in {}", options.cluster, repository.describe());
+    let with = |result| found.backups.iter().filter(|backup| backup.result == result).count();
+    if !found.damage.is_empty() {
+        let objects: u64 = found.damage.iter().map(|damage| damage.count).sum();
+        let objects = if objects == 1 { "1 object is".to_owned() } else { format!("{objects} objects are") };
+        let backups = match with(BackupResult::Damaged) {
+            0 => "no backup that was looked at is harmed".to_owned(),
+            harmed => format!("{harmed} of {} backups cannot be restored", found.backups.len()),
+        };
+        let rest = interrupted.map(|failure| format!("; {failure}")).unwrap_or_default();
+        let failure = Failure::new(ExitCode::DamageFound, format!("{objects} missing or damaged: {backups}{rest}"));
+        return Some(failure.doing(doing()).hint(
+            "the lines DAMAGE say which, and what that means: bring the objects back from another copy (a second repository, \
+             a version in the bucket), or take a new backup now",
+        ));
+    }
+    if let Some(failure) = interrupted {
+        return Some(failure.clone());
+    }
+    if !found.newer.is_empty() {
+        let count = found.newer.len();
+        let objects = if count == 1 { "1 object was".to_owned() } else { format!("{count} objects were") };
+        let failure = Failure::new(
+            ExitCode::UnsupportedFormat,
+            format!("{objects} written by a newer holdfast, and could not be verified"),
+        );
+        return Some(failure.doing(doing()).hint("verify with the release that wrote them, or a newer one"));
+    }
+    None
+}
+
+fn text(
+    repository: &Repository,
+    options: &VerifyOptions,
+    found: &Verification,
+    interrupted: Option<&Failure>,
+) -> String {
+    let mut text = format!("{} in {}\n", options.cluster, repository.describe());
+    if let Some(Sample { percent, seed }) = options.sample {
+        let _ = writeln!(
+            text,
+            "  sample    {percent}% of packs and WAL; the same again: --sample {percent}% --seed {seed}"
+        );
+    }
+    let mut table = Table::new([
+        ("BACKUP", Align::Left),
+        ("RESULT", Align::Left),
+        ("LEVEL", Align::Left),
+        ("PACKS", Align::Right),
+        ("SIZE", Align::Right),
+        ("COMPARED", Align::Left),
+    ]);
+    for backup in &found.backups {
+        table.row([
+            backup.backup_id.to_string(),
+            backup.result.as_str().to_owned(),
+            backup.level.to_string(),
+            backup.pack_count.to_string(),
+            size(backup.pack_bytes),
+            match (backup.level, backup.compared) {
+                (Level::Deep, _) => "every byte".to_owned(),
+                (_, Compared::Checksum) => "size and checksum".to_owned(),
+                (_, Compared::Size) => "size only".to_owned(),
+                (_, Compared::Nothing) => String::new(),
+            },
+        ]);
+    }
+    if !table.is_empty() {
+        text.push_str(&table.render());
+    }
+    for claim in &found.claims {
+        let read = match claim.segments_read {
+            0 => String::new(),
+            read => format!(", {read} of them read"),
+        };
+        let _ = writeln!(text, "  WAL of claim {}: {} segments{read}", claim.claim, claim.segment_count);
+        for window in &claim.sound_windows {
+            let _ = writeln!(text, "    can be restored: {window}");
+        }
+        for window in claim.windows.iter().filter(|window| !claim.sound_windows.contains(window)) {
+            let _ = writeln!(text, "    without damage it would be: {window}");
+        }
+    }
+    for damage in &found.damage {
+        let _ = writeln!(text, "  DAMAGE {damage}");
+        let backups: Vec<String> = damage.backups.iter().map(ToString::to_string).collect();
+        if !backups.is_empty() {
+            let _ = writeln!(text, "    cannot be restored: {}", backups.join(", "));
+        }
+        for window in &damage.windows {
+            let _ = writeln!(text, "    cuts the window {}", window.window);
+        }
+        if backups.is_empty() && damage.windows.is_empty() {
+            text.push_str("    no backup and no window needs it\n");
+        }
+    }
+    for newer in &found.newer {
+        let _ = writeln!(text, "  NEWER {}: {}", newer.object, newer.reason);
+    }
+    for note in &found.notes {
+        let _ = writeln!(text, "  note: {note}");
+    }
+    if let Some(failure) = interrupted {
+        let _ = writeln!(text, "  NOT COMPLETE: {failure}");
+    }
+    let sound = [BackupResult::Sound, BackupResult::PassedOver];
+    let sound = found.backups.iter().filter(|backup| sound.contains(&backup.result)).count();
+    let _ = writeln!(
+        text,
+        "  {sound} of {} backups are sound; {} objects looked at, {} read in {}{}",
+        found.backups.len(),
+        found.object_count,
+        size(found.read_bytes),
+        duration(found.duration),
+        rate(found.read_bytes, found.duration.max(Duration::from_millis(1)))
+            .filter(|_| found.read_bytes > 0)
+            .map(|rate| format!(", {rate}"))
+            .unwrap_or_default()
+    );
+    text
+}
