@@ -40,7 +40,7 @@ async fn back_up(stage: &Stage, backups: usize) -> Vec<String> {
     let mut ids = Vec::new();
     for _ in 0..backups {
         stage.cluster.sql("INSERT INTO t SELECT count(*) FROM t").await.expect("insert a row");
-        let report = stage.json(&["backup"]);
+        let report = stage.json(&["backup", "--type", "full"]);
         ids.push(text(&report, "backup_id").to_owned());
         stage.archive_now().await;
     }
@@ -275,4 +275,42 @@ async fn restores_alone(stage: &Stage, id: &str) {
     let restored = stage.restore_and_start("held", &arguments).await;
     wait_promoted(&restored).await;
     assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "1");
+}
+
+/// What incremental backups share stays as long as one of them needs it, and goes with the last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_outlives_its_parents() {
+    let settings = vec![("summarize_wal", "on".to_owned()), ("autovacuum", "off".to_owned())];
+    let plan = Plan { store: StoreKind::Directory, wal_segment_mib: 1, settings, ..Plan::default() };
+    let Some(stage) = Stage::start(18, plan).await else { return };
+    let load = "CREATE TABLE load AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 40000) g";
+    stage.cluster.sql(load).await.expect("load");
+    let sum = "SELECT count(*), md5(string_agg(text, '' ORDER BY id)) FROM load";
+    let (mut expected, mut ids) = (Vec::new(), Vec::new());
+    for round in 0..5 {
+        let update = format!("UPDATE load SET text = md5(text) WHERE id % 500 = {round}");
+        stage.cluster.sql(&update).await.expect("update");
+        let report = stage.json(&["backup", "--start-fast"]);
+        ids.push(text(&report, "backup_id").to_owned());
+        assert_eq!(text(&report, "type"), if round == 0 { "full" } else { "incremental" });
+        expected = stage.cluster.sql(sum).await.expect("sum up");
+        stage.archive_now().await;
+    }
+    let packs = files(&stage, "packs").len();
+    run(&stage, &keeping(&stage, 1, "0s"), &["expire"]);
+    assert_eq!(listed_ids(&stage), ids[4..]);
+    let own = files(&stage, &format!("packs/{}", ids[4])).len();
+    assert!(files(&stage, "packs").len() > own, "the data of the first one is still needed");
+    assert!(files(&stage, "packs").len() <= packs);
+    // A parent is looked for among those that are left.
+    let report = stage.json(&["backup", "--start-fast"]);
+    assert_eq!(report["repositories"][0]["backup"]["parent"], ids[4]);
+    let restored = stage.restore_and_start("chain", &[]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.sql(sum).await.expect("sum up"), expected);
+    stage.json(&["backup", "--start-fast", "--type", "full"]);
+    run(&stage, &keeping(&stage, 1, "0s"), &["expire"]);
+    let left = listed_ids(&stage);
+    assert_eq!((left.len(), files(&stage, "packs").len()), (1, files(&stage, &format!("packs/{}", left[0])).len()));
+    stage.ok(&["verify", "--deep"]);
 }

@@ -23,6 +23,7 @@ use crate::repository::Repository;
 use crate::repository::leases::ListedLease;
 use crate::repository::listed::{Listed, Unreadable};
 use crate::restore::read_history;
+use crate::verify::{Verifications, verifications};
 
 /// What was read.
 #[derive(Debug)]
@@ -103,7 +104,13 @@ pub(super) async fn gather(
         let wal = planner::WalArchive::new(WalSegmentSize::DEFAULT);
         catalog.claims.insert(ids::claim(bad.id), planner::Claim { since: None, wal });
     }
-    let verified = verified_backups();
+    let verified = verifications(repository, cluster, |_| true).await?;
+    notes.extend(
+        verified
+            .unreadable
+            .iter()
+            .map(|bad| format!("{} cannot be read, so it counts for nothing: {}", bad.object, bad.error)),
+    );
     catalog.backups.extend(backups.records.iter().map(|backup| of_backup(backup, &verified)));
     catalog.backups.extend(snapshots.records.iter().map(of_snapshot));
     catalog.unknown.extend(backups.unreadable.iter().chain(&snapshots.unreadable).map(of_unreadable));
@@ -136,11 +143,6 @@ pub(super) async fn gather(
     }
     let claims = claims.records.into_iter().map(|claim| (claim.number, claim)).collect();
     Ok(Gathered { catalog, claims, users, notes })
-}
-
-/// Backups whose verification succeeded. No verb writes that into the ledger yet.
-fn verified_backups() -> BTreeSet<BackupId> {
-    BTreeSet::new()
 }
 
 /// Of several holds the longest counts.
@@ -217,7 +219,7 @@ async fn wal(repository: &Repository, claim: &ClaimRecord) -> Result<(planner::W
     Ok((archive, notes.collect()))
 }
 
-fn of_backup(backup: &BackupRecord, verified: &BTreeSet<BackupId>) -> planner::Backup {
+fn of_backup(backup: &BackupRecord, verified: &Verifications) -> planner::Backup {
     planner::Backup {
         id: ids::backup(backup.backup_id),
         claim: ids::claim(backup.claim),
@@ -229,10 +231,10 @@ fn of_backup(backup: &BackupRecord, verified: &BTreeSet<BackupId>) -> planner::B
         stop_time: backup.stop_time,
         place: planner::Place::Packs,
         hold: None,
-        verified: if verified.contains(&backup.backup_id) {
-            planner::Verified::Sound
-        } else {
-            planner::Verified::Never
+        verified: match verified.standing(backup.backup_id).map(|standing| standing.sound) {
+            Some(true) => planner::Verified::Sound,
+            Some(false) => planner::Verified::Damaged,
+            None => planner::Verified::Never,
         },
     }
 }
