@@ -194,7 +194,7 @@ impl Reader {
     ) -> Result<(), Error> {
         let (repository, manifest) = (self.repository.clone(), Arc::clone(manifest));
         let _permit = self.opened.acquire(u64::from(header.raw_len)).await;
-        let opened = self.crew.run(move || match work {
+        let job = self.crew.run(move || match work {
             Some(work) => open_checked(&opener, &body, work, &manifest).map(|_| ()),
             None if header.kind == FrameKind::Head => {
                 // A restore takes the salt from the manifest and does not look here.
@@ -210,7 +210,7 @@ impl Reader {
                 Ok::<_, Error>(())
             }
         });
-        opened.await?.doing(|| "reading a pack".to_owned())
+        job.await?.doing(|| "reading a pack".to_owned())
     }
 }
 

@@ -220,9 +220,9 @@ impl<'a> Run<'a> {
                 return Ok(());
             }
         };
-        let faults = faults_of_objects(repository, &trial.manifest, &mut self.sizes).await?;
+        let found = faults_of_objects(repository, &trial.manifest, &mut self.sizes).await?;
         let mut faulty = BTreeSet::new();
-        for (object, fault) in faults {
+        for (object, fault) in found {
             faulty.insert(self.findings.take(fault, &object, &[backup])?);
         }
         let compared = self.compare_checksums(backup, &trial.manifest, &mut faulty).await?;
