@@ -137,7 +137,7 @@ fn combinations_without_meaning_are_refused() {
         "wal push --wait 5s pg_wal/000000010000000000000001",
         "list -v -q",
         "list --log-level info -v",
-        "backup --type incremental",
+        "backup --type differential",
         "backup --start-fast hold 20260822T101500Z",
         "backup hold",
         "backup hold 20260822T101500Z --until tomorrow",

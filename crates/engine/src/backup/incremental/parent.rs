@@ -10,11 +10,12 @@ use std::sync::Arc;
 use holdfast_pgtypes::checksum::PAGE_SIZE;
 use holdfast_pgtypes::{Ancestry, ControlFile, TimelineId};
 use holdfast_repo::manifest::{Extent, FileEntry, Manifest};
-use holdfast_repo::name::{BackupId, ClusterName, LedgerKind};
-use holdfast_repo::record::{BackupRecord, ClaimRecord, LedgerEntry};
+use holdfast_repo::name::{BackupId, ClusterName};
+use holdfast_repo::record::{BackupRecord, ClaimRecord};
 
 use super::super::timelines::history_in;
 use crate::error::Error;
+use crate::expire::decided_backups;
 use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
 use crate::restore::{self, PathIndex, Trial};
@@ -49,7 +50,7 @@ impl Parent {
         }
         let (mut lists, mut going) = (Vec::new(), BTreeSet::new());
         for (repository, claim) in lanes.iter().flatten() {
-            going.extend(decided_to_go(repository, cluster).await.map_err(|error| error.to_string())?);
+            going.extend(decided_backups(repository, cluster).await.map_err(|error| error.to_string())?);
             let listed = repository.backups(cluster).await.map_err(|error| format!("{error}"))?;
             let of_claim = listed.records.into_iter().filter(|record| record.claim == claim.number);
             lists.push(of_claim.collect::<Vec<_>>());
@@ -84,20 +85,10 @@ impl Parent {
     }
 }
 
-/// The backups whose removal `expire` has decided.
-async fn decided_to_go(repository: &Repository, cluster: &ClusterName) -> Result<BTreeSet<BackupId>, Error> {
-    let decisions = repository.ledger(cluster, LedgerKind::Deletion).await?.records;
-    let backups = decisions.into_iter().filter_map(|(_, record)| match record.entry {
-        LedgerEntry::Deletion { backups, .. } => Some(backups),
-        _ => None,
-    });
-    Ok(backups.flatten().collect())
-}
-
 /// Whether a parent is still there and stays, once the start record that names it is. From then on `expire` keeps it.
 pub(in super::super) async fn is_still_there(lanes: &[Lane<'_>], cluster: &ClusterName, parent: BackupId) -> bool {
     for (repository, _) in lanes.iter().flatten() {
-        let going = decided_to_go(repository, cluster).await;
+        let going = decided_backups(repository, cluster).await;
         if !going.is_ok_and(|going| !going.contains(&parent)) || repository.backup(cluster, parent).await.is_err() {
             return false;
         }
