@@ -22,7 +22,7 @@ impl Archive {
         stage.cluster.sql("CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 1000) g").await.expect("load data");
         let mut backups = Vec::new();
         for _ in 0..2 {
-            let report = stage.json(&["backup"]);
+            let report = stage.json(&["backup", "--type", "full"]);
             let id = report["repositories"][0]["backup"]["backup_id"].as_str().expect("a backup id");
             backups.push(id.to_owned());
             for _ in 0..3 {

@@ -75,6 +75,41 @@ async fn a_summary_that_is_gone_costs_reading_and_no_page() {
     compare(stage.cluster.data(), &restore(&stage, &record, "restored"), "a missing summary");
 }
 
+/// What `verify` found damaged, or what has lost a pack, must not be named by later backups: an older one is the parent, or
+/// there is a full backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_backup_is_no_parent() {
+    let Some(stage) = Stage::start(18, plan(&[("summarize_wal", "on")])).await else { return };
+    stage.cluster.sql(LOAD).await.expect("load");
+    let first = backup(&stage, &[]);
+    stage.cluster.sql("UPDATE load SET text = md5(text) WHERE id % 500 = 3").await.expect("update");
+    let second = backup(&stage, &[]);
+    assert_eq!(parent(&second), first["backup_id"]);
+
+    // A pack of the newest one is gone.
+    let id = |record: &serde_json::Value| record["backup_id"].as_str().expect("an id").to_owned();
+    let packs = |of: &str| {
+        let folder = stage.repository_folder().join("main/packs").join(of);
+        fs::read_dir(folder).expect("list").flatten().map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    fs::remove_file(packs(&id(&second)).first().expect("a pack")).expect("remove a pack");
+    stage.cluster.sql("UPDATE load SET text = md5(text) WHERE id % 500 = 4").await.expect("update");
+    let third = backup(&stage, &[]);
+    assert_eq!(parent(&third), first["backup_id"]);
+    compare(stage.cluster.data(), &restore(&stage, &third, "third"), "a pack of the newest backup was lost");
+
+    // A bit of the first one, which the third one shares, flips.
+    let pack = packs(&id(&first)).first().expect("a pack").clone();
+    let mut bytes = fs::read(&pack).expect("read the pack");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&pack, bytes).expect("write the pack");
+    let (code, said) = stage.fails(&["verify", "--deep", "--backup", &id(&first)]);
+    assert_eq!(code, 45, "{said}");
+    let fourth = full(&stage, "damaged");
+    compare(stage.cluster.data(), &restore(&stage, &fourth, "fourth"), "damage");
+}
+
 /// The backup is complete in itself: neither the records nor the manifest of its parents are needed.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_survive_a_chain_whose_parents_are_gone() {
@@ -132,7 +167,7 @@ async fn all_repositories_share_the_parent() {
     compare(&server, &restore(&stage, &record, "from-second"), "the loss of the first repository");
 }
 
-/// A backup of a standby may build on one of the primary, and the promoted standby goes on with the chain.
+/// A backup of a standby may build on one of the primary, and the promoted standby continues the chain.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_survives_a_failover() {
     let settings = [("summarize_wal", "on"), ("wal_keep_size", "256MB")];

@@ -33,13 +33,16 @@ pub struct Removal {
     pub waiting: BTreeSet<BackupId>,
 }
 
-/// Backups that go and whose grace time is not over, for [`Outline::with_waiting`].
+/// Backups that go and whose grace time is not over, for [`Outline::with_waiting`]. While no manifest is read, since some
+/// backup cannot be read or a restore does not say what it reads, all of them wait: one that is kept may have lost a pack,
+/// and one that goes may be the last sound one.
 pub fn waiting(decided: &[Decision], outline: &Outline, now: DateTime<Utc>, grace: Duration) -> BTreeSet<BackupId> {
     let is_ripe =
         |id: &BackupId| decided.iter().any(|decision| decision.backups.contains(id) && decision.is_ripe(now, grace));
     let goes = |verdict: &BackupVerdict| matches!(verdict, BackupVerdict::Goes(_));
     let going = outline.backups().iter().filter(|(_, verdict)| goes(verdict));
-    going.map(|(id, _)| *id).filter(|id| !is_ripe(id)).collect()
+    let is_blocked = outline.packs.is_blocked();
+    going.map(|(id, _)| *id).filter(|id| is_blocked || !is_ripe(id)).collect()
 }
 
 impl Removal {

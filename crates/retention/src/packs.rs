@@ -8,7 +8,7 @@ use crate::catalog::{Pack, Parent, Place, Verified};
 use crate::judge::Judged;
 use crate::names::{BackupId, PackId};
 use crate::policy::RewriteRule;
-use crate::setting::Setting;
+use crate::setting::{Setting, is_named_for_the_future};
 use crate::verdict::{BackupVerdict, PackGoes, PackKept, PackVerdict, Warning};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +19,8 @@ pub struct PackUse {
     pub pack: PackId,
     /// How many of its bytes the backup needs.
     pub live_bytes: u64,
+    /// Its size in bytes, if the manifest says it: a pack of another size is as one that is missing.
+    pub size_bytes: Option<u64>,
 }
 
 /// Why there is no verdict yet: the caller has to look, or to correct the catalog, and to plan again.
@@ -95,6 +97,11 @@ impl PackTally {
         }
     }
 
+    /// Whether no pack may go, so that no manifest is read.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
+    }
+
     /// The backups whose manifests it has to see, oldest first. Empty if no pack can go anyway.
     pub fn to_read(&self) -> impl Iterator<Item = BackupId> {
         self.to_read.difference(&self.read).copied()
@@ -107,14 +114,16 @@ impl PackTally {
         }
         let mut last = None;
         let mut expected = 0;
-        for PackUse { pack, live_bytes } in uses {
+        for PackUse { pack, live_bytes, size_bytes } in uses {
             // A manifest lists its packs in order, so it is nearly always one of the next.
             let ahead = self.packs.get(expected..).unwrap_or_default().iter().take(LOOK_AHEAD);
             let index = match ahead.into_iter().position(|next| next.id == pack) {
                 Some(skipped) => Ok(expected + skipped),
                 None => self.packs.binary_search_by_key(&pack, |pack| pack.id),
             };
-            let Ok(index) = index else {
+            let there = index.ok().and_then(|index| Some((index, self.packs.get(index)?)));
+            let Some((index, _)) = there.filter(|(_, found)| size_bytes.is_none_or(|size| size == found.size_bytes))
+            else {
                 self.missing.entry(backup).or_insert(pack);
                 continue;
             };
@@ -160,7 +169,7 @@ impl PackTally {
             }
             return PackVerdict::Kept(PackKept::Named { by, count: named.count });
         }
-        if of.time() > self.now {
+        if is_named_for_the_future(of, self.now) {
             return PackVerdict::Kept(PackKept::InTheFuture);
         }
         PackVerdict::Goes(if self.going.contains(&of) { PackGoes::WithItsBackup } else { PackGoes::NotNamed })

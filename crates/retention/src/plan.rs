@@ -13,7 +13,7 @@ use crate::packs::{CannotPlan, PackTally, PackUse};
 use crate::policy::Policy;
 use crate::recoverable::{self, RecoverableWindow};
 use crate::setting::Setting;
-use crate::verdict::{BackupVerdict, PackVerdict, WalRange, WalVerdict, Warning};
+use crate::verdict::{BackupVerdict, PackKept, PackVerdict, WalKept, WalRange, WalVerdict, Warning};
 use crate::{wal_verdicts, warnings};
 use chrono::{DateTime, Utc};
 use std::borrow::Cow;
@@ -169,9 +169,20 @@ impl Plan {
     /// again if it goes later.
     pub fn taken_back(&self, decided: &[Decision]) -> Decision {
         let is_kept = |id: &BackupId| matches!(self.backups.get(id), Some(BackupVerdict::Kept(_)));
-        let kept_packs: BTreeSet<PackId> =
-            self.packs_with(|verdict| !matches!(verdict, PackVerdict::Goes(_))).collect();
-        let kept_wal = self.wal.iter().filter(|(_, verdict)| matches!(verdict, WalVerdict::Kept(_)));
+        // What stays only while somebody runs, or while something cannot be read, keeps its decision: otherwise a daily backup
+        // could make the grace time begin again for ever.
+        let needed = |verdict: &PackVerdict| match verdict {
+            PackVerdict::Goes(_) | PackVerdict::Kept(PackKept::MayBeNamedBy(_) | PackKept::UnknownRestore) => false,
+            PackVerdict::Kept(_) | PackVerdict::Rewrite { .. } => true,
+        };
+        let kept_packs: BTreeSet<PackId> = self.packs_with(needed).collect();
+        let needed = |verdict: &WalVerdict| match verdict {
+            WalVerdict::Goes(_) => false,
+            WalVerdict::Kept(kept) => {
+                !matches!(kept, WalKept::RunningBackup(_) | WalKept::MayBeNeededBy(_) | WalKept::UnknownRestore)
+            }
+        };
+        let kept_wal = self.wal.iter().filter(|(_, verdict)| needed(verdict));
         let kept_wal = wal_set(kept_wal.map(|(range, _)| range));
         let decided_wal = wal_set(decided.iter().flat_map(|decision| &decision.wal));
         Decision {

@@ -4,7 +4,7 @@ use crate::catalog::{Backup, Catalog, Parent, Place, RunningRestore, UnfinishedB
 use crate::lines::Lines;
 use crate::names::{BackupId, ClaimNumber};
 use crate::policy::Policy;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Duration, Utc};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The catalog with a policy at a moment.
@@ -93,8 +93,17 @@ impl<'a> Setting<'a> {
 
 /// Whether the age of the backup is not known, because one of its times is later than now.
 pub(crate) fn is_in_the_future(backup: &Backup, now: DateTime<Utc>) -> bool {
-    backup.start_time.max(backup.stop_time).max(backup.id.time()) > now
+    backup.start_time.max(backup.stop_time) > now || is_named_for_the_future(backup.id, now)
 }
+
+/// Whether the name of a backup is later than any clock explains. One that begins in the second of another is named for the
+/// next free one.
+pub(crate) fn is_named_for_the_future(id: BackupId, now: DateTime<Utc>) -> bool {
+    id.time().checked_sub_signed(NAMED_AHEAD).is_none_or(|time| time > now)
+}
+
+/// How far the name of a backup may be ahead of its beginning.
+const NAMED_AHEAD: Duration = Duration::minutes(1);
 
 fn is_restorable(backup: &Backup, catalog: &Catalog, lines: &BTreeMap<ClaimNumber, Lines<'_>>) -> bool {
     let undamaged = matches!(backup.verified, Verified::Never | Verified::Sound);

@@ -199,6 +199,20 @@ pub(super) struct Reserved<'a> {
     pub(super) parent: Option<BackupId>,
 }
 
+/// The ids that are in use. That of a removed backup is, as long as its manifest stays for those that share its packs: its
+/// start record is gone, and does not keep another run from taking it.
+async fn taken(early: &mut Early<'_>, options: &BackupOptions) -> Result<BTreeSet<BackupId>, Error> {
+    let mut taken = BTreeSet::new();
+    for (index, repository) in early.repositories.iter().enumerate() {
+        if !early.is_out(index) {
+            let listed = early.settle(index, repository.listed(&options.cluster).await)?;
+            let ids = listed.iter().flat_map(|listed| listed.complete().chain(listed.unfinished().map(|(id, _)| id)));
+            taken.extend(ids);
+        }
+    }
+    Ok(taken)
+}
+
 /// Finds an id that no other backup has, by creating its start record in every repository. It is later than those of the
 /// dead runs whose remains are removed then, `dead` of each repository: a name never comes back with other content.
 pub(super) async fn reserve(
@@ -211,10 +225,14 @@ pub(super) async fn reserve(
     let Reserved { control, runner, parent } = *reserved;
     let after = dead.iter().flatten().max().map(|dead| dead.time() + chrono::TimeDelta::seconds(1));
     let repositories = early.repositories;
+    let taken = taken(early, options).await?;
     let mut time = after.map_or(options.now, |after| after.max(options.now)).trunc_subsecs(0);
     'ids: for _ in 0..60 {
         let backup_id = BackupId::new(time).map_err(|e| Cause::Internal(e.to_string()))?;
         time += chrono::TimeDelta::seconds(1);
+        if taken.contains(&backup_id) {
+            continue;
+        }
         for (index, (repository, claim)) in repositories.iter().zip(claims).enumerate() {
             if early.is_out(index) {
                 continue;

@@ -25,9 +25,10 @@ use super::encode::{EncodedChunk, EncodedUnit, Encoding, Form, encode_unit};
 use super::incremental::Base;
 use super::incremental::sort::{PartUnits, Sorted, Summarized};
 use super::links;
+use super::listing::{Directory, Link, Scan};
 use super::plan::{SourceFile, Unit, Units};
 use super::read::{Found, OneVersion, Piece, ReadUnit, no_file_any_more, path_of, read_unit};
-use super::scan::{Directory, Link, Scan, Standing, holds_data, look};
+use super::scan::{Standing, holds_data, look};
 use super::sinks::{Places, Sinks};
 use crate::error::{Cause, Error};
 use crate::pipeline::budget::{ByteBudget, Permit};
@@ -62,7 +63,7 @@ pub(super) struct Copied {
     pub size_bytes: u64,
     /// Pages whose checksum did not hold.
     pub bad_pages: BadPages,
-    /// What the user is told of files that had become links when they were read.
+    /// What the user is informed of about files that had become links when they were read.
     pub link_warnings: Vec<String>,
 }
 

@@ -192,7 +192,7 @@ fn compare(
     }
     let Some(by_lsn) = base.by_lsn().filter(|_| file.check.is_relation()) else { return stored };
     let Some(changed) = by_lsn.changed(file, parent.size_bytes, piece.offset, bytes) else { return stored };
-    match overlay(&parent, number, extent.length, &changed) {
+    match overlay(&parent, number, extent.length, &changed, base.most_patches()) {
         Overlay::Keep => Compared::Is(Form::Kept { exact: false }),
         Overlay::Patch => Compared::Patches(changed),
         Overlay::Anew => stored,

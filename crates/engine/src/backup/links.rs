@@ -19,8 +19,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::listing::{Directory, Link, Scan};
 use super::plan::{PageCheck, SourceFile};
-use super::scan::{Directory, Link, Scan, holds_data, join};
+use super::scan::{holds_data, join};
 use crate::error::Error;
 use crate::places::Identity;
 
@@ -77,7 +78,7 @@ pub(super) fn look_behind(pgdata: &Path, link: &Link) -> Result<Behind, Error> {
     }
 }
 
-/// What the user is told of a link, now and before a restore.
+/// What the user is informed of about a link, now and before a restore.
 pub(super) fn warning(link: &Link, behind: &Behind) -> Option<String> {
     let (path, target) = (String::from_utf8_lossy(&link.path), String::from_utf8_lossy(&link.target));
     match behind {

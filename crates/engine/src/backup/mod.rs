@@ -28,6 +28,7 @@ mod copy;
 mod encode;
 mod incremental;
 mod links;
+mod listing;
 mod lock;
 mod plan;
 mod read;
@@ -51,17 +52,18 @@ use chrono::{DateTime, Utc};
 pub use holdfast_contract::report::backup::StoredBackup;
 use holdfast_repo::Compression;
 use holdfast_repo::name::ClusterName;
+use holdfast_repo::record::ClaimRecord;
 use holdfast_secret::Secret;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::incremental::choose::{confirm_parent, find_parent};
-use self::incremental::parent::Parent;
+use self::incremental::parent::{Lane, Parent};
 use self::run::{Outcome, Run};
 use self::runner::Runner;
 use crate::error::{Cause, Error};
 use crate::progress::Progress;
-use crate::repository::RepositoryTarget;
+use crate::repository::{Repository, RepositoryTarget};
 use crate::server::{Connection, ConnectionSettings, Environment, ServerFacts, prove_same};
 
 pub use self::control::read_control_file;
@@ -198,12 +200,13 @@ pub async fn backup(
         let found = remains::of_runner(repository, &options.cluster, &runner, progress).await;
         dead.push(early.settle(index, found)?.unwrap_or_default());
     }
-    let everywhere = repositories.iter().zip(&claims).enumerate();
-    let lanes: Vec<_> = everywhere.map(|(index, lane)| Some(lane).filter(|_| !early.is_out(index))).collect();
-    let mut parent = find_parent(&lanes, options, &control, facts.in_recovery, progress).await?;
+    let extent_bytes = repositories.first().map_or(0, |first| first.record().extent_size_bytes);
+    let lanes = taking_part(&repositories, &claims, &early);
+    let mut parent = find_parent(&lanes, options, &control, facts.in_recovery, extent_bytes, progress).await?;
     let reserved = begin::Reserved { control: &control, runner: &runner, parent: parent.as_ref().map(Parent::id) };
     let backup = begin::reserve(&mut early, &claims, options, &reserved, &dead).await?;
     if let Some(chosen) = &parent {
+        let lanes = taking_part(&repositories, &claims, &early);
         parent = confirm_parent(chosen, &lanes, options, progress).await?;
     }
     // On failure the start record of this run stays: it says what is still to be removed.
@@ -284,4 +287,14 @@ pub async fn backup(
             Err(error)
         }
     }
+}
+
+/// The repositories that are not left out, each in its place.
+fn taking_part<'a>(
+    repositories: &'a [Repository],
+    claims: &'a [ClaimRecord],
+    early: &begin::Early<'_>,
+) -> Vec<Lane<'a>> {
+    let everywhere = repositories.iter().zip(claims).enumerate();
+    everywhere.map(|(index, lane)| Some(lane).filter(|_| !early.is_out(index))).collect()
 }

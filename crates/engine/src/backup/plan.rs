@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use holdfast_repo::manifest::{MANIFEST_RAW_BYTES, usual_entry_bytes};
 
-use super::scan::Scan;
+use super::listing::Scan;
 use crate::error::{Cause, Error};
 use crate::places::Identity;
 

@@ -235,7 +235,7 @@ enum Opened {
     Other,
 }
 
-/// Opens what was listed as a file, through a link where this file was listed behind one. A link that is new, or leads to
+/// Opens what was listed as a file, through a link where this file was listed through one. A link that is new, or leads to
 /// another file now, is left to be listed again.
 fn open_listed(pgdata: &Path, path: &Path, file: &SourceFile) -> Result<Opened, Error> {
     match open(path)? {

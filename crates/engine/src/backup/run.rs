@@ -15,13 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::copy::{Copied, Copier};
 use super::encode::Encoding;
-use super::incremental::Base;
 use super::incremental::choose::{Changes, find_changes};
 use super::incremental::page_lsn::PageLsns;
 use super::incremental::parent::Parent;
 use super::incremental::sort::Summarized;
+use super::incremental::{Base, overlay};
+use super::listing::{Scan, tablespace_oid};
 use super::plan::{self, PageCheck, SourceFile};
-use super::scan::{self, PageChecks, Scan};
+use super::scan::{self, PageChecks};
 use super::session::{self, Started, Stopped};
 use super::sink::Sink;
 use super::sinks::Sinks;
@@ -116,7 +117,7 @@ pub(super) async fn copy_listed(
         copier.copy(files, sinks).await.doing(copying)?
     };
     totals.removed_count += removed;
-    // A file that is read another time is not told of twice.
+    // A file that is read another time is not reported twice.
     totals.link_warnings.retain(|said| !link_warnings.contains(said));
     totals.link_warnings.splice(..0, link_warnings);
     Ok(totals)
@@ -132,8 +133,8 @@ pub(super) fn page_checks(control: &ControlFile, requested: bool) -> PageChecks 
 pub(super) fn tablespace_places(scan: &Scan) -> BTreeMap<u32, &[u8]> {
     let mut places: BTreeMap<u32, &[u8]> = BTreeMap::new();
     // First those that are directories, made "in place": the others have a link besides.
-    places.extend(scan.directories.iter().filter_map(|found| Some((scan::tablespace_oid(&found.path)?, &*found.path))));
-    places.extend(scan.links.iter().filter_map(|link| Some((scan::tablespace_oid(&link.path)?, &*link.target))));
+    places.extend(scan.directories.iter().filter_map(|found| Some((tablespace_oid(&found.path)?, &*found.path))));
+    places.extend(scan.links.iter().filter_map(|link| Some((tablespace_oid(&link.path)?, &*link.target))));
     places
 }
 
@@ -239,6 +240,16 @@ impl Run<'_> {
             let began = stopped.label.start_timeline;
             Course::find(&options.pgdata, began, started.start_lsn, stopped.stop_lsn, self.facts.in_recovery)?
         };
+        if let Some(record) = parent.map(|parent| &parent.record)
+            && !course.contains(record)
+        {
+            return Err(Cause::Refused(format!(
+                "the standby has followed its upstream to a timeline that does not contain the parent of this backup, {}: \
+                 take it again",
+                record.backup_id
+            ))
+            .into());
+        }
         let last = copier.copy_from_memory(self.last_files(&stopped, control)?, sinks).await?;
         totals.file_count += last.file_count;
         totals.size_bytes += last.size_bytes;
@@ -295,7 +306,9 @@ impl Run<'_> {
             Changes::Summarized(changes) => (None, Some(Summarized::new(changes, &self.control))),
             Changes::ByPages => (Some(PageLsns::new(since, &self.control, &scan.files, manifest, index)), None),
         };
-        (Some(Arc::new(Base::new(Arc::clone(manifest), Arc::clone(index), by_lsn))), summarized)
+        let extents = scan.total_bytes / u64::from(manifest.header().extent_bytes.max(1)) + scan.files.len() as u64;
+        let base = Base::new(Arc::clone(manifest), Arc::clone(index), by_lsn, overlay::most_patches(extents));
+        (Some(Arc::new(base)), summarized)
     }
 
     async fn scan(&self) -> Result<Scan, Error> {

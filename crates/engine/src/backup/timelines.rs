@@ -9,8 +9,10 @@
 use std::path::Path;
 
 use holdfast_pgtypes::{Ancestry, HistoryFile, Lsn, SegmentName, TimelineId, WalFileName, WalSegmentSize};
+use holdfast_repo::record::BackupRecord;
 
 use super::control::read_control_file;
+use super::incremental::parent::is_on_the_way;
 use crate::error::{Cause, Error, ResultExt};
 
 /// The way of the WAL from start to stop.
@@ -49,6 +51,11 @@ impl Course {
             .into());
         }
         Ok(Self { ancestry, start_lsn, stop_lsn })
+    }
+
+    /// Whether start and end of an earlier backup are on the way. Without a switch the way says nothing of what was before.
+    pub(super) fn contains(&self, backup: &BackupRecord) -> bool {
+        self.history_file().is_none() || is_on_the_way(backup, &self.ancestry)
     }
 
     /// The first segment that recovery reads.

@@ -12,7 +12,7 @@ use crate::repository::{Repository, object_name};
 /// Stores tell times in whole seconds, and a clock is never quite right: less is no difference.
 const UNCERTAIN: TimeDelta = TimeDelta::seconds(5);
 
-/// This host's clock, or an earlier one if the store's is behind it.
+/// This host's clock, or an earlier one if the store's is late.
 pub(super) async fn earlier(repository: &Repository, lease: &Lease, clock: Clock) -> Result<Clock, Error> {
     let info =
         repository.store().head(&object_name(&lease.name())?).await.doing(|| "asking for the time".to_owned())?;

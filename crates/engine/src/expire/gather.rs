@@ -22,8 +22,8 @@ use crate::error::{Error, ResultExt};
 use crate::repository::Repository;
 use crate::repository::leases::ListedLease;
 use crate::repository::listed::{Listed, Unreadable};
+use crate::repository::verified::{Verifications, verifications};
 use crate::restore::read_history;
-use crate::verify::{Verifications, verifications};
 
 /// What was read.
 #[derive(Debug)]
@@ -43,6 +43,10 @@ pub(super) struct Users {
     pub(super) runs: BTreeSet<RunId>,
     pub(super) holds: BTreeSet<String>,
     pub(super) backups: BTreeSet<BackupId>,
+    /// Those that are complete: one that was running needs its packs from now on.
+    pub(super) complete: BTreeSet<BackupId>,
+    /// Records of volume snapshots, which need WAL.
+    pub(super) snapshots: BTreeSet<String>,
 }
 
 impl Users {
@@ -52,22 +56,37 @@ impl Users {
         cluster: &ClusterName,
         own: Option<&RunId>,
     ) -> Result<Self, Error> {
-        let (leases, holds, backups) = tokio::try_join!(
+        let (leases, holds, backups, snapshots) = tokio::try_join!(
             repository.lease_names(cluster),
             repository.ledger_names(cluster, LedgerKind::Hold),
-            repository.listed(cluster)
+            repository.listed(cluster),
+            snapshot_names(repository, cluster)
         )?;
         let runs = leases.into_iter().map(|(_, run, _)| run).filter(|run| Some(run) != own);
         let holds = holds.into_iter().map(|(_, name)| name);
-        Ok(Self { runs: runs.collect(), holds: holds.collect(), backups: all_ids(&backups) })
+        Ok(Self {
+            runs: runs.collect(),
+            holds: holds.collect(),
+            backups: all_ids(&backups),
+            complete: backups.complete().collect(),
+            snapshots,
+        })
     }
 
     /// Whether somebody is here who was not there before.
     pub(super) fn has_others_than(&self, before: &Self) -> bool {
         !(self.runs.is_subset(&before.runs)
             && self.holds.is_subset(&before.holds)
-            && self.backups.is_subset(&before.backups))
+            && self.backups.is_subset(&before.backups)
+            && self.complete.is_subset(&before.complete)
+            && self.snapshots.is_subset(&before.snapshots))
     }
+}
+
+async fn snapshot_names(repository: &Repository, cluster: &ClusterName) -> Result<BTreeSet<String>, Error> {
+    let listed = repository.store().list(&name::snapshots_folder(cluster), None).await;
+    let listed = listed.doing(|| format!("listing the snapshots of {cluster} in {}", repository.describe()))?;
+    Ok(listed.into_iter().map(|object| object.name.to_string()).collect())
 }
 
 fn all_ids(listed: &BackupCatalog) -> BTreeSet<BackupId> {
@@ -82,6 +101,7 @@ pub(super) async fn gather(
 ) -> Result<Gathered, Error> {
     let mut notes = Vec::new();
     let listed = repository.listed(cluster).await?;
+    let snapshots_before = snapshot_names(repository, cluster).await?;
     let (claims, backups, starts, snapshots) = tokio::try_join!(
         repository.claims(cluster),
         repository.backups_of(cluster, &listed),
@@ -135,6 +155,8 @@ pub(super) async fn gather(
     let mut users = Users::default();
     users.runs.extend(leases.iter().map(|lease| lease.run.clone()).filter(|run| Some(run) != own));
     users.backups = all_ids(&listed);
+    users.complete = listed.complete().collect();
+    users.snapshots = snapshots_before;
     for (object, record) in holds {
         users.holds.insert(object);
         if let LedgerEntry::Hold { backup, until, .. } = record.entry {

@@ -1,11 +1,20 @@
 //! `backup hold` and `backup release`: a backup that no policy removes.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use holdfast_repo::name::{BackupId, ClusterName, LedgerKind};
-use holdfast_repo::record::LedgerEntry;
+use holdfast_repo::record::{LeasePurpose, LedgerEntry};
+use tokio::time::Instant;
 
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::Repository;
+
+/// How long a hold waits for the end of a running `expire`.
+const EXPIRE_ENDS_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often it looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What is held, for how long and why.
 #[derive(Debug, Clone)]
@@ -39,12 +48,36 @@ async fn hold_inner(repository: &Repository, options: &HoldOptions) -> Result<()
     let earlier = names_of(repository, &options.cluster, options.backup).await?;
     let entry = LedgerEntry::Hold { backup: options.backup, until: options.until, reason: options.reason.clone() };
     let written = repository.write_ledger(&options.cluster, &options.host, options.now, entry).await?;
-    // An `expire` that did not see the hold has removed `backup.json` before this, or looks once more before it goes on.
-    if let Err(error) = check_exists(repository, options).await {
+    // An `expire` that did not see the hold may be about to remove `backup.json`: whether it did is known when it has ended.
+    let still_there = async {
+        no_expire(repository, options).await?;
+        check_exists(repository, options).await
+    };
+    if let Err(error) = still_there.await {
         repository.delete_ledger(&[written]).await?;
         return Err(error);
     }
     repository.delete_ledger(&earlier).await
+}
+
+/// Waits a while for the end of a running `expire`.
+async fn no_expire(repository: &Repository, options: &HoldOptions) -> Result<(), Error> {
+    let began = Instant::now();
+    loop {
+        let now = options.now + began.elapsed();
+        let leases = repository.leases(&options.cluster).await?.into_iter();
+        let mut running = leases.filter(|lease| {
+            let expires = matches!(&lease.record, Ok(record) if record.purpose == LeasePurpose::Expire);
+            expires && lease.expires >= now && !lease.is_of_dead_process(&options.host)
+        });
+        if running.next().is_none() {
+            return Ok(());
+        }
+        if began.elapsed() >= EXPIRE_ENDS_WITHIN {
+            return Err(Cause::AnotherRun { verb: "expire", subject: options.cluster.to_string(), pid: None }.into());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 async fn check_exists(repository: &Repository, options: &HoldOptions) -> Result<(), Error> {

@@ -128,7 +128,7 @@ fn uses(cluster: &ClusterName, end: &ManifestEnd) -> Result<Uses, String> {
     let packs = end.packs.iter().map(|entry| match entry.name.parse() {
         Ok(ObjectPath::Pack { cluster: of, backup, number }) if of == *cluster => {
             let pack = planner::PackId { backup: ids::backup(backup), number };
-            Ok(planner::PackUse { pack, live_bytes: entry.live_bytes })
+            Ok(planner::PackUse { pack, live_bytes: entry.live_bytes, size_bytes: Some(entry.size_bytes) })
         }
         _ => Err(format!("it names the pack {:?}, which is none of {cluster}", entry.name)),
     });

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_contract::report::expire::RepositoryExpire;
-use holdfast_repo::name::{BackupId, ClusterName, LedgerKind, RunId};
+use holdfast_repo::name::{ClusterName, RunId};
 use holdfast_repo::record::{LeasePurpose, LedgerEntry};
 use holdfast_retention as planner;
 use tokio_util::sync::CancellationToken;
@@ -119,8 +119,9 @@ async fn expire_alone(
         Holder { cluster: &options.cluster, purpose: LeasePurpose::Expire, backups: Vec::new(), host: &options.host };
     let lease = Lease::take(repository, holder, clock).await?;
     let expired = async {
-        refuse_others(repository, options, &lease, clock).await?;
+        // First, since a clock that is ahead would take the leases of others for over.
         let clock = clock::earlier(repository, &lease, clock).await?;
+        refuse_others(repository, options, &lease, clock).await?;
         let run = Run { repository, options, own: lease.run(), clock, progress, cancel };
         run.expire().await
     };
@@ -314,17 +315,4 @@ fn said(done: &Done) -> String {
         done.packs,
         done.wal_files
     )
-}
-
-/// The backups whose removal is decided: a new backup does not build on one of them.
-///
-/// # Errors
-/// [`Cause::Store`] if the ledger cannot be listed or asked.
-pub async fn decided_backups(repository: &Repository, cluster: &ClusterName) -> Result<BTreeSet<BackupId>, Error> {
-    let entries = repository.ledger(cluster, LedgerKind::Deletion).await?.records.into_iter();
-    let backups = entries.filter_map(|(_, record)| match record.entry {
-        LedgerEntry::Deletion { backups, .. } => Some(backups),
-        _ => None,
-    });
-    Ok(backups.flatten().collect())
 }

@@ -84,7 +84,10 @@ impl Repository {
     /// # Errors
     /// [`Cause::Store`] if the backups cannot be listed.
     pub async fn unfinished_backups(&self, cluster: &ClusterName) -> Result<Vec<BackupId>, Error> {
-        Ok(self.listed(cluster).await?.unfinished().map(|(backup, _)| backup).collect())
+        let listed = self.listed(cluster).await?;
+        // A manifest without a start record is what is left of a removed backup, for those that share its packs.
+        let begun = listed.unfinished().filter(|(_, objects)| objects.start || !objects.manifest);
+        Ok(begun.map(|(backup, _)| backup).collect())
     }
 
     /// The same, with what their start records say.

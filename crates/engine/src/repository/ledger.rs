@@ -1,7 +1,9 @@
 //! The ledger of a cluster: entries of what happened, what is decided, and what is held.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
-use holdfast_repo::name::{self, ClusterName, LedgerKind, LedgerTime, ObjectPath};
+use holdfast_repo::name::{self, BackupId, ClusterName, LedgerKind, LedgerTime, ObjectPath};
 use holdfast_repo::record::{LedgerEntry, LedgerRecord};
 
 use super::listed::Listed;
@@ -73,6 +75,19 @@ impl Repository {
             Ok((name, record))
         })
         .await
+    }
+
+    /// The backups whose removal is decided: a new backup does not build on one of them.
+    ///
+    /// # Errors
+    /// [`Cause::Store`] if the ledger cannot be listed or asked.
+    pub(crate) async fn decided_backups(&self, cluster: &ClusterName) -> Result<BTreeSet<BackupId>, Error> {
+        let entries = self.ledger(cluster, LedgerKind::Deletion).await?.records.into_iter();
+        let backups = entries.filter_map(|(_, record)| match record.entry {
+            LedgerEntry::Deletion { backups, .. } => Some(backups),
+            _ => None,
+        });
+        Ok(backups.flatten().collect())
     }
 
     /// Deletes entries: of decisions that are over, and of holds that are released.

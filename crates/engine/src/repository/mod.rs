@@ -26,6 +26,7 @@ mod manifest_end;
 mod remains;
 mod slots;
 pub mod snapshots;
+pub mod verified;
 
 use std::sync::Arc;
 

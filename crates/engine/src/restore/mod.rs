@@ -68,7 +68,7 @@ pub(crate) use preflight::read_history;
 pub use reach::{Reached, reach};
 pub use resume::{RESUME_POINT, ResumePoint};
 pub use settings::Archiving;
-pub(crate) use stored::{ListedSizes, faults_of_objects};
+pub(crate) use stored::{ListedSizes, check_packs, faults_of_objects};
 pub(crate) use trial::{Trial, try_held_files, try_manifest, would_take};
 
 use durable::{Rewritten, Roots};

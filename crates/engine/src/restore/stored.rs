@@ -44,7 +44,7 @@ impl ListedSizes {
 
 /// Every pack is there, with the size that the manifest states, and so is every manifest that it refers to. One listing for
 /// each folder of packs.
-pub(super) async fn check_packs(repository: &Repository, manifest: &Manifest) -> Result<(), Error> {
+pub(crate) async fn check_packs(repository: &Repository, manifest: &Manifest) -> Result<(), Error> {
     let faults = faults_of_objects(repository, manifest, &mut ListedSizes::default()).await?;
     faults.into_iter().next().map_or(Ok(()), |(_, fault)| Err(fault))
 }

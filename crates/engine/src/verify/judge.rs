@@ -18,7 +18,7 @@ pub(super) enum Judged {
     Damaged { kind: DamageKind, object: String, problem: String },
     /// A newer release wrote the object.
     Newer { object: String, reason: String },
-    /// Nothing is said of an object: the store could not be asked, or this machine failed.
+    /// No object is judged: the store could not be asked, or this machine failed.
     Nothing,
 }
 

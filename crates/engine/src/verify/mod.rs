@@ -6,7 +6,7 @@
 //! 2. The WAL of each claim is listed, and the planner says which windows it gives, where it is torn ([`chains`]).
 //! 3. With [`Level::Deep`], backup by backup: each pack is read as a stream ([`packs`]), then the WAL from the start of the
 //!    backup to that of the next one ([`segments`]).
-//! 4. The result of each backup is written into the ledger as soon as it is known ([`remembered`]), so that a run that ends
+//! 4. The result of each backup is written into the ledger as soon as it is known ([`crate::repository::verified`]), so that a run that ends
 //!    early is continued by the next one.
 //!
 //! Three answers are never mixed up. *Damaged*: an object is missing or is not what was written ([`judge`]). *Newer*: a later
@@ -19,7 +19,6 @@ mod chains;
 mod findings;
 mod judge;
 mod packs;
-mod remembered;
 mod run;
 mod segments;
 
@@ -36,11 +35,11 @@ use holdfast_repo::name::{BackupId, ClusterName};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use self::remembered::{Verifications, sound_backups, verifications};
 use self::run::Run;
 use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;
 use crate::repository::Repository;
+pub use crate::repository::verified::{Verifications, sound_backups, verifications};
 
 /// Which backups are verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,13 +26,13 @@ use super::chains::ClaimWal;
 use super::findings::{Findings, add_windows};
 use super::judge::{Judged, judge};
 use super::packs::{KnownChunks, Reader};
-use super::remembered::{ToRemember, Verifications, remember, verifications};
 use super::{Verification, VerifyOptions, Which};
 use crate::archive::{KnownLogs, ListedWal, Wanted as WantedWal, list_within};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
+use crate::repository::verified::{ToRemember, Verifications, remember, verifications};
 use crate::repository::{Repository, object_name};
 use crate::restore::{Chains, ListedSizes, faults_of_objects, try_held_files, try_manifest};
 

@@ -1,4 +1,4 @@
-//! Every kind of damage, planted into a repository in a directory, and what is said of it.
+//! Every kind of damage, planted into a repository in a directory, and the words for it.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod cases;

@@ -360,7 +360,9 @@ impl World {
             .iter()
             .map(|(id, lease)| RunningRestore { backup: Some(*id), lease_until: moment(*lease) })
             .collect();
-        let uses = |backup: &Stored| backup.packs.iter().map(|pack| PackUse { pack: *pack, live_bytes: 1 }).collect();
+        let uses = |backup: &Stored| {
+            backup.packs.iter().map(|pack| PackUse { pack: *pack, live_bytes: 1, size_bytes: None }).collect()
+        };
         let manifests = self.backups.values().map(|backup| (backup.id, uses(backup))).collect();
         (catalog, manifests)
     }

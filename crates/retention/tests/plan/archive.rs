@@ -101,7 +101,7 @@ impl Archive {
     pub(crate) fn backup_of(&mut self, on: i64, others: &[PackId]) -> &mut Backup {
         let own = pack(on, 1);
         self.catalog.packs.push(Pack { id: own, size_bytes: 100 });
-        let uses = others.iter().chain([&own]).map(|pack| PackUse { pack: *pack, live_bytes: 100 });
+        let uses = others.iter().chain([&own]).map(|pack| PackUse { pack: *pack, live_bytes: 100, size_bytes: None });
         self.manifests.insert(id(on), uses.collect());
         let start = u64::try_from(on).unwrap() * 10;
         self.catalog.backups.push(Backup {

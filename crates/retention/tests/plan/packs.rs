@@ -101,7 +101,7 @@ fn a_missing_pack_is_told() {
 #[test]
 fn a_pack_that_a_manifest_names_twice_has_one_user() {
     let mut archive = incremental();
-    let twice = PackUse { pack: pack(29, 1), live_bytes: 1 };
+    let twice = PackUse { pack: pack(29, 1), live_bytes: 1, size_bytes: None };
     archive.manifests.get_mut(&id(29)).unwrap().push(twice);
     assert_eq!(verdict_on(&archive, pack(29, 1)), PackVerdict::Kept(PackKept::Named { by: id(29), count: 1 }));
 }

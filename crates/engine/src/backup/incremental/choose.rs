@@ -6,7 +6,7 @@ use holdfast_pgtypes::{ControlFile, Lsn};
 
 use super::super::{BackupOptions, Kind};
 use super::changed::{Asked, changed_blocks};
-use super::parent::{Lane, Parent, ancestry_of, is_still_there, unfit};
+use super::parent::{Lane, Parent, Wanted, ancestry_of, is_still_there, unfit};
 use crate::error::{Cause, Error};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
@@ -26,6 +26,7 @@ pub(in super::super) async fn find_parent(
     options: &BackupOptions,
     control: &ControlFile,
     in_recovery: bool,
+    extent_bytes: u32,
     progress: &dyn Progress,
 ) -> Result<Option<Parent>, Error> {
     if options.kind == Kind::Full {
@@ -35,7 +36,9 @@ pub(in super::super) async fn find_parent(
     let found = match ancestry_of(&options.pgdata, control) {
         Ok(ancestry) => {
             let crew = Crew::new(options.jobs);
-            Parent::find(lanes, &options.cluster, control, &ancestry, in_recovery, &crew).await
+            let (cluster, ancestry) = (&options.cluster, &ancestry);
+            let wanted = Wanted { cluster, control, ancestry, in_recovery, extent_bytes, has_started: false };
+            Parent::find(lanes, &wanted, &crew).await
         }
         Err(error) => Err(error.to_string()),
     };
@@ -73,7 +76,15 @@ pub(in super::super) async fn find_changes(
         Ok(ancestry) => ancestry,
         Err(error) => return none(options, &error.to_string(), progress),
     };
-    if let Some(reason) = unfit(record, at_start, &ancestry, facts.in_recovery) {
+    let wanted = Wanted {
+        cluster: &options.cluster,
+        control: at_start,
+        ancestry: &ancestry,
+        in_recovery: facts.in_recovery,
+        extent_bytes: 0,
+        has_started: true,
+    };
+    if let Some(reason) = unfit(record, &wanted) {
         return none(options, &reason, progress);
     }
     if start_lsn < record.start_lsn {

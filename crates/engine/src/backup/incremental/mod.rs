@@ -34,11 +34,18 @@ pub(super) struct Base {
     index: Arc<PathIndex>,
     /// How changed pages are told where files are read whole.
     by_lsn: Option<PageLsns>,
+    /// The most patches over one extent.
+    most_patches: usize,
 }
 
 impl Base {
-    pub(super) fn new(manifest: Arc<Manifest>, index: Arc<PathIndex>, by_lsn: Option<PageLsns>) -> Self {
-        Self { manifest, index, by_lsn }
+    pub(super) fn new(
+        manifest: Arc<Manifest>,
+        index: Arc<PathIndex>,
+        by_lsn: Option<PageLsns>,
+        most_patches: usize,
+    ) -> Self {
+        Self { manifest, index, by_lsn, most_patches }
     }
 
     /// The position of a file in the parent's manifest.
@@ -52,6 +59,10 @@ impl Base {
     /// The file at a position that [`Self::find`] gave.
     pub(super) fn file(&self, position: u32) -> Option<FileEntry<'_>> {
         self.manifest.file(position as usize)
+    }
+
+    pub(super) fn most_patches(&self) -> usize {
+        self.most_patches
     }
 
     pub(super) fn by_lsn(&self) -> Option<&PageLsns> {

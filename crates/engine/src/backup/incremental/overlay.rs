@@ -10,7 +10,15 @@ use holdfast_repo::manifest::{FileEntry, Patch};
 
 /// The most patches over one extent. The format has room for more
 /// ([`holdfast_repo::manifest::MOST_PATCHES`]), but a restore fetches each of them.
-const MOST_PATCHES: usize = 64;
+const MOST_PATCHES: u64 = 64;
+
+/// The most patches in one manifest: 60 bytes each in memory, and about 48 in the manifest, whose length is bounded.
+const MOST_IN_MANIFEST: u64 = 16 << 20;
+
+/// The most patches over one extent of a cluster that has so many: fewer in a large one.
+pub(in super::super) fn most_patches(extents: u64) -> usize {
+    (MOST_IN_MANIFEST / extents.max(1)).min(MOST_PATCHES) as usize
+}
 
 /// What is stored of an extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +32,14 @@ pub(in super::super) enum Overlay {
 }
 
 /// Decides for extent `number` of a file of the parent. It now has `length` bytes, and `changed` are those that changed:
-/// ranges within the extent, sorted and apart.
-pub(in super::super) fn overlay(parent: &FileEntry<'_>, number: u32, length: u32, changed: &[Range<u32>]) -> Overlay {
+/// ranges within the extent, sorted and apart. `most` is the number of patches that it may have.
+pub(in super::super) fn overlay(
+    parent: &FileEntry<'_>,
+    number: u32,
+    length: u32,
+    changed: &[Range<u32>],
+    most: usize,
+) -> Overlay {
     if parent.extents().get(number as usize).is_none_or(|extent| extent.length != length) {
         return Overlay::Anew;
     }
@@ -40,7 +54,7 @@ pub(in super::super) fn overlay(parent: &FileEntry<'_>, number: u32, length: u32
         count += 1;
         bytes += bytes_of(&range);
     }
-    if count > MOST_PATCHES || bytes * 2 > u64::from(length) { Overlay::Anew } else { Overlay::Patch }
+    if count > most || bytes * 2 > u64::from(length) { Overlay::Anew } else { Overlay::Patch }
 }
 
 /// Whether one of these ranges, sorted and apart, holds all of it.
@@ -80,7 +94,7 @@ mod tests {
             size_bytes: u64::from(2 * LENGTH),
             mtime_seconds: 0,
         };
-        overlay(&entry, 1, LENGTH, &changed.iter().map(bytes).collect::<Vec<_>>())
+        overlay(&entry, 1, LENGTH, &changed.iter().map(bytes).collect::<Vec<_>>(), 64)
     }
 
     fn every_other(pages: u32) -> Vec<Range<u32>> {
@@ -116,8 +130,17 @@ mod tests {
             size_bytes: u64::from(LENGTH + PAGE),
             mtime_seconds: 0,
         };
-        assert_eq!(overlay(&entry, 1, 2 * PAGE, &[PAGE..2 * PAGE]), Overlay::Anew);
-        assert_eq!(overlay(&entry, 2, PAGE, &[]), Overlay::Anew);
-        assert_eq!(overlay(&entry, 1, PAGE, &[]), Overlay::Keep);
+        assert_eq!(overlay(&entry, 1, 2 * PAGE, &[PAGE..2 * PAGE], 64), Overlay::Anew);
+        assert_eq!(overlay(&entry, 2, PAGE, &[], 64), Overlay::Anew);
+        assert_eq!(overlay(&entry, 1, PAGE, &[], 64), Overlay::Keep);
+    }
+
+    /// Ten terabytes in extents of 1 MiB, and a small cluster.
+    #[test]
+    fn a_manifest_never_has_more_patches_than_fit() {
+        assert_eq!(most_patches(10 << 20), 1);
+        assert_eq!(most_patches(1 << 20), 16);
+        assert_eq!((most_patches(1000), most_patches(0)), (64, 64));
+        assert_eq!(most_patches(100 << 20), 0);
     }
 }

@@ -5,6 +5,7 @@
 //! is in doubt. Each reason is one that a person can read: the run says why it is a full backup.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use holdfast_pgtypes::checksum::PAGE_SIZE;
@@ -15,9 +16,9 @@ use holdfast_repo::record::{BackupRecord, ClaimRecord};
 
 use super::super::timelines::history_in;
 use crate::error::Error;
-use crate::expire::decided_backups;
 use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
+use crate::repository::verified::verifications;
 use crate::restore::{self, PathIndex, Trial};
 
 /// A parent.
@@ -37,46 +38,57 @@ pub(in super::super) type Lane<'a> = Option<(&'a Repository, &'a ClaimRecord)>;
 impl Parent {
     /// Finds it, or says why there is none. What cannot be read of a repository is such a reason, too: a full backup
     /// needs nothing of it.
-    pub(in super::super) async fn find(
-        lanes: &[Lane<'_>],
-        cluster: &ClusterName,
-        control: &ControlFile,
-        ancestry: &Ancestry,
-        in_recovery: bool,
-        crew: &Crew,
-    ) -> Result<Self, String> {
+    pub(in super::super) async fn find(lanes: &[Lane<'_>], wanted: &Wanted<'_>, crew: &Crew) -> Result<Self, String> {
+        let Wanted { cluster, control, .. } = *wanted;
         if control.block_size != PAGE_SIZE as u32 {
             return Err(format!("the cluster has pages of {} bytes", control.block_size));
         }
-        let (mut lists, mut going) = (Vec::new(), BTreeSet::new());
+        let mut lists = Vec::new();
+        let (mut going, mut damaged) = (BTreeSet::new(), BTreeSet::new());
         for (repository, claim) in lanes.iter().flatten() {
-            going.extend(decided_backups(repository, cluster).await.map_err(|error| error.to_string())?);
-            let listed = repository.backups(cluster).await.map_err(|error| format!("{error}"))?;
+            let (listed, decided, verified) = tokio::try_join!(
+                repository.backups(cluster),
+                repository.decided_backups(cluster),
+                verifications(repository, cluster, |_| true)
+            )
+            .map_err(|error| error.to_string())?;
+            going.extend(decided);
             let of_claim = listed.records.into_iter().filter(|record| record.claim == claim.number);
-            lists.push(of_claim.collect::<Vec<_>>());
+            let list: Vec<BackupRecord> = of_claim.collect();
+            // Oldest first, so that a parent is judged before its children: they share its packs.
+            for record in &list {
+                let own = verified.standing(record.backup_id).is_some_and(|standing| !standing.sound);
+                if own || record.parent.is_some_and(|parent| damaged.contains(&parent)) {
+                    damaged.insert(record.backup_id);
+                }
+            }
+            lists.push(list);
         }
         let first = lists.first().cloned().unwrap_or_default();
-        let mut reason = "there is no earlier backup".to_owned();
-        for (nth, record) in first.iter().rev().enumerate() {
+        let mut reason = None;
+        for record in first.iter().rev() {
             let id = record.backup_id;
-            let mut of_lanes = Vec::new();
-            for list in &lists {
-                of_lanes.extend(list.iter().find(|other| other.backup_id == id));
-            }
-            let refused = if of_lanes.len() < lists.len() {
+            let is_everywhere = lists.iter().all(|list| list.iter().any(|other| other.backup_id == id));
+            let refused = if !is_everywhere {
                 Some("not all repositories have it".to_owned())
             } else if going.contains(&id) {
                 Some("its removal is decided".to_owned())
+            } else if damaged.contains(&id) {
+                Some("`holdfast verify` found it, or a backup that it is built on, damaged".to_owned())
             } else {
-                unfit(record, control, ancestry, in_recovery)
+                unfit(record, wanted)
             };
-            match refused {
-                Some(why) if nth == 0 => reason = format!("backup {id} cannot be its parent: {why}"),
-                Some(_) => {}
-                None => return load(record, lanes, &lists, crew).await.map_err(|why| format!("backup {id}: {why}")),
-            }
+            let refused = match refused {
+                Some(why) => why,
+                None => match load(record, lanes, &lists, wanted.extent_bytes, crew).await {
+                    Ok(parent) => return Ok(parent),
+                    Err(why) => why,
+                },
+            };
+            // What is wrong with the newest is what a person can mend.
+            reason.get_or_insert_with(|| format!("backup {id} cannot be its parent: {refused}"));
         }
-        Err(reason)
+        Err(reason.unwrap_or_else(|| "there is no earlier backup".to_owned()))
     }
 
     /// The parent's id.
@@ -88,7 +100,7 @@ impl Parent {
 /// Whether a parent is still there and stays, once the start record that names it is. From then on `expire` keeps it.
 pub(in super::super) async fn is_still_there(lanes: &[Lane<'_>], cluster: &ClusterName, parent: BackupId) -> bool {
     for (repository, _) in lanes.iter().flatten() {
-        let going = decided_backups(repository, cluster).await;
+        let going = repository.decided_backups(cluster).await;
         if !going.is_ok_and(|going| !going.contains(&parent)) || repository.backup(cluster, parent).await.is_err() {
             return false;
         }
@@ -96,21 +108,30 @@ pub(in super::super) async fn is_still_there(lanes: &[Lane<'_>], cluster: &Clust
     true
 }
 
-/// The history of the timeline of a control file.
-pub(in super::super) fn ancestry_of(pgdata: &std::path::Path, control: &ControlFile) -> Result<Ancestry, Error> {
-    if control.timeline == TimelineId::FIRST {
-        return Ok(Ancestry::alone(TimelineId::FIRST));
-    }
-    history_in(pgdata, control.timeline)
+/// The history of the timeline that the data directory has come to. A standby may have followed to a later one than that of
+/// its last restartpoint.
+pub(in super::super) fn ancestry_of(pgdata: &Path, control: &ControlFile) -> Result<Ancestry, Error> {
+    let timeline = control.min_recovery_timeline.map_or(control.timeline, |reached| reached.max(control.timeline));
+    if timeline == TimelineId::FIRST { Ok(Ancestry::alone(timeline)) } else { history_in(pgdata, timeline) }
+}
+
+/// What a parent must fit.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Wanted<'a> {
+    pub cluster: &'a ClusterName,
+    pub control: &'a ControlFile,
+    pub ancestry: &'a Ancestry,
+    pub in_recovery: bool,
+    /// Of this run, in all repositories.
+    pub extent_bytes: u32,
+    /// Whether `control` was read after the start of this backup: that of a standby moves with its restartpoint, which the
+    /// start makes.
+    pub has_started: bool,
 }
 
 /// Why a backup cannot be the parent of one that is taken now.
-pub(in super::super) fn unfit(
-    parent: &BackupRecord,
-    control: &ControlFile,
-    ancestry: &Ancestry,
-    in_recovery: bool,
-) -> Option<String> {
+pub(in super::super) fn unfit(parent: &BackupRecord, wanted: &Wanted<'_>) -> Option<String> {
+    let Wanted { control, ancestry, in_recovery, .. } = *wanted;
     if parent.system_identifier != control.system_identifier {
         return Some("it is of another cluster".to_owned());
     }
@@ -120,13 +141,16 @@ pub(in super::super) fn unfit(
     if parent.checksum_failures.count > 0 {
         return Some("it has pages with a wrong checksum".to_owned());
     }
-    let stopped_on = parent.stop_segment.timeline();
-    if !ancestry.passes(parent.timeline, parent.start_lsn) || !ancestry.passes(stopped_on, parent.stop_lsn) {
+    if !is_on_the_way(parent, ancestry) {
+        let timeline = parent.stop_segment.timeline();
         return Some(format!(
-            "it ends at {} on timeline {stopped_on}, which is not on the way to timeline {} of this server",
+            "it ends at {} on timeline {timeline}, which is not on the way to timeline {} of this server",
             parent.stop_lsn,
             ancestry.timeline()
         ));
+    }
+    if in_recovery && !wanted.has_started {
+        return None;
     }
     if control.redo < parent.start_lsn {
         return Some(format!(
@@ -142,10 +166,17 @@ pub(in super::super) fn unfit(
     None
 }
 
+/// Whether start and end of a backup are in this history.
+pub(in super::super) fn is_on_the_way(parent: &BackupRecord, ancestry: &Ancestry) -> bool {
+    ancestry.passes(parent.timeline, parent.start_lsn)
+        && ancestry.passes(parent.stop_segment.timeline(), parent.stop_lsn)
+}
+
 async fn load(
     parent: &BackupRecord,
     lanes: &[Lane<'_>],
     lists: &[Vec<BackupRecord>],
+    extent_bytes: u32,
     crew: &Crew,
 ) -> Result<Parent, String> {
     let mut lists = lists.iter();
@@ -161,10 +192,11 @@ async fn load(
         let record = record.ok_or_else(|| format!("it is not in {}", repository.describe()))?;
         let Trial { manifest, index } =
             restore::try_manifest(repository, record, crew).await.map_err(|error| error.to_string())?;
-        let extent_bytes = repository.record().extent_size_bytes;
         if manifest.header().extent_bytes != extent_bytes {
             return Err(format!("its extents do not have {extent_bytes} bytes"));
         }
+        // One that is gone would be noticed only when all is copied.
+        restore::check_packs(repository, &manifest).await.map_err(|error| error.to_string())?;
         match &first {
             None => first = Some((Arc::clone(&manifest), index)),
             Some((other, _)) if has_same_content(&manifest, other) => {}

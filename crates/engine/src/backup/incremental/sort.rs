@@ -71,14 +71,20 @@ impl Summarized {
                     .iter()
                     .map(|range| u64::from(range.start) * page..u64::from(range.end) * page)
                     .collect();
-                Some(parts_of(&parent, file.size_bytes, &read, extent_size_bytes))
+                Some(parts_of(&parent, file.size_bytes, &read, extent_size_bytes, base.most_patches()))
             }
         }
     }
 }
 
 /// What is read of a file that now has `size` bytes, of which those of `changed`, sorted and apart, are not the parent's.
-fn parts_of(parent: &FileEntry<'_>, size: u64, changed: &[Range<u64>], extent_size_bytes: u32) -> Vec<Range<u64>> {
+fn parts_of(
+    parent: &FileEntry<'_>,
+    size: u64,
+    changed: &[Range<u64>],
+    extent_size_bytes: u32,
+    most_patches: usize,
+) -> Vec<Range<u64>> {
     let extent_size = u64::from(extent_size_bytes);
     let mut parts = Vec::new();
     // What was shortened or extended within its last extent is not the parent's extent any more, whatever changed in it.
@@ -97,7 +103,7 @@ fn parts_of(parent: &FileEntry<'_>, size: u64, changed: &[Range<u64>], extent_si
         let within = changed.get(first..).unwrap_or_default().iter().take_while(|range| range.start < end);
         let within: Vec<Range<u32>> =
             within.map(|range| (range.start.max(start) - start) as u32..(range.end.min(end) - start) as u32).collect();
-        match overlay(parent, number as u32, (end - start) as u32, &within) {
+        match overlay(parent, number as u32, (end - start) as u32, &within, most_patches) {
             Overlay::Keep => {}
             Overlay::Patch => {
                 parts.extend(within.iter().map(|range| start + u64::from(range.start)..start + u64::from(range.end)));
@@ -187,7 +193,7 @@ mod tests {
             mtime_seconds: 0,
         };
         let changed: Vec<Range<u64>> = changed.iter().map(|range| range.start * PAGE..range.end * PAGE).collect();
-        let parts = parts_of(&entry, now * PAGE, &changed, EXTENT as u32);
+        let parts = parts_of(&entry, now * PAGE, &changed, EXTENT as u32, 64);
         parts.into_iter().map(|part| part.start / PAGE..part.end / PAGE).collect()
     }
 

@@ -2,14 +2,14 @@
 
 use super::bench::{Bench, first_segment};
 use crate::error::Cause;
-use crate::expire::{ExpireOptions, HoldOptions, decided_backups, hold};
+use crate::expire::{ExpireOptions, HoldOptions, hold};
 use crate::progress::Progress;
 use crate::repository::leases::{Clock, Holder, Lease};
 use chrono::TimeDelta;
 use futures::FutureExt as _;
 use holdfast_contract::report::expire::Amount;
 use holdfast_repo::name::{self, BackupId, LedgerTime};
-use holdfast_repo::record::{LeasePurpose, LeaseRecord};
+use holdfast_repo::record::{LeasePurpose, LeaseRecord, LedgerEntry};
 use std::sync::Mutex;
 
 async fn lease(bench: &Bench, purpose: LeasePurpose, backups: Vec<BackupId>) -> Lease {
@@ -114,15 +114,11 @@ impl<F: FnOnce() + Send> Progress for Meanwhile<F> {
 #[tokio::test]
 async fn who_comes_at_the_last_moment_loses_nothing() {
     let bench = Bench::with_days(true, 3).await;
-    let holding = HoldOptions {
-        cluster: bench.cluster.clone(),
-        backup: bench.id(0),
-        until: None,
-        reason: None,
-        host: "db2".to_owned(),
-        now: bench.now,
-    };
-    let meanwhile = Meanwhile(Mutex::new(Some(|| hold(&bench.repository, &holding).now_or_never().unwrap().unwrap())));
+    let holding = LedgerEntry::Hold { backup: bench.id(0), until: None, reason: None };
+    let meanwhile = Meanwhile(Mutex::new(Some(|| {
+        let written = bench.repository.write_ledger(&bench.cluster, "db2", bench.now, holding);
+        written.now_or_never().unwrap().unwrap();
+    })));
     let report = bench.expire_through(&bench.repository, &bench.last(1), &meanwhile).await.unwrap();
     assert_eq!(report.removed, Amount::default());
     assert!(report.warnings.iter().any(|warning| warning.contains("came meanwhile")), "{:?}", report.warnings);
@@ -159,6 +155,6 @@ async fn a_new_backup_can_see_what_is_decided() {
     let bench = Bench::with_days(true, 3).await;
     let options = ExpireOptions { grace: std::time::Duration::from_hours(1), ..bench.last(1) };
     bench.expire(&options).await.unwrap();
-    let decided = decided_backups(&bench.repository, &bench.cluster).await.unwrap();
+    let decided = bench.repository.decided_backups(&bench.cluster).await.unwrap();
     assert_eq!(decided, [bench.id(0), bench.id(1)].into());
 }

@@ -10,11 +10,11 @@ use holdfast_contract::report::verify::{Damage, Level, Verified};
 use holdfast_repo::name::{self, BackupId, ClusterName, LedgerTime, ObjectPath};
 use holdfast_repo::record::{LedgerEntry, LedgerRecord, VerificationProblem};
 
+use super::Repository;
+use super::listed::{Listed, Unreadable};
 use crate::error::{Cause, Error, ResultExt};
-use crate::repository::Repository;
-use crate::repository::listed::{Listed, Unreadable};
 
-/// The most problems that a record names: a damaged folder of packs is told by a few of them.
+/// The most problems that a record names: a damaged folder of packs is known from a few of them.
 const MOST_PROBLEMS: usize = 1000;
 
 /// What the ledger says of each backup.
@@ -39,7 +39,7 @@ impl Verifications {
     }
 
     /// Whether nothing was wrong on this level, or a deeper one, since that moment.
-    pub(super) fn is_sound_since(&self, backup: BackupId, level: Level, since: DateTime<Utc>) -> bool {
+    pub(crate) fn is_sound_since(&self, backup: BackupId, level: Level, since: DateTime<Utc>) -> bool {
         self.standing(backup).is_some_and(|standing| standing.sound)
             && [Level::Shallow, Level::Deep]
                 .into_iter()
@@ -127,7 +127,7 @@ pub async fn sound_backups(
 
 /// The result of one backup.
 #[derive(Debug)]
-pub(super) struct ToRemember<'a> {
+pub(crate) struct ToRemember<'a> {
     pub backup: BackupId,
     pub deep: bool,
     pub sample_percent: Option<u8>,
@@ -139,7 +139,7 @@ pub(super) struct ToRemember<'a> {
 }
 
 /// Writes a result into the ledger.
-pub(super) async fn remember(
+pub(crate) async fn remember(
     repository: &Repository,
     cluster: &ClusterName,
     result: &ToRemember<'_>,

@@ -1,0 +1,77 @@
+//! What was found in a data directory: the list that a backup copies.
+
+use holdfast_repo::FileKind;
+use holdfast_repo::manifest::FileEntry;
+
+use super::plan::SourceFile;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// Directories, the data directory itself first, each before what is in it.
+    pub directories: Vec<Directory>,
+    /// Symbolic links.
+    pub links: Vec<Link>,
+    /// What the user is informed of about links that are not PostgreSQL's.
+    pub link_warnings: Vec<String>,
+    /// Files to back up, in no particular order; without `global/pg_control`, which is read last.
+    pub files: Vec<SourceFile>,
+    /// Entries that disappeared while they were looked at.
+    pub removed: u64,
+    /// Sum of the files' sizes in bytes.
+    pub total_bytes: u64,
+}
+
+/// A directory to be made at restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Directory {
+    /// Relative to the data directory; empty for itself.
+    pub path: Box<[u8]>,
+    /// Permission bits.
+    pub mode: u32,
+    /// Modification time in seconds since the epoch.
+    pub mtime: i64,
+}
+
+impl Directory {
+    /// Its entry in the manifest.
+    pub(super) fn entry(&self) -> FileEntry<'_> {
+        FileEntry {
+            path: &self.path,
+            kind: FileKind::Directory,
+            mode: self.mode,
+            size_bytes: 0,
+            mtime_seconds: u64::try_from(self.mtime).unwrap_or(0),
+        }
+    }
+}
+
+/// A symbolic link to be made at restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Link {
+    /// Relative to the data directory.
+    pub path: Box<[u8]>,
+    /// Where it leads.
+    pub target: Box<[u8]>,
+    /// Modification time in seconds since the epoch.
+    pub mtime: i64,
+}
+
+impl Link {
+    /// Its entry in the manifest.
+    pub(super) fn entry(&self) -> FileEntry<'_> {
+        FileEntry {
+            path: &self.path,
+            kind: FileKind::Symlink { target: &self.target },
+            mode: 0o777,
+            size_bytes: 0,
+            mtime_seconds: u64::try_from(self.mtime).unwrap_or(0),
+        }
+    }
+}
+
+/// The OID of the tablespace whose link or directory this is: PostgreSQL gives those, and no others, a number for a name.
+pub(super) fn tablespace_oid(path: &[u8]) -> Option<u32> {
+    let name = std::str::from_utf8(path.strip_prefix(b"pg_tblspc/")?).ok()?;
+    name.parse().ok().filter(|oid: &u32| oid.to_string() == name)
+}
