@@ -110,6 +110,48 @@ async fn a_damaged_backup_is_no_parent() {
     compare(stage.cluster.data(), &restore(&stage, &fourth, "fourth"), "damage");
 }
 
+/// A data directory that is rolled back by a copy of its files has another history on the same timeline.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_a_lost_future_is_no_parent() {
+    let Some(mut stage) = Stage::start(18, plan(&[("summarize_wal", "on")])).await else { return };
+    stage.cluster.sql(LOAD).await.expect("load");
+    let first = backup(&stage, &[]);
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop the server");
+    let data = stage.cluster.data().to_owned();
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        let mut command = Command::new("cp");
+        command.arg("-a").arg(from).arg(to);
+        assert!(command.status().expect("run cp").success());
+    };
+    let snapshot = stage.target("snapshot");
+    copy(&data, &snapshot);
+    stage.cluster.start().await.expect("start the server");
+    stage.cluster.sql("UPDATE load SET text = 'lost' WHERE id % 2 = 0").await.expect("update");
+    let lost = backup(&stage, &[]);
+    assert_eq!(parent(&lost), first["backup_id"]);
+    stage.archive_now().await;
+    let end = stage.cluster.value("SELECT pg_current_wal_lsn()").await.expect("ask for the LSN");
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop the server");
+
+    fs::rename(&data, stage.target("lost")).expect("take the lost future away");
+    copy(&snapshot, &data);
+    stage.cluster.start().await.expect("start the server");
+    stage.cluster.sql("CREATE TABLE other (i int)").await.expect("make a table");
+    let past = format!("SELECT pg_current_wal_lsn() > '{end}'::pg_lsn + 4000000");
+    while stage.cluster.value(&past).await.expect("compare") != "t" {
+        stage.cluster.sql("INSERT INTO other SELECT generate_series(1, 10000)").await.expect("insert");
+    }
+    let failed = "SELECT failed_count > 0 FROM pg_stat_archiver";
+    stage
+        .cluster
+        .wait_for(failed, std::time::Duration::from_mins(3))
+        .await
+        .expect("the archiver meets the lost future");
+    let third = backup(&stage, &[]);
+    assert_ne!(third.get("parent"), Some(&lost["backup_id"]), "{third}");
+    compare(&data, &restore(&stage, &third, "third"), "a rollback");
+}
+
 /// The backup is complete in itself: neither the records nor the manifest of its parents are needed.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_survive_a_chain_whose_parents_are_gone() {

@@ -131,7 +131,8 @@ pub(super) async fn gather(
             .iter()
             .map(|bad| format!("{} cannot be read, so it counts for nothing: {}", bad.object, bad.error)),
     );
-    catalog.backups.extend(backups.records.iter().map(|backup| of_backup(backup, &verified)));
+    let damaged = verified.damaged(&backups.records);
+    catalog.backups.extend(backups.records.iter().map(|backup| of_backup(backup, &verified, &damaged)));
     catalog.backups.extend(snapshots.records.iter().map(of_snapshot));
     catalog.unknown.extend(backups.unreadable.iter().chain(&snapshots.unreadable).map(of_unreadable));
     for (id, objects) in listed.unfinished() {
@@ -241,7 +242,7 @@ async fn wal(repository: &Repository, claim: &ClaimRecord) -> Result<(planner::W
     Ok((archive, notes.collect()))
 }
 
-fn of_backup(backup: &BackupRecord, verified: &Verifications) -> planner::Backup {
+fn of_backup(backup: &BackupRecord, verified: &Verifications, damaged: &BTreeSet<BackupId>) -> planner::Backup {
     planner::Backup {
         id: ids::backup(backup.backup_id),
         claim: ids::claim(backup.claim),
@@ -254,9 +255,9 @@ fn of_backup(backup: &BackupRecord, verified: &Verifications) -> planner::Backup
         place: planner::Place::Packs,
         hold: None,
         verified: match verified.standing(backup.backup_id).map(|standing| standing.sound) {
+            _ if damaged.contains(&backup.backup_id) => planner::Verified::Damaged,
             Some(true) => planner::Verified::Sound,
-            Some(false) => planner::Verified::Damaged,
-            None => planner::Verified::Never,
+            Some(false) | None => planner::Verified::Never,
         },
     }
 }

@@ -3,12 +3,12 @@
 //! The name says the backup and the level, so that the newest of each are found by a listing, and only those are read. A
 //! sound look that was not deep does not take back what a deep one found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use holdfast_contract::report::verify::{Damage, Level, Verified};
 use holdfast_repo::name::{self, BackupId, ClusterName, LedgerTime, ObjectPath};
-use holdfast_repo::record::{LedgerEntry, LedgerRecord, VerificationProblem};
+use holdfast_repo::record::{BackupRecord, LedgerEntry, LedgerRecord, VerificationProblem};
 
 use super::Repository;
 use super::listed::{Listed, Unreadable};
@@ -36,6 +36,23 @@ impl Verifications {
             (Some(deep), _) => Some(deep),
             (None, shallow) => shallow,
         }
+    }
+
+    /// Those of these backups that are damaged. They come oldest first: a backup is built on what its parent has, so it shares
+    /// the parent's damage until a deep verification of its own says otherwise.
+    pub(crate) fn damaged<'a>(&self, backups: impl IntoIterator<Item = &'a BackupRecord>) -> BTreeSet<BackupId> {
+        let mut damaged = BTreeSet::new();
+        for BackupRecord { backup_id, parent, .. } in backups {
+            let is_damaged = match self.standing(*backup_id) {
+                Some(own) if !own.sound => true,
+                Some(own) if own.level == Level::Deep => false,
+                _ => parent.is_some_and(|parent| damaged.contains(&parent)),
+            };
+            if is_damaged {
+                damaged.insert(*backup_id);
+            }
+        }
+        damaged
     }
 
     /// Whether nothing was wrong on this level, or a deeper one, since that moment.
@@ -174,4 +191,52 @@ pub(crate) async fn remember(
         }
     }
     Err(Cause::Internal("no free name in the ledger".to_owned()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
+    use holdfast_contract::report::backup::BackupReport;
+
+    use super::*;
+
+    const REPORT: &str = include_str!("../../../contract/tests/samples/backup-2.json");
+
+    fn id(hour: u32) -> BackupId {
+        format!("20261129T{hour:02}0000Z").parse().unwrap()
+    }
+
+    /// A chain of four backups; which of them are damaged by these verifications, by their hours.
+    fn damaged(verified: &[(u32, Level, bool)]) -> Vec<u32> {
+        let report: BackupReport = serde_json::from_str(REPORT).unwrap();
+        let sample = &report.repositories[0].backup;
+        let chain: Vec<BackupRecord> = (1..=4)
+            .map(|hour| BackupRecord {
+                backup_id: id(hour),
+                parent: (hour > 1).then(|| id(hour - 1)),
+                ..sample.clone()
+            })
+            .collect();
+        let time = "2026-11-30T00:00:00Z".parse().unwrap();
+        let (host, software_version) = ("db1".to_owned(), "0.1.0".to_owned());
+        let newest = verified.iter().map(|(hour, level, sound)| {
+            let (host, software_version) = (host.clone(), software_version.clone());
+            let verified =
+                Verified { backup_id: id(*hour), time, level: *level, sound: *sound, host, software_version };
+            ((id(*hour), *level), verified)
+        });
+        let verifications = Verifications { newest: newest.collect(), unreadable: Vec::new() };
+        let found = verifications.damaged(&chain);
+        (1..=4).filter(|hour| found.contains(&id(*hour))).collect()
+    }
+
+    #[test]
+    fn a_chain_shares_the_damage_of_its_parents() {
+        assert_eq!(damaged(&[]), [0; 0]);
+        assert_eq!(damaged(&[(2, Level::Deep, false)]), [2, 3, 4]);
+        assert_eq!(damaged(&[(2, Level::Deep, false), (3, Level::Deep, true)]), [2]);
+        assert_eq!(damaged(&[(2, Level::Deep, false), (3, Level::Shallow, true)]), [2, 3, 4], "a look is not enough");
+        assert_eq!(damaged(&[(1, Level::Deep, true), (4, Level::Shallow, false)]), [4]);
+    }
 }

@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use holdfast_pgtypes::checksum::PAGE_SIZE;
 use holdfast_pgtypes::{Ancestry, ControlFile, TimelineId};
 use holdfast_repo::manifest::{Extent, FileEntry, Manifest};
-use holdfast_repo::name::{BackupId, ClusterName};
-use holdfast_repo::record::{BackupRecord, ClaimRecord};
+use holdfast_repo::name::{BackupId, ClusterName, LedgerKind};
+use holdfast_repo::record::{BackupRecord, ClaimRecord, LedgerEntry};
 
 use super::super::timelines::history_in;
 use crate::error::Error;
@@ -44,24 +45,20 @@ impl Parent {
             return Err(format!("the cluster has pages of {} bytes", control.block_size));
         }
         let mut lists = Vec::new();
-        let (mut going, mut damaged) = (BTreeSet::new(), BTreeSet::new());
+        let (mut going, mut damaged, mut other_history) = (BTreeSet::new(), BTreeSet::new(), None);
         for (repository, claim) in lanes.iter().flatten() {
-            let (listed, decided, verified) = tokio::try_join!(
+            let (listed, decided, verified, diverged) = tokio::try_join!(
                 repository.backups(cluster),
                 repository.decided_backups(cluster),
-                verifications(repository, cluster, |_| true)
+                verifications(repository, cluster, |_| true),
+                diverged_at(repository, cluster, claim)
             )
             .map_err(|error| error.to_string())?;
             going.extend(decided);
+            other_history = other_history.max(diverged);
             let of_claim = listed.records.into_iter().filter(|record| record.claim == claim.number);
             let list: Vec<BackupRecord> = of_claim.collect();
-            // Oldest first, so that a parent is judged before its children: they share its packs.
-            for record in &list {
-                let own = verified.standing(record.backup_id).is_some_and(|standing| !standing.sound);
-                if own || record.parent.is_some_and(|parent| damaged.contains(&parent)) {
-                    damaged.insert(record.backup_id);
-                }
-            }
+            damaged.extend(verified.damaged(&list));
             lists.push(list);
         }
         let first = lists.first().cloned().unwrap_or_default();
@@ -73,6 +70,8 @@ impl Parent {
                 Some("not all repositories have it".to_owned())
             } else if going.contains(&id) {
                 Some("its removal is decided".to_owned())
+            } else if other_history.is_some_and(|at| record.stop_time < at) {
+                Some("since then the archive was offered WAL of another history".to_owned())
             } else if damaged.contains(&id) {
                 Some("`holdfast verify` found it, or a backup that it is built on, damaged".to_owned())
             } else {
@@ -95,6 +94,21 @@ impl Parent {
     pub(in super::super) fn id(&self) -> BackupId {
         self.record.backup_id
     }
+}
+
+/// When the archive was last offered other content for a segment that it has: a data volume that was rolled back and started
+/// without recovery has another history on the same timeline, and neither LSN nor timeline tells.
+async fn diverged_at(
+    repository: &Repository,
+    cluster: &ClusterName,
+    claim: &ClaimRecord,
+) -> Result<Option<DateTime<Utc>>, Error> {
+    let entries = repository.ledger(cluster, LedgerKind::Divergence).await?.records.into_iter();
+    let of_claim = entries.filter_map(|(_, record)| match record.entry {
+        LedgerEntry::Divergence { claim: of, .. } if of == claim.number => Some(record.time),
+        _ => None,
+    });
+    Ok(of_claim.max())
 }
 
 /// Whether a parent is still there and stays, once the start record that names it is. From then on `expire` keeps it.
