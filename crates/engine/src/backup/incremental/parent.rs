@@ -236,3 +236,65 @@ fn has_same_content(one: &Manifest, other: &Manifest) -> bool {
     };
     one.len() == other.len() && one.files().zip(other.files()).all(same)
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
+    use holdfast_contract::report::backup::BackupReport;
+    use holdfast_pgtypes::{Lsn, SegmentName, WalSegmentSize};
+
+    use super::*;
+
+    const CONTROL: &[u8] = include_bytes!("../../../../pgtypes/tests/fixtures/pg_control.18");
+
+    const REPORT: &str = include_str!("../../../../contract/tests/samples/backup-2.json");
+
+    /// Whether a standby that replayed to `0/3000000` of timeline 2 may build on a backup of timeline 1 that ended there. Its
+    /// last restartpoint is still on timeline 1.
+    fn refused(stop_lsn: &str, switch_lsn: &str) -> Option<String> {
+        let pgdata = tempfile::tempdir().unwrap();
+        std::fs::create_dir(pgdata.path().join("pg_wal")).unwrap();
+        let history = format!("1\t{switch_lsn}\tno recovery target specified\n");
+        std::fs::write(pgdata.path().join("pg_wal/00000002.history"), history).unwrap();
+        let report: BackupReport = serde_json::from_str(REPORT).unwrap();
+        let stop_lsn: Lsn = stop_lsn.parse().unwrap();
+        let size = WalSegmentSize::new(1 << 20).unwrap();
+        let sample = ControlFile::parse(CONTROL).unwrap();
+        let parent = BackupRecord {
+            system_identifier: sample.system_identifier,
+            data_checksums: sample.has_data_checksums(),
+            timeline: TimelineId::FIRST,
+            start_lsn: "0/1000000".parse().unwrap(),
+            stop_lsn,
+            stop_segment: SegmentName::ending_at(stop_lsn, TimelineId::FIRST, size),
+            ..report.repositories[0].backup.clone()
+        };
+        let control = ControlFile {
+            timeline: TimelineId::FIRST,
+            redo: parent.start_lsn,
+            min_recovery_point: Some("0/3000000".parse().unwrap()),
+            min_recovery_timeline: TimelineId::new(2),
+            ..sample
+        };
+        let ancestry = ancestry_of(pgdata.path(), &control).unwrap();
+        let cluster = &parent.cluster;
+        let wanted = Wanted {
+            cluster,
+            control: &control,
+            ancestry: &ancestry,
+            in_recovery: true,
+            extent_bytes: 0,
+            has_started: true,
+        };
+        unfit(&parent, &wanted)
+    }
+
+    /// Pages of the lost end of timeline 1 would stay.
+    #[test]
+    fn a_standby_builds_on_nothing_that_its_new_timeline_left_behind() {
+        assert_eq!(refused("0/1800000", "0/2000000"), None);
+        let refused = refused("0/2800000", "0/2000000").unwrap();
+        assert!(refused.contains("0/2800000 on timeline 1, which is not on the way to timeline 2"), "{refused}");
+    }
+}
