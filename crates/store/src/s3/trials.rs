@@ -105,13 +105,9 @@ async fn dropped_by_parts(store: &S3Store, name: &ObjectName, dropped: &mut Vec<
     let shared = &store.shared;
     let settings = &shared.settings;
     let is_known = |dropped: &[Dropped], setting| dropped.iter().any(|dropped| dropped.setting == setting);
+    let mut not_encrypted = false;
     if !is_known(dropped, "sse") {
-        if let Some(wanted) = &settings.server_side_encryption
-            && shared.head_once(Operation::Head, name).await?.server_side_encryption() != Some(wanted)
-        {
-            dropped
-                .push(Dropped { setting: "sse", seen: "an object that was uploaded in parts is not encrypted by it" });
-        }
+        not_encrypted = !is_encrypted(store, name).await?;
         let without = || shared.client.get_object().bucket(&shared.bucket).key(name.as_str()).send();
         if settings.customer_algorithm().is_some() && without().await.is_ok() {
             dropped.push(Dropped {
@@ -126,7 +122,23 @@ async fn dropped_by_parts(store: &S3Store, name: &ObjectName, dropped: &mut Vec<
     if !is_known(dropped, "tags") && tags_are_missing(store, name).await {
         dropped.push(Dropped { setting: "tags", seen: "an object that was uploaded in parts has others" });
     }
+    // Some servers say of no object how it is encrypted: then their silence about this one says nothing.
+    if not_encrypted {
+        let failed = |error| shared.error(Operation::Put, name.as_str(), error);
+        let body = Bytes::from_static(BODY).into();
+        store.send_put(name, body, PutMode::Overwrite, None, false).await.map_err(failed)?;
+        if is_encrypted(store, name).await? {
+            dropped
+                .push(Dropped { setting: "sse", seen: "an object that was uploaded in parts is not encrypted by it" });
+        }
+    }
     Ok(())
+}
+
+/// Whether the store says of an object that it is encrypted as the settings want it, or they want nothing.
+async fn is_encrypted(store: &S3Store, name: &ObjectName) -> Result<bool, StoreError> {
+    let Some(wanted) = &store.shared.settings.server_side_encryption else { return Ok(true) };
+    Ok(store.shared.head_once(Operation::Head, name).await?.server_side_encryption() == Some(wanted))
 }
 
 /// Whether a storage class is asked for and the object has another.
