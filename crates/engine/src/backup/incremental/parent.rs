@@ -243,6 +243,7 @@ mod tests {
 
     use holdfast_contract::report::backup::BackupReport;
     use holdfast_pgtypes::{Lsn, SegmentName, WalSegmentSize};
+    use holdfast_repo::record::ChecksumFailures;
 
     use super::*;
 
@@ -264,6 +265,7 @@ mod tests {
         let parent = BackupRecord {
             system_identifier: sample.system_identifier,
             data_checksums: sample.has_data_checksums(),
+            checksum_failures: ChecksumFailures::default(),
             timeline: TimelineId::FIRST,
             start_lsn: "0/1000000".parse().unwrap(),
             stop_lsn,
