@@ -23,6 +23,7 @@
 //!     pgdata: "/var/lib/postgresql/18/main".to_owned(),
 //!     started: "2026-08-22T10:15:00Z".parse()?,
 //!     software_version: "0.1.0".to_owned(),
+//!     parent: None,
 //!     run: None,
 //! };
 //! let object = record::encode_plain(&start)?;
