@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
+use crate::stage::{Seal, Stage, StoreKind, wait_promoted};
 
 /// Two backups, and WAL after each.
 struct Archive {
@@ -17,19 +17,7 @@ struct Archive {
 
 impl Archive {
     async fn make(seal: Seal, store: StoreKind) -> Option<Self> {
-        let plan = Plan { store, seal, wal_segment_mib: 1, ..Plan::default() };
-        let stage = Stage::start(18, plan).await?;
-        stage.cluster.sql("CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 1000) g").await.expect("load data");
-        let mut backups = Vec::new();
-        for _ in 0..2 {
-            let report = stage.json(&["backup", "--type", "full"]);
-            let id = report["repositories"][0]["backup"]["backup_id"].as_str().expect("a backup id");
-            backups.push(id.to_owned());
-            for _ in 0..3 {
-                stage.cluster.sql("INSERT INTO t SELECT generate_series(1, 1000)").await.expect("insert");
-                stage.archive_now().await;
-            }
-        }
+        let (stage, backups) = Stage::with_two_backups(seal, store).await?;
         let folder = stage.repository_folder();
         Some(Self { stage, folder, backups })
     }

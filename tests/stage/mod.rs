@@ -213,6 +213,24 @@ impl Stage {
         restored
     }
 
+    /// A stage with two full backups that share nothing, three segments of WAL after each, and their ids.
+    pub(crate) async fn with_two_backups(seal: Seal, store: StoreKind) -> Option<(Self, Vec<String>)> {
+        let plan = Plan { store, seal, wal_segment_mib: 1, ..Plan::default() };
+        let stage = Self::start(18, plan).await?;
+        stage.cluster.sql("CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 1000) g").await.expect("load data");
+        let mut backups = Vec::new();
+        for _ in 0..2 {
+            let report = stage.json(&["backup", "--type", "full"]);
+            let id = report["repositories"][0]["backup"]["backup_id"].as_str().expect("a backup id");
+            backups.push(id.to_owned());
+            for _ in 0..3 {
+                stage.cluster.sql("INSERT INTO t SELECT generate_series(1, 1000)").await.expect("insert");
+                stage.archive_now().await;
+            }
+        }
+        Some((stage, backups))
+    }
+
     /// Finishes the current segment and waits until it is archived.
     pub(crate) async fn archive_now(&self) {
         let name = self.cluster.value("SELECT pg_walfile_name(pg_current_wal_lsn())").await.expect("name the segment");

@@ -58,7 +58,7 @@ pub(in super::super) fn overlay(
 }
 
 /// Whether one of these ranges, sorted and apart, holds all of it.
-pub(in super::super) fn is_within(range: &Range<u32>, ranges: &[Range<u32>]) -> bool {
+fn is_within(range: &Range<u32>, ranges: &[Range<u32>]) -> bool {
     let at = ranges.partition_point(|other| other.end < range.end);
     ranges.get(at).is_some_and(|other| other.start <= range.start && range.end <= other.end)
 }
