@@ -24,6 +24,7 @@ mod owners;
 mod pitr;
 mod random_changes;
 mod readme;
+mod resume;
 mod server_identity;
 mod sessions;
 mod snapshots;

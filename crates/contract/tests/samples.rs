@@ -36,6 +36,7 @@ const SAMPLES: &[(&str, Printed)] = &[
     ("backup", through::<BackupReport>),
     ("backup-2", through::<BackupReport>),
     ("backup-3", through::<BackupReport>),
+    ("backup-4", through::<BackupReport>),
     ("backup-hold", through::<HoldReport>),
     ("check", through::<CheckReport>),
     ("error", through::<ErrorLine>),

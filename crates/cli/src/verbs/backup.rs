@@ -16,7 +16,7 @@ use crate::output::progress::Progress;
 use crate::output::size::{duration, rate, size};
 use holdfast_contract::problem::ErrorReport;
 use holdfast_contract::report::backup::{BackupReport, FailedRepository, StoredBackup};
-use holdfast_engine::backup::{BackupOptions, BackupOutcome, FailedBackup, Kind, backup, read_control_file};
+use holdfast_engine::backup::{BackupOptions, BackupOutcome, FailedBackup, Kind, Resumed, backup, read_control_file};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -111,6 +111,7 @@ fn report_of(outcome: &BackupOutcome, failed: &[Failed]) -> BackupReport {
     BackupReport {
         repositories: outcome.repositories.clone(),
         failed: failed.collect(),
+        resumed: outcome.resumed.clone(),
         warnings: outcome.warnings.clone(),
     }
 }
@@ -172,6 +173,15 @@ fn summary(report: &BackupOutcome, failed: &[Failed]) -> String {
         let rate = rate(first.size_bytes, took).map(|rate| format!(", {rate}")).unwrap_or_default();
         writeln!(text, "  read        {data} in {files} files{rate}")
     };
+    if let Some(Resumed { backups, size_bytes }) = &report.resumed {
+        let backups: Vec<String> = backups.iter().map(ToString::to_string).collect();
+        let _ = writeln!(
+            text,
+            "  kept        {} that the unfinished backup {} had stored",
+            size(*size_bytes),
+            backups.join(" and ")
+        );
+    }
     for StoredBackup { repository, backup } in &report.repositories {
         let _ = writeln!(
             text,
@@ -215,7 +225,7 @@ mod tests {
     fn outcome() -> BackupOutcome {
         let text = include_str!("../../../contract/tests/samples/backup-3.json");
         let report: BackupReport = serde_json::from_str(text).unwrap();
-        BackupOutcome { repositories: report.repositories, failed: Vec::new(), warnings: Vec::new() }
+        BackupOutcome { repositories: report.repositories, failed: Vec::new(), resumed: None, warnings: Vec::new() }
     }
 
     fn failed(repository: &str, code: ExitCode, may_exist: bool) -> Failed {

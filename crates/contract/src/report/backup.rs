@@ -1,6 +1,7 @@
 //! `holdfast backup`.
 
 use crate::problem::ErrorReport;
+use holdfast_repo::name::BackupId;
 use holdfast_repo::record::BackupRecord;
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +13,20 @@ pub struct BackupReport {
     /// The repositories in which the backup is not; never all of them.
     #[serde(default)]
     pub failed: Vec<FailedRepository>,
+    /// What killed runs had done of this backup. Absent if there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Resumed>,
     /// Things that the user should know.
     pub warnings: Vec<String>,
+}
+
+/// What a backup takes over of runs that were killed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// The unfinished backups, oldest first.
+    pub backups: Vec<BackupId>,
+    /// Bytes of files that they had stored, and that were not stored again.
+    pub size_bytes: u64,
 }
 
 /// A backup in one repository.

@@ -233,6 +233,17 @@ pub(super) async fn reserve(
         if taken.contains(&backup_id) {
             continue;
         }
+        for (index, repository) in repositories.iter().enumerate() {
+            if !early.is_out(index) {
+                // Those of a killed run may be all that is left of it, since a later backup uses them.
+                let folder = name::packs_folder(&options.cluster, &backup_id);
+                let packs = repository.store().list_page(&folder, None, None).await.map_err(Error::from);
+                let packs = packs.doing(|| format!("looking for packs of {backup_id} in {}", repository.describe()));
+                if early.settle(index, packs)?.is_some_and(|packs| !packs.objects.is_empty()) {
+                    continue 'ids;
+                }
+            }
+        }
         for (index, (repository, claim)) in repositories.iter().zip(claims).enumerate() {
             if early.is_out(index) {
                 continue;

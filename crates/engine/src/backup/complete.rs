@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use holdfast_repo::name;
+use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::{BackupRecord, BackupType};
 
 use super::run::{Content, Run};
@@ -55,10 +55,10 @@ async fn what_became_of(repository: &Repository, name: &str, record: &BackupReco
 async fn keep_published(
     repository: &Repository,
     record: &BackupRecord,
-    run: &str,
+    mine: &Mine<'_>,
     doubt: Option<Error>,
 ) -> Result<bool, Error> {
-    let looked = remains::still_mine(repository, &record.cluster, record.backup_id, run);
+    let looked = mine.all_are(repository, &record.cluster);
     if let Some(doubt) = doubt {
         // A store that does not say it either leaves the doubt.
         if !matches!(tokio::time::timeout(LOOK_WITHIN, looked).await, Ok(Ok(false))) {
@@ -70,6 +70,24 @@ async fn keep_published(
     // This backup was not reported to anybody yet, and its packs may be gone at any moment.
     repository.store().delete(&[object_name(&name::backup_summary(&record.cluster, &record.backup_id))?]).await?;
     Ok(false)
+}
+
+/// The start records that must be this run's when its backup comes into being.
+struct Mine<'a> {
+    run: &'a str,
+    /// Its own backup, and those of killed runs whose packs it may name.
+    backups: Vec<BackupId>,
+}
+
+impl Mine<'_> {
+    async fn all_are(&self, repository: &Repository, cluster: &ClusterName) -> Result<bool, Error> {
+        for backup in &self.backups {
+            if !remains::still_mine(repository, cluster, *backup, self.run).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 fn taken_for_dead(repository: &Repository, record: &BackupRecord) -> Error {
@@ -234,7 +252,9 @@ impl Run<'_> {
                 publishing.store(is, Ordering::Relaxed);
             }
         };
-        if !remains::still_mine(repository, cluster, self.backup, &self.identity).await? {
+        let adopted = self.adopted.get(index).into_iter().flatten().copied();
+        let mine = Mine { run: &self.identity, backups: adopted.chain([self.backup]).collect() };
+        if !mine.all_are(repository, cluster).await? {
             return Err(taken_for_dead(repository, record));
         }
         publishing(true);
@@ -251,7 +271,7 @@ impl Run<'_> {
         }
         // A record in doubt may still arrive, whatever is deleted now.
         let in_doubt = doubt.is_some();
-        if keep_published(repository, record, &self.identity, doubt).await? {
+        if keep_published(repository, record, &mine, doubt).await? {
             return Ok(());
         }
         publishing(in_doubt);
@@ -353,13 +373,14 @@ mod tests {
         repository.create_record(&summary, record).await.unwrap();
         let doubt = || Some(Error::from(Cause::Internal("no answer".to_owned())));
 
-        assert!(keep_published(&repository, record, &runner.run, None).await.unwrap());
-        let left = keep_published(&repository, record, &runner.run, doubt()).await.unwrap_err();
+        let mine = Mine { run: &runner.run, backups: vec![record.backup_id] };
+        assert!(keep_published(&repository, record, &mine, None).await.unwrap());
+        let left = keep_published(&repository, record, &mine, doubt()).await.unwrap_err();
         assert!(left.to_string().contains("no answer"), "{left}");
         repository.store().head(&object_name(&summary).unwrap()).await.unwrap();
 
         repository.store().delete(&[object_name(&start_name).unwrap()]).await.unwrap();
-        assert!(!keep_published(&repository, record, &runner.run, doubt()).await.unwrap());
+        assert!(!keep_published(&repository, record, &mine, doubt()).await.unwrap());
         let gone = repository.store().head(&object_name(&summary).unwrap()).await.unwrap_err();
         assert_eq!(gone.kind(), StoreErrorKind::NotFound);
     }

@@ -29,6 +29,7 @@ use super::listing::{Directory, Link, Scan};
 use super::plan::{SourceFile, Unit, Units};
 use super::read::{Found, OneVersion, Piece, ReadUnit, no_file_any_more, path_of, read_unit};
 use super::scan::{Standing, holds_data, look};
+use super::sink::Sink;
 use super::sinks::{Places, Sinks};
 use crate::error::{Cause, Error};
 use crate::pipeline::budget::{ByteBudget, Permit};
@@ -61,6 +62,8 @@ pub(super) struct Copied {
     pub removed_count: u64,
     /// Bytes of files in the manifest.
     pub size_bytes: u64,
+    /// Bytes of them that a killed run had stored.
+    pub resumed_bytes: u64,
     /// Pages whose checksum did not hold.
     pub bad_pages: BadPages,
     /// What the user is informed of about files that had become links when they were read.
@@ -312,6 +315,7 @@ impl Copied {
         self.file_count += more.file_count;
         self.removed_count += more.removed_count;
         self.size_bytes += more.size_bytes;
+        self.resumed_bytes += more.resumed_bytes;
         self.bad_pages.merge(more.bad_pages);
         self.link_warnings.extend(more.link_warnings);
     }
@@ -353,7 +357,8 @@ enum State {
 impl<'a> Commit<'a> {
     fn new(files: &'a [SourceFile], start_lsn: Lsn, encoding: &'a Encoding) -> Self {
         let bad_pages = BadPages::new(start_lsn);
-        let copied = Copied { file_count: 0, removed_count: 0, size_bytes: 0, bad_pages, link_warnings: Vec::new() };
+        let (size_bytes, resumed_bytes, link_warnings) = (0, 0, Vec::new());
+        let copied = Copied { file_count: 0, removed_count: 0, size_bytes, resumed_bytes, bad_pages, link_warnings };
         let (extent_size, base) = (u64::from(encoding.extent_size_bytes), encoding.base.as_deref());
         Self { files, extent_size, base, current: None, copied, changed: Vec::new() }
     }
@@ -414,12 +419,16 @@ impl<'a> Commit<'a> {
             return Ok(());
         }
         let length = piece.length as u32;
-        let extent = |place: Option<&(u32, FrameLocation)>| match (chunk.offset_in_frame, place) {
+        let extent = |sink: &mut Sink, place: Option<&(u32, FrameLocation)>| match (chunk.offset_in_frame, place) {
+            _ if chunk.stored_earlier => sink.stored_earlier(chunk.hash, length),
             (Some(offset), Some((pack, location))) => Ok(Extent::stored(chunk.hash, *pack, *location, offset, length)),
             (None, _) => Ok(Extent::hole(chunk.hash, length)),
             // Data without a place must never be recorded as zeros.
             (Some(_), None) => Err(Cause::Internal("an extent has data and no place".to_owned()).into()),
         };
+        if chunk.stored_earlier {
+            self.copied.resumed_bytes += u64::from(length);
+        }
         match chunk.form {
             Form::Extent => {
                 sinks.extent(places, extent)?;

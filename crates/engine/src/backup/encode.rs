@@ -23,6 +23,7 @@ use super::incremental::Base;
 use super::incremental::overlay::{Overlay, overlay};
 use super::plan::{PageCheck, SourceFile};
 use super::read::{Found, Piece, ReadUnit, path_of, read_page_again};
+use super::resume::Everywhere;
 use crate::error::{Cause, Error};
 
 /// A unit ready to be put into packs.
@@ -64,8 +65,10 @@ pub(super) struct EncodedChunk {
     pub crc32c: u32,
     /// BLAKE3 of the raw bytes.
     pub hash: ChunkHash,
-    /// Where the chunk begins in the frame; `None` for a hole, an empty chunk, or one that the parent has.
+    /// Where the chunk begins in the frame; `None` for a hole, an empty chunk, or one that is stored elsewhere.
     pub offset_in_frame: Option<u32>,
+    /// Whether a killed run has stored it.
+    pub stored_earlier: bool,
 }
 
 /// A page whose checksum does not hold.
@@ -95,6 +98,15 @@ pub(super) struct Encoding {
     pub extent_size_bytes: u32,
     /// What the parent has, in an incremental backup.
     pub base: Option<Arc<Base>>,
+    /// What killed runs have stored.
+    pub earlier: Option<Arc<Everywhere>>,
+}
+
+impl Encoding {
+    /// Whether a killed run has stored these bytes.
+    fn is_stored_earlier(&self, hash: ChunkHash, length: usize) -> bool {
+        self.earlier.as_ref().is_some_and(|earlier| earlier.have(hash, length))
+    }
 }
 
 /// Checks, hashes and compresses a unit.
@@ -126,18 +138,23 @@ pub(super) fn encode_unit(
         match form {
             Compared::Is(form) => {
                 let stored = !bytes.is_empty() && !matches!(form, Form::Kept { .. }) && !is_all_zero(bytes);
-                let offset_in_frame = stored.then_some(start as u32);
-                chunks.push(EncodedChunk { piece, form, crc32c: crc32c::crc32c(bytes), hash, offset_in_frame });
+                let stored_earlier = stored && encoding.is_stored_earlier(hash, bytes.len());
+                let offset_in_frame = (stored && !stored_earlier).then_some(start as u32);
+                let crc32c = crc32c::crc32c(bytes);
+                chunks.push(EncodedChunk { piece, form, crc32c, hash, offset_in_frame, stored_earlier });
             }
             Compared::Patches(patches) => chunks.extend(patches.into_iter().map(|range| {
                 let (from, length) = (start + range.start as usize, (range.end - range.start) as usize);
                 let bytes = &raw[from..from + length];
+                let (hash, stored) = (ChunkHash::of(bytes), !is_all_zero(bytes));
+                let stored_earlier = stored && encoding.is_stored_earlier(hash, length);
                 EncodedChunk {
                     piece: Piece { offset: piece.offset + u64::from(range.start), length, ..piece },
                     form: Form::Patch,
                     crc32c: 0,
-                    hash: ChunkHash::of(bytes),
-                    offset_in_frame: (!is_all_zero(bytes)).then_some(from as u32),
+                    hash,
+                    offset_in_frame: (stored && !stored_earlier).then_some(from as u32),
+                    stored_earlier,
                 }
             })),
         }

@@ -16,7 +16,7 @@
 //! [`BackupOutcome::failed`] names it.
 //!
 //! What is left behind: after an error or a cancel nothing, as far as the store can be reached; after a kill the
-//! objects of an unfinished backup, which the next run removes. The server leaves backup mode by itself when the
+//! objects of an unfinished backup, from which the next run goes on ([`resume`]). The server leaves backup mode by itself when the
 //! connection closes. Nothing is ever written into the data directory.
 
 mod archiving;
@@ -33,6 +33,7 @@ mod lock;
 mod plan;
 mod read;
 mod remains;
+mod resume;
 mod run;
 mod runner;
 mod scan;
@@ -44,12 +45,14 @@ mod tests;
 pub(crate) mod timelines;
 pub(crate) mod wal_wait;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-pub use holdfast_contract::report::backup::StoredBackup;
+pub use holdfast_contract::report::backup::{Resumed, StoredBackup};
 use holdfast_repo::Compression;
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::ClaimRecord;
@@ -140,6 +143,8 @@ pub struct BackupOutcome {
     pub repositories: Vec<StoredBackup>,
     /// The repositories in which the backup is not, in their order; never all of them.
     pub failed: Vec<FailedBackup>,
+    /// What killed runs had done of it.
+    pub resumed: Option<Resumed>,
     /// Things that the user should know.
     pub warnings: Vec<String>,
 }
@@ -210,14 +215,23 @@ pub async fn backup(
         parent = confirm_parent(chosen, &lanes, options, progress).await?;
     }
     // On failure the start record of this run stays: it says what is still to be removed.
+    let (mut earlier, mut adopted) = (Vec::new(), Vec::new());
     for (index, (repository, dead)) in repositories.iter().zip(dead).enumerate() {
         // Its start record may be missing, and so the list of what this run removes.
-        if early.is_out(index) {
+        let taken_over = if early.is_out(index) {
+            None
+        } else {
+            let taken_over = resume::take_over(repository, &options.cluster, &runner, &dead, progress).await;
+            early.settle(index, taken_over)?
+        };
+        let Some((of_lane, in_lane)) = taken_over else {
+            earlier.push(None);
+            adopted.push(BTreeSet::new());
             continue;
-        }
+        };
         // For all of them: a store that answers slowly must not keep the backup from beginning.
         let until = Instant::now() + remains::ABORT_WITHIN;
-        for dead in dead {
+        for dead in dead.difference(&of_lane).copied() {
             let removed = remains::remove_by(repository, &options.cluster, dead, until).await;
             match early.settle(index, removed)? {
                 Some(true) => progress.note(&format!("removed the remains of backup {dead}, which was not finished")),
@@ -227,6 +241,8 @@ pub async fn backup(
                 None => break,
             }
         }
+        earlier.push(Some(Arc::new(in_lane)));
+        adopted.push(of_lane);
     }
     let early = early.into_errors();
     let kept = early.iter().map(Option::is_some).collect();
@@ -243,6 +259,8 @@ pub async fn backup(
         claims,
         backup,
         parent,
+        earlier,
+        adopted,
         identity: runner.run,
         progress,
         cancel: &halt,
@@ -270,8 +288,9 @@ pub async fn backup(
         }
     };
     match outcome {
-        Ok(Outcome { complete, failed }) => {
-            let places = failed.iter().map(|(index, _)| *index).collect();
+        Ok(Outcome { complete, failed, resumed }) => {
+            let places: Vec<usize> = failed.iter().map(|(index, _)| *index).collect();
+            run.remove_adopted(&places).await;
             let of_run = failed.into_iter().filter_map(|(index, error)| {
                 let repository = run.repositories.get(index)?.describe();
                 let (error, may_exist) = (error.doing(format!("taking backup {backup}")), run.may_exist(index));
@@ -279,7 +298,7 @@ pub async fn backup(
             });
             let failed = not_opened.into_iter().chain(of_run).collect();
             run.end(places).await;
-            Ok(BackupOutcome { repositories: complete, failed, warnings })
+            Ok(BackupOutcome { repositories: complete, failed, resumed, warnings })
         }
         Err(error) => {
             let error = run.failed_with(error);

@@ -1,8 +1,8 @@
 //! Removing what a backup left that did not get to its end.
 //!
 //! A backup without `backup.json` does not exist, but its packs take room. They are removed by the run itself when it
-//! fails or is cancelled, or else by the next run on the same machine over the same data directory: that run holds the
-//! lock, so the earlier one is dead. With an id that moves with the data directory ([`super::runner`]), the earlier one
+//! fails or is cancelled, or else by the next run on the same machine over the same data directory, which first goes on from
+//! them ([`super::resume`]): that run holds the lock, so the earlier one is dead. With an id that moves with the data directory ([`super::runner`]), the earlier one
 //! may be alive on another host that was only taken for lost: it then fails, by the order below. Remains of other
 //! machines are left alone, since nobody here can know whether that run is still alive; `holdfast list` shows them. So
 //! are those whose start record cannot be read.
@@ -24,7 +24,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath};
-use holdfast_repo::record::StartRecord;
+use holdfast_repo::record::{RunIdentity, StartRecord};
 use holdfast_store::ObjectName;
 use tokio::time::Instant;
 
@@ -79,15 +79,63 @@ pub(super) async fn remove(repository: &Repository, cluster: &ClusterName, backu
 
 /// Removes what this run itself stored. Its start record goes last: if this is interrupted, the next backup on this host
 /// finds by it what is left.
-pub(super) async fn remove_own(repository: &Repository, cluster: &ClusterName, backup: BackupId) -> Result<(), Error> {
+pub(super) async fn remove_own(
+    repository: &Repository,
+    cluster: &ClusterName,
+    backup: BackupId,
+    run: &str,
+) -> Result<(), Error> {
     let removed = async {
         if is_complete(repository, cluster, backup).await? {
             return Ok::<_, Error>(());
         }
-        // Nobody can refer to a backup that was never complete, and this run knows that it was not.
-        remove_data(repository, cluster, backup, &BTreeSet::new(), Instant::now() + ABORT_OWN_WITHIN).await?;
+        // Whoever took this run for dead goes on from its packs, or removes them. From the mark on nobody begins to.
+        if !end(repository, cluster, backup, run).await? {
+            return Ok(());
+        }
+        // Nobody else can refer to a backup that was never complete, and this run knows that it was not.
+        let until = Instant::now() + ABORT_OWN_WITHIN;
+        remove_data(repository, cluster, backup, &BTreeSet::new(), Manifest::Goes, until).await?;
         repository.store().delete(&[object_name(&name::backup_start(cluster, &backup))?]).await?;
         Ok(())
+    };
+    removed.await.doing(|| format!("removing the remains of backup {backup} from {}", repository.describe()))
+}
+
+/// Marks the start record of this run, so that nobody takes its packs over. Gives `false` if somebody has.
+async fn end(repository: &Repository, cluster: &ClusterName, backup: BackupId, run: &str) -> Result<bool, Error> {
+    let name = name::backup_start(cluster, &backup);
+    let start = match repository.read_record::<StartRecord>(&name).await {
+        Ok(start) => start,
+        Err(error) if error.is_not_found() => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let Some(identity) = start.run.filter(|identity| identity.id == run) else { return Ok(false) };
+    let ended = StartRecord { run: Some(RunIdentity { ended: true, ..identity }), ..start };
+    repository.replace_record(&name, &ended).await?;
+    still_mine(repository, cluster, backup, run).await
+}
+
+/// Removes what no manifest names of a dead run that this run took over, the start record last: the next run takes over what
+/// is left of it. Gives `false`, and removes nothing, if that cannot be known, or somebody else has taken it over.
+pub(super) async fn remove_adopted(
+    repository: &Repository,
+    cluster: &ClusterName,
+    backup: BackupId,
+    run: &str,
+) -> Result<bool, Error> {
+    let removed = async {
+        if repository.check_removable().is_err() || is_complete(repository, cluster, backup).await? {
+            return Ok::<_, Error>(false);
+        }
+        let Some(used) = used_by_others(repository, cluster, backup).await? else { return Ok(false) };
+        if !still_mine(repository, cluster, backup, run).await? {
+            return Ok(false);
+        }
+        let until = Instant::now() + ABORT_WITHIN;
+        remove_data(repository, cluster, backup, &used, Manifest::Goes, until).await?;
+        repository.store().delete(&[object_name(&name::backup_start(cluster, &backup))?]).await?;
+        Ok(true)
     };
     removed.await.doing(|| format!("removing the remains of backup {backup} from {}", repository.describe()))
 }
@@ -123,7 +171,7 @@ async fn remove_inner(
     if is_complete(repository, cluster, backup).await? {
         return Ok(false);
     }
-    remove_data(repository, cluster, backup, &used, until).await?;
+    remove_data(repository, cluster, backup, &used, Manifest::StaysWithItsPacks, until).await?;
     // A run that was alive after all can have sent it in between, and may not have heard of it. Its packs are gone.
     if is_complete(repository, cluster, backup).await? {
         store.delete(&[object_name(&name::backup_summary(cluster, &backup))?]).await?;
@@ -133,8 +181,8 @@ async fn remove_inner(
 
 /// The objects of a backup that other manifests of the cluster name; nothing when that cannot be known.
 ///
-/// A backup that has its start record and no manifest was never complete, so none names its packs. Without both, it may be
-/// one that an interrupted removal left: then the others are read as well.
+/// A backup that has its start record was never complete: only runs that came after it may have gone on from its packs. Others
+/// may have been complete once, and all manifests are read.
 async fn used_by_others(
     repository: &Repository,
     cluster: &ClusterName,
@@ -144,13 +192,14 @@ async fn used_by_others(
     let listed = repository.store().list(&name::backups_folder(cluster), None).await?;
     let names: Vec<&str> = listed.iter().map(|object| object.name.as_ref()).collect();
     let start = name::backup_start(cluster, &backup);
-    if !names.contains(&own.as_str()) && names.contains(&start.as_str()) {
-        return Ok(Some(BTreeSet::new()));
-    }
+    let begun = names.contains(&start.as_str());
     let folder = name::packs_folder(cluster, &backup);
     let mut used = BTreeSet::new();
     let others = names.into_iter().filter(|other| *other != own);
-    let manifests = others.filter(|other| matches!(other.parse(), Ok(ObjectPath::Manifest { .. })));
+    let manifests = others.filter(|other| match other.parse() {
+        Ok(ObjectPath::Manifest { backup: of, .. }) => !begun || of > backup,
+        _ => false,
+    });
     let mut ends = FuturesUnordered::new();
     let mut manifests = manifests.map(str::to_owned);
     loop {
@@ -182,6 +231,7 @@ async fn remove_data(
     cluster: &ClusterName,
     backup: BackupId,
     used: &BTreeSet<String>,
+    manifest: Manifest,
     until: Instant,
 ) -> Result<(), Error> {
     let store = repository.store();
@@ -193,11 +243,24 @@ async fn remove_data(
     let packs: Vec<ObjectName> = packs.filter(|pack| !used.contains(pack.as_ref())).collect();
     store.delete(&packs).await?;
     // Last, and only when nothing of it is in use: it says that packs may be, to whoever continues this removal.
-    let manifest = name::manifest(cluster, &backup);
-    if used.is_empty() {
-        store.delete(&[object_name(&manifest)?]).await?;
+    let name = name::manifest(cluster, &backup);
+    let stays = match manifest {
+        Manifest::Goes => used.contains(&name),
+        Manifest::StaysWithItsPacks => !used.is_empty(),
+    };
+    if !stays {
+        store.delete(&[object_name(&name)?]).await?;
     }
     Ok(())
+}
+
+/// What becomes of the manifest of a removed backup while some of its packs are in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manifest {
+    /// The backup was never complete.
+    Goes,
+    /// It may have been.
+    StaysWithItsPacks,
 }
 
 /// Throws away the parts of objects that the run had not finished; no listing of objects shows them, and a bucket keeps and
@@ -227,7 +290,11 @@ async fn abort_uploads(repository: &Repository, cluster: &ClusterName, backup: B
     }
 }
 
-async fn is_complete(repository: &Repository, cluster: &ClusterName, backup: BackupId) -> Result<bool, Error> {
+pub(super) async fn is_complete(
+    repository: &Repository,
+    cluster: &ClusterName,
+    backup: BackupId,
+) -> Result<bool, Error> {
     match repository.store().head(&object_name(&name::backup_summary(cluster, &backup))?).await {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == holdfast_store::StoreErrorKind::NotFound => Ok(false),
@@ -250,264 +317,4 @@ pub(super) async fn still_mine(
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-    use std::sync::Arc;
-
-    use bytes::Bytes;
-    use holdfast_repo::manifest::{ManifestHeader, ManifestWriter, Origin, PackEntry};
-    use holdfast_store::{Fault, FaultRule, Faulty, MemoryStore, Operation, PutMode, Store};
-
-    use super::*;
-    use crate::progress::Silent;
-    use crate::repository::{RepositoryTarget, Unlock, init};
-
-    struct Bench {
-        repository: Repository,
-        cluster: ClusterName,
-        runner: Runner,
-    }
-
-    impl Bench {
-        async fn new() -> Self {
-            let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-            let target = RepositoryTarget { store, unlock: Unlock::NotEncrypted };
-            let now = "2026-11-22T11:00:00Z".parse().unwrap();
-            let repository = init::init(&target, now).await.unwrap().repository;
-            let runner = Runner::here("db1", "/data", None, now).unwrap();
-            let runner = Runner { machine: Some("m1".to_owned()), boot: Some("b1".to_owned()), ..runner };
-            Self { repository, cluster: "main".parse().unwrap(), runner }
-        }
-
-        async fn start(&self, id: &str, runner: &Runner, removes: &[&str]) -> BackupId {
-            let backup_id: BackupId = id.parse().unwrap();
-            let record = StartRecord {
-                backup_id,
-                cluster: self.cluster.clone(),
-                claim: "1".parse().unwrap(),
-                system_identifier: "7412345678901234567".parse().unwrap(),
-                host: runner.host.clone(),
-                pid: 4711,
-                pgdata: runner.pgdata.clone(),
-                started: backup_id.time(),
-                software_version: "0.1.0".to_owned(),
-                parent: None,
-                run: Some(runner.identity(removes.iter().map(|id| id.parse().unwrap()).collect())),
-            };
-            let name = name::backup_start(&self.cluster, &backup_id);
-            self.repository.create_record(&name, &record).await.unwrap();
-            self.put(&name::pack(&self.cluster, &backup_id, 1)).await;
-            backup_id
-        }
-
-        async fn put(&self, name: &str) {
-            let name = object_name(name).unwrap();
-            self.repository.store().put(&name, Bytes::from_static(b"x"), PutMode::Overwrite).await.unwrap();
-        }
-
-        async fn objects(&self) -> Vec<String> {
-            let listed = self.repository.store().list("main/", None).await.unwrap();
-            listed.iter().map(|object| object.name.to_string()).collect()
-        }
-
-        async fn dead(&self) -> Vec<String> {
-            let dead = of_runner(&self.repository, &self.cluster, &self.runner, &Silent).await.unwrap();
-            dead.iter().map(ToString::to_string).collect()
-        }
-    }
-
-    /// A host's name and a path are not enough: the other machine's run may be alive.
-    #[tokio::test]
-    async fn remains_of_another_machine_of_the_same_name_are_left_alone() {
-        let bench = Bench::new().await;
-        let other = Runner { machine: Some("m2".to_owned()), boot: Some("b2".to_owned()), ..bench.runner.clone() };
-        bench.start("20261122T090000Z", &other, &[]).await;
-        bench.start("20261122T100000Z", &bench.runner, &[]).await;
-        assert_eq!(bench.dead().await, ["20261122T100000Z"]);
-    }
-
-    #[tokio::test]
-    async fn a_start_record_that_cannot_be_read_stops_nothing() {
-        let bench = Bench::new().await;
-        bench.start("20261122T100000Z", &bench.runner, &[]).await;
-        bench.put("main/backups/20261122T090000Z/start.json").await;
-        assert_eq!(bench.dead().await, ["20261122T100000Z"]);
-    }
-
-    /// The first run died, the second died while it removed what the first left.
-    #[tokio::test]
-    async fn an_interrupted_removal_is_continued() {
-        let bench = Bench::new().await;
-        let first = bench.start("20261122T080000Z", &bench.runner, &[]).await;
-        bench.start("20261122T090000Z", &bench.runner, &["20261122T080000Z"]).await;
-        let start = object_name(&name::backup_start(&bench.cluster, &first)).unwrap();
-        bench.repository.store().delete(&[start]).await.unwrap();
-        assert_eq!(bench.dead().await, ["20261122T080000Z", "20261122T090000Z"]);
-        for id in ["20261122T080000Z", "20261122T090000Z"] {
-            assert!(remove(&bench.repository, &bench.cluster, id.parse().unwrap()).await.unwrap());
-        }
-        assert_eq!(bench.objects().await, [""; 0]);
-    }
-
-    #[tokio::test]
-    async fn a_run_knows_when_it_was_taken_for_dead() {
-        let bench = Bench::new().await;
-        let backup = bench.start("20261122T100000Z", &bench.runner, &[]).await;
-        let mine = async |run: &str| still_mine(&bench.repository, &bench.cluster, backup, run).await.unwrap();
-        assert!(mine(&bench.runner.run).await);
-        assert!(!mine("another run").await);
-        remove(&bench.repository, &bench.cluster, backup).await.unwrap();
-        assert!(!mine(&bench.runner.run).await);
-    }
-
-    /// Of the dead run of this machine, all that it was uploading goes; that of a run which may be alive stays, and so does
-    /// what a `wal push` uploads.
-    #[tokio::test]
-    async fn unfinished_uploads_go_with_the_run_that_began_them() {
-        let bench = Bench::new().await;
-        let other = Runner { machine: Some("m2".to_owned()), boot: Some("b2".to_owned()), ..bench.runner.clone() };
-        let living = bench.start("20261122T090000Z", &other, &[]).await;
-        let dead = bench.start("20261122T100000Z", &bench.runner, &[]).await;
-        let store = bench.repository.store();
-        let mut kept = Vec::new();
-        for name in [
-            name::pack(&bench.cluster, &living, 2),
-            name::pack(&bench.cluster, &dead, 2),
-            name::manifest(&bench.cluster, &dead),
-            "main/wal/1/00000001/0000000000000000/000000010000000000000001".to_owned(),
-        ] {
-            kept.push(store.begin_upload(&object_name(&name).unwrap(), PutMode::Create).await.unwrap());
-        }
-        for backup in bench.dead().await {
-            assert!(remove(&bench.repository, &bench.cluster, backup.parse().unwrap()).await.unwrap());
-        }
-        let left = store.unfinished_uploads("").await.unwrap().unwrap();
-        let left: Vec<String> = left.into_iter().map(|upload| upload.name.to_string()).collect();
-        assert_eq!(left.len(), 2, "{left:?}");
-        assert!(left[0].contains("/20261122T090000Z/") && left[1].contains("/wal/"), "{left:?}");
-    }
-
-    /// A store that takes an hour for each does not keep the next backup waiting for hours.
-    #[tokio::test]
-    async fn uploads_that_cannot_be_given_up_in_time_are_left() {
-        let bench = Bench::new().await;
-        let backup = bench.start("20261122T100000Z", &bench.runner, &[]).await;
-        let store = bench.repository.store();
-        let pack = object_name(&name::pack(&bench.cluster, &backup, 2)).unwrap();
-        let _kept = store.begin_upload(&pack, PutMode::Create).await.unwrap();
-        let slow = FaultRule::new(&[Operation::Abort], 1.0, Fault::Delay(Duration::from_hours(1)));
-        let store: Arc<dyn Store> = Arc::new(Faulty::new(Arc::clone(store), 7, vec![slow]));
-        let slow = Repository::open(&RepositoryTarget { store, unlock: Unlock::NotEncrypted }).await.unwrap();
-        let until = Instant::now() + Duration::from_millis(100);
-        let removing = remove_by(&slow, &bench.cluster, backup, until);
-        assert!(tokio::time::timeout(Duration::from_mins(10), removing).await.unwrap().unwrap());
-        assert_eq!(bench.objects().await, [""; 0]);
-    }
-
-    /// Interrupted, a run's removal of its own remains leaves the record by which the next one finds them.
-    #[tokio::test]
-    async fn what_a_run_leaves_of_its_own_can_be_found() {
-        let bench = Bench::new().await;
-        let backup = bench.start("20261122T100000Z", &bench.runner, &[]).await;
-        let refuse = Fault::Refuse(holdfast_store::StoreErrorKind::PermissionDenied);
-        let rule = FaultRule::new(&[Operation::Delete], 1.0, refuse).on("main/packs/");
-        let store: Arc<dyn Store> = Arc::new(Faulty::new(Arc::clone(bench.repository.store()), 7, vec![rule]));
-        let faulty = Repository::open(&RepositoryTarget { store, unlock: Unlock::NotEncrypted }).await.unwrap();
-        assert!(remove_own(&faulty, &bench.cluster, backup).await.is_err());
-        assert_eq!(bench.dead().await, ["20261122T100000Z"]);
-        remove_own(&bench.repository, &bench.cluster, backup).await.unwrap();
-        assert_eq!(bench.objects().await, [""; 0]);
-    }
-
-    /// Stores a manifest of a backup that names these packs and, if any, takes over frames of this one.
-    async fn put_manifest(bench: &Bench, backup: &str, packs: &[String], origin: Option<&str>) {
-        let backup: BackupId = backup.parse().unwrap();
-        let name = name::manifest(&bench.cluster, &backup);
-        let header = ManifestHeader {
-            backup: backup.to_string(),
-            cluster: "main".to_owned(),
-            extent_bytes: 1 << 20,
-            details: serde_json::Map::new(),
-        };
-        let origins =
-            origin.map(|name| Origin { name: name.to_owned(), size_bytes: 1, salt: [0; 32], packs: Vec::new() });
-        let id = bench.repository.id();
-        let (writer, start) =
-            ManifestWriter::with_origins(&name, id, None, &header, origins.into_iter().collect()).unwrap();
-        let packs: Vec<PackEntry> = packs.iter().map(|pack| PackEntry::new(pack.clone(), 1)).collect();
-        let object = [&start[..], &writer.finish(&packs).unwrap()].concat();
-        bench.repository.store().put(&object_name(&name).unwrap(), object.into(), PutMode::Create).await.unwrap();
-    }
-
-    /// A backup of a later release may use packs of one whose `backup.json` is gone.
-    #[tokio::test]
-    async fn packs_of_a_backup_with_a_manifest_are_removed_by_reference_only() {
-        let bench = Bench::new().await;
-        let dead = bench.start("20261122T100000Z", &bench.runner, &[]).await;
-        bench.put(&name::pack(&bench.cluster, &dead, 2)).await;
-        let own = name::manifest(&bench.cluster, &dead);
-        let pack = |number| name::pack(&bench.cluster, &dead, number);
-        put_manifest(&bench, "20261122T100000Z", &[pack(1), pack(2)], None).await;
-        put_manifest(&bench, "20261123T100000Z", &[pack(2)], Some(&own)).await;
-        assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
-        let later = name::manifest(&bench.cluster, &"20261123T100000Z".parse().unwrap());
-        assert_eq!(bench.objects().await, [own.clone(), later.clone(), pack(2)]);
-        // The one that used them is gone: a run that began the removal continues it.
-        bench.repository.store().delete(&[object_name(&later).unwrap()]).await.unwrap();
-        assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
-        assert_eq!(bench.objects().await, [""; 0]);
-    }
-
-    /// A removal is done again by the next run, from its list: what a child needs stays, however often.
-    #[tokio::test]
-    async fn a_removal_that_is_done_again_keeps_what_others_use() {
-        let bench = Bench::new().await;
-        let dead = bench.start("20261122T100000Z", &bench.runner, &[]).await;
-        bench.put(&name::pack(&bench.cluster, &dead, 2)).await;
-        let pack = |number| name::pack(&bench.cluster, &dead, number);
-        let (own, child) = (name::manifest(&bench.cluster, &dead), "main/backups/20261123T100000Z/manifest".to_owned());
-        put_manifest(&bench, "20261122T100000Z", &[pack(1), pack(2)], None).await;
-        // It uses a pack, and refers to no frame of the manifest.
-        put_manifest(&bench, "20261123T100000Z", &[pack(2)], None).await;
-        for _ in 0..3 {
-            assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
-            assert_eq!(bench.objects().await, [own.clone(), child.clone(), pack(2)]);
-        }
-        // Also where somebody else has removed the manifest.
-        bench.repository.store().delete(&[object_name(&own).unwrap()]).await.unwrap();
-        assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
-        assert_eq!(bench.objects().await, [child, pack(2)]);
-    }
-
-    /// What a manifest of a later release, or a damaged one, needs is not known: nothing goes.
-    #[tokio::test]
-    async fn a_manifest_that_cannot_be_read_keeps_the_remains() {
-        let bench = Bench::new().await;
-        let dead = bench.start("20261122T100000Z", &bench.runner, &[]).await;
-        put_manifest(&bench, "20261122T100000Z", &[name::pack(&bench.cluster, &dead, 1)], None).await;
-        let before = bench.objects().await;
-        let unreadable = "main/backups/20261123T100000Z/manifest";
-        bench.put(unreadable).await;
-        assert!(!remove(&bench.repository, &bench.cluster, dead).await.unwrap());
-        assert_eq!(bench.objects().await.len(), before.len() + 1);
-        bench.repository.store().delete(&[object_name(unreadable).unwrap()]).await.unwrap();
-        assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
-        assert_eq!(bench.objects().await, [""; 0]);
-        // Without a manifest nobody can have named its packs, whatever the others say.
-        let dead = bench.start("20261122T110000Z", &bench.runner, &[]).await;
-        bench.put(unreadable).await;
-        assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
-        assert_eq!(bench.objects().await, [unreadable]);
-    }
-
-    /// A run that completes while it is being removed keeps its packs.
-    #[tokio::test]
-    async fn a_complete_backup_keeps_its_packs() {
-        let bench = Bench::new().await;
-        let backup = bench.start("20261122T100000Z", &bench.runner, &[]).await;
-        bench.put(&name::backup_summary(&bench.cluster, &backup)).await;
-        assert!(!remove(&bench.repository, &bench.cluster, backup).await.unwrap());
-        assert_eq!(bench.objects().await.len(), 3);
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! A backup under way: the server is in backup mode, files go into the sinks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,12 +22,13 @@ use super::incremental::sort::Summarized;
 use super::incremental::{Base, overlay};
 use super::listing::{Scan, tablespace_oid};
 use super::plan::{self, PageCheck, SourceFile};
+use super::resume::{Earlier, Everywhere};
 use super::scan::{self, PageChecks};
 use super::session::{self, Started, Stopped};
 use super::sink::Sink;
 use super::sinks::Sinks;
 use super::timelines::Course;
-use super::{BackupOptions, CANCEL_WITHIN, CLEAN_WITHIN, StoredBackup, control, remains};
+use super::{BackupOptions, CANCEL_WITHIN, CLEAN_WITHIN, Resumed, StoredBackup, control, remains};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
@@ -46,6 +47,10 @@ pub(super) struct Run<'a> {
     pub(super) backup: BackupId,
     /// What an incremental backup builds on.
     pub(super) parent: Option<Parent>,
+    /// What killed runs have stored in each repository, in their order; none where the run does not take part.
+    pub(super) earlier: Vec<Option<Arc<Earlier>>>,
+    /// Of each repository, the killed runs that this one has taken over.
+    pub(super) adopted: Vec<BTreeSet<BackupId>>,
     /// The random id of this run, in its start record.
     pub(super) identity: String,
     pub(super) progress: &'a dyn Progress,
@@ -64,6 +69,8 @@ pub(super) struct Outcome {
     pub(super) complete: Vec<StoredBackup>,
     /// The repositories that were left out, by their places.
     pub(super) failed: Vec<(usize, Error)>,
+    /// What killed runs had done of it.
+    pub(super) resumed: Option<Resumed>,
 }
 
 /// What the copy came to.
@@ -180,7 +187,8 @@ impl Run<'_> {
                 let (backup, memory) = (self.backup, self.options.memory_bytes / self.repositories.len() as u64);
                 let sink = Sink::new(repository.clone(), cluster, backup, part_size, extent_bytes, memory, self.cancel);
                 let parent = self.parent.as_ref().and_then(|parent| parent.manifests.get(sinks.len())?.clone());
-                sink.await.map(|sink| sink.with_parent(parent))
+                let earlier = self.earlier.get(sinks.len()).cloned().flatten();
+                sink.await.map(|sink| sink.with_parent(parent).with_earlier(earlier))
             };
             let sink = match sink {
                 Err(error) if !error.is_of_repository() => return Err(error),
@@ -190,14 +198,48 @@ impl Run<'_> {
         }
         sinks.check_any()?;
         let done = match Box::pin(self.copy_everything(&mut sinks, extent_bytes)).await {
-            Ok(content) => self.complete(&mut sinks, content, warnings).await,
+            Ok(content) => {
+                let resumed = self.resumed(content.copied.resumed_bytes);
+                self.complete(&mut sinks, content, warnings).await.map(|complete| (complete, resumed))
+            }
             Err(error) => Err(error),
         };
         match done {
-            Ok(complete) => Ok(Outcome { complete, failed: sinks.into_failures() }),
+            Ok((complete, resumed)) => Ok(Outcome { complete, failed: sinks.into_failures(), resumed }),
             Err(error) => {
                 sinks.abort().await;
                 Err(error)
+            }
+        }
+    }
+
+    /// What killed runs had done of this backup, if there were any.
+    fn resumed(&self, size_bytes: u64) -> Option<Resumed> {
+        let backups: BTreeSet<BackupId> = self.adopted.iter().flatten().copied().collect();
+        (!backups.is_empty()).then(|| Resumed { backups: backups.into_iter().collect(), size_bytes })
+    }
+
+    /// Removes what is not needed of the killed runs that this one took over, in the repositories that have the backup now.
+    pub(super) async fn remove_adopted(&self, failed: &[usize]) {
+        let lanes = self.repositories.iter().zip(&self.adopted).enumerate();
+        for (_, (repository, adopted)) in lanes.filter(|(index, _)| !failed.contains(index)) {
+            for backup in adopted {
+                self.progress.phase("removing what a killed run left", None);
+                let removing = remains::remove_adopted(repository, &self.options.cluster, *backup, &self.identity);
+                let removed = tokio::select! {
+                    removed = removing => removed,
+                    () = self.cancel.cancelled() => return,
+                };
+                match removed {
+                    Ok(true) => self.progress.note(&format!(
+                        "what backup {} does not use of {backup}, which was not finished, is removed",
+                        self.backup
+                    )),
+                    Ok(false) => self.progress.note(&format!(
+                        "what is left of backup {backup}, which was not finished, is kept: another manifest may need it"
+                    )),
+                    Err(error) => tracing::warn!(%error, "the next backup on this host will remove what is left"),
+                }
             }
         }
     }
@@ -280,7 +322,12 @@ impl Run<'_> {
         let is_incremental = base.is_some();
         let copier = Copier {
             pgdata: options.pgdata.clone(),
-            encoding: Encoding { compression: options.compression, extent_size_bytes, base },
+            encoding: Encoding {
+                compression: options.compression,
+                extent_size_bytes,
+                base,
+                earlier: Everywhere::new(self.earlier.iter().flatten().cloned().collect()).map(Arc::new),
+            },
             crew: Crew::new(options.jobs),
             budget: ByteBudget::new(options.memory_bytes),
             start_lsn,
@@ -402,7 +449,7 @@ impl Run<'_> {
 
     /// Closes the session, and removes what the run has stored in these repositories, as far as that can be reached.
     pub(super) async fn end(self, failed: Vec<usize>) {
-        let Self { options, connection, repositories, backup, publishing, kept, .. } = self;
+        let Self { options, connection, repositories, backup, identity, publishing, kept, .. } = self;
         connection.close().await;
         let lanes = repositories.iter().zip(&publishing).zip(kept).enumerate();
         for (_, ((repository, publishing), kept)) in lanes.filter(|(at, _)| failed.contains(at)) {
@@ -418,7 +465,7 @@ impl Run<'_> {
                 );
                 continue;
             }
-            let removing = remains::remove_own(repository, &options.cluster, backup);
+            let removing = remains::remove_own(repository, &options.cluster, backup, &identity);
             match tokio::time::timeout(CLEAN_WITHIN, removing).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the next backup on this host will remove what is left"),

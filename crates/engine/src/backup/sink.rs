@@ -15,7 +15,7 @@ use holdfast_repo::manifest::{
 use holdfast_repo::name::{self, BackupId, ClusterName, MAX_PACK_NUMBER};
 use holdfast_repo::pack::{PackChunk, PackWriter};
 use holdfast_repo::record::ManifestEntry;
-use holdfast_repo::{CompressedFrame, FaultClass, FormatError};
+use holdfast_repo::{ChunkHash, CompressedFrame, FaultClass, FormatError};
 use holdfast_store::Uploads;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::CLEAN_WITHIN;
 use super::encode::EncodedChunk;
 use super::plan::SourceFile;
+use super::resume::Earlier;
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::Permit;
 use crate::pipeline::object_upload::ObjectUpload;
@@ -52,8 +53,12 @@ pub(super) struct Sink {
     packs: Vec<Option<PackEntry>>,
     /// How many of them are this backup's own.
     own_packs: u32,
+    /// How many of them killed runs have stored.
+    taken_over: u32,
     /// What the parent of an incremental backup has here.
     parent: Option<ParentHere>,
+    /// What killed runs have stored here.
+    earlier: Option<EarlierHere>,
     finishing: JoinSet<Result<u64, Error>>,
     stored_bytes: u64,
     extents: Vec<Extent>,
@@ -76,14 +81,20 @@ struct ParentHere {
     numbers: Vec<Option<u32>>,
 }
 
+/// What killed runs have stored, and the numbers of their packs in our list, as far as they are needed.
+struct EarlierHere {
+    earlier: Arc<Earlier>,
+    numbers: Vec<Option<u32>>,
+}
+
 /// What a finished sink has stored.
 #[derive(Debug)]
 pub(super) struct Stored {
     /// The manifest, as `backup.json` names it.
     pub manifest: ManifestEntry,
-    /// Own packs.
+    /// Own packs, with those of killed runs that are used.
     pub pack_count: u32,
-    /// Bytes of own packs and manifest.
+    /// Bytes of these packs and of the manifest.
     pub size_bytes: u64,
 }
 
@@ -122,7 +133,9 @@ impl Sink {
             pack: None,
             packs: Vec::new(),
             own_packs: 0,
+            taken_over: 0,
             parent: None,
+            earlier: None,
             finishing: JoinSet::new(),
             stored_bytes: 0,
             extents: Vec::new(),
@@ -140,6 +153,12 @@ impl Sink {
     pub(super) fn with_parent(self, manifest: Option<Arc<Manifest>>) -> Self {
         let parent = manifest.map(|manifest| ParentHere { numbers: vec![None; manifest.packs().len()], manifest });
         Self { parent, ..self }
+    }
+
+    /// The same for one that takes over what killed runs have stored in this repository.
+    pub(super) fn with_earlier(self, earlier: Option<Arc<Earlier>>) -> Self {
+        let earlier = earlier.map(|earlier| EarlierHere { numbers: vec![None; earlier.pack_count()], earlier });
+        Self { earlier, ..self }
     }
 
     /// Stores a frame and remembers where its chunks are. The chunks must come in the order of their files; the
@@ -222,6 +241,23 @@ impl Sink {
         self.finish_file(file, file.size_bytes, crc32c).await
     }
 
+    /// The place of bytes that a killed run has stored.
+    pub(super) fn stored_earlier(&mut self, hash: ChunkHash, length: u32) -> Result<Extent, Error> {
+        let unknown = || Cause::Internal("something is said to be stored by a killed run and is not".to_owned());
+        let EarlierHere { earlier, numbers } = self.earlier.as_mut().ok_or_else(unknown)?;
+        let place = earlier.find(hash, length).ok_or_else(unknown)?;
+        let number = numbers.get_mut(place.pack as usize).ok_or_else(unknown)?;
+        if let Some(number) = *number {
+            return Ok(Extent { pack: number, ..place });
+        }
+        let pack = earlier.pack(&place).ok_or_else(unknown)?;
+        let new = *number.insert(self.packs.len() as u32);
+        self.taken_over += 1;
+        self.stored_bytes += pack.size_bytes;
+        self.packs.push(Some(pack.clone()));
+        Ok(Extent { pack: new, ..place })
+    }
+
     fn parent(&self) -> Result<&ParentHere, Error> {
         self.parent.as_ref().ok_or_else(not_in_parent)
     }
@@ -283,7 +319,9 @@ impl Sink {
             self.abort().await;
             return Err(error);
         }
-        let Self { manifest, mut manifest_upload, mut manifest_digest, packs, own_packs, stored_bytes, .. } = self;
+        let Self {
+            manifest, mut manifest_upload, mut manifest_digest, packs, own_packs, taken_over, stored_bytes, ..
+        } = self;
         let packs: Vec<PackEntry> = packs.into_iter().flatten().collect();
         let end = manifest.finish(&packs).map_err(unwritable)?;
         manifest_digest.update(&end);
@@ -300,7 +338,7 @@ impl Sink {
                 size_bytes,
                 sha256: hex::encode(manifest_digest.finish()),
             },
-            pack_count: own_packs,
+            pack_count: own_packs + taken_over,
             size_bytes: stored_bytes + size_bytes,
         })
     }

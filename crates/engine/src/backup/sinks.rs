@@ -107,11 +107,12 @@ impl<'a> Sinks<'a> {
     pub(super) fn extent(
         &mut self,
         places: &Places,
-        extent: impl Fn(Option<&(u32, FrameLocation)>) -> Result<Extent, Error>,
+        extent: impl Fn(&mut Sink, Option<&(u32, FrameLocation)>) -> Result<Extent, Error>,
     ) -> Result<(), Error> {
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             if let Some(sink) = &mut lane.sink {
-                sink.extent(extent(places.get(index).and_then(Option::as_ref))?);
+                let extent = extent(sink, places.get(index).and_then(Option::as_ref))?;
+                sink.extent(extent);
             }
         }
         Ok(())
@@ -123,11 +124,11 @@ impl<'a> Sinks<'a> {
         places: &Places,
         number: u32,
         at: u32,
-        extent: impl Fn(Option<&(u32, FrameLocation)>) -> Result<Extent, Error>,
+        extent: impl Fn(&mut Sink, Option<&(u32, FrameLocation)>) -> Result<Extent, Error>,
     ) -> Result<(), Error> {
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             if let Some(sink) = &mut lane.sink {
-                let place = extent(places.get(index).and_then(Option::as_ref))?;
+                let place = extent(sink, places.get(index).and_then(Option::as_ref))?;
                 sink.patch(Patch { extent: number, at, place });
             }
         }

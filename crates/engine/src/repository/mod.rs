@@ -23,6 +23,7 @@ pub(crate) mod leases;
 pub(crate) mod ledger;
 pub mod listed;
 mod manifest_end;
+mod pack_index;
 mod remains;
 mod slots;
 pub mod snapshots;
@@ -265,6 +266,15 @@ impl Repository {
     /// [`Cause::Refused`] if the record would be larger than a reader accepts; [`Cause::Record`] if it cannot be
     /// sealed.
     pub async fn create_record<T: RecordBody>(&self, name: &str, body: &T) -> Result<(), Error> {
+        self.put_record(name, body, PutMode::Create).await
+    }
+
+    /// The same, and a record of that name is replaced. Of two that do it at once, one wins: read it again.
+    pub(crate) async fn replace_record<T: RecordBody>(&self, name: &str, body: &T) -> Result<(), Error> {
+        self.put_record(name, body, PutMode::Overwrite).await
+    }
+
+    async fn put_record<T: RecordBody>(&self, name: &str, body: &T, mode: PutMode) -> Result<(), Error> {
         self.check_writable()?;
         let object = record::encode(name, self.seal(), body)?;
         // Nothing is written that a reader would not take.
@@ -273,7 +283,7 @@ impl Repository {
             return Err(Cause::Refused(format!("{name} would have {bytes} bytes, and at most {most} are read")).into());
         }
         self.store()
-            .put(&object_name(name)?, Bytes::from(object), PutMode::Create)
+            .put(&object_name(name)?, Bytes::from(object), mode)
             .await
             .doing(|| format!("writing {name} to {}", self.describe()))
     }

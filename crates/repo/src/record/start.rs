@@ -39,7 +39,8 @@ pub struct StartRecord {
 /// Distinguishes one run of a backup from any other, and its machine from others with the same name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunIdentity {
-    /// A random id, under which the run's own record is found.
+    /// A random id, under which the run's own record is found. A run that takes a dead one over writes its own here: the
+    /// dead one, should it be alive after all, then does not complete.
     pub id: String,
     /// A hash of the machine's id, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,9 +48,12 @@ pub struct RunIdentity {
     /// The id that the kernel gave itself at its start, if it can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
-    /// Dead backups whose remains this run removes. If this run dies as well, the next run continues the removal.
+    /// Dead backups whose packs this run uses or removes. If this run dies as well, the next run takes them over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removes: Vec<BackupId>,
+    /// Whether the run has failed or was cancelled, and is removing what it stored: nothing of it is there to stay.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
 }
 
 impl RecordBody for StartRecord {

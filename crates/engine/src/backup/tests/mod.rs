@@ -92,7 +92,12 @@ impl Bench {
         sinks.check_any()?;
         let copier = Copier {
             pgdata: pgdata.to_owned(),
-            encoding: Encoding { compression: "zstd:1".parse().unwrap(), extent_size_bytes: EXTENT_BYTES, base: None },
+            encoding: Encoding {
+                compression: "zstd:1".parse().unwrap(),
+                extent_size_bytes: EXTENT_BYTES,
+                base: None,
+                earlier: None,
+            },
             crew: self.crew.clone(),
             budget: ByteBudget::new(32 << 20),
             start_lsn,
