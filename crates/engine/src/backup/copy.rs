@@ -25,8 +25,8 @@ use super::encode::{EncodedChunk, EncodedUnit, Encoding, Form, encode_unit};
 use super::incremental::Base;
 use super::incremental::sort::{PartUnits, Sorted, Summarized};
 use super::links;
-use super::listing::{Directory, Link, Scan};
-use super::plan::{SourceFile, Unit, Units};
+use super::listing::{Directory, Link, Scan, SourceFile};
+use super::plan::{Unit, Units};
 use super::read::{Found, OneVersion, Piece, ReadUnit, no_file_any_more, path_of, read_unit};
 use super::scan::{Standing, holds_data, look};
 use super::sink::Sink;
@@ -522,7 +522,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::backup::plan::PageCheck;
+    use crate::backup::listing::PageCheck;
 
     /// A file that became a link while it was copied is what a backup has of links, and data of PostgreSQL fails it.
     #[test]

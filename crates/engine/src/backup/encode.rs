@@ -21,7 +21,7 @@ use holdfast_repo::{ChunkHash, CompressedFrame, Compression, Compressor, FormatE
 use super::bad_pages::Patience;
 use super::incremental::Base;
 use super::incremental::overlay::{Overlay, overlay};
-use super::plan::{PageCheck, SourceFile};
+use super::listing::{PageCheck, SourceFile};
 use super::read::{Found, Piece, ReadUnit, path_of, read_page_again};
 use super::resume::Everywhere;
 use crate::error::{Cause, Error};

@@ -20,7 +20,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::listing::{Directory, Link, Scan};
-use super::plan::{PageCheck, SourceFile};
+use super::listing::{PageCheck, SourceFile};
 use super::scan::{holds_data, join};
 use crate::error::Error;
 use crate::places::Identity;

@@ -3,7 +3,7 @@
 use holdfast_repo::FileKind;
 use holdfast_repo::manifest::FileEntry;
 
-use super::plan::SourceFile;
+use crate::places::Identity;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -20,6 +20,42 @@ pub(super) struct Scan {
     pub removed: u64,
     /// Sum of the files' sizes in bytes.
     pub total_bytes: u64,
+}
+
+/// A file to back up, as it was found when the data directory was listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SourceFile {
+    /// Relative to the data directory, with `/`; not necessarily UTF-8.
+    pub path: Box<[u8]>,
+    /// Size when it was listed. Of a relation never more than this is read, since WAL replay makes what was added
+    /// meanwhile; nor of any file that has units of its own.
+    pub size_bytes: u64,
+    /// Modification time in seconds since the epoch.
+    pub mtime: i64,
+    /// Permission bits.
+    pub mode: u32,
+    /// How its content is checked.
+    pub check: PageCheck,
+    /// Which file it was; none for what is in memory.
+    pub identity: Option<Identity>,
+}
+
+/// Whether a file has the pages of a relation, and whether they carry checksums that are verified while reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PageCheck {
+    /// Not a relation file.
+    None,
+    /// A relation file whose pages are not checked: the cluster has no checksums, or nobody wants to know.
+    Off,
+    /// A relation file; its first page is this block of the relation.
+    FromBlock(u32),
+}
+
+impl PageCheck {
+    /// Whether this is the file of a relation.
+    pub(super) fn is_relation(self) -> bool {
+        self != Self::None
+    }
 }
 
 /// A directory to be made at restore.

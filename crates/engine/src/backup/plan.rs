@@ -15,9 +15,8 @@ use std::ops::Range;
 
 use holdfast_repo::manifest::{MANIFEST_RAW_BYTES, usual_entry_bytes};
 
-use super::listing::Scan;
+use super::listing::{Scan, SourceFile};
 use crate::error::{Cause, Error};
-use crate::places::Identity;
 
 /// Files up to this size share a frame with others. A quarter of an extent: small enough that a
 /// shared frame holds several, large enough that a frame of its own is not mostly header.
@@ -25,42 +24,6 @@ pub(super) const GROUPED_BYTES: u64 = 256 * 1024;
 
 /// At most this many files share a unit: empty ones take no room, and would all be in one.
 const GROUPED_FILES: usize = 1024;
-
-/// A file to back up, as it was found when the data directory was listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SourceFile {
-    /// Relative to the data directory, with `/`; not necessarily UTF-8.
-    pub path: Box<[u8]>,
-    /// Size when it was listed. Of a relation never more than this is read, since WAL replay makes what was added
-    /// meanwhile; nor of any file that has units of its own.
-    pub size_bytes: u64,
-    /// Modification time in seconds since the epoch.
-    pub mtime: i64,
-    /// Permission bits.
-    pub mode: u32,
-    /// How its content is checked.
-    pub check: PageCheck,
-    /// Which file it was; none for what is in memory.
-    pub identity: Option<Identity>,
-}
-
-/// Whether a file has the pages of a relation, and whether they carry checksums that are verified while reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PageCheck {
-    /// Not a relation file.
-    None,
-    /// A relation file whose pages are not checked: the cluster has no checksums, or nobody wants to know.
-    Off,
-    /// A relation file; its first page is this block of the relation.
-    FromBlock(u32),
-}
-
-impl PageCheck {
-    /// Whether this is the file of a relation.
-    pub(super) fn is_relation(self) -> bool {
-        self != Self::None
-    }
-}
 
 /// One piece of work: read at once, stored in one frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,6 +177,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
+    use crate::backup::listing::PageCheck;
 
     const MIB: u64 = 1024 * 1024;
 

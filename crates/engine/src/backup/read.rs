@@ -22,7 +22,8 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::links;
-use super::plan::{Part, SourceFile, Unit};
+use super::listing::SourceFile;
+use super::plan::{Part, Unit};
 use crate::error::{Cause, Error};
 use crate::places::Identity;
 
@@ -305,7 +306,8 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 
     use super::*;
-    use crate::backup::plan::{PageCheck, Units};
+    use crate::backup::listing::PageCheck;
+    use crate::backup::plan::Units;
 
     fn source(path: &str, size_bytes: u64, check: PageCheck) -> SourceFile {
         SourceFile { path: path.as_bytes().into(), size_bytes, mtime: 0, mode: 0o600, check, identity: None }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::links;
 use super::listing::{Directory, Link, Scan, tablespace_oid};
-use super::plan::{PageCheck, SourceFile};
+use super::listing::{PageCheck, SourceFile};
 use crate::error::{Cause, Error};
 use crate::places::Identity;
 

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::CLEAN_WITHIN;
 use super::encode::EncodedChunk;
-use super::plan::SourceFile;
+use super::listing::SourceFile;
 use super::resume::Earlier;
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::Permit;

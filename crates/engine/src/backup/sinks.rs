@@ -11,7 +11,7 @@ use holdfast_repo::{CompressedFrame, FrameLocation};
 use tokio_util::sync::CancellationToken;
 
 use super::encode::EncodedChunk;
-use super::plan::SourceFile;
+use super::listing::SourceFile;
 use super::sink::{Sink, Stored};
 use crate::error::{Cause, Error};
 use crate::pipeline::budget::Permit;

@@ -37,8 +37,8 @@ pub(in super::super) async fn find_parent(
         Ok(ancestry) => {
             let crew = Crew::new(options.jobs);
             let (cluster, ancestry) = (&options.cluster, &ancestry);
-            let wanted = Wanted { cluster, control, ancestry, in_recovery, extent_bytes, has_started: false };
-            Parent::find(lanes, &wanted, &crew).await
+            let wanted = Wanted { cluster, control, ancestry, in_recovery, has_started: false };
+            Parent::find(lanes, &wanted, extent_bytes, &crew).await
         }
         Err(error) => Err(error.to_string()),
     };
@@ -81,7 +81,6 @@ pub(in super::super) async fn find_changes(
         control: at_start,
         ancestry: &ancestry,
         in_recovery: facts.in_recovery,
-        extent_bytes: 0,
         has_started: true,
     };
     if let Some(reason) = unfit(record, &wanted) {

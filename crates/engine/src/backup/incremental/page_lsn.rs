@@ -10,7 +10,7 @@ use holdfast_pgtypes::page::Checksums;
 use holdfast_pgtypes::{ControlFile, Lsn, PgVersion};
 use holdfast_repo::manifest::Manifest;
 
-use super::super::plan::SourceFile;
+use super::super::listing::SourceFile;
 use crate::restore::PathIndex;
 
 /// What the pages are judged by.

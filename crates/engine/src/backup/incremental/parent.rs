@@ -38,8 +38,13 @@ pub(in super::super) type Lane<'a> = Option<(&'a Repository, &'a ClaimRecord)>;
 
 impl Parent {
     /// Finds it, or says why there is none. What cannot be read of a repository is such a reason, too: a full backup
-    /// needs nothing of it.
-    pub(in super::super) async fn find(lanes: &[Lane<'_>], wanted: &Wanted<'_>, crew: &Crew) -> Result<Self, String> {
+    /// needs nothing of it. `extent_bytes` is the length of extents in this run, in all repositories.
+    pub(in super::super) async fn find(
+        lanes: &[Lane<'_>],
+        wanted: &Wanted<'_>,
+        extent_bytes: u32,
+        crew: &Crew,
+    ) -> Result<Self, String> {
         let Wanted { cluster, control, .. } = *wanted;
         if control.block_size != PAGE_SIZE as u32 {
             return Err(format!("the cluster has pages of {} bytes", control.block_size));
@@ -79,7 +84,7 @@ impl Parent {
             };
             let refused = match refused {
                 Some(why) => why,
-                None => match load(record, lanes, &lists, wanted.extent_bytes, crew).await {
+                None => match load(record, lanes, &lists, extent_bytes, crew).await {
                     Ok(parent) => return Ok(parent),
                     Err(why) => why,
                 },
@@ -136,8 +141,6 @@ pub(in super::super) struct Wanted<'a> {
     pub control: &'a ControlFile,
     pub ancestry: &'a Ancestry,
     pub in_recovery: bool,
-    /// Of this run, in all repositories.
-    pub extent_bytes: u32,
     /// Whether `control` was read after the start of this backup: that of a standby moves with its restartpoint, which the
     /// start makes.
     pub has_started: bool,
@@ -281,14 +284,7 @@ mod tests {
         };
         let ancestry = ancestry_of(pgdata.path(), &control).unwrap();
         let cluster = &parent.cluster;
-        let wanted = Wanted {
-            cluster,
-            control: &control,
-            ancestry: &ancestry,
-            in_recovery: true,
-            extent_bytes: 0,
-            has_started: true,
-        };
+        let wanted = Wanted { cluster, control: &control, ancestry: &ancestry, in_recovery: true, has_started: true };
         unfit(&parent, &wanted)
     }
 

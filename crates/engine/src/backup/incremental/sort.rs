@@ -8,7 +8,8 @@ use holdfast_pgtypes::checksum::PAGE_SIZE;
 use holdfast_pgtypes::{ControlFile, PgVersion};
 use holdfast_repo::manifest::FileEntry;
 
-use super::super::plan::{Part, SourceFile, Unit};
+use super::super::listing::SourceFile;
+use super::super::plan::{Part, Unit};
 use super::Base;
 use super::overlay::{Overlay, overlay};
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use holdfast_pgtypes::ControlFile;
 use tokio_util::sync::CancellationToken;
 
-use super::super::plan::{PageCheck, Units};
+use super::super::listing::PageCheck;
+use super::super::plan::Units;
 use super::super::run::page_checks;
 use super::super::scan::{PageChecks, scan};
 use super::{Bench, CONTROL};
