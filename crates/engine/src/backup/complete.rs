@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::{BackupRecord, BackupType};
 
@@ -75,18 +76,14 @@ async fn keep_published(
 /// The start records that must be this run's when its backup comes into being.
 struct Mine<'a> {
     run: &'a str,
-    /// Its own backup, and those of killed runs whose packs it may name.
+    /// Its own backup, and those of killed runs whose packs it names.
     backups: Vec<BackupId>,
 }
 
 impl Mine<'_> {
     async fn all_are(&self, repository: &Repository, cluster: &ClusterName) -> Result<bool, Error> {
-        for backup in &self.backups {
-            if !remains::still_mine(repository, cluster, *backup, self.run).await? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let looks = self.backups.iter().map(|backup| remains::still_mine(repository, cluster, *backup, self.run));
+        Ok(try_join_all(looks).await?.into_iter().all(|mine| mine))
     }
 }
 
@@ -94,20 +91,22 @@ fn taken_for_dead(repository: &Repository, record: &BackupRecord) -> Error {
     Error::from(Cause::NotReadable {
         store: repository.describe(),
         name: name::backup_start(&record.cluster, &record.backup_id),
-        reason: "another run took this backup for dead and removed it; do two machines have the same host name and \
-                 machine id, or the same backup.machine?"
-            .to_owned(),
+        reason:
+            "another run took this backup, or a killed one whose packs it uses, for its own to remove; do two machines \
+                 have the same host name and machine id, or the same backup.machine?"
+                .to_owned(),
     })
 }
 
 impl Run<'_> {
-    /// Finishes packs and manifests, waits for the WAL, and makes the backup exist where all of that was done.
+    /// Finishes packs and manifests, waits for the WAL, and makes the backup exist where all of that was done. Gives also the
+    /// killed runs whose packs it uses.
     pub(super) async fn complete(
         &self,
         sinks: &mut Sinks<'_>,
         content: Content,
         warnings: &mut Vec<String>,
-    ) -> Result<Vec<StoredBackup>, Error> {
+    ) -> Result<(Vec<StoredBackup>, BTreeSet<BackupId>), Error> {
         let Content { started, stopped, course, copied, tablespaces, parent } = content;
         let stored = sinks.finish().await?;
         self.finish_segment_on_primary(warnings).await;
@@ -170,14 +169,14 @@ impl Run<'_> {
             ));
         }
         warnings.extend(copied.link_warnings.iter().cloned());
-        let mut complete = Vec::new();
+        let (mut complete, mut used) = (Vec::new(), BTreeSet::new());
         if self.cancel.is_cancelled() {
             return Err(Cause::Cancelled.into());
         }
         let lanes = self.repositories.iter().zip(&self.claims).zip(stored).enumerate();
         for (index, ((repository, claim), stored)) in lanes {
             let Some(stored) = stored.filter(|_| sinks.takes_part(index)) else { continue };
-            let Stored { manifest, pack_count, size_bytes: stored_bytes } = stored;
+            let Stored { manifest, pack_count, size_bytes: stored_bytes, taken_from } = stored;
             let record = BackupRecord {
                 backup_id: self.backup,
                 label: self.options.label.clone(),
@@ -219,7 +218,7 @@ impl Run<'_> {
             };
             let published = async {
                 restore::would_take(repository, &record, &crew).await?;
-                self.publish(index, repository, &record).await
+                self.publish(index, repository, &record, &taken_from).await
             };
             // After a cancel the run is dropped if it takes too long, and with it what it knows: not once there is a backup.
             let published = if complete.is_empty() {
@@ -232,7 +231,10 @@ impl Run<'_> {
                 }
             };
             match published {
-                Ok(()) => complete.push(StoredBackup { repository: repository.describe(), backup: record }),
+                Ok(()) => {
+                    complete.push(StoredBackup { repository: repository.describe(), backup: record });
+                    used.extend(taken_from);
+                }
                 // What exists already is told, whatever ends the rest.
                 Err(error) if !complete.is_empty() => sinks.leave_out(index, error).await,
                 Err(error) => {
@@ -240,11 +242,17 @@ impl Run<'_> {
                 }
             }
         }
-        Ok(complete)
+        Ok((complete, used))
     }
 
     /// Makes the backup exist, unless somebody took this run for dead: see [`remains`] for the order.
-    async fn publish(&self, index: usize, repository: &Repository, record: &BackupRecord) -> Result<(), Error> {
+    async fn publish(
+        &self,
+        index: usize,
+        repository: &Repository,
+        record: &BackupRecord,
+        taken_from: &BTreeSet<BackupId>,
+    ) -> Result<(), Error> {
         let cluster = &self.options.cluster;
         let name = name::backup_summary(cluster, &self.backup);
         let publishing = |is: bool| {
@@ -252,8 +260,7 @@ impl Run<'_> {
                 publishing.store(is, Ordering::Relaxed);
             }
         };
-        let adopted = self.adopted.get(index).into_iter().flatten().copied();
-        let mine = Mine { run: &self.identity, backups: adopted.chain([self.backup]).collect() };
+        let mine = Mine { run: &self.identity, backups: taken_from.iter().copied().chain([self.backup]).collect() };
         if !mine.all_are(repository, cluster).await? {
             return Err(taken_for_dead(repository, record));
         }

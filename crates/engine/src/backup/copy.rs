@@ -336,6 +336,8 @@ struct Commit<'a> {
 struct Current {
     file: usize,
     size_bytes: u64,
+    /// Bytes of it that a killed run had stored.
+    resumed_bytes: u64,
     /// None when not all of it was read.
     crc32c: Option<u32>,
     /// Its position in the parent's manifest; none if the parent has it not, or nobody has asked yet.
@@ -391,7 +393,8 @@ impl<'a> Commit<'a> {
         if self.current.as_ref().is_none_or(|current| current.file != piece.file) {
             self.finish_current(sinks).await?;
             let (file, state) = (piece.file, State::Growing);
-            self.current = Some(Current { file, size_bytes: 0, crc32c: Some(0), parent: None, in_parts, state });
+            let (size_bytes, resumed_bytes, crc32c, parent) = (0, 0, Some(0), None);
+            self.current = Some(Current { file, size_bytes, resumed_bytes, crc32c, parent, in_parts, state });
         }
         let Some(current) = &mut self.current else { return Ok(()) };
         match piece.found {
@@ -427,7 +430,7 @@ impl<'a> Commit<'a> {
             (Some(_), None) => Err(Cause::Internal("an extent has data and no place".to_owned()).into()),
         };
         if chunk.stored_earlier {
-            self.copied.resumed_bytes += u64::from(length);
+            current.resumed_bytes += u64::from(length);
         }
         match chunk.form {
             Form::Extent => {
@@ -480,6 +483,7 @@ impl<'a> Commit<'a> {
         sinks.finish_file(file, current.size_bytes, current.crc32c).await?;
         self.copied.file_count += 1;
         self.copied.size_bytes += current.size_bytes;
+        self.copied.resumed_bytes += current.resumed_bytes;
         Ok(())
     }
 }

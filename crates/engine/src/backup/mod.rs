@@ -45,7 +45,6 @@ mod tests;
 pub(crate) mod timelines;
 pub(crate) mod wal_wait;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -62,6 +61,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::incremental::choose::{confirm_parent, find_parent};
 use self::incremental::parent::{Lane, Parent};
+use self::resume::{Everywhere, TakenOver, take_over};
 use self::run::{Outcome, Run};
 use self::runner::Runner;
 use crate::error::{Cause, Error};
@@ -216,33 +216,37 @@ pub async fn backup(
     }
     // On failure the start record of this run stays: it says what is still to be removed.
     let (mut earlier, mut adopted) = (Vec::new(), Vec::new());
+    // An eighth of the memory, for all repositories.
+    let memory_bytes = options.memory_bytes / 8 / repositories.len() as u64;
+    if dead.iter().any(|dead| !dead.is_empty()) {
+        progress.phase("looking at what killed backups stored", None);
+    }
     for (index, (repository, dead)) in repositories.iter().zip(dead).enumerate() {
+        let mut taken = TakenOver::default();
         // Its start record may be missing, and so the list of what this run removes.
-        let taken_over = if early.is_out(index) {
-            None
-        } else {
-            let taken_over = resume::take_over(repository, &options.cluster, &runner, &dead, progress).await;
-            early.settle(index, taken_over)?
-        };
-        let Some((of_lane, in_lane)) = taken_over else {
-            earlier.push(None);
-            adopted.push(BTreeSet::new());
-            continue;
-        };
-        // For all of them: a store that answers slowly must not keep the backup from beginning.
-        let until = Instant::now() + remains::ABORT_WITHIN;
-        for dead in dead.difference(&of_lane).copied() {
-            let removed = remains::remove_by(repository, &options.cluster, dead, until).await;
-            match early.settle(index, removed)? {
-                Some(true) => progress.note(&format!("removed the remains of backup {dead}, which was not finished")),
-                Some(false) => progress.note(&format!(
-                    "the remains of backup {dead} are kept: it is complete, or another manifest may need them"
-                )),
-                None => break,
+        if !early.is_out(index) {
+            taken = take_over(repository, &options.cluster, &runner, &dead, memory_bytes, cancel).await?;
+            // For all of them: a store that answers slowly must not keep the backup from beginning.
+            let until = Instant::now() + remains::ABORT_WITHIN;
+            for dead in dead.difference(&taken.adopted).filter(|dead| !taken.left.contains(dead)).copied() {
+                let removed = remains::remove_by(repository, &options.cluster, dead, until).await;
+                match early.settle(index, removed)? {
+                    Some(true) => {
+                        progress.note(&format!("removed the remains of backup {dead}, which was not finished"));
+                    }
+                    Some(false) => progress.note(&format!(
+                        "the remains of backup {dead} are kept: it is complete, or another manifest may need them"
+                    )),
+                    None => break,
+                }
             }
         }
-        earlier.push(Some(Arc::new(in_lane)));
-        adopted.push(of_lane);
+        earlier.push(Some(Arc::new(taken.earlier)).filter(|_| !early.is_out(index)));
+        adopted.push(taken.adopted);
+    }
+    let earlier = Everywhere::new(earlier);
+    if let Some(earlier) = &earlier {
+        earlier.announce(progress);
     }
     let early = early.into_errors();
     let kept = early.iter().map(Option::is_some).collect();

@@ -24,7 +24,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath};
-use holdfast_repo::record::{RunIdentity, StartRecord};
+use holdfast_repo::record::StartRecord;
 use holdfast_store::ObjectName;
 use tokio::time::Instant;
 
@@ -79,6 +79,9 @@ pub(super) async fn remove(repository: &Repository, cluster: &ClusterName, backu
 
 /// Removes what this run itself stored. Its start record goes last: if this is interrupted, the next backup on this host
 /// finds by it what is left.
+///
+/// Whoever takes this run for dead writes into its start record, and then looks for the mark that is set here: of both, one
+/// sees the other, however long either of them sleeps in between.
 pub(super) async fn remove_own(
     repository: &Repository,
     cluster: &ClusterName,
@@ -89,55 +92,85 @@ pub(super) async fn remove_own(
         if is_complete(repository, cluster, backup).await? {
             return Ok::<_, Error>(());
         }
-        // Whoever took this run for dead goes on from its packs, or removes them. From the mark on nobody begins to.
-        if !end(repository, cluster, backup, run).await? {
-            return Ok(());
+        let start_name = name::backup_start(cluster, &backup);
+        let start = match repository.read_record::<StartRecord>(&start_name).await {
+            Ok(start) if is_of_run(&start, run) => Some(start),
+            Ok(_) => return Ok(()),
+            // Whoever took this run over is complete, and has not seen what came since.
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(start) = &start {
+            match repository.create_record(&name::backup_end(cluster, &backup), start).await {
+                Err(error) if !error.is_already_exists() => return Err(error),
+                _ => {}
+            }
+            match repository.read_record::<StartRecord>(&start_name).await {
+                Ok(start) if !is_of_run(&start, run) => return Ok(()),
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
         }
-        // Nobody else can refer to a backup that was never complete, and this run knows that it was not.
+        let all = BTreeSet::from([backup]);
+        let Some(used) = used_by_others(repository, cluster, &all).await? else { return Ok(()) };
         let until = Instant::now() + ABORT_OWN_WITHIN;
-        remove_data(repository, cluster, backup, &BTreeSet::new(), Manifest::Goes, until).await?;
-        repository.store().delete(&[object_name(&name::backup_start(cluster, &backup))?]).await?;
+        remove_data(repository, cluster, backup, &used, Manifest::Goes, until).await?;
+        repository
+            .store()
+            .delete(&[object_name(&start_name)?, object_name(&name::backup_end(cluster, &backup))?])
+            .await?;
         Ok(())
     };
     removed.await.doing(|| format!("removing the remains of backup {backup} from {}", repository.describe()))
 }
 
-/// Marks the start record of this run, so that nobody takes its packs over. Gives `false` if somebody has.
-async fn end(repository: &Repository, cluster: &ClusterName, backup: BackupId, run: &str) -> Result<bool, Error> {
-    let name = name::backup_start(cluster, &backup);
-    let start = match repository.read_record::<StartRecord>(&name).await {
-        Ok(start) => start,
-        Err(error) if error.is_not_found() => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    let Some(identity) = start.run.filter(|identity| identity.id == run) else { return Ok(false) };
-    let ended = StartRecord { run: Some(RunIdentity { ended: true, ..identity }), ..start };
-    repository.replace_record(&name, &ended).await?;
-    still_mine(repository, cluster, backup, run).await
+fn is_of_run(start: &StartRecord, run: &str) -> bool {
+    start.run.as_ref().is_some_and(|identity| identity.id == run)
 }
 
-/// Removes what no manifest names of a dead run that this run took over, the start record last: the next run takes over what
-/// is left of it. Gives `false`, and removes nothing, if that cannot be known, or somebody else has taken it over.
+/// What became of a dead run that this run took over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Adopted {
+    /// What no manifest names of it is removed.
+    Removed,
+    /// Nothing is removed: it is not known what is needed of it, or it is not this run's any more.
+    Kept,
+}
+
+/// Removes what no manifest names of the dead runs that this run took over, each with its start record last: the next run
+/// takes over what is left. `adopted` are all of them, so that a manifest of one, which never came to be a backup, keeps
+/// nothing of another.
 pub(super) async fn remove_adopted(
     repository: &Repository,
     cluster: &ClusterName,
-    backup: BackupId,
+    adopted: &BTreeSet<BackupId>,
     run: &str,
-) -> Result<bool, Error> {
+) -> Result<Adopted, Error> {
     let removed = async {
-        if repository.check_removable().is_err() || is_complete(repository, cluster, backup).await? {
-            return Ok::<_, Error>(false);
+        if repository.check_removable().is_err() {
+            return Ok::<_, Error>(Adopted::Kept);
         }
-        let Some(used) = used_by_others(repository, cluster, backup).await? else { return Ok(false) };
-        if !still_mine(repository, cluster, backup, run).await? {
-            return Ok(false);
+        let Some(used) = used_by_others(repository, cluster, adopted).await? else { return Ok(Adopted::Kept) };
+        // None goes before it is known that none of them is a backup: what is counted for nothing is the manifests of all.
+        for backup in adopted {
+            if !still_mine(repository, cluster, *backup, run).await?
+                || is_complete(repository, cluster, *backup).await?
+            {
+                return Ok(Adopted::Kept);
+            }
         }
-        let until = Instant::now() + ABORT_WITHIN;
-        remove_data(repository, cluster, backup, &used, Manifest::Goes, until).await?;
-        repository.store().delete(&[object_name(&name::backup_start(cluster, &backup))?]).await?;
-        Ok(true)
+        for backup in adopted {
+            let until = Instant::now() + ABORT_WITHIN;
+            remove_data(repository, cluster, *backup, &used, Manifest::Goes, until).await?;
+            // As in `remove_by`: a run that was alive after all can have sent it in between.
+            let objects = [name::backup_summary, name::backup_end, name::backup_start];
+            for object in objects {
+                repository.store().delete(&[object_name(&object(cluster, backup))?]).await?;
+            }
+        }
+        Ok(Adopted::Removed)
     };
-    removed.await.doing(|| format!("removing the remains of backup {backup} from {}", repository.describe()))
+    removed.await.doing(|| format!("removing the remains of killed backups from {}", repository.describe()))
 }
 
 /// Removes the remains of one backup; unfinished uploads only until this moment. Gives `false`, and removes nothing that it needs, when it is complete.
@@ -166,12 +199,13 @@ async fn remove_inner(
     if is_complete(repository, cluster, backup).await? {
         return Ok(false);
     }
-    let Some(used) = used_by_others(repository, cluster, backup).await? else { return Ok(false) };
+    let Some(used) = used_by_others(repository, cluster, &BTreeSet::from([backup])).await? else { return Ok(false) };
     store.delete(&[object_name(&name::backup_start(cluster, &backup))?]).await?;
     if is_complete(repository, cluster, backup).await? {
         return Ok(false);
     }
     remove_data(repository, cluster, backup, &used, Manifest::StaysWithItsPacks, until).await?;
+    store.delete(&[object_name(&name::backup_end(cluster, &backup))?]).await?;
     // A run that was alive after all can have sent it in between, and may not have heard of it. Its packs are gone.
     if is_complete(repository, cluster, backup).await? {
         store.delete(&[object_name(&name::backup_summary(cluster, &backup))?]).await?;
@@ -179,27 +213,28 @@ async fn remove_inner(
     Ok(true)
 }
 
-/// The objects of a backup that other manifests of the cluster name; nothing when that cannot be known.
+/// The packs and manifests of these backups that manifests of others in the cluster name; nothing when that cannot be known.
 ///
-/// A backup that has its start record was never complete: only runs that came after it may have gone on from its packs. Others
-/// may have been complete once, and all manifests are read.
+/// A backup without packs and manifest has nothing that could be named, and no manifest is read for it.
 async fn used_by_others(
     repository: &Repository,
     cluster: &ClusterName,
-    backup: BackupId,
+    backups: &BTreeSet<BackupId>,
 ) -> Result<Option<BTreeSet<String>>, Error> {
-    let own = name::manifest(cluster, &backup);
     let listed = repository.store().list(&name::backups_folder(cluster), None).await?;
     let names: Vec<&str> = listed.iter().map(|object| object.name.as_ref()).collect();
-    let start = name::backup_start(cluster, &backup);
-    let begun = names.contains(&start.as_str());
-    let folder = name::packs_folder(cluster, &backup);
+    let own: BTreeSet<String> = backups.iter().map(|backup| name::manifest(cluster, backup)).collect();
+    let folders: Vec<String> = backups.iter().map(|backup| name::packs_folder(cluster, backup)).collect();
+    let mut can_be_used = names.iter().any(|name| own.contains(*name));
+    for folder in &folders {
+        can_be_used = can_be_used || !repository.store().list_page(folder, None, None).await?.objects.is_empty();
+    }
     let mut used = BTreeSet::new();
-    let others = names.into_iter().filter(|other| *other != own);
-    let manifests = others.filter(|other| match other.parse() {
-        Ok(ObjectPath::Manifest { backup: of, .. }) => !begun || of > backup,
-        _ => false,
-    });
+    if !can_be_used {
+        return Ok(Some(used));
+    }
+    let others = names.into_iter().filter(|other| !own.contains(*other));
+    let manifests = others.filter(|other| matches!(other.parse(), Ok(ObjectPath::Manifest { .. })));
     let mut ends = FuturesUnordered::new();
     let mut manifests = manifests.map(str::to_owned);
     loop {
@@ -215,12 +250,13 @@ async fn used_by_others(
             Err(error) if error.is_not_found() => continue,
             // Damaged, newer, or in a storage class that must be thawed first: no reason to take no backups any more.
             Err(error) => {
-                tracing::warn!(%backup, manifest = other, %error, "the remains of a backup are kept: what this manifest needs is not known");
+                tracing::warn!(manifest = other, %error, "the remains of a backup are kept: what this manifest needs is not known");
                 return Ok(None);
             }
         };
-        used.extend(end.packs.into_iter().map(|pack| pack.name).filter(|pack| pack.starts_with(&folder)));
-        used.extend(end.origins.into_iter().filter(|origin| *origin == own));
+        let packs = end.packs.into_iter().map(|pack| pack.name);
+        used.extend(packs.filter(|pack| folders.iter().any(|folder| pack.starts_with(folder))));
+        used.extend(end.origins.into_iter().filter(|origin| own.contains(origin)));
     }
     Ok(Some(used))
 }
@@ -310,7 +346,7 @@ pub(super) async fn still_mine(
     run: &str,
 ) -> Result<bool, Error> {
     match repository.read_record::<StartRecord>(&name::backup_start(cluster, &backup)).await {
-        Ok(start) => Ok(start.run.is_some_and(|identity| identity.id == run)),
+        Ok(start) => Ok(is_of_run(&start, run)),
         Err(error) if error.is_not_found() => Ok(false),
         Err(error) => Err(error),
     }

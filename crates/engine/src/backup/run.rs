@@ -22,7 +22,8 @@ use super::incremental::sort::Summarized;
 use super::incremental::{Base, overlay};
 use super::listing::{PageCheck, Scan, SourceFile, tablespace_oid};
 use super::plan;
-use super::resume::{Earlier, Everywhere};
+use super::remains::Adopted;
+use super::resume::Everywhere;
 use super::scan::{self, PageChecks};
 use super::session::{self, Started, Stopped};
 use super::sink::Sink;
@@ -47,8 +48,8 @@ pub(super) struct Run<'a> {
     pub(super) backup: BackupId,
     /// What an incremental backup builds on.
     pub(super) parent: Option<Parent>,
-    /// What killed runs have stored in each repository, in their order; none where the run does not take part.
-    pub(super) earlier: Vec<Option<Arc<Earlier>>>,
+    /// What killed runs have stored.
+    pub(super) earlier: Option<Arc<Everywhere>>,
     /// Of each repository, the killed runs that this one has taken over.
     pub(super) adopted: Vec<BTreeSet<BackupId>>,
     /// The random id of this run, in its start record.
@@ -165,6 +166,11 @@ pub(super) fn last_files(
     files
 }
 
+/// What killed runs had done of a backup, if it uses any of it.
+fn resumed(backups: BTreeSet<BackupId>, size_bytes: u64) -> Option<Resumed> {
+    (!backups.is_empty()).then(|| Resumed { backups: backups.into_iter().collect(), size_bytes })
+}
+
 impl Run<'_> {
     /// From the first sink to the last record. `early` says of each repository what went wrong with it already.
     pub(super) async fn execute(
@@ -187,7 +193,7 @@ impl Run<'_> {
                 let (backup, memory) = (self.backup, self.options.memory_bytes / self.repositories.len() as u64);
                 let sink = Sink::new(repository.clone(), cluster, backup, part_size, extent_bytes, memory, self.cancel);
                 let parent = self.parent.as_ref().and_then(|parent| parent.manifests.get(sinks.len())?.clone());
-                let earlier = self.earlier.get(sinks.len()).cloned().flatten();
+                let earlier = self.earlier.as_ref().and_then(|earlier| earlier.lane(sinks.len()));
                 sink.await.map(|sink| sink.with_parent(parent).with_earlier(earlier))
             };
             let sink = match sink {
@@ -199,8 +205,9 @@ impl Run<'_> {
         sinks.check_any()?;
         let done = match Box::pin(self.copy_everything(&mut sinks, extent_bytes)).await {
             Ok(content) => {
-                let resumed = self.resumed(content.copied.resumed_bytes);
-                self.complete(&mut sinks, content, warnings).await.map(|complete| (complete, resumed))
+                let resumed_bytes = content.copied.resumed_bytes;
+                let complete = self.complete(&mut sinks, content, warnings).await;
+                complete.map(|(complete, backups)| (complete, resumed(backups, resumed_bytes)))
             }
             Err(error) => Err(error),
         };
@@ -213,33 +220,30 @@ impl Run<'_> {
         }
     }
 
-    /// What killed runs had done of this backup, if there were any.
-    fn resumed(&self, size_bytes: u64) -> Option<Resumed> {
-        let backups: BTreeSet<BackupId> = self.adopted.iter().flatten().copied().collect();
-        (!backups.is_empty()).then(|| Resumed { backups: backups.into_iter().collect(), size_bytes })
-    }
-
     /// Removes what is not needed of the killed runs that this one took over, in the repositories that have the backup now.
     pub(super) async fn remove_adopted(&self, failed: &[usize]) {
         let lanes = self.repositories.iter().zip(&self.adopted).enumerate();
         for (_, (repository, adopted)) in lanes.filter(|(index, _)| !failed.contains(index)) {
-            for backup in adopted {
-                self.progress.phase("removing what a killed run left", None);
-                let removing = remains::remove_adopted(repository, &self.options.cluster, *backup, &self.identity);
-                let removed = tokio::select! {
-                    removed = removing => removed,
-                    () = self.cancel.cancelled() => return,
-                };
-                match removed {
-                    Ok(true) => self.progress.note(&format!(
-                        "what backup {} does not use of {backup}, which was not finished, is removed",
-                        self.backup
-                    )),
-                    Ok(false) => self.progress.note(&format!(
-                        "what is left of backup {backup}, which was not finished, is kept: another manifest may need it"
-                    )),
-                    Err(error) => tracing::warn!(%error, "the next backup on this host will remove what is left"),
+            if adopted.is_empty() {
+                continue;
+            }
+            self.progress.phase("removing what killed backups left", None);
+            let removing = remains::remove_adopted(repository, &self.options.cluster, adopted, &self.identity);
+            let removed = tokio::select! {
+                removed = removing => removed,
+                () = self.cancel.cancelled() => return,
+            };
+            let names: Vec<String> = adopted.iter().map(ToString::to_string).collect();
+            let names = names.join(" and ");
+            match removed {
+                Ok(Adopted::Removed) => {
+                    self.progress.note(&format!("what no backup needs of {names}, which was not finished, is removed"))
                 }
+                Ok(Adopted::Kept) => self.progress.note(&format!(
+                    "what is left of backup {names}, which was not finished, is kept: it is not certain that nobody \
+                     needs it"
+                )),
+                Err(error) => tracing::warn!(%error, "the next backup on this host will remove what is left"),
             }
         }
     }
@@ -326,7 +330,7 @@ impl Run<'_> {
                 compression: options.compression,
                 extent_size_bytes,
                 base,
-                earlier: Everywhere::new(self.earlier.iter().flatten().cloned().collect()).map(Arc::new),
+                earlier: self.earlier.clone(),
             },
             crew: Crew::new(options.jobs),
             budget: ByteBudget::new(options.memory_bytes),

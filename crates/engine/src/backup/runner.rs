@@ -69,8 +69,7 @@ impl Runner {
 
     /// What the run's start record says of it.
     pub(super) fn identity(&self, removes: Vec<holdfast_repo::name::BackupId>) -> RunIdentity {
-        let (id, machine, boot) = (self.run.clone(), self.machine.clone(), self.boot.clone());
-        RunIdentity { id, machine, boot, removes, ended: false }
+        RunIdentity { id: self.run.clone(), machine: self.machine.clone(), boot: self.boot.clone(), removes }
     }
 
     /// Whether a run was one of this data directory on this machine, and so is dead: the lock is held here.
@@ -129,7 +128,7 @@ mod tests {
 
     fn run(machine: Option<&str>, boot: Option<&str>) -> RunIdentity {
         let text = |text: Option<&str>| text.map(str::to_owned);
-        RunIdentity { id: "r1".to_owned(), machine: text(machine), boot: text(boot), removes: Vec::new(), ended: false }
+        RunIdentity { id: "r1".to_owned(), machine: text(machine), boot: text(boot), removes: Vec::new() }
     }
 
     #[test]

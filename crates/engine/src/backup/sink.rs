@@ -5,7 +5,7 @@
 //! ([`Sink::finish`]), `backup.json` is the caller's. Every repository has a sink of its own, since places in packs
 //! differ with encryption; what is read and compressed once feeds them all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -53,8 +53,12 @@ pub(super) struct Sink {
     packs: Vec<Option<PackEntry>>,
     /// How many of them are this backup's own.
     own_packs: u32,
-    /// How many of them killed runs have stored.
+    /// The numbers of those that are others', by their names: an earlier backup may use a pack that a killed run stored, too.
+    numbers: HashMap<String, u32>,
+    /// How many of them only killed runs have stored.
     taken_over: u32,
+    /// Whose they are.
+    taken_from: BTreeSet<BackupId>,
     /// What the parent of an incremental backup has here.
     parent: Option<ParentHere>,
     /// What killed runs have stored here.
@@ -96,6 +100,8 @@ pub(super) struct Stored {
     pub pack_count: u32,
     /// Bytes of these packs and of the manifest.
     pub size_bytes: u64,
+    /// The killed runs whose packs are named.
+    pub taken_from: BTreeSet<BackupId>,
 }
 
 impl Sink {
@@ -133,7 +139,9 @@ impl Sink {
             pack: None,
             packs: Vec::new(),
             own_packs: 0,
+            numbers: HashMap::new(),
             taken_over: 0,
+            taken_from: BTreeSet::new(),
             parent: None,
             earlier: None,
             finishing: JoinSet::new(),
@@ -250,11 +258,17 @@ impl Sink {
         if let Some(number) = *number {
             return Ok(Extent { pack: number, ..place });
         }
-        let pack = earlier.pack(&place).ok_or_else(unknown)?;
-        let new = *number.insert(self.packs.len() as u32);
-        self.taken_over += 1;
-        self.stored_bytes += pack.size_bytes;
-        self.packs.push(Some(pack.clone()));
+        let (backup, pack) = earlier.pack(&place).ok_or_else(unknown)?;
+        self.taken_from.insert(backup);
+        let new = match self.numbers.get(&pack.name) {
+            Some(known) => *known,
+            None => {
+                self.taken_over += 1;
+                self.stored_bytes += pack.size_bytes;
+                add_pack(&mut self.packs, &mut self.numbers, pack)
+            }
+        };
+        *number = Some(new);
         Ok(Extent { pack: new, ..place })
     }
 
@@ -273,8 +287,11 @@ impl Sink {
             return Ok(Extent { pack: number, ..place });
         }
         let pack = parent.manifest.packs().get(place.pack as usize).ok_or_else(not_in_parent)?;
-        let new = *number.insert(self.packs.len() as u32);
-        self.packs.push(Some(pack.clone()));
+        let new = match self.numbers.get(&pack.name) {
+            Some(known) => *known,
+            None => add_pack(&mut self.packs, &mut self.numbers, pack),
+        };
+        *number = Some(new);
         Ok(Extent { pack: new, ..place })
     }
 
@@ -320,7 +337,15 @@ impl Sink {
             return Err(error);
         }
         let Self {
-            manifest, mut manifest_upload, mut manifest_digest, packs, own_packs, taken_over, stored_bytes, ..
+            manifest,
+            mut manifest_upload,
+            mut manifest_digest,
+            packs,
+            own_packs,
+            taken_over,
+            taken_from,
+            stored_bytes,
+            ..
         } = self;
         let packs: Vec<PackEntry> = packs.into_iter().flatten().collect();
         let end = manifest.finish(&packs).map_err(unwritable)?;
@@ -340,6 +365,7 @@ impl Sink {
             },
             pack_count: own_packs + taken_over,
             size_bytes: stored_bytes + size_bytes,
+            taken_from,
         })
     }
 
@@ -431,6 +457,14 @@ impl Sink {
         self.manifest_digest.update(bytes);
         self.manifest_upload.push(bytes, None).await
     }
+}
+
+/// Adds a pack that another backup has stored; gives its number.
+fn add_pack(packs: &mut Vec<Option<PackEntry>>, numbers: &mut HashMap<String, u32>, pack: &PackEntry) -> u32 {
+    let number = packs.len() as u32;
+    packs.push(Some(pack.clone()));
+    numbers.insert(pack.name.clone(), number);
+    number
 }
 
 fn not_in_parent() -> Error {

@@ -57,6 +57,13 @@ pub enum ObjectPath {
         /// The backup.
         backup: BackupId,
     },
+    /// `<cluster>/backups/<backup id>/ended.json`
+    BackupEnd {
+        /// The cluster of the backup.
+        cluster: ClusterName,
+        /// The backup.
+        backup: BackupId,
+    },
     /// `<cluster>/backups/<backup id>/manifest`
     Manifest {
         /// The cluster of the backup.
@@ -118,6 +125,7 @@ impl ObjectPath {
             | Self::WalFile { cluster, .. }
             | Self::Pack { cluster, .. }
             | Self::BackupStart { cluster, .. }
+            | Self::BackupEnd { cluster, .. }
             | Self::Manifest { cluster, .. }
             | Self::BackupSummary { cluster, .. }
             | Self::Snapshot { cluster, .. }
@@ -158,6 +166,7 @@ impl ObjectPath {
                 let backup = backup.parse().ok()?;
                 match object {
                     "start.json" => Some(Self::BackupStart { cluster, backup }),
+                    "ended.json" => Some(Self::BackupEnd { cluster, backup }),
                     "manifest" => Some(Self::Manifest { cluster, backup }),
                     "backup.json" => Some(Self::BackupSummary { cluster, backup }),
                     _ => None,
@@ -212,6 +221,7 @@ impl fmt::Display for ObjectPath {
             }
             Self::Pack { cluster, backup, number } => write!(formatter, "{cluster}/packs/{backup}/{number:06}.pack"),
             Self::BackupStart { cluster, backup } => write!(formatter, "{cluster}/backups/{backup}/start.json"),
+            Self::BackupEnd { cluster, backup } => write!(formatter, "{cluster}/backups/{backup}/ended.json"),
             Self::Manifest { cluster, backup } => write!(formatter, "{cluster}/backups/{backup}/manifest"),
             Self::BackupSummary { cluster, backup } => write!(formatter, "{cluster}/backups/{backup}/backup.json"),
             Self::Snapshot { cluster, snapshot } => write!(formatter, "{cluster}/snapshots/{snapshot}.json"),
@@ -342,6 +352,11 @@ pub fn backup_folder(cluster: &ClusterName, backup: &BackupId) -> String {
 /// `<cluster>/backups/<backup id>/start.json`
 pub fn backup_start(cluster: &ClusterName, backup: &BackupId) -> String {
     ObjectPath::BackupStart { cluster: cluster.clone(), backup: *backup }.to_string()
+}
+
+/// `<cluster>/backups/<backup id>/ended.json`
+pub fn backup_end(cluster: &ClusterName, backup: &BackupId) -> String {
+    ObjectPath::BackupEnd { cluster: cluster.clone(), backup: *backup }.to_string()
 }
 
 /// `<cluster>/backups/<backup id>/manifest`

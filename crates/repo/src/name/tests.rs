@@ -44,6 +44,7 @@ fn the_names_of_the_format() {
         (wal("0000001A.history", Codec::Lz4, true), "main/wal/3/0000001A/0000001A.history.zst.enc"),
         (pack(&cluster, &backup, 42), "main/packs/20260822T101500Z/000042.pack"),
         (backup_start(&cluster, &backup), "main/backups/20260822T101500Z/start.json"),
+        (backup_end(&cluster, &backup), "main/backups/20260822T101500Z/ended.json"),
         (manifest(&cluster, &backup), "main/backups/20260822T101500Z/manifest"),
         (backup_summary(&cluster, &backup), "main/backups/20260822T101500Z/backup.json"),
         (snapshot(&cluster, &backup), "main/snapshots/20260822T101500Z.json"),
@@ -186,7 +187,7 @@ fn any_path() -> impl Strategy<Value = ObjectPath> {
     let backup = any_time().prop_map(|time| BackupId::new(time).unwrap());
     let codec = prop::sample::select(Codec::ALL.to_vec());
     let kind = prop::sample::select(vec![LedgerKind::Gap, LedgerKind::Divergence, LedgerKind::Deletion]);
-    (cluster, claim, backup, any_wal_file(), codec, any::<bool>(), 0..=MAX_PACK_NUMBER, any_time(), kind, 0u8..8)
+    (cluster, claim, backup, any_wal_file(), codec, any::<bool>(), 0..=MAX_PACK_NUMBER, any_time(), kind, 0u8..9)
         .prop_map(|(cluster, claim, backup, file, codec, encrypted, number, time, kind, which)| match which {
             0 => ObjectPath::KeySlot(cluster.as_str().parse().unwrap()),
             1 => ObjectPath::Claim { cluster, claim },
@@ -194,6 +195,7 @@ fn any_path() -> impl Strategy<Value = ObjectPath> {
             3 => ObjectPath::BackupStart { cluster, backup },
             4 => ObjectPath::Manifest { cluster, backup },
             5 => ObjectPath::BackupSummary { cluster, backup },
+            7 => ObjectPath::BackupEnd { cluster, backup },
             6 => ObjectPath::Ledger { cluster, time: LedgerTime::new(time).unwrap(), kind },
             _ => ObjectPath::WalFile { cluster, claim, file, codec, encrypted },
         })

@@ -79,9 +79,10 @@ pub struct BackupRecord {
     pub removed_file_count: u64,
     /// Sum of the sizes of the files, in bytes.
     pub size_bytes: u64,
-    /// Sum of the sizes of its own packs and its manifest as stored, in bytes: what this backup added to the repository.
+    /// Sum of the sizes of its packs and its manifest as stored, in bytes: what this backup added to the repository. Its packs
+    /// are its own, and those that killed runs had stored and no earlier backup uses.
     pub stored_bytes: u64,
-    /// Number of its own packs.
+    /// Number of its packs.
     pub pack_count: u32,
     /// Tablespaces other than `pg_default` and `pg_global`.
     pub tablespaces: Vec<TablespaceEntry>,

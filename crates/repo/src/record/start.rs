@@ -51,9 +51,6 @@ pub struct RunIdentity {
     /// Dead backups whose packs this run uses or removes. If this run dies as well, the next run takes them over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removes: Vec<BackupId>,
-    /// Whether the run has failed or was cancelled, and is removing what it stored: nothing of it is there to stay.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub ended: bool,
 }
 
 impl RecordBody for StartRecord {

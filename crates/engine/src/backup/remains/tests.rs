@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use holdfast_repo::manifest::{ManifestHeader, ManifestWriter, Origin, PackEntry};
 use holdfast_store::{Fault, FaultRule, Faulty, MemoryStore, Operation, PutMode, Store};
+use tokio_util::sync::CancellationToken;
 
 use super::super::resume;
 use super::*;
@@ -243,9 +244,12 @@ async fn a_manifest_that_cannot_be_read_keeps_the_remains() {
     bench.repository.store().delete(&[object_name(unreadable).unwrap()]).await.unwrap();
     assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
     assert_eq!(bench.objects().await, [""; 0]);
-    // No earlier backup can have gone on from a run that has its start record.
+    // Of one that has stored nothing, nobody can need anything.
     bench.put(unreadable).await;
-    let dead = bench.start("20261124T110000Z", &bench.runner, &[]).await;
+    let dead = bench.start("20261122T110000Z", &bench.runner, &[]).await;
+    assert!(!remove(&bench.repository, &bench.cluster, dead).await.unwrap());
+    let pack = object_name(&name::pack(&bench.cluster, &dead, 1)).unwrap();
+    bench.repository.store().delete(&[pack]).await.unwrap();
     assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
     assert_eq!(bench.objects().await, [unreadable]);
 }
@@ -266,31 +270,50 @@ fn next_run(bench: &Bench) -> Runner {
 }
 
 async fn take_over(bench: &Bench, dead: BackupId) -> BTreeSet<BackupId> {
-    let (repository, cluster) = (&bench.repository, &bench.cluster);
-    let taken = resume::take_over(repository, cluster, &next_run(bench), &BTreeSet::from([dead]), &Silent).await;
-    taken.unwrap().0
+    let (cluster, dead, cancel) = (&bench.cluster, BTreeSet::from([dead]), CancellationToken::new());
+    let taken = resume::take_over(&bench.repository, cluster, &next_run(bench), &dead, 1 << 20, &cancel).await;
+    taken.unwrap().adopted
+}
+
+async fn adopted_go(bench: &Bench, adopted: &[BackupId], run: &str) -> bool {
+    let adopted = adopted.iter().copied().collect();
+    remove_adopted(&bench.repository, &bench.cluster, &adopted, run).await.unwrap() == Adopted::Removed
 }
 
 /// A later backup went on from them, and was killed, or its host went away, before it removed the rest.
 #[tokio::test]
-async fn packs_of_a_killed_run_that_a_later_backup_names_stay() {
+async fn packs_of_a_killed_run_that_another_backup_names_stay() {
     let bench = Bench::new().await;
     let dead = bench.start("20261122T100000Z", &bench.runner, &[]).await;
     bench.put(&name::pack(&bench.cluster, &dead, 2)).await;
     let pack = |number| name::pack(&bench.cluster, &dead, number);
-    put_manifest(&bench, "20261123T100000Z", &[pack(2)], None).await;
-    let later = "main/backups/20261123T100000Z/manifest".to_owned();
+    // Of a host whose clock is behind.
+    put_manifest(&bench, "20261121T100000Z", &[pack(2)], None).await;
+    let other = "main/backups/20261121T100000Z/manifest".to_owned();
     assert_eq!(take_over(&bench, dead).await, BTreeSet::from([dead]));
-    // Whoever took it over in between removes it.
-    assert!(!remove_adopted(&bench.repository, &bench.cluster, dead, "another").await.unwrap());
-    assert!(remove_adopted(&bench.repository, &bench.cluster, dead, "next").await.unwrap());
-    assert_eq!(bench.objects().await, [later.clone(), pack(2)]);
+    assert!(!adopted_go(&bench, &[dead], "another").await, "whoever took it over in between removes it");
+    assert!(adopted_go(&bench, &[dead], "next").await);
+    assert_eq!(bench.objects().await, [other.clone(), pack(2)]);
 
     let dead = bench.start("20261122T110000Z", &bench.runner, &[]).await;
     put_manifest(&bench, "20261123T110000Z", &[name::pack(&bench.cluster, &dead, 1)], None).await;
     assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
     let last = "main/backups/20261123T110000Z/manifest".to_owned();
-    assert_eq!(bench.objects().await, [later, last, pack(2), name::pack(&bench.cluster, &dead, 1)]);
+    assert_eq!(bench.objects().await, [other, last, pack(2), name::pack(&bench.cluster, &dead, 1)]);
+}
+
+/// Its manifest was stored, and it was killed while it waited for WAL: it never came to be a backup.
+#[tokio::test]
+async fn a_killed_run_keeps_nothing_of_another() {
+    let bench = Bench::new().await;
+    let first = bench.start("20261122T100000Z", &bench.runner, &[]).await;
+    let second = bench.start("20261122T110000Z", &bench.runner, &[]).await;
+    put_manifest(&bench, "20261122T110000Z", &[name::pack(&bench.cluster, &first, 1)], None).await;
+    for dead in [first, second] {
+        assert_eq!(take_over(&bench, dead).await, BTreeSet::from([dead]));
+    }
+    assert!(adopted_go(&bench, &[first, second], "next").await);
+    assert_eq!(bench.objects().await, [""; 0]);
 }
 
 /// It was alive after all: it neither completes, nor takes away what another run uses.
@@ -309,17 +332,50 @@ async fn a_run_that_was_taken_over_leaves_its_packs() {
     assert_eq!(bench.dead().await, ["20261122T100000Z"]);
 }
 
+/// Whoever took it over is complete and gone: what the run stored since then is its own to remove, and the rest is not.
+#[tokio::test]
+async fn a_run_that_comes_back_late_removes_what_nobody_uses() {
+    let bench = Bench::new().await;
+    let backup = bench.start("20261122T100000Z", &bench.runner, &[]).await;
+    let pack = |number| name::pack(&bench.cluster, &backup, number);
+    take_over(&bench, backup).await;
+    put_manifest(&bench, "20261123T100000Z", &[pack(1)], None).await;
+    assert!(adopted_go(&bench, &[backup], "next").await);
+    bench.put(&pack(2)).await;
+    put_manifest(&bench, "20261122T100000Z", &[pack(1), pack(2)], None).await;
+    remove_own(&bench.repository, &bench.cluster, backup, &bench.runner.run).await.unwrap();
+    assert_eq!(bench.objects().await, ["main/backups/20261123T100000Z/manifest".to_owned(), pack(1)]);
+}
+
 /// Its packs are going, or some of them are gone.
 #[tokio::test]
 async fn a_run_that_is_removing_its_packs_is_not_taken_over() {
     let bench = Bench::new().await;
     let backup = bench.start("20261122T100000Z", &bench.runner, &[]).await;
-    assert!(end(&bench.repository, &bench.cluster, backup, &bench.runner.run).await.unwrap());
+    bench.put(&name::backup_end(&bench.cluster, &backup)).await;
     assert_eq!(take_over(&bench, backup).await, BTreeSet::new());
     assert!(remove(&bench.repository, &bench.cluster, backup).await.unwrap());
+    assert_eq!(bench.objects().await, [""; 0]);
     // Nor is one without packs, or without a start record: there is nothing to go on from.
     let empty = bench.start("20261122T110000Z", &bench.runner, &[]).await;
     let pack = object_name(&name::pack(&bench.cluster, &empty, 1)).unwrap();
     bench.repository.store().delete(&[pack]).await.unwrap();
     assert_eq!(take_over(&bench, empty).await, BTreeSet::new());
+}
+
+/// What a dead run stored is no reason to take no backups any more.
+#[tokio::test]
+async fn a_store_that_refuses_old_packs_costs_only_them() {
+    let bench = Bench::new().await;
+    let backup = bench.start("20261122T100000Z", &bench.runner, &[]).await;
+    let refuse = || Fault::Refuse(holdfast_store::StoreErrorKind::PermissionDenied);
+    for (operation, on, adopted) in [(Operation::Get, "main/packs/", 1), (Operation::Put, "main/backups/", 0)] {
+        let rule = FaultRule::new(&[operation], 1.0, refuse()).on(on);
+        let store: Arc<dyn Store> = Arc::new(Faulty::new(Arc::clone(bench.repository.store()), 7, vec![rule]));
+        let faulty = Repository::open(&RepositoryTarget { store, unlock: Unlock::NotEncrypted }).await.unwrap();
+        let (dead, cancel) = (BTreeSet::from([backup]), CancellationToken::new());
+        let taken = resume::take_over(&faulty, &bench.cluster, &next_run(&bench), &dead, 1 << 20, &cancel).await;
+        let taken = taken.unwrap();
+        assert_eq!((taken.adopted.len(), taken.left.len()), (adopted, 1 - adopted), "{on}");
+    }
 }

@@ -115,7 +115,7 @@ impl Bench {
         let map: Vec<String> = outside.map(|found| format!("{} {}\n", found.oid, found.path)).collect();
         let last = last_files(label.into_bytes(), map.concat().into_bytes(), control_bytes, 0o600, 0);
         copier.copy_from_memory(last, &mut sinks).await?;
-        let Stored { manifest, pack_count, size_bytes } = sinks.finish().await?.pop().flatten().unwrap();
+        let Stored { manifest, pack_count, size_bytes, .. } = sinks.finish().await?.pop().flatten().unwrap();
         let record = BackupRecord {
             backup_id: self.backup,
             label: "x".to_owned(),
