@@ -223,6 +223,7 @@ async fn a_backup_that_runs_loses_nothing() {
         .expect("make it larger");
     let slow = SlowStore::of(&stage);
     let mut backup = slow.hold(&stage, &["backup"]).await;
+    assert_eq!(files(&stage, "leases").len(), 1, "it has a lease");
     let config = keeping(&stage, 1, "0");
     let report = run(&stage, &config, &["expire"]);
     assert_eq!(only(&report)["removed"]["wal_files"], 0, "{report}");
@@ -232,6 +233,7 @@ async fn a_backup_that_runs_loses_nothing() {
     assert!(ended.success(), "{ended}");
     let now = listed_ids(&stage);
     assert_eq!(now.len(), 2, "{now:?}");
+    assert_eq!(files(&stage, "leases"), [""; 0]);
     run(&stage, &config, &["expire"]);
     assert_eq!(listed_ids(&stage), now[1..]);
     restores(&stage, "new", &now[1], 2, 2).await;

@@ -351,6 +351,17 @@ pub enum Cause {
         /// Its process, where known.
         pid: Option<i32>,
     },
+    /// The lease of this run ended before it was prolonged: others may have taken it for dead.
+    #[error(
+        "the lease of this run in {cluster} ended before it could be prolonged, because this host slept or {store} was \
+         away for too long"
+    )]
+    LeaseEnded {
+        /// The redacted URL.
+        store: String,
+        /// The cluster.
+        cluster: String,
+    },
     /// No backup of that name is complete.
     #[error("there is no complete backup {backup} of cluster {cluster}")]
     NoSuchBackup {

@@ -12,8 +12,8 @@ use holdfast_repo::name::ClaimNumber;
 use holdfast_repo::record::{
     self, BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, ClaimRecord, ConditionalCreate, DatabaseEntry,
     DecidedWal, EncryptionKind, LeasePurpose, LeaseRecord, LedgerEntry, LedgerRecord, ManifestEntry, PackRange,
-    RecordBody, RecordSeal, RepositoryRecord, SnapshotRecord, SnapshotVolume, StartRecord, TablespaceEntry,
-    VerificationProblem,
+    RecordBody, RecordSeal, RepositoryRecord, RunIdentity, SnapshotRecord, SnapshotVolume, StartRecord,
+    TablespaceEntry, VerificationProblem,
 };
 use holdfast_secret::Secret;
 use std::fmt::Debug;
@@ -76,6 +76,17 @@ fn start() -> StartRecord {
         parent: None,
         run: None,
     }
+}
+
+fn start_with_a_lease() -> StartRecord {
+    let run = RunIdentity {
+        id: "4c1f6a52".to_owned(),
+        machine: Some("3d2e".to_owned()),
+        boot: Some("77aa".to_owned()),
+        removes: vec!["20260820T101500Z".parse().unwrap()],
+        leased: true,
+    };
+    StartRecord { parent: Some("20260821T101500Z".parse().unwrap()), run: Some(run), ..start() }
 }
 
 fn backup() -> BackupRecord {
@@ -179,9 +190,14 @@ fn lease() -> LeaseRecord {
         host: "db1".to_owned(),
         machine: Some("3d2e".to_owned()),
         boot: Some("77aa".to_owned()),
+        pid_namespace: None,
         pid: 4711,
         software_version: "0.1.0".to_owned(),
     }
+}
+
+fn lease_of_a_backup() -> LeaseRecord {
+    LeaseRecord { purpose: LeasePurpose::Backup, pid_namespace: Some("pid:[4026531836]".to_owned()), ..lease() }
 }
 
 fn ledger(entry: LedgerEntry) -> LedgerRecord {
@@ -291,6 +307,7 @@ fn plain_samples_give_these_values() {
     let owned = ClaimRecord { owner: Some("production/shop/4c1f6a52".to_owned()), ..claim() };
     check(include_bytes!("samples/claim-owner.json"), &owned);
     check(include_bytes!("samples/start.json"), &start());
+    check(include_bytes!("samples/start-leased.json"), &start_with_a_lease());
     check(include_bytes!("samples/backup.json"), &backup());
     check(include_bytes!("samples/snapshot.json"), &snapshot());
     check(include_bytes!("samples/ledger-gap.json"), &gap());
@@ -302,6 +319,7 @@ fn plain_samples_give_these_values() {
     check(include_bytes!("samples/ledger-verification.json"), &verification());
     check(include_bytes!("samples/ledger-verification-sample.json"), &sampled_verification());
     check(include_bytes!("samples/lease.json"), &lease());
+    check(include_bytes!("samples/lease-backup.json"), &lease_of_a_backup());
 }
 
 /// The MAC of the sample was computed with another library.

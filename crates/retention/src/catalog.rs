@@ -4,6 +4,7 @@
 //! left out because its record did not open is a backup whose packs go.
 
 use crate::names::{BackupId, ClaimNumber, PackId};
+use crate::policy::Policy;
 use crate::wal_archive::WalArchive;
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{Lsn, TimelineId};
@@ -29,6 +30,18 @@ pub struct Catalog {
     pub packs: Vec<Pack>,
     /// Restores that run, by their leases.
     pub restores: Vec<RunningRestore>,
+}
+
+impl Catalog {
+    /// Unfinished backups that run, or may run.
+    pub fn may_run(&self, policy: &Policy, now: DateTime<Utc>) -> impl Iterator<Item = &UnfinishedBackup> {
+        // A time that does not fit is later than any clock says.
+        let not_over = move |end: Option<DateTime<Utc>>| end.is_none_or(|end| now <= end);
+        self.unfinished.iter().filter(move |unfinished| match unfinished.lease_until {
+            Some(until) => not_over(until.checked_add_signed(policy.clock_difference)),
+            None => not_over(unfinished.started.checked_add_signed(policy.longest_backup)),
+        })
+    }
 }
 
 /// A claim and the WAL below it.

@@ -55,16 +55,7 @@ impl<'a> Setting<'a> {
 
     /// Unfinished backups that run, or may run.
     pub(crate) fn may_run(&self) -> impl Iterator<Item = &'a UnfinishedBackup> {
-        self.catalog.unfinished.iter().filter(|unfinished| self.is_alive(unfinished))
-    }
-
-    fn is_alive(&self, unfinished: &UnfinishedBackup) -> bool {
-        // A time that does not fit is later than any clock says.
-        let not_over = |end: Option<DateTime<Utc>>| end.is_none_or(|end| self.now <= end);
-        match unfinished.lease_until {
-            Some(until) => not_over(until.checked_add_signed(self.policy.clock_difference)),
-            None => not_over(unfinished.started.checked_add_signed(self.policy.longest_backup)),
-        }
+        self.catalog.may_run(self.policy, self.now)
     }
 
     /// Restores whose lease is not over.

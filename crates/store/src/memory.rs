@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -37,6 +37,11 @@ impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Makes everything that is stored older by so much: for tests of what happens later.
+    pub fn age(&self, by: Duration) {
+        self.lock().values_mut().for_each(|stored| stored.modified -= by);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Stored>> {

@@ -159,6 +159,8 @@ fn of_what(what: &Cause) -> Failure {
             "restore into another directory; to overwrite this one, stop the server first (pg_ctl -D {} stop)",
             directory.display()
         )),
+        Cause::LeaseEnded { .. } => new(ExitCode::Locked)
+            .hint("run this again: what was done stays done, and the rest is looked at anew"),
         Cause::AnotherRun { .. } => new(ExitCode::Locked).hint("wait until it has ended, then run this again"),
         Cause::NoSuchSnapshot { .. } => new(ExitCode::NoBackup).hint("`holdfast snapshot list` shows the recorded ones"),
         Cause::NoSuchBackup { .. } => new(ExitCode::NoBackup).hint("`holdfast list` shows the complete backups"),

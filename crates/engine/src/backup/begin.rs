@@ -6,7 +6,7 @@ use chrono::SubsecRound;
 use holdfast_pgtypes::ControlFile;
 use holdfast_pgtypes::checksum::PAGE_SIZE;
 use holdfast_repo::name::{self, BackupId};
-use holdfast_repo::record::{ClaimRecord, StartRecord};
+use holdfast_repo::record::{ClaimRecord, RunIdentity, StartRecord};
 
 use super::runner::Runner;
 use super::{BackupOptions, FailedBackup, remains};
@@ -197,6 +197,8 @@ pub(super) struct Reserved<'a> {
     pub(super) control: &'a ControlFile,
     pub(super) runner: &'a Runner,
     pub(super) parent: Option<BackupId>,
+    /// Of each repository, whether the run has a lease there.
+    pub(super) leased: &'a [bool],
 }
 
 /// The ids that are in use. That of a removed backup is, as long as its manifest stays for those that share its packs: its
@@ -222,7 +224,7 @@ pub(super) async fn reserve(
     reserved: &Reserved<'_>,
     dead: &[BTreeSet<BackupId>],
 ) -> Result<BackupId, Error> {
-    let Reserved { control, runner, parent } = *reserved;
+    let Reserved { control, runner, parent, leased } = *reserved;
     let after = dead.iter().flatten().max().map(|dead| dead.time() + chrono::TimeDelta::seconds(1));
     let repositories = early.repositories;
     let taken = taken(early, options).await?;
@@ -248,6 +250,7 @@ pub(super) async fn reserve(
             if early.is_out(index) {
                 continue;
             }
+            let identity = runner.identity(dead.get(index).into_iter().flatten().copied().collect());
             let record = StartRecord {
                 backup_id,
                 cluster: options.cluster.clone(),
@@ -259,7 +262,7 @@ pub(super) async fn reserve(
                 started: options.now,
                 software_version: env!("CARGO_PKG_VERSION").to_owned(),
                 parent,
-                run: Some(runner.identity(dead.get(index).into_iter().flatten().copied().collect())),
+                run: Some(RunIdentity { leased: leased.get(index) == Some(&true), ..identity }),
             };
             match repository.create_record(&name::backup_start(&options.cluster, &backup_id), &record).await {
                 Ok(()) => {}

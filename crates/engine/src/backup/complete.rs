@@ -5,7 +5,8 @@
 //! them, nothing fails it any more.
 //!
 //! Last of all the manifest is read back and checked as a restore does it, and the run's own start record is looked for: what
-//! a restore would refuse, or another run is removing, is not called complete.
+//! a restore would refuse, or another run is removing, is not called complete. Nor is a backup whose lease was broken,
+//! before all that it needs was found again ([`lease`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -19,7 +20,7 @@ use super::run::{Content, Run};
 use super::sink::Stored;
 use super::sinks::Sinks;
 use super::wal_wait::WalWait;
-use super::{StoredBackup, archiving, remains};
+use super::{StoredBackup, archiving, lease, remains};
 use crate::error::{Cause, Error};
 use crate::pipeline::crew::Crew;
 use crate::repository::{Repository, object_name};
@@ -218,7 +219,21 @@ impl Run<'_> {
             };
             let published = async {
                 restore::would_take(repository, &record, &crew).await?;
-                self.publish(index, repository, &record, &taken_from).await
+                self.publish(
+                    index,
+                    &lease::Needs {
+                        repository,
+                        claim,
+                        record: &record,
+                        wal: &wait.ranges,
+                        crew: &crew,
+                        lease: self.leases.get(index).and_then(Option::as_ref),
+                        clock: self.clock,
+                        host: &self.options.host,
+                    },
+                    &taken_from,
+                )
+                .await
             };
             // After a cancel the run is dropped if it takes too long, and with it what it knows: not once there is a backup.
             let published = if complete.is_empty() {
@@ -249,10 +264,10 @@ impl Run<'_> {
     async fn publish(
         &self,
         index: usize,
-        repository: &Repository,
-        record: &BackupRecord,
+        needs: &lease::Needs<'_>,
         taken_from: &BTreeSet<BackupId>,
     ) -> Result<(), Error> {
+        let lease::Needs { repository, record, .. } = *needs;
         let cluster = &self.options.cluster;
         let name = name::backup_summary(cluster, &self.backup);
         let publishing = |is: bool| {
@@ -260,6 +275,7 @@ impl Run<'_> {
                 publishing.store(is, Ordering::Relaxed);
             }
         };
+        lease::look_again(needs).await?;
         let mine = Mine { run: &self.identity, backups: taken_from.iter().copied().chain([self.backup]).collect() };
         if !mine.all_are(repository, cluster).await? {
             return Err(taken_for_dead(repository, record));
@@ -279,7 +295,11 @@ impl Run<'_> {
         // A record in doubt may still arrive, whatever is deleted now.
         let in_doubt = doubt.is_some();
         if keep_published(repository, record, &mine, doubt).await? {
-            return Ok(());
+            // This host may have slept while the record was on its way.
+            let Err(lost) = lease::look_again(needs).await else { return Ok(()) };
+            repository.store().delete(&[object_name(&name)?]).await?;
+            publishing(false);
+            return Err(lost);
         }
         publishing(in_doubt);
         Err(taken_for_dead(repository, record))

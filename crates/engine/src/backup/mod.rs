@@ -2,7 +2,7 @@
 //!
 //! Steps, a file each:
 //! 1. [`begin`]: whose archive it is, and the backup's id; [`lock`]: one backup at a time of this data directory;
-//!    [`remains`]: dead runs are cleaned up.
+//!    [`lease`]: other hosts know that it runs; [`remains`]: dead runs are cleaned up.
 //! 2. [`run`]: [`session`] calls `pg_backup_start` on a connection that stays open.
 //! 3. [`scan`] lists the files, [`incremental`] finds what the parent has of them, [`plan`] cuts them into units (pure).
 //! 4. [`copy`]: [`read`] -> [`encode`] -> [`sink`], many units at once, under one byte budget.
@@ -27,6 +27,7 @@ mod control;
 mod copy;
 mod encode;
 mod incremental;
+mod lease;
 mod links;
 mod listing;
 mod lock;
@@ -54,7 +55,7 @@ use chrono::{DateTime, Utc};
 pub use holdfast_contract::report::backup::{Resumed, StoredBackup};
 use holdfast_repo::Compression;
 use holdfast_repo::name::ClusterName;
-use holdfast_repo::record::ClaimRecord;
+use holdfast_repo::record::{ClaimRecord, RunIdentity};
 use holdfast_secret::Secret;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +67,7 @@ use self::run::{Outcome, Run};
 use self::runner::Runner;
 use crate::error::{Cause, Error};
 use crate::progress::Progress;
+use crate::repository::leases::Clock;
 use crate::repository::{Repository, RepositoryTarget};
 use crate::server::{Connection, ConnectionSettings, Environment, ServerFacts, prove_same};
 
@@ -180,7 +182,7 @@ pub async fn backup(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<BackupOutcome, Error> {
-    let began = Instant::now();
+    let (began, clock) = (Instant::now(), Clock::starting(options.now));
     let control = read_control_file(&options.pgdata)?;
     let mut warnings = Vec::new();
     progress.phase("opening", None);
@@ -208,7 +210,11 @@ pub async fn backup(
     let extent_bytes = repositories.first().map_or(0, |first| first.record().extent_size_bytes);
     let lanes = taking_part(&repositories, &claims, &early);
     let mut parent = find_parent(&lanes, options, &control, facts.in_recovery, extent_bytes, progress).await?;
-    let reserved = begin::Reserved { control: &control, runner: &runner, parent: parent.as_ref().map(Parent::id) };
+    let parent_id = parent.as_ref().map(Parent::id);
+    // Before the start record, which says whether there is one.
+    let leases = lease::take(&repositories, &early, options, &runner, parent_id, clock, progress).await?;
+    let leased: Vec<bool> = leases.iter().map(Option::is_some).collect();
+    let reserved = begin::Reserved { control: &control, runner: &runner, parent: parent_id, leased: &leased };
     let backup = begin::reserve(&mut early, &claims, options, &reserved, &dead).await?;
     if let Some(chosen) = &parent {
         let lanes = taking_part(&repositories, &claims, &early);
@@ -225,7 +231,9 @@ pub async fn backup(
         let mut taken = TakenOver::default();
         // Its start record may be missing, and so the list of what this run removes.
         if !early.is_out(index) {
-            taken = take_over(repository, &options.cluster, &runner, &dead, memory_bytes, cancel).await?;
+            let leased = leased.get(index) == Some(&true);
+            let by = RunIdentity { leased, ..runner.identity(Vec::new()) };
+            taken = take_over(repository, &options.cluster, &by, &dead, memory_bytes, cancel).await?;
             // For all of them: a store that answers slowly must not keep the backup from beginning.
             let until = Instant::now() + remains::ABORT_WITHIN;
             for dead in dead.difference(&taken.adopted).filter(|dead| !taken.left.contains(dead)).copied() {
@@ -269,6 +277,8 @@ pub async fn backup(
         progress,
         cancel: &halt,
         began,
+        clock,
+        leases,
         publishing,
         kept,
     };

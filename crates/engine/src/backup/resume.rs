@@ -27,7 +27,6 @@ use holdfast_repo::record::{RunIdentity, StartRecord};
 use tokio_util::sync::CancellationToken;
 
 use super::remains::is_complete;
-use super::runner::Runner;
 use crate::error::{Cause, Error};
 use crate::progress::Progress;
 use crate::repository::{Repository, object_name};
@@ -51,15 +50,15 @@ pub(super) struct TakenOver {
     pub(super) earlier: Earlier,
 }
 
-/// Takes the dead runs over that have packs, and reads what they have stored, the newest first, as far as it takes
-/// `memory_bytes`. None of it is needed for a backup: a failure of the store costs what it names.
+/// Takes the dead runs over that have packs, for the run `by`, and reads what they have stored, the newest first, as far as it
+/// takes `memory_bytes`. None of it is needed for a backup: a failure of the store costs what it names.
 ///
 /// # Errors
 /// [`Cause::Cancelled`].
 pub(super) async fn take_over(
     repository: &Repository,
     cluster: &ClusterName,
-    runner: &Runner,
+    by: &RunIdentity,
     dead: &BTreeSet<BackupId>,
     memory_bytes: u64,
     cancel: &CancellationToken,
@@ -67,7 +66,7 @@ pub(super) async fn take_over(
     let work = async {
         let mut taken = TakenOver::default();
         for backup in dead {
-            match adopt(repository, cluster, runner, *backup).await {
+            match adopt(repository, cluster, by, *backup).await {
                 Ok(true) => drop(taken.adopted.insert(*backup)),
                 Ok(false) => {}
                 Err(error) => {
@@ -89,7 +88,7 @@ pub(super) async fn take_over(
 async fn adopt(
     repository: &Repository,
     cluster: &ClusterName,
-    runner: &Runner,
+    by: &RunIdentity,
     backup: BackupId,
 ) -> Result<bool, Error> {
     let start_name = name::backup_start(cluster, &backup);
@@ -104,7 +103,7 @@ async fn adopt(
     if packs.objects.is_empty() || has_ended(repository, cluster, backup).await? {
         return Ok(false);
     }
-    let run = RunIdentity { id: runner.run.clone(), ..run };
+    let run = RunIdentity { id: by.id.clone(), leased: by.leased, ..run };
     repository.replace_record(&start_name, &StartRecord { run: Some(run), ..start }).await?;
     // Of a run that is alive after all: it may have completed, or begun to remove its packs, until now. Later it sees the id.
     Ok(!has_ended(repository, cluster, backup).await? && !is_complete(repository, cluster, backup).await?)

@@ -35,6 +35,7 @@ use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::repository::leases::{Clock, Lease};
 use crate::server::{Connection, Database, ServerFacts, prove_started, prove_timeline};
 
 /// A backup that has its id.
@@ -57,6 +58,9 @@ pub(super) struct Run<'a> {
     pub(super) progress: &'a dyn Progress,
     pub(super) cancel: &'a CancellationToken,
     pub(super) began: Instant,
+    pub(super) clock: Clock,
+    /// Of each repository, the lease of this run there.
+    pub(super) leases: Vec<Option<Lease>>,
     /// Of each repository, whether a record that makes the backup exist is on its way, or there.
     pub(super) publishing: Vec<AtomicBool>,
     /// Of each repository, whether this run's start record stays there: it may name remains of dead runs that could not be
@@ -453,7 +457,7 @@ impl Run<'_> {
 
     /// Closes the session, and removes what the run has stored in these repositories, as far as that can be reached.
     pub(super) async fn end(self, failed: Vec<usize>) {
-        let Self { options, connection, repositories, backup, identity, publishing, kept, .. } = self;
+        let Self { options, connection, repositories, backup, identity, publishing, kept, leases, .. } = self;
         connection.close().await;
         let lanes = repositories.iter().zip(&publishing).zip(kept).enumerate();
         for (_, ((repository, publishing), kept)) in lanes.filter(|(at, _)| failed.contains(at)) {
@@ -478,6 +482,10 @@ impl Run<'_> {
                     "the store takes too long; the next backup on this host will remove what is left"
                 ),
             }
+        }
+        let released = futures::future::join_all(leases.into_iter().flatten().map(Lease::release));
+        if tokio::time::timeout(CLEAN_WITHIN, released).await.is_err() {
+            tracing::debug!("the lease of this run was not deleted in time, and ends by itself");
         }
     }
 }

@@ -10,15 +10,13 @@
 //! name. Two that are alive with one id cost each other a running backup, and never a complete one: see
 //! [`super::remains`].
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use holdfast_repo::record::{RunIdentity, StartRecord};
 
 use crate::error::{Cause, Error};
+use crate::repository::machine::{Machine, hashed};
 
-/// What the machine's id is hashed with, so that the hash cannot be found elsewhere.
-const MACHINE_CONTEXT: &str = "holdfast 2026-11-29 machine of a backup run";
-
-/// The same for an id that was given, so that none of a real machine is ever equal to it.
+/// What an id that was given is hashed with, so that none of a real machine is ever equal to it.
 const GIVEN_CONTEXT: &str = "holdfast 2026-11-29 given machine of a backup run";
 
 /// Who runs a backup.
@@ -41,35 +39,31 @@ impl Runner {
     pub(super) fn here(host: &str, pgdata: &str, given: Option<&str>, now: DateTime<Utc>) -> Result<Self, Error> {
         let mut id = [0; 16];
         aws_lc_rs::rand::fill(&mut id).map_err(|_| Cause::Internal("no random bytes".to_owned()))?;
-        let read = |path: &str| {
-            let text = std::fs::read_to_string(path).ok()?;
-            // systemd writes "uninitialized" in an image's first start.
-            Some(text.trim().to_owned()).filter(|text| text.len() >= 32)
-        };
-        let hashed = |context: &str, id: &str| {
-            let hash = blake3::derive_key(context, id.as_bytes());
-            hex::encode(hash.get(..16).unwrap_or_default())
-        };
+        let here = Machine::here();
         let machine = match given {
             Some(given) => Some(hashed(GIVEN_CONTEXT, given)),
-            None => read("/etc/machine-id").map(|machine| hashed(MACHINE_CONTEXT, &machine)),
+            None => here.id.clone(),
         };
-        let uptime = std::fs::read_to_string("/proc/uptime").ok();
-        let seconds = uptime.and_then(|text| text.split(['.', ' ']).next()?.parse().ok());
         Ok(Self {
             host: host.to_owned(),
             pgdata: pgdata.to_owned(),
             run: hex::encode(id),
             machine,
             given: given.is_some(),
-            boot: read("/proc/sys/kernel/random/boot_id"),
-            booted: seconds.and_then(|seconds| now.checked_sub_signed(TimeDelta::try_seconds(seconds)?)),
+            booted: here.booted(now),
+            boot: here.boot,
         })
     }
 
     /// What the run's start record says of it.
     pub(super) fn identity(&self, removes: Vec<holdfast_repo::name::BackupId>) -> RunIdentity {
-        RunIdentity { id: self.run.clone(), machine: self.machine.clone(), boot: self.boot.clone(), removes }
+        RunIdentity {
+            id: self.run.clone(),
+            machine: self.machine.clone(),
+            boot: self.boot.clone(),
+            removes,
+            leased: false,
+        }
     }
 
     /// Whether a run was one of this data directory on this machine, and so is dead: the lock is held here.
@@ -128,7 +122,13 @@ mod tests {
 
     fn run(machine: Option<&str>, boot: Option<&str>) -> RunIdentity {
         let text = |text: Option<&str>| text.map(str::to_owned);
-        RunIdentity { id: "r1".to_owned(), machine: text(machine), boot: text(boot), removes: Vec::new() }
+        RunIdentity {
+            id: "r1".to_owned(),
+            machine: text(machine),
+            boot: text(boot),
+            removes: Vec::new(),
+            leased: false,
+        }
     }
 
     #[test]

@@ -35,6 +35,7 @@ impl Error {
             | Cause::NoSuchBackup { .. }
             | Cause::NoSuchSnapshot { .. }
             | Cause::UnreadableHistory { .. }
+            | Cause::LeaseEnded { .. }
             // The size of its packs is the repository's.
             | Cause::TooManyPacks { .. } => true,
             // Names of objects are relative, and what the engine reads here is named by its whole path.

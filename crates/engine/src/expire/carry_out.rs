@@ -14,19 +14,20 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use holdfast_pgtypes::{SegmentName, TimelineId, WalFileName};
-use holdfast_repo::name::{self, BackupId, ClaimNumber, ClusterName, ObjectPath, RunId};
+use holdfast_repo::name::{self, BackupId, ClaimNumber, ClusterName, ObjectPath};
 use holdfast_repo::record::ClaimRecord;
 use holdfast_retention as planner;
 use holdfast_store::ObjectName;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::gather::Users;
+use super::gather::{Users, Viewer};
 use super::ids;
 use super::manifests::Planned;
 use crate::archive::stored::wal_object_name;
 use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;
+use crate::repository::leases::{Clock, Lease};
 use crate::repository::{Repository, object_name};
 
 /// Objects that are deleted by one request, where the store can.
@@ -46,7 +47,9 @@ pub(super) struct Job<'a> {
     pub(super) planned: &'a Planned,
     pub(super) removal: &'a planner::Removal,
     pub(super) users: &'a Users,
-    pub(super) own: &'a RunId,
+    pub(super) host: &'a str,
+    pub(super) lease: &'a Lease,
+    pub(super) clock: Clock,
     pub(super) progress: &'a dyn Progress,
     pub(super) cancel: &'a CancellationToken,
 }
@@ -226,8 +229,15 @@ async fn delete<'n>(job: &Job<'_>, names: impl Iterator<Item = &'n ObjectName>) 
     if job.cancel.is_cancelled() {
         return Err(Cause::Cancelled.into());
     }
+    job.lease.check()?;
     let names: Vec<ObjectName> = names.cloned().collect();
-    Ok(job.repository.store().delete(&names).await?)
+    // A request that waits for its next attempt while the machine sleeps is not sent after that.
+    tokio::select! {
+        biased;
+        () = job.lease.breaks() => job.lease.check()?,
+        deleted = job.repository.store().delete(&names) => deleted?,
+    }
+    Ok(())
 }
 
 /// Looks whether somebody came that the plan does not know.
@@ -242,8 +252,10 @@ impl Guard<'_> {
         if !now && self.looked.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN) {
             return Ok(true);
         }
-        let users = Users::list(self.job.repository, self.job.cluster, Some(self.job.own)).await?;
+        let job = self.job;
+        let viewer = Viewer { own: Some(job.lease.run()), host: job.host, now: job.clock.now() };
+        let users = Users::list(job.repository, job.cluster, viewer).await?;
         self.looked = Some(Instant::now());
-        Ok(!users.has_others_than(self.job.users))
+        Ok(!users.has_others_than(job.users))
     }
 }

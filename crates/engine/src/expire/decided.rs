@@ -13,6 +13,7 @@ use holdfast_retention as planner;
 use super::ids;
 use crate::error::Error;
 use crate::repository::Repository;
+use crate::repository::leases::CLOCK_DIFFERENCE;
 
 /// The most ranges of an entry: its record stays far below what a reader accepts. A million segments without neighbours
 /// are some twenty entries.
@@ -23,6 +24,22 @@ const RANGES_AT_MOST: usize = 50_000;
 pub(super) struct Entry {
     pub(super) name: String,
     pub(super) decision: planner::Decision,
+}
+
+/// Those that are later than now by more than clocks may differ. A clock that was ahead decided them, and their grace time
+/// would not end for as long: they count for nothing, and what they decided is decided anew.
+pub(super) fn take_future(entries: &mut Vec<Entry>, now: DateTime<Utc>, notes: &mut Vec<String>) -> Vec<String> {
+    let is_future =
+        |entry: &Entry| entry.decision.at.checked_sub_signed(CLOCK_DIFFERENCE).is_none_or(|earliest| earliest > now);
+    let future: Vec<String> = entries.extract_if(.., |entry| is_future(entry)).map(|entry| entry.name).collect();
+    if let Some(first) = future.first() {
+        notes.push(format!(
+            "{} decisions are later than now, the first is {first}: they count for nothing, and what they decided waits \
+             from now on; look at the clocks",
+            future.len()
+        ));
+    }
+    future
 }
 
 /// Reads the decisions. One that cannot be read counts for nothing: what it decided is decided anew.

@@ -20,8 +20,9 @@ use super::ids;
 use crate::archive::{WalFolders, Wanted};
 use crate::error::{Error, ResultExt};
 use crate::repository::Repository;
-use crate::repository::leases::ListedLease;
+use crate::repository::leases::{ListedLease, NamedLease};
 use crate::repository::listed::{Listed, Unreadable};
+use crate::repository::machine::Machine;
 use crate::repository::verified::{Verifications, verifications};
 use crate::restore::read_history;
 
@@ -37,9 +38,19 @@ pub(super) struct Gathered {
     pub(super) notes: Vec<String>,
 }
 
+/// Who looks, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Viewer<'a> {
+    /// This run, if it has a lease; that is not looked at.
+    pub(super) own: Option<&'a RunId>,
+    pub(super) host: &'a str,
+    pub(super) now: DateTime<Utc>,
+}
+
 /// Who may need something, by name: if one comes that was not planned for, nothing more is removed.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Users {
+    /// With a lease that is not over: a run whose lease was, and is prolonged after all, is one that comes.
     pub(super) runs: BTreeSet<RunId>,
     pub(super) holds: BTreeSet<String>,
     pub(super) backups: BTreeSet<BackupId>,
@@ -50,11 +61,11 @@ pub(super) struct Users {
 }
 
 impl Users {
-    /// Lists them. `own` is this run.
+    /// Lists them.
     pub(super) async fn list(
         repository: &Repository,
         cluster: &ClusterName,
-        own: Option<&RunId>,
+        viewer: Viewer<'_>,
     ) -> Result<Self, Error> {
         let (leases, holds, backups, snapshots) = tokio::try_join!(
             repository.lease_names(cluster),
@@ -62,7 +73,7 @@ impl Users {
             repository.listed(cluster),
             snapshot_names(repository, cluster)
         )?;
-        let runs = leases.into_iter().map(|(_, run, _)| run).filter(|run| Some(run) != own);
+        let runs = leases.into_iter().filter(|lease| is_there(lease, viewer)).map(|lease| lease.run);
         let holds = holds.into_iter().map(|(_, name)| name);
         Ok(Self {
             runs: runs.collect(),
@@ -89,15 +100,19 @@ async fn snapshot_names(repository: &Repository, cluster: &ClusterName) -> Resul
     Ok(listed.into_iter().map(|object| object.name.to_string()).collect())
 }
 
+fn is_there(lease: &NamedLease, viewer: Viewer<'_>) -> bool {
+    Some(&lease.run) != viewer.own && !lease.is_over(viewer.now)
+}
+
 fn all_ids(listed: &BackupCatalog) -> BTreeSet<BackupId> {
     listed.complete().chain(listed.unfinished().map(|(id, _)| id)).collect()
 }
 
-/// Reads everything but the manifests. `own` is this run, whose lease is not looked at.
+/// Reads everything but the manifests.
 pub(super) async fn gather(
     repository: &Repository,
     cluster: &ClusterName,
-    own: Option<&RunId>,
+    viewer: Viewer<'_>,
 ) -> Result<Gathered, Error> {
     let mut notes = Vec::new();
     let listed = repository.listed(cluster).await?;
@@ -143,18 +158,27 @@ pub(super) async fn gather(
     }
 
     let leases = repository.leases(cluster).await?;
+    let mut users = Users::default();
+    users
+        .runs
+        .extend(leases.iter().filter(|lease| is_there(&lease.named, viewer)).map(|lease| lease.named.run.clone()));
+    let here = Machine::here();
+    let leases: Vec<ListedLease> = leases
+        .into_iter()
+        .filter(|lease| Some(&lease.named.run) != viewer.own && !lease.is_known_dead(&here, viewer.host, viewer.now))
+        .collect();
     for (id, start) in &starts {
         catalog.unfinished.push(of_unfinished(*id, start.as_ref(), &leases));
     }
-    for lease in leases.iter().filter(|lease| Some(&lease.run) != own) {
-        catalog.restores.extend(uses(lease));
-    }
+    // What a running backup uses is in its start record, as soon as that is there.
+    let started: BTreeSet<&str> =
+        starts.iter().filter_map(|(_, start)| Some(start.as_ref()?.run.as_ref()?.id.as_str())).collect();
+    let others = leases.iter().filter(|lease| !started.contains(lease.named.run.as_str()));
+    catalog.restores.extend(others.flat_map(uses));
     let Listed { records: holds, unreadable } = repository.ledger(cluster, LedgerKind::Hold).await?;
     if let Some(bad) = unreadable.into_iter().next() {
         return Err(bad.error).doing(|| format!("reading {}, since nobody knows which backup it holds", bad.object));
     }
-    let mut users = Users::default();
-    users.runs.extend(leases.iter().map(|lease| lease.run.clone()).filter(|run| Some(run) != own));
     users.backups = all_ids(&listed);
     users.complete = listed.complete().collect();
     users.snapshots = snapshots_before;
@@ -288,13 +312,16 @@ fn of_unreadable(bad: &Unreadable<BackupId>) -> planner::UnknownBackup {
 }
 
 fn of_unfinished(id: BackupId, start: Option<&StartRecord>, leases: &[ListedLease]) -> planner::UnfinishedBackup {
-    let run = start.and_then(|start| start.run.as_ref()).map(|run| run.id.as_str());
-    let own = leases.iter().filter(|lease| Some(lease.run.as_str()) == run);
+    let run = start.and_then(|start| start.run.as_ref()).filter(|run| run.leased);
+    let own = leases.iter().filter(|lease| run.is_some_and(|run| lease.named.run.as_str() == run.id));
+    let end = own.map(|lease| lease.named.end()).max();
+    // It takes its lease before it writes its start record, so one that has none any more is dead.
+    let has_ended = run.map(|_| DateTime::UNIX_EPOCH);
     planner::UnfinishedBackup {
         id: ids::backup(id),
         claim: start.map(|start| ids::claim(start.claim)),
         started: start.map_or_else(|| id.time(), |start| start.started),
-        lease_until: own.map(|lease| lease.expires).max(),
+        lease_until: end.or(has_ended),
         parent: start.map_or(planner::Parent::Unknown, parent),
         start_lsn: None,
     }
@@ -308,10 +335,10 @@ fn parent(start: &StartRecord) -> planner::Parent {
 /// What the run of a lease uses: a restore its backup, a backup those whose packs it may name. One that cannot be read may
 /// use all of them.
 fn uses(lease: &ListedLease) -> Vec<planner::RunningRestore> {
-    let of = |backup| planner::RunningRestore { backup, lease_until: lease.expires };
+    let of = |backup| planner::RunningRestore { backup, lease_until: lease.named.end() };
     match &lease.record {
         Ok(record) if record.purpose == LeasePurpose::Expire => Vec::new(),
-        Ok(record) if !record.backups.is_empty() => {
+        Ok(record) if !record.backups.is_empty() || record.purpose == LeasePurpose::Backup => {
             record.backups.iter().map(|id| of(Some(ids::backup(*id)))).collect()
         }
         _ => vec![of(None)],

@@ -4,17 +4,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use holdfast_repo::name::{BackupId, ClusterName, LedgerKind};
-use holdfast_repo::record::{LeasePurpose, LedgerEntry};
-use tokio::time::Instant;
+use holdfast_repo::record::LedgerEntry;
 
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::Repository;
+use crate::repository::leases::Clock;
 
 /// How long a hold waits for the end of a running `expire`.
 const EXPIRE_ENDS_WITHIN: Duration = Duration::from_secs(30);
-
-/// How often it looks.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What is held, for how long and why.
 #[derive(Debug, Clone)]
@@ -50,7 +47,8 @@ async fn hold_inner(repository: &Repository, options: &HoldOptions) -> Result<()
     let written = repository.write_ledger(&options.cluster, &options.host, options.now, entry).await?;
     // An `expire` that did not see the hold may be about to remove `backup.json`: whether it did is known when it has ended.
     let still_there = async {
-        no_expire(repository, options).await?;
+        let clock = Clock::starting(options.now);
+        repository.wait_for_expire(&options.cluster, &options.host, clock, EXPIRE_ENDS_WITHIN).await?;
         check_exists(repository, options).await
     };
     if let Err(error) = still_there.await {
@@ -58,26 +56,6 @@ async fn hold_inner(repository: &Repository, options: &HoldOptions) -> Result<()
         return Err(error);
     }
     repository.delete_ledger(&earlier).await
-}
-
-/// Waits a while for the end of a running `expire`.
-async fn no_expire(repository: &Repository, options: &HoldOptions) -> Result<(), Error> {
-    let began = Instant::now();
-    loop {
-        let now = options.now + began.elapsed();
-        let leases = repository.leases(&options.cluster).await?.into_iter();
-        let mut running = leases.filter(|lease| {
-            let expires = matches!(&lease.record, Ok(record) if record.purpose == LeasePurpose::Expire);
-            expires && lease.expires >= now && !lease.is_of_dead_process(&options.host)
-        });
-        if running.next().is_none() {
-            return Ok(());
-        }
-        if began.elapsed() >= EXPIRE_ENDS_WITHIN {
-            return Err(Cause::AnotherRun { verb: "expire", subject: options.cluster.to_string(), pid: None }.into());
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
 }
 
 async fn check_exists(repository: &Repository, options: &HoldOptions) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! `expire`: removes what the retention needs no more, in two steps.
 //!
-//! 1. A lease keeps a second `expire` away. Its object also tells the store's time: the plan is made for the earlier one of
+//! 1. A lease keeps a second `expire` away ([`turn`]). Its object also tells the store's time: the plan is made for the earlier one of
 //!    both clocks ([`clock`]).
 //! 2. [`gather`] reads the catalog, [`manifests`] counts the packs, the planner (`holdfast-retention`) decides. What goes
 //!    and is not decided yet is written into the ledger; what is decided and is needed now is taken back ([`decided`]).
@@ -20,6 +20,7 @@ mod holds;
 mod ids;
 mod manifests;
 mod report;
+mod turn;
 
 #[cfg(test)]
 mod tests;
@@ -29,8 +30,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_contract::report::expire::RepositoryExpire;
-use holdfast_repo::name::{ClusterName, RunId};
-use holdfast_repo::record::{LeasePurpose, LedgerEntry};
+use holdfast_repo::name::ClusterName;
+use holdfast_repo::record::LedgerEntry;
 use holdfast_retention as planner;
 use tokio_util::sync::CancellationToken;
 
@@ -39,12 +40,14 @@ pub use holds::{HoldOptions, hold, release};
 
 use carry_out::{Done, Job};
 use decided::{Entry, Writing};
-use gather::Gathered;
+use gather::{Gathered, Viewer};
 
-use crate::error::{Cause, Error, ResultExt};
+#[cfg(doc)]
+use crate::error::Cause;
+use crate::error::{Error, ResultExt};
 use crate::progress::Progress;
-use crate::repository::leases::{Clock, Holder, Lease};
-use crate::repository::{Repository, object_name};
+use crate::repository::Repository;
+use crate::repository::leases::{Clock, Lease};
 
 /// What is kept.
 #[derive(Debug, Clone)]
@@ -79,9 +82,11 @@ pub async fn plan(
 ) -> Result<RepositoryExpire, Error> {
     let planned = async {
         progress.phase("reading the archive", None);
-        let Gathered { mut catalog, claims, mut notes, .. } =
-            gather::gather(repository, &options.cluster, None).await?;
-        let decided = decided::read(repository, &options.cluster, &claims, &mut notes).await?;
+        let viewer = Viewer { own: None, host: &options.host, now: options.now };
+        let found = gather::gather(repository, &options.cluster, viewer).await?;
+        let Gathered { mut catalog, claims, mut notes, .. } = found;
+        let mut decided = decided::read(repository, &options.cluster, &claims, &mut notes).await?;
+        decided::take_future(&mut decided, options.now, &mut notes);
         let outline = |catalog: &planner::Catalog| planner::Outline::new(catalog, &options.policy, options.now);
         let planned = manifests::plan(repository, &options.cluster, &mut catalog, outline).await?;
         report::describe(repository, &planned.plan, &claims, &decided, options.grace(), notes)
@@ -92,8 +97,8 @@ pub async fn plan(
 /// Decides what goes, and removes what was decided long enough ago.
 ///
 /// # Errors
-/// [`Cause::AnotherRun`] if another `expire` is at work, [`Cause::NewerFeature`] if a later release does something that one
-/// must know to remove anything. [`Cause::Record`], [`Cause::Format`] or [`Cause::Malformed`] if a hold cannot be read.
+/// [`Cause::AnotherRun`] if another `expire` is at work and does not end soon, [`Cause::LeaseEnded`] if this host slept,
+/// [`Cause::NewerFeature`] if a later release does something that one must know to remove anything. [`Cause::Record`], [`Cause::Format`] or [`Cause::Malformed`] if a hold cannot be read.
 /// [`Cause::Store`]; [`Cause::Cancelled`]. What was removed until then is in the phrases of the error, and the next run
 /// continues.
 pub async fn expire(
@@ -114,64 +119,19 @@ async fn expire_alone(
 ) -> Result<RepositoryExpire, Error> {
     repository.check_writable()?;
     repository.check_removable()?;
-    let clock = Clock::starting(options.now);
-    let holder =
-        Holder { cluster: &options.cluster, purpose: LeasePurpose::Expire, backups: Vec::new(), host: &options.host };
-    let lease = Lease::take(repository, holder, clock).await?;
-    let expired = async {
-        // First, since a clock that is ahead would take the leases of others for over.
-        let clock = clock::earlier(repository, &lease, clock).await?;
-        refuse_others(repository, options, &lease, clock).await?;
-        let run = Run { repository, options, own: lease.run(), clock, progress, cancel };
-        run.expire().await
-    };
-    let expired = expired.await;
+    let mut clock = Clock::starting(options.now);
+    let lease = turn::take(repository, options, &mut clock, cancel).await?;
+    let run = Run { repository, options, lease: &lease, clock, progress, cancel };
+    let expired = run.expire().await;
     lease.release().await;
     expired
-}
-
-/// Of two runs that see each other both give up. Leases that are long over are deleted, and those of dead processes.
-async fn refuse_others(
-    repository: &Repository,
-    options: &ExpireOptions,
-    own: &Lease,
-    clock: Clock,
-) -> Result<(), Error> {
-    let mut over = Vec::new();
-    for lease in repository.leases(&options.cluster).await? {
-        let end = lease.expires.checked_add_signed(options.policy.clock_difference);
-        if end.is_some_and(|end| end < clock.now()) {
-            over.push(object_name(&lease.name)?);
-            continue;
-        }
-        let expires = matches!(&lease.record, Ok(record) if record.purpose == LeasePurpose::Expire);
-        if lease.run == *own.run() || !expires {
-            continue;
-        }
-        if lease.is_of_dead_process(&options.host) {
-            over.push(object_name(&lease.name)?);
-            continue;
-        }
-        let place = lease.record.as_ref().map_or_else(|_| String::new(), |record| format!(" on {}", record.host));
-        let pid = lease.record.ok().filter(|record| record.host == options.host);
-        return Err(Cause::AnotherRun {
-            verb: "expire",
-            subject: format!("{}{place}", options.cluster),
-            pid: pid.and_then(|record| i32::try_from(record.pid).ok()),
-        }
-        .into());
-    }
-    if !over.is_empty() {
-        repository.store().delete(&over).await?;
-    }
-    Ok(())
 }
 
 /// One run, which has its lease.
 struct Run<'a> {
     repository: &'a Repository,
     options: &'a ExpireOptions,
-    own: &'a RunId,
+    lease: &'a Lease,
     clock: Clock,
     progress: &'a dyn Progress,
     cancel: &'a CancellationToken,
@@ -189,6 +149,8 @@ impl Run<'_> {
         let plan = &planned.plan;
 
         let mut entries = decided::read(repository, &options.cluster, &claims, &mut notes).await?;
+        self.lease.check()?;
+        repository.delete_ledger(&decided::take_future(&mut entries, now, &mut notes)).await?;
         let writing = Writing {
             repository,
             cluster: &options.cluster,
@@ -225,7 +187,8 @@ impl Run<'_> {
     }
 
     async fn gather(&self) -> Result<Gathered, Error> {
-        gather::gather(self.repository, &self.options.cluster, Some(self.own)).await
+        let viewer = Viewer { own: Some(self.lease.run()), host: &self.options.host, now: self.clock.now() };
+        gather::gather(self.repository, &self.options.cluster, viewer).await
     }
 
     /// Looks again, now that everybody can read what is decided, and removes what goes still.
@@ -248,7 +211,9 @@ impl Run<'_> {
             planned: &planned,
             removal: &removal,
             users: &users,
-            own: self.own,
+            host: &options.host,
+            lease: self.lease,
+            clock: self.clock,
             progress: self.progress,
             cancel: self.cancel,
         };

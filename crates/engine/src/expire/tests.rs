@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod bench;
+mod clocks;
 mod doubt;
 mod faults;
 mod steps;

@@ -3,235 +3,145 @@
 //! A run creates its lease, then looks at what was decided; `expire` writes what it decided, then looks at the leases. So
 //! of the two at least one sees the other, on any store that shows a new object in its next listing.
 //!
-//! A lease is prolonged long before its end, by a new object of a later time. A run that is killed leaves its last one: it
-//! is over when its time has passed by more than clocks can differ, and the next `expire` deletes it.
+//! A lease is prolonged long before its end, by a new object of a later time ([`own`]). A run that is killed leaves its last
+//! one: it is over when its time has passed by more than clocks can differ, and the next `expire` deletes it. A machine
+//! that sleeps does not prolong: its run finds its lease broken when it goes on, and stops or looks again.
 
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+mod clock;
+mod own;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use holdfast_repo::name::{self, BackupId, ClusterName, LedgerTime, ObjectPath, RunId};
+use holdfast_repo::name::{self, ClusterName, ObjectPath, RunId};
 use holdfast_repo::record::{LeasePurpose, LeaseRecord};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use super::{Repository, object_name};
+pub(crate) use self::clock::Clock;
+pub(crate) use self::own::{Holder, Lease, new_run};
+use super::Repository;
+use super::machine::Machine;
 use crate::error::{Cause, Error, ResultExt};
 
-/// How long a lease is in force: a killed run keeps what it used for so long, and a store that is away for less than
-/// three quarters of it costs a living run nothing.
-pub(crate) const LEASE: Duration = Duration::from_hours(1);
+/// How long a lease is in force, which is part of the format: a killed run keeps what it used for so long, and a store that
+/// is away for less costs a living run nothing.
+const LEASE_SECONDS: i64 = 60 * 60;
 
-/// How often a lease is prolonged.
-const PROLONG: Duration = Duration::from_mins(15);
+/// The same.
+const LEASE: Duration = Duration::from_secs(LEASE_SECONDS.unsigned_abs());
 
-/// The time, from one reading of a clock that the caller gave.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
-    read: DateTime<Utc>,
-    at: Instant,
-}
+/// The clocks of two hosts may differ by so much.
+pub(crate) const CLOCK_DIFFERENCE: TimeDelta = TimeDelta::hours(1);
 
-impl Clock {
-    /// From now on.
-    pub(crate) fn starting(now: DateTime<Utc>) -> Self {
-        Self { read: now, at: Instant::now() }
-    }
+/// How often a lease is looked at by who waits for its end.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-    /// Now.
-    pub(crate) fn now(self) -> DateTime<Utc> {
-        TimeDelta::from_std(self.at.elapsed())
-            .ok()
-            .and_then(|passed| self.read.checked_add_signed(passed))
-            .unwrap_or(self.read)
-    }
-
-    /// How long ago that was.
-    pub(crate) fn passed(self) -> Duration {
-        self.at.elapsed()
-    }
-
-    /// The same clock, earlier by so much.
-    pub(crate) fn earlier(self, by: TimeDelta) -> Self {
-        Self { read: self.read.checked_sub_signed(by).unwrap_or(self.read), at: self.at }
-    }
-}
-
-/// Whose lease it is.
+/// The lease of a run, as the name of its newest object says it.
 #[derive(Debug, Clone)]
-pub(crate) struct Holder<'a> {
-    pub(crate) cluster: &'a ClusterName,
-    pub(crate) purpose: LeasePurpose,
-    /// The backups whose objects are used; empty for all.
-    pub(crate) backups: Vec<BackupId>,
-    pub(crate) host: &'a str,
+pub(crate) struct NamedLease {
+    pub(crate) name: String,
+    /// The objects that this one prolonged.
+    older: Vec<String>,
+    pub(crate) run: RunId,
+    /// When it ends, by the clock of its host.
+    pub(crate) expires: DateTime<Utc>,
+    /// When it was written, by the store's clock.
+    stored: Option<DateTime<Utc>>,
+}
+
+impl NamedLease {
+    /// When it ends. Where its name is further from the store's time than clocks may differ, the clock of its host is wrong,
+    /// and the store's counts: such a lease would seem over while its run lives, or stay for years.
+    pub(crate) fn end(&self) -> DateTime<Utc> {
+        let by_store = self.stored.and_then(|stored| stored.checked_add_signed(TimeDelta::seconds(LEASE_SECONDS)));
+        by_store.filter(|end| (self.expires - *end).abs() > CLOCK_DIFFERENCE).unwrap_or(self.expires)
+    }
+
+    /// The names of all its objects.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = &str> {
+        self.older.iter().chain([&self.name]).map(String::as_str)
+    }
+
+    /// Whether it is over, whichever clocks are right.
+    pub(crate) fn is_over(&self, now: DateTime<Utc>) -> bool {
+        self.end().checked_add_signed(CLOCK_DIFFERENCE).is_some_and(|end| end < now)
+    }
 }
 
 /// A lease that a listing shows.
 #[derive(Debug)]
 pub(crate) struct ListedLease {
-    pub(crate) name: String,
-    pub(crate) run: RunId,
-    pub(crate) expires: DateTime<Utc>,
+    pub(crate) named: NamedLease,
     /// What it says, or why that cannot be read.
     pub(crate) record: Result<LeaseRecord, Error>,
 }
 
 impl ListedLease {
-    /// Whether its run is known to be dead: it was a process of this very host, and is gone.
-    pub(crate) fn is_of_dead_process(&self, host: &str) -> bool {
-        let Ok(record) = &self.record else { return false };
-        record.host == host
-            && record.boot.is_some()
-            && record.boot == boot()
-            && Path::new("/proc/self").exists()
-            && !Path::new(&format!("/proc/{}", record.pid)).exists()
+    /// Whether its run is known to be dead, seen from this very host.
+    pub(crate) fn is_known_dead(&self, here: &Machine, host: &str, now: DateTime<Utc>) -> bool {
+        let prolonged = self.named.expires.checked_sub_signed(TimeDelta::seconds(LEASE_SECONDS));
+        self.record.as_ref().is_ok_and(|record| here.knows_dead(host, record, prolonged, now))
     }
 }
 
 impl Repository {
-    /// The names of all leases of a cluster, with their runs and ends.
-    pub(crate) async fn lease_names(
-        &self,
-        cluster: &ClusterName,
-    ) -> Result<Vec<(String, RunId, DateTime<Utc>)>, Error> {
+    /// The leases of a cluster, one for each run, by their names alone.
+    pub(crate) async fn lease_names(&self, cluster: &ClusterName) -> Result<Vec<NamedLease>, Error> {
         let listed = self.store().list(&name::leases_folder(cluster), None).await;
         let listed = listed.doing(|| format!("listing the leases of {cluster} in {}", self.describe()))?;
-        let leases = listed.iter().filter_map(|object| match object.name.as_ref().parse() {
-            Ok(ObjectPath::Lease { expires, run, .. }) => Some((object.name.to_string(), run, expires.time())),
-            _ => None,
-        });
-        Ok(leases.collect())
+        let mut leases: BTreeMap<RunId, NamedLease> = BTreeMap::new();
+        // Ascending, and the time comes first in the name.
+        for object in listed {
+            let name = object.name.to_string();
+            let Ok(ObjectPath::Lease { expires, run, .. }) = name.parse() else { continue };
+            let older = leases.remove(&run).map(|before| before.objects().map(str::to_owned).collect());
+            let (older, stored) = (older.unwrap_or_default(), object.modified.map(DateTime::from));
+            leases.insert(run.clone(), NamedLease { name, older, run, expires: expires.time(), stored });
+        }
+        Ok(leases.into_values().collect())
+    }
+
+    /// Waits for the end of a running `expire`. One that sees the caller's lease or hold stops at its next look.
+    ///
+    /// # Errors
+    /// [`Cause::AnotherRun`] if it does not end in time; [`Cause::Store`].
+    pub(crate) async fn wait_for_expire(
+        &self,
+        cluster: &ClusterName,
+        host: &str,
+        clock: Clock,
+        within: Duration,
+    ) -> Result<(), Error> {
+        let (until, here) = (Instant::now() + within, Machine::here());
+        loop {
+            let now = clock.now();
+            let mut leases = self.leases(cluster).await?.into_iter();
+            let running = leases.find(|lease| {
+                let expires = matches!(&lease.record, Ok(record) if record.purpose == LeasePurpose::Expire);
+                expires && !lease.named.is_over(now) && !lease.is_known_dead(&here, host, now)
+            });
+            if running.is_none() {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                return Err(Cause::AnotherRun { verb: "expire", subject: cluster.to_string(), pid: None }.into());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// All leases of a cluster. One that is deleted meanwhile is over.
     pub(crate) async fn leases(&self, cluster: &ClusterName) -> Result<Vec<ListedLease>, Error> {
         let mut leases = Vec::new();
-        for (name, run, expires) in self.lease_names(cluster).await? {
-            let record = match self.read_record::<LeaseRecord>(&name).await {
+        for named in self.lease_names(cluster).await? {
+            let record = match self.read_record::<LeaseRecord>(&named.name).await {
                 Err(error) if error.is_not_found() => continue,
                 Err(error) if !error.is_of_one_object() => return Err(error),
                 read => read,
             };
-            leases.push(ListedLease { name, run, expires, record });
+            leases.push(ListedLease { named, record });
         }
         Ok(leases)
     }
-}
-
-/// A lease of this run.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    run: RunId,
-    taken: DateTime<Utc>,
-    name: Arc<Mutex<String>>,
-    ending: CancellationToken,
-    task: Option<JoinHandle<()>>,
-}
-
-impl Lease {
-    /// Takes a lease and prolongs it until it is given back.
-    ///
-    /// # Errors
-    /// Those of [`Repository::create_record`].
-    pub(crate) async fn take(repository: &Repository, holder: Holder<'_>, clock: Clock) -> Result<Self, Error> {
-        let mut id = [0; 16];
-        aws_lc_rs::rand::fill(&mut id).map_err(|_| Cause::Internal("no random bytes".to_owned()))?;
-        let run: RunId = hex::encode(id).parse().map_err(|e| Cause::Internal(format!("run id: {e}")))?;
-        let record = LeaseRecord {
-            run: run.clone(),
-            cluster: holder.cluster.clone(),
-            purpose: holder.purpose,
-            backups: holder.backups,
-            since: clock.now(),
-            expires: clock.now(),
-            host: holder.host.to_owned(),
-            machine: None,
-            boot: boot(),
-            pid: std::process::id(),
-            software_version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        let taken = record.since;
-        let first = create(repository, &record, clock).await.doing(|| "taking a lease".to_owned())?;
-        let (name, ending) = (Arc::new(Mutex::new(first)), CancellationToken::new());
-        let task = tokio::spawn(prolong(repository.clone(), record, clock, Arc::clone(&name), ending.clone()));
-        Ok(Self { run, taken, name, ending, task: Some(task) })
-    }
-
-    /// The run's id.
-    pub(crate) fn run(&self) -> &RunId {
-        &self.run
-    }
-
-    /// When it was taken, by this host's clock.
-    pub(crate) fn taken(&self) -> DateTime<Utc> {
-        self.taken
-    }
-
-    /// The name of the object that is in force now.
-    pub(crate) fn name(&self) -> String {
-        self.name.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Gives it back.
-    pub(crate) async fn release(mut self) {
-        self.ending.cancel();
-        if let Some(task) = self.task.take() {
-            // It does nothing but delete; what fails there was said there.
-            let _ = task.await;
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        // The task deletes the object, if the program lives that long; if not, its time ends it.
-        self.ending.cancel();
-    }
-}
-
-/// The id that the kernel gave itself at its start.
-fn boot() -> Option<String> {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())
-}
-
-async fn create(repository: &Repository, record: &LeaseRecord, clock: Clock) -> Result<String, Error> {
-    let until = TimeDelta::from_std(LEASE).ok().and_then(|length| clock.now().checked_add_signed(length));
-    let until = until.ok_or_else(|| Cause::Internal("the end of a lease is past all time".to_owned()))?;
-    let until = LedgerTime::new(until).map_err(|e| Cause::Internal(e.to_string()))?;
-    let record = LeaseRecord { expires: until.time(), ..record.clone() };
-    let name = name::lease(&record.cluster, until, &record.run);
-    repository.create_record(&name, &record).await?;
-    Ok(name)
-}
-
-async fn prolong(
-    repository: Repository,
-    record: LeaseRecord,
-    clock: Clock,
-    name: Arc<Mutex<String>>,
-    ending: CancellationToken,
-) {
-    let current = || name.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let delete = async |old: String| {
-        let deleted = match object_name(&old) {
-            Ok(object) => repository.store().delete(&[object]).await.map_err(Error::from),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = deleted {
-            tracing::debug!(lease = old, %error, "a lease was not deleted, and ends by its time");
-        }
-    };
-    while tokio::time::timeout(PROLONG, ending.cancelled()).await.is_err() {
-        match create(&repository, &record, clock).await {
-            Ok(next) => {
-                let old = std::mem::replace(&mut *name.lock().unwrap_or_else(PoisonError::into_inner), next);
-                delete(old).await;
-            }
-            Err(error) => tracing::warn!(%error, "the lease of this run could not be prolonged"),
-        }
-    }
-    delete(current()).await;
 }

@@ -10,7 +10,7 @@
 //! - [`claim`]: who owns an archive, checked before anything is written.
 //! - [`begin`]: the claim of a cluster that is about to exist.
 //! - [`catalog`]: which backups there are, and which WAL; [`snapshots`]: which volume snapshots.
-//! - `ledger`: what happened, is decided, and is held; `leases`: who uses what.
+//! - `ledger`: what happened, is decided, and is held; `leases`: who uses what; `machine`: on which machine.
 //! - [`listed`]: records that can be read beside those that cannot.
 
 pub mod begin;
@@ -22,6 +22,7 @@ pub mod init;
 pub(crate) mod leases;
 pub(crate) mod ledger;
 pub mod listed;
+pub(crate) mod machine;
 mod manifest_end;
 mod pack_index;
 mod remains;

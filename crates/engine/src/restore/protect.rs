@@ -13,7 +13,7 @@ use super::RestoreOptions;
 use super::preflight::Preflight;
 use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;
-use crate::repository::leases::{Clock, Holder, Lease};
+use crate::repository::leases::{Clock, Holder, Lease, new_run};
 use crate::repository::{Repository, object_name};
 
 /// How long a restore waits for its lease, all together. It may be needed badly, and the store answered a moment ago.
@@ -53,7 +53,7 @@ pub(super) async fn protect(
         host: &options.host,
     };
     let mut notes = Vec::new();
-    let taken = tokio::time::timeout(WAIT, Lease::take(repository, holder, clock)).await;
+    let taken = tokio::time::timeout(WAIT, Lease::take(repository, new_run()?, holder, clock)).await;
     let lease = match taken {
         Ok(Ok(lease)) => Some(lease),
         Ok(Err(error)) => {

@@ -18,7 +18,7 @@ pub enum LeasePurpose {
 }
 
 /// A run that is alive until `expires`, as far as others can know. The time is in the object's name too, so that a listing
-/// says which leases are in force. A run prolongs its lease by a new record with a later time, and then removes the old one.
+/// says which leases are in force. A run prolongs its lease by a new record with a later time, and removes older ones.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseRecord {
     /// The run, as in the object's name.
@@ -27,7 +27,7 @@ pub struct LeaseRecord {
     pub cluster: ClusterName,
     /// What the run does.
     pub purpose: LeasePurpose,
-    /// The backups whose objects it uses; empty for all of them.
+    /// The backups whose objects it uses; empty for all of them, but for a backup: for none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backups: Vec<BackupId>,
     /// When the run took its first lease.
@@ -42,6 +42,9 @@ pub struct LeaseRecord {
     /// The id that the kernel gave itself at its start, if it can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
+    /// The PID namespace of its process, as Linux writes it, if it can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid_namespace: Option<String>,
     /// Its process there.
     pub pid: u32,
     /// Version of the software.

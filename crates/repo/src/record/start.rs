@@ -51,6 +51,10 @@ pub struct RunIdentity {
     /// Dead backups whose packs this run uses or removes. If this run dies as well, the next run takes them over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removes: Vec<BackupId>,
+    /// Whether the run took a lease before this record, under its own id: it is alive as long as that is in force, and
+    /// dead without one. Absent where it has none, as in records of early releases.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leased: bool,
 }
 
 impl RecordBody for StartRecord {

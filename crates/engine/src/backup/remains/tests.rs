@@ -271,7 +271,9 @@ fn next_run(bench: &Bench) -> Runner {
 
 async fn take_over(bench: &Bench, dead: BackupId) -> BTreeSet<BackupId> {
     let (cluster, dead, cancel) = (&bench.cluster, BTreeSet::from([dead]), CancellationToken::new());
-    let taken = resume::take_over(&bench.repository, cluster, &next_run(bench), &dead, 1 << 20, &cancel).await;
+    let taken =
+        resume::take_over(&bench.repository, cluster, &next_run(bench).identity(Vec::new()), &dead, 1 << 20, &cancel)
+            .await;
     taken.unwrap().adopted
 }
 
@@ -374,7 +376,9 @@ async fn a_store_that_refuses_old_packs_costs_only_them() {
         let store: Arc<dyn Store> = Arc::new(Faulty::new(Arc::clone(bench.repository.store()), 7, vec![rule]));
         let faulty = Repository::open(&RepositoryTarget { store, unlock: Unlock::NotEncrypted }).await.unwrap();
         let (dead, cancel) = (BTreeSet::from([backup]), CancellationToken::new());
-        let taken = resume::take_over(&faulty, &bench.cluster, &next_run(&bench), &dead, 1 << 20, &cancel).await;
+        let taken =
+            resume::take_over(&faulty, &bench.cluster, &next_run(&bench).identity(Vec::new()), &dead, 1 << 20, &cancel)
+                .await;
         let taken = taken.unwrap();
         assert_eq!((taken.adopted.len(), taken.left.len()), (adopted, 1 - adopted), "{on}");
     }

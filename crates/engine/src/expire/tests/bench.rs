@@ -24,6 +24,7 @@ use crate::repository::{Repository, RepositoryTarget, Unlock, init, object_name}
 pub(super) const BETWEEN: u64 = 10;
 
 pub(super) struct Bench {
+    pub(super) memory: MemoryStore,
     pub(super) store: Arc<dyn Store>,
     pub(super) target: RepositoryTarget,
     pub(super) repository: Repository,
@@ -41,7 +42,8 @@ pub(super) fn first_segment(day: u64) -> u64 {
 impl Bench {
     /// An archive without backups, whose WAL begins at segment 1.
     pub(super) async fn new(encrypted: bool) -> Self {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let memory = MemoryStore::new();
+        let store: Arc<dyn Store> = Arc::new(memory.clone());
         let unlock = if encrypted { Unlock::KeyFile(Secret::new(vec![7; 32])) } else { Unlock::NotEncrypted };
         let target = RepositoryTarget { store: Arc::clone(&store), unlock };
         // The store tells the time of this machine, so the archive has to be of today.
@@ -51,7 +53,7 @@ impl Bench {
         let claim = ClaimRecord { since: now - TimeDelta::days(60), ..claim };
         let cluster: ClusterName = "main".parse().unwrap();
         repository.create_record(&name::claim(&cluster, claim.number), &claim).await.unwrap();
-        Self { store, target, repository, cluster, claim, now, began: Instant::now() }
+        Self { memory, store, target, repository, cluster, claim, now, began: Instant::now() }
     }
 
     /// The same with full backups of these many days, two packs each, and all WAL up to a few segments after the last.
@@ -85,8 +87,12 @@ impl Bench {
     }
 
     pub(super) async fn segment(&self, number: u64) {
+        self.put(&self.wal_of(number)).await;
+    }
+
+    pub(super) fn wal_of(&self, number: u64) -> String {
         let segment = SegmentName::from_number(number, TimelineId::FIRST, WalSegmentSize::DEFAULT).unwrap();
-        self.put(&self.wal_name(WalFileName::Segment(segment))).await;
+        self.wal_name(WalFileName::Segment(segment))
     }
 
     pub(super) async fn backup_history(&self, number: u64) {

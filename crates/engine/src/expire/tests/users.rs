@@ -3,18 +3,20 @@
 use super::bench::{Bench, first_segment};
 use crate::error::Cause;
 use crate::expire::{ExpireOptions, HoldOptions, hold};
-use crate::progress::Progress;
-use crate::repository::leases::{Clock, Holder, Lease};
+use crate::progress::{Progress, Silent};
+use crate::repository::leases::{Clock, Holder, Lease, new_run};
+use crate::repository::{Repository, RepositoryTarget};
 use chrono::TimeDelta;
 use futures::FutureExt as _;
 use holdfast_contract::report::expire::Amount;
 use holdfast_repo::name::{self, BackupId, LedgerTime};
 use holdfast_repo::record::{LeasePurpose, LeaseRecord, LedgerEntry};
-use std::sync::Mutex;
+use holdfast_store::{Fault, FaultRule, Faulty, Operation, Store};
+use std::sync::{Arc, Mutex};
 
-async fn lease(bench: &Bench, purpose: LeasePurpose, backups: Vec<BackupId>) -> Lease {
+pub(super) async fn lease(bench: &Bench, purpose: LeasePurpose, backups: Vec<BackupId>) -> Lease {
     let holder = Holder { cluster: &bench.cluster, purpose, backups, host: "db2" };
-    Lease::take(&bench.repository, holder, Clock::starting(bench.now)).await.unwrap()
+    Lease::take(&bench.repository, new_run().unwrap(), holder, Clock::starting(bench.now)).await.unwrap()
 }
 
 #[tokio::test]
@@ -48,8 +50,8 @@ async fn a_restore_that_does_not_say_what_it_reads_keeps_everything() {
     assert_eq!(bench.sound_days().await, [2]);
 }
 
-#[tokio::test]
-async fn of_two_runs_the_later_gives_up_unless_the_first_is_dead() {
+#[tokio::test(start_paused = true)]
+async fn of_two_runs_the_later_gives_up_unless_the_first_ends_or_is_dead() {
     let bench = Bench::with_days(false, 3).await;
     let other = lease(&bench, LeasePurpose::Expire, Vec::new()).await;
     let error = bench.expire(&bench.last(1)).await.unwrap_err();
@@ -58,11 +60,12 @@ async fn of_two_runs_the_later_gives_up_unless_the_first_is_dead() {
     other.release().await;
 
     // A process of this host that is gone, and a run of another host that ended long ago.
+    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap().to_str().unwrap().to_owned();
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
-    for (host, pid, ends, boot) in [("db1", u32::MAX, 10, Some(boot)), ("db9", 1, -61, None)] {
+    for (host, pid, ends, boot) in [("db1", u32::MAX, 10, Some(boot)), ("db9", 1, -121, None)] {
         let expires = LedgerTime::new(bench.now + TimeDelta::minutes(ends)).unwrap();
         let record = LeaseRecord {
-            run: "dead".parse().unwrap(),
+            run: host.parse().unwrap(),
             cluster: bench.cluster.clone(),
             purpose: LeasePurpose::Expire,
             backups: Vec::new(),
@@ -71,12 +74,33 @@ async fn of_two_runs_the_later_gives_up_unless_the_first_is_dead() {
             host: host.to_owned(),
             machine: None,
             boot,
+            pid_namespace: Some(namespace.clone()),
             pid,
             software_version: "0.1.0".to_owned(),
         };
         bench.repository.create_record(&name::lease(&bench.cluster, expires, &record.run), &record).await.unwrap();
     }
+    bench.memory.age(std::time::Duration::from_hours(3));
     bench.expire(&bench.last(1)).await.unwrap();
+    assert_eq!(bench.sound_days().await, [2]);
+    assert_eq!(bench.names("leases/").await, [""; 0]);
+}
+
+/// Two hosts with the same timer, on a store that takes a second for each listing: each sees the other's lease.
+#[tokio::test(start_paused = true)]
+async fn two_runs_at_the_same_moment_both_come_to_their_end() {
+    let bench = Bench::with_days(false, 3).await;
+    let slow = FaultRule::new(&[Operation::List], 1.0, Fault::Delay(std::time::Duration::from_secs(1)));
+    let store: Arc<dyn Store> = Arc::new(Faulty::new(Arc::clone(&bench.store), 1, vec![slow]));
+    let target = RepositoryTarget { store, unlock: bench.target.unlock.clone() };
+    let repository = Repository::open(&target).await.unwrap();
+    let (here, there) = (bench.last(1), ExpireOptions { host: "db2".to_owned(), ..bench.last(1) });
+    let (first, second) = tokio::join!(
+        bench.expire_through(&repository, &here, &Silent),
+        bench.expire_through(&repository, &there, &Silent)
+    );
+    let removed = first.unwrap().removed.backups.len() + second.unwrap().removed.backups.len();
+    assert_eq!((removed, bench.ledger("removal").await), (2, 1));
     assert_eq!(bench.sound_days().await, [2]);
     assert_eq!(bench.names("leases/").await, [""; 0]);
 }
@@ -96,7 +120,13 @@ async fn a_running_backup_keeps_the_wal_of_its_claim_and_its_packs() {
 }
 
 /// Runs something once, when the removal begins.
-struct Meanwhile<F>(Mutex<Option<F>>);
+pub(super) struct Meanwhile<F>(Mutex<Option<F>>);
+
+impl<F> Meanwhile<F> {
+    pub(super) fn new(happens: F) -> Self {
+        Self(Mutex::new(Some(happens)))
+    }
+}
 
 impl<F: FnOnce() + Send> Progress for Meanwhile<F> {
     fn phase(&self, name: &str, _total_bytes: Option<u64>) {
@@ -115,10 +145,10 @@ impl<F: FnOnce() + Send> Progress for Meanwhile<F> {
 async fn who_comes_at_the_last_moment_loses_nothing() {
     let bench = Bench::with_days(true, 3).await;
     let holding = LedgerEntry::Hold { backup: bench.id(0), until: None, reason: None };
-    let meanwhile = Meanwhile(Mutex::new(Some(|| {
+    let meanwhile = Meanwhile::new(|| {
         let written = bench.repository.write_ledger(&bench.cluster, "db2", bench.now, holding);
         written.now_or_never().unwrap().unwrap();
-    })));
+    });
     let report = bench.expire_through(&bench.repository, &bench.last(1), &meanwhile).await.unwrap();
     assert_eq!(report.removed, Amount::default());
     assert!(report.warnings.iter().any(|warning| warning.contains("came meanwhile")), "{:?}", report.warnings);

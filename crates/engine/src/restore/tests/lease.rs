@@ -27,7 +27,7 @@ async fn a_restore_takes_a_lease_for_its_backup_and_gives_it_back() {
             (LeasePurpose::Restore, &[sample.backup.backup_id][..])
         );
         assert!(record.expires >= options.now + chrono::TimeDelta::minutes(59));
-        assert_eq!(lease.expires, record.expires);
+        assert_eq!(lease.named.expires, record.expires);
 
         let sample = Sample::new(encrypted).await;
         let report = sample.restore().await.unwrap();

@@ -1,0 +1,128 @@
+//! This machine and its running kernel, as leases and start records name them.
+//!
+//! The machine's id itself is private (`machine-id(5)`), so a hash of it is written.
+
+use std::path::Path;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use holdfast_repo::record::LeaseRecord;
+
+/// What the machine's id is hashed with, so that the hash cannot be found elsewhere.
+const MACHINE_CONTEXT: &str = "holdfast 2026-11-29 machine of a backup run";
+
+/// What tells processes of this machine from others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Machine {
+    /// The hash of its id, if it has one.
+    pub(crate) id: Option<String>,
+    /// The id that the kernel gave itself at its start.
+    pub(crate) boot: Option<String>,
+    /// The PID namespace: a container has process ids of its own, often beside others of the same host name.
+    pub(crate) pid_namespace: Option<String>,
+    /// How long the kernel has been up, sleep included.
+    pub(crate) up: Option<TimeDelta>,
+}
+
+impl Machine {
+    /// The one that this process is on.
+    pub(crate) fn here() -> Self {
+        let uptime = std::fs::read_to_string("/proc/uptime").ok();
+        let seconds = uptime.and_then(|text| text.split(['.', ' ']).next()?.parse().ok());
+        let namespace = std::fs::read_link("/proc/self/ns/pid").ok();
+        Self {
+            id: read_id("/etc/machine-id").map(|id| hashed(MACHINE_CONTEXT, &id)),
+            boot: read_id("/proc/sys/kernel/random/boot_id"),
+            pid_namespace: namespace.and_then(|link| link.into_os_string().into_string().ok()),
+            up: seconds.and_then(TimeDelta::try_seconds),
+        }
+    }
+
+    /// When the running kernel started.
+    pub(crate) fn booted(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        now.checked_sub_signed(self.up?)
+    }
+
+    /// Whether the run of a lease is known to be dead: it was a process of this very host, and that is gone, or the kernel
+    /// that it ran under is. `prolonged` is when the lease was written last, by the clock of its host: a machine that was
+    /// cloned has the id of the other one, and a run that lives there goes on prolonging.
+    pub(crate) fn knows_dead(
+        &self,
+        host: &str,
+        lease: &LeaseRecord,
+        prolonged: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+    ) -> bool {
+        if lease.host != host || lease.boot.is_none() || self.boot.is_none() {
+            return false;
+        }
+        if lease.boot == self.boot {
+            return lease.pid_namespace.is_some()
+                && lease.pid_namespace == self.pid_namespace
+                && !Path::new(&format!("/proc/{}", lease.pid)).exists();
+        }
+        let before_the_start = prolonged.zip(self.booted(now)).is_some_and(|(prolonged, booted)| prolonged < booted);
+        lease.machine.is_some() && lease.machine == self.id && before_the_start
+    }
+}
+
+/// An id of the system; none where it has none yet. systemd writes "uninitialized" in an image's first start.
+fn read_id(path: &str) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    Some(text.trim().to_owned()).filter(|text| text.len() >= 32)
+}
+
+/// A hash of an id, for this one use.
+pub(crate) fn hashed(context: &str, id: &str) -> String {
+    let hash = blake3::derive_key(context, id.as_bytes());
+    hex::encode(hash.get(..16).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use holdfast_repo::record::LeasePurpose;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_known_to_be_dead_is() {
+        let text = |text: &str| Some(text.to_owned());
+        let now: DateTime<Utc> = "2026-11-30T12:00:00Z".parse().unwrap();
+        let here = Machine {
+            id: text("m1"),
+            boot: text("b2"),
+            pid_namespace: Machine::here().pid_namespace,
+            up: Some(TimeDelta::minutes(10)),
+        };
+        let lease = LeaseRecord {
+            run: "r1".parse().unwrap(),
+            cluster: "main".parse().unwrap(),
+            purpose: LeasePurpose::Expire,
+            backups: Vec::new(),
+            since: now - TimeDelta::minutes(40),
+            expires: now + TimeDelta::minutes(35),
+            host: "db1".to_owned(),
+            machine: text("m1"),
+            boot: text("b1"),
+            pid_namespace: here.pid_namespace.clone(),
+            pid: std::process::id(),
+            software_version: "0.1.0".to_owned(),
+        };
+        let gone = LeaseRecord { boot: text("b2"), pid: u32::MAX, ..lease.clone() };
+        for (what, lease, minutes, dead) in [
+            ("before the machine started again", lease.clone(), 25, true),
+            ("a clone that lives", lease.clone(), 5, false),
+            ("another machine", LeaseRecord { machine: text("m2"), ..lease.clone() }, 25, false),
+            ("a machine without an id", LeaseRecord { machine: None, ..lease.clone() }, 25, false),
+            ("another host", LeaseRecord { host: "db2".to_owned(), ..lease.clone() }, 25, false),
+            ("this process", LeaseRecord { boot: text("b2"), ..lease.clone() }, 25, false),
+            ("a process that is gone", gone.clone(), 5, true),
+            ("one of another container", LeaseRecord { pid_namespace: text("pid:[1]"), ..gone.clone() }, 5, false),
+            ("one that does not say where", LeaseRecord { pid_namespace: None, ..gone }, 5, false),
+        ] {
+            let prolonged = Some(now - TimeDelta::minutes(minutes));
+            assert_eq!(here.knows_dead("db1", &lease, prolonged, now), dead, "{what}");
+        }
+    }
+}
