@@ -107,11 +107,12 @@ class Object:
         need(version == 1 and encryption <= 1, NEWER)
         need(owner == repository.id, f"belongs to another repository, {owner.hex()}")
         need(kind == object_type, f"an object of type {kind}, but its name is one of type {object_type}")
-        need(bool(encryption) == bool(repository.key), "encrypted or not, unlike the repository")
-        need(salt[28:] == bytes(4), NEWER)
+        need(bool(encryption) == bool(repository.keys), "encrypted or not, unlike the repository")
         self.salt = salt
         if encryption:
-            self.cipher = AESGCM(hkdf(repository.key, salt, b"holdfast/1/object" + bytes([kind]) + owner))
+            epoch = int.from_bytes(salt[28:], "little")
+            need(epoch < len(repository.keys), f"encrypted under key epoch {epoch}, which the secret does not give")
+            self.cipher = AESGCM(hkdf(repository.keys[epoch], salt, b"holdfast/1/object" + bytes([kind]) + owner))
 
     def frame(self, at):
         with reading(f"frame at {at}"):
@@ -150,10 +151,10 @@ class Object:
 
 
 class Repository:
-    """Names, records and the key (names.md, records.md, keys.md)."""
+    """Names, records and the keys, one for each epoch (names.md, records.md, keys.md)."""
 
     def __init__(self, directory, passphrase_file=None, key_file=None):
-        self.directory, self.key, secret_file = directory, None, passphrase_file or key_file
+        self.directory, self.keys, secret_file = directory, [], passphrase_file or key_file
         need(os.path.isfile(self.path("holdfast.json")), f"{directory} is not a repository: it has no holdfast.json")
         about = self.record("holdfast.json", "repository")
         need(about["format_version"] == 1 and about["encryption"] in ("none", "aes-256-gcm"), f"holdfast.json: {NEWER}")
@@ -165,11 +166,11 @@ class Repository:
         for feature in self.list("features", f"read-{NAME}"):
             raise Unreadable(f"features/{feature}: {NEWER}")
         if encrypted:
-            key = self.unlock(passphrase_file, key_file)
+            keys = self.unlock(passphrase_file, key_file)
             record, body = self.parsed("holdfast.json")
-            mac = hmac.new(hkdf(key, self.id, b"holdfast/1/repository-record"), body, "sha256").hexdigest()
+            mac = hmac.new(hkdf(keys[0], self.id, b"holdfast/1/repository-record"), body, "sha256").hexdigest()
             need(hmac.compare_digest(mac, str(record.get("mac"))), "holdfast.json: fails its MAC: changed by others")
-            self.key = key
+            self.keys = keys
 
     def path(self, name):
         return os.path.join(self.directory, name)
@@ -190,7 +191,7 @@ class Repository:
 
     def parsed(self, name):
         """A record, and the text of its body if it is the one of the SHA-256."""
-        if self.key:
+        if self.keys:
             frames = [frame for _, frame in Object(self, name, RECORD).frames()]
             need([frame.kind for frame in frames] == [DATA], "not one data frame")
             text = frames[0].raw.decode()
@@ -206,7 +207,8 @@ class Repository:
         return record, None
 
     def unlock(self, passphrase_file, key_file):
-        """The repository key, from the first slot that opens."""
+        """The repository keys by epoch, from the slot of the latest epoch that opens."""
+        found = []
         with open(passphrase_file or key_file, "rb") as file:
             secret = file.read()
         if passphrase_file:
@@ -221,7 +223,8 @@ class Repository:
                 body = self.record(f"keys/{name}", "key-slot")
                 need(body["kind"] in ("passphrase", "key-file"), NEWER)
                 need(body["kdf"]["algorithm"] in ("argon2id", "hkdf-sha256"), NEWER)
-                need(body.get("epoch", 0) == 0, NEWER)
+                epoch, earlier = body.get("epoch", 0), [bytes.fromhex(text) for text in body.get("earlier", [])]
+                need(epoch == len(earlier) < 256, f"epoch {epoch} with the keys of {len(earlier)} earlier ones")
                 need(body["slot"] == slot, f"a slot of another name, {body['slot']}")
                 kdf, salt, wrapped = body["kdf"], bytes.fromhex(body["kdf"]["salt"]), bytes.fromhex(body["wrapped"])
                 if passphrase_file and (body["kind"], kdf["algorithm"]) == ("passphrase", "argon2id"):
@@ -234,10 +237,17 @@ class Repository:
                 else:
                     continue
                 try:
-                    aad = b"holdfast/1/key-slot" + self.id + bytes(4) + slot.encode()
-                    return AESGCM(wrapping_key).decrypt(wrapped[:12], wrapped[12:], aad)
+                    aad = b"holdfast/1/key-slot" + self.id + struct.pack("<I", epoch) + slot.encode()
+                    key = AESGCM(wrapping_key).decrypt(wrapped[:12], wrapped[12:], aad)
                 except InvalidTag:
                     continue
+                info, keys = b"holdfast/1/earlier-key", []
+                for number, text in enumerate(earlier):
+                    aad = info + self.id + struct.pack("<II", epoch, number)
+                    keys.append(AESGCM(hkdf(key, self.id, info)).decrypt(text[:12], text[12:], aad))
+                found = max(found, keys + [key], key=len)
+        if found:
+            return found
         raise Unreadable(f"{passphrase_file or key_file} opens none of the repository's key slots")
 
 
@@ -550,7 +560,7 @@ class Archive:
         history = re.fullmatch(HISTORY, file)
         need(history or re.fullmatch(SEGMENT, file), f"{file} is not the name of a WAL file")
         folder = file[:8] if history else f"{file[:8]}/{file[:16]}"
-        ending = ENDINGS[1 if history else self.codec] + (".enc" if self.repository.key else "")
+        ending = ENDINGS[1 if history else self.codec] + (".enc" if self.repository.keys else "")
         return f"{self.folder}/{folder}/{file}.{ending}"
 
     def files(self):

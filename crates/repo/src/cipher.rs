@@ -1,7 +1,7 @@
 //! AES-256-GCM over the frames of one object.
 //!
-//! Every object has its own key: HKDF-SHA256 over the repository key, the random salt of the object's head, the
-//! object's type and the repository id. Under that key a frame's number is its nonce. No writer uses a number twice,
+//! Every object has its own key: HKDF-SHA256 over the repository key of its epoch, the salt of the object's head (random bytes
+//! and the epoch), the object's type and the repository id. Under that key a frame's number is its nonce. No writer uses a number twice,
 //! because numbers only count up. The associated data binds each frame to the object's name and to its header. So a
 //! frame that is moved to another object, to another place or under another header does not authenticate.
 
@@ -11,7 +11,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 
 use crate::format_error::Fault;
-use crate::frame::ObjectType;
+use crate::frame::{ObjectType, epoch};
 use crate::identity::{RepositoryId, RepositoryKey};
 
 /// Length of the authentication tag at the end of every encrypted body, in bytes.
@@ -34,6 +34,7 @@ impl fmt::Debug for ObjectCipher {
 }
 
 impl ObjectCipher {
+    /// Fails with [`Fault::UnknownKeyEpoch`] where the salt names an epoch that `key` does not hold.
     pub(crate) fn derive(
         key: &RepositoryKey,
         salt: &[u8; 32],
@@ -42,7 +43,9 @@ impl ObjectCipher {
         name: &str,
     ) -> Result<Self, Fault> {
         const STEP: Fault = Fault::Cryptography("deriving an object key");
-        let pseudorandom = Salt::new(HKDF_SHA256, salt).extract(key.expose());
+        let epoch = epoch(salt);
+        let key = key.of_epoch(epoch).ok_or(Fault::UnknownKeyEpoch(epoch))?;
+        let pseudorandom = Salt::new(HKDF_SHA256, salt).extract(key);
         let info: [&[u8]; 3] = [b"holdfast/1/object", &[object_type.to_byte()], repository.as_bytes()];
         let key = pseudorandom.expand(&info, &AES_256_GCM).map(UnboundKey::from).map_err(|_| STEP)?;
         let length = u32::try_from(name.len()).map_err(|_| STEP)?;

@@ -72,7 +72,7 @@ pub use frame::{
     CompressedFrame, Encryption, Frame, FrameBuffers, FrameHeader, FrameKind, FrameLocation, ObjectHead, ObjectOpener,
     ObjectSealer, ObjectType,
 };
-pub use identity::{RepositoryId, RepositoryKey};
+pub use identity::{FIRST_EPOCH, MAX_EPOCHS, RepositoryId, RepositoryKey};
 pub use key::{KeyError, KeySlot};
 pub use manifest::{
     Extent, FileEntry, FileKind, Manifest, ManifestHeader, ManifestReader, ManifestWriter, PackEntry, PackIdentity,

@@ -11,8 +11,8 @@ use holdfast_repo::key::{KeySlot, KeySlotKind};
 use holdfast_repo::name::ClaimNumber;
 use holdfast_repo::record::{
     self, BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, ClaimRecord, ConditionalCreate, DatabaseEntry,
-    DecidedWal, EncryptionKind, LeasePurpose, LeaseRecord, LedgerEntry, LedgerRecord, ManifestEntry, PackRange,
-    RecordBody, RecordSeal, RepositoryRecord, RunIdentity, SnapshotRecord, SnapshotVolume, StartRecord,
+    DecidedWal, EncryptionKind, KeyChange, LeasePurpose, LeaseRecord, LedgerEntry, LedgerRecord, ManifestEntry,
+    PackRange, RecordBody, RecordSeal, RepositoryRecord, RunIdentity, SnapshotRecord, SnapshotVolume, StartRecord,
     TablespaceEntry, VerificationProblem,
 };
 use holdfast_secret::Secret;
@@ -275,6 +275,16 @@ fn hold() -> LedgerRecord {
     })
 }
 
+fn key_change() -> LedgerRecord {
+    let slots = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+    ledger(LedgerEntry::Key {
+        change: KeyChange::Rotate,
+        written: slots(&["epoch-2", "office.2"]),
+        removed: slots(&["epoch-1", "office.1", "ben"]),
+        epoch: 2,
+    })
+}
+
 fn verification() -> LedgerRecord {
     ledger(LedgerEntry::Verification {
         backup: Some("20260822T101500Z".parse().unwrap()),
@@ -316,6 +326,7 @@ fn plain_samples_give_these_values() {
     check(include_bytes!("samples/ledger-deletion-2.json"), &deletion_of_packs_and_wal());
     check(include_bytes!("samples/ledger-removal.json"), &removal());
     check(include_bytes!("samples/ledger-hold.json"), &hold());
+    check(include_bytes!("samples/ledger-key.json"), &key_change());
     check(include_bytes!("samples/ledger-verification.json"), &verification());
     check(include_bytes!("samples/ledger-verification-sample.json"), &sampled_verification());
     check(include_bytes!("samples/lease.json"), &lease());
@@ -366,6 +377,24 @@ fn the_key_slot_samples_open() {
     assert_eq!((slot.slot().as_str(), slot.kind()), ("vault", KeySlotKind::KeyFile));
     let key = slot.unlock_key_file(&repository, &Secret::new([0x5A; 32])).unwrap();
     assert_eq!(key.expose(), &REPOSITORY_KEY);
+}
+
+/// Made by an independent implementation from `docs/format/keys.md`.
+#[test]
+fn the_key_slot_of_a_later_epoch_gives_the_keys_of_all() {
+    let repository = RepositoryId::from_bytes(REPOSITORY_ID);
+    let slot: KeySlot = record::decode_plain(include_bytes!("samples/key-slot-epoch.json")).unwrap();
+    assert_eq!((slot.slot().as_str(), slot.label().as_str(), slot.epoch()), ("epoch-2", "vault", 2));
+    let key = slot.unlock_key_file(&repository, &Secret::new([0x5A; 32])).unwrap();
+    assert_eq!((key.epoch(), key.expose()), (2, &[0x62; 32]));
+    let first = RepositoryKey::from_bytes(REPOSITORY_KEY);
+    assert!(key.holds(&first));
+    // What the first key sealed is read with all of them.
+    let seal = RecordSeal { repository, key: Some(&key) };
+    let sample = include_bytes!("samples/claim.json.sealed");
+    assert_eq!(record::decode::<ClaimRecord>(SEALED_NAME, seal, sample).unwrap(), claim());
+    let bytes = record::encode_plain(&slot).unwrap();
+    assert_eq!(bytes, include_bytes!("samples/key-slot-epoch.json"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::header::{FrameHeader, FrameKind, HEADER_BYTES, Transform};
 use super::object_type::ObjectType;
 use crate::codec::Codec;
 use crate::format_error::Fault;
-use crate::identity::{KEY_EPOCH, RepositoryId, fill_random};
+use crate::identity::RepositoryId;
 
 /// The version of frames, packs, WAL objects and manifests that this program writes, and the newest that it reads.
 pub const FORMAT_VERSION: u16 = 1;
@@ -17,9 +17,6 @@ pub const FORMAT_VERSION: u16 = 1;
 pub const HEAD_FRAME_BYTES: usize = HEADER_BYTES + HEAD_BODY_BYTES;
 
 const HEAD_BODY_BYTES: usize = 60;
-
-/// Random bytes of a salt: more than can ever occur twice.
-const RANDOM_BYTES: usize = 28;
 
 const SIGNATURE: &[u8; 8] = b"HOLDFAST";
 
@@ -37,16 +34,8 @@ pub enum Encryption {
 
 impl Encryption {
     /// The encryption of an object by its salt, which only those have that are encrypted.
-    pub(crate) fn of_salt(salt: [u8; 32]) -> Result<Self, Fault> {
-        if salt == [0; 32] { Ok(Self::None) } else { Self::aes_256_gcm(salt) }
-    }
-
-    /// AES-256-GCM under the key that this program knows.
-    fn aes_256_gcm(salt: [u8; 32]) -> Result<Self, Fault> {
-        match epoch(&salt) {
-            KEY_EPOCH => Ok(Self::Aes256Gcm { salt }),
-            other => Err(Fault::UnknownKeyEpoch(other)),
-        }
+    pub(crate) fn of_salt(salt: [u8; 32]) -> Self {
+        if salt == [0; 32] { Self::None } else { Self::Aes256Gcm { salt } }
     }
 
     /// The salt; zeros without encryption.
@@ -144,24 +133,11 @@ impl ObjectHead {
         let encryption = match body[11] {
             0 if salt == [0; 32] => Encryption::None,
             0 => return Err(wrong("a salt without encryption")),
-            1 => Encryption::aes_256_gcm(salt)?,
+            1 => Encryption::Aes256Gcm { salt },
             other => return Err(Fault::UnknownEncryption(other)),
         };
         Ok(Self { object_type, repository: RepositoryId::from_bytes(repository), encryption })
     }
-}
-
-/// A new salt: random, with the epoch of the key.
-pub(super) fn new_salt() -> Result<[u8; 32], Fault> {
-    let mut salt = [0; 32];
-    let (random, epoch) = salt.split_at_mut(RANDOM_BYTES);
-    fill_random(random)?;
-    epoch.copy_from_slice(&KEY_EPOCH.to_le_bytes());
-    Ok(salt)
-}
-
-fn epoch(salt: &[u8; 32]) -> u32 {
-    salt.last_chunk().map_or(0, |epoch| u32::from_le_bytes(*epoch))
 }
 
 fn wrong(problem: &str) -> Fault {

@@ -12,6 +12,7 @@ mod head;
 mod header;
 mod object_type;
 mod open;
+mod salt;
 mod seal;
 mod split;
 mod tail;
@@ -24,6 +25,7 @@ pub use seal::{CompressedFrame, ObjectSealer, seal_object};
 pub use split::{FrameSpan, split_frames};
 pub use tail::{TAIL_FRAME_BYTES, TAIL_FRAME_BYTES_ENCRYPTED, TailPart, tail_frame_bytes};
 
+pub(crate) use salt::epoch;
 pub(crate) use split::check_order;
 pub(crate) use tail::{locate_last_part, seal_tail};
 

@@ -44,7 +44,8 @@ impl ObjectOpener {
     ///
     /// # Errors
     /// [`Fault::WrongRepository`], [`Fault::WrongObjectType`], [`Fault::NotEncrypted`] and [`Fault::KeyNeeded`] for
-    /// such an object; [`Fault::Cryptography`] if its key cannot be derived; those of [`ObjectHead::parse`].
+    /// such an object; [`Fault::UnknownKeyEpoch`] if `key` does not hold the epoch of its key, [`Fault::Cryptography`] if that
+    /// cannot be derived; those of [`ObjectHead::parse`].
     pub fn new(
         object_type: ObjectType,
         name: &str,
@@ -68,7 +69,7 @@ impl ObjectOpener {
     /// The same for an object whose salt is known from elsewhere, as a manifest knows that of a pack: its head is not read.
     ///
     /// # Errors
-    /// [`Fault::UnknownKeyEpoch`] for the salt of a newer key epoch, and the fault that a head with this salt would have where it
+    /// [`Fault::UnknownKeyEpoch`] for the salt of an epoch that `key` does not hold, and the fault that a head with this salt would have where it
     /// does not fit the encryption of the repository.
     pub fn with_salt(
         object_type: ObjectType,
@@ -78,7 +79,7 @@ impl ObjectOpener {
         key: Option<&RepositoryKey>,
     ) -> Result<Self, FormatError> {
         let opener = || {
-            let head = ObjectHead { object_type, repository, encryption: Encryption::of_salt(*salt)? };
+            let head = ObjectHead { object_type, repository, encryption: Encryption::of_salt(*salt) };
             Self::of_head(head, object_type, name, repository, key)
         };
         opener().map_err(|fault| fault.of(name))

@@ -4,9 +4,10 @@
 //! happens where the frame's place in the object is known, because the number is part of nonce and associated data. It
 //! encrypts in place, fills in the header, and copies nothing.
 
-use super::head::{Encryption, HEAD_FRAME_BYTES, ObjectHead, new_salt};
+use super::head::{Encryption, HEAD_FRAME_BYTES, ObjectHead};
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES, Transform};
 use super::object_type::ObjectType;
+use super::salt::new_salt;
 use crate::cipher::{ObjectCipher, TAG_BYTES};
 use crate::codec::{Codec, Compression, Compressor};
 use crate::format_error::{Fault, FormatError};
@@ -88,7 +89,7 @@ impl ObjectSealer {
     ) -> Result<(Self, Vec<u8>), FormatError> {
         let key = match key {
             None => None,
-            Some(key) => Some((key, new_salt().map_err(|fault| fault.of(name))?)),
+            Some(key) => Some((key, new_salt(key).map_err(|fault| fault.of(name))?)),
         };
         let (sealer, head) = Self::with_salt(object_type, name, repository, key)?;
         Ok((sealer, head.to_vec()))

@@ -1,9 +1,10 @@
 //! Key slots: the repository key, wrapped so that a passphrase or a key file opens it.
 //!
-//! An encrypted repository has one random key. Each slot, `keys/<slot>.json`, contains this key under AES-256-GCM. The
-//! wrapping key is derived from one secret: with Argon2id from a passphrase, or with HKDF-SHA256 (info
-//! `holdfast/1/key-file`) from the bytes of a key file, which must have enough entropy of their own. The repository id,
-//! the key's epoch and the slot's name are associated data, so a slot that is renamed or copied to another repository does not open.
+//! An encrypted repository has a random key for each epoch, mostly one. Each slot, `keys/<slot>.json`, contains the newest key of
+//! its time under AES-256-GCM. The wrapping key is derived from one secret: with Argon2id from a passphrase, or with HKDF-SHA256
+//! (info `holdfast/1/key-file`) from the bytes of a key file, which must have enough entropy of their own. The repository id,
+//! the key's epoch and the slot's name are associated data, so a slot that is renamed or copied to another repository does not
+//! open. The keys of all epochs before stand in the slot too, wrapped under the newest (see [`wrap`]).
 //!
 //! Invariants: only the wrapped key is stored. Secrets and keys never print. A slot read from the store is hostile
 //! until it has opened, so its parameters are bounded before any memory is spent on them (see [`MAX_MEMORY_KIB`]).
@@ -11,29 +12,22 @@
 mod kdf;
 #[cfg(test)]
 mod tests;
+mod wrap;
 
 pub use kdf::{Argon2Cost, MAX_ITERATIONS, MAX_MEMORY_KIB, MAX_PARALLELISM, MIN_MEMORY_KIB};
 
-use crate::identity::{KEY_EPOCH, RepositoryId, RepositoryKey};
+use crate::identity::{MAX_EPOCHS, RepositoryId, RepositoryKey};
 use crate::name::SlotName;
 use crate::record::{Closed, RecordBody, RecordKind};
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::rand;
 use chrono::{DateTime, Utc};
 use holdfast_secret::Secret;
 use kdf::{Kdf, SALT_BYTES, WrappingKey};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use zeroize::{Zeroize as _, Zeroizing};
+use wrap::{Bound, random};
 
 /// The least size of a key file in bytes: a smaller one cannot contain 256 bits of entropy.
 pub const MIN_KEY_FILE_BYTES: usize = 32;
-
-/// First part of the associated data of every slot.
-const AAD_PREFIX: &[u8] = b"holdfast/1/key-slot";
-
-const KEY_BYTES: usize = 32;
-const TAG_BYTES: usize = 16;
 
 /// The kind of secret that opens a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -45,16 +39,22 @@ pub enum KeySlotKind {
     KeyFile,
 }
 
-/// One wrapped copy of the repository key; the body of `keys/<slot>.json`.
+/// One wrapped copy of the repository's keys; the body of `keys/<slot>.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySlot {
     slot: SlotName,
+    /// The name of the slot that this one replaces, or its own if left out: by it people know whose secret opens it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    label: Option<SlotName>,
     kind: KeySlotKind,
-    /// Which of the repository's keys it wraps. A later release may have more than the first.
+    /// The newest of the repository's keys that it wraps.
     #[serde(default)]
     epoch: u32,
     kdf: Kdf,
     wrapped: String,
+    /// The keys of the epochs 0 to before `epoch`, wrapped under the newest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    earlier: Vec<String>,
     created: DateTime<Utc>,
 }
 
@@ -63,9 +63,16 @@ impl RecordBody for KeySlot {
     const ALWAYS_PLAIN: bool = true;
     const CLOSED: &'static [Closed] = &[
         Closed { at: "/kind", values: &["passphrase", "key-file"] },
-        Closed { at: "/epoch", values: &["0"] },
         Closed { at: "/kdf/algorithm", values: &["argon2id", "hkdf-sha256"] },
     ];
+
+    fn check(&self) -> Result<(), String> {
+        let Self { epoch, earlier, .. } = self;
+        if usize::try_from(*epoch).is_ok_and(|epoch| epoch == earlier.len() && epoch < MAX_EPOCHS) {
+            return Ok(());
+        }
+        Err(format!("epoch {epoch} with the keys of {} earlier ones; there are {MAX_EPOCHS} at most", earlier.len()))
+    }
 }
 
 /// Why a slot does not open, or cannot be made.
@@ -134,8 +141,7 @@ impl KeySlot {
         }
         let kdf = Kdf::argon2id(cost, &random::<SALT_BYTES>()?);
         let wrapping = kdf.derive_from_passphrase(passphrase.expose())?;
-        let wrapped = wrap(&wrapping, key, repository, &slot)?;
-        Ok(Self { slot, kind: KeySlotKind::Passphrase, epoch: KEY_EPOCH, kdf, wrapped, created })
+        Self::wrapping(slot, KeySlotKind::Passphrase, kdf, &wrapping, repository, key, created)
     }
 
     /// Makes a slot that the bytes of a key file open.
@@ -154,13 +160,49 @@ impl KeySlot {
         }
         let kdf = Kdf::hkdf_sha256(&random::<SALT_BYTES>()?);
         let wrapping = kdf.derive_from_key_file(content.expose())?;
-        let wrapped = wrap(&wrapping, key, repository, &slot)?;
-        Ok(Self { slot, kind: KeySlotKind::KeyFile, epoch: KEY_EPOCH, kdf, wrapped, created })
+        Self::wrapping(slot, KeySlotKind::KeyFile, kdf, &wrapping, repository, key, created)
+    }
+
+    fn wrapping(
+        slot: SlotName,
+        kind: KeySlotKind,
+        kdf: Kdf,
+        wrapping: &WrappingKey,
+        repository: &RepositoryId,
+        key: &RepositoryKey,
+        created: DateTime<Utc>,
+    ) -> Result<Self, KeyError> {
+        let epoch = key.epoch();
+        let wrapped = wrap::wrap(wrapping, key.expose(), Bound::to_slot(repository, epoch, &slot))?;
+        let under = wrap::for_earlier(key.expose(), repository)?;
+        let earlier = (0..)
+            .zip(key.earlier())
+            .map(|(of, key)| wrap::wrap(&under, key, Bound::to_later(repository, epoch, of)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { slot, label: None, kind, epoch, kdf, wrapped, earlier, created })
+    }
+
+    /// The same slot as the one that replaces `label`.
+    #[must_use]
+    pub fn labelled(mut self, label: &SlotName) -> Self {
+        self.label = Some(label.clone()).filter(|label| *label != self.slot);
+        self
     }
 
     /// The slot's name.
     pub fn slot(&self) -> &SlotName {
         &self.slot
+    }
+
+    /// The name that people know it by: that of the slot that it replaces, or its own. Whoever may write to the store can change
+    /// it, so it decides nothing.
+    pub fn label(&self) -> &SlotName {
+        self.label.as_ref().unwrap_or(&self.slot)
+    }
+
+    /// The epoch of the newest key that it gives.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     /// The kind of secret that opens it.
@@ -192,7 +234,7 @@ impl KeySlot {
     ) -> Result<RepositoryKey, KeyError> {
         self.expect_kind(KeySlotKind::Passphrase)?;
         let wrapping = self.kdf.derive_from_passphrase(passphrase.expose())?;
-        self.unwrap_key(&wrapping, repository, || KeyError::WrongPassphrase { slot: self.slot.clone() })
+        self.unwrap_keys(&wrapping, repository, || KeyError::WrongPassphrase { slot: self.slot.clone() })
     }
 
     /// Opens a key-file slot.
@@ -206,68 +248,26 @@ impl KeySlot {
     ) -> Result<RepositoryKey, KeyError> {
         self.expect_kind(KeySlotKind::KeyFile)?;
         let wrapping = self.kdf.derive_from_key_file(content.expose())?;
-        self.unwrap_key(&wrapping, repository, || KeyError::WrongKeyFile { slot: self.slot.clone() })
+        self.unwrap_keys(&wrapping, repository, || KeyError::WrongKeyFile { slot: self.slot.clone() })
     }
 
     fn expect_kind(&self, kind: KeySlotKind) -> Result<(), KeyError> {
         if self.kind == kind { Ok(()) } else { Err(KeyError::WrongKind { slot: self.slot.clone(), kind: self.kind }) }
     }
 
-    fn unwrap_key(
+    fn unwrap_keys(
         &self,
         wrapping: &WrappingKey,
         repository: &RepositoryId,
         wrong: impl FnOnce() -> KeyError,
     ) -> Result<RepositoryKey, KeyError> {
-        let malformed = KeyError::Malformed { problem: "the wrapped key is not 60 bytes of hex" };
-        let mut sealed = Zeroizing::new(hex::decode(&self.wrapped).map_err(|_| malformed.clone())?);
-        if sealed.len() != NONCE_LEN + KEY_BYTES + TAG_BYTES {
-            return Err(malformed);
-        }
-        let (nonce, body) = sealed.split_at_mut(NONCE_LEN);
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| malformed.clone())?;
-        let opened = cipher(wrapping)?
-            .open_in_place(nonce, Aad::from(associated_data(repository, self.epoch, &self.slot)), body)
-            .map_err(|_| wrong())?;
-        let mut key = [0; KEY_BYTES];
-        let opened: &[u8] = opened;
-        key.copy_from_slice(opened.get(..KEY_BYTES).ok_or(malformed)?);
-        let repository_key = RepositoryKey::from_bytes(key);
-        key.zeroize();
-        Ok(repository_key)
+        let bound = Bound::to_slot(repository, self.epoch, &self.slot);
+        let newest = wrap::unwrap_key(wrapping, &self.wrapped, bound, wrong)?;
+        let wrapping = wrap::for_earlier(&newest, repository)?;
+        let earlier = (0..).zip(&self.earlier).map(|(epoch, wrapped)| {
+            let damaged = || KeyError::Malformed { problem: "the key of an earlier epoch does not authenticate" };
+            wrap::unwrap_key(&wrapping, wrapped, Bound::to_later(repository, self.epoch, epoch), damaged)
+        });
+        Ok(RepositoryKey::of_slot(newest, earlier.collect::<Result<_, _>>()?))
     }
-}
-
-fn wrap(
-    wrapping: &WrappingKey,
-    key: &RepositoryKey,
-    repository: &RepositoryId,
-    slot: &SlotName,
-) -> Result<String, KeyError> {
-    // A random nonce is safe here: the salt makes the wrapping key new for every slot.
-    let nonce = random::<NONCE_LEN>()?;
-    let mut body = Zeroizing::new(Vec::with_capacity(KEY_BYTES + TAG_BYTES));
-    body.extend_from_slice(key.expose());
-    let tag = cipher(wrapping)?
-        .seal_in_place_separate_tag(
-            Nonce::assume_unique_for_key(nonce),
-            Aad::from(associated_data(repository, KEY_EPOCH, slot)),
-            body.as_mut_slice(),
-        )
-        .map_err(|_| KeyError::Crypto)?;
-    Ok(format!("{}{}{}", hex::encode(nonce), hex::encode(body.as_slice()), hex::encode(tag.as_ref())))
-}
-
-fn cipher(wrapping: &WrappingKey) -> Result<LessSafeKey, KeyError> {
-    UnboundKey::new(&AES_256_GCM, wrapping.as_slice()).map(LessSafeKey::new).map_err(|_| KeyError::Crypto)
-}
-
-fn associated_data(repository: &RepositoryId, epoch: u32, slot: &SlotName) -> Vec<u8> {
-    [AAD_PREFIX, repository.as_bytes().as_slice(), &epoch.to_le_bytes(), slot.as_str().as_bytes()].concat()
-}
-
-fn random<const N: usize>() -> Result<[u8; N], KeyError> {
-    let mut bytes = [0; N];
-    rand::fill(&mut bytes).map_err(|_| KeyError::Crypto)?;
-    Ok(bytes)
 }

@@ -78,15 +78,81 @@ fn a_slot_belongs_to_its_repository_and_name() {
     assert!(matches!(open(&renamed), Err(KeyError::WrongPassphrase { .. })));
 }
 
+fn key_file_slot_of(key: &RepositoryKey) -> KeySlot {
+    KeySlot::create_key_file(name(), &repository(), key, &Secret::new([1; 32]), created()).unwrap()
+}
+
+fn read(slot: &KeySlot) -> Result<KeySlot, record::RecordError> {
+    record::decode_plain(&record::encode_plain(slot).unwrap())
+}
+
 /// The slot of a later key is not taken for one of this key, and its number cannot be changed.
 #[test]
 fn a_slot_says_which_key_it_wraps() {
     let text = String::from_utf8(record::encode_plain(&key_file_slot()).unwrap()).unwrap();
-    assert!(text.contains("\"epoch\": 0"), "{text}");
+    assert!(text.contains("\"epoch\": 0") && !text.contains("earlier") && !text.contains("label"), "{text}");
     let later = KeySlot { epoch: 1, ..key_file_slot() };
-    let error = record::decode_plain::<KeySlot>(&record::encode_plain(&later).unwrap()).unwrap_err();
-    assert!(error.is_newer(), "{error}");
+    assert!(read(&later).unwrap_err().to_string().contains("epoch 1 with the keys of 0 earlier ones"));
     assert!(later.unlock_key_file(&repository(), &Secret::new([1; 32])).is_err());
+    let many = KeySlot { epoch: 256, earlier: vec![String::new(); 256], ..key_file_slot() };
+    assert!(read(&many).unwrap_err().to_string().contains("there are 256 at most"));
+}
+
+#[test]
+fn a_slot_gives_the_keys_of_all_epochs_up_to_its_own() {
+    let third = key().next_epoch().unwrap().next_epoch().unwrap();
+    let by_file = read(&key_file_slot_of(&third)).unwrap();
+    assert_eq!(by_file.epoch(), 2);
+    assert!(by_file.unlock_key_file(&repository(), &Secret::new([1; 32])).unwrap().holds(&third));
+    let secret = Secret::from("secret");
+    let slot = KeySlot::create_passphrase(name(), &repository(), &third, &secret, CHEAP, created()).unwrap();
+    assert!(read(&slot).unwrap().unlock_passphrase(&repository(), &secret).unwrap().holds(&third));
+    // No key stands in it in the clear.
+    let text = String::from_utf8(record::encode_plain(&by_file).unwrap()).unwrap();
+    for epoch in 0..=2 {
+        assert!(!text.contains(&hex::encode(third.of_epoch(epoch).unwrap())));
+    }
+}
+
+/// The keys of earlier epochs are bound to their place and to the newest: no slot can be put together of two.
+#[test]
+fn the_keys_of_earlier_epochs_cannot_be_exchanged() {
+    let third = key().next_epoch().unwrap().next_epoch().unwrap();
+    let slot = key_file_slot_of(&third);
+    let other = key_file_slot_of(&key().next_epoch().unwrap().next_epoch().unwrap());
+    let mut swapped = slot.clone();
+    swapped.earlier.swap(0, 1);
+    let foreign = KeySlot { earlier: other.earlier, ..slot.clone() };
+    let fewer = KeySlot { epoch: 1, earlier: slot.earlier[..1].to_vec(), ..slot.clone() };
+    for changed in [swapped, foreign] {
+        let error = changed.unlock_key_file(&repository(), &Secret::new([1; 32])).unwrap_err();
+        assert_eq!(error, KeyError::Malformed { problem: "the key of an earlier epoch does not authenticate" });
+    }
+    let error = fewer.unlock_key_file(&repository(), &Secret::new([1; 32])).unwrap_err();
+    assert!(matches!(error, KeyError::WrongKeyFile { .. }));
+}
+
+/// The largest slot is one that readers take.
+#[test]
+fn a_slot_of_the_last_epoch_is_small_enough() {
+    let mut key = key();
+    while let Ok(next) = key.next_epoch() {
+        key = next;
+    }
+    let object = record::encode_plain(&key_file_slot_of(&key)).unwrap();
+    assert!(object.len() <= 64 << 10, "{}", object.len());
+    let slot: KeySlot = record::decode_plain(&object).unwrap();
+    assert!(slot.unlock_key_file(&repository(), &Secret::new([1; 32])).unwrap().holds(&key));
+}
+
+#[test]
+fn a_label_says_which_slot_it_replaces() {
+    let label: SlotName = "vault".parse().unwrap();
+    let slot = read(&key_file_slot().labelled(&label)).unwrap();
+    assert_eq!((slot.slot(), slot.label()), (&name(), &label));
+    let own = key_file_slot().labelled(&name());
+    assert_eq!((own.label(), own.clone()), (&name(), KeySlot { label: None, ..own.clone() }));
+    assert!(slot.unlock_key_file(&repository(), &Secret::new([1; 32])).is_ok());
 }
 
 #[test]

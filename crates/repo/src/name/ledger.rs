@@ -24,13 +24,16 @@ pub enum LedgerKind {
     Hold,
     /// A verification ran.
     Verification,
+    /// Key slots were added, replaced or removed.
+    Key,
 }
 
 impl LedgerKind {
     /// The word of [`LedgerKind::Verification`].
     pub(super) const VERIFICATION: &'static str = "verification";
 
-    const ALL: [Self; 6] = [Self::Gap, Self::Divergence, Self::Deletion, Self::Removal, Self::Hold, Self::Verification];
+    const ALL: [Self; 7] =
+        [Self::Gap, Self::Divergence, Self::Deletion, Self::Removal, Self::Hold, Self::Verification, Self::Key];
 
     /// The word in the object's name.
     pub fn as_str(self) -> &'static str {
@@ -41,6 +44,7 @@ impl LedgerKind {
             Self::Removal => "removal",
             Self::Hold => "hold",
             Self::Verification => Self::VERIFICATION,
+            Self::Key => "key",
         }
     }
 }
@@ -56,7 +60,7 @@ impl FromStr for LedgerKind {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
-            NameError::new("ledger kind", text, "gap, divergence, deletion, removal, hold or verification")
+            NameError::new("ledger kind", text, "gap, divergence, deletion, removal, hold, verification or key")
         })
     }
 }

@@ -12,6 +12,9 @@ pub const REPOSITORY_OBJECT: &str = "holdfast.json";
 /// The highest pack number, because the name has six digits. At the default pack size this is far above any backup.
 pub const MAX_PACK_NUMBER: u32 = 999_999;
 
+/// What the name of the mark ends with that a slot is being removed.
+const REMOVING: &str = ".removing";
+
 /// Every object of a repository, by name. `Display` gives the name relative to the repository's prefix, `FromStr` reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ObjectPath {
@@ -19,6 +22,8 @@ pub enum ObjectPath {
     Repository,
     /// `keys/<slot>.json`
     KeySlot(SlotName),
+    /// `keys/<slot>.removing`: the removal of the slot has begun
+    KeySlotRemoval(SlotName),
     /// `features/<read or write>-<name>`: what a program must know to use the repository
     Feature(FeatureName),
     /// `<cluster>/claims/<n>.json`
@@ -120,7 +125,7 @@ impl ObjectPath {
     /// The cluster an object belongs to; `None` for the repository's own record and its keys.
     pub fn cluster(&self) -> Option<&ClusterName> {
         match self {
-            Self::Repository | Self::KeySlot(_) | Self::Feature(_) => None,
+            Self::Repository | Self::KeySlot(_) | Self::KeySlotRemoval(_) | Self::Feature(_) => None,
             Self::Claim { cluster, .. }
             | Self::WalFile { cluster, .. }
             | Self::Pack { cluster, .. }
@@ -141,7 +146,10 @@ impl ObjectPath {
         }
         let (top, rest) = text.split_once('/')?;
         if top == "keys" {
-            return Some(Self::KeySlot(rest.strip_suffix(".json")?.parse().ok()?));
+            return match rest.strip_suffix(REMOVING) {
+                Some(slot) => Some(Self::KeySlotRemoval(slot.parse().ok()?)),
+                None => Some(Self::KeySlot(rest.strip_suffix(".json")?.parse().ok()?)),
+            };
         }
         if top == "features" {
             return Some(Self::Feature(rest.parse().ok()?));
@@ -205,6 +213,7 @@ impl fmt::Display for ObjectPath {
         match self {
             Self::Repository => formatter.write_str(REPOSITORY_OBJECT),
             Self::KeySlot(slot) => write!(formatter, "keys/{slot}.json"),
+            Self::KeySlotRemoval(slot) => write!(formatter, "keys/{slot}{REMOVING}"),
             Self::Feature(feature) => write!(formatter, "features/{feature}"),
             Self::Claim { cluster, claim } => write!(formatter, "{cluster}/claims/{claim}.json"),
             Self::WalFile { cluster, claim, file, codec, encrypted } => {
@@ -296,6 +305,11 @@ pub fn wal_log_folder(cluster: &ClusterName, claim: ClaimNumber, file: &WalFileN
 /// `keys/<slot>.json`
 pub fn key_slot(slot: &SlotName) -> String {
     ObjectPath::KeySlot(slot.clone()).to_string()
+}
+
+/// `keys/<slot>.removing`
+pub fn key_slot_removal(slot: &SlotName) -> String {
+    ObjectPath::KeySlotRemoval(slot.clone()).to_string()
 }
 
 /// `keys/`

@@ -23,6 +23,7 @@ fn the_names_of_the_format() {
     let table = [
         (REPOSITORY_OBJECT.to_owned(), "holdfast.json"),
         (key_slot(&"default".parse().unwrap()), "keys/default.json"),
+        (key_slot_removal(&"default".parse().unwrap()), "keys/default.removing"),
         (claim(&cluster, claim_3), "main/claims/3.json"),
         (
             wal("000000010000000A000000FF", Codec::Zstd, false),

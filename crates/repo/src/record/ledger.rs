@@ -1,7 +1,7 @@
 //! `ledger/<time>-<kind>.json`: events in an archive that must not be overlooked.
 
 use super::{Closed, RecordBody, RecordKind};
-use crate::name::{BackupId, ClaimNumber, LedgerKind};
+use crate::name::{BackupId, ClaimNumber, LedgerKind, SlotName};
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{SegmentName, WalFileName};
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,31 @@ pub enum LedgerEntry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sample_percent: Option<u8>,
     },
+    /// Key slots of the repository were added, replaced or removed.
+    Key {
+        /// What was asked for.
+        change: KeyChange,
+        /// The slots that were written.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        written: Vec<SlotName>,
+        /// The slots that were removed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        removed: Vec<SlotName>,
+        /// The newest key epoch then.
+        epoch: u32,
+    },
+}
+
+/// What was done to the key slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyChange {
+    /// A slot was added.
+    Add,
+    /// A new key epoch was begun, and the slots of earlier ones were replaced or removed.
+    Rotate,
+    /// A slot was removed.
+    Remove,
 }
 
 /// Packs of one backup with consecutive numbers.
@@ -150,12 +175,18 @@ impl LedgerEntry {
             Self::Removal { .. } => LedgerKind::Removal,
             Self::Hold { .. } => LedgerKind::Hold,
             Self::Verification { .. } => LedgerKind::Verification,
+            Self::Key { .. } => LedgerKind::Key,
         }
     }
 }
 
 impl RecordBody for LedgerRecord {
     const KIND: RecordKind = RecordKind::Ledger;
-    const CLOSED: &'static [Closed] =
-        &[Closed { at: "/entry/kind", values: &["gap", "divergence", "deletion", "removal", "hold", "verification"] }];
+    const CLOSED: &'static [Closed] = &[
+        Closed {
+            at: "/entry/kind",
+            values: &["gap", "divergence", "deletion", "removal", "hold", "verification", "key"],
+        },
+        Closed { at: "/entry/change", values: &["add", "rotate", "remove"] },
+    ];
 }

@@ -1,7 +1,8 @@
 //! The MAC over `holdfast.json` of an encrypted repository.
 //!
 //! The record is plain, because it is needed to open the repository. Its values decide how objects are created and cut, so
-//! whoever has the key makes sure that they are those of `repo init`.
+//! whoever has the key makes sure that they are those of `repo init`. The record is never written again, so its MAC is under the
+//! key of the first epoch.
 
 use super::{RecordError, RecordKind, RepositoryRecord, encode_plain};
 use crate::identity::{RepositoryId, RepositoryKey};
@@ -48,7 +49,7 @@ pub fn check_repository_mac(object: &[u8], id: RepositoryId, key: &RepositoryKey
 }
 
 fn mac_key(id: RepositoryId, key: &RepositoryKey) -> Result<hmac::Key, RecordError> {
-    let pseudorandom = Salt::new(HKDF_SHA256, id.as_bytes()).extract(key.expose());
+    let pseudorandom = Salt::new(HKDF_SHA256, id.as_bytes()).extract(key.first());
     let derived = pseudorandom.expand(&[b"holdfast/1/repository-record"], hmac::HMAC_SHA256).map(hmac::Key::from);
     derived.map_err(|_| RecordError::Unauthenticated { expected: EXPECTED, problem: "cannot be checked" })
 }
