@@ -15,6 +15,7 @@ pub mod backup;
 pub mod check;
 pub mod error;
 pub mod expire;
+pub mod keys;
 pub mod pipeline;
 pub mod places;
 pub mod progress;

@@ -196,6 +196,15 @@ fn describe_repository(repository: &Repository, report: &mut CheckReport) {
         let detail = format!("{} in {} is left out: {}", slot.object, repository.describe(), slot.error.what);
         report.add("key slot", Verdict::Warning, detail);
     }
+    if let Some((slot, epoch)) = repository.rotated_without_us() {
+        let detail = format!(
+            "{}: the keys were rotated, and key slot {slot} is of epoch {epoch}: the configured secret gives only earlier keys, \
+             under which this host goes on writing; configure a secret that opens the repository since the rotation (if nobody \
+             rotated the keys, somebody put that slot there)",
+            repository.describe()
+        );
+        report.add("key slot", Verdict::Warning, detail);
+    }
 }
 
 async fn check_server(

@@ -12,7 +12,7 @@ use holdfast_store::Store;
 use crate::error::{Cause, Error};
 
 /// The features of a repository that this release does not know.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Features {
     unknown: Vec<FeatureName>,
 }

@@ -8,6 +8,7 @@
 //! Invariant: no key slot and no `holdfast.json` is ever written over, also where the store ignores conditions. What is there
 //! without `holdfast.json` may be all that opens somebody's backups.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -37,7 +38,7 @@ const OTHER_RUN_LOOKS: u32 = 15;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// How long after our own write another one that began before it has arrived, where the store keeps no conditions.
-const SECOND_LOOK_AFTER: Duration = Duration::from_millis(500);
+pub(crate) const SECOND_LOOK_AFTER: Duration = Duration::from_millis(500);
 
 /// What `init` found or made.
 #[derive(Debug)]
@@ -76,7 +77,7 @@ async fn init_inner(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Ini
     let (slot, key) = new_key(target, &repository_id, how, now)?;
     if let Some(slot) = &slot {
         let name = name::key_slot(slot.slot());
-        match create(target, how, &name, record::encode_plain(slot)?).await {
+        match create(store, how, &name, record::encode_plain(slot)?).await {
             Ok(()) => {}
             Err(error) if error.is_already_exists() => return of_another_run(target, &name).await,
             Err(error) => return Err(error),
@@ -96,9 +97,9 @@ async fn init_inner(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Ini
         },
         software_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    match create(target, how, name::REPOSITORY_OBJECT, record::encode_repository(&body, key.as_ref())?).await {
+    match create(store, how, name::REPOSITORY_OBJECT, record::encode_repository(&body, key.as_ref())?).await {
         Ok(()) if how == ConditionalCreate::Native || is_kept(target, repository_id).await? => {
-            let repository = Repository::assemble(std::sync::Arc::clone(store), body, key);
+            let repository = Repository::assemble(Arc::clone(store), body, key);
             Ok(Initialised { repository, created: true })
         }
         Ok(()) => withdraw(target, slot.as_ref()).await,
@@ -131,8 +132,8 @@ fn new_key(
         }
     };
     let random = || RepositoryKey::random().map_err(|fault| no_randomness(&fault));
-    Ok(match &target.unlock {
-        Unlock::NotEncrypted => (None, None),
+    Ok(match target.unlock.secret() {
+        Unlock::NotEncrypted | Unlock::Hinted { .. } => (None, None),
         Unlock::Passphrase(secret) => {
             let (key, cost) = (random()?, Argon2Cost::default());
             (Some(KeySlot::create_passphrase(name()?, repository, &key, secret, cost, now)?), Some(key))
@@ -146,8 +147,13 @@ fn new_key(
 
 /// Creates an object in the way that the probe found to hold: where the store would overwrite, a look comes first. The target
 /// itself learns the way only from `holdfast.json`, which is written last.
-async fn create(target: &RepositoryTarget, how: ConditionalCreate, name: &str, body: Vec<u8>) -> Result<(), Error> {
-    let (store, name) = (&target.store, object_name(name)?);
+pub(crate) async fn create(
+    store: &Arc<dyn Store>,
+    how: ConditionalCreate,
+    name: &str,
+    body: Vec<u8>,
+) -> Result<(), Error> {
+    let name = object_name(name)?;
     if how == ConditionalCreate::Emulated {
         match store.head(&name).await {
             Ok(_) => {

@@ -26,13 +26,14 @@ pub(crate) mod machine;
 mod manifest_end;
 mod pack_index;
 mod remains;
-mod slots;
+pub(crate) mod slots;
 pub mod snapshots;
 pub mod verified;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use holdfast_repo::key::{KeyError, KeySlot};
 use holdfast_repo::name::{self, SlotName};
 use holdfast_repo::record::{self, RecordBody, RecordSeal, RepositoryRecord};
 use holdfast_repo::{ObjectOpener, ObjectSealer, ObjectType, RepositoryId, RepositoryKey};
@@ -41,7 +42,7 @@ use holdfast_store::{ObjectName, PutMode, Store, StoreErrorKind};
 
 use self::features::Features;
 use self::listed::Unreadable;
-use self::slots::Slots;
+use self::slots::{Opened, Slots};
 use crate::error::{Cause, Error, ResultExt};
 
 /// The most bytes of a record. The largest, `backup.json`, names every database and tablespace: ten thousand of them are
@@ -66,6 +67,13 @@ pub enum Unlock {
     Passphrase(Secret<Vec<u8>>),
     /// By the content of a key file.
     KeyFile(Secret<Vec<u8>>),
+    /// By one of them, which belongs to this key slot, or to the one that took its place: it is tried first.
+    Hinted {
+        /// The slot.
+        slot: SlotName,
+        /// What opens it.
+        secret: Box<Unlock>,
+    },
 }
 
 impl Unlock {
@@ -74,6 +82,35 @@ impl Unlock {
             Self::NotEncrypted => "encryption = \"none\"",
             Self::Passphrase(_) => "a passphrase",
             Self::KeyFile(_) => "a key file",
+            Self::Hinted { secret, .. } => secret.describe(),
+        }
+    }
+
+    /// What opens the repository, without the name of a slot.
+    pub(crate) fn secret(&self) -> &Self {
+        match self {
+            Self::Hinted { secret, .. } => secret.secret(),
+            _ => self,
+        }
+    }
+
+    /// The slot to try first.
+    pub(crate) fn hint(&self) -> Option<&SlotName> {
+        match self {
+            Self::Hinted { slot, .. } => Some(slot),
+            _ => None,
+        }
+    }
+
+    /// Tries it on one slot. Blocking.
+    pub(crate) fn open(&self, slot: &KeySlot, repository: RepositoryId) -> Result<RepositoryKey, KeyError> {
+        match self.secret() {
+            Self::Passphrase(secret) => slot.unlock_passphrase(&repository, secret),
+            Self::KeyFile(secret) => slot.unlock_key_file(&repository, secret),
+            // Neither belongs to any slot.
+            Self::NotEncrypted | Self::Hinted { .. } => {
+                Err(KeyError::WrongKind { slot: slot.slot().clone(), kind: slot.kind() })
+            }
         }
     }
 }
@@ -88,8 +125,7 @@ pub struct Repository {
 struct Inner {
     store: Arc<dyn Store>,
     record: RepositoryRecord,
-    key: Option<RepositoryKey>,
-    slots_left_out: Vec<Unreadable<SlotName>>,
+    opened: Opened,
     features: Features,
 }
 
@@ -139,9 +175,9 @@ impl Repository {
         let store = Arc::clone(&target.store);
         // Features and key slots are listed at the same time: fewer round trips for each `wal push`.
         let slots = async {
-            match target.unlock {
+            match target.unlock.secret() {
                 Unlock::NotEncrypted => Ok(Slots::default()),
-                Unlock::Passphrase(_) | Unlock::KeyFile(_) => Slots::read(&store).await,
+                _ => Slots::read(&store, target.unlock.hint()).await,
             }
         };
         let (found, features, slots) = tokio::join!(read_repository_object(&store), Features::read(&store), slots);
@@ -149,7 +185,7 @@ impl Repository {
         let features = features?;
         features.check_read(&store.describe())?;
         let encrypted = record.encryption.is_encrypted();
-        if encrypted == matches!(target.unlock, Unlock::NotEncrypted) {
+        if encrypted == matches!(target.unlock.secret(), Unlock::NotEncrypted) {
             return Err(Cause::EncryptionMismatch {
                 store: store.describe(),
                 found: if encrypted {
@@ -162,21 +198,28 @@ impl Repository {
             .into());
         }
         let (slots, way, id, url) = (slots?, target.unlock.clone(), record.repository_id, store.describe());
-        let (key, slots_left_out) = tokio::task::spawn_blocking(move || slots.unlock(&way, id, &url))
+        let opened = tokio::task::spawn_blocking(move || slots.unlock(&way, id, &url))
             .await
             .map_err(|e| Cause::Internal(format!("unlocking the key: {e}")))??;
-        if let Some(key) = &key {
+        if let Some(key) = &opened.key {
             record::check_repository_mac(&object, record.repository_id, key)
                 .doing(|| format!("reading {}", name::REPOSITORY_OBJECT))?;
         }
-        Ok(Self { inner: Arc::new(Inner { store, record, key, slots_left_out, features }) })
+        Ok(Self { inner: Arc::new(Inner { store, record, opened, features }) })
     }
 
     /// A repository whose parts are known already.
     pub(super) fn assemble(store: Arc<dyn Store>, record: RepositoryRecord, key: Option<RepositoryKey>) -> Self {
-        Self {
-            inner: Arc::new(Inner { store, record, key, slots_left_out: Vec::new(), features: Features::default() }),
-        }
+        let opened = Opened { key, ..Opened::default() };
+        Self { inner: Arc::new(Inner { store, record, opened, features: Features::default() }) }
+    }
+
+    /// The same repository with other keys.
+    pub(crate) fn with_key(&self, key: &RepositoryKey) -> Self {
+        let Inner { store, record, features, .. } = &*self.inner;
+        let opened = Opened { key: Some(key.clone()), ..Opened::default() };
+        let (store, record, features) = (Arc::clone(store), record.clone(), features.clone());
+        Self { inner: Arc::new(Inner { store, record, opened, features }) }
     }
 
     /// The store, at the repository's prefix.
@@ -196,12 +239,23 @@ impl Repository {
 
     /// Key slots that could not be read, or are of a newer kind: another one opened the repository.
     pub fn slots_left_out(&self) -> &[Unreadable<SlotName>] {
-        &self.inner.slots_left_out
+        &self.inner.opened.left_out
+    }
+
+    /// The key slot that opened it; none without encryption, and for a repository that was just made.
+    pub fn opened_by(&self) -> Option<&SlotName> {
+        self.inner.opened.by.as_ref()
+    }
+
+    /// A key slot of a later epoch that the secret does not open, and its epoch: the keys were rotated, and what others write
+    /// cannot be read with this secret.
+    pub fn rotated_without_us(&self) -> Option<(&SlotName, u32)> {
+        self.inner.opened.later.as_ref().map(|(slot, epoch)| (slot, *epoch))
     }
 
     /// The key, in an encrypted repository.
     pub(crate) fn key(&self) -> Option<&RepositoryKey> {
-        self.inner.key.as_ref()
+        self.inner.opened.key.as_ref()
     }
 
     fn seal(&self) -> RecordSeal<'_> {
@@ -210,7 +264,7 @@ impl Repository {
 
     /// Whether objects are sealed.
     pub fn is_encrypted(&self) -> bool {
-        self.inner.key.is_some()
+        self.inner.opened.key.is_some()
     }
 
     /// The redacted URL, for messages.

@@ -1,9 +1,11 @@
-//! Opening an encrypted repository: which key slots there are, and the first one that the configured secret opens.
+//! Opening an encrypted repository: which key slots there are, and the one that the configured secret opens.
 //!
 //! Everyone who may write to the store can put objects below `keys/`, by mistake too. So only names of the form
 //! `keys/<slot>.json` are looked at; what is no slot, damaged, or of a newer kind is left out as long as another slot opens;
 //! and what opening costs is bounded: the number of slots that are read, their size, and the sum of what their key derivations
-//! ask for. Cheap slots are tried first, so that one that asks for gigabytes does not delay the others.
+//! ask for. The slot that the configuration names is tried first, then cheap ones, so that one that asks for gigabytes does not
+//! delay the others. After a rotation that was interrupted a secret opens slots of two epochs: then the later one counts, and a
+//! little more is spent on looking for it.
 
 use std::sync::Arc;
 
@@ -29,20 +31,39 @@ const SLOT_BYTES_AT_MOST: u64 = 64 << 10;
 /// some ten seconds. `holdfast` itself makes slots of 38 MiB, of which this is three hundred.
 const WORK_KIB_AT_MOST: u64 = 12 * MAX_MEMORY_KIB as u64;
 
+/// The same for slots of a later epoch once one has opened: thirteen slots of the usual cost. There are such slots only until a
+/// rotation is finished, or because somebody put them there.
+const LATER_WORK_KIB_AT_MOST: u64 = 512 << 10;
+
 /// Requests in flight.
 const AT_ONCE: usize = 16;
 
 /// The key slots of a repository.
 #[derive(Debug, Default)]
-pub(super) struct Slots {
-    sound: Vec<KeySlot>,
+pub(crate) struct Slots {
+    /// Those that can be read.
+    pub(crate) sound: Vec<KeySlot>,
     none_there: bool,
-    unreadable: Vec<Unreadable<SlotName>>,
+    /// Those that cannot.
+    pub(crate) unreadable: Vec<Unreadable<SlotName>>,
+}
+
+/// What opened a repository.
+#[derive(Debug, Default)]
+pub(super) struct Opened {
+    /// The keys; none without encryption.
+    pub(super) key: Option<RepositoryKey>,
+    /// The slot that gave them.
+    pub(super) by: Option<SlotName>,
+    /// A slot of a later epoch, which the secret does not open.
+    pub(super) later: Option<(SlotName, u32)>,
+    /// The slots that were left out.
+    pub(super) left_out: Vec<Unreadable<SlotName>>,
 }
 
 impl Slots {
-    /// Reads them.
-    pub(super) async fn read(store: &Arc<dyn Store>) -> Result<Self, Error> {
+    /// Reads them; of very many, `hint` is among those that are read.
+    pub(crate) async fn read(store: &Arc<dyn Store>, hint: Option<&SlotName>) -> Result<Self, Error> {
         let mut slots = Self::default();
         let listed = store.list(&name::keys_folder(), None).await?;
         let mut named: Vec<(SlotName, ObjectInfo)> = listed
@@ -54,7 +75,7 @@ impl Slots {
             .collect();
         slots.none_there = named.is_empty();
         let first = super::first_slot()?;
-        named.sort_by_key(|(slot, _)| *slot != first);
+        named.sort_by_key(|(slot, _)| (Some(slot) != hint, *slot != first));
         for (slot, object) in named.split_off(named.len().min(SLOTS_AT_MOST)) {
             slots.set_aside(slot, too_much(&object, "there are too many key slots".to_owned()));
         }
@@ -82,36 +103,38 @@ impl Slots {
         self.unreadable.push(Unreadable { id: slot, object, error });
     }
 
-    /// Tries every slot of the configured kind, and gives the key with the slots that were left out. Blocking, since a
+    /// Tries the slots of the configured kind, and gives the keys with the slots that were left out. Blocking, since a
     /// passphrase is slow to check by design.
-    pub(super) fn unlock(
-        mut self,
-        unlock: &Unlock,
-        repository: RepositoryId,
-        store: &str,
-    ) -> Result<(Option<RepositoryKey>, Vec<Unreadable<SlotName>>), Error> {
-        let (kind, wanted) = match unlock {
-            Unlock::NotEncrypted => return Ok((None, Vec::new())),
+    pub(super) fn unlock(mut self, unlock: &Unlock, repository: RepositoryId, store: &str) -> Result<Opened, Error> {
+        let (kind, wanted) = match unlock.secret() {
             Unlock::Passphrase(_) => ("passphrase", KeySlotKind::Passphrase),
             Unlock::KeyFile(_) => ("key-file", KeySlotKind::KeyFile),
+            Unlock::NotEncrypted | Unlock::Hinted { .. } => return Ok(Opened::default()),
         };
         let mut wrong: Option<KeyError> = None;
-        let mut work_kib = 0;
-        for slot in std::mem::take(&mut self.sound).into_iter().filter(|slot| slot.kind() == wanted) {
-            work_kib = slot.work_kib().saturating_add(work_kib);
-            if work_kib > WORK_KIB_AT_MOST {
-                let reason = "the key slots need too much work in total".to_owned();
-                let what = Cause::Malformed { name: name::key_slot(slot.slot()), reason };
-                self.set_aside(slot.slot().clone(), what.into());
+        let mut found: Option<(RepositoryKey, SlotName)> = None;
+        let (mut work_kib, mut most_kib) = (0, WORK_KIB_AT_MOST);
+        let hint = unlock.hint();
+        let mut sound = std::mem::take(&mut self.sound);
+        sound.sort_by_key(|slot| (!is_hinted(slot, hint), slot.work_kib(), std::cmp::Reverse(slot.epoch())));
+        for slot in sound.iter().filter(|slot| slot.kind() == wanted) {
+            if found.as_ref().is_some_and(|(key, _)| slot.epoch() <= key.epoch()) {
                 continue;
             }
-            let opened = match unlock {
-                Unlock::NotEncrypted => return Ok((None, Vec::new())),
-                Unlock::Passphrase(secret) => slot.unlock_passphrase(&repository, secret),
-                Unlock::KeyFile(secret) => slot.unlock_key_file(&repository, secret),
-            };
-            match opened {
-                Ok(key) => return Ok((Some(key), self.unreadable)),
+            work_kib = slot.work_kib().saturating_add(work_kib);
+            if work_kib > most_kib {
+                if found.is_none() {
+                    let reason = "the key slots need too much work in total".to_owned();
+                    let what = Cause::Malformed { name: name::key_slot(slot.slot()), reason };
+                    self.set_aside(slot.slot().clone(), what.into());
+                }
+                continue;
+            }
+            match unlock.open(slot, repository) {
+                Ok(key) => {
+                    found = Some((key, slot.slot().clone()));
+                    (work_kib, most_kib) = (0, LATER_WORK_KIB_AT_MOST);
+                }
                 Err(error @ (KeyError::WrongPassphrase { .. } | KeyError::WrongKeyFile { .. })) => {
                     wrong.get_or_insert(error);
                 }
@@ -119,7 +142,11 @@ impl Slots {
                 Err(error) => self.set_aside(slot.slot().clone(), error.into()),
             }
         }
-        Err(self.none_opens(wrong, kind, store))
+        let Some((key, by)) = found else { return Err(self.none_opens(wrong, kind, store)) };
+        let later = sound.iter().filter(|slot| slot.epoch() > key.epoch());
+        let later = later.min_by_key(|slot| (std::cmp::Reverse(slot.epoch()), slot.slot()));
+        let later = later.map(|slot| (slot.slot().clone(), slot.epoch()));
+        Ok(Opened { key: Some(key), by: Some(by), later, left_out: self.unreadable })
     }
 
     /// Why not one slot opened the repository. What was left out could have been the one, and is named.
@@ -138,6 +165,17 @@ impl Slots {
             (None, None) => Cause::NoKeySlot { store: store.to_owned(), kind }.into(),
         }
     }
+}
+
+/// Whether a slot is the one that the configuration names, or the one that took its place.
+fn is_hinted(slot: &KeySlot, hint: Option<&SlotName>) -> bool {
+    hint.is_some_and(|hint| slot.slot() == hint || slot.label() == hint)
+}
+
+/// Reads the slot of this name.
+pub(crate) async fn read_one(store: &Arc<dyn Store>, slot: &SlotName) -> Result<KeySlot, Error> {
+    let object = store.head(&super::object_name(&name::key_slot(slot))?).await?;
+    read_slot(store, slot, &object).await
 }
 
 async fn read_slot(store: &Arc<dyn Store>, slot: &SlotName, object: &ObjectInfo) -> Result<KeySlot, Error> {

@@ -114,7 +114,7 @@ async fn planted_slots_cost_little() {
         });
         put(&target, &format!("keys/{name}.json"), slot.await).await;
     }
-    let slots = Slots::read(&target.store).await.unwrap();
+    let slots = Slots::read(&target.store, None).await.unwrap();
     assert_eq!((slots.sound.len(), slots.unreadable.len()), (SLOTS_AT_MOST, 202 - SLOTS_AT_MOST));
     assert_eq!(slots.sound.last().unwrap().slot().as_str(), "a-dear", "the dearest is tried last");
     let repository = Repository::open(&target).await.unwrap();

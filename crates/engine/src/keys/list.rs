@@ -1,0 +1,73 @@
+//! `key list`: the key slots of a repository.
+
+use chrono::{DateTime, Utc};
+use holdfast_repo::key::KeySlotKind;
+use holdfast_repo::name::SlotName;
+
+use super::session::marked;
+use crate::error::{Error, ResultExt};
+use crate::repository::listed::Unreadable;
+use crate::repository::slots::Slots;
+use crate::repository::{Repository, RepositoryTarget};
+
+/// What `key list` shows of one slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedSlot {
+    /// Its name.
+    pub slot: SlotName,
+    /// The name of the slot that it replaces, or its own.
+    pub label: SlotName,
+    /// What opens it.
+    pub kind: KeySlotKind,
+    /// The newest epoch whose key it gives.
+    pub epoch: u32,
+    /// When it was made.
+    pub created: DateTime<Utc>,
+    /// Whether the configured secret opened the repository by it.
+    pub opened: bool,
+    /// Whether a removal of it has begun and did not end.
+    pub removal_begun: bool,
+}
+
+/// The key slots of a repository.
+#[derive(Debug)]
+pub struct KeyList {
+    /// The epoch of what the configured secret writes; none without encryption.
+    pub epoch: Option<u32>,
+    /// By epoch and name.
+    pub slots: Vec<ListedSlot>,
+    /// Slots that cannot be read.
+    pub unreadable: Vec<Unreadable<SlotName>>,
+}
+
+/// Lists the key slots.
+///
+/// # Errors
+/// Those of [`Repository::open`]; [`Cause::Store`](crate::Cause::Store) if they cannot be listed.
+pub async fn list(target: &RepositoryTarget) -> Result<(Repository, KeyList), Error> {
+    let repository = Repository::open(target).await?;
+    let Some(key) = repository.key() else {
+        return Ok((repository, KeyList { epoch: None, slots: Vec::new(), unreadable: Vec::new() }));
+    };
+    let epoch = key.epoch();
+    let read = async {
+        let slots = Slots::read(repository.store(), target.unlock.hint()).await?;
+        Ok::<_, Error>((slots, marked(repository.store()).await?))
+    };
+    let (slots, marks) = read.await.doing(|| format!("listing the key slots of {}", repository.describe()))?;
+    let mut listed: Vec<ListedSlot> = slots
+        .sound
+        .iter()
+        .map(|slot| ListedSlot {
+            slot: slot.slot().clone(),
+            label: slot.label().clone(),
+            kind: slot.kind(),
+            epoch: slot.epoch(),
+            created: slot.created(),
+            opened: repository.opened_by() == Some(slot.slot()),
+            removal_begun: marks.contains(slot.slot()),
+        })
+        .collect();
+    listed.sort_by(|one, two| (one.epoch, &one.slot).cmp(&(two.epoch, &two.slot)));
+    Ok((repository, KeyList { epoch: Some(epoch), slots: listed, unreadable: slots.unreadable }))
+}

@@ -1,0 +1,189 @@
+//! An opened repository whose key slots are changed.
+
+use std::sync::Arc;
+
+use holdfast_repo::RepositoryKey;
+use holdfast_repo::key::{KeyError, KeySlot, KeySlotKind};
+use holdfast_repo::name::{self, ObjectPath, SlotName};
+use holdfast_repo::record::{self, ConditionalCreate, LedgerEntry};
+use holdfast_store::Store;
+
+use super::KeyOptions;
+use crate::error::{Cause, Error, ResultExt};
+use crate::repository::init::{SECOND_LOOK_AFTER, create};
+use crate::repository::slots::{Slots, read_one};
+use crate::repository::{Repository, RepositoryTarget, Unlock, object_name};
+
+/// The repository, the keys that the configured secret gives, and the slot that gave them.
+pub(super) struct Session<'a> {
+    pub(super) target: &'a RepositoryTarget,
+    pub(super) repository: Repository,
+    pub(super) key: RepositoryKey,
+    pub(super) by: SlotName,
+}
+
+impl<'a> Session<'a> {
+    /// Opens the repository with the configured secret.
+    pub(super) async fn begin(target: &'a RepositoryTarget) -> Result<Self, Error> {
+        let repository = Repository::open_to_write(target).await?;
+        match (repository.key().cloned(), repository.opened_by().cloned()) {
+            (Some(key), Some(by)) => Ok(Self { target, repository, key, by }),
+            _ => {
+                let store = repository.describe();
+                Err(Cause::Refused(format!("{store} is not encrypted, so it has no key slots")).into())
+            }
+        }
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        self.repository.store()
+    }
+
+    /// The slots as they are now.
+    pub(super) async fn slots(&self) -> Result<Slots, Error> {
+        Slots::read(self.store(), self.target.unlock.hint()).await
+    }
+
+    /// Refuses where a slot is of a later epoch than the configured secret gives: its holder knows keys that we do not.
+    pub(super) fn check_newest(&self, slots: &Slots) -> Result<(), Error> {
+        match slots.sound.iter().find(|slot| slot.epoch() > self.key.epoch()) {
+            None => Ok(()),
+            Some(later) => Err(Cause::Refused(format!(
+                "key slot {} is of key epoch {}, and the configured secret gives the keys up to epoch {}: use a secret that \
+                 opens the repository since the rotation",
+                later.slot(),
+                later.epoch(),
+                self.key.epoch()
+            ))
+            .into()),
+        }
+    }
+
+    /// A new slot for a secret.
+    pub(super) async fn make(
+        &self,
+        slot: SlotName,
+        key: &RepositoryKey,
+        secret: &Unlock,
+        options: &KeyOptions,
+    ) -> Result<KeySlot, Error> {
+        let (id, key, secret, options) = (self.repository.id(), key.clone(), secret.clone(), options.clone());
+        blocking(move || match secret.secret() {
+            Unlock::Passphrase(secret) => {
+                Ok(KeySlot::create_passphrase(slot, &id, &key, secret, options.cost, options.now)?)
+            }
+            Unlock::KeyFile(secret) => Ok(KeySlot::create_key_file(slot, &id, &key, secret, options.now)?),
+            Unlock::NotEncrypted | Unlock::Hinted { .. } => {
+                Err(Cause::Refused("a key slot needs a passphrase or a key file".to_owned()).into())
+            }
+        })
+        .await
+    }
+
+    /// Writes a new slot, reads it back, and opens it with its secret. Where the store keeps no conditions, another run may
+    /// have written over it meanwhile: the later one stays.
+    pub(super) async fn write(&self, slot: &KeySlot, secret: &Unlock, key: &RepositoryKey) -> Result<(), Error> {
+        let name = name::key_slot(slot.slot());
+        self.write_inner(slot, secret, key, &name).await.doing(|| format!("writing {name}"))
+    }
+
+    async fn write_inner(&self, slot: &KeySlot, secret: &Unlock, key: &RepositoryKey, name: &str) -> Result<(), Error> {
+        let (store, how) = (self.store(), self.repository.record().conditional_create);
+        let body = record::encode_plain(slot)?;
+        if let Err(error) = create(store, how, name, body.clone()).await {
+            // The answer may have been lost.
+            let found = store.get_at_most(&object_name(name)?, body.len() as u64).await;
+            if found.ok().is_none_or(|found| found != body) {
+                return Err(error);
+            }
+        }
+        if how == ConditionalCreate::Emulated {
+            tokio::time::sleep(SECOND_LOOK_AFTER).await;
+        }
+        if self.opens(slot.slot(), secret, key).await? {
+            return Ok(());
+        }
+        Err(Cause::AnotherRun { verb: "key", subject: self.repository.describe(), pid: None }.into())
+    }
+
+    /// Whether the slot is stored, and gives these keys or more for this secret.
+    pub(super) async fn opens(&self, slot: &SlotName, secret: &Unlock, key: &RepositoryKey) -> Result<bool, Error> {
+        let stored = match read_one(self.store(), slot).await {
+            Ok(stored) => stored,
+            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        Ok(self.try_on(stored, secret).await?.is_some_and(|opened| opened.holds(key)))
+    }
+
+    /// What a secret gets out of a slot: nothing if it is not its secret.
+    pub(super) async fn try_on(&self, slot: KeySlot, secret: &Unlock) -> Result<Option<RepositoryKey>, Error> {
+        let (id, secret) = (self.repository.id(), secret.clone());
+        blocking(move || match secret.open(&slot, id) {
+            Ok(key) => Ok(Some(key)),
+            Err(KeyError::WrongPassphrase { .. } | KeyError::WrongKeyFile { .. } | KeyError::WrongKind { .. }) => {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        })
+        .await
+    }
+
+    /// The slots whose removal has begun.
+    pub(super) async fn marked(&self) -> Result<Vec<SlotName>, Error> {
+        marked(self.store()).await
+    }
+
+    /// Deletes objects of these slots; that one is gone already is no fault.
+    pub(super) async fn delete(&self, names: &[String]) -> Result<(), Error> {
+        let names: Vec<_> = names.iter().map(|name| object_name(name)).collect::<Result<_, _>>()?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        Ok(self.store().delete(&names).await?)
+    }
+
+    /// Says in the ledger of each archive what was done. All archives of a repository share its slots.
+    pub(super) async fn record(
+        &self,
+        key: &RepositoryKey,
+        options: &KeyOptions,
+        entry: &LedgerEntry,
+    ) -> Result<(), Error> {
+        let repository = self.repository.with_key(key);
+        let recording = async {
+            for cluster in repository.clusters().await? {
+                // A folder without a claim is no archive, and has to stay as empty as it is.
+                if repository.newest_claim(&cluster).await?.is_some() {
+                    repository.write_ledger(&cluster, &options.host, options.now, entry.clone()).await?;
+                }
+            }
+            Ok::<_, Error>(())
+        };
+        recording.await.doing(|| "recording in the ledger what was done to the key slots, which is done".to_owned())
+    }
+}
+
+/// The slots whose removal has begun.
+pub(super) async fn marked(store: &Arc<dyn Store>) -> Result<Vec<SlotName>, Error> {
+    let listed = store.list(&name::keys_folder(), None).await?;
+    let marks = listed.into_iter().filter_map(|object| match object.name.as_ref().parse() {
+        Ok(ObjectPath::KeySlotRemoval(slot)) => Some(slot),
+        _ => None,
+    });
+    Ok(marks.collect())
+}
+
+/// The kind of secret that a configuration gives.
+pub(super) fn kind(secret: &Unlock) -> Option<KeySlotKind> {
+    match secret.secret() {
+        Unlock::Passphrase(_) => Some(KeySlotKind::Passphrase),
+        Unlock::KeyFile(_) => Some(KeySlotKind::KeyFile),
+        Unlock::NotEncrypted | Unlock::Hinted { .. } => None,
+    }
+}
+
+/// Runs what takes long by design on a thread of its own.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Cause::Internal(format!("trying a key slot: {e}")))?
+}

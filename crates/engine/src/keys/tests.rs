@@ -1,0 +1,5 @@
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod bench;
+mod faults;
+mod steps;
+mod two_hosts;

@@ -1,0 +1,246 @@
+//! Two hosts change the keys at once: whatever the one does between any two requests of the other, all that was written stays
+//! readable for somebody who was not shut out on purpose, and one secret at least opens the repository.
+
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use holdfast_store::{ListPage, ObjectInfo, ObjectName, PutMode, Store, StoreError, Trials, UnfinishedUpload, Upload};
+
+use super::bench::{ANNA, BEN, Bench, VAULT, add_to, remove_from, rotate_in, through};
+use crate::error::Error;
+use crate::repository::RepositoryTarget;
+
+type Other = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A store that lets somebody else work before one of its requests.
+struct Interrupted {
+    inner: Arc<dyn Store>,
+    requests: AtomicU64,
+    before: u64,
+    other: Mutex<Option<Other>>,
+}
+
+impl std::fmt::Debug for Interrupted {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Interrupted before {}", self.before)
+    }
+}
+
+impl Interrupted {
+    async fn pass(&self) -> &Arc<dyn Store> {
+        if self.requests.fetch_add(1, Ordering::SeqCst) == self.before {
+            let other = self.other.lock().unwrap().take();
+            if let Some(other) = other {
+                other.await;
+            }
+        }
+        &self.inner
+    }
+}
+
+#[async_trait]
+impl Store for Interrupted {
+    async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
+        self.pass().await.put(name, body, mode).await
+    }
+
+    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        self.pass().await.get(name).await
+    }
+
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.pass().await.get_range(name, range).await
+    }
+
+    async fn get_tail(&self, name: &ObjectName, bytes: u64) -> Result<(Bytes, u64), StoreError> {
+        self.pass().await.get_tail(name, bytes).await
+    }
+
+    async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
+        self.pass().await.head(name).await
+    }
+
+    async fn list_page(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        next: Option<&str>,
+    ) -> Result<ListPage, StoreError> {
+        self.pass().await.list_page(prefix, start_after, next).await
+    }
+
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.pass().await.list_folders(prefix).await
+    }
+
+    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
+        self.pass().await.delete(names).await
+    }
+
+    async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
+        self.pass().await.begin_upload(name, mode).await
+    }
+
+    async fn trials(&self, scratch: &ObjectName) -> Result<Trials, StoreError> {
+        self.inner.trials(scratch).await
+    }
+
+    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
+        self.inner.unfinished_uploads(prefix).await
+    }
+
+    async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
+        self.inner.abort_unfinished(upload).await
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+/// What one of the two does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Verb {
+    Add(&'static str, u8),
+    Remove(&'static str),
+    /// For oneself and these others; everybody else goes.
+    Rotate(&'static [u8], &'static [&'static str]),
+}
+
+impl Verb {
+    async fn run(self, target: &RepositoryTarget) -> Result<(), Error> {
+        match self {
+            Self::Add(name, who) => add_to(target, name, who).await.map(|_| ()),
+            Self::Remove(name) => remove_from(target, name).await.map(|_| ()),
+            Self::Rotate(stay, drop) => rotate_in(target, stay, drop).await.map(|_| ()),
+        }
+    }
+}
+
+/// Anna's verb with Ben's before each of its requests in turn. After it `check` is given who succeeded.
+async fn each_interruption(anna: Verb, ben: Verb, check: impl AsyncFn(&Bench, [bool; 2], &str)) {
+    for before in 0.. {
+        let bench = Arc::new(Bench::shared().await);
+        let succeeded = Arc::new(AtomicU64::new(2));
+        let other: Other = {
+            let (bench, succeeded) = (Arc::clone(&bench), Arc::clone(&succeeded));
+            Box::pin(async move {
+                let done = ben.run(&bench.target(BEN)).await;
+                succeeded.store(u64::from(done.is_ok()), Ordering::SeqCst);
+                // What a backup does in the same moment, with whatever secret still opens the repository.
+                for who in [ANNA, BEN, VAULT] {
+                    let _ = bench.write(who).await;
+                }
+            })
+        };
+        let store = Interrupted {
+            inner: Arc::clone(&bench.store),
+            requests: AtomicU64::new(0),
+            before,
+            other: Mutex::new(Some(other)),
+        };
+        let done = anna.run(&through(Arc::new(store), ANNA)).await;
+        let bens = succeeded.load(Ordering::SeqCst);
+        if bens == 2 {
+            assert!(before > 10, "{anna:?} ended too early to be true");
+            return;
+        }
+        for who in [ANNA, BEN, VAULT] {
+            let _ = bench.write(who).await;
+        }
+        let what = format!("{anna:?} of Anna, before its request {before} {ben:?} of Ben: {done:?}, {bens}");
+        check(&bench, [done.is_ok(), bens == 1], &what).await;
+    }
+}
+
+/// Who opens the repository, and whether each of them reads all of it.
+async fn readers(bench: &Bench) -> Vec<(u8, bool)> {
+    let mut readers = Vec::new();
+    for who in [ANNA, BEN, VAULT, 9] {
+        if bench.open(who).await.is_ok() {
+            readers.push((who, bench.reads_all(who).await));
+        }
+    }
+    readers
+}
+
+#[tokio::test]
+async fn two_that_remove_each_other_do_not_both_succeed() {
+    each_interruption(Verb::Remove("ben"), Verb::Remove("default"), async |bench, succeeded, what| {
+        assert!(succeeded != [true, true], "{what}");
+        let readers = readers(bench).await;
+        assert!(readers.iter().all(|(_, all)| *all) && readers.len() >= 2, "{what}: {readers:?}");
+        // Whoever gave up left no mark.
+        let marks = bench.keys().await.iter().filter(|name| name.ends_with(".removing")).count();
+        assert_eq!(marks, 0, "{what}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_two_rotations_everybody_who_succeeds_reads_everything() {
+    for (anna, ben) in [
+        // Each shuts out the other, or wants all to stay.
+        (Verb::Rotate(&[VAULT], &["ben"]), Verb::Rotate(&[VAULT], &["default"])),
+        (Verb::Rotate(&[VAULT, BEN], &[]), Verb::Rotate(&[VAULT, ANNA], &[])),
+    ] {
+        each_interruption(anna, ben, async |bench, succeeded, what| {
+            let readers = readers(bench).await;
+            for (who, done) in [ANNA, BEN].into_iter().zip(succeeded) {
+                let shut_out = succeeded == [true, true] && !readers.iter().any(|(reader, _)| *reader == who);
+                assert!(!done || shut_out || readers.contains(&(who, true)), "{what}: {readers:?}");
+            }
+            assert!(readers.iter().any(|(_, all)| *all), "{what}: {readers:?}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn an_addition_beside_a_rotation_opens_everything_or_is_refused() {
+    each_interruption(Verb::Add("ninth", 9), Verb::Rotate(&[VAULT, ANNA], &[]), async |bench, succeeded, what| {
+        let readers = readers(bench).await;
+        assert!(succeeded[0] || succeeded[1], "{what}");
+        assert!(readers.contains(&(ANNA, true)) && readers.contains(&(BEN, true)), "{what}: {readers:?}");
+        if !succeeded[0] {
+            assert!(!readers.iter().any(|(who, _)| *who == 9), "{what}: {readers:?}");
+        }
+    })
+    .await;
+    each_interruption(Verb::Rotate(&[VAULT, BEN], &[]), Verb::Add("ninth", 9), async |bench, _, what| {
+        let readers = readers(bench).await;
+        for who in [ANNA, BEN, VAULT] {
+            assert!(readers.contains(&(who, true)), "{what}: {readers:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_removal_beside_a_rotation_locks_nobody_out_by_mistake() {
+    for (anna, ben) in [
+        (Verb::Rotate(&[VAULT, BEN], &[]), Verb::Remove("vault")),
+        (Verb::Rotate(&[VAULT, BEN], &[]), Verb::Remove("default")),
+        (Verb::Remove("vault"), Verb::Rotate(&[VAULT, ANNA], &[])),
+        (Verb::Remove("ben"), Verb::Rotate(&[VAULT, ANNA], &[])),
+    ] {
+        each_interruption(anna, ben, async |bench, succeeded, what| {
+            let readers = readers(bench).await;
+            assert!(readers.iter().any(|(_, all)| *all), "{what}: {readers:?}");
+            for (who, done, verb) in [(ANNA, succeeded[0], anna), (BEN, succeeded[1], ben)] {
+                let removed_by_other = !readers.iter().any(|(reader, _)| *reader == who);
+                let is_rotation = matches!(verb, Verb::Rotate(..));
+                assert!(
+                    !(done && is_rotation) || removed_by_other || readers.contains(&(who, true)),
+                    "{what}: {readers:?}"
+                );
+            }
+        })
+        .await;
+    }
+}
