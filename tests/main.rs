@@ -18,6 +18,7 @@ mod failover;
 mod faults;
 mod frozen;
 mod incremental;
+mod keys;
 mod kill;
 mod names;
 mod owners;

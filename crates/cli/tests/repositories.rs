@@ -137,7 +137,8 @@ fn a_wrong_passphrase_is_refused() {
             status,
             "the passphrase does not open key slot default",
             doing,
-            "check the passphrase in `encryption` of this [[repo]], and that `url` names the right repository",
+            "check the passphrase in `encryption` of this [[repo]], and that `url` names the right repository; if the keys \
+             were rotated, this passphrase may open it no more",
         )
     };
     let opening = "opening the repository file://DIR/repo";

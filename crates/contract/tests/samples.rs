@@ -11,6 +11,7 @@ use holdfast_contract::report::backup::BackupReport;
 use holdfast_contract::report::check::CheckReport;
 use holdfast_contract::report::expire::{ExpireReport, HoldReport};
 use holdfast_contract::report::info::InfoReport;
+use holdfast_contract::report::key::{KeyChangeReport, KeyListReport};
 use holdfast_contract::report::list::ListReport;
 use holdfast_contract::report::manifest::ManifestReport;
 use holdfast_contract::report::repo::{ClaimReport, InitReport, RepoInfoReport};
@@ -43,6 +44,8 @@ const SAMPLES: &[(&str, Printed)] = &[
     ("expire", through::<ExpireReport>),
     ("info", through::<InfoReport>),
     ("info-2", through::<InfoReport>),
+    ("key-list", through::<KeyListReport>),
+    ("key-rotate", through::<KeyChangeReport>),
     ("list", through::<ListReport>),
     ("manifest-check", through::<ManifestReport>),
     ("progress", through::<ProgressLine>),

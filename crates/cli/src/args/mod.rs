@@ -5,6 +5,7 @@
 
 mod expire;
 mod instance;
+mod key;
 mod manifest;
 mod operator;
 mod restore;
@@ -15,6 +16,7 @@ mod tests;
 
 pub use expire::{BackupCommand, ExpireArgs, Until};
 pub use instance::{InstanceCommand, ProbeKind};
+pub use key::{KeyCommand, NewSecret, RotateArgs};
 pub use manifest::ManifestCommand;
 pub use operator::{OperatorArgs, OperatorCommand};
 pub use restore::RestoreArgs;
@@ -125,6 +127,9 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Check that backups and WAL in the repositories are what was written
     Verify(VerifyArgs),
+    /// List, add, rotate and remove what opens an encrypted repository
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Archive and fetch WAL
     #[command(subcommand)]
     Wal(WalCommand),
@@ -349,6 +354,7 @@ impl Args {
             | Command::Expire(_)
             | Command::Info { .. }
             | Command::Check
+            | Command::Key(_)
             | Command::Wal(_)
             | Command::Snapshot(_)
             | Command::Manifest(_)
@@ -378,6 +384,10 @@ impl Args {
             Command::Restore(restore) if restore.plan => "planning the restore",
             Command::Restore(_) => "restoring the cluster",
             Command::Verify(_) => "verifying the archive",
+            Command::Key(KeyCommand::List) => "listing the key slots",
+            Command::Key(KeyCommand::Add { .. }) => "adding a key slot",
+            Command::Key(KeyCommand::Rotate(_)) => "rotating the keys",
+            Command::Key(KeyCommand::Remove { .. }) => "removing a key slot",
             Command::Wal(WalCommand::Push { .. }) => "archiving WAL",
             Command::Wal(WalCommand::Get { .. }) => "fetching WAL",
             Command::Wal(WalCommand::List) => "listing the archived WAL",

@@ -142,6 +142,13 @@ fn combinations_without_meaning_are_refused() {
         "backup hold",
         "backup hold 20260822T101500Z --until tomorrow",
         "expire --repo",
+        "key",
+        "key add vault",
+        "key add --new-key-file /k",
+        "key add .vault --new-key-file /k",
+        "key add vault --new-key-file /k --new-passphrase-file /p",
+        "key remove",
+        "key rotate --drop",
     ] {
         assert!(parse(line).is_err(), "{line}");
     }
@@ -177,6 +184,12 @@ fn every_command_of_the_manual_parses() {
         "snapshot list",
         "restore --pgdata /data --snapshot 20260822T101500Z --target-lsn 16/B374D848 --plan",
         "restore --pgdata /data --snapshot-record /tmp/record.json --standby",
+        "key list --output json",
+        "key add vault --new-passphrase-file /p --repo 2",
+        "key add host-2 --new-passphrase-env NEW_PASSPHRASE",
+        "key add host-3 --new-key-file k",
+        "key rotate --passphrase-file /p --key-file /k --key-file /l --passphrase-env OTHER --drop host-2 --drop host-3",
+        "key remove host-2 --repo 1 --output json",
         "completions bash",
         "man /tmp/man",
     ] {

@@ -9,6 +9,7 @@ use super::origin::repository_key;
 use super::reader::{Reader, absolute};
 use super::units;
 use super::written::{EncryptionTable, RepoTable, SseTable, WordOr};
+use holdfast_repo::name::SlotName;
 use holdfast_secret::Secret;
 use holdfast_store::{Credentials, Encryption as ServerSide, Location, Proxies, S3Config, StoreConfig};
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ pub struct Repository {
     sse_key_file: Option<PathBuf>,
     /// How it is encrypted.
     pub encryption: Encryption,
+    /// The key slot to try first.
+    pub slot: Option<SlotName>,
 }
 
 /// How a repository is encrypted, and what opens it.
@@ -117,12 +120,14 @@ impl Repository {
         }
         Ok(store)
     }
+}
 
+impl Encryption {
     /// Reads what opens the repository. `environment` looks up a variable.
     pub fn key_source(&self, environment: impl FnOnce(&str) -> Option<String>) -> Result<KeySource, ConfigError> {
-        match &self.encryption {
-            Encryption::None => Ok(KeySource::None),
-            Encryption::PassphraseFile(path) => {
+        match self {
+            Self::None => Ok(KeySource::None),
+            Self::PassphraseFile(path) => {
                 let passphrase = read_secret("passphrase file", path)?.without_newline();
                 let unusable = |reason: &str| ConfigError::SecretFile {
                     what: "passphrase file",
@@ -137,7 +142,7 @@ impl Repository {
                 }
                 Ok(KeySource::Passphrase(passphrase))
             }
-            Encryption::PassphraseVariable(name) => match environment(name).filter(|text| !text.is_empty()) {
+            Self::PassphraseVariable(name) => match environment(name).filter(|text| !text.is_empty()) {
                 Some(text) => Ok(KeySource::Passphrase(Secret::new(text))),
                 None => Err(ConfigError::Missing {
                     key: format!("${name}"),
@@ -146,14 +151,14 @@ impl Repository {
                     ),
                 }),
             },
-            Encryption::KeyFile(path) => read_key("key file", path).map(KeySource::Key),
+            Self::KeyFile(path) => read_key("key file", path).map(KeySource::Key),
         }
     }
 }
 
 /// Whether others may read a file and pass the folders above it. The files of a Kubernetes volume, which lie in a folder like
 /// `..2026_11_29_10_00_00.123`, are nobody else's: a pod has no other users.
-fn is_open_to_all(path: &Path) -> bool {
+pub fn is_open_to_all(path: &Path) -> bool {
     let Ok(path) = path.canonicalize() else { return false };
     let others_may = |path: &Path, bit: u32| std::fs::metadata(path).is_ok_and(|found| found.mode() & bit != 0);
     let of_a_pod = path.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b".."));
@@ -315,12 +320,17 @@ fn one(reader: &Reader<'_>, index: usize, table: RepoTable) -> Result<Repository
         let name = error.what.split(' ').next().filter(|name| *name == "ca_file").unwrap_or("endpoint");
         reader.invalid(&key(name), None, error.reason)
     })?;
-    Ok(Repository { store, sse_key_file, encryption: encrypted(reader, &key("encryption"), encryption)? })
+    let (encryption, slot) = encrypted(reader, &key("encryption"), encryption)?;
+    Ok(Repository { store, sse_key_file, encryption, slot })
 }
 
-fn encrypted(reader: &Reader<'_>, key: &str, written: WordOr<EncryptionTable>) -> Result<Encryption, ConfigError> {
+fn encrypted(
+    reader: &Reader<'_>,
+    key: &str,
+    written: WordOr<EncryptionTable>,
+) -> Result<(Encryption, Option<SlotName>), ConfigError> {
     let table = match written {
-        WordOr::Word(word) if word == "none" => return Ok(Encryption::None),
+        WordOr::Word(word) if word == "none" => return Ok((Encryption::None, None)),
         WordOr::Word(word) => {
             return Err(reader.invalid(
                 key,
@@ -331,8 +341,11 @@ fn encrypted(reader: &Reader<'_>, key: &str, written: WordOr<EncryptionTable>) -
         }
         WordOr::Table(table) => table,
     };
-    let EncryptionTable { passphrase_file, passphrase_env, key_file } = table;
-    match (passphrase_file, passphrase_env, key_file) {
+    let EncryptionTable { passphrase_file, passphrase_env, key_file, slot } = table;
+    let slot = reader.parsed(&format!("{key}.slot"), slot, |text| {
+        text.parse::<SlotName>().map_err(|error| format!("expected {}", error.rule))
+    })?;
+    let encryption = match (passphrase_file, passphrase_env, key_file) {
         (Some(file), None, None) => absolute(&file)
             .map(Encryption::PassphraseFile)
             .map_err(|reason| reader.invalid(&format!("{key}.passphrase_file"), Some(&file), reason)),
@@ -349,7 +362,8 @@ fn encrypted(reader: &Reader<'_>, key: &str, written: WordOr<EncryptionTable>) -
             Err(reader.invalid(key, None, "expected one of passphrase_file, passphrase_env and key_file"))
         }
         _ => Err(reader.invalid(key, None, "expected only one of passphrase_file, passphrase_env and key_file")),
-    }
+    };
+    Ok((encryption?, slot))
 }
 
 fn credentials(

@@ -182,7 +182,7 @@ fn unknown_keys_are_named_with_their_place() {
         refusal("[[repo]]\nurl = \"s3://b\"\nencryption = { password = \"x\" }\n", &[]),
         parts(
             "unknown key `repo.encryption.password` in /etc/holdfast/holdfast.toml, line 3, column 16",
-            "the keys of repo.encryption are passphrase_file, passphrase_env, key_file"
+            "the keys of repo.encryption are passphrase_file, passphrase_env, key_file, slot"
         )
     );
     assert_eq!(
@@ -300,6 +300,12 @@ fn values_without_meaning_are_refused() {
             "{ key_file = \"k\" }",
             "invalid repo.encryption.key_file \"k\": must be an absolute path",
         ),
+        (
+            "HOLDFAST_REPO_ENCRYPTION",
+            "{ key_file = \"/k\", slot = \".vault\" }",
+            "invalid repo.encryption.slot \".vault\": expected 1 to 63 letters, digits, dots, underscores and hyphens, \
+             not starting with a dot",
+        ),
     ] {
         let expected = parts(&format!("{error} (in the environment variable {name})"), manual);
         assert_eq!(refusal(LEAST, &[(name, value)]), expected);
@@ -397,6 +403,15 @@ fn a_file_in_another_encoding_says_where() {
 }
 
 #[test]
+fn a_slot_may_be_named_beside_the_secret() {
+    let config = validated(LEAST, &[("HOLDFAST_REPO_ENCRYPTION", "{ key_file = \"/k\", slot = \"vault\" }")]);
+    let repository = config.repositories.first().unwrap();
+    assert_eq!(repository.slot.as_ref().unwrap().as_str(), "vault");
+    assert_eq!(repository.encryption, Encryption::KeyFile(PathBuf::from("/k")));
+    assert_eq!(validated(SAMPLE, &[]).repositories.first().unwrap().slot, None);
+}
+
+#[test]
 fn secrets_are_read_from_files_and_variables() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secret");
@@ -408,6 +423,7 @@ fn secrets_are_read_from_files_and_variables() {
             .repositories
             .first()
             .unwrap()
+            .encryption
             .key_source(|_| None)
             .map_err(|error| error.explain().what().replace(&file.display().to_string(), "FILE"))
     };
@@ -432,10 +448,13 @@ fn secrets_are_read_from_files_and_variables() {
     let config = validated(LEAST, &[("HOLDFAST_REPO_ENCRYPTION", "{ passphrase_env = \"BACKUP_PASSPHRASE\" }")]);
     let repository = config.repositories.first().unwrap();
     assert_eq!(
-        repository.key_source(|name| (name == "BACKUP_PASSPHRASE").then(|| "x".to_owned())).ok(),
+        repository.encryption.key_source(|name| (name == "BACKUP_PASSPHRASE").then(|| "x".to_owned())).ok(),
         passphrase("x").ok()
     );
-    assert_eq!(repository.key_source(|_| None).err().unwrap().explain().message, "`$BACKUP_PASSPHRASE` is not set");
+    assert_eq!(
+        repository.encryption.key_source(|_| None).err().unwrap().explain().message,
+        "`$BACKUP_PASSPHRASE` is not set"
+    );
 }
 
 #[test]

@@ -87,7 +87,7 @@ table! {
 }
 
 table! {
-    /// The ways to open an encrypted repository; exactly one is given.
+    /// The ways to open an encrypted repository, of which exactly one is given, and the slot that it opens.
     EncryptionTable {
         /// A file that holds the passphrase.
         passphrase_file: String,
@@ -95,6 +95,8 @@ table! {
         passphrase_env: String,
         /// A file that holds 32 bytes of key, raw or as 64 hexadecimal digits.
         key_file: String,
+        /// The key slot to try first.
+        slot: String,
     }
 }
 

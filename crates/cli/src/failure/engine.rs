@@ -221,6 +221,10 @@ fn damaged_object_hint() -> &'static str {
      check the store"
 }
 
+fn rotated_hint() -> &'static str {
+    "the keys were rotated: configure a secret whose slot is of this epoch (`holdfast key list` shows the slots)"
+}
+
 fn newer_hint() -> &'static str {
     "use the release of holdfast that wrote it, or a newer one"
 }
@@ -336,6 +340,7 @@ impl Explain for FormatError {
                 ExitCode::SwappedObject
             }
             (Fault::NotEncrypted, _) => ExitCode::SwappedObject,
+            (Fault::UnknownKeyEpoch(_), _) => ExitCode::WrongKey,
             (_, FaultClass::Unsupported) => ExitCode::UnsupportedFormat,
             (_, FaultClass::Key) => ExitCode::WrongKey,
             (_, FaultClass::Internal) => ExitCode::Internal,
@@ -343,6 +348,7 @@ impl Explain for FormatError {
         };
         let failure = Failure::new(code, self.to_string());
         match code {
+            ExitCode::WrongKey if matches!(self.fault(), Fault::UnknownKeyEpoch(_)) => failure.hint(rotated_hint()),
             ExitCode::UnsupportedFormat => failure.hint(newer_hint()),
             ExitCode::WrongKey => failure.hint("check `encryption` of this [[repo]]"),
             ExitCode::SwappedObject => failure.hint(swapped_object_hint()),
@@ -387,9 +393,10 @@ impl Explain for KeyError {
         match self {
             Self::WrongPassphrase { .. } => new(ExitCode::WrongKey)
                 .hint("check the passphrase in `encryption` of this [[repo]], and that `url` names the right \
-                       repository"),
+                       repository; if the keys were rotated, this passphrase may open it no more"),
             Self::WrongKeyFile { .. } => new(ExitCode::WrongKey)
-                .hint("check the key file in `encryption` of this [[repo]], and that `url` names the right repository"),
+                .hint("check the key file in `encryption` of this [[repo]], and that `url` names the right repository; if the keys \
+                       were rotated, this file may open it no more"),
             Self::WrongKind { .. } => new(ExitCode::WrongKey).hint("correct `encryption` of this [[repo]]"),
             Self::Malformed { .. } => new(ExitCode::CorruptObject).hint(
                 "without its key slot a repository cannot be opened: restore the object below keys/ from a copy of the repository",

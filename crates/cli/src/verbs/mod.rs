@@ -11,6 +11,7 @@ mod hold;
 mod info;
 pub(crate) mod inherited;
 mod instance;
+mod key;
 mod list;
 mod manifest;
 pub(crate) mod operator;
@@ -68,11 +69,16 @@ impl Context {
     /// Says which files with secrets every user of this machine may read. No refusal, which would stop what runs unattended.
     fn warn_of_open_secrets(&self) {
         for path in self.config.repositories.iter().flat_map(|configured| configured.secrets_open_to_all()) {
-            let path = path.display();
-            self.warn(&format!(
-                "every user of this machine may read {path}, which opens the repository: `chmod o-rwx {path}`"
-            ));
+            self.warn_of_open_secret(path);
         }
+    }
+
+    /// Says so of one file.
+    fn warn_of_open_secret(&self, path: &Path) {
+        let path = path.display();
+        self.warn(&format!(
+            "every user of this machine may read {path}, which opens the repository: `chmod o-rwx {path}`"
+        ));
     }
 
     /// Prints a result, as text or as the report that `holdfast_contract` says. Keys ascend in all JSON but that of `wal`.
@@ -127,6 +133,7 @@ pub(crate) async fn run(command: Command, context: Context) -> Result<ExitCode, 
         Command::Check => check::run(&context).await,
         Command::Restore(args) => restore::run(&context, args).await,
         Command::Verify(args) => verify::run(&context, args).await,
+        Command::Key(command) => key::run(&context, command).await,
         Command::Wal(WalCommand::Push { path, standby: true, wait }) => wal::push_standby(&context, path, *wait).await,
         Command::Wal(WalCommand::Push { path, .. }) => wal::push(&context, path).await,
         Command::Wal(WalCommand::Get { name, dest, standby: _ }) => wal::get(&context, name, dest).await,

@@ -17,6 +17,7 @@ use holdfast_engine::repository::claim::{Claimant, Identity};
 use holdfast_engine::repository::{Repository, RepositoryTarget, begin, init as engine};
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::{Checksums, ClaimRecord, ConditionalCreate, RepositoryRecord, Uploads};
+use holdfast_secret::Secret;
 use std::fmt::Write;
 
 const EMULATED: &str = "ignores conditional writes: Holdfast checks each name before it writes instead, which does not \
@@ -138,17 +139,22 @@ const SHORT_PASSPHRASE: usize = 16;
 
 /// Says that the passphrase under which a repository was made is a short one, while nothing is in it yet.
 fn warn_of_passphrase(context: &Context, configured: &Configured) -> Result<(), Failure> {
-    let KeySource::Passphrase(passphrase) = configured.key_source(targets::variable)? else { return Ok(()) };
+    let KeySource::Passphrase(passphrase) = configured.encryption.key_source(targets::variable)? else { return Ok(()) };
+    let instead =
+        "create the repository again with a key file (`openssl rand -hex 32`, `encryption = { key_file = \"...\" }`)";
+    warn_of_short(context, &format!("the passphrase of {}", configured.location()), &passphrase, instead);
+    Ok(())
+}
+
+/// Says that a passphrase is short, and what to do instead.
+pub(super) fn warn_of_short(context: &Context, what: &str, passphrase: &Secret<Vec<u8>>, instead: &str) {
     let length = passphrase.to_text().expose().chars().count();
     if length < SHORT_PASSPHRASE {
         context.warn(&format!(
-            "the passphrase of {} has {length} characters: anyone who can read the bucket can try passphrases without \
-             limit; create the repository again with a key file (`openssl rand -hex 32`, `encryption = {{ key_file = \
-             \"...\" }}`), or with a random passphrase of {SHORT_PASSPHRASE} characters or more",
-            configured.location()
+            "{what} has {length} characters: anyone who can read the bucket can try passphrases without limit; {instead}, or \
+             with a random passphrase of {SHORT_PASSPHRASE} characters or more"
         ));
     }
-    Ok(())
 }
 
 /// Says what the store cannot do and how one lives with that.

@@ -85,10 +85,10 @@ async fn with_patience(
 ) -> Result<RepositoryTarget, Failure> {
     let mut config = configured.store_config(raw_variable)?;
     (config.retry, config.hurry) = (patience, hurry);
-    let unlock = match configured.key_source(variable)? {
-        KeySource::None => Unlock::NotEncrypted,
-        KeySource::Passphrase(passphrase) => Unlock::Passphrase(passphrase),
-        KeySource::Key(key) => Unlock::KeyFile(Secret::new(*key.expose())),
+    let secret = unlock(configured.encryption.key_source(variable)?);
+    let unlock = match &configured.slot {
+        Some(slot) => Unlock::Hinted { slot: slot.clone(), secret: Box::new(secret) },
+        None => secret,
     };
     let native = match directory {
         Directory::MustExist => holdfast_store::open(&config).await?,
@@ -96,6 +96,15 @@ async fn with_patience(
     };
     let store = Arc::new(AsRecorded { native, config, adopted: Mutex::default() });
     Ok(RepositoryTarget { store, unlock })
+}
+
+/// What was read, as the engine takes it.
+pub(super) fn unlock(source: KeySource) -> Unlock {
+    match source {
+        KeySource::None => Unlock::NotEncrypted,
+        KeySource::Passphrase(passphrase) => Unlock::Passphrase(passphrase),
+        KeySource::Key(key) => Unlock::KeyFile(Secret::new(*key.expose())),
+    }
 }
 
 /// A variable of this process.

@@ -10,6 +10,7 @@ pub mod backup;
 pub mod check;
 pub mod expire;
 pub mod info;
+pub mod key;
 pub mod list;
 pub mod manifest;
 pub mod repo;

@@ -1,0 +1,68 @@
+//! `holdfast key`: who can open an encrypted repository. Secrets come from files and the environment, never from an argument.
+
+use clap::Subcommand;
+use holdfast_repo::name::SlotName;
+use std::path::PathBuf;
+
+/// `holdfast key`
+#[derive(Clone, Debug, Subcommand)]
+pub enum KeyCommand {
+    /// List the key slots: each is a passphrase or a key file that opens the repository
+    List,
+    /// Add a passphrase or a key file that opens the repository, beside those that do
+    Add {
+        /// What the new slot will be called, such as vault or host-2
+        name: SlotName,
+        /// The new secret
+        #[command(flatten)]
+        secret: NewSecret,
+        /// The repository with this number; the first one in the configuration is 1 [default: the only one]
+        #[arg(long, value_name = "N")]
+        repo: Option<usize>,
+    },
+    /// Encrypt what is written from now on under a new key, and replace the key slots; what is there stays readable
+    Rotate(RotateArgs),
+    /// Remove a key slot; what it opened can still be read with the others
+    Remove {
+        /// The slot, as `key list` shows it
+        name: SlotName,
+        /// The repository with this number; the first one in the configuration is 1 [default: the only one]
+        #[arg(long, value_name = "N")]
+        repo: Option<usize>,
+    },
+}
+
+/// The secret of a new slot.
+#[derive(Clone, Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct NewSecret {
+    /// A file that holds the new passphrase; a newline at its end does not count
+    #[arg(long, value_name = "FILE")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// An environment variable that holds the new passphrase
+    #[arg(long, value_name = "NAME")]
+    pub new_passphrase_env: Option<String>,
+    /// The new key file: 32 bytes, or 64 hexadecimal digits
+    #[arg(long, value_name = "FILE")]
+    pub new_key_file: Option<PathBuf>,
+}
+
+/// `holdfast key rotate`
+#[derive(Clone, Debug, clap::Args)]
+pub struct RotateArgs {
+    /// A file with another passphrase that should open the repository after the rotation; may be repeated
+    #[arg(long = "passphrase-file", value_name = "FILE")]
+    pub passphrase_files: Vec<PathBuf>,
+    /// An environment variable with another passphrase that should open the repository after it; may be repeated
+    #[arg(long = "passphrase-env", value_name = "NAME")]
+    pub passphrase_variables: Vec<String>,
+    /// Another key file that should open the repository after the rotation; may be repeated
+    #[arg(long = "key-file", value_name = "FILE")]
+    pub key_files: Vec<PathBuf>,
+    /// A key slot that goes, because its secret should not open what is written from now on; may be repeated
+    #[arg(long, value_name = "SLOT")]
+    pub drop: Vec<SlotName>,
+    /// The repository with this number; the first one in the configuration is 1 [default: the only one]
+    #[arg(long, value_name = "N")]
+    pub repo: Option<usize>,
+}

@@ -1,0 +1,66 @@
+//! `holdfast key list`, `key add`, `key rotate` and `key remove`.
+
+use super::{PerRepository, UnreadableRecord};
+use chrono::{DateTime, Utc};
+use holdfast_repo::key::KeySlotKind;
+use holdfast_repo::name::SlotName;
+use holdfast_repo::record::{EncryptionKind, KeyChange};
+use serde::{Deserialize, Serialize};
+
+/// What `key list` found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyListReport {
+    /// In the order of the configuration.
+    pub repositories: Vec<PerRepository<RepositoryKeys>>,
+}
+
+/// The key slots of one repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryKeys {
+    /// The redacted URL.
+    pub repository: String,
+    /// How its objects are encrypted.
+    pub encryption: EncryptionKind,
+    /// The key epoch of what is written with the configured secret; none without encryption.
+    pub epoch: Option<u32>,
+    /// By epoch and name.
+    pub slots: Vec<KeySlotReport>,
+    /// Slots that cannot be read.
+    pub unreadable: Vec<UnreadableRecord>,
+}
+
+/// A key slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySlotReport {
+    /// Its name.
+    pub slot: SlotName,
+    /// The name of the slot that it replaces, or its own.
+    pub label: SlotName,
+    /// What opens it.
+    pub kind: KeySlotKind,
+    /// The newest epoch whose key it gives; it gives those of all before it too.
+    pub epoch: u32,
+    /// When it was made.
+    pub created: DateTime<Utc>,
+    /// Whether the configured secret opened the repository by it.
+    pub opened: bool,
+    /// Whether a removal of it has begun and did not end.
+    pub removal_begun: bool,
+}
+
+/// What `key add`, `key rotate` or `key remove` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChangeReport {
+    /// The redacted URL.
+    pub repository: String,
+    /// What was asked for.
+    pub change: KeyChange,
+    /// The newest key epoch.
+    pub epoch: u32,
+    /// The slots that were written. Empty if an earlier run had written them.
+    pub written: Vec<SlotName>,
+    /// The slots that were removed. Empty if an earlier run had removed them.
+    pub removed: Vec<SlotName>,
+    /// The slot that the configured secret opens now, proved after the change.
+    pub opens: SlotName,
+}
