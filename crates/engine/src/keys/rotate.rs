@@ -99,7 +99,8 @@ async fn rotate_inner(
     }
     let mut written = vec![first.clone()];
     for (secret, label) in &plan.carried {
-        let slot = session.make(replacement(label, epoch)?, &key, secret, options).await?.labelled(label);
+        let name = replacement(label, epoch, &[written.as_slice(), &plan.removed].concat())?;
+        let slot = session.make(name, &key, secret, options).await?.labelled(label);
         session.write(&slot, secret, &key).await?;
         written.push(slot.slot().clone());
     }
@@ -207,11 +208,19 @@ async fn plan(session: &Session<'_>, slots: &Slots, carried: &[Carried], drop: &
     })
 }
 
-/// The name of the slot that takes another one's place.
-fn replacement(label: &SlotName, epoch: u32) -> Result<SlotName, Error> {
-    let end = format!(".{epoch}");
-    let begin: String = label.as_str().chars().take(NAME_BYTES_AT_MOST - end.len()).collect();
-    named(begin + &end)
+/// The name of the slot that takes another one's place. Two slots may have one label: somebody added a slot under a name whose
+/// first slot was replaced.
+fn replacement(label: &SlotName, epoch: u32, taken: &[SlotName]) -> Result<SlotName, Error> {
+    let mut end = format!(".{epoch}");
+    for number in 2.. {
+        let begin: String = label.as_str().chars().take(NAME_BYTES_AT_MOST - end.len()).collect();
+        let name = named(begin + &end)?;
+        if !taken.contains(&name) {
+            return Ok(name);
+        }
+        end = format!("-{number}.{epoch}");
+    }
+    Err(Cause::Internal("no free name for a key slot".to_owned()).into())
 }
 
 fn named(name: String) -> Result<SlotName, Error> {

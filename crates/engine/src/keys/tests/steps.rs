@@ -203,6 +203,22 @@ async fn passphrases_and_key_files_stand_beside_each_other() {
     }
 }
 
+/// After a rotation a name is free again, while the slot that took its place still has it as its label.
+#[tokio::test]
+async fn two_slots_of_one_label_both_stay() {
+    let bench = Bench::new().await;
+    add_to(&bench.target(ANNA), "vault", VAULT).await.unwrap();
+    rotate_in(&bench.target(ANNA), &[VAULT], &[]).await.unwrap();
+    add_to(&bench.target(ANNA), "vault", BEN).await.unwrap();
+    let done = rotate_in(&bench.target(ANNA), &[VAULT, BEN], &[]).await.unwrap();
+    assert_eq!(done.written, [slot("epoch-2"), slot("vault.2"), slot("vault-2.2")]);
+    assert_eq!(bench.keys().await, ["epoch-2.json", "vault-2.2.json", "vault.2.json"]);
+    bench.write(ANNA).await.unwrap();
+    for who in [ANNA, VAULT, BEN] {
+        assert!(bench.reads_all(who).await, "{who}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_not_encrypted_has_no_slots() {
     let bench = Bench::new().await;
