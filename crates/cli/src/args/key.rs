@@ -37,14 +37,14 @@ pub enum KeyCommand {
 #[group(required = true, multiple = false)]
 pub struct NewSecret {
     /// A file that holds the new passphrase; a newline at its end does not count
-    #[arg(long, value_name = "FILE")]
-    pub new_passphrase_file: Option<PathBuf>,
+    #[arg(long = "new-passphrase-file", value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
     /// An environment variable that holds the new passphrase
-    #[arg(long, value_name = "NAME")]
-    pub new_passphrase_env: Option<String>,
+    #[arg(long = "new-passphrase-env", value_name = "NAME")]
+    pub passphrase_variable: Option<String>,
     /// The new key file: 32 bytes, or 64 hexadecimal digits
-    #[arg(long, value_name = "FILE")]
-    pub new_key_file: Option<PathBuf>,
+    #[arg(long = "new-key-file", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
 }
 
 /// `holdfast key rotate`

@@ -72,11 +72,11 @@ async fn add_slot(
     secret: &NewSecret,
     number: Option<usize>,
 ) -> Result<ExitCode, Failure> {
-    let NewSecret { new_passphrase_file, new_passphrase_env, new_key_file } = secret.clone();
-    let given = new_passphrase_file
+    let NewSecret { passphrase_file, passphrase_variable, key_file } = secret.clone();
+    let given = passphrase_file
         .map(Encryption::PassphraseFile)
-        .or(new_passphrase_env.map(Encryption::PassphraseVariable))
-        .or(new_key_file.map(Encryption::KeyFile))
+        .or(passphrase_variable.map(Encryption::PassphraseVariable))
+        .or(key_file.map(Encryption::KeyFile))
         .ok_or_else(|| Failure::internal("a new secret is required and was not given"))?;
     let (configured, target) = target(context, number).await?;
     let (unlock, source) = read(context, &given)?;
