@@ -268,19 +268,31 @@ async fn a_fast_shutdown_ends_without_the_store() {
     assert_eq!(sum(&restored).await, expected);
 }
 
-/// A store that resets connections is asked again up to twelve times, which is half a minute, and by a stopping server's
-/// archiver for some seconds only: also by the push that had begun before. `pg_ctl` waits for a minute, and the archiver
-/// may try six times.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_fast_shutdown_ends_with_a_store_that_resets_connections() {
+/// How a store fails that still accepts connections.
+#[derive(Clone, Copy)]
+enum Fails {
+    /// It resets them.
+    Resets,
+    /// It takes what comes, and never answers.
+    IsSilent,
+}
+
+/// Stops a server whose store fails, also the push that had begun before. `pg_ctl` waits for a minute, and the archiver may
+/// try six times. Nothing is lost.
+async fn a_fast_shutdown_ends(fails: Fails) {
     let Some(mut stage) = Stage::start(18, small(Seal::KeyFile)).await else { return };
     let proxy = tcp_proxy(&stage);
     add_to_wal_table(&stage, "timeout = \"10m\"");
     load(&stage.cluster).await;
     back_up(&stage);
     stage.archive_now().await;
-    proxy.refuse();
-    proxy.cut();
+    match fails {
+        Fails::Resets => {
+            proxy.refuse();
+            proxy.cut();
+        }
+        Fails::IsSilent => proxy.stall(),
+    }
     fill_segments(&stage.cluster, 3).await;
     let expected = sum(&stage.cluster).await;
     let began = Instant::now();
@@ -297,6 +309,19 @@ async fn a_fast_shutdown_ends_with_a_store_that_resets_connections() {
     let restored = stage.restore_and_start("restored", &[]).await;
     wait_promoted(&restored).await;
     assert_eq!(sum(&restored).await, expected);
+}
+
+/// A store that resets connections is asked again up to twelve times, which is half a minute, and by a stopping server's
+/// archiver for some seconds only.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fast_shutdown_ends_with_a_store_that_resets_connections() {
+    a_fast_shutdown_ends(Fails::Resets).await;
+}
+
+/// A request that is not answered is waited for for two minutes, and by a stopping server's archiver for some seconds only.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fast_shutdown_ends_with_a_store_that_never_answers() {
+    a_fast_shutdown_ends(Fails::IsSilent).await;
 }
 
 /// What was fetched ahead is handed over while the store is away.

@@ -45,7 +45,11 @@ pub async fn open_counted(config: &StoreConfig, counters: Arc<Counters>) -> Resu
     };
     let counted = Arc::new(Counted::new(back_end, counters));
     let limited = Arc::new(Limited::new(counted, config.max_requests));
-    let retry: Arc<dyn Store> = Arc::new(Retry::new(limited, config.retry).in_hurry(config.hurry.clone()));
+    let retry = Retry::new(limited, config.retry).in_hurry(config.hurry.clone());
+    let retry: Arc<dyn Store> = match &config.location {
+        Location::S3 { .. } => Arc::new(retry.by_network()),
+        Location::Directory(_) | Location::Memory => Arc::new(retry),
+    };
     Ok(match prefix {
         Some(prefix) => Arc::new(Prefixed::new(retry, &prefix)),
         None => retry,

@@ -39,8 +39,9 @@ pub(super) async fn build(config: &StoreConfig) -> Result<(Client, Arc<OnceLock<
     let tls = Arc::new(Tls::new(listed));
     let route = Route::to_store(&config.proxies);
     let proxy = route.used();
-    let http = Http::new(Dial::new(tls.clone(), route));
-    let tokens = || SharedHttpClient::new(Http::new(Dial::new(tls, Route::to_credentials(&config.proxies))));
+    let http = Http::new(Dial::new(tls.clone(), route).counting(config.hurry.clone()));
+    let to_tokens = || Dial::new(tls, Route::to_credentials(&config.proxies)).counting(config.hurry.clone());
+    let tokens = || SharedHttpClient::new(Http::new(to_tokens()));
     let mut builder = match &s3.credentials {
         Credentials::Static { access_key, secret_key, session_token } => {
             let credentials = SdkCredentials::new(

@@ -25,7 +25,7 @@ use super::http::TimedOut;
 use super::tunnel::Tunnel;
 use crate::proxies::Host;
 use crate::tls::{Names, Trusted, Verifier, system_certificates};
-use crate::{ConfigError, Proxies};
+use crate::{ConfigError, Hurry, Proxies};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -36,6 +36,7 @@ pub(super) struct Dial {
     tls: Arc<Tls>,
     route: Arc<Route>,
     limit: Option<Duration>,
+    hurry: Hurry,
 }
 
 impl Dial {
@@ -44,7 +45,12 @@ impl Dial {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
-        Self { tcp, tls, route: Arc::new(route), limit: None }
+        Self { tcp, tls, route: Arc::new(route), limit: None, hurry: Hurry::default() }
+    }
+
+    /// The same with connections that count there what they move.
+    pub(super) fn counting(self, hurry: Hurry) -> Self {
+        Self { hurry, ..self }
     }
 
     /// The same with a time limit, until TCP and TLS stand.
@@ -104,13 +110,15 @@ impl Service<Uri> for Dial {
     fn call(&mut self, to: Uri) -> Self::Future {
         let limit = self.limit;
         let connecting = self.clone().connect(to);
+        let hurry = self.hurry.clone();
         Box::pin(async move {
-            match limit {
-                None => connecting.await,
+            let stream = match limit {
+                None => connecting.await?,
                 Some(limit) => tokio::time::timeout(limit, connecting)
                     .await
-                    .map_err(|_| BoxError::from(TimedOut { what: "connect", limit }))?,
-            }
+                    .map_err(|_| BoxError::from(TimedOut { what: "connect", limit }))??,
+            };
+            Ok(Stream { hurry, ..stream })
         })
     }
 }
@@ -223,11 +231,20 @@ pub(super) struct Stream {
     wire: Box<dyn Wire>,
     /// Whether a proxy reads the requests, which then name the whole URL.
     proxied: bool,
+    /// Learns of every byte.
+    hurry: Hurry,
 }
 
 impl Stream {
     fn new(wire: impl Wire + 'static) -> Self {
-        Self { wire: Box::new(wire), proxied: false }
+        Self { wire: Box::new(wire), proxied: false, hurry: Hurry::default() }
+    }
+
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.hurry.moved(*bytes);
+        }
+        written
     }
 }
 
@@ -239,13 +256,19 @@ impl Connection for Stream {
 
 impl Read for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.wire).poll_read(cx, buffer)
+        let read = Pin::new(&mut *self.wire).poll_read(cx, buffer);
+        if matches!(read, Poll::Ready(Ok(()))) {
+            // How many bytes there were only the buffer knows; at the end of a connection none, which comes once.
+            self.hurry.moved(1);
+        }
+        read
     }
 }
 
 impl Write for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.wire).poll_write(cx, bytes)
+        let written = Pin::new(&mut *self.wire).poll_write(cx, bytes);
+        self.wrote(written)
     }
 
     fn poll_write_vectored(
@@ -253,7 +276,8 @@ impl Write for Stream {
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.wire).poll_write_vectored(cx, buffers)
+        let written = Pin::new(&mut *self.wire).poll_write_vectored(cx, buffers);
+        self.wrote(written)
     }
 
     fn is_write_vectored(&self) -> bool {

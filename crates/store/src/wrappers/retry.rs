@@ -18,12 +18,13 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::compare::same_content;
 use crate::random::Random;
@@ -34,6 +35,13 @@ use crate::{
 
 /// From this attempt on the log says so at warning level: once or twice is daily life with object stores.
 const WARN_FROM_ATTEMPT: u32 = 3;
+
+/// How long a caller in a hurry waits for the next byte. `pg_ctl stop` waits 60 seconds, in which the archiver may try a
+/// file six times. And a line of 1 Mbit/s needs some seconds for what the kernel took from us at once.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// How often such a caller looks whether bytes moved.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// How often and how long failed attempts are repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,18 +86,36 @@ impl RetryPolicy {
 }
 
 /// Whether the caller has little time from some moment on, which all clones learn: what fails then is repeated within
-/// [`RetryPolicy::refused_deadline`] only. A request that is being answered goes on.
+/// [`RetryPolicy::refused_deadline`] only, and a request fails when no byte moves for some seconds. As long as bytes move, it
+/// goes on: slow lines must still deliver.
 #[derive(Clone, Debug, Default)]
-pub struct Hurry(Arc<AtomicBool>);
+pub struct Hurry(Arc<Moves>);
+
+#[derive(Debug, Default)]
+struct Moves {
+    begun: watch::Sender<bool>,
+    /// Bytes to the store and from it, by any connection.
+    bytes: AtomicU64,
+}
 
 impl Hurry {
     /// From now on.
     pub fn begin(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.begun.send_replace(true);
+    }
+
+    /// Counts bytes that a connection to the store took or gave.
+    pub(crate) fn moved(&self, bytes: usize) {
+        self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     fn has_begun(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        *self.0.begun.borrow()
+    }
+
+    async fn begun(&self) {
+        // The sender lives as long as this value does.
+        drop(self.0.begun.subscribe().wait_for(|begun| *begun).await);
     }
 }
 
@@ -177,6 +203,8 @@ pub struct Retry {
     policy: RetryPolicy,
     pace: Arc<dyn Pace>,
     hurry: Hurry,
+    /// Whether the store's connections count in the hurry what they move.
+    by_network: bool,
 }
 
 /// A result, and whether attempts of unknown outcome came before it.
@@ -193,13 +221,37 @@ impl Retry {
 
     /// Wraps a store with a clock of one's own.
     pub fn with_pace(inner: Arc<dyn Store>, policy: RetryPolicy, pace: Arc<dyn Pace>) -> Self {
-        Self { inner, policy, pace, hurry: Hurry::default() }
+        Self { inner, policy, pace, hurry: Hurry::default(), by_network: false }
     }
 
     /// The same for a caller who may have little time.
     #[must_use]
     pub fn in_hurry(self, hurry: Hurry) -> Self {
         Self { hurry, ..self }
+    }
+
+    /// The same for a store whose connections count in the hurry what they move. A request to it ends with a store that
+    /// accepts requests and does not answer. A write into a directory cannot be given up.
+    #[must_use]
+    pub fn by_network(self) -> Self {
+        Self { by_network: true, ..self }
+    }
+
+    /// Returns when the caller is in a hurry and no byte has moved for a while.
+    async fn silence(&self) {
+        if !self.by_network {
+            return std::future::pending().await;
+        }
+        self.hurry.begun().await;
+        let bytes = || self.hurry.0.bytes.load(Ordering::Relaxed);
+        let (mut before, mut since) = (bytes(), self.pace.now());
+        while self.pace.now().saturating_sub(since) < SILENCE {
+            self.pace.sleep(LOOK_AGAIN_AFTER).await;
+            let moved = bytes();
+            if moved != before {
+                (before, since) = (moved, self.pace.now());
+            }
+        }
     }
 
     /// Reads an object, once more when what came does not fit its checksum.
@@ -230,7 +282,21 @@ impl Retry {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let error = match attempt_once().await {
+            let attempted = tokio::select! {
+                biased;
+                result = attempt_once() => result,
+                () = self.silence() => Err(StoreError::new(
+                    StoreErrorKind::Unreachable,
+                    Failure {
+                        store: self.inner.describe(),
+                        name: name.to_owned(),
+                        operation,
+                        detail: format!("no byte came or went for {SILENCE:?}, and the server is stopping"),
+                        source: None,
+                    },
+                )),
+            };
+            let error = match attempted {
                 Err(error) if error.is_retryable() => error,
                 result => {
                     return Outcome { result, after_doubt: attempt > 1 };
@@ -499,6 +565,36 @@ mod tests {
         assert_eq!(attempts_in_hurry(Io::ConnectionReset, 1).await, refused, "from the beginning");
         let late = refused + 3;
         assert_eq!(attempts_in_hurry(Io::ConnectionReset, late).await, late, "the time is over when it begins");
+    }
+
+    /// A store whose requests never end by themselves, for a caller in a hurry; how long it is asked, by the clock of the
+    /// pauses.
+    async fn asked_for(retry: Retry, hurry: &Hurry, moving: impl Fn() + Sync) -> Duration {
+        let retry = retry.in_hurry(hurry.clone());
+        hurry.begin();
+        let request = retry.run(Operation::Get, "a", || async {
+            loop {
+                moving();
+                retry.pace.sleep(Duration::ZERO).await;
+                if retry.pace.now() > Duration::from_mins(1) {
+                    return Ok(());
+                }
+            }
+        });
+        let result = request.await.result;
+        let elapsed = retry.pace.now();
+        assert_eq!(result.is_ok(), elapsed > Duration::from_mins(1), "{result:?}");
+        elapsed
+    }
+
+    #[tokio::test]
+    async fn a_caller_in_a_hurry_waits_for_bytes_that_come_and_not_for_silence() {
+        let policy = RetryPolicy { refused_deadline: Duration::from_secs(5), ..RetryPolicy::default() };
+        let retry = || Retry::with_pace(Arc::new(MemoryStore::new()), policy, Arc::new(VirtualPace::new(1)));
+        let hurry = Hurry::default();
+        let silent = asked_for(retry().by_network(), &hurry, || ()).await;
+        assert!((SILENCE..SILENCE + Duration::from_secs(1)).contains(&silent), "{silent:?}");
+        asked_for(retry().by_network(), &hurry, || hurry.moved(1)).await;
     }
 
     #[test]
