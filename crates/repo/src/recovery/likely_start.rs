@@ -22,15 +22,17 @@ pub struct LikelyStart {
 
 impl LikelyStart {
     /// Uses backups and history files alone: the segments of the world may be left out, but not its timelines. `None`
-    /// if the newest backup before the target cannot be found without reading WAL, or if there is none.
+    /// if there is no backup before the target.
     pub fn find(request: &RecoveryRequest, world: &RecoveryWorld<'_>) -> Option<Self> {
         let is_before_target = |backup: &&Beginning| match &request.target {
-            RecoveryTarget::Latest | RecoveryTarget::Immediate => true,
+            // Only the WAL shows where the last two are. Most are of the last days, and a record after the newest backup is
+            // the one that recovery stops at, whatever there is before.
+            RecoveryTarget::Latest | RecoveryTarget::Immediate | RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => {
+                true
+            }
             RecoveryTarget::Time(time) if request.inclusive => backup.stop_time <= *time,
             RecoveryTarget::Time(time) => backup.stop_time < *time,
             RecoveryTarget::Lsn(lsn) => backup.stop_lsn <= *lsn,
-            // Only the WAL shows where these are.
-            RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => false,
         };
         let timeline = RecoveryPath::find(request, world).ok()?.timeline();
         let ancestry = ancestry(world, timeline);

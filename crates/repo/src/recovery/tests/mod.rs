@@ -237,7 +237,8 @@ fn the_likely_start_is_the_newest_backup_before_the_target() {
     assert_eq!(to(RecoveryTarget::Time(minute(31))), Some(id(20)));
     assert_eq!(to(RecoveryTarget::Time(minute(5))), None);
     assert_eq!(to(RecoveryTarget::Lsn(half(12))), Some(id(30)));
-    assert_eq!(to(RecoveryTarget::Xid(7)), None);
+    assert_eq!(to(RecoveryTarget::Xid(7)), Some(id(40)));
+    assert_eq!(to(RecoveryTarget::Name("before".to_owned())), Some(id(40)));
     let named = RecoveryRequest { backup: Some(id(10)), ..RecoveryRequest::default() };
     assert_eq!(find(&named), Some(id(10)));
     let on = RecoveryRequest { timeline: TargetTimeline::Number(timeline(1)), ..RecoveryRequest::default() };
