@@ -1,9 +1,13 @@
-//! Full disks: that of the repository, of a restore, and of the spool. Nothing is reported as stored or restored that
-//! is not, and work continues when there is room again.
+//! Full disks: that of the repository, of a restore, and of the spool, and a disk that loses what was written. Nothing is
+//! reported as stored or restored that is not, and work continues when there is room again.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
-use holdfast_testkit::disk::SmallDisk;
+use holdfast_testkit::disk::{LosingDisk, SmallDisk};
+use holdfast_testkit::postgres::Shutdown;
 
 use super::kit::{add_to_wal_table, small, unarchived};
 use crate::stage::attack::{back_up, complete, fill_segments, load, segment_path, segments, sum, wal_object};
@@ -11,6 +15,8 @@ use crate::stage::{self, Plan, Seal, Stage, StoreKind, wait_promoted};
 
 /// The exit code "no-space".
 const NO_SPACE: i32 = 30;
+/// The exit code "unwritable-file".
+const UNWRITABLE: i32 = 32;
 
 /// Takes all room of a disk except this much.
 fn fill(disk: &SmallDisk, left: u64) -> PathBuf {
@@ -125,4 +131,57 @@ async fn a_spool_on_a_full_disk_makes_no_false_success() {
     for mark in marks.iter().filter_map(|name| name.rsplit('/').next()?.strip_suffix(".durable")) {
         assert!(wal_object(&stage, mark).is_some(), "{mark} is marked and not stored: {marks:?}");
     }
+}
+
+/// The files below a folder as its device has them, not as the page cache does.
+fn on_device(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for path in stage::attack::files_below(folder).into_keys() {
+        let file = File::open(folder.join(&path)).expect("open a file");
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("drop it from the cache");
+        let mut bytes = Vec::new();
+        (&file).read_to_end(&mut bytes).expect("read it from the device");
+        found.insert(path.into(), bytes);
+    }
+    found
+}
+
+/// All writes succeed and the kernel loses them, which only the `syncfs` at the end is told. Afterwards the page cache still
+/// has what the disk has not, and a restore that goes on must not believe it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_onto_a_device_that_loses_writes_is_not_done() {
+    let Some(disk) = LosingDisk::or_skip(256 << 20, 12 << 20) else { return };
+    let Some(stage) = Stage::start(18, small(Seal::KeyFile)).await else { return };
+    load(&stage.cluster).await;
+    let expected = sum(&stage.cluster).await;
+    back_up(&stage);
+    stage.archive_now().await;
+    let target = disk.path().join("restored");
+    let path = target.display().to_string();
+    let output = stage.run(&["restore", "--pgdata", &path]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(UNWRITABLE), "{text}");
+    assert!(
+        output.stdout.is_empty(),
+        "it says that something was restored: {}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    for part in [format!("error: cannot sync the file system of {path}"), "while: ".to_owned(), "hint:  ".to_owned()] {
+        assert!(text.contains(&part), "{part} in {text}");
+    }
+    assert!(!target.join("global/pg_control").exists() && target.join("holdfast.restore").exists());
+
+    // With room on the device the same command finishes the restore, and the device has all of it.
+    disk.keep(512 << 20).expect("give the device room");
+    stage.ok(&["restore", "--pgdata", &path]);
+    let sound = stage.target("sound");
+    stage.ok(&["restore", "--pgdata", &sound.display().to_string()]);
+    let (here, there) = (on_device(&target.join("base")), on_device(&sound.join("base")));
+    assert!(there.len() > 100, "{} files", there.len());
+    let differing: Vec<_> = there.iter().filter(|(name, bytes)| here.get(*name) != Some(bytes)).collect();
+    assert!(differing.is_empty(), "{} files, {:?}", differing.len(), differing.first().map(|(name, _)| name));
+    let mut restored = stage.start_restored(&target).await;
+    wait_promoted(&restored).await;
+    assert_eq!(sum(&restored).await, expected);
+    restored.stop(Shutdown::Fast).await.expect("stop the server before its disk goes");
 }

@@ -263,6 +263,10 @@ fn of_file(what: &Cause, operation: &str, path: &Path, source: &std::io::Error) 
         (ErrorKind::ReadOnlyFilesystem, _) => {
             failure.hint("the file system is mounted read-only: choose another place")
         }
+        _ if operation.starts_with("sync") => failure.hint(
+            "the disk did not keep all that was written: look into the kernel's log (dmesg), then run this again, which \
+             reads everything from the disk, or choose another disk",
+        ),
         _ => failure.hint("check the disk and the kernel's log (dmesg)"),
     }
 }

@@ -206,3 +206,33 @@ pub(super) fn write_control_file(pgdata: &Path, content: &[u8], mode: u32) -> Re
     std::fs::rename(&aside, &path).map_err(|e| Error::file("rename", &aside, e))?;
     sync_parent(&path)
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use holdfast_testkit::disk::LosingDisk;
+
+    use super::*;
+
+    /// Another program on the same disk may ask first, and is then the one that is told.
+    #[test]
+    fn what_the_device_lost_is_noticed_whoever_asks_first() {
+        let Some(disk) = LosingDisk::or_skip(64 << 20, 8 << 20) else { return };
+        let mut roots = Roots { opened: Vec::new() };
+        roots.add(disk.path()).unwrap();
+        roots.sync().unwrap();
+        std::fs::write(disk.path().join("file"), vec![1; 24 << 20]).unwrap();
+        let other = File::open(disk.path()).unwrap();
+        rustix::fs::syncfs(&other).unwrap_err();
+        rustix::fs::syncfs(&other).unwrap();
+        // From here on the disk takes everything, and a directory that is opened now knows of nothing.
+        disk.keep(128 << 20).unwrap();
+        let mut late = Roots { opened: Vec::new() };
+        late.add(disk.path()).unwrap();
+        late.sync().unwrap();
+        let error = roots.sync().unwrap_err();
+        let told = format!("cannot sync the file system of {}", disk.path().display());
+        assert!(error.to_string().starts_with(&told), "{error}");
+    }
+}

@@ -3,11 +3,12 @@
 //! [`sweep`] removes everything that is not in the manifest and whatever stands where something of another kind belongs, so
 //! that afterwards every path of the manifest leads through real directories. [`compare`] reads the files that stay,
 //! extent by extent, and gives the extents whose BLAKE3 differs. Times and sizes are not trusted: a crash may have
-//! left either without the bytes.
+//! left either without the bytes. Nor is the page cache: after a failed write it has bytes that the disk has not.
 
 use std::ffi::OsStr;
 use std::fs::{DirEntry, File};
 use std::io::ErrorKind;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -19,7 +20,7 @@ use holdfast_repo::ChunkHash;
 use holdfast_repo::chunk::is_all_zero;
 use holdfast_repo::manifest::{Extent, FileKind, Manifest};
 use holdfast_store::Buffer;
-use rustix::fs::OFlags;
+use rustix::fs::{Advice, OFlags};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -147,6 +148,16 @@ fn remove(path: &Path, is_directory: bool) -> Result<u64, Error> {
     let removed = if is_directory { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
     removed.map_err(|e| Error::file("remove", path, e))?;
     Ok(1)
+}
+
+/// Drops a range of a file from the page cache, so that it is read from the disk. After a write that the disk refused, the
+/// kernel keeps the pages and counts them as written. Pages that are still to be written stay: the `syncfs` at the end
+/// speaks of those.
+fn read_from_disk(file: &File, start: u64, length: usize) {
+    let Some(length) = NonZeroU64::new(length as u64) else { return };
+    if let Err(error) = rustix::fs::fadvise(file, start, Some(length), Advice::DontNeed) {
+        tracing::debug!(%error, "the page cache cannot be passed over");
+    }
 }
 
 pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
@@ -317,6 +328,7 @@ impl Comparison {
             Err(e) => return Err(Error::file("open", &path, e)),
         };
         let start = self.offset(stretch.first);
+        read_from_disk(&file, start, bytes.len());
         let mut filled = 0;
         while filled < bytes.len() {
             match file.read_at(&mut bytes[filled..], start + filled as u64) {
