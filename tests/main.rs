@@ -20,6 +20,7 @@ mod frozen;
 mod incremental;
 mod keys;
 mod kill;
+mod long_archive;
 mod names;
 mod owners;
 mod pitr;

@@ -120,6 +120,9 @@ pub enum Command {
         /// that asks often
         #[arg(long, value_name = "FILE")]
         wal_cache: Option<PathBuf>,
+        /// Look at all WAL that a backup or snapshot needs, however long that takes
+        #[arg(long)]
+        all_wal: bool,
     },
     /// Check configuration, repositories, PostgreSQL and archiving, and list what is wrong
     Check,

@@ -11,28 +11,37 @@ use crate::output::size::{duration, size};
 use chrono::{DateTime, Utc};
 use holdfast_contract::report::PerRepository;
 use holdfast_contract::report::info::{
-    Backups, BriefBackup, BriefSnapshot, ClaimInfo, InfoReport, RepositoryInfo, Snapshots, WalEnd,
+    Backups, BriefBackup, BriefSnapshot, ClaimInfo, InfoReport, NotLookedAt, RepositoryInfo, Snapshots, WalEnd,
 };
 use holdfast_engine::archive::{ArchivePlace, ClaimWal, WalCache, Wanted, list_settled};
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::repository::Repository;
-use holdfast_engine::restore::reach;
+use holdfast_engine::restore::{Reached, reach};
 use holdfast_engine::verify::{Verifications, verifications};
-use holdfast_pgtypes::TimelineId;
 use holdfast_pgtypes::recovery_target::moment;
+use holdfast_pgtypes::{Lsn, TimelineId};
 use holdfast_repo::record::{BackupRecord, ClaimRecord, SnapshotRecord};
 use holdfast_repo::recovery::{Beginning, Newer, ReachableWindow};
 use std::fmt::Write;
 use std::path::Path;
 
-pub(super) async fn run(context: &Context, wal_cache: Option<&Path>) -> Result<ExitCode, Failure> {
+/// How much WAL is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// All that some recovery could need.
+    AtAll,
+    /// The newest, so much that it takes seconds.
+    Short,
+}
+
+pub(super) async fn run(context: &Context, wal_cache: Option<&Path>, look: Look) -> Result<ExitCode, Failure> {
     let now = time::now();
     let cluster = &context.config.cluster.name;
     let mut cache = wal_cache.map(WalCache::load).unwrap_or_default();
     let (mut text, mut described, mut failed) = (String::new(), Vec::new(), None);
     for (index, (url, opened)) in targets::opened(context).await.into_iter().enumerate() {
         let shown = match opened {
-            Ok(repository) => of_repository(context, &repository, index + 1, now, &mut cache).await,
+            Ok(repository) => of_repository(context, &repository, index + 1, now, &mut cache, look).await,
             Err(failure) => Err(failure),
         };
         match shown {
@@ -51,7 +60,7 @@ pub(super) async fn run(context: &Context, wal_cache: Option<&Path>) -> Result<E
     if let Some(path) = wal_cache
         && let Err(error) = cache.save(path)
     {
-        tracing::warn!(path = %path.display(), %error, "--wal-cache cannot be written: all WAL will be listed again");
+        tracing::warn!(path = %path.display(), %error, "--wal-cache cannot be written: WAL will be listed again");
     }
     context.print(|| text, &InfoReport { cluster: cluster.clone(), now, repositories: described })?;
     failed.map_or(Ok(ExitCode::Ok), Err)
@@ -63,6 +72,7 @@ async fn of_repository(
     number: usize,
     now: DateTime<Utc>,
     cache: &mut WalCache,
+    look: Look,
 ) -> Result<(String, RepositoryInfo, Option<Failure>), Failure> {
     let cluster = &context.config.cluster.name;
     let (claims, backups, snapshots, unfinished) = tokio::try_join!(
@@ -93,8 +103,13 @@ async fn of_repository(
         let begin_backups = backups.iter().map(|backup| (backup.claim, backup.start_lsn));
         let begin_snapshots = snapshots.iter().map(|snapshot| (snapshot.claim, snapshot.start_lsn));
         let starts = begin_backups.chain(begin_snapshots).filter(|(of, _)| *of == claim.number);
-        // Without any, no WAL is of use: the newest tells how far the archive goes.
-        let wanted = starts.map(|(_, start)| start).min().map_or(Wanted::Newest, Wanted::From);
+        let starts: Vec<Lsn> = starts.map(|(_, start)| start).collect();
+        let wanted = match (starts.iter().min(), starts.iter().max(), look) {
+            (Some(&oldest), Some(_), Look::AtAll) => Wanted::From(oldest),
+            (Some(&oldest), Some(&newest), Look::Short) => Wanted::Shown { oldest, newest },
+            // Without any, no WAL is of use: the newest tells how far the archive goes.
+            _ => Wanted::Newest,
+        };
         let archive = ArchivePlace {
             repository: repository.id(),
             place: place_of(context, number),
@@ -103,7 +118,7 @@ async fn of_repository(
         };
         let known = cache.known(&archive, now);
         let listed = list_settled(repository, &claim, wanted, &known, now).await?;
-        cache.remember(archive, now, listed.whole_logs());
+        cache.remember(archive, now, &listed);
         let wal = Some(listed.describe());
         let last_wal_stored = wal.iter().flat_map(|wal| &wal.timelines).filter_map(|timeline| timeline.newest).max();
         let reached = async |beginnings: Vec<Beginning>| {
@@ -111,19 +126,29 @@ async fn of_repository(
             Ok::<_, Failure>(found)
         };
         let found = reached(backups.iter().map(Beginning::from).collect()).await?;
+        let of_claim = || snapshots.iter().filter(|snapshot| snapshot.claim == claim.number);
+        let of_snapshots = match of_claim().next() {
+            None => Reached::default(),
+            Some(_) => reached(of_claim().map(Beginning::from).collect()).await?,
+        };
+        let left_out = found.not_looked_at + of_snapshots.not_looked_at > 0;
+        let listed_from = wal.as_ref().and_then(|wal| wal.listed_from);
+        let not_looked_at = listed_from.filter(|_| left_out).map(|before| NotLookedAt {
+            before,
+            backups: found.not_looked_at,
+            snapshots: of_snapshots.not_looked_at,
+        });
         claimed.push(ClaimInfo {
             reach: found.timelines,
             followed_timeline: found.followed,
             timeline_must_be_named: found.must_be_named,
             other_lines: found.other_lines,
-            snapshots: {
-                let of_claim = || snapshots.iter().filter(|snapshot| snapshot.claim == claim.number);
-                let reach = match of_claim().next() {
-                    None => Vec::new(),
-                    Some(_) => reached(of_claim().map(Beginning::from).collect()).await?.timelines,
-                };
-                Snapshots { recorded: of_claim().count(), last: of_claim().next_back().map(brief_snapshot), reach }
+            snapshots: Snapshots {
+                recorded: of_claim().count(),
+                last: of_claim().next_back().map(brief_snapshot),
+                reach: of_snapshots.timelines,
             },
+            not_looked_at,
             wal_end: wal.as_ref().and_then(|wal| wal_end(wal, &claim)),
             backups: backups_of(&claim, &backups, &verified, now),
             last_wal_age_seconds: last_wal_stored.map(|stored| time::ago(stored, now).as_secs()),
@@ -286,6 +311,13 @@ fn claim_text(text: &mut String, claimed: &ClaimInfo, number: usize, now: DateTi
                 unusable.backup, timeline.timeline, unusable.hole
             );
         }
+    }
+    if let Some(NotLookedAt { before, backups, snapshots }) = &claimed.not_looked_at {
+        let _ = writeln!(
+            text,
+            "    NOT SEEN  WAL before LSN {before}, and whether it is whole for what begins there (backups: {backups}, \
+             snapshots: {snapshots}); `holdfast info --all-wal` and `holdfast verify` look at it"
+        );
     }
     let windows: Vec<&ReachableWindow> =
         reach.iter().flat_map(|timeline| &timeline.windows).map(|window| &window.window).collect();

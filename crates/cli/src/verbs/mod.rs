@@ -129,7 +129,10 @@ pub(crate) async fn run(command: Command, context: Context) -> Result<ExitCode, 
         Command::Backup(args) => backup::run(&context, args).await,
         Command::Expire(args) => expire::run(&context, args).await,
         Command::List => list::run(&context).await,
-        Command::Info { wal_cache } => info::run(&context, wal_cache.as_deref()).await,
+        Command::Info { wal_cache, all_wal } => {
+            let look = if *all_wal { info::Look::AtAll } else { info::Look::Short };
+            info::run(&context, wal_cache.as_deref(), look).await
+        }
         Command::Check => check::run(&context).await,
         Command::Restore(args) => restore::run(&context, args).await,
         Command::Verify(args) => verify::run(&context, args).await,

@@ -70,6 +70,20 @@ pub struct ClaimInfo {
     pub reach: Vec<Reach>,
     /// Its volume snapshots.
     pub snapshots: Snapshots,
+    /// What of a long archive was not looked at, and is in no other field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_looked_at: Option<NotLookedAt>,
+}
+
+/// Where recoveries could begin whose WAL was not listed: it may be whole, or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotLookedAt {
+    /// WAL before this LSN.
+    pub before: Lsn,
+    /// How many backups.
+    pub backups: usize,
+    /// How many snapshots.
+    pub snapshots: usize,
 }
 
 /// The volume snapshots of a claim. What begins with them needs the snapshots themselves, which are not in the repository.

@@ -1,7 +1,8 @@
 //! Log folders that an earlier listing found complete, so that a monitor does not list them again every minute.
 //!
 //! Segments are never replaced, and a log that has all of its segments gets no more. But a person can remove objects.
-//! So this knowledge is valid for a day, and only for reports to people and for status fields: no restore uses it.
+//! So this knowledge is valid for a day, for each log by itself, and only for reports to people and for status fields: no
+//! restore uses it. A long archive becomes known little by little, since a report lists a bounded part of it each time.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,11 +14,13 @@ use holdfast_repo::RepositoryId;
 use holdfast_repo::name::{ClaimNumber, ClusterName};
 use serde::{Deserialize, Serialize};
 
-/// After this time everything is listed again.
+use super::listed_wal::ListedWal;
+
+/// After this time a log is listed again.
 const KNOWN_FOR: TimeDelta = TimeDelta::hours(24);
 
 /// The version of the file; a file with another version is ignored.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A log folder with all of its segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,9 +77,21 @@ pub struct ArchivePlace {
 struct KnownArchive {
     #[serde(flatten)]
     of: ArchivePlace,
-    /// When all of it was listed.
+    logs: BTreeMap<TimelineId, BTreeMap<u32, Remembered>>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Remembered {
+    #[serde(flatten)]
+    log: KnownLog,
+    /// When it was listed.
     listed_at: DateTime<Utc>,
-    logs: KnownLogs,
+}
+
+impl Remembered {
+    fn is_fresh(&self, now: DateTime<Utc>) -> bool {
+        (TimeDelta::zero()..KNOWN_FOR).contains(&(now - self.listed_at))
+    }
 }
 
 impl Default for WalCache {
@@ -118,23 +133,41 @@ impl WalCache {
         written
     }
 
-    /// The complete logs of an archive, if all of it was listed within the last day.
+    /// The logs of an archive that were complete within the last day.
     pub fn known(&self, of: &ArchivePlace, now: DateTime<Utc>) -> KnownLogs {
-        let fresh = self.find(of).filter(|archive| (TimeDelta::zero()..KNOWN_FOR).contains(&(now - archive.listed_at)));
-        fresh.map(|archive| archive.logs.clone()).unwrap_or_default()
+        let mut known = KnownLogs::default();
+        for (timeline, number, remembered) in self.fresh(of, now) {
+            known.insert(timeline, number, remembered.log);
+        }
+        known
     }
 
-    /// Records which logs are complete. If some of them were known before, the time of the full listing stays the same.
-    pub fn remember(&mut self, of: ArchivePlace, now: DateTime<Utc>, logs: KnownLogs) {
-        let was_used = self.known(&of, now).count() > 0;
-        let before = self.find(&of).map(|archive| archive.listed_at);
-        let listed_at = before.filter(|_| was_used).unwrap_or(now);
+    /// Records which logs a listing found complete, from its first log on: older ones were not looked at. A log that was
+    /// known before was not listed again, so its day goes on.
+    pub fn remember(&mut self, of: ArchivePlace, now: DateTime<Utc>, listed: &ListedWal) {
+        self.remember_from(of, now, listed.first_log(), listed.whole_logs());
+    }
+
+    fn remember_from(&mut self, of: ArchivePlace, now: DateTime<Utc>, first: u32, complete: KnownLogs) {
+        let mut logs: BTreeMap<TimelineId, BTreeMap<u32, Remembered>> = BTreeMap::new();
+        for (timeline, number, remembered) in self.fresh(&of, now) {
+            if number < first || complete.get(timeline, number).is_some() {
+                logs.entry(timeline).or_default().insert(number, remembered.clone());
+            }
+        }
+        for (timeline, of_timeline) in complete.0 {
+            for (number, log) in of_timeline {
+                logs.entry(timeline).or_default().entry(number).or_insert(Remembered { log, listed_at: now });
+            }
+        }
         self.archives.retain(|archive| archive.of != of);
-        self.archives.push(KnownArchive { of, listed_at, logs });
+        self.archives.push(KnownArchive { of, logs });
     }
 
-    fn find(&self, of: &ArchivePlace) -> Option<&KnownArchive> {
-        self.archives.iter().find(|archive| archive.of == *of)
+    fn fresh(&self, of: &ArchivePlace, now: DateTime<Utc>) -> impl Iterator<Item = (TimelineId, u32, &Remembered)> {
+        let logs = self.archives.iter().filter(|archive| archive.of == *of).flat_map(|archive| &archive.logs);
+        let all = logs.flat_map(|(timeline, logs)| logs.iter().map(|(number, log)| (*timeline, *number, log)));
+        all.filter(move |(_, _, log)| log.is_fresh(now))
     }
 }
 
@@ -162,21 +195,29 @@ mod tests {
 
         assert_eq!(WalCache::load(&path).known(&main, at(0)).count(), 0);
         let mut cache = WalCache::default();
-        cache.remember(main.clone(), at(0), logs.clone());
+        cache.remember_from(main.clone(), at(0), 0, logs.clone());
         cache.save(&path).unwrap();
         let mut cache = WalCache::load(&path);
         assert_eq!(cache.known(&main, at(23)), logs);
         assert_eq!(cache.known(&copy, at(23)).count(), 0);
-        // The cache was used, so the day still counts from the beginning.
-        cache.remember(main.clone(), at(23), logs.clone());
+        // Another log is found later. The day of the first one goes on.
+        let mut more = logs.clone();
+        more.insert(TimelineId::FIRST, 8, KnownLog { stored_bytes: 11, backup_histories: 0 });
+        cache.remember_from(main.clone(), at(23), 0, more.clone());
+        assert_eq!(cache.known(&main, at(23)), more);
+        let known = cache.known(&main, at(25));
+        assert_eq!((known.get(TimelineId::FIRST, 7), known.count()), (None, 1));
+        // A listing that began later says nothing of older logs; one that began earlier forgets those that are gone.
+        cache.remember_from(main.clone(), at(25), 9, KnownLogs::default());
+        assert_eq!(cache.known(&main, at(25)).count(), 1);
+        cache.remember_from(main.clone(), at(25), 8, KnownLogs::default());
         assert_eq!(cache.known(&main, at(25)).count(), 0);
-        // Not used any more: everything was listed, and a new day begins.
-        cache.remember(main.clone(), at(25), logs.clone());
+        cache.remember_from(main.clone(), at(25), 0, logs.clone());
         assert_eq!(cache.known(&main, at(48)), logs);
         // A clock that was set back.
         assert_eq!(cache.known(&main, at(1)).count(), 0);
 
-        std::fs::write(&path, "{\"version\": 2, \"archives\": []}").unwrap();
+        std::fs::write(&path, "{\"version\": 1, \"archives\": []}").unwrap();
         assert_eq!(WalCache::load(&path).archives.len(), 0);
         std::fs::write(&path, "not JSON").unwrap();
         assert_eq!(WalCache::load(&path).archives.len(), 0);

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use holdfast_contract::report::wal::{ClaimWal, TimelineWal};
-use holdfast_pgtypes::{Lsn, TimelineId, WalFileName};
+use holdfast_pgtypes::{Lsn, SegmentName, TimelineId, WalFileName};
 use holdfast_repo::catalog::{SegmentRange, WalInventory};
 use holdfast_repo::frame::HEAD_FRAME_BYTES;
 use holdfast_repo::name::ObjectPath;
@@ -79,6 +79,17 @@ impl ListedWal {
     /// Records that WAL before this LSN may not have been listed.
     pub(super) fn begins_at(&mut self, from: Lsn) {
         self.from = self.from.max(Some(from));
+    }
+
+    /// Whether a recovery that begins at this LSN finds all of its WAL here, as far as it is in the archive.
+    pub(crate) fn covers(&self, start: Lsn) -> bool {
+        let log = |lsn: Lsn| lsn.as_u64() >> 32;
+        self.from.is_none_or(|from| log(start) >= log(from))
+    }
+
+    /// The number of the first log of which this is all that there is.
+    pub(super) fn first_log(&self) -> u32 {
+        self.from.map_or(0, |from| SegmentName::containing(from, TimelineId::FIRST, self.claim.wal_segment_size).log())
     }
 
     /// Adds an object, if it is WAL of this archive.

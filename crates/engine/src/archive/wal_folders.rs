@@ -7,6 +7,7 @@
 //! Nothing here depends on the order of the objects in a store's listing. The end of a timeline is looked for a second
 //! time without folders: if a store leaves a folder out, the archive must not seem to end early.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -22,6 +23,12 @@ use crate::repository::Repository;
 /// Number of requests in parallel.
 const AT_ONCE: usize = 16;
 
+/// So many segments are listed to show an archive: 1 TiB of WAL in segments of 16 MiB, and about 80 requests.
+const SHOWN_SEGMENTS: u64 = 1 << 16;
+
+/// And so many logs, since there is a request for each 16 of them however few segments they have.
+const SHOWN_LOGS: u64 = 1 << 10;
+
 /// Which part of the WAL of a timeline is listed. History files always are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
@@ -30,6 +37,14 @@ pub enum Wanted {
     /// From the log that contains this LSN, and the newest logs in any case: if a timeline ended before the LSN, or
     /// continued beside the one that is followed, its end is still known.
     From(Lsn),
+    /// To show what there is: from the log that contains `oldest`, if that is a bounded number of unknown segments, else
+    /// as many of the newest logs, and always those from `newest` on.
+    Shown {
+        /// Where the oldest beginning of a recovery starts.
+        oldest: Lsn,
+        /// The same of the newest one.
+        newest: Lsn,
+    },
     /// Its two newest logs: where the timeline ends, and when that was stored. The newest log alone may contain no
     /// whole segment, if the server left the timeline within the log's first segment.
     Newest,
@@ -109,6 +124,21 @@ impl WalFolders {
         self
     }
 
+    /// From where an archive is listed to show it: see [`Wanted::Shown`].
+    fn shown_from(&self, oldest: Lsn, newest: Lsn, known: &KnownLogs) -> Lsn {
+        let size = self.found.claim().wal_segment_size;
+        let affordable = (SHOWN_SEGMENTS / size.segments_per_id()).clamp(1, SHOWN_LOGS);
+        let first = SegmentName::containing(oldest, TimelineId::FIRST, size).log();
+        let logs = self.logs.iter().flat_map(|(&timeline, logs)| logs.iter().map(move |log| (timeline, *log)));
+        let unknown = logs.filter(|(timeline, log)| *log >= first && known.get(*timeline, *log).is_none());
+        let mut unknown: Vec<u32> = unknown.map(|(_, log)| log).collect();
+        unknown.sort_unstable_by_key(|log| Reverse(*log));
+        match usize::try_from(affordable).ok().and_then(|affordable| unknown.get(affordable)) {
+            None => oldest,
+            Some(log) => Lsn::new(u64::from(log.saturating_add(1)) << 32).max(oldest).min(newest),
+        }
+    }
+
     /// The timelines and their history files, without any segment.
     pub fn without_segments(&self) -> &ListedWal {
         &self.found
@@ -130,17 +160,16 @@ impl WalFolders {
         let mut prefixes = Vec::new();
         for (&timeline, logs) in &self.logs {
             let newest = logs.get(logs.len().saturating_sub(2)).copied().unwrap_or_default();
-            let from = match wanted(timeline) {
-                Wanted::All => 0,
-                Wanted::From(lsn) => {
-                    all.begins_at(lsn);
-                    SegmentName::containing(lsn, timeline, size).log().min(newest)
-                }
-                Wanted::Newest => {
-                    all.begins_at(Lsn::new(u64::from(newest) << 32));
-                    newest
-                }
+            let first = match wanted(timeline) {
+                Wanted::All => None,
+                Wanted::From(lsn) => Some(lsn),
+                Wanted::Shown { oldest, newest } => Some(self.shown_from(oldest, newest, known)),
+                Wanted::Newest => Some(Lsn::new(u64::from(newest) << 32)),
             };
+            if let Some(first) = first {
+                all.begins_at(first);
+            }
+            let from = first.map_or(0, |first| SegmentName::containing(first, timeline, size).log().min(newest));
             let mut unknown = Vec::new();
             for &log in logs.iter().filter(|log| **log >= from) {
                 match known.get(timeline, log) {

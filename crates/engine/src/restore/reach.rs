@@ -13,7 +13,7 @@ use holdfast_pgtypes::version::UnsupportedVersion;
 use holdfast_pgtypes::{PgVersion, TimelineId};
 use holdfast_repo::record::ClaimRecord;
 use holdfast_repo::recovery::{
-    Beginning, OtherLine, ReachableWindow, RecoveryPath, RecoveryRequest, RunFacts, TargetFacts,
+    Beginning, OtherLine, ReachableWindow, RecoveryPath, RecoveryRequest, RecoveryWorld, RunFacts, TargetFacts,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,8 @@ pub struct Reached {
     pub must_be_named: bool,
     /// What that timeline does not lead to.
     pub other_lines: Vec<OtherLine>,
+    /// The number of backups that begin before the WAL that was listed: of them nothing is said.
+    pub not_looked_at: usize,
 }
 
 impl Reached {
@@ -49,8 +51,8 @@ impl Reached {
     }
 }
 
-/// What can be restored of a claim with its WAL as listed from the oldest of `backups` on, or before it. `backups` may
-/// hold those of other claims, and snapshots instead.
+/// What can be restored of a claim with its WAL as listed. `backups` may hold those of other claims, and snapshots instead.
+/// Those that begin before the listed WAL are counted, and left out of the windows.
 ///
 /// # Errors
 /// [`Cause::Store`] if the store cannot be asked, [`Cause::Format`] if a segment is damaged in which the last
@@ -77,10 +79,13 @@ pub async fn reach(
             crew: crew.clone(),
             cancel: cancel.clone(),
         };
+        let of_claim = backups.iter().filter(|backup| backup.claim == claim.number);
+        let (looked_at, others): (Vec<_>, Vec<_>) = of_claim.cloned().partition(|backup| wal.covers(backup.start_lsn));
+        let looked_at = RecoveryWorld { backups: &looked_at, ..archive.world() };
         let of_backups = backups.iter().filter(|backup| backup.claim == claim.number).map(|backup| backup.timeline);
         let timelines: BTreeSet<TimelineId> =
             archive.wal.timelines().chain(archive.wal.histories()).chain(of_backups).collect();
-        let mut found = Reached::default();
+        let mut found = Reached { not_looked_at: others.len(), ..Reached::default() };
         let latest = RecoveryRequest::default();
         if let Ok(path) = RecoveryPath::find(&latest, &archive.world())
             && archive.check_histories(&latest, Some(path.timeline())).is_ok()
@@ -100,7 +105,7 @@ pub async fn reach(
                 timeline: TargetTimeline::Number(timeline),
                 ..RecoveryRequest::default()
             };
-            let Ok(path) = RecoveryPath::find(&request, &archive.world()) else { continue };
+            let Ok(path) = RecoveryPath::find(&request, &looked_at) else { continue };
             found.timelines.push(Reach {
                 timeline,
                 windows: with_times(path.windows(&last_transactions(&path, &lookup).await?), wal.newest(timeline)),

@@ -476,6 +476,24 @@ async fn a_damaged_history_costs_the_recoveries_that_need_it() {
     assert_eq!(shown, [(1, 1, false), (2, 0, true), (3, 0, true)]);
 }
 
+#[tokio::test]
+async fn nothing_is_said_of_backups_whose_wal_was_not_listed() {
+    use crate::archive::{WalFolders, Wanted};
+    let sample = Sample::new(false).await;
+    let claim = sample.repository.current_claim(&sample.backup.cluster).await.unwrap();
+    let crew = crate::pipeline::crew::Crew::new(1);
+    let beginnings = [holdfast_repo::recovery::Beginning::from(&sample.backup)];
+    let reached = async |wanted| {
+        let wal = WalFolders::read_and_list(&sample.repository, &claim, wanted).await.unwrap();
+        reach(&sample.repository, &claim, &wal, &beginnings, &crew, &CancellationToken::new()).await.unwrap()
+    };
+    let whole = reached(Wanted::All).await;
+    assert_eq!((whole.not_looked_at, whole.timelines.len(), whole.timelines[0].windows.len()), (0, 1, 1));
+    let later = reached(Wanted::From(holdfast_pgtypes::Lsn::new(1 << 32))).await;
+    assert_eq!((later.not_looked_at, later.timelines.len()), (1, 0));
+    assert_eq!(later.followed, whole.followed);
+}
+
 /// The last write of a run that was killed may arrive after all its remains have been removed.
 #[tokio::test]
 async fn a_summary_without_a_manifest_is_no_complete_backup() {

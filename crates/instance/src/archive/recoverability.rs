@@ -21,7 +21,8 @@ use holdfast_repo::recovery::ReachableWindow;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Between looks. Each lists the WAL that came since the last whole log; once a day all of it is listed.
+/// Between looks. Each lists the WAL that came since the last whole log, and a bounded part of what it does not know, or has
+/// known for a day.
 const EVERY: Duration = Duration::from_mins(1);
 /// Between looks at whether there is anything to look up, and at how far the server is.
 const ROUND: Duration = Duration::from_secs(2);

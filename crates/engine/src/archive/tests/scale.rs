@@ -94,6 +94,67 @@ async fn whole_logs_are_not_listed_again() {
     assert_eq!(gaps(&list(&KnownLogs::default()).await), [name(100), name(10_000)]);
 }
 
+/// What a report shows of an archive has a bound. What was shown before is known, so that the next report sees more.
+#[tokio::test]
+async fn a_report_lists_a_bounded_part_and_learns_the_rest() {
+    let per_log = 4096;
+    let count = 20 * per_log + 7;
+    let (bench, counters) = long(count).await;
+    let repository = bench.open(0).await;
+    let claim = repository.current_claim(&bench.cluster).await.unwrap();
+    let requests = || counters.of(Operation::List).requests + counters.of(Operation::ListFolders).requests;
+    let folders = WalFolders::read(&repository, &claim).await.unwrap();
+    let lsn = |number: u64| Lsn::new(number * u64::from(SIZE));
+    let (oldest, newest) = (lsn(5), lsn(count - 10));
+    let list = async |newest: Lsn, known: &KnownLogs| {
+        folders.list(&repository, |_| Wanted::Shown { oldest, newest }, known).await.unwrap()
+    };
+
+    // 65,536 segments are 16 logs, of the 21 that there are.
+    let start = requests();
+    let first = list(newest, &KnownLogs::default()).await;
+    assert!(requests() - start < 80, "{}", requests() - start);
+    let shown = first.describe();
+    assert_eq!(shown.listed_from, Some(lsn(5 * per_log)));
+    assert_eq!(shown.timelines[0].ranges[0].first.to_string(), name(5 * per_log));
+    assert_eq!(shown.timelines[0].segments, 15 * per_log + 8);
+    assert!(first.covers(newest) && first.covers(lsn(5 * per_log)) && !first.covers(lsn(5 * per_log - 1)));
+
+    // The newest beginning is always covered.
+    let wide = list(lsn(2 * per_log + 1), &KnownLogs::default()).await;
+    assert_eq!(wide.describe().listed_from, Some(lsn(2 * per_log + 1)));
+    assert_eq!(wide.describe().timelines[0].ranges[0].first.to_string(), name(2 * per_log));
+
+    // With what the first report found, the next one sees all.
+    let start = requests();
+    let all = list(newest, &first.whole_logs()).await;
+    assert!(requests() - start < 40, "{}", requests() - start);
+    let whole = folders.list(&repository, |_| Wanted::From(oldest), &KnownLogs::default()).await.unwrap();
+    assert_eq!(all.describe(), whole.describe());
+    assert!(all.covers(oldest));
+}
+
+/// What a push costs does not grow with the history of a repository: of its claims, the one in force is read.
+#[tokio::test]
+async fn a_push_makes_as_many_requests_whatever_came_before() {
+    let (bench, counters) = long(1).await;
+    let push = async |number: u64| {
+        let path = bench.wal(&name(number), &segment(number, 1));
+        let before = counters.total().requests;
+        bench.push(&path).await.unwrap();
+        counters.total().requests - before
+    };
+    let alone = push(2).await;
+    assert!(alone <= 8, "{alone}");
+    let repository = bench.open(0).await;
+    let claim = repository.current_claim(&bench.cluster).await.unwrap();
+    for number in (2..=40).filter_map(names::ClaimNumber::new) {
+        let later = holdfast_repo::record::ClaimRecord { number, ..claim.clone() };
+        repository.create_record(&names::claim(&bench.cluster, number), &later).await.unwrap();
+    }
+    assert_eq!(push(3).await, alone);
+}
+
 #[tokio::test]
 async fn the_newest_log_tells_where_an_archive_ends() {
     let count = 20_480;
