@@ -318,6 +318,69 @@ async fn a_cold_snapshot_recovers_to_the_end_of_the_archive() {
     assert!(said.contains("belong to system identifier 4711"), "{said}");
 }
 
+/// A stopped server's copy has no `tablespace_map`, and its link leads to the tablespace of the original, which runs again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cold_snapshot_gets_its_own_tablespaces() {
+    let Some(mut stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else { return };
+    let space = stage.scratch.folder("space").expect("make a folder");
+    let statement = format!("CREATE TABLESPACE fast LOCATION '{}'", space.display());
+    stage.cluster.sql(&statement).await.expect("make a tablespace");
+    let rows = "SELECT generate_series(1, 20000) AS n";
+    stage.cluster.sql(&format!("CREATE TABLE t TABLESPACE fast AS {rows}")).await.expect("fill a table");
+    let oid = stage.cluster.value("SELECT oid FROM pg_tablespace WHERE spcname = 'fast'").await.expect("ask");
+    let started = Utc::now();
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop");
+    let (folder, own) = (stage.target("cold"), stage.target("own"));
+    copy(stage.cluster.data(), &folder);
+    copy(&space, &own);
+    let bytes = std::fs::read(folder.join(ControlFile::PATH)).expect("read the control file");
+    let control = ControlFile::parse(&bytes).expect("a control file");
+    stage.cluster.start().await.expect("start again");
+    stage.archive_now().await;
+    let request = json!({
+        "name": "cold", "online": false, "begin_lsn": control.redo.to_string(), "timeline": control.timeline.get(),
+        "started_at": started.to_rfc3339_opts(SecondsFormat::Micros, true),
+        "stopped_at": Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true),
+        "snapshots": [{ "name": "cold-data", "type": "PG_DATA" }],
+    });
+    let id = text(&record(&stage, &request), "snapshot_id").to_owned();
+    stage.cluster.sql(&format!("INSERT INTO t {rows}")).await.expect("insert rows");
+    stage.archive_now().await;
+
+    let (path, link) = (folder.display().to_string(), folder.join("pg_tblspc").join(&oid));
+    let words = ["restore", "--snapshot", &id, "--pgdata", &path];
+    let (code, said) = stage.fails(&words);
+    assert_eq!(code, 63, "{said}");
+    assert!(said.contains("/space is") && said.contains("--tablespace"), "{said}");
+    let empty = format!("{oid}={}", stage.scratch.folder("empty").expect("make a folder").display());
+    let (code, said) = stage.fails(&[&words[..], &["--tablespace", &empty]].concat());
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("has no PG_18_* in it"), "{said}");
+    assert_eq!(std::fs::read_link(&link).expect("read the link"), space);
+
+    // A run that fails after it has changed the link is continued, and another one changes nothing.
+    let mapping = format!("{oid}={}", own.display());
+    let words = [&words[..], &["--tablespace", &mapping]].concat();
+    stage.ok(&[&words[..], &["--plan"]].concat());
+    assert_eq!(std::fs::read_link(&link).expect("read the link"), space);
+    std::fs::create_dir(folder.join("recovery.signal")).expect("put an obstacle there");
+    let (code, said) = stage.fails(&words);
+    assert_eq!(code, 32, "{said}");
+    assert_eq!(std::fs::read_link(&link).expect("read the link"), own);
+    std::fs::remove_dir(folder.join("recovery.signal")).expect("take the obstacle away");
+    assert_eq!(stage.json(&words)["resumed"], true);
+    stage.ok(&words);
+    assert_eq!(names_in(&folder.join("pg_tblspc")), [oid.as_str()]);
+    let restored = stage.start_restored(&folder).await;
+    wait_promoted(&restored).await;
+    let counts =
+        "SELECT count(*) || ' ' || pg_tablespace_location(max(s.oid)) FROM t, pg_tablespace s WHERE spcname = 'fast'";
+    assert_eq!(restored.value(counts).await.expect("count"), format!("40000 {}", own.display()));
+    am_check(&restored);
+    stage.cluster.restart().await.expect("restart the server");
+    assert_eq!(stage.cluster.value(counts).await.expect("count"), format!("40000 {}", space.display()));
+}
+
 /// What stands in a directory, links not followed.
 fn names_in(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).expect("list a directory");

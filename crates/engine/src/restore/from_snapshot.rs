@@ -8,7 +8,8 @@
 //! 2. The directory is taken: resume point and lock; `global/pg_control` goes aside.
 //! 3. [`Removal`]: what a base backup would not have brought is removed.
 //! 4. `backup_label` and `tablespace_map`, always written back from the record: without them PostgreSQL would begin at
-//!    the last checkpoint of the copy, and never notice that pages of the time before are missing.
+//!    the last checkpoint of the copy, and never notice that pages of the time before are missing. A copy of a stopped
+//!    server has neither: there the links to tablespaces are changed instead.
 //! 5. Recovery settings and signal file; everything to disk; `pg_control` back; the resume point goes.
 //!
 //! Invariant: from step 2 until the end of step 5 there is no `global/pg_control`, so that PostgreSQL refuses to start.
@@ -17,13 +18,14 @@
 //! The control file identifies the directory's cluster: the checkpoint of a copy lies between start and stop LSN of the
 //! snapshot. That of a server that went on since does not, and its WAL, which the archive may not hold, is not touched.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use holdfast_contract::report::restore::SnapshotRestoreReport;
+use holdfast_contract::report::restore::{SnapshotRestoreReport, TablespacePlace};
 use holdfast_pgtypes::{BackupLabel, ControlFile, PgVersion, SystemIdentifier, TablespaceMap};
 use holdfast_repo::record::{SnapshotRecord, TablespaceEntry};
 use holdfast_repo::recovery::{Beginning, RecoveryPlan};
@@ -52,7 +54,7 @@ struct Found {
     plan: RecoveryPlan,
     notes: Vec<String>,
     layout: Layout,
-    /// The backed-up map; empty without tablespaces.
+    /// The backed-up map; empty without tablespaces, and for a stopped server.
     map: TablespaceMap,
     point: ResumePoint,
     resumed: bool,
@@ -135,7 +137,8 @@ async fn preflight(
         progress.phase("choosing the backup", None);
         let map = TablespaceMap::parse(record.tablespace_map.as_deref().unwrap_or_default().as_bytes())
             .map_err(|e| malformed(record, e.to_string()))?;
-        let layout = Layout::new(&options.pgdata, &entries(&map), &options.tablespaces)?;
+        let tablespaces = if record.online { entries(&map) } else { linked(&options.pgdata) };
+        let layout = Layout::new(&options.pgdata, &tablespaces, &options.tablespaces)?;
         let point = ResumePoint {
             version: VERSION,
             repository: repository.id(),
@@ -202,6 +205,7 @@ fn refuse_foreign(
     let removal = Removal::of(layout.pgdata(), version)?;
     let servers = RunningServer::all();
     copied::refuse_foreign(layout, &removal, &options.places, &servers)?;
+    refuse_empty_tablespaces(layout, version)?;
     let mut notes = removal.notes();
     let mut known = foreign::tablespaces(layout);
     known.extend(crate::places::tablespaces(layout.pgdata()).into_iter().map(|(oid, _)| oid));
@@ -210,7 +214,7 @@ fn refuse_foreign(
     Ok(notes)
 }
 
-/// Tablespaces have no names in the map.
+/// The tablespaces of the map, in which they have no names.
 fn entries(map: &TablespaceMap) -> Vec<TablespaceEntry> {
     let entry = |entry: &holdfast_pgtypes::tablespace_map::TablespaceEntry| TablespaceEntry {
         oid: entry.oid,
@@ -218,6 +222,67 @@ fn entries(map: &TablespaceMap) -> Vec<TablespaceEntry> {
         path: String::from_utf8_lossy(&entry.path).into_owned(),
     };
     map.entries.iter().map(entry).collect()
+}
+
+/// The tablespaces of a stopped server's copy, for which there is no map: where the links of the copy lead. A run that was
+/// interrupted may have changed them, and its resume point says where they led.
+fn linked(pgdata: &Path) -> Vec<TablespaceEntry> {
+    // What cannot be read is for the look at the directory to say.
+    let before = ResumePoint::read(pgdata).ok().flatten().map(|point| point.tablespaces).unwrap_or_default();
+    let entry = |(name, target): (OsString, PathBuf)| {
+        let oid: u32 = name.to_str().filter(|name| !name.starts_with('+'))?.parse().ok()?;
+        let original =
+            before.iter().find(|tablespace| tablespace.oid == oid).map(|tablespace| tablespace.original.clone());
+        // A target that is no UTF-8 stays the link that it is.
+        let path = original.or_else(|| target.into_os_string().into_string().ok())?;
+        Some(TablespaceEntry { oid, name: oid.to_string(), path })
+    };
+    let mut entries: Vec<_> = crate::places::tablespaces(pgdata).into_iter().filter_map(entry).collect();
+    entries.sort_unstable_by_key(|tablespace| tablespace.oid);
+    entries
+}
+
+/// The tablespaces that go elsewhere than where they were.
+fn moved(layout: &Layout) -> impl Iterator<Item = &TablespacePlace> {
+    layout.tablespaces().iter().filter(|tablespace| tablespace.location != Path::new(&tablespace.original))
+}
+
+/// Refuses a directory for a tablespace that was not filled from a copy of it: the server would start without its tables.
+fn refuse_empty_tablespaces(layout: &Layout, version: PgVersion) -> Result<(), Error> {
+    let start = format!("PG_{}_", version.major());
+    for tablespace in moved(layout) {
+        let names = fs::read_dir(&tablespace.location);
+        let mut names = names.map_err(|e| Error::file("list", &tablespace.location, e))?.flatten();
+        if !names.any(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(&start))) {
+            return Err(Cause::Refused(format!(
+                "{}, the directory for tablespace {}, has no {start}* in it: fill it from the copy of the tablespace that \
+                 was taken together with the snapshot",
+                tablespace.location.display(),
+                tablespace.name
+            ))
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// Lets the links to tablespaces lead to where they go now. PostgreSQL does it by itself where it finds `tablespace_map`, for
+/// which it looks only with a `backup_label`.
+fn link_moved(layout: &Layout) -> Result<(), Error> {
+    let links = layout.pgdata().join("pg_tblspc");
+    for tablespace in moved(layout) {
+        let link = links.join(tablespace.oid.to_string());
+        let aside = links.join(format!("{}.holdfast", tablespace.oid));
+        durable::remove_if_there(&aside)?;
+        symlink(&tablespace.location, &aside).map_err(|e| Error::file("create", &aside, e))?;
+        if rustix::process::geteuid().is_root() {
+            let around = fs::metadata(&links).map_err(|e| Error::file("look at", &links, e))?;
+            let given = lchown(&aside, Some(around.uid()), Some(around.gid()));
+            given.map_err(|e| Error::file("give away", &aside, e))?;
+        }
+        fs::rename(&aside, &link).map_err(|e| Error::file("rename", &aside, e))?;
+    }
+    Ok(())
 }
 
 fn malformed(record: &SnapshotRecord, reason: String) -> Error {
@@ -373,6 +438,9 @@ fn change(found: &Found, options: &RestoreOptions, record: &SnapshotRecord) -> R
     if !found.map.entries.is_empty() {
         let map = settings::tablespace_map(&found.map, &found.layout).to_bytes();
         durable::write_file(&pgdata.join(TablespaceMap::FILE_NAME), &map, mode)?;
+    }
+    if !record.online {
+        link_moved(&found.layout)?;
     }
     let auto_conf = pgdata.join(AUTO_CONF);
     let recovery = recovery(options, &found.plan);
