@@ -189,10 +189,47 @@ async fn a_server_without_its_lock_file_and_wal_without_an_archive_are_noticed()
     stage.cluster.sql("CREATE TABLE late (n int)").await.expect("write");
     stage.cluster.sql("SELECT pg_switch_wal()").await.expect("switch");
     stage.cluster.kill9().await.expect("kill the server");
+    // In a container it would be a reason of its own to refuse.
+    fs::remove_file(&lock).expect("remove the lock file that it left");
     fs::rename(&away, &repository).expect("bring the repository back");
     refused(&stage, &delta, 62, &["holds WAL that was not archived", "--discard-wal"]);
     assert!(data.join("global/pg_control").exists(), "nothing may be touched");
     stage.ok(&["restore", "--delta", "--discard-wal", "--no-archiving", "--pgdata", &path]);
     let text = fs::read_to_string(data.join("postgresql.auto.conf")).expect("read the settings");
     assert!(text.contains("archive_mode = 'off'") && text.contains("recovery_min_apply_delay = '0'"), "{text}");
+}
+
+/// A restore in a container, over the volume of a server that runs outside: its process is not there, and the lock file is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_outside_of_the_container_is_left_alone() {
+    let Some(stage) = stage().await else { return };
+    stage.ok(&["backup"]);
+    stage.cluster.sql("CREATE TABLE t AS SELECT generate_series(1, 20000) AS n").await.expect("write");
+    stage.archive_now().await;
+    let data = stage.cluster.data().to_owned();
+    let before = files_below(&data.join("base"));
+    let in_container = |arguments: &[&str]| {
+        let inside = stage.command(arguments);
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--pid", "--fork", "--mount-proc"]).arg(inside.get_program()).args(inside.get_args());
+        command.envs(inside.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = command.output().expect("run unshare");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, text) = in_container(&["list"]);
+    if code != Some(0) && text.contains("unshare") {
+        return holdfast_testkit::settings::skip(&text);
+    }
+    let path = data.display().to_string();
+    for flags in [&["--delta"][..], &["--delta", "--plan"]] {
+        let (code, text) = in_container(&[&["restore", "--pgdata", &path], flags].concat());
+        assert_eq!(code, Some(63), "{text}");
+        for part in
+            ["a container does not show whether that process runs elsewhere", "while: ", "hint:  run this on the host"]
+        {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+    assert_eq!(files_below(&data.join("base")), before);
+    assert_eq!(stage.cluster.value("SELECT count(*) FROM t").await.expect("ask the server"), "20000");
 }

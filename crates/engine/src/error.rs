@@ -333,6 +333,18 @@ pub enum Cause {
         /// `postmaster.pid`.
         path: PathBuf,
     },
+    /// A server may run in this directory, in another container or on the host of this one.
+    #[error(
+        "{} has the lock file of a PostgreSQL server (process {pid}), and a container does not show whether that process \
+         runs elsewhere",
+        directory.display()
+    )]
+    UnseenServer {
+        /// The data directory.
+        directory: PathBuf,
+        /// The process.
+        pid: i32,
+    },
     /// A server runs in this directory.
     #[error("a PostgreSQL server is running in {} (process {pid})", directory.display())]
     ServerRunning {

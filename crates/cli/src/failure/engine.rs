@@ -155,6 +155,11 @@ fn of_what(what: &Cause) -> Failure {
             "restore into another directory; remove {} only if no PostgreSQL process on any host uses this directory",
             path.display()
         )),
+        Cause::UnseenServer { directory, .. } => new(ExitCode::ServerRunning).hint(format!(
+            "run this on the host itself, or restore into another directory; remove {} only if no PostgreSQL process on \
+             any host and in any container uses this directory",
+            directory.join("postmaster.pid").display()
+        )),
         Cause::ServerRunning { directory, .. } => new(ExitCode::ServerRunning).hint(format!(
             "restore into another directory; to overwrite this one, stop the server first (pg_ctl -D {} stop)",
             directory.display()

@@ -60,6 +60,7 @@ impl Error {
             | Cause::LinkInUse { .. }
             | Cause::ReplayInUse { .. }
             | Cause::UnclearLockFile { .. }
+            | Cause::UnseenServer { .. }
             | Cause::ServerRunning { .. }
             | Cause::AnotherRun { .. }
             | Cause::Refused(_)

@@ -171,7 +171,7 @@ pub async fn plan(
 ///
 /// Where it goes: [`Cause::NotEmpty`], [`Cause::TablespaceNotEmpty`], [`Cause::NotOurs`], [`Cause::UnarchivedWal`],
 /// [`Cause::WrongCluster`], [`Cause::ControlFile`] or [`Cause::Overlap`] if something else is there;
-/// [`Cause::ServerRunning`], [`Cause::UnclearLockFile`], [`Cause::PostmasterPid`], [`Cause::InUse`] or
+/// [`Cause::ServerRunning`], [`Cause::UnseenServer`], [`Cause::UnclearLockFile`], [`Cause::PostmasterPid`], [`Cause::InUse`] or
 /// [`Cause::AnotherRun`] if somebody uses it; [`Cause::File`].
 ///
 /// What is stored: [`Cause::Store`], and [`Cause::Format`], [`Cause::Record`], [`Cause::Malformed`] or

@@ -153,14 +153,21 @@ fn inspect_pgdata(pgdata: &Path, wanted: &Wanted<'_>) -> Result<Found, Error> {
     Ok(found)
 }
 
-/// Refuses a directory in which a server runs, by its lock file and by what the kernel knows.
+/// Refuses a directory in which a server runs, by its lock file and by what the kernel knows. In a container the number in
+/// the lock file says nothing: the server may run in another one, or on the host.
 fn refuse_server(pgdata: &Path) -> Result<(), Error> {
     running::refuse_unclear_lock_file(pgdata)?;
-    let by_file = PostmasterPid::read(pgdata)?
-        .filter(|postmaster| postmaster.pid.cast_unsigned() != std::process::id() && postmaster.is_alive());
-    match by_file.map(|postmaster| postmaster.pid).or_else(|| running::server_in(pgdata)) {
-        Some(pid) => Err(Cause::ServerRunning { directory: pgdata.to_owned(), pid }.into()),
-        None => Ok(()),
+    let locked = PostmasterPid::read(pgdata)?;
+    let is_here =
+        |postmaster: &&PostmasterPid| postmaster.pid.cast_unsigned() != std::process::id() && postmaster.is_alive();
+    let by_file = locked.as_ref().filter(is_here).map(|postmaster| postmaster.pid);
+    let directory = || pgdata.to_owned();
+    match (by_file.or_else(|| running::server_in(pgdata)), locked) {
+        (Some(pid), _) => Err(Cause::ServerRunning { directory: directory(), pid }.into()),
+        (None, Some(postmaster)) if !running::sees_all_processes() => {
+            Err(Cause::UnseenServer { directory: directory(), pid: postmaster.pid }.into())
+        }
+        (None, _) => Ok(()),
     }
 }
 

@@ -103,6 +103,14 @@ pub(crate) fn server_in(pgdata: &Path) -> Option<i32> {
     processes().find(|(_, cwd)| Identity::of(cwd) == Some(here)).map(|(pid, _)| pid)
 }
 
+/// The first pid namespace, in which all processes of a host are (`PROC_PID_INIT_INO` of the kernel).
+const ALL_PROCESSES: &str = "pid:[4026531836]";
+
+/// Whether the processes of the whole host can be seen from here: not in a container.
+pub(crate) fn sees_all_processes() -> bool {
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace == Path::new(ALL_PROCESSES))
+}
+
 /// Processes of PostgreSQL, each with the path of its working directory.
 fn processes() -> impl Iterator<Item = (i32, PathBuf)> {
     std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
