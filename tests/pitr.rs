@@ -121,6 +121,80 @@ async fn every_kind_of_target_on_15_with_small_segments() {
     every_kind_of_target(15, plan).await;
 }
 
+async fn now(stage: &Stage) -> String {
+    stage.cluster.value("SELECT clock_timestamp() AT TIME ZONE 'UTC' || '+00'").await.expect("ask for the time")
+}
+
+async fn insert(stage: &Stage, number: u32) {
+    stage.cluster.sql(&format!("INSERT INTO t VALUES ({number})")).await.expect("write a row");
+}
+
+/// Two backups, and between them WAL that is gone. A time before the first, in the hole, or after the end is refused
+/// before anything is written, with both stretches that can be reached; times in each of them are restored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_time_that_nothing_leads_to_is_refused() {
+    let plan = Plan { store: StoreKind::Directory, seal: Seal::None, wal_segment_mib: 1, ..Plan::default() };
+    let Some(stage) = Stage::start(18, plan).await else { return };
+    stage.cluster.sql("CREATE TABLE t (n int)").await.expect("make a table");
+    let before = now(&stage).await;
+    stage.ok(&["backup"]);
+    insert(&stage, 1).await;
+    let first = now(&stage).await;
+    insert(&stage, 2).await;
+    stage.archive_now().await;
+    insert(&stage, 3).await;
+    let lost = stage.cluster.value("SELECT pg_walfile_name(pg_current_wal_lsn())").await.expect("ask for the segment");
+    let in_the_hole = now(&stage).await;
+    insert(&stage, 4).await;
+    stage.archive_now().await;
+    insert(&stage, 5).await;
+    stage.archive_now().await;
+    let past_the_hole = now(&stage).await;
+    let report = stage.json(&["backup"]);
+    let second = find(&report, "backup_id").and_then(serde_json::Value::as_str).expect("a backup id").to_owned();
+    insert(&stage, 6).await;
+    let later = now(&stage).await;
+    insert(&stage, 7).await;
+    stage.archive_now().await;
+    let after = now(&stage).await;
+    let (object, _) = crate::stage::attack::wal_object(&stage, &lost).expect("the segment is archived");
+    std::fs::remove_file(stage.repository_folder().join(object)).expect("lose the segment");
+    // A hole that is old: of a young one, a segment might still be on its way.
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_mins(10);
+    for name in crate::stage::attack::objects(&stage).into_keys().filter(|name| name.contains("/wal/")) {
+        let file = std::fs::File::open(stage.repository_folder().join(name)).expect("open an object");
+        file.set_modified(long_ago).expect("make it old");
+    }
+
+    let target = stage.target("refused").display().to_string();
+    let hole = format!("error: WAL segment {lost} is missing on the way to time ");
+    for (time, named, words) in [
+        (&before, None, "is before the end of the oldest backup"),
+        (&in_the_hole, None, hole.as_str()),
+        (&past_the_hole, None, hole.as_str()),
+        (&after, None, "is beyond the archived WAL, which ends at "),
+        (&first, Some(&second), "which is consistent from "),
+    ] {
+        for plan in [&[][..], &["--plan"]] {
+            let mut all = vec!["restore", "--pgdata", &target, "--target-time", time];
+            all.extend_from_slice(plan);
+            all.extend(named.iter().flat_map(|id| ["--backup", id.as_str()]));
+            let (code, text) = stage.fails(&all);
+            assert_eq!(code, 61, "{all:?}: {text}");
+            assert!(text.contains(words) && text.contains("while: choosing a backup of main for time "), "{text}");
+            let hint = text.split_once("hint:  what can be restored: ").map(|(_, hint)| hint).unwrap_or_default();
+            assert_eq!(hint.matches("on timeline 1").count(), 2, "{all:?}: {text}");
+            assert!(!std::path::Path::new(&target).exists(), "something was written");
+        }
+    }
+    for (name, time, rows) in [("early", &first, "1"), ("late", &later, "1,2,3,4,5,6")] {
+        let restored = stage.restore_and_start(name, &["--target-time", time, "--target-action", "promote"]).await;
+        wait_promoted(&restored).await;
+        let found = restored.value("SELECT string_agg(n::text, ',' ORDER BY n) FROM t").await.expect("read the rows");
+        assert_eq!(found, rows, "{name}");
+    }
+}
+
 /// A restored cluster archives into the same archive on a new timeline. Both lines of history stay reachable.
 #[tokio::test(flavor = "multi_thread")]
 async fn targets_across_a_switch_of_timelines() {

@@ -72,7 +72,14 @@ async fn the_tablespace_of_a_living_server_is_left_alone() {
     // A tablespace that is newer than the backup: WAL replay would make it again where it is.
     let newer = stage.scratch.folder("newer").expect("make a folder");
     let statement = format!("CREATE TABLESPACE newer LOCATION '{}'", newer.display());
+    let moment = "SELECT clock_timestamp() AT TIME ZONE 'UTC' || '+00' FROM pg_sleep(0.1)";
+    stage.cluster.sql("CREATE TABLE sooner ()").await.expect("write something");
+    let sooner = stage.cluster.value(moment).await.expect("ask for the time");
+    // The time of a link is as coarse as the kernel's ticks.
+    stage.cluster.sql("SELECT pg_sleep(0.1)").await.expect("wait");
     stage.cluster.sql(&statement).await.expect("make another tablespace");
+    let later = stage.cluster.value(moment).await.expect("ask for the time");
+    stage.cluster.sql("CREATE TABLE later ()").await.expect("write something");
     stage.archive_now().await;
     let mapping = format!("fast={}", stage.target("elsewhere").display());
     let elsewhere = ["restore", "--pgdata", &path, "--tablespace", &mapping];
@@ -84,11 +91,14 @@ async fn the_tablespace_of_a_living_server_is_left_alone() {
         let (code, words) = if flags.len() == 2 { (61, vec![]) } else { (63, vec![again.as_str(), hint]) };
         refused(&stage, &[&elsewhere[..], flags].concat(), code, &words);
     }
+    refused(&stage, &[&elsewhere[..], &["--target-time", &later]].concat(), 63, &[again.as_str()]);
     assert_eq!((files_below(&drill), files_below(&newer)), (vec![], before));
     // Before its creation, or where that is not known without reading the WAL, it is told.
-    let planned = stage.ok(&[&elsewhere[..], &["--target-immediate", "--plan"]].concat());
     let note = format!("has tablespaces that are not in this backup, in {}: ", newer.display());
-    assert!(planned.contains(&note), "{planned}");
+    for flags in [&["--target-immediate"][..], &["--target-time", &sooner]] {
+        let planned = stage.ok(&[&elsewhere[..], flags, &["--plan"]].concat());
+        assert!(planned.contains(&note), "{planned}");
+    }
     stage.cluster.sql("DROP TABLESPACE newer").await.expect("drop it");
 
     // The data directory is lost, the server is gone, the tablespace is there: now the restore accepts it by its name.
