@@ -12,7 +12,8 @@ use std::time::Duration;
 use holdfast_secret::Secret;
 
 use crate::proxies::Host;
-use crate::wrappers::retry::{Hurry, RetryPolicy};
+use crate::wrappers::hurry::Hurry;
+use crate::wrappers::retry::RetryPolicy;
 use crate::{Capabilities, ObjectName, Proxies, Proxy};
 
 /// Small enough that a few parts in flight fit the byte budget, large enough that 20 ms of latency do not matter.

@@ -78,9 +78,10 @@ pub use proxies::{Proxies, Proxy};
 pub use s3::S3Store;
 pub use wrappers::counted::{Counted, Counters, OperationCount};
 pub use wrappers::faulty::{Fault, FaultRule, Faulty};
+pub use wrappers::hurry::Hurry;
 pub use wrappers::limited::Limited;
 pub use wrappers::prefixed::Prefixed;
-pub use wrappers::retry::{Hurry, Pace, Retry, RetryPolicy, SystemPace, VirtualPace};
+pub use wrappers::retry::{Pace, Retry, RetryPolicy, SystemPace, VirtualPace};
 
 /// What a write does when the name is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

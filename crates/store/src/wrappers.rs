@@ -2,6 +2,7 @@
 
 pub(crate) mod counted;
 pub(crate) mod faulty;
+pub(crate) mod hurry;
 pub(crate) mod limited;
 pub(crate) mod prefixed;
 pub(crate) mod retry;

@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::watch;
 
+use super::hurry::{Hurry, SILENCE};
 use crate::compare::same_content;
 use crate::random::Random;
 use crate::{
@@ -35,13 +35,6 @@ use crate::{
 
 /// From this attempt on the log says so at warning level: once or twice is daily life with object stores.
 const WARN_FROM_ATTEMPT: u32 = 3;
-
-/// How long a caller in a hurry waits for the next byte. `pg_ctl stop` waits 60 seconds, in which the archiver may try a
-/// file six times. And a line of 1 Mbit/s needs some seconds for what the kernel took from us at once.
-const SILENCE: Duration = Duration::from_secs(5);
-
-/// How often such a caller looks whether bytes moved.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// How often and how long failed attempts are repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,40 +75,6 @@ impl RetryPolicy {
         let doubled = 2_u32.saturating_pow(attempt.saturating_sub(1));
         let full = self.initial_backoff.saturating_mul(doubled).min(self.max_backoff);
         full.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
-    }
-}
-
-/// Whether the caller has little time from some moment on, which all clones learn: what fails then is repeated within
-/// [`RetryPolicy::refused_deadline`] only, and a request fails when no byte moves for some seconds. As long as bytes move, it
-/// goes on: slow lines must still deliver.
-#[derive(Clone, Debug, Default)]
-pub struct Hurry(Arc<Moves>);
-
-#[derive(Debug, Default)]
-struct Moves {
-    begun: watch::Sender<bool>,
-    /// Bytes to the store and from it, by any connection.
-    bytes: AtomicU64,
-}
-
-impl Hurry {
-    /// From now on.
-    pub fn begin(&self) {
-        self.0.begun.send_replace(true);
-    }
-
-    /// Counts bytes that a connection to the store took or gave.
-    pub(crate) fn moved(&self, bytes: usize) {
-        self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    fn has_begun(&self) -> bool {
-        *self.0.begun.borrow()
-    }
-
-    async fn begun(&self) {
-        // The sender lives as long as this value does.
-        drop(self.0.begun.subscribe().wait_for(|begun| *begun).await);
     }
 }
 
@@ -239,18 +198,10 @@ impl Retry {
 
     /// Returns when the caller is in a hurry and no byte has moved for a while.
     async fn silence(&self) {
-        if !self.by_network {
-            return std::future::pending().await;
-        }
-        self.hurry.begun().await;
-        let bytes = || self.hurry.0.bytes.load(Ordering::Relaxed);
-        let (mut before, mut since) = (bytes(), self.pace.now());
-        while self.pace.now().saturating_sub(since) < SILENCE {
-            self.pace.sleep(LOOK_AGAIN_AFTER).await;
-            let moved = bytes();
-            if moved != before {
-                (before, since) = (moved, self.pace.now());
-            }
+        if self.by_network {
+            self.hurry.silence(self.pace.as_ref()).await;
+        } else {
+            std::future::pending().await
         }
     }
 
