@@ -91,7 +91,7 @@ pub(super) async fn look_again(needs: &Needs<'_>) -> Result<(), Error> {
     let Some(lease) = needs.lease else { return Ok(()) };
     // Once more if the machine sleeps again meanwhile.
     while !lease.is_unbroken() {
-        look(needs, lease).await.doing(|| {
+        Box::pin(look(needs, lease)).await.doing(|| {
             "looking once more for all that this backup needs, since its lease ended before it was prolonged".to_owned()
         })?;
     }

@@ -122,7 +122,7 @@ async fn expire_alone(
     let mut clock = Clock::starting(options.now);
     let lease = turn::take(repository, options, &mut clock, cancel).await?;
     let run = Run { repository, options, lease: &lease, clock, progress, cancel };
-    let expired = run.expire().await;
+    let expired = Box::pin(run.expire()).await;
     lease.release().await;
     expired
 }
@@ -171,7 +171,7 @@ impl Run<'_> {
 
         if entries.iter().any(|entry| entry.decision.is_ripe(self.clock.now(), grace)) {
             let mut done = Done::default();
-            let removed = self.carry_out(&mut entries, &mut done).await;
+            let removed = Box::pin(self.carry_out(&mut entries, &mut done)).await;
             removed.doing(|| said(&done))?;
             report.removed = report::removed(&done);
             if done.disturbed {

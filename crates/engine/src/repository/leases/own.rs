@@ -204,13 +204,13 @@ impl Shared {
             state.prolonged = asked;
             state.names.push(name);
             let over = state.names.len().saturating_sub(OBJECTS);
-            state.names.drain(..over).collect()
+            state.names.drain(..over).collect::<Vec<String>>()
         };
-        self.delete(old).await;
+        self.delete(&old).await;
         Ok(())
     }
 
-    async fn delete(&self, names: Vec<String>) {
+    async fn delete(&self, names: &[String]) {
         if names.is_empty() {
             return;
         }
@@ -247,5 +247,5 @@ async fn keep(shared: Arc<Shared>, ending: CancellationToken) {
         };
     }
     let names = std::mem::take(&mut shared.state().names);
-    shared.delete(names).await;
+    shared.delete(&names).await;
 }
