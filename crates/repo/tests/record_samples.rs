@@ -264,6 +264,33 @@ fn removal() -> LedgerRecord {
         pack_count: 11,
         wal_file_count: 256,
         size_bytes: 3_456_789,
+        run: None,
+        found_later: false,
+    })
+}
+
+fn removing() -> LedgerRecord {
+    ledger(LedgerEntry::Removing {
+        run: "4c1f6a52".parse().unwrap(),
+        backups: vec!["20260701T000000Z".parse().unwrap()],
+        packs: vec![PackRange { backup: "20260701T000000Z".parse().unwrap(), first: 1, last: 11 }],
+        wal: vec![DecidedWal {
+            claim: ClaimNumber::FIRST,
+            first: "000000010000000000000001".parse().unwrap(),
+            last: "0000000100000000000000FF".parse().unwrap(),
+        }],
+        pack_bytes: 3_456_789,
+    })
+}
+
+fn removal_that_was_found() -> LedgerRecord {
+    ledger(LedgerEntry::Removal {
+        backups: vec!["20260701T000000Z".parse().unwrap()],
+        pack_count: 11,
+        wal_file_count: 255,
+        size_bytes: 3_456_789,
+        run: Some("4c1f6a52".parse().unwrap()),
+        found_later: true,
     })
 }
 
@@ -324,7 +351,9 @@ fn plain_samples_give_these_values() {
     check(include_bytes!("samples/ledger-divergence.json"), &divergence());
     check(include_bytes!("samples/ledger-deletion.json"), &deletion());
     check(include_bytes!("samples/ledger-deletion-2.json"), &deletion_of_packs_and_wal());
+    check(include_bytes!("samples/ledger-removing.json"), &removing());
     check(include_bytes!("samples/ledger-removal.json"), &removal());
+    check(include_bytes!("samples/ledger-removal-2.json"), &removal_that_was_found());
     check(include_bytes!("samples/ledger-hold.json"), &hold());
     check(include_bytes!("samples/ledger-key.json"), &key_change());
     check(include_bytes!("samples/ledger-verification.json"), &verification());

@@ -46,6 +46,11 @@ pub fn waiting(decided: &[Decision], outline: &Outline, now: DateTime<Utc>, grac
 }
 
 impl Removal {
+    /// Whether nothing is removed now.
+    pub fn is_empty(&self) -> bool {
+        self.backups.is_empty() && self.packs.is_empty() && self.wal.is_empty()
+    }
+
     /// What a plan that was made with the [`waiting`] backups lets go now.
     pub fn of(plan: &Plan, decided: &[Decision], grace: Duration) -> Self {
         let ripe: Vec<&Decision> = decided.iter().filter(|decision| decision.is_ripe(plan.now, grace)).collect();

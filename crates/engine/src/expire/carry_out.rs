@@ -63,6 +63,8 @@ pub(super) struct Done {
     pub(super) size_bytes: u64,
     /// Whether somebody came meanwhile, so that the rest was left for another look.
     pub(super) disturbed: bool,
+    /// Whether a request to delete failed: some of its objects may be gone, and are not counted.
+    pub(super) in_doubt: bool,
 }
 
 impl Done {
@@ -86,15 +88,16 @@ pub(super) async fn remove(job: &Job<'_>, done: &mut Done) -> Result<(), Error> 
             done.disturbed = true;
             return Ok(());
         }
-        delete(job, chunk.iter().map(|(name, _)| name)).await?;
+        delete(job, done, chunk.iter().map(|(name, _)| name)).await?;
     }
     for chunk in records(name::backup_summary)?.chunks(AT_ONCE) {
         if !guard.is_alone(true).await? {
             done.disturbed = true;
             return Ok(());
         }
-        delete(job, chunk.iter().map(|(name, _)| name)).await?;
-        done.backups.extend(chunk.iter().map(|(_, id)| *id));
+        delete(job, done, chunk.iter().map(|(name, _)| name)).await?;
+        // One whose removal was interrupted went before.
+        done.backups.extend(chunk.iter().map(|(_, id)| *id).filter(|id| job.users.complete.contains(id)));
     }
     let sizes: BTreeMap<planner::PackId, u64> = job
         .planned
@@ -115,7 +118,7 @@ pub(super) async fn remove(job: &Job<'_>, done: &mut Done) -> Result<(), Error> 
         let names =
             chunk.iter().map(|id| object_name(&name::pack(job.cluster, &ids::to_backup(id.backup)?, id.number)));
         let names: Vec<ObjectName> = names.collect::<Result<_, _>>()?;
-        delete(job, names.iter()).await?;
+        delete(job, done, names.iter()).await?;
         done.packs += chunk.len() as u64;
         done.size_bytes += chunk.iter().filter_map(|id| sizes.get(id)).sum::<u64>();
     }
@@ -139,7 +142,7 @@ async fn manifests(job: &Job<'_>, guard: &mut Guard<'_>, done: &mut Done) -> Res
             done.disturbed = true;
             return Ok(());
         }
-        delete(job, chunk.iter()).await?;
+        delete(job, done, chunk.iter()).await?;
     }
     Ok(())
 }
@@ -165,7 +168,7 @@ async fn wal(job: &Job<'_>, guard: &mut Guard<'_>, done: &mut Done) -> Result<()
                 return Ok(());
             }
             let chunk: Vec<_> = waiting.drain(..waiting.len().min(AT_ONCE)).collect();
-            delete(job, chunk.iter().map(|(name, _)| name)).await?;
+            delete(job, done, chunk.iter().map(|(name, _)| name)).await?;
             done.wal_files += chunk.len() as u64;
             done.size_bytes += chunk.iter().map(|(_, size)| size).sum::<u64>();
         }
@@ -225,18 +228,20 @@ async fn list(job: &Job<'_>, folder: Folder<'_>) -> Result<Vec<(ObjectName, u64)
     Ok(listed.into_iter().filter(goes).map(|object| (object.name, object.size_bytes)).collect())
 }
 
-async fn delete<'n>(job: &Job<'_>, names: impl Iterator<Item = &'n ObjectName>) -> Result<(), Error> {
+async fn delete<'n>(job: &Job<'_>, done: &mut Done, names: impl Iterator<Item = &'n ObjectName>) -> Result<(), Error> {
     if job.cancel.is_cancelled() {
         return Err(Cause::Cancelled.into());
     }
     job.lease.check()?;
     let names: Vec<ObjectName> = names.cloned().collect();
+    done.in_doubt = true;
     // A request that waits for its next attempt while the machine sleeps is not sent after that.
     tokio::select! {
         biased;
         () = job.lease.breaks() => job.lease.check()?,
         deleted = job.repository.store().delete(&names) => deleted?,
     }
+    done.in_doubt = false;
     Ok(())
 }
 

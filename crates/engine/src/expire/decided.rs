@@ -17,7 +17,7 @@ use crate::repository::leases::CLOCK_DIFFERENCE;
 
 /// The most ranges of an entry: its record stays far below what a reader accepts. A million segments without neighbours
 /// are some twenty entries.
-const RANGES_AT_MOST: usize = 50_000;
+pub(super) const RANGES_AT_MOST: usize = 50_000;
 
 /// A decision, and the entry in which it stands.
 #[derive(Debug, Clone)]
@@ -127,13 +127,16 @@ pub(super) async fn write(to: Writing<'_>, decision: &planner::Decision) -> Resu
     Ok(written)
 }
 
-fn decided_wal(range: &planner::WalRange, claims: &BTreeMap<ClaimNumber, ClaimRecord>) -> Option<DecidedWal> {
+pub(super) fn decided_wal(
+    range: &planner::WalRange,
+    claims: &BTreeMap<ClaimNumber, ClaimRecord>,
+) -> Option<DecidedWal> {
     let claim = ids::to_claim(range.claim);
     let (first, last) = range.names(claims.get(&claim)?.wal_segment_size)?;
     Some(DecidedWal { claim, first, last })
 }
 
-fn pack_ranges(packs: &BTreeSet<planner::PackId>) -> Result<Vec<PackRange>, Error> {
+pub(super) fn pack_ranges(packs: &BTreeSet<planner::PackId>) -> Result<Vec<PackRange>, Error> {
     let mut ranges: Vec<PackRange> = Vec::new();
     for pack in packs {
         let backup = ids::to_backup(pack.backup)?;

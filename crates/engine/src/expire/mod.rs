@@ -5,7 +5,7 @@
 //! 2. [`gather`] reads the catalog, [`manifests`] counts the packs, the planner (`holdfast-retention`) decides. What goes
 //!    and is not decided yet is written into the ledger; what is decided and is needed now is taken back ([`decided`]).
 //! 3. If the grace time of something is over, the archive is read and planned once more, after the ledger was written, and
-//!    what goes in both is removed ([`carry_out`]).
+//!    what goes in both is removed ([`carry_out`]). The ledger says what went, after a crash as well ([`removed`]).
 //!
 //! Invariant: nothing is removed that a kept backup needs; in doubt everything stays. After a crash or an error anywhere the
 //! ledger says what was decided, the rest of a backup has no `start.json`, and the next run continues.
@@ -19,6 +19,7 @@ mod gather;
 mod holds;
 mod ids;
 mod manifests;
+mod removed;
 mod report;
 mod turn;
 
@@ -31,7 +32,6 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_contract::report::expire::RepositoryExpire;
 use holdfast_repo::name::ClusterName;
-use holdfast_repo::record::LedgerEntry;
 use holdfast_retention as planner;
 use tokio_util::sync::CancellationToken;
 
@@ -142,8 +142,21 @@ impl Run<'_> {
         let (repository, options) = (self.repository, self.options);
         let grace = options.grace();
         self.progress.phase("reading the archive", None);
-        let Gathered { mut catalog, claims, mut notes, .. } = self.gather().await?;
+        let mut found = self.gather().await?;
         let now = self.clock.now();
+        let mut notes = std::mem::take(&mut found.notes);
+        self.lease.check()?;
+        let writing = Writing {
+            repository,
+            cluster: &options.cluster,
+            host: &options.host,
+            now,
+            grace,
+            claims: &found.claims,
+            packs: &[],
+        };
+        removed::settle(writing, &found, &mut notes).await?;
+        let Gathered { mut catalog, claims, .. } = found;
         let outline = |catalog: &planner::Catalog| planner::Outline::new(catalog, &options.policy, now);
         let planned = manifests::plan(repository, &options.cluster, &mut catalog, outline).await?;
         let plan = &planned.plan;
@@ -217,20 +230,22 @@ impl Run<'_> {
             progress: self.progress,
             cancel: self.cancel,
         };
-        let removed = carry_out::remove(&job, done).await;
-        if done.is_nothing() {
-            removed?;
-        } else {
-            let entry = LedgerEntry::Removal {
-                backups: done.backups.clone(),
-                pack_count: done.packs,
-                wal_file_count: done.wal_files,
-                size_bytes: done.size_bytes,
+        if !removal.is_empty() {
+            let writing = Writing {
+                repository,
+                cluster: &options.cluster,
+                host: &options.host,
+                now,
+                grace,
+                claims: &claims,
+                packs: &planned.plan.packs,
             };
-            let written = repository.write_ledger(&options.cluster, &options.host, now, entry).await;
+            let began = removed::begin(writing, self.lease.run(), &removal, &users).await?;
+            let removed = carry_out::remove(&job, done).await;
+            let said = removed::end(writing, self.lease.run(), &began, done).await;
             // What failed first is what is reported.
             removed?;
-            written?;
+            said?;
         }
         if !done.disturbed {
             self.forget(entries, &planned.plan, &removal).await?;
@@ -273,8 +288,9 @@ fn decisions(entries: &[Entry]) -> Vec<planner::Decision> {
 
 /// What was removed before an error.
 fn said(done: &Done) -> String {
+    let doubt = if done.in_doubt { ", more of it may be, since a request failed" } else { "" };
     format!(
-        "carrying out what was decided: {} backups, {} packs and {} WAL files were removed, the rest is left, and \
+        "carrying out what was decided: {} backups, {} packs and {} WAL files were removed{doubt}, the rest is left, and \
          `holdfast expire` continues",
         done.backups.len(),
         done.packs,

@@ -18,6 +18,8 @@ pub enum LedgerKind {
     Divergence,
     /// A deletion was decided.
     Deletion,
+    /// A decided deletion is being carried out, or the run that did it was killed.
+    Removing,
     /// A decided deletion was carried out.
     Removal,
     /// A backup is held.
@@ -32,8 +34,16 @@ impl LedgerKind {
     /// The word of [`LedgerKind::Verification`].
     pub(super) const VERIFICATION: &'static str = "verification";
 
-    const ALL: [Self; 7] =
-        [Self::Gap, Self::Divergence, Self::Deletion, Self::Removal, Self::Hold, Self::Verification, Self::Key];
+    const ALL: [Self; 8] = [
+        Self::Gap,
+        Self::Divergence,
+        Self::Deletion,
+        Self::Removing,
+        Self::Removal,
+        Self::Hold,
+        Self::Verification,
+        Self::Key,
+    ];
 
     /// The word in the object's name.
     pub fn as_str(self) -> &'static str {
@@ -41,6 +51,7 @@ impl LedgerKind {
             Self::Gap => "gap",
             Self::Divergence => "divergence",
             Self::Deletion => "deletion",
+            Self::Removing => "removing",
             Self::Removal => "removal",
             Self::Hold => "hold",
             Self::Verification => Self::VERIFICATION,
@@ -60,7 +71,11 @@ impl FromStr for LedgerKind {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
-            NameError::new("ledger kind", text, "gap, divergence, deletion, removal, hold, verification or key")
+            NameError::new(
+                "ledger kind",
+                text,
+                "gap, divergence, deletion, removing, removal, hold, verification or key",
+            )
         })
     }
 }

@@ -1,7 +1,7 @@
 //! `ledger/<time>-<kind>.json`: events in an archive that must not be overlooked.
 
 use super::{Closed, RecordBody, RecordKind};
-use crate::name::{BackupId, ClaimNumber, LedgerKind, SlotName};
+use crate::name::{BackupId, ClaimNumber, LedgerKind, RunId, SlotName};
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{SegmentName, WalFileName};
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,22 @@ pub enum LedgerEntry {
         /// The rule that decided the deletion.
         reason: String,
     },
+    /// Objects are being deleted. As long as this entry is there, any of them may be gone.
+    Removing {
+        /// The run.
+        run: RunId,
+        /// Backups that go.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        backups: Vec<BackupId>,
+        /// Packs that go.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        packs: Vec<PackRange>,
+        /// WAL that goes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        wal: Vec<DecidedWal>,
+        /// The size of these packs in bytes.
+        pack_bytes: u64,
+    },
     /// Objects were deleted.
     Removal {
         /// Backups that were deleted.
@@ -79,6 +95,13 @@ pub enum LedgerEntry {
         wal_file_count: u64,
         /// The size of packs and WAL files in bytes.
         size_bytes: u64,
+        /// The run, whose entries [`LedgerEntry::Removing`] say nothing more.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<RunId>,
+        /// Whether the run did not get to say this, so that a later one looked what was gone: `wal_file_count` is of
+        /// segments then, and `size_bytes` of packs.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        found_later: bool,
     },
     /// A backup is not deleted, whatever the policy says, as long as this entry is there.
     Hold {
@@ -172,6 +195,7 @@ impl LedgerEntry {
             Self::Gap { .. } => LedgerKind::Gap,
             Self::Divergence { .. } => LedgerKind::Divergence,
             Self::Deletion { .. } => LedgerKind::Deletion,
+            Self::Removing { .. } => LedgerKind::Removing,
             Self::Removal { .. } => LedgerKind::Removal,
             Self::Hold { .. } => LedgerKind::Hold,
             Self::Verification { .. } => LedgerKind::Verification,
@@ -185,7 +209,7 @@ impl RecordBody for LedgerRecord {
     const CLOSED: &'static [Closed] = &[
         Closed {
             at: "/entry/kind",
-            values: &["gap", "divergence", "deletion", "removal", "hold", "verification", "key"],
+            values: &["gap", "divergence", "deletion", "removing", "removal", "hold", "verification", "key"],
         },
         Closed { at: "/entry/change", values: &["add", "rotate", "remove"] },
     ];

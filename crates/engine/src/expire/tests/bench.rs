@@ -9,8 +9,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_contract::report::expire::RepositoryExpire;
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId, WalFileName, WalSegmentSize};
 use holdfast_repo::manifest::{ManifestHeader, ManifestWriter, Origin, PackEntry};
-use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath};
-use holdfast_repo::record::{BackupRecord, ClaimRecord, StartRecord, decode_plain};
+use holdfast_repo::name::{self, BackupId, ClusterName, LedgerKind, ObjectPath};
+use holdfast_repo::record::{BackupRecord, ClaimRecord, LedgerEntry, StartRecord, decode_plain};
 use holdfast_secret::Secret;
 use holdfast_store::{MemoryStore, PutMode, Store};
 use tokio_util::sync::CancellationToken;
@@ -237,6 +237,21 @@ impl Bench {
             _ => None,
         });
         numbers.collect()
+    }
+
+    /// All that the ledger says was removed: backups, packs and WAL.
+    pub(super) async fn said_removed(&self) -> (Vec<BackupId>, u64, u64) {
+        let mut said = (Vec::new(), 0, 0);
+        let listed = self.repository.ledger(&self.cluster, LedgerKind::Removal).await.unwrap();
+        assert!(listed.unreadable.is_empty());
+        for (_, record) in listed.records {
+            let LedgerEntry::Removal { backups, pack_count, wal_file_count, .. } = record.entry else { continue };
+            said.0.extend(backups);
+            said.1 += pack_count;
+            said.2 += wal_file_count;
+        }
+        said.0.sort();
+        said
     }
 
     /// The names of the ledger's entries by kind, and the number of leases.

@@ -35,7 +35,9 @@ async fn check_end(bench: &Bench, what: &str) {
     assert_eq!(left, expected, "{what}");
     assert_eq!(bench.names("packs/").await.len(), 5, "{what}");
     assert_eq!(bench.segments().await, (first_segment(2)..first_segment(4)).collect(), "{what}");
-    assert_eq!(bench.ledger("deletion").await, 0, "{what}");
+    assert_eq!((bench.ledger("deletion").await, bench.ledger("removing").await), (0, 0), "{what}");
+    // Whoever removed what, and however it ended: the ledger says all of it, and nothing twice.
+    assert_eq!(bench.said_removed().await, (vec![bench.id(0), bench.id(1)], 3, first_segment(2) - 1), "{what}");
 }
 
 async fn faulty(bench: &Bench, seed: u64, rules: Vec<FaultRule>) -> (Repository, Faulty) {

@@ -1,0 +1,185 @@
+//! What the ledger says of a removal, whatever becomes of the run.
+//!
+//! Before the first object goes, entries `removing` name all that goes. At its end the run says in a `removal` what went,
+//! and deletes them. If it is killed, or a request to delete fails so that nobody knows how much of it was done, they stay:
+//! any of it may be gone. The next run looks what is still there, says so in a `removal`, and deletes them. Both carry the
+//! id of the run that removed, so that nothing is said twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::TimeDelta;
+use holdfast_repo::name::{BackupId, LedgerKind, LedgerTime, RunId};
+use holdfast_repo::record::{DecidedWal, LedgerEntry, LedgerRecord, PackRange};
+use holdfast_retention as planner;
+
+use super::carry_out::Done;
+use super::decided::{RANGES_AT_MOST, Writing, decided_wal, pack_ranges};
+use super::gather::{Gathered, Users};
+use super::ids;
+use crate::error::{Cause, Error};
+
+/// Says what goes, before anything does. Gives the names of the entries.
+pub(super) async fn begin(
+    to: Writing<'_>,
+    run: &RunId,
+    removal: &planner::Removal,
+    users: &Users,
+) -> Result<Vec<String>, Error> {
+    let backups = removal.backups.iter().map(|id| ids::to_backup(*id)).collect::<Result<Vec<_>, _>>()?;
+    // Of a backup whose removal was interrupted that was said before.
+    let mut backups: Vec<BackupId> = backups.into_iter().filter(|id| users.complete.contains(id)).collect();
+    let packs = pack_ranges(&removal.packs)?;
+    let wal: Vec<DecidedWal> = removal.wal.iter().filter_map(|range| decided_wal(range, to.claims)).collect();
+    let goes = to.packs.iter().map(|(pack, _)| pack).filter(|pack| removal.packs.contains(&pack.id));
+    let mut pack_bytes: u64 = goes.map(|pack| pack.size_bytes).sum();
+    let pieces = packs.len().div_ceil(RANGES_AT_MOST).max(wal.len().div_ceil(RANGES_AT_MOST)).max(1);
+    let (mut packs, mut wal) = (packs.chunks(RANGES_AT_MOST), wal.chunks(RANGES_AT_MOST));
+    let mut names = Vec::new();
+    for _ in 0..pieces {
+        let entry = LedgerEntry::Removing {
+            run: run.clone(),
+            backups: std::mem::take(&mut backups),
+            packs: packs.next().unwrap_or_default().to_vec(),
+            wal: wal.next().unwrap_or_default().to_vec(),
+            pack_bytes: std::mem::take(&mut pack_bytes),
+        };
+        names.push(to.repository.write_ledger(to.cluster, to.host, to.now, entry).await?);
+    }
+    Ok(names)
+}
+
+/// Says what went. While that is not known, the entries of [`begin`] stay.
+pub(super) async fn end(to: Writing<'_>, run: &RunId, began: &[String], done: &Done) -> Result<(), Error> {
+    if done.in_doubt {
+        return Ok(());
+    }
+    if !done.is_nothing() {
+        let entry = LedgerEntry::Removal {
+            backups: done.backups.clone(),
+            pack_count: done.packs,
+            wal_file_count: done.wal_files,
+            size_bytes: done.size_bytes,
+            run: Some(run.clone()),
+            found_later: false,
+        };
+        to.repository.write_ledger(to.cluster, to.host, to.now, entry).await?;
+    }
+    to.repository.delete_ledger(began).await
+}
+
+/// What one run was removing.
+#[derive(Debug)]
+struct Unsettled {
+    /// Its `removal`, if there is one, is not older.
+    since: LedgerTime,
+    names: Vec<String>,
+    backups: BTreeSet<BackupId>,
+    packs: Vec<PackRange>,
+    wal: Vec<DecidedWal>,
+    pack_bytes: u64,
+}
+
+/// Says of earlier runs what is gone, where they did not get to that.
+pub(super) async fn settle(to: Writing<'_>, found: &Gathered, notes: &mut Vec<String>) -> Result<(), Error> {
+    let listed = to.repository.ledger(to.cluster, LedgerKind::Removing).await?;
+    for bad in &listed.unreadable {
+        notes.push(format!("the entry {} cannot be read, and what it removed is not known: {}", bad.object, bad.error));
+    }
+    let mut runs: BTreeMap<RunId, Unsettled> = BTreeMap::new();
+    for (name, record) in listed.records {
+        let LedgerEntry::Removing { run, backups, packs, wal, pack_bytes } = record.entry else { continue };
+        // A day more than any clock may have been put back by since.
+        let since = LedgerTime::new(record.time - TimeDelta::days(1)).map_err(|e| Cause::Internal(e.to_string()))?;
+        let of_run = runs.entry(run).or_insert_with(|| Unsettled {
+            since,
+            names: Vec::new(),
+            backups: BTreeSet::new(),
+            packs: Vec::new(),
+            wal: Vec::new(),
+            pack_bytes: 0,
+        });
+        of_run.names.push(name);
+        of_run.backups.extend(backups);
+        of_run.packs.extend(packs);
+        of_run.wal.extend(wal);
+        of_run.pack_bytes += pack_bytes;
+    }
+    let Some(since) = runs.values().map(|removing| removing.since).min() else { return Ok(()) };
+    let said = match said(to, since).await {
+        Err(error) if error.is_of_one_object() => {
+            notes.push(format!("what earlier runs removed is not said, because an entry cannot be read: {error}"));
+            return Ok(());
+        }
+        said => said?,
+    };
+    for (run, removing) in runs {
+        if !said.contains(&run) {
+            let Some(entry) = gone(&run, &removing, found) else {
+                notes.push(format!(
+                    "what the run {run} removed is not said, because the record of a claim cannot be read"
+                ));
+                continue;
+            };
+            if let LedgerEntry::Removal { backups, pack_count, wal_file_count, .. } = &entry
+                && (!backups.is_empty() || *pack_count > 0 || *wal_file_count > 0)
+            {
+                notes.push(format!(
+                    "an earlier run did not get to say what it removed: it was {} backups, {pack_count} packs and \
+                     {wal_file_count} WAL segments",
+                    backups.len()
+                ));
+                to.repository.write_ledger(to.cluster, to.host, to.now, entry).await?;
+            }
+        }
+        to.repository.delete_ledger(&removing.names).await?;
+    }
+    Ok(())
+}
+
+/// The runs that said what they removed. One entry that cannot be read is an error: nothing may be said twice.
+async fn said(to: Writing<'_>, since: LedgerTime) -> Result<BTreeSet<RunId>, Error> {
+    let mut runs = BTreeSet::new();
+    for (time, name) in to.repository.ledger_names(to.cluster, LedgerKind::Removal).await? {
+        if time >= since
+            && let LedgerEntry::Removal { run, .. } = to.repository.read_record::<LedgerRecord>(&name).await?.entry
+        {
+            runs.extend(run);
+        }
+    }
+    Ok(runs)
+}
+
+/// What is not there any more; `None` while that cannot be known.
+fn gone(run: &RunId, removing: &Unsettled, found: &Gathered) -> Option<LedgerEntry> {
+    let Gathered { catalog, claims, users, .. } = found;
+    let packs: BTreeMap<planner::PackId, u64> = catalog.packs.iter().map(|pack| (pack.id, pack.size_bytes)).collect();
+    let (mut pack_count, mut left_bytes) = (0, 0);
+    for range in &removing.packs {
+        let backup = ids::backup(range.backup);
+        for number in range.first..=range.last.min(holdfast_repo::name::MAX_PACK_NUMBER) {
+            match packs.get(&planner::PackId { backup, number }) {
+                Some(size) => left_bytes += size,
+                None => pack_count += 1,
+            }
+        }
+    }
+    let mut wal_file_count = 0;
+    for range in &removing.wal {
+        let size = claims.get(&range.claim)?.wal_segment_size;
+        let wal = &catalog.claims.get(&ids::claim(range.claim))?.wal;
+        let timeline = range.first.timeline();
+        let partials = wal.partials.iter().filter(|partial| partial.timeline() == timeline);
+        let partials = partials.map(|partial| partial.number(size)).map(|number| (number, number));
+        let there: planner::NumberRanges = wal.of(timeline).iter().chain(partials).collect();
+        let gone = planner::NumberRanges::of(range.first.number(size), range.last.number(size)).without(&there);
+        wal_file_count += gone.iter().map(|(first, last)| last - first + 1).sum::<u64>();
+    }
+    Some(LedgerEntry::Removal {
+        backups: removing.backups.difference(&users.complete).copied().collect(),
+        pack_count,
+        wal_file_count,
+        size_bytes: removing.pack_bytes.saturating_sub(left_bytes),
+        run: Some(run.clone()),
+        found_later: true,
+    })
+}
