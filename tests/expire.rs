@@ -279,6 +279,46 @@ async fn restores_alone(stage: &Stage, id: &str) {
     assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "1");
 }
 
+/// The last write of a run that was taken for dead arrives after others had begun to remove it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_came_too_late_stops_nobody_and_goes() {
+    let Some(stage) = Stage::start(18, Plan { store: StoreKind::Directory, ..Plan::default() }).await else { return };
+    let ids = back_up(&stage, 4).await;
+    let (late, folder) = (&ids[3], stage.repository_folder().join("main"));
+    for record in ["start.json", "manifest"] {
+        std::fs::remove_file(folder.join("backups").join(late).join(record)).expect("remove a record");
+    }
+    std::fs::remove_dir_all(folder.join("packs").join(late)).expect("remove the packs");
+    let says = |arguments: &[&str]| {
+        let output = stage.run(arguments);
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(said.contains(late) && said.contains("taken for dead"), "{arguments:?}: {said}");
+        output.status.code()
+    };
+    says(&["info"]);
+    assert_eq!(says(&["verify"]), Some(45));
+    let (code, error) = stage.fails(&["restore", "--pgdata", "/nowhere", "--backup", late]);
+    assert!(code == 43 && error.contains("taken for dead"), "{code}: {error}");
+    let config = keeping(&stage, 2, "0");
+    let shown = succeeded(&stage.command_with(&config, &["expire", "--plan"]).output().expect("plan"), &["plan"]);
+    assert!(
+        shown.contains("goes") && shown.contains(&format!("backup {late} cannot be restored, and goes")),
+        "{shown}"
+    );
+
+    restores(&stage, "beside", &ids[2], 3, 4).await;
+    let latest = stage.restore_and_start("latest", &[]).await;
+    wait_promoted(&latest).await;
+    assert_eq!(latest.value("SELECT count(*) FROM t").await.expect("count"), "4");
+    let report = run(&stage, &config, &["expire"]);
+    assert_eq!(only(&report)["removed"]["backups"], serde_json::json!([ids[0], late]), "{report}");
+    assert_eq!(listed_ids(&stage), ids[1..3]);
+    assert_eq!(files(&stage, &format!("backups/{late}")), [""; 0]);
+    stage.ok(&["verify", "--deep"]);
+    restores(&stage, "after", &ids[2], 3, 4).await;
+}
+
 /// What incremental backups share stays as long as one of them needs it, and goes with the last.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_outlives_its_parents() {

@@ -363,6 +363,17 @@ pub enum Cause {
         /// Its process, where known.
         pid: Option<i32>,
     },
+    /// What a run that was taken for dead wrote last, after others had begun to remove it: no backup.
+    #[error(
+        "{name} makes no backup: its run was taken for dead, and {missing} was removed before the record came; \
+         `holdfast expire` removes what is left"
+    )]
+    Remnant {
+        /// The record, `backup.json`.
+        name: String,
+        /// The first object of it that is missing.
+        missing: String,
+    },
     /// The lease of this run ended before it was prolonged: others may have taken it for dead.
     #[error(
         "the lease of this run in {cluster} ended before it could be prolonged, because this host slept or {store} was \

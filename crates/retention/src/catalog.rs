@@ -26,6 +26,9 @@ pub struct Catalog {
     pub unknown: Vec<UnknownBackup>,
     /// Backups that have a manifest and neither `start.json` nor `backup.json`: their removal was interrupted.
     pub half_removed: BTreeSet<BackupId>,
+    /// Backups whose record was written after others had begun to remove them, since their run was taken for dead: they lack
+    /// their manifest or packs, and nobody builds on them.
+    pub remnants: BTreeSet<BackupId>,
     /// Every pack that was listed.
     pub packs: Vec<Pack>,
     /// Restores that run, by their leases.

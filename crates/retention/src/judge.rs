@@ -58,6 +58,7 @@ pub(crate) fn judge(setting: &Setting<'_>) -> Judged {
     }
     let verdict = |id: BackupId| match reasons.of.get(&id) {
         Some(kept) => BackupVerdict::Kept(kept.iter().cloned().collect()),
+        None if setting.catalog.remnants.contains(&id) => BackupVerdict::Goes(BackupGoes::Remnant),
         None if setting.catalog.half_removed.contains(&id) => BackupVerdict::Goes(BackupGoes::HalfRemoved),
         None => BackupVerdict::Goes(BackupGoes::OutOfPolicy),
     };
@@ -70,7 +71,8 @@ fn every_id(setting: &Setting<'_>) -> BTreeSet<BackupId> {
     let complete = catalog.backups.iter().map(|backup| backup.id);
     let unfinished = catalog.unfinished.iter().map(|backup| backup.id);
     let unknown = catalog.unknown.iter().map(|backup| backup.id);
-    complete.chain(unfinished).chain(unknown).chain(catalog.half_removed.iter().copied()).collect()
+    let removed = catalog.half_removed.iter().chain(&catalog.remnants).copied();
+    complete.chain(unfinished).chain(unknown).chain(removed).collect()
 }
 
 /// Window and counts. Only restorable backups take places; another one stays as long as it would if it were restorable.

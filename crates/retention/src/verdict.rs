@@ -77,6 +77,8 @@ pub enum BackupGoes {
     OutOfPolicy,
     /// Its removal was interrupted: only its manifest is left.
     HalfRemoved,
+    /// It never was one: its run was taken for dead, and wrote its record after the removal had begun.
+    Remnant,
 }
 
 /// What becomes of a pack.
@@ -233,6 +235,7 @@ impl fmt::Display for BackupGoes {
         out.write_str(match self {
             Self::OutOfPolicy => "no rule keeps it",
             Self::HalfRemoved => "its removal was interrupted",
+            Self::Remnant => "no backup: its run was taken for dead and wrote its record later",
         })
     }
 }
@@ -322,6 +325,8 @@ pub enum Warning {
         /// The first moment that can be restored, if there is one.
         from: Option<DateTime<Utc>>,
     },
+    /// This backup has a record and lacks its data: its run was taken for dead. It cannot be restored, and goes.
+    Remnant(BackupId),
     /// Fewer verified backups than the policy wants.
     FewVerified {
         /// How many there are.
@@ -350,6 +355,10 @@ impl fmt::Display for Warning {
                 write!(out, "the window is not full yet: it begins at {from}")
             }
             Self::WindowNotReached { from: None } => out.write_str("no moment of the window can be restored"),
+            Self::Remnant(id) => write!(
+                out,
+                "backup {id} cannot be restored, and goes: its run was taken for dead and wrote its record later"
+            ),
             Self::FewVerified { found } => write!(out, "only {found} backups are verified, fewer than configured"),
         }
     }

@@ -33,6 +33,7 @@ pub(crate) fn of(setting: &Setting<'_>) -> BTreeSet<Warning> {
         }
     }
     found.extend(catalog.unknown.iter().map(|unknown| Warning::BlockedBy(unknown.id)));
+    found.extend(catalog.remnants.iter().copied().map(Warning::Remnant));
     for running in setting.may_run() {
         found.insert(Warning::MayRun(running.id));
         if names_a_lost_parent(setting, running.parent) {

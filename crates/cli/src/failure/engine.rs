@@ -118,6 +118,8 @@ fn of_what(what: &Cause) -> Failure {
             .hint("check `cluster.name`; `holdfast repo info` lists the clusters of a repository"),
         Cause::Divergence { name, .. } => new(ExitCode::Diverged).hint(of_divergence(name)),
         Cause::Absent { .. } => new(ExitCode::Absent).hint("`holdfast wal list` shows what is archived"),
+        Cause::Remnant { .. } => new(ExitCode::MissingObject)
+            .hint("nothing is lost, for this backup was never complete: use another one, and run `holdfast expire`"),
         Cause::NotReadable { .. } => new(ExitCode::CorruptObject).hint(damaged_object_hint()),
         Cause::NotArchived { .. } => new(ExitCode::WalNotArchived)
             .hint(

@@ -35,6 +35,7 @@ impl Error {
             | Cause::NoSuchBackup { .. }
             | Cause::NoSuchSnapshot { .. }
             | Cause::UnreadableHistory { .. }
+            | Cause::Remnant { .. }
             | Cause::LeaseEnded { .. }
             // The size of its packs is the repository's.
             | Cause::TooManyPacks { .. } => true,

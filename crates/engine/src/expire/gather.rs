@@ -18,7 +18,7 @@ use holdfast_retention as planner;
 
 use super::ids;
 use crate::archive::{WalFolders, Wanted};
-use crate::error::{Error, ResultExt};
+use crate::error::{Cause, Error, ResultExt};
 use crate::repository::Repository;
 use crate::repository::leases::{ListedLease, NamedLease};
 use crate::repository::listed::{Listed, Unreadable};
@@ -149,7 +149,13 @@ pub(super) async fn gather(
     let damaged = verified.damaged(&backups.records);
     catalog.backups.extend(backups.records.iter().map(|backup| of_backup(backup, &verified, &damaged)));
     catalog.backups.extend(snapshots.records.iter().map(of_snapshot));
-    catalog.unknown.extend(backups.unreadable.iter().chain(&snapshots.unreadable).map(of_unreadable));
+    for bad in backups.unreadable.iter().chain(&snapshots.unreadable) {
+        if matches!(*bad.error.what, Cause::Remnant { .. }) {
+            catalog.remnants.insert(ids::backup(bad.id));
+        } else {
+            catalog.unknown.push(of_unreadable(bad));
+        }
+    }
     for (id, objects) in listed.unfinished() {
         // Only the removal of a complete backup leaves a manifest without a start record.
         if !objects.start {

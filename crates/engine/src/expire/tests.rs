@@ -3,5 +3,6 @@ mod bench;
 mod clocks;
 mod doubt;
 mod faults;
+mod remains;
 mod steps;
 mod users;

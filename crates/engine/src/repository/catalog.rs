@@ -1,12 +1,14 @@
 //! Which backups an archive has.
 
-use holdfast_repo::catalog::BackupCatalog;
+use std::collections::BTreeSet;
+
+use holdfast_repo::catalog::{BackupCatalog, BackupObjects};
 use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::{BackupRecord, StartRecord};
 use holdfast_store::{Failure, Operation, StoreError, StoreErrorKind};
 
-use super::Repository;
 use super::listed::Listed;
+use super::{Repository, object_name};
 use crate::error::{Cause, Error, ResultExt};
 
 /// A backup without `backup.json`: running somewhere, or dead.
@@ -32,8 +34,8 @@ impl Repository {
 
     /// All complete backups, oldest first, and those whose `backup.json` is there and cannot be read.
     ///
-    /// One without a manifest counts among the latter: the last write of a run that was killed can arrive after everything
-    /// else of it has been removed.
+    /// The last write of a run that was taken for dead can arrive after others began to remove it. Such a record makes no
+    /// backup, and counts among the latter ([`Cause::Remnant`]).
     ///
     /// # Errors
     /// [`Cause::Store`] if the backups cannot be listed, or the store cannot be asked for one. What is wrong with one
@@ -49,10 +51,18 @@ impl Repository {
         listed: &BackupCatalog,
     ) -> Result<Listed<BackupRecord, BackupId>, Error> {
         let names = listed.complete().map(|backup| (backup, name::backup_summary(cluster, &backup)));
-        let has_manifest = |backup| listed.objects(backup).is_some_and(|objects| objects.manifest);
+        let objects = |backup| listed.objects(backup).unwrap_or_default();
         Listed::read(names.collect(), |backup| async move {
             let record = self.backup(cluster, backup).await?;
-            if has_manifest(backup) {
+            let BackupObjects { start, manifest, .. } = objects(backup);
+            // Whoever removes a run that seems dead begins with its start record.
+            if !start && let Some(missing) = self.lost_object(cluster, backup, manifest).await? {
+                // Unless `expire` is removing all of it at this moment.
+                let name = name::backup_summary(cluster, &backup);
+                self.store().head(&object_name(&name)?).await?;
+                return Err(Cause::Remnant { name, missing }.into());
+            }
+            if manifest {
                 return Ok(record);
             }
             let (store, name) = (self.describe(), name::manifest(cluster, &backup));
@@ -61,6 +71,32 @@ impl Repository {
             Err(StoreError::new(StoreErrorKind::NotFound, missing).into())
         })
         .await
+    }
+
+    /// The first object of a backup that is not there any more: its manifest, or a pack of its own that this names. Nothing
+    /// where the manifest cannot be read.
+    async fn lost_object(
+        &self,
+        cluster: &ClusterName,
+        backup: BackupId,
+        has_manifest: bool,
+    ) -> Result<Option<String>, Error> {
+        let manifest = name::manifest(cluster, &backup);
+        if !has_manifest {
+            return match self.store().head(&object_name(&manifest)?).await {
+                Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(Some(manifest)),
+                looked => Ok(looked.map(|_| None)?),
+            };
+        }
+        let end = match self.manifest_end(&manifest).await {
+            Err(error) if error.is_of_one_object() || error.is_newer() => return Ok(None),
+            end => end?,
+        };
+        let folder = name::packs_folder(cluster, &backup);
+        let listed = self.store().list(&folder, None).await?;
+        let there: BTreeSet<&str> = listed.iter().map(|object| object.name.as_ref()).collect();
+        let mut own = end.packs.into_iter().map(|pack| pack.name).filter(|pack| pack.starts_with(&folder));
+        Ok(own.find(|pack| !there.contains(pack.as_str())))
     }
 
     /// One complete backup.

@@ -96,7 +96,8 @@ impl Error {
             | Cause::Format(_)
             | Cause::Key(_)
             | Cause::Malformed { .. }
-            | Cause::NotReadable { .. } => true,
+            | Cause::NotReadable { .. }
+            | Cause::Remnant { .. } => true,
             Cause::Store(error) => match error.kind() {
                 StoreErrorKind::NotFound
                 | StoreErrorKind::Truncated

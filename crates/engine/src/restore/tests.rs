@@ -231,6 +231,9 @@ async fn damaged_packs_fail_with_pack_and_file_and_are_resumable() {
 #[tokio::test]
 async fn packs_that_are_missing_or_short_are_refused_before_anything_is_written() {
     let sample = Sample::new(false).await;
+    // A backup that lacks its start record as well is what a run that was taken for dead left.
+    let start = name::backup_start(&sample.backup.cluster, &sample.backup.backup_id).parse().unwrap();
+    sample.store.put(&start, "{}".into(), PutMode::Create).await.unwrap();
     let name = sample.packs[1].name.clone();
     sample
         .replace(&name, |mut bytes| {
@@ -494,7 +497,7 @@ async fn nothing_is_said_of_backups_whose_wal_was_not_listed() {
     assert_eq!(later.followed, whole.followed);
 }
 
-/// The last write of a run that was killed may arrive after all its remains have been removed.
+/// The last write of a run that was killed may arrive after its remains, `start.json` first, have been removed.
 #[tokio::test]
 async fn a_summary_without_a_manifest_is_no_complete_backup() {
     let sample = Sample::new(false).await;
@@ -504,7 +507,7 @@ async fn a_summary_without_a_manifest_is_no_complete_backup() {
     let listed = sample.repository.backups(cluster).await.unwrap();
     assert_eq!((listed.records.len(), listed.unreadable.len()), (0, 1));
     let error = sample.restore().await.unwrap_err();
-    assert!(error.to_string().contains("does not exist"), "{error}");
+    assert!(matches!(*error.what, Cause::Remnant { .. }), "{error}");
     assert!(!sample.pgdata().exists());
 }
 

@@ -65,6 +65,11 @@ pub(super) fn judge(error: &Error, object: &str) -> Judged {
             let kind = if reason.starts_with("it has ") { DamageKind::TooLong } else { DamageKind::WrongChecksum };
             damaged(kind, of(name), reason.clone())
         }
+        Cause::Remnant { missing, .. } => {
+            let problem = "the record of a run that was taken for dead came after it had been removed: no backup, and \
+                           `holdfast expire` removes what is left";
+            damaged(DamageKind::Missing, missing.clone(), problem.to_owned())
+        }
         // Named by its object, something sound stands in the place of another; else its content is not understood.
         Cause::Malformed { name, reason } if name.parse::<ObjectPath>().is_ok() => {
             let is_other = reason.starts_with("it is ");

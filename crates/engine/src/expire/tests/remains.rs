@@ -1,0 +1,50 @@
+//! What others left: records of runs that were taken for dead.
+
+use super::bench::{Bench, first_segment};
+use crate::error::Cause;
+use crate::expire::plan;
+use crate::progress::Silent;
+use holdfast_repo::name;
+
+/// The run of the newest backup was taken for dead. Its record arrives after its start record and some more had gone.
+#[tokio::test]
+async fn a_record_that_came_too_late_makes_no_backup_and_goes() {
+    for (encrypted, has_manifest) in [(false, false), (true, false), (false, true), (true, true)] {
+        let bench = Bench::with_days(encrypted, 4).await;
+        let late = bench.id(3);
+        bench.remove(&name::backup_start(&bench.cluster, &late)).await;
+        bench.remove(&name::pack(&bench.cluster, &late, 1)).await;
+        if !has_manifest {
+            bench.remove(&name::manifest(&bench.cluster, &late)).await;
+        }
+        let listed = bench.repository.backups(&bench.cluster).await.unwrap();
+        assert_eq!(listed.records.len(), 3, "it cannot be restored, nor be a parent");
+        let [bad] = listed.unreadable.as_slice() else { unreachable!("{:?}", listed.unreadable) };
+        assert_eq!(bad.id, late);
+        assert!(matches!(*bad.error.what, Cause::Remnant { .. }), "{}", bad.error);
+
+        let planned = plan(&bench.repository, &bench.last(2), &Silent).await.unwrap();
+        assert!(planned.warnings.iter().any(|warning| warning.contains(&late.to_string())), "{:?}", planned.warnings);
+        let fates: Vec<bool> = planned.backups.iter().map(|backup| backup.kept).collect();
+        assert_eq!(fates, [false, true, true, false]);
+        assert_eq!(planned.backups[3].why, ["no backup: its run was taken for dead and wrote its record later"]);
+
+        let report = bench.expire(&bench.last(2)).await.unwrap();
+        assert_eq!(report.removed.backups, [bench.id(0), late]);
+        for folder in ["backups", "packs"] {
+            assert_eq!(bench.names(&format!("{folder}/{late}/")).await, [""; 0], "{folder}");
+        }
+        assert_eq!(bench.sound_days().await, [1, 2]);
+        assert!(!bench.segments().await.contains(&(first_segment(1) - 1)), "it keeps no WAL");
+    }
+}
+
+/// The removal of a whole backup that was interrupted after its start record: it is whole, and can be restored.
+#[tokio::test]
+async fn a_whole_backup_without_a_start_record_is_one() {
+    let bench = Bench::with_days(true, 3).await;
+    bench.remove(&name::backup_start(&bench.cluster, &bench.id(2))).await;
+    assert_eq!(bench.repository.backups(&bench.cluster).await.unwrap().records.len(), 3);
+    bench.expire(&bench.last(1)).await.unwrap();
+    assert_eq!(bench.sound_days().await, [2]);
+}
