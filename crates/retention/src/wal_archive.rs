@@ -14,6 +14,8 @@ pub struct WalArchive {
     pub segments: BTreeMap<TimelineId, NumberRanges>,
     /// Partial segments.
     pub partials: BTreeSet<SegmentName>,
+    /// The segments that backup history files follow in their names.
+    pub backup_histories: BTreeSet<SegmentName>,
     /// Every history file that could be read. They stay for ever.
     pub histories: BTreeMap<TimelineId, HistoryFile>,
     /// When the newest file of a timeline was stored, by the store's clock, as far as that is known: a segment or its
@@ -28,6 +30,7 @@ impl WalArchive {
             segment_size,
             segments: BTreeMap::new(),
             partials: BTreeSet::new(),
+            backup_histories: BTreeSet::new(),
             histories: BTreeMap::new(),
             last_stored: BTreeMap::new(),
         }

@@ -12,16 +12,19 @@ pub(crate) fn of_all(setting: &Setting<'_>, judged: &Judged) -> Vec<(WalRange, W
     let mut found = Vec::new();
     for (claim, lines) in &setting.lines {
         let needs = wal_needs::of_claim(setting, judged, *claim, lines);
-        // A partial segment may be the only file of its number, or of its whole timeline.
+        // A partial segment may be the only file of its number, or of its whole timeline; and so may a backup history file,
+        // after a removal that was interrupted.
         let mut segments: BTreeMap<_, Vec<(u64, u64)>> = BTreeMap::new();
-        for partial in &lines.wal.partials {
-            let number = partial.number(lines.wal.segment_size);
-            segments.entry(partial.timeline()).or_default().push((number, number));
+        for other in lines.wal.partials.iter().chain(&lines.wal.backup_histories) {
+            let (timeline, number) = (other.timeline(), other.number(lines.wal.segment_size));
+            if lines.wal.of(timeline).holding(number).is_none() {
+                segments.entry(timeline).or_default().push((number, number));
+            }
         }
         for timeline in lines.wal.segments.keys() {
             segments.entry(*timeline).or_default();
         }
-        for (timeline, partials) in segments {
+        for (timeline, others) in segments {
             let own = needs.on.get(&timeline).map_or(&[][..], Vec::as_slice);
             let painted = painted(own.iter().chain(&needs.everywhere).copied().collect());
             let is_reached = needs.reached.contains(&timeline);
@@ -31,10 +34,10 @@ pub(crate) fn of_all(setting: &Setting<'_>, judged: &Judged) -> Vec<(WalRange, W
                     found.push((WalRange { claim: *claim, timeline, first, last }, verdict));
                 });
             };
-            if partials.is_empty() {
+            if others.is_empty() {
                 whole.iter().for_each(|(first, last)| push(first, last));
             } else {
-                let all: NumberRanges = whole.iter().chain(partials).collect();
+                let all: NumberRanges = whole.iter().chain(others).collect();
                 all.iter().for_each(|(first, last)| push(first, last));
             }
         }

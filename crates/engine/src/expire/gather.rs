@@ -252,7 +252,7 @@ async fn wal(repository: &Repository, claim: &ClaimRecord) -> Result<(planner::W
     let size = claim.wal_segment_size;
     let mut archive = planner::WalArchive::new(size);
     let mut timelines: BTreeSet<TimelineId> = inventory.timelines().chain(inventory.histories()).collect();
-    timelines.extend(inventory.partials().map(SegmentName::timeline));
+    timelines.extend(inventory.partials().chain(inventory.backup_histories()).map(SegmentName::timeline));
     for timeline in timelines {
         let ranges = inventory.ranges(timeline);
         let numbers = ranges.iter().map(|range| (range.first.number(size), range.last.number(size)));
@@ -262,6 +262,7 @@ async fn wal(repository: &Repository, claim: &ClaimRecord) -> Result<(planner::W
         }
     }
     archive.partials.extend(inventory.partials());
+    archive.backup_histories.extend(inventory.backup_histories());
     let names = inventory.histories().map(|timeline| (timeline, format!("the history file of timeline {timeline}")));
     let histories = Listed::read(names.collect(), |timeline| async move {
         Ok((timeline, read_history(repository, claim, timeline).await?))

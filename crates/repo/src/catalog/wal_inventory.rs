@@ -15,6 +15,7 @@ pub struct WalInventory {
     size: WalSegmentSize,
     segments: BTreeMap<TimelineId, Ranges>,
     partials: BTreeSet<SegmentName>,
+    backup_histories: BTreeSet<SegmentName>,
     histories: BTreeSet<TimelineId>,
     stored: BTreeMap<TimelineId, DateTime<Utc>>,
     stray_count: u64,
@@ -31,6 +32,7 @@ impl WalInventory {
             size,
             segments: BTreeMap::new(),
             partials: BTreeSet::new(),
+            backup_histories: BTreeSet::new(),
             histories: BTreeSet::new(),
             stored: BTreeMap::new(),
             stray_count: 0,
@@ -77,6 +79,9 @@ impl WalInventory {
             WalFileName::History(timeline) => {
                 self.histories.insert(timeline);
             }
+            WalFileName::BackupHistory { segment, .. } if segment.is_valid_for(self.size) => {
+                self.backup_histories.insert(segment);
+            }
             WalFileName::BackupHistory { .. } => {}
             WalFileName::Segment(_) | WalFileName::Partial(_) => self.stray_count += 1,
         }
@@ -111,6 +116,7 @@ impl WalInventory {
             self.stored_at(timeline, moment);
         }
         self.partials.extend(other.partials);
+        self.backup_histories.extend(other.backup_histories);
         self.histories.extend(other.histories);
         self.stray_count += other.stray_count;
     }
@@ -143,6 +149,11 @@ impl WalInventory {
     /// Partial segments, ascending.
     pub fn partials(&self) -> impl DoubleEndedIterator<Item = SegmentName> {
         self.partials.iter().copied()
+    }
+
+    /// The segments that backup history files follow in their names, in order.
+    pub fn backup_histories(&self) -> impl DoubleEndedIterator<Item = SegmentName> {
+        self.backup_histories.iter().copied()
     }
 
     /// Whether the whole segment exists.

@@ -95,6 +95,10 @@ impl Bench {
         self.wal_name(WalFileName::Segment(segment))
     }
 
+    pub(super) async fn remove_segment(&self, number: u64) {
+        self.remove(&self.wal_of(number)).await;
+    }
+
     pub(super) async fn backup_history(&self, number: u64) {
         let segment = SegmentName::from_number(number, TimelineId::FIRST, WalSegmentSize::DEFAULT).unwrap();
         self.put(&self.wal_name(WalFileName::BackupHistory { segment, offset: 0x28 })).await;

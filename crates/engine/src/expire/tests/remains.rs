@@ -1,4 +1,4 @@
-//! What others left: records of runs that were taken for dead.
+//! What others left: records of runs that were taken for dead, files of a removal that was interrupted.
 
 use super::bench::{Bench, first_segment};
 use crate::error::Cause;
@@ -47,4 +47,24 @@ async fn a_whole_backup_without_a_start_record_is_one() {
     assert_eq!(bench.repository.backups(&bench.cluster).await.unwrap().records.len(), 3);
     bench.expire(&bench.last(1)).await.unwrap();
     assert_eq!(bench.sound_days().await, [2]);
+}
+
+/// A run that was killed among the WAL removed a segment and left the backup history file that follows it in its name.
+#[tokio::test]
+async fn a_backup_history_file_without_its_segment_goes_with_its_range() {
+    let bench = Bench::with_days(false, 3).await;
+    let orphan = first_segment(0) + 2;
+    bench.backup_history(orphan).await;
+    bench.remove_segment(orphan).await;
+    bench.expire(&bench.last(1)).await.unwrap();
+    assert_eq!(bench.sound_days().await, [2]);
+    let left = bench.names("wal/").await;
+    assert!(left.iter().all(|name| !name.contains(".backup")), "{left:?}");
+    // All the others went before: nothing else names its number.
+    let late = first_segment(1);
+    bench.backup_history(late).await;
+    let report = bench.expire(&bench.last(1)).await.unwrap();
+    assert_eq!(report.removed.wal_files, 1);
+    let left = bench.names("wal/").await;
+    assert!(left.iter().all(|name| !name.contains(".backup")), "{left:?}");
 }
