@@ -44,6 +44,11 @@ impl MemoryStore {
         self.lock().values_mut().for_each(|stored| stored.modified -= by);
     }
 
+    /// The same with everything that is being uploaded.
+    pub fn age_uploads(&self, by: Duration) {
+        self.uploads().iter_mut().for_each(|upload| upload.begun = upload.begun.map(|begun| begun - by));
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Stored>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }

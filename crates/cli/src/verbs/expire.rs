@@ -153,6 +153,9 @@ fn shown(report: &RepositoryExpire, only_plan: bool) -> String {
     for why in &packs.why {
         let _ = writeln!(text, "packs stay: {why}");
     }
+    if report.uploads_going > 0 {
+        let _ = writeln!(text, "unfinished uploads: {} go, nobody finishes them any more", report.uploads_going);
+    }
     windows(&mut text, "can be restored now", &report.before);
     windows(&mut text, "can be restored when all of that is gone", &report.after);
     for warning in &report.warnings {
@@ -164,6 +167,9 @@ fn shown(report: &RepositoryExpire, only_plan: bool) -> String {
     }
     let _ = writeln!(text, "decided: {}", amount(&report.decided, "segments of WAL"));
     let _ = writeln!(text, "removed: {}", amount(&report.removed, "WAL files"));
+    if report.removed.uploads > 0 {
+        let _ = writeln!(text, "aborted: {} unfinished uploads", report.removed.uploads);
+    }
     if let Some(next) = report.next_removal {
         let _ = writeln!(
             text,
@@ -179,7 +185,7 @@ fn fate(kept: bool) -> String {
 }
 
 fn amount(amount: &Amount, wal: &str) -> String {
-    if *amount == Amount::default() {
+    if *amount == (Amount { uploads: amount.uploads, ..Amount::default() }) {
         return "nothing".to_owned();
     }
     format!(

@@ -42,6 +42,9 @@ pub struct RepositoryExpire {
     pub removed: Amount,
     /// When the next removal is due, if something is decided that waits.
     pub next_removal: Option<DateTime<Utc>>,
+    /// Unfinished uploads that are older than the grace time, and go.
+    #[serde(default)]
+    pub uploads_going: u64,
 }
 
 /// What becomes of a backup.
@@ -121,6 +124,9 @@ pub struct Amount {
     pub wal_files: u64,
     /// The size of packs and, of what was removed, WAL files.
     pub size_bytes: u64,
+    /// Unfinished uploads that were aborted.
+    #[serde(default)]
+    pub uploads: u64,
 }
 
 /// `backup hold` and `backup release`.

@@ -38,6 +38,14 @@ pub(super) struct Gathered {
     pub(super) notes: Vec<String>,
 }
 
+impl Gathered {
+    /// The unfinished backups that may still run.
+    pub(super) fn may_run(&self, policy: &planner::Policy, now: DateTime<Utc>) -> BTreeSet<BackupId> {
+        let running = self.catalog.may_run(policy, now);
+        running.filter_map(|unfinished| ids::to_backup(unfinished.id).ok()).collect()
+    }
+}
+
 /// Who looks, and when.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Viewer<'a> {

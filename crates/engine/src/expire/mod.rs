@@ -6,6 +6,7 @@
 //!    and is not decided yet is written into the ledger; what is decided and is needed now is taken back ([`decided`]).
 //! 3. If the grace time of something is over, the archive is read and planned once more, after the ledger was written, and
 //!    what goes in both is removed ([`carry_out`]). The ledger says what went, after a crash as well ([`removed`]).
+//! 4. Unfinished uploads that are old are aborted ([`uploads`]).
 //!
 //! Invariant: nothing is removed that a kept backup needs; in doubt everything stays. After a crash or an error anywhere the
 //! ledger says what was decided, the rest of a backup has no `start.json`, and the next run continues.
@@ -22,6 +23,7 @@ mod manifests;
 mod removed;
 mod report;
 mod turn;
+mod uploads;
 
 #[cfg(test)]
 mod tests;
@@ -83,13 +85,17 @@ pub async fn plan(
     let planned = async {
         progress.phase("reading the archive", None);
         let viewer = Viewer { own: None, host: &options.host, now: options.now };
-        let found = gather::gather(repository, &options.cluster, viewer).await?;
-        let Gathered { mut catalog, claims, mut notes, .. } = found;
+        let mut found = gather::gather(repository, &options.cluster, viewer).await?;
+        let mut notes = std::mem::take(&mut found.notes);
+        let uploads = uploads::over(repository, options, &found, options.now, &mut notes).await;
+        let Gathered { mut catalog, claims, .. } = found;
         let mut decided = decided::read(repository, &options.cluster, &claims, &mut notes).await?;
         decided::take_future(&mut decided, options.now, &mut notes);
         let outline = |catalog: &planner::Catalog| planner::Outline::new(catalog, &options.policy, options.now);
         let planned = manifests::plan(repository, &options.cluster, &mut catalog, outline).await?;
-        report::describe(repository, &planned.plan, &claims, &decided, options.grace(), notes)
+        let mut report = report::describe(repository, &planned.plan, &claims, &decided, options.grace(), notes)?;
+        report.uploads_going = uploads.len() as u64;
+        Ok::<_, Error>(report)
     };
     planned.await.doing(|| format!("planning what expires of {} in {}", options.cluster, repository.describe()))
 }
@@ -145,6 +151,7 @@ impl Run<'_> {
         let mut found = self.gather().await?;
         let now = self.clock.now();
         let mut notes = std::mem::take(&mut found.notes);
+        let uploads = uploads::over(repository, options, &found, now, &mut notes).await;
         self.lease.check()?;
         let writing = Writing {
             repository,
@@ -181,6 +188,7 @@ impl Run<'_> {
         }
         let mut report = report::describe(repository, plan, &claims, &entries, grace, notes)?;
         report.decided = report::amount(&new, plan)?;
+        report.uploads_going = uploads.len() as u64;
 
         if entries.iter().any(|entry| entry.decision.is_ripe(self.clock.now(), grace)) {
             let mut done = Done::default();
@@ -196,6 +204,7 @@ impl Run<'_> {
             }
             report.next_removal = entries.iter().filter_map(|entry| entry.decision.at.checked_add_signed(grace)).min();
         }
+        report.removed.uploads = uploads::abort(repository, self.lease, &uploads, &mut report.warnings).await?;
         Ok(report)
     }
 

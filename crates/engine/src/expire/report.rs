@@ -62,6 +62,7 @@ pub(super) fn describe(
         decided: Amount::default(),
         removed: Amount::default(),
         next_removal: next,
+        uploads_going: 0,
     })
 }
 
@@ -113,10 +114,17 @@ pub(super) fn amount(decision: &planner::Decision, plan: &planner::Plan) -> Resu
         packs: decision.packs.len() as u64,
         wal_files: decision.wal.iter().map(planner::WalRange::count).fold(0, u64::saturating_add),
         size_bytes: named.map(|(pack, _)| pack.size_bytes).sum(),
+        uploads: 0,
     })
 }
 
 /// What was removed as an amount.
 pub(super) fn removed(done: &Done) -> Amount {
-    Amount { backups: done.backups.clone(), packs: done.packs, wal_files: done.wal_files, size_bytes: done.size_bytes }
+    Amount {
+        backups: done.backups.clone(),
+        packs: done.packs,
+        wal_files: done.wal_files,
+        size_bytes: done.size_bytes,
+        uploads: 0,
+    }
 }

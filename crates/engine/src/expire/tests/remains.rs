@@ -1,10 +1,14 @@
-//! What others left: records of runs that were taken for dead, files of a removal that was interrupted.
+//! What others left: records of runs that were taken for dead, files of a removal that was interrupted, uploads.
 
 use super::bench::{Bench, first_segment};
 use crate::error::Cause;
 use crate::expire::plan;
 use crate::progress::Silent;
-use holdfast_repo::name;
+use chrono::TimeDelta;
+use holdfast_repo::name::{self, BackupId};
+use holdfast_repo::record::{LeasePurpose, RunIdentity, StartRecord};
+use holdfast_store::PutMode;
+use std::time::Duration;
 
 /// The run of the newest backup was taken for dead. Its record arrives after its start record and some more had gone.
 #[tokio::test]
@@ -67,4 +71,44 @@ async fn a_backup_history_file_without_its_segment_goes_with_its_range() {
     assert_eq!(report.removed.wal_files, 1);
     let left = bench.names("wal/").await;
     assert!(left.iter().all(|name| !name.contains(".backup")), "{left:?}");
+}
+
+#[tokio::test]
+async fn old_uploads_are_aborted_and_those_of_a_running_backup_are_not() {
+    let bench = Bench::with_days(false, 2).await;
+    let (running, dead) = (
+        BackupId::new(bench.now - TimeDelta::hours(2)).unwrap(),
+        BackupId::new(bench.now - TimeDelta::days(9)).unwrap(),
+    );
+    let holder = super::users::lease(&bench, LeasePurpose::Backup, Vec::new()).await;
+    let run =
+        RunIdentity { id: holder.run().to_string(), machine: None, boot: None, removes: Vec::new(), leased: true };
+    for (id, run) in [(running, Some(run)), (dead, None)] {
+        let start = StartRecord { run, ..bench.start(id) };
+        bench.repository.create_record(&name::backup_start(&bench.cluster, &id), &start).await.unwrap();
+    }
+    let pack = |id, number| name::pack(&bench.cluster, id, number);
+    let begin =
+        async |name: &str| drop(bench.store.begin_upload(&name.parse().unwrap(), PutMode::Create).await.unwrap());
+    let kept = [pack(&running, 7), "main/README".to_owned(), "other/packs/20260101T000000Z/000001.pack".to_owned()];
+    let old = [pack(&dead, 1), name::manifest(&bench.cluster, &dead), bench.wal_of(first_segment(2))];
+    for name in kept.iter().chain(&old) {
+        begin(name).await;
+    }
+    // Uploads of the last hours, of whomever.
+    let report = plan(&bench.repository, &bench.last(2), &Silent).await.unwrap();
+    assert_eq!(report.uploads_going, 0);
+    bench.memory.age_uploads(Duration::from_hours(25));
+    let young = bench.wal_of(first_segment(2) + 1);
+    begin(&young).await;
+    let report = plan(&bench.repository, &bench.last(2), &Silent).await.unwrap();
+    assert_eq!(report.uploads_going, 3);
+    let report = bench.expire(&bench.last(2)).await.unwrap();
+    assert_eq!((report.uploads_going, report.removed.uploads), (3, 3));
+    let left = bench.store.unfinished_uploads("").await.unwrap().unwrap();
+    let mut left: Vec<String> = left.iter().map(|upload| upload.name.to_string()).collect();
+    left.sort();
+    let mut expected: Vec<String> = kept.into_iter().chain([young]).collect();
+    expected.sort();
+    assert_eq!(left, expected);
 }
