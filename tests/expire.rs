@@ -319,6 +319,39 @@ async fn a_record_that_came_too_late_stops_nobody_and_goes() {
     restores(&stage, "after", &ids[2], 3, 4).await;
 }
 
+/// Each repository keeps what its own retention says.
+#[tokio::test(flavor = "multi_thread")]
+async fn repositories_have_retentions_of_their_own() {
+    let Some(stage) = Stage::start(18, Plan { store: StoreKind::Directory, ..Plan::default() }).await else { return };
+    let block = |name: &str, retention: &str| {
+        let place = stage.scratch.path().join(name).display().to_string();
+        format!("[[repo]]\nurl = \"file://{place}\"\nencryption = \"none\"\n{retention}\n")
+    };
+    let more =
+        block("second", "retention = { keep = { last = 1 }, grace = \"0\" }") + &block("third", "retention = {}");
+    let text = stage.config_text().replacen("[backup]", &(more + "\n[backup]"), 1);
+    stage.write_config("holdfast.toml", &(text + "\n[retention]\nkeep = { last = 2 }\ngrace = \"0\"\n"));
+    stage.ok(&["repo", "init"]);
+    let ids = back_up(&stage, 3).await;
+    let report = stage.json(&["expire"]);
+    for (index, kept) in [2, 1, 3].into_iter().enumerate() {
+        let fates = report["repositories"][index]["backups"].as_array().expect("fates");
+        let count = fates.iter().filter(|one| one["kept"] == true).count();
+        assert_eq!((fates.len(), count), (3, kept), "{index}: {report}");
+    }
+    let listed = stage.json(&["list"]);
+    for (index, kept) in [2, 1, 3].into_iter().enumerate() {
+        let listed = listed["repositories"][index]["backups"].as_array().expect("backups");
+        let left: Vec<&str> = listed.iter().filter_map(|backup| backup["backup_id"].as_str()).collect();
+        assert_eq!(left, ids[3 - kept..], "{index}");
+    }
+    let (code, error) = stage.fails(&["expire", "--repo", "3"]);
+    assert!(code == 10 && error.contains("no retention is configured"), "{code}: {error}");
+    let restored = stage.restore_and_start("restored", &["--backup", &ids[2]]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "3");
+}
+
 /// What incremental backups share stays as long as one of them needs it, and goes with the last.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_outlives_its_parents() {

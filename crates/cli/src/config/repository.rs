@@ -8,6 +8,7 @@ use super::error::ConfigError;
 use super::origin::repository_key;
 use super::reader::{Reader, absolute};
 use super::units;
+use super::validated::Retention;
 use super::written::{EncryptionTable, RepoTable, SseTable, WordOr};
 use holdfast_repo::name::SlotName;
 use holdfast_secret::Secret;
@@ -32,6 +33,8 @@ pub struct Repository {
     pub encryption: Encryption,
     /// The key slot to try first.
     pub slot: Option<SlotName>,
+    /// What is kept in it, instead of `[retention]`.
+    pub retention: Option<Retention>,
 }
 
 /// How a repository is encrypted, and what opens it.
@@ -245,6 +248,7 @@ fn one(reader: &Reader<'_>, index: usize, table: RepoTable) -> Result<Repository
         tags,
         part_size,
         max_requests,
+        retention,
     } = table;
     let key = |name: &str| repository_key(index, name);
     let Some(url) = url else {
@@ -322,6 +326,9 @@ fn one(reader: &Reader<'_>, index: usize, table: RepoTable) -> Result<Repository
     })?;
     let (encryption, slot) = encrypted(reader, &key("encryption"), encryption)?;
     Ok(Repository { store, sse_key_file, encryption, slot })
+    let encryption = encrypted(reader, &key("encryption"), encryption)?;
+    let retention = retention.map(|table| reader.retention(&key("retention"), table)).transpose()?;
+    Ok(Repository { store, sse_key_file, encryption, retention })
 }
 
 fn encrypted(

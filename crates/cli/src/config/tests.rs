@@ -97,6 +97,28 @@ fn defaults() {
 }
 
 #[test]
+fn a_repository_may_have_a_retention_of_its_own() {
+    let own = "retention = { window = \"7d\", keep = { daily = 2 } }\n";
+    let second = "[[repo]]\nurl = \"file:///srv/more\"\nencryption = \"none\"\n";
+    let all = "[retention]\nkeep = { last = 3 }\ngrace = \"0\"\n";
+    let config = validated(&format!("{LEAST}{own}{second}{all}"), &[("HOLDFAST_REPO_2_RETENTION", "{}")]);
+    let own: Vec<_> = config.repositories.iter().map(|repository| repository.retention.clone()).collect();
+    let keep = validated::Keep { daily: 2, ..validated::Keep::default() };
+    // All of it is its own: what it does not say does not come from `[retention]`.
+    let first = validated::Retention { window: Some(Duration::from_hours(168)), keep, grace: Duration::from_hours(24) };
+    assert_eq!(own, [Some(first), Some(validated::Retention::default())]);
+    assert_eq!(config.retention.keep.last, 3);
+    assert_eq!(validated(LEAST, &[]).repositories[0].retention, None);
+    for (wrong, named) in [
+        ("retention = { window = \"7\" }", "invalid repo.retention.window \"7\""),
+        ("retention = { keep = { lasst = 7 } }", "repo.retention.keep"),
+    ] {
+        let refused = refusal(&format!("{LEAST}{wrong}\n"), &[]);
+        assert!(refused.contains(named), "{refused}");
+    }
+}
+
+#[test]
 fn no_grace_at_all_has_to_be_written() {
     for (grace, expected) in [("0", 0), ("0s", 0), ("90min", 5400)] {
         let config = validated(&format!("{LEAST}[retention]\ngrace = \"{grace}\"\n"), &[]);

@@ -220,7 +220,7 @@ pub fn validate(written: Written, origins: &Origins) -> Result<Config, ConfigErr
         repositories,
         backup: reader.backup(backup)?,
         restore: reader.restore(&restore)?,
-        retention: reader.retention(retention)?,
+        retention: reader.retention("retention", retention)?,
         log: reader.log(log)?,
     })
 }
@@ -324,12 +324,13 @@ impl Reader<'_> {
         Ok(Restore { jobs: self.jobs("restore.jobs", *jobs)? })
     }
 
-    fn retention(&self, table: RetentionTable) -> Result<Retention, ConfigError> {
+    /// `[retention]`, or that of one repository: `key` is where it stands.
+    pub(super) fn retention(&self, key: &str, table: RetentionTable) -> Result<Retention, ConfigError> {
         let RetentionTable { window, keep, grace } = table;
         let KeepTable { last, hourly, daily, weekly, monthly, yearly, verified } = keep.unwrap_or_default();
         let number = |count: Option<u32>| count.unwrap_or(0);
         Ok(Retention {
-            window: self.parsed("retention.window", window, units::duration)?,
+            window: self.parsed(&format!("{key}.window"), window, units::duration)?,
             keep: Keep {
                 last: number(last),
                 hourly: number(hourly),
@@ -341,7 +342,7 @@ impl Reader<'_> {
             },
             // Of nothing the unit does not matter.
             grace: self
-                .parsed("retention.grace", grace, |text| match text.trim() {
+                .parsed(&format!("{key}.grace"), grace, |text| match text.trim() {
                     "0" => Ok(Duration::ZERO),
                     text => units::duration(text),
                 })?

@@ -83,6 +83,8 @@ table! {
         part_size: String,
         /// Requests in flight at once.
         max_requests: u32,
+        /// What is kept in this repository, instead of `[retention]`.
+        retention: RetentionTable,
     }
 }
 
@@ -231,6 +233,8 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
 pub const INNER_TABLES: &[(&str, &str, &[&str])] = &[
     ("repo", "encryption", EncryptionTable::KEYS),
     ("repo", "sse", SseTable::KEYS),
+    ("repo", "retention", RetentionTable::KEYS),
+    ("repo.retention", "keep", KeepTable::KEYS),
     ("retention", "keep", KeepTable::KEYS),
 ];
 

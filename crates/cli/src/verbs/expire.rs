@@ -2,6 +2,7 @@
 
 use super::{Context, repo, targets, time};
 use crate::args::ExpireArgs;
+use crate::config::repository::Repository as Configured;
 use crate::config::validated::Retention;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -19,8 +20,15 @@ use std::fmt::Write;
 const RANGES_SHOWN: usize = 50;
 
 pub(super) async fn run(context: &Context, args: &ExpireArgs) -> Result<ExitCode, Failure> {
-    let policy = policy(&context.config.retention);
-    if policy.is_empty() && !args.plan {
+    let count = context.config.repositories.len();
+    if let Some(number) = args.repo.filter(|number| !(1..=count).contains(number)) {
+        return Err(Failure::new(ExitCode::Usage, format!("there is no repository {number}"))
+            .hint(format!("--repo counts from 1, and the configuration has {count}")));
+    }
+    let asked = |index: usize| args.repo.is_none_or(|number| number == index + 1);
+    let retentions: Vec<&Retention> = context.config.repositories.iter().map(|one| retention(context, one)).collect();
+    let is_empty = |retention: &Retention| policy(retention).is_empty();
+    if retentions.iter().enumerate().filter(|(index, _)| asked(*index)).all(|(_, one)| is_empty(one)) && !args.plan {
         return Err(Failure::new(
             ExitCode::Configuration,
             "no retention is configured, so nothing is removed".to_owned(),
@@ -30,23 +38,17 @@ pub(super) async fn run(context: &Context, args: &ExpireArgs) -> Result<ExitCode
                  expire --plan` shows what would go",
         ));
     }
-    let count = context.config.repositories.len();
-    if let Some(number) = args.repo.filter(|number| !(1..=count).contains(number)) {
-        return Err(Failure::new(ExitCode::Usage, format!("there is no repository {number}"))
-            .hint(format!("--repo counts from 1, and the configuration has {count}")));
-    }
-    let options = ExpireOptions {
-        cluster: context.config.cluster.name.clone(),
-        policy,
-        grace: context.config.retention.grace,
-        host: time::host(),
-        now: time::now(),
-    };
+    let cluster = context.config.cluster.name.clone();
     let (mut text, mut repositories, mut failed) = (String::new(), Vec::new(), None);
     for (index, (url, opened)) in targets::opened(context).await.into_iter().enumerate() {
-        if args.repo.is_some_and(|number| number != index + 1) {
-            continue;
-        }
+        let Some(retention) = retentions.get(index).filter(|_| asked(index)) else { continue };
+        let options = ExpireOptions {
+            cluster: cluster.clone(),
+            policy: policy(retention),
+            grace: retention.grace,
+            host: time::host(),
+            now: time::now(),
+        };
         let outcome = match opened {
             Ok(repository) => one(context, &repository, &options, args.plan).await,
             Err(failure) => Err(failure),
@@ -69,7 +71,7 @@ pub(super) async fn run(context: &Context, args: &ExpireArgs) -> Result<ExitCode
     {
         return Err(failure);
     }
-    let report = ExpireReport { cluster: options.cluster, plan: args.plan, repositories };
+    let report = ExpireReport { cluster, plan: args.plan, repositories };
     context.print(|| text, &report)?;
     failed.map_or(Ok(ExitCode::Ok), Err)
 }
@@ -88,6 +90,11 @@ async fn one(
     };
     progress.finish();
     Ok(report)
+}
+
+/// What is kept in a repository: what it says itself counts instead of `[retention]`.
+fn retention<'a>(context: &'a Context, repository: &'a Configured) -> &'a Retention {
+    repository.retention.as_ref().unwrap_or(&context.config.retention)
 }
 
 fn policy(retention: &Retention) -> Policy {
