@@ -36,6 +36,9 @@ const AT_ONCE: usize = 1000;
 /// Folders of WAL that are listed at once.
 const LISTS_AT_ONCE: usize = 16;
 
+/// Requests to delete WAL that are sent at once: none of it waits for another.
+const DELETES_AT_ONCE: usize = 4;
+
 /// How long a look for others holds while many objects are deleted.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -162,12 +165,12 @@ async fn wal(job: &Job<'_>, guard: &mut Guard<'_>, done: &mut Done) -> Result<()
         let more = lists.next().await.transpose()?;
         let is_last = more.is_none();
         waiting.extend(more.unwrap_or_default());
-        while waiting.len() >= AT_ONCE || is_last && !waiting.is_empty() {
+        while waiting.len() >= AT_ONCE * DELETES_AT_ONCE || is_last && !waiting.is_empty() {
             if !guard.is_alone(false).await? {
                 done.disturbed = true;
                 return Ok(());
             }
-            let chunk: Vec<_> = waiting.drain(..waiting.len().min(AT_ONCE)).collect();
+            let chunk: Vec<_> = waiting.drain(..waiting.len().min(AT_ONCE * DELETES_AT_ONCE)).collect();
             delete(job, done, chunk.iter().map(|(name, _)| name)).await?;
             done.wal_files += chunk.len() as u64;
             done.size_bytes += chunk.iter().map(|(_, size)| size).sum::<u64>();
@@ -235,12 +238,15 @@ async fn delete<'n>(job: &Job<'_>, done: &mut Done, names: impl Iterator<Item = 
     job.lease.check()?;
     let names: Vec<ObjectName> = names.cloned().collect();
     done.in_doubt = true;
+    // Each to its end, also when another one fails: the fewer are in doubt.
+    let requests = futures::future::join_all(names.chunks(AT_ONCE).map(|chunk| job.repository.store().delete(chunk)));
     // A request that waits for its next attempt while the machine sleeps is not sent after that.
-    tokio::select! {
+    let deleted = tokio::select! {
         biased;
-        () = job.lease.breaks() => job.lease.check()?,
-        deleted = job.repository.store().delete(&names) => deleted?,
-    }
+        () = job.lease.breaks() => return job.lease.check(),
+        deleted = requests => deleted,
+    };
+    deleted.into_iter().collect::<Result<(), _>>()?;
     done.in_doubt = false;
     Ok(())
 }

@@ -4,5 +4,6 @@ mod clocks;
 mod doubt;
 mod faults;
 mod remains;
+mod scale;
 mod steps;
 mod users;

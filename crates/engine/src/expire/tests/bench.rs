@@ -138,7 +138,7 @@ impl Bench {
         self.repository.create_record(&name::backup_summary(&self.cluster, &id), &record).await.unwrap();
     }
 
-    fn record(&self, day: u64) -> BackupRecord {
+    pub(super) fn record(&self, day: u64) -> BackupRecord {
         let sample: BackupRecord = decode_plain(include_bytes!("../../../../repo/tests/samples/backup.json")).unwrap();
         let (id, first) = (self.id(day), first_segment(day));
         let segment = |number| SegmentName::from_number(number, TimelineId::FIRST, WalSegmentSize::DEFAULT).unwrap();
