@@ -325,10 +325,8 @@ fn one(reader: &Reader<'_>, index: usize, table: RepoTable) -> Result<Repository
         reader.invalid(&key(name), None, error.reason)
     })?;
     let (encryption, slot) = encrypted(reader, &key("encryption"), encryption)?;
-    Ok(Repository { store, sse_key_file, encryption, slot })
-    let encryption = encrypted(reader, &key("encryption"), encryption)?;
     let retention = retention.map(|table| reader.retention(&key("retention"), table)).transpose()?;
-    Ok(Repository { store, sse_key_file, encryption, retention })
+    Ok(Repository { store, sse_key_file, encryption, slot, retention })
 }
 
 fn encrypted(

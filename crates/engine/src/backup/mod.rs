@@ -213,8 +213,8 @@ pub async fn backup(
     let parent_id = parent.as_ref().map(Parent::id);
     // Before the start record, which says whether there is one.
     let leases = lease::take(&repositories, &early, options, &runner, parent_id, clock, progress).await?;
-    let leased: Vec<bool> = leases.iter().map(Option::is_some).collect();
-    let reserved = begin::Reserved { control: &control, runner: &runner, parent: parent_id, leased: &leased };
+    let with_lease: Vec<bool> = leases.iter().map(Option::is_some).collect();
+    let reserved = begin::Reserved { control: &control, runner: &runner, parent: parent_id, leased: &with_lease };
     let backup = begin::reserve(&mut early, &claims, options, &reserved, &dead).await?;
     if let Some(chosen) = &parent {
         let lanes = taking_part(&repositories, &claims, &early);
