@@ -351,9 +351,8 @@ impl Explain for FormatError {
                 ExitCode::SwappedObject
             }
             (Fault::NotEncrypted, _) => ExitCode::SwappedObject,
-            (Fault::UnknownKeyEpoch(_), _) => ExitCode::WrongKey,
+            (Fault::UnknownKeyEpoch(_), _) | (_, FaultClass::Key) => ExitCode::WrongKey,
             (_, FaultClass::Unsupported) => ExitCode::UnsupportedFormat,
-            (_, FaultClass::Key) => ExitCode::WrongKey,
             (_, FaultClass::Internal) => ExitCode::Internal,
             (_, FaultClass::Damaged | FaultClass::Limit) => ExitCode::CorruptObject,
         };

@@ -86,7 +86,8 @@ pub(super) async fn remove(job: &Job<'_>, done: &mut Done) -> Result<(), Error> 
     let records = |of: fn(&ClusterName, &BackupId) -> String| {
         backups.iter().map(move |id| Ok((object_name(&of(job.cluster, id))?, *id))).collect::<Result<Vec<_>, Error>>()
     };
-    for chunk in records(name::backup_start)?.chunks(AT_ONCE) {
+    let beginnings = [records(name::backup_start)?, records(name::backup_end)?];
+    for chunk in beginnings.iter().flat_map(|names| names.chunks(AT_ONCE)) {
         if !guard.is_alone(true).await? {
             done.disturbed = true;
             return Ok(());

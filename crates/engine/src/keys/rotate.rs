@@ -84,7 +84,7 @@ async fn rotate_inner(
     let another =
         || Error::from(Cause::AnotherRun { verb: "key rotate", subject: session.repository.describe(), pid: None });
 
-    let first = named(format!("epoch-{epoch}"))?;
+    let first = named(&format!("epoch-{epoch}"))?;
     let own = &target.unlock;
     let slot = session.make(first.clone(), &key, own, options).await?.labelled(&plan.label);
     match session.write(&slot, own, &key).await {
@@ -214,7 +214,7 @@ fn replacement(label: &SlotName, epoch: u32, taken: &[SlotName]) -> Result<SlotN
     let mut end = format!(".{epoch}");
     for number in 2.. {
         let begin: String = label.as_str().chars().take(NAME_BYTES_AT_MOST - end.len()).collect();
-        let name = named(begin + &end)?;
+        let name = named(&(begin + &end))?;
         if !taken.contains(&name) {
             return Ok(name);
         }
@@ -223,6 +223,6 @@ fn replacement(label: &SlotName, epoch: u32, taken: &[SlotName]) -> Result<SlotN
     Err(Cause::Internal("no free name for a key slot".to_owned()).into())
 }
 
-fn named(name: String) -> Result<SlotName, Error> {
+fn named(name: &str) -> Result<SlotName, Error> {
     name.parse().map_err(|e| Cause::Internal(format!("key slot name: {e}")).into())
 }

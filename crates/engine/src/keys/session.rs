@@ -26,13 +26,11 @@ impl<'a> Session<'a> {
     /// Opens the repository with the configured secret.
     pub(super) async fn begin(target: &'a RepositoryTarget) -> Result<Self, Error> {
         let repository = Repository::open_to_write(target).await?;
-        match (repository.key().cloned(), repository.opened_by().cloned()) {
-            (Some(key), Some(by)) => Ok(Self { target, repository, key, by }),
-            _ => {
-                let store = repository.describe();
-                Err(Cause::Refused(format!("{store} is not encrypted, so it has no key slots")).into())
-            }
+        if let (Some(key), Some(by)) = (repository.key().cloned(), repository.opened_by().cloned()) {
+            return Ok(Self { target, repository, key, by });
         }
+        let store = repository.describe();
+        Err(Cause::Refused(format!("{store} is not encrypted, so it has no key slots")).into())
     }
 
     pub(super) fn store(&self) -> &Arc<dyn Store> {

@@ -83,7 +83,7 @@ fn key_file_slot_of(key: &RepositoryKey) -> KeySlot {
 }
 
 fn read(slot: &KeySlot) -> Result<KeySlot, record::RecordError> {
-    record::decode_plain(&record::encode_plain(slot).unwrap())
+    record::decode_plain(&record::encode_plain(slot)?)
 }
 
 /// The slot of a later key is not taken for one of this key, and its number cannot be changed.
