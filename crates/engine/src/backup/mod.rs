@@ -231,8 +231,7 @@ pub async fn backup(
         let mut taken = TakenOver::default();
         // Its start record may be missing, and so the list of what this run removes.
         if !early.is_out(index) {
-            let leased = with_lease.get(index) == Some(&true);
-            let by = RunIdentity { leased, ..runner.identity(Vec::new()) };
+            let by = RunIdentity { leased: with_lease.get(index) == Some(&true), ..runner.identity(Vec::new()) };
             taken = take_over(repository, &options.cluster, &by, &dead, memory_bytes, cancel).await?;
             // For all of them: a store that answers slowly must not keep the backup from beginning.
             let until = Instant::now() + remains::ABORT_WITHIN;

@@ -241,7 +241,7 @@ impl Run<'_> {
             let names = names.join(" and ");
             match removed {
                 Ok(Adopted::Removed) => {
-                    self.progress.note(&format!("what no backup needs of {names}, which was not finished, is removed"))
+                    self.progress.note(&format!("what no backup needs of {names}, which was not finished, is removed"));
                 }
                 Ok(Adopted::Kept) => self.progress.note(&format!(
                     "what is left of backup {names}, which was not finished, is kept: it is not certain that nobody \

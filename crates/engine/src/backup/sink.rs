@@ -260,13 +260,12 @@ impl Sink {
         }
         let (backup, pack) = earlier.pack(&place).ok_or_else(unknown)?;
         self.taken_from.insert(backup);
-        let new = match self.numbers.get(&pack.name) {
-            Some(known) => *known,
-            None => {
-                self.taken_over += 1;
-                self.stored_bytes += pack.size_bytes;
-                add_pack(&mut self.packs, &mut self.numbers, pack)
-            }
+        let new = if let Some(known) = self.numbers.get(&pack.name) {
+            *known
+        } else {
+            self.taken_over += 1;
+            self.stored_bytes += pack.size_bytes;
+            add_pack(&mut self.packs, &mut self.numbers, pack)
         };
         *number = Some(new);
         Ok(Extent { pack: new, ..place })

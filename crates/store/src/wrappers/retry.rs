@@ -201,7 +201,7 @@ impl Retry {
         if self.by_network {
             self.hurry.silence(self.pace.as_ref()).await;
         } else {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
