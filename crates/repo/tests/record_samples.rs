@@ -337,6 +337,42 @@ fn sampled_verification() -> LedgerRecord {
     })
 }
 
+fn drill() -> LedgerRecord {
+    ledger(LedgerEntry::Drill {
+        backup: "20260822T101500Z".parse().unwrap(),
+        claim: ClaimNumber::FIRST,
+        timeline: TimelineId::new(1).unwrap(),
+        restored_time: Some("2026-08-22T11:45:00.5Z".parse().unwrap()),
+        restored_lsn: Some("16/B8FFF0A8".parse().unwrap()),
+        size_bytes: 2_700_000_000,
+        wal_bytes: 83_886_080,
+        restore_milliseconds: 12_500,
+        replay_milliseconds: 3_200,
+        page_count: 329_589,
+        amcheck: true,
+        probe_count: 2,
+        problems: Vec::new(),
+    })
+}
+
+fn failed_drill() -> LedgerRecord {
+    ledger(LedgerEntry::Drill {
+        backup: "20260822T101500Z".parse().unwrap(),
+        claim: ClaimNumber::FIRST,
+        timeline: TimelineId::new(1).unwrap(),
+        restored_time: None,
+        restored_lsn: None,
+        size_bytes: 0,
+        wal_bytes: 83_886_080,
+        restore_milliseconds: 900,
+        replay_milliseconds: 0,
+        page_count: 0,
+        amcheck: false,
+        probe_count: 0,
+        problems: vec!["the body of frame 7 fails its checksum".to_owned()],
+    })
+}
+
 #[test]
 fn plain_samples_give_these_values() {
     check(include_bytes!("samples/repository.json"), &repository());
@@ -358,6 +394,8 @@ fn plain_samples_give_these_values() {
     check(include_bytes!("samples/ledger-key.json"), &key_change());
     check(include_bytes!("samples/ledger-verification.json"), &verification());
     check(include_bytes!("samples/ledger-verification-sample.json"), &sampled_verification());
+    check(include_bytes!("samples/ledger-drill.json"), &drill());
+    check(include_bytes!("samples/ledger-drill-failed.json"), &failed_drill());
     check(include_bytes!("samples/lease.json"), &lease());
     check(include_bytes!("samples/lease-backup.json"), &lease_of_a_backup());
 }

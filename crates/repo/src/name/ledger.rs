@@ -28,13 +28,18 @@ pub enum LedgerKind {
     Verification,
     /// Key slots were added, replaced or removed.
     Key,
+    /// A restore was tried.
+    Drill,
 }
 
 impl LedgerKind {
     /// The word of [`LedgerKind::Verification`].
     pub(super) const VERIFICATION: &'static str = "verification";
 
-    const ALL: [Self; 8] = [
+    /// The word of [`LedgerKind::Drill`].
+    pub(super) const DRILL: &'static str = "drill";
+
+    const ALL: [Self; 9] = [
         Self::Gap,
         Self::Divergence,
         Self::Deletion,
@@ -43,6 +48,7 @@ impl LedgerKind {
         Self::Hold,
         Self::Verification,
         Self::Key,
+        Self::Drill,
     ];
 
     /// The word in the object's name.
@@ -56,6 +62,7 @@ impl LedgerKind {
             Self::Hold => "hold",
             Self::Verification => Self::VERIFICATION,
             Self::Key => "key",
+            Self::Drill => Self::DRILL,
         }
     }
 }
@@ -74,7 +81,7 @@ impl FromStr for LedgerKind {
             NameError::new(
                 "ledger kind",
                 text,
-                "gap, divergence, deletion, removing, removal, hold, verification or key",
+                "gap, divergence, deletion, removing, removal, hold, verification, key or drill",
             )
         })
     }

@@ -37,7 +37,7 @@ pub use feature::{FeatureName, FeatureUse};
 pub use ledger::{LedgerKind, LedgerTime};
 pub use object::{
     MAX_PACK_NUMBER, ObjectPath, REPOSITORY_OBJECT, backup_end, backup_folder, backup_start, backup_summary,
-    backups_folder, claim, claims_folder, features_folder, key_slot, key_slot_removal, keys_folder, lease,
+    backups_folder, claim, claims_folder, drill, features_folder, key_slot, key_slot_removal, keys_folder, lease,
     leases_folder, ledger, ledger_folder, manifest, pack, packs_folder, snapshot, snapshots_folder, verification,
     wal_claim_folder, wal_codec, wal_file, wal_log_folder, wal_timeline_folder,
 };

@@ -110,6 +110,17 @@ pub enum ObjectPath {
         /// Whether every byte of it was read.
         deep: bool,
     },
+    /// `<cluster>/ledger/<time>-drill-<backup id>-<proven or failed>.json`
+    Drill {
+        /// The cluster of the ledger.
+        cluster: ClusterName,
+        /// When it was written.
+        time: LedgerTime,
+        /// The backup that was restored.
+        backup: BackupId,
+        /// Whether it was found to be good.
+        proven: bool,
+    },
     /// `<cluster>/leases/<time>-<run>.json`
     Lease {
         /// The cluster whose objects are used.
@@ -136,6 +147,7 @@ impl ObjectPath {
             | Self::Snapshot { cluster, .. }
             | Self::Ledger { cluster, .. }
             | Self::Verification { cluster, .. }
+            | Self::Drill { cluster, .. }
             | Self::Lease { cluster, .. } => Some(cluster),
         }
     }
@@ -197,6 +209,20 @@ impl ObjectPath {
                         deep,
                     });
                 }
+                if let Some((LedgerKind::DRILL, of)) = kind.split_once('-') {
+                    let (backup, result) = of.split_once('-')?;
+                    let proven = match result {
+                        "proven" => true,
+                        "failed" => false,
+                        _ => return None,
+                    };
+                    return Some(Self::Drill {
+                        cluster,
+                        time: time.parse().ok()?,
+                        backup: backup.parse().ok()?,
+                        proven,
+                    });
+                }
                 Some(Self::Ledger { cluster, time: time.parse().ok()?, kind: kind.parse().ok()? })
             }
             "leases" => {
@@ -238,6 +264,10 @@ impl fmt::Display for ObjectPath {
             Self::Verification { cluster, time, backup, deep } => {
                 let level = if *deep { "deep" } else { "shallow" };
                 write!(formatter, "{cluster}/ledger/{time}-{}-{backup}-{level}.json", LedgerKind::VERIFICATION)
+            }
+            Self::Drill { cluster, time, backup, proven } => {
+                let result = if *proven { "proven" } else { "failed" };
+                write!(formatter, "{cluster}/ledger/{time}-{}-{backup}-{result}.json", LedgerKind::DRILL)
             }
             Self::Lease { cluster, expires, run } => write!(formatter, "{cluster}/leases/{expires}-{run}.json"),
         }
@@ -401,6 +431,11 @@ pub fn ledger(cluster: &ClusterName, time: LedgerTime, kind: LedgerKind) -> Stri
 /// `<cluster>/ledger/<time>-verification-<backup id>-<shallow or deep>.json`
 pub fn verification(cluster: &ClusterName, time: LedgerTime, backup: &BackupId, deep: bool) -> String {
     ObjectPath::Verification { cluster: cluster.clone(), time, backup: *backup, deep }.to_string()
+}
+
+/// `<cluster>/ledger/<time>-drill-<backup id>-<proven or failed>.json`
+pub fn drill(cluster: &ClusterName, time: LedgerTime, backup: &BackupId, proven: bool) -> String {
+    ObjectPath::Drill { cluster: cluster.clone(), time, backup: *backup, proven }.to_string()
 }
 
 /// `<cluster>/ledger/`

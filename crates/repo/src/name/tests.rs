@@ -59,6 +59,14 @@ fn the_names_of_the_format() {
             "main/ledger/20260822T101500.000001Z-verification-20260822T101500Z-shallow.json",
         ),
         (
+            drill(&cluster, ledger_time, &backup, true),
+            "main/ledger/20260822T101500.000001Z-drill-20260822T101500Z-proven.json",
+        ),
+        (
+            drill(&cluster, ledger_time, &backup, false),
+            "main/ledger/20260822T101500.000001Z-drill-20260822T101500Z-failed.json",
+        ),
+        (
             lease(&cluster, ledger_time, &"4c1f-6a52".parse().unwrap()),
             "main/leases/20260822T101500.000001Z-4c1f-6a52.json",
         ),

@@ -3,7 +3,7 @@
 use super::{Closed, RecordBody, RecordKind};
 use crate::name::{BackupId, ClaimNumber, LedgerKind, RunId, SlotName};
 use chrono::{DateTime, Utc};
-use holdfast_pgtypes::{SegmentName, WalFileName};
+use holdfast_pgtypes::{Lsn, SegmentName, TimelineId, WalFileName};
 use serde::{Deserialize, Serialize};
 
 /// One entry of a cluster's ledger.
@@ -155,6 +155,37 @@ pub enum KeyChange {
     Rotate,
     /// A slot was removed.
     Remove,
+    /// A backup was restored into a throw-away directory, recovered, started and looked at.
+    Drill {
+        /// The backup that the restore began with.
+        backup: BackupId,
+        /// Claim of its WAL.
+        claim: ClaimNumber,
+        /// The timeline that was followed.
+        timeline: TimelineId,
+        /// The last transaction that was replayed; `None` if there was none, or the server did not get so far.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restored_time: Option<DateTime<Utc>>,
+        /// Where replay ended; `None` if the server did not get so far.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restored_lsn: Option<Lsn>,
+        /// Bytes written into the data directory.
+        size_bytes: u64,
+        /// Bytes of WAL that the recovery needs at most.
+        wal_bytes: u64,
+        /// From the choice of the backup to the end of the restore.
+        restore_milliseconds: u64,
+        /// From the start of the server to its first answer.
+        replay_milliseconds: u64,
+        /// Pages whose checksums, or headers, were checked.
+        page_count: u64,
+        /// Whether `pg_amcheck` ran.
+        amcheck: bool,
+        /// Queries of the user that were asked.
+        probe_count: u64,
+        /// What was wrong; empty if the restore is proven.
+        problems: Vec<String>,
+    },
 }
 
 /// Packs of one backup with consecutive numbers.
@@ -200,6 +231,7 @@ impl LedgerEntry {
             Self::Hold { .. } => LedgerKind::Hold,
             Self::Verification { .. } => LedgerKind::Verification,
             Self::Key { .. } => LedgerKind::Key,
+            Self::Drill { .. } => LedgerKind::Drill,
         }
     }
 }
@@ -209,7 +241,7 @@ impl RecordBody for LedgerRecord {
     const CLOSED: &'static [Closed] = &[
         Closed {
             at: "/entry/kind",
-            values: &["gap", "divergence", "deletion", "removing", "removal", "hold", "verification", "key"],
+            values: &["gap", "divergence", "deletion", "removing", "removal", "hold", "verification", "key", "drill"],
         },
         Closed { at: "/entry/change", values: &["add", "rotate", "remove"] },
     ];
