@@ -156,6 +156,7 @@ fn options(context: &Context, args: &RestoreArgs) -> Result<RestoreOptions, Fail
                 directory: directory.clone(),
             })
             .collect(),
+        tablespace_root: None,
         reuse_tablespaces: args.reuse_tablespaces.clone(),
         discard_wal: args.discard_wal,
         places,

@@ -26,6 +26,24 @@ pub struct TablespaceMapping {
     pub directory: PathBuf,
 }
 
+/// The mappings that are given, and those of all other tablespaces into folders of `root`.
+pub(super) fn mappings(
+    tablespaces: &[TablespaceEntry],
+    given: &[TablespaceMapping],
+    root: Option<&Path>,
+) -> Vec<TablespaceMapping> {
+    let mut mappings = given.to_vec();
+    if let Some(root) = root {
+        let outside = tablespaces.iter().filter(|tablespace| tablespace.path.starts_with('/'));
+        let others = outside.filter(|tablespace| !given.iter().any(|given| is_named(tablespace, &given.tablespace)));
+        mappings.extend(others.map(|tablespace| TablespaceMapping {
+            tablespace: tablespace.oid.to_string(),
+            directory: root.join(tablespace.oid.to_string()),
+        }));
+    }
+    mappings
+}
+
 /// The directories of one restore.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
@@ -280,6 +298,20 @@ mod tests {
 
     fn layout(mappings: &[TablespaceMapping]) -> Result<Layout, String> {
         Layout::new(Path::new("/srv/pg"), &tablespaces(), mappings).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_root_takes_every_tablespace_that_has_no_place_of_its_own() {
+        let given = [TablespaceMapping { tablespace: "slow".to_owned(), directory: "/new/slow".into() }];
+        let mut all = tablespaces();
+        // One in place stays in the data directory.
+        all.push(TablespaceEntry { oid: 16402, name: "inside".to_owned(), path: "pg_tblspc/16402".to_owned() });
+        let places = |root| {
+            let layout = Layout::new(Path::new("/data"), &all, &mappings(&all, &given, root)).unwrap();
+            layout.tablespaces().iter().map(|place| place.location.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(places(Some(Path::new("/drill"))), [Path::new("/drill/16400"), Path::new("/new/slow")]);
+        assert_eq!(places(None), [Path::new("/ssd/pg"), Path::new("/new/slow")]);
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub struct RestoreOptions {
     pub delta: bool,
     /// Other directories for tablespaces.
     pub tablespaces: Vec<TablespaceMapping>,
+    /// A directory for all other tablespaces, each in a folder named by its OID; `None` for where they were.
+    pub tablespace_root: Option<PathBuf>,
     /// Tablespaces, by name or OID, whose directories are used as they are although their data directory was lost.
     pub reuse_tablespaces: Vec<String>,
     /// Whether WAL of an existing data directory that was never archived may be removed.

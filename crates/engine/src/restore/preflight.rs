@@ -126,7 +126,8 @@ pub(super) async fn preflight(
             ));
         }
         notes.extend(backup.warnings.iter().map(|said| format!("when backup {} was taken, {said}", backup.backup_id)));
-        let layout = Arc::new(Layout::new(&options.pgdata, &backup.tablespaces, &options.tablespaces)?);
+        let mappings = layout::mappings(&backup.tablespaces, &options.tablespaces, options.tablespace_root.as_deref());
+        let layout = Arc::new(Layout::new(&options.pgdata, &backup.tablespaces, &mappings)?);
 
         progress.phase("reading the manifest", None);
         let manifest = Arc::new(

@@ -198,6 +198,7 @@ impl Bench {
                     directory: space_beside(pgdata, found.oid),
                 })
                 .collect(),
+            tablespace_root: None,
             reuse_tablespaces: Vec::new(),
             discard_wal: false,
             places: Vec::new(),

@@ -360,6 +360,7 @@ impl Sample {
             target_action: None,
             delta: false,
             tablespaces: vec![TablespaceMapping { tablespace: "fast".to_owned(), directory: self.fast() }],
+            tablespace_root: None,
             reuse_tablespaces: Vec::new(),
             discard_wal: false,
             places: Vec::new(),
