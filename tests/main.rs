@@ -12,6 +12,7 @@ mod changing_files;
 mod checksums;
 mod connection_parameters;
 mod demo;
+mod drill;
 mod errors;
 mod expire;
 mod failover;

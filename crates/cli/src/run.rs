@@ -77,7 +77,7 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
     }
 
     let environment = config::environment::of_process()?;
-    let Loaded { config, file: config_file } =
+    let Loaded { mut config, file: config_file } =
         config::load(args.global.config.as_deref(), &environment, args.overlay())?;
     logging::start(config.log, manner.style);
     if let Command::Wal(WalCommand::Push { path, .. }) = &args.command
@@ -85,6 +85,12 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
         && verbs::already_durable(&config, path)
     {
         return Ok(ExitCode::Ok);
+    }
+    if let Command::Wal(WalCommand::Get { repo: Some(number), .. }) = &args.command {
+        verbs::only(&mut config, *number)?;
+    }
+    if let Command::Wal(WalCommand::Get { name, until: Some(until), .. }) = &args.command {
+        verbs::refuse_after(name, *until)?;
     }
     if let Command::Wal(WalCommand::Get { name, dest, .. }) = &args.command
         && let Some(report) = verbs::already_fetched(&config, name, dest)

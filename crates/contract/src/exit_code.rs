@@ -113,6 +113,8 @@ exit_codes! {
     Diverged = 44, "diverged", NeedsSomebody, "the repository holds other content under this name";
     // As for the five before it: what is stored does not heal.
     DamageFound = 45, "damage-found", NeedsSomebody, "the verification found objects that are missing or not what was written";
+    // What was restored stays as it is: another backup, another copy, or a probe that is wrong.
+    DrillFailed = 46, "drill-failed", NeedsSomebody, "the drill found damage, a server that does not come up, or a probe that fails";
     // Servers start, fail over and come back.
     PostgresConnection = 50, "postgres-connection", PassesByItself, "PostgreSQL could not be reached, or the session of a backup was lost";
     // Mostly of a moment: starting up, too many connections, a conflict with recovery.

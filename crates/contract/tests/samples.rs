@@ -9,6 +9,7 @@ use holdfast_contract::problem::ErrorLine;
 use holdfast_contract::progress::ProgressLine;
 use holdfast_contract::report::backup::BackupReport;
 use holdfast_contract::report::check::CheckReport;
+use holdfast_contract::report::drill::DrillReport;
 use holdfast_contract::report::expire::{ExpireReport, HoldReport};
 use holdfast_contract::report::info::InfoReport;
 use holdfast_contract::report::key::{KeyChangeReport, KeyListReport};
@@ -40,10 +41,13 @@ const SAMPLES: &[(&str, Printed)] = &[
     ("backup-4", through::<BackupReport>),
     ("backup-hold", through::<HoldReport>),
     ("check", through::<CheckReport>),
+    ("drill", through::<DrillReport>),
+    ("drill-failed", through::<DrillReport>),
     ("error", through::<ErrorLine>),
     ("expire", through::<ExpireReport>),
     ("info", through::<InfoReport>),
     ("info-2", through::<InfoReport>),
+    ("info-3", through::<InfoReport>),
     ("key-list", through::<KeyListReport>),
     ("key-rotate", through::<KeyChangeReport>),
     ("list", through::<ListReport>),

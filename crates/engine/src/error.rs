@@ -385,6 +385,32 @@ pub enum Cause {
         /// The cluster.
         cluster: String,
     },
+    /// There are no programs of PostgreSQL in the version that is needed.
+    #[error("PostgreSQL {major} is needed here to start the restored server, and was not found: {found}")]
+    NoPrograms {
+        /// The major version.
+        major: u16,
+        /// What was found instead, in words.
+        found: String,
+    },
+    /// A file system has no room for what would be written.
+    #[error("{} has {free} bytes free, and {needed} are needed", directory.display())]
+    NoRoom {
+        /// A directory of the file system.
+        directory: PathBuf,
+        /// Bytes that are needed.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// A restored server stopped its recovery because WAL could not be asked for.
+    #[error("recovery of the restored server stopped, since the repository could not be asked for WAL: {log}")]
+    ReplayStopped {
+        /// What `restore_command` ended with, as in the table of exit codes.
+        status: u8,
+        /// What the server said.
+        log: String,
+    },
     /// No backup of that name is complete.
     #[error("there is no complete backup {backup} of cluster {cluster}")]
     NoSuchBackup {

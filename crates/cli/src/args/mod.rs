@@ -3,6 +3,7 @@
 //! Flags that also exist as configuration keys are laid over the configuration ([`Args::overlay`]), so that they are
 //! validated, and complained about, in one place.
 
+mod drill;
 mod expire;
 mod instance;
 mod key;
@@ -14,6 +15,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use drill::DrillArgs;
 pub use expire::{BackupCommand, ExpireArgs, Until};
 pub use instance::{InstanceCommand, ProbeKind};
 pub use key::{KeyCommand, NewSecret, RotateArgs};
@@ -27,6 +29,7 @@ use crate::config::units::duration;
 use crate::config::validated::LogLevel;
 use crate::config::written::Written;
 use clap::{Parser, Subcommand, ValueEnum};
+use holdfast_pgtypes::SegmentName;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -133,6 +136,8 @@ pub enum Command {
     /// List, add, rotate and remove what opens an encrypted repository
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Prove that a restore brings back what it should: restore into a throw-away directory, start PostgreSQL there, look
+    Drill(DrillArgs),
     /// Archive and fetch WAL
     #[command(subcommand)]
     Wal(WalCommand),
@@ -211,6 +216,12 @@ pub enum WalCommand {
         /// For the restore_command of a standby: it must try again after a fault, so the exit status stays at 125 or less
         #[arg(long)]
         standby: bool,
+        /// Ask only the repository with this number; the first one in the configuration is 1
+        #[arg(long, value_name = "N")]
+        repo: Option<usize>,
+        /// Give no segment after this one, as if it were the last in the archive
+        #[arg(long, value_name = "SEGMENT")]
+        until: Option<SegmentName>,
     },
     /// List what is archived, with its gaps
     List,
@@ -350,6 +361,33 @@ impl Args {
             Command::Verify(verify) if verify.jobs.is_some() => {
                 set("restore.jobs", "--jobs", &|written| written.restore.jobs = verify.jobs);
             }
+            Command::Drill(drill) => {
+                let text = |path: Option<&PathBuf>| path.map(|path| path.to_string_lossy().into_owned());
+                if drill.jobs.is_some() {
+                    set("restore.jobs", "--jobs", &|written| written.restore.jobs = drill.jobs);
+                }
+                if drill.directory.is_some() {
+                    set("drill.directory", "--directory", &|written| {
+                        written.drill.directory = text(drill.directory.as_ref());
+                    });
+                }
+                if drill.bin_dir.is_some() {
+                    set("drill.bin_dir", "--bin-dir", &|written| written.drill.bin_dir = text(drill.bin_dir.as_ref()));
+                }
+                if drill.role.is_some() {
+                    set("drill.role", "--role", &|written| written.drill.role.clone_from(&drill.role));
+                }
+                if drill.database.is_some() {
+                    set("drill.database", "--database", &|written| {
+                        written.drill.database.clone_from(&drill.database);
+                    });
+                }
+                if drill.time_limit.is_some() {
+                    set("drill.time_limit", "--time-limit", &|written| {
+                        written.drill.time_limit.clone_from(&drill.time_limit);
+                    });
+                }
+            }
             Command::Restore(_)
             | Command::Verify(_)
             | Command::Repo(_)
@@ -391,6 +429,7 @@ impl Args {
             Command::Key(KeyCommand::Add { .. }) => "adding a key slot",
             Command::Key(KeyCommand::Rotate(_)) => "rotating the keys",
             Command::Key(KeyCommand::Remove { .. }) => "removing a key slot",
+            Command::Drill(_) => "drilling a restore",
             Command::Wal(WalCommand::Push { .. }) => "archiving WAL",
             Command::Wal(WalCommand::Get { .. }) => "fetching WAL",
             Command::Wal(WalCommand::List) => "listing the archived WAL",

@@ -149,6 +149,12 @@ fn combinations_without_meaning_are_refused() {
         "key add vault --new-key-file /k --new-passphrase-file /p",
         "key remove",
         "key rotate --drop",
+        "drill --seed 7",
+        "drill --random --target-immediate",
+        "drill --random --backup 20260822T101500Z",
+        "drill --target-exclusive",
+        "drill --probe probes.sql",
+        "drill --set shared_buffers",
     ] {
         assert!(parse(line).is_err(), "{line}");
     }
@@ -174,7 +180,13 @@ fn every_command_of_the_manual_parses() {
         "wal push pg_wal/000000010000000000000001",
         "wal push --standby --wait 5s pg_wal/000000010000000000000001",
         "wal get 000000010000000000000001 pg_wal/RECOVERYXLOG",
+        "wal get --repo 2 000000010000000000000001 pg_wal/RECOVERYXLOG",
         "wal list",
+        "drill",
+        "drill --directory /srv/drill --bin-dir /usr/lib/postgresql/18/bin --random --seed 7 --output json",
+        "drill --target-time 2026-11-22T10:15:00Z --target-timeline 2 --backup 20260822T101500Z --repo 2 --keep",
+        "drill --probe /etc/probes --probe /a.sql --set shared_buffers=1GB --role admin --database shop --no-amcheck",
+        "drill --time-limit 4h --no-record --jobs 2",
         "verify",
         "verify --backup latest --repo 2 --no-record --output json",
         "verify --deep --max-age 30d --jobs 2",

@@ -103,6 +103,7 @@ fn take(written: &mut Written, section: &str, index: usize, key: &str, value: &s
         "backup" => written.backup.overlay(one(key, value)?),
         "wal" => written.wal.overlay(one(key, value)?),
         "restore" => written.restore.overlay(one(key, value)?),
+        "drill" => written.drill.overlay(one(key, value)?),
         "retention" => written.retention.overlay(one(key, value)?),
         "log" => written.log.overlay(one(key, value)?),
         other => return Err(ValueError::custom(format!("no section {other}"))),

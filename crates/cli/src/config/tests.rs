@@ -197,7 +197,7 @@ fn unknown_keys_are_named_with_their_place() {
         refusal("[clutser]\nname = \"main\"\n", &[]),
         parts(
             "unknown key `clutser` in /etc/holdfast/holdfast.toml, line 1, column 2",
-            "did you mean `cluster`? the sections are cluster, repo, backup, wal, restore, retention, log"
+            "did you mean `cluster`? the sections are cluster, repo, backup, wal, restore, drill, retention, log"
         )
     );
     assert_eq!(

@@ -5,7 +5,9 @@ use super::origin::Origins;
 use super::reader::Reader;
 use super::repository::{self, Repository};
 use super::units;
-use super::written::{BackupTable, ClusterTable, KeepTable, LogTable, RestoreTable, RetentionTable, WalTable, Written};
+use super::written::{
+    BackupTable, ClusterTable, DrillTable, KeepTable, LogTable, RestoreTable, RetentionTable, WalTable, Written,
+};
 use holdfast_repo::Compression;
 use holdfast_repo::name::ClusterName;
 use holdfast_secret::Secret;
@@ -23,6 +25,8 @@ const LEAST_MEMORY_BYTES: u64 = 32 << 20;
 /// Default of `backup.archive_timeout` and `wal.timeout`: PostgreSQL's own patience before it warns that the WAL of a
 /// backup is not archived is 60 s too.
 const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
+/// Default of `drill.time_limit`: the next drill of the same hour of the next day finds this one ended.
+const DEFAULT_DRILL: Duration = Duration::from_hours(23);
 const DEFAULT_PUSH_AHEAD: u32 = 16;
 const DEFAULT_PREFETCH: u32 = 8;
 /// More segments ahead than this only fill the spool: 256 are 4 GiB.
@@ -46,6 +50,8 @@ pub struct Config {
     pub wal: Wal,
     /// How backups are restored.
     pub restore: Restore,
+    /// How restores are tried.
+    pub drill: Drill,
     /// What `holdfast expire` keeps.
     pub retention: Retention,
     /// What is logged.
@@ -130,6 +136,37 @@ pub struct Restore {
     pub jobs: NonZeroUsize,
 }
 
+/// `[drill]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drill {
+    /// Where throw-away directories are made, absolute.
+    pub directory: Option<PathBuf>,
+    /// Where PostgreSQL's programs are, absolute; without it they are looked for.
+    pub bin_dir: Option<PathBuf>,
+    /// A superuser of the cluster.
+    pub role: String,
+    /// The database of the probes.
+    pub database: String,
+    /// A file of queries, or a folder of such files.
+    pub probes: Option<PathBuf>,
+    /// Further settings of the restored server.
+    pub settings: Vec<(String, String)>,
+    /// How long a drill may take.
+    pub time_limit: Duration,
+}
+
+impl Drill {
+    /// Where throw-away directories are made.
+    pub fn require_directory(&self) -> Result<&Path, ConfigError> {
+        self.directory.as_deref().ok_or_else(|| ConfigError::Missing {
+            key: "drill.directory".to_owned(),
+            hint: "pass --directory, or write directory = \"/srv/drill\" under [drill]: a directory with room for the whole \
+                   cluster, in which the drill makes a directory of its own"
+                .to_owned(),
+        })
+    }
+}
+
 /// `[retention]`; nothing written is nothing deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
@@ -210,7 +247,7 @@ pub enum LogFormat {
 
 /// Gives the written values their meaning. `origins` says where each stands, for the messages.
 pub fn validate(written: Written, origins: &Origins) -> Result<Config, ConfigError> {
-    let Written { cluster, repo, backup, wal, restore, retention, log } = written;
+    let Written { cluster, repo, backup, wal, restore, drill, retention, log } = written;
     let reader = Reader::new(origins);
     let cluster = reader.cluster(cluster)?;
     let repositories = repository::validate(&reader, repo)?;
@@ -221,6 +258,7 @@ pub fn validate(written: Written, origins: &Origins) -> Result<Config, ConfigErr
         backup: reader.backup(backup)?,
         restore: reader.restore(&restore)?,
         retention: reader.retention("retention", retention)?,
+        drill: reader.drill(drill)?,
         log: reader.log(log)?,
     })
 }
@@ -322,6 +360,26 @@ impl Reader<'_> {
     fn restore(&self, table: &RestoreTable) -> Result<Restore, ConfigError> {
         let RestoreTable { jobs } = table;
         Ok(Restore { jobs: self.jobs("restore.jobs", *jobs)? })
+    }
+
+    fn drill(&self, table: DrillTable) -> Result<Drill, ConfigError> {
+        let DrillTable { directory, bin_dir, role, database, probes, settings, time_limit } = table;
+        let name = |key: &str, value: Option<String>| {
+            Ok::<_, ConfigError>(self.parsed(key, value, id)?.unwrap_or_else(|| "postgres".to_owned()))
+        };
+        let limit = self.parsed("drill.time_limit", time_limit, |text| match units::duration(text)? {
+            Duration::ZERO => Err("must be more than zero".to_owned()),
+            limit => Ok(limit),
+        })?;
+        Ok(Drill {
+            directory: self.path("drill.directory", directory)?,
+            bin_dir: self.path("drill.bin_dir", bin_dir)?,
+            role: name("drill.role", role)?,
+            database: name("drill.database", database)?,
+            probes: self.path("drill.probes", probes)?,
+            settings: settings.unwrap_or_default().into_iter().collect(),
+            time_limit: limit.unwrap_or(DEFAULT_DRILL),
+        })
     }
 
     /// `[retention]`, or that of one repository: `key` is where it stands.

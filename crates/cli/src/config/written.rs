@@ -157,6 +157,26 @@ table! {
 }
 
 table! {
+    /// `[drill]`.
+    DrillTable {
+        /// Where throw-away directories are made.
+        directory: String,
+        /// Where PostgreSQL's programs are.
+        bin_dir: String,
+        /// A superuser of the cluster.
+        role: String,
+        /// The database of the probes.
+        database: String,
+        /// A file of queries, or a folder of such files.
+        probes: String,
+        /// Further settings of the restored server.
+        settings: BTreeMap<String, String>,
+        /// How long a drill may take.
+        time_limit: String,
+    }
+}
+
+table! {
     /// `[retention]`.
     RetentionTable {
         /// How far back any moment can be restored.
@@ -212,6 +232,8 @@ pub struct Written {
     pub wal: WalTable,
     /// `[restore]`
     pub restore: RestoreTable,
+    /// `[drill]`
+    pub drill: DrillTable,
     /// `[retention]`
     pub retention: RetentionTable,
     /// `[log]`
@@ -225,6 +247,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ("backup", BackupTable::KEYS),
     ("wal", WalTable::KEYS),
     ("restore", RestoreTable::KEYS),
+    ("drill", DrillTable::KEYS),
     ("retention", RetentionTable::KEYS),
     ("log", LogTable::KEYS),
 ];
@@ -241,7 +264,7 @@ pub const INNER_TABLES: &[(&str, &str, &[&str])] = &[
 impl Written {
     /// Takes every value that `over` has; repositories are matched by their place in the list.
     pub fn overlay(&mut self, over: Self) {
-        let Self { cluster, repo, backup, wal, restore, retention, log } = over;
+        let Self { cluster, repo, backup, wal, restore, drill, retention, log } = over;
         self.cluster.overlay(cluster);
         for (index, table) in repo.into_iter().enumerate() {
             match self.repo.get_mut(index) {
@@ -252,6 +275,7 @@ impl Written {
         self.backup.overlay(backup);
         self.wal.overlay(wal);
         self.restore.overlay(restore);
+        self.drill.overlay(drill);
         self.retention.overlay(retention);
         self.log.overlay(log);
     }

@@ -183,6 +183,16 @@ fn of_what(what: &Cause) -> Failure {
                 ),
             })
         }
+        Cause::NoPrograms { major, .. } => new(ExitCode::Configuration).hint(format!(
+            "install the server of PostgreSQL {major} on this host, or name the folder with its `postgres` by --bin-dir or \
+             `bin_dir` under [drill]"
+        )),
+        Cause::NoRoom { directory, .. } => new(ExitCode::NoSpace)
+            .hint(format!("make room on the file system of {}, or name another directory", directory.display())),
+        Cause::ReplayStopped { status, .. } => {
+            let code = ExitCode::from_number(*status).unwrap_or(ExitCode::Unreachable);
+            new(code).hint("nothing is known of the backup by this: run it again when the store answers")
+        }
         Cause::TooManyPacks { .. } => new(ExitCode::Usage).hint(
             "if its store takes objects only whole, packs are no larger than `backup.memory` allows: give the backup more, \
              or use another store for this repository",

@@ -30,6 +30,12 @@ fn step_of(phase: &str) -> &str {
         "looking at the backups" | "looking at the WAL" => "looking",
         "reading packs" => "reading-packs",
         "reading WAL" => "reading-wal",
+        "choosing the moment" => "choosing",
+        "running pg_amcheck" => "amcheck",
+        "asking the probes" => "probes",
+        "stopping the server" => "stopping",
+        "checking the pages" => "checking-pages",
+        "removing the directory" => "removing",
         other => other,
     }
 }

@@ -6,6 +6,7 @@
 mod backup;
 mod check;
 mod command_line;
+mod drill;
 mod expire;
 mod hold;
 mod info;
@@ -38,7 +39,7 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use wal::{already_durable, already_fetched};
+pub(crate) use wal::{already_durable, already_fetched, only, refuse_after};
 
 /// What every verb is given.
 #[derive(Clone, Debug)]
@@ -137,9 +138,10 @@ pub(crate) async fn run(command: Command, context: Context) -> Result<ExitCode, 
         Command::Restore(args) => restore::run(&context, args).await,
         Command::Verify(args) => verify::run(&context, args).await,
         Command::Key(command) => key::run(&context, command).await,
+        Command::Drill(args) => drill::run(&context, args).await,
         Command::Wal(WalCommand::Push { path, standby: true, wait }) => wal::push_standby(&context, path, *wait).await,
         Command::Wal(WalCommand::Push { path, .. }) => wal::push(&context, path).await,
-        Command::Wal(WalCommand::Get { name, dest, standby: _ }) => wal::get(&context, name, dest).await,
+        Command::Wal(WalCommand::Get { name, dest, .. }) => wal::get(&context, name, dest).await,
         Command::Wal(WalCommand::List) => wal::list(&context).await,
         Command::Snapshot(SnapshotCommand::Record { .. }) => snapshot::record(&context).await,
         Command::Snapshot(SnapshotCommand::List) => snapshot::list(&context).await,

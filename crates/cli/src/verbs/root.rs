@@ -21,6 +21,18 @@ pub(super) fn acting_for<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Optio
     owners.map(|found| (found.uid(), found.gid())).find(|(user, _)| *user != 0)
 }
 
+/// User and group of this name.
+pub(super) fn user_named(wanted: &str) -> Option<(u32, u32)> {
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let is_wanted = fields.next()? == wanted;
+        let user = fields.nth(1)?.parse().ok()?;
+        let group = fields.next()?.parse().ok()?;
+        is_wanted.then_some((user, group))
+    })
+}
+
 /// The directories of a repository that are about to be made, and for whom.
 #[derive(Debug)]
 pub(super) struct ToBeMade {

@@ -24,7 +24,7 @@ use holdfast_engine::backup::read_control_file;
 use holdfast_engine::pipeline::budget::ByteBudget;
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::{Cause, Error};
-use holdfast_pgtypes::{ControlFile, SystemIdentifier, WalFileName};
+use holdfast_pgtypes::{ControlFile, SegmentName, SystemIdentifier, WalFileName};
 use holdfast_store::Hurry;
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -55,6 +55,28 @@ pub(crate) fn already_fetched(config: &Config, name: &str, destination: &Path) -
         archive::hand_over_fetched(&spool, &set, system, segment, destination, config.wal.prefetch).ok()?;
     let (file, source) = (WalFileName::Segment(segment), GetSource::Spool);
     handed_over.map(|size_bytes| GetReport { file, source, size_bytes, prefetched: 0 })
+}
+
+/// Leaves one repository in the configuration, by its number.
+pub(crate) fn only(config: &mut Config, number: usize) -> Result<(), Failure> {
+    let count = config.repositories.len();
+    let chosen = number.checked_sub(1).filter(|index| *index < count);
+    let chosen = chosen.ok_or_else(|| {
+        Failure::new(ExitCode::Usage, format!("there is no repository {number}"))
+            .hint(format!("--repo counts from 1, and the configuration has {count}"))
+    })?;
+    config.repositories = vec![config.repositories.swap_remove(chosen)];
+    Ok(())
+}
+
+/// Segments after the last one that is wanted are as good as not archived, on whatever timeline.
+pub(crate) fn refuse_after(name: &str, until: SegmentName) -> Result<(), Failure> {
+    match name.parse() {
+        Ok(WalFileName::Segment(segment)) if segment.on_timeline(until.timeline()) > until => {
+            Err(Failure::new(ExitCode::Absent, format!("{name} is after {until}, the last segment that is wanted")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn repository_set(config: &Config) -> RepositorySetId {

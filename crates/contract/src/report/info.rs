@@ -1,5 +1,6 @@
 //! `holdfast info`: what the archive of a cluster is worth now.
 
+use super::drill::Drilled;
 use super::list::Unfinished;
 use super::verify::Verified;
 use super::wal::ClaimWal;
@@ -43,6 +44,12 @@ pub struct RepositoryInfo {
     pub unfinished: Vec<Unfinished>,
     /// Records that cannot be read.
     pub unreadable: Vec<UnreadableRecord>,
+    /// The newest drill that proved a restore.
+    #[serde(default)]
+    pub last_proven: Option<Drilled>,
+    /// The newest drill that failed.
+    #[serde(default)]
+    pub last_failed_drill: Option<Drilled>,
 }
 
 /// One claim on the cluster's archive in one repository.

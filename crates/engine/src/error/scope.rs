@@ -32,6 +32,7 @@ impl Error {
             | Cause::Absent { .. }
             | Cause::NotReadable { .. }
             | Cause::NotArchived { .. }
+            | Cause::ReplayStopped { .. }
             | Cause::NoSuchBackup { .. }
             | Cause::NoSuchSnapshot { .. }
             | Cause::UnreadableHistory { .. }
@@ -64,6 +65,8 @@ impl Error {
             | Cause::UnseenServer { .. }
             | Cause::ServerRunning { .. }
             | Cause::AnotherRun { .. }
+            | Cause::NoPrograms { .. }
+            | Cause::NoRoom { .. }
             | Cause::Refused(_)
             | Cause::Cancelled
             | Cause::Internal(_) => false,

@@ -20,6 +20,7 @@ use super::ids;
 use crate::archive::{WalFolders, Wanted};
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::Repository;
+use crate::repository::drills::proven_backups;
 use crate::repository::leases::{ListedLease, NamedLease};
 use crate::repository::listed::{Listed, Unreadable};
 use crate::repository::machine::Machine;
@@ -155,7 +156,8 @@ pub(super) async fn gather(
             .map(|bad| format!("{} cannot be read, so it counts for nothing: {}", bad.object, bad.error)),
     );
     let damaged = verified.damaged(&backups.records);
-    catalog.backups.extend(backups.records.iter().map(|backup| of_backup(backup, &verified, &damaged)));
+    let proven = proven_backups(repository, cluster).await?;
+    catalog.backups.extend(backups.records.iter().map(|backup| of_backup(backup, &verified, &damaged, &proven)));
     catalog.backups.extend(snapshots.records.iter().map(of_snapshot));
     for bad in backups.unreadable.iter().chain(&snapshots.unreadable) {
         if matches!(*bad.error.what, Cause::Remnant { .. }) {
@@ -281,7 +283,12 @@ async fn wal(repository: &Repository, claim: &ClaimRecord) -> Result<(planner::W
     Ok((archive, notes.collect()))
 }
 
-fn of_backup(backup: &BackupRecord, verified: &Verifications, damaged: &BTreeSet<BackupId>) -> planner::Backup {
+fn of_backup(
+    backup: &BackupRecord,
+    verified: &Verifications,
+    damaged: &BTreeSet<BackupId>,
+    proven: &BTreeSet<BackupId>,
+) -> planner::Backup {
     planner::Backup {
         id: ids::backup(backup.backup_id),
         claim: ids::claim(backup.claim),
@@ -296,6 +303,8 @@ fn of_backup(backup: &BackupRecord, verified: &Verifications, damaged: &BTreeSet
         verified: match verified.standing(backup.backup_id).map(|standing| standing.sound) {
             _ if damaged.contains(&backup.backup_id) => planner::Verified::Damaged,
             Some(true) => planner::Verified::Sound,
+            // A restore that was tried read everything that it needs.
+            None if proven.contains(&backup.backup_id) => planner::Verified::Sound,
             Some(false) | None => planner::Verified::Never,
         },
     }

@@ -11,12 +11,14 @@
 //! - [`begin`]: the claim of a cluster that is about to exist.
 //! - [`catalog`]: which backups there are, and which WAL; [`snapshots`]: which volume snapshots.
 //! - `ledger`: what happened, is decided, and is held; `leases`: who uses what; `machine`: on which machine.
+//! - [`drills`], [`verified`]: what is known of backups from drills and verifications.
 //! - [`listed`]: records that can be read beside those that cannot.
 
 pub mod begin;
 pub mod capabilities;
 pub mod catalog;
 pub mod claim;
+pub mod drills;
 mod features;
 pub mod init;
 pub(crate) mod leases;

@@ -263,6 +263,18 @@ pub(super) fn refuse_replay(
     Ok(())
 }
 
+/// Refuses any recovery, to whatever target, beside a running server of the same cluster with tablespaces that the restored
+/// data does not have.
+pub(crate) fn refuse_made_again(known: &[OsString], of: SystemIdentifier) -> Result<(), Error> {
+    for server in RunningServer::all() {
+        if let Some(tablespace) = made_again(&server, known, of).next() {
+            let (place, pgdata, pid) = (tablespace.place.clone(), server.pgdata.clone(), server.pid);
+            return Err(Cause::ReplayInUse { place, pgdata, pid }.into());
+        }
+    }
+    Ok(())
+}
+
 /// What a recovery to another target may do to tablespaces of a running server.
 pub(super) fn replay_notes(known: &[OsString], of: SystemIdentifier, servers: &[RunningServer]) -> Vec<String> {
     let note = |server: &RunningServer| {

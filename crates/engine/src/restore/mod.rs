@@ -57,6 +57,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use chain::{Chains, Line};
 pub(crate) use coalesce::{Fetches, FrameWork, Wanted};
 pub(crate) use fetch::open as open_checked;
+pub(crate) use foreign::refuse_made_again;
 pub use from_snapshot::{plan_snapshot, restore_snapshot};
 pub use holdfast_contract::report::restore::{
     RestorePlan, RestoreReport, SnapshotRestoreReport, TablespacePlace, TargetState,
@@ -67,6 +68,7 @@ pub(crate) use packs::Packs;
 pub(crate) use preflight::read_history;
 pub use reach::{Reached, reach};
 pub use resume::{RESUME_POINT, ResumePoint};
+pub(crate) use settings::ARCHIVES_NOTHING;
 pub use settings::Archiving;
 pub(crate) use stored::{ListedSizes, check_packs, faults_of_objects};
 pub(crate) use trial::{Trial, try_held_files, try_manifest, would_take};

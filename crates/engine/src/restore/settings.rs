@@ -52,6 +52,10 @@ const ARCHIVE_MODE: &str = "archive_mode";
 /// Settings of a standby that would connect to the primary it once had.
 const STANDBY: [&str; 2] = ["primary_conninfo", "primary_slot_name"];
 
+/// What a report says about a copy that does not archive.
+pub(crate) const ARCHIVES_NOTHING: &str = "archive_mode is off in this copy: it archives nothing. Before you put it into \
+     service, run ALTER SYSTEM RESET archive_mode and restart it";
+
 /// The comment in front of our lines; lines like it from earlier restores are dropped.
 const COMMENT_START: &[u8] = b"# Holdfast: recovery settings of the restore of backup ";
 
@@ -201,11 +205,7 @@ pub(super) fn notes(backed_up: &[u8], recovery: &Recovery<'_>) -> Vec<String> {
         notes.push(format!("{APPLY_DELAY} of the original server is not copied: recovery does not wait"));
     }
     if recovery.archiving == Archiving::Off {
-        notes.push(
-            "archive_mode is off in this copy: it archives nothing. Before you put it into service, run ALTER SYSTEM \
-             RESET archive_mode and restart it"
-                .to_owned(),
-        );
+        notes.push(ARCHIVES_NOTHING.to_owned());
     }
     notes
 }

@@ -143,18 +143,6 @@ pub enum LedgerEntry {
         /// The newest key epoch then.
         epoch: u32,
     },
-}
-
-/// What was done to the key slots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum KeyChange {
-    /// A slot was added.
-    Add,
-    /// A new key epoch was begun, and the slots of earlier ones were replaced or removed.
-    Rotate,
-    /// A slot was removed.
-    Remove,
     /// A backup was restored into a throw-away directory, recovered, started and looked at.
     Drill {
         /// The backup that the restore began with.
@@ -186,6 +174,18 @@ pub enum KeyChange {
         /// What was wrong; empty if the restore is proven.
         problems: Vec<String>,
     },
+}
+
+/// What was done to the key slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyChange {
+    /// A slot was added.
+    Add,
+    /// A new key epoch was begun, and the slots of earlier ones were replaced or removed.
+    Rotate,
+    /// A slot was removed.
+    Remove,
 }
 
 /// Packs of one backup with consecutive numbers.

@@ -1,0 +1,124 @@
+//! `holdfast drill`: which moment, where, and what is looked at.
+
+use super::restore::{parse_restore_point, parse_timeline, parse_xid};
+use crate::config::reader::absolute;
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::Lsn;
+use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline, moment};
+use std::path::PathBuf;
+
+/// `holdfast drill`
+#[derive(Clone, Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("target").multiple(false))]
+#[command(group = clap::ArgGroup::new("exclusive-target").multiple(true))]
+pub struct DrillArgs {
+    /// Where the throw-away directory is made, absolute [default: drill.directory]
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
+    pub directory: Option<PathBuf>,
+    /// Where PostgreSQL's programs are [default: drill.bin_dir, or the PATH and the folders of the packages]
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
+    pub bin_dir: Option<PathBuf>,
+    /// Choose a moment at random, anywhere in what can be restored [default: the newest moment]
+    #[arg(long, group = "target")]
+    pub random: bool,
+    /// Choose the same moment as the drill that printed this number
+    #[arg(long, value_name = "NUMBER", requires = "random")]
+    pub seed: Option<u64>,
+    /// Recover up to this moment, such as "2026-11-22 10:15:00+00"; the zone must be given
+    #[arg(long, value_name = "TIME", value_parser = moment::parse_with_zone, groups = ["target", "exclusive-target"])]
+    pub target_time: Option<DateTime<Utc>>,
+    /// Recover up to this place in the WAL, such as 16/B374D848
+    #[arg(long, value_name = "LSN", groups = ["target", "exclusive-target"])]
+    pub target_lsn: Option<Lsn>,
+    /// Recover up to this transaction
+    #[arg(long, value_name = "XID", value_parser = parse_xid, groups = ["target", "exclusive-target"])]
+    pub target_xid: Option<u64>,
+    /// Recover up to this restore point, made with pg_create_restore_point()
+    #[arg(long, value_name = "NAME", value_parser = parse_restore_point, group = "target")]
+    pub target_name: Option<String>,
+    /// Recover only until the backup is consistent
+    #[arg(long, group = "target")]
+    pub target_immediate: bool,
+    /// latest: the newest timeline; current: the backup's; or a number
+    #[arg(long, value_name = "TIMELINE", default_value = "latest", value_parser = parse_timeline,
+          conflicts_with = "random")]
+    pub target_timeline: TargetTimeline,
+    /// Stop just before the target instead of just after it; for times, LSNs and transactions
+    #[arg(long, requires = "exclusive-target")]
+    pub target_exclusive: bool,
+    /// The backup to begin with [default: the newest one before the target]
+    #[arg(long, value_name = "ID", conflicts_with = "random")]
+    pub backup: Option<String>,
+    /// The repository with this number; the first one in the configuration is 1
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub repo: usize,
+    /// Queries that each must answer with one row that begins with true: a file, or a folder with *.sql; may be given
+    /// several times [default: drill.probes]
+    #[arg(long = "probe", value_name = "FILE", value_parser = absolute)]
+    pub probes: Vec<PathBuf>,
+    /// A superuser of the cluster [default: drill.role, or postgres]
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<String>,
+    /// The database of the queries [default: drill.database, or postgres]
+    #[arg(long, value_name = "NAME")]
+    pub database: Option<String>,
+    /// A setting of the restored server, such as shared_buffers=1GB; may be given several times
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_setting)]
+    pub settings: Vec<(String, String)>,
+    /// Do not run pg_amcheck
+    #[arg(long)]
+    pub no_amcheck: bool,
+    /// How long the drill may take, such as 4h [default: drill.time_limit, or 23h]
+    #[arg(long, value_name = "DURATION")]
+    pub time_limit: Option<String>,
+    /// Leave the directory when the drill is over; the server is stopped all the same
+    #[arg(long)]
+    pub keep: bool,
+    /// Do not write the result into the repository
+    #[arg(long)]
+    pub no_record: bool,
+    /// Threads that decompress and check [default: restore.jobs, or the number of cores]
+    #[arg(long, short, value_name = "N")]
+    pub jobs: Option<u32>,
+}
+
+impl DrillArgs {
+    /// The target; clap has seen to it that there is at most one.
+    pub fn target(&self) -> RecoveryTarget {
+        match (self.target_time, self.target_lsn, self.target_xid, &self.target_name, self.target_immediate) {
+            (Some(time), ..) => RecoveryTarget::Time(time),
+            (None, Some(lsn), ..) => RecoveryTarget::Lsn(lsn),
+            (None, None, Some(xid), ..) => RecoveryTarget::Xid(xid),
+            (None, None, None, Some(name), _) => RecoveryTarget::Name(name.clone()),
+            (None, None, None, None, true) => RecoveryTarget::Immediate,
+            (None, None, None, None, false) => RecoveryTarget::Latest,
+        }
+    }
+
+    /// The flags of the request, as they can be typed again.
+    pub fn target_flags(&self) -> String {
+        let mut flags = match self.target() {
+            RecoveryTarget::Latest => Vec::new(),
+            RecoveryTarget::Immediate => vec!["--target-immediate".to_owned()],
+            RecoveryTarget::Time(time) => vec![format!("--target-time \"{}\"", moment::text(time))],
+            RecoveryTarget::Lsn(lsn) => vec![format!("--target-lsn {lsn}")],
+            RecoveryTarget::Xid(xid) => vec![format!("--target-xid {xid}")],
+            RecoveryTarget::Name(name) => vec![format!("--target-name \"{name}\"")],
+        };
+        if self.target_timeline != TargetTimeline::Latest {
+            flags.push(format!("--target-timeline {}", self.target_timeline));
+        }
+        if self.target_exclusive {
+            flags.push("--target-exclusive".to_owned());
+        }
+        flags.extend(self.backup.as_ref().map(|backup| format!("--backup {backup}")));
+        flags.join(" ")
+    }
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}

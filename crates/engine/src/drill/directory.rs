@@ -1,0 +1,288 @@
+//! The throw-away directory: made fresh by a drill, and removed by the same drill.
+//!
+//! Everything of a drill is in it: the data directory, tablespaces, the socket, the spool, the server's log. The first file
+//! in it is a mark that says who made it, so that what a killed drill left is recognised. Only the drill that made a
+//! directory removes it; the next one names it and leaves it alone, since a server may still run there and somebody may
+//! want to look.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, lchown};
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use holdfast_contract::report::drill::LeftBehind;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Cause, Error};
+use crate::repository::machine::Machine;
+use crate::server::running::server_in;
+
+/// The beginning of the directory's name.
+const PREFIX: &str = "holdfast-drill-";
+
+/// The mark.
+const MARK: &str = "holdfast.drill";
+
+/// The longest path of a socket, as `UNIXSOCK_PATH_BUFLEN` on Linux without the zero at its end.
+const LONGEST_SOCKET: usize = 107;
+
+/// The port, which is only a part of the socket's name.
+pub(super) const PORT: u16 = 5432;
+
+/// Who made a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    cluster: String,
+    host: String,
+    boot: Option<String>,
+    pid: u32,
+    /// The name of the process, since numbers are used again.
+    program: String,
+    started: DateTime<Utc>,
+    kept: bool,
+}
+
+impl Mark {
+    fn read(directory: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(directory.join(MARK)).ok()?).ok()
+    }
+
+    fn write(&self, directory: &Path) -> Result<(), Error> {
+        let path = directory.join(MARK);
+        let text = serde_json::to_vec(self).map_err(|e| Cause::Internal(format!("the mark of a drill: {e}")))?;
+        // Never through a link: a server's owner may have written into the directory, and root may be the caller.
+        let mut file = File::create_new(&path).map_err(|e| Error::file("create", &path, e))?;
+        file.write_all(&text).map_err(|e| Error::file("write", &path, e))
+    }
+
+    /// Whether the drill is at work: then nothing was left behind.
+    fn is_at_work(&self, host: &str) -> bool {
+        self.host == host
+            && self.boot == Machine::here().boot
+            && program_of(&self.pid.to_string()).as_ref() == Some(&self.program)
+    }
+}
+
+fn program_of(process: &str) -> Option<String> {
+    fs::read_to_string(format!("/proc/{process}/comm")).ok().map(|name| name.trim().to_owned())
+}
+
+/// What killed drills left below `parent`, and what others kept on purpose.
+pub(super) fn left_behind(parent: &Path, host: &str) -> Vec<LeftBehind> {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX)));
+    let mut found: Vec<LeftBehind> = ours
+        .filter_map(|entry| {
+            let directory = entry.path();
+            let mark = Mark::read(&directory).filter(|mark| !mark.is_at_work(host))?;
+            let server_pid = server_in(&directory.join("data"));
+            Some(LeftBehind { directory, started: mark.started, server_pid, kept: mark.kept })
+        })
+        .collect();
+    found.sort_by(|one, other| one.directory.cmp(&other.directory));
+    found
+}
+
+/// The directory of this drill.
+#[derive(Debug)]
+pub(super) struct ThrowAway {
+    path: PathBuf,
+    mark: Mark,
+    /// Whether it was made, and is to be removed.
+    is_made: bool,
+}
+
+impl ThrowAway {
+    /// Chooses a name below `parent`, and makes nothing.
+    pub(super) fn named(parent: &Path, cluster: &str, host: &str, now: DateTime<Utc>) -> Result<Self, Error> {
+        if !parent.is_absolute() {
+            return Err(Cause::Refused(format!("the directory {} is not absolute", parent.display())).into());
+        }
+        match fs::metadata(parent) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(Error::file("list", parent, ErrorKind::NotADirectory.into())),
+            Err(error) => return Err(Error::file("list", parent, error)),
+        }
+        let mut bytes = [0; 4];
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Cause::Internal("no random bytes".to_owned()))?;
+        let path = parent.join(format!("{PREFIX}{}", hex::encode(bytes)));
+        let socket = path.join(format!(".s.PGSQL.{PORT}"));
+        if socket.as_os_str().len() > LONGEST_SOCKET {
+            return Err(Cause::Refused(format!(
+                "the directory {} is too long: the path of a socket has at most {LONGEST_SOCKET} bytes",
+                parent.display()
+            ))
+            .into());
+        }
+        let mark = Mark {
+            cluster: cluster.to_owned(),
+            host: host.to_owned(),
+            boot: Machine::here().boot,
+            pid: std::process::id(),
+            program: program_of("self").unwrap_or_default(),
+            started: now,
+            kept: false,
+        };
+        Ok(Self { path, mark, is_made: false })
+    }
+
+    /// Makes it; it must not exist.
+    pub(super) fn make(&mut self) -> Result<(), Error> {
+        let failed = |path: &Path, error| Error::file("create", path, error);
+        let private = |path: &Path| DirBuilder::new().mode(0o700).create(path).map_err(|e| failed(path, e));
+        private(&self.path)?;
+        self.is_made = true;
+        self.mark.write(&self.path)?;
+        private(&self.spool())?;
+        private(&self.tablespaces())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn pgdata(&self) -> PathBuf {
+        self.path.join("data")
+    }
+
+    pub(super) fn spool(&self) -> PathBuf {
+        self.path.join("spool")
+    }
+
+    pub(super) fn tablespaces(&self) -> PathBuf {
+        self.path.join("tablespaces")
+    }
+
+    /// A file in it.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Gives everything in it to a user, itself last: until then only root can reach what is given away.
+    pub(super) fn give_to(&self, (user, group): (u32, u32)) -> Result<(), Error> {
+        let mut waiting = vec![self.path.clone()];
+        while let Some(folder) = waiting.pop() {
+            for entry in fs::read_dir(&folder).map_err(|e| Error::file("list", &folder, e))? {
+                let entry = entry.map_err(|e| Error::file("list", &folder, e))?;
+                let path = entry.path();
+                let kind = entry.file_type().map_err(|e| Error::file("look at", &path, e))?;
+                lchown(&path, Some(user), Some(group)).map_err(|e| Error::file("change the owner of", &path, e))?;
+                // Tablespaces lie in this directory, too: no link has to be followed.
+                if kind.is_dir() {
+                    waiting.push(path);
+                }
+            }
+        }
+        lchown(&self.path, Some(user), Some(group)).map_err(|e| Error::file("change the owner of", &self.path, e))
+    }
+
+    /// Leaves it, and marks that this is on purpose.
+    pub(super) fn keep(mut self) -> Result<(), Error> {
+        self.is_made = false;
+        self.mark.kept = true;
+        let path = self.path.join(MARK);
+        fs::remove_file(&path).map_err(|e| Error::file("remove", &path, e))?;
+        self.mark.write(&self.path)
+    }
+
+    /// Removes it with everything in it.
+    pub(super) fn remove(mut self) -> Result<(), Error> {
+        if !std::mem::take(&mut self.is_made) {
+            return Ok(());
+        }
+        fs::remove_dir_all(&self.path).map_err(|e| Error::file("remove", &self.path, e))
+    }
+}
+
+impl Drop for ThrowAway {
+    fn drop(&mut self) {
+        if self.is_made
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!(directory = %self.path.display(), %error, "the directory of the drill could not be removed");
+        }
+    }
+}
+
+/// Refuses a file system that has no room for so many bytes.
+pub(super) fn check_room(parent: &Path, needed: u64) -> Result<(), Error> {
+    let space = rustix::fs::statvfs(parent).map_err(|e| Error::file("look at", parent, e.into()))?;
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    if free < needed {
+        return Err(Cause::NoRoom { directory: parent.to_owned(), needed, free }.into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    fn named(parent: &Path) -> ThrowAway {
+        ThrowAway::named(parent, "main", "here", Utc::now()).unwrap()
+    }
+
+    #[test]
+    fn only_what_was_made_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let other = parent.path().join("holdfast-drill-other");
+        fs::create_dir(&other).unwrap();
+        let mut made = named(parent.path());
+        made.make().unwrap();
+        let path = made.path().to_owned();
+        std::os::unix::fs::symlink(&other, made.tablespaces().join("16400")).unwrap();
+        drop(made);
+        assert!(!path.exists() && other.exists());
+        // A name that is taken is never removed.
+        let mut taken = named(parent.path());
+        fs::create_dir(taken.path()).unwrap();
+        let path = taken.path().to_owned();
+        taken.make().unwrap_err();
+        drop(taken);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn what_a_dead_drill_left_is_named() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut at_work = named(parent.path());
+        at_work.make().unwrap();
+        assert_eq!(left_behind(parent.path(), "here"), []);
+        let mut dead = named(parent.path());
+        dead.mark.program = "another".to_owned();
+        dead.make().unwrap();
+        let mut kept = named(parent.path());
+        kept.mark.pid = u32::MAX;
+        kept.make().unwrap();
+        let (of_dead, of_kept) = (dead.path().to_owned(), kept.path().to_owned());
+        kept.keep().unwrap();
+        // Without a mark it is nobody's.
+        fs::create_dir(parent.path().join("holdfast-drill-unmarked")).unwrap();
+        let found = left_behind(parent.path(), "here");
+        let mut places: Vec<(PathBuf, bool)> = found.iter().map(|left| (left.directory.clone(), left.kept)).collect();
+        places.sort();
+        let mut expected = vec![(of_dead, false), (of_kept, true)];
+        expected.sort();
+        assert_eq!(places, expected);
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let long = parent.path().join("x".repeat(90));
+        fs::create_dir(&long).unwrap();
+        let error = ThrowAway::named(&long, "main", "here", Utc::now()).unwrap_err();
+        assert!(error.to_string().contains("at most 107 bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_full_file_system_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        check_room(parent.path(), 1).unwrap();
+        let error = check_room(parent.path(), u64::MAX).unwrap_err();
+        assert!(matches!(&*error.what, Cause::NoRoom { .. }), "{error}");
+    }
+}
