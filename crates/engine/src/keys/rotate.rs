@@ -76,6 +76,7 @@ async fn rotate_inner(
 ) -> Result<Rotated, Error> {
     let session = Session::begin(target).await?;
     session.repository.check_removable()?;
+    session.check_conditions()?;
     let slots = session.slots().await?;
     session.check_newest(&slots)?;
     let plan = plan(&session, &slots, carried, drop).await?;

@@ -57,6 +57,20 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Refuses what cannot be safe on a store that creates an object twice.
+    pub(super) fn check_conditions(&self) -> Result<(), Error> {
+        if self.repository.record().conditional_create == ConditionalCreate::Native {
+            return Ok(());
+        }
+        Err(Cause::Refused(format!(
+            "{} is a store without conditional writes, and there the keys cannot be rotated: a second rotation, or a request that \
+             arrives late, would write over the only copy of the new key. Make a new repository in a store with conditional \
+             writes, where rotations are safe; `holdfast key add` and `holdfast key remove` change secrets here too, but not the key",
+            self.repository.describe()
+        ))
+        .into())
+    }
+
     /// A new slot for a secret.
     pub(super) async fn make(
         &self,

@@ -1,7 +1,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::*;
+use holdfast_engine::keys::KeyOptions;
+use holdfast_engine::keys::add::add;
+use holdfast_engine::keys::rotate::rotate;
 use holdfast_engine::repository::init::init;
+use holdfast_repo::key::Argon2Cost;
 use holdfast_repo::record::ConditionalCreate as Recorded;
 use holdfast_store::{Failure as StoreFailure, Location, Operation};
 use std::path::Path;
@@ -159,5 +163,29 @@ async fn of_many_inits_at_the_same_moment_every_one_opens_the_same_repository() 
         let (last, _) = target(directory.path(), without).await;
         let stored = Repository::open(&last).await.unwrap();
         assert!(ids.iter().all(|id| *id == stored.id()), "{without:?}: {ids:?}, stored {}", stored.id());
+    }
+}
+
+/// A request that arrives late would write over the only copy of a key that is in use.
+#[tokio::test]
+async fn keys_are_not_rotated_where_the_store_keeps_no_conditions() {
+    for without in [Without::Refuses, Without::Ignores] {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, _) = target(directory.path(), without).await;
+        init(&first, super::super::time::now()).await.unwrap();
+        let options =
+            KeyOptions { host: "db1".to_owned(), now: super::super::time::now(), cost: Argon2Cost::default() };
+        let error = rotate(&first, &[], &[], &options).await.unwrap_err();
+        assert!(
+            error.what.to_string().contains("is a store without conditional writes, and there the keys"),
+            "{error}"
+        );
+        assert_eq!(std::fs::read_dir(directory.path().join("keys")).unwrap().count(), 1, "{without:?}");
+        // Secrets change as elsewhere.
+        let other = Unlock::Passphrase(Secret::from("battery staple"));
+        add(&first, &"office".parse().unwrap(), &other, &options).await.unwrap();
+        let (mut second, _) = target(directory.path(), without).await;
+        second.unlock = other;
+        Repository::open_to_write(&second).await.unwrap();
     }
 }
