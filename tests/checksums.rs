@@ -169,12 +169,12 @@ async fn no_false_alarms(major: u16) {
     let storm = Storm::start(
         &stage.cluster,
         &[
-            "UPDATE accounts SET n = n + 1 WHERE id % 17 = {n} % 17",
-            "UPDATE accounts SET n = n - 1 WHERE id BETWEEN ({n} * 4000) % 50000 AND ({n} * 4000) % 50000 + 4000;; VACUUM accounts",
-            "UPDATE load SET text = md5(text) || text WHERE id % 101 = {n} % 101",
-            "INSERT INTO load SELECT -g, repeat(md5(g::text), 7) FROM generate_series(1, 2000) g;; DELETE FROM load WHERE id < 0",
-            // After every checkpoint each page is written whole into the WAL again. Without a pause the archiver would
-            // be minutes late.
+            "UPDATE accounts SET n = n + 1 WHERE id % 17 = {n} % 17;; SELECT pg_sleep(0.02)",
+            "UPDATE accounts SET n = n - 1 WHERE id BETWEEN ({n} * 4000) % 50000 AND ({n} * 4000) % 50000 + 4000;; VACUUM accounts;; SELECT pg_sleep(0.02)",
+            "UPDATE load SET text = md5(text) || text WHERE id % 101 = {n} % 101;; SELECT pg_sleep(0.02)",
+            "INSERT INTO load SELECT -g, repeat(md5(g::text), 7) FROM generate_series(1, 2000) g;; DELETE FROM load WHERE id < 0;; SELECT pg_sleep(0.02)",
+            // After every checkpoint each page is written whole into the WAL again. Without pauses the archiver would be
+            // minutes late, and gigabytes of WAL would fill a small disk.
             "CHECKPOINT;; SELECT pg_sleep(0.5)",
         ],
     );
