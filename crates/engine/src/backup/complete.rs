@@ -92,10 +92,9 @@ fn taken_for_dead(repository: &Repository, record: &BackupRecord) -> Error {
     Error::from(Cause::NotReadable {
         store: repository.describe(),
         name: name::backup_start(&record.cluster, &record.backup_id),
-        reason:
-            "another run took this backup, or a killed one whose packs it uses, for its own to remove; do two machines \
+        reason: "another run took this backup for dead and removed it, or a killed one whose packs it uses; do two machines \
                  have the same host name and machine id, or the same backup.machine?"
-                .to_owned(),
+            .to_owned(),
     })
 }
 
