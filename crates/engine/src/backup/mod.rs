@@ -232,7 +232,7 @@ pub async fn backup(
         // Its start record may be missing, and so the list of what this run removes.
         if !early.is_out(index) {
             let by = RunIdentity { leased: with_lease.get(index) == Some(&true), ..runner.identity(Vec::new()) };
-            taken = take_over(repository, &options.cluster, &by, &dead, memory_bytes, cancel).await?;
+            taken = take_over(repository, &options.cluster, &by, &dead, memory_bytes, cancel).await;
             // For all of them: a store that answers slowly must not keep the backup from beginning.
             let until = Instant::now() + remains::ABORT_WITHIN;
             for dead in dead.difference(&taken.adopted).filter(|dead| !taken.left.contains(dead)).copied() {

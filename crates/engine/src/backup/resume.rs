@@ -27,7 +27,7 @@ use holdfast_repo::record::{RunIdentity, StartRecord};
 use tokio_util::sync::CancellationToken;
 
 use super::remains::is_complete;
-use crate::error::{Cause, Error};
+use crate::error::Error;
 use crate::progress::Progress;
 use crate::repository::{Repository, object_name};
 
@@ -51,10 +51,8 @@ pub(super) struct TakenOver {
 }
 
 /// Takes the dead runs over that have packs, for the run `by`, and reads what they have stored, the newest first, as far as it
-/// takes `memory_bytes`. None of it is needed for a backup: a failure of the store costs what it names.
-///
-/// # Errors
-/// [`Cause::Cancelled`].
+/// takes `memory_bytes`. None of it is needed for a backup: a failure of the store costs what it names. After a cancel all dead
+/// runs are left alone, and the run ends where it cleans up.
 pub(super) async fn take_over(
     repository: &Repository,
     cluster: &ClusterName,
@@ -62,7 +60,7 @@ pub(super) async fn take_over(
     dead: &BTreeSet<BackupId>,
     memory_bytes: u64,
     cancel: &CancellationToken,
-) -> Result<TakenOver, Error> {
+) -> TakenOver {
     let work = async {
         let mut taken = TakenOver::default();
         for backup in dead {
@@ -79,8 +77,9 @@ pub(super) async fn take_over(
         taken
     };
     tokio::select! {
-        taken = work => Ok(taken),
-        () = cancel.cancelled() => Err(Cause::Cancelled.into()),
+        biased;
+        () = cancel.cancelled() => TakenOver { left: dead.clone(), ..TakenOver::default() },
+        taken = work => taken,
     }
 }
 
