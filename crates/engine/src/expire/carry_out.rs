@@ -86,13 +86,13 @@ pub(super) async fn remove(job: &Job<'_>, done: &mut Done) -> Result<(), Error> 
     let records = |of: fn(&ClusterName, &BackupId) -> String| {
         backups.iter().map(move |id| Ok((object_name(&of(job.cluster, id))?, *id))).collect::<Result<Vec<_>, Error>>()
     };
-    let beginnings = [records(name::backup_start)?, records(name::backup_end)?];
-    for chunk in beginnings.iter().flat_map(|names| names.chunks(AT_ONCE)) {
+    let (starts, ends) = (records(name::backup_start)?, records(name::backup_end)?);
+    for (starts, ends) in starts.chunks(AT_ONCE / 2).zip(ends.chunks(AT_ONCE / 2)) {
         if !guard.is_alone(true).await? {
             done.disturbed = true;
             return Ok(());
         }
-        delete(job, done, chunk.iter().map(|(name, _)| name)).await?;
+        delete(job, done, starts.iter().chain(ends).map(|(name, _)| name)).await?;
     }
     for chunk in records(name::backup_summary)?.chunks(AT_ONCE) {
         if !guard.is_alone(true).await? {
