@@ -289,7 +289,7 @@ async fn packs_of_a_killed_run_that_another_backup_names_stay() {
     let dead = bench.start("20261122T100000Z", &bench.runner, &[]).await;
     bench.put(&name::pack(&bench.cluster, &dead, 2)).await;
     let pack = |number| name::pack(&bench.cluster, &dead, number);
-    // Of a host whose clock is behind.
+    // Of a host whose clock is late.
     put_manifest(&bench, "20261121T100000Z", &[pack(2)], None).await;
     let other = "main/backups/20261121T100000Z/manifest".to_owned();
     assert_eq!(take_over(&bench, dead).await, BTreeSet::from([dead]));

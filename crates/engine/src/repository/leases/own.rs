@@ -2,7 +2,7 @@
 //!
 //! A lease that was not prolonged in time is broken, and stays so: others may have taken this run for dead meanwhile,
 //! whatever was prolonged later. Its holder asks before each step that they could not bear ([`Lease::check`]), and how
-//! long ago it was prolonged is told by a clock that goes on while the machine sleeps ([`super::clock`]).
+//! long ago it was prolonged is known from a clock that goes on while the machine sleeps ([`super::clock`]).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
