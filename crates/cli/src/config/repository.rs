@@ -1,7 +1,7 @@
 //! `[[repo]]`: a store's settings and how the repository in it is encrypted.
 //!
 //! The settings of the store are its own crate's type. What has to be read from files (passphrase, key file, SSE-C key) is
-//! a path here and read by [`Repository::store_config`] and [`Repository::key_source`], when a command opens the
+//! a path here and read by [`Repository::store_config`] and [`Encryption::key_source`], when a command opens the
 //! repository: `repo info` of a machine without the key still works out its configuration.
 
 use super::error::ConfigError;

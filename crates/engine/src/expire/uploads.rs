@@ -2,7 +2,7 @@
 //! a bucket keeps and bills for ever.
 //!
 //! An upload goes when it was begun longer ago than the grace time, and than any object takes, and is not one of a backup
-//! that may still run. A store that does not list its uploads, or fails to abort one, is informed about and stops nothing.
+//! that may still run. A store that does not list its uploads, or fails to abort one, stops nothing, and is named.
 
 use std::collections::BTreeSet;
 
