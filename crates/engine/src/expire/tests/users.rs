@@ -90,7 +90,7 @@ async fn of_two_runs_the_later_gives_up_unless_the_first_ends_or_is_dead() {
 #[tokio::test(start_paused = true)]
 async fn two_runs_at_the_same_moment_both_come_to_their_end() {
     let bench = Bench::with_days(false, 3).await;
-    let slow = FaultRule::new(&[Operation::List], 1.0, Fault::Delay(std::time::Duration::from_secs(1)));
+    let slow = FaultRule::new(&[Operation::List], 1.0, Fault::Delay(std::time::Duration::from_millis(500)));
     let store: Arc<dyn Store> = Arc::new(Faulty::new(Arc::clone(&bench.store), 1, vec![slow]));
     let target = RepositoryTarget { store, unlock: bench.target.unlock.clone() };
     let repository = Repository::open(&target).await.unwrap();
