@@ -86,7 +86,7 @@ async fn of_two_runs_the_later_gives_up_unless_the_first_ends_or_is_dead() {
     assert_eq!(bench.names("leases/").await, [""; 0]);
 }
 
-/// Two hosts with the same timer, on a store that takes a second for each listing: each sees the other's lease.
+/// Two hosts with the same timer, on a store that takes half a second for each listing: each sees the other's lease.
 #[tokio::test(start_paused = true)]
 async fn two_runs_at_the_same_moment_both_come_to_their_end() {
     let bench = Bench::with_days(false, 3).await;
