@@ -166,8 +166,11 @@ async fn secrets_change(store: StoreKind, seal: Seal) {
     let checked = run(&stage, &old, &["check"]);
     let said = String::from_utf8_lossy(&checked.stdout).into_owned();
     assert!(said.contains("the keys were rotated, and key slot epoch-1 is of epoch 1"), "{said}");
+    assert!(said.contains("nothing is written: the keys of") && !checked.status.success(), "{said}");
+    let (code, error) = refused(&stage, &old, &["backup", "--type", "full"]);
+    assert!(code == Some(11) && error.contains("there is or was a key slot epoch-1"), "{code:?}: {error}");
     let (code, error) = refused(&stage, &old, &["key", "remove", "epoch-1"]);
-    assert!(code == Some(2) && error.contains("since the rotation"), "{code:?}: {error}");
+    assert!(code == Some(11) && error.contains("since the rotation"), "{code:?}: {error}");
 
     succeeded(&run(&stage, &new, &["key", "remove", "default"]), &["key", "remove"]);
     let (code, error) = refused(&stage, &new, &["key", "remove", "epoch-1"]);

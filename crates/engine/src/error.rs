@@ -130,6 +130,14 @@ pub enum Cause {
         /// "passphrase" or "key-file".
         kind: &'static str,
     },
+    /// The keys were rotated, and the configured secret does not give the newest.
+    #[error("the keys of {store} were rotated: {why}")]
+    KeysRotated {
+        /// The redacted URL.
+        store: String,
+        /// What says so.
+        why: String,
+    },
     /// The archive belongs to another cluster.
     #[error("the archive {cluster} in {store} belongs to system identifier {claimed}, but {here} has {found}")]
     WrongCluster {

@@ -95,6 +95,11 @@ fn of_what(what: &Cause) -> Failure {
             new(ExitCode::WrongKey).hint("another kind of secret opens this repository: correct `encryption` of this \
                                           [[repo]]")
         }
+        Cause::KeysRotated { .. } => new(ExitCode::WrongKey).hint(
+            "nothing was written: configure a secret that opens the repository since the rotation; if a rotation runs at this \
+             moment, wait until it ends, and if it was interrupted, run `holdfast key rotate` again where it ran; if nobody \
+             rotated the keys, somebody who may write to the store put that object below keys/, so delete it",
+        ),
         Cause::WrongCluster { .. } => new(ExitCode::WrongCluster).hint(
             "nothing was written: give this cluster a `cluster.name` of its own, or, if it replaces the cluster of \
              this archive (after pg_upgrade or initdb), run `holdfast repo init --new-claim`",

@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::output::table::{Align, Table};
 use holdfast_contract::report::PerRepository;
 use holdfast_contract::report::key::{KeyChangeReport, KeyListReport, KeySlotReport, RepositoryKeys};
+use holdfast_engine::Error;
 use holdfast_engine::keys::KeyOptions;
 use holdfast_engine::keys::add::add;
 use holdfast_engine::keys::list::{KeyList, ListedSlot, list};
@@ -33,6 +34,13 @@ pub(super) async fn run(context: &Context, command: &KeyCommand) -> Result<ExitC
 
 fn options() -> KeyOptions {
     KeyOptions { host: time::host(), now: time::now(), cost: Argon2Cost::default() }
+}
+
+/// The change is done, so the command succeeds: done again, it would be another change.
+fn warn_of_ledger(context: &Context, unrecorded: Option<&Error>) {
+    if let Some(error) = unrecorded {
+        context.warn(&format!("the change is done, and does not stand in every ledger: {error}"));
+    }
 }
 
 /// The repository whose slots are changed. Of several it has to be named, because their slots have nothing in common.
@@ -81,6 +89,7 @@ async fn add_slot(
     let (configured, target) = target(context, number).await?;
     let (unlock, source) = read(context, &given)?;
     let added = add(&target, slot, &unlock, &options()).await?;
+    warn_of_ledger(context, added.unrecorded.as_ref());
     if added.made
         && let KeySource::Passphrase(passphrase) = &source
     {
@@ -121,6 +130,7 @@ async fn rotate_keys(context: &Context, args: &RotateArgs) -> Result<ExitCode, F
         carried.push(Carried { secret: read(context, &encryption)?.0, what });
     }
     let done = rotate(&target, &carried, drop, &options()).await?;
+    warn_of_ledger(context, done.unrecorded.as_ref());
     let opens = done.written.first().ok_or_else(|| Failure::internal("a rotation wrote no key slot"))?.clone();
     let report = KeyChangeReport {
         repository: done.repository.describe(),
@@ -150,6 +160,13 @@ async fn rotate_keys(context: &Context, args: &RotateArgs) -> Result<ExitCode, F
 async fn remove_slot(context: &Context, slot: &SlotName, number: Option<usize>) -> Result<ExitCode, Failure> {
     let (_, target) = target(context, number).await?;
     let done = remove(&target, slot, &options()).await?;
+    warn_of_ledger(context, done.unrecorded.as_ref());
+    if done.was_there && !done.compared {
+        context.warn(&format!(
+            "the configured secret does not open key slot {slot}, so whether its keys are those of {} could not be compared",
+            done.opens
+        ));
+    }
     let report = KeyChangeReport {
         repository: done.repository.describe(),
         change: KeyChange::Remove,
@@ -253,8 +270,8 @@ fn shown(url: &str, found: &KeyList, remarks: &Remarks) -> String {
     if found.slots.iter().any(|slot| slot.epoch > epoch) {
         let _ = writeln!(
             text,
-            "the keys were rotated without the configured secret: it writes under epoch {epoch}, and cannot read what is \
-             written under a later one"
+            "the keys were rotated without the configured secret: it gives the keys up to epoch {epoch}, and cannot read what is \
+             written under a later one; as long as there is a slot that begins one, nothing is written with it"
         );
     } else if found.slots.iter().any(|slot| slot.epoch < epoch) {
         text.push_str(

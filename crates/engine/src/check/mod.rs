@@ -92,7 +92,8 @@ async fn run_steps(
 ) -> Result<(), Error> {
     let mut repositories = Vec::new();
     for target in targets {
-        let repository = Repository::open_to_write(target).await?;
+        let repository = Repository::open(target).await?;
+        repository.check_writable()?;
         describe_repository(&repository, report);
         repositories.push(repository);
     }
@@ -198,12 +199,15 @@ fn describe_repository(repository: &Repository, report: &mut CheckReport) {
     }
     if let Some((slot, epoch)) = repository.rotated_without_us() {
         let detail = format!(
-            "{}: the keys were rotated, and key slot {slot} is of epoch {epoch}: the configured secret gives only earlier keys, \
-             under which this host goes on writing; configure a secret that opens the repository since the rotation (if nobody \
-             rotated the keys, somebody put that slot there)",
+            "{}: the keys were rotated, and key slot {slot} is of epoch {epoch}: the configured secret gives only earlier keys; \
+             configure a secret that opens the repository since the rotation (if nobody rotated the keys, somebody put that slot \
+             there)",
             repository.describe()
         );
         report.add("key slot", Verdict::Warning, detail);
+    }
+    if let Err(error) = repository.check_newest_key() {
+        report.add("key slot", Verdict::Failed, format!("nothing is written: {}", error.what));
     }
 }
 

@@ -23,6 +23,7 @@ impl Error {
             | Cause::AlreadyInitialised { .. }
             | Cause::EncryptionMismatch { .. }
             | Cause::NoKeySlot { .. }
+            | Cause::KeysRotated { .. }
             | Cause::WrongCluster { .. }
             | Cause::WrongOwner { .. }
             | Cause::WrongVersion { .. }

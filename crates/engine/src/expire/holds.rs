@@ -78,6 +78,7 @@ pub async fn release(repository: &Repository, cluster: &ClusterName, backup: Bac
     let phrase = || format!("releasing backup {backup} in {}", repository.describe());
     let released = async {
         repository.check_writable()?;
+        repository.check_newest_key()?;
         let names = names_of(repository, cluster, backup).await?;
         if !names.is_empty() {
             repository.delete_ledger(&names).await?;

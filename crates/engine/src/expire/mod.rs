@@ -124,6 +124,7 @@ async fn expire_alone(
     cancel: &CancellationToken,
 ) -> Result<RepositoryExpire, Error> {
     repository.check_writable()?;
+    repository.check_newest_key()?;
     repository.check_removable()?;
     let mut clock = Clock::starting(options.now);
     let lease = turn::take(repository, options, &mut clock, cancel).await?;

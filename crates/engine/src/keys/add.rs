@@ -7,9 +7,9 @@ use holdfast_repo::name::{self, SlotName};
 use holdfast_repo::record::{KeyChange, LedgerEntry};
 
 use super::KeyOptions;
-use super::session::Session;
+use super::session::{Session, is_stored};
 use crate::error::{Cause, Error, ResultExt};
-use crate::repository::{Repository, RepositoryTarget, Unlock, object_name};
+use crate::repository::{Repository, RepositoryTarget, Unlock};
 
 /// What `key add` did.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct Added {
     pub epoch: u32,
     /// Whether the slot was made now, or was there and opens with this secret.
     pub made: bool,
+    /// Why the ledger of an archive does not say so.
+    pub unrecorded: Option<Error>,
 }
 
 /// Adds a slot for `secret`, which gives all keys that the configured secret gives.
@@ -53,16 +55,16 @@ async fn add_inner(
     let session = Session::begin(target).await?;
     let slots = session.slots().await?;
     session.check_newest(&slots)?;
-    if session.marked().await?.contains(slot) {
+    if session.is_marked(slot).await? {
         return Err(refused(format!(
-            "a removal of key slot {slot} has begun and did not end: end it with `holdfast key remove {slot}`, or choose \
-             another name"
+            "a key slot {slot} was removed, or its removal has begun, and no name is used twice: choose another one"
         )));
     }
     let (key, repository) = (&session.key, &session.repository);
     let taken = slots.sound.iter().any(|known| known.slot() == slot)
         || slots.unreadable.iter().any(|known| known.id == *slot)
-        || is_stored(&session, slot).await?;
+        // Also where it was not among those that were read.
+        || is_stored(session.store(), &name::key_slot(slot)).await?;
     let opens = match session.opens(slot, secret, key).await {
         Ok(opens) => opens,
         // Damaged, or of a newer release.
@@ -76,8 +78,9 @@ async fn add_inner(
         let made = session.make(slot.clone(), key, secret, options).await?;
         session.write(&made, secret, key).await?;
         let now = session.slots().await?;
-        if now.sound.iter().any(|known| known.epoch() > key.epoch()) {
+        if now.later_than(key.epoch()).is_some() {
             // It would open only what was written before the rotation. Nobody uses it yet.
+            session.mark(slot).await?;
             session.delete(&[name::key_slot(slot)]).await?;
             return Err(Cause::AnotherRun { verb: "key rotate", subject: repository.describe(), pid: None }.into());
         }
@@ -88,17 +91,8 @@ async fn add_inner(
         removed: Vec::new(),
         epoch: key.epoch(),
     };
-    session.record(key, options, &entry).await?;
-    Ok(Added { repository: repository.clone(), epoch: key.epoch(), made: !taken })
-}
-
-/// Whether there is an object of this name, also where it was not among those that were read.
-async fn is_stored(session: &Session<'_>, slot: &SlotName) -> Result<bool, Error> {
-    match session.store().head(&object_name(&name::key_slot(slot))?).await.map_err(Error::from) {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_not_found() => Ok(false),
-        Err(error) => Err(error),
-    }
+    let unrecorded = session.record(key, options, &entry).await;
+    Ok(Added { repository: repository.clone(), epoch: key.epoch(), made: !taken, unrecorded })
 }
 
 /// Whether a name is one that a rotation gives to the first slot of an epoch.

@@ -4,7 +4,6 @@ use chrono::{DateTime, Utc};
 use holdfast_repo::key::KeySlotKind;
 use holdfast_repo::name::SlotName;
 
-use super::session::marked;
 use crate::error::{Error, ResultExt};
 use crate::repository::listed::Unreadable;
 use crate::repository::slots::Slots;
@@ -50,11 +49,8 @@ pub async fn list(target: &RepositoryTarget) -> Result<(Repository, KeyList), Er
         return Ok((repository, KeyList { epoch: None, slots: Vec::new(), unreadable: Vec::new() }));
     };
     let epoch = key.epoch();
-    let read = async {
-        let slots = Slots::read(repository.store(), target.unlock.hint()).await?;
-        Ok::<_, Error>((slots, marked(repository.store()).await?))
-    };
-    let (slots, marks) = read.await.doing(|| format!("listing the key slots of {}", repository.describe()))?;
+    let read = Slots::read(repository.store(), target.unlock.hint()).await;
+    let slots = read.doing(|| format!("listing the key slots of {}", repository.describe()))?;
     let mut listed: Vec<ListedSlot> = slots
         .sound
         .iter()
@@ -65,7 +61,7 @@ pub async fn list(target: &RepositoryTarget) -> Result<(Repository, KeyList), Er
             epoch: slot.epoch(),
             created: slot.created(),
             opened: repository.opened_by() == Some(slot.slot()),
-            removal_begun: marks.contains(slot.slot()),
+            removal_begun: slots.marked.contains(slot.slot()),
         })
         .collect();
     listed.sort_by(|one, two| (one.epoch, &one.slot).cmp(&(two.epoch, &two.slot)));

@@ -13,7 +13,9 @@
 //! - Of two runs that remove each other's slot at least one gives up: each first puts a mark beside the slot that it removes,
 //!   then looks for the other's mark, then opens its own slot once more. This needs no conditional writes and no clock.
 //! - There is one key for each epoch. The slot that begins epoch 5 is called `epoch-5` whoever writes it, and it is created
-//!   only where there is none: so of two rotations one gives up, before anything of its epoch was used.
+//!   only where there is none: so of two rotations one gives up. The run that wrote it never deletes it, since its key may be in
+//!   use. This needs conditional writes.
+//! - The name of a slot is used once: its mark stays.
 //! - Slots are never written over. What a crash leaves is slots beside each other that all open; the same command again ends it.
 //!
 //! A run that opened the repository before keeps its keys in memory: it ends under the epoch that it began with, and whoever

@@ -1,42 +1,46 @@
 //! `key remove`: one slot goes.
 //!
 //! Order: prove that the configured secret opens another slot that gives the same keys or more; put a mark beside the slot that
-//! goes; look for marks of other runs; prove it once more; delete the slot, then the mark; write the ledger. After a crash the slot
-//! is there, with or without its mark, or gone. The same command again ends it.
+//! goes; look for the mark of another run at the slot that stays; prove it once more; delete the slot; write the ledger. The mark
+//! stays, so that no name is used twice. After a crash the slot is there, with or without its mark, or gone. The same command
+//! again ends it.
 //!
 //! Why the second proof: two runs may remove each other's slot. Whichever puts its mark later sees the mark of the other, or finds
 //! that the other has ended and its own slot is gone. A run that stands still for an hour between two steps changes nothing in
 //! that, because its mark stays.
 
-use bytes::Bytes;
+use holdfast_repo::key::KeySlot;
 use holdfast_repo::name::{self, SlotName};
 use holdfast_repo::record::{KeyChange, LedgerEntry};
-use holdfast_store::PutMode;
 
 use super::KeyOptions;
-use super::session::{Session, kind};
+use super::session::{Session, is_stored, kind};
 use crate::error::{Cause, Error, ResultExt};
-use crate::repository::slots::Slots;
-use crate::repository::{Repository, RepositoryTarget, object_name};
+use crate::repository::slots::{Slots, begins_epoch, read_one};
+use crate::repository::{Repository, RepositoryTarget};
 
 /// What `key remove` did.
 #[derive(Debug)]
 pub struct Removed {
     /// The repository.
     pub repository: Repository,
-    /// Whether it was there. If not, an earlier run had removed it and did not end.
+    /// Whether it was there. If not, an earlier run had removed it.
     pub was_there: bool,
+    /// Whether its keys were compared with those that stay. If not, the configured secret did not open it, or it was damaged.
+    pub compared: bool,
     /// The slot that was proved to open the repository still.
     pub opens: SlotName,
     /// The newest epoch whose key that slot gives.
     pub epoch: u32,
+    /// Why the ledger of an archive does not say so.
+    pub unrecorded: Option<Error>,
 }
 
 /// Removes a slot.
 ///
 /// # Errors
-/// [`Cause::Refused`] if the repository is not encrypted, if there is no such slot, if it is of a later epoch than the configured
-/// secret knows or of a newer release, if the configured secret opens no other slot, and if the removal of that one has begun.
+/// [`Cause::Refused`] if the repository is not encrypted, if there is no such slot, if it is of a newer release or gives keys that
+/// the configured secret does not, if the keys were rotated without that, if the configured secret opens no other slot, and if the removal of that one has begun.
 /// [`Cause::AnotherRun`] if another run removes the slot that should stay. Those of [`Repository::open_to_write`] and
 /// [`Repository::check_removable`]; [`Cause::Store`] if the store cannot be asked.
 pub async fn remove(target: &RepositoryTarget, slot: &SlotName, options: &KeyOptions) -> Result<Removed, Error> {
@@ -48,48 +52,77 @@ async fn remove_inner(target: &RepositoryTarget, slot: &SlotName, options: &KeyO
     let session = Session::begin(target).await?;
     session.repository.check_removable()?;
     let slots = session.slots().await?;
-    let marks = session.marked().await?;
-    let was_there = check_may_go(&session, &slots, slot, marks.contains(slot))?;
-    let opens = staying(&session, &slots, slot, &marks).await?;
-    let mark = name::key_slot_removal(slot);
-    let marked = session.store().put(&object_name(&mark)?, Bytes::new(), PutMode::Create).await.map_err(Error::from);
-    let ours = marked.is_ok();
-    marked.or_else(|error| if error.is_already_exists() { Ok(()) } else { Err(error) })?;
-    let safe = !session.marked().await?.contains(&opens) && session.opens(&opens, &target.unlock, &session.key).await?;
+    session.check_newest(&slots)?;
+    let found = check_may_go(&session, &slots, slot).await?;
+    let opens = staying(&session, &slots, slot, &slots.marked).await?;
+    let ours = session.mark(slot).await?;
+    let safe = !session.is_marked(&opens).await? && session.opens(&opens, &target.unlock, &session.key).await?;
     if !safe {
-        if ours {
-            session.delete(&[mark]).await?;
+        // As long as the slot is there, its name was not used up.
+        if ours && is_stored(session.store(), &name::key_slot(slot)).await? {
+            session.delete(&[name::key_slot_removal(slot)]).await?;
         }
         return Err(Cause::AnotherRun { verb: "key remove", subject: format!("key slot {opens}"), pid: None }.into());
     }
+    session.check_newest(&session.slots().await?)?;
     session.delete(&[name::key_slot(slot)]).await?;
-    session.delete(&[mark]).await?;
+    // Another run that removed the same slot and gave up has taken its mark with it.
+    session.mark(slot).await?;
     let epoch = session.key.epoch();
     let entry = LedgerEntry::Key { change: KeyChange::Remove, written: Vec::new(), removed: vec![slot.clone()], epoch };
-    session.record(&session.key, options, &entry).await?;
-    Ok(Removed { repository: session.repository.clone(), was_there, opens, epoch })
+    let unrecorded = session.record(&session.key, options, &entry).await;
+    let (was_there, compared) = (found != Found::Gone, found == Found::Compared);
+    Ok(Removed { repository: session.repository.clone(), was_there, compared, opens, epoch, unrecorded })
 }
 
-/// Refuses what is not there, and what may hold keys that nothing else holds. Says whether the slot is there.
-fn check_may_go(session: &Session<'_>, slots: &Slots, slot: &SlotName, marked: bool) -> Result<bool, Error> {
-    if let Some(found) = slots.sound.iter().find(|found| found.slot() == slot) {
-        if found.epoch() <= session.key.epoch() {
-            return Ok(true);
-        }
-        return session.check_newest(slots).map(|()| true);
-    }
-    match slots.unreadable.iter().find(|found| found.id == *slot) {
-        Some(found) if found.error.is_newer() => Err(Cause::Refused(format!(
-            "key slot {slot} was written by a newer holdfast: this release cannot tell which keys it holds"
-        ))
-        .into()),
-        // Damaged: it opens nothing.
-        Some(_) => Ok(true),
-        None if marked => Ok(false),
-        None => {
+/// What is known of a slot that is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// The slot that stays gives its keys too.
+    Compared,
+    /// The configured secret does not open it, or nothing does: so its keys are not known.
+    NotCompared,
+    /// An earlier run removed it.
+    Gone,
+}
+
+/// Refuses what is not there, and what may hold keys that nothing else holds. What the listing could not read, or had no room for,
+/// is read once more.
+async fn check_may_go(session: &Session<'_>, slots: &Slots, slot: &SlotName) -> Result<Found, Error> {
+    let refused = |why: String| -> Error { Cause::Refused(why).into() };
+    let read: Result<KeySlot, Error> = match slots.sound.iter().find(|found| found.slot() == slot) {
+        Some(found) => Ok(found.clone()),
+        None => read_one(session.store(), slot).await,
+    };
+    let ours = session.key.epoch();
+    let found = match read {
+        Ok(found) => found,
+        Err(error) if error.is_not_found() && session.is_marked(slot).await? => return Ok(Found::Gone),
+        Err(error) if error.is_not_found() => {
             let known: Vec<&str> = slots.sound.iter().map(|found| found.slot().as_str()).collect();
-            Err(Cause::Refused(format!("there is no key slot {slot}: there are {}", known.join(", "))).into())
+            return Err(refused(format!("there is no key slot {slot}: there are {}", known.join(", "))));
         }
+        Err(error) if error.is_newer() => {
+            return Err(refused(format!(
+                "key slot {slot} was written by a newer holdfast: this release cannot tell which keys it holds"
+            )));
+        }
+        // Damaged: it opens nothing. But the damage may be on the way here, and the name says what it was.
+        Err(error) if error.is_of_one_object() && begins_epoch(slot).is_none_or(|epoch| epoch <= ours) => {
+            return Ok(Found::NotCompared);
+        }
+        Err(error) => return Err(error),
+    };
+    if found.epoch().max(begins_epoch(slot).unwrap_or(0)) > ours {
+        return Err(session.rotated_since(slot, found.epoch()));
+    }
+    match session.try_on(found, &session.target.unlock).await? {
+        Some(keys) if session.key.holds(&keys) => Ok(Found::Compared),
+        Some(_) => Err(refused(format!(
+            "key slot {slot} gives other keys than {}: what was written under them needs it",
+            session.by
+        ))),
+        None => Ok(Found::NotCompared),
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use holdfast_repo::RepositoryKey;
 use holdfast_repo::key::{KeyError, KeySlot, KeySlotKind};
-use holdfast_repo::name::{self, ObjectPath, SlotName};
+use holdfast_repo::name::{self, SlotName};
 use holdfast_repo::record::{self, ConditionalCreate, LedgerEntry};
-use holdfast_store::Store;
+use holdfast_store::{PutMode, Store};
 
 use super::KeyOptions;
 use crate::error::{Cause, Error, ResultExt};
@@ -44,17 +45,16 @@ impl<'a> Session<'a> {
 
     /// Refuses where a slot is of a later epoch than the configured secret gives: its holder knows keys that we do not.
     pub(super) fn check_newest(&self, slots: &Slots) -> Result<(), Error> {
-        match slots.sound.iter().find(|slot| slot.epoch() > self.key.epoch()) {
-            None => Ok(()),
-            Some(later) => Err(Cause::Refused(format!(
-                "key slot {} is of key epoch {}, and the configured secret gives the keys up to epoch {}: use a secret that \
-                 opens the repository since the rotation",
-                later.slot(),
-                later.epoch(),
-                self.key.epoch()
-            ))
-            .into()),
-        }
+        slots.later_than(self.key.epoch()).map_or(Ok(()), |(slot, epoch)| Err(self.rotated_since(&slot, epoch)))
+    }
+
+    pub(super) fn rotated_since(&self, slot: &SlotName, epoch: u32) -> Error {
+        let ours = self.key.epoch();
+        Cause::Refused(format!(
+            "key slot {slot} is of key epoch {epoch}, and the configured secret gives the keys up to epoch {ours}: use a secret \
+             that opens the repository since the rotation"
+        ))
+        .into()
     }
 
     /// Refuses what cannot be safe on a store that creates an object twice.
@@ -128,22 +128,40 @@ impl<'a> Session<'a> {
         Ok(self.try_on(stored, secret).await?.is_some_and(|opened| opened.holds(key)))
     }
 
-    /// What a secret gets out of a slot: nothing if it is not its secret.
+    /// What a secret gets out of a slot: nothing if it is not its secret, or if nothing opens the slot.
     pub(super) async fn try_on(&self, slot: KeySlot, secret: &Unlock) -> Result<Option<RepositoryKey>, Error> {
+        Ok(self.attempt(slot, secret).await?.ok())
+    }
+
+    /// The same, or why not.
+    pub(super) async fn attempt(
+        &self,
+        slot: KeySlot,
+        secret: &Unlock,
+    ) -> Result<Result<RepositoryKey, KeyError>, Error> {
         let (id, secret) = (self.repository.id(), secret.clone());
         blocking(move || match secret.open(&slot, id) {
-            Ok(key) => Ok(Some(key)),
-            Err(KeyError::WrongPassphrase { .. } | KeyError::WrongKeyFile { .. } | KeyError::WrongKind { .. }) => {
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
+            // It says nothing of the slot.
+            Err(error @ KeyError::Crypto) => Err(error.into()),
+            opened => Ok(opened),
         })
         .await
     }
 
-    /// The slots whose removal has begun.
-    pub(super) async fn marked(&self) -> Result<Vec<SlotName>, Error> {
-        marked(self.store()).await
+    /// Puts a mark on a slot that goes, which stays for ever: so its name is not used again, and a deletion that arrives late finds
+    /// nothing else there. Says whether this run put it.
+    pub(super) async fn mark(&self, slot: &SlotName) -> Result<bool, Error> {
+        let name = object_name(&name::key_slot_removal(slot))?;
+        match self.store().put(&name, Bytes::new(), PutMode::Create).await.map_err(Error::from) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_already_exists() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a slot has a mark, asked for by its name: a listing may be of a moment before.
+    pub(super) async fn is_marked(&self, slot: &SlotName) -> Result<bool, Error> {
+        is_stored(self.store(), &name::key_slot_removal(slot)).await
     }
 
     /// Deletes objects of these slots; that one is gone already is no fault.
@@ -155,35 +173,37 @@ impl<'a> Session<'a> {
         Ok(self.store().delete(&names).await?)
     }
 
-    /// Says in the ledger of each archive what was done. All archives of a repository share its slots.
-    pub(super) async fn record(
-        &self,
-        key: &RepositoryKey,
-        options: &KeyOptions,
-        entry: &LedgerEntry,
-    ) -> Result<(), Error> {
+    /// Says in the ledger of each archive what was done. All archives of a repository share its slots. It is done whether or not
+    /// that succeeds: so the reason is given back, and repeating the command is not the way out.
+    pub(super) async fn record(&self, key: &RepositoryKey, options: &KeyOptions, entry: &LedgerEntry) -> Option<Error> {
         let repository = self.repository.with_key(key);
         let recording = async {
+            let mut failed = None;
             for cluster in repository.clusters().await? {
-                // A folder without a claim is no archive, and has to stay as empty as it is.
-                if repository.newest_claim(&cluster).await?.is_some() {
-                    repository.write_ledger(&cluster, &options.host, options.now, entry.clone()).await?;
+                let archive = async {
+                    // A folder without a claim is no archive, and has to stay as empty as it is.
+                    if repository.newest_claim(&cluster).await?.is_some() {
+                        repository.write_ledger(&cluster, &options.host, options.now, entry.clone()).await?;
+                    }
+                    Ok::<_, Error>(())
+                };
+                if let Err(error) = archive.await {
+                    failed.get_or_insert(error.doing(format!("writing to the ledger of the archive {cluster}")));
                 }
             }
-            Ok::<_, Error>(())
+            failed.map_or(Ok(()), Err)
         };
-        recording.await.doing(|| "recording in the ledger what was done to the key slots, which is done".to_owned())
+        recording.await.err()
     }
 }
 
-/// The slots whose removal has begun.
-pub(super) async fn marked(store: &Arc<dyn Store>) -> Result<Vec<SlotName>, Error> {
-    let listed = store.list(&name::keys_folder(), None).await?;
-    let marks = listed.into_iter().filter_map(|object| match object.name.as_ref().parse() {
-        Ok(ObjectPath::KeySlotRemoval(slot)) => Some(slot),
-        _ => None,
-    });
-    Ok(marks.collect())
+/// Whether there is an object of this name.
+pub(super) async fn is_stored(store: &Arc<dyn Store>, name: &str) -> Result<bool, Error> {
+    match store.head(&object_name(name)?).await.map_err(Error::from) {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The kind of secret that a configuration gives.

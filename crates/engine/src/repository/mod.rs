@@ -146,15 +146,36 @@ impl Repository {
         Self::open_inner(target).await.doing(|| format!("opening the repository {url}"))
     }
 
-    /// The same for a verb that writes: refuses also what a writer must know.
+    /// The same for a verb that writes: refuses also what a writer must know, and to write under a key that is not the newest.
     ///
     /// # Errors
-    /// Those of [`Repository::open`] and [`Repository::check_writable`].
+    /// Those of [`Repository::open`], [`Repository::check_writable`] and [`Repository::check_newest_key`].
     pub async fn open_to_write(target: &RepositoryTarget) -> Result<Self, Error> {
         let repository = Self::open(target).await?;
         let url = target.store.describe();
-        repository.check_writable().doing(|| format!("opening the repository {url}"))?;
+        let checked = repository.check_writable().and_then(|()| repository.check_newest_key());
+        checked.doing(|| format!("opening the repository {url}"))?;
         Ok(repository)
+    }
+
+    /// Refuses to write where names below `keys/` say that the keys were rotated and the secret does not give the newest: what is
+    /// written under an earlier key can be read by those whom the rotation shut out.
+    ///
+    /// # Errors
+    /// [`Cause::KeysRotated`].
+    pub fn check_newest_key(&self) -> Result<(), Error> {
+        let Opened { key, by, later, going, .. } = &self.inner.opened;
+        let why = match (later, by) {
+            (Some((slot, _)), _) if slots::begins_epoch(slot).is_some() => {
+                let epoch = key.as_ref().map_or(0, RepositoryKey::epoch);
+                format!(
+                    "there is or was a key slot {slot}, and the configured secret gives the keys up to epoch {epoch}"
+                )
+            }
+            (_, Some(by)) if *going => format!("a removal of key slot {by}, which opened it, has begun"),
+            _ => return Ok(()),
+        };
+        Err(Cause::KeysRotated { store: self.describe(), why }.into())
     }
 
     /// Refuses to remove what another run left where a later release does something that one must know for that.

@@ -4,25 +4,31 @@
 //! `keys/<slot>.json` are looked at; what is no slot, damaged, or of a newer kind is left out as long as another slot opens;
 //! and what opening costs is bounded: the number of slots that are read, their size, and the sum of what their key derivations
 //! ask for. The slot that the configuration names is tried first, then cheap ones, so that one that asks for gigabytes does not
-//! delay the others. After a rotation that was interrupted a secret opens slots of two epochs: then the later one counts, and a
-//! little more is spent on looking for it.
+//! delay the others. Of equal cost those that begin an epoch come first: whoever rotates has such a slot. After a rotation that was interrupted a secret opens slots of two epochs: then the later one counts, and a
+//! little more is spent on looking for it. Whether there was a later epoch is read from the names alone, so that no number of other
+//! objects, and no damage, hides it: who writes under an earlier key does not notice otherwise.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
 use holdfast_repo::key::{KeyError, KeySlot, KeySlotKind, MAX_MEMORY_KIB};
 use holdfast_repo::name::{self, ObjectPath, SlotName};
 use holdfast_repo::record;
-use holdfast_repo::{RepositoryId, RepositoryKey};
+use holdfast_repo::{MAX_EPOCHS, RepositoryId, RepositoryKey};
 use holdfast_store::{Failure, ObjectInfo, Operation, Store, StoreError, StoreErrorKind};
 
 use super::Unlock;
 use super::listed::Unreadable;
 use crate::error::{Cause, Error, ResultExt};
 
-/// Slots that are read; of more, the one that `repo init` makes and the first by name. Far above what people have, and few
-/// enough that trying a passphrase on all of them takes a second or two.
+/// Slots that are read; of more, those of the first ranks (see [`rank`]). Far above what people have, and few enough that trying
+/// a passphrase on all of them takes a second or two.
 const SLOTS_AT_MOST: usize = 64;
+
+/// Of those, slots with names that rotations give: one row is for what took the place of the hinted slot, one for the first
+/// slots of epochs. There are more only where somebody put them, and they leave room for the others.
+const OF_ONE_RANK_AT_MOST: usize = 16;
 
 /// A slot has some hundred bytes; a larger object is not a slot.
 const SLOT_BYTES_AT_MOST: u64 = 64 << 10;
@@ -46,6 +52,10 @@ pub(crate) struct Slots {
     none_there: bool,
     /// Those that cannot.
     pub(crate) unreadable: Vec<Unreadable<SlotName>>,
+    /// The slots with a removal mark, those that are gone included.
+    pub(crate) marked: Vec<SlotName>,
+    /// The last name of a first slot of an epoch, of slots and of marks, with its epoch.
+    newest: Option<(SlotName, u32)>,
 }
 
 /// What opened a repository.
@@ -57,25 +67,30 @@ pub(super) struct Opened {
     pub(super) by: Option<SlotName>,
     /// A slot of a later epoch, which the secret does not open.
     pub(super) later: Option<(SlotName, u32)>,
+    /// Whether the slot begins an epoch and its removal has begun: then others have the newest key, or a run that came too late
+    /// made it.
+    pub(super) going: bool,
     /// The slots that were left out.
     pub(super) left_out: Vec<Unreadable<SlotName>>,
 }
 
 impl Slots {
-    /// Reads them; of very many, `hint` is among those that are read.
+    /// Reads them; of very many, `hint` and what took its place are among those that are read.
     pub(crate) async fn read(store: &Arc<dyn Store>, hint: Option<&SlotName>) -> Result<Self, Error> {
         let mut slots = Self::default();
         let listed = store.list(&name::keys_folder(), None).await?;
-        let mut named: Vec<(SlotName, ObjectInfo)> = listed
-            .into_iter()
-            .filter_map(|object| match object.name.as_ref().parse() {
-                Ok(ObjectPath::KeySlot(slot)) => Some((slot, object)),
-                _ => None,
-            })
-            .collect();
+        let mut named: Vec<(SlotName, ObjectInfo)> = Vec::new();
+        for object in listed {
+            match object.name.as_ref().parse() {
+                Ok(ObjectPath::KeySlot(slot)) => named.push((slot, object)),
+                Ok(ObjectPath::KeySlotRemoval(slot)) => slots.marked.push(slot),
+                _ => {}
+            }
+        }
         slots.none_there = named.is_empty();
-        let first = super::first_slot()?;
-        named.sort_by_key(|(slot, _)| (Some(slot) != hint, *slot != first));
+        let all = named.iter().map(|(slot, _)| slot).chain(&slots.marked);
+        slots.newest = all.filter_map(|slot| Some((slot.clone(), begins_epoch(slot)?))).max_by_key(|(_, epoch)| *epoch);
+        let mut named = most_probable_first(named, hint)?;
         for (slot, object) in named.split_off(named.len().min(SLOTS_AT_MOST)) {
             slots.set_aside(slot, too_much(&object, "there are too many key slots".to_owned()));
         }
@@ -114,9 +129,7 @@ impl Slots {
         let mut wrong: Option<KeyError> = None;
         let mut found: Option<(RepositoryKey, SlotName)> = None;
         let (mut work_kib, mut most_kib) = (0, WORK_KIB_AT_MOST);
-        let hint = unlock.hint();
-        let mut sound = std::mem::take(&mut self.sound);
-        sound.sort_by_key(|slot| (!is_hinted(slot, hint), slot.work_kib(), std::cmp::Reverse(slot.epoch())));
+        let sound = self.take_in_order(unlock.hint());
         for slot in sound.iter().filter(|slot| slot.kind() == wanted) {
             if found.as_ref().is_some_and(|(key, _)| slot.epoch() <= key.epoch()) {
                 continue;
@@ -143,10 +156,40 @@ impl Slots {
             }
         }
         let Some((key, by)) = found else { return Err(self.none_opens(wrong, kind, store)) };
-        let later = sound.iter().filter(|slot| slot.epoch() > key.epoch());
-        let later = later.min_by_key(|slot| (std::cmp::Reverse(slot.epoch()), slot.slot()));
-        let later = later.map(|slot| (slot.slot().clone(), slot.epoch()));
-        Ok(Opened { key: Some(key), by: Some(by), later, left_out: self.unreadable })
+        self.sound = sound;
+        let later = self.later_than(key.epoch());
+        let going = self.is_going(&by);
+        Ok(Opened { key: Some(key), by: Some(by), later, going, left_out: self.unreadable })
+    }
+
+    /// The slots in the order in which they are tried.
+    fn take_in_order(&mut self, hint: Option<&SlotName>) -> Vec<KeySlot> {
+        let mut sound = std::mem::take(&mut self.sound);
+        sound.sort_by_key(|slot| {
+            let begins = begins_epoch(slot.slot()).is_some();
+            (self.is_going(slot.slot()), !is_hinted(slot, hint), slot.work_kib(), !begins, Reverse(slot.epoch()))
+        });
+        sound
+    }
+
+    /// The latest slot of an epoch after this one, by names first, since nothing hides what a name says.
+    pub(crate) fn later_than(&self, epoch: u32) -> Option<(SlotName, u32)> {
+        let named = self.newest.clone().filter(|(_, named)| *named > epoch);
+        named.or_else(|| {
+            let later = self.sound.iter().filter(|slot| slot.epoch() > epoch);
+            let latest = later.min_by_key(|slot| (Reverse(slot.epoch()), slot.slot()));
+            latest.map(|slot| (slot.slot().clone(), slot.epoch()))
+        })
+    }
+
+    /// The names of all slots, whether or not they can be read.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &SlotName> {
+        self.sound.iter().map(KeySlot::slot).chain(self.unreadable.iter().map(|bad| &bad.id))
+    }
+
+    /// Whether a slot begins an epoch and is being removed. It is tried last: others give the same keys, or later ones.
+    fn is_going(&self, slot: &SlotName) -> bool {
+        begins_epoch(slot).is_some() && self.marked.contains(slot)
     }
 
     /// Why not one slot opened the repository. What was left out could have been the one, and is named.
@@ -165,6 +208,52 @@ impl Slots {
             (None, None) => Cause::NoKeySlot { store: store.to_owned(), kind }.into(),
         }
     }
+}
+
+/// The epoch that the slot of this name begins: that of `epoch-5` is 5.
+pub(crate) fn begins_epoch(slot: &SlotName) -> Option<u32> {
+    number(slot.as_str().strip_prefix("epoch-")?)
+}
+
+/// The number of an epoch that a rotation may have begun, in its only spelling.
+fn number(digits: &str) -> Option<u32> {
+    let number: u32 = digits.parse().ok()?;
+    (number > 0 && (number as usize) < MAX_EPOCHS && number.to_string() == digits).then_some(number)
+}
+
+/// How probable it is that a slot is wanted, by its name, the least first: the hinted one, what took its place in a rotation, the
+/// first slots of epochs, the one that `repo init` makes, all others. Of each rank the latest epoch comes first.
+fn rank(slot: &SlotName, hint: Option<&SlotName>, first: &SlotName) -> (usize, Reverse<u32>) {
+    let took_its_place = |hint: &SlotName| number(slot.as_str().strip_prefix(hint.as_str())?.strip_prefix('.')?);
+    if Some(slot) == hint {
+        (0, Reverse(0))
+    } else if let Some(epoch) = hint.and_then(took_its_place) {
+        (1, Reverse(epoch))
+    } else if let Some(epoch) = begins_epoch(slot) {
+        (2, Reverse(epoch))
+    } else {
+        (if slot == first { 3 } else { 4 }, Reverse(0))
+    }
+}
+
+/// Slots by rank. What a rank has above its share comes after all others.
+fn most_probable_first(
+    mut named: Vec<(SlotName, ObjectInfo)>,
+    hint: Option<&SlotName>,
+) -> Result<Vec<(SlotName, ObjectInfo)>, Error> {
+    let first = super::first_slot()?;
+    named.sort_by_key(|(slot, _)| rank(slot, hint, &first));
+    let mut of_rotations = [0, 0];
+    let (mut probable, others): (Vec<_>, Vec<_>) = named.into_iter().partition(|(slot, _)| {
+        let (rank, _) = rank(slot, hint, &first);
+        let counted = rank.checked_sub(1).and_then(|row| of_rotations.get_mut(row));
+        counted.is_none_or(|count| {
+            *count += 1;
+            *count <= OF_ONE_RANK_AT_MOST
+        })
+    });
+    probable.extend(others);
+    Ok(probable)
 }
 
 /// Whether a slot is the one that the configuration names, or the one that took its place.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use holdfast_repo::key::{Argon2Cost, MIN_MEMORY_KIB};
 use holdfast_repo::name::{self, ClusterName, LedgerKind, SlotName};
-use holdfast_repo::record::{ClaimRecord, KeyChange, LedgerEntry, decode_plain};
+use holdfast_repo::record::{ClaimRecord, KeyChange, LedgerEntry, decode_plain, sha256_hex};
 use holdfast_secret::Secret;
-use holdfast_store::{MemoryStore, Store};
+use holdfast_store::{MemoryStore, PutMode, Store};
 
 use crate::error::Error;
 use crate::keys::KeyOptions;
@@ -96,7 +97,7 @@ impl Bench {
 
     /// Writes one more record, encrypted under the newest key that this secret gives.
     pub(super) async fn write(&self, who: u8) -> Result<(), Error> {
-        let repository = self.open(who).await?;
+        let repository = Repository::open_to_write(&self.target(who)).await?;
         self.write_with(&repository).await;
         Ok(())
     }
@@ -126,10 +127,36 @@ impl Bench {
         self.read(who).await == Some(self.records.load(Ordering::SeqCst))
     }
 
-    /// The names of all objects below `keys/`.
+    /// The names of all slots below `keys/`.
     pub(super) async fn keys(&self) -> Vec<String> {
+        self.below_keys().await.into_iter().filter(|name| !name.ends_with(".removing")).collect()
+    }
+
+    /// The slots that have a removal mark, whether or not they are gone.
+    pub(super) async fn marks(&self) -> Vec<String> {
+        let all = self.below_keys().await;
+        all.iter().filter_map(|name| Some(name.strip_suffix(".removing")?.to_owned())).collect()
+    }
+
+    async fn below_keys(&self) -> Vec<String> {
         let listed = self.store.list("keys/", None).await.unwrap();
         listed.iter().map(|object| object.name.as_ref().trim_start_matches("keys/").to_owned()).collect()
+    }
+
+    pub(super) async fn put(&self, name: &str, content: impl Into<Bytes>) {
+        self.store.put(&name.parse().unwrap(), content.into(), PutMode::Overwrite).await.unwrap();
+    }
+
+    /// Puts a slot there that was made from another one by changing its text: readable, and nothing opens it.
+    pub(super) async fn plant(&self, like: &str, name: &str, change: impl FnOnce(&mut serde_json::Value)) {
+        let text = self.store.get(&format!("keys/{like}.json").parse().unwrap()).await.unwrap();
+        let mut record: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let body = record.get_mut("body").unwrap();
+        body["slot"] = name.into();
+        change(body);
+        let (body, digest) = (body.to_string(), sha256_hex(body.to_string().as_bytes()));
+        let text = format!(r#"{{"holdfast":"key-slot","version":1,"sha256":"{digest}","body":{body}}}"#);
+        self.put(&format!("keys/{name}.json"), text).await;
     }
 
     /// The slots with their labels and epochs.

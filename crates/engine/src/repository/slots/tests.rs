@@ -123,3 +123,47 @@ async fn planted_slots_cost_little() {
     let sum: u64 = slots.sound.iter().map(KeySlot::work_kib).sum();
     assert!(sum < WORK_KIB_AT_MOST && sum + 8 * u64::from(MAX_MEMORY_KIB) > WORK_KIB_AT_MOST);
 }
+
+/// Whoever rotated opens the repository by the first try, and a slot that is going is the last one that is tried.
+#[tokio::test]
+async fn the_first_slot_of_an_epoch_is_tried_first() {
+    let target = repository(true).await;
+    for (name, epoch) in [("a.2", 2), ("a-later", 9), ("epoch-1", 1), ("epoch-2", 2)] {
+        let slot = changed(&target, |body| {
+            body["slot"] = name.into();
+            body["epoch"] = epoch.into();
+            body["earlier"] = vec![""; epoch].into();
+        });
+        let slot = slot.await;
+        put(&target, &format!("keys/{name}.json"), slot).await;
+    }
+    let order = async |hint: Option<&str>| {
+        let hint: Option<SlotName> = hint.map(|hint| hint.parse().unwrap());
+        let mut slots = Slots::read(&target.store, hint.as_ref()).await.unwrap();
+        let ordered = slots.take_in_order(hint.as_ref());
+        ordered.iter().map(|slot| slot.slot().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(order(None).await, ["epoch-2", "epoch-1", "a-later", "a.2", "default"]);
+    assert_eq!(order(Some("a.2")).await, ["a.2", "epoch-2", "epoch-1", "a-later", "default"]);
+    put(&target, "keys/epoch-2.removing", "").await;
+    assert_eq!(order(None).await, ["epoch-1", "a-later", "a.2", "default", "epoch-2"]);
+}
+
+/// What nobody could have begun is no name of an epoch, and of those that somebody put there few are read.
+#[tokio::test]
+async fn names_of_epochs_have_a_share() {
+    for (name, epoch) in [("epoch-1", Some(1)), ("epoch-255", Some(255))] {
+        assert_eq!(begins_epoch(&name.parse().unwrap()), epoch);
+    }
+    for name in ["epoch-0", "epoch-01", "epoch-256", "epoch-", "epoch-1.1", "epoch", "epoch-4294967297"] {
+        assert_eq!(name.parse().ok().and_then(|name| begins_epoch(&name)), None, "{name}");
+    }
+    let target = repository(false).await;
+    for epoch in 1..200 {
+        put(&target, &format!("keys/epoch-{epoch}.json"), "damaged").await;
+    }
+    let repository = Repository::open(&target).await.unwrap();
+    assert_eq!(repository.opened_by().unwrap().as_str(), "default");
+    assert_eq!(repository.rotated_without_us().map(|(slot, epoch)| (slot.as_str(), epoch)), Some(("epoch-199", 199)));
+    assert!(Repository::open_to_write(&target).await.is_err());
+}
