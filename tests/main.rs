@@ -22,6 +22,7 @@ mod incremental;
 mod keys;
 mod kill;
 mod long_archive;
+mod missing_parts;
 mod names;
 mod owners;
 mod pitr;

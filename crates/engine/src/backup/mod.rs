@@ -32,6 +32,7 @@ mod links;
 mod listing;
 mod lock;
 mod plan;
+mod present;
 mod read;
 mod remains;
 mod resume;

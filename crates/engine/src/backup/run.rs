@@ -1,10 +1,9 @@
 //! A backup under way: the server is in backup mode, files go into the sinks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use holdfast_pgtypes::checksum::PAGE_SIZE;
 use holdfast_pgtypes::{ControlFile, Lsn};
@@ -20,8 +19,9 @@ use super::incremental::page_lsn::PageLsns;
 use super::incremental::parent::Parent;
 use super::incremental::sort::Summarized;
 use super::incremental::{Base, overlay};
-use super::listing::{PageCheck, Scan, SourceFile, tablespace_oid};
+use super::listing::{PageCheck, Scan, SourceFile};
 use super::plan;
+use super::present::AskedServer;
 use super::remains::Adopted;
 use super::resume::Everywhere;
 use super::scan::{self, PageChecks};
@@ -99,9 +99,6 @@ struct CopiedFiles<'a> {
     is_incremental: bool,
 }
 
-/// How long a tablespace without its directory may take to turn out as one that is being dropped.
-const DROPPED_WITHIN: Duration = Duration::from_secs(10);
-
 /// Everything that was listed into every sink: directories and links first, then the files. What WAL summaries say of the
 /// files needs the copier's base.
 pub(super) async fn copy_listed(
@@ -139,15 +136,6 @@ pub(super) async fn copy_listed(
 pub(super) fn page_checks(control: &ControlFile, requested: bool) -> PageChecks {
     let known_size = control.block_size == PAGE_SIZE as u32;
     if requested && control.has_data_checksums() && known_size { PageChecks::On } else { PageChecks::Off }
-}
-
-/// Where the tablespaces are, by their OIDs.
-pub(super) fn tablespace_places(scan: &Scan) -> BTreeMap<u32, &[u8]> {
-    let mut places: BTreeMap<u32, &[u8]> = BTreeMap::new();
-    // First those that are directories, made "in place": the others have a link besides.
-    places.extend(scan.directories.iter().filter_map(|found| Some((tablespace_oid(&found.path)?, &*found.path))));
-    places.extend(scan.links.iter().filter_map(|link| Some((tablespace_oid(&link.path)?, &*link.target))));
-    places
 }
 
 /// What the stop call gave, and the control file, in the order of their restore: `pg_control` is last.
@@ -323,9 +311,11 @@ impl Run<'_> {
             }
             None => None,
         };
+        let server = AskedServer::before_listing(&self.connection, &options.pgdata, self.facts.version).await?;
         let scan = self.scan().await?;
         plan::check_manifest(&scan, extent_size_bytes)?;
-        let tablespaces = self.tablespaces(&scan).await?;
+        server.check_databases(&scan).await?;
+        let tablespaces = server.tablespaces(&scan).await?;
         let (base, summarized) = self.base(changes, &scan);
         let is_incremental = base.is_some();
         let copier = Copier {
@@ -382,48 +372,6 @@ impl Run<'_> {
         let metadata = std::fs::metadata(&control_path).map_err(|e| Error::file("look at", &control_path, e))?;
         let (label, map) = (stopped.label_bytes.clone(), stopped.tablespace_map.clone());
         Ok(last_files(label, map, control, metadata.mode() & 0o777, stopped.stop_time.timestamp()))
-    }
-
-    /// The tablespaces as they stand on disk: one can have been made or dropped since the server was asked, and files
-    /// below a link that the backup does not know as a tablespace could not be restored.
-    async fn tablespaces(&self, scan: &Scan) -> Result<Vec<TablespaceEntry>, Error> {
-        let names = ServerFacts::tablespace_names(&self.connection).await?;
-        let paths = tablespace_places(scan);
-        let mut tablespaces = Vec::with_capacity(paths.len());
-        for (oid, path) in paths {
-            let name = names.get(&oid).cloned().unwrap_or_else(|| oid.to_string());
-            self.check_tablespace(scan, oid, &name).await?;
-            // `backup.json` has text only, and a restore must find the place exactly.
-            let path = String::from_utf8(path.to_vec()).map_err(|_| {
-                let shown = String::from_utf8_lossy(path);
-                Cause::Refused(format!("tablespace {name} is in {shown}, whose name is not UTF-8: move it elsewhere"))
-            })?;
-            tablespaces.push(TablespaceEntry { oid, name, path });
-        }
-        Ok(tablespaces)
-    }
-
-    /// Refuses a tablespace that the server knows and whose files are not there, since its volume is not mounted or was
-    /// emptied: a backup without them is not a backup. Every tablespace has the directory of its version from its beginning on.
-    async fn check_tablespace(&self, scan: &Scan, oid: u32, name: &str) -> Result<(), Error> {
-        let needed = format!("pg_tblspc/{oid}/{}", self.facts.version.tablespace_directory());
-        if scan.directories.iter().any(|directory| *directory.path == *needed.as_bytes()) {
-            return Ok(());
-        }
-        // DROP TABLESPACE removes the files before it is committed.
-        let until = Instant::now() + DROPPED_WITHIN;
-        while ServerFacts::tablespace_names(&self.connection).await?.contains_key(&oid) {
-            if Instant::now() >= until {
-                let place = self.options.pgdata.join(&needed);
-                return Err(Cause::Refused(format!(
-                    "tablespace {name} has no directory {}: is its volume mounted?",
-                    place.display()
-                ))
-                .into());
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-        Ok(())
     }
 
     pub(super) fn databases(&self) -> Vec<DatabaseEntry> {

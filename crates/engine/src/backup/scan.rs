@@ -12,7 +12,7 @@ use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use holdfast_pgtypes::ControlFile;
 use holdfast_pgtypes::exclude::{Exclusions, Verdict, wal_subdirectories};
@@ -106,7 +106,7 @@ fn scan_directory(
             _ if let Some(target) = target => {
                 let link = Link { path: path.clone().into(), target, mtime: metadata.mtime() };
                 if tablespace_oid(&path).is_some() {
-                    scan.links.push(link);
+                    scan.links.push(Link { target: absolute(&full, link.target), ..link });
                     waiting.push_back(path);
                 } else {
                     links::list(pgdata, link, scan)?;
@@ -159,6 +159,17 @@ pub(super) fn look(path: &Path) -> Result<Option<Standing>, Error> {
             Err(e) => return Err(Error::file("read the link", path, e)),
         }
     }
+}
+
+/// Where the link of a tablespace leads, from the root. PostgreSQL writes such links so, and the record of a backup takes any
+/// other place for one inside the data directory; but it follows a relative one that somebody made, too.
+fn absolute(link: &Path, target: Box<[u8]>) -> Box<[u8]> {
+    if target.starts_with(b"/") {
+        return target;
+    }
+    let bytes = |path: PathBuf| path.into_os_string().into_vec().into_boxed_slice();
+    let written = || link.parent().map(|folder| bytes(folder.join(OsStr::from_bytes(&target))));
+    std::fs::canonicalize(link).ok().map(bytes).or_else(written).unwrap_or(target)
 }
 
 /// Whether PostgreSQL cannot do without what is at this path: the directories that `initdb` makes, but those whose contents

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::{Connection, RawText};
 use crate::error::{Cause, Error, ResultExt, ServerSetting};
 
+/// `DEFAULTTABLESPACE_OID` (`pg_tablespace.dat`): its files are in `base`.
+const DEFAULT_TABLESPACE: u32 = 1663;
+
 /// Facts of a running server.
 #[derive(Debug, Clone)]
 pub struct ServerFacts {
@@ -41,6 +44,29 @@ pub struct Database {
     pub oid: u32,
     /// `datname`; bytes that are not UTF-8 are replaced by marks.
     pub name: String,
+}
+
+/// Where a database keeps its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabasePlace {
+    /// `pg_database.oid`
+    pub oid: u32,
+    /// `datname`; bytes that are not UTF-8 are replaced by marks.
+    pub name: String,
+    /// `dattablespace`
+    pub tablespace: u32,
+}
+
+impl DatabasePlace {
+    /// Its directory, relative to the data directory, as `GetDatabasePath` (`relpath.c`) has it.
+    pub fn directory(&self, version: PgVersion) -> String {
+        let Self { oid, tablespace, .. } = self;
+        if *tablespace == DEFAULT_TABLESPACE {
+            format!("base/{oid}")
+        } else {
+            format!("pg_tblspc/{tablespace}/{}/{oid}", version.tablespace_directory())
+        }
+    }
 }
 
 impl ServerFacts {
@@ -109,6 +135,23 @@ impl ServerFacts {
         let rows =
             connection.client().query("SELECT oid, spcname::text FROM pg_tablespace", &[]).await.doing(asking)?;
         Ok(rows.iter().map(|row| (row.get(0), row.get::<_, RawText>(1).lossy())).collect())
+    }
+
+    /// The databases that can be connected to now, with their default tablespaces. One whose removal was interrupted is left
+    /// out (`datconnlimit` = -2, 11 and later with the minor releases of August 2023): its files may be gone.
+    ///
+    /// # Errors
+    /// [`Cause::Postgres`] if the query fails.
+    pub async fn database_places(connection: &Connection) -> Result<Vec<DatabasePlace>, Error> {
+        let asking = || "asking the server for its databases".to_owned();
+        let query = "SELECT oid, datname::text, dattablespace FROM pg_database WHERE datconnlimit <> -2 ORDER BY oid";
+        let rows = connection.client().query(query, &[]).await.doing(asking)?;
+        let place = |row: &tokio_postgres::Row| DatabasePlace {
+            oid: row.get(0),
+            name: row.get::<_, RawText>(1).lossy(),
+            tablespace: row.get(2),
+        };
+        Ok(rows.iter().map(place).collect())
     }
 
     /// Checks that this data directory belongs to the server, if the role may see the system identifier.

@@ -17,7 +17,7 @@ mod text;
 mod tls;
 
 pub use connect::{Connection, ConnectionSettings};
-pub use facts::{Database, ServerFacts};
+pub use facts::{Database, DatabasePlace, ServerFacts};
 pub use identity::{prove_same, prove_started, prove_timeline};
 pub use libpq::Environment;
 pub use postmaster::PostmasterPid;

@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::copy::Copier;
 use super::encode::Encoding;
-use super::run::{copy_listed, last_files, page_checks, tablespace_places};
+use super::present::tablespace_places;
+use super::run::{copy_listed, last_files, page_checks};
 use super::scan::scan;
 use super::sink::{Sink, Stored};
 use super::sinks::Sinks;

@@ -1,0 +1,149 @@
+//! Parts of a data directory that are away while a backup runs, since their volume is not mounted: the backup fails and says
+//! which part. And tablespaces in unusual places, which come back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use holdfast_testkit::postgres::{Cluster, Shutdown};
+use holdfast_testkit::user::DatabaseUser;
+
+use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
+
+async fn stage() -> Option<Stage> {
+    let plan = Plan {
+        seal: Seal::None,
+        compression: "none",
+        store: StoreKind::Directory,
+        wal_segment_mib: 1,
+        // Nothing is written between the test's own changes.
+        settings: vec![("autovacuum", "off".to_owned())],
+        ..Plan::default()
+    };
+    Stage::start(18, plan).await
+}
+
+async fn oid_of(cluster: &Cluster, database: &str) -> String {
+    let query = format!("SELECT oid FROM pg_database WHERE datname = '{database}'");
+    cluster.value(&query).await.expect("ask for a database")
+}
+
+/// Makes a tablespace `space` with a table `t`, and returns its OID.
+async fn with_tablespace(stage: &Stage, location: &Path) -> String {
+    let sql = format!("CREATE TABLESPACE space LOCATION '{}'", location.display());
+    stage.cluster.sql(&sql).await.expect("make a tablespace");
+    stage.cluster.sql("CREATE TABLE t TABLESPACE space AS SELECT 7 AS n").await.expect("make a table");
+    stage.cluster.value("SELECT oid FROM pg_tablespace WHERE spcname = 'space'").await.expect("ask for its OID")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_fails_the_backup() {
+    let Some(stage) = stage().await else { return };
+    let space = stage.scratch.folder("space").expect("make a folder");
+    let tablespace = with_tablespace(&stage, &space).await;
+    stage.cluster.sql("CREATE DATABASE app").await.expect("make a database");
+    stage.cluster.sql("CREATE DATABASE far TABLESPACE space").await.expect("make another one");
+    stage.cluster.sql("CHECKPOINT").await.expect("write everything");
+    let data = stage.cluster.data();
+    let app = data.join("base").join(oid_of(&stage.cluster, "app").await);
+    let version = fs::read_dir(data.join("pg_tblspc").join(&tablespace)).expect("list the tablespace");
+    let version = version.map(|entry| entry.expect("an entry").path()).next().expect("the directory of the version");
+    let far = version.join(oid_of(&stage.cluster, "far").await);
+    let away = stage.target("away");
+
+    let refused = |missing: &Path, database: &str| {
+        let (code, said) = stage.fails(&["backup"]);
+        assert_eq!(code, 2, "{said}");
+        let named = format!("database {database} has no {}", missing.display());
+        for words in [named.as_str(), "is its volume mounted?"] {
+            assert!(said.contains(words), "does not say {words:?}: {said}");
+        }
+        assert!(stage.ok(&["list"]).contains("no complete backup"));
+    };
+    // An unmounted volume leaves an empty directory; and the directory itself can be gone.
+    for (place, database) in [(&app, "app"), (&far, "far")] {
+        fs::rename(place, &away).expect("take the database away");
+        refused(&place.join("PG_VERSION"), database);
+        fs::create_dir(place).expect("make an empty folder");
+        DatabaseUser::current().expect("find PostgreSQL's user").own(place).expect("give it away");
+        refused(&place.join("PG_VERSION"), database);
+        fs::remove_dir(place).expect("remove the folder");
+        fs::rename(&away, place).expect("bring the database back");
+    }
+    // Without this file the server refuses every connection to the database.
+    let map = app.join("pg_filenode.map");
+    fs::rename(&map, &away).expect("take the file away");
+    refused(&map, "app");
+    fs::rename(&away, &map).expect("bring the file back");
+
+    stage.ok(&["backup"]);
+    let mapping = format!("space={}", stage.target("other-space").display());
+    let restored = stage.restore_and_start("restored", &["--tablespace", &mapping]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT n FROM t").await.expect("read"), "7");
+}
+
+/// A database that is dropped while the files are listed is not missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_that_come_and_go_fail_no_backup() {
+    let Some(stage) = stage().await else { return };
+    stage.cluster.sql("CREATE TABLE t AS SELECT 7 AS n").await.expect("make a table");
+    let dropping = async {
+        for round in 0..12 {
+            let name = format!("short_{round}");
+            stage.cluster.sql(&format!("CREATE DATABASE {name}")).await.expect("make a database");
+            stage.cluster.sql(&format!("DROP DATABASE {name}")).await.expect("drop it");
+        }
+    };
+    let backing_up = async {
+        for _ in 0..4 {
+            let command = stage.command(&["backup", "--type", "full"]);
+            let output = tokio::process::Command::from(command).output().await.expect("run holdfast");
+            crate::stage::succeeded(&output, &["backup"]);
+        }
+    };
+    tokio::join!(dropping, backing_up);
+    let restored = stage.restore_and_start("restored", &[]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT n FROM t").await.expect("read"), "7");
+}
+
+/// PostgreSQL writes absolute links, and follows others that people make when they move a tablespace by hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tablespace_of_a_relative_link_comes_back() {
+    let Some(mut stage) = stage().await else { return };
+    let space = stage.scratch.folder("space").expect("make a folder");
+    let oid = with_tablespace(&stage, &space).await;
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop the server");
+    let link = stage.cluster.data().join("pg_tblspc").join(&oid);
+    let folder = link.parent().expect("a folder").canonicalize().expect("the folder's own path");
+    let to_root: PathBuf = folder.ancestors().skip(1).map(|_| "..").collect();
+    let relative = to_root.join(space.strip_prefix("/").expect("an absolute path"));
+    fs::remove_file(&link).expect("remove the link");
+    std::os::unix::fs::symlink(&relative, &link).expect("make a relative link");
+    stage.cluster.start().await.expect("start the server");
+    assert_eq!(stage.cluster.value("SELECT n FROM t").await.expect("read"), "7");
+
+    stage.ok(&["backup"]);
+    let listed = stage.ok(&["list", "--output", "json"]);
+    assert!(listed.contains(&space.display().to_string()), "{listed}");
+    let other = stage.target("other-space");
+    let restored = stage.restore_and_start("restored", &["--tablespace", &format!("space={}", other.display())]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT n FROM t").await.expect("read"), "7");
+    let place = restored.value(&format!("SELECT pg_tablespace_location({oid})")).await.expect("ask for its place");
+    assert_eq!(Path::new(&place), other);
+}
+
+/// The setting that allows them was on in one session only: the recovery needs it all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tablespace_in_place_comes_back_without_its_setting() {
+    let Some(stage) = stage().await else { return };
+    let allow = "ALTER ROLE CURRENT_USER SET allow_in_place_tablespaces = on";
+    stage.cluster.sql(allow).await.expect("allow it in sessions");
+    with_tablespace(&stage, Path::new("")).await;
+    stage.cluster.sql("ALTER ROLE CURRENT_USER RESET ALL").await.expect("forbid it again");
+    stage.ok(&["backup"]);
+    let restored = stage.restore_and_start("restored", &[]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT n FROM t").await.expect("read"), "7");
+}
