@@ -209,6 +209,35 @@ async fn a_server_without_its_lock_file_and_wal_without_an_archive_are_noticed()
     assert!(text.contains("archive_mode = 'off'") && text.contains("recovery_min_apply_delay = '0'"), "{text}");
 }
 
+/// In a directory that was put together from links, `global` leads to another data directory: its control file is neither
+/// read nor removed, whether or not a server runs there.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_control_file_of_another_data_directory_is_left_alone() {
+    let Some(mut stage) = stage().await else { return };
+    stage.cluster.sql("CREATE TABLE t AS SELECT generate_series(1, 20000) AS n").await.expect("fill a table");
+    stage.ok(&["backup"]);
+    let copy = stage.target("copy");
+    let path = copy.display().to_string();
+    stage.ok(&["restore", "--pgdata", &path]);
+    let (global, data) = (copy.join("global"), stage.cluster.data().to_owned());
+    fs::rename(&global, stage.target("global")).expect("take the folder away");
+    std::os::unix::fs::symlink(data.join("global"), &global).expect("make a link");
+    for running in [true, false] {
+        if !running {
+            stage.cluster.stop(Shutdown::Fast).await.expect("stop the server");
+        }
+        let before = (files_below(&data.join("global")), files_below(&copy.join("base")));
+        for flags in [&["--delta"][..], &["--delta", "--plan"]] {
+            let words = ["a link to ", "which this restore would remove", "hint:  nothing was changed"];
+            refused(&stage, &[&["restore", "--pgdata", &path], flags].concat(), 62, &words);
+        }
+        assert_eq!((files_below(&data.join("global")), files_below(&copy.join("base"))), before);
+        assert!(!copy.join("holdfast.restore").exists(), "nothing may be begun");
+    }
+    stage.cluster.start().await.expect("start the server");
+    assert_eq!(stage.cluster.value("SELECT count(*) FROM t").await.expect("count"), "20000");
+}
+
 /// A restore in a container, over the volume of a server that runs outside: its process is not there, and the lock file is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_outside_of_the_container_is_left_alone() {

@@ -22,7 +22,7 @@ use holdfast_repo::record::SnapshotRecord;
 use super::layout::Layout;
 use super::{durable, foreign};
 use crate::error::{Cause, Error, ResultExt};
-use crate::places::{Place, Resolved, refuse_overlap};
+use crate::places::{Identity, Place, Resolved, refuse_overlap};
 use crate::server::running::RunningServer;
 
 /// Enough of a segment for its long header.
@@ -154,11 +154,16 @@ pub(super) fn refuse_foreign(
         }
         others.push(place);
     }
-    if links.contains(&removal.wal)
-        && let Some(other) = leads_to(&removal.wal).ancestors().find(|above| above.join(ControlFile::PATH).exists())
-    {
-        let found = format!("a link to the WAL of another data directory, {}", other.display());
-        return Err(Cause::NotOurs { directory: layout.pgdata().to_owned(), found }.into());
+    let own = Identity::of(layout.pgdata());
+    for link in &links {
+        let target = leads_to(link);
+        let mut above = target.ancestors().filter(|above| above.join(ControlFile::PATH).exists());
+        if let Some(other) = above.find(|above| Identity::of(above) != own) {
+            let what = if *link == removal.wal { "the WAL" } else { "files" };
+            let (link, other) = (link.display(), other.display());
+            let found = format!("{link}, a link to {what} of another data directory, {other}");
+            return Err(Cause::NotOurs { directory: layout.pgdata().to_owned(), found }.into());
+        }
     }
     foreign::refuse_emptied(layout.pgdata(), &removal.emptied, places)
 }

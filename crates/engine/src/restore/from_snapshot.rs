@@ -36,6 +36,7 @@ use super::durable::Roots;
 use super::late::Patience;
 use super::layout::Layout;
 use super::preflight::{AUTO_CONF, Archive};
+use super::prepare::refuse_linked_control;
 use super::resume::{ResumeLock, ResumePoint, VERSION, sync_parent};
 use super::settings;
 use super::{RestoreOptions, archiving_note, blocking, check_options, durable, foreign, next_words, recovery};
@@ -60,6 +61,8 @@ struct Found {
     resumed: bool,
     /// `postgresql.auto.conf` of the copy.
     auto_conf: Vec<u8>,
+    /// Whether a tablespace is a directory in `pg_tblspc` and not the link to one.
+    in_place: bool,
 }
 
 /// Says what [`restore_snapshot`] would do; refuses what it would refuse. Writes nothing.
@@ -108,7 +111,7 @@ pub async fn restore_snapshot(
 
 fn report(options: &RestoreOptions, record: &SnapshotRecord, found: &Found, removed: u64) -> SnapshotRestoreReport {
     let mut notes = found.notes.clone();
-    notes.extend(settings::notes(&found.auto_conf, &recovery(options, &found.plan)));
+    notes.extend(settings::notes(&found.auto_conf, &recovery(options, &found.plan, found.in_place)));
     notes.extend(archiving_note(options));
     SnapshotRestoreReport {
         cluster: options.cluster.clone(),
@@ -118,7 +121,7 @@ fn report(options: &RestoreOptions, record: &SnapshotRecord, found: &Found, remo
         recovery: found.plan.clone(),
         tablespaces: found.layout.tablespaces().to_vec(),
         removed_entries: removed,
-        auto_conf_lines: settings::lines(&recovery(options, &found.plan), options.now),
+        auto_conf_lines: settings::lines(&recovery(options, &found.plan, found.in_place), options.now),
         signal_file: settings::signal_file(options.standby).to_owned(),
         next: next_words(options, &found.plan),
         notes,
@@ -187,7 +190,8 @@ async fn preflight(
             .doing(here)?;
         notes.extend(local_notes);
         let auto_conf = read_auto_conf(&options.pgdata)?;
-        Ok(Found { plan, notes, layout, map, point, resumed, auto_conf })
+        let in_place = has_tablespace_in_place(&options.pgdata);
+        Ok(Found { plan, notes, layout, map, point, resumed, auto_conf, in_place })
     };
     tokio::select! {
         found = looking => found,
@@ -240,6 +244,12 @@ fn linked(pgdata: &Path) -> Vec<TablespaceEntry> {
     let mut entries: Vec<_> = crate::places::tablespaces(pgdata).into_iter().filter_map(entry).collect();
     entries.sort_unstable_by_key(|tablespace| tablespace.oid);
     entries
+}
+
+/// Whether a tablespace of the copy is a directory in `pg_tblspc`.
+fn has_tablespace_in_place(pgdata: &Path) -> bool {
+    let entries = fs::read_dir(pgdata.join("pg_tblspc"));
+    entries.is_ok_and(|entries| entries.flatten().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())))
 }
 
 /// The tablespaces that go elsewhere than where they were.
@@ -352,6 +362,7 @@ fn inspect(pgdata: &Path, record: &SnapshotRecord, point: &ResumePoint) -> Resul
         }
         None => false,
     };
+    refuse_linked_control(pgdata)?;
     let control = pgdata.join(ControlFile::PATH);
     let aside = pgdata.join(CONTROL_ASIDE);
     let path = if resumed && !control.exists() { aside } else { control };
@@ -443,7 +454,7 @@ fn change(found: &Found, options: &RestoreOptions, record: &SnapshotRecord) -> R
         link_moved(&found.layout)?;
     }
     let auto_conf = pgdata.join(AUTO_CONF);
-    let recovery = recovery(options, &found.plan);
+    let recovery = recovery(options, &found.plan, found.in_place);
     let lines = settings::lines(&recovery, options.now);
     durable::write_file(&auto_conf, &settings::auto_conf(&read_auto_conf(pgdata)?, &lines, &recovery), mode)?;
     for signal in settings::SIGNAL_FILES {

@@ -160,7 +160,7 @@ pub async fn plan(
         fetch_bytes,
         write_bytes,
         hole_bytes,
-        auto_conf_lines: settings::lines(&recovery(options, &found.plan), options.now),
+        auto_conf_lines: settings::lines(&recovery(options, &found.plan, found.has_tablespace_in_place()), options.now),
         signal_file: settings::signal_file(options.standby).to_owned(),
         notes: notes(options, &found, foreign::notes(&found.layout, found.backup.system_identifier)),
         recovery: found.plan.clone(),
@@ -371,7 +371,7 @@ async fn move_data(
 /// Steps 5 and 6.
 fn finish(found: &Preflight, options: &RestoreOptions, lock: ResumeLock, roots: &Roots) -> Result<(), Error> {
     let pgdata = found.layout.pgdata();
-    let recovery = recovery(options, &found.plan);
+    let recovery = recovery(options, &found.plan, found.has_tablespace_in_place());
     let lines = settings::lines(&recovery, options.now);
     let auto_conf = settings::auto_conf(&found.auto_conf.content, &lines, &recovery);
     durable::write_file(&pgdata.join(AUTO_CONF), &auto_conf, found.auto_conf.mode)?;
@@ -420,7 +420,7 @@ fn check_options(options: &RestoreOptions) -> Result<(), Error> {
 }
 
 /// The recovery, as the settings of the server are written from it.
-fn recovery<'a>(options: &'a RestoreOptions, plan: &'a RecoveryPlan) -> Recovery<'a> {
+fn recovery<'a>(options: &'a RestoreOptions, plan: &'a RecoveryPlan, in_place: bool) -> Recovery<'a> {
     Recovery {
         request: &options.request,
         plan,
@@ -428,6 +428,7 @@ fn recovery<'a>(options: &'a RestoreOptions, plan: &'a RecoveryPlan) -> Recovery
         standby: options.standby,
         archiving: options.archiving,
         restore_command: &options.restore_command,
+        in_place,
     }
 }
 
@@ -470,7 +471,10 @@ fn sizes(found: &Preflight) -> (u64, u64, u64) {
 fn notes(options: &RestoreOptions, found: &Preflight, foreign: Vec<String>) -> Vec<String> {
     let mut notes = found.notes.clone();
     notes.extend(foreign);
-    notes.extend(settings::notes(&found.auto_conf.content, &recovery(options, &found.plan)));
+    notes.extend(settings::notes(
+        &found.auto_conf.content,
+        &recovery(options, &found.plan, found.has_tablespace_in_place()),
+    ));
     notes.extend(archiving_note(options));
     notes
 }

@@ -73,6 +73,11 @@ pub(super) struct Preflight {
 }
 
 impl Preflight {
+    /// Whether a tablespace is a directory in `pg_tblspc` and not the link to one.
+    pub(super) fn has_tablespace_in_place(&self) -> bool {
+        self.backup.tablespaces.iter().any(|tablespace| !tablespace.path.starts_with('/'))
+    }
+
     /// What the decision about the target directory depends on.
     pub(super) fn wanted<'a>(&'a self, options: &'a RestoreOptions) -> Wanted<'a> {
         Wanted {

@@ -104,6 +104,7 @@ fn inspect_pgdata(pgdata: &Path, wanted: &Wanted<'_>) -> Result<Found, Error> {
         Contents::Something => {}
     }
     refuse_server(pgdata)?;
+    refuse_linked_control(pgdata)?;
     let control_path = pgdata.join(ControlFile::PATH);
     let control = match std::fs::read(&control_path) {
         Ok(bytes) => Some(bytes),
@@ -151,6 +152,23 @@ fn inspect_pgdata(pgdata: &Path, wanted: &Wanted<'_>) -> Result<Found, Error> {
         found.is_same_cluster = true;
     }
     Ok(found)
+}
+
+/// Refuses a data directory whose `global` is a link: the control file there is another directory's, perhaps that of a server,
+/// and it must be neither read nor removed. PostgreSQL never makes such a link. The other links of a data directory are
+/// replaced, and what they lead to is left alone.
+pub(super) fn refuse_linked_control(pgdata: &Path) -> Result<(), Error> {
+    let folder = pgdata.join("global");
+    match std::fs::symlink_metadata(&folder) {
+        Ok(metadata) if metadata.is_symlink() => {
+            let target = std::fs::read_link(&folder).unwrap_or_default();
+            let found = format!("{}, a link to {}", folder.display(), target.display());
+            Err(Cause::NotOurs { directory: pgdata.to_owned(), found }.into())
+        }
+        Ok(_) => Ok(()),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
+        Err(e) => Err(Error::file("look at", &folder, e)),
+    }
 }
 
 /// Refuses a directory in which a server runs, by its lock file and by what the kernel knows. In a container the number in
@@ -220,6 +238,7 @@ pub(super) fn take(layout: &Layout, wanted: &Wanted<'_>) -> Result<Taken, Error>
     };
     lock.record(wanted.point)?;
     if state.reuses() {
+        refuse_linked_control(pgdata)?;
         let control = pgdata.join(ControlFile::PATH);
         match std::fs::remove_file(&control) {
             Ok(()) => sync_parent(&control)?,

@@ -49,6 +49,10 @@ const APPLY_DELAY: &str = "recovery_min_apply_delay";
 
 const ARCHIVE_MODE: &str = "archive_mode";
 
+/// Without it recovery ends with a PANIC where it finds a tablespace that is a directory (`CheckTablespaceDirectory`,
+/// `xlogrecovery.c`). The original may have had it in one session only. Every release that makes such tablespaces has it.
+const IN_PLACE: &str = "allow_in_place_tablespaces";
+
 /// Settings of a standby that would connect to the primary it once had.
 const STANDBY: [&str; 2] = ["primary_conninfo", "primary_slot_name"];
 
@@ -74,6 +78,8 @@ pub(super) struct Recovery<'a> {
     pub archiving: Archiving,
     /// `restore_command`
     pub restore_command: &'a str,
+    /// Whether a tablespace is a directory in `pg_tblspc`.
+    pub in_place: bool,
 }
 
 /// The name of the file that starts recovery.
@@ -86,7 +92,7 @@ pub(super) const SIGNAL_FILES: [&str; 2] = ["recovery.signal", "standby.signal"]
 
 /// The lines that a restore adds to `postgresql.auto.conf`, without line ends.
 pub(super) fn lines(recovery: &Recovery<'_>, now: DateTime<Utc>) -> Vec<String> {
-    let Recovery { request, plan, action, standby, archiving, restore_command } = *recovery;
+    let Recovery { request, plan, action, standby, archiving, restore_command, in_place } = *recovery;
     let (target, value) = match &request.target {
         RecoveryTarget::Latest => ("", String::new()),
         RecoveryTarget::Immediate => ("recovery_target", "immediate".to_owned()),
@@ -109,6 +115,9 @@ pub(super) fn lines(recovery: &Recovery<'_>, now: DateTime<Utc>) -> Vec<String> 
     }
     if archiving == Archiving::Off {
         lines.push(setting(ARCHIVE_MODE, "off"));
+    }
+    if in_place {
+        lines.push(setting(IN_PLACE, "on"));
     }
     lines.extend(TARGETS.iter().filter(|name| **name != target).map(|name| setting(name, "")));
     if !target.is_empty() {
@@ -175,6 +184,7 @@ fn is_ours(line: &[u8], recovery: &Recovery<'_>) -> bool {
         || is(&RECOVERY)
         || (!recovery.standby && (is(&STANDBY) || is(&[APPLY_DELAY])))
         || (recovery.archiving == Archiving::Off && is(&[ARCHIVE_MODE]))
+        || (recovery.in_place && is(&[IN_PLACE]))
 }
 
 /// The setting's name at the beginning of a line.
@@ -206,6 +216,9 @@ pub(super) fn notes(backed_up: &[u8], recovery: &Recovery<'_>) -> Vec<String> {
     }
     if recovery.archiving == Archiving::Off {
         notes.push(ARCHIVES_NOTHING.to_owned());
+    }
+    if recovery.in_place && !is_set(IN_PLACE) {
+        notes.push(format!("{IN_PLACE} is on in the copy, since its recovery needs it: reset it after the promotion"));
     }
     notes
 }

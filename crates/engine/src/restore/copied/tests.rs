@@ -168,6 +168,26 @@ fn what_holdfast_needs_and_what_lies_in_the_way_is_refused() {
     }
 }
 
+/// No server runs there; it may be started again.
+#[test]
+fn links_to_files_of_another_data_directory_are_refused() {
+    for name in ["base", "pg_xact", "base/5", "log"] {
+        let case = Case::new();
+        case.write("stopped/global/pg_control");
+        fs::create_dir_all(case.path("stopped").join(name)).unwrap();
+        case.link(&format!("copy/{name}"), &format!("stopped/{name}"));
+        let error = case.foreign(None, &[]).unwrap_err();
+        let found = format!("/copy/{name}, a link to files of another data directory, ");
+        assert!(error.contains(&found) && error.contains("/stopped"), "{error}");
+    }
+    // Inside the copy itself a link leads nowhere else.
+    let case = Case::new();
+    case.write("copy/global/pg_control");
+    fs::create_dir_all(case.path("copy/base/6")).unwrap();
+    case.link("copy/base/5", "copy/base/6");
+    case.foreign(None, &[]).unwrap();
+}
+
 #[test]
 fn only_wal_that_the_archive_has_is_removed() {
     let listed = include_str!("../../../../contract/tests/samples/snapshot-list.json");

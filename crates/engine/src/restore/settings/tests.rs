@@ -55,7 +55,8 @@ fn recovery<'a>(
     standby: bool,
 ) -> Recovery<'a> {
     let archiving = Archiving::AsBackedUp;
-    Recovery { request, plan, action, standby, archiving, restore_command: "holdfast wal get %f %p" }
+    let restore_command = "holdfast wal get %f %p";
+    Recovery { request, plan, action, standby, archiving, restore_command, in_place: false }
 }
 
 #[test]
@@ -169,6 +170,18 @@ fn a_copy_without_archiving_says_so_last() {
     let text = String::from_utf8(auto_conf(b"archive_mode = 'always'\n", &ours, &off)).unwrap();
     assert_eq!(text.matches("archive_mode").count(), 1, "{text}");
     assert!(notes(b"", &off).iter().any(|note| note.contains("archive_mode is off in this copy")));
+}
+
+#[test]
+fn a_tablespace_in_place_is_allowed_once() {
+    let (request, plan) = (request(RecoveryTarget::Latest), plan(1, &[]));
+    let in_place = Recovery { in_place: true, ..recovery(&request, &plan, None, false) };
+    let ours = lines(&in_place, now());
+    assert!(ours.contains(&"allow_in_place_tablespaces = 'on'".to_owned()), "{ours:?}");
+    let text = String::from_utf8(auto_conf(b"allow_in_place_tablespaces = 'off'\n", &ours, &in_place)).unwrap();
+    assert_eq!(text.matches("allow_in_place_tablespaces").count(), 1, "{text}");
+    assert_eq!(notes(b"", &in_place).len(), 1);
+    assert_eq!(notes(b"allow_in_place_tablespaces = 'on'\n", &in_place), Vec::<String>::new());
 }
 
 #[test]
