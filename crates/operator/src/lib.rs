@@ -6,8 +6,8 @@
 //! intentions (which instances exist, which one is to take writes), so nothing is ever done that another reconcile could
 //! not know of, and an operator that acts on an old view fails at the status and does nothing.
 //!
-//! - [`run()`]: the process: leader election, controllers, metrics; [`run_in()`] the same in a world that is brought,
-//!   as `tests/scenarios.rs` does
+//! - [`run()`]: the process: leader election, controllers, metrics; [`run_in()`]: the same in surroundings that the
+//!   caller provides, as `tests/scenarios/` does
 //! - [`cluster`]: the core: pods, volumes, services, certificates, failover
 //! - [`backups`]: backups, schedules, volume snapshots
 //! - [`status_client`]: mutual TLS to the instance managers
