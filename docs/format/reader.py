@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Reads a Holdfast repository without Holdfast. Written from the pages beside it alone, and so keeps them honest.
+"""Reads a Holdfast repository without Holdfast. It is written only from the pages beside it, and so tests them.
 
     reader.py REPOSITORY list [CLUSTER]
     reader.py REPOSITORY restore CLUSTER --to DIR [--backup ID] [--tablespace OID=DIR]...
     reader.py REPOSITORY wal CLUSTER FILE DEST [--claim N]
     reader.py REPOSITORY wal-all CLUSTER DEST_DIR [--claim N]
 
-REPOSITORY is a directory; a bucket is copied into one first, with any S3 client. --passphrase-file FILE or --key-file
+REPOSITORY is a directory; copy a bucket into one first, with any S3 client. --passphrase-file FILE or --key-file
 FILE opens an encrypted one. Run it as the user PostgreSQL runs as; scripts/requirements-reader.txt lists the libraries.
 
 To start what was restored: fetch the WAL with `wal-all`, put restore_command = 'cp DEST_DIR/%f %p' into
 DIR/postgresql.auto.conf, and create DIR/recovery.signal. (Do not make `wal` the restore_command: it ends with 1 for a
-damaged file too, which PostgreSQL takes for the end of the archive.) What could be read of a damaged one stays as
+damaged file too, and PostgreSQL takes that for the end of the archive.) The readable part of a damaged file stays as
 DEST.part.
 """
 import argparse, functools, hashlib, hmac, json, os, re, struct, sys, zlib
@@ -56,7 +56,7 @@ def need(condition, problem):
 
 @contextmanager
 def reading(what):
-    """Whatever goes wrong inside is about this object, or this part of one."""
+    """Every error inside is about this object, or this part of it."""
     try:
         yield
     except InvalidTag:
@@ -69,7 +69,7 @@ def reading(what):
 
 @contextmanager
 def skipping():
-    """What cannot be read is named and left out: it costs what it names."""
+    """An object that cannot be read is named and left out; the rest is read."""
     try:
         yield
     except Unreadable as e:
@@ -190,7 +190,7 @@ class Repository:
             return json.loads(body)
 
     def parsed(self, name):
-        """A record, and the text of its body if it is the one of the SHA-256."""
+        """A record, and the text of its body if the SHA-256 is right; otherwise None."""
         if self.keys:
             frames = [frame for _, frame in Object(self, name, RECORD).frames()]
             need([frame.kind for frame in frames] == [DATA], "not one data frame")
@@ -305,7 +305,7 @@ class Cursor:
 
 
 class Manifest:
-    """A backup (manifest.md). Its entries are read anew, frame by frame, each time: those of 10 TB are 500 MB."""
+    """A backup (manifest.md). Its entries are read again each time, frame by frame: those of 10 TB are 500 MB."""
 
     def __init__(self, repository, cluster, backup):
         self.record = repository.record(f"{cluster}/backups/{backup}/backup.json", "backup")
@@ -341,7 +341,7 @@ class Manifest:
             name, size, salt = cursor.name(), cursor.varint(), cursor.take(32)
             need(re.fullmatch(f"{NAME}/backups/{BACKUP}/manifest", name), f"refers to {name}")
             origins.append((name, size, salt, [cursor.varint() for _ in range(cursor.varint())]))
-        need(cursor.at == len(cursor.raw), "bytes behind the list of manifests")
+        need(cursor.at == len(cursor.raw), "bytes after the list of manifests")
         return origins
 
     def listed_packs(self, cursor):
@@ -358,7 +358,7 @@ class Manifest:
         count = cursor.varint()
         need(count <= 4096, "refers to too many manifests")
         named = [cursor.name() for _ in range(count)]
-        need(cursor.at == len(cursor.raw), "bytes behind the list of packs")
+        need(cursor.at == len(cursor.raw), "bytes after the list of packs")
         return packs, named
 
     def sections(self):
@@ -427,7 +427,7 @@ class Manifest:
             self.check_place(place)
             for at, patch in patches:
                 self.check_place(patch)
-                need(0 < patch.length and at + patch.length <= place.length, "a patch behind the end of its extent")
+                need(0 < patch.length and at + patch.length <= place.length, "a patch after the end of its extent")
         need(left == 0, "extents that do not add up")
 
     def check_place(self, place):
@@ -437,7 +437,7 @@ class Manifest:
         else:
             need(place.pack < len(self.packs), "a pack that is not listed")
             need(place.frame_length <= 65 * MIB + 32, "a frame longer than any")
-            need(place.frame_at + place.frame_length <= self.packs[place.pack].size, "a frame behind the end of its pack")
+            need(place.frame_at + place.frame_length <= self.packs[place.pack].size, "a frame after the end of its pack")
 
 
 class Restore:
@@ -506,7 +506,7 @@ class Restore:
         os.utime(place, (entry.mtime, entry.mtime))
 
     def restore(self, entry, made, directories):
-        # Two entries may be called pg_tblspc/<oid>: the directory, outside, and the link to it.
+        # Two entries may be called pg_tblspc/<oid>: the directory, which is outside, and the link to it.
         place = os.path.join(self.to, entry.path) if entry.kind == LINK else self.place(entry.path)
         # Through directories of the backup only, never through links: nothing may be written elsewhere.
         need(place in made or os.path.dirname(place) in made, "is in no directory of the backup")
@@ -530,7 +530,7 @@ class Restore:
             with reading(os.fsdecode(entry.path)):
                 self.restore(entry, made, directories)
         if self.mapped:
-            # PostgreSQL makes the links anew from this file when it starts.
+            # PostgreSQL makes the links again from this file when it starts.
             with open(os.path.join(self.to, b"tablespace_map"), "wb") as out:
                 for link, place in self.places.items():
                     out.write(link[10:] + b" " + re.sub(rb"([\\\r\n])", rb"\\\1", place) + b"\n")
@@ -564,7 +564,7 @@ class Archive:
         return f"{self.folder}/{folder}/{file}.{ending}"
 
     def files(self):
-        """All WAL files, in order. An object of another spelling is none."""
+        """All WAL files, in order. An object of another spelling is ignored."""
         found = set()
         for folder, _, names in os.walk(self.repository.path(self.folder)):
             for match in filter(None, (re.match(f"({HISTORY}|{SEGMENT})\\.[a-z]", name) for name in names)):
