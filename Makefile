@@ -1,10 +1,10 @@
-# The commands for people. Each one installs what it needs by itself, see scripts/provision.
+# The commands for people. Each one installs what it needs: see scripts/provision.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# In the shell of a fresh machine, rustup's folder may not be on the PATH.
+# On a fresh machine, rustup's folder may not be on the PATH.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 # Arguments for the demo, for instance DEMO_ARGS=--keep
@@ -28,7 +28,7 @@ release: ## Build the release version, target/release/holdfast
 	cargo build --locked --release -p holdfast-cli
 
 .PHONY: demo
-demo: ## Back up, break and restore a PostgreSQL before your eyes; DEMO_ARGS=--keep leaves it running
+demo: ## Back up, break and restore a PostgreSQL, with comments; DEMO_ARGS=--keep leaves it running
 	@echo "demo: installs PostgreSQL and builds Holdfast first: about 10 minutes on 2 cores, seconds if both are there; then 2 minutes"
 	@scripts/provision --demo
 	@cargo build --locked --workspace --bins
@@ -39,7 +39,7 @@ test: ## Check everything: lints, every tier of tests, the documents, the indepe
 	@scripts/test all
 
 .PHONY: quick
-quick: ## The tests alone, without lints and documents; TEST_ARGS goes to the test runner
+quick: ## Run the tests alone, without lints and documents; TEST_ARGS goes to the test runner
 	@scripts/test tests $(TEST_ARGS)
 
 .PHONY: lint
@@ -55,11 +55,11 @@ kube-up: ## Start a real Kubernetes with two nodes and the operator on this mach
 	@echo "next: eval \"\$$($${CARGO_TARGET_DIR:-target}/debug/holdfast-kube env)\" && kubectl apply -f deploy/examples/   (see docs/kubernetes.md)"
 
 .PHONY: kube-down
-kube-down: ## Stop it and put the machine back as it was
+kube-down: ## Stop that Kubernetes and put the machine back as it was
 	@cargo run --quiet --locked -p holdfast-testkit --bin holdfast-kube -- down
 
 .PHONY: test-kube
-test-kube: ## The tests in that Kubernetes, or in the cluster of KUBECONFIG; HOLDFAST_KUBE_KEEP=1 lets it run on
+test-kube: ## Run the tests in that Kubernetes, or in the cluster of KUBECONFIG; HOLDFAST_KUBE_KEEP=1 leaves it running
 	@scripts/test kubernetes $(TEST_ARGS)
 
 .PHONY: measure-kube
