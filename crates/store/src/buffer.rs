@@ -1,8 +1,9 @@
-//! Memory for bodies and parts of a few MiB, which goes back to the system as soon as it is not needed.
+//! Memory for bodies and parts of a few MiB, returned to the system as soon as it is freed.
 //!
-//! The allocator of the C library would keep it: its threshold for giving a block back at once (`M_MMAP_THRESHOLD`) follows
-//! the largest block that was ever freed. After the first body of 8 MiB all blocks of that size, and the smaller ones between
-//! them, stay with the process, on each thread apart, which then comes to twice its byte budget and more.
+//! The allocator of the C library would keep it. Its threshold for returning a block at once (`M_MMAP_THRESHOLD`)
+//! follows the largest block that was ever freed. After the first body of 8 MiB, all blocks of that size and the
+//! smaller ones between them stay with the process, separately for each thread. The process then uses more than twice
+//! its byte budget.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -10,10 +11,10 @@ use std::ops::{Deref, DerefMut};
 use bytes::Bytes;
 use memmap2::MmapMut;
 
-/// Below this the allocator does better: a mapping costs two system calls and a fault for each page.
+/// Below this size the allocator is cheaper: a mapping costs two system calls and a fault for each page.
 const MAPPED_FROM_BYTES: usize = 256 * 1024;
 
-/// Zeroed bytes of a fixed length. Only what is written takes memory, when there are many.
+/// Zeroed bytes of a fixed length. Large ones take physical memory only for the pages that are written.
 #[derive(Debug)]
 pub struct Buffer(Memory);
 
@@ -24,11 +25,11 @@ enum Memory {
 }
 
 impl Buffer {
-    /// So many zeros.
+    /// `length` zero bytes.
     ///
     /// # Errors
-    /// What the system says when it has no memory for 256 KiB or more. Below that the allocator ends the process
-    /// instead.
+    /// The error of the system if it has no memory for a buffer of 256 KiB or more. For a smaller one the allocator
+    /// ends the process.
     pub fn zeroed(length: usize) -> io::Result<Self> {
         Ok(Self(if length < MAPPED_FROM_BYTES {
             Memory::Small(vec![0; length])
@@ -40,7 +41,7 @@ impl Buffer {
     /// The first `length` bytes, without a copy.
     ///
     /// # Panics
-    /// When there are fewer.
+    /// If the buffer is shorter.
     pub fn freeze(self, length: usize) -> Bytes {
         let bytes = match self.0 {
             Memory::Small(bytes) => Bytes::from(bytes),

@@ -1,5 +1,5 @@
-//! What a store was seen to do, as against what it answers: found by [`crate::probe`], kept in the repository's record,
-//! and given back to [`crate::open`] by every later command.
+//! What a store really does, whatever it answers: found by [`crate::probe`], kept in the repository's record, and given
+//! back to [`crate::open`] by every later command.
 
 /// How a store keeps [`crate::PutMode::Create`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -11,13 +11,13 @@ pub enum ConditionalCreate {
     Emulated,
 }
 
-/// What the checksum of a HEAD is worth.
+/// Whether the checksum in the answer to a HEAD can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Checksums {
-    /// The store refused bytes that did not fit their checksum, and repeats the one of what it keeps.
+    /// The store refused bytes that did not match their checksum, and returns the checksum of what it stores.
     #[default]
     Kept,
-    /// The store keeps none, or repeats what the writer claimed: who wants to know what is stored has to fetch it.
+    /// The store keeps none, or repeats the writer's value. To know what is stored, the object must be fetched.
     NotCompared,
 }
 
@@ -27,46 +27,46 @@ pub enum Uploads {
     /// As multipart uploads.
     #[default]
     Parts,
-    /// In one PUT, out of memory: multipart uploads do not work on this store.
+    /// In one PUT, from memory: multipart uploads do not work on this store.
     Whole,
 }
 
-/// All that was found about one store. The default is a store without faults.
+/// Everything that was found about one store. The default is a store without faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Capabilities {
-    /// Creating by one PUT.
+    /// The condition on a single PUT.
     pub create: ConditionalCreate,
-    /// Creating by completing a multipart upload; there are stores that know the condition on PUT only. Says nothing
-    /// where uploads are [`Uploads::Whole`].
+    /// The condition on completing a multipart upload; some stores know it on PUT only. Has no meaning if uploads are
+    /// [`Uploads::Whole`].
     pub create_by_parts: ConditionalCreate,
-    /// What the checksum of a HEAD is worth.
+    /// Whether the checksum in the answer to a HEAD can be trusted.
     pub checksums: Checksums,
     /// How large objects are written.
     pub uploads: Uploads,
 }
 
-/// What only the back end can try; see [`crate::Store::trials`]. The default is that of a store in this process.
+/// What only the back end can try; see [`crate::Store::trials`]. The default is right for a store in this process.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Trials {
     /// Two creates that overlapped in time: whether one of them was refused.
     pub overlapping: ConditionalCreate,
-    /// Creating by completing a multipart upload.
+    /// The condition on completing a multipart upload.
     pub create_by_parts: ConditionalCreate,
-    /// What the checksum of a HEAD is worth.
+    /// Whether the checksum in the answer to a HEAD can be trusted.
     pub checksums: Checksums,
     /// Whether multipart uploads work.
     pub uploads: Uploads,
-    /// Why they do not.
+    /// Why multipart uploads do not work, as text for people.
     pub uploads_fault: Option<String>,
-    /// Settings that the store accepted and then did nothing about.
+    /// Settings that the store accepted and did not apply.
     pub dropped: Vec<Dropped>,
 }
 
-/// A setting that the store accepted and then did nothing about.
+/// A setting that the store accepted and did not apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
-    /// Its name in the configuration.
+    /// The name of the setting in the configuration.
     pub setting: &'static str,
-    /// How that showed.
+    /// What the probe saw, as text for people.
     pub seen: &'static str,
 }

@@ -1,12 +1,12 @@
-//! Compares a stored object with bytes we meant to write: how a lost answer is judged.
+//! Compares a stored object with the bytes that should be in it. A lost answer is judged in this way.
 
 use crate::{ObjectName, Store, StoreError};
 
-/// How much is read at once when the store keeps no checksum: bounds memory.
+/// How much is read at once if the store keeps no checksum; it limits the memory.
 const READ_BYTES: u64 = 8 << 20;
 
-/// Whether `name` holds exactly `size_bytes` bytes with this CRC-32C. Trusts the checksum the store keeps; reads the object
-/// where there is none.
+/// Whether `name` holds exactly `size_bytes` bytes with this CRC-32C. Trusts the store's checksum; reads the object if
+/// there is none.
 pub(crate) async fn same_content(
     store: &dyn Store,
     name: &ObjectName,

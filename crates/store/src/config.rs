@@ -1,7 +1,7 @@
-//! [`StoreConfig`]: what a store's configuration means, already validated.
+//! [`StoreConfig`]: the configuration of a store, already validated.
 //!
-//! Reading TOML, environment and flags is the command line's business; this is what comes out of it. Secrets have types
-//! that print as `***`, and a URL with a user or password in it is refused rather than carried around.
+//! The command line reads TOML, environment and flags, and makes this. Secrets have types that print as `***`, and a
+//! URL with a user or password in it is refused.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,9 +25,9 @@ const PART_SIZE_RANGE: std::ops::RangeInclusive<u64> = (5 << 20)..=(5 << 30);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {what}: {reason}")]
 pub struct ConfigError {
-    /// Which piece, with its value unless that is secret.
+    /// The setting, with its value unless that is secret.
     pub what: String,
-    /// What is wrong with it.
+    /// What is wrong with the setting, as text for people.
     pub reason: String,
 }
 
@@ -42,9 +42,9 @@ impl ConfigError {
 pub enum Location {
     /// `s3://bucket/prefix`
     S3 {
-        /// The bucket.
+        /// The name of the bucket.
         bucket: String,
-        /// What every key starts with; no prefix: the whole bucket.
+        /// The folder in the bucket that holds every key; `None` for the whole bucket.
         prefix: Option<ObjectName>,
     },
     /// `file:///absolute/path`, taken literally (no percent-decoding).
@@ -100,7 +100,7 @@ impl fmt::Display for Location {
     }
 }
 
-/// The URL without what stands between `://` and `@`.
+/// The URL without what is between `://` and `@`.
 fn redacted(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
@@ -114,7 +114,7 @@ fn redacted(url: &str) -> String {
 /// Where the credentials of an S3 store come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Credentials {
-    /// The AWS chain: environment, profile files, web identity token, container, instance metadata.
+    /// In the order of the AWS chain: environment, profile files, web identity token, container, instance metadata.
     #[default]
     Chain,
     /// Given in the configuration.
@@ -126,26 +126,27 @@ pub enum Credentials {
         /// The session token of temporary credentials.
         session_token: Option<Secret>,
     },
-    /// A named profile of the AWS configuration files; its `role_arn`, `credential_process` and so on are followed.
+    /// A named profile of the AWS configuration files; its `role_arn`, `credential_process` and similar settings are
+    /// used.
     Profile(String),
 }
 
-/// Encryption on the side of the object store, on top of the repository's own.
+/// Encryption by the object store, in addition to the repository's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Encryption {
-    /// Ask for nothing; the bucket's default applies.
+    /// No header is sent; the bucket's default applies.
     #[default]
     None,
-    /// SSE-S3.
+    /// SSE-S3: the store uses a key of its own.
     S3,
-    /// SSE-KMS.
+    /// SSE-KMS: the store uses a key of a key service.
     Kms {
-        /// The key's id or ARN; none: the account's default key.
+        /// The key's id or ARN; `None` for the account's default key.
         key_id: Option<String>,
     },
     /// SSE-C: the store encrypts with our key and forgets it. Needed for every read as well.
     Customer {
-        /// The key.
+        /// The 256-bit key.
         key: Secret<[u8; 32]>,
     },
 }
@@ -153,19 +154,19 @@ pub enum Encryption {
 /// The settings of an S3 store beyond its URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct S3Config {
-    /// `http://host:port` or `https://host`; none: AWS.
+    /// `http://host:port` or `https://host`; `None` for AWS.
     pub endpoint: Option<String>,
-    /// The region; none: from the environment or profile, at last `us-east-1`.
+    /// The region; `None` takes it from the environment or profile, otherwise `us-east-1`.
     pub region: Option<String>,
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
     pub path_style: bool,
-    /// PEM file of certificates to trust beside those of the system.
+    /// PEM file of certificates to trust in addition to those of the system.
     pub ca_file: Option<PathBuf>,
     /// Where the credentials come from.
     pub credentials: Credentials,
     /// `x-amz-storage-class` of every object, e.g. `STANDARD_IA`.
     pub storage_class: Option<String>,
-    /// Server-side encryption.
+    /// Encryption by the object store.
     pub encryption: Encryption,
     /// Tags put on every object.
     pub tags: BTreeMap<String, String>,
@@ -174,7 +175,7 @@ pub struct S3Config {
 /// Time limits of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Until TCP and TLS stand.
+    /// Until the TCP connection and TLS are established.
     pub connect: Duration,
     /// From sending the request to the last byte of the answer.
     pub attempt: Duration,
@@ -190,23 +191,23 @@ impl Default for Timeouts {
 /// Everything [`crate::open`] needs.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// Where.
+    /// Where the objects are.
     pub location: Location,
-    /// Settings of S3; without meaning for other locations.
+    /// Settings of S3; ignored for other locations.
     pub s3: S3Config,
     /// What [`crate::probe`] found about the store; from the repository's record.
     pub capabilities: Capabilities,
-    /// The size callers should give the parts of an [`crate::Upload`].
+    /// The size of the parts of an [`crate::Upload`], in bytes. Callers should use it for all parts but the last.
     pub part_size_bytes: u64,
     /// How many requests may be in flight at once.
     pub max_requests: usize,
     /// Time limits of one attempt.
     pub timeouts: Timeouts,
-    /// How failed attempts are repeated.
+    /// How often and how long failed attempts are repeated.
     pub retry: RetryPolicy,
-    /// Whether the caller has little time, and from when on.
+    /// Tells whether the caller has little time, and since when.
     pub hurry: Hurry,
-    /// By which proxies requests to S3 go; none at all by default.
+    /// The proxies for requests to S3; none by default.
     pub proxies: Proxies,
 }
 
@@ -226,22 +227,22 @@ impl StoreConfig {
         }
     }
 
-    /// The proxy that requests to the store go by. Without an `endpoint` here or in the environment the host is not known for
-    /// sure before the first request; this says how it is for AWS's usual one.
+    /// The proxy used for requests to the store. Without an `endpoint` here or in the environment, the host is known
+    /// only at the first request; then this is the answer for AWS's usual host.
     ///
     /// # Errors
-    /// The variable that names a proxy which cannot be used.
+    /// Names the variable whose proxy cannot be used.
     pub fn proxy(&self) -> Result<Option<Proxy>, ConfigError> {
         let Location::S3 { bucket, .. } = &self.location else { return Ok(None) };
         if !matches!(self.s3.credentials, Credentials::Static { .. }) {
-            // Credentials may have to be asked for, by HTTPS.
+            // The credentials may come from a service that is reached by HTTPS.
             self.proxies.check_https()?;
         }
         let aws = format!("https://{bucket}.s3.{}.amazonaws.com", self.s3.region.as_deref().unwrap_or("us-east-1"));
-        // With credentials of its own, the SDK does not look into the environment.
+        // If credentials are given, the SDK does not read the environment.
         let environment = match self.s3.credentials {
             Credentials::Static { .. } => None,
-            // One that is no URL is the SDK's to refuse.
+            // The SDK refuses a value that is not a URL.
             Credentials::Chain | Credentials::Profile(_) => {
                 self.proxies.endpoint().filter(|url| Host::of_url(url).is_some())
             }
@@ -255,11 +256,12 @@ impl StoreConfig {
         }
     }
 
-    /// Checks what the types cannot.
+    /// Checks the rules that the types cannot express.
     ///
     /// # Errors
-    /// A part size outside S3's limits, no request allowed, an endpoint that is no URL or holds credentials, a CA file
-    /// without TLS, SSE-C without TLS (the key would travel in clear; refused except to this machine itself).
+    /// Refused are: a part size outside S3's limits; `max_requests` 0; an endpoint that is not a URL or holds
+    /// credentials; a CA file without TLS; SSE-C without TLS, because the key would travel in clear (allowed to this
+    /// machine itself).
     pub fn validate(&self) -> Result<(), ConfigError> {
         if !PART_SIZE_RANGE.contains(&self.part_size_bytes) {
             return Err(ConfigError::new(

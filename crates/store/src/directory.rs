@@ -2,24 +2,24 @@
 //!
 //! # Order of a write
 //! 1. The bytes go to a new file in `.holdfast-tmp` below the root, which listings hide and names cannot reach.
-//! 2. The file is synced. Parts of an upload are handed to the disk as they come, so that this sync is short.
-//! 3. Missing folders are made, each synced into its parent; the first use of a folder by a process syncs its chain, since
-//!    another process may have made it a moment ago and not synced it yet.
+//! 2. The file is synced. Writing parts of an upload to the disk begins as they arrive, so that this sync is short.
+//! 3. Missing folders are made, and each is synced into its parent. When a process uses a folder for the first time, it
+//!    syncs the chain of parents: another process may have made the folder and not synced it yet.
 //! 4. The file gets its name in one step: `renameat2(RENAME_NOREPLACE)`, or `link(2)` on file systems without it, in
 //!    [`PutMode::Create`]; `rename(2)` in [`PutMode::Overwrite`]. Then the folder is synced.
 //!
 //! # After a crash
-//! A file in `.holdfast-tmp` is left behind at most. Opening a store removes those older than a day. An error after step 4
-//! (the folder could not be synced) leaves the object visible, maybe not durable: not acknowledged.
+//! At most a file in `.holdfast-tmp` is left. Opening a store removes such files after a day. If the sync of the folder
+//! in step 4 fails, the object is visible but may not be durable; the caller gets an error.
 //!
 //! # Rules
-//! - The root must exist ([`StoreErrorKind::NoSuchBucket`]): a missing directory may be a disk that is not mounted, and is
-//!   never reported as a missing object. [`DirectoryStore::create`] makes it.
-//! - Files are 0600, folders 0700, whatever the umask. What root makes below the directory of somebody else belongs to that
-//!   user: one command typed as root must not close the archive to PostgreSQL. All I/O runs on tokio's blocking pool; a future dropped in the middle lets its write
-//!   run to the end.
-//! - A listing goes by pages, in the order of the names, and holds no more than one of them and the names of one folder
-//!   in memory (see `page`).
+//! - The root must exist ([`StoreErrorKind::NoSuchBucket`]): a missing directory may be a disk that is not mounted, and
+//!   is never reported as a missing object. [`DirectoryStore::create`] makes it.
+//! - Files are 0600, folders 0700, whatever the umask. If root writes below a directory of another user, the files get
+//!   that user as owner. Otherwise one command typed as root would close the archive to PostgreSQL. All I/O runs on
+//!   tokio's blocking pool; if a future is dropped, its write still runs to the end.
+//! - A listing is read in pages, in the order of the names. At most one page and the names of one folder are in memory
+//!   (see `page`).
 //! - Nothing else may write below the root. An object cannot have the name of a folder (`a` beside `a/b`).
 
 mod files;
@@ -39,7 +39,7 @@ use crate::{Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store
 use files::Files;
 use upload::DirectoryUpload;
 
-/// A directory of objects.
+/// A store whose objects are files below one directory.
 #[derive(Clone, Debug)]
 pub struct DirectoryStore {
     files: Arc<Files>,
@@ -49,7 +49,7 @@ impl DirectoryStore {
     /// Opens an existing directory, and removes temporary files that a killed process left more than a day ago.
     ///
     /// # Errors
-    /// `NoSuchBucket` when it does not exist, `InvalidConfig` when it is no directory or its path is not UTF-8.
+    /// `NoSuchBucket` if it does not exist, `InvalidConfig` if it is not a directory or its path is not UTF-8.
     pub async fn open(root: &Path) -> Result<Self, StoreError> {
         let files = Files::new(root)?;
         let store = Self { files: Arc::new(files) };
@@ -63,10 +63,10 @@ impl DirectoryStore {
         Ok(store)
     }
 
-    /// Makes the directory with its parents where missing, durably, and opens it.
+    /// Opens the directory. Makes it and its parents first if they are missing, and syncs them.
     ///
     /// # Errors
-    /// As [`DirectoryStore::open`], and whatever making directories may meet.
+    /// As [`DirectoryStore::open`], and the errors of making directories.
     pub async fn create(root: &Path) -> Result<Self, StoreError> {
         let store = Self { files: Arc::new(Files::new(root)?) };
         store.run(Operation::Open, "", |files| Ok(files.make_root()?)).await?;
@@ -77,17 +77,19 @@ impl DirectoryStore {
         &self,
         operation: Operation,
         name: &str,
-        work: impl FnOnce(&Files) -> Result<T, Trouble> + Send + 'static,
+        work: impl FnOnce(&Files) -> Result<T, LocalError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let files = Arc::clone(&self.files);
         let trouble = match tokio::task::spawn_blocking(move || work(&files)).await {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(trouble)) => trouble,
-            Err(join) => {
-                Trouble { kind: Some(StoreErrorKind::Cancelled), detail: String::new(), source: Some(Box::new(join)) }
-            }
+            Err(join) => LocalError {
+                kind: Some(StoreErrorKind::Cancelled),
+                detail: String::new(),
+                source: Some(Box::new(join)),
+            },
         };
-        // What is missing may be the whole disk: only an existing root makes an absence.
+        // The whole disk may be missing: the object is absent only if the root exists.
         let mut kind = trouble.kind.unwrap_or(StoreErrorKind::Other);
         let mut detail = trouble.detail;
         if kind == StoreErrorKind::NotFound {
@@ -103,21 +105,21 @@ impl DirectoryStore {
     }
 }
 
-/// An error before it knows its store and object.
+/// An error that does not yet name its store and object.
 #[derive(Debug)]
-struct Trouble {
+struct LocalError {
     kind: Option<StoreErrorKind>,
     detail: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-impl Trouble {
+impl LocalError {
     fn new(kind: StoreErrorKind, detail: impl Into<String>) -> Self {
         Self { kind: Some(kind), detail: detail.into(), source: None }
     }
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for LocalError {
     fn from(error: io::Error) -> Self {
         use io::ErrorKind as Io;
         let kind = match error.kind() {
@@ -133,7 +135,7 @@ impl From<io::Error> for Trouble {
     }
 }
 
-impl From<rustix::io::Errno> for Trouble {
+impl From<rustix::io::Errno> for LocalError {
     fn from(error: rustix::io::Errno) -> Self {
         io::Error::from(error).into()
     }
@@ -166,7 +168,7 @@ impl Store for DirectoryStore {
         let found = self.run(Operation::Get, name.as_str(), move |files| {
             let (file, size) = files.open(&target)?;
             let mut body = Vec::new();
-            // Objects are never written in place: what is longer now is not one of ours.
+            // Objects are never written in place, so a file that has grown is not one of ours.
             file.take(most.saturating_add(1)).read_to_end(&mut body)?;
             Ok((Bytes::from(body), size))
         });
@@ -184,7 +186,7 @@ impl Store for DirectoryStore {
             let (file, size) = files.open(&target)?;
             if range.end > size {
                 let detail = format!("{size} bytes, asked for {}..{}", range.start, range.end);
-                return Err(Trouble::new(StoreErrorKind::Truncated, detail));
+                return Err(LocalError::new(StoreErrorKind::Truncated, detail));
             }
             Ok(files::read_at(&file, range)?)
         })
@@ -205,7 +207,7 @@ impl Store for DirectoryStore {
         self.run(Operation::Head, name.as_str(), move |files| {
             let metadata = std::fs::metadata(files.path(&target)?)?;
             if !metadata.is_file() {
-                return Err(Trouble::new(StoreErrorKind::NotFound, ""));
+                return Err(LocalError::new(StoreErrorKind::NotFound, ""));
             }
             Ok(ObjectInfo {
                 name: target,

@@ -1,13 +1,13 @@
 //! [`StoreError`]: what can go wrong with a store, one variant for each thing a caller does differently.
 //!
-//! Every variant carries the same [`Failure`]: which store (redacted URL), which object, which operation, what the store
-//! said, and the source. `Display` tells what happened without the source; [`StoreError::doing`] is the "while" line and
-//! [`StoreError::hint`] the "hint" line of a message in three parts.
+//! Every variant carries the same [`Failure`]: which store (redacted URL), which object, which operation, what the
+//! store said, and the source. `Display` says what happened, without the source; [`StoreError::doing`] is the "while"
+//! line and [`StoreError::hint`] the "hint" line of a message in three parts.
 
 use std::error::Error;
 use std::fmt;
 
-/// What was asked of the store.
+/// The request to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operation {
     /// Opening the store.
@@ -87,19 +87,19 @@ impl fmt::Display for Operation {
 pub struct Failure {
     /// The store's URL, redacted.
     pub store: String,
-    /// The object, or the prefix of a listing; empty when the operation concerns the whole store.
+    /// The object, or the prefix of a listing; empty if the operation concerns the whole store.
     pub name: String,
-    /// What was asked.
+    /// The request that failed.
     pub operation: Operation,
     /// What the store or the operating system said, with its code; may be empty.
     pub detail: String,
-    /// The error below, if there is one.
+    /// The underlying error, if there is one.
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 macro_rules! store_errors {
     ($($(#[$doc:meta])* $variant:ident),+ $(,)?) => {
-        /// What went wrong; see the [`Failure`] inside for where.
+        /// What went wrong; the [`Failure`] inside says where.
         #[derive(Debug)]
         pub enum StoreError {
             $($(#[$doc])* $variant(Box<Failure>),)+
@@ -143,11 +143,11 @@ macro_rules! store_errors {
 }
 
 store_errors! {
-    /// The store said: there is no such object. Never used for a doubt.
+    /// The store said that there is no such object. Never used in doubt.
     NotFound,
     /// The name is taken and the mode was [`crate::PutMode::Create`].
     AlreadyExists,
-    /// The credentials are wrong, expired or not allowed to do this; or the file system says so.
+    /// The credentials are wrong, expired or not allowed to do this; or the file system refuses access.
     PermissionDenied,
     /// No credentials were found where the configuration looks for them.
     NoCredentials,
@@ -155,7 +155,7 @@ store_errors! {
     NoSuchBucket,
     /// The store refuses our requests because our clock and its clock differ.
     ClockSkew,
-    /// Disk or quota full.
+    /// The disk or the quota is full.
     NoSpace,
     /// The store asks for fewer requests, or is overloaded.
     Throttled,
@@ -165,17 +165,17 @@ store_errors! {
     Unreachable,
     /// The object is shorter than the range asked for.
     Truncated,
-    /// The bytes do not fit the checksum the store keeps for them.
+    /// The bytes do not match the checksum that the store keeps.
     Corrupt,
     /// The object has more bytes than one of its kind can have.
     TooLarge,
-    /// The store does not know this operation.
+    /// The store does not support this operation.
     Unsupported,
     /// The request cannot succeed as configured: wrong region, wrong CA, uneven parts, a bad name.
     InvalidConfig,
-    /// The server's certificate does not hold: nothing was sent.
+    /// The server's certificate is not trusted; nothing was sent.
     BadCertificate,
-    /// The proxy on the way does not let requests through, and will not until somebody changes something.
+    /// The proxy refuses the requests, and will do so until somebody changes its configuration or ours.
     ProxyRefused,
     /// The program is ending.
     Cancelled,
@@ -183,7 +183,7 @@ store_errors! {
     Other,
 }
 
-/// How the detail of an error begins that is about the credentials, and not yet about the store.
+/// The start of the detail of an error that concerns the credentials service; the store was not asked yet.
 pub(crate) const NO_CREDENTIALS_CAME: &str = "no credentials could be fetched: ";
 
 impl StoreErrorKind {
@@ -213,13 +213,13 @@ impl StoreError {
         format!("{} {name} {preposition} {}", failure.operation, failure.store)
     }
 
-    /// What a person can do about the service that hands out the credentials: the store was not asked.
+    /// The hint if the service that hands out the credentials failed; the store was not asked.
     fn hint_of_credentials(&self) -> &'static str {
         match self.kind() {
             StoreErrorKind::ProxyRefused => {
                 "the proxy refuses the service that hands out the credentials (STS, SSO), and not the store: write user and \
-                 password into the URL of the proxy's variable (http://USER:PASSWORD@HOST:PORT), let whoever runs the proxy \
-                 allow that service's host, or list that host in no_proxy"
+                 password into the URL of the proxy's variable (http://USER:PASSWORD@HOST:PORT), ask whoever runs the \
+                 proxy to allow that service's host, or list that host in no_proxy"
             }
             StoreErrorKind::BadCertificate => {
                 "the certificate is that of the service that hands out the credentials (container, STS, SSO), or of the proxy on \
@@ -238,7 +238,7 @@ impl StoreError {
         }
     }
 
-    /// What a person can do about it.
+    /// The "hint" line: what a person can do about the error.
     pub fn hint(&self) -> Option<&'static str> {
         let local = self.failure().store.starts_with("file://");
         if self.failure().detail.starts_with(NO_CREDENTIALS_CAME) {
@@ -278,8 +278,8 @@ impl StoreError {
                 "correct `ca_file` or `endpoint` of this [[repo]], or the server's certificate"
             }
             StoreErrorKind::ProxyRefused => {
-                "write user and password into the URL of the proxy's variable (http://USER:PASSWORD@HOST:PORT), let whoever runs \
-                 the proxy allow the store's host, or list that host in no_proxy"
+                "write user and password into the URL of the proxy's variable (http://USER:PASSWORD@HOST:PORT), ask whoever \
+                 runs the proxy to allow the store's host, or list that host in no_proxy"
             }
             StoreErrorKind::Unsupported | StoreErrorKind::Other => {
                 "this answer came from the store itself: look in its log, or ask whoever runs it"
@@ -298,7 +298,7 @@ impl fmt::Display for StoreError {
         let store = service.as_ref().unwrap_or(store);
         match self.kind() {
             StoreErrorKind::NotFound => write!(f, "object {name} does not exist in {store}")?,
-            StoreErrorKind::AlreadyExists => write!(f, "object {name} exists already in {store}")?,
+            StoreErrorKind::AlreadyExists => write!(f, "object {name} already exists in {store}")?,
             StoreErrorKind::PermissionDenied => write!(f, "permission denied by {store}")?,
             StoreErrorKind::NoCredentials => write!(f, "no credentials for {store}")?,
             StoreErrorKind::NoSuchBucket => write!(f, "{store} does not exist")?,
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_the_credentials_service_is_not_told_as_the_stores() {
+    fn a_failure_of_the_credentials_service_is_not_reported_as_the_stores() {
         for kind in [StoreErrorKind::ProxyRefused, StoreErrorKind::BadCertificate, StoreErrorKind::Timeout] {
             let of_store = error(kind, Operation::Get, "refused");
             let of_service = error(kind, Operation::Get, &format!("{NO_CREDENTIALS_CAME}refused"));

@@ -1,27 +1,30 @@
 //! Object stores for Holdfast: one small trait over S3, a local directory and memory.
 //!
-//! The crate knows names and bytes, nothing of PostgreSQL and nothing of the repository's format.
+//! The crate knows names and bytes. It knows nothing of PostgreSQL or of the repository's format.
 //!
-//! - [`Store`] is the trait, [`Upload`] an object of unknown size in the making, [`StoreError`] everything that can go
-//!   wrong, one kind for each thing a caller does differently.
-//! - [`S3Store`], [`DirectoryStore`] and [`MemoryStore`] are the back-ends. A back-end makes one attempt and reports what
-//!   happened; it never repeats a request.
-//! - [`Retry`], [`Limited`], [`Counted`], [`Prefixed`] and [`Faulty`] are wrappers over `Arc<dyn Store>`, each with one job.
+//! - [`Store`] is the trait, [`Upload`] an object of unknown size that is being written, [`StoreError`] every failure,
+//!   with one kind for each thing a caller does differently.
+//! - [`S3Store`], [`DirectoryStore`] and [`MemoryStore`] are the back-ends. A back-end makes one attempt and reports
+//!   what happened; it never repeats a request.
+//! - [`Retry`], [`Limited`], [`Counted`], [`Prefixed`] and [`Faulty`] are wrappers over `Arc<dyn Store>`, each with one
+//!   job.
 //! - [`open`] builds the standard stack of a [`StoreConfig`]: prefix, over retry, over the limit of requests in flight,
-//!   over counters, over the back-end. So a request that waits for its next attempt holds no permit, and every attempt counts.
+//!   over counters, over the back-end. So a request that waits for its next attempt holds no permit, and every attempt
+//!   is counted.
 //!
 //! # What is promised
-//! - An object is whole or absent, for every reader, at every moment; also after a crash or a cancelled future.
+//! - At every moment every reader sees an object whole or not at all, also after a crash or a cancelled future.
 //! - `Ok` from a write means durable: the answer of the object store, or `fsync` of file and directories.
-//! - [`PutMode::Create`] never replaces an object. Stores without a conditional write get a look before the write
-//!   ([`ConditionalCreate::Emulated`]), which is not safe against two writers in the same instant, and is said in a warning.
+//! - [`PutMode::Create`] never replaces an object. On a store without conditional writes, a HEAD comes before the write
+//!   ([`ConditionalCreate::Emulated`]). This is not safe against two writers at the same instant, and a warning says
+//!   so.
 //!
 //! # What is unknown after an error
-//! A write that failed with [`StoreErrorKind::Timeout`], [`StoreErrorKind::Unreachable`] or [`StoreErrorKind::Throttled`]
-//! may have taken effect: the answer may have been lost, not the request. [`Retry`] resolves this: an "already exists" that
-//! follows such an attempt is judged by comparing the stored object with the bytes to be written, and equal means success.
-//! Whoever uses a name as a lock must therefore put something of its own into the content. A dropped future leaves
-//! either state as well.
+//! A write that failed with [`StoreErrorKind::Timeout`], [`StoreErrorKind::Unreachable`] or
+//! [`StoreErrorKind::Throttled`] may have taken effect: perhaps only the answer was lost. [`Retry`] resolves this:
+//! after an "already exists" that follows such an attempt, it compares the stored object with the bytes to be written,
+//! and equal means success. So a caller that uses a name as a lock must put something of its own into the content.
+//! After a dropped future, too, both states are possible.
 //!
 //! # Example
 //! ```
@@ -38,7 +41,7 @@
 //! # }).unwrap();
 //! ```
 
-// A caller decides by the kind of an error, so every public function says which it returns (docs/style.md).
+// A caller decides by the kind of an error, so every public function documents its errors (docs/style.md).
 #![warn(clippy::missing_errors_doc)]
 
 mod buffer;
@@ -83,7 +86,7 @@ pub use wrappers::limited::Limited;
 pub use wrappers::prefixed::Prefixed;
 pub use wrappers::retry::{Pace, Retry, RetryPolicy, SystemPace, VirtualPace};
 
-/// What a write does when the name is taken.
+/// What a write does if the name is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PutMode {
     /// Fail with [`StoreErrorKind::AlreadyExists`] and leave the stored object as it is.
@@ -92,25 +95,25 @@ pub enum PutMode {
     Overwrite,
 }
 
-/// What a store says about an object without handing over its bytes.
+/// What a store says about an object without returning its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectInfo {
     /// The name, relative to the store.
     pub name: ObjectName,
     /// The size of the whole object.
     pub size_bytes: u64,
-    /// CRC-32C of the whole object, where the store keeps it and was seen to compare it; listings never have it.
+    /// CRC-32C of the whole object, if the store keeps it and was seen to compare it; never set in a listing.
     pub crc32c: Option<u32>,
-    /// When the object was written, by the store's clock.
+    /// The time of the write, by the store's clock.
     pub modified: Option<SystemTime>,
 }
 
 /// One page of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListPage {
-    /// Objects, as many as the store gives at once; none is no end.
+    /// The objects that the store returns at once. An empty page does not end the listing.
     pub objects: Vec<ObjectInfo>,
-    /// What to ask for the next page with, in the store's own words; `None` after the last.
+    /// The store's token for the next page; `None` after the last page.
     pub next: Option<String>,
 }
 
@@ -131,20 +134,20 @@ pub trait Store: Send + Sync + Debug {
     /// Writes one object, whole and durable on `Ok`.
     ///
     /// # Errors
-    /// `AlreadyExists` in [`PutMode::Create`] when the name is taken; otherwise any kind.
+    /// `AlreadyExists` in [`PutMode::Create`] if the name is taken; otherwise any kind.
     async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError>;
 
-    /// Reads a whole object. Checked against the store's CRC-32C where it keeps one.
+    /// Reads a whole object. It is checked against the store's CRC-32C if there is one.
     ///
     /// # Errors
-    /// `NotFound` when there is none, `Corrupt` when the bytes do not fit the checksum.
+    /// `NotFound` if there is none, `Corrupt` if the bytes do not match the checksum.
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError>;
 
-    /// Reads a whole object of at most `most` bytes, as [`Store::get`]. Of a larger one no more is held than that: where
-    /// others can write, an object can be of any size.
+    /// Reads a whole object of at most `most` bytes, as [`Store::get`]. Never holds more than that in memory: others
+    /// may write to the bucket, so an object can have any size.
     ///
     /// # Errors
-    /// As [`Store::get`], and `TooLarge`.
+    /// As [`Store::get`]; `TooLarge` if the object is larger.
     async fn get_at_most(&self, name: &ObjectName, most: u64) -> Result<Bytes, StoreError> {
         check_size(&self.describe(), name, self.head(name).await?.size_bytes, most)?;
         let body = self.get(name).await?;
@@ -155,26 +158,26 @@ pub trait Store: Send + Sync + Debug {
     /// Reads exactly the bytes of `range` (an empty range reads nothing and does not ask the store).
     ///
     /// # Errors
-    /// `NotFound` when there is no object, `Truncated` when it ends before `range.end`.
+    /// `NotFound` if there is no object, `Truncated` if it ends before `range.end`.
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError>;
 
-    /// Reads the last `min(bytes, size)` bytes, and tells the size of the whole object.
+    /// Reads the last `min(bytes, size)` bytes, and returns the size of the whole object.
     ///
     /// # Errors
-    /// `NotFound` when there is no object.
+    /// `NotFound` if there is no object.
     async fn get_tail(&self, name: &ObjectName, bytes: u64) -> Result<(Bytes, u64), StoreError>;
 
-    /// Tells size, checksum and age of an object.
+    /// Returns size, checksum and time of an object.
     ///
     /// # Errors
-    /// `NotFound` when there is no object.
+    /// `NotFound` if there is no object.
     async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError>;
 
-    /// One page of the objects whose names start with the string `prefix`, after `start_after` if given. `next` is what the
-    /// page before named, with the same prefix and start; none asks for the first page.
+    /// One page of the objects whose names start with the string `prefix`, after `start_after` if given. `next` is the
+    /// token of the previous page, with the same prefix and start; `None` asks for the first page.
     ///
     /// # Errors
-    /// Never `NotFound`: nothing there is an empty page.
+    /// Never `NotFound`: if nothing is there, the page is empty.
     async fn list_page(
         &self,
         prefix: &str,
@@ -182,11 +185,11 @@ pub trait Store: Send + Sync + Debug {
         next: Option<&str>,
     ) -> Result<ListPage, StoreError>;
 
-    /// All of them, in ascending byte order. A wrapper that has its own way with [`Store::list_page`] has it for every page:
-    /// one that fails is repeated alone. For what may be long, go by page and keep less.
+    /// All objects of the pages, in ascending byte order. What a wrapper does in [`Store::list_page`] applies to every
+    /// page: a page that fails is repeated alone. If a listing may be long, read it by pages and keep less.
     ///
     /// # Errors
-    /// Never `NotFound`: nothing there is an empty list.
+    /// Never `NotFound`: if nothing is there, the list is empty.
     async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<ObjectInfo>, StoreError> {
         let (mut found, mut next) = (Vec::new(), None);
         loop {
@@ -197,22 +200,22 @@ pub trait Store: Send + Sync + Debug {
                 break;
             }
         }
-        // Some stores give pages in an order of their own.
+        // Some stores return pages in an order of their own.
         found.sort_by(|left: &ObjectInfo, right| left.name.cmp(&right.name));
         Ok(found)
     }
 
     /// The names (no path, no '/') of the folders directly below the folder `prefix`, ascending. `prefix` is empty or
-    /// ends in '/'. A folder exists as long as an object is in it.
+    /// ends in '/'. A folder exists while an object is in it.
     ///
     /// # Errors
-    /// Never `NotFound`: nothing there is an empty list.
+    /// Never `NotFound`: if nothing is there, the list is empty.
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError>;
 
     /// Deletes objects. Those that do not exist count as deleted. After an error, some may be gone and some not.
     ///
     /// # Errors
-    /// The first failure met.
+    /// Any kind: the first failure.
     async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError>;
 
     /// Begins an object whose size is not known yet. Nothing appears under the name before [`Upload::complete`].
@@ -221,29 +224,29 @@ pub trait Store: Send + Sync + Debug {
     /// In [`PutMode::Create`] a taken name may be reported here already, or only by `complete`.
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError>;
 
-    /// Tries what only the back end can, with objects below the folder `scratch`, and deletes them: a part of [`probe`].
-    /// Back ends in this process have nothing to find out.
+    /// Makes the trials that only the back end can make: a part of [`probe`]. Uses objects below the folder `scratch`
+    /// and deletes them. Back ends in this process have nothing to find out.
     ///
     /// # Errors
-    /// Any kind; may be tried again.
+    /// Any kind; the call may be repeated.
     async fn trials(&self, _scratch: &ObjectName) -> Result<Trials, StoreError> {
         Ok(Trials::default())
     }
 
-    /// Uploads of objects whose names start with `prefix`, which were begun and neither completed nor aborted: by writers that
-    /// died, or that are at work. Some [`MOST_UNFINISHED`] at most. `None` where the store does not list them, or not to us;
-    /// a store in this process has none that outlive their writer.
+    /// Uploads that were begun and neither completed nor aborted, for objects whose names start with `prefix`. Their
+    /// writers died or are still working. About [`MOST_UNFINISHED`] at most. `None` if the store does not list them, or
+    /// refuses us the list. In a store in this process no upload outlives its writer.
     ///
     /// # Errors
-    /// Any kind; may be tried again.
+    /// Any kind; the call may be repeated.
     async fn unfinished_uploads(&self, _prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
         Ok(Some(Vec::new()))
     }
 
-    /// Throws the parts of an unfinished upload away, whoever began it. One that is gone already is a success.
+    /// Removes the parts of an unfinished upload, whoever began it. If the upload is already gone, that is a success.
     ///
     /// # Errors
-    /// Any kind; may be tried again.
+    /// Any kind; the call may be repeated.
     async fn abort_unfinished(&self, _upload: &UnfinishedUpload) -> Result<(), StoreError> {
         Ok(())
     }
@@ -252,53 +255,54 @@ pub trait Store: Send + Sync + Debug {
     fn describe(&self) -> String;
 }
 
-/// How many unfinished uploads are listed at most: enough to say that they are many.
+/// The maximum number of unfinished uploads in a listing: enough to say that there are many.
 pub const MOST_UNFINISHED: usize = 10_000;
 
 /// An upload that was begun and neither completed nor aborted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnfinishedUpload {
-    /// The object that it would have become.
+    /// The object that the upload would have made.
     pub name: ObjectName,
-    /// The store's own name for it.
+    /// The store's id for the upload.
     pub id: String,
-    /// When it was begun, by the store's clock.
+    /// The time of its beginning, by the store's clock.
     pub begun: Option<SystemTime>,
 }
 
-/// An object in the making. Parts may be sent concurrently and in any order.
+/// An object that is being written. Parts may be sent concurrently and in any order.
 ///
-/// Dropping an upload leaves its parts where they are: the directory store cleans them by age, a bucket by its
-/// lifecycle rule for incomplete uploads. [`Upload::abort`] cleans at once.
+/// Dropping an upload leaves its parts where they are: the directory store removes them by age, a bucket by its
+/// lifecycle rule for incomplete uploads. [`Upload::abort`] removes them at once.
 #[async_trait]
 pub trait Upload: Send + Sync + Debug {
-    /// Sends part `number` (from 1). All parts but the last have one size, at least 5 MiB; the last has 1 byte or more,
-    /// unless it is the only one. Sending a part again replaces it.
+    /// Sends part `number` (from 1). All parts but the last have the same size, at least 5 MiB; the last has 1 byte or
+    /// more, unless it is the only one. Sending a part again replaces it.
     ///
     /// # Errors
     /// Any kind; the part may be sent again.
     async fn part(&self, number: u32, body: Bytes) -> Result<(), StoreError>;
 
-    /// One attempt to make the object appear. Callers use [`Upload::complete`]; this is for wrappers that try again.
+    /// One attempt to make the object visible. Callers use [`Upload::complete`]; this is for wrappers that repeat it.
     ///
     /// # Errors
-    /// As [`Upload::complete`]; `NotFound` when the store does not know the upload (any more).
+    /// As [`Upload::complete`]; `NotFound` if the store does not know the upload, or no longer.
     async fn try_complete(&self) -> Result<(), StoreError>;
 
-    /// One attempt to throw the parts away. Callers use [`Upload::abort`].
+    /// One attempt to remove the parts. Callers use [`Upload::abort`].
     ///
     /// # Errors
-    /// Any kind; an upload that is gone already is a success.
+    /// Any kind; an upload that is already gone is a success.
     async fn try_abort(&self) -> Result<(), StoreError>;
 
-    /// Makes the object appear, whole and durable. An upload without parts makes an empty object.
+    /// Makes the object visible, whole and durable. An upload without parts makes an empty object.
     ///
     /// # Errors
-    /// `AlreadyExists` in [`PutMode::Create`] when the name is taken, `InvalidConfig` when parts are missing or uneven.
-    /// After any error but a retryable one the parts have been thrown away as well as could be.
+    /// `AlreadyExists` in [`PutMode::Create`] if the name is taken, `InvalidConfig` if parts are missing or uneven.
+    /// After an error that is not retryable, the parts were removed if possible.
     async fn complete(self: Box<Self>) -> Result<(), StoreError> {
         let result = self.try_complete().await;
-        // After a retryable error the parts may be an object already, or may be wanted: those are left to age.
+        // After a retryable error the parts may already be an object, or may still be needed. They are left to the
+        // cleaning by age.
         if result.as_ref().is_err_and(|error| !error.is_retryable())
             && let Err(error) = self.try_abort().await
         {
@@ -307,10 +311,10 @@ pub trait Upload: Send + Sync + Debug {
         result
     }
 
-    /// Throws the parts away; the object does not appear.
+    /// Removes the parts; no object appears.
     ///
     /// # Errors
-    /// Any kind; what is left behind does not show in any listing.
+    /// Any kind; parts that remain do not appear in any listing.
     async fn abort(self: Box<Self>) -> Result<(), StoreError> {
         self.try_abort().await
     }

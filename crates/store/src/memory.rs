@@ -18,7 +18,7 @@ use crate::{
 /// Objects of a page, as in S3.
 const PAGE_OBJECTS: usize = 1000;
 
-/// Objects in a map.
+/// A store whose objects are in a map.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     objects: Arc<Mutex<BTreeMap<ObjectName, Stored>>>,
@@ -39,12 +39,12 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// Makes everything that is stored older by so much: for tests of what happens later.
+    /// Makes everything that is stored older by this much, for tests that need old objects.
     pub fn age(&self, by: Duration) {
         self.lock().values_mut().for_each(|stored| stored.modified -= by);
     }
 
-    /// The same with everything that is being uploaded.
+    /// As [`Self::age`], for uploads that are not completed.
     pub fn age_uploads(&self, by: Duration) {
         self.uploads().iter_mut().for_each(|upload| upload.begun = upload.begun.map(|begun| begun - by));
     }
@@ -133,7 +133,7 @@ impl Store for MemoryStore {
         start_after: Option<&str>,
         next: Option<&str>,
     ) -> Result<ListPage, StoreError> {
-        // A page continues after the last name of the one before.
+        // A page continues after the last name of the previous page.
         let after = next.into_iter().chain(start_after).max();
         let from = match after.filter(|after| *after >= prefix) {
             Some(after) => (Bound::Excluded(after), Bound::Unbounded),

@@ -1,15 +1,15 @@
 //! [`ObjectName`]: a checked name that every back-end can keep.
 //!
-//! The invariant is what makes a name safe as a path and as an S3 key at once: relative, '/' between the parts, no empty
-//! part, neither "." nor "..", no control characters (XML listings cannot carry them), at most 1024 bytes (S3) in parts
-//! of at most 255 bytes (file systems). So a name from a listing or a manifest can never lead out of a directory.
+//! The rules make a name safe both as a path and as an S3 key: relative, '/' between the parts, no empty part, neither
+//! "." nor "..", no control characters (XML listings cannot carry them), at most 1024 bytes (S3) in parts of at most
+//! 255 bytes (file systems). So a name from a listing or a manifest can never lead out of a directory.
 
 use std::fmt;
 use std::str::FromStr;
 
 /// S3's limit for a key; the prefix of the repository counts too and is checked again by the store.
 const MAX_BYTES: usize = 1024;
-/// `NAME_MAX` of every file system we may meet.
+/// `NAME_MAX` of the usual file systems.
 const MAX_PART_BYTES: usize = 255;
 
 /// The name of an object, relative to its store: `main/wal/1/00000001/...`.
@@ -22,7 +22,7 @@ pub struct ObjectName(String);
 pub struct ObjectNameError {
     /// The string as given.
     pub name: String,
-    /// What is wrong with it.
+    /// The rule that the name breaks, as text for people.
     pub reason: &'static str,
 }
 
@@ -36,7 +36,7 @@ impl ObjectName {
     /// Checks and takes a name.
     ///
     /// # Errors
-    /// When the string breaks one of the rules of this module.
+    /// If the string breaks a rule of this module.
     pub fn new(name: impl Into<String>) -> Result<Self, ObjectNameError> {
         let name = name.into();
         match fault_of(&name) {
@@ -53,12 +53,12 @@ impl ObjectName {
     /// The name `tail` below this one.
     ///
     /// # Errors
-    /// When the result is not a valid name.
+    /// If the result is not a valid name.
     pub fn join(&self, tail: &str) -> Result<Self, ObjectNameError> {
         Self::new(format!("{}/{tail}", self.0))
     }
 
-    /// The last part.
+    /// The part after the last '/'.
     pub fn file_name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)
     }

@@ -1,4 +1,4 @@
-//! The standard stack of a configuration.
+//! Builds the standard stack of wrappers from a configuration.
 
 use std::sync::Arc;
 
@@ -9,15 +9,15 @@ use crate::{
 
 /// Opens a store: prefix, over retry, over the limit of requests in flight, over counters, over the back-end.
 ///
-/// No request is made to an S3 store; a directory must exist.
+/// It makes no request to an S3 store. The directory of a `file://` store must exist.
 ///
 /// # Errors
-/// `InvalidConfig` with the setting in the text, `NoSuchBucket` when a directory does not exist.
+/// `InvalidConfig` with the setting in the text, `NoSuchBucket` if the directory does not exist.
 pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     open_counted(config, Arc::default()).await
 }
 
-/// As [`open`], counting into `counters`, which progress displays and tests read.
+/// As [`open`], and counts in `counters`, which progress displays and tests read.
 ///
 /// # Errors
 /// As [`open`].
@@ -56,11 +56,11 @@ pub async fn open_counted(config: &StoreConfig, counters: Arc<Counters>) -> Resu
     })
 }
 
-/// As [`open`], but makes the directory of a `file://` store first, with its parents. For `repo init`: everything else
-/// must not create directories, or a disk that is not mounted would look like an empty repository.
+/// As [`open`], but makes the directory of a `file://` store first, with its parents. Only for `repo init`: if other
+/// commands made directories, a disk that is not mounted would look like an empty repository.
 ///
 /// # Errors
-/// As [`open`], and whatever making directories may meet.
+/// As [`open`], and the errors of making directories.
 pub async fn open_or_create(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     if let Location::Directory(path) = &config.location {
         DirectoryStore::create(path).await?;

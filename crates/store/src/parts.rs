@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// The size of all parts together, or what is wrong with them. `sizes` maps part numbers to bytes.
+/// The total size of the parts in bytes, or what is wrong with them. `sizes` maps part numbers to sizes.
 pub(crate) fn total_size(sizes: &BTreeMap<u32, u64>) -> Result<u64, String> {
     let Some((&last_number, &last_size)) = sizes.last_key_value() else { return Ok(0) };
     let size = sizes.first_key_value().map_or(0, |(_, size)| *size);

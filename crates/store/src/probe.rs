@@ -1,12 +1,12 @@
-//! Finds out what a store can do, by doing in small all that a backup does.
+//! Finds out what a store can do: does with small objects everything that a backup does.
 //!
-//! By looking, not by asking, and never from a name: there are stores that answer a conditional write with success and
-//! overwrite, that repeat a checksum they never compared, that cannot begin a multipart upload, that leave folders out of
-//! their listings, or that accept a setting and drop it.
+//! It tests the behaviour and never trusts an answer or the name of a product. There are stores that answer a
+//! conditional write with success and overwrite, that repeat a checksum they never compared, that cannot begin a
+//! multipart upload, that leave folders out of their listings, or that accept a setting and drop it.
 //!
 //! Order: create, twice; what only the back end can try ([`Store::trials`]: wrong checksums, creates that overlap, the
-//! condition on completing an upload, settings); an upload; reads of ranges; listings; delete. All names lie in one folder
-//! of the caller's choice, which is emptied at the end. A crash leaves some objects of a few bytes there.
+//! condition on completing an upload, settings); an upload; reads of ranges; listings; delete. All names lie in one
+//! folder of the caller's choice, which is emptied at the end. A crash leaves some objects of a few bytes there.
 
 use bytes::Bytes;
 
@@ -17,27 +17,27 @@ use crate::{
 
 const FIRST: &[u8] = b"first";
 
-/// What [`probe`] found.
+/// The result of [`probe`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// What the store can do.
     pub capabilities: Capabilities,
-    /// Faults that one can live with, each a sentence for people.
+    /// Faults that do not prevent the use of the store, each a sentence for people.
     pub faults: Vec<String>,
 }
 
-/// Tries everything in the folder `scratch`, which nobody else may use (put something random into its name), and deletes
-/// what it wrote.
+/// Makes all trials in the folder `scratch`, and deletes what it wrote. Nobody else may use the folder, so its name
+/// should hold something random.
 ///
 /// `store` must be opened with the default [`Capabilities`].
 ///
 /// # Errors
-/// Whatever the store answers to a plain write, read, listing or delete; `InvalidConfig` when the store accepts
-/// encryption and does not encrypt; `Unsupported` when it cannot be worked with at all.
+/// The error of a plain write, read, listing or delete; `InvalidConfig` if the store accepts encryption and does not
+/// encrypt; `Unsupported` if the store cannot be used at all.
 pub async fn probe(store: &dyn Store, scratch: &ObjectName) -> Result<Found, StoreError> {
     let object = within(store, scratch, "object")?;
     let uploaded = within(store, scratch, "folder/upload")?;
-    // Sorts before the other folder among the names, and after it among the folders.
+    // Sorts before the other folder in a list of names, and after it in a list of folders.
     let beside = within(store, scratch, "folder-2/object")?;
     let found = try_all(store, scratch, &Names { object: &object, uploaded: &uploaded, beside: &beside }).await;
     let cleaned = store.delete(&[object.clone(), uploaded, beside]).await;
@@ -49,7 +49,7 @@ pub async fn probe(store: &dyn Store, scratch: &ObjectName) -> Result<Found, Sto
     Ok(found)
 }
 
-/// What is written.
+/// The objects that the probe writes.
 struct Names<'a> {
     object: &'a ObjectName,
     uploaded: &'a ObjectName,
@@ -73,7 +73,7 @@ async fn try_all(store: &dyn Store, scratch: &ObjectName, names: &Names<'_>) -> 
     store.put(beside, Bytes::from_static(FIRST), PutMode::Overwrite).await?;
     listings(store, scratch, names).await?;
     let capabilities = Capabilities {
-        // A store that looks and then writes passes the first trial and not the second.
+        // A store that checks the name and then writes passes the first trial, but not the second.
         create: if create == ConditionalCreate::Native { trials.overlapping } else { create },
         create_by_parts: trials.create_by_parts,
         checksums: trials.checksums,
@@ -124,7 +124,7 @@ fn refuse_dropped_encryption(store: &dyn Store, scratch: &ObjectName, trials: &T
     Err(failure(store, StoreErrorKind::InvalidConfig, Operation::Put, scratch.as_str(), detail))
 }
 
-/// The ways a backup is read: from the middle, and from the end.
+/// Reads as a restore does: from the middle and from the end.
 async fn reads(store: &dyn Store, name: &ObjectName) -> Result<(), StoreError> {
     let wrong = |operation, what: &str| {
         failure(store, StoreErrorKind::Unsupported, operation, name.as_str(), format!("{what} is not what was written"))
@@ -141,8 +141,8 @@ async fn reads(store: &dyn Store, name: &ObjectName) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What was written must be listed, and so must its folders: claims and archives are found that way. Two folders, since
-/// there are stores that name the first and leave the others out.
+/// What was written must be listed, and so must its folders: claims and archives are found that way. Two folders,
+/// because some stores list the first and leave the others out.
 async fn listings(store: &dyn Store, scratch: &ObjectName, names: &Names<'_>) -> Result<(), StoreError> {
     let Names { object, uploaded, beside } = *names;
     let prefix = format!("{scratch}/");
@@ -164,15 +164,15 @@ async fn listings(store: &dyn Store, scratch: &ObjectName, names: &Names<'_>) ->
     Ok(())
 }
 
-/// Writes two different bodies, both in [`PutMode::Create`], and looks which one is stored.
+/// Writes two different bodies, both in [`PutMode::Create`], and checks which one is stored.
 async fn try_twice(store: &dyn Store, scratch: &ObjectName) -> Result<ConditionalCreate, StoreError> {
     let first = Bytes::from_static(FIRST);
     let second = Bytes::from_static(b"the second");
     match store.put(scratch, first.clone(), PutMode::Create).await {
         Ok(()) => {}
         Err(error) if refuses_condition(&error) => {
-            // Refused for the condition, or for something that every write carries (encryption, storage class, tags)? A
-            // write without the condition tells, and its error is the right one.
+            // Was it refused for the condition, or for something that every write carries (encryption, storage class,
+            // tags)? A write without the condition shows it, and its error is the right one.
             store.put(scratch, first, PutMode::Overwrite).await?;
             return Ok(ConditionalCreate::Emulated);
         }
@@ -184,7 +184,7 @@ async fn try_twice(store: &dyn Store, scratch: &ObjectName) -> Result<Conditiona
         Err(error) if refuses_condition(&error) => false,
         Err(error) => return Err(error),
     };
-    // Whatever was answered, what counts is what is stored.
+    // Only the stored object counts, whatever the answer was.
     if refused && store.get(scratch).await? == first {
         Ok(ConditionalCreate::Native)
     } else {

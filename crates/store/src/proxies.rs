@@ -1,12 +1,12 @@
-//! [`Proxies`]: by which HTTP proxy requests leave this machine, out of the variables that other programs read as well.
+//! [`Proxies`]: the HTTP proxy for each request, from the environment variables that other programs read as well.
 //!
-//! `https_proxy` and `http_proxy` by the scheme of the address, else `all_proxy`, each in small letters or in capitals (small
-//! ones first, as in curl and in AWS's command line); `no_proxy` lists what is reached without. An empty variable counts as
-//! none. Nothing is judged before it is needed: a variable that is of no use here stops nobody whose store is not reached
-//! through it. A value that is no UTF-8 is not "none": it cannot be used, which is an error where it is needed.
+//! `https_proxy` and `http_proxy` by the scheme of the address, else `all_proxy`, each in lower case or in upper case
+//! (lower case first, as in curl and in AWS's command line). `no_proxy` lists the hosts that are reached directly. An
+//! empty variable does not count. A variable is checked only when it is needed: a bad value is no problem for a store
+//! that is not reached through it. A value that is not UTF-8 is not "absent": it is an error where it is needed.
 //!
-//! A proxy's password may stand in its URL. It is in no message: the URL is shown without it, and an URL that cannot be
-//! understood is not shown at all.
+//! The URL of a proxy may hold a password. No message shows it: the URL is printed without user and password, and a URL
+//! that cannot be parsed is not printed at all.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -15,20 +15,20 @@ use holdfast_secret::Secret;
 
 use crate::ConfigError;
 
-/// The variables, as they are.
+/// The variables as they were read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
     http: Option<Variable>,
     https: Option<Variable>,
     no_proxy: Option<Exceptions>,
-    /// The store's address, where the environment has it for all programs that use AWS's libraries.
+    /// The store's address, if the environment sets it for all programs that use AWS's libraries.
     endpoint: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Variable {
     name: String,
-    /// None where it is no UTF-8.
+    /// `None` if it is not UTF-8.
     value: Option<Secret>,
 }
 
@@ -39,10 +39,10 @@ impl Variable {
     }
 }
 
-/// A proxy that requests go by.
+/// A proxy used by requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
-    /// The variable that names it.
+    /// The environment variable that names it.
     pub variable: String,
     /// Its address, without user and password.
     pub shown: String,
@@ -66,7 +66,7 @@ pub(crate) struct Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    /// Of an URL like `https://host:port`.
+    /// The host of a URL like `https://host:port`.
     pub(crate) fn of_url(url: &'a str) -> Option<Self> {
         let (scheme, rest) = url.split_once("://")?;
         let tls = scheme.eq_ignore_ascii_case("https");
@@ -77,7 +77,7 @@ impl<'a> Host<'a> {
 }
 
 impl Proxies {
-    /// Out of variables; `get` looks one up.
+    /// Reads the variables; `get` returns the value of one.
     pub fn from_variables(get: impl Fn(&str) -> Option<OsString>) -> Self {
         let first = |names: [&str; 2]| {
             names.into_iter().find_map(|name| {
@@ -87,7 +87,7 @@ impl Proxies {
             })
         };
         let all = first(["all_proxy", "ALL_PROXY"]);
-        // As AWS's libraries read them.
+        // Read as AWS's libraries read them.
         let ignored =
             get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let endpoint = first(["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]).and_then(|variable| variable.value);
@@ -100,12 +100,12 @@ impl Proxies {
         }
     }
 
-    /// The store's address, where the AWS environment has one.
+    /// The store's address, if the environment sets one for AWS's libraries.
     pub(crate) fn endpoint(&self) -> Option<&str> {
         self.endpoint.as_deref()
     }
 
-    /// The proxy for one host, unless it is reached directly.
+    /// The proxy for one host; `None` if the host is reached directly.
     pub(crate) fn of(&self, host: Host<'_>) -> Result<Option<Proxy>, ConfigError> {
         let variable = if host.tls { &self.https } else { &self.http };
         let Some(variable) = variable else { return Ok(None) };
@@ -118,7 +118,7 @@ impl Proxies {
         understood(variable).map(Some)
     }
 
-    /// Whether hosts that are not known yet could be reached by HTTPS.
+    /// Checks the variables for HTTPS, for hosts that are not known yet.
     pub(crate) fn check_https(&self) -> Result<(), ConfigError> {
         let Some(variable) = &self.https else { return Ok(()) };
         if let Some(exceptions) = &self.no_proxy {
@@ -128,7 +128,7 @@ impl Proxies {
     }
 }
 
-/// What `no_proxy` says.
+/// The hosts in `no_proxy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Exceptions {
     variable: Variable,
@@ -180,7 +180,7 @@ impl Exception {
     }
 }
 
-/// Whether an address lies in the network, of which so many bits count.
+/// Whether an address is in the network `network/bits`.
 fn is_in(address: IpAddr, network: &str, bits: &str) -> bool {
     let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
     let (address, network, width): (u128, u128, u32) = match (address, network) {
@@ -197,7 +197,7 @@ fn is_in(address: IpAddr, network: &str, bits: &str) -> bool {
     }
 }
 
-/// Splits `host:port`; none where that is not what it is.
+/// Splits `host:port`; `None` if the text has another form.
 fn name_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let (name, port) = match authority.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => (name, Some(port.parse().ok()?)),
@@ -211,7 +211,7 @@ fn name_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
     sound.then_some((name, port))
 }
 
-/// Reads a proxy's URL. What cannot be used is refused: a request that should go by a proxy never goes around it.
+/// Reads a proxy's URL. A URL that cannot be used is an error: a request that should use a proxy never bypasses it.
 fn understood(variable: &Variable) -> Result<Proxy, ConfigError> {
     let refused = |reason: &str| ConfigError::new(variable.name.clone(), reason);
     let value = variable.text()?;
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stores_address_may_stand_in_the_environment() {
+    fn the_stores_address_may_be_in_the_environment() {
         let (s3, all) = (("AWS_ENDPOINT_URL_S3", "http://s3"), ("AWS_ENDPOINT_URL", "http://all"));
         let ignore = ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true");
         for (variables, endpoint) in

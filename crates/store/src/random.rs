@@ -11,7 +11,7 @@ impl Random {
         Self(seed)
     }
 
-    /// Seeded from the operating system, by way of the hasher's keys.
+    /// Seeded by the operating system, through the keys of the standard library's hasher.
     pub(crate) fn from_system() -> Self {
         Self(RandomState::new().hash_one(std::process::id()))
     }
@@ -24,7 +24,7 @@ impl Random {
         word ^ (word >> 31)
     }
 
-    /// Evenly in `0.0..1.0`.
+    /// A number in `0.0..1.0`, evenly distributed.
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit an f64 exactly")]
     pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64

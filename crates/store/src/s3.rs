@@ -1,24 +1,24 @@
-//! [`S3Store`]: any store that speaks S3, through aws-sdk-s3. One attempt a call; [`crate::Retry`] repeats.
+//! [`S3Store`]: any store that speaks S3, through aws-sdk-s3. Each call is one attempt; [`crate::Retry`] repeats.
 //!
 //! # Writes
-//! - Every body carries its CRC-32C (`x-amz-checksum-crc32c`), which the store checks on arrival, and keeps where it can.
-//!   A store that refuses the header is asked again without it, once, and from then on not bothered.
+//! - Every body carries its CRC-32C (`x-amz-checksum-crc32c`), which the store checks on arrival, and keeps if it can.
+//!   If the store refuses the header, the request is repeated once without it, and later requests do not send it.
 //! - [`PutMode::Create`] is `If-None-Match: *`, on PUT and on completing a multipart upload; 412 means that the name is
-//!   taken, 409 that another write is under way and that the request should be repeated.
-//! - With [`ConditionalCreate::Emulated`] a HEAD comes before the PUT, and the condition goes with it all the same: the record
-//!   that says so is plain, and a 412 is believed whatever it says. Uploads are looked at before they are completed in either
-//!   case: some stores know the condition on PUT only.
-//! - Over TLS the SDK does not hash the body for its signature: TLS and CRC-32C protect it already, and SHA-256 would cost
-//!   more than the compression of the fastest level.
+//!   taken; 409 means that another write is under way, and the request is repeated.
+//! - With [`ConditionalCreate::Emulated`] a HEAD comes before the PUT, and the condition is sent all the same: the
+//!   record is not encrypted and can be changed, and a 412 is always believed. Before an upload is completed there is a
+//!   HEAD in either case: some stores know the condition on PUT only.
+//! - Over TLS the SDK does not hash the body for its signature: TLS and CRC-32C protect it already, and SHA-256 would
+//!   cost more than compression at the fastest level.
 //!
 //! # Reads
-//! - Whole objects that were written in one piece are checked against the CRC-32C that the store keeps for them. Ranges and
-//!   objects made of parts are not: the frames in our objects carry their own.
-//! - A HEAD has no body, so a 404 cannot say whether the object or the bucket is missing. [`Store::head`] asks again with a
-//!   GET of one byte before it says `NotFound`.
+//! - A whole object that was written in one piece is checked against the CRC-32C that the store keeps. Ranges and
+//!   objects made of parts are not checked here: the frames in our objects carry their own checksums.
+//! - A HEAD has no body, so a 404 cannot say whether the object or the bucket is missing. [`Store::head`] asks again
+//!   with a GET of one byte before it says `NotFound`.
 //!
 //! # After a crash
-//! Multipart uploads that were begun and not completed stay in the bucket, invisible in listings; a lifecycle rule
+//! Multipart uploads that were not completed stay in the bucket and do not appear in listings; a lifecycle rule
 //! (`AbortIncompleteMultipartUpload`) removes them.
 
 mod client;
@@ -61,17 +61,17 @@ use shared::Shared;
 use upload::S3Upload;
 use whole::WholeUpload;
 
-/// A bucket. Names are keys; the prefix of a repository is [`crate::Prefixed`]'s business.
+/// A bucket. Names are keys; [`crate::Prefixed`] adds the prefix of a repository.
 #[derive(Clone, Debug)]
 pub struct S3Store {
     shared: Arc<Shared>,
 }
 
 impl S3Store {
-    /// Builds the client. Makes no request to the store.
+    /// Builds the client, without a request to the store.
     ///
     /// # Errors
-    /// `InvalidConfig` when the location is not S3, or the CA file cannot be used.
+    /// `InvalidConfig` if the location is not S3 or the CA file cannot be used.
     pub async fn new(config: &StoreConfig) -> Result<Self, StoreError> {
         let wrong = |detail: String| {
             StoreError::new(
@@ -107,14 +107,14 @@ impl S3Store {
         })
     }
 
-    /// A PUT with our checksum; without it where the store refuses that header.
+    /// A PUT with our checksum; without it if the store refuses that header.
     async fn put_checked(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
         let shared = &self.shared;
         let checksum = shared.checksum(crc32c::crc32c(&body));
         let with_checksum = checksum.is_some();
         match self.put_once(name, body.clone(), mode, checksum).await {
             Err(error) if with_checksum && shared.may_refuse_checksums(&error) => {
-                // Only if the checksum was the reason does leaving it out help.
+                // If the checksum was not the reason, this fails as well, and the first error is returned.
                 self.put_once(name, body, mode, None).await.map_err(|_| error)?;
                 shared.remember_no_checksums();
                 Ok(())
@@ -137,7 +137,7 @@ impl S3Store {
         }
     }
 
-    /// One PUT as it goes out and comes back. `unsigned` leaves the body out of the signature, also without TLS.
+    /// One PUT with the SDK's own result. `unsigned` leaves the body out of the signature, also without TLS.
     async fn send_put(
         &self,
         name: &ObjectName,
@@ -191,7 +191,7 @@ impl S3Store {
         self.body_at_most(operation, name, output, u64::MAX).await
     }
 
-    /// The same, but of a body that turns out longer than `most` no more than a little is taken.
+    /// As [`Self::body`], but stops soon after `most` bytes.
     async fn body_at_most(
         &self,
         operation: Operation,
@@ -212,7 +212,7 @@ impl S3Store {
         }
     }
 
-    /// One page of a listing, and what to ask for the next one with.
+    /// One page of a listing, and the token for the next one.
     async fn page(
         &self,
         operation: Operation,
@@ -237,7 +237,7 @@ impl S3Store {
             return Ok((page, None));
         }
         let next = page.next_continuation_token().map(str::to_owned);
-        // A listing that does not move on would silently miss objects.
+        // A listing that does not advance would silently miss objects.
         if next.is_none() || next.as_deref() == token {
             return Err(self.shared.fail(
                 operation,
@@ -250,12 +250,12 @@ impl S3Store {
     }
 }
 
-/// Whether no name can begin so; MinIO answers such a listing with an error.
+/// Whether no name can begin with this prefix; MinIO answers such a listing with an error.
 fn can_hold_nothing(prefix: &str) -> bool {
     prefix.rsplit('/').skip(1).any(|part| part == "." || part == "..")
 }
 
-/// Asks for the checksum without the SDK's own check of it, which would hide a mismatch among broken connections.
+/// Asks for the checksum without the SDK's own check of it, which would report a mismatch as a broken connection.
 fn ask_for_checksum(request: &mut HttpRequest) {
     request.headers_mut().insert("x-amz-checksum-mode", "ENABLED");
 }
@@ -269,7 +269,8 @@ impl Store for S3Store {
         }
         match self.put_checked(name, body.clone(), mode).await {
             Err(error) if shared.may_refuse_condition(&error, mode, &shared.no_condition) => {
-                // Only if the condition was the reason does leaving it out help; what came meanwhile is not overwritten.
+                // If the condition was not the reason, this fails as well. An object that came meanwhile is not
+                // overwritten.
                 shared.must_be_absent(Operation::Put, name).await?;
                 self.put_checked(name, body, PutMode::Overwrite).await.map_err(|_| error)?;
                 shared.no_condition.store(true, Ordering::Relaxed);
@@ -347,8 +348,8 @@ impl Store for S3Store {
         let output = match self.get_request(name).range(format!("bytes=-{bytes}")).send().await {
             Ok(output) => output,
             Err(error) => match self.shared.error(operation, name.as_str(), error) {
-                // An empty object has no last byte, and some stores fail over a suffix longer than the object, even with a
-                // 500. A look at the size tells whether that was it.
+                // An empty object has no last byte, and some stores refuse a suffix longer than the object, even with a
+                // 500. The size shows whether that was the reason.
                 error
                     if matches!(
                         error.kind(),
@@ -382,7 +383,7 @@ impl Store for S3Store {
             Err(error) if error.kind() == StoreErrorKind::NotFound => {
                 let confirm = self.get_request(name).range("bytes=0-0").send().await;
                 return Err(match confirm {
-                    // Judged as the GET it was: only a named key is an absence.
+                    // The error is judged as that of a GET: the object is absent only if the store names the key.
                     Err(error) => {
                         let judged = judge(Operation::Get, &error);
                         self.shared.judged(Operation::Head, name.as_str(), judged, Some(error.into()))
@@ -422,7 +423,8 @@ impl Store for S3Store {
         if can_hold_nothing(prefix) {
             return Ok(ListPage::default());
         }
-        // MinIO refuses a start that does not begin with the prefix; it is before all names, or after them.
+        // MinIO refuses a start that does not begin with the prefix; such a start is before all names or after all
+        // names.
         let inside = start_after.filter(|after| after.starts_with(prefix));
         if inside.is_none() && start_after.is_some_and(|after| after > prefix) {
             return Ok(ListPage::default());
@@ -431,7 +433,7 @@ impl Store for S3Store {
         let mut objects = Vec::new();
         for object in page.contents() {
             let Some(key) = object.key() else { continue };
-            // Not every store knows `start-after`.
+            // Not every store supports `start-after`.
             if start_after.is_some_and(|after| key <= after) {
                 continue;
             }
@@ -442,7 +444,7 @@ impl Store for S3Store {
                     crc32c: None,
                     modified: system_time(object.last_modified()),
                 }),
-                // Folder markers of consoles and other people's objects: never ours.
+                // Folder markers of consoles, and objects that are not ours.
                 Err(error) => tracing::debug!(%error, "skipping a foreign object"),
             }
         }

@@ -1,16 +1,16 @@
-//! [`Verifier`]: which certificates of servers are taken, for stores and for PostgreSQL alike, by rustls and webpki.
+//! [`Verifier`]: decides which server certificates are accepted, for stores and for PostgreSQL, with rustls and webpki.
 //!
-//! A server is believed in one of two ways:
+//! A server is trusted in one of two cases:
 //!
-//! - its certificate is signed by an authority that is trusted, perhaps over others, as everywhere;
-//! - its certificate is *itself* listed in the file of trusted certificates, byte for byte, and in its time. webpki alone
-//!   refuses such a one where it is marked as a CA's, which is what `openssl req -x509` makes and PostgreSQL's manual
-//!   shows. OpenSSL, and so libpq and pgBackRest, take it.
+//! - its certificate is signed by a trusted authority, directly or through other certificates, as usual;
+//! - its certificate is *itself* listed in the file of trusted certificates, byte for byte, and is valid at this time.
+//!   webpki alone refuses such a certificate if it is marked as a CA's. But `openssl req -x509` makes such
+//!   certificates, and PostgreSQL's manual shows that command. OpenSSL, and so libpq and pgBackRest, accept them.
 //!
-//! A listed certificate that is no authority's vouches for nobody but itself: what its key signed is not trusted, and
-//! the error says so ([`IssuerIsNoAuthority`]). An authority's is one of version 3 that is marked as a CA's
-//! (basicConstraints) or whose key may sign certificates (keyUsage), or any of an earlier version, which had no such
-//! marks. Certificates have to be X.509 version 3, but for those of authorities.
+//! A listed certificate that is not an authority's proves only itself: certificates that its key signed are not
+//! trusted, and the error says so ([`IssuerIsNoAuthority`]). An authority's certificate is one of version 3 that is
+//! marked as a CA's (basicConstraints) or whose key may sign certificates (keyUsage), or any one of an earlier version,
+//! which had no such marks. Certificates of servers must be X.509 version 3.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -23,7 +23,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 
-/// The system's certificates are looked for once: it takes milliseconds.
+/// The system's certificates are read once, because that takes milliseconds.
 static SYSTEM: LazyLock<Result<Vec<CertificateDer<'static>>, String>> = LazyLock::new(|| {
     let found = rustls_native_certs::load_native_certs();
     if found.certs.is_empty() {
@@ -35,23 +35,23 @@ static SYSTEM: LazyLock<Result<Vec<CertificateDer<'static>>, String>> = LazyLock
 /// The certificates of the system's authorities.
 ///
 /// # Errors
-/// Why there is not one.
+/// The reason, if no certificate was found.
 pub fn system_certificates() -> Result<&'static [CertificateDer<'static>], &'static str> {
     SYSTEM.as_deref().map_err(String::as_str)
 }
 
-/// By which name a server must be known in its certificate.
+/// The name that the server's certificate must contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
-    /// None: whoever has a trusted certificate is believed.
+    /// No name is required: any trusted certificate is accepted.
     Unchecked,
     /// An alternative name.
     Alternative,
-    /// An alternative name, or the common name where there is no alternative one, as libpq has it.
+    /// An alternative name, or the common name if there is no alternative name, as in libpq.
     AlternativeOrCommon,
 }
 
-/// Whom a [`Verifier`] believes.
+/// The certificates that a [`Verifier`] trusts, and the names that it requires.
 #[derive(Debug)]
 pub struct Trusted {
     roots: RootCertStore,
@@ -60,24 +60,24 @@ pub struct Trusted {
 }
 
 impl Trusted {
-    /// Nobody yet.
+    /// Trusts no certificate yet.
     pub fn new(names: Names) -> Self {
         Self { roots: RootCertStore::empty(), listed: Vec::new(), names }
     }
 
-    /// Adds authorities, as of the system; those that cannot be read are left out.
+    /// Adds authorities, for example the system's. Those that cannot be read are left out.
     pub fn add_authorities(&mut self, certificates: &[CertificateDer<'static>]) {
         self.roots.add_parsable_certificates(certificates.iter().cloned());
     }
 
-    /// Adds the certificates of a file that somebody chose: each may be an authority's or a server's own.
+    /// Adds the certificates of a configured file. Each may be an authority's or a server's own.
     pub fn add_listed(&mut self, certificates: Vec<CertificateDer<'static>>) {
         let authorities = certificates.iter().filter(|certificate| may_sign(certificate)).cloned();
         self.roots.add_parsable_certificates(authorities);
         self.listed.extend(certificates);
     }
 
-    /// Says so where the unknown issuer is listed after all: who is told to list it would do so for ever.
+    /// Replaces the error if the unknown issuer is listed after all. The usual advice, to list it, would not help then.
     fn explained(
         &self,
         error: rustls::Error,
@@ -103,22 +103,22 @@ impl Trusted {
     }
 }
 
-/// A certificate is signed by one that is listed, and that is not marked as an authority's.
+/// A certificate is signed by one that is listed but is not marked as an authority's.
 #[derive(Debug)]
 pub struct IssuerIsNoAuthority {
     subject: String,
-    /// Whether the server's certificate has that name, too: then it is the same one, renewed, as a rule.
+    /// Whether the server's certificate has that name as well. Then it is usually the same certificate, renewed.
     same_name: bool,
 }
 
 impl IssuerIsNoAuthority {
-    /// What to do.
+    /// The "hint" line: what to do about it.
     pub fn advice(&self) -> &'static str {
         if self.same_name {
             "if it was renewed, list the new one in `ca_file`"
         } else {
-            "make that one anew as a CA's (basicConstraints CA:TRUE), or list the server's own certificate in `ca_file`, which \
-             needs no CA"
+            "make that certificate again as a CA's (basicConstraints CA:TRUE), or list the server's own certificate in `ca_file`, \
+             which needs no CA"
         }
     }
 }
@@ -135,7 +135,7 @@ impl fmt::Display for IssuerIsNoAuthority {
 
 impl std::error::Error for IssuerIsNoAuthority {}
 
-/// Verifies the certificates of servers.
+/// Verifies the certificates of servers by the rules of this module.
 #[derive(Debug)]
 pub struct Verifier {
     trusted: Option<Trusted>,
@@ -143,7 +143,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Believes those who are trusted; without, anyone.
+    /// Accepts what `trusted` says; `None` accepts any certificate.
     pub fn new(trusted: Option<Trusted>, provider: &CryptoProvider) -> Self {
         Self { trusted, algorithms: provider.signature_verification_algorithms }
     }
@@ -202,7 +202,8 @@ fn parsed<'c>(certificate: &'c CertificateDer<'_>) -> Option<X509Certificate<'c>
     X509Certificate::from_der(certificate).ok().map(|(_, parsed)| parsed)
 }
 
-/// Whether a certificate is an authority's. Before version 3 none says so, and all roots of that age would be lost.
+/// Whether a certificate is an authority's. Certificates before version 3 cannot say so; without this exception all
+/// roots of that age would be refused.
 fn may_sign(certificate: &CertificateDer<'_>) -> bool {
     let Some(parsed) = parsed(certificate) else { return false };
     match parsed.basic_constraints() {
@@ -227,8 +228,8 @@ fn in_its_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), ru
     Ok(())
 }
 
-/// Whether a certificate without alternative names has the server's as its common name, perhaps with a `*` for the first
-/// label (`pq_verify_peer_name_matches_certificate_name`).
+/// Whether a certificate without alternative names has the server's name as its common name, perhaps with `*` as the
+/// first label (`pq_verify_peer_name_matches_certificate_name`).
 fn has_common_name(certificate: &CertificateDer<'_>, server_name: &ServerName<'_>) -> bool {
     let (ServerName::DnsName(wanted), Some(parsed)) = (server_name, parsed(certificate)) else { return false };
     if !matches!(parsed.subject_alternative_name(), Ok(None)) {

@@ -1,4 +1,5 @@
-//! Policy over any store, one job a wrapper; see the crate's documentation for the order of the standard stack.
+//! Policy over any store, with one job for each wrapper; see the crate's documentation for the order of the standard
+//! stack.
 
 pub(crate) mod counted;
 pub(crate) mod faulty;

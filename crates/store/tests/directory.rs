@@ -1,4 +1,4 @@
-//! What is particular to directories: roots that are missing, files left over, permissions, a full disk.
+//! Behaviour of directories only: missing roots, leftover files, permissions, a full disk.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -81,7 +81,7 @@ async fn what_killed_processes_leave_is_removed_after_a_day() {
     assert!(temporary.join("young").exists());
 }
 
-/// A listing of any length is read by pages, each of which is all that is in memory.
+/// A listing of any length is read in pages, and only one page is in memory.
 #[tokio::test]
 async fn a_long_listing_comes_in_pages() {
     let folder = tempfile::tempdir().unwrap();
@@ -112,7 +112,7 @@ async fn a_long_listing_comes_in_pages() {
 }
 
 #[tokio::test]
-async fn an_object_in_the_way_of_a_folder_is_told() {
+async fn an_object_in_the_way_of_a_folder_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let store = DirectoryStore::open(folder.path()).await.unwrap();
     store.put(&name("a"), "x".into(), PutMode::Create).await.unwrap();
@@ -145,7 +145,7 @@ async fn empty_folders_go_with_their_last_object_while_others_write() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told_and_leaves_what_is_stored() {
+async fn a_full_disk_is_reported_and_leaves_what_is_stored() {
     let Some(disk) = SmallDisk::or_skip(8 << 20) else { return };
     let store = DirectoryStore::open(disk.path()).await.unwrap();
     store.put(&name("small"), "x".into(), PutMode::Create).await.unwrap();
@@ -157,7 +157,7 @@ async fn a_full_disk_is_told_and_leaves_what_is_stored() {
     assert_eq!(error.kind(), StoreErrorKind::NoSpace, "{error}");
     assert!(upload.complete().await.is_err());
     assert_eq!(store.list("", None).await.unwrap().len(), 1);
-    // The room is free again.
+    // The space is free again.
     store.put(&name("medium"), Bytes::from(vec![1; 4 << 20]), PutMode::Create).await.unwrap();
     assert_eq!(store.get(&name("small")).await.unwrap(), "x");
 }

@@ -1,4 +1,4 @@
-//! Retry over a store that goes wrong: nothing lost, nothing doubled, no false success, whatever the seed.
+//! Retry over a store that fails: nothing lost, nothing doubled, no false success, whatever the seed.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -26,7 +26,7 @@ fn retrying(inner: &Faulty, policy: RetryPolicy, seed: u64) -> Retry {
     Retry::with_pace(Arc::new(inner.clone()), policy, Arc::new(VirtualPace::new(seed)))
 }
 
-/// Everything a network does to honest servers.
+/// The faults that a network causes with correct servers.
 fn bad_network() -> Vec<FaultRule> {
     vec![
         FaultRule::new(&[], 0.1, Fault::Refuse(StoreErrorKind::Timeout)),
@@ -90,7 +90,7 @@ async fn a_stubborn_client_sees_a_perfect_store() {
 }
 
 #[tokio::test]
-async fn whatever_an_impatient_client_is_told_is_true() {
+async fn every_answer_to_an_impatient_client_is_true() {
     let (mut successes, mut failures) = (0, 0);
     for seed in 0..SEEDS {
         let memory = MemoryStore::new();
@@ -158,7 +158,7 @@ async fn only_what_may_help_is_repeated_and_not_for_ever() {
         assert_eq!(after.requests - before.requests, attempts, "{kind:?}");
         assert_eq!(after.failures, after.requests);
     }
-    // The deadline counts as well: 0.1 s of pauses at most leave room for two or three attempts.
+    // The deadline counts as well: at most 0.1 s of pauses leave time for two or three attempts.
     let rules = vec![FaultRule::new(&[], 1.0, Fault::Refuse(StoreErrorKind::Timeout))];
     let faulty = Faulty::new(Arc::new(MemoryStore::new()), 1, rules);
     let policy = RetryPolicy { deadline: Duration::from_millis(100), ..RetryPolicy::default() };
@@ -205,7 +205,7 @@ async fn the_same_seed_goes_wrong_in_the_same_way() {
 }
 
 #[tokio::test]
-async fn after_the_crash_point_nothing_happens_any_more() {
+async fn after_the_crash_point_nothing_happens() {
     let memory = MemoryStore::new();
     let store = Faulty::new(Arc::new(memory.clone()), 7, Vec::new());
     store.crash_after(3);
@@ -232,7 +232,7 @@ async fn the_probe_survives_lost_answers() {
     }
 }
 
-/// A long listing is repeated by the page: one page that fails now and then does not begin the listing again.
+/// Retry repeats single pages: a page that fails does not start the whole listing again.
 #[tokio::test]
 async fn a_page_that_fails_is_repeated_alone() {
     let memory = MemoryStore::new();

@@ -13,16 +13,16 @@ use bytes::Bytes;
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
-use super::Trouble;
+use super::LocalError;
 use crate::random::Random;
 use crate::{Buffer, Failure, ObjectName, Operation, PutMode, StoreError, StoreErrorKind};
 
-/// Where files grow before they have their name.
+/// The folder of files that are being written and do not have their name yet.
 pub(super) const TEMPORARY: &str = ".holdfast-tmp";
 /// No write takes this long; a running one must never lose its file.
 const TEMPORARY_AGE: Duration = Duration::from_hours(24);
-/// A folder may vanish under us whenever the last object in it is deleted. So many deletions in a row, each between
-/// two of our system calls, do not happen to a store in use; past that the absence is told as it is.
+/// A folder may vanish under us whenever the last object in it is deleted. This many deletions in a row, each between
+/// two of our system calls, do not happen in practice; after them the absence is reported.
 const FOLDER_TRIES: u32 = 100;
 
 #[derive(Debug)]
@@ -48,7 +48,8 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // Gone already when the file was published by renaming; whatever else fails is cleaned by age.
+        // If the file was published by renaming, it is gone already. Any other failure leaves it for the cleaning by
+        // age.
         match std::fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::debug!(%error, path = %self.path.display(), "a temporary file could not be removed");
@@ -79,19 +80,19 @@ impl Files {
         &self.root
     }
 
-    pub(super) fn check_root(&self) -> Result<(), Trouble> {
+    pub(super) fn check_root(&self) -> Result<(), LocalError> {
         match std::fs::metadata(&self.root) {
             Ok(metadata) if metadata.is_dir() => Ok(()),
-            Ok(_) => Err(Trouble::new(StoreErrorKind::InvalidConfig, "it is not a directory")),
+            Ok(_) => Err(LocalError::new(StoreErrorKind::InvalidConfig, "it is not a directory")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(Trouble::new(StoreErrorKind::NoSuchBucket, ""))
+                Err(LocalError::new(StoreErrorKind::NoSuchBucket, ""))
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// To whom root gives what it makes: the owner of the root directory, who could neither read nor add to it otherwise.
-    /// `None` for everybody else, whose own it is.
+    /// The user and group that get what root makes: those of the store's directory, who could otherwise not read or add
+    /// to it. `None` if this process does not run as root.
     fn owner(&self) -> io::Result<Option<(u32, u32)>> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
@@ -100,7 +101,7 @@ impl Files {
         Ok((root.uid() != 0).then(|| (root.uid(), root.gid())))
     }
 
-    /// Gives a folder that root made away; also one of a run that was killed before it did.
+    /// Changes the owner of a folder that root made; also of a folder left by a run that was killed before it did so.
     fn give_folder(&self, folder: &Path) -> io::Result<()> {
         match self.owner()? {
             Some((user, group)) if std::fs::symlink_metadata(folder)?.uid() == 0 => {
@@ -114,7 +115,7 @@ impl Files {
         make_folder(&self.root)
     }
 
-    /// Removes what killed processes left behind. Failures do no harm.
+    /// Removes what killed processes left. A failure does no harm.
     pub(super) fn clean(&self) {
         let Ok(entries) = std::fs::read_dir(self.root.join(TEMPORARY)) else { return };
         for entry in entries.flatten() {
@@ -131,24 +132,24 @@ impl Files {
         }
     }
 
-    /// Where an object lies. [`ObjectName`] keeps it below the root; the folder of temporary files is off limits.
-    pub(super) fn path(&self, name: &ObjectName) -> Result<PathBuf, Trouble> {
+    /// The path of an object. [`ObjectName`] keeps it below the root; the folder of temporary files is refused.
+    pub(super) fn path(&self, name: &ObjectName) -> Result<PathBuf, LocalError> {
         if name.as_str().split('/').next() == Some(TEMPORARY) {
             let detail = format!("names below {TEMPORARY} are reserved");
-            return Err(Trouble::new(StoreErrorKind::InvalidConfig, detail));
+            return Err(LocalError::new(StoreErrorKind::InvalidConfig, detail));
         }
         Ok(self.root.join(name.as_str()))
     }
 
-    pub(super) fn open(&self, name: &ObjectName) -> Result<(File, u64), Trouble> {
+    pub(super) fn open(&self, name: &ObjectName) -> Result<(File, u64), LocalError> {
         let file = File::open(self.path(name)?)?;
         let metadata = file.metadata()?;
-        if metadata.is_file() { Ok((file, metadata.len())) } else { Err(Trouble::new(StoreErrorKind::NotFound, "")) }
+        if metadata.is_file() { Ok((file, metadata.len())) } else { Err(LocalError::new(StoreErrorKind::NotFound, "")) }
     }
 
-    /// `AlreadyExists` when the name is taken: saves writing what cannot be published. Syncs the folder, because the
-    /// caller may take the object for stored, and its writer may not have come that far.
-    pub(super) fn must_be_absent(&self, name: &ObjectName) -> Result<(), Trouble> {
+    /// `AlreadyExists` if the name is taken: then nothing is written in vain. Syncs the folder then, because the caller
+    /// may treat the object as stored while its writer has not synced it yet.
+    pub(super) fn must_be_absent(&self, name: &ObjectName) -> Result<(), LocalError> {
         let path = self.path(name)?;
         match std::fs::symlink_metadata(&path) {
             Ok(_) => Err(taken(&path)),
@@ -157,8 +158,8 @@ impl Files {
         }
     }
 
-    /// A new empty file aside.
-    pub(super) fn temporary(&self) -> Result<Temporary, Trouble> {
+    /// A new empty file without a final name.
+    pub(super) fn temporary(&self) -> Result<Temporary, LocalError> {
         let folder = self.root.join(TEMPORARY);
         let unique = self.random.lock().unwrap_or_else(PoisonError::into_inner).next();
         let path = folder.join(format!("{}-{unique:016x}", std::process::id()));
@@ -179,7 +180,7 @@ impl Files {
     }
 
     /// Steps 2 to 4 of a write.
-    pub(super) fn publish(&self, temporary: &Temporary, name: &ObjectName, mode: PutMode) -> Result<(), Trouble> {
+    pub(super) fn publish(&self, temporary: &Temporary, name: &ObjectName, mode: PutMode) -> Result<(), LocalError> {
         let path = self.path(name)?;
         let folder = path.parent().unwrap_or(&self.root);
         temporary.file.sync_all()?;
@@ -188,7 +189,7 @@ impl Files {
             tries += 1;
             match self.make_chain(folder) {
                 Ok(()) => {}
-                // A folder above was deleted between two of its links.
+                // A parent folder was deleted between two system calls.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < FOLDER_TRIES => {
                     self.check_root()?;
                     self.forget(folder);
@@ -210,7 +211,7 @@ impl Files {
         Ok(sync_folder(folder)?)
     }
 
-    /// Makes the folders down to `folder` and has their chain up to the root synced once by this process.
+    /// Makes the folders down to `folder`. Syncs their chain up to the root once per process.
     fn make_chain(&self, folder: &Path) -> io::Result<()> {
         let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
         if synced.contains(folder) {
@@ -241,7 +242,7 @@ impl Files {
         }
     }
 
-    pub(super) fn list_folders(&self, prefix: &str) -> Result<Vec<String>, Trouble> {
+    pub(super) fn list_folders(&self, prefix: &str) -> Result<Vec<String>, LocalError> {
         let parent = prefix.trim_end_matches('/');
         if !may_be_listed(parent) {
             return Ok(Vec::new());
@@ -271,7 +272,7 @@ impl Files {
         Ok(found)
     }
 
-    /// Visits every object below a folder, in no order, until `visit` says false. Returns false in that case.
+    /// Visits every object below a folder, in no particular order, until `visit` returns false. Returns false then.
     fn walk(&self, folder: &str, visit: &mut impl FnMut(ObjectName, &std::fs::Metadata) -> bool) -> io::Result<bool> {
         let entries = match std::fs::read_dir(self.root.join(folder)) {
             Err(error) if is_absence(&error) => return Ok(true),
@@ -285,7 +286,7 @@ impl Files {
             }
             let below = if folder.is_empty() { name } else { format!("{folder}/{name}") };
             let metadata = match entry.metadata() {
-                // Deleted while we walk.
+                // It was deleted during the walk.
                 Err(error) if is_absence(&error) => continue,
                 metadata => metadata?,
             };
@@ -309,14 +310,14 @@ impl Files {
         Ok(true)
     }
 
-    /// Removes files, then the folders they leave empty, then syncs what is left of the folders.
-    pub(super) fn delete(&self, names: &[ObjectName]) -> Result<(), Trouble> {
+    /// Removes files, then the folders they leave empty, then syncs the folders that remain.
+    pub(super) fn delete(&self, names: &[ObjectName]) -> Result<(), LocalError> {
         let mut touched = BTreeSet::new();
         for name in names {
             let path = self.path(name)?;
             match std::fs::remove_file(&path) {
                 Err(error) if is_absence(&error) => continue,
-                // A folder of this name: there is no such object.
+                // It is a folder, so there is no object of this name.
                 Err(_) if path.is_dir() => continue,
                 result => result?,
             }
@@ -338,9 +339,9 @@ impl Files {
 }
 
 /// The name is taken; its folder is synced before the caller relies on that.
-fn taken(path: &Path) -> Trouble {
+fn taken(path: &Path) -> LocalError {
     match path.parent().map_or(Ok(()), sync_folder) {
-        Ok(()) => Trouble::new(StoreErrorKind::AlreadyExists, ""),
+        Ok(()) => LocalError::new(StoreErrorKind::AlreadyExists, ""),
         Err(error) => error.into(),
     }
 }
@@ -348,8 +349,8 @@ fn taken(path: &Path) -> Trouble {
 /// Gives a file a name that must be free.
 fn create_name(from: &Path, to: &Path) -> Result<(), Errno> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Not every file system (NFS, some FUSE) has the flag; all of them have links, which never replace either.
-        // The temporary name is removed when the Temporary is dropped.
+        // Not every file system (NFS, some FUSE) has the flag; all of them have links, and a link never replaces a
+        // file. The temporary name is removed when the Temporary is dropped.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => rustix::fs::link(from, to),
         result => result,
     }
@@ -360,11 +361,11 @@ pub(super) fn may_be_listed(folder: &str) -> bool {
     folder.is_empty() || (ObjectName::new(folder).is_ok() && folder.split('/').next() != Some(TEMPORARY))
 }
 
-/// A file where a folder should be, or the reverse, while writing: not an absence.
-fn in_the_way(error: io::Error) -> Trouble {
+/// A file where a folder should be, or the reverse, while writing: this is not an absence.
+fn in_the_way(error: io::Error) -> LocalError {
     match error.kind() {
         io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory | io::ErrorKind::AlreadyExists => {
-            Trouble::new(StoreErrorKind::InvalidConfig, "an object and a folder would have the same name")
+            LocalError::new(StoreErrorKind::InvalidConfig, "an object and a folder would have the same name")
         }
         _ => error.into(),
     }

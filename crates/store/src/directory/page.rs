@@ -1,28 +1,28 @@
 //! One page of a listing, in the byte order of the names.
 //!
-//! Folders are read one at a time, from the first whose names can come after the end of the page before. A folder counts
-//! as its name with `/`, so that `a-b` comes before `a/b`, as among the names. Of a folder no more entries are kept than a
-//! page has, the first of those that are left: however many objects there are, and in whatever folders, a page is all
-//! that is in memory.
+//! Folders are read one at a time, from the first that can hold names after the end of the previous page. A folder
+//! counts as its name with `/`, so `a-b` comes before `a/b`, as in the order of the names. Of each folder, only the
+//! first entries that remain are kept, at most as many as a page has. So the memory is bounded by the page, whatever
+//! the number of objects and folders.
 //!
-//! What is written or deleted between two pages is in the listing or not, as with S3.
+//! Objects that are written or deleted between two pages may or may not be in the listing, as with S3.
 
 use std::collections::BTreeSet;
 use std::fs::DirEntry;
 use std::io;
 
-use super::Trouble;
+use super::LocalError;
 use super::files::{Files, TEMPORARY, is_absence, may_be_listed};
 use crate::{ListPage, ObjectInfo, ObjectName};
 
 /// Objects of a page: few enough to hold, many enough that reading the folders above them again costs little.
 pub(super) const OBJECTS: usize = 4096;
 
-/// Sorts after whatever begins with the same folder.
+/// Sorts after every name in the same folder.
 const END_OF_FOLDER: char = char::MAX;
 
 /// Reads the page of at most `most` objects after `after`.
-pub(super) fn read(files: &Files, prefix: &str, after: Option<&str>, most: usize) -> Result<ListPage, Trouble> {
+pub(super) fn read(files: &Files, prefix: &str, after: Option<&str>, most: usize) -> Result<ListPage, LocalError> {
     let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
     if !may_be_listed(folder) {
         return Ok(ListPage::default());
@@ -38,7 +38,7 @@ struct Page<'a> {
     after: &'a str,
     most: usize,
     objects: Vec<ObjectInfo>,
-    /// Where the next page goes on; set when this one is at its end.
+    /// Where the next page continues; set when this page is full and there is more.
     next: Option<String>,
 }
 
@@ -61,7 +61,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// The first entries of a folder that can be or hold something of this page, and whether that is all of them.
+    /// The first entries of a folder that may belong to this page, and whether these are all.
     fn keys(&self, folder: &str) -> io::Result<(BTreeSet<String>, bool)> {
         let mut keys = BTreeSet::new();
         let mut all = true;
@@ -87,7 +87,7 @@ impl Page<'_> {
         let is_folder = key.ends_with('/');
         let in_prefix = key.starts_with(self.prefix) || (is_folder && self.prefix.starts_with(key));
         let left = self.after.strip_prefix(key).filter(|_| is_folder);
-        // The page before may have ended with a folder as a whole.
+        // The previous page may have ended after a whole folder.
         let later = key > self.after || left.is_some_and(|left| left.chars().ne([END_OF_FOLDER]));
         in_prefix && later
     }
@@ -101,7 +101,7 @@ impl Page<'_> {
             }
         };
         let metadata = match std::fs::symlink_metadata(self.files.root().join(key)) {
-            // Deleted while we read.
+            // It was deleted while we read.
             Err(error) if is_absence(&error) => return Ok(()),
             metadata => metadata?,
         };
@@ -109,7 +109,7 @@ impl Page<'_> {
             return Ok(());
         }
         if self.objects.len() == self.most {
-            // Only now is it known that there is another page.
+            // Only now do we know that there is another page.
             self.next = self.objects.last().map(|last| last.name.to_string());
             return Ok(());
         }
@@ -119,7 +119,7 @@ impl Page<'_> {
     }
 }
 
-/// An entry by its whole name, a folder with `/`; none for what is neither file nor folder, or not ours.
+/// The whole name of an entry, a folder's with `/`; `None` if it is neither file nor folder, or not ours.
 fn key(folder: &str, entry: &DirEntry) -> io::Result<Option<String>> {
     let Ok(name) = entry.file_name().into_string() else { return Ok(None) };
     if folder.is_empty() && name == TEMPORARY {
@@ -152,7 +152,7 @@ mod tests {
         }
     }
 
-    /// All pages, one after the other, none of which holds more than `most`.
+    /// The names of all pages; no page holds more than `most`.
     fn all(root: &Path, prefix: &str, after: Option<&str>, most: usize) -> Vec<String> {
         let files = Files::new(root).unwrap();
         let (mut found, mut next) = (Vec::new(), None);
@@ -204,7 +204,7 @@ mod tests {
         }
     }
 
-    /// As many folders without an object as a page has entries must not end the listing.
+    /// A page full of empty folders must not end the listing.
     #[test]
     fn empty_folders_do_not_end_a_listing() {
         let folder = tempfile::tempdir().unwrap();

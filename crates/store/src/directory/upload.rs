@@ -1,7 +1,7 @@
 //! [`DirectoryUpload`]: parts written to their places in one temporary file.
 //!
-//! The place of a part follows from the size of all parts, which is not told. It is known with part 1, or with any two
-//! parts, since only the last may be shorter. Until then at most one part waits in memory.
+//! The place of a part follows from the common size of the parts, which the caller does not state. It is known from
+//! part 1, or from any two parts, since only the last may be shorter. Until then at most one part waits in memory.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use rustix::fs::Advice;
 
 use super::files::Temporary;
-use super::{DirectoryStore, Trouble};
+use super::{DirectoryStore, LocalError};
 use crate::parts::total_size;
 use crate::{ObjectName, Operation, PutMode, StoreError, StoreErrorKind, Upload};
 
@@ -53,13 +53,13 @@ impl Growing {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn temporary(&self) -> Result<Arc<Temporary>, Trouble> {
+    fn temporary(&self) -> Result<Arc<Temporary>, LocalError> {
         let temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner);
-        temporary.clone().ok_or_else(|| Trouble::new(StoreErrorKind::InvalidConfig, "the upload was aborted"))
+        temporary.clone().ok_or_else(|| LocalError::new(StoreErrorKind::InvalidConfig, "the upload was aborted"))
     }
 
-    /// Writes every part whose place is known. The lock is not held while writing: parts are written in parallel.
-    fn write(&self, number: u32, body: Bytes) -> Result<(), Trouble> {
+    /// Writes every part whose place is known. The lock is not held during the write, so parts are written in parallel.
+    fn write(&self, number: u32, body: Bytes) -> Result<(), LocalError> {
         let temporary = self.temporary()?;
         let (part_size, ready) = {
             let mut state = self.state();
@@ -91,9 +91,9 @@ impl Growing {
     }
 }
 
-fn write_part(temporary: &Temporary, index: u64, part_size: u64, body: &Bytes) -> Result<(), Trouble> {
+fn write_part(temporary: &Temporary, index: u64, part_size: u64, body: &Bytes) -> Result<(), LocalError> {
     let Some(offset) = index.checked_mul(part_size) else {
-        return Err(Trouble::new(StoreErrorKind::InvalidConfig, "the part's number is too large"));
+        return Err(LocalError::new(StoreErrorKind::InvalidConfig, "the part's number is too large"));
     };
     temporary.file().write_all_at(body, offset)?;
     // Begins to write the range back without waiting (Linux: filemap_fdatawrite_range), which keeps the sync at the end
@@ -123,12 +123,12 @@ impl Upload for DirectoryUpload {
                     let waiting = state.waiting.iter().map(|(number, body)| (*number, body.len() as u64));
                     let sizes = state.written.clone().into_iter().chain(waiting).collect();
                     let total =
-                        total_size(&sizes).map_err(|detail| Trouble::new(StoreErrorKind::InvalidConfig, detail))?;
+                        total_size(&sizes).map_err(|detail| LocalError::new(StoreErrorKind::InvalidConfig, detail))?;
                     if let Some(number) = state.waiting.keys().next() {
                         let detail = format!("part {number} could not be written");
-                        return Err(Trouble::new(StoreErrorKind::Other, detail));
+                        return Err(LocalError::new(StoreErrorKind::Other, detail));
                     }
-                    // A part sent again may have been longer the first time.
+                    // A part that was sent twice may have been longer the first time.
                     temporary.file().set_len(total)?;
                 }
                 files.publish(&temporary, &name, mode)

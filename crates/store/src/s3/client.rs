@@ -1,11 +1,11 @@
 //! The SDK's client for one configuration: HTTP and TLS, region, credentials, timeouts, checksums.
 //!
 //! - The SDK's retry is off: [`crate::Retry`] is the one layer that repeats.
-//! - The credentials chain may look at the instance metadata service. Its connect timeout is one second and it is asked
+//! - The credentials chain may ask the instance metadata service. Its connect timeout is one second and it is asked
 //!   once, so a plain host learns quickly that it has no credentials.
-//! - The HTTP client is ours ([`Http`]): the SDK's own know of no proxies and cannot be told whom to believe. What the
-//!   credentials chain asks by plain HTTP is this machine's or its cloud's own (instance metadata, container credentials): a
-//!   proxy would hand out its own machine's role, or nothing, so these requests never go by one.
+//! - The HTTP client is ours ([`Http`]): the SDK's own clients do not support proxies or a custom trust store. By plain
+//!   HTTP the credentials chain asks only services of this machine or its cloud (instance metadata, container
+//!   credentials). A proxy would get its own machine's role from them, or nothing, so these requests never use a proxy.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -29,10 +29,10 @@ use super::dial::{Dial, Route, Tls};
 use super::http::Http;
 use crate::{Credentials, StoreConfig};
 
-/// What AWS and most other stores take when nothing is said.
+/// The region that AWS and most other stores use by default.
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// Builds the client, and what will name the proxy that it uses. The error is a sentence about the configuration.
+/// Builds the client, and a cell that later holds the proxy it uses. The error is a sentence about the configuration.
 pub(super) async fn build(config: &StoreConfig) -> Result<(Client, Arc<OnceLock<String>>), String> {
     let s3 = &config.s3;
     let listed = s3.ca_file.as_deref().map(certificates).transpose()?.unwrap_or_default();
@@ -73,7 +73,7 @@ pub(super) async fn build(config: &StoreConfig) -> Result<(Client, Arc<OnceLock<
             .force_path_style(s3.path_style)
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts)
-            // We send CRC-32C ourselves; where the protocol demands a checksum (DeleteObjects) the SDK adds one.
+            // We send CRC-32C ourselves; if the protocol requires a checksum (DeleteObjects), the SDK adds one.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .build(),
@@ -81,7 +81,7 @@ pub(super) async fn build(config: &StoreConfig) -> Result<(Client, Arc<OnceLock<
     Ok((client, proxy))
 }
 
-/// Settings out of the AWS environment: the credentials chain with web identity, profiles and instance metadata.
+/// Settings from the AWS environment: the credentials chain with web identity, profiles and instance metadata.
 async fn from_environment(region: Option<&str>, profile: Option<&String>, http: SharedHttpClient) -> Builder {
     let chain = match region {
         Some(region) => RegionProviderChain::first_try(Region::new(region.to_owned())),
@@ -90,7 +90,7 @@ async fn from_environment(region: Option<&str>, profile: Option<&String>, http: 
     let region = chain.region().await;
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone()).region(region.clone());
     if let Some(profile) = profile {
-        // Not the chain with a profile name: there the environment's credentials would win over the profile asked for.
+        // Not the chain with a profile name: there the environment's credentials would win over the named profile.
         let settings = ProviderConfig::without_region().with_http_client(http).with_region(region);
         let provider = ProfileFileCredentialsProvider::builder().configure(&settings).profile_name(profile).build();
         loader = loader.profile_name(profile).credentials_provider(provider);
@@ -98,7 +98,8 @@ async fn from_environment(region: Option<&str>, profile: Option<&String>, http: 
     Builder::from(&loader.load().await)
 }
 
-/// Environment and profile, then the default; not the instance metadata service, which a plain host would wait for.
+/// Environment and profile, then the default; not the instance metadata service, for which a host outside AWS would
+/// wait.
 fn region_chain(profile: Option<&String>) -> RegionProviderChain {
     let mut file = ProfileFileRegionProvider::builder();
     if let Some(profile) = profile {
@@ -109,7 +110,7 @@ fn region_chain(profile: Option<&String>) -> RegionProviderChain {
         .or_else(Region::new(DEFAULT_REGION))
 }
 
-/// Reads a CA file and makes sure that it holds certificates.
+/// Reads a CA file and checks that it holds certificates.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let shown = path.display();
     let pem = std::fs::read(path).map_err(|error| format!("ca_file {shown} cannot be read: {error}"))?;

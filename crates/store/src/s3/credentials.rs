@@ -1,8 +1,8 @@
-//! Why there are no credentials: whether nobody has any, or whoever hands them out has no time just now.
+//! Why there are no credentials: either none exist, or the service that hands them out does not answer now.
 //!
-//! The first stays as it is until somebody acts. The second passes, as a store that is away does, and is repeated like
-//! that. On a host without instance metadata nobody takes the connection to its address: that says that there are none.
-//! Whoever takes a connection and is silent then is there.
+//! The first stays until somebody acts. The second passes, as an outage of the store does, and the request is repeated.
+//! On a host without instance metadata no connection to its address succeeds: then there are no credentials. If a
+//! connection succeeds and no answer comes, the service exists.
 
 use aws_config::meta::ProviderChainError;
 use aws_credential_types::provider::error::CredentialsError;
@@ -29,7 +29,7 @@ pub(super) fn judge(error: &CredentialsError) -> Judged {
     }
 }
 
-/// Whether somebody took a connection and did not answer. The chain keeps what became of each of its members beside it.
+/// Whether a service accepted a connection and did not answer. The chain keeps the error of each of its providers.
 fn is_silent(error: &CredentialsError) -> bool {
     causes(error).any(|cause| {
         let attempts = cause.downcast_ref::<ProviderChainError<CredentialsError>>();
@@ -38,7 +38,7 @@ fn is_silent(error: &CredentialsError) -> bool {
     })
 }
 
-/// What is wrong with a service that was asked for credentials. Nothing where it refuses them.
+/// What is wrong with a service that was asked for credentials. `None` if it refuses them.
 fn fault_of_service(error: &CredentialsError) -> Option<StoreErrorKind> {
     use StoreErrorKind as Kind;
     for cause in causes(error) {
@@ -52,7 +52,7 @@ fn fault_of_service(error: &CredentialsError) -> Option<StoreErrorKind> {
             return Some(Kind::Timeout);
         }
     }
-    // The SDK's own time limits have no type that could be asked for.
+    // The SDK's own timeouts have no type to test for.
     let text = chain(error);
     if text.contains("timeout occurred") || text.contains("timed out") {
         return Some(Kind::Timeout);
@@ -70,8 +70,8 @@ fn fault_of_service(error: &CredentialsError) -> Option<StoreErrorKind> {
     }
 }
 
-/// The status that the service answered. Each service has its own type of error, and all of them show the answer in
-/// debugging form only.
+/// The HTTP status of the service's answer. Each service has its own type of error, and all show the answer only in
+/// their `Debug` output.
 fn status(error: &CredentialsError) -> Option<u16> {
     let shown = format!("{error:?}");
     let (_, rest) = shown.split_once("StatusCode(")?;

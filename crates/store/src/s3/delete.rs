@@ -1,4 +1,4 @@
-//! Deleting: DeleteObjects where the store takes it, single deletes where it does not.
+//! Deletes with DeleteObjects, or with single deletes if the store does not support that.
 
 use std::sync::atomic::Ordering;
 
@@ -16,12 +16,12 @@ use crate::{ObjectName, Operation, StoreError, StoreErrorKind};
 /// S3's limit for one DeleteObjects.
 const DELETE_BATCH: usize = 1000;
 
-/// How many single deletes run at once where DeleteObjects is not to be had.
+/// How many single deletes run at once if the store does not support DeleteObjects.
 const DELETE_PARALLEL: usize = 8;
 
 /// How a DeleteObjects failed.
 enum BatchError {
-    /// The store does not take the request at all: delete one by one.
+    /// The store does not support the request: delete one by one.
     Refused,
     Failed(StoreError),
 }
@@ -32,7 +32,7 @@ impl From<StoreError> for BatchError {
     }
 }
 
-/// Deletes many objects at once, or one by one where the store does not take that.
+/// Deletes many objects at once, or one by one if the store does not support that.
 pub(super) async fn delete(shared: &Shared, names: &[ObjectName]) -> Result<(), StoreError> {
     if let [name] = names {
         return delete_one(shared, name).await;
@@ -104,7 +104,7 @@ async fn delete_batch(shared: &Shared, names: &[ObjectName]) -> Result<(), Batch
     Ok(())
 }
 
-/// `Content-MD5` over the body: stores that predate the flexible checksums refuse DeleteObjects without it.
+/// `Content-MD5` over the body: stores older than the flexible checksums refuse DeleteObjects without it.
 fn add_content_md5(request: &mut HttpRequest) {
     let Some(body) = request.body().bytes() else { return };
     let digest = BASE64.encode(md5::Md5::digest(body));

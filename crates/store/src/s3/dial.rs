@@ -1,8 +1,8 @@
 //! [`Dial`]: opens the connections of an [`super::http::Http`]: directly, through a proxy's tunnel for `https://`, or to a
 //! proxy for `http://`, with TLS as [`crate::tls`] verifies it, all within one time limit.
 //!
-//! The certificates of the system are read with the first TLS connection, not before: they cost milliseconds at the start of
-//! every `wal push`, which a store with a plain address need not pay. Nagle's algorithm is off.
+//! The system's certificates are read at the first TLS connection. Reading them takes milliseconds at the start of
+//! every `wal push`, and a store without TLS does not need them. Nagle's algorithm is off.
 
 use std::fmt;
 use std::io;
@@ -29,7 +29,7 @@ use crate::{ConfigError, Hurry, Proxies};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Opens connections.
+/// Opens connections to stores, proxies and credentials services.
 #[derive(Clone)]
 pub(super) struct Dial {
     tcp: HttpConnector,
@@ -48,22 +48,22 @@ impl Dial {
         Self { tcp, tls, route: Arc::new(route), limit: None, hurry: Hurry::default() }
     }
 
-    /// The same with connections that count there what they move.
+    /// As before; the connections count in `hurry` the bytes that they move.
     pub(super) fn counting(self, hurry: Hurry) -> Self {
         Self { hurry, ..self }
     }
 
-    /// The same with a time limit, until TCP and TLS stand.
+    /// As before, with a time limit until TCP and TLS are established.
     pub(super) fn within(self, limit: Option<Duration>) -> Self {
         Self { limit, ..self }
     }
 
-    /// Adds to a request what a proxy that passes on plain requests wants to see; a tunnel is told when it is made.
+    /// Adds the authorization that a proxy of plain requests needs. A tunnel sends its own when it is made.
     pub(super) fn authorize<B>(&self, request: &mut Request<B>) {
         if is_tls(request.uri()) {
             return;
         }
-        // Without a usable proxy there will be no connection, either.
+        // Without a usable proxy, the connection fails later.
         if let Ok(Some(Hop { authorization: Some(value), .. })) = self.route.of(request.uri()) {
             request.headers_mut().entry(PROXY_AUTHORIZATION).or_insert(value);
         }
@@ -127,7 +127,7 @@ fn is_tls(uri: &Uri) -> bool {
     uri.scheme_str() == Some("https")
 }
 
-/// The settings of TLS, made when they are needed.
+/// The TLS settings, made at first use.
 pub(super) struct Tls {
     listed: Vec<CertificateDer<'static>>,
     configs: OnceLock<Result<Configs, rustls::Error>>,
@@ -135,14 +135,14 @@ pub(super) struct Tls {
 
 #[derive(Clone)]
 struct Configs {
-    /// For the ends of the way: HTTP/2 where they have it.
+    /// For stores and credentials services: HTTP/2 if they offer it.
     store: Arc<ClientConfig>,
-    /// For the way to a proxy, which is spoken to by HTTP/1.1.
+    /// For the connection to a proxy, which uses HTTP/1.1.
     proxy: Arc<ClientConfig>,
 }
 
 impl Tls {
-    /// Trusts the system's authorities, and what is listed.
+    /// Trusts the system's authorities and the listed certificates.
     pub(super) fn new(listed: Vec<CertificateDer<'static>>) -> Self {
         Self { listed, configs: OnceLock::new() }
     }
@@ -155,7 +155,7 @@ impl Tls {
         let mut trusted = Trusted::new(Names::Alternative);
         match system_certificates() {
             Ok(authorities) => trusted.add_authorities(authorities),
-            // What is listed may be enough; else the server is not trusted, which says it all.
+            // The listed certificates may be enough. If not, the error says that the server is not trusted.
             Err(reason) => tracing::warn!("the system's CA certificates cannot be used: {reason}"),
         }
         trusted.add_listed(self.listed.clone());
@@ -173,11 +173,11 @@ impl Tls {
     }
 }
 
-/// Which requests go by a proxy.
+/// Decides which requests use a proxy.
 #[derive(Debug)]
 pub(super) struct Route {
     proxies: Proxies,
-    /// Whether those to `http://` may.
+    /// Whether requests to `http://` may use a proxy.
     plain: bool,
     used: Arc<OnceLock<String>>,
 }
@@ -188,17 +188,17 @@ struct Hop {
 }
 
 impl Route {
-    /// For the requests to a store.
+    /// The route for requests to a store.
     pub(super) fn to_store(proxies: &Proxies) -> Self {
         Self { proxies: proxies.clone(), plain: true, used: Arc::default() }
     }
 
-    /// For requests for credentials: by HTTPS only, since what is asked for without is this machine's own.
+    /// The route for requests for credentials. Only HTTPS uses a proxy: services by plain HTTP belong to this machine.
     pub(super) fn to_credentials(proxies: &Proxies) -> Self {
         Self { plain: false, ..Self::to_store(proxies) }
     }
 
-    /// The proxy that requests went by, for messages.
+    /// The proxy that requests used, for messages.
     pub(super) fn used(&self) -> Arc<OnceLock<String>> {
         self.used.clone()
     }
@@ -213,7 +213,7 @@ impl Route {
             return Ok(None);
         };
         self.used.get_or_init(|| format!(" (by the proxy {} of {})", proxy.shown, proxy.variable));
-        // The matcher splits the URL and writes the header; what is reached by a proxy is decided.
+        // The matcher only splits the URL and makes the header; that the proxy is used is already decided.
         let Some(found) = Matcher::builder().all(proxy.url()).build().intercept(to) else {
             return Err(ConfigError::new(proxy.variable, "it is not a URL that a proxy can have"));
         };
@@ -221,17 +221,17 @@ impl Route {
     }
 }
 
-/// What a connection reads and writes.
+/// The byte stream of a connection.
 trait Wire: Read + Write + Connection + Send + Unpin {}
 
 impl<T: Read + Write + Connection + Send + Unpin> Wire for T {}
 
-/// A connection.
+/// An open connection, with or without TLS.
 pub(super) struct Stream {
     wire: Box<dyn Wire>,
-    /// Whether a proxy reads the requests, which then name the whole URL.
+    /// Whether a proxy reads the requests; they then name the whole URL.
     proxied: bool,
-    /// Learns of every byte.
+    /// Counts every byte.
     hurry: Hurry,
 }
 
@@ -258,7 +258,7 @@ impl Read for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut *self.wire).poll_read(cx, buffer);
         if matches!(read, Poll::Ready(Ok(()))) {
-            // How many bytes there were only the buffer knows; at the end of a connection none, which comes once.
+            // Only the buffer knows the number of bytes. At the end of a connection it is 0, and that happens once.
             self.hurry.moved(1);
         }
         read

@@ -1,7 +1,7 @@
 //! What S3's answers mean: from the SDK's error to a [`StoreErrorKind`] and a sentence for people.
 //!
-//! The invariant that matters: `NotFound` only where the store named the missing thing (`NoSuchKey`, `NoSuchUpload`, or a
-//! 404 to a HEAD, which has no body; [`super::S3Store`] asks again there). A 404 from some proxy is `Other`, a doubt.
+//! The invariant: `NotFound` only if the store named the missing thing (`NoSuchKey`, `NoSuchUpload`, or a 404 to a
+//! HEAD, which has no body; there [`super::S3Store`] asks again). Another 404, perhaps of a proxy, is `Other`.
 
 use std::error::Error;
 
@@ -16,13 +16,13 @@ use crate::error::NO_CREDENTIALS_CAME;
 use crate::tls::IssuerIsNoAuthority;
 use crate::{Operation, StoreErrorKind};
 
-/// An error before it knows its store and object.
+/// An error that does not yet name its store and object.
 #[derive(Debug)]
 pub(super) struct Judged {
     pub(super) kind: StoreErrorKind,
     /// Code, status and message as the store gave them.
     pub(super) detail: String,
-    /// S3's error code; empty when there was none.
+    /// S3's error code; empty if there was none.
     pub(super) code: String,
 }
 
@@ -46,7 +46,7 @@ where
                 region: region.or_else(|| element(&body, "Region")),
                 endpoint: element(&body, "Endpoint"),
             });
-            // A success that cannot be read is a store's own dialect: only the parser knows what is odd about it.
+            // A success that cannot be parsed is the store's own dialect. Only the parser can say what is odd about it.
             if code.is_empty() && (200..300).contains(&status) {
                 judged.detail = format!("HTTP {status} with an answer that cannot be parsed: {}", below(service.err()));
             }
@@ -94,7 +94,7 @@ where
     }
 }
 
-/// An error and all below it.
+/// An error and all its sources.
 pub(super) fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&cause| {
         // `io::Error` hides what it wraps from `source` of some layers.
@@ -105,7 +105,7 @@ pub(super) fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item
     })
 }
 
-/// A certificate that does not hold; nothing for other failures of TLS.
+/// Judges a certificate that is not trusted; `None` for other failures of TLS.
 pub(super) fn judge_tls(tls: &rustls::Error) -> Option<Judged> {
     let (text, advice) = match tls {
         rustls::Error::InvalidCertificate(fault) => (tls.to_string(), certificate_advice(fault)),
@@ -119,7 +119,7 @@ pub(super) fn judge_tls(tls: &rustls::Error) -> Option<Judged> {
     Some(judged(StoreErrorKind::BadCertificate, detail))
 }
 
-/// What to do about a certificate that does not hold.
+/// What to do about a certificate that is not trusted.
 fn certificate_advice(fault: &CertificateError) -> &'static str {
     use CertificateError as Fault;
     match fault {
@@ -140,7 +140,7 @@ fn certificate_advice(fault: &CertificateError) -> &'static str {
         Fault::InvalidPurpose | Fault::InvalidPurposeContext { .. } => {
             "it is not a certificate for servers: make one with extendedKeyUsage serverAuth"
         }
-        // webpki has no kind of its own for this one: what `openssl req -x509` makes by default.
+        // webpki has no variant for this one. It is the kind that `openssl req -x509` makes by default.
         Fault::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
             "it is the certificate of a CA and is not in `ca_file`: add it there, or make one for the server that is \
              not a CA's"
@@ -149,7 +149,7 @@ fn certificate_advice(fault: &CertificateError) -> &'static str {
     }
 }
 
-/// The parts of an error answer that matter.
+/// The relevant parts of an error answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answer<'a> {
     pub(super) operation: Operation,
@@ -199,7 +199,7 @@ pub(super) fn judge_answer(answer: &Answer<'_>) -> Judged {
     Judged { kind, detail, code: code.to_owned() }
 }
 
-/// What S3's error codes mean, with those of MinIO and Ceph that have no like in S3.
+/// What S3's error codes mean, with those of MinIO and Ceph that S3 does not have.
 fn kind_of_code(code: &str) -> Option<StoreErrorKind> {
     use StoreErrorKind as Kind;
     Some(match code {
@@ -207,7 +207,7 @@ fn kind_of_code(code: &str) -> Option<StoreErrorKind> {
         "NoSuchBucket" => Kind::NoSuchBucket,
         "PreconditionFailed" => Kind::AlreadyExists,
         "RequestTimeTooSkewed" => Kind::ClockSkew,
-        // The 409 of two conditional writes at the same moment asks for another try, which then gets a clear answer.
+        // A 409 means two conditional writes at the same moment. The request is repeated and then gets a clear answer.
         "ConditionalRequestConflict"
         | "OperationAborted"
         | "SlowDown"
@@ -220,7 +220,7 @@ fn kind_of_code(code: &str) -> Option<StoreErrorKind> {
         | "RequestLimitExceeded"
         | "BandwidthLimitExceeded" => Kind::Throttled,
         "RequestTimeout" => Kind::Timeout,
-        // Bytes damaged on the way: sending them again helps.
+        // The bytes were damaged on the way; sending them again helps.
         "BadDigest"
         | "InvalidDigest"
         | "XAmzContentChecksumMismatch"
@@ -261,14 +261,14 @@ fn kind_of_code(code: &str) -> Option<StoreErrorKind> {
     })
 }
 
-/// What is left to go by when the code is missing or unknown.
+/// What the status means if the code is missing or unknown.
 fn kind_of_status(status: u16) -> StoreErrorKind {
     use StoreErrorKind as Kind;
     match status {
         301 | 307 | 308 => Kind::InvalidConfig,
         401 | 403 => Kind::PermissionDenied,
         405 | 501 => Kind::Unsupported,
-        // Only proxies ask for that.
+        // Only proxies send this status.
         407 => Kind::ProxyRefused,
         408 => Kind::Timeout,
         412 => Kind::AlreadyExists,
@@ -280,7 +280,8 @@ fn kind_of_status(status: u16) -> StoreErrorKind {
     }
 }
 
-/// The region out of a message like Garage's, which has it nowhere else: "..., expected: 20261129/garage/s3/aws4_request".
+/// The region in a message like Garage's, which is the only place where Garage names it: "..., expected:
+/// 20261129/garage/s3/aws4_request".
 fn expected_region(message: &str) -> Option<&str> {
     let (_, scope) = message.rsplit_once("expected")?;
     let (before, _) = scope.split_once("/s3/aws4_request")?;
@@ -296,7 +297,7 @@ fn element<'a>(body: &'a str, tag: &str) -> Option<&'a str> {
     Some(text)
 }
 
-/// What is below an error, in one line; the error itself where nothing is.
+/// The sources of an error in one line; the error itself if it has none.
 fn below(error: &(dyn Error + 'static)) -> String {
     error.source().map_or_else(|| chain(error), chain)
 }

@@ -1,8 +1,9 @@
-//! [`Http`]: the HTTP client below the SDK, by hyper, with connections that [`Dial`] makes.
+//! [`Http`]: the HTTP client below the SDK, built on hyper, with connections from [`Dial`].
 //!
-//! The SDK's own client takes no verifier of certificates, which is why this is ours. It does what that one does: a pool of
-//! connections for each pair of time limits, HTTP/2 where the server offers it, connections that the SDK wants to be rid of
-//! (after an answer such as 503), and errors sorted into the kinds that [`super::errors`] and the credentials' retries know.
+//! The SDK's own client accepts no custom verifier of certificates, so this one is ours. It does what the SDK's client
+//! does: a pool of connections for each pair of time limits, HTTP/2 if the server offers it, closing of connections
+//! that the SDK gives up (after an answer such as 503), and errors sorted into the kinds that [`super::errors`] and the
+//! retries for credentials know.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -42,7 +43,7 @@ struct Limits {
 }
 
 impl Http {
-    /// A client with connections that `dial` makes.
+    /// A client whose connections come from `dial`.
     pub(super) fn new(dial: Dial) -> Self {
         Self { dial, connectors: Mutex::default() }
     }
@@ -69,7 +70,7 @@ impl HttpClient for Http {
 struct Connector {
     client: Client<Dial, SdkBody>,
     dial: Dial,
-    /// Until the head of the answer is there.
+    /// The time limit until the head of the answer has arrived.
     read: Option<Duration>,
 }
 
@@ -100,7 +101,7 @@ impl HttpConnector for Connector {
     }
 }
 
-/// What the SDK may know of a connection, and how it gets rid of it.
+/// The properties of a connection for the SDK, and the way to close it.
 fn described(connection: &CaptureConnection) -> Option<ConnectionMetadata> {
     let connection = connection.clone();
     let mut known = Extensions::new();
@@ -136,8 +137,8 @@ impl fmt::Display for TimedOut {
 
 impl Error for TimedOut {}
 
-/// Sorts an error of hyper's. What a proxy refuses for good is for somebody to mend. What is neither time nor
-/// somebody's mistake is the network's, and may go better again.
+/// Sorts an error of hyper. A permanent refusal by a proxy needs a change by a person. An error that is neither a
+/// timeout nor a mistake of configuration is a network error, and may pass.
 fn judged(error: hyper_util::client::legacy::Error) -> ConnectorError {
     let timed_out =
         found::<TimedOut>(&error).is_some() || found::<hyper::Error>(&error).is_some_and(hyper::Error::is_timeout);

@@ -1,4 +1,4 @@
-//! Taking an answer apart: its body, and what its headers say of the object.
+//! Reads an answer: its body, and what its headers say about the object.
 
 use std::time::SystemTime;
 
@@ -11,14 +11,14 @@ use bytes::Bytes;
 use super::errors;
 use crate::Buffer;
 
-/// An announced length beyond this is not believed before the bytes are there.
+/// No memory is reserved for an announced length above this.
 const MAX_RECEIVED_BYTES: usize = 1 << 30;
 
-/// CRC-32C of an object that was written in one piece.
+/// The CRC-32C of an object that was written in one piece.
 ///
-/// Objects made of parts may have a checksum of the parts' checksums instead. Some stores mark that with "...-3", some with
-/// the type, and some (moto 5) call it the checksum of the whole. A wrong guess would call a sound object corrupt, so
-/// whatever was made of parts, which its ETag tells, counts as having none.
+/// Objects made of parts may have a checksum of the parts' checksums instead. Some stores mark that with "...-3", some
+/// with the type, and some (moto 5) call it the checksum of the whole. A wrong guess would report an intact object as
+/// corrupt, so an object made of parts, as its ETag shows, counts as having no checksum.
 pub(super) fn whole_crc32c(header: Option<&str>, kind: Option<&ChecksumType>, etag: Option<&str>) -> Option<u32> {
     if kind == Some(&ChecksumType::Composite) || etag.is_none_or(|etag| etag.contains('-')) {
         return None;
@@ -27,8 +27,8 @@ pub(super) fn whole_crc32c(header: Option<&str>, kind: Option<&ChecksumType>, et
     Some(u32::from_be_bytes(bytes.try_into().ok()?))
 }
 
-/// Receives a body whose length was announced into memory of its own, without holding it twice. A shorter one is judged by
-/// the caller, and so is one of more than `most` bytes, of which the rest is not received.
+/// Receives a body into one buffer of the announced length, without a second copy. Of a body of more than `most` bytes,
+/// the rest is not received. The caller judges a body that is too short or too long.
 pub(super) async fn receive(mut body: ByteStream, length: Option<usize>, most: u64) -> Result<Bytes, String> {
     let Some(length) = length.filter(|length| *length <= MAX_RECEIVED_BYTES) else {
         let mut received = Vec::new();
@@ -51,17 +51,17 @@ pub(super) async fn receive(mut body: ByteStream, length: Option<usize>, most: u
     Ok(buffer.freeze(filled))
 }
 
-/// The size of the whole object out of `bytes 0-9/1234`.
+/// The size of the whole object in `bytes 0-9/1234`.
 pub(super) fn whole_size(content_range: &str) -> Option<u64> {
     content_range.rsplit_once('/')?.1.parse().ok()
 }
 
-/// A time of the store's clock.
+/// Converts a time of the store's clock.
 pub(super) fn system_time(time: Option<&DateTime>) -> Option<SystemTime> {
     SystemTime::try_from(*time?).ok()
 }
 
-/// The last bytes of a buffer, without a copy.
+/// The last `bytes` bytes of a buffer, without a copy.
 pub(super) fn last(whole: &Bytes, bytes: u64) -> Bytes {
     let keep = usize::try_from(bytes).unwrap_or(usize::MAX).min(whole.len());
     whole.slice(whole.len() - keep..)

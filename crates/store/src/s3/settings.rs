@@ -1,4 +1,4 @@
-//! The headers every write carries (storage class, tags, encryption) and the SSE-C headers every read carries too.
+//! The headers of every write (storage class, tags, encryption), and the SSE-C headers, which reads need as well.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use holdfast_secret::Secret;
 
 use crate::{Encryption, S3Config};
 
-/// Prepared once for all requests of a store.
+/// The settings of the requests, prepared once for a store.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) storage_class: Option<StorageClass>,
     pub(super) tagging: Option<String>,
-    /// The same, as they are.
+    /// The tags as configured.
     pub(super) tags: BTreeMap<String, String>,
     pub(super) server_side_encryption: Option<ServerSideEncryption>,
     pub(super) kms_key_id: Option<String>,
@@ -25,7 +25,7 @@ pub(super) struct Settings {
     customer: Option<CustomerKey>,
 }
 
-/// An SSE-C key as its headers want it.
+/// An SSE-C key in the form of its headers.
 #[derive(Debug)]
 struct CustomerKey {
     key: Secret,
@@ -62,7 +62,7 @@ impl Settings {
         }
     }
 
-    /// Whether an object is written with anything but its content.
+    /// Whether writes carry any setting.
     pub(super) fn any(&self) -> bool {
         self.storage_class.is_some()
             || !self.tags.is_empty()
@@ -83,7 +83,7 @@ impl Settings {
     }
 }
 
-/// As the query string of RFC 3986: `x-amz-tagging` is one.
+/// Percent-encodes by RFC 3986: `x-amz-tagging` is a query string.
 fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

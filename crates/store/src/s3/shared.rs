@@ -22,20 +22,20 @@ use crate::{Capabilities, ConditionalCreate, Failure, ObjectName, Operation, Put
 pub(super) struct Shared {
     pub(super) client: Client,
     pub(super) bucket: String,
-    /// For messages; AWS's own has none.
+    /// For messages; `None` for AWS.
     pub(super) endpoint: Option<String>,
-    /// For messages: the proxy that requests went by, and the variable that names it.
+    /// For messages: the proxy that requests used, and its variable.
     pub(super) proxy: Arc<OnceLock<String>>,
     pub(super) settings: Settings,
     /// What is known about the store.
     pub(super) capabilities: Capabilities,
     pub(super) attempt_timeout: std::time::Duration,
-    /// The store refused our checksum headers once.
+    /// Set after the store refused our checksum headers.
     pub(super) no_checksums: AtomicBool,
-    /// The store refused DeleteObjects once.
+    /// Set after the store refused DeleteObjects.
     pub(super) no_delete_objects: AtomicBool,
-    /// The store, whose record says that it keeps no conditions, refused the header of one once: on a PUT, and on completing
-    /// an upload.
+    /// Set after a store whose record says that it ignores conditions refused the header: here on a PUT, below on
+    /// completing an upload.
     pub(super) no_condition: AtomicBool,
     pub(super) no_condition_by_parts: AtomicBool,
 }
@@ -62,7 +62,7 @@ impl Shared {
         // The store was not asked.
         let of_store = !judged.detail.starts_with(NO_CREDENTIALS_CAME);
         let mut detail = match (&self.endpoint, judged.kind) {
-            // Who does not answer is the first thing to know.
+            // The reader must first know which server does not answer.
             (Some(endpoint), Kind::Unreachable | Kind::Timeout) if of_store => {
                 format!("{endpoint}: {}", judged.detail)
             }
@@ -70,7 +70,7 @@ impl Shared {
         };
         let may_be_of_proxy = match judged.kind {
             Kind::Unreachable | Kind::Timeout | Kind::Other | Kind::ProxyRefused => of_store,
-            // A store says by its code what it refuses; a proxy knows no such codes.
+            // A store names its reason by an S3 code; a proxy has no such codes.
             Kind::PermissionDenied => judged.code.is_empty(),
             _ => false,
         };
@@ -95,14 +95,16 @@ impl Shared {
         self.fail(Operation::Delete, first, StoreErrorKind::InvalidConfig, error.to_string())
     }
 
-    /// The condition of a write. It also goes to a store whose record says that it keeps none: whoever may write to the bucket
-    /// may have changed the record, and a store that does know conditions still refuses to overwrite. One that ignores them
-    /// loses nothing by it, and one that refuses the header is asked once ([`Self::may_refuse_condition`]).
+    /// The condition of a write. It is also sent to a store whose record says that it ignores conditions: the record
+    /// can be changed by anyone who may write to the bucket, and a store that knows conditions still refuses to
+    /// overwrite. A store that ignores them loses nothing, and a store that refuses the header gets it only once
+    /// ([`Self::may_refuse_condition`]).
     pub(super) fn if_none_match(mode: PutMode, refused: &AtomicBool) -> Option<String> {
         (mode == PutMode::Create && !refused.load(Ordering::Relaxed)).then(|| "*".to_owned())
     }
 
-    /// Whether a refusal may be about the condition, on a store that was seen not to keep it. On any other the refusal stands.
+    /// Whether the condition may be the reason for a refusal, on a store that was seen to ignore it. On any other store
+    /// the refusal is final.
     pub(super) fn may_refuse_condition(&self, error: &StoreError, mode: PutMode, refused: &AtomicBool) -> bool {
         mode == PutMode::Create
             && self.capabilities.create == ConditionalCreate::Emulated
@@ -113,19 +115,19 @@ impl Shared {
             && !refused.load(Ordering::Relaxed)
     }
 
-    /// The value of our checksum header, unless the store does not want it.
+    /// The value of our checksum header, unless the store refuses it.
     pub(super) fn checksum(&self, crc32c: u32) -> Option<String> {
         (!self.no_checksums.load(Ordering::Relaxed)).then(|| encoded(crc32c))
     }
 
-    /// Says beside a checksum which algorithm it is of: Ceph 20 looks at the checksum only then.
+    /// Names the algorithm of the checksum in another header: without it, Ceph 20 ignores the checksum.
     pub(super) fn name_checksum(request: &mut HttpRequest) {
         if request.headers().get("x-amz-checksum-crc32c").is_some() {
             request.headers_mut().insert("x-amz-sdk-checksum-algorithm", "CRC32C");
         }
     }
 
-    /// Whether a refusal may be about the checksum header, which stores older than 2022 do not know.
+    /// Whether the checksum header may be the reason for a refusal, which stores older than 2022 do not know.
     pub(super) fn may_refuse_checksums(&self, error: &StoreError) -> bool {
         matches!(error.kind(), StoreErrorKind::InvalidConfig | StoreErrorKind::Unsupported)
             && !self.no_checksums.load(Ordering::Relaxed)
@@ -137,12 +139,12 @@ impl Shared {
         }
     }
 
-    /// The checksum that the store tells of an object.
+    /// The checksum that the store returns for an object.
     pub(super) fn head_crc32c(head: &HeadObjectOutput) -> Option<u32> {
         whole_crc32c(head.checksum_crc32_c(), head.checksum_type(), head.e_tag())
     }
 
-    /// HEAD as it comes: a 404 may mean a missing bucket.
+    /// One HEAD with the SDK's own result: a 404 may mean a missing bucket.
     pub(super) async fn head_once(
         &self,
         operation: Operation,
@@ -167,7 +169,7 @@ impl Shared {
             })
     }
 
-    /// `AlreadyExists` when the object is there. A missing bucket shows in the write that follows.
+    /// `AlreadyExists` if the object is there. If the bucket is missing, the write that follows says so.
     pub(super) async fn must_be_absent(&self, operation: Operation, name: &ObjectName) -> Result<(), StoreError> {
         match self.head_once(operation, name).await {
             Ok(_) => Err(self.fail(operation, name.as_str(), StoreErrorKind::AlreadyExists, String::new())),
@@ -176,7 +178,7 @@ impl Shared {
         }
     }
 
-    /// Throws the parts of an upload away.
+    /// Removes the parts of an upload.
     pub(super) async fn abort_upload(&self, name: &str, id: &str) -> Result<(), StoreError> {
         let request = self.client.abort_multipart_upload().bucket(&self.bucket).key(name).upload_id(id);
         match request.send().await {
@@ -189,7 +191,7 @@ impl Shared {
     }
 }
 
-/// A CRC-32C as its header wants it.
+/// A CRC-32C in the form of its header.
 pub(super) fn encoded(crc32c: u32) -> String {
     BASE64.encode(crc32c.to_be_bytes())
 }

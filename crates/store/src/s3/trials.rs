@@ -1,7 +1,7 @@
-//! What can only be tried with S3's own requests: see [`crate::probe`].
+//! Trials that only S3's own requests can make: see [`crate::probe`].
 //!
-//! Requests go out as they are, without the looks and repetitions of ordinary work. Everything is written below the folder
-//! of the probe and deleted at the end, also after a failure.
+//! The requests are sent without the checks and repetitions of normal work. Everything is written below the folder of
+//! the probe and deleted at the end, also after a failure.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,12 +28,12 @@ use crate::{
 
 const BODY: &[u8] = b"written by holdfast to try this store";
 
-/// How long a slow body waits once both are under way: the server has the heads of both requests by then.
+/// How long a slow body waits after both have begun: by then the server has the heads of both requests.
 const OVERLAP: Duration = Duration::from_millis(300);
-/// How often a slow body looks for the other, and how many times: a connection takes no longer.
+/// How often and how many times a slow body looks for the other one; a connection takes no longer.
 const MEET_AGAIN_AFTER: Duration = Duration::from_millis(50);
 const MEETINGS: u32 = 100;
-/// Rounds of quick creates side by side, where a store does not take slow ones.
+/// Rounds of quick creates in parallel, for a store that does not accept slow bodies.
 const ROUNDS: u32 = 3;
 
 /// Runs all trials below `scratch`.
@@ -47,7 +47,7 @@ pub(super) async fn run(store: &S3Store, scratch: &ObjectName) -> Result<Trials,
         })?);
     }
     let [settings, checksum, overlap, condition] = &names[..] else { return Ok(Trials::default()) };
-    // An earlier attempt may have been cut off.
+    // An earlier attempt may have been interrupted.
     one_by_one(store, &names).await?;
     let tried = async {
         let mut trials = Trials { dropped: dropped(store, settings).await?, ..Trials::default() };
@@ -70,7 +70,7 @@ async fn one_by_one(store: &S3Store, names: &[ObjectName]) -> Result<(), StoreEr
     Ok(())
 }
 
-/// Compares what the store says of an object with the settings it was written with.
+/// Compares what the store says about an object with the settings of its write.
 async fn dropped(store: &S3Store, name: &ObjectName) -> Result<Vec<Dropped>, StoreError> {
     let shared = &store.shared;
     let settings = &shared.settings;
@@ -84,7 +84,7 @@ async fn dropped(store: &S3Store, name: &ObjectName) -> Result<Vec<Dropped>, Sto
         dropped.push(Dropped { setting: "sse", seen: "its answer to a write does not repeat it" });
     }
     if settings.customer_algorithm().is_some() {
-        // What was encrypted with our key cannot be read without it.
+        // An object that is encrypted with our key cannot be read without it.
         let without = shared.client.get_object().bucket(&shared.bucket).key(name.as_str()).send().await;
         if without.is_ok() {
             dropped.push(Dropped { setting: "sse", seen: "an object can be read without the key" });
@@ -99,8 +99,8 @@ async fn dropped(store: &S3Store, name: &ObjectName) -> Result<Vec<Dropped>, Sto
     Ok(dropped)
 }
 
-/// What became of the settings of an object that was uploaded in parts: stores take them when an upload begins, by another
-/// request than those of a write.
+/// Compares the settings of an object that was uploaded in parts: stores get them with the request that begins the
+/// upload, not with a PUT.
 async fn dropped_by_parts(store: &S3Store, name: &ObjectName, dropped: &mut Vec<Dropped>) -> Result<(), StoreError> {
     let shared = &store.shared;
     let settings = &shared.settings;
@@ -122,7 +122,7 @@ async fn dropped_by_parts(store: &S3Store, name: &ObjectName, dropped: &mut Vec<
     if !is_known(dropped, "tags") && tags_are_missing(store, name).await {
         dropped.push(Dropped { setting: "tags", seen: "an object that was uploaded in parts has others" });
     }
-    // Some servers say of no object how it is encrypted: then their silence about this one says nothing.
+    // Some servers never say how an object is encrypted. Then the missing header says nothing about this object.
     if not_encrypted {
         let failed = |error| shared.error(Operation::Put, name.as_str(), error);
         let body = Bytes::from_static(BODY).into();
@@ -135,20 +135,20 @@ async fn dropped_by_parts(store: &S3Store, name: &ObjectName, dropped: &mut Vec<
     Ok(())
 }
 
-/// Whether the store says of an object that it is encrypted as the settings want it, or they want nothing.
+/// Whether the store says that an object is encrypted as the settings ask, or they ask for nothing.
 async fn is_encrypted(store: &S3Store, name: &ObjectName) -> Result<bool, StoreError> {
     let Some(wanted) = &store.shared.settings.server_side_encryption else { return Ok(true) };
     Ok(store.shared.head_once(Operation::Head, name).await?.server_side_encryption() == Some(wanted))
 }
 
-/// Whether a storage class is asked for and the object has another.
+/// Whether the settings ask for a storage class and the object has another.
 async fn storage_class_is_another(store: &S3Store, name: &ObjectName) -> Result<bool, StoreError> {
     let wanted = store.shared.settings.storage_class.as_ref().filter(|wanted| wanted.as_str() != "STANDARD");
     let Some(wanted) = wanted else { return Ok(false) };
     Ok(store.shared.head_once(Operation::Head, name).await?.storage_class() != Some(wanted))
 }
 
-/// Whether tags are asked for and the object has others. Who may not read tags is not told.
+/// Whether the settings ask for tags and the object has others. False if we may not read tags.
 async fn tags_are_missing(store: &S3Store, name: &ObjectName) -> bool {
     let shared = &store.shared;
     let wanted = &shared.settings.tags;
@@ -164,7 +164,7 @@ async fn tags_are_missing(store: &S3Store, name: &ObjectName) -> bool {
     }
 }
 
-/// A checksum of other bytes must be refused, and that of what is stored be repeated.
+/// A wrong checksum must be refused, and the checksum of the stored bytes must be returned.
 async fn checksums(store: &S3Store, name: &ObjectName) -> Result<Checksums, StoreError> {
     let shared = &store.shared;
     let right = crc32c::crc32c(BODY);
@@ -188,7 +188,7 @@ async fn checksums(store: &S3Store, name: &ObjectName) -> Result<Checksums, Stor
     }
 }
 
-/// Whether the store read the request and said no to it, as against a network or a server that failed.
+/// Whether the store read the request and refused it. A failure of network or server is not a refusal.
 fn is_refusal(error: &SdkError<PutObjectError, HttpResponse>) -> bool {
     let SdkError::ServiceError(service) = error else { return false };
     let status = service.raw().status().as_u16();
@@ -205,7 +205,7 @@ async fn overlapping(store: &S3Store, name: &ObjectName) -> Result<ConditionalCr
     let (left, right) = tokio::join!(slow(), slow());
     match both(store, name, left, right) {
         Ok(found) => return Ok(found),
-        // A store that wants bodies signed does not take these.
+        // A store that requires signed bodies does not accept these.
         Err(error) if error.is_retryable() => return Err(error),
         Err(error) => tracing::debug!(%error, "the store does not accept a slow body"),
     }
@@ -242,12 +242,12 @@ fn both(store: &S3Store, name: &ObjectName, left: Put, right: Put) -> Result<Con
     Ok(if stored < 2 { ConditionalCreate::Native } else { ConditionalCreate::Emulated })
 }
 
-/// A multipart upload over a name that is taken, with the condition and without the look before it.
+/// A multipart upload over a name that is taken, with the condition and without the HEAD before it.
 async fn by_parts(store: &S3Store, name: &ObjectName, trials: &mut Trials) -> Result<(), StoreError> {
     store.put(name, Bytes::from_static(b"taken"), PutMode::Overwrite).await?;
     match complete(store, name, PutMode::Create).await {
         Ok(()) => trials.create_by_parts = ConditionalCreate::Emulated,
-        // Nothing was stored: what becomes of the settings is seen by an upload without the condition.
+        // Nothing was stored, so an upload without the condition shows what happens to the settings.
         Err(error) if error.kind() == StoreErrorKind::AlreadyExists => {
             if store.shared.settings.any() {
                 complete(store, name, PutMode::Overwrite).await?;
@@ -255,7 +255,7 @@ async fn by_parts(store: &S3Store, name: &ObjectName, trials: &mut Trials) -> Re
         }
         Err(error) if error.is_retryable() => return Err(error),
         Err(error) if does_not_work(&error) => {
-            // The condition may be what it does not take.
+            // The store may refuse the condition itself.
             trials.create_by_parts = ConditionalCreate::Emulated;
             trials.uploads = Uploads::Whole;
             trials.uploads_fault = Some(error.to_string());
@@ -296,7 +296,7 @@ fn does_not_work(error: &StoreError) -> bool {
     )
 }
 
-/// A body that ends only after another of its kind has begun, and then some.
+/// A body that ends only some time after another slow body has begun.
 struct SlowBody {
     arrived: Arc<AtomicUsize>,
     meetings: u32,

@@ -1,7 +1,7 @@
-//! [`Tunnel`]: a connection through a proxy, which is asked for it by `CONNECT` (RFC 9110, 9.3.6).
+//! [`Tunnel`]: a connection through a proxy, made with `CONNECT` (RFC 9110, 9.3.6).
 //!
-//! The proxy's answer is kept as it is ([`Refused`]): one that will not change by itself, such as 403 and 407, must not
-//! be asked for again, and one such as 502 may be of a moment.
+//! The status of the proxy's answer is kept ([`Refused`]). After an answer that will not change by itself, such as 403
+//! or 407, the request must not be repeated. An answer such as 502 may be temporary.
 
 use std::fmt;
 use std::io;
@@ -22,7 +22,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The longest answer to `CONNECT` that is read.
 const LONGEST_HEAD_BYTES: usize = 16 << 10;
 
-/// Opens tunnels through one proxy, which `inner` connects to.
+/// Opens tunnels through one proxy, to which `inner` connects.
 #[derive(Clone)]
 pub(super) struct Tunnel<C> {
     inner: C,
@@ -78,7 +78,7 @@ where
     wire.flush().await?;
     let mut head = Vec::new();
     let mut piece = [0; 1024];
-    // The other end of a tunnel says nothing before it is spoken to, so that nothing comes after the head.
+    // The other end of a tunnel sends nothing before we do, so nothing follows the head.
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         let read = wire.read(&mut piece).await?;
         if read == 0 {
@@ -97,7 +97,7 @@ where
     }
 }
 
-/// The status out of a line like `HTTP/1.1 200 Connection established`.
+/// The status in a line like `HTTP/1.1 200 Connection established`.
 fn status(head: &[u8]) -> Option<u16> {
     let line = head.split(|byte| *byte == b'\r').next()?;
     let mut words = std::str::from_utf8(line.get(..12)?).ok()?.split(' ');
@@ -105,16 +105,16 @@ fn status(head: &[u8]) -> Option<u16> {
     words.next()?.parse().ok()
 }
 
-/// A proxy that answered, and did not open the tunnel.
+/// The proxy answered and did not open the tunnel.
 #[derive(Debug)]
 pub(super) struct Refused {
     status: u16,
-    /// Host and port to which the tunnel would have led.
+    /// Host and port of the other end of the tunnel.
     to: String,
 }
 
 impl Refused {
-    /// Whether the same request meets the same answer, until somebody changes something.
+    /// Whether the same request gets the same answer until a person changes something.
     pub(super) fn is_permanent(&self) -> bool {
         self.kind() == StoreErrorKind::ProxyRefused
     }
@@ -142,7 +142,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
 
-    /// What comes of a proxy that answers so, in pieces of this many bytes.
+    /// The result of a proxy that sends this answer in pieces of `piece` bytes.
     async fn asked(answer: &str, piece: usize) -> Result<String, BoxError> {
         let (ours, mut theirs) = tokio::io::duplex(piece);
         let answer = answer.to_owned();
@@ -151,7 +151,7 @@ mod tests {
             while !request.ends_with(b"\r\n\r\n") {
                 request.push(theirs.read_u8().await.unwrap());
             }
-            // Who refuses may be gone before all is said.
+            // The client may close the connection before the whole answer is sent.
             drop(theirs.write_all(answer.as_bytes()).await);
             String::from_utf8(request).unwrap()
         });

@@ -1,13 +1,13 @@
-//! Uploads that were begun and neither completed nor aborted.
+//! Lists uploads that were begun and neither completed nor aborted.
 //!
-//! Not every store lists them: some know no such request, MinIO only one for a whole key, and a policy may leave it out. Then
-//! it is unknown, which is no error: a lifecycle rule does the same later.
+//! Not every store lists them: some do not support the request, MinIO supports it only for a whole key, and a policy
+//! may forbid it. Then they are unknown. This is not an error: a lifecycle rule removes them later.
 
 use super::receive::system_time;
 use super::shared::Shared;
 use crate::{MOST_UNFINISHED, ObjectName, Operation, StoreError, UnfinishedUpload};
 
-/// Those whose keys start with `prefix`, in the order of the keys.
+/// The uploads whose keys start with `prefix`, in the order of the keys.
 pub(super) async fn list(shared: &Shared, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
     let (mut found, mut key_marker, mut id_marker) = (Vec::new(), None, None);
     loop {
@@ -30,7 +30,7 @@ pub(super) async fn list(shared: &Shared, prefix: &str) -> Result<Option<Vec<Unf
             }
         };
         for upload in page.uploads() {
-            // There are stores that heed no prefix.
+            // Some stores ignore the prefix.
             let Some(key) = upload.key().filter(|key| key.starts_with(prefix)) else { continue };
             if let (Ok(name), Some(id)) = (ObjectName::new(key), upload.upload_id()) {
                 found.push(UnfinishedUpload { name, id: id.to_owned(), begun: system_time(upload.initiated()) });

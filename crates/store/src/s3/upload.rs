@@ -1,8 +1,9 @@
 //! [`S3Upload`]: a multipart upload.
 //!
-//! Checksums are asked for when the upload begins. What the answer repeats is what the store understood: then parts carry
-//! their CRC-32C, and the completed object carries the one of the whole, which the store checks and keeps. Stores that
-//! repeat nothing get neither. Every single part still travels with its checksum where the store does not mind.
+//! The request that begins the upload asks for checksums. The answer repeats what the store understood: then parts
+//! carry their CRC-32C, and the request to complete carries the CRC-32C of the whole object, which the store checks and
+//! keeps. If the answer repeats nothing, that request carries neither. Each part is still sent with its checksum unless
+//! the store refuses the header.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -34,9 +35,9 @@ pub(super) struct S3Upload {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Checksums {
     None,
-    /// Of the parts; the object's is made of theirs.
+    /// Checksums of the parts; the object's is made from them.
     Parts,
-    /// Of the parts and of the whole object.
+    /// Checksums of the parts and of the whole object.
     Whole,
 }
 
@@ -97,13 +98,13 @@ impl S3Upload {
         }
     }
 
-    /// Completes with the condition alone to keep an object that is there.
+    /// Completes without a HEAD: only the condition protects an existing object.
     pub(super) async fn complete_without_looking(&self) -> Result<(), StoreError> {
         let shared = &self.store.shared;
         let refused = &shared.no_condition_by_parts;
         match self.complete_once(Shared::if_none_match(self.mode, refused)).await {
             Err(error) if shared.may_refuse_condition(&error, self.mode, refused) => {
-                // Only if the condition was the reason does leaving it out help.
+                // If the condition was not the reason, this fails as well, and the first error is returned.
                 self.complete_once(None).await.map_err(|_| error)?;
                 refused.store(true, Ordering::Relaxed);
                 Ok(())
@@ -161,7 +162,7 @@ impl S3Upload {
     /// An upload without parts cannot be completed: S3 wants at least one.
     async fn put_empty(&self) -> Result<(), StoreError> {
         self.store.put(&self.name, Bytes::new(), self.mode).await?;
-        // The object is there; an upload left behind is only untidy.
+        // The object is stored; an upload that remains does no harm.
         if let Err(error) = self.try_abort().await {
             tracing::debug!(%error, name = %self.name, "an empty upload could not be removed");
         }

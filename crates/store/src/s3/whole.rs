@@ -1,5 +1,5 @@
-//! [`WholeUpload`]: an upload on a store whose multipart uploads do not work. Parts wait in memory and go out in one PUT;
-//! repositories on such stores are made with small packs.
+//! [`WholeUpload`]: an upload on a store whose multipart uploads do not work. The parts stay in memory and are sent in
+//! one PUT. Repositories on such stores use small packs.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -33,7 +33,7 @@ impl Upload for WholeUpload {
     }
 
     async fn try_complete(&self) -> Result<(), StoreError> {
-        // The parts stay for another attempt.
+        // The parts are kept for another attempt.
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let sizes = parts.iter().map(|(number, part)| (*number, part.len() as u64)).collect();
         let total = total_size(&sizes).map_err(|detail| {

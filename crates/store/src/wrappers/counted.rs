@@ -1,4 +1,4 @@
-//! [`Counted`]: how many requests of each kind were made, how many failed, how many bytes went which way.
+//! [`Counted`]: counts requests by kind, failures, and bytes read and written.
 
 use std::future::Future;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use crate::{
     ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, Trials, UnfinishedUpload, Upload,
 };
 
-/// Shared counters; any number of stores may count into one.
+/// Shared counters; any number of stores may use the same.
 #[derive(Debug, Default)]
 pub struct Counters {
     operations: [Cell; Operation::ALL.len()],
@@ -26,21 +26,21 @@ struct Cell {
     bytes_out: AtomicU64,
 }
 
-/// What was counted for one operation, or for all.
+/// The counts of one operation, or of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OperationCount {
-    /// Calls of the back-end, repeated ones included. Each page of a listing is one.
+    /// Calls of the back-end, with repeated ones. Each page of a listing is a call.
     pub requests: u64,
     /// How many of them failed.
     pub failures: u64,
-    /// Bytes of objects read, of successful calls.
+    /// Bytes of objects that successful calls read.
     pub bytes_in: u64,
-    /// Bytes of objects written, of successful calls.
+    /// Bytes of objects that successful calls wrote.
     pub bytes_out: u64,
 }
 
 impl Counters {
-    /// What was counted for one operation.
+    /// The counts of one operation.
     pub fn of(&self, operation: Operation) -> OperationCount {
         let counter = self.cell(operation);
         OperationCount {
@@ -51,7 +51,7 @@ impl Counters {
         }
     }
 
-    /// What was counted in all.
+    /// The sum over all operations.
     pub fn total(&self) -> OperationCount {
         Operation::ALL.into_iter().map(|operation| self.of(operation)).fold(OperationCount::default(), |sum, count| {
             OperationCount {
@@ -90,7 +90,7 @@ impl Counters {
     }
 }
 
-/// Counts what passes through.
+/// Counts the requests that pass through it.
 #[derive(Clone, Debug)]
 pub struct Counted {
     inner: Arc<dyn Store>,
@@ -98,7 +98,7 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// Counts into `counters`.
+    /// Wraps a store; the counts go to `counters`.
     pub fn new(inner: Arc<dyn Store>, counters: Arc<Counters>) -> Self {
         Self { inner, counters }
     }

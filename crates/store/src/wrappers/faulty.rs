@@ -1,8 +1,8 @@
-//! [`Faulty`]: a store that goes wrong on purpose, the same way for the same seed and the same order of requests.
+//! [`Faulty`]: a store that fails on purpose, in the same way for the same seed and the same order of requests.
 //!
-//! For tests, ours and those of the crates above. Rules are tried in order for every request; each that matches draws from
-//! the seeded generator and may inject its [`Fault`]. A crash point stands for the end of the process: the request that
-//! reaches it may or may not take effect, every later one fails without.
+//! For our tests and those of the crates above. The rules are tried in order for every request; each rule that matches
+//! draws from the seeded generator and may inject its [`Fault`]. A crash point simulates the end of the process: the
+//! request that reaches it may or may not take effect, and every later one fails without effect.
 
 use std::future::Future;
 use std::ops::Range;
@@ -22,13 +22,13 @@ use crate::{
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
-    /// An error of this kind instead of the request, which has no effect.
+    /// The request fails with this kind of error and has no effect.
     Refuse(StoreErrorKind),
     /// The request takes effect and a timeout comes back.
     LostAnswer,
-    /// A read returns fewer bytes than it should, and says nothing.
+    /// A read returns fewer bytes than it should, without an error.
     Truncate,
-    /// A read returns one flipped bit, and says nothing.
+    /// A read returns one flipped bit, without an error.
     FlipBit,
     /// The request waits first.
     Delay(Duration),
@@ -37,32 +37,32 @@ pub enum Fault {
 /// When a fault is injected.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FaultRule {
-    /// For these operations; empty: for all.
+    /// The operations; empty for all.
     pub operations: Vec<Operation>,
-    /// For names (or listed prefixes) that start so; empty: for all.
+    /// The start of the names (or listed prefixes); empty for all.
     pub name_prefix: String,
-    /// With this probability, `0.0..=1.0`.
+    /// The probability of the fault, `0.0..=1.0`.
     pub probability: f64,
-    /// At most so often; none: without end.
+    /// The maximum number of injections; `None` for no limit.
     pub times: Option<u64>,
-    /// What goes wrong then.
+    /// The fault to inject.
     pub fault: Fault,
 }
 
 impl FaultRule {
-    /// A rule for all names, without end.
+    /// A rule for all names, without a limit.
     pub fn new(operations: &[Operation], probability: f64, fault: Fault) -> Self {
         Self { operations: operations.to_vec(), name_prefix: String::new(), probability, times: None, fault }
     }
 
-    /// Only for names that start so.
+    /// Limits the rule to names that start with `name_prefix`.
     #[must_use]
     pub fn on(mut self, name_prefix: &str) -> Self {
         name_prefix.clone_into(&mut self.name_prefix);
         self
     }
 
-    /// At most so often.
+    /// Limits the number of injections.
     #[must_use]
     pub fn times(mut self, times: u64) -> Self {
         self.times = Some(times);
@@ -92,19 +92,19 @@ struct State {
     until_crash: Option<u64>,
 }
 
-/// What was drawn for one request.
+/// The faults drawn for one request.
 #[derive(Debug, Default)]
 struct Drawn {
     delay: Option<Duration>,
     refuse: Option<StoreErrorKind>,
     lost: Option<StoreErrorKind>,
-    /// Where to cut, as a share of the bytes in 1/2^64.
+    /// Where to cut, as a fraction of the length in units of 1/2^64.
     truncate: Option<u64>,
     flip: Option<u64>,
 }
 
 impl Faulty {
-    /// Injects faults by these rules. The same seed and the same order of requests give the same faults.
+    /// Wraps a store with these rules. The same seed and the same order of requests give the same faults.
     pub fn new(inner: Arc<dyn Store>, seed: u64, rules: Vec<FaultRule>) -> Self {
         let state = State { rules, random: Random::seeded(seed), until_crash: None };
         Self {
@@ -117,17 +117,17 @@ impl Faulty {
         }
     }
 
-    /// After `requests` more requests the store fails for ever, with [`StoreErrorKind::Cancelled`].
+    /// After `requests` more requests, every request fails with [`StoreErrorKind::Cancelled`].
     pub fn crash_after(&self, requests: u64) {
         self.plan.state.lock().unwrap_or_else(PoisonError::into_inner).until_crash = Some(requests);
     }
 
-    /// Switches all faults, the crash included, off or on.
+    /// Switches all faults, and the crash, on or off.
     pub fn set_active(&self, active: bool) {
         self.plan.active.store(active, Ordering::SeqCst);
     }
 
-    /// How many faults were injected so far (delays do not count).
+    /// The number of faults injected so far (delays do not count).
     pub fn injected(&self) -> u64 {
         self.plan.injected.load(Ordering::SeqCst)
     }

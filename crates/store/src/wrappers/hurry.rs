@@ -1,7 +1,7 @@
-//! [`Hurry`]: what changes for requests when their caller has little time.
+//! [`Hurry`]: what changes for requests if their caller has little time.
 //!
-//! The archiver of a server that is stopping is such a caller: `pg_ctl` waits for it. Connections count here what they
-//! move, and [`super::retry`] gives up a request when nothing does.
+//! The archiver of a server that is stopping is such a caller: `pg_ctl` waits for it. Connections count here the bytes
+//! that they move, and [`super::retry`] gives up a request when no byte moves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,33 +11,33 @@ use tokio::sync::watch;
 
 use super::retry::Pace;
 
-/// How long a caller in a hurry waits for the next byte. `pg_ctl stop` waits 60 seconds, in which the archiver may try a
-/// file six times. And a line of 1 Mbit/s needs some seconds for what the kernel took from us at once.
+/// How long a caller in a hurry waits for the next byte. `pg_ctl stop` waits 60 seconds, and in that time the archiver
+/// may try a file six times. A line of 1 Mbit/s needs some seconds for the bytes that the kernel accepted at once.
 pub(super) const SILENCE: Duration = Duration::from_secs(5);
 
-/// How often such a caller looks whether bytes moved.
+/// The interval between two looks at the count of bytes.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
-/// Whether the caller has little time from some moment on, which all clones learn: what fails then is repeated within
-/// [`RetryPolicy::refused_deadline`](crate::RetryPolicy::refused_deadline) only, and a request fails when no byte moves for some seconds. As long as bytes move, it
-/// goes on: slow lines must still deliver.
+/// Tells that the caller has little time from some moment on; all clones see it. From then on a request that fails is
+/// repeated within [`RetryPolicy::refused_deadline`](crate::RetryPolicy::refused_deadline) only, and a request fails if
+/// no byte moves for some seconds. While bytes move, it continues: slow lines must still deliver.
 #[derive(Clone, Debug, Default)]
 pub struct Hurry(Arc<Moves>);
 
 #[derive(Debug, Default)]
 struct Moves {
     begun: watch::Sender<bool>,
-    /// Bytes to the store and from it, by any connection.
+    /// Bytes to and from the store, over all connections.
     bytes: AtomicU64,
 }
 
 impl Hurry {
-    /// From now on.
+    /// From now on the caller has little time.
     pub fn begin(&self) {
         self.0.begun.send_replace(true);
     }
 
-    /// Counts bytes that a connection to the store took or gave.
+    /// Counts bytes that a connection to the store sent or received.
     pub(crate) fn moved(&self, bytes: usize) {
         self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -51,7 +51,7 @@ impl Hurry {
         drop(self.0.begun.subscribe().wait_for(|begun| *begun).await);
     }
 
-    /// Returns when it has begun and no byte has moved for a while.
+    /// Returns when the hurry has begun and no byte has moved for [`SILENCE`].
     pub(super) async fn silence(&self, pace: &dyn Pace) {
         self.begun().await;
         let bytes = || self.0.bytes.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! [`Limited`]: at most so many requests in flight. Permits are taken here and nowhere else; the queue is fair.
+//! [`Limited`]: limits the number of requests in flight. Permits are taken only here; the queue is fair.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::{
     UnfinishedUpload, Upload,
 };
 
-/// Lets a number of requests through at once; the others wait.
+/// Lets a limited number of requests through at once; the others wait.
 #[derive(Clone, Debug)]
 pub struct Limited {
     inner: Arc<dyn Store>,
@@ -27,7 +27,7 @@ impl Limited {
     }
 
     async fn permit(&self, operation: Operation, name: &str) -> Result<SemaphorePermit<'_>, StoreError> {
-        // The semaphore is never closed; if it were, the request has not been made.
+        // The semaphore is never closed; if it were, the request would not have been made.
         self.permits.acquire().await.map_err(|error| {
             StoreError::new(
                 StoreErrorKind::Cancelled,

@@ -1,4 +1,4 @@
-//! [`Prefixed`]: a store inside a folder of another one. Errors and listings speak of names as the caller knows them.
+//! [`Prefixed`]: a store inside a folder of another one. Errors and listings use the names that the caller knows.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub struct Prefixed {
 }
 
 impl Prefixed {
-    /// Everything happens below `prefix`.
+    /// Wraps a store; all objects are below `prefix`.
     pub fn new(inner: Arc<dyn Store>, prefix: &ObjectName) -> Self {
         Self { inner, folder: format!("{prefix}/") }
     }
@@ -41,7 +41,7 @@ impl Prefixed {
         })
     }
 
-    /// Speaks of the store and the object as the caller does.
+    /// Names the store and the object as the caller does.
     fn translate(&self, mut error: StoreError) -> StoreError {
         let described = self.describe();
         let bucket_itself = error.kind() == StoreErrorKind::NoSuchBucket;

@@ -1,18 +1,18 @@
-//! [`Retry`]: repeats what may succeed a little later, and finds out what happened when an answer was lost.
+//! [`Retry`]: repeats requests that may succeed later, and finds out what happened after a lost answer.
 //!
-//! The only layer that repeats requests: the SDK's own retry is off, because only here is it known what a repeated
-//! conditional write means, and because two layers multiply their attempts and hide them from counters and limits.
+//! No other layer repeats requests. The SDK's own retry is off: only this layer knows what a repeated conditional write
+//! means, and two layers would multiply their attempts and hide them from counters and limits.
 //!
-//! - Only errors with [`StoreError::is_retryable`] are repeated, with exponential backoff and jitter, until the deadline or
-//!   the number of attempts is reached. The last error is returned as it is.
-//! - A write in [`PutMode::Create`] that meets "already exists" after an attempt of unknown outcome is judged by the stored
-//!   bytes: equal means that the name holds what we were asked to store, which is success, whoever wrote it. The same
-//!   for completing an upload, where the store may also say that it no longer knows the upload.
-//! - A range that comes back shorter than asked is an interrupted transfer and is read again.
-//! - An object that does not match its checksum may have been changed on its way, and is read once more; one that is
-//!   damaged in the store is damaged the second time as well.
+//! - Only errors with [`StoreError::is_retryable`] are repeated, with exponential backoff and jitter, until the
+//!   deadline or the number of attempts is reached. The last error is returned as it is.
+//! - A write in [`PutMode::Create`] that gets "already exists" after an attempt of unknown outcome is judged by the
+//!   stored bytes. If they are equal, the name holds what we should store: success, whoever wrote it. The same applies
+//!   to completing an upload, where the store may also say that it no longer knows the upload.
+//! - A range that is shorter than requested is an interrupted transfer and is read again.
+//! - An object that does not match its checksum may have been changed on the way, and is read once more. If it is
+//!   damaged in the store, the second read shows the same.
 //!
-//! Dropping a future of this store stops the repetition; the state is the same as after one dropped attempt.
+//! If a future of this store is dropped, the repetition stops; the state is the same as after one dropped attempt.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -33,22 +33,22 @@ use crate::{
     UnfinishedUpload, Upload,
 };
 
-/// From this attempt on the log says so at warning level: once or twice is daily life with object stores.
+/// From this attempt on the log says so at warning level: one or two failures are normal with object stores.
 const WARN_FROM_ATTEMPT: u32 = 3;
 
 /// How often and how long failed attempts are repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// The pause after the first failure; doubled with every further one.
+    /// The pause after the first failure; it doubles with every further one.
     pub initial_backoff: Duration,
     /// The longest pause.
     pub max_backoff: Duration,
-    /// No new attempt begins later than this after the first one began.
+    /// No attempt begins later than this after the start of the first.
     pub deadline: Duration,
-    /// The same where nobody listens at the store's address, since waiting for an answer is waiting for a restart then; and
-    /// for a caller who is in a [`Hurry`].
+    /// The deadline if nothing listens at the store's address, because then only a restart of the server helps; and for
+    /// a caller in a [`Hurry`].
     pub refused_deadline: Duration,
-    /// At most so many attempts, the first included.
+    /// The maximum number of attempts, with the first.
     pub max_attempts: u32,
 }
 
@@ -81,11 +81,11 @@ impl RetryPolicy {
 /// Clock and randomness of [`Retry`], so that tests need neither.
 #[async_trait]
 pub trait Pace: Send + Sync + Debug {
-    /// Time since some fixed moment.
+    /// The time since a fixed moment.
     fn now(&self) -> Duration;
     /// A number in `0.0..1.0`.
     fn jitter(&self) -> f64;
-    /// Waits.
+    /// Waits for `duration`.
     async fn sleep(&self, duration: Duration);
 }
 
@@ -162,7 +162,7 @@ pub struct Retry {
     policy: RetryPolicy,
     pace: Arc<dyn Pace>,
     hurry: Hurry,
-    /// Whether the store's connections count in the hurry what they move.
+    /// Whether the store's connections count their bytes in `hurry`.
     by_network: bool,
 }
 
@@ -173,30 +173,30 @@ struct Outcome<T> {
 }
 
 impl Retry {
-    /// Wraps a store with the real clock.
+    /// Wraps a store, with the real clock.
     pub fn new(inner: Arc<dyn Store>, policy: RetryPolicy) -> Self {
         Self::with_pace(inner, policy, Arc::new(SystemPace::new()))
     }
 
-    /// Wraps a store with a clock of one's own.
+    /// Wraps a store, with the given clock.
     pub fn with_pace(inner: Arc<dyn Store>, policy: RetryPolicy, pace: Arc<dyn Pace>) -> Self {
         Self { inner, policy, pace, hurry: Hurry::default(), by_network: false }
     }
 
-    /// The same for a caller who may have little time.
+    /// The same, for a caller that may have little time.
     #[must_use]
     pub fn in_hurry(self, hurry: Hurry) -> Self {
         Self { hurry, ..self }
     }
 
-    /// The same for a store whose connections count in the hurry what they move. A request to it ends with a store that
-    /// accepts requests and does not answer. A write into a directory cannot be given up.
+    /// The same, for a store whose connections count their bytes in the hurry. A request is given up if the server
+    /// accepts it and does not answer. A write to a directory cannot be given up.
     #[must_use]
     pub fn by_network(self) -> Self {
         Self { by_network: true, ..self }
     }
 
-    /// Returns when the caller is in a hurry and no byte has moved for a while.
+    /// Returns if the caller is in a hurry and no byte has moved for [`SILENCE`].
     async fn silence(&self) {
         if self.by_network {
             self.hurry.silence(self.pace.as_ref()).await;
@@ -205,7 +205,7 @@ impl Retry {
         }
     }
 
-    /// Reads an object, once more when what came does not fit its checksum.
+    /// Reads an object; reads it once more if the bytes do not match the checksum.
     async fn get_right<F>(&self, name: &ObjectName, once: impl Fn() -> F + Send + Sync) -> Result<Bytes, StoreError>
     where
         F: Future<Output = Result<Bytes, StoreError>> + Send,
@@ -273,7 +273,7 @@ impl Retry {
         }
     }
 
-    /// Success if the object holds what we wanted to write, else the error that raised the doubt.
+    /// Success if the object holds the bytes to be written, else the error that caused the doubt.
     async fn resolve(
         &self,
         doubt: StoreError,
@@ -287,14 +287,14 @@ impl Retry {
                 Ok(())
             }
             Ok(false) => Err(doubt),
-            // Absent now: nothing of ours was stored, the first answer stands.
+            // It is absent: nothing of ours was stored, so the first answer is right.
             Err(error) if error.kind() == StoreErrorKind::NotFound => Err(doubt),
             Err(error) => Err(error),
         }
     }
 }
 
-/// Whether the connection was refused at once: the machine is there and the server is not, or there is no way to it.
+/// Whether the connection was refused at once: the machine answers and no server runs there, or no route leads to it.
 fn nobody_listens(error: &StoreError) -> bool {
     let mut below: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
     while let Some(cause) = below {
@@ -385,7 +385,7 @@ impl Store for Retry {
     }
 
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
-        // An upload whose answer was lost stays behind without parts; it costs nothing and lifecycle rules clean it.
+        // An upload whose answer was lost remains without parts; it costs nothing, and lifecycle rules remove it.
         let inner =
             self.run(Operation::BeginUpload, name.as_str(), || self.inner.begin_upload(name, mode)).await.result?;
         Ok(Box::new(RetryUpload { retry: self.clone(), inner, name: name.clone(), mode, parts: Mutex::default() }))
@@ -408,7 +408,7 @@ impl Store for Retry {
     }
 }
 
-/// An upload that remembers size and CRC-32C of its parts, to recognise its object after a lost answer.
+/// An upload that keeps size and CRC-32C of its parts, to recognise its object after a lost answer.
 #[derive(Debug)]
 struct RetryUpload {
     retry: Retry,
@@ -464,12 +464,12 @@ mod tests {
     use super::*;
     use crate::MemoryStore;
 
-    /// How many attempts a policy allows for an error of this cause, on a clock that only pauses move.
+    /// The number of attempts for an error of this cause, with a clock that only pauses move.
     async fn attempts(cause: std::io::ErrorKind) -> u32 {
         attempts_in_hurry(cause, u32::MAX).await
     }
 
-    /// The same for a caller whose hurry begins during this attempt.
+    /// The same, for a caller whose hurry begins during attempt `begins`.
     async fn attempts_in_hurry(cause: std::io::ErrorKind, begins: u32) -> u32 {
         let policy =
             RetryPolicy { refused_deadline: Duration::from_secs(5), max_attempts: 100, ..RetryPolicy::default() };
@@ -518,8 +518,7 @@ mod tests {
         assert_eq!(attempts_in_hurry(Io::ConnectionReset, late).await, late, "the time is over when it begins");
     }
 
-    /// A store whose requests never end by themselves, for a caller in a hurry; how long it is asked, by the clock of the
-    /// pauses.
+    /// How long a caller in a hurry waits for a store whose requests never end, by the clock of the pauses.
     async fn asked_for(retry: Retry, hurry: &Hurry, moving: impl Fn() + Sync) -> Duration {
         let retry = retry.in_hurry(hurry.clone());
         hurry.begin();

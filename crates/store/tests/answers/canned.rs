@@ -1,4 +1,4 @@
-//! An HTTP server that gives the answers it is told to, one connection a request.
+//! An HTTP server that gives prepared answers, with one connection for each request.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: String,
-    /// How many requests of this method came before.
+    /// The number of earlier requests of this method.
     pub(crate) number: usize,
     headers: Vec<(String, String)>,
     pub(crate) body: Bytes,

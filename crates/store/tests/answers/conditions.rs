@@ -1,5 +1,5 @@
-//! A record that says "this store keeps no conditions" is plain, and may be a lie of whoever writes to the bucket: the
-//! condition is sent all the same, and an answer that refuses is believed.
+//! The record "this store ignores conditions" is not encrypted, and anyone who writes to the bucket may have changed
+//! it. So the condition is sent all the same, and a refusal is believed.
 
 use holdfast_store::{ConditionalCreate, PutMode, Store, StoreConfig, StoreErrorKind, open};
 use holdfast_testkit::s3::S3Server;
@@ -52,13 +52,13 @@ async fn a_store_that_refuses_the_header_is_asked_once() {
         let sent = puts(&server);
         assert_eq!(sent.iter().filter(|condition| **condition).count(), if code == "Odd" { 1 } else { 2 }, "{sent:?}");
         assert_eq!(&sent[sent.len() - 2..], [false, false], "{code}: {sent:?}");
-        // Where the record says that conditions are kept, the refusal stands.
+        // If the record says that the store keeps conditions, the refusal is final.
         let store = open(&config(&server.endpoint)).await.unwrap();
         assert!(store.put(&name("c"), "body".into(), PutMode::Create).await.is_err());
     }
 }
 
-/// Two writers at one moment, on a store that keeps conditions and under a record that says otherwise.
+/// Two writers at the same moment, on a store that keeps conditions while its record says otherwise.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_downgraded_record_lets_nobody_overwrite() {
     let server = S3Server::start().unwrap();

@@ -1,4 +1,4 @@
-//! How the S3 store takes answers that good servers rarely give: canned ones, over real HTTP; and real TLS.
+//! How the S3 store handles answers that good servers rarely give: prepared answers over real HTTP, and real TLS.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -120,8 +120,8 @@ async fn a_body_that_does_not_fit_its_checksum_is_corrupt() {
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_understood_is_told_by_its_parser() {
-    // As `rclone serve s3` names the root of its answer.
+async fn an_answer_that_cannot_be_parsed_is_reported_by_its_parser() {
+    // The root element as `rclone serve s3` names it.
     let server = Server::start(|_| {
         Answer::new(200, "<InitiateMultipartUpload><UploadId>u</UploadId></InitiateMultipartUpload>")
     })
@@ -172,7 +172,7 @@ async fn the_algorithm_is_named_beside_each_checksum() {
 
 #[tokio::test]
 async fn a_lost_answer_of_a_create_is_resolved_by_looking() {
-    // The first PUT is stored and its connection cut; the second meets the object; a HEAD shows what is there.
+    // The first PUT is stored and its connection is cut. The second finds the object. A HEAD shows what is stored.
     for (stored, good) in [("body", true), ("else", false)] {
         let server = Server::start(move |request| match (request.method.as_str(), request.number) {
             ("PUT", 0) => Answer::cut(),
@@ -197,7 +197,7 @@ async fn a_lost_answer_of_a_create_is_resolved_by_looking() {
 
 #[tokio::test]
 async fn a_lost_answer_of_a_complete_is_resolved_by_looking() {
-    // The upload is completed, the answer lost; then the store no longer knows the upload, and has the object.
+    // The upload is completed and the answer is lost. Then the store no longer knows the upload, and has the object.
     let completed = AtomicBool::new(false);
     let server = Server::start(move |request| match (request.method.as_str(), request.number) {
         ("POST", 0) => {
@@ -301,7 +301,7 @@ async fn a_customer_key_goes_with_every_request() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_unreachable_and_a_deaf_server_a_timeout() {
+async fn no_server_is_unreachable_and_a_silent_server_a_timeout() {
     let error = open(&config("http://127.0.0.1:1")).await.unwrap().get(&name("a")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unreachable, "{error}");
     let error = open(&config("http://no-such-host.invalid")).await.unwrap().get(&name("a")).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Servers whose certificate is their own authority's, as `openssl req -x509` makes them, and what such a one vouches for.
+//! Servers with a certificate of their own, as `openssl req -x509` makes it, and what such a certificate proves.
 
 use holdfast_store::{PutMode, StoreConfig, StoreErrorKind, open};
 use holdfast_testkit::proxy::TlsFront;
@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 use super::name;
 use super::proxies::{behind, works};
 
-/// As `openssl req -x509 -subj /CN=store -addext subjectAltName=...` writes it: a CA's, and nothing about its use.
+/// As `openssl req -x509 -subj /CN=store -addext subjectAltName=...` writes it: marked as a CA's, without a key usage.
 fn openssl_like(host: &str) -> CertificateParams {
     let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
     params.distinguished_name = DistinguishedName::new();
@@ -57,7 +57,7 @@ fn config(front: &TlsFront, server: &S3Server, ca_file: Option<&NamedTempFile>) 
     config
 }
 
-/// The server is refused, and this is said about it.
+/// The server is refused with this advice.
 async fn refused(config: &StoreConfig, advice: &str) {
     let error = open(config).await.unwrap().get(&name("a")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::BadCertificate, "{error}");
@@ -69,7 +69,7 @@ async fn what_openssl_makes_is_taken_when_it_is_listed_and_only_then() {
     let server = S3Server::start().unwrap();
     let made = own(&openssl_like("127.0.0.1"));
     let front = TlsFront::start(server.address(), &made.pem, &made.key.serialize_pem()).unwrap();
-    // Another of the same name: what counts is the certificate.
+    // Another certificate of the same name is not enough.
     let other = own(&openssl_like("127.0.0.1"));
     works(&config(&front, &server, Some(&file(&[&made.pem])))).await;
     works(&config(&front, &server, Some(&file(&[&other.pem, &made.pem])))).await;
@@ -112,20 +112,20 @@ async fn what_a_listed_certificate_signed_has_to_be_a_servers() {
     let usurper = signed(&plain, &plain, &plain_made.key);
     let anew = own(&plain);
     for (listed, shown, key, advice) in [
-        // A CA's vouches for what it signed, as ever.
+        // A CA's certificate proves what it signed, as usual.
         (&authority_made, &good.pem, &good.key, None),
-        // But not for another CA as a server, even with the same key.
+        // But not a server with another CA's certificate, even with the same key.
         (
             &authority_made,
             &renewed_pem,
             &authority_made.key,
             Some("it is the certificate of a CA and is not in `ca_file`"),
         ),
-        // A server's own vouches for itself,
+        // A server's own certificate proves itself,
         (&plain_made, &plain_made.pem, &plain_made.key, None),
-        // and for nobody else, also not for one that calls itself the same.
+        // and no other, not even one of the same name.
         (&plain_made, &usurper.pem, &usurper.key, Some("but another one of that name")),
-        // What was renewed is told as that.
+        // A renewed certificate is reported as renewed.
         (&plain_made, &anew.pem, &anew.key, Some("if it was renewed, list the new one in `ca_file`")),
     ] {
         let front = TlsFront::start(server.address(), shown, &key.serialize_pem()).unwrap();
@@ -138,8 +138,8 @@ async fn what_a_listed_certificate_signed_has_to_be_a_servers() {
     }
 }
 
-/// An authority of the time before such marks, or one that was made without: who lists it is told what to do, and not
-/// to list it.
+/// An authority from the time before such marks, or one made without them: the advice is not to list it, since it is
+/// listed.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authority_without_its_mark_is_explained() {
     let server = S3Server::start().unwrap();
@@ -151,7 +151,7 @@ async fn an_authority_without_its_mark_is_explained() {
     let listed = file(&[&unmarked_made.pem]);
     refused(&config(&front, &server, Some(&listed)), "whose certificate is listed and is not marked as a CA's").await;
     refused(&config(&front, &server, Some(&listed)), "or list the server's own certificate in `ca_file`").await;
-    // Both ways out lead out.
+    // Both pieces of advice work.
     works(&config(&front, &server, Some(&file(&[&unmarked_made.pem, &leaf.pem])))).await;
     let mut marked = unmarked.clone();
     marked.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -162,7 +162,7 @@ async fn an_authority_without_its_mark_is_explained() {
     by_usage.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let by_usage = by_usage.self_signed(&unmarked_made.key).unwrap().pem();
     works(&config(&front, &server, Some(&file(&[&by_usage])))).await;
-    // An authority of the same name with another key.
+    // An authority of the same name, with another key.
     let other = own(&marked);
     refused(&config(&front, &server, Some(&file(&[&other.pem]))), "has another key").await;
 }
@@ -182,7 +182,7 @@ async fn a_chain_is_followed_to_the_listed_authority_by_http_2_as_well() {
         let front = TlsFront::with_protocols(server.address(), &chain, &key, protocols).unwrap();
         works(&config(&front, &server, Some(&listed))).await;
     }
-    // The server that it leads to declares wrong lengths for some answers, which HTTP/2 is strict about: one object is enough.
+    // The server declares wrong lengths for some answers, which HTTP/2 does not accept. So one object is enough here.
     let front = TlsFront::with_protocols(server.address(), &chain, &key, &["h2"]).unwrap();
     let store = open(&config(&front, &server, Some(&listed))).await.unwrap();
     store.put(&name("by/http2"), "body".into(), PutMode::Create).await.unwrap();

@@ -1,4 +1,5 @@
-//! HTTP proxies between us and a real store. The store's address in these tests leads nowhere: only the proxy reaches it.
+//! HTTP proxies between us and a real store. No server listens at the store's address: only the proxy reaches the
+//! store.
 
 use holdfast_secret::Secret;
 use holdfast_store::{Credentials, Proxies, PutMode, StoreConfig, StoreErrorKind, open};
@@ -22,7 +23,7 @@ pub(crate) fn behind(variables: &[(&str, &str)], endpoint: &str, server: &S3Serv
     config
 }
 
-/// Put, get, list, an upload in parts, delete.
+/// Does put, get, list, an upload in parts, and delete.
 pub(crate) async fn works(config: &StoreConfig) {
     let store = open(config).await.unwrap();
     store.put(&name("a/b"), "body".into(), PutMode::Create).await.unwrap();
@@ -38,7 +39,7 @@ pub(crate) async fn works(config: &StoreConfig) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_http_goes_by_the_proxy_in_absolute_form() {
+async fn plain_http_uses_the_proxy_in_absolute_form() {
     let server = S3Server::start().unwrap();
     let proxy = ForwardProxy::with_password(server.address(), "me:p@ss").unwrap();
     let url = format!("http://me:p%40ss@{}", proxy.address());
@@ -59,7 +60,7 @@ async fn https_goes_through_a_tunnel() {
     let seen = proxy.seen();
     assert!(!seen.is_empty() && seen.iter().all(|line| line == "CONNECT 127.0.0.1:1"), "{seen:?}");
 
-    // The way to the proxy may be encrypted as well.
+    // The connection to the proxy may be encrypted as well.
     let encrypted = tls::front(proxy.address().to_string(), "server").await;
     let url = format!("https://{encrypted}");
     let mut config = behind(&[("HTTPS_PROXY", &url)], "https://127.0.0.1:2", &server);
@@ -68,9 +69,9 @@ async fn https_goes_through_a_tunnel() {
     assert_eq!(proxy.seen().last().map(String::as_str), Some("CONNECT 127.0.0.1:2"));
 }
 
-/// The address may stand in the environment, for all that use AWS's libraries: what is said about proxies is about that one.
+/// The environment may hold the address for all programs that use AWS's libraries: it then chooses the proxy.
 #[test]
-fn an_address_out_of_the_environment_chooses_the_proxy() {
+fn an_address_from_the_environment_chooses_the_proxy() {
     let variables =
         [("http_proxy", "http://plain:1"), ("https_proxy", "http://tunnel:2"), ("AWS_ENDPOINT_URL", "http://minio")];
     let server = S3Server::start().unwrap();
@@ -78,14 +79,14 @@ fn an_address_out_of_the_environment_chooses_the_proxy() {
     let named = |config: &StoreConfig| config.proxy().unwrap().map(|proxy| proxy.variable);
     assert_eq!(named(&config).as_deref(), Some("https_proxy"));
     config.s3.endpoint = None;
-    // Given credentials keep the SDK from looking into the environment.
+    // If credentials are given, the SDK does not read the environment.
     assert_eq!(named(&config).as_deref(), Some("https_proxy"));
     config.s3.credentials = Credentials::Chain;
     assert_eq!(named(&config).as_deref(), Some("http_proxy"));
 }
 
-/// AWS's own addresses are made by the SDK. Nothing leaves this machine: the proxy leads to a server with a certificate that
-/// nobody trusts.
+/// The SDK makes AWS's own addresses. Nothing leaves this machine: the proxy leads to a server whose certificate is not
+/// trusted.
 #[tokio::test(flavor = "multi_thread")]
 async fn aws_itself_is_reached_through_the_tunnel() {
     let server = S3Server::start().unwrap();
@@ -141,14 +142,14 @@ async fn a_proxy_that_fails_is_named_without_its_password() {
     assert!(!error.to_string().contains("hush"), "{error}");
 }
 
-/// What a proxy refuses, it refuses again: it is asked once, and its variable is named.
+/// A proxy that refuses will refuse again: it is asked once, and the error names its variable.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_refuses_is_asked_once() {
     let server = S3Server::start().unwrap();
     for (status, kind, asked) in [
         (403, StoreErrorKind::ProxyRefused, 1),
         (407, StoreErrorKind::ProxyRefused, 1),
-        // It cannot reach the store just now.
+        // The proxy cannot reach the store now.
         (502, StoreErrorKind::Unreachable, 3),
         (503, StoreErrorKind::Throttled, 3),
     ] {
@@ -165,7 +166,7 @@ async fn a_proxy_that_refuses_is_asked_once() {
             assert!(error.hint().unwrap().contains("http://USER:PASSWORD@HOST:PORT"), "{:?}", error.hint());
         }
     }
-    // Without TLS the proxy answers in the store's place. A 403 can be of either, so that the proxy is named.
+    // Without TLS the proxy answers in the store's place. A 403 can come from either, so the error names the proxy.
     let proxy = Server::start(|_| Answer::new(403, "<html>no</html>")).await;
     let config = behind(&[("http_proxy", &proxy.endpoint)], "http://127.0.0.1:1", &server);
     let error = open(&config).await.unwrap().get(&name("a")).await.unwrap_err();

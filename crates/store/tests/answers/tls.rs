@@ -27,7 +27,7 @@ async fn tls_front_of(server: &Server, identity: &str) -> String {
     format!("https://{}", front(target, identity).await)
 }
 
-/// Speaks TLS before `target`; where it listens.
+/// Starts a TLS front before `target`; returns its address.
 pub(crate) async fn front(target: String, identity: &str) -> String {
     let certificate = CertificateDer::from_pem_file(data(&format!("{identity}.pem"))).unwrap();
     let key = PrivateKeyDer::from_pem_file(data(&format!("{identity}.key"))).unwrap();
@@ -77,7 +77,7 @@ async fn a_private_ca_is_trusted_when_given_and_only_then() {
 async fn each_fault_of_a_certificate_has_its_own_advice() {
     let server = Server::start(|_| Answer::new(200, "")).await;
     for (identity, advice) in [
-        // The server's own certificate in `ca_file` is enough.
+        // It is enough to list the server's own certificate in `ca_file`.
         ("own", None),
         ("own-ca", None),
         ("elsewhere", Some("it is not for the host in `endpoint`")),
@@ -105,7 +105,7 @@ async fn a_server_that_does_not_answer_the_handshake_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_missing_ca_file_is_told_when_opening() {
+async fn a_missing_ca_file_is_reported_when_opening() {
     let mut config = config("https://127.0.0.1:1");
     config.s3.ca_file = Some("/no/such/ca.pem".into());
     let error = open(&config).await.unwrap_err();

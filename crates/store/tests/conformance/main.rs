@@ -77,9 +77,9 @@ async fn s3s_fs_without_conditional_writes() {
     suite::run(open(&config).await.unwrap(), &expect).await;
 }
 
-/// As Swift does: the second of two writes one after the other is refused, and of two that overlap neither.
+/// Like Swift: if two writes follow each other, the second is refused; if they overlap, neither is.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_looks_and_then_writes_is_found_out() {
+async fn a_store_that_checks_and_then_writes_is_found_out() {
     let server = S3Server::builder().looks_then_writes().start().unwrap();
     let config = s3_config(server.endpoint(), server.credentials());
     let found = probe(&*open(&config).await.unwrap(), &"probe/scratch".parse().unwrap()).await.unwrap();
@@ -87,7 +87,7 @@ async fn a_store_that_looks_and_then_writes_is_found_out() {
     assert_eq!(found.capabilities.checksums, Checksums::Kept);
 }
 
-/// As Ceph 16 does: the condition of a PUT is kept, and that of completing an upload ignored.
+/// Like Ceph 16: the condition of a PUT is kept, and the condition of completing an upload is ignored.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_keeps_conditions_of_puts_only_is_found_out() {
     let server = S3Server::builder().ignoring_conditions_of_uploads().start().unwrap();
@@ -102,7 +102,7 @@ async fn a_store_that_keeps_conditions_of_puts_only_is_found_out() {
     suite::run(open(&config).await.unwrap(), &expect).await;
 }
 
-/// As s3rver does: folders are missing in a listing with a delimiter. All of them, or all but the first.
+/// Like s3rver: a listing with a delimiter leaves out folders: all, or all but the first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_leaves_out_folders_is_refused() {
     for builder in [S3Server::builder().without_folders(), S3Server::builder().with_first_folder_only()] {
@@ -122,7 +122,7 @@ async fn moto() {
     config.s3.tags = [("team".to_owned(), "data/co+x=1".to_owned())].into();
     config.s3.storage_class = Some("STANDARD_IA".to_owned());
     config.s3.encryption = Encryption::S3;
-    // It takes every checksum and repeats it.
+    // It accepts every checksum and repeats it.
     let found = Capabilities { checksums: Checksums::NotCompared, ..Capabilities::default() };
     suite::run(open(&config).await.unwrap(), &Expect { found: Some(found), ..Expect::all(40) }).await;
 }
@@ -145,9 +145,10 @@ fn with_setting(setting: &str, config: &mut StoreConfig) -> &'static str {
     }
 }
 
-/// A store may take a setting with a write and drop it, or only with an upload in parts, as Ceph 16 does with tags.
+/// A store may accept a setting and not apply it: with every write, or only with an upload in parts, as Ceph 16 with
+/// tags.
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_that_a_store_drops_are_told() {
+async fn settings_that_a_store_drops_are_reported() {
     let Some(server) = Moto::or_skip() else { return };
     for setting in ["tags", "storage_class", "sse"] {
         for (method, seen) in [("PUT", "was written"), ("POST", "was uploaded in parts")] {
@@ -172,9 +173,9 @@ async fn settings_that_a_store_drops_are_told() {
     }
 }
 
-/// A store that refuses a setting refuses the conditional write, too: what it says of the setting is what counts.
+/// A store that refuses a setting refuses the conditional write as well: the error must be about the setting.
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_that_a_store_refuses_are_blamed() {
+async fn settings_that_a_store_refuses_are_named() {
     let Some(server) = ForeignS3::or_skip(Program::JuiceFs) else { return };
     let refused = async |change: &dyn Fn(&mut StoreConfig)| {
         let mut config = s3_config(server.endpoint(), server.credentials());
@@ -190,11 +191,10 @@ async fn settings_that_a_store_refuses_are_blamed() {
     }
     let store = open(&s3_config(server.endpoint(), server.credentials())).await.unwrap();
     let whole = probe(&*store, &"probe/scratch".parse().unwrap()).await;
-    assert!(whole.is_ok(), "without the settings it is as good as ever");
+    assert!(whole.is_ok(), "it works without the settings");
 }
 
-/// A server that people run: it is probed, found to be what is said here, and then does all that is asked of a store, as
-/// long as it is opened with what was found.
+/// A server that people run. The probe finds `expected`; opened with that, it passes the whole suite.
 async fn foreign(program: Program, expected: Capabilities) {
     let Some(server) = ForeignS3::or_skip(program) else { return };
     let mut config = s3_config(server.endpoint(), server.credentials());
@@ -228,7 +228,7 @@ async fn juicefs_gateway() {
     foreign(Program::JuiceFs, expected).await;
 }
 
-/// rclone takes `sse` with a 200 and encrypts nothing: no repository is made there.
+/// rclone answers `sse` with a 200 and encrypts nothing: no repository is made there.
 #[tokio::test(flavor = "multi_thread")]
 async fn encryption_that_a_store_drops_is_refused() {
     let Some(server) = ForeignS3::or_skip(Program::Rclone) else { return };

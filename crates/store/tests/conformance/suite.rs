@@ -5,18 +5,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use holdfast_store::{Capabilities, ObjectName, PutMode, Store, StoreErrorKind, probe};
 
-/// S3's smallest part.
+/// The smallest part that S3 accepts.
 const PART: usize = 5 << 20;
 
-/// What a back-end is asked to show.
+/// What the suite expects of a back-end.
 pub(crate) struct Expect {
-    /// How many objects the listing has.
+    /// The number of objects in the long listing.
     pub(crate) many: usize,
-    /// Whether creation excludes writers of the same instant; s3s-fs looks before it writes.
+    /// Whether only one of several writers at the same instant can create; s3s-fs checks before it writes.
     pub(crate) exclusive: bool,
-    /// What the probe finds; nothing where the store is opened with what was found.
+    /// What the probe finds; `None` if the store is opened with what was found.
     pub(crate) found: Option<Capabilities>,
-    /// Whether the name of a folder is simply absent (the server over a folder answers 500).
+    /// Whether the name of a folder is simply absent (the server on a local folder answers 500).
     pub(crate) folders_are_absent: bool,
 }
 
@@ -97,7 +97,7 @@ async fn absence(store: &Arc<dyn Store>) {
     assert_eq!(store.list_folders("absent/").await.unwrap(), [""; 0]);
 }
 
-/// Neither a folder nor what would be below an object is an object.
+/// A folder is not an object, and there is no object below an object.
 async fn folders_are_no_objects(store: &Arc<dyn Store>) {
     store.put(&name("absent/a/b"), "x".into(), PutMode::Create).await.unwrap();
     for text in ["absent/a", "absent/a/b/c"] {
@@ -195,7 +195,7 @@ async fn listing(store: &Arc<dyn Store>, many: usize) {
     let rest: Vec<ObjectName> =
         store.list("many/", Some(after.as_str())).await.unwrap().into_iter().map(|info| info.name).collect();
     assert_eq!(rest, sorted[many / 2 + 1..]);
-    // A prefix is a string, not a folder; an absent name is as good a start as any.
+    // A prefix is a string, not a folder; the start may be an absent name.
     assert_eq!(store.list("many/1/0000", None).await.unwrap().len(), 3);
     assert_eq!(store.list("many/1/00001", Some("many/1/00000zzz")).await.unwrap().len(), 1);
     assert_eq!(store.list("many/", Some("zzz")).await.unwrap(), []);
@@ -217,7 +217,7 @@ async fn folders(store: &Arc<dyn Store>) {
         store.list("f/", None).await.unwrap().into_iter().map(|info| info.name.to_string()).collect();
     assert_eq!(order, ["f/a-b/1", "f/a/1", "f/a/2", "f/b/c/d/1", "f/object"]);
     store.delete(&names[2..]).await.unwrap();
-    assert_eq!(store.list_folders("f/").await.unwrap(), ["a"], "an empty folder is none");
+    assert_eq!(store.list_folders("f/").await.unwrap(), ["a"], "an empty folder does not count");
     store.delete(&names).await.unwrap();
 }
 
@@ -268,7 +268,7 @@ async fn upload_modes(store: &Arc<dyn Store>) {
     gap.part(2, "gap".into()).await.unwrap();
     assert_eq!(gap.complete().await.unwrap_err().kind(), StoreErrorKind::InvalidConfig);
 
-    // Two uploads of one name: the one completed first stays.
+    // Two uploads of one name: the first one completed stays.
     let late = store.begin_upload(&object, PutMode::Create).await.unwrap();
     late.part(1, "late".into()).await.unwrap();
     store.put(&object, "first".into(), PutMode::Create).await.unwrap();

@@ -1,4 +1,4 @@
-//! Uploads that nobody finished: listed and aborted where the store can list them, and no error where it cannot.
+//! Unfinished uploads: listed and aborted if the store can list them, and no error if it cannot.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use holdfast_testkit::s3::{ForeignS3, Moto, Program, S3Server};
 
 use super::s3_config;
 
-/// Uploads that were begun and left.
+/// Begins uploads, leaves them, and aborts those that the store lists. Returns their number.
 async fn unfinished_uploads(store: Arc<dyn Store>) -> Option<usize> {
     let name = "a/b/unfinished".parse().unwrap();
     for _ in 0..3 {
@@ -37,9 +37,9 @@ async fn unfinished_uploads_are_listed_and_aborted() {
     }
 }
 
-/// A store that does not list them says so, which is no error; nor is a policy that forbids it.
+/// It is not an error if the store cannot list them, or if a policy forbids it.
 #[tokio::test(flavor = "multi_thread")]
-async fn unfinished_uploads_that_nobody_lists_are_no_error() {
+async fn unfinished_uploads_that_are_not_listed_are_not_an_error() {
     let server = S3Server::start().unwrap();
     let store = open(&s3_config(server.endpoint(), server.credentials())).await.unwrap();
     assert_eq!(unfinished_uploads(store).await, None);
