@@ -1,7 +1,8 @@
-//! Along which timelines an archive can be restored, from which backups, and where its WAL is torn: what `verify` asks.
+//! For `verify`: the timelines along which an archive can be restored, the backups to begin with, and the gaps in its
+//! WAL.
 //!
-//! The planner's first step for every timeline of a claim, as [`super::reach`] has it for `info`. It can be asked again with
-//! less WAL and fewer backups: what is left of the windows when those that are damaged are left out.
+//! This is the planner's first step for every timeline of a claim, as [`super::reach`] does for `info`. It can be
+//! repeated with less WAL and fewer backups: that gives the windows that remain without the damaged ones.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
 use crate::repository::listed::Unreadable;
 
-/// The archive of one claim, as it was listed.
+/// The listed archive of one claim.
 pub(crate) struct Chains {
     archive: Archive,
     beginnings: Vec<Beginning>,
@@ -36,26 +37,26 @@ pub(crate) struct Chains {
 pub(crate) struct Line {
     /// The stretches with a usable backup, oldest first.
     pub(crate) stretches: Vec<Stretch>,
-    /// Backups that lack WAL of their own.
+    /// Backups that lack WAL between their start and stop.
     pub(crate) rejected: Vec<Rejection>,
 }
 
-/// A gapless run of WAL and the backups that a recovery along it can begin with.
+/// A run of WAL without a gap, and the backups with which a recovery along it can begin.
 #[derive(Debug, Clone)]
 pub(crate) struct Stretch {
-    /// What can be restored.
+    /// The moments that can be restored.
     pub(crate) window: ReachableWindow,
     /// The backups, oldest first.
     pub(crate) backups: Vec<BackupId>,
     /// The segments, under the names that recovery asks for.
     pub(crate) segments: Vec<SegmentRange>,
-    /// What is missing after it, if there is WAL after that.
+    /// The gap after it, if there is WAL after the gap.
     pub(crate) hole: Option<Hole>,
     run: WalRun,
 }
 
 impl Chains {
-    /// Reads the histories of a claim, whose WAL was listed.
+    /// Reads the histories of a claim whose WAL was listed.
     pub(crate) async fn read(
         repository: &Repository,
         claim: &ClaimRecord,
@@ -68,13 +69,13 @@ impl Chains {
         Ok(Self { archive, beginnings })
     }
 
-    /// Histories that are there and cannot be read.
+    /// Histories that exist and cannot be read.
     pub(crate) fn unreadable_histories(&self) -> &[Unreadable<TimelineId>] {
         &self.archive.unreadable_histories
     }
 
-    /// Timelines that follow another one of this archive, have WAL or a backup, and no history file: where they come from is
-    /// not known. The lowest may come from elsewhere, as in a repository that was added later.
+    /// Timelines above the lowest one that have WAL or a backup but no history file: their origin is not known. The
+    /// lowest one may come from elsewhere, as in a repository that was added later.
     pub(crate) fn without_history(&self) -> Vec<TimelineId> {
         let of_backups = self.beginnings.iter().map(|beginning| beginning.timeline);
         let known: BTreeSet<TimelineId> = self.archive.wal.timelines().chain(of_backups).collect();
@@ -82,7 +83,7 @@ impl Chains {
         known.into_iter().skip(1).filter(|timeline| !has_file.contains(timeline)).collect()
     }
 
-    /// The WAL as it was listed.
+    /// The listed WAL.
     pub(crate) fn wal(&self) -> &WalInventory {
         &self.archive.wal
     }
@@ -92,7 +93,7 @@ impl Chains {
         &self.beginnings
     }
 
-    /// The line of each timeline to which a backup leads, with this WAL and these backups.
+    /// The line of each timeline that a backup can reach, with this WAL and these backups.
     pub(crate) fn lines(&self, wal: &WalInventory, beginnings: &[Beginning]) -> Vec<Line> {
         let world = RecoveryWorld {
             claim: self.archive.claim.number,
@@ -119,8 +120,8 @@ impl Chains {
         lines
     }
 
-    /// Looks up the last transaction of each stretch. What was found damaged meanwhile is returned, and its stretch ends
-    /// without a time.
+    /// Looks up the last transaction of each stretch. Damage that it finds is returned, and that stretch gets no end
+    /// time.
     pub(crate) async fn find_times(
         &self,
         lines: &mut [Line],
@@ -129,7 +130,7 @@ impl Chains {
         cancel: &CancellationToken,
     ) -> Result<Vec<Error>, Error> {
         let mut damaged = Vec::new();
-        // A claim of a release to come: its WAL cannot be understood.
+        // The claim is of a PostgreSQL version that this release does not know, so its WAL cannot be read.
         let Ok(version) = PgVersion::new(self.archive.claim.pg_major) else { return Ok(damaged) };
         let lookup = WalLookup {
             repository: repository.clone(),

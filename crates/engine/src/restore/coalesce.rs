@@ -1,8 +1,8 @@
-//! Which bytes of which packs are fetched, in which requests. Pure.
+//! Decides which bytes of which packs are fetched, in which requests. Pure.
 //!
-//! The wanted extents are sorted by pack and offset. Frames that stand near each other are fetched in one ranged
-//! request, and a small gap between them (a frame that a delta restore does not need) is read through: it costs less
-//! than a second request. A frame that holds many small files is fetched and opened once.
+//! The wanted extents are sorted by pack and offset. Frames that are near each other are fetched in one ranged request,
+//! and a small gap between them (a frame that a delta restore does not need) is read through: it costs less than a
+//! second request. A frame that holds many small files is fetched and opened once.
 
 use std::iter::Peekable;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use holdfast_repo::manifest::{Manifest, Source};
 /// that a dozen are in flight within the smallest useful budget.
 const MAX_REQUEST_BYTES: u64 = 8 << 20;
 
-/// The most raw bytes that the frames of one request give, as far as is known: what compresses well must not
+/// The most raw bytes that the frames of one request give, as far as is known: data that compresses well must not
 /// multiply the memory.
 const MAX_RAW_BYTES: u64 = 16 << 20;
 
@@ -28,11 +28,11 @@ const MAX_GAP_BYTES: u64 = 256 << 10;
 pub(crate) struct Wanted {
     /// Position of the pack in the manifest.
     pub pack: u32,
-    /// Where the frame stands in the pack.
+    /// Offset of the frame in the pack, in bytes.
     pub frame_offset: u32,
     /// Position of the file in the manifest.
     pub file: u32,
-    /// Number of the source in the file: of an extent, or after the last of them of a patch.
+    /// Number of the source in the file: first the extents, then the patches.
     pub source: u32,
 }
 
@@ -41,20 +41,20 @@ pub(crate) struct Wanted {
 pub(crate) struct Piece {
     /// Position of the file in the manifest.
     pub file: u32,
-    /// Where it belongs in the file, in bytes.
+    /// Its offset in the file, in bytes.
     pub file_offset: u64,
-    /// Where it begins in the frame's raw bytes.
+    /// Its offset in the raw bytes of the frame.
     pub offset: u32,
     /// Its length in bytes.
     pub length: u32,
     /// The hash of its bytes.
     pub hash: ChunkHash,
-    /// The stretches of it that are written, if that is not all: patches cover the others.
+    /// The ranges of it that are written; `None` for all. Patches cover the other ranges.
     pub seen: Option<Vec<Range<u32>>>,
 }
 
 impl Piece {
-    /// How many bytes of it are written.
+    /// The number of bytes of it that are written.
     pub(super) fn written_bytes(&self) -> u64 {
         match &self.seen {
             None => u64::from(self.length),
@@ -66,14 +66,14 @@ impl Piece {
 /// A frame to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FrameWork {
-    /// Where it stands in its pack.
+    /// Its place in its pack.
     pub location: FrameLocation,
-    /// What is wanted from it.
+    /// The pieces that are wanted from it.
     pub pieces: Vec<Piece>,
 }
 
 impl FrameWork {
-    /// At least this many raw bytes does the frame have.
+    /// The smallest number of raw bytes that the frame can have.
     pub(crate) fn raw_bytes(&self) -> u64 {
         self.pieces.iter().map(|piece| u64::from(piece.offset) + u64::from(piece.length)).max().unwrap_or(0)
     }
@@ -93,7 +93,7 @@ pub(crate) struct Fetch {
 }
 
 impl Fetch {
-    /// What the request needs of the byte budget: the stored bytes and the raw ones.
+    /// The part of the byte budget that the request needs: the stored bytes and the raw ones.
     pub(super) fn memory_bytes(&self) -> u64 {
         self.range.end - self.range.start + self.raw_bytes
     }
@@ -103,7 +103,7 @@ impl Fetch {
 pub(crate) struct Fetches<'a, I: Iterator<Item = Wanted>> {
     manifest: &'a Manifest,
     wanted: Peekable<I>,
-    /// A frame that did not fit into the request before.
+    /// A frame that did not fit into the previous request.
     next: Option<(u32, FrameWork)>,
 }
 
@@ -113,7 +113,7 @@ impl<'a, I: Iterator<Item = Wanted>> Fetches<'a, I> {
         Self { manifest, wanted: wanted.peekable(), next: None }
     }
 
-    /// All that is wanted of the next frame.
+    /// The next frame with all its wanted pieces.
     fn next_frame(&mut self) -> Option<(u32, FrameWork)> {
         let first = self.wanted.next()?;
         let location = self.manifest.file(first.file as usize)?.place(first.source)?.frame();
@@ -147,7 +147,8 @@ impl<I: Iterator<Item = Wanted>> Iterator for Fetches<'_, I> {
         while let Some((pack, frame)) = self.next_frame() {
             let range = frame.location.range();
             let raw = frame.raw_bytes();
-            // Frames that overlap are no frames of one pack: each is fetched by itself and judged by its header.
+            // Frames of a valid pack do not overlap. Overlapping ones are fetched separately, and their headers are
+            // checked.
             let joins = pack == fetch.pack
                 && range.start >= fetch.range.end
                 && range.start - fetch.range.end <= MAX_GAP_BYTES
@@ -236,7 +237,7 @@ mod tests {
         let frames: Vec<_> = (0..20).map(|n| (2, n * MIB, MIB, 0)).collect();
         let sizes: Vec<u64> = requests(&frames).into_iter().map(|(_, range, _)| range.end - range.start).collect();
         assert_eq!(sizes, [8 << 20, 8 << 20, 4 << 20]);
-        // Ten frames of little stored and much raw content.
+        // Ten frames that are small when stored and large when raw.
         let frames: Vec<_> = (0..10).map(|n| (2, n * 100, 100, 4 * MIB)).collect();
         assert_eq!(requests(&frames).iter().map(|(.., frames)| frames.len()).collect::<Vec<_>>(), [3, 3, 3, 1]);
     }

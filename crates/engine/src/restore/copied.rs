@@ -1,9 +1,10 @@
-//! Where a directory that was filled from a snapshot leads to, and what a recovery would remove there.
+//! Checks where the links of a directory filled from a snapshot lead, and what a recovery would remove there.
 //!
 //! A copy has the links of its original: `pg_wal`, tablespaces, perhaps more. On the original's host they lead to the
-//! original itself. So everything that the recovery empties, and every link through which the started server would
-//! write, is looked at before the first change: [`Removal`] is what goes, [`refuse_foreign`] refuses what belongs to a
-//! living server or to Holdfast, [`refuse_lost_wal`] what is in no archive. All only look, but for [`Removal::run`].
+//! original itself. So before the first change, everything that the recovery empties is checked, and every link through
+//! which the started server would write. [`Removal`] lists what is removed; [`refuse_foreign`] refuses files of a
+//! running server or of Holdfast; [`refuse_lost_wal`] refuses WAL that is in no archive. Only [`Removal::run`] changes
+//! anything.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -25,23 +26,23 @@ use crate::error::{Cause, Error, ResultExt};
 use crate::places::{Identity, Place, Resolved, refuse_overlap};
 use crate::server::running::RunningServer;
 
-/// Enough of a segment for its long header.
+/// The first bytes of a segment, enough for its long header.
 const HEADER_BYTES: u64 = 40;
 
-/// What a base backup leaves out and the server would take for its own: files of the server that ran, slots that would hold
-/// WAL back for ever, and `pg_wal`. All WAL of the copy up to the stop LSN is in the archive, or there would be no record;
-/// what `archive_status` says of it is about the archive of the original.
+/// What a base backup leaves out and the started server would take as its own: files of the original server,
+/// replication slots that would hold WAL for ever, and `pg_wal`. All WAL of the copy up to the stop LSN is in the
+/// archive; otherwise there would be no record. Its `archive_status` is about the original's archive.
 ///
-/// Temporary files, relation caches and unlogged relations are removed by every start of a server.
+/// Every start of a server removes temporary files, relation caches and unlogged relations.
 #[derive(Debug)]
 pub(super) struct Removal {
-    /// `pg_wal`: a directory, or a link to one on a volume of its own, which stays.
+    /// `pg_wal`: a directory, or a link to one on another volume. The link stays.
     wal: PathBuf,
     files: Vec<PathBuf>,
-    /// Directories that stay without their content; `pg_wal` too.
+    /// Directories that are emptied and stay; `pg_wal` is one of them.
     emptied: Vec<PathBuf>,
-    /// Links in the place of such directories. As in a base backup, a directory takes the place of the link. What the link
-    /// led to is not the copy's alone.
+    /// Links in place of such directories. As in a base backup, a directory replaces the link. The target of the link
+    /// is not changed, because others may use it.
     links: Vec<PathBuf>,
     version: PgVersion,
 }
@@ -64,7 +65,7 @@ impl Removal {
         Ok(removal)
     }
 
-    /// Removes it, and returns how many entries that were.
+    /// Removes all of this, and returns the number of removed entries.
     pub(super) fn run(&self) -> Result<u64, Error> {
         let mut removed = 0;
         for path in &self.files {
@@ -85,7 +86,7 @@ impl Removal {
         Ok(removed)
     }
 
-    /// What becomes of links, in words.
+    /// What happens to links, as text for people.
     pub(super) fn notes(&self) -> Vec<String> {
         let note = |link: &PathBuf| {
             let name = link.file_name().unwrap_or_default().display();
@@ -103,8 +104,8 @@ impl Removal {
     }
 }
 
-/// Refuses a copy that leads to what is not its own: where a server of this host keeps its files, to what the restore needs,
-/// or to another data directory.
+/// Refuses a copy whose links lead to files of a server of this host, to files that the restore needs, or to another
+/// data directory.
 pub(super) fn refuse_foreign(
     layout: &Layout,
     removal: &Removal,
@@ -138,7 +139,7 @@ pub(super) fn refuse_foreign(
             .into());
         }
     }
-    // A directory that is emptied may be one of a server's by a bind mount, which no link shows.
+    // By a bind mount, a directory to be emptied may be a server's own, and no link shows that.
     if let Some((directory, server)) = removal.emptied.iter().find_map(|path| Some((path, used(path)?))) {
         let (place, pgdata, pid) = (directory.clone(), server.pgdata.clone(), server.pid);
         return Err(Cause::InUse { place, pgdata, pid }.into());
@@ -168,8 +169,9 @@ pub(super) fn refuse_foreign(
     foreign::refuse_emptied(layout.pgdata(), &removal.emptied, places)
 }
 
-/// The links through which something would be removed or written: all in the data directory and the tablespaces, except
-/// those that are removed themselves, and those to tablespaces that PostgreSQL makes again from `tablespace_map`.
+/// The links through which something would be removed or written: all links in the data directory and the tablespaces.
+/// Left out are links that are removed themselves, and links to tablespaces that PostgreSQL makes again from
+/// `tablespace_map`.
 fn links(layout: &Layout, removal: &Removal) -> Result<Vec<PathBuf>, Error> {
     let mapped: HashSet<PathBuf> = layout
         .tablespaces()
@@ -199,8 +201,8 @@ fn links(layout: &Layout, removal: &Removal) -> Result<Vec<PathBuf>, Error> {
     Ok(links)
 }
 
-/// Refuses to remove WAL that is another cluster's, or that is marked for an archive and is not in this one. The copy has
-/// marks of its original: what they name up to the stop LSN was archived before the record was written.
+/// Refuses to remove WAL of another cluster, or WAL that is marked as ready and is not in this archive. The copy has
+/// marks of its original: the WAL that they name up to the stop LSN was archived before the record was written.
 pub(super) fn refuse_lost_wal(
     removal: &Removal,
     record: &SnapshotRecord,
@@ -242,19 +244,19 @@ fn is_stored(file: WalFileName, record: &SnapshotRecord, stored: &WalInventory) 
             WalFileName::Segment(segment) => stored.contains(segment),
             WalFileName::Partial(segment) => stored.contains(segment) || stored.partials().any(|it| it == segment),
             WalFileName::History(timeline) => stored.histories().any(|it| it == timeline),
-            // It only says when a backup ended.
+            // The file only says when a backup ended.
             WalFileName::BackupHistory { .. } => true,
         }
 }
 
-/// The cluster that wrote a segment, if it begins as a segment does.
+/// The cluster that wrote a segment, if the file begins with a segment header.
 fn owner(path: &Path) -> Option<SystemIdentifier> {
     let mut bytes = Vec::new();
     fs::File::open(path).ok()?.take(HEADER_BYTES).read_to_end(&mut bytes).ok()?;
     Some(WalPageHeader::parse(&bytes)?.long?.system_identifier)
 }
 
-/// Makes a directory, if it is missing. If root makes it, it gets the owner of the one around it.
+/// Makes a directory, if it is missing. If root makes it, it gets the owner of its parent.
 fn make_directory(path: &Path) -> Result<(), Error> {
     let is_new = fs::symlink_metadata(path).is_err();
     super::prepare::make_directory(path)?;
@@ -267,7 +269,7 @@ fn is_link(path: &Path) -> Result<bool, Error> {
     fs::symlink_metadata(path).map(|metadata| metadata.is_symlink()).map_err(|e| Error::file("look at", path, e))
 }
 
-/// Where a link leads in the end; where it says, if there is nothing.
+/// The final target of a link; the text of the link if nothing is there.
 fn leads_to(link: &Path) -> PathBuf {
     let written = || Some(link.parent()?.join(fs::read_link(link).ok()?));
     fs::canonicalize(link).ok().or_else(written).unwrap_or_else(|| link.to_owned())
@@ -278,7 +280,7 @@ fn list(directory: &Path) -> Result<Vec<OsString>, Error> {
     fs::read_dir(directory).map_err(failed)?.map(|entry| Ok(entry.map_err(failed)?.file_name())).collect()
 }
 
-/// Removes what is in a directory, which stays; so does a link to one on another volume.
+/// Removes everything in a directory. The directory stays, and so does a link to a directory on another volume.
 fn empty(directory: &Path) -> Result<u64, Error> {
     let mut removed = 0;
     for name in list(directory)? {

@@ -1,8 +1,8 @@
-//! The end of a restore: everything on disk, then `global/pg_control`, then the resume point goes.
+//! The end of a restore: syncs everything to disk, then writes `global/pg_control`, then removes the resume point.
 //!
-//! No file is forced to disk by itself: one `syncfs` for each file system does it for all of them, in the order the disk
-//! likes. It reports write errors of any file since Linux 5.8. A crash before `pg_control` leaves a directory that cannot
-//! start and is resumed; a crash after it leaves a complete one with a resume point, which a resume removes.
+//! No file is synced alone: one `syncfs` for each file system does it for all files, in the best order for the disk.
+//! Since Linux 5.8 it reports write errors of any file. A crash before `pg_control` leaves a directory that cannot
+//! start and is resumed; a crash after it leaves a complete directory with a resume point, which a resume removes.
 
 use std::fs::{File, Permissions};
 use std::io::Write;
@@ -34,7 +34,7 @@ pub(super) fn make_tree(layout: &Layout, manifest: &Manifest, index: &PathIndex)
                 links += 1;
             }
             FileKind::File { .. } => {
-                // A directory without an entry of its own, above the file.
+                // A parent directory that has no entry of its own.
                 if let Some(end) = entry.path.iter().rposition(|byte| *byte == b'/')
                     && index.find(manifest, &entry.path[..end]).is_none()
                     && let Some(parent) = place.parent()
@@ -58,7 +58,7 @@ pub(super) fn make_tree(layout: &Layout, manifest: &Manifest, index: &PathIndex)
     Ok(links)
 }
 
-/// The owner can always write in it while the restore runs, and PostgreSQL needs that as well.
+/// The owner can always write in it: the restore needs that, and so does PostgreSQL.
 fn make_directory(path: &Path, mode: u32) -> Result<(), Error> {
     let mode = mode | 0o700;
     match std::fs::DirBuilder::new().mode(mode).create(path) {
@@ -66,12 +66,12 @@ fn make_directory(path: &Path, mode: u32) -> Result<(), Error> {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(e) => return Err(Error::file("create", path, e)),
     }
-    // The umask takes bits from a new directory, and an old one may have others.
+    // The umask removes bits of a new directory, and an existing one may have others.
     set_mode(path, mode)
 }
 
-/// The permission bits that a file gets. A backup says which, and a planted one must not make a program of root's out of a
-/// file: no server needs set-user-ID, set-group-ID or the sticky bit on one.
+/// The permission bits of a file. They come from the backup, and a forged backup must not turn a file into a program
+/// that runs as root. No server needs set-user-ID, set-group-ID or the sticky bit on a file.
 pub(super) fn file_mode(mode: u32) -> u32 {
     mode & 0o777
 }
@@ -81,8 +81,8 @@ pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|e| Error::file("set the mode of", path, e))
 }
 
-/// Writes a file of ours; the `syncfs` that follows makes it durable. Whatever stood at its name is replaced, a link
-/// not followed. If root writes it, it gets the owner of its directory: PostgreSQL has to read it, and to remove some.
+/// Writes a file of ours; the later `syncfs` makes it durable. Replaces whatever has this name, and does not follow a
+/// link. If root writes it, it gets the owner of its directory: PostgreSQL must read it and may remove it.
 pub(super) fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
     remove_if_there(path)?;
     let mode = file_mode(mode);
@@ -101,7 +101,7 @@ pub(super) fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<(), E
     write().map_err(|e| Error::file("write", path, e))
 }
 
-/// Removes a file that may not be there.
+/// Removes a file if it exists.
 pub(super) fn remove_if_there(path: &Path) -> Result<(), Error> {
     match std::fs::remove_file(path) {
         Ok(()) => Ok(()),
@@ -110,7 +110,7 @@ pub(super) fn remove_if_there(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// A file whose content is made by the restore: what `pg_verifybackup` will find in place of the backed-up one.
+/// A file whose content the restore makes: `pg_verifybackup` finds it in place of the backed-up one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rewritten<'a> {
     /// Its path in the manifest.
@@ -119,7 +119,7 @@ pub(super) struct Rewritten<'a> {
     pub content: &'a [u8],
 }
 
-/// `backup_manifest`, for `pg_verifybackup`.
+/// Writes `backup_manifest`, for `pg_verifybackup`.
 pub(super) fn write_backup_manifest(
     path: &Path,
     manifest: &Manifest,
@@ -142,7 +142,7 @@ pub(super) fn write_backup_manifest(
         };
         let mut writer = ManifestWriter::begin(version, backup.system_identifier, &mut sink);
         for entry in manifest.files() {
-            // A file of which not all was read when it was backed up has no checksum there, as with --manifest-checksums=none.
+            // A file that the backup did not read in full has no checksum there, as with --manifest-checksums=none.
             let FileKind::File { crc32c, .. } = entry.kind else { continue };
             let ours = rewritten.iter().find(|file| file.path == entry.path);
             let (size_bytes, crc32c) = ours.map_or((entry.size_bytes, crc32c), |ours| {
@@ -164,8 +164,8 @@ pub(super) fn write_backup_manifest(
     out.flush().map_err(failed)
 }
 
-/// The directories of a restore, opened before anything is written in them: `syncfs` reports the write errors of its file
-/// system that nobody was informed about since the descriptor was opened, whoever else asked in between.
+/// The directories of a restore, opened before anything is written in them: `syncfs` reports every write error of the
+/// file system since the descriptor was opened, even if another program has already received it.
 #[derive(Debug)]
 pub(super) struct Roots {
     opened: Vec<(PathBuf, File)>,
@@ -181,14 +181,14 @@ impl Roots {
         Ok(roots)
     }
 
-    /// Opens one more directory that is written in.
+    /// Opens one more directory into which the restore writes.
     pub(super) fn add(&mut self, root: &Path) -> Result<(), Error> {
         let directory = File::open(root).map_err(|e| Error::file("open", root, e))?;
         self.opened.push((root.to_owned(), directory));
         Ok(())
     }
 
-    /// Forces everything that was written below them to disk.
+    /// Syncs everything below the directories to disk.
     pub(super) fn sync(&self) -> Result<(), Error> {
         for (root, directory) in &self.opened {
             rustix::fs::syncfs(directory).map_err(|e| Error::file("sync the file system of", root, e.into()))?;
@@ -197,7 +197,7 @@ impl Roots {
     }
 }
 
-/// Writes `global/pg_control` durably: from here on the server can start.
+/// Writes `global/pg_control` durably: after this the server can start.
 pub(super) fn write_control_file(pgdata: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
     let path = pgdata.join(ControlFile::PATH);
     let aside = pgdata.join("global/pg_control.holdfast");
@@ -215,7 +215,7 @@ mod tests {
 
     use super::*;
 
-    /// Another program on the same disk may ask first, and is then the one that is told.
+    /// Another program on the same disk may call `syncfs` first and receive the error.
     #[test]
     fn what_the_device_lost_is_noticed_whoever_asks_first() {
         let Some(disk) = LosingDisk::or_skip(64 << 20, 8 << 20) else { return };
@@ -226,13 +226,13 @@ mod tests {
         let other = File::open(disk.path()).unwrap();
         rustix::fs::syncfs(&other).unwrap_err();
         rustix::fs::syncfs(&other).unwrap();
-        // From here on the disk takes everything, and a directory that is opened now knows of nothing.
+        // From now on every write succeeds, and a directory that is opened now sees no error.
         disk.keep(128 << 20).unwrap();
         let mut late = Roots { opened: Vec::new() };
         late.add(disk.path()).unwrap();
         late.sync().unwrap();
         let error = roots.sync().unwrap_err();
-        let told = format!("cannot sync the file system of {}", disk.path().display());
-        assert!(error.to_string().starts_with(&told), "{error}");
+        let expected = format!("cannot sync the file system of {}", disk.path().display());
+        assert!(error.to_string().starts_with(&expected), "{error}");
     }
 }

@@ -1,17 +1,17 @@
-//! The data on its way: ranged requests, opening and checking on the crew, writing on blocking threads.
+//! Moves the data: ranged requests, opening and checking on the crew, writing on blocking threads.
 //!
-//! Stages: the planner's requests ([`super::coalesce`]) are started as long as the byte budget has room; each carries a
-//! permit for its stored and its raw bytes until all of it is written. Its frames are opened and their chunks checked
-//! against the manifest's hashes in parallel on the crew; each frame is then written by a blocking thread, of which
-//! a bounded number is at work. Nothing is written that was not checked.
+//! Stages: the planner's requests ([`super::coalesce`]) are started while the byte budget has room. Each holds a permit
+//! for its stored and raw bytes until all of it is written. Its frames are opened and their chunks checked against the
+//! manifest's hashes in parallel on the crew; then a blocking thread writes each frame, and the number of these threads
+//! is limited. Only checked bytes are written.
 //!
-//! The manifest says how far into its frame a wanted extent reaches, and that is what the permit counts; how much there is
-//! besides says only the frame, up to 64 MiB. A delta restore wants a part of many frames, so more is no damage; but in a
-//! repository that others can write to, a thousand small frames can each give 64 MiB of zeros. What frames have beyond
-//! what is wanted of them therefore has a budget of its own ([`SURPLUS_BYTES`]), and they wait for each other.
+//! The manifest says how far into its frame a wanted extent reaches, and the permit counts that. Only the frame says
+//! how many bytes follow, up to 64 MiB. A delta restore wants a part of many frames, so more bytes are not damage. But
+//! in a repository that others can write to, a thousand small frames can each give 64 MiB of zeros. So the bytes that
+//! nobody wants have a budget of their own ([`SURPLUS_BYTES`]), and the frames wait for it.
 //!
-//! The first failure stops new requests; those under way come to their end before it is reported, so that no thread
-//! writes into the directory after the lock on it is gone. What is written stays: a later run compares it by hash.
+//! The first failure stops new requests. Running requests end before it is reported, so that no thread writes into the
+//! directory after its lock is released. Written data stays: a later run compares it by hash.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,41 +33,41 @@ use crate::pipeline::budget::{ByteBudget, Permit};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 
-/// Requests in flight. The budget bounds their bytes; this bounds their number when they are small, as in a delta restore
+/// Requests in flight. The budget bounds their bytes; this bounds their number if they are small, as in a delta restore
 /// of scattered changes.
 const MAX_REQUESTS: usize = 64;
 
 /// Threads that write at the same time: enough to keep a disk with many queues busy.
 const MAX_WRITERS: usize = 8;
 
-/// The most bytes of opened frames that nobody asked for: the largest frame that the format knows passes alone, and of the
-/// usual ones, an extent each, there is room for more than can be written at a time.
+/// The most bytes of opened frames that nobody wants. The largest frame of the format passes alone. Of usual frames,
+/// with one extent each, more fit than can be written at the same time.
 const SURPLUS_BYTES: u64 = MAX_FRAME_RAW as u64;
 
-/// What moves the data of one restore.
+/// Everything that moves the data of one restore.
 pub(super) struct Mover {
     pub manifest: Arc<Manifest>,
     pub packs: Packs,
     pub files: Files,
     pub crew: Crew,
     pub budget: ByteBudget,
-    /// For what frames have beyond what is wanted of them.
+    /// The budget for bytes of frames that nobody wants.
     pub surplus: ByteBudget,
     pub progress: Arc<dyn Progress>,
     pub writers: Semaphore,
     pub fetched_bytes: AtomicU64,
     pub written_bytes: AtomicU64,
-    /// Ends with the command, or with the first failure.
+    /// Cancelled with the command, or by the first failure.
     pub cancel: CancellationToken,
 }
 
 impl Mover {
-    /// As many writers as are useful.
+    /// The permits of the writing threads.
     pub(super) fn writers() -> Semaphore {
         Semaphore::new(MAX_WRITERS)
     }
 
-    /// The usual budget for what nobody asked for.
+    /// The usual budget for bytes of frames that nobody wants.
     pub(super) fn surplus() -> ByteBudget {
         ByteBudget::new(SURPLUS_BYTES)
     }
@@ -102,7 +102,7 @@ pub(super) async fn fetch(mover: &Arc<Mover>, wanted: Vec<Wanted>) -> Result<(),
     if mover.cancel.is_cancelled() { Err(Cause::Cancelled.into()) } else { Ok(()) }
 }
 
-/// Keeps the first failure, and stops the others. A task that stopped because of it is not a failure of its own.
+/// Keeps the first failure, and stops the other tasks. A task that stopped because of that does not count as a failure.
 fn settle(outcome: &mut Result<(), Error>, done: Result<Result<(), Error>, tokio::task::JoinError>, mover: &Mover) {
     let done = done.unwrap_or_else(|e| Err(Cause::Internal(format!("a restore task failed: {e}")).into()));
     if let Err(error) = done {
@@ -124,7 +124,7 @@ impl Mover {
             () = self.cancel.cancelled() => return Err(Cause::Cancelled.into()),
         };
         self.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        // Of this request alone: who cancels the others is whoever reports the failure.
+        // This stops only this request: the code that reports the failure cancels the others.
         let stop = self.cancel.child_token();
         let mut moving: JoinSet<Result<u64, Error>> = JoinSet::new();
         for frame in fetch.frames {
@@ -134,7 +134,7 @@ impl Mover {
         }
         drop(bytes);
         let mut outcome = Ok(());
-        // After a failure the rest is still waited for: the crew and the writers work on it.
+        // After a failure it still waits for the rest, because the crew and the writers work on it.
         while let Some(moved) = moving.join_next().await {
             let moved = moved.unwrap_or_else(|e| Err(Cause::Internal(format!("a writing task failed: {e}")).into()));
             match moved {
@@ -142,7 +142,7 @@ impl Mover {
                     self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
                     self.progress.advance(bytes);
                 }
-                // The first real failure is told, not that the others stopped because of it.
+                // The first real failure is reported, not the cancelled tasks that follow from it.
                 Err(error) if outcome.is_ok() => {
                     stop.cancel();
                     outcome = Err(error);
@@ -154,7 +154,7 @@ impl Mover {
         outcome
     }
 
-    /// One frame: opened when there is room for what it has beyond what is wanted, then written.
+    /// One frame: opened when the budget has room for its unwanted bytes, then written.
     async fn frame(
         self: Arc<Self>,
         opener: Arc<ObjectOpener>,
@@ -190,13 +190,14 @@ impl Mover {
     }
 }
 
-/// What the frame says that it has beyond what is wanted of it. A header that cannot be read is judged when it is opened.
+/// The number of unwanted bytes by the header of the frame. A header that cannot be read is reported when the frame is
+/// opened.
 fn surplus_bytes(body: &[u8], work: &FrameWork) -> u64 {
     let stated = FrameHeader::parse(body, 0).map_or(0, |header| u64::from(header.raw_len));
     stated.saturating_sub(work.raw_bytes())
 }
 
-/// Opens a frame and checks every chunk that is wanted of it. Runs on the crew.
+/// Opens a frame and checks every wanted chunk in it. Runs on the crew.
 pub(crate) fn open(
     opener: &ObjectOpener,
     body: &Bytes,

@@ -1,7 +1,7 @@
-//! The files being written: opened when their first bytes come, a bounded number open at a time, given mode and time
-//! when their last bytes are in. Blocking.
+//! The files being written. A file is opened when its first bytes come, and gets its mode and time after its last
+//! bytes. The number of open files is limited. Blocking.
 //!
-//! Nothing is forced to disk here; one `syncfs` at the end of the restore does that for all files together.
+//! Nothing is synced here; one `syncfs` at the end of the restore does that for all files together.
 
 use std::collections::HashMap;
 use std::fs::{File, Permissions};
@@ -28,7 +28,7 @@ const MAX_OPEN: usize = 256;
 pub(super) struct Files {
     manifest: Arc<Manifest>,
     layout: Arc<Layout>,
-    /// Extents and patches that are still to be written, for each entry of the manifest.
+    /// For each entry of the manifest, the number of extents and patches still to be written.
     missing: Vec<AtomicU32>,
     open: Mutex<OpenFiles>,
 }
@@ -40,13 +40,13 @@ struct OpenFiles {
 }
 
 impl Files {
-    /// No file has anything missing yet.
+    /// Expects no extents yet; see [`Self::expect`].
     pub(super) fn new(manifest: Arc<Manifest>, layout: Arc<Layout>) -> Self {
         let missing = (0..manifest.len()).map(|_| AtomicU32::new(0)).collect();
         Self { manifest, layout, missing, open: Mutex::default() }
     }
 
-    /// Says that so many extents of a file will be written.
+    /// Announces that `extents` extents or patches of a file will be written.
     pub(super) fn expect(&self, file: u32, extents: u32) {
         if let Some(missing) = self.missing.get(file as usize) {
             missing.fetch_add(extents, Ordering::Relaxed);
@@ -55,7 +55,7 @@ impl Files {
 
     /// Writes the pieces of a frame to their places; a file that has all its extents is finished and closed.
     pub(super) fn write(&self, pieces: &[Piece], raw: &[u8]) -> Result<(), Error> {
-        // Pieces are in order of their files: those of one file are written through one handle.
+        // The pieces are in the order of their files: all pieces of one file are written through one handle.
         for pieces in pieces.chunk_by(|a, b| a.file == b.file) {
             let Some(first) = pieces.first() else { continue };
             let (number, count) = (first.file, pieces.len() as u32);
@@ -77,7 +77,7 @@ impl Files {
                     write(part, piece.file_offset + u64::from(range.start))?;
                 }
             }
-            // Whoever writes the last extent comes after all others have written theirs.
+            // The thread that counts down to zero runs after all others have written.
             if missing.fetch_sub(count, Ordering::AcqRel) == count {
                 self.forget(number);
                 self.finish(number, &file)?;
@@ -86,7 +86,7 @@ impl Files {
         Ok(())
     }
 
-    /// Makes or completes the files of which nothing needs to be fetched.
+    /// Makes or completes the files that need no fetched data.
     pub(super) fn settle_complete(
         &self,
         files: impl Iterator<Item = u32>,
@@ -141,7 +141,7 @@ impl Files {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).files.remove(&number);
     }
 
-    /// Opens the file at its full length. Extents that are not written stay holes.
+    /// Opens the file and sets its full length. Extents that are not written stay holes.
     fn create(&self, number: u32) -> Result<File, Error> {
         let path = self.path(number);
         let size_bytes = self.entry(number)?.size_bytes;
@@ -184,10 +184,10 @@ fn open_for_writing(path: &Path) -> std::io::Result<File> {
         .open(path)
 }
 
-/// What is written where holes cannot be made.
+/// Written where the file system has no holes.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
-/// Makes a stretch of an existing file zero: a hole where the file system has holes, written zeros where not.
+/// Makes a range of an existing file zero: with a hole, or with written zeros if the file system has no holes.
 pub(super) fn make_hole(file: &File, offset: u64, length: u64) -> std::io::Result<()> {
     let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     match rustix::fs::fallocate(file, punch, offset, length) {

@@ -1,9 +1,9 @@
-//! What lies in the directories of a restore, or around them, and is not its own.
+//! Looks for things in or around the directories of a restore that do not belong to it.
 //!
 //! [`refuse_places`] knows what the restore itself needs (repository, configuration, keys); [`refuse_servers`] asks the
-//! kernel for servers that are alive; [`refuse_contents`] walks everything that [`super::reuse::sweep`] would remove and
-//! refuses what nobody wants to lose with an old data directory: another data directory, a repository, a mounted file
-//! system, a socket that somebody listens on; [`refuse_unarchived`] looks for WAL that is in no archive. All only look.
+//! kernel for running servers; [`refuse_contents`] walks everything that [`super::reuse::sweep`] would remove and
+//! refuses another data directory, a repository, a mounted file system, or a socket on which a program listens;
+//! [`refuse_unarchived`] looks for WAL that is in no archive. None of them changes anything.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -25,10 +25,10 @@ use crate::error::{Cause, Error};
 use crate::places::{Identity, Place, Resolved, refuse_overlap};
 use crate::server::running::{RunningServer, ServerTablespace};
 
-/// Where the kernel lists what is mounted.
+/// The kernel's list of mounted file systems.
 const MOUNTS: &str = "/proc/self/mountinfo";
 
-/// The directories of a restore, with what they are.
+/// The directories of a restore, each with its name for messages.
 pub(super) fn roots(layout: &Layout) -> Vec<Place> {
     let tablespaces = layout.tablespaces().iter();
     let tablespaces = tablespaces.map(|t| Place::new(&format!("the directory of tablespace {}", t.name), &t.location));
@@ -46,7 +46,7 @@ pub(super) fn refuse_places(layout: &Layout, places: &[Place]) -> Result<(), Err
     Ok(())
 }
 
-/// Refuses directories that a running server uses, or that lie in what it uses.
+/// Refuses directories that a running server uses, or that are inside one that it uses.
 pub(super) fn refuse_servers(layout: &Layout) -> Result<(), Error> {
     let servers = RunningServer::all();
     for root in layout.roots() {
@@ -58,7 +58,7 @@ pub(super) fn refuse_servers(layout: &Layout) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses to remove, with what is not in the backup, what is nobody's old data.
+/// Refuses a sweep that would remove more than old data of this data directory.
 pub(super) fn refuse_contents(
     layout: &Layout,
     manifest: &Manifest,
@@ -95,7 +95,7 @@ pub(super) fn refuse_contents(
     Ok(())
 }
 
-/// The same for directories of which everything is removed.
+/// The same, for directories that are emptied.
 pub(super) fn refuse_emptied(pgdata: &Path, directories: &[PathBuf], places: &[Place]) -> Result<(), Error> {
     let survey = Survey::of(places)?;
     for directory in directories {
@@ -112,7 +112,7 @@ pub(super) fn refuse_emptied(pgdata: &Path, directories: &[PathBuf], places: &[P
 
 struct Survey {
     mounts: HashSet<PathBuf>,
-    /// What the restore needs, with every directory above it: a bind mount may have one of them in here.
+    /// The places that the restore needs, with all their parent directories: a bind mount may show one of them here.
     needed: HashSet<Identity>,
 }
 
@@ -122,7 +122,7 @@ impl Survey {
         Ok(Self { mounts: mounts()?, needed })
     }
 
-    /// What there is in an entry that would be removed, in words.
+    /// What an entry holds that must not be removed, as text for people.
     fn examine(&self, path: PathBuf, kind: FileType) -> Result<Option<String>, Error> {
         let mut waiting = vec![(path, kind)];
         while let Some((path, kind)) = waiting.pop() {
@@ -160,7 +160,7 @@ impl Survey {
     }
 }
 
-/// Where file systems are mounted. The kernel writes blanks and backslashes as three octal digits.
+/// The mount points. The kernel writes blanks and backslashes as three octal digits.
 fn mounts() -> Result<HashSet<PathBuf>, Error> {
     let text = std::fs::read(MOUNTS).map_err(|e| Error::file("read", Path::new(MOUNTS), e))?;
     Ok(text
@@ -187,8 +187,8 @@ fn plain(field: &[u8]) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// Refuses to remove WAL that the server here had not archived yet: these may be the last transactions there are. A
-/// `pg_wal` that is a link is not followed: only the link goes.
+/// Refuses to remove WAL that the server here had not archived yet: it may hold the last transactions. If `pg_wal` is a
+/// link, it is not followed: only the link is removed.
 pub(super) fn refuse_unarchived(pgdata: &Path) -> Result<(), Error> {
     let wal = pgdata.join("pg_wal");
     let status = wal.join("archive_status");
@@ -214,7 +214,7 @@ pub(super) fn refuse_unarchived(pgdata: &Path) -> Result<(), Error> {
     }
 }
 
-/// What becomes of links that the sweep removes, and what the servers of this host have to expect, in words.
+/// What happens to links that the sweep removes, and the risks for servers of this host, as text for people.
 pub(super) fn notes(layout: &Layout, of: SystemIdentifier) -> Vec<String> {
     let wal = layout.pgdata().join("pg_wal");
     let target = std::fs::read_link(&wal).ok();
@@ -227,22 +227,22 @@ pub(super) fn notes(layout: &Layout, of: SystemIdentifier) -> Vec<String> {
     target.map(note).into_iter().chain(replay_notes(&tablespaces(layout), of, &RunningServer::all())).collect()
 }
 
-/// The tablespaces of a running server of the same cluster that the restored data does not have. WAL replay repeats their
-/// creation in the same place, and then two servers write there.
+/// The tablespaces of a running server of the same cluster that are not in the restored data. WAL replay creates them
+/// again in the same directories, and then two servers write there.
 fn made_again<'a>(
     server: &'a RunningServer,
     known: &'a [OsString],
     of: SystemIdentifier,
 ) -> impl Iterator<Item = &'a ServerTablespace> {
     let same = server.system_identifier == Some(of);
-    // Other links there are somebody's own: no server makes them.
+    // Other links there were made by a person: no server makes them.
     let is_tablespace = |oid: &OsString| oid.to_str().is_some_and(|oid| oid.parse::<u32>().is_ok());
     let all = server.tablespaces.iter().filter(move |tablespace| same && is_tablespace(&tablespace.oid));
     all.filter(|tablespace| !known.contains(&tablespace.oid))
 }
 
-/// Refuses a recovery that is sure to repeat the creation of a running server's tablespace. That is known without a look at
-/// the WAL where its target is the end, or a time after the one at which the server had the tablespace.
+/// Refuses a recovery that certainly creates a running server's tablespace again. This is known without reading the WAL
+/// if the target is the end of the WAL, or a time at which the server already had the tablespace.
 pub(super) fn refuse_replay(
     known: &[OsString],
     of: SystemIdentifier,
@@ -263,8 +263,8 @@ pub(super) fn refuse_replay(
     Ok(())
 }
 
-/// Refuses any recovery, to whatever target, beside a running server of the same cluster with tablespaces that the restored
-/// data does not have.
+/// Refuses every recovery, whatever its target, if a running server of the same cluster has tablespaces that are not in
+/// the restored data.
 pub(crate) fn refuse_made_again(known: &[OsString], of: SystemIdentifier) -> Result<(), Error> {
     for server in RunningServer::all() {
         if let Some(tablespace) = made_again(&server, known, of).next() {
@@ -275,7 +275,7 @@ pub(crate) fn refuse_made_again(known: &[OsString], of: SystemIdentifier) -> Res
     Ok(())
 }
 
-/// What a recovery to another target may do to tablespaces of a running server.
+/// What a recovery to another target may do to tablespaces of a running server, as text for people.
 pub(super) fn replay_notes(known: &[OsString], of: SystemIdentifier, servers: &[RunningServer]) -> Vec<String> {
     let note = |server: &RunningServer| {
         let places: Vec<String> = made_again(server, known, of).map(|new| new.place.display().to_string()).collect();
@@ -292,7 +292,7 @@ pub(super) fn replay_notes(known: &[OsString], of: SystemIdentifier, servers: &[
     servers.iter().filter_map(note).collect()
 }
 
-/// The OIDs of the tablespaces of a backup, as the links to them are named.
+/// The names of the links to the tablespaces of a backup: their OIDs.
 pub(super) fn tablespaces(layout: &Layout) -> Vec<OsString> {
     layout.tablespaces().iter().map(|tablespace| tablespace.oid.to_string().into()).collect()
 }

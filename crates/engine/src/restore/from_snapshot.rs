@@ -1,22 +1,23 @@
-//! Recovery from volume snapshots: the directory is filled already, by whoever made volumes of the snapshots; what is
-//! missing is the way from there to the requested moment.
+//! Recovery from volume snapshots: somebody made volumes from the snapshots, so the directory is already filled. What
+//! is missing is the recovery to the requested moment.
 //!
 //! Order:
-//! 1. Preflight: the planner's path with the snapshot as its only beginning, so that everything is refused that cannot
-//!    be reached; and the directory, which must hold the data of this snapshot, not be in use, and not lead to what is
-//!    not its own ([`copied`]).
-//! 2. The directory is taken: resume point and lock; `global/pg_control` goes aside.
-//! 3. [`Removal`]: what a base backup would not have brought is removed.
-//! 4. `backup_label` and `tablespace_map`, always written back from the record: without them PostgreSQL would begin at
-//!    the last checkpoint of the copy, and never notice that pages of the time before are missing. A copy of a stopped
-//!    server has neither: there the links to tablespaces are changed instead.
-//! 5. Recovery settings and signal file; everything to disk; `pg_control` back; the resume point goes.
+//! 1. Preflight: the planner's path with the snapshot as its only beginning, so a target that cannot be reached is
+//!    refused. The directory must hold the data of this snapshot, must not be in use, and must not lead to files that
+//!    are not its own ([`copied`]).
+//! 2. Take the directory: resume point and lock; then rename `global/pg_control`.
+//! 3. [`Removal`]: remove what a base backup would not contain.
+//! 4. `backup_label` and `tablespace_map`, always written from the record. Without them PostgreSQL would begin at the
+//!    last checkpoint of the copy, and would not notice that older pages are missing. The copy of a stopped server has
+//!    neither; there the links to tablespaces are changed instead.
+//! 5. Write recovery settings and signal file; sync everything; put `pg_control` back; remove the resume point.
 //!
 //! Invariant: from step 2 until the end of step 5 there is no `global/pg_control`, so that PostgreSQL refuses to start.
-//! After a crash the same command goes on, and what is done can be done again.
+//! After a crash the same command continues, and every step can be repeated.
 //!
-//! The control file identifies the directory's cluster: the checkpoint of a copy lies between start and stop LSN of the
-//! snapshot. That of a server that went on since does not, and its WAL, which the archive may not hold, is not touched.
+//! The control file shows whether the directory is the copy: the checkpoint of a copy is between the start and stop LSN
+//! of the snapshot. If a server has run there since, its checkpoint is later. Then its WAL, which may not be archived,
+//! is not touched.
 
 use std::ffi::OsString;
 use std::fs;
@@ -47,15 +48,15 @@ use crate::repository::Repository;
 use crate::server::running::RunningServer;
 use crate::server::{PostmasterPid, running};
 
-/// Where the control file waits while the directory must not start.
+/// The name of the control file while the directory must not start.
 const CONTROL_ASIDE: &str = "global/pg_control.holdfast";
 
-/// What was found.
+/// The result of the preflight.
 struct Found {
     plan: RecoveryPlan,
     notes: Vec<String>,
     layout: Layout,
-    /// The backed-up map; empty without tablespaces, and for a stopped server.
+    /// The map in the record; empty if there are no tablespaces, and for a stopped server.
     map: TablespaceMap,
     point: ResumePoint,
     resumed: bool,
@@ -65,7 +66,7 @@ struct Found {
     in_place: bool,
 }
 
-/// Says what [`restore_snapshot`] would do; refuses what it would refuse. Writes nothing.
+/// Reports what [`restore_snapshot`] would do, and refuses what it would refuse. Writes nothing.
 ///
 /// # Errors
 /// Those of [`restore_snapshot`] up to its first change.
@@ -86,12 +87,12 @@ pub async fn plan_snapshot(
 /// # Errors
 /// [`Cause::Refused`] if the directory is not a copy of this snapshot, or the record is that of another cluster;
 /// [`Cause::WrongCluster`], [`Cause::ControlFile`] or [`Cause::ServerRunning`] by what is in the directory.
-/// [`Cause::InUse`], [`Cause::LinkInUse`], [`Cause::Overlap`], [`Cause::NotOurs`] or [`Cause::UnarchivedWal`] if what it
-/// leads to, or what would be removed, is not its own.
-/// [`Cause::Malformed`] if the record contradicts itself. [`Cause::NoClaim`], [`Cause::Unreachable`] or
-/// [`Cause::UnreadableHistory`] if the archive does not lead to the request; [`Cause::Store`], [`Cause::Format`] or
-/// [`Cause::Record`] if it cannot be read. [`Cause::Cancelled`] before the first change only, [`Cause::AnotherRun`],
-/// [`Cause::File`]. After an error in the middle no server starts in the directory, and the same call continues.
+/// [`Cause::InUse`], [`Cause::LinkInUse`], [`Cause::Overlap`], [`Cause::NotOurs`] or [`Cause::UnarchivedWal`] if
+/// something that it leads to, or that would be removed, is not its own. [`Cause::Malformed`] if the record contradicts
+/// itself. [`Cause::NoClaim`], [`Cause::Unreachable`] or [`Cause::UnreadableHistory`] if the archive does not lead to
+/// the request; [`Cause::Store`], [`Cause::Format`] or [`Cause::Record`] if it cannot be read. [`Cause::Cancelled`]
+/// only before the first change; [`Cause::AnotherRun`]; [`Cause::File`]. After an error in the middle no server starts
+/// in the directory, and the same call continues.
 pub async fn restore_snapshot(
     repository: &Repository,
     options: &RestoreOptions,
@@ -103,9 +104,9 @@ pub async fn restore_snapshot(
     let found = Arc::new(preflight(repository, options, record, progress, cancel).await.doing(phrase)?);
     progress.backup(&record.snapshot_id.to_string());
     progress.phase("making it durable", None);
-    let (changing, told, taken) = (Arc::clone(&found), options.clone(), record.clone());
-    // Not cancelled half-way: it is short, and its end is the state that can be repeated.
-    let removed = blocking(move || change(&changing, &told, &taken)).await.doing(phrase)?;
+    let (shared, given, snapshot) = (Arc::clone(&found), options.clone(), record.clone());
+    // It is not cancelled half-way: it is short, and after its end it can be repeated.
+    let removed = blocking(move || change(&shared, &given, &snapshot)).await.doing(phrase)?;
     Ok(report(options, record, &found, removed))
 }
 
@@ -157,8 +158,8 @@ async fn preflight(
         let here = || format!("looking at the directory {}", options.pgdata.display());
         let version = PgVersion::new(record.pg_major).map_err(|e| Cause::Refused(e.to_string()))?;
         let resumed = inspect(&options.pgdata, record, &point).doing(here)?;
-        let (foreign, told, of) = (layout.clone(), options.clone(), record.system_identifier);
-        let looked = blocking(move || refuse_foreign(&foreign, version, &told, of));
+        let (foreign, given, of) = (layout.clone(), options.clone(), record.system_identifier);
+        let looked = blocking(move || refuse_foreign(&foreign, version, &given, of));
         let local_notes = looked.await.doing(here)?;
         let claims = repository.claims(&options.cluster).await?;
         let claim = claims
@@ -199,7 +200,7 @@ async fn preflight(
     }
 }
 
-/// Refuses what is not the copy's own, and says what is worth knowing of this host.
+/// Refuses anything that is not the copy's own, and returns notes about the servers of this host.
 fn refuse_foreign(
     layout: &Layout,
     version: PgVersion,
@@ -218,7 +219,7 @@ fn refuse_foreign(
     Ok(notes)
 }
 
-/// The tablespaces of the map, in which they have no names.
+/// The tablespaces of the map, which has no names.
 fn entries(map: &TablespaceMap) -> Vec<TablespaceEntry> {
     let entry = |entry: &holdfast_pgtypes::tablespace_map::TablespaceEntry| TablespaceEntry {
         oid: entry.oid,
@@ -228,16 +229,16 @@ fn entries(map: &TablespaceMap) -> Vec<TablespaceEntry> {
     map.entries.iter().map(entry).collect()
 }
 
-/// The tablespaces of a stopped server's copy, for which there is no map: where the links of the copy lead. A run that was
-/// interrupted may have changed them, and its resume point says where they led.
+/// The tablespaces of a stopped server's copy, which has no map: the targets of the copy's links. An interrupted run
+/// may have changed the links; its resume point has the original targets.
 fn linked(pgdata: &Path) -> Vec<TablespaceEntry> {
-    // What cannot be read is for the look at the directory to say.
+    // If it cannot be read, the check of the directory reports that.
     let before = ResumePoint::read(pgdata).ok().flatten().map(|point| point.tablespaces).unwrap_or_default();
     let entry = |(name, target): (OsString, PathBuf)| {
         let oid: u32 = name.to_str().filter(|name| !name.starts_with('+'))?.parse().ok()?;
         let original =
             before.iter().find(|tablespace| tablespace.oid == oid).map(|tablespace| tablespace.original.clone());
-        // A target that is no UTF-8 stays the link that it is.
+        // A link whose target is not UTF-8 is not changed.
         let path = original.or_else(|| target.into_os_string().into_string().ok())?;
         Some(TablespaceEntry { oid, name: oid.to_string(), path })
     };
@@ -252,12 +253,13 @@ fn has_tablespace_in_place(pgdata: &Path) -> bool {
     entries.is_ok_and(|entries| entries.flatten().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())))
 }
 
-/// The tablespaces that go elsewhere than where they were.
+/// The tablespaces whose directory changes.
 fn moved(layout: &Layout) -> impl Iterator<Item = &TablespacePlace> {
     layout.tablespaces().iter().filter(|tablespace| tablespace.location != Path::new(&tablespace.original))
 }
 
-/// Refuses a directory for a tablespace that was not filled from a copy of it: the server would start without its tables.
+/// Refuses a directory for a tablespace that was not filled from a copy of the tablespace: the server would start
+/// without its tables.
 fn refuse_empty_tablespaces(layout: &Layout, version: PgVersion) -> Result<(), Error> {
     let start = format!("PG_{}_", version.major());
     for tablespace in moved(layout) {
@@ -276,8 +278,8 @@ fn refuse_empty_tablespaces(layout: &Layout, version: PgVersion) -> Result<(), E
     Ok(())
 }
 
-/// Lets the links to tablespaces lead to where they go now. PostgreSQL does it by itself where it finds `tablespace_map`, for
-/// which it looks only with a `backup_label`.
+/// Changes the links to tablespaces to their new directories. PostgreSQL does this itself if it finds `tablespace_map`,
+/// but it looks for the map only if there is a `backup_label`.
 fn link_moved(layout: &Layout) -> Result<(), Error> {
     let links = layout.pgdata().join("pg_tblspc");
     for tablespace in moved(layout) {
@@ -299,7 +301,7 @@ fn malformed(record: &SnapshotRecord, reason: String) -> Error {
     Cause::Malformed { name: format!("the record of snapshot {}", record.snapshot_id), reason }.into()
 }
 
-/// The record by itself: it may come from a file, not from the repository.
+/// Checks the record alone: it may come from a file, not from the repository.
 fn check_record(record: &SnapshotRecord, options: &RestoreOptions) -> Result<(), Error> {
     if record.cluster != options.cluster {
         return Err(Cause::Refused(format!(
@@ -323,7 +325,7 @@ fn check_record(record: &SnapshotRecord, options: &RestoreOptions) -> Result<(),
     }
 }
 
-/// Looks at the directory and refuses what is not a copy of this snapshot; says whether a run of ours was interrupted.
+/// Refuses a directory that is not a copy of this snapshot. Returns whether a run of ours was interrupted in it.
 fn inspect(pgdata: &Path, record: &SnapshotRecord, point: &ResumePoint) -> Result<bool, Error> {
     let refused = |why: String| -> Error { Cause::Refused(why).into() };
     let version_path = pgdata.join("PG_VERSION");
@@ -397,9 +399,9 @@ fn inspect(pgdata: &Path, record: &SnapshotRecord, point: &ResumePoint) -> Resul
     Ok(resumed)
 }
 
-/// The server that runs in the directory. `postmaster.pid` comes with every snapshot of a running server, and its number
-/// may be that of any process here: only one that works in this directory counts, or a PostgreSQL of another user, of which
-/// nobody else may know where it works.
+/// The server that runs in the directory. Every snapshot of a running server contains `postmaster.pid`, and here its
+/// number may belong to any process. So the process counts only if it works in this directory, or if it is a PostgreSQL
+/// of another user, whose working directory we may not read.
 fn server_in(pgdata: &Path) -> Result<Option<i32>, Error> {
     if let Some(pid) = running::server_in(pgdata) {
         return Ok(Some(pid));
@@ -427,13 +429,13 @@ fn may_be_server(works_in: &Result<PathBuf, ErrorKind>, program: Option<&str>, h
 fn change(found: &Found, options: &RestoreOptions, record: &SnapshotRecord) -> Result<u64, Error> {
     let pgdata = &options.pgdata;
     let mut lock = ResumeLock::take(pgdata)?;
-    // Once more under the lock.
+    // Checked again under the lock.
     inspect(pgdata, record, &found.point)?;
     let version = PgVersion::new(record.pg_major).map_err(|e| Cause::Refused(e.to_string()))?;
     refuse_foreign(&found.layout, version, options, record.system_identifier)?;
     lock.record(&found.point)?;
     let mut roots = Roots::open(&found.layout)?;
-    // It may be on a volume of its own.
+    // `pg_wal` may be on another volume.
     roots.add(&pgdata.join("pg_wal"))?;
     let (control, aside) = (pgdata.join(ControlFile::PATH), pgdata.join(CONTROL_ASIDE));
     if control.exists() {
@@ -483,7 +485,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_cannot_be_looked_at_may_be_this_one() {
+    fn a_server_whose_directory_is_not_readable_may_be_this_one() {
         let here = Path::new("/var/lib/postgresql/data");
         let denied = || Err(ErrorKind::PermissionDenied);
         for (name, works_in, program, expected) in [
@@ -491,7 +493,7 @@ mod tests {
             ("it works here under another name", Ok(here.to_owned()), Some("postmaster-18\n"), true),
             ("a server of another directory", Ok(PathBuf::from("/srv/data")), Some("postgres\n"), false),
             ("no such process", Err(ErrorKind::NotFound), None, false),
-            ("may not be allowed to know", denied(), Some("postgres\n"), true),
+            ("a server of another user", denied(), Some("postgres\n"), true),
             ("an old name of the program", denied(), Some("postmaster\n"), true),
             ("another program of another user", denied(), Some("sshd\n"), false),
             ("another user's processes are hidden", denied(), None, false),

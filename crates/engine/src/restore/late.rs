@@ -1,6 +1,6 @@
-//! Patience with a hole that may be filled at any moment: see [`crate::archive`] for how a living archive comes by one.
+//! Waits for WAL that may arrive at any moment: [`crate::archive`] explains how a running archiver leaves such a hole.
 //!
-//! Nothing is restored over a hole by this. The archive is listed again until the hole is gone or the time is over, and a
+//! A restore never passes over a hole. The archive is listed again until the hole is gone or the time is over; the
 //! refusal is the same as without waiting.
 
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::error::{Cause, Error};
 use crate::progress::Progress;
 use crate::repository::Repository;
 
-/// How long a plan waits for what is missing.
+/// How long a plan waits for missing WAL.
 const WAIT_AT_MOST: Duration = Duration::from_secs(30);
 
 /// How long one plan has waited.
 pub(super) struct Patience {
     began: Instant,
-    /// Of this machine, when it began.
+    /// This machine's time when the plan began.
     now: DateTime<Utc>,
     waits_for: Option<SegmentName>,
 }
@@ -32,7 +32,7 @@ impl Patience {
         Self { began: Instant::now(), now, waits_for: None }
     }
 
-    /// Whether a plan that failed is worth another listing, by then; it waits for a second first.
+    /// Whether the archive should be listed again after a failed plan. It waits a second before it answers yes.
     pub(super) async fn lists_again(
         &mut self,
         repository: &Repository,
@@ -56,7 +56,7 @@ impl Patience {
     async fn is_young(&self, repository: &Repository, archive: &Archive, hole: &Hole, waited: Duration) -> bool {
         let size = archive.claim.wal_segment_size;
         let after = hole.first_missing.number(size).saturating_add(hole.count);
-        // After a promotion it may be one of the next timeline.
+        // After a promotion the missing segment may be one of the next timeline.
         let timelines = archive.wal.timelines().filter(|timeline| *timeline >= hole.timeline);
         let mut named = timelines.filter_map(|timeline| SegmentName::from_number(after, timeline, size));
         let Some(after) = named.find(|segment| archive.wal.contains(*segment)) else { return false };

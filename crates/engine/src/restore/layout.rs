@@ -1,8 +1,8 @@
-//! Where the files of a backup go: the data directory, or the directory of a tablespace.
+//! Decides where the files of a backup go: into the data directory, or into the directory of a tablespace.
 //!
-//! A manifest comes from outside. Before anything is written, [`check`] refuses one in which a path occurs twice or
-//! leads through something that is not a directory, so that a symbolic link of the backup can never carry a write
-//! out of the directories of the restore.
+//! A manifest is not trusted. Before anything is written, [`check`] refuses a manifest in which a path occurs twice or
+//! leads through something that is not a directory. So a symbolic link of the backup can never lead a write out of the
+//! directories of the restore.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -22,11 +22,11 @@ pub(super) const LINKS: &[u8] = b"pg_tblspc";
 pub struct TablespaceMapping {
     /// The tablespace's name or OID.
     pub tablespace: String,
-    /// Where it goes, absolute.
+    /// The new directory, as an absolute path.
     pub directory: PathBuf,
 }
 
-/// The mappings that are given, and those of all other tablespaces into folders of `root`.
+/// The given mappings, and mappings of all other tablespaces into folders of `root`.
 pub(super) fn mappings(
     tablespaces: &[TablespaceEntry],
     given: &[TablespaceMapping],
@@ -113,7 +113,7 @@ impl Layout {
         &self.pgdata
     }
 
-    /// The tablespaces outside of it.
+    /// The tablespaces outside the data directory.
     pub(super) fn tablespaces(&self) -> &[TablespacePlace] {
         &self.tablespaces
     }
@@ -126,12 +126,12 @@ impl Layout {
         })
     }
 
-    /// The data directory and the tablespaces: one `syncfs` each covers all that was written.
+    /// The data directory and the tablespaces: one `syncfs` of each covers everything that was written.
     pub(super) fn roots(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(self.pgdata.as_path()).chain(self.tablespaces.iter().map(|t| t.location.as_path()))
     }
 
-    /// Where a path of the manifest goes.
+    /// The place of a path of the manifest.
     pub(super) fn place(&self, path: &[u8]) -> PathBuf {
         match self.split(path) {
             Some((tablespace, rest)) => tablespace.location.join(OsStr::from_bytes(rest)),
@@ -139,7 +139,7 @@ impl Layout {
         }
     }
 
-    /// Whether this is the link to a tablespace: it is made from the mapping, not from the manifest.
+    /// Whether this path is the link to a tablespace: that link is made from the mapping, not from the manifest.
     pub(super) fn is_tablespace_link(&self, path: &[u8]) -> bool {
         matches!(self.split(path), Some((_, b"")))
     }
@@ -170,7 +170,7 @@ impl PathIndex {
         self.order.get(at).map(|position| *position as usize)
     }
 
-    /// All positions in the order of the paths: a directory stands before what is in it.
+    /// All positions in the order of the paths: a directory comes before its content.
     pub(super) fn ordered(&self) -> impl Iterator<Item = usize> {
         self.order.iter().map(|position| *position as usize)
     }
@@ -180,9 +180,9 @@ fn path_of(manifest: &Manifest, position: u32) -> &[u8] {
     manifest.file(position as usize).map_or(b"".as_slice(), |entry| entry.path)
 }
 
-/// Checks what the format alone does not promise: every path once, every path below directories only, extents of
-/// the manifest's own length. A single extent may be longer: early releases wrote one for a small file that had grown while
-/// it waited to be read, and it is whole.
+/// Checks rules that the format does not enforce: every path occurs once, has only directories above it, and has
+/// extents of the manifest's length. A single extent may be longer: early releases wrote one for a small file that had
+/// grown before it was read, and it is valid.
 pub(super) fn check(manifest: &Manifest, layout: &Layout) -> Result<PathIndex, Error> {
     let malformed = |path: &[u8], reason: &str| -> Error {
         Cause::Malformed {
@@ -232,8 +232,8 @@ fn unknown_tablespace(wanted: &str, names: &[&str]) -> Error {
     Cause::Refused(format!("the backup has no tablespace {wanted} (tablespaces of the backup: {names})")).into()
 }
 
-/// The path without repeated slashes and `.`, so that two spellings of one place are one. `..` is refused: where it leads
-/// depends on links, and PostgreSQL names no tablespace's place like that.
+/// The path without repeated slashes and `.`, so that a place has only one spelling. `..` is refused: its target
+/// depends on links, and PostgreSQL never writes the location of a tablespace like that.
 fn normalised(tablespace: &str, location: &Path) -> Result<PathBuf, Error> {
     if location.components().any(|part| part == Component::ParentDir) {
         return refused(format!(
@@ -244,9 +244,9 @@ fn normalised(tablespace: &str, location: &Path) -> Result<PathBuf, Error> {
     Ok(location.components().collect())
 }
 
-/// Refuses what would be written into a tablespace's place beside PostgreSQL's own directory there: with it a forged backup
-/// could put any file into any directory that may be made. PostgreSQL keeps everything in `PG_<major>_<catalog version>`
-/// (`TABLESPACE_VERSION_DIRECTORY`).
+/// Refuses entries that would be written into a tablespace's location outside PostgreSQL's own directory there.
+/// Otherwise a forged backup could put any file into any directory. PostgreSQL keeps everything in `PG_<major>_<catalog
+/// version>` (`TABLESPACE_VERSION_DIRECTORY`).
 pub(super) fn check_tablespaces(manifest: &Manifest, layout: &Layout, major: u16) -> Result<(), Error> {
     let own = format!("PG_{major}_");
     for entry in manifest.files() {
@@ -304,7 +304,7 @@ mod tests {
     fn a_root_takes_every_tablespace_that_has_no_place_of_its_own() {
         let given = [TablespaceMapping { tablespace: "slow".to_owned(), directory: "/new/slow".into() }];
         let mut all = tablespaces();
-        // One in place stays in the data directory.
+        // A tablespace in place stays in the data directory.
         all.push(TablespaceEntry { oid: 16402, name: "inside".to_owned(), path: "pg_tblspc/16402".to_owned() });
         let places = |root| {
             let layout = Layout::new(Path::new("/data"), &all, &mappings(&all, &given, root)).unwrap();
@@ -408,7 +408,7 @@ mod tests {
         }
     }
 
-    /// So that backups of early releases can be restored.
+    /// Backups of early releases have such extents.
     #[test]
     fn a_single_extent_may_be_longer() {
         let grown = [Extent::hole(ChunkHash::of(b""), 5 << 20)];

@@ -1,10 +1,10 @@
-//! What the recovery planner asks of the archived WAL: the last transaction for a time, the records of a transaction or
-//! restore point.
+//! Answers the recovery planner's questions about the archived WAL: the last transaction before a time, and the records
+//! of a transaction or restore point.
 //!
-//! The archiver stored the facts of each segment at the end of its object, so a look costs two small requests.
-//! Segments are looked at from the newest back, many at a time, and the search ends as soon as the answer is certain. A
-//! segment whose facts are missing or too coarse is fetched and scanned. The record that crosses from one segment into
-//! the next is put together from the facts of both.
+//! The archiver stored the facts of each segment at the end of its object, so reading them costs two small requests.
+//! The search begins with the newest segments, reads many at a time, and ends as soon as the answer is certain. A
+//! segment whose facts are missing or too coarse is fetched and scanned. A record that crosses into the next segment is
+//! found from the facts of both.
 
 use std::sync::Arc;
 
@@ -28,14 +28,15 @@ use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::{Repository, object_name};
 
-/// Segments looked at together. Two small requests each: enough to hide latency, few enough to not be throttled.
+/// Segments read at the same time, with two small requests each: enough to hide latency, few enough to avoid
+/// throttling.
 const AT_ONCE: usize = 16;
 
-/// The end of an object that is asked for first; it holds the facts of nearly every segment.
+/// The size of the end of an object that is read first; it holds the facts of nearly every segment.
 const FACTS_BYTES: u64 = 4096;
 
-/// How far the clock of a server may have gone backwards between two transactions: a search for a time does not end
-/// before it is this far past the target.
+/// How far the clock of a server may have gone backwards between two transactions: a search for a time ends only when
+/// it is this far past the target.
 const CLOCK_TOLERANCE: Duration = Duration::hours(1);
 
 /// Looks into the WAL of one claim.
@@ -71,7 +72,7 @@ impl WalLookup {
         }
     }
 
-    /// The last transaction of each run that has a backup, and where recovery would stop.
+    /// For a target time: the last transaction of each run that has a backup, and where recovery would stop.
     async fn time_facts(
         &self,
         path: &RecoveryPath,
@@ -88,7 +89,7 @@ impl WalLookup {
             if let Some(oldest) = starts.iter().map(|(start, _)| *start).min() {
                 known.last_transaction_time = self.last_transaction(run, oldest, time).await?;
                 let passes = |last: DateTime<Utc>| if request.inclusive { last > time } else { last >= time };
-                // The newest backup that is consistent before the target is the one that will be chosen.
+                // The planner will choose the newest backup that is consistent before the target.
                 let chosen = starts.iter().filter(|(_, stop)| *stop <= time).map(|(start, _)| *start).max();
                 if let Some(start) = chosen.filter(|_| known.last_transaction_time.is_some_and(passes)) {
                     facts.records.extend(self.first_after(run, start, &passes).await?);
@@ -99,7 +100,7 @@ impl WalLookup {
         Ok(facts)
     }
 
-    /// The latest transaction of a run as far as it matters for `time`: a later one than `time` ends the search.
+    /// The latest transaction of a run, as far as it matters for `time`: a transaction after `time` ends the search.
     pub(super) async fn last_transaction(
         &self,
         run: &WalRun,
@@ -125,8 +126,8 @@ impl WalLookup {
         Ok(latest)
     }
 
-    /// The first end of a transaction that passes the target, found by halving. The clock may have jumped, so that an
-    /// even earlier one is missed: the plan then names more WAL than recovery reads, never less.
+    /// The first end of a transaction after the target, found by bisection. If the clock has jumped, an earlier one may
+    /// be missed: then the plan names more WAL than recovery reads, never less.
     async fn first_after(
         &self,
         run: &WalRun,
@@ -141,7 +142,7 @@ impl WalLookup {
             let facts = self.facts(*segment, run.end_lsn).await?;
             if facts.latest_time.is_some_and(passes) { high = middle } else { low = middle + 1 }
         }
-        // The crossing record before the segment comes first.
+        // The record that crosses into the segment comes first.
         let around: Vec<SegmentName> =
             segments.get(low.saturating_sub(1)..segments.len().min(low + 1)).unwrap_or_default().to_vec();
         let facts = self.batch(&around, run.end_lsn).await?;
@@ -177,8 +178,8 @@ impl WalLookup {
                 for (segment, facts) in batch.iter().zip(&facts) {
                     self.records_in(*segment, facts, &request.target, run.end_lsn, &mut found.records).await?;
                 }
-                // Recovery stops at the first record it meets: certain as soon as all WAL after the start of the
-                // backup that would be chosen has been looked at.
+                // Recovery stops at the first such record. That is certain once all WAL after the start of the chosen
+                // backup has been searched.
                 let Some(first) = found.records.iter().min() else { continue };
                 let chosen = eligible.iter().filter(|b| b.stop_lsn <= *first).max_by_key(|b| b.stop_lsn);
                 let reached = batch.first().map(|segment| segment.start_lsn(self.claim.wal_segment_size));
@@ -202,7 +203,7 @@ impl WalLookup {
             RecoveryTarget::Name(name) => {
                 records.extend(facts.restore_points.iter().filter(|point| point.name == *name).map(|point| point.lsn));
             }
-            // Which transactions are between the oldest and the newest, only the segment itself tells.
+            // Only the segment itself shows which transactions are between the oldest and the newest.
             RecoveryTarget::Xid(xid) if facts.may_end_xid(*xid as u32) => {
                 let events = self.events(segment, end).await?;
                 records.extend(events.iter().filter(|event| is_target(event, target)).filter_map(lsn_of));
@@ -212,8 +213,8 @@ impl WalLookup {
         Ok(())
     }
 
-    /// The records that cross from one segment of a batch into the next, and from its last into the batch looked at
-    /// before, whose first head is in `next_head`.
+    /// The records that cross between segments of a batch, and from its last segment into the previously read batch,
+    /// whose first head is in `next_head`.
     fn crossings(&self, facts: &[SegmentFacts], next_head: &mut Option<HeadContinuation>, end: Lsn) -> Vec<Event> {
         let heads = facts.iter().skip(1).map(|f| f.head_continuation.as_ref()).chain([next_head.as_ref()]);
         let events: Vec<Event> = facts
@@ -226,7 +227,7 @@ impl WalLookup {
         events
     }
 
-    /// The segments of a run from the one that holds `start` on.
+    /// The segments of a run, beginning with the one that holds `start`.
     fn segments(&self, run: &WalRun, start: Lsn) -> Vec<SegmentName> {
         let size = self.claim.wal_segment_size;
         run.segments
@@ -252,7 +253,7 @@ impl WalLookup {
         }
         let mut facts = self.scan(segment, SegmentFacts::scan).await?;
         if !whole {
-            // The path leaves this segment: what comes after it belongs to an abandoned branch.
+            // The path leaves the timeline in this segment: later records belong to an abandoned branch.
             let mut before =
                 SegmentFacts { head_continuation: facts.head_continuation.take(), ..SegmentFacts::default() };
             for event in self.events(segment, end).await? {
@@ -263,8 +264,8 @@ impl WalLookup {
         Ok(facts)
     }
 
-    /// What the archiver stored, unless it did not look at the records, or what it stored cannot be used: the segment
-    /// itself has it all, and is verified when it is read.
+    /// The facts that the archiver stored. `None` if it did not read the records or the facts cannot be used: then the
+    /// segment itself is read and verified.
     async fn stored_facts(&self, segment: SegmentName) -> Result<Option<SegmentFacts>, Error> {
         match self.stored_facts_inner(segment).await {
             Err(error) if matches!(&*error.what, Cause::Format(_)) => {
@@ -296,7 +297,7 @@ impl WalLookup {
             }
         };
         let facts: Option<SegmentFacts> = serde_json::from_value(facts.facts).ok();
-        // A segment in which nothing begins and nothing ends does not exist: the archiver left a note instead.
+        // In every segment a record begins or ends. If the facts name neither, the archiver stored a note instead.
         Ok(facts.filter(|facts| facts.first_record_lsn.is_some() || facts.last_record_end.is_some()))
     }
 

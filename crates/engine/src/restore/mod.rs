@@ -1,22 +1,21 @@
-//! Restore: a backup and the way to a moment, brought into a directory that PostgreSQL can start in.
+//! Restore: puts a backup and its recovery settings into a directory in which PostgreSQL can start.
 //!
 //! Order:
-//! 1. [`preflight`]: the backup and the WAL for the request, the manifest, the packs, the directories. Everything that
-//!    can be refused is refused here, before the first byte is written. [`lookup`] answers the planner's questions.
-//!    [`foreign`] looks for what lies there and is not ours.
-//!    [`protect`] then takes a lease, so that nobody removes the backup meanwhile.
-//! 2. [`prepare`]: the directory is taken: resume point and lock, then `global/pg_control` of an existing one removed.
-//! 3. [`reuse`], when something is there: what is not in the backup goes, what is equal stays.
+//! 1. [`preflight`]: the backup and the WAL for the request, the manifest, the packs, the directories. All refusals
+//!    happen here, before the first byte is written. [`lookup`] answers the planner's questions. [`foreign`] looks for
+//!    things there that are not ours. [`protect`] then takes a lease, so that nobody removes the backup meanwhile.
+//! 2. [`prepare`]: take the directory: resume point and lock, then remove an existing `global/pg_control`.
+//! 3. [`reuse`], if something is there: remove what is not in the backup, keep what is equal.
 //! 4. [`durable::make_tree`], then [`fetch`]: requests planned by [`coalesce`], frames opened and checked, [`files`]
 //!    written.
 //! 5. [`settings`]: recovery settings, signal file, `backup_label`, tablespace map, `backup_manifest`.
-//! 6. [`durable`]: one `syncfs` for each file system, then `global/pg_control`, then the resume point goes.
+//! 6. [`durable`]: one `syncfs` for each file system, then write `global/pg_control`, then remove the resume point.
 //!
 //! Invariant: from step 2 until the end of step 6 there is no `global/pg_control`, so that PostgreSQL refuses to start.
-//! [`from_snapshot`] is the shorter way of a directory that was filled from volume snapshots.
+//! [`from_snapshot`] is the shorter path for a directory that was filled from volume snapshots.
 //!
-//! After a crash, a cancel or a failure the directory holds `holdfast.restore`, and the same command continues it:
-//! it compares what is there by hash and fetches the rest. Ownership is the calling user's.
+//! After a crash, a cancel or a failure the directory holds `holdfast.restore`, and the same command continues it: it
+//! compares the existing files by hash and fetches the rest. The calling user owns all files.
 
 mod chain;
 mod coalesce;
@@ -91,47 +90,47 @@ use crate::repository::Repository;
 use crate::repository::leases::Clock;
 use crate::server::running::RunningServer;
 
-/// What is to be restored, where and how.
+/// What to restore, where and how.
 #[derive(Debug, Clone)]
 pub struct RestoreOptions {
     /// The cluster's name in the repository.
     pub cluster: ClusterName,
-    /// Where the data directory goes, absolute.
+    /// The data directory to make, as an absolute path.
     pub pgdata: PathBuf,
-    /// Up to where, along which timeline, from which backup.
+    /// The recovery target, the timeline to follow, and perhaps the backup to use.
     pub request: RecoveryRequest,
-    /// What the server does at the target; [`TargetAction::Pause`] when not given, as PostgreSQL. Without a target, and
-    /// unless a standby is made, the server ends recovery at the end of the WAL whatever stands here.
+    /// What the server does at the target; `None` means [`TargetAction::Pause`], as in PostgreSQL. Without a target the
+    /// server ends recovery at the end of the WAL, whatever is set here, unless it is a standby.
     pub target_action: Option<TargetAction>,
-    /// Whether an existing data directory of the same cluster is brought to the state of the backup.
+    /// Whether an existing data directory of the same cluster may be changed to the state of the backup.
     pub delta: bool,
     /// Other directories for tablespaces.
     pub tablespaces: Vec<TablespaceMapping>,
-    /// A directory for all other tablespaces, each in a folder named by its OID; `None` for where they were.
+    /// A directory for all other tablespaces, each in a folder named by its OID; `None` for their original directories.
     pub tablespace_root: Option<PathBuf>,
-    /// Tablespaces, by name or OID, whose directories are used as they are although their data directory was lost.
+    /// Tablespaces, by name or OID, whose directories are reused although their data directory was lost.
     pub reuse_tablespaces: Vec<String>,
     /// Whether WAL of an existing data directory that was never archived may be removed.
     pub discard_wal: bool,
-    /// What the restore and the restored server need: no directory of the restore may hold it or lie in it.
+    /// What the restore and the restored server need: no directory of the restore may contain it or be inside it.
     pub places: Vec<Place>,
     /// Whether the restored server archives.
     pub archiving: Archiving,
     /// Whether the server follows the archive (`standby.signal`) instead of ending recovery.
     pub standby: bool,
-    /// Threads that decompress and check; 0 for one a processor.
+    /// Threads that decompress and check; 0 for one per processor.
     pub jobs: usize,
-    /// Bytes that the buffers may hold together.
+    /// The total size of the buffers, in bytes.
     pub memory_bytes: u64,
-    /// What PostgreSQL calls for each WAL file.
+    /// The `restore_command` for PostgreSQL, called for each WAL file.
     pub restore_command: String,
-    /// This host, for the resume point.
+    /// The name of this host, for the resume point.
     pub host: String,
-    /// Now.
+    /// The time of the restore; recorded in the settings and compared with times of the repository.
     pub now: DateTime<Utc>,
 }
 
-/// Says what [`restore`] would do; refuses what it would refuse. Writes nothing.
+/// Reports what [`restore`] would do, and refuses what it would refuse. Writes nothing.
 ///
 /// # Errors
 /// Those of [`restore`] up to its first change.
@@ -167,18 +166,18 @@ pub async fn plan(
     })
 }
 
-/// Restores a backup so that PostgreSQL, when it is started, recovers to the requested moment.
+/// Restores a backup so that PostgreSQL recovers to the requested moment when it is started.
 ///
 /// # Errors
-/// What is asked for: [`Cause::Unreachable`], [`Cause::UnreadableHistory`] or [`Cause::NoClaim`] if the archive does
+/// About the request: [`Cause::Unreachable`], [`Cause::UnreadableHistory`] or [`Cause::NoClaim`] if the archive does
 /// not lead there, [`Cause::Refused`] for options that do not fit the backup or the directory.
 ///
-/// Where it goes: [`Cause::NotEmpty`], [`Cause::TablespaceNotEmpty`], [`Cause::NotOurs`], [`Cause::UnarchivedWal`],
-/// [`Cause::WrongCluster`], [`Cause::ControlFile`] or [`Cause::Overlap`] if something else is there;
-/// [`Cause::ServerRunning`], [`Cause::UnseenServer`], [`Cause::UnclearLockFile`], [`Cause::PostmasterPid`], [`Cause::InUse`] or
-/// [`Cause::AnotherRun`] if somebody uses it; [`Cause::File`].
+/// About the directories: [`Cause::NotEmpty`], [`Cause::TablespaceNotEmpty`], [`Cause::NotOurs`],
+/// [`Cause::UnarchivedWal`], [`Cause::WrongCluster`], [`Cause::ControlFile`] or [`Cause::Overlap`] if something else is
+/// there; [`Cause::ServerRunning`], [`Cause::UnseenServer`], [`Cause::UnclearLockFile`], [`Cause::PostmasterPid`],
+/// [`Cause::InUse`] or [`Cause::AnotherRun`] if somebody uses them; [`Cause::File`].
 ///
-/// What is stored: [`Cause::Store`], and [`Cause::Format`], [`Cause::Record`], [`Cause::Malformed`] or
+/// About the repository: [`Cause::Store`], and [`Cause::Format`], [`Cause::Record`], [`Cause::Malformed`] or
 /// [`Cause::NotReadable`] if a part of the backup is not what it should be.
 ///
 /// [`Cause::Cancelled`] at any time. After an error in the middle no server starts in the directory, and the same call
@@ -216,7 +215,7 @@ async fn restore_inner(
     Ok(RestoreReport { notes, ..report })
 }
 
-/// Everything from the first change on.
+/// All steps after the preflight, with the first change.
 async fn restore_found(
     repository: &Repository,
     options: &RestoreOptions,
@@ -260,7 +259,7 @@ async fn restore_found(
     })
 }
 
-/// Looks at what lies in the way once more than by its place: walks what would be removed.
+/// Looks for things of others: at running servers, and at everything that would be removed.
 async fn refuse_foreign(found: &Arc<Preflight>, options: &RestoreOptions) -> Result<(), Error> {
     layout::check_tablespaces(&found.manifest, &found.layout, found.version.major())?;
     let (replaying, target) = (Arc::clone(found), options.request.target.clone());
@@ -277,7 +276,7 @@ async fn refuse_foreign(found: &Arc<Preflight>, options: &RestoreOptions) -> Res
     let looked = blocking(move || {
         let Preflight { layout, manifest, index, .. } = looking.as_ref();
         foreign::refuse_contents(layout, manifest, index, &version_directory(&looking), &options.places)?;
-        // What is resumed was refused, or allowed, before it began.
+        // For a resumed restore this was decided before it began.
         if looking.state == TargetState::Delta && !options.discard_wal {
             foreign::refuse_unarchived(layout.pgdata())?;
         }
@@ -286,7 +285,7 @@ async fn refuse_foreign(found: &Arc<Preflight>, options: &RestoreOptions) -> Res
     looked.await.doing(|| format!("looking at the directory {}", found.layout.pgdata().display()))
 }
 
-/// The directory that PostgreSQL has in each tablespace's place, as `TABLESPACE_VERSION_DIRECTORY`.
+/// The name of PostgreSQL's directory in each tablespace, as `TABLESPACE_VERSION_DIRECTORY`.
 fn version_directory(found: &Preflight) -> String {
     format!("PG_{}_{}", found.version.major(), found.backup.catalog_version)
 }
@@ -299,7 +298,7 @@ struct MovedData {
     removed_entries: u64,
 }
 
-/// Steps 3 and 4: from a taken directory to one in which all data of the backup is.
+/// Steps 3 and 4: fills the directory with all data of the backup.
 async fn move_data(
     repository: &Repository,
     options: &RestoreOptions,
@@ -309,8 +308,8 @@ async fn move_data(
     progress: &Arc<dyn Progress>,
     cancel: &CancellationToken,
 ) -> Result<MovedData, Error> {
-    // The allocator keeps some of what many threads gave back: the buffers get seven eighths, so that the process
-    // stays within what was asked for.
+    // The allocator keeps some memory that many threads freed. So the buffers get seven eighths, and the process stays
+    // within the limit.
     let budget = ByteBudget::new(options.memory_bytes / 8 * 7);
     let mut data = MovedData::default();
     let mut wanted;
@@ -419,7 +418,7 @@ fn check_options(options: &RestoreOptions) -> Result<(), Error> {
     Ok(())
 }
 
-/// The recovery, as the settings of the server are written from it.
+/// The facts for the recovery settings.
 fn recovery<'a>(options: &'a RestoreOptions, plan: &'a RecoveryPlan, in_place: bool) -> Recovery<'a> {
     Recovery {
         request: &options.request,
@@ -432,7 +431,7 @@ fn recovery<'a>(options: &'a RestoreOptions, plan: &'a RecoveryPlan, in_place: b
     }
 }
 
-/// Every extent and patch that is stored, in order of fetching.
+/// Every stored extent and patch, in the order of fetching.
 fn everything(found: &Preflight) -> Vec<Wanted> {
     let mut wanted: Vec<Wanted> =
         found.data_files().flat_map(|file| reuse::all_extents(&found.manifest, file)).collect();
@@ -440,7 +439,7 @@ fn everything(found: &Preflight) -> Vec<Wanted> {
     wanted
 }
 
-/// The same of all files, with those that a restore keeps in memory.
+/// The same, for all files, with those that a restore keeps in memory.
 pub(crate) fn every_chunk(manifest: &Manifest) -> Vec<Wanted> {
     let files = 0..manifest.len() as u32;
     let mut wanted: Vec<Wanted> = files.flat_map(|file| reuse::all_extents(manifest, file)).collect();
@@ -454,7 +453,7 @@ fn length(found: &Preflight, wanted: Wanted) -> u64 {
     source.map_or(0, |source| source.seen_bytes())
 }
 
-/// Files, stored bytes and bytes of holes.
+/// The numbers of files, stored bytes and hole bytes.
 fn sizes(found: &Preflight) -> (u64, u64, u64) {
     let mut sizes = (0, 0, 0);
     for entry in found.data_files().filter_map(|file| found.manifest.file(file as usize)) {
@@ -502,7 +501,7 @@ fn next_words(options: &RestoreOptions, plan: &RecoveryPlan) -> String {
     format!("start it with `{start}`: it recovers along timeline {} to {target} {then}", plan.timeline)
 }
 
-/// Runs blocking work to its end; it is not given up half-way when the command is cancelled.
+/// Runs blocking work to its end, even if the command is cancelled.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     tokio::task::spawn_blocking(work)
         .await

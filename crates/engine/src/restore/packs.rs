@@ -1,4 +1,4 @@
-//! Reading from packs: one opener a pack, ranged requests, single files into memory.
+//! Reads from packs: one opener for each pack, ranged requests, single files into memory.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use tokio::sync::OnceCell;
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::{Repository, object_name};
 
-/// The most bytes of a file that is held in memory: none of those that are (`backup_label`, `postgresql.auto.conf`,
-/// `pg_control`) is ever near.
+/// The most bytes of a file that is held in memory (`backup_label`, `postgresql.auto.conf`, `pg_control`): real ones
+/// are far smaller.
 const MAX_HELD_BYTES: u64 = 16 << 20;
 
 /// The packs of a manifest.
@@ -24,13 +24,13 @@ pub(crate) struct Packs {
 }
 
 impl Packs {
-    /// Nothing is read yet.
+    /// Makes the reader; reads nothing yet.
     pub(crate) fn new(repository: Repository, manifest: Arc<Manifest>) -> Self {
         let openers = manifest.packs().iter().map(|_| OnceCell::new()).collect();
         Self { repository, manifest, openers }
     }
 
-    /// What the manifest says of a pack.
+    /// The manifest's entry of a pack.
     pub(crate) fn entry(&self, pack: u32) -> Result<&PackEntry, Error> {
         self.manifest
             .packs()
@@ -38,7 +38,8 @@ impl Packs {
             .ok_or_else(|| Cause::Internal(format!("pack number {pack} is not in the manifest")).into())
     }
 
-    /// What opens the frames of a pack. The manifest knows the salt in its head; where it does not, the head is read once.
+    /// The opener for the frames of a pack. The manifest usually has the salt of the pack; if not, the head of the pack
+    /// is read once.
     pub(crate) async fn opener(&self, pack: u32) -> Result<Arc<ObjectOpener>, Error> {
         let entry = self.entry(pack)?;
         let cell = self
@@ -55,7 +56,7 @@ impl Packs {
         cell.get_or_try_init(read).await.cloned()
     }
 
-    /// Bytes of a pack: exactly those, whatever the store thinks of its answer.
+    /// Reads bytes of a pack. A shorter or longer answer of the store is an error.
     pub(crate) async fn bytes(&self, pack: u32, range: std::ops::Range<u64>) -> Result<Bytes, Error> {
         let name = object_name(&self.entry(pack)?.name)?;
         let reading = || format!("reading bytes {} to {} of {name}", range.start, range.end);
@@ -90,7 +91,7 @@ impl Packs {
         }
         let mut content = vec![0; entry.size_bytes as usize];
         let extent_bytes = self.manifest.header().extent_bytes;
-        // In their order: a patch is written over what it covers.
+        // In this order, so that a patch is written over the extent that it covers.
         for source in (0..entry.source_count()).filter_map(|number| entry.source(number, extent_bytes)) {
             let (extent, start) = (source.place, source.file_offset as usize);
             let within = content.get_mut(start..start + extent.length as usize);
@@ -121,7 +122,7 @@ impl Packs {
     }
 }
 
-/// A chunk in the raw bytes of a frame, if it is the one of this hash.
+/// A chunk in the raw bytes of a frame, checked against its hash.
 pub(super) fn piece(raw: &[u8], offset: u32, length: u32, hash: ChunkHash) -> Result<&[u8], Fault> {
     let start = offset as usize;
     let end = start.saturating_add(length as usize);

@@ -1,9 +1,9 @@
-//! Everything that can be known, and refused, before the first byte is written.
+//! Finds and refuses everything that can be known before the first byte is written.
 //!
-//! Steps: backups, history files and the WAL's names; the planner's path; the facts it asks for; its plan, which contains
-//! the check that all WAL from the backup's start to its target is there (promise 5); the manifest, checked against the
-//! digest in `backup.json`; the packs it names, each there with the size it states; the files of the backup that
-//! are needed in memory; and the directories it would go to. Nothing is written here.
+//! Steps: backups, history files and the WAL's names; the planner's path; the facts it asks for; its plan, which
+//! contains the check that all WAL from the backup's start to its target is there (promise 5); the manifest, checked
+//! against the digest in `backup.json`; the packs that it names, each with the stated size; the files of the backup
+//! that are needed in memory; and the target directories. Nothing is written here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,21 +39,21 @@ use crate::progress::Progress;
 use crate::repository::listed::{Listed, Unreadable};
 use crate::repository::{Repository, object_name};
 
-/// Bytes of one request for a piece of the manifest; some are in flight while one is read.
+/// Bytes of one request for a piece of the manifest; several requests are in flight at a time.
 const MANIFEST_PIECE_BYTES: u64 = 8 << 20;
 const MANIFEST_PIECES_AT_ONCE: usize = 3;
 
 /// The file that `ALTER SYSTEM` writes.
 pub(super) const AUTO_CONF: &str = "postgresql.auto.conf";
 
-/// A file of the backup that is kept in memory and written by its own rules.
+/// A file of the backup that is kept in memory and written in a special way.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
     pub content: Vec<u8>,
     pub mode: u32,
 }
 
-/// What was found.
+/// The result of the preflight.
 #[derive(Debug)]
 pub(super) struct Preflight {
     pub backup: BackupRecord,
@@ -78,7 +78,7 @@ impl Preflight {
         self.backup.tablespaces.iter().any(|tablespace| !tablespace.path.starts_with('/'))
     }
 
-    /// What the decision about the target directory depends on.
+    /// The facts for the decision about the target directory.
     pub(super) fn wanted<'a>(&'a self, options: &'a RestoreOptions) -> Wanted<'a> {
         Wanted {
             point: &self.point,
@@ -102,13 +102,13 @@ impl Preflight {
     }
 }
 
-/// Whether a file is written by its own rules.
+/// Whether a file is written in a special way.
 fn is_held(path: &[u8]) -> bool {
     let held = [ControlFile::PATH, BackupLabel::FILE_NAME, TablespaceMap::FILE_NAME, AUTO_CONF];
     held.iter().chain(&SIGNAL_FILES).any(|name| name.as_bytes() == path)
 }
 
-/// Looks at everything.
+/// Makes all checks; see the module.
 pub(super) async fn preflight(
     repository: &Repository,
     options: &RestoreOptions,
@@ -189,23 +189,23 @@ pub(super) async fn preflight(
     }
 }
 
-/// What names and summaries say of an archive.
+/// An archive by its object names and summaries.
 pub(super) struct Archive {
     pub claim: Arc<ClaimRecord>,
     pub backups: Vec<BackupRecord>,
-    /// What a recovery can begin with: the backups, unless said otherwise.
+    /// The states with which a recovery can begin: usually the backups.
     beginnings: Vec<Beginning>,
     pub histories: BTreeMap<TimelineId, HistoryFile>,
     pub wal: WalInventory,
-    /// Backups that are named and cannot be read, oldest first.
+    /// Backups whose summary exists and cannot be read, oldest first.
     unreadable_backups: Vec<Unreadable<BackupId>>,
-    /// The same of histories.
+    /// Histories that exist and cannot be read.
     pub unreadable_histories: Vec<Unreadable<TimelineId>>,
 }
 
 impl Archive {
-    /// Reads what is archived, and plans. The WAL is listed from the newest backup on that could serve; from the oldest one
-    /// on only if that does not give the plan, so that a refusal knows all there is.
+    /// Reads the archive, and plans. It lists the WAL from the newest possible backup on. If that gives no plan, it
+    /// lists from the oldest one, so that a refusal takes everything into account.
     async fn choose(
         repository: &Repository,
         options: &RestoreOptions,
@@ -221,7 +221,7 @@ impl Archive {
         {
             return Err(unreadable.swap_remove(position).error);
         }
-        // A named backup may be of an earlier claim, before a pg_upgrade; its WAL is there.
+        // A named backup may be of an earlier claim, before a pg_upgrade; then its WAL is under that claim.
         let named = request.backup.and_then(|named| backups.iter().find(|backup| backup.backup_id == named));
         let claim = claims.chosen(|claim| named.is_none_or(|backup| backup.claim == claim.number))?;
         let claim =
@@ -241,7 +241,7 @@ impl Archive {
         }
     }
 
-    /// Plans with the WAL in these folders.
+    /// Plans with the WAL of these folders.
     async fn plan_with(
         &mut self,
         folders: &WalFolders,
@@ -270,8 +270,8 @@ impl Archive {
         self.plan(repository, options, crew, progress, cancel).await
     }
 
-    /// What is archived under one claim, from where the oldest of these beginnings starts; those of other claims are no
-    /// matter.
+    /// The archive of one claim, from the start of the oldest of these beginnings. Beginnings of other claims are
+    /// ignored.
     pub(super) async fn of_claim(
         repository: &Repository,
         claim: ClaimRecord,
@@ -279,14 +279,14 @@ impl Archive {
     ) -> Result<Self, Error> {
         let starts = beginnings.iter().filter(|beginning| beginning.claim == claim.number);
         let listed = match starts.map(|beginning| beginning.start_lsn).min() {
-            // Nothing to begin with: no WAL is of use.
+            // There is nothing to begin with, so no WAL is useful.
             None => ListedWal::nothing(&claim),
             Some(from) => WalFolders::read_and_list(repository, &claim, WantedWal::From(from)).await?,
         };
         Self::of_listed(repository, claim, &listed, beginnings).await
     }
 
-    /// The same, of WAL that has been listed.
+    /// The same, with WAL that is already listed.
     pub(super) async fn of_listed(
         repository: &Repository,
         claim: ClaimRecord,
@@ -306,7 +306,7 @@ impl Archive {
         })
     }
 
-    /// The same for the planner.
+    /// This archive in the form for the planner.
     pub(super) fn world(&self) -> RecoveryWorld<'_> {
         RecoveryWorld {
             claim: self.claim.number,
@@ -358,7 +358,7 @@ impl Archive {
     }
 }
 
-/// What cannot be read of the archive, and what that means for a recovery.
+/// Unreadable parts of the archive, and their effect on a recovery.
 impl Archive {
     fn choosing(&self, request: &RecoveryRequest, cluster: &ClusterName) -> String {
         let mut phrase = format!("choosing a backup of {cluster} for {}", request.target);
@@ -370,8 +370,8 @@ impl Archive {
         phrase
     }
 
-    /// Refuses when a history is needed that cannot be read: that of the timeline to follow, once it is known or where it is
-    /// named, and for the latest timeline any above it, which could lead on from there.
+    /// Refuses if a needed history cannot be read: the history of the timeline to follow, once it is known or if it is
+    /// named. If the latest timeline is followed, also any history above it, which could continue from there.
     pub(super) fn check_histories(&self, request: &RecoveryRequest, timeline: Option<TimelineId>) -> Result<(), Error> {
         let needed = |bad: TimelineId| match (request.timeline, timeline) {
             (TargetTimeline::Latest, Some(chosen)) => bad >= chosen,
@@ -414,7 +414,7 @@ impl Archive {
     }
 }
 
-/// What is newer on a line that is not followed.
+/// A note about newer data on a line that is not followed.
 fn newer_note(timeline: TimelineId, line: &OtherLine) -> Option<String> {
     let what = match line.newer {
         Newer::Nothing => return None,
@@ -428,7 +428,7 @@ fn newer_note(timeline: TimelineId, line: &OtherLine) -> Option<String> {
     ))
 }
 
-/// The histories, and those that cannot be read: most recoveries need one of them or none.
+/// The histories, and separately those that cannot be read: most recoveries need one history or none.
 async fn read_histories(
     repository: &Repository,
     claim: &ClaimRecord,
@@ -462,12 +462,12 @@ pub(crate) async fn read_history(
     HistoryFile::parse(timeline, &raw).map_err(|e| Cause::Malformed { name: object, reason: e.to_string() }.into())
 }
 
-/// Reads the manifest piece by piece, so that it is held only once and not twice.
+/// Reads the manifest piece by piece, so that memory holds it only once.
 pub(super) async fn read_manifest(repository: &Repository, backup: &BackupRecord) -> Result<Manifest, Error> {
     let entry = &backup.manifest;
     let name = object_name(&entry.name)?;
     let store = repository.store();
-    // A range after the end is an error of its own; an object that is too long is noticed here.
+    // A range after the end is a different error; an object that is too long is found here.
     let size_bytes = store.head(&name).await?.size_bytes;
     let not_as_stored =
         |reason: String| Cause::NotReadable { store: store.describe(), name: entry.name.clone(), reason };
@@ -485,7 +485,7 @@ pub(super) async fn read_manifest(repository: &Repository, backup: &BackupRecord
     while let Some(piece) = pieces.try_next().await? {
         sha256.update(&piece);
         reader.feed(&piece)?;
-        // What it takes over of earlier manifests, in the moment when it is due.
+        // The parts that refer to earlier manifests are read when they are due.
         loop {
             let reads = reader.wanted().into_iter().map(|frame| async move {
                 let name = object_name(&frame.object)?;
@@ -527,7 +527,7 @@ pub(super) struct HeldFiles {
     pub auto_conf: Held,
 }
 
-/// Reads the files that are kept in memory, and refuses a backup without those that every backup has.
+/// Reads the files that are kept in memory, and refuses a backup that lacks one that every backup has.
 pub(super) async fn held_files(
     packs: &Packs,
     manifest: &Manifest,

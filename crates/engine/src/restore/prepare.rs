@@ -1,7 +1,8 @@
-//! The target directory: what is there, whether it may be used, and taking it.
+//! The target directory: inspects it, decides whether it may be used, and takes it.
 //!
-//! [`inspect`] only looks, and refuses what must not be touched; [`take`] acts. The first acts on an existing directory are
-//! the resume point and the removal of `global/pg_control`: from then on nothing can start there until the restore is done.
+//! [`inspect`] only looks, and refuses a directory that must not be touched; [`take`] acts. In an existing directory it
+//! first writes the resume point and removes `global/pg_control`. From then on no server can start there until the
+//! restore is done.
 
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
@@ -20,30 +21,30 @@ use crate::error::{Cause, Error};
 use crate::places::{Identity, Place};
 use crate::server::{PostmasterPid, running};
 
-/// What the decision about the target depends on.
+/// The facts for the decision about the target.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted<'a> {
-    /// The restore that is asked for.
+    /// The requested restore.
     pub point: &'a ResumePoint,
-    /// Whose data it is.
+    /// The system identifier of the backup.
     pub system_identifier: SystemIdentifier,
     /// The control file of the backup.
     pub control: &'a [u8],
     /// Whether an existing data directory may be used.
     pub delta: bool,
-    /// Tablespaces, by name or OID, whose directories may be used although their data directory was lost.
+    /// Tablespaces, by name or OID, whose directories may be reused although their data directory was lost.
     pub reuse_tablespaces: &'a [String],
-    /// What the restore itself needs and must not lie in its way.
+    /// Places that the restore needs; they must not be inside its directories.
     pub places: &'a [Place],
     /// The repository, for messages.
     pub store: &'a str,
 }
 
-/// Looks at the directories of the restore and refuses those that hold something else.
+/// Inspects the directories of the restore and refuses those that hold something else.
 ///
-/// A tablespace's directory that holds something is this restore's own only where that is known: the resume point of
-/// the data directory names it, or the data directory is the same cluster's by its control file and its own link
-/// leads there. An empty data directory says nothing about it: the directory may be that of a server which is well.
+/// A tablespace directory that is not empty may be used only in two cases: the resume point of the data directory names
+/// it; or the data directory is the same cluster's by its control file, and its own link leads there. An empty data
+/// directory proves nothing: the tablespace may belong to a healthy server.
 pub(super) fn inspect(layout: &Layout, wanted: &Wanted<'_>) -> Result<TargetState, Error> {
     for name in wanted.reuse_tablespaces {
         layout.named(name)?;
@@ -72,12 +73,12 @@ pub(super) fn inspect(layout: &Layout, wanted: &Wanted<'_>) -> Result<TargetStat
     Ok(state)
 }
 
-/// What the data directory says.
+/// The facts in the data directory.
 struct Found {
     state: TargetState,
     /// Whether its control file is of the cluster that is restored.
     is_same_cluster: bool,
-    /// Where an interrupted restore of the same cluster put its tablespaces.
+    /// The tablespace directories of an interrupted restore of the same cluster.
     placed: Vec<TablespacePlace>,
 }
 
@@ -114,7 +115,7 @@ fn inspect_pgdata(pgdata: &Path, wanted: &Wanted<'_>) -> Result<Found, Error> {
     let resume_point_there = exists(&pgdata.join(RESUME_POINT))?;
     let mut found = Found::of(TargetState::Delta);
     if let Some(point) = ResumePoint::read(pgdata)? {
-        // With a control file that is not the backup's, a server may have run here since: not ours any more.
+        // If the control file is not the backup's, a server may have run here since: it is no longer ours.
         let untouched = control.as_deref().is_none_or(|control| control == wanted.control);
         if point.is_same_restore(wanted.point) && untouched {
             return Ok(Found { placed: point.tablespaces, ..Found::of(TargetState::Resumed) });
@@ -171,8 +172,8 @@ pub(super) fn refuse_linked_control(pgdata: &Path) -> Result<(), Error> {
     }
 }
 
-/// Refuses a directory in which a server runs, by its lock file and by what the kernel knows. In a container the number in
-/// the lock file says nothing: the server may run in another one, or on the host.
+/// Refuses a directory in which a server runs, by its lock file and by the kernel's list of processes. In a container
+/// the number in the lock file proves nothing: the server may run in another container or on the host.
 fn refuse_server(pgdata: &Path) -> Result<(), Error> {
     running::refuse_unclear_lock_file(pgdata)?;
     let locked = PostmasterPid::read(pgdata)?;
@@ -220,15 +221,15 @@ fn refuse_resume(pgdata: &Path, there: &ResumePoint, wanted: &ResumePoint, untou
     Cause::Refused(why).into()
 }
 
-/// Takes the directory: makes what is missing, locks it, and makes sure that nothing can start there. `wanted` is
-/// judged again under the lock.
+/// Takes the directory: makes what is missing, locks it, and ensures that no server can start there. `wanted` is
+/// checked again under the lock.
 pub(super) fn take(layout: &Layout, wanted: &Wanted<'_>) -> Result<Taken, Error> {
     let pgdata = layout.pgdata();
     let before = inspect(layout, wanted)?;
     make_directory(pgdata)?;
     let mut lock = ResumeLock::take(pgdata)?;
     let state = if before == TargetState::Fresh {
-        // Somebody may have come in between; our own empty resume point does not count.
+        // Another process may have come in between; our own empty resume point does not count.
         if inspect(layout, wanted)? != TargetState::Fresh {
             return Err(Cause::NotEmpty { directory: pgdata.to_owned() }.into());
         }
@@ -268,7 +269,7 @@ enum Contents {
     Something,
 }
 
-/// What a directory holds. A resume point alone is nothing, unless it was written to its end.
+/// What a directory holds. A resume point that was not written in full counts as nothing.
 fn contents(directory: &Path) -> Result<Contents, Error> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -301,7 +302,7 @@ fn check_parent(directory: &Path) -> Result<(), Error> {
     }
 }
 
-/// Makes a directory that only its owner may enter, as initdb does; one that is there stays as it is.
+/// Makes a directory that only its owner may enter, as initdb does. An existing one is not changed.
 pub(super) fn make_directory(directory: &Path) -> Result<(), Error> {
     match DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => Ok(()),

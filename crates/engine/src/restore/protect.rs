@@ -1,7 +1,7 @@
-//! The lease of a restore: as long as it is in force, `expire` on any host keeps the backup and the WAL after it.
+//! The lease of a restore: while it is valid, `expire` on any host keeps the backup and the WAL after it.
 //!
-//! Whoever restores may have credentials that only read, or a store that is half broken. So a lease that cannot be taken
-//! is said, and stops nothing.
+//! A restore may have read-only credentials, or a store that is half broken. So a failure to take the lease is
+//! reported, and the restore continues.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::progress::Progress;
 use crate::repository::leases::{Clock, Holder, Lease, new_run};
 use crate::repository::{Repository, object_name};
 
-/// How long a restore waits for its lease, all together. It may be needed badly, and the store answered a moment ago.
+/// How long a restore waits for its lease in total. A restore may be urgent, and the store answered a moment ago.
 const WAIT: Duration = Duration::from_secs(30);
 
-/// What protects a restore, and what is to be said about that.
+/// The lease of a restore, and notes about it.
 pub(super) struct Protection {
     lease: Option<Lease>,
     pub(super) notes: Vec<String>,
@@ -36,8 +36,8 @@ impl Protection {
     }
 }
 
-/// Takes the lease, then looks whether the backup is still there and what is decided about it: in this order, so that an
-/// `expire` that did not see the lease was seen.
+/// Takes the lease, then checks whether the backup still exists and whether its removal is decided. In this order,
+/// because the removal by an `expire` that did not see the lease is then seen.
 pub(super) async fn protect(
     repository: &Repository,
     options: &RestoreOptions,
@@ -66,7 +66,7 @@ pub(super) async fn protect(
         }
     };
     let gone = is_gone(repository, options, backup);
-    // A store that hides what it listed a moment ago: the restore finds out itself what is there.
+    // If the store cannot say whether the backup is there, the restore finds out itself.
     if matches!(tokio::time::timeout(WAIT, gone).await, Ok(Ok(true))) {
         if let Some(lease) = lease {
             lease.release().await;
@@ -84,7 +84,7 @@ pub(super) async fn protect(
 }
 
 fn unprotected(why: &str) -> String {
-    format!("nobody is told that this restore is running, so run no `holdfast expire` before it has ended: {why}")
+    format!("no lease was taken, so run no `holdfast expire` before this restore has ended: {why}")
 }
 
 async fn is_gone(repository: &Repository, options: &RestoreOptions, backup: BackupId) -> Result<bool, Error> {
@@ -95,7 +95,7 @@ async fn is_gone(repository: &Repository, options: &RestoreOptions, backup: Back
     }
 }
 
-/// What the ledger says about the end of the backup, and of the WAL that the server will fetch.
+/// A note if the ledger holds a decision to remove the backup, or WAL that the server will fetch.
 async fn is_decided(
     repository: &Repository,
     options: &RestoreOptions,

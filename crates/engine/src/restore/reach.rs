@@ -1,7 +1,7 @@
-//! What could be restored, without a request: the answer of `info`.
+//! Finds what can be restored, for `info`.
 //!
 //! The planner's first step for every timeline of a claim, and the last transaction of each stretch, looked up in the
-//! facts of its newest segments. Nothing of it is remembered: what is said is what is there now.
+//! facts of its newest segments. Nothing is cached: the answer is the present state.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,18 +24,19 @@ use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
 
-/// What can be restored of a claim.
+/// The moments of a claim that can be restored.
 #[derive(Debug, Clone, Default)]
 pub struct Reached {
-    /// By timeline, ascending. Timelines that no backup leads to are left out.
+    /// By timeline, ascending. Timelines that no backup reaches are left out.
     pub timelines: Vec<Reach>,
-    /// The timeline that a restore follows when none is named; none if nothing can be restored.
+    /// The timeline that a restore follows by default; `None` if nothing can be restored.
     pub followed: Option<TimelineId>,
-    /// Whether a restore refuses to choose: a complete backup elsewhere is newer than all that lead to that timeline.
+    /// Whether a restore refuses to choose a timeline: a complete backup elsewhere is newer than all that reach the
+    /// followed one.
     pub must_be_named: bool,
-    /// What that timeline does not lead to.
+    /// Lines with data that are not part of that timeline.
     pub other_lines: Vec<OtherLine>,
-    /// The number of backups that begin before the WAL that was listed: of them nothing is said.
+    /// The number of backups that begin before the listed WAL; nothing is known about them.
     pub not_looked_at: usize,
 }
 
@@ -51,12 +52,12 @@ impl Reached {
     }
 }
 
-/// What can be restored of a claim with its WAL as listed. `backups` may hold those of other claims, and snapshots instead.
-/// Those that begin before the listed WAL are counted, and left out of the windows.
+/// Finds what can be restored of a claim, with its listed WAL. `backups` may hold backups of other claims, or snapshots
+/// instead of backups. Those that begin before the listed WAL are only counted.
 ///
 /// # Errors
-/// [`Cause::Store`] if the store cannot be asked, [`Cause::Format`] if a segment is damaged in which the last
-/// transaction is looked for, [`Cause::Cancelled`]. A history that cannot be read is in `unreadable` of its timeline.
+/// [`Cause::Store`] if the store cannot be asked, [`Cause::Format`] if the search for the last transaction meets a
+/// damaged segment, [`Cause::Cancelled`]. A history that cannot be read is in `unreadable` of its timeline.
 pub async fn reach(
     repository: &Repository,
     claim: &ClaimRecord,
@@ -69,7 +70,8 @@ pub async fn reach(
         let archive = Archive::of_listed(repository, claim.clone(), wal, backups.to_vec()).await?;
         let version = match PgVersion::new(claim.pg_major) {
             Ok(version) => version,
-            // A claim of a release to come: what else there is in the archive is still worth showing.
+            // The claim is of a PostgreSQL version that this release does not know. The rest of the archive is still
+            // shown.
             Err(error) => return Ok(Reached::of_unknown_version(error, &archive)),
         };
         let lookup = WalLookup {
@@ -122,11 +124,11 @@ pub async fn reach(
     looked.doing(|| format!("looking for what can be restored of {} in {}", claim.cluster, repository.describe()))
 }
 
-/// The windows of a timeline whose newest WAL was stored then.
+/// The windows of a timeline, with the time at which its newest WAL was stored.
 fn with_times(windows: Vec<ReachableWindow>, newest: Option<DateTime<Utc>>) -> Vec<Window> {
     let last = windows.len().saturating_sub(1);
     let windows = windows.into_iter().enumerate();
-    // The windows before the last end at a gap, long before the newest segment.
+    // All windows but the last end at a gap, long before the newest segment.
     windows.map(|(n, window)| Window { window, to_stored: newest.filter(|_| n == last) }).collect()
 }
 
@@ -135,7 +137,7 @@ async fn last_transactions(path: &RecoveryPath, lookup: &WalLookup) -> Result<Ta
     for (index, run) in path.runs().iter().enumerate() {
         let starts = path.candidates().iter().filter(|candidate| candidate.run == index);
         let last_transaction_time = match starts.map(|candidate| candidate.backup.start_lsn).min() {
-            // No transaction is later: the search ends with the first segments that hold any.
+            // No transaction is later than this, so the search ends at the first segments that hold one.
             Some(start) => lookup.last_transaction(run, start, DateTime::<Utc>::MAX_UTC).await?,
             None => None,
         };

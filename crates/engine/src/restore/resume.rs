@@ -1,7 +1,7 @@
-//! The resume point: `holdfast.restore` in the data directory, and the lock against two restores at once.
+//! The resume point: `holdfast.restore` in the data directory, and the lock that prevents two restores at once.
 //!
-//! It is written before anything else and removed after everything else. A directory that holds it holds a restore that
-//! was not finished, and says of which backup. A crash leaves it; the kernel gives the lock back by itself.
+//! It is written before anything else and removed after everything else. If a directory has this file, a restore of the
+//! named backup was not finished. After a crash the file remains, and the kernel releases the lock.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -21,27 +21,27 @@ use crate::error::{Cause, Error};
 /// The file's name in the data directory.
 pub const RESUME_POINT: &str = "holdfast.restore";
 
-/// What is being restored here.
+/// The restore that is in progress in a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResumePoint {
-    /// The version of this file.
+    /// The version of the file's format.
     pub version: u32,
-    /// The repository.
+    /// The id of the repository.
     pub repository: RepositoryId,
-    /// The cluster.
+    /// The cluster's name in the repository.
     pub cluster: ClusterName,
-    /// The backup.
+    /// The backup that is restored.
     pub backup: BackupId,
-    /// Where the tablespaces go.
+    /// The directories of the tablespaces.
     pub tablespaces: Vec<TablespacePlace>,
-    /// Whether the copy archives. A restore that was begun without must not be finished with it.
+    /// Whether the copy archives. A restore that was begun without archiving must not be finished with it.
     #[serde(default)]
     pub archiving: Archiving,
-    /// The host that restores.
+    /// The name of the host that restores.
     pub host: String,
-    /// Its process.
+    /// The process id of the restore on that host.
     pub pid: u32,
-    /// When it began, or was begun again.
+    /// When the restore began or was last continued.
     pub started: DateTime<Utc>,
 }
 
@@ -49,11 +49,11 @@ pub struct ResumePoint {
 pub(super) const VERSION: u32 = 1;
 
 impl ResumePoint {
-    /// Reads the resume point of a directory; `None` when there is none, or one that was never written to its end:
-    /// nothing else has been done then.
+    /// Reads the resume point of a directory; `None` if there is none, or if it was not written in full: then nothing
+    /// else was done.
     ///
     /// # Errors
-    /// [`Cause::File`] if the file is there and cannot be read.
+    /// [`Cause::File`] if the file exists and cannot be read.
     pub fn read(pgdata: &Path) -> Result<Option<Self>, Error> {
         let path = pgdata.join(RESUME_POINT);
         match std::fs::read(&path) {
@@ -63,7 +63,7 @@ impl ResumePoint {
         }
     }
 
-    /// Whether a restore with these facts goes on where that one stopped.
+    /// Whether a restore with these facts continues the other one.
     pub(super) fn is_same_restore(&self, other: &Self) -> bool {
         self.version == other.version
             && self.repository == other.repository
@@ -82,10 +82,10 @@ pub(super) struct ResumeLock {
 }
 
 impl ResumeLock {
-    /// Takes the lock; the directory must exist. Makes the file, with nothing in it, when it is not there.
+    /// Takes the lock; the directory must exist. Makes an empty file if there is none.
     pub(super) fn take(pgdata: &Path) -> Result<Self, Error> {
         let path = pgdata.join(RESUME_POINT);
-        // A second turn follows when the restore that held the lock finished and removed the file in between.
+        // It tries again if the restore that held the lock finished and removed the file in between.
         for _ in 0..3 {
             let file = File::options()
                 .read(true)
@@ -112,7 +112,7 @@ impl ResumeLock {
         Err(another_run_of(pgdata, None))
     }
 
-    /// Writes what is being restored, durably. Written in place: another file of this name would not carry the lock.
+    /// Writes the resume point durably. It is written in place: a new file of this name would not have the lock.
     pub(super) fn record(&mut self, point: &ResumePoint) -> Result<(), Error> {
         let mut text = serde_json::to_vec_pretty(point)
             .map_err(|e| Cause::Internal(format!("the resume point cannot be written as JSON: {e}")))?;
@@ -144,7 +144,7 @@ fn another_run_of(pgdata: &Path, pid: Option<i32>) -> Error {
     Cause::AnotherRun { verb: "restore", subject: format!("a backup into {}", pgdata.display()), pid }.into()
 }
 
-/// Makes the names in a file's directory durable.
+/// Syncs the directory of a file, so that its name is durable.
 pub(super) fn sync_parent(path: &Path) -> Result<(), Error> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     File::open(parent).and_then(|directory| directory.sync_all()).map_err(|e| Error::file("sync", parent, e))
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_restore_is_told_who_holds_the_lock() {
+    fn a_second_restore_learns_who_holds_the_lock() {
         let directory = tempfile::tempdir().unwrap();
         let mut lock = ResumeLock::take(directory.path()).unwrap();
         let point = point();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_resume_point_is_none() {
+    fn an_unfinished_resume_point_does_not_count() {
         let directory = tempfile::tempdir().unwrap();
         ResumeLock::take(directory.path()).unwrap();
         assert!(ResumePoint::read(directory.path()).unwrap().is_none());

@@ -1,9 +1,9 @@
-//! What is there already: the one mechanism of resume and `--delta`.
+//! Reuses files that are already there: the mechanism of both resume and `--delta`.
 //!
-//! [`sweep`] removes everything that is not in the manifest and whatever stands where something of another kind belongs, so
-//! that afterwards every path of the manifest leads through real directories. [`compare`] reads the files that stay,
-//! extent by extent, and gives the extents whose BLAKE3 differs. Times and sizes are not trusted: a crash may have
-//! left either without the bytes. Nor is the page cache: after a failed write it has bytes that the disk has not.
+//! [`sweep`] removes everything that is not in the manifest and every entry of the wrong kind, so that afterwards every
+//! path of the manifest leads through real directories. [`compare`] reads the files that stay, extent by extent, and
+//! returns the extents whose BLAKE3 differs. Times and sizes are not trusted: after a crash they may be right while the
+//! bytes are missing. The page cache is not trusted either: after a failed write it has bytes that are not on the disk.
 
 use std::ffi::OsStr;
 use std::fs::{DirEntry, File};
@@ -36,17 +36,17 @@ use crate::progress::Progress;
 /// Bytes read at once for the comparison.
 const BATCH_BYTES: u64 = 8 << 20;
 
-/// Files compared at once, for those that are tiny.
+/// Files in one batch, if they are tiny.
 const BATCH_FILES: usize = 256;
 
-/// Batches under way: one is read while others are hashed.
+/// Batches in progress: one is read while others are hashed.
 const MAX_BATCHES: usize = 8;
 
-/// The directory of `fsck`, which is root's and comes back by itself.
+/// The directory of `fsck`, which belongs to root and is made again by itself.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// Removes what is not part of the backup, in the data directory and in the tablespaces' own version directories.
-/// Gives the number of entries removed. Blocking.
+/// Removes what is not part of the backup, in the data directory and in the version directories of the tablespaces.
+/// Returns the number of removed entries. Blocking.
 pub(super) fn sweep(
     layout: &Layout,
     manifest: &Manifest,
@@ -59,7 +59,7 @@ pub(super) fn sweep(
     for tablespace in layout.tablespaces() {
         let path = version_path(tablespace, version_directory);
         let directory = tablespace.location.join(version_directory);
-        // A link in its place is not followed; one that is no part of the backup is removed.
+        // A link in its place is not followed. If it is not part of the backup, it is removed.
         match std::fs::symlink_metadata(&directory) {
             Ok(metadata) if metadata.is_dir() && index.find(manifest, &path).is_some() => {
                 waiting.push((directory, path));
@@ -103,7 +103,7 @@ fn version_path(tablespace: &TablespacePlace, version_directory: &str) -> Vec<u8
     [LINKS, b"/", tablespace.oid.to_string().as_bytes(), b"/", version_directory.as_bytes()].concat()
 }
 
-/// What belongs to no backup and stays: our own file, and what a file system keeps in its uppermost directory.
+/// Entries that are in no backup and stay: our own file, and what a file system keeps in its top directory.
 pub(super) fn stays(path: &[u8], name: &OsStr) -> bool {
     path.is_empty() && (name == RESUME_POINT || name == LOST_AND_FOUND)
 }
@@ -114,7 +114,7 @@ pub(super) enum Kept {
     No,
     /// It stays.
     Leaf,
-    /// It stays, and is looked into.
+    /// It stays, and its content is examined.
     Directory,
 }
 
@@ -132,7 +132,8 @@ pub(super) fn keep(
         FileKind::Directory if is_directory => Kept::Directory,
         FileKind::File { .. } => {
             let metadata = entry.metadata().map_err(|e| Error::file("look at", &entry.path(), e))?;
-            // Another name of the same file would change with it, such as the old cluster of `pg_upgrade --link`.
+            // Another name of the same file would change as well, for example the old cluster after `pg_upgrade
+            // --link`.
             if metadata.is_file() && metadata.nlink() == 1 { Kept::Leaf } else { Kept::No }
         }
         FileKind::Directory | FileKind::Symlink { .. } => Kept::No,
@@ -143,16 +144,16 @@ fn is_directory(entry: &DirEntry) -> Result<bool, Error> {
     entry.file_type().map(|kind| kind.is_dir()).map_err(|e| Error::file("look at", &entry.path(), e))
 }
 
-/// Neither follows links.
+/// Removes an entry; does not follow links.
 fn remove(path: &Path, is_directory: bool) -> Result<u64, Error> {
     let removed = if is_directory { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
     removed.map_err(|e| Error::file("remove", path, e))?;
     Ok(1)
 }
 
-/// Drops a range of a file from the page cache, so that it is read from the disk. After a write that the disk refused, the
-/// kernel keeps the pages and counts them as written. Pages that are still to be written stay: the `syncfs` at the end
-/// speaks of those.
+/// Drops a range of a file from the page cache, so that it is read from the disk. After a write that the disk refused,
+/// the kernel keeps the pages and counts them as written. Pages that are not written yet stay: the `syncfs` at the end
+/// reports their errors.
 fn read_from_disk(file: &File, start: u64, length: usize) {
     let Some(length) = NonZeroU64::new(length as u64) else { return };
     if let Err(error) = rustix::fs::fadvise(file, start, Some(length), Advice::DontNeed) {
@@ -164,12 +165,12 @@ pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }
 
-/// What the comparison found.
+/// The result of the comparison.
 #[derive(Debug, Default)]
 pub(super) struct Compared {
     /// Extents that must be fetched, unsorted.
     pub wanted: Vec<Wanted>,
-    /// Bytes that are there already, holes not counted.
+    /// Bytes that are already there, without holes.
     pub reused_bytes: u64,
 }
 
@@ -181,7 +182,7 @@ struct Stretch {
     count: u32,
 }
 
-/// Everything the comparison works with.
+/// Everything that the comparison needs.
 pub(super) struct Comparison {
     pub manifest: Arc<Manifest>,
     pub layout: Arc<Layout>,
@@ -234,11 +235,11 @@ pub(super) async fn compare(
     if comparison.cancel.is_cancelled() { Err(Cause::Cancelled.into()) } else { Ok(total) }
 }
 
-/// Cuts the files into pieces of work: a large one into several, many small ones into one.
+/// Splits the files into batches: a large file into several, many small files into one.
 struct Batches<'a, I> {
     manifest: &'a Manifest,
     positions: I,
-    /// What is left of a large file.
+    /// The rest of a large file.
     rest: Option<Stretch>,
 }
 
@@ -276,11 +277,11 @@ impl<I: Iterator<Item = u32>> Iterator for Batches<'_, I> {
     }
 }
 
-/// What a batch found on disk, in one piece of memory: many small ones would stay with the allocator.
+/// The bytes of a batch on disk, in one block of memory: the allocator would keep many small blocks.
 struct Found {
     /// The bytes of all stretches, one after the other.
     bytes: Buffer,
-    /// Each with its length, and whether there is such a file.
+    /// Each stretch with its length, and whether the file exists.
     stretches: Vec<(Stretch, usize, bool)>,
 }
 
@@ -314,13 +315,13 @@ impl Comparison {
         Ok(found)
     }
 
-    /// Reads a stretch; says whether there is such a file.
+    /// Reads a stretch; returns whether the file exists.
     fn read(&self, stretch: Stretch, bytes: &mut [u8]) -> Result<bool, Error> {
         let path = self.path(stretch.file);
         let file = match open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
-            // One that we may not write is of no use as it is.
+            // A file that we may not write cannot be reused.
             Err(e) if e.kind() == ErrorKind::PermissionDenied => {
                 remove(&path, false)?;
                 return Ok(false);
@@ -338,12 +339,12 @@ impl Comparison {
                 Err(e) => return Err(Error::file("read", &path, e)),
             }
         }
-        // What comes after the end of the file will be zeros when it has its length.
+        // After the end of the file there will be zeros when it gets its full length.
         self.progress.advance(bytes.len() as u64);
         Ok(true)
     }
 
-    /// Which extents differ, and which holes are not zero.
+    /// Finds the extents that differ, and the holes that are not zero.
     fn judge(&self, found: &Found) -> (Compared, Vec<(u32, u64, u64)>) {
         let mut compared = Compared::default();
         let mut holes = Vec::new();
@@ -380,8 +381,8 @@ impl Comparison {
         (compared, holes)
     }
 
-    /// The same of an extent under patches. What is wholly seen is compared by its hash. Of what is partly covered the covered
-    /// bytes are not there, so it cannot be compared, and is fetched.
+    /// The same, for an extent under patches. A source that no patch covers is compared by its hash. If a part of it is
+    /// covered, the covered bytes are not in the file, so it cannot be compared and is fetched.
     fn judge_patched(
         &self,
         file: u32,
@@ -446,7 +447,7 @@ impl Comparison {
     }
 }
 
-/// Everything that must be fetched of a file that is not there.
+/// Everything to fetch for a file that does not exist.
 pub(super) fn all_extents(manifest: &Manifest, file: u32) -> impl Iterator<Item = Wanted> {
     let extent_bytes = manifest.header().extent_bytes;
     let entry = manifest.file(file as usize);

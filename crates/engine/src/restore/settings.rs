@@ -1,9 +1,10 @@
-//! What PostgreSQL is told about the recovery: `postgresql.auto.conf`, the signal file, the tablespace map. Pure.
+//! Makes the files that control PostgreSQL's recovery: `postgresql.auto.conf`, the signal file, the tablespace map.
+//! Pure.
 //!
 //! PostgreSQL 13 and later read the recovery settings as ordinary ones, `postgresql.auto.conf` last. Only one
-//! `recovery_target*` may be set in all files together, but an empty value takes back what another file says. The order
-//! matters: `assign_recovery_target_*` (`xlogrecovery.c`, `guc.c` before 15) refuses any other target, an empty one too,
-//! once one is set. So the empty ones come first and ours last.
+//! `recovery_target*` may be set in all files together, but an empty value cancels the value of another file. The order
+//! matters: `assign_recovery_target_*` (`xlogrecovery.c`, `guc.c` before 15) refuses any other target, even an empty
+//! one, once one is set. So the empty ones come first and ours comes last.
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::TablespaceMap;
@@ -18,18 +19,18 @@ use super::layout::Layout;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Archiving {
-    /// As the original did: into the same archive, on a new timeline.
+    /// Archives as the original did: into the same archive, on a new timeline.
     #[default]
     AsBackedUp,
-    /// Not at all: for a copy that is only looked at.
+    /// Does not archive: for a copy that is only examined.
     Off,
 }
 
-/// The settings that say where recovery stops; of these only one may be set.
+/// The settings that say where recovery stops; only one of them may be set.
 const TARGETS: [&str; 5] =
     ["recovery_target", "recovery_target_time", "recovery_target_lsn", "recovery_target_xid", "recovery_target_name"];
 
-/// Other settings that a restore always makes anew.
+/// Other settings that a restore always replaces.
 const RECOVERY: [&str; 6] = [
     "restore_command",
     "recovery_target_inclusive",
@@ -39,12 +40,13 @@ const RECOVERY: [&str; 6] = [
     RECOVERY_END,
 ];
 
-/// Commands that the original ran in its own recovery, about its own archive: here they would remove files of a server that
-/// is not this one.
+/// Commands that the original ran in its own recovery, for its own archive: here they would remove files of another
+/// server.
 const ARCHIVE_CLEANUP: &str = "archive_cleanup_command";
 const RECOVERY_END: &str = "recovery_end_command";
 
-/// The delay of a standby that lags on purpose. Whoever recovers would wait for just the last hour of the emergency.
+/// The delay of a standby that lags on purpose. In an emergency the recovery would wait for the most recent
+/// transactions.
 const APPLY_DELAY: &str = "recovery_min_apply_delay";
 
 const ARCHIVE_MODE: &str = "archive_mode";
@@ -53,17 +55,17 @@ const ARCHIVE_MODE: &str = "archive_mode";
 /// `xlogrecovery.c`). The original may have had it in one session only. Every release that makes such tablespaces has it.
 const IN_PLACE: &str = "allow_in_place_tablespaces";
 
-/// Settings of a standby that would connect to the primary it once had.
+/// Settings of a standby. With them the server would connect to its former primary.
 const STANDBY: [&str; 2] = ["primary_conninfo", "primary_slot_name"];
 
-/// What a report says about a copy that does not archive.
+/// The note for a copy that does not archive.
 pub(crate) const ARCHIVES_NOTHING: &str = "archive_mode is off in this copy: it archives nothing. Before you put it into \
      service, run ALTER SYSTEM RESET archive_mode and restart it";
 
-/// The comment in front of our lines; lines like it from earlier restores are dropped.
+/// The comment before our lines; such comments of earlier restores are dropped.
 const COMMENT_START: &[u8] = b"# Holdfast: recovery settings of the restore of backup ";
 
-/// What the recovery settings depend on.
+/// The facts for the recovery settings.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Recovery<'a> {
     /// The request.
@@ -126,7 +128,7 @@ pub(super) fn lines(recovery: &Recovery<'_>, now: DateTime<Utc>) -> Vec<String> 
     lines
 }
 
-/// The number that the planner chose, so that PostgreSQL takes the way that was checked. A standby follows every new
+/// The number that the planner chose, so that PostgreSQL follows the path that was checked. A standby follows every new
 /// timeline instead. A timeline whose history file was never archived cannot be named (`existsTimeLineHistory`); then
 /// it is the backup's own.
 fn timeline(plan: &RecoveryPlan, standby: bool) -> String {
@@ -139,7 +141,8 @@ fn timeline(plan: &RecoveryPlan, standby: bool) -> String {
     }
 }
 
-/// A line as `write_auto_conf_file` quotes it; what the lexer (`guc-file.l`) does not take inside a value is escaped.
+/// A line as `write_auto_conf_file` quotes it; characters that the lexer (`guc-file.l`) does not accept in a value are
+/// escaped.
 fn setting(name: &str, value: &str) -> String {
     let mut line = format!("{name} = '");
     for c in value.chars() {
@@ -155,7 +158,7 @@ fn setting(name: &str, value: &str) -> String {
     line
 }
 
-/// The backed-up `postgresql.auto.conf` without what we set, and with our lines after it.
+/// The backed-up `postgresql.auto.conf` without the settings that we set, followed by our lines.
 pub(super) fn auto_conf(backed_up: &[u8], ours: &[String], recovery: &Recovery<'_>) -> Vec<u8> {
     let mut text = Vec::with_capacity(backed_up.len() + 1024);
     for line in backed_up.split_inclusive(|byte| *byte == b'\n') {
@@ -193,7 +196,7 @@ fn name_of(line: &[u8]) -> &[u8] {
     &line[..end]
 }
 
-/// What is worth knowing of the settings that are taken back or stay.
+/// Notes about settings that are removed or kept.
 pub(super) fn notes(backed_up: &[u8], recovery: &Recovery<'_>) -> Vec<String> {
     let is_set = |known: &str| {
         backed_up.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).any(|line| {
@@ -223,7 +226,7 @@ pub(super) fn notes(backed_up: &[u8], recovery: &Recovery<'_>) -> Vec<String> {
     notes
 }
 
-/// `tablespace_map` with the directories of the restore; recovery makes the links anew from it.
+/// `tablespace_map` with the directories of the restore; recovery makes the links again from it.
 pub(super) fn tablespace_map(backed_up: &TablespaceMap, layout: &Layout) -> TablespaceMap {
     use std::os::unix::ffi::OsStrExt;
     let place = |entry: &TablespaceEntry| {

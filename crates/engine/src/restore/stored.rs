@@ -1,4 +1,5 @@
-//! What a manifest names is in the repository: every pack, and every manifest that it refers to, in its size.
+//! Checks that everything that a manifest names is in the repository: every pack and every earlier manifest, with its
+//! size.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use holdfast_store::{Failure, Operation, StoreError, StoreErrorKind};
 use crate::error::{Cause, Error};
 use crate::repository::{Repository, object_name};
 
-/// The sizes of the packs in the folders that were listed: each folder is listed once, however many manifests name it.
+/// The sizes of objects by folder. Each folder is listed once, even if many manifests name it.
 #[derive(Debug, Default)]
 pub(crate) struct ListedSizes {
     folders: HashMap<String, Arc<HashMap<String, u64>>>,
@@ -42,18 +43,18 @@ impl ListedSizes {
     }
 }
 
-/// Every pack is there, with the size that the manifest states, and so is every manifest that it refers to. One listing for
-/// each folder of packs.
+/// Checks that every pack exists with the size that the manifest states, and so does every manifest to which it refers.
+/// Costs one listing for each folder of packs.
 pub(crate) async fn check_packs(repository: &Repository, manifest: &Manifest) -> Result<(), Error> {
     let faults = faults_of_objects(repository, manifest, &mut ListedSizes::default()).await?;
     faults.into_iter().next().map_or(Ok(()), |(_, fault)| Err(fault))
 }
 
-/// What is wrong with the packs of a manifest and the manifests that it refers to, as far as a listing shows it: the name
-/// of each with its fault.
+/// The faults that a listing shows of the packs of a manifest, and of the manifests to which it refers: each name with
+/// its fault.
 ///
 /// # Errors
-/// Only what says nothing of an object: the store could not be asked.
+/// Only if the store could not be asked; that says nothing about an object.
 pub(crate) async fn faults_of_objects(
     repository: &Repository,
     manifest: &Manifest,
@@ -89,7 +90,7 @@ pub(crate) async fn faults_of_objects(
     Ok(faults)
 }
 
-/// An object that is missing, too short or too long: three things that a person does something different about.
+/// An object that is missing, too short or too long: each needs a different action by a person.
 pub(super) fn not_whole(
     repository: &Repository,
     name: &str,

@@ -106,9 +106,9 @@ async fn delta_brings_back_whatever_was_changed() {
     fs::create_dir_all(pgdata.join("base/6/deep")).unwrap();
     fs::write(pgdata.join("pg_wal/000000010000000000000007"), "old WAL").unwrap();
     fs::write(sample.fast().join("PG_18_202506291/5/77"), "a new table").unwrap();
-    // Something of another version in the tablespace is not ours to remove.
+    // We do not remove the directory of another version in the tablespace.
     fs::create_dir(sample.fast().join("PG_17_202406281")).unwrap();
-    // A link in the place of a directory or file leads out and must not be followed.
+    // A link in place of a directory or file leads out of the data directory and must not be followed.
     let outside = sample.directory.path().join("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("kept"), "kept").unwrap();
@@ -131,7 +131,7 @@ async fn delta_brings_back_whatever_was_changed() {
     sample.check();
 }
 
-/// A failure at every single request: the directory cannot start, and the next run completes it.
+/// A failure at each request in turn: the directory cannot start, and the next run completes it.
 #[tokio::test]
 async fn a_restore_that_fails_at_any_request_is_resumed() {
     let sample = Sample::new(true).await;
@@ -159,7 +159,7 @@ async fn a_restore_that_fails_at_any_request_is_resumed() {
     }
 }
 
-/// One read after the other comes back short or with a flipped bit, and nothing wrong is ever left behind.
+/// Reads come back short or with a flipped bit, again and again, and no wrong byte remains.
 #[tokio::test]
 async fn wrong_answers_are_noticed_and_resumed() {
     let sample = Sample::new(false).await;
@@ -181,7 +181,7 @@ async fn wrong_answers_are_noticed_and_resumed() {
                     sample.check_interrupted();
                 }
             }
-            assert!(runs < 200, "seed {seed} does not come to an end");
+            assert!(runs < 200, "seed {seed} does not end");
         }
         sample.check();
         fs::remove_dir_all(sample.pgdata()).unwrap();
@@ -205,7 +205,7 @@ async fn damaged_packs_fail_with_pack_and_file_and_are_resumable() {
         assert!(matches!(&*error.what, Cause::Format(e) if e.to_string().contains(&first)), "{error}");
         assert!(error.doing.iter().any(|phrase| phrase.starts_with("restoring base/5/")), "{error}");
         sample.check_interrupted();
-        // Put right, the same command goes on.
+        // After the repair the same command continues.
         sample.replace(&first, |_| good.to_vec()).await;
         let report = sample.restore().await.unwrap();
         assert_eq!(report.target_state, TargetState::Resumed);
@@ -213,7 +213,7 @@ async fn damaged_packs_fail_with_pack_and_file_and_are_resumable() {
         fs::remove_dir_all(sample.pgdata()).unwrap();
         fs::remove_dir_all(sample.fast()).unwrap();
 
-        // Another pack's bytes under this name, cut or filled up to its size.
+        // Another pack's bytes under this name, cut or padded to its size.
         let other = sample.store.get(&second.parse().unwrap()).await.unwrap();
         sample
             .replace(&first, |bytes| {
@@ -231,7 +231,7 @@ async fn damaged_packs_fail_with_pack_and_file_and_are_resumable() {
 #[tokio::test]
 async fn packs_that_are_missing_or_short_are_refused_before_anything_is_written() {
     let sample = Sample::new(false).await;
-    // A backup that lacks its start record as well is what a run that was taken for dead left.
+    // A backup that has no start record either was left by a run that was taken for dead.
     let start = name::backup_start(&sample.backup.cluster, &sample.backup.backup_id).parse().unwrap();
     sample.store.put(&start, "{}".into(), PutMode::Create).await.unwrap();
     let name = sample.packs[1].name.clone();
@@ -304,7 +304,7 @@ async fn targets_that_cannot_be_reached_are_refused() {
     }
 }
 
-/// Where recovery stops, as `pg_waldump` shows the records of the segment.
+/// The places where recovery stops, from the records of the segment in `pg_waldump`.
 #[tokio::test]
 async fn targets_are_found_in_the_archived_wal() {
     let sample = Sample::new(true).await;
@@ -346,7 +346,7 @@ async fn targets_are_found_in_the_archived_wal() {
     }
 }
 
-/// What is changed on its way, or is longer than a reader takes, is found in the segment itself.
+/// If the facts are damaged on the way, or longer than a reader accepts, the segment itself is read.
 #[tokio::test]
 async fn facts_that_cannot_be_used_are_read_from_the_segment() {
     let sample = Sample::new(true).await;
@@ -383,7 +383,7 @@ async fn second_backup(sample: &Sample, id: &str, whole: bool) {
 }
 
 #[tokio::test]
-async fn a_damaged_summary_costs_its_own_backup_only() {
+async fn a_damaged_summary_loses_only_its_own_backup() {
     for encrypted in [false, true] {
         let sample = Sample::new(encrypted).await;
         second_backup(&sample, "20260821T101500Z", false).await;
@@ -412,7 +412,7 @@ async fn a_damaged_summary_costs_its_own_backup_only() {
             error.doing[0].ends_with("without the backups that cannot be read: 20260821T101500Z, 20260823T101500Z"),
             "{error}"
         );
-        // Not one is left.
+        // No backup is left.
         let summary = name::backup_summary(&sample.backup.cluster, &sample.backup.backup_id);
         sample.replace(&summary, |bytes| bytes[..10].to_vec()).await;
         let error = sample.restore().await.unwrap_err();
@@ -421,7 +421,7 @@ async fn a_damaged_summary_costs_its_own_backup_only() {
 }
 
 #[tokio::test]
-async fn a_damaged_history_costs_the_recoveries_that_need_it() {
+async fn a_damaged_history_prevents_only_recoveries_that_need_it() {
     let sample = Sample::new(true).await;
     let progress: Arc<dyn Progress> = Arc::new(Silent);
     let history = |timeline: u32| {
@@ -448,7 +448,7 @@ async fn a_damaged_history_costs_the_recoveries_that_need_it() {
     put(3, "1\t0/C00000\tno recovery target specified\n").await;
     assert_eq!(planned(TargetTimeline::Latest).await.unwrap().recovery.timeline.get(), 3);
 
-    // An older one that nobody follows.
+    // An older timeline that nobody follows.
     sample.replace(&history(2), |bytes| bytes[..bytes.len() - 10].to_vec()).await;
     let plan_of_3 = planned(TargetTimeline::Latest).await.unwrap();
     assert_eq!(plan_of_3.recovery.timeline.get(), 3);
@@ -456,14 +456,14 @@ async fn a_damaged_history_costs_the_recoveries_that_need_it() {
     let error = planned(number(2)).await.unwrap_err();
     assert!(matches!(*error.what, Cause::UnreadableHistory { named: true, newer: false, .. }), "{error}");
 
-    // The newest: to follow the latest timeline is to follow this one, and nobody takes another for it in silence.
+    // The newest timeline: "latest" means this one, and no other one is taken silently.
     sample.replace(&history(3), |bytes| bytes[..bytes.len() - 10].to_vec()).await;
     let error = planned(TargetTimeline::Latest).await.unwrap_err();
     assert!(matches!(*error.what, Cause::UnreadableHistory { named: false, .. }), "{error}");
     assert_eq!(planned(TargetTimeline::Current).await.unwrap().recovery.timeline.get(), 1);
     assert_eq!(planned(number(1)).await.unwrap().recovery.timeline.get(), 1);
 
-    // `info` names the timelines and shows the other.
+    // `info` names the unreadable timelines and shows the other.
     let claim = sample.repository.current_claim(&sample.backup.cluster).await.unwrap();
     let crew = crate::pipeline::crew::Crew::new(1);
     let beginnings = [holdfast_repo::recovery::Beginning::from(&sample.backup)];
@@ -480,7 +480,7 @@ async fn a_damaged_history_costs_the_recoveries_that_need_it() {
 }
 
 #[tokio::test]
-async fn nothing_is_said_of_backups_whose_wal_was_not_listed() {
+async fn backups_whose_wal_was_not_listed_are_only_counted() {
     use crate::archive::{WalFolders, Wanted};
     let sample = Sample::new(false).await;
     let claim = sample.repository.current_claim(&sample.backup.cluster).await.unwrap();
@@ -497,9 +497,9 @@ async fn nothing_is_said_of_backups_whose_wal_was_not_listed() {
     assert_eq!(later.followed, whole.followed);
 }
 
-/// The last write of a run that was killed may arrive after its remains, `start.json` first, have been removed.
+/// The last write of a killed run may arrive after its remains were removed, with `start.json` first.
 #[tokio::test]
-async fn a_summary_without_a_manifest_is_no_complete_backup() {
+async fn a_summary_without_a_manifest_is_not_a_complete_backup() {
     let sample = Sample::new(false).await;
     let cluster = &sample.backup.cluster;
     let manifest = name::manifest(cluster, &sample.backup.backup_id).parse().unwrap();
@@ -540,12 +540,12 @@ async fn a_cancelled_restore_is_resumed() {
     sample.check();
 }
 
-/// A directory in which nothing can be made stands for a disk that takes no more: the error names the file, the
-/// directory cannot start, and the restore goes on when there is room.
+/// A path where no file can be made simulates a full disk: the error names the file, the directory cannot start, and
+/// the restore continues when there is space.
 #[tokio::test]
 async fn a_file_that_cannot_be_written_fails_the_restore_and_is_resumed() {
     let sample = Sample::new(false).await;
-    // Something non-empty stands where a file belongs; only a resume removes it.
+    // A directory that is not empty is in the place of a file; only a resume removes it.
     let options = sample.options();
     fs::create_dir(sample.pgdata()).unwrap();
     let found = {

@@ -1,8 +1,8 @@
-//! Whether a restore would take a backup, asked without a directory: before the backup is called complete, when the data
-//! directory is still there, and by `verify`.
+//! Checks without a directory whether a restore would accept a backup: before the backup is called complete, while the
+//! data directory still exists, and in `verify`.
 //!
-//! The stored manifest is read back and goes through the same checks as in a restore, and so do the packs that it names.
-//! It is held in memory, 52 bytes for a MiB of data, as a restore holds it.
+//! The stored manifest is read back and goes through the same checks as in a restore, and so do the packs that it
+//! names. Memory holds it as in a restore: 52 bytes for each MiB of data.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::error::{Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
 
-/// A manifest that a restore would take.
+/// A manifest that a restore would accept.
 #[derive(Debug)]
 pub(crate) struct Trial {
     /// The manifest.
@@ -27,7 +27,7 @@ pub(crate) struct Trial {
     pub(crate) index: PathIndex,
 }
 
-/// Fails as a restore of this backup would.
+/// Checks a backup; the errors are those of a restore.
 pub(crate) async fn would_take(repository: &Repository, backup: &BackupRecord, crew: &Crew) -> Result<(), Error> {
     let trying = async {
         let trial = try_manifest(repository, backup, crew).await?;
@@ -38,7 +38,7 @@ pub(crate) async fn would_take(repository: &Repository, backup: &BackupRecord, c
 
 /// Reads the manifest of a backup, and checks it as a restore does before it looks at the packs.
 pub(crate) async fn try_manifest(repository: &Repository, backup: &BackupRecord, crew: &Crew) -> Result<Trial, Error> {
-    // Places of which none is in another: where the tablespaces go is decided by a restore, not the backup's.
+    // Directories that do not overlap: a restore decides where the tablespaces go, not the backup.
     let place = |oid: u32| Path::new("/tablespaces").join(oid.to_string());
     let tablespaces: Vec<TablespaceEntry> = backup
         .tablespaces
@@ -62,7 +62,7 @@ pub(crate) async fn try_manifest(repository: &Repository, backup: &BackupRecord,
     Ok(Trial { manifest, index })
 }
 
-/// Reads the files that a restore holds in memory, and checks them as it does.
+/// Reads the files that a restore holds in memory, and checks them as a restore does.
 pub(crate) async fn try_held_files(repository: &Repository, trial: &Trial, backup: &BackupRecord) -> Result<(), Error> {
     let packs = Packs::new(repository.clone(), Arc::clone(&trial.manifest));
     held_files(&packs, &trial.manifest, &trial.index, backup).await.map(|_| ())

@@ -6,7 +6,7 @@ use holdfast_repo::record::TablespaceEntry;
 
 use super::*;
 
-/// A copy, and another data directory beside it whose server is this very process.
+/// A copy, and beside it another data directory, whose server is this process.
 struct Case {
     directory: tempfile::TempDir,
 }
@@ -37,7 +37,7 @@ impl Case {
         fs::write(self.path(name), "x").unwrap();
     }
 
-    /// Puts a link in the place of whatever is there.
+    /// Replaces whatever is there with a link.
     fn link(&self, name: &str, target: &str) {
         drop(fs::remove_dir_all(self.path(name)));
         symlink(self.path(target), self.path(name)).unwrap();
@@ -72,10 +72,10 @@ fn a_copy_with_volumes_of_its_own_is_taken() {
     case.write("wal/000000010000000000000001");
     case.link("copy/pg_wal", "wal");
     fs::create_dir(case.path("space")).unwrap();
-    // The map leads PostgreSQL elsewhere, and it makes the link again.
+    // The map names another directory, and PostgreSQL makes the link again from it.
     case.link("copy/pg_tblspc/16400", "livespace");
     case.foreign(Some("space"), &[Place::new("the spool", &case.path("spool"))]).unwrap();
-    // Links that lead nowhere near a server, and nowhere at all.
+    // Links that do not lead to a server, and a link without a target.
     case.link("copy/log", "logs");
     symlink("/etc", case.path("copy/base/5/etc")).unwrap();
     case.foreign(Some("space"), &[]).unwrap();
@@ -102,7 +102,7 @@ fn every_link_to_what_a_living_server_uses_is_refused() {
         let expected = format!("/copy/{link} leads to /{target}, which is in use by the PostgreSQL server of /live ");
         assert!(error.contains(&expected), "{link}: {error}");
     }
-    // The same directory on both sides, which a bind mount makes without a link in the copy.
+    // Both have the same directory, as with a bind mount, without a link in the copy.
     for shared in ["pg_replslot", "pg_stat_tmp", "pg_wal"] {
         let case = Case::new();
         case.link(&format!("live/{shared}"), &format!("copy/{shared}"));
@@ -138,7 +138,7 @@ fn links_at_emptied_directories_are_not_followed() {
 }
 
 #[test]
-fn what_holdfast_needs_and_what_lies_in_the_way_is_refused() {
+fn what_holdfast_needs_and_what_is_in_the_way_is_refused() {
     let case = Case::new();
     fs::create_dir(case.path("wal")).unwrap();
     case.link("copy/pg_wal", "wal");
@@ -149,7 +149,7 @@ fn what_holdfast_needs_and_what_lies_in_the_way_is_refused() {
     refused(&case, "wal/key", "the key file /wal/key is inside the directory to which /copy/pg_wal leads, /wal");
     refused(&case, "", "the directory to restore into, /copy is inside the key file /");
     refused(&case, "copy/key", "the key file /copy/key is inside the directory to restore into, /copy");
-    // Emptied, it would take the copy's own data with it.
+    // To empty it would remove the copy's own data.
     case.link("copy/pg_tblspc/16400", "wal/space");
     fs::create_dir(case.path("wal/space")).unwrap();
     let error = case.foreign(None, &[]).unwrap_err();
@@ -206,7 +206,7 @@ fn only_wal_that_the_archive_has_is_removed() {
             case.write(&format!("copy/pg_wal/archive_status/{name}.ready"));
         }
     };
-    // Of the copy, stored, or in no archive's way.
+    // Of the copy itself, or stored, or not meant for the archive.
     for name in ["000000010000000000000007", "000000020000000000000008", "00000002.history"].iter().chain(&names) {
         put(name, true);
     }

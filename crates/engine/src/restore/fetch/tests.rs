@@ -15,10 +15,11 @@ use crate::repository::{Repository, RepositoryTarget, Unlock, init, object_name}
 
 const PACK: &str = "main/packs/20260822T101500Z/000001.pack";
 
-/// What is wanted of each frame.
+/// The wanted bytes of each frame.
 const WANTED_BYTES: usize = 100;
 
-/// A repository in memory with one pack: `frames` frames of `raw_len` bytes, of each of which a file wants the first hundred.
+/// A repository in memory with one pack: `frames` frames of `raw_len` bytes; a file wants the first hundred bytes of
+/// each.
 async fn mover(directory: &std::path::Path, frames: u32, raw_len: usize) -> (Arc<Mover>, Vec<Wanted>) {
     let target = RepositoryTarget { store: Arc::new(MemoryStore::new()), unlock: Unlock::NotEncrypted };
     let now = "2026-11-22T11:00:00Z".parse().unwrap();
@@ -68,7 +69,7 @@ async fn mover(directory: &std::path::Path, frames: u32, raw_len: usize) -> (Arc
         budget: ByteBudget::new(MINIMUM_BYTES),
         surplus: ByteBudget::new(MINIMUM_BYTES),
         progress: Arc::new(Silent),
-        // Nobody writes yet: what is opened stays in memory.
+        // Nobody writes yet, so opened frames stay in memory.
         writers: Semaphore::new(0),
         fetched_bytes: AtomicU64::new(0),
         written_bytes: AtomicU64::new(0),
@@ -77,7 +78,7 @@ async fn mover(directory: &std::path::Path, frames: u32, raw_len: usize) -> (Arc
     (Arc::new(mover), wanted)
 }
 
-/// Twelve frames that give 12 MiB each for a hundred bytes that are wanted: within 32 MiB there is room for two of them.
+/// Twelve frames of 12 MiB each, of which a hundred bytes are wanted: two of them fit into 32 MiB.
 #[tokio::test]
 async fn frames_with_more_than_is_wanted_wait_for_each_other() {
     const RAW: usize = 12 << 20;
@@ -94,8 +95,8 @@ async fn frames_with_more_than_is_wanted_wait_for_each_other() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_mins(1), opened).await.expect("frames take of the budget what they have");
-    // Each holds its share until it is written, so that no more of them are open than fit.
+    tokio::time::timeout(Duration::from_mins(1), opened).await.expect("each frame takes its raw size from the budget");
+    // Each holds its share until it is written, so only as many are open as fit.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let held = (total - mover.surplus.available_bytes()) / (RAW as u64 - (1 << 20));
     assert_eq!(held, 2);
@@ -109,7 +110,7 @@ async fn frames_with_more_than_is_wanted_wait_for_each_other() {
     }
 }
 
-/// A frame that is larger than the whole budget passes, alone.
+/// A frame that is larger than the whole budget passes alone.
 #[tokio::test]
 async fn a_frame_beyond_the_budget_passes_alone() {
     let directory = tempfile::tempdir().unwrap();
@@ -119,9 +120,9 @@ async fn a_frame_beyond_the_budget_passes_alone() {
     assert_eq!(mover.written_bytes.load(Ordering::Relaxed), 3 * WANTED_BYTES as u64);
 }
 
-/// As it is without a fault: nothing but what is wanted is in the frame, and nobody waits.
+/// The usual case: the frame holds only wanted bytes, and nothing waits.
 #[tokio::test]
-async fn frames_of_which_all_is_wanted_need_no_room_besides() {
+async fn frames_with_only_wanted_bytes_need_no_extra_room() {
     let directory = tempfile::tempdir().unwrap();
     let (mover, wanted) = mover(directory.path(), 50, WANTED_BYTES).await;
     let all = mover.surplus.acquire(u64::MAX).await;

@@ -26,7 +26,7 @@ fn files(directory: &Path, count: u32) -> Files {
         let entry = FileEntry {
             path: path.as_bytes(),
             kind: FileKind::file(0, &extents),
-            // A planted set-user-ID or set-group-ID is not taken over.
+            // A forged set-user-ID or set-group-ID bit is not restored.
             mode: 0o6640,
             size_bytes: u64::from(EXTENT) + 10,
             mtime_seconds: 1_700_000_000,

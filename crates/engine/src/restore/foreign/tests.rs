@@ -65,7 +65,7 @@ fn what_only_an_old_data_directory_has_may_go() {
     case.write("pgdata/base/6/PG_VERSION");
     case.write("pgdata/pg_replslot/one/state");
     case.write("pgdata/dump.sql");
-    // A socket that a dead server left.
+    // A socket left by a server that has ended.
     drop(UnixListener::bind(case.path("pgdata/.s.PGSQL.5432")).unwrap());
     std::os::unix::fs::symlink("/etc", case.path("pgdata/link")).unwrap();
     assert_eq!(case.contents(&[]), Ok(()));
@@ -96,7 +96,7 @@ fn what_is_not_of_this_data_directory_is_refused_at_any_depth() {
 fn what_the_restore_needs_is_found_whatever_its_name() {
     let case = Case::new();
     case.write("pgdata/base/needed/key");
-    // As a bind mount shows it: the directory under another name, which no path comparison finds.
+    // As with a bind mount: the directory has another name here, so a comparison of paths does not find it.
     let key = Place::new("the key file", &case.path("pgdata/base/needed/key"));
     assert!(
         case.contents(std::slice::from_ref(&key))
@@ -120,7 +120,7 @@ fn wal_that_is_in_no_archive_is_counted() {
     refuse_unarchived(&pgdata).unwrap();
     case.write("pgdata/pg_wal/000000010000000000000007");
     case.write("pgdata/pg_wal/archive_status/000000010000000000000007.done");
-    // The file is gone: nothing is lost with its mark.
+    // The segment is gone, so nothing is lost with its mark.
     case.write("pgdata/pg_wal/archive_status/000000010000000000000006.ready");
     refuse_unarchived(&pgdata).unwrap();
     for name in ["000000010000000000000009", "000000010000000000000008", "00000002.history"] {
@@ -138,7 +138,7 @@ fn wal_that_is_in_no_archive_is_counted() {
 }
 
 #[test]
-fn a_living_server_of_the_same_cluster_has_tablespaces_that_replay_would_make_again() {
+fn tablespaces_of_a_running_server_that_replay_would_make_again_are_noted() {
     let case = Case::new();
     fs::create_dir_all(case.path("live/global")).unwrap();
     fs::create_dir_all(case.path("live/pg_tblspc")).unwrap();
@@ -155,7 +155,7 @@ fn a_living_server_of_the_same_cluster_has_tablespaces_that_replay_would_make_ag
     assert!(notes[0].contains("live has tablespaces that are not in this backup, in /srv/new: "), "{notes:?}");
     assert_eq!(replay_notes(&known, SystemIdentifier::new(1), &[live()]), Vec::<String>::new());
 
-    // Where it is sure that the recovery passes the creation, it is refused.
+    // If the recovery certainly passes the creation, it is refused.
     let refused = |known: &[OsString], of, target| refuse_replay(known, of, &target, &[live()]).is_err();
     let now = chrono::Utc::now();
     let (before, after) = (now - chrono::TimeDelta::hours(1), now + chrono::TimeDelta::hours(1));

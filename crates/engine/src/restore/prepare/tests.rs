@@ -90,7 +90,7 @@ fn absent_and_empty_directories_are_fresh() {
     fs::create_dir(case.directory.path().join("pgdata")).unwrap();
     fs::create_dir(case.directory.path().join("fast")).unwrap();
     assert_eq!(case.inspect(), Ok(TargetState::Fresh));
-    // What a restore leaves that died before it had written anything.
+    // The state after a restore that died before it wrote anything.
     case.write("pgdata/holdfast.restore", "");
     assert_eq!(case.inspect(), Ok(TargetState::Fresh));
 }
@@ -138,7 +138,8 @@ fn delta_takes_a_data_directory_of_the_same_cluster_only() {
     assert!(case.inspect().unwrap_err().starts_with("/pgdata/global/pg_control: "));
 }
 
-/// A fresh data directory says nothing about who uses the tablespace, nor does one whose links lead elsewhere.
+/// A fresh data directory does not show who uses the tablespace. A directory whose links lead elsewhere does not
+/// either.
 #[test]
 fn delta_alone_never_takes_a_tablespace_that_its_data_directory_does_not_lead_to() {
     let case = Case::delta();
@@ -147,15 +148,15 @@ fn delta_alone_never_takes_a_tablespace_that_its_data_directory_does_not_lead_to
     assert_eq!(case.inspect().unwrap_err(), taken);
     case.write("pgdata/PG_VERSION", "18\n");
     case.link("fast");
-    // Whose links these are is not known without a control file.
+    // Without a control file it is not known whose links these are.
     assert_eq!(case.inspect().unwrap_err(), taken);
     case.write("pgdata/global/pg_control", CONTROL);
     assert_eq!(case.inspect(), Ok(TargetState::Delta));
-    // A copy of the cluster with its tablespace elsewhere: this one is another server's.
+    // A copy of the cluster whose tablespace is elsewhere: the given one belongs to another server.
     case.write("drill/x", "");
     case.link("drill");
     assert_eq!(case.inspect().unwrap_err(), taken);
-    // Through a link of the file system it is the same place.
+    // Through a symbolic link it is the same place.
     std::os::unix::fs::symlink(case.directory.path().join("fast"), case.directory.path().join("way")).unwrap();
     case.link("way");
     assert_eq!(case.inspect(), Ok(TargetState::Delta));
@@ -174,7 +175,7 @@ fn a_tablespace_whose_data_directory_was_lost_is_taken_when_it_is_named() {
         named("slow").inspect().unwrap_err(),
         "the backup has no tablespace slow (tablespaces of the backup: fast)"
     );
-    // The name of a tablespace says nothing about the data directory.
+    // Naming a tablespace does not permit the use of the data directory.
     let case = named("fast");
     case.write("pgdata/PG_VERSION", "18\n");
     assert_eq!(case.inspect().unwrap_err(), "/pgdata is not empty");
@@ -192,7 +193,7 @@ fn what_the_restore_needs_is_refused_in_and_around_its_directories() {
 }
 
 #[test]
-fn a_lock_file_that_names_no_process_is_not_passed_over() {
+fn a_lock_file_that_names_no_process_is_not_ignored() {
     let case = Case::delta();
     case.write("pgdata/PG_VERSION", "18\n");
     for content in [&b""[..], b"\xff\xfe\0", b"not a number\n"] {
@@ -227,7 +228,7 @@ fn an_interrupted_restore_is_resumed_by_the_same_restore_only() {
     case.resume_point(&case.point);
     case.write("fast/x", "");
     assert_eq!(case.inspect(), Ok(TargetState::Resumed));
-    // It died between its control file and the removal of the resume point.
+    // It died between writing the control file and removing the resume point.
     case.write("pgdata/global/pg_control", CONTROL);
     assert_eq!(case.inspect(), Ok(TargetState::Resumed));
     // A server ran here since.

@@ -1,4 +1,4 @@
-//! WAL that is missing on the way to the target: for good, for a moment, or under a name that nobody asks for.
+//! WAL that is missing on the way to the target: for ever, for a moment, or because its name is not the right one.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use holdfast_store::PutMode;
 use super::super::*;
 use super::sample::Sample;
 
-/// What `wal get` does not ask for fills no hole: the right object deleted, a copy of it under another spelling planted.
+/// An object that `wal get` does not ask for fills no hole: here the right object is deleted, and a copy has another
+/// spelling.
 #[tokio::test]
 async fn a_segment_under_another_spelling_is_missing() {
     for encrypted in [false, true] {
@@ -29,7 +30,7 @@ async fn a_segment_under_another_spelling_is_missing() {
     }
 }
 
-/// Remembers what it is told.
+/// Keeps all notes.
 #[derive(Default)]
 struct Notes(std::sync::Mutex<Vec<String>>);
 
@@ -41,7 +42,7 @@ impl Progress for Notes {
     }
 }
 
-/// Segment A is taken away, and B after it stays.
+/// Removes segment A; B after it stays.
 async fn without_segment_a(sample: &Sample) -> (holdfast_store::ObjectName, bytes::Bytes) {
     let wal = sample.store.list("main/wal/", None).await.unwrap();
     let taken = wal.into_iter().find(|object| object.name.as_ref().contains("00000001000000000000000A")).unwrap().name;
@@ -50,7 +51,7 @@ async fn without_segment_a(sample: &Sample) -> (holdfast_store::ObjectName, byte
     (taken, bytes)
 }
 
-/// The archiver stores segments side by side, and the second one is there first.
+/// The archiver stores segments in parallel, and the second one is there first.
 #[tokio::test]
 async fn a_segment_that_was_overtaken_is_waited_for() {
     let sample = Sample::new(true).await;
@@ -72,7 +73,7 @@ async fn a_segment_that_was_overtaken_is_waited_for() {
     assert_eq!(waits, ["waiting for segment 00000001000000000000000A, which is being archived"]);
 }
 
-/// What is missing for longer than a moment is missing, whichever clock says so.
+/// A segment that is missing for longer than a moment counts as missing, by either clock.
 #[tokio::test]
 async fn an_old_hole_is_refused_at_once_and_a_young_one_after_a_while() {
     let sample = Sample::new(false).await;

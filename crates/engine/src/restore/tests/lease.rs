@@ -1,4 +1,4 @@
-//! The lease of a restore, and what stops it.
+//! The lease of a restore, and what stops the restore.
 
 use holdfast_repo::name::LedgerKind;
 use holdfast_repo::record::{LeasePurpose, LedgerEntry};
@@ -36,9 +36,9 @@ async fn a_restore_takes_a_lease_for_its_backup_and_gives_it_back() {
     }
 }
 
-/// Credentials that only read are enough for a restore.
+/// Read-only credentials are enough for a restore.
 #[tokio::test]
-async fn a_lease_that_cannot_be_taken_is_said_and_stops_nothing() {
+async fn a_lease_that_cannot_be_taken_is_reported_and_stops_nothing() {
     let sample = Sample::new(false).await;
     let refused = FaultRule::new(&[Operation::Put], 1.0, Fault::Refuse(StoreErrorKind::PermissionDenied));
     let repository = through(&sample, refused).await;
@@ -68,7 +68,7 @@ async fn a_restore_says_that_the_removal_of_its_backup_is_decided() {
     assert!(report.notes.iter().any(|note| note.contains(&words)), "{:?}", report.notes);
 }
 
-/// An `expire` that did not see the lease has removed the backup before it was there.
+/// An `expire` removed the backup before the lease existed.
 #[tokio::test]
 async fn a_backup_that_was_removed_meanwhile_is_noticed_before_anything_is_written() {
     let sample = Sample::new(false).await;

@@ -1,5 +1,5 @@
-//! Files whose extents lie under patches, and manifests that take over frames of earlier ones. Made by hand: no verb of this
-//! release writes them.
+//! Files whose extents lie under patches, and manifests that take over frames of earlier ones. They are made by hand,
+//! to cover every case.
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -25,12 +25,12 @@ async fn a_patched_file_is_restored_to_the_last_byte() {
         let sample = Sample::with(encrypted, true).await;
         let report = sample.restore().await.unwrap();
         sample.check();
-        // The zeros of a patch, and what its patches leave of a hole.
+        // The zeros of a patch, and the part of a hole that no patch covers.
         assert_eq!(report.hole_bytes, 6 * 64 * 1024 + 8192 + (64 * 1024 - 50_000 - 100));
     }
 }
 
-/// Changed in what is seen of an extent, in a patch, in a patch under a patch, in zeros and in a hole.
+/// Changes in the visible part of an extent, in a patch, in a patch under a patch, in zeros and in a hole.
 #[tokio::test]
 async fn delta_brings_a_patched_file_back() {
     let sample = Sample::with(true, true).await;
@@ -38,7 +38,7 @@ async fn delta_brings_a_patched_file_back() {
     let options = RestoreOptions { delta: true, ..sample.options() };
     let extent = 64 * 1024;
     let untouched = sample.restore_with(&sample.repository, &options).await.unwrap();
-    // What is partly covered cannot be compared; what is wholly seen is not fetched again.
+    // A source that is partly covered cannot be compared; one that is not covered is not fetched again.
     assert!(untouched.written_bytes > 0 && untouched.written_bytes < 64 * 1024, "{untouched:?}");
     for places in [
         &[20_000][..],
@@ -69,13 +69,13 @@ async fn delta_brings_a_patched_file_back() {
     sample.check();
 }
 
-/// A damaged patch, or a damaged extent below patches, is found before anything of it is written.
+/// A damaged patch, or a damaged extent below patches, is found before any byte of it is written.
 #[tokio::test]
 async fn damage_below_or_in_patches_is_found() {
     let sample = Sample::with(false, true).await;
     for pack in &sample.packs {
         let whole = sample.store.get(&object_name(&pack.name).unwrap()).await.unwrap();
-        // Somewhere in the frame of the patches, which is the only one of its length.
+        // Somewhere in the frame of the patches, which has a unique length.
         sample
             .replace(&pack.name, |mut bytes| {
                 for at in (92..bytes.len()).step_by(1000) {
@@ -94,7 +94,7 @@ async fn damage_below_or_in_patches_is_found() {
     sample.check();
 }
 
-/// The salt of each pack is in the manifest: no request is made for the heads of packs.
+/// The salt of each pack is in the manifest: no request reads the head of a pack.
 #[tokio::test]
 async fn the_heads_of_packs_are_not_read() {
     let sample = Sample::with(true, true).await;
@@ -111,7 +111,7 @@ async fn the_heads_of_packs_are_not_read() {
     sample.check();
 }
 
-/// Stores a manifest that takes over all files of the sample's, and its summary.
+/// Stores a manifest that takes over all files of the sample, and its summary.
 pub(crate) async fn store_child(sample: &Sample) -> BackupRecord {
     let (repository, parent) = (&sample.repository, &sample.backup.manifest);
     let object = sample.store.get(&object_name(&parent.name).unwrap()).await.unwrap();
@@ -160,7 +160,7 @@ async fn a_manifest_takes_over_the_files_of_an_earlier_one() {
         let crew = Crew::new(1);
         would_take(&sample.repository, &child, &crew).await.unwrap();
 
-        // Expired without a look at who refers to it.
+        // Removed without regard to the manifest that refers to it.
         let parent = object_name(&sample.backup.manifest.name).unwrap();
         let object = sample.store.get(&parent).await.unwrap();
         sample.store.delete(std::slice::from_ref(&parent)).await.unwrap();
@@ -168,7 +168,7 @@ async fn a_manifest_takes_over_the_files_of_an_earlier_one() {
         let Cause::Store(missing) = &*error.what else { panic!("{error}") };
         assert_eq!(missing.kind(), StoreErrorKind::NotFound);
         assert!(missing.to_string().contains(parent.as_ref()), "{missing}");
-        // Longer than it was: another object of its name.
+        // Longer than before: another object with the same name.
         let longer = [&object[..], b"x"].concat();
         sample.store.put(&parent, longer.into(), PutMode::Create).await.unwrap();
         let error = would_take(&sample.repository, &child, &crew).await.unwrap_err();
@@ -216,7 +216,7 @@ async fn the_independent_reader_restores_patches_and_references() {
                 }
             }
         }
-        // It obeys the gate, and looks whether what is referred to is what was meant.
+        // It obeys the feature gate, and checks that the referred manifest is the right one.
         let gate = folder.join("features/read-chains");
         std::fs::create_dir_all(folder.join("features")).unwrap();
         std::fs::write(&gate, "").unwrap();

@@ -1,4 +1,5 @@
-//! A repository with one backup, made by hand from the format's own writers, and the directory it should give.
+//! A repository with one backup, made by hand from the format's own writers, and the directory that a restore of it
+//! should give.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -32,7 +33,7 @@ use crate::repository::{RepositoryTarget, Unlock, init, object_name};
 
 pub(crate) const CONTROL: &[u8] = include_bytes!("../../../../pgtypes/tests/fixtures/pg_control.18");
 
-/// The beginning of segment 0A of a PostgreSQL 18, with transactions 771 to 780 and two restore points.
+/// The beginning of segment 0A of a PostgreSQL 18 server, with transactions 771 to 780 and two restore points.
 pub(crate) const SEGMENT: &[u8] = include_bytes!("../../../../pgtypes/tests/fixtures/segment-0A.18");
 
 /// Eight pages: small enough that small files have several extents.
@@ -58,7 +59,7 @@ pub(crate) struct Sample {
     pub backup: BackupRecord,
 }
 
-/// Bytes that neither compress nor repeat.
+/// Bytes that do not compress and do not repeat.
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
@@ -165,7 +166,7 @@ impl Sample {
         Self::with(encrypted, false).await
     }
 
-    /// The same; or with a file, [`PATCHED`], whose extents lie under patches.
+    /// The same, if `patched` with a file, [`PATCHED`], whose extents are under patches.
     pub(crate) async fn with(encrypted: bool, patched: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
@@ -203,7 +204,7 @@ impl Sample {
         sample
     }
 
-    /// Archives a segment with these facts, or one in which nothing happens.
+    /// Archives a segment with these facts, or with facts of a segment without transactions.
     pub(crate) async fn put_segment(&self, number: u64, raw: &[u8], facts: Option<serde_json::Value>) {
         let segment = SegmentName::from_number(number, TimelineId::FIRST, self.backup.wal_segment_size).unwrap();
         let start = segment.start_lsn(self.backup.wal_segment_size);
@@ -257,7 +258,7 @@ impl Sample {
             match content {
                 Entry::Directory => {
                     manifest.push(&entry(path, FileKind::Directory, 0)).unwrap();
-                    // As a backup lists it: the link that leads to a tablespace comes after its directory.
+                    // In the order of a backup: the link to a tablespace comes after its directory.
                     if path == "pg_tblspc/16400" {
                         let link = FileKind::Symlink { target: original.as_bytes() };
                         manifest.push(&entry(path, link, 0)).unwrap();
@@ -387,14 +388,14 @@ impl Sample {
         restore(repository, options, &progress, &CancellationToken::new()).await
     }
 
-    /// Puts other bytes in the place of an object.
+    /// Replaces an object with other bytes.
     pub(crate) async fn replace(&self, name: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
         let name = object_name(name).unwrap();
         let bytes = self.store.get(&name).await.unwrap();
         self.store.put(&name, change(bytes.to_vec()).into(), PutMode::Overwrite).await.unwrap();
     }
 
-    /// Compares the directories with what the backup should give, to the last file.
+    /// Compares the directories with the expected result, to the last file.
     pub(crate) fn check(&self) {
         let mut found = BTreeMap::new();
         read_tree(&self.pgdata(), "", &mut found);
@@ -454,7 +455,7 @@ impl Sample {
         assert_eq!(digest, sha256_hex(&text[..end]));
     }
 
-    /// An interrupted restore: PostgreSQL would not start, and the next restore knows what it is.
+    /// Checks the state of an interrupted restore: PostgreSQL would not start, and there is a resume point.
     pub(crate) fn check_interrupted(&self) {
         assert!(!self.pgdata().join("global/pg_control").exists());
         if self.pgdata().exists() {
@@ -473,8 +474,8 @@ fn entry<'a>(path: &'a str, kind: FileKind<'a>, size_bytes: u64) -> FileEntry<'a
 /// The path of the file that has patches.
 pub(crate) const PATCHED: &str = "base/5/1264";
 
-/// Where its patches are: the extent, the place in it, and the bytes; nothing for zeros. The second covers a part of the
-/// first, the third lies in the second, and the last extent has none.
+/// Its patches: the extent, the place in it, the length, and the seed of the bytes; `None` for zeros. The second covers
+/// a part of the first, the third is inside the second, and the last extent has none.
 const PATCHES: [(usize, usize, usize, Option<u64>); 7] = [
     (0, 0, 8192, Some(50)),
     (0, 4096, 8192, Some(51)),
@@ -489,7 +490,7 @@ fn patch_bytes(length: usize, seed: Option<u64>) -> Vec<u8> {
     seed.map_or_else(|| vec![0; length], |seed| noise(seed, length))
 }
 
-/// What lies below the patches: an extent, a hole, and a page.
+/// The bytes below the patches: an extent, a hole, and a page.
 fn patched_bases() -> [Vec<u8>; 3] {
     [noise(60, EXTENT), vec![0; EXTENT], noise(61, 8192)]
 }
@@ -503,7 +504,7 @@ pub(crate) fn patched_content() -> Vec<u8> {
     content
 }
 
-/// All patches that are no holes stand in one frame, in another order.
+/// All patches that are not holes are in one frame, in another order.
 fn store_patched(packer: &mut Packer<'_>) -> (Vec<Extent>, Vec<Patch>) {
     let extents = patched_bases().iter().map(|raw| extent(packer, raw)).collect();
     let stored = PATCHES.iter().rev().filter(|(.., seed)| seed.is_some());
@@ -565,7 +566,7 @@ fn read_tree(root: &Path, below: &str, found: &mut BTreeMap<String, (Found, u32)
     }
 }
 
-/// The label is the one that the summary describes.
+/// The start LSN in the label of the sample, which is also in the summary.
 pub(crate) fn label_start() -> Lsn {
     let Some(Entry::File(label)) = entries("/x").remove("backup_label") else { panic!("no label") };
     BackupLabel::parse(&label).unwrap().start_lsn
