@@ -9,8 +9,8 @@
 //! length of the raw file; two encrypted objects of one file never have the same bytes) is success. Other content is
 //! [`Cause::Divergence`], and the ledger gets a record of it if possible.
 //!
-//! Memory: before it starts, a file takes one permit for everything it may hold, so that files wait for each other and
-//! never in the middle. It returns most of the permit once it is compressed and only waits for the store.
+//! Memory: before it starts, a file takes one permit for everything it may hold, so that a file waits only before its
+//! start, never in the middle. It returns most of the permit when it is compressed and only waits for the store.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -193,7 +193,7 @@ struct Delivery<'a> {
 /// One object that is being uploaded.
 struct Outgoing {
     object: String,
-    /// `None` once the name turned out to be taken, and once the upload is finished.
+    /// `None` after the name was found taken, and after the upload is finished.
     upload: Option<ObjectUpload>,
     size_bytes: u64,
     crc32c: u32,

@@ -2,10 +2,10 @@
 //!
 //! A standby that follows its primary to a new timeline is asked to archive the last segment of the old one, although
 //! that segment was never finished (`WalReceiverMain` marks it when streaming of the timeline ends). A promoted server
-//! renames its own to `.partial` instead. The old primary may have written more after the fork, which the new one never
-//! had. The local history files contain the LSN at which this server's history left each timeline. Nobody who follows
-//! this history needs a segment that ends after that LSN, because the new timeline's first segment begins with a copy
-//! of it.
+//! renames its own segment to `.partial` instead. After the fork the old primary may have written more, and the new one
+//! never received it. The local history files contain the LSN at which this server's history left each timeline. A
+//! server that follows this history needs no segment that ends after that LSN, because the new timeline's first segment
+//! begins with a copy of it.
 //!
 //! If a primary fails twice, two standbys can be promoted from its timeline in the same segment, one after the other,
 //! and each has a `.partial` of its own under the same name. PostgreSQL never replays a `.partial`, so the rule is the

@@ -44,11 +44,11 @@ pub struct GetOptions {
     pub destination: PathBuf,
     /// How many segments after the requested one are fetched ahead. It is also the most that the spool may contain.
     pub prefetch: usize,
-    /// Where they are kept; without it, nothing is fetched ahead.
+    /// The spool that keeps them; without it, nothing is fetched ahead.
     pub spool: Option<Spool>,
     /// The repositories, as the spool identifies them.
     pub repository_set: RepositorySetId,
-    /// The cluster whose WAL is wanted, from `pg_control` of the directory in recovery. Without it, the cluster of the
+    /// The cluster whose WAL is wanted, from `pg_control` of the directory in recovery. `None` means the cluster of the
     /// claim in force.
     pub system_identifier: Option<SystemIdentifier>,
     /// The threads that decompress.
@@ -65,7 +65,7 @@ pub struct GetOptions {
 /// [`Cause::Absent`] only if every repository answered that it does not have the file. Otherwise that of the first
 /// repository that could not answer: [`Cause::NoClaim`] or [`Cause::WrongCluster`] if it has no claim of the cluster,
 /// [`Cause::Format`], [`Cause::SegmentMismatch`] or [`Cause::SegmentSize`] if the object is damaged, those of
-/// [`Repository::open`]. [`Cause::File`] if the file cannot be written, [`Cause::Refused`] without any repository,
+/// [`Repository::open`]. [`Cause::File`] if the file cannot be written, [`Cause::Refused`] if no repository is given,
 /// [`Cause::Cancelled`].
 pub async fn get(
     targets: &[RepositoryTarget],
@@ -225,7 +225,8 @@ async fn fetch_object(
     Ok(Some((raw, facts.blake3)))
 }
 
-/// Reads a WAL object of a claim as [`get`] does, and says how many bytes its file has; `None` means that there is none.
+/// Reads a WAL object of a claim as [`get`] does, and returns the length of its file in bytes; `None` means that there
+/// is none.
 pub(crate) async fn look_at(
     repository: &Repository,
     claim: &ClaimRecord,

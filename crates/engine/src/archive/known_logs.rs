@@ -1,8 +1,8 @@
 //! Log folders that an earlier listing found complete, so that a monitor does not list them again every minute.
 //!
 //! Segments are never replaced, and a log that has all of its segments gets no more. But a person can remove objects.
-//! So this knowledge is valid for a day, for each log by itself, and only for reports to people and for status fields: no
-//! restore uses it. A long archive becomes known little by little, since a report lists a bounded part of it each time.
+//! So this knowledge is valid for a day, for each log by itself, and only for reports to people and for status fields:
+//! no restore uses it. Each report lists a bounded part of the archive, so a long archive becomes known step by step.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -142,8 +142,8 @@ impl WalCache {
         known
     }
 
-    /// Records which logs a listing found complete, from its first log on: older ones were not looked at. A log that was
-    /// known before was not listed again, so its day goes on.
+    /// Records which logs a listing found complete, from its first log on: older ones were not listed. A log that was
+    /// already known was not listed again, so its day continues.
     pub fn remember(&mut self, of: ArchivePlace, now: DateTime<Utc>, listed: &ListedWal) {
         self.remember_from(of, now, listed.first_log(), listed.whole_logs());
     }
@@ -200,14 +200,15 @@ mod tests {
         let mut cache = WalCache::load(&path);
         assert_eq!(cache.known(&main, at(23)), logs);
         assert_eq!(cache.known(&copy, at(23)).count(), 0);
-        // Another log is found later. The day of the first one goes on.
+        // Another log is found later. The day of the first one continues.
         let mut more = logs.clone();
         more.insert(TimelineId::FIRST, 8, KnownLog { stored_bytes: 11, backup_histories: 0 });
         cache.remember_from(main.clone(), at(23), 0, more.clone());
         assert_eq!(cache.known(&main, at(23)), more);
         let known = cache.known(&main, at(25));
         assert_eq!((known.get(TimelineId::FIRST, 7), known.count()), (None, 1));
-        // A listing that began later says nothing of older logs; one that began earlier forgets those that are gone.
+        // A listing that began at a later log says nothing about older logs; one that began earlier forgets logs that
+        // are gone.
         cache.remember_from(main.clone(), at(25), 9, KnownLogs::default());
         assert_eq!(cache.known(&main, at(25)).count(), 1);
         cache.remember_from(main.clone(), at(25), 8, KnownLogs::default());

@@ -1,9 +1,9 @@
-//! Holes in the archive of a living server that last a moment.
+//! Short-lived holes in the archive of a running server.
 //!
-//! `wal push` sends the next segments along with the one that PostgreSQL asks for, side by side, so that a segment may be
-//! stored a moment before its predecessor. A listing at that moment shows a hole. Such a hole is known by the age of the object
-//! after it: one that has been there for minutes did not overtake anything. Whoever meets a young hole lists again for a
-//! bounded time, and then takes what it sees for what it is.
+//! `wal push` sends the next segments in parallel with the one that PostgreSQL asks for. So a segment may be stored a
+//! moment before its predecessor. A listing at that moment shows a hole. The age of the object after the hole shows
+//! this: an object that is minutes old did not overtake anything. A command that finds a young hole lists again for a
+//! limited time, and then accepts the result.
 
 use std::time::Duration;
 
@@ -19,19 +19,19 @@ use super::wal_folders::{WalFolders, Wanted};
 use crate::error::Error;
 use crate::repository::{Repository, object_name};
 
-/// How long a segment may come after its successor. PostgreSQL repeats a failed `archive_command` after a second, and after
-/// three failures waits a minute.
+/// How long a segment may come after its successor. PostgreSQL repeats a failed `archive_command` after a second, and
+/// after three failures waits a minute.
 const OVERTAKEN_WITHIN: TimeDelta = TimeDelta::minutes(2);
 
-/// How long a listing that only shows what is there is repeated.
+/// How long a listing for reports is repeated.
 const SHOW_AT_LEAST: Duration = Duration::from_secs(5);
 
 /// The pause between two listings.
 pub(crate) const LIST_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Whether `segment` was stored so lately that what is missing before it may be on its way. `newest` is when the newest
-/// segment of its timeline was stored, by the same clock; `now` is of this machine, whose clock may be another one, and one
-/// that is far off makes every hole an old one.
+/// Whether `segment` was stored so recently that missing segments before it may still arrive. `newest` is the time at
+/// which the newest segment of its timeline was stored, by the store's clock. `now` is by this machine's clock; if that
+/// clock is far off, every hole counts as old.
 pub(crate) async fn is_young(
     repository: &Repository,
     claim: &ClaimRecord,
@@ -40,7 +40,7 @@ pub(crate) async fn is_young(
     now: DateTime<Utc>,
 ) -> bool {
     let near = |a: DateTime<Utc>, b: DateTime<Utc>| (a - b).abs() < OVERTAKEN_WITHIN;
-    // Spares the request wherever nothing was stored lately.
+    // If nothing was stored recently, no request is needed.
     if newest.is_some_and(|newest| !near(newest, now)) {
         return false;
     }
@@ -52,13 +52,14 @@ pub(crate) async fn is_young(
             .map(DateTime::<Utc>::from)
             .is_some_and(|stored| near(stored, now) && newest.is_none_or(|newest| near(stored, newest))),
         Err(error) => {
-            tracing::debug!(%segment, %error, "the age of the segment after a gap cannot be found out");
+            tracing::debug!(%segment, %error, "the age of the segment after a gap cannot be read");
             false
         }
     }
 }
 
-/// Lists the WAL of a claim, to show it: again for a few seconds while the newest hole of a timeline is a young one.
+/// Lists the WAL of a claim for a report. Repeats the listing for a few seconds while the newest hole of a timeline is
+/// young.
 ///
 /// # Errors
 /// As [`WalFolders::read_and_list`].
@@ -72,7 +73,7 @@ pub async fn list_settled(
     list_within(repository, claim, wanted, known, now, SHOW_AT_LEAST).await
 }
 
-/// The same, with patience of this length.
+/// The same, repeated for at most this time.
 pub(crate) async fn list_within(
     repository: &Repository,
     claim: &ClaimRecord,

@@ -1,7 +1,7 @@
 //! `wal list`: the content of an archive, by claim and timeline, and its gaps.
 //!
 //! It uses only the names and sizes of a listing. A gap is a run of missing segments between two existing ones on one
-//! timeline. Whether a restore needs them is for the recovery planner to decide.
+//! timeline. The recovery planner decides whether a restore needs them.
 
 use holdfast_contract::report::wal::WalListing;
 use holdfast_repo::name::ClusterName;
@@ -13,8 +13,7 @@ use crate::repository::Repository;
 /// Lists all WAL of a cluster.
 ///
 /// # Errors
-/// [`Cause::Store`](crate::Cause::Store) if a listing fails, and the error of the newest claim if not one claim can be
-/// read.
+/// [`Cause::Store`](crate::Cause::Store) if a listing fails, and the error of the newest claim if no claim can be read.
 pub async fn list(repository: &Repository, cluster: &ClusterName) -> Result<WalListing, Error> {
     let mut claims = Vec::new();
     // Without a readable claim its objects cannot be divided into segments: `info` and `repo info` name such a claim.

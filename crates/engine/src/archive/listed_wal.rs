@@ -19,7 +19,7 @@ use super::known_logs::{KnownLog, KnownLogs};
 use super::stored::wal_object_name;
 use crate::repository::Repository;
 
-/// A WAL object has at least its head.
+/// The smallest size of a WAL object: its head.
 const LEAST_OBJECT_BYTES: u64 = HEAD_FRAME_BYTES as u64;
 
 /// The WAL of one claim, as a listing shows it.
@@ -31,7 +31,7 @@ pub struct ListedWal {
     sums: BTreeMap<TimelineId, Sums>,
     /// The same sums for each log folder, by its number.
     logs: BTreeMap<(TimelineId, u32), Log>,
-    /// Files whose object is too small to be one.
+    /// Files whose object is too small to be a WAL object, with its size in bytes.
     stunted: Vec<(WalFileName, u64)>,
 }
 
@@ -87,7 +87,7 @@ impl ListedWal {
         self.from.is_none_or(|from| log(start) >= log(from))
     }
 
-    /// The number of the first log of which this is all that there is.
+    /// The number of the first log that was listed in full.
     pub(super) fn first_log(&self) -> u32 {
         self.from.map_or(0, |from| SegmentName::containing(from, TimelineId::FIRST, self.claim.wal_segment_size).log())
     }

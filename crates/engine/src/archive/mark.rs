@@ -3,7 +3,7 @@
 //! A push that also stored neighbours leaves a mark for each, so that PostgreSQL's call for it is answered without the
 //! network. A mark names the file by device, inode, size and both times. PostgreSQL recycles segments by renaming them,
 //! which changes the time of the inode, so a mark is never valid for a later file of the same name. It is compared as a
-//! whole, so a torn or foreign mark does not match. A lost one costs a second look at the repository.
+//! whole, so a torn or foreign mark does not match. If a mark is lost, the repository is checked a second time.
 //!
 //! A mark names the repositories twice: by their places, from the configuration, and by their ids. A repository that
 //! was wiped and made again at the same place has another id, and does not contain what the first one contained. Only a

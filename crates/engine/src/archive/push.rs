@@ -8,11 +8,11 @@
 //!
 //! Neighbours never use the line at the same time as the requested file: they are compressed meanwhile, and their first
 //! byte is sent after its last byte. A file whose last push failed is sent alone. On a line that is just fast enough
-//! for one segment within the time limit of a request, all of them together would fail, again and again.
+//! for one segment within the time limit of a request, sending all of them together would fail again and again.
 //!
 //! One divergence is resolved here: a promoted server can have segments of a timeline that its history left before
 //! their end, whole or as `.partial` (see [`super::fork`]). If the archive has such a segment with other content, the
-//! archived content stays, and PostgreSQL gets success for the local one, or it would ask for it for ever. Every other
+//! archived content stays, and PostgreSQL gets success for the local one; otherwise it would ask for ever. Every other
 //! divergence is two lines of history under one name, and only a person can decide between them.
 
 use std::path::{Path, PathBuf};
@@ -79,7 +79,7 @@ pub struct PushOptions {
 /// [`Cause::Divergence`] if other content is stored under the name and this server's history needs the file.
 /// [`Cause::SegmentMismatch`], [`Cause::SegmentSize`] or [`Cause::Malformed`] if the file is not what its name says;
 /// [`Cause::ControlFile`] or [`Cause::File`] if it, or the control file beside it, cannot be read. [`Cause::Refused`]
-/// without any repository, for a name that is not that of a WAL file, and if the file changes meanwhile. Those of
+/// if no repository is given, if the name is not that of a WAL file, or if the file changes meanwhile. Those of
 /// [`Repository::open`], and of [`Repository::take_claim`] or, for a history file outside of a data directory,
 /// [`Repository::current_claim`]. [`Cause::NotReadable`] if what was stored does not read back, [`Cause::Cancelled`].
 /// The errors of neighbours are in [`PushReport::failed_neighbours`].
@@ -437,9 +437,9 @@ impl Transfers {
             Ok(archived) => {
                 for found in archived.repositories.iter().filter(|found| found.stored == Stored::AlreadyThere) {
                     if tried {
-                        tracing::info!(file = %name, store = found.store, "stored already by an earlier attempt");
+                        tracing::info!(file = %name, store = found.store, "already stored by an earlier attempt");
                     } else {
-                        tracing::warn!(file = %name, store = found.store, "stored already, with the same content");
+                        tracing::warn!(file = %name, store = found.store, "already stored, with the same content");
                     }
                 }
             }

@@ -2,7 +2,7 @@
 //!
 //! PostgreSQL marks a file to be archived with `archive_status/<name>.ready` beside it and asks for them in a fixed
 //! order: timeline history files first, then by name (`pgarch_readyXlog` in `pgarch.c`). It will ask next for those
-//! after the requested one, so they are archived ahead. Other names are PostgreSQL's own business and are ignored.
+//! after the requested one, so they are archived ahead. Other names are ignored.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,7 +31,7 @@ impl Ready {
         self.0.contains_key(&Self::key(*file))
     }
 
-    /// The files after `requested` in the archiver's order, and history files whatever their place.
+    /// The files after `requested` in the archiver's order, and all history files.
     pub(super) fn after(&self, requested: WalFileName) -> impl Iterator<Item = WalFileName> {
         let own = Self::key(requested);
         self.0.iter().filter(move |(key, _)| **key != own && (!key.0 || **key > own)).map(|(_, file)| *file)

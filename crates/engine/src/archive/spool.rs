@@ -4,9 +4,9 @@
 //! in one folder that belongs to PostgreSQL's user and is closed to everybody else ([`Spool::open`]). If others could
 //! write to a folder, its content is thrown away, and a folder of another user is not used at all.
 //!
-//! Files get their names by rename, so that a reader sees a whole file or none while the machine runs. Nothing is
-//! fsynced: after a crash of the machine a file may be torn, and every reader checks what it reads. Temporary files
-//! begin with `tmp-holdfast-`; those that a killed run left are removed by age.
+//! Files get their names by rename, so that a reader sees a whole file or none, except after a crash of the machine.
+//! Nothing is fsynced: after a crash of the machine a file may be torn, and every reader checks what it reads.
+//! Temporary files begin with `tmp-holdfast-`; those that a killed run left are removed by age.
 
 use std::fs::{DirBuilder, Permissions};
 use std::io::{self, Write as _};
@@ -206,8 +206,8 @@ pub(super) fn write_aside(folder: &Path, name: &str, content: &[u8]) -> io::Resu
 /// A name that no other thread or process of this host uses now.
 pub(super) fn temporary_name() -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
-    // Two containers on one spool may have the same process id: the address of a fresh allocation is not
-    // unique either, but `create_new` refuses the second, and the random part makes that rare.
+    // Two containers on one spool may have the same process id: so the name also has a random part, and `create_new`
+    // refuses a name that is still used twice.
     let random = std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), 0_u8);
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
     format!("{TEMPORARY_PREFIX}{}-{count}-{random:016x}", std::process::id())

@@ -7,8 +7,8 @@
 //! Steps: check the file. Report success if it belongs to no history of this server (see [`super::fork`]). Ask every
 //! repository for the object with its name and compare length and BLAKE3 with the file, which costs two small requests.
 //! If the object is absent, look again for a while. `Ok` means that every repository has it with this content. An
-//! object with other content is [`Cause::Divergence`], at once. If it stays absent, the result is [`Cause::NotArchived`]:
-//! PostgreSQL keeps the file and asks again.
+//! object with other content is [`Cause::Divergence`], at once. If it stays absent, the result is
+//! [`Cause::NotArchived`]: PostgreSQL keeps the file and asks again.
 //!
 //! The wait ends at once when it is cancelled, and when the server that owns the file shuts down, because its archiver
 //! delays the shutdown until the command ends.
@@ -43,7 +43,7 @@ const FACTS_BYTES: u64 = 4096;
 /// The first pause between two looks: the primary archives a segment while the standby receives it.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// The longest pause between two looks: gentle with the store, and short enough for the archiver's next segment.
+/// The longest pause between two looks: it spares the store, and is short enough for the archiver's next segment.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The options of `wal push --standby`.
@@ -66,8 +66,8 @@ pub struct StandbyPushOptions {
 /// [`Cause::NotArchived`] if a repository does not have the file when the wait is over, or the server stops.
 /// [`Cause::Divergence`] if one has it with other content. [`Cause::SegmentMismatch`], [`Cause::SegmentSize`] or
 /// [`Cause::Malformed`] if the file is not what its name says, [`Cause::File`] or [`Cause::ControlFile`] if it, or the
-/// control file beside it, cannot be read. [`Cause::Refused`] without any repository, for a name that is not that of a
-/// WAL file, and if the file changes meanwhile. Those of [`Repository::open`], [`Repository::newest_claim`] and
+/// control file beside it, cannot be read. [`Cause::Refused`] if no repository is given, if the name is not that of a
+/// WAL file, or if the file changes meanwhile. Those of [`Repository::open`], [`Repository::newest_claim`] and
 /// [`Repository::check_claim`], [`Cause::Cancelled`].
 pub async fn push_standby(
     targets: &[RepositoryTarget],
@@ -162,7 +162,7 @@ fn content_of(file: &LocalFile) -> Result<Content, Error> {
 /// A repository that must have the file.
 struct Place {
     repository: Repository,
-    /// The claim in force; `None` as long as there is none.
+    /// The claim in force; `None` while there is none.
     claim: Option<ClaimRecord>,
 }
 

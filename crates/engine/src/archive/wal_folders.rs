@@ -23,10 +23,10 @@ use crate::repository::Repository;
 /// Number of requests in parallel.
 const AT_ONCE: usize = 16;
 
-/// So many segments are listed to show an archive: 1 TiB of WAL in segments of 16 MiB, and about 80 requests.
+/// The most segments that are listed for a report: 1 TiB of WAL in segments of 16 MiB, and about 80 requests.
 const SHOWN_SEGMENTS: u64 = 1 << 16;
 
-/// And so many logs, since there is a request for each 16 of them however few segments they have.
+/// The most logs that are listed for a report, since each 16 of them need a request, however few segments they have.
 const SHOWN_LOGS: u64 = 1 << 10;
 
 /// Which part of the WAL of a timeline is listed. History files always are.
@@ -37,16 +37,16 @@ pub enum Wanted {
     /// From the log that contains this LSN, and the newest logs in any case: if a timeline ended before the LSN, or
     /// continued beside the one that is followed, its end is still known.
     From(Lsn),
-    /// To show what there is: from the log that contains `oldest`, if that is a bounded number of unknown segments, else
-    /// as many of the newest logs, and always those from `newest` on.
+    /// For a report: from the log that contains `oldest`, if that is a bounded number of unknown segments, else as many
+    /// of the newest logs, and always those from `newest` on.
     Shown {
-        /// Where the oldest beginning of a recovery starts.
+        /// The start LSN of the oldest backup or snapshot.
         oldest: Lsn,
-        /// The same of the newest one.
+        /// The start LSN of the newest one.
         newest: Lsn,
     },
-    /// Its two newest logs: where the timeline ends, and when that was stored. The newest log alone may contain no
-    /// whole segment, if the server left the timeline within the log's first segment.
+    /// Its two newest logs: they show where the timeline ends, and when that was stored. The newest log alone may
+    /// contain no whole segment, if the server left the timeline within the log's first segment.
     Newest,
 }
 
@@ -124,7 +124,7 @@ impl WalFolders {
         self
     }
 
-    /// From where an archive is listed to show it: see [`Wanted::Shown`].
+    /// The LSN from which an archive is listed for a report: see [`Wanted::Shown`].
     fn shown_from(&self, oldest: Lsn, newest: Lsn, known: &KnownLogs) -> Lsn {
         let size = self.found.claim().wal_segment_size;
         let affordable = (SHOWN_SEGMENTS / size.segments_per_id()).clamp(1, SHOWN_LOGS);

@@ -28,7 +28,7 @@ async fn absent_is_said_only_when_every_repository_said_so() {
         for repository in 0..2 {
             let faulty = bench.faulty(repository, vec![FaultRule::new(&[operation], 1.0, fault.clone()).on("main/")]);
             assert_eq!(kind(&bench.get(&name(2)).await.unwrap_err()), "Store", "{operation} {fault:?}");
-            // The other repository has the archived file.
+            // Now the other repository has the archived file.
             bench.get(&name(1)).await.unwrap();
             faulty.set_active(false);
         }

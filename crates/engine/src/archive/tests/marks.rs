@@ -34,7 +34,7 @@ async fn neighbours_are_marked_and_answered_once_without_the_network() {
 }
 
 #[tokio::test]
-async fn a_mark_does_not_speak_for_a_changed_file_or_other_repositories() {
+async fn a_mark_is_not_valid_for_a_changed_file_or_other_repositories() {
     let bench = Bench::new(1).await;
     let paths = bench.segments(1, 6);
     let mut options = bench.push_options(&paths[0]);
@@ -70,7 +70,7 @@ fn a_set_is_its_descriptions_in_any_order() {
 }
 
 #[tokio::test]
-async fn marks_of_files_that_wait_no_more_are_swept() {
+async fn marks_of_files_that_no_longer_wait_are_swept() {
     let bench = Bench::new(1).await;
     let paths = bench.segments(1, 3);
     let mut options = bench.push_options(&paths[0]);
@@ -89,7 +89,7 @@ fn age(bench: &Bench, number: u64) {
 }
 
 #[tokio::test]
-async fn an_old_mark_is_believed_of_the_very_repository_only() {
+async fn an_old_mark_is_believed_only_for_the_same_repository() {
     let mut bench = Bench::new(1).await;
     let paths = bench.segments(1, 4);
     let mut options = bench.push_options(&paths[0]);
@@ -116,7 +116,7 @@ async fn an_old_mark_is_believed_of_the_very_repository_only() {
 }
 
 #[tokio::test]
-async fn a_mark_of_an_older_release_is_no_mark() {
+async fn a_mark_of_an_older_release_does_not_count() {
     let bench = Bench::new(1).await;
     let paths = bench.segments(1, 2);
     let mut options = bench.push_options(&paths[0]);

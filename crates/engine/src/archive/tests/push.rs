@@ -85,7 +85,7 @@ async fn a_divergence_is_reported_when_the_ledger_cannot_be_written() {
 }
 
 #[tokio::test]
-async fn a_damaged_object_under_the_name_is_no_success() {
+async fn a_damaged_object_under_the_name_is_not_a_success() {
     let bench = Bench::new(1).await;
     let path = bench.segments(1, 1).remove(0);
     bench.push(&path).await.unwrap();
@@ -325,7 +325,7 @@ async fn neighbours_are_not_begun_before_the_requested_file_is_out() {
 }
 
 #[tokio::test]
-async fn a_partial_segment_behind_a_fork_gives_way_to_the_one_that_came_first() {
+async fn a_partial_segment_after_a_fork_gives_way_to_the_one_that_came_first() {
     let bench = Bench::new(1).await;
     let partial = format!("{}.partial", name(3));
     let path = bench.wal(&partial, &segment(3, 1));

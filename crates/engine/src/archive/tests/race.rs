@@ -96,7 +96,7 @@ impl Store for Careless {
 }
 
 #[tokio::test]
-async fn the_loser_of_a_race_hears_of_a_divergence_and_the_ledger_as_well() {
+async fn the_loser_of_a_race_gets_a_divergence_and_it_is_in_the_ledger() {
     for moment in [Moment::AfterWrite, Moment::AfterLook] {
         let mut bench = Bench::new(1).await;
         let store = Arc::new(Careless { inner: MemoryStore::new(), rival: Mutex::default() });
@@ -115,7 +115,7 @@ async fn the_loser_of_a_race_hears_of_a_divergence_and_the_ledger_as_well() {
         *store.rival.lock().unwrap() = Some((moment, theirs.clone()));
         assert_eq!(kind(&bench.push(&path).await.unwrap_err()), "Divergence", "{moment:?}");
         assert_eq!(bench.objects(0, "main/ledger/").await.len(), 1, "{moment:?}");
-        // The same segment from two servers is no divergence, whichever object it is.
+        // The same segment from two servers is not a divergence, whichever object is stored.
         store.inner.delete(std::slice::from_ref(&object)).await.unwrap();
         bench.wal(&name(1), &segment(1, 2));
         *store.rival.lock().unwrap() = Some((moment, theirs));

@@ -134,7 +134,7 @@ async fn a_report_lists_a_bounded_part_and_learns_the_rest() {
     assert!(all.covers(oldest));
 }
 
-/// What a push costs does not grow with the history of a repository: of its claims, the one in force is read.
+/// The cost of a push does not grow with the history of a repository: only the claim in force is read.
 #[tokio::test]
 async fn a_push_makes_as_many_requests_whatever_came_before() {
     let (bench, counters) = long(1).await;
@@ -196,7 +196,7 @@ async fn the_end_of_an_archive_is_found_without_its_folder() {
 
 /// A copy of a segment under another spelling is not the name that `wal get` asks for, so it fills no gap.
 #[tokio::test]
-async fn another_spelling_is_no_wal_of_the_archive() {
+async fn another_spelling_is_not_wal_of_the_archive() {
     let (bench, _) = long(9).await;
     for (number, extension) in [(4, "raw"), (5, "zst.enc"), (6, "lz4"), (9, "raw")] {
         bench.stores[0].delete(&[object(&bench, number, "zst")]).await.unwrap();

@@ -22,7 +22,7 @@ async fn ask(bench: &Bench, path: &std::path::Path) -> Result<StandbyPushReport,
 const HISTORY: &str = "1\t0/380000\tno recovery target specified\n";
 
 #[tokio::test]
-async fn a_standby_stores_nothing_and_lets_go_of_what_is_archived() {
+async fn a_standby_stores_nothing_and_releases_archived_files() {
     for bench in [Bench::new(2).await, Bench::encrypted().await] {
         let path = bench.segments(3, 3).remove(0);
         let error = ask(&bench, &path).await.unwrap_err();
@@ -36,7 +36,7 @@ async fn a_standby_stores_nothing_and_lets_go_of_what_is_archived() {
         let next = bench.segments(4, 4).remove(0);
         assert_eq!(kind(&ask(&bench, &next).await.unwrap_err()), "NotArchived");
         assert_eq!(bench.objects(0, "").await.len(), counted);
-        // A history file, too.
+        // A history file as well.
         let history = bench.wal("00000002.history", HISTORY.as_bytes());
         assert_eq!(kind(&ask(&bench, &history).await.unwrap_err()), "NotArchived");
         bench.push(&history).await.unwrap();
@@ -58,7 +58,7 @@ async fn it_must_be_in_every_repository() {
     let faulty =
         bench.faulty(1, vec![FaultRule::new(&[Operation::GetRange], 1.0, Fault::Refuse(StoreErrorKind::Timeout))]);
     bench.stores[1].list("", None).await.unwrap();
-    assert_eq!(kind(&ask(&bench, &path).await.unwrap_err()), "Store", "a doubt is no answer: {faulty:?}");
+    assert_eq!(kind(&ask(&bench, &path).await.unwrap_err()), "Store", "a doubt is not an answer: {faulty:?}");
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn it_waits_for_the_primary_and_no_longer_than_it_must() {
 }
 
 #[tokio::test]
-async fn what_is_behind_a_fork_is_left_aside() {
+async fn segments_after_a_fork_are_ignored() {
     let bench = Bench::new(1).await;
     let paths = bench.segments(2, 4);
     bench.push(&paths[0]).await.unwrap();
