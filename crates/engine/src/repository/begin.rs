@@ -1,14 +1,14 @@
-//! Beginning an archive for a cluster that is about to exist, so that its owner is known before `initdb` or a recovery
-//! has filled a volume, and not at the first segment.
+//! Begins the archive of a cluster that is about to exist. So its owner is known before `initdb` or a recovery fills a
+//! volume, and not only at the first segment.
 //!
-//! Two steps with the making of the cluster between them: [`prepare`] makes sure that the archive is free, or the
-//! owner's already; [`Repository::claim_for_owner`] takes it for the system identifier that is there now.
+//! There are two steps, and the cluster is made between them. [`prepare`] checks that the archive is free or already
+//! the owner's; [`Repository::claim_for_owner`] takes it for the system identifier of the new cluster.
 //!
-//! Invariant: an archive without a claim is taken only while it holds nothing at all, objects of other software included.
-//! Of two that come at the same moment one gets the claim (conditional create), the other is told whose it is.
+//! Invariant: an archive without a claim is taken only while it is empty, also of objects of other software. If two
+//! come at the same moment, one gets the claim (conditional create), and the error of the other names the owner.
 //!
-//! After a crash between the steps both can be repeated. When `initdb` had to be repeated meanwhile, the owner's claim
-//! names a system identifier that is gone: as long as nothing was archived under it, the next claim succeeds it.
+//! After a crash both steps can be repeated. If `initdb` was repeated, the owner's claim names a system identifier that
+//! no longer exists. If nothing was archived under it, the next claim follows it.
 
 use std::fmt::Write as _;
 
@@ -21,34 +21,34 @@ use super::claim::Claimant;
 use super::{Repository, RepositoryTarget, init};
 use crate::error::{Cause, Error, ResultExt};
 
-/// Folders of other software's archives, by which people know them.
+/// Folders by which archives of other software are recognised.
 const FOREIGN: [(&[&str], &str); 3] = [
     (&["base", "wals"], "which looks like an archive of Barman"),
     (&["basebackups_005", "wal_005"], "which looks like an archive of WAL-G"),
     (&["archive", "backup"], "which looks like a repository of pgBackRest"),
 ];
 
-/// A name or two tell what it is; a bucket can have thousands.
+/// The most names in a message: a few show what it is, and a bucket can have thousands.
 const NAMED_AT_MOST: usize = 5;
 
-/// An archive that its owner may begin, or has begun.
+/// An archive that the owner may begin or has begun.
 #[derive(Debug)]
 pub struct Prepared {
-    /// The repository.
+    /// The open repository.
     pub repository: Repository,
     /// Whether this call made the repository.
     pub made: bool,
-    /// The owner's claim; none while the archive is empty.
+    /// The owner's claim; `None` while the archive is empty.
     pub claim: Option<ClaimRecord>,
 }
 
-/// Makes sure that the archive is empty or the owner's, and makes the repository where there is none. `here` stands in the
-/// message of a refusal: "the data directory /srv/pg". Nothing is written before the archive was looked at.
+/// Checks that the archive is empty or the owner's, and makes the repository if there is none. `here` is for the
+/// message of a refusal: "the data directory /srv/pg". Nothing is written before the archive was checked.
 ///
 /// # Errors
 /// [`Cause::ArchiveNotEmpty`] if the archive holds objects and no claim, [`Cause::WrongOwner`] if it is claimed for
-/// somebody else. Those of [`Repository::open`] and [`Repository::newest_claim`], and of [`init::init`] where there is
-/// no repository.
+/// another owner. Those of [`Repository::open`] and [`Repository::newest_claim`], and of [`init::init`] if there is no
+/// repository.
 pub async fn prepare(
     target: &RepositoryTarget,
     cluster: &ClusterName,
@@ -76,7 +76,7 @@ async fn prepare_inner(
         }
         Err(error) => return Err(error),
     };
-    // In this order: a claim that somebody takes meanwhile is one, and not a foreign object.
+    // In this order, so that a claim that another takes meanwhile does not look like a foreign object.
     let empty = check_empty(&**repository.store(), cluster, here, owner).await;
     let claim = repository.newest_claim(cluster).await?;
     match &claim {
@@ -88,13 +88,13 @@ async fn prepare_inner(
 }
 
 impl Repository {
-    /// Takes the archive for the claimant and its owner; says whether the claim is new. The same owner and system
-    /// identifier again are a success. A claim of the same owner for another system identifier is succeeded only while
-    /// nothing was archived under it.
+    /// Takes the archive for the claimant and its owner; returns the claim, and whether it is new. If the same owner
+    /// and system identifier already have it, that is a success. A claim of the same owner for another system
+    /// identifier is followed by a new one only if nothing was archived under it.
     ///
     /// # Errors
     /// [`Cause::ArchiveNotEmpty`] if the archive holds objects and no claim, [`Cause::WrongOwner`] if it is claimed for
-    /// somebody else. That of [`Repository::check_claim`] if the owner's claim is of another cluster and something is
+    /// another owner. That of [`Repository::check_claim`] if the owner's claim is of another cluster and something is
     /// archived. [`Cause::AnotherRun`] if others take the claim twice meanwhile. Those of [`Repository::newest_claim`]
     /// and [`Repository::create_record`].
     pub async fn claim_for_owner(
@@ -114,7 +114,7 @@ impl Repository {
         owner: &str,
     ) -> Result<(ClaimRecord, bool), Error> {
         let claimant = Claimant { owner: Some(owner.to_owned()), ..claimant.clone() };
-        // A second turn follows when somebody else took the same number in between.
+        // It tries a second time if another writer took the same number in between.
         for _ in 0..2 {
             let empty = check_empty(&**self.store(), cluster, &claimant.here, owner).await;
             let number = match self.newest_claim(cluster).await? {
@@ -151,10 +151,10 @@ impl Repository {
     }
 }
 
-/// Refuses a folder of the cluster's name that holds anything.
+/// Refuses if the folder with the cluster's name holds anything.
 async fn check_empty(store: &dyn Store, cluster: &ClusterName, here: &str, owner: &str) -> Result<(), Error> {
     let folder = format!("{cluster}/");
-    // Folders first: they are few, however many objects there are.
+    // Folders first: there are few of them, however many objects exist.
     let mut names: Vec<String> =
         store.list_folders(&folder).await?.into_iter().map(|name| name.trim_end_matches('/').to_owned()).collect();
     let foreign = FOREIGN.iter().find(|(folders, _)| folders.iter().all(|folder| names.iter().any(|n| n == folder)));

@@ -1,9 +1,9 @@
-//! What a store can do, in the words of the store and in those of the repository's record.
+//! Converts the abilities of a store between the types of the store crate and the repository's record.
 
 use holdfast_repo::record::{self, RepositoryRecord, StoreCapabilities};
 use holdfast_store::{Capabilities, Checksums, ConditionalCreate, Uploads};
 
-/// As the record has it.
+/// In the record's type.
 pub(crate) fn conditional(found: ConditionalCreate) -> record::ConditionalCreate {
     match found {
         ConditionalCreate::Native => record::ConditionalCreate::Native,
@@ -18,7 +18,7 @@ fn create(recorded: record::ConditionalCreate) -> ConditionalCreate {
     }
 }
 
-/// As the record has it.
+/// In the record's type.
 pub(crate) fn recorded(found: Capabilities) -> StoreCapabilities {
     StoreCapabilities {
         conditional_complete: conditional(found.create_by_parts),
@@ -33,7 +33,7 @@ pub(crate) fn recorded(found: Capabilities) -> StoreCapabilities {
     }
 }
 
-/// How the store of a repository is to be worked with. What the record does not say is not believed.
+/// The abilities of a repository's store by its record. An ability that the record does not name counts as absent.
 pub fn capabilities(record: &RepositoryRecord) -> Capabilities {
     let (create_by_parts, checksums, uploads) = match record.store {
         None => (ConditionalCreate::Emulated, Checksums::NotCompared, Uploads::Parts),
@@ -52,7 +52,7 @@ pub fn capabilities(record: &RepositoryRecord) -> Capabilities {
     Capabilities { create: create(record.conditional_create), create_by_parts, checksums, uploads }
 }
 
-/// What the record believes of the store and a trial has just disproved, a sentence each.
+/// Abilities in the record that a trial has just disproved, each a sentence for people.
 pub(crate) fn disproved(record: &RepositoryRecord, found: Capabilities) -> Vec<&'static str> {
     let believed = capabilities(record);
     let mut disproved = Vec::new();

@@ -1,4 +1,4 @@
-//! Which backups an archive has.
+//! Lists the backups of an archive.
 
 use std::collections::BTreeSet;
 
@@ -14,11 +14,11 @@ use crate::error::{Cause, Error, ResultExt};
 /// A backup without `backup.json`: running somewhere, or dead.
 #[derive(Debug)]
 pub struct UnfinishedBackup {
-    /// Its id, which is when it started.
+    /// Its id, which is its start time.
     pub backup_id: BackupId,
-    /// Who started it; none when its `start.json` is gone.
+    /// Its start record; `None` if `start.json` is gone or cannot be read.
     pub start: Option<StartRecord>,
-    /// Why its `start.json` cannot be read, where it is there.
+    /// Why `start.json` cannot be read, if it exists.
     pub unreadable: Option<Error>,
 }
 
@@ -32,19 +32,19 @@ impl Repository {
         Ok(folders.iter().filter_map(|folder| folder.trim_end_matches('/').parse().ok()).collect())
     }
 
-    /// All complete backups, oldest first, and those whose `backup.json` is there and cannot be read.
+    /// All complete backups, oldest first, and those whose `backup.json` exists and cannot be read.
     ///
-    /// The last write of a run that was taken for dead can arrive after others began to remove it. Such a record makes no
-    /// backup, and counts among the latter ([`Cause::Remnant`]).
+    /// The last write of a run that was taken for dead can arrive after its removal began. Such a record is not a
+    /// backup, and counts as unreadable ([`Cause::Remnant`]).
     ///
     /// # Errors
-    /// [`Cause::Store`] if the backups cannot be listed, or the store cannot be asked for one. What is wrong with one
+    /// [`Cause::Store`] if the backups cannot be listed, or the store cannot be asked for one. The error of a single
     /// record is in [`Listed::unreadable`].
     pub async fn backups(&self, cluster: &ClusterName) -> Result<Listed<BackupRecord, BackupId>, Error> {
         self.backups_of(cluster, &self.listed(cluster).await?).await
     }
 
-    /// The complete ones of a listing.
+    /// The complete backups of a listing.
     pub(crate) async fn backups_of(
         &self,
         cluster: &ClusterName,
@@ -55,9 +55,9 @@ impl Repository {
         Listed::read(names.collect(), |backup| async move {
             let record = self.backup(cluster, backup).await?;
             let BackupObjects { start, manifest, .. } = objects(backup);
-            // Whoever removes a run that seems dead begins with its start record.
+            // The removal of a run that seems dead begins with its start record.
             if !start && let Some(missing) = self.lost_object(cluster, backup, manifest).await? {
-                // Unless `expire` is removing all of it at this moment.
+                // It is not a remnant if `expire` is removing the backup at this moment.
                 let name = name::backup_summary(cluster, &backup);
                 self.store().head(&object_name(&name)?).await?;
                 return Err(Cause::Remnant { name, missing }.into());
@@ -73,8 +73,8 @@ impl Repository {
         .await
     }
 
-    /// The first object of a backup that is not there any more: its manifest, or a pack of its own that this names. Nothing
-    /// where the manifest cannot be read.
+    /// The first object of a backup that is missing: its manifest, or one of its own packs that the manifest names.
+    /// `None` if the manifest cannot be read.
     async fn lost_object(
         &self,
         cluster: &ClusterName,
@@ -103,11 +103,11 @@ impl Repository {
     ///
     /// # Errors
     /// [`Cause::Store`] of kind `NotFound` if no such backup is complete, [`Cause::Malformed`] if the record is that of
-    /// another one; otherwise as [`Repository::read_record`].
+    /// another backup; otherwise as [`Repository::read_record`].
     pub async fn backup(&self, cluster: &ClusterName, backup: BackupId) -> Result<BackupRecord, Error> {
         let name = name::backup_summary(cluster, &backup);
         let record: BackupRecord = self.read_record(&name).await?;
-        // Without encryption nothing else binds a record to its name.
+        // Without encryption only this check binds a record to its name.
         if record.backup_id != backup || record.cluster != *cluster {
             let reason = format!("it is of backup {} of cluster {}", record.backup_id, record.cluster);
             return Err(Cause::Malformed { name, reason }.into());
@@ -115,22 +115,22 @@ impl Repository {
         Ok(record)
     }
 
-    /// Backups that have begun and have no `backup.json`.
+    /// The ids of backups that have begun and have no `backup.json`.
     ///
     /// # Errors
     /// [`Cause::Store`] if the backups cannot be listed.
     pub async fn unfinished_backups(&self, cluster: &ClusterName) -> Result<Vec<BackupId>, Error> {
         let listed = self.listed(cluster).await?;
-        // A manifest without a start record is what is left of a removed backup, for those that share its packs.
+        // A manifest without a start record remains of a removed backup, for backups that share its packs.
         let begun = listed.unfinished().filter(|(_, objects)| objects.start || !objects.manifest);
         Ok(begun.map(|(backup, _)| backup).collect())
     }
 
-    /// The same, with what their start records say.
+    /// The same, with their start records.
     ///
     /// # Errors
-    /// [`Cause::Store`] if the backups cannot be listed, or the store cannot be asked for a start record. What is wrong
-    /// with one record is in [`UnfinishedBackup::unreadable`].
+    /// [`Cause::Store`] if the backups cannot be listed, or the store cannot be asked for a start record. The error of
+    /// a single record is in [`UnfinishedBackup::unreadable`].
     pub async fn describe_unfinished(&self, cluster: &ClusterName) -> Result<Vec<UnfinishedBackup>, Error> {
         let mut described = Vec::new();
         for backup_id in self.unfinished_backups(cluster).await? {
@@ -146,7 +146,7 @@ impl Repository {
         Ok(described)
     }
 
-    /// Which objects of which backups there are.
+    /// The objects of all backups, by a listing.
     pub(crate) async fn listed(&self, cluster: &ClusterName) -> Result<BackupCatalog, Error> {
         let objects = self
             .store()

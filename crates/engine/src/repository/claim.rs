@@ -1,11 +1,10 @@
-//! Claims: which cluster owns an archive. Checked before anything is written (promise 8).
+//! Claims record which cluster owns an archive. They are checked before anything is written (promise 8).
 //!
-//! The claim with the highest number is the one in force. It is created conditionally, so of two
-//! clusters that come to an empty archive at the same moment exactly one gets it and the other is
-//! refused with the identity of both.
+//! The claim with the highest number is the one in force. It is created conditionally. If two clusters come to an empty
+//! archive at the same moment, exactly one gets it, and the error of the other names both.
 //!
-//! A claim that cannot be read stops whoever would use it or an older one ([`Claims::chosen`]): the unreadable one may have
-//! taken the archive over. An older one that cannot be read stops nobody who uses a newer one.
+//! A claim that cannot be read stops every use of it and of older ones ([`Claims::chosen`]): it may have taken the
+//! archive over. It does not stop the use of a newer one.
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{ControlFile, PgVersion, SystemIdentifier, WalSegmentSize};
@@ -21,11 +20,11 @@ use crate::error::{Cause, Error, ResultExt};
 pub type Claims = Listed<ClaimRecord, ClaimNumber>;
 
 impl Claims {
-    /// The newest claim that `wanted` takes, if there is one.
+    /// The newest claim for which `wanted` returns true, if there is one.
     ///
     /// # Errors
-    /// That of the newest claim that cannot be read, unless the chosen one is newer: the unreadable one may be the one
-    /// that is wanted, and a wrong claim is another cluster's WAL.
+    /// That of the newest claim that cannot be read, unless the chosen one is newer: the unreadable one may be the
+    /// right one, and under a wrong claim there is another cluster's WAL.
     pub fn chosen(mut self, wanted: impl Fn(&ClaimRecord) -> bool) -> Result<Option<ClaimRecord>, Error> {
         let chosen = self.records.into_iter().rfind(wanted);
         match self.unreadable.pop() {
@@ -38,16 +37,16 @@ impl Claims {
 /// What identifies a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
-    /// Made by `initdb`, kept for the cluster's life.
+    /// Made by `initdb`; it never changes.
     pub system_identifier: SystemIdentifier,
-    /// The major version.
+    /// The major version of the server.
     pub version: PgVersion,
-    /// Set by `initdb --wal-segsize`.
+    /// The size of a WAL segment, set by `initdb --wal-segsize`.
     pub wal_segment_size: WalSegmentSize,
 }
 
 impl Identity {
-    /// The identity that a control file states.
+    /// The identity in a control file.
     pub fn of_control_file(control: &ControlFile) -> Self {
         Self {
             system_identifier: control.system_identifier,
@@ -57,25 +56,25 @@ impl Identity {
     }
 }
 
-/// Who takes a claim, written into it.
+/// The cluster that takes a claim, and the facts that are written into it.
 #[derive(Debug, Clone)]
 pub struct Claimant {
-    /// Who it is.
+    /// The identity of the cluster.
     pub identity: Identity,
     /// "the data directory /srv/pg", for messages.
     pub here: String,
-    /// For whom, in the user's words; nobody in particular without it.
+    /// The owner in the user's words; `None` for no owner.
     pub owner: Option<String>,
     /// The codec of the WAL files of this claim.
     pub wal_codec: Codec,
-    /// This host.
+    /// The name of this host.
     pub host: String,
-    /// Now.
+    /// The time of the claim.
     pub now: DateTime<Utc>,
 }
 
 impl Claimant {
-    /// The claim that it would take.
+    /// The claim that the claimant would take.
     pub(super) fn record(&self, cluster: &ClusterName, number: ClaimNumber) -> ClaimRecord {
         ClaimRecord {
             number,
@@ -98,15 +97,15 @@ impl Repository {
     /// All claims on an archive, oldest first, and those whose record cannot be read.
     ///
     /// # Errors
-    /// [`Cause::Store`] if the claims cannot be listed, or the store cannot be asked for one. What is wrong with one
+    /// [`Cause::Store`] if the claims cannot be listed, or the store cannot be asked for one. The error of a single
     /// record is in [`Listed::unreadable`].
     pub async fn claims(&self, cluster: &ClusterName) -> Result<Claims, Error> {
         let names = self.claim_numbers(cluster).await?.into_iter().map(|number| (number, name::claim(cluster, number)));
         Listed::read(names.collect(), |number| self.claim(cluster, number)).await
     }
 
-    /// The claim with the highest number, if there is one. It alone is read: what is wrong with an earlier one is no
-    /// reason to stop, and with this one it is, since whose the archive is cannot be known without it.
+    /// The claim with the highest number, if there is one. Only this claim is read: an error in an earlier one does not
+    /// matter. An error in this one is returned, because without it the owner of the archive is not known.
     ///
     /// # Errors
     /// [`Cause::Store`] if the claims cannot be listed, [`Cause::Malformed`] if the record is that of another claim;
@@ -128,7 +127,7 @@ impl Repository {
             .ok_or_else(|| Cause::NoClaim { store: self.describe(), cluster: cluster.to_string() }.into())
     }
 
-    /// The numbers of all claims by their names, ascending.
+    /// The numbers of all claims by their names, in ascending order.
     async fn claim_numbers(&self, cluster: &ClusterName) -> Result<Vec<ClaimNumber>, Error> {
         let listed = self
             .store()
@@ -147,7 +146,7 @@ impl Repository {
     async fn claim(&self, cluster: &ClusterName, number: ClaimNumber) -> Result<ClaimRecord, Error> {
         let name = name::claim(cluster, number);
         let claim: ClaimRecord = self.read_record(&name).await?;
-        // Without encryption nothing else binds a record to its name.
+        // Without encryption only this check binds a record to its name.
         if claim.number != number || claim.cluster != *cluster {
             let reason = format!("it is claim {} on {}", claim.number, claim.cluster);
             return Err(Cause::Malformed { name, reason }.into());
@@ -155,7 +154,7 @@ impl Repository {
         Ok(claim)
     }
 
-    /// Checks that the archive is `claimant`'s, or takes it when nobody has it.
+    /// Checks that the archive is `claimant`'s, or takes it if nobody has claimed it.
     ///
     /// # Errors
     /// That of [`Repository::check_claim`] if the archive is not `claimant`'s. [`Cause::AnotherRun`] if others take the
@@ -165,8 +164,8 @@ impl Repository {
         self.take_claim_inner(cluster, claimant, false).await.doing(phrase)
     }
 
-    /// Takes the archive over for a cluster with another identity, as `pg_upgrade` makes it; the
-    /// WAL of the earlier claim stays where it is.
+    /// Takes the archive over for a cluster with another identity, as after `pg_upgrade`; the WAL of the earlier claim
+    /// stays where it is.
     ///
     /// # Errors
     /// [`Cause::AnotherRun`] if others take the next number twice meanwhile, [`Cause::Internal`] if no number is left.
@@ -182,7 +181,7 @@ impl Repository {
         claimant: &Claimant,
         succeed: bool,
     ) -> Result<ClaimRecord, Error> {
-        // A second turn follows when somebody else took the same number in between.
+        // It tries a second time if another writer took the same number in between.
         for _ in 0..2 {
             let current = self.newest_claim(cluster).await?;
             let number = match &current {
@@ -205,7 +204,7 @@ impl Repository {
         Err(Cause::AnotherRun { verb: "claim", subject: format!("the archive {cluster}"), pid: None }.into())
     }
 
-    /// Whether `claimant` is who the claim names.
+    /// Checks that the claim is that of `claimant`.
     ///
     /// # Errors
     /// The first that applies: [`Cause::WrongCluster`], [`Cause::WrongVersion`], [`Cause::Refused`] for another size of
@@ -246,8 +245,8 @@ impl Repository {
         self.check_owner(claim, &claimant.here, claimant.owner.as_deref())
     }
 
-    /// Whether the claim is `owner`'s. One without an owner is of a time before there was one, or of somebody who needs
-    /// none: it is refused to nobody.
+    /// Checks that the claim is `owner`'s. A claim without an owner accepts every owner: it was made before there were
+    /// owners, or by a user who needs none.
     pub(crate) fn check_owner(&self, claim: &ClaimRecord, here: &str, owner: Option<&str>) -> Result<(), Error> {
         match (&claim.owner, owner) {
             (Some(claimed), Some(owner)) if claimed != owner => Err(self.wrong_owner(claim, here, owner)),

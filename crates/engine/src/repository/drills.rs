@@ -1,4 +1,4 @@
-//! What the ledger says of drills: an entry for each, whose name says the backup and the result.
+//! Drills in the ledger: one entry for each. The name of an entry has the backup and the result.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,17 +11,17 @@ use super::Repository;
 use super::listed::{Listed, Unreadable};
 use crate::error::{Cause, Error, ResultExt};
 
-/// The most problems that an entry names.
+/// The maximum number of problems in an entry.
 pub(crate) const MOST_PROBLEMS: usize = 1000;
 
 /// The newest drills of a cluster.
 #[derive(Debug, Default)]
 pub struct Drills {
-    /// The newest that proved a restore.
+    /// The newest drill that proved a restore.
     pub last_proven: Option<Drilled>,
-    /// The newest that failed.
+    /// The newest drill that failed.
     pub last_failed: Option<Drilled>,
-    /// Entries that cannot be read: as if there were none.
+    /// Entries that cannot be read; they are ignored.
     pub unreadable: Vec<Unreadable<BackupId>>,
 }
 
@@ -32,7 +32,7 @@ pub struct Drills {
 pub async fn drills(repository: &Repository, cluster: &ClusterName) -> Result<Drills, Error> {
     let listed = repository.store().list(&name::ledger_folder(cluster), None).await;
     let listed = listed.doing(|| format!("listing the ledger of {cluster} in {}", repository.describe()))?;
-    // The listing ascends by time.
+    // The listing is in ascending order of time.
     let (mut proven, mut failed) = (None, None);
     for object in &listed {
         if let Ok(ObjectPath::Drill { time, backup, proven: is_proven, .. }) = object.name.as_ref().parse() {
@@ -59,14 +59,14 @@ pub async fn drills(repository: &Repository, cluster: &ClusterName) -> Result<Dr
     Ok(drills)
 }
 
-/// The backups whose newest drill proved a restore. An entry that cannot be read counts for nothing.
+/// The backups whose newest drill proved a restore. An entry that cannot be read is ignored.
 pub(crate) async fn proven_backups(
     repository: &Repository,
     cluster: &ClusterName,
 ) -> Result<BTreeSet<BackupId>, Error> {
     let listed = repository.store().list(&name::ledger_folder(cluster), None).await;
     let listed = listed.doing(|| format!("listing the ledger of {cluster} in {}", repository.describe()))?;
-    // The listing ascends by time.
+    // The listing is in ascending order of time.
     let mut newest: BTreeMap<BackupId, (LedgerTime, bool)> = BTreeMap::new();
     for object in &listed {
         if let Ok(ObjectPath::Drill { time, backup, proven, .. }) = object.name.as_ref().parse() {
@@ -108,12 +108,12 @@ fn understood(name: &str, of: BackupId, proven: bool, record: LedgerRecord) -> R
             host,
             software_version,
         }),
-        // Without encryption nothing else binds an entry to its name.
+        // Without encryption only this check binds an entry to its name.
         _ => Err(Cause::Malformed { name: name.to_owned(), reason: "it is another entry".to_owned() }.into()),
     }
 }
 
-/// Writes an entry, which must be one of a drill.
+/// Writes an entry, which must be that of a drill.
 pub(crate) async fn remember(
     repository: &Repository,
     cluster: &ClusterName,

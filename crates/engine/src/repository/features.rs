@@ -1,8 +1,9 @@
-//! What a later release does in a repository that an older one must keep away from.
+//! Features that a later release uses in a repository, and that an older release must respect.
 //!
-//! `holdfast.json` is never rewritten, so it cannot say this. A release that begins to do such a thing creates an object below
-//! `features/` first. Its name says all: `read-` refuses every use of the repository, `write-` refuses the verbs that write,
-//! and `remove-` keeps the remains of dead backups where they are. Names of another form are left alone, as everywhere.
+//! `holdfast.json` is never rewritten, so it cannot say this. A release that uses such a feature first creates an
+//! object below `features/`. The prefix of its name tells older releases what to refuse: `read-` every use of the
+//! repository, `write-` the verbs that write, and `remove-` the removal of the remains of dead backups. Names of
+//! another form are ignored, as everywhere.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ pub(super) struct Features {
 }
 
 impl Features {
-    /// Lists them.
+    /// Lists the objects below `features/`.
     pub(super) async fn read(store: &Arc<dyn Store>) -> Result<Self, Error> {
         let listed = store.list(&name::features_folder(), None).await?;
         let unknown = listed.into_iter().filter_map(|object| match object.name.as_ref().parse() {
@@ -28,17 +29,17 @@ impl Features {
         Ok(Self { unknown: unknown.collect() })
     }
 
-    /// Refuses when a reader must know one of them.
+    /// Refuses if a reader must know one of them.
     pub(super) fn check_read(&self, store: &str) -> Result<(), Error> {
         self.check(|feature| feature.needed_to() == FeatureUse::Read, store)
     }
 
-    /// Refuses when a writer must know one of them.
+    /// Refuses if a writer must know one of them.
     pub(super) fn check_write(&self, store: &str) -> Result<(), Error> {
         self.check(|feature| feature.needed_to() != FeatureUse::Remove, store)
     }
 
-    /// Refuses when whoever removes what another run left must know one of them.
+    /// Refuses if a command that removes the remains of another run must know one of them.
     pub(super) fn check_remove(&self, store: &str) -> Result<(), Error> {
         self.check(|_| true, store)
     }
@@ -99,7 +100,7 @@ mod tests {
             said.ends_with("the feature write-packs-2, which this release does not know: written by a newer holdfast"),
             "{said}"
         );
-        // Whoever opened it to read does not write a record by another way.
+        // A repository that was opened to read does not write a record either.
         let repository = Repository::open(&target).await.unwrap();
         let start = holdfast_repo::record::StartRecord {
             backup_id: "20261122T100000Z".parse().unwrap(),

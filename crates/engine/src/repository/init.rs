@@ -1,12 +1,12 @@
-//! Making a repository.
+//! Makes a repository.
 //!
-//! Order: look for what an earlier repository left; find out what the store can do; write the key slot;
-//! write `holdfast.json` last, since its presence makes the repository exist. A run that dies in between
-//! leaves a key slot that no repository refers to; the next `repo init` notices and says so. Of two runs at the same
-//! moment one makes the repository, and the other waits a little for it and opens it.
+//! Order: look for remains of an earlier repository; find out what the store can do; write the key slot; write
+//! `holdfast.json` last, because its presence makes the repository exist. A run that dies before that leaves a key slot
+//! without a repository, and the next `repo init` reports it. Of two runs at the same moment, one makes the repository;
+//! the other waits a little and opens it.
 //!
-//! Invariant: no key slot and no `holdfast.json` is ever written over, also where the store ignores conditions. What is there
-//! without `holdfast.json` may be all that opens somebody's backups.
+//! Invariant: no key slot and no `holdfast.json` is ever overwritten, even if the store ignores conditions. A key slot
+//! without `holdfast.json` may be the only way to open somebody's backups.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,29 +27,30 @@ use crate::error::{Cause, Error, ResultExt};
 /// mostly dead pack is cheap to rewrite.
 const PACK_SIZE_BYTES: u64 = 128 * 1024 * 1024;
 
-/// The same where every object goes out in one request and waits for that in memory.
+/// The same, for a store where each object is sent in one request and held in memory until then.
 const WHOLE_PACK_SIZE_BYTES: u64 = 32 * 1024 * 1024;
 
-/// What the name of the folder begins with in which a store is tried. No cluster is called so, and readers pass over it.
+/// The prefix of the folder in which a store is tried. No cluster can have such a name, and readers ignore it.
 pub const PROBE: &str = ".probe-";
 
-/// Between the key slot of another run and its `holdfast.json` is one request: some seconds are enough for it.
+/// How many times, a second apart, to look for the `holdfast.json` of another run: it needs only one more request.
 const OTHER_RUN_LOOKS: u32 = 15;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
-/// How long after our own write another one that began before it has arrived, where the store keeps no conditions.
+/// The pause before we check our own write, if the store keeps no conditions: a write that began earlier has arrived by
+/// then.
 pub(crate) const SECOND_LOOK_AFTER: Duration = Duration::from_millis(500);
 
-/// What `init` found or made.
+/// The repository that `init` found or made.
 #[derive(Debug)]
 pub struct Initialised {
     /// The open repository.
     pub repository: Repository,
-    /// Whether this call made it, or it was there and fits.
+    /// Whether this call made it; otherwise it existed and fits the configuration.
     pub created: bool,
 }
 
-/// Makes a repository, or opens the one that is there when it fits the configuration.
+/// Makes a repository, or opens the existing one if it fits the configuration.
 ///
 /// # Errors
 /// Those of [`Repository::open`] if there is a repository. [`Cause::AlreadyInitialised`] for a key slot or an archive
@@ -103,21 +104,21 @@ async fn init_inner(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Ini
             Ok(Initialised { repository, created: true })
         }
         Ok(()) => withdraw(target, slot.as_ref()).await,
-        // Somebody else was quicker.
+        // Another run was faster.
         Err(error) if error.is_already_exists() => withdraw(target, slot.as_ref()).await,
         Err(error) => Err(error),
     }
 }
 
-/// The repository that is there.
+/// Opens the existing repository.
 async fn found(target: &RepositoryTarget) -> Result<Initialised, Error> {
     Ok(Initialised { repository: Repository::open(target).await?, created: false })
 }
 
-/// A new key in a new slot, where the repository is to be encrypted.
+/// A new key in a new slot, if the repository is to be encrypted.
 ///
-/// Where a store keeps no conditional writes, the slot gets a name that no other run has: of two at the same moment each
-/// would overwrite the other's, and the repository would stay with a slot that does not open it.
+/// If the store keeps no conditional writes, the slot gets a name that no other run has. Otherwise two runs at the same
+/// moment could overwrite each other's slot, and the repository would have a slot that does not open it.
 fn new_key(
     target: &RepositoryTarget,
     repository: &RepositoryId,
@@ -145,8 +146,8 @@ fn new_key(
     })
 }
 
-/// Creates an object in the way that the probe found to hold: where the store would overwrite, a look comes first. The target
-/// itself learns the way only from `holdfast.json`, which is written last.
+/// Creates an object by the method that the probe found reliable: if the store would overwrite, it checks the name
+/// first. The target does not know the method yet: it is in `holdfast.json`, which is written last.
 pub(crate) async fn create(
     store: &Arc<dyn Store>,
     how: ConditionalCreate,
@@ -173,13 +174,14 @@ pub(crate) async fn create(
     Ok(store.put(&name, body.into(), PutMode::Create).await?)
 }
 
-/// Whether our record is still the one that is stored: of two writers who both saw nothing the later one stays.
+/// Whether the stored record is ours: if two writers both found the name free, the later write stays.
 async fn is_kept(target: &RepositoryTarget, repository: RepositoryId) -> Result<bool, Error> {
     tokio::time::sleep(SECOND_LOOK_AFTER).await;
     Ok(read_repository_record(&target.store).await?.is_some_and(|record| record.repository_id == repository))
 }
 
-/// Opens the repository that another run made at the same moment. Our slot, under a name that is only ours, is of no use.
+/// Opens the repository that another run made at the same moment. Our own slot is removed if its name is only ours,
+/// because it is of no use.
 async fn withdraw(target: &RepositoryTarget, slot: Option<&KeySlot>) -> Result<Initialised, Error> {
     if let Some(slot) = slot.filter(|slot| first_slot().is_ok_and(|first| first != *slot.slot())) {
         target.store.delete(&[object_name(&name::key_slot(slot.slot()))?]).await?;
@@ -187,15 +189,15 @@ async fn withdraw(target: &RepositoryTarget, slot: Option<&KeySlot>) -> Result<I
     found(target).await
 }
 
-/// Does in small all that a backup does, and looks what the store made of it.
+/// Tests with small objects everything that a backup does.
 pub(crate) async fn try_store(store: &dyn Store) -> Result<Found, Error> {
-    // A name of its own: two that probe at the same moment must not take each other for a store's fault.
+    // A name of its own, so that two runs that probe at the same moment do not see each other as a fault of the store.
     let scratch = RepositoryId::random().map_err(|fault| no_randomness(&fault))?;
     probe(store, &object_name(&format!("{PROBE}{scratch}"))?).await.doing(|| "trying what the store can do".to_owned())
 }
 
-/// A key slot without a record is that of a run at the same moment, whose repository is opened, or left over from an `init`
-/// that did not get to its end, or of a repository whose `holdfast.json` was lost: nothing is written beside it.
+/// Handles a key slot without a record. If a run at the same moment made it, its repository is opened. Otherwise it
+/// remains of an `init` that did not finish, or of a repository whose `holdfast.json` was lost, and nothing is written.
 async fn of_another_run(target: &RepositoryTarget, slot: &str) -> Result<Initialised, Error> {
     for _ in 0..OTHER_RUN_LOOKS {
         tokio::time::sleep(LOOK_AGAIN_AFTER).await;

@@ -1,11 +1,11 @@
-//! Leases: a run that uses objects of others says so, as long as it is alive.
+//! Leases: a run that uses objects of other runs says so while it is alive.
 //!
-//! A run creates its lease, then looks at what was decided; `expire` writes what it decided, then looks at the leases. So
-//! of the two at least one sees the other, on any store that shows a new object in its next listing.
+//! A run creates its lease and then reads the decisions; `expire` writes its decisions and then reads the leases. So at
+//! least one of the two sees the other, on any store that shows a new object in its next listing.
 //!
-//! A lease is prolonged long before its end, by a new object of a later time ([`own`]). A run that is killed leaves its last
-//! one: it is over when its time has passed by more than clocks can differ, and the next `expire` deletes it. A machine
-//! that sleeps does not prolong: its run finds its lease broken when it goes on, and stops or looks again.
+//! A lease is renewed long before its end, by a new object with a later time ([`own`]). A killed run leaves its last
+//! lease. It is over when its end has passed by more than clocks can differ, and the next `expire` deletes it. A
+//! machine that sleeps does not renew: when its run continues, it finds its lease broken, and stops or checks again.
 
 mod clock;
 mod own;
@@ -24,24 +24,24 @@ use super::Repository;
 use super::machine::Machine;
 use crate::error::{Cause, Error, ResultExt};
 
-/// How long a lease is in force, which is part of the format: a killed run keeps what it used for so long, and a store that
-/// is away for less costs a living run nothing.
+/// How long a lease is valid; this is part of the format. A killed run keeps its objects for this long. A store that is
+/// unavailable for less does not harm a running command.
 const LEASE_SECONDS: i64 = 60 * 60;
 
-/// The same.
+/// The same, as a duration.
 const LEASE: Duration = Duration::from_secs(LEASE_SECONDS.unsigned_abs());
 
-/// The clocks of two hosts may differ by so much.
+/// The largest accepted difference between the clocks of two hosts.
 pub(crate) const CLOCK_DIFFERENCE: TimeDelta = TimeDelta::hours(1);
 
-/// How often a lease is looked at by who waits for its end.
+/// The interval at which a command that waits for the end of a lease looks at it.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// The lease of a run, as the name of its newest object says it.
+/// The lease of a run, by the name of its newest object.
 #[derive(Debug, Clone)]
 pub(crate) struct NamedLease {
     pub(crate) name: String,
-    /// The objects that this one prolonged.
+    /// The earlier objects of the same lease.
     older: Vec<String>,
     pub(crate) run: RunId,
     /// When it ends, by the clock of its host.
@@ -51,34 +51,35 @@ pub(crate) struct NamedLease {
 }
 
 impl NamedLease {
-    /// When it ends. Where its name is further from the store's time than clocks may differ, the clock of its host is wrong,
-    /// and the store's counts: such a lease would seem over while its run lives, or stay for years.
+    /// When it ends. If the time in its name differs from the store's time by more than clocks may differ, the host's
+    /// clock is wrong and the store's time is used. Otherwise the lease would seem over while its run is alive, or stay
+    /// for years.
     pub(crate) fn end(&self) -> DateTime<Utc> {
         let by_store = self.stored.and_then(|stored| stored.checked_add_signed(TimeDelta::seconds(LEASE_SECONDS)));
         by_store.filter(|end| (self.expires - *end).abs() > CLOCK_DIFFERENCE).unwrap_or(self.expires)
     }
 
-    /// The names of all its objects.
+    /// The names of all objects of the lease.
     pub(crate) fn objects(&self) -> impl Iterator<Item = &str> {
         self.older.iter().chain([&self.name]).map(String::as_str)
     }
 
-    /// Whether it is over, whichever clocks are right.
+    /// Whether it is over, even if the clocks differ.
     pub(crate) fn is_over(&self, now: DateTime<Utc>) -> bool {
         self.end().checked_add_signed(CLOCK_DIFFERENCE).is_some_and(|end| end < now)
     }
 }
 
-/// A lease that a listing shows.
+/// A lease in a listing.
 #[derive(Debug)]
 pub(crate) struct ListedLease {
     pub(crate) named: NamedLease,
-    /// What it says, or why that cannot be read.
+    /// The content of its newest object, or why it cannot be read.
     pub(crate) record: Result<LeaseRecord, Error>,
 }
 
 impl ListedLease {
-    /// Whether its run is known to be dead, seen from this very host.
+    /// Whether its run is known to be dead, because it ran on this host.
     pub(crate) fn is_known_dead(&self, here: &Machine, host: &str, now: DateTime<Utc>) -> bool {
         let prolonged = self.named.expires.checked_sub_signed(TimeDelta::seconds(LEASE_SECONDS));
         self.record.as_ref().is_ok_and(|record| here.knows_dead(host, record, prolonged, now))
@@ -91,7 +92,7 @@ impl Repository {
         let listed = self.store().list(&name::leases_folder(cluster), None).await;
         let listed = listed.doing(|| format!("listing the leases of {cluster} in {}", self.describe()))?;
         let mut leases: BTreeMap<RunId, NamedLease> = BTreeMap::new();
-        // Ascending, and the time comes first in the name.
+        // The order is ascending, and the name begins with the time.
         for object in listed {
             let name = object.name.to_string();
             let Ok(ObjectPath::Lease { expires, run, .. }) = name.parse() else { continue };
@@ -102,7 +103,8 @@ impl Repository {
         Ok(leases.into_values().collect())
     }
 
-    /// Waits for the end of a running `expire`. One that sees the caller's lease or hold stops at its next look.
+    /// Waits for the end of a running `expire`. An `expire` that sees the caller's lease or hold stops at its next
+    /// check.
     ///
     /// # Errors
     /// [`Cause::AnotherRun`] if it does not end in time; [`Cause::Store`].
@@ -131,7 +133,7 @@ impl Repository {
         }
     }
 
-    /// All leases of a cluster. One that is deleted meanwhile is over.
+    /// All leases of a cluster. A lease that is deleted meanwhile is over and left out.
     pub(crate) async fn leases(&self, cluster: &ClusterName) -> Result<Vec<ListedLease>, Error> {
         let mut leases = Vec::new();
         for named in self.lease_names(cluster).await? {

@@ -1,4 +1,4 @@
-//! The ledger of a cluster: entries of what happened, what is decided, and what is held.
+//! The ledger of a cluster: entries of events, decisions and holds.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::error::{Cause, Error, ResultExt};
 pub(crate) type NamedEntry = (String, LedgerRecord);
 
 impl Repository {
-    /// Writes an entry and gives the name of its object.
+    /// Writes an entry and returns the name of its object.
     pub(crate) async fn write_ledger(
         &self,
         cluster: &ClusterName,
@@ -67,7 +67,7 @@ impl Repository {
         Listed::read(names, |time| async move {
             let name = name::ledger(cluster, time, kind);
             let record: LedgerRecord = self.read_record(&name).await?;
-            // Without encryption nothing else binds a record to its name.
+            // Without encryption only this check binds a record to its name.
             if record.entry.kind() != kind {
                 let reason = format!("it is an entry of the kind {}", record.entry.kind());
                 return Err(Cause::Malformed { name, reason }.into());
@@ -77,7 +77,7 @@ impl Repository {
         .await
     }
 
-    /// The backups whose removal is decided: a new backup does not build on one of them.
+    /// The backups whose removal is decided: a new backup is not built on one of them.
     ///
     /// # Errors
     /// [`Cause::Store`] if the ledger cannot be listed or asked.
@@ -90,7 +90,7 @@ impl Repository {
         Ok(backups.flatten().collect())
     }
 
-    /// Deletes entries: of decisions that are over, and of holds that are released.
+    /// Deletes entries: finished decisions and released holds.
     pub(crate) async fn delete_ledger(&self, names: &[String]) -> Result<(), Error> {
         let names: Vec<_> = names.iter().map(|name| object_name(name)).collect::<Result<_, _>>()?;
         self.store().delete(&names).await.doing(|| format!("deleting entries of the ledger in {}", self.describe()))

@@ -1,10 +1,9 @@
-//! Records that are found by listing a folder: those that can be read, and those that cannot.
+//! Reads records found by listing a folder, and separates those that cannot be read.
 //!
-//! Invariant: one bad record costs what it names and no more. An object that is damaged, swapped, missing although it is
-//! listed, on a bad spot of a disk, or written by a newer release is set aside with its error; who needs just that one
-//! gets the error, and everybody else hears of it. What concerns the store as a whole (it is away, slow, or refuses the
-//! credentials) is an error at once: a record that could not be asked for is not a bad one, and to go on without it could be
-//! to take an older one for the newest.
+//! Invariant: a bad record affects only what it names. A record that is damaged, swapped, listed but missing, on a bad
+//! sector of a disk, or written by a newer release is set aside with its error. A command that needs it gets the error;
+//! every other command reports it. A failure of the whole store (unavailable, slow, credentials refused) is an error at
+//! once: such a record is not bad, and without it an older one could be taken for the newest.
 
 use std::error::Error as _;
 use std::future::Future;
@@ -14,18 +13,18 @@ use holdfast_store::{StoreError, StoreErrorKind};
 
 use crate::error::{Cause, Error};
 
-/// Records that are read at the same time: enough to hide latency over years of daily backups.
+/// Records that are read at the same time: enough to hide latency with years of daily backups.
 const RECORDS_AT_ONCE: usize = 16;
 
-/// What the kernel says of a sector that a disk cannot read.
+/// The kernel's error number for a sector that the disk cannot read.
 const EIO: i32 = 5;
 
 /// A record that cannot be read.
 #[derive(Debug)]
 pub struct Unreadable<N> {
-    /// What its name says: the backup, the claim, the key slot.
+    /// The id in its name: of the backup, the claim or the key slot.
     pub id: N,
-    /// Its object.
+    /// The name of its object.
     pub object: String,
     /// Why it cannot be read.
     pub error: Error,
@@ -34,14 +33,14 @@ pub struct Unreadable<N> {
 /// The records of one kind.
 #[derive(Debug)]
 pub struct Listed<T, N> {
-    /// What could be read, in the order of the names.
+    /// The records that could be read, in the order of the names.
     pub records: Vec<T>,
-    /// What could not, in the same order.
+    /// Those that could not be read, in the same order.
     pub unreadable: Vec<Unreadable<N>>,
 }
 
 impl<T, N: Copy> Listed<T, N> {
-    /// Reads one record after the other, some at the same time. `names` are the ids with the names of their objects.
+    /// Reads the records, several at the same time. `names` has the ids with the names of their objects.
     pub(crate) async fn read<R>(names: Vec<(N, String)>, read: impl Fn(N) -> R) -> Result<Self, Error>
     where
         R: Future<Output = Result<T, Error>>,
@@ -52,7 +51,7 @@ impl<T, N: Copy> Listed<T, N> {
                 let (first, again) = (read(id), read(id));
                 async move {
                     let read = match first.await {
-                        // Once more: a bit that flipped on the way must not make an older record the newest.
+                        // Read once more: a bit that flipped on the way must not make an older record the newest.
                         Err(error) if error.is_of_one_object() && !error.is_newer() => again.await,
                         read => read,
                     };
@@ -72,10 +71,10 @@ impl<T, N: Copy> Listed<T, N> {
         Ok(listed)
     }
 
-    /// The records, if at least one could be read, or there is none at all.
+    /// The records, if at least one could be read or none exists.
     ///
     /// # Errors
-    /// That of the newest unreadable record, if not one could be read.
+    /// That of the newest unreadable record, if none could be read.
     pub fn some(self) -> Result<Self, Error> {
         let Self { records, mut unreadable } = self;
         match unreadable.pop() {
@@ -89,7 +88,7 @@ impl<T, N: Copy> Listed<T, N> {
 }
 
 impl Error {
-    /// Whether it is about the object that was read, and says nothing of the others beside it.
+    /// Whether the error concerns only the object that was read, and says nothing about other objects.
     pub fn is_of_one_object(&self) -> bool {
         match &*self.what {
             Cause::Record(_)
@@ -123,7 +122,7 @@ impl Error {
         }
     }
 
-    /// Whether a newer release wrote what could not be read.
+    /// Whether the object could not be read because a newer release wrote it.
     pub fn is_newer(&self) -> bool {
         match &*self.what {
             Cause::Record(error) => error.is_newer(),
@@ -135,7 +134,7 @@ impl Error {
     }
 }
 
-/// Whether a disk could not read just this file.
+/// Whether the disk could not read this file only.
 fn is_of_disk(error: &StoreError) -> bool {
     let mut next = error.source();
     while let Some(cause) = next {

@@ -1,4 +1,4 @@
-//! This machine and its running kernel, as leases and start records name them.
+//! Identifies this machine and its running kernel, for leases and start records.
 //!
 //! The machine's id itself is private (`machine-id(5)`), so a hash of it is written.
 
@@ -7,24 +7,24 @@ use std::path::Path;
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_repo::record::LeaseRecord;
 
-/// What the machine's id is hashed with, so that the hash cannot be found elsewhere.
+/// The context of the hash of the machine's id, so that the same hash is not used elsewhere.
 const MACHINE_CONTEXT: &str = "holdfast 2026-11-29 machine of a backup run";
 
-/// What tells processes of this machine from others.
+/// The facts that distinguish processes of this machine from others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Machine {
-    /// The hash of its id, if it has one.
+    /// The hash of the machine's id, if it has one.
     pub(crate) id: Option<String>,
-    /// The id that the kernel gave itself at its start.
+    /// The id that the kernel generated when it started.
     pub(crate) boot: Option<String>,
     /// The PID namespace: a container has process ids of its own, often beside others of the same host name.
     pub(crate) pid_namespace: Option<String>,
-    /// How long the kernel has been up, sleep included.
+    /// How long the kernel has been running, with sleep.
     pub(crate) up: Option<TimeDelta>,
 }
 
 impl Machine {
-    /// The one that this process is on.
+    /// The machine on which this process runs.
     pub(crate) fn here() -> Self {
         let uptime = std::fs::read_to_string("/proc/uptime").ok();
         let seconds = uptime.and_then(|text| text.split(['.', ' ']).next()?.parse().ok());
@@ -42,9 +42,9 @@ impl Machine {
         now.checked_sub_signed(self.up?)
     }
 
-    /// Whether the run of a lease is known to be dead: it was a process of this very host, and that is gone, or the kernel
-    /// that it ran under is. `prolonged` is when the lease was written last, by the clock of its host: a machine that was
-    /// cloned has the id of the other one, and a run that lives there goes on prolonging.
+    /// Whether the run of a lease is known to be dead: it was a process of this host, and the process or its kernel is
+    /// gone. `prolonged` is the time of the last renewal, by the clock of the run's host. It protects the run of a
+    /// cloned machine, which has the same id and continues to renew.
     pub(crate) fn knows_dead(
         &self,
         host: &str,
@@ -65,13 +65,13 @@ impl Machine {
     }
 }
 
-/// An id of the system; none where it has none yet. systemd writes "uninitialized" in an image's first start.
+/// An id of the system; `None` if it has none yet. systemd writes "uninitialized" at the first start of an image.
 fn read_id(path: &str) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     Some(text.trim().to_owned()).filter(|text| text.len() >= 32)
 }
 
-/// A hash of an id, for this one use.
+/// A hash of an id for one purpose, given by `context`.
 pub(crate) fn hashed(context: &str, id: &str) -> String {
     let hash = blake3::derive_key(context, id.as_bytes());
     hex::encode(hash.get(..16).unwrap_or_default())
@@ -112,7 +112,7 @@ mod tests {
         let gone = LeaseRecord { boot: text("b2"), pid: u32::MAX, ..lease.clone() };
         for (what, lease, minutes, dead) in [
             ("before the machine started again", lease.clone(), 25, true),
-            ("a clone that lives", lease.clone(), 5, false),
+            ("a clone that is alive", lease.clone(), 5, false),
             ("another machine", LeaseRecord { machine: text("m2"), ..lease.clone() }, 25, false),
             ("a machine without an id", LeaseRecord { machine: None, ..lease.clone() }, 25, false),
             ("another host", LeaseRecord { host: "db2".to_owned(), ..lease.clone() }, 25, false),

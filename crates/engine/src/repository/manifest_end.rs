@@ -1,5 +1,5 @@
-//! What the end of a manifest says: which objects its backup needs. A manifest of 10 TB has hundreds of megabytes, its end
-//! a few.
+//! Reads the end of a manifest, which lists the objects that its backup needs. The manifest of a 10 TB cluster has
+//! hundreds of megabytes, its end has a few.
 
 use holdfast_repo::frame::{HEAD_FRAME_BYTES, TailPart};
 use holdfast_repo::manifest::ManifestEnd;
@@ -8,7 +8,7 @@ use holdfast_repo::{Fault, ObjectType};
 use super::{Repository, object_name};
 use crate::error::{Error, ResultExt};
 
-/// The bytes that are asked for first: the lists of some thousand packs.
+/// The size of the first read: the lists of some thousand packs.
 const FIRST_BYTES: u64 = 256 << 10;
 
 impl Repository {
@@ -30,7 +30,7 @@ impl Repository {
             self.store().get_range(&object, range)
         )?;
         let opener = self.opener(ObjectType::Manifest, name, &head)?;
-        // The second answer is to a request for all of it.
+        // The second request is for the whole end.
         for _ in 0..2 {
             match ManifestEnd::from_end(&opener, &end, size_bytes)? {
                 TailPart::Complete(found) => return Ok(found),

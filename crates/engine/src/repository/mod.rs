@@ -1,18 +1,17 @@
-//! An open repository: the store, the record that says what it is, and the key.
+//! An open repository: the store, the repository's record, and the key.
 //!
-//! Opening is a few small reads at the same time and, for a passphrase, one key derivation. From then on everything
-//! that is read is checked against the repository's identity, and everything that is written is
-//! created once.
+//! Opening takes a few small reads in parallel and, with a passphrase, a key derivation. After that everything that is
+//! read is checked against the repository's identity, and everything that is written is created once.
 //!
 //! - [`Repository`] in this file: opening, records.
-//! - `features`: what a program must know to use it.
-//! - [`init`]: making one, with the probe for conditional writes.
+//! - `features`: features that a program must know to use the repository.
+//! - [`init`]: makes a repository, with a probe of the store.
 //! - [`claim`]: who owns an archive, checked before anything is written.
-//! - [`begin`]: the claim of a cluster that is about to exist.
-//! - [`catalog`]: which backups there are, and which WAL; [`snapshots`]: which volume snapshots.
-//! - `ledger`: what happened, is decided, and is held; `leases`: who uses what; `machine`: on which machine.
-//! - [`drills`], [`verified`]: what is known of backups from drills and verifications.
-//! - [`listed`]: records that can be read beside those that cannot.
+//! - [`begin`]: the claim for a cluster that is about to exist.
+//! - [`catalog`]: the backups; [`snapshots`]: the records of volume snapshots.
+//! - `ledger`: events, decisions and holds; `leases`: the objects that runs use; `machine`: the machine of a run.
+//! - [`drills`], [`verified`]: results of drills and verifications.
+//! - [`listed`]: reads many records and separates those that cannot be read.
 
 pub mod begin;
 pub mod capabilities;
@@ -47,33 +46,33 @@ use self::listed::Unreadable;
 use self::slots::{Opened, Slots};
 use crate::error::{Cause, Error, ResultExt};
 
-/// The most bytes of a record. The largest, `backup.json`, names every database and tablespace: ten thousand of them are
-/// a megabyte.
+/// The most bytes of a record. The largest, `backup.json`, names every database and tablespace: ten thousand of them
+/// are a megabyte.
 const RECORD_BYTES_AT_MOST: u64 = 16 << 20;
 
-/// A repository as it is configured, not opened yet.
+/// A configured repository that is not open yet.
 #[derive(Debug, Clone)]
 pub struct RepositoryTarget {
     /// The store, at the repository's prefix.
     pub store: Arc<dyn Store>,
-    /// How its key is unlocked.
+    /// The secret that unlocks its key.
     pub unlock: Unlock,
 }
 
 /// How a repository's key is unlocked.
 #[derive(Debug, Clone)]
 pub enum Unlock {
-    /// The repository is not encrypted, said in so many words.
+    /// The repository is not encrypted; the user must say so explicitly.
     NotEncrypted,
-    /// By a passphrase.
+    /// A passphrase.
     Passphrase(Secret<Vec<u8>>),
-    /// By the content of a key file.
+    /// The content of a key file.
     KeyFile(Secret<Vec<u8>>),
-    /// By one of them, which belongs to this key slot, or to the one that took its place: it is tried first.
+    /// A secret with the key slot that is tried first: the named one, or the one that replaced it.
     Hinted {
-        /// The slot.
+        /// The name of the slot.
         slot: SlotName,
-        /// What opens it.
+        /// The secret that opens it.
         secret: Box<Unlock>,
     },
 }
@@ -88,7 +87,7 @@ impl Unlock {
         }
     }
 
-    /// What opens the repository, without the name of a slot.
+    /// The secret without the name of a slot.
     pub(crate) fn secret(&self) -> &Self {
         match self {
             Self::Hinted { secret, .. } => secret.secret(),
@@ -104,12 +103,12 @@ impl Unlock {
         }
     }
 
-    /// Tries it on one slot. Blocking.
+    /// Tries the secret on one slot. Blocking.
     pub(crate) fn open(&self, slot: &KeySlot, repository: RepositoryId) -> Result<RepositoryKey, KeyError> {
         match self.secret() {
             Self::Passphrase(secret) => slot.unlock_passphrase(&repository, secret),
             Self::KeyFile(secret) => slot.unlock_key_file(&repository, secret),
-            // Neither belongs to any slot.
+            // These open no slot.
             Self::NotEncrypted | Self::Hinted { .. } => {
                 Err(KeyError::WrongKind { slot: slot.slot().clone(), kind: slot.kind() })
             }
@@ -132,21 +131,22 @@ struct Inner {
 }
 
 impl Repository {
-    /// Reads `holdfast.json` and unlocks the key. Refuses a repository in which a later release does something that a reader
+    /// Reads `holdfast.json` and unlocks the key. Refuses a repository with a feature of a later release that a reader
     /// must know.
     ///
     /// # Errors
     /// [`Cause::NotInitialised`] if there is no `holdfast.json`, [`Cause::Record`] if it cannot be read, is of a newer
-    /// release, or was changed in an encrypted repository. [`Cause::EncryptionMismatch`] if it is encrypted and the target
-    /// says not, or the reverse. [`Cause::Key`] if the passphrase or key file opens no slot, [`Cause::NoKeySlot`] if there
-    /// is no slot of its kind, and the error of a slot that cannot be read if it could have been the one. [`Cause::Store`] if
-    /// the store cannot be asked, or has no key slot at all.
+    /// release, or was changed in an encrypted repository. [`Cause::EncryptionMismatch`] if it is encrypted and the
+    /// target says that it is not, or the reverse. [`Cause::Key`] if the passphrase or key file opens no slot,
+    /// [`Cause::NoKeySlot`] if there is no slot of its kind, and the error of an unreadable slot if that could have
+    /// been the right one. [`Cause::Store`] if the store cannot be asked, or has no key slot at all.
     pub async fn open(target: &RepositoryTarget) -> Result<Self, Error> {
         let url = target.store.describe();
         Self::open_inner(target).await.doing(|| format!("opening the repository {url}"))
     }
 
-    /// The same for a verb that writes: refuses also what a writer must know, and to write under a key that is not the newest.
+    /// The same, for a verb that writes. Also refuses a feature that a writer must know, and a key that is not the
+    /// newest.
     ///
     /// # Errors
     /// Those of [`Repository::open`], [`Repository::check_writable`] and [`Repository::check_newest_key`].
@@ -158,8 +158,8 @@ impl Repository {
         Ok(repository)
     }
 
-    /// Refuses to write where names below `keys/` say that the keys were rotated and the secret does not give the newest: what is
-    /// written under an earlier key can be read by those whom the rotation shut out.
+    /// Refuses to write if names below `keys/` show that the keys were rotated and the secret does not give the newest
+    /// key. Data under an earlier key could be read with the secrets that the rotation locked out.
     ///
     /// # Errors
     /// [`Cause::KeysRotated`].
@@ -178,7 +178,7 @@ impl Repository {
         Err(Cause::KeysRotated { store: self.describe(), why }.into())
     }
 
-    /// Refuses to remove what another run left where a later release does something that one must know for that.
+    /// Refuses to remove the remains of another run if a later release uses a feature that forbids it.
     ///
     /// # Errors
     /// [`Cause::NewerFeature`].
@@ -186,7 +186,7 @@ impl Repository {
         self.inner.features.check_remove(&self.describe())
     }
 
-    /// Refuses to write where a later release does something that a writer must know.
+    /// Refuses to write if a later release uses a feature that a writer must know.
     ///
     /// # Errors
     /// [`Cause::NewerFeature`].
@@ -231,7 +231,7 @@ impl Repository {
         Ok(Self { inner: Arc::new(Inner { store, record, opened, features }) })
     }
 
-    /// A repository whose parts are known already.
+    /// Makes a repository from known parts.
     pub(super) fn assemble(store: Arc<dyn Store>, record: RepositoryRecord, key: Option<RepositoryKey>) -> Self {
         let opened = Opened { key, ..Opened::default() };
         Self { inner: Arc::new(Inner { store, record, opened, features: Features::default() }) }
@@ -250,28 +250,28 @@ impl Repository {
         &self.inner.store
     }
 
-    /// What the repository says of itself.
+    /// The repository's own record, `holdfast.json`.
     pub fn record(&self) -> &RepositoryRecord {
         &self.inner.record
     }
 
-    /// Its identity.
+    /// The repository's id, which is bound into all its objects.
     pub fn id(&self) -> RepositoryId {
         self.inner.record.repository_id
     }
 
-    /// Key slots that could not be read, or are of a newer kind: another one opened the repository.
+    /// Key slots that could not be read, or are of a newer kind; another slot opened the repository.
     pub fn slots_left_out(&self) -> &[Unreadable<SlotName>] {
         &self.inner.opened.left_out
     }
 
-    /// The key slot that opened it; none without encryption, and for a repository that was just made.
+    /// The key slot that opened the repository; `None` without encryption, and for a repository that was just made.
     pub fn opened_by(&self) -> Option<&SlotName> {
         self.inner.opened.by.as_ref()
     }
 
-    /// A key slot of a later epoch that the secret does not open, and its epoch: the keys were rotated, and what others write
-    /// cannot be read with this secret.
+    /// A key slot of a later epoch that the secret does not open, with its epoch. The keys were rotated, and new data
+    /// of others cannot be read with this secret.
     pub fn rotated_without_us(&self) -> Option<(&SlotName, u32)> {
         self.inner.opened.later.as_ref().map(|(slot, epoch)| (slot, *epoch))
     }
@@ -285,7 +285,7 @@ impl Repository {
         RecordSeal { repository: self.id(), key: self.key() }
     }
 
-    /// Whether objects are sealed.
+    /// Whether the repository is encrypted, so that its objects are sealed.
     pub fn is_encrypted(&self) -> bool {
         self.inner.opened.key.is_some()
     }
@@ -295,7 +295,7 @@ impl Repository {
         self.inner.store.describe()
     }
 
-    /// Seals the frames of one new object; the second part is its head frame.
+    /// A sealer for the frames of one new object, and the bytes of its head frame.
     ///
     /// # Errors
     /// [`Cause::Format`] with the fault of [`ObjectSealer::new`].
@@ -303,7 +303,7 @@ impl Repository {
         Ok(ObjectSealer::new(object_type, name, self.id(), self.key())?)
     }
 
-    /// Opens the frames of one stored object, from the bytes of its head frame.
+    /// An opener for the frames of one stored object, made from the bytes of its head frame.
     ///
     /// # Errors
     /// [`Cause::Format`] with the fault of [`ObjectOpener::new`].
@@ -311,7 +311,7 @@ impl Repository {
         Ok(ObjectOpener::new(object_type, name, head, self.id(), self.key())?)
     }
 
-    /// The same for an object whose salt is known: its head need not be read.
+    /// The same, for an object whose salt is known: its head is not read.
     pub(crate) fn opener_by_salt(
         &self,
         object_type: ObjectType,
@@ -332,7 +332,7 @@ impl Repository {
         self.decode_record(name, &object)
     }
 
-    /// Understands the bytes of a record.
+    /// Decodes the bytes of a record.
     pub(crate) fn decode_record<T: RecordBody>(&self, name: &str, object: &[u8]) -> Result<T, Error> {
         record::decode(name, self.seal(), object).doing(|| format!("reading {name} in {}", self.describe()))
     }
@@ -347,7 +347,8 @@ impl Repository {
         self.put_record(name, body, PutMode::Create).await
     }
 
-    /// The same, and a record of that name is replaced. Of two that do it at once, one wins: read it again.
+    /// The same, but replaces a record of that name. If two writers do this at once, one of them wins: read the record
+    /// again.
     pub(crate) async fn replace_record<T: RecordBody>(&self, name: &str, body: &T) -> Result<(), Error> {
         self.put_record(name, body, PutMode::Overwrite).await
     }
@@ -355,10 +356,11 @@ impl Repository {
     async fn put_record<T: RecordBody>(&self, name: &str, body: &T, mode: PutMode) -> Result<(), Error> {
         self.check_writable()?;
         let object = record::encode(name, self.seal(), body)?;
-        // Nothing is written that a reader would not take.
+        // A record that a reader would refuse is not written.
         if object.len() as u64 > RECORD_BYTES_AT_MOST {
             let (bytes, most) = (object.len(), RECORD_BYTES_AT_MOST);
-            return Err(Cause::Refused(format!("{name} would have {bytes} bytes, and at most {most} are read")).into());
+            let why = format!("{name} would have {bytes} bytes, more than the {most} that a reader accepts");
+            return Err(Cause::Refused(why).into());
         }
         self.store()
             .put(&object_name(name)?, Bytes::from(object), mode)
@@ -367,7 +369,7 @@ impl Repository {
     }
 }
 
-/// A name made by `holdfast_repo::name` as the store takes it.
+/// A name made by `holdfast_repo::name`, in the store's type.
 pub(crate) fn object_name(name: &str) -> Result<ObjectName, Error> {
     name.parse().map_err(|e| Cause::Internal(format!("object name {name}: {e}")).into())
 }

@@ -1,4 +1,4 @@
-//! What is in a pack, by its end, without its frames.
+//! Reads the index at the end of a pack, without the frames.
 
 use holdfast_repo::frame::{HEAD_FRAME_BYTES, TailPart};
 use holdfast_repo::pack::PackIndex;
@@ -7,7 +7,7 @@ use holdfast_repo::{Fault, ObjectType};
 use super::{Repository, object_name};
 use crate::error::{Error, ResultExt};
 
-/// The bytes that are asked for first: the index of a usual pack.
+/// The size of the first read: the index of a usual pack.
 const FIRST_BYTES: u64 = 64 << 10;
 
 impl Repository {
@@ -28,7 +28,7 @@ impl Repository {
             self.store().get_range(&object, range)
         )?;
         let opener = self.opener(ObjectType::Pack, name, &head)?;
-        // The second answer is to a request for all of it.
+        // The second request is for the whole index.
         for _ in 0..2 {
             match PackIndex::from_end(&opener, &end, size_bytes)? {
                 TailPart::Complete(index) => return Ok(index),

@@ -1,7 +1,7 @@
-//! What is left of a repository whose `holdfast.json` is gone.
+//! Finds the remains of a repository whose `holdfast.json` is gone.
 //!
-//! A bucket that lost that one object, or hides it, looks like an empty one to whoever asks for it. To make a repository there
-//! would give old backups a new identity and a new key: so `repo init` looks for what only a repository has.
+//! A bucket without that object, or one that hides it, looks empty. A new repository there would give old backups a new
+//! identity and a new key. So `repo init` looks for objects that only a repository has.
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use holdfast_repo::name::{self, ClusterName, ObjectPath};
@@ -9,13 +9,13 @@ use holdfast_store::Store;
 
 use crate::error::Error;
 
-/// Looks in flight.
+/// Requests in flight.
 const AT_ONCE: usize = 16;
 
-/// Folders of a shared bucket that are looked into: of more, nobody takes the place for a repository.
+/// The most folders that are examined: a bucket with more is shared, and nobody takes it for a repository.
 const FOLDERS_AT_MOST: usize = 1000;
 
-/// A key slot, if there is one: of an `init` that is at work, or of a repository that lost its record.
+/// A key slot, if there is one: of a running `init`, or of a repository that lost its record.
 pub(super) async fn key_slot(store: &dyn Store) -> Result<Option<String>, Error> {
     let listed = store.list(&name::keys_folder(), None).await?;
     Ok(listed
@@ -24,7 +24,7 @@ pub(super) async fn key_slot(store: &dyn Store) -> Result<Option<String>, Error>
         .find(|name| matches!(name.parse(), Ok(ObjectPath::KeySlot(_)))))
 }
 
-/// An archive of some cluster, if there is one. Folders of other software, whatever they are called, are none.
+/// An archive of some cluster, if there is one. Folders of other software do not count, whatever their names.
 pub(super) async fn archive(store: &dyn Store) -> Result<Option<String>, Error> {
     let folders = store.list_folders("").await?;
     let clusters = folders.iter().filter_map(|folder| folder.parse().ok()).take(FOLDERS_AT_MOST);
@@ -33,7 +33,7 @@ pub(super) async fn archive(store: &dyn Store) -> Result<Option<String>, Error> 
     Ok(found.into_iter().flatten().next())
 }
 
-/// What the archive of a cluster holds that nobody else would have put there.
+/// An object in the folder of a cluster that only Holdfast would have written.
 async fn archive_of(store: &dyn Store, cluster: &ClusterName) -> Result<Option<String>, Error> {
     for folder in [name::claims_folder(cluster), name::snapshots_folder(cluster)] {
         let listed = store.list(&folder, None).await?;

@@ -1,12 +1,13 @@
-//! Opening an encrypted repository: which key slots there are, and the one that the configured secret opens.
+//! Opens an encrypted repository: reads its key slots and finds the one that the configured secret opens.
 //!
-//! Everyone who may write to the store can put objects below `keys/`, by mistake too. So only names of the form
-//! `keys/<slot>.json` are looked at; what is no slot, damaged, or of a newer kind is left out as long as another slot opens;
-//! and what opening costs is bounded: the number of slots that are read, their size, and the sum of what their key derivations
-//! ask for. The slot that the configuration names is tried first, then cheap ones, so that one that asks for gigabytes does not
-//! delay the others. Of equal cost those that begin an epoch come first: whoever rotates has such a slot. After a rotation that was interrupted a secret opens slots of two epochs: then the later one counts, and a
-//! little more is spent on looking for it. Whether there was a later epoch is read from the names alone, so that no number of other
-//! objects, and no damage, hides it: who writes under an earlier key does not notice otherwise.
+//! Anyone who may write to the store can put objects below `keys/`, also by mistake. So only names of the form
+//! `keys/<slot>.json` are read. An object that is not a slot, is damaged, or is of a newer kind is left out if another
+//! slot opens. The cost is limited: the number of slots that are read, their size, and the total work of their key
+//! derivations. The slot that the configuration names is tried first, then the cheap ones, so that a slot that needs
+//! gigabytes does not delay the others. Among slots of equal cost, those that begin an epoch come first: a rotation
+//! makes such a slot. After an interrupted rotation a secret opens slots of two epochs. Then the later one counts, and
+//! a little more work is spent to find it. Only the names show whether there was a later epoch, so neither damage nor
+//! any number of other objects can hide it. Otherwise a writer would not notice that its key is an earlier one.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -22,23 +23,23 @@ use super::Unlock;
 use super::listed::Unreadable;
 use crate::error::{Cause, Error, ResultExt};
 
-/// Slots that are read; of more, those of the first ranks (see [`rank`]). Far above what people have, and few enough that trying
-/// a passphrase on all of them takes a second or two.
+/// The most slots that are read; if there are more, those of the first ranks (see [`rank`]). Nobody has nearly as many,
+/// and a passphrase is tried on all of them in a second or two.
 const SLOTS_AT_MOST: usize = 64;
 
-/// Of those, slots with names that rotations give: one row is for what took the place of the hinted slot, one for the first
-/// slots of epochs. There are more only where somebody put them, and they leave room for the others.
+/// The most of these with a name that rotations give, for each of two ranks: slots that replaced the hinted slot, and
+/// first slots of epochs. More exist only if somebody put them there, and they must leave room for the others.
 const OF_ONE_RANK_AT_MOST: usize = 16;
 
 /// A slot has some hundred bytes; a larger object is not a slot.
 const SLOT_BYTES_AT_MOST: u64 = 64 << 10;
 
-/// Memory passed over in all while slots are tried, in KiB: what the single most expensive slot may ask for and half as much,
-/// some ten seconds. `holdfast` itself makes slots of 38 MiB, of which this is three hundred.
+/// The total work for trying slots, as KiB of memory passed over: one and a half times the most expensive slot that is
+/// allowed, about ten seconds. Slots made by `holdfast` cost 38 MiB; this is three hundred of them.
 const WORK_KIB_AT_MOST: u64 = 12 * MAX_MEMORY_KIB as u64;
 
-/// The same for slots of a later epoch once one has opened: thirteen slots of the usual cost. There are such slots only until a
-/// rotation is finished, or because somebody put them there.
+/// The same, for slots of a later epoch after one slot has opened: thirteen slots of the usual cost. Such slots exist
+/// only until a rotation is finished, or because somebody put them there.
 const LATER_WORK_KIB_AT_MOST: u64 = 512 << 10;
 
 /// Requests in flight.
@@ -47,35 +48,35 @@ const AT_ONCE: usize = 16;
 /// The key slots of a repository.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
-    /// Those that can be read.
+    /// Slots that can be read.
     pub(crate) sound: Vec<KeySlot>,
     none_there: bool,
-    /// Those that cannot.
+    /// Slots that cannot be read.
     pub(crate) unreadable: Vec<Unreadable<SlotName>>,
-    /// The slots with a removal mark, those that are gone included.
+    /// The slots with a removal mark, also if the slot is gone.
     pub(crate) marked: Vec<SlotName>,
-    /// The last name of a first slot of an epoch, of slots and of marks, with its epoch.
+    /// The first slot of the latest epoch, by the names of slots and marks, with its epoch.
     newest: Option<(SlotName, u32)>,
 }
 
-/// What opened a repository.
+/// How a repository was opened.
 #[derive(Debug, Default)]
 pub(super) struct Opened {
-    /// The keys; none without encryption.
+    /// The keys; `None` without encryption.
     pub(super) key: Option<RepositoryKey>,
-    /// The slot that gave them.
+    /// The slot that gave the keys.
     pub(super) by: Option<SlotName>,
     /// A slot of a later epoch, which the secret does not open.
     pub(super) later: Option<(SlotName, u32)>,
-    /// Whether the slot begins an epoch and its removal has begun: then others have the newest key, or a run that came too late
-    /// made it.
+    /// Whether the slot begins an epoch and its removal has begun: then another slot has the newest key, or a run that
+    /// came too late made this one.
     pub(super) going: bool,
     /// The slots that were left out.
     pub(super) left_out: Vec<Unreadable<SlotName>>,
 }
 
 impl Slots {
-    /// Reads them; of very many, `hint` and what took its place are among those that are read.
+    /// Reads the slots. If there are very many, `hint` and the slot that replaced it are among those that are read.
     pub(crate) async fn read(store: &Arc<dyn Store>, hint: Option<&SlotName>) -> Result<Self, Error> {
         let mut slots = Self::default();
         let listed = store.list(&name::keys_folder(), None).await?;
@@ -118,8 +119,8 @@ impl Slots {
         self.unreadable.push(Unreadable { id: slot, object, error });
     }
 
-    /// Tries the slots of the configured kind, and gives the keys with the slots that were left out. Blocking, since a
-    /// passphrase is slow to check by design.
+    /// Tries the slots of the configured kind; returns the keys and the slots that were left out. Blocking: checking a
+    /// passphrase is slow by design.
     pub(super) fn unlock(mut self, unlock: &Unlock, repository: RepositoryId, store: &str) -> Result<Opened, Error> {
         let (kind, wanted) = match unlock.secret() {
             Unlock::Passphrase(_) => ("passphrase", KeySlotKind::Passphrase),
@@ -172,7 +173,7 @@ impl Slots {
         sound
     }
 
-    /// The latest slot of an epoch after this one, by names first, since nothing hides what a name says.
+    /// The latest slot of an epoch after this one. Names are checked first, because nothing can hide a name.
     pub(crate) fn later_than(&self, epoch: u32) -> Option<(SlotName, u32)> {
         let named = self.newest.clone().filter(|(_, named)| *named > epoch);
         named.or_else(|| {
@@ -187,15 +188,17 @@ impl Slots {
         self.sound.iter().map(KeySlot::slot).chain(self.unreadable.iter().map(|bad| &bad.id))
     }
 
-    /// Whether a slot begins an epoch and is being removed. It is tried last: others give the same keys, or later ones.
+    /// Whether a slot begins an epoch and is being removed. Such a slot is tried last: others give the same keys or
+    /// later ones.
     fn is_going(&self, slot: &SlotName) -> bool {
         begins_epoch(slot).is_some() && self.marked.contains(slot)
     }
 
-    /// Why not one slot opened the repository. What was left out could have been the one, and is named.
+    /// Why no slot opened the repository. It names the slots that were left out, because one of them may be the right
+    /// one.
     fn none_opens(self, wrong: Option<KeyError>, kind: &'static str, store: &str) -> Error {
         let left_out: Vec<String> = self.unreadable.iter().map(|bad| bad.object.clone()).collect();
-        // A damaged slot is more probably the one that is wanted than one of a newer kind.
+        // A damaged slot is more likely the right one than a slot of a newer kind.
         let mut unreadable = self.unreadable;
         unreadable.sort_by_key(|bad| bad.error.is_newer());
         match (wrong, unreadable.into_iter().next()) {
@@ -210,7 +213,7 @@ impl Slots {
     }
 }
 
-/// The epoch that the slot of this name begins: that of `epoch-5` is 5.
+/// The epoch that a slot with this name begins: 5 for `epoch-5`.
 pub(crate) fn begins_epoch(slot: &SlotName) -> Option<u32> {
     number(slot.as_str().strip_prefix("epoch-")?)
 }
@@ -221,8 +224,8 @@ fn number(digits: &str) -> Option<u32> {
     (number > 0 && (number as usize) < MAX_EPOCHS && number.to_string() == digits).then_some(number)
 }
 
-/// How probable it is that a slot is wanted, by its name, the least first: the hinted one, what took its place in a rotation, the
-/// first slots of epochs, the one that `repo init` makes, all others. Of each rank the latest epoch comes first.
+/// The rank of a slot by its name; the lowest is the most likely: the hinted slot, the slot that replaced it in a
+/// rotation, first slots of epochs, the slot of `repo init`, all others. Within a rank the latest epoch comes first.
 fn rank(slot: &SlotName, hint: Option<&SlotName>, first: &SlotName) -> (usize, Reverse<u32>) {
     let took_its_place = |hint: &SlotName| number(slot.as_str().strip_prefix(hint.as_str())?.strip_prefix('.')?);
     if Some(slot) == hint {
@@ -236,7 +239,7 @@ fn rank(slot: &SlotName, hint: Option<&SlotName>, first: &SlotName) -> (usize, R
     }
 }
 
-/// Slots by rank. What a rank has above its share comes after all others.
+/// Slots by rank. Slots above the share of a rank come after all others.
 fn most_probable_first(
     mut named: Vec<(SlotName, ObjectInfo)>,
     hint: Option<&SlotName>,
@@ -256,7 +259,7 @@ fn most_probable_first(
     Ok(probable)
 }
 
-/// Whether a slot is the one that the configuration names, or the one that took its place.
+/// Whether a slot is the one that the configuration names, or the one that replaced it.
 fn is_hinted(slot: &KeySlot, hint: Option<&SlotName>) -> bool {
     hint.is_some_and(|hint| slot.slot() == hint || slot.label() == hint)
 }
@@ -270,7 +273,7 @@ pub(crate) async fn read_one(store: &Arc<dyn Store>, slot: &SlotName) -> Result<
 async fn read_slot(store: &Arc<dyn Store>, slot: &SlotName, object: &ObjectInfo) -> Result<KeySlot, Error> {
     let reading = || format!("reading {}", object.name);
     if object.size_bytes > SLOT_BYTES_AT_MOST {
-        return Err(too_much(object, format!("it has {} bytes, and no key slot has so many", object.size_bytes)))
+        return Err(too_much(object, format!("it has {} bytes, more than a key slot can have", object.size_bytes)))
             .doing(reading);
     }
     let body = store.get_at_most(&object.name, SLOT_BYTES_AT_MOST).await?;

@@ -1,4 +1,4 @@
-//! Which volume snapshots an archive has records of.
+//! Reads the records of volume snapshots in an archive.
 
 use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath};
 use holdfast_repo::record::SnapshotRecord;
@@ -11,7 +11,7 @@ impl Repository {
     /// All snapshots of a cluster, oldest first, and those whose record cannot be read.
     ///
     /// # Errors
-    /// [`Cause::Store`] if the snapshots cannot be listed, or the store cannot be asked for one. What is wrong with one
+    /// [`Cause::Store`] if the snapshots cannot be listed, or the store cannot be asked for one. The error of a single
     /// record is in [`Listed::unreadable`].
     pub async fn snapshots(&self, cluster: &ClusterName) -> Result<Listed<SnapshotRecord, BackupId>, Error> {
         let listed = self
@@ -26,7 +26,7 @@ impl Repository {
         Listed::read(names.collect(), |snapshot| self.snapshot(cluster, snapshot)).await
     }
 
-    /// One snapshot.
+    /// The record of one snapshot.
     ///
     /// # Errors
     /// [`Cause::NoSuchSnapshot`] if there is no record, [`Cause::Malformed`] if it is that of another snapshot;
@@ -41,7 +41,7 @@ impl Repository {
             }
             read => read?,
         };
-        // Without encryption nothing else binds a record to its name.
+        // Without encryption only this check binds a record to its name.
         if record.snapshot_id != snapshot || record.cluster != *cluster {
             let reason = format!("it is of snapshot {} of cluster {}", record.snapshot_id, record.cluster);
             return Err(Cause::Malformed { name, reason }.into());

@@ -1,7 +1,7 @@
-//! What was verified when: a record in the ledger for each backup and run.
+//! Results of verifications: a record in the ledger for each backup and run.
 //!
-//! The name says the backup and the level, so that the newest of each are found by a listing, and only those are read. A
-//! sound look that was not deep does not take back what a deep one found.
+//! The name has the backup and the level, so a listing finds the newest of each, and only those are read. A good result
+//! that was not deep does not cancel the damage that a deep one found.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,20 +14,20 @@ use super::Repository;
 use super::listed::{Listed, Unreadable};
 use crate::error::{Cause, Error, ResultExt};
 
-/// The most problems that a record names: a damaged folder of packs is known from a few of them.
+/// The maximum number of problems in a record: a few of them are enough to recognise a damaged folder of packs.
 const MOST_PROBLEMS: usize = 1000;
 
-/// What the ledger says of each backup.
+/// The newest verifications of each backup, from the ledger.
 #[derive(Debug, Default)]
 pub struct Verifications {
     newest: BTreeMap<(BackupId, Level), Verified>,
-    /// Records that cannot be read: as if there were none.
+    /// Records that cannot be read; they are ignored.
     pub unreadable: Vec<Unreadable<BackupId>>,
 }
 
 impl Verifications {
-    /// What a backup is worth by the newest verifications, if there is any: a deep one that found damage counts until a
-    /// later deep one finds none.
+    /// The verification that counts for a backup, if there is one. A deep one that found damage counts until a later
+    /// deep one finds none.
     pub fn standing(&self, backup: BackupId) -> Option<&Verified> {
         let deep = self.newest.get(&(backup, Level::Deep));
         let shallow = self.newest.get(&(backup, Level::Shallow));
@@ -38,8 +38,8 @@ impl Verifications {
         }
     }
 
-    /// Those of these backups that are damaged. They come oldest first: a backup is built on what its parent has, so it shares
-    /// the parent's damage until a deep verification of its own says otherwise.
+    /// The damaged ones of these backups, which must be ordered oldest first. A backup is built on its parent, so it
+    /// shares the parent's damage until its own deep verification finds none.
     pub(crate) fn damaged<'a>(&self, backups: impl IntoIterator<Item = &'a BackupRecord>) -> BTreeSet<BackupId> {
         let mut damaged = BTreeSet::new();
         for BackupRecord { backup_id, parent, .. } in backups {
@@ -55,7 +55,7 @@ impl Verifications {
         damaged
     }
 
-    /// Whether nothing was wrong on this level, or a deeper one, since that moment.
+    /// Whether a verification of this level or a deeper one, since that moment, found no damage.
     pub(crate) fn is_sound_since(&self, backup: BackupId, level: Level, since: DateTime<Utc>) -> bool {
         self.standing(backup).is_some_and(|standing| standing.sound)
             && [Level::Shallow, Level::Deep]
@@ -66,7 +66,7 @@ impl Verifications {
     }
 }
 
-/// Reads what the ledger of a cluster says of these backups.
+/// Reads the verifications of these backups from the ledger of a cluster.
 ///
 /// # Errors
 /// [`Cause::Store`] if the ledger cannot be listed, or the store cannot be asked for a record.
@@ -120,7 +120,7 @@ fn understood(name: &str, backup: BackupId, deep: bool, record: LedgerRecord) ->
             let level = if deep { Level::Deep } else { Level::Shallow };
             Ok(Verified { backup_id: backup, time, level, sound: problems.is_empty(), host, software_version })
         }
-        // Without encryption nothing else binds a record to its name.
+        // Without encryption only this check binds a record to its name.
         _ => Err(Cause::Malformed { name: name.to_owned(), reason: "it is another entry".to_owned() }.into()),
     }
 }
@@ -142,7 +142,7 @@ pub async fn sound_backups(
     Ok(sound.collect())
 }
 
-/// The result of one backup.
+/// The result of a verification of one backup.
 #[derive(Debug)]
 pub(crate) struct ToRemember<'a> {
     pub backup: BackupId,
@@ -155,7 +155,7 @@ pub(crate) struct ToRemember<'a> {
     pub time: DateTime<Utc>,
 }
 
-/// Writes a result into the ledger.
+/// Writes a result to the ledger.
 pub(crate) async fn remember(
     repository: &Repository,
     cluster: &ClusterName,
@@ -207,7 +207,7 @@ mod tests {
         format!("20261129T{hour:02}0000Z").parse().unwrap()
     }
 
-    /// A chain of four backups; which of them are damaged by these verifications, by their hours.
+    /// The damaged backups of a chain of four, by these verifications; backups are numbered by their hours.
     fn damaged(verified: &[(u32, Level, bool)]) -> Vec<u32> {
         let report: BackupReport = serde_json::from_str(REPORT).unwrap();
         let sample = &report.repositories[0].backup;
@@ -236,7 +236,11 @@ mod tests {
         assert_eq!(damaged(&[]), [0; 0]);
         assert_eq!(damaged(&[(2, Level::Deep, false)]), [2, 3, 4]);
         assert_eq!(damaged(&[(2, Level::Deep, false), (3, Level::Deep, true)]), [2]);
-        assert_eq!(damaged(&[(2, Level::Deep, false), (3, Level::Shallow, true)]), [2, 3, 4], "a look is not enough");
+        assert_eq!(
+            damaged(&[(2, Level::Deep, false), (3, Level::Shallow, true)]),
+            [2, 3, 4],
+            "a shallow one is not enough"
+        );
         assert_eq!(damaged(&[(1, Level::Deep, true), (4, Level::Shallow, false)]), [4]);
     }
 }

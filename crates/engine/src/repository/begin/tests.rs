@@ -53,13 +53,13 @@ fn what(result: Result<(ClaimRecord, bool), Error>) -> String {
 }
 
 #[tokio::test]
-async fn an_empty_archive_is_made_looked_at_and_claimed_and_all_of_it_again() {
+async fn an_empty_archive_is_made_checked_and_claimed_and_this_can_be_repeated() {
     let target = target(Unlock::KeyFile(Secret::new([7; 32])));
     let first = look(&target, OWNER).await.unwrap();
     assert!(first.made && first.claim.is_none());
     let again = look(&target, OWNER).await.unwrap();
     assert!(!again.made && again.claim.is_none());
-    // Somebody else may look as well, as long as nobody has claimed it.
+    // Another owner may prepare it as well, while nobody has claimed it.
     assert!(look(&target, OTHER).await.unwrap().claim.is_none());
     let (claim, new) = first.repository.claim_for_owner(&main(), &claimant(42), OWNER).await.unwrap();
     assert!(new);
@@ -83,7 +83,7 @@ async fn what_others_have_stored_is_refused_before_anything_is_written() {
     );
     assert_eq!(of_a_directory.store.list("", None).await.unwrap().len(), 2, "nothing was written");
 
-    // The neighbour's archive of a similar name does not belong to us, a stray object of our own name does.
+    // An archive with a similar name is not ours; a stray object below our own name counts.
     let target = target(Unlock::NotEncrypted);
     put(&target, "main-2/base/x").await;
     let prepared = look(&target, OWNER).await.unwrap();
@@ -107,7 +107,7 @@ async fn a_copy_of_the_cluster_does_not_get_its_archive() {
         what(repository.claim_for_owner(&main(), &claimant(42), OTHER).await),
         format!("{refused}the data directory /data is {OTHER}")
     );
-    // Nor does it by its first push or backup; without an owner the system identifier decides alone, as ever.
+    // Its first push or backup does not get it either. Without an owner only the system identifier decides, as before.
     let copy = Claimant { owner: Some(OTHER.to_owned()), ..claimant(42) };
     let error = repository.take_claim(&main(), &copy).await.err().unwrap();
     assert!(matches!(*error.what, Cause::WrongOwner { .. }), "{error}");
@@ -117,7 +117,7 @@ async fn a_copy_of_the_cluster_does_not_get_its_archive() {
 }
 
 #[tokio::test]
-async fn a_claim_without_an_owner_is_nobodys_to_take() {
+async fn a_claim_without_an_owner_cannot_be_taken_for_an_owner() {
     let target = target(Unlock::NotEncrypted);
     let repository = look(&target, OWNER).await.unwrap().repository;
     repository.take_claim(&main(), &claimant(42)).await.unwrap();
@@ -127,13 +127,13 @@ async fn a_claim_without_an_owner_is_nobodys_to_take() {
         format!("{refused}the data directory /data is {OWNER}")
     );
     assert!(look(&target, OWNER).await.is_err());
-    // Who archived there before there were owners goes on.
+    // A cluster that archived there before there were owners continues.
     let owned = Claimant { owner: Some(OWNER.to_owned()), ..claimant(42) };
     repository.take_claim(&main(), &owned).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_repeated_initdb_succeeds_its_unused_claim_and_no_used_one() {
+async fn a_repeated_initdb_follows_its_unused_claim_but_not_a_used_one() {
     let target = target(Unlock::NotEncrypted);
     let repository = look(&target, OWNER).await.unwrap().repository;
     repository.claim_for_owner(&main(), &claimant(42), OWNER).await.unwrap();
@@ -150,7 +150,7 @@ async fn a_repeated_initdb_succeeds_its_unused_claim_and_no_used_one() {
 }
 
 #[tokio::test]
-async fn of_many_at_the_same_moment_one_gets_it() {
+async fn one_of_many_at_the_same_moment_gets_it() {
     for unlock in [Unlock::NotEncrypted, Unlock::KeyFile(Secret::new([7; 32]))] {
         let target = target(unlock);
         let owners: Vec<String> = (0..8).map(|n| format!("owner {n}")).collect();

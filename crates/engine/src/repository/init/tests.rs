@@ -1,4 +1,4 @@
-//! What `init` finds without `holdfast.json` is never written over.
+//! `init` never overwrites objects that it finds without `holdfast.json`.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -49,7 +49,7 @@ async fn a_place_that_lost_its_record_is_refused_and_nothing_is_written() {
 }
 
 #[tokio::test]
-async fn what_others_keep_beside_it_is_no_repository() {
+async fn objects_of_others_beside_it_are_not_a_repository() {
     let target = target(Unlock::KeyFile(Secret::new([7; 32])));
     for object in [
         "README",

@@ -1,14 +1,14 @@
-//! Clocks that go on while the machine sleeps.
+//! Clocks that also run while the machine sleeps.
 //!
-//! `Instant` of tokio and of the standard library stands still while a machine is suspended (`CLOCK_MONOTONIC`): a run
-//! that slept for a night would take a lease that ended long ago for its own.
+//! `Instant` of tokio and of the standard library stops while a machine is suspended (`CLOCK_MONOTONIC`): after a
+//! night's sleep a run would believe that its lease is still valid.
 
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rustix::time::{ClockId, clock_gettime};
 
-/// A moment.
+/// A moment, read from the kernel's clock and from the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     boot: Duration,
@@ -23,25 +23,25 @@ impl Moment {
         Self { boot: Duration::new(seconds, nanoseconds), wall: SystemTime::now() }
     }
 
-    /// How long ago that was, by the kernel's clock.
+    /// The time since then, by the kernel's clock, which includes sleep.
     fn passed(self) -> Duration {
         Self::now().boot.saturating_sub(self.boot)
     }
 
-    /// The most that may have passed. A virtual machine that was stopped from outside does not know of it: only its wall
-    /// clock is ahead when it goes on.
+    /// The longest time that may have passed. A virtual machine that was paused from outside does not notice it: when
+    /// it continues, only its wall clock has advanced.
     pub(super) fn passed_at_most(self) -> Duration {
         self.passed().max(self.wall.elapsed().unwrap_or_default())
     }
 
-    /// The same moment, as if the machine had slept for so long since.
+    /// The same moment, as if the machine had slept for `length` since then.
     #[cfg(test)]
     pub(super) fn slept(self, length: Duration) -> Self {
         Self { boot: self.boot.saturating_sub(length), wall: self.wall - length }
     }
 }
 
-/// The time, from one reading of a clock that the caller gave.
+/// A clock that starts from a time given by the caller.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     read: DateTime<Utc>,
@@ -49,12 +49,12 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// From now on.
+    /// Starts the clock; `now` is the present time.
     pub(crate) fn starting(now: DateTime<Utc>) -> Self {
         Self { read: now, at: Moment::now() }
     }
 
-    /// Now.
+    /// The present time.
     pub(crate) fn now(self) -> DateTime<Utc> {
         TimeDelta::from_std(self.at.passed())
             .ok()
@@ -62,12 +62,12 @@ impl Clock {
             .unwrap_or(self.read)
     }
 
-    /// How long ago it was read.
+    /// The time since the clock was started.
     pub(crate) fn passed(self) -> Duration {
         self.at.passed()
     }
 
-    /// The same clock, earlier by so much.
+    /// The same clock, set back by `by`.
     pub(crate) fn earlier(self, by: TimeDelta) -> Self {
         Self { read: self.read.checked_sub_signed(by).unwrap_or(self.read), at: self.at }
     }

@@ -1,8 +1,8 @@
-//! The lease of this run: taken, prolonged, given back.
+//! The lease of this run: takes it, renews it, and deletes it at the end.
 //!
-//! A lease that was not prolonged in time is broken, and stays so: others may have taken this run for dead meanwhile,
-//! whatever was prolonged later. Its holder asks before each step that they could not bear ([`Lease::check`]), and how
-//! long ago it was prolonged is known from a clock that goes on while the machine sleeps ([`super::clock`]).
+//! A lease that was not renewed in time is broken, and stays broken even if it is renewed later: others may have taken
+//! this run for dead meanwhile. Its holder calls [`Lease::check`] before each step that would then do harm. The time
+//! since the last renewal is measured by a clock that also runs while the machine sleeps ([`super::clock`]).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,20 +19,20 @@ use crate::error::{Cause, Error, ResultExt};
 use crate::repository::machine::Machine;
 use crate::repository::{Repository, object_name};
 
-/// How often a lease is prolonged: a store that is away for less than three quarters of its length costs nothing.
+/// How often a lease is renewed. A store that is unavailable for less than three quarters of the lease does no harm.
 const PROLONG: Duration = Duration::from_mins(15);
 
-/// How soon after an attempt that failed.
+/// The pause after a failed renewal.
 const PROLONG_AGAIN: Duration = Duration::from_mins(1);
 
-/// How often it is looked whether a lease is broken while its holder waits for something else.
+/// How often to check whether a lease is broken while its holder waits for something else.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Objects of a lease that stay: the one in force, and the one before. Where a listing shows what changes under it, as that
-/// of a directory may, it shows one of them.
+/// The number of objects of a lease that are kept: the one in force and the one before. A listing that runs during a
+/// change, as of a directory, then shows at least one of them.
 const OBJECTS: usize = 2;
 
-/// Whose lease it is.
+/// The run that holds a lease.
 #[derive(Debug, Clone)]
 pub(crate) struct Holder<'a> {
     pub(crate) cluster: &'a ClusterName,
@@ -49,7 +49,7 @@ pub(crate) fn new_run() -> Result<RunId, Error> {
     hex::encode(id).parse().map_err(|e| Cause::Internal(format!("run id: {e}")).into())
 }
 
-/// A lease of this run.
+/// A lease held by this run. Dropping it ends the renewals.
 #[derive(Debug)]
 pub(crate) struct Lease {
     shared: Arc<Shared>,
@@ -69,7 +69,7 @@ struct Shared {
 struct State {
     /// The names of its objects, the one in force last.
     names: Vec<String>,
-    /// When the last prolongation that succeeded was asked for.
+    /// When the last successful renewal was requested.
     prolonged: Moment,
     broken: bool,
 }
@@ -81,7 +81,7 @@ impl State {
 }
 
 impl Lease {
-    /// Takes a lease for this run and prolongs it until it is given back.
+    /// Takes a lease for this run and renews it until it is released.
     ///
     /// # Errors
     /// Those of [`Repository::create_record`].
@@ -115,12 +115,12 @@ impl Lease {
         Ok(Self { shared, ending, task: Some(task) })
     }
 
-    /// The run's id.
+    /// The id of the run.
     pub(crate) fn run(&self) -> &RunId {
         &self.shared.record.run
     }
 
-    /// When it was taken, by this host's clock.
+    /// The time at which it was taken, by this host's clock.
     pub(crate) fn taken(&self) -> DateTime<Utc> {
         self.shared.record.since
     }
@@ -130,12 +130,12 @@ impl Lease {
         self.shared.state().names.last().cloned().unwrap_or_default()
     }
 
-    /// Whether it was in force without a break since it was taken, or begun anew.
+    /// Whether it was valid without a break since it was taken, or taken again.
     pub(crate) fn is_unbroken(&self) -> bool {
         self.shared.state().is_unbroken()
     }
 
-    /// Fails if it is broken: others may have taken this run for dead.
+    /// Fails if the lease is broken: others may have taken this run for dead.
     ///
     /// # Errors
     /// [`Cause::LeaseEnded`].
@@ -143,20 +143,20 @@ impl Lease {
         if self.is_unbroken() { Ok(()) } else { Err(self.ended()) }
     }
 
-    /// The error of one that is broken.
+    /// The error for a broken lease.
     pub(crate) fn ended(&self) -> Error {
         let cluster = self.shared.record.cluster.to_string();
         Cause::LeaseEnded { store: self.shared.repository.describe(), cluster }.into()
     }
 
-    /// Ends when it is broken.
+    /// Returns when the lease is broken.
     pub(crate) async fn breaks(&self) {
         while self.is_unbroken() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
-    /// Takes it once more after it was broken. Whatever may have gone meanwhile has to be looked for after that.
+    /// Takes the lease again after it was broken. The caller must then check what was removed meanwhile.
     ///
     /// # Errors
     /// Those of [`Repository::create_record`].
@@ -166,16 +166,16 @@ impl Lease {
         Ok(())
     }
 
-    /// Gives it back.
+    /// Releases the lease: deletes its objects.
     pub(crate) async fn release(mut self) {
         self.ending.cancel();
         if let Some(task) = self.task.take() {
-            // It does nothing but delete; what fails there was said there.
+            // The task only deletes, and it has already logged its errors.
             let _ = task.await;
         }
     }
 
-    /// As if the machine had slept for so long.
+    /// Acts as if the machine had slept for `length`.
     #[cfg(test)]
     pub(crate) fn sleep(&self, length: Duration) {
         let mut state = self.shared.state();
@@ -185,7 +185,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // The task deletes the object, if the program lives that long; if not, its time ends it.
+        // The task deletes the object if the program lives long enough; if not, the lease ends by its time.
         self.ending.cancel();
     }
 }
@@ -234,14 +234,14 @@ async fn create(repository: &Repository, record: &LeaseRecord, clock: Clock) -> 
     Ok(name)
 }
 
-/// Prolongs a lease until it is given back, then deletes its objects.
+/// Renews a lease until it is released, then deletes its objects.
 async fn keep(shared: Arc<Shared>, ending: CancellationToken) {
     let mut wait = PROLONG;
     while tokio::time::timeout(wait, ending.cancelled()).await.is_err() {
         wait = match shared.prolong().await {
             Ok(()) => PROLONG,
             Err(error) => {
-                tracing::warn!(%error, "the lease of this run could not be prolonged");
+                tracing::warn!(%error, "the lease of this run could not be renewed");
                 PROLONG_AGAIN
             }
         };

@@ -1,4 +1,4 @@
-//! One bad record costs what it names and no more; a store that is away is no bad record.
+//! A bad record affects only what it names; an unavailable store is not a bad record.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -70,7 +70,7 @@ impl Bench {
 }
 
 #[tokio::test]
-async fn an_earlier_claim_that_is_damaged_stops_nobody_who_does_not_need_it() {
+async fn a_damaged_earlier_claim_stops_only_those_who_need_it() {
     let bench = Bench::new().await;
     bench.damage_claim(1).await;
     for stray in ["README", "01.json", "0.json", "1.json.old", "deep/1.json"] {
@@ -83,14 +83,14 @@ async fn an_earlier_claim_that_is_damaged_stops_nobody_who_does_not_need_it() {
     assert_eq!(claims.unreadable.iter().map(|bad| bad.object.as_str()).collect::<Vec<_>>(), ["main/claims/1.json"]);
     assert_eq!(bench.system_of(42).await.unwrap(), Some(2));
     assert_eq!(bench.system_of(43).await.unwrap(), Some(3));
-    // Of this system only the damaged one can be.
+    // Only the damaged claim can be of this system.
     assert!(matches!(*bench.system_of(41).await.unwrap_err().what, Cause::Record(_)));
-    // A successor continues after the newest.
+    // The next claim gets the number after the newest.
     assert_eq!(bench.repository.take_next_claim(&main(), &claimant(44)).await.unwrap().number.get(), 4);
 }
 
 #[tokio::test]
-async fn a_newest_claim_that_is_damaged_is_never_passed_over() {
+async fn a_damaged_newest_claim_is_never_ignored() {
     let bench = Bench::new().await;
     bench.damage_claim(3).await;
     for system_identifier in 41..=43 {
@@ -103,7 +103,7 @@ async fn a_newest_claim_that_is_damaged_is_never_passed_over() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_is_no_bad_record() {
+async fn an_unavailable_store_is_not_a_bad_record() {
     let bench = Bench::new().await;
     for kind in [StoreErrorKind::Unreachable, StoreErrorKind::PermissionDenied, StoreErrorKind::Throttled] {
         let rule = FaultRule::new(&[Operation::Get], 1.0, Fault::Refuse(kind)).on("main/claims/1");
@@ -112,7 +112,7 @@ async fn a_store_that_is_away_is_no_bad_record() {
         let error = repository.claims(&main()).await.unwrap_err();
         assert!(matches!(&*error.what, Cause::Store(error) if error.kind() == kind), "{error}");
     }
-    // A bit that flips on the way, once, is looked at again.
+    // After a bit flipped once on the way, the record is read again.
     let rule = FaultRule::new(&[Operation::Get], 1.0, Fault::FlipBit).on("main/claims/1").times(1);
     let store: Arc<dyn Store> = Arc::new(Faulty::new(Arc::clone(&bench.store), 1, vec![rule]));
     let repository = Repository::open(&RepositoryTarget { store, ..bench.target.clone() }).await.unwrap();
@@ -129,13 +129,13 @@ async fn backups_and_snapshots_that_cannot_be_read_are_named() {
     bench.put("main/backups/20260101T000000Z/backup.json", b"damaged").await;
     let backups = bench.repository.backups(&main()).await.unwrap();
     assert_eq!(backups.unreadable.first().unwrap().id.to_string(), "20260101T000000Z");
-    assert!(backups.some().is_err(), "not one is left");
+    assert!(backups.some().is_err(), "none is left");
 
     bench.put("main/snapshots/README", b"a stray").await;
     bench.put("main/snapshots/20260101T000000Z.json", b"damaged").await;
     assert_eq!(bench.repository.snapshots(&main()).await.unwrap().unreadable.len(), 1);
 
-    // Whose an unfinished backup is cannot be known, and it is one all the same.
+    // The run of this unfinished backup is not known, but it is still listed.
     bench.put("main/backups/20260102T000000Z/start.json", b"damaged").await;
     let start: Option<StartRecord> = None;
     let unfinished = bench.repository.describe_unfinished(&main()).await.unwrap();
@@ -144,9 +144,9 @@ async fn backups_and_snapshots_that_cannot_be_read_are_named() {
     assert!(only.unreadable.is_some());
 }
 
-/// Whatever somebody has put in the place of a record: more than a record can have is not received.
+/// An object in place of a record may be huge: no more is received than a record can have.
 #[tokio::test]
-async fn a_record_larger_than_any_costs_what_it_names() {
+async fn a_record_that_is_too_large_affects_only_what_it_names() {
     let bench = Bench::new().await;
     let planted = Bytes::from(vec![b' '; (16 << 20) + 1]);
     let put = async |name: &str| {

@@ -1,4 +1,4 @@
-//! Whatever lies below `keys/`, a slot that opens opens; and nothing there costs much.
+//! Whatever is below `keys/`: a good slot opens, and nothing there costs much.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -32,7 +32,7 @@ async fn first_slot_text(target: &RepositoryTarget) -> String {
     String::from_utf8(object.to_vec()).unwrap()
 }
 
-/// The first slot with another body, under a digest of its own.
+/// The first slot with a changed body and a matching digest.
 async fn changed(target: &RepositoryTarget, change: impl FnOnce(&mut serde_json::Value)) -> String {
     let text = first_slot_text(target).await;
     let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -47,7 +47,7 @@ fn left_out(repository: &Repository) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn strays_and_bad_slots_are_left_out_as_long_as_another_opens() {
+async fn strays_and_bad_slots_are_left_out_if_another_opens() {
     for passphrase in [false, true] {
         let target = repository(passphrase).await;
         for stray in ["README", "lost+found/x", ".hidden.json", "default.json.old", "deep/slot.json", "default.JSON"] {
@@ -75,20 +75,20 @@ async fn strays_and_bad_slots_are_left_out_as_long_as_another_opens() {
 }
 
 #[tokio::test]
-async fn without_a_slot_that_opens_what_was_left_out_is_named() {
+async fn if_no_slot_opens_those_left_out_are_named() {
     let target = repository(false).await;
     let other = RepositoryTarget { unlock: Unlock::KeyFile(Secret::new([8; 32])), ..target.clone() };
     put(&target, "keys/second.json", "damaged").await;
     let error = Repository::open(&other).await.unwrap_err();
     assert!(matches!(*error.what, Cause::Key(KeyError::WrongKeyFile { .. })));
     assert_eq!(error.doing.first().unwrap(), "leaving out keys/second.json, which cannot be read");
-    // The only slot of our kind is damaged, and one of a newer kind is beside it: the damage is what is wrong.
+    // The only slot of our kind is damaged, and a slot of a newer kind is beside it: the error is about the damage.
     let kms = changed(&target, |body| body["kind"] = "kms".into()).await;
     put(&target, "keys/a-kms.json", kms).await;
     put(&target, "keys/default.json", "damaged").await;
     let error = Repository::open(&target).await.unwrap_err();
     assert!(matches!(*error.what, Cause::Record(_)) && !error.is_newer(), "{error}");
-    // Nothing but a slot of a newer kind.
+    // There is only a slot of a newer kind.
     let delete = ["keys/default.json", "keys/second.json"].map(|name| name.parse().unwrap());
     target.store.delete(&delete).await.unwrap();
     let error = Repository::open(&target).await.unwrap_err();
@@ -98,7 +98,7 @@ async fn without_a_slot_that_opens_what_was_left_out_is_named() {
 #[tokio::test]
 async fn planted_slots_cost_little() {
     let target = repository(true).await;
-    // The most expensive one that is allowed, by a name before ours; and very many.
+    // The most expensive slot that is allowed, with a name before ours, and very many others.
     let dear = changed(&target, |body| {
         body["slot"] = "a-dear".into();
         body["kdf"]["memory_kib"] = MAX_MEMORY_KIB.into();
@@ -116,15 +116,15 @@ async fn planted_slots_cost_little() {
     }
     let slots = Slots::read(&target.store, None).await.unwrap();
     assert_eq!((slots.sound.len(), slots.unreadable.len()), (SLOTS_AT_MOST, 202 - SLOTS_AT_MOST));
-    assert_eq!(slots.sound.last().unwrap().slot().as_str(), "a-dear", "the dearest is tried last");
+    assert_eq!(slots.sound.last().unwrap().slot().as_str(), "a-dear", "the most expensive is tried last");
     let repository = Repository::open(&target).await.unwrap();
     assert!(repository.is_encrypted());
-    // Two of the dearest are more than is spent in all, so a wrong passphrase ends too.
+    // Two of the most expensive exceed the total limit, so the attempt with a wrong passphrase ends as well.
     let sum: u64 = slots.sound.iter().map(KeySlot::work_kib).sum();
     assert!(sum < WORK_KIB_AT_MOST && sum + 8 * u64::from(MAX_MEMORY_KIB) > WORK_KIB_AT_MOST);
 }
 
-/// Whoever rotated opens the repository by the first try, and a slot that is going is the last one that is tried.
+/// After a rotation the first try opens the repository, and a slot that is being removed is tried last.
 #[tokio::test]
 async fn the_first_slot_of_an_epoch_is_tried_first() {
     let target = repository(true).await;
@@ -149,7 +149,7 @@ async fn the_first_slot_of_an_epoch_is_tried_first() {
     assert_eq!(order(None).await, ["epoch-1", "a-later", "a.2", "default", "epoch-2"]);
 }
 
-/// What nobody could have begun is no name of an epoch, and of those that somebody put there few are read.
+/// The name of an epoch that cannot exist yet does not count, and only few planted names of epochs are read.
 #[tokio::test]
 async fn names_of_epochs_have_a_share() {
     for (name, epoch) in [("epoch-1", Some(1)), ("epoch-255", Some(255))] {
