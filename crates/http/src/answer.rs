@@ -1,4 +1,4 @@
-//! Answers: a status, a type and a whole body.
+//! Answers: a status, a media type and a whole body.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -6,10 +6,10 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-/// An answer.
+/// An answer with its whole body in memory.
 pub type Answer = Response<Full<Bytes>>;
 
-/// An answer with a body of this media type.
+/// Makes an answer with a body of this media type.
 pub fn text(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
@@ -17,7 +17,7 @@ pub fn text(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>
     answer
 }
 
-/// An answer in JSON.
+/// Makes an answer in JSON. The body is empty if `value` cannot be written as JSON.
 pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
     text(status, "application/json", serde_json::to_vec(value).unwrap_or_default())
 }

@@ -1,8 +1,8 @@
-//! One request over TLS, and its whole answer: the client of the status port, for the operator and for the instances among
-//! each other.
+//! One request over TLS, and its whole answer: the client of the status port, for the operator and for instances that
+//! ask each other.
 //!
-//! Each request has a connection of its own, and nothing is retried. The connection is driven beside the exchange and dropped
-//! with it: a caller that gives up by a timeout leaves neither a task nor a socket.
+//! Each request has a connection of its own, and nothing is retried. The connection runs as a part of the exchange and
+//! is dropped with it: a caller that gives up after a timeout leaves neither a task nor a socket.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -18,23 +18,23 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// A request.
+/// A request to send.
 #[derive(Debug, Clone)]
 pub struct Outgoing<'a> {
-    /// Its method.
+    /// The method, such as `GET`.
     pub method: Method,
-    /// Its path, such as `/status`.
+    /// The path, such as `/status`.
     pub path: &'a str,
-    /// The `Host` header.
+    /// The value of the `Host` header.
     pub host: &'a str,
-    /// JSON, or nothing.
+    /// The body: JSON, or empty.
     pub body: Vec<u8>,
 }
 
 /// Why there is no answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ExchangeError {
-    /// The connection broke, or the certificate is another one. Whether the request was carried out is not known.
+    /// The connection broke, or the certificate is the wrong one. It is not known whether the request was carried out.
     #[error("{0}")]
     Connection(String),
     /// The request cannot be written as HTTP.
@@ -46,10 +46,10 @@ fn broken(error: &dyn Display) -> ExchangeError {
     ExchangeError::Connection(error.to_string())
 }
 
-/// Sends one request to the server of this name, and reads its answer, of up to `largest_bytes`.
+/// Sends one request to the server of this name, and reads its answer of at most `largest_bytes`.
 ///
 /// # Errors
-/// When there is no whole answer.
+/// If no whole answer arrives.
 pub async fn exchange(
     stream: impl Stream,
     tls: &TlsConnector,
@@ -61,7 +61,7 @@ pub async fn exchange(
     ask(stream, request, largest_bytes).await
 }
 
-/// The same over a connection that stands.
+/// The same, over an open connection.
 async fn ask(
     stream: impl Stream,
     request: Outgoing<'_>,
@@ -84,7 +84,7 @@ async fn ask(
     };
     tokio::pin!(answered);
     tokio::pin!(connection);
-    // An answer that came whole counts, even if the connection broke right after it: the request was carried out.
+    // A whole answer counts even if the connection broke after it: the request was carried out.
     let ended = tokio::select! {
         biased;
         answer = &mut answered => return answer,
@@ -106,8 +106,8 @@ mod tests {
     use std::task::{Context, Poll};
     use tokio::io::ReadBuf;
 
-    /// A server that answers as soon as it has a request, and whose connection then ends like this; `None` in good
-    /// order.
+    /// A server that answers when it has a request. Its connection then ends with the error `then`, or properly if
+    /// `None`.
     struct Played {
         answer: &'static [u8],
         asked: bool,
@@ -117,13 +117,13 @@ mod tests {
     impl AsyncRead for Played {
         fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
             if !self.asked {
-                // The one task of a test is polled again when it has sent its request.
+                // The only task of the test is polled again after it has sent its request.
                 return Poll::Pending;
             }
             if self.answer.is_empty() {
                 return Poll::Ready(self.then.map_or(Ok(()), |kind| Err(kind.into())));
             }
-            // In pieces, as a network brings it.
+            // In pieces, as from a network.
             let (now, later) = self.answer.split_at(self.answer.len().min(7));
             buffer.put_slice(now);
             self.answer = later;
@@ -141,7 +141,7 @@ mod tests {
             Poll::Ready(Ok(()))
         }
 
-        /// Who has reset a connection cannot end it in good order any more.
+        /// After a reset the connection cannot be closed properly.
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(self.then.map_or(Ok(()), |kind| Err(kind.into())))
         }
@@ -158,7 +158,7 @@ mod tests {
     const WHOLE: &str = "HTTP/1.1 202 Accepted\r\ncontent-length: 4\r\n\r\ntrue";
     const WITHOUT_LENGTH: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\ntrue";
 
-    /// The request was carried out: who takes that for a failure carries it out once more.
+    /// The request was carried out: a caller that treats this as a failure would repeat it.
     #[tokio::test]
     async fn a_whole_answer_counts_however_the_connection_ends() {
         for then in
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn part_of_an_answer_is_none() {
+    async fn a_part_of_an_answer_does_not_count() {
         let reset = Some(ErrorKind::ConnectionReset);
         for (answer, then) in [
             ("", None),
@@ -181,7 +181,7 @@ mod tests {
             ("HTTP/1.1 202 Acc", reset),
             (&WHOLE[..WHOLE.len() - 1], None),
             (&WHOLE[..WHOLE.len() - 1], reset),
-            // Without a length only the end in good order says that it was all.
+            // Without a length only a proper end shows that the answer is complete.
             (WITHOUT_LENGTH, reset),
         ] {
             let error = asked(answer, then).await.unwrap_err();

@@ -1,13 +1,13 @@
-//! HTTP as the operator and the instance manager serve and ask it: small, by HTTP/1.1, on a few ports of their own.
+//! HTTP for the operator and the instance manager: a small HTTP/1.1 server and client for a few ports.
 //!
 //! - the accept loop of every port ([`listen`])
-//! - answering the requests of one connection ([`serve`])
+//! - answers to the requests of one connection ([`serve`])
 //! - answers ([`answer`])
-//! - one request over mutual TLS, as to a status port ([`mod@exchange`])
+//! - one request over mutual TLS, for example to a status port ([`mod@exchange`])
 //! - Prometheus' text format ([`metrics`])
 //!
-//! What is asked and answered on the status port is said by `holdfast_kube_api::status_port`; this crate knows nothing of
-//! it, nor of Kubernetes and PostgreSQL.
+//! `holdfast_kube_api::status_port` defines the requests and answers of the status port. This crate knows nothing about
+//! them, about Kubernetes or about PostgreSQL.
 //!
 //! ```
 //! use holdfast_http::answer;

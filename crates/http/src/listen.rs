@@ -1,23 +1,23 @@
 //! The accept loop of every port.
 //!
-//! `accept` fails in two ways. A connection that was reset before it was taken is one connection less: the next one is taken
-//! at once. Everything else, such as a process with no file descriptor left, would fail again at once and for as long as
-//! that lasts, so the loop pauses, and says so once.
+//! `accept` fails in two ways. If a connection was reset before it was accepted, only this connection is lost: the next
+//! one is accepted at once. Any other failure, such as no free file descriptor, would repeat at once while it lasts. So
+//! the loop pauses, and logs it once.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
-/// Between tries while no connection can be taken.
+/// The pause between attempts while no connection can be accepted.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// A socket that is listened at.
+/// A listening socket.
 pub trait Listener {
-    /// A connection.
+    /// The type of a connection.
     type Stream;
 
-    /// Takes the next connection.
+    /// Accepts the next connection.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 
@@ -26,7 +26,7 @@ impl Listener for TcpListener {
 
     async fn accept(&self) -> io::Result<TcpStream> {
         let (stream, _) = self.accept().await?;
-        // Answers are small: none of them is to wait for another.
+        // Answers are small, and none should wait for another.
         drop(stream.set_nodelay(true));
         Ok(stream)
     }
@@ -40,8 +40,8 @@ impl Listener for UnixListener {
     }
 }
 
-/// Takes connections for ever, and serves each in a task of its own. Where this future is dropped, the connections end too.
-/// `port` names the socket in the log.
+/// Accepts connections for ever, and serves each in its own task. If this future is dropped, the connections end as
+/// well. `port` names the socket in the log.
 pub async fn accept_each<L, S>(listener: &L, port: &str, mut serve: impl FnMut(L::Stream) -> S)
 where
     L: Listener,
@@ -52,7 +52,7 @@ where
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            // Ended connections are not kept.
+            // Tasks of ended connections are removed.
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
@@ -90,7 +90,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    /// Fails as it is told to, then waits for ever.
+    /// Fails with the given errors, then waits for ever.
     struct Played {
         answers: Mutex<VecDeque<io::Result<u32>>>,
         asked: AtomicUsize,
@@ -104,7 +104,7 @@ mod tests {
             let next = self.answers.lock().unwrap().pop_front();
             match next {
                 Some(answer) => answer,
-                // No file descriptor is free.
+                // EMFILE: no file descriptor is free.
                 None => Err(io::Error::from_raw_os_error(24)),
             }
         }
@@ -119,7 +119,7 @@ mod tests {
             let served = std::sync::Arc::clone(&served);
             async move { served.lock().unwrap().push(stream) }
         });
-        // A failure, a pause, an aborted connection, one that is served at once; then nothing but failures.
+        // A failure, a pause, an aborted connection, one that is served at once; then only failures.
         assert!(tokio::time::timeout(Duration::from_secs(10), accepting).await.is_err());
         assert_eq!(*served.lock().unwrap(), [7]);
         let asked = listener.asked.load(Ordering::Relaxed);

@@ -1,9 +1,9 @@
 //! Metrics in Prometheus' text format.
 //!
-//! Names, types and help stand in a table of the program that has the metrics, so that dashboards, alerts and documents can
-//! be compared with it; here are the values, and how they are written. Written by hand and not by `prometheus-client`: that
-//! crate writes OpenMetrics only, which changes help texts and counter names that people already use, and takes no values
-//! that are gathered anew at each scrape, as an instance does from PostgreSQL.
+//! Names, types and help are in a table of the program that has the metrics, so that dashboards, alerts and documents
+//! can be compared with it. This module holds the values and writes them. It does not use `prometheus-client`: that
+//! crate writes only OpenMetrics, which changes help texts and counter names that people already use. It also does not
+//! accept values that are collected at each scrape, as an instance collects them from PostgreSQL.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,12 +11,12 @@ use std::fmt::Write as _;
 /// A metric: name, type, help.
 pub type Metric = (&'static str, &'static str, &'static str);
 
-/// For which metrics type and help are written.
+/// Chooses the metrics for which type and help are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Headers {
-    /// All of the table.
+    /// All metrics of the table.
     OfAll,
-    /// Those that have a sample.
+    /// Only metrics with a sample.
     OfSampled,
 }
 
@@ -32,7 +32,7 @@ impl Samples {
         *self.value(name, labels) = value;
     }
 
-    /// Adds to a value, which begins with 0.
+    /// Adds to a value, which starts at 0.
     pub fn add(&mut self, name: &'static str, labels: &[(&str, &str)], value: f64) {
         *self.value(name, labels) += value;
     }
@@ -41,7 +41,7 @@ impl Samples {
         self.values.entry(name).or_default().entry(render(labels)).or_default()
     }
 
-    /// Removes the values with exactly these labels, of the metrics whose names begin so.
+    /// Removes the values with exactly these labels from the metrics whose names begin with `prefix`.
     pub fn remove(&mut self, prefix: &str, labels: &[(&str, &str)]) {
         let labels = render(labels);
         for (_, values) in self.values.iter_mut().filter(|(name, _)| name.starts_with(prefix)) {
@@ -49,7 +49,7 @@ impl Samples {
         }
     }
 
-    /// All values, in the order of the table. What is not in the table is not written.
+    /// All values, in the order of the table. Metrics that are not in the table are not written.
     pub fn text(&self, table: &[Metric], headers: Headers) -> String {
         let mut text = String::new();
         for (name, kind, help) in table {
@@ -70,7 +70,7 @@ impl Samples {
     }
 }
 
-/// Labels as they stand between braces.
+/// Labels in the form between the braces.
 fn render(labels: &[(&str, &str)]) -> String {
     let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escaped(value))).collect::<Vec<_>>().join(",")
@@ -82,24 +82,24 @@ mod tests {
 
     const TABLE: &[Metric] = &[
         ("a_up", "gauge", "Whether it runs"),
-        ("a_told_total", "counter", "What was told"),
+        ("a_sent_total", "counter", "What was sent"),
         ("a_size", "gauge", "How large it is"),
     ];
 
     #[test]
     fn the_text_follows_the_table() {
         let mut samples = Samples::default();
-        samples.add("a_told_total", &[("reason", "a\"b\\c\nd")], 1.0);
-        samples.add("a_told_total", &[("reason", "a\"b\\c\nd")], 1.5);
+        samples.add("a_sent_total", &[("reason", "a\"b\\c\nd")], 1.0);
+        samples.add("a_sent_total", &[("reason", "a\"b\\c\nd")], 1.5);
         samples.set("a_up", &[], 1.0);
         samples.set("a_size", &[("of", "x")], 3.0);
         samples.set("not_in_the_table", &[], 3.0);
         samples.remove("a_s", &[("of", "x")]);
         let up = "# HELP a_up Whether it runs\n# TYPE a_up gauge\na_up 1\n";
-        let told = "# HELP a_told_total What was told\n# TYPE a_told_total counter\n\
-             a_told_total{reason=\"a\\\"b\\\\c\\nd\"} 2.5\n";
-        assert_eq!(samples.text(TABLE, Headers::OfSampled), format!("{up}{told}"));
+        let sent = "# HELP a_sent_total What was sent\n# TYPE a_sent_total counter\n\
+             a_sent_total{reason=\"a\\\"b\\\\c\\nd\"} 2.5\n";
+        assert_eq!(samples.text(TABLE, Headers::OfSampled), format!("{up}{sent}"));
         let size = "# HELP a_size How large it is\n# TYPE a_size gauge\n";
-        assert_eq!(samples.text(TABLE, Headers::OfAll), format!("{up}{told}{size}"));
+        assert_eq!(samples.text(TABLE, Headers::OfAll), format!("{up}{sent}{size}"));
     }
 }

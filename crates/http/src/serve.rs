@@ -1,4 +1,4 @@
-//! Answering the requests of one connection.
+//! Answers the requests of one connection.
 
 use crate::answer::Answer;
 use hyper::Request;
@@ -10,9 +10,9 @@ use std::convert::Infallible;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Answers the requests of a connection until the client ends it. With a limit, a client that does not bring the head of its
-/// next request within it is disconnected; a client that keeps idle connections, as an API server does with its webhooks, is
-/// served without one.
+/// Answers the requests of a connection until the client ends it. With a limit, a client is disconnected if the head of
+/// its next request does not arrive in time. A client that keeps idle connections, such as an API server with its
+/// webhooks, is served without a limit.
 pub async fn serve_connection<A>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     head_within: Option<Duration>,
