@@ -1,5 +1,5 @@
-//! `holdfast verify` against real backups and WAL: what is sound is restored, started and read, and what was damaged on the
-//! store is named, with what that means.
+//! `holdfast verify` against real backups and WAL: what is sound is restored, started and read, and what was damaged on
+//! the store is named, with what that means.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -136,7 +136,7 @@ async fn found_and_named(seal: Seal, store: StoreKind) {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(45), "{text}");
     let name = archive.name(&segments[after]);
-    assert!(text.contains(&format!("  DAMAGE WAL segment {name} is missing: WAL after it is there\n")), "{text}");
+    assert!(text.contains(&format!("  DAMAGE WAL segment {name} is missing: there is WAL after it\n")), "{text}");
     assert!(text.contains("    cuts the window "), "{text}");
     assert!(text.contains("  2 of 2 backups are sound"), "{text}");
     fs::write(&segments[after], whole).expect("bring the segment back");

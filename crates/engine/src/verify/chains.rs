@@ -1,4 +1,4 @@
-//! The WAL of a claim: what the listing promises, where it is torn, and what is left without what is damaged.
+//! The WAL of a claim: what the listing promises, its gaps, and what remains without the damaged parts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,19 +14,19 @@ use crate::archive::wal_object_name;
 use crate::repository::Repository;
 use crate::restore::{Chains, Line};
 
-/// The archive of one claim, looked at.
+/// The examined archive of one claim.
 pub(super) struct ClaimWal {
     pub(super) claim: ClaimRecord,
     chains: Chains,
     lines: Vec<Line>,
-    /// Segments that were found damaged.
+    /// The damaged segments.
     damaged: BTreeSet<SegmentName>,
-    /// How many were read.
+    /// The number of segments that were read.
     pub(super) segments_read: u64,
 }
 
 impl ClaimWal {
-    /// Of what was read and planned.
+    /// Makes it from the read claim and its plans.
     pub(super) fn new(claim: ClaimRecord, chains: Chains, lines: Vec<Line>) -> Self {
         Self { claim, chains, lines, damaged: BTreeSet::new(), segments_read: 0 }
     }
@@ -45,11 +45,12 @@ impl ClaimWal {
         wal_object_name(repository, &self.claim.cluster, &self.claim, &file)
     }
 
-    /// Notes what the listing lacks: whole backups, pieces between backups, histories.
+    /// Records what the listing lacks: WAL of backups, WAL between backups, histories.
     pub(super) fn find_missing(&self, repository: &Repository, findings: &mut Findings) {
         let history = |timeline| self.object(repository, WalFileName::History(timeline));
         for timeline in self.chains.without_history() {
-            let problem = format!("timeline {timeline} has WAL or backups here, and nothing else says where it begins");
+            let problem =
+                format!("timeline {timeline} has WAL or backups here, but only this file says where it begins");
             findings.damage(DamageKind::Missing, &history(timeline), 1, problem, &[]);
         }
         for bad in self.chains.unreadable_histories() {
@@ -66,7 +67,7 @@ impl ClaimWal {
             for stretch in &line.stretches {
                 let Some(hole) = stretch.hole else { continue };
                 let object = self.object(repository, WalFileName::Segment(hole.first_missing));
-                let problem = "WAL after it is there".to_owned();
+                let problem = "there is WAL after it".to_owned();
                 let damage = findings.damage(DamageKind::Missing, &object, hole.count, problem, &[]);
                 add_windows(damage, [self.named(stretch.window.clone())]);
             }
@@ -99,7 +100,7 @@ impl ClaimWal {
         ClaimWindow { claim: self.claim.number, window }
     }
 
-    /// A segment is damaged: which backups and windows that touches.
+    /// Records a damaged segment, and returns the affected backups and windows.
     pub(super) fn damaged(&mut self, segment: SegmentName) -> (Vec<BackupId>, Vec<ClaimWindow>) {
         self.damaged.insert(segment);
         let size = self.claim.wal_segment_size;
@@ -130,7 +131,8 @@ impl ClaimWal {
         (backups, windows)
     }
 
-    /// The segments from the start of a backup: to that of the next one if `to_next`, in any case to its own stop.
+    /// The segments from the start of a backup at least to its own stop, and if `to_next` to the start of the next
+    /// backup.
     pub(super) fn segments_of(&self, backup: BackupId, to_next: bool) -> Vec<SegmentRange> {
         let size = self.claim.wal_segment_size;
         let Some(own) = self.beginning(backup) else { return Vec::new() };
@@ -155,7 +157,7 @@ impl ClaimWal {
         timelines.into_iter().flat_map(|timeline| needed.ranges(timeline)).collect()
     }
 
-    /// What is left without what is damaged.
+    /// The claim without its damaged parts.
     pub(super) fn verified(&self, is_damaged: impl Fn(BackupId) -> bool) -> VerifiedClaim {
         let windows = |lines: &[Line]| {
             let stretches = lines.iter().flat_map(|line| &line.stretches);
@@ -167,7 +169,7 @@ impl ClaimWal {
         let sound: Vec<Beginning> = self.chains.beginnings().iter().filter(sound).cloned().collect();
         let mut left = windows(&self.chains.lines(&wal, &sound));
         for window in &mut left {
-            // Looked up already, where the WAL ends as before.
+            // If the WAL ends where it did before, its time is already known.
             let same = named.iter().find(|named| (named.timeline, named.to_lsn) == (window.timeline, window.to_lsn));
             window.to_time = same.and_then(|same| same.to_time);
         }
@@ -180,7 +182,7 @@ impl ClaimWal {
         }
     }
 
-    /// The windows whose beginning moves because backups before their first sound one are damaged, by these backups.
+    /// The windows that begin later because backups before their first sound one are damaged, by these backups.
     pub(super) fn windows_without(
         &self,
         is_damaged: impl Fn(BackupId) -> bool,
@@ -194,7 +196,7 @@ impl ClaimWal {
         moved
     }
 
-    /// How many segments are listed.
+    /// The number of listed segments.
     pub(super) fn segment_count(&self) -> u64 {
         self.chains.wal().segment_count()
     }

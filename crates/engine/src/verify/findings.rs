@@ -1,4 +1,4 @@
-//! What was found: one entry for each object, whoever met it first.
+//! The findings: one entry for each object, whichever step found it first.
 
 use std::collections::BTreeMap;
 
@@ -13,20 +13,21 @@ use crate::error::Error;
 pub(super) struct Findings {
     damage: BTreeMap<String, Damage>,
     newer: BTreeMap<String, NewerObject>,
-    /// What one should know besides.
+    /// Further notes for people.
     pub(super) notes: Vec<String>,
 }
 
 impl Findings {
-    /// Keeps what an error says of an object, and which backups cannot be restored because of it.
+    /// Records what an error says about an object, and the backups that cannot be restored because of it.
     ///
     /// # Errors
-    /// The error itself if it says nothing of an object.
+    /// The error itself if it says nothing about an object.
     pub(super) fn take(&mut self, error: Error, object: &str, backups: &[BackupId]) -> Result<String, Error> {
         self.look(&error, object, backups).ok_or(error)
     }
 
-    /// The same with an error that stays where it is. `None` if it says nothing; otherwise the object that is meant.
+    /// The same, without taking the error. Returns the affected object; `None` if the error says nothing about an
+    /// object.
     pub(super) fn look(&mut self, error: &Error, object: &str, backups: &[BackupId]) -> Option<String> {
         match judge(error, object) {
             Judged::Damaged { kind, object, problem } => {
@@ -46,7 +47,7 @@ impl Findings {
         }
     }
 
-    /// Keeps a damage.
+    /// Records damage of an object.
     pub(super) fn damage(
         &mut self,
         kind: DamageKind,
@@ -69,7 +70,7 @@ impl Findings {
         found
     }
 
-    /// Whether an object was found damaged or newer; then this backup is harmed as well.
+    /// Whether an object was found damaged or newer. If so, records that this backup is affected as well.
     pub(super) fn harms(&mut self, object: &str, backup: BackupId) -> bool {
         let damaged = self.damage.get_mut(object).map(|damage| &mut damage.backups);
         let newer = self.newer.get_mut(object).map(|newer| &mut newer.backups);
@@ -91,17 +92,17 @@ impl Findings {
         self.newer.values().any(|newer| newer.backups.contains(&backup))
     }
 
-    /// What is wrong with a backup.
+    /// The damage of a backup.
     pub(super) fn damage_of(&self, backup: BackupId) -> impl Iterator<Item = &Damage> {
         self.damage.values().filter(move |damage| damage.backups.contains(&backup))
     }
 
-    /// Everything that is damaged.
+    /// All damage.
     pub(super) fn damages(&mut self) -> impl Iterator<Item = &mut Damage> {
         self.damage.values_mut()
     }
 
-    /// Forgets what was found about a backup that was removed meanwhile.
+    /// Removes the findings about a backup that was removed meanwhile.
     pub(super) fn forget(&mut self, backup: BackupId) {
         self.damage.retain(|_, damage| {
             let before = damage.backups.len();
@@ -110,18 +111,18 @@ impl Findings {
         });
     }
 
-    /// Keeps only the damage that somebody asked for.
+    /// Keeps only the damage that the request asks for.
     pub(super) fn retain(&mut self, wanted: impl Fn(&Damage) -> bool) {
         self.damage.retain(|_, damage| wanted(damage));
     }
 
-    /// In the order of the names.
+    /// All findings, in the order of the names.
     pub(super) fn into_parts(self) -> (Vec<Damage>, Vec<NewerObject>, Vec<String>) {
         (self.damage.into_values().collect(), self.newer.into_values().collect(), self.notes)
     }
 }
 
-/// Adds windows that are not there yet.
+/// Adds windows that are not listed yet.
 pub(super) fn add_windows(damage: &mut Damage, windows: impl IntoIterator<Item = ClaimWindow>) {
     for window in windows {
         if !damage.windows.contains(&window) {

@@ -1,4 +1,4 @@
-//! What an error says of an object: that it is damaged, and how, that a newer release wrote it, or nothing.
+//! Decides what an error says about an object: that it is damaged, and how; that a newer release wrote it; or nothing.
 
 use std::error::Error as _;
 
@@ -11,18 +11,18 @@ use holdfast_store::StoreErrorKind;
 
 use crate::error::{Cause, Error};
 
-/// What an error says.
+/// What an error says about an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Judged {
     /// The object is not what was written.
     Damaged { kind: DamageKind, object: String, problem: String },
     /// A newer release wrote the object.
     Newer { object: String, reason: String },
-    /// No object is judged: the store could not be asked, or this machine failed.
+    /// Nothing about an object: the store could not be asked, or this machine failed.
     Nothing,
 }
 
-/// Judges an error of reading an object; `object` is the one that was read, where the error does not name another.
+/// Judges an error of reading an object; `object` is the one that was read, if the error does not name another.
 pub(super) fn judge(error: &Error, object: &str) -> Judged {
     let of = |named: &str| {
         let known = named.parse::<ObjectPath>().is_ok();
@@ -61,16 +61,17 @@ pub(super) fn judge(error: &Error, object: &str) -> Judged {
             damaged(kind, object.to_owned(), problem)
         }
         Cause::NotReadable { name, reason, .. } => {
-            // What is compared besides the size is a checksum.
+            // Besides the size only a checksum is compared.
             let kind = if reason.starts_with("it has ") { DamageKind::TooLong } else { DamageKind::WrongChecksum };
             damaged(kind, of(name), reason.clone())
         }
         Cause::Remnant { missing, .. } => {
-            let problem = "the record of a run that was taken for dead came after it had been removed: no backup, and \
+            let problem = "the record of a run that was taken for dead came after its removal: it is not a backup, and \
                            `holdfast expire` removes what is left";
             damaged(DamageKind::Missing, missing.clone(), problem.to_owned())
         }
-        // Named by its object, something sound stands in the place of another; else its content is not understood.
+        // A reason that begins with "it is" means a valid object in the place of another. Otherwise the content is
+        // malformed.
         Cause::Malformed { name, reason } if name.parse::<ObjectPath>().is_ok() => {
             let is_other = reason.starts_with("it is ");
             let kind = if is_other { DamageKind::Foreign } else { DamageKind::Malformed };
@@ -105,13 +106,13 @@ fn of_format(fault: &FormatError, object: &str, damaged: &dyn Fn(DamageKind, Str
     damaged(kind, object.to_owned(), fault.fault().to_string())
 }
 
-/// The file of the backup that needed it.
+/// The file of the backup that needed the object, for the message.
 fn file_of(error: &Error) -> String {
     let phrase = error.doing.iter().find(|phrase| phrase.starts_with("restoring "));
     phrase.map(|phrase| format!(", while {phrase}")).unwrap_or_default()
 }
 
-/// What an object is, by its name.
+/// The class of an object, by its name.
 pub(super) fn class_of(object: &str) -> ObjectClass {
     match object.parse() {
         Ok(ObjectPath::Claim { .. }) => ObjectClass::Claim,

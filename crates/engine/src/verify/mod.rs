@@ -1,19 +1,21 @@
-//! Verify: whether what is stored is what was written, and what that means for the backups and windows of an archive.
+//! Verify: checks whether the stored objects are those that were written, and what damage means for the backups and
+//! windows of an archive.
 //!
 //! Order:
-//! 1. The claims and backups are listed. For each backup that is asked for, the record and the manifest are read with the
-//!    restore's own checks, and every pack is looked up: its size, and its CRC-32C where the store keeps one.
-//! 2. The WAL of each claim is listed, and the planner says which windows it gives, where it is torn ([`chains`]).
-//! 3. With [`Level::Deep`], backup by backup: each pack is read as a stream ([`packs`]), then the WAL from the start of the
-//!    backup to that of the next one ([`segments`]).
-//! 4. The result of each backup is written into the ledger as soon as it is known ([`crate::repository::verified`]), so that a run that ends
-//!    early is continued by the next one.
+//! 1. The claims and backups are listed. For each requested backup, the record and the manifest are read with the
+//!    restore's own checks. Every pack is looked up: its size, and its CRC-32C if the store keeps one.
+//! 2. The WAL of each claim is listed, and the planner finds its windows and its gaps ([`chains`]).
+//! 3. With [`Level::Deep`], for each backup: each pack is read as a stream ([`packs`]), then the WAL from the start of
+//!    the backup to the start of the next one ([`segments`]).
+//! 4. The result of each backup is written to the ledger as soon as it is known ([`crate::repository::verified`]), so
+//!    that the next run can continue a run that ended early.
 //!
-//! Three answers are never mixed up. *Damaged*: an object is missing or is not what was written ([`judge`]). *Newer*: a later
-//! release wrote it, and it may be sound. And a fault of the store says nothing of any object: the verification is not
-//! complete, and what it had not finished is not called sound.
+//! Three results are always kept apart. *Damaged*: an object is missing or is not what was written ([`judge`]).
+//! *Newer*: a later release wrote it, and it may be sound. *Incomplete*: a fault of the store says nothing about any
+//! object, and unfinished parts are not called sound.
 //!
-//! Nothing is changed but the ledger. A bit that flipped on the way is read once more before it is called damage.
+//! Only the ledger is changed. Anything that seems damaged is read once more, because a bit may have flipped on the
+//! way.
 
 mod chains;
 mod findings;
@@ -41,72 +43,72 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 pub use crate::repository::verified::{Verifications, sound_backups, verifications};
 
-/// Which backups are verified.
+/// Chooses the backups to verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
-    /// All of them, with all WAL from the oldest on.
+    /// All backups, with all WAL from the oldest one on.
     All,
-    /// The newest, with its own WAL.
+    /// The newest backup, with its own WAL.
     Latest,
-    /// This one, with its own WAL.
+    /// One backup, with its own WAL.
     One(BackupId),
 }
 
-/// What is verified, and how.
+/// The options of a verification.
 #[derive(Debug, Clone)]
 pub struct VerifyOptions {
     /// The cluster's name in the repository.
     pub cluster: ClusterName,
-    /// Which backups.
+    /// The backups to verify.
     pub which: Which,
-    /// How much is looked at.
+    /// How deep the verification is.
     pub level: Level,
-    /// With [`Level::Deep`]: only a part of packs and WAL is read.
+    /// With [`Level::Deep`], reads only this sample of packs and WAL; `None` for all.
     pub sample: Option<Sample>,
-    /// Backups that were found sound on this level within this time are not read again.
+    /// Backups that a verification of this level found sound within this time are skipped.
     pub max_age: Option<Duration>,
-    /// Whether the results are written into the ledger.
+    /// Whether the results are written to the ledger.
     pub remember: bool,
-    /// Threads that decompress and check; 0 for one a processor.
+    /// Threads that decompress and check; 0 for one per processor.
     pub jobs: usize,
-    /// Bytes that the buffers may hold together.
+    /// The total size of the buffers, in bytes.
     pub memory_bytes: u64,
-    /// This host, for the ledger.
+    /// The name of this host, for the ledger.
     pub host: String,
-    /// Now.
+    /// The time of the verification.
     pub now: DateTime<Utc>,
 }
 
-/// What was found.
+/// The result of a verification.
 #[derive(Debug, Default)]
 pub struct Verification {
-    /// The backups that were asked for, oldest first.
+    /// The requested backups, oldest first.
     pub backups: Vec<VerifiedBackup>,
-    /// The WAL, by claim.
+    /// The verified WAL, by claim.
     pub claims: Vec<VerifiedClaim>,
-    /// What is not as it was written.
+    /// Objects that are missing or not as they were written.
     pub damage: Vec<Damage>,
-    /// What a newer release wrote.
+    /// Objects that a newer release wrote.
     pub newer: Vec<NewerObject>,
-    /// What one should know besides.
+    /// Further notes for people.
     pub notes: Vec<String>,
-    /// Objects that were looked at.
+    /// The number of examined objects.
     pub object_count: u64,
-    /// Bytes that were read of packs and WAL.
+    /// The number of bytes that were read of packs and WAL.
     pub read_bytes: u64,
     /// How long it took.
     pub duration: Duration,
-    /// Why it did not come to its end.
+    /// Why it did not finish; `None` if it did.
     pub interrupted: Option<Error>,
 }
 
-/// A part of all objects.
+/// Chooses a random sample of `percent` percent of the objects.
 ///
 /// # Errors
-/// [`Cause::Internal`] if the system gives no random bytes.
+/// [`Cause::Internal`] if the system provides no random bytes.
 pub fn random_sample(percent: u8) -> Result<Sample, Error> {
     let mut bytes = [0; 4];
-    // As many digits as somebody types without a mistake.
+    // Few digits, so that a person can type them without a mistake.
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Cause::Internal("no random bytes".to_owned()))?;
     Ok(Sample { percent, seed: u64::from(u32::from_le_bytes(bytes)) })
 }
@@ -124,8 +126,9 @@ fn is_chosen(sample: Option<Sample>, object: &str) -> bool {
 /// Verifies the backups and the WAL of a cluster in one repository.
 ///
 /// # Errors
-/// [`Cause::NoSuchBackup`] if the backup that is asked for is not there, [`Cause::NoClaim`] if nothing was ever archived for
-/// the cluster, [`Cause::Cancelled`]. Any other failure is in [`Verification::interrupted`], with what was found before it.
+/// [`Cause::NoSuchBackup`] if the requested backup does not exist, [`Cause::NoClaim`] if nothing was ever archived for
+/// the cluster, [`Cause::Cancelled`]. Any other failure is in [`Verification::interrupted`], with all findings before
+/// it.
 pub async fn verify(
     repository: &Repository,
     options: &VerifyOptions,

@@ -1,12 +1,12 @@
-//! Packs, read to their last byte.
+//! Reads packs to their last byte.
 //!
-//! A pack is read as a stream of ranged requests, once in a run however many manifests name it. Each frame is opened on the
-//! crew: checksum, authentication, decompression; each chunk that the manifest names is hashed, by the restore's own check.
-//! The CRC-32C of all bytes is compared with the list of packs. For a further manifest only those chunks are looked at that
-//! no earlier one named.
+//! A pack is read as a stream of ranged requests, only once in a run, even if many manifests name it. Each frame is
+//! opened on the crew: checksum, authentication, decompression; each chunk that the manifest names is hashed, by the
+//! restore's own check. The CRC-32C of all bytes is compared with the list of packs. For a later manifest only chunks
+//! that no earlier one named are checked.
 //!
-//! Memory: the stored bytes of each pack at work hold a permit of one budget, the opened frames of another. Whoever waits
-//! for the second gives it back without waiting for anything, so nobody waits for ever.
+//! Memory: the stored bytes of each pack being read hold a permit of one budget, the opened frames a permit of another.
+//! A holder of the second never waits for anything, so nothing waits for ever.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -26,24 +26,24 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::restore::{FrameWork, Packs, open_checked};
 
-/// Bytes of one request: enough to hide the latency, few enough for several packs within the smallest budget.
+/// Bytes of one request: large enough to hide the latency, small enough for several packs within the smallest budget.
 const PIECE_BYTES: u64 = 8 << 20;
 
-/// What reads packs and WAL.
+/// Reads packs and WAL.
 #[derive(Clone)]
 pub(super) struct Reader {
     pub(super) repository: Repository,
     pub(super) crew: Crew,
-    /// For what is fetched.
+    /// The budget for fetched bytes.
     pub(super) stored: ByteBudget,
-    /// For what is opened.
+    /// The budget for opened frames.
     pub(super) opened: ByteBudget,
     pub(super) progress: Arc<dyn Progress>,
     pub(super) read_bytes: Arc<AtomicU64>,
     pub(super) cancel: CancellationToken,
 }
 
-/// A pack and what a manifest wants of it.
+/// A pack, and the frames that a manifest wants from it.
 #[derive(Debug, Clone)]
 pub(super) struct PackWork {
     pub(super) number: u32,
@@ -54,22 +54,22 @@ pub(super) struct PackWork {
 /// A chunk in a pack, in 16 bytes: a digest of its place and hash.
 type Chunk = [u8; 16];
 
-/// The chunks of a sound pack that were looked at.
+/// The checked chunks of a sound pack.
 #[derive(Debug, Default)]
 pub(super) struct KnownChunks(HashSet<Chunk>);
 
 impl KnownChunks {
-    /// Of all that was wanted.
+    /// The chunks of all these frames.
     pub(super) fn of(frames: &[FrameWork]) -> Self {
         Self(frames.iter().flat_map(chunks).collect())
     }
 
-    /// The frames with chunks that were not looked at.
+    /// The frames with chunks that were not checked.
     pub(super) fn unknown(&self, frames: Vec<FrameWork>) -> Vec<FrameWork> {
         frames.into_iter().filter(|frame| chunks(frame).any(|chunk| !self.0.contains(&chunk))).collect()
     }
 
-    /// Adds those of further frames.
+    /// Adds the chunks of further frames.
     pub(super) fn add(&mut self, frames: &[FrameWork]) {
         self.0.extend(frames.iter().flat_map(chunks));
     }
@@ -102,7 +102,7 @@ impl Reader {
     /// Reads a whole pack.
     ///
     /// # Errors
-    /// What is wrong with it, or that the store could not be asked.
+    /// The fault of the pack, or the store's error if it could not be asked.
     pub(super) async fn read_pack(
         &self,
         manifest: &Arc<Manifest>,
@@ -131,12 +131,12 @@ impl Reader {
                     break;
                 }
                 let body = buffer.split_to(length).freeze();
-                // No frame of a pack begins beyond what 32 bits can say.
+                // No frame of a pack begins at an offset above 32 bits.
                 let work = u32::try_from(at).ok().and_then(|at| wanted.remove(&at));
                 at += length as u64;
                 let open = self.open(Arc::clone(&opener), header, body, work, manifest);
                 if header.kind == FrameKind::Head {
-                    // It tells best what stands in the place of the pack.
+                    // Its error describes best what is in the place of the pack.
                     open.await?;
                 } else {
                     opening.push(open);
@@ -154,7 +154,7 @@ impl Reader {
                 Cause::NotReadable { store: self.repository.describe(), name: entry.name.clone(), reason }.into()
             );
         }
-        // Where the manifest wants a frame that does not begin there, the restore's check says what is wrong.
+        // If no frame begins where the manifest wants one, the restore's check reports what is wrong.
         let mut rest: Vec<FrameWork> = wanted.into_values().collect();
         rest.sort_unstable_by_key(|frame| frame.location.offset);
         self.read_frames(manifest, packs, &PackWork { frames: rest, ..work.clone() }).await
@@ -197,12 +197,12 @@ impl Reader {
         let job = self.crew.run(move || match work {
             Some(work) => open_checked(&opener, &body, work, &manifest).map(|_| ()),
             None if header.kind == FrameKind::Head => {
-                // A restore takes the salt from the manifest and does not look here.
+                // A restore takes the salt from the manifest and does not read it here.
                 let head = repository.opener(ObjectType::Pack, opener.name(), &body)?;
                 if head.head().encryption == opener.head().encryption {
                     return Ok(());
                 }
-                let problem = "another salt than the manifest says".to_owned();
+                let problem = "its salt is not the one in the manifest".to_owned();
                 Err(Fault::Malformed { what: "head frame", problem }.of(opener.name()).into())
             }
             None => {

@@ -1,4 +1,4 @@
-//! The steps of a verification, and what is known between them; [`deep`] is the step that reads every byte.
+//! The steps of a verification, and the state between them; [`deep`] is the step that reads every byte.
 
 mod deep;
 
@@ -36,24 +36,24 @@ use crate::repository::verified::{ToRemember, Verifications, remember, verificat
 use crate::repository::{Repository, object_name};
 use crate::restore::{Chains, ListedSizes, faults_of_objects, try_held_files, try_manifest};
 
-/// Packs that are looked up at the same time.
+/// Packs whose checksums are requested at the same time.
 const LOOKS_AT_ONCE: usize = 16;
 
 /// Packs that are read at the same time, within the budget.
 const PACKS_AT_ONCE: usize = 8;
 
-/// How long a hole may be filled: as long as a restore would wait.
+/// How long to wait until a hole is filled: as long as a restore would.
 const HOLES_FILL_WITHIN: Duration = Duration::from_secs(30);
 
-/// How often what seems damaged is read: a bit may have flipped on the way.
+/// How often an object that seems damaged is read: a bit may have flipped on the way.
 const READ_ATTEMPTS: usize = 2;
 
-/// A backup that was asked for.
+/// A requested backup.
 struct Asked {
-    /// Without a record nothing more can be looked at.
+    /// Its record; without one nothing more can be checked.
     record: Option<BackupRecord>,
     report: VerifiedBackup,
-    /// Whether all that should be looked at was.
+    /// Whether everything that should be checked was checked.
     is_finished: bool,
     object_count: u64,
     read_bytes: u64,
@@ -68,17 +68,17 @@ pub(super) struct Run<'a> {
     reader: Reader,
     findings: Findings,
     sizes: ListedSizes,
-    /// Packs whose checksum the store gave and which is right.
+    /// Packs whose checksum in the store is right.
     compared: BTreeSet<String>,
-    /// How many manifests that are still to be read deep name a pack.
+    /// For each pack, the number of manifests that name it and are not read deep yet.
     uses: HashMap<String, u32>,
-    /// Packs that were read, and will be needed again.
+    /// Packs that were read and will be needed again, with their checked chunks.
     known: HashMap<String, KnownChunks>,
     asked: BTreeMap<BackupId, Asked>,
     claims: Vec<ClaimWal>,
     earlier: Verifications,
     object_count: u64,
-    /// Said once.
+    /// Set after the note that the ledger cannot be written, so that it appears once.
     cannot_remember: bool,
 }
 
@@ -118,7 +118,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Everything, in order.
+    /// Runs all steps in order.
     pub(super) async fn all(&mut self) -> Result<(), Error> {
         self.progress.phase("looking at the backups", None);
         let records = self.list().boxed().await?;
@@ -141,7 +141,7 @@ impl<'a> Run<'a> {
         self.asked.keys().copied().collect()
     }
 
-    /// Lists claims and backups, and chooses. Returns all backups that can be read.
+    /// Lists claims and backups, and chooses the requested ones. Returns all backups that can be read.
     async fn list(&mut self) -> Result<Vec<BackupRecord>, Error> {
         let (repository, cluster) = (self.repository, &self.options.cluster);
         let (claims, backups) = tokio::try_join!(repository.claims(cluster), repository.backups(cluster))?;
@@ -196,7 +196,7 @@ impl<'a> Run<'a> {
         Ok(backups.records)
     }
 
-    /// Keeps an error that was found to be about one object.
+    /// Records an error that concerns one object.
     fn keep(&mut self, error: &Error, object: &str, backups: &[BackupId]) {
         if self.findings.look(error, object, backups).is_none() {
             self.findings.notes.push(format!("{object} cannot be judged: {error}"));
@@ -245,7 +245,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The record of the beginning. No restore needs it.
+    /// Checks the start record. No restore needs it.
     async fn look_at_start(&mut self, record: &BackupRecord) -> Result<(), Error> {
         let (repository, backup) = (self.repository, record.backup_id);
         let name = name::backup_start(&record.cluster, &backup);
@@ -291,7 +291,7 @@ impl<'a> Run<'a> {
             }
         }
         let repository = self.repository;
-        // One answer says whether the store has checksums at all.
+        // The first answer shows whether the store has checksums at all.
         let first = asking.len().min(1);
         for part in [asking.get(..first), asking.get(first..)] {
             let looks = part.unwrap_or_default().iter().map(|(pack, expected)| async move {
@@ -327,7 +327,7 @@ impl<'a> Run<'a> {
         Ok(Compared::Checksum)
     }
 
-    /// Step 2.
+    /// Step 2: checks the WAL.
     async fn look_at_wal(&mut self, records: &[BackupRecord]) -> Result<(), Error> {
         let beginnings: Vec<Beginning> = records.iter().map(Beginning::from).collect();
         let asked = self.ids();
@@ -349,7 +349,7 @@ impl<'a> Run<'a> {
                     WalFileName::Segment(segment) => found.damaged(*segment),
                     _ => (Vec::new(), Vec::new()),
                 };
-                let problem = format!("it has {bytes} bytes, and not even the head of an object");
+                let problem = format!("it has {bytes} bytes, less than the head of an object");
                 let damage = self.findings.damage(DamageKind::TooShort, &object, 1, problem, &backups);
                 add_windows(damage, windows);
             }
@@ -359,7 +359,7 @@ impl<'a> Run<'a> {
             claims.push(found);
         }
         self.claims = claims;
-        // Backups whose claim cannot be read: nothing is known of their WAL.
+        // The claim of these backups cannot be read, so nothing is known about their WAL.
         for record in records.iter().filter(|record| asked.contains(&record.backup_id)) {
             if !self.claims.iter().any(|claim| claim.has(record.backup_id)) {
                 let object = name::claim(&record.cluster, record.claim);
@@ -372,7 +372,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Keeps what is wrong with a segment, with what it touches.
+    /// Records the fault of a segment, with the affected backups and windows.
     fn segment_fault(&mut self, claim: &mut ClaimWal, error: &Error, object: Option<&str>) {
         let Judged::Damaged { kind, object, problem } = judge(error, object.unwrap_or_default()) else {
             let backups: Vec<BackupId> = Vec::new();
@@ -390,13 +390,13 @@ impl<'a> Run<'a> {
         let Some(age) = self.options.max_age else { return false };
         let age = TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX);
         let since = self.options.now.checked_sub_signed(age).unwrap_or(DateTime::<Utc>::MIN_UTC);
-        // What was looked at in this run counts more.
+        // The findings of this run take precedence.
         self.earlier.is_sound_since(backup, self.options.level, since)
             && !self.findings.is_damaged(backup)
             && !self.findings.is_newer(backup)
     }
 
-    /// The result of a backup of which all was looked at, into the ledger.
+    /// Writes the result of a fully checked backup to the ledger.
     async fn conclude(&mut self, backup: BackupId) -> Result<(), Error> {
         if self.findings.is_damaged(backup) && self.was_removed(backup).await? {
             self.findings.forget(backup);
@@ -440,7 +440,7 @@ impl<'a> Run<'a> {
                     asked.report.recorded = true;
                 }
             }
-            // Whoever may only read verifies all the same.
+            // With read-only credentials the verification still works.
             Err(error) if !self.cannot_remember => {
                 self.cannot_remember = true;
                 self.findings
@@ -452,7 +452,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Whether somebody, such as `expire`, removed the backup while it was looked at.
+    /// Whether the backup was removed, by `expire` for example, while it was checked.
     async fn was_removed(&self, backup: BackupId) -> Result<bool, Error> {
         let is_missing = self.findings.damage_of(backup).any(|damage| damage.kind == DamageKind::Missing);
         let has_record = self.asked.get(&backup).is_some_and(|asked| asked.record.is_some());
@@ -467,7 +467,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What was found, as far as the run came.
+    /// The result, as far as the run got.
     pub(super) fn finish(mut self) -> Verification {
         if self.options.which != Which::All {
             let asked: BTreeSet<BackupId> = self.asked.keys().copied().collect();
@@ -494,7 +494,7 @@ impl<'a> Run<'a> {
         let backups = std::mem::take(&mut self.asked);
         let backups = backups.into_iter().map(|(backup, mut asked)| {
             if !asked.is_finished {
-                // What is known to be damaged stays so, however the run ended.
+                // Known damage counts, however the run ended.
                 let damaged = self.findings.is_damaged(backup);
                 asked.report.result = if damaged { BackupResult::Damaged } else { BackupResult::NotVerified };
             }
@@ -531,12 +531,12 @@ impl Asked {
     }
 }
 
-/// Whether the listed record itself is not there any more.
+/// Whether the listed record itself no longer exists.
 fn is_gone(error: &Error, record: &str) -> bool {
     matches!(&*error.what, Cause::Store(fault) if fault.kind() == StoreErrorKind::NotFound && fault.failure().name == record)
 }
 
-/// Reads once more what seems damaged.
+/// Reads again if the object seems damaged.
 async fn again<T, R: Future<Output = Result<T, Error>>>(read: impl Fn() -> R) -> Result<T, Error> {
     let mut attempt = 1;
     loop {

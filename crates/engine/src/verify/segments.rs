@@ -1,4 +1,4 @@
-//! WAL segments, read as `wal get` reads them: checksums, authentication, length, hash, and the header of the first page.
+//! Reads WAL segments as `wal get` does: checksums, authentication, length, hash, and the header of the first page.
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use holdfast_contract::report::verify::Sample;
@@ -16,12 +16,12 @@ use crate::error::{Cause, Error};
 /// Segments that are read at the same time, within the budget.
 const AT_ONCE: usize = 16;
 
-/// What reading the segments gave.
+/// The result of reading segments.
 #[derive(Debug, Default)]
 pub(super) struct SegmentsRead {
-    /// How many.
+    /// The number of segments that were read.
     pub(super) count: u64,
-    /// Those that are not sound.
+    /// The segments that are not sound, with their errors.
     pub(super) faults: Vec<(SegmentName, Error)>,
 }
 
@@ -38,10 +38,10 @@ impl SegmentsRead {
 }
 
 impl Reader {
-    /// Reads the segments of these ranges, or of them those that are chosen.
+    /// Reads the segments of these ranges, or only those in the sample.
     ///
     /// # Errors
-    /// Only what says nothing of a segment: that the store could not be asked, or the command was cancelled.
+    /// Only errors that say nothing about a segment: the store could not be asked, or the command was cancelled.
     pub(super) async fn read_segments(
         &self,
         claim: &ClaimRecord,

@@ -1,4 +1,4 @@
-//! Every kind of damage, planted into a repository in a directory, and the words for it.
+//! Every kind of damage in a repository in a directory, and the words for it.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod cases;
@@ -196,7 +196,7 @@ fn flip(at: impl Fn(usize) -> usize) -> impl FnOnce(&mut Vec<u8>) {
     }
 }
 
-/// Another host in a record; where it is encrypted, a bit.
+/// Changes the host in a record, or a bit if the record is encrypted.
 fn other_host(bytes: &mut Vec<u8>) {
     match bytes.windows(3).position(|window| window == b"db1") {
         Some(at) => bytes[at + 2] = b'2',
@@ -204,7 +204,7 @@ fn other_host(bytes: &mut Vec<u8>) {
     }
 }
 
-/// What a backup is harmed by, or whether a window is.
+/// Whether a damage affects the backup or a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Harm {
     Backup,
@@ -219,7 +219,7 @@ struct Case {
     level: Level,
     class: ObjectClass,
     kind: DamageKind,
-    /// What stands after the name and the words of the kind, without encryption.
+    /// The text after the name and the words of the kind, without encryption.
     words: &'static str,
     harm: Harm,
 }
@@ -307,7 +307,7 @@ async fn a_sound_repository_gives_no_damage() {
     }
 }
 
-/// Where the store keeps a checksum of the whole object, a changed pack is found without reading it.
+/// If the store keeps a checksum of the whole object, a changed pack is found without reading it.
 #[tokio::test]
 async fn a_store_with_checksums_finds_a_changed_pack_at_once() {
     let sample = Sample::new(false).await;
@@ -334,12 +334,12 @@ async fn a_store_with_checksums_finds_a_changed_pack_at_once() {
     assert_eq!(found.claims[0].sound_windows, []);
 }
 
-/// The same size, and every frame sound for itself.
+/// The pack has the same size, and every frame alone is sound.
 #[tokio::test]
 async fn a_pack_of_another_backup_is_found_by_reading() {
     for encrypted in [false, true] {
         let (bench, other) = (Bench::new(encrypted).await, Bench::new(encrypted).await);
-        // Of the files that are read in any case it holds those that both backups have in common.
+        // Of the files that are always read, it holds only those that both backups share.
         let name = bench.pack(0);
         let theirs = std::fs::read(other.file(&name)).unwrap();
         bench.change(&name, |bytes| {
@@ -348,13 +348,13 @@ async fn a_pack_of_another_backup_is_found_by_reading() {
         });
         let found = bench.verify(Level::Deep).await;
         let [damage] = found.damage.as_slice() else { panic!("{found:?}") };
-        // Of another repository; and with a key, its frames cannot be opened.
+        // The pack is of another repository; in an encrypted one its frames cannot be opened.
         let kind = if encrypted { DamageKind::NotAuthentic } else { DamageKind::Foreign };
         assert_eq!((damage.kind, damage.backups.len()), (kind, 1), "{damage}");
     }
 }
 
-/// In a repository without encryption, where nothing else binds an object to its name.
+/// In a repository without encryption only this check binds an object to its name.
 #[tokio::test]
 async fn the_manifest_or_record_of_another_backup_is_foreign() {
     let bench = Bench::new(false).await;
@@ -383,7 +383,7 @@ async fn the_manifest_or_record_of_another_backup_is_foreign() {
     assert_eq!(damage.to_string(), format!("backup record {} {words}", bench.summary()));
 }
 
-/// Newer is not damaged.
+/// Objects of a newer release are not damaged.
 #[tokio::test]
 async fn what_a_newer_release_wrote_is_not_called_damaged() {
     let bench = Bench::new(false).await;
@@ -424,7 +424,7 @@ async fn a_missing_parent_manifest_harms_the_child() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_to_verify_is_an_error() {
+async fn a_missing_backup_or_archive_is_an_error() {
     let bench = Bench::new(false).await;
     let unknown: BackupId = "20200101T000000Z".parse().unwrap();
     let options = VerifyOptions { which: Which::One(unknown), ..bench.options(Level::Shallow) };

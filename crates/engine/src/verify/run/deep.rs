@@ -1,4 +1,4 @@
-//! Every byte that a backup needs: packs, and the WAL up to the next backup.
+//! Reads every byte that a backup needs: packs, and the WAL up to the next backup.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use crate::error::{Cause, Error};
 use crate::restore::{Fetches, Packs, Trial, every_chunk, try_manifest};
 
 impl Run<'_> {
-    /// Step 3 for one backup.
+    /// Step 3 for one backup: reads its packs and WAL.
     pub(super) async fn read_deep(&mut self, backup: BackupId) -> Result<(), Error> {
         let Some(record) = self.asked.get(&backup).and_then(|asked| asked.record.clone()) else { return Ok(()) };
         let before = self.reader.read_bytes.load(Ordering::Relaxed);
@@ -60,7 +60,7 @@ impl Run<'_> {
                 frames.extend(fetch.frames);
                 next = fetches.next();
             }
-            // What is known to be damaged is not read again; who names it is harmed.
+            // A pack that is known to be damaged is not read again; the backup that names it is affected.
             if !is_chosen(self.options.sample, &entry.name) || self.findings.harms(&entry.name, backup) {
                 continue;
             }
@@ -130,7 +130,7 @@ impl Run<'_> {
         }
     }
 
-    /// A manifest that names the pack has been read.
+    /// Records that a manifest that names the pack has been read.
     fn used(&mut self, pack: &str) {
         if let Some(uses) = self.uses.get_mut(pack) {
             *uses = uses.saturating_sub(1);

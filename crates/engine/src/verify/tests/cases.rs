@@ -1,4 +1,4 @@
-//! Each kind of damage, with the words that it is told in.
+//! Each kind of damage, with the words that report it.
 
 use super::*;
 
@@ -146,7 +146,7 @@ pub(super) const CASES: &[Case] = &[
         level: Level::Shallow,
         class: ObjectClass::WalSegment,
         kind: DamageKind::Missing,
-        words: ": WAL after it is there",
+        words: ": there is WAL after it",
         harm: Harm::Window,
     },
     Case {
@@ -155,11 +155,11 @@ pub(super) const CASES: &[Case] = &[
         level: Level::Shallow,
         class: ObjectClass::WalSegment,
         kind: DamageKind::TooShort,
-        words: ": it has 0 bytes, and not even the head of an object",
+        words: ": it has 0 bytes, less than the head of an object",
         harm: Harm::Window,
     },
     Case {
-        // The newest segments are looked into for the last transaction.
+        // The newest segments are read to find the last transaction.
         what: "a segment of the backup shorter",
         plant: |bench| bench.change(&bench.wal_object(1, 8), |bytes| bytes.truncate(120)),
         level: Level::Shallow,
@@ -215,7 +215,7 @@ pub(super) const CASES: &[Case] = &[
         level: Level::Shallow,
         class: ObjectClass::TimelineHistory,
         kind: DamageKind::Missing,
-        words: ": timeline 2 has WAL or backups here, and nothing else says where it begins",
+        words: ": timeline 2 has WAL or backups here, but only this file says where it begins",
         harm: Harm::Nothing,
     },
     Case {

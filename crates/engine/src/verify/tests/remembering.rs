@@ -1,4 +1,4 @@
-//! What was verified when, and what is passed over because of it.
+//! The ledger of verifications, and what is skipped because of it.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn the_ledger_remembers_levels_results_and_problems() {
         assert!(problems[0].problem.starts_with("does not match its checksum: the body of frame"), "{problems:?}");
         assert!(size_bytes > 0);
 
-        // A look that is not deep does not take it back; a deep one does.
+        // A verification that is not deep does not cancel it; a deep one does.
         bench.write(&bench.pack(1), &pack);
         let look = VerifyOptions { now: now() + TimeDelta::days(2), ..bench.options(Level::Shallow) };
         bench.verify_with(&look).await.unwrap();
@@ -65,7 +65,7 @@ async fn a_scrub_continues_where_it_stopped() {
     assert_eq!((again.read_bytes, again.backups[0].result), (0, BackupResult::PassedOver));
     assert!(!again.backups[0].recorded);
     assert_eq!(ledger(&bench).await.len(), 1);
-    // It is looked at all the same.
+    // It is examined all the same.
     let pack = std::fs::read(bench.file(&bench.pack(0))).unwrap();
     bench.remove(&bench.pack(0));
     let damaged = bench.verify_with(&deep(11, Some(30))).await.unwrap();
@@ -96,7 +96,7 @@ async fn a_sample_is_repeated_by_its_seed() {
     sizes.dedup();
     assert!(sizes.len() > 1, "{sizes:?}");
     assert_eq!(bench.verify_with(&sampled(100, 1)).await.unwrap().read_bytes, whole);
-    // It is no deep verification.
+    // It does not count as a deep verification.
     let mut percents = Vec::new();
     for name in ledger(&bench).await {
         let record: LedgerRecord = bench.repository.read_record(&name).await.unwrap();
@@ -112,7 +112,7 @@ async fn a_sample_is_repeated_by_its_seed() {
     assert_eq!((percents.len(), percents.last()), (17, Some(&100)));
 }
 
-/// Credentials that may only read verify all the same.
+/// Read-only credentials are enough for a verification.
 #[tokio::test]
 async fn a_result_that_cannot_be_written_is_a_note() {
     use holdfast_store::{Fault, FaultRule, Faulty, Operation, StoreErrorKind};

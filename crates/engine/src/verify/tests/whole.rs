@@ -1,4 +1,4 @@
-//! A store that fails says nothing about objects, and what was found is never more than was looked at.
+//! A failing store says nothing about objects, and only checked objects count as sound.
 
 use holdfast_store::{Fault, FaultRule, Faulty, Operation, StoreErrorKind};
 
@@ -11,9 +11,9 @@ async fn behind(bench: &Bench, faulty: &Faulty, options: &VerifyOptions) -> Resu
     verify(&repository, options, &progress, &CancellationToken::new()).await
 }
 
-/// The store is away from each request on.
+/// The store becomes unavailable after each number of requests.
 #[tokio::test]
-async fn a_store_that_is_away_is_neither_sound_nor_damaged() {
+async fn an_unavailable_store_is_neither_sound_nor_damaged() {
     let bench = Bench::new(true).await;
     for level in [Level::Shallow, Level::Deep] {
         let options = bench.options(level);
@@ -28,7 +28,7 @@ async fn a_store_that_is_away_is_neither_sound_nor_damaged() {
             assert_eq!(found.damage, [], "{requests} requests");
             let sound = found.backups.iter().filter(|backup| backup.result == BackupResult::Sound).count();
             if found.interrupted.is_none() {
-                // Only the last request, which remembers the result, may be missing.
+                // Only the last request, which records the result, may be missing.
                 assert_eq!(sound, 1);
                 if found.backups[0].recorded {
                     break;
@@ -43,7 +43,7 @@ async fn a_store_that_is_away_is_neither_sound_nor_damaged() {
     }
 }
 
-/// One request of many is refused, or does not get through.
+/// One request of many is refused or does not arrive.
 #[tokio::test]
 async fn one_refused_request_makes_the_verification_incomplete() {
     let bench = Bench::new(false).await;
@@ -64,9 +64,9 @@ async fn one_refused_request_makes_the_verification_incomplete() {
     }
 }
 
-/// A bit that flips on the way, once, is no damage.
+/// A bit that flips once on the way is not damage.
 #[tokio::test]
-async fn a_bit_that_flips_on_the_way_is_no_damage() {
+async fn a_bit_that_flips_on_the_way_is_not_damage() {
     for encrypted in [false, true] {
         let bench = Bench::new(encrypted).await;
         for prefix in ["main/packs/", "main/wal/1/00000001/0", "main/backups/", "main/claims/"] {
@@ -80,12 +80,12 @@ async fn a_bit_that_flips_on_the_way_is_no_damage() {
     }
 }
 
-/// Somebody expires a backup while it is looked at.
+/// A backup is removed while it is examined.
 #[tokio::test]
 async fn a_backup_that_is_removed_meanwhile_is_not_damaged() {
     let bench = Bench::new(false).await;
     bench.remove(&bench.pack(0));
-    // The record is still there when backups are listed and read, and gone when the result is known.
+    // The record exists while backups are listed and read, and is gone when the result is known.
     let summary = bench.summary();
     let rule = FaultRule::new(&[Operation::Head], 1.0, Fault::Refuse(StoreErrorKind::NotFound)).on(&summary);
     let faulty = Faulty::new(Arc::clone(&bench.target.store), 3, vec![rule]);
