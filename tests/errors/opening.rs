@@ -283,7 +283,7 @@ fn a_key_slot_without_its_repository_is_not_overwritten() {
         "init over the remains",
         &["repo", "init"],
         16,
-        "error: $REPO holds a repository already: a key slot (keys/default.json) without holdfast.json\n\
+        "error: $REPO already holds a repository: a key slot (keys/default.json) without holdfast.json\n\
              while: making a repository at $REPO\n\
              hint:  nothing was changed: old backups may need what is there; bring holdfast.json back (from another \
              copy, or from a deleted version in the bucket), or choose another place\n",
@@ -305,7 +305,7 @@ fn an_archive_without_its_repository_is_not_made_anew() {
         "init over an archive",
         &["repo", "init"],
         16,
-        "error: $REPO holds a repository already: an archive (main/claims/1.json) without holdfast.json\n\
+        "error: $REPO already holds a repository: an archive (main/claims/1.json) without holdfast.json\n\
              while: making a repository at $REPO\n\
              hint:  nothing was changed: old backups may need what is there; bring holdfast.json back (from another \
              copy, or from a deleted version in the bucket), or choose another place\n",

@@ -107,7 +107,7 @@ async fn files_that_are_not_what_they_are_called() {
             name.as_str(),
             whole(&content, &|bytes| bytes[(1 << 20) - 1] ^= 1),
             44,
-            "error: main/wal/1/$TIMELINE/$FOLDER/$NAME.zst.enc is stored in $REPO already, with other \
+            "error: main/wal/1/$TIMELINE/$FOLDER/$NAME.zst.enc is already stored in $REPO, with other \
                  content\n\
                  while: archiving $NAME, pushing $DIR/elsewhere/$NAME\n\
                  hint:  nothing was overwritten: two servers write into one archive, or a server was restored or \

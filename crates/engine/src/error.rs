@@ -1,8 +1,8 @@
-//! What can go wrong in a verb: one variant for each thing that a caller does differently.
+//! The errors of the verbs: one variant for each thing that a caller does differently.
 //!
-//! [`Cause`] says what happened; [`Error::doing`] collects, from the inside to the outside, phrases
-//! in the present tense that say what the engine was doing. The wording for people (hints, exit
-//! codes) is the command line's; everything it needs for that is a field here.
+//! [`Cause`] says what happened; [`Error::doing`] collects, from the inside to the outside, phrases in the present
+//! tense that say what the engine was doing. The command line adds hints and exit codes; everything that it needs for
+//! them is a field here.
 
 mod scope;
 
@@ -12,7 +12,7 @@ use holdfast_pgtypes as pg;
 use holdfast_repo as repo;
 use holdfast_store::StoreError;
 
-/// An error of a verb, with what it was doing.
+/// An error of a verb, with what the verb was doing.
 #[derive(Debug)]
 pub struct Error {
     /// What happened.
@@ -21,7 +21,7 @@ pub struct Error {
     pub doing: Vec<String>,
 }
 
-/// What happened.
+/// What happened; the caller decides by the variant.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Cause {
@@ -49,16 +49,16 @@ pub enum Cause {
     /// The connection parameters cannot be used as they are written.
     #[error("{0}")]
     ConnectionParameters(String),
-    /// A session that was needed to its end is gone.
+    /// A session that was needed until its end is lost.
     #[error("the session with PostgreSQL was lost: {reason}")]
     SessionLost {
-        /// What the server said last, or how the connection failed.
+        /// The server's last message, or how the connection failed.
         reason: String,
     },
-    /// `postmaster.pid` is not what a server writes.
+    /// `postmaster.pid` does not have the form that a server writes.
     #[error("{} does not begin with a process id", path.display())]
     PostmasterPid {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
     },
     /// The server cannot be backed up as it is configured.
@@ -69,15 +69,15 @@ pub enum Cause {
     File {
         /// "read", "write", "create" and the like.
         operation: &'static str,
-        /// The file or directory.
+        /// The path of the file or directory.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// `global/pg_control` is not one of PostgreSQL 13 to 18, or is damaged.
     #[error("{}: {source}", path.display())]
     ControlFile {
-        /// Where it was read.
+        /// The path of the control file.
         path: PathBuf,
         /// Why it is refused.
         source: pg::control::ControlFileError,
@@ -85,117 +85,117 @@ pub enum Cause {
     /// A file inside the data directory or the repository does not parse.
     #[error("{name} cannot be understood: {reason}")]
     Malformed {
-        /// Which file or object.
+        /// The file or object.
         name: String,
-        /// Why.
+        /// What is wrong with it.
         reason: String,
     },
     /// There is no repository at this place.
     #[error("there is no Holdfast repository at {store}")]
     NotInitialised {
-        /// The redacted URL.
+        /// The redacted URL of the repository.
         store: String,
     },
-    /// There is a repository already, and it is another one than would be made.
-    #[error("{store} holds a repository already: {found}")]
+    /// There is already a repository, or remains of one, that does not fit the configuration.
+    #[error("{store} already holds a repository: {found}")]
     AlreadyInitialised {
-        /// The redacted URL.
+        /// The redacted URL of the repository.
         store: String,
-        /// Which.
+        /// The object that shows it.
         found: String,
     },
-    /// A later release does something in this repository that this one does not know.
+    /// The repository has a feature of a later release that this release does not know.
     #[error("{store} has the feature {feature}, which this release does not know: written by a newer holdfast")]
     NewerFeature {
-        /// The redacted URL.
+        /// The redacted URL of the repository.
         store: String,
-        /// The last part of its name.
+        /// The last part of the name of the feature's object.
         feature: String,
     },
     /// The configuration and the repository disagree on encryption.
     #[error("{store} is {found}, but the configuration says {configured}")]
     EncryptionMismatch {
-        /// The redacted URL.
+        /// The redacted URL of the repository.
         store: String,
         /// "encrypted with aes-256-gcm" or "not encrypted".
         found: String,
         /// What the configuration says.
         configured: String,
     },
-    /// The repository has no key slot that could be opened by what is configured.
+    /// The repository has no key slot of the kind that the configured secret can open.
     #[error("{store} has no {kind} key slot")]
     NoKeySlot {
-        /// The redacted URL.
+        /// The redacted URL of the repository.
         store: String,
         /// "passphrase" or "key-file".
         kind: &'static str,
     },
-    /// The keys were rotated, and the configured secret does not give the newest.
+    /// The keys were rotated, and the configured secret does not give the newest key.
     #[error("the keys of {store} were rotated: {why}")]
     KeysRotated {
-        /// The redacted URL.
+        /// The redacted URL of the repository.
         store: String,
-        /// What says so.
+        /// What shows that.
         why: String,
     },
     /// The archive belongs to another cluster.
     #[error("the archive {cluster} in {store} belongs to system identifier {claimed}, but {here} has {found}")]
     WrongCluster {
-        /// The redacted URL.
+        /// The redacted URL of the repository.
         store: String,
         /// The name of the archive.
         cluster: String,
-        /// Who claimed it.
+        /// The system identifier in the claim.
         claimed: pg::SystemIdentifier,
-        /// What is being worked with.
+        /// The cluster in use, for messages: "the data directory /srv/pg".
         here: String,
-        /// Its identity.
+        /// The system identifier of that cluster.
         found: pg::SystemIdentifier,
     },
-    /// The archive was claimed for somebody else.
+    /// The archive was claimed for another owner.
     #[error("the archive {cluster} in {store} is claimed {}, but {here} is {owner}", claimed_by(claimed.as_ref(), *system_identifier))]
     WrongOwner {
-        /// The redacted URL.
+        /// The redacted URL of the repository.
         store: String,
         /// The name of the archive.
         cluster: String,
-        /// Whose the claim is; `None` when it names nobody.
+        /// The owner in the claim; `None` if it names none.
         claimed: Option<String>,
         /// The system identifier of the claim.
         system_identifier: pg::SystemIdentifier,
-        /// What is being worked with: "the data directory /srv/pg".
+        /// The cluster in use, for messages: "the data directory /srv/pg".
         here: String,
-        /// Its owner.
+        /// The owner of that cluster.
         owner: String,
     },
-    /// An archive that is to be begun holds objects already, and no claim.
+    /// A new archive already holds objects and has no claim.
     #[error(
         "the archive {cluster} in {store} is not empty: it holds {found}, and nobody has claimed it; {here} is {owner}"
     )]
     ArchiveNotEmpty {
-        /// The redacted URL.
+        /// The redacted URL of the repository.
         store: String,
         /// The name of the archive.
         cluster: String,
-        /// What it holds, in words.
+        /// What it holds, as text for people.
         found: String,
-        /// What is being worked with.
+        /// The cluster in use, for messages.
         here: String,
-        /// Its owner.
+        /// The owner of that cluster.
         owner: String,
     },
     /// The archive belongs to another major version of PostgreSQL.
     #[error("the archive {cluster} in {store} is of PostgreSQL {claimed}, but {here} is of PostgreSQL {found}")]
     WrongVersion {
-        /// The redacted URL.
+        /// The redacted URL of the repository.
         store: String,
         /// The name of the archive.
         cluster: String,
-        /// The major version that claimed it.
+        /// The major version in the claim.
         claimed: u16,
-        /// What is being worked with.
+        /// The cluster in use, for messages.
         here: String,
-        /// Its major version.
+        /// The major version of that cluster.
         found: u16,
     },
     /// A WAL file is not the segment that its name says, or not of this cluster.
@@ -203,35 +203,35 @@ pub enum Cause {
     SegmentMismatch {
         /// The WAL file.
         file: String,
-        /// Which of its facts differs.
+        /// The fact that differs.
         source: pg::wal::segment_check::SegmentMismatch,
     },
-    /// A WAL segment file that is not whole.
+    /// A WAL segment file does not have the size of a segment.
     #[error("{} has {found} bytes, the cluster's WAL segments have {}", path.display(), expected.bytes())]
     SegmentSize {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
         /// Its size in bytes.
         found: u64,
-        /// The size of every segment of this cluster.
+        /// The size of the segments of this cluster.
         expected: pg::WalSegmentSize,
     },
     /// No claim has been made on this archive yet.
     #[error("nothing has been archived for cluster {cluster} in {store}")]
     NoClaim {
-        /// The redacted URL.
+        /// The redacted URL of the repository.
         store: String,
         /// The name of the archive.
         cluster: String,
     },
-    /// The same name with other content is stored already.
-    #[error("{name} is stored in {store} already, with other content")]
+    /// Other content is already stored under the name.
+    #[error("{name} is already stored in {store}, with other content")]
     Divergence {
-        /// The redacted URL.
+        /// The redacted URL of the repository.
         store: String,
-        /// The object.
+        /// The name of the object.
         name: String,
-        /// The BLAKE3 of the stored content, where known.
+        /// The BLAKE3 of the stored content, if known.
         stored: String,
         /// The BLAKE3 of the content here.
         here: String,
@@ -242,22 +242,22 @@ pub enum Cause {
         /// The WAL file.
         file: String,
     },
-    /// What was stored could not be read back as it was sent.
+    /// An object does not read back as it was stored.
     #[error("{name} in {store} is not as it was stored: {reason}")]
     NotReadable {
-        /// The redacted URL.
+        /// The redacted URL of the repository.
         store: String,
-        /// The object.
+        /// The name of the object.
         name: String,
-        /// Size or checksum that differs.
+        /// The size or checksum that differs.
         reason: String,
     },
     /// WAL that the backup needs did not reach the archive in time.
     #[error("WAL segment {segment} was not archived within {}s", waited.as_secs())]
     NotArchived {
-        /// The first one missing.
+        /// The first missing segment.
         segment: String,
-        /// How long it was waited for.
+        /// How long the command waited.
         waited: std::time::Duration,
     },
     /// The restore target directory holds something.
@@ -274,12 +274,12 @@ pub enum Cause {
         /// Its directory.
         directory: PathBuf,
     },
-    /// Something lies in the way of a restore that is not its own, and would be removed.
+    /// The restore would remove something that does not belong to the old data directory.
     #[error("{} holds {found}, which this restore would remove", directory.display())]
     NotOurs {
         /// The directory to restore into.
         directory: PathBuf,
-        /// What it is and where, in words.
+        /// What it is and where, as text for people.
         found: String,
     },
     /// Only the directory to restore into has this WAL.
@@ -287,29 +287,29 @@ pub enum Cause {
     UnarchivedWal {
         /// `pg_wal`.
         directory: PathBuf,
-        /// How many files.
+        /// The number of files.
         count: usize,
-        /// The first of them.
+        /// The first file.
         first: String,
-        /// The last of them.
+        /// The last file.
         last: String,
     },
-    /// One configured place lies in another, and what is done to one would be done to the other.
+    /// One configured place is inside another, so a change in one would be a change in the other.
     #[error("{inner} is inside {outer}")]
     Overlap {
-        /// What lies in the other, or is the same.
+        /// The place that is inside the other, or the same.
         inner: String,
-        /// What it lies in.
+        /// The place that contains it.
         outer: String,
     },
     /// A server that runs on this host uses this place.
     #[error("{} is in use by the PostgreSQL server of {} (process {pid})", place.display(), pgdata.display())]
     InUse {
-        /// What is used.
+        /// The place that is in use.
         place: PathBuf,
         /// The server's data directory.
         pgdata: PathBuf,
-        /// One of its processes.
+        /// The process id of one of its processes.
         pid: i32,
     },
     /// A link in a copied data directory leads to what a server that runs on this host uses.
@@ -317,14 +317,14 @@ pub enum Cause {
     LinkInUse {
         /// The link.
         link: PathBuf,
-        /// Where it leads.
+        /// The target of the link.
         target: PathBuf,
         /// The server's data directory.
         pgdata: PathBuf,
-        /// One of its processes.
+        /// The process id of one of its processes.
         pid: i32,
     },
-    /// WAL replay would write where a server of this host has its files.
+    /// WAL replay would write into a directory of a server of this host.
     #[error("this recovery makes the tablespace in {} again, which is in use by the PostgreSQL server of {} (process {pid})",
         place.display(), pgdata.display())]
     ReplayInUse {
@@ -332,16 +332,16 @@ pub enum Cause {
         place: PathBuf,
         /// The server's data directory.
         pgdata: PathBuf,
-        /// One of its processes.
+        /// The process id of one of its processes.
         pid: i32,
     },
-    /// Whether a server runs cannot be told.
+    /// It is not known whether a server runs.
     #[error("{} holds no process number, so it is not known whether a server runs there", path.display())]
     UnclearLockFile {
-        /// `postmaster.pid`.
+        /// The path of `postmaster.pid`.
         path: PathBuf,
     },
-    /// A server may run in this directory, in another container or on the host of this one.
+    /// A server may run in this directory, in another container or on this container's host.
     #[error(
         "{} has the lock file of a PostgreSQL server (process {pid}), and a container does not show whether that process \
          runs elsewhere",
@@ -350,7 +350,7 @@ pub enum Cause {
     UnseenServer {
         /// The data directory.
         directory: PathBuf,
-        /// The process.
+        /// The process id in the lock file.
         pid: i32,
     },
     /// A server runs in this directory.
@@ -358,125 +358,125 @@ pub enum Cause {
     ServerRunning {
         /// The data directory.
         directory: PathBuf,
-        /// Its process.
+        /// The process id of the server.
         pid: i32,
     },
-    /// Another run of the same kind is at work.
+    /// Another run of the same kind is active.
     #[error("another {verb} of {subject} is running{}", pid.map_or(String::new(), |p| format!(" (process {p})")))]
     AnotherRun {
-        /// "backup", "restore".
+        /// The verb: "backup", "restore".
         verb: &'static str,
-        /// Of what.
+        /// The object of the verb, for the message.
         subject: String,
-        /// Its process, where known.
+        /// The process id of the other run, if known.
         pid: Option<i32>,
     },
-    /// What a run that was taken for dead wrote last, after others had begun to remove it: no backup.
+    /// The last write of a run that was taken for dead, after others had begun to remove it. It is not a backup.
     #[error(
-        "{name} makes no backup: its run was taken for dead, and {missing} was removed before the record came; \
+        "{name} is not a backup: its run was taken for dead, and {missing} was removed before the record came; \
          `holdfast expire` removes what is left"
     )]
     Remnant {
-        /// The record, `backup.json`.
+        /// The object of the record, `backup.json`.
         name: String,
-        /// The first object of it that is missing.
+        /// The first missing object of the backup.
         missing: String,
     },
-    /// The lease of this run ended before it was prolonged: others may have taken it for dead.
+    /// The lease of this run ended before it was renewed: others may have taken the run for dead.
     #[error(
-        "the lease of this run in {cluster} ended before it could be prolonged, because this host slept or {store} was \
-         away for too long"
+        "the lease of this run in {cluster} ended before it could be renewed, because this host slept or {store} was \
+         unavailable for too long"
     )]
     LeaseEnded {
-        /// The redacted URL.
+        /// The redacted URL of the repository.
         store: String,
-        /// The cluster.
+        /// The cluster's name in the repository.
         cluster: String,
     },
-    /// There are no programs of PostgreSQL in the version that is needed.
+    /// The programs of the needed PostgreSQL version are missing.
     #[error("PostgreSQL {major} is needed here to start the restored server, and was not found: {found}")]
     NoPrograms {
         /// The major version.
         major: u16,
-        /// What was found instead, in words.
+        /// What was found instead, as text for people.
         found: String,
     },
-    /// A file system has no room for what would be written.
-    #[error("{} has {free} bytes free, and {needed} are needed", directory.display())]
+    /// A file system does not have enough free space.
+    #[error("{} has {free} bytes free, but {needed} are needed", directory.display())]
     NoRoom {
-        /// A directory of the file system.
+        /// A directory in the file system.
         directory: PathBuf,
-        /// Bytes that are needed.
+        /// The number of bytes that are needed.
         needed: u64,
-        /// Bytes that are free.
+        /// The number of free bytes.
         free: u64,
     },
-    /// A restored server stopped its recovery because WAL could not be asked for.
-    #[error("recovery of the restored server stopped, since the repository could not be asked for WAL: {log}")]
+    /// A restored server stopped its recovery because a request for WAL failed.
+    #[error("recovery of the restored server stopped, because the repository could not be asked for WAL: {log}")]
     ReplayStopped {
-        /// What `restore_command` ended with, as in the table of exit codes.
+        /// The exit code of `restore_command`, as in the table of exit codes.
         status: u8,
-        /// What the server said.
+        /// The lines of the server's log.
         log: String,
     },
     /// No backup of that name is complete.
     #[error("there is no complete backup {backup} of cluster {cluster}")]
     NoSuchBackup {
-        /// What was asked for.
+        /// The requested backup.
         backup: String,
-        /// The cluster.
+        /// The cluster's name in the repository.
         cluster: String,
     },
     /// No snapshot of that id is recorded.
     #[error("there is no snapshot {snapshot} of cluster {cluster}")]
     NoSuchSnapshot {
-        /// What was asked for.
+        /// The requested snapshot.
         snapshot: String,
-        /// The cluster.
+        /// The cluster's name in the repository.
         cluster: String,
     },
-    /// The history of a timeline is in the archive, is needed, and cannot be read.
+    /// The history of a timeline is needed, and the stored file cannot be read.
     #[error("the history of timeline {timeline} is needed, but cannot be read: {reason}")]
     UnreadableHistory {
         /// The timeline.
         timeline: pg::TimelineId,
-        /// Whether it is the timeline that was asked for.
+        /// Whether the request names this timeline.
         named: bool,
         /// Why it cannot be read.
         reason: String,
         /// Whether a newer release wrote it.
         newer: bool,
     },
-    /// A backup failed, and a record that makes it exist was sent: it may be stored all the same.
+    /// A backup failed after its final record was sent: the record may be stored.
     #[error("backup {backup} may exist in {}: {failure}", stores.join(" and in "))]
     MayExist {
-        /// The backup.
+        /// The id of the backup.
         backup: String,
         /// The redacted URLs of the repositories where it may be.
         stores: Vec<String>,
-        /// Why it failed.
+        /// The failure.
         failure: Box<Error>,
     },
-    /// A backup would have more packs in this repository than it has names for.
+    /// A backup would have more packs in this repository than there are names.
     #[error("the backup needs more than {most} packs in {store}")]
     TooManyPacks {
-        /// The redacted URL.
+        /// The redacted URL of the repository.
         store: String,
-        /// How many there can be.
+        /// The maximum number of packs.
         most: u32,
     },
-    /// Something asked for cannot be done as asked.
+    /// The request cannot be carried out as given.
     #[error("{0}")]
     Refused(String),
-    /// A signal or the caller ended the command.
+    /// A signal or the caller cancelled the command.
     #[error("cancelled")]
     Cancelled,
-    /// A fault of Holdfast itself.
+    /// A bug in Holdfast.
     #[error("internal fault: {0}")]
     Internal(String),
 }
 
-/// A setting of the server that makes a backup impossible.
+/// A property of the server that makes a backup impossible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServerSetting {
     /// `wal_level = minimal` writes too little WAL to recover a backup.
@@ -485,20 +485,20 @@ pub enum ServerSetting {
     /// A version that this release does not know.
     #[error("PostgreSQL {0} is not supported (13 to 18 are)")]
     Version(String),
-    /// The connection leads to another server than the data directory's.
+    /// The connection does not lead to the server of the data directory.
     #[error("the connection leads to a server with system identifier {server}, but {} has {directory_identifier}", directory.display())]
     OtherServer {
-        /// The server's identity.
+        /// The system identifier of the server.
         server: pg::SystemIdentifier,
-        /// The directory.
+        /// The data directory.
         directory: PathBuf,
-        /// The directory's identity.
+        /// The system identifier in the data directory.
         directory_identifier: pg::SystemIdentifier,
     },
     /// The connection leads to a server of the same cluster that uses other files.
     #[error("the connection does not lead to the server of {}: {reason}", directory.display())]
     OtherFiles {
-        /// The directory.
+        /// The data directory.
         directory: PathBuf,
         /// What differs.
         reason: String,
@@ -513,7 +513,7 @@ impl Error {
         self
     }
 
-    /// A failed operation on a local file.
+    /// The error of a failed operation on a local file.
     pub(crate) fn file(operation: &'static str, path: &Path, source: std::io::Error) -> Self {
         Cause::File { operation, path: path.to_owned(), source }.into()
     }

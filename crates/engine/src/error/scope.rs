@@ -1,16 +1,16 @@
-//! What an error is about: one repository, or the run.
+//! Decides whether an error concerns one repository or the whole run.
 //!
-//! A verb that works with several repositories continues without one that fails. It must not do so after a fault that is
-//! not that repository's: it would blame the wrong place, and repeat the fault in each of the others.
+//! A verb that works with several repositories continues without one that fails. It must not do so after a fault
+//! elsewhere: it would blame the wrong place, and meet the same fault with each of the other repositories.
 
 use std::path::Path;
 
 use super::{Cause, Error};
 
 impl Error {
-    /// Whether it is about one repository: its store, its key, its claim or its objects. Then another repository may be
-    /// well; all else, such as a local file, the server or what is backed up, is the same whatever repository it is
-    /// for.
+    /// Whether the error concerns one repository: its store, key, claim or objects. Then another repository may be
+    /// good. Other errors, such as those of a local file, the server or the data directory, are the same for every
+    /// repository.
     pub fn is_of_repository(&self) -> bool {
         match &*self.what {
             Cause::Store(_)
@@ -39,9 +39,9 @@ impl Error {
             | Cause::UnreadableHistory { .. }
             | Cause::Remnant { .. }
             | Cause::LeaseEnded { .. }
-            // The size of its packs is the repository's.
+            // The size of packs is a property of the repository.
             | Cause::TooManyPacks { .. } => true,
-            // Names of objects are relative, and what the engine reads here is named by its whole path.
+            // Names of objects are relative; local files are named by their absolute paths.
             Cause::Malformed { name, .. } => !Path::new(name).is_absolute(),
             Cause::SegmentMismatch { file, .. } => !Path::new(file).is_absolute(),
             Cause::SegmentSize { path, .. } => !path.is_absolute(),
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_on_this_machine_is_no_repositorys_fault() {
+    fn faults_of_this_machine_are_not_of_a_repository() {
         let name = |name: &str| Cause::Malformed { name: name.to_owned(), reason: "it is empty".to_owned() };
         let segment =
             |path: &str| Cause::SegmentSize { path: path.into(), found: 1, expected: WalSegmentSize::DEFAULT };

@@ -41,7 +41,7 @@ async fn a_place_that_lost_its_record_is_refused_and_nothing_is_written() {
             let target = target(unlock);
             put(&target, object).await;
             let error = init(&target, now()).await.unwrap_err();
-            let expected = format!("memory: holds a repository already: {named} without holdfast.json");
+            let expected = format!("memory: already holds a repository: {named} without holdfast.json");
             assert_eq!(error.what.to_string(), expected);
             assert_eq!(names(&target).await, [object]);
         }
