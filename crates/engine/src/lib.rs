@@ -1,13 +1,13 @@
 //! The verbs of Holdfast.
 //!
-//! A verb reads what is, plans (pure), and executes. The byte's way down is `backup/` (data directory to packs) and
-//! `archive/` (WAL segments to objects), its way up is `restore/`; `repository/` is what they all write to and read
-//! from, `server/` the PostgreSQL beside the data directory, `pipeline/` the machinery that moves many bytes at once
-//! under one byte budget.
+//! A verb reads the facts, plans (pure), and executes the plan. Bytes go to the store in `backup/` (data directory to
+//! packs) and `archive/` (WAL segments to objects), and come back in `restore/`. `repository/` is what they all write
+//! and read, `server/` is the PostgreSQL server of the data directory, and `pipeline/` moves many bytes at once under
+//! one byte budget.
 //!
-//! Nothing here prints, exits, or reads a clock or an environment variable that its caller could have given.
+//! Nothing here prints or exits. The caller passes the time and the environment.
 
-// A caller decides by the kind of an error, so every public function says which it returns (docs/style.md).
+// A caller decides by the kind of an error, so every public function documents its errors (docs/style.md).
 #![warn(clippy::missing_errors_doc)]
 
 pub mod archive;

@@ -1,8 +1,8 @@
-//! Whether one place of the file system lies in another, whatever the names say.
+//! Finds out whether one place of the file system is inside another, whatever their names are.
 //!
-//! Two paths are compared by device and inode of what they lead to and of every directory above it, so that neither a
-//! symbolic link nor a bind mount hides that they meet. Of a path that does not exist yet, the part that does is asked,
-//! and the rest is taken as it is written.
+//! Two paths are compared by device and inode of their targets and of every directory above. So neither a symbolic link
+//! nor a bind mount can hide an overlap. If a path does not exist yet, its existing part is examined, and the rest is
+//! used as text.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Cause, Error};
 
-/// How many directories there can be above one another: what is deeper has no name that a system call takes.
+/// The maximum depth of directories: no system call accepts the path of a deeper one.
 const MOST_LEVELS: usize = 4096;
 
-/// What tells a file or a directory from all others of this host, whatever its path.
+/// Identifies a file or directory of this host, whatever its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
     device: u64,
@@ -23,7 +23,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Of what a path leads to; `None` when there is nothing, or nobody may know.
+    /// The identity of a path's target; `None` if nothing is there or it may not be read.
     pub fn of(path: &Path) -> Option<Self> {
         std::fs::metadata(path).ok().map(|metadata| Self::from(&metadata))
     }
@@ -35,17 +35,17 @@ impl From<&Metadata> for Identity {
     }
 }
 
-/// A place that belongs to something, with what it is: "the repository file:///srv/backups".
+/// A place with its description: "the repository file:///srv/backups".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// What it is, in words, its path included.
+    /// The description for messages, with the path.
     pub what: String,
-    /// Where it is.
+    /// The path of the place.
     pub path: PathBuf,
 }
 
 impl Place {
-    /// A place whose words are `what` and its path.
+    /// Makes a place; its description is `what` and the path.
     pub fn new(what: &str, path: &Path) -> Self {
         Self { what: format!("{what} {}", path.display()), path: path.to_owned() }
     }
@@ -54,32 +54,32 @@ impl Place {
 /// A place as the kernel sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct Resolved {
-    /// What is there, or the lowest directory above it that is there, with its links followed.
+    /// The place, or the lowest existing directory above it, with all links resolved.
     existing: PathBuf,
-    /// What is missing below it.
+    /// The part of the path below `existing` that does not exist.
     missing: PathBuf,
     /// `existing` and every directory above it.
     chain: HashSet<Identity>,
-    /// Of the place itself, where it exists.
+    /// The identity of the place, if it exists.
     identity: Option<Identity>,
 }
 
 impl Resolved {
-    /// Looks at a path.
+    /// Resolves a path.
     pub(crate) fn of(path: &Path) -> Self {
         let (existing, missing) = split_existing(path);
         let identity = Identity::of(&existing).filter(|_| missing.as_os_str().is_empty());
         Self { chain: chain(&existing), existing, missing, identity }
     }
 
-    /// Looks at a path that leads through `/proc`: only the kernel knows where, so that its links are not read here. `None`
-    /// when there is nothing.
+    /// Resolves a path through `/proc`. Only the kernel knows where it leads, so its links are not read here. `None` if
+    /// nothing is there.
     pub(crate) fn of_kernel_path(path: &Path) -> Option<Self> {
         let identity = Some(Identity::of(path)?);
         Some(Self { existing: path.to_owned(), missing: PathBuf::new(), chain: chain(path), identity })
     }
 
-    /// Whether this is `outer`, or lies somewhere below it.
+    /// Whether this is `outer` or is below it.
     pub(crate) fn is_in(&self, outer: &Self) -> bool {
         match outer.identity {
             Some(identity) => self.chain.contains(&identity),
@@ -87,16 +87,16 @@ impl Resolved {
         }
     }
 
-    /// Every directory that it lies in, itself included.
+    /// The place itself and every directory above it.
     pub(crate) fn chain(&self) -> &HashSet<Identity> {
         &self.chain
     }
 }
 
-/// Refuses two places of which one is the other, or lies in it.
+/// Refuses two places if one is the other or is inside it.
 ///
 /// # Errors
-/// [`Cause::Overlap`], which says what lies in what.
+/// [`Cause::Overlap`], which says which one is inside the other.
 pub fn refuse_overlap(one: &Place, other: &Place) -> Result<(), Error> {
     let (resolved, others) = (Resolved::of(&one.path), Resolved::of(&other.path));
     let (inner, outer) = if resolved.is_in(&others) {
@@ -109,7 +109,7 @@ pub fn refuse_overlap(one: &Place, other: &Place) -> Result<(), Error> {
     Err(Cause::Overlap { inner: inner.what.clone(), outer: outer.what.clone() }.into())
 }
 
-/// The data directory with what PostgreSQL keeps elsewhere for it: where the links of `pg_tblspc` and `pg_wal` lead.
+/// The data directory, and the targets of the links in `pg_tblspc` and of `pg_wal`.
 pub fn of_data_directory(pgdata: &Path) -> Vec<Place> {
     let mut places = vec![Place::new("the data directory", pgdata)];
     places.extend(linked(pgdata).into_iter().map(|path| Place::new("the tablespace in", &path)));
@@ -120,18 +120,18 @@ pub fn of_data_directory(pgdata: &Path) -> Vec<Place> {
     places
 }
 
-/// Where the links in `pg_tblspc` lead; nothing where it cannot be read.
+/// The targets of the links in `pg_tblspc`; empty if it cannot be read.
 fn linked(pgdata: &Path) -> Vec<PathBuf> {
     tablespaces(pgdata).into_iter().map(|(_, target)| target).collect()
 }
 
-/// The links in `pg_tblspc`, each with its name, which is the OID, and where it leads; nothing where it cannot be read.
+/// The links in `pg_tblspc`, each with its name (the OID) and its target; empty if the folder cannot be read.
 pub(crate) fn tablespaces(pgdata: &Path) -> Vec<(OsString, PathBuf)> {
     let Ok(entries) = std::fs::read_dir(pgdata.join("pg_tblspc")) else { return Vec::new() };
     entries.flatten().filter_map(|entry| Some((entry.file_name(), std::fs::read_link(entry.path()).ok()?))).collect()
 }
 
-/// The lowest part of a path that exists, with its links followed, and what is missing below it.
+/// The longest existing part of a path, with links resolved, and the missing rest.
 fn split_existing(path: &Path) -> (PathBuf, PathBuf) {
     let mut missing: Vec<OsString> = Vec::new();
     let mut here = path;
@@ -147,7 +147,7 @@ fn split_existing(path: &Path) -> (PathBuf, PathBuf) {
     }
 }
 
-/// Walks up by `..`, which the kernel answers whatever way led down.
+/// Goes up by `..`, which the kernel resolves, whatever path led here.
 fn chain(path: &Path) -> HashSet<Identity> {
     let mut chain = HashSet::new();
     let Ok(metadata) = std::fs::metadata(path) else { return chain };

@@ -1,21 +1,21 @@
-//! What a verb tells of its progress while it runs.
+//! Progress of a verb while it runs.
 //!
-//! The engine reports; how it looks (a bar, a line every few seconds, nothing) is the caller's.
-//! Calls come from many threads and must be cheap: an implementation counts and draws elsewhere.
+//! The engine reports; the caller decides how to show it (a bar, a line every few seconds, nothing). Calls come from
+//! many threads and must be cheap: an implementation only counts, and draws elsewhere.
 
 /// Receives progress of one verb.
 pub trait Progress: Send + Sync {
     /// A named phase begins; `total_bytes` is known for phases that move data.
     fn phase(&self, name: &str, total_bytes: Option<u64>);
-    /// So many bytes of the phase's total are done.
+    /// `bytes` more bytes of the phase's total are done.
     fn advance(&self, bytes: u64);
-    /// A fact worth a line of its own, such as "backup 20260822T101500Z starts at 0/3000028".
+    /// A fact that gets its own line, such as "backup 20260822T101500Z starts at 0/3000028".
     fn note(&self, text: &str);
-    /// This is the backup that is made, or restored.
+    /// The id of the backup that is made or restored.
     fn backup(&self, _id: &str) {}
 }
 
-/// Reports to nobody.
+/// Ignores all progress.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

@@ -1,10 +1,11 @@
-//! The verb `check`: does everything that a backup and an archive need work, end to end, now?
+//! The verb `check`: tests end to end whether everything that backup and archive need works now.
 //!
-//! Steps: the repositories open; the data directory and the claims agree; the stores are tried as by `repo init`; the
-//! server is the data directory's and is set up to archive; a restore point is written, its WAL segment finished, and waited for in every repository. The
-//! last step is the one that counts: it is the way that every committed transaction takes.
+//! Steps: open the repositories; compare the data directory with the claims; try the stores as `repo init` does; check
+//! that the server belongs to the data directory and archives; write a restore point, finish its WAL segment, and wait
+//! for the segment in every repository. The last step is the important one: every committed transaction takes this
+//! path.
 //!
-//! Nothing is left behind but a restore point and a claim (which the first archived segment would take as well).
+//! Only a restore point and a claim remain (the first archived segment would take that claim as well).
 
 mod uploads;
 
@@ -35,37 +36,37 @@ pub const RESTORE_POINT: &str = "holdfast check";
 /// How long to wait between two looks for the segment.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
-/// How long a segment that the server counts as archived may be out of a repository's listing. `archive_command` ends when
-/// it is stored, so this is only for stores whose listings are late.
+/// How long a listing may lack a segment that the server counts as archived. `archive_command` ends after the segment
+/// is stored, so this is only for stores whose listings are late.
 const COUNTED_FOR: Duration = Duration::from_secs(3);
 
-/// What a check is told.
+/// The options of a check.
 #[derive(Debug, Clone)]
 pub struct CheckOptions {
     /// The archive's name.
     pub cluster: ClusterName,
-    /// For whom the archive is claimed; a claim of somebody else is refused.
+    /// The owner for whom the archive is claimed; a claim with another owner is refused.
     pub owner: Option<String>,
     /// The data directory.
     pub pgdata: PathBuf,
-    /// How to reach the server; found through `postmaster.pid` without it.
+    /// The connection string; `None` to find the server through `postmaster.pid`.
     pub connection: Option<Secret>,
-    /// What libpq would find in the environment.
+    /// The values that libpq would take from the environment.
     pub environment: Environment,
-    /// The codec counts when this check is the first to claim the archive.
+    /// The compression of WAL; its codec is used if this check claims the archive.
     pub wal_compression: Compression,
     /// How long to wait for the segment.
     pub archive_timeout: Duration,
-    /// This host.
+    /// The name of this host, for a claim.
     pub host: String,
-    /// Now.
+    /// The time of the check.
     pub now: DateTime<Utc>,
 }
 
-/// Checks. A step that fails ends the check with its error; the report has what was found before, and the failure.
+/// Runs the check. A failed step ends it with an error; the report has all earlier results and the failure.
 ///
 /// # Errors
-/// In the second part, that of the step that failed: those of [`Repository::open`], [`Repository::take_claim`],
+/// The second part is the error of the failed step: those of [`Repository::open`], [`Repository::take_claim`],
 /// [`read_control_file`], [`Connection::open`], [`ServerFacts::ask`] and [`prove_same`], [`Cause::Store`] if the store
 /// fails a trial, [`Cause::NotArchived`] if the segment does not arrive in time, [`Cause::Cancelled`] while it waits.
 pub async fn check(
@@ -127,7 +128,7 @@ async fn run_steps(
         );
         claims.push(claim);
     }
-    // Only now: a check by somebody else's cluster writes nothing.
+    // Only now, so that a check by a cluster that does not own the archive writes nothing.
     for (target, repository) in targets.iter().zip(&repositories) {
         try_store(target, repository, report).await?;
         uploads::look(repository, options.now, report).await;
@@ -168,7 +169,8 @@ async fn run_steps(
     Ok(())
 }
 
-/// Tries the store as `repo init` did: it may have been replaced, or another proxy may stand in front of it by now.
+/// Tries the store as `repo init` did: since then it may have been replaced, or a proxy may have been put in front of
+/// it.
 async fn try_store(target: &RepositoryTarget, repository: &Repository, report: &mut CheckReport) -> Result<(), Error> {
     let found = init::try_store(&*target.store).await?;
     let disproved = capabilities::disproved(repository.record(), found.capabilities);
@@ -238,7 +240,7 @@ fn how_archived(facts: &ServerFacts) -> &str {
     if facts.archive_library.is_empty() { &facts.archive_command } else { &facts.archive_library }
 }
 
-/// Writes a restore point and finishes its segment, whose name is returned.
+/// Writes a restore point and finishes its segment. Returns the name of the segment.
 async fn write_restore_point(connection: &Connection, size: WalSegmentSize) -> Result<SegmentName, Error> {
     let row = connection
         .client()
@@ -256,8 +258,8 @@ async fn write_restore_point(connection: &Connection, size: WalSegmentSize) -> R
     Ok(segment_before(lsn.parse().map_err(|_| unread(&lsn))?, named, size))
 }
 
-/// The segment of the byte before this LSN, on the timeline of the one that the server names for it. At a border PostgreSQL 17
-/// and later name the segment that begins there, which is not finished by a switch.
+/// The segment of the byte before this LSN, on the timeline of `named`, which the server names for the LSN. At a
+/// segment boundary PostgreSQL 17 and later name the segment that begins there, but a switch finishes the one before.
 fn segment_before(lsn: Lsn, named: SegmentName, size: WalSegmentSize) -> SegmentName {
     SegmentName::ending_at(lsn, named.timeline(), size)
 }
@@ -270,7 +272,7 @@ struct Archived<'a> {
 }
 
 impl Archived<'_> {
-    /// Waits; gives a repository that the segment did not reach although the server counts it as archived.
+    /// Waits for the segment. Returns a repository that does not have it although the server counts it as archived.
     async fn wait(&self, segment: SegmentName, connection: &Connection) -> Result<Option<String>, Error> {
         let deadline = Instant::now() + self.options.archive_timeout;
         let phrase = || format!("waiting for WAL segment {segment} to reach every repository");
@@ -312,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_that_ends_at_a_border_is_in_the_segment_before_it() {
+    fn a_record_that_ends_at_a_boundary_is_in_the_segment_before_it() {
         let size = WalSegmentSize::new(16 << 20).unwrap();
         for (lsn, named, expected) in [
             ("0/3000000", "000000020000000000000003", "000000020000000000000002"),

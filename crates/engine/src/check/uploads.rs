@@ -1,7 +1,7 @@
-//! Uploads in parts that nobody will finish any more: they take room and show in no listing.
+//! Multipart uploads that nobody will finish: they take space and do not appear in listings.
 //!
-//! The next backup of the same machine throws those of its dead runs away. Those of machines that are gone, and of `wal push`,
-//! are left to the bucket.
+//! The next backup of the same machine aborts those of its dead runs. Those of machines that no longer exist, and of
+//! `wal push`, are left to the bucket's lifecycle rule.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_store::MOST_UNFINISHED;
@@ -9,10 +9,10 @@ use holdfast_store::MOST_UNFINISHED;
 use super::{CheckReport, Verdict};
 use crate::repository::Repository;
 
-/// No upload of a living run is as old: an object takes minutes, on the slowest line hours.
+/// No upload of a running command is this old: an object takes minutes, or hours on the slowest line.
 const OLD: TimeDelta = TimeDelta::days(1);
 
-/// Counts the old ones. A store that does not list them is not reported, or fails when it is asked to.
+/// Counts the old uploads. Reports nothing if the store does not list them or the request fails.
 pub(super) async fn look(repository: &Repository, now: DateTime<Utc>, report: &mut CheckReport) {
     let uploads = match repository.store().unfinished_uploads("").await {
         Ok(Some(uploads)) => uploads,

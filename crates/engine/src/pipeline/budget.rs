@@ -10,8 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Bytes are counted in units of this size, as a semaphore counts in `u32`.
 const UNIT_BYTES: u64 = 4096;
 
-/// The smallest useful budget, and the smallest value of `backup.memory`: one upload part being filled, one in flight
-/// and a few extents being compressed, for one repository.
+/// The smallest useful budget, and the smallest value of `backup.memory`: for one repository, one upload part that is
+/// being filled, one in flight, and a few extents that are being compressed.
 pub const MINIMUM_BYTES: u64 = 32 * 1024 * 1024;
 
 /// A limit on the bytes in buffers; cheap to clone.
@@ -63,7 +63,7 @@ impl Permit {
         drop(self.inner.split(surplus));
     }
 
-    /// Splits off a permit for `bytes` of this one's, or for what is left of it.
+    /// Splits off a permit for `bytes` of this one, or for all of it if it has less.
     #[must_use]
     pub fn split_off(&mut self, bytes: u64) -> Self {
         let wanted = (units(bytes) as usize).min(self.inner.num_permits());

@@ -63,7 +63,7 @@ impl Crew {
         let (answer, waiting) = oneshot::channel();
         let begun = self.pool().map(|pool| {
             pool.spawn_fifo(move || {
-                // If the command was cancelled, nobody waits for the result any more, and it is not needed.
+                // If the command was cancelled, nobody waits for the result.
                 drop(answer.send(job()));
             });
         });

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_takes_what_fits_and_begins_anew() {
+    fn a_part_takes_what_fits_and_begins_again() {
         let mut buffer = PartBuffer::default();
         assert_eq!(buffer.take(), Bytes::new());
         assert_eq!(buffer.fill(b"abc", 5).expect("memory"), b"");

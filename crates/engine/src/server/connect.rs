@@ -138,7 +138,7 @@ impl Connection {
         Ok(Self { client, driver, ended, reason, tls: used.cloned() })
     }
 
-    /// Whether the server is of the kind that `target_session_attrs` demands.
+    /// Whether the server is of the kind that `target_session_attrs` requires.
     async fn is(&self, attributes: SessionAttributes) -> Result<bool, Error> {
         let query = match attributes {
             SessionAttributes::Any | SessionAttributes::PreferStandby => return Ok(true),

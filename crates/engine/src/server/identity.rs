@@ -48,7 +48,7 @@ const COMPARED_LINES: usize = 5;
 
 /// What the server reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Said {
+struct Reported {
     in_recovery: bool,
     port: u16,
     start_seconds: i64,
@@ -83,9 +83,9 @@ pub async fn prove_same(connection: &Connection, pgdata: &Path) -> Result<(), Er
     loop {
         attempt += 1;
         let before = read_control_file(pgdata)?;
-        let said = Said::ask(connection).await.doing(phrase)?;
+        let reported = Reported::ask(connection).await.doing(phrase)?;
         let after = read_control_file(pgdata)?;
-        match difference(&said, pgdata, &[before, after])? {
+        match difference(&reported, pgdata, &[before, after])? {
             None => return Ok(()),
             Some(reason) if attempt >= ATTEMPTS => return Err(other_files(pgdata, reason)),
             Some(reason) => tracing::debug!(reason, "server and data directory differ; they are compared again"),
@@ -147,7 +147,7 @@ fn other_files(directory: &Path, reason: String) -> Error {
     Cause::ServerSetting(ServerSetting::OtherFiles { directory: directory.to_owned(), reason }).into()
 }
 
-impl Said {
+impl Reported {
     async fn ask(connection: &Connection) -> Result<Self, Error> {
         let client = connection.client();
         let row = client
@@ -199,8 +199,8 @@ fn connection_ended(code: &SqlState) -> bool {
 }
 
 /// The first difference, if there is any.
-fn difference(said: &Said, pgdata: &Path, controls: &[ControlFile]) -> Result<Option<String>, Error> {
-    if let Some(reason) = directory_difference(said, pgdata)? {
+fn difference(reported: &Reported, pgdata: &Path, controls: &[ControlFile]) -> Result<Option<String>, Error> {
+    if let Some(reason) = directory_difference(reported, pgdata)? {
         return Ok(Some(reason));
     }
     let Some(bytes) = PostmasterPid::read_bytes(pgdata)? else {
@@ -209,13 +209,13 @@ fn difference(said: &Said, pgdata: &Path, controls: &[ControlFile]) -> Result<Op
     let Some(postmaster) = PostmasterPid::parse(&bytes, &pgdata.join(PostmasterPid::PATH))? else {
         return Ok(Some("no server runs there: postmaster.pid is empty".to_owned()));
     };
-    Ok(postmaster_difference(said, &bytes, &postmaster).or_else(|| control_difference(said, controls)))
+    Ok(postmaster_difference(reported, &bytes, &postmaster).or_else(|| control_difference(reported, controls)))
 }
 
 /// A path of the server that leads to another data directory on this side. If it leads to nothing, or to something that
 /// is not this cluster's, it belongs to another mount namespace and proves nothing.
-fn directory_difference(said: &Said, pgdata: &Path) -> Result<Option<String>, Error> {
-    let Some(theirs) = &said.data_directory else { return Ok(None) };
+fn directory_difference(reported: &Reported, pgdata: &Path) -> Result<Option<String>, Error> {
+    let Some(theirs) = &reported.data_directory else { return Ok(None) };
     let ours = fs::metadata(pgdata).map_err(|e| Error::file("look at", pgdata, e))?;
     let Ok(found) = fs::metadata(theirs) else { return Ok(None) };
     if (found.dev(), found.ino()) == (ours.dev(), ours.ino()) {
@@ -231,8 +231,8 @@ fn directory_difference(said: &Said, pgdata: &Path) -> Result<Option<String>, Er
     Ok(same_cluster.then(|| format!("the server that answers uses {}", theirs.display())))
 }
 
-fn postmaster_difference(said: &Said, bytes: &[u8], postmaster: &PostmasterPid) -> Option<String> {
-    if let Some(theirs) = &said.postmaster_pid {
+fn postmaster_difference(reported: &Reported, bytes: &[u8], postmaster: &PostmasterPid) -> Option<String> {
+    if let Some(theirs) = &reported.postmaster_pid {
         // As text, because the server returns it as text.
         let lines = |bytes: &[u8]| -> Vec<String> {
             String::from_utf8_lossy(bytes).lines().take(COMPARED_LINES).map(|line| line.trim().to_owned()).collect()
@@ -240,15 +240,15 @@ fn postmaster_difference(said: &Said, bytes: &[u8], postmaster: &PostmasterPid) 
         if lines(theirs) == lines(bytes) {
             return None;
         }
-    } else if postmaster.port == Some(said.port)
+    } else if postmaster.port == Some(reported.port)
         && postmaster
             .start_seconds
-            .is_some_and(|start| start.abs_diff(said.start_seconds) <= STARTED_WITHIN_SECONDS.unsigned_abs())
+            .is_some_and(|start| start.abs_diff(reported.start_seconds) <= STARTED_WITHIN_SECONDS.unsigned_abs())
     {
         return None;
     }
     let here = format!("{}, port {}", shown(postmaster.start_seconds), shown_port(postmaster.port));
-    let there = format!("{}, port {}", shown(Some(said.start_seconds)), said.port);
+    let there = format!("{}, port {}", shown(Some(reported.start_seconds)), reported.port);
     Some(format!(
         "postmaster.pid there belongs to a server started {here}, but the one that answers was started {there}"
     ))
@@ -264,17 +264,17 @@ fn shown_port(port: Option<u16>) -> String {
     port.map_or_else(|| "unknown".to_owned(), |port| port.to_string())
 }
 
-fn control_difference(said: &Said, controls: &[ControlFile]) -> Option<String> {
+fn control_difference(reported: &Reported, controls: &[ControlFile]) -> Option<String> {
     let agrees = |control: &ControlFile| {
-        let state = if said.in_recovery { DbState::InArchiveRecovery } else { DbState::InProduction };
+        let state = if reported.in_recovery { DbState::InArchiveRecovery } else { DbState::InProduction };
         control.state == state
     };
     if !controls.iter().any(agrees) {
-        let role = if said.in_recovery { "a standby" } else { "a primary" };
+        let role = if reported.in_recovery { "a standby" } else { "a primary" };
         let found = controls.last().map_or("nothing", |control| in_words(control.state));
         return Some(format!("{role} answers, but the control file of these files says: {found}"));
     }
-    let checkpoint = said.checkpoint?;
+    let checkpoint = reported.checkpoint?;
     if controls.iter().any(|control| Checkpoint::of(control) == checkpoint) {
         return None;
     }
@@ -302,8 +302,8 @@ fn in_words(state: DbState) -> &'static str {
 mod tests {
     use super::*;
 
-    fn said() -> Said {
-        Said {
+    fn reported() -> Reported {
+        Reported {
             in_recovery: false,
             port: 5432,
             start_seconds: 1_795_000_001,
@@ -316,20 +316,20 @@ mod tests {
     const FILE: &[u8] = b"99\n/srv/pg\n1795000000\n5432\n/run\n*\n 1 2\nready   \n";
 
     #[expect(clippy::unwrap_in_result, reason = "a failed set-up fails the test")]
-    fn compared(said: &Said, file: &[u8]) -> Option<String> {
+    fn compared(reported: &Reported, file: &[u8]) -> Option<String> {
         let postmaster = PostmasterPid::parse(file, Path::new("/x")).expect("a sound file").expect("a file");
-        postmaster_difference(said, file, &postmaster)
+        postmaster_difference(reported, file, &postmaster)
     }
 
     #[test]
     fn start_time_and_port_prove_a_server_whose_files_cannot_be_read() {
-        assert_eq!(compared(&said(), FILE), None);
+        assert_eq!(compared(&reported(), FILE), None);
         // The time in the file is before the server's own start time, by less than the limit: a slow start.
-        assert_eq!(compared(&Said { start_seconds: 1_795_000_119, ..said() }, FILE), None);
+        assert_eq!(compared(&Reported { start_seconds: 1_795_000_119, ..reported() }, FILE), None);
         for other in [
-            Said { start_seconds: 1_795_000_200, ..said() },
-            Said { start_seconds: 1_794_990_000, ..said() },
-            Said { port: 5433, ..said() },
+            Reported { start_seconds: 1_795_000_200, ..reported() },
+            Reported { start_seconds: 1_794_990_000, ..reported() },
+            Reported { port: 5433, ..reported() },
         ] {
             let reason = compared(&other, FILE).expect("another server");
             assert!(
@@ -338,21 +338,21 @@ mod tests {
                 "{reason}"
             );
         }
-        compared(&said(), b"99\n").expect("a file without a start time proves nothing");
+        compared(&reported(), b"99\n").expect("a file without a start time proves nothing");
     }
 
     #[test]
     fn the_lines_that_the_server_reads_count_more_than_its_clock() {
-        let same = Said { postmaster_pid: Some(FILE.to_vec()), start_seconds: 0, ..said() };
+        let same = Reported { postmaster_pid: Some(FILE.to_vec()), start_seconds: 0, ..reported() };
         assert_eq!(compared(&same, FILE), None);
-        let ready = Said {
+        let ready = Reported {
             postmaster_pid: Some(b"99\n/srv/pg\n1795000000\n5432\n/run\n*\n 1 3\nstandby \n".to_vec()),
-            ..said()
+            ..reported()
         };
         assert_eq!(compared(&ready, FILE), None);
-        let other = Said {
+        let other = Reported {
             postmaster_pid: Some(b"98\n/srv/pg\n1795000000\n5432\n/run\n*\n 1 2\nready   \n".to_vec()),
-            ..said()
+            ..reported()
         };
         compared(&other, FILE).expect("another process");
     }

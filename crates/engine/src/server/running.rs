@@ -27,20 +27,20 @@ pub(crate) struct RunningServer {
     pub(crate) pgdata: PathBuf,
     /// Its tablespaces.
     pub(crate) tablespaces: Vec<ServerTablespace>,
-    /// The cluster that it is of, if its control file can be read.
+    /// The system identifier of its cluster, if its control file can be read.
     pub(crate) system_identifier: Option<SystemIdentifier>,
     /// Its data directory and its folders elsewhere.
     places: Vec<Resolved>,
 }
 
-/// A tablespace of a running server.
+/// A tablespace of a running server, as its link in `pg_tblspc` shows it.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerTablespace {
     /// Its OID, as the link to it is named.
     pub(crate) oid: OsString,
-    /// Where it is, as the server names this place itself.
+    /// Its directory, under the name that the server uses.
     pub(crate) place: PathBuf,
-    /// When the link was made, where that can be seen: its creation is not later.
+    /// When the link was made, if that can be read: the tablespace was created no later than this.
     pub(crate) linked: Option<DateTime<Utc>>,
 }
 
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn other_programs_in_a_directory_are_no_servers() {
+    fn other_programs_in_a_directory_are_not_servers() {
         // This test's working directory is that of its package.
         assert_eq!(server_in(&std::env::current_dir().unwrap()), None);
     }

@@ -1,9 +1,9 @@
 //! Text from the server, byte for byte.
 //!
 //! For PostgreSQL, names of databases, tablespaces and files are bytes. A database in `SQL_ASCII`, or a session with
-//! another `client_encoding`, gives them bytes that are not UTF-8, and a connection to any database sees the names of
-//! all. So a session is set up not to convert ([`super::Connection`]), and names that users choose are read as
-//! [`RawText`].
+//! another `client_encoding`, can give them bytes that are not UTF-8, and a connection to any database sees the names
+//! of all databases. So a session is set up not to convert ([`super::Connection`]), and names that users choose are
+//! read as [`RawText`].
 
 use std::error::Error;
 use std::ffi::OsString;

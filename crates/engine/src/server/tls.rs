@@ -1,7 +1,7 @@
 //! TLS to PostgreSQL, by rustls: each `sslmode` verifies what libpq verifies.
 //!
-//! Who is believed is judged by [`holdfast_store::tls`], as for stores. One thing is looser here, as it is in libpq: a
-//! certificate without alternative names is known by its common name.
+//! [`holdfast_store::tls`] decides which servers are trusted, as for stores. One rule is less strict here, as in libpq:
+//! a certificate without alternative names is accepted by its common name.
 
 use std::fmt::Display;
 use std::fs;
@@ -27,7 +27,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::error::{Cause, Error};
 
-/// The name of the protocol, which servers of version 17 and later demand (`PG_ALPN_PROTOCOL`).
+/// The name of the protocol, which servers of version 17 and later require (`PG_ALPN_PROTOCOL`).
 const ALPN: &[u8] = b"postgresql";
 
 /// Which server certificates are accepted.
@@ -111,7 +111,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     if found.is_empty() { Err(unusable(path, "it has no certificate in PEM form")) } else { Ok(found) }
 }
 
-/// A key that others may read is refused, as libpq does: 0600, or 0640 when it is root's.
+/// A key that others may read is refused, as libpq does: 0600, or 0640 if it belongs to root.
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     let metadata = fs::metadata(path).map_err(|e| Error::file("look at", path, e))?;
     let closed = if metadata.uid() == 0 { 0o027 } else { 0o077 };
@@ -128,7 +128,7 @@ fn parsed<'c>(certificate: &'c CertificateDer<'_>) -> Option<X509Certificate<'c>
 }
 
 /// `tls-server-end-point` of RFC 5929: the certificate's hash by the function of its own signature, SHA-256 at least.
-/// `None` where the signature has no one hash function, as for Ed25519.
+/// `None` if the signature does not have exactly one hash function, as with Ed25519.
 fn end_point(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let algorithm = match parsed(certificate)?.signature_algorithm.algorithm.to_id_string().as_str() {
         // Signatures with MD5, SHA-1 and SHA-256: all three with RSA, the latter two also with ECDSA.

@@ -43,8 +43,8 @@ pub(super) async fn compare(span: Span, options: &RecordOptions) -> Result<Optio
     Ok(Some(control))
 }
 
-/// Whether the snapshots are from a standby. A primary stays on its timeline, even if its data directory is a standby's by
-/// now and on another timeline.
+/// Whether the snapshots are from a standby. A primary stays on its timeline, even if its data directory now belongs to
+/// a standby on another timeline.
 fn is_of_standby(request: &SnapshotRequest) -> bool {
     let label = request.backup_label.as_ref().and_then(|label| BackupLabel::parse(label.as_bytes()).ok());
     match label {
@@ -65,7 +65,7 @@ pub(super) async fn course(
     let began = span.timeline;
     let reached = control.filter(|_| is_of_standby(request)).and_then(|control| match control.state {
         DbState::InArchiveRecovery | DbState::ShutDownInRecovery => control.min_recovery_timeline,
-        // The standby was promoted since.
+        // The standby was promoted since then.
         _ => Some(control.timeline),
     });
     let ancestry = match request.end_timeline.or(reached) {

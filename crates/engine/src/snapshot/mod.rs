@@ -97,7 +97,7 @@ fn span_of(request: &SnapshotRequest) -> Result<Span, Error> {
 /// Waits for the WAL and writes the record.
 ///
 /// # Errors
-/// [`Cause::Refused`] if the request contradicts itself or the data directory, or does not say what is needed.
+/// [`Cause::Refused`] if the request contradicts itself or the data directory, or lacks needed facts.
 /// [`Cause::NoClaim`], [`Cause::WrongCluster`] or [`Cause::WrongOwner`] if the archive is not this cluster's,
 /// [`Cause::ServerSetting`] if the data directory is not that of the snapshots. [`Cause::File`], [`Cause::ControlFile`]
 /// or [`Cause::Malformed`] if the control file or a timeline's history cannot be read. [`Cause::NotArchived`] if the
@@ -155,7 +155,7 @@ async fn record_inner(
         ranges: if is_one_checkpoint { vec![(first, last)] } else { course.ranges(size) },
         history: course.history_file(),
         pg_wal: PathBuf::new(),
-        // The cluster's archiver does it, perhaps on another machine: this command sends nothing.
+        // The cluster's archiver sends the WAL, perhaps on another machine. This command sends nothing.
         finished: None,
         archives: true,
         compression: Compression::default(),

@@ -266,7 +266,7 @@ mod tests {
         );
         let (named, key) = (file("the password file", "pass"), file("the client's key", "key"));
         assert_eq!(found(Some(&text)), [named, services.clone(), certificate.clone(), key]);
-        // Of what is wrong, as much as can be known.
+        // With a wrong string, the parts that can be read count.
         let text = format!("service=none servicefile={} requirepeer=x", path("services").display());
         assert_eq!(found(Some(&text)), [default.clone(), services, certificate.clone(), root.clone()]);
         assert_eq!(found(Some("host=")), [default.clone(), certificate.clone(), root.clone()]);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_less_than_asked_for_is_refused() {
+    fn parameters_that_cannot_be_honoured_are_refused() {
         let refused = gather(Some("host=db requirepeer=postgres"), "cluster.connection", &environment(&[]));
         assert_eq!(
             refused.unwrap_err().to_string(),

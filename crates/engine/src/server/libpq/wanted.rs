@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_its_word() {
+    fn impossible_values_are_refused_with_their_keyword() {
         for (text, expected) in [
             ("host=a port=many", "port must be a number from 1 to 65535"),
             ("host=a,b port=1,2,3", "port must name one port, or as many as there are hosts"),
