@@ -1,9 +1,10 @@
 //! AES-256-GCM over the frames of one object.
 //!
-//! Every object has its own key: HKDF-SHA256 over the repository key of its epoch, the salt of the object's head (random bytes
-//! and the epoch), the object's type and the repository id. Under that key a frame's number is its nonce. No writer uses a number twice,
-//! because numbers only count up. The associated data binds each frame to the object's name and to its header. So a
-//! frame that is moved to another object, to another place or under another header does not authenticate.
+//! Every object has its own key: HKDF-SHA256 over the repository key of its epoch, the salt of the object's head
+//! (random bytes and the epoch), the object's type and the repository id. Under that key a frame's number is its nonce.
+//! No writer uses a number twice, because numbers only count up. The associated data binds each frame to the object's
+//! name and to its header. So a frame that is moved to another object, to another place or under another header does
+//! not authenticate.
 
 use std::fmt;
 
@@ -34,7 +35,7 @@ impl fmt::Debug for ObjectCipher {
 }
 
 impl ObjectCipher {
-    /// Fails with [`Fault::UnknownKeyEpoch`] where the salt names an epoch that `key` does not hold.
+    /// Fails with [`Fault::UnknownKeyEpoch`] if the salt names an epoch that `key` does not hold.
     pub(crate) fn derive(
         key: &RepositoryKey,
         salt: &[u8; 32],

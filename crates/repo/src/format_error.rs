@@ -131,7 +131,7 @@ pub enum Fault {
     /// Flags of a pack in a manifest that this program does not know.
     #[error("unknown flags {0:#x} of a pack: written by a newer holdfast")]
     UnknownPackFlags(u64),
-    /// The object was encrypted under a later key of the repository than the slot holds that opened it.
+    /// The object was encrypted under a key that is later than the keys of the slot that opened the repository.
     #[error("is encrypted under key epoch {0}, and the key slot that opened the repository is of an earlier one")]
     UnknownKeyEpoch(u32),
     /// A format version that this program does not know.

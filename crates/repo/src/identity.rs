@@ -1,11 +1,12 @@
 //! The identity of a repository and its key: [`RepositoryId`] and [`RepositoryKey`].
 //!
-//! The id is public and is in every head frame, so that an object of another repository is refused by name. The key of an
-//! epoch is 32 random bytes that leave the process only when they are wrapped in a key slot. It prints as `***` and is
-//! wiped on drop.
+//! The id is public and is in every head frame, so that an object of another repository is refused by name. The key of
+//! an epoch is 32 random bytes that leave the process only when they are wrapped in a key slot. It prints as `***` and
+//! is wiped on drop.
 //!
-//! Epochs count from 0 without a gap: [`RepositoryKey::next_epoch`] makes the next one, and who has the key of an epoch has
-//! those of all earlier ones. The other way round there is none: keys of different epochs are independent random numbers.
+//! Epochs count from 0 without a gap: [`RepositoryKey::next_epoch`] makes the next one, and the holder of an epoch's
+//! key has the keys of all earlier epochs. The key of an epoch gives no key of a later one: keys of different epochs
+//! are independent random numbers.
 
 use std::fmt;
 use std::str::FromStr;
@@ -81,19 +82,19 @@ impl TryFrom<String> for RepositoryId {
 /// The key epoch of a new repository.
 pub const FIRST_EPOCH: u32 = 0;
 
-/// The most epochs of a repository: a key slot names the key of each. One rotation a day for half a year, or one a month for 21
-/// years.
+/// The most epochs of a repository: a key slot holds the key of each. One rotation a day for half a year, or one a
+/// month for 21 years.
 pub const MAX_EPOCHS: usize = 256;
 
 /// The bytes of the key of one epoch.
 pub(crate) type KeyBytes = Zeroizing<[u8; 32]>;
 
-/// The repository's secret: every object's key is derived from it. It holds the key of each epoch up to its own; new objects are
-/// written under the newest, and each object says which one it needs.
+/// The repository's secret: every object's key is derived from it. It holds the key of each epoch up to its own; new
+/// objects are written under the newest, and each object says which one it needs.
 #[derive(Clone)]
 pub struct RepositoryKey {
     newest: KeyBytes,
-    /// Of the epochs from 0 to before the newest.
+    /// The keys of the epochs before the newest, from 0.
     earlier: Vec<KeyBytes>,
 }
 
@@ -119,8 +120,8 @@ impl RepositoryKey {
     /// These keys and a new one of the epoch after them.
     ///
     /// # Errors
-    /// [`Fault::Cryptography`] if the operating system gives no random bytes, [`Fault::TooLong`] if there are
-    /// [`MAX_EPOCHS`] already.
+    /// [`Fault::Cryptography`] if the operating system gives no random bytes, [`Fault::TooLong`] if there are already
+    /// [`MAX_EPOCHS`].
     pub fn next_epoch(&self) -> Result<Self, Fault> {
         let mut earlier = self.earlier.clone();
         earlier.push(self.newest.clone());
@@ -131,13 +132,13 @@ impl RepositoryKey {
         Ok(Self { newest: random_key()?, earlier })
     }
 
-    /// The newest epoch: what is written now belongs to it.
+    /// The newest epoch, to which new objects belong.
     pub fn epoch(&self) -> u32 {
-        // At most `MAX_EPOCHS`.
+        // There are at most `MAX_EPOCHS`.
         u32::try_from(self.earlier.len()).unwrap_or(u32::MAX)
     }
 
-    /// The key of one epoch itself, for deriving keys from it; none for an epoch after the newest.
+    /// The key of one epoch, for deriving keys from it; `None` for an epoch after the newest.
     pub(crate) fn of_epoch(&self, epoch: u32) -> Option<&[u8; 32]> {
         let keys = || self.earlier.iter().chain([&self.newest]);
         usize::try_from(epoch).ok().and_then(|epoch| keys().nth(epoch)).map(|key| &**key)
@@ -158,7 +159,8 @@ impl RepositoryKey {
         &self.earlier
     }
 
-    /// Whether these are the keys of `other`, or they and later ones: for whoever checks that a slot gives what was put into it.
+    /// Whether these are the keys of `other`, perhaps with later ones. It checks that a slot gives the keys that were
+    /// put into it.
     pub fn holds(&self, other: &Self) -> bool {
         other.earlier.len() <= self.earlier.len()
             && (0..)

@@ -44,7 +44,7 @@
 //! # }
 //! ```
 
-// A caller decides by the kind of an error, so every public function says which it returns (docs/style.md).
+// A caller decides by the kind of an error, so every public function documents its errors (docs/style.md).
 #![warn(clippy::missing_errors_doc)]
 
 pub mod catalog;

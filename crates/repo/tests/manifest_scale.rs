@@ -1,6 +1,6 @@
 //! A manifest of 1 million files and 10 TB is written, read and held in memory within 1 GiB.
 //!
-//! Alone in its binary: the peak of resident memory belongs to the process.
+//! It is alone in its binary, because the peak of resident memory belongs to the process.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ fn resident_bytes() -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// As incompressible as a hash, and cheap.
+/// A value that compresses as badly as a hash and is cheap to make.
 fn hash_of(number: u64) -> ChunkHash {
     let mut bytes = [0; 32];
     let mut state = number;

@@ -456,7 +456,7 @@ fn the_key_slot_of_a_later_epoch_gives_the_keys_of_all() {
     assert_eq!((key.epoch(), key.expose()), (2, &[0x62; 32]));
     let first = RepositoryKey::from_bytes(REPOSITORY_KEY);
     assert!(key.holds(&first));
-    // What the first key sealed is read with all of them.
+    // An object sealed with the first key is read with all keys.
     let seal = RecordSeal { repository, key: Some(&key) };
     let sample = include_bytes!("samples/claim.json.sealed");
     assert_eq!(record::decode::<ClaimRecord>(SEALED_NAME, seal, sample).unwrap(), claim());
@@ -466,7 +466,7 @@ fn the_key_slot_of_a_later_epoch_gives_the_keys_of_all() {
 
 #[test]
 fn fields_of_later_versions_are_ignored() {
-    // What a later minor version would write: a field more in the body, and one more in the envelope.
+    // The output of a later minor version: another field in the body, and another in the envelope.
     let body = serde_json::to_string(&start()).unwrap();
     let body = format!("{},\"later\":{{\"deep\":[1,2,3]}}}}", body.strip_suffix('}').unwrap());
     let digest = record::sha256_hex(body.as_bytes());

@@ -30,7 +30,8 @@ pub struct BackupCatalog {
 }
 
 impl BackupCatalog {
-    /// The backups of `cluster` in a listing of its `backups/` and, if wanted, `packs/` folders. Other names are ignored.
+    /// The backups of `cluster` in a listing of its `backups/` and, if wanted, `packs/` folders. Other names are
+    /// ignored.
     pub fn from_listing<'a>(cluster: &ClusterName, names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut catalog = Self::default();
         for path in names.into_iter().filter_map(|name| name.parse::<ObjectPath>().ok()) {

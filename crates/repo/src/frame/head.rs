@@ -1,8 +1,9 @@
 //! The head frame: the object's type, its repository and its encryption.
 //!
 //! The body has 60 bytes: `HOLDFAST`, u16 format version, u8 object type, u8 encryption, 16 bytes repository id, 32
-//! bytes salt: 28 random bytes and the epoch of the key (all zero if not encrypted). It is never encrypted and never compressed. Type, repository and salt are inputs
-//! of the object key, so a changed head cannot open the frames after it.
+//! bytes salt: 28 random bytes and the epoch of the key (all zero if not encrypted). It is never encrypted and never
+//! compressed. Type, repository and salt are inputs of the object key, so a changed head cannot open the frames after
+//! it.
 
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES, Transform};
 use super::object_type::ObjectType;
@@ -33,7 +34,7 @@ pub enum Encryption {
 }
 
 impl Encryption {
-    /// The encryption of an object by its salt, which only those have that are encrypted.
+    /// The encryption of an object, by its salt: only encrypted objects have one.
     pub(crate) fn of_salt(salt: [u8; 32]) -> Self {
         if salt == [0; 32] { Self::None } else { Self::Aes256Gcm { salt } }
     }
@@ -93,7 +94,7 @@ impl ObjectHead {
     /// # Errors
     /// Those of [`FrameHeader::parse`]. [`Fault::UnexpectedKind`] or [`Fault::FrameOrder`] if the frame is not the
     /// head, [`Fault::Truncated`] or [`Fault::BodyChecksum`] if its body is damaged. [`Fault::UnsupportedVersion`],
-    /// [`Fault::UnknownObjectType`] and [`Fault::UnknownEncryption`] for what a newer program wrote.
+    /// [`Fault::UnknownObjectType`] and [`Fault::UnknownEncryption`] for a head that a newer program wrote.
     /// [`Fault::Malformed`] if the head contradicts itself.
     pub fn parse(bytes: &[u8]) -> Result<Self, Fault> {
         let header = FrameHeader::parse(bytes, 0)?;

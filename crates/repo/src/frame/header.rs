@@ -168,7 +168,7 @@ impl FrameHeader {
     /// # Errors
     /// [`Fault::Truncated`] for less than a header, [`Fault::BadMagic`] and [`Fault::HeaderChecksum`] for bytes that
     /// are not one. [`Fault::UnknownFlags`], [`Fault::UnknownKind`], [`Fault::UnknownCodec`] and
-    /// [`Fault::UnknownTransform`] for what a newer program wrote. [`Fault::TooLong`] for lengths above
+    /// [`Fault::UnknownTransform`] for a header that a newer program wrote. [`Fault::TooLong`] for lengths above
     /// [`MAX_FRAME_RAW`] and [`MAX_FRAME_STORED`], [`Fault::Malformed`] for fields that contradict each other.
     pub fn parse(bytes: &[u8], offset: u64) -> Result<Self, Fault> {
         let header: &[u8; HEADER_BYTES] = bytes

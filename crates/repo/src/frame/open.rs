@@ -44,8 +44,8 @@ impl ObjectOpener {
     ///
     /// # Errors
     /// [`Fault::WrongRepository`], [`Fault::WrongObjectType`], [`Fault::NotEncrypted`] and [`Fault::KeyNeeded`] for
-    /// such an object; [`Fault::UnknownKeyEpoch`] if `key` does not hold the epoch of its key, [`Fault::Cryptography`] if that
-    /// cannot be derived; those of [`ObjectHead::parse`].
+    /// such an object; [`Fault::UnknownKeyEpoch`] if `key` does not hold the epoch of its key, [`Fault::Cryptography`]
+    /// if that key cannot be derived; those of [`ObjectHead::parse`].
     pub fn new(
         object_type: ObjectType,
         name: &str,
@@ -66,11 +66,12 @@ impl ObjectOpener {
         Self::of_head(ObjectHead::parse(bytes)?, object_type, name, repository, key)
     }
 
-    /// The same for an object whose salt is known from elsewhere, as a manifest knows that of a pack: its head is not read.
+    /// The same, for an object whose salt is known from elsewhere: a manifest has the salts of its packs. The head is
+    /// not read.
     ///
     /// # Errors
-    /// [`Fault::UnknownKeyEpoch`] for the salt of an epoch that `key` does not hold, and the fault that a head with this salt would have where it
-    /// does not fit the encryption of the repository.
+    /// [`Fault::UnknownKeyEpoch`] for the salt of an epoch that `key` does not hold, and the fault of a head with this
+    /// salt, if the salt does not fit the encryption of the repository.
     pub fn with_salt(
         object_type: ObjectType,
         name: &str,

@@ -39,7 +39,7 @@ pub(crate) fn seal_tail(sealer: &ObjectSealer, number: u32, offset: u64) -> Resu
     sealer.seal(number, true, frame)
 }
 
-/// Opens the index or facts frame given the last bytes of an object, and says at which offset it stands. One of more than
+/// Opens the index or facts frame given the last bytes of an object, and returns its offset. A frame of more than
 /// `most_raw` bytes is refused before it is fetched or opened.
 pub(crate) fn locate_last_part(
     opener: &ObjectOpener,
@@ -71,7 +71,7 @@ pub(crate) fn locate_last_part(
         .checked_sub(tail_bytes as u64)
         .filter(|part_end| given <= object_size && (HEAD_FRAME_BYTES as u64..*part_end).contains(&offset))
         .ok_or_else(|| named(Fault::malformed("tail frame", format!("points to byte {offset}"))))?;
-    // As a whole frame may have more stored bytes than raw ones.
+    // The same surplus of stored bytes over raw bytes that the format allows for every frame.
     let most_stored = u64::from(most_raw) + u64::from(MAX_FRAME_STORED - MAX_FRAME_RAW);
     if part_end - offset > HEADER_BYTES as u64 + most_stored {
         let (bytes, limit) = (part_end - offset, most_stored);

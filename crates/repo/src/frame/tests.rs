@@ -224,7 +224,7 @@ fn an_unencrypted_frame_in_an_encrypted_object_is_refused() {
     object.extend_from_slice(&example(false)[HEAD_FRAME_BYTES..]);
     assert_eq!(open(NAME, &object), Err(Fault::NotEncrypted));
 
-    // A second head is the only frame that might pass for one that needs no encryption.
+    // Only a second head could pass as a frame that needs no encryption.
     let opener = ObjectOpener::new(ObjectType::Record, NAME, &object, repository(), Some(&key())).unwrap();
     let error = opener.open_frame(&object[..HEAD_FRAME_BYTES]).unwrap_err();
     assert!(matches!(error.fault(), Fault::UnexpectedKind { found: FrameKind::Head, .. }));
@@ -265,7 +265,8 @@ fn what_is_unknown_is_refused_by_name() {
     }
 }
 
-/// What is written belongs to the newest epoch; what earlier ones wrote stays readable, and not the other way round.
+/// New objects belong to the newest epoch. Objects of earlier epochs stay readable; an earlier key cannot read later
+/// objects.
 #[test]
 fn each_object_is_opened_with_the_key_of_its_epoch() {
     let first = key();

@@ -1,10 +1,11 @@
 //! Key slots: the repository key, wrapped so that a passphrase or a key file opens it.
 //!
-//! An encrypted repository has a random key for each epoch, mostly one. Each slot, `keys/<slot>.json`, contains the newest key of
-//! its time under AES-256-GCM. The wrapping key is derived from one secret: with Argon2id from a passphrase, or with HKDF-SHA256
-//! (info `holdfast/1/key-file`) from the bytes of a key file, which must have enough entropy of their own. The repository id,
-//! the key's epoch and the slot's name are associated data, so a slot that is renamed or copied to another repository does not
-//! open. The keys of all epochs before stand in the slot too, wrapped under the newest (see [`wrap`]).
+//! An encrypted repository has a random key for each epoch, mostly one. Each slot, `keys/<slot>.json`, contains the
+//! newest key of its time under AES-256-GCM. The wrapping key is derived from one secret: with Argon2id from a
+//! passphrase, or with HKDF-SHA256 (info `holdfast/1/key-file`) from the bytes of a key file, which must have enough
+//! entropy of their own. The repository id, the key's epoch and the slot's name are associated data, so a slot that is
+//! renamed or copied to another repository does not open. The slot also contains the keys of all earlier epochs,
+//! wrapped under the newest (see [`wrap`]).
 //!
 //! Invariants: only the wrapped key is stored. Secrets and keys never print. A slot read from the store is hostile
 //! until it has opened, so its parameters are bounded before any memory is spent on them (see [`MAX_MEMORY_KIB`]).
@@ -43,7 +44,8 @@ pub enum KeySlotKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySlot {
     slot: SlotName,
-    /// The name of the slot that this one replaces, or its own if left out: by it people know whose secret opens it.
+    /// The name of the slot that this one replaces, or its own if left out. It tells people whose secret opens the
+    /// slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     label: Option<SlotName>,
     kind: KeySlotKind,
@@ -75,7 +77,7 @@ impl RecordBody for KeySlot {
     }
 }
 
-/// Why a slot does not open, or cannot be made.
+/// Why a slot does not open or cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum KeyError {
     /// The passphrase does not belong to the slot, or the slot was changed or belongs to another repository.
@@ -182,7 +184,7 @@ impl KeySlot {
         Ok(Self { slot, label: None, kind, epoch, kdf, wrapped, earlier, created })
     }
 
-    /// The same slot as the one that replaces `label`.
+    /// The same slot, labelled as the one that replaces `label`.
     #[must_use]
     pub fn labelled(mut self, label: &SlotName) -> Self {
         self.label = Some(label.clone()).filter(|label| *label != self.slot);
@@ -194,8 +196,8 @@ impl KeySlot {
         &self.slot
     }
 
-    /// The name that people know it by: that of the slot that it replaces, or its own. Whoever may write to the store can change
-    /// it, so it decides nothing.
+    /// The name that people know: that of the slot that this one replaces, or its own. Anyone who may write to the
+    /// store can change it, so nothing depends on it.
     pub fn label(&self) -> &SlotName {
         self.label.as_ref().unwrap_or(&self.slot)
     }
@@ -216,13 +218,13 @@ impl KeySlot {
     }
 
     /// The memory that is passed over when one passphrase is tried on it, in KiB; 0 for a key file, which costs
-    /// nothing. A slot may state any value, so a caller that tries many slots bounds the sum.
+    /// nothing. A slot may state any value, so a caller that tries many slots must limit the sum.
     pub fn work_kib(&self) -> u64 {
         let of = |parameter: Option<u32>| u64::from(parameter.unwrap_or(0));
         of(self.kdf.memory_kib) * of(self.kdf.iterations)
     }
 
-    /// Opens a passphrase slot. It takes as long as the slot's cost parameters demand, so do not call it on an async
+    /// Opens a passphrase slot. It takes as long as the slot's cost parameters require, so do not call it on an async
     /// worker.
     ///
     /// # Errors

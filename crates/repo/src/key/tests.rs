@@ -86,7 +86,7 @@ fn read(slot: &KeySlot) -> Result<KeySlot, record::RecordError> {
     record::decode_plain(&record::encode_plain(slot)?)
 }
 
-/// The slot of a later key is not taken for one of this key, and its number cannot be changed.
+/// The slot of a later key does not pass as a slot of this key, and its epoch cannot be changed.
 #[test]
 fn a_slot_says_which_key_it_wraps() {
     let text = String::from_utf8(record::encode_plain(&key_file_slot()).unwrap()).unwrap();
@@ -107,14 +107,14 @@ fn a_slot_gives_the_keys_of_all_epochs_up_to_its_own() {
     let secret = Secret::from("secret");
     let slot = KeySlot::create_passphrase(name(), &repository(), &third, &secret, CHEAP, created()).unwrap();
     assert!(read(&slot).unwrap().unlock_passphrase(&repository(), &secret).unwrap().holds(&third));
-    // No key stands in it in the clear.
+    // It contains no key in clear text.
     let text = String::from_utf8(record::encode_plain(&by_file).unwrap()).unwrap();
     for epoch in 0..=2 {
         assert!(!text.contains(&hex::encode(third.of_epoch(epoch).unwrap())));
     }
 }
 
-/// The keys of earlier epochs are bound to their place and to the newest: no slot can be put together of two.
+/// The keys of earlier epochs are bound to their place and to the newest key: no slot can be assembled from two.
 #[test]
 fn the_keys_of_earlier_epochs_cannot_be_exchanged() {
     let third = key().next_epoch().unwrap().next_epoch().unwrap();
@@ -132,7 +132,7 @@ fn the_keys_of_earlier_epochs_cannot_be_exchanged() {
     assert!(matches!(error, KeyError::WrongKeyFile { .. }));
 }
 
-/// The largest slot is one that readers take.
+/// The largest possible slot is accepted by readers.
 #[test]
 fn a_slot_of_the_last_epoch_is_small_enough() {
     let mut key = key();
@@ -191,9 +191,9 @@ fn hostile_slots_are_refused_before_they_cost_anything() {
         ("another algorithm", |slot| slot.kdf.algorithm = "scrypt".to_owned(), "algorithm is not known"),
         ("no parameters", |slot| slot.kdf.iterations = None, "argon2id parameters are missing"),
         ("a short salt", |slot| slot.kdf.salt.truncate(20), "the salt is not"),
-        ("a salt that is no hex", |slot| slot.kdf.salt = "zz".repeat(32), "the salt is not"),
+        ("a salt that is not hex", |slot| slot.kdf.salt = "zz".repeat(32), "the salt is not"),
         ("a short key", |slot| slot.wrapped.truncate(60), "the wrapped key is not"),
-        ("a key that is no hex", |slot| slot.wrapped = "zz".repeat(60), "the wrapped key is not"),
+        ("a key that is not hex", |slot| slot.wrapped = "zz".repeat(60), "the wrapped key is not"),
     ];
     let valid = passphrase_slot();
     let begin = Instant::now();

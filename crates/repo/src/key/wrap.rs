@@ -1,7 +1,7 @@
-//! One key under another: AES-256-GCM with a random nonce, bound to the repository and to what the key is.
+//! Wraps one key under another: AES-256-GCM with a random nonce, bound to the repository and to the purpose of the key.
 //!
-//! A slot wraps the newest key under the key of its secret. The keys of earlier epochs it wraps under the newest one, so a secret
-//! gives every key up to the epoch of its slot and none of a later epoch.
+//! A slot wraps the newest key under the key of its secret. It wraps the keys of earlier epochs under the newest one.
+//! So a secret gives every key up to the epoch of its slot and none of a later epoch.
 
 use super::KeyError;
 use crate::identity::{KeyBytes, RepositoryId};
@@ -14,29 +14,29 @@ use zeroize::Zeroizing;
 /// First part of the associated data of the newest key in a slot.
 const OF_SLOT: &[u8] = b"holdfast/1/key-slot";
 
-/// First part of the associated data of an earlier key, and what its wrapping key is derived for.
+/// First part of the associated data of an earlier key, and the HKDF info of its wrapping key.
 const OF_EARLIER: &[u8] = b"holdfast/1/earlier-key";
 
 const KEY_BYTES: usize = 32;
 const TAG_BYTES: usize = 16;
 
-/// What a wrapped key is bound to.
+/// The associated data of a wrapped key: what the key is bound to.
 pub(super) struct Bound(Vec<u8>);
 
 impl Bound {
-    /// The newest key of a slot, of this epoch.
+    /// Binds the newest key of a slot, of this epoch.
     pub(super) fn to_slot(repository: &RepositoryId, epoch: u32, slot: &SlotName) -> Self {
         Self([OF_SLOT, repository.as_bytes().as_slice(), &epoch.to_le_bytes(), slot.as_str().as_bytes()].concat())
     }
 
-    /// The key of an epoch, under that of a later one.
+    /// Binds the key of an epoch that is wrapped under that of a later one.
     pub(super) fn to_later(repository: &RepositoryId, later: u32, epoch: u32) -> Self {
         Self([OF_EARLIER, repository.as_bytes().as_slice(), &later.to_le_bytes(), &epoch.to_le_bytes()].concat())
     }
 }
 
-/// The key under which the newest one wraps those of earlier epochs. It is not the newest itself, from which those of objects are
-/// derived.
+/// Derives from the newest key the key that wraps those of earlier epochs. The newest key itself is not used, because
+/// the keys of objects are derived from it.
 pub(super) fn for_earlier(newest: &[u8; 32], repository: &RepositoryId) -> Result<KeyBytes, KeyError> {
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     Salt::new(HKDF_SHA256, repository.as_bytes())
@@ -59,7 +59,7 @@ pub(super) fn wrap(wrapping: &KeyBytes, key: &[u8; 32], bound: Bound) -> Result<
     Ok(format!("{}{}{}", hex::encode(nonce), hex::encode(body.as_slice()), hex::encode(tag.as_ref())))
 }
 
-/// The key again; `wrong` is the error where it does not authenticate.
+/// Unwraps the key; `wrong` is the error if it does not authenticate.
 pub(super) fn unwrap_key(
     wrapping: &KeyBytes,
     wrapped: &str,

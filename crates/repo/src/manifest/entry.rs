@@ -20,21 +20,21 @@ pub const EXTENT_BYTES: u32 = 1 << 20;
 /// Few stored bytes can announce very many raw bytes, and all of them are kept in memory.
 pub const MANIFEST_RAW_BYTES: u64 = 4 << 30;
 
-/// What an extent of usual length takes in a manifest: the hash, the number of a pack among ten thousands, the place and
-/// length of its frame, and its own length.
+/// The bytes of a usual extent in a manifest: the hash, the number of a pack among ten thousands, the place and length
+/// of its frame, and its own length.
 const USUAL_EXTENT_BYTES: u64 = 32 + 3 + 4 + 3 + 1 + 3;
 
-/// What an entry takes beside its path, the target of a link, and extents: kind, flags, mode, size, time, checksum and
-/// counts.
+/// The bytes of an entry besides its path, the target of a link, and extents: kind, flags, mode, size, time, checksum
+/// and counts.
 const USUAL_ENTRY_BYTES: u64 = 23;
 
-/// About how many raw bytes a manifest takes for an entry whose path, and link target, have so many bytes together: what can
-/// be known before anything is stored.
+/// About how many raw bytes a manifest needs for an entry; `path_bytes` is the length of its path and link target
+/// together. It is known before anything is stored.
 pub fn usual_entry_bytes(path_bytes: u64, extents: u64) -> u64 {
     USUAL_ENTRY_BYTES + path_bytes + extents.saturating_mul(USUAL_EXTENT_BYTES)
 }
 
-/// The most patches over one extent. A writer that needs more stores the extent anew.
+/// The most patches over one extent. A writer that needs more stores the whole extent again.
 pub const MOST_PATCHES: usize = 1024;
 
 /// Flag of a file: the CRC-32C of the whole content follows.
@@ -43,7 +43,7 @@ const HAS_CRC32C: u64 = 1;
 /// Flag of a file: each extent is followed by its patches.
 const HAS_PATCHES: u64 = 2;
 
-/// Bytes of the shortest extent in a manifest: five varints of one byte and the hash.
+/// The size of the shortest extent in a manifest, in bytes: five varints of one byte and the hash.
 const SHORTEST_EXTENT: usize = 5 + 32;
 
 /// The first section: the backup and the cluster of the manifest.
@@ -67,7 +67,7 @@ impl ManifestHeader {
     }
 }
 
-/// The raw bytes of a manifest's frames, counted as they are written or read.
+/// Counts the raw bytes of a manifest's frames as they are written or read.
 #[derive(Debug)]
 pub(super) struct RawBytes {
     seen: u64,
@@ -75,7 +75,7 @@ pub(super) struct RawBytes {
 }
 
 impl RawBytes {
-    /// None counted yet, with this limit.
+    /// A count of 0 with this limit.
     pub(super) fn up_to(limit: u64) -> Self {
         Self { seen: 0, limit }
     }
@@ -171,7 +171,7 @@ impl Extent {
         })
     }
 
-    /// Checks what does not need the list of packs, which comes last in a manifest.
+    /// Makes the checks that do not need the list of packs, which comes last in a manifest.
     fn check_shape(&self) -> Result<(), String> {
         if self.length == 0 || self.length > MAX_FRAME_RAW {
             return Err(format!("an extent of {} bytes", self.length));
@@ -190,12 +190,12 @@ impl Extent {
     }
 }
 
-/// Bytes that stand over a part of an extent. A later patch of an extent covers an earlier one.
+/// Bytes that replace a part of an extent. A later patch of an extent covers an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patch {
     /// The number of the extent in its file.
     pub extent: u32,
-    /// Where the patch begins in the extent, in bytes.
+    /// The offset of the patch in the extent, in bytes.
     pub at: u32,
     /// The place of its bytes, as for an extent: a hole is a patch of zeros.
     pub place: Extent,
@@ -215,9 +215,9 @@ pub enum FileKind<'a> {
     File {
         /// CRC-32C of the whole content. A writer that did not read all of it does not know it.
         crc32c: Option<u32>,
-        /// The file's extents in order; under patches, what stands below them.
+        /// The file's extents in order, as they are without the patches.
         extents: &'a [Extent],
-        /// Patches over the extents, in the order of these.
+        /// Patches over the extents, in the order of the extents.
         patches: &'a [Patch],
     },
     /// A directory.
@@ -230,7 +230,7 @@ pub enum FileKind<'a> {
 }
 
 impl<'a> FileKind<'a> {
-    /// A file without patches, all of which was read.
+    /// A file without patches that was read in full.
     pub const fn file(crc32c: u32, extents: &'a [Extent]) -> Self {
         Self::File { crc32c: Some(crc32c), extents, patches: &[] }
     }
@@ -318,8 +318,8 @@ impl<'a> FileEntry<'a> {
         }
     }
 
-    /// Reads an entry. The extents and patches of a file replace the content of `buffers`. Packs get other numbers by the
-    /// table, where the entry is that of another manifest.
+    /// Reads an entry. The extents and patches of a file replace the content of `buffers`. If the entry is from another
+    /// manifest, the table gives the packs their numbers in this one.
     pub(super) fn read<'r: 'a>(
         reader: &mut Reader<'r>,
         buffers: &'a mut EntryBuffers,
@@ -330,7 +330,7 @@ impl<'a> FileEntry<'a> {
         patches.clear();
         let path = reader.bytes()?;
         let kind = reader.byte()?;
-        // The kind and the flags first: what they say that is not known here can change all that follows.
+        // The kind and the flags are checked first: an unknown one can change everything that follows.
         let known = match kind {
             0 => HAS_CRC32C | HAS_PATCHES,
             1 | 2 => 0,
@@ -421,7 +421,7 @@ impl<'a> FileEntry<'a> {
                 return Err("patches out of order".to_owned());
             }
             if u64::from(patch.at) + u64::from(patch.place.length) > u64::from(extent.length) {
-                return Err("a patch behind the end of its extent".to_owned());
+                return Err("a patch after the end of its extent".to_owned());
             }
             last = patch.extent;
         }

@@ -81,7 +81,7 @@ impl Manifest {
         reader.finish()
     }
 
-    /// Adds the packs after the last file, and counts what is needed of each.
+    /// Adds the packs after the last file, and counts the needed bytes of each.
     ///
     /// # Errors
     /// [`Fault::Malformed`] if an extent is in a pack that is not listed, or reaches beyond the end of its pack.
@@ -145,7 +145,7 @@ impl Manifest {
         (block as u32, start as u32)
     }
 
-    /// The first section, as it was written.
+    /// The first section of the manifest.
     pub fn header(&self) -> &ManifestHeader {
         &self.header
     }
@@ -209,7 +209,7 @@ impl Manifest {
         self.patches.get(*start..end).unwrap_or_default()
     }
 
-    /// The manifests whose frames of files this one refers to.
+    /// The manifests to whose frames of files this one refers.
     pub fn origins(&self) -> &[Origin] {
         &self.origins
     }

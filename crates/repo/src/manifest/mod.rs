@@ -1,10 +1,10 @@
 //! The manifest of a backup: every file, and the place of each of its extents.
 //!
-//! Order of the object: the head, then data frames, then a tail that says where the last of them is. Each frame's raw
-//! bytes begin with a section number: 1 header (JSON), 9 manifests that are referred to, 3 files, 7 files by reference,
-//! 5 packs. Files and references alternate as needed; all others occur once, in this order, so that a manifest can be
-//! written while its packs are still being made. Sections with even numbers may be passed over. A file's entry is never
-//! split over frames.
+//! Order of the object: the head, then data frames, then a tail with the offset of the last data frame. Each frame's
+//! raw bytes begin with a section number: 1 header (JSON), 9 manifests that are referred to, 3 files, 7 files by
+//! reference, 5 packs. Files and references alternate as needed; all others occur once, in this order, so that a
+//! manifest can be written while its packs are still being made. Readers ignore unknown sections with even numbers. A
+//! file's entry is never split over frames.
 //!
 //! [`Manifest`] holds all of it in memory: 52 bytes for an extent, so that 10 TB in extents of 1 MiB, with a million
 //! files, take well under 1 GiB. [`ManifestWriter`] and [`ManifestReader`] work frame by frame.

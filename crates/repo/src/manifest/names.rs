@@ -1,15 +1,15 @@
-//! Names of objects in the lists of a manifest: of packs, and of the manifests that it refers to.
+//! Names of objects in the lists of a manifest: packs, and the manifests to which it refers.
 
 use crate::format_error::Fault;
 use crate::varint::Reader;
 
-/// The longest name of an object in these lists: the longest that the format has is shorter.
+/// The longest accepted name of an object in these lists; every name of the format is shorter.
 pub(super) const LONGEST_NAME: usize = 128;
 
 /// The most manifests that one may refer to.
 pub(super) const MOST_ORIGINS: usize = 4096;
 
-/// The name of an object, of a length that one can have.
+/// Reads the name of an object, of at most [`LONGEST_NAME`] bytes.
 pub(super) fn read_name(reader: &mut Reader<'_>) -> Result<String, Fault> {
     let name = reader.bytes()?;
     if name.len() > LONGEST_NAME {

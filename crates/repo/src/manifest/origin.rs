@@ -1,8 +1,8 @@
-//! Frames of files by reference: what has not changed since an earlier backup stands in that backup's manifest.
+//! Frames of files by reference: entries that have not changed since an earlier backup are in that backup's manifest.
 //!
-//! A manifest lists the manifests that it refers to ([`Origin`]), each with a table from the numbers of its packs to the
-//! numbers in the list of this one. A reference then stands in the place of the frame. It names the object that holds the
-//! bytes, so there is never more than one step: a frame that is itself of references is refused.
+//! A manifest lists the manifests that it refers to ([`Origin`]), each with a table from the numbers of its packs to
+//! the numbers in the list of this one. A reference then takes the place of the frame. It names the object that holds
+//! the bytes, so there is never more than one step: a reference to a frame of references is refused.
 
 use super::names::{LONGEST_NAME, MOST_ORIGINS, read_name};
 use crate::chunk::ChunkHash;
@@ -12,16 +12,17 @@ use crate::frame::{FrameLocation, HEADER_BYTES};
 use crate::name::ObjectPath;
 use crate::varint::{Reader, put_bytes, put_varint};
 
-/// As so many raw bytes a referenced frame counts at least: each costs whoever reads the manifest a request.
+/// A referenced frame counts as at least this many raw bytes, because each one costs a reader of the manifest a
+/// request.
 pub(super) const LEAST_OF_REFERENCE: u64 = 4096;
 
-/// The most numbers in all tables of one manifest: as many as eight of the largest lists of packs have.
+/// The most numbers in all tables of one manifest: as many as eight lists of packs of the largest size.
 const MOST_NUMBERS: usize = 8 << 20;
 
-/// Bytes of the shortest reference: three varints of one byte and the hash.
+/// The size of the shortest reference, in bytes: three varints of one byte and the hash.
 const SHORTEST_REFERENCE: usize = 3 + 32;
 
-/// A manifest whose frames of files others may refer to.
+/// A manifest to whose frames of files another one refers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The full name of the object.
@@ -30,7 +31,7 @@ pub struct Origin {
     pub size_bytes: u64,
     /// The salt in its head, with the key epoch; zeros in a repository without encryption.
     pub salt: [u8; 32],
-    /// For each of its packs the number in the list of the manifest that refers; none for a pack that is not needed.
+    /// For each of its packs, the number in the list of the referring manifest; `None` for a pack that is not needed.
     pub packs: Vec<Option<u32>>,
 }
 
@@ -41,7 +42,7 @@ pub struct FrameReference {
     pub origin: u32,
     /// The place of the frame.
     pub location: FrameLocation,
-    /// The hash of its raw bytes, the section's number included.
+    /// The hash of its raw bytes, with the section's number.
     pub hash: ChunkHash,
 }
 

@@ -1,7 +1,7 @@
 //! The list of packs at the end of a manifest, with the manifests whose frames it refers to.
 //!
-//! It is the frame before the tail, so that who only wants to know what a backup needs reads the end of the manifest and
-//! not all of it ([`ManifestEnd`]).
+//! It is the frame before the tail, so that the end of the manifest is enough to know which objects a backup needs
+//! ([`ManifestEnd`]).
 
 use super::SECTION_PACKS;
 use super::names::{LONGEST_NAME, MOST_ORIGINS, read_name};
@@ -15,7 +15,7 @@ use crate::varint::{Reader, put_bytes, put_varint};
 /// ([`crate::name::MAX_PACK_NUMBER`]).
 const MOST_PACKS: usize = 1 << 20;
 
-/// Bytes of the shortest entry: five varints of one byte.
+/// The size of the shortest entry, in bytes: five varints of one byte.
 const SHORTEST_PACK: usize = 5;
 
 /// Flag of a pack: salt and CRC-32C follow.
@@ -30,11 +30,11 @@ pub struct PackEntry {
     pub size_bytes: u64,
     /// About how many bytes of its frames this backup needs.
     pub live_bytes: u64,
-    /// What distinguishes this very object from any other of its name.
+    /// Distinguishes this object from any other with the same name; `None` if it is not recorded.
     pub identity: Option<PackIdentity>,
 }
 
-/// What distinguishes an object from any other of its name and size.
+/// Distinguishes an object from any other with the same name and size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackIdentity {
     /// The salt in its head, with the key epoch; zeros in a repository without encryption.
@@ -44,23 +44,23 @@ pub struct PackIdentity {
 }
 
 impl PackEntry {
-    /// A pack of which only name and size are known.
+    /// A pack with only name and size known.
     pub fn new(name: String, size_bytes: u64) -> Self {
         Self { name, size_bytes, live_bytes: 0, identity: None }
     }
 }
 
-/// What the end of a manifest says: all objects beside the manifest that its backup needs.
+/// The end of a manifest: all other objects that its backup needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestEnd {
     /// The packs.
     pub packs: Vec<PackEntry>,
-    /// The names of the manifests whose frames of files it refers to.
+    /// The names of the manifests to whose frames of files it refers.
     pub origins: Vec<String>,
 }
 
 impl ManifestEnd {
-    /// Reads it from the last bytes of a manifest of the given size, or returns which bytes to fetch.
+    /// Reads this from the last bytes of a manifest of the given size, or returns the range of bytes to fetch.
     ///
     /// # Errors
     /// [`Fault::Malformed`] if there is no list of packs before the tail, or it is damaged; the errors of opening its frame.
@@ -95,7 +95,7 @@ impl ManifestEnd {
         }
     }
 
-    /// Appends the raw bytes of the section. `reach` knows what is needed of each pack.
+    /// Appends the raw bytes of the section. `reach` has the needed bytes of each pack.
     pub(super) fn put(out: &mut Vec<u8>, packs: &[PackEntry], origins: &[&str], reach: &Reach) {
         out.push(SECTION_PACKS);
         put_varint(out, packs.len() as u64);
@@ -146,7 +146,7 @@ fn read_packs(reader: &mut Reader<'_>) -> Result<Vec<PackEntry>, Fault> {
         } else {
             Some(PackIdentity { salt: reader.array()?, crc32c: u32::from_le_bytes(reader.array()?) })
         };
-        // About as many: a wrong number must not make a sum overflow.
+        // The number is approximate; a wrong one must not make a sum overflow.
         packs.push(PackEntry { name, size_bytes, live_bytes: live_bytes.min(size_bytes), identity });
     }
     Ok(packs)

@@ -1,8 +1,8 @@
-//! What the extents and patches need of each pack: how far they reach into it, checked against the list of packs, and how
-//! many bytes of its frames.
+//! The need of extents and patches for each pack: how far they reach into it, which is checked against the list of
+//! packs, and how many bytes of its frames.
 //!
 //! The list comes last in a manifest, so that a manifest can be written while packs are still being made. Until then
-//! only two numbers are remembered for each pack: a few entries for millions of extents.
+//! only a few numbers are kept for each pack, for millions of extents.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::entry::{Extent, FileEntry};
 use super::packs::PackEntry;
 use crate::format_error::Fault;
 
-/// What is needed of each pack.
+/// The need for each pack.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reach {
     needs: BTreeMap<u32, Need>,
@@ -18,12 +18,12 @@ pub(super) struct Reach {
     last: Option<(u32, Need)>,
 }
 
-/// What is needed of one pack.
+/// The need for one pack.
 #[derive(Debug, Clone, Copy, Default)]
 struct Need {
-    /// The first byte after the last one that is needed.
+    /// The offset after the last needed byte.
     end: u64,
-    /// Bytes of frames. Small files that share a frame stand one after the other: it is counted once.
+    /// Needed bytes of frames. Small files that share a frame come one after the other, so the frame is counted once.
     live_bytes: u64,
     /// The frame that was counted last.
     frame_offset: Option<u32>,
@@ -75,7 +75,7 @@ impl Reach {
         Ok(())
     }
 
-    /// Bytes of the frames of a pack that are needed, once [`Self::check`] was passed; none for a pack that is not.
+    /// The needed bytes of the frames of a pack, after [`Self::check`] succeeded; `None` for a pack that is not needed.
     pub(super) fn live_bytes(&self, pack: u32) -> Option<u64> {
         self.needs.get(&pack).map(|need| need.live_bytes)
     }

@@ -1,7 +1,7 @@
 //! Reading a manifest as its bytes arrive.
 //!
-//! Frames of files that stand in other manifests are asked for with [`ManifestReader::wanted`] in the moment when they are
-//! due, and given with [`ManifestReader::supply`]. Until then the reader keeps what it is fed and looks at none of it.
+//! When frames of files in other manifests are due, [`ManifestReader::wanted`] names them and
+//! [`ManifestReader::supply`] accepts them. Until then the reader only keeps the bytes that it is fed.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -16,7 +16,7 @@ use crate::frame::{FrameBuffers, FrameHeader, FrameKind, HEADER_BYTES, ObjectOpe
 use crate::identity::{RepositoryId, RepositoryKey};
 use crate::varint::Reader;
 
-/// A frame of another manifest that is needed before a reader can go on.
+/// A frame of another manifest that a reader needs before it can continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedFrame {
     /// The full name of the object.
@@ -86,10 +86,10 @@ impl ManifestReader {
     /// Accepts the next bytes of the object.
     ///
     /// # Errors
-    /// What is wrong with the object, as soon as the bytes show it; the reader is of no more use then. Those of
+    /// The fault of the object, as soon as the bytes show it; after that the reader cannot be used. Those of
     /// [`ObjectOpener::new`] and [`ObjectOpener::open_frame_into`]; [`Fault::FrameOrder`], [`Fault::UnexpectedKind`]
     /// and [`Fault::TrailingBytes`] for frames that are not in their places; [`Fault::UnknownSection`] and
-    /// [`Fault::UnknownFileKind`] for what a newer program wrote; [`Fault::TooLong`] for more bytes than
+    /// [`Fault::UnknownFileKind`] for parts that a newer program wrote; [`Fault::TooLong`] for more bytes than
     /// [`MANIFEST_RAW_BYTES`], or more packs than a backup can have; [`Fault::Malformed`] for sections that do not
     /// follow the format.
     pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), FormatError> {
@@ -116,7 +116,8 @@ impl ManifestReader {
         Ok(())
     }
 
-    /// The frames of other manifests to give next, in this order, before more of this one is fed.
+    /// The frames of other manifests that must be supplied next, in this order, before this manifest can be read
+    /// further.
     pub fn wanted(&self) -> Vec<WantedFrame> {
         let wanted = self.wanted.iter().filter_map(|reference| {
             let object = self.origins.get(reference.origin as usize)?.name.clone();
@@ -125,12 +126,12 @@ impl ManifestReader {
         wanted.collect()
     }
 
-    /// Accepts the bytes of the frame that is the first of those wanted.
+    /// Accepts the bytes of the first wanted frame.
     ///
     /// # Errors
-    /// [`Fault::Malformed`] if no frame is wanted, or the frame is not of files; [`Fault::UnexpectedKind`] if it is not a
-    /// data frame; the error of its hash if it is another frame than the one referred to; those of
-    /// [`ManifestReader::feed`] for its content and for what was held back.
+    /// [`Fault::Malformed`] if no frame is wanted, or the frame is not of files; [`Fault::UnexpectedKind`] if it is not
+    /// a data frame; [`Fault::ContentHash`] if it is not the referred frame; those of [`ManifestReader::feed`] for its
+    /// content and for bytes that were kept back.
     pub fn supply(&mut self, frame: &[u8]) -> Result<(), FormatError> {
         let Some(reference) = self.wanted.pop_front() else {
             return Err(Fault::malformed("manifest", "a frame that was not asked for").of(&self.name));
@@ -270,7 +271,7 @@ impl ManifestReader {
                 manifest.set_packs(packs)?;
                 manifest.set_origins(std::mem::take(&mut self.origins));
             }
-            // A later release wrote it for those who know it.
+            // A later release wrote it for readers that know it.
             even if even.is_multiple_of(2) => return Ok(()),
             other => return Err(Fault::UnknownSection(other)),
         }
@@ -279,7 +280,7 @@ impl ManifestReader {
     }
 }
 
-/// Adds the files of a frame; those of another manifest with the numbers that their packs have here.
+/// Adds the files of a frame. For files of another manifest, packs get their numbers in this one.
 fn take_files(
     manifest: &mut Manifest,
     content: &[u8],

@@ -44,7 +44,7 @@ fn patched_files_round_trip_and_have_no_checksum() {
     assert_eq!((entry.patch_sources(0), entry.patch_sources(1), entry.source_count()), (2..4, 4..5, 5));
 }
 
-/// The seen stretches of all sources give each byte once, and that of the latest patch.
+/// The visible ranges of all sources give each byte once, from the latest patch.
 #[test]
 fn a_later_patch_covers_an_earlier_one() {
     let extents = [extent(100), Extent::hole(ChunkHash::of(&[0; 50]), 50)];
@@ -75,8 +75,8 @@ fn patches_that_could_do_harm_are_refused() {
     placed_hole.place.frame_length = 0;
     let many = vec![patch(0, 0, 1); MOST_PATCHES + 1];
     for (what, patches) in [
-        ("behind the extent", &[patch(0, 99, 2)][..]),
-        ("far behind the extent", &[patch(0, u32::MAX, 2)]),
+        ("after the extent", &[patch(0, 99, 2)][..]),
+        ("far after the extent", &[patch(0, u32::MAX, 2)]),
         ("empty", &[patch(0, 0, 0)]),
         ("no such extent", &[patch(1, 0, 1)]),
         ("out of order", &[patch(1, 0, 1), patch(0, 0, 1)]),
@@ -90,7 +90,8 @@ fn patches_that_could_do_harm_are_refused() {
         let mut writer = ManifestWriter::new(PARENT, repository(), None, &header()).unwrap().0;
         assert!(writer.push(&entry).and_then(|_| writer.finish(&packs())).is_err(), "{what}");
         if !["no such extent", "out of order"].contains(&what) {
-            // A hostile writer does not check; these two cannot be written.
+            // Our writer refuses these, so they are written as a hostile writer would. Two of them have no written
+            // form.
             let mut section = vec![SECTION_FILES];
             entry.put(&mut section);
             assert!(parse_sections(&[&header_section(), &section, &packs_section()]).is_err(), "{what}");
@@ -114,10 +115,10 @@ fn unknown_flags_are_newer_and_not_damaged() {
     assert_eq!((error.class(), error), (FaultClass::Unsupported, Fault::UnknownPackFlags(2)));
 }
 
-/// Names that share ever longer beginnings would take memory with the square of their number.
+/// Names that share longer and longer beginnings would need memory that grows with the square of their number.
 #[test]
 fn names_of_packs_are_bounded() {
-    assert!(ManifestEnd::read(&[1, 1, 1, b'a', 1, 0, 0, 0]).is_err(), "shares what is not there");
+    assert!(ManifestEnd::read(&[1, 1, 1, b'a', 1, 0, 0, 0]).is_err(), "shares more than there is");
     let mut growing = vec![200, 1];
     for shared in 0..200_u8 {
         growing.extend(if shared < 128 { vec![shared] } else { vec![shared, 1] });
@@ -144,12 +145,12 @@ fn the_end_of_a_manifest_says_what_the_backup_needs() {
         };
         let manifest = Manifest::parse(PARENT, &object, repository(), key.as_ref()).unwrap();
         assert_eq!((&found.packs[..], found.origins.len()), (manifest.packs(), 0));
-        // One frame for all extents of pack 1.
+        // All extents of pack 1 are in one frame.
         assert_eq!(found.packs.iter().map(|pack| pack.live_bytes).collect::<Vec<_>>(), [0, 4908]);
     }
 }
 
-/// A parent, and a child that takes over all of its frames of files but those of the last.
+/// A parent, and a child that takes over all of its frames of files except the last.
 struct Family {
     parent: Vec<u8>,
     child: Vec<u8>,
@@ -179,7 +180,7 @@ fn child_header() -> ManifestHeader {
     ManifestHeader { backup: "20260823T101500Z".to_owned(), ..header() }
 }
 
-/// Packs in another order: a new one before the parent's second, and the first gone.
+/// Packs in another order: a new one before the parent's second, and without the parent's first.
 fn child_packs() -> Vec<PackEntry> {
     vec![PackEntry::new("main/packs/20260823T101500Z/000001.pack".to_owned(), 5000), packs().remove(1)]
 }
@@ -215,7 +216,7 @@ fn family(key: Option<RepositoryKey>) -> Family {
 }
 
 impl Family {
-    /// Reads the child in pieces, and gives it what it asks for.
+    /// Reads the child in pieces, and supplies the wanted frames.
     fn read(&self, piece_bytes: usize) -> Result<Manifest, crate::FormatError> {
         let mut reader = ManifestReader::new(CHILD, repository(), self.key.as_ref());
         for piece in self.child.chunks(piece_bytes) {
@@ -266,7 +267,7 @@ fn frames_of_an_earlier_manifest_are_taken_over() {
     }
 }
 
-/// Numbers of packs are those of the manifest that refers.
+/// The numbers of packs are those in the referring manifest.
 #[test]
 fn packs_of_taken_over_files_get_their_numbers_here() {
     let extents = [Extent { pack: 0, ..extent(5) }];
@@ -281,7 +282,7 @@ fn packs_of_taken_over_files_get_their_numbers_here() {
             ManifestWriter::with_origins(CHILD, repository(), None, &child_header(), origins.clone()).unwrap();
         let referred = writer.refer(0, location, &raw).map(|_| ());
         assert_eq!(referred.and_then(|()| writer.finish(&child_packs()).map(|_| ())).is_ok(), sound, "{numbers:?}");
-        // A hostile writer does not check.
+        // A hostile writer does not check its output.
         let mut listed = vec![SECTION_ORIGINS];
         put_origins(&mut listed, &origins);
         let mut references = vec![SECTION_REFERENCES];
@@ -325,7 +326,7 @@ fn references_that_could_do_harm_are_refused() {
     for (what, references) in [
         ("another hash", vec![FrameReference { hash: ChunkHash::of(b"x"), ..good }]),
         ("no such manifest", vec![FrameReference { origin: 1, ..good }]),
-        ("behind the end", vec![FrameReference { location: FrameLocation { offset: u32::MAX, length: 100 }, ..good }]),
+        ("after the end", vec![FrameReference { location: FrameLocation { offset: u32::MAX, length: 100 }, ..good }]),
         ("too short", vec![FrameReference { location: FrameLocation { offset: 92, length: 32 }, ..good }]),
         (
             "a cut frame",
@@ -341,7 +342,7 @@ fn references_that_could_do_harm_are_refused() {
         assert!(child(&renamed, &[]).read(1 << 20).is_err(), "{what}");
         assert!(ManifestWriter::with_origins(CHILD, repository(), None, &child_header(), renamed).is_err(), "{what}");
     }
-    // A frame of references stands nowhere but in its own manifest: the child as a parent of another.
+    // A frame of references cannot be referred to: here the child is the parent of another manifest.
     let own = family.child.clone();
     let spans = split_frames(CHILD, &own).unwrap();
     let opener = ObjectOpener::new(ObjectType::Manifest, CHILD, &own, repository(), None).unwrap();
@@ -354,7 +355,7 @@ fn references_that_could_do_harm_are_refused() {
     twice.parent = own;
     let error = twice.read(1 << 20).unwrap_err();
     assert!(error.to_string().contains("a reference to a frame that is not of files"), "{error}");
-    // A list of the wrong manifests at the end, where expire looks.
+    // A list of the wrong manifests at the end, which is the part that `expire` reads.
     let mut listed = vec![SECTION_ORIGINS];
     put_origins(&mut listed, &origins);
     let header = [&[SECTION_HEADER][..], &serde_json::to_vec(&child_header()).unwrap()].concat();

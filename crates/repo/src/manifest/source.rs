@@ -1,7 +1,8 @@
-//! The sources of a file: its extents and the patches over them, each with the bytes of it that are seen.
+//! The sources of a file: its extents and the patches over them, each with its visible bytes.
 //!
-//! A source is numbered: the extents from 0, then the patches. What later patches cover of a source is not seen. The seen
-//! stretches of all sources are the file, each byte once, so a restore may write them in any order.
+//! Sources are numbered: the extents from 0, then the patches. The part of a source that a later patch covers is not
+//! visible. The visible ranges of all sources make up the file, each byte once, so a restore may write them in any
+//! order.
 
 use std::ops::Range;
 
@@ -12,14 +13,14 @@ use super::entry::{Extent, FileEntry, Patch};
 pub struct Source {
     /// The place of the chunk.
     pub place: Extent,
-    /// Where the chunk begins in the file, in bytes.
+    /// The offset of the chunk in the file, in bytes.
     pub file_offset: u64,
-    /// The stretches of the chunk that are seen, in order; `None` for all of it.
+    /// The visible ranges of the chunk, in order; `None` for all of it.
     pub seen: Option<Vec<Range<u32>>>,
 }
 
 impl Source {
-    /// How many bytes of the file come from it.
+    /// The number of bytes of the file that come from it.
     pub fn seen_bytes(&self) -> u64 {
         match &self.seen {
             None => u64::from(self.place.length),
@@ -43,7 +44,7 @@ impl<'a> FileEntry<'a> {
         }
     }
 
-    /// A source of a file whose extents have this length, all but the last; `None` past the end.
+    /// A source of a file whose extents (except the last) have this length in bytes; `None` past the end.
     pub fn source(&self, source: u32, extent_bytes: u32) -> Option<Source> {
         let place = *self.place(source)?;
         let (extents, patches) = (self.extents(), self.patches());
@@ -76,7 +77,7 @@ pub(super) fn patches_over(patches: &[Patch], extent: u32) -> &[Patch] {
     rest.get(..rest.partition_point(|patch| patch.extent == extent)).unwrap_or_default()
 }
 
-/// What these patches leave of a range of the extent, counted from its start; `None` if that is all.
+/// The parts of a range of the extent that these patches do not cover, counted from its start; `None` for all of it.
 fn uncovered(range: &Range<u32>, patches: &[Patch]) -> Option<Vec<Range<u32>>> {
     let mut covers: Vec<Range<u32>> =
         patches.iter().map(Patch::range).filter(|cover| cover.start < range.end && cover.end > range.start).collect();

@@ -51,7 +51,7 @@ pub(super) fn file<'a>(path: &'a str, extents: &'a [Extent]) -> FileEntry<'a> {
     }
 }
 
-/// What is estimated before a backup is near to what its manifest takes.
+/// The estimate before a backup is near the real size of its manifest.
 #[test]
 fn the_usual_length_of_an_entry_is_about_its_length() {
     let place = |number: u32| FrameLocation { offset: 90_000_000 + number, length: 400_000 };
@@ -124,7 +124,7 @@ fn extents_are_taken_from_their_frame_only_when_whole() {
     }
 }
 
-/// Few stored bytes can announce very many raw ones, and nothing beyond the limit is kept.
+/// A few stored bytes can announce very many raw ones; nothing above the limit is kept.
 #[test]
 fn the_raw_bytes_of_all_frames_have_a_bound() {
     let mut manifest = Manifest::new(header());
@@ -147,7 +147,7 @@ fn the_raw_bytes_of_all_frames_have_a_bound() {
     assert_same(&within(MANIFEST_RAW_BYTES).unwrap(), &manifest);
 }
 
-/// The length comes from the repository's record, which everyone who can write to the store can change.
+/// The length comes from the repository's record, which anyone who can write to the store can change.
 #[test]
 fn extents_have_a_length_that_a_repository_can_have() {
     for (extent_bytes, sound) in [
@@ -212,7 +212,7 @@ fn every_changed_byte_and_every_truncation_is_detected() {
     }
 }
 
-/// A writer refuses what a restore would refuse, but what an early release wrote can still be read.
+/// A writer refuses what a restore would refuse; manifests of early releases can still be read.
 #[test]
 fn a_writer_keeps_to_the_length_of_extents() {
     let (long, full) = (extent(EXTENT_BYTES + 1), extent(EXTENT_BYTES));
@@ -272,10 +272,10 @@ fn entries_that_could_do_harm_are_refused() {
         ("directory with a size", FileEntry { kind: FileKind::Directory, ..base }),
         ("link to nothing", FileEntry { kind: FileKind::Symlink { target: b"" }, size_bytes: 0, ..base }),
         ("no such pack", file("base/1", &no_pack)),
-        ("behind the pack", file("base/1", &behind)),
+        ("after the end of the pack", file("base/1", &behind)),
         ("empty extent", file("base/1", &empty)),
         ("hole in a pack", file("base/1", &placed_hole)),
-        ("behind the frame", file("base/1", &overlong)),
+        ("after the end of the frame", file("base/1", &overlong)),
     ];
     for (what, entry) in cases {
         let mut manifest = Manifest::new(header());
@@ -283,7 +283,7 @@ fn entries_that_could_do_harm_are_refused() {
         assert!(manifest.push(&entry).and_then(|()| manifest.set_packs(packs())).is_err(), "{what}");
         let mut writer = ManifestWriter::new(NAME, repository(), None, &header()).unwrap().0;
         assert!(writer.push(&entry).and_then(|_| writer.finish(&packs())).is_err(), "{what}");
-        // A hostile writer does not check.
+        // A hostile writer does not check its output.
         let mut section = vec![SECTION_FILES];
         entry.put(&mut section);
         assert!(parse_sections(&[&header_section(), &section, &packs_section()]).is_err(), "{what}");
@@ -342,7 +342,7 @@ fn sections_come_in_order() {
         assert!(parse_sections(wrong).is_err());
     }
     assert_eq!(parse_sections(&[&header, &[11], &packs]).unwrap_err(), Fault::UnknownSection(11));
-    // What only those need who know it is passed over, wherever it stands.
+    // A section that only newer readers need is ignored, wherever it is.
     for even in [0, 2, 4, 254] {
         parse_sections(&[&header, &[even, 7], &files, &[even], &packs]).unwrap();
     }

@@ -20,7 +20,7 @@ use crate::varint::Reader;
 /// A frame of files is closed once it has more raw bytes than this.
 const FRAME_FULL_BYTES: usize = 1 << 20;
 
-/// A frame of references is closed once it has so many.
+/// A frame of references is closed when it has this many.
 const MOST_REFERENCES: usize = 1 << 14;
 
 /// Returns the frames of a manifest in order; holds at most one frame of files, or of references.
@@ -40,7 +40,7 @@ pub struct ManifestWriter {
 }
 
 impl ManifestWriter {
-    /// Begins a manifest with this full object name. Returns also the bytes of the head and header frames, which are
+    /// Begins a manifest with this full object name. Also returns the bytes of the head and header frames, which are
     /// stored first.
     ///
     /// # Errors
@@ -75,8 +75,8 @@ impl ManifestWriter {
         Ok((writer, start.into()))
     }
 
-    /// Begins a manifest that refers to others. Their packs that are needed must have their numbers by now: they come first
-    /// in the list, and packs that are being made are added after them.
+    /// Begins a manifest that refers to others. The needed packs of those must already have their numbers: they come
+    /// first in the list, and new packs are added after them.
     ///
     /// # Errors
     /// [`Fault::Malformed`] for names and tables that a reader refuses, and those of [`ManifestWriter::new`].
@@ -92,15 +92,15 @@ impl ManifestWriter {
         origins.iter().try_for_each(|origin| check_name(&origin.name)).map_err(named)?;
         let mut section = vec![SECTION_ORIGINS];
         put_origins(&mut section, &origins);
-        // What a reader would refuse is not written.
+        // A section that a reader would refuse is not written.
         read_origins(section.get(1..).unwrap_or_default()).map_err(named)?;
         let start = [&start[..], &writer.seal(&section)?].concat();
         writer.origins = origins;
         Ok((writer, start.into()))
     }
 
-    /// Takes over a frame of files that stands in the manifest at this position of the origins: `raw` are its bytes.
-    /// Returns frames that are full.
+    /// Takes over a frame of files of the manifest at this position of the origins; `raw` are its raw bytes. Returns
+    /// full frames.
     ///
     /// # Errors
     /// [`Fault::Malformed`] if the manifest is not one of the origins, the frame is not of files, or a reader would refuse
@@ -137,9 +137,9 @@ impl ManifestWriter {
     /// Adds a file, and returns a frame if one is full.
     ///
     /// # Errors
-    /// [`Fault::Malformed`] for what a reader refuses: an unsafe path, an extent that is invalid or has another length
-    /// than the header says, a size that is not the sum of the extents. [`Fault::TooLong`] if the manifest exceeds
-    /// [`MANIFEST_RAW_BYTES`]. Those of [`Compressor::compress`] and [`ObjectSealer::seal`].
+    /// [`Fault::Malformed`] for an entry that a reader refuses: an unsafe path, an extent that is invalid or has
+    /// another length than the header says, a size that is not the sum of the extents. [`Fault::TooLong`] if the
+    /// manifest exceeds [`MANIFEST_RAW_BYTES`]. Those of [`Compressor::compress`] and [`ObjectSealer::seal`].
     pub fn push(&mut self, entry: &FileEntry<'_>) -> Result<Option<Bytes>, FormatError> {
         entry.check_written(self.extent_bytes).map_err(|fault| fault.of(self.sealer.name()))?;
         self.reach.note(entry);
@@ -152,7 +152,7 @@ impl ManifestWriter {
         Ok(Some(if before.is_empty() { full } else { [&before[..], &full].concat().into() }))
     }
 
-    /// The last frames, for the end of the object. All packs must be known by now.
+    /// The last frames, for the end of the object. All packs must be known.
     ///
     /// # Errors
     /// [`Fault::Malformed`] if an extent is in a pack that is not listed, or reaches beyond the end of its pack.

@@ -7,19 +7,21 @@ use std::str::FromStr;
 /// What a program may not do without knowing a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FeatureUse {
-    /// Read the repository, and so write it either.
+    /// Read the repository, or write to it.
     Read,
     /// Write to it.
     Write,
-    /// Remove what an earlier run left. Everything else is allowed, so that an archiver that is not upgraded yet does not stop.
+    /// Remove what an earlier run left. Everything else is allowed, so that an archiver that is not upgraded yet does
+    /// not stop.
     Remove,
 }
 
-/// The features that this release knows. There is none yet.
+/// The features that this release knows; none exist yet.
 const KNOWN: &[&str] = &[];
 
-/// Name of a feature, the last part of `features/<read, write or remove>-<name>`: what a later release does in this repository so
-/// that an older one must keep away. The object says it by its name; its content is not read.
+/// Name of a feature, the last part of `features/<read, write or remove>-<name>`: a feature that a later release uses
+/// in this repository, and for which an older one must refuse some actions. Only the name of the object counts; its
+/// content is not read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FeatureName {
     needed_to: FeatureUse,
@@ -27,12 +29,12 @@ pub struct FeatureName {
 }
 
 impl FeatureName {
-    /// What needs it.
+    /// The use that needs the feature.
     pub fn needed_to(&self) -> FeatureUse {
         self.needed_to
     }
 
-    /// Whether this release knows it.
+    /// Whether this release knows the feature.
     pub fn is_known(&self) -> bool {
         KNOWN.contains(&self.name.as_str())
     }

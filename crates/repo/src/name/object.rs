@@ -12,10 +12,11 @@ pub const REPOSITORY_OBJECT: &str = "holdfast.json";
 /// The highest pack number, because the name has six digits. At the default pack size this is far above any backup.
 pub const MAX_PACK_NUMBER: u32 = 999_999;
 
-/// What the name of the mark ends with that a slot is being removed.
+/// The end of the name of a removal mark: the slot is being removed.
 const REMOVING: &str = ".removing";
 
-/// Every object of a repository, by name. `Display` gives the name relative to the repository's prefix, `FromStr` reads it.
+/// Every object of a repository, by name. `Display` gives the name relative to the repository's prefix, `FromStr` reads
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ObjectPath {
     /// `holdfast.json`
@@ -118,7 +119,7 @@ pub enum ObjectPath {
         time: LedgerTime,
         /// The backup that was restored.
         backup: BackupId,
-        /// Whether it was found to be good.
+        /// Whether the drill proved a restore.
         proven: bool,
     },
     /// `<cluster>/leases/<time>-<run>.json`
@@ -127,13 +128,13 @@ pub enum ObjectPath {
         cluster: ClusterName,
         /// When the lease ends.
         expires: LedgerTime,
-        /// The run that has it.
+        /// The run that holds the lease.
         run: RunId,
     },
 }
 
 impl ObjectPath {
-    /// The cluster an object belongs to; `None` for the repository's own record and its keys.
+    /// The cluster to which an object belongs; `None` for the repository's own record and its keys.
     pub fn cluster(&self) -> Option<&ClusterName> {
         match self {
             Self::Repository | Self::KeySlot(_) | Self::KeySlotRemoval(_) | Self::Feature(_) => None,

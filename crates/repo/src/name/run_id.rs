@@ -4,7 +4,8 @@ use super::{NameError, is_name_part};
 use std::fmt;
 use std::str::FromStr;
 
-/// Id of one run of a verb, random text: 1 to 63 of `[A-Za-z0-9._-]`, not starting with a dot. It names the leases of the run.
+/// Id of one run of a verb, random text: 1 to 63 of `[A-Za-z0-9._-]`, not starting with a dot. It names the leases of
+/// the run.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(String);
 

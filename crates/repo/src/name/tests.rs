@@ -93,7 +93,7 @@ fn the_names_of_the_format() {
 }
 
 #[test]
-fn what_is_almost_a_name_is_none() {
+fn what_is_almost_a_name_is_refused() {
     for text in [
         "",
         "/holdfast.json",
@@ -226,7 +226,7 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_name_is_no_name_or_another_object(path in any_path(), at in any::<prop::sample::Index>(), to in any::<char>()) {
+    fn a_changed_name_is_refused_or_another_object(path in any_path(), at in any::<prop::sample::Index>(), to in any::<char>()) {
         let name = path.to_string();
         let mut changed: Vec<char> = name.chars().collect();
         let at = at.index(changed.len());

@@ -9,7 +9,7 @@ use crate::frame::{
 use crate::identity::{RepositoryId, RepositoryKey};
 use crate::varint::{Reader, put_bytes, put_varint};
 
-/// Bytes of the shortest chunk entry: four varints of one byte and the hash.
+/// The size of the shortest chunk entry, in bytes: four varints of one byte and the hash.
 const SHORTEST_CHUNK: usize = 4 + 32;
 
 /// A chunk in a frame, and the first extent for which it was stored (others may share it).

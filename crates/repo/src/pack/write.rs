@@ -31,7 +31,7 @@ pub struct PackWriter {
 }
 
 impl PackWriter {
-    /// Begins a pack with this full object name. Returns also the bytes of its head frame, which are stored first.
+    /// Begins a pack with this full object name. Also returns the bytes of its head frame, which are stored first.
     ///
     /// # Errors
     /// As [`ObjectSealer::new`].
@@ -77,7 +77,7 @@ impl PackWriter {
     /// # Errors
     /// [`Fault::UnexpectedKind`] for a frame that is not a data frame, [`Fault::TooLong`] if the frame would exceed
     /// [`MAX_PACK_BYTES`], or its chunks the largest index. The writer is then unchanged, and the frame is lost. After
-    /// an error of [`ObjectSealer::seal`] the writer is of no more use.
+    /// an error of [`ObjectSealer::seal`] the writer cannot be used any more.
     pub fn append(
         &mut self,
         frame: CompressedFrame,
@@ -130,7 +130,8 @@ impl PackWriter {
     }
 }
 
-/// The CRC-32C of bytes that end with this frame. That of its body is in its header, so the body is not read once more.
+/// The CRC-32C of the bytes up to the end of this frame. The CRC-32C of its body is in its header, so the body is not
+/// read again.
 fn with_frame(before: u32, frame: &[u8]) -> Result<u32, Fault> {
     let header = FrameHeader::parse(frame, 0)?;
     let before = crc32c::crc32c_append(before, frame.get(..HEADER_BYTES).unwrap_or_default());

@@ -16,12 +16,12 @@ pub const MAX_LISTED_CHECKSUM_FAILURES: usize = 1000;
 pub enum BackupType {
     /// Every extent was read and stored.
     Full,
-    /// Only what changed since its parent was stored. It restores like a full one, and without the parent's records: its
-    /// manifest names every place, in its own packs and in those of earlier backups.
+    /// Only changes since its parent were stored. It restores like a full one and does not need the parent's records:
+    /// its manifest names the place of every extent, in its own packs and in those of earlier backups.
     Incremental,
 }
 
-/// All that `list`, `info` and the recovery planner need to know about a backup without its manifest.
+/// Everything that `list`, `info` and the recovery planner need to know about a backup without its manifest.
 ///
 /// Written last, after data, manifest and all WAL from start to stop LSN: if it exists, the backup can be restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,8 +79,8 @@ pub struct BackupRecord {
     pub removed_file_count: u64,
     /// Sum of the sizes of the files, in bytes.
     pub size_bytes: u64,
-    /// Sum of the sizes of its packs and its manifest as stored, in bytes: what this backup added to the repository. Its packs
-    /// are its own, and those that killed runs had stored and no earlier backup uses.
+    /// Sum of the sizes of its packs and its manifest as stored, in bytes: what this backup added to the repository.
+    /// Its packs are those that it wrote, and packs of killed runs that no earlier backup uses.
     pub stored_bytes: u64,
     /// Number of its packs.
     pub pack_count: u32,
@@ -100,8 +100,8 @@ pub struct BackupRecord {
     pub host: String,
     /// Version of the software.
     pub software_version: String,
-    /// The warnings shown when the backup was taken that matter to a restore: links that were kept as links, files
-    /// whose content replaces a link.
+    /// The warnings of the backup that matter to a restore: links that were kept as links, files whose content replaces
+    /// a link.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// Free text from the user.

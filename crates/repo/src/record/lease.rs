@@ -1,4 +1,4 @@
-//! `leases/<expires>-<run>.json`: a run uses objects that must not be removed under it.
+//! `leases/<expires>-<run>.json`: a run uses objects, and nobody may remove them meanwhile.
 
 use super::{Closed, RecordBody, RecordKind};
 use crate::name::{BackupId, ClusterName, RunId};
@@ -17,8 +17,8 @@ pub enum LeasePurpose {
     Expire,
 }
 
-/// A run that is alive until `expires`, as far as others can know. The time is in the object's name too, so that a listing
-/// says which leases are in force. A run prolongs its lease by a new record with a later time, and removes older ones.
+/// A lease: others treat the run as alive until `expires`. The time is also in the object's name, so that a listing
+/// shows the leases in force. A run renews its lease with a new record of a later time, and removes older ones.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseRecord {
     /// The run, as in the object's name.
@@ -27,7 +27,7 @@ pub struct LeaseRecord {
     pub cluster: ClusterName,
     /// What the run does.
     pub purpose: LeasePurpose,
-    /// The backups whose objects it uses; empty for all of them, but for a backup: for none.
+    /// The backups whose objects it uses. An empty list means all backups; if the purpose is a backup, it means none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backups: Vec<BackupId>,
     /// When the run took its first lease.
@@ -39,13 +39,13 @@ pub struct LeaseRecord {
     /// A hash of the machine's id, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<String>,
-    /// The id that the kernel gave itself at its start, if it can be read.
+    /// The id that the kernel generated when it started, if it can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
     /// The PID namespace of its process, as Linux writes it, if it can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid_namespace: Option<String>,
-    /// Its process there.
+    /// Its process id in that namespace.
     pub pid: u32,
     /// Version of the software.
     pub software_version: String,

@@ -69,17 +69,17 @@ pub enum LedgerEntry {
         /// The rule that decided the deletion.
         reason: String,
     },
-    /// Objects are being deleted. As long as this entry is there, any of them may be gone.
+    /// Objects are being deleted. While this entry exists, any of them may be gone.
     Removing {
-        /// The run.
+        /// The run that deletes them.
         run: RunId,
-        /// Backups that go.
+        /// Backups that are being deleted.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         backups: Vec<BackupId>,
-        /// Packs that go.
+        /// Packs that are being deleted.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         packs: Vec<PackRange>,
-        /// WAL that goes.
+        /// WAL that is being deleted.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         wal: Vec<DecidedWal>,
         /// The size of these packs in bytes.
@@ -95,22 +95,22 @@ pub enum LedgerEntry {
         wal_file_count: u64,
         /// The size of packs and WAL files in bytes.
         size_bytes: u64,
-        /// The run, whose entries [`LedgerEntry::Removing`] say nothing more.
+        /// The run; its entries [`LedgerEntry::Removing`] no longer count.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         run: Option<RunId>,
-        /// Whether the run did not get to say this, so that a later one looked what was gone: `wal_file_count` is of
-        /// segments then, and `size_bytes` of packs.
+        /// Whether the run ended before it wrote this, so that a later one checked what was gone. Then `wal_file_count`
+        /// counts segments, and `size_bytes` counts packs.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         found_later: bool,
     },
-    /// A backup is not deleted, whatever the policy says, as long as this entry is there.
+    /// While this entry exists, a backup is not deleted, whatever the policy says.
     Hold {
-        /// The backup.
+        /// The held backup.
         backup: BackupId,
-        /// Until when; `None` until it is released.
+        /// The end of the hold; `None` until it is released.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<DateTime<Utc>>,
-        /// Why, in the user's words.
+        /// The reason, in the user's words.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
@@ -126,13 +126,13 @@ pub enum LedgerEntry {
         size_bytes: u64,
         /// The problems found; empty if there are none.
         problems: Vec<VerificationProblem>,
-        /// Of which part of the objects every byte was read besides, in percent, if not of all or none.
+        /// The percentage of further objects of which every byte was read, if a sample was read.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sample_percent: Option<u8>,
     },
     /// Key slots of the repository were added, replaced or removed.
     Key {
-        /// What was asked for.
+        /// The requested change.
         change: KeyChange,
         /// The slots that were written.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -140,10 +140,10 @@ pub enum LedgerEntry {
         /// The slots that were removed.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         removed: Vec<SlotName>,
-        /// The newest key epoch then.
+        /// The newest key epoch after the change.
         epoch: u32,
     },
-    /// A backup was restored into a throw-away directory, recovered, started and looked at.
+    /// A backup was restored into a temporary directory, recovered, started and checked.
     Drill {
         /// The backup that the restore began with.
         backup: BackupId,
@@ -151,32 +151,32 @@ pub enum LedgerEntry {
         claim: ClaimNumber,
         /// The timeline that was followed.
         timeline: TimelineId,
-        /// The last transaction that was replayed; `None` if there was none, or the server did not get so far.
+        /// The last transaction that was replayed; `None` if there was none, or the server did not get this far.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         restored_time: Option<DateTime<Utc>>,
-        /// Where replay ended; `None` if the server did not get so far.
+        /// Where replay ended; `None` if the server did not get this far.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         restored_lsn: Option<Lsn>,
-        /// Bytes written into the data directory.
+        /// Bytes written to the data directory.
         size_bytes: u64,
         /// Bytes of WAL that the recovery needs at most.
         wal_bytes: u64,
-        /// From the choice of the backup to the end of the restore.
+        /// Milliseconds from the choice of the backup to the end of the restore.
         restore_milliseconds: u64,
-        /// From the start of the server to its first answer.
+        /// Milliseconds from the start of the server to its first answer.
         replay_milliseconds: u64,
-        /// Pages whose checksums, or headers, were checked.
+        /// Number of pages whose checksums or headers were checked.
         page_count: u64,
         /// Whether `pg_amcheck` ran.
         amcheck: bool,
-        /// Queries of the user that were asked.
+        /// Number of the user's queries that ran.
         probe_count: u64,
-        /// What was wrong; empty if the restore is proven.
+        /// The problems; empty if the restore is proven.
         problems: Vec<String>,
     },
 }
 
-/// What was done to the key slots.
+/// The change to the key slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyChange {
@@ -193,16 +193,16 @@ pub enum KeyChange {
 pub struct PackRange {
     /// The backup that wrote them.
     pub backup: BackupId,
-    /// The number of the first.
+    /// The number of the first pack.
     pub first: u32,
-    /// The number of the last.
+    /// The number of the last pack.
     pub last: u32,
 }
 
 /// Consecutive segments of one timeline, with the partial segments and backup history files of the same numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecidedWal {
-    /// Claim that they belong to.
+    /// Claim to which the segments belong.
     pub claim: ClaimNumber,
     /// The first segment.
     pub first: SegmentName,

@@ -1,8 +1,8 @@
 //! The MAC over `holdfast.json` of an encrypted repository.
 //!
-//! The record is plain, because it is needed to open the repository. Its values decide how objects are created and cut, so
-//! whoever has the key makes sure that they are those of `repo init`. The record is never written again, so its MAC is under the
-//! key of the first epoch.
+//! The record is plain, because it is needed to open the repository. Its values decide how objects are created and cut,
+//! so a holder of the key checks that they are those of `repo init`. The record is never written again, so its MAC is
+//! under the key of the first epoch.
 
 use super::{RecordError, RecordKind, RepositoryRecord, encode_plain};
 use crate::identity::{RepositoryId, RepositoryKey};
@@ -21,7 +21,7 @@ struct Sealed<'a> {
     body: &'a RawValue,
 }
 
-/// The JSON text of `holdfast.json`; with its MAC in an encrypted repository.
+/// The JSON text of `holdfast.json`, with its MAC in an encrypted repository.
 ///
 /// # Errors
 /// As [`encode_plain`]; and [`RecordError::Unauthenticated`] if the cryptographic library fails.
@@ -44,7 +44,7 @@ pub fn check_repository_mac(object: &[u8], id: RepositoryId, key: &RepositoryKey
     let sealed: Sealed<'_> = serde_json::from_slice(object).map_err(malformed)?;
     let wrong = |problem| RecordError::Unauthenticated { expected: EXPECTED, problem };
     let mac = sealed.mac.ok_or_else(|| wrong("has no MAC"))?;
-    let mac = hex::decode(mac).map_err(|_| wrong("has a MAC that is no hexadecimal number"))?;
+    let mac = hex::decode(mac).map_err(|_| wrong("has a MAC that is not hexadecimal"))?;
     hmac::verify(&mac_key(id, key)?, sealed.body.get().as_bytes(), &mac).map_err(|_| wrong("has another MAC"))
 }
 

@@ -130,11 +130,11 @@ impl fmt::Display for RecordKind {
 
 /// The body of a record.
 pub trait RecordBody: Serialize + DeserializeOwned {
-    /// The kind in its envelope.
+    /// The kind of the record, in its envelope.
     const KIND: RecordKind;
     /// Whether it is plain in encrypted repositories too, because it is read before the key is known.
     const ALWAYS_PLAIN: bool = false;
-    /// The fields of which this release knows all values.
+    /// The fields whose values are a closed set.
     const CLOSED: &'static [Closed] = &[];
 
     /// Checks what the types alone do not ensure, such as limits of numbers.
@@ -233,7 +233,7 @@ pub enum RecordError {
         /// The digest of the present body.
         found: String,
     },
-    /// The record is plain, and whoever changed or wrote it did not have the repository's key.
+    /// The record is plain, and it was changed or written without the repository's key.
     #[error("the {expected} record {problem}: it is not the one that was written with the repository's key")]
     Unauthenticated {
         /// The record that the caller needs.
@@ -340,7 +340,7 @@ pub fn decode_plain<T: RecordBody>(object: &[u8]) -> Result<T, RecordError> {
         return Err(RecordError::DigestMismatch { expected, recorded: envelope.sha256, found });
     }
     let invalid = |source| RecordError::InvalidBody { expected, source };
-    // Before the types check the values: for them an unknown word is a fault like any other.
+    // This comes before the types check the values: they treat an unknown word like any other fault.
     let values: Value = serde_json::from_str(body).map_err(invalid)?;
     for closed in T::CLOSED {
         if let Some(found) = closed.unknown_in(&values) {
@@ -368,7 +368,7 @@ pub fn encode<T: RecordBody>(name: &str, seal: RecordSeal<'_>, body: &T) -> Resu
 }
 
 /// Reads a record from the object stored under `name`. A plain object in an encrypted repository is refused, and so is
-/// the reverse. So nobody can put a forged record beside the sealed ones.
+/// the reverse. So nobody can add a forged record to the sealed ones.
 ///
 /// # Errors
 /// See [`RecordError`].

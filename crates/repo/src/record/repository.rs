@@ -66,7 +66,7 @@ pub enum ConditionalCreate {
     Emulated,
 }
 
-/// How far a checksum can be trusted that the store reports without sending the object's bytes.
+/// Whether a checksum that the store reports without sending the object's bytes can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Checksums {
@@ -143,8 +143,8 @@ impl RecordBody for RepositoryRecord {
         Closed { at: "/conditional_create", values: &["native", "emulated"] },
     ];
 
-    /// The record is plain, and everyone who can write to the store can change it. So its values are checked before
-    /// they are used.
+    /// The record is plain, and anyone who can write to the store can change it. So its values are checked before they
+    /// are used.
     fn check(&self) -> Result<(), String> {
         let Self { extent_size_bytes: extent, pack_size_bytes: pack, .. } = self;
         check_extent_bytes(*extent).map_err(|problem| format!("extent_size_bytes {problem}"))?;

@@ -28,10 +28,10 @@ pub struct StartRecord {
     pub started: DateTime<Utc>,
     /// Version of the software.
     pub software_version: String,
-    /// The backup that it is built on, which must stay until it has ended. Absent for a full one.
+    /// The backup on which it is built, which must stay until the run has ended. Absent for a full backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<BackupId>,
-    /// Which run this is, and where. Absent in records of early releases: nobody can be sure which run wrote those.
+    /// The run and its machine. Absent in records of early releases: the run that wrote those is not known for sure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunIdentity>,
 }
@@ -39,20 +39,20 @@ pub struct StartRecord {
 /// Distinguishes one run of a backup from any other, and its machine from others with the same name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunIdentity {
-    /// A random id, under which the run's own record is found. A run that takes a dead one over writes its own here: the
-    /// dead one, should it be alive after all, then does not complete.
+    /// A random id, by which a run finds its own record. A run that takes over a dead one writes its own id here. If
+    /// the dead run is alive after all, it then does not complete.
     pub id: String,
     /// A hash of the machine's id, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<String>,
-    /// The id that the kernel gave itself at its start, if it can be read.
+    /// The id that the kernel generated when it started, if it can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
     /// Dead backups whose packs this run uses or removes. If this run dies as well, the next run takes them over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removes: Vec<BackupId>,
-    /// Whether the run took a lease before this record, under its own id: it is alive as long as that is in force, and
-    /// dead without one. Absent where it has none, as in records of early releases.
+    /// Whether the run took a lease under its own id before this record. Then it is alive while the lease is in force,
+    /// and dead without one. Absent if it took none, as in records of early releases.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leased: bool,
 }

@@ -66,7 +66,7 @@ fn a_body_of_another_shape_is_named() {
     assert!(matches!(decode_plain::<StartRecord>(text.as_bytes()), Err(RecordError::InvalidBody { .. })));
 }
 
-/// The text of a record with another value at a JSON pointer, under a digest that fits.
+/// The text of a record with another value at a JSON pointer, under a matching digest.
 fn with_value<T: RecordBody>(body: &T, at: &str, value: Value) -> Vec<u8> {
     let mut body = serde_json::to_value(body).unwrap();
     *body.pointer_mut(at).unwrap() = value;

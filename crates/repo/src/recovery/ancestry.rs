@@ -1,4 +1,4 @@
-//! Which timelines lead to a timeline, and which backups lie on that way.
+//! Finds the timelines that lead to a timeline, and the backups on that path.
 
 use holdfast_pgtypes::{Ancestry, TimelineId};
 

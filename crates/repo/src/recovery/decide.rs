@@ -32,7 +32,7 @@ pub struct RunFacts {
 pub struct RecoveryPlan {
     /// The backup to restore, or the snapshot that the directory was filled from.
     pub backup: BackupId,
-    /// Whether that is a backup or a snapshot.
+    /// Whether it is a backup or a snapshot.
     pub begins_with: BeginningKind,
     /// The timeline of the backup itself.
     pub backup_timeline: TimelineId,
@@ -180,7 +180,7 @@ impl RecoveryPath {
                 if reached { Ok(Some(*lsn)) } else { Err(Miss::Beyond) }
             }
             RecoveryTarget::Time(time) => {
-                // Every commit before the stop LSN has a time before the stop time or equal to it.
+                // Every commit before the stop LSN has the stop time or an earlier time.
                 let (consistent, reached) = if self.request.inclusive {
                     (backup.stop_time <= *time, known.last_transaction_time.is_some_and(|last| last > *time))
                 } else {

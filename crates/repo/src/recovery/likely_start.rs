@@ -25,8 +25,8 @@ impl LikelyStart {
     /// if there is no backup before the target.
     pub fn find(request: &RecoveryRequest, world: &RecoveryWorld<'_>) -> Option<Self> {
         let is_before_target = |backup: &&Beginning| match &request.target {
-            // Only the WAL shows where the last two are. Most are of the last days, and a record after the newest backup is
-            // the one that recovery stops at, whatever there is before.
+            // Only the WAL shows where the last two are. Most of them are from the last days, and recovery stops at a
+            // record after the newest backup whatever there is before it.
             RecoveryTarget::Latest | RecoveryTarget::Immediate | RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => {
                 true
             }

@@ -1,5 +1,5 @@
-//! The recovery-path planner: from a request ("to 10:15", "to LSN X on timeline 3") to one backup and the WAL it needs, or
-//! to the reason why it cannot be reached and what can.
+//! The recovery-path planner: from a request ("to 10:15", "to LSN X on timeline 3") to one backup and the WAL it needs,
+//! or to the reason why it cannot be reached and what can.
 //!
 //! Pure: it has no client and no clock. There are two steps, because some requests need facts that only reading WAL can
 //! give:
@@ -32,9 +32,9 @@
 //! way. `findNewestTimeLine` probes numbers one by one, and PostgreSQL then fails if the newest is not a descendant.
 //! Here it is the highest timeline to which some backup leads, and the restore must write its number. Second, the
 //! highest timeline is not always the best one. If a complete backup on another timeline is newer than all backups on
-//! the chosen one, the request is refused until it names a timeline, unless its target is before the place where the two
-//! part. If only WAL is newer, the plan reports an [`OtherLine`]. Third, "to the end of WAL" is refused if there is WAL
-//! after a hole: PostgreSQL would end recovery at the hole and open for writes without the rest.
+//! the chosen one, the request is refused until it names a timeline, unless its target is before the place where the
+//! two part. If only WAL is newer, the plan reports an [`OtherLine`]. Third, "to the end of WAL" is refused if there is
+//! WAL after a hole: PostgreSQL would end recovery at the hole and open for writes without the rest.
 
 mod ancestry;
 mod beginning;

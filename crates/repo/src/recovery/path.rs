@@ -183,8 +183,8 @@ impl RecoveryPath {
         &self.others
     }
 
-    /// The line with a complete backup newer than all on the chosen timeline, if the request names no timeline. If there
-    /// are several, the one with the newest backup.
+    /// The line with a complete backup newer than all on the chosen timeline, if the request names no timeline. If
+    /// there are several, the one with the newest backup.
     pub fn newer_backup(&self) -> Option<&OtherLine> {
         let said = self.request.timeline != TargetTimeline::Latest || self.request.backup.is_some();
         let newer = self.others.iter().filter(|other| !said && other.newer == Newer::Backup);

@@ -1,14 +1,14 @@
-//! How much of a WAL object, and of its file, a reader accepts before it has seen a byte of either.
+//! The size of a WAL object and of its file that a reader accepts before it has read a byte of either.
 
 use holdfast_pgtypes::WalSegmentSize;
 
 use crate::format_error::Fault;
 
-/// The most raw bytes of a facts frame. Ordinary ones have some hundred bytes, and two pieces of records of 2 KiB each; the rest is
-/// for some thousand restore points in one segment.
+/// The most raw bytes of a facts frame. Ordinary ones have some hundred bytes, and two pieces of records of 2 KiB each;
+/// the rest is for some thousand restore points in one segment.
 pub const FACTS_BYTES: u32 = 1 << 20;
 
-/// The most bytes of a file that is no segment: a timeline history, which has a line for each timeline.
+/// The most bytes of a file that is not a segment: a timeline history, which has a line for each timeline.
 const TEXT_BYTES: u64 = 16 << 20;
 
 /// The largest size that a file can have.

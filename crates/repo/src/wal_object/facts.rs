@@ -1,4 +1,4 @@
-//! What is known about a WAL file without reading it.
+//! The facts about a WAL file that can be read without the file.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -29,8 +29,8 @@ impl WalObjectFacts {
         Self { file_name: file_name.to_owned(), raw_len: raw.len() as u64, blake3: ChunkHash::of(raw), facts }
     }
 
-    /// The content of the facts frame. What the archiver learnt is left out where it is longer than a reader takes: a segment full
-    /// of restore points is archived all the same, and who wants to know what is in it reads the segment.
+    /// The content of the facts frame. What the archiver learnt is left out if it is longer than a reader accepts. So a
+    /// segment full of restore points is archived all the same; its content can be read from the segment itself.
     ///
     /// # Errors
     /// [`Fault::Malformed`] if the facts cannot be written as JSON, which no JSON value causes.

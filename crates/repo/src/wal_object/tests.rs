@@ -47,7 +47,7 @@ fn plans_cover_the_file() {
     }
 }
 
-/// A small object can announce a gigabyte, also in an archive of small segments.
+/// A small object can announce a gigabyte, even in an archive with small segments.
 #[test]
 fn no_more_is_taken_than_a_file_of_the_archive_can_have() {
     let small = Bounds::of_archive(holdfast_pgtypes::WalSegmentSize::new(1 << 20).unwrap());

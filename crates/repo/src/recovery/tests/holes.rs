@@ -28,7 +28,7 @@ fn holes() {
         ),
         ("the target is before the hole", target(hole(1, 5), RecoveryTarget::Lsn(half(4))), "A along 3: 1:2-4"),
         (
-            "inside of the newest backup: it cannot be used, and the older one does not get over it",
+            "inside of the newest backup: it cannot be used, and the older one cannot pass it",
             hole(3, 16),
             "error: WAL segment 000000030000000000000010 is missing on the way to the end of the archived WAL",
         ),

@@ -137,7 +137,7 @@ impl World {
         }
         let plan = |wal| {
             let path = RecoveryPath::find(&self.request, &seen(wal)).unwrap();
-            // The facts were found for a run, whichever number it has here.
+            // The facts belong to a run, whatever its number is here.
             let whole = RecoveryPath::find(&self.request, &seen(&all)).unwrap();
             let facts = |run: &WalRun| {
                 let same = whole.runs().iter().position(|other| other.end_lsn == run.end_lsn);
@@ -149,7 +149,7 @@ impl World {
         let quick = plan(&wal);
         let Some(quick) = quick.ok().filter(|plan| plan.backup == likely.backup) else { return };
         let mut whole = plan(&all).unwrap_or_else(|error| panic!("{name}: {quick:?} and with all WAL: {error}"));
-        // Only how far back the window reaches is not known.
+        // Only the beginning of the window is not known.
         whole.window = quick.window.clone();
         assert_eq!(quick, whole, "{name}");
     }

@@ -4,7 +4,8 @@ use super::{World, backup, half, id, minute, start_of, timeline, with, world};
 use crate::recovery::{Newer, Unreachable};
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 
-/// Production on timeline 1, from which a drill parted at 4.5 as timeline 2: backup A, the drill, segments 5 to 10, backup B.
+/// Production on timeline 1, from which a drill parted at 4.5 as timeline 2: backup A, the drill, segments 5 to 10,
+/// backup B.
 fn drill() -> World {
     with(world(), |w| {
         w.backups.truncate(2);
@@ -58,7 +59,7 @@ fn a_newer_backup_elsewhere_wants_the_timeline_named() {
             with(drill(), |w| w.request.target = RecoveryTarget::Lsn(start_of(1))),
             "error: LSN 0/1000000 is before the end of the oldest backup",
         ),
-        ("a time behind the drill", with(drill(), |w| w.request.target = RecoveryTarget::Time(minute(55))), refused()),
+        ("a time after the drill", with(drill(), |w| w.request.target = RecoveryTarget::Time(minute(55))), refused()),
         (
             "the drill has the newer backup",
             with(drill(), |w| {
@@ -94,7 +95,7 @@ fn what_is_not_followed_is_named() {
         ),
         ("abandoned ends, after two failovers", world(), &[(1, Newer::Nothing), (2, Newer::Nothing)]),
         (
-            "nothing behind the place where it parts",
+            "nothing after the place where it parts",
             with(world(), |w| {
                 (9..=10).for_each(|segment| w.remove(1, segment));
                 w.remove(2, 14);

@@ -181,7 +181,7 @@ fn immediate() {
         ("the newest backup", to(RecoveryTarget::Immediate), "D along 3: 3:15-17"),
         ("a named one", with(to(RecoveryTarget::Immediate), |w| w.request.backup = Some(id(10))), "A along 3: 1:2-4"),
         (
-            "a backup that ends on a border, with nothing behind it",
+            "a backup that ends on a boundary, with nothing after it",
             with(to(RecoveryTarget::Immediate), |w| {
                 w.backups.last_mut().unwrap().stop_lsn = start_of(19);
                 w.backups.last_mut().unwrap().stop_segment = "000000030000000000000012".parse().unwrap();

@@ -21,7 +21,7 @@ fn the_segment_of_a_switch() {
             "error: WAL segment 000000020000000000000008 is missing on the way to the end of the archived WAL",
         ),
         (
-            "before the switch the old copy will do",
+            "before the switch the old copy is enough",
             with(from_a(), |w| {
                 w.remove(2, 8);
                 w.request.target = RecoveryTarget::Lsn(start_of(8));
@@ -29,7 +29,7 @@ fn the_segment_of_a_switch() {
             "A along 3: 1:2-8",
         ),
         (
-            "at the switch it will not",
+            "at the switch it is not enough",
             with(from_a(), |w| {
                 w.remove(2, 8);
                 w.request.target = RecoveryTarget::Lsn(half(8));
@@ -46,7 +46,7 @@ fn the_segment_of_a_switch() {
             "error: WAL segment 000000020000000000000008 is missing on the way to LSN 0/8000000",
         ),
         (
-            "a switch on a border leaves the segment before to the old timeline",
+            "after a switch on a boundary the segment before it is the old timeline's",
             with(from_a(), |w| {
                 w.history(2, &[(1, start_of(9))]);
                 w.history(3, &[(1, start_of(9)), (2, half(13))]);
@@ -125,7 +125,7 @@ fn timelines_and_backups() {
             "error: backup 20260822T103000Z of timeline 2 does not lead to timeline 1",
         ),
         (
-            "a backup taken after its timeline was left does not lead on",
+            "a backup taken after its timeline was left does not lead to later ones",
             with(world(), |w| {
                 w.backups.push(backup(1, 8, 9, 35, 36));
                 w.request.timeline = TargetTimeline::Number(timeline(3));
@@ -142,7 +142,7 @@ fn timelines_and_backups() {
             "? along 1: 1:8-10",
         ),
         (
-            "it is no candidate on the latest timeline, however new, and the timeline must be named",
+            "it is not a candidate on the latest timeline, however new, and the timeline must be named",
             with(world(), |w| w.backups.push(backup(1, 8, 9, 55, 56))),
             "error: the newest timeline that a backup leads to is 3, but backup 20260822T105500Z of timeline 1 is newer and \
              does not lead there",
@@ -206,7 +206,7 @@ fn timelines_and_backups() {
             "error: WAL segment 000000070000000000000012 is missing on the way to the end of the archived WAL",
         ),
         (
-            "latest passes over a higher timeline that no backup leads to",
+            "latest ignores a higher timeline that no backup leads to",
             with(world(), |w| {
                 w.history(4, &[(1, half(1))]);
                 w.add(4, 1..=4);
