@@ -1,8 +1,8 @@
 //! `BackupLabel`: the file that names where recovery of a base backup begins, as `build_backup_content` writes it.
 //!
-//! It has one `KEY: value` on each line, in a fixed order. A label may contain anything but a zero byte, line ends
-//! included, so the parser takes it to reach up to the last `START TIMELINE` line. The values of the file are kept
-//! exactly. The `START TIME` is text in the server's `log_timezone` and stays text.
+//! It has one `KEY: value` on each line, in a fixed order. A label may contain anything except a zero byte, even line
+//! ends. So the parser lets it reach up to the last `START TIMELINE` line. The values of the file are kept exactly. The
+//! `START TIME` is text in the server's `log_timezone` and stays text.
 
 use std::fmt;
 
@@ -233,7 +233,7 @@ START TIMELINE: 1
     }
 
     #[test]
-    fn knows_13s_master_and_standbys() {
+    fn knows_the_master_of_13_and_standbys() {
         let from = |word: &str| BackupLabel::parse(FULL.replace("primary", word).as_bytes()).map(|label| label.from);
         assert_eq!(from("master"), Ok(BackupFrom::Primary));
         assert_eq!(from("standby"), Ok(BackupFrom::Standby));

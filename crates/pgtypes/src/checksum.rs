@@ -1,8 +1,8 @@
 //! The checksum of a data page, as `pg_checksum_page` of `storage/checksum_impl.h`.
 //!
 //! Thirty-two FNV-1a lanes run side by side over the page, one word at a time for each. They are folded into one word,
-//! which is mixed with the block number and reduced to 1..=65535. The lanes are independent, so that the compiler makes
-//! vector instructions of the inner loop. For the same reason the loops below use whole arrays.
+//! which is mixed with the block number and reduced to 1..=65535. The lanes are independent, so the compiler can use
+//! vector instructions for the inner loop. For the same reason the loops below use whole arrays.
 //!
 //! The page's own checksum field counts as zero. The block number is that of the whole relation, not of one of its
 //! segment files.

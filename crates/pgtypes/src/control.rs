@@ -5,7 +5,7 @@
 //! file, so the offsets below are those of the 64-bit little-endian ABIs.
 //!
 //! A control file is checked in the order in which a reader can trust it: length, version, CRC-32C, then fields. An
-//! error names the version of the file even if that version is not known here. A wrong CRC may come from a torn read,
+//! error names the version of the file even if this release does not know it. A wrong CRC may come from a torn read,
 //! while the server was writing the file: PostgreSQL's own tools read again, and so should callers.
 
 use std::fmt;

@@ -56,7 +56,7 @@ pub enum Verdict {
 pub enum ExcludedAs {
     /// A temporary file, or a directory of temporary files.
     TemporaryFile,
-    /// A file of the running server, or one that the backup replaces by its own.
+    /// A file of the running server, or one that the backup replaces with its own.
     ServerFile,
     /// The cache of system relations, rebuilt at start.
     RelationCache,
@@ -107,7 +107,7 @@ impl Exclusions {
         }
     }
 
-    /// The major the rules are for.
+    /// The major to which the rules apply.
     pub const fn version(&self) -> PgVersion {
         self.version
     }
@@ -216,7 +216,7 @@ mod tests {
         }
         assert_eq!(rules.verdict(b"16384_init"), Verdict::Include);
         assert_eq!(rules.verdict(b"16385"), Verdict::Include);
-        // In other directories the names mean nothing.
+        // In other directories the names have no meaning.
         let rules = Exclusions::for_directory(PgVersion::V13, b"pg_xact", names);
         assert_eq!(rules.verdict(b"16384"), Verdict::Include);
     }

@@ -284,7 +284,7 @@ mod tests {
     fn only_positions_on_the_path_can_follow_it() {
         let ancestry = Ancestry::from_history(&HistoryFile::parse(timeline(3), THIRD.as_bytes()).unwrap());
         assert!(ancestry.passes(timeline(1), lsn("0/16000A0")));
-        assert!(!ancestry.passes(timeline(1), lsn("0/16000A1")), "timeline 1 went on without us");
+        assert!(!ancestry.passes(timeline(1), lsn("0/16000A1")), "timeline 1 continued without us");
         assert!(ancestry.passes(timeline(3), lsn("5/0")));
         assert!(!ancestry.passes(timeline(3), lsn("0/100")));
         assert!(!ancestry.passes(timeline(4), lsn("0/100")));

@@ -1,8 +1,8 @@
 //! PostgreSQL's own formats for Holdfast: the files of a cluster and its WAL, for the majors 13 to 18.
 //!
 //! Everything here is a pure function over bytes and texts: no I/O, no clock, no async. The bytes may come from a disk,
-//! a network or a bucket, and no function panics on them. What cannot be read is an error that repeats what was found.
-//! Where WAL simply ends, it is the end.
+//! a network or a bucket, and no function panics on them. Input that cannot be read gives an error that repeats it. If
+//! WAL simply ends, that is not an error.
 //!
 //! | for | see |
 //! |---|---|
@@ -31,14 +31,13 @@
 //! let segment = ancestry.segment_containing(redo, size);
 //! assert_eq!(segment.to_string(), "000000010000000A000000FF");
 //!
-//! // A stop LSN on a border belongs to the segment that ends there.
-//! let stop: Lsn = "B/0".parse()?;
+//! // A stop LSN on a boundary belongs to the segment that ends there. let stop: Lsn = "B/0".parse()?;
 //! assert_eq!(SegmentName::ending_at(stop, TimelineId::FIRST, size), segment);
 //! # Ok(())
 //! # }
 //! ```
 #![warn(clippy::indexing_slicing)]
-// A caller decides by the kind of an error, so every public function says which it returns (docs/style.md).
+// A caller decides by the kind of an error, so every public function documents its errors (docs/style.md).
 #![warn(clippy::missing_errors_doc)]
 
 mod bytes;

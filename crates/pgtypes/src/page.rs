@@ -70,7 +70,7 @@ impl PageHeader {
 pub enum PageCheck {
     /// All zeros: allocated and never written.
     New,
-    /// As PostgreSQL wrote it.
+    /// It is as PostgreSQL wrote it.
     Valid,
     /// The contents do not match the checksum in the page.
     BadChecksum {
@@ -97,7 +97,7 @@ impl PageCheck {
 pub enum Checksums {
     /// `data_checksum_version` is not 0.
     On,
-    /// The checksum field means nothing.
+    /// `data_checksum_version` is 0: the checksum field has no meaning.
     Off,
 }
 
@@ -123,7 +123,7 @@ pub fn check_page(page: &[u8; PAGE_SIZE], block_number: u32, checksums: Checksum
     if header.is_sane() { PageCheck::Valid } else { PageCheck::BadHeader }
 }
 
-/// Whether all bytes are zero. It compares in blocks, so that the compiler can make vector code of it.
+/// Whether all bytes are zero. It compares in blocks, so that the compiler can use vector instructions.
 pub fn is_all_zero(bytes: &[u8]) -> bool {
     let (blocks, rest) = bytes.as_chunks::<64>();
     blocks.iter().all(|block| block.iter().fold(0, |or, byte| or | byte) == 0) && rest.iter().all(|byte| *byte == 0)

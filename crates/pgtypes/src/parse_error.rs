@@ -1,4 +1,4 @@
-//! The error of everything here that is parsed from a short text: LSNs, names of segments, numbers.
+//! The error of all parsers of short texts: LSNs, names of segments, numbers.
 //!
 //! It repeats the input, cut to a length that fits a message. The text usually comes from somewhere else (a bucket
 //! listing, a command line, a server's answer), and the person who reads the message must find it there.

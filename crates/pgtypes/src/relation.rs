@@ -46,7 +46,7 @@ pub struct RelationFileName {
     pub fork: Fork,
     /// The number of the segment file, from 0.
     pub segment: u32,
-    /// The backend a temporary relation belongs to.
+    /// The backend to which a temporary relation belongs; `None` for any other.
     pub temporary_backend: Option<u32>,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A name is the timeline and two more groups of eight hexadecimal digits. The LSN of a name depends on the cluster's
 //! segment size, so every conversion from names to LSNs or to neighbours takes this size; `XLogFileName` and
-//! `XLogFromFileName` of `xlog_internal.h` are the models. An LSN on a border has two segments, the one that begins
-//! there and the one that ends there. So the two roundings have two names: `containing` (as `XLByteToSeg`) and
+//! `XLogFromFileName` of `xlog_internal.h` are the models. An LSN on a segment boundary has two segments, the one that
+//! begins there and the one that ends there. So the two roundings have two names: `containing` (as `XLByteToSeg`) and
 //! `ending_at` (as `XLByteToPrevSeg`).
 
 use std::fmt;
@@ -73,7 +73,7 @@ impl From<WalSegmentSize> for u32 {
 
 /// The name of a WAL segment: `000000010000000A000000FF`.
 ///
-/// Names order as PostgreSQL's do as text: by timeline first, then by position.
+/// Names sort like PostgreSQL's names as text: first by timeline, then by position.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentName {
     timeline: TimelineId,
@@ -98,8 +98,8 @@ impl SegmentName {
         Self { timeline, id: (lsn.as_u64() >> 32) as u32, segment: within as u32 }
     }
 
-    /// The segment that contains the byte before `lsn`, so a stop LSN on a border names the segment that ends there; as
-    /// `XLByteToPrevSeg`. LSN 0 has no byte before it and gives the first segment.
+    /// The segment that contains the byte before `lsn`, so a stop LSN on a boundary gives the segment that ends there;
+    /// as `XLByteToPrevSeg`. LSN 0 has no byte before it and gives the first segment.
     pub fn ending_at(lsn: Lsn, timeline: TimelineId, size: WalSegmentSize) -> Self {
         Self::containing(lsn.saturating_sub(1), timeline, size)
     }
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_roundings_differ_on_a_border() {
+    fn the_two_roundings_differ_on_a_boundary() {
         let size = WalSegmentSize::DEFAULT;
         let border: Lsn = "A/FF000000".parse().unwrap();
         assert_eq!(SegmentName::containing(border, TimelineId::FIRST, size), name("000000010000000A000000FF"));

@@ -1,4 +1,4 @@
-//! `TimelineId`: which branch of a cluster's history a piece of WAL belongs to, as `TimeLineID`.
+//! `TimelineId`: the branch of a cluster's history to which WAL belongs, as `TimeLineID`.
 //!
 //! Zero is not a timeline: PostgreSQL uses it for "none", which is `Option<TimelineId>` here. People see a timeline in
 //! decimal; file names contain it as eight hexadecimal digits.
@@ -73,7 +73,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn zero_is_no_timeline() {
+    fn zero_is_not_a_timeline() {
         assert_eq!(TimelineId::new(0), None);
         assert!("0".parse::<TimelineId>().is_err());
         assert!(TimelineId::from_hex("00000000").is_err());

@@ -1,5 +1,5 @@
-//! Control files that `initdb` and the servers of all majors wrote, held against what `pg_controldata` says of them
-//! (of 17, its SQL functions).
+//! Control files that `initdb` and the servers of all majors wrote, compared with the output of `pg_controldata` (for
+//! 17, of its SQL functions).
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use holdfast_pgtypes::control::{ControlFileError, DbState};
@@ -17,7 +17,7 @@ fn fixture(major: u16) -> (&'static [u8], &'static str) {
     }
 }
 
-/// What `pg_controldata` would print after this name.
+/// The value that `pg_controldata` prints after this name.
 fn printed(control: &ControlFile, name: &str) -> String {
     let on_off = |flag| if flag { "on" } else { "off" }.to_owned();
     let time = |time: chrono::DateTime<chrono::Utc>| time.format("%a %b %d %H:%M:%S %Y").to_string();
@@ -71,7 +71,7 @@ fn fields_are_what_pg_controldata_says() {
     }
 }
 
-/// The fixture of 15 with some bytes replaced and the CRC made to hold again.
+/// The fixture of 15 with some bytes replaced and a matching CRC.
 fn resealed(offset: usize, replacement: &[u8]) -> Vec<u8> {
     let (bytes, _) = fixture(15);
     let mut bytes = bytes.to_vec();

@@ -1,4 +1,4 @@
-//! Data pages a checksummed PostgreSQL 18 wrote: blocks 1 and 2 of a copy of `pg_class`.
+//! Data pages that a PostgreSQL 18 with checksums wrote: blocks 1 and 2 of a copy of `pg_class`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use holdfast_pgtypes::checksum::{PAGE_SIZE, page_checksum};

@@ -1,5 +1,5 @@
-//! Scans of WAL: two real segments held against `pg_waldump`, and synthetic ones for every way a record can cross a
-//! border or a segment can end.
+//! Scans of WAL: two real segments compared with `pg_waldump`, and synthetic ones for every way in which a record can
+//! cross a boundary or a segment can end.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write;
@@ -23,7 +23,7 @@ fn segment(bytes: &[u8], version: PgVersion) -> WalSegment<'_> {
     WalSegment { bytes, name: "00000001000000000000000A".parse().unwrap(), size: megabyte(), version }
 }
 
-/// One line for each reported record, as `pg_waldump` was told to say it.
+/// One line for each reported record; the expected lines come from the output of `pg_waldump`.
 fn lines(segment: WalSegment<'_>) -> String {
     let mut out = String::new();
     for event in segment.records().filter_map(|record| record.event) {
@@ -114,7 +114,7 @@ fn facts_sum_up_the_segment() {
 fn targets_are_found_as_recovery_finds_them() {
     let segment = segment(SEGMENT_15, PgVersion::V15);
     assert_eq!(find_xact_end(segment, 744).unwrap().lsn.to_string(), "0/A00180");
-    // A subtransaction is no target; a prepared transaction is, by its own id.
+    // A subtransaction is not a target; a prepared transaction is one, by its own id.
     assert_eq!(find_xact_end(segment, 745), None);
     assert_eq!(find_xact_end(segment, 747).unwrap().kind, XactEndKind::CommitPrepared);
     assert_eq!(find_xact_end(segment, 746).unwrap().kind, XactEndKind::Abort);
@@ -129,7 +129,8 @@ fn targets_are_found_as_recovery_finds_them() {
 
 #[test]
 fn a_real_commit_between_two_segments_is_joined() {
-    // The facts of two neighbouring segments of a PostgreSQL 15; pg_waldump, given both, shows the commit of 20812.
+    // The facts of two neighbouring segments of a PostgreSQL 15; `pg_waldump` shows the commit of 20812 if it gets
+    // both.
     let text = include_str!("fixtures/neighbours.15.json");
     let facts: std::collections::BTreeMap<String, SegmentFacts> = serde_json::from_str(text).unwrap();
     let tail = facts.get("before").unwrap().tail_fragment.as_ref().unwrap();
@@ -216,14 +217,14 @@ impl Writer {
         self.raw(&head)
     }
 
-    /// A commit with so many bytes after its time.
+    /// A commit with `more` bytes after its time.
     fn commit(&mut self, xid: u32, more: usize) -> Lsn {
         let mut data = (i64::from(xid) * 1_000_000).to_le_bytes().to_vec();
         data.resize(8 + more, 0);
         self.record(xid, 0, 1, &data)
     }
 
-    /// Records nobody asks for, one a page, until `left` bytes are left of the segment.
+    /// Records that are not reported, one for each page, until `left` bytes of the segment are left.
     fn fill(&mut self, left: usize) {
         let target = (1 << 20) - left;
         while self.wal.len() < target {
@@ -232,7 +233,7 @@ impl Writer {
             }
             let on_page = Self::PAGE - self.wal.len() % Self::PAGE;
             let size = on_page.min(target - self.wal.len());
-            // No record is so short: one that goes on a little into the next page.
+            // A record cannot be this short, so it continues a little into the next page.
             let size = if size < 32 { size + 64 } else { size };
             self.record(0, 0, 10, &vec![0; size - 29]);
         }
@@ -255,8 +256,8 @@ fn microseconds(xid: u32) -> DateTime<Utc> {
 }
 
 #[test]
-fn a_record_may_cross_the_border_at_every_place() {
-    // From the length alone on this side of the border to all but the last word of the record.
+fn a_record_may_cross_the_boundary_at_every_place() {
+    // From only the length on this side of the boundary, to all but the last word of the record.
     for left in (8..=64).step_by(8).chain([1000, 1024, 1032, 2000, 2992]) {
         for more in [0, 3000] {
             let mut writer = Writer::new(3);
@@ -264,7 +265,7 @@ fn a_record_may_cross_the_border_at_every_place() {
             writer.fill(left);
             let lsn = writer.commit(11, more);
             writer.commit(12, 0);
-            // Reaches the second segment in any case.
+            // This always reaches the second segment.
             writer.record(0, 0, 10, &[0; 4000]);
             let (first, second) = (writer.facts(3, 0), writer.facts(3, 1));
             let case = format!("{left} bytes left, {more} more");
@@ -295,7 +296,7 @@ fn long_records_are_followed_over_pages_and_segments() {
     writer.commit(11, 0);
     let first = writer.facts(3, 0);
     assert_eq!(first.commits, 1);
-    assert_eq!(first.tail_fragment, None, "nobody asks for this record");
+    assert_eq!(first.tail_fragment, None, "this record is not reported");
     let middle = writer.facts(3, 1);
     assert_eq!((middle.first_record_lsn, middle.is_incomplete), (None, false));
     assert_eq!(middle.head_continuation.unwrap().end_lsn, None);
@@ -330,7 +331,7 @@ fn reading_ends_quietly_where_the_wal_ends() {
         (facts.commits, facts.is_incomplete)
     };
     let set = |offset: usize, byte: u8| move |wal: &mut Vec<u8>| *wal.get_mut(offset).unwrap() = byte;
-    assert_eq!(ends(&|_| ()), (3, true), "zeros behind");
+    assert_eq!(ends(&|_| ()), (3, true), "zeros after the records");
     assert_eq!(ends(&|wal| wal.truncate(9000)), (1, true), "cut");
     assert_eq!(ends(&set(0, 0)), (0, true), "no magic");
     assert_eq!(ends(&set(36, 1)), (0, true), "no block size");

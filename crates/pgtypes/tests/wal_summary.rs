@@ -1,14 +1,16 @@
-//! WAL summary files that PostgreSQL 17.10 and 18.6 wrote, beside what `pg_walsummary` of 18.6 prints of them; damage of
-//! every kind; and what they say of a data directory's files.
+//! WAL summary files that PostgreSQL 17.10 and 18.6 wrote, compared with the output of `pg_walsummary` of 18.6; damage
+//! of every kind; and decisions about files of a data directory.
 //!
-//! How the samples were made: `initdb -k`, then `summarize_wal = on`, `autovacuum = off`. With a checkpoint between them:
+//! How the samples were made: `initdb -k`, then `summarize_wal = on`, `autovacuum = off`. With a checkpoint between
+//! them:
 //!
 //! 1. tables of some thousand rows: `kept` (with an index), `cut`, `gone`, `full_of`, and an unlogged one;
 //! 2. `018C4EC8` of 18 and `018ED720` of 17: VACUUM of `kept`, scattered deletes in it, delete and VACUUM that truncate
-//!    `cut` to 30 blocks, then inserts that extend it again; DROP TABLE, TRUNCATE, a new unlogged table, a table in a new
-//!    tablespace;
+//!    `cut` to 30 blocks, then inserts that extend it again; DROP TABLE, TRUNCATE, a new unlogged table, a table in a
+//!    new tablespace;
 //! 3. `01A9C508`: CREATE DATABASE with STRATEGY file_copy, which has a checkpoint of its own at its beginning and end;
-//! 4. `0B000028`: a table of 100 blocks is truncated to 3 by VACUUM, and COPY extends it to 38, of which only 25 are used;
+//! 4. `0B000028`: a table of 100 blocks is truncated to 3 by VACUUM, and COPY extends it to 38, of which only 25 are
+//!    used;
 //! 5. `0C0F5C20`: nothing;
 //! 6. `0E5E0DB0`: updates of almost every block of a table of 6000 blocks (a bitmap), and of five blocks of another.
 //!
@@ -27,7 +29,7 @@ use proptest::prelude::*;
 
 const SEGMENT: u32 = 131_072;
 
-/// Of every sample: its name, its bytes, and what `pg_walsummary` prints.
+/// For every sample its name, its bytes, and the output of `pg_walsummary`.
 fn samples() -> Vec<(String, Vec<u8>, String)> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let mut samples = Vec::new();
@@ -177,14 +179,14 @@ fn each_kind_of_damage_has_its_error() {
         "WAL summary has 65537 chunks for RelationFork { tablespace: 1663, database: 5, number: 16384, fork: Main }: at \
          most 65536 are possible"
     );
-    // A planted number of chunks costs no memory before the bytes are there.
+    // A forged number of chunks needs no memory before the bytes are there.
     assert_eq!(error(&file(&[1663, 5, 16_384, 0, NONE, 65_536])), "WAL summary ends early, after 56 bytes");
     assert_eq!(
         error(&file(&[1663, 5, 16_384, 0, NONE, 2, 4097 << 16])),
         "WAL summary has a chunk of 4097 words for RelationFork { tablespace: 1663, database: 5, number: 16384, fork: \
          Main }: at most 4096 are possible"
     );
-    // The last chunk that can exist, with the block number that means none.
+    // The last chunk that can exist, with `InvalidBlockNumber`.
     let mut last = vec![1663, 5, 16_384, 0, NONE, 65_536];
     last.extend(std::iter::repeat_n(0, 32_767));
     last.extend([1 << 16, 0xFFFF]);
@@ -202,7 +204,7 @@ fn each_kind_of_damage_has_its_error() {
     );
     let mut longer = file(&relation);
     longer.push(0);
-    assert_eq!(error(&longer), "WAL summary goes on after its CRC, at byte 56");
+    assert_eq!(error(&longer), "WAL summary has bytes after its CRC, at byte 56");
 }
 
 #[test]
@@ -218,14 +220,14 @@ fn an_error_of_the_source_is_kept() {
     assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "disk");
 }
 
-/// A number that depends on the seed alone.
+/// A number that depends only on the seed.
 fn next(state: &mut u64) -> usize {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*state >> 33) as usize
 }
 
-/// Some bytes of a sample are replaced, removed or repeated, and the CRC is made right again, so that the structure is
-/// what must hold. Nothing panics, and what is read stays within its bounds.
+/// Some bytes of a sample are replaced, removed or repeated, and the CRC is corrected, so that only the checks of the
+/// structure can find it. Nothing panics, and the result stays within its limits.
 #[test]
 fn sealed_mutations_never_panic() {
     let samples = samples();

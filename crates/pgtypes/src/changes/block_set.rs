@@ -1,8 +1,8 @@
 //! `BlockSet`: a set of block numbers in little memory, in chunks of 2^16 blocks as in WAL summaries.
 //!
 //! A chunk with up to 4096 blocks is a sorted array of 16-bit offsets, a fuller one a bitmap of 8 KiB: two bytes for
-//! each block, and never more than one bit for each block that exists. A set always has the one form that its content
-//! asks for, so that equal sets compare equal.
+//! each block, and never more than one bit for each block that exists. The content alone decides the form of a chunk,
+//! so equal sets compare equal.
 
 use std::ops::Range;
 
@@ -263,7 +263,7 @@ impl BlockSet {
         self.insert_chunk(number, Chunk(Form::Offsets(Box::new([offset]))));
     }
 
-    /// Forgets the blocks from `limit` on.
+    /// Removes the blocks from `limit` on.
     pub fn truncate(&mut self, limit: u32) {
         let (number, offset) = split(limit);
         let kept = self.chunks.partition_point(|(chunk, _)| *chunk <= number);
@@ -333,13 +333,13 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Insert(u32),
-        /// As many blocks as no array has.
+        /// More blocks than an array can have.
         Fill(u32, u32),
         Truncate(u32),
     }
 
     fn block() -> impl Strategy<Value = u32> {
-        // Near the borders of chunks, and the last block that can exist.
+        // Near the boundaries of chunks, and the last block that can exist.
         prop_oneof![0u32..300, 65_400u32..65_700, 131_000u32..131_200, Just(u32::MAX - 1)]
     }
 

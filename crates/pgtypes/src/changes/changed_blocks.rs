@@ -1,10 +1,10 @@
 //! `ChangedBlocks`: the union of WAL summaries, in memory.
 //!
 //! For each fork it has the smallest limit block of all summaries, and the changed blocks below it. Blocks at or after
-//! the limit block need no list: the fork was at least once so short that they did not exist, so that the parent's copy
-//! says nothing about them, and [`crate::changes::decision`] reads them all. PostgreSQL keeps those that were changed
-//! after the truncation, and therefore depends on the order in which it reads the summaries. Without them the order does
-//! not matter: a block below the smallest limit block was never forgotten by any truncation, in no summary.
+//! the limit block need no list. The fork was at least once so short that they did not exist. So the parent's copy says
+//! nothing about them, and [`crate::changes::decision`] reads all of them. PostgreSQL keeps those that were changed
+//! after the truncation, and therefore depends on the order in which it reads the summaries. Without these blocks the
+//! order does not matter: no truncation in any summary removed a block below the smallest limit block.
 //!
 //! # Memory
 //!
@@ -82,8 +82,8 @@ impl ChangedBlocks {
     /// These changes and those of one WAL summary file. Summaries may be added in any order. The source should have a
     /// buffer.
     ///
-    /// After an error nothing is left: a summary may turn out to be damaged only at its end, and what came before must
-    /// not be used.
+    /// An error consumes the set: a summary may prove damaged only at its end, and its earlier changes must not be
+    /// used.
     ///
     /// # Errors
     /// Those of [`WalSummaryReader`]: the source cannot be read, or the summary is damaged.
@@ -114,7 +114,7 @@ impl ChangedBlocks {
         }
     }
 
-    /// Adds one changed block, such as one that the SQL function `pg_wal_summary_contents` returned.
+    /// Adds one changed block, for example from the SQL function `pg_wal_summary_contents`.
     pub fn add_block(&mut self, fork: RelationFork, block: u32) {
         let changes = self.entry(fork);
         if block < changes.limit_block {
@@ -128,7 +128,7 @@ impl ChangedBlocks {
     }
 
     /// Whether the database was created or dropped in this tablespace, so that none of its files there is the parent's.
-    /// The summarizer says so by an entry with relation number 0, for both strategies of `CREATE DATABASE` and for
+    /// The summarizer records this as an entry with relation number 0, for both strategies of `CREATE DATABASE` and for
     /// `ALTER DATABASE ... SET TABLESPACE`.
     pub fn database_recreated(&self, tablespace: u32, database: u32) -> bool {
         self.forks.contains_key(&RelationFork { tablespace, database, number: 0, fork: Fork::Main })
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(of.ranges(0..20), [1..20], "2 and 3 touch the unknown rest");
         assert_eq!(of.ranges(0..3), [1..3]);
         assert_eq!(of.ranges(10..12), [10..12]);
-        // A later summary with a longer fork does not take it back.
+        // A later summary with a longer fork does not change this.
         changes.add_fork(limit(9, 100));
         changes.add_fork(ForkSummary { fork: fork(9), limit_block: None });
         assert_eq!(changes.get(fork(9)).unwrap().limit_block(), Some(4));
@@ -219,7 +219,8 @@ mod tests {
         assert!(!changes.database_recreated(16_400, 5));
     }
 
-    /// 1 % of 10 TB, each hundredth block, and all blocks: one thousandth of it in relations of 32 GB at most.
+    /// The memory for 10 TB with every hundredth block changed, for 10 TB with all blocks changed, and for many small
+    /// relations. Each is measured at one thousandth of its size.
     #[test]
     fn memory_is_bounded() {
         let blocks = (10_u64 << 40) / 8192 / 1000;
@@ -250,8 +251,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
-        /// A history of one fork is cut into summaries as the summarizer does, and read in another order. Each block
-        /// that was changed or did not exist at any time is read.
+        /// A history of one fork is cut into summaries as the summarizer does, and read in another order. Every block
+        /// that was changed, or that did not exist at some time, is read.
         #[test]
         fn the_order_of_summaries_does_not_matter(
             events in proptest::collection::vec(prop_oneof![

@@ -1,40 +1,42 @@
 //! What an incremental backup must read of one file, as `GetFileBackupMethod` of `basebackup_incremental.c`.
 //!
-//! The result is `Unchanged`, `Blocks` with the ranges to read, or `Whole`. `Whole` says only that WAL does not tell what
-//! is in the file: the caller reads all of it, and can still find by checksum that it has it already.
+//! The result is `Unchanged`, `Blocks` with the ranges to read, or `Whole`. `Whole` says only that the WAL does not
+//! describe the changes of the file. The caller reads all of it, and can still find by checksum that it already has the
+//! content.
 //!
 //! | file | why | decision |
 //! |---|---|---|
-//! | no relation (`pg_filenode.map`, `PG_VERSION`, `pg_xact/0000`, configuration) | no block references | whole |
+//! | not a relation (`pg_filenode.map`, `PG_VERSION`, `pg_xact/0000`, configuration) | no block references | whole |
 //! | free space map | only partly in the WAL; the summarizer leaves it out | whole |
 //! | visibility map | clearing a bit names no block of the map, see below | whole |
 //! | temporary relation | not in the WAL; normally not in a backup at all | whole |
-//! | not in the parent | new, or moved to another tablespace: the path is another | whole |
+//! | not in the parent | new, or moved to another tablespace, so the path is different | whole |
 //! | size not in whole blocks, or more than a segment | damaged, or being written | whole |
 //! | database with an entry of its own | `CREATE DATABASE` or `DROP DATABASE` since the parent | whole |
 //! | limit block at or before the segment's start | created, dropped and created again, or truncated since the parent | whole |
 //! | everything else, init forks too | each changed block is named in the WAL | blocks |
 //!
-//! An init fork (of an unlogged relation) is logged when it is created, and so are shared relations always, with
+//! An init fork (of an unlogged relation) is logged when it is created. Shared relations are always logged, with
 //! database 0 in `pg_global`. Other forks of unlogged relations are not in a backup ([`crate::exclude`]).
 //!
 //! # Where this differs from PostgreSQL
 //!
-//! - **The visibility map is read whole.** Until the minor releases of 2026, a change of a heap page that clears its bit
-//!   in the map logs only the heap page; replay finds the map's page itself (`heap_xlog_insert`, `heap_xlog_delete` call
-//!   `visibilitymap_clear`). So no summary names the map's page: 17.10 does not, 18.6 does. An old map beside new heap
-//!   pages makes index-only scans answer wrong. Which minor release wrote the WAL is not known here, and the map is only
-//!   1/32768 of its relation.
+//! - **The visibility map is read whole.** Until the minor releases of 2026, a change of a heap page that clears its
+//!   bit in the map logs only the heap page; replay finds the map's page itself (`heap_xlog_insert`, `heap_xlog_delete`
+//!   call `visibilitymap_clear`). So no summary names the map's page: 17.10 does not, 18.6 does. An old map beside new
+//!   heap pages makes index-only scans return wrong results. Which minor release wrote the WAL is not known here, and
+//!   the map is only 1/32768 of its relation.
 //! - **All blocks at or after the limit block are read**, and all blocks after the parent's end. PostgreSQL takes those
-//!   that no record names from the parent, or as zeros. But a block that was truncated away, and came back when the file
-//!   was extended by many blocks at once (which writes no WAL), is zero on disk and has old rows in the parent. 18.6
-//!   restores these rows.
+//!   that no record names from the parent, or as zeros. But a block that was truncated away, and came back when the
+//!   file was extended by many blocks at once (which writes no WAL), is zero on disk and has old rows in the parent.
+//!   18.6 restores these rows.
 //! - **The order of the summaries does not matter** ([`crate::changes::changed_blocks`]).
-//! - PostgreSQL sends a file whole if more than 90 % of it changed. That is a question of cost, left to the caller:
+//! - PostgreSQL sends a file whole if more than 90 % of it changed. That is a question of cost, and the caller decides:
 //!   see [`FileBlocks::blocks_to_read`].
 //!
-//! A file can change while it is decided and read; replay mends that, because it began after the backup's start LSN (see
-//! [`crate::changes`]). A file that shrank has fewer blocks than the ranges say, and ends there.
+//! A file can change during the decision and the reading. Replay repairs that, because the change came after the
+//! backup's start LSN (see [`crate::changes`]). A file that shrank has fewer blocks than the ranges, and simply ends
+//! earlier.
 
 use std::fmt;
 use std::ops::Range;
@@ -79,11 +81,11 @@ pub struct DataFile<'a> {
 /// What to read of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileChanges {
-    /// Nothing: the file is the parent's, and as long.
+    /// Nothing: the file is the parent's, with the same length.
     Unchanged,
     /// These blocks; the others are the parent's.
     Blocks(FileBlocks),
-    /// Everything.
+    /// Everything, for this reason.
     Whole(WholeReason),
 }
 
@@ -92,7 +94,7 @@ pub enum FileChanges {
 pub struct FileBlocks {
     /// The length of the file in blocks.
     pub length: u32,
-    /// The blocks to read, by their number in this file, not in the relation: sorted, none empty, none touching the next.
+    /// The blocks to read, by their number in this file, not in the relation: sorted, not empty, and not adjacent.
     /// Every other block below `length` is the parent's block of the same number, which exists. Empty only if the file
     /// is shorter than the parent's.
     pub read: Vec<Range<u32>>,
@@ -115,7 +117,7 @@ impl FileBlocks {
 /// Why a file must be read whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WholeReason {
-    /// It is not a relation's.
+    /// It is not the file of a relation.
     NotARelation,
     /// It belongs to a session.
     TemporaryRelation,
@@ -160,7 +162,7 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// The checks that need nothing but the two files.
+    /// The checks that need only the two files.
     pub(super) fn of(file: DataFile<'_>, version: PgVersion, segment_pages: u32) -> Result<Self, WholeReason> {
         let path = RelationPath::parse(file.path, version).ok_or(WholeReason::NotARelation)?;
         let fork = RelationFork::of_path(&path).ok_or(WholeReason::TemporaryRelation)?;

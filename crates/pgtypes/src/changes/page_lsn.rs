@@ -1,38 +1,38 @@
 //! Which pages changed since an LSN, by the LSNs in the pages: for servers without WAL summaries.
 //!
 //! Every page is read, so this saves only what comes after reading: hashing, compressing, sending, storing. A caller
-//! that has a checksum of the parent's content can do the same by comparing; this is for patches of single pages.
+//! that has a checksum of the parent's content can do the same by comparing; this module is for patches of single
+//! pages.
 //!
 //! `pd_lsn` is the end of the last record that changed the page. A page whose LSN is at or after the parent's **start**
-//! LSN is changed. So is everything whose LSN cannot be believed: a page of zeros, which may have had content before a
+//! LSN is changed. So is every page whose LSN cannot be trusted: a page of zeros, which may have had content before a
 //! truncation; a page without an LSN, which was never logged; a page that is torn, or that fails its checksum or the
-//! check of its header. Only the rest is [`PageChange::Unchanged`].
+//! check of its header. Only other pages are [`PageChange::Unchanged`].
 //!
-//! [`Segment::of`] sorts out the files that have no useful LSNs, with the same words as for WAL summaries: no relation,
+//! [`Segment::of`] finds the files without useful LSNs, for the same reasons as with WAL summaries: not a relation,
 //! free space map, visibility map (clearing a bit sets no LSN: `visibilitymap_clear`), temporary relation, not in the
 //! parent, odd size.
 //!
-//! # `PD_ALL_VISIBLE` is no hint
-//!
+//! # `PD_ALL_VISIBLE` is not a hint
 //! Lost hint bits do no harm ([`crate::changes`]). But `PD_ALL_VISIBLE` of a heap page must be set if the page's bit in
-//! the visibility map is: who changes a row clears the bit in the map only if the page has the flag. VACUUM sets both,
+//! the visibility map is: a change of a row clears the bit in the map only if the page has the flag. VACUUM sets both,
 //! with one record. In a cluster with neither page checksums nor `wal_log_hints`, the record has no image of the heap
 //! page, and therefore the heap page's LSN must stay the old one (`visibilitymap_set`: "we must *not* update the heap
 //! page's LSN"). So the page changed, and its LSN does not say so. A backup that takes the parent's page, without the
-//! flag, beside the new map, with the bit, makes index-only scans answer wrong as soon as a row of the page is deleted.
-//! In such a cluster a page with an old LSN is therefore [`PageChange::Unknown`]: the caller compares its content with
-//! the parent's. WAL summaries do not have this fault, because the record names the heap page.
+//! flag, beside the new map, with the bit, makes index-only scans return wrong results when a row of the page is
+//! deleted. In such a cluster a page with an old LSN is therefore [`PageChange::Unknown`]: the caller compares its
+//! content with the parent's. WAL summaries do not have this fault, because the record names the heap page.
 //!
-//! What must be true for the **whole time** since the parent's start is `wal_log_hints = on` or page checksums, then as
-//! well as now. A setting that was changed in between is in the parent's control file (`wal_log_hints`), or there is a
-//! record of the change in the WAL.
+//! `wal_log_hints = on` or page checksums must be true for the **whole time** since the parent's start. A setting that
+//! was changed in between is in the parent's control file (`wal_log_hints`), or there is a record of the change in the
+//! WAL.
 //!
 //! # What page LSNs do not see
 //!
 //! A database that was dropped and created again with the same OID (`CREATE DATABASE ... OID`) by a copy of files has
-//! pages of its template, with the template's old LSNs, in files that may have the parent's names and sizes. Its
-//! directory is new, so the caller can tell by it, or by the modification time of its `PG_VERSION`, which is written
-//! once. Pass `parent_size: None` then. Other files with the number of an earlier one have only new LSNs.
+//! pages of its template, with the template's old LSNs, in files that may have the parent's names and sizes. The caller
+//! can recognise this by the new directory, or by the modification time of its `PG_VERSION`, which is written once. It
+//! must then pass `parent_size: None`. Other files with the number of an earlier one have only new LSNs.
 
 use crate::changes::decision::{DataFile, Segment, WholeReason};
 use crate::checksum::PAGE_SIZE;
@@ -40,10 +40,10 @@ use crate::lsn::Lsn;
 use crate::page::{Checksums, PageCheck, PageHeader, check_page};
 use crate::version::PgVersion;
 
-/// How a file is read by page LSNs.
+/// How to read a file by page LSNs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageLsnFile {
-    /// Everything: the LSNs of its pages, if it has any, say nothing.
+    /// Everything: the LSNs of its pages, if there are any, are not useful.
     Whole(WholeReason),
     /// [`page_change`] decides for each page.
     Pages {
@@ -66,8 +66,8 @@ pub fn by_page_lsn(file: DataFile<'_>, version: PgVersion, segment_pages: u32) -
     }
 }
 
-/// Whether the cluster logs changes of hint bits, as `XLogHintBitIsNeeded`: it has page checksums, or `wal_log_hints` is
-/// on. It must have been so since the parent's start.
+/// Whether the cluster logs changes of hint bits, as `XLogHintBitIsNeeded`: it has page checksums, or `wal_log_hints`
+/// is on. This must have been so since the parent's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HintBits {
     /// The first hint bit after a checkpoint sets the page's LSN.
@@ -81,7 +81,7 @@ pub enum HintBits {
 pub enum PageChange {
     /// Read it from the disk.
     Changed(ChangedPage),
-    /// The parent's page is as good, even if hint bits differ.
+    /// The parent's page can be used, even if hint bits differ.
     Unchanged,
     /// No record says that it changed, but it may have: compare it with the parent's.
     Unknown,
@@ -109,7 +109,7 @@ pub fn page_change(
     checksums: Checksums,
     hint_bits: HintBits,
 ) -> PageChange {
-    // The LSN first: it decides for most pages that changed, and costs nothing.
+    // The LSN is checked first: it decides for most changed pages and costs nothing.
     let Some(PageHeader { lsn, .. }) = PageHeader::parse(page) else {
         return PageChange::Changed(ChangedPage::Invalid);
     };
@@ -177,7 +177,7 @@ mod tests {
             Changed(ChangedPage::Invalid),
             "another block's page"
         );
-        // Without checksums the header alone tells, and hints may have been written.
+        // Without checksums only the header can be checked, and hints may have been written.
         let unlogged = |page: &_| page_change(page, 7, Lsn::new(start + 1), Checksums::Off, HintBits::NotLogged);
         assert_eq!(unlogged(&old), Unknown);
         assert_eq!(unlogged(&with(old, 5000, 1)), Unknown);

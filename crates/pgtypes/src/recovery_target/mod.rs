@@ -1,7 +1,7 @@
 //! The recovery settings of PostgreSQL as values: where recovery stops, along which timeline, and what happens then.
 //!
-//! They are written on a command line, in a Kubernetes manifest, in `postgresql.auto.conf` and in JSON. All of these use the
-//! types, the parsers and the printers of this module. [`moment`] reads and writes the time of a target.
+//! They are written on a command line, in a Kubernetes manifest, in `postgresql.auto.conf` and in JSON. All of these
+//! use the types, the parsers and the printers of this module. [`moment`] reads and writes the time of a target.
 
 pub mod moment;
 
@@ -17,13 +17,13 @@ use std::str::FromStr;
 pub enum RecoveryTarget {
     /// At the end of the archived WAL.
     Latest,
-    /// As soon as the backup is consistent.
+    /// When the backup is consistent.
     Immediate,
     /// Before the first commit or abort after this time.
     Time(DateTime<Utc>),
     /// At the first record that starts at this LSN or later.
     Lsn(Lsn),
-    /// At the end of this transaction. As written; PostgreSQL compares the lower 32 bits.
+    /// At the end of this transaction. The number as the user wrote it; PostgreSQL compares the lower 32 bits.
     Xid(u64),
     /// At the restore point of this name.
     Name(String),
@@ -42,8 +42,8 @@ impl fmt::Display for RecoveryTarget {
     }
 }
 
-/// Which timeline to follow, as `recovery_target_timeline`; written as there: `latest`, `current` or a number, in decimal
-/// or, after `0x`, in hexadecimal.
+/// Which timeline to follow, as `recovery_target_timeline`; written as there: `latest`, `current` or a number, in
+/// decimal or, after `0x`, in hexadecimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TargetTimeline {
@@ -51,7 +51,7 @@ pub enum TargetTimeline {
     Latest,
     /// The backup's own; without a named backup, that of the newest backup.
     Current,
-    /// This one.
+    /// This timeline.
     Number(TimelineId),
 }
 
@@ -63,7 +63,7 @@ impl FromStr for TargetTimeline {
         let number = match (text, hexadecimal) {
             ("latest", _) => return Ok(Self::Latest),
             ("current", _) => return Ok(Self::Current),
-            // `from_str_radix` alone takes a sign.
+            // `from_str_radix` alone accepts a sign.
             (_, Some(digits)) if digits.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
                 u32::from_str_radix(digits, 16).ok().and_then(TimelineId::new)
             }
@@ -97,10 +97,10 @@ pub enum TargetAction {
 }
 
 impl TargetAction {
-    /// All of them, PostgreSQL's default first.
+    /// All actions, PostgreSQL's default first.
     pub const ALL: [Self; 3] = [Self::Pause, Self::Promote, Self::Shutdown];
 
-    /// As PostgreSQL writes it.
+    /// The value as in `recovery_target_action`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pause => "pause",

@@ -1,14 +1,14 @@
-//! The time of a recovery target, as people write it and as it is given to PostgreSQL.
+//! The time of a recovery target, as people write it and as PostgreSQL reads it.
 //!
-//! [`parse`] takes PostgreSQL's usual forms and RFC 3339: `2026-11-22 10:15:00+00`, with `T` instead of the space, fractions
-//! of a second, without seconds, and with `Z`, `UTC`, `GMT`, `+02`, `+02:00` or `+0200`. A date with a zone and without a
-//! time of day is its midnight there. Digits after the sixth may be zeros, as programs that count nanoseconds print them.
-//! [`text`] writes one form only.
+//! [`parse`] takes PostgreSQL's usual forms and RFC 3339: `2026-11-22 10:15:00+00`, with `T` instead of the space,
+//! fractions of a second, without seconds, and with `Z`, `UTC`, `GMT`, `+02`, `+02:00` or `+0200`. A date with a zone
+//! and without a time of day is midnight in that zone. Digits after the sixth must be zeros: programs that count
+//! nanoseconds print them. [`text`] writes one form only.
 //!
-//! Whether the zone may be missing is for the caller to say ([`MissingZone`]). PostgreSQL would take its own `timezone`
-//! setting, a shell its `TZ`, and whoever restores at three in the morning may be on a third machine: an hour of lost or
-//! unwanted rows is not worth the saved keystrokes. So a command line refuses it. A manifest, which is read by machines that
-//! are all on UTC, may leave it out and is warned.
+//! The caller decides whether the zone may be missing ([`MissingZone`]). PostgreSQL would use its own `timezone`
+//! setting and a shell its `TZ`, and a person who restores at three in the morning may be on a third machine. A wrong
+//! guess costs an hour of rows. So a command line refuses a missing zone. A manifest is read by machines that are all
+//! on UTC, so it may leave the zone out and gets a warning.
 
 use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc};
 
@@ -20,7 +20,7 @@ const MOST_OFFSET_HOURS: i32 = 15;
 pub enum MissingZone {
     /// Nothing: it is an error.
     Refused,
-    /// UTC; a date without a time of day is its midnight.
+    /// UTC; a date without a time of day means midnight.
     MeansUtc,
 }
 
@@ -45,18 +45,18 @@ pub enum MomentError {
     /// The time of day is not on the clock.
     #[error("there is no time of day {0}")]
     NoSuchTimeOfDay(String),
-    /// PostgreSQL keeps microseconds and would round what is more; a target that moves by rounding is refused.
+    /// PostgreSQL keeps microseconds and would round further digits; a target that rounding would change is refused.
     #[error(
         "PostgreSQL keeps at most 6 digits after the decimal point and would round this time: leave out the other digits"
     )]
     TooManyDigits,
-    /// The zone is missing, and the caller wants it.
+    /// The zone is missing, and the caller requires it.
     #[error("the time zone is missing: write it as an offset from UTC, such as +00, +02:00 or Z")]
     ZoneMissing,
-    /// The zone is not one of the forms that this parser takes.
+    /// The zone does not have one of the accepted forms.
     #[error("unknown time zone {0:?}: write it as an offset from UTC, such as +02, +02:00 or Z")]
     UnknownZone(String),
-    /// In UTC it is outside of the calendar.
+    /// In UTC the moment is outside of the calendar.
     #[error("this moment is out of range")]
     OutOfRange,
 }
@@ -83,7 +83,7 @@ pub fn parse(text: &str, missing_zone: MissingZone) -> Result<Moment, MomentErro
         ("", MissingZone::Refused) => Err(MomentError::ZoneMissing),
         ("", MissingZone::MeansUtc) => Ok(Moment { time: local.and_utc(), zone_is_written: false }),
         (zone, _) => {
-            // After a date alone anything could be meant for a time of day.
+            // After a date alone, any text could be meant as a time of day.
             let zone = parse_zone(zone).map_err(|error| if only_a_date { MomentError::NotATime } else { error })?;
             let moment = zone.from_local_datetime(&local).single().ok_or(MomentError::OutOfRange)?;
             Ok(Moment { time: moment.with_timezone(&Utc), zone_is_written: true })
@@ -99,19 +99,19 @@ pub fn parse_with_zone(text: &str) -> Result<DateTime<Utc>, MomentError> {
     parse(text, MissingZone::Refused).map(|moment| moment.time)
 }
 
-/// `2026-11-22 10:15:00.123456+00`: with all digits that PostgreSQL keeps, and with the zone, so that no server's `timezone`
-/// setting matters. [`parse`] reads it back.
+/// `2026-11-22 10:15:00.123456+00`: with all digits that PostgreSQL keeps, and with the zone, so that no server's
+/// `timezone` setting matters. [`parse`] reads it back.
 pub fn text(time: DateTime<Utc>) -> String {
     time.format("%Y-%m-%d %H:%M:%S%.6f+00").to_string()
 }
 
-/// The bytes at the beginning that are of a kind, and the rest.
+/// Splits off the bytes at the beginning that fulfil a condition.
 fn leading(text: &str, is_of_kind: impl Fn(u8) -> bool) -> Result<(&str, &str), MomentError> {
     let length = text.bytes().take_while(|byte| is_of_kind(*byte)).count();
     text.split_at_checked(length).ok_or(MomentError::NotATime)
 }
 
-/// So many digits and nothing else.
+/// A number that consists only of digits, as many as `count` allows.
 fn digits(text: &str, count: impl std::ops::RangeBounds<usize>) -> Option<u32> {
     (count.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
 }

@@ -12,10 +12,10 @@ use crate::lsn::Lsn;
 use crate::version::PgVersion;
 use crate::wal::record::{Event, crc_holds};
 
-/// Bytes of a record that are kept on each side of a border.
+/// The number of bytes of a record that are kept on each side of a segment boundary.
 pub const JOIN_BYTES: usize = 1024;
 
-/// The rest, at the beginning of a segment, of a record that began before.
+/// The rest of a record that began before this segment; it is at the segment's beginning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeadContinuation {
     /// Bytes of the record from the beginning of this segment.
@@ -28,7 +28,7 @@ pub struct HeadContinuation {
     pub bytes: Vec<u8>,
 }
 
-/// The beginning, at the end of a segment, of a record that ends in the next.
+/// The beginning of a record that ends in the next segment; it is at this segment's end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TailFragment {
     /// Where the record begins.

@@ -16,8 +16,8 @@ use crate::wal::join::{HeadContinuation, TailFragment, join};
 use crate::wal::reader::{ReadEnd, WalSegment};
 use crate::wal::record::{Checkpoint, Event, RestorePoint, XactEnd};
 
-/// The facts from the records that begin and end in one segment. A record that crosses its borders is not counted, but
-/// kept in pieces, and added by `SegmentFacts::join`.
+/// The facts from the records that begin and end in one segment. A record that crosses a boundary of the segment is not
+/// counted; its pieces are kept, and `SegmentFacts::join` adds it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SegmentFacts {
@@ -139,7 +139,7 @@ impl SegmentFacts {
     }
 
     /// Whether the end of this transaction may be in the segment. `true` does not promise that it is there. `false`
-    /// promises that it is not, except in the records that cross the segment's borders.
+    /// promises that it is not, except in the records that cross the segment's boundaries.
     pub fn may_end_xid(&self, xid: u32) -> bool {
         match (self.oldest_xid, self.newest_xid) {
             (Some(oldest), Some(newest)) => !xid_precedes(xid, oldest) && !xid_precedes(newest, xid),
@@ -154,10 +154,10 @@ pub const fn xid_precedes(a: u32, b: u32) -> bool {
     a.wrapping_sub(b).cast_signed() < 0
 }
 
-/// The end of a transaction, as `recovery_target_xid` finds it: the first record that commits or rolls back this very
-/// transaction, or the prepared transaction with this id. Subtransactions are not found.
+/// The end of a transaction, as `recovery_target_xid` finds it: the first record that commits or rolls back exactly
+/// this transaction, or the prepared transaction with this id. Subtransactions are not found.
 ///
-/// Records that cross the segment's borders are not found; see `SegmentFacts::join`.
+/// Records that cross the segment's boundaries are not found; see `SegmentFacts::join`.
 pub fn find_xact_end(segment: WalSegment<'_>, xid: u32) -> Option<XactEnd> {
     xact_ends(segment).find(|end| end.xid == Some(xid))
 }
@@ -173,7 +173,7 @@ pub enum TimeBound {
 
 /// The first end of a transaction after a time, in LSN order: recovery to the time ends before this record.
 ///
-/// Records that cross the segment's borders are not found; see `SegmentFacts::join`.
+/// Records that cross the segment's boundaries are not found; see `SegmentFacts::join`.
 pub fn find_first_after(segment: WalSegment<'_>, time: DateTime<Utc>, bound: TimeBound) -> Option<XactEnd> {
     xact_ends(segment).find(|end| match bound {
         TimeBound::After => end.time > time,

@@ -2,8 +2,8 @@
 //!
 //! Checked before a segment is archived and after one is fetched. The header of the first page names the major (by its
 //! magic), the cluster, the segment size and the LSN, and each is compared with what is expected. The error is the
-//! first difference, with both values. The order puts first what explains the others: a file that is not WAL at all,
-//! another major, another cluster.
+//! first difference, with both values. The order puts first those differences that explain others: a file that is not
+//! WAL at all, another major, another cluster.
 
 use crate::lsn::Lsn;
 use crate::segment::{SegmentName, WalSegmentSize};
@@ -87,7 +87,7 @@ pub enum SegmentMismatch {
         /// The size in the file.
         found: u32,
     },
-    /// The name cannot be one of a cluster with this segment size.
+    /// A cluster with this segment size cannot have this name.
     #[error("no cluster with WAL segments of {} bytes has a segment {name}", size.bytes())]
     Name {
         /// The segment.
@@ -100,7 +100,7 @@ pub enum SegmentMismatch {
     Position {
         /// The segment.
         name: SegmentName,
-        /// The LSN that the name stands for.
+        /// The LSN at which the segment of this name begins.
         expected: Lsn,
         /// The LSN in the file.
         found: Lsn,

@@ -1,9 +1,9 @@
-//! Which summaries cover a range of WAL, along the history of a timeline.
+//! Finds the summaries that cover a range of WAL, along the history of a timeline.
 //!
 //! As `PrepareForIncrementalBackup` and `WalSummariesAreComplete`: the range is cut at the switch LSNs, and each part
-//! needs summaries of the timeline that owns it, without a gap from one to the next. Names may overlap. The summaries of
-//! an ancestor that a server wrote after our history left it may reach over the switch LSN; they name more changes than
-//! happened on our path, never fewer.
+//! needs summaries of the timeline that owns it, without a gap from one to the next. Names may overlap. The summaries
+//! of an ancestor that a server wrote after our history left it may reach over the switch LSN; they name more changes
+//! than happened on our path, never fewer.
 //!
 //! The server keeps writing and deleting summaries (`wal_summary_keep_time`) while we look. A file that was listed and
 //! is gone when it is opened is the same as a gap: the caller lists again, or takes another method.
@@ -39,14 +39,14 @@ pub enum CoverageError {
     /// A part of the range is not summarized.
     #[error(transparent)]
     Missing(#[from] MissingSummaries),
-    /// The range begins on another branch of history: the parent is no ancestor of this cluster's state.
+    /// The range begins on another branch of history: the parent is not an ancestor of this cluster's state.
     #[error("{start} on timeline {timeline} is not on the way to timeline {target}")]
     OtherHistory {
         /// The timeline on which the range begins.
         timeline: TimelineId,
         /// The LSN at which it begins.
         start: Lsn,
-        /// The timeline whose history was asked.
+        /// The timeline at which the range ends.
         target: TimelineId,
     },
 }
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(
             error(&whole, 1, 0x80, 0x400).to_string(),
             "no WAL summary covers 0/300 to 0/400 on timeline 4",
-            "the summarizer is not there yet"
+            "the summarizer has not reached it yet"
         );
         for missing in 0..whole.len() {
             let mut rest = whole.to_vec();
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn another_branch_is_no_parent() {
+    fn another_branch_is_not_a_parent() {
         let names = [name(3, 0x200, 0x400), name(2, 0x100, 0x400)];
         assert_eq!(
             chosen(&names, 3, 0x250, 0x300).unwrap_err().to_string(),
@@ -237,10 +237,10 @@ mod tests {
     }
 
     #[test]
-    fn overlaps_are_no_gap_and_nothing_is_superfluous() {
+    fn overlaps_are_not_a_gap_and_nothing_is_superfluous() {
         let names = [name(4, 0x200, 0x240), name(4, 0x200, 0x280), name(4, 0x220, 0x300), name(4, 0x230, 0x290)];
         assert_eq!(chosen(&names, 4, 0x200, 0x300).unwrap(), [name(4, 0x200, 0x280), name(4, 0x220, 0x300)]);
-        // A summary that the server wrote of timeline 2 after our history left it reaches over the switch.
+        // The server wrote a summary of timeline 2 after our history left it, and it reaches over the switch.
         let over = [name(2, 0x100, 0x400), name(4, 0x200, 0x300)];
         assert_eq!(chosen(&over, 2, 0x150, 0x300).unwrap(), over);
     }

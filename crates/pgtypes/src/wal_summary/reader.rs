@@ -12,9 +12,9 @@
 //! the WAL named them. Exactly 4096 words are a bitmap, lowest bit first. Entries are sorted by tablespace, database,
 //! relation and fork.
 //!
-//! The CRC is at the end, so that **nothing read is sure until `next_fork` returned `None`**. A caller that merges while
-//! it reads must throw its result away after an error. Everything a planted file can say is bounded before it is
-//! believed: chunks by the 2^16 that block numbers can reach, lengths by 4096. The reader needs 136 KiB at most, however
+//! The CRC is at the end, so **nothing is verified until `next_fork` returns `None`**. A caller that merges while it
+//! reads must discard its result after an error. Every value in a forged file is checked against a limit before it is
+//! used: chunks by the 2^16 that block numbers can reach, lengths by 4096. The reader needs 136 KiB at most, however
 //! long the file is, besides the buffer of the source.
 
 use std::io::{self, Read};
@@ -69,7 +69,7 @@ pub enum WalSummaryError {
         /// The length of the file in bytes.
         length: u64,
     },
-    /// The file is no WAL summary, or one of another byte order.
+    /// The file is not a WAL summary, or has another byte order.
     #[error("WAL summary has magic number {found:08X} instead of {MAGIC:08X}")]
     Magic {
         /// The first four bytes, as a number.
@@ -111,7 +111,7 @@ pub enum WalSummaryError {
         /// The length in the file.
         found: u16,
     },
-    /// A chunk contains the block number that means "none".
+    /// A chunk contains `InvalidBlockNumber`, which no block has.
     #[error("WAL summary names block {INVALID_BLOCK} of {fork:?}, which cannot exist")]
     InvalidBlock {
         /// The entry.
@@ -126,7 +126,7 @@ pub enum WalSummaryError {
         computed: u32,
     },
     /// There are bytes after the CRC.
-    #[error("WAL summary goes on after its CRC, at byte {length}")]
+    #[error("WAL summary has bytes after its CRC, at byte {length}")]
     TrailingBytes {
         /// The length that the file should have.
         length: u64,
@@ -162,10 +162,10 @@ impl<R: Read> WalSummaryReader<R> {
         }
     }
 
-    /// Goes to the next fork, past all chunks of the last one. `None` at the end, if the CRC is right.
+    /// Goes to the next fork, past all chunks of the previous one. `None` at the end, if the CRC is right.
     ///
     /// # Errors
-    /// What is damaged, a wrong CRC included, or [`WalSummaryError::Read`].
+    /// The variant for the damage, also for a wrong CRC; [`WalSummaryError::Read`].
     pub fn next_fork(&mut self) -> Result<Option<ForkSummary>, WalSummaryError> {
         while self.next_chunk()?.is_some() {}
         if self.finished {
@@ -199,7 +199,7 @@ impl<R: Read> WalSummaryReader<R> {
     /// the fork. `None` after the last one.
     ///
     /// # Errors
-    /// What is damaged in the chunk, or [`WalSummaryError::Read`].
+    /// The variant for the damage of the chunk; [`WalSummaryError::Read`].
     pub fn next_chunk(&mut self) -> Result<Option<(u16, Chunk)>, WalSummaryError> {
         let Some(fork) = self.fork else {
             return Ok(None);
@@ -281,7 +281,7 @@ impl<R: Read> WalSummaryReader<R> {
     }
 }
 
-/// One read, again after an interruption by a signal.
+/// One read; repeated if a signal interrupts it.
 fn read_some(source: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
     loop {
         match source.read(bytes) {

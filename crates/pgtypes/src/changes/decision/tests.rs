@@ -13,7 +13,7 @@ fn fork(tablespace: u32, database: u32, number: u32, fork: Fork) -> RelationFork
     RelationFork { tablespace, database, number, fork }
 }
 
-/// The changes that all cases share.
+/// The changes that all cases use.
 fn changes() -> ChangedBlocks {
     let mut changes = ChangedBlocks::new();
     let mut add = |of: RelationFork, limit_block: Option<u32>, blocks: &[u32]| {
@@ -52,7 +52,7 @@ fn tables_of_files() {
     use FileChanges::{Unchanged, Whole};
     use WholeReason as Why;
     for (case, path, blocks, parent_blocks, expected) in [
-        // What WAL does not describe.
+        // Files that the WAL does not describe.
         ("a map of file numbers", "base/5/pg_filenode.map", 0, Some(0), Whole(Why::NotARelation)),
         ("the cache of relations", "base/5/pg_internal.init", 9, Some(9), Whole(Why::NotARelation)),
         ("the version", "base/5/PG_VERSION", 0, Some(0), Whole(Why::NotARelation)),
@@ -64,7 +64,7 @@ fn tables_of_files() {
         ("a visibility map", "base/5/104_vm", 1, Some(1), Whole(Why::VisibilityMap)),
         ("a visibility map that no record names", "base/5/999_vm", 1, Some(1), Whole(Why::VisibilityMap)),
         ("a temporary relation", "base/5/t3_100", 1, Some(1), Whole(Why::TemporaryRelation)),
-        // What the parent does not have.
+        // Files that the parent does not have.
         ("a new file", "base/5/999", 1, None, Whole(Why::NotInParent)),
         ("a new segment", "base/5/100.1", 1, None, Whole(Why::NotInParent)),
         ("a new empty file", "base/5/999", 0, None, Whole(Why::NotInParent)),

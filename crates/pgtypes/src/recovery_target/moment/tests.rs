@@ -1,4 +1,4 @@
-//! Tables of what people write.
+//! Tables of times as people write them.
 
 use super::*;
 use chrono::SecondsFormat;
@@ -28,10 +28,10 @@ fn with_a_zone() {
         ("2026-11-22 10:15+05:30", "2026-11-22T04:45:00Z"),
         ("2026-1-2 9:15+00", "2026-01-02T09:15:00Z"),
         ("2024-02-29 00:00:00+00", "2024-02-29T00:00:00Z"),
-        // As programs print nanoseconds.
+        // As printed by programs that count nanoseconds.
         ("2026-11-22T10:15:00.000000000Z", "2026-11-22T10:15:00Z"),
         ("2026-11-22T10:15:00.123456000+02:00", "2026-11-22T08:15:00.123456Z"),
-        // Midnight of that zone.
+        // Midnight in that zone.
         ("2026-11-22Z", "2026-11-22T00:00:00Z"),
         ("2026-11-22 UTC", "2026-11-22T00:00:00Z"),
         ("2026-11-22GMT", "2026-11-22T00:00:00Z"),
