@@ -31,7 +31,8 @@
 //! let segment = ancestry.segment_containing(redo, size);
 //! assert_eq!(segment.to_string(), "000000010000000A000000FF");
 //!
-//! // A stop LSN on a boundary belongs to the segment that ends there. let stop: Lsn = "B/0".parse()?;
+//! // A stop LSN on a boundary belongs to the segment that ends there.
+//! let stop: Lsn = "B/0".parse()?;
 //! assert_eq!(SegmentName::ending_at(stop, TimelineId::FIRST, size), segment);
 //! # Ok(())
 //! # }

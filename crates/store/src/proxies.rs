@@ -2,7 +2,7 @@
 //!
 //! `https_proxy` and `http_proxy` by the scheme of the address, else `all_proxy`, each in lower case or in upper case
 //! (lower case first, as in curl and in AWS's command line). `no_proxy` lists the hosts that are reached directly. An
-//! empty variable does not count. A variable is checked only when it is needed: a bad value is no problem for a store
+//! empty variable does not count. A variable is checked only when it is needed: a bad value does not matter for a store
 //! that is not reached through it. A value that is not UTF-8 is not "absent": it is an error where it is needed.
 //!
 //! The URL of a proxy may hold a password. No message shows it: the URL is printed without user and password, and a URL

@@ -225,8 +225,8 @@ async fn fetch_object(
     Ok(Some((raw, facts.blake3)))
 }
 
-/// Reads a WAL object of a claim as [`get`] does, and returns the length of its file in bytes; `None` means that there
-/// is none.
+/// Reads a WAL object of a claim as [`get`] does, and returns the length of its file in bytes; `None` if it does not
+/// exist.
 pub(crate) async fn look_at(
     repository: &Repository,
     claim: &ClaimRecord,

@@ -147,7 +147,7 @@ impl Files {
         if metadata.is_file() { Ok((file, metadata.len())) } else { Err(LocalError::new(StoreErrorKind::NotFound, "")) }
     }
 
-    /// `AlreadyExists` if the name is taken: then nothing is written in vain. Syncs the folder then, because the caller
+    /// `AlreadyExists` if the name is taken, before anything is written. Syncs the folder then, because the caller
     /// may treat the object as stored while its writer has not synced it yet.
     pub(super) fn must_be_absent(&self, name: &ObjectName) -> Result<(), LocalError> {
         let path = self.path(name)?;

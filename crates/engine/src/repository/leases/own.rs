@@ -49,7 +49,7 @@ pub(crate) fn new_run() -> Result<RunId, Error> {
     hex::encode(id).parse().map_err(|e| Cause::Internal(format!("run id: {e}")).into())
 }
 
-/// A lease held by this run. Dropping it ends the renewals.
+/// A lease held by this run. Dropping it releases it in the background.
 #[derive(Debug)]
 pub(crate) struct Lease {
     shared: Arc<Shared>,

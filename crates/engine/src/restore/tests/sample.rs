@@ -443,7 +443,7 @@ impl Sample {
             if path == "postgresql.auto.conf" {
                 continue;
             }
-            let Some(Entry::File(content)) = self.entries.get(path) else { panic!("{path} is no file") };
+            let Some(Entry::File(content)) = self.entries.get(path) else { panic!("{path} is not a file") };
             let content = if path == "tablespace_map" { map.as_bytes() } else { content };
             let checksum = hex::encode(crc32c::crc32c(content).to_le_bytes());
             let expected = (path != PATCHED).then_some(checksum.as_str());
@@ -543,7 +543,7 @@ pub(crate) enum Found {
 fn take_file(found: &mut BTreeMap<String, (Found, u32)>, path: &str) -> Vec<u8> {
     match found.remove(path) {
         Some((Found::File(content), _)) => content,
-        _ => panic!("{path} is no file"),
+        _ => panic!("{path} is not a file"),
     }
 }
 
