@@ -162,7 +162,7 @@ mod tests {
             assert!(page.objects.len() <= most, "{} objects in a page of {most}", page.objects.len());
             found.extend(page.objects.into_iter().map(|info| info.name.to_string()));
             match page.next {
-                Some(more) => assert!(next.replace(more.clone()).is_none_or(|before| before < more), "the listing advances"),
+                Some(more) => assert!(next.replace(more.clone()).is_none_or(|before| before < more), "it advances"),
                 None => return found,
             }
         }
