@@ -1,13 +1,13 @@
-//! The second step: removing what was decided, once its grace time is over and nothing needs it.
+//! The second step: removes what was decided, after its grace time, if nothing needs it.
 //!
-//! Order: `start.json` of all backups that go, then `backup.json`, then packs, then the manifests of which no pack is left,
-//! then WAL. Without `start.json` no backup of any release takes the rest for the remains of a dead run; a manifest stays
-//! as long as one pack of its folder does, for it says to whoever continues that packs may be in use. A crash anywhere
-//! leaves what the next plan finds.
+//! Order: `start.json` of all backups to remove, then `backup.json`, then packs, then the manifests without packs, then
+//! WAL. Without `start.json`, no backup of any release mistakes the rest for the remains of a dead run. A manifest
+//! stays while a pack of its backup does: it tells the next run that packs may be in use. A crash at any point leaves a
+//! state that the next plan understands.
 //!
-//! Nobody who comes meanwhile loses anything. Leases, holds and backups are listed just before `backup.json` goes, and once
-//! more before the first pack goes. A restore takes its lease first and then looks for `backup.json`: one that still found
-//! it had its lease before the second look, and its packs are there.
+//! A run that starts during the removal loses nothing. Leases, holds and backups are listed just before `backup.json`
+//! is deleted, and again before the first pack is deleted. A restore first takes its lease and then looks for
+//! `backup.json`. If it still finds `backup.json`, its lease is older than the second listing, and its packs are kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -30,16 +30,16 @@ use crate::progress::Progress;
 use crate::repository::leases::{Clock, Lease};
 use crate::repository::{Repository, object_name};
 
-/// Objects that are deleted by one request, where the store can.
+/// The number of objects in one request to delete, where the store can do that. S3 accepts at most 1000.
 const AT_ONCE: usize = 1000;
 
-/// Folders of WAL that are listed at once.
+/// The number of WAL folders that are listed in parallel.
 const LISTS_AT_ONCE: usize = 16;
 
-/// Requests to delete WAL that are sent at once: none of it waits for another.
+/// The number of requests to delete WAL that run in parallel: WAL files may be deleted in any order.
 const DELETES_AT_ONCE: usize = 4;
 
-/// How long a look for others holds while many objects are deleted.
+/// The listing of other users is repeated after this time, while many objects are deleted.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What is to be removed, and what it was planned with.
@@ -64,9 +64,9 @@ pub(super) struct Done {
     pub(super) packs: u64,
     pub(super) wal_files: u64,
     pub(super) size_bytes: u64,
-    /// Whether somebody came meanwhile, so that the rest was left for another look.
+    /// Whether another user started during the removal, so that the rest was left for the next run.
     pub(super) disturbed: bool,
-    /// Whether a request to delete failed: some of its objects may be gone, and are not counted.
+    /// Whether a request to delete failed. Some of its objects may be gone; they are not counted.
     pub(super) in_doubt: bool,
 }
 
@@ -76,7 +76,7 @@ impl Done {
     }
 }
 
-/// Removes, as far as it comes: `done` is right after an error as well.
+/// Removes what the job names. `done` is correct even after an error.
 pub(super) async fn remove(job: &Job<'_>, done: &mut Done) -> Result<(), Error> {
     let mut guard = Guard { job, looked: None };
     let backups: Vec<BackupId> = job.removal.backups.iter().map(|id| ids::to_backup(*id)).collect::<Result<_, _>>()?;
@@ -100,7 +100,7 @@ pub(super) async fn remove(job: &Job<'_>, done: &mut Done) -> Result<(), Error> 
             return Ok(());
         }
         delete(job, done, chunk.iter().map(|(name, _)| name)).await?;
-        // One whose removal was interrupted went before.
+        // A backup whose removal was interrupted has been counted before.
         done.backups.extend(chunk.iter().map(|(_, id)| *id).filter(|id| job.users.complete.contains(id)));
     }
     let sizes: BTreeMap<planner::PackId, u64> = job
@@ -112,7 +112,7 @@ pub(super) async fn remove(job: &Job<'_>, done: &mut Done) -> Result<(), Error> 
         .filter(|(id, _)| job.removal.packs.contains(id))
         .collect();
     let packs: Vec<planner::PackId> = job.removal.packs.iter().copied().collect();
-    // The first look is after the last `backup.json` went.
+    // The first check for packs must come after the last `backup.json` was deleted.
     guard.looked = None;
     for chunk in packs.chunks(AT_ONCE) {
         if !guard.is_alone(false).await? {
@@ -133,7 +133,7 @@ pub(super) async fn remove(job: &Job<'_>, done: &mut Done) -> Result<(), Error> 
     Ok(())
 }
 
-/// Those of which no pack is left.
+/// Deletes the manifests of backups that have no packs left.
 async fn manifests(job: &Job<'_>, guard: &mut Guard<'_>, done: &mut Done) -> Result<(), Error> {
     let stays = job.planned.plan.packs.iter().map(|(pack, _)| pack.id).filter(|id| !job.removal.packs.contains(id));
     let with_packs: BTreeSet<planner::BackupId> = stays.map(|id| id.backup).collect();
@@ -151,13 +151,13 @@ async fn manifests(job: &Job<'_>, guard: &mut Guard<'_>, done: &mut Done) -> Res
     Ok(())
 }
 
-/// The segments of the ranges, with the partial segments and backup history files of the same numbers.
+/// Deletes the segments of the ranges, with the partial segments and backup history files of the same numbers.
 async fn wal(job: &Job<'_>, guard: &mut Guard<'_>, done: &mut Done) -> Result<(), Error> {
     if job.removal.wal.is_empty() {
         return Ok(());
     }
     job.progress.phase("removing WAL", None);
-    // A restore that began since the last look may count on the WAL after its backup.
+    // A restore that started since the last check may need the WAL after its backup.
     guard.looked = None;
     let lists = folders(job).into_iter().map(|folder| list(job, folder));
     let mut lists = stream::iter(lists.collect::<Vec<_>>()).buffered(LISTS_AT_ONCE);
@@ -182,7 +182,7 @@ async fn wal(job: &Job<'_>, guard: &mut Guard<'_>, done: &mut Done) -> Result<()
     }
 }
 
-/// A folder of WAL, and the numbers that go of what is in it.
+/// A folder of WAL, and the ranges of segment numbers to delete in it.
 struct Folder<'a> {
     claim: &'a ClaimRecord,
     prefix: String,
@@ -216,7 +216,7 @@ async fn list(job: &Job<'_>, folder: Folder<'_>) -> Result<Vec<(ObjectName, u64)
     let size = folder.claim.wal_segment_size;
     let goes = |object: &holdfast_store::ObjectInfo| {
         let Ok(ObjectPath::WalFile { file, .. }) = object.name.as_ref().parse() else { return false };
-        // An object of another name is not WAL of this archive.
+        // An object with another name is not WAL of this archive.
         if wal_object_name(job.repository, job.cluster, folder.claim, &file) != object.name.as_ref() {
             return false;
         }
@@ -239,9 +239,9 @@ async fn delete<'n>(job: &Job<'_>, done: &mut Done, names: impl Iterator<Item = 
     job.lease.check()?;
     let names: Vec<ObjectName> = names.cloned().collect();
     done.in_doubt = true;
-    // Each to its end, also when another one fails: the fewer are in doubt.
+    // Every request runs to its end, even if another one fails, so that as few objects as possible are in doubt.
     let requests = futures::future::join_all(names.chunks(AT_ONCE).map(|chunk| job.repository.store().delete(chunk)));
-    // A request that waits for its next attempt while the machine sleeps is not sent after that.
+    // If the machine sleeps while a request waits for its next attempt, the request is not sent again.
     let deleted = tokio::select! {
         biased;
         () = job.lease.breaks() => return job.lease.check(),
@@ -252,14 +252,14 @@ async fn delete<'n>(job: &Job<'_>, done: &mut Done, names: impl Iterator<Item = 
     Ok(())
 }
 
-/// Looks whether somebody came that the plan does not know.
+/// Looks for users that started after the plan.
 struct Guard<'a> {
     job: &'a Job<'a>,
     looked: Option<Instant>,
 }
 
 impl Guard<'_> {
-    /// Whether nobody did; `now` looks in any case.
+    /// Whether no such user exists. With `now`, it lists in any case; otherwise an answer is valid for [`LOOK_AGAIN`].
     async fn is_alone(&mut self, now: bool) -> Result<bool, Error> {
         if !now && self.looked.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN) {
             return Ok(true);

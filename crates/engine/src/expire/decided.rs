@@ -1,7 +1,7 @@
-//! The decisions in the ledger: what goes, and since when that is decided.
+//! The decisions in the ledger: what will be removed, and when that was decided.
 //!
-//! What is taken back is left out of the ledger: its entry is deleted, and what is left of it is written again with the
-//! time of its decision. After a crash between the two the rest is decided anew, and waits once more: the safe side.
+//! To take back a part of a decision, its entry is deleted and the rest is written again with the old time. After a
+//! crash between the two, the rest is decided again and waits a new grace time, which is safe.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,34 +15,34 @@ use crate::error::Error;
 use crate::repository::Repository;
 use crate::repository::leases::CLOCK_DIFFERENCE;
 
-/// The most ranges of an entry: its record stays far below what a reader accepts. A million segments without neighbours
-/// are some twenty entries.
+/// The maximum number of ranges in an entry: its record stays far below what a reader accepts. A million segments
+/// without neighbours need twenty entries.
 pub(super) const RANGES_AT_MOST: usize = 50_000;
 
-/// A decision, and the entry in which it stands.
+/// A decision, and the object name of its ledger entry.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) name: String,
     pub(super) decision: planner::Decision,
 }
 
-/// Those that are later than now by more than clocks may differ. A clock that was ahead decided them, and their grace time
-/// would not end for as long: they count for nothing, and what they decided is decided anew.
+/// Takes out the entries whose time is later than now by more than [`CLOCK_DIFFERENCE`]; gives their names. The clock
+/// of their host was ahead, so their grace time would end much too late. What they decided is decided again.
 pub(super) fn take_future(entries: &mut Vec<Entry>, now: DateTime<Utc>, notes: &mut Vec<String>) -> Vec<String> {
     let is_future =
         |entry: &Entry| entry.decision.at.checked_sub_signed(CLOCK_DIFFERENCE).is_none_or(|earliest| earliest > now);
     let future: Vec<String> = entries.extract_if(.., |entry| is_future(entry)).map(|entry| entry.name).collect();
     if let Some(first) = future.first() {
         notes.push(format!(
-            "{} decisions are later than now, the first is {first}: they count for nothing, and what they decided waits \
-             from now on; look at the clocks",
+            "{} decisions have a time in the future, the first is {first}: they are ignored, and what they decided \
+             waits a new grace time; check the clocks",
             future.len()
         ));
     }
     future
 }
 
-/// Reads the decisions. One that cannot be read counts for nothing: what it decided is decided anew.
+/// Reads the decisions. An unreadable one is ignored: what it decided is decided again.
 pub(super) async fn read(
     repository: &Repository,
     cluster: &ClusterName,
@@ -51,7 +51,7 @@ pub(super) async fn read(
 ) -> Result<Vec<Entry>, Error> {
     let listed = repository.ledger(cluster, LedgerKind::Deletion).await?;
     for bad in &listed.unreadable {
-        notes.push(format!("the decision {} cannot be read and counts for nothing: {}", bad.object, bad.error));
+        notes.push(format!("the decision {} cannot be read and is ignored: {}", bad.object, bad.error));
     }
     let entries = listed.records.into_iter();
     Ok(entries.filter_map(|(name, record)| Some(Entry { name, decision: decision_of(record, claims)? })).collect())
@@ -82,7 +82,7 @@ fn decision_of(record: LedgerRecord, claims: &BTreeMap<ClaimNumber, ClaimRecord>
     })
 }
 
-/// What is written with each decision.
+/// What every write of a ledger entry needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Writing<'a> {
     pub(super) repository: &'a Repository,
@@ -94,7 +94,7 @@ pub(super) struct Writing<'a> {
     pub(super) packs: &'a [(planner::Pack, planner::PackVerdict)],
 }
 
-/// Writes a decision, in as many entries as it takes.
+/// Writes a decision, in as many entries as it needs.
 pub(super) async fn write(to: Writing<'_>, decision: &planner::Decision) -> Result<Vec<Entry>, Error> {
     let mut backups: Vec<_> = decision.backups.iter().map(|id| ids::to_backup(*id)).collect::<Result<_, _>>()?;
     let packs = pack_ranges(&decision.packs)?;
@@ -109,7 +109,7 @@ pub(super) async fn write(to: Writing<'_>, decision: &planner::Decision) -> Resu
     let mut written = Vec::new();
     for _ in 0..pieces {
         let entry = LedgerEntry::Deletion {
-            // Backups first, so that what is interrupted here never lets packs go before their backup.
+            // All backups are in the first entry: if the writing is interrupted, no pack is decided before its backup.
             backups: std::mem::take(&mut backups),
             packs: packs.next().unwrap_or_default().to_vec(),
             wal: wal.next().unwrap_or_default().to_vec(),
@@ -148,7 +148,7 @@ pub(super) fn pack_ranges(packs: &BTreeSet<planner::PackId>) -> Result<Vec<PackR
     Ok(ranges)
 }
 
-/// Leaves out of the ledger what is kept now.
+/// Takes out of the ledger what is kept now; gives the entries that are left.
 pub(super) async fn take_back(
     to: Writing<'_>,
     entries: Vec<Entry>,
@@ -169,7 +169,7 @@ pub(super) async fn take_back(
     Ok(left)
 }
 
-/// A decision without what another one names.
+/// The decision without the backups, packs and WAL of another one.
 pub(super) fn without(decision: &planner::Decision, other: &planner::Decision) -> planner::Decision {
     let mut taken: BTreeMap<_, Vec<(u64, u64)>> = BTreeMap::new();
     for range in &other.wal {

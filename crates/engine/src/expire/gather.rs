@@ -1,11 +1,11 @@
-//! What the planner is told: the catalog of an archive, from listings and records.
+//! The facts for the planner: the catalog of an archive, from listings and records.
 //!
-//! Order: backups before packs and WAL, so that what comes into being between the listings has a backup that is not known
-//! yet, and the grace time protects it. Holds and leases are read last: whoever writes one then looks whether it came in
-//! time.
+//! Order: backups are listed before packs and WAL. A pack or segment that appears between the listings belongs to a
+//! backup that is not known yet, and the grace time protects it. Leases and holds are read last: a run that writes one
+//! checks afterwards whether it was in time.
 //!
-//! What cannot be read is in the catalog as such, for the planner keeps what it may need. Only a hold is an error: nobody
-//! knows which backup it holds. A store that is away is an error everywhere.
+//! An unreadable record is in the catalog as unreadable, and the planner keeps what it may need. Only an unreadable
+//! hold is an error: it may hold any backup. An unreachable store is always an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,15 +27,14 @@ use crate::repository::machine::Machine;
 use crate::repository::verified::{Verifications, verifications};
 use crate::restore::read_history;
 
-/// What was read.
 #[derive(Debug)]
 pub(super) struct Gathered {
     pub(super) catalog: planner::Catalog,
     /// The claims that can be read.
     pub(super) claims: BTreeMap<ClaimNumber, ClaimRecord>,
-    /// What was there of those who may need something.
+    /// The runs, holds and backups that may need something, as of this reading.
     pub(super) users: Users,
-    /// What the user should know.
+    /// Warnings for the report.
     pub(super) notes: Vec<String>,
 }
 
@@ -47,30 +46,30 @@ impl Gathered {
     }
 }
 
-/// Who looks, and when.
+/// The run that reads, and its time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Viewer<'a> {
-    /// This run, if it has a lease; that is not looked at.
+    /// This run, if it has a lease. That lease is left out.
     pub(super) own: Option<&'a RunId>,
     pub(super) host: &'a str,
     pub(super) now: DateTime<Utc>,
 }
 
-/// Who may need something, by name: if one comes that was not planned for, nothing more is removed.
+/// The names of everything that may need objects. If a name appears that was not planned for, the removal stops.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Users {
-    /// With a lease that is not over: a run whose lease was, and is prolonged after all, is one that comes.
+    /// Runs whose lease is in force. A run that renews its expired lease appears here as a new one.
     pub(super) runs: BTreeSet<RunId>,
     pub(super) holds: BTreeSet<String>,
     pub(super) backups: BTreeSet<BackupId>,
-    /// Those that are complete: one that was running needs its packs from now on.
+    /// The complete backups. A backup that has just become complete needs its packs from now on.
     pub(super) complete: BTreeSet<BackupId>,
     /// Records of volume snapshots, which need WAL.
     pub(super) snapshots: BTreeSet<String>,
 }
 
 impl Users {
-    /// Lists them.
+    /// Lists the names, without reading any record.
     pub(super) async fn list(
         repository: &Repository,
         cluster: &ClusterName,
@@ -93,7 +92,7 @@ impl Users {
         })
     }
 
-    /// Whether somebody is here who was not there before.
+    /// Whether there is a name that `before` does not have.
     pub(super) fn has_others_than(&self, before: &Self) -> bool {
         !(self.runs.is_subset(&before.runs)
             && self.holds.is_subset(&before.holds)
@@ -117,7 +116,7 @@ fn all_ids(listed: &BackupCatalog) -> BTreeSet<BackupId> {
     listed.complete().chain(listed.unfinished().map(|(id, _)| id)).collect()
 }
 
-/// Reads everything but the manifests.
+/// Reads everything except the manifests.
 pub(super) async fn gather(
     repository: &Repository,
     cluster: &ClusterName,
@@ -141,19 +140,16 @@ pub(super) async fn gather(
     }
     for bad in &claims.unreadable {
         notes.push(format!(
-            "the record of claim {} cannot be read, so its backups and its WAL stay: {}",
+            "the record of claim {} cannot be read, so its backups and its WAL are kept: {}",
             bad.id, bad.error
         ));
-        // Without the record nobody knows its segments, and nothing of it is listed.
+        // Without the record, the segment size is not known, so the WAL is not listed.
         let wal = planner::WalArchive::new(WalSegmentSize::DEFAULT);
         catalog.claims.insert(ids::claim(bad.id), planner::Claim { since: None, wal });
     }
     let verified = verifications(repository, cluster, |_| true).await?;
     notes.extend(
-        verified
-            .unreadable
-            .iter()
-            .map(|bad| format!("{} cannot be read, so it counts for nothing: {}", bad.object, bad.error)),
+        verified.unreadable.iter().map(|bad| format!("{} cannot be read, so it is ignored: {}", bad.object, bad.error)),
     );
     let damaged = verified.damaged(&backups.records);
     let proven = proven_backups(repository, cluster).await?;
@@ -186,14 +182,14 @@ pub(super) async fn gather(
     for (id, start) in &starts {
         catalog.unfinished.push(of_unfinished(*id, start.as_ref(), &leases));
     }
-    // What a running backup uses is in its start record, as soon as that is there.
+    // What a running backup uses is in its start record, once that is written.
     let started: BTreeSet<&str> =
         starts.iter().filter_map(|(_, start)| Some(start.as_ref()?.run.as_ref()?.id.as_str())).collect();
     let others = leases.iter().filter(|lease| !started.contains(lease.named.run.as_str()));
     catalog.restores.extend(others.flat_map(uses));
     let Listed { records: holds, unreadable } = repository.ledger(cluster, LedgerKind::Hold).await?;
     if let Some(bad) = unreadable.into_iter().next() {
-        return Err(bad.error).doing(|| format!("reading {}, since nobody knows which backup it holds", bad.object));
+        return Err(bad.error).doing(|| format!("reading {} to see which backup it holds", bad.object));
     }
     users.backups = all_ids(&listed);
     users.complete = listed.complete().collect();
@@ -208,7 +204,7 @@ pub(super) async fn gather(
     Ok(Gathered { catalog, claims, users, notes })
 }
 
-/// Of several holds the longest counts.
+/// Adds a hold to its backup. The longest of several holds wins.
 fn hold(catalog: &mut planner::Catalog, backup: BackupId, until: Option<DateTime<Utc>>) {
     let id = ids::backup(backup);
     for held in catalog.backups.iter_mut().filter(|one| one.id == id) {
@@ -220,7 +216,7 @@ fn hold(catalog: &mut planner::Catalog, backup: BackupId, until: Option<DateTime
     }
 }
 
-/// The start records of the backups that began and have no end; none where it cannot be read.
+/// The start records of the unfinished backups; `None` for a record that cannot be read.
 async fn starts(
     repository: &Repository,
     cluster: &ClusterName,
@@ -255,7 +251,7 @@ async fn packs(repository: &Repository, cluster: &ClusterName) -> Result<Vec<pla
     }
 }
 
-/// The WAL of a claim, and which history files cannot be read.
+/// The WAL of a claim, and a warning for each history file that cannot be read.
 async fn wal(repository: &Repository, claim: &ClaimRecord) -> Result<(planner::WalArchive, Vec<String>), Error> {
     let listed = WalFolders::read_and_list(repository, claim, Wanted::All).await?;
     let inventory = listed.inventory();
@@ -303,7 +299,7 @@ fn of_backup(
         verified: match verified.standing(backup.backup_id).map(|standing| standing.sound) {
             _ if damaged.contains(&backup.backup_id) => planner::Verified::Damaged,
             Some(true) => planner::Verified::Sound,
-            // A restore that was tried read everything that it needs.
+            // The restore drill has read everything that a restore needs.
             None if proven.contains(&backup.backup_id) => planner::Verified::Sound,
             Some(false) | None => planner::Verified::Never,
         },
@@ -339,7 +335,7 @@ fn of_unfinished(id: BackupId, start: Option<&StartRecord>, leases: &[ListedLeas
     let run = start.and_then(|start| start.run.as_ref()).filter(|run| run.leased);
     let own = leases.iter().filter(|lease| run.is_some_and(|run| lease.named.run.as_str() == run.id));
     let end = own.map(|lease| lease.named.end()).max();
-    // It takes its lease before it writes its start record, so one that has none any more is dead.
+    // A backup takes its lease before it writes its start record. If the lease is gone, the run is dead.
     let has_ended = run.map(|_| DateTime::UNIX_EPOCH);
     planner::UnfinishedBackup {
         id: ids::backup(id),
@@ -351,13 +347,12 @@ fn of_unfinished(id: BackupId, start: Option<&StartRecord>, leases: &[ListedLeas
     }
 }
 
-/// What a run builds on.
 fn parent(start: &StartRecord) -> planner::Parent {
     start.parent.map_or(planner::Parent::Nothing, |parent| planner::Parent::Backup(ids::backup(parent)))
 }
 
-/// What the run of a lease uses: a restore its backup, a backup those whose packs it may name. One that cannot be read may
-/// use all of them.
+/// What the run of a lease uses. A restore uses its backup; a backup uses the backups whose packs it may name. The run
+/// of an unreadable lease may use every backup.
 fn uses(lease: &ListedLease) -> Vec<planner::RunningRestore> {
     let of = |backup| planner::RunningRestore { backup, lease_until: lease.named.end() };
     match &lease.record {

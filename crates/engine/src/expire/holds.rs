@@ -1,4 +1,4 @@
-//! `backup hold` and `backup release`: a backup that no policy removes.
+//! `backup hold` and `backup release`. No policy removes a held backup.
 
 use std::time::Duration;
 
@@ -10,30 +10,30 @@ use crate::error::{Cause, Error, ResultExt};
 use crate::repository::Repository;
 use crate::repository::leases::Clock;
 
-/// How long a hold waits for the end of a running `expire`.
+/// The time that a hold waits for a running `expire` to end.
 const EXPIRE_ENDS_WITHIN: Duration = Duration::from_secs(30);
 
-/// What is held, for how long and why.
+/// The options of [`hold`].
 #[derive(Debug, Clone)]
 pub struct HoldOptions {
-    /// The cluster.
+    /// The cluster of the backup.
     pub cluster: ClusterName,
-    /// The backup.
+    /// The backup to hold, which must be complete.
     pub backup: BackupId,
-    /// Until when; until it is released if none.
+    /// When the hold ends; `None` holds the backup until it is released.
     pub until: Option<DateTime<Utc>>,
-    /// Why, in the user's words.
+    /// The reason in the user's words, stored with the hold.
     pub reason: Option<String>,
-    /// This host.
+    /// The name of this host, for the ledger entry.
     pub host: String,
-    /// Now.
+    /// The time of this host's clock.
     pub now: DateTime<Utc>,
 }
 
-/// Holds a backup. Earlier holds of it are replaced.
+/// Holds a backup. The hold replaces earlier holds of the same backup.
 ///
 /// # Errors
-/// [`Cause::NoSuchBackup`] if no backup of that name is complete, also if an `expire` removes it at this moment;
+/// [`Cause::NoSuchBackup`] if there is no complete backup with this id, or if an `expire` removes it at this moment;
 /// otherwise as [`Repository::create_record`].
 pub async fn hold(repository: &Repository, options: &HoldOptions) -> Result<(), Error> {
     let phrase = || format!("holding backup {} in {}", options.backup, repository.describe());
@@ -45,7 +45,7 @@ async fn hold_inner(repository: &Repository, options: &HoldOptions) -> Result<()
     let earlier = names_of(repository, &options.cluster, options.backup).await?;
     let entry = LedgerEntry::Hold { backup: options.backup, until: options.until, reason: options.reason.clone() };
     let written = repository.write_ledger(&options.cluster, &options.host, options.now, entry).await?;
-    // An `expire` that did not see the hold may be about to remove `backup.json`: whether it did is known when it has ended.
+    // An `expire` that did not see the hold may be removing `backup.json`. After its end we know whether it did.
     let still_there = async {
         let clock = Clock::starting(options.now);
         repository.wait_for_expire(&options.cluster, &options.host, clock, EXPIRE_ENDS_WITHIN).await?;
@@ -64,13 +64,13 @@ async fn check_exists(repository: &Repository, options: &HoldOptions) -> Result<
             let (backup, cluster) = (options.backup.to_string(), options.cluster.to_string());
             Err(Cause::NoSuchBackup { backup, cluster }.into())
         }
-        // One that cannot be read here may be held: a newer release wrote it, or it will be repaired.
+        // A backup that cannot be read here may be held: a newer release wrote it, or somebody will repair it.
         Err(error) if error.is_of_one_object() => Ok(()),
         read => read.map(|_| ()),
     }
 }
 
-/// Releases a backup; says whether it was held.
+/// Releases a backup. Returns `true` if it was held.
 ///
 /// # Errors
 /// [`Cause::Store`] if the ledger cannot be listed, read or written; [`Cause::NewerFeature`].
@@ -92,7 +92,7 @@ pub async fn release(repository: &Repository, cluster: &ClusterName, backup: Bac
 async fn names_of(repository: &Repository, cluster: &ClusterName, backup: BackupId) -> Result<Vec<String>, Error> {
     let holds = repository.ledger(cluster, LedgerKind::Hold).await?;
     if let Some(bad) = holds.unreadable.into_iter().next() {
-        return Err(bad.error).doing(|| format!("reading {}, since nobody knows which backup it holds", bad.object));
+        return Err(bad.error).doing(|| format!("reading {} to see which backup it holds", bad.object));
     }
     let of_backup = holds
         .records

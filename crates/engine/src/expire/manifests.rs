@@ -1,4 +1,4 @@
-//! The plan with its packs: the manifests of the kept backups are looked into, from their ends, and counted.
+//! The plan with its packs. The end of each kept backup's manifest is read: it lists the packs that the backup needs.
 
 use std::collections::BTreeSet;
 
@@ -11,35 +11,35 @@ use super::ids;
 use crate::error::{Cause, Error};
 use crate::repository::Repository;
 
-/// How many manifests are looked into at once: enough to hide latency. Each end holds its list of packs in memory.
+/// The number of manifests that are read in parallel: enough to hide latency. Each one has its list of packs in memory.
 const ENDS_AT_ONCE: usize = 16;
 
-/// A plan, and which manifests of backups that are gone have to stay.
+/// A plan, and the manifests of removed backups that must stay.
 #[derive(Debug)]
 pub(super) struct Planned {
     pub(super) plan: planner::Plan,
-    /// Manifests whose frames others use; `None` if nobody knows which.
+    /// Backups whose manifest has frames that other manifests use; `None` if that is not known.
     in_use: Option<BTreeSet<planner::BackupId>>,
-    /// Backups that have packs which stay.
+    /// Backups with at least one pack that stays.
     with_packs: BTreeSet<planner::BackupId>,
 }
 
 impl Planned {
-    /// Whether the manifest of a backup that goes has to stay: as long as one of its packs does, and as long as another
-    /// manifest refers to its frames.
+    /// Whether the manifest of a removed backup must stay: while one of its packs stays, or while another manifest
+    /// refers to its frames.
     pub(super) fn keeps_manifest(&self, id: planner::BackupId) -> bool {
         self.in_use.as_ref().is_none_or(|in_use| in_use.contains(&id)) || self.with_packs.contains(&id)
     }
 }
 
-/// Makes a plan of an outline. What is found out on the way about manifests and packs goes into the catalog.
+/// Makes a plan from an outline. Unreadable manifests and missing packs that it finds are recorded in the catalog.
 pub(super) async fn plan(
     repository: &Repository,
     cluster: &ClusterName,
     catalog: &mut planner::Catalog,
     outline: impl Fn(&planner::Catalog) -> planner::Outline,
 ) -> Result<Planned, Error> {
-    // Each turn makes at least one more of finitely many backups unreadable or damaged.
+    // The loop ends: each round marks at least one more backup as unreadable or damaged.
     loop {
         let mut outline = outline(catalog);
         let to_read: Vec<planner::BackupId> = outline.packs.to_read().collect();
@@ -51,7 +51,7 @@ pub(super) async fn plan(
             }
             continue;
         }
-        // No manifest is read where no pack can go, and when no backup is kept: then nobody knows what is in use.
+        // If no pack can be removed, or no backup is kept, no manifest is read, and it is not known what is in use.
         let in_use = (!to_read.is_empty()).then_some(in_use);
         match outline.finish() {
             Ok(plan) => return Ok(settled(plan, catalog, in_use)),
@@ -69,7 +69,7 @@ fn mark(catalog: &mut planner::Catalog, ids: &[planner::BackupId], verified: &pl
     }
 }
 
-/// What is left of a removed backup and in use by others is no backup, and has no verdict.
+/// Takes the verdict away from a half-removed backup whose manifest others use: it is no longer a backup.
 fn settled(plan: planner::Plan, catalog: &planner::Catalog, in_use: Option<BTreeSet<planner::BackupId>>) -> Planned {
     let stays = |verdict: &planner::PackVerdict| !matches!(verdict, planner::PackVerdict::Goes(_));
     let with_packs = plan.packs.iter().filter(|(_, verdict)| stays(verdict)).map(|(pack, _)| pack.id.backup).collect();
@@ -81,7 +81,7 @@ fn settled(plan: planner::Plan, catalog: &planner::Catalog, in_use: Option<BTree
     planned
 }
 
-/// Counts the packs of these manifests; gives those that cannot be read, with the reason.
+/// Counts the packs of these manifests; gives the manifests that cannot be read, each with the reason.
 async fn count(
     repository: &Repository,
     cluster: &ClusterName,
@@ -93,7 +93,7 @@ async fn count(
         .iter()
         .map(|id| async move {
             let name = name::manifest(cluster, &ids::to_backup(*id)?);
-            // Once more: a bit that flipped on the way must not keep every pack.
+            // Read again after an error: one bit that flipped on the way must not keep every pack.
             let end = match repository.manifest_end(&name).await {
                 Err(error) if error.is_of_one_object() && !error.is_newer() => repository.manifest_end(&name).await,
                 end => end,
@@ -121,7 +121,7 @@ async fn count(
     Ok(unreadable)
 }
 
-/// What a manifest names, and whose frames it refers to.
+/// The packs that a manifest names, and the backups whose frames it refers to.
 type Uses = (Vec<planner::PackUse>, Vec<planner::BackupId>);
 
 fn uses(cluster: &ClusterName, end: &ManifestEnd) -> Result<Uses, String> {
@@ -130,11 +130,11 @@ fn uses(cluster: &ClusterName, end: &ManifestEnd) -> Result<Uses, String> {
             let pack = planner::PackId { backup: ids::backup(backup), number };
             Ok(planner::PackUse { pack, live_bytes: entry.live_bytes, size_bytes: Some(entry.size_bytes) })
         }
-        _ => Err(format!("it names the pack {:?}, which is none of {cluster}", entry.name)),
+        _ => Err(format!("it names the pack {:?}, which is not a pack of {cluster}", entry.name)),
     });
     let origins = end.origins.iter().map(|origin| match origin.parse() {
         Ok(ObjectPath::Manifest { cluster: of, backup }) if of == *cluster => Ok(ids::backup(backup)),
-        _ => Err(format!("it refers to {origin:?}, which is no manifest of {cluster}")),
+        _ => Err(format!("it refers to {origin:?}, which is not a manifest of {cluster}")),
     });
     Ok((packs.collect::<Result<_, _>>()?, origins.collect::<Result<_, _>>()?))
 }

@@ -1,15 +1,16 @@
-//! `expire`: removes what the retention needs no more, in two steps.
+//! `expire`: removes what the retention policy no longer needs, in two steps.
 //!
-//! 1. A lease keeps a second `expire` away ([`turn`]). Its object also tells the store's time: the plan is made for the earlier one of
-//!    both clocks ([`clock`]).
-//! 2. [`gather`] reads the catalog, [`manifests`] counts the packs, the planner (`holdfast-retention`) decides. What goes
-//!    and is not decided yet is written into the ledger; what is decided and is needed now is taken back ([`decided`]).
-//! 3. If the grace time of something is over, the archive is read and planned once more, after the ledger was written, and
-//!    what goes in both is removed ([`carry_out`]). The ledger says what went, after a crash as well ([`removed`]).
-//! 4. Unfinished uploads that are old are aborted ([`uploads`]).
+//! 1. A lease keeps a second `expire` away ([`turn`]). Its object also shows the store's time. The plan uses the
+//!    earlier one of the store's clock and this host's clock ([`clock`]).
+//! 2. [`gather`] reads the catalog, [`manifests`] counts the packs, and the planner (`holdfast-retention`) decides. New
+//!    decisions are written into the ledger. A decision about something that is needed again is taken back
+//!    ([`decided`]).
+//! 3. If a grace time is over, the archive is read and planned again, after the ledger was written. What both plans
+//!    remove is removed ([`carry_out`]). The ledger records what was removed, even after a crash ([`removed`]).
+//! 4. Old unfinished uploads are aborted ([`uploads`]).
 //!
-//! Invariant: nothing is removed that a kept backup needs; in doubt everything stays. After a crash or an error anywhere the
-//! ledger says what was decided, the rest of a backup has no `start.json`, and the next run continues.
+//! Invariant: nothing is removed that a kept backup needs; in doubt everything stays. After a crash or an error
+//! anywhere, the ledger has the decisions, a half-removed backup has no `start.json`, and the next run continues.
 //!
 //! [`holds`] are the backups that no policy removes.
 
@@ -51,32 +52,32 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::leases::{Clock, Lease};
 
-/// What is kept.
+/// The options of [`plan`] and [`expire`].
 #[derive(Debug, Clone)]
 pub struct ExpireOptions {
-    /// The cluster.
+    /// The cluster whose backups and WAL are removed.
     pub cluster: ClusterName,
     /// What the user wants to be able to restore.
     pub policy: Policy,
-    /// How long after its decision a removal is carried out.
+    /// The time between a decision and its removal.
     pub grace: Duration,
-    /// This host.
+    /// The name of this host, for leases and ledger entries.
     pub host: String,
-    /// Now.
+    /// The time of this host's clock when the run starts.
     pub now: DateTime<Utc>,
 }
 
 impl ExpireOptions {
-    /// A grace time that is longer than time ends never.
+    /// A grace time that a `TimeDelta` cannot hold never ends.
     fn grace(&self) -> TimeDelta {
         TimeDelta::from_std(self.grace).unwrap_or(TimeDelta::MAX)
     }
 }
 
-/// Says what [`expire`] would decide. Writes nothing, so it goes by this host's clock alone.
+/// Plans what [`expire`] would decide. It writes nothing, so it takes no lease and uses only this host's clock.
 ///
 /// # Errors
-/// Those of [`expire`] up to its first change.
+/// As [`expire`], up to its first change.
 pub async fn plan(
     repository: &Repository,
     options: &ExpireOptions,
@@ -100,13 +101,13 @@ pub async fn plan(
     planned.await.doing(|| format!("planning what expires of {} in {}", options.cluster, repository.describe()))
 }
 
-/// Decides what goes, and removes what was decided long enough ago.
+/// Decides what to remove, and removes what was decided at least one grace time ago.
 ///
 /// # Errors
-/// [`Cause::AnotherRun`] if another `expire` is at work and does not end soon, [`Cause::LeaseEnded`] if this host slept,
-/// [`Cause::NewerFeature`] if a later release does something that one must know to remove anything. [`Cause::Record`], [`Cause::Format`] or [`Cause::Malformed`] if a hold cannot be read.
-/// [`Cause::Store`]; [`Cause::Cancelled`]. What was removed until then is in the phrases of the error, and the next run
-/// continues.
+/// [`Cause::AnotherRun`] if another `expire` is running and does not end soon. [`Cause::LeaseEnded`] if this host
+/// slept. [`Cause::NewerFeature`] if the repository has a feature of a later release that a remover must know.
+/// [`Cause::Record`], [`Cause::Format`] or [`Cause::Malformed`] if a hold cannot be read. [`Cause::Store`];
+/// [`Cause::Cancelled`]. The phrases of the error say what was removed before it, and the next run continues.
 pub async fn expire(
     repository: &Repository,
     options: &ExpireOptions,
@@ -134,7 +135,7 @@ async fn expire_alone(
     expired
 }
 
-/// One run, which has its lease.
+/// A run that holds its lease.
 struct Run<'a> {
     repository: &'a Repository,
     options: &'a ExpireOptions,
@@ -194,12 +195,12 @@ impl Run<'_> {
         if entries.iter().any(|entry| entry.decision.is_ripe(self.clock.now(), grace)) {
             let mut done = Done::default();
             let removed = Box::pin(self.carry_out(&mut entries, &mut done)).await;
-            removed.doing(|| said(&done))?;
+            removed.doing(|| removed_so_far(&done))?;
             report.removed = report::removed(&done);
             if done.disturbed {
                 report.warnings.push(
-                    "a backup, a restore or a hold came meanwhile, so the rest is left for another look by the next \
-                     `holdfast expire`"
+                    "a backup, restore or hold started during the removal; the next `holdfast expire` will check and \
+                     remove the rest"
                         .to_owned(),
                 );
             }
@@ -214,7 +215,7 @@ impl Run<'_> {
         gather::gather(self.repository, &self.options.cluster, viewer).await
     }
 
-    /// Looks again, now that everybody can read what is decided, and removes what goes still.
+    /// Plans again, now that every other run can read the decisions, and removes what is still due.
     async fn carry_out(&self, entries: &mut Vec<Entry>, done: &mut Done) -> Result<(), Error> {
         let (repository, options) = (self.repository, self.options);
         let (grace, decided) = (options.grace(), decisions(entries));
@@ -252,10 +253,10 @@ impl Run<'_> {
             };
             let began = removed::begin(writing, self.lease.run(), &removal, &users).await?;
             let removed = carry_out::remove(&job, done).await;
-            let said = removed::end(writing, self.lease.run(), &began, done).await;
-            // What failed first is what is reported.
+            let recorded = removed::end(writing, self.lease.run(), &began, done).await;
+            // The first failure is reported.
             removed?;
-            said?;
+            recorded?;
         }
         if !done.disturbed {
             self.forget(entries, &planned.plan, &removal).await?;
@@ -263,7 +264,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Deletes the entries of which nothing is left.
+    /// Deletes the entries of which everything is removed.
     async fn forget(
         &self,
         entries: &mut Vec<Entry>,
@@ -297,10 +298,10 @@ fn decisions(entries: &[Entry]) -> Vec<planner::Decision> {
 }
 
 /// What was removed before an error.
-fn said(done: &Done) -> String {
-    let doubt = if done.in_doubt { ", more of it may be, since a request failed" } else { "" };
+fn removed_so_far(done: &Done) -> String {
+    let doubt = if done.in_doubt { " (a request failed, so more objects may already be gone)" } else { "" };
     format!(
-        "carrying out what was decided: {} backups, {} packs and {} WAL files were removed{doubt}, the rest is left, and \
+        "removing what was decided: {} backups, {} packs and {} WAL files were removed{doubt}; the next \
          `holdfast expire` continues",
         done.backups.len(),
         done.packs,

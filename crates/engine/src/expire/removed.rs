@@ -1,9 +1,10 @@
-//! What the ledger says of a removal, whatever becomes of the run.
+//! The ledger entries of a removal: they are complete even if the run is killed.
 //!
-//! Before the first object goes, entries `removing` name all that goes. At its end the run says in a `removal` what went,
-//! and deletes them. If it is killed, or a request to delete fails so that nobody knows how much of it was done, they stay:
-//! any of it may be gone. The next run looks what is still there, says so in a `removal`, and deletes them. Both carry the
-//! id of the run that removed, so that nothing is said twice.
+//! Before the first object is deleted, `removing` entries name everything that will be deleted. At its end, the run
+//! writes a `removal` entry with what it deleted, and deletes the `removing` entries. They stay if the run is killed,
+//! or if a request to delete fails and nobody knows how much of it was done. Then the next run looks which objects are
+//! gone, writes the `removal` entry, and deletes the `removing` entries. Both kinds carry the id of the run that
+//! removed, so that nothing is recorded twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +19,7 @@ use super::gather::{Gathered, Users};
 use super::ids;
 use crate::error::{Cause, Error};
 
-/// Says what goes, before anything does. Gives the names of the entries.
+/// Writes what will be deleted, before the first object is. Gives the names of the entries.
 pub(super) async fn begin(
     to: Writing<'_>,
     run: &RunId,
@@ -26,7 +27,7 @@ pub(super) async fn begin(
     users: &Users,
 ) -> Result<Vec<String>, Error> {
     let backups = removal.backups.iter().map(|id| ids::to_backup(*id)).collect::<Result<Vec<_>, _>>()?;
-    // Of a backup whose removal was interrupted that was said before.
+    // An interrupted removal has named its backups before.
     let mut backups: Vec<BackupId> = backups.into_iter().filter(|id| users.complete.contains(id)).collect();
     let packs = pack_ranges(&removal.packs)?;
     let wal: Vec<DecidedWal> = removal.wal.iter().filter_map(|range| decided_wal(range, to.claims)).collect();
@@ -48,7 +49,7 @@ pub(super) async fn begin(
     Ok(names)
 }
 
-/// Says what went. While that is not known, the entries of [`begin`] stay.
+/// Writes what was deleted. If that is not known, the entries of [`begin`] stay.
 pub(super) async fn end(to: Writing<'_>, run: &RunId, began: &[String], done: &Done) -> Result<(), Error> {
     if done.in_doubt {
         return Ok(());
@@ -70,7 +71,7 @@ pub(super) async fn end(to: Writing<'_>, run: &RunId, began: &[String], done: &D
 /// What one run was removing.
 #[derive(Debug)]
 struct Unsettled {
-    /// Its `removal`, if there is one, is not older.
+    /// The `removal` of this run, if there is one, is not older than this.
     since: LedgerTime,
     names: Vec<String>,
     backups: BTreeSet<BackupId>,
@@ -79,16 +80,16 @@ struct Unsettled {
     pack_bytes: u64,
 }
 
-/// Says of earlier runs what is gone, where they did not get to that.
+/// Writes the `removal` entries of earlier runs that ended before they could.
 pub(super) async fn settle(to: Writing<'_>, found: &Gathered, notes: &mut Vec<String>) -> Result<(), Error> {
     let listed = to.repository.ledger(to.cluster, LedgerKind::Removing).await?;
     for bad in &listed.unreadable {
-        notes.push(format!("the entry {} cannot be read, and what it removed is not known: {}", bad.object, bad.error));
+        notes.push(format!("the entry {} cannot be read, so what it removed is not known: {}", bad.object, bad.error));
     }
     let mut runs: BTreeMap<RunId, Unsettled> = BTreeMap::new();
     for (name, record) in listed.records {
         let LedgerEntry::Removing { run, backups, packs, wal, pack_bytes } = record.entry else { continue };
-        // A day more than any clock may have been put back by since.
+        // One day earlier: no clock may have been set back by more than that.
         let since = LedgerTime::new(record.time - TimeDelta::days(1)).map_err(|e| Cause::Internal(e.to_string()))?;
         let of_run = runs.entry(run).or_insert_with(|| Unsettled {
             since,
@@ -105,18 +106,18 @@ pub(super) async fn settle(to: Writing<'_>, found: &Gathered, notes: &mut Vec<St
         of_run.pack_bytes += pack_bytes;
     }
     let Some(since) = runs.values().map(|removing| removing.since).min() else { return Ok(()) };
-    let said = match said(to, since).await {
+    let recorded = match recorded(to, since).await {
         Err(error) if error.is_of_one_object() => {
-            notes.push(format!("what earlier runs removed is not said, because an entry cannot be read: {error}"));
+            notes.push(format!("what earlier runs removed is not recorded, because an entry cannot be read: {error}"));
             return Ok(());
         }
-        said => said?,
+        recorded => recorded?,
     };
     for (run, removing) in runs {
-        if !said.contains(&run) {
+        if !recorded.contains(&run) {
             let Some(entry) = gone(&run, &removing, found) else {
                 notes.push(format!(
-                    "what the run {run} removed is not said, because the record of a claim cannot be read"
+                    "what the run {run} removed is not recorded, because the record of a claim cannot be read"
                 ));
                 continue;
             };
@@ -124,7 +125,7 @@ pub(super) async fn settle(to: Writing<'_>, found: &Gathered, notes: &mut Vec<St
                 && (!backups.is_empty() || *pack_count > 0 || *wal_file_count > 0)
             {
                 notes.push(format!(
-                    "an earlier run did not get to say what it removed: it was {} backups, {pack_count} packs and \
+                    "an earlier run ended before it recorded its removals: {} backups, {pack_count} packs and \
                      {wal_file_count} WAL segments",
                     backups.len()
                 ));
@@ -136,8 +137,8 @@ pub(super) async fn settle(to: Writing<'_>, found: &Gathered, notes: &mut Vec<St
     Ok(())
 }
 
-/// The runs that said what they removed. One entry that cannot be read is an error: nothing may be said twice.
-async fn said(to: Writing<'_>, since: LedgerTime) -> Result<BTreeSet<RunId>, Error> {
+/// The runs that have a `removal` entry. An entry that cannot be read is an error: nothing may be recorded twice.
+async fn recorded(to: Writing<'_>, since: LedgerTime) -> Result<BTreeSet<RunId>, Error> {
     let mut runs = BTreeSet::new();
     for (time, name) in to.repository.ledger_names(to.cluster, LedgerKind::Removal).await? {
         if time >= since
@@ -149,7 +150,7 @@ async fn said(to: Writing<'_>, since: LedgerTime) -> Result<BTreeSet<RunId>, Err
     Ok(runs)
 }
 
-/// What is not there any more; `None` while that cannot be known.
+/// The `removal` entry for the objects that are gone; `None` if that cannot be known.
 fn gone(run: &RunId, removing: &Unsettled, found: &Gathered) -> Option<LedgerEntry> {
     let Gathered { catalog, claims, users, .. } = found;
     let packs: BTreeMap<planner::PackId, u64> = catalog.packs.iter().map(|pack| (pack.id, pack.size_bytes)).collect();

@@ -1,4 +1,4 @@
-//! A plan in the words of the report.
+//! Turns a plan into its report.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,6 @@ use super::ids;
 use crate::error::Error;
 use crate::repository::Repository;
 
-/// Describes a plan.
 pub(super) fn describe(
     repository: &Repository,
     plan: &planner::Plan,
@@ -106,7 +105,7 @@ fn windows(windows: &[planner::RecoverableWindow]) -> Result<Vec<RestorableWindo
     windows.iter().map(window).collect()
 }
 
-/// A decision as an amount.
+/// The amount that a decision names.
 pub(super) fn amount(decision: &planner::Decision, plan: &planner::Plan) -> Result<Amount, Error> {
     let named = plan.packs.iter().filter(|(pack, _)| decision.packs.contains(&pack.id));
     Ok(Amount {
@@ -118,7 +117,7 @@ pub(super) fn amount(decision: &planner::Decision, plan: &planner::Plan) -> Resu
     })
 }
 
-/// What was removed as an amount.
+/// The amount that was removed.
 pub(super) fn removed(done: &Done) -> Amount {
     Amount {
         backups: done.backups.clone(),

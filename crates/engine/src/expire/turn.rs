@@ -1,9 +1,9 @@
-//! One `expire` at a time, on whatever host.
+//! One `expire` at a time, across all hosts.
 //!
-//! A run begins once it has its lease and a listing after that shows no other run's. So of two that come at once at least
-//! one waits, and no two are ever at work together. Which of them gives way both read from the leases: the one that took
-//! its lease later, by what it says itself. It gives its lease back and waits a while for its turn, so that hosts with the
-//! same timer both get to their end.
+//! A run takes its lease and then lists the leases. It begins when the listing shows no lease of another `expire`. So
+//! if two runs start together, at least one of them waits, and they never remove at the same time. The run with the
+//! later lease gives way; both know this from the times in the leases. It releases its lease and waits for its turn, so
+//! that two hosts with the same timer both finish.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::repository::leases::{Clock, Holder, LOOK_EVERY, Lease, new_run};
 use crate::repository::machine::Machine;
 use crate::repository::{Repository, object_name};
 
-/// How long a run waits for the end of another. Most take seconds.
+/// The time that a run waits for another one to end. Most runs take seconds.
 const WAIT: Duration = Duration::from_secs(30);
 
-/// Takes the lease of this run when its turn comes. The clock becomes the earlier one of this host's and the store's.
+/// Takes the lease of this run when its turn comes. Sets the clock to the earlier one of this host's and the store's.
 pub(super) async fn take(
     repository: &Repository,
     options: &ExpireOptions,
@@ -45,14 +45,14 @@ pub(super) async fn take(
                 return Err(error);
             }
         }
-        // Without a lease, so that those before this run can begin.
+        // Wait without a lease, so that earlier runs can begin.
         while let Some(other) = others(repository, options, None, *clock).await?.first() {
             wait(other, options, until, cancel).await?;
         }
     }
 }
 
-/// Whether this run may begin; `false` if it has to give way. Waits for those that give way to it.
+/// Whether this run may begin; `false` if it must give way. Waits for the runs that give way to it.
 async fn is_first(
     repository: &Repository,
     options: &ExpireOptions,
@@ -61,7 +61,7 @@ async fn is_first(
     until: Instant,
     cancel: &CancellationToken,
 ) -> Result<bool, Error> {
-    // First, since a clock that is ahead would take the leases of others for over.
+    // First of all: a clock that is ahead would treat live leases as expired.
     *clock = clock::earlier(repository, own, *clock).await?;
     loop {
         let others = others(repository, options, Some(own.run()), *clock).await?;
@@ -73,7 +73,7 @@ async fn is_first(
     }
 }
 
-/// Waits a moment for another run, or fails because of it.
+/// Waits a moment for another run; fails when the time is over.
 async fn wait(
     other: &LeaseRecord,
     options: &ExpireOptions,
@@ -96,7 +96,7 @@ async fn wait(
     }
 }
 
-/// The other runs of `expire`. Leases that are over are deleted, and those of runs that are known to be dead.
+/// The leases of other `expire` runs. Deletes every lease that has expired or whose run is known to be dead.
 async fn others(
     repository: &Repository,
     options: &ExpireOptions,

@@ -1,8 +1,9 @@
-//! Unfinished uploads that nobody will finish: parts of objects of this cluster that no listing of objects shows, and that
-//! a bucket keeps and bills for ever.
+//! Unfinished uploads that no run will finish. A bucket keeps and bills their parts for ever, and no listing of objects
+//! shows them.
 //!
-//! An upload goes when it was begun longer ago than the grace time, and than any object takes, and is not one of a backup
-//! that may still run. A store that does not list its uploads, or fails to abort one, stops nothing, and is named.
+//! An upload of this cluster is aborted if it is older than the grace time and than [`LONGEST_UPLOAD`], and if it does
+//! not belong to a backup that may still run. If the store cannot list uploads or abort one, the report says so, and
+//! the run continues.
 
 use std::collections::BTreeSet;
 
@@ -17,13 +18,14 @@ use crate::error::Error;
 use crate::repository::Repository;
 use crate::repository::leases::Lease;
 
-/// No upload of a living run is as old, however short the grace time: an object takes minutes, on the slowest line hours.
+/// No upload of a living run is older, however short the grace time is. An object takes minutes, or hours on a very
+/// slow line.
 const LONGEST_UPLOAD: TimeDelta = TimeDelta::days(1);
 
-/// Uploads that are aborted at once.
+/// The number of uploads that are aborted in parallel.
 const AT_ONCE: usize = 16;
 
-/// Those that go.
+/// The uploads to abort.
 pub(super) async fn over(
     repository: &Repository,
     options: &ExpireOptions,
@@ -35,14 +37,14 @@ pub(super) async fn over(
         Ok(Some(uploads)) => uploads,
         Ok(None) => {
             notes.push(
-                "the store does not say which uploads were begun and never finished: set a lifecycle rule on the bucket \
-                 that aborts incomplete multipart uploads"
+                "the store does not list unfinished uploads: set a lifecycle rule on the bucket that aborts incomplete \
+                 multipart uploads"
                     .to_owned(),
             );
             return Vec::new();
         }
         Err(error) => {
-            notes.push(format!("unfinished uploads cannot be listed, and stay: {error}"));
+            notes.push(format!("unfinished uploads cannot be listed, so none is aborted: {error}"));
             return Vec::new();
         }
     };
@@ -59,7 +61,7 @@ pub(super) async fn over(
                     | ObjectPath::BackupStart { backup, .. }
                     | ObjectPath::BackupSummary { backup, .. },
                 ) => !running.contains(&backup),
-                // An object of another name is nobody's of ours.
+                // An object with another name is not ours.
                 Ok(path) => path.cluster() == Some(&options.cluster),
                 Err(_) => false,
             }
@@ -67,7 +69,7 @@ pub(super) async fn over(
     uploads.into_iter().filter(goes).collect()
 }
 
-/// Throws their parts away; says how many.
+/// Aborts the uploads; gives the number that it aborted.
 pub(super) async fn abort(
     repository: &Repository,
     lease: &Lease,

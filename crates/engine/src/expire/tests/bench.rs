@@ -1,4 +1,4 @@
-//! An archive in memory: backups with packs and manifests, and the WAL between them.
+//! A test archive in memory: backups with packs and manifests, and the WAL between them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(super) struct Bench {
     began: Instant,
 }
 
-/// Day `day` of the archive has the backup that starts in this segment.
+/// The segment in which the backup of this day starts.
 pub(super) fn first_segment(day: u64) -> u64 {
     day * BETWEEN + 1
 }
@@ -46,7 +46,7 @@ impl Bench {
         let store: Arc<dyn Store> = Arc::new(memory.clone());
         let unlock = if encrypted { Unlock::KeyFile(Secret::new(vec![7; 32])) } else { Unlock::NotEncrypted };
         let target = RepositoryTarget { store: Arc::clone(&store), unlock };
-        // The store tells the time of this machine, so the archive has to be of today.
+        // The store uses the clock of this machine, so the archive must be of today.
         let now = DateTime::from_timestamp(Utc::now().timestamp(), 0).unwrap();
         let repository = init::init(&target, now - TimeDelta::days(60)).await.unwrap().repository;
         let claim: ClaimRecord = decode_plain(include_bytes!("../../../../repo/tests/samples/claim.json")).unwrap();
@@ -56,7 +56,7 @@ impl Bench {
         Self { memory, store, target, repository, cluster, claim, now, began: Instant::now() }
     }
 
-    /// The same with full backups of these many days, two packs each, and all WAL up to a few segments after the last.
+    /// The same with one full backup a day, two packs each, and all WAL up to a few segments after the last backup.
     pub(super) async fn with_days(encrypted: bool, days: u64) -> Self {
         let bench = Self::new(encrypted).await;
         for day in 0..days {
@@ -68,7 +68,7 @@ impl Bench {
         bench
     }
 
-    /// The backup of a day: 30 days ago is day 0.
+    /// The backup of a day. Day 0 is 30 days ago.
     pub(super) fn id(&self, day: u64) -> BackupId {
         BackupId::new(self.now - TimeDelta::days(30) + TimeDelta::days(i64::try_from(day).unwrap())).unwrap()
     }
@@ -174,14 +174,14 @@ impl Bench {
         self.store.put(&object_name(&name).unwrap(), object.into(), PutMode::Create).await.unwrap();
     }
 
-    /// What keeps the newest so many, and carries out at once.
+    /// Options that keep the newest `last` backups, without a grace time.
     pub(super) fn last(&self, last: u32) -> ExpireOptions {
         ExpireOptions {
             cluster: self.cluster.clone(),
             policy: Policy { keep: Keep { last, ..Keep::default() }, ..Policy::default() },
             grace: Duration::ZERO,
             host: "db1".to_owned(),
-            // A decision of the future counts for nothing yet: from run to run time passes.
+            // Time passes from run to run, so that no decision of an earlier run is in the future.
             now: self.now + TimeDelta::from_std(self.began.elapsed()).unwrap(),
         }
     }
@@ -199,13 +199,13 @@ impl Bench {
         expire(repository, options, progress, &CancellationToken::new()).await
     }
 
-    /// The names below a folder of the cluster.
+    /// The names of the objects in a folder of the cluster.
     pub(super) async fn names(&self, folder: &str) -> Vec<String> {
         let listed = self.store.list(&format!("main/{folder}"), None).await.unwrap();
         listed.iter().map(|object| object.name.to_string()).collect()
     }
 
-    /// The days of the backups that are complete. Each has its manifest, all its packs, and the WAL that it needs.
+    /// The days of the complete backups. Checks that each has its manifest, all its packs, and the WAL that it needs.
     pub(super) async fn sound_days(&self) -> Vec<u64> {
         let mut days = Vec::new();
         let (packs, segments) = (self.names("packs/").await, self.segments().await);
@@ -243,22 +243,22 @@ impl Bench {
         numbers.collect()
     }
 
-    /// All that the ledger says was removed: backups, packs and WAL.
-    pub(super) async fn said_removed(&self) -> (Vec<BackupId>, u64, u64) {
-        let mut said = (Vec::new(), 0, 0);
+    /// Everything that the ledger records as removed: backups, packs and WAL.
+    pub(super) async fn recorded_removed(&self) -> (Vec<BackupId>, u64, u64) {
+        let mut removed = (Vec::new(), 0, 0);
         let listed = self.repository.ledger(&self.cluster, LedgerKind::Removal).await.unwrap();
         assert!(listed.unreadable.is_empty());
         for (_, record) in listed.records {
             let LedgerEntry::Removal { backups, pack_count, wal_file_count, .. } = record.entry else { continue };
-            said.0.extend(backups);
-            said.1 += pack_count;
-            said.2 += wal_file_count;
+            removed.0.extend(backups);
+            removed.1 += pack_count;
+            removed.2 += wal_file_count;
         }
-        said.0.sort();
-        said
+        removed.0.sort();
+        removed
     }
 
-    /// The names of the ledger's entries by kind, and the number of leases.
+    /// The number of ledger entries of a kind.
     pub(super) async fn ledger(&self, kind: &str) -> usize {
         self.names("ledger/").await.iter().filter(|name| name.ends_with(&format!("-{kind}.json"))).count()
     }

@@ -13,7 +13,7 @@ use holdfast_repo::record::{LeasePurpose, LeaseRecord, LedgerEntry, RunIdentity,
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// It decides, its host sleeps for two hours, and when it goes on others may be at work.
+/// The run decides, then its host sleeps for two hours. When the run continues, others may be at work.
 #[tokio::test]
 async fn a_run_whose_host_slept_removes_nothing_more() {
     let bench = Bench::with_days(true, 3).await;
@@ -38,14 +38,14 @@ async fn a_run_whose_host_slept_removes_nothing_more() {
     assert_eq!(bench.sound_days().await, [2]);
 }
 
-/// A lease that is over and is prolonged after all is of somebody who comes.
+/// An expired lease that is renewed counts as a new user.
 #[tokio::test]
-async fn a_restore_whose_host_slept_and_goes_on_is_seen() {
+async fn a_restore_that_continues_after_its_host_slept_is_seen() {
     let bench = Bench::with_days(false, 3).await;
     let restoring = lease(&bench, LeasePurpose::Restore, vec![bench.id(0)]).await;
     restoring.sleep(Duration::from_hours(3));
     bench.memory.age(Duration::from_hours(3));
-    // It is not deleted as one that is over, since that is done at the beginning, and this run has begun.
+    // The expired lease is not deleted: a run does that at its beginning, and this run has begun.
     let own = lease(&bench, LeasePurpose::Expire, Vec::new()).await;
     let wakes = Meanwhile::new(|| restoring.begin_anew().now_or_never().unwrap().unwrap());
     let (options, cancel) = (bench.last(1), CancellationToken::new());
@@ -55,11 +55,11 @@ async fn a_restore_whose_host_slept_and_goes_on_is_seen() {
     let report = run.expire().await.unwrap();
     assert!(report.backups.iter().all(|backup| backup.why != ["a restore is reading it"]), "{:?}", report.backups);
     assert_eq!(report.removed, Amount::default());
-    assert!(report.warnings.iter().any(|warning| warning.contains("came meanwhile")), "{:?}", report.warnings);
+    assert!(report.warnings.iter().any(|warning| warning.contains("during the removal")), "{:?}", report.warnings);
     assert_eq!(bench.sound_days().await, [0, 1, 2]);
 }
 
-/// Decided by a clock that was a year ahead: it waits a grace time from now on, and not a year.
+/// A clock that was a year ahead decided this: it waits one grace time from now, and not a year.
 #[tokio::test]
 async fn a_decision_of_the_far_future_waits_from_now_on() {
     let bench = Bench::with_days(false, 3).await;
@@ -79,7 +79,7 @@ async fn a_decision_of_the_far_future_waits_from_now_on() {
     };
     bench.repository.write_ledger(&bench.cluster, "db2", ahead.now, entry).await.unwrap();
     let report = bench.expire(&at(0)).await.unwrap();
-    assert!(report.warnings.iter().any(|warning| warning.contains("later than now")), "{:?}", report.warnings);
+    assert!(report.warnings.iter().any(|warning| warning.contains("in the future")), "{:?}", report.warnings);
     assert_eq!(report.decided.backups, [bench.id(0), bench.id(1)]);
     assert!(report.next_removal.unwrap() < now + TimeDelta::hours(25));
     assert_eq!(bench.sound_days().await, [0, 1, 2]);
@@ -107,9 +107,9 @@ async fn write_lease(bench: &Bench, backup: BackupId, ends: TimeDelta) {
     bench.repository.create_record(&name::lease(&bench.cluster, expires, &record.run), &record).await.unwrap();
 }
 
-/// Where the clock of its host is wrong, a lease ends by the store's.
+/// If the clock of its host is wrong, the store's clock decides when a lease ends.
 #[tokio::test]
-async fn a_lease_ends_neither_late_nor_early_by_a_wrong_clock() {
+async fn a_wrong_clock_ends_a_lease_neither_late_nor_early() {
     for hours in [-30, 24 * 365] {
         let bench = Bench::with_days(false, 3).await;
         write_lease(&bench, bench.id(0), TimeDelta::hours(hours)).await;
@@ -122,9 +122,9 @@ async fn a_lease_ends_neither_late_nor_early_by_a_wrong_clock() {
     }
 }
 
-/// However long ago it began, a backup with a lease in force runs; without it, it is dead at once.
+/// A backup with a lease in force is running, however long ago it began. Without the lease, it is dead at once.
 #[tokio::test]
-async fn a_backup_runs_as_long_as_its_lease_is_in_force() {
+async fn a_backup_runs_while_its_lease_is_in_force() {
     let bench = Bench::with_days(false, 3).await;
     let running = BackupId::new(bench.now - TimeDelta::days(20)).unwrap();
     let own = lease(&bench, LeasePurpose::Backup, vec![bench.id(0)]).await;
@@ -141,9 +141,9 @@ async fn a_backup_runs_as_long_as_its_lease_is_in_force() {
     assert_eq!(bench.segments().await, (first_segment(2)..first_segment(3)).collect());
 }
 
-/// One without a lease, of an early release or because none could be taken, is alive by its age.
+/// Early releases take no lease, and sometimes none can be taken: then the age of the backup decides.
 #[tokio::test]
-async fn a_backup_without_a_lease_is_alive_by_its_age() {
+async fn the_age_of_a_backup_without_a_lease_decides_whether_it_runs() {
     for (days, removed) in [(6, false), (8, true)] {
         let bench = Bench::with_days(false, 3).await;
         let running = BackupId::new(bench.now - TimeDelta::days(days)).unwrap();

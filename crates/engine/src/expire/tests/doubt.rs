@@ -53,7 +53,7 @@ async fn missing_wal_makes_the_next_older_backup_the_last() {
 }
 
 #[tokio::test]
-async fn a_hold_that_cannot_be_read_removes_nothing() {
+async fn nothing_is_removed_while_a_hold_cannot_be_read() {
     let bench = Bench::with_days(true, 3).await;
     let time = LedgerTime::new(bench.now).unwrap();
     bench.put(&name::ledger(&bench.cluster, time, name::LedgerKind::Hold)).await;
@@ -64,18 +64,18 @@ async fn a_hold_that_cannot_be_read_removes_nothing() {
 }
 
 #[tokio::test]
-async fn a_decision_that_cannot_be_read_counts_for_nothing() {
+async fn a_decision_that_cannot_be_read_is_ignored() {
     let bench = Bench::with_days(false, 3).await;
     let time = LedgerTime::new(bench.now - TimeDelta::days(3)).unwrap();
     bench.put(&name::ledger(&bench.cluster, time, name::LedgerKind::Deletion)).await;
     let options = ExpireOptions { grace: std::time::Duration::from_hours(1), ..bench.last(1) };
     let report = bench.expire(&options).await.unwrap();
-    assert!(report.warnings.iter().any(|warning| warning.contains("counts for nothing")), "{:?}", report.warnings);
+    assert!(report.warnings.iter().any(|warning| warning.contains("is ignored")), "{:?}", report.warnings);
     assert_eq!(bench.sound_days().await, [0, 1, 2]);
 }
 
 #[tokio::test]
-async fn a_later_release_can_forbid_it() {
+async fn a_later_release_can_forbid_the_removal() {
     let bench = Bench::with_days(false, 3).await;
     bench.put("features/remove-shared-packs").await;
     let repository = crate::repository::Repository::open(&bench.target).await.unwrap();
@@ -84,7 +84,7 @@ async fn a_later_release_can_forbid_it() {
     assert_eq!(bench.sound_days().await, [0, 1, 2]);
 }
 
-/// This host's clock is a month ahead: the store's counts.
+/// This host's clock is a month ahead: the store's clock is used.
 #[tokio::test]
 async fn a_clock_that_is_ahead_makes_nothing_old() {
     let bench = Bench::with_days(false, 4).await;

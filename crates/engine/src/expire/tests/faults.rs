@@ -1,4 +1,4 @@
-//! A crash or a fault at each request: what is kept is sound at every moment, and the next run ends what was begun.
+//! A crash or a fault at each request: kept backups are always sound, and the next run finishes what was begun.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,8 +36,8 @@ async fn check_end(bench: &Bench, what: &str) {
     assert_eq!(bench.names("packs/").await.len(), 5, "{what}");
     assert_eq!(bench.segments().await, (first_segment(2)..first_segment(4)).collect(), "{what}");
     assert_eq!((bench.ledger("deletion").await, bench.ledger("removing").await), (0, 0), "{what}");
-    // Whoever removed what, and however it ended: the ledger says all of it, and nothing twice.
-    assert_eq!(bench.said_removed().await, (vec![bench.id(0), bench.id(1)], 3, first_segment(2) - 1), "{what}");
+    // However the runs ended, the ledger records each removal exactly once.
+    assert_eq!(bench.recorded_removed().await, (vec![bench.id(0), bench.id(1)], 3, first_segment(2) - 1), "{what}");
 }
 
 async fn faulty(bench: &Bench, seed: u64, rules: Vec<FaultRule>) -> (Repository, Faulty) {
@@ -49,7 +49,7 @@ async fn faulty(bench: &Bench, seed: u64, rules: Vec<FaultRule>) -> (Repository,
 }
 
 #[tokio::test]
-async fn a_crash_at_each_request_leaves_what_the_next_run_ends() {
+async fn after_a_crash_at_any_request_the_next_run_finishes() {
     for encrypted in [false, true] {
         let mut ended = 0;
         for requests in 1.. {
@@ -58,10 +58,10 @@ async fn a_crash_at_each_request_leaves_what_the_next_run_ends() {
             store.crash_after(requests);
             store.set_active(true);
             let crashed = bench.expire_through(&repository, &bench.last(2), &Silent).await;
-            // Those that stay are there, whatever else is in pieces has no `backup.json`.
+            // The kept backups are there. A half-removed backup has no `backup.json`.
             let days = bench.sound_days().await;
             assert!(days.contains(&2) && days.contains(&3), "{requests}: {days:?}");
-            // Its lease is of this very process, so the next run has to be let in.
+            // The lease is of this process, so it counts as alive. Without it, the next run can begin.
             for lease in bench.names("leases/").await {
                 bench.remove(&lease).await;
             }
@@ -69,7 +69,7 @@ async fn a_crash_at_each_request_leaves_what_the_next_run_ends() {
             bench.expire(&bench.last(2)).await.unwrap();
             check_end(&bench, &format!("crash at request {requests}")).await;
             ended += u32::from(crashed.is_ok());
-            // The last requests give the lease back.
+            // The last requests release the lease.
             if ended == 4 {
                 break;
             }

@@ -1,4 +1,4 @@
-//! What others left: records of runs that were taken for dead, files of a removal that was interrupted, uploads.
+//! What other runs left: records of runs that were taken for dead, files of an interrupted removal, uploads.
 
 use super::bench::{Bench, first_segment};
 use crate::error::Cause;
@@ -10,9 +10,9 @@ use holdfast_repo::record::{LeasePurpose, RunIdentity, StartRecord};
 use holdfast_store::PutMode;
 use std::time::Duration;
 
-/// The run of the newest backup was taken for dead. Its record arrives after its start record and some more had gone.
+/// The run of the newest backup was taken for dead. It writes its record after its start record and more were removed.
 #[tokio::test]
-async fn a_record_that_came_too_late_makes_no_backup_and_goes() {
+async fn a_record_that_came_too_late_is_not_a_backup_and_is_removed() {
     for (encrypted, has_manifest) in [(false, false), (true, false), (false, true), (true, true)] {
         let bench = Bench::with_days(encrypted, 4).await;
         let late = bench.id(3);
@@ -43,9 +43,9 @@ async fn a_record_that_came_too_late_makes_no_backup_and_goes() {
     }
 }
 
-/// The removal of a whole backup that was interrupted after its start record: it is whole, and can be restored.
+/// The removal was interrupted after the start record: the backup is still whole, and can be restored.
 #[tokio::test]
-async fn a_whole_backup_without_a_start_record_is_one() {
+async fn a_whole_backup_without_a_start_record_is_a_backup() {
     let bench = Bench::with_days(true, 3).await;
     bench.remove(&name::backup_start(&bench.cluster, &bench.id(2))).await;
     assert_eq!(bench.repository.backups(&bench.cluster).await.unwrap().records.len(), 3);
@@ -53,9 +53,9 @@ async fn a_whole_backup_without_a_start_record_is_one() {
     assert_eq!(bench.sound_days().await, [2]);
 }
 
-/// A run that was killed among the WAL removed a segment and left the backup history file that follows it in its name.
+/// A run was killed while it removed WAL: it removed a segment and left the backup history file of that segment.
 #[tokio::test]
-async fn a_backup_history_file_without_its_segment_goes_with_its_range() {
+async fn a_backup_history_file_without_its_segment_is_removed_with_its_range() {
     let bench = Bench::with_days(false, 3).await;
     let orphan = first_segment(0) + 2;
     bench.backup_history(orphan).await;
@@ -64,7 +64,7 @@ async fn a_backup_history_file_without_its_segment_goes_with_its_range() {
     assert_eq!(bench.sound_days().await, [2]);
     let left = bench.names("wal/").await;
     assert!(left.iter().all(|name| !name.contains(".backup")), "{left:?}");
-    // All the others went before: nothing else names its number.
+    // All its neighbours were removed before: nothing else has its number.
     let late = first_segment(1);
     bench.backup_history(late).await;
     let report = bench.expire(&bench.last(1)).await.unwrap();
@@ -95,7 +95,7 @@ async fn old_uploads_are_aborted_and_those_of_a_running_backup_are_not() {
     for name in kept.iter().chain(&old) {
         begin(name).await;
     }
-    // Uploads of the last hours, of whomever.
+    // All uploads are a few hours old, so none is aborted.
     let report = plan(&bench.repository, &bench.last(2), &Silent).await.unwrap();
     assert_eq!(report.uploads_going, 0);
     bench.memory.age_uploads(Duration::from_hours(25));

@@ -1,5 +1,5 @@
-//! A thousand backups and a million segments, of which all but the last go, in a store that takes 20 ms for each request.
-//! The clock of the test is virtual: what is measured is how many requests wait for each other.
+//! Removes all but the last of a thousand backups and a million segments, in a store that takes 20 ms for each request.
+//! The clock of the test is virtual, so the test measures how many requests wait for each other.
 
 use super::bench::Bench;
 use crate::expire::{ExpireOptions, Keep, Policy, plan};
@@ -24,21 +24,21 @@ const SEGMENTS: u64 = 1_000_000;
 const BETWEEN: u64 = SEGMENTS / BACKUPS;
 const PACKS_EACH: u32 = 4;
 
-/// The most that `expire` holds.
+/// The limit for the memory of this process.
 const MOST_KIB: u64 = 256 << 10;
 
 fn segment(number: u64) -> SegmentName {
     SegmentName::from_number(number, TimelineId::FIRST, WalSegmentSize::DEFAULT).unwrap()
 }
 
-/// The store, whose segments exist by their numbers alone.
+/// A store that keeps no segments: it makes their names from their numbers.
 #[derive(Debug)]
 struct Long {
     inner: MemoryStore,
-    /// What stands around the name of a segment.
+    /// What is before and after the name of a segment.
     folder: String,
     suffix: String,
-    /// Whether a segment is gone, by its number.
+    /// Whether a segment is removed, by its number.
     gone: Mutex<Vec<bool>>,
     requests: AtomicU64,
 }
@@ -166,7 +166,7 @@ impl Store for Long {
     }
 }
 
-/// The most memory that this process had.
+/// The peak memory of this process.
 fn peak_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -174,7 +174,7 @@ fn peak_kib() -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_million_segments_go_within_a_minute() {
+async fn a_million_segments_are_removed_within_a_minute() {
     let bench = Bench::new(false).await;
     let id = |number: u64| {
         let hours = i64::try_from(BACKUPS + 1 - number).unwrap();
@@ -200,7 +200,7 @@ async fn a_million_segments_go_within_a_minute() {
         };
         bench.repository.create_record(&name::backup_summary(&bench.cluster, &id), &record).await.unwrap();
     }
-    // One of them is really there, so that the folders are.
+    // One segment really exists, so that its folders do.
     bench.segment(SEGMENTS).await;
     let sample = bench.wal_of(1);
     let (folder, file) = sample.split_once(&format!("{}/", segment(1).group())).unwrap();

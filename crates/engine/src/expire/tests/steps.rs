@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 #[tokio::test]
-async fn what_no_rule_keeps_goes_and_the_rest_is_sound() {
+async fn what_no_rule_keeps_is_removed_and_the_rest_is_sound() {
     for encrypted in [false, true] {
         let bench = Bench::with_days(encrypted, 5).await;
         bench.backup_history(first_segment(0)).await;
@@ -31,7 +31,7 @@ async fn what_no_rule_keeps_goes_and_the_rest_is_sound() {
         assert_eq!(bench.names("packs/").await.len(), 4);
         assert_eq!(bench.names("backups/").await.len(), 6);
         assert_eq!(bench.segments().await, (first_segment(3)..first_segment(5)).collect::<BTreeSet<_>>());
-        // The backup history file of a segment goes with it.
+        // The backup history file of a segment is removed with it.
         assert_eq!(bench.names("wal/").await.len(), 21);
         assert_eq!((bench.ledger("deletion").await, bench.ledger("removal").await), (0, 1));
         assert_eq!(bench.names("leases/").await.len(), 0);
@@ -43,7 +43,7 @@ async fn what_no_rule_keeps_goes_and_the_rest_is_sound() {
 }
 
 #[tokio::test]
-async fn nothing_configured_is_nothing_removed() {
+async fn without_a_policy_nothing_is_removed() {
     let bench = Bench::with_days(false, 3).await;
     let report = bench.expire(&bench.last(0)).await.unwrap();
     assert_eq!((report.decided, report.removed), (Amount::default(), Amount::default()));
@@ -65,7 +65,7 @@ async fn a_removal_waits_for_the_grace_time_and_can_be_taken_back() {
     assert!(due >= now + TimeDelta::hours(24) && due < now + TimeDelta::hours(25), "{due}");
     assert_eq!(bench.sound_days().await, [0, 1, 2, 3]);
 
-    // Twelve hours later somebody holds one of them, which takes it back; the rest keeps its time.
+    // Twelve hours later, somebody holds one of them, so it is taken back. The rest keeps its time.
     let holding = HoldOptions {
         cluster: bench.cluster.clone(),
         backup: bench.id(1),
@@ -87,7 +87,7 @@ async fn a_removal_waits_for_the_grace_time_and_can_be_taken_back() {
     let rest = first_segment(3)..first_segment(4);
     assert_eq!(bench.segments().await, own.chain(rest).collect::<BTreeSet<_>>());
 
-    // Released, it waits its own grace time.
+    // After the release, it waits its own grace time.
     assert!(release(&bench.repository, &bench.cluster, bench.id(1)).await.unwrap());
     assert!(!release(&bench.repository, &bench.cluster, bench.id(1)).await.unwrap());
     bench.expire(&at(26)).await.unwrap();
@@ -98,7 +98,8 @@ async fn a_removal_waits_for_the_grace_time_and_can_be_taken_back() {
     assert_eq!(bench.ledger("deletion").await, 0);
 }
 
-/// A later backup names a pack of the first and frames of its manifest: both stay as long as it does, and no longer.
+/// A later backup uses a pack of the first backup and frames of its manifest: both stay until the later backup is
+/// removed.
 #[tokio::test]
 async fn packs_and_manifests_that_others_use_outlive_their_backup() {
     let bench = Bench::new(true).await;
@@ -114,7 +115,7 @@ async fn packs_and_manifests_that_others_use_outlive_their_backup() {
     let (first, cluster) = (bench.id(0), &bench.cluster);
     assert_eq!(bench.names(&format!("backups/{first}/")).await, [name::manifest(cluster, &first)]);
     assert_eq!(bench.names(&format!("packs/{first}/")).await, [name::pack(cluster, &first, 2)]);
-    // That is no backup any more, and nothing to do.
+    // The rest is no longer a backup, and there is nothing to do.
     let again = bench.expire(&bench.last(3)).await.unwrap();
     assert_eq!((again.backups.len(), again.decided, again.removed), (3, Amount::default(), Amount::default()));
 
@@ -125,7 +126,7 @@ async fn packs_and_manifests_that_others_use_outlive_their_backup() {
     }
 }
 
-/// A child that refers to frames of a manifest and to none of the packs of its backup.
+/// A child uses frames of its parent's manifest, and none of the parent's packs.
 #[tokio::test]
 async fn a_manifest_stays_for_its_frames_alone() {
     let bench = Bench::new(false).await;

@@ -1,4 +1,4 @@
-//! Those who use something while an `expire` runs.
+//! Restores, backups, holds and other runs at the same time as an `expire`.
 
 use super::bench::{Bench, first_segment};
 use crate::error::Cause;
@@ -39,7 +39,7 @@ async fn a_restore_that_does_not_say_what_it_reads_keeps_everything() {
     bench.expire(&bench.last(1)).await.unwrap();
     assert_eq!(bench.sound_days().await, [0, 1, 2]);
     restoring.release().await;
-    // One that cannot be read is as bad, and in force by its name.
+    // An unreadable lease has the same effect. Its name says how long it is in force.
     let until = LedgerTime::new(bench.now + TimeDelta::minutes(30)).unwrap();
     let name = name::lease(&bench.cluster, until, &"later".parse().unwrap());
     bench.put(&name).await;
@@ -51,7 +51,7 @@ async fn a_restore_that_does_not_say_what_it_reads_keeps_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_runs_the_later_gives_up_unless_the_first_ends_or_is_dead() {
+async fn the_later_of_two_runs_gives_up_unless_the_first_ends_or_is_dead() {
     let bench = Bench::with_days(false, 3).await;
     let other = lease(&bench, LeasePurpose::Expire, Vec::new()).await;
     let error = bench.expire(&bench.last(1)).await.unwrap_err();
@@ -88,7 +88,7 @@ async fn of_two_runs_the_later_gives_up_unless_the_first_ends_or_is_dead() {
 
 /// Two hosts with the same timer, on a store that takes half a second for each listing: each sees the other's lease.
 #[tokio::test(start_paused = true)]
-async fn two_runs_at_the_same_moment_both_come_to_their_end() {
+async fn two_runs_at_the_same_moment_both_finish() {
     let bench = Bench::with_days(false, 3).await;
     let slow = FaultRule::new(&[Operation::List], 1.0, Fault::Delay(std::time::Duration::from_millis(500)));
     let store: Arc<dyn Store> = Arc::new(Faulty::new(Arc::clone(&bench.store), 1, vec![slow]));
@@ -119,7 +119,7 @@ async fn a_running_backup_keeps_the_wal_of_its_claim_and_its_packs() {
     assert_eq!(bench.segments().await, (1..first_segment(3)).collect());
 }
 
-/// Runs something once, when the removal begins.
+/// Calls a function once, when the removal begins.
 pub(super) struct Meanwhile<F>(Mutex<Option<F>>);
 
 impl<F> Meanwhile<F> {
@@ -140,9 +140,9 @@ impl<F: FnOnce() + Send> Progress for Meanwhile<F> {
     fn note(&self, _text: &str) {}
 }
 
-/// The last look is just before the first object goes.
+/// The last check is just before the first object is deleted.
 #[tokio::test]
-async fn who_comes_at_the_last_moment_loses_nothing() {
+async fn a_hold_at_the_last_moment_keeps_its_backup() {
     let bench = Bench::with_days(true, 3).await;
     let holding = LedgerEntry::Hold { backup: bench.id(0), until: None, reason: None };
     let meanwhile = Meanwhile::new(|| {
@@ -151,14 +151,14 @@ async fn who_comes_at_the_last_moment_loses_nothing() {
     });
     let report = bench.expire_through(&bench.repository, &bench.last(1), &meanwhile).await.unwrap();
     assert_eq!(report.removed, Amount::default());
-    assert!(report.warnings.iter().any(|warning| warning.contains("came meanwhile")), "{:?}", report.warnings);
+    assert!(report.warnings.iter().any(|warning| warning.contains("during the removal")), "{:?}", report.warnings);
     assert_eq!(bench.sound_days().await, [0, 1, 2]);
     bench.expire(&bench.last(1)).await.unwrap();
     assert_eq!(bench.sound_days().await, [0, 2]);
 }
 
 #[tokio::test]
-async fn a_hold_ends_by_its_time_and_the_longest_counts() {
+async fn a_hold_ends_at_its_time_and_the_longest_wins() {
     let bench = Bench::with_days(false, 3).await;
     let held = |until| HoldOptions {
         cluster: bench.cluster.clone(),
@@ -181,7 +181,7 @@ async fn a_hold_ends_by_its_time_and_the_longest_counts() {
 }
 
 #[tokio::test]
-async fn a_new_backup_can_see_what_is_decided() {
+async fn a_new_backup_can_see_the_decisions() {
     let bench = Bench::with_days(true, 3).await;
     let options = ExpireOptions { grace: std::time::Duration::from_hours(1), ..bench.last(1) };
     bench.expire(&options).await.unwrap();
