@@ -1,7 +1,7 @@
 //! `key add`: one more secret that opens the repository.
 //!
-//! Order: write the slot, read it back and open it with the new secret, look whether the keys were rotated meanwhile, write the
-//! ledger. After a crash the slot is there and opens, or it is not there; the same command again says so, or makes it.
+//! Order: write the slot, read it back and open it with the new secret, check that the keys were not rotated meanwhile,
+//! write the ledger. After a crash, the slot opens or does not exist. The same command finds it or makes it.
 
 use holdfast_repo::name::{self, SlotName};
 use holdfast_repo::record::{KeyChange, LedgerEntry};
@@ -14,22 +14,22 @@ use crate::repository::{Repository, RepositoryTarget, Unlock};
 /// What `key add` did.
 #[derive(Debug)]
 pub struct Added {
-    /// The repository.
+    /// The repository, opened with the configured secret.
     pub repository: Repository,
     /// The newest epoch whose key the slot gives.
     pub epoch: u32,
-    /// Whether the slot was made now, or was there and opens with this secret.
+    /// `true` if this run made the slot, `false` if the slot was there and opens with this secret.
     pub made: bool,
-    /// Why the ledger of an archive does not say so.
+    /// The error, if the ledger of an archive could not be written. The slot is there.
     pub unrecorded: Option<Error>,
 }
 
 /// Adds a slot for `secret`, which gives all keys that the configured secret gives.
 ///
 /// # Errors
-/// [`Cause::Refused`] if the repository is not encrypted, the name is one of those that rotations use or is taken, or the keys
-/// were rotated without the configured secret. [`Cause::Key`] if the secret is too weak. [`Cause::AnotherRun`] if the keys are
-/// rotated at this moment. Those of [`Repository::open_to_write`]; [`Cause::Store`] if the store cannot be asked.
+/// [`Cause::Refused`] if the repository is not encrypted, the name is taken or reserved for rotations, or the keys were
+/// rotated without the configured secret. [`Cause::Key`] if the secret is too weak. [`Cause::AnotherRun`] if a rotation
+/// runs at this moment. As [`Repository::open_to_write`]; [`Cause::Store`] if a request fails.
 pub async fn add(
     target: &RepositoryTarget,
     slot: &SlotName,
@@ -49,7 +49,7 @@ async fn add_inner(
     let refused = |why: String| -> Error { Cause::Refused(why).into() };
     if is_of_rotation(slot) {
         return Err(refused(format!(
-            "the name {slot} is kept for rotations: choose one that does not begin with epoch-"
+            "the name {slot} is reserved for rotations: choose one that does not begin with epoch-"
         )));
     }
     let session = Session::begin(target).await?;
@@ -57,17 +57,18 @@ async fn add_inner(
     session.check_newest(&slots)?;
     if session.is_marked(slot).await? {
         return Err(refused(format!(
-            "a key slot {slot} was removed, or its removal has begun, and no name is used twice: choose another one"
+            "a key slot {slot} was removed, or its removal has begun, and a name is never used again: choose another \
+             one"
         )));
     }
     let (key, repository) = (&session.key, &session.repository);
     let taken = slots.sound.iter().any(|known| known.slot() == slot)
         || slots.unreadable.iter().any(|known| known.id == *slot)
-        // Also where it was not among those that were read.
+        // The slot may be stored without having been read above.
         || is_stored(session.store(), &name::key_slot(slot)).await?;
     let opens = match session.opens(slot, secret, key).await {
         Ok(opens) => opens,
-        // Damaged, or of a newer release.
+        // The slot is damaged, or a newer release wrote it.
         Err(error) if taken && error.is_of_one_object() => false,
         Err(error) => return Err(error),
     };
@@ -79,7 +80,7 @@ async fn add_inner(
         session.write(&made, secret, key).await?;
         let now = session.slots().await?;
         if now.later_than(key.epoch()).is_some() {
-            // It would open only what was written before the rotation. Nobody uses it yet.
+            // The new slot would open only data from before the rotation. Nobody uses it yet.
             session.mark(slot).await?;
             session.delete(&[name::key_slot(slot)]).await?;
             return Err(Cause::AnotherRun { verb: "key rotate", subject: repository.describe(), pid: None }.into());
@@ -95,7 +96,7 @@ async fn add_inner(
     Ok(Added { repository: repository.clone(), epoch: key.epoch(), made: !taken, unrecorded })
 }
 
-/// Whether a name is one that a rotation gives to the first slot of an epoch.
+/// Whether the name is reserved for the first slot of an epoch.
 fn is_of_rotation(slot: &SlotName) -> bool {
     slot.as_str().starts_with("epoch-")
 }

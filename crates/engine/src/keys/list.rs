@@ -12,37 +12,37 @@ use crate::repository::{Repository, RepositoryTarget};
 /// What `key list` shows of one slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedSlot {
-    /// Its name.
+    /// The name of the slot, as in `keys/<slot>.json`.
     pub slot: SlotName,
-    /// The name of the slot that it replaces, or its own.
+    /// The name of the slot that it replaces, or its own name.
     pub label: SlotName,
-    /// What opens it.
+    /// Whether a passphrase or a key file opens it.
     pub kind: KeySlotKind,
     /// The newest epoch whose key it gives.
     pub epoch: u32,
-    /// When it was made.
+    /// When the slot was made, by the clock of its host.
     pub created: DateTime<Utc>,
-    /// Whether the configured secret opened the repository by it.
+    /// Whether the configured secret opened the repository with this slot.
     pub opened: bool,
-    /// Whether a removal of it has begun and did not end.
+    /// Whether a removal of the slot has begun and is not finished.
     pub removal_begun: bool,
 }
 
 /// The key slots of a repository.
 #[derive(Debug)]
 pub struct KeyList {
-    /// The epoch of what the configured secret writes; none without encryption.
+    /// The newest epoch whose key the configured secret gives; `None` without encryption.
     pub epoch: Option<u32>,
-    /// By epoch and name.
+    /// The readable slots, sorted by epoch and name.
     pub slots: Vec<ListedSlot>,
-    /// Slots that cannot be read.
+    /// The slots that cannot be read, each with its error.
     pub unreadable: Vec<Unreadable<SlotName>>,
 }
 
 /// Lists the key slots.
 ///
 /// # Errors
-/// Those of [`Repository::open`]; [`Cause::Store`](crate::Cause::Store) if they cannot be listed.
+/// As [`Repository::open`]; [`Cause::Store`](crate::Cause::Store) if the slots cannot be listed.
 pub async fn list(target: &RepositoryTarget) -> Result<(Repository, KeyList), Error> {
     let repository = Repository::open(target).await?;
     let Some(key) = repository.key() else {

@@ -3,23 +3,24 @@
 //! - `session`: an opened repository whose key slots are changed; writing a slot, and proving that it opens.
 //! - [`list`]: the slots as they are.
 //! - [`add`]: one more secret that opens the repository.
-//! - [`rotate`]: a new key for what is written from now on, in new slots for the secrets that stay; the old slots go.
-//! - [`remove`]: one slot goes.
+//! - [`rotate`]: a new key for new data, in new slots for the secrets that stay. The old slots are removed.
+//! - [`remove`]: removes one slot.
 //!
-//! Invariants, at every request, beside other runs on other hosts, and after a crash anywhere:
+//! These invariants hold before and after every request, while other hosts run, and after a crash at any point:
 //!
-//! - A slot is removed only when another one that gives the same keys or more was read back from the store and opened, by the
-//!   run that removes, with the secret that it was given. So nobody can lock out themselves, and the last slot cannot go.
-//! - Of two runs that remove each other's slot at least one gives up: each first puts a mark beside the slot that it removes,
-//!   then looks for the other's mark, then opens its own slot once more. This needs no conditional writes and no clock.
-//! - There is one key for each epoch. The slot that begins epoch 5 is called `epoch-5` whoever writes it, and it is created
-//!   only where there is none: so of two rotations one gives up. The run that wrote it never deletes it, since its key may be in
-//!   use. This needs conditional writes.
-//! - The name of a slot is used once: its mark stays.
-//! - Slots are never written over. What a crash leaves is slots beside each other that all open; the same command again ends it.
+//! - A run removes a slot only after it has read another slot back from the store and opened it with its own secret.
+//!   That other slot gives the same keys or more. So no user can lock themselves out, and nobody can remove the last
+//!   slot.
+//! - If two runs remove each other's slot, at least one gives up. Each run puts a mark beside the slot that it removes,
+//!   then looks for the other run's mark, then opens its own slot again. This needs no conditional writes and no clock.
+//! - Each epoch has one key. The first slot of epoch 5 is always called `epoch-5`, and it is created only if there is
+//!   no such object, so one of two rotations gives up. The run that wrote it never deletes it, because its key may be
+//!   in use. This needs conditional writes.
+//! - The name of a slot is used only once: its mark stays.
+//! - Slots are never overwritten. A crash leaves old and new slots that all open. The same command finishes the change.
 //!
-//! A run that opened the repository before keeps its keys in memory: it ends under the epoch that it began with, and whoever
-//! opens the repository by a new slot reads that too.
+//! A run that has opened the repository before a rotation keeps its keys in memory and ends under its old epoch. The
+//! new slots can read what it writes.
 
 pub mod add;
 pub mod list;
@@ -32,13 +33,13 @@ mod tests;
 use chrono::{DateTime, Utc};
 use holdfast_repo::key::Argon2Cost;
 
-/// What all changes of key slots need to know.
+/// The options of all commands that change key slots.
 #[derive(Debug, Clone)]
 pub struct KeyOptions {
-    /// This host, for the ledger.
+    /// The name of this host, for the ledger.
     pub host: String,
-    /// Now.
+    /// The time of the change, for new slots and the ledger.
     pub now: DateTime<Utc>,
-    /// What trying one passphrase costs in new slots.
+    /// The cost of trying one passphrase on a new slot.
     pub cost: Argon2Cost,
 }

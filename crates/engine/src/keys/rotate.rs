@@ -1,19 +1,24 @@
-//! `key rotate`: a new key for what is written from now on.
+//! `key rotate`: a new key for new data.
 //!
-//! Order: read all slots and find out whose secrets are given; write the first slot of the new epoch, for the configured secret,
-//! and prove it; look whether another run interfered; write a slot for each other secret that stays, and prove it; look again, also
-//! for slots that were added meanwhile; put a mark on each slot of earlier epochs, then delete them; write the ledger.
+//! Order:
 //!
-//! The name of the first slot is what one rotation has and no other. It is created where there is none and has no mark, and is not
-//! deleted by the run that wrote it, whatever happens then: another host may have used its key already. A run that stood still
-//! between its look and that request, until the epoch was over, leaves a slot that no host writes with: its name has a mark, or
-//! there is the name of a later epoch ([`Repository::check_newest_key`]). Where the store keeps no conditions nothing of this
-//! holds, so there are no rotations.
+//! 1. Read all slots and find out which given secret opens which slot.
+//! 2. Write the first slot of the new epoch, for the configured secret, and prove it. Check that no other run
+//!    interfered.
+//! 3. Write a slot for each other secret that stays, and prove it. Check again, also for slots that were added
+//!    meanwhile.
+//! 4. Put a mark on each slot of earlier epochs, then delete these slots. Write the ledger.
 //!
-//! Everything that was written stays readable: each new slot holds the keys of all epochs. Who opened the repository before goes on
-//! under the old epoch. After a crash old and new slots stand beside each other. A secret that opens both gets the newer keys; who
-//! has only an old slot reads what is of the old epoch, and writes nothing. The same command
-//! again begins one more epoch and ends what is left.
+//! Only one rotation can own the name of the first slot. The slot is created only if there is no such object and no
+//! mark. The run that wrote it never deletes it, because another host may already use its key. A run may pause between
+//! its check and the write until its epoch is over. Then no host writes with its slot: the name has a mark, or a later
+//! epoch has begun ([`Repository::check_newest_key`]). Without conditional writes none of this is certain, so such a
+//! store has no rotations.
+//!
+//! All data stays readable: each new slot holds the keys of all epochs. A process that already has the repository open
+//! continues with the old epoch. After a crash there are old and new slots. A secret that opens both kinds gets the
+//! newer keys. A secret that opens only an old slot reads data of the old epochs, and writes nothing. The same command
+//! begins one more epoch and finishes the rotation.
 
 use std::collections::BTreeMap;
 
@@ -28,46 +33,47 @@ use crate::error::{Cause, Error, ResultExt};
 use crate::repository::slots::Slots;
 use crate::repository::{Repository, RepositoryTarget, Unlock};
 
-/// Memory that is passed over in all to find out which secret opens which slot, in KiB; as much as for opening a repository, for
-/// each of five secrets.
+/// A limit for the work of finding which secret opens which slot: the sum of the memory of all tries, in KiB. It is
+/// five times the limit for opening a repository, enough for five secrets.
 const WORK_KIB_AT_MOST: u64 = 60 * MAX_MEMORY_KIB as u64;
 
-/// The longest name of a slot.
+/// The maximum length of a slot name.
 const NAME_BYTES_AT_MOST: usize = 63;
 
-/// A secret besides the configured one that opens the repository after the rotation too.
+/// A secret besides the configured one that will also open the repository after the rotation.
 #[derive(Debug, Clone)]
 pub struct Carried {
-    /// The secret.
+    /// A passphrase or key file that opens a slot now.
     pub secret: Unlock,
-    /// What it is, for messages: "the key file /etc/holdfast/key".
+    /// Its name in messages, such as "the key file /etc/holdfast/key".
     pub what: String,
 }
 
 /// What `key rotate` did.
 #[derive(Debug)]
 pub struct Rotated {
-    /// The repository.
+    /// The repository, opened with the new key.
     pub repository: Repository,
     /// The new epoch.
     pub epoch: u32,
-    /// The new slots; the first is that of the configured secret.
+    /// The new slots. The first one is for the configured secret.
     pub written: Vec<SlotName>,
-    /// The slots that are gone.
+    /// The slots that were removed.
     pub removed: Vec<SlotName>,
-    /// Why the ledger of an archive does not say so.
+    /// The error, if the ledger of an archive could not be written. The rotation is done.
     pub unrecorded: Option<Error>,
 }
 
-/// Begins a new epoch. After it the configured secret and those of `carried` open the repository. Slots that none of them opens
-/// are removed if they are named in `drop`; if not, the rotation is refused, so that nobody is locked out by mistake.
+/// Begins a new epoch. After that, the configured secret and those of `carried` open the repository. A slot that none
+/// of them opens is removed if `drop` names it. If not, the rotation is refused, so that nobody is locked out by
+/// mistake.
 ///
 /// # Errors
-/// [`Cause::Refused`] if the repository is not encrypted, the store keeps no conditions, the keys were rotated without the configured
-/// secret, a secret opens no slot, a slot is neither opened nor named, a slot that a given secret opens is named, and if a slot was
-/// added meanwhile: then nothing is removed. [`Cause::AnotherRun`] if another
-/// rotation is at work. [`Cause::Key`] if a slot cannot be made. Those of [`Repository::open_to_write`] and
-/// [`Repository::check_removable`]; [`Cause::Store`] if the store cannot be asked.
+/// [`Cause::Refused`], and nothing is removed, if the repository is not encrypted, the store has no conditional writes,
+/// the keys were rotated without the configured secret, a secret opens no slot, a slot is neither opened nor in `drop`,
+/// a given secret opens a slot in `drop`, or a slot was added meanwhile. [`Cause::AnotherRun`] if another rotation is
+/// running. [`Cause::Key`] if a slot cannot be made. As [`Repository::open_to_write`] and
+/// [`Repository::check_removable`]; [`Cause::Store`] if a request fails.
 pub async fn rotate(
     target: &RepositoryTarget,
     carried: &[Carried],
@@ -95,7 +101,7 @@ async fn rotate_inner(
     let done = write_slots(&session, &slots, &plan, &key, options, &mut written).await;
     done.doing(|| match written.as_slice() {
         [] => "writing the first key slot of the new epoch".to_owned(),
-        _ => format!("having written key slot {}, and removed none of those before", joined(&written)),
+        _ => format!("having written key slot {}, before removing the earlier ones", joined(&written)),
     })?;
     for slot in &plan.removed {
         session.mark(slot).await?;
@@ -108,7 +114,7 @@ async fn rotate_inner(
     Ok(Rotated { repository: session.repository.with_key(&key), epoch, written, removed, unrecorded })
 }
 
-/// Writes the slots of the new epoch and makes sure that they are all that opens the repository besides those that go.
+/// Writes the slots of the new epoch. Makes sure that all other slots are among those to remove.
 async fn write_slots(
     session: &Session<'_>,
     slots: &Slots,
@@ -122,7 +128,7 @@ async fn write_slots(
         || Error::from(Cause::AnotherRun { verb: "key rotate", subject: session.repository.describe(), pid: None });
     let first = named(&format!("epoch-{epoch}"))?;
     let slot = session.make(first.clone(), key, own, options).await?.labelled(&plan.label);
-    // Making it took time. What is there now was begun meanwhile, perhaps from other keys.
+    // Making the slot took time. Another epoch that is there now was begun meanwhile, perhaps from other keys.
     if session.slots().await?.later_than(session.key.epoch()).is_some() {
         return Err(another());
     }
@@ -131,7 +137,8 @@ async fn write_slots(
         done => done?,
     }
     written.push(first.clone());
-    // Nobody may build on ours if another run began an epoch since we looked, or ours was over before we wrote its slot.
+    // Our epoch must not be used if another run began one since our check, or if ours was over before we wrote its
+    // slot.
     let alone = async |written: &[SlotName]| {
         let now = session.slots().await?;
         let other = now.sound.iter().any(|other| other.epoch() >= epoch && !written.contains(other.slot()));
@@ -151,8 +158,8 @@ async fn write_slots(
         now.names().filter(|slot| !written.contains(slot) && !plan.removed.contains(slot)).cloned().collect();
     if !added.is_empty() {
         return Err(Cause::Refused(format!(
-            "key slot {} was added during the rotation and has no key of the new epoch: run this again, and give its secret, or \
-             name it with --drop",
+            "key slot {} was added during the rotation and has no key of the new epoch: run this again, and give its \
+             secret, or name it with --drop",
             joined(&added)
         ))
         .into());
@@ -164,13 +171,13 @@ fn joined(slots: &[SlotName]) -> String {
     slots.iter().map(SlotName::as_str).collect::<Vec<_>>().join(" and ")
 }
 
-/// Who stays and what goes.
+/// The secrets that stay and the slots to remove.
 struct Plan {
-    /// What people know the slot of the configured secret by.
+    /// The label of the configured secret's slot: the name that people know.
     label: SlotName,
-    /// The other secrets that stay, with what people know their slots by.
+    /// The other secrets that stay, with the labels of their slots.
     carried: Vec<(Unlock, SlotName)>,
-    /// The slots of earlier epochs: all that were there.
+    /// All slots that were there before the rotation.
     removed: Vec<SlotName>,
 }
 
@@ -181,7 +188,7 @@ async fn plan(session: &Session<'_>, slots: &Slots, carried: &[Carried], drop: &
     let mut stays: Vec<Option<&KeySlot>> = vec![None; carried.len()];
     let mut unknown = BTreeMap::new();
     let mut work_kib: u64 = 0;
-    // The newest first: a secret that opens several slots is known by the last of them.
+    // The newest first: if a secret opens several slots, the label of the newest is used.
     let mut newest_first: Vec<&KeySlot> = slots.sound.iter().collect();
     newest_first.sort_by_key(|slot| (*slot.slot() != session.by, std::cmp::Reverse(slot.epoch()), slot.work_kib()));
     for slot in newest_first {
@@ -200,7 +207,7 @@ async fn plan(session: &Session<'_>, slots: &Slots, carried: &[Carried], drop: &
                 Ok(key) => key,
                 Err(KeyError::WrongPassphrase { .. } | KeyError::WrongKeyFile { .. }) => continue,
                 Err(fault) => {
-                    // It cost nothing, or as good as that.
+                    // The try failed before the expensive part.
                     work_kib = work_kib.saturating_sub(slot.work_kib());
                     why_not = Some(fault.to_string());
                     continue;
@@ -216,10 +223,11 @@ async fn plan(session: &Session<'_>, slots: &Slots, carried: &[Carried], drop: &
             match of_carried {
                 None if drop.contains(name) => {
                     return Err(refused(format!(
-                        "the configured secret opens key slot {name}, which is to be dropped: configure the secret that stays"
+                        "the configured secret opens key slot {name}, which is to be dropped: configure the secret \
+                         that stays"
                     )));
                 }
-                // A secret that stays under one name has not gone by another.
+                // A secret that stays must not be dropped under another slot name.
                 Some((Carried { what, .. }, _)) if drop.contains(name) => {
                     return Err(refused(format!("{what} opens key slot {name}, which is to be dropped")));
                 }
@@ -245,8 +253,8 @@ async fn plan(session: &Session<'_>, slots: &Slots, carried: &[Carried], drop: &
             .map(|(slot, why)| why.map_or_else(|| slot.to_string(), |why| format!("{slot} ({why})")))
             .collect();
         return Err(refused(format!(
-            "no given secret opens key slot {}: give the secret of each one that should stay, and name each one that should go \
-             with --drop",
+            "no given secret opens key slot {}: give the secret of each slot that should stay, and name each slot to \
+             remove with --drop",
             unknown.join(" and ")
         )));
     }
@@ -264,8 +272,8 @@ async fn plan(session: &Session<'_>, slots: &Slots, carried: &[Carried], drop: &
     })
 }
 
-/// The name of the slot that takes another one's place. Two slots may have one label: somebody added a slot under a name whose
-/// first slot was replaced.
+/// The name of the slot that replaces another one. Two slots can have the same label: the first slot was replaced, and
+/// then somebody added a slot with its old name.
 fn replacement(label: &SlotName, epoch: u32, taken: &[SlotName]) -> Result<SlotName, Error> {
     let mut end = format!(".{epoch}");
     for number in 2.. {

@@ -1,4 +1,4 @@
-//! An opened repository whose key slots are changed.
+//! An open repository whose key slots are being changed.
 
 use std::sync::Arc;
 
@@ -38,12 +38,13 @@ impl<'a> Session<'a> {
         self.repository.store()
     }
 
-    /// The slots as they are now.
+    /// Reads the slots from the store.
     pub(super) async fn slots(&self) -> Result<Slots, Error> {
         Slots::read(self.store(), self.target.unlock.hint()).await
     }
 
-    /// Refuses where a slot is of a later epoch than the configured secret gives: its holder knows keys that we do not.
+    /// Refuses if a slot belongs to a later epoch than the configured secret gives: that slot has keys that we do not
+    /// have.
     pub(super) fn check_newest(&self, slots: &Slots) -> Result<(), Error> {
         slots.later_than(self.key.epoch()).map_or(Ok(()), |(slot, epoch)| Err(self.rotated_since(&slot, epoch)))
     }
@@ -51,27 +52,28 @@ impl<'a> Session<'a> {
     pub(super) fn rotated_since(&self, slot: &SlotName, epoch: u32) -> Error {
         let ours = self.key.epoch();
         Cause::Refused(format!(
-            "key slot {slot} is of key epoch {epoch}, and the configured secret gives the keys up to epoch {ours}: use a secret \
-             that opens the repository since the rotation"
+            "key slot {slot} is of key epoch {epoch}, and the configured secret gives the keys up to epoch {ours}: use \
+             a secret that opens the repository since the rotation"
         ))
         .into()
     }
 
-    /// Refuses what cannot be safe on a store that creates an object twice.
+    /// Refuses on a store without conditional writes, where two runs can create the same object.
     pub(super) fn check_conditions(&self) -> Result<(), Error> {
         if self.repository.record().conditional_create == ConditionalCreate::Native {
             return Ok(());
         }
         Err(Cause::Refused(format!(
-            "{} is a store without conditional writes, and there the keys cannot be rotated: a second rotation, or a request that \
-             arrives late, would write over the only copy of the new key. Make a new repository in a store with conditional \
-             writes, where rotations are safe; `holdfast key add` and `holdfast key remove` change secrets here too, but not the key",
+            "{} is a store without conditional writes, so its keys cannot be rotated: a second rotation or a late \
+             request could overwrite the only copy of the new key. To rotate keys, make a new repository in a store \
+             with conditional writes; `holdfast key add` and `holdfast key remove` work here, but they do not change \
+             the key",
             self.repository.describe()
         ))
         .into())
     }
 
-    /// A new slot for a secret.
+    /// Makes a new slot for a secret, without writing it.
     pub(super) async fn make(
         &self,
         slot: SlotName,
@@ -92,8 +94,8 @@ impl<'a> Session<'a> {
         .await
     }
 
-    /// Writes a new slot, reads it back, and opens it with its secret. Where the store keeps no conditions, another run may
-    /// have written over it meanwhile: the later one stays.
+    /// Writes a new slot, reads it back, and opens it with its secret. On a store without conditional writes, another
+    /// run may overwrite it meanwhile: the later slot stays.
     pub(super) async fn write(&self, slot: &KeySlot, secret: &Unlock, key: &RepositoryKey) -> Result<(), Error> {
         let name = name::key_slot(slot.slot());
         self.write_inner(slot, secret, key, &name).await.doing(|| format!("writing {name}"))
@@ -103,7 +105,7 @@ impl<'a> Session<'a> {
         let (store, how) = (self.store(), self.repository.record().conditional_create);
         let body = record::encode_plain(slot)?;
         if let Err(error) = create(store, how, name, body.clone()).await {
-            // The answer may have been lost.
+            // The slot may be stored, and only the answer lost.
             let found = store.get_at_most(&object_name(name)?, body.len() as u64).await;
             if found.ok().is_none_or(|found| found != body) {
                 return Err(error);
@@ -118,7 +120,7 @@ impl<'a> Session<'a> {
         Err(Cause::AnotherRun { verb: "key", subject: self.repository.describe(), pid: None }.into())
     }
 
-    /// Whether the slot is stored, and gives these keys or more for this secret.
+    /// Whether the slot is stored and gives at least these keys for this secret.
     pub(super) async fn opens(&self, slot: &SlotName, secret: &Unlock, key: &RepositoryKey) -> Result<bool, Error> {
         let stored = match read_one(self.store(), slot).await {
             Ok(stored) => stored,
@@ -128,12 +130,12 @@ impl<'a> Session<'a> {
         Ok(self.try_on(stored, secret).await?.is_some_and(|opened| opened.holds(key)))
     }
 
-    /// What a secret gets out of a slot: nothing if it is not its secret, or if nothing opens the slot.
+    /// The keys that this secret unwraps from a slot; `None` if it does not open the slot.
     pub(super) async fn try_on(&self, slot: KeySlot, secret: &Unlock) -> Result<Option<RepositoryKey>, Error> {
         Ok(self.attempt(slot, secret).await?.ok())
     }
 
-    /// The same, or why not.
+    /// As [`Self::try_on`], but gives the reason if the secret does not open the slot.
     pub(super) async fn attempt(
         &self,
         slot: KeySlot,
@@ -141,15 +143,15 @@ impl<'a> Session<'a> {
     ) -> Result<Result<RepositoryKey, KeyError>, Error> {
         let (id, secret) = (self.repository.id(), secret.clone());
         blocking(move || match secret.open(&slot, id) {
-            // It says nothing of the slot.
+            // This error is not about the slot.
             Err(error @ KeyError::Crypto) => Err(error.into()),
             opened => Ok(opened),
         })
         .await
     }
 
-    /// Puts a mark on a slot that goes, which stays for ever: so its name is not used again, and a deletion that arrives late finds
-    /// nothing else there. Says whether this run put it.
+    /// Puts a mark on a slot before its removal. The mark stays for ever, so the name is never used again, and a
+    /// deletion that arrives late cannot hit another slot. Returns `true` if this run created the mark.
     pub(super) async fn mark(&self, slot: &SlotName) -> Result<bool, Error> {
         let name = object_name(&name::key_slot_removal(slot))?;
         match self.store().put(&name, Bytes::new(), PutMode::Create).await.map_err(Error::from) {
@@ -159,12 +161,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Whether a slot has a mark, asked for by its name: a listing may be of a moment before.
+    /// Whether a slot has a mark. Asks for it by name, because a listing may be out of date.
     pub(super) async fn is_marked(&self, slot: &SlotName) -> Result<bool, Error> {
         is_stored(self.store(), &name::key_slot_removal(slot)).await
     }
 
-    /// Deletes objects of these slots; that one is gone already is no fault.
+    /// Deletes these objects. It is not an error if one of them does not exist.
     pub(super) async fn delete(&self, names: &[String]) -> Result<(), Error> {
         let names: Vec<_> = names.iter().map(|name| object_name(name)).collect::<Result<_, _>>()?;
         if names.is_empty() {
@@ -173,15 +175,15 @@ impl<'a> Session<'a> {
         Ok(self.store().delete(&names).await?)
     }
 
-    /// Says in the ledger of each archive what was done. All archives of a repository share its slots. It is done whether or not
-    /// that succeeds: so the reason is given back, and repeating the command is not the way out.
+    /// Writes the change into the ledger of each archive, since all archives of a repository share its slots. The
+    /// change is already done, and repeating the command would not help, so a failure is returned as a value.
     pub(super) async fn record(&self, key: &RepositoryKey, options: &KeyOptions, entry: &LedgerEntry) -> Option<Error> {
         let repository = self.repository.with_key(key);
         let recording = async {
             let mut failed = None;
             for cluster in repository.clusters().await? {
                 let archive = async {
-                    // A folder without a claim is no archive, and has to stay as empty as it is.
+                    // A folder without a claim is not an archive. Nothing is written into it.
                     if repository.newest_claim(&cluster).await?.is_some() {
                         repository.write_ledger(&cluster, &options.host, options.now, entry.clone()).await?;
                     }
@@ -197,7 +199,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Whether there is an object of this name.
+/// Whether there is an object with this name.
 pub(super) async fn is_stored(store: &Arc<dyn Store>, name: &str) -> Result<bool, Error> {
     match store.head(&object_name(name)?).await.map_err(Error::from) {
         Ok(_) => Ok(true),
@@ -206,7 +208,7 @@ pub(super) async fn is_stored(store: &Arc<dyn Store>, name: &str) -> Result<bool
     }
 }
 
-/// The kind of secret that a configuration gives.
+/// The kind of slot that this secret opens.
 pub(super) fn kind(secret: &Unlock) -> Option<KeySlotKind> {
     match secret.secret() {
         Unlock::Passphrase(_) => Some(KeySlotKind::Passphrase),
@@ -215,7 +217,7 @@ pub(super) fn kind(secret: &Unlock) -> Option<KeySlotKind> {
     }
 }
 
-/// Runs what takes long by design on a thread of its own.
+/// Runs work that is slow by design (Argon2) on a blocking thread.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.map_err(|e| Cause::Internal(format!("trying a key slot: {e}")))?
 }

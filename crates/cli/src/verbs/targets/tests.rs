@@ -177,7 +177,7 @@ async fn keys_are_not_rotated_where_the_store_keeps_no_conditions() {
             KeyOptions { host: "db1".to_owned(), now: super::super::time::now(), cost: Argon2Cost::default() };
         let error = rotate(&first, &[], &[], &options).await.unwrap_err();
         assert!(
-            error.what.to_string().contains("is a store without conditional writes, and there the keys"),
+            error.what.to_string().contains("is a store without conditional writes, so its keys cannot"),
             "{error}"
         );
         assert_eq!(std::fs::read_dir(directory.path().join("keys")).unwrap().count(), 1, "{without:?}");

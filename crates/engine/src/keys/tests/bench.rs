@@ -19,7 +19,7 @@ use crate::keys::remove::{Removed, remove};
 use crate::keys::rotate::{Carried, Rotated, rotate};
 use crate::repository::{Repository, RepositoryTarget, Unlock, init};
 
-/// Who made the repository, and who else has a secret.
+/// Anna made the repository. The vault and Ben have secrets too.
 pub(super) const ANNA: u8 = 1;
 pub(super) const VAULT: u8 = 2;
 pub(super) const BEN: u8 = 3;
@@ -50,7 +50,7 @@ pub(super) fn cluster(number: u32) -> ClusterName {
     format!("c{number}").parse().unwrap()
 }
 
-/// The repository in this store, with somebody's secret.
+/// The repository in this store, with the secret of `who`.
 pub(super) fn through(store: Arc<dyn Store>, who: u8) -> RepositoryTarget {
     RepositoryTarget { store, unlock: secret(who) }
 }
@@ -79,7 +79,7 @@ impl Bench {
         bench
     }
 
-    /// The same with a slot for the vault and one for Ben.
+    /// As [`Self::new`], with a slot for the vault and one for Ben.
     pub(super) async fn shared() -> Self {
         let bench = Self::new().await;
         add_to(&bench.target(ANNA), "vault", VAULT).await.unwrap();
@@ -95,7 +95,7 @@ impl Bench {
         Repository::open(&self.target(who)).await
     }
 
-    /// Writes one more record, encrypted under the newest key that this secret gives.
+    /// Writes one more record, encrypted with the newest key that this secret gives.
     pub(super) async fn write(&self, who: u8) -> Result<(), Error> {
         let repository = Repository::open_to_write(&self.target(who)).await?;
         self.write_with(&repository).await;
@@ -109,7 +109,7 @@ impl Bench {
         repository.create_record(&name::claim(&cluster, claim.number), &claim).await.unwrap();
     }
 
-    /// How many of the records that were written this secret reads; none if it opens nothing.
+    /// The number of records that this secret can read; `None` if it does not open the repository.
     pub(super) async fn read(&self, who: u8) -> Option<u32> {
         let repository = self.open(who).await.ok()?;
         let mut read = 0;
@@ -122,7 +122,7 @@ impl Bench {
         Some(read)
     }
 
-    /// Whether this secret reads all that was written, whoever wrote it.
+    /// Whether this secret reads every record, whoever wrote it.
     pub(super) async fn reads_all(&self, who: u8) -> bool {
         self.read(who).await == Some(self.records.load(Ordering::SeqCst))
     }
@@ -132,7 +132,7 @@ impl Bench {
         self.below_keys().await.into_iter().filter(|name| !name.ends_with(".removing")).collect()
     }
 
-    /// The slots that have a removal mark, whether or not they are gone.
+    /// The names with a removal mark, whether or not the slot is gone.
     pub(super) async fn marks(&self) -> Vec<String> {
         let all = self.below_keys().await;
         all.iter().filter_map(|name| Some(name.strip_suffix(".removing")?.to_owned())).collect()
@@ -147,7 +147,7 @@ impl Bench {
         self.store.put(&name.parse().unwrap(), content.into(), PutMode::Overwrite).await.unwrap();
     }
 
-    /// Puts a slot there that was made from another one by changing its text: readable, and nothing opens it.
+    /// Makes a slot from another one by changing its text. It is readable, and no secret opens it.
     pub(super) async fn plant(&self, like: &str, name: &str, change: impl FnOnce(&mut serde_json::Value)) {
         let text = self.store.get(&format!("keys/{like}.json").parse().unwrap()).await.unwrap();
         let mut record: serde_json::Value = serde_json::from_slice(&text).unwrap();
@@ -165,7 +165,7 @@ impl Bench {
         found.slots.iter().map(|slot| (slot.slot.to_string(), slot.label.to_string(), slot.epoch)).collect()
     }
 
-    /// What the ledger of an archive says of keys, oldest first.
+    /// The entries about keys in the ledger of an archive, oldest first.
     pub(super) async fn ledger(&self, who: u8, number: u32) -> Vec<(KeyChange, Vec<SlotName>, Vec<SlotName>, u32)> {
         let repository = self.open(who).await.unwrap();
         let entries = repository.ledger(&cluster(number), LedgerKind::Key).await.unwrap();

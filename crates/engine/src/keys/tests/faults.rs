@@ -1,5 +1,5 @@
-//! A crash and a fault at each request of each verb: nothing that was written becomes unreadable for whoever runs it, and the same
-//! command again ends what was begun.
+//! A crash or a fault at each request of each verb: the user of the command can still read everything, and the same
+//! command finishes the change.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ impl Verb {
         }
     }
 
-    /// All that was asked for is done, and nothing is left of the way there.
+    /// Checks that the change is complete, and that no intermediate object is left.
     async fn check_end(self, bench: &Bench, what: &str) {
         for who in [ANNA, VAULT] {
             bench.write(who).await.unwrap();
@@ -49,8 +49,8 @@ impl Verb {
     }
 }
 
-/// What holds at every moment: Anna, who runs it, reads everything, what she writes now included; and so does the vault what was
-/// written before.
+/// Checks what is always true: Anna, who runs the command, reads everything, also what she writes now. The vault reads
+/// everything that was written before.
 async fn check_moment(bench: &Bench, before: u32, what: &str) {
     assert!(bench.reads_all(ANNA).await, "{what}");
     assert!(bench.read(VAULT).await.is_some_and(|read| read >= before), "{what}");
@@ -59,9 +59,9 @@ async fn check_moment(bench: &Bench, before: u32, what: &str) {
 }
 
 #[tokio::test]
-async fn a_crash_at_each_request_leaves_what_the_same_command_ends() {
+async fn after_a_crash_at_any_request_the_same_command_finishes() {
     for verb in [Verb::Add, Verb::Rotate, Verb::Remove] {
-        // The last request either has no effect or only its answer is lost, by the seed.
+        // The seed decides whether the last request has no effect or only its answer is lost.
         for seed in 0..2 {
             for requests in 1.. {
                 let bench = Bench::shared().await;
@@ -83,13 +83,13 @@ async fn a_crash_at_each_request_leaves_what_the_same_command_ends() {
     }
 }
 
-/// A removal that was done, but for the ledger, finds nothing more to remove.
+/// If only the ledger entry of a removal is missing, there is nothing more to remove.
 fn was_done(error: Error) -> Result<(), Error> {
     if error.what.to_string().contains("there is no key slot ben") { Ok(()) } else { Err(error) }
 }
 
 #[tokio::test]
-async fn a_request_that_fails_stops_the_run_and_the_next_one_ends_it() {
+async fn a_request_that_fails_stops_the_run_and_the_next_run_finishes() {
     for verb in [Verb::Add, Verb::Rotate, Verb::Remove] {
         for seed in 0..60 {
             let bench = Bench::shared().await;

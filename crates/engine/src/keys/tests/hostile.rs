@@ -1,4 +1,4 @@
-//! What whoever may create objects puts below `keys/`, what is damaged, and what was done by mistake.
+//! Objects that somebody with write access puts into `keys/`, damaged slots, and mistakes.
 
 use bytes::Bytes;
 use holdfast_repo::RepositoryKey;
@@ -16,7 +16,7 @@ fn why<T: std::fmt::Debug>(refused: Result<T, Error>) -> String {
     error.what.to_string()
 }
 
-/// As many others as hide a slot from whoever reads them by name.
+/// So many other slots that a reader who takes the first names misses the real one.
 async fn plant_many(bench: &Bench, like: &str) {
     for number in 0..64 {
         bench.plant(like, &format!("a-{number:02}"), |_| {}).await;
@@ -39,7 +39,7 @@ async fn no_number_of_slots_hides_the_newest() {
         let repository = Repository::open_to_write(&target).await.unwrap();
         assert_eq!(repository.opened_by(), Some(&slot("epoch-1")), "{hint:?}");
     }
-    // What took the place of the slot that the configuration names is read too.
+    // The slot that replaced the configured one is read too.
     let vault = Repository::open_to_write(&hinted(&bench, VAULT, "vault")).await.unwrap();
     assert_eq!(vault.opened_by(), Some(&slot("vault.1")));
 }
@@ -53,12 +53,12 @@ async fn nothing_is_written_under_a_key_from_before_a_rotation() {
     let refused = async |bench: &Bench| {
         let error = bench.write(BEN).await.unwrap_err();
         assert!(matches!(*error.what, Cause::KeysRotated { .. }), "{error}");
-        // It opens for reading, and says so.
+        // The repository opens for reading, and shows the later slot.
         let (later, epoch) = bench.open(BEN).await.unwrap().rotated_without_us().map(|(s, e)| (s.clone(), e)).unwrap();
         assert_eq!((later.as_str(), epoch), ("epoch-1", 1));
     };
     refused(&bench).await;
-    // Neither damage nor a removal takes the name away.
+    // Neither damage nor a removal changes that: the name counts.
     let whole = bench.store.get(&"keys/epoch-1.json".parse().unwrap()).await.unwrap();
     bench.put("keys/epoch-1.json", "damaged").await;
     refused(&bench).await;
@@ -68,9 +68,9 @@ async fn nothing_is_written_under_a_key_from_before_a_rotation() {
     assert!(bench.write(VAULT).await.is_ok());
 }
 
-/// A rotation that stood still until its epoch was over, and only then wrote its slot.
+/// A rotation paused until its epoch was over, and only then wrote its slot.
 #[tokio::test]
-async fn a_first_slot_that_comes_too_late_is_not_written_with() {
+async fn no_host_writes_with_a_first_slot_that_came_too_late() {
     let bench = Bench::shared().await;
     let late = other_keys(&bench, "epoch-1").await;
     rotate_in(&bench.target(BEN), &[VAULT], &["default"]).await.unwrap();
@@ -82,7 +82,7 @@ async fn a_first_slot_that_comes_too_late_is_not_written_with() {
     assert!(bench.reads_all(VAULT).await);
 }
 
-/// A slot for Anna with another key of the next epoch than a rotation will draw.
+/// A slot for Anna with a key of the next epoch that differs from the key that a rotation will draw.
 async fn other_keys(bench: &Bench, name: &str) -> KeySlot {
     let repository = bench.open(ANNA).await.unwrap();
     let key: RepositoryKey = repository.key().unwrap().next_epoch().unwrap();
@@ -101,9 +101,10 @@ async fn a_slot_with_other_keys_is_not_removed() {
         }
         assert_eq!(
             why(remove_from(&bench.target(ANNA), "zz-other").await),
-            "key slot zz-other gives other keys than epoch-1: what was written under them needs it"
+            "key slot zz-other gives other keys than epoch-1: data that was written with them needs this slot"
         );
-        // What it does not open it cannot compare, and says so; what it opens it compares.
+        // A slot that the secret does not open is not compared, and the result says so. A slot that it opens is
+        // compared.
         assert!(!remove_from(&bench.target(ANNA), "vault.1").await.unwrap().compared);
         add_to(&bench.target(ANNA), "anna-2", ANNA).await.unwrap();
         assert!(remove_from(&bench.target(ANNA), "anna-2").await.unwrap().compared);
@@ -124,9 +125,9 @@ async fn a_removal_looks_for_later_slots() {
     remove_from(&bench.target(ANNA), "ben").await.unwrap();
 }
 
-/// No slot of a secret that stays can be named to go, whichever of its slots it is.
+/// No slot of a secret that stays can be dropped, whichever of its slots it is.
 #[tokio::test]
-async fn a_secret_that_stays_cannot_go_by_another_name() {
+async fn a_secret_that_stays_cannot_be_dropped_by_another_name() {
     let bench = Bench::shared().await;
     for name in ["vault-2", "aaa"] {
         add_to(&bench.target(ANNA), name, VAULT).await.unwrap();
@@ -153,9 +154,9 @@ async fn a_bad_slot_is_named_and_does_not_stop_a_rotation() {
     assert_eq!(bench.keys().await.len(), 3);
 }
 
-/// The change is done, and the same command again would be another one.
+/// The change is done. Repeating the command would make another change.
 #[tokio::test]
-async fn a_ledger_that_cannot_be_written_is_no_failure() {
+async fn a_ledger_that_cannot_be_written_is_not_a_failure() {
     let bench = Bench::shared().await;
     bench.write(ANNA).await.unwrap();
     bench.put("c0/claims/1.json", Bytes::from_static(b"damaged")).await;

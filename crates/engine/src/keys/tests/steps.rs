@@ -22,7 +22,7 @@ async fn put(bench: &Bench, name: &str, content: Bytes) {
     bench.put(name, content).await;
 }
 
-/// The secret gives only keys from before a rotation, so nothing is written.
+/// Checks that the command refused because the secret gives only keys from before a rotation.
 fn rotated<T: std::fmt::Debug>(refused: Result<T, Error>) -> String {
     let error = refused.unwrap_err();
     assert!(matches!(*error.what, Cause::KeysRotated { .. }), "{error}");
@@ -33,7 +33,7 @@ fn rotated<T: std::fmt::Debug>(refused: Result<T, Error>) -> String {
 async fn every_added_secret_opens_the_repository() {
     let bench = Bench::new().await;
     assert!(add_to(&bench.target(ANNA), "vault", VAULT).await.unwrap().made);
-    // Whoever was let in may let in others.
+    // A secret that was added can add others.
     assert!(add_to(&bench.target(VAULT), "ben", BEN).await.unwrap().made);
     for who in [ANNA, VAULT, BEN] {
         bench.write(who).await.unwrap();
@@ -42,7 +42,7 @@ async fn every_added_secret_opens_the_repository() {
         assert!(bench.reads_all(who).await, "{who}");
     }
     assert_eq!(bench.keys().await, ["ben.json", "default.json", "vault.json"]);
-    // The same again is no fault; another secret of that name, or that name for a rotation, is.
+    // Adding the same slot again is not an error. Another secret with that name, or a name of a rotation, is one.
     assert!(!add_to(&bench.target(ANNA), "vault", VAULT).await.unwrap().made);
     assert_eq!(
         why(add_to(&bench.target(ANNA), "vault", BEN).await),
@@ -50,7 +50,7 @@ async fn every_added_secret_opens_the_repository() {
     );
     assert_eq!(
         why(add_to(&bench.target(ANNA), "epoch-7", 9).await),
-        "the name epoch-7 is kept for rotations: choose one that does not begin with epoch-"
+        "the name epoch-7 is reserved for rotations: choose one that does not begin with epoch-"
     );
     let weak = add(&bench.target(ANNA), &slot("weak"), &Unlock::KeyFile(Secret::new([1; 31])), &options()).await;
     assert!(matches!(*weak.unwrap_err().what, Cause::Key(KeyError::WeakSecret { .. })));
@@ -63,14 +63,14 @@ async fn every_added_secret_opens_the_repository() {
 }
 
 #[tokio::test]
-async fn a_rotation_shuts_out_who_is_dropped_and_loses_nothing() {
+async fn a_rotation_shuts_out_a_dropped_secret_and_loses_nothing() {
     let bench = Bench::shared().await;
     bench.write(BEN).await.unwrap();
     let before = bench.open(BEN).await.unwrap();
     assert_eq!(
         why(rotate_in(&bench.target(ANNA), &[VAULT], &[]).await),
-        "no given secret opens key slot ben: give the secret of each one that should stay, and name each one that should go \
-         with --drop"
+        "no given secret opens key slot ben: give the secret of each slot that should stay, and name each slot to \
+         remove with --drop"
     );
     assert_eq!(
         why(rotate_in(&bench.target(ANNA), &[VAULT, 9], &["ben"]).await),
@@ -94,7 +94,7 @@ async fn a_rotation_shuts_out_who_is_dropped_and_loses_nothing() {
     let refused = bench.open(BEN).await.unwrap_err();
     assert!(matches!(*refused.what, Cause::Key(KeyError::WrongKeyFile { .. })), "{refused}");
 
-    // A run of Ben's that was under way ends, and everybody else reads it; what is written now he cannot read.
+    // Ben's process that was already running still writes, and the others can read that. He cannot read new data.
     bench.write_with(&before).await;
     bench.write(ANNA).await.unwrap();
     bench.write(VAULT).await.unwrap();
@@ -102,9 +102,9 @@ async fn a_rotation_shuts_out_who_is_dropped_and_loses_nothing() {
     let claim = holdfast_repo::name::claim(&super::bench::cluster(4), "1".parse().unwrap());
     let error = before.read_record::<holdfast_repo::record::ClaimRecord>(&claim).await.unwrap_err();
     assert!(format!("{:?}", error.what).contains("UnknownKeyEpoch(1)"), "{error:?}");
-    assert!(error.is_newer(), "whoever cannot read it leaves it alone");
+    assert!(error.is_newer(), "a reader without the key leaves it alone");
 
-    // Again, by the other who stayed; names stay readable.
+    // Another rotation, by the other secret that stayed. The names do not grow.
     let done = rotate_in(&bench.target(VAULT), &[ANNA], &[]).await.unwrap();
     assert_eq!((done.epoch, done.written), (2, vec![slot("epoch-2"), slot("default.2")]));
     assert_eq!(bench.slots(VAULT).await, [of("default.2", "default", 2), of("epoch-2", "vault", 2)]);
@@ -117,7 +117,7 @@ async fn a_rotation_shuts_out_who_is_dropped_and_loses_nothing() {
     assert_eq!(removed, &[slot("epoch-1"), slot("vault.1")]);
 }
 
-/// The old secret has the old key; the new key is nowhere in what it can open.
+/// The old secret gives the old key. It opens nothing that has the new key.
 #[tokio::test]
 async fn a_kept_copy_of_an_old_slot_gives_no_later_key() {
     let bench = Bench::shared().await;
@@ -126,11 +126,11 @@ async fn a_kept_copy_of_an_old_slot_gives_no_later_key() {
     bench.write(ANNA).await.unwrap();
     put(&bench, "keys/ben.json", copy).await;
     let repository = bench.open(BEN).await.unwrap();
-    assert_eq!(bench.read(BEN).await, Some(1), "what was written before, and no more");
+    assert_eq!(bench.read(BEN).await, Some(1), "only what was written before");
     assert_eq!(repository.rotated_without_us(), Some((&slot("epoch-1"), 1)));
-    // He can neither rotate, nor add a slot, nor remove one of the others'.
-    let refusal = "the keys of memory: were rotated: there is or was a key slot epoch-1, and the configured secret gives the keys \
-                   up to epoch 0";
+    // Ben cannot rotate, add a slot, or remove a slot of the others.
+    let refusal = "the keys of memory: were rotated: there is or was a key slot epoch-1, and the configured secret \
+                   gives the keys up to epoch 0";
     assert_eq!(rotated(rotate_in(&bench.target(BEN), &[], &["epoch-1", "vault.1"]).await), refusal);
     assert_eq!(rotated(add_to(&bench.target(BEN), "back", BEN).await), refusal);
     assert_eq!(rotated(remove_from(&bench.target(BEN), "epoch-1").await), refusal);
@@ -139,21 +139,21 @@ async fn a_kept_copy_of_an_old_slot_gives_no_later_key() {
 }
 
 #[tokio::test]
-async fn the_slot_that_opens_the_repository_cannot_go() {
+async fn the_slot_that_opens_the_repository_cannot_be_removed() {
     let bench = Bench::new().await;
     let last = why(remove_from(&bench.target(ANNA), "default").await);
     assert_eq!(
         last,
-        "key slot default is the only one that the configured secret opens: configure another secret first, and add it with \
-         `holdfast key add` if there is none"
+        "key slot default is the only one that the configured secret opens: configure another secret first, and add it \
+         with `holdfast key add` if there is none"
     );
     add_to(&bench.target(ANNA), "vault", VAULT).await.unwrap();
     assert_eq!(why(remove_from(&bench.target(ANNA), "default").await), last, "not even beside another one");
     assert_eq!(
         why(remove_from(&bench.target(ANNA), "nobody").await),
-        "there is no key slot nobody: there are default, vault"
+        "there is no key slot nobody: the slots are default, vault"
     );
-    // Who holds the other secret may.
+    // The holder of the other secret can remove it.
     let done = remove_from(&bench.target(VAULT), "default").await.unwrap();
     assert_eq!((done.opens, done.was_there), (slot("vault"), true));
     assert_eq!(bench.keys().await, ["vault.json"]);
@@ -166,7 +166,7 @@ async fn the_slot_that_opens_the_repository_cannot_go() {
 }
 
 #[tokio::test]
-async fn damaged_and_newer_slots_go_only_by_name() {
+async fn damaged_and_newer_slots_are_removed_only_by_name() {
     let bench = Bench::shared().await;
     put(&bench, "keys/ben.json", Bytes::from_static(b"no slot at all")).await;
     assert!(why(rotate_in(&bench.target(ANNA), &[VAULT], &[]).await).contains("opens key slot ben ("));
@@ -184,7 +184,7 @@ async fn damaged_and_newer_slots_go_only_by_name() {
 }
 
 #[tokio::test]
-async fn passphrases_and_key_files_stand_beside_each_other() {
+async fn a_repository_can_have_passphrases_and_key_files() {
     let bench = Bench::new().await;
     let typed = |text: &str| Unlock::Passphrase(Secret::from(text));
     for (name, text) in [("office", "correct horse"), ("home", "battery staple")] {
@@ -201,7 +201,7 @@ async fn passphrases_and_key_files_stand_beside_each_other() {
         assert!(Repository::open(&target(text)).await.is_ok(), "{text}");
     }
     assert!(bench.reads_all(ANNA).await);
-    // Named by the configuration, a slot is tried first, under its own name and that of the slot it replaced.
+    // A slot that the configuration names is tried first, by its own name or the name of the slot that it replaced.
     for (hint, by) in [("epoch-1", "epoch-1"), ("office", "epoch-1"), ("nobody", "epoch-1")] {
         let unlock = Unlock::Hinted { slot: slot(hint), secret: Box::new(typed("correct horse")) };
         let repository = Repository::open(&RepositoryTarget { unlock, ..bench.target(ANNA) }).await.unwrap();
@@ -209,7 +209,7 @@ async fn passphrases_and_key_files_stand_beside_each_other() {
     }
 }
 
-/// A deletion that arrives late, of whatever slot, finds nothing that another run put there since.
+/// So a deletion that arrives late never deletes a slot that another run has written since.
 #[tokio::test]
 async fn no_name_of_a_slot_is_used_twice() {
     let bench = Bench::shared().await;
@@ -220,14 +220,15 @@ async fn no_name_of_a_slot_is_used_twice() {
         assert_eq!(
             why(add_to(&bench.target(ANNA), name, BEN).await),
             format!(
-                "a key slot {name} was removed, or its removal has begun, and no name is used twice: choose another one"
+                "a key slot {name} was removed, or its removal has begun, and a name is never used again: choose \
+                 another one"
             )
         );
     }
     assert_eq!(bench.keys().await, ["epoch-1.json", "vault.1.json"]);
-    // Done again, a removal is done.
+    // Removing a removed slot again succeeds.
     assert!(!remove_from(&bench.target(ANNA), "ben").await.unwrap().was_there);
-    // A name that a rotation would give is passed over where it is taken.
+    // A rotation skips a name that is taken.
     add_to(&bench.target(ANNA), "vault.2", BEN).await.unwrap();
     let done = rotate_in(&bench.target(ANNA), &[VAULT, BEN], &[]).await.unwrap();
     assert_eq!(done.written, [slot("epoch-2"), slot("vault-2.2"), slot("vault.2.2")]);
@@ -238,7 +239,7 @@ async fn no_name_of_a_slot_is_used_twice() {
 }
 
 #[tokio::test]
-async fn what_is_not_encrypted_has_no_slots() {
+async fn an_unencrypted_repository_has_no_slots() {
     let bench = Bench::new().await;
     let store = std::sync::Arc::new(holdfast_store::MemoryStore::new());
     let target = RepositoryTarget { store, unlock: Unlock::NotEncrypted };
@@ -252,15 +253,16 @@ async fn what_is_not_encrypted_has_no_slots() {
     }
     let (_, found) = list(&target).await.unwrap();
     assert_eq!((found.epoch, found.slots.len()), (None, 0));
-    // A folder that no archive claimed stays as it is.
+    // A folder without a claim stays as it is.
     put(&bench, "photos/summer.jpg", Bytes::new()).await;
     add_to(&bench.target(ANNA), "vault", VAULT).await.unwrap();
     assert_eq!(bench.store.list("photos/", None).await.unwrap().len(), 1);
 }
 
-/// An interrupted rotation leaves a secret with slots of two epochs: the later counts, in whatever order they stand.
+/// After an interrupted rotation, a secret has slots of two epochs. The later one is used, whatever the order of names
+/// is.
 #[tokio::test]
-async fn of_two_slots_the_later_epoch_counts() {
+async fn a_secret_with_two_slots_uses_the_later_epoch() {
     let bench = Bench::new().await;
     let old = bench.store.get(&"keys/default.json".parse().unwrap()).await.unwrap();
     rotate_in(&bench.target(ANNA), &[], &[]).await.unwrap();

@@ -1,5 +1,5 @@
-//! Two hosts change the keys at once: whatever the one does between any two requests of the other, all that was written stays
-//! readable for somebody who was not shut out on purpose, and one secret at least opens the repository.
+//! Two hosts change the keys at once. Whatever one does between any two requests of the other, somebody who was not
+//! shut out on purpose can read everything, and at least one secret opens the repository.
 
 use std::future::Future;
 use std::ops::Range;
@@ -17,13 +17,13 @@ use crate::repository::RepositoryTarget;
 
 type Other = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A store that lets somebody else work before one of its requests.
+/// A store that runs another task before one of its requests.
 struct Interrupted {
     inner: Arc<dyn Store>,
     requests: AtomicU64,
     before: u64,
     other: Mutex<Option<Other>>,
-    /// What listings leave out, as if they were of a moment before.
+    /// Listings leave out names with this ending, as if they were out of date.
     hidden: &'static str,
 }
 
@@ -107,12 +107,12 @@ impl Store for Interrupted {
     }
 }
 
-/// What one of the two does.
+/// What one of the two hosts does.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Verb {
     Add(&'static str, u8),
     Remove(&'static str),
-    /// For oneself and these others; everybody else goes.
+    /// Keeps its own secret and these others, and drops these slots.
     Rotate(&'static [u8], &'static [&'static str]),
 }
 
@@ -126,7 +126,7 @@ impl Verb {
     }
 }
 
-/// Anna's verb with Ben's before each of its requests in turn. After it `check` is given who succeeded.
+/// Runs Anna's verb, with Ben's verb before each of its requests in turn. Then `check` gets who of the two succeeded.
 async fn each_interruption(anna: Verb, ben: Verb, check: impl AsyncFn(&Bench, [bool; 2], &str)) {
     for before in 0.. {
         let bench = Arc::new(Bench::shared().await);
@@ -136,7 +136,7 @@ async fn each_interruption(anna: Verb, ben: Verb, check: impl AsyncFn(&Bench, [b
             Box::pin(async move {
                 let done = ben.run(&bench.target(BEN)).await;
                 succeeded.store(u64::from(done.is_ok()), Ordering::SeqCst);
-                // What a backup does in the same moment, with whatever secret still opens the repository.
+                // A backup at the same moment, with any secret that still opens the repository.
                 for who in [ANNA, BEN, VAULT] {
                     let _ = bench.write(who).await;
                 }
@@ -163,7 +163,7 @@ async fn each_interruption(anna: Verb, ben: Verb, check: impl AsyncFn(&Bench, [b
     }
 }
 
-/// Who opens the repository, and whether each of them reads all of it.
+/// The secrets that open the repository, and whether each of them reads all of it.
 async fn readers(bench: &Bench) -> Vec<(u8, bool)> {
     let mut readers = Vec::new();
     for who in [ANNA, BEN, VAULT, 9] {
@@ -175,12 +175,12 @@ async fn readers(bench: &Bench) -> Vec<(u8, bool)> {
 }
 
 #[tokio::test]
-async fn two_that_remove_each_other_do_not_both_succeed() {
+async fn two_removals_of_each_others_slot_do_not_both_succeed() {
     each_interruption(Verb::Remove("ben"), Verb::Remove("default"), async |bench, succeeded, what| {
         assert!(succeeded != [true, true], "{what}");
         let readers = readers(bench).await;
         assert!(readers.iter().all(|(_, all)| *all) && readers.len() >= 2, "{what}: {readers:?}");
-        // Whoever gave up left no mark; of what is gone there is one.
+        // The run that gave up left no mark. Each removed slot has a mark.
         let (keys, marks) = (bench.keys().await, bench.marks().await);
         assert!(marks.iter().all(|mark| !keys.contains(&format!("{mark}.json"))), "{what}: {keys:?} {marks:?}");
         assert_eq!(keys.len() + marks.len(), 3, "{what}: {keys:?} {marks:?}");
@@ -189,9 +189,9 @@ async fn two_that_remove_each_other_do_not_both_succeed() {
 }
 
 #[tokio::test]
-async fn of_two_rotations_everybody_who_succeeds_reads_everything() {
+async fn a_rotation_beside_another_reads_everything_if_it_succeeds() {
     for (anna, ben) in [
-        // Each shuts out the other, or wants all to stay.
+        // Each one drops the other's slot, or keeps all secrets.
         (Verb::Rotate(&[VAULT], &["ben"]), Verb::Rotate(&[VAULT], &["default"])),
         (Verb::Rotate(&[VAULT, BEN], &[]), Verb::Rotate(&[VAULT, ANNA], &[])),
     ] {
@@ -252,7 +252,7 @@ async fn a_removal_beside_a_rotation_locks_nobody_out_by_mistake() {
     }
 }
 
-/// Its key may be in use already, whoever was first.
+/// Its key may already be in use, whichever run was first.
 #[tokio::test]
 async fn a_slot_that_began_an_epoch_stays_when_its_rotation_gives_up() {
     let mut stayed = 0;
@@ -267,7 +267,7 @@ async fn a_slot_that_began_an_epoch_stays_when_its_rotation_gives_up() {
                         body["earlier"] = vec![""; 7].into();
                     })
                     .await;
-                // What another host does in the same moment.
+                // Another host writes at the same moment.
                 let _ = bench.write(ANNA).await;
             })
         };
@@ -282,7 +282,7 @@ async fn a_slot_that_began_an_epoch_stays_when_its_rotation_gives_up() {
         let keys = bench.keys().await;
         let Err(error) = done else {
             if keys.contains(&"other.json".to_owned()) && before > 10 && stayed > 0 {
-                // It came when everything was done.
+                // The other slot was written after everything was done.
                 return;
             }
             panic!("it ended too early to be true, before request {before}: {keys:?}");
@@ -297,7 +297,7 @@ async fn a_slot_that_began_an_epoch_stays_when_its_rotation_gives_up() {
     }
 }
 
-/// Two that remove each other's slot see the mark of the other also where a listing does not have it yet.
+/// Two runs that remove each other's slot see the other's mark even if a listing does not show it yet.
 #[tokio::test]
 async fn the_mark_of_the_slot_that_stays_is_asked_for_by_name() {
     let bench = Bench::shared().await;
